@@ -1,0 +1,55 @@
+"""The errors of this project, as one tree; each sentence says what the reader can do.
+
+::
+
+    TickpipeError
+    ├── InvalidFrame        a record of `ticks` that is no frame
+    ├── InvalidCandle       a record of `candles.m1` or `candles.broker` that is no candle
+    ├── InvalidItem         one tick or bar of an HTTP body that cannot be used
+    ├── SettingsError       a setting is missing or cannot be understood
+    ├── KafkaUnavailable    no broker answered (retriable)
+    ├── LogTruncated        offsets that a candle was folded from are no longer in the log
+    └── StackError          the embedded stack is not there, is there already, or did not start
+"""
+
+
+class TickpipeError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+    #: True when the same call may succeed later without anybody's help.
+    retriable = False
+
+
+class InvalidFrame(TickpipeError):
+    """A record of the ticks topic is not a frame of version 1; it belongs in `ticks.rejected`."""
+
+
+class InvalidCandle(TickpipeError):
+    """A record of a candles topic is not a candle; it belongs in `candles.rejected`."""
+
+
+class InvalidItem(TickpipeError):
+    """One tick or bar cannot be used; `field` names the culprit, the message says what is accepted."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+
+
+class SettingsError(TickpipeError):
+    """A setting is missing or cannot be understood; the message names the environment variable to set."""
+
+
+class KafkaUnavailable(TickpipeError):
+    """No Kafka broker answered in time; it is tried again, check TICKPIPE_KAFKA_BOOTSTRAP if it lasts."""
+
+    retriable = True
+
+
+class LogTruncated(TickpipeError):
+    """The log no longer holds offsets that a candle was folded from; keep `retention.ms=-1` on `ticks`."""
+
+
+class StackError(TickpipeError):
+    """The embedded stack is missing, already running or failed to start; the message says which and what to do."""

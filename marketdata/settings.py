@@ -1,0 +1,132 @@
+"""Every setting of every service, read from `TICKPIPE_*` variables and a `.env` file."""
+
+from datetime import timedelta, timezone, tzinfo
+from functools import cached_property
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from marketdata.errors import SettingsError
+
+#: The key of `api_keys` whose holder may speak for any source, by sending `X-Source`.
+ANY_SOURCE = "*"
+
+
+class Settings(BaseSettings):
+    """One immutable set of settings; names are upper-cased and prefixed, `kafka_bootstrap` is `TICKPIPE_KAFKA_BOOTSTRAP`."""
+
+    model_config = SettingsConfigDict(env_prefix="TICKPIPE_", env_file=".env", extra="ignore", frozen=True)
+
+    kafka_bootstrap: str = Field("127.0.0.1:9092", description="host:port of one or more brokers, by comma")
+    kafka_partitions: PositiveInt = Field(4, description="partitions of a topic that this project creates")
+    kafka_replication: PositiveInt = Field(1, description="replicas of a topic that this project creates")
+    ticks_topic: str = "ticks"
+    candles_topic: str = "candles.m1"
+    broker_candles_topic: str = "candles.broker"
+    ticks_rejected_topic: str = "ticks.rejected"
+    candles_rejected_topic: str = "candles.rejected"
+    stream_group: str = "tickpipe-stream"
+    sink_group: str = "tickpipe-sink"
+
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"), description="libpq URL of the database"
+    )
+
+    api_keys: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description='JSON, source to key: {"ICMarkets-Demo": "…"}; the source "*" may speak for any source',
+    )
+    source_zones: dict[str, str] = Field(
+        default_factory=dict,
+        description='JSON, source to the zone of its clock: {"ICMarkets-Demo": "Europe/Athens", "Other": "+03:00"}',
+    )
+    last_mode_symbols: list[str] = Field(
+        default_factory=list,
+        description='JSON, patterns of symbols charted by last price (exchanges): ["PETR4", "WIN*"]',
+    )
+
+    producer_host: str = "127.0.0.1"
+    producer_port: int = 18001
+    stream_host: str = "127.0.0.1"
+    stream_port: int = 18002
+    sink_host: str = "127.0.0.1"
+    sink_port: int = 18003
+    max_tick_body_bytes: PositiveInt = 5_000_000
+    max_bar_body_bytes: PositiveInt = 10_000_000
+    #: Requests that may wait for Kafka at once; one more is answered 503 with Retry-After.
+    max_pending_requests: PositiveInt = 256
+    rate_limit_per_second: float = Field(0.0, ge=0, description="requests a second and key; 0 switches the limit off")
+    #: How long a request waits for Kafka's confirmation before it is answered 503 (seconds).
+    confirm_timeout_seconds: PositiveFloat = 10.0
+
+    #: How often a moving candle is published (seconds): smaller is fresher and costs more records.
+    emit_interval_seconds: PositiveFloat = 0.2
+    #: How far behind the newest tick of its symbol a tick may arrive before its minute closes (seconds).
+    grace_seconds: PositiveFloat = 5.0
+    #: Standstill of the committed offset, with lag, after which the stream worker exits (seconds). Two minutes of
+    #: standstill are ordinary: an open minute holds the commit.
+    watchdog_seconds: PositiveFloat = 300.0
+
+    log_format: str = Field("console", pattern="^(console|json)$")
+    log_level: str = "INFO"
+    data_dir: Path = Field(
+        Path("~/.local/share/tickpipe"), description="where the embedded stack keeps its data", validate_default=True
+    )
+
+    @field_validator("data_dir")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("source_zones")
+    @classmethod
+    def _check_zones(cls, value: dict[str, str]) -> dict[str, str]:
+        for zone in value.values():
+            parse_zone(zone)
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for source, key in value.items():
+            if len(key.get_secret_value()) < 8:
+                raise ValueError(f"the key of source {source!r} is shorter than 8 characters")
+        if len({key.get_secret_value() for key in value.values()}) != len(value):
+            raise ValueError("two sources share a key; a key belongs to one source")
+        return value
+
+    @cached_property
+    def zones(self) -> dict[str, tzinfo]:
+        """The zone of each source's clock; a source that is not listed sends UTC."""
+        return {source: parse_zone(zone) for source, zone in self.source_zones.items()}
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment and `.env`, with `overrides` on top.
+
+    Raises:
+        SettingsError: naming each variable that cannot be used and why.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what the caller passes
+    except ValidationError as exc:
+        lines = [f"TICKPIPE_{str(e['loc'][0]).upper() if e['loc'] else '?'}: {e['msg']}" for e in exc.errors()]
+        raise SettingsError("\n".join(lines)) from exc
+
+
+def parse_zone(zone: str) -> tzinfo:
+    """The zone named by an IANA name (`Europe/Athens`) or a fixed offset (`+03:00`, `-0330`).
+
+    Raises:
+        ValueError: when it is neither.
+    """
+    if zone[:1] in "+-" and zone[1:].replace(":", "").isdigit():
+        digits = zone[1:].replace(":", "").ljust(4, "0")
+        offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]))
+        return timezone(-offset if zone[0] == "-" else offset)
+    try:
+        return ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError) as exc:
+        raise ValueError(f"{zone!r} is no zone: use an IANA name such as Europe/Athens or an offset such as +03:00") from exc
