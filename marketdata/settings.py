@@ -15,7 +15,7 @@ ANY_SOURCE = "*"
 
 
 class Settings(BaseSettings):
-    """One immutable set of settings; names are upper-cased and prefixed, `kafka_bootstrap` is `TICKPIPE_KAFKA_BOOTSTRAP`."""
+    """One immutable set of settings; `kafka_bootstrap` is read from `TICKPIPE_KAFKA_BOOTSTRAP`, and so on."""
 
     model_config = SettingsConfigDict(env_prefix="TICKPIPE_", env_file=".env", extra="ignore", frozen=True)
 
@@ -129,4 +129,6 @@ def parse_zone(zone: str) -> tzinfo:
     try:
         return ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError) as exc:
-        raise ValueError(f"{zone!r} is no zone: use an IANA name such as Europe/Athens or an offset such as +03:00") from exc
+        raise ValueError(
+            f"{zone!r} is no zone: use an IANA name such as Europe/Athens or an offset such as +03:00"
+        ) from exc

@@ -1,0 +1,71 @@
+"""One M1 candle, with the set of log offsets it was folded from: its proof."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from marketdata.offsets import Ranges
+from marketdata.tick import TimeMsc
+
+#: Timeframes of MetaTrader 5 that a broker's bar may have.
+Timeframe = Literal["M1", "M5", "M15", "M30", "H1", "H4", "D1", "W1", "MN1"]
+
+Offset = Annotated[int, Meta(ge=0, lt=2**63 - 1)]
+
+
+class Candle(Struct, frozen=True, gc=False, kw_only=True):
+    """A fold of the ticks that the offsets hold of one source, symbol and minute."""
+
+    source: Annotated[str, Meta(min_length=1, max_length=64)]
+    symbol: Annotated[str, Meta(min_length=1, max_length=32)]
+    timeframe: Literal["M1"] = "M1"
+    #: Start of the minute (UTC epoch milliseconds).
+    ts: TimeMsc
+    open: float
+    high: float
+    low: float
+    close: float
+    #: Number of ticks, those without a usable price included (MT5: tick_volume).
+    volume: int
+    #: Sum of the ticks' volumes.
+    real_volume: float
+    #: Lowest ask − bid in points; null when the size of a point, or one of the prices, is unknown.
+    spread: int | None
+    #: Times of the earliest and the latest tick (UTC epoch milliseconds).
+    first_tick: TimeMsc
+    last_tick: TimeMsc
+    #: `<cluster id>/<topic>` that the offsets belong to.
+    log: str
+    partition: Annotated[int, Meta(ge=0)]
+    offsets: Ranges
+    #: Whether the minute was over, by the clock of its symbol, when this was folded.
+    closed: bool
+    #: When the producer took the newest tick, and when this candle was published (UTC epoch milliseconds).
+    received: TimeMsc
+    emitted: TimeMsc
+
+
+#: What verify compares: everything that the log alone determines.
+PROVEN_FIELDS = (
+    "open", "high", "low", "close", "volume", "real_volume", "spread", "first_tick", "last_tick", "received",
+)  # fmt: skip
+
+
+class BrokerBar(Struct, frozen=True, gc=False, kw_only=True):
+    """A bar that the broker itself computed, as posted to `/ingest` (MT5: MqlRates)."""
+
+    source: Annotated[str, Meta(min_length=1, max_length=64)]
+    symbol: Annotated[str, Meta(min_length=1, max_length=32)]
+    timeframe: Timeframe
+    #: Opening time (UTC epoch milliseconds).
+    ts: TimeMsc
+    open: float
+    high: float
+    low: float
+    close: float
+    #: Tick volume.
+    volume: int
+    real_volume: float | None = None
+    spread: int | None = None
+    #: When the producer took the request (UTC epoch milliseconds).
+    received: TimeMsc

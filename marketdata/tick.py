@@ -1,0 +1,54 @@
+"""One tick of MetaTrader 5, and the frame: the ticks of one source and symbol from one request."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+#: Length of an M1 candle (milliseconds).
+MINUTE_MS = 60_000
+
+#: Last millisecond of the year 9999: what every datetime type on the way can hold.
+MAX_TIME_MSC = 253_402_300_799_999
+
+#: Price that draws the chart (MT5: SYMBOL_CHART_MODE_BID, SYMBOL_CHART_MODE_LAST).
+ChartMode = Literal["bid", "last"]
+
+TimeMsc = Annotated[int, Meta(ge=0, le=MAX_TIME_MSC)]
+
+
+class Tick(Struct, array_like=True, frozen=True, gc=False):
+    """One tick (MT5: MqlTick). Two ticks are equal when all six fields are."""
+
+    #: UTC epoch milliseconds, after the zone of the source was applied.
+    time_msc: TimeMsc
+    bid: float
+    ask: float
+    #: Price of the last deal; 0.0 where the instrument has none (forex).
+    last: float
+    #: Volume of the last deal (MT5: volume_real).
+    volume: float
+    #: Bit mask of what changed, with undocumented bits: test bits, never compare.
+    flags: int
+
+
+class Frame(Struct, gc=False, omit_defaults=True, kw_only=True):
+    """One record of the ticks topic: the ticks of one source and symbol from one request."""
+
+    #: Version of this encoding; always written.
+    v: Literal[1]
+    source: Annotated[str, Meta(min_length=1, max_length=64)]
+    symbol: Annotated[str, Meta(min_length=1, max_length=32)]
+    mode: ChartMode
+    #: Size of a point, in price units; null when the sender did not say.
+    point: Annotated[float, Meta(gt=0)] | None
+    request: str
+    #: When the producer took the request (UTC epoch milliseconds).
+    received: TimeMsc
+    ticks: Annotated[list[Tick], Meta(min_length=1)]
+    #: The sender's times are whole seconds, so that equal ticks in a row are ordinary.
+    coarse: bool = False
+
+
+def minute_of(time_msc: int) -> int:
+    """Start of the minute that holds `time_msc` (both UTC epoch milliseconds)."""
+    return time_msc - time_msc % MINUTE_MS

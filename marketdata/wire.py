@@ -1,0 +1,94 @@
+"""JSON of frames and candles on their way through Kafka, and the keys of their records."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from marketdata.candle import BrokerBar, Candle
+from marketdata.errors import InvalidCandle, InvalidFrame
+from marketdata.tick import Frame
+
+_encoder: Final = msgspec.json.Encoder()
+_frame: Final = msgspec.json.Decoder(Frame)
+_frames: Final = msgspec.json.Decoder(list[Frame])
+_candle: Final = msgspec.json.Decoder(Candle)
+_bar: Final = msgspec.json.Decoder(BrokerBar)
+
+#: What msgspec raises on bytes it cannot use: no JSON, wrong types, no UTF-8, too deep.
+_UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def frame_key(source: str, symbol: str) -> bytes:
+    """Key of a record of `ticks`: one source and symbol always goes to one partition."""
+    return f"{source}/{symbol}".encode()
+
+
+def candle_key(candle: Candle) -> bytes:
+    """Key of a record of `candles.m1`."""
+    return f"{candle.source}/{candle.symbol}/{candle.ts}".encode()
+
+
+def bar_key(bar: BrokerBar) -> bytes:
+    """Key of a record of `candles.broker`, which is compacted."""
+    return f"{bar.source}/{bar.symbol}/{bar.timeframe}/{bar.ts}".encode()
+
+
+def encode(value: Frame | Candle | BrokerBar) -> bytes:
+    """One record's value."""
+    return _encoder.encode(value)
+
+
+def decode_frame(value: bytes | None) -> Frame:
+    """The frame in one record of `ticks`.
+
+    Raises:
+        InvalidFrame: when it is a tombstone, no JSON, another version or breaks a limit.
+    """
+    if value is None:
+        raise InvalidFrame("a tombstone, not a frame")
+    try:
+        return _frame.decode(value)
+    except _UNDECODABLE as exc:
+        raise InvalidFrame(str(exc)) from exc
+
+
+def decode_frames(values: Sequence[bytes | None]) -> list[Frame] | None:
+    """The frames of a whole poll, decoded as one JSON array (a fifth of the time of one by one).
+
+    Returns None when at least one of them is no frame; `decode_frame` then tells which.
+    """
+    try:
+        frames = _frames.decode(b"[" + b",".join(values) + b"]")  # type: ignore[arg-type]  # None raises TypeError
+    except (*_UNDECODABLE, TypeError):
+        return None
+    # One value that is `frame,frame` would shift all that follow.
+    return frames if len(frames) == len(values) else None
+
+
+def decode_candle(value: bytes | None) -> Candle:
+    """The candle in one record of `candles.m1`.
+
+    Raises:
+        InvalidCandle: when it is none.
+    """
+    if value is None:
+        raise InvalidCandle("a tombstone, not a candle")
+    try:
+        return _candle.decode(value)
+    except _UNDECODABLE as exc:
+        raise InvalidCandle(str(exc)) from exc
+
+
+def decode_bar(value: bytes | None) -> BrokerBar:
+    """The broker's bar in one record of `candles.broker`.
+
+    Raises:
+        InvalidCandle: when it is none.
+    """
+    if value is None:
+        raise InvalidCandle("a tombstone, not a bar")
+    try:
+        return _bar.decode(value)
+    except _UNDECODABLE as exc:
+        raise InvalidCandle(str(exc)) from exc
