@@ -7,13 +7,13 @@ The rules, in short (docs/candles.md tells them to users):
 - Open is the price of the smallest (time_msc, arrival), close that of the greatest; arrival is the order in the log.
 - A *pass* is a run of frames of one source and symbol in which time does not go back from one frame to the next. Within
   a pass every tick counts; the ticks of a minute are the element-wise maximum over its passes. So a resend, which goes
-  back in time, adds only what is new in it, and forward flow loses nothing however coarse its times are. One resend
-  does not go back: that of a frame whose ticks share one millisecond. It opens a pass when it repeats the frame before
-  it tick for tick (docs/decisions/0002), unless the sender's times are whole seconds.
+  back in time, adds only what is new in it, and forward flow loses nothing however coarse its times are. A resend
+  that begins in the very millisecond where the frame before it ended is told by its content (docs/decisions/0002).
 - Between two ranges of offsets a new pass begins, so that folding stored ranges again gives the same answer for ever.
 """
 
 from collections import Counter
+from itertools import takewhile
 from math import inf
 
 from marketdata.candle import Candle
@@ -49,38 +49,47 @@ def split_by_minute(frame: Frame) -> tuple[int, int, list[tuple[int, list[Tick]]
 class Passes:
     """Numbers the passes of one source and symbol; fed with every frame of it, in log order."""
 
-    __slots__ = ("_high", "_single", "number")
+    __slots__ = ("_before", "_high", "number")
 
     def __init__(self) -> None:
         #: Number of the pass that the newest frame belongs to.
         self.number = 0
         self._high = -1
-        # The newest frame's ticks when all have one time: the only frame that can be resent without going back.
-        self._single: list[Tick] | None = None
+        self._before: Frame | None = None
 
     def cut(self) -> None:
         """Begin a new pass with the next frame: the log was not read without a gap."""
         self._high = -1
-        self._single = None
+        self._before = None
         self.number += 1
 
     def enter(self, frame: Frame, earliest: int, latest: int) -> int:
         """Number of the pass that this frame belongs to, given the times of its earliest and latest tick."""
         high = self._high
-        if earliest < high or (earliest == high and self._single and _is_resend(self._single, frame)):
+        if earliest < high or (earliest == high and self._before is not None and _repeats(self._before, frame, high)):
             self.number += 1
         self._high = latest
-        self._single = frame.ticks if earliest == latest and not frame.coarse else None
+        self._before = frame
         return self.number
 
 
-def _is_resend(before: list[Tick], frame: Frame) -> bool:
-    # A lone tick whose answer was lost is sent again at the same millisecond, with newer ones behind it. A sender
-    # with whole-second times sends such frames honestly, so there the ticks count.
-    if frame.coarse:
-        return False
-    common = min(len(before), len(frame.ticks))
-    return before[:common] == frame.ticks[:common]
+def _repeats(before: Frame, frame: Frame, boundary: int) -> bool:
+    """Whether a frame that begins in the millisecond `boundary` where the one before it ended repeats that one.
+
+    A lone tick whose answer was lost is sent again at the same millisecond, with newer ones behind it; a collector that
+    asks for "everything from the last time on" repeats the last millisecond. Neither goes back in time.
+    """
+    if frame.request == before.request and frame.received == before.received and frame.ticks == before.ticks:
+        return True  # one record, written twice
+    if frame.coarse or before.coarse:
+        return False  # equal ticks in one second are honest
+    sent, again = before.ticks, frame.ticks
+    if frame.mode == "last" and sent[0].time_msc != boundary:
+        return False  # equal deals in one millisecond are honest, cut anywhere; only a whole frame tells a resend
+    tail = list(takewhile(lambda tick: tick.time_msc == boundary, reversed(sent)))[::-1]
+    head = list(takewhile(lambda tick: tick.time_msc == boundary, again))
+    common = min(len(tail), len(head))
+    return common > 0 and tail[:common] == head[:common]
 
 
 class MinuteFold:

@@ -23,6 +23,7 @@ _CHATTY = ("aiokafka", "faust", "mode", "httpx", "httpcore", "uvicorn.access", "
 def configure_logs(settings: Settings) -> None:
     """Send structlog's and the standard library's lines to stderr in one format (TICKPIPE_LOG_FORMAT)."""
     renderer: Processor
+    shared: list[Processor]
     if settings.log_format == "json":
         renderer = structlog.processors.JSONRenderer()
         shared = [*_SHARED, structlog.processors.format_exc_info]
