@@ -104,13 +104,8 @@ async def _create(client: AIOKafkaAdminClient, missing: list[Topic]) -> None:
 
 def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
     """A producer whose confirmation means that the record is in the log, once: `acks=all` and idempotent."""
-    return AIOKafkaProducer(
-        bootstrap_servers=settings.kafka_bootstrap,
-        acks="all",
-        enable_idempotence=True,
-        max_request_size=MAX_RECORD_BYTES,
-        **options,
-    )
+    defaults = {"acks": "all", "enable_idempotence": True, "max_request_size": MAX_RECORD_BYTES}
+    return AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, **{**defaults, **options})
 
 
 def new_consumer(settings: Settings, *topic_names: str, **options: Any) -> AIOKafkaConsumer:
@@ -130,14 +125,15 @@ async def log_ends(settings: Settings, topic: str) -> dict[int, tuple[int, int]]
     Raises:
         KafkaUnavailable: when no broker answers.
     """
+    async with admin_client(settings) as client:
+        (described,) = await client.describe_topics([topic])
+    partitions = [TopicPartition(topic, p["partition"]) for p in described["partitions"]]
     consumer = new_consumer(settings)
     try:
         await consumer.start()
-        await consumer.topics()  # fetches the metadata of every topic, which start() does not
-        partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
         first = await consumer.beginning_offsets(partitions)
         end = await consumer.end_offsets(partitions)
-        return {tp.partition: (first[tp], end[tp]) for tp in partitions}
+        return {tp.partition: (first[tp], end[tp]) for tp in sorted(partitions)}
     except (KafkaConnectionError, OSError, TimeoutError) as exc:
         raise unavailable(settings) from exc
     finally:

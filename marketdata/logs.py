@@ -28,7 +28,10 @@ def configure_logs(settings: Settings) -> None:
         renderer = structlog.processors.JSONRenderer()
         shared = [*_SHARED, structlog.processors.format_exc_info]
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # The plain traceback: the rich one prints local variables, and keys and passwords with them.
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         shared = _SHARED
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -1,0 +1,35 @@
+"""`python -m stream_app`: one worker of the stream app, until SIGTERM or Ctrl-C."""
+
+import asyncio
+import sys
+import tempfile
+
+import faust
+import structlog
+
+from marketdata.errors import TickpipeError
+from marketdata.kafka import wait_for_kafka
+from marketdata.logs import configure_logs
+from marketdata.settings import load_settings
+from stream_app.app import create_app
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    """Run one worker; ends with 0 when asked to stop and with another code when it failed."""
+    try:
+        settings = load_settings()
+    except TickpipeError as exc:
+        sys.exit(f"tickpipe stream: {exc}")
+    configure_logs(settings)
+    # Faust exits at once when no broker answers, so the wait is here.
+    cluster_id = asyncio.run(wait_for_kafka(settings))
+    with tempfile.TemporaryDirectory(prefix="tickpipe-stream-") as work_dir:
+        app = create_app(settings, cluster_id, work_dir)
+        worker = faust.Worker(app, quiet=True, override_logging=False, redirect_stdouts=False)
+        worker.execute_from_commandline()
+
+
+if __name__ == "__main__":
+    main()

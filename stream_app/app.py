@@ -1,0 +1,188 @@
+"""The Faust application: wiring of transport, agent, timer, web pages and watchdog around the worker."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Any
+
+import faust
+import structlog
+from faust.types import TP
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from marketdata.settings import Settings
+from stream_app.emitter import Emitter
+from stream_app.metrics import Metrics
+from stream_app.transport import BatchConsumer, install
+from stream_app.watchdog import Watchdog
+from stream_app.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+#: A killed worker's partitions stand still this long; below some seconds a busy machine loses its own (seconds).
+SESSION_TIMEOUT_SECONDS = 10.0
+HEARTBEAT_SECONDS = 3.0
+
+#: How often acknowledged offsets are committed: what is read again after a crash (seconds).
+COMMIT_INTERVAL_SECONDS = 1.0
+
+#: Records of one poll and partition: folding them takes some 25 ms, in which nothing else runs.
+POLL_RECORDS = 5_000
+
+#: Polls that wait for the agent; each holds up to a megabyte.
+BUFFERED_POLLS = 4
+
+WATCHDOG_INTERVAL_SECONDS = 5.0
+
+#: BSD's EX_SOFTWARE: the supervisor starts the worker again.
+EXIT_FAILED = 70
+
+
+#: A stop that takes longer hangs, as Faust's does after some failures of the broker (seconds).
+STOP_TIMEOUT_SECONDS = 20.0
+
+
+class StreamApp(faust.App):
+    """A Faust app that starts the emitter before the first poll."""
+
+    emitter: Emitter
+
+    async def on_first_start(self) -> None:
+        await super().on_first_start()
+        await self.emitter.start()
+
+    async def on_stop(self) -> None:
+        hard_end = threading.Timer(STOP_TIMEOUT_SECONDS, os._exit, [EXIT_FAILED])
+        hard_end.daemon = True
+        hard_end.start()
+        await super().on_stop()
+
+
+def create_app(settings: Settings, cluster_id: str, work_dir: str) -> StreamApp:
+    """The Faust app; `work_dir` is where Faust insists on a folder of its own."""
+    app = StreamApp(
+        settings.stream_group,
+        broker=[f"kafka://{server.strip()}" for server in settings.kafka_bootstrap.split(",")],
+        datadir=work_dir,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        broker_session_timeout=SESSION_TIMEOUT_SECONDS,
+        broker_heartbeat_interval=HEARTBEAT_SECONDS,
+        broker_commit_interval=COMMIT_INTERVAL_SECONDS,
+        broker_max_poll_records=POLL_RECORDS,
+        consumer_auto_offset_reset="earliest",
+        # With the default Faust waits at every rebalance until nothing is unacknowledged: with held ones, for ever.
+        stream_wait_empty=False,
+        stream_buffer_maxsize=BUFFERED_POLLS,
+        web_bind=settings.stream_host,
+        web_host=settings.stream_host,
+        web_port=settings.stream_port,
+    )
+    install(app)
+    metrics = Metrics()
+    app.emitter = Emitter(settings)
+    worker = Worker(settings, app.emitter, metrics, log_name=f"{cluster_id}/{settings.ticks_topic}")
+    health = _Health()
+    _consume(app, settings, worker)
+    _follow_rebalances(app, worker, metrics, health)
+    _watch(app, settings, metrics)
+    _serve(app, metrics, health)
+    return app
+
+
+class _Health:
+    """What `/ready` tells."""
+
+    def __init__(self) -> None:
+        self.joined = False
+
+
+def _consume(app: Any, settings: Settings, worker: Worker) -> None:
+    async def fold(stream: Any) -> AsyncIterable[None]:
+        async for event in stream.noack().events():
+            await _or_die(worker.fold, event)
+            yield
+
+    async def publish() -> None:
+        while not app.should_stop:
+            await asyncio.sleep(settings.emit_interval_seconds)
+            await _or_die(worker.publish)
+
+    async def drain(*_: Any, **__: Any) -> None:
+        # What is folded is published and what may be is acknowledged, so that Faust's last commit covers it.
+        await worker.publish()
+        await app.emitter.stop()
+
+    topic = app.topic(settings.ticks_topic, key_serializer="raw", value_serializer="raw")
+    app.agent(topic, name="fold", concurrency=1)(fold)
+    app.task(publish)
+    app.on_before_shutdown.connect(drain)
+
+
+async def _or_die(step: Callable[..., Awaitable[None]], *args: Any) -> None:
+    # Faust acknowledges the message that an agent failed on, and `sys.exit` in an agent hangs. Nothing that was not
+    # published may be acknowledged, so the process ends on the spot and the next one folds again.
+    try:
+        await step(*args)
+    except Exception:
+        log.exception("The worker failed and ends; it folds again from the last commit.", action="worker_failed")
+        os._exit(EXIT_FAILED)
+
+
+def _follow_rebalances(app: Any, worker: Worker, metrics: Metrics, health: _Health) -> None:
+    async def revoked(_app: Any, partitions: set[TP], **_: Any) -> None:
+        worker.drop()
+        metrics.partitions.set(0)
+
+    async def assigned(_app: Any, partitions: set[TP], **_: Any) -> None:
+        worker.drop()
+        metrics.partitions.set(len(partitions))
+        metrics.lag.clear()
+        # A worker beyond the number of partitions stands by: it is ready as well.
+        health.joined = True
+        log.info("Partitions are assigned.", action="assigned", partitions=sorted(tp.partition for tp in partitions))
+
+    app.on_partitions_revoked.connect(revoked)
+    app.on_partitions_assigned.connect(assigned)
+
+
+def _watch(app: Any, settings: Settings, metrics: Metrics) -> None:
+    watchdog = Watchdog(settings.watchdog_seconds)
+
+    async def watch() -> None:
+        while not app.should_stop:
+            await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
+            consumer: BatchConsumer = app.consumer
+            offsets = {}
+            for tp in consumer.assignment():
+                committed, end = consumer.committed_offset(tp), consumer.highwater(tp) or 0
+                offsets[tp.partition] = (committed, end)
+                metrics.lag.labels(partition=tp.partition).set(max(0, end - (committed or 0)))
+            stuck = watchdog.stuck(offsets, time.monotonic())
+            if stuck is not None:
+                log.error(
+                    "The committed offset stands still although there is lag; the worker ends to start afresh.",
+                    action="watchdog", partition=stuck, committed=offsets[stuck][0], end=offsets[stuck][1],
+                )  # fmt: skip
+                os._exit(EXIT_FAILED)
+
+    app.task(watch)
+
+
+def _serve(app: Any, metrics: Metrics, health: _Health) -> None:
+    async def healthy(web: Any, request: Any) -> Any:
+        return web.json({"status": "ok"})
+
+    async def ready(web: Any, request: Any) -> Any:
+        if health.joined:
+            return web.json({"status": "ok"})
+        return web.json({"error": "the worker has not joined its group yet", "code": "NOT_READY"}, status=503)
+
+    async def exposition(web: Any, request: Any) -> Any:
+        return web.bytes(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app.page("/health")(healthy)
+    app.page("/ready")(ready)
+    app.page("/metrics")(exposition)

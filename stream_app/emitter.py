@@ -1,0 +1,86 @@
+"""Candles and rejected records on their way to Kafka, confirmed before anything is acknowledged."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from marketdata.candle import Candle
+from marketdata.kafka import new_producer, unavailable
+from marketdata.settings import Settings
+from marketdata.wire import candle_key, encode
+
+#: A round that takes longer is tried again; a restarted broker needs some seconds (seconds).
+CONFIRM_TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A record of the ticks topic that is no frame, as it came."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    reason: str
+
+
+class Emitter:
+    """Sends to the candles topic and to `ticks.rejected`.
+
+    Not idempotent on purpose: a candle sent twice, or after a newer one, changes nothing downstream, and a producer
+    without sequence numbers has no state that a broker's failure could spoil.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connect; the broker is known to be there."""
+        self._producer = new_producer(
+            self._settings, enable_idempotence=False, compression_type="lz4", max_batch_size=128 * 1024
+        )
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Disconnect, after what is on its way was sent or has failed."""
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def emit(self, candles: Sequence[Candle], rejected: Sequence[Rejected]) -> None:
+        """Send all of them and wait until the broker has confirmed every one.
+
+        Raises:
+            KafkaUnavailable: when it did not; all must then be sent again.
+        """
+        if self._producer is None:
+            raise RuntimeError("the emitter was not started")
+        producer, settings = self._producer, self._settings
+        try:
+            async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):
+                futures = [
+                    await producer.send(
+                        settings.candles_topic, encode(candle), key=candle_key(candle), timestamp_ms=candle.emitted
+                    )
+                    for candle in candles
+                ]
+                futures += [
+                    await producer.send(
+                        settings.ticks_rejected_topic, record.value, key=record.key, headers=self._headers(record)
+                    )
+                    for record in rejected
+                ]
+                await asyncio.gather(*futures)
+        except (KafkaError, TimeoutError, OSError) as exc:
+            raise unavailable(settings) from exc
+
+    def _headers(self, record: Rejected) -> list[tuple[str, bytes]]:
+        return [
+            ("reason", record.reason.encode()),
+            ("topic", self._settings.ticks_topic.encode()),
+            ("partition", str(record.partition).encode()),
+            ("offset", str(record.offset).encode()),
+        ]

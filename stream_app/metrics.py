@@ -1,0 +1,51 @@
+"""The stream app's metrics, in one place; names carry Prometheus units."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+
+class Metrics:
+    """Every metric of the stream app, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        prefix = "tickpipe_stream"
+        self.records = Counter(
+            f"{prefix}_records", "Records of the ticks topic that were read.", registry=self.registry
+        )
+        self.ticks = Counter(f"{prefix}_ticks", "Ticks that were folded.", registry=self.registry)
+        self.rejected = Counter(f"{prefix}_rejected_records", "Records that are no frames.", registry=self.registry)
+        self.candles = Counter(
+            f"{prefix}_candles", "Candles that the broker confirmed.", ["closed"], registry=self.registry
+        )
+        self.emit_failures = Counter(
+            f"{prefix}_emit_failures", "Rounds of candles that the broker did not confirm.", registry=self.registry
+        )
+        self.forgotten = Counter(f"{prefix}_forgotten_minutes", "Minutes dropped from memory.", registry=self.registry)
+        self.minutes = Gauge(f"{prefix}_minutes", "Minutes in memory.", registry=self.registry)
+        self.ticks_kept = Gauge(f"{prefix}_kept_ticks", "Ticks held in memory for resends.", registry=self.registry)
+        self.partitions = Gauge(f"{prefix}_partitions", "Partitions that this worker owns.", registry=self.registry)
+        self.held = Gauge(
+            f"{prefix}_held_events", "Polls that open minutes keep unacknowledged.", registry=self.registry
+        )
+        self.lag = Gauge(
+            f"{prefix}_lag_records",
+            "Records behind the end that are not committed.",
+            ["partition"],
+            registry=self.registry,
+        )
+        self.emit_seconds = Histogram(
+            f"{prefix}_emit_seconds",
+            "From the choice of the candles to their confirmation.",
+            buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+            registry=self.registry,
+        )
+        self.fold_latency_seconds = Histogram(
+            f"{prefix}_fold_latency_seconds",
+            "From the producer's receipt of a candle's newest tick to the candle's emission.",
+            buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 60, 600, 3600),
+            registry=self.registry,
+        )
+
+    def exposition(self) -> bytes:
+        """What `/metrics` answers."""
+        return generate_latest(self.registry)

@@ -1,0 +1,28 @@
+"""Sees a worker that no longer gets anywhere: Faust is known to hang after some failures of a broker."""
+
+from collections.abc import Mapping
+
+
+class Watchdog:
+    """Fed with the committed and the end offset of every owned partition, it tells which one stands still.
+
+    Two minutes of standstill are ordinary, because an open minute holds the commit; `limit_seconds` must be longer.
+    """
+
+    def __init__(self, limit_seconds: float) -> None:
+        self._limit_seconds = limit_seconds
+        self._seen: dict[int, tuple[int | None, float]] = {}
+
+    def stuck(self, offsets: Mapping[int, tuple[int | None, int]], now: float) -> int | None:
+        """The partition whose committed offset did not move for too long although there is lag, or None.
+
+        `offsets` maps each owned partition to (committed, end); `now` is a monotonic clock (seconds).
+        """
+        self._seen = {partition: seen for partition, seen in self._seen.items() if partition in offsets}
+        for partition, (committed, end) in offsets.items():
+            before = self._seen.get(partition)
+            if before is None or before[0] != committed or (committed or 0) >= end:
+                self._seen[partition] = (committed, now)
+            elif now - before[1] >= self._limit_seconds:
+                return partition
+        return None

@@ -1,0 +1,220 @@
+"""The minutes of one partition that are still moving: which to publish, which are over, how far may be committed. Pure.
+
+Time enters as arguments only: `wall_ms` is the clock (UTC epoch milliseconds), `now` a monotonic one (seconds).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from marketdata.candle import Candle
+from marketdata.fold import MinuteFold, Passes, split_by_minute
+from marketdata.tick import MINUTE_MS, Frame
+
+#: A closed minute stays in memory this long after its last tick: what comes later is refolded by the sink. Smaller
+#: makes more refolds, larger keeps more ticks in memory (seconds).
+FORGET_IDLE_SECONDS = 5.0
+
+#: In a fast replay: a closed minute is forgotten when its symbol is this far past it (milliseconds of event time).
+FORGET_BEHIND_MS = 15 * MINUTE_MS
+
+#: Any minute, closed or not, is forgotten after this long without a tick: one tick stamped tomorrow must not hold the
+#: committed offset until tomorrow (seconds).
+FORGET_UNTOUCHED_SECONDS = 120.0
+
+
+class Minute:
+    """One minute in memory: its fold, and what of it is not published yet."""
+
+    __slots__ = ("closed", "dirty_from", "final", "fold", "sending_from", "touched_at", "touched_batch")
+
+    def __init__(self, fold: MinuteFold) -> None:
+        self.fold = fold
+        #: Over, by the clock of its symbol.
+        self.closed = False
+        #: Over, and the broker has confirmed a candle that says so.
+        self.final = False
+        #: First offset that no published candle holds; None when all are published.
+        self.dirty_from: int | None = None
+        #: The same for the candle that is on its way to the broker.
+        self.sending_from: int | None = None
+        self.touched_at = 0.0
+        self.touched_batch = -1
+
+    @property
+    def settled(self) -> bool:
+        """Whether the broker has confirmed everything that is in memory."""
+        return self.dirty_from is None and self.sending_from is None
+
+    @property
+    def holds(self) -> int | None:
+        """The offset that must not be committed: an open minute is folded again from its beginning after a crash."""
+        if not self.final:
+            return self.fold.first_offset
+        if self.sending_from is not None:
+            return self.sending_from
+        return self.dirty_from
+
+
+class _Symbol:
+    __slots__ = ("arrived_at", "minutes", "newest_ms", "passes")
+
+    def __init__(self) -> None:
+        self.passes = Passes()
+        self.minutes: dict[int, Minute] = {}
+        self.newest_ms = -1
+        self.arrived_at = 0.0
+
+
+@dataclass(frozen=True)
+class Emission:
+    """One candle to publish, and the minute to settle when the broker has confirmed it."""
+
+    minute: Minute
+    #: None while no tick of the minute has a price: there is nothing to publish, and nothing to wait for.
+    candle: Candle | None
+    says_closed: bool
+
+
+class Window:
+    """Every moving minute of one partition. Feed it polls in order of the log; publish what `emissions` gives."""
+
+    def __init__(self, *, log: str, partition: int, grace_ms: int) -> None:
+        self._log = log
+        self._partition = partition
+        self._grace_ms = grace_ms
+        self._symbols: dict[tuple[str, str], _Symbol] = {}
+        self._dirty: set[Minute] = set()
+        self._batch = 0
+        # The stretch that was read without a gap, [run_first, position); `run` changes when there was one.
+        self._run = 0
+        self._run_first = -1
+        self.position = -1
+
+    def __len__(self) -> int:
+        return sum(len(symbol.minutes) for symbol in self._symbols.values())
+
+    @property
+    def ticks_kept(self) -> int:
+        """Ticks held in memory in case they are sent again."""
+        return sum(minute.fold.ticks_kept for minute in self._minutes())
+
+    def feed(self, first: int, last: int, frames: Iterable[tuple[int, Frame]], *, wall_ms: int, now: float) -> int:
+        """Fold one poll that read the offsets `first` to `last`; records that are no frames are left out of `frames`.
+
+        Returns the number of ticks that were folded. Records read before are passed over.
+        """
+        self._align(first)
+        position, run, ticks_folded = self.position, self._run, 0
+        self._batch += 1
+        symbols, dirty, batch = self._symbols, self._dirty, self._batch
+        for offset, frame in frames:
+            if offset < position:
+                continue
+            key = (frame.source, frame.symbol)
+            symbol = symbols.get(key)
+            if symbol is None:
+                symbol = symbols[key] = _Symbol()
+            earliest, latest, parts = split_by_minute(frame)
+            number = symbol.passes.enter(frame, earliest, latest)
+            symbol.newest_ms = max(symbol.newest_ms, latest)
+            symbol.arrived_at = now
+            for ts, ticks in parts:
+                minute = symbol.minutes.get(ts)
+                if minute is None:
+                    minute = symbol.minutes[ts] = Minute(MinuteFold(frame.source, frame.symbol, ts))
+                minute.fold.add(offset, run, number, frame, ticks)
+                minute.touched_at, minute.touched_batch = now, batch
+                if minute.dirty_from is None:
+                    minute.dirty_from = offset
+                    dirty.add(minute)
+                ticks_folded += len(ticks)
+        self.position = max(self.position, last + 1)
+        self._close(wall_ms, now)
+        return ticks_folded
+
+    def _align(self, first: int) -> None:
+        if self.position < 0:
+            self._run_first = self.position = first
+        elif first < self._run_first:
+            # Read again from further back: what is in memory lacks the beginning, the log has all of it.
+            self._symbols.clear()
+            self._dirty.clear()
+            self._run += 1
+            self._run_first = self.position = first
+        elif first > self.position:
+            # Offsets are missing, by a transaction marker or a reader's fault: claim nothing that was not read.
+            self._run += 1
+            self._run_first = self.position = first
+            for symbol in self._symbols.values():
+                symbol.passes.cut()
+
+    def _close(self, wall_ms: int, now: float) -> None:
+        grace_ms = self._grace_ms
+        idle_since = now - grace_ms / 1000
+        for symbol in self._symbols.values():
+            # A tick stamped tomorrow must not close today's minutes: the watermark is never ahead of the clock.
+            watermark_ms = min(symbol.newest_ms, wall_ms)
+            if symbol.arrived_at <= idle_since:
+                watermark_ms = wall_ms
+            for ts, minute in symbol.minutes.items():
+                if not minute.closed and watermark_ms >= ts + MINUTE_MS + grace_ms:
+                    minute.closed = True
+                    self._dirty.add(minute)
+
+    def emissions(self, *, wall_ms: int, now: float) -> list[Emission]:
+        """Candles of the minutes that changed or closed since the last call. Settle or return each of them."""
+        self._close(wall_ms, now)
+        emissions = []
+        for minute in self._dirty:
+            candle = minute.fold.candle(log=self._log, partition=self._partition, closed=minute.closed, emitted=wall_ms)
+            minute.sending_from, minute.dirty_from = minute.dirty_from, None
+            emissions.append(Emission(minute, candle, minute.closed))
+        self._dirty.clear()
+        return emissions
+
+    def settle(self, emission: Emission) -> None:
+        """The broker has confirmed this candle."""
+        emission.minute.sending_from = None
+        emission.minute.final = emission.minute.final or emission.says_closed
+
+    def give_back(self, emission: Emission) -> None:
+        """The broker did not confirm this candle: publish the minute again."""
+        minute = emission.minute
+        if minute.sending_from is not None:
+            minute.dirty_from, minute.sending_from = minute.sending_from, None
+        self._dirty.add(minute)
+
+    def forget(self, *, wall_ms: int, now: float) -> int:
+        """Drop the minutes that nothing more is expected for; returns how many."""
+        forgotten = 0
+        for key, symbol in list(self._symbols.items()):
+            behind_ms = min(symbol.newest_ms, wall_ms) - MINUTE_MS - FORGET_BEHIND_MS
+            over = [ts for ts, minute in symbol.minutes.items() if self._is_over(minute, behind_ms, now)]
+            for ts in over:
+                del symbol.minutes[ts]
+            forgotten += len(over)
+            # Passes matter within a stored range only, so a symbol without minutes needs no memory.
+            if not symbol.minutes:
+                del self._symbols[key]
+        return forgotten
+
+    def _is_over(self, minute: Minute, behind_ms: int, now: float) -> bool:
+        if not minute.settled or minute in self._dirty:
+            return False
+        idle_seconds = now - minute.touched_at
+        if idle_seconds >= FORGET_UNTOUCHED_SECONDS:
+            return True
+        if not minute.final:
+            return False
+        return idle_seconds >= FORGET_IDLE_SECONDS or (
+            minute.fold.ts <= behind_ms and minute.touched_batch != self._batch
+        )
+
+    @property
+    def safe_offset(self) -> int:
+        """Everything below may be committed: no open minute began there and no candle of it is unpublished."""
+        held = [hold for minute in self._minutes() if (hold := minute.holds) is not None]
+        return min(held, default=self.position)
+
+    def _minutes(self) -> Iterator[Minute]:
+        return (minute for symbol in self._symbols.values() for minute in symbol.minutes.values())

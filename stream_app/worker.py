@@ -1,0 +1,163 @@
+"""One worker: folds the polls that Faust hands it, publishes candles, acknowledges what no open minute needs."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from aiokafka import ConsumerRecord
+
+from marketdata.errors import InvalidFrame, KafkaUnavailable
+from marketdata.settings import Settings
+from marketdata.tick import Frame
+from marketdata.wire import decode_frame, decode_frames
+from stream_app.emitter import Emitter, Rejected
+from stream_app.metrics import Metrics
+from stream_app.window import Emission, Window
+
+log = structlog.get_logger(__name__)
+
+#: Rejected records that may wait for the next round; a flood of them is flushed at once.
+_MAX_WAITING_REJECTS = 500
+
+
+@dataclass
+class _Partition:
+    window: Window
+    #: Polls not acknowledged yet, oldest first: the offset of the last record and Faust's event.
+    held: deque[tuple[int, Any]] = field(default_factory=deque)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    @property
+    def safe_offset(self) -> int:
+        safe = self.window.safe_offset
+        return min(safe, self.rejected[0].offset) if self.rejected else safe
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What is on its way to the broker for one partition."""
+
+    partition: _Partition
+    emissions: list[Emission]
+    rejected: list[Rejected]
+
+
+class Worker:
+    """Holds one window per partition. `fold` is called by the agent, `publish` by a timer; both in one event loop."""
+
+    def __init__(self, settings: Settings, emitter: Emitter, metrics: Metrics, *, log_name: str) -> None:
+        self._settings = settings
+        self._emitter = emitter
+        self._metrics = metrics
+        self._partitions: dict[int, _Partition] = {}
+        self._publishing = asyncio.Lock()
+        # `<cluster id>/<topic>`, which candles name as their log.
+        self._log_name = log_name
+
+    async def fold(self, event: Any) -> None:
+        """Fold one poll, given as Faust's event whose value is the list of records."""
+        records: Sequence[ConsumerRecord] = event.value
+        number = event.message.partition
+        partition = self._partitions.get(number)
+        if partition is None:
+            window = Window(log=self._log_name, partition=number, grace_ms=int(self._settings.grace_seconds * 1000))
+            partition = self._partitions[number] = _Partition(window)
+        frames = self._frames(records, partition)
+        ticks = partition.window.feed(
+            records[0].offset, records[-1].offset, frames, wall_ms=_wall_ms(), now=time.monotonic()
+        )
+        self._metrics.records.inc(len(records))
+        self._metrics.ticks.inc(ticks)
+        partition.held.append((records[-1].offset, event))
+        # An event may be held for minutes; its records are folded and need no memory any more.
+        event.value = event.message.value = None
+        if len(partition.rejected) > _MAX_WAITING_REJECTS:
+            await self.publish()
+
+    def _frames(self, records: Sequence[ConsumerRecord], partition: _Partition) -> list[tuple[int, Frame]]:
+        frames = decode_frames([record.value for record in records])
+        if frames is not None:
+            return [(record.offset, frame) for record, frame in zip(records, frames, strict=True)]
+        found = []
+        for record in records:
+            try:
+                found.append((record.offset, decode_frame(record.value)))
+            except InvalidFrame as exc:
+                self._metrics.rejected.inc()
+                log.warning(
+                    "A record of the ticks topic is no frame; it is kept in the rejected topic.",
+                    action="record_rejected", partition=record.partition, offset=record.offset, reason=str(exc),
+                )  # fmt: skip
+                partition.rejected.append(Rejected(record.partition, record.offset, record.key, record.value, str(exc)))
+        return found
+
+    async def publish(self) -> None:
+        """Publish what changed, acknowledge what may be, forget what is over.
+
+        A round that the broker does not confirm is given back and published again with the next.
+        """
+        async with self._publishing:
+            started = time.monotonic()
+            rounds = [self._take(partition) for partition in self._partitions.values()]
+            emissions = [emission for one in rounds for emission in one.emissions]
+            candles = [emission.candle for emission in emissions if emission.candle is not None]
+            rejected = [record for one in rounds for record in one.rejected]
+            if candles or rejected:
+                try:
+                    await self._emitter.emit(candles, rejected)
+                except KafkaUnavailable as exc:
+                    log.warning("Candles are not confirmed; they are sent again.", action="emit_failed", error=str(exc))
+                    self._metrics.emit_failures.inc()
+                    for one in rounds:
+                        for emission in one.emissions:
+                            one.partition.window.give_back(emission)
+                    return
+                self._count(emissions, time.monotonic() - started)
+            # A rebalance may have taken partitions away while the broker was confirming.
+            owned = {id(partition) for partition in self._partitions.values()}
+            for one in rounds:
+                if id(one.partition) in owned:
+                    self._settle(one)
+            self._observe()
+
+    def _take(self, partition: _Partition) -> _Round:
+        emissions = partition.window.emissions(wall_ms=_wall_ms(), now=time.monotonic())
+        return _Round(partition, emissions, list(partition.rejected))
+
+    def _settle(self, one: _Round) -> None:
+        partition = one.partition
+        for emission in one.emissions:
+            partition.window.settle(emission)
+        del partition.rejected[: len(one.rejected)]
+        self._metrics.forgotten.inc(partition.window.forget(wall_ms=_wall_ms(), now=time.monotonic()))
+        safe = partition.safe_offset
+        while partition.held and partition.held[0][0] < safe:
+            partition.held.popleft()[1].ack()
+
+    def drop(self) -> None:
+        """Forget every partition, unacknowledged: a rebalance takes all of them away, the next owner folds again."""
+        self._partitions.clear()
+        self._observe()
+
+    def _count(self, emissions: list[Emission], seconds: float) -> None:
+        metrics = self._metrics
+        metrics.emit_seconds.observe(seconds)
+        for emission in emissions:
+            if (candle := emission.candle) is not None:
+                metrics.candles.labels(closed=str(candle.closed).lower()).inc()
+                if not candle.closed:
+                    metrics.fold_latency_seconds.observe(max(0, candle.emitted - candle.received) / 1000)
+
+    def _observe(self) -> None:
+        partitions = self._partitions.values()
+        self._metrics.minutes.set(sum(len(partition.window) for partition in partitions))
+        self._metrics.ticks_kept.set(sum(partition.window.ticks_kept for partition in partitions))
+        self._metrics.held.set(sum(len(partition.held) for partition in partitions))
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
