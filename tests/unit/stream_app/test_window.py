@@ -1,0 +1,290 @@
+"""The window: when minutes close and are forgotten, what holds the commit, and that no crash can lose a tick."""
+
+import itertools
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketdata.candle import Candle
+from marketdata.offsets import Ranges, contains, union
+from marketdata.tick import Frame, Tick
+from stream_app.window import FORGET_IDLE_SECONDS, FORGET_UNTOUCHED_SECONDS, Window
+from tests import oracle
+
+T0 = 1_549_238_400_000  # 2019-02-04T00:00:00Z
+MINUTE = 60_000
+GRACE_MS = 5_000
+REQUESTS = map(str, itertools.count())
+
+Log = list[tuple[int, Frame]]
+
+
+def frame(*times_ms: int, symbol: str = "EURUSD", bid: float = 1.1) -> Frame:
+    ticks = [Tick(T0 + ms, bid, 0.0, 0.0, 0.0, 6) for ms in times_ms]
+    return Frame(
+        v=1, source="s", symbol=symbol, mode="bid", point=None, request=next(REQUESTS), received=T0, ticks=ticks
+    )
+
+
+class Drive:
+    """A window with a clock that the test moves."""
+
+    def __init__(self, wall_ms: int = T0) -> None:
+        self.window = Window(log="l", partition=0, grace_ms=GRACE_MS)
+        self.wall_ms = wall_ms
+        self.now = 0.0
+        self.offset = 0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.wall_ms += int(seconds * 1000)
+
+    def feed(self, *frames: Frame) -> None:
+        log = list(enumerate(frames, self.offset))
+        self.offset += len(frames)
+        self.window.feed(log[0][0], log[-1][0], log, wall_ms=self.wall_ms, now=self.now)
+
+    def publish(self) -> list[Candle]:
+        emissions = self.window.emissions(wall_ms=self.wall_ms, now=self.now)
+        for emission in emissions:
+            self.window.settle(emission)
+        self.window.forget(wall_ms=self.wall_ms, now=self.now)
+        return [emission.candle for emission in emissions if emission.candle is not None]
+
+
+def closed_minutes(candles: list[Candle]) -> list[int]:
+    return sorted((candle.ts - T0) // MINUTE for candle in candles if candle.closed)
+
+
+def test_a_minute_closes_when_a_tick_is_past_its_end_and_the_grace() -> None:
+    drive = Drive(wall_ms=T0 + MINUTE * 100)
+    drive.feed(frame(1), frame(MINUTE + GRACE_MS - 1))
+    assert closed_minutes(drive.publish()) == []
+
+    drive.feed(frame(MINUTE + GRACE_MS))
+
+    assert closed_minutes(drive.publish()) == [0]
+
+
+def test_a_minute_of_an_idle_symbol_closes_by_the_clock() -> None:
+    drive = Drive(wall_ms=T0 + 59_000)
+    drive.feed(frame(58_000))
+    drive.sleep(5.9)
+    assert closed_minutes(drive.publish()) == []
+
+    drive.sleep(0.2)
+
+    assert closed_minutes(drive.publish()) == [0]
+
+
+def test_a_live_symbol_does_not_close_the_backlog_of_another() -> None:
+    drive = Drive(wall_ms=T0 + MINUTE * 100)
+    drive.feed(frame(1, symbol="OLD"), frame(MINUTE * 99, symbol="LIVE"))
+
+    assert closed_minutes(drive.publish()) == []
+
+
+def test_a_tick_stamped_tomorrow_does_not_close_today() -> None:
+    drive = Drive(wall_ms=T0 + 30_000)
+    drive.feed(frame(29_000), frame(86_400_000))
+
+    assert closed_minutes(drive.publish()) == []
+
+
+def test_a_tick_stamped_tomorrow_holds_the_commit_for_two_minutes_only() -> None:
+    drive = Drive(wall_ms=T0)
+    drive.feed(frame(86_400_000))
+    drive.publish()
+    assert drive.window.safe_offset == 0
+
+    for _ in range(13):
+        drive.sleep(FORGET_UNTOUCHED_SECONDS / 12)
+        drive.feed(frame(int(drive.wall_ms - T0)))
+        drive.publish()
+
+    assert drive.window.safe_offset > 0
+
+
+def test_the_commit_never_passes_the_first_tick_of_an_open_minute() -> None:
+    drive = Drive(wall_ms=T0 + MINUTE * 100)
+    drive.feed(frame(1), frame(2), frame(MINUTE + 1), frame(MINUTE + 2))
+    drive.publish()
+    assert drive.window.safe_offset == 0
+
+    drive.feed(frame(MINUTE + GRACE_MS))
+    assert drive.window.safe_offset == 0, "closed, but the broker does not know yet"
+    drive.publish()
+
+    assert drive.window.safe_offset == 2
+
+
+def test_an_unconfirmed_candle_holds_the_commit_and_is_published_again() -> None:
+    drive = Drive(wall_ms=T0 + MINUTE * 100)
+    drive.feed(frame(1), frame(MINUTE + GRACE_MS))
+    emissions = drive.window.emissions(wall_ms=drive.wall_ms, now=drive.now)
+
+    for emission in emissions:
+        drive.window.give_back(emission)
+
+    assert drive.window.safe_offset == 0
+    assert closed_minutes(drive.publish()) == [0]
+
+
+def test_a_quiet_round_publishes_nothing() -> None:
+    drive = Drive()
+    drive.feed(frame(1))
+    assert len(drive.publish()) == 1
+
+    assert drive.publish() == []
+
+
+def test_a_closed_minute_is_forgotten_when_idle_and_its_symbol_with_it() -> None:
+    drive = Drive(wall_ms=T0 + MINUTE * 100)
+    drive.feed(frame(1))
+    drive.sleep(GRACE_MS / 1000)
+    drive.publish()
+    drive.sleep(FORGET_IDLE_SECONDS)
+    drive.publish()
+
+    assert len(drive.window) == 0
+    assert drive.window.safe_offset == 1
+
+
+def test_a_fast_replay_keeps_a_quarter_of_an_hour_in_memory() -> None:
+    drive = Drive(wall_ms=T0 + MINUTE * 1000)
+    for minute in range(60):
+        drive.feed(frame(minute * MINUTE))
+        drive.publish()
+
+    assert 15 <= len(drive.window) <= 18
+
+
+def test_records_read_again_change_nothing() -> None:
+    drive = Drive(wall_ms=T0 + MINUTE * 100)
+    log = [(offset, frame(offset)) for offset in range(6)]
+    drive.window.feed(0, 5, log, wall_ms=drive.wall_ms, now=0)
+    first = drive.publish()
+
+    drive.window.feed(2, 5, log[2:], wall_ms=drive.wall_ms, now=0)
+
+    assert drive.publish() == []
+    assert [candle.volume for candle in first] == [6]
+
+
+def test_a_read_from_further_back_starts_afresh() -> None:
+    drive = Drive(wall_ms=T0 + MINUTE * 100)
+    log = [(offset, frame(offset)) for offset in range(6)]
+    drive.window.feed(4, 5, log[4:], wall_ms=drive.wall_ms, now=0)
+    drive.publish()
+
+    drive.window.feed(0, 5, log, wall_ms=drive.wall_ms, now=0)
+
+    (candle,) = drive.publish()
+    assert (candle.volume, candle.offsets) == (6, ((0, 5),))
+
+
+def test_a_hole_in_what_was_read_is_not_claimed() -> None:
+    drive = Drive(wall_ms=T0 + MINUTE * 100)
+    drive.window.feed(0, 0, [(0, frame(1))], wall_ms=drive.wall_ms, now=0)
+    drive.window.feed(5, 5, [(5, frame(2))], wall_ms=drive.wall_ms, now=0)
+
+    (candle,) = drive.publish()
+
+    assert candle.offsets == ((0, 0), (5, 5))
+
+
+# Any night: frames at any times, polls of any size, clocks that jump, crashes at any moment.
+
+TIMES = st.sampled_from([0, 1, 1000, 59_999, 60_000, 61_000, 119_000, 125_000, 300_000, 1_500_000])
+FRAMES = st.builds(
+    Frame,
+    v=st.just(1),
+    source=st.just("s"),
+    symbol=st.sampled_from(["A", "B"]),
+    mode=st.just("bid"),
+    point=st.just(None),
+    request=st.sampled_from(["x", "y"]),
+    received=st.just(T0),
+    ticks=st.lists(
+        st.builds(
+            Tick,
+            time_msc=TIMES.map(lambda ms: T0 + ms),
+            bid=st.sampled_from([0.0, 1.1, 1.2]),
+            ask=st.just(0.0),
+            last=st.just(0.0),
+            volume=st.just(0.0),
+            flags=st.just(6),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    coarse=st.booleans(),
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("poll"), st.integers(1, 5)),
+        st.tuples(st.just("publish"), st.just(0)),
+        st.tuples(st.just("lose"), st.just(0)),
+        st.tuples(st.just("sleep"), st.sampled_from([1, 6, 130])),
+        st.tuples(st.just("crash"), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@given(st.lists(FRAMES, min_size=1, max_size=25), STEPS)
+def test_no_crash_loses_a_tick_and_every_candle_is_the_fold_of_its_offsets(
+    frames: list[Frame], steps: list[tuple[str, Any]]
+) -> None:
+    log: Log = list(enumerate(frames))
+    table: dict[tuple[str, int], Ranges] = {}
+    drive, committed, position = Drive(wall_ms=T0 + 150_000), 0, 0
+
+    def publish() -> None:
+        nonlocal committed
+        for candle in drive.publish():
+            expected = oracle.fold(log, "s", candle.symbol, candle.ts, candle.offsets)
+            assert expected is not None
+            assert {f: getattr(candle, f) for f in expected.__dataclass_fields__} == expected.__dict__
+            key = (candle.symbol, candle.ts)
+            table[key] = union(table.get(key, ()), candle.offsets)
+        committed = max(committed, drive.window.safe_offset)
+
+    for step, argument in [*steps, ("poll", 99), ("publish", 0)]:
+        if step == "poll" and (batch := log[position : position + argument]):
+            drive.window.feed(batch[0][0], batch[-1][0], batch, wall_ms=drive.wall_ms, now=drive.now)
+            position = batch[-1][0] + 1
+        elif step == "publish":
+            publish()
+        elif step == "lose":
+            for emission in drive.window.emissions(wall_ms=drive.wall_ms, now=drive.now):
+                drive.window.give_back(emission)
+        elif step == "sleep":
+            drive.sleep(argument)
+        elif step == "crash":
+            drive.window = Window(log="l", partition=0, grace_ms=GRACE_MS)
+            position = committed
+
+    for (source, symbol, ts), whole in oracle.minutes_in(log).items():
+        if oracle.fold(log, source, symbol, ts, whole) is None:
+            continue  # no tick of the minute has a price
+        touching = [
+            (o, o) for o, f in log if f.symbol == symbol and any(t.time_msc // MINUTE * MINUTE == ts for t in f.ticks)
+        ]
+        assert contains(table[symbol, ts], tuple(touching)) or priced_alone(
+            log, symbol, ts, table[symbol, ts], touching
+        )
+
+
+def priced_alone(log: Log, symbol: str, ts: int, ranges: Ranges, touching: list[tuple[int, int]]) -> bool:
+    """Whether the offsets that no candle holds carry no price: such minutes were forgotten without a candle."""
+    missing = [first for first, _ in touching if not contains(ranges, ((first, first),))]
+    prices = [
+        t.bid
+        for o, f in log
+        if o in missing and f.symbol == symbol
+        for t in f.ticks
+        if t.time_msc // MINUTE * MINUTE == ts
+    ]
+    return all(price <= 0 for price in prices)
