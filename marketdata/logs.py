@@ -2,6 +2,8 @@
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 
 import structlog
 from structlog.typing import Processor
@@ -18,6 +20,32 @@ _SHARED: list[Processor] = [
 
 #: Libraries that report their ordinary life, such as every rebalance, at INFO.
 _CHATTY = ("aiokafka", "faust", "mode", "httpx", "httpcore", "uvicorn.access", "kafka")
+
+#: A library that cannot reach a broker says so forty times a second; once in so long is enough (seconds).
+REPEAT_SECONDS = 30.0
+
+
+class Unrepeated(logging.Filter):
+    """Lets a library's line of one wording pass once in a while, with the number of those held back."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is to be written."""
+        if not record.name.startswith(_CHATTY):
+            return True
+        key, now = (record.name, str(record.msg)), self._clock()
+        written_at, held_back = self._seen.get(key, (-REPEAT_SECONDS, 0))
+        if now - written_at < REPEAT_SECONDS:
+            self._seen[key] = (written_at, held_back + 1)
+            return False
+        self._seen[key] = (now, 0)
+        if held_back:
+            record.msg = f"{record.msg} ({held_back} more like this)"
+        return True
 
 
 def configure_logs(settings: Settings) -> None:
@@ -46,6 +74,7 @@ def configure_logs(settings: Settings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(Unrepeated())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
