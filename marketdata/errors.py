@@ -9,6 +9,7 @@
     ├── SettingsError       a setting is missing or cannot be understood
     ├── KafkaUnavailable    no broker answered (retriable)
     ├── LogTruncated        offsets that a candle was folded from are no longer in the log
+    ├── MissedRecords       records that are in the log were not handed to their reader
     └── StackError          the embedded stack is not there, is there already, or did not start
 """
 
@@ -49,6 +50,10 @@ class KafkaUnavailable(TickpipeError):
 
 class LogTruncated(TickpipeError):
     """The log no longer holds offsets that a candle was folded from; keep `retention.ms=-1` on `ticks`."""
+
+
+class MissedRecords(TickpipeError):
+    """Records that are in the log were not handed to their reader; it must begin again from its last commit."""
 
 
 class StackError(TickpipeError):

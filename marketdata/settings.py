@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     candles_rejected_topic: str = "candles.rejected"
     stream_group: str = "tickpipe-stream"
     sink_group: str = "tickpipe-sink"
+    #: A lasting name makes a restarted worker take its partitions back at once, instead of after the session timeout.
+    stream_instance: str = Field("", description="name of this stream worker, unlike any other's; empty for none")
 
     database_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"), description="libpq URL of the database"

@@ -82,6 +82,26 @@ class TickLog:
         outcome.folds = refold.results()
         return outcome
 
+    async def holds_records(self, partition: int, first: int, last: int) -> bool:
+        """Whether the log has any record from offset `first` to `last`.
+
+        Raises:
+            KafkaUnavailable: when the broker does not answer; the call can be repeated.
+        """
+        reader, tp = self._reader, TopicPartition(self._settings.ticks_topic, partition)
+        try:
+            begin, end = await self._bounds(tp)
+            first, last = max(first, begin), min(last, end - 1)
+            reader.assign([tp])
+            reader.seek(tp, first)
+            while await reader.position(tp) <= last:
+                batch = (await reader.getmany(tp, timeout_ms=1_000, max_records=1)).get(tp)
+                if batch:
+                    return bool(batch[0].offset <= last)
+            return False
+        except (KafkaError, OSError, TimeoutError) as exc:
+            raise unavailable(self._settings) from exc
+
     @property
     def _reader(self) -> AIOKafkaConsumer:
         if self._consumer is None:

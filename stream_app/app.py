@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import faust
 import structlog
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 SESSION_TIMEOUT_SECONDS = 10.0
 HEARTBEAT_SECONDS = 3.0
 
-#: How often acknowledged offsets are committed: what is read again after a crash (seconds).
+#: How often released offsets are committed: what is read again after a crash (seconds).
 COMMIT_INTERVAL_SECONDS = 1.0
 
 #: Records of one poll and partition: folding them takes some 25 ms, in which nothing else runs.
@@ -73,6 +73,7 @@ def create_app(settings: Settings, cluster_id: str, work_dir: str) -> StreamApp:
         broker_commit_interval=COMMIT_INTERVAL_SECONDS,
         broker_max_poll_records=POLL_RECORDS,
         consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=settings.stream_instance or None,
         # With the default Faust waits at every rebalance until nothing is unacknowledged: with held ones, for ever.
         stream_wait_empty=False,
         stream_buffer_maxsize=BUFFERED_POLLS,
@@ -83,13 +84,37 @@ def create_app(settings: Settings, cluster_id: str, work_dir: str) -> StreamApp:
     install(app)
     metrics = Metrics()
     app.emitter = Emitter(settings)
-    worker = Worker(settings, app.emitter, metrics, log_name=f"{cluster_id}/{settings.ticks_topic}")
+    worker = Worker(
+        settings,
+        app.emitter,
+        metrics,
+        _Offsets(app, settings.ticks_topic),
+        log_name=f"{cluster_id}/{settings.ticks_topic}",
+    )
     health = _Health()
     _consume(app, settings, worker)
     _follow_rebalances(app, worker, metrics, health)
     _watch(app, settings, metrics)
     _serve(app, metrics, health)
     return app
+
+
+class _Offsets:
+    """The worker's view of Faust's consumer."""
+
+    def __init__(self, app: StreamApp, topic: str) -> None:
+        self._app = app
+        self._topic = topic
+
+    def committed(self, partition: int) -> int | None:
+        return self._consumer.committed_offset(TP(self._topic, partition))
+
+    def release(self, partition: int, offset: int) -> None:
+        self._consumer.release(TP(self._topic, partition), offset)
+
+    @property
+    def _consumer(self) -> BatchConsumer:
+        return cast(BatchConsumer, self._app.consumer)
 
 
 class _Health:
@@ -102,7 +127,7 @@ class _Health:
 def _consume(app: Any, settings: Settings, worker: Worker) -> None:
     async def fold(stream: Any) -> AsyncIterable[None]:
         async for event in stream.noack().events():
-            await _or_die(worker.fold, event)
+            await _or_die(worker.fold, event.message.partition, event.value)
             yield
 
     async def publish() -> None:
@@ -111,7 +136,7 @@ def _consume(app: Any, settings: Settings, worker: Worker) -> None:
             await _or_die(worker.publish)
 
     async def drain(*_: Any, **__: Any) -> None:
-        # What is folded is published and what may be is acknowledged, so that Faust's last commit covers it.
+        # What is folded is published and what may be is released, so that Faust's last commit covers it.
         await worker.publish()
         await app.emitter.stop()
 
@@ -122,8 +147,8 @@ def _consume(app: Any, settings: Settings, worker: Worker) -> None:
 
 
 async def _or_die(step: Callable[..., Awaitable[None]], *args: Any) -> None:
-    # Faust acknowledges the message that an agent failed on, and `sys.exit` in an agent hangs. Nothing that was not
-    # published may be acknowledged, so the process ends on the spot and the next one folds again.
+    # Faust goes on after an agent's failure, and `sys.exit` in an agent hangs. What failed must not be passed over, so
+    # the process ends on the spot and the next one folds again.
     try:
         await step(*args)
     except Exception:

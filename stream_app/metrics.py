@@ -24,9 +24,6 @@ class Metrics:
         self.minutes = Gauge(f"{prefix}_minutes", "Minutes in memory.", registry=self.registry)
         self.ticks_kept = Gauge(f"{prefix}_kept_ticks", "Ticks held in memory for resends.", registry=self.registry)
         self.partitions = Gauge(f"{prefix}_partitions", "Partitions that this worker owns.", registry=self.registry)
-        self.held = Gauge(
-            f"{prefix}_held_events", "Polls that open minutes keep unacknowledged.", registry=self.registry
-        )
         self.lag = Gauge(
             f"{prefix}_lag_records",
             "Records behind the end that are not committed.",

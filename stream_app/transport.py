@@ -1,12 +1,12 @@
-"""Faust's Kafka transport, so changed that an agent gets one event per partition and poll, and commits what is acked.
+"""Faust's Kafka transport, changed so that an agent gets one event per partition and poll, and commits are exact.
 
-Faust hands out one event per record, which costs more than folding it (7 k records/s; 20 times as many in polls), and
-finds the offset to commit by looking for gaps among the records it saw. Here an event carries a poll, whose message
-offset is that of its last record; the agent acknowledges oldest first, so what may be committed is simply the newest
-acknowledged offset + 1. This overrides internals of faust-streaming 0.15.3, which pyproject.toml pins.
+Faust hands out one event per record, which costs more than folding it (7 k records/s; 20 times as many in polls). It
+commits what was acknowledged, and acknowledges by itself what it skips while a group rebalances: that loses ticks. Here
+an event carries a poll, acknowledgements mean nothing, and `release` says how far may be committed. This overrides
+internals of faust-streaming 0.15.3, which pyproject.toml pins.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, cast
 
 import structlog
@@ -20,18 +20,24 @@ log = structlog.get_logger(__name__)
 class BatchConsumer(driver.Consumer):
     """Yields one message per partition and poll; its value is the list of aiokafka's records."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._released: dict[TP, int] = {}
+        super().__init__(*args, **kwargs)
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - Faust's name
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]  # any awaitable event will do, as Faust does
         # Taken before the fetch: records fetched for the former owner's positions must not pass for the new one's.
         generation = self.app.consumer_generation_id
         records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
             return
-        if not self.flow_active:
-            # A rebalance began while we waited; the positions go back to what is committed.
+        if not self.flow_active or self.app.consumer_generation_id != generation:
+            # A rebalance began, or even ended, while we waited. Which positions these records belong to is unknown.
             try:
                 await self.perform_seek()
             except Exception as exc:  # Faust does the same: the partitions may be gone by now
-                log.warning("Could not seek while the flow stands.", action="seek_failed", error=str(exc))
+                log.warning("Could not seek after a rebalance.", action="seek_failed", error=str(exc))
             return
         for tp, batch in records.items():
             if not self.flow_active or self.app.consumer_generation_id != generation:
@@ -46,24 +52,32 @@ class BatchConsumer(driver.Consumer):
         message.value = batch
         return cast(ConsumerMessage, message)
 
+    def release(self, tp: TP, offset: int) -> None:
+        """Everything below `offset` may be committed; the next commit does so if this process still owns `tp`."""
+        self._released[tp] = offset
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self._released.clear()
+        await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        # What was released meanwhile was the former generation's.
+        self._released.clear()
+        await super().on_partitions_assigned(assigned, generation_id)
+
     def ack(self, message: Message) -> bool:
-        # The next owner, which may be this process, folds again what an older generation held.
-        if message.generation_id != self.app.consumer_generation_id:
-            return False
-        acked: bool = super().ack(message)
-        return acked
+        """Nothing: streams acknowledge by themselves what they skip."""
+        self._unacked_messages.discard(message)
+        return False
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Between the last records of two polls there is always a gap; it means nothing."""
+        """Nothing: between the last records of two polls there is always a gap."""
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return iter(list(self._released))
 
     def _new_offset(self, tp: TP) -> int | None:
-        acked = self._acked[tp]
-        if not acked:
-            return None
-        offset = max(acked) + 1
-        acked.clear()
-        self._acked_index[tp].clear()
-        return offset
+        return self._released.pop(tp, None)
 
     def committed_offset(self, tp: TP) -> int | None:
         """What this process last committed or found committed."""

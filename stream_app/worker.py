@@ -1,18 +1,18 @@
-"""One worker: folds the polls that Faust hands it, publishes candles, acknowledges what no open minute needs."""
+"""One worker: folds the polls that Faust hands it, publishes candles, releases for commit what no open minute needs."""
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
 import structlog
 from aiokafka import ConsumerRecord
 
-from marketdata.errors import InvalidFrame, KafkaUnavailable
+from marketdata.errors import InvalidFrame, KafkaUnavailable, MissedRecords
 from marketdata.settings import Settings
 from marketdata.tick import Frame
+from marketdata.ticklog import TickLog
 from marketdata.wire import decode_frame, decode_frames
 from stream_app.emitter import Emitter, Rejected
 from stream_app.metrics import Metrics
@@ -26,13 +26,13 @@ _MAX_WAITING_REJECTS = 500
 
 @dataclass
 class _Partition:
+    number: int
     window: Window
-    #: Polls not acknowledged yet, oldest first: the offset of the last record and Faust's event.
-    held: deque[tuple[int, Any]] = field(default_factory=deque)
     rejected: list[Rejected] = field(default_factory=list)
 
     @property
     def safe_offset(self) -> int:
+        """Everything below is published and needed by no open minute."""
         safe = self.window.safe_offset
         return min(safe, self.rejected[0].offset) if self.rejected else safe
 
@@ -46,37 +46,64 @@ class _Round:
     rejected: list[Rejected]
 
 
+class Offsets(Protocol):
+    """What the worker asks of the consumer."""
+
+    def committed(self, partition: int) -> int | None:
+        """Where reading began when the partition was assigned; None when nothing was committed."""
+
+    def release(self, partition: int, offset: int) -> None:
+        """Everything below `offset` may be committed."""
+
+
 class Worker:
     """Holds one window per partition. `fold` is called by the agent, `publish` by a timer; both in one event loop."""
 
-    def __init__(self, settings: Settings, emitter: Emitter, metrics: Metrics, *, log_name: str) -> None:
+    def __init__(
+        self, settings: Settings, emitter: Emitter, metrics: Metrics, offsets: Offsets, *, log_name: str
+    ) -> None:
         self._settings = settings
         self._emitter = emitter
         self._metrics = metrics
+        self._offsets = offsets
         self._partitions: dict[int, _Partition] = {}
         self._publishing = asyncio.Lock()
         # `<cluster id>/<topic>`, which candles name as their log.
         self._log_name = log_name
 
-    async def fold(self, event: Any) -> None:
-        """Fold one poll, given as Faust's event whose value is the list of records."""
-        records: Sequence[ConsumerRecord] = event.value
-        number = event.message.partition
+    async def fold(self, number: int, records: Sequence[ConsumerRecord]) -> None:
+        """Fold one poll of the partition `number`.
+
+        Raises:
+            MissedRecords: when the poll does not follow on what was read before; the process must start afresh.
+        """
         partition = self._partitions.get(number)
         if partition is None:
             window = Window(log=self._log_name, partition=number, grace_ms=int(self._settings.grace_seconds * 1000))
-            partition = self._partitions[number] = _Partition(window)
+            partition = self._partitions[number] = _Partition(number, window)
+            await self._check_gap(number, self._offsets.committed(number) or 0, records[0].offset)
+        else:
+            await self._check_gap(number, partition.window.position, records[0].offset)
+        if self._partitions.get(number) is not partition:
+            return  # revoked during the check
         frames = self._frames(records, partition)
         ticks = partition.window.feed(
             records[0].offset, records[-1].offset, frames, wall_ms=_wall_ms(), now=time.monotonic()
         )
         self._metrics.records.inc(len(records))
         self._metrics.ticks.inc(ticks)
-        partition.held.append((records[-1].offset, event))
-        # An event may be held for minutes; its records are folded and need no memory any more.
-        event.value = event.message.value = None
         if len(partition.rejected) > _MAX_WAITING_REJECTS:
             await self.publish()
+
+    async def _check_gap(self, number: int, expected: int, first: int) -> None:
+        # Offsets may be missing for good reasons (retention, transaction markers). Records that are there but were
+        # not handed to us would be committed over and lost without a trace, whoever's fault it was.
+        if first <= expected:
+            return
+        async with TickLog(self._settings) as tick_log:
+            if await tick_log.holds_records(number, expected, first - 1):
+                raise MissedRecords(f"offsets {expected} to {first - 1} of partition {number} were never handed over")
+        log.info("The log has a hole.", action="hole", partition=number, first=expected, last=first - 1)
 
     def _frames(self, records: Sequence[ConsumerRecord], partition: _Partition) -> list[tuple[int, Frame]]:
         frames = decode_frames([record.value for record in records])
@@ -96,7 +123,7 @@ class Worker:
         return found
 
     async def publish(self) -> None:
-        """Publish what changed, acknowledge what may be, forget what is over.
+        """Publish what changed, release what may be committed, forget what is over.
 
         A round that the broker does not confirm is given back and published again with the next.
         """
@@ -134,12 +161,10 @@ class Worker:
             partition.window.settle(emission)
         del partition.rejected[: len(one.rejected)]
         self._metrics.forgotten.inc(partition.window.forget(wall_ms=_wall_ms(), now=time.monotonic()))
-        safe = partition.safe_offset
-        while partition.held and partition.held[0][0] < safe:
-            partition.held.popleft()[1].ack()
+        self._offsets.release(partition.number, partition.safe_offset)
 
     def drop(self) -> None:
-        """Forget every partition, unacknowledged: a rebalance takes all of them away, the next owner folds again."""
+        """Forget every partition: a rebalance takes all of them away, the next owner folds again."""
         self._partitions.clear()
         self._observe()
 
@@ -156,7 +181,6 @@ class Worker:
         partitions = self._partitions.values()
         self._metrics.minutes.set(sum(len(partition.window) for partition in partitions))
         self._metrics.ticks_kept.set(sum(partition.window.ticks_kept for partition in partitions))
-        self._metrics.held.set(sum(len(partition.held) for partition in partitions))
 
 
 def _wall_ms() -> int:

@@ -1,0 +1,56 @@
+"""One Kafka and one PostgreSQL for the whole run; every test gets topics, groups, ports and a database of its own."""
+
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from marketdata.settings import Settings, load_settings
+from tickpipe.embedded.servers import EmbeddedServers
+
+#: The key that the tests' producers accept, for any source.
+API_KEY = "integration-tests"
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+    with EmbeddedServers(tmp_path_factory.mktemp("servers")) as embedded:
+        yield embedded
+
+
+@pytest.fixture
+def settings(servers: EmbeddedServers, tmp_path: Path) -> Iterator[Settings]:
+    """Settings of a pipeline that no other test touches."""
+    unique = uuid.uuid4().hex[:12]
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(f"test_{unique}")))
+    yield load_settings(
+        kafka_bootstrap=servers.kafka_bootstrap,
+        database_url=servers.database_url.rpartition("/")[0] + f"/test_{unique}",
+        api_keys={"*": API_KEY},
+        ticks_topic=f"ticks.{unique}",
+        candles_topic=f"candles.{unique}",
+        broker_candles_topic=f"bars.{unique}",
+        ticks_rejected_topic=f"ticks.rejected.{unique}",
+        candles_rejected_topic=f"candles.rejected.{unique}",
+        stream_group=f"stream-{unique}",
+        sink_group=f"sink-{unique}",
+        stream_instance=f"worker-{unique}",
+        producer_port=free_port(),
+        stream_port=free_port(),
+        sink_port=free_port(),
+        data_dir=tmp_path,
+    )
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(f"test_{unique}")))
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
