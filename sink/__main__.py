@@ -1,0 +1,43 @@
+"""`python -m sink`: the sink as a process. Exit code 0 after SIGTERM or SIGINT, 1 after an error, 2 for settings."""
+
+import asyncio
+import signal
+import sys
+
+import structlog
+from prometheus_client import REGISTRY
+
+from marketdata.errors import SettingsError
+from marketdata.logs import configure_logs
+from marketdata.settings import Settings, load_settings
+from sink.service import Sink
+
+log = structlog.get_logger("sink")
+
+
+async def _serve(settings: Settings) -> None:
+    sink = Sink(settings, registry=REGISTRY)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, sink.stop)
+    await sink.run()
+
+
+def main() -> int:
+    """Run until a signal; returns the exit code."""
+    try:
+        settings = load_settings()
+    except SettingsError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 2
+    configure_logs(settings)
+    try:
+        asyncio.run(_serve(settings))
+    except Exception:
+        log.exception("The sink ends: this was not foreseen. Offsets were not committed.", action="sink_failed")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

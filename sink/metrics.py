@@ -1,0 +1,37 @@
+"""Every metric of the sink in one place."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """The sink's metrics, in the registry that is handed in; names begin with `tickpipe_sink_`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        #: action: inserted, replaced, ignored, closed, refold (requested), refolded, cross_log, rejected, unprovable,
+        #: bar (stored).
+        self.rows = Counter(
+            "tickpipe_sink_rows", "Candles and bars by what became of them.", ["action"], registry=registry
+        )
+        self.batch_seconds = Histogram(
+            "tickpipe_sink_batch_seconds",
+            "Time to store one batch, retries included.",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
+            registry=registry,
+        )
+        self.latency_seconds = Histogram(
+            "tickpipe_sink_candle_latency_seconds",
+            "From the producer's receipt of a candle's newest tick until the candle was stored.",
+            buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 15, 60, 600),
+            registry=registry,
+        )
+        self.lag = Gauge(
+            "tickpipe_sink_lag_records", "Records that wait in Kafka.", ["topic", "partition"], registry=registry
+        )
+        self.database_up = Gauge("tickpipe_sink_database_up", "1 while the database answers.", registry=registry)
+        self.pending_refolds = Gauge(
+            "tickpipe_sink_pending_refolds", "Minutes that wait to be folded again.", registry=registry
+        )
+        self.refold_records = Counter(
+            "tickpipe_sink_refold_records", "Records of the ticks log read to fold minutes again.", registry=registry
+        )

@@ -1,0 +1,46 @@
+"""Brings the schema up to date: the numbered files of `sink/sql/migrations`, each once and each in a transaction."""
+
+from importlib.resources import files
+from typing import Final
+
+import structlog
+from psycopg import AsyncConnection
+
+from sink.statements import SQL
+
+log = structlog.get_logger(__name__)
+
+#: Advisory lock that lets one service at a time look at the schema; any number that nobody else uses ("tick").
+_LOCK_KEY: Final = 0x7469636B
+
+
+def migration_files() -> dict[str, bytes]:
+    """The SQL of every migration by file name, in order."""
+    found = (entry for entry in files("sink").joinpath("sql", "migrations").iterdir() if entry.name.endswith(".sql"))
+    return {entry.name: entry.read_bytes() for entry in sorted(found, key=lambda entry: entry.name)}
+
+
+async def migrate(conninfo: str) -> list[str]:
+    """Apply the migrations that the database does not have; returns their names, none when it is up to date.
+
+    Several services may call it at the same time: all but one wait, and then find nothing to do.
+
+    Raises:
+        psycopg.OperationalError: when the database does not answer; the call can be repeated.
+    """
+    applied = []
+    # The lock belongs to the connection, so closing it, or losing it, gives the lock back.
+    async with await AsyncConnection.connect(conninfo, autocommit=True, connect_timeout=10) as connection:
+        await connection.execute(SQL["lock_migrations"], {"key": _LOCK_KEY})
+        await connection.execute(SQL["create_schema_migrations"])
+        rows = await (await connection.execute(SQL["applied_migrations"])).fetchall()
+        present = {name for (name,) in rows}
+        for name, sql in migration_files().items():
+            if name in present:
+                continue
+            async with connection.transaction():
+                await connection.execute(sql)
+                await connection.execute(SQL["record_migration"], {"name": name})
+            log.info("Applied a migration.", action="migration_applied", migration=name)
+            applied.append(name)
+    return applied

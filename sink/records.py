@@ -1,0 +1,86 @@
+"""From the records of a poll to candles and bars, and to the records that are neither."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from marketdata.candle import BrokerBar, Candle
+from marketdata.errors import InvalidCandle
+from marketdata.offsets import Ranges
+from marketdata.tick import MINUTE_MS
+from marketdata.wire import decode_bar, decode_candle
+
+_candles: Final = msgspec.json.Decoder(list[Candle])
+
+#: PostgreSQL's int8multirange excludes its upper bound, which is a bigint.
+_LAST_OFFSET: Final = 2**63 - 2
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A record (aiokafka's ConsumerRecord) and what it says."""
+
+    record: Any
+    value: Candle | BrokerBar
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that cannot be stored, and why."""
+
+    record: Any
+    reason: str
+
+
+def incoming_candles(records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
+    """The candles among records of `candles.m1`."""
+    candles = _decode_all([record.value for record in records])
+    if candles is not None and all(map(_is_provable, candles)):
+        return [Incoming(record, candle) for record, candle in zip(records, candles, strict=True)], []
+    good, bad = [], []
+    for record in records:
+        try:
+            candle = decode_candle(record.value)
+            if not _is_provable(candle):
+                raise InvalidCandle("its offsets are no ascending ranges, or its time is no whole minute")
+        except InvalidCandle as exc:
+            bad.append(Rejected(record, str(exc)))
+        else:
+            good.append(Incoming(record, candle))
+    return good, bad
+
+
+def incoming_bars(records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
+    """The broker's bars among records of `candles.broker`."""
+    good, bad = [], []
+    for record in records:
+        try:
+            good.append(Incoming(record, decode_bar(record.value)))
+        except InvalidCandle as exc:
+            bad.append(Rejected(record, str(exc)))
+    return good, bad
+
+
+def _decode_all(values: list[bytes | None]) -> list[Candle] | None:
+    # The whole poll as one JSON array takes a fifth of the time; None when a value is no candle.
+    try:
+        candles = _candles.decode(b"[" + b",".join(values) + b"]")  # type: ignore[arg-type]  # None raises TypeError
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError):
+        return None
+    # One value that is `candle,candle` would shift all that follow.
+    return candles if len(candles) == len(values) else None
+
+
+def _is_provable(candle: Candle) -> bool:
+    return candle.ts % MINUTE_MS == 0 and _are_ranges(candle.offsets)
+
+
+def _are_ranges(offsets: Ranges) -> bool:
+    previous = -2
+    for first, last in offsets:
+        if not previous + 1 < first <= last <= _LAST_OFFSET:
+            return False
+        previous = last
+    return previous >= 0

@@ -1,0 +1,216 @@
+"""Folds minutes again of which two folds are known and neither holds the other: late ticks, a day sent twice."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import msgspec
+import psycopg
+import structlog
+
+from marketdata.candle import Candle
+from marketdata.fold import MinuteFold
+from marketdata.kafka import log_ends
+from marketdata.offsets import Ranges, to_multirange
+from marketdata.refold import Proof
+from marketdata.settings import Settings
+from marketdata.ticklog import Refolded, TickLog
+from sink.database import REFUSALS, Connection, Database
+from sink.logends import LogEnds
+from sink.metrics import Metrics
+from sink.rule import Reduced
+from sink.staging import time_msc
+from sink.statements import SQL
+from sink.writer import Writer
+
+log = structlog.get_logger(__name__)
+
+#: How often the table of pending minutes is looked at (seconds).
+_LOOK_INTERVAL_SECONDS = 0.5
+
+#: A partition is folded again when nothing was added for this long: shorter reads the log piecemeal while the second
+#: copy of a day arrives, longer shows late ticks later (seconds).
+QUIET_SECONDS = 1.0
+
+#: However busy it is, a pending minute waits no longer (seconds).
+PATIENCE_SECONDS = 10.0
+
+#: Minutes of one pass: their ticks are held in memory, some 100 MB of a busy symbol.
+_PASS_MINUTES = 5_000
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A minute to be folded again: the union of what is requested and what is stored."""
+
+    source: str
+    symbol: str
+    timeframe: str
+    ts: datetime
+    closed: bool
+    ranges: Ranges
+
+    def proof(self, ranges: Ranges) -> Proof:
+        """What the log is asked: the fold of `ranges`."""
+        return Proof(self.source, self.symbol, time_msc(self.ts), ranges)
+
+
+class Refolder:
+    """The task that empties `pending_refolds`; it has a connection of its own and leaves the live flow alone."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        log_ends: LogEnds,
+        database: Database,
+        writer: Writer,
+        metrics: Metrics,
+        *,
+        quiet_seconds: float = QUIET_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._settings = settings
+        self._own_log = log_ends.own_log
+        self._database = database
+        self._writer = writer
+        self._metrics = metrics
+        self._delays = {"quiet_seconds": quiet_seconds, "patience_seconds": patience_seconds}
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Fold until told to stop."""
+        while not stopping.is_set():
+            await self.step()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _LOOK_INTERVAL_SECONDS)
+
+    async def step(self) -> int:
+        """Fold what is due, in one pass over the log per partition; returns how many minutes were folded."""
+        folded = 0
+        for log_name, partition in await self._database.run(self._due):
+            folded += await self._database.run(partial(self._refold, log_name=log_name, partition=partition))
+        return folded
+
+    async def _due(self, connection: Connection) -> list[tuple[str, int]]:
+        row = await (await connection.execute(SQL["count_refolds"])).fetchone()
+        self._metrics.pending_refolds.set(row[0] if row else 0)
+        return await (await connection.execute(SQL["due_refolds"], self._delays)).fetchall()
+
+    async def _refold(self, connection: Connection, log_name: str, partition: int) -> int:
+        at = {"log": log_name, "partition": partition}
+        row = await (await connection.execute(SQL["try_lock_partition"], at)).fetchone()
+        if row is None or not row[0]:
+            return 0  # another sink is at it
+        try:
+            rows = await (await connection.execute(SQL["take_refolds"], {**at, "limit": _PASS_MINUTES})).fetchall()
+            taken = [
+                Pending(source, symbol, timeframe, ts, closed, to_ranges(offsets))
+                for source, symbol, timeframe, ts, closed, offsets in rows
+            ]
+            proven, largest = await self._fold(log_name, partition, taken)
+            if largest:
+                async with connection.transaction():
+                    await self._writer.apply_candles(connection, largest, incomparable=True)
+            await self._store(connection, at, proven, taken)
+            return len(taken)
+        finally:
+            # A lost connection has given the lock back already.
+            with contextlib.suppress(psycopg.Error):
+                await connection.execute(SQL["unlock_partition"], at)
+
+    async def _fold(
+        self, log_name: str, partition: int, taken: Sequence[Pending]
+    ) -> tuple[list[Reduced], list[Reduced]]:
+        # The folds of whole proofs, and of what the log still holds of the others.
+        if log_name != self._own_log:
+            self._give_up(log_name, partition, len(taken))
+            return [], []
+        proofs = {pending.proof(pending.ranges): pending for pending in taken}
+        async with TickLog(self._settings) as tick_log:
+            outcome = await tick_log.refold(partition, proofs, on_progress=self._metrics.refold_records.inc)
+            rest = [proofs[proof] for proof in outcome.unprovable]
+            remains = Refolded()
+            clipped: dict[Proof, Pending] = {}
+            if rest:
+                self._give_up(log_name, partition, len(rest))
+                first, end = (await log_ends(self._settings, self._settings.ticks_topic)).get(partition, (0, 0))
+                clipped = {p.proof(ranges): p for p in rest if (ranges := clip(p.ranges, first, end))}
+                remains = await tick_log.refold(partition, clipped, on_progress=self._metrics.refold_records.inc)
+        return (
+            list(self._candles(log_name, partition, outcome, proofs)),
+            list(self._candles(log_name, partition, remains, clipped)),
+        )
+
+    def _candles(
+        self, log_name: str, partition: int, outcome: Refolded, pending: dict[Proof, Pending]
+    ) -> Iterable[Reduced]:
+        for proof, fold in outcome.folds.items():
+            candle = proven_candle(fold, proof.ranges, log_name, partition, closed=pending[proof].closed)
+            if candle is not None:
+                yield Reduced(candle, candle.offsets)
+
+    def _give_up(self, log_name: str, partition: int, minutes: int) -> None:
+        self._metrics.rows.labels("unprovable").inc(minutes)
+        log.warning(
+            "The log no longer holds what minutes were folded from; of each the candle with more ticks stays.",
+            action="refold_unprovable", log=log_name, partition=partition, minutes=minutes,
+        )  # fmt: skip
+
+    async def _store(
+        self, connection: Connection, at: dict[str, Any], proven: Sequence[Reduced], taken: Sequence[Pending]
+    ) -> None:
+        try:
+            await self._write(connection, at, proven, taken)
+        except REFUSALS as exc:
+            if len(taken) > 1:
+                for pending in taken:
+                    about = (pending.symbol, time_msc(pending.ts), pending.source)
+                    own = [r for r in proven if (r.candle.symbol, r.candle.ts, r.candle.source) == about]
+                    await self._store(connection, at, own, [pending])
+                return
+            # It must not be tried for ever; the stored candle stays as it is.
+            log.error(
+                "The database refuses a minute that was folded again; the stored candle stays.",
+                action="refold_refused", symbol=taken[0].symbol, ts=taken[0].ts.isoformat(), error=str(exc),
+            )  # fmt: skip
+            self._metrics.rows.labels("rejected").inc()
+            await self._write(connection, at, [], taken)
+
+    async def _write(
+        self, connection: Connection, at: dict[str, Any], proven: Sequence[Reduced], taken: Sequence[Pending]
+    ) -> None:
+        keys = [
+            {
+                **at, "source": p.source, "symbol": p.symbol, "timeframe": p.timeframe, "ts": p.ts,
+                "offsets": to_multirange(p.ranges),
+            }
+            for p in taken
+        ]  # fmt: skip
+        async with connection.transaction(), connection.cursor() as cursor:
+            await self._writer.apply_candles(connection, proven)
+            await cursor.executemany(SQL["finish_refold"], keys)
+            await cursor.executemany(SQL["postpone_refold"], keys)
+        self._metrics.rows.labels("refolded").inc(len(proven))
+
+
+def proven_candle(fold: MinuteFold, ranges: Ranges, log_name: str, partition: int, *, closed: bool) -> Candle | None:
+    """The candle of a fold of all records of `ranges`; None when they hold no usable price of the minute."""
+    emitted = time.time_ns() // 1_000_000
+    candle = fold.candle(log=log_name, partition=partition, closed=closed, emitted=emitted)
+    # The fold names only the records that touched the minute; all of the ranges were read, so all of them are proven.
+    return None if candle is None else msgspec.structs.replace(candle, offsets=ranges)
+
+
+def to_ranges(multirange: Any) -> Ranges:
+    """The ranges of a psycopg Multirange of bigints."""
+    return tuple((r.lower, r.upper - 1) for r in multirange)
+
+
+def clip(ranges: Ranges, first: int, end: int) -> Ranges:
+    """What of the ranges lies at or after `first` and before `end`."""
+    clipped = ((max(a, first), min(b, end - 1)) for a, b in ranges)
+    return tuple((a, b) for a, b in clipped if a <= b)

@@ -1,0 +1,97 @@
+"""The rule of the offsets, pure: which of the candles of one key stays, and when a minute must be folded again.
+
+`sink/sql/queries.sql` says the same in SQL (`judge_candles`, `apply_candles`), where the stored candle is locked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from marketdata.candle import PROVEN_FIELDS, Candle
+from marketdata.offsets import Ranges, contains, normalized, size
+
+
+class Verdict(StrEnum):
+    """What becomes of a candle that meets a stored one of the same source, symbol, timeframe and minute."""
+
+    INSERTED = "inserted"
+    REPLACED = "replaced"
+    IGNORED = "ignored"
+    #: An old or repeated fold that knows the minute to be over.
+    CLOSED = "closed"
+    #: Neither holds the other: the union of both has to be folded.
+    REFOLD = "refold"
+    #: Offsets of different logs say nothing about each other: more ticks win.
+    CROSS_LOG = "cross_log"
+
+
+def verdict(stored: Candle | None, incoming: Candle) -> Verdict:
+    """What becomes of `incoming`, given the candle that is stored, if any."""
+    if stored is None:
+        return Verdict.INSERTED
+    if (stored.log, stored.partition) != (incoming.log, incoming.partition):
+        return Verdict.CROSS_LOG
+    holds, held = contains(incoming.offsets, stored.offsets), contains(stored.offsets, incoming.offsets)
+    if not held:
+        return Verdict.REPLACED if holds else Verdict.REFOLD
+    # Equal sets with unequal values: a replay repairs the row.
+    if holds and any(getattr(stored, name) != getattr(incoming, name) for name in PROVEN_FIELDS):
+        return Verdict.REPLACED
+    return Verdict.CLOSED if incoming.closed and not stored.closed else Verdict.IGNORED
+
+
+def outweighs(incoming: Candle, stored: Candle, own_log: str) -> bool:
+    """Whether `incoming` wins over `stored` of another log: by ticks, at a tie for a log that can still be read."""
+    if incoming.volume != stored.volume:
+        return incoming.volume > stored.volume
+    return incoming.log == own_log != stored.log
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What is left of several candles of one key."""
+
+    candle: Candle
+    #: Offsets that the stored candle should come to hold; more than its own when two candles were incomparable.
+    wanted: Ranges
+    #: Candles that other logs had, and that lost by ticks.
+    cross_log: int = 0
+
+
+def reduce_candles(candles: Sequence[Candle], own_log: str) -> Reduced:
+    """The one candle of `candles`, all of one key, that is worth bringing to the database, in whatever order they came.
+
+    `own_log` is the log that this installation reads. `candles` must not be empty.
+    """
+    if len(candles) == 1:
+        return Reduced(candles[0], candles[0].offsets)
+    logs: dict[tuple[str, int], list[Candle]] = {}
+    for candle in candles:
+        logs.setdefault((candle.log, candle.partition), []).append(candle)
+    best, wanted = max(
+        (_reduce_log(group) for group in logs.values()),
+        key=lambda reduced: (reduced[0].volume, reduced[0].log == own_log, reduced[0].log, reduced[0].partition),
+    )
+    closed = any(candle.closed for candle in candles)
+    if closed and not best.closed:
+        best = msgspec.structs.replace(best, closed=True)
+    return Reduced(best, wanted, len(logs) - 1)
+
+
+def _reduce_log(candles: list[Candle]) -> tuple[Candle, Ranges]:
+    widest = max(candles, key=lambda candle: (size(candle.offsets), *_preference(candle)))
+    if all(contains(widest.offsets, candle.offsets) for candle in candles):
+        return widest, widest.offsets
+    wanted = normalized(r for candle in candles for r in candle.offsets)
+    return max(candles, key=_preference), wanted
+
+
+def _preference(candle: Candle) -> tuple[object, ...]:
+    # More ticks show more of the minute until it is folded again; of equal folds the newer one is the repair. The rest
+    # only makes the order total, so that the outcome does not depend on arrival.
+    return (
+        candle.volume, candle.emitted, candle.closed, candle.offsets,
+        *(-1 if (value := getattr(candle, name)) is None else value for name in PROVEN_FIELDS),
+    )  # fmt: skip

@@ -1,0 +1,272 @@
+"""The loop of the sink: poll, store, commit; and what it does when Kafka or the database is away."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from typing import Any, Final, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from prometheus_client import CollectorRegistry
+
+from marketdata.errors import TickpipeError
+from marketdata.kafka import new_consumer, wait_for_kafka
+from marketdata.settings import Settings
+from sink.database import Connection, Database, is_outage
+from sink.edition import edition
+from sink.logends import LogEnds
+from sink.metrics import Metrics
+from sink.migrations import migrate
+from sink.records import Incoming, Rejected, incoming_bars, incoming_candles
+from sink.refolds import Refolder
+from sink.rejects import Rejects
+from sink.staging import Staging
+from sink.store import Store
+from sink.web import StatusServer
+from sink.writer import Writer
+
+log = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
+
+#: Records of one batch: a transaction of some 100 ms. More makes a repeated batch dearer, fewer costs commits.
+_BATCH_RECORDS: Final = 5_000
+
+#: How long a poll waits for the first record; it bounds how late SIGTERM is noticed (milliseconds).
+_POLL_TIMEOUT_MS: Final = 200
+
+#: A sink that was killed keeps its partitions this long (milliseconds).
+_SESSION_TIMEOUT_MS: Final = 10_000
+
+#: While the database is away nothing is polled, and the partitions must stay: aiokafka's heartbeats prove that the
+#: process lives, and the database's timeouts that it does not hang (milliseconds: a day).
+_MAX_POLL_INTERVAL_MS: Final = 86_400_000
+
+#: Kafka answers a commit in milliseconds; later means that it is away, and the next commit covers this one (seconds).
+_COMMIT_TIMEOUT_SECONDS: Final = 10.0
+
+#: How often the lag is measured (seconds).
+_LAG_INTERVAL_SECONDS: Final = 5.0
+
+
+class Sink:
+    """The service. `await Sink(settings).run()` returns after `stop()` and raises what it cannot repair."""
+
+    def __init__(self, settings: Settings, *, registry: CollectorRegistry | None = None, use_copy: bool = True) -> None:
+        self._settings = settings
+        self._use_copy = use_copy
+        self._metrics = Metrics(registry or CollectorRegistry())
+        self._stopping = asyncio.Event()
+        self._kafka_up = False
+        self._database_up = False
+        # Offsets that are stored in the database but not yet committed to Kafka.
+        self._uncommitted: dict[TopicPartition, int] = {}
+
+    def stop(self) -> None:
+        """Finish the batch, commit, leave the group."""
+        self._stopping.set()
+
+    @property
+    def metrics(self) -> Metrics:
+        """What is counted."""
+        return self._metrics
+
+    def readiness(self) -> dict[str, bool]:
+        """Whether the group was joined and the database answers."""
+        return {"kafka": self._kafka_up, "database": self._database_up}
+
+    async def run(self) -> None:
+        """Work until `stop()`; waits for Kafka and for the database as long as it takes.
+
+        Raises:
+            OSError: when the address of `/health`, `/ready` and `/metrics` cannot be bound.
+            Exception: whatever nobody foresaw, before the offsets of the batch are committed.
+        """
+        settings = self._settings
+        status = StatusServer(settings.sink_host, settings.sink_port, self._metrics.registry, self.readiness)
+        status.start()
+        databases = [self._new_database(), self._new_database()]
+        try:
+            await self._work(*databases)
+        except Exception as exc:
+            # Being told to stop while something is away ends the waiting with its error; the offsets stay.
+            if not (self._stopping.is_set() and _may_pass(exc)):
+                raise
+        finally:
+            self._kafka_up = False
+            for database in databases:
+                await database.close()
+            # shutdown() waits for the thread's next look, half a second.
+            await asyncio.to_thread(status.close)
+
+    def _new_database(self) -> Database:
+        url = self._settings.database_url.get_secret_value()
+        return Database(url, self._stopping, self._set_database_up)
+
+    def _set_database_up(self, up: bool) -> None:
+        if up and not self._database_up:
+            log.info("The database answers.", action="database_up")
+        self._database_up = up
+        self._metrics.database_up.set(up)
+
+    async def _work(self, live: Database, background: Database) -> None:
+        cluster_id = await self._unless_stopped(wait_for_kafka(self._settings))
+        if cluster_id is None:
+            return
+        await live.run(self._migrate)
+        log_ends = LogEnds(self._settings, cluster_id)
+        writer = Writer(log_ends, self._metrics, Staging(use_copy=self._use_copy))
+        refolder = Refolder(self._settings, log_ends, background, writer, self._metrics)
+        async with Rejects(self._settings, self._metrics, self._stopping) as rejects:
+            consumer = await self._unless_stopped(self._join_group())
+            if consumer is None:
+                return
+            try:
+                self._kafka_up = True
+                log.info("The sink is running.", action="sink_running", group=self._settings.sink_group)
+                store = Store(live, writer, rejects)
+                await self._until_first_ends(
+                    self._flow(consumer, store), refolder.run(self._stopping), self._measure_lag(consumer)
+                )
+            finally:
+                await _leave(consumer)
+        log.info("The sink has stopped.", action="sink_stopped")
+
+    async def _migrate(self, connection: Connection) -> None:
+        await migrate(self._settings.database_url.get_secret_value())
+        log.info("Found a database.", action="database_edition", edition=await edition(connection))
+
+    def _new_consumer(self) -> AIOKafkaConsumer:
+        settings = self._settings
+        consumer = new_consumer(
+            settings,
+            group_id=settings.sink_group,
+            auto_offset_reset="earliest",
+            session_timeout_ms=_SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=_SESSION_TIMEOUT_MS // 3,
+            max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
+        )
+        topics = [settings.candles_topic, settings.broker_candles_topic]
+        consumer.subscribe(topics, listener=_Revocations(self._uncommitted, self._metrics))
+        return consumer
+
+    async def _join_group(self) -> AIOKafkaConsumer:
+        while True:
+            consumer = self._new_consumer()
+            try:
+                await consumer.start()
+                return consumer
+            except BaseException as exc:
+                await _leave(consumer)
+                if not (isinstance(exc, KafkaError) and exc.retriable):
+                    raise
+                log.warning("The group cannot be joined yet.", action="kafka_wait", error=str(exc))
+            await asyncio.sleep(1)
+
+    async def _unless_stopped(self, work: Awaitable[Result]) -> Result | None:
+        task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            await _cancel(task, stopped)
+
+    async def _until_first_ends(self, *work: Awaitable[None]) -> None:
+        # All of them end when told to stop; one that ends earlier does so with an error, which ends the others.
+        tasks = [asyncio.ensure_future(each) for each in work]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            await _cancel(*tasks)
+
+    async def _flow(self, consumer: AIOKafkaConsumer, store: Store) -> None:
+        while not self._stopping.is_set():
+            try:
+                polled = await consumer.getmany(timeout_ms=_POLL_TIMEOUT_MS, max_records=_BATCH_RECORDS)
+            except KafkaError as exc:
+                if not exc.retriable:
+                    raise
+                log.warning("Kafka does not answer; it is asked again.", action="kafka_wait", error=str(exc))
+                await asyncio.sleep(1)
+                continue
+            if polled:
+                with self._metrics.batch_seconds.time():
+                    await store.batch(*self._decoded(polled))
+                self._uncommitted |= {tp: records[-1].offset + 1 for tp, records in polled.items()}
+            if self._uncommitted:
+                await self._commit(consumer)
+
+    def _decoded(self, polled: dict[TopicPartition, list[Any]]) -> tuple[list[Incoming], list[Rejected]]:
+        good: list[Incoming] = []
+        bad: list[Rejected] = []
+        for tp, records in polled.items():
+            decode = incoming_bars if tp.topic == self._settings.broker_candles_topic else incoming_candles
+            usable, unusable = decode(records)
+            good += usable
+            bad += unusable
+        return good, bad
+
+    async def _commit(self, consumer: AIOKafkaConsumer) -> None:
+        # A partition that was lost meanwhile is the next owner's: it reads the batch again, which changes nothing.
+        mine = consumer.assignment()
+        offsets = {tp: offset for tp, offset in self._uncommitted.items() if tp in mine}
+        try:
+            if offsets:
+                await asyncio.wait_for(consumer.commit(offsets), _COMMIT_TIMEOUT_SECONDS)
+        except (CommitFailedError, IllegalStateError) as exc:
+            log.info("Partitions were lost before the commit.", action="commit_lost", error=str(exc))
+        except (KafkaError, TimeoutError) as exc:
+            if not getattr(exc, "retriable", True):
+                raise
+            log.warning("Kafka did not confirm a commit; the next one covers it.", action="commit_wait", error=str(exc))
+            return
+        self._uncommitted.clear()
+
+    async def _measure_lag(self, consumer: AIOKafkaConsumer) -> None:
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _LAG_INTERVAL_SECONDS)
+            try:
+                mine = sorted(consumer.assignment())
+                ends = await asyncio.wait_for(consumer.end_offsets(mine), _LAG_INTERVAL_SECONDS)
+                for tp in mine:
+                    position = await asyncio.wait_for(consumer.position(tp), _LAG_INTERVAL_SECONDS)
+                    self._metrics.lag.labels(tp.topic, tp.partition).set(max(0, ends[tp] - position))
+                self._kafka_up = True
+            except IllegalStateError:
+                continue  # the partition went elsewhere meanwhile
+            except (KafkaError, TimeoutError):
+                self._kafka_up = False
+
+
+class _Revocations(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
+    """Forgets what was not committed of partitions that went elsewhere."""
+
+    def __init__(self, uncommitted: dict[TopicPartition, int], metrics: Metrics) -> None:
+        self._uncommitted = uncommitted
+        self._metrics = metrics
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        for tp in revoked:
+            self._uncommitted.pop(tp, None)
+        self._metrics.lag.clear()
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        log.info("Partitions were assigned.", action="partitions_assigned", partitions=len(assigned))
+
+
+async def _leave(consumer: AIOKafkaConsumer) -> None:
+    # Leaving the group needs the broker; without one the session runs out by itself.
+    with contextlib.suppress(TimeoutError, KafkaError):
+        await asyncio.wait_for(consumer.stop(), _COMMIT_TIMEOUT_SECONDS)
+
+
+async def _cancel(*tasks: "asyncio.Future[Any]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _may_pass(exc: BaseException) -> bool:
+    return is_outage(exc) or (isinstance(exc, TickpipeError) and exc.retriable)

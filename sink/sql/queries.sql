@@ -1,0 +1,412 @@
+-- Every statement of the sink, by name. The rule of the offsets (which candle replaces which) is `judge_candles` and the
+-- condition of `apply_candles`; sink/rule.py says it in Python and the tests hold the two together.
+
+-- name: prepare_session
+SELECT
+    set_config('statement_timeout', '30s', false),
+    -- A locked table becomes a retry, with a line in the log, not a silence.
+    set_config('lock_timeout', '10s', false),
+    set_config('idle_in_transaction_session_timeout', '60s', false),
+    set_config('timezone', 'UTC', false);
+
+-- name: lift_statement_timeout
+-- For reading a whole table, which takes as long as it takes.
+SELECT set_config('statement_timeout', '0', false);
+
+-- name: create_incoming_candles
+CREATE TEMPORARY TABLE IF NOT EXISTS incoming_candles (
+    ts timestamptz NOT NULL,
+    symbol text NOT NULL,
+    timeframe text NOT NULL,
+    open double precision NOT NULL,
+    high double precision NOT NULL,
+    low double precision NOT NULL,
+    close double precision NOT NULL,
+    volume bigint NOT NULL,
+    real_volume double precision,
+    spread integer,
+    source text NOT NULL,
+    closed boolean NOT NULL,
+    first_tick timestamptz,
+    last_tick timestamptz,
+    log text NOT NULL,
+    partition integer NOT NULL,
+    offsets int8multirange NOT NULL,
+    received_at timestamptz,
+    -- Offsets that the stored candle should come to hold: more than `offsets` when a batch had several folds.
+    wanted int8multirange NOT NULL,
+    verdict text NOT NULL DEFAULT 'inserted',
+    stored_end bigint
+) ON COMMIT DELETE ROWS;
+
+-- name: create_incoming_bars
+CREATE TEMPORARY TABLE IF NOT EXISTS incoming_bars (
+    source text NOT NULL,
+    symbol text NOT NULL,
+    timeframe text NOT NULL,
+    ts timestamptz NOT NULL,
+    open double precision NOT NULL,
+    high double precision NOT NULL,
+    low double precision NOT NULL,
+    close double precision NOT NULL,
+    volume bigint NOT NULL,
+    real_volume double precision,
+    spread integer,
+    received_at timestamptz NOT NULL
+) ON COMMIT DELETE ROWS;
+
+-- name: copy_candles
+COPY incoming_candles (
+    ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, closed, first_tick, last_tick,
+    log, partition, offsets, received_at, wanted
+) FROM STDIN;
+
+-- name: insert_candle
+INSERT INTO incoming_candles (
+    ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, closed, first_tick, last_tick,
+    log, partition, offsets, received_at, wanted
+) VALUES (
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::text::int8multirange, %s,
+    %s::text::int8multirange
+);
+
+-- name: copy_bars
+COPY incoming_bars (
+    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, received_at
+) FROM STDIN;
+
+-- name: insert_bar
+INSERT INTO incoming_bars (
+    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, received_at
+) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: judge_candles
+-- What becomes of each staged candle, before anything is locked: rows judged `ignored` are never touched, so a replay
+-- writes nothing. The bounds of ts spare a hypertable the search of every chunk.
+UPDATE incoming_candles AS i
+SET
+    stored_end = upper(m.offsets),
+    verdict = CASE
+        WHEN m.origin = 'broker' THEN 'replaced'
+        WHEN m.log <> i.log OR m.partition <> i.partition THEN 'cross_log'
+        WHEN NOT (i.offsets @> m.offsets OR m.offsets @> i.wanted) THEN 'refold'
+        WHEN i.wanted <> i.offsets AND NOT m.offsets @> i.wanted THEN 'refold'
+        WHEN i.offsets = m.offsets AND (
+            i.open, i.high, i.low, i.close, i.volume, i.real_volume, i.spread, i.first_tick, i.last_tick, i.received_at
+        ) IS DISTINCT FROM (
+            m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.first_tick, m.last_tick, m.received_at
+        ) THEN 'replaced'
+        WHEN m.offsets @> i.wanted THEN CASE WHEN i.closed AND NOT m.closed THEN 'closed' ELSE 'ignored' END
+        ELSE 'replaced'
+    END
+FROM market_data AS m
+WHERE m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
+    AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s;
+
+-- name: count_verdicts
+-- With the furthest stored offset of candles that reach further than the incoming one: that the log reaches as far has
+-- to be asked. Ordinary flow, whose last candle of a minute repeats the offsets of the one before, asks nothing.
+SELECT
+    verdict, log, partition, count(*)::int,
+    coalesce(
+        max(stored_end) FILTER (WHERE verdict IN ('ignored', 'closed', 'refold') AND stored_end > upper(offsets)), 0
+    )
+FROM incoming_candles
+GROUP BY verdict, log, partition;
+
+-- name: disown_candles
+-- The topic ends before the stored offsets: it was created anew, and what is stored belongs to a log that is gone.
+UPDATE market_data AS m
+SET log = m.log || ' (gone)'
+FROM incoming_candles AS i
+WHERE m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
+    AND m.log = %(log)s AND m.partition = %(partition)s AND upper(m.offsets) > %(end)s
+    AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s;
+
+-- name: apply_candles
+-- Both sinks of a rebalance may be at it: the row is locked, then judged again as it is. Sorted, so that two
+-- transactions lock in one order.
+INSERT INTO market_data AS m (
+    ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed,
+    first_tick, last_tick, log, partition, offsets, received_at, stored_at
+)
+SELECT
+    ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, 'ticks', closed,
+    first_tick, last_tick, log, partition, offsets, received_at, clock_timestamp()
+FROM incoming_candles
+WHERE verdict NOT IN ('ignored', 'closed')
+ORDER BY symbol, timeframe, ts, source
+ON CONFLICT (symbol, timeframe, ts, source) DO UPDATE
+SET
+    open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close,
+    volume = EXCLUDED.volume, real_volume = EXCLUDED.real_volume, spread = EXCLUDED.spread, origin = EXCLUDED.origin,
+    closed = EXCLUDED.closed OR (m.closed AND m.origin = 'ticks'),
+    first_tick = EXCLUDED.first_tick, last_tick = EXCLUDED.last_tick,
+    log = EXCLUDED.log, partition = EXCLUDED.partition, offsets = EXCLUDED.offsets,
+    received_at = EXCLUDED.received_at, stored_at = EXCLUDED.stored_at
+WHERE
+    m.origin = 'broker'
+    OR CASE
+        WHEN m.log = EXCLUDED.log AND m.partition = EXCLUDED.partition AND NOT %(incomparable)s THEN
+            EXCLUDED.offsets @> m.offsets AND (
+                EXCLUDED.offsets <> m.offsets
+                OR (EXCLUDED.closed AND NOT m.closed)
+                OR (
+                    EXCLUDED.open, EXCLUDED.high, EXCLUDED.low, EXCLUDED.close, EXCLUDED.volume, EXCLUDED.real_volume,
+                    EXCLUDED.spread, EXCLUDED.first_tick, EXCLUDED.last_tick, EXCLUDED.received_at
+                ) IS DISTINCT FROM (
+                    m.open, m.high, m.low, m.close, m.volume, m.real_volume,
+                    m.spread, m.first_tick, m.last_tick, m.received_at
+                )
+            )
+        -- Between logs the candle with more ticks wins; at a tie the one whose log can still be read.
+        ELSE EXCLUDED.volume > m.volume
+            OR (EXCLUDED.volume = m.volume AND EXCLUDED.log = %(own_log)s AND m.log <> %(own_log)s)
+    END;
+
+-- name: close_candles
+UPDATE market_data AS m
+SET closed = true, stored_at = clock_timestamp()
+FROM incoming_candles AS i
+WHERE i.verdict = 'closed' AND NOT m.closed
+    AND m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
+    AND m.log = i.log AND m.partition = i.partition AND m.offsets @> i.offsets
+    AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s;
+
+-- name: request_refolds
+-- Whatever is not contained in the stored candle by now was neither wider nor narrower.
+INSERT INTO pending_refolds AS p (
+    source, symbol, timeframe, ts, log, partition, offsets, closed, requested_at, updated_at
+)
+SELECT
+    i.source, i.symbol, i.timeframe, i.ts, i.log, i.partition, m.offsets + i.wanted, m.closed OR i.closed,
+    clock_timestamp(), clock_timestamp()
+FROM incoming_candles AS i
+JOIN market_data AS m
+    ON m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
+WHERE m.log = i.log AND m.partition = i.partition AND NOT m.offsets @> i.wanted
+    AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s
+ORDER BY i.source, i.symbol, i.timeframe, i.ts
+ON CONFLICT (source, symbol, timeframe, ts) DO UPDATE
+SET
+    offsets = CASE
+        WHEN p.log = EXCLUDED.log AND p.partition = EXCLUDED.partition THEN p.offsets + EXCLUDED.offsets
+        ELSE EXCLUDED.offsets
+    END,
+    log = EXCLUDED.log, partition = EXCLUDED.partition, closed = p.closed OR EXCLUDED.closed,
+    updated_at = EXCLUDED.updated_at;
+
+-- name: apply_bars
+INSERT INTO broker_bars AS b (
+    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, received_at, stored_at
+)
+SELECT
+    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, received_at, clock_timestamp()
+FROM incoming_bars
+ORDER BY source, symbol, timeframe, ts
+ON CONFLICT (source, symbol, timeframe, ts) DO UPDATE
+SET
+    open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close, volume = EXCLUDED.volume,
+    real_volume = EXCLUDED.real_volume, spread = EXCLUDED.spread, received_at = EXCLUDED.received_at,
+    stored_at = EXCLUDED.stored_at
+WHERE EXCLUDED.received_at >= b.received_at AND (
+    EXCLUDED.open, EXCLUDED.high, EXCLUDED.low, EXCLUDED.close, EXCLUDED.volume, EXCLUDED.real_volume, EXCLUDED.spread,
+    EXCLUDED.received_at
+) IS DISTINCT FROM (b.open, b.high, b.low, b.close, b.volume, b.real_volume, b.spread, b.received_at);
+
+-- name: fill_from_bars
+-- From what broker_bars holds by now, so that an older bar cannot come back; never over a folded candle.
+INSERT INTO market_data AS m (
+    ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed, received_at,
+    stored_at
+)
+SELECT
+    b.ts, b.symbol, b.timeframe, b.open, b.high, b.low, b.close, b.volume, b.real_volume, b.spread, b.source, 'broker',
+    true, b.received_at, clock_timestamp()
+FROM incoming_bars AS i
+JOIN broker_bars AS b USING (source, symbol, timeframe, ts)
+ORDER BY b.symbol, b.timeframe, b.ts, b.source
+ON CONFLICT (symbol, timeframe, ts, source) DO UPDATE
+SET
+    open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close, volume = EXCLUDED.volume,
+    real_volume = EXCLUDED.real_volume, spread = EXCLUDED.spread, received_at = EXCLUDED.received_at,
+    stored_at = EXCLUDED.stored_at
+WHERE m.origin = 'broker' AND (
+    EXCLUDED.open, EXCLUDED.high, EXCLUDED.low, EXCLUDED.close, EXCLUDED.volume, EXCLUDED.real_volume, EXCLUDED.spread
+) IS DISTINCT FROM (m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread);
+
+-- name: due_refolds
+-- Partitions that have been quiet, or have waited, for long enough (seconds): while the second copy of a day arrives
+-- the whole partition waits, so that one pass over the log answers all of it.
+SELECT log, partition
+FROM pending_refolds
+GROUP BY log, partition
+HAVING clock_timestamp() - max(updated_at) >= make_interval(secs => %(quiet_seconds)s)
+    OR clock_timestamp() - min(requested_at) >= make_interval(secs => %(patience_seconds)s)
+ORDER BY log, partition;
+
+-- name: count_refolds
+SELECT count(*) FROM pending_refolds;
+
+-- name: try_lock_partition
+SELECT pg_try_advisory_lock(hashtext(%(log)s), %(partition)s);
+
+-- name: unlock_partition
+SELECT pg_advisory_unlock(hashtext(%(log)s), %(partition)s);
+
+-- name: take_refolds
+-- In the order of the log, so that rounds of a long backlog read different stretches.
+SELECT
+    p.source, p.symbol, p.timeframe, p.ts, p.closed OR coalesce(m.closed AND m.origin = 'ticks', false),
+    CASE
+        WHEN m.log = p.log AND m.partition = p.partition THEN p.offsets + m.offsets
+        ELSE p.offsets
+    END
+FROM pending_refolds AS p
+LEFT JOIN market_data AS m
+    ON m.symbol = p.symbol AND m.timeframe = p.timeframe AND m.ts = p.ts AND m.source = p.source
+WHERE p.log = %(log)s AND p.partition = %(partition)s
+ORDER BY lower(p.offsets)
+LIMIT %(limit)s;
+
+-- name: finish_refold
+DELETE FROM pending_refolds
+WHERE source = %(source)s AND symbol = %(symbol)s AND timeframe = %(timeframe)s AND ts = %(ts)s
+    AND log = %(log)s AND partition = %(partition)s AND offsets <@ %(offsets)s::text::int8multirange;
+
+-- name: postpone_refold
+-- More came while the minute was folded: it waits anew.
+UPDATE pending_refolds SET requested_at = clock_timestamp()
+WHERE source = %(source)s AND symbol = %(symbol)s AND timeframe = %(timeframe)s AND ts = %(ts)s;
+
+-- name: count_stored
+SELECT count(*)
+FROM market_data
+WHERE origin = 'ticks'
+    AND (%(symbol)s::text IS NULL OR symbol = %(symbol)s) AND (%(source)s::text IS NULL OR source = %(source)s)
+    AND (%(from_)s::timestamptz IS NULL OR ts >= %(from_)s) AND (%(to)s::timestamptz IS NULL OR ts < %(to)s);
+
+-- name: stored_candles
+SELECT
+    m.ts, m.symbol, m.timeframe, m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.source, m.closed,
+    m.first_tick, m.last_tick, m.log, m.partition, m.offsets, m.received_at, p.ts IS NOT NULL
+FROM market_data AS m
+LEFT JOIN pending_refolds AS p USING (source, symbol, timeframe, ts)
+WHERE m.origin = 'ticks'
+    AND (%(symbol)s::text IS NULL OR m.symbol = %(symbol)s) AND (%(source)s::text IS NULL OR m.source = %(source)s)
+    AND (%(from_)s::timestamptz IS NULL OR m.ts >= %(from_)s) AND (%(to)s::timestamptz IS NULL OR m.ts < %(to)s)
+ORDER BY m.log, m.partition, lower(m.offsets);
+
+-- name: edition
+SELECT
+    current_setting('server_version_num')::int / 10000,
+    (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'),
+    current_setting('timescaledb.license', true);
+
+-- name: lock_migrations
+SELECT pg_advisory_lock(%(key)s);
+
+-- name: create_schema_migrations
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    name text PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- name: applied_migrations
+SELECT name FROM schema_migrations;
+
+-- name: record_migration
+INSERT INTO schema_migrations (name) VALUES (%(name)s);
+
+-- name: candles
+SELECT ts, symbol, timeframe, open, high, low, close, volume
+FROM market_data
+WHERE symbol = %(symbol)s AND timeframe = %(timeframe)s AND ts >= %(from_)s AND ts < %(to)s
+    AND (%(source)s::text IS NULL OR source = %(source)s)
+ORDER BY ts, source;
+
+-- name: newest_candles
+WITH RECURSIVE symbols AS (
+    (SELECT symbol FROM market_data ORDER BY symbol LIMIT 1)
+    UNION ALL
+    SELECT (SELECT m.symbol FROM market_data AS m WHERE m.symbol > s.symbol ORDER BY m.symbol LIMIT 1)
+    FROM symbols AS s
+    WHERE s.symbol IS NOT NULL
+)
+SELECT m.symbol, m.source, m.ts, m.close, m.volume, m.closed, m.last_tick, m.stored_at
+FROM symbols AS s
+CROSS JOIN LATERAL (
+    SELECT * FROM market_data AS m
+    WHERE m.symbol = s.symbol AND m.timeframe = 'M1'
+    ORDER BY m.ts DESC, m.source
+    LIMIT 1
+) AS m
+ORDER BY m.symbol;
+
+-- name: query_1
+-- The last 20 rows.
+SELECT ts, symbol, timeframe, open, high, low, close, volume, source, origin, closed
+FROM market_data
+ORDER BY ts DESC, symbol, timeframe, source
+LIMIT 20;
+
+-- name: query_2
+-- Rows and newest time per symbol over 24 hours.
+SELECT symbol, count(*) AS rows, max(ts) AS newest
+FROM market_data
+WHERE ts >= now() - interval '24 hours'
+GROUP BY symbol
+ORDER BY symbol;
+
+-- name: query_3
+-- Latency of the newest 1,440 minutes of each symbol: from the tick to the producer, and from there to the table.
+WITH RECURSIVE symbols AS (
+    (SELECT symbol FROM market_data ORDER BY symbol LIMIT 1)
+    UNION ALL
+    SELECT (SELECT m.symbol FROM market_data AS m WHERE m.symbol > s.symbol ORDER BY m.symbol LIMIT 1)
+    FROM symbols AS s
+    WHERE s.symbol IS NOT NULL
+),
+
+latencies AS (
+    SELECT
+        s.symbol,
+        extract(epoch FROM m.received_at - m.last_tick) AS arrive,
+        extract(epoch FROM m.stored_at - m.received_at) AS store
+    FROM symbols AS s
+    CROSS JOIN LATERAL (
+        SELECT n.received_at, n.last_tick, n.stored_at FROM market_data AS n
+        WHERE n.symbol = s.symbol AND n.timeframe = 'M1' AND n.origin = 'ticks'
+        ORDER BY n.ts DESC
+        LIMIT 1440
+    ) AS m
+)
+
+SELECT
+    symbol,
+    count(*) AS candles,
+    round(percentile_disc(0.5) WITHIN GROUP (ORDER BY arrive), 3) AS tick_to_received_p50_seconds,
+    round(percentile_disc(0.99) WITHIN GROUP (ORDER BY arrive), 3) AS tick_to_received_p99_seconds,
+    round(percentile_disc(0.5) WITHIN GROUP (ORDER BY store), 3) AS received_to_stored_p50_seconds,
+    round(percentile_disc(0.99) WITHIN GROUP (ORDER BY store), 3) AS received_to_stored_p99_seconds
+FROM latencies
+GROUP BY symbol
+ORDER BY symbol;
+
+-- name: query_4
+-- The table's structure.
+SELECT
+    column_name AS column,
+    CASE WHEN data_type = 'USER-DEFINED' THEN udt_name ELSE data_type END AS type,
+    is_nullable AS nullable,
+    column_default AS default
+FROM information_schema.columns
+WHERE table_schema = current_schema() AND table_name = 'market_data'
+ORDER BY ordinal_position;
+
+-- name: query_5
+-- Timeline per symbol.
+SELECT symbol, min(ts) AS first, max(ts) AS last, count(*) AS rows
+FROM market_data
+GROUP BY symbol
+ORDER BY symbol;

@@ -1,0 +1,204 @@
+"""Folds stored candles again from the offsets they name and compares; on request it writes the folds."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+
+from marketdata.candle import PROVEN_FIELDS, Candle
+from marketdata.kafka import wait_for_kafka
+from marketdata.refold import Proof
+from marketdata.settings import Settings
+from marketdata.ticklog import TickLog
+from sink.database import Connection, Database, connect
+from sink.logends import LogEnds
+from sink.metrics import Metrics
+from sink.refolds import proven_candle, to_ranges
+from sink.rule import Reduced
+from sink.staging import time_msc, utc
+from sink.statements import SQL
+from sink.writer import Writer
+
+#: One pass over the log folds at most this many candles, or candles of this many ticks, which are held in memory.
+_PASS_CANDLES: Final = 50_000
+_PASS_TICKS: Final = 2_000_000
+
+#: Rows that the server-side cursor fetches at once.
+_FETCH_ROWS: Final = 5_000
+
+#: Somebody waits at the terminal: a broker that does not answer for so long is down (seconds).
+_KAFKA_TIMEOUT_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True)
+class Key:
+    """Names a stored M1 candle."""
+
+    source: str
+    symbol: str
+    #: Start of the minute.
+    ts: datetime
+
+
+@dataclass(frozen=True)
+class Difference(Key):
+    """A field whose stored value is not the fold's; times are UTC epoch milliseconds."""
+
+    #: One of `marketdata.candle.PROVEN_FIELDS`, or `candle` when the offsets hold no priced tick of the minute at all.
+    field: str
+    stored: float | int | None
+    folded: float | int | None
+
+
+@dataclass
+class VerifyReport:
+    """What verify found: checked = equal + candles in `differences`; unprovable and pending ones are not checked."""
+
+    checked: int = 0
+    equal: int = 0
+    #: One entry per field that differs.
+    differences: list[Difference] = field(default_factory=list)
+    #: Candles whose offsets the log does not hold (retention, a topic or cluster created anew).
+    unprovable: list[Key] = field(default_factory=list)
+    #: Candles that wait for a refold: what is stored is known to be incomplete.
+    pending: list[Key] = field(default_factory=list)
+    #: Candles that were written by `repair`.
+    repaired: int = 0
+
+
+async def verify(
+    settings: Settings,
+    *,
+    symbol: str | None = None,
+    source: str | None = None,
+    from_: datetime | None = None,
+    to: datetime | None = None,
+    on_total: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
+    repair: bool = False,
+) -> VerifyReport:
+    """Fold every stored candle of the selection again (`from_` included, `to` not; aware datetimes) and compare.
+
+    `on_total` is told the number of candles once, `on_progress` how many were dealt with since the last call. Reads the
+    stretches of the log that the candles name, partition by partition. With `repair` the folds of candles that differ
+    are written; the report still lists the differences that were found.
+
+    Raises:
+        psycopg.OperationalError: when the database does not answer.
+        KafkaUnavailable: when no broker answers.
+    """
+    cluster_id = await wait_for_kafka(settings, timeout_seconds=_KAFKA_TIMEOUT_SECONDS)
+    log_ends = LogEnds(settings, cluster_id)
+    selection = {"symbol": symbol, "source": source, "from_": from_, "to": to}
+    url = settings.database_url.get_secret_value()
+    report = VerifyReport()
+    database = Database(url, asyncio.Event())
+    reading = await connect(url)
+    try:
+        await reading.execute(SQL["lift_statement_timeout"])
+        row = await (await reading.execute(SQL["count_stored"], selection)).fetchone()
+        on_total(row[0] if row else 0)
+        async with TickLog(settings) as tick_log:
+            async for stored in _passes(reading, selection, report, on_progress):
+                if stored[0].log == log_ends.own_log:
+                    wrong = await _compare(tick_log, stored, report)
+                    if repair and wrong:
+                        report.repaired += await _write(database, log_ends, wrong)
+                else:
+                    report.unprovable += map(_key, stored)
+                on_progress(len(stored))
+    finally:
+        await reading.close()
+        await database.close()
+    return report
+
+
+async def _passes(
+    connection: Connection, selection: dict[str, Any], report: VerifyReport, on_progress: Callable[[int], None]
+) -> AsyncIterator[list[Candle]]:
+    # Stored candles of one log and partition at a time, in the order of their first offsets.
+    chunk: list[Candle] = []
+    ticks = 0
+    # WITH HOLD: a pass over the log may outlast the timeout of an idle transaction.
+    async with connection.cursor(name="stored_candles", withhold=True) as cursor:
+        cursor.itersize = _FETCH_ROWS
+        await cursor.execute(SQL["stored_candles"], selection)
+        async for *fields, pending in cursor:
+            candle = _stored(fields)
+            if pending:
+                report.pending.append(_key(candle))
+                on_progress(1)
+                continue
+            full = len(chunk) == _PASS_CANDLES or ticks + candle.volume > _PASS_TICKS
+            if chunk and (full or (chunk[0].log, chunk[0].partition) != (candle.log, candle.partition)):
+                yield chunk
+                chunk, ticks = [], 0
+            chunk.append(candle)
+            ticks += candle.volume
+    if chunk:
+        yield chunk
+
+
+async def _compare(tick_log: TickLog, stored: Sequence[Candle], report: VerifyReport) -> list[Candle]:
+    # Returns the folds of the candles that differ.
+    proofs = {Proof(candle.source, candle.symbol, candle.ts, candle.offsets): candle for candle in stored}
+    outcome = await tick_log.refold(stored[0].partition, proofs)
+    report.unprovable += (_key(proofs[proof]) for proof in outcome.unprovable)
+    wrong = []
+    for proof, fold in outcome.folds.items():
+        candle = proofs[proof]
+        folded = proven_candle(fold, proof.ranges, candle.log, candle.partition, closed=candle.closed)
+        differences = _differences(candle, folded)
+        report.checked += 1
+        report.equal += not differences
+        report.differences += differences
+        if differences and folded is not None:
+            wrong.append(folded)
+    return wrong
+
+
+def _differences(stored: Candle, folded: Candle | None) -> list[Difference]:
+    source, symbol, ts = stored.source, stored.symbol, utc(stored.ts)
+    if folded is None:
+        return [Difference(source, symbol, ts, "candle", stored.volume, None)]
+    return [
+        Difference(source, symbol, ts, name, getattr(stored, name), getattr(folded, name))
+        for name in PROVEN_FIELDS
+        if getattr(stored, name) != getattr(folded, name)
+    ]
+
+
+async def _write(database: Database, log_ends: LogEnds, folded: Sequence[Candle]) -> int:
+    writer = Writer(log_ends, Metrics(CollectorRegistry()))
+
+    async def write(connection: Connection) -> int:
+        async with connection.transaction():
+            actions = await writer.apply_candles(connection, [Reduced(candle, candle.offsets) for candle in folded])
+        return actions["replaced"]
+
+    return await database.run(write)
+
+
+def _key(candle: Candle) -> Key:
+    return Key(candle.source, candle.symbol, utc(candle.ts))
+
+
+def _msc(moment: datetime | None) -> int:
+    # NULL, in a row that somebody edited, equals no fold.
+    return -1 if moment is None else time_msc(moment)
+
+
+def _stored(fields: Sequence[Any]) -> Candle:
+    (
+        ts, symbol, timeframe, open_, high, low, close, volume, real_volume, spread, source, closed,
+        first_tick, last_tick, log, partition, offsets, received_at,
+    ) = fields  # fmt: skip
+    return Candle(
+        source=source, symbol=symbol, timeframe=timeframe, ts=time_msc(ts), open=open_, high=high, low=low, close=close,
+        volume=volume, real_volume=real_volume, spread=spread, first_tick=_msc(first_tick),
+        last_tick=_msc(last_tick), log=log, partition=partition, offsets=to_ranges(offsets), closed=closed,
+        received=_msc(received_at), emitted=_msc(received_at),
+    )  # fmt: skip

@@ -1,0 +1,74 @@
+"""A real Kafka and a real PostgreSQL for the tests of the sink; each test has topics and a database of its own."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from pydantic import SecretStr
+
+from marketdata.kafka import ensure_topics
+from marketdata.settings import Settings, load_settings
+from sink.database import Connection, connect
+from sink.migrations import migrate
+from tests.integration.sink.flow import Flow
+from tickpipe.embedded.servers import EmbeddedServers
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def sink_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+    directory: Path = tmp_path_factory.mktemp("servers")
+    with EmbeddedServers(directory) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def server_url(sink_servers: EmbeddedServers) -> str:
+    """The database server: the embedded one, or the one that TEST_DATABASE_URL names (with `-m "not fault"`)."""
+    return os.environ.get("TEST_DATABASE_URL", sink_servers.database_url)
+
+
+@pytest.fixture
+async def settings(sink_servers: EmbeddedServers, server_url: str) -> Settings:
+    """Settings with an empty database and topics that nobody used before; the topics are not created yet."""
+    name = f"sink_{os.getpid()}_{next(_numbers)}"
+    async with await psycopg.AsyncConnection.connect(server_url, autocommit=True) as connection:
+        await connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return load_settings(
+        kafka_bootstrap=sink_servers.kafka_bootstrap,
+        kafka_partitions=1,
+        ticks_topic=f"{name}.ticks",
+        candles_topic=f"{name}.candles.m1",
+        broker_candles_topic=f"{name}.candles.broker",
+        ticks_rejected_topic=f"{name}.ticks.rejected",
+        candles_rejected_topic=f"{name}.candles.rejected",
+        sink_group=name,
+        sink_port=0,
+        database_url=SecretStr(psycopg.conninfo.make_conninfo(server_url, dbname=name)),
+    )
+
+
+@pytest.fixture
+async def url(settings: Settings) -> str:
+    """A database with the schema."""
+    conninfo = settings.database_url.get_secret_value()
+    await migrate(conninfo)
+    return conninfo
+
+
+@pytest.fixture
+async def connection(url: str) -> AsyncIterator[Connection]:
+    async with await connect(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def flow(settings: Settings) -> AsyncIterator[Flow]:
+    """The topics, and the producer and stream app that the test plays itself."""
+    async with Flow(settings, await ensure_topics(settings)) as opened:
+        yield opened

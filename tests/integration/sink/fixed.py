@@ -1,0 +1,25 @@
+"""A writer for a log whose end is given, so that the rule can be tested without a broker."""
+
+from prometheus_client import CollectorRegistry
+
+from marketdata.settings import load_settings
+from sink.logends import LogEnds
+from sink.metrics import Metrics
+from sink.staging import Staging
+from sink.writer import Writer
+
+
+class FixedLogEnds(LogEnds):
+    """The log `cluster/ticks`, whose partitions all end at `end`."""
+
+    def __init__(self, end: int) -> None:
+        super().__init__(load_settings(), "cluster")
+        self._end = end
+
+    async def end_before(self, partition: int, stored_end: int) -> int | None:
+        return self._end if stored_end > self._end else None
+
+
+def new_writer(*, end: int = 1_000_000, use_copy: bool = True) -> Writer:
+    """A writer of its own metrics."""
+    return Writer(FixedLogEnds(end), Metrics(CollectorRegistry()), Staging(use_copy=use_copy))

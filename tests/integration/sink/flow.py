@@ -1,0 +1,159 @@
+"""The producer and the stream app as far as the sink's tests need them: frames and candles on their topics."""
+
+import asyncio
+import csv
+import gzip
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiokafka import AIOKafkaProducer
+
+from marketdata.candle import BrokerBar, Candle
+from marketdata.fold import MinuteFold, Passes, split_by_minute
+from marketdata.kafka import new_consumer, new_producer
+from marketdata.settings import Settings
+from marketdata.tick import Frame, Tick
+from marketdata.wire import bar_key, candle_key, encode, frame_key
+from sink.database import Connection
+from sink.service import Sink
+
+#: One record of the ticks log.
+Logged = tuple[int, Frame]
+
+
+def day_frames() -> list[Frame]:
+    """EURUSD of 2019-02-04 in frames of 100 ticks, as an EA would send them."""
+    root = Path(os.environ.get("TICK_DATA_DIR", Path(__file__).parents[4] / "shared" / "data"))
+    with gzip.open(root / "eurusd-2019-02-04-ticks.csv.gz", "rt") as text:
+        ticks = [
+            Tick(int(row["time_msc"]), float(row["bid"]), float(row["ask"]), 0.0, 0.0, 6)
+            for row in csv.DictReader(text)
+        ]
+    return [
+        Frame(
+            v=1, source="S", symbol="EURUSD", mode="bid", point=0.00001, request=str(number),
+            received=part[-1].time_msc + 50, ticks=list(part),
+        )
+        for number, part in enumerate(_parts(ticks, 100))
+    ]  # fmt: skip
+
+
+def _parts(ticks: Sequence[Tick], size: int) -> Iterable[Sequence[Tick]]:
+    return (ticks[start : start + size] for start in range(0, len(ticks), size))
+
+
+class Flow:
+    """Publishes; use it as `async with Flow(settings, cluster_id) as flow`."""
+
+    def __init__(self, settings: Settings, cluster_id: str) -> None:
+        self.settings = settings
+        self.cluster_id = cluster_id
+        self.own_log = f"{cluster_id}/{settings.ticks_topic}"
+        self._producer: AIOKafkaProducer | None = None
+
+    async def __aenter__(self) -> Self:
+        self._producer = new_producer(self.settings, linger_ms=5)
+        await self._producer.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.producer.stop()
+
+    @property
+    def producer(self) -> AIOKafkaProducer:
+        assert self._producer is not None
+        return self._producer
+
+    async def send(self, topic: str, records: Iterable[tuple[bytes | None, bytes | None]]) -> list[int]:
+        """Publish keys and values; their offsets."""
+        sent = [await self.producer.send(topic, value, key=key, partition=0) for key, value in records]
+        return [(await each).offset for each in sent]
+
+    async def log_frames(self, frames: Sequence[Frame]) -> list[Logged]:
+        """Append to the log of ticks."""
+        records = [(frame_key(frame.source, frame.symbol), encode(frame)) for frame in frames]
+        offsets = await self.send(self.settings.ticks_topic, records)
+        return list(zip(offsets, frames, strict=True))
+
+    async def send_candles(self, candles: Iterable[Candle]) -> None:
+        await self.send(self.settings.candles_topic, [(candle_key(candle), encode(candle)) for candle in candles])
+
+    async def send_bars(self, bars: Iterable[BrokerBar]) -> None:
+        await self.send(self.settings.broker_candles_topic, [(bar_key(bar), encode(bar)) for bar in bars])
+
+    def candles(self, logged: Sequence[Logged], *, every: int = 0) -> list[Candle]:
+        """Candles of each minute in `logged`, as a worker emits them that begins there.
+
+        The open minute is emitted after `every` records (never when that is 0), and each minute closed at the end.
+        """
+        folds: dict[tuple[str, str, int], MinuteFold] = {}
+        passes: dict[tuple[str, str], Passes] = {}
+        emitted: list[Candle] = []
+        for number, (offset, frame) in enumerate(logged, 1):
+            key = (frame.source, frame.symbol)
+            earliest, latest, minutes = split_by_minute(frame)
+            pass_number = passes.setdefault(key, Passes()).enter(frame, earliest, latest)
+            for ts, ticks in minutes:
+                fold = folds.setdefault((*key, ts), MinuteFold(*key, ts))
+                fold.add(offset, 0, pass_number, frame, ticks)
+                if every and number % every == 0:
+                    emitted.append(self._candle(fold, closed=False))
+        return [*emitted, *(self._candle(fold, closed=True) for fold in folds.values())]
+
+    def _candle(self, fold: MinuteFold, *, closed: bool) -> Candle:
+        candle = fold.candle(log=self.own_log, partition=0, closed=closed, emitted=time.time_ns() // 1_000_000)
+        assert candle is not None
+        return candle
+
+
+class RunningSink:
+    """A sink in a task: `async with RunningSink(settings) as sink`; leaving stops it and raises what it raised."""
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        self.sink = Sink(settings, **options)
+
+    async def __aenter__(self) -> Sink:
+        self._task = asyncio.create_task(self.sink.run())
+        return self.sink
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.sink.stop()
+        await asyncio.wait_for(self._task, 30)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline, "did not come true in time"
+        await asyncio.sleep(0.1)
+
+
+async def value(connection: Connection, query: str, *parameters: object) -> Any:
+    """The first column of the first row."""
+    row = await (await connection.execute(query.encode(), parameters or None)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+async def rejected_records(settings: Settings, expected: int) -> list[Any]:
+    """Records of `candles.rejected`."""
+    consumer = new_consumer(settings, settings.candles_rejected_topic, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        found: list[Any] = []
+        deadline = time.monotonic() + 20
+        while len(found) < expected and time.monotonic() < deadline:
+            for records in (await consumer.getmany(timeout_ms=500)).values():
+                found += records
+        return found
+    finally:
+        await consumer.stop()

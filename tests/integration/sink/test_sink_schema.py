@@ -1,0 +1,93 @@
+import asyncio
+from datetime import UTC, datetime
+
+from marketdata.candle import BrokerBar
+from marketdata.settings import Settings
+from sink.database import Connection
+from sink.edition import edition
+from sink.migrations import migrate, migration_files
+from sink.queries import candles, newest_candles, run_query
+from tests.integration.sink.fixed import new_writer
+from tests.integration.sink.flow import value
+from tests.unit.sink.candles import MINUTE, candle
+
+MINUTE_UTC = datetime(2019, 2, 4, tzinfo=UTC)
+
+
+async def test_migrations_run_once_however_many_start_together(settings: Settings) -> None:
+    conninfo = settings.database_url.get_secret_value()
+    applied = await asyncio.gather(*(migrate(conninfo) for _ in range(4)))
+    assert sorted(name for names in applied for name in names) == list(migration_files())
+    assert await migrate(conninfo) == []
+
+
+async def test_the_first_eight_columns_are_the_ones_that_users_know(connection: Connection) -> None:
+    columns, rows = await run_query(connection, 4)
+    assert columns == ["column", "type", "nullable", "default"]
+    assert [row[0] for row in rows] == [
+        "ts", "symbol", "timeframe", "open", "high", "low", "close", "volume", "real_volume", "spread", "source",
+        "origin", "closed", "first_tick", "last_tick", "log", "partition", "offsets", "received_at", "stored_at",
+    ]  # fmt: skip
+    assert [row[1] for row in rows[:8]] == [
+        "timestamp with time zone", "text", "text", *["double precision"] * 4, "bigint"
+    ]  # fmt: skip
+
+
+async def test_the_edition_is_named(connection: Connection) -> None:
+    assert (await edition(connection)).startswith(("postgresql ", "timescaledb "))
+
+
+async def test_candles_of_a_stretch_of_time_stream_in_order(connection: Connection) -> None:
+    # Arrange
+    writer = new_writer()
+    await writer.write(connection, [candle(((i, i),), ts=MINUTE + 60_000 * i, volume=i + 1) for i in range(4)])
+
+    # Act
+    stretch = candles(connection, "EURUSD", MINUTE_UTC, MINUTE_UTC.replace(minute=3))
+    found = [row async for row in stretch]
+
+    # Assert
+    assert [row.volume for row in found] == [1, 2, 3]
+    assert found[0] == (MINUTE_UTC, "EURUSD", "M1", 1.1, 1.3, 1.0, 1.2, 1)
+
+
+async def test_the_five_queries_answer(connection: Connection) -> None:
+    # Arrange
+    writer = new_writer()
+    await writer.write(
+        connection,
+        [candle(), candle(ts=MINUTE + 60_000, symbol="USDJPY"), candle(((20, 29),), ts=MINUTE + 120_000)],
+    )
+
+    # Act
+    answers = {number: (await run_query(connection, number))[1] for number in range(1, 6)}
+    newest = await newest_candles(connection)
+
+    # Assert
+    assert [row[1] for row in answers[1]] == ["EURUSD", "USDJPY", "EURUSD"]
+    assert answers[2] == []  # 2019 is more than 24 hours ago
+    assert [row[:3] for row in answers[3]] == [("EURUSD", 2, answers[3][0][2]), ("USDJPY", 1, answers[3][1][2])]
+    assert float(answers[3][1][2]) == 0.1  # received 100 ms after the last tick
+    assert [(row[0], row[3]) for row in answers[5]] == [("EURUSD", 2), ("USDJPY", 1)]
+    assert [(row.symbol, row.ts) for row in newest] == [
+        ("EURUSD", MINUTE_UTC.replace(minute=2)),
+        ("USDJPY", MINUTE_UTC.replace(minute=1)),
+    ]
+
+
+async def test_an_empty_table_has_answers_too(connection: Connection) -> None:
+    assert [len((await run_query(connection, number))[1]) for number in (1, 2, 3, 5)] == [0, 0, 0, 0]
+    assert await newest_candles(connection) == []
+
+
+async def test_the_view_shows_where_the_broker_differs(connection: Connection) -> None:
+    # Arrange
+    bar = BrokerBar(
+        source="S", symbol="EURUSD", timeframe="M1", ts=MINUTE, open=1.1, high=1.3125, low=1.0, close=1.2, volume=10,
+        received=MINUTE,
+    )  # fmt: skip
+    await new_writer().write(connection, [candle(high=1.25)], [bar])
+
+    # Act and Assert
+    assert await value(connection, "SELECT high_difference FROM bar_fidelity") == -0.0625
+    assert await value(connection, "SELECT equal FROM bar_fidelity") is False

@@ -1,0 +1,176 @@
+"""The whole pipeline as processes: real ticks over HTTP, rows in the database, equal to the provider's own bars."""
+
+import asyncio
+import csv
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import httpx
+import psycopg
+import pytest
+
+from marketdata.kafka import admin_client, log_ends
+from marketdata.settings import Settings
+from sink.verify import verify
+from tests.integration.conftest import API_KEY
+from tests.realday import EURUSD_COUNT, USDJPY_TICKS, eurusd_bars, eurusd_ticks, usdjpy_minutes
+from tests.services import Service, eventually, running
+
+BATCH = 200
+
+Row = tuple[float, float, float, float, int]
+
+
+class Pipeline:
+    """A running pipeline and what a user sees of it."""
+
+    def __init__(self, settings: Settings, services: list[Service]) -> None:
+        self.settings = settings
+        self.producer, self.stream, self.sink = services
+        self.http = httpx.AsyncClient(base_url=self.producer.url, headers={"X-API-Key": API_KEY}, timeout=30)
+
+    async def post(self, items: list[dict[str, object]]) -> None:
+        answer = await self.http.post("/ingest/tick", json={"ticks": items})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["inserted"] == len(items)
+
+    async def post_day(self, first: int = 0, last: int = EURUSD_COUNT) -> None:
+        for batch in batched(eurusd_items()[first:last]):
+            await self.post(batch)
+
+    async def lag(self) -> int:
+        """Records that the stream app or the sink have not committed."""
+        total = 0
+        groups = [
+            (self.settings.stream_group, self.settings.ticks_topic),
+            (self.settings.sink_group, self.settings.candles_topic),
+        ]
+        async with admin_client(self.settings) as client:
+            for group, topic in groups:
+                committed = await client.list_consumer_group_offsets(group)
+                done = {tp.partition: offset.offset for tp, offset in committed.items() if tp.topic == topic}
+                ends = await log_ends(self.settings, topic)
+                total += sum(end - done.get(partition, first) for partition, (first, end) in ends.items())
+        return total
+
+    async def settled(self, within_seconds: float = 60) -> None:
+        """Wait until everything that was sent is stored and nothing waits to be refolded."""
+
+        async def done() -> bool:
+            return await self.lag() == 0 and not self.sql("SELECT 1 FROM pending_refolds LIMIT 1")
+
+        await eventually(done, within_seconds=within_seconds, what="a settled pipeline")
+
+    def sql(self, query: str) -> list[tuple[object, ...]]:
+        with psycopg.connect(self.settings.database_url.get_secret_value()) as connection:
+            return connection.execute(query.encode()).fetchall()
+
+    def rows(self, symbol: str) -> dict[int, Row]:
+        with psycopg.connect(self.settings.database_url.get_secret_value()) as connection:
+            found = connection.execute(
+                "SELECT (extract(epoch FROM ts) * 1000)::bigint, open, high, low, close, volume FROM market_data"
+                " WHERE symbol = %s AND timeframe = 'M1'",
+                [symbol],
+            ).fetchall()
+        return {ts: (open_, high, low, close, volume) for ts, open_, high, low, close, volume in found}
+
+    async def assert_proven(self, rows: int) -> None:
+        report = await verify(self.settings)
+        assert (report.checked, report.equal) == (rows, rows), report
+
+
+def batched(items: list[dict[str, object]]) -> list[list[dict[str, object]]]:
+    return [items[i : i + BATCH] for i in range(0, len(items), BATCH)]
+
+
+def eurusd_items() -> list[dict[str, object]]:
+    return [
+        {
+            "ts": datetime.fromtimestamp(tick.time_msc // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "ts_msc": tick.time_msc, "symbol": "EURUSD", "bid": tick.bid, "ask": tick.ask, "last": 0.0, "volume": 0,
+            "flags": 6, "digits": 5, "point": 0.00001, "spread": tick.ask - tick.bid,
+            "meta": {"ea": "PDC", "ver": "1.65", "src": "tick", "acct": 1, "srv": "Demo", "build": 3850},
+        }
+        for tick in eurusd_ticks()
+    ]  # fmt: skip
+
+
+def assert_is_the_real_day(rows: dict[int, Row]) -> None:
+    assert {ts: row[:4] for ts, row in rows.items()} == eurusd_bars()
+    assert sum(row[4] for row in rows.values()) == EURUSD_COUNT
+
+
+@pytest.fixture
+async def pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
+    with running(settings, "producer", "stream_app", "sink") as services:
+        pipeline = Pipeline(settings, services)
+        yield pipeline
+        await pipeline.http.aclose()
+
+
+async def test_the_real_day_equals_the_providers_bars_and_sent_twice_changes_nothing(pipeline: Pipeline) -> None:
+    await pipeline.post_day()
+    await pipeline.settled()
+    once = pipeline.rows("EURUSD")
+    assert_is_the_real_day(once)
+    await pipeline.assert_proven(1440)
+    refolded_before = pipeline.sink.metric("tickpipe_sink_refold_records_total")
+
+    await pipeline.post_day()
+    await pipeline.settled()
+
+    assert pipeline.rows("EURUSD") == once
+    # The offsets grew: each row now proves both copies.
+    assert pipeline.sql("SELECT count(*) FROM market_data WHERE upper(offsets) > 684") == [(1440,)]
+    await pipeline.assert_proven(1440)
+    # One pass over both copies, 2 × 684 records, with some slack for minutes that were refolded twice.
+    assert pipeline.sink.metric("tickpipe_sink_refold_records_total") - refolded_before < 3 * 684
+
+
+async def test_sparse_quotes_give_candles_only_where_there_are_ticks(pipeline: Pipeline) -> None:
+    with USDJPY_TICKS.open() as file:
+        items: list[dict[str, object]] = [
+            {"time": row["timestamp"], "symbol": "USDJPY", "bid": float(row["bid"]), "ask": float(row["ask"])}
+            for row in csv.DictReader(file)
+        ]
+    for batch in batched(items):
+        await pipeline.post(batch)
+    await pipeline.settled()
+
+    rows = pipeline.rows("USDJPY")
+    assert {ts: row[4] for ts, row in rows.items()} == usdjpy_minutes()
+    await pipeline.assert_proven(len(usdjpy_minutes()))
+
+
+@pytest.mark.fault
+async def test_kill_of_stream_worker_and_sink_in_the_middle_of_the_day_loses_nothing(pipeline: Pipeline) -> None:
+    sending = asyncio.create_task(pipeline.post_day())
+    for _ in range(2):
+
+        async def folding() -> bool:
+            return pipeline.stream.metric("tickpipe_stream_ticks_total") > 5_000
+
+        await eventually(folding, within_seconds=30, what="folding")
+        for service in (pipeline.stream, pipeline.sink):
+            await asyncio.to_thread(service.kill)
+            await asyncio.to_thread(lambda one: one.start().wait_ready(), service)
+    await sending
+    await pipeline.settled()
+
+    assert_is_the_real_day(pipeline.rows("EURUSD"))
+    await pipeline.assert_proven(1440)
+
+
+@pytest.mark.fault
+async def test_live_candles_are_stored_within_seconds(pipeline: Pipeline) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    await pipeline.post([{"ts_msc": now_ms, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2}])
+
+    async def stored() -> bool:
+        return bool(pipeline.rows("EURUSD"))
+
+    await eventually(stored, within_seconds=5, what="the open candle")
+    assert pipeline.sql("SELECT open, close, volume, closed, origin, source FROM market_data") == [
+        (1.1, 1.1, 1, False, "ticks", "default")
+    ]

@@ -1,0 +1,40 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from sink.migrations import migration_files
+from sink.refolds import clip
+from sink.staging import time_msc, utc
+from sink.statements import SQL, parse_statements
+
+
+def test_statements_stand_under_their_names() -> None:
+    text = "-- about\n\n-- name: one\n-- why\nSELECT 1;\n\n-- name: two\nSELECT\n    2;\n"
+    assert parse_statements(text) == {"one": b"-- why\nSELECT 1", "two": b"SELECT\n    2"}
+
+
+def test_a_name_is_used_once() -> None:
+    with pytest.raises(ValueError, match="one"):
+        parse_statements("-- name: one\nSELECT 1;\n-- name: one\nSELECT 2;\n")
+
+
+def test_five_queries_and_numbered_migrations_are_packaged() -> None:
+    assert {f"query_{number}" for number in range(1, 6)} <= set(SQL)
+    assert next(iter(migration_files())).startswith("0001_")
+
+
+@pytest.mark.parametrize("msc", [0, 1, 1_549_238_401_003, 253_402_300_799_999])
+def test_times_come_back_to_the_millisecond(msc: int) -> None:
+    assert time_msc(utc(msc)) == msc
+
+
+def test_times_are_utc() -> None:
+    assert utc(1_549_238_400_000) == datetime(2019, 2, 4, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "left"),
+    [(0, 100, ((3, 9), (20, 29))), (5, 25, ((5, 9), (20, 24))), (10, 20, ()), (9, 21, ((9, 9), (20, 20)))],
+)
+def test_clip_keeps_what_the_log_still_holds(first: int, end: int, left: tuple[tuple[int, int], ...]) -> None:
+    assert clip(((3, 9), (20, 29)), first, end) == left
