@@ -145,6 +145,12 @@ class MinuteFold:
         """How many ticks are held in memory in case the minute is sent again."""
         return len(self._first_pass) if self._best is None else len(self._best)
 
+    def finish(self) -> None:
+        """Let go of the ticks that are kept for resends: nothing more will be added."""
+        self._first_pass = []
+        self._best = None
+        self._current = Counter()
+
     def add(self, offset: int, run: int, pass_number: int, frame: Frame, ticks: list[Tick]) -> bool:
         """Fold `ticks`, the ones of this minute in `frame`, read at `offset`.
 

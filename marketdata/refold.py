@@ -44,6 +44,7 @@ class _Target:
             self.position += 1
             self.passes.cut()
             if self.position == len(ranges):
+                self.fold.finish()
                 return False
         if offset >= ranges[self.position][0]:
             number = self.passes.enter(frame, earliest, latest)
