@@ -77,6 +77,6 @@ def configure_logs(settings: Settings) -> None:
     handler.addFilter(Unrepeated())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.log_level.upper())
+    root.setLevel(settings.log_level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

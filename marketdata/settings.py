@@ -3,6 +3,7 @@
 from datetime import timedelta, timezone, tzinfo
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
@@ -20,17 +21,17 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TICKPIPE_", env_file=".env", extra="ignore", frozen=True)
 
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="host:port of one or more brokers, by comma")
-    kafka_partitions: PositiveInt = Field(4, description="partitions of a topic that this project creates")
-    kafka_replication: PositiveInt = Field(1, description="replicas of a topic that this project creates")
-    ticks_topic: str = "ticks"
-    candles_topic: str = "candles.m1"
-    broker_candles_topic: str = "candles.broker"
-    ticks_rejected_topic: str = "ticks.rejected"
-    candles_rejected_topic: str = "candles.rejected"
-    stream_group: str = "tickpipe-stream"
-    sink_group: str = "tickpipe-sink"
-    #: A lasting name makes a restarted worker take its partitions back at once, instead of after the session timeout.
-    stream_instance: str = Field("", description="name of this stream worker, unlike any other's; empty for none")
+    kafka_partitions: PositiveInt = Field(4, description="partitions of a topic that is created")
+    kafka_replication: PositiveInt = Field(1, description="replicas of a topic that is created")
+    ticks_topic: str = Field("ticks", description="topic of the ticks: the only truth")
+    candles_topic: str = Field("candles.m1", description="topic of the folded candles")
+    broker_candles_topic: str = Field("candles.broker", description="topic of the bars that brokers computed")
+    ticks_rejected_topic: str = Field("ticks.rejected", description="topic of items and records that are no ticks")
+    candles_rejected_topic: str = Field("candles.rejected", description="topic of candles that could not be stored")
+    stream_group: str = Field("tickpipe-stream", description="consumer group of the stream workers")
+    sink_group: str = Field("tickpipe-sink", description="consumer group of the sinks")
+    # With a lasting name a restarted worker takes its partitions back at once instead of after the session timeout.
+    stream_instance: str = Field("", description="lasting name of this stream worker, unlike any other's")
 
     database_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"), description="libpq URL of the database"
@@ -38,41 +39,47 @@ class Settings(BaseSettings):
 
     api_keys: dict[str, SecretStr] = Field(
         default_factory=dict,
-        description='JSON, source to key: {"ICMarkets-Demo": "…"}; the source "*" may speak for any source',
+        description='JSON, source to key: `{"ICMarkets-Demo": "…"}`; the source `*` may speak for any source',
     )
     source_zones: dict[str, str] = Field(
         default_factory=dict,
-        description='JSON, source to the zone of its clock: {"ICMarkets-Demo": "Europe/Athens", "Other": "+03:00"}',
+        description='JSON, source to the zone of its clock: `{"ICMarkets-Demo": "Europe/Athens", "Other": "+03:00"}`',
     )
     last_mode_symbols: list[str] = Field(
         default_factory=list,
-        description='JSON, patterns of symbols charted by last price (exchanges): ["PETR4", "WIN*"]',
+        description='JSON, patterns of symbols charted by last price (exchanges): `["PETR4", "WIN*"]`',
     )
 
-    producer_host: str = "127.0.0.1"
-    producer_port: int = 18001
-    stream_host: str = "127.0.0.1"
-    stream_port: int = 18002
-    sink_host: str = "127.0.0.1"
-    sink_port: int = 18003
-    max_tick_body_bytes: PositiveInt = 5_000_000
-    max_bar_body_bytes: PositiveInt = 10_000_000
-    #: Requests that may wait for Kafka at once; one more is answered 503 with Retry-After.
-    max_pending_requests: PositiveInt = 256
-    rate_limit_per_second: float = Field(0.0, ge=0, description="requests a second and key; 0 switches the limit off")
-    #: How long a request waits for Kafka's confirmation before it is answered 503 (seconds).
-    confirm_timeout_seconds: PositiveFloat = 10.0
+    producer_host: str = Field("127.0.0.1", description="address that the producer listens on")
+    producer_port: int = Field(18001, description="port of the producer")
+    stream_host: str = Field("127.0.0.1", description="address of the stream worker's health and metrics")
+    stream_port: int = Field(18002, description="port of the stream worker's health and metrics")
+    sink_host: str = Field("127.0.0.1", description="address of the sink's health and metrics")
+    sink_port: int = Field(18003, description="port of the sink's health and metrics")
+    max_tick_body_bytes: PositiveInt = Field(5_000_000, description="largest body of ticks (bytes)")
+    max_bar_body_bytes: PositiveInt = Field(10_000_000, description="largest body of bars (bytes)")
+    max_pending_requests: PositiveInt = Field(
+        256, description="requests that may wait for Kafka at once; one more is answered 503"
+    )
+    rate_limit_per_second: float = Field(0.0, ge=0, description="requests a second and key; 0 sets no limit")
+    confirm_timeout_seconds: PositiveFloat = Field(
+        10.0, description="wait for Kafka's confirmation before a request is answered 503 (seconds)"
+    )
 
-    #: How often a moving candle is published (seconds): smaller is fresher and costs more records.
-    emit_interval_seconds: PositiveFloat = 0.2
-    #: How far behind the newest tick of its symbol a tick may arrive before its minute closes (seconds).
-    grace_seconds: PositiveFloat = 5.0
-    #: Standstill of the committed offset, with lag, after which the stream worker exits (seconds). Two minutes of
-    #: standstill are ordinary: an open minute holds the commit.
-    watchdog_seconds: PositiveFloat = 300.0
+    emit_interval_seconds: PositiveFloat = Field(
+        0.2, description="how often a moving candle is published: less is fresher and costs more records (seconds)"
+    )
+    grace_seconds: PositiveFloat = Field(
+        5.0,
+        description="how far behind the newest tick of its symbol a tick may come before its minute closes (seconds)",
+    )
+    # Two minutes of standstill are ordinary: an open minute holds the commit.
+    watchdog_seconds: PositiveFloat = Field(
+        300.0, description="standstill with lag after which a stream worker ends to start afresh (seconds)"
+    )
 
-    log_format: str = Field("console", pattern="^(console|json)$")
-    log_level: str = "INFO"
+    log_format: Literal["console", "json"] = Field("console", description="`console` for people, `json` for machines")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least important line to write")
     data_dir: Path = Field(
         Path("~/.local/share/tickpipe"), description="where the embedded stack keeps its data", validate_default=True
     )

@@ -1,0 +1,55 @@
+"""Settings are read from the environment, refused with the name of the variable, and all of them are documented."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from marketdata.errors import SettingsError
+from marketdata.settings import Settings, load_settings, parse_zone
+
+PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKPIPE_API_KEYS", '{"ICMarkets-Demo": "0123456789"}')
+    monkeypatch.setenv("TICKPIPE_SOURCE_ZONES", '{"ICMarkets-Demo": "+03:00"}')
+
+    settings = load_settings()
+
+    assert settings.api_keys["ICMarkets-Demo"].get_secret_value() == "0123456789"
+    assert settings.zones["ICMarkets-Demo"].utcoffset(None) == timedelta(hours=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kafka_partitions", 0),
+        ("source_zones", {"s": "Atlantis/Capital"}),
+        ("api_keys", {"s": "short"}),
+        ("api_keys", {"a": "the same key", "b": "the same key"}),
+        ("log_format", "xml"),
+        ("emit_interval_seconds", "often"),
+    ],
+)
+def test_what_cannot_be_used_is_named(name: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=f"TICKPIPE_{name.upper()}: "):
+        load_settings(**{name: value})
+
+
+def test_secrets_do_not_show() -> None:
+    settings = load_settings(api_keys={"s": "very secret"}, database_url="postgresql://u:very-secret@h/d")
+
+    assert "very" not in repr(settings)
+
+
+@pytest.mark.parametrize(("zone", "hours"), [("+03:00", 3), ("-0330", -3.5), ("+2", 2)])
+def test_fixed_offsets_are_zones(zone: str, hours: float) -> None:
+    assert parse_zone(zone).utcoffset(None) == timedelta(hours=hours)
+
+
+def test_every_setting_is_on_its_page() -> None:
+    page = PAGE.read_text()
+
+    for name, field in Settings.model_fields.items():
+        assert f"| `TICKPIPE_{name.upper()}` | {field.description} |" in page, f"docs/settings.md lacks {name}"
