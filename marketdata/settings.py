@@ -1,5 +1,6 @@
 """Every setting of every service, read from `TICKPIPE_*` variables and a `.env` file."""
 
+import re
 from datetime import timedelta, timezone, tzinfo
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,8 @@ from marketdata.errors import SettingsError
 
 #: The key of `api_keys` whose holder may speak for any source, by sending `X-Source`.
 ANY_SOURCE = "*"
+
+_FIXED_OFFSET = re.compile(r"([+-])([01]?\d|2[0-3])(?::?([0-5]\d))?")
 
 
 class Settings(BaseSettings):
@@ -131,10 +134,10 @@ def parse_zone(zone: str) -> tzinfo:
     Raises:
         ValueError: when it is neither.
     """
-    if zone[:1] in "+-" and zone[1:].replace(":", "").isdigit():
-        digits = zone[1:].replace(":", "").ljust(4, "0")
-        offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]))
-        return timezone(-offset if zone[0] == "-" else offset)
+    if fixed := _FIXED_OFFSET.fullmatch(zone):
+        sign, hours, minutes = fixed.groups(default="0")
+        offset = timedelta(hours=int(hours), minutes=int(minutes))
+        return timezone(-offset if sign == "-" else offset)
     try:
         return ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError) as exc:
