@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import tempfile
 
 import faust
 import structlog
@@ -25,10 +24,9 @@ def main() -> None:
     configure_logs(settings)
     # Faust exits at once when no broker answers, so the wait is here.
     cluster_id = asyncio.run(wait_for_kafka(settings))
-    with tempfile.TemporaryDirectory(prefix="tickpipe-stream-") as work_dir:
-        app = create_app(settings, cluster_id, work_dir)
-        worker = faust.Worker(app, quiet=True, override_logging=False, redirect_stdouts=False)
-        worker.execute_from_commandline()
+    app = create_app(settings, cluster_id)
+    worker = faust.Worker(app, quiet=True, override_logging=False, redirect_stdouts=False)
+    worker.execute_from_commandline()
 
 
 if __name__ == "__main__":

@@ -53,6 +53,9 @@ class StreamApp(faust.App):
         await super().on_first_start()
         await self.emitter.start()
 
+    def _create_directories(self) -> None:
+        """Nothing: the folders are for tables, and there are none."""
+
     async def on_stop(self) -> None:
         hard_end = threading.Timer(STOP_TIMEOUT_SECONDS, os._exit, [EXIT_FAILED])
         hard_end.daemon = True
@@ -60,12 +63,11 @@ class StreamApp(faust.App):
         await super().on_stop()
 
 
-def create_app(settings: Settings, cluster_id: str, work_dir: str) -> StreamApp:
-    """The Faust app; `work_dir` is where Faust insists on a folder of its own."""
+def create_app(settings: Settings, cluster_id: str) -> StreamApp:
+    """The Faust app for one worker, which is run by `faust.Worker`."""
     app = StreamApp(
         settings.stream_group,
         broker=[f"kafka://{server.strip()}" for server in settings.kafka_bootstrap.split(",")],
-        datadir=work_dir,
         topic_allow_declare=False,
         topic_disable_leader=True,
         broker_session_timeout=SESSION_TIMEOUT_SECONDS,

@@ -1,0 +1,80 @@
+"""Who sends: from the API key of a request to the source it may speak for."""
+
+import hmac
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Final
+
+from marketdata.errors import SettingsError
+from marketdata.settings import ANY_SOURCE, Settings
+from producer.answers import Refusal
+
+#: What a sender may call itself when its key allows any name.
+_SOURCE_NAME: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+#: Name of a sender that may call itself anything and says nothing.
+DEFAULT_SOURCE: Final = "default"
+
+_HOW_TO_SET_KEYS: Final = (
+    "no API key is configured, and without one anybody could send; set for example "
+    'TICKPIPE_API_KEYS=\'{"MyBroker-Demo": "a-long-random-key"}\' (the source "*" may speak for any source)'
+)
+
+
+class Keyring:
+    """The configured keys, compared in constant time.
+
+    Raises:
+        SettingsError: when no key is configured, or a source has a name that no frame can carry.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if not settings.api_keys:
+            raise SettingsError(_HOW_TO_SET_KEYS)
+        for source in settings.api_keys:
+            if not 1 <= len(source) <= 64 or not source.isprintable():
+                raise SettingsError(f"TICKPIPE_API_KEYS: {source!r} is no source: use 1 to 64 printable characters")
+        # Digests have one length, so comparing does not tell how long a key is.
+        self._keys = [
+            (source, sha256(key.get_secret_value().encode()).digest()) for source, key in settings.api_keys.items()
+        ]
+
+    def identify(self, headers: Mapping[bytes, bytes]) -> tuple[str, str]:
+        """The key's holder (a key of `api_keys`) and the source that it speaks for.
+
+        Args:
+            headers: with lower-case names, as in ASGI.
+
+        Raises:
+            Refusal: 401 without a key or with a wrong one, 403 for a source that the key may not speak for.
+        """
+        given = sha256(_key_in(headers)).digest()
+        holder = None
+        for source, digest in self._keys:
+            # No early exit: the time must not tell which key matched.
+            if hmac.compare_digest(digest, given):
+                holder = source
+        if holder is None:
+            raise Refusal(401, "UNAUTHORIZED", "send a valid key as `X-API-Key: KEY` or `Authorization: Bearer KEY`")
+        return holder, _source(holder, headers.get(b"x-source"))
+
+
+def _key_in(headers: Mapping[bytes, bytes]) -> bytes:
+    key = headers.get(b"x-api-key")
+    if key is not None:
+        return key.strip()
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
+
+
+def _source(holder: str, named: bytes | None) -> str:
+    if holder != ANY_SOURCE:
+        if named is not None and named != holder.encode():
+            raise Refusal(403, "FORBIDDEN", "this key speaks for another source than the one in X-Source")
+        return holder
+    if named is None:
+        return DEFAULT_SOURCE
+    if not _SOURCE_NAME.fullmatch(named):
+        raise Refusal(403, "FORBIDDEN", "X-Source must be 1 to 64 of the characters A-Z a-z 0-9 . _ -")
+    return named.decode()

@@ -1,0 +1,84 @@
+"""One item of `/ingest` to the bar that the broker computed."""
+
+from typing import Any, Final, get_args
+
+from marketdata.candle import BrokerBar, Timeframe
+from marketdata.errors import InvalidItem
+from producer.clock import Clock
+from producer.numbers import number, quoted, whole
+from producer.symbols import symbol_of
+from producer.ticks import read_time
+
+_TIMEFRAMES: Final[dict[str, Timeframe]] = {timeframe: timeframe for timeframe in get_args(Timeframe)}
+
+_MAX_COUNT: Final = 2**63 - 1
+
+
+def read_bar(item: object, source: str, clock: Clock, received_ms: int) -> BrokerBar:
+    """The bar in an item (MT5: MqlRates).
+
+    Its time is the bar's opening on the sender's clock, for D1, W1 and MN1 too. A spread that is no whole number of
+    points is a price difference of unknown meaning and becomes null.
+
+    Raises:
+        InvalidItem: naming the field that cannot be used.
+    """
+    if not isinstance(item, dict):
+        raise InvalidItem("", f"an object is expected, not {quoted(item)}")
+    symbol = symbol_of(item.get("symbol"))
+    timeframe = _timeframe(item.get("timeframe"))
+    time_ms, _ = read_time(item, clock)
+    open_, high, low, close = (_price(item, field) for field in ("open", "high", "low", "close"))
+    if high < max(open_, close, low):
+        raise InvalidItem("high", "must not be below open, close or low")
+    if low > min(open_, close):
+        raise InvalidItem("low", "must not be above open or close")
+    real_volume = item.get("real_volume")
+    return BrokerBar(
+        source=source,
+        symbol=symbol,
+        timeframe=timeframe,
+        ts=time_ms,
+        open=open_,
+        high=high,
+        low=low,
+        close=close,
+        volume=_volume(item),
+        real_volume=None if real_volume is None else number(real_volume, "real_volume"),
+        spread=_spread(item.get("spread")),
+        received=received_ms,
+    )
+
+
+def _timeframe(value: object) -> Timeframe:
+    timeframe = _TIMEFRAMES.get(value.upper()) if isinstance(value, str) and len(value) <= 3 else None
+    if timeframe is None:
+        raise InvalidItem("timeframe", f"one of {' '.join(_TIMEFRAMES)} is expected, not {quoted(value)}")
+    return timeframe
+
+
+def _price(item: dict[str, Any], field: str) -> float:
+    value = item.get(field)
+    if value is None:
+        raise InvalidItem(field, "missing")
+    price = number(value, field)
+    if not price:
+        raise InvalidItem(field, "must be above 0")
+    return price
+
+
+def _volume(item: dict[str, Any]) -> int:
+    field = "volume" if item.get("tick_volume") is None else "tick_volume"
+    value = item.get(field)
+    if value is None:
+        raise InvalidItem(field, "missing")
+    return whole(value, field, _MAX_COUNT)
+
+
+def _spread(value: object) -> int | None:
+    if value is None:
+        return None
+    spread = number(value, "spread")
+    if not spread.is_integer():
+        return None
+    return whole(value, "spread", 2**31 - 1)

@@ -1,0 +1,163 @@
+"""The OpenAPI of the ingest routes: forms of bodies, answers and examples. It documents; bodies are read elsewhere."""
+
+from typing import Any, Final
+
+_TICK: Final = {
+    "type": "object",
+    "required": ["symbol"],
+    "description": (
+        "One tick. The time is taken from the first of `time_msc`, `ts_msc`, a numeric `ts`, an ISO-8601 `time` or "
+        "`ts`; it is the wall clock of the broker unless the text has an offset other than Z. At least one of bid, ask "
+        "and last must be above 0. The exporter's form (`open`, `high`, `close`, `meta`) is taken as well."
+    ),
+    "properties": {
+        "symbol": {"type": "string", "minLength": 1, "maxLength": 32},
+        "time_msc": {"type": "integer", "description": "epoch milliseconds on the sender's clock"},
+        "ts_msc": {"type": "integer", "description": "the same by its other name"},
+        "ts": {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer"}]},
+        "time": {"type": "string", "format": "date-time"},
+        "bid": {"type": "number", "minimum": 0, "default": 0},
+        "ask": {"type": "number", "minimum": 0, "default": 0},
+        "last": {"type": "number", "minimum": 0, "default": 0},
+        "volume": {"type": "number", "minimum": 0, "default": 0},
+        "volume_real": {"type": "number", "minimum": 0, "description": "preferred to volume"},
+        "flags": {"type": "integer", "minimum": 0, "default": 0, "description": "a bit mask (MT5: TICK_FLAG)"},
+        "digits": {"type": "integer", "minimum": 0, "maximum": 18},
+        "point": {"type": "number", "description": "size of a point; from digits when missing"},
+        "mode": {"type": "string", "enum": ["bid", "last"], "description": "the price that draws the chart"},
+        "meta": {"type": "object"},
+    },
+}
+
+_BAR: Final = {
+    "type": "object",
+    "required": ["ts", "symbol", "timeframe", "open", "high", "low", "close"],
+    "description": "A bar that the broker computed; `volume` or `tick_volume` must be there.",
+    "properties": {
+        "ts": {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer"}], "description": "bar open"},
+        "symbol": {"type": "string", "minLength": 1, "maxLength": 32},
+        "timeframe": {"type": "string", "enum": ["M1", "M5", "M15", "M30", "H1", "H4", "D1", "W1", "MN1"]},
+        "open": {"type": "number", "exclusiveMinimum": 0},
+        "high": {"type": "number", "exclusiveMinimum": 0},
+        "low": {"type": "number", "exclusiveMinimum": 0},
+        "close": {"type": "number", "exclusiveMinimum": 0},
+        "tick_volume": {"type": "integer", "minimum": 0},
+        "volume": {"type": "integer", "minimum": 0, "description": "the tick volume by its other name"},
+        "real_volume": {"type": ["number", "null"], "minimum": 0},
+        "spread": {"type": ["integer", "null"], "minimum": 0, "description": "points"},
+    },
+}
+
+_TICK_EXAMPLE: Final = {
+    "ts": "2025-10-20T02:20:00Z", "symbol": "EURUSD", "bid": 1.16512, "ask": 1.16518, "last": 0.0, "volume": 0,
+    "flags": 6, "ts_msc": 1760926800417, "digits": 5, "point": 0.00001, "spread": 0.00006,
+    "meta": {"ea": "PDC", "ver": "1.65", "src": "tick", "acct": 12345, "srv": "Broker-Demo", "build": 3850},
+}  # fmt: skip
+
+_EXPORTED_EXAMPLE: Final = {
+    "symbol": "EURUSD", "ts": 1760926800417, "timeframe": "tick", "open": 1.16512, "high": 1.16518, "low": 1.16512,
+    "close": 0.0, "volume": 0, "kind": "tick", "meta": _TICK_EXAMPLE,
+}  # fmt: skip
+
+_BAR_EXAMPLE: Final = {
+    "ts": "2025-10-20T02:20:00Z", "symbol": "EURUSD", "timeframe": "M1", "open": 1.16512, "high": 1.1652,
+    "low": 1.1651, "close": 1.16515, "volume": 42, "spread": 6,
+}  # fmt: skip
+
+_TAKEN_EXAMPLE: Final = {"ok": True, "received": 1, "inserted": 1, "duplicates": 0, "errors": 0, "total": 1}
+_DETAILS_EXAMPLE: Final = [{"index": 2, "field": "symbol", "message": "missing"}]
+
+_ERROR: Final = {
+    "type": "object",
+    "required": ["error", "code"],
+    "properties": {"error": {"type": "string"}, "code": {"type": "string"}},
+}
+
+
+def _json(schema: object, example: object) -> dict[str, Any]:
+    return {"application/json": {"schema": schema, "example": example}}
+
+
+def _refusal(description: str, code: str, **more: object) -> dict[str, Any]:
+    return {"description": description, "content": _json(_ERROR, {"error": "…", "code": code} | more)}
+
+
+#: Answers of both routes.
+ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "Everything is accepted and confirmed by Kafka.", "content": _json({}, _TAKEN_EXAMPLE)},
+    207: {
+        "description": "Some items cannot be used; the others are accepted and confirmed by Kafka.",
+        "content": _json(
+            {},
+            _TAKEN_EXAMPLE | {"received": 3, "inserted": 2, "errors": 1, "total": 3, "details": _DETAILS_EXAMPLE},
+        ),
+    },
+    400: _refusal("Nothing in the body can be used.", "VALIDATION_ERROR", details=_DETAILS_EXAMPLE),
+    401: _refusal("No API key, or a wrong one.", "UNAUTHORIZED"),
+    403: _refusal("The key may not speak for the source in X-Source.", "FORBIDDEN"),
+    413: _refusal("The body is too large: split it and send the parts.", "PAYLOAD_TOO_LARGE"),
+    415: _refusal("Another Content-Encoding than gzip.", "UNSUPPORTED_ENCODING"),
+    429: _refusal("Too many requests of this key; see Retry-After.", "RATE_LIMITED"),
+    503: _refusal("Kafka is away, or too much waits for it; see Retry-After.", "KAFKA_UNAVAILABLE"),
+}
+
+
+def _forms(key: str, item: dict[str, Any]) -> dict[str, Any]:
+    items = {"type": "array", "items": item}
+    wrapper = {
+        "type": "object",
+        "required": [key],
+        "properties": {
+            key: items,
+            "utc_offset_s": {"type": "integer", "description": "seconds that the sender's clock is ahead of UTC"},
+        },
+    }
+    return {"anyOf": [wrapper, items, item]}
+
+
+def _operation(schema: dict[str, Any], examples: dict[str, object]) -> dict[str, Any]:
+    return {
+        "security": [{"ApiKey": []}, {"Bearer": []}],
+        "parameters": [
+            {
+                "name": name, "in": "header", "required": False, "schema": {"type": "string", "maxLength": 64},
+                "description": description,
+            }
+            for name, description in (
+                ("X-Source", "name of the feed; only with a key that may speak for any source"),
+                ("X-Trace-Id", "taken into logs and record headers"),
+            )
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": schema,
+                    "examples": {name: {"value": value} for name, value in examples.items()},
+                }
+            },
+        },
+    }  # fmt: skip
+
+
+#: POST /ingest/tick.
+TICK_OPERATION: Final = _operation(
+    _forms("ticks", _TICK),
+    {
+        "EA": {"ticks": [_TICK_EXAMPLE]},
+        "EA with the offset of its clock": {"utc_offset_s": 7200, "ticks": [_TICK_EXAMPLE]},
+        "exporter": [_EXPORTED_EXAMPLE],
+        "one tick": {"time": "2025-10-20T02:20:00.417Z", "symbol": "EURUSD", "bid": 1.16512, "ask": 1.16518},
+    },
+)
+
+#: POST /ingest.
+BAR_OPERATION: Final = _operation(
+    _forms("items", {"anyOf": [_BAR, _TICK]}), {"bars": {"items": [_BAR_EXAMPLE]}, "array": [_BAR_EXAMPLE]}
+)
+
+#: How a request says who it is.
+SECURITY_SCHEMES: Final = {
+    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "Bearer": {"type": "http", "scheme": "bearer"},
+}

@@ -1,0 +1,108 @@
+"""The forms of a body: `{"ticks": […]}`, `{"items": […]}`, an array, a single item; also what is nearly JSON."""
+
+import json
+import re
+from typing import Any, Final
+
+import msgspec
+
+from producer.answers import TooLarge, Unusable
+from producer.clock import MAX_OFFSET_SECONDS
+
+#: 5 MB hold about as many honest ticks; more items are not ticks and would only keep the process busy.
+MAX_ITEMS: Final = 100_000
+
+#: A double has 309 at most.
+_MAX_DIGITS: Final = 309
+
+_WRAPPERS: Final = ("ticks", "items")
+
+_UTF8_MARK: Final = b"\xef\xbb\xbf"
+
+#: How C, and so MQL5, prints what is no number. A string is matched first, as a whole, and stays as it is.
+_NO_NUMBERS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|(?<![\w.])[+-]?(?:nan(?:\([a-z]*\))?|inf(?:inity)?)(?!\w)', re.I)
+
+
+class Body(msgspec.Struct, gc=False):
+    """What a body holds, item by item as it came."""
+
+    items: list[Any]
+    #: Offset of the sender's clock from UTC (seconds), when the sender says it.
+    utc_offset_seconds: int | None
+
+
+def decode(body: bytes) -> Body:
+    """The items of a body.
+
+    NaN and Infinity, which JSON does not have, and the NUL that MQL5 appends to a string are let pass here: what they
+    spoil is one item, not the body.
+
+    Raises:
+        Unusable: when it is no JSON, or JSON that can hold no items.
+        TooLarge: when it holds more than MAX_ITEMS.
+    """
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        value = _decode_tolerantly(body, exc)
+    return _unwrapped(value)
+
+
+def _decode_tolerantly(body: bytes, strict: Exception) -> Any:
+    if isinstance(strict, RecursionError):
+        raise Unusable("the JSON is nested too deeply") from None
+    trimmed = body.removeprefix(_UTF8_MARK).strip(b"\x00 \t\r\n")
+    if not trimmed:
+        raise Unusable("the body is empty")
+    try:
+        text = trimmed.decode()
+    except UnicodeDecodeError as exc:
+        raise Unusable(f"the body is not UTF-8: byte {exc.start}") from None
+    try:
+        return json.loads(_NO_NUMBERS.sub(_as_python_writes_it, text), parse_int=_integer)
+    except RecursionError:
+        raise Unusable("the JSON is nested too deeply") from None
+    except json.JSONDecodeError:
+        # msgspec's message has the position in the body as it came.
+        raise Unusable(f"the body is not JSON: {strict}") from None
+
+
+def _integer(digits: str) -> int | float:
+    # Python refuses to convert thousands of digits; as a float they are infinite, which spoils one item only.
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
+
+
+def _as_python_writes_it(match: re.Match[str]) -> str:
+    token = match.group()
+    if token.startswith('"'):
+        return token
+    if token.lstrip("+-")[0].lower() == "n":
+        return "NaN"
+    return "-Infinity" if token.startswith("-") else "Infinity"
+
+
+def _unwrapped(value: Any) -> Body:
+    utc_offset_seconds = None
+    if isinstance(value, dict):
+        utc_offset_seconds = _utc_offset(value.get("utc_offset_s"))
+        key = next((key for key in _WRAPPERS if key in value), None)
+        items = [value] if key is None else value[key]
+        if not isinstance(items, list):
+            raise Unusable(f"`{key}` must be an array")
+    elif isinstance(value, list):
+        items = value
+    else:
+        raise Unusable("the body must be an object or an array")
+    if len(items) > MAX_ITEMS:
+        raise TooLarge(f"the body holds more than {MAX_ITEMS} items; split it and send the parts")
+    return Body(items, utc_offset_seconds)
+
+
+def _utc_offset(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_OFFSET_SECONDS:
+        raise Unusable(f"`utc_offset_s` must be whole seconds, at most {MAX_OFFSET_SECONDS} either way")
+    return int(value)

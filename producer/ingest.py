@@ -1,0 +1,225 @@
+"""What happens to one request on the ingest routes, from its headers to its answer."""
+
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import tzinfo
+from typing import Any, Final
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from marketdata.candle import BrokerBar
+from marketdata.errors import InvalidItem, KafkaUnavailable
+from marketdata.settings import Settings
+from marketdata.wire import bar_key, encode
+from producer.answers import MAX_DETAILS, Detail, Refusal, Unusable, refused, taken
+from producer.auth import Keyring
+from producer.bars import read_bar
+from producer.body import read_body
+from producer.bulk import decode_bulk, read_bulk
+from producer.clock import Clock, offset_zone
+from producer.flush import Record
+from producer.forms import decode
+from producer.frames import FrameWriter, Origin, TickSheet
+from producer.metrics import Metrics
+from producer.publisher import Door
+from producer.rates import TokenBuckets
+from producer.rejects import MAX_REJECTED, RejectWriter
+from producer.ticks import is_tick, read_tick
+
+log = structlog.get_logger(__name__)
+
+#: A trace id that may stand in logs and headers: printable ASCII, no space at the ends.
+_TRACE: Final = re.compile(rb"[!-~](?:[ -~]{0,62}[!-~])?")
+
+#: After how many seconds an EA should try again: Kafka away, too many requests at once.
+_RETRY_KAFKA_SECONDS: Final = 2
+_RETRY_CROWDED_SECONDS: Final = 1
+
+
+class Findings:
+    """What a body was found to hold."""
+
+    def __init__(self) -> None:
+        self.sheet = TickSheet()
+        self.bars: list[BrokerBar] = []
+        self.received = 0
+        self.errors = 0
+        #: The first of the errors, and the records that keep their items.
+        self.details: list[Detail] = []
+        self.rejects: list[Record] = []
+
+
+class Ingest:
+    """Both ingest routes: authenticates, reads, converts, publishes, answers.
+
+    Raises:
+        SettingsError: when no API key is configured.
+    """
+
+    def __init__(self, settings: Settings, door: Door, metrics: Metrics) -> None:
+        self._settings = settings
+        self._door = door
+        self._metrics = metrics
+        self._keyring = Keyring(settings)
+        self._buckets = TokenBuckets(settings.rate_limit_per_second)
+        self._frames = FrameWriter(settings)
+        self._rejects = RejectWriter(settings)
+        self._pending = 0
+
+    async def ticks(self, request: Request) -> Response:
+        """POST /ingest/tick."""
+        return await self._answer(request, "/ingest/tick", self._settings.max_tick_body_bytes, may_hold_bars=False)
+
+    async def bars(self, request: Request) -> Response:
+        """POST /ingest."""
+        return await self._answer(request, "/ingest", self._settings.max_bar_body_bytes, may_hold_bars=True)
+
+    async def _answer(self, request: Request, route: str, limit_bytes: int, *, may_hold_bars: bool) -> Response:
+        headers = dict(request.scope["headers"])
+        trace = _trace(headers.get(b"x-trace-id"))
+        self._metrics.in_flight.inc()
+        try:
+            response = await self._take(request, headers, trace, limit_bytes, may_hold_bars=may_hold_bars)
+        except Refusal as refusal:
+            # While Kafka is away every request is refused; that was logged once, when it went.
+            (log.debug if refusal.status == 503 else log.warning)(
+                "Refused a request.",
+                action="refused",
+                trace=trace,
+                route=route,
+                status=refusal.status,
+                code=refusal.code,
+                reason=refusal.message,
+            )
+            response = refused(refusal)
+        finally:
+            self._metrics.in_flight.dec()
+        self._metrics.requests.labels(route, response.status_code).inc()
+        response.headers["X-Trace-Id"] = trace
+        return response
+
+    async def _take(
+        self, request: Request, headers: Mapping[bytes, bytes], trace: str, limit_bytes: int, *, may_hold_bars: bool
+    ) -> Response:
+        holder, source = self._keyring.identify(headers)
+        if retry_after_seconds := self._buckets.take(holder):
+            raise Refusal(429, "RATE_LIMITED", "too many requests", retry_after_seconds=retry_after_seconds)
+        if not self._door.is_open:
+            raise _kafka_refusal("Kafka cannot be reached")
+        if self._pending >= self._settings.max_pending_requests:
+            raise Refusal(503, "BACK_PRESSURE", "too many requests wait", retry_after_seconds=_RETRY_CROWDED_SECONDS)
+        # The place is taken before the body is read: bodies are what fills the memory.
+        self._pending += 1
+        try:
+            body = await read_body(request.receive, headers, limit_bytes)
+            origin = Origin(source, trace, time.time_ns() // 1_000_000)
+            return await self._take_body(body, origin, may_hold_bars=may_hold_bars)
+        except KafkaUnavailable as exc:
+            raise _kafka_refusal(str(exc)) from exc
+        finally:
+            self._pending -= 1
+
+    async def _take_body(self, body: bytes, origin: Origin, *, may_hold_bars: bool) -> Response:
+        try:
+            findings = None if may_hold_bars else self._read_fast(body, origin)
+            if findings is None:
+                findings = self._read_item_by_item(body, origin, may_hold_bars=may_hold_bars)
+        except Unusable as unusable:
+            if body:
+                await self._door.publish([self._rejects.body(body, unusable.message, origin)])
+            self._metrics.items_rejected.labels(origin.source).inc()
+            raise
+        accepted = findings.received - findings.errors
+        await self._door.publish(
+            [
+                *self._frames.records(findings.sheet, origin),
+                *(
+                    Record(self._settings.broker_candles_topic, bar_key(bar), encode(bar), None, _trace_header(origin))
+                    for bar in findings.bars
+                ),
+                *findings.rejects,
+            ]
+        )
+        self._count(findings, accepted, origin)
+        if not findings.errors:
+            return taken(findings.received, (), 0)
+        log.warning(
+            "Some items of a body cannot be used.", action="items_rejected", trace=origin.trace, source=origin.source,
+            errors=findings.errors, accepted=accepted, first=findings.details[0].message,
+        )  # fmt: skip
+        if not accepted:
+            raise Unusable(f"none of the {findings.errors} items can be used", findings.details, findings.errors)
+        return taken(findings.received, findings.details, findings.errors)
+
+    def _read_fast(self, body: bytes, origin: Origin) -> Findings | None:
+        bulk = decode_bulk(body)
+        if bulk is None:
+            return None
+        sheet = read_bulk(bulk, self._clock(bulk.utc_offset_s, origin))
+        if sheet is None:
+            return None
+        findings = Findings()
+        findings.sheet = sheet
+        findings.received = len(bulk.ticks)
+        return findings
+
+    def _read_item_by_item(self, body: bytes, origin: Origin, *, may_hold_bars: bool) -> Findings:
+        decoded = decode(body)
+        clock = self._clock(decoded.utc_offset_seconds, origin)
+        findings = Findings()
+        findings.received = len(decoded.items)
+        for index, item in enumerate(decoded.items):
+            try:
+                if may_hold_bars and not is_tick(item):
+                    findings.bars.append(read_bar(item, origin.source, clock, origin.received_ms))
+                else:
+                    findings.sheet.add(read_tick(item, clock))
+            except InvalidItem as exc:
+                self._note(findings, index, item, exc, origin)
+        return findings
+
+    def _note(self, findings: Findings, index: int, item: Any, exc: InvalidItem, origin: Origin) -> None:
+        findings.errors += 1
+        if len(findings.details) < MAX_DETAILS:
+            findings.details.append(Detail(index, exc.field, exc.message))
+        if len(findings.rejects) < MAX_REJECTED:
+            reason = f"{exc.field}: {exc.message}" if exc.field else exc.message
+            findings.rejects.append(self._rejects.item(item, index, reason, origin))
+
+    def _clock(self, utc_offset_seconds: int | None, origin: Origin) -> Clock:
+        zone: tzinfo | None
+        if utc_offset_seconds is None:
+            zone = self._settings.zones.get(origin.source)
+        else:
+            zone = offset_zone(utc_offset_seconds)
+        return Clock(zone, origin.received_ms)
+
+    def _count(self, findings: Findings, accepted: int, origin: Origin) -> None:
+        metrics = self._metrics
+        if bars := len(findings.bars):
+            metrics.bars_accepted.labels(origin.source).inc(bars)
+        if accepted > bars:
+            metrics.ticks_accepted.labels(origin.source).inc(accepted - bars)
+        if findings.errors:
+            metrics.items_rejected.labels(origin.source).inc(findings.errors)
+        for ticks in findings.sheet.symbols.values():
+            # A sender whose clock is ahead would take from the sum.
+            metrics.tick_age_seconds.observe(max(0, origin.received_ms - ticks.ticks[-1].time_msc) / 1000)
+
+
+def _trace(given: bytes | None) -> str:
+    if given is not None and _TRACE.fullmatch(given):
+        return given.decode()
+    return uuid.uuid4().hex
+
+
+def _trace_header(origin: Origin) -> list[tuple[str, bytes]]:
+    return [("trace", origin.trace.encode())]
+
+
+def _kafka_refusal(message: str) -> Refusal:
+    return Refusal(503, "KAFKA_UNAVAILABLE", message, retry_after_seconds=_RETRY_KAFKA_SECONDS)

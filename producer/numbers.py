@@ -1,0 +1,63 @@
+"""Reading numbers out of JSON that anybody may have written: only real numbers, finite, within bounds."""
+
+from math import isfinite
+from typing import Final
+
+from marketdata.errors import InvalidItem
+
+#: Longest echo of a sender's value in a message (characters).
+_MAX_ECHO: Final = 80
+
+#: Beyond this an integer is shown as what it is; Python refuses to print very long ones (bits).
+_MAX_SHOWN_BITS: Final = 128
+
+
+def number(value: object, field: str) -> float:
+    """A finite number that is not negative.
+
+    Raises:
+        InvalidItem: for anything else; numbers in strings and booleans are none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidItem(field, f"a number is expected, not {quoted(value)}")
+    try:
+        converted = float(value)
+    except OverflowError:
+        raise InvalidItem(field, "the number is too large") from None
+    if not isfinite(converted):
+        raise InvalidItem(field, f"a finite number is expected, not {quoted(value)}")
+    if converted < 0:
+        raise InvalidItem(field, f"must not be negative: {quoted(value)}")
+    return converted
+
+
+def whole(value: object, field: str, most: int) -> int:
+    """A whole number from 0 to `most`; `6.0` is one as well.
+
+    Raises:
+        InvalidItem: for anything else.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidItem(field, f"a whole number is expected, not {quoted(value)}")
+    if not 0 <= value <= most:
+        raise InvalidItem(field, f"must be from 0 to {most}, not {quoted(value)}")
+    return value
+
+
+def quoted(value: object) -> str:
+    """`value` for a message: printable, on one line, and short however long it is."""
+    if isinstance(value, str):
+        text = ascii(value[:_MAX_ECHO])
+    elif isinstance(value, dict):
+        return "an object"
+    elif isinstance(value, list):
+        return "an array"
+    elif isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    elif isinstance(value, int) and value.bit_length() > _MAX_SHOWN_BITS:
+        return "a huge number"
+    else:
+        text = repr(value)
+    return text if len(text) <= _MAX_ECHO else f"{text[:_MAX_ECHO]}…"

@@ -1,0 +1,186 @@
+"""The door to Kafka: records go in, and the caller goes on when every one of them is confirmed.
+
+While Kafka is away, callers are turned away at once, and one background task tries to reach it. So a long outage costs
+neither memory nor time.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+
+from marketdata.errors import KafkaUnavailable
+from marketdata.kafka import unavailable
+from marketdata.settings import Settings
+from marketdata.topics import MAX_RECORD_BYTES
+from producer.answers import Refusal, TooLarge
+from producer.connection import close_producer, discard_producer, open_producer
+from producer.flush import GroupCommit, Record
+from producer.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+#: Pause between two tries to reach Kafka (seconds): how late, at most, it is noticed that it is back.
+_RETRY_SECONDS: Final = 1.0
+
+#: How often an idle connection is tried, so that /ready knows (seconds).
+_PROBE_SECONDS: Final = 2.0
+
+#: Bodies of all requests that wait for Kafka; one that is larger passes alone (bytes).
+_MAX_PENDING_BYTES: Final = 64 * 1024 * 1024
+
+#: Key, headers and the batch around a value take less than the rest (bytes).
+_MAX_VALUE_BYTES: Final = MAX_RECORD_BYTES - 4096
+
+#: A failure that lasts is repeated in the log this often (seconds).
+_REMIND_SECONDS: Final = 60.0
+
+
+class Door(Protocol):
+    """Where accepted ticks go; `testing.InMemoryDoor` is the other one."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether Kafka answered lately."""
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """Return when every record is in the log.
+
+        When it raises, nothing is claimed: all, some or none of the records may be in the log.
+
+        Raises:
+            KafkaUnavailable: when they were not confirmed in time; sending them again later may succeed.
+            Refusal: 503 when too much waits already, 413 when a record is larger than Kafka takes.
+        """
+
+    async def run(self) -> None:
+        """Keep the connection until cancelled; then close it."""
+
+
+class Publisher:
+    """The door to a real Kafka."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._commit: GroupCommit | None = None
+        self._failed = asyncio.Event()
+        self._probe_ok = True
+        self._pending_bytes = 0
+        # Of the calls that wait for Kafka: a failure of one ends them all.
+        self._timeouts: set[asyncio.Timeout] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether Kafka answered lately."""
+        return self._commit is not None and self._probe_ok
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """See `Door.publish`."""
+        commit = self._commit
+        if commit is None:
+            raise unavailable(self._settings)
+        size_bytes = 0
+        for record in records:
+            size_bytes += len(record.value)
+            if len(record.value) > _MAX_VALUE_BYTES:
+                raise TooLarge("more ticks of one symbol than a Kafka record holds; split the body")
+        if not records:
+            return
+        if self._pending_bytes and self._pending_bytes + size_bytes > _MAX_PENDING_BYTES:
+            raise Refusal(503, "BACK_PRESSURE", "too much waits for Kafka", retry_after_seconds=1)
+        self._pending_bytes += size_bytes
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._settings.confirm_timeout_seconds) as timeout:
+                self._timeouts.add(timeout)
+                try:
+                    await commit.send(records)
+                finally:
+                    self._timeouts.discard(timeout)
+        except (KafkaError, OSError, TimeoutError) as exc:
+            self._give_up(commit, exc)
+            if isinstance(exc, MessageSizeTooLargeError):  # the topic's own limit was lowered
+                raise TooLarge("more ticks of one symbol than the topic takes; split the body") from exc
+            raise KafkaUnavailable("Kafka did not confirm the records; send them again") from exc
+        finally:
+            self._pending_bytes -= size_bytes
+        self._metrics.publish_seconds.observe(time.perf_counter() - started)
+
+    async def run(self) -> None:
+        """See `Door.run`."""
+        while True:
+            producer = await self._connect()
+            self._failed.clear()
+            self._commit = commit = GroupCommit(producer)
+            self._probe_ok = True
+            self._metrics.kafka_up.set(1)
+            log.info("Kafka is there; ticks are accepted.", action="kafka_up")
+            try:
+                await self._watch(producer, commit)
+            except asyncio.CancelledError:
+                self._close()
+                await close_producer(producer)
+                raise
+            await discard_producer(producer)
+
+    async def _connect(self) -> AIOKafkaProducer:
+        reminded = -_REMIND_SECONDS
+        while True:
+            try:
+                return await open_producer(self._settings)
+            except Exception as exc:  # whatever it is, the process answers 503 and tries again
+                if time.monotonic() - reminded >= _REMIND_SECONDS:
+                    reminded = time.monotonic()
+                    expected = isinstance(exc, (KafkaError, KafkaUnavailable, OSError, TimeoutError))
+                    log.warning(
+                        "Kafka cannot be reached; requests are answered 503 meanwhile.",
+                        action="kafka_down", error=str(exc) or type(exc).__name__, exc_info=not expected,
+                    )  # fmt: skip
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _watch(self, producer: AIOKafkaProducer, commit: GroupCommit) -> None:
+        """Return when the producer has failed; an idle one fails when the broker is silent for long enough."""
+        answered = time.monotonic()
+        while True:
+            try:
+                async with asyncio.timeout(_PROBE_SECONDS):
+                    await self._failed.wait()
+                return
+            except TimeoutError:
+                pass
+            try:
+                async with asyncio.timeout(_PROBE_SECONDS):
+                    await producer.client.fetch_all_metadata()
+            except (KafkaError, OSError, TimeoutError) as exc:
+                self._probe_ok = False
+                self._metrics.kafka_up.set(0)
+                if time.monotonic() - answered > self._settings.confirm_timeout_seconds:
+                    self._give_up(commit, exc)
+            else:
+                answered = time.monotonic()
+                self._probe_ok = True
+                if self._commit is commit:
+                    self._metrics.kafka_up.set(1)
+
+    def _give_up(self, commit: GroupCommit, exc: BaseException) -> None:
+        if self._commit is not commit:
+            return
+        log.warning(
+            "Kafka failed; requests are answered 503 until it is back.",
+            action="kafka_failed", error=str(exc) or type(exc).__name__,
+        )  # fmt: skip
+        self._close()
+        commit.abandon()
+        self._failed.set()
+        now = asyncio.get_running_loop().time()
+        for timeout in self._timeouts:
+            timeout.reschedule(now)
+
+    def _close(self) -> None:
+        self._commit = None
+        self._metrics.kafka_up.set(0)

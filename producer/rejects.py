@@ -1,0 +1,66 @@
+"""What could not be used, kept in `ticks.rejected` as it came."""
+
+import json
+from typing import Final
+
+import msgspec
+
+from marketdata.settings import Settings
+from producer.flush import Record
+from producer.frames import Origin
+
+#: Kept of one item or one body (bytes).
+_MAX_BYTES: Final = 64 * 1024
+
+#: Kept of one request; a sender that sends nothing else must not fill the disk.
+MAX_REJECTED: Final = 100
+
+#: The offset header of a body that has no items.
+WHOLE_BODY: Final = -1
+
+
+class RejectWriter:
+    """Writes records of `ticks.rejected`: the item, with the reason in the headers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = settings.ticks_rejected_topic
+
+    def item(self, item: object, index: int, reason: str, origin: Origin) -> Record:
+        """The record that keeps item `index` of a body."""
+        return self._record(_json_of(item), index, reason, origin)
+
+    def body(self, body: bytes, reason: str, origin: Origin) -> Record:
+        """The record that keeps a body that has no items."""
+        return self._record(body, WHOLE_BODY, reason, origin)
+
+    def _record(self, value: bytes, index: int, reason: str, origin: Origin) -> Record:
+        headers = [
+            ("reason", reason.encode()),
+            ("topic", b"http"),
+            ("partition", b"-1"),
+            ("offset", str(index).encode()),
+            ("source", origin.source.encode()),
+            ("trace", origin.trace.encode()),
+        ]
+        return Record(self._topic, origin.source.encode(), value[:_MAX_BYTES], origin.received_ms, headers)
+
+
+def _json_of(item: object) -> bytes:
+    """The item as JSON; what JSON cannot say (NaN, half a surrogate) as Python writes it."""
+    try:
+        text = msgspec.json.encode(item)
+        if b"null" not in text:
+            return text
+        # msgspec writes NaN as null, and the one is not the other.
+        return json.dumps(item, separators=(",", ":")).encode()
+    except RecursionError:
+        return b'"nested too deeply"'
+    except (UnicodeEncodeError, ValueError, OverflowError, msgspec.MsgspecError):
+        return _as_python_writes_it(item)
+
+
+def _as_python_writes_it(item: object) -> bytes:
+    try:
+        return json.dumps(item, separators=(",", ":")).encode()
+    except (RecursionError, ValueError):  # ValueError: more digits than Python converts
+        return b'"cannot be written as JSON"'

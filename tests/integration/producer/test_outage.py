@@ -1,0 +1,183 @@
+"""Kafka goes away and comes back while the producer runs."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from marketdata.settings import Settings
+from tests.integration.producer.service import Service, read_frames, running
+from tests.integration.producer.test_service import BAR, MSC, PRO
+from tickpipe.embedded.servers import EmbeddedServers
+
+pytestmark = pytest.mark.fault
+
+
+@pytest.fixture(autouse=True)
+def _kafka_is_there_afterwards(servers: EmbeddedServers) -> Iterator[None]:
+    yield
+    servers.start_kafka()
+
+
+@pytest.mark.parametrize("how", ["stop_kafka", "kill_kafka"])
+async def test_what_was_refused_in_an_outage_is_accepted_after_it(
+    service: Service, settings: Settings, servers: EmbeddedServers, how: str
+) -> None:
+    bodies = [{"ticks": [PRO | {"ts_msc": MSC + n, "symbol": f"S{n % 5}"}]} for n in range(20)]
+    assert service.post("/ingest/tick", bodies[0]).status_code == 200
+    take_away: Callable[[], None] = getattr(servers, how)
+    take_away()
+
+    with ThreadPoolExecutor(10) as pool:
+        refused = list(pool.map(lambda body: service.post("/ingest/tick", body), bodies))
+    assert {response.status_code for response in refused} == {503}
+    assert all(int(response.headers["Retry-After"]) > 0 for response in refused)
+
+    # Once the first confirmation timed out, nobody waits any more.
+    started = time.monotonic()
+    assert service.post("/ingest/tick", PRO).status_code == 503
+    assert time.monotonic() - started < 0.5
+    assert service.get("/ready").status_code == 503
+    assert service.get("/health").status_code == 200
+
+    servers.start_kafka()
+    assert service.wait_ready() < 5.0
+    for body in bodies:
+        assert service.post("/ingest/tick", body).status_code == 200
+    times = {tick.time_msc for frame in await read_frames(settings) for tick in frame.ticks}
+    assert times == {MSC + n for n in range(20)}
+    assert service.stop() < 5.0
+    for complaint in ("Traceback", "never retrieved", "was destroyed", "Unclosed"):
+        assert complaint not in service.log.read_text()
+
+
+async def test_every_confirmed_tick_is_in_the_log_when_the_broker_is_killed_under_load(
+    service: Service, settings: Settings, servers: EmbeddedServers
+) -> None:
+    confirmed: list[int] = []
+    ended = threading.Event()
+
+    def send(worker: int) -> None:
+        number = 0
+        while not ended.is_set():
+            time_msc = MSC + number * 10 + worker
+            body = {"ticks": [PRO | {"ts_msc": time_msc, "symbol": f"S{worker}"}]}
+            # The same tick again until it is taken, as an EA does.
+            if service.post("/ingest/tick", body).status_code == 200:
+                confirmed.append(time_msc)
+                number += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        workers = [pool.submit(send, worker) for worker in range(4)]
+        try:
+            await asyncio.sleep(1.0)
+            servers.kill_kafka()
+            before = len(confirmed)
+            servers.start_kafka()
+            service.wait_ready()
+            await asyncio.to_thread(_wait_for, lambda: len(confirmed) >= before + 50)
+        finally:
+            ended.set()
+        for worker in workers:
+            worker.result()
+
+    logged = {tick.time_msc for frame in await read_frames(settings) for tick in frame.ticks}
+    assert set(confirmed) <= logged
+    assert len(set(confirmed)) == len(confirmed)
+
+
+async def test_a_broker_that_hangs_is_503_and_is_taken_up_again(
+    service: Service, settings: Settings, servers: EmbeddedServers
+) -> None:
+    with _suspended(servers):
+        started = time.monotonic()
+        assert service.post("/ingest/tick", PRO).status_code == 503
+        assert 1.5 < time.monotonic() - started < 4.0  # confirm_timeout_seconds is 2
+        assert service.post("/ingest/tick", PRO).status_code == 503
+
+    assert service.wait_ready() < 15.0
+    assert service.post("/ingest/tick", PRO).status_code == 200
+    assert service.post("/ingest", BAR).status_code == 200
+
+
+def test_more_requests_than_may_wait_are_turned_away_at_once(
+    settings: Settings, servers: EmbeddedServers, tmp_path: Path
+) -> None:
+    crowded = settings.model_copy(update={"max_pending_requests": 2})
+    with running(crowded, tmp_path / "producer.log") as service:
+        service.wait_ready()
+        with _suspended(servers), ThreadPoolExecutor(5) as pool:
+            answers = list(pool.map(lambda _: service.post("/ingest/tick", PRO), range(5)))
+
+    assert {answer.status_code for answer in answers} == {503}
+    codes = sorted(answer.json()["code"] for answer in answers)
+    assert codes == ["BACK_PRESSURE"] * 3 + ["KAFKA_UNAVAILABLE"] * 2
+    assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
+
+
+def test_an_idle_producer_notices_that_kafka_went_and_came(service: Service, servers: EmbeddedServers) -> None:
+    servers.stop_kafka()
+    _wait_for(lambda: service.get("/ready").status_code == 503)
+    assert "tickpipe_producer_kafka_up 0.0" in service.get("/metrics").text
+
+    servers.start_kafka()
+    service.wait_ready()
+    assert "tickpipe_producer_kafka_up 1.0" in service.get("/metrics").text
+
+
+async def test_it_starts_without_kafka_and_goes_on_when_kafka_comes(
+    settings: Settings, servers: EmbeddedServers, tmp_path: Path
+) -> None:
+    servers.stop_kafka()
+    with running(settings, tmp_path / "producer.log") as service:
+        assert service.get("/health").status_code == 200
+        assert service.get("/ready").status_code == 503
+        response = service.post("/ingest/tick", PRO)
+        assert (response.status_code, response.json()["code"]) == (503, "KAFKA_UNAVAILABLE")
+
+        servers.start_kafka()
+        assert service.wait_ready() < 6.0
+        assert service.post("/ingest/tick", PRO).status_code == 200
+        assert len(await read_frames(settings)) == 1
+
+
+@pytest.mark.parametrize("is_waiting", [False, True])
+def test_sigterm_without_kafka_does_not_hang(service: Service, servers: EmbeddedServers, is_waiting: bool) -> None:
+    servers.kill_kafka()
+    if is_waiting:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(service.post, "/ingest/tick", PRO)
+            time.sleep(0.5)
+            assert service.stop() < 15.0
+            assert waiting.result().status_code == 503  # it was answered before the end
+    else:
+        assert service.stop() < 15.0
+    assert "Traceback" not in service.log.read_text()
+
+
+@contextmanager
+def _suspended(servers: EmbeddedServers) -> Iterator[None]:
+    port = int(servers.kafka_bootstrap.rpartition(":")[2])
+    broker = next(c for c in psutil.Process().children(recursive=True) if _listens(c, port))
+    broker.suspend()
+    try:
+        yield
+    finally:
+        broker.resume()
+
+
+def _wait_for(condition: Callable[[], bool], timeout_seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    return any(c.laddr and c.laddr.port == port and c.status == "LISTEN" for c in process.net_connections("tcp"))

@@ -1,0 +1,157 @@
+"""The producer as a process, with a real Kafka behind it."""
+
+import gzip
+import json
+import socket
+import time
+from typing import Any
+
+import pytest
+from aiokafka.partitioner import DefaultPartitioner
+
+from marketdata.settings import Settings
+from marketdata.wire import decode_bar, frame_key
+from tests.integration.producer.service import Service, read_all, read_frames
+
+MSC = 1760926800417
+PRO: dict[str, Any] = {
+    "ts": "2025-10-20T02:20:00Z", "symbol": "EURUSD", "bid": 1.16512, "ask": 1.16518, "last": 0.0, "volume": 0,
+    "flags": 6, "ts_msc": MSC, "digits": 5, "point": 0.00001, "spread": 0.00006,
+    "meta": {"ea": "PDC", "ver": "1.65", "src": "tick", "acct": 12345, "srv": "Broker-Demo", "build": 3850},
+}  # fmt: skip
+BAR = {
+    "ts": "2025-10-20T02:20:00Z", "symbol": "EURUSD", "timeframe": "M1", "open": 1.1, "high": 1.3, "low": 1.0,
+    "close": 1.2, "volume": 42, "spread": 6,
+}  # fmt: skip
+
+
+async def test_bodies_of_every_sender_land_in_ticks(service: Service, settings: Settings) -> None:
+    rebuild = {key: value for key, value in PRO.items() if key not in ("ts_msc", "point")}
+    described = {"time": "2025-10-20T02:20:00.417Z", "time_msc": MSC, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2}
+    exported = {
+        "symbol": "EURUSD", "ts": MSC, "timeframe": "tick", "open": 1.1, "high": 1.2, "low": 1.1, "close": 0.0,
+        "volume": 0, "kind": "tick", "meta": PRO,
+    }  # fmt: skip
+    bodies = [{"ticks": [PRO]}, {"ticks": [rebuild, rebuild]}, described, [exported, PRO | {"symbol": "XAUUSD"}]]
+
+    for number, body in enumerate(bodies):
+        response = service.post("/ingest/tick", body, X_Trace_Id=f"t-{number}")
+        assert response.status_code == 200, response.text
+
+    records = await read_all(settings, settings.ticks_topic)
+    frames = {(frame.request, frame.symbol): frame for frame in await read_frames(settings)}
+    assert len(records) == len(frames) == 5
+    seen = {key: ([tick.time_msc for tick in frame.ticks], frame.coarse) for key, frame in frames.items()}
+    assert seen == {
+        ("t-0", "EURUSD"): ([MSC], False),
+        ("t-1", "EURUSD"): ([MSC - 417] * 2, True),
+        ("t-2", "EURUSD"): ([MSC], False),
+        ("t-3", "EURUSD"): ([MSC], False),
+        ("t-3", "XAUUSD"): ([MSC], False),
+    }
+    for record in records:
+        assert record.key in (frame_key("Broker-Demo", "EURUSD"), frame_key("Broker-Demo", "XAUUSD"))
+        assert record.timestamp in (MSC, MSC - 417)
+        assert record.headers[0][0] == "trace"
+        assert record.partition == DefaultPartitioner()(record.key, range(4), range(4))
+
+
+async def test_a_tick_of_tomorrow_is_stamped_now(service: Service, settings: Settings) -> None:
+    ahead = service.post("/ingest/tick", {"utc_offset_s": -36_000, "ticks": [PRO | {"ts_msc": _now_ms()}]})
+
+    assert ahead.status_code == 200, ahead.text
+    [record] = await read_all(settings, settings.ticks_topic)
+    assert record.timestamp <= _now_ms()
+
+
+async def test_the_good_are_stored_and_the_bad_are_kept(service: Service, settings: Settings) -> None:
+    bad = PRO | {"bid": "1.1"}
+
+    response = service.post("/ingest/tick", {"ticks": [PRO, bad]}, X_Trace_Id="t-1")
+
+    assert response.status_code == 207
+    assert len((await read_frames(settings))[0].ticks) == 1
+    [record] = await read_all(settings, settings.ticks_rejected_topic)
+    assert json.loads(record.value) == bad
+    assert record.key == b"Broker-Demo"
+    headers = dict(record.headers)
+    assert {name: headers[name] for name in ("topic", "partition", "offset", "source", "trace")} == {
+        "topic": b"http", "partition": b"-1", "offset": b"1", "source": b"Broker-Demo", "trace": b"t-1",
+    }  # fmt: skip
+
+
+async def test_bars_land_in_their_topic_and_ticks_among_them_in_theirs(service: Service, settings: Settings) -> None:
+    response = service.post("/ingest", {"items": [BAR, PRO]})
+
+    assert response.status_code == 200
+    [record] = await read_all(settings, settings.broker_candles_topic)
+    assert decode_bar(record.value).high == 1.3
+    assert len(await read_frames(settings)) == 1
+
+
+async def test_a_compressed_body_and_a_large_one_are_stored(service: Service, settings: Settings) -> None:
+    ticks = [PRO | {"ts_msc": MSC + n} for n in range(15_000)]
+    body = json.dumps({"ticks": ticks}).encode()
+    assert 4_000_000 < len(body) < 5_000_000
+
+    assert service.post("/ingest/tick", body).status_code == 200
+    assert service.post("/ingest/tick", gzip.compress(body), Content_Encoding="gzip").status_code == 200
+
+    assert [len(frame.ticks) for frame in await read_frames(settings)] == [15_000, 15_000]
+
+
+@pytest.mark.parametrize("key", ["wrong", ""])
+def test_a_wrong_key_is_401(service: Service, key: str) -> None:
+    response = service.post("/ingest/tick", PRO, X_API_Key=key)
+
+    assert (response.status_code, response.json()["code"]) == (401, "UNAUTHORIZED")
+
+
+@pytest.mark.parametrize(("size", "key", "status"), [(6_000_000, "key-of-the-broker", 413), (1_000_000, "wrong", 401)])
+def test_a_refused_body_leaves_the_connection_usable(service: Service, size: int, key: str, status: int) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        head = f"POST /ingest/tick HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Length: {size}\r\n\r\n"
+        connection.sendall(head.encode() + b" " * size)
+        assert _status(connection) == status
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert _status(connection) == 200
+
+
+def test_a_refused_body_in_chunks_leaves_the_connection_usable(service: Service) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(
+            b"POST /ingest/tick HTTP/1.1\r\nHost: x\r\nX-API-Key: key-of-the-broker\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        for _ in range(60):
+            connection.sendall(b"186a0\r\n" + b" " * 100_000 + b"\r\n")
+        connection.sendall(b"0\r\n\r\n")
+        assert _status(connection) == 413
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert _status(connection) == 200
+
+
+def test_sigterm_ends_the_process_cleanly(service: Service) -> None:
+    service.post("/ingest/tick", PRO)
+
+    assert service.stop() < 5.0
+    assert "Traceback" not in service.log.read_text()
+
+
+def _status(connection: socket.socket) -> int:
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        part = connection.recv(65536)
+        assert part, "the connection was closed"
+        answer += part
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    [length] = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
+    while len(rest) < length:
+        rest += connection.recv(65536)
+    return int(head.split()[1])
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

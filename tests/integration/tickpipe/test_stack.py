@@ -1,0 +1,256 @@
+"""The embedded stack for real: Kafka, PostgreSQL and stand-ins for our own services, each a process of its own."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from marketdata.errors import StackError
+from tickpipe.embedded.kafka import tool_command
+from tickpipe.embedded.stack import (
+    StackConfig,
+    find_stack,
+    restart_service,
+    start_detached,
+    start_service,
+    stop_service,
+    stop_stack,
+)
+
+_STAND_IN = str(Path(__file__).with_name("standin.py"))
+_TOPIC = "kept"
+
+
+def _config(data_dir: Path, *services: str, **commands: tuple[str, ...]) -> StackConfig:
+    stand_ins = {kind: (sys.executable, _STAND_IN, kind) for kind in ("producer", "stream", "sink")}
+    chosen = services or ("kafka", "postgres", "producer", "stream", "sink")
+    return StackConfig(data_dir, producer_port=0, services=chosen, commands=stand_ins | commands)
+
+
+@pytest.fixture(scope="module")
+def stack_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data directory of a whole running stack."""
+    data_dir = tmp_path_factory.mktemp("stack")
+    start_detached(_config(data_dir))
+    yield data_dir
+    stop_stack(data_dir)
+
+
+@pytest.fixture
+def small_dir(tmp_path: Path) -> Iterator[Path]:
+    """A data directory whose stack, if the test leaves one, is stopped."""
+    yield tmp_path
+    stop_stack(tmp_path)
+
+
+def _descendants(data_dir: Path) -> list[psutil.Process]:
+    state = find_stack(data_dir)
+    assert state is not None
+    return psutil.Process(state.supervisor_pid).children(recursive=True)
+
+
+def _wait_for(condition: Callable[[], bool], timeout_seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not within the time"
+        time.sleep(0.05)
+
+
+def _kill(data_dir: Path, name: str) -> int:
+    """Kill a service, wait until it runs again and return its restarts."""
+    state = find_stack(data_dir)
+    assert state is not None
+    before = state.service(name)
+    assert before.pid is not None
+    os.kill(before.pid, signal.SIGKILL)
+
+    def is_back() -> bool:
+        now = find_stack(data_dir)
+        assert now is not None
+        return now.service(name).state == "running" and now.service(name).pid != before.pid
+
+    _wait_for(is_back)
+    after = find_stack(data_dir)
+    assert after is not None
+    return after.service(name).restarts - before.restarts
+
+
+async def _write_and_read_back(bootstrap: str, topic: str) -> list[bytes]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    if topic not in await admin.list_topics():
+        await admin.create_topics([NewTopic(topic, 1, 1)])
+    await admin.close()
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+    await producer.start()
+    await producer.send_and_wait(topic, b"a record")
+    await producer.stop()
+    return await _records(bootstrap, topic, at_least=1)
+
+
+async def _records(bootstrap: str, topic: str, at_least: int) -> list[bytes]:
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    values: list[bytes] = []
+    async with asyncio.timeout(20):
+        while len(values) < at_least:
+            for records in (await consumer.getmany(timeout_ms=500)).values():
+                values += [record.value for record in records]
+    await consumer.stop()
+    return values
+
+
+async def test_servers_take_records_and_rows(stack_dir: Path) -> None:
+    state = find_stack(stack_dir)
+    assert state is not None
+
+    assert await _write_and_read_back(state.kafka_bootstrap, "first") == [b"a record"]
+    with psycopg.connect(state.database_url) as connection:
+        row = connection.execute("SELECT current_database(), current_setting('TimeZone')").fetchone()
+    assert row == ("market", "UTC")
+
+
+def test_database_refuses_a_wrong_password(stack_dir: Path) -> None:
+    state = find_stack(stack_dir)
+    assert state is not None
+    host = state.database_url.rpartition("@")[2]
+
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(f"postgresql://postgres:wrong@{host}")
+
+
+def test_kafkas_own_tools_run_against_it(stack_dir: Path) -> None:
+    state = find_stack(stack_dir)
+    assert state is not None
+    command = tool_command("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", state.kafka_bootstrap, "--list")
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_state_and_secrets_are_readable_by_their_owner_only(stack_dir: Path) -> None:
+    for name in ("stack.json", "secrets.json", "logs/kafka.log"):
+        assert (stack_dir / name).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", ["stream", "postgres", "kafka"])
+def test_killed_service_is_started_again(stack_dir: Path, name: str) -> None:
+    assert _kill(stack_dir, name) >= 1
+
+
+def test_second_start_on_the_same_directory_is_refused(stack_dir: Path) -> None:
+    with pytest.raises(StackError, match="already running"):
+        start_detached(_config(stack_dir))
+    assert find_stack(stack_dir) is not None
+
+
+def test_stopped_service_stays_stopped_until_it_is_started(stack_dir: Path) -> None:
+    stop_service(stack_dir, "sink")
+    stopped = find_stack(stack_dir)
+    start_service(stack_dir, "sink")
+    started = find_stack(stack_dir)
+
+    assert stopped is not None
+    assert started is not None
+    assert (stopped.service("sink").state, stopped.service("sink").pid) == ("stopped", None)
+    assert started.service("sink").state == "running"
+
+
+def test_restart_gives_a_new_process_and_counts_no_death(stack_dir: Path) -> None:
+    before = find_stack(stack_dir)
+    restart_service(stack_dir, "producer")
+    after = find_stack(stack_dir)
+
+    assert before is not None
+    assert after is not None
+    assert after.service("producer").pid != before.service("producer").pid
+    assert after.service("producer").restarts == before.service("producer").restarts
+
+
+def test_unknown_service_is_named_in_the_error(stack_dir: Path) -> None:
+    with pytest.raises(StackError, match="no service 'nobody'"):
+        restart_service(stack_dir, "nobody")
+
+
+@pytest.mark.fault
+async def test_stack_beside_another_outlives_the_kill_of_its_supervisor_with_its_data(
+    stack_dir: Path, small_dir: Path
+) -> None:
+    # Arrange: a second stack beside the first, with a record and a row in it.
+    state = start_detached(_config(small_dir, "kafka", "postgres"))
+    neighbour = find_stack(stack_dir)
+    assert neighbour is not None
+    assert neighbour.kafka_bootstrap != state.kafka_bootstrap
+    await _write_and_read_back(state.kafka_bootstrap, _TOPIC)
+    with psycopg.connect(state.database_url) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 1 AS a_row")
+    family = _descendants(small_dir)
+
+    # Act
+    os.kill(state.supervisor_pid, signal.SIGKILL)
+
+    # Assert: no orphan, nobody fooled by what stack.json still says, and after a new start everything is there.
+    assert len(family) >= 3  # java, postgres and what postgres forks
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert (small_dir / "stack.json").exists()
+    assert find_stack(small_dir) is None
+    again = start_detached(_config(small_dir, "kafka", "postgres"))
+    assert (again.kafka_bootstrap, again.database_url) == (state.kafka_bootstrap, state.database_url)
+    assert await _records(again.kafka_bootstrap, _TOPIC, at_least=1) == [b"a record"]
+    with psycopg.connect(again.database_url) as connection:
+        assert connection.execute("SELECT a_row FROM kept").fetchone() == (1,)
+    family = _descendants(small_dir)
+    assert stop_stack(small_dir)
+    assert psutil.wait_procs(family, timeout=0)[1] == []
+    assert not stop_stack(small_dir)
+
+
+def test_start_quotes_the_log_of_the_service_that_fails(small_dir: Path) -> None:
+    failing = (sys.executable, "-c", "raise SystemExit('the disk is made of cheese')")
+
+    with pytest.raises(StackError, match=r"(?s)producer dies at every start.*the disk is made of cheese"):
+        start_detached(_config(small_dir, "producer", producer=failing))
+    assert find_stack(small_dir) is None
+
+
+def test_taken_port_of_the_producer_is_named_with_the_cure(small_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StackError, match=rf"^port {port} is in use; .* choose another with --producer-port$"):
+            start_detached(StackConfig(small_dir, producer_port=port, services=("producer",)))
+
+
+def test_long_path_of_the_data_directory_takes_commands_too(tmp_path: Path) -> None:
+    data_dir = tmp_path / ("long" * 30)
+
+    state = start_detached(_config(data_dir, "producer"))
+    restart_service(data_dir, "producer")
+
+    assert stop_stack(data_dir)
+    assert not Path(state.control).exists()
+
+
+def test_second_signal_kills_at_once(small_dir: Path) -> None:
+    state = start_detached(_config(small_dir, "producer", producer=(sys.executable, _STAND_IN, "producer", "stubborn")))
+    supervisor = psutil.Process(state.supervisor_pid)
+    started = time.monotonic()
+
+    supervisor.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert find_stack(small_dir) is not None
+    supervisor.send_signal(signal.SIGINT)
+    _wait_for(lambda: find_stack(small_dir) is None)
+
+    assert time.monotonic() - started < 5

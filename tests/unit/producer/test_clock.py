@@ -1,0 +1,80 @@
+"""From the broker's wall clock to UTC."""
+
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from marketdata.errors import InvalidItem
+from producer.clock import Clock
+
+ATHENS = ZoneInfo("Europe/Athens")
+NEW_YORK = ZoneInfo("America/New_York")
+NOW_MS = int(datetime(2025, 11, 24, tzinfo=UTC).timestamp()) * 1000
+
+
+def ms(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+@pytest.mark.parametrize(
+    ("zone", "wall", "utc"),
+    [
+        (None, "2025-10-20T02:20:00", "2025-10-20T02:20:00"),
+        (timezone(timedelta(hours=3)), "2025-10-20T02:20:00", "2025-10-19T23:20:00"),
+        (timezone(-timedelta(hours=3, minutes=30)), "2025-10-20T02:20:00", "2025-10-20T05:50:00"),
+        (ATHENS, "2025-07-01T12:00:00", "2025-07-01T09:00:00"),
+        (ATHENS, "2025-01-01T12:00:00", "2025-01-01T10:00:00"),
+        (ATHENS, "2025-10-26T02:59:59", "2025-10-25T23:59:59"),
+        pytest.param(ATHENS, "2025-10-26T03:30:00", "2025-10-26T00:30:00", id="twice: the first, still summer"),
+        (ATHENS, "2025-10-26T04:00:00", "2025-10-26T02:00:00"),
+        pytest.param(ATHENS, "2025-03-30T03:30:00", "2025-03-30T01:30:00", id="never: the offset before the jump"),
+        (NEW_YORK, "2025-11-02T00:59:59", "2025-11-02T04:59:59"),
+        (NEW_YORK, "2025-11-02T02:00:00", "2025-11-02T07:00:00"),
+    ],
+)
+def test_wall_time_becomes_utc(zone: tzinfo | None, wall: str, utc: str) -> None:
+    clock = Clock(zone, NOW_MS)
+
+    assert clock.utc_ms(ms(wall), "ts") == ms(utc)
+    assert clock.parse(wall + "Z", "ts") == (ms(utc), True)
+    assert clock.parse(wall, "ts") == (ms(utc), True)
+
+
+@pytest.mark.parametrize(
+    ("text", "utc", "coarse"),
+    [
+        ("2025-10-20T02:20:00Z", "2025-10-19T23:20:00", True),
+        ("2025-10-20T02:20:00.000Z", "2025-10-19T23:20:00", False),
+        ("2025-10-20T02:20:00.417999Z", "2025-10-19T23:20:00.417", False),
+        ("2025-10-20T02:20:00+00:00", "2025-10-20T02:20:00", True),
+        ("2025-10-20T02:20:00.5-05:00", "2025-10-20T07:20:00.500", False),
+        ("2025-10-20", "2025-10-19T21:00:00", True),
+    ],
+)
+def test_text_says_the_wall_clock_or_an_instant(text: str, utc: str, coarse: bool) -> None:
+    clock = Clock(ATHENS, NOW_MS)
+
+    assert clock.parse(text, "ts") == (ms(utc), coarse)
+    assert clock.parse(text, "ts") == (ms(utc), coarse)
+
+
+def test_minutes_on_both_sides_of_a_jump_have_their_own_offsets() -> None:
+    clock = Clock(ATHENS, NOW_MS)
+
+    walls = ["2025-10-26T03:59:59", "2025-10-26T04:00:00", "2025-10-26T03:59:59"]
+
+    assert [clock.utc_ms(ms(wall), "ts") - ms(wall) for wall in walls] == [-10_800_000, -7_200_000, -10_800_000]
+
+
+@pytest.mark.parametrize("zone", [None, ATHENS, timezone(timedelta(hours=3))])
+@pytest.mark.parametrize("wall_ms", [0, 31_535_999_999, NOW_MS + 86_400_001 + 10_800_000, 2**63 - 1])
+def test_times_before_1971_and_more_than_a_day_ahead_are_refused(zone: tzinfo | None, wall_ms: int) -> None:
+    with pytest.raises(InvalidItem):
+        Clock(zone, NOW_MS).utc_ms(wall_ms, "ts")
+
+
+@pytest.mark.parametrize("text", ["", "x", "2025-13-01", "2025-10-20T02:20:00+02:00Z", "2025.10.20 02:20:00"])
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(InvalidItem, match="ISO-8601"):
+        Clock(None, NOW_MS).parse(text, "ts")

@@ -1,0 +1,115 @@
+"""Whatever is posted is answered by the contract, and the fast way reads what the careful way reads."""
+
+import json
+import math
+from typing import Any
+
+import msgspec
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from marketdata.errors import InvalidItem
+from producer.bulk import decode_bulk, read_bulk
+from producer.clock import Clock
+from producer.forms import decode
+from producer.frames import TickSheet
+from producer.ticks import read_tick
+from tests.unit.producer.conftest import Bench
+
+NOW_MS = 1760926800417
+
+FIELDS = (
+    "symbol", "bid", "ask", "last", "volume", "volume_real", "flags", "digits", "point", "mode", "chart_mode", "ts",
+    "time", "ts_msc", "time_msc", "open", "high", "low", "close", "timeframe", "kind", "meta", "tick_volume",
+    "real_volume", "spread",
+)  # fmt: skip
+
+TIMES = st.sampled_from(
+    [
+        "2025-10-20T02:20:00Z", "2025-10-20T02:20:00.417Z", "2025-10-20T02:20:00+02:00", "2025-10-26T03:30:00", "",
+        "soon", NOW_MS, NOW_MS + 0.5, NOW_MS // 1000 * 1000, 0, None, 10**12, 2**63, -1, True,
+    ]
+)  # fmt: skip
+NUMBERS = st.sampled_from([0, 1, 1.5, 1.16512, -0.0, 5, 6.0, -1, 2**63, 10**30, None, "1", True, 1e308])
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.text(st.characters(), max_size=3)
+)
+
+
+def objects(values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    names = st.one_of(st.sampled_from((*FIELDS, "ticks", "items", "utc_offset_s")), st.text(max_size=4))
+    return st.dictionaries(names, values, max_size=8)
+
+
+JSON = st.recursive(SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=4), objects(inner)), max_leaves=12)
+
+
+#: Things that are nearly ticks.
+ITEMS = st.fixed_dictionaries(
+    {"symbol": st.sampled_from(["EURUSD", "A", "US 500"]), "bid": NUMBERS, "ask": NUMBERS},
+    optional={
+        "last": NUMBERS, "volume": NUMBERS, "volume_real": NUMBERS, "flags": NUMBERS, "digits": NUMBERS,
+        "point": NUMBERS, "ts": TIMES, "time": TIMES, "ts_msc": TIMES, "time_msc": TIMES,
+        "mode": st.sampled_from(["bid", "last", None, "ask"]), "chart_mode": st.sampled_from(["last", None, 1]),
+        "open": NUMBERS, "meta": st.just({"ea": "PDC"}), "spread": NUMBERS,
+    },
+)  # fmt: skip
+
+
+@given(value=JSON)
+@example(value={"ticks": [{"symbol": "\ud800"}]})
+@example(value=[math.nan, math.inf])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_json_is_answered_by_the_contract(bench: Bench, value: Any) -> None:
+    body = json.dumps(value).encode()
+    for path in ("/ingest/tick", "/ingest"):
+        response = await bench.post(path, body)
+        assert response.status_code in (200, 207, 400)
+        assert response.json()
+    assert bench.frames is not None  # every published frame can be read
+
+
+@given(body=st.binary(max_size=60))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_bytes_are_answered_by_the_contract(bench: Bench, body: bytes) -> None:
+    response = await bench.post("/ingest/tick", body)
+
+    assert response.status_code in (200, 207, 400)
+
+
+@given(
+    items=st.lists(ITEMS, min_size=1, max_size=4),
+    zone=st.sampled_from([None, 7200, -12600]),
+    bare=st.booleans(),
+)
+@settings(max_examples=500, deadline=None)
+def test_the_fast_way_reads_what_the_careful_way_reads(items: list[Any], zone: int | None, bare: bool) -> None:
+    body = json.dumps(items if bare else {"ticks": items, "utc_offset_s": zone}).encode()
+    bulk = decode_bulk(body)
+    fast = None if bulk is None else read_bulk(bulk, Clock(None, NOW_MS))
+
+    if fast is not None:
+        careful = TickSheet()
+        for item in decode(body).items:
+            careful.add(read_tick(item, Clock(None, NOW_MS)))
+        assert shown(fast) == shown(careful)
+
+
+@given(tick=ITEMS)
+@settings(max_examples=300, deadline=None)
+def test_a_tick_that_is_read_obeys_the_limits(tick: Any) -> None:
+    try:
+        read = read_tick(tick, Clock(None, NOW_MS))
+    except InvalidItem:
+        return
+    for price in (read.tick.bid, read.tick.ask, read.tick.last, read.tick.volume):
+        assert math.isfinite(price)
+        assert price >= 0
+    assert 31_536_000_000 <= read.tick.time_msc <= NOW_MS + 86_400_000
+    assert read.tick.flags >= 0
+
+
+def shown(sheet: TickSheet) -> object:
+    return {
+        symbol: (msgspec.to_builtins(of.ticks), of.point, of.mode, of.coarse) for symbol, of in sheet.symbols.items()
+    }

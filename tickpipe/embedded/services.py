@@ -1,0 +1,192 @@
+"""The project's own services as children of the stack: their commands, settings and readiness."""
+
+import http.client
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from marketdata.errors import StackError
+from marketdata.settings import ANY_SOURCE, load_settings
+from tickpipe.embedded.ports import HOST, Ports, require_free
+from tickpipe.embedded.process import ServiceSpec
+
+#: Everything that a stack can run, in the order in which it is shown.
+SERVICES = ("kafka", "postgres", "producer", "stream", "sink")
+
+_PROBE_TIMEOUT_SECONDS = 2.0
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not listened on
+
+
+_MODULES = {"producer": "producer", "stream": "stream_app", "sink": "sink", "demo": "tickpipe.demo"}
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """What a stack runs and where.
+
+    `producer_port` 0 takes a free one. `services` chooses from `SERVICES`; `demo` adds the simulated EA.
+    `stream_workers` are named stream, stream-2 and so on. `commands` replaces the argv of a service of ours, by
+    name (`producer`, `stream`, `sink`, `demo`); the demo's is followed by `--url URL`.
+    """
+
+    data_dir: Path
+    producer_host: str = HOST
+    producer_port: int = 18001
+    demo: bool = False
+    stream_workers: int = 1
+    services: tuple[str, ...] = SERVICES
+    commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.services) - set(SERVICES):
+            raise StackError(f"no such service: {', '.join(sorted(unknown))}; choose from {', '.join(SERVICES)}")
+        if self.stream_workers < 1:
+            raise StackError("a stack needs one stream worker or more")
+
+    def command(self, kind: str) -> tuple[str, ...]:
+        """The argv of a service of ours."""
+        return self.commands.get(kind) or (sys.executable, "-m", _MODULES[kind])
+
+    def to_json(self) -> str:
+        """The configuration as `from_json` reads it; it holds no secret."""
+        content = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return json.dumps(content | {"data_dir": str(self.data_dir), "commands": dict(self.commands)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "StackConfig":
+        """The configuration that `to_json` wrote."""
+        content: dict[str, Any] = json.loads(text)
+        content["data_dir"] = Path(content["data_dir"])
+        content["services"] = tuple(content["services"])
+        content["commands"] = {name: tuple(argv) for name, argv in content["commands"].items()}
+        return cls(**content)
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the services of a stack are found."""
+
+    kafka_bootstrap: str
+    database_url: str = field(repr=False)
+    producer_port: int
+    stream_ports: tuple[int, ...]
+    sink_port: int
+
+
+def claim_addresses(config: StackConfig, ports: Ports, kafka_bootstrap: str, database_url: str) -> Addresses:
+    """The addresses of a stack about to start.
+
+    Raises:
+        StackError: when the producer's fixed port is in use.
+    """
+    producer_port = config.producer_port
+    if producer_port == 0:
+        producer_port = ports.claim("producer")
+    elif "producer" in config.services:
+        require_free(producer_port, config.producer_host, "--producer-port")
+    return Addresses(
+        kafka_bootstrap=kafka_bootstrap,
+        database_url=database_url,
+        producer_port=producer_port,
+        stream_ports=tuple(ports.claim(name) for name in stream_names(config)),
+        sink_port=ports.claim("sink"),
+    )
+
+
+def stream_names(config: StackConfig) -> list[str]:
+    """stream, stream-2, stream-3 and so on."""
+    return ["stream", *(f"stream-{number}" for number in range(2, config.stream_workers + 1))]
+
+
+def service_specs(config: StackConfig, addresses: Addresses, api_key: str) -> list[ServiceSpec]:
+    """The chosen services of ours; they start when the servers they need were ready once."""
+    env = _environment(config, addresses, api_key)
+
+    def spec(name: str, kind: str, host: str, port: int, after: tuple[str, ...]) -> ServiceSpec:
+        return ServiceSpec(
+            name=name,
+            argv=config.command(kind),
+            env=env
+            | {f"TICKPIPE_{kind.upper()}_HOST": host, f"TICKPIPE_{kind.upper()}_PORT": str(port)}
+            # Two workers of one lasting name would throw each other out of their group.
+            | ({"TICKPIPE_STREAM_INSTANCE": name} if kind == "stream" else {}),
+            ready=answers_ready(_reachable(host), port),
+            log=config.data_dir / "logs" / f"{name}.log",
+            after=after,
+        )
+
+    specs = []
+    if "producer" in config.services:
+        specs.append(spec("producer", "producer", config.producer_host, addresses.producer_port, ("kafka",)))
+    if "stream" in config.services:
+        for name, port in zip(stream_names(config), addresses.stream_ports, strict=True):
+            specs.append(spec(name, "stream", HOST, port, ("kafka",)))
+    if "sink" in config.services:
+        specs.append(spec("sink", "sink", HOST, addresses.sink_port, ("kafka", "postgres")))
+    if config.demo:
+        specs.append(
+            ServiceSpec(
+                name="demo",
+                argv=[*config.command("demo"), "--url", producer_url(config, addresses.producer_port)],
+                env=env | {"TICKPIPE_DEMO_KEY": api_key},
+                ready=lambda: True,
+                log=config.data_dir / "logs" / "demo.log",
+                after=("producer",),
+            )
+        )
+    return specs
+
+
+def producer_url(config: StackConfig, port: int) -> str:
+    """Where a client on this machine reaches the producer."""
+    host = _reachable(config.producer_host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def answers_ready(host: str, port: int) -> Callable[[], bool]:
+    """A probe: whether `GET /ready` is answered 200.
+
+    The standard library's client, because httpx loads the machine's certificates for each client, and this is asked
+    ten times a second while everything else starts.
+    """
+
+    def probe() -> bool:
+        connection = http.client.HTTPConnection(host, port, timeout=_PROBE_TIMEOUT_SECONDS)
+        try:
+            connection.request("GET", "/ready")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    return probe
+
+
+def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dict[str, str]:
+    """The user's environment with what the stack decides on top."""
+    user_keys = {source: key.get_secret_value() for source, key in load_settings().api_keys.items()}
+    owned = {
+        "KAFKA_BOOTSTRAP": addresses.kafka_bootstrap,
+        "KAFKA_REPLICATION": "1",
+        "DATABASE_URL": addresses.database_url,
+        # Keys that the user gave to single sources go on working beside the stack's own.
+        "API_KEYS": json.dumps(user_keys | {ANY_SOURCE: api_key}),
+        "PRODUCER_HOST": config.producer_host,
+        "PRODUCER_PORT": str(addresses.producer_port),
+        "STREAM_HOST": HOST,
+        "STREAM_PORT": str(addresses.stream_ports[0]),
+        "SINK_HOST": HOST,
+        "SINK_PORT": str(addresses.sink_port),
+        "DATA_DIR": str(config.data_dir),
+    }
+    return {**os.environ, "PYTHONUNBUFFERED": "1"} | {f"TICKPIPE_{name}": value for name, value in owned.items()}
+
+
+def _reachable(host: str) -> str:
+    """A host that clients can connect to, for one that a server listens on."""
+    return HOST if host in _EVERYWHERE else host

@@ -1,0 +1,283 @@
+"""The whole stack on one machine: run it here, start it in the background, find it, command it, stop it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from marketdata.errors import StackError
+from tickpipe.embedded.control import control_socket, send_command
+from tickpipe.embedded.credentials import load_credentials
+from tickpipe.embedded.kafka import local_kafka, resolve_class_path
+from tickpipe.embedded.ports import HOST, Ports
+from tickpipe.embedded.postgres import local_postgres
+from tickpipe.embedded.process import ServiceSpec, open_log, tail
+from tickpipe.embedded.services import (
+    SERVICES,
+    StackConfig,
+    claim_addresses,
+    producer_url,
+    service_specs,
+)
+from tickpipe.embedded.state import ServiceState, StackState, find_stack, is_locked, stack_lock, write_state
+from tickpipe.embedded.supervisor import StackEvent, Supervisor
+
+__all__ = [
+    "SERVICES",
+    "StackConfig",
+    "StackEvent",
+    "StackState",
+    "find_stack",
+    "restart_service",
+    "run_stack",
+    "start_detached",
+    "start_service",
+    "stop_service",
+    "stop_stack",
+]
+
+#: So many deaths before it was ever ready, and a start is given up: the first tries may meet a server still starting.
+_HOPELESS_RESTARTS = 3
+_POLL_INTERVAL_SECONDS = 0.1
+
+OnEvent = Callable[[StackEvent], None]
+
+
+def _ignore(_: StackEvent) -> None:
+    pass
+
+
+def run_stack(config: StackConfig, on_event: OnEvent = _ignore) -> None:
+    """Run the stack in this process, from the main thread, until SIGINT, SIGTERM, SIGHUP or `stop_stack`.
+
+    A second signal kills every process at once. `on_event` is called from the event loop and must not block.
+
+    Raises:
+        StackError: when another stack runs on the data directory, a port is taken or a server is not installed.
+    """
+    config = replace(config, data_dir=config.data_dir.expanduser().absolute())
+    with stack_lock(config.data_dir):
+        specs, state = _plan(config, on_event)
+        asyncio.run(_supervise(config, specs, state, on_event))
+
+
+def start_detached(config: StackConfig, timeout_seconds: float = 180.0, on_event: OnEvent = _ignore) -> StackState:
+    """Start the stack in the background and return when every service is ready.
+
+    Raises:
+        StackError: when it does not come up, with the end of the log of the service that failed; it is stopped then.
+    """
+    config = replace(config, data_dir=config.data_dir.expanduser().absolute())
+    if is_locked(config.data_dir):
+        raise StackError(f"a stack is already running on {config.data_dir}; stop it or choose another data directory")
+    if "kafka" in config.services:
+        # Here and not in the background, because a download should be seen.
+        resolve_class_path(lambda message: on_event(StackEvent(message)))
+    announced: set[str] = set()
+    log = config.data_dir / "logs" / "stack.log"
+    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open_log(log) as output:
+        said_before_bytes = os.fstat(output).st_size
+        process = subprocess.Popen(  # noqa: S603 - the command is ours
+            [sys.executable, "-m", "tickpipe.embedded", config.to_json()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    # Reaped whenever it ends, if this process still lives then: a zombie would look like a supervisor to the user.
+    threading.Thread(target=process.wait, name="reap stack", daemon=True).start()
+    try:
+        for state in _states(config.data_dir, process, timeout_seconds):
+            _announce(state, announced, on_event)
+            if state.is_ready:
+                return state
+        raise StackError(_last_words(log, said_before_bytes))
+    except BaseException:
+        _end(process, config.data_dir)
+        raise
+
+
+def stop_stack(data_dir: Path, timeout_seconds: float = 60.0) -> bool:
+    """Stop the stack of the data directory and return when it is gone; False when there was none.
+
+    Raises:
+        StackError: when it is still there after the timeout.
+    """
+    state = find_stack(data_dir)
+    if state is None:
+        if is_locked(data_dir):
+            raise StackError(f"the stack on {data_dir} is only just starting or stopping; try again in a moment")
+        return False
+    # Not a signal: a second one, from whoever stops the stack as well, would kill it.
+    send_command(Path(state.control), "shutdown", "", timeout_seconds)
+    deadline = time.monotonic() + timeout_seconds
+    while is_locked(data_dir):
+        if time.monotonic() > deadline:
+            raise StackError(f"the stack (pid {state.supervisor_pid}) has not stopped after {timeout_seconds:g} s")
+        time.sleep(_POLL_INTERVAL_SECONDS)
+    return True
+
+
+def start_service(data_dir: Path, name: str, timeout_seconds: float = 60.0) -> None:
+    """Start a stopped service of the running stack and return when it is ready.
+
+    Raises:
+        StackError: when no stack runs, it has no such service or that does not become ready.
+    """
+    _command(data_dir, "start", name, timeout_seconds)
+
+
+def stop_service(data_dir: Path, name: str, timeout_seconds: float = 60.0) -> None:
+    """Stop a service of the running stack and keep it stopped until `start_service`.
+
+    Raises:
+        StackError: when no stack runs or it has no such service.
+    """
+    _command(data_dir, "stop", name, timeout_seconds)
+
+
+def restart_service(data_dir: Path, name: str, timeout_seconds: float = 60.0) -> None:
+    """Restart a service of the running stack in an orderly way and return when it is ready.
+
+    Raises:
+        StackError: when no stack runs, it has no such service or that does not become ready.
+    """
+    _command(data_dir, "restart", name, timeout_seconds)
+
+
+def _command(data_dir: Path, command: str, service: str, timeout_seconds: float) -> None:
+    state = find_stack(data_dir)
+    if state is None:
+        raise StackError(f"no stack is running on {data_dir}; start one first")
+    send_command(Path(state.control), command, service, timeout_seconds)
+
+
+def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], StackState]:
+    """The processes of the stack in order, and the state that it will publish, still without services."""
+    data_dir = config.data_dir
+    ports = Ports(data_dir)
+    credentials = load_credentials(data_dir)
+    specs = []
+    kafka_bootstrap = database_url = ""
+    # The cheap checks first: nobody should wait for a download to learn that a port is taken.
+    addresses = claim_addresses(config, ports, "", "")
+    if "postgres" in config.services:
+        postgres = local_postgres(data_dir, ports, credentials.database_password)
+        database_url = postgres.url
+        specs.append(postgres.spec)
+    if "kafka" in config.services:
+        kafka = local_kafka(data_dir, ports, on_event=lambda message: on_event(StackEvent(message)))
+        kafka_bootstrap = kafka.bootstrap
+        specs.insert(0, kafka.spec)
+    addresses = replace(addresses, kafka_bootstrap=kafka_bootstrap, database_url=database_url)
+    specs += service_specs(config, addresses, credentials.api_key)
+    state = StackState(
+        supervisor_pid=os.getpid(),
+        kafka_bootstrap=kafka_bootstrap,
+        database_url=database_url,
+        producer_url=producer_url(config, addresses.producer_port) if "producer" in config.services else "",
+        stream_url=f"http://{HOST}:{addresses.stream_ports[0]}" if "stream" in config.services else "",
+        sink_url=f"http://{HOST}:{addresses.sink_port}" if "sink" in config.services else "",
+        api_key=credentials.api_key,
+        started_at=datetime.now(UTC),
+        control="",
+        services=(),
+    )
+    return specs, state
+
+
+async def _supervise(config: StackConfig, specs: list[ServiceSpec], state: StackState, on_event: OnEvent) -> None:
+    def publish(event: StackEvent) -> None:
+        services = tuple(
+            ServiceState(service.spec.name, service.pid, service.state, service.restarts, str(service.spec.log))
+            for service in supervisor.services
+        )
+        # On a full disk the services matter more than the file about them.
+        with contextlib.suppress(OSError):
+            write_state(config.data_dir, replace(state, control=str(control), services=services))
+        on_event(event)
+
+    supervisor = Supervisor(specs, publish)
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            on_event(StackEvent("killing every process"))
+            supervisor.kill_all()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal)
+
+    async def shutdown(_: str) -> None:
+        stop.set()
+
+    commands = {"shutdown": shutdown, "start": supervisor.start, "stop": supervisor.stop, "restart": supervisor.restart}
+    async with control_socket(config.data_dir, commands) as control:
+        supervisor.start_all()
+        await stop.wait()
+        on_event(StackEvent("stopping"))
+        await supervisor.stop_all()
+
+
+def _states(data_dir: Path, process: subprocess.Popen[bytes], timeout_seconds: float) -> Iterator[StackState]:
+    """What the starting stack says of itself, over and over, until its process ends.
+
+    Raises:
+        StackError: when it is late or a service dies at every start.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while process.poll() is None:
+        is_late = time.monotonic() > deadline
+        state = find_stack(data_dir)
+        if state is not None and state.supervisor_pid == process.pid:
+            yield state
+            _give_up_if_hopeless(state, is_late, timeout_seconds)
+        elif is_late:
+            raise StackError(f"the stack did not start within {timeout_seconds:g} s; see {data_dir / 'logs'}")
+        time.sleep(_POLL_INTERVAL_SECONDS)
+
+
+def _announce(state: StackState, announced: set[str], on_event: OnEvent) -> None:
+    for service in state.services:
+        if service.state == "running" and service.name not in announced:
+            announced.add(service.name)
+            on_event(StackEvent(f"{service.name} is ready", service.name, "running"))
+
+
+def _last_words(log: Path, said_before_bytes: int) -> str:
+    """Why the background process ended: its error, or else all that it wrote."""
+    words = log.read_bytes()[said_before_bytes:].decode(errors="replace").strip()
+    return words.rpartition("error: ")[2] or f"the stack ended at once; see {log}"
+
+
+def _give_up_if_hopeless(state: StackState, is_late: bool, timeout_seconds: float) -> None:
+    waiting = [service for service in state.services if service.state != "running"]
+    dying = [service for service in waiting if service.restarts >= _HOPELESS_RESTARTS]
+    if not dying and not is_late:
+        return
+    # Of services that wait for each other, the first in order holds up the rest.
+    culprit = (dying or waiting)[0]
+    what = "dies at every start" if dying else f"was not ready within {timeout_seconds:g} s"
+    raise StackError(f"{culprit.name} {what}; the end of {culprit.log}:\n{tail(Path(culprit.log))}")
+
+
+def _end(process: subprocess.Popen[bytes], data_dir: Path) -> None:
+    """Stop a background stack that did not come up; by force if need be, and its children die with it."""
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    (data_dir / "stack.json").unlink(missing_ok=True)

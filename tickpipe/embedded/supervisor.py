@@ -1,0 +1,248 @@
+"""A supervisor of child processes: starts them in order, restarts for ever what dies, stops them in reverse."""
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from marketdata.errors import StackError
+from tickpipe.embedded.process import ServiceSpec, append_to_log, open_log, rotate_log
+
+State = Literal["starting", "running", "backoff", "stopped"]
+
+_FIRST_DELAY_SECONDS = 0.2
+_LONGEST_DELAY_SECONDS = 15.0
+#: A process that lived this long was well; its next death is the first of a new row.
+_HEALTHY_SECONDS = 30.0
+#: How long a process may take to stop before it is killed. Shorter would cut the last commit of a loaded service.
+_STOP_TIMEOUT_SECONDS = 15.0
+_PROBE_INTERVAL_SECONDS = 0.1
+_ROTATION_INTERVAL_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class StackEvent:
+    """Something to tell the user; `service` is empty when it concerns the whole stack."""
+
+    message: str
+    service: str = ""
+    state: State | None = None
+
+
+class Service:
+    """One supervised process; what it is at the moment is in `state`, `pid` and `restarts`."""
+
+    def __init__(self, spec: ServiceSpec, on_event: Callable[[StackEvent], None]) -> None:
+        self.spec = spec
+        self.state: State = "stopped"
+        self.restarts = 0
+        #: Set while the service is ready.
+        self.is_ready = asyncio.Event()
+        #: Set as soon as the service was ready once.
+        self.was_ready = asyncio.Event()
+        self._on_event = on_event
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of the process, None when there is none."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self, after: Sequence["Service"] = ()) -> None:
+        """Keep the process running from now on, once the services of `after` were ready."""
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.create_task(self._keep_running(after), name=f"keep {self.spec.name}")
+
+    async def stop(self) -> None:
+        """Stop the process in an orderly way, after 15 seconds by force, and keep it stopped."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeper
+
+    def kill(self) -> None:
+        """Kill the process with SIGKILL."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _keep_running(self, after: Sequence["Service"]) -> None:
+        failures = 0
+        self._enter("starting", "is to start")
+        try:
+            for service in after:
+                await service.was_ready.wait()
+            while True:
+                started = time.monotonic()
+                reason = await self._live()
+                failures = 0 if time.monotonic() - started >= _HEALTHY_SECONDS else failures
+                delay_seconds = backoff_seconds(failures)
+                failures += 1
+                self.restarts += 1
+                self._enter("backoff", f"{reason}; it starts again in {delay_seconds:.1f} s")
+                await asyncio.sleep(delay_seconds)
+        finally:
+            await self._terminate()
+            self._enter("stopped", "is stopped")
+
+    async def _live(self) -> str:
+        """One life of the process, from its preparation to its death; returns what it died of."""
+        spec = self.spec
+        self._enter("starting", "starts")
+        try:
+            await asyncio.to_thread(spec.prepare)
+            await self._spawn()
+        except Exception as exc:  # whatever keeps it from starting now may be gone at the next attempt
+            append_to_log(spec.log, f"could not start: {exc}")
+            return f"could not start: {exc}"
+        assert self._process is not None  # noqa: S101 - for the type checker
+        async with _watched(self._process) as death:
+            while not death.done() and not await asyncio.to_thread(spec.ready):
+                await asyncio.wait([death], timeout=_PROBE_INTERVAL_SECONDS)
+            if not death.done():
+                self.is_ready.set()
+                self.was_ready.set()
+                self._enter("running", "is ready")
+            code = await death
+        self._process = None
+        return f"died of {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+
+    async def _spawn(self) -> None:
+        # Started from the thread of the event loop: the kernel ties the death signal to the thread that forks.
+        with open_log(self.spec.log) as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.spec.command,
+                env=dict(self.spec.env),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    async def _terminate(self) -> None:
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(self.spec.stop_signal)
+        try:
+            await asyncio.wait_for(self._process.wait(), _STOP_TIMEOUT_SECONDS)
+        except TimeoutError:
+            self.kill()
+            await self._process.wait()
+        self._process = None
+
+    def _enter(self, state: State, message: str) -> None:
+        self.state = state
+        if state != "running":
+            self.is_ready.clear()
+        self._on_event(StackEvent(f"{self.spec.name} {message}", self.spec.name, state))
+
+
+class Supervisor:
+    """Services by name; a service starts when those named in its `after` were ready and stops before them."""
+
+    def __init__(self, specs: Sequence[ServiceSpec], on_event: Callable[[StackEvent], None]) -> None:
+        self._services = {spec.name: Service(spec, on_event) for spec in specs}
+        self._rotation: asyncio.Task[None] | None = None
+
+    @property
+    def services(self) -> list[Service]:
+        """All services in the order in which they were given."""
+        return list(self._services.values())
+
+    def start_all(self) -> None:
+        """Start every service, each when its turn comes."""
+        self._rotation = asyncio.create_task(self._rotate_logs())
+        for service in self.services:
+            service.start(self._needed_by(service))
+
+    async def stop_all(self) -> None:
+        """Stop every service, each after those that need it."""
+        if self._rotation is not None:
+            self._rotation.cancel()
+        gone = {name: asyncio.Event() for name in self._services}
+
+        async def stop_in_turn(service: Service) -> None:
+            for dependent in self.services:
+                if service.spec.name in dependent.spec.after:
+                    await gone[dependent.spec.name].wait()
+            await service.stop()
+            gone[service.spec.name].set()
+
+        await asyncio.gather(*(stop_in_turn(service) for service in self.services))
+
+    def kill_all(self) -> None:
+        """Kill every process at once."""
+        for service in self.services:
+            service.kill()
+
+    async def start(self, name: str) -> None:
+        """Start one service and return when it is ready.
+
+        Raises:
+            StackError: when there is none of that name.
+        """
+        service = self._service(name)
+        service.start()
+        await service.is_ready.wait()
+
+    async def stop(self, name: str) -> None:
+        """Stop one service and keep it stopped.
+
+        Raises:
+            StackError: when there is none of that name.
+        """
+        await self._service(name).stop()
+
+    async def restart(self, name: str) -> None:
+        """Stop one service in an orderly way, start it again and return when it is ready.
+
+        Raises:
+            StackError: when there is none of that name.
+        """
+        await self.stop(name)
+        await self.start(name)
+
+    def _service(self, name: str) -> Service:
+        try:
+            return self._services[name]
+        except KeyError:
+            raise StackError(f"no service {name!r} in this stack; it has {', '.join(self._services)}") from None
+
+    def _needed_by(self, service: Service) -> list[Service]:
+        return [self._services[name] for name in service.spec.after if name in self._services]
+
+    async def _rotate_logs(self) -> None:
+        while True:
+            await asyncio.sleep(_ROTATION_INTERVAL_SECONDS)
+            for service in self.services:
+                await asyncio.to_thread(rotate_log, service.spec.log)
+
+
+def backoff_seconds(failures: int) -> float:
+    """How long to wait before the next start after so many failures in a row: 0.2 s doubling up to 15 s, with jitter.
+
+    The jitter keeps services that died together, of the same cause, from coming back in one instant.
+    """
+    delay: float = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** min(failures, 16))
+    return delay * random.uniform(0.75, 1.0)  # noqa: S311 - no secret
+
+
+@contextlib.asynccontextmanager
+async def _watched(process: asyncio.subprocess.Process) -> AsyncIterator[asyncio.Task[int]]:
+    """A task that ends with the process, and is dropped with the block."""
+    death = asyncio.create_task(process.wait())
+    try:
+        yield death
+    finally:
+        death.cancel()
+
+
+#: What a control command does with the service it names.
+Command = Callable[[str], Awaitable[None]]
