@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     sink_group: str = Field("tickpipe-sink", description="consumer group of the sinks")
     # With a lasting name a restarted worker takes its partitions back at once instead of after the session timeout.
     stream_instance: str = Field("", description="lasting name of this stream worker, unlike any other's")
+    sink_instance: str = Field("", description="lasting name of this sink, unlike any other's")
 
     database_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"), description="libpq URL of the database"

@@ -142,6 +142,7 @@ class Sink:
         consumer = new_consumer(
             settings,
             group_id=settings.sink_group,
+            group_instance_id=settings.sink_instance or None,
             auto_offset_reset="earliest",
             session_timeout_ms=_SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=_SESSION_TIMEOUT_MS // 3,

@@ -40,6 +40,7 @@ def settings(servers: EmbeddedServers, tmp_path: Path) -> Iterator[Settings]:
         stream_group=f"stream-{unique}",
         sink_group=f"sink-{unique}",
         stream_instance=f"worker-{unique}",
+        sink_instance=f"sink-{unique}",
         producer_port=free_port(),
         stream_port=free_port(),
         sink_port=free_port(),

@@ -113,7 +113,7 @@ def service_specs(config: StackConfig, addresses: Addresses, api_key: str) -> li
             env=env
             | {f"TICKPIPE_{kind.upper()}_HOST": host, f"TICKPIPE_{kind.upper()}_PORT": str(port)}
             # Two workers of one lasting name would throw each other out of their group.
-            | ({"TICKPIPE_STREAM_INSTANCE": name} if kind == "stream" else {}),
+            | ({f"TICKPIPE_{kind.upper()}_INSTANCE": name} if kind in ("stream", "sink") else {}),
             ready=answers_ready(_reachable(host), port),
             log=config.data_dir / "logs" / f"{name}.log",
             after=after,

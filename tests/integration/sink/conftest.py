@@ -1,9 +1,8 @@
 """A real Kafka and a real PostgreSQL for the tests of the sink; each test has topics and a database of its own."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from itertools import count
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -21,26 +20,19 @@ _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
-def sink_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
-    directory: Path = tmp_path_factory.mktemp("servers")
-    with EmbeddedServers(directory) as servers:
-        yield servers
-
-
-@pytest.fixture(scope="session")
-def server_url(sink_servers: EmbeddedServers) -> str:
+def server_url(servers: EmbeddedServers) -> str:
     """The database server: the embedded one, or the one that TEST_DATABASE_URL names (with `-m "not fault"`)."""
-    return os.environ.get("TEST_DATABASE_URL", sink_servers.database_url)
+    return os.environ.get("TEST_DATABASE_URL", servers.database_url)
 
 
 @pytest.fixture
-async def settings(sink_servers: EmbeddedServers, server_url: str) -> Settings:
+async def settings(servers: EmbeddedServers, server_url: str) -> Settings:
     """Settings with an empty database and topics that nobody used before; the topics are not created yet."""
     name = f"sink_{os.getpid()}_{next(_numbers)}"
     async with await psycopg.AsyncConnection.connect(server_url, autocommit=True) as connection:
         await connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     return load_settings(
-        kafka_bootstrap=sink_servers.kafka_bootstrap,
+        kafka_bootstrap=servers.kafka_bootstrap,
         kafka_partitions=1,
         ticks_topic=f"{name}.ticks",
         candles_topic=f"{name}.candles.m1",

@@ -139,7 +139,7 @@ async def test_a_partition_is_handed_over(settings: Settings, connection: Connec
 @pytest.mark.fault
 @pytest.mark.parametrize("how", ["stop_postgres", "kill_postgres"])
 async def test_a_database_outage_loses_nothing(
-    sink_servers: EmbeddedServers, settings: Settings, url: str, flow: Flow, how: str
+    servers: EmbeddedServers, settings: Settings, url: str, flow: Flow, how: str
 ) -> None:
     # Arrange
     logged = await flow.log_frames([frame(MINUTE + i * 2_000, 1.2 + i / 10_000, count=2) for i in range(900)])
@@ -149,13 +149,13 @@ async def test_a_database_outage_loses_nothing(
         # Act: it goes away in the middle of the flow
         await flow.send_candles(emitted[:300])
         await until(lambda: _is(sink.readiness()["database"]))
-        await asyncio.to_thread(getattr(sink_servers, how))
+        await asyncio.to_thread(getattr(servers, how))
         try:
             await flow.send_candles(emitted[300:])
             await until(lambda: _is(not sink.readiness()["database"]))
             assert registry.get_sample_value("tickpipe_sink_database_up") == 0
         finally:
-            await asyncio.to_thread(sink_servers.start_postgres)
+            await asyncio.to_thread(servers.start_postgres)
         async with await connect(url) as connection:
             await until(_Condition(connection, "SELECT coalesce(sum(volume), 0) FROM market_data WHERE closed", 1800))
 
@@ -166,16 +166,16 @@ async def test_a_database_outage_loses_nothing(
 
 @pytest.mark.fault
 async def test_a_sink_that_is_told_to_stop_during_an_outage_ends(
-    sink_servers: EmbeddedServers, settings: Settings, url: str, flow: Flow
+    servers: EmbeddedServers, settings: Settings, url: str, flow: Flow
 ) -> None:
     # Arrange
     async with RunningSink(settings) as sink:
         await until(lambda: _is(sink.readiness()["database"] and sink.readiness()["kafka"]))
-        await asyncio.to_thread(sink_servers.stop_postgres)
+        await asyncio.to_thread(servers.stop_postgres)
         await flow.send_candles([candle(log=flow.own_log)])
         await until(lambda: _is(not sink.readiness()["database"]))
     # Act: leaving the block stopped it; the next one finds the candle
-    await asyncio.to_thread(sink_servers.start_postgres)
+    await asyncio.to_thread(servers.start_postgres)
     async with await connect(url) as connection, RunningSink(settings):
         await until(_rows_are(connection, 1))
 
@@ -183,35 +183,35 @@ async def test_a_sink_that_is_told_to_stop_during_an_outage_ends(
 @pytest.mark.fault
 @pytest.mark.parametrize("server", ["kafka", "postgres"])
 async def test_a_sink_that_starts_too_early_waits(
-    sink_servers: EmbeddedServers, settings: Settings, url: str, flow: Flow, server: str
+    servers: EmbeddedServers, settings: Settings, url: str, flow: Flow, server: str
 ) -> None:
     # Arrange
     await flow.send_candles([candle(log=flow.own_log)])
-    await asyncio.to_thread(getattr(sink_servers, f"stop_{server}"))
+    await asyncio.to_thread(getattr(servers, f"stop_{server}"))
     try:
         async with RunningSink(settings):
             await asyncio.sleep(1.5)
         # Act: told to stop while it waited it ended, and the next one waits as well
         async with RunningSink(settings):
             await asyncio.sleep(1.0)
-            await asyncio.to_thread(getattr(sink_servers, f"start_{server}"))
+            await asyncio.to_thread(getattr(servers, f"start_{server}"))
             # Assert
             async with await connect(url) as connection:
                 await until(_rows_are(connection, 1), 60)
     finally:
-        await asyncio.to_thread(getattr(sink_servers, f"start_{server}"))
+        await asyncio.to_thread(getattr(servers, f"start_{server}"))
 
 
 @pytest.mark.fault
 async def test_kafka_may_go_and_come_back(
-    sink_servers: EmbeddedServers, settings: Settings, connection: Connection, flow: Flow
+    servers: EmbeddedServers, settings: Settings, connection: Connection, flow: Flow
 ) -> None:
     async with RunningSink(settings):
         await flow.send_candles([candle(log=flow.own_log)])
         await until(_rows_are(connection, 1))
-        await asyncio.to_thread(sink_servers.kill_kafka)
+        await asyncio.to_thread(servers.kill_kafka)
         await asyncio.sleep(1)
-        await asyncio.to_thread(sink_servers.start_kafka)
+        await asyncio.to_thread(servers.start_kafka)
         await flow.send_candles([candle(ts=MINUTE + 60_000, log=flow.own_log)])
         await until(_rows_are(connection, 2), 60)
 
