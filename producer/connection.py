@@ -10,10 +10,14 @@ fold counts a tick that came twice once.
 import asyncio
 from contextlib import suppress
 
+import structlog
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from marketdata.kafka import ensure_topics, new_producer
 from marketdata.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 #: Small batches would wait for each other: aiokafka has one in flight for each partition. Below Kafka's default
 #: limit of a batch, which `candles.broker` has; a larger record goes alone (bytes).
@@ -69,14 +73,22 @@ async def discard_producer(producer: AIOKafkaProducer) -> None:
     producer._closed = True
     sender = producer._sender.sender_task
     if sender is None:
-        await producer.client.close()
+        await _close_client(producer)
         return
     sender.cancel()
     await asyncio.wait([sender], timeout=_DISCARD_TIMEOUT_SECONDS)
-    await producer.client.close()
+    await _close_client(producer)
     if not sender.done():
         # It waits for an answer, or for metadata that nobody fetches any more.
         sender.cancel()
         await asyncio.wait([sender], timeout=_DISCARD_TIMEOUT_SECONDS)
     if sender.done() and not sender.cancelled():
         sender.exception()  # looked at, so that asyncio does not report it
+
+
+async def _close_client(producer: AIOKafkaProducer) -> None:
+    try:
+        await producer.client.close()
+    except (KafkaError, OSError) as exc:
+        # It is thrown away anyhow, and the next one does not depend on it.
+        log.debug("A connection to Kafka did not close.", action="kafka_close_failed", error=str(exc))

@@ -156,7 +156,7 @@ class Publisher:
             try:
                 async with asyncio.timeout(_PROBE_SECONDS):
                     await producer.client.fetch_all_metadata()
-            except (KafkaError, OSError, TimeoutError) as exc:
+            except Exception as exc:  # this task must outlive whatever a broken connection makes aiokafka raise
                 self._probe_ok = False
                 self._metrics.kafka_up.set(0)
                 if time.monotonic() - answered > self._settings.confirm_timeout_seconds:
@@ -179,7 +179,9 @@ class Publisher:
         self._failed.set()
         now = asyncio.get_running_loop().time()
         for timeout in self._timeouts:
-            timeout.reschedule(now)
+            # One that runs out in this very moment must not be touched any more.
+            if not timeout.expired():
+                timeout.reschedule(now)
 
     def _close(self) -> None:
         self._commit = None

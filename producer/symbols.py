@@ -32,20 +32,13 @@ def symbol_of(value: object) -> str:
 
 
 def mode_in(item: dict[str, Any]) -> ChartMode | None:
-    """The chart mode that the sender says, if any.
-
-    Raises:
-        InvalidItem: when it is neither "bid" nor "last".
-    """
-    value = item.get("mode")
-    field = "mode" if value is not None else "chart_mode"
-    if value is None and (value := item.get(field)) is None:
-        return None
-    if value == "bid":
-        return "bid"
-    if value == "last":
-        return "last"
-    raise InvalidItem(field, f'"bid" or "last" is expected, not {quoted(value)}')
+    """The chart mode that the sender says; other senders may mean something else by `mode`, which says nothing."""
+    for field in ("mode", "chart_mode"):
+        if item.get(field) == "bid":
+            return "bid"
+        if item.get(field) == "last":
+            return "last"
+    return None
 
 
 class ChartModes:

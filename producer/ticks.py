@@ -85,8 +85,9 @@ def _read(item: dict[str, Any], clock: Clock) -> ReadTick:
     bid = _optional(item, "bid")
     ask = _optional(item, "ask")
     last = _optional(item, "last")
-    if not (bid or ask or last):
-        raise InvalidItem("bid", "at least one of bid, ask and last must be above 0")
+    # A price of 0 is a tick without one, which is counted; a tick without any price field is no tick.
+    if all(item.get(field) is None for field in ("bid", "ask", "last")):
+        raise InvalidItem("bid", "missing; a tick has at least one of bid, ask and last")
     volume = _optional(item, "volume" if item.get("volume_real") is None else "volume_real")
     flags = item.get("flags")
     tick = Tick(time_msc, bid, ask, last, volume, 0 if flags is None else whole(flags, "flags", _MAX_FLAGS))

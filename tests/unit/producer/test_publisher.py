@@ -1,0 +1,78 @@
+"""The door to Kafka when Kafka does not answer; the rest is tested with a real one."""
+
+import asyncio
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from marketdata.errors import KafkaUnavailable
+from producer.flush import GroupCommit, Record
+from producer.metrics import Metrics
+from producer.publisher import Publisher
+from tests.unit.producer.conftest import new_settings
+
+RECORD = Record("ticks", b"k", b"v", None, [])
+
+
+class SilentProducer:
+    """Takes batches and never confirms them, or refuses them all."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    async def partitions_for(self, _topic: str) -> set[int]:
+        return {0}
+
+    def create_batch(self) -> list[object]:
+        return []
+
+    async def send_batch(self, _batch: object, _topic: str, *, partition: int) -> asyncio.Future[None]:
+        confirmation: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.error is not None:
+            confirmation.set_exception(self.error)
+        return confirmation
+
+
+class Batch(list[object]):
+    """A batch that takes everything."""
+
+    def append(self, **_record: object) -> bool:  # type: ignore[override]  # as aiokafka's BatchBuilder
+        return True
+
+
+def publisher_with(producer: SilentProducer, monkeypatch: pytest.MonkeyPatch) -> Publisher:
+    monkeypatch.setattr(producer, "create_batch", Batch)
+    publisher = Publisher(new_settings(confirm_timeout_seconds=0.05), Metrics())
+    publisher._commit = GroupCommit(producer)
+    return publisher
+
+
+@pytest.mark.parametrize("error", [None, KafkaConnectionError("gone")])
+async def test_all_that_wait_hear_of_a_failure_and_nobody_waits_after_it(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = publisher_with(SilentProducer(error), monkeypatch)
+
+    # Many run out of time in the same turn of the loop.
+    outcomes = await asyncio.gather(*(publisher.publish([RECORD]) for _ in range(50)), return_exceptions=True)
+
+    assert {type(outcome) for outcome in outcomes} == {KafkaUnavailable}
+    assert not publisher.is_open
+    async with asyncio.timeout(0.01):
+        with pytest.raises(KafkaUnavailable):
+            await publisher.publish([RECORD])
+
+
+async def test_a_later_request_does_not_wait_longer_than_the_first_that_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publisher = publisher_with(SilentProducer(), monkeypatch)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+
+    first = asyncio.create_task(publisher.publish([RECORD]))
+    await asyncio.sleep(0.03)
+    second = asyncio.create_task(publisher.publish([RECORD]))
+    await asyncio.gather(first, second, return_exceptions=True)
+
+    assert loop.time() - started < 0.075  # the first gave up after 0.05 s, the second alone would at 0.08 s
