@@ -8,7 +8,7 @@ _TICK: Final = {
     "description": (
         "One tick. The time is taken from the first of `time_msc`, `ts_msc`, a numeric `ts`, an ISO-8601 `time` or "
         "`ts`; it is the wall clock of the broker unless the text has an offset other than Z. A tick has at least "
-        "one of bid, ask and last; 0 is no price. The exporter's form (`open`, `high`, `close`, `meta`) is taken as well."
+        "one of bid, ask and last; 0 is no price. The exporter's form (`open`, `high`, `close`, `meta`) is taken too."
     ),
     "properties": {
         "symbol": {"type": "string", "minLength": 1, "maxLength": 32},

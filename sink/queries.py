@@ -1,6 +1,6 @@
 """What the command line reads from the database: candles of a stretch of time, the five queries, the newest candles."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -49,7 +49,7 @@ async def candles(
     *,
     timeframe: str = "M1",
     source: str | None = None,
-) -> AsyncIterator[CandleRow]:
+) -> AsyncGenerator[CandleRow, None]:
     """The candles of `symbol` from `from_` up to, not including, `to` (aware datetimes), in order of time.
 
     Streams with a server-side cursor inside a transaction: use up the iterator, or close it, before anything else is

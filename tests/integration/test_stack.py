@@ -1,0 +1,159 @@
+"""What a user does, by the command line alone: start the stack, send, look, verify, break it, stop it."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.integration.conftest import free_port
+from tests.realday import EURUSD_COUNT, EURUSD_TICKS, USDJPY_TICKS, eurusd_bars, usdjpy_minutes
+
+
+class Stack:
+    """The command line on one data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.producer_port = free_port()
+
+    def run(self, *arguments: str, expect: int = 0, timeout_seconds: float = 120) -> str:
+        """Standard output of `tickpipe ARGUMENTS`, whose exit code must be the expected one."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tickpipe", *arguments, "--data-dir", str(self.data_dir)],
+            capture_output=True, text=True, timeout=timeout_seconds, check=False,
+        )  # fmt: skip
+        assert done.returncode == expect, f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def up(self) -> str:
+        return self.run("up", "--detach", "--producer-port", str(self.producer_port))
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads(self.run("status", "--json"))
+        return status
+
+    def pid(self, name: str) -> int:
+        return next(int(service["pid"]) for service in self.status()["services"] if service["name"] == name)
+
+    def candles(self, *arguments: str) -> list[dict[str, str]]:
+        return list(csv.DictReader(io.StringIO(self.run("candles", *arguments, "--format", "csv"))))
+
+    def settle(self, within_seconds: float = 60) -> None:
+        """Wait until nothing lags."""
+        deadline = time.monotonic() + within_seconds
+        while (lag := self.status()["lag"]) != {"stream": 0, "sink": 0}:
+            assert time.monotonic() < deadline, lag
+            time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("stack") / "data")
+    started = stack.up()
+    assert "curl" in started
+    yield stack
+    before = psutil.Process(stack.pid("kafka")).parent()
+    stack.run("down")
+    assert before is None or not before.is_running()
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(stack.data_dir) in " ".join(p.info["cmdline"] or [])]
+
+
+def test_the_real_day_goes_in_and_comes_out(stack: Stack) -> None:
+    said = stack.run("send", str(EURUSD_TICKS), "--symbol", "EURUSD", "--source", "Dukascopy")
+    assert f"{EURUSD_COUNT:,}" in said
+    stack.settle()
+
+    rows = stack.candles("--symbol", "EURUSD", "--from", "2019-02-04", "--to", "2019-02-05")
+    assert list(rows[0]) == ["ts", "symbol", "timeframe", "open", "high", "low", "close", "volume"]
+    assert rows[0]["ts"] == "2019-02-04T00:00:00Z"
+    ohlc = [(float(row["open"]), float(row["high"]), float(row["low"]), float(row["close"])) for row in rows]
+    assert ohlc == list(eurusd_bars().values())
+    assert sum(int(row["volume"]) for row in rows) == EURUSD_COUNT
+    stack.run("verify", "--symbol", "EURUSD")
+
+
+def test_a_sparse_file_of_another_form_goes_in_and_comes_out(stack: Stack) -> None:
+    stack.run("send", str(USDJPY_TICKS), "--symbol", "USDJPY", "--source", "Sparse")
+    stack.settle()
+
+    rows = stack.candles("--symbol", "USDJPY", "--from", "2013-01-01", "--to", "2013-01-03")
+    assert [int(row["volume"]) for row in rows] == [usdjpy_minutes()[ts] for ts in sorted(usdjpy_minutes())]
+    report = json.loads(stack.run("verify", "--symbol", "USDJPY", "--json"))
+    assert report["checked"] == len(rows)
+
+
+@pytest.mark.fault
+def test_what_dies_is_started_again_and_what_was_sent_is_whole(stack: Stack) -> None:
+    sending = subprocess.Popen(
+        [sys.executable, "-m", "tickpipe", "send", str(EURUSD_TICKS), "--symbol", "EURUSD", "--source", "Twice",
+         "--data-dir", str(stack.data_dir)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    time.sleep(2)
+    for name in ("stream", "sink", "producer"):
+        os.kill(stack.pid(name), signal.SIGKILL)
+    assert sending.wait(120) == 0
+    stack.settle()
+
+    status = {service["name"]: service for service in stack.status()["services"]}
+    assert all(status[name]["restarts"] >= 1 for name in ("stream", "sink", "producer"))
+    assert all(service["state"] == "running" for service in status.values())
+    rows = stack.candles("--symbol", "EURUSD", "--source", "Twice", "--from", "2019-02-04", "--to", "2019-02-05")
+    assert sum(int(row["volume"]) for row in rows) == EURUSD_COUNT
+    assert [float(row["close"]) for row in rows] == [bar[3] for bar in eurusd_bars().values()]
+    stack.run("verify")
+
+
+def test_a_tampered_row_is_found_and_mended(stack: Stack) -> None:
+    import psycopg  # noqa: PLC0415 - only here
+
+    with psycopg.connect(stack.status()["database_url"]) as connection:
+        connection.execute(
+            "UPDATE market_data SET high = high + 1 WHERE ts = '2019-02-04 12:00Z' AND source = 'Dukascopy'"
+        )
+
+    report = json.loads(stack.run("verify", "--json", expect=1))
+    assert [(d["field"], d["symbol"]) for d in report["differences"]] == [("high", "EURUSD")]
+    stack.run("verify", "--repair", expect=1)
+    stack.run("verify")
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_the_stock_questions_are_answered(stack: Stack, number: int) -> None:
+    answer = stack.run("query", str(number), "--format", "csv")
+
+    assert len(answer.splitlines()) > 1
+
+
+def test_the_printed_curl_line_works(stack: Stack) -> None:
+    state = stack.status()
+    answer = httpx.post(
+        f"{state['producer_url']}/ingest/tick",
+        headers={"Authorization": f"Bearer {state['api_key']}"},
+        json={"ts_msc": time.time_ns() // 1_000_000, "symbol": "XAUUSD", "bid": 2650.25, "ask": 2650.51},
+    )
+
+    assert (answer.status_code, answer.json()["inserted"]) == (200, 1)
+
+
+def test_a_stack_that_is_not_there_is_an_error_with_a_cure(tmp_path: Path) -> None:
+    missing = Stack(tmp_path)
+    for command in (["status"], ["candles", "--symbol", "EURUSD"], ["verify"], ["query", "1"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "tickpipe", *command, "--data-dir", str(missing.data_dir)],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode in (1, 2)
+        assert "tickpipe up" in done.stderr
+        assert "Traceback" not in done.stderr

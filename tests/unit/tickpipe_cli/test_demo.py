@@ -1,0 +1,79 @@
+"""The simulated EA: a plausible market, and ticks that survive a producer that is away."""
+
+from itertools import pairwise
+
+import msgspec
+
+from tests.unit.tickpipe_cli.small_producer import Answer, SmallProducer
+from tickpipe.demo import INSTRUMENTS, ExpertAdvisor, RandomWalk, user_agent
+from tickpipe.posting import PostedTick, new_client
+
+START = 1_760_926_800_000
+HOUR_MS = 3_600_000
+
+
+def walks(seed: int = 1) -> list[RandomWalk]:
+    return [RandomWalk(instrument, seed, START) for instrument in INSTRUMENTS]
+
+
+def test_same_seed_gives_the_same_walk() -> None:
+    once, again, other = (list(walks(seed)[0].until(START + HOUR_MS)) for seed in (7, 7, 8))
+
+    assert once == again
+    assert once != other
+
+
+def test_walk_looks_like_a_market() -> None:
+    for walk in walks():
+        ticks = list(walk.until(START + HOUR_MS))
+
+        assert 3_600 < len(ticks) < 5 * 3_600
+        assert all(tick.bid < tick.ask for tick in ticks)
+        assert all(later.time_msc > earlier.time_msc for earlier, later in pairwise(ticks))
+        assert max(tick.bid for tick in ticks) / min(tick.bid for tick in ticks) < 1.02
+        assert len({round(tick.ask - tick.bid, 5) for tick in ticks}) > 3
+        assert all(tick.flags in (2, 4, 6) for tick in ticks)
+
+
+def test_unanswered_ticks_are_sent_again_with_newer_ones_appended(producer: SmallProducer) -> None:
+    producer.answers = [Answer(503, {"error": "no Kafka"}, {"Retry-After": "1"})]
+    with new_client(producer.url, {"User-Agent": user_agent(), "X-API-Key": "k"}) as client:
+        ea = ExpertAdvisor(client, producer.url, walks())
+        ea.collect(START + 1_000)
+        assert not ea.flush()
+        ea.collect(START + 5_000)
+        assert ea.flush()
+
+    lost, taken = producer.requests
+    assert taken.ticks[: len(lost.ticks)] == lost.ticks
+    assert len(taken.ticks) > len(lost.ticks)
+    assert not ea.kept
+    assert taken.headers["User-Agent"].startswith("DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; ")
+
+
+def test_body_is_that_of_data_collector_pro(producer: SmallProducer) -> None:
+    with new_client(producer.url, {}) as client:
+        ea = ExpertAdvisor(client, producer.url, walks())
+        ea.collect(START)
+        ea.flush()
+
+    tick = producer.taken[0]
+    assert set(tick) == {
+        "ts", "symbol", "bid", "ask", "last", "volume", "flags", "ts_msc", "digits", "point", "spread", "meta",
+    }  # fmt: skip
+    assert tick["point"] == 0.00001
+    assert tick["spread"] == round(tick["ask"] - tick["bid"], 5)
+    assert set(tick["meta"]) == {"ea", "ver", "src", "acct", "srv", "build"}
+
+
+def test_ring_keeps_the_newest_ticks() -> None:
+    with new_client("http://127.0.0.1:1", {}) as client:
+        ea = ExpertAdvisor(client, "http://127.0.0.1:1", walks())
+        ea.collect(START + 6 * HOUR_MS)
+        assert not ea.flush()
+
+    assert len(ea.kept) == ea.kept.maxlen
+    assert isinstance(msgspec.json.encode(list(ea.kept)), bytes)
+    assert isinstance(ea.kept[-1], PostedTick)
+    assert ea.kept[-1].ts_msc is not None
+    assert ea.kept[-1].ts_msc > START + 6 * HOUR_MS - 60_000

@@ -1,0 +1,144 @@
+"""Posting ticks to a real small server: order, completeness, retries, splits, refusals."""
+
+import socket
+import time
+from email.utils import formatdate
+
+import pytest
+
+from marketdata.errors import SettingsError
+from marketdata.tick import Tick
+from tests.unit.tickpipe_cli.small_producer import Answer, SmallProducer
+from tickpipe.posting import ProducerRefused, ProducerUnavailable
+from tickpipe.sender import TickSender
+
+#: 2019-02-04T00:00:00Z
+DAY = 1_549_238_400_000
+
+TICKS = [Tick(DAY + n, 1.1 + n / 1e5, 1.2, 0.0, 0.0, 6) for n in range(10)]
+
+
+def sent_times(producer: SmallProducer) -> list[int]:
+    return [tick["ts_msc"] for tick in producer.taken]
+
+
+def test_ticks_arrive_in_order_over_one_connection_in_the_words_of_an_ea(producer: SmallProducer) -> None:
+    with TickSender(producer.url, "secret-key", "EURUSD", source="Demo", digits=5, point=0.00001) as sender:
+        for start in range(0, 10, 4):
+            sender.send(TICKS[start : start + 4])
+
+    assert [len(request.ticks) for request in producer.requests] == [4, 4, 2]
+    assert len({request.port for request in producer.requests}) == 1
+    assert {request.path for request in producer.requests} == {"/ingest/tick"}
+    assert producer.requests[0].headers["X-API-Key"] == "secret-key"
+    assert producer.requests[0].headers["X-Source"] == "Demo"
+    assert sent_times(producer) == [tick.time_msc for tick in TICKS]
+    assert producer.taken[3] == {
+        "ts": "2019-02-04T00:00:00Z", "symbol": "EURUSD", "bid": TICKS[3].bid, "ask": 1.2, "last": 0.0, "volume": 0.0,
+        "flags": 6, "ts_msc": DAY + 3, "digits": 5, "point": 0.00001,
+    }  # fmt: skip
+    assert (sender.outcome.accepted, sender.outcome.rejected) == (10, 0)
+
+
+def test_coarse_times_claim_no_milliseconds(producer: SmallProducer) -> None:
+    with TickSender(producer.url, "secret-key", "EURUSD", coarse=True) as sender:
+        sender.send(TICKS[:2])
+
+    assert "ts_msc" not in producer.taken[0]
+    assert producer.taken[1]["ts_msc"] == DAY + 1
+
+
+@pytest.mark.parametrize("retry_after", ["1", formatdate(time.time() + 2, usegmt=True)], ids=["seconds", "date"])
+def test_503_is_tried_again_after_the_time_it_names(producer: SmallProducer, retry_after: str) -> None:
+    if not retry_after.isdecimal():
+        retry_after = formatdate(time.time() + 2, usegmt=True)
+    producer.answers = [Answer(503, {"error": "no Kafka"}, {"Retry-After": retry_after})]
+    waits: list[tuple[str, float]] = []
+    started = time.monotonic()
+
+    with TickSender(producer.url, "k", "EURUSD", on_wait=lambda why, s: waits.append((why, s))) as sender:
+        sender.send(TICKS[:5])
+        sender.send(TICKS[5:])
+
+    assert time.monotonic() - started >= 0.95
+    assert [request.status for request in producer.requests] == [503, 200, 200]
+    assert sent_times(producer) == [tick.time_msc for tick in TICKS]
+    assert "503: no Kafka" in waits[0][0]
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 504])
+def test_passing_trouble_is_tried_again(producer: SmallProducer, status: int) -> None:
+    producer.answers = [Answer(status), Answer(status)]
+
+    with TickSender(producer.url, "k", "EURUSD") as sender:
+        sender.send(TICKS)
+
+    assert [request.status for request in producer.requests] == [status, status, 200]
+    assert sender.outcome.accepted == 10
+
+
+def test_too_large_is_split_in_order(producer: SmallProducer) -> None:
+    producer.most_ticks = 3
+
+    with TickSender(producer.url, "k", "EURUSD") as sender:
+        sender.send(TICKS)
+
+    # 10 → 5 + 5 → (2 + 3) + (2 + 3)
+    assert [len(request.ticks) for request in producer.requests if request.status == 200] == [2, 3, 2, 3]
+    assert sent_times(producer) == [tick.time_msc for tick in TICKS]
+    assert sender.outcome.sent == 10
+
+
+def test_single_tick_that_is_too_large_is_refused(producer: SmallProducer) -> None:
+    producer.most_ticks = 0
+
+    with TickSender(producer.url, "k", "EURUSD") as sender, pytest.raises(ProducerRefused, match="413"):
+        sender.send(TICKS)
+
+
+def test_wrong_key_stops_at_once_with_the_cure(producer: SmallProducer) -> None:
+    producer.answers = [Answer(401, {"error": "unknown key", "code": "UNAUTHORIZED"})]
+
+    with TickSender(producer.url, "k", "EURUSD") as sender, pytest.raises(SettingsError, match="--key"):
+        sender.send(TICKS)
+
+    assert len(producer.requests) == 1
+    assert sender.outcome.sent == 0
+
+
+def test_another_server_stops_at_once(producer: SmallProducer) -> None:
+    producer.answers = [Answer(404)]
+
+    with TickSender(producer.url, "k", "EURUSD") as sender, pytest.raises(ProducerRefused, match="404"):
+        sender.send(TICKS)
+
+
+def test_rejected_ticks_are_counted_and_the_reasons_number_them(producer: SmallProducer) -> None:
+    detail = {"index": 2, "field": "bid", "message": "negative"}
+    producer.answers = [
+        Answer(200, {"ok": True, "received": 4, "inserted": 4, "errors": 0}),
+        Answer(207, {"ok": True, "received": 4, "inserted": 3, "errors": 1, "details": [detail]}),
+        Answer(400, {"error": "nothing usable", "code": "VALIDATION_ERROR", "details": [detail]}),
+    ]
+
+    with TickSender(producer.url, "k", "EURUSD") as sender:
+        for start in range(0, 10, 4):
+            sender.send(TICKS[start : start + 4])
+
+    assert (sender.outcome.accepted, sender.outcome.rejected) == (7, 3)  # 1 of the second four, both of the last two
+    assert sender.outcome.reasons[0] == "tick 7: bid: negative"
+
+
+def test_nobody_there_is_told_when_patience_ends() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        sender = TickSender(url, "k", "EURUSD", patience_seconds=0.3)
+        with sender, pytest.raises(ProducerUnavailable, match="is the producer up"):
+            sender.send(TICKS)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:18001", "ftp://host", "http://[::1"])
+def test_what_is_no_address_is_wrong_use(url: str) -> None:
+    with pytest.raises(SettingsError, match="no address of a producer"), TickSender(url, "k", "EURUSD") as sender:
+        sender.send(TICKS)

@@ -1,0 +1,156 @@
+"""`tickpipe candles` and `tickpipe query`: what the database holds."""
+# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from tickpipe.connection import DataDir, connected_settings, open_database
+from tickpipe.console import err, run
+from tickpipe.output import Format, FormatOption, print_table, write_csv, write_json
+from tickpipe.times import FromTime, ToTime
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+    from marketdata.settings import Settings
+    from sink.queries import CandleRow
+
+COLUMNS = ("ts", "symbol", "timeframe", "open", "high", "low", "close", "volume")
+
+#: Rows of a table when nobody said how many.
+_TABLE_ROWS = 20
+
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+
+#: How far back the newest rows are looked for, step by step, so that a long table is not read for its last 20 rows.
+_LOOK_BACK = (timedelta(hours=2), timedelta(days=2), timedelta(days=60))
+
+
+def candles(
+    *,
+    symbol: Annotated[str, typer.Option("--symbol", "-s", help="For example EURUSD.")],
+    from_: FromTime = None,
+    to: ToTime = None,
+    timeframe: Annotated[str, typer.Option(help="M1, or a timeframe of the broker's own bars.")] = "M1",
+    source: Annotated[str | None, typer.Option(help="Only candles of this source.")] = None,
+    format_: FormatOption = Format.TABLE,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the newest N. Default: 20 in a table without range, else all.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the stored candles of a symbol, in order of time.
+
+    `ts` is the start of the minute in UTC. `--from` is included, `--to` is not: `--from 2019-02-04 --to 2019-02-05` is
+    one day. Prices are written with all their digits.
+
+    Examples:
+
+    * `tickpipe candles --symbol EURUSD`
+    * `tickpipe candles --symbol EURUSD --from -1h`
+    * `tickpipe candles --symbol EURUSD --from 2019-02-04 --to 2019-02-05 --format csv > day.csv`
+    """
+    from marketdata.candle import Timeframe
+
+    if timeframe not in get_args(Timeframe):
+        raise typer.BadParameter(f"{timeframe!r} is none of {', '.join(get_args(Timeframe))}", param_hint="--timeframe")
+    if limit is None and format_ is Format.TABLE and from_ is None and to is None:
+        limit = _TABLE_ROWS
+    settings = connected_settings(data_dir)
+    selection = _Selection(symbol, timeframe, source, from_ or _EARLIEST, to or _LATEST)
+    run(_show(settings, selection, limit, format_))
+
+
+class _Selection:
+    """What of `market_data` is wanted."""
+
+    def __init__(self, symbol: str, timeframe: str, source: str | None, from_: datetime, to: datetime) -> None:
+        self.symbol, self.timeframe, self.source = symbol, timeframe, source
+        self.from_, self.to = from_, to
+
+    async def rows(self, connection: "AsyncConnection[Any]", from_: datetime) -> "AsyncGenerator[CandleRow, None]":
+        from sink.queries import candles
+
+        before: CandleRow | None = None
+        found = candles(connection, self.symbol, from_, self.to, timeframe=self.timeframe, source=self.source)
+        # Closed here and now, also when the reader has enough: its cursor holds a transaction.
+        async with aclosing(found):
+            async for row in found:
+                if before is not None and before.ts == row.ts:
+                    await self._tell_of_sources(row)
+                before = row
+                yield row
+
+    async def newest(self, connection: "AsyncConnection[Any]", limit: int) -> "AsyncGenerator[CandleRow, None]":
+        """The newest rows, at most `limit`, oldest first."""
+        from sink.queries import newest_candles
+
+        known = [candle.ts for candle in await newest_candles(connection) if candle.symbol == self.symbol]
+        end = min([self.to, *known])
+        kept: deque[CandleRow] = deque(maxlen=limit)
+        for begin in (*(max(self.from_, end - span) for span in _LOOK_BACK), self.from_):
+            kept.clear()
+            async for row in self.rows(connection, begin):
+                kept.append(row)
+            if len(kept) == limit or begin == self.from_:
+                break
+        for row in kept:
+            yield row
+
+    async def _tell_of_sources(self, row: "CandleRow") -> None:
+        if not getattr(self, "_told", False):
+            self._told = True
+            err.print(f"Several sources have {row.symbol}; choose one with --source.", markup=False)
+
+
+async def _show(settings: "Settings", selection: _Selection, limit: int | None, format_: Format) -> None:
+    async with await open_database(settings) as connection:
+        rows = selection.rows(connection, selection.from_) if limit is None else selection.newest(connection, limit)
+        async with aclosing(rows):
+            await _write(COLUMNS, rows, format_)
+
+
+async def _write(columns: tuple[str, ...], rows: AsyncIterator[Any], format_: Format) -> None:
+    if format_ is Format.CSV:
+        await write_csv(columns, rows)
+    elif format_ is Format.JSON:
+        await write_json(columns, rows)
+    else:
+        print_table(columns, [row async for row in rows])
+
+
+def query(
+    number: Annotated[int, typer.Argument(min=1, max=5, help="1 to 5.")],
+    *,
+    format_: FormatOption = Format.TABLE,
+    data_dir: DataDir = None,
+) -> None:
+    """Run one of the five ready queries.
+
+    1 the last 20 rows; 2 rows and newest time per symbol over 24 hours; 3 latency per symbol; 4 the structure of
+    `market_data`; 5 timeline per symbol: first, last, rows.
+
+    Examples:
+
+    * `tickpipe query 1`
+    * `tickpipe query 5 --format csv`
+    """
+    run(_query(connected_settings(data_dir), number, format_))
+
+
+async def _query(settings: "Settings", number: int, format_: Format) -> None:
+    from sink.queries import run_query
+
+    async with await open_database(settings) as connection:
+        columns, rows = await run_query(connection, number)
+
+    async def each() -> AsyncIterator[Any]:
+        for row in rows:
+            yield row
+
+    await _write(tuple(columns), each(), format_)

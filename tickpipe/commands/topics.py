@@ -1,0 +1,59 @@
+"""`tickpipe topics`: the topics in Kafka."""
+# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
+
+import typer
+
+from tickpipe.connection import DataDir, connected_settings
+from tickpipe.console import DONE, PROBLEM, err, out, run
+from tickpipe.output import Format, FormatOption, print_json, print_table
+
+app = typer.Typer(no_args_is_help=True, help="The topics in Kafka.")
+
+
+@app.command()
+def create(*, data_dir: DataDir = None) -> None:
+    """Create the topics that are missing; those that exist are left as they are.
+
+    Every service does the same when it starts. Partitions and replicas of new topics: TICKPIPE_KAFKA_PARTITIONS,
+    TICKPIPE_KAFKA_REPLICATION.
+
+    Examples:
+
+    * `tickpipe topics create`
+    """
+    from marketdata.kafka import wait_for_kafka
+    from marketdata.topics import topics
+
+    settings = connected_settings(data_dir)
+    cluster_id = run(wait_for_kafka(settings, timeout_seconds=15.0))
+    names = ", ".join(topic.name for topic in topics(settings))
+    out.print(f"Cluster {cluster_id} has {names}", markup=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_(*, format_: FormatOption = Format.TABLE, data_dir: DataDir = None) -> None:
+    """List the project's topics with their partitions and records; exit code 1 when one is missing.
+
+    Examples:
+
+    * `tickpipe topics list`
+    * `tickpipe topics list --format json`
+    """
+    from tickpipe.status import topic_ends
+
+    settings = connected_settings(data_dir)
+    found = run(topic_ends(settings))
+    columns = ("topic", "partitions", "records", "end_offset")
+    rows = [(name, len(ends), sum(e - f for f, e in ends.values()), sum(e for _, e in ends.values()))
+            for name, ends in found.items()]  # fmt: skip
+    if format_ is Format.TABLE:
+        print_table(columns, rows)
+    elif format_ is Format.JSON:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        for line in (columns, *rows):
+            out.print(",".join(map(str, line)), markup=False, soft_wrap=True)
+    missing = [name for name, ends in found.items() if not ends]
+    if missing:
+        err.print(f"Missing: {', '.join(missing)}; create with `tickpipe topics create`", markup=False)
+    raise typer.Exit(PROBLEM if missing else DONE)

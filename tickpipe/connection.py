@@ -1,0 +1,152 @@
+"""Which pipeline a command talks to: the embedded stack of a data directory, or the one that the environment names."""
+
+# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from marketdata.errors import SettingsError, StackError
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+    from marketdata.settings import Settings
+    from tickpipe.embedded.state import StackState
+
+#: The option by which every command finds its stack.
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Data directory of the stack. Default: TICKPIPE_DATA_DIR, then ~/.local/share/tickpipe.",
+    ),
+]
+
+#: Set by whoever runs the pipeline somewhere else (compose, Kubernetes).
+_ELSEWHERE = frozenset({"kafka_bootstrap", "database_url"})
+
+
+def data_directory(data_dir: Path | None) -> Path:
+    """The directory that the option names, or else the settings."""
+    from marketdata.settings import load_settings
+
+    return data_dir.expanduser().absolute() if data_dir is not None else load_settings().data_dir
+
+
+def running_stack(data_dir: Path | None) -> "StackState":
+    """The embedded stack of the directory.
+
+    Raises:
+        StackError: when none runs on it.
+    """
+    directory = data_directory(data_dir)
+    stack = stack_on(directory)
+    if stack is None:
+        raise no_stack(directory)
+    return stack
+
+
+def stack_on(directory: Path) -> "StackState | None":
+    """The embedded stack of the directory, None when none runs; it needs a Unix."""
+    if sys.platform == "win32":
+        return None
+    from tickpipe.embedded.state import find_stack
+
+    return find_stack(directory)
+
+
+def no_stack(directory: Path) -> StackError:
+    """The error that says how to start one."""
+    return StackError(f"no stack runs on {directory}; start one with `tickpipe up{data_dir_option(directory)}`")
+
+
+def data_dir_option(directory: Path) -> str:
+    """What a command has to be given to find the stack of the directory; nothing when that is the default."""
+    from marketdata.settings import load_settings
+
+    return "" if directory == load_settings().data_dir else f" --data-dir {shlex.quote(str(directory))}"
+
+
+def connected_settings(data_dir: Path | None) -> "Settings":
+    """Settings that lead to the embedded stack of the directory, or to what the environment or `.env` names.
+
+    Raises:
+        StackError: when no stack runs and the environment names neither Kafka nor a database.
+        SettingsError: when a setting cannot be understood.
+    """
+    from marketdata.settings import ANY_SOURCE, load_settings
+
+    directory = data_directory(data_dir)
+    stack = stack_on(directory)
+    if stack is not None:
+        return _quiet_logs(
+            load_settings(
+                data_dir=directory,
+                kafka_bootstrap=stack.kafka_bootstrap,
+                database_url=stack.database_url,
+                api_keys={ANY_SOURCE: stack.api_key},
+            )
+        )
+    settings = load_settings()
+    if settings.model_fields_set & _ELSEWHERE:
+        return _quiet_logs(settings)
+    raise StackError(f"{no_stack(directory)}, or set TICKPIPE_KAFKA_BOOTSTRAP and TICKPIPE_DATABASE_URL")
+
+
+def _quiet_logs(settings: "Settings") -> "Settings":
+    # Log lines go to stderr, and only those that somebody at the terminal has to know.
+    import logging
+
+    from marketdata.logs import configure_logs
+
+    configure_logs(settings.model_copy(update={"log_level": "WARNING"}))
+    # Whatever it reports reaches the command as an exception as well, and is told there in one sentence.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    return settings
+
+
+async def open_database(settings: "Settings", *, timeout_seconds: int = 10) -> "AsyncConnection[Any]":
+    """A connection for reading, in autocommit mode; it may be idle for long, as under a pager.
+
+    Raises:
+        psycopg.OperationalError: when the database does not answer.
+    """
+    from psycopg import AsyncConnection
+
+    return await AsyncConnection.connect(
+        settings.database_url.get_secret_value(),
+        autocommit=True,
+        connect_timeout=timeout_seconds,
+        application_name="tickpipe-cli",
+    )
+
+
+def producer_address(data_dir: Path | None, url: str | None, key: str | None, source: str | None) -> tuple[str, str]:
+    """URL of the producer and the key for `source`; what the options leave open comes from the stack or the settings.
+
+    Raises:
+        StackError: when no stack runs and the environment names no pipeline either.
+        SettingsError: when no key is known.
+    """
+    from marketdata.settings import ANY_SOURCE, load_settings
+
+    if url is not None and key is not None:
+        return url, key
+    stack = stack_on(data_directory(data_dir))
+    if stack is not None and url in (None, stack.producer_url):
+        return stack.producer_url, key or stack.api_key
+    settings = load_settings()
+    if url is None:
+        if "producer_port" not in settings.model_fields_set and "producer_host" not in settings.model_fields_set:
+            raise StackError(f"{no_stack(data_directory(data_dir))}, or name a producer with --url")
+        url = f"http://{settings.producer_host}:{settings.producer_port}"
+    keys = settings.api_keys
+    found = keys.get(source or "") or keys.get(ANY_SOURCE) or (next(iter(keys.values())) if len(keys) == 1 else None)
+    if key is None and found is None:
+        raise SettingsError("no key for the producer: pass --key, or set TICKPIPE_API_KEYS")
+    return url, key or (found.get_secret_value() if found else "")

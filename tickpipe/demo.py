@@ -1,0 +1,189 @@
+"""A simulated EA: random walks of EURUSD and GBPUSD, posted to a producer over HTTP in DataCollectorPRO's own words.
+
+Run it as `python -m tickpipe.demo --url http://127.0.0.1:18001` with the key in TICKPIPE_DEMO_KEY.
+"""
+
+import argparse
+import os
+import random
+import signal
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+import msgspec
+import structlog
+
+from marketdata.errors import TickpipeError
+from marketdata.logs import configure_logs
+from marketdata.settings import load_settings
+from marketdata.tick import Tick
+from tickpipe.posting import PostedTick, new_client, post, posted
+
+log = structlog.get_logger(__name__)
+
+#: How often the EA posts what it has (seconds).
+_POST_INTERVAL_SECONDS: Final = 1.0
+
+#: Ticks that are kept while the producer does not take them: about two hours; the oldest make room for the newest.
+_RING_TICKS: Final = 50_000
+
+#: Ticks of one request, far below the producer's limit of 5 MB.
+_REQUEST_TICKS: Final = 2_000
+
+_ACCOUNT, _SERVER, _BUILD, _VERSION = 12345, "Broker-Demo", 3850, "1.65"
+
+#: MT5: TICK_FLAG_BID, TICK_FLAG_ASK.
+_BID_CHANGED, _ASK_CHANGED = 2, 4
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """What the random walk of one symbol looks like; prices and spreads in points of `digits` decimals."""
+
+    symbol: str
+    start_points: int
+    digits: int = 5
+    #: Standard deviation of one step.
+    step_points: float = 1.6
+    usual_spread_points: int = 6
+
+
+INSTRUMENTS: Final = (
+    Instrument("EURUSD", 116_512),
+    Instrument("GBPUSD", 134_118, step_points=2.1, usual_spread_points=9),
+)
+
+
+class RandomWalk:
+    """Ticks of one symbol, 1 to 5 a second with quiet and busy spells; the same seed gives the same walk."""
+
+    def __init__(self, instrument: Instrument, seed: int, start_msc: int) -> None:
+        self.instrument = instrument
+        self._random = random.Random(f"{seed}/{instrument.symbol}")  # noqa: S311  # a market, not a secret
+        self._bid_points = float(instrument.start_points)
+        self._quote = (0, 0)
+        self._ticks_per_second = 2.5
+        self._next_msc = start_msc
+
+    def until(self, time_msc: int) -> Iterator[Tick]:
+        """The ticks up to `time_msc` that were not given out yet."""
+        rng = self._random
+        while self._next_msc <= time_msc:
+            yield self._tick(self._next_msc)
+            self._ticks_per_second = min(5.0, max(1.0, self._ticks_per_second * rng.lognormvariate(0.0, 0.08)))
+            self._next_msc += max(1, round(1000 * rng.expovariate(self._ticks_per_second)))
+
+    def _tick(self, time_msc: int) -> Tick:
+        rng, instrument = self._random, self.instrument
+        # A pull back to the start keeps a demo of many days within the range of a real week.
+        drift = (instrument.start_points - self._bid_points) * 0.00005
+        self._bid_points += rng.gauss(drift, instrument.step_points)
+        bid = max(1, round(self._bid_points))
+        widening = rng.expovariate(0.05) if rng.random() < 0.03 else 0.0
+        ask = bid + max(1, round(rng.gauss(instrument.usual_spread_points, 1.5) + widening))
+        flags = (_BID_CHANGED if bid != self._quote[0] else 0) | (_ASK_CHANGED if ask != self._quote[1] else 0)
+        self._quote = (bid, ask)
+        scale = 10**instrument.digits
+        return Tick(time_msc, bid / scale, ask / scale, 0.0, 0.0, flags or _BID_CHANGED | _ASK_CHANGED)
+
+
+class ExpertAdvisor:
+    """Posts its walks' ticks about once a second; what was not taken is kept and sent again, newer ticks appended."""
+
+    def __init__(self, client: httpx.Client, url: str, walks: list[RandomWalk]) -> None:
+        self._client, self._url = client, f"{url.rstrip('/')}/ingest/tick"
+        self._walks = walks
+        #: What the producer has not taken yet, oldest first.
+        self.kept: deque[PostedTick] = deque(maxlen=_RING_TICKS)
+        self._troubled = False
+
+    def collect(self, time_msc: int) -> None:
+        """Take the ticks up to `time_msc` from the market, in the order of their times."""
+        fresh = [(tick, walk.instrument) for walk in self._walks for tick in walk.until(time_msc)]
+        fresh.sort(key=lambda entry: entry[0].time_msc)
+        self.kept.extend(_as_the_ea_says(tick, instrument) for tick, instrument in fresh)
+
+    def flush(self) -> bool:
+        """Post what is kept; False when something is left for the next time."""
+        while self.kept:
+            batch = [self.kept[index] for index in range(min(_REQUEST_TICKS, len(self.kept)))]
+            try:
+                answer = post(self._client, self._url, msgspec.json.encode({"ticks": batch}))
+            except TickpipeError as exc:
+                self._tell_trouble(str(exc) or type(exc).__name__)
+                return False
+            if answer.get("errors"):
+                log.warning("The producer rejected ticks.", action="demo_rejected", details=answer.get("details"))
+            for _ in batch:
+                self.kept.popleft()
+        if self._troubled:
+            self._troubled = False
+            log.info("The producer took what was kept.", action="demo_recovered")
+        return True
+
+    def _tell_trouble(self, error: str) -> None:
+        # Once, not every second: the ring keeps the ticks, and recovery has a line of its own.
+        if not self._troubled:
+            self._troubled = True
+            log.warning("Ticks were not taken; they are kept and sent again.", action="demo_kept", error=error)
+
+
+def _as_the_ea_says(tick: Tick, instrument: Instrument) -> PostedTick:
+    said = posted(tick, instrument.symbol, digits=instrument.digits, point=10**-instrument.digits)
+    said.spread = round(tick.ask - tick.bid, instrument.digits)
+    said.meta = {"ea": "PDC", "ver": _VERSION, "src": "tick", "acct": _ACCOUNT, "srv": _SERVER, "build": _BUILD}
+    return said
+
+
+def user_agent() -> str:
+    """What DataCollectorPRO says it is."""
+    return (
+        f"DataCollectorPRO/PDC/{_VERSION} (Account:{_ACCOUNT}; Server:{_SERVER}; Build:{_BUILD}; "
+        f"Symbols:{len(INSTRUMENTS)}; trace_id:{uuid.uuid4().hex})"
+    )
+
+
+def _now_msc() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Trade until SIGTERM or Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m tickpipe.demo", description=__doc__)
+    parser.add_argument("--url", default="http://127.0.0.1:18001", help="the producer (default: %(default)s)")
+    parser.add_argument("--source", default=_SERVER, help="the source to speak for (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same walk (default: 1)")
+    options = parser.parse_args(arguments)
+    key = os.environ.get("TICKPIPE_DEMO_KEY")
+    if not key:
+        parser.error("no key: put the producer's key into the environment variable TICKPIPE_DEMO_KEY")
+    configure_logs(load_settings())
+    # Raised in the main thread, wherever it waits.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    headers = {
+        "X-API-Key": key,
+        "X-Source": options.source,
+        "Content-Type": "application/json",
+        "User-Agent": user_agent(),
+    }
+    start = _now_msc()
+    with new_client(options.url, headers) as client:
+        ea = ExpertAdvisor(client, options.url, [RandomWalk(item, options.seed, start) for item in INSTRUMENTS])
+        log.info("The simulated EA trades.", action="demo_started", url=options.url, source=options.source)
+        try:
+            while True:
+                ea.collect(_now_msc())
+                ea.flush()
+                time.sleep(_POST_INTERVAL_SECONDS)
+        except KeyboardInterrupt:
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Posting the ticks of a symbol as an EA does: in order, over one connection, again and again until all are taken."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from marketdata.tick import Tick
+from tickpipe.posting import ProducerRefused, ProducerUnavailable, TooLarge, new_client, post, posted
+
+#: Longest pause before the next try, whatever Retry-After says (seconds).
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+
+#: How many refused ticks a report quotes.
+_QUOTED: Final = 5
+
+_wait_exponential = wait_random_exponential(multiplier=0.25, max=8)
+
+
+@dataclass
+class Outcome:
+    """What the producer answered to some ticks."""
+
+    accepted: int = 0
+    rejected: int = 0
+    #: The first reasons for a refusal, each with the number of the tick within the run.
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def sent(self) -> int:
+        return self.accepted + self.rejected
+
+
+OnWait = Callable[[str, float], None]
+
+
+class TickSender:
+    """Posts the ticks of one symbol; the next batch leaves only after the one before was answered.
+
+    The fold recognises a resend by time that goes back, so overtaking batches would be taken for one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        symbol: str,
+        *,
+        source: str | None = None,
+        digits: int | None = None,
+        point: float | None = None,
+        coarse: bool = False,
+        patience_seconds: float = 300.0,
+        on_wait: OnWait = lambda why, seconds: None,
+        user_agent: str = "tickpipe-send",
+    ) -> None:
+        self.outcome = Outcome()
+        self._url = f"{url.rstrip('/')}/ingest/tick"
+        self._symbol, self._digits, self._point, self._coarse = symbol, digits, point, coarse
+        self._patience_seconds = patience_seconds
+        self._on_wait = on_wait
+        headers = {"X-API-Key": api_key, "Content-Type": "application/json", "User-Agent": user_agent}
+        if source is not None:
+            headers["X-Source"] = source
+        self._client = new_client(url, headers)
+        self._encoder = msgspec.json.Encoder()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._client.close()
+
+    def send(self, ticks: Sequence[Tick]) -> None:
+        """Post `ticks` and count what became of them in `outcome`.
+
+        Raises:
+            ProducerUnavailable: when it did not take them for `patience_seconds`; they may be sent again.
+            ProducerRefused: when it never will.
+            SettingsError: when the key or the address is wrong.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception(lambda exc: isinstance(exc, ProducerUnavailable)),
+            wait=_pause,
+            stop=stop_after_delay(self._patience_seconds),
+            before_sleep=self._tell,
+            reraise=True,
+        )
+        try:
+            answer = retrying(self._post, ticks)
+        except TooLarge as exc:
+            if len(ticks) == 1:
+                raise ProducerRefused(f"a single tick is too large for {self._url} (413)") from exc
+            middle = len(ticks) // 2
+            self.send(ticks[:middle])
+            self.send(ticks[middle:])
+            return
+        self._count(ticks, answer)
+
+    def _post(self, ticks: Sequence[Tick]) -> dict[str, Any]:
+        items = [
+            posted(tick, self._symbol, digits=self._digits, point=self._point, coarse=self._coarse) for tick in ticks
+        ]
+        return post(self._client, self._url, self._encoder.encode({"ticks": items}))
+
+    def _tell(self, state: RetryCallState) -> None:
+        if state.outcome is not None and state.next_action is not None:
+            self._on_wait(str(state.outcome.exception()), state.next_action.sleep)
+
+    def _count(self, ticks: Sequence[Tick], answer: dict[str, Any]) -> None:
+        outcome = self.outcome
+        rejected = min(len(ticks), int(answer.get("errors") or 0))
+        for detail in answer.get("details") or ():
+            if len(outcome.reasons) < _QUOTED and isinstance(detail, dict):
+                number = outcome.sent + int(detail.get("index") or 0) + 1
+                outcome.reasons.append(f"tick {number:,}: {detail.get('field')}: {detail.get('message')}")
+        outcome.accepted += len(ticks) - rejected
+        outcome.rejected += rejected
+
+
+def _pause(state: RetryCallState) -> float:
+    exc = state.outcome.exception() if state.outcome is not None else None
+    asked = exc.retry_after_seconds if isinstance(exc, ProducerUnavailable) else 0.0
+    return min(_LONGEST_PAUSE_SECONDS, max(asked, _wait_exponential(state)))

@@ -1,0 +1,131 @@
+"""What `tickpipe status` tells: services, ends of the topics, lag of the groups, newest candles.
+
+Kafka and PostgreSQL are asked at the same time and each within a few seconds; what does not answer becomes a sentence
+in `problems`, never an error, for a status is wanted most when something is down.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import psycopg
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from marketdata.errors import TickpipeError
+from marketdata.kafka import admin_client, new_consumer, unavailable
+from marketdata.settings import Settings
+from marketdata.topics import topics
+from sink.queries import newest_candles
+from tickpipe.connection import open_database
+from tickpipe.times import iso_utc
+
+T = TypeVar("T")
+
+#: How long Kafka and PostgreSQL are waited for (seconds).
+_PATIENCE_SECONDS: Final = 5
+
+#: First and next offset of each partition, by topic; a topic that does not exist has none.
+Ends = dict[str, dict[int, tuple[int, int]]]
+
+
+@dataclass
+class PipelineStatus:
+    """The pipeline apart from its processes; empty where `problems` says that something is down."""
+
+    topics: dict[str, dict[str, int]] = field(default_factory=dict)
+    #: Records that a group has not committed yet; a partition without a commit counts from the start of the log.
+    lag: dict[str, int | None] = field(default_factory=lambda: {"stream": None, "sink": None})
+    newest: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+async def pipeline_status(settings: Settings) -> PipelineStatus:
+    """Ask Kafka and PostgreSQL."""
+    status = PipelineStatus()
+    await asyncio.gather(
+        _noting(status, "Kafka", _ask_kafka(settings, status)),
+        _noting(status, "PostgreSQL", _ask_database(settings, status)),
+    )
+    return status
+
+
+async def _noting(status: PipelineStatus, who: str, asking: Awaitable[None]) -> None:
+    try:
+        await asyncio.wait_for(asking, _PATIENCE_SECONDS)
+    except TimeoutError:
+        status.problems.append(f"{who} does not answer within {_PATIENCE_SECONDS} s")
+    except (TickpipeError, KafkaError, psycopg.Error, OSError) as exc:
+        status.problems.append(f"{who}: {' '.join(str(exc).split())}")
+
+
+async def _ask_kafka(settings: Settings, status: PipelineStatus) -> None:
+    found = await topic_ends(settings)
+    status.topics = {
+        name: {
+            "partitions": len(ends),
+            "end_offset": sum(end for _, end in ends.values()),
+            "records": sum(end - first for first, end in ends.values()),
+        }
+        for name, ends in found.items()
+    }
+    async with admin_client(settings) as client:
+        for name, group, read in (
+            ("stream", settings.stream_group, (settings.ticks_topic,)),
+            ("sink", settings.sink_group, (settings.candles_topic, settings.broker_candles_topic)),
+        ):
+            offsets = await client.list_consumer_group_offsets(group)
+            committed = {(tp.topic, tp.partition): meta.offset for tp, meta in offsets.items() if meta.offset >= 0}
+            status.lag[name] = lag_of({topic: found[topic] for topic in read}, committed)
+
+
+def lag_of(ends: Ends, committed: dict[tuple[str, int], int]) -> int:
+    """Records between the committed offsets and the ends; without a commit, from the first record that is left."""
+    return sum(
+        max(0, end - max(first, committed.get((topic, partition), first)))
+        for topic, partitions in ends.items()
+        for partition, (first, end) in partitions.items()
+    )
+
+
+async def topic_ends(settings: Settings) -> Ends:
+    """First and next offset of every partition of the project's topics.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+    """
+    names = [topic.name for topic in topics(settings)]
+    consumer = new_consumer(settings)
+    try:
+        async with admin_client(settings) as client:
+            # Asking about a topic that is missing could create it.
+            present = set(await client.list_topics())
+            described = await client.describe_topics([name for name in names if name in present])
+        every = [TopicPartition(topic["topic"], p["partition"]) for topic in described for p in topic["partitions"]]
+        await consumer.start()
+        first, end = await asyncio.gather(consumer.beginning_offsets(every), consumer.end_offsets(every))
+    except (KafkaError, OSError, TimeoutError) as exc:
+        raise unavailable(settings) from exc
+    finally:
+        with suppress(KafkaError, OSError, TimeoutError):
+            await consumer.stop()
+    ends: Ends = {name: {} for name in names}
+    for tp in sorted(every):
+        ends[tp.topic][tp.partition] = (first[tp], end[tp])
+    return ends
+
+
+async def _ask_database(settings: Settings, status: PipelineStatus) -> None:
+    async with await open_database(settings, timeout_seconds=_PATIENCE_SECONDS) as connection:
+        status.newest = [
+            {
+                "source": candle.source,
+                "symbol": candle.symbol,
+                "ts": iso_utc(candle.ts),
+                "last_tick": iso_utc(candle.last_tick) if candle.last_tick is not None else None,
+                "closed": candle.closed,
+            }
+            for candle in await newest_candles(connection)
+        ]
