@@ -63,9 +63,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     started = stack.up()
     assert "curl" in started
     yield stack
-    before = psutil.Process(stack.pid("kafka")).parent()
     stack.run("down")
-    assert before is None or not before.is_running()
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(stack.data_dir) in " ".join(p.info["cmdline"] or [])]
 
 
@@ -129,14 +127,7 @@ def test_a_tampered_row_is_found_and_mended(stack: Stack) -> None:
     stack.run("verify")
 
 
-@pytest.mark.parametrize("number", range(1, 6))
-def test_the_stock_questions_are_answered(stack: Stack, number: int) -> None:
-    answer = stack.run("query", str(number), "--format", "csv")
-
-    assert len(answer.splitlines()) > 1
-
-
-def test_the_printed_curl_line_works(stack: Stack) -> None:
+def test_a_live_tick_is_a_candle_within_seconds(stack: Stack) -> None:
     state = stack.status()
     answer = httpx.post(
         f"{state['producer_url']}/ingest/tick",
@@ -145,6 +136,16 @@ def test_the_printed_curl_line_works(stack: Stack) -> None:
     )
 
     assert (answer.status_code, answer.json()["inserted"]) == (200, 1)
+    deadline = time.monotonic() + 20
+    while not stack.candles("--symbol", "XAUUSD"):
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_the_stock_questions_are_answered(stack: Stack, number: int) -> None:
+    answer = stack.run("query", str(number), "--format", "csv")
+
+    assert len(answer.splitlines()) > 1
 
 
 def test_a_stack_that_is_not_there_is_an_error_with_a_cure(tmp_path: Path) -> None:
