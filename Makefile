@@ -31,8 +31,8 @@ format: setup ## edit what the formatter and the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: setup ## run the tests on a real Kafka and a real PostgreSQL
-	$(BIN)/pytest
+test: setup ## run the tests on real Kafkas and PostgreSQLs, two at a time
+	$(BIN)/pytest -n 2 --dist loadfile
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
