@@ -1,7 +1,7 @@
 """JSON of frames and candles on their way through Kafka, and the keys of their records."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -9,9 +9,12 @@ from marketdata.candle import BrokerBar, Candle
 from marketdata.errors import InvalidCandle, InvalidFrame
 from marketdata.tick import Frame
 
+T = TypeVar("T")
+
 _encoder: Final = msgspec.json.Encoder()
 _frame: Final = msgspec.json.Decoder(Frame)
 _frames: Final = msgspec.json.Decoder(list[Frame])
+_candles: Final = msgspec.json.Decoder(list[Candle])
 _candle: Final = msgspec.json.Decoder(Candle)
 _bar: Final = msgspec.json.Decoder(BrokerBar)
 
@@ -54,16 +57,23 @@ def decode_frame(value: bytes | None) -> Frame:
 
 
 def decode_frames(values: Sequence[bytes | None]) -> list[Frame] | None:
-    """The frames of a whole poll, decoded as one JSON array (a fifth of the time of one by one).
+    """The frames of a whole poll; None when at least one value is no frame, `decode_frame` then tells which."""
+    return _decode_all(_frames, values)
 
-    Returns None when at least one of them is no frame; `decode_frame` then tells which.
-    """
+
+def decode_candles(values: Sequence[bytes | None]) -> list[Candle] | None:
+    """The candles of a whole poll; None when at least one value is no candle, `decode_candle` then tells which."""
+    return _decode_all(_candles, values)
+
+
+def _decode_all(decoder: msgspec.json.Decoder[list[T]], values: Sequence[bytes | None]) -> list[T] | None:
+    # As one JSON array, which takes a fifth of the time of one by one.
     try:
-        frames = _frames.decode(b"[" + b",".join(values) + b"]")  # type: ignore[arg-type]  # None raises TypeError
+        decoded = decoder.decode(b"[" + b",".join(values) + b"]")  # type: ignore[arg-type]  # None raises TypeError
     except (*_UNDECODABLE, TypeError):
         return None
     # One value that is `frame,frame` would shift all that follow.
-    return frames if len(frames) == len(values) else None
+    return decoded if len(decoded) == len(values) else None
 
 
 def decode_candle(value: bytes | None) -> Candle:

@@ -63,7 +63,8 @@ class Rejects:
 
     async def _connected(self) -> AIOKafkaProducer:
         if self._producer is None:
-            producer = new_producer(self._settings)
+            # A failed batch of an idempotent producer blocks its partition for good; a record kept twice harms nobody.
+            producer = new_producer(self._settings, enable_idempotence=False)
             try:
                 await producer.start()
             except (KafkaError, OSError) as exc:
