@@ -61,9 +61,11 @@ class Stack:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(tmp_path_factory.mktemp("stack") / "data")
     started = stack.up()
-    assert "curl" in started
-    yield stack
-    stack.run("down")
+    try:
+        assert "curl" in started
+        yield stack
+    finally:
+        stack.run("down")
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(stack.data_dir) in " ".join(p.info["cmdline"] or [])]
 
 
