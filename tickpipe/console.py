@@ -52,14 +52,18 @@ def explain(exc: Exception) -> tuple[str, int] | None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(DONE) from exc
     if isinstance(exc, TickpipeError):
-        wrong_use = isinstance(exc, (SettingsError, StackError))
+        wrong_use = isinstance(exc, (SettingsError, StackError)) or getattr(exc, "is_wrong_use", False)
         return str(exc) or (type(exc).__doc__ or type(exc).__name__), WRONG_USE if wrong_use else PROBLEM
     origin = type(exc).__module__.partition(".")[0]
     text = " ".join(str(exc).split()) or type(exc).__name__
     if origin == "psycopg":
-        return f"PostgreSQL: {text} (is it running? TICKPIPE_DATABASE_URL; `tickpipe status`)", PROBLEM
+        if type(exc).__name__ == "UndefinedTable":
+            return f"PostgreSQL: {text}; run `tickpipe db migrate`", PROBLEM
+        # libpq's own question is replaced by one that names the setting.
+        text = text.partition(" Is the server running")[0]
+        return f"PostgreSQL: {text}; is it running? (TICKPIPE_DATABASE_URL, `tickpipe status`)", PROBLEM
     if origin == "aiokafka":
-        return f"Kafka: {text} (is it running? TICKPIPE_KAFKA_BOOTSTRAP; `tickpipe status`)", PROBLEM
+        return f"Kafka: {text}; is it running? (TICKPIPE_KAFKA_BOOTSTRAP, `tickpipe status`)", PROBLEM
     if isinstance(exc, OSError):
         return text, PROBLEM
     return None

@@ -17,7 +17,7 @@ _LONGEST_PAUSE_SECONDS: Final = 30.0
 #: How many refused ticks a report quotes.
 _QUOTED: Final = 5
 
-_wait_exponential = wait_random_exponential(multiplier=0.25, max=8)
+_wait_exponential = wait_random_exponential(multiplier=0.25, max=5)
 
 
 @dataclass

@@ -58,7 +58,7 @@ async def _noting(status: PipelineStatus, who: str, asking: Awaitable[None]) -> 
     except TimeoutError:
         status.problems.append(f"{who} does not answer within {_PATIENCE_SECONDS} s")
     except (TickpipeError, KafkaError, psycopg.Error, OSError) as exc:
-        status.problems.append(f"{who}: {' '.join(str(exc).split())}")
+        status.problems.append(f"{who}: {' '.join(str(exc).split()).partition(' Is the server running')[0]}")
 
 
 async def _ask_kafka(settings: Settings, status: PipelineStatus) -> None:

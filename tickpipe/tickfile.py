@@ -48,6 +48,8 @@ class TickFileError(TickpipeError):
 class NotATickFile(TickFileError):
     """The first line names no known columns; the message lists the forms that are read."""
 
+    is_wrong_use = True
+
 
 class TickFile:
     """A tick file opened for one pass; memory does not grow with the file.

@@ -72,21 +72,25 @@ class _Selection:
     def __init__(self, symbol: str, timeframe: str, source: str | None, from_: datetime, to: datetime) -> None:
         self.symbol, self.timeframe, self.source = symbol, timeframe, source
         self.from_, self.to = from_, to
+        self._told_of_sources = False
 
-    async def rows(self, connection: "AsyncConnection[Any]", from_: datetime) -> "AsyncGenerator[CandleRow, None]":
+    async def rows(self, connection: "AsyncConnection[Any]", from_: datetime) -> "AsyncGenerator[CandleRow]":
+        """The rows from `from_` on, oldest first; close it before the connection."""
         from sink.queries import candles
 
-        before: CandleRow | None = None
-        found = candles(connection, self.symbol, from_, self.to, timeframe=self.timeframe, source=self.source)
-        # Closed here and now, also when the reader has enough: its cursor holds a transaction.
-        async with aclosing(found):
+        before: datetime | None = None
+        stored = candles(connection, self.symbol, from_, self.to, timeframe=self.timeframe, source=self.source)
+        async with aclosing(stored) as found:
             async for row in found:
-                if before is not None and before.ts == row.ts:
-                    await self._tell_of_sources(row)
-                before = row
+                if before == row.ts and not self._told_of_sources:
+                    self._told_of_sources = True
+                    err.print(f"Several sources have {row.symbol}; choose one with --source.", markup=False)
+                before = row.ts
                 yield row
+        if before is None and from_ == self.from_:
+            err.print(f"No {self.timeframe} candle of {self.symbol} is stored for that time.", markup=False)
 
-    async def newest(self, connection: "AsyncConnection[Any]", limit: int) -> "AsyncGenerator[CandleRow, None]":
+    async def newest(self, connection: "AsyncConnection[Any]", limit: int) -> "AsyncGenerator[CandleRow]":
         """The newest rows, at most `limit`, oldest first."""
         from sink.queries import newest_candles
 
@@ -102,16 +106,11 @@ class _Selection:
         for row in kept:
             yield row
 
-    async def _tell_of_sources(self, row: "CandleRow") -> None:
-        if not getattr(self, "_told", False):
-            self._told = True
-            err.print(f"Several sources have {row.symbol}; choose one with --source.", markup=False)
-
 
 async def _show(settings: "Settings", selection: _Selection, limit: int | None, format_: Format) -> None:
     async with await open_database(settings) as connection:
-        rows = selection.rows(connection, selection.from_) if limit is None else selection.newest(connection, limit)
-        async with aclosing(rows):
+        found = selection.rows(connection, selection.from_) if limit is None else selection.newest(connection, limit)
+        async with aclosing(found) as rows:
             await _write(COLUMNS, rows, format_)
 
 

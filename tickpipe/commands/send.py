@@ -33,7 +33,7 @@ _MOST_DIGITS = 8
 def send(
     file: Annotated[
         Path,
-        typer.Argument(exists=True, dir_okay=False, allow_dash=True, help="The tick file; - reads standard input."),
+        typer.Argument(help="The tick file; - reads standard input."),
     ],
     *,
     symbol: Annotated[str, typer.Option("--symbol", "-s", help="Symbol of the ticks, for example EURUSD.")],
@@ -75,6 +75,8 @@ def send(
     from tickpipe.sender import TickSender
     from tickpipe.tickfile import TickFile
 
+    if str(file) != "-" and not file.is_file():
+        raise typer.BadParameter(f"there is no file {file}", param_hint="FILE")
     address, api_key = producer_address(data_dir, url, key, source)
     started = time.monotonic()
     with TickFile(file) as ticks:
@@ -96,10 +98,11 @@ def send(
                     last_msc = group[-1].time_msc
                     bar.update(sender.outcome, last_msc)
         except (Exception, KeyboardInterrupt) as exc:
-            _report(sender.outcome, time.monotonic() - started)
-            # Ticks before --from were read and not sent, so there the time says where to go on.
-            where = f"--skip {skip + sender.outcome.sent}" if from_ is None else _from_hint(last_msc, from_)
-            err.print(f"Go on with the same command and {where}", markup=False, soft_wrap=True)
+            if sender.outcome.sent:
+                _report(sender.outcome, time.monotonic() - started)
+                # Ticks before --from were read and not sent, so there the time says where to go on.
+                where = f"--skip {skip + sender.outcome.sent}" if from_ is None else _from_hint(last_msc, from_)
+                err.print(f"Go on with the same command and {where}", markup=False, soft_wrap=True)
             if isinstance(exc, KeyboardInterrupt):
                 raise typer.Exit(_INTERRUPTED) from exc
             raise
@@ -146,7 +149,7 @@ class _Bar:
         self._progress.update(self._task, completed=self._ticks.read_bytes, said=said)
 
     def wait(self, why: str, seconds: float) -> None:
-        err.print(f"{why}; next try in {seconds:.1f} s", markup=False)
+        err.print(f"{why}; next try in {seconds:.1f} s", markup=False, soft_wrap=True)
 
 
 def _from_hint(last_msc: int | None, from_: datetime) -> str:

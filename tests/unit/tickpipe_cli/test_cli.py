@@ -1,0 +1,212 @@
+"""The commands as they are typed: exit codes, and sentences that say the cure."""
+
+import gzip
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from marketdata.errors import KafkaUnavailable, SettingsError, StackError
+from tests.unit.tickpipe_cli.small_producer import Answer, SmallProducer
+from tickpipe.cli import app
+from tickpipe.commands.stack import curl_line
+from tickpipe.console import explain
+from tickpipe.tickfile import NotATickFile, TickFileError
+
+COMMANDS = ["up", "down", "status", "send", "candles", "query", "verify", "topics create", "topics list", "db migrate",
+            "db status"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A directory without stack and without .env, so that the machine's own do not matter.
+    monkeypatch.chdir(tmp_path)
+    for name in ("KAFKA_BOOTSTRAP", "DATABASE_URL", "API_KEYS", "PRODUCER_HOST", "PRODUCER_PORT"):
+        monkeypatch.delenv(f"TICKPIPE_{name}", raising=False)
+    monkeypatch.setenv("TICKPIPE_DATA_DIR", str(tmp_path / "nothing"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def ticks_file(directory: Path, count: int = 5) -> str:
+    path = directory / "ticks.csv.gz"
+    lines = "".join(f"{1_549_238_400_001 + n},1.1454{n},1.14545\n" for n in range(count))
+    path.write_bytes(gzip.compress(f"time_msc,bid,ask\n{lines}".encode()))
+    return str(path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_with_examples(command: str) -> None:
+    result = run(*command.split(), "--help")
+
+    assert result.exit_code == 0
+    assert "Examples:" in result.output
+    assert f"tickpipe {command}" in result.output
+
+
+def test_version() -> None:
+    assert re.fullmatch(r"tickpipe \d+\.\d+\.\d+\S*\n", run("--version").output)
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = "import sys, tickpipe.cli; print([m for m in sys.argv[1:] if m in sys.modules])"
+    heavy = ["aiokafka", "psycopg", "fastapi", "httpx", "pydantic_settings", "faust", "tenacity", "structlog"]
+
+    said = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
+
+    assert said.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", ["candles -s EURUSD", "query 1", "verify", "topics list", "db status"])
+def test_without_a_stack_the_cure_is_named(command: str) -> None:
+    result = run(*command.split())
+
+    assert result.exit_code == 2
+    assert "start one with `tickpipe up`" in result.stderr
+    assert result.stdout == ""
+
+
+def test_status_without_a_stack_is_a_problem(tmp_path: Path) -> None:
+    other = tmp_path / "other dir"
+
+    result = run("status", "--json", "--data-dir", str(other))
+
+    assert result.exit_code == 1
+    assert f"tickpipe up --data-dir {shlex.quote(str(other))}" in result.stderr
+
+
+def test_down_without_a_stack_has_nothing_to_do() -> None:
+    result = run("down")
+
+    assert result.exit_code == 0
+    assert "No stack runs" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "query 6", "query x", "candles", "candles -s EURUSD --from yesterday", "candles -s EURUSD --timeframe M2",
+        "candles -s EURUSD --format xml", "send missing.csv -s EURUSD", "up --stream-workers 0", "nonsense",
+    ],
+)  # fmt: skip
+def test_wrong_use_is_2(command: str) -> None:
+    assert run(*command.split()).exit_code == 2
+
+
+def test_file_goes_through_in_batches(tmp_path: Path, producer: SmallProducer) -> None:
+    result = run("send", ticks_file(tmp_path), "-s", "EURUSD", "--batch", "2", "--url", producer.url, "--key", "secret")
+
+    assert result.exit_code == 0, result.output
+    assert "5 ticks sent, 5 accepted, 0 rejected" in result.stdout
+    assert [len(request.ticks) for request in producer.requests] == [2, 2, 1]
+    assert [tick["ts_msc"] for tick in producer.taken] == [1_549_238_400_001 + n for n in range(5)]
+    assert {(tick["digits"], tick["point"]) for tick in producer.taken} == {(5, 0.00001)}
+
+
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [(("--skip", "3"), 3), (("--from", "2019-02-04T00:00:00.003"), 2), (("--skip", "99"), None)],
+)
+def test_sending_goes_on_where_it_stopped(
+    tmp_path: Path, producer: SmallProducer, options: tuple[str, ...], first: int | None
+) -> None:
+    result = run("send", ticks_file(tmp_path), "-s", "EURUSD", "--url", producer.url, "--key", "secret", *options)
+
+    assert result.exit_code == 0, result.output
+    times = [tick["ts_msc"] for tick in producer.taken]
+    assert times == ([] if first is None else [1_549_238_400_001 + n for n in range(first, 5)])
+
+
+def test_standard_input_is_read(tmp_path: Path, producer: SmallProducer) -> None:
+    command = [sys.executable, "-c", "from tickpipe.cli import main; main()", "send", "-", "-s", "EURUSD"]
+
+    with Path(ticks_file(tmp_path)).open("rb") as file:
+        subprocess.run(
+            [*command, "--url", producer.url, "--key", "secret"], stdin=file, capture_output=True, check=True
+        )
+
+    assert len(producer.taken) == 5
+
+
+def test_rejected_ticks_are_a_problem(tmp_path: Path, producer: SmallProducer) -> None:
+    detail = {"index": 1, "field": "bid", "message": "absurd"}
+    producer.answers = [Answer(207, {"ok": True, "received": 5, "inserted": 4, "errors": 1, "details": [detail]})]
+
+    result = run("send", ticks_file(tmp_path), "-s", "EURUSD", "--url", producer.url, "--key", "secret")
+
+    assert result.exit_code == 1
+    assert "4 accepted, 1 rejected" in result.stdout
+    assert "tick 2: bid: absurd" in result.stderr
+
+
+def test_bad_line_ends_the_run_and_says_where_to_go_on(tmp_path: Path, producer: SmallProducer) -> None:
+    path = tmp_path / "ticks.csv"
+    lines = "".join(f"{1_549_238_400_001 + n},1.1,1.2\n" for n in range(2_000))
+    path.write_text(f"time_msc,bid,ask\n{lines}oops,1.1,1.2\n")
+
+    result = run("send", str(path), "-s", "EURUSD", "--url", producer.url, "--key", "secret", "--batch", "300")
+
+    assert result.exit_code == 1
+    assert "line 2,002" in result.stderr
+    assert "--skip 1800" in result.stderr  # six full batches; the seventh was not full when the line came
+    assert len(producer.taken) == 1_800
+
+
+def test_wrong_key_is_wrong_use(tmp_path: Path, producer: SmallProducer) -> None:
+    producer.answers = [Answer(401, {"error": "unknown key"})]
+
+    result = run("send", ticks_file(tmp_path), "-s", "EURUSD", "--url", producer.url, "--key", "secret")
+
+    assert result.exit_code == 2
+    assert "--key" in result.stderr
+    assert len(producer.requests) == 1
+
+
+def test_no_key_is_wrong_use(tmp_path: Path) -> None:
+    result = run("send", ticks_file(tmp_path), "-s", "EURUSD", "--url", "http://127.0.0.1:1")
+
+    assert result.exit_code == 2
+    assert "TICKPIPE_API_KEYS" in result.stderr
+
+
+def test_key_of_the_source_is_found_in_the_settings(
+    tmp_path: Path, producer: SmallProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TICKPIPE_API_KEYS", json.dumps({"A": "key-of-source-a", "*": "key-of-anybody"}))
+
+    for source in ("A", "B"):
+        run("send", ticks_file(tmp_path), "-s", "EURUSD", "--url", producer.url, "--source", source)
+
+    assert [request.headers["X-API-Key"] for request in producer.requests] == ["key-of-source-a", "key-of-anybody"]
+
+
+def test_ready_curl_line_is_one_tick_of_now() -> None:
+    words = shlex.split(curl_line("http://127.0.0.1:18001", "a-key", "EURUSD"))
+
+    assert words[:3] == ["curl", "-sS", "http://127.0.0.1:18001/ingest/tick"]
+    assert "X-API-Key: a-key" in words
+    (tick,) = json.loads(words[-1])["ticks"]
+    assert (tick["symbol"], tick["digits"], tick["point"]) == ("EURUSD", 5, 0.00001)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SettingsError("x"), 2), (StackError("x"), 2), (NotATickFile("x"), 2), (TickFileError("x"), 1),
+        (KafkaUnavailable("x"), 1), (ConnectionRefusedError("x"), 1),
+    ],
+)  # fmt: skip
+def test_expected_errors_have_a_code(error: Exception, code: int) -> None:
+    assert explain(error) == ("x", code)
+
+
+def test_unforeseen_errors_keep_their_traceback() -> None:
+    assert explain(KeyError("x")) is None
