@@ -90,4 +90,6 @@ class Refold:
 
     def results(self) -> dict[Proof, MinuteFold]:
         """The fold of every proof, complete once all stretches were fed."""
+        for target in self._targets.values():
+            target.fold.finish()
         return {proof: target.fold for proof, target in self._targets.items()}

@@ -98,7 +98,7 @@ class Window:
         """Ticks held in memory in case they are sent again."""
         return sum(minute.fold.ticks_kept for minute in self._minutes())
 
-    def feed(self, first: int, last: int, frames: Iterable[tuple[int, Frame]], *, wall_ms: int, now: float) -> int:
+    def feed(self, first: int, last: int, frames: Iterable[tuple[int, Frame]], *, now: float) -> int:
         """Fold one poll that read the offsets `first` to `last`; records that are no frames are left out of `frames`.
 
         Returns the number of ticks that were folded. Records read before are passed over.
@@ -116,20 +116,21 @@ class Window:
                 symbol = symbols[key] = _Symbol()
             earliest, latest, parts = split_by_minute(frame)
             number = symbol.passes.enter(frame, earliest, latest)
-            symbol.newest_ms = max(symbol.newest_ms, latest)
+            if latest > symbol.newest_ms:
+                symbol.newest_ms = latest
             symbol.arrived_at = now
             for ts, ticks in parts:
                 minute = symbol.minutes.get(ts)
                 if minute is None:
                     minute = symbol.minutes[ts] = Minute(MinuteFold(frame.source, frame.symbol, ts))
                 minute.fold.add(offset, run, number, frame, ticks)
-                minute.touched_at, minute.touched_batch = now, batch
-                if minute.dirty_from is None:
-                    minute.dirty_from = offset
-                    dirty.add(minute)
+                if minute.touched_batch != batch:
+                    minute.touched_at, minute.touched_batch = now, batch
+                    if minute.dirty_from is None:
+                        minute.dirty_from = offset
+                        dirty.add(minute)
                 ticks_folded += len(ticks)
         self.position = max(self.position, last + 1)
-        self._close(wall_ms, now)
         return ticks_folded
 
     def _align(self, first: int) -> None:

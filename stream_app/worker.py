@@ -87,9 +87,7 @@ class Worker:
         if self._partitions.get(number) is not partition:
             return  # revoked during the check
         frames = self._frames(records, partition)
-        ticks = partition.window.feed(
-            records[0].offset, records[-1].offset, frames, wall_ms=_wall_ms(), now=time.monotonic()
-        )
+        ticks = partition.window.feed(records[0].offset, records[-1].offset, frames, now=time.monotonic())
         self._metrics.records.inc(len(records))
         self._metrics.ticks.inc(ticks)
         if len(partition.rejected) > _MAX_WAITING_REJECTS:

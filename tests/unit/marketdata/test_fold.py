@@ -213,6 +213,7 @@ def test_a_record_that_was_folded_is_passed_over() -> None:
 
     assert candle.add(5, 0, passes.enter(one, T0 + 1, T0 + 2), one, one.ticks) is True
     assert candle.add(5, 0, passes.enter(one, T0 + 1, T0 + 2), one, one.ticks) is False
+    candle.settle()
     assert (candle.volume, candle.offsets) == (2, ((5, 5),))
 
 
