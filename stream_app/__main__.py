@@ -25,8 +25,8 @@ def main() -> None:
     configure_logs(settings)
     # Faust exits at once when no broker answers, so the wait is here.
     cluster_id = asyncio.run(wait_for_kafka(settings))
-    # A poll decodes to some ten thousand objects that die together; the default of 700 looks at them over and over, which
-    # costs a quarter of the decoding.
+    # A poll decodes to some ten thousand objects that die together; with the default of 700 they are looked at over and
+    # over, which costs a quarter of the decoding.
     gc.set_threshold(100_000, 20, 20)
     gc.freeze()
     app = create_app(settings, cluster_id)

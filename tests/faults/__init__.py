@@ -1,0 +1,1 @@
+"""Faults injected for real: processes killed and paused, brokers stopped, under live traffic."""

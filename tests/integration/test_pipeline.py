@@ -13,7 +13,7 @@ import pytest
 from marketdata.kafka import admin_client, log_ends
 from marketdata.settings import Settings
 from sink.verify import verify
-from tests.integration.conftest import API_KEY
+from tests.conftest import API_KEY
 from tests.realday import EURUSD_COUNT, USDJPY_TICKS, eurusd_bars, eurusd_ticks, usdjpy_minutes
 from tests.services import Service, eventually, running
 

@@ -2,128 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from marketdata.candle import Candle
-from marketdata.kafka import admin_client, log_ends, new_consumer, new_producer, wait_for_kafka
-from marketdata.offsets import Ranges, contains, union
-from marketdata.refold import Proof, Refold
 from marketdata.settings import Settings
-from marketdata.tick import Frame, Tick
-from marketdata.wire import decode_candle, encode, frame_key
-from tests import oracle
-from tests.integration.conftest import free_port
+from marketdata.tick import Tick
+from marketdata.wire import frame_key
+from tests.conftest import free_port
+from tests.kafka_log import KafkaLog, frames_of
 from tests.realday import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 from tests.services import Service, eventually, running
 
-Key = tuple[str, str, int]
 
-
-@dataclass
-class Kafka:
-    """What the tests do on the topics themselves."""
-
-    settings: Settings
-    producer: AIOKafkaProducer
-    log: dict[int, list[tuple[int, Frame]]] = field(default_factory=dict)
-
-    async def send(self, *frames: Frame) -> None:
-        futures = [
-            await self.producer.send(
-                self.settings.ticks_topic, encode(frame), key=frame_key(frame.source, frame.symbol)
-            )
-            for frame in frames
-        ]
-        for frame, sent in zip(frames, await asyncio.gather(*futures), strict=True):
-            self.log.setdefault(sent.partition, []).append((sent.offset, frame))
-
-    async def committed(self) -> dict[int, int]:
-        async with admin_client(self.settings) as client:
-            offsets = await client.list_consumer_group_offsets(self.settings.stream_group)
-        return {tp.partition: offset.offset for tp, offset in offsets.items()}
-
-    async def lag(self) -> int:
-        ends = await log_ends(self.settings, self.settings.ticks_topic)
-        committed = await self.committed()
-        return sum(end - committed.get(partition, first) for partition, (first, end) in ends.items())
-
-    async def read(self, topic: str) -> list[tuple[dict[str, bytes], bytes | None]]:
-        """Headers and values of everything in a topic."""
-        consumer: AIOKafkaConsumer = new_consumer(self.settings)
-        await consumer.start()
-        try:
-            ends = await log_ends(self.settings, topic)
-            consumer.assign([TopicPartition(topic, p) for p in ends])
-            await consumer.seek_to_beginning()
-            wanted = sum(end - first for first, end in ends.values())
-            records: list[tuple[dict[str, bytes], bytes | None]] = []
-            while len(records) < wanted:
-                for batch in (await consumer.getmany(timeout_ms=1000)).values():
-                    records += [(dict(record.headers), record.value) for record in batch]
-            return records
-        finally:
-            await consumer.stop()
-
-    async def candles(self) -> dict[Key, Candle]:
-        """Every minute as the sink would store it: the widest fold, or the fold of all offsets when none is widest.
-
-        Each published candle is compared with the oracle's fold of its own offsets on the way.
-        """
-        stored: dict[Key, Candle] = {}
-        for _, value in await self.read(self.settings.candles_topic):
-            candle = decode_candle(value)
-            self._compare_with_oracle(candle)
-            key = (candle.source, candle.symbol, candle.ts)
-            before = stored.get(key)
-            if before is None or contains(candle.offsets, before.offsets):
-                stored[key] = candle
-            elif not contains(before.offsets, candle.offsets):
-                stored[key] = self._refold(candle, union(before.offsets, candle.offsets))
-        return stored
-
-    def _refold(self, candle: Candle, ranges: Ranges) -> Candle:
-        proof = Proof(candle.source, candle.symbol, candle.ts, ranges)
-        refold = Refold([proof])
-        for offset, frame in self.log[candle.partition]:
-            refold.feed(offset, frame)
-        folded = refold.results()[proof].candle(
-            log=candle.log, partition=candle.partition, closed=candle.closed, emitted=candle.emitted
-        )
-        assert folded is not None
-        return folded
-
-    def _compare_with_oracle(self, candle: Candle) -> None:
-        first, last = candle.offsets[0][0], candle.offsets[-1][1]
-        stretch = [(offset, frame) for offset, frame in self.log[candle.partition] if first <= offset <= last]
-        expected = oracle.fold(stretch, candle.source, candle.symbol, candle.ts, candle.offsets)
-        assert expected is not None
-        assert {f: getattr(candle, f) for f in expected.__dataclass_fields__} == expected.__dict__
-
-
-@pytest.fixture
-async def kafka(settings: Settings) -> AsyncIterator[Kafka]:
-    await wait_for_kafka(settings)
-    producer = new_producer(settings, linger_ms=5)
-    await producer.start()
-    yield Kafka(settings, producer)
-    await producer.stop()
-
-
-def frames_of(ticks: list[Tick], size: int, symbol: str = "EURUSD") -> list[Frame]:
-    return [
-        Frame(
-            v=1, source="s", symbol=symbol, mode="bid", point=0.00001, request=f"{symbol}-{i}",
-            received=time.time_ns() // 1_000_000, ticks=ticks[i : i + size],
-        )
-        for i in range(0, len(ticks), size)
-    ]  # fmt: skip
-
-
-async def test_the_real_day_survives_three_kills(settings: Settings, kafka: Kafka) -> None:
+async def test_the_real_day_survives_three_kills(settings: Settings, kafka: KafkaLog) -> None:
     await kafka.send(*frames_of(eurusd_ticks(), 5))
 
     for ticks_before_the_kill in (5_000, 40_000, 90_000):
@@ -147,7 +38,9 @@ async def test_the_real_day_survives_three_kills(settings: Settings, kafka: Kafk
     assert sum(candle.volume for candle in candles.values()) == EURUSD_COUNT
 
 
-async def test_the_commit_waits_for_the_open_minute_and_sigterm_publishes_it(settings: Settings, kafka: Kafka) -> None:
+async def test_the_commit_waits_for_the_open_minute_and_sigterm_publishes_it(
+    settings: Settings, kafka: KafkaLog
+) -> None:
     now_ms = time.time_ns() // 1_000_000 // 60_000 * 60_000
     minute_before = [Tick(now_ms - 120_000 + i, 1.1, 1.2, 0.0, 0.0, 6) for i in range(3)]
     open_minute = [Tick(now_ms + i, 1.3, 1.4, 0.0, 0.0, 6) for i in range(3)]
@@ -171,7 +64,7 @@ async def test_the_commit_waits_for_the_open_minute_and_sigterm_publishes_it(set
     assert [(c.volume, c.closed) for _, c in sorted(candles.items())] == [(3, True), (3, False)]
 
 
-async def test_what_is_no_frame_is_kept_apart_and_stops_nothing(settings: Settings, kafka: Kafka) -> None:
+async def test_what_is_no_frame_is_kept_apart_and_stops_nothing(settings: Settings, kafka: KafkaLog) -> None:
     topic, key = settings.ticks_topic, frame_key("s", "EURUSD")
     good = frames_of(eurusd_ticks()[:400], 100)
     with running(settings, "stream_app"):
@@ -194,7 +87,7 @@ async def test_what_is_no_frame_is_kept_apart_and_stops_nothing(settings: Settin
 
 
 @pytest.mark.fault
-async def test_workers_come_and_go_under_load(settings: Settings, kafka: Kafka) -> None:
+async def test_workers_come_and_go_under_load(settings: Settings, kafka: KafkaLog) -> None:
     """One worker, a second joins, the first is killed, a third joins: every minute of every symbol is whole."""
     symbols = [f"SYM{i}" for i in range(8)]
     frames = {symbol: frames_of(eurusd_ticks()[:20_000], 20, symbol) for symbol in symbols}

@@ -2,14 +2,16 @@
 
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from marketdata.kafka import new_producer, wait_for_kafka
 from marketdata.settings import Settings, load_settings
+from tests.kafka_log import KafkaLog
 from tickpipe.embedded.servers import EmbeddedServers
 
 #: The key that the tests' producers accept, for any source.
@@ -55,3 +57,13 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+@pytest.fixture
+async def kafka(settings: Settings) -> AsyncIterator[KafkaLog]:
+    """The topics of the test, created, and a producer to write to them."""
+    await wait_for_kafka(settings)
+    producer = new_producer(settings, linger_ms=5)
+    await producer.start()
+    yield KafkaLog(settings, producer)
+    await producer.stop()

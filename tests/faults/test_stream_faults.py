@@ -1,0 +1,106 @@
+"""A worker that sleeps through its session, a broker that dies: folding goes on and every minute is whole."""
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from marketdata.settings import Settings
+from tests.conftest import free_port
+from tests.kafka_log import KafkaLog, frames_of
+from tests.realday import eurusd_ticks
+from tests.services import Service, eventually, running
+from tickpipe.embedded.servers import EmbeddedServers
+
+pytestmark = pytest.mark.fault
+
+#: Longer than the session timeout of a worker (10 s).
+OUTLIVED_SECONDS = 14.0
+
+#: Ticks of each symbol; at 20 a frame and 20 frames a second the flow lasts 20 s.
+TICKS = 8_000
+
+
+async def flow(kafka: KafkaLog, symbols: list[str]) -> None:
+    """The day's first ticks for every symbol, at live pace as far as requests go."""
+    frames = {symbol: frames_of(eurusd_ticks()[:TICKS], 20, symbol) for symbol in symbols}
+    for i in range(TICKS // 20):
+        await kafka.send(*(frames[symbol][i] for symbol in symbols))
+        await asyncio.sleep(0.05)
+
+
+async def assert_whole(kafka: KafkaLog, symbols: list[str]) -> None:
+    candles = await kafka.candles()
+    for symbol in symbols:
+        assert sum(candle.volume for (_, s, _), candle in candles.items() if s == symbol) == TICKS
+
+
+async def keep_running(workers: list[Service]) -> None:
+    """What a supervisor does."""
+    while True:
+        for worker in workers:
+            if worker.returncode is not None:
+                worker.start()
+        await asyncio.sleep(0.5)
+
+
+async def test_a_worker_that_sleeps_through_its_session_spoils_nothing(settings: Settings, kafka: KafkaLog) -> None:
+    symbols = [f"SYM{i}" for i in range(8)]
+    other = settings.model_copy(update={"stream_port": free_port(), "stream_instance": "other"})
+    workers = [Service("stream_app", settings), Service("stream_app", other)]
+    supervising: asyncio.Task[None] | None = None
+    try:
+        for worker in workers:
+            await asyncio.to_thread(lambda one: one.start().wait_ready(), worker)
+        supervising = asyncio.create_task(keep_running(workers))
+        flowing = asyncio.create_task(flow(kafka, symbols))
+        await asyncio.sleep(3)
+        workers[0].send_signal(signal.SIGSTOP)
+        await asyncio.sleep(OUTLIVED_SECONDS)
+        # It wakes as the owner of partitions that the other has taken over, with half-folded minutes in memory.
+        workers[0].send_signal(signal.SIGCONT)
+        await flowing
+
+        async def caught_up() -> bool:
+            return await kafka.lag() == 0
+
+        await eventually(caught_up, within_seconds=60, what="no lag")
+    finally:
+        if supervising is not None:
+            supervising.cancel()
+        for worker in workers:
+            if worker.returncode is None:
+                worker.kill()
+
+    await assert_whole(kafka, symbols)
+
+
+async def test_folding_and_commits_go_on_after_the_broker_was_killed(
+    settings: Settings, kafka: KafkaLog, servers: EmbeddedServers
+) -> None:
+    symbols = ["EURUSD", "GBPUSD"]
+    with running(settings, "stream_app") as [worker]:
+        supervising = asyncio.create_task(keep_running([worker]))
+        flowing = asyncio.create_task(flow(kafka, symbols))
+        await asyncio.sleep(4)
+        await asyncio.to_thread(servers.kill_kafka)
+        await asyncio.sleep(5)
+        await asyncio.to_thread(servers.start_kafka)
+        back = time.monotonic()
+        committed_before = sum((await kafka.committed()).values())
+
+        async def committing() -> bool:
+            return sum((await kafka.committed()).values()) > committed_before
+
+        await eventually(committing, within_seconds=30, what="commits after the broker is back")
+        assert time.monotonic() - back < 30
+        await flowing
+
+        async def caught_up() -> bool:
+            return await kafka.lag() == 0
+
+        await eventually(caught_up, within_seconds=60, what="no lag")
+        supervising.cancel()
+
+    await assert_whole(kafka, symbols)

@@ -1,0 +1,109 @@
+"""The ticks topic as the tests use it: frames go in, and every candle that comes out is held against the oracle."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from marketdata.candle import Candle
+from marketdata.kafka import admin_client, log_ends, new_consumer
+from marketdata.offsets import Ranges, contains, union
+from marketdata.refold import Proof, Refold
+from marketdata.settings import Settings
+from marketdata.tick import Frame, Tick
+from marketdata.wire import decode_candle, encode, frame_key
+from tests import oracle
+
+Key = tuple[str, str, int]
+
+
+@dataclass
+class KafkaLog:
+    """What the tests do on the topics themselves."""
+
+    settings: Settings
+    producer: AIOKafkaProducer
+    log: dict[int, list[tuple[int, Frame]]] = field(default_factory=dict)
+
+    async def send(self, *frames: Frame) -> None:
+        futures = [
+            await self.producer.send(
+                self.settings.ticks_topic, encode(frame), key=frame_key(frame.source, frame.symbol)
+            )
+            for frame in frames
+        ]
+        for frame, sent in zip(frames, await asyncio.gather(*futures), strict=True):
+            self.log.setdefault(sent.partition, []).append((sent.offset, frame))
+
+    async def committed(self) -> dict[int, int]:
+        async with admin_client(self.settings) as client:
+            offsets = await client.list_consumer_group_offsets(self.settings.stream_group)
+        return {tp.partition: offset.offset for tp, offset in offsets.items()}
+
+    async def lag(self) -> int:
+        ends = await log_ends(self.settings, self.settings.ticks_topic)
+        committed = await self.committed()
+        return sum(end - committed.get(partition, first) for partition, (first, end) in ends.items())
+
+    async def read(self, topic: str) -> list[tuple[dict[str, bytes], bytes | None]]:
+        """Headers and values of everything in a topic."""
+        consumer: AIOKafkaConsumer = new_consumer(self.settings)
+        await consumer.start()
+        try:
+            ends = await log_ends(self.settings, topic)
+            consumer.assign([TopicPartition(topic, p) for p in ends])
+            await consumer.seek_to_beginning()
+            wanted = sum(end - first for first, end in ends.values())
+            records: list[tuple[dict[str, bytes], bytes | None]] = []
+            while len(records) < wanted:
+                for batch in (await consumer.getmany(timeout_ms=1000)).values():
+                    records += [(dict(record.headers), record.value) for record in batch]
+            return records
+        finally:
+            await consumer.stop()
+
+    async def candles(self) -> dict[Key, Candle]:
+        """Every minute as the sink would store it: the widest fold, or the fold of all offsets when none is widest.
+
+        Each published candle is compared with the oracle's fold of its own offsets on the way.
+        """
+        stored: dict[Key, Candle] = {}
+        for _, value in await self.read(self.settings.candles_topic):
+            candle = decode_candle(value)
+            self._compare_with_oracle(candle)
+            key = (candle.source, candle.symbol, candle.ts)
+            before = stored.get(key)
+            if before is None or contains(candle.offsets, before.offsets):
+                stored[key] = candle
+            elif not contains(before.offsets, candle.offsets):
+                stored[key] = self._refold(candle, union(before.offsets, candle.offsets))
+        return stored
+
+    def _refold(self, candle: Candle, ranges: Ranges) -> Candle:
+        proof = Proof(candle.source, candle.symbol, candle.ts, ranges)
+        refold = Refold([proof])
+        for offset, frame in self.log[candle.partition]:
+            refold.feed(offset, frame)
+        folded = refold.results()[proof].candle(
+            log=candle.log, partition=candle.partition, closed=candle.closed, emitted=candle.emitted
+        )
+        assert folded is not None
+        return folded
+
+    def _compare_with_oracle(self, candle: Candle) -> None:
+        first, last = candle.offsets[0][0], candle.offsets[-1][1]
+        stretch = [(offset, frame) for offset, frame in self.log[candle.partition] if first <= offset <= last]
+        expected = oracle.fold(stretch, candle.source, candle.symbol, candle.ts, candle.offsets)
+        assert expected is not None
+        assert {f: getattr(candle, f) for f in expected.__dataclass_fields__} == expected.__dict__
+
+
+def frames_of(ticks: list[Tick], size: int, symbol: str = "EURUSD") -> list[Frame]:
+    return [
+        Frame(
+            v=1, source="s", symbol=symbol, mode="bid", point=0.00001, request=f"{symbol}-{i}",
+            received=time.time_ns() // 1_000_000, ticks=ticks[i : i + size],
+        )
+        for i in range(0, len(ticks), size)
+    ]  # fmt: skip
