@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup run check format test clean
+.PHONY: help setup run check format test bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,6 +33,10 @@ format: setup ## edit what the formatter and the linter can mend
 
 test: setup ## run the tests on real Kafkas and PostgreSQLs, two at a time
 	$(BIN)/pytest -n 2 --dist loadfile
+
+bench: setup ## measure the fold stage against reading alone
+	$(BIN)/python -m benchmarks.fold
+	$(BIN)/python -m benchmarks.fold --frame 200
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,155 @@
+"""The fold stage against reading alone: one partition, one worker, the real day as 8 symbols.
+
+`python -m benchmarks.fold` folds one tick per record; `--frame 200` folds frames of 200.
+"""
+
+import argparse
+import asyncio
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+from aiokafka import TopicPartition
+
+from benchmarks.rounds import Measured, run_rounds
+from marketdata.kafka import log_ends, new_consumer, new_producer, wait_for_kafka
+from marketdata.settings import Settings, load_settings
+from marketdata.tick import Frame
+from marketdata.wire import encode, frame_key
+from tests.realday import eurusd_ticks
+from tickpipe.embedded.servers import EmbeddedServers
+
+SYMBOLS = [f"SYM{i}" for i in range(8)]
+STREAM_PORT = 18_992
+
+#: A worker that shows no progress for so long has failed (seconds).
+STALL_SECONDS = 60.0
+
+
+async def fill(settings: Settings, ticks_per_symbol: int, frame_size: int) -> int:
+    """Write the topic; returns the number of ticks."""
+    await wait_for_kafka(settings)
+    ticks = list(itertools.islice(itertools.cycle(eurusd_ticks()), ticks_per_symbol))
+    day = len(eurusd_ticks())
+    producer = new_producer(settings, linger_ms=20, max_batch_size=256 * 1024)
+    await producer.start()
+    for start in range(0, len(ticks), frame_size):
+        # Each lap of the day is a day later.
+        shift_ms = start // day * 86_400_000
+        part = [
+            type(tick)(tick.time_msc + shift_ms, tick.bid, tick.ask, 0.0, 0.0, 6)
+            for tick in ticks[start : start + frame_size]
+        ]
+        for symbol in SYMBOLS:
+            frame = Frame(
+                v=1, source="bench", symbol=symbol, mode="bid", point=0.00001, request=f"r{start:012}",
+                received=1_700_000_000_000, ticks=part,
+            )  # fmt: skip
+            await producer.send(settings.ticks_topic, encode(frame), key=frame_key("bench", symbol))
+    await producer.stop()
+    return len(ticks) * len(SYMBOLS)
+
+
+def folding(settings: Settings, ticks: int) -> Callable[[], Measured]:
+    """A worker process with a group of its own, from the first tick it folded to the last."""
+    numbers = itertools.count()
+
+    def run() -> Measured:
+        environment = os.environ | {
+            "TICKPIPE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+            "TICKPIPE_STREAM_GROUP": f"bench-{os.getpid()}-{next(numbers)}",
+            "TICKPIPE_STREAM_PORT": str(STREAM_PORT),
+            "TICKPIPE_LOG_LEVEL": "ERROR",
+        }
+        process = subprocess.Popen([sys.executable, "-m", "stream_app"], env=environment)
+        try:
+            watched = psutil.Process(process.pid)
+            began = cpu_before = 0.0
+            progress = time.monotonic()
+            while (done := _folded()) < ticks:
+                if done and not began:
+                    began, before, cpu_before = time.monotonic(), done, _cpu_seconds(watched)
+                if time.monotonic() - progress > STALL_SECONDS:
+                    raise SystemExit(f"the worker folded {done} of {ticks} ticks and stands still")
+                time.sleep(0.02)
+            wall = time.monotonic() - began
+            return Measured(wall, _cpu_seconds(watched) - cpu_before, watched.memory_info().rss, ticks - int(before))
+        finally:
+            process.kill()
+            process.wait()
+
+    return run
+
+
+def _folded() -> float:
+    try:
+        text = httpx.get(f"http://127.0.0.1:{STREAM_PORT}/metrics", timeout=5).text
+    except httpx.HTTPError:
+        return 0.0
+    return next(
+        (float(line.split()[1]) for line in text.splitlines() if line.startswith("tickpipe_stream_ticks_total")), 0.0
+    )
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def reading(settings: Settings, ticks: int) -> Callable[[], Measured]:
+    """aiokafka reading the same records in a process of its own and doing nothing with them."""
+
+    def run() -> Measured:
+        command = [sys.executable, "-m", "benchmarks.fold", "--read", settings.kafka_bootstrap]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - our own
+        wall, cpu, peak = map(float, done.stdout.split())
+        return Measured(wall, cpu, int(peak), ticks)
+
+    return run
+
+
+async def read_alone(settings: Settings) -> tuple[float, float, int]:
+    """Read the whole topic; wall seconds, CPU seconds, peak bytes."""
+    consumer = new_consumer(settings, max_poll_records=5_000)
+    ends = await log_ends(settings, settings.ticks_topic)
+    await consumer.start()
+    tp = TopicPartition(settings.ticks_topic, 0)
+    consumer.assign([tp])
+    await consumer.seek_to_beginning(tp)
+    process, seen = psutil.Process(), 0
+    began, cpu_before = time.monotonic(), _cpu_seconds(process)
+    while seen < ends[0][1]:
+        for batch in (await consumer.getmany(timeout_ms=1_000)).values():
+            seen = batch[-1].offset + 1
+    outcome = time.monotonic() - began, _cpu_seconds(process) - cpu_before, process.memory_info().rss
+    await consumer.stop()
+    return outcome
+
+
+def main() -> None:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frame", type=int, default=1, help="ticks of one record (default: 1)")
+    parser.add_argument("--ticks", type=int, default=136_741, help="ticks of each of the 8 symbols (default: one day)")
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: 5)")
+    parser.add_argument("--read", metavar="BOOTSTRAP", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.read:
+        print(*asyncio.run(read_alone(load_settings(kafka_bootstrap=options.read))))
+        return
+    with tempfile.TemporaryDirectory() as directory, EmbeddedServers(Path(directory)) as servers:
+        settings = load_settings(kafka_bootstrap=servers.kafka_bootstrap, kafka_partitions=1)
+        ticks = asyncio.run(fill(settings, options.ticks, options.frame))
+        contenders = {"reading alone": reading(settings, ticks), "fold": folding(settings, ticks)}
+        run_rounds(f"fold-frames-of-{options.frame}", contenders, rounds=options.rounds, unit="ticks")
+
+
+if __name__ == "__main__":
+    main()
