@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tickpipe.commands import candles, database, send, stack, status, topics, verify
+from tickpipe.commands import candles, database, relay, send, stack, status, topics, verify
 from tickpipe.console import ErrorsAsSentences
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ app.command()(candles.query)
 app.command()(verify.verify)
 app.add_typer(topics.app, name="topics")
 app.add_typer(database.app, name="db")
+app.add_typer(relay.app, name="relay")
 
 
 def main() -> None:

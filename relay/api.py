@@ -1,0 +1,198 @@
+"""The local API that EAs post to, as a bare ASGI application: an EA waits for each answer, and a framework would cost
+more than the work.
+"""
+
+import asyncio
+import hmac
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from marketdata.errors import InvalidItem
+from marketdata.settings import Settings
+from relay.body import Refusal, decode, too_large, unpacked, unusable
+from relay.errors import StoreUnavailable
+from relay.forwarder import Totals
+from relay.item import NewRow, read_item
+from relay.metrics import Metrics
+from relay.pending import count_pending
+from relay.store import Store
+
+log = structlog.get_logger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+#: A body that takes longer comes from a sender that is gone (seconds).
+_READ_SECONDS: Final = 60.0
+
+#: More of them would not help the reader.
+_MAX_DETAILS: Final = 100
+
+#: How many symbols /stats names.
+_TOP_SYMBOLS: Final = 10
+
+_TICKS, _BARS = "/ingest/tick", "/ingest"
+_GETS: Final = frozenset({"/health", "/stats", "/metrics"})
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Answer(msgspec.Struct, gc=False):
+    """A response."""
+
+    status: int
+    body: bytes
+    headers: list[tuple[bytes, bytes]] = []
+    content_type: bytes = b"application/json"
+
+
+class Api:
+    """The application; `key` is asked of those who post when it is not empty."""
+
+    def __init__(self, store: Store, settings: Settings, *, key: str = "", totals: Totals | None = None) -> None:
+        self._store, self._totals = store, totals
+        self._key = key.encode()
+        self._limits = {_TICKS: settings.max_tick_body_bytes, _BARS: settings.max_bar_body_bytes}
+        self.metrics = Metrics(store, totals)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "lifespan":
+            while (message := await receive())["type"] != "lifespan.shutdown":
+                await send({"type": f"{message['type']}.complete"})
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        path, method = scope["path"], scope["method"]
+        try:
+            answer = await self._answer(path, method, scope, receive)
+        except Refusal as exc:
+            answer = _refused(exc)
+        except StoreUnavailable as exc:
+            answer = _refused(Refusal(503, "STORE_UNAVAILABLE", str(exc), retry_after_seconds=exc.retry_after_seconds))
+        except sqlite3.Error as exc:
+            answer = _refused(Refusal(503, "STORE_UNAVAILABLE", f"the database: {exc}", retry_after_seconds=5))
+        except Exception as exc:
+            log.error("A request failed; this is a bug.", action="internal_error", path=path, exc_info=exc)
+            answer = _refused(Refusal(500, "INTERNAL", "an internal error; it is in the log"))
+        route = path if path in self._limits or path in _GETS else "other"
+        self.metrics.requests.labels(route, answer.status).inc()
+        length = str(len(answer.body)).encode()
+        headers = [(b"content-type", answer.content_type), (b"content-length", length), *answer.headers]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        body = b"" if method == "HEAD" else answer.body
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, path: str, method: str, scope: Scope, receive: Receive) -> Answer:
+        if path in self._limits:
+            if method != "POST":
+                raise Refusal(405, "METHOD_NOT_ALLOWED", "POST is expected")
+            return await self._ingest(path, dict(scope["headers"]), receive)
+        if path not in _GETS:
+            raise Refusal(404, "NOT_FOUND", "there is POST /ingest/tick, POST /ingest, GET /health, /stats, /metrics")
+        if method not in ("GET", "HEAD"):
+            raise Refusal(405, "METHOD_NOT_ALLOWED", "GET is expected")
+        if path == "/metrics":
+            return Answer(200, generate_latest(self.metrics.registry), content_type=CONTENT_TYPE_LATEST.encode())
+        # Counting may take a second on a large file the first time.
+        found = await asyncio.to_thread(self._stats if path == "/stats" else self._health)
+        return Answer(200, _encode(found))
+
+    def _health(self) -> dict[str, Any]:
+        return {"ok": True, "total_ticks": self._store.counts().by_symbol.total()}
+
+    def _stats(self) -> dict[str, Any]:
+        counts = self._store.counts().by_symbol
+        stats: dict[str, Any] = {
+            "total_ticks": counts.total(),
+            "unique_symbols": len(counts),
+            "top_symbols": [{"symbol": symbol, "ticks": n} for symbol, n in counts.most_common(_TOP_SYMBOLS)],
+            "pending": count_pending(self._store.connection),
+        }
+        if self._totals is not None:
+            stats["forwarding"] = {
+                "forwarded": self._totals.forwarded,
+                "rejected": self._totals.rejected,
+                "stopped": self._totals.stopped or None,
+            }
+        return stats
+
+    async def _ingest(self, path: str, headers: Mapping[bytes, bytes], receive: Receive) -> Answer:
+        if b"origin" in headers:
+            # Only browsers send it: no web page shall write ticks through its reader's machine.
+            raise Refusal(403, "FORBIDDEN", "requests of web pages are not taken")
+        if self._key and not hmac.compare_digest(_key_in(headers), self._key):
+            raise Refusal(401, "UNAUTHORIZED", "send the key as `X-API-Key: KEY` or `Authorization: Bearer KEY`")
+        limit = self._limits[path]
+        body = decode(unpacked(await _read(receive, headers, limit), headers, limit))
+        source = headers[b"x-source"].decode("ascii", "replace")[:64] if b"x-source" in headers else None
+        rows: list[NewRow] = []
+        details: list[dict[str, Any]] = []
+        errors = 0
+        for index, item in enumerate(body.items):
+            try:
+                rows.append(
+                    read_item(
+                        item, bars_allowed=path == _BARS, utc_offset_seconds=body.utc_offset_seconds, source=source
+                    )
+                )
+            except InvalidItem as exc:
+                errors += 1
+                if len(details) < _MAX_DETAILS:
+                    details.append({"index": index, "field": exc.field, "message": exc.message})
+        self.metrics.items_rejected.inc(errors)
+        more = {"details": details} if errors == len(details) else {"details": details, "details_truncated": True}
+        if not rows:
+            said = "no item can be used" if errors else "there is no item in the body"
+            return Answer(400, _encode({"error": said, "code": "VALIDATION_ERROR", **more}))
+        await self._store.insert(rows)
+        self.metrics.rows_stored.inc(len(rows))
+        total = len(body.items)
+        answer = {
+            "ok": True, "queued": True, "received": total, "inserted": len(rows), "duplicates": 0, "errors": errors,
+            "total": total,
+        }  # fmt: skip
+        return Answer(207, _encode(answer | more)) if errors else Answer(200, _encode(answer))
+
+
+async def _read(receive: Receive, headers: Mapping[bytes, bytes], limit_bytes: int) -> bytes:
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes):
+        raise too_large(f"the body is longer than {limit_bytes} bytes; split it and send the parts")
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise unusable("the connection was closed before the body was complete")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > limit_bytes:
+                    raise too_large(f"the body is longer than {limit_bytes} bytes; split it and send the parts")
+                if not message.get("more_body"):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise Refusal(408, "TIMEOUT", f"the body did not arrive in {_READ_SECONDS:.0f} s") from None
+
+
+def _key_in(headers: Mapping[bytes, bytes]) -> bytes:
+    key = headers.get(b"x-api-key")
+    if key is not None:
+        return key.strip()
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
+
+
+def _refused(refusal: Refusal) -> Answer:
+    headers = []
+    if refusal.retry_after_seconds is not None:
+        headers.append((b"retry-after", str(refusal.retry_after_seconds).encode()))
+    if refusal.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return Answer(refusal.status, _encode({"error": refusal.message, "code": refusal.code}), headers)

@@ -1,0 +1,190 @@
+"""`tickpipe relay export`: one run that sends stored ticks, or M1 bars folded from them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+
+import msgspec
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay
+
+from relay.bars import BarFold, by_origin
+from relay.errors import BodyRefused, BodyTooLarge, NoSuchEndpoint, ServerRefused, ServerUnavailable
+from relay.forwarder import Forwarder, Waiting, pause
+from relay.lanes import Lanes, Part, Row
+from relay.pending import COLUMNS, Pending, count_pending, keep_rejected, row_of
+from relay.server import Server
+from relay.store import Store
+
+Aggregate = Literal["auto", "none", "M1"]
+
+BARS_PATH: Final = "/ingest"
+
+#: How long a server may be away before the run ends (seconds).
+_PATIENCE_SECONDS: Final = 300.0
+
+#: `created_at` where the file has it, the ticks' own time elsewhere.
+_SINCE: Final = """CASE WHEN typeof(created_at) = 'text' THEN replace(created_at, 'T', ' ') >= :text
+ ELSE ts_ms >= :ms END"""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which rows a run sends."""
+
+    #: Everything that an earlier run of the same address has not sent; otherwise the newest `limit` rows.
+    all_rows: bool = False
+    limit: int = 200
+    since_minutes: int | None = None
+    page: int = 1_000
+
+
+@dataclass
+class Report:
+    """What a run has done."""
+
+    sent: int = 0
+    rejected: int = 0
+    bars: int = 0
+    #: Why bars were sent instead of ticks.
+    why_bars: str = ""
+
+
+class Selection:
+    """The chosen newest rows, in order; nothing is remembered."""
+
+    def __init__(self, store: Store, choice: Choice, path: str, limit: int) -> None:
+        self.limit = limit
+        self._store = store
+        self._lanes = Lanes()
+        self._lanes.add(_newest(store, choice, path))
+        self.count = self._lanes.waiting
+
+    def next_request(self) -> list[Part]:
+        return self._lanes.take(self.limit, at_end=True)
+
+    def confirm(self) -> None:
+        pass
+
+    def reject(self, rejected: Sequence[tuple[Row, str]]) -> None:
+        keep_rejected(self._store, rejected)
+
+
+class Export:
+    """One run against one address."""
+
+    def __init__(
+        self, store: Store, server: Server, choice: Choice, *, endpoint: str, batch: int,
+        on_progress: Callable[[int], None] = lambda sent: None,
+        on_wait: Callable[[str, float], None] = lambda why, seconds: None,
+        patience_seconds: float = _PATIENCE_SECONDS,
+    ) -> None:  # fmt: skip
+        self.report = Report()
+        self._store, self._server, self._choice = store, server, choice
+        self._endpoint, self._batch = endpoint, batch
+        self._on_progress, self._on_wait = on_progress, on_wait
+        self._patience_seconds = patience_seconds
+
+    @property
+    def cursor(self) -> str:
+        """The name under which is remembered how far runs with `all_rows` have come."""
+        return f"export {self._server.url}{self._endpoint}"
+
+    def count(self) -> int:
+        """How many rows a run would send."""
+        if self._choice.all_rows:
+            return count_pending(self._store.connection, self.cursor)
+        return Selection(self._store, self._choice, self._endpoint, self._batch).count
+
+    def run(self, aggregate: Aggregate) -> Report:
+        """Send the rows.
+
+        Raises:
+            ServerUnavailable: the server was away for too long; a run with `all_rows` goes on from there.
+            ServerRefused, SettingsError: the key or the address is wrong.
+        """
+        if aggregate == "M1":
+            self._send_bars()
+            return self.report
+        try:
+            self._send_ticks()
+        except NoSuchEndpoint:
+            if aggregate == "none" or self.report.sent:
+                raise
+            self.report.why_bars = f"{self._server.url}{self._endpoint} does not exist (404)"
+            self._send_bars()
+        return self.report
+
+    def _waiting(self) -> Waiting:
+        if not self._choice.all_rows:
+            return Selection(self._store, self._choice, self._endpoint, self._batch)
+        page = max(self._choice.page, self._batch)
+        return Pending(self._store, self.cursor, limit=self._batch, page=page, ticks_path=self._endpoint)
+
+    def _send_ticks(self) -> None:
+        forwarder = Forwarder(
+            self._store, self._server, self._waiting(), patience_seconds=self._patience_seconds, on_wait=self._on_wait
+        )
+        while forwarder.step():
+            self.report.sent = forwarder.totals.forwarded
+            self.report.rejected = forwarder.totals.rejected
+            self._on_progress(self.report.sent + self.report.rejected)
+        self.report.rejected = forwarder.totals.rejected
+
+    def _send_bars(self) -> None:
+        fold, seen = BarFold(), 0
+        retrying = Retrying(
+            retry=retry_if_exception_type(ServerUnavailable), wait=pause,
+            stop=stop_after_delay(self._patience_seconds), reraise=True,
+            before_sleep=lambda state: self._on_wait("the server does not answer", state.upcoming_sleep),
+        )  # fmt: skip
+        # Bars are replaced, so every run folds all of its rows again; only whole minutes are right.
+        waiting: Waiting = (
+            _Everything(self._store, limit=self._batch, page=max(self._choice.page, self._batch))
+            if self._choice.all_rows
+            else Selection(self._store, self._choice, self._endpoint, self._batch)
+        )
+        while parts := waiting.next_request():
+            for part in parts:
+                seen += len(part)
+                if not part[0].is_bar:
+                    fold.add(part)
+                else:
+                    self._count_bars(len(part), retrying(self._server.send, [part]))
+            self._on_progress(seen)
+        self.report.rejected += fold.unreadable
+        for origin, items in by_origin(fold.bars(without_first=not self._choice.all_rows), self._batch):
+            headers = {} if origin.source is None else {"X-Source": origin.source}
+            body: dict[str, object] = {"items": items}
+            if origin.utc_offset_seconds is not None:
+                body["utc_offset_s"] = origin.utc_offset_seconds
+            try:
+                answer = retrying(self._server.post, BARS_PATH, msgspec.json.encode(body), headers)
+            except (BodyTooLarge, BodyRefused) as exc:
+                raise ServerRefused(f"the server refuses the bars: {exc}; try a smaller --batch") from exc
+            self._count_bars(len(items), answer)
+
+    def _count_bars(self, sent: int, answer: dict[str, Any]) -> None:
+        errors = min(sent, int(answer.get("errors") or 0))
+        self.report.rejected += errors
+        self.report.bars += sent - errors
+
+
+class _Everything(Pending):
+    """All rows of the file from the first, without a trace in it."""
+
+    def __init__(self, store: Store, *, limit: int, page: int) -> None:
+        super().__init__(store, "", limit=limit, page=page)
+
+
+def _newest(store: Store, choice: Choice, path: str) -> Iterator[Row]:
+    since, values = "1", {"limit": choice.limit, "text": "", "ms": 0}
+    if choice.since_minutes is not None:
+        moment = datetime.now(UTC) - timedelta(minutes=choice.since_minutes)
+        since = _SINCE
+        values |= {
+            "text": moment.replace(tzinfo=None).isoformat(" ", "seconds"), "ms": int(moment.timestamp() * 1000)
+        }  # fmt: skip
+    query = f"SELECT {COLUMNS} FROM ticks WHERE {since} ORDER BY id DESC LIMIT :limit"  # noqa: S608  # constants
+    rows = store.connection.execute(query, values).fetchall()
+    return (row_of(raw, path, BARS_PATH) for raw in reversed(rows))

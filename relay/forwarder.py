@@ -1,0 +1,241 @@
+"""Sends what waits to the server, one request at a time, again and again until it is confirmed.
+
+A backlog goes first, in order: it drains at tens of thousands of ticks a second while an EA brings hundreds, so live
+ticks wait seconds, and no tick overtakes another of its symbol, which the fold would take for a resend.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import structlog
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_any,
+    stop_when_event_set,
+    wait_random_exponential,
+)
+
+from marketdata.errors import SettingsError
+from relay.errors import BodyRefused, BodyTooLarge, ServerRefused, ServerUnavailable, StoreUnavailable
+from relay.lanes import Part, Row, halves
+from relay.pending import delete_old
+from relay.server import Server
+from relay.store import Store
+
+log = structlog.get_logger(__name__)
+
+#: Rows of a request: of the EA's 250 bytes each this is 1.2 MB, a quarter of what the producer takes.
+BATCH: Final = 5_000
+
+#: Longest pause before the next try when the server does not say (seconds).
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+#: Longest pause that a server may ask for (seconds).
+_LONGEST_ASKED_SECONDS: Final = 300.0
+
+#: Another process may store rows, which nobody tells us (seconds).
+_LOOK_SECONDS: Final = 1.0
+
+#: How often old rows are deleted (seconds).
+_DELETE_EVERY_SECONDS: Final = 60.0
+
+#: A line about the server being away is written at most so often (seconds).
+_REPEAT_SECONDS: Final = 60.0
+
+#: Ctrl-C is heard after so long at the latest (seconds).
+_SLICE_SECONDS: Final = 0.5
+
+_wait_exponential = wait_random_exponential(multiplier=0.25, max=_LONGEST_PAUSE_SECONDS)
+
+
+@dataclass
+class Totals:
+    """What a forwarder has done since it began."""
+
+    forwarded: int = 0
+    rejected: int = 0
+    requests: int = 0
+    retries: int = 0
+    deleted: int = 0
+    #: Whether the last request was answered; None before the first.
+    is_up: bool | None = None
+    #: Why nothing is sent any more.
+    stopped: str = ""
+
+
+class Waiting(Protocol):
+    """Where the rows come from: the database behind a cursor (relay/pending.py), or a selection."""
+
+    limit: int
+
+    def next_request(self) -> list[Part]:
+        """What goes next; empty when nothing waits."""
+
+    def confirm(self) -> None:
+        """What was handed out needs no sending again."""
+
+    def reject(self, rejected: Sequence[tuple[Row, str]]) -> None:
+        """The server will never take these."""
+
+
+class Forwarder:
+    """One sender of pending rows; `run` for as long as wanted, or `step` by step."""
+
+    def __init__(
+        self,
+        store: Store,
+        server: Server,
+        pending: Waiting,
+        *,
+        stop: threading.Event | None = None,
+        keep_seconds: float | None = None,
+        patience_seconds: float | None = None,
+        on_wait: Callable[[str, float], None] | None = None,
+    ) -> None:
+        self.totals = Totals()
+        self.wake = threading.Event()
+        self._store, self._server = store, server
+        self.pending = pending
+        self._stop = stop or threading.Event()
+        self._keep_seconds = keep_seconds
+        self._on_wait = on_wait or self._log_wait
+        self._told_at = -_REPEAT_SECONDS
+        self._deleted_at = -_DELETE_EVERY_SECONDS
+        ends = stop_when_event_set(self._stop)
+        self._retrying = Retrying(
+            retry=retry_if_exception_type((ServerUnavailable, StoreUnavailable)),
+            wait=pause,
+            stop=ends if patience_seconds is None else stop_any(ends, stop_after_delay(patience_seconds)),
+            sleep=self._sleep,
+            before_sleep=self._before_sleep,
+            reraise=True,
+        )
+
+    def run(self, every_seconds: float = _LOOK_SECONDS) -> None:
+        """Send whatever waits until `stop` is set; looks again when woken and every `every_seconds`.
+
+        Raises:
+            ServerRefused, SettingsError: nothing more will be sent; ticks are kept.
+        """
+        try:
+            while not self._stop.is_set():
+                self.wake.clear()
+                while not self._stop.is_set() and self.step():
+                    self._delete_old()
+                self._delete_old()
+                _wait(self.wake, every_seconds)
+        except (ServerUnavailable, StoreUnavailable):
+            if not self._stop.is_set():
+                raise
+        except (ServerRefused, SettingsError) as exc:
+            self.totals.stopped = str(exc)
+            raise
+
+    def step(self) -> int:
+        """Send one request and wait for its confirmation; how many rows that were, 0 when nothing waits.
+
+        Raises:
+            ServerUnavailable, StoreUnavailable: patience is at its end, or `stop` is set.
+            ServerRefused, SettingsError: as `run`.
+        """
+        parts = self.pending.next_request()
+        if parts:
+            self._send(parts)
+            self._retrying(self.pending.confirm)
+        return sum(map(len, parts))
+
+    def _send(self, parts: list[Part]) -> None:
+        try:
+            answer = self._retrying(self._server.send, parts)
+        except (BodyTooLarge, BodyRefused) as exc:
+            self.totals.requests += 1
+            size = sum(map(len, parts))
+            if size == 1:
+                self._reject([(parts[0][0], str(exc))])
+                return
+            if isinstance(exc, BodyTooLarge):
+                self.pending.limit = max(1, min(self.pending.limit, size) // 2)
+            for half in halves(parts):
+                self._send(half)
+            return
+        except ServerRefused:
+            self.totals.is_up = False
+            raise
+        if self.totals.is_up is False:
+            log.info("The server takes ticks again.", action="forward_recovered")
+        self.totals.is_up = True
+        self._told_at = -_REPEAT_SECONDS
+        self.totals.requests += 1
+        rows = [row for part in parts for row in part]
+        rejected = _rejected(rows, answer)
+        if rejected:
+            self._reject(rejected)
+        self.totals.forwarded += len(rows) - len(rejected)
+
+    def _reject(self, rejected: Sequence[tuple[Row, str]]) -> None:
+        self._retrying(self.pending.reject, rejected)
+        self.totals.rejected += len(rejected)
+        row, reason = rejected[0]
+        log.warning(
+            f"The server refused {len(rejected)} items for good; they are in the table `rejected`. The first: {reason}",
+            action="forward_rejected", symbol=row.symbol, ts_ms=row.ts_ms, id=row.id,
+        )  # fmt: skip
+
+    def _delete_old(self) -> None:
+        if self._keep_seconds is None or time.monotonic() - self._deleted_at < _DELETE_EVERY_SECONDS:
+            return
+        self._deleted_at = time.monotonic()
+        try:
+            deleted = delete_old(self._store, self._keep_seconds)
+        except StoreUnavailable:
+            return  # the store has reported it; the next minute is as good
+        self.totals.deleted += deleted
+        if deleted:
+            log.info(f"{deleted:,} confirmed rows were old and are deleted.", action="store_deleted", rows=deleted)
+
+    def _sleep(self, seconds: float) -> None:
+        _wait(self._stop, seconds)
+
+    def _before_sleep(self, state: RetryCallState) -> None:
+        self.totals.retries += 1
+        exc = state.outcome.exception() if state.outcome is not None else None
+        if isinstance(exc, ServerUnavailable):
+            self.totals.is_up = False
+        if state.next_action is not None:
+            self._on_wait(str(exc), state.next_action.sleep)
+
+    def _log_wait(self, why: str, seconds: float) -> None:
+        if time.monotonic() - self._told_at < _REPEAT_SECONDS:
+            return
+        self._told_at = time.monotonic()
+        log.warning(f"{why}; ticks are kept, next try in {seconds:.1f} s.", action="forward_waits")
+
+
+def _wait(event: threading.Event, seconds: float) -> None:
+    # Windows delivers Ctrl-C between waits only.
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and not event.wait(min(left, _SLICE_SECONDS)):
+        pass
+
+
+def _rejected(rows: Sequence[Row], answer: dict[str, Any]) -> list[tuple[Row, str]]:
+    """The rows that an answer refuses, with the reasons that it gives."""
+    reasons: dict[int, str] = {}
+    for detail in answer.get("details") or ():
+        if isinstance(detail, dict) and isinstance(detail.get("index"), int):
+            reasons[detail["index"]] = f"{detail.get('field')}: {detail.get('message')}"
+    if int(answer.get("errors") or 0) >= len(rows):
+        return [(row, reasons.get(i, "refused with the rest of its request")) for i, row in enumerate(rows)]
+    return [(rows[i], reason) for i, reason in sorted(reasons.items()) if 0 <= i < len(rows)]
+
+
+def pause(state: RetryCallState) -> float:
+    """How long to wait before the next try (seconds): as the server asks, else longer and longer by chance."""
+    exc = state.outcome.exception() if state.outcome is not None else None
+    asked = exc.retry_after_seconds if isinstance(exc, ServerUnavailable) else 0.0
+    return max(min(_LONGEST_ASKED_SECONDS, asked), _wait_exponential(state))

@@ -1,0 +1,149 @@
+"""Which rows go into the next request. Pure; the server's fold is right only because of the rules kept here.
+
+One request becomes one frame for each symbol, and the fold tells a resend by frames in which time goes back or begins
+with what the frame before ended with (docs/candles.md). Merging the requests of an EA must hide neither, so:
+
+- Rows of one symbol go in the order in which they were stored, and what one request brought stays in one request.
+- Two requests are merged only when the second begins later than the first ended, or in the same second when neither
+  knows milliseconds. A resend therefore stays a frame of its own.
+- Only a single request that is larger than a batch is cut, and then between two timestamps.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class Origin(NamedTuple):
+    """What holds for a whole request to the server."""
+
+    path: str
+    #: X-Source of the sender, when it named one.
+    source: str | None
+    utc_offset_seconds: int | None
+
+
+class Row(NamedTuple):
+    """A stored row, ready to be sent."""
+
+    id: int
+    #: Rows of one lane keep their order: a symbol, or a symbol's bars.
+    lane: str
+    origin: Origin
+    symbol: str
+    ts_ms: int
+    #: Rows that came in one request have one `created_at`, unlike that of the next request.
+    request: str | None
+    #: Whether the time is known to the second only.
+    coarse: bool
+    #: The item as JSON.
+    item: bytes
+    #: A bar that the broker computed, not a tick.
+    is_bar: bool = False
+
+
+#: The rows of one lane that go into one request.
+Part = list[Row]
+
+
+class Lanes:
+    """Rows that were read from the database and not sent, by lane."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, deque[Row]] = {}
+        #: How many rows wait.
+        self.waiting = 0
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Append rows, in order of id."""
+        for row in rows:
+            lane = self._lanes.get(row.lane)
+            if lane is None:
+                lane = self._lanes[row.lane] = deque()
+            lane.append(row)
+            self.waiting += 1
+
+    def heads(self) -> dict[str, tuple[int, int]]:
+        """For each lane in which rows wait: the id of the first, and how many."""
+        return {name: (lane[0].id, len(lane)) for name, lane in self._lanes.items()}
+
+    def take(self, limit: int, *, at_end: bool) -> list[Part]:
+        """The next request: about `limit` rows at most, and the lane of the oldest row among them; they wait no longer.
+
+        `at_end` says that the database holds nothing behind the rows here. Before, a lane's last request may go on in
+        the next page, and waits for it; then the answer may be empty.
+        """
+        parts: list[Part] = []
+        room = limit
+        origin: Origin | None = None
+        for name, lane in sorted(self._lanes.items(), key=lambda item: item[1][0].id):
+            if room <= 0:
+                break
+            if origin is not None and lane[0].origin != origin:
+                continue
+            count = _sendable(lane, room, at_end=at_end, may_cut=not parts)
+            if count:
+                part = [lane.popleft() for _ in range(count)]
+                origin = part[0].origin
+                parts.append(part)
+                room -= count
+                if not lane:
+                    del self._lanes[name]
+        self.waiting -= sum(map(len, parts))
+        return parts
+
+
+def _sendable(lane: deque[Row], room: int, *, at_end: bool, may_cut: bool) -> int:
+    """How many rows from the front of a lane may go into one request."""
+    taken, high = 0, -1
+    block: list[Row] = []
+    rows = iter(lane)
+    row = next(rows, None)
+    before: Row | None = None
+    while row is not None:
+        block = [row]
+        for row in rows:
+            if row.request != block[0].request or row.origin != block[0].origin:
+                break
+            block.append(row)
+        else:
+            row = None
+        if before is not None and not _joins(before, high, block):
+            break
+        complete = row is not None or at_end
+        if not complete or taken + len(block) > room:
+            if taken == 0 and may_cut and len(block) > room:
+                return _cut(block, room)
+            break
+        taken += len(block)
+        before = block[-1]
+        high = max(high, *(each.ts_ms for each in block))
+    return taken
+
+
+def _joins(before: Row, high: int, block: Sequence[Row]) -> bool:
+    """Whether a request may go into the frame of those before it, whose latest time is `high`."""
+    if before.origin != block[0].origin:
+        return False
+    earliest = min(row.ts_ms for row in block)
+    return earliest > high or (earliest == high and before.coarse and block[0].coarse)
+
+
+def _cut(block: Sequence[Row], room: int) -> int:
+    """Where a request larger than a batch is cut: at the last change of time within the room, else at the room."""
+    for end in range(room, 0, -1):
+        if block[end].ts_ms != block[end - 1].ts_ms:
+            return end
+    return room
+
+
+def halves(parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
+    """Two requests instead of one that is too large; of equal times only those of a single timestamp are parted."""
+    if len(parts) > 1:
+        middle = len(parts) // 2
+        return list(parts[:middle]), list(parts[middle:])
+    part = parts[0]
+    middle = len(part) // 2
+    changes = [i for i in range(1, len(part)) if part[i].ts_ms != part[i - 1].ts_ms]
+    end = min(changes, key=lambda i: abs(i - middle)) if changes else middle
+    return [part[:end]], [part[end:]]

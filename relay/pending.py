@@ -1,0 +1,194 @@
+"""What waits to be sent: pages of rows, and the cursor that survives a crash.
+
+The cursor says for each lane which row is next; all lanes that are not behind share the entry ''. It is written after
+each confirmed request, so a crash sends at most the last request again, which the fold recognises.
+"""
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from relay.item import BAR, TICK
+from relay.lanes import Lanes, Origin, Part, Row
+from relay.store import Store
+
+#: The cursor of `serve` and `forward`.
+FORWARD: Final = "forward"
+
+#: How often it is noted down how far confirmation had come; retention is that coarse (seconds).
+_MARK_SECONDS: Final = 60.0
+
+#: Rows deleted in one transaction: the EA waits for no more than that.
+_DELETE_STEP: Final = 2_000
+
+#: Columns of a RawRow.
+COLUMNS: Final = "id, symbol, ts_ms, timeframe, open, high, low, close, volume, kind, meta, created_at"
+
+
+class _Original(msgspec.Struct, gc=False):
+    """What has to be known of an original item; a wrong type makes it no original."""
+
+    symbol: str | None = None
+    bid: float | None = None
+    ask: float | None = None
+    open: float | None = None
+    time_msc: int | float | None = None
+    ts_msc: int | float | None = None
+    ts: int | float | str | None = None
+    time: str | None = None
+    utc_offset_s: int | None = None
+    x_source: str | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Original).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+RawRow = tuple[int, str, int, str | None, float, float, float, float, float, str | None, str | None, str | None]
+
+
+def row_of(raw: RawRow, ticks_path: str, bars_path: str) -> Row:
+    """A row of the table, ready to be sent: as it came when the original is known, else as the exporter sends it."""
+    id_, symbol, ts_ms, timeframe, open_, high, low, close, volume, kind, meta, created_at = raw
+    is_bar = kind == BAR or (timeframe or TICK).lower() != TICK
+    try:
+        original = _decode(meta) if meta else _Original()
+    except (msgspec.MsgspecError, ValueError):
+        original, meta = _Original(), None  # the columns have all that is needed
+    has_time = original.time_msc or original.ts_msc or original.ts or original.time
+    has_price = original.bid is not None or original.ask is not None or original.open is not None
+    if meta and has_time and has_price and original.symbol == symbol:
+        item = meta.encode()
+    else:
+        exported = {
+            "symbol": symbol, "ts": ts_ms, "timeframe": timeframe or TICK, "open": open_, "high": high, "low": low,
+            "close": close, "volume": volume, "kind": kind or TICK,
+        }  # fmt: skip
+        item = _encode(exported | ({"meta": msgspec.Raw(meta.encode())} if meta else {}))
+    coarse = ts_ms % 1000 == 0 and not original.time_msc and not original.ts_msc
+    lane = f"{symbol} {timeframe}" if is_bar else symbol
+    if original.x_source is not None:
+        lane = f"{original.x_source}/{lane}"
+    origin = Origin(bars_path if is_bar else ticks_path, original.x_source, original.utc_offset_s)
+    return Row(id_, lane, origin, symbol, ts_ms, created_at, coarse, item, is_bar)
+
+
+class Pending:
+    """The rows that one receiver has not confirmed, in the order in which they go."""
+
+    def __init__(
+        self, store: Store, name: str = FORWARD, *, limit: int, page: int | None = None,
+        ticks_path: str = "/ingest/tick", bars_path: str = "/ingest",
+    ) -> None:  # fmt: skip
+        self.limit = limit
+        self._store, self._name, self._page = store, name, page or limit
+        self._paths = (ticks_path, bars_path)
+        self._lanes = Lanes()
+        self._marked_at = 0.0
+        cursor = _cursor(store.connection, name)
+        #: Everything before this was sent or waits in the lanes.
+        self._next_id, _ = cursor.pop("", (0, 0))
+        if cursor:
+            self._load(cursor)
+
+    def _load(self, cursor: dict[str, tuple[int, int]]) -> None:
+        """Read again what had been read and not sent."""
+        first = min(next_id for next_id, _ in cursor.values())
+        query = f"SELECT {COLUMNS} FROM ticks WHERE id >= ? AND id < ? ORDER BY id"  # noqa: S608  # constants
+        rows = (row_of(raw, *self._paths) for raw in self._store.connection.execute(query, [first, self._next_id]))
+        self._lanes.add(row for row in rows if row.lane in cursor and row.id >= cursor[row.lane][0])
+
+    def next_request(self) -> list[Part]:
+        """What goes next; empty when nothing waits."""
+        must_read = self._lanes.waiting < self.limit
+        while True:
+            at_end = must_read and self._read_page()
+            parts = self._lanes.take(self.limit, at_end=at_end)
+            if parts or at_end:
+                return parts
+            # Nothing but beginnings of requests; the next page has more of them.
+            must_read = True
+
+    def _read_page(self) -> bool:
+        """Whether the database holds nothing behind what was read."""
+        query = f"SELECT {COLUMNS} FROM ticks WHERE id >= ? ORDER BY id LIMIT ?"  # noqa: S608  # constants
+        page = self._store.connection.execute(query, [self._next_id, self._page]).fetchall()
+        self._lanes.add(row_of(raw, *self._paths) for raw in page)
+        if page:
+            self._next_id = page[-1][0] + 1
+        return len(page) < self._page
+
+    def confirm(self) -> None:
+        """Write down that everything handed out so far needs no sending again.
+
+        Raises:
+            StoreUnavailable: it is not written down; it may be tried again.
+        """
+        lanes = self._lanes.heads()
+        entries = [(self._name, lane, next_id, waiting) for lane, (next_id, waiting) in lanes.items()]
+        entries.append((self._name, "", self._next_id, 0))
+        low = min(next_id for _, _, next_id, _ in entries)
+        mark = time.monotonic() - self._marked_at > _MARK_SECONDS
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM forward_cursor WHERE name = ?", [self._name])
+            connection.executemany("INSERT INTO forward_cursor VALUES (?, ?, ?, ?)", entries)
+            if mark:
+                connection.execute("INSERT OR IGNORE INTO confirmed VALUES (?, ?, ?)", [self._name, low, time.time()])
+
+        self._store.run(write)
+        if mark:
+            self._marked_at = time.monotonic()
+
+    def reject(self, rejected: Sequence[tuple[Row, str]]) -> None:
+        """Keep rows that the server will never take in the table `rejected`, with the reason."""
+        keep_rejected(self._store, rejected)
+
+
+def keep_rejected(store: Store, rejected: Sequence[tuple[Row, str]]) -> None:
+    """As `Pending.reject`."""
+    statement = "INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?, ?, ?)"
+    now = datetime.now(UTC).isoformat(" ", "seconds")
+    entries = [(r.id, r.symbol, r.ts_ms, reason, r.item.decode(), now) for r, reason in rejected]
+    store.run(lambda connection: connection.executemany(statement, entries))
+
+
+def restart(store: Store, name: str) -> None:
+    """Forget how far `name` has come."""
+    store.run(lambda connection: connection.execute("DELETE FROM forward_cursor WHERE name = ?", [name]))
+
+
+def count_pending(connection: sqlite3.Connection, name: str = FORWARD) -> int:
+    """How many rows wait to be confirmed."""
+    cursor = _cursor(connection, name)
+    next_id, _ = cursor.pop("", (0, 0))
+    (behind,) = connection.execute("SELECT count(*) FROM ticks WHERE id >= ?", [next_id]).fetchone()
+    return int(behind) + sum(waiting for _, waiting in cursor.values())
+
+
+def delete_old(store: Store, keep_seconds: float, name: str = FORWARD) -> int:
+    """Delete rows that were confirmed more than `keep_seconds` ago, in small steps; how many."""
+    mark = store.connection.execute(
+        "SELECT max(next_id) FROM confirmed WHERE name = ? AND confirmed_at < ?", [name, time.time() - keep_seconds]
+    ).fetchone()[0]
+    if mark is None:
+        return 0
+    deleted = 0
+    step = "DELETE FROM ticks WHERE id IN (SELECT id FROM ticks WHERE id < ? ORDER BY id LIMIT ?)"
+    while True:
+        count = store.run(lambda connection: connection.execute(step, [mark, _DELETE_STEP]).rowcount)
+        deleted += count
+        if count < _DELETE_STEP:
+            break
+    store.run(
+        lambda connection: connection.execute("DELETE FROM confirmed WHERE name = ? AND next_id < ?", [name, mark])
+    )
+    return deleted
+
+
+def _cursor(connection: sqlite3.Connection, name: str) -> dict[str, tuple[int, int]]:
+    query = "SELECT lane, next_id, waiting FROM forward_cursor WHERE name = ?"
+    return {lane: (next_id, waiting) for lane, next_id, waiting in connection.execute(query, [name])}

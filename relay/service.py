@@ -1,0 +1,131 @@
+"""`tickpipe relay serve`: the local API in the foreground, the forwarder in a thread of its own."""
+
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import structlog
+import uvicorn
+
+from marketdata.errors import SettingsError
+from marketdata.settings import Settings
+from relay.api import Api
+from relay.errors import ServerRefused
+from relay.forwarder import BATCH, Forwarder
+from relay.pending import Pending
+from relay.server import Server
+from relay.store import Store
+
+log = structlog.get_logger(__name__)
+
+#: The key that senders must show; needed when others than this machine can reach the relay.
+KEY_VARIABLE: Final = "TICKPIPE_RELAY_KEY"
+
+#: EAs send every second or so and reuse the connection (seconds).
+_KEEP_ALIVE_SECONDS: Final = 75
+
+#: Pause after an error that nobody foresaw (seconds).
+_AFTER_FAILURE_SECONDS: Final = 10.0
+
+#: How long a thread may hold the interpreter while another wants it (seconds).
+_SWITCH_SECONDS: Final = 0.001
+
+#: Requests under way get this long to finish (seconds).
+_GRACEFUL_SECONDS: Final = 5
+
+
+def serve(
+    settings: Settings, db: Path, *, host: str, port: int, server: Server | None, keep_seconds: float | None
+) -> int:
+    """Serve until Ctrl-C or SIGTERM; the exit code.
+
+    Raises:
+        SettingsError: when the address can be reached by others and there is no key.
+        StoreUnusable, StoreUnavailable: when the database cannot be opened.
+    """
+    key = os.environ.get(KEY_VARIABLE, "")
+    if not key and not _is_loopback(host):
+        raise SettingsError(
+            f"{host} can be reached from other machines, so senders must show a key: set {KEY_VARIABLE},"
+            " or leave out --host to serve this machine only"
+        )
+    with Store(db) as store:
+        stop = threading.Event()
+        forwarder = None
+        if server is not None:
+            forwarder = Forwarder(store, server, Pending(store, limit=BATCH), stop=stop, keep_seconds=keep_seconds)
+            store.on_insert = forwarder.wake.set
+        api = Api(store, settings, key=key, totals=forwarder.totals if forwarder else None)
+        http = _http(api, host, port)
+        thread = threading.Thread(target=_forward, args=(forwarder, store, stop), name="forwarder", daemon=True)
+        if forwarder is not None:
+            thread.start()
+        # Two threads work at each request; at Python's 5 ms they wait for each other longer than for the disk.
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        # uvicorn raises the signal again when it has shut down; a wished end is no failure.
+        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGINT, _end)
+        log.info(
+            f"EAs post to http://{host}:{port}/ingest/tick; ticks are in {db}, "
+            + (f"and go on to {server.url}." if server else "and stay there (no --forward)."),
+            action="relay_started",
+        )
+        try:
+            http.run()
+        finally:
+            stop.set()
+            if forwarder is not None:
+                forwarder.wake.set()
+                # Whatever is under way is sent again at the next start.
+                thread.join(_GRACEFUL_SECONDS)
+    return 0 if http.started else 1
+
+
+def _forward(forwarder: Forwarder, store: Store, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            forwarder.run()
+        except (ServerRefused, SettingsError) as exc:
+            log.error(f"Nothing is forwarded any more, ticks are still stored: {exc}", action="forward_stopped")
+            return
+        except Exception:
+            log.exception("Forwarding failed; it begins again where it was confirmed.", action="forward_failed")
+            stop.wait(_AFTER_FAILURE_SECONDS)
+            with suppress(Exception):  # the next round fails as well, and says why
+                forwarder.pending = Pending(store, limit=BATCH)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _http(api: Api, host: str, port: int) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            api,
+            host=host,
+            port=port,
+            loop="asyncio",
+            lifespan="off",
+            ws="none",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+        )
+    )

@@ -1,0 +1,260 @@
+"""The relay's database: ticks are on the disk before they are answered.
+
+`synchronous=FULL`: in WAL mode NORMAL does not flush the log at a commit, so a power cut may take back what was
+answered. FULL flushes it at each commit; what that costs is shared by all requests that wait for the same one (group
+commit), because one thread writes and takes everything that is queued into one transaction.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self, TypeVar
+
+import structlog
+
+from relay.errors import StoreUnavailable, StoreUnusable
+from relay.item import NewRow
+from relay.schema import prepare
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], Any]
+
+#: How long a commit waits while another program holds the lock. EAs give up after 5 s; they had better hear 503.
+_BUSY_SECONDS: Final = 2.0
+
+#: Most jobs of one transaction: bounds how long the first of them waits.
+_MAX_GROUP: Final = 1_000
+
+#: Rows of requests that wait for the writer; beyond it the disk is too slow, and memory must not follow.
+_MAX_WAITING_ROWS: Final = 500_000
+
+#: A clock that seems to go back by less than this has only not moved yet.
+_CLOCK_STEP: Final = timedelta(seconds=1)
+
+_INSERT: Final = (
+    "INSERT INTO ticks (symbol, ts_ms, timeframe, open, high, low, close, volume, kind, meta, created_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class _Job(NamedTuple):
+    work: Work
+    #: A job of the event loop is settled there, together with the others of its group.
+    done: "asyncio.Future[Any] | Future[Any]"
+
+
+class Counts(NamedTuple):
+    """How many rows there are, by symbol."""
+
+    first_id: int
+    last_id: int
+    by_symbol: "Counter[str]"
+
+
+class Store:
+    """The database behind one writing thread; reading connections belong to whoever reads."""
+
+    def __init__(self, path: Path, *, busy_seconds: float = _BUSY_SECONDS) -> None:
+        self.path = path
+        self.on_insert: Callable[[], None] = lambda: None
+        self._busy_seconds = busy_seconds
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting_rows = 0
+        self._last_stamp = datetime.fromtimestamp(0, UTC)
+        self._failing = False
+        self._local = threading.local()
+        self._readers: list[sqlite3.Connection] = []
+        self._counts = Counts(0, 0, Counter())
+        self._counts_lock = threading.Lock()
+        #: Transactions and jobs so far; their ratio is what group commit saves.
+        self.commits = self.jobs = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = self._connect()
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            prepare(self._connection)
+        except sqlite3.OperationalError as exc:
+            message = f"{path} cannot be opened ({exc}); is the disk full, or does another program use it?"
+            raise StoreUnavailable(message, 5) from exc
+        except sqlite3.DatabaseError as exc:
+            raise StoreUnusable(f"{path} is no SQLite database ({exc}); name another file with --db") from exc
+        self._thread = threading.Thread(target=self._write, name="store", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Commit what is queued and end."""
+        self._jobs.put(None)
+        self._thread.join()
+        for connection in (*self._readers, self._connection):
+            connection.close()
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The calling thread's connection, for reading."""
+        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if found is None:
+            found = self._local.connection = self._connect()
+            self._readers.append(found)
+        return found
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
+
+    async def insert(self, rows: Sequence[NewRow]) -> None:
+        """Store the rows of one request; they are on the disk when this returns.
+
+        Raises:
+            StoreUnavailable: nothing was stored.
+        """
+        if self._waiting_rows + len(rows) > _MAX_WAITING_ROWS:
+            raise StoreUnavailable("the disk does not keep up; send again in a second", 1)
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting_rows += len(rows)
+        try:
+            self._jobs.put(_Job(lambda connection: self._insert(connection, rows), done))
+            await done
+        finally:
+            self._waiting_rows -= len(rows)
+
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `work`, done by the writing thread in a transaction that is committed before this returns.
+
+        Raises:
+            StoreUnavailable: nothing was stored.
+        """
+        done: Future[T] = Future()
+        self._jobs.put(_Job(work, done))
+        return done.result()
+
+    def _insert(self, connection: sqlite3.Connection, rows: Sequence[NewRow]) -> None:
+        now = datetime.now(UTC)
+        # Tells the rows of this request from those of the one before (relay/lanes.py). Windows' clock moves in steps
+        # of up to 16 ms, so many requests would share a time; one that was put back is followed.
+        if timedelta() <= self._last_stamp - now < _CLOCK_STEP:
+            now = self._last_stamp + timedelta(microseconds=1)
+        self._last_stamp = now
+        stamp = now.replace(tzinfo=None).isoformat(" ", "microseconds")
+        connection.executemany(_INSERT, [(*row, stamp) for row in rows])
+
+    def _write(self) -> None:
+        ending = False
+        while not ending:
+            job = self._jobs.get()
+            group: list[_Job] = []
+            while True:
+                if job is None:
+                    ending = True
+                    break
+                group.append(job)
+                if len(group) >= _MAX_GROUP:
+                    break
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+            if group:
+                self._commit(group)
+
+    def _commit(self, group: Sequence[_Job]) -> None:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            results = [job.work(connection) for job in group]
+            connection.execute("COMMIT")
+        except Exception as exc:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if len(group) > 1 and not isinstance(exc, sqlite3.OperationalError):
+                # One job is to blame; the others must not suffer for it.
+                for job in group:
+                    self._commit([job])
+                return
+            self._report_failure(exc)
+            _settle(group, [_explained(exc)] * len(group))
+            return
+        self.commits += 1
+        self.jobs += len(group)
+        if self._failing:
+            self._failing = False
+            log.info("The database takes ticks again.", action="store_recovered")
+        _settle(group, results)
+        self.on_insert()
+
+    def _report_failure(self, exc: Exception) -> None:
+        if not isinstance(exc, sqlite3.Error):
+            log.error("A write failed; this is a bug.", action="store_bug", exc_info=exc)
+        elif not self._failing:
+            self._failing = True
+            log.error(f"{_explained(exc)} Until then EAs are asked to send again.", action="store_failing")
+
+    def counts(self) -> Counts:
+        """How many rows there are; only what is new is counted, unless old rows were deleted."""
+        with self._counts_lock:
+            known, connection = self._counts, self.connection
+            connection.execute("BEGIN")
+            try:
+                first, last = connection.execute("SELECT ifnull(min(id), 0), ifnull(max(id), 0) FROM ticks").fetchone()
+                by_symbol = known.by_symbol if first == known.first_id else Counter()
+                after = known.last_id if first == known.first_id else 0
+                if last > after:
+                    by_symbol = Counter(by_symbol)
+                    query = "SELECT symbol, count(*) FROM ticks WHERE id > ? GROUP BY symbol"
+                    for symbol, number in connection.execute(query, [after]):
+                        by_symbol[symbol] += number
+            finally:
+                connection.execute("COMMIT")
+            self._counts = Counts(first, last, by_symbol)
+            return self._counts
+
+
+def _explained(exc: Exception) -> Exception:
+    """The error for whoever waits, with its cure."""
+    if not isinstance(exc, sqlite3.Error):
+        return exc
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return StoreUnavailable("The disk is full, nothing can be stored; free some space.", 10)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreUnavailable("Another program holds the lock of the database; close it.", 1)
+    return StoreUnavailable(f"The database cannot be written ({exc}); check the disk.", 10)
+
+
+def _settle(group: Sequence[_Job], results: Sequence[Any]) -> None:
+    """Hand each job its result; those of the event loop in one go, because waking it is what costs."""
+    on_loop: list[tuple[asyncio.Future[Any], Any]] = []
+    for job, result in zip(group, results, strict=True):
+        if isinstance(job.done, asyncio.Future):
+            on_loop.append((job.done, result))
+        elif isinstance(result, Exception):
+            job.done.set_exception(result)
+        else:
+            job.done.set_result(result)
+    if on_loop:
+        loop = on_loop[0][0].get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle_on_loop, on_loop)
+
+
+def _settle_on_loop(settled: Sequence[tuple["asyncio.Future[Any]", Any]]) -> None:
+    for done, result in settled:
+        if done.done():
+            continue
+        if isinstance(result, Exception):
+            done.set_exception(result)
+        else:
+            done.set_result(result)

@@ -1,0 +1,120 @@
+"""`tickpipe relay export` and `forward` as users and the Task Scheduler run them."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from relay.store import Store
+from tests.integration.relay.scripted import Answer, ScriptedServer
+from tests.unit.relay.rows import BASE, put, tick
+from tests.unit.relay.test_store import old_file
+
+ENVIRONMENT = {**os.environ, "TICKPIPE_RELAY_FORWARD_KEY": "key"}
+
+
+def command(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tickpipe", "relay", name, *arguments]
+
+
+def export(db: Path, server: ScriptedServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command("export", "--db", str(db), "--api", server.url, *arguments),
+        capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    """500 ticks of 50 requests, over ten minutes."""
+    path = tmp_path / "ea.db"
+
+    async def fill() -> None:
+        with Store(path) as store:
+            for start in range(0, 500, 10):
+                await put(store, *(tick(n * 1_200 + 1, bid=1 + n / 1000, n=n) for n in range(start, start + 10)))
+
+    asyncio.run(fill())
+    return path
+
+
+def numbers(server: ScriptedServer) -> list[int]:
+    return [item["n"] for item in server.taken]
+
+
+def test_the_newest_rows_are_sent_by_default(db: Path, server: ScriptedServer) -> None:
+    ended = export(db, server, "--token", "mine", "--limit", "30", "--batch", "20")
+    assert (ended.returncode, ended.stdout) == (0, "30 rows sent, 0 rejected\n"), ended.stderr
+    assert numbers(server) == list(range(470, 500))
+    assert server.requests[0].headers["Authorization"] == "Bearer mine"
+    assert len(server.requests) == 2
+    assert export(db, server, "--since-minutes", "5", "--limit", "1000").stdout == "500 rows sent, 0 rejected\n"
+
+
+def test_a_dry_run_sends_nothing(db: Path, server: ScriptedServer) -> None:
+    ended = export(db, server, "--all", "--dry-run")
+    assert (ended.returncode, ended.stdout) == (0, f"500 rows would be sent to {server.url}/ingest/tick\n")
+    assert server.requests == []
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(db: Path, server: ScriptedServer) -> None:
+    server.answers = [Answer(200, {}), Answer(200, {}), Answer(401, {"error": "no"})]
+    ended = export(db, server, "--all", "--page-size", "300")
+    assert ended.returncode != 0
+    assert "--token" in ended.stderr
+    assert len(server.taken) > 200
+    assert export(db, server, "--all").returncode == 0
+    assert numbers(server) == list(range(500))
+    assert export(db, server, "--all").stdout == "0 rows sent, 0 rejected\n"
+    assert export(db, server, "--all", "--from-start").stdout == "500 rows sent, 0 rejected\n"
+
+
+def test_bars_are_sent_to_a_server_that_knows_no_ticks(db: Path, server: ScriptedServer) -> None:
+    server.missing = {"/ingest/tick"}
+    assert export(db, server, "--all", "--aggregate-to", "none").returncode == 1
+    ended = export(db, server, "--all")
+    assert (ended.returncode, ended.stdout) == (0, "10 bars sent, 0 rejected\n")
+    assert "404" in ended.stderr
+    # 50 ticks of 1.2 s are a minute.
+    assert [(bar["ts"] - BASE, bar["open"], bar["close"], bar["volume"]) for bar in server.taken] == [
+        (n * 60_000, 1 + 50 * n / 1000, 1 + (50 * n + 49) / 1000, 50) for n in range(10)
+    ]
+    assert {request.path for request in server.requests if request.status == 200} == {"/ingest"}
+
+
+def test_an_old_file_of_100_000_rows_is_exported_completely(tmp_path: Path, server: ScriptedServer) -> None:
+    path = tmp_path / "old.db"
+    old_file(path, 100_000)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE ticks SET open = 1.5, high = 1.6, low = 1.5, close = 0")
+    ended = export(path, server, "--all", "--batch", "5000")
+    assert (ended.returncode, ended.stdout) == (0, "100,000 rows sent, 0 rejected\n"), ended.stderr
+    assert [item["ts"] - BASE for item in server.taken] == list(range(100_000))
+
+
+def test_forward_looks_again_and_again(db: Path, server: ScriptedServer) -> None:
+    with subprocess.Popen(
+        command("forward", "--db", str(db), "--to", server.url, "--every", "0.2s"),
+        env=ENVIRONMENT,
+    ) as process:
+        try:
+            wait_for(server, 500)
+            with Store(db) as store:
+                asyncio.run(put(store, tick(10_000_000, n=500)))
+            wait_for(server, 501)
+        finally:
+            process.kill()
+    assert numbers(server) == list(range(501))
+
+
+def wait_for(server: ScriptedServer, count: int) -> None:
+    deadline = time.monotonic() + 20
+    while len(server.taken) < count:
+        assert time.monotonic() < deadline, len(server.taken)
+        time.sleep(0.05)

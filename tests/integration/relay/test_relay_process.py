@@ -1,0 +1,148 @@
+"""The relay as a process: its local API, and what a kill, a lock and an unwilling server do to it."""
+
+import asyncio
+import gzip
+import json
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import httpx
+
+from tests.integration.relay.conftest import StartRelay
+from tests.integration.relay.scripted import Answer, ScriptedServer
+from tests.unit.relay.rows import BASE, tick
+
+
+def times(server: ScriptedServer) -> list[int]:
+    return [item["ts_msc"] - BASE for item in server.taken]
+
+
+def test_the_local_api_answers_as_eas_expect(start_relay: StartRelay) -> None:
+    relay = start_relay(None)
+    answer = relay.post({"ticks": [tick(0), tick(0, "USDJPY")]})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"ok": True, "queued": True, "received": 2, "inserted": 2, "duplicates": 0, "errors": 0, "total": 2},
+    )
+    mixed = relay.post([tick(1), {"symbol": "EURUSD"}])
+    assert (mixed.status_code, mixed.json()["errors"], mixed.json()["details"][0]["index"]) == (207, 1, 1)
+    nothing = relay.post([])
+    assert (nothing.status_code, nothing.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert relay.post([{"symbol": "EURUSD"}]).json()["details"] == [
+        {"index": 0, "field": "ts", "message": "no time: send time_msc, ts_msc or ts"}
+    ]
+    bar = {"symbol": "EURUSD", "ts": BASE, "timeframe": "M1", "open": 1, "high": 3, "low": 1, "close": 2, "volume": 9}
+    assert relay.post({"items": [bar, tick(2)]}, "/ingest").json()["inserted"] == 2
+    packed = httpx.post(
+        f"{relay.url}/ingest/tick", content=gzip.compress(json.dumps(tick(3)).encode() + b"\0"),
+        headers={"Content-Encoding": "gzip"},
+    )  # fmt: skip
+    assert packed.status_code == 200
+    assert httpx.post(f"{relay.url}/ingest/tick", content=b" " * 5_000_001).status_code == 413
+    assert relay.post(tick(4), headers={"Origin": "https://evil.example"}).status_code == 403
+    assert httpx.get(f"{relay.url}/ingest/tick").status_code == 405
+    assert httpx.get(f"{relay.url}/nothing").status_code == 404
+    assert httpx.get(f"{relay.url}/health").json() == {"ok": True, "total_ticks": 6}
+    assert relay.stats() == {
+        "total_ticks": 6, "unique_symbols": 2, "pending": 6,
+        "top_symbols": [{"symbol": "EURUSD", "ticks": 5}, {"symbol": "USDJPY", "ticks": 1}],
+    }  # fmt: skip
+    assert "tickpipe_relay_rows_stored_total 6.0" in httpx.get(f"{relay.url}/metrics").text
+    assert relay.stop() == 0
+
+
+def test_a_relay_that_others_can_reach_needs_a_key() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tickpipe", "relay", "serve", "--host", "0.0.0.0"],  # noqa: S104  # must be refused
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "TICKPIPE_RELAY_KEY" in ended.stderr
+
+
+async def test_concurrent_posts_are_all_stored_and_forwarded_in_order(
+    start_relay: StartRelay, server: ScriptedServer
+) -> None:
+    relay = start_relay(server.url)
+    symbols = [f"S{n}" for n in range(8)]
+
+    async def ea(client: httpx.AsyncClient, symbol: str) -> None:
+        for n in range(100):
+            answer = await client.post("/ingest/tick", json={"ticks": [tick(n // 3, symbol, n=n)]})
+            assert answer.json()["inserted"] == 1
+
+    async with httpx.AsyncClient(base_url=relay.url, timeout=20) as client:
+        await asyncio.gather(*(ea(client, symbol) for symbol in symbols))
+    await asyncio.to_thread(relay.wait_forwarded)
+    for symbol in symbols:
+        assert [item["n"] for item in server.taken if item["symbol"] == symbol] == list(range(100))
+
+
+def test_a_kill_between_commit_and_confirmation_loses_nothing(start_relay: StartRelay, server: ScriptedServer) -> None:
+    relay = start_relay(server.url)
+    for n in range(50):
+        relay.post(tick(n))
+    relay.wait_forwarded()
+    server.held.set()
+    relay.post([tick(n) for n in range(50, 60)])
+    deadline = time.monotonic() + 10
+    while len(times(server)) < 60 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for n in range(60, 100):
+        relay.post(tick(n))
+    relay.kill()
+    server.held.clear()
+    server.released.set()
+    relay.start()
+    relay.wait_forwarded()
+    # The last request was taken, but the relay never heard of it.
+    assert times(server) == [*range(60), *range(50, 100)]
+
+
+def test_every_answer_of_a_server_is_survived(start_relay: StartRelay, server: ScriptedServer) -> None:
+    server.most_items = 30
+    server.answers = [
+        Answer(503, {"error": "Kafka"}, {"Retry-After": "1"}),
+        Answer(429, {"error": "slow"}),
+        Answer(207, {"errors": 1, "details": [{"index": 2, "field": "bid", "message": "odd"}]}),
+    ]
+    relay = start_relay(server.url)
+    for start in range(0, 100, 50):
+        relay.post([tick(n) for n in range(start, start + 50)])
+    relay.wait_forwarded()
+    assert times(server) == list(range(100))
+    with closing(sqlite3.connect(relay.db)) as connection:
+        assert connection.execute("SELECT ts_ms - ?, reason FROM rejected", [BASE]).fetchall() == [(2, "bid: odd")]
+
+
+def test_a_wrong_key_stops_forwarding_but_not_storing(start_relay: StartRelay, server: ScriptedServer) -> None:
+    server.answers = [Answer(401, {"error": "no"})]
+    relay = start_relay(server.url)
+    relay.post(tick(0))
+    deadline = time.monotonic() + 10
+    while not relay.stats()["forwarding"]["stopped"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "TICKPIPE_RELAY_FORWARD_KEY" in relay.stats()["forwarding"]["stopped"]
+    assert relay.post(tick(1)).status_code == 200
+    assert len(server.requests) == 1
+    assert "tickpipe_relay_server_up 0.0" in httpx.get(f"{relay.url}/metrics").text
+    assert relay.stop() == 0
+    relay.start()
+    relay.wait_forwarded()
+    assert times(server) == [0, 1]
+
+
+def test_a_locked_database_is_answered_503_and_survived(start_relay: StartRelay, server: ScriptedServer) -> None:
+    relay = start_relay(server.url)
+    with closing(sqlite3.connect(relay.db, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = relay.post(tick(0))
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert answer.json()["code"] == "STORE_UNAVAILABLE"
+        other.execute("ROLLBACK")
+    assert relay.post(tick(0)).status_code == 200
+    relay.wait_forwarded()
+    assert times(server) == [0]

@@ -1,0 +1,107 @@
+"""The local API without a network: whatever a body holds, there is an answer, and never a 500."""
+
+import asyncio
+import json
+from collections.abc import MutableMapping
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from marketdata.settings import load_settings
+from relay.api import Api
+from relay.store import Store
+from tests.unit.relay.rows import BASE, tick
+
+
+def call(
+    api: Api, body: bytes = b"", path: str = "/ingest/tick", method: str = "POST", **headers: str
+) -> tuple[int, dict[str, Any], dict[bytes, bytes]]:
+    """Status, answer and headers."""
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "path": path, "method": method, "headers": named}
+    asyncio.run(api(scope, receive, send))
+    return sent[0]["status"], json.loads(sent[1]["body"]), dict(sent[0]["headers"])
+
+
+@pytest.fixture
+def api(store: Store) -> Api:
+    return Api(store, load_settings())
+
+
+FIELDS = [
+    "ticks",
+    "items",
+    "symbol",
+    "ts",
+    "ts_msc",
+    "time",
+    "bid",
+    "ask",
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "timeframe",
+    "kind",
+    "meta",
+    "utc_offset_s",
+]
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["EURUSD", BASE, 10**400, "M1", "\ud800"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+        | st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, inner))
+    ),
+    max_leaves=12,
+)
+
+
+@given(json_values, st.sampled_from(["/ingest", "/ingest/tick"]))
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_body_is_answered_500(api: Api, value: Any, path: str) -> None:
+    status, answer, _ = call(api, json.dumps(value).encode(), path)
+    assert status in (200, 207, 400), answer
+
+
+@given(st.binary(max_size=60))
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_bytes_are_answered_500(api: Api, body: bytes) -> None:
+    assert call(api, body)[0] in (200, 207, 400)
+
+
+def test_a_key_is_asked_for_when_there_is_one(store: Store) -> None:
+    api = Api(store, load_settings(), key="open-sesame")
+    body = msgspec.json.encode(tick(0))
+    assert call(api, body)[0] == 401
+    assert call(api, body, x_api_key="wrong")[0] == 401
+    assert call(api, body, x_api_key="open-sesame")[0] == 200
+    assert call(api, body, authorization="Bearer open-sesame")[0] == 200
+    assert call(api, path="/health", method="GET")[1] == {"ok": True, "total_ticks": 2}
+
+
+def test_a_full_disk_asks_the_ea_to_send_again(api: Api, store: Store) -> None:
+    (pages,) = store.connection.execute("PRAGMA page_count").fetchone()
+    store.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}"))
+    status, answer, headers = call(api, msgspec.json.encode([tick(n) for n in range(1_000)]))
+    assert (status, answer["code"], headers[b"retry-after"]) == (503, "STORE_UNAVAILABLE", b"10")
+    assert call(api, path="/health", method="GET")[1]["total_ticks"] == 0

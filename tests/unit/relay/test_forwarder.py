@@ -1,0 +1,198 @@
+"""Sending what waits: every answer of a server, and every crash in between."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from relay.errors import ServerRefused, ServerUnavailable
+from relay.forwarder import Forwarder
+from relay.pending import Pending, count_pending
+from relay.server import Server
+from relay.store import Store
+from tests.integration.relay.scripted import Answer, ScriptedServer
+from tests.unit.relay.rows import BASE, put, tick
+
+NewForwarder = Callable[..., Forwarder]
+
+
+@pytest.fixture
+def forwarder(store: Store, server: ScriptedServer) -> Iterator[NewForwarder]:
+    """Makes forwarders as a process that starts does: they know what the database knows."""
+    with ExitStack() as stack:
+
+        def make(limit: int = 100, page: int | None = None, url: str = server.url, **more: Any) -> Forwarder:
+            receiver = stack.enter_context(Server(url, "secret-key"))
+            more.setdefault("patience_seconds", 20.0)
+            return Forwarder(store, receiver, Pending(store, limit=limit, page=page), **more)
+
+        yield make
+
+
+def drain(sender: Forwarder) -> None:
+    while sender.step():
+        pass
+
+
+def times(server: ScriptedServer) -> list[int]:
+    return [item["ts_msc"] - BASE for item in server.taken]
+
+
+async def test_the_original_ticks_arrive_in_order_over_one_connection(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder
+) -> None:
+    items = [tick(n, meta={"ea": "PDC"}, odd="kept") for n in range(250)]
+    for item in items:
+        await put(store, item)
+    drain(forwarder())
+    assert server.taken == items
+    # The last request of a page waits for the next page: it may go on there.
+    assert [len(request.items) for request in server.requests] == [99, 100, 51]
+    assert {request.path for request in server.requests} == {"/ingest/tick"}
+    assert len({request.port for request in server.requests}) == 1
+    assert server.requests[0].headers["X-API-Key"] == "secret-key"
+    assert count_pending(store.connection) == 0
+
+
+async def test_bars_sources_and_clocks_have_requests_of_their_own(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder
+) -> None:
+    bar = {"symbol": "EURUSD", "ts": BASE, "timeframe": "M1", "open": 1, "high": 3, "low": 1, "close": 2, "volume": 9}
+    await put(store, tick(0), bar)
+    await put(store, tick(1), source="Other", utc_offset_seconds=7200)
+    drain(forwarder())
+    assert [(r.path, r.headers.get("X-Source"), r.body.get("utc_offset_s")) for r in server.requests] == [
+        ("/ingest/tick", None, None), ("/ingest", None, None), ("/ingest/tick", "Other", 7200),
+    ]  # fmt: skip
+    assert server.taken[1] == bar
+
+
+async def test_a_row_of_an_old_file_goes_as_the_exporter_sends_it(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder
+) -> None:
+    store.run(
+        lambda connection: connection.execute(
+            "INSERT INTO ticks (symbol, ts_ms, timeframe, open, high, low, close, volume, kind, meta)"
+            " VALUES ('EURUSD', 1549238400000, 'tick', 1.5, 1.6, 1.5, 0, 0, 'tick', '{\"flags\": 6}')"
+        )
+    )
+    drain(forwarder())
+    assert server.taken == [
+        {"symbol": "EURUSD", "ts": BASE, "timeframe": "tick", "open": 1.5, "high": 1.6, "low": 1.5, "close": 0.0,
+         "volume": 0.0, "kind": "tick", "meta": {"flags": 6}},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [429, 503, 500])
+async def test_a_server_that_cannot_now_is_asked_again_when_it_says(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder, status: int
+) -> None:
+    await put(store, tick(0))
+    server.answers = [Answer(status, {"error": "later"}, {"Retry-After": "1"})]
+    waits: list[float] = []
+    drain(forwarder(on_wait=lambda why, seconds: waits.append(seconds)))
+    assert times(server) == [0]
+    assert len(waits) == 1
+    assert waits[0] >= 1.0
+
+
+async def test_a_body_that_is_too_large_is_split_between_times(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder
+) -> None:
+    server.most_items = 5
+    await put(store, *(tick(n // 4) for n in range(24)))
+    await put(store, *(tick(n) for n in range(100, 130)))
+    sender = forwarder()
+    drain(sender)
+    assert times(server) == [n // 4 for n in range(24)] + list(range(100, 130))
+    taken = [request for request in server.requests if request.status == 200]
+    assert {len(request.items) for request in taken[:6]} == {4}
+    for before, after in pairwise(taken):
+        assert {item["ts_msc"] for item in before.items}.isdisjoint(item["ts_msc"] for item in after.items)
+    # It learns: the last requests fit at once.
+    assert server.requests[-1].status == 200
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_refused_key_or_address_stops_and_keeps_everything(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder, status: int
+) -> None:
+    await put(store, tick(0))
+    server.answers = [Answer(status, {"error": "no"})]
+    with pytest.raises(ServerRefused, match=r"KEY|address"):
+        forwarder().run()
+    assert count_pending(store.connection) == 1
+    drain(forwarder())
+    assert times(server) == [0]
+
+
+@pytest.mark.parametrize("status", [207, 400])
+async def test_refused_items_are_kept_and_not_sent_again(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder, status: int
+) -> None:
+    await put(store, tick(0), tick(1))
+    details = [{"index": 1, "field": "bid", "message": "odd"}]
+    server.answers = [Answer(status, {"errors": 1, "details": details} if status == 207 else {"details": details})]
+    drain(forwarder())
+    rejected = store.connection.execute("SELECT ts_ms, reason FROM rejected ORDER BY id").fetchall()
+    assert rejected[-1] == (BASE + 1, "bid: odd")
+    assert len(rejected) == (1 if status == 207 else 2)
+    assert len(server.requests) == 1
+    assert count_pending(store.connection) == 0
+
+
+async def test_an_item_that_spoils_its_request_is_found(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder
+) -> None:
+    def answer(_: str, items: list[Any]) -> Answer:
+        return Answer(400, {"error": "odd"}) if any(item.get("bad") for item in items) else Answer(200, {})
+
+    server.answer = answer  # type: ignore[method-assign, assignment]
+    await put(store, *(tick(n, bad=n == 5) for n in range(16)))
+    drain(forwarder())
+    assert times(server) == [n for n in range(16) if n != 5]
+    assert store.connection.execute("SELECT ts_ms - ?, reason FROM rejected", [BASE]).fetchall() == [(5, "odd")]
+
+
+async def test_a_crash_resends_the_last_request_at_most(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder
+) -> None:
+    for n in range(50):
+        await put(store, tick(n, "EURUSD"), tick(n, "USDJPY"))
+    pending = Pending(store, limit=30, page=40)
+    first = pending.next_request()
+    pending.confirm()
+    second = pending.next_request()  # sent, and the process dies before it is confirmed
+    sent = [row.id for part in first for row in part]
+
+    drain(forwarder(limit=30, page=40))
+
+    assert len(sent) == 30
+    assert {row.id for part in second for row in part}.isdisjoint(sent)
+    for symbol in ("EURUSD", "USDJPY"):
+        done = sum(len(part) for part in first if part[0].symbol == symbol)
+        arrived = [item["ts_msc"] - BASE for item in server.taken if item["symbol"] == symbol]
+        assert arrived == list(range(done, 50))
+
+
+async def test_a_server_that_is_away_for_too_long_is_told(store: Store, forwarder: NewForwarder) -> None:
+    await put(store, tick(0))
+    sender = forwarder(url="http://127.0.0.1:9", patience_seconds=0.1)
+    with pytest.raises(ServerUnavailable, match="does not answer"):
+        sender.step()
+    assert count_pending(store.connection) == 1
+
+
+async def test_stop_ends_the_waiting(store: Store, forwarder: NewForwarder) -> None:
+    await put(store, tick(0))
+    stop = threading.Event()
+    sender = forwarder(url="http://127.0.0.1:9", patience_seconds=None, stop=stop)
+    running = asyncio.create_task(asyncio.to_thread(sender.run))
+    await asyncio.sleep(0.3)
+    stop.set()
+    sender.wake.set()
+    await asyncio.wait_for(running, 5)
