@@ -102,6 +102,11 @@ async def _create(client: AIOKafkaAdminClient, missing: list[Topic]) -> None:
             raise KafkaError(f"Kafka refused to create the topic {name}: error {code} {rest}")
 
 
+#: A member that joins its group while the broker still starts sees no partitions and gets none, until it asks again for
+#: the metadata: by default after five minutes (milliseconds).
+METADATA_MAX_AGE_MS = 10_000
+
+
 def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
     """A producer whose confirmation means that the record is in the log, once: `acks=all` and idempotent."""
     defaults = {"acks": "all", "enable_idempotence": True, "max_request_size": MAX_RECORD_BYTES}
@@ -115,6 +120,7 @@ def new_consumer(settings: Settings, *topic_names: str, **options: Any) -> AIOKa
         bootstrap_servers=settings.kafka_bootstrap,
         enable_auto_commit=False,
         max_partition_fetch_bytes=MAX_RECORD_BYTES,
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
         **options,
     )
 

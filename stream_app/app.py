@@ -12,6 +12,7 @@ import structlog
 from faust.types import TP
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from marketdata.kafka import METADATA_MAX_AGE_MS
 from marketdata.settings import Settings
 from stream_app.emitter import Emitter
 from stream_app.metrics import Metrics
@@ -76,6 +77,9 @@ def create_app(settings: Settings, cluster_id: str) -> StreamApp:
         broker_max_poll_records=POLL_RECORDS,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=settings.stream_instance or None,
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
+        # No tables, so no standbys: with the default Faust brings an assignor of its own.
+        table_standby_replicas=0,
         # With the default Faust waits at every rebalance until nothing is unacknowledged: with held ones, for ever.
         stream_wait_empty=False,
         stream_buffer_maxsize=BUFFERED_POLLS,

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 
+import httpx
 import pytest
 
 from marketdata.settings import Settings
@@ -104,3 +105,27 @@ async def test_folding_and_commits_go_on_after_the_broker_was_killed(
         supervising.cancel()
 
     await assert_whole(kafka, symbols)
+
+
+@pytest.mark.parametrize("seconds_after_start", [1.5, 1.9])
+async def test_a_worker_that_joins_while_the_broker_comes_up_gets_its_partitions(
+    settings: Settings, kafka: KafkaLog, servers: EmbeddedServers, seconds_after_start: float
+) -> None:
+    """It may join before the broker tells the topic's partitions; it must not stay without them for long."""
+    worker = Service("stream_app", settings).start()
+    supervising = asyncio.create_task(keep_running([worker]))
+    try:
+        await asyncio.sleep(seconds_after_start)
+        await asyncio.to_thread(servers.kill_kafka)
+        await asyncio.to_thread(servers.start_kafka)
+
+        async def owns_all() -> bool:
+            try:
+                return worker.metric("tickpipe_stream_partitions") == settings.kafka_partitions
+            except httpx.HTTPError:
+                return False
+
+        await eventually(owns_all, within_seconds=30, what="all partitions")
+    finally:
+        supervising.cancel()
+        worker.kill()
