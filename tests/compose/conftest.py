@@ -1,0 +1,26 @@
+"""The deployment that the tests of this folder share; collected only by run.sh, which prepares the engine."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.compose.deployment import Deployment, new_folder
+
+collect_ignore_glob = [] if os.environ.get("TICKPIPE_COMPOSE_TEST") else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The stack after `make env` and `docker compose up -d --wait`; taken down with its volumes at the end."""
+    folder = new_folder(tmp_path_factory.mktemp("deployment"))
+    deployment = Deployment(folder, "tickpipe-test")
+    deployment.make_env()
+    deployment.down("--volumes")
+    try:
+        deployment.up()
+        yield deployment
+    finally:
+        deployment.write_logs(Path(os.environ.get("TICKPIPE_COMPOSE_LOGS", folder / "logs.txt")))
+        deployment.down("--volumes")

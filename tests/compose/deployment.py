@@ -1,0 +1,189 @@
+"""A copy of the deployment's files in a folder of its own, and what a user does with `docker compose` there."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+
+DOCKER = shutil.which("docker") or "docker"
+
+PROFILES = ("monitoring", "demo", "tools")
+
+Bar = tuple[float, float, float, float]
+
+
+def new_folder(folder: Path) -> Path:
+    """Fills the folder with the unchanged files of the deployment; containers of any user can read it."""
+    for parent in (folder, folder.parent, folder.parent.parent):
+        parent.chmod(0o755)
+    for name in ("compose.yaml", ".env.example"):
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "compose", folder / "compose")
+    return folder
+
+
+class ComposeError(AssertionError):
+    """`docker compose` ended with another code than 0."""
+
+
+def docker(*arguments: str) -> str:
+    """Standard output of `docker` with the arguments."""
+    done = subprocess.run([DOCKER, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+class Deployment:
+    """One project of `docker compose`."""
+
+    def __init__(self, folder: Path, project: str) -> None:
+        self.folder = folder
+        self.project = project
+        self._port = _free_port()
+        self._prometheus_port = _free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.prometheus_url = f"http://127.0.0.1:{self._prometheus_port}"
+
+    def make_env(self) -> None:
+        """What `make env` does, and free ports."""
+        subprocess.run([self.folder / "compose" / "env.sh"], check=True, capture_output=True)
+        with (self.folder / ".env").open("a") as file:
+            file.write(f"TICKPIPE_PORT={self._port}\nTICKPIPE_PROMETHEUS_PORT={self._prometheus_port}\n")
+
+    def setting(self, name: str) -> str:
+        """The value of a variable in `.env`."""
+        lines = (self.folder / ".env").read_text().splitlines()
+        return next(line.partition("=")[2] for line in lines if line.startswith(f"{name}="))
+
+    def compose(self, *arguments: str, timeout_seconds: float = 300) -> str:
+        """Standard output of `docker compose` with the arguments.
+
+        Raises:
+            ComposeError: with all of its output when it fails.
+        """
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
+        done = subprocess.run(
+            [DOCKER, "compose", "--project-name", self.project, *arguments],
+            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout_seconds, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise ComposeError(f"docker compose {' '.join(arguments)}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def up(self, *arguments: str) -> float:
+        """Start and wait until everything is healthy; the seconds it took."""
+        started = time.monotonic()
+        self.compose("up", "--detach", "--wait", "--no-build", *arguments)
+        return time.monotonic() - started
+
+    def down(self, *arguments: str) -> None:
+        profiles = [option for profile in PROFILES for option in ("--profile", profile)]
+        self.compose(*profiles, "down", "--remove-orphans", *arguments)
+
+    def containers(self, service: str = "") -> list[dict[str, Any]]:
+        """What `docker inspect` says of the project's containers, those that ended included."""
+        ids = self.compose("ps", "--all", "--quiet", *filter(None, [service])).split()
+        found: list[dict[str, Any]] = json.loads(docker("inspect", *ids))
+        return found
+
+    def kill_process(self, service: str, index: int = 0) -> None:
+        """SIGKILL to the container's first process: a crash. `docker kill` would count as a wish and not restart it."""
+        os.kill(self.containers(service)[index]["State"]["Pid"], signal.SIGKILL)
+
+    def wait_healthy(self, service: str, *, within_seconds: float = 90) -> None:
+        def healthy() -> bool:
+            states = [container["State"] for container in self.containers(service)]
+            return all(s["Running"] and s.get("Health", {}).get("Status") == "healthy" for s in states)
+
+        eventually(healthy, within_seconds=within_seconds, what=f"a healthy {service}")
+
+    def inside(self, url: str) -> str:
+        """The page as a container of the project sees it."""
+        program = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=5).read().decode())"
+        return self.compose("exec", "-T", "producer", "python", "-c", program, url)
+
+    def addresses(self, service: str) -> list[str]:
+        """Addresses of the service's containers in the project's network."""
+        networks = [container["NetworkSettings"]["Networks"] for container in self.containers(service)]
+        return [network["IPAddress"] for by_name in networks for network in by_name.values()]
+
+    def metric(self, address: str, name: str) -> float:
+        """The sum of a metric over its labels, from `/metrics` at host:port."""
+        lines = self.inside(f"http://{address}/metrics").splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+    def sql(self, query: str) -> list[list[str]]:
+        """Rows as text; doubles in the shortest form that reads back exactly."""
+        psql = (
+            "psql",
+            "--username=tickpipe",
+            "--dbname=tickpipe",
+            "--no-align",
+            "--tuples-only",
+            "--field-separator=|",
+        )
+        rows = self.compose("exec", "-T", "timescaledb", *psql, "--command", query)
+        return [line.split("|") for line in rows.splitlines()]
+
+    def bars(self, source: str, symbol: str = "EURUSD") -> dict[int, Bar]:
+        rows = self.sql(
+            "SELECT (extract(epoch FROM ts) * 1000)::bigint, open, high, low, close FROM market_data"  # noqa: S608
+            f" WHERE symbol = '{symbol}' AND source = '{source}' AND timeframe = 'M1'"
+        )
+        return {int(r[0]): (float(r[1]), float(r[2]), float(r[3]), float(r[4])) for r in rows}
+
+    def ticks(self, source: str) -> int:
+        """Ticks in all candles of the source."""
+        ((volume,),) = self.sql(
+            f"SELECT coalesce(sum(volume), 0) FROM market_data WHERE source = '{source}'"  # noqa: S608
+        )
+        return int(volume)
+
+    def client(self, source: str) -> httpx.Client:
+        """An HTTP client that posts as the source."""
+        headers = {"X-API-Key": self.setting("TICKPIPE_API_KEY"), "X-Source": source}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+
+    def log_lines(self, service: str) -> list[str]:
+        """What the service's containers wrote, by `docker logs`: Compose adds codes for terminals."""
+        return [
+            line
+            for container in self.containers(service)
+            for line in subprocess.run(
+                [DOCKER, "logs", container["Id"]],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=True,
+            ).stdout.splitlines()
+        ]
+
+    def write_logs(self, path: Path) -> None:
+        """All containers' logs, for somebody who looks for the cause of a failure."""
+        profiles = [option for profile in PROFILES for option in ("--profile", profile)]
+        path.write_text(self.compose(*profiles, "logs", "--no-color", "--timestamps"))
+
+
+def eventually(check: Callable[[], bool], *, within_seconds: float, what: str) -> None:
+    """Asks over and over until the answer is true; an AssertionError naming `what` otherwise."""
+    deadline = time.monotonic() + within_seconds
+    while not check():
+        assert time.monotonic() < deadline, f"{what} not within {within_seconds} s"
+        time.sleep(0.5)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

