@@ -31,8 +31,8 @@ format: setup ## edit what the formatter and the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: setup ## run the tests on real Kafkas and PostgreSQLs, two at a time
-	$(BIN)/pytest -n 2 --dist loadfile
+test: setup ## run the tests on real Kafkas and PostgreSQLs, three files at a time
+	$(BIN)/pytest -n 3 --dist loadfile
 
 bench: setup ## measure the fold stage against reading alone
 	$(BIN)/python -m benchmarks.fold

@@ -28,7 +28,7 @@ from tickpipe.embedded.stack import StackConfig, StackState, find_stack, start_d
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(3600)]
 
-NIGHT_SECONDS = float(os.environ.get("TICKPIPE_NIGHT_SECONDS", "40"))
+NIGHT_SECONDS = float(os.environ.get("TICKPIPE_NIGHT_SECONDS", "20"))
 SEED = int(os.environ.get("TICKPIPE_NIGHT_SEED", str(random.SystemRandom().randrange(2**32))))
 
 #: After the last kill: restart of everything, session timeouts, the refolds.

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.fault
 #: Longer than the session timeout of a worker (10 s).
 OUTLIVED_SECONDS = 14.0
 
-#: Ticks of each symbol; at 20 a frame and 20 frames a second the flow lasts 20 s.
-TICKS = 8_000
+#: Ticks of each symbol; at 20 a frame and 20 frames a second the flow lasts 18 s.
+TICKS = 7_200
 
 
 async def flow(kafka: KafkaLog, symbols: list[str]) -> None:
