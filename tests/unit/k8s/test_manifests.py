@@ -1,0 +1,121 @@
+"""The Kubernetes files say what the code and the compose files say; pure text, no cluster and no schema."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from marketdata.settings import Settings, load_settings
+from marketdata.topics import topics
+
+ROOT = Path(__file__).parents[3]
+K8S = ROOT / "k8s"
+OVERLAYS = ("single", "production")
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [each for each in yaml.safe_load_all(path.read_text()) if each]
+
+
+def all_documents() -> list[tuple[Path, dict[str, Any]]]:
+    return [(path, each) for path in sorted(K8S.rglob("*.yaml")) for each in documents(path)]
+
+
+def of_kind(kind: str) -> dict[str, dict[str, Any]]:
+    """Documents of a kind that are whole, by name; patches of overlays are not."""
+    return {
+        each["metadata"]["name"]: each
+        for path, each in all_documents()
+        if each["kind"] == kind and "overlays" not in path.parts
+    }
+
+
+def env(path: Path) -> dict[str, str]:
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+@pytest.mark.parametrize("path", sorted(K8S.rglob("*.env*")), ids=lambda path: str(path.relative_to(K8S)))
+def test_every_setting_exists(path: Path) -> None:
+    assert set(env(path)) <= {f"TICKPIPE_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_settings_are_understood_by_the_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    for overlay in OVERLAYS:
+        extra = K8S / "overlays" / overlay / "settings.env"
+        for name, value in (env(K8S / "base" / "settings.env") | (env(extra) if extra.exists() else {})).items():
+            monkeypatch.setenv(name, value)
+        settings = load_settings()
+        assert settings.kafka_bootstrap == "tickpipe-kafka-bootstrap:9092"
+
+
+@pytest.mark.parametrize(("replication", "overlay"), [(1, "single"), (3, "production")])
+def test_topics_are_those_the_services_would_create(replication: int, overlay: str) -> None:
+    partitions = int((env(K8S / "base" / "settings.env"))["TICKPIPE_KAFKA_PARTITIONS"])
+    wanted = topics(load_settings(kafka_partitions=partitions, kafka_replication=replication))
+    found = of_kind("KafkaTopic")
+    assert set(found) == {topic.name for topic in wanted}
+    for topic in wanted:
+        config = {key: str(value).lower() for key, value in found[topic.name]["spec"]["config"].items()}
+        if overlay == "production":
+            config.pop("flush.ms", None)
+        assert config == topic.config
+        assert found[topic.name]["spec"]["partitions"] == partitions
+
+
+def test_production_has_as_many_workers_at_most_as_partitions() -> None:
+    settings = env(K8S / "overlays" / "production" / "settings.env")
+    overlay = (K8S / "overlays" / "production" / "kustomization.yaml").read_text()
+    patched = dict(re.findall(r"path: /spec/(\w+), value: (\d+)", overlay))
+    assert patched == {
+        "partitions": settings["TICKPIPE_KAFKA_PARTITIONS"],
+        "replicas": settings["TICKPIPE_KAFKA_REPLICATION"],
+    }
+    scaled = of_kind("ScaledObject")["stream"]["spec"]
+    assert str(scaled["maxReplicaCount"]) == settings["TICKPIPE_KAFKA_PARTITIONS"]
+    assert scaled["triggers"][0]["metadata"]["consumerGroup"] == load_settings().stream_group
+
+
+def test_probes_ask_paths_and_ports_that_the_services_serve() -> None:
+    defaults = load_settings()
+    ports = {"producer": defaults.producer_port, "stream": defaults.stream_port, "sink": defaults.sink_port}
+    for name, deployment in of_kind("Deployment").items():
+        if name == "any":
+            probes = deployment["spec"]["template"]["spec"]["containers"][0]
+            assert probes["readinessProbe"]["httpGet"]["path"] == "/ready"
+            continue
+        container = deployment["spec"]["template"]["spec"]["containers"][0]
+        assert container["ports"] == [{"name": "http", "containerPort": ports[name]}]
+        assert of_kind("Service")[name]["spec"]["ports"][0]["port"] == ports[name]
+        assert name in of_kind("PodDisruptionBudget")
+
+
+def test_no_file_in_git_holds_a_secret() -> None:
+    assert of_kind("Secret") == {}
+    for path in K8S.rglob("secrets.env.example"):
+        # Too short for the producer to take it.
+        assert env(path) == {"TICKPIPE_API_KEYS": '{"*":"CHANGE"}'}
+
+
+def rules(groups: list[dict[str, Any]]) -> dict[str, tuple[str, str | None]]:
+    return {
+        rule.get("alert") or rule["record"]: (" ".join(rule["expr"].split()), rule.get("for"))
+        for group in groups
+        if group["name"] != "servers"
+        for rule in group["rules"]
+    }
+
+
+def test_rules_are_those_of_compose() -> None:
+    compose = yaml.safe_load((ROOT / "compose" / "prometheus" / "rules.yml").read_text())
+    assert rules(of_kind("PrometheusRule")["tickpipe"]["spec"]["groups"]) == rules(compose["groups"])
+
+
+def test_the_image_is_tagged_with_the_projects_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    base = (K8S / "base" / "kustomization.yaml").read_text()
+    assert re.findall(r"newTag: (\S+)", base) == [version]
+    assert list(of_kind("Job")) == [f"migrate-{version.replace('.', '-')}"]
