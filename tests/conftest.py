@@ -1,5 +1,6 @@
 """One Kafka and one PostgreSQL for the whole run; every test gets topics, groups, ports and a database of its own."""
 
+import os
 import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +12,7 @@ from psycopg import sql
 
 from marketdata.kafka import new_producer, wait_for_kafka
 from marketdata.settings import Settings, load_settings
+from tests.containers import ContainerServers
 from tests.kafka_log import KafkaLog
 from tickpipe.embedded.servers import EmbeddedServers
 
@@ -19,9 +21,17 @@ API_KEY = "integration-tests"
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
-    with EmbeddedServers(tmp_path_factory.mktemp("servers")) as embedded:
-        yield embedded
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers | ContainerServers]:
+    """The servers that `TICKPIPE_TEST_STACK` names: `embedded` (the default) or `containers`."""
+    match os.environ.get("TICKPIPE_TEST_STACK", "embedded"):
+        case "embedded":
+            with EmbeddedServers(tmp_path_factory.mktemp("servers")) as embedded:
+                yield embedded
+        case "containers":
+            with ContainerServers() as containers:
+                yield containers
+        case other:
+            raise pytest.UsageError(f"TICKPIPE_TEST_STACK is `embedded` or `containers`, not {other!r}")
 
 
 @pytest.fixture

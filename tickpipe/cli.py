@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tickpipe.commands import candles, database, relay, send, stack, status, topics, verify
+from tickpipe.commands import candles, database, rejected, relay, replay, send, stack, status, topics, verify
 from tickpipe.console import ErrorsAsSentences
 
 app = typer.Typer(
@@ -47,6 +47,8 @@ app.command()(send.send)
 app.command()(candles.candles)
 app.command()(candles.query)
 app.command()(verify.verify)
+app.command()(replay.replay)
+app.add_typer(rejected.app, name="rejected")
 app.add_typer(topics.app, name="topics")
 app.add_typer(database.app, name="db")
 app.add_typer(relay.app, name="relay")
