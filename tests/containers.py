@@ -60,7 +60,7 @@ class ContainerServers:
                 KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS="0",
                 KAFKA_BROKER_SESSION_TIMEOUT_MS="3000",
                 KAFKA_BROKER_HEARTBEAT_INTERVAL_MS="1000",
-                KAFKA_HEAP_OPTS="-Xmx512m -XX:+UseSerialGC",
+                KAFKA_HEAP_OPTS="-Xmx512m",
             )
         )
         self._postgres = (
@@ -98,6 +98,14 @@ class ContainerServers:
     def kill_kafka(self) -> None:
         """Kill the broker with SIGKILL and return when it is gone."""
         _kill(self._kafka)
+
+    def pause_kafka(self) -> None:
+        """Suspend the broker, which keeps its connections and answers nothing, until `resume_kafka`."""
+        _docker(self._kafka).pause()
+
+    def resume_kafka(self) -> None:
+        """Let a paused broker go on."""
+        _docker(self._kafka).unpause()
 
     def start_postgres(self) -> None:
         """Start the database and return when it is ready."""

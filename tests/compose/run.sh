@@ -3,6 +3,7 @@
 # engine where it is missing, builds stand-ins for the images that the files name, brings the unchanged files up and
 # tests them. Takes about six minutes the first time. Leaves behind: the engine's packages, and its images in the cache.
 #
+# TICKPIPE_TEST_STACK=containers   run the integration tests with Kafka and TimescaleDB in containers instead
 # TICKPIPE_TEST_IMAGES=real   take the real images from their registry instead
 # TICKPIPE_TEST_CACHE=DIR     where the engine that this script starts keeps its images
 # Arguments go to pytest.
@@ -57,6 +58,11 @@ fi
 
 if [ "${TICKPIPE_TEST_IMAGES:-standin}" = standin ]; then
     "$here/build_standins.sh" "$work"
+fi
+
+if [ "${TICKPIPE_TEST_STACK:-}" = containers ]; then
+    .venv/bin/pytest -p no:cacheprovider "${@:-tests/integration}"
+    exit
 fi
 
 echo "Building the image of the services"

@@ -1,5 +1,6 @@
 """Kafka and PostgreSQL alone, as children of the current process: what tests and benchmarks stand on."""
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -89,6 +90,14 @@ class EmbeddedServers:
         """Kill the broker with SIGKILL and return when it is gone."""
         self._kafka_child.kill()
 
+    def pause_kafka(self) -> None:
+        """Suspend the broker, which keeps its connections and answers nothing, until `resume_kafka`."""
+        self._kafka_child.signal(signal.SIGSTOP)
+
+    def resume_kafka(self) -> None:
+        """Let a paused broker go on."""
+        self._kafka_child.signal(signal.SIGCONT)
+
     def start_postgres(self) -> None:
         """Start the database and return when it is ready."""
         self._postgres_child.start()
@@ -131,6 +140,10 @@ class _Child:
         except subprocess.TimeoutExpired:
             self.kill()
         self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def kill(self) -> None:
         if self._process is not None:

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from marketdata.settings import Settings
@@ -163,13 +162,11 @@ def test_sigterm_without_kafka_does_not_hang(service: Service, servers: Embedded
 
 @contextmanager
 def _suspended(servers: EmbeddedServers) -> Iterator[None]:
-    port = int(servers.kafka_bootstrap.rpartition(":")[2])
-    broker = next(c for c in psutil.Process().children(recursive=True) if _listens(c, port))
-    broker.suspend()
+    servers.pause_kafka()
     try:
         yield
     finally:
-        broker.resume()
+        servers.resume_kafka()
 
 
 def _wait_for(condition: Callable[[], bool], timeout_seconds: float = 20.0) -> None:
@@ -177,7 +174,3 @@ def _wait_for(condition: Callable[[], bool], timeout_seconds: float = 20.0) -> N
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-
-
-def _listens(process: psutil.Process, port: int) -> bool:
-    return any(c.laddr and c.laddr.port == port and c.status == "LISTEN" for c in process.net_connections("tcp"))
