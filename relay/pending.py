@@ -4,8 +4,8 @@ The cursor says for each lane which row is next; all lanes that are not behind s
 each confirmed request, so a crash sends at most the last request again, which the fold recognises.
 """
 
+import math
 import sqlite3
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -87,7 +87,7 @@ class Pending:
         self._store, self._name, self._page = store, name, page or limit
         self._paths = (ticks_path, bars_path)
         self._lanes = Lanes()
-        self._marked_at = 0.0
+        self._marked_at = -math.inf
         cursor = _cursor(store.connection, name)
         #: Everything before this was sent or waits in the lanes.
         self._next_id, _ = cursor.pop("", (0, 0))
@@ -131,17 +131,18 @@ class Pending:
         entries = [(self._name, lane, next_id, waiting) for lane, (next_id, waiting) in lanes.items()]
         entries.append((self._name, "", self._next_id, 0))
         low = min(next_id for _, _, next_id, _ in entries)
-        mark = time.monotonic() - self._marked_at > _MARK_SECONDS
+        now = self._store.ran_seconds()
+        mark = now - self._marked_at > _MARK_SECONDS
 
         def write(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM forward_cursor WHERE name = ?", [self._name])
             connection.executemany("INSERT INTO forward_cursor VALUES (?, ?, ?, ?)", entries)
             if mark:
-                connection.execute("INSERT OR IGNORE INTO confirmed VALUES (?, ?, ?)", [self._name, low, time.time()])
+                connection.execute("INSERT OR IGNORE INTO confirmed VALUES (?, ?, ?)", [self._name, low, now])
 
         self._store.run(write)
         if mark:
-            self._marked_at = time.monotonic()
+            self._marked_at = now
 
     def reject(self, rejected: Sequence[tuple[Row, str]]) -> None:
         """Keep rows that the server will never take in the table `rejected`, with the reason."""
@@ -170,9 +171,10 @@ def count_pending(connection: sqlite3.Connection, name: str = FORWARD) -> int:
 
 
 def delete_old(store: Store, keep_seconds: float, name: str = FORWARD) -> int:
-    """Delete rows that were confirmed more than `keep_seconds` ago, in small steps; how many."""
+    """Delete rows that were confirmed more than `keep_seconds` of running time ago, in small steps; how many."""
     mark = store.connection.execute(
-        "SELECT max(next_id) FROM confirmed WHERE name = ? AND confirmed_at < ?", [name, time.time() - keep_seconds]
+        "SELECT max(next_id) FROM confirmed WHERE name = ? AND confirmed_at < ?",
+        [name, store.ran_seconds() - keep_seconds],
     ).fetchone()[0]
     if mark is None:
         return 0

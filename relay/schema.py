@@ -27,7 +27,7 @@ _OTHERS: Final = (
     """CREATE TABLE IF NOT EXISTS forward_cursor (
         name TEXT NOT NULL, lane TEXT NOT NULL, next_id INTEGER NOT NULL, waiting INTEGER NOT NULL,
         PRIMARY KEY (name, lane)) WITHOUT ROWID""",
-    # "Every row before next_id was confirmed by then" (UTC epoch seconds); retention counts from there.
+    # "Every row before next_id was confirmed by then" (seconds of `Store.ran_seconds`); retention counts from there.
     """CREATE TABLE IF NOT EXISTS confirmed (
         name TEXT NOT NULL, next_id INTEGER NOT NULL, confirmed_at REAL NOT NULL,
         PRIMARY KEY (name, next_id)) WITHOUT ROWID""",

@@ -9,9 +9,11 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
@@ -68,7 +70,6 @@ class Store:
         self._busy_seconds = busy_seconds
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting_rows = 0
-        self._last_stamp = datetime.fromtimestamp(0, UTC)
         self._failing = False
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
@@ -82,6 +83,11 @@ class Store:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             prepare(self._connection)
+            self._last_stamp = _newest_stamp(self._connection)
+            (self._ran_before,) = self._connection.execute(
+                "SELECT ifnull(max(confirmed_at), 0) FROM confirmed"
+            ).fetchone()
+            self._opened_at = time.monotonic()
         except sqlite3.OperationalError as exc:
             message = f"{path} cannot be opened ({exc}); is the disk full, or does another program use it?"
             raise StoreUnavailable(message, 5) from exc
@@ -111,6 +117,13 @@ class Store:
             found = self._local.connection = self._connect()
             self._readers.append(found)
         return found
+
+    def ran_seconds(self) -> float:
+        """The relay's own clock, which goes on where the file says it had come (seconds).
+
+        The PC's clock may be wrong today and right tomorrow; a jump of it must not make rows old.
+        """
+        return float(self._ran_before) + time.monotonic() - self._opened_at
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
@@ -220,6 +233,14 @@ class Store:
                 connection.execute("COMMIT")
             self._counts = Counts(first, last, by_symbol)
             return self._counts
+
+
+def _newest_stamp(connection: sqlite3.Connection) -> datetime:
+    """When the newest row was stored, by the clock of then."""
+    row = connection.execute("SELECT created_at FROM ticks ORDER BY id DESC LIMIT 1").fetchone()
+    with suppress(TypeError, ValueError):  # another program may have written anything
+        return datetime.fromisoformat(row[0]).replace(tzinfo=UTC)
+    return datetime.fromtimestamp(0, UTC)
 
 
 def _explained(exc: Exception) -> Exception:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,19 @@ from tests.conftest import free_port
 class RelayProcess:
     """`tickpipe relay serve` on a free port."""
 
-    def __init__(self, db: Path, forward_to: str | None, *, key: str = "integration-tests") -> None:
+    def __init__(
+        self,
+        db: Path,
+        forward_to: str | None,
+        *,
+        key: str = "integration-tests",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.db = db
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._forward = [] if forward_to is None else ["--forward", forward_to]
-        self._environment = {**os.environ, "TICKPIPE_RELAY_FORWARD_KEY": key}
+        self._environment = {**os.environ, "TICKPIPE_RELAY_FORWARD_KEY": key, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,27 @@ async def test_old_rows_are_deleted_after_confirmation_only(store: Store) -> Non
     assert delete_old(store, keep_seconds=-1) == 3_000
     assert store.counts().by_symbol.total() == 2_000
     assert delete_old(store, keep_seconds=-1) == 0
+
+
+async def test_requests_stay_apart_when_the_clock_was_put_back_while_the_relay_was_down(tmp_path: Path) -> None:
+    path = tmp_path / "ea.db"
+    ahead = (datetime.now(UTC) + timedelta(seconds=0.9)).replace(tzinfo=None).isoformat(" ", "microseconds")
+    with Store(path) as store:
+        await put(store, tick(0))
+        store.run(lambda connection: connection.execute("UPDATE ticks SET created_at = ?", [ahead]))
+    with Store(path) as store:
+        await put(store, tick(0))
+        stamps = [row[0] for row in store.connection.execute("SELECT created_at FROM ticks ORDER BY id")]
+    assert stamps[0] < stamps[1]
+
+
+async def test_the_relays_own_clock_goes_on_after_a_restart(store: Store) -> None:
+    await put(store, tick(0))
+    store.run(lambda connection: connection.execute("INSERT INTO confirmed VALUES ('forward', 1, 1000.0)"))
+    with Store(store.path) as reopened:
+        first = reopened.ran_seconds()
+        assert first >= 1_000
+        assert reopened.ran_seconds() > first
 
 
 async def test_ids_are_never_given_twice(store: Store) -> None:

@@ -1,0 +1,36 @@
+"""A clock that a test sets for a process of its own: what the process takes for the PC's time, while it runs."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+
+class FakedClock:
+    """libfaketime in front of a process; time goes on from wherever it was set. Linux on x86-64 only."""
+
+    def __init__(self, directory: Path) -> None:
+        found = importlib.util.find_spec("libfaketime")
+        if found is None or found.origin is None:
+            pytest.skip("libfaketime is installed on Linux only")
+        self._library = Path(found.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"
+        self._file = directory / "clock"
+        self.set("+0")
+
+    def set(self, offset: str) -> None:
+        """Put the clock forward or back, for example `+30d` or `-90m`; each is counted from the real time."""
+        # Renamed, so that no half-written file is read.
+        written = self._file.with_suffix(".new")
+        written.write_text(f"{offset}\n")
+        written.replace(self._file)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of the process."""
+        return {
+            "LD_PRELOAD": str(self._library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            # A clock that is put right does not move the monotonic one either.
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
