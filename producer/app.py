@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from marketdata.contract.refusals import Refusal
 from marketdata.settings import Settings
-from producer.answers import Refusal, json_response, refused
+from producer.answers import json_response, refused
 from producer.documentation import ANSWERS, BAR_OPERATION, SECURITY_SCHEMES, TICK_OPERATION
 from producer.ingest import Ingest
 from producer.metrics import Metrics

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
+from marketdata.contract.refusals import Refusal
 from marketdata.errors import SettingsError
 from marketdata.settings import ANY_SOURCE, Settings
-from producer.answers import Refusal
 
 #: What a sender may call itself when its key allows any name.
 _SOURCE_NAME: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")

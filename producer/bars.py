@@ -3,9 +3,9 @@
 from typing import Any, Final, get_args
 
 from marketdata.candle import BrokerBar, Timeframe
+from marketdata.contract.numbers import number, quoted, whole
 from marketdata.errors import InvalidItem
 from producer.clock import Clock
-from producer.numbers import number, quoted, whole
 from producer.symbols import symbol_of
 from producer.ticks import read_time
 

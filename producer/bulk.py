@@ -9,10 +9,10 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from marketdata.contract.forms import MAX_ITEMS, MAX_OFFSET_SECONDS
 from marketdata.errors import InvalidItem
 from marketdata.tick import Tick
-from producer.clock import EARLIEST_MS, MAX_OFFSET_SECONDS, Clock
-from producer.forms import MAX_ITEMS
+from producer.clock import EARLIEST_MS, Clock
 from producer.frames import SymbolTicks, TickSheet
 from producer.symbols import symbol_of
 from producer.ticks import MAX_DIGITS, POINTS

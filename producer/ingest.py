@@ -12,17 +12,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from marketdata.candle import BrokerBar
+from marketdata.contract.body import read_body
+from marketdata.contract.forms import decode
+from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.settings import Settings
 from marketdata.wire import bar_key, encode
-from producer.answers import MAX_DETAILS, Detail, Refusal, Unusable, refused, taken
+from producer.answers import refused, taken
 from producer.auth import Keyring
 from producer.bars import read_bar
-from producer.body import read_body
 from producer.bulk import decode_bulk, read_bulk
 from producer.clock import Clock, offset_zone
 from producer.flush import Record
-from producer.forms import decode
 from producer.frames import FrameWriter, Origin, TickSheet
 from producer.metrics import Metrics
 from producer.publisher import Door

@@ -13,11 +13,11 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
+from marketdata.contract.refusals import Refusal, TooLarge
 from marketdata.errors import KafkaUnavailable
 from marketdata.kafka import unavailable
 from marketdata.settings import Settings
 from marketdata.topics import MAX_RECORD_BYTES
-from producer.answers import Refusal, TooLarge
 from producer.connection import close_producer, discard_producer, open_producer
 from producer.flush import GroupCommit, Record
 from producer.metrics import Metrics

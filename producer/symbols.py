@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from marketdata.contract.numbers import quoted
 from marketdata.errors import InvalidItem
 from marketdata.tick import ChartMode
-from producer.numbers import quoted
 
 #: What brokers put into names beside letters and digits, such as `EURUSD.r`, `#AAPL`, `BRN-OCT25`, `US 500`.
 _NAME: Final = re.compile(r"(?! )[A-Za-z0-9._#+\-&!/$%@^~=:()\[\]' ]{1,32}(?<! )")

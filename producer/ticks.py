@@ -4,10 +4,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from marketdata.contract.numbers import number, quoted, whole
 from marketdata.errors import InvalidItem
 from marketdata.tick import ChartMode, Tick
 from producer.clock import Clock
-from producer.numbers import number, quoted, whole
 from producer.symbols import mode_in, symbol_of
 
 #: MT5: MqlTick.flags is a uint; other senders have had wider ones.

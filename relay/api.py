@@ -12,9 +12,11 @@ import msgspec
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from marketdata.contract.body import Receive, read_body
+from marketdata.contract.forms import decode
+from marketdata.contract.refusals import MAX_DETAILS, Refusal
 from marketdata.errors import InvalidItem
 from marketdata.settings import Settings
-from relay.body import Refusal, decode, too_large, unpacked, unusable
 from relay.errors import StoreUnavailable
 from relay.forwarder import Totals
 from relay.item import NewRow, read_item
@@ -25,14 +27,7 @@ from relay.store import Store
 log = structlog.get_logger(__name__)
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-#: A body that takes longer comes from a sender that is gone (seconds).
-_READ_SECONDS: Final = 60.0
-
-#: More of them would not help the reader.
-_MAX_DETAILS: Final = 100
 
 #: How many symbols /stats names.
 _TOP_SYMBOLS: Final = 10
@@ -129,7 +124,7 @@ class Api:
         if self._key and not hmac.compare_digest(_key_in(headers), self._key):
             raise Refusal(401, "UNAUTHORIZED", "send the key as `X-API-Key: KEY` or `Authorization: Bearer KEY`")
         limit = self._limits[path]
-        body = decode(unpacked(await _read(receive, headers, limit), headers, limit))
+        body = decode(await read_body(receive, headers, limit))
         source = headers[b"x-source"].decode("ascii", "replace")[:64] if b"x-source" in headers else None
         rows: list[NewRow] = []
         details: list[dict[str, Any]] = []
@@ -143,7 +138,7 @@ class Api:
                 )
             except InvalidItem as exc:
                 errors += 1
-                if len(details) < _MAX_DETAILS:
+                if len(details) < MAX_DETAILS:
                     details.append({"index": index, "field": exc.field, "message": exc.message})
         self.metrics.items_rejected.inc(errors)
         more = {"details": details} if errors == len(details) else {"details": details, "details_truncated": True}
@@ -158,27 +153,6 @@ class Api:
             "total": total,
         }  # fmt: skip
         return Answer(207, _encode(answer | more)) if errors else Answer(200, _encode(answer))
-
-
-async def _read(receive: Receive, headers: Mapping[bytes, bytes], limit_bytes: int) -> bytes:
-    declared = headers.get(b"content-length", b"")
-    if declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes):
-        raise too_large(f"the body is longer than {limit_bytes} bytes; split it and send the parts")
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(_READ_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise unusable("the connection was closed before the body was complete")
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > limit_bytes:
-                    raise too_large(f"the body is longer than {limit_bytes} bytes; split it and send the parts")
-                if not message.get("more_body"):
-                    return b"".join(parts)
-    except TimeoutError:
-        raise Refusal(408, "TIMEOUT", f"the body did not arrive in {_READ_SECONDS:.0f} s") from None
 
 
 def _key_in(headers: Mapping[bytes, bytes]) -> bytes:

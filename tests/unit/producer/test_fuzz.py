@@ -8,10 +8,10 @@ import msgspec
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from marketdata.contract.forms import decode
 from marketdata.errors import InvalidItem
 from producer.bulk import decode_bulk, read_bulk
 from producer.clock import Clock
-from producer.forms import decode
 from producer.frames import TickSheet
 from producer.ticks import read_tick
 from tests.unit.producer.conftest import Bench

@@ -1,17 +1,14 @@
-"""The small parts: rates, symbols, keys, the body's limit while it streams, start without keys."""
+"""The small parts: rates, symbols, keys, start without keys."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from marketdata.errors import InvalidItem, SettingsError
-from producer.answers import Refusal
 from producer.app import create_app
-from producer.body import read_body
 from producer.rates import TokenBuckets
 from producer.symbols import ChartModes, symbol_of
 from tests.unit.producer.conftest import new_settings
@@ -50,38 +47,6 @@ def test_chart_modes_follow_the_patterns() -> None:
     assert [modes[symbol] for symbol in ("PETR4", "WINZ25", "petr4", "EURUSD", "EURUSD")] == [
         "last", "last", "bid", "bid", "bid",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("sent", [1, 3, 10])
-async def test_a_body_that_streams_is_cut_off_at_the_limit(sent: int) -> None:
-    messages: list[dict[str, Any]] = [
-        {"type": "http.request", "body": b"x" * 10, "more_body": True} for _ in range(sent)
-    ]
-    messages.append({"type": "http.request", "body": b"", "more_body": False})
-
-    async def receive() -> dict[str, Any]:
-        return messages.pop(0)
-
-    if sent == 1:
-        assert await read_body(receive, {}, 25) == b"x" * 10
-        return
-    with pytest.raises(Refusal, match="split it") as refused:
-        await read_body(receive, {}, 25)
-    assert refused.value.status == 413
-    assert len(messages) == sent + 1 - 3  # nothing is read beyond the limit
-
-
-async def test_a_sender_that_goes_away_leaves_no_body() -> None:
-    messages: list[dict[str, Any]] = [
-        {"type": "http.request", "body": b"[", "more_body": True},
-        {"type": "http.disconnect"},
-    ]
-
-    async def receive() -> dict[str, Any]:
-        return messages.pop(0)
-
-    with pytest.raises(Refusal, match="closed"):
-        await read_body(receive, {}, 25)
 
 
 def test_without_a_key_there_is_no_application() -> None:

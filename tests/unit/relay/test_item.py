@@ -1,22 +1,14 @@
-"""Bodies and items as EAs and the exporter write them."""
+"""Items as EAs and the exporter write them."""
 
-import gzip
 import json
 from typing import Any
 
 import pytest
 
+from marketdata.contract.forms import decode
 from marketdata.errors import InvalidItem
-from relay.body import MAX_ITEMS, Refusal, decode, unpacked
 from relay.item import read_item
 from tests.unit.relay.rows import BASE, new_rows, tick
-
-
-@pytest.mark.parametrize(
-    "body", [b'{"ticks":[{"a":1}]}', b'{"items":[{"a":1}]}', b'[{"a":1}]', b'{"a":1}', b'\xef\xbb\xbf[{"a":1}]\x00']
-)
-def test_every_form_of_a_body_holds_its_items(body: bytes) -> None:
-    assert decode(body).items == [{"a": 1}]
 
 
 def test_a_number_that_is_none_spoils_its_item_only() -> None:
@@ -24,28 +16,6 @@ def test_a_number_that_is_none_spoils_its_item_only() -> None:
     with pytest.raises(InvalidItem, match="finite"):
         new_rows(items[:1])
     assert new_rows(items[1:])[0].symbol == "nan"
-
-
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (b"", 400), (b"{", 400), (b"7", 400), (b'{"ticks":7}', 400), (b'{"ticks":[],"utc_offset_s":"x"}', 400),
-        (b"[" * 100_000, 400), (json.dumps([0] * (MAX_ITEMS + 1)).encode(), 413), (b"\xff", 400),
-    ],
-)  # fmt: skip
-def test_what_holds_no_items_is_refused(body: bytes, status: int) -> None:
-    with pytest.raises(Refusal) as caught:
-        decode(body)
-    assert caught.value.status == status
-
-
-def test_gzip_is_unpacked_within_the_limit() -> None:
-    headers = {b"content-encoding": b"gzip"}
-    assert unpacked(gzip.compress(b"[]"), headers, 100) == b"[]"
-    for body, status in ((gzip.compress(b" " * 101), 413), (b"no gzip", 400), (gzip.compress(b"[]")[:-3], 400)):
-        with pytest.raises(Refusal) as caught:
-            unpacked(body, headers, 100)
-        assert caught.value.status == status
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ from typing import Any, Final
 
 import msgspec
 
-from producer.answers import TooLarge, Unusable
-from producer.clock import MAX_OFFSET_SECONDS
+from marketdata.contract.refusals import TooLarge, Unusable
 
 #: 5 MB hold about as many honest ticks; more items are not ticks and would only keep the process busy.
 MAX_ITEMS: Final = 100_000
+
+#: No zone is further from UTC (seconds).
+MAX_OFFSET_SECONDS: Final = 18 * 3600
 
 #: A double has 309 at most.
 _MAX_DIGITS: Final = 309

@@ -2,12 +2,13 @@
 
 import asyncio
 import zlib
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final
 
-from starlette.types import Receive
+from marketdata.contract.refusals import Refusal, TooLarge, Unusable
 
-from producer.answers import Refusal, TooLarge, Unusable
+#: ASGI: the next message of a request.
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 #: A body that takes longer holds a place that others wait for; an EA on a bad line sends 5 MB in less (seconds).
 _READ_TIMEOUT_SECONDS: Final = 60.0
