@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
+from marketdata.contract.keys import key_in
 from marketdata.contract.refusals import Refusal
 from marketdata.errors import SettingsError
 from marketdata.settings import ANY_SOURCE, Settings
@@ -49,7 +50,7 @@ class Keyring:
         Raises:
             Refusal: 401 without a key or with a wrong one, 403 for a source that the key may not speak for.
         """
-        given = sha256(_key_in(headers)).digest()
+        given = sha256(key_in(headers)).digest()
         holder = None
         for source, digest in self._keys:
             # No early exit: the time must not tell which key matched.
@@ -58,14 +59,6 @@ class Keyring:
         if holder is None:
             raise Refusal(401, "UNAUTHORIZED", "send a valid key as `X-API-Key: KEY` or `Authorization: Bearer KEY`")
         return holder, _source(holder, headers.get(b"x-source"))
-
-
-def _key_in(headers: Mapping[bytes, bytes]) -> bytes:
-    key = headers.get(b"x-api-key")
-    if key is not None:
-        return key.strip()
-    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    return token.strip() if scheme.lower() == b"bearer" else b""
 
 
 def _source(holder: str, named: bytes | None) -> str:

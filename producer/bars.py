@@ -3,10 +3,10 @@
 from typing import Any, Final, get_args
 
 from marketdata.candle import BrokerBar, Timeframe
+from marketdata.contract.items import symbol_of
 from marketdata.contract.numbers import number, quoted, whole
 from marketdata.errors import InvalidItem
 from producer.clock import Clock
-from producer.symbols import symbol_of
 from producer.ticks import read_time
 
 _TIMEFRAMES: Final[dict[str, Timeframe]] = {timeframe: timeframe for timeframe in get_args(Timeframe)}

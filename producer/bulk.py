@@ -10,12 +10,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from marketdata.contract.forms import MAX_ITEMS, MAX_OFFSET_SECONDS
+from marketdata.contract.items import EARLIEST_MS, MAX_DIGITS, POINTS, symbol_of
 from marketdata.errors import InvalidItem
 from marketdata.tick import Tick
-from producer.clock import EARLIEST_MS, Clock
+from producer.clock import Clock
 from producer.frames import SymbolTicks, TickSheet
-from producer.symbols import symbol_of
-from producer.ticks import MAX_DIGITS, POINTS
 
 _Price = Annotated[float, Meta(ge=0)]
 _Mode = Literal["bid", "last"]

@@ -8,13 +8,11 @@ offset before the jump. A sender that knows better sends `utc_offset_s`, or inst
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final
 
+from marketdata.contract.items import EARLIEST_MS
 from marketdata.contract.numbers import quoted
 from marketdata.errors import InvalidItem
 from marketdata.tick import MINUTE_MS
 from marketdata.topics import DAY_MS
-
-#: 1971-01-01T00:00:00Z: earlier means that seconds were sent as milliseconds (epoch milliseconds).
-EARLIEST_MS: Final = 31_536_000_000
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)

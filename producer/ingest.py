@@ -14,6 +14,7 @@ from starlette.responses import Response
 from marketdata.candle import BrokerBar
 from marketdata.contract.body import read_body
 from marketdata.contract.forms import decode
+from marketdata.contract.items import is_tick
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.settings import Settings
@@ -29,7 +30,7 @@ from producer.metrics import Metrics
 from producer.publisher import Door
 from producer.rates import TokenBuckets
 from producer.rejects import MAX_REJECTED, RejectWriter
-from producer.ticks import is_tick, read_tick
+from producer.ticks import read_tick
 
 log = structlog.get_logger(__name__)
 

@@ -4,20 +4,15 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from marketdata.contract.items import MAX_DIGITS, POINTS, symbol_of
 from marketdata.contract.numbers import number, quoted, whole
 from marketdata.errors import InvalidItem
 from marketdata.tick import ChartMode, Tick
 from producer.clock import Clock
-from producer.symbols import mode_in, symbol_of
+from producer.symbols import mode_in
 
 #: MT5: MqlTick.flags is a uint; other senders have had wider ones.
 _MAX_FLAGS: Final = 2**63 - 1
-
-#: More digits than a double has after the point.
-MAX_DIGITS: Final = 18
-
-#: MT5: SYMBOL_POINT from SYMBOL_DIGITS.
-POINTS: Final = tuple(float(f"1e-{digits}") for digits in range(MAX_DIGITS + 1))
 
 
 class ReadTick(NamedTuple):
@@ -31,17 +26,6 @@ class ReadTick(NamedTuple):
     coarse: bool
     #: The chart mode, if the sender says it.
     mode: ChartMode | None
-
-
-def is_tick(item: object) -> bool:
-    """Whether an item of `/ingest` is a tick rather than a bar."""
-    if not isinstance(item, dict):
-        return False
-    for field in ("timeframe", "kind"):
-        value = item.get(field)
-        if isinstance(value, str) and value.lower() == "tick":
-            return True
-    return "bid" in item and "open" not in item
 
 
 def read_tick(item: object, clock: Clock) -> ReadTick:

@@ -14,6 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from marketdata.contract.body import Receive, read_body
 from marketdata.contract.forms import decode
+from marketdata.contract.keys import key_in
 from marketdata.contract.refusals import MAX_DETAILS, Refusal
 from marketdata.errors import InvalidItem
 from marketdata.settings import Settings
@@ -121,7 +122,7 @@ class Api:
         if b"origin" in headers:
             # Only browsers send it: no web page shall write ticks through its reader's machine.
             raise Refusal(403, "FORBIDDEN", "requests of web pages are not taken")
-        if self._key and not hmac.compare_digest(_key_in(headers), self._key):
+        if self._key and not hmac.compare_digest(key_in(headers), self._key):
             raise Refusal(401, "UNAUTHORIZED", "send the key as `X-API-Key: KEY` or `Authorization: Bearer KEY`")
         limit = self._limits[path]
         body = decode(await read_body(receive, headers, limit))
@@ -153,14 +154,6 @@ class Api:
             "total": total,
         }  # fmt: skip
         return Answer(207, _encode(answer | more)) if errors else Answer(200, _encode(answer))
-
-
-def _key_in(headers: Mapping[bytes, bytes]) -> bytes:
-    key = headers.get(b"x-api-key")
-    if key is not None:
-        return key.strip()
-    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    return token.strip() if scheme.lower() == b"bearer" else b""
 
 
 def _refused(refusal: Refusal) -> Answer:

@@ -5,12 +5,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from marketdata.contract.items import MAX_DIGITS, POINTS
 from marketdata.fold import MinuteFold, Passes, split_by_minute
 from marketdata.tick import Frame, Tick
 from relay.lanes import Origin, Part, Row
-
-#: MT5: SYMBOL_POINT from SYMBOL_DIGITS.
-_MOST_DIGITS: Final = 18
 
 
 class _Fields(msgspec.Struct, gc=False):
@@ -115,8 +113,8 @@ def _tick(row: Row, fields: _Fields) -> Tick:
 def _point(fields: _Fields) -> float | None:
     if fields.point is not None and fields.point > 0:
         return fields.point
-    if fields.digits is not None and 0 <= fields.digits <= _MOST_DIGITS:
-        return float(f"1e-{fields.digits}")
+    if fields.digits is not None and 0 <= fields.digits <= MAX_DIGITS:
+        return POINTS[fields.digits]
     return None
 
 

@@ -3,14 +3,14 @@
 The server checks the rest; the relay keeps the original, so nothing that it does not know is lost.
 """
 
-import re
 from datetime import UTC, datetime, timedelta
-from math import isfinite
 from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 
 from marketdata.candle import Timeframe
+from marketdata.contract.items import EARLIEST_MS, is_tick, symbol_of
+from marketdata.contract.numbers import number
 from marketdata.errors import InvalidItem
 from marketdata.tick import MAX_TIME_MSC
 
@@ -25,10 +25,6 @@ BAR: Final = "bar"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
-#: 1971-01-01: a smaller number is a time in seconds.
-_EARLIEST_MS: Final = 31_536_000_000
-
-_SYMBOL: Final = re.compile(r"(?! )[A-Za-z0-9._#+\-&!/$%@^~=:()\[\]' ]{1,32}(?<! )")
 _TIMEFRAMES: Final = frozenset(get_args(Timeframe))
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -58,9 +54,7 @@ def read_item(item: object, *, bars_allowed: bool, utc_offset_seconds: int | Non
     """
     if not isinstance(item, dict):
         raise InvalidItem("", "an object is expected")
-    symbol = item.get("symbol")
-    if not isinstance(symbol, str) or not _SYMBOL.fullmatch(symbol):
-        raise InvalidItem("symbol", "1 to 32 of the characters A-Z a-z 0-9 . _ # + - & ! / and the like are expected")
+    symbol = symbol_of(item.get("symbol"))
     ts_ms = _time_ms(item)
     if utc_offset_seconds is not None:
         item.setdefault(OFFSET_FIELD, utc_offset_seconds)
@@ -70,43 +64,26 @@ def read_item(item: object, *, bars_allowed: bool, utc_offset_seconds: int | Non
         meta = _encode(item).decode()
     except (ValueError, OverflowError, RecursionError) as exc:
         raise InvalidItem("", "the item holds what cannot be kept as JSON, such as half a character") from exc
-    if bars_allowed and not _is_tick(item):
+    if bars_allowed and not is_tick(item):
         timeframe = item.get("timeframe")
         if not isinstance(timeframe, str) or timeframe.upper() not in _TIMEFRAMES:
             raise InvalidItem("timeframe", f"one of {' '.join(get_args(Timeframe))} is expected")
-        open_, high, low, close = (_number(item, field, required=True) for field in ("open", "high", "low", "close"))
-        volume = _number(item, "volume" if item.get("tick_volume") is None else "tick_volume", required=True)
+        open_, high, low, close = (number(item.get(field), field) for field in ("open", "high", "low", "close"))
+        field = "volume" if item.get("tick_volume") is None else "tick_volume"
+        volume = number(item.get(field), field)
         return NewRow(symbol, ts_ms, timeframe.upper(), open_, high, low, close, volume, BAR, meta)
     exported = not ("bid" in item or "ask" in item or "open" not in item)
     names = ("open", "high", "close") if exported else ("bid", "ask", "last")
-    bid, ask, last = (_number(item, field) for field in names)
+    bid, ask, last = (_optional(item, field) for field in names)
     if all(item.get(field) is None for field in names):
         raise InvalidItem("bid", "missing; a tick has at least one of bid, ask and last")
-    volume = _number(item, "volume" if item.get("volume_real") is None else "volume_real")
+    volume = _optional(item, "volume" if item.get("volume_real") is None else "volume_real")
     return NewRow(symbol, ts_ms, TICK, bid, ask, bid, last, volume, TICK, meta)
 
 
-def _is_tick(item: dict[str, Any]) -> bool:
-    for field in ("timeframe", "kind"):
-        value = item.get(field)
-        if isinstance(value, str) and value.lower() == TICK:
-            return True
-    return "bid" in item and "open" not in item
-
-
-def _number(item: dict[str, Any], field: str, *, required: bool = False) -> float:
+def _optional(item: dict[str, Any], field: str) -> float:
     value = item.get(field)
-    if value is None and not required:
-        return 0.0
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidItem(field, "a number is expected")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = float("inf")
-    if not isfinite(number) or number < 0:
-        raise InvalidItem(field, "a finite number that is not negative is expected")
-    return number
+    return 0.0 if value is None else number(value, field)
 
 
 def _time_ms(item: dict[str, Any]) -> int:
@@ -116,7 +93,7 @@ def _time_ms(item: dict[str, Any]) -> int:
         if value and not (field == "ts" and isinstance(value, str)):
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise InvalidItem(field, "epoch milliseconds are expected")
-            if not _EARLIEST_MS <= value <= MAX_TIME_MSC:
+            if not EARLIEST_MS <= value <= MAX_TIME_MSC:
                 raise InvalidItem(field, "milliseconds from 1971 to 9999 are expected")
             return int(value)
     for field in ("time", "ts"):
@@ -136,6 +113,6 @@ def _parsed(value: object, field: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     ts_ms = (moment - _EPOCH) // _MILLISECOND
-    if ts_ms < _EARLIEST_MS:
+    if ts_ms < EARLIEST_MS:
         raise InvalidItem(field, "before 1971")
     return ts_ms

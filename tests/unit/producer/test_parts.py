@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from marketdata.errors import InvalidItem, SettingsError
+from marketdata.errors import SettingsError
 from producer.app import create_app
 from producer.rates import TokenBuckets
-from producer.symbols import ChartModes, symbol_of
+from producer.symbols import ChartModes
 from tests.unit.producer.conftest import new_settings
 
 
@@ -28,17 +28,6 @@ def test_no_rate_means_no_limit() -> None:
     buckets = TokenBuckets(0.0)
 
     assert not any(buckets.take("a") for _ in range(1000))
-
-
-@pytest.mark.parametrize("name", ["EURUSD", "EURUSD.r", "#AAPL", "BRN-OCT25", "US 500", "S&P500!", "a/b", "X" * 32])
-def test_names_that_brokers_use_are_symbols(name: str) -> None:
-    assert symbol_of(name) == name
-
-
-@pytest.mark.parametrize("name", ["", " A", "A ", "A\n", "é", "<b>", "X" * 33, None, 1])
-def test_other_names_are_none(name: object) -> None:
-    with pytest.raises(InvalidItem):
-        symbol_of(name)
 
 
 def test_chart_modes_follow_the_patterns() -> None:

@@ -1,0 +1,45 @@
+"""What holds for an item of a body wherever it is read: names, kinds, points."""
+
+import re
+from typing import Final
+
+from marketdata.contract.numbers import quoted
+from marketdata.errors import InvalidItem
+
+#: What brokers put into names beside letters and digits, such as `EURUSD.r`, `#AAPL`, `BRN-OCT25`, `US 500`.
+_NAME: Final = re.compile(r"(?! )[A-Za-z0-9._#+\-&!/$%@^~=:()\[\]' ]{1,32}(?<! )")
+
+#: 1971-01-01T00:00:00Z: earlier means that seconds were sent as milliseconds (epoch milliseconds).
+EARLIEST_MS: Final = 31_536_000_000
+
+#: More digits than a double has after the point.
+MAX_DIGITS: Final = 18
+
+#: MT5: SYMBOL_POINT from SYMBOL_DIGITS.
+POINTS: Final = tuple(float(f"1e-{digits}") for digits in range(MAX_DIGITS + 1))
+
+
+def is_tick(item: object) -> bool:
+    """Whether an item of `/ingest` is a tick rather than a bar."""
+    if not isinstance(item, dict):
+        return False
+    for field in ("timeframe", "kind"):
+        value = item.get(field)
+        if isinstance(value, str) and value.lower() == "tick":
+            return True
+    return "bid" in item and "open" not in item
+
+
+def symbol_of(value: object) -> str:
+    """`value`, when it is a symbol's name.
+
+    Raises:
+        InvalidItem: when it is not.
+    """
+    if value is None:
+        raise InvalidItem("symbol", "missing")
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise InvalidItem(
+            "symbol", f"1 to 32 of the characters A-Z a-z 0-9 . _ # + - & ! / and the like, not {quoted(value)}"
+        )
+    return value
