@@ -13,10 +13,10 @@ from typing import Final
 import structlog
 import uvicorn
 
+from marketdata.contract.posting import ServerRefused
 from marketdata.errors import SettingsError
 from marketdata.settings import Settings
 from relay.api import Api
-from relay.errors import ServerRefused
 from relay.forwarder import BATCH, Forwarder
 from relay.pending import Pending
 from relay.server import Server

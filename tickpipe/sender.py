@@ -8,8 +8,9 @@ from typing import Any, Final, Self
 import msgspec
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from marketdata.contract.posting import BodyTooLarge, ServerRefused, ServerUnavailable, new_client
 from marketdata.tick import Tick
-from tickpipe.posting import ProducerRefused, ProducerUnavailable, TooLarge, new_client, post, posted
+from tickpipe.posting import post, posted
 
 #: Longest pause before the next try, whatever Retry-After says (seconds).
 _LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -78,12 +79,12 @@ class TickSender:
         """Post `ticks` and count what became of them in `outcome`.
 
         Raises:
-            ProducerUnavailable: when it did not take them for `patience_seconds`; they may be sent again.
-            ProducerRefused: when it never will.
+            ServerUnavailable: when it did not take them for `patience_seconds`; they may be sent again.
+            ServerRefused: when it never will.
             SettingsError: when the key or the address is wrong.
         """
         retrying = Retrying(
-            retry=retry_if_exception(lambda exc: isinstance(exc, ProducerUnavailable)),
+            retry=retry_if_exception(lambda exc: isinstance(exc, ServerUnavailable)),
             wait=_pause,
             stop=stop_after_delay(self._patience_seconds),
             before_sleep=self._tell,
@@ -91,9 +92,9 @@ class TickSender:
         )
         try:
             answer = retrying(self._post, ticks)
-        except TooLarge as exc:
+        except BodyTooLarge as exc:
             if len(ticks) == 1:
-                raise ProducerRefused(f"a single tick is too large for {self._url} (413)") from exc
+                raise ServerRefused(f"a single tick is too large for {self._url} (413)") from exc
             middle = len(ticks) // 2
             self.send(ticks[:middle])
             self.send(ticks[middle:])
@@ -123,5 +124,5 @@ class TickSender:
 
 def _pause(state: RetryCallState) -> float:
     exc = state.outcome.exception() if state.outcome is not None else None
-    asked = exc.retry_after_seconds if isinstance(exc, ProducerUnavailable) else 0.0
+    asked = exc.retry_after_seconds if isinstance(exc, ServerUnavailable) else 0.0
     return min(_LONGEST_PAUSE_SECONDS, max(asked, _wait_exponential(state)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relay.errors import ServerRefused, ServerUnavailable
+from marketdata.contract.posting import ServerRefused, ServerUnavailable
 from relay.forwarder import Forwarder
 from relay.pending import Pending, count_pending
 from relay.server import Server

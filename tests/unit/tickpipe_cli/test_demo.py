@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import msgspec
 
+from marketdata.contract.posting import new_client
 from tests.unit.tickpipe_cli.small_producer import Answer, SmallProducer
 from tickpipe.demo import INSTRUMENTS, ExpertAdvisor, RandomWalk, user_agent
-from tickpipe.posting import PostedTick, new_client
+from tickpipe.posting import PostedTick
 
 START = 1_760_926_800_000
 HOUR_MS = 3_600_000

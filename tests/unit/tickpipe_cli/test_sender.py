@@ -6,10 +6,10 @@ from email.utils import formatdate
 
 import pytest
 
+from marketdata.contract.posting import ServerRefused, ServerUnavailable
 from marketdata.errors import SettingsError
 from marketdata.tick import Tick
 from tests.unit.tickpipe_cli.small_producer import Answer, SmallProducer
-from tickpipe.posting import ProducerRefused, ProducerUnavailable
 from tickpipe.sender import TickSender
 
 #: 2019-02-04T00:00:00Z
@@ -92,7 +92,7 @@ def test_too_large_is_split_in_order(producer: SmallProducer) -> None:
 def test_single_tick_that_is_too_large_is_refused(producer: SmallProducer) -> None:
     producer.most_ticks = 0
 
-    with TickSender(producer.url, "k", "EURUSD") as sender, pytest.raises(ProducerRefused, match="413"):
+    with TickSender(producer.url, "k", "EURUSD") as sender, pytest.raises(ServerRefused, match="413"):
         sender.send(TICKS)
 
 
@@ -109,7 +109,7 @@ def test_wrong_key_stops_at_once_with_the_cure(producer: SmallProducer) -> None:
 def test_another_server_stops_at_once(producer: SmallProducer) -> None:
     producer.answers = [Answer(404)]
 
-    with TickSender(producer.url, "k", "EURUSD") as sender, pytest.raises(ProducerRefused, match="404"):
+    with TickSender(producer.url, "k", "EURUSD") as sender, pytest.raises(ServerRefused, match="404"):
         sender.send(TICKS)
 
 
@@ -134,7 +134,7 @@ def test_nobody_there_is_told_when_patience_ends() -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         sender = TickSender(url, "k", "EURUSD", patience_seconds=0.3)
-        with sender, pytest.raises(ProducerUnavailable, match="is the producer up"):
+        with sender, pytest.raises(ServerUnavailable, match="is the producer up"):
             sender.send(TICKS)
 
 
