@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+#: ASGI.
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: How many symbols /stats names.
 _TOP_SYMBOLS: Final = 10

@@ -16,7 +16,7 @@ import uvicorn
 from marketdata.contract.posting import ServerRefused
 from marketdata.errors import SettingsError
 from marketdata.settings import Settings
-from relay.api import Api
+from relay.api import Api, Application
 from relay.forwarder import BATCH, Forwarder
 from relay.pending import Pending
 from relay.server import Server
@@ -62,7 +62,7 @@ def serve(
             forwarder = Forwarder(store, server, Pending(store, limit=BATCH), stop=stop, keep_seconds=keep_seconds)
             store.on_insert = forwarder.wake.set
         api = Api(store, settings, key=key, totals=forwarder.totals if forwarder else None)
-        http = _http(api, host, port)
+        http = http_server(api, host, port)
         thread = threading.Thread(target=_forward, args=(forwarder, store, stop), name="forwarder", daemon=True)
         if forwarder is not None:
             thread.start()
@@ -112,7 +112,8 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-def _http(api: Api, host: str, port: int) -> uvicorn.Server:
+def http_server(api: Application, host: str, port: int) -> uvicorn.Server:
+    """A server of `api`, not started."""
     return uvicorn.Server(
         uvicorn.Config(
             api,
