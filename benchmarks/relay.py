@@ -112,7 +112,7 @@ async def only_read(port: int) -> None:
                 writer.write(_OK)
         writer.close()
 
-    async with await asyncio.start_server(connected, "0.0.0.0", port) as server:  # noqa: S104  # see `forwarding`
+    async with await asyncio.start_server(connected, "127.0.0.1", port) as server:
         await server.serve_forever()
 
 
@@ -126,7 +126,7 @@ async def fill(store: Store, ticks: int) -> None:
         await store.insert(rows)
 
 
-def one_core(db: Path, url: str) -> tuple[float, float, int, int]:
+def one_core(db: Path, url: str = "", packed: str = "") -> tuple[float, float, int, int]:
     """Read, or forward when there is an address, everything on one core: wall and CPU seconds, peak bytes, rows."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -134,7 +134,7 @@ def one_core(db: Path, url: str) -> tuple[float, float, int, int]:
     with Store(db) as store:
         cpu, began = _cpu_seconds(process), time.monotonic()
         if url:
-            with Server(url, "key") as server:
+            with Server(url, "key", packs_nearby=bool(packed)) as server:
                 forwarder = Forwarder(store, server, Pending(store, f"bench {time.time_ns()}", limit=BATCH))
                 while sent := forwarder.step():
                     done += sent
@@ -147,11 +147,11 @@ def one_core(db: Path, url: str) -> tuple[float, float, int, int]:
         return time.monotonic() - began, _cpu_seconds(process) - cpu, process.memory_info().rss, done
 
 
-def forwarding(db: Path, url: str) -> Contender:
+def forwarding(db: Path, *how: str) -> Contender:
     """A process that does it once."""
 
     def run() -> Measured:
-        done = _own("--one-core", str(db), url)
+        done = _own("--one-core", str(db), *how)
         output, _ = done.communicate(timeout=300)
         wall, cpu, peak, rows = map(float, output.split())
         return Measured(wall, cpu, int(peak), int(rows))
@@ -209,14 +209,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: 5)")
     parser.add_argument("--serve", nargs=2, metavar=("DB", "PORT"), help=argparse.SUPPRESS)
     parser.add_argument("--only-read", type=int, metavar="PORT", help=argparse.SUPPRESS)
-    parser.add_argument("--one-core", nargs=2, metavar=("DB", "URL"), help=argparse.SUPPRESS)
+    parser.add_argument("--one-core", nargs="+", metavar="DB", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(Path(options.serve[0]), int(options.serve[1]))
     elif options.only_read:
         asyncio.run(only_read(options.only_read))
     elif options.one_core:
-        print(*one_core(Path(options.one_core[0]), options.one_core[1]))
+        print(*one_core(Path(options.one_core[0]), *options.one_core[1:]))
     else:
         with tempfile.TemporaryDirectory() as directory:
             measure(Path(directory), options)
@@ -235,10 +235,9 @@ def measure(directory: Path, options: argparse.Namespace) -> None:
         asyncio.run(fill(store, options.ticks))
     with _running(port, "--only-read", str(port)):
         contenders = {
-            "reading the rows alone": forwarding(directory / "forward.db", ""),
+            "reading the rows alone": forwarding(directory / "forward.db"),
             "forwarding, plain": forwarding(directory / "forward.db", f"http://127.0.0.1:{port}"),
-            # 0.0.0.0 is this machine as well, and no loopback address: bodies are packed as for a server far away.
-            "forwarding, packed": forwarding(directory / "forward.db", f"http://0.0.0.0:{port}"),
+            "forwarding, packed": forwarding(directory / "forward.db", f"http://127.0.0.1:{port}", "packed"),
         }
         run_rounds("relay-forwarding", contenders, rounds=options.rounds, unit="ticks")
 

@@ -23,15 +23,15 @@ _GZIP_WINDOW_BITS: Final = 31
 class Server:
     """One server and the key for it."""
 
-    def __init__(self, url: str, key: str, *, user_agent: str = "tickpipe-relay") -> None:
+    def __init__(self, url: str, key: str, *, user_agent: str = "tickpipe-relay", packs_nearby: bool = False) -> None:
         self.url = url.rstrip("/")
         if not key.isascii() or not key.isprintable():
             raise SettingsError("the server's key has characters that no header can carry; is it pasted completely?")
         # The old exporter's servers know the bearer token only.
         headers = {"X-API-Key": key, "Authorization": f"Bearer {key}"} if key else {}
         self._client = new_client(url, {**headers, "Content-Type": "application/json", "User-Agent": user_agent})
-        #: None until the server has taken, or refused, a packed body. Nothing is packed for this machine.
-        self._packs: bool | None = False if is_this_machine(url) else None
+        #: None until the server has taken, or refused, a packed body. Nothing is packed for this machine, unless asked.
+        self._packs: bool | None = False if is_this_machine(url) and not packs_nearby else None
 
     def __enter__(self) -> Self:
         return self

@@ -10,13 +10,14 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from marketdata.contract.items import is_tick
 from marketdata.errors import InvalidFrame, InvalidItem, KafkaUnavailable, TickpipeError
 from marketdata.kafka import log_ends, new_consumer, new_producer, unavailable
 from marketdata.settings import Settings
 from marketdata.topics import DAY_MS
 from marketdata.wire import bar_key, candle_key, decode_frame, frame_key
 from producer.clock import Clock
-from producer.ticks import is_tick, read_tick
+from producer.ticks import read_tick
 from sink.records import incoming_bars, incoming_candles
 
 #: Header `topic` of what came over HTTP, and header `offset` of a body without items (producer/rejects.py).

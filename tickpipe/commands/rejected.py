@@ -184,7 +184,8 @@ class _Producer:
 
     def post(self, one: "Post") -> dict[str, Any]:
         """The producer's answer; see `tickpipe.posting.post`."""
-        from tickpipe.posting import new_client, post
+        from marketdata.contract.posting import new_client
+        from tickpipe.posting import post
 
         url, key = producer_address(self._data_dir, self._url, self._key, one.source or None)
         headers = {"X-API-Key": key, "Content-Type": "application/json", "User-Agent": "tickpipe-resend"}
@@ -264,11 +265,11 @@ class _Resend:
         )
 
     def _refused(self, what: "Post") -> str | None:
-        from tickpipe.posting import ProducerRefused, TooLarge
+        from marketdata.contract.posting import BodyTooLarge, ServerRefused
 
         try:
             answer = self._producer.post(what)
-        except (ProducerRefused, TooLarge) as exc:
+        except (ServerRefused, BodyTooLarge) as exc:
             return str(exc)
         if answer.get("errors"):
             return f"the producer rejects it again: {json.dumps(answer.get('details') or answer.get('error'))}"

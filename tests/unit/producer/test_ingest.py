@@ -388,9 +388,9 @@ async def test_a_compressed_body_is_unpacked(bench: Bench) -> None:
     ("body", "encoding", "status"),
     [
         (b"no gzip", "gzip", 400),
-        (gzip.compress(b"[]")[:-4], "gzip", 400),
-        (gzip.compress(b"[]") + b"more", "gzip", 400),
-        (gzip.compress(b" " * 6_000_000), "gzip", 413),
+        (gzip.compress(b"[]", mtime=0)[:-4], "gzip", 400),
+        (gzip.compress(b"[]", mtime=0) + b"more", "gzip", 400),
+        (gzip.compress(b" " * 6_000_000, mtime=0), "gzip", 413),
         (b"[]", "br", 415),
         (b"[]", "identity", 200),
     ],
