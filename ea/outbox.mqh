@@ -1,0 +1,139 @@
+// Sends what waits in the ring, oldest first and one request at a time, and splits what a server finds too large.
+
+#ifndef TICKPIPE_OUTBOX_MQH
+#define TICKPIPE_OUTBOX_MQH
+
+#include "tick_ring.mqh"
+#include "sender.mqh"
+
+// A record that cannot be read so often is given up: somebody deleted the file.
+#define MOST_READ_FAILURES 240
+
+class Outbox {
+private:
+    string m_trace;
+    // The oldest request, and which of its items are sent next.
+    long m_number;
+    int m_items;
+    char m_body[];
+    int m_starts[];
+    int m_from;
+    int m_count;
+    // Most items of a request that was not too large for the server; 0 while none was.
+    int m_limit;
+    int m_read_failures;
+    long m_sent_ticks;
+    long m_sent_bars;
+    long m_refused;
+    long m_lost;
+
+    bool Load(TickRing &ring, int &kind) {
+        long number;
+        int items;
+        char body[];
+        if(ring.Head(number, kind, items, body)) {
+            m_read_failures = 0;
+            if(number != m_number) {
+                m_number = number;
+                m_items = items;
+                m_from = 0;
+                m_count = items;
+                ArrayResize(m_starts, 0);
+            }
+            ArrayResize(m_body, ArraySize(body));
+            ArrayCopy(m_body, body);
+            return true;
+        }
+        m_read_failures++;
+        if(m_read_failures >= MOST_READ_FAILURES) {
+            Print("A request could not be read back from the disk and is lost. Was a file in MQL5\\Files deleted?");
+            m_lost++;
+            m_read_failures = 0;
+            ring.Confirm();
+        }
+        return false;
+    }
+
+    PostOutcome PostPart(Sender &sender, const int kind, const int timeout_ms) {
+        string path = kind == RECORD_BARS ? "/ingest" : "/ingest/tick";
+        string trace = m_trace + "-" + IntegerToString(m_number);
+        if(m_count == m_items)
+            return sender.Post(path, trace, m_body, timeout_ms);
+        char part[];
+        PartOf(m_body, m_starts, m_from, m_count, part);
+        return sender.Post(path, trace, part, timeout_ms);
+    }
+
+    // False when one item alone is too large.
+    bool Halve() {
+        if(m_count < 2)
+            return false;
+        if(ArraySize(m_starts) == 0)
+            ItemStarts(m_body, m_starts);
+        m_count = SplitPoint(m_body, m_starts, m_from, m_count) - m_from;
+        m_limit = m_count;
+        return true;
+    }
+
+    void Next(TickRing &ring) {
+        m_from += m_count;
+        m_count = m_items - m_from;
+        if(m_limit > 0 && m_count > m_limit)
+            m_count = SplitPoint(m_body, m_starts, m_from, 2 * m_limit < m_count ? 2 * m_limit : m_count) - m_from;
+        if(m_count > 0)
+            return;
+        ring.Confirm();
+        m_number = -1;
+    }
+
+public:
+    Outbox() { Begin("ea"); }
+
+    // `trace` is how the trace of each request begins.
+    void Begin(const string trace) {
+        m_trace = trace;
+        m_number = -1;
+        m_items = 0;
+        m_from = 0;
+        m_count = 0;
+        m_limit = 0;
+        m_read_failures = 0;
+        m_sent_ticks = 0;
+        m_sent_bars = 0;
+        m_refused = 0;
+        m_lost = 0;
+    }
+
+    long SentTicks() const { return m_sent_ticks; }
+    long SentBars() const { return m_sent_bars; }
+    // Items that a server refused for good, and requests that could not be read back.
+    long Refused() const { return m_refused; }
+    long Lost() const { return m_lost; }
+    // Most items that a request should have; 0 when nothing is known.
+    int Limit() const { return m_limit; }
+
+    // Sends until the ring is empty, nobody takes anything or less than half of `budget_ms` is left. No request may take
+    // longer than what is left, so that the call ends within `budget_ms`.
+    void Drain(TickRing &ring, Sender &sender, const ulong began, const int budget_ms) {
+        int kind = 0;
+        while(ring.Waiting() > 0) {
+            int left_ms = budget_ms - (int)(GetTickCount64() - began);
+            if(left_ms * 2 < budget_ms || !Load(ring, kind))
+                return;
+            PostOutcome outcome = PostPart(sender, kind, left_ms);
+            if(outcome == POST_LATER)
+                return;
+            if(outcome == POST_TOO_LARGE && Halve())
+                continue;
+            if(outcome == POST_TAKEN && kind == RECORD_BARS)
+                m_sent_bars += m_count;
+            else if(outcome == POST_TAKEN)
+                m_sent_ticks += m_count;
+            else
+                m_refused += m_count;
+            Next(ring);
+        }
+    }
+};
+
+#endif

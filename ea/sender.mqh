@@ -1,0 +1,229 @@
+// One request to the relay or the server, what the answer means, and when to try again.
+
+#ifndef TICKPIPE_SENDER_MQH
+#define TICKPIPE_SENDER_MQH
+
+#include "settings.mqh"
+
+// First and longest wait after no answer (ms); between them it doubles.
+#define FIRST_WAIT_MS 1000
+#define LONGEST_WAIT_MS 30000
+// Retry-After beyond that is not believed (ms).
+#define MOST_RETRY_AFTER_MS 300000
+// How often an address with a wrong path or a URL that MetaTrader does not allow is tried (ms).
+#define WRONG_ADDRESS_WAIT_MS 10000
+
+// WebRequest's errors (MQL5: "Codes of Runtime Errors").
+#define ERROR_NOT_ALLOWED 4014
+#define ERROR_INVALID_ADDRESS 5200
+
+enum PostOutcome {
+    // Confirmed, in part at least: forget it.
+    POST_TAKEN,
+    // Too large: split it.
+    POST_TOO_LARGE,
+    // Nothing in it can be used, now or later.
+    POST_REFUSED,
+    // Nobody took it yet: the very same later.
+    POST_LATER
+};
+
+// An address, and why it is not used now.
+struct Destination {
+    string name;
+    string url;
+    ulong not_before;
+    int failures;
+    bool stopped;
+    string said;
+};
+
+// The value of a header, whatever case its name is in; empty when it is missing.
+string HeaderValue(const string headers, const string name) {
+    string lower = headers;
+    StringToLower(lower);
+    int at = StringFind("\n" + lower, "\n" + name + ":");
+    if(at < 0)
+        return "";
+    int begin = at + StringLen(name) + 1;
+    int end = StringFind(headers, "\n", begin);
+    string value = StringSubstr(headers, begin, end < 0 ? -1 : end - begin);
+    StringTrimLeft(value);
+    StringTrimRight(value);
+    return value;
+}
+
+// What stands behind `"name":` in an answer, up to the next comma or brace; only for flat, known fields.
+string AnswerField(const string answer, const string name) {
+    int at = StringFind(answer, "\"" + name + "\":");
+    if(at < 0)
+        return "";
+    int begin = at + StringLen(name) + 3;
+    bool quoted = StringSubstr(answer, begin, 1) == "\"";
+    int end = begin + 1;
+    while(end < StringLen(answer)) {
+        ushort c = StringGetCharacter(answer, end);
+        if(quoted ? c == '"' : (c == ',' || c == '}'))
+            break;
+        end++;
+    }
+    return quoted ? StringSubstr(answer, begin + 1, end - begin - 1) : StringSubstr(answer, begin, end - begin);
+}
+
+// `http://HOST:PORT`, also when the whole path of an endpoint was given.
+string BaseUrl(const string given) {
+    string url = given;
+    StringTrimLeft(url);
+    StringTrimRight(url);
+    StringReplace(url, "/ingest/tick", "");
+    StringReplace(url, "/ingest", "");
+    while(StringLen(url) > 0 && StringSubstr(url, StringLen(url) - 1, 1) == "/")
+        url = StringSubstr(url, 0, StringLen(url) - 1);
+    return url;
+}
+
+class Sender {
+private:
+    Destination m_destinations[];
+    string m_headers;
+    int m_refused_items;
+
+    void Add(const string name, const string given) {
+        string url = BaseUrl(given);
+        if(url == "")
+            return;
+        int count = ArraySize(m_destinations);
+        ArrayResize(m_destinations, count + 1);
+        m_destinations[count].name = name;
+        m_destinations[count].url = url;
+        m_destinations[count].not_before = 0;
+        m_destinations[count].failures = 0;
+        m_destinations[count].stopped = false;
+        m_destinations[count].said = "";
+    }
+
+    // A sentence for the log, once until something else is to be said of this destination.
+    void Say(const int i, const string sentence) {
+        if(m_destinations[i].said == sentence)
+            return;
+        m_destinations[i].said = sentence;
+        Print(m_destinations[i].name, ": ", sentence);
+    }
+
+    void Wait(const int i, const int wait_ms) { m_destinations[i].not_before = GetTickCount64() + (ulong)wait_ms; }
+
+    // Twice as long each time, with some chance, so that a hundred EAs do not come back at once.
+    void BackOff(const int i, const string why) {
+        int wait_ms = FIRST_WAIT_MS;
+        for(int n = 0; n < m_destinations[i].failures && wait_ms < LONGEST_WAIT_MS; n++)
+            wait_ms *= 2;
+        if(wait_ms > LONGEST_WAIT_MS)
+            wait_ms = LONGEST_WAIT_MS;
+        m_destinations[i].failures++;
+        Wait(i, wait_ms / 2 + MathRand() % (wait_ms / 2 + 1));
+        Say(i, why + "; everything is kept and sent again.");
+    }
+
+    void Stop(const int i, const string why) {
+        m_destinations[i].stopped = true;
+        Say(i, why);
+        Alert("DataCollectorPRO: ", m_destinations[i].name, ": ", why);
+    }
+
+    PostOutcome NoAnswer(const int i, const int error) {
+        if(error == ERROR_NOT_ALLOWED || error == ERROR_INVALID_ADDRESS) {
+            Wait(i, WRONG_ADDRESS_WAIT_MS);
+            Say(i, "MetaTrader does not allow " + m_destinations[i].url + " (error " + IntegerToString(error) +
+                       "). Cure: Tools > Options > Expert Advisors > Allow WebRequest for listed URL, add " +
+                       m_destinations[i].url + ". Ticks are kept meanwhile.");
+        } else
+            BackOff(i, "no answer from " + m_destinations[i].url + " (error " + IntegerToString(error) + ")");
+        return POST_LATER;
+    }
+
+    PostOutcome Meaning(const int i, const int status, const string answer, const string headers) {
+        if((status >= 200 && status < 300) || status == 409) {
+            m_destinations[i].failures = 0;
+            m_destinations[i].not_before = 0;
+            if(status == 207) {
+                m_refused_items += (int)StringToInteger(AnswerField(answer, "errors"));
+                Say(i, "some items were refused: " + AnswerField(answer, "field") + ": " + AnswerField(answer, "message"));
+            } else if(m_destinations[i].said != "")
+                Say(i, "requests are taken again.");
+            if(status != 207)
+                m_destinations[i].said = "";
+            return POST_TAKEN;
+        }
+        if(status == 413)
+            return POST_TOO_LARGE;
+        if(status == 401 || status == 403) {
+            Stop(i, "the key is refused (" + IntegerToString(status) + ": " + AnswerField(answer, "error") +
+                        "). Nothing more is sent there. Cure: put the right key into ApiKey; ticks are kept meanwhile.");
+            return POST_LATER;
+        }
+        if(status == 400 && AnswerField(answer, "code") == "VALIDATION_ERROR") {
+            Say(i, "a request was refused for good: " + AnswerField(answer, "error") + " " + AnswerField(answer, "message"));
+            return POST_REFUSED;
+        }
+        if(status == 404 || status == 405) {
+            Wait(i, WRONG_ADDRESS_WAIT_MS);
+            Say(i, m_destinations[i].url + " is no Tickpipe: it answers " + IntegerToString(status) +
+                       ". Cure: check the URL, without a path. Ticks are kept meanwhile.");
+            return POST_LATER;
+        }
+        BackOff(i, m_destinations[i].url + " answers " + IntegerToString(status) + " " + AnswerField(answer, "error"));
+        long retry_after_s = StringToInteger(HeaderValue(headers, "retry-after"));
+        if(retry_after_s > 0)
+            Wait(i, (int)MathMin(retry_after_s * 1000, (long)MOST_RETRY_AFTER_MS));
+        return POST_LATER;
+    }
+
+public:
+    Sender() : m_headers(""), m_refused_items(0) {}
+
+    void Begin(const CollectorSettings &settings, const string source, const string agent) {
+        ArrayResize(m_destinations, 0);
+        m_refused_items = 0;
+        Add("Relay", settings.relay_url);
+        Add("Server", settings.server_url);
+        m_headers = "Content-Type: application/json\r\nUser-Agent: " + agent + "\r\n";
+        if(settings.api_key != "")
+            m_headers += "X-API-Key: " + settings.api_key + "\r\n";
+        if(source != "")
+            m_headers += "X-Source: " + source + "\r\n";
+    }
+
+    bool HasDestination() const { return ArraySize(m_destinations) > 0; }
+    int RefusedItems() const { return m_refused_items; }
+
+    // What is wrong now, for the chart; empty when all is well.
+    string Trouble() const {
+        string all = "";
+        for(int i = 0; i < ArraySize(m_destinations); i++)
+            if(m_destinations[i].said != "")
+                all += m_destinations[i].name + ": " + m_destinations[i].said + "\n";
+        return all;
+    }
+
+    // Posts to the first address that may be tried now. `later` tells when there is none.
+    PostOutcome Post(const string path, const string trace, const char &body[], const int timeout_ms) {
+        int i = 0;
+        while(i < ArraySize(m_destinations) &&
+              (m_destinations[i].stopped || m_destinations[i].not_before > GetTickCount64()))
+            i++;
+        if(i == ArraySize(m_destinations))
+            return POST_LATER;
+        char result[];
+        string answer_headers = "";
+        ResetLastError();
+        int status = WebRequest("POST", m_destinations[i].url + path, m_headers + "X-Trace-Id: " + trace + "\r\n",
+                                timeout_ms, body, result, answer_headers);
+        int error = GetLastError();
+        // Some builds answer with numbers that are no HTTP status when nothing was reached.
+        if(status < 100 || status > 599)
+            return NoAnswer(i, error != 0 ? error : status);
+        return Meaning(i, status, CharArrayToString(result, 0, ArraySize(result), CP_UTF8), answer_headers);
+    }
+};
+
+#endif

@@ -1,0 +1,340 @@
+// The queue on the disk: every request is here before it is posted, and leaves only when a server has confirmed it. So the
+// very same request is sent again after a lost answer, a crash of the terminal or a power cut, and in its order.
+//
+// The queue is a row of files in MQL5\Files\DataCollectorPRO\BROKER, each about a megabyte. A file is only ever written at
+// its end. It begins with all cursors, so that older files can be deleted once what they hold is confirmed. Each record
+// carries the cursors that are true once it is kept: a torn record takes its cursors with it, and its ticks are read from
+// the terminal again.
+//
+// The ring is bounded. When it is full, the oldest is kept and nothing is added: the cursors stand still, and the newer
+// ticks wait in the terminal's own tick history.
+
+#ifndef TICKPIPE_TICK_RING_MQH
+#define TICKPIPE_TICK_RING_MQH
+
+#include "ring_file.mqh"
+
+// A new file is begun behind so many bytes.
+#define RING_FILE_BYTES 1048576
+
+// A record that waits for confirmation.
+struct RingEntry {
+    long number;
+    int kind;
+    int items;
+    int file;
+    ulong offset;
+};
+
+class TickRing {
+private:
+    string m_folder;
+    ulong m_most_bytes;
+    int m_lock;
+    // The newest file, open for writing, and its number; the oldest that still exists.
+    int m_writer;
+    int m_newest;
+    int m_oldest;
+    ulong m_bytes;
+    ulong m_file_bytes[];
+    long m_last_number;
+    long m_confirmed;
+    // Entries before m_first are confirmed.
+    RingEntry m_entries[];
+    int m_first;
+    CursorMark m_marks[];
+    // The body of the record m_cached, when it was just written.
+    char m_cache[];
+    long m_cached;
+
+    string FileName(const int file) const { return m_folder + "\\" + IntegerToString(file, 8, '0') + ".ring"; }
+
+    void SetMark(const CursorMark &mark) {
+        int count = ArraySize(m_marks);
+        int i = 0;
+        while(i < count && m_marks[i].symbol != mark.symbol)
+            i++;
+        if(i == count)
+            ArrayResize(m_marks, count + 1, 64);
+        m_marks[i] = mark;
+    }
+
+    void SetMarks(const char &cursors[], const int count) {
+        string lines[];
+        int found = StringSplit(CharArrayToString(cursors, 0, count, CP_UTF8), '\n', lines);
+        CursorMark mark;
+        for(int i = 0; i < found; i++)
+            if(ReadMarkLine(lines[i], mark))
+                SetMark(mark);
+    }
+
+    void AddEntry(const RecordHeader &header, const int file, const ulong offset) {
+        int count = ArraySize(m_entries);
+        ArrayResize(m_entries, count + 1, 4096);
+        m_entries[count].number = header.number;
+        m_entries[count].kind = header.kind;
+        m_entries[count].items = header.items;
+        m_entries[count].file = file;
+        m_entries[count].offset = offset;
+    }
+
+    void Scan(const int file) {
+        int handle = FileOpen(FileName(file), FILE_READ | FILE_BIN | FILE_SHARE_READ);
+        if(handle == INVALID_HANDLE)
+            return;
+        RecordHeader header = {};
+        char cursors[];
+        char body[];
+        while(true) {
+            ulong offset = FileTell(handle);
+            if(!ReadRecord(handle, header, cursors, body))
+                break;
+            SetMarks(cursors, header.cursor_bytes);
+            if(header.kind == RECORD_TICKS || header.kind == RECORD_BARS) {
+                AddEntry(header, file, offset);
+                m_last_number = (long)MathMax(m_last_number, header.number);
+            } else {
+                m_confirmed = (long)MathMax(m_confirmed, header.number);
+                m_last_number = (long)MathMax(m_last_number, header.number);
+            }
+        }
+        m_file_bytes[file - m_oldest] = FileSize(handle);
+        m_bytes += FileSize(handle);
+        FileClose(handle);
+    }
+
+    bool FindFiles() {
+        string name;
+        m_oldest = 0;
+        m_newest = 0;
+        long search = FileFindFirst(m_folder + "\\*.ring", name);
+        if(search == INVALID_HANDLE)
+            return false;
+        do {
+            int number = (int)StringToInteger(StringSubstr(name, 0, 8));
+            if(number > 0 && (m_oldest == 0 || number < m_oldest))
+                m_oldest = number;
+            if(number > m_newest)
+                m_newest = number;
+        } while(FileFindNext(search, name));
+        FileFindClose(search);
+        return m_oldest > 0;
+    }
+
+    // Appends a record to the newest file; false when the disk did not take it.
+    bool Write(RecordHeader &header, const char &cursors[], const char &body[]) {
+        if(m_writer == INVALID_HANDLE)
+            return false;
+        ulong before = m_file_bytes[m_newest - m_oldest];
+        header.cursor_bytes = ArraySize(cursors);
+        header.body_bytes = ArraySize(body);
+        header.checksum = Checksum(Checksum((uint)CHECKSUM_SEED, cursors, header.cursor_bytes), body, header.body_bytes);
+        bool written = WriteRecord(m_writer, header, cursors, body);
+        ulong after = FileSize(m_writer);
+        m_file_bytes[m_newest - m_oldest] = after;
+        m_bytes += after - before;
+        return written;
+    }
+
+    // Begins a file with all cursors in it.
+    bool BeginFile() {
+        StopWriting();
+        m_newest++;
+        if(m_oldest == 0)
+            m_oldest = m_newest;
+        ArrayResize(m_file_bytes, m_newest - m_oldest + 1, 64);
+        m_file_bytes[m_newest - m_oldest] = 0;
+        m_writer = FileOpen(FileName(m_newest), FILE_WRITE | FILE_BIN | FILE_SHARE_READ);
+        RecordHeader header = {};
+        header.kind = RECORD_CURSORS;
+        header.number = m_confirmed;
+        header.items = 0;
+        string lines = "";
+        for(int i = 0; i < ArraySize(m_marks); i++)
+            lines += MarkLine(m_marks[i]);
+        char cursors[];
+        char nothing[];
+        ToUtf8(lines, cursors);
+        if(Write(header, cursors, nothing))
+            return true;
+        // A file that does not begin with all cursors must not be the newest.
+        StopWriting();
+        FileDelete(FileName(m_newest));
+        m_bytes -= m_file_bytes[m_newest - m_oldest];
+        m_newest--;
+        if(m_newest < m_oldest)
+            m_oldest = m_newest;
+        return false;
+    }
+
+    // The next record begins a file: nothing may follow a torn record.
+    void StopWriting() {
+        if(m_writer != INVALID_HANDLE)
+            FileClose(m_writer);
+        m_writer = INVALID_HANDLE;
+    }
+
+    // Deletes the files in which everything is confirmed, but the newest.
+    void DeleteDone() {
+        int needed = m_first < ArraySize(m_entries) ? m_entries[m_first].file : m_newest;
+        if(needed <= m_oldest)
+            return;
+        int gone = needed - m_oldest;
+        for(int i = 0; i < gone; i++) {
+            FileDelete(FileName(m_oldest + i));
+            m_bytes -= m_file_bytes[i];
+        }
+        int left = ArraySize(m_file_bytes) - gone;
+        for(int i = 0; i < left; i++)
+            m_file_bytes[i] = m_file_bytes[i + gone];
+        ArrayResize(m_file_bytes, left, 64);
+        m_oldest = needed;
+    }
+
+    void ForgetConfirmed() {
+        int left = ArraySize(m_entries) - m_first;
+        for(int i = 0; i < left; i++)
+            m_entries[i] = m_entries[m_first + i];
+        ArrayResize(m_entries, left, 4096);
+        m_first = 0;
+    }
+
+    void Forget() {
+        m_lock = INVALID_HANDLE;
+        m_writer = INVALID_HANDLE;
+        m_newest = 0;
+        m_oldest = 0;
+        m_bytes = 0;
+        m_last_number = 0;
+        m_confirmed = 0;
+        m_first = 0;
+        m_cached = -1;
+        ArrayResize(m_entries, 0);
+        ArrayResize(m_file_bytes, 0);
+        ArrayResize(m_marks, 0);
+    }
+
+public:
+    TickRing() : m_folder(""), m_most_bytes(0) { Forget(); }
+
+    // Opens the ring of a folder below MQL5\Files. False when another EA of this terminal has it, or nothing can be written.
+    bool Open(const string folder, const int most_megabytes) {
+        Forget();
+        m_folder = folder;
+        m_most_bytes = (ulong)most_megabytes * 1048576;
+        // Without sharing: a second EA on the same broker would send every tick twice.
+        m_lock = FileOpen(folder + "\\lock", FILE_WRITE | FILE_BIN);
+        if(m_lock == INVALID_HANDLE)
+            return false;
+        if(FindFiles()) {
+            ArrayResize(m_file_bytes, m_newest - m_oldest + 1, 64);
+            for(int file = m_oldest; file <= m_newest; file++) {
+                m_file_bytes[file - m_oldest] = 0;
+                Scan(file);
+            }
+        }
+        while(m_first < ArraySize(m_entries) && m_entries[m_first].number <= m_confirmed)
+            m_first++;
+        ForgetConfirmed();
+        // Never behind a torn record.
+        if(!BeginFile())
+            return false;
+        DeleteDone();
+        return true;
+    }
+
+    void Close() {
+        StopWriting();
+        if(m_lock != INVALID_HANDLE)
+            FileClose(m_lock);
+        m_lock = INVALID_HANDLE;
+    }
+
+    // How many requests wait, and the bytes of all files.
+    int Waiting() const { return ArraySize(m_entries) - m_first; }
+    ulong Bytes() const { return m_bytes; }
+    bool IsFull() const { return m_bytes >= m_most_bytes; }
+
+    bool FindMark(const string symbol, CursorMark &mark) const {
+        for(int i = 0; i < ArraySize(m_marks); i++)
+            if(m_marks[i].symbol == symbol) {
+                mark = m_marks[i];
+                return true;
+            }
+        return false;
+    }
+
+    // Keeps a request and the cursors that are true with it. False when the disk did not take it: nothing has changed.
+    bool Append(const int kind, const int items, const char &body[], const CursorMark &marks[]) {
+        if((m_writer == INVALID_HANDLE || m_file_bytes[m_newest - m_oldest] >= RING_FILE_BYTES) && !BeginFile())
+            return false;
+        string lines = "";
+        for(int i = 0; i < ArraySize(marks); i++)
+            lines += MarkLine(marks[i]);
+        char cursors[];
+        ToUtf8(lines, cursors);
+        RecordHeader header = {};
+        header.kind = kind;
+        header.number = m_last_number + 1;
+        header.items = items;
+        ulong offset = m_file_bytes[m_newest - m_oldest];
+        if(!Write(header, cursors, body)) {
+            StopWriting();
+            return false;
+        }
+        m_last_number++;
+        AddEntry(header, m_newest, offset);
+        for(int i = 0; i < ArraySize(marks); i++)
+            SetMark(marks[i]);
+        if(Waiting() == 1) {
+            ArrayResize(m_cache, ArraySize(body));
+            ArrayCopy(m_cache, body);
+            m_cached = header.number;
+        }
+        return true;
+    }
+
+    // The oldest request that waits.
+    bool Head(long &number, int &kind, int &items, char &body[]) {
+        if(Waiting() == 0)
+            return false;
+        number = m_entries[m_first].number;
+        kind = m_entries[m_first].kind;
+        items = m_entries[m_first].items;
+        if(m_cached == number) {
+            ArrayResize(body, ArraySize(m_cache));
+            ArrayCopy(body, m_cache);
+            return true;
+        }
+        int handle = FileOpen(FileName(m_entries[m_first].file), FILE_READ | FILE_BIN | FILE_SHARE_READ | FILE_SHARE_WRITE);
+        if(handle == INVALID_HANDLE)
+            return false;
+        RecordHeader header = {};
+        char cursors[];
+        FileSeek(handle, (long)m_entries[m_first].offset, SEEK_SET);
+        bool read = ReadRecord(handle, header, cursors, body);
+        FileClose(handle);
+        return read && header.number == number;
+    }
+
+    // A server has the oldest request.
+    void Confirm() {
+        if(Waiting() == 0)
+            return;
+        m_confirmed = m_entries[m_first].number;
+        m_first++;
+        // When this cannot be written, the request is sent once more after a restart, which changes no candle.
+        RecordHeader header = {};
+        header.kind = RECORD_CONFIRMED;
+        header.number = m_confirmed;
+        header.items = 0;
+        char nothing[];
+        if(!Write(header, nothing, nothing))
+            StopWriting();
+        DeleteDone();
+        if(m_first >= 4096 || m_first == ArraySize(m_entries))
+            ForgetConfirmed();
+    }
+};
+
+#endif

@@ -1,0 +1,58 @@
+"""The EA compiled for this machine, and terminals to run it in."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.integration.ea.terminal import Terminal
+from tests.integration.ea.translation import translate
+from tests.integration.relay.scripted import ScriptedServer, scripted_server
+
+_EA = Path(__file__).parents[3] / "ea"
+
+StartTerminal = Callable[[], Terminal]
+
+
+@pytest.fixture(scope="session")
+def ea_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("g++ is not installed; the EA cannot be compiled here (Debian: apt-get install g++)")
+    folder = tmp_path_factory.mktemp("ea")
+    translate(_EA, folder)
+    binary = folder / "ea"
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
+    command = [
+        compiler,
+        *flags,
+        f"-I{_EA / 'test'}",
+        f"-I{folder}",
+        str(_EA / "test" / "driver.cpp"),
+        "-o",
+        str(binary),
+    ]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return binary
+
+
+@pytest.fixture
+def start_terminal(ea_binary: Path, tmp_path: Path) -> Iterator[StartTerminal]:
+    """Starts a terminal on the test's files."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(Terminal(ea_binary, tmp_path / "Files"))
+
+
+@pytest.fixture
+def terminal(start_terminal: StartTerminal) -> Terminal:
+    return start_terminal()
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server() as running:
+        yield running

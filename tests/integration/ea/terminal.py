@@ -1,0 +1,118 @@
+"""MetaTrader as a test scripts it: the EA's own code in a process that is told what the broker does (ea/test)."""
+
+import re
+import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from marketdata.tick import Tick
+
+#: The timer of the EA (ms), as its default.
+STEP_MS = 250
+
+#: What OnInit answers.
+INIT_SUCCEEDED, INIT_PARAMETERS_INCORRECT = 0, 32767
+
+_COUNTS = re.compile(r"(\d+) ticks and (\d+) bars sent, (\d+) requests wait")
+
+
+class Terminal:
+    """One terminal. Its files outlive it, as MQL5\\Files does."""
+
+    def __init__(self, binary: Path, files: Path, *, broker: str = "Broker-Demo") -> None:
+        self.files = files
+        #: The lines of the Experts log and the alerts.
+        self.log: list[str] = []
+        self._process = subprocess.Popen([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self("files", files)
+        self("server", broker)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def __call__(self, command: str, *arguments: object) -> str:
+        """Give a command (ea/test/driver.cpp); its answer."""
+        self._write(command, *arguments)
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            kind, _, text = line.rstrip("\n").partition(" ")
+            if kind == "ok":
+                return text
+            self.log.append(text)
+        raise EOFError(f"the terminal ended with {self._process.wait(10)}")
+
+    def _write(self, *words: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(" ".join(map(str, words)) + "\n")
+
+    def inputs(self, **values: object) -> None:
+        for name, value in values.items():
+            assert self("input", name, value if not isinstance(value, bool) else str(value).lower()) == ""
+
+    def symbol(self, name: str, *, digits: int = 5, point: float = 1e-5, mode: str = "bid") -> None:
+        self("symbol", name, digits, point, mode)
+
+    def ticks(self, symbol: str, ticks: Iterable[Tick], *, known_msc: int | None = None) -> None:
+        """What the broker sends; each becomes known at its own time, or at `known_msc` (broker's clock)."""
+        for tick in ticks:
+            when = tick.time_msc if known_msc is None else known_msc
+            numbers = (repr(number) for number in (tick.bid, tick.ask, tick.last, tick.volume))
+            self._write("tick", symbol, tick.time_msc, *numbers, tick.flags, when)
+
+    def start(self, now_ms: int) -> None:
+        """Attach the EA at a time (UTC)."""
+        self("now", now_ms)
+        assert int(self("init")) == INIT_SUCCEEDED, self.log
+
+    def run(self, seconds: float, *, step_ms: int = STEP_MS) -> int:
+        """Let time pass; the longest that one OnTimer really took (ms)."""
+        return int(self("timer", int(seconds * 1000) // step_ms, step_ms))
+
+    def run_until_sent(self, ticks: int, *, most_seconds: int = 600) -> None:
+        """Let time pass until a server has confirmed so many ticks."""
+        for _ in range(most_seconds):
+            self.run(1)
+            if self.sent >= ticks:
+                return
+        raise AssertionError(f"{self.status()} after {most_seconds} s of terminal time; log: {self.log[-5:]}")
+
+    def status(self) -> str:
+        """The chart's comment."""
+        return self("status")
+
+    def _counts(self) -> tuple[int, int, int]:
+        found = _COUNTS.search(self.status())
+        assert found is not None, self.status()
+        return int(found[1]), int(found[2]), int(found[3])
+
+    @property
+    def sent(self) -> int:
+        """Ticks that a server confirmed."""
+        return self._counts()[0]
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait in the ring."""
+        return self._counts()[2]
+
+    def die_in_request(self, number: int, seconds: float = 60) -> None:
+        """End without warning while the given request from now on waits for its answer."""
+        self("die", number)
+        try:
+            self.run(seconds)
+        except EOFError:
+            return
+        raise AssertionError("no such request was made")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()

@@ -1,0 +1,188 @@
+"""Every tick once and in order, whatever CopyTicks does."""
+
+import pytest
+
+from marketdata.tick import Tick
+from tests.integration.ea.terminal import Terminal
+from tests.integration.relay.scripted import ScriptedServer
+from tests.realday import eurusd_ticks
+
+#: A Monday morning; ticks begin ten seconds later.
+NOW_MS = 1_549_238_400_000
+FIRST_MSC = NOW_MS + 10_000
+
+
+def tick(after_ms: int, bid: float = 1.1, **more: float) -> Tick:
+    return Tick(FIRST_MSC + after_ms, bid, bid + 0.0001, more.get("last", 0.0), more.get("volume", 0.0), 6)
+
+
+def sent(server: ScriptedServer, symbol: str = "EURUSD") -> list[Tick]:
+    """The ticks of a symbol that the server has, in the order of arrival."""
+    return [
+        Tick(i["time_msc"], i["bid"], i["ask"], i["last"], i["volume_real"], i["flags"])
+        for request in server.requests
+        if request.path == "/ingest/tick" and request.status < 300
+        for i in request.items
+        if i["symbol"] == symbol
+    ]
+
+
+def begin(terminal: Terminal, server: ScriptedServer, **inputs: object) -> None:
+    terminal("allow", server.url)
+    terminal.inputs(**{"RelayUrl": server.url, "SendBars": False} | inputs)
+    terminal.start(NOW_MS)
+
+
+def test_an_hour_of_real_ticks_arrives_exactly(terminal: Terminal, server: ScriptedServer) -> None:
+    ticks = [t for t in eurusd_ticks() if FIRST_MSC <= t.time_msc < FIRST_MSC + 3_600_000]
+    terminal.symbol("EURUSD")
+    terminal.ticks("EURUSD", ticks)
+    begin(terminal, server)
+    terminal.run(3_620, step_ms=5_000)
+    assert sent(server) == ticks
+    assert terminal.sent == len(ticks)
+
+
+def test_a_body_is_plain_utf8_json_with_what_the_server_needs(terminal: Terminal, server: ScriptedServer) -> None:
+    terminal.symbol("PETR4", digits=2, point=0.01, mode="last")
+    terminal.ticks("PETR4", [tick(0, 27.5, last=27.51, volume=300.0)])
+    terminal("offset", -10_800)
+    terminal("now", NOW_MS)
+    begin(terminal, server, ApiKey="the key", Source="auto")
+    # 7:00:10 on the broker's clock is 10:00:10 UTC.
+    terminal("now", FIRST_MSC + 10_800_000)
+    terminal.run(3)
+    (request,) = server.requests
+    assert request.body == {
+        "utc_offset_s": -10_800,
+        "ticks": [
+            {
+                "time_msc": FIRST_MSC, "symbol": "PETR4", "bid": 27.5, "ask": 27.5001, "last": 27.51,
+                "volume_real": 300, "flags": 6, "digits": 2, "point": 0.01, "mode": "last",
+            }
+        ],
+    }  # fmt: skip
+    assert request.headers["X-API-Key"] == "the key"
+    assert request.headers["X-Source"] == "Broker-Demo"
+    assert request.headers["User-Agent"].startswith("DataCollectorPRO/")
+
+
+def test_the_newest_millisecond_waits_for_its_brothers(terminal: Terminal, server: ScriptedServer) -> None:
+    terminal.symbol("EURUSD")
+    ticks = [tick(0), tick(0, 1.2), tick(0, 1.3)]
+    terminal.ticks("EURUSD", ticks[:1])
+    terminal.ticks("EURUSD", ticks[1:], known_msc=FIRST_MSC + 500)
+    begin(terminal, server)
+    terminal.run(30)
+    # One request: the first was not sent alone although the EA saw it alone.
+    assert [len(request.items) for request in server.requests] == [3]
+    assert sent(server) == ticks
+
+
+def test_a_brother_that_comes_after_its_millisecond_was_sent_is_not_lost(
+    terminal: Terminal, server: ScriptedServer
+) -> None:
+    terminal.symbol("EURUSD")
+    ticks = [tick(0), tick(0, 1.2)]
+    terminal.ticks("EURUSD", ticks[:1])
+    terminal.ticks("EURUSD", ticks[1:], known_msc=FIRST_MSC + 5_000)
+    begin(terminal, server)
+    terminal.run(30)
+    assert sent(server) == ticks
+    assert len(server.requests) == 2
+
+
+def test_equal_ticks_of_one_millisecond_stay_together_over_request_borders(
+    terminal: Terminal, server: ScriptedServer
+) -> None:
+    terminal.symbol("EURUSD")
+    # 40 milliseconds of 1 to 13 equal ticks each; a reading takes 5.
+    ticks = [tick(ms) for ms in range(40) for _ in range(1 + ms % 13)]
+    terminal.ticks("EURUSD", ticks)
+    begin(terminal, server, MaxTicks=5)
+    terminal.run(60)
+    assert sent(server) == ticks
+    times = [{item["time_msc"] for item in request.items} for request in server.requests]
+    assert sum(map(len, times)) == len(set().union(*times)) == 40
+
+
+def test_symbols_share_requests_and_none_starves(terminal: Terminal, server: ScriptedServer) -> None:
+    busy = [tick(ms) for ms in range(0, 20_000, 2)]
+    quiet = [tick(ms, 0.7) for ms in range(0, 20_000, 1_000)]
+    for name, ticks in (("BUSY", busy), ("QUIET", quiet)):
+        terminal.symbol(name)
+        terminal.ticks(name, ticks)
+    begin(terminal, server, MaxTicks=100)
+    terminal.run(60)
+    assert sent(server, "BUSY") == busy
+    assert sent(server, "QUIET") == quiet
+    assert any(len({item["symbol"] for item in request.items}) == 2 for request in server.requests)
+
+
+@pytest.mark.parametrize(
+    "partial_from_msc",
+    [
+        -1,  # CopyTicks answers -1
+        FIRST_MSC + 60_000,  # CopyTicks gives the newest ticks and says that it timed out: there is a hole
+    ],
+)
+def test_nothing_is_lost_while_the_terminal_fetches_history(
+    terminal: Terminal, server: ScriptedServer, partial_from_msc: int
+) -> None:
+    terminal.symbol("EURUSD")
+    ticks = [tick(ms) for ms in range(0, 120_000, 100)]
+    terminal.ticks("EURUSD", ticks)
+    begin(terminal, server)
+    terminal("sync", "EURUSD", 3, partial_from_msc)
+    terminal.run(0.25)
+    assert "history of 1 symbols is on its way" in terminal.status()
+    terminal.run_until_sent(len(ticks))
+    assert sent(server) == ticks
+    assert "on its way" not in terminal.status()
+
+
+def test_prices_keep_every_bit(terminal: Terminal, server: ScriptedServer) -> None:
+    terminal.symbol("EURUSD")
+    # Not what five digits can say.
+    ticks = [tick(0, 1.1 + 2**-40), tick(1, 0.1 + 0.2), tick(2, 1.14455)]
+    terminal.ticks("EURUSD", ticks)
+    begin(terminal, server)
+    terminal.run(15)
+    assert sent(server) == ticks
+
+
+def test_ticks_before_the_first_start_are_not_sent_unless_asked(terminal: Terminal, server: ScriptedServer) -> None:
+    terminal.symbol("EURUSD")
+    before = [tick(-20_000 - hour * 3_600_000) for hour in range(3)][::-1]
+    ticks = [tick(0), tick(1)]
+    terminal.ticks("EURUSD", before + ticks)
+    begin(terminal, server, FirstHours=2)
+    terminal.run(20)
+    assert sent(server) == before[1:] + ticks
+
+
+def test_named_symbols_only(terminal: Terminal, server: ScriptedServer) -> None:
+    for name in ("EURUSD", "GBPUSD", "USDJPY"):
+        terminal.symbol(name)
+        terminal.ticks(name, [tick(0)])
+    begin(terminal, server, Symbols="EURUSD, USDJPY,NOSUCH")
+    terminal.run(60)
+    assert {item["symbol"] for item in server.taken} == {"EURUSD", "USDJPY"}
+    assert sum("NOSUCH" in line for line in terminal.log) == 1
+
+
+def test_closed_bars_are_sent_once(terminal: Terminal, server: ScriptedServer) -> None:
+    terminal.symbol("EURUSD")
+    ticks = [t for t in eurusd_ticks() if NOW_MS <= t.time_msc < NOW_MS + 300_000]
+    terminal.ticks("EURUSD", ticks)
+    begin(terminal, server, SendBars=True)
+    terminal.run(330)
+    bars = [item for request in server.requests if request.path == "/ingest" for item in request.items]
+    # The fifth minute is not closed for the terminal: no tick came after it.
+    assert [bar["time_msc"] for bar in bars] == [NOW_MS + minute * 60_000 for minute in range(4)]
+    for bar in bars:
+        of_minute = [t.bid for t in ticks if bar["time_msc"] <= t.time_msc < bar["time_msc"] + 60_000]
+        assert (bar["open"], bar["high"], bar["low"], bar["close"], bar["tick_volume"]) == (
+            of_minute[0], max(of_minute), min(of_minute), of_minute[-1], len(of_minute),
+        )  # fmt: skip
+        assert bar["timeframe"] == "M1"
