@@ -9,6 +9,9 @@
 // A record that cannot be read so often is given up: somebody deleted the file.
 #define MOST_READ_FAILURES 240
 
+// After so many requests that were taken a server is tried with twice as many items as it once found too large.
+#define TAKEN_BEFORE_GROWTH 100
+
 class Outbox {
 private:
     string m_trace;
@@ -21,6 +24,7 @@ private:
     int m_count;
     // Most items of a request that was not too large for the server; 0 while none was.
     int m_limit;
+    int m_taken_in_row;
     int m_read_failures;
     long m_sent_ticks;
     long m_sent_bars;
@@ -37,11 +41,11 @@ private:
                 m_number = number;
                 m_items = items;
                 m_from = 0;
-                m_count = items;
                 ArrayResize(m_starts, 0);
+                ArrayResize(m_body, ArraySize(body));
+                ArrayCopy(m_body, body);
+                ChooseCount();
             }
-            ArrayResize(m_body, ArraySize(body));
-            ArrayCopy(m_body, body);
             return true;
         }
         m_read_failures++;
@@ -64,24 +68,36 @@ private:
         return sender.Post(path, trace, part, timeout_ms);
     }
 
+    // How many items from m_from on are sent next.
+    void ChooseCount() {
+        m_count = m_items - m_from;
+        if(m_limit > 0 && m_count > m_limit)
+            Part(2 * m_limit < m_count ? 2 * m_limit : m_count);
+    }
+
+    // The first half or so of the next `count` items.
+    void Part(const int count) {
+        if(ArraySize(m_starts) == 0)
+            ItemStarts(m_body, m_starts);
+        m_count = SplitPoint(m_body, m_starts, m_from, count) - m_from;
+    }
+
     // False when one item alone is too large.
     bool Halve() {
         if(m_count < 2)
             return false;
-        if(ArraySize(m_starts) == 0)
-            ItemStarts(m_body, m_starts);
-        m_count = SplitPoint(m_body, m_starts, m_from, m_count) - m_from;
+        Part(m_count);
         m_limit = m_count;
+        m_taken_in_row = 0;
         return true;
     }
 
     void Next(TickRing &ring) {
         m_from += m_count;
-        m_count = m_items - m_from;
-        if(m_limit > 0 && m_count > m_limit)
-            m_count = SplitPoint(m_body, m_starts, m_from, 2 * m_limit < m_count ? 2 * m_limit : m_count) - m_from;
-        if(m_count > 0)
+        if(m_from < m_items) {
+            ChooseCount();
             return;
+        }
         ring.Confirm();
         m_number = -1;
     }
@@ -97,6 +113,7 @@ public:
         m_from = 0;
         m_count = 0;
         m_limit = 0;
+        m_taken_in_row = 0;
         m_read_failures = 0;
         m_sent_ticks = 0;
         m_sent_bars = 0;
@@ -125,6 +142,9 @@ public:
                 return;
             if(outcome == POST_TOO_LARGE && Halve())
                 continue;
+            m_taken_in_row++;
+            if(m_limit > 0 && m_taken_in_row % TAKEN_BEFORE_GROWTH == 0)
+                m_limit *= 2;
             if(outcome == POST_TAKEN && kind == RECORD_BARS)
                 m_sent_bars += m_count;
             else if(outcome == POST_TAKEN)

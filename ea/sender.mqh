@@ -59,6 +59,8 @@ string AnswerField(const string answer, const string name) {
     if(at < 0)
         return "";
     int begin = at + StringLen(name) + 3;
+    while(StringSubstr(answer, begin, 1) == " ")
+        begin++;
     bool quoted = StringSubstr(answer, begin, 1) == "\"";
     int end = begin + 1;
     while(end < StringLen(answer)) {

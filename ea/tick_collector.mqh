@@ -150,11 +150,12 @@ private:
         return limit > 0 && limit < m_settings.max_ticks ? limit : m_settings.max_ticks;
     }
 
-    // Reads new ticks of all symbols into one request and keeps it. How many it has.
-    int ReadTicks(const int offset_s, const ulong began) {
+    // Reads new ticks of all symbols into one request and keeps it. Whether there are more.
+    bool ReadTicks(const int offset_s, const ulong began) {
         int symbols = ArraySize(m_cursors);
         int most = MostTicks();
         int items = 0;
+        bool more = false;
         int touched[];
         string text = BodyHead("ticks", offset_s);
         MqlTick ticks[];
@@ -167,6 +168,7 @@ private:
             int end = 0;
             if(!m_cursors[i].Read(ticks, most < READ_TICKS ? most : READ_TICKS, first, end))
                 continue;
+            more = more || m_cursors[i].HasMore();
             for(int k = first; k < end; k++) {
                 if(items > 0)
                     text += ",\n";
@@ -180,16 +182,16 @@ private:
         if(symbols > 0)
             m_turn = (m_turn + 1) % symbols;
         if(items == 0)
-            return 0;
+            return false;
         CursorMark marks[];
         ArrayResize(marks, ArraySize(touched));
         for(int k = 0; k < ArraySize(touched); k++)
             MarkOf(touched[k], m_cursors[touched[k]].NextMsc(), m_cursors[touched[k]].NextTaken(), marks[k]);
         if(!Keep(RECORD_TICKS, items, text + BODY_END, marks))
-            return 0;
+            return false;
         for(int k = 0; k < ArraySize(touched); k++)
             m_cursors[touched[k]].Advance();
-        return items;
+        return more || items >= most;
     }
 
     // Reads the bars that closed since the last time. A bar is closed when the terminal has begun the next.
@@ -257,7 +259,7 @@ private:
             return false;
         if(Due(m_symbols_at, SYMBOLS_EVERY_MS))
             FindSymbols();
-        bool more = ReadTicks(offset_s, began) >= MostTicks();
+        bool more = ReadTicks(offset_s, began);
         if(m_settings.send_bars && Due(m_bars_at, BARS_EVERY_MS))
             ReadBars(offset_s);
         return more;

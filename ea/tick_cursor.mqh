@@ -11,7 +11,7 @@
 // The newest millisecond counts as whole when nothing was added to it for so long.
 #define SETTLE_MS 1000
 
-// Most ticks of one symbol that are read at once; more only when one millisecond holds more.
+// One millisecond never holds so many ticks.
 #define MOST_READ 65536
 
 class TickCursor {
@@ -27,9 +27,8 @@ private:
     long m_newest_msc;
     int m_newest_count;
     ulong m_newest_since;
-    // Grows while one millisecond holds more ticks than are read at once.
-    int m_widening;
     bool m_waiting;
+    bool m_has_more;
 
     bool Settled(const MqlTick &ticks[], const int copied) {
         long newest = ticks[copied - 1].time_msc;
@@ -45,9 +44,18 @@ private:
         return GetTickCount64() - m_newest_since >= SETTLE_MS;
     }
 
+    // CopyTicks from the cursor on. While the terminal fetches history (up to 45 s at first) it answers -1 or 0, or says
+    // ERR_HISTORY_TIMEOUT and gives what it has, which may have a hole in the middle and is not used.
+    int Copy(MqlTick &ticks[], const int count) {
+        ResetLastError();
+        int copied = CopyTicks(m_symbol, ticks, COPY_TICKS_ALL, (ulong)m_msc, (uint)count);
+        m_waiting = copied < 0 || GetLastError() == ERR_HISTORY_TIMEOUT;
+        return m_waiting ? -1 : copied;
+    }
+
 public:
     TickCursor() : m_symbol(""), m_msc(0), m_taken(0), m_next_msc(0), m_next_taken(0), m_newest_msc(0),
-                   m_newest_count(0), m_newest_since(0), m_widening(1), m_waiting(false) {}
+                   m_newest_count(0), m_newest_since(0), m_waiting(false), m_has_more(false) {}
 
     void Begin(const string symbol, const long msc, const int taken) {
         m_symbol = symbol;
@@ -64,39 +72,37 @@ public:
     int NextTaken() const { return m_next_taken; }
     // Whether the terminal still fetches this symbol's ticks.
     bool Waiting() const { return m_waiting; }
+    // Whether the last reading left ticks behind for lack of room.
+    bool HasMore() const { return m_has_more; }
 
     // The ticks that can be taken are ticks[first] to ticks[end - 1]. About `room` ticks are read. The answer is false
     // when there are none; the cursor stays until Advance().
     bool Read(MqlTick &ticks[], const int room, int &first, int &end) {
         first = 0;
         end = 0;
+        m_has_more = false;
         m_next_msc = m_msc;
         m_next_taken = m_taken;
-        int wanted = (int)MathMin((long)room * m_widening, (long)MOST_READ) + m_taken;
-        ResetLastError();
-        int copied = CopyTicks(m_symbol, ticks, COPY_TICKS_ALL, (ulong)m_msc, (uint)wanted);
-        int error = GetLastError();
-        // While the terminal fetches history (up to 45 s at first) it answers -1 or 0, or says ERR_HISTORY_TIMEOUT and
-        // gives what it has, which may have a hole in the middle.
-        m_waiting = copied < 0 || error == ERR_HISTORY_TIMEOUT;
-        if(m_waiting || copied == 0)
-            return false;
-        while(first < copied && (ticks[first].time_msc < m_msc || (ticks[first].time_msc == m_msc && first < m_taken)))
-            first++;
-        bool full = copied >= wanted;
-        bool settled = Settled(ticks, copied);
-        end = copied;
-        if(full || !settled) {
-            long newest = ticks[copied - 1].time_msc;
-            while(end > first && ticks[end - 1].time_msc == newest)
-                end--;
+        // As wide as it takes to see the end of one millisecond.
+        for(int wide = room; end == first; wide *= 2) {
+            int copied = Copy(ticks, wide + m_taken);
+            if(copied <= 0)
+                return false;
+            first = 0;
+            while(first < copied && first < m_taken && ticks[first].time_msc == m_msc)
+                first++;
+            end = copied;
+            // Of a full reading the newest millisecond may be cut.
+            bool full = copied >= wide + m_taken;
+            m_has_more = full;
+            if(full ? wide < MOST_READ : !Settled(ticks, copied)) {
+                long newest = ticks[copied - 1].time_msc;
+                while(end > first && ticks[end - 1].time_msc == newest)
+                    end--;
+            }
+            if(end == first && !full)
+                return false;
         }
-        if(end == first) {
-            if(full && m_widening < MOST_READ)
-                m_widening *= 2;
-            return false;
-        }
-        m_widening = 1;
         m_next_msc = ticks[end - 1].time_msc;
         m_next_taken = 0;
         for(int i = end - 1; i >= 0 && ticks[i].time_msc == m_next_msc; i--)
