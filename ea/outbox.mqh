@@ -11,12 +11,15 @@
 
 // After so many requests that were taken a server is tried with twice as many items as it once found too large.
 #define TAKEN_BEFORE_GROWTH 100
+// A size beyond that is no limit any more.
+#define MOST_LIMIT 20000
 
 class Outbox {
 private:
     string m_trace;
     // The oldest request, and which of its items are sent next.
     long m_number;
+    int m_kind;
     int m_items;
     char m_body[];
     int m_starts[];
@@ -31,23 +34,18 @@ private:
     long m_refused;
     long m_lost;
 
-    bool Load(TickRing &ring, int &kind) {
-        long number;
-        int items;
-        char body[];
-        if(ring.Head(number, kind, items, body)) {
+    // Has the oldest request in memory.
+    bool Load(TickRing &ring) {
+        if(ring.HeadNumber() == m_number)
+            return true;
+        if(ring.ReadHead(m_number, m_kind, m_items, m_body)) {
             m_read_failures = 0;
-            if(number != m_number) {
-                m_number = number;
-                m_items = items;
-                m_from = 0;
-                ArrayResize(m_starts, 0);
-                ArrayResize(m_body, ArraySize(body));
-                ArrayCopy(m_body, body);
-                ChooseCount();
-            }
+            m_from = 0;
+            ArrayResize(m_starts, 0);
+            ChooseCount();
             return true;
         }
+        m_number = -1;
         m_read_failures++;
         if(m_read_failures >= MOST_READ_FAILURES) {
             Print("A request could not be read back from the disk and is lost. Was a file in MQL5\\Files deleted?");
@@ -58,8 +56,8 @@ private:
         return false;
     }
 
-    PostOutcome PostPart(Sender &sender, const int kind, const int timeout_ms) {
-        string path = kind == RECORD_BARS ? "/ingest" : "/ingest/tick";
+    PostOutcome PostPart(Sender &sender, const int timeout_ms) {
+        string path = m_kind == RECORD_BARS ? "/ingest" : "/ingest/tick";
         string trace = m_trace + "-" + IntegerToString(m_number);
         if(m_count == m_items)
             return sender.Post(path, trace, m_body, timeout_ms);
@@ -109,6 +107,7 @@ public:
     void Begin(const string trace) {
         m_trace = trace;
         m_number = -1;
+        m_kind = 0;
         m_items = 0;
         m_from = 0;
         m_count = 0;
@@ -132,20 +131,19 @@ public:
     // Sends until the ring is empty, nobody takes anything or less than half of `budget_ms` is left. No request may take
     // longer than what is left, so that the call ends within `budget_ms`.
     void Drain(TickRing &ring, Sender &sender, const ulong began, const int budget_ms) {
-        int kind = 0;
         while(ring.Waiting() > 0) {
             int left_ms = budget_ms - (int)(GetTickCount64() - began);
-            if(left_ms * 2 < budget_ms || !Load(ring, kind))
+            if(left_ms * 2 < budget_ms || !Load(ring))
                 return;
-            PostOutcome outcome = PostPart(sender, kind, left_ms);
+            PostOutcome outcome = PostPart(sender, left_ms);
             if(outcome == POST_LATER)
                 return;
             if(outcome == POST_TOO_LARGE && Halve())
                 continue;
             m_taken_in_row++;
             if(m_limit > 0 && m_taken_in_row % TAKEN_BEFORE_GROWTH == 0)
-                m_limit *= 2;
-            if(outcome == POST_TAKEN && kind == RECORD_BARS)
+                m_limit = m_limit < MOST_LIMIT ? m_limit * 2 : 0;
+            if(outcome == POST_TAKEN && m_kind == RECORD_BARS)
                 m_sent_bars += m_count;
             else if(outcome == POST_TAKEN)
                 m_sent_ticks += m_count;

@@ -14,7 +14,7 @@
 
 #include "ring_file.mqh"
 
-// A new file is begun behind so many bytes.
+// A new file is begun behind so many bytes, or an eighth of the ring.
 #define RING_FILE_BYTES 1048576
 
 // A record that waits for confirmation.
@@ -30,6 +30,7 @@ class TickRing {
 private:
     string m_folder;
     ulong m_most_bytes;
+    ulong m_most_file_bytes;
     int m_lock;
     // The newest file, open for writing, and its number; the oldest that still exists.
     int m_writer;
@@ -215,13 +216,14 @@ private:
     }
 
 public:
-    TickRing() : m_folder(""), m_most_bytes(0) { Forget(); }
+    TickRing() : m_folder(""), m_most_bytes(0), m_most_file_bytes(0) { Forget(); }
 
     // Opens the ring of a folder below MQL5\Files. False when another EA of this terminal has it, or nothing can be written.
     bool Open(const string folder, const int most_megabytes) {
         Forget();
         m_folder = folder;
         m_most_bytes = (ulong)most_megabytes * 1048576;
+        m_most_file_bytes = (ulong)MathMin(m_most_bytes / 8, (ulong)RING_FILE_BYTES);
         // Without sharing: a second EA on the same broker would send every tick twice.
         m_lock = FileOpen(folder + "\\lock", FILE_WRITE | FILE_BIN);
         if(m_lock == INVALID_HANDLE)
@@ -253,7 +255,7 @@ public:
     // How many requests wait, and the bytes of all files.
     int Waiting() const { return ArraySize(m_entries) - m_first; }
     ulong Bytes() const { return m_bytes; }
-    bool IsFull() const { return m_bytes >= m_most_bytes; }
+    bool IsFull() const { return Waiting() > 0 && m_bytes >= m_most_bytes; }
 
     bool FindMark(const string symbol, CursorMark &mark) const {
         for(int i = 0; i < ArraySize(m_marks); i++)
@@ -266,7 +268,7 @@ public:
 
     // Keeps a request and the cursors that are true with it. False when the disk did not take it: nothing has changed.
     bool Append(const int kind, const int items, const char &body[], const CursorMark &marks[]) {
-        if((m_writer == INVALID_HANDLE || m_file_bytes[m_newest - m_oldest] >= RING_FILE_BYTES) && !BeginFile())
+        if((m_writer == INVALID_HANDLE || m_file_bytes[m_newest - m_oldest] >= m_most_file_bytes) && !BeginFile())
             return false;
         string lines = "";
         for(int i = 0; i < ArraySize(marks); i++)
@@ -294,8 +296,11 @@ public:
         return true;
     }
 
+    // Number of the oldest request that waits; 0 when none does.
+    long HeadNumber() const { return Waiting() == 0 ? 0 : m_entries[m_first].number; }
+
     // The oldest request that waits.
-    bool Head(long &number, int &kind, int &items, char &body[]) {
+    bool ReadHead(long &number, int &kind, int &items, char &body[]) {
         if(Waiting() == 0)
             return false;
         number = m_entries[m_first].number;

@@ -58,7 +58,7 @@ static std::string run(const std::string &command, std::istream &line) {
     else if(command == "files")
         line >> terminal.files;
     else if(command == "server")
-        line >> terminal.server;
+        std::getline(line >> std::ws, terminal.server);
     else if(command == "allow" && line >> name)
         terminal.allowed.push_back(name);
     else if(command == "disallow")

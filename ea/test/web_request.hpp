@@ -45,6 +45,8 @@ inline int exchange(const std::string &host, int port, const std::string &reques
         wait_for(fd, POLLIN, deadline_ms);
         _exit(9);
     }
+    if(requests_until_death > 0)
+        requests_until_death--;
     char buffer[65536];
     while(!error) {
         if(!wait_for(fd, POLLIN, deadline_ms)) {
@@ -77,8 +79,6 @@ inline int WebRequest(const string &method, const string &url, const string &hea
     std::string request = method.text + " " + rest.substr(rest.find('/')) + " HTTP/1.1\r\nHost: " + host +
                           "\r\nConnection: close\r\nContent-Length: " + std::to_string(ArraySize(data)) + "\r\n" +
                           headers.text + "\r\n" + std::string(data.items.begin(), data.items.end());
-    if(requests_until_death > 0)
-        requests_until_death--;
     long began = steady_ms();
     std::string answer;
     int error = exchange(host, port, request, began + timeout, answer);
