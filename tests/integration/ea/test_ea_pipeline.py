@@ -5,7 +5,6 @@ import itertools
 import random
 import sqlite3
 from contextlib import closing
-from datetime import timedelta
 
 import msgspec
 import pytest
@@ -17,9 +16,8 @@ from marketdata.wire import decode_frame
 from tests import oracle
 from tests.conftest import API_KEY, free_port
 from tests.integration.ea.conftest import StartTerminal
+from tests.integration.ea.scenario import FIRST_MSC, NOW_MS
 from tests.integration.ea.terminal import Terminal
-from tests.integration.ea.test_ea_cursor import FIRST_MSC, NOW_MS, tick
-from tests.integration.relay.conftest import start_relay as start_relay
 from tests.integration.relay.conftest import StartRelay
 from tests.kafka_log import KafkaLog
 from tests.realday import eurusd_bars, eurusd_ticks
@@ -63,7 +61,7 @@ async def logged(kafka: KafkaLog, symbol: str) -> list[Tick]:
 
 def candles(log: list[tuple[int, Frame]], symbol: str) -> dict[int, tuple[float, ...]]:
     """The minutes of a log by the oracle."""
-    found = {}
+    found: dict[int, tuple[float, ...]] = {}
     for minute in {minute_of(t.time_msc) for _, frame in log for t in frame.ticks}:
         candle = oracle.fold(log, log[0][1].source, symbol, minute, ((0, log[-1][0]),))
         assert candle is not None
@@ -194,7 +192,7 @@ async def test_the_rate_limit_of_a_key(kafka: KafkaLog, settings: Settings, term
         while terminal.sent < len(TICKS) + len(DEALS):
             # The producer's clock is the real one.
             terminal.run(0.25)
-            await asyncio.sleep(timedelta(milliseconds=50).total_seconds())
+            await asyncio.sleep(0.05)
         assert await logged(kafka, "EURUSD") == TICKS
         assert await logged(kafka, "PETR4") == DEALS
         assert any("answers 429 too many requests" in line for line in terminal.log)

@@ -7,8 +7,8 @@ import pytest
 
 from marketdata.tick import Tick
 from tests.integration.ea.conftest import StartTerminal
+from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, sent, tick
 from tests.integration.ea.terminal import Terminal
-from tests.integration.ea.test_ea_cursor import FIRST_MSC, NOW_MS, begin, sent, tick
 from tests.integration.relay.scripted import Answer, ScriptedServer
 
 #: Ten minutes, five ticks a second.

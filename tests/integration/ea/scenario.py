@@ -1,0 +1,30 @@
+"""What the EA's tests have in common: a morning, ticks, an attached EA, and what a server has of it."""
+
+from marketdata.tick import Tick
+from tests.integration.ea.terminal import Terminal
+from tests.integration.relay.scripted import ScriptedServer
+
+#: A Monday morning; ticks begin ten seconds later.
+NOW_MS = 1_549_238_400_000
+FIRST_MSC = NOW_MS + 10_000
+
+
+def tick(after_ms: int, bid: float = 1.1, **more: float) -> Tick:
+    return Tick(FIRST_MSC + after_ms, bid, bid + 0.0001, more.get("last", 0.0), more.get("volume", 0.0), 6)
+
+
+def sent(server: ScriptedServer, symbol: str = "EURUSD") -> list[Tick]:
+    """The ticks of a symbol that the server has, in the order of arrival."""
+    return [
+        Tick(i["time_msc"], i["bid"], i["ask"], i["last"], i["volume_real"], i["flags"])
+        for request in server.requests
+        if request.path == "/ingest/tick" and request.status < 300
+        for i in request.items
+        if i["symbol"] == symbol
+    ]
+
+
+def begin(terminal: Terminal, server: ScriptedServer, **inputs: object) -> None:
+    terminal("allow", server.url)
+    terminal.inputs(**{"RelayUrl": server.url, "SendBars": False} | inputs)
+    terminal.start(NOW_MS)
