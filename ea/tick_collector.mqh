@@ -1,7 +1,7 @@
 // The collector: reads new ticks and closed bars of all symbols, keeps them in the ring, sends what is in the ring.
 //
 // These files are MQL5 in the part of the language that C++ has too, so that the project's tests compile and run them
-// (ea/test): no pointers, no references but parameters, no member initialised in place, `char name[]` for every array.
+// (tests/integration/ea): no pointers, no references but parameters, no member initialised in place, `char name[]` for every array.
 
 #ifndef TICKPIPE_TICK_COLLECTOR_MQH
 #define TICKPIPE_TICK_COLLECTOR_MQH

@@ -173,6 +173,29 @@ def export(
     raise typer.Exit(PROBLEM if report.rejected else DONE)
 
 
+@app.command()
+def unpack(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write them; created when missing.")],
+) -> None:
+    """Write the EA (DataCollectorPRO) and the Windows scripts to a folder; files that are there are replaced.
+
+    Examples:
+
+    * `tickpipe relay unpack C:\\tickpipe`
+    """
+    import shutil
+
+    import relay
+
+    package = Path(relay.__file__).parent
+    ea = package / "ea"
+    if not ea.is_dir():  # the project's own folder, not an installed package
+        ea = package.parent / "ea"
+    for source, target in ((ea, folder / "DataCollectorPRO"), (package / "windows", folder / "windows")):
+        shutil.copytree(source, target, dirs_exist_ok=True)
+        out.print(str(target), markup=False, soft_wrap=True)
+
+
 class _Bar:
     """The progress bar of an export."""
 

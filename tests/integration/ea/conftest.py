@@ -16,6 +16,7 @@ from tests.integration.relay.scripted import ScriptedServer, scripted_server
 __all__ = ["ea_binary", "server", "start_relay", "start_terminal", "terminal"]
 
 _EA = Path(__file__).parents[3] / "ea"
+_SHIM = Path(__file__).parent / "shim"
 
 StartTerminal = Callable[[], Terminal]
 
@@ -29,15 +30,8 @@ def ea_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     translate(_EA, folder)
     binary = folder / "ea"
     flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
-    command = [
-        compiler,
-        *flags,
-        f"-I{_EA / 'test'}",
-        f"-I{folder}",
-        str(_EA / "test" / "driver.cpp"),
-        "-o",
-        str(binary),
-    ]
+    includes = [f"-I{_SHIM}", f"-I{folder}"]
+    command = [compiler, *flags, *includes, str(_SHIM / "driver.cpp"), "-o", str(binary)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     return binary

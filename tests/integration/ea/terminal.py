@@ -1,4 +1,4 @@
-"""MetaTrader as a test scripts it: the EA's own code in a process that is told what the broker does (ea/test)."""
+"""MetaTrader as a test scripts it: the EA's own code in a process that is told what the broker does (shim/)."""
 
 import re
 import subprocess
@@ -36,7 +36,7 @@ class Terminal:
         self.kill()
 
     def __call__(self, command: str, *arguments: object) -> str:
-        """Give a command (ea/test/driver.cpp); its answer."""
+        """Give a command (shim/driver.cpp); its answer."""
         self._write(command, *arguments)
         assert self._process.stdout is not None
         for line in self._process.stdout:

@@ -1,0 +1,75 @@
+"""The PowerShell scripts, as far as they can be judged without Windows: they parse and name nothing of one machine."""
+
+import re
+from pathlib import Path
+
+import pytest
+import tree_sitter_powershell
+from tree_sitter import Language, Node, Parser
+
+_FOLDER = Path(__file__).parents[3] / "relay" / "windows"
+SCRIPTS = sorted(_FOLDER.glob("*.ps1"))
+#: What a user calls, and what the Task Scheduler calls.
+ENTRIES = [path for path in SCRIPTS if path.name != "tickpipe.ps1"]
+
+_parser = Parser(Language(tree_sitter_powershell.language()))
+
+
+def by_name(path: Path) -> str:
+    return path.name
+
+
+def faults(node: Node) -> list[str]:
+    here = [f"line {node.start_point.row + 1}"] if node.is_error or node.is_missing else []
+    return here + [fault for child in node.children for fault in faults(child)]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=by_name)
+def test_it_parses(path: Path) -> None:
+    assert faults(_parser.parse(path.read_bytes()).root_node) == []
+
+
+def test_the_parser_finds_a_missing_brace() -> None:
+    text = (_FOLDER / "run-relay.ps1").read_bytes()
+    assert faults(_parser.parse(text.replace(b"if ($Forward) {", b"if ($Forward)")).root_node)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=by_name)
+def test_windows_powershell_reads_it_right(path: Path) -> None:
+    # Without a byte order mark Windows PowerShell 5.1 takes a file for ANSI.
+    assert path.read_bytes().isascii()
+    # Of PowerShell 7 only: ?? and ?: and && and ||.
+    assert not re.search(r"\?\?|&&|\|\|", path.read_text())
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=by_name)
+def test_it_has_no_path_of_one_machine_and_no_secret(path: Path) -> None:
+    code = re.sub(r"<#.*?#>", "", path.read_text(), flags=re.S)
+    assert not re.search(r"[A-Z]:\\", code)
+    assert not re.search(r"(?i)(password|token|key)\s*=\s*['\"]\S", code)
+
+
+@pytest.mark.parametrize("path", ENTRIES, ids=by_name)
+def test_every_function_that_is_called_exists(path: Path) -> None:
+    shared = (_FOLDER / "tickpipe.ps1").read_text()
+    own = set(re.findall(r"^function ([A-Za-z-]+)", shared + path.read_text(), re.M))
+    called = set(
+        re.findall(r"\b((?:Find|Read|Assert|Initialize|Protect|Invoke|Remove|Register)-[A-Z]\w+)", path.read_text())
+    )
+    # Cmdlets of Windows, by name.
+    windows = {"Invoke-WebRequest"}
+    assert called - windows <= own
+
+
+@pytest.mark.parametrize("path", ENTRIES, ids=by_name)
+def test_every_parameter_is_explained(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("<#\n.SYNOPSIS\n")
+    assert ".EXAMPLE" in text
+    declared = text[text.index("param(") : text.index("\n)\n")].splitlines()
+    for line, before in zip(declared[1:], declared, strict=False):
+        if "$" in line:
+            assert before.lstrip().startswith("#"), line
+    for name in re.findall(r"'(-[A-Z]\w+)'", text):
+        # What an installer hands on, its script takes.
+        assert any(f"${name[1:]}" in other.read_text() for other in ENTRIES), name
