@@ -27,7 +27,10 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """The one door from typer's synchronous commands to asynchronous work."""
     import asyncio  # noqa: PLC0415  # costs --help 25 ms
 
-    return asyncio.run(work)
+    # Windows's own loop cannot wait for PostgreSQL's sockets, which psycopg asks of it.
+    loop_factory = asyncio.SelectorEventLoop if sys.platform == "win32" else None
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(work)
 
 
 class ErrorsAsSentences(TyperGroup):
