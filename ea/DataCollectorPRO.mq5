@@ -1,4 +1,4 @@
-// DataCollectorPRO: every tick of all chosen symbols, and every closed M1 bar, to Tickpipe. It does not trade.
+﻿// DataCollectorPRO: every tick of all chosen symbols, and every closed M1 bar, to Tickpipe. It does not trade.
 // Install: copy this folder to MQL5\Experts\DataCollectorPRO, press F7 in MetaEditor, attach to one chart (docs/ea.md).
 #property copyright "Tickpipe contributors, MIT licence"
 #property version "2.00"
@@ -9,24 +9,24 @@
 #include "tick_collector.mqh"
 
 input group "Where to / Para onde"
-input string RelayUrl = "http://127.0.0.1:18000"; // Relay on this PC, empty: none / Relay neste PC, vazio: nenhum
-input string ServerUrl = "";                      // Server, used when the relay is away / Servidor, se o relay não responder
-input string ApiKey = "";                         // API key of the server / Chave de API do servidor
-input string Source = "";                         // Name of this feed, auto: broker / Nome desta fonte, auto: corretora
+input string RelayUrl = "http://127.0.0.1:18000"; // Relay on this PC, or empty / Relay neste PC, ou vazio
+input string ServerUrl = "";                      // Server, if the relay is away / Servidor, se o relay faltar
+input string ApiKey = "";                         // API key / Chave de API
+input string Source = "";                         // Name of the feed; auto: broker / Nome da fonte; auto: corretora
 
 input group "What / O quê"
-input string Symbols = "";                 // Symbols by comma, empty: Market Watch / Símbolos por vírgula, vazio: Market Watch
-input bool SendBars = true;                // Send closed M1 bars too / Enviar também barras M1 fechadas
-input ClockOffset Clock = CLOCK_AUTO;      // Broker's clock from UTC / Relógio da corretora em relação ao UTC
-input int ClockMinutes = 0;                // Minutes ahead of UTC, if fixed / Minutos à frente do UTC, se fixo
+input string Symbols = "";                        // Symbols; empty: Market Watch / Símbolos; vazio: Market Watch
+input bool SendBars = true;                       // Send closed M1 bars too / Enviar também barras M1 fechadas
+input ClockOffset Clock = CLOCK_AUTO;             // Broker's clock / Relógio da corretora
+input int ClockMinutes = 0;                       // Minutes ahead of UTC, if fixed / Minutos à frente do UTC, se fixo
 
 input group "How / Como"
-input int TimerMs = 250;                   // Pause between two readings, ms / Pausa entre duas leituras, ms
-input int TimeoutMs = 5000;                // Longest wait for an answer, ms / Espera máxima por resposta, ms
-input int MaxTicks = 2000;                 // Ticks of a request, about / Ticks por requisição, aproximadamente
-input int RingMegabytes = 64;              // Disk for what was not sent yet, MB / Disco para o que não foi enviado, MB
-input int CatchUpHours = 24;               // Hours caught up after a pause / Horas recuperadas após uma pausa
-input int FirstHours = 0;                  // Hours of history at the very first start / Horas de histórico no primeiro início
+input int TimerMs = 250;                          // Pause between readings, ms / Pausa entre leituras, ms
+input int TimeoutMs = 5000;                       // Longest wait for an answer, ms / Espera máxima, ms
+input int MaxTicks = 2000;                        // Ticks of a request, about / Ticks por requisição
+input int RingMegabytes = 64;                     // Disk for unsent ticks, MB / Disco para ticks não enviados, MB
+input int CatchUpHours = 24;                      // Hours caught up after a pause / Horas recuperadas após pausa
+input int FirstHours = 0;                         // Hours of history at first start / Horas de histórico no início
 
 TickCollector collector;
 string shown = "";

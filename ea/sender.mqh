@@ -65,7 +65,7 @@ string AnswerField(const string answer, const string name) {
     int end = begin + 1;
     while(end < StringLen(answer)) {
         ushort c = StringGetCharacter(answer, end);
-        if(quoted ? c == '"' : (c == ',' || c == '}'))
+        if(quoted ? c == '\"' : (c == ',' || c == '}'))
             break;
         end++;
     }
@@ -186,6 +186,7 @@ public:
     void Begin(const CollectorSettings &settings, const string source, const string agent) {
         ArrayResize(m_destinations, 0);
         m_refused_items = 0;
+        MathSrand((int)(GetTickCount64() % 32768));
         Add("Relay", settings.relay_url);
         Add("Server", settings.server_url);
         m_headers = "Content-Type: application/json\r\nUser-Agent: " + agent + "\r\n";

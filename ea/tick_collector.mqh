@@ -75,7 +75,7 @@ private:
 
     void AddSymbol(const string symbol) {
         for(int i = 0; i < ArraySize(m_cursors); i++)
-            if(m_cursors[i].Symbol() == symbol)
+            if(m_cursors[i].Name() == symbol)
                 return;
         long now_s = (long)TimeTradeServer();
         long begin_s = now_s - (long)m_settings.first_hours * 3600;
@@ -126,7 +126,7 @@ private:
     }
 
     void MarkOf(const int i, const long msc, const int taken, CursorMark &mark) const {
-        mark.symbol = m_cursors[i].Symbol();
+        mark.symbol = m_cursors[i].Name();
         mark.msc = msc;
         mark.taken = taken;
         mark.bar_time = m_bar_times[i];
@@ -205,7 +205,7 @@ private:
             long minutes = ((long)TimeTradeServer() - m_bar_times[i]) / MINUTE_S;
             if(minutes < 2)
                 continue;
-            int copied = CopyRates(m_cursors[i].Symbol(), PERIOD_M1, 1, (int)MathMin(minutes, (long)MOST_BARS), rates);
+            int copied = CopyRates(m_cursors[i].Name(), PERIOD_M1, 1, (int)MathMin(minutes, (long)MOST_BARS), rates);
             long newest = m_bar_times[i];
             for(int k = 0; k < copied; k++) {
                 if((long)rates[k].time <= newest)

@@ -65,7 +65,7 @@ public:
         m_next_taken = taken;
     }
 
-    string Symbol() const { return m_symbol; }
+    string Name() const { return m_symbol; }
     long Msc() const { return m_msc; }
     int Taken() const { return m_taken; }
     long NextMsc() const { return m_next_msc; }

@@ -88,8 +88,11 @@ private:
         char body[];
         while(true) {
             ulong offset = FileTell(handle);
-            if(!ReadRecord(handle, header, cursors, body))
+            if(!ReadRecord(handle, header, cursors, body)) {
+                if(offset < FileSize(handle))
+                    Print(FileName(file), ": a record cannot be read and is left out: a power cut or a full disk.");
                 break;
+            }
             SetMarks(cursors, header.cursor_bytes);
             if(header.kind == RECORD_TICKS || header.kind == RECORD_BARS) {
                 AddEntry(header, file, offset);

@@ -156,6 +156,27 @@ def test_a_spoilt_byte_costs_no_tick(start_terminal: StartTerminal, away: Script
     assert sent(away) == TICKS
 
 
+def test_a_request_that_cannot_be_read_back_is_given_up_after_a_minute_and_counted(
+    terminal: Terminal, away: ScriptedServer
+) -> None:
+    at_desk(terminal, TICKS)
+    begin(terminal, away)
+    terminal.run(300)
+    waited = terminal.waiting
+    (path,) = ring_files(terminal)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    away.answers.clear()
+    terminal.run(400)
+    assert "1 requests lost" in terminal.status()
+    assert waited > 10
+    assert terminal.waiting == 0
+    had = sent(away)
+    assert len(TICKS) - 50 < len(had) < len(TICKS)
+    assert had == [t for t in TICKS if t in set(had)]
+
+
 def test_a_full_disk_is_said_and_costs_no_tick(terminal: Terminal, server: ScriptedServer) -> None:
     at_desk(terminal, TICKS)
     begin(terminal, server)

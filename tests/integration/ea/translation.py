@@ -27,4 +27,6 @@ def translated(source: str) -> str:
 def translate(folder: Path, target: Path) -> None:
     """Write the translation of every MQL5 file of a folder to another."""
     for path in [*folder.glob("*.mqh"), *folder.glob("*.mq5")]:
-        (target / f"{path.stem}.translated.hpp").write_text(translated(path.read_text()))
+        (target / f"{path.stem}.translated.hpp").write_text(
+            translated(path.read_text(encoding="utf-8-sig")), encoding="utf-8"
+        )

@@ -15,7 +15,7 @@ def test_the_ea_with_its_includes_and_the_scripts_are_written(tmp_path: Path) ->
     included = {
         line.split('"')[1]
         for path in ea.iterdir()
-        for line in path.read_text().splitlines()
+        for line in path.read_text(encoding="utf-8-sig").splitlines()
         if line.startswith("#include")
     }
     assert {path.name for path in ea.iterdir()} == included | {"DataCollectorPRO.mq5"}

@@ -118,7 +118,9 @@ inline double MathRound(double x) { return std::round(x); }
 template <typename T> T MathAbs(T x) { return x < 0 ? -x : x; }
 template <typename T> T MathMin(T a, T b) { return a < b ? a : b; }
 template <typename T> T MathMax(T a, T b) { return a > b ? a : b; }
-inline int MathRand() { static std::minstd_rand random(1); return (int)(random() % 32768); }
+inline std::minstd_rand random_numbers;
+inline void MathSrand(int seed) { random_numbers.seed((uint)seed); }
+inline int MathRand() { return (int)(random_numbers() % 32768); }
 
 inline string IntegerToString(long number, int length = 0, ushort fill = ' ') {
     std::string text = std::to_string(number);
