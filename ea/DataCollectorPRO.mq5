@@ -18,7 +18,7 @@ input group "What / O quê"
 input string Symbols = "";                        // Symbols; empty: Market Watch / Símbolos; vazio: Market Watch
 input bool SendBars = true;                       // Send closed M1 bars too / Enviar também barras M1 fechadas
 input ClockOffset Clock = CLOCK_AUTO;             // Broker's clock / Relógio da corretora
-input int ClockMinutes = 0;                       // Minutes ahead of UTC, if fixed / Minutos à frente do UTC, se fixo
+input int ClockMinutes = 0;                       // Minutes ahead of UTC, if fixed / Minutos do UTC, se fixo
 
 input group "How / Como"
 input int TimerMs = 250;                          // Pause between readings, ms / Pausa entre leituras, ms
