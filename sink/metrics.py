@@ -35,3 +35,11 @@ class Metrics:
         self.refold_records = Counter(
             "tickpipe_sink_refold_records", "Records of the ticks log read to fold minutes again.", registry=registry
         )
+        self.marked_hours = Gauge(
+            "tickpipe_sink_marked_hours",
+            "Hours of a symbol whose minutes changed since they were folded; they are folded when they are read.",
+            registry=registry,
+        )
+        self.kept_hours = Counter(
+            "tickpipe_sink_kept_hours", "Marked hours that were folded in the background.", registry=registry
+        )

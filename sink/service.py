@@ -15,6 +15,7 @@ from marketdata.kafka import new_consumer, wait_for_kafka
 from marketdata.settings import Settings
 from sink.database import Connection, Database, is_outage
 from sink.edition import edition
+from sink.keeping import Keeper
 from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.migrations import migrate
@@ -86,7 +87,7 @@ class Sink:
         settings = self._settings
         status = StatusServer(settings.sink_host, settings.sink_port, self._metrics.registry, self.readiness)
         status.start()
-        databases = [self._new_database(), self._new_database()]
+        databases = [self._new_database() for _ in range(3)]
         try:
             await self._work(*databases)
         except Exception as exc:
@@ -110,14 +111,15 @@ class Sink:
         self._database_up = up
         self._metrics.database_up.set(up)
 
-    async def _work(self, live: Database, background: Database) -> None:
+    async def _work(self, live: Database, refolds: Database, keeping: Database) -> None:
         cluster_id = await self._unless_stopped(wait_for_kafka(self._settings))
         if cluster_id is None:
             return
         await live.run(self._migrate)
         log_ends = LogEnds(self._settings, cluster_id)
         writer = Writer(log_ends, self._metrics, Staging(use_copy=self._use_copy))
-        refolder = Refolder(self._settings, log_ends, background, writer, self._metrics)
+        refolder = Refolder(self._settings, log_ends, refolds, writer, self._metrics)
+        keeper = Keeper(keeping, self._metrics)
         async with Rejects(self._settings, self._metrics, self._stopping) as rejects:
             consumer = await self._unless_stopped(self._join_group())
             if consumer is None:
@@ -127,7 +129,10 @@ class Sink:
                 log.info("The sink is running.", action="sink_running", group=self._settings.sink_group)
                 store = Store(live, writer, rejects)
                 await self._until_first_ends(
-                    self._flow(consumer, store), refolder.run(self._stopping), self._measure_lag(consumer)
+                    self._flow(consumer, store),
+                    refolder.run(self._stopping),
+                    keeper.run(self._stopping),
+                    self._measure_lag(consumer),
                 )
             finally:
                 await _leave(consumer)

@@ -72,6 +72,7 @@ CREATE TABLE candle_marks (
     marked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (symbol, source, ts)
 );
+CREATE INDEX candle_marks_ts_idx ON candle_marks (ts);
 
 COMMENT ON COLUMN candle_hours.closed IS 'every M1 in it is closed; whether the hour is over is the reader''s to know';
 COMMENT ON COLUMN candle_days.closed IS 'every M1 in it is closed; whether the day is over is the reader''s to know';
@@ -658,6 +659,9 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
+    IF s.kept_from = '-infinity' THEN
+        RETURN s.kept_from;
+    END IF;
     SELECT m.ts INTO newest FROM market_data AS m
     WHERE m.ts < s.kept_from AND m.timeframe = 'M1'
     ORDER BY m.ts DESC
@@ -672,7 +676,7 @@ BEGIN
         FROM folded_minutes('1 hour', lo, s.kept_from) AS f;
         PERFORM keep_days(lo, s.kept_from);
     END IF;
-    UPDATE candle_settings SET kept_from = lo WHERE kept_from <> lo;
+    UPDATE candle_settings SET kept_from = lo;
     RETURN lo;
 END
 $$;
@@ -721,7 +725,8 @@ BEGIN
     DELETE FROM candle_hours;
     DELETE FROM candle_days;
     UPDATE candle_settings AS c
-    SET day_zone = $1, day_shift = shift, hour_origin = origin, kept_from = 'infinity',
+    SET day_zone = $1, day_shift = shift, hour_origin = origin,
+        kept_from = CASE WHEN EXISTS (SELECT FROM market_data) THEN 'infinity'::timestamptz ELSE '-infinity' END,
         week_shift = CASE $3 WHEN 'sunday' THEN interval '-1 day' WHEN 'monday' THEN '0' ELSE c.week_shift END;
 END
 $$;

@@ -1,0 +1,72 @@
+"""The three editions that the tests of timeframes run on, each as a source of empty databases."""
+
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from tests.conftest import free_port
+
+_PGLITE = Path(__file__).parent / "pglite"
+
+#: Names a server of any edition, such as TimescaleDB's Apache edition, to run on as well.
+GIVEN_SERVER = os.environ.get("TICKPIPE_TEST_DATABASE_DSN")
+
+#: npm's download of 30 MB, at most (seconds).
+_INSTALL_TIMEOUT_SECONDS = 120
+
+
+@contextmanager
+def database_on(server_url: str) -> Iterator[str]:
+    """An empty database of a server that is there."""
+    name = f"timeframes_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    yield make_conninfo(server_url, dbname=name)
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def pglite_database() -> Iterator[str]:
+    """An empty database of TimescaleDB's community edition, which takes one connection at a time."""
+    port = free_port()
+    server = subprocess.Popen(
+        ["node", str(_PGLITE / "server.mjs"), str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=_PGLITE
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    try:
+        assert server.stdout.readline() == b"ready\n"
+        # Any password does.
+        yield f"postgresql://postgres:any@127.0.0.1:{port}/postgres?sslmode=disable"
+    finally:
+        server.stdin.close()
+        server.stdout.close()
+        server.wait(10)
+
+
+def install_pglite() -> None:
+    """Install what `pglite_database` needs, once; skips the test where that cannot be."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("TimescaleDB's community edition runs in Node.js, which is not installed")
+    if (_PGLITE / "node_modules" / "@unni-craftsman").exists():
+        return
+    installed = subprocess.run(
+        ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"],
+        cwd=_PGLITE,
+        capture_output=True,
+        text=True,
+        timeout=_INSTALL_TIMEOUT_SECONDS,
+        check=False,
+    )
+    if installed.returncode:
+        pytest.skip(f"npm could not install PGlite with TimescaleDB: {installed.stderr.strip()[-200:]}")
