@@ -43,3 +43,10 @@ class Metrics:
         self.kept_hours = Counter(
             "tickpipe_sink_kept_hours", "Marked hours that were folded in the background.", registry=registry
         )
+        #: verdict: equal, differs, no_bar, no_candle. At most 200 symbols by name, the rest together as `other`.
+        self.compared_minutes = Gauge(
+            "tickpipe_sink_compared_minutes",
+            "Minutes of the last 24 hours by how they compare with the broker's own bars; every sink says the same.",
+            ["symbol", "verdict"],
+            registry=registry,
+        )

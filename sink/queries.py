@@ -1,7 +1,9 @@
-"""What the command line reads from the database: candles of a stretch of time, the five queries, the newest candles."""
+"""What the command line reads from the database: candles of a stretch of time, ready queries, the newest candles."""
 
 from collections.abc import AsyncGenerator
-from datetime import datetime
+from datetime import datetime, time
+from functools import cache
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
@@ -52,6 +54,9 @@ async def candles(
 ) -> AsyncGenerator[CandleRow, None]:
     """The candles of `symbol` from `from_` up to, not including, `to` (aware datetimes), in order of time.
 
+    M1 of all sources, unless one is named; of the other timeframes, which are folded from M1, those of the source with
+    the most recent candle.
+
     Streams with a server-side cursor inside a transaction: use up the iterator, or close it, before anything else is
     done with the connection.
     """
@@ -61,13 +66,31 @@ async def candles(
         connection.cursor(name="candles", row_factory=class_row(CandleRow)) as cursor,
     ):
         cursor.itersize = _FETCH_ROWS
-        await cursor.execute(SQL["candles"], about)
+        await cursor.execute(SQL["candles" if timeframe == "M1" else "folded_candles"], about)
         async for row in cursor:
             yield row
 
 
-async def run_query(connection: AsyncConnection[Any], number: int) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Names of the columns and the rows of query 1 to 5.
+@cache
+def analyses() -> dict[str, str]:
+    """The SQL of `sink/sql/analysis/*.sql` by name; each opens with a comment that says what it answers."""
+    found = (entry for entry in files("sink").joinpath("sql", "analysis").iterdir() if entry.name.endswith(".sql"))
+    texts = {entry.name.removesuffix(".sql"): entry.read_text(encoding="utf-8") for entry in found}
+    return dict(sorted(texts.items()))
+
+
+def purpose(name: str) -> str:
+    """What an analysis answers: the comment that it opens with."""
+    lines: list[str] = []
+    for line in analyses()[name].splitlines():
+        if not line.startswith("-- "):
+            break
+        lines.append(line.removeprefix("-- "))
+    return " ".join(lines)
+
+
+async def run_query(connection: AsyncConnection[Any], name: int | str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Names of the columns and the rows of query 1 to 5, or of an analysis.
 
     1 the last 20 rows; 2 rows and newest time per symbol over 24 h; 3 latency per symbol (seconds, p50 and p99, of its
     newest 1,440 minutes); 4 the table's structure; 5 timeline per symbol.
@@ -75,9 +98,11 @@ async def run_query(connection: AsyncConnection[Any], number: int) -> tuple[list
     Raises:
         ValueError: when there is no such query.
     """
-    statement = SQL.get(f"query_{number}")
+    statement = SQL.get(f"query_{name}")
+    if statement is None and name in analyses():
+        statement = analyses()[str(name)].encode()
     if statement is None:
-        raise ValueError(f"there is no query {number}; they are 1 to 5")
+        raise ValueError(f"there is no query {name}; they are 1 to 5 and {', '.join(analyses())}")
     cursor = await connection.execute(statement)
     return [column.name for column in cursor.description or ()], await cursor.fetchall()
 
@@ -87,3 +112,67 @@ async def newest_candles(connection: AsyncConnection[Any]) -> list[NewestCandle]
     async with connection.cursor(row_factory=class_row(NewestCandle)) as cursor:
         await cursor.execute(SQL["newest_candles"])
         return await cursor.fetchall()
+
+
+class CandleDay(NamedTuple):
+    """When trading days and weeks begin."""
+
+    zone: str
+    #: By the clock of the zone; at noon or later it is the evening before the day's date.
+    start: time
+    #: `sunday` or `monday`.
+    week_start: str
+    #: From where on hours and days are kept folded; None when all of them are, `infinity` when none is.
+    kept_from: str | None
+
+
+async def candle_day(connection: AsyncConnection[Any]) -> CandleDay:
+    """The setting of `set_candle_day()`."""
+    async with connection.cursor(row_factory=class_row(CandleDay)) as cursor:
+        await cursor.execute(SQL["candle_day"])
+        row = await cursor.fetchone()
+    if row is None:
+        raise RuntimeError("candle_settings has no row; it was emptied by hand")
+    return row
+
+
+async def set_candle_day(
+    connection: AsyncConnection[Any], zone: str, start: time, week_start: str | None = None
+) -> None:
+    """Days begin at `start` by the clock of `zone`, an IANA name; what depends on it is rebuilt or dropped.
+
+    Raises:
+        psycopg.errors.InvalidParameterValue: when there is no such zone, or it changes its clocks by half hours.
+    """
+    await connection.execute(SQL["set_candle_day"], {"zone": zone, "start": start, "week_start": week_start})
+
+
+async def keep_candles(connection: AsyncConnection[Any], days: int) -> str | None:
+    """Fold hours and days of one step of so many days back through history that is not kept yet.
+
+    Returns from where on they are kept now, `-infinity` when all of them are; None when somebody else is at it.
+    """
+    row = await (await connection.execute(SQL["keep_candles"], {"days": days})).fetchone()
+    return row[0] if row else None
+
+
+async def compared(
+    connection: AsyncConnection[Any],
+    symbol: str | None,
+    from_: datetime | None,
+    to: datetime | None,
+    *,
+    daily: bool = False,
+    all_minutes: bool = False,
+) -> AsyncGenerator[tuple[Any, ...], None]:
+    """Rows of the comparison of our M1 with the broker's bars, after a first one with the names of the columns.
+
+    By trading day; or by minute: those that are not equal, with `all_minutes` all. Streams like `candles`.
+    """
+    about = {"symbol": symbol, "from_": from_, "to": to, "all": all_minutes}
+    async with connection.transaction(), connection.cursor(name="compared") as cursor:
+        cursor.itersize = _FETCH_ROWS
+        await cursor.execute(SQL["compared_days" if daily else "compared_minutes"], about)
+        yield tuple(column.name for column in cursor.description or ())
+        async for row in cursor:
+            yield row

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from marketdata.errors import TickpipeError
 from marketdata.kafka import new_consumer, wait_for_kafka
 from marketdata.settings import Settings
+from sink.comparing import Comparer
 from sink.database import Connection, Database, is_outage
 from sink.edition import edition
 from sink.keeping import Keeper
@@ -87,7 +88,7 @@ class Sink:
         settings = self._settings
         status = StatusServer(settings.sink_host, settings.sink_port, self._metrics.registry, self.readiness)
         status.start()
-        databases = [self._new_database() for _ in range(3)]
+        databases = [self._new_database() for _ in range(4)]
         try:
             await self._work(*databases)
         except Exception as exc:
@@ -111,7 +112,7 @@ class Sink:
         self._database_up = up
         self._metrics.database_up.set(up)
 
-    async def _work(self, live: Database, refolds: Database, keeping: Database) -> None:
+    async def _work(self, live: Database, refolds: Database, keeping: Database, comparing: Database) -> None:
         cluster_id = await self._unless_stopped(wait_for_kafka(self._settings))
         if cluster_id is None:
             return
@@ -120,6 +121,7 @@ class Sink:
         writer = Writer(log_ends, self._metrics, Staging(use_copy=self._use_copy))
         refolder = Refolder(self._settings, log_ends, refolds, writer, self._metrics)
         keeper = Keeper(keeping, self._metrics)
+        comparer = Comparer(comparing, self._metrics)
         async with Rejects(self._settings, self._metrics, self._stopping) as rejects:
             consumer = await self._unless_stopped(self._join_group())
             if consumer is None:
@@ -132,6 +134,7 @@ class Sink:
                     self._flow(consumer, store),
                     refolder.run(self._stopping),
                     keeper.run(self._stopping),
+                    comparer.run(self._stopping),
                     self._measure_lag(consumer),
                 )
             finally:

@@ -4,7 +4,19 @@ from typing import Annotated
 
 import typer
 
-from tickpipe.commands import candles, database, rejected, relay, replay, send, stack, status, topics, verify
+from tickpipe.commands import (
+    candles,
+    database,
+    fidelity,
+    rejected,
+    relay,
+    replay,
+    send,
+    stack,
+    status,
+    topics,
+    verify,
+)
 from tickpipe.console import ErrorsAsSentences
 
 app = typer.Typer(
@@ -46,6 +58,7 @@ app.command()(status.status)
 app.command()(send.send)
 app.command()(candles.candles)
 app.command()(candles.query)
+app.command()(fidelity.fidelity)
 app.command()(verify.verify)
 app.command()(replay.replay)
 app.add_typer(rejected.app, name="rejected")

@@ -1,4 +1,4 @@
--- What keeps hours and days folded; the functions are in migrations/0002_timeframes.sql.
+-- Higher timeframes and the comparison with the broker's bars; their functions and views are in migrations/0002 and 0003.
 
 -- name: count_marks
 SELECT count(*) FROM candle_marks;
@@ -15,12 +15,36 @@ SELECT keep_candles(%(days)s)::text;
 
 -- name: candle_day
 SELECT
-    day_zone,
-    -- The clock's time, whichever evening it belongs to.
-    (time '00:00' + day_shift)::text,
-    CASE WHEN week_shift = interval '0' THEN 'monday' ELSE 'sunday' END,
-    kept_from::text
+    day_zone AS zone,
+    time '00:00' + day_shift AS start,
+    CASE WHEN week_shift = interval '0' THEN 'monday' ELSE 'sunday' END AS week_start,
+    nullif(kept_from, '-infinity')::text AS kept_from
 FROM candle_settings;
 
 -- name: set_candle_day
 SELECT set_candle_day(%(zone)s, %(start)s, %(week_start)s);
+
+-- name: folded_candles
+SELECT ts, symbol, %(timeframe)s::text AS timeframe, open, high, low, close, volume
+FROM candles(%(symbol)s, %(timeframe)s, %(from_)s, %(to)s, %(source)s);
+
+-- name: compared_minutes
+SELECT
+    ts, symbol, source, verdict, array_to_string(differing, ' ') AS differing,
+    open_difference, high_difference, low_difference, close_difference, volume_difference
+FROM compared_minutes(coalesce(%(from_)s::timestamptz, '-infinity'), coalesce(%(to)s::timestamptz, 'infinity'))
+WHERE (%(symbol)s::text IS NULL OR symbol = %(symbol)s) AND (verdict <> 'equal' OR %(all)s::boolean)
+ORDER BY symbol, source, ts;
+
+-- name: compared_days
+SELECT *
+FROM compared_days(coalesce(%(from_)s::timestamptz, '-infinity'), coalesce(%(to)s::timestamptz, 'infinity'))
+WHERE %(symbol)s::text IS NULL OR symbol = %(symbol)s
+ORDER BY symbol, source, day;
+
+-- name: count_compared
+-- Of the last 24 hours, by symbol.
+SELECT symbol, verdict, count(*)
+FROM compared_minutes(now() - interval '24 hours', 'infinity')
+GROUP BY symbol, verdict
+ORDER BY symbol, verdict;

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 COLUMNS = ("ts", "symbol", "timeframe", "open", "high", "low", "close", "volume")
 
+_NUMBERED = {
+    "1": "The last 20 rows.",
+    "2": "Rows and newest time of each symbol over 24 hours.",
+    "3": "Latency of each symbol: seconds from the tick to the producer and from there to the table.",
+    "4": "The structure of market_data.",
+    "5": "Timeline of each symbol: first, last, rows.",
+}
+
 #: Rows of a table when nobody said how many.
 _TABLE_ROWS = 20
 
@@ -36,7 +44,7 @@ def candles(
     symbol: Annotated[str, typer.Option("--symbol", "-s", help="For example EURUSD.")],
     from_: FromTime = None,
     to: ToTime = None,
-    timeframe: Annotated[str, typer.Option(help="M1, or a timeframe of the broker's own bars.")] = "M1",
+    timeframe: Annotated[str, typer.Option(help="M1, or M5 to MN1 folded from M1.")] = "M1",
     source: Annotated[str | None, typer.Option(help="Only candles of this source.")] = None,
     format_: FormatOption = Format.TABLE,
     limit: Annotated[
@@ -46,13 +54,14 @@ def candles(
 ) -> None:
     """Show the stored candles of a symbol, in order of time.
 
-    `ts` is the start of the minute in UTC. `--from` is included, `--to` is not: `--from 2019-02-04 --to 2019-02-05` is
+    `ts` is the start of the candle in UTC. `--from` is included, `--to` is not: `--from 2019-02-04 --to 2019-02-05` is
     one day. Prices are written with all their digits.
 
     Examples:
 
     * `tickpipe candles --symbol EURUSD`
     * `tickpipe candles --symbol EURUSD --from -1h`
+    * `tickpipe candles --symbol EURUSD --timeframe H4`
     * `tickpipe candles --symbol EURUSD --from 2019-02-04 --to 2019-02-05 --format csv > day.csv`
     """
     from marketdata.candle import Timeframe
@@ -124,29 +133,39 @@ async def _write(columns: tuple[str, ...], rows: AsyncIterator[Any], format_: Fo
 
 
 def query(
-    number: Annotated[int, typer.Argument(min=1, max=5, help="1 to 5.")],
+    name: Annotated[str | None, typer.Argument(help="1 to 5, or the name of an analysis.")] = None,
     *,
     format_: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
-    """Run one of the five ready queries.
+    """Run one of the five ready queries, or an analysis; without a name, list them.
 
     1 the last 20 rows; 2 rows and newest time per symbol over 24 hours; 3 latency per symbol; 4 the structure of
     `market_data`; 5 timeline per symbol: first, last, rows.
 
     Examples:
 
+    * `tickpipe query`
     * `tickpipe query 1`
+    * `tickpipe query gaps`
     * `tickpipe query 5 --format csv`
     """
-    run(_query(connected_settings(data_dir), number, format_))
+    from sink.queries import analyses, purpose
+
+    if name is None:
+        listed = [*_NUMBERED.items(), *((each, purpose(each)) for each in analyses())]
+        print_table(("name", "what it answers"), listed)
+        return
+    if name not in {*_NUMBERED, *analyses()}:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join([*_NUMBERED, *analyses()])}", param_hint="NAME")
+    run(_query(connected_settings(data_dir), name, format_))
 
 
-async def _query(settings: "Settings", number: int, format_: Format) -> None:
+async def _query(settings: "Settings", name: str, format_: Format) -> None:
     from sink.queries import run_query
 
     async with await open_database(settings) as connection:
-        columns, rows = await run_query(connection, number)
+        columns, rows = await run_query(connection, name)
 
     async def each() -> AsyncIterator[Any]:
         for row in rows:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tickpipe.commands.days import day_zone
 from tickpipe.connection import DataDir, connected_settings, open_database
 from tickpipe.console import DONE, PROBLEM, err, out, run
 from tickpipe.output import print_json, print_table
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from marketdata.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="The schema and the size of the database.")
+app.command("day-zone")(day_zone)
 
 
 @app.command()

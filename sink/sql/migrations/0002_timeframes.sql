@@ -507,7 +507,7 @@ BEGIN
     SELECT c.symbol, c.source, date_bin('1 hour', c.ts, s.hour_origin)
     FROM (
         SELECT b.symbol, b.source, b.ts FROM before_change AS b WHERE b.timeframe = 'M1'
-        UNION
+        UNION ALL
         SELECT a.symbol, a.source, a.ts FROM changed AS a WHERE a.timeframe = 'M1'
     ) AS c
     JOIN candle_settings AS s ON s.only_row

@@ -86,7 +86,7 @@ async def test_the_view_shows_where_the_broker_differs(connection: Connection) -
         source="S", symbol="EURUSD", timeframe="M1", ts=MINUTE, open=1.1, high=1.3125, low=1.0, close=1.2, volume=10,
         received=MINUTE,
     )  # fmt: skip
-    await new_writer().write(connection, [candle(high=1.25)], [bar])
+    await new_writer().write(connection, [candle(high=1.25, closed=True)], [bar])
 
     # Act and Assert
     assert await value(connection, "SELECT high_difference FROM bar_fidelity") == -0.0625

@@ -18,7 +18,7 @@ from tickpipe.commands.stack import curl_line
 from tickpipe.console import explain
 from tickpipe.tickfile import NotATickFile, TickFileError
 
-COMMANDS = ["up", "down", "status", "send", "candles", "query", "verify", "topics create", "topics list", "db migrate",
+COMMANDS = ["up", "down", "status", "send", "candles", "query", "fidelity", "verify", "topics create", "topics list", "db migrate", "db day-zone",
             "db status"]  # fmt: skip
 
 
@@ -65,7 +65,10 @@ def test_help_loads_no_heavy_library() -> None:
     assert said.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", ["candles -s EURUSD", "query 1", "verify", "topics list", "db status"])
+@pytest.mark.parametrize(
+    "command",
+    ["candles -s EURUSD", "query 1", "query gaps", "fidelity", "verify", "topics list", "db status", "db day-zone UTC"],
+)
 def test_without_a_stack_the_cure_is_named(command: str) -> None:
     result = run(*command.split())
 
