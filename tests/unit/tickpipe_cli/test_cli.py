@@ -18,8 +18,8 @@ from tickpipe.commands.stack import curl_line
 from tickpipe.console import explain
 from tickpipe.tickfile import NotATickFile, TickFileError
 
-COMMANDS = ["up", "down", "status", "send", "candles", "query", "fidelity", "verify", "topics create", "topics list", "db migrate", "db day-zone",
-            "db status"]  # fmt: skip
+COMMANDS = ["up", "down", "status", "send", "candles", "query", "fidelity", "verify", "topics create", "topics list",
+            "db migrate", "db status", "db day-zone"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
