@@ -30,6 +30,7 @@ CREATE TABLE candle_settings (
     kept_from timestamptz NOT NULL
 );
 
+-- No index by ts alone: the planner would take it for the hours of one symbol and read those of all.
 CREATE TABLE candle_hours (
     symbol text NOT NULL,
     source text NOT NULL,
@@ -44,8 +45,6 @@ CREATE TABLE candle_hours (
     closed boolean NOT NULL,
     PRIMARY KEY (symbol, source, ts)
 );
--- For rebuilding stretches of time.
-CREATE INDEX candle_hours_ts_idx ON candle_hours (ts);
 
 CREATE TABLE candle_days (
     symbol text NOT NULL,
@@ -62,7 +61,6 @@ CREATE TABLE candle_days (
     closed boolean NOT NULL,
     PRIMARY KEY (symbol, source, ts)
 );
-CREATE INDEX candle_days_ts_idx ON candle_days (ts);
 
 -- Hours of which an M1 row changed since they were folded.
 CREATE TABLE candle_marks (
@@ -359,8 +357,11 @@ CREATE FUNCTION candles(
     symbol text, timeframe text, "from" timestamptz, "to" timestamptz, source text DEFAULT NULL
 ) RETURNS SETOF candle
 LANGUAGE plpgsql STABLE PARALLEL SAFE
--- A plan for the very range that is asked for: of a hypertable only its chunks are looked at.
+-- A plan for the very range that is asked for: of a hypertable only its chunks are looked at. Compiling it, or starting
+-- workers for it, would take longer than a page does.
 SET plan_cache_mode = force_custom_plan
+SET jit = off
+SET max_parallel_workers_per_gather = 0
 AS $$
 DECLARE
     width interval := candle_width($2);
@@ -427,6 +428,8 @@ CREATE FUNCTION last_candles(
 ) RETURNS SETOF candle
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET plan_cache_mode = force_custom_plan
+SET jit = off
+SET max_parallel_workers_per_gather = 0
 AS $$
 DECLARE
     width interval := candle_width($2);
@@ -731,7 +734,17 @@ BEGIN
 END
 $$;
 
--- TimescaleDB: 2.18 and later let statements' triggers see the rows of a hypertable.
+DO $$
+DECLARE
+    version text := (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb');
+BEGIN
+    IF string_to_array(split_part(version, '-', 1), '.')::int[] < ARRAY[2, 18] THEN
+        RAISE EXCEPTION 'Tickpipe needs TimescaleDB 2.18 or later; this is %', version
+            USING HINT = 'Earlier ones do not let a statement''s trigger see the rows of a hypertable.';
+    END IF;
+END
+$$;
+
 CREATE TRIGGER mark_inserted_candles AFTER INSERT ON market_data
     REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION mark_candles();
 CREATE TRIGGER mark_updated_candles AFTER UPDATE ON market_data

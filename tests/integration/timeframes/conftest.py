@@ -32,6 +32,19 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(params=["postgresql", "pglite", *(["given"] if GIVEN_SERVER else [])])
+def empty_database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The libpq URL of a database that nobody migrated yet, of each edition."""
+    if request.param == "pglite":
+        install_pglite()
+        with pglite_database() as url:
+            yield url
+        return
+    servers: EmbeddedServers = request.getfixturevalue("servers")
+    with database_on(GIVEN_SERVER if GIVEN_SERVER and request.param == "given" else servers.database_url) as url:
+        yield url
+
+
 @pytest.fixture
 async def connection(database: str) -> AsyncIterator[Connection]:
     """The one connection that every edition allows, to empty tables."""

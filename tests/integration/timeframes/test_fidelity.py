@@ -98,7 +98,7 @@ async def test_a_stretch_has_the_same_rows_as_the_whole(
         assert (day, minutes) == (MONDAY, len(whole))
         assert counts[:4] == [verdicts[name] for name in ("equal", "differs", "no_bar", "no_candle")]
         assert counts[4:9] == [0, 0, verdicts["differs"], 0, 0]
-        assert counts[9] == max(abs(row[11]) for row in whole if row[11] is not None)
+        assert counts[9] == max((abs(row[11]) for row in whole if row[11] is not None), default=None)
     else:
         assert days == []
 
