@@ -309,15 +309,15 @@ async def test_a_killed_sink_loses_nothing(settings: Settings, connection: Conne
 async def test_what_nobody_foresaw_ends_the_sink_before_the_commit(
     settings: Settings, connection: Connection, flow: Flow
 ) -> None:
-    # Arrange: somebody dropped a column
-    await connection.execute(b"ALTER TABLE market_data DROP COLUMN spread")
+    # Arrange: somebody renamed a column
+    await connection.execute(b"ALTER TABLE market_data RENAME COLUMN spread TO spread_points")
     running = RunningSink(settings)
     await flow.send_candles([candle(log=flow.own_log)])
 
     # Act and Assert
     with pytest.raises(Exception, match="spread"):
         await asyncio.wait_for(running.sink.run(), 30)
-    await connection.execute(b"ALTER TABLE market_data ADD COLUMN spread integer")
+    await connection.execute(b"ALTER TABLE market_data RENAME COLUMN spread_points TO spread")
     async with RunningSink(settings):
         await until(_rows_are(connection, 1))
 
