@@ -60,6 +60,17 @@ class Settings(BaseSettings):
     stream_port: int = Field(18002, description="port of the stream worker's health and metrics")
     sink_host: str = Field("127.0.0.1", description="address of the sink's health and metrics")
     sink_port: int = Field(18003, description="port of the sink's health and metrics")
+    dashboard_host: str = Field("127.0.0.1", description="address that the dashboard (chart and read API) listens on")
+    dashboard_port: int = Field(18080, description="port of the dashboard")
+    dashboard_password: SecretStr = Field(
+        SecretStr(""), description="password of the dashboard (HTTP basic, any user name); without one it is open"
+    )
+    dashboard_database_url: SecretStr = Field(
+        SecretStr(""), description="libpq URL that the dashboard reads from, for a role of its own that may only read"
+    )
+    dashboard_max_streams: PositiveInt = Field(
+        200, description="live streams that the dashboard serves at once; one more is answered 503"
+    )
     max_tick_body_bytes: PositiveInt = Field(5_000_000, description="largest body of ticks (bytes)")
     max_bar_body_bytes: PositiveInt = Field(10_000_000, description="largest body of bars (bytes)")
     max_pending_requests: PositiveInt = Field(

@@ -56,6 +56,7 @@ def settings(servers: EmbeddedServers, tmp_path: Path) -> Iterator[Settings]:
         producer_port=free_port(),
         stream_port=free_port(),
         sink_port=free_port(),
+        dashboard_port=free_port(),
         data_dir=tmp_path,
     )
     with psycopg.connect(servers.database_url, autocommit=True) as connection:

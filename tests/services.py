@@ -37,12 +37,15 @@ def _as_text(value: object) -> str:
 
 
 class Service:
-    """One of `producer`, `stream_app` and `sink` as a process."""
+    """One of `producer`, `stream_app`, `sink` and `dashboard` as a process."""
 
     def __init__(self, module: str, settings: Settings) -> None:
         self.module = module
         self.settings = settings
-        port = {"producer": settings.producer_port, "stream_app": settings.stream_port, "sink": settings.sink_port}
+        port = {
+            "producer": settings.producer_port, "stream_app": settings.stream_port, "sink": settings.sink_port,
+            "dashboard": settings.dashboard_port,
+        }  # fmt: skip
         self.url = f"http://127.0.0.1:{port[module]}"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -33,6 +33,13 @@ def up(
     producer_port: Annotated[
         int, typer.Option(min=0, max=65_535, help="Port that EAs post to; 0 takes a free one.")
     ] = 18_001,
+    dashboard_host: Annotated[
+        str,
+        typer.Option(help="Address of the chart; 0.0.0.0 shows it to other machines (TICKPIPE_DASHBOARD_PASSWORD)."),
+    ] = "127.0.0.1",
+    dashboard_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the chart; 0 takes 18080 if it is free.")
+    ] = 0,
     stream_workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that fold ticks.")] = 1,
     timeout: Annotated[float, typer.Option(min=1, help="With --detach: how long to wait (seconds).")] = 180.0,
 ) -> None:
@@ -61,6 +68,8 @@ def up(
         data_dir=directory,
         producer_host=producer_host,
         producer_port=producer_port,
+        dashboard_host=dashboard_host,
+        dashboard_port=dashboard_port,
         demo=demo,
         stream_workers=stream_workers,
     )
@@ -107,6 +116,7 @@ def _welcome(config: "StackConfig", state: "StackState") -> None:
     symbol = "XAUUSD" if config.demo else "EURUSD"
     out.print("\n[bold green]Tickpipe runs.[/]")
     for what, value in (
+        ("Chart", state.dashboard_url),
         ("Producer", state.producer_url),
         ("API docs", f"{state.producer_url}/docs"),
         ("API key", state.api_key),

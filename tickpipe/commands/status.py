@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tickpipe.embedded.state import StackState
     from tickpipe.status import PipelineStatus
 
-_ADDRESSES = ("producer_url", "stream_url", "sink_url", "kafka_bootstrap", "database_url")
+_ADDRESSES = ("dashboard_url", "producer_url", "stream_url", "sink_url", "kafka_bootstrap", "database_url")
 
 
 def status(

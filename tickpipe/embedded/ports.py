@@ -25,12 +25,13 @@ class Ports:
         stored = read_json(self._path)
         self._ports: dict[str, int] = {name: port for name, port in stored.items() if isinstance(port, int)}
 
-    def claim(self, name: str) -> int:
-        """The remembered port of `name` if it is free, else another free one, which is remembered."""
+    def claim(self, name: str, first: int | None = None) -> int:
+        """The remembered port of `name` if it is free, else `first` if that is, else another; it is remembered."""
         port = self._ports.get(name)
         if port is None or not is_free(port):
             taken = set(self._ports.values())
-            port = next(port for port in _shuffled() if port not in taken and is_free(port))
+            candidates = [*([first] if first is not None else []), *_shuffled()]
+            port = next(port for port in candidates if port not in taken and is_free(port))
             self._ports[name] = port
             write_json(self._path, self._ports)
         return port

@@ -15,27 +15,38 @@ from tickpipe.embedded.ports import HOST, Ports, require_free
 from tickpipe.embedded.process import ServiceSpec
 
 #: Everything that a stack can run, in the order in which it is shown.
-SERVICES = ("kafka", "postgres", "producer", "stream", "sink")
+SERVICES = ("kafka", "postgres", "producer", "stream", "sink", "dashboard")
+
+#: Where people look for the page; another port is taken when this one is.
+_DASHBOARD_PORT = 18_080
 
 _PROBE_TIMEOUT_SECONDS = 2.0
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not listened on
 
 
-_MODULES = {"producer": "producer", "stream": "stream_app", "sink": "sink", "demo": "tickpipe.demo"}
+_MODULES = {
+    "producer": "producer",
+    "stream": "stream_app",
+    "sink": "sink",
+    "dashboard": "dashboard",
+    "demo": "tickpipe.demo",
+}
 
 
 @dataclass(frozen=True)
 class StackConfig:
     """What a stack runs and where.
 
-    `producer_port` 0 takes a free one. `services` chooses from `SERVICES`; `demo` adds the simulated EA.
-    `stream_workers` are named stream, stream-2 and so on. `commands` replaces the argv of a service of ours, by
-    name (`producer`, `stream`, `sink`, `demo`); the demo's is followed by `--url URL`.
+    `producer_port` 0 takes a free one, `dashboard_port` 0 takes 18080 or, when that is in use, a free one.
+    `services` chooses from `SERVICES`; `demo` adds the simulated EA. `stream_workers` are named stream, stream-2 and so
+    on. `commands` replaces the argv of a service of ours, by name (`producer`, `stream`, `sink`, `dashboard`, `demo`); the demo's is followed by `--url URL`.
     """
 
     data_dir: Path
     producer_host: str = HOST
     producer_port: int = 18001
+    dashboard_host: str = HOST
+    dashboard_port: int = 0
     demo: bool = False
     stream_workers: int = 1
     services: tuple[str, ...] = SERVICES
@@ -75,25 +86,32 @@ class Addresses:
     producer_port: int
     stream_ports: tuple[int, ...]
     sink_port: int
+    dashboard_port: int
 
 
 def claim_addresses(config: StackConfig, ports: Ports, kafka_bootstrap: str, database_url: str) -> Addresses:
     """The addresses of a stack about to start.
 
     Raises:
-        StackError: when the producer's fixed port is in use.
+        StackError: when a port that the user chose is in use.
     """
     producer_port = config.producer_port
     if producer_port == 0:
         producer_port = ports.claim("producer")
     elif "producer" in config.services:
         require_free(producer_port, config.producer_host, "--producer-port")
+    dashboard_port = config.dashboard_port
+    if dashboard_port == 0:
+        dashboard_port = ports.claim("dashboard", first=_DASHBOARD_PORT)
+    elif "dashboard" in config.services:
+        require_free(dashboard_port, config.dashboard_host, "--dashboard-port")
     return Addresses(
         kafka_bootstrap=kafka_bootstrap,
         database_url=database_url,
         producer_port=producer_port,
         stream_ports=tuple(ports.claim(name) for name in stream_names(config)),
         sink_port=ports.claim("sink"),
+        dashboard_port=dashboard_port,
     )
 
 
@@ -127,11 +145,14 @@ def service_specs(config: StackConfig, addresses: Addresses, api_key: str) -> li
             specs.append(spec(name, "stream", HOST, port, ("kafka",)))
     if "sink" in config.services:
         specs.append(spec("sink", "sink", HOST, addresses.sink_port, ("kafka", "postgres")))
+    if "dashboard" in config.services:
+        after = ("kafka", "postgres")
+        specs.append(spec("dashboard", "dashboard", config.dashboard_host, addresses.dashboard_port, after))
     if config.demo:
         specs.append(
             ServiceSpec(
                 name="demo",
-                argv=[*config.command("demo"), "--url", producer_url(config, addresses.producer_port)],
+                argv=[*config.command("demo"), "--url", url_of(config.producer_host, addresses.producer_port)],
                 env=env | {"TICKPIPE_DEMO_KEY": api_key},
                 ready=lambda: True,
                 log=config.data_dir / "logs" / "demo.log",
@@ -141,9 +162,9 @@ def service_specs(config: StackConfig, addresses: Addresses, api_key: str) -> li
     return specs
 
 
-def producer_url(config: StackConfig, port: int) -> str:
-    """Where a client on this machine reaches the producer."""
-    host = _reachable(config.producer_host)
+def url_of(host: str, port: int) -> str:
+    """Where a client on this machine reaches a service that listens on `host`."""
+    host = _reachable(host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -182,6 +203,9 @@ def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dic
         "STREAM_PORT": str(addresses.stream_ports[0]),
         "SINK_HOST": HOST,
         "SINK_PORT": str(addresses.sink_port),
+        "DASHBOARD_DATABASE_URL": "",
+        "DASHBOARD_HOST": config.dashboard_host,
+        "DASHBOARD_PORT": str(addresses.dashboard_port),
         "DATA_DIR": str(config.data_dir),
     }
     return {**os.environ, "PYTHONUNBUFFERED": "1"} | {f"TICKPIPE_{name}": value for name, value in owned.items()}

@@ -24,8 +24,8 @@ from tickpipe.embedded.services import (
     SERVICES,
     StackConfig,
     claim_addresses,
-    producer_url,
     service_specs,
+    url_of,
 )
 from tickpipe.embedded.state import ServiceState, StackState, find_stack, is_locked, stack_lock, write_state
 from tickpipe.embedded.supervisor import StackEvent, Supervisor
@@ -184,9 +184,10 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
         supervisor_pid=os.getpid(),
         kafka_bootstrap=kafka_bootstrap,
         database_url=database_url,
-        producer_url=producer_url(config, addresses.producer_port) if "producer" in config.services else "",
+        producer_url=url_of(config.producer_host, addresses.producer_port) if "producer" in config.services else "",
         stream_url=f"http://{HOST}:{addresses.stream_ports[0]}" if "stream" in config.services else "",
         sink_url=f"http://{HOST}:{addresses.sink_port}" if "sink" in config.services else "",
+        dashboard_url=url_of(config.dashboard_host, addresses.dashboard_port) if "dashboard" in config.services else "",
         api_key=credentials.api_key,
         started_at=datetime.now(UTC),
         control="",

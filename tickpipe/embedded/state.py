@@ -42,6 +42,7 @@ class StackState:
     producer_url: str
     stream_url: str
     sink_url: str
+    dashboard_url: str
     api_key: str = field(repr=False)
     started_at: datetime
     #: Path of the unix socket that takes commands.

@@ -8,14 +8,14 @@ import pytest
 from marketdata.errors import SettingsError, StackError
 from marketdata.settings import load_settings
 from tickpipe.embedded.process import ServiceSpec
-from tickpipe.embedded.services import Addresses, StackConfig, answers_ready, producer_url, service_specs
+from tickpipe.embedded.services import Addresses, StackConfig, answers_ready, service_specs, url_of
 
 _DATABASE_URL = "postgresql://postgres:pw@127.0.0.1:2/market"
 
 
 def _specs(config: StackConfig) -> dict[str, ServiceSpec]:
     stream_ports = tuple(range(40, 40 + config.stream_workers))
-    addresses = Addresses("127.0.0.1:1", _DATABASE_URL, 18001, stream_ports, 6)
+    addresses = Addresses("127.0.0.1:1", _DATABASE_URL, 18001, stream_ports, 6, 7)
     return {spec.name: spec for spec in service_specs(config, addresses, "the stack's key")}
 
 
@@ -26,7 +26,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_workers_have_names_ports_and_instances_of_their_own(tmp_path: Path) -> None:
     specs = _specs(StackConfig(tmp_path, stream_workers=2, demo=True))
-    assert list(specs) == ["producer", "stream", "stream-2", "sink", "demo"]
+    assert list(specs) == ["producer", "stream", "stream-2", "sink", "dashboard", "demo"]
     workers = [specs["stream"].env, specs["stream-2"].env]
     assert [env["TICKPIPE_STREAM_PORT"] for env in workers] == ["40", "41"]
     assert [env["TICKPIPE_STREAM_INSTANCE"] for env in workers] == ["stream", "stream-2"]
@@ -66,8 +66,8 @@ def test_demo_gets_the_address_and_the_key(tmp_path: Path) -> None:
     ("host", "url"),
     [("127.0.0.1", "http://127.0.0.1:18001"), ("", "http://127.0.0.1:18001"), ("::1", "http://[::1]:18001")],
 )
-def test_address_is_one_that_a_client_can_use(tmp_path: Path, host: str, url: str) -> None:
-    assert producer_url(StackConfig(tmp_path, producer_host=host), 18001) == url
+def test_address_is_one_that_a_client_can_use(host: str, url: str) -> None:
+    assert url_of(host, 18001) == url
 
 
 def test_config_reaches_the_background_process_whole(tmp_path: Path) -> None:

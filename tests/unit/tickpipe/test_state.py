@@ -22,6 +22,7 @@ _STATE = StackState(
     producer_url="http://127.0.0.1:18001",
     stream_url="",
     sink_url="",
+    dashboard_url="",
     api_key="a key",
     started_at=datetime(2026, 1, 2, tzinfo=UTC),
     control="/run/control.sock",

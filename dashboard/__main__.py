@@ -1,0 +1,89 @@
+"""`python -m dashboard`: serves on TICKPIPE_DASHBOARD_HOST and _PORT until SIGTERM or Ctrl-C."""
+
+import signal
+import sys
+from ipaddress import ip_address
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from dashboard.app import Parts, create_app
+from marketdata.errors import SettingsError
+from marketdata.logs import configure_logs
+from marketdata.settings import Settings, load_settings
+
+log = structlog.get_logger(__name__)
+
+#: Answers under way get this long to finish (seconds).
+_GRACEFUL_SECONDS = 5
+
+
+class Server(uvicorn.Server):
+    """A server that ends the live streams when it is told to stop: they would never end by themselves."""
+
+    def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
+        super().__init__(config)
+        self._parts = parts
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came."""
+        self._parts.hub.close()
+        super().handle_exit(sig, frame)
+
+
+def main() -> int:
+    """Serve; returns the exit code: 2 when the settings do not let it start."""
+    try:
+        settings = load_settings()
+    except SettingsError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    configure_logs(settings)
+    _warn_if_open(settings)
+    # uvicorn raises the signal again when it has shut down; a wished end is no failure.
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
+    server = _server(settings)
+    server.run()
+    return 0 if server.started else 1
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _warn_if_open(settings: Settings) -> None:
+    host = settings.dashboard_host
+    try:
+        is_local = ip_address(host).is_loopback
+    except ValueError:
+        is_local = host == "localhost"
+    if not is_local and not settings.dashboard_password.get_secret_value():
+        log.warning(
+            "Everybody who reaches this address can see the candles; TICKPIPE_DASHBOARD_PASSWORD sets a password.",
+            action="no_password", host=host,
+        )  # fmt: skip
+
+
+def _server(settings: Settings) -> Server:
+    parts = Parts(settings)
+    config = uvicorn.Config(
+        create_app(parts),
+        host=settings.dashboard_host,
+        port=settings.dashboard_port,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        lifespan="on",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+    )
+    return Server(config, parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

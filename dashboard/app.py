@@ -1,0 +1,155 @@
+"""The FastAPI application: routes, lifespan, and the answers to what no route takes."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from dashboard.access import Password, SecurityHeaders
+from dashboard.answers import Refusal, json_response
+from dashboard.assets import STATIC, chart_library
+from dashboard.catalogue import Catalogue
+from dashboard.database import Database
+from dashboard.gauges import Gauges
+from dashboard.hub import Hub
+from dashboard.live import LiveReader
+from dashboard.metrics import CountRequests, Metrics
+from dashboard.pipeline import Pipeline
+from dashboard.routes import add_routes
+from marketdata.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: Smaller answers fit into one packet anyway (bytes).
+_GZIP_FROM_BYTES = 1_000
+
+_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+
+
+@dataclass
+class Parts:
+    """What the routes work with."""
+
+    settings: Settings
+    metrics: Metrics = field(default_factory=Metrics)
+    gauges: Gauges = field(default_factory=Gauges)
+
+    def __post_init__(self) -> None:
+        self.hub = Hub(self.metrics.resyncs.inc)
+        self.database = Database(self.settings)
+        self.live = LiveReader(self.settings, self.hub, self.gauges, self.metrics)
+        self.catalogue = Catalogue(self.database, self.hub)
+        self.pipeline = Pipeline(self.settings, self.hub, self.gauges, self.database)
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """The application; its lifespan opens the database and reads Kafka."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await parts.database.open()
+        # Not awaited: without Kafka or the database the process lives, says so, and goes on by itself when they come.
+        tasks = [asyncio.create_task(parts.live.run()), asyncio.create_task(parts.pipeline.run())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+            await parts.database.close()
+
+    app = FastAPI(
+        title="Tickpipe dashboard",
+        description="Candles out of the table, live candles as they move, and the state of the pipeline. Read-only.",
+        version=version("tickpipe"),
+        lifespan=lifespan,
+        # Their pages load scripts from elsewhere, which neither a LAN without internet nor the CSP lets through.
+        docs_url=None,
+        redoc_url=None,
+    )
+    add_routes(app, parts)
+    _add_probes(app, parts)
+    _add_errors(app)
+    _add_page(app)
+    app.add_middleware(GZipMiddleware, minimum_size=_GZIP_FROM_BYTES)
+    if password := parts.settings.dashboard_password.get_secret_value():
+        app.add_middleware(Password, password=password)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(CountRequests, metrics=parts.metrics)
+    return app
+
+
+def _add_probes(app: FastAPI, parts: Parts) -> None:
+    @app.get("/health", tags=["probes"])
+    async def health(_request: Request) -> Response:
+        """The process lives."""
+        return json_response({"status": "ok"})
+
+    @app.get("/ready", tags=["probes"])
+    async def ready(_request: Request) -> Response:
+        """Candles can be read from the database, and live ones from Kafka."""
+        needs = {"kafka": parts.live.is_reading, "database": await parts.database.answers()}
+        is_ready = all(needs.values())
+        return json_response({"status": "ready" if is_ready else "not ready", **needs}, 200 if is_ready else 503)
+
+    @app.get("/metrics", tags=["probes"])
+    async def show_metrics(_request: Request) -> Response:
+        """Metrics in Prometheus's text format."""
+        parts.metrics.streams.set(len(parts.hub))
+        return Response(generate_latest(parts.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _add_page(app: FastAPI) -> None:
+    library = chart_library()
+    if library is None:
+        log.warning(
+            "The chart library is not installed, so the page shows no chart; `make setup` or `pip install lwcharts` "
+            "brings it.", action="no_chart_library",
+        )  # fmt: skip
+    else:
+        etag = f'"{hashlib.sha256(library).hexdigest()[:20]}"'
+
+        @app.get("/vendor/lightweight-charts.js", include_in_schema=False)
+        async def chart_library_file(request: Request) -> Response:
+            headers = {"ETag": etag, "Cache-Control": "no-cache"}
+            if request.headers.get("if-none-match", "").removeprefix("W/") == etag:
+                return Response(status_code=304, headers=headers)
+            return Response(library, media_type="text/javascript", headers=headers)
+
+    app.mount("/", StaticFiles(directory=STATIC, html=True))
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(Refusal)
+    async def refused(_request: Request, exc: Refusal) -> Response:
+        return exc.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, exc: RequestValidationError) -> Response:
+        told = "; ".join(f"{error['loc'][-1]}: {error['msg']}" for error in exc.errors())
+        return Refusal(400, "INVALID_PARAMETER", told).response()
+
+    @app.exception_handler(HTTPException)
+    async def not_taken(_request: Request, exc: HTTPException) -> Response:
+        code = _CODES.get(exc.status_code, "HTTP_ERROR")
+        answer = {"error": str(exc.detail), "code": code}
+        return json_response(answer, exc.status_code, dict(exc.headers) if exc.headers else None)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, exc: Exception) -> Response:
+        log.error("A request failed; this is a bug.", action="internal_error", path=request.url.path, exc_info=exc)
+        return json_response({"error": "an internal error; it is in the log", "code": "INTERNAL"}, 500)

@@ -1,0 +1,132 @@
+"""What a request for candles asks, and the page of rows that answers it."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple, get_args
+from urllib.parse import urlencode
+
+from psycopg.rows import class_row
+
+from dashboard.answers import Refusal
+from dashboard.database import Connection
+from dashboard.statements import SQL
+from marketdata.candle import Timeframe
+
+TIMEFRAMES: Final[tuple[str, ...]] = get_args(Timeframe)
+
+DEFAULT_LIMIT: Final = 500
+#: Two weeks of M1; more is asked for page by page.
+MAX_LIMIT: Final = 20_000
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+#: PostgreSQL takes later times, but Python cannot hold what it would answer.
+_END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC)
+
+_TIME_FORMS: Final = "2019-02-04, 2019-02-04T10:30Z, 2019-02-04T12:30+02:00 (no zone means UTC) or epoch milliseconds"
+
+
+class Row(NamedTuple):
+    """One candle of an answer, in the order of its columns."""
+
+    ts: datetime
+    symbol: str
+    source: str
+    open: float
+    high: float
+    low: float
+    close: float
+    #: Ticks.
+    volume: int
+    real_volume: float | None
+    spread: int | None
+    #: False while the bar still moves.
+    closed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Candles of `[from_, to)` in order of time from `from_`; without `from_` the newest before `to`."""
+
+    symbol: str
+    timeframe: str
+    source: str | None
+    from_: datetime | None
+    to: datetime
+    limit: int
+
+    @classmethod
+    def parse(
+        cls, *, symbol: str, timeframe: str, source: str | None, from_: str | None, to: str | None,
+        before: str | None, limit: int,
+    ) -> "Request":  # fmt: skip
+        """The request that the query parameters spell.
+
+        Raises:
+            Refusal: 400 naming the parameter that cannot be used and what is accepted.
+        """
+        if timeframe.upper() not in TIMEFRAMES:
+            raise _unusable("timeframe", f"{timeframe!r} is no timeframe; use one of {', '.join(TIMEFRAMES)}")
+        if not 1 <= limit <= MAX_LIMIT:
+            raise _unusable("limit", f"use 1 to {MAX_LIMIT:,}; the answer's `next` leads to the rest")
+        if before is not None and (from_ is not None or to is not None):
+            raise _unusable("before", "`before` asks for the newest candles before a time; leave out `from` and `to`")
+        if "\0" in symbol or (source is not None and "\0" in source):
+            raise _unusable("symbol", "a NUL is no part of a name")
+        start = None if from_ is None else parse_time("from", from_)
+        end = _END_OF_TIME
+        if to is not None or before is not None:
+            end = parse_time("to", to) if to is not None else parse_time("before", before or "")
+        if start is not None and start >= end:
+            raise _unusable("from", "`from` must be before `to`")
+        return cls(symbol, timeframe.upper(), source or None, start, end, limit)
+
+    def next_page(self, rows: list[Row]) -> str | None:
+        """The query string of the page that follows `rows`, None when this is the last."""
+        if len(rows) < self.limit:
+            return None
+        query = {"symbol": self.symbol, "timeframe": self.timeframe, "limit": str(self.limit)}
+        if self.source is not None:
+            query["source"] = self.source
+        if self.from_ is None:
+            query["before"] = _iso(rows[0].ts)
+        else:
+            query["from"] = _iso(rows[-1].ts + timedelta(milliseconds=1))
+            query["to"] = _iso(self.to)
+        return urlencode(query)
+
+
+async def read_candles(connection: Connection, request: Request) -> list[Row]:
+    """The candles that the request asks for, in order of time."""
+    about: dict[str, Any] = {
+        "symbol": request.symbol, "timeframe": request.timeframe, "source": request.source, "from_": request.from_,
+        "to": request.to, "before": request.to, "limit": request.limit,
+    }  # fmt: skip
+    async with connection.cursor(row_factory=class_row(Row)) as cursor:
+        await cursor.execute(SQL["last_candles" if request.from_ is None else "candles"], about)
+        return await cursor.fetchall()
+
+
+def parse_time(name: str, text: str) -> datetime:
+    """The moment that the query parameter `name` spells.
+
+    Raises:
+        Refusal: 400 with the accepted forms.
+    """
+    try:
+        if text.isascii() and text.isdecimal():
+            return _EPOCH + timedelta(milliseconds=int(text))
+        # A `+` in a URL that was not encoded arrives as a space.
+        moment = datetime.fromisoformat(
+            text.strip().replace(" ", "+") if text.count(" ") == 1 and "T" in text else text
+        )
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
+        raise _unusable(name, f"{text!r} is no time; use {_TIME_FORMS}") from exc
+
+
+def _unusable(name: str, message: str) -> Refusal:
+    return Refusal(400, "INVALID_PARAMETER", f"{name}: {message}")
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,79 @@
+"""Which symbols and sources there are: from the database, asked seldom, and from the live candles."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+from psycopg.rows import class_row
+
+from dashboard.answers import Refusal
+from dashboard.database import Database
+from dashboard.hub import Hub
+from dashboard.statements import SQL
+
+#: An answer is kept for this long at least (seconds), and so many times as long as it took to get.
+_KEPT_SECONDS: Final = 5.0
+_KEPT_TIMES: Final = 50
+
+
+class Listing(NamedTuple):
+    """One symbol of one source."""
+
+    symbol: str
+    source: str
+    #: Openings of its first and its newest minute.
+    first: datetime
+    last: datetime
+    #: Minutes that have a candle, as far as they were stored when this was asked.
+    candles: int
+
+
+class Catalogue:
+    """The listings; counting them reads the whole index, so they are kept for a while."""
+
+    def __init__(self, database: Database, hub: Hub) -> None:
+        self._database = database
+        self._hub = hub
+        self._stored: list[Listing] = []
+        self._good_until = 0.0
+        self._asking = asyncio.Lock()
+
+    async def listings(self) -> list[Listing]:
+        """Every symbol and source, by symbol, the source with the newest candle first.
+
+        Raises:
+            Refusal: when the database does not answer and never did.
+        """
+        async with self._asking:
+            if time.monotonic() >= self._good_until:
+                await self._ask()
+        return self._with_live(self._stored)
+
+    async def _ask(self) -> None:
+        started = time.monotonic()
+        try:
+            async with (
+                self._database.reading() as connection,
+                connection.cursor(row_factory=class_row(Listing)) as cursor,
+            ):
+                await cursor.execute(SQL["symbols"])
+                self._stored = await cursor.fetchall()
+        except Refusal:
+            if not self._stored:
+                raise
+        finished = time.monotonic()
+        self._good_until = finished + max(_KEPT_SECONDS, _KEPT_TIMES * (finished - started))
+
+    def _with_live(self, stored: list[Listing]) -> list[Listing]:
+        listings = {(listing.source, listing.symbol): listing for listing in stored}
+        for feed, candle in self._hub.newest().items():
+            moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=candle.ts)
+            known = listings.get(feed)
+            if known is None:
+                listings[feed] = Listing(candle.symbol, candle.source, moment, moment, 1)
+            elif moment > known.last:
+                listings[feed] = known._replace(last=moment)
+        return sorted(
+            listings.values(), key=lambda listing: (listing.symbol, -listing.last.timestamp(), listing.source)
+        )

@@ -1,0 +1,116 @@
+"""The one door to PostgreSQL for reading: a pool of read-only sessions, and its errors as answers with a cure."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from dashboard.answers import Refusal
+from dashboard.statements import SQL
+from marketdata.settings import Settings
+
+Connection = AsyncConnection[Any]
+
+#: A page is read in a few milliseconds; eight at once use what a small database has to give.
+_POOL_SIZE: Final = 8
+
+#: Wait for a connection before a request is answered 503 (seconds).
+_PATIENCE_SECONDS: Final = 5.0
+
+#: A host that vanished without a word is noticed after this long, not after the kernel's quarter of an hour.
+_SESSION_OPTIONS: Final[dict[str, str | int | None]] = {
+    "application_name": "tickpipe dashboard",
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+
+_UNREACHABLE: Final = (
+    "the database does not answer; is it running, and do TICKPIPE_DASHBOARD_DATABASE_URL or TICKPIPE_DATABASE_URL "
+    "name it? The log of the dashboard has its words"
+)
+
+
+class Database:
+    """The pool; it opens without waiting, so that the service lives while the database is away."""
+
+    def __init__(self, settings: Settings) -> None:
+        # What the URL says itself goes first.
+        options = {**_SESSION_OPTIONS, **conninfo_to_dict(database_url(settings))}
+        self._pool = AsyncConnectionPool(
+            make_conninfo("", **options),
+            min_size=1,
+            max_size=_POOL_SIZE,
+            timeout=_PATIENCE_SECONDS,
+            configure=_make_read_only,
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+            name="dashboard",
+        )
+
+    async def open(self) -> None:
+        """Begin to connect."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """A connection inside a read-only transaction.
+
+        Raises:
+            Refusal: 503 when the database is away, was not prepared or does not let this role read; 504 when it takes
+                too long.
+        """
+        try:
+            async with self._pool.connection() as connection, connection.transaction():
+                yield connection
+        except PoolTimeout as exc:
+            raise Refusal(503, "DATABASE_UNAVAILABLE", _UNREACHABLE, Retry_After="2") from exc
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction) as exc:
+            raise Refusal(
+                503,
+                "DATABASE_NOT_PREPARED",
+                "the database lacks tables or functions of Tickpipe; run `tickpipe db migrate`",
+            ) from exc
+        except psycopg.errors.InsufficientPrivilege as exc:
+            raise Refusal(
+                503,
+                "DATABASE_FORBIDS",
+                f"the dashboard's database role may not read: {exc}; docs/dashboard.md has the GRANTs",
+            ) from exc
+        except psycopg.errors.QueryCanceled as exc:
+            raise Refusal(
+                504, "TOO_SLOW", "the database took too long; ask for less: a smaller limit or stretch of time"
+            ) from exc
+        except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
+            raise Refusal(503, "DATABASE_UNAVAILABLE", _UNREACHABLE, Retry_After="2") from exc
+
+    async def answers(self) -> bool:
+        """Whether it can be read now."""
+        try:
+            async with self.reading() as connection:
+                await connection.execute(SQL["ping"])
+        except Refusal:
+            return False
+        return True
+
+
+def database_url(settings: Settings) -> str:
+    """The dashboard's own URL, or the one of all services."""
+    return settings.dashboard_database_url.get_secret_value() or settings.database_url.get_secret_value()
+
+
+async def _make_read_only(connection: Connection) -> None:
+    # Every transaction begins with BEGIN READ ONLY, whatever the role may do.
+    await connection.set_read_only(True)
+    await connection.execute(SQL["prepare_session"])
+    await connection.commit()

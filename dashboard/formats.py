@@ -1,0 +1,118 @@
+"""Candles as JSON, CSV and Arrow, and which of them a request wants."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from dashboard.answers import Refusal, encode
+from dashboard.candles import Request, Row
+
+#: Media types by the name that `format` takes.
+MEDIA_TYPES: Final = {
+    "json": "application/json",
+    "csv": "text/csv; charset=utf-8",
+    "arrow": "application/vnd.apache.arrow.stream",
+}
+
+_ACCEPTED: Final = {
+    "application/json": "json",
+    "application/*": "json",
+    "*/*": "json",
+    "text/csv": "csv",
+    "text/*": "csv",
+    "application/vnd.apache.arrow.stream": "arrow",
+}
+
+
+def choose_format(wanted: str | None, accept: str | None) -> str:
+    """`format` if it is given, else the best of the header Accept.
+
+    Raises:
+        Refusal: 400 for a format, 406 for a header, that asks for something else.
+    """
+    names = ", ".join(MEDIA_TYPES)
+    if wanted is not None:
+        if wanted.lower() not in MEDIA_TYPES:
+            raise Refusal(400, "INVALID_PARAMETER", f"format: {wanted!r} is no format; use one of {names}")
+        return wanted.lower()
+    for media_type in _by_preference(accept or "*/*"):
+        if chosen := _ACCEPTED.get(media_type):
+            return chosen
+    raise Refusal(406, "NOT_ACCEPTABLE", f"candles come as {names}; ask with `format=` or a fitting Accept")
+
+
+def render(name: str, request: Request, rows: list[Row]) -> bytes:
+    """The rows in the named format.
+
+    Raises:
+        Refusal: 406 for Arrow where pyarrow is not installed.
+    """
+    return _RENDERERS[name](request, rows)
+
+
+def _json(request: Request, rows: list[Row]) -> bytes:
+    following = request.next_page(rows)
+    return encode({
+        "symbol": request.symbol,
+        "timeframe": request.timeframe,
+        "candles": [row._asdict() for row in rows],
+        "next": f"candles?{following}" if following else None,
+    })  # fmt: skip
+
+
+def _csv(request: Request, rows: list[Row]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*Row._fields, "timeframe"))
+    for row in rows:
+        ts, *rest = row
+        writer.writerow(
+            (ts.strftime("%Y-%m-%dT%H:%M:%SZ"), *rest[:-1], "true" if row.closed else "false", request.timeframe)
+        )
+    return text.getvalue().encode()
+
+
+def _arrow(request: Request, rows: list[Row]) -> bytes:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
+    except ImportError as exc:
+        raise Refusal(
+            406, "ARROW_NOT_INSTALLED", "this server has no pyarrow; install it with `pip install 'tickpipe[arrow]'`, "
+            "or ask for json or csv"
+        ) from exc  # fmt: skip
+    types: dict[str, Any] = {
+        "ts": pa.timestamp("ms", tz="UTC"), "symbol": pa.string(), "source": pa.string(), "open": pa.float64(),
+        "high": pa.float64(), "low": pa.float64(), "close": pa.float64(), "volume": pa.int64(),
+        "real_volume": pa.float64(), "spread": pa.int32(), "closed": pa.bool_(),
+    }  # fmt: skip
+    columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(Row._fields)
+    table = pa.table(
+        [pa.array(column, types[name]) for name, column in zip(Row._fields, columns, strict=True)],
+        schema=pa.schema(list(types.items()), metadata={"symbol": request.symbol, "timeframe": request.timeframe}),
+    )
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+_RENDERERS: Final[dict[str, Callable[[Request, list[Row]], bytes]]] = {"json": _json, "csv": _csv, "arrow": _arrow}
+
+
+def _by_preference(accept: str) -> list[str]:
+    """The media types of an Accept header, the most wanted first."""
+    wanted: list[tuple[float, str]] = []
+    for part in accept.split(","):
+        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    weight = float(parameter[2:])
+                except ValueError:
+                    weight = 0.0
+        if weight > 0:
+            wanted.append((weight, media_type))
+    # Python's sort keeps the order of equals: the first named wins.
+    return [media_type for _, media_type in sorted(wanted, key=lambda pair: -pair[0])]

@@ -1,0 +1,108 @@
+"""The reader of `candles.m1`: every partition, no group, nothing committed; what it reads goes to the hub."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+
+from dashboard.gauges import Gauges
+from dashboard.hub import Hub
+from dashboard.metrics import Metrics
+from marketdata.candle import Candle
+from marketdata.errors import InvalidCandle, TickpipeError
+from marketdata.kafka import new_consumer, wait_for_kafka
+from marketdata.settings import Settings
+from marketdata.wire import decode_candle, decode_candles
+
+log = structlog.get_logger(__name__)
+
+#: Read again at the start: the candles that were moving last (milliseconds).
+_WARM_UP_MS: Final = 180_000
+
+_POLL_MS: Final = 1_000
+#: A replay brings thousands of candles at once; between polls the streams get their turn.
+_POLL_RECORDS: Final = 2_000
+_PAUSE_AFTER_FAILURE_SECONDS: Final = 2.0
+
+
+class LiveReader:
+    """Reads for ever; `is_reading` is False until Kafka is there and while it has to be waited for."""
+
+    def __init__(self, settings: Settings, hub: Hub, gauges: Gauges, metrics: Metrics) -> None:
+        self._settings = settings
+        self._hub = hub
+        self._gauges = gauges
+        self._metrics = metrics
+        self.is_reading = False
+
+    async def run(self) -> None:
+        """Read until cancelled; whatever Kafka does, go on."""
+        while True:
+            try:
+                await wait_for_kafka(self._settings)
+                await self._read()
+            except (KafkaError, TickpipeError, OSError) as exc:
+                log.warning(
+                    "The candles cannot be read now; it is tried again.", action="live_wait", error=str(exc)
+                )  # fmt: skip
+            finally:
+                self._tell(False)
+            await asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS)
+
+    async def _read(self) -> None:
+        consumer = new_consumer(self._settings, self._settings.candles_topic, auto_offset_reset="latest")
+        try:
+            await consumer.start()
+            started_ms = time.time_ns() // 1_000_000
+            await _seek_back(consumer, started_ms - _WARM_UP_MS)
+            self._tell(True)
+            log.info("Reading live candles.", action="live_started", topic=self._settings.candles_topic)
+            while True:
+                polled = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+                for records in polled.values():
+                    self._publish(records, started_ms)
+                # A poll that had records waiting does not yield by itself.
+                await asyncio.sleep(0)
+        finally:
+            await consumer.stop()
+
+    def _publish(self, records: Sequence[Any], started_ms: int) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        for candle, record in zip(self._decoded(records), records, strict=True):
+            if candle is None:
+                continue
+            ticks = self._hub.publish(candle)
+            # What was folded before we came says nothing about the present.
+            if ticks > 0 and record.timestamp >= started_ms:
+                self._gauges.note(ticks, now_ms - candle.received)
+                self._metrics.latency_seconds.observe((now_ms - candle.received) / 1000)
+        self._metrics.candles.inc(len(records))
+
+    def _decoded(self, records: Sequence[Any]) -> Sequence[Candle | None]:
+        candles = decode_candles([record.value for record in records])
+        return candles if candles is not None else [self._decoded_one(record) for record in records]
+
+    def _decoded_one(self, record: Any) -> Candle | None:
+        try:
+            return decode_candle(record.value)
+        except InvalidCandle:
+            # The sink puts it into `candles.rejected`, which the page counts.
+            self._metrics.undecodable.inc()
+            return None
+
+    def _tell(self, is_reading: bool) -> None:
+        self.is_reading = is_reading
+        self._metrics.kafka_up.set(is_reading)
+
+
+async def _seek_back(consumer: AIOKafkaConsumer, since_ms: int) -> None:
+    """Begin with the records from `since_ms` on; a partition without any begins at its end."""
+    partitions = consumer.assignment()
+    found = await consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
+    ends = await consumer.end_offsets(list(partitions))
+    for tp in partitions:
+        consumer.seek(tp, found[tp].offset if found.get(tp) else ends[tp])

@@ -1,0 +1,148 @@
+"""The state of the pipeline as the page shows it: lag, ticks a second, latency, newest ticks, rejected records.
+
+All of it comes from Kafka, the database and the live candles; no service has to be reached for it.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from dashboard.answers import encode
+from dashboard.database import Database
+from dashboard.gauges import Gauges
+from dashboard.hub import Hub
+from marketdata.kafka import new_consumer
+from marketdata.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: How often streams are told (seconds), and how often Kafka and the database are asked for it.
+_TELL_SECONDS: Final = 2.0
+_ASK_SECONDS: Final = 4.0
+#: Kafka is waited for this long (seconds).
+_PATIENCE_SECONDS: Final = 5.0
+
+
+class Pipeline:
+    """Watches while somebody looks; `state` may be asked at any time."""
+
+    def __init__(self, settings: Settings, hub: Hub, gauges: Gauges, database: Database) -> None:
+        self._settings = settings
+        self._hub = hub
+        self._gauges = gauges
+        self._database = database
+        self._kafka = KafkaCounts(settings)
+        self._asking = asyncio.Lock()
+        self._asked_at = -_ASK_SECONDS
+        self._counts: dict[str, Any] | None = None
+        self._database_answers = False
+
+    async def run(self) -> None:
+        """Tell every stream until cancelled."""
+        try:
+            while True:
+                if len(self._hub):
+                    self._hub.broadcast(encode(await self.state()))
+                await asyncio.sleep(_TELL_SECONDS)
+        finally:
+            await self._kafka.close()
+
+    async def state(self) -> dict[str, Any]:
+        """The state of now; null where Kafka or the database do not answer."""
+        async with self._asking:
+            if time.monotonic() - self._asked_at >= _ASK_SECONDS:
+                self._counts, self._database_answers = await asyncio.gather(
+                    self._kafka.counts(), self._database.answers()
+                )
+                self._asked_at = time.monotonic()
+        counts = self._counts or {"lag": None, "rejected": None}
+        return {
+            "at": datetime.now(UTC).replace(microsecond=0),
+            "kafka": self._counts is not None,
+            "database": self._database_answers,
+            **counts,
+            "ticks_per_second": round(self._gauges.ticks_per_second(), 1),
+            "latency_ms": self._gauges.latency_ms(),
+            "feeds": [
+                {
+                    "symbol": candle.symbol,
+                    "source": candle.source,
+                    "last_tick": datetime.fromtimestamp(candle.last_tick / 1000, UTC),
+                    "close": candle.close,
+                }
+                for candle in sorted(self._hub.newest().values(), key=lambda candle: (candle.symbol, candle.source))
+            ],
+        }
+
+
+class KafkaCounts:
+    """Lag of the groups and records of the topics for what was rejected; two connections that are kept."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._admin: AIOKafkaAdminClient | None = None
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def counts(self) -> dict[str, Any] | None:
+        """`lag` of `stream` and `sink`, `rejected` `ticks` and `candles`; None when Kafka does not answer."""
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                return await self._ask()
+        except (KafkaError, OSError, TimeoutError) as exc:
+            log.debug("Kafka does not say how far it is.", action="counts_failed", error=str(exc))
+            await self.close()
+            return None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        admin, consumer, self._admin, self._consumer = self._admin, self._consumer, None, None
+        with suppress(KafkaError, OSError, TimeoutError):
+            if admin is not None:
+                await admin.close()
+        with suppress(KafkaError, OSError, TimeoutError):
+            if consumer is not None:
+                await consumer.stop()
+
+    async def _ask(self) -> dict[str, Any]:
+        admin, consumer = await self._connected()
+        settings = self._settings
+        groups = {
+            "stream": (settings.stream_group, {settings.ticks_topic}),
+            "sink": (settings.sink_group, {settings.candles_topic, settings.broker_candles_topic}),
+        }
+        rejected = {"ticks": settings.ticks_rejected_topic, "candles": settings.candles_rejected_topic}
+        wanted = {*rejected.values(), *(name for _, names in groups.values() for name in names)}
+        described = await admin.describe_topics(sorted(wanted))
+        every = [
+            TopicPartition(topic["topic"], part["partition"]) for topic in described for part in topic["partitions"]
+        ]
+        first, end = await asyncio.gather(consumer.beginning_offsets(every), consumer.end_offsets(every))
+        lag = {}
+        for name, (group, names) in groups.items():
+            committed = {tp: meta.offset for tp, meta in (await admin.list_consumer_group_offsets(group)).items()}
+            lag[name] = sum(
+                # A partition without a commit counts from the first record that is left.
+                max(0, end[tp] - max(first[tp], committed.get(tp, -1)))
+                for tp in every
+                if tp.topic in names
+            )
+        counts = {
+            name: sum(end[tp] - first[tp] for tp in every if tp.topic == topic) for name, topic in rejected.items()
+        }
+        return {"lag": lag, "rejected": counts}
+
+    async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
+        if self._admin is None or self._consumer is None:
+            await self.close()
+            self._admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka_bootstrap)
+            await self._admin.start()
+            self._consumer = new_consumer(self._settings)
+            await self._consumer.start()
+        return self._admin, self._consumer

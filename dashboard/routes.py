@@ -1,0 +1,129 @@
+"""The read API: candles, symbols, the live stream and the state of the pipeline."""
+
+import hashlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import FastAPI, Query
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+
+from dashboard.answers import Refusal, encode, refusals
+from dashboard.candles import DEFAULT_LIMIT, MAX_LIMIT, TIMEFRAMES, Request, read_candles
+from dashboard.formats import MEDIA_TYPES, choose_format, render
+from dashboard.stream import events
+
+if TYPE_CHECKING:
+    from dashboard.app import Parts
+
+_TIME = "ISO 8601 (no zone means UTC) or epoch milliseconds"
+
+Symbol = Annotated[str, Query(description="as the sender names it", examples=["EURUSD"], min_length=1, max_length=32)]
+Symbols = Annotated[list[str] | None, Query(alias="symbol", description="only these; repeat it for several")]
+TimeframeName = Annotated[str, Query(description=", ".join(TIMEFRAMES))]
+Source = Annotated[str | None, Query(description="the feed; without it every source", max_length=64)]
+From = Annotated[str | None, Query(alias="from", description=f"from this time on: {_TIME}")]
+To = Annotated[str | None, Query(description=f"up to this time, which is not included: {_TIME}")]
+Before = Annotated[str | None, Query(description=f"the newest candles before this time: {_TIME}")]
+Limit = Annotated[int, Query(description=f"1 to {MAX_LIMIT:,} candles", ge=1, le=MAX_LIMIT)]
+Format = Annotated[str | None, Query(description="json, csv or arrow; without it the header Accept decides")]
+
+
+def add_routes(app: FastAPI, parts: "Parts") -> None:
+    """Add the routes of the API to the application."""
+    _add_candles(app, parts)
+    _add_stream(app, parts)
+
+    @app.get("/symbols", tags=["candles"], response_class=Response, responses=refusals(503))
+    async def symbols(request: HttpRequest) -> Response:
+        """Every symbol of every source, with its first and newest minute."""
+        listings = await parts.catalogue.listings()
+        content = encode({"symbols": [listing._asdict() for listing in listings]})
+        return _cacheable(request, content, MEDIA_TYPES["json"])
+
+    @app.get("/pipeline", tags=["pipeline"], response_class=Response)
+    async def pipeline() -> Response:
+        """Lag in records, ticks a second, latency (ms), rejected records, the newest tick of each feed."""
+        return Response(encode(await parts.pipeline.state()), media_type=MEDIA_TYPES["json"])
+
+
+def _add_candles(app: FastAPI, parts: "Parts") -> None:
+    contents: dict[str, Any] = {
+        "application/json": {"example": {"symbol": "EURUSD", "timeframe": "M1", "candles": [], "next": None}},
+        "text/csv": {},
+        "application/vnd.apache.arrow.stream": {},
+    }
+
+    @app.get(
+        "/candles", tags=["candles"], response_class=Response,
+        responses={200: {"content": contents}, **refusals(400, 406, 503, 504)},
+    )  # fmt: skip
+    async def candles(
+        request: HttpRequest,
+        *,
+        symbol: Symbol,
+        timeframe: TimeframeName = "M1",
+        source: Source = None,
+        from_: From = None,
+        to: To = None,
+        before: Before = None,
+        limit: Limit = DEFAULT_LIMIT,
+        format: Format = None,
+    ) -> Response:
+        """Candles in order of time.
+
+        With `from`: from there on, up to `to`. Without: the newest before `before` or `to`. `next` in the answer is
+        the URL of the page that follows in the same direction.
+        """
+        asked = Request.parse(
+            symbol=symbol, timeframe=timeframe, source=source, from_=from_, to=to, before=before, limit=limit
+        )
+        name = choose_format(format, request.headers.get("accept"))
+        with parts.metrics.query_seconds.time():
+            async with parts.database.reading() as connection:
+                rows = await read_candles(connection, asked)
+        response = _cacheable(request, render(name, asked, rows), MEDIA_TYPES[name])
+        response.headers["Vary"] = "Accept"
+        following = asked.next_page(rows)
+        if following:
+            response.headers["Link"] = f'<candles?{following}>; rel="next"'
+        return response
+
+
+def _add_stream(app: FastAPI, parts: "Parts") -> None:
+    @app.get(
+        "/stream", tags=["candles"], response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {}}}, **refusals(400, 503)},
+    )  # fmt: skip
+    async def stream(symbol: Symbols = None, source: Source = None, timeframe: TimeframeName = "M1") -> Response:
+        """Candles as they move, as server-sent events.
+
+        `candle`: the newest state of a minute; `bar` is the opening of the bar of `timeframe` that it belongs to.
+        `stale`: stored candles changed from `ts` on; read them again. `resync`: too much was missed; read everything
+        again. `pipeline`: as in `/pipeline`. `ping`: nothing happened. After a lost connection the newest minutes are
+        sent again; what is older is read from `/candles`.
+        """
+        if timeframe.upper() not in TIMEFRAMES:
+            raise Refusal(
+                400, "INVALID_PARAMETER", f"timeframe: {timeframe!r} is none; use one of {', '.join(TIMEFRAMES)}"
+            )
+        if len(parts.hub) >= parts.settings.dashboard_max_streams:
+            raise Refusal(
+                503, "TOO_MANY_STREAMS", "TICKPIPE_DASHBOARD_MAX_STREAMS live streams are open; close some or raise it",
+                Retry_After="10",
+            )  # fmt: skip
+        subscription = parts.hub.subscribe(frozenset(symbol) if symbol else None, source or None)
+        return StreamingResponse(
+            events(parts.hub, subscription, timeframe.upper()),
+            media_type="text/event-stream",
+            # A proxy that collects an answer before it passes it on would hold it for ever.
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+
+def _cacheable(request: HttpRequest, content: bytes, media_type: str) -> Response:
+    """The content, or 304 when the client has it."""
+    etag = f'W/"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    if etag in (tag.strip() for tag in request.headers.get("if-none-match", "").split(",")):
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)

@@ -1,0 +1,57 @@
+// Numbers and times in the reader's language. Times are UTC, as the candles are.
+
+let locale = "en-GB";
+
+export function setLocale(name) {
+  locale = name;
+}
+
+export function price(value, digits) {
+  return value.toLocaleString(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+export function count(value) {
+  return value.toLocaleString(locale, { maximumFractionDigits: value < 10 ? 1 : 0 });
+}
+
+export function percent(value) {
+  const sign = value > 0 ? "+" : "";
+  return sign + value.toLocaleString(locale, { style: "percent", minimumFractionDigits: 2, maximumFractionDigits: 2 });
+}
+
+/** Decimal places that the prices of these bars use, between 0 and 8. */
+export function digitsOf(bars) {
+  let digits = 0;
+  for (const bar of bars.slice(-300)) {
+    const text = String(bar.close);
+    if (!text.includes("e")) digits = Math.max(digits, (text.split(".")[1] ?? "").length);
+  }
+  return Math.min(8, Math.max(2, digits));
+}
+
+/** How long ago, in the largest fitting unit. */
+export function ago(milliseconds) {
+  const seconds = Math.max(0, Math.round(milliseconds / 1000));
+  const units = [["day", 86_400], ["hour", 3_600], ["minute", 60], ["second", 1]];
+  const [unit, length] = units.find(([, each]) => seconds >= each) ?? units.at(-1);
+  const words = new Intl.RelativeTimeFormat(locale, { numeric: "always", style: "narrow" });
+  return words.format(-Math.floor(seconds / length), unit);
+}
+
+export function duration(milliseconds) {
+  if (milliseconds < 1000) return `${milliseconds} ms`;
+  if (milliseconds < 120_000) return `${count(milliseconds / 1000)} s`;
+  return `${count(milliseconds / 60_000)} min`;
+}
+
+const parts = (options) => (time) => new Date(time).toLocaleString(locale, { timeZone: "UTC", hour12: false, ...options });
+
+export const clock = parts({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
+export const dateTime = parts({ weekday: "short", day: "2-digit", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
+export const date = parts({ day: "2-digit", month: "short", year: "numeric" });
+
+/** Marks of the time axis, by the chart's own kinds: year, month, day, time, time with seconds. */
+export function tickMark(time, kind) {
+  const options = [{ year: "numeric" }, { month: "short" }, { day: "numeric", month: "short" }, { hour: "2-digit", minute: "2-digit" }];
+  return parts(options[Math.min(kind, 3)])(time * 1000);
+}

@@ -1,0 +1,329 @@
+// The page: what is chosen, what is shown, and what happens when.
+
+import { ApiError, Stream, listSymbols } from "./api.js";
+import { Bars } from "./bars.js";
+import { Chart } from "./chart.js";
+import { $, element } from "./dom.js";
+import { ago, clock, count, date, dateTime, digitsOf, percent, price, setLocale } from "./format.js";
+import { preferredLanguage, setLanguage, t } from "./i18n.js";
+import { listen } from "./keys.js";
+import { Picker } from "./picker.js";
+import { PipelinePane } from "./pipeline.js";
+import { preferences, remember } from "./preferences.js";
+
+const TIMEFRAMES = ["M1", "M5", "M15", "M30", "H1", "H4", "D1", "W1", "MN1"];
+/** Stored candles that changed are read again this long after the last change, when the sink has written them. */
+const STALE_MS = 1_500;
+const RETRY_MS = 3_000;
+/** A feed whose newest tick is younger is live. */
+const LIVE_MS = 60_000;
+
+const chosen = { timeframe: "M1", language: preferredLanguage(), ...preferences() };
+if (!TIMEFRAMES.includes(chosen.timeframe)) chosen.timeframe = "M1";
+
+const view = { bars: null, stream: null, link: "connecting", kafka: true, lastTick: 0, pointed: null, digits: 5, timer: 0, staleFrom: null };
+
+const chart = globalThis.LightweightCharts
+  ? new Chart($("chart"), {
+      onPast: loadOlder,
+      onPoint: (bar) => {
+        view.pointed = bar;
+        showLegend();
+      },
+      onView: (isAway) => { $("latest").hidden = !isAway; },
+    })
+  : null;
+const pane = new PipelinePane({ onChoose: choose });
+const picker = new Picker({ onChoose: choose, onOpen: refreshSymbols });
+
+// --- what is chosen ---------------------------------------------------------------------------------------------
+
+function choose({ symbol, source }) {
+  Object.assign(chosen, { symbol, source });
+  remember({ symbol, source, timeframe: chosen.timeframe });
+  picker.choose(chosen);
+  start();
+}
+
+function chooseTimeframe(timeframe) {
+  if (timeframe === chosen.timeframe) return;
+  chosen.timeframe = timeframe;
+  remember({ symbol: chosen.symbol, source: chosen.source, timeframe });
+  showTimeframes();
+  if (chosen.symbol) start();
+}
+
+async function refreshSymbols() {
+  const listings = await listSymbols();
+  picker.list(listings);
+  return listings;
+}
+
+/** Choose the remembered symbol, or the one with the newest candle; without any wait for the first. */
+async function begin() {
+  let listings;
+  try {
+    listings = await refreshSymbols();
+  } catch (error) {
+    notice(error);
+    setTimeout(begin, RETRY_MS);
+    return;
+  }
+  const wanted = chosen.symbol && listings.filter(({ symbol }) => symbol === chosen.symbol);
+  if (wanted?.length) {
+    choose(wanted.find(({ source }) => source === chosen.source) ?? wanted[0]);
+    return;
+  }
+  if (listings.length) {
+    choose(listings.reduce((a, b) => (Date.parse(b.last) > Date.parse(a.last) ? b : a)));
+    return;
+  }
+  picker.choose(null);
+  notice(null, t("noSymbols"), t("noSymbolsHint"));
+  connect({ candle: (minute) => choose(minute) });
+}
+
+// --- the bars ---------------------------------------------------------------------------------------------------
+
+function start() {
+  view.bars?.close();
+  clearTimeout(view.timer);
+  Object.assign(view, { bars: new Bars(chosen.symbol, chosen.source, chosen.timeframe), pointed: null, lastTick: 0, staleFrom: null });
+  document.title = `${chosen.symbol} · Tickpipe`;
+  connect({
+    candle: takeMinute,
+    stale: ({ ts }) => readAgain(Date.parse(ts)),
+    resync: () => readAgain(),
+  });
+  sync(view.bars, true);
+}
+
+async function sync(bars, isFirst, from) {
+  $("loading").hidden = false;
+  try {
+    await bars.sync(from);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    if (!bars.list.length) notice(error);
+    view.timer = setTimeout(() => sync(bars, isFirst, from), RETRY_MS);
+    return;
+  } finally {
+    if (bars === view.bars) $("loading").hidden = true;
+  }
+  if (bars !== view.bars) return;
+  if (bars.list.length) notice();
+  else notice(null, t("noSuchSymbol", chosen), t("noSymbolsHint"));
+  redraw();
+  if (isFirst) chart?.reset();
+}
+
+/** Read the bars again from a moment on, soon; without one, from the newest that is known. */
+function readAgain(from) {
+  const bars = view.bars;
+  if (from !== undefined) view.staleFrom = Math.min(from, view.staleFrom ?? from);
+  clearTimeout(view.timer);
+  view.timer = setTimeout(() => {
+    // The bar that holds the moment begins before it.
+    const at = view.staleFrom;
+    view.staleFrom = null;
+    const holder = at === null ? undefined : bars.list.findLast((bar) => bar.time <= at);
+    sync(bars, false, holder?.time ?? undefined);
+  }, STALE_MS);
+}
+
+function takeMinute(minute) {
+  if (minute.symbol !== chosen.symbol || minute.source !== chosen.source) return;
+  view.lastTick = Math.max(view.lastTick, Date.parse(minute.last_tick));
+  const wasEmpty = !view.bars.list.length;
+  const result = view.bars.take(minute);
+  if (result === "stale") readAgain(Date.parse(minute.ts));
+  else if (result === "reordered" || (result && wasEmpty)) redraw();
+  else if (result) {
+    chart?.update(result);
+    showLegend();
+  }
+  showStatus();
+}
+
+async function loadOlder() {
+  const bars = view.bars;
+  if (!bars?.hasOlder || !bars.list.length) return;
+  const known = bars.list.length;
+  try {
+    await bars.loadOlder();
+  } catch {
+    // The next scroll asks again.
+    return;
+  }
+  if (bars === view.bars && bars.list.length !== known) redraw();
+}
+
+function redraw() {
+  const { list } = view.bars;
+  if (list.length) notice();
+  view.digits = digitsOf(list);
+  chart?.draw(list, view.digits);
+  showLegend();
+}
+
+// --- the stream -------------------------------------------------------------------------------------------------
+
+function connect(handlers) {
+  view.stream?.close();
+  let wasOpen = false;
+  const query = { timeframe: chosen.timeframe };
+  if (chosen.symbol) Object.assign(query, { symbol: chosen.symbol, source: chosen.source });
+  view.stream = new Stream(query, {
+    ...handlers,
+    state: (link) => {
+      view.link = link;
+      // What was missed is in the database.
+      if (link === "open" && wasOpen) (handlers.resync ?? begin)();
+      wasOpen ||= link === "open";
+      showStatus();
+    },
+    pipeline: (state) => {
+      view.kafka = state.kafka;
+      pane.show(state);
+      showStatus();
+    },
+  });
+}
+
+for (const event of ["online", "focus"]) addEventListener(event, () => view.stream?.hurry());
+
+// --- what is shown ----------------------------------------------------------------------------------------------
+
+function showStatus() {
+  const isFresh = Date.now() - view.lastTick < LIVE_MS;
+  let [kind, text] = ["good", t("live")];
+  if (view.link === "connecting") [kind, text] = ["waiting", t("connecting")];
+  else if (view.link === "lost") [kind, text] = ["bad", t("reconnecting")];
+  else if (!view.kafka) [kind, text] = ["bad", t("kafkaAway")];
+  else if (!isFresh) {
+    const last = view.lastTick || view.bars?.last?.time;
+    const isOld = last && Date.now() - last > 7 * 86_400_000;
+    [kind, text] = ["quiet", last ? t("lastTick", { ago: isOld ? date(last) : ago(Date.now() - last) }) : t("none")];
+  }
+  if ($("status").dataset.kind !== kind) $("status").dataset.kind = kind;
+  if ($("status-text").textContent !== text) $("status-text").textContent = text;
+  $("status").title = text;
+}
+
+function showLegend() {
+  const bar = view.pointed ?? view.bars?.last;
+  if (!bar) {
+    $("legend").replaceChildren();
+    return;
+  }
+  const number = (name, value) => element("span", "", [element("i", "", t(name)), value]);
+  const change = (bar.close - bar.open) / bar.open;
+  const rows = ["open", "high", "low", "close"].map((name) => number(name === "close" ? "close_" : name, price(bar[name], view.digits)));
+  $("legend").replaceChildren(
+    element("strong", "", `${chosen.symbol} · ${chosen.timeframe}`),
+    element("span", "when", `${dateTime(bar.time)} UTC`),
+    element("span", `numbers ${change < 0 ? "down" : "up"}`, [
+      ...rows, element("span", "change", percent(change)), number("volume", count(bar.volume)),
+    ]),
+  );
+  const words = Object.fromEntries(["open", "high", "low", "close"].map((name) => [name, price(bar[name], view.digits)]));
+  $("summary").textContent = t("summary", { ...words, ...chosen, time: dateTime(bar.time), volume: count(bar.volume) });
+}
+
+/** Say something in the middle of the stage; without arguments say nothing. */
+function notice(error, title = "", hint = "") {
+  let [heading, text] = [title, hint];
+  if (error) [heading, text] = [t("failed"), error instanceof ApiError && error.code !== "OFFLINE" ? error.message : t("offline")];
+  if (!chart) [heading, text] = [t("noChart"), t("noChartHint")];
+  $("notice").hidden = !heading;
+  $("notice").replaceChildren(element("strong", "", heading), element("p", "", text));
+}
+
+function showTimeframes() {
+  $("timeframes").replaceChildren(...TIMEFRAMES.map((name) => {
+    const isChosen = name === chosen.timeframe;
+    const button = element("button", "", name, { role: "radio", "aria-checked": String(isChosen), tabindex: isChosen ? "0" : "-1" });
+    button.addEventListener("click", () => chooseTimeframe(name));
+    return button;
+  }));
+  const active = $("timeframes").querySelector("[aria-checked=true]");
+  active?.scrollIntoView({ block: "nearest", inline: "nearest" });
+}
+
+$("timeframes").addEventListener("keydown", (event) => {
+  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  chooseTimeframe(TIMEFRAMES[(TIMEFRAMES.indexOf(chosen.timeframe) + step + TIMEFRAMES.length) % TIMEFRAMES.length]);
+  $("timeframes").querySelector("[aria-checked=true]").focus();
+});
+
+function showLanguage() {
+  setLanguage(chosen.language);
+  setLocale(t("locale"));
+  chart?.relabel(t("locale"));
+  $("language").textContent = chosen.language === "en" ? "PT" : "EN";
+  const keys = [
+    ["1 … 9", "keyTimeframe"], ["/", "keySymbol"], ["← →", "keyScroll"], ["+ −", "keyZoom"], ["End", "keyLatest"],
+    ["Home", "keyFit"], ["P", "keyPane"], ["T", "keyTheme"], ["L", "keyLanguage"],
+  ];
+  $("key-list").replaceChildren(...keys.map(([key, name]) =>
+    element("div", "", [element("dt", "", element("kbd", "", key)), element("dd", "", t(name))])));
+  showLegend();
+  showStatus();
+  pane.render();
+}
+
+function toggleLanguage() {
+  chosen.language = chosen.language === "en" ? "pt" : "en";
+  remember({ language: chosen.language });
+  showLanguage();
+}
+
+function toggleTheme() {
+  const root = document.documentElement;
+  root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
+  remember({ theme: root.dataset.theme });
+  chart?.recolour();
+}
+
+function showPane(isOpen) {
+  $("pane").hidden = !isOpen;
+  $("pane-toggle").setAttribute("aria-pressed", String(isOpen));
+  remember({ pane: isOpen });
+  pane.render();
+}
+
+// --- what starts it ---------------------------------------------------------------------------------------------
+
+$("language").addEventListener("click", toggleLanguage);
+$("theme").addEventListener("click", toggleTheme);
+$("pane-toggle").addEventListener("click", () => showPane($("pane").hidden));
+$("help-toggle").addEventListener("click", () => $("help").showModal());
+$("latest").addEventListener("click", () => chart?.toNewest());
+
+listen({
+  ...Object.fromEntries(TIMEFRAMES.map((name, index) => [String(index + 1), () => chooseTimeframe(name)])),
+  "/": () => picker.open(),
+  ArrowLeft: () => chart?.scroll(-0.1),
+  ArrowRight: () => chart?.scroll(0.1),
+  "+": () => chart?.zoom(0.8),
+  "=": () => chart?.zoom(0.8),
+  "-": () => chart?.zoom(1.25),
+  End: () => chart?.toNewest(),
+  Home: () => chart?.toFirst(),
+  p: () => showPane($("pane").hidden),
+  t: toggleTheme,
+  l: toggleLanguage,
+  "?": () => $("help").showModal(),
+});
+
+showTimeframes();
+showLanguage();
+showPane(chosen.pane ?? false);
+setInterval(() => {
+  $("clock").textContent = `${clock(Date.now())} UTC`;
+  showStatus();
+}, 1000);
+if (!chart) notice();
+begin();

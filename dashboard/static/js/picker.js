@@ -1,0 +1,96 @@
+// The list of symbols: opened by its button or the key /, searched by typing, chosen by pointer or Enter.
+
+import { $, element } from "./dom.js";
+import { t } from "./i18n.js";
+
+export class Picker {
+  #listings = [];
+  #shown = [];
+  #active = 0;
+  #chosen = null;
+  #onChoose;
+  #onOpen;
+
+  constructor({ onChoose, onOpen }) {
+    this.#onChoose = onChoose;
+    this.#onOpen = onOpen;
+    $("symbol").addEventListener("click", () => (this.isOpen ? this.close() : this.open()));
+    $("symbol-search").addEventListener("input", () => this.#render());
+    $("symbols").addEventListener("keydown", (event) => this.#key(event));
+    document.addEventListener("pointerdown", (event) => {
+      if (this.isOpen && !event.target.closest(".picker")) this.close();
+    });
+  }
+
+  get isOpen() {
+    return !$("symbols").hidden;
+  }
+
+  /** Show what is chosen. */
+  choose(listing) {
+    this.#chosen = listing;
+    $("symbol-name").textContent = listing?.symbol ?? "–";
+    $("symbol-source").textContent = listing?.source ?? "";
+  }
+
+  list(listings) {
+    this.#listings = listings;
+    if (this.isOpen) this.#render();
+  }
+
+  open() {
+    $("symbols").hidden = false;
+    $("symbol").setAttribute("aria-expanded", "true");
+    $("symbol-search").value = "";
+    this.#render();
+    $("symbol-search").focus();
+    this.#onOpen();
+  }
+
+  close() {
+    $("symbols").hidden = true;
+    $("symbol").setAttribute("aria-expanded", "false");
+    $("symbol").focus();
+  }
+
+  #render() {
+    const wanted = $("symbol-search").value.trim().toLowerCase();
+    this.#shown = this.#listings.filter(({ symbol, source }) => `${symbol} ${source}`.toLowerCase().includes(wanted));
+    this.#active = Math.max(0, this.#shown.findIndex((listing) => same(listing, this.#chosen)));
+    const rows = this.#shown.map((listing, index) => {
+      const row = element("li", "", [element("strong", "", listing.symbol), element("span", "", listing.source)], {
+        role: "option", id: `symbol-${index}`, "aria-selected": String(same(listing, this.#chosen)),
+      });
+      row.addEventListener("click", () => this.#pick(listing));
+      return row;
+    });
+    $("symbol-list").replaceChildren(...(rows.length ? rows : [element("li", "empty", t("nothingFound"))]));
+    this.#mark();
+  }
+
+  #mark() {
+    for (const [index, row] of [...$("symbol-list").children].entries()) {
+      row.classList.toggle("active", index === this.#active && this.#shown.length > 0);
+    }
+    $("symbol-search").setAttribute("aria-activedescendant", `symbol-${this.#active}`);
+    $("symbol-list").children[this.#active]?.scrollIntoView({ block: "nearest" });
+  }
+
+  #key(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step && this.#shown.length) {
+      this.#active = (this.#active + step + this.#shown.length) % this.#shown.length;
+      this.#mark();
+    } else if (event.key === "Enter" && this.#shown[this.#active]) this.#pick(this.#shown[this.#active]);
+    else if (event.key === "Escape") this.close();
+    else return;
+    event.preventDefault();
+  }
+
+  #pick(listing) {
+    this.close();
+    this.#onChoose(listing);
+  }
+}
+
+const same = (a, b) => a?.symbol === b?.symbol && a?.source === b?.source;

@@ -1,0 +1,69 @@
+"""Server-sent events: what the hub hands out, as text."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from dashboard.answers import encode
+from dashboard.hub import Batch, Hub, Subscription
+from dashboard.timeframes import bar_start
+from marketdata.candle import Candle
+
+#: How often a quiet stream says that it lives (seconds); the page gives up on it after three times as long.
+_PING_SECONDS: Final = 5.0
+
+#: A stream sends at most twenty times a second: more is not seen.
+_PACE_SECONDS: Final = 0.05
+
+
+async def events(hub: Hub, subscription: Subscription, timeframe: str) -> AsyncIterator[bytes]:
+    """The bytes of a stream until the service stops or the client is gone.
+
+    `candle`: the newest state of a minute, with the opening time of the bar of `timeframe` that it belongs to.
+    `stale`: stored candles changed from a minute on, read them again. `resync`: read everything again. `pipeline`: the
+    state of the pipeline. `ping`: nothing happened.
+    """
+    try:
+        yield b"retry: 1000\n\n" + _event("ping", {})
+        while (batch := await subscription.next(_PING_SECONDS)) is not None:
+            yield _text(batch, timeframe) if batch else _event("ping", {})
+            await asyncio.sleep(_PACE_SECONDS)
+    finally:
+        hub.unsubscribe(subscription)
+
+
+def _text(batch: Batch, timeframe: str) -> bytes:
+    parts = [_event("resync", {})] if batch.resync else []
+    for (source, symbol), ts in batch.stale.items():
+        parts.append(_event("stale", {"symbol": symbol, "source": source, "ts": _moment(ts)}))
+    parts += [_event("candle", _content(candle, timeframe)) for candle in batch.candles]
+    if batch.status is not None:
+        parts.append(b"event: pipeline\ndata: " + batch.status + b"\n\n")
+    return b"".join(parts)
+
+
+def _content(candle: Candle, timeframe: str) -> dict[str, Any]:
+    return {
+        "symbol": candle.symbol,
+        "source": candle.source,
+        "ts": _moment(candle.ts),
+        "open": candle.open,
+        "high": candle.high,
+        "low": candle.low,
+        "close": candle.close,
+        "volume": candle.volume,
+        "real_volume": candle.real_volume,
+        "spread": candle.spread,
+        "closed": candle.closed,
+        "last_tick": _moment(candle.last_tick),
+        "bar": _moment(bar_start(timeframe, candle.ts)),
+    }
+
+
+def _moment(time_ms: int) -> datetime:
+    return datetime.fromtimestamp(time_ms / 1000, UTC)
+
+
+def _event(name: str, content: object) -> bytes:
+    return f"event: {name}\ndata: ".encode() + encode(content) + b"\n\n"
