@@ -28,6 +28,7 @@ from dashboard.live import LiveReader
 from dashboard.metrics import CountRequests, Metrics
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
+from dashboard.timeframes import BarStarts
 from marketdata.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,7 @@ class Parts:
         self.database = Database(self.settings)
         self.live = LiveReader(self.settings, self.hub, self.gauges, self.metrics)
         self.catalogue = Catalogue(self.database, self.hub)
+        self.bars = BarStarts(self.database)
         self.pipeline = Pipeline(self.settings, self.hub, self.gauges, self.database)
 
 

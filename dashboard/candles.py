@@ -18,6 +18,11 @@ DEFAULT_LIMIT: Final = 500
 #: Two weeks of M1; more is asked for page by page.
 MAX_LIMIT: Final = 20_000
 
+#: Timeframes whose bars are folded from minutes for each answer.
+_WIDTHS: Final = {
+    name: timedelta(minutes=minutes) for name, minutes in (("M5", 5), ("M15", 15), ("M30", 30), ("H1", 60))
+}
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: PostgreSQL takes later times, but Python cannot hold what it would answer.
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC)
@@ -85,8 +90,8 @@ class Request:
         if len(rows) < self.limit:
             return None
         query = {"symbol": self.symbol, "timeframe": self.timeframe, "limit": str(self.limit)}
-        if self.source is not None:
-            query["source"] = self.source
+        # Also where none was asked for: another may have the newest candle by then.
+        query["source"] = rows[0].source
         if self.from_ is None:
             query["before"] = _iso(rows[0].ts)
         else:
@@ -96,14 +101,51 @@ class Request:
 
 
 async def read_candles(connection: Connection, request: Request) -> list[Row]:
-    """The candles that the request asks for, in order of time."""
+    """The candles that the request asks for, in order of time; without a source, of the one with the newest candle."""
     about: dict[str, Any] = {
         "symbol": request.symbol, "timeframe": request.timeframe, "source": request.source, "from_": request.from_,
-        "to": request.to, "before": request.to, "limit": request.limit,
+        "to": request.to, "limit": request.limit,
     }  # fmt: skip
+    if request.source is None:
+        about["source"] = await _value(connection, "newest_source", about)
+    if request.from_ is None:
+        return await _rows(connection, "last_candles", about)
+    if request.timeframe == "M1":
+        return await _rows(connection, "minutes", about)
+    if request.timeframe not in _WIDTHS:
+        return await _rows(connection, "candles", about)
+    return await _rows_from(connection, about)
+
+
+async def _rows_from(connection: Connection, about: dict[str, Any]) -> list[Row]:
+    # The function folds all that it is asked for, so it is asked for stretches that hold what is missing, from one
+    # minute that there is to the next.
+    rows: list[Row] = []
+    width, end, limit = _WIDTHS[about["timeframe"]], about["to"], about["limit"]
+    start = about["from_"]
+    while len(rows) < limit:
+        minute = await _value(connection, "next_minute", about | {"from_": start})
+        if minute is None:
+            break
+        # The bar of that minute may begin a little before it; what begins before `start` is not asked for.
+        begin = max(start, minute - width)
+        start = min(end, minute + width * (limit - len(rows)))
+        rows += await _rows(connection, "candles", about | {"from_": begin, "to": start, "limit": limit - len(rows)})
+        if start >= end:
+            break
+    return rows
+
+
+async def _rows(connection: Connection, name: str, about: dict[str, Any]) -> list[Row]:
     async with connection.cursor(row_factory=class_row(Row)) as cursor:
-        await cursor.execute(SQL["last_candles" if request.from_ is None else "candles"], about)
+        await cursor.execute(SQL[name], about)
         return await cursor.fetchall()
+
+
+async def _value(connection: Connection, name: str, about: dict[str, Any]) -> Any:
+    cursor = await connection.execute(SQL[name], about)
+    row = await cursor.fetchone()
+    return row[0] if row is not None else None
 
 
 def parse_time(name: str, text: str) -> datetime:

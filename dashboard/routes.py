@@ -20,7 +20,8 @@ _TIME = "ISO 8601 (no zone means UTC) or epoch milliseconds"
 Symbol = Annotated[str, Query(description="as the sender names it", examples=["EURUSD"], min_length=1, max_length=32)]
 Symbols = Annotated[list[str] | None, Query(alias="symbol", description="only these; repeat it for several")]
 TimeframeName = Annotated[str, Query(description=", ".join(TIMEFRAMES))]
-Source = Annotated[str | None, Query(description="the feed; without it every source", max_length=64)]
+Source = Annotated[str | None, Query(description="the feed; without it the one with the newest candle", max_length=64)]
+StreamSource = Annotated[str | None, Query(alias="source", description="the feed; without it every one", max_length=64)]
 From = Annotated[str | None, Query(alias="from", description=f"from this time on: {_TIME}")]
 To = Annotated[str | None, Query(description=f"up to this time, which is not included: {_TIME}")]
 Before = Annotated[str | None, Query(description=f"the newest candles before this time: {_TIME}")]
@@ -94,7 +95,7 @@ def _add_stream(app: FastAPI, parts: "Parts") -> None:
         "/stream", tags=["candles"], response_class=StreamingResponse,
         responses={200: {"content": {"text/event-stream": {}}}, **refusals(400, 503)},
     )  # fmt: skip
-    async def stream(symbol: Symbols = None, source: Source = None, timeframe: TimeframeName = "M1") -> Response:
+    async def stream(symbol: Symbols = None, source: StreamSource = None, timeframe: TimeframeName = "M1") -> Response:
         """Candles as they move, as server-sent events.
 
         `candle`: the newest state of a minute; `bar` is the opening of the bar of `timeframe` that it belongs to.
@@ -113,7 +114,7 @@ def _add_stream(app: FastAPI, parts: "Parts") -> None:
             )  # fmt: skip
         subscription = parts.hub.subscribe(frozenset(symbol) if symbol else None, source or None)
         return StreamingResponse(
-            events(parts.hub, subscription, timeframe.upper()),
+            events(parts.hub, subscription, parts.bars, timeframe.upper()),
             media_type="text/event-stream",
             # A proxy that collects an answer before it passes it on would hold it for ever.
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},

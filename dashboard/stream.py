@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from dashboard.answers import encode
 from dashboard.hub import Batch, Hub, Subscription
-from dashboard.timeframes import bar_start
+from dashboard.timeframes import BarStarts
 from marketdata.candle import Candle
 
 #: How often a quiet stream says that it lives (seconds); the page gives up on it after three times as long.
@@ -17,33 +17,35 @@ _PING_SECONDS: Final = 5.0
 _PACE_SECONDS: Final = 0.05
 
 
-async def events(hub: Hub, subscription: Subscription, timeframe: str) -> AsyncIterator[bytes]:
+async def events(hub: Hub, subscription: Subscription, bars: BarStarts, timeframe: str) -> AsyncIterator[bytes]:
     """The bytes of a stream until the service stops or the client is gone.
 
-    `candle`: the newest state of a minute, with the opening time of the bar of `timeframe` that it belongs to.
+    `candle`: the newest state of a minute; `bar` is the opening of the bar of `timeframe` that it belongs to, null
+    while the database does not tell.
     `stale`: stored candles changed from a minute on, read them again. `resync`: read everything again. `pipeline`: the
     state of the pipeline. `ping`: nothing happened.
     """
     try:
         yield b"retry: 1000\n\n" + _event("ping", {})
         while (batch := await subscription.next(_PING_SECONDS)) is not None:
-            yield _text(batch, timeframe) if batch else _event("ping", {})
+            yield await _text(batch, bars, timeframe) if batch else _event("ping", {})
             await asyncio.sleep(_PACE_SECONDS)
     finally:
         hub.unsubscribe(subscription)
 
 
-def _text(batch: Batch, timeframe: str) -> bytes:
+async def _text(batch: Batch, bars: BarStarts, timeframe: str) -> bytes:
     parts = [_event("resync", {})] if batch.resync else []
     for (source, symbol), ts in batch.stale.items():
         parts.append(_event("stale", {"symbol": symbol, "source": source, "ts": _moment(ts)}))
-    parts += [_event("candle", _content(candle, timeframe)) for candle in batch.candles]
+    for candle in batch.candles:
+        parts.append(_event("candle", _content(candle, await bars.of(timeframe, candle.ts))))
     if batch.status is not None:
         parts.append(b"event: pipeline\ndata: " + batch.status + b"\n\n")
     return b"".join(parts)
 
 
-def _content(candle: Candle, timeframe: str) -> dict[str, Any]:
+def _content(candle: Candle, bar: int | None) -> dict[str, Any]:
     return {
         "symbol": candle.symbol,
         "source": candle.source,
@@ -57,7 +59,7 @@ def _content(candle: Candle, timeframe: str) -> dict[str, Any]:
         "spread": candle.spread,
         "closed": candle.closed,
         "last_tick": _moment(candle.last_tick),
-        "bar": _moment(bar_start(timeframe, candle.ts)),
+        "bar": None if bar is None else _moment(bar),
     }
 
 

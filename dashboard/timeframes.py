@@ -1,31 +1,61 @@
-"""Where the bar of a timeframe begins that a minute belongs to; the SQL function `candles` cuts at the same places."""
+"""Where the bar of a timeframe begins that a minute belongs to: the database's word, remembered for a while."""
 
+import time
+from collections import deque
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
+from dashboard.answers import Refusal
+from dashboard.database import Database
+from dashboard.statements import SQL
 from marketdata.tick import MINUTE_MS
 
-_DAY_MS: Final = 86_400_000
+#: Bars of each timeframe that are remembered, the newest used last.
+_REMEMBERED: Final = 32
 
-_FIXED_MS: Final = {
-    "M1": MINUTE_MS,
-    "M5": 5 * MINUTE_MS,
-    "M15": 15 * MINUTE_MS,
-    "M30": 30 * MINUTE_MS,
-    "H1": 60 * MINUTE_MS,
-    "H4": 240 * MINUTE_MS,
-    "D1": _DAY_MS,
-}
-
-#: 1970-01-01 was a Thursday; weeks begin on Sunday, as in MetaTrader.
-_FIRST_SUNDAY_MS: Final = 3 * _DAY_MS
+#: Where days begin may be changed (set_candle_day); then bars are wrong for at most this long (seconds).
+_GOOD_FOR_SECONDS: Final = 60.0
 
 
-def bar_start(timeframe: str, ts: int) -> int:
-    """Opening time of the bar that holds the minute `ts` (both UTC epoch milliseconds)."""
-    if length := _FIXED_MS.get(timeframe):
-        return ts - ts % length
-    if timeframe == "W1":
-        return ts - (ts - _FIRST_SUNDAY_MS) % (7 * _DAY_MS)
-    day = datetime.fromtimestamp(ts / 1000, UTC)
-    return int(datetime(day.year, day.month, 1, tzinfo=UTC).timestamp()) * 1000
+class Bar(NamedTuple):
+    """A bar's bounds (UTC epoch milliseconds), and until when they are believed (monotonic seconds)."""
+
+    starts: int
+    ends: int
+    good_until: float
+
+
+class BarStarts:
+    """Openings of bars."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._bars: dict[str, deque[Bar]] = {}
+
+    async def of(self, timeframe: str, ts: int) -> int | None:
+        """Opening of the bar of `timeframe` that holds the minute `ts` (UTC epoch milliseconds).
+
+        None while the database does not tell.
+        """
+        if timeframe == "M1":
+            return ts - ts % MINUTE_MS
+        bars = self._bars.setdefault(timeframe, deque(maxlen=_REMEMBERED))
+        now = time.monotonic()
+        for bar in reversed(bars):
+            if bar.starts <= ts < bar.ends and now < bar.good_until:
+                return bar.starts
+        about = {"timeframe": timeframe, "moment": datetime.fromtimestamp(ts / 1000, UTC)}
+        try:
+            async with self._database.reading() as connection:
+                row = await (await connection.execute(SQL["bar_bounds"], about)).fetchone()
+        except Refusal:
+            return None
+        if row is None:
+            return None
+        bar = Bar(_epoch_ms(row[0]), _epoch_ms(row[1]), now + _GOOD_FOR_SECONDS)
+        bars.append(bar)
+        return bar.starts
+
+
+def _epoch_ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

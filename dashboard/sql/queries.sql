@@ -8,26 +8,48 @@ SELECT
     set_config('timezone', 'UTC', false);
 
 -- name: ping
-SELECT 1 FROM market_data LIMIT 1;
+SELECT 1 FROM candle_settings;
 
--- name: candles
-SELECT ts, symbol, source, open, high, low, close, volume, real_volume, spread, closed
-FROM market_data
-WHERE symbol = %(symbol)s AND timeframe = 'M1' AND ts >= %(from_)s AND ts < %(to)s
-    AND (%(source)s::text IS NULL OR source = %(source)s)
+-- name: newest_source
+SELECT newest_source(%(symbol)s);
+
+-- name: minutes
+-- As candles() would answer, but it stops at the limit.
+SELECT * FROM candles_m1
+WHERE symbol = %(symbol)s AND source = %(source)s AND ts >= %(from_)s AND ts < %(to)s
 ORDER BY ts
 LIMIT %(limit)s;
 
+-- name: candles
+SELECT * FROM candles(%(symbol)s, %(timeframe)s, %(from_)s, %(to)s, %(source)s) ORDER BY ts LIMIT %(limit)s;
+
 -- name: last_candles
-SELECT * FROM (
-    SELECT ts, symbol, source, open, high, low, close, volume, real_volume, spread, closed
-    FROM market_data
-    WHERE symbol = %(symbol)s AND timeframe = 'M1' AND ts < %(before)s
-        AND (%(source)s::text IS NULL OR source = %(source)s)
-    ORDER BY ts DESC
-    LIMIT %(limit)s
-) AS newest
-ORDER BY ts;
+SELECT * FROM last_candles(%(symbol)s, %(timeframe)s, %(to)s, %(limit)s, %(source)s) ORDER BY ts;
+
+-- name: next_minute
+SELECT ts FROM candles_m1
+WHERE symbol = %(symbol)s AND source = %(source)s AND ts >= %(from_)s AND ts < %(to)s
+ORDER BY ts
+LIMIT 1;
+
+-- name: bar_bounds
+-- Start and end of the bar that holds a moment.
+WITH bar AS (
+    SELECT
+        s.*, candle_width(%(timeframe)s) AS width,
+        CASE WHEN candle_width(%(timeframe)s) IS NULL
+            THEN period_start(%(moment)s, %(timeframe)s, s.day_zone, s.day_shift, s.week_shift)
+            ELSE date_bin(candle_width(%(timeframe)s), %(moment)s, s.hour_origin)
+        END AS starts
+    FROM candle_settings AS s
+)
+
+SELECT
+    starts,
+    CASE WHEN width IS NULL THEN period_end(starts, %(timeframe)s, day_zone, day_shift, week_shift)
+        ELSE starts + width
+    END AS ends
+FROM bar;
 
 -- name: symbols
 -- Reads the whole index, so its answer is kept for a while (dashboard/catalogue.py).

@@ -39,7 +39,8 @@ class StackConfig:
 
     `producer_port` 0 takes a free one, `dashboard_port` 0 takes 18080 or, when that is in use, a free one.
     `services` chooses from `SERVICES`; `demo` adds the simulated EA. `stream_workers` are named stream, stream-2 and so
-    on. `commands` replaces the argv of a service of ours, by name (`producer`, `stream`, `sink`, `dashboard`, `demo`); the demo's is followed by `--url URL`.
+    on. `commands` replaces the argv of a service of ours, by name (`producer`, `stream`, `sink`, `dashboard`, `demo`);
+    the demo's is followed by `--url URL`.
     """
 
     data_dir: Path

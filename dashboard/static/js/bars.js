@@ -115,6 +115,8 @@ export class Bars {
   }
 
   #apply(minute) {
+    // Without the database the server cannot tell; later it can.
+    if (minute.bar === null) return "stale";
     const time = Date.parse(minute.ts);
     const barTime = Date.parse(minute.bar);
     const candle = { ...minute, time };

@@ -30,12 +30,17 @@ export function digitsOf(bars) {
 }
 
 /** How long ago, in the largest fitting unit. */
-export function ago(milliseconds) {
+function ago(milliseconds) {
   const seconds = Math.max(0, Math.round(milliseconds / 1000));
   const units = [["day", 86_400], ["hour", 3_600], ["minute", 60], ["second", 1]];
   const [unit, length] = units.find(([, each]) => seconds >= each) ?? units.at(-1);
   const words = new Intl.RelativeTimeFormat(locale, { numeric: "always", style: "narrow" });
   return words.format(-Math.floor(seconds / length), unit);
+}
+
+/** How long ago, or the date when that is longer than a week. */
+export function since(time, now) {
+  return now - time > 7 * 86_400_000 ? date(time) : ago(now - time);
 }
 
 export function duration(milliseconds) {

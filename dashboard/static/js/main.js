@@ -4,7 +4,7 @@ import { ApiError, Stream, listSymbols } from "./api.js";
 import { Bars } from "./bars.js";
 import { Chart } from "./chart.js";
 import { $, element } from "./dom.js";
-import { ago, clock, count, date, dateTime, digitsOf, percent, price, setLocale } from "./format.js";
+import { clock, count, dateTime, digitsOf, percent, price, setLocale, since } from "./format.js";
 import { preferredLanguage, setLanguage, t } from "./i18n.js";
 import { listen } from "./keys.js";
 import { Picker } from "./picker.js";
@@ -202,8 +202,7 @@ function showStatus() {
   else if (!view.kafka) [kind, text] = ["bad", t("kafkaAway")];
   else if (!isFresh) {
     const last = view.lastTick || view.bars?.last?.time;
-    const isOld = last && Date.now() - last > 7 * 86_400_000;
-    [kind, text] = ["quiet", last ? t("lastTick", { ago: isOld ? date(last) : ago(Date.now() - last) }) : t("none")];
+    [kind, text] = ["quiet", last ? t("lastTick", { ago: since(last, Date.now()) }) : t("none")];
   }
   if ($("status").dataset.kind !== kind) $("status").dataset.kind = kind;
   if ($("status-text").textContent !== text) $("status-text").textContent = text;

@@ -1,7 +1,7 @@
 // The pane with the state of the pipeline, drawn from what the stream tells every two seconds.
 
 import { $, element } from "./dom.js";
-import { ago, count, duration, price } from "./format.js";
+import { count, duration, price, since } from "./format.js";
 import { t } from "./i18n.js";
 
 const HISTORY = 60;
@@ -36,8 +36,8 @@ export class PipelinePane {
       this.#verdict(state),
       this.#rate(state),
       this.#latency(state),
-      this.#numbers("lag", [["streamLag", state.lag?.stream], ["sinkLag", state.lag?.sink]], t("lagHint")),
       this.#numbers("rejected", [["rejectedTicks", state.rejected?.ticks], ["rejectedCandles", state.rejected?.candles]]),
+      this.#numbers("lag", [["streamLag", state.lag?.stream], ["sinkLag", state.lag?.sink]], t("lagHint")),
       this.#feeds(state),
     );
   }
@@ -85,7 +85,7 @@ export class PipelinePane {
       return element("tr", "", [
         element("td", "", name),
         element("td", "number", price(feed.close, Math.max(2, digits))),
-        element("td", "number", ago(now - Date.parse(feed.last_tick))),
+        element("td", "number", since(Date.parse(feed.last_tick), now)),
       ]);
     });
     const head = element("tr", "", ["feed", "lastPrice", "when"].map((name) => element("th", "", t(name), { scope: "col" })));
