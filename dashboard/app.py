@@ -53,7 +53,7 @@ class Parts:
         self.live = LiveReader(self.settings, self.hub, self.gauges, self.metrics)
         self.catalogue = Catalogue(self.database, self.hub)
         self.bars = BarStarts(self.database)
-        self.pipeline = Pipeline(self.settings, self.hub, self.gauges, self.database)
+        self.pipeline = Pipeline(self.settings, self.hub, self.gauges, self.database, self.catalogue)
 
 
 def create_app(parts: Parts) -> FastAPI:

@@ -96,7 +96,8 @@ class Request:
             query["before"] = _iso(rows[0].ts)
         else:
             query["from"] = _iso(rows[-1].ts + timedelta(milliseconds=1))
-            query["to"] = _iso(self.to)
+            if self.to != _END_OF_TIME:
+                query["to"] = _iso(self.to)
         return urlencode(query)
 
 

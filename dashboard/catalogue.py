@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from psycopg.rows import class_row
@@ -27,6 +27,9 @@ class Listing(NamedTuple):
     last: datetime
     #: Minutes that have a candle, as far as they were stored when this was asked.
     candles: int
+    #: Price and time of the newest tick.
+    close: float
+    last_tick: datetime
 
 
 class Catalogue:
@@ -48,6 +51,10 @@ class Catalogue:
         async with self._asking:
             if time.monotonic() >= self._good_until:
                 await self._ask()
+        return self.live()
+
+    def live(self) -> list[Listing]:
+        """What is known without asking."""
         return self._with_live(self._stored)
 
     async def _ask(self) -> None:
@@ -68,12 +75,13 @@ class Catalogue:
     def _with_live(self, stored: list[Listing]) -> list[Listing]:
         listings = {(listing.source, listing.symbol): listing for listing in stored}
         for feed, candle in self._hub.newest().items():
-            moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=candle.ts)
+            minute = datetime.fromtimestamp(candle.ts / 1000, UTC)
+            last_tick = datetime.fromtimestamp(candle.last_tick / 1000, UTC)
             known = listings.get(feed)
             if known is None:
-                listings[feed] = Listing(candle.symbol, candle.source, moment, moment, 1)
-            elif moment > known.last:
-                listings[feed] = known._replace(last=moment)
+                listings[feed] = Listing(candle.symbol, candle.source, minute, minute, 1, candle.close, last_tick)
+            elif last_tick >= known.last_tick:
+                listings[feed] = known._replace(last=minute, close=candle.close, last_tick=last_tick)
         return sorted(
             listings.values(), key=lambda listing: (listing.symbol, -listing.last.timestamp(), listing.source)
         )

@@ -84,10 +84,11 @@ class Subscription:
 
     async def next(self, timeout_seconds: float) -> Batch | None:
         """What is to be sent, an empty batch when nothing happened in time, None when the stream is to finish."""
-        try:
-            await asyncio.wait_for(self._wake.wait(), timeout_seconds)
-        except TimeoutError:
-            return Batch()
+        if not self._wake.is_set():
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout_seconds)
+            except TimeoutError:
+                return Batch()
         if self._closed:
             return None
         batch, self._batch = self._batch, Batch()

@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from dashboard.answers import encode
+from dashboard.catalogue import Catalogue
 from dashboard.database import Database
 from dashboard.gauges import Gauges
 from dashboard.hub import Hub
@@ -33,11 +34,12 @@ _PATIENCE_SECONDS: Final = 5.0
 class Pipeline:
     """Watches while somebody looks; `state` may be asked at any time."""
 
-    def __init__(self, settings: Settings, hub: Hub, gauges: Gauges, database: Database) -> None:
+    def __init__(self, settings: Settings, hub: Hub, gauges: Gauges, database: Database, catalogue: Catalogue) -> None:
         self._settings = settings
         self._hub = hub
         self._gauges = gauges
         self._database = database
+        self._catalogue = catalogue
         self._kafka = KafkaCounts(settings)
         self._asking = asyncio.Lock()
         self._asked_at = -_ASK_SECONDS
@@ -70,16 +72,16 @@ class Pipeline:
             **counts,
             "ticks_per_second": round(self._gauges.ticks_per_second(), 1),
             "latency_ms": self._gauges.latency_ms(),
-            "feeds": [
-                {
-                    "symbol": candle.symbol,
-                    "source": candle.source,
-                    "last_tick": datetime.fromtimestamp(candle.last_tick / 1000, UTC),
-                    "close": candle.close,
-                }
-                for candle in sorted(self._hub.newest().values(), key=lambda candle: (candle.symbol, candle.source))
-            ],
+            "feeds": await self._feeds(),
         }
+
+    async def _feeds(self) -> list[dict[str, Any]]:
+        # Without the database: what is live.
+        listings = await self._catalogue.listings() if self._database_answers else self._catalogue.live()
+        return [
+            {"symbol": feed.symbol, "source": feed.source, "last_tick": feed.last_tick, "close": feed.close}
+            for feed in listings
+        ]
 
 
 class KafkaCounts:

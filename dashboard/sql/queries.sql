@@ -52,9 +52,15 @@ SELECT
 FROM bar;
 
 -- name: symbols
--- Reads the whole index, so its answer is kept for a while (dashboard/catalogue.py).
-SELECT symbol, source, min(ts) AS first, max(ts) AS last, count(*) AS candles
-FROM market_data
-WHERE timeframe = 'M1'
-GROUP BY symbol, source
-ORDER BY symbol, max(ts) DESC, source;
+-- Counting reads the whole index, so the answer is kept for a while (dashboard/catalogue.py).
+WITH feeds AS (
+    SELECT symbol, source, min(ts) AS first, max(ts) AS last, count(*) AS candles
+    FROM market_data
+    WHERE timeframe = 'M1'
+    GROUP BY symbol, source
+)
+
+SELECT f.symbol, f.source, f.first, f.last, f.candles, m.close, coalesce(m.last_tick, m.ts) AS last_tick
+FROM feeds AS f
+JOIN market_data AS m ON m.symbol = f.symbol AND m.timeframe = 'M1' AND m.ts = f.last AND m.source = f.source
+ORDER BY f.symbol, f.last DESC, f.source;

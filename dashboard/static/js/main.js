@@ -139,6 +139,7 @@ function takeMinute(minute) {
   if (result === "stale") readAgain(Date.parse(minute.ts));
   else if (result === "reordered" || (result && wasEmpty)) redraw();
   else if (result) {
+    $("chart").dataset.bars = view.bars.list.length;
     chart?.update(result);
     showLegend();
   }
@@ -160,6 +161,7 @@ async function loadOlder() {
 
 function redraw() {
   const { list } = view.bars;
+  Object.assign($("chart").dataset, { bars: list.length, first: list.length ? new Date(list[0].time).toISOString() : "" });
   if (list.length) notice();
   view.digits = digitsOf(list);
   chart?.draw(list, view.digits);

@@ -53,7 +53,7 @@ export class PipelinePane {
 
   #rate(state) {
     const tile = element("div", "tile wide", [
-      element("h3", "", t("ticksPerSecond")), element("b", "", count(state.ticks_per_second)),
+      element("div", "", [element("h3", "", t("ticksPerSecond")), element("b", "", count(state.ticks_per_second))]),
     ]);
     if (this.#rates.length > 1) tile.append(sparkline(this.#rates));
     return tile;

@@ -1,0 +1,118 @@
+"""A market to look at: the real day and two live symbols, stored by a real sink, shown by a real dashboard."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg import sql
+
+from marketdata.candle import Candle
+from marketdata.fold import MinuteFold, split_by_minute
+from marketdata.kafka import ensure_topics
+from marketdata.settings import Settings, load_settings
+from tests.conftest import free_port
+from tests.integration.sink.flow import Flow, day_frames
+from tests.services import Service, eventually, running
+from tickpipe.embedded.servers import EmbeddedServers
+
+MINUTE_MS = 60_000
+
+#: The source of the real day's frames.
+DAY_SOURCE = "S"
+
+
+@dataclass
+class Market:
+    """The services, and the test's hand in `candles.m1`."""
+
+    settings: Settings
+    flow: Flow
+    dashboard: Service
+    #: Ticks of each minute that was published, so that a later state holds the offsets of an earlier one.
+    sent: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return self.dashboard.url
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return httpx.get(self.url + path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+    def candle(
+        self, symbol: str, ts: int, prices: tuple[float, float, float, float], *, ticks: int, closed: bool = False
+    ) -> Candle:
+        """A state of a minute: open, high, low, close."""
+        open_, high, low, close = prices
+        now = time.time_ns() // 1_000_000
+        return Candle(
+            source="Live", symbol=symbol, ts=ts, open=open_, high=high, low=low, close=close, volume=ticks,
+            real_volume=0.0, spread=2, first_tick=ts, last_tick=ts + 30_000, log=self.flow.own_log, partition=0,
+            offsets=((0, ticks),), closed=closed, received=now, emitted=now,
+        )  # fmt: skip
+
+    async def publish(self, *candles: Candle) -> None:
+        await self.flow.send_candles(candles)
+
+    async def stored(self, symbol: str, candles: int) -> None:
+        """Wait until the sink has stored so many minutes of the symbol."""
+
+        async def count() -> bool:
+            answer = self.get(f"/candles?symbol={symbol}&limit=20000").json()
+            return len(answer.get("candles", [])) >= candles
+
+        await eventually(count, within_seconds=60, what=f"{candles} candles of {symbol}")
+
+
+@pytest_asyncio.fixture(scope="session")
+async def market(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Market]:
+    settings = market_settings(servers, "market", tmp_path_factory.mktemp("market"))
+    cluster = await ensure_topics(settings)
+    with ExitStack() as stack:
+        stack.enter_context(running(settings, "sink"))
+        (dashboard,) = stack.enter_context(running(settings, "dashboard"))
+        async with Flow(settings, cluster) as flow:
+            market = Market(settings, flow, dashboard)
+            await market.publish(*day_candles(flow.own_log))
+            await market.stored("EURUSD", 1440)
+            yield market
+
+
+def market_settings(servers: EmbeddedServers, name: str, data_dir: Path) -> Settings:
+    """Settings of a pipeline of its own, with an empty database."""
+    unique = f"{name}_{data_dir.parent.name}_{free_port()}".replace("-", "_")
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(unique)))
+    return load_settings(
+        kafka_bootstrap=servers.kafka_bootstrap,
+        kafka_partitions=1,
+        database_url=servers.database_url.rpartition("/")[0] + f"/{unique}",
+        ticks_topic=f"ticks.{unique}",
+        candles_topic=f"candles.{unique}",
+        broker_candles_topic=f"bars.{unique}",
+        ticks_rejected_topic=f"ticks.rejected.{unique}",
+        candles_rejected_topic=f"candles.rejected.{unique}",
+        stream_group=f"stream-{unique}",
+        sink_group=f"sink-{unique}",
+        sink_port=free_port(),
+        dashboard_port=free_port(),
+        data_dir=data_dir,
+    )
+
+
+def day_candles(log: str) -> list[Candle]:
+    """The closed minutes of the real day, as the stream app folds them from frames at offsets 0, 1, 2 and so on."""
+    folds: dict[int, MinuteFold] = {}
+    for offset, frame in enumerate(day_frames()):
+        for ts, ticks in split_by_minute(frame)[2]:
+            fold = folds.setdefault(ts, MinuteFold(DAY_SOURCE, "EURUSD", ts))
+            fold.add(offset, 0, 0, frame, ticks)
+    now = time.time_ns() // 1_000_000
+    candles = [fold.candle(log=log, partition=0, closed=True, emitted=now) for fold in folds.values()]
+    assert all(candles)
+    return [candle for candle in candles if candle is not None]

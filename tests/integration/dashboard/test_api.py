@@ -1,0 +1,279 @@
+"""The read API over a real database: the real day in every form, pages, errors, access."""
+
+import csv
+import io
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from psycopg import sql
+from pydantic import SecretStr
+
+from dashboard.database import Database
+from tests.conftest import free_port
+from tests.integration.dashboard.conftest import DAY_SOURCE, Market
+from tests.realday import EURUSD_COUNT, eurusd_bars
+from tests.services import Service, running
+
+#: As docs/dashboard.md has them.
+READ_TABLES = ("market_data", "candle_settings", "candle_hours", "candle_days", "candle_marks", "candles_m1")
+
+DAY = "symbol=EURUSD&source=S"
+
+
+def _epoch_ms(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def _pages(market: Market, query: str) -> list[list[dict[str, Any]]]:
+    pages = []
+    path = f"candles?{query}"
+    while path:
+        page = market.get(f"/{path}").json()
+        pages.append(page["candles"])
+        path = page["next"]
+        assert len(pages) < 100
+    return pages
+
+
+def test_the_real_day_comes_out_as_the_provider_has_it(market: Market) -> None:
+    answer = market.get(f"/candles?{DAY}&from=2019-02-04&to=2019-02-05&limit=2000").json()
+    found = {_epoch_ms(c["ts"]): (c["open"], c["high"], c["low"], c["close"]) for c in answer["candles"]}
+    assert found == eurusd_bars()
+    assert sum(c["volume"] for c in answer["candles"]) == EURUSD_COUNT
+    assert answer["next"] is None
+    assert (answer["symbol"], answer["timeframe"], answer["candles"][0]["source"]) == ("EURUSD", "M1", DAY_SOURCE)
+
+
+@pytest.mark.parametrize(("timeframe", "minutes"), [("M5", 5), ("M15", 15), ("M30", 30), ("H1", 60), ("H4", 240)])
+def test_higher_timeframes_are_folds_of_minutes(market: Market, timeframe: str, minutes: int) -> None:
+    expected: dict[int, tuple[float, float, float, float]] = {}
+    for ts, (open_, high, low, close) in sorted(eurusd_bars().items()):
+        start = ts - ts % (minutes * 60_000)
+        so_far = expected.get(start, (open_, high, low, close))
+        expected[start] = (so_far[0], max(so_far[1], high), min(so_far[2], low), close)
+
+    found = market.get(f"/candles?{DAY}&timeframe={timeframe}&limit=2000").json()["candles"]
+
+    assert {_epoch_ms(c["ts"]): (c["open"], c["high"], c["low"], c["close"]) for c in found} == expected
+
+
+@pytest.mark.parametrize(("timeframe", "starts"), [("D1", "2019-02-04"), ("W1", "2019-02-03"), ("MN1", "2019-02-01")])
+def test_a_day_is_one_bar_of_the_long_timeframes(market: Market, timeframe: str, starts: str) -> None:
+    (bar,) = market.get(f"/candles?{DAY}&timeframe={timeframe}").json()["candles"]
+    assert (bar["ts"], bar["volume"], bar["closed"]) == (f"{starts}T00:00:00Z", EURUSD_COUNT, True)
+
+
+@pytest.mark.parametrize("timeframe", ["M1", "M5", "H1"])
+@pytest.mark.parametrize("direction", ["&from=1970-01-01", ""])
+def test_pages_join_without_gap_or_overlap(market: Market, timeframe: str, direction: str) -> None:
+    whole = market.get(f"/candles?{DAY}&timeframe={timeframe}&limit=2000").json()["candles"]
+
+    pages = _pages(market, f"{DAY}&timeframe={timeframe}&limit={len(whole) // 7 + 1}{direction}")
+
+    assert len(pages) >= 7
+    ordered = pages if direction else pages[::-1]
+    assert [candle for page in ordered for candle in page] == whole
+    assert all(a["ts"] < b["ts"] for a, b in pairwise(whole))
+
+
+def test_stretch_of_time_is_half_open(market: Market) -> None:
+    query = f"/candles?{DAY}&timeframe=M5&from=2019-02-04T10:02&to=2019-02-04T10:15"
+    # Bars that begin in it: 10:00 began before, 10:15 is not included.
+    assert [c["ts"][11:16] for c in market.get(query).json()["candles"]] == ["10:05", "10:10"]
+
+
+def test_csv_and_arrow_say_the_same_as_json(market: Market) -> None:
+    import pyarrow as pa  # noqa: PLC0415 - slow to load
+
+    query = f"/candles?{DAY}&timeframe=H1"
+    candles = market.get(query).json()["candles"]
+    text = market.get(f"{query}&format=csv").text
+    arrow = market.get(query, accept="application/vnd.apache.arrow.stream")
+    table = pa.ipc.open_stream(io.BytesIO(arrow.content)).read_all()
+
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(r["ts"], float(r["close"]), int(r["volume"]), r["closed"]) for r in rows] == [
+        (c["ts"], c["close"], c["volume"], "true") for c in candles
+    ]
+    assert {row["timeframe"] for row in rows} == {"H1"}
+    assert arrow.headers["content-type"] == "application/vnd.apache.arrow.stream"
+    assert [row["ts"] for row in table.to_pylist()] == [datetime.fromisoformat(c["ts"]) for c in candles]
+    assert table.column("close").to_pylist() == [c["close"] for c in candles]
+    assert table.schema.metadata == {b"symbol": b"EURUSD", b"timeframe": b"H1"}
+
+
+def test_nothing_is_an_answer_too(market: Market) -> None:
+    import pyarrow as pa  # noqa: PLC0415 - slow to load
+
+    assert market.get("/candles?symbol=NONE").json()["candles"] == []
+    assert market.get("/candles?symbol=NONE&timeframe=M5&from=2019-01-01").json()["next"] is None
+    assert len(market.get("/candles?symbol=NONE&format=csv").text.splitlines()) == 1
+    arrow = market.get("/candles?symbol=NONE&format=arrow").content
+    assert pa.ipc.open_stream(io.BytesIO(arrow)).read_all().num_rows == 0
+
+
+def test_symbols_are_listed_with_their_stretch_of_time(market: Market) -> None:
+    listing = next(s for s in market.get("/symbols").json()["symbols"] if s["symbol"] == "EURUSD")
+    assert (listing["source"], listing["candles"]) == (DAY_SOURCE, 1440)
+    assert (listing["first"], listing["last"]) == ("2019-02-04T00:00:00Z", "2019-02-04T23:59:00Z")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code", "cure"),
+    [
+        ("/candles", 400, "INVALID_PARAMETER", "symbol: Field required"),
+        ("/candles?symbol=EURUSD&timeframe=M2", 400, "INVALID_PARAMETER", "use one of M1, M5"),
+        ("/candles?symbol=EURUSD&from=soon", 400, "INVALID_PARAMETER", "use 2019-02-04"),
+        ("/candles?symbol=EURUSD&limit=many", 400, "INVALID_PARAMETER", "limit"),
+        ("/candles?symbol=EURUSD&limit=20001", 400, "INVALID_PARAMETER", "limit"),
+        ("/candles?symbol=EURUSD&format=xml", 400, "INVALID_PARAMETER", "json, csv, arrow"),
+        ("/stream?timeframe=M2", 400, "INVALID_PARAMETER", "use one of M1, M5"),
+        ("/nothing", 404, "NOT_FOUND", "Not Found"),
+    ],
+)
+def test_error_tells_the_cure(market: Market, path: str, status: int, code: str, cure: str) -> None:
+    answer = market.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert cure in answer.json()["error"]
+
+
+def test_nothing_can_be_written(market: Market) -> None:
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        assert httpx.request(method, f"{market.url}/candles?symbol=EURUSD").status_code == 405
+
+
+def test_what_the_client_has_is_not_sent_again(market: Market) -> None:
+    for path in (f"/candles?{DAY}", "/js/main.js", "/vendor/lightweight-charts.js"):
+        first = market.get(path)
+        again = market.get(path, if_none_match=first.headers["etag"])
+        assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+    assert market.get(f"/candles?{DAY}&limit=9", if_none_match=first.headers["etag"]).status_code == 200
+
+
+def test_answers_are_compressed_for_those_who_take_it(market: Market) -> None:
+    query = f"/candles?{DAY}&limit=1440"
+    assert market.get(query, accept_encoding="gzip").headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in market.get(query, accept_encoding="identity").headers
+
+
+def test_page_may_load_nothing_from_elsewhere(market: Market) -> None:
+    for path in ("/", "/candles?symbol=EURUSD", "/nothing"):
+        policy = market.get(path).headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert market.get(path).headers["x-content-type-options"] == "nosniff"
+
+
+def test_api_is_documented(market: Market) -> None:
+    document = market.get("/openapi.json").json()
+    assert {"/candles", "/symbols", "/stream", "/pipeline", "/health", "/ready", "/metrics"} <= set(document["paths"])
+    names = {parameter["name"] for parameter in document["paths"]["/candles"]["get"]["parameters"]}
+    assert names == {"symbol", "timeframe", "source", "from", "to", "before", "limit", "format"}
+
+
+def test_what_is_done_is_counted(market: Market) -> None:
+    before = market.dashboard.metric("tickpipe_dashboard_query_seconds_count")
+    market.get(f"/candles?{DAY}")
+    assert market.dashboard.metric("tickpipe_dashboard_query_seconds_count") == before + 1
+    assert market.dashboard.metric("tickpipe_dashboard_kafka_up") == 1
+
+
+def test_password_guards_everything_but_the_probes(market: Market) -> None:
+    guarded = market.settings.model_copy(
+        update={"dashboard_password": SecretStr("pass: wörd"), "dashboard_port": free_port()}
+    )
+    with running(guarded, "dashboard") as (dashboard,):
+        for path in ("/", "/candles?symbol=EURUSD", "/symbols", "/stream", "/openapi.json", "/js/main.js"):
+            refused = httpx.get(dashboard.url + path)
+            assert (refused.status_code, refused.json()["code"]) == (401, "UNAUTHORIZED")
+            assert refused.headers["www-authenticate"].startswith("Basic")
+        for wrong in ("pass", "", "pass: word"):
+            assert httpx.get(dashboard.url, auth=("any", wrong)).status_code == 401
+        assert httpx.get(dashboard.url, headers={"Authorization": "Basic !"}).status_code == 401
+        assert httpx.get(dashboard.url, auth=("anybody", "pass: wörd")).status_code == 200
+        for path in ("/health", "/ready", "/metrics"):
+            assert httpx.get(dashboard.url + path).status_code == 200
+
+
+def test_without_a_database_it_lives_and_says_so(market: Market) -> None:
+    away = f"postgresql://postgres@127.0.0.1:{free_port()}/none"
+    lost = market.settings.model_copy(update={"dashboard_database_url": SecretStr(away), "dashboard_port": free_port()})
+    service = Service("dashboard", lost).start()
+    try:
+        _wait_alive(service)
+        answer = httpx.get(f"{service.url}/candles?symbol=EURUSD", timeout=20)
+        assert (answer.status_code, answer.json()["code"]) == (503, "DATABASE_UNAVAILABLE")
+        assert "TICKPIPE_DASHBOARD_DATABASE_URL" in answer.json()["error"]
+        assert httpx.get(f"{service.url}/ready", timeout=20).json()["database"] is False
+        assert httpx.get(f"{service.url}/").status_code == 200
+    finally:
+        service.kill()
+
+
+def test_database_that_was_not_prepared_is_named(market: Market) -> None:
+    empty = market.settings.database_url.get_secret_value().rpartition("/")[0] + "/template1"
+    service = Service(
+        "dashboard",
+        market.settings.model_copy(update={"dashboard_database_url": SecretStr(empty), "dashboard_port": free_port()}),
+    ).start()
+    try:
+        _wait_alive(service)
+        answer = httpx.get(f"{service.url}/candles?symbol=EURUSD", timeout=20)
+        assert (answer.status_code, answer.json()["code"]) == (503, "DATABASE_NOT_PREPARED")
+        assert "tickpipe db migrate" in answer.json()["error"]
+    finally:
+        service.kill()
+
+
+async def test_sessions_are_read_only_whatever_the_role_may_do(market: Market) -> None:
+    database = Database(market.settings)
+    await database.open()
+    try:
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            async with database.reading() as connection:
+                await connection.execute("DELETE FROM market_data")
+    finally:
+        await database.close()
+
+
+def test_role_with_the_documented_grants_suffices(market: Market) -> None:
+    role = f"viewer_{free_port()}"
+    owner = market.settings.database_url.get_secret_value()
+    with psycopg.connect(owner, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'viewer'").format(sql.Identifier(role)))
+    viewer = psycopg.conninfo.make_conninfo(owner, user=role, password="viewer")  # noqa: S106 - of this test alone
+    port = free_port()
+    settings = market.settings.model_copy(update={"dashboard_database_url": SecretStr(viewer), "dashboard_port": port})
+    service = Service("dashboard", settings).start()
+    try:
+        _wait_alive(service)
+        refused = httpx.get(f"{service.url}/candles?{DAY}", timeout=20)
+        assert (refused.status_code, refused.json()["code"]) == (503, "DATABASE_FORBIDS")
+        with psycopg.connect(owner, autocommit=True) as connection:
+            for table in READ_TABLES:
+                grant = sql.SQL("GRANT SELECT ON {} TO {}")
+                connection.execute(grant.format(sql.Identifier(table), sql.Identifier(role)))
+        for timeframe in ("M1", "M5", "H1", "D1", "MN1"):
+            answer = httpx.get(f"{service.url}/candles?{DAY}&timeframe={timeframe}&limit=1", timeout=20)
+            assert (answer.status_code, len(answer.json()["candles"])) == (200, 1)
+        assert httpx.get(f"{service.url}/symbols", timeout=20).status_code == 200
+    finally:
+        service.kill()
+        with psycopg.connect(owner, autocommit=True) as connection:
+            for statement in ("DROP OWNED BY {}", "DROP ROLE {}"):
+                connection.execute(sql.SQL(statement).format(sql.Identifier(role)))
+
+
+def _wait_alive(service: Service) -> None:
+    deadline = datetime.now(UTC) + timedelta(seconds=30)
+    while True:
+        try:
+            assert httpx.get(f"{service.url}/health").status_code == 200
+            return
+        except httpx.TransportError:
+            assert service.returncode is None
+            assert datetime.now(UTC) < deadline
