@@ -21,6 +21,9 @@ _POOL_SIZE: Final = 8
 #: Wait for a connection before a request is answered 503 (seconds).
 _PATIENCE_SECONDS: Final = 5.0
 
+#: The same for the question whether it is there at all, which probes ask that have little patience themselves (seconds).
+_PROBE_SECONDS: Final = 1.0
+
 #: A host that vanished without a word is noticed after this long, not after the kernel's quarter of an hour.
 _SESSION_OPTIONS: Final[dict[str, str | int | None]] = {
     "application_name": "tickpipe dashboard",
@@ -63,15 +66,15 @@ class Database:
         await self._pool.close()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Connection]:
-        """A connection inside a read-only transaction.
+    async def reading(self, patience_seconds: float = _PATIENCE_SECONDS) -> AsyncIterator[Connection]:
+        """A connection inside a read-only transaction; `patience_seconds` is the wait for the connection.
 
         Raises:
             Refusal: 503 when the database is away, was not prepared or does not let this role read; 504 when it takes
                 too long.
         """
         try:
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self._pool.connection(patience_seconds) as connection, connection.transaction():
                 yield connection
         except PoolTimeout as exc:
             raise Refusal(503, "DATABASE_UNAVAILABLE", _UNREACHABLE, Retry_After="2") from exc
@@ -97,7 +100,7 @@ class Database:
     async def answers(self) -> bool:
         """Whether it can be read now."""
         try:
-            async with self.reading() as connection:
+            async with self.reading(_PROBE_SECONDS) as connection:
                 await connection.execute(SQL["ping"])
         except Refusal:
             return False

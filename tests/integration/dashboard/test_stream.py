@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx
@@ -13,13 +13,13 @@ import pytest
 
 from tests.conftest import free_port
 from tests.integration.dashboard.conftest import MINUTE_MS, Market
-from tests.services import Service, running
+from tests.services import Service, eventually, running
 
 #: A Wednesday, 13:30 UTC (epoch milliseconds).
 MOMENT = 1_700_055_000_000
 
 
-async def events(url: str, *kinds: str) -> AsyncIterator[dict[str, Any]]:
+async def events(url: str, *kinds: str) -> AsyncGenerator[dict[str, Any]]:
     """Events of these kinds as they come; the first is the `ping` with which a stream begins."""
     timeout = httpx.Timeout(10, read=60)
     async with httpx.AsyncClient(timeout=timeout) as client, client.stream("GET", url) as response:
@@ -32,7 +32,7 @@ async def events(url: str, *kinds: str) -> AsyncIterator[dict[str, Any]]:
                 yield {"event": kind} | json.loads(line.removeprefix("data: "))
 
 
-async def first(stream: AsyncIterator[dict[str, Any]], kind: str) -> dict[str, Any]:
+async def first(stream: AsyncGenerator[dict[str, Any]], kind: str) -> dict[str, Any]:
     """The next event of a kind."""
     async with asyncio.timeout(30):
         async for event in stream:
@@ -129,9 +129,7 @@ async def test_lag_and_rejected_records_are_counted(market: Market) -> None:
             and state["rejected"]["ticks"] == before["rejected"]["ticks"] + 2
         )
 
-    async with asyncio.timeout(30):
-        while not await counted():
-            await asyncio.sleep(0.5)
+    await eventually(counted, within_seconds=30, what="one more record that waits and two more that were rejected")
 
 
 async def test_one_stream_too_many_is_refused(market: Market) -> None:
@@ -163,15 +161,17 @@ async def test_without_kafka_stored_candles_are_still_read(market: Market) -> No
     )
     service = Service("dashboard", lost).start()
     try:
-        async with asyncio.timeout(40):
-            while True:
-                try:
-                    answer = httpx.get(f"{service.url}/candles?symbol=EURUSD&limit=1", timeout=20)
-                    break
-                except httpx.TransportError:
-                    await asyncio.sleep(0.2)
-        assert len(answer.json()["candles"]) == 1
-        assert httpx.get(f"{service.url}/ready", timeout=20).json()["kafka"] is False
-        assert httpx.get(f"{service.url}/pipeline", timeout=20).json()["kafka"] is False
+        async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
+
+            async def answers() -> httpx.Response | None:
+                with suppress(httpx.TransportError):
+                    return await client.get("/candles?symbol=EURUSD&limit=1")
+                return None
+
+            found = await eventually(answers, within_seconds=40, what="an answer")
+            assert found is not None
+            assert len(found.json()["candles"]) == 1
+            assert (await client.get("/ready")).json()["kafka"] is False
+            assert (await client.get("/pipeline")).json()["kafka"] is False
     finally:
         assert service.stop() == 0
