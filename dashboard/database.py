@@ -21,7 +21,7 @@ _POOL_SIZE: Final = 8
 #: Wait for a connection before a request is answered 503 (seconds).
 _PATIENCE_SECONDS: Final = 5.0
 
-#: The same for the question whether it is there at all, which probes ask that have little patience themselves (seconds).
+#: The same for the question whether it is there at all: probes have little patience themselves (seconds).
 _PROBE_SECONDS: Final = 1.0
 
 #: A host that vanished without a word is noticed after this long, not after the kernel's quarter of an hour.
