@@ -96,7 +96,9 @@ export class Chart {
   }
 
   toNewest() {
-    this.#chart.timeScale().scrollToRealTime();
+    const shown = this.#chart.timeScale().getVisibleLogicalRange();
+    const to = this.#bars.length + 5;
+    if (shown) this.#chart.timeScale().setVisibleLogicalRange({ from: to - (shown.to - shown.from), to });
   }
 
   toFirst() {

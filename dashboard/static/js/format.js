@@ -22,9 +22,10 @@ export function percent(value) {
 /** Decimal places that the prices of these bars use, between 0 and 8. */
 export function digitsOf(bars) {
   let digits = 0;
-  for (const bar of bars.slice(-300)) {
-    const text = String(bar.close);
-    if (!text.includes("e")) digits = Math.max(digits, (text.split(".")[1] ?? "").length);
+  for (const { open, close } of bars.slice(-300)) {
+    for (const text of [String(open), String(close)]) {
+      if (!text.includes("e")) digits = Math.max(digits, (text.split(".")[1] ?? "").length);
+    }
   }
   return Math.min(8, Math.max(2, digits));
 }

@@ -21,7 +21,7 @@ const LIVE_MS = 60_000;
 const chosen = { timeframe: "M1", language: preferredLanguage(), ...preferences() };
 if (!TIMEFRAMES.includes(chosen.timeframe)) chosen.timeframe = "M1";
 
-const view = { bars: null, stream: null, link: "connecting", kafka: true, lastTick: 0, pointed: null, digits: 5, timer: 0, staleFrom: null };
+const view = { bars: null, stream: null, link: "connecting", kafka: true, lastTick: 0, pointed: null, digits: 5, timer: 0, staleFrom: null, lostAt: null };
 
 const chart = globalThis.LightweightCharts
   ? new Chart($("chart"), {
@@ -80,7 +80,7 @@ async function begin() {
   }
   picker.choose(null);
   notice(null, t("noSymbols"), t("noSymbolsHint"));
-  connect({ candle: (minute) => choose(minute) });
+  connect({ candle: choose, found: begin });
 }
 
 // --- the bars ---------------------------------------------------------------------------------------------------
@@ -88,12 +88,18 @@ async function begin() {
 function start() {
   view.bars?.close();
   clearTimeout(view.timer);
-  Object.assign(view, { bars: new Bars(chosen.symbol, chosen.source, chosen.timeframe), pointed: null, lastTick: 0, staleFrom: null });
+  Object.assign(view, { bars: new Bars(chosen.symbol, chosen.source, chosen.timeframe), pointed: null, lastTick: 0, staleFrom: null, lostAt: null });
   document.title = `${chosen.symbol} · Tickpipe`;
   connect({
     candle: takeMinute,
     stale: ({ ts }) => readAgain(Date.parse(ts)),
-    resync: () => readAgain(),
+    resync: () => readAgain(barBack(300)),
+    lost: () => { view.lostAt ??= barBack(3); },
+    found: () => {
+      // The stream begins again with the newest minutes, which say nothing about those before them.
+      readAgain(view.lostAt ?? undefined);
+      view.lostAt = null;
+    },
   });
   sync(view.bars, true);
 }
@@ -117,12 +123,19 @@ async function sync(bars, isFirst, from) {
   if (isFirst) chart?.reset();
 }
 
+/** Opening of the bar that is so many from the end, or of the first. */
+function barBack(count) {
+  const { list } = view.bars;
+  return (list.at(-count) ?? list[0])?.time;
+}
+
 /** Read the bars again from a moment on, soon; without one, from the newest that is known. */
 function readAgain(from) {
   const bars = view.bars;
   if (from !== undefined) view.staleFrom = Math.min(from, view.staleFrom ?? from);
   clearTimeout(view.timer);
   view.timer = setTimeout(() => {
+    if (bars !== view.bars) return;
     // The bar that holds the moment begins before it.
     const at = view.staleFrom;
     view.staleFrom = null;
@@ -137,7 +150,7 @@ function takeMinute(minute) {
   const wasEmpty = !view.bars.list.length;
   const result = view.bars.take(minute);
   if (result === "stale") readAgain(Date.parse(minute.ts));
-  else if (result === "reordered" || (result && wasEmpty)) redraw();
+  else if (result === "reordered" || (result && (wasEmpty || digitsOf([result]) > view.digits))) redraw();
   else if (result) {
     $("chart").dataset.bars = view.bars.list.length;
     chart?.update(result);
@@ -179,8 +192,8 @@ function connect(handlers) {
     ...handlers,
     state: (link) => {
       view.link = link;
-      // What was missed is in the database.
-      if (link === "open" && wasOpen) (handlers.resync ?? begin)();
+      if (link === "lost") handlers.lost?.();
+      if (link === "open" && wasOpen) handlers.found();
       wasOpen ||= link === "open";
       showStatus();
     },

@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -34,8 +34,6 @@ class Market:
     settings: Settings
     flow: Flow
     dashboard: Service
-    #: Ticks of each minute that was published, so that a later state holds the offsets of an earlier one.
-    sent: dict[tuple[str, int], int] = field(default_factory=dict)
 
     @property
     def url(self) -> str:

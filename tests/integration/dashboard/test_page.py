@@ -1,0 +1,303 @@
+"""The page in a real Chromium: the real day, live bars, the past, a lost connection, languages, themes."""
+
+import asyncio
+import os
+import re
+import shutil
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+
+from tests.integration.dashboard.conftest import MINUTE_MS, Market
+from tests.realday import EURUSD_COUNT, eurusd_bars
+
+BROWSER = os.environ.get("TEST_BROWSER") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no Chromium on the PATH; install Debian's `chromium`, or name one with TEST_BROWSER"
+)
+
+#: A busy machine draws late (milliseconds).
+PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
+
+DAY = "?symbol=EURUSD&source=S"
+
+#: A Thursday, 09:00 UTC (epoch milliseconds): the first minute of the long history.
+HISTORY_START = 1_700_125_200_000
+HISTORY_MINUTES = 4_000
+
+
+@pytest_asyncio.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield launched
+        await launched.close()
+
+
+class Reader:
+    """A person in front of the page, and what the console of the browser said to them."""
+
+    def __init__(self, page: Page, market: Market) -> None:
+        self.page = page
+        self.market = market
+        self.complaints: list[str] = []
+        page.on("console", self._listen)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _listen(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    async def open(self, query: str = DAY) -> None:
+        await self.page.goto(f"{self.market.url}/{query}")
+
+    async def legend(self) -> dict[str, Any]:
+        """Title, time and numbers of the bar that the legend shows."""
+        text = await self.page.locator("#legend").inner_text()
+        numbers = {
+            name: float(number.replace(",", "")) for name, number in re.findall(r"\b(O|H|L|C|Vol)\s*([\d.,]+)", text)
+        }
+        return {"text": text, **numbers}
+
+    async def bars(self) -> int:
+        return int(await self.page.locator("#chart").get_attribute("data-bars") or 0)
+
+    async def until_bars(self, count: int) -> None:
+        await expect(self.page.locator("#chart")).to_have_attribute("data-bars", str(count))
+
+    async def close(self, number: float) -> None:
+        """Wait until the bar in the legend closes at the price."""
+        await expect(self.page.locator("#legend")).to_contain_text(f"C{number:.5f}")
+
+
+@pytest.fixture
+async def reader(browser: Browser, market: Market) -> AsyncIterator[Reader]:
+    """A page without a cache or choices of before; what the console says must be nothing."""
+    context = await browser.new_context(viewport={"width": 1280, "height": 760}, locale="en-GB", color_scheme="light")
+    reader = Reader(await context.new_page(), market)
+    yield reader
+    await context.close()
+    assert reader.complaints == []
+
+
+async def test_real_day_is_drawn_as_the_provider_has_it(reader: Reader) -> None:
+    await reader.open()
+    await reader.until_bars(1440)
+    last = eurusd_bars()[max(eurusd_bars())]
+    shown = await reader.legend()
+    assert (shown["O"], shown["H"], shown["L"], shown["C"]) == last
+    assert "Mon, 04 Feb 2019, 23:59 UTC" in shown["text"]
+
+    box = await reader.page.locator("#chart").bounding_box()
+    assert box is not None
+    await reader.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    await expect(reader.page.locator("#legend")).not_to_contain_text("23:59 UTC")
+    pointed = await reader.legend()
+    clock = re.search(r"(\d\d):(\d\d) UTC", pointed["text"])
+    assert clock is not None
+    minute = min(eurusd_bars()) + (int(clock[1]) * 60 + int(clock[2])) * MINUTE_MS
+    assert (pointed["O"], pointed["H"], pointed["L"], pointed["C"]) == eurusd_bars()[minute]
+    assert {"#149279", "#d44a55"} <= await _colours(reader.page)
+
+
+async def test_bar_moves_and_the_next_one_begins(reader: Reader, market: Market) -> None:
+    ts = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    await market.publish(market.candle("MOVING", ts, (1.10000, 1.10010, 1.09990, 1.10005), ticks=5))
+    await market.stored("MOVING", 1)
+    await reader.open("?symbol=MOVING")
+    await reader.close(1.10005)
+    await market.publish(market.candle("MOVING", ts, (1.10000, 1.10030, 1.09990, 1.10022), ticks=9))
+    await reader.close(1.10022)
+    assert (await reader.legend())["Vol"] == 9
+    await market.publish(market.candle("MOVING", ts + MINUTE_MS, (1.10022, 1.10041, 1.10022, 1.10041), ticks=2))
+    await reader.close(1.10041)
+    assert await reader.bars() == 2
+    # A fold of fewer offsets comes late: nothing moves back.
+    await market.publish(
+        market.candle("MOVING", ts + MINUTE_MS, (1.10022, 1.10022, 1.10022, 1.10022), ticks=1),
+        market.candle("MOVING", ts + MINUTE_MS, (1.10022, 1.10043, 1.10022, 1.10043), ticks=3),
+    )
+    await reader.close(1.10043)
+
+
+async def test_bar_of_a_higher_timeframe_is_the_exact_fold_while_it_moves(reader: Reader, market: Market) -> None:
+    hour = time.time_ns() // 1_000_000 // (60 * MINUTE_MS) * 60 * MINUTE_MS
+    stored = [market.candle("HOURLY", hour + n * MINUTE_MS, (1.2, 1.3, 1.1, 1.25001), ticks=10) for n in range(3)]
+    await market.publish(*stored)
+    await market.stored("HOURLY", 3)
+    for timeframe in ("H1", "D1"):
+        await reader.open(f"?symbol=HOURLY&timeframe={timeframe}")
+        await expect(reader.page.locator("#legend")).to_contain_text("Vol30")
+    await market.publish(market.candle("HOURLY", hour + 2 * MINUTE_MS, (1.2, 1.4, 1.1, 1.26002), ticks=14))
+    await reader.close(1.26002)
+    # 10 + 10 + 14: the minute is replaced, not added.
+    assert (await reader.legend()) | {"text": ""} == {"text": "", "O": 1.2, "H": 1.4, "L": 1.1, "C": 1.26002, "Vol": 34}
+    await market.publish(market.candle("HOURLY", hour + 3 * MINUTE_MS, (1.26, 1.27, 1.0, 1.01003), ticks=1))
+    await reader.close(1.01003)
+    assert (await reader.legend()) | {"text": ""} == {"text": "", "O": 1.2, "H": 1.4, "L": 1.0, "C": 1.01003, "Vol": 35}
+    assert await reader.bars() == 1
+
+
+async def test_timeframe_is_switched_by_pointer_and_key(reader: Reader) -> None:
+    await reader.open()
+    await reader.until_bars(1440)
+    await reader.page.get_by_role("radio", name="H1", exact=True).click()
+    await reader.until_bars(24)
+    await expect(reader.page.locator("#legend")).to_contain_text("EURUSD · H1")
+    await reader.page.keyboard.press("7")
+    await reader.until_bars(1)
+    assert (await reader.legend())["Vol"] == EURUSD_COUNT
+    assert "timeframe=D1" in reader.page.url
+    await reader.page.keyboard.press("2")
+    await reader.until_bars(288)
+
+
+async def test_scrolling_back_brings_the_past_until_there_is_none(reader: Reader, market: Market) -> None:
+    await market.publish(*(
+        market.candle("LONG", HISTORY_START + n * MINUTE_MS, (1.0, 1.1, 0.9, 1 + n / 1e5), ticks=1, closed=True)
+        for n in range(HISTORY_MINUTES)
+    ))  # fmt: skip
+    await market.stored("LONG", HISTORY_MINUTES)
+    await reader.open("?symbol=LONG")
+    await reader.until_bars(1500)
+    box = await reader.page.locator("#chart").bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    while await reader.bars() == 1500:
+        await reader.page.mouse.move(box["x"] + 100, middle)
+        await reader.page.mouse.down()
+        await reader.page.mouse.move(box["x"] + 1000, middle, steps=4)
+        await reader.page.mouse.up()
+    assert await reader.bars() == 2500
+    for loaded in (3500, HISTORY_MINUTES):
+        await reader.page.keyboard.press("Home")
+        await reader.until_bars(loaded)
+    await expect(reader.page.locator("#chart")).to_have_attribute("data-first", "2023-11-16T09:00:00.000Z")
+    await expect(reader.page.locator("#latest")).to_be_visible()
+    await reader.page.keyboard.press("End")
+    await expect(reader.page.locator("#latest")).to_be_hidden()
+
+
+async def test_lost_connection_is_told_and_its_gap_is_filled(reader: Reader, market: Market) -> None:
+    ts = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    await market.publish(market.candle("GAP", ts - 20 * MINUTE_MS, (1.3, 1.3, 1.3, 1.3), ticks=1, closed=True))
+    await market.stored("GAP", 1)
+    await reader.open("?symbol=GAP")
+    await reader.until_bars(1)
+    status = reader.page.locator("#status")
+
+    market.dashboard.kill()
+    await expect(status).to_have_attribute("data-kind", "bad")
+    await expect(status).to_contain_text("Connection lost")
+    # More minutes than a new stream begins with.
+    await market.publish(*(
+        market.candle("GAP", ts - n * MINUTE_MS, (1.3, 1.4, 1.2, 1.3 + n / 1e5), ticks=4, closed=True)
+        for n in range(19, 1, -1)
+    ))  # fmt: skip
+    await asyncio.to_thread(lambda: market.dashboard.start().wait_ready())
+    await market.stored("GAP", 19)
+    await expect(status).not_to_have_attribute("data-kind", "bad")
+    await reader.until_bars(19)
+    await reader.close(1.30002)
+    await market.publish(market.candle("GAP", ts - MINUTE_MS, (1.5, 1.6, 1.5, 1.55005), ticks=2))
+    await reader.close(1.55005)
+    await reader.until_bars(20)
+
+    refused = [text for text in reader.complaints if "ERR_" in text or "Failed to load resource" in text]
+    assert refused
+    reader.complaints = [text for text in reader.complaints if text not in refused]
+
+
+async def test_symbol_is_found_by_typing(reader: Reader, market: Market) -> None:
+    await market.publish(market.candle("XAUUSD", HISTORY_START, (2650.1, 2651.2, 2649.3, 2650.45), ticks=3))
+    await market.stored("XAUUSD", 1)
+    await reader.open()
+    await reader.until_bars(1440)
+    await reader.page.keyboard.press("/")
+    await reader.page.get_by_role("combobox").fill("xau")
+    await expect(reader.page.get_by_role("option")).to_have_count(1)
+    await reader.page.keyboard.press("Enter")
+    # Gold has two digits.
+    await expect(reader.page.locator("#legend")).to_contain_text("C2,650.45")
+    await expect(reader.page).to_have_title("XAUUSD · Tickpipe")
+
+
+async def test_language_and_theme_are_switched_and_kept(reader: Reader) -> None:
+    await reader.open()
+    await reader.until_bars(1440)
+    root = reader.page.locator("html")
+    await expect(root).to_have_attribute("data-theme", "light")
+    await reader.page.get_by_role("button", name="Português (L)").click()
+    await reader.page.keyboard.press("t")
+    for _ in range(2):
+        await expect(root).to_have_attribute("lang", "pt")
+        await expect(root).to_have_attribute("data-theme", "dark")
+        await expect(reader.page.locator("#legend")).to_contain_text("F1,14349")
+        await expect(reader.page.locator("#status")).to_contain_text("Último tick")
+        assert {"#2bb596", "#e8626c"} <= await _colours(reader.page)
+        await reader.page.reload()
+        await reader.until_bars(1440)
+
+
+async def test_pane_shows_the_state_of_the_pipeline(reader: Reader) -> None:
+    await reader.open()
+    await reader.page.keyboard.press("p")
+    pane = reader.page.locator("#pane")
+    await expect(pane).to_contain_text("Everything flows")
+    for words in ("Ticks per second", "Latency", "to be stored", "Rejected"):
+        await expect(pane).to_contain_text(words)
+    await expect(pane.get_by_role("row", name="EURUSD S 1.14349")).to_be_visible()
+    await reader.page.keyboard.press("p")
+    await expect(pane).to_be_hidden()
+
+
+async def test_page_without_the_chart_library_says_how_to_get_it(reader: Reader) -> None:
+    await reader.page.route("**/vendor/**", lambda route: route.fulfill(status=404))
+    await reader.open()
+    await expect(reader.page.locator("#notice")).to_contain_text("make setup")
+    assert len(reader.complaints) == 1
+    reader.complaints.clear()
+
+
+async def test_symbol_that_is_not_there_gives_way_to_one_that_is(reader: Reader) -> None:
+    await reader.open("?symbol=NOWHERE")
+    await expect(reader.page.locator("#legend")).to_contain_text("Vol")
+
+
+@pytest.mark.parametrize("width", [360, 390, 768])
+async def test_nothing_is_wider_than_a_small_screen(reader: Reader, width: int) -> None:
+    await reader.page.set_viewport_size({"width": width, "height": 780})
+    await reader.open()
+    await reader.until_bars(1440)
+    for _ in range(2):
+        assert await reader.page.evaluate("document.documentElement.scrollWidth") == width
+        await reader.page.locator("#pane-toggle").click()
+    chart = await reader.page.locator("#chart").bounding_box()
+    assert chart is not None
+    assert chart["height"] > 500
+
+
+async def _colours(page: Page) -> set[str]:
+    """Colours on the page's canvases, as `#rrggbb`."""
+    found = await page.evaluate(
+        """() => {
+            const colours = new Set();
+            for (const canvas of document.querySelectorAll("#chart canvas")) {
+                if (!canvas.width || !canvas.height) continue;
+                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                for (let i = 0; i < data.length; i += 4) {
+                    if (data[i + 3] === 255) colours.add((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]);
+                }
+            }
+            return [...colours];
+        }"""
+    )
+    return {f"#{colour:06x}" for colour in found}
