@@ -15,6 +15,7 @@ _PORTS = {
     "producer": ("TICKPIPE_PRODUCER_PORT", 18001),
     "stream_app": ("TICKPIPE_STREAM_PORT", 18002),
     "sink": ("TICKPIPE_SINK_PORT", 18003),
+    "dashboard": ("TICKPIPE_DASHBOARD_PORT", 18080),
 }
 
 

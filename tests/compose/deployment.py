@@ -51,6 +51,7 @@ class Deployment:
         self.project = project
         self._port = _free_port()
         self._prometheus_port = _free_port()
+        self._dashboard_port = _free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.prometheus_url = f"http://127.0.0.1:{self._prometheus_port}"
 
@@ -59,6 +60,7 @@ class Deployment:
         subprocess.run([self.folder / "compose" / "env.sh"], check=True, capture_output=True)
         with (self.folder / ".env").open("a") as file:
             file.write(f"TICKPIPE_PORT={self._port}\nTICKPIPE_PROMETHEUS_PORT={self._prometheus_port}\n")
+            file.write(f"TICKPIPE_DASHBOARD_PORT={self._dashboard_port}\n")
 
     def setting(self, name: str) -> str:
         """The value of a variable in `.env`."""

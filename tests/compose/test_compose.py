@@ -13,7 +13,7 @@ import pytest
 from tests.compose.deployment import ROOT, ComposeError, Deployment, docker, eventually, new_folder
 from tests.realday import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 
-SERVICES = ("producer", "stream", "sink")
+SERVICES = ("producer", "stream", "sink", "dashboard")
 
 #: Ticks of one request.
 BATCH = 500
@@ -143,14 +143,14 @@ def test_containers_are_not_root_cannot_write_and_are_limited(deployment: Deploy
     assert deployment.compose("exec", "-T", "producer", "id", "-u").strip() == "10001"
 
 
-def test_only_the_producer_is_published_and_on_loopback(deployment: Deployment) -> None:
+def test_only_producer_and_dashboard_are_published_and_on_loopback(deployment: Deployment) -> None:
     published = {
         (container["Config"]["Labels"]["com.docker.compose.service"], binding["HostIp"])
         for container in deployment.containers()
         for bindings in container["NetworkSettings"]["Ports"].values()
         for binding in bindings or ()
     }
-    assert published == {("producer", "127.0.0.1")}
+    assert published == {("producer", "127.0.0.1"), ("dashboard", "127.0.0.1")}
 
 
 def test_the_image_holds_the_services_and_not_the_embedded_stack(deployment: Deployment) -> None:
@@ -165,10 +165,11 @@ def test_the_image_holds_the_services_and_not_the_embedded_stack(deployment: Dep
 def test_every_page_answers(deployment: Deployment) -> None:
     for page in ("/health", "/ready", "/metrics", "/docs"):
         assert httpx.get(deployment.url + page, timeout=10).status_code == 200, page
-    for address in ("stream:18002", "sink:18003"):
+    for address in ("stream:18002", "sink:18003", "dashboard:18080"):
         for page in ("/health", "/ready", "/metrics"):
             assert deployment.inside(f"http://{address}{page}")
     assert deployment.metric("sink:18003", "tickpipe_sink_database_up") == 1
+    assert deployment.inside("http://dashboard:18080/vendor/lightweight-charts.js")
 
 
 def test_a_wrong_key_is_refused(deployment: Deployment) -> None:
@@ -315,7 +316,7 @@ def test_prometheus_sees_every_service(deployment: Deployment) -> None:
         answer = httpx.get(f"{deployment.prometheus_url}/api/v1/query", params={"query": "sum by (job) (up)"}).json()
         found = {r["metric"].get("job"): r["value"][1] for r in answer["data"]["result"]}
         found.pop("kafka", None)
-        return found == {"prometheus": "1", "producer": "1", "stream": "3", "sink": "1", "postgres": "1"}
+        return found == dict.fromkeys(("prometheus", "producer", "sink", "dashboard", "postgres"), "1") | {"stream": "3"}
 
     eventually(up, within_seconds=90, what="all targets up, three stream workers among them")
     rules = httpx.get(f"{deployment.prometheus_url}/api/v1/rules").json()["data"]["groups"]

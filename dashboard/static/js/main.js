@@ -101,17 +101,18 @@ function start() {
       view.lostAt = null;
     },
   });
-  sync(view.bars, true);
+  sync(view.bars);
 }
 
-async function sync(bars, isFirst, from) {
+async function sync(bars, from) {
+  const isFirst = !bars.list.length;
   $("loading").hidden = false;
   try {
     await bars.sync(from);
   } catch (error) {
     if (error.name === "AbortError") return;
-    if (!bars.list.length) notice(error);
-    view.timer = setTimeout(() => sync(bars, isFirst, from), RETRY_MS);
+    if (isFirst) notice(error);
+    if (bars === view.bars) readAgain(from, RETRY_MS);
     return;
   } finally {
     if (bars === view.bars) $("loading").hidden = true;
@@ -130,7 +131,7 @@ function barBack(count) {
 }
 
 /** Read the bars again from a moment on, soon; without one, from the newest that is known. */
-function readAgain(from) {
+function readAgain(from, delayMs = STALE_MS) {
   const bars = view.bars;
   if (from !== undefined) view.staleFrom = Math.min(from, view.staleFrom ?? from);
   clearTimeout(view.timer);
@@ -140,8 +141,8 @@ function readAgain(from) {
     const at = view.staleFrom;
     view.staleFrom = null;
     const holder = at === null ? undefined : bars.list.findLast((bar) => bar.time <= at);
-    sync(bars, false, holder?.time ?? undefined);
-  }, STALE_MS);
+    sync(bars, holder?.time);
+  }, delayMs);
 }
 
 function takeMinute(minute) {

@@ -23,7 +23,7 @@ _FOREIGN = {"kafka_consumergroup_lag", "pg_up", "pg_database_size_bytes"}
 
 #: Variables of the compose files that are no settings of the services.
 _OF_COMPOSE = re.compile(
-    r"TICKPIPE_(API_KEY|DB_PASSWORD|DEMO_KEY|READER_PASSWORD|BIND|PORT|PAGES_BIND|(GRAFANA|PROMETHEUS)_(PORT|PASSWORD)"
+    r"TICKPIPE_(API_KEY|DB_PASSWORD|DEMO_KEY|READER_PASSWORD|BIND|PORT|(PAGES|DASHBOARD)_BIND|(GRAFANA|PROMETHEUS)_(PORT|PASSWORD)"
     r"|PROMETHEUS_(RETENTION|SIZE)|KAFKA_(CLUSTER_ID|HEAP|MEMORY|CPUS)|DATABASE_(TUNE_)?(MEMORY|CPUS)|([A-Z_]+_)?IMAGE)"
 )
 
@@ -31,7 +31,7 @@ _OF_COMPOSE = re.compile(
 def exposed_metrics() -> set[str]:
     """Names as Prometheus sees them, from the code of the services."""
     names = set()
-    for package in ("producer", "stream_app", "sink"):
+    for package in ("producer", "stream_app", "sink", "dashboard"):
         code = (ROOT / package / "metrics.py").read_text()
         if found := re.search(r'(?:_PREFIX|prefix) = "(\w+)"', code):
             code = re.sub(r"\{(_PREFIX|prefix)\}", found[1], code)
@@ -82,10 +82,11 @@ def test_every_required_secret_has_an_example_and_is_checked() -> None:
     assert required == examples == set(checked[1].split())
 
 
-def test_no_service_of_ours_is_published_but_the_producer() -> None:
+def test_producer_and_dashboard_alone_of_ours_are_published() -> None:
     ports = re.findall(r"- host_ip: \$\{(\w+):-127\.0\.0\.1\}\n +published: \$\{\w+:-(\d+)\}\n +target: (\d+)", COMPOSE)
     assert ports == [
         ("TICKPIPE_BIND", "18001", "18001"),
+        ("TICKPIPE_DASHBOARD_BIND", "18080", "18080"),
         ("TICKPIPE_PAGES_BIND", "9090", "9090"),
         ("TICKPIPE_PAGES_BIND", "3000", "3000"),
     ]
