@@ -316,7 +316,9 @@ def test_prometheus_sees_every_service(deployment: Deployment) -> None:
         answer = httpx.get(f"{deployment.prometheus_url}/api/v1/query", params={"query": "sum by (job) (up)"}).json()
         found = {r["metric"].get("job"): r["value"][1] for r in answer["data"]["result"]}
         found.pop("kafka", None)
-        return found == dict.fromkeys(("prometheus", "producer", "sink", "dashboard", "postgres"), "1") | {"stream": "3"}
+        return found == dict.fromkeys(("prometheus", "producer", "sink", "dashboard", "postgres"), "1") | {
+            "stream": "3"
+        }
 
     eventually(up, within_seconds=90, what="all targets up, three stream workers among them")
     rules = httpx.get(f"{deployment.prometheus_url}/api/v1/rules").json()["data"]["groups"]

@@ -143,6 +143,15 @@ def test_a_live_tick_is_a_candle_within_seconds(stack: Stack) -> None:
         assert time.monotonic() < deadline
 
 
+def test_the_chart_and_its_candles_are_served(stack: Stack) -> None:
+    url = stack.status()["dashboard_url"]
+    page = httpx.get(url)
+    answer = httpx.get(f"{url}/candles?symbol=EURUSD&source=Dukascopy&timeframe=D1").json()
+
+    assert "<title>Tickpipe</title>" in page.text
+    assert [(c["ts"], c["volume"]) for c in answer["candles"]] == [("2019-02-04T00:00:00Z", EURUSD_COUNT)]
+
+
 @pytest.mark.parametrize("number", range(1, 6))
 def test_the_stock_questions_are_answered(stack: Stack, number: int) -> None:
     answer = stack.run("query", str(number), "--format", "csv")

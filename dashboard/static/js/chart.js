@@ -85,7 +85,8 @@ export class Chart {
     // A narrow screen has the legend over more of the chart.
     const top = this.#element.clientWidth < 620 ? 0.16 : 0.1;
     this.#chart.priceScale("right").applyOptions({ scaleMargins: { top, bottom: 0.22 } });
-    const bars = Math.max(40, Math.min(FIRST_BARS, Math.round(this.#element.clientWidth / 8)));
+    const fitting = Math.min(FIRST_BARS, Math.round(this.#element.clientWidth / 8));
+    const bars = Math.min(fitting, Math.max(60, this.#bars.length + 2));
     this.#chart.priceScale("right").applyOptions({ autoScale: true });
     this.#chart.timeScale().setVisibleLogicalRange({ from: this.#bars.length - bars, to: this.#bars.length + 5 });
   }

@@ -16,7 +16,7 @@ export function count(value) {
 
 export function percent(value) {
   const sign = value > 0 ? "+" : "";
-  return sign + value.toLocaleString(locale, { style: "percent", minimumFractionDigits: 2, maximumFractionDigits: 2 });
+  return sign + value.toLocaleString(locale, { style: "percent", minimumFractionDigits: 2, maximumFractionDigits: 3 });
 }
 
 /** Decimal places that the prices of these bars use, between 0 and 8. */

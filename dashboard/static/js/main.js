@@ -33,8 +33,8 @@ const chart = globalThis.LightweightCharts
       onView: (isAway) => { $("latest").hidden = !isAway; },
     })
   : null;
-const pane = new PipelinePane({ onChoose: choose });
-const picker = new Picker({ onChoose: choose, onOpen: refreshSymbols });
+const pane = new PipelinePane({ onChoose: choose, onClose: () => showPane(false) });
+const picker = new Picker({ onChoose: choose, onOpen: refreshQuietly });
 
 // --- what is chosen ---------------------------------------------------------------------------------------------
 
@@ -57,6 +57,11 @@ async function refreshSymbols() {
   const listings = await listSymbols();
   picker.list(listings);
   return listings;
+}
+
+/** The list that the picker opened with may be old; without an answer it stays. */
+function refreshQuietly() {
+  refreshSymbols().catch(() => {});
 }
 
 /** Choose the remembered symbol, or the one with the newest candle; without any wait for the first. */
@@ -328,6 +333,7 @@ listen({
   End: () => chart?.toNewest(),
   Home: () => chart?.toFirst(),
   p: () => showPane($("pane").hidden),
+  Escape: () => showPane(false),
   t: toggleTheme,
   l: toggleLanguage,
   "?": () => $("help").showModal(),

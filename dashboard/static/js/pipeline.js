@@ -12,9 +12,11 @@ export class PipelinePane {
   #state = null;
   #rates = [];
   #onChoose;
+  #onClose;
 
-  constructor({ onChoose }) {
+  constructor({ onChoose, onClose }) {
     this.#onChoose = onChoose;
+    this.#onClose = onClose;
   }
 
   show(state) {
@@ -28,11 +30,11 @@ export class PipelinePane {
     const state = this.#state;
     if ($("pane").hidden) return;
     if (!state) {
-      $("pane").replaceChildren(element("h2", "", t("pipeline")), element("p", "hint", t("connecting")));
+      $("pane").replaceChildren(this.#head(), element("p", "hint", t("connecting")));
       return;
     }
     $("pane").replaceChildren(
-      element("h2", "", t("pipeline")),
+      this.#head(),
       this.#verdict(state),
       this.#rate(state),
       this.#latency(state),
@@ -40,6 +42,12 @@ export class PipelinePane {
       this.#numbers("lag", [["streamLag", state.lag?.stream], ["sinkLag", state.lag?.sink]], t("lagHint")),
       this.#feeds(state),
     );
+  }
+
+  #head() {
+    const close = element("button", "close", "×", { "aria-label": t("close"), title: t("close") });
+    close.addEventListener("click", () => this.#onClose());
+    return element("header", "", [element("h2", "", t("pipeline")), close]);
   }
 
   #verdict(state) {

@@ -12,7 +12,9 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
+from dashboard.candles import TIMEFRAMES
 from dashboard.database import Database
+from dashboard.timeframes import BarStarts
 from tests.conftest import free_port
 from tests.integration.dashboard.conftest import DAY_SOURCE, Market
 from tests.realday import EURUSD_COUNT, eurusd_bars
@@ -277,3 +279,35 @@ def _wait_alive(service: Service) -> None:
         except httpx.TransportError:
             assert service.returncode is None
             assert datetime.now(UTC) < deadline
+
+
+async def test_bars_of_live_candles_begin_where_those_of_the_database_do(market: Market) -> None:
+    owner = market.settings.database_url.get_secret_value()
+    expected = {}
+    found: dict[str, set[str]] = {}
+    try:
+        with psycopg.connect(owner, autocommit=True) as connection:
+            connection.execute("SELECT set_candle_day('America/New_York', '17:00')")
+        database = Database(market.settings)
+        await database.open()
+        starts = BarStarts(database)
+        for timeframe in TIMEFRAMES:
+            listed = market.get(f"/candles?{DAY}&timeframe={timeframe}&limit=2000").json()["candles"]
+            expected[timeframe] = {candle["ts"] for candle in listed}
+            bars = {await starts.of(timeframe, ts) for ts in eurusd_bars()}
+            found[timeframe] = {f"{datetime.fromtimestamp((bar or 0) / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" for bar in bars}
+        await database.close()
+    finally:
+        with psycopg.connect(owner, autocommit=True) as connection:
+            connection.execute("SELECT set_candle_day('UTC')")
+    assert found == expected
+    # The day of foreign exchange: 22:00 UTC in winter. The real day holds the end of one and the start of the next.
+    assert expected["D1"] == {"2019-02-03T22:00:00Z", "2019-02-04T22:00:00Z"}
+
+
+async def test_without_a_database_nobody_knows_where_a_bar_begins(market: Market) -> None:
+    database = Database(market.settings)
+    starts = BarStarts(database)
+    assert await starts.of("M1", 60_001) == 60_000
+    # The pool was not opened.
+    assert await starts.of("H1", 60_000) is None
