@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
+import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -53,7 +54,10 @@ class Parts:
         self.live = LiveReader(self.settings, self.hub, self.gauges, self.metrics)
         self.catalogue = Catalogue(self.database, self.hub)
         self.bars = BarStarts(self.database)
-        self.pipeline = Pipeline(self.settings, self.hub, self.gauges, self.database, self.catalogue)
+        self.pipeline = Pipeline(
+            self.settings, metrics=self.metrics, hub=self.hub, gauges=self.gauges, database=self.database,
+            catalogue=self.catalogue,
+        )  # fmt: skip
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -64,14 +68,14 @@ def create_app(parts: Parts) -> FastAPI:
         await parts.database.open()
         # Not awaited: without Kafka or the database the process lives, says so, and goes on by itself when they come.
         tasks = [asyncio.create_task(parts.live.run()), asyncio.create_task(parts.pipeline.run())]
+        for task in tasks:
+            task.add_done_callback(_end_if_failed)
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
-            for task in tasks:
-                with suppress(asyncio.CancelledError):
-                    await task
+            await asyncio.gather(*tasks, return_exceptions=True)
             await parts.database.close()
 
     app = FastAPI(
@@ -95,6 +99,13 @@ def create_app(parts: Parts) -> FastAPI:
     return app
 
 
+def _end_if_failed(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        # A page that looks alive and never moves would be worse; the supervisor starts a new process.
+        log.error("The dashboard ends, for a part of it failed; this is a bug.", action="ending", exc_info=error)
+        signal.raise_signal(signal.SIGTERM)
+
+
 def _add_probes(app: FastAPI, parts: Parts) -> None:
     @app.get("/health", tags=["probes"])
     async def health(_request: Request) -> Response:
@@ -104,7 +115,10 @@ def _add_probes(app: FastAPI, parts: Parts) -> None:
     @app.get("/ready", tags=["probes"])
     async def ready(_request: Request) -> Response:
         """Candles can be read from the database, and live ones from Kafka."""
-        needs = {"kafka": parts.live.is_reading, "database": await parts.database.answers()}
+        needs = {
+            "kafka": parts.live.is_reading and parts.pipeline.kafka_answers,
+            "database": await parts.database.answers(),
+        }
         is_ready = all(needs.values())
         return json_response({"status": "ready" if is_ready else "not ready", **needs}, 200 if is_ready else 503)
 

@@ -50,7 +50,7 @@ class LiveReader:
                     "The candles cannot be read now; it is tried again.", action="live_wait", error=str(exc)
                 )  # fmt: skip
             finally:
-                self._tell(False)
+                self.is_reading = False
             await asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS)
 
     async def _read(self) -> None:
@@ -59,7 +59,7 @@ class LiveReader:
             await consumer.start()
             started_ms = time.time_ns() // 1_000_000
             await _seek_back(consumer, started_ms - _WARM_UP_MS)
-            self._tell(True)
+            self.is_reading = True
             log.info("Reading live candles.", action="live_started", topic=self._settings.candles_topic)
             while True:
                 polled = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
@@ -93,10 +93,6 @@ class LiveReader:
             # The sink puts it into `candles.rejected`, which the page counts.
             self._metrics.undecodable.inc()
             return None
-
-    def _tell(self, is_reading: bool) -> None:
-        self.is_reading = is_reading
-        self._metrics.kafka_up.set(is_reading)
 
 
 async def _seek_back(consumer: AIOKafkaConsumer, since_ms: int) -> None:

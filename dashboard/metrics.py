@@ -34,7 +34,7 @@ class Metrics:
             buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 15, 60, 600),
             registry=self.registry,
         )
-        self.kafka_up = Gauge(f"{_PREFIX}_kafka_up", "1 while live candles are read.", registry=self.registry)
+        self.kafka_up = Gauge(f"{_PREFIX}_kafka_up", "1 while Kafka answers.", registry=self.registry)
         self.kafka_up.set(0)
 
 

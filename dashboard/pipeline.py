@@ -14,11 +14,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from dashboard.answers import encode
+from dashboard.answers import Refusal, encode
 from dashboard.catalogue import Catalogue
 from dashboard.database import Database
 from dashboard.gauges import Gauges
 from dashboard.hub import Hub
+from dashboard.metrics import Metrics
 from marketdata.kafka import new_consumer
 from marketdata.settings import Settings
 
@@ -32,10 +33,19 @@ _PATIENCE_SECONDS: Final = 5.0
 
 
 class Pipeline:
-    """Watches while somebody looks; `state` may be asked at any time."""
+    """Asks Kafka and the database over and over; `state` may be asked at any time."""
 
-    def __init__(self, settings: Settings, hub: Hub, gauges: Gauges, database: Database, catalogue: Catalogue) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        metrics: Metrics,
+        hub: Hub,
+        gauges: Gauges,
+        database: Database,
+        catalogue: Catalogue,
+    ) -> None:
+        self._metrics = metrics
         self._hub = hub
         self._gauges = gauges
         self._database = database
@@ -46,10 +56,16 @@ class Pipeline:
         self._counts: dict[str, Any] | None = None
         self._database_answers = False
 
+    @property
+    def kafka_answers(self) -> bool:
+        """Whether Kafka answered when it was asked last."""
+        return self._counts is not None
+
     async def run(self) -> None:
         """Tell every stream until cancelled."""
         try:
             while True:
+                await self._ask()
                 if len(self._hub):
                     self._hub.broadcast(encode(await self.state()))
                 await asyncio.sleep(_TELL_SECONDS)
@@ -58,12 +74,7 @@ class Pipeline:
 
     async def state(self) -> dict[str, Any]:
         """The state of now; null where Kafka or the database do not answer."""
-        async with self._asking:
-            if time.monotonic() - self._asked_at >= _ASK_SECONDS:
-                self._counts, self._database_answers = await asyncio.gather(
-                    self._kafka.counts(), self._database.answers()
-                )
-                self._asked_at = time.monotonic()
+        await self._ask()
         counts = self._counts or {"lag": None, "rejected": None}
         return {
             "at": datetime.now(UTC).replace(microsecond=0),
@@ -75,9 +86,21 @@ class Pipeline:
             "feeds": await self._feeds(),
         }
 
+    async def _ask(self) -> None:
+        async with self._asking:
+            if time.monotonic() - self._asked_at >= (_ASK_SECONDS if self.kafka_answers else _TELL_SECONDS):
+                self._counts, self._database_answers = await asyncio.gather(
+                    self._kafka.counts(), self._database.answers()
+                )
+                self._asked_at = time.monotonic()
+                self._metrics.kafka_up.set(self.kafka_answers)
+
     async def _feeds(self) -> list[dict[str, Any]]:
-        # Without the database: what is live.
-        listings = await self._catalogue.listings() if self._database_answers else self._catalogue.live()
+        try:
+            listings = await self._catalogue.listings() if self._database_answers else self._catalogue.live()
+        except Refusal:
+            # Lost since it was asked.
+            listings = self._catalogue.live()
         return [
             {"symbol": feed.symbol, "source": feed.source, "last_tick": feed.last_tick, "close": feed.close}
             for feed in listings
