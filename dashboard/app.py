@@ -3,10 +3,11 @@
 import asyncio
 import hashlib
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -88,6 +89,7 @@ def create_app(parts: Parts) -> FastAPI:
         redoc_url=None,
     )
     add_routes(app, parts)
+    _document(app)
     _add_probes(app, parts)
     _add_errors(app)
     _add_page(app)
@@ -97,6 +99,20 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(CountRequests, metrics=parts.metrics)
     return app
+
+
+def _document(app: FastAPI) -> None:
+    generate: Callable[[], dict[str, Any]] = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = generate()
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                # What cannot be used is answered 400 here.
+                operation["responses"].pop("422", None)
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
 
 
 def _end_if_failed(task: asyncio.Task[None]) -> None:

@@ -1,7 +1,7 @@
 """The read API: candles, symbols, the live stream and the state of the pipeline."""
 
 import hashlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import FastAPI, Query
 from starlette.requests import Request as HttpRequest
@@ -29,6 +29,12 @@ Limit = Annotated[int, Query(description=f"1 to {MAX_LIMIT:,} candles", ge=1, le
 Format = Annotated[str | None, Query(description="json, csv or arrow; without it the header Accept decides")]
 
 
+_CANDLE: Final = {
+    "ts": "2019-02-04T00:00:00Z", "symbol": "EURUSD", "source": "Dukascopy", "open": 1.14543, "high": 1.14551,
+    "low": 1.14538, "close": 1.14549, "volume": 92, "real_volume": 0.0, "spread": 2, "closed": True,
+}  # fmt: skip
+
+
 def add_routes(app: FastAPI, parts: "Parts") -> None:
     """Add the routes of the API to the application."""
     _add_candles(app, parts)
@@ -49,7 +55,9 @@ def add_routes(app: FastAPI, parts: "Parts") -> None:
 
 def _add_candles(app: FastAPI, parts: "Parts") -> None:
     contents: dict[str, Any] = {
-        "application/json": {"example": {"symbol": "EURUSD", "timeframe": "M1", "candles": [], "next": None}},
+        "application/json": {
+            "example": {"symbol": "EURUSD", "timeframe": "M1", "candles": [_CANDLE], "next": None},
+        },
         "text/csv": {},
         "application/vnd.apache.arrow.stream": {},
     }

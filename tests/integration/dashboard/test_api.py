@@ -173,6 +173,7 @@ def test_page_may_load_nothing_from_elsewhere(market: Market) -> None:
 def test_api_is_documented(market: Market) -> None:
     document = market.get("/openapi.json").json()
     assert {"/candles", "/symbols", "/stream", "/pipeline", "/health", "/ready", "/metrics"} <= set(document["paths"])
+    assert "422" not in str(document)
     names = {parameter["name"] for parameter in document["paths"]["/candles"]["get"]["parameters"]}
     assert names == {"symbol", "timeframe", "source", "from", "to", "before", "limit", "format"}
 

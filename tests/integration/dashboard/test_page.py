@@ -267,6 +267,15 @@ async def test_page_without_the_chart_library_says_how_to_get_it(reader: Reader)
     reader.complaints.clear()
 
 
+async def test_api_is_described_on_a_page_of_its_own(reader: Reader) -> None:
+    await reader.open()
+    await reader.page.keyboard.press("?")
+    await reader.page.get_by_role("link", name="/candles").click()
+    headings = reader.page.get_by_role("heading", level=2)
+    await expect(headings).to_contain_text(["GET /candles", "GET /stream", "GET /symbols", "GET /pipeline"])
+    await expect(reader.page.get_by_role("cell", name="1 to 20,000 candles")).to_be_visible()
+
+
 async def test_symbol_that_is_not_there_gives_way_to_one_that_is(reader: Reader) -> None:
     await reader.open("?symbol=NOWHERE")
     await expect(reader.page.locator("#legend")).to_contain_text("Vol")
