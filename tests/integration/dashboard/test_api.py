@@ -272,7 +272,7 @@ def test_role_with_the_documented_grants_suffices(market: Market) -> None:
 
 
 def _wait_alive(service: Service) -> None:
-    deadline = datetime.now(UTC) + timedelta(seconds=30)
+    deadline = datetime.now(UTC) + timedelta(seconds=120)
     while True:
         try:
             assert httpx.get(f"{service.url}/health").status_code == 200
