@@ -1,0 +1,280 @@
+"""Where the fault cases play: real services on real servers, supervised, with senders that trade all the while.
+
+Each case ends with `settle_and_compare`: the senders deliver, lag goes to 0 within a bound, and the whole table equals
+the fold of the log.
+"""
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import psycopg
+import pytest
+
+from marketdata.errors import TickpipeError
+from marketdata.kafka import wait_for_kafka
+from marketdata.settings import Settings
+from tests.conftest import API_KEY, free_port
+from tests.faults import truth
+from tests.faults.record import Figures, write
+from tests.faults.sender import Sender
+from tests.services import Service
+from tickpipe.embedded.servers import EmbeddedServers
+
+#: After the last fault: restart of everything, session timeouts, the refolds (seconds).
+HEAL_SECONDS = 120.0
+
+#: What a supervisor waits before it starts a process again (seconds).
+RESTART_SECONDS = 0.3
+
+_WATCH_SECONDS = 0.2
+
+
+class Stage:
+    """Use it as `async with Stage(settings, servers, case="…", seed=…) as stage`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        servers: EmbeddedServers,
+        *,
+        case: str,
+        seed: int,
+        modules: tuple[str, ...] = ("producer", "stream_app", "sink"),
+        truth_settings: Settings | None = None,
+    ) -> None:
+        self.settings = settings
+        self.servers = servers
+        self.case = case
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.services = [Service(module, settings) for module in modules]
+        self.senders: list[Sender] = []
+        #: Faults so far.
+        self.rounds = 0
+        #: Processes that ended by themselves.
+        self.ended: list[str] = []
+        # The tests' own way to the servers, when the services' is disturbed.
+        self._direct = truth_settings or settings
+        self._killed: set[int] = set()
+        self._stop_trading = asyncio.Event()
+        self._trading: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._newest = 0
+        self._moved_at = 0.0
+        self._standstill: float | None = None
+
+    async def __aenter__(self) -> Self:
+        print(f"{self.case}: seed {self.seed}")
+        try:
+            await wait_for_kafka(self.settings)
+            for service in self.services:
+                service.start()
+            for service in self.services:
+                await asyncio.to_thread(service.wait_ready)
+        except BaseException:
+            self._kill_services()
+            raise
+        self._tasks.append(asyncio.create_task(self._supervise()))
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for task in (*self._tasks, *self._trading):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._trading, return_exceptions=True)
+        self._kill_services()
+        await asyncio.to_thread(self.servers.start)
+
+    def _kill_services(self) -> None:
+        for service in self.services:
+            if service.returncode is None:
+                service.send_signal(signal.SIGCONT)
+                service.kill()
+
+    async def _supervise(self) -> None:
+        while True:
+            for service in self.services:
+                if (code := service.returncode) is not None:
+                    if service.pid in self._killed:
+                        self._killed.discard(service.pid)
+                    else:
+                        self.ended.append(f"{service.module} {code}")
+                    await asyncio.sleep(RESTART_SECONDS)
+                    service.start()
+            await asyncio.sleep(0.1)
+
+    # Senders.
+
+    def trade(self, *symbols: str, **options: object) -> None:
+        """Let an EA trade each symbol, and watch the table."""
+        for symbol in symbols:
+            sender = Sender(symbol, random.Random(self.rng.random()), **options)  # type: ignore[arg-type]
+            self.senders.append(sender)
+            url = self["producer"].url
+            self._trading.append(asyncio.create_task(sender.trade(url, API_KEY, self._stop_trading)))
+        if self._standstill is None:
+            self._standstill, self._moved_at = 0.0, time.monotonic()
+            self._tasks.append(asyncio.create_task(self._watch()))
+
+    async def _watch(self) -> None:
+        """Measure how long the table shows nothing newer; prices tell a sender's newest tick."""
+        while not self._stop_trading.is_set():
+            with suppress(psycopg.OperationalError):
+                newest = await self.newest()
+                if newest > self._newest:
+                    self._newest, self._moved_at = newest, time.monotonic()
+            self._standstill = max(self._standstill or 0.0, time.monotonic() - self._moved_at)
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def newest(self) -> int:
+        """Number of the newest tick in the table, of all senders together.
+
+        Raises:
+            psycopg.OperationalError: when the database is away.
+        """
+        url = self._direct.database_url.get_secret_value()
+        async with await psycopg.AsyncConnection.connect(url, connect_timeout=2) as connection:
+            query = b"SELECT coalesce(sum(n), 0)::bigint FROM (SELECT (max(high) - 1) * 100000 AS n FROM market_data"
+            rows = await connection.execute(query + b" WHERE source = 'EA' GROUP BY symbol) AS newest")
+            row = await rows.fetchone()
+        return int(row[0]) if row else 0
+
+    async def recovered(self, within_seconds: float = HEAL_SECONDS) -> float:
+        """Wait until every sender's ticks of after this moment reach the table; returns the seconds that took."""
+        began = time.monotonic()
+        wanted = {sender.symbol: sender.number + 1 for sender in self.senders}
+        url = self._direct.database_url.get_secret_value()
+        while wanted:
+            assert time.monotonic() - began < within_seconds, f"no newer tick of {sorted(wanted)} in the table"
+            with suppress(psycopg.OperationalError):
+                async with await psycopg.AsyncConnection.connect(url, connect_timeout=2) as connection:
+                    rows = await connection.execute(
+                        b"SELECT symbol, round((max(high) - 1) * 100000) FROM market_data GROUP BY symbol"
+                    )
+                    for symbol, newest in await rows.fetchall():
+                        if symbol in wanted and newest >= wanted[symbol]:
+                            del wanted[symbol]
+            await asyncio.sleep(_WATCH_SECONDS)
+        return time.monotonic() - began
+
+    # Faults.
+
+    def __getitem__(self, module: str) -> Service:
+        return next(service for service in self.services if service.module == module)
+
+    async def kill(self, victim: str) -> None:
+        """Kill -9 a service, which its supervisor starts again, or a server, which comes back after a moment."""
+        self.rounds += 1
+        if victim == "broker":
+            await self.without(self.servers.kill_kafka, self.servers.start_kafka)
+        elif victim == "database":
+            await self.without(self.servers.kill_postgres, self.servers.start_postgres)
+        else:
+            self.kill_service(self.rng.choice([s for s in self.services if s.module == victim]))
+
+    async def without(self, take: Callable[[], None], give: Callable[[], None]) -> None:
+        """Take a server away for a moment."""
+        await asyncio.to_thread(take)
+        await asyncio.sleep(self.rng.uniform(0, 2))
+        await asyncio.to_thread(give)
+
+    def kill_service(self, service: Service) -> None:
+        """Kill -9 one process, if it is not dead already."""
+        if service.returncode is None:
+            self._killed.add(service.pid)
+            service.send_signal(signal.SIGKILL)
+
+    def add_worker(self) -> Service:
+        """Start one more stream worker."""
+        name = f"{self.settings.stream_instance}-{len(self.services)}"
+        more = self.settings.model_copy(update={"stream_port": free_port(), "stream_instance": name})
+        worker = Service("stream_app", more).start()
+        self.services.append(worker)
+        return worker
+
+    async def remove_worker(self, worker: Service) -> int:
+        """Stop a stream worker for good, by SIGTERM; its exit code."""
+        self.services.remove(worker)
+        return await asyncio.to_thread(worker.stop)
+
+    # The end of every case.
+
+    async def settle_and_compare(self, *, within_seconds: float = HEAL_SECONDS) -> truth.Log:
+        """Heal, stop the senders, wait for lag 0, hold the whole table against the oracle; write what was measured.
+
+        Returns the log as it was read.
+        """
+        await asyncio.to_thread(self.servers.start)
+        began = time.monotonic()
+        deadline = began + within_seconds
+        self._stop_trading.set()
+        async with asyncio.timeout(within_seconds):
+            await asyncio.gather(*self._trading)
+        await self._settled(deadline)
+        log = await truth.read_log(self._direct)
+        expected = log.expected()
+        found = await truth.table(self._direct)
+        settled = time.monotonic() - began
+
+        # Arithmetic on the side: the ticks of senders are all different, so counting needs no fold.
+        written = log.ticks()
+        lost = doubled = 0
+        for sender in self.senders:
+            known = set(sender.acknowledged) | sender.unknown
+            arrived = {tick for symbol, tick in written if symbol == sender.symbol}
+            assert arrived <= known, f"{sender.symbol}: ticks in the log that nobody sent, or that certainly failed"
+            counted = sum(candle.volume for (_, symbol, _), candle in found.items() if symbol == sender.symbol)
+            lost += len(set(sender.acknowledged) - arrived) + max(0, len(arrived) - counted)
+            doubled += max(0, counted - len(arrived))
+        write(
+            Figures(
+                case=self.case,
+                rounds=self.rounds,
+                ticks=sum(sender.ticks for sender in self.senders) or sum(written.values()),
+                unknown=sum(len(sender.unknown) for sender in self.senders),
+                lost=lost,
+                doubled=doubled,
+                candles=len(found),
+                standstill=None if self._standstill is None else round(self._standstill, 1),
+                settled=round(settled, 1),
+                seed=self.seed,
+                ended=self.ended,
+            )
+        )
+        if wrong := truth.differences(found, expected):
+            pytest.fail("\n".join([f"{len(wrong)} rows or more differ (seed {self.seed})", *wrong]))
+        assert (lost, doubled) == (0, 0)
+        assert (await truth.read_log(self._direct)).ends == log.ends, "the log grew while it was compared"
+        return log
+
+    async def _settled(self, deadline: float) -> None:
+        # Twice: a request that its sender gave up may still be on its way through the producer.
+        calm = 0
+        while calm < 2:
+            calm = calm + 1 if await self._is_settled() else 0
+            assert time.monotonic() < deadline, f"not settled: {await self._state()} (seed {self.seed})"
+            await asyncio.sleep(0.5)
+
+    async def _is_settled(self) -> bool:
+        with suppress(psycopg.OperationalError, TickpipeError):
+            return await truth.lag(self._direct) == 0 and not await self._unfinished()
+        return False
+
+    async def _unfinished(self) -> int:
+        return await truth.number(
+            self._direct,
+            "SELECT (SELECT count(*) FROM pending_refolds)"
+            " + (SELECT count(*) FROM market_data WHERE origin = 'ticks' AND NOT closed)",
+        )
+
+    async def _state(self) -> str:
+        with suppress(psycopg.OperationalError, TickpipeError):
+            return f"lag {await truth.lag(self._direct)}, unfinished minutes {await self._unfinished()}"
+        return "a server is away"

@@ -1,0 +1,124 @@
+"""The promise, as the fault tests ask it: the table equals the fold of the log, by the oracle of `tests/oracle.py`."""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from dataclasses import dataclass, field
+
+import psycopg
+from aiokafka import TopicPartition
+
+from marketdata.errors import InvalidFrame
+from marketdata.kafka import admin_client, log_ends, new_consumer
+from marketdata.settings import Settings
+from marketdata.tick import Frame, Tick
+from marketdata.wire import decode_frame
+from tests import oracle
+
+#: Source, symbol and minute (UTC epoch milliseconds).
+Key = tuple[str, str, int]
+
+
+@dataclass
+class Log:
+    """Every frame of the ticks topic, and how far it reached when it was read."""
+
+    frames: dict[int, list[tuple[int, Frame]]] = field(default_factory=dict)
+    ends: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def expected(self) -> dict[Key, oracle.OracleCandle]:
+        """Every candle that the log proves."""
+        candles = {}
+        for frames in self.frames.values():
+            # A partition's frames by symbol: the oracle looks at every frame it is given, for every minute.
+            by_symbol: dict[tuple[str, str], list[tuple[int, Frame]]] = {}
+            for offset, frame in frames:
+                by_symbol.setdefault((frame.source, frame.symbol), []).append((offset, frame))
+            for (source, symbol), own in by_symbol.items():
+                offsets = [offset for offset, _ in own]
+                for (_, _, ts), ranges in oracle.minutes_in(own).items():
+                    stretch = own[bisect_left(offsets, ranges[0][0]) : bisect_right(offsets, ranges[0][1])]
+                    if (candle := oracle.fold(stretch, source, symbol, ts, ranges)) is not None:
+                        candles[source, symbol, ts] = candle
+        return candles
+
+    def ticks(self) -> Counter[tuple[str, Tick]]:
+        """How often each symbol's tick was written."""
+        return Counter(
+            (frame.symbol, tick) for frames in self.frames.values() for _, frame in frames for tick in frame.ticks
+        )
+
+    @property
+    def records(self) -> int:
+        """Records that are frames."""
+        return sum(map(len, self.frames.values()))
+
+
+async def read_log(settings: Settings) -> Log:
+    """All of the ticks topic, by a reader of its own; what is no frame is passed over, as it promises nothing."""
+    log = Log(ends=await log_ends(settings, settings.ticks_topic))
+    consumer = new_consumer(settings)
+    await consumer.start()
+    try:
+        for partition, (first, end) in log.ends.items():
+            tp = TopicPartition(settings.ticks_topic, partition)
+            frames = log.frames.setdefault(partition, [])
+            consumer.assign([tp])
+            consumer.seek(tp, first)
+            # The position, not the count: retention and transactions leave holes.
+            while await consumer.position(tp) < end:
+                for record in (await consumer.getmany(tp, timeout_ms=500)).get(tp, []):
+                    try:
+                        frames.append((record.offset, decode_frame(record.value)))
+                    except InvalidFrame:
+                        continue
+    finally:
+        await consumer.stop()
+    return log
+
+
+_ROWS = """
+    SELECT source, symbol, (extract(epoch FROM ts) * 1000)::bigint, open, high, low, close, volume, real_volume, spread,
+        (extract(epoch FROM first_tick) * 1000)::bigint, (extract(epoch FROM last_tick) * 1000)::bigint,
+        (extract(epoch FROM received_at) * 1000)::bigint
+    FROM market_data WHERE origin = 'ticks'
+"""
+
+
+async def table(settings: Settings) -> dict[Key, oracle.OracleCandle]:
+    """Every row of `market_data` that was folded from ticks.
+
+    Raises:
+        psycopg.OperationalError: when the database is away.
+    """
+    url = settings.database_url.get_secret_value()
+    async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
+        rows = await (await connection.execute(_ROWS)).fetchall()
+    return {(source, symbol, ts): oracle.OracleCandle(*values) for source, symbol, ts, *values in rows}
+
+
+async def number(settings: Settings, query: str) -> int:
+    """The one number that a query returns; NULL counts as 0."""
+    url = settings.database_url.get_secret_value()
+    async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
+        row = await (await connection.execute(query.encode())).fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+async def lag(settings: Settings) -> int:
+    """Records that the stream workers or the sink have not committed."""
+    groups = [(settings.stream_group, settings.ticks_topic), (settings.sink_group, settings.candles_topic)]
+    total = 0
+    for group, topic in groups:
+        async with admin_client(settings) as client:
+            offsets = await client.list_consumer_group_offsets(group)
+        committed = {tp.partition: offset.offset for tp, offset in offsets.items() if tp.topic == topic}
+        ends = await log_ends(settings, topic)
+        # What retention deleted is nobody's lag.
+        total += sum(end - max(first, committed.get(partition, first)) for partition, (first, end) in ends.items())
+    return total
+
+
+def differences(found: dict[Key, oracle.OracleCandle], expected: dict[Key, oracle.OracleCandle]) -> list[str]:
+    """The first ten rows that are not as they should be, in words."""
+    keys = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+    return [f"{key}: the table has {found.get(key)}, the log proves {expected.get(key)}" for key in keys[:10]]
