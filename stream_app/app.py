@@ -1,6 +1,7 @@
 """The Faust application: wiring of transport, agent, timer, web pages and watchdog around the worker."""
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ import structlog
 from faust.types import TP
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from marketdata.errors import KafkaUnavailable
 from marketdata.kafka import METADATA_MAX_AGE_MS
 from marketdata.settings import Settings
 from stream_app.emitter import Emitter
@@ -100,7 +102,7 @@ def create_app(settings: Settings, cluster_id: str) -> StreamApp:
     health = _Health()
     _consume(app, settings, worker)
     _follow_rebalances(app, worker, metrics, health)
-    _watch(app, settings, metrics)
+    _watch(app, settings, worker, metrics)
     _serve(app, metrics, health)
     return app
 
@@ -179,18 +181,24 @@ def _follow_rebalances(app: Any, worker: Worker, metrics: Metrics, health: _Heal
     app.on_partitions_assigned.connect(assigned)
 
 
-def _watch(app: Any, settings: Settings, metrics: Metrics) -> None:
+def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> None:
     watchdog = Watchdog(settings.watchdog_seconds)
 
     async def watch() -> None:
+        offsets: dict[int, tuple[int | None, int]] = {}
         while not app.should_stop:
             await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
             consumer: BatchConsumer = app.consumer
-            offsets = {}
+            before, offsets = offsets, {}
             for tp in consumer.assignment():
                 committed, end = consumer.committed_offset(tp), consumer.highwater(tp) or 0
                 offsets[tp.partition] = (committed, end)
                 metrics.lag.labels(partition=tp.partition).set(max(0, end - (committed or 0)))
+            for partition, (committed, end) in offsets.items():
+                # Nothing moved since the last look, so there may be nothing to read.
+                if before.get(partition) == (committed, end) and (committed or 0) < end:
+                    with contextlib.suppress(KafkaUnavailable):
+                        await worker.pass_hole(partition, end)
             stuck = watchdog.stuck(offsets, time.monotonic())
             if stuck is not None:
                 log.error(

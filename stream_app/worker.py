@@ -103,6 +103,31 @@ class Worker:
                 raise MissedRecords(f"offsets {expected} to {first - 1} of partition {number} were never handed over")
         log.info("The log has a hole.", action="hole", partition=number, first=expected, last=first - 1)
 
+    async def pass_hole(self, number: int, end: int) -> None:
+        """Release up to `end`, the end of the log, if there is nothing but a hole between it and what was folded.
+
+        A hole is handed over with the record after it. One at the end of the log (the marker of a transaction, or all
+        that retention left of a partition) would else be lag until the next tick.
+
+        Raises:
+            KafkaUnavailable: when the broker does not answer; the call can be repeated.
+        """
+        partition = self._partitions.get(number)
+        if partition is not None and partition.safe_offset < partition.window.position:
+            return
+        first = self._offsets.committed(number) or 0 if partition is None else partition.safe_offset
+        async with TickLog(self._settings) as tick_log:
+            if await tick_log.holds_records(number, first, end - 1):
+                return
+        if self._partitions.get(number) is not partition:
+            return  # revoked during the check, or records came
+        log.info("The log ends with a hole.", action="hole", partition=number, first=first, last=end - 1)
+        if partition is None:
+            self._offsets.release(number, end)
+        elif partition.window.position == first:
+            # Read to the end, where nothing was; the next round releases it.
+            partition.window.feed(first, end - 1, [], now=time.monotonic())
+
     def _frames(self, records: Sequence[ConsumerRecord], partition: _Partition) -> list[tuple[int, Frame]]:
         frames = decode_frames([record.value for record in records])
         if frames is not None:
