@@ -1,0 +1,102 @@
+"""The guard against a transport that skips records: committed over they would be lost without a trace."""
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import pytest
+from aiokafka import ConsumerRecord, TopicPartition
+
+from marketdata.errors import MissedRecords
+from marketdata.kafka import new_consumer, new_producer
+from marketdata.settings import Settings
+from marketdata.wire import encode, frame_key
+from stream_app.emitter import Emitter
+from stream_app.metrics import Metrics
+from stream_app.worker import Worker
+from tests.faults.stage import Stage
+from tests.kafka_log import KafkaLog, frames_of
+from tests.realday import eurusd_ticks
+from tickpipe.embedded.servers import EmbeddedServers
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
+
+
+class ReadBefore:
+    """Offsets of a consumer that found `at` committed."""
+
+    def __init__(self, at: int | None) -> None:
+        self.at = at
+        self.released: list[int] = []
+
+    def committed(self, partition: int) -> int | None:
+        return self.at
+
+    def release(self, partition: int, offset: int) -> None:
+        self.released.append(offset)
+
+
+@pytest.fixture
+async def records(settings: Settings, kafka: KafkaLog) -> list[ConsumerRecord]:
+    """Ten frames, the marker of a transaction at offset 6, and four frames more, as a consumer gets them."""
+    frames = frames_of(eurusd_ticks()[:100], 10)
+    key = frame_key("s", "EURUSD")
+    await kafka.send(*frames[:5])
+    foreign = new_producer(settings, transactional_id=uuid.uuid4().hex)
+    await foreign.start()
+    async with foreign.transaction():
+        sent = await foreign.send_and_wait(settings.ticks_topic, encode(frames[5]), key=key)
+    await foreign.stop()
+    await kafka.send(*frames[6:])
+    consumer = new_consumer(settings)
+    await consumer.start()
+    tp = TopicPartition(settings.ticks_topic, sent.partition)
+    consumer.assign([tp])
+    await consumer.seek_to_beginning(tp)
+    read: list[ConsumerRecord] = []
+    while len(read) < 10:
+        read += (await consumer.getmany(tp, timeout_ms=1000)).get(tp, [])
+    await consumer.stop()
+    assert [record.offset for record in read] == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10]
+    return read
+
+
+def worker(settings: Settings, offsets: ReadBefore) -> Worker:
+    return Worker(settings, Emitter(settings), Metrics(), offsets, log_name="log")
+
+
+async def test_a_poll_that_skips_a_record_is_refused(settings: Settings, records: list[ConsumerRecord]) -> None:
+    partition = records[0].partition
+    one = worker(settings, ReadBefore(None))
+    await one.fold(partition, records[:3])
+    with pytest.raises(MissedRecords, match="offsets 3 to 3"):
+        await one.fold(partition, records[4:])
+
+
+@pytest.mark.parametrize("committed", [None, 1])
+async def test_a_first_poll_that_begins_after_the_commit_is_refused(
+    settings: Settings, records: list[ConsumerRecord], committed: int | None
+) -> None:
+    with pytest.raises(MissedRecords, match=f"offsets {committed or 0} to 1"):
+        await worker(settings, ReadBefore(committed)).fold(records[0].partition, records[2:])
+
+
+async def test_a_marker_is_no_missed_record(settings: Settings, records: list[ConsumerRecord]) -> None:
+    one = worker(settings, ReadBefore(None))
+    await one.fold(records[0].partition, records[:6])
+    await one.fold(records[0].partition, records[6:])
+
+
+@pytest.mark.full
+async def test_a_worker_that_skipped_a_poll_ends_and_the_next_one_folds_it(
+    settings: Settings, servers: EmbeddedServers, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKIP_ONCE", str(tmp_path / "skipped"))
+    async with Stage(settings, servers, case="poll skipped", seed=seed, modules=("producer", "sink")) as stage:
+        await asyncio.to_thread(stage.add_worker("tests.faults.skipping_worker").wait_ready)
+        stage.trade("EURUSD")
+        await stage.recovered()
+        stage.rounds = 1
+        await stage.settle_and_compare()
+    assert (tmp_path / "skipped").exists()
+    assert stage.ended == ["tests.faults.skipping_worker 70"]

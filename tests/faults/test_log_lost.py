@@ -1,0 +1,95 @@
+"""The log loses its beginning, or is created anew, while the table stays."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import cache
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
+
+from marketdata.kafka import admin_client, ensure_topics, log_ends
+from marketdata.settings import Settings
+from marketdata.tick import Tick
+from tests.faults import truth
+from tests.faults.stage import Stage
+from tests.realday import eurusd_ticks
+from tickpipe.embedded.servers import EmbeddedServers
+
+pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(600)]
+
+Loss = Callable[[Settings], Awaitable[None]]
+
+#: Shorter than the tests wait, so that a worker that takes a lost log for lag is caught.
+WATCHDOG_SECONDS = 15.0
+
+#: Length of a stretch; stretches share no minute.
+STRETCH_MS = 30 * 60_000
+
+
+@cache
+def stretch(number: int) -> list[Tick]:
+    """The real ticks of one half hour."""
+    first_ms = eurusd_ticks()[0].time_msc // STRETCH_MS * STRETCH_MS + (number + 2) * STRETCH_MS
+    return [tick for tick in eurusd_ticks() if first_ms <= tick.time_msc < first_ms + STRETCH_MS]
+
+
+async def truncate(settings: Settings) -> None:
+    """What retention does, at once: all records that there are."""
+    ends = await log_ends(settings, settings.ticks_topic)
+    before = {
+        TopicPartition(settings.ticks_topic, p): RecordsToDelete(before_offset=end) for p, (_, end) in ends.items()
+    }
+    async with admin_client(settings) as client:
+        await client.delete_records(before)
+
+
+async def recreate(settings: Settings) -> None:
+    """Delete the ticks topic and create it again."""
+    async with admin_client(settings) as client:
+        await client.delete_topics([settings.ticks_topic])
+        while settings.ticks_topic in await client.list_topics():  # noqa: ASYNC110 - the broker has no event
+            await asyncio.sleep(0.05)
+    await ensure_topics(settings)
+
+
+def impatient(settings: Settings) -> Settings:
+    return settings.model_copy(update={"watchdog_seconds": WATCHDOG_SECONDS})
+
+
+@pytest.mark.parametrize("loss", [truncate, recreate])
+async def test_the_table_is_kept_and_the_flow_goes_on(
+    settings: Settings, servers: EmbeddedServers, seed: int, loss: Loss
+) -> None:
+    """The pipeline runs while it happens; then half an hour is sent that is new, and the old one once more."""
+    async with Stage(impatient(settings), servers, case=f"log: {loss.__name__}", seed=seed) as stage:
+        await stage.post("EURUSD", stretch(0))
+        kept = (await stage.settle_and_compare(is_over=False)).expected()
+        await loss(settings)
+        stage.rounds += 1
+        await stage.post("EURUSD", stretch(1)[:1_000])
+        await stage.post("GBPUSD", stretch(1))
+        kept |= (await stage.settle_and_compare(kept=kept, is_over=False)).expected()
+        await stage.post("EURUSD", stretch(0))
+        await stage.settle_and_compare(kept=kept)
+    assert stage.ended == []
+
+
+@pytest.mark.parametrize("loss", [truncate, recreate])
+async def test_a_worker_that_was_away_finds_another_log(
+    settings: Settings, servers: EmbeddedServers, seed: int, loss: Loss
+) -> None:
+    """What was never folded is lost with the log, and only that; nothing is lag for ever."""
+    async with Stage(impatient(settings), servers, case=f"log: {loss.__name__}, worker away", seed=seed) as stage:
+        await stage.post("EURUSD", stretch(0))
+        kept = (await stage.settle_and_compare(is_over=False)).expected()
+        await stage.remove_worker(stage["stream_app"])
+        await stage.post("EURUSD", stretch(1))
+        await loss(settings)
+        stage.rounds += 1
+        await asyncio.to_thread(stage.add_worker().wait_ready)
+        await asyncio.sleep(2 * WATCHDOG_SECONDS)
+        assert await truth.lag(settings) == 0
+        await stage.post("EURUSD", stretch(2))
+        await stage.settle_and_compare(kept=kept)
+    assert stage.ended == []
