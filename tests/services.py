@@ -89,10 +89,15 @@ class Service:
         assert self._process is not None
         return self._process.wait(timeout_seconds)
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric over its labels."""
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric over its labels, those that are not given."""
         lines = httpx.get(f"{self.url}/metrics", timeout=5).text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in lines
+            if line.startswith((f"{name} ", f"{name}{{")) and all(label in line for label in wanted)
+        )
 
 
 @contextmanager

@@ -151,10 +151,10 @@ class Stage:
             row = await rows.fetchone()
         return int(row[0]) if row else 0
 
-    async def recovered(self, within_seconds: float = HEAL_SECONDS) -> float:
+    async def recovered(self, within_seconds: float = HEAL_SECONDS, *, without: Sequence[str] = ()) -> float:
         """Wait until every sender's ticks of after this moment reach the table; returns the seconds that took."""
         began = time.monotonic()
-        wanted = {sender.symbol: sender.number + 1 for sender in self.senders}
+        wanted = {sender.symbol: sender.number + 1 for sender in self.senders if sender.symbol not in without}
         url = self._direct.database_url.get_secret_value()
         while wanted:
             assert time.monotonic() - began < within_seconds, f"no newer tick of {sorted(wanted)} in the table"
@@ -235,12 +235,13 @@ class Stage:
         *,
         within_seconds: float = HEAL_SECONDS,
         kept: dict[truth.Key, oracle.OracleCandle] | None = None,
+        without: Sequence[str] = (),
         is_over: bool = True,
     ) -> truth.Log:
         """Heal, stop the senders, wait for lag 0, hold the whole table against the oracle; write what was measured.
 
-        `kept` are candles that a log proved which is gone. A case that goes on, `is_over=False`, writes nothing yet.
-        Returns the log as it was read.
+        `kept` are candles that a log proved which is gone; symbols of `without` must not be in the table. A case that
+        goes on, `is_over=False`, writes nothing yet. Returns the log as it was read.
         """
         await asyncio.to_thread(self.servers.start)
         began = time.monotonic()
@@ -249,8 +250,9 @@ class Stage:
         async with asyncio.timeout(within_seconds):
             await asyncio.gather(*self._trading)
         await self._settled(deadline)
+        settled = time.monotonic() - began
         log = await truth.read_log(self._direct)
-        expected = log.expected()
+        expected = {key: candle for key, candle in log.expected().items() if key[1] not in without}
         found = await truth.table(self._direct)
         for key, candle in (kept or {}).items():
             # Of a minute of both logs the candle with more ticks stays.
@@ -258,12 +260,13 @@ class Stage:
             same = proven is not None and proven.volume == candle.volume and found.get(key) == candle
             if proven is None or candle.volume > proven.volume or same:
                 expected[key] = candle
-        settled = time.monotonic() - began
 
         # Arithmetic on the side: the ticks of senders are all different, so counting needs no fold.
         written = log.ticks()
         lost = doubled = 0
         for sender in self.senders:
+            if sender.symbol in without:
+                continue
             known = set(sender.acknowledged) | sender.unknown
             arrived = {tick for symbol, tick in written if symbol == sender.symbol}
             assert arrived <= known, f"{sender.symbol}: ticks in the log that nobody sent, or that certainly failed"
@@ -309,7 +312,8 @@ class Stage:
         return await truth.number(
             self._direct,
             "SELECT (SELECT count(*) FROM pending_refolds)"
-            " + (SELECT count(*) FROM market_data WHERE origin = 'ticks' AND NOT closed)",
+            # What is ahead of the clock stays open.
+            " + (SELECT count(*) FROM market_data WHERE origin = 'ticks' AND NOT closed AND ts < now())",
         )
 
     async def _state(self) -> str:
