@@ -299,24 +299,11 @@ class Stage:
         # Twice: a request that its sender gave up may still be on its way through the producer.
         calm = 0
         while calm < 2:
-            calm = calm + 1 if await self._is_settled() else 0
+            calm = calm + 1 if await truth.is_settled(self._direct) else 0
             assert time.monotonic() < deadline, f"not settled: {await self._state()} (seed {self.seed})"
             await asyncio.sleep(0.5)
 
-    async def _is_settled(self) -> bool:
-        with suppress(psycopg.OperationalError, TickpipeError):
-            return await truth.lag(self._direct) == 0 and not await self._unfinished()
-        return False
-
-    async def _unfinished(self) -> int:
-        return await truth.number(
-            self._direct,
-            "SELECT (SELECT count(*) FROM pending_refolds)"
-            # What is ahead of the clock stays open.
-            " + (SELECT count(*) FROM market_data WHERE origin = 'ticks' AND NOT closed AND ts < now())",
-        )
-
     async def _state(self) -> str:
         with suppress(psycopg.OperationalError, TickpipeError):
-            return f"lag {await truth.lag(self._direct)}, unfinished minutes {await self._unfinished()}"
+            return f"lag {await truth.lag(self._direct)}, unfinished minutes {await truth.unfinished(self._direct)}"
         return "a server is away"

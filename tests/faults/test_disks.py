@@ -42,10 +42,9 @@ def servers(disk: Path) -> Iterator[EmbeddedServers]:
 def fill(disk: Path) -> Path:
     """Leave no byte free; returns the file that does it."""
     ballast = disk / "ballast"
-    with ballast.open("wb") as file, suppress(OSError):
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(b"\0" * 4096)
-            file.flush()
     assert os.statvfs(disk).f_bavail == 0
     return ballast
 

@@ -94,8 +94,8 @@ async def test_clocks_ahead_and_behind(settings: Settings, servers: EmbeddedServ
         stage.trade("EURUSD", start_ms=now_ms - HOUR_MS)
         await asyncio.sleep(10)
         # A tick of tomorrow among those of today.
-        await stage.post("BEHIND", [Tick(now_ms + 20 * HOUR_MS, 1.0, 1.1, 0.0, 0.0, 6)])
-        await stage.post("EURUSD", eurusd_ticks()[:100])
+        await stage.post("GBPUSD", [Tick(now_ms + 20 * HOUR_MS, 1.0, 1.1, 0.0, 0.0, 6)])
+        await stage.post("GBPUSD", eurusd_ticks()[:100])
         await asyncio.sleep(5)
         stage.rounds = 3
         await stage.recovered()

@@ -2,12 +2,13 @@
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import psycopg
 from aiokafka import TopicPartition
 
-from marketdata.errors import InvalidFrame
+from marketdata.errors import InvalidFrame, TickpipeError
 from marketdata.kafka import admin_client, log_ends, new_consumer
 from marketdata.settings import Settings
 from marketdata.tick import Frame, Tick
@@ -96,12 +97,24 @@ async def table(settings: Settings) -> dict[Key, oracle.OracleCandle]:
     return {(source, symbol, ts): oracle.OracleCandle(*values) for source, symbol, ts, *values in rows}
 
 
-async def number(settings: Settings, query: str) -> int:
-    """The one number that a query returns; NULL counts as 0."""
+# What is ahead of the clock stays open.
+_UNFINISHED = """
+    SELECT (SELECT count(*) FROM pending_refolds)
+        + (SELECT count(*) FROM market_data WHERE origin = 'ticks' AND NOT closed AND ts < now())
+"""
+
+
+async def unfinished(settings: Settings) -> int:
+    """Minutes in the table that are open or wait to be folded again.
+
+    Raises:
+        psycopg.OperationalError: when the database is away.
+    """
     url = settings.database_url.get_secret_value()
     async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
-        row = await (await connection.execute(query.encode())).fetchone()
-    return int(row[0] or 0) if row else 0
+        row = await (await connection.execute(_UNFINISHED)).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 async def lag(settings: Settings) -> int:
@@ -116,6 +129,13 @@ async def lag(settings: Settings) -> int:
         # What retention deleted is nobody's lag.
         total += sum(end - max(first, committed.get(partition, first)) for partition, (first, end) in ends.items())
     return total
+
+
+async def is_settled(settings: Settings) -> bool:
+    """Whether nothing is on its way to the table any more; False as well while a server is away."""
+    with suppress(psycopg.OperationalError, TickpipeError):
+        return await lag(settings) == 0 and await unfinished(settings) == 0
+    return False
 
 
 def differences(found: dict[Key, oracle.OracleCandle], expected: dict[Key, oracle.OracleCandle]) -> list[str]:
