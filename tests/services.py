@@ -18,8 +18,8 @@ from marketdata.settings import Settings
 
 T = TypeVar("T")
 
-#: Time that a service has to become ready on a busy machine (seconds).
-READY_SECONDS = 40.0
+#: Time that a service has to become ready on a very busy machine (seconds).
+READY_SECONDS = 120.0
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -85,7 +85,7 @@ class Service:
         self.send_signal(signal.SIGTERM)
         return self.wait()
 
-    def wait(self, timeout_seconds: float = 40.0) -> int:
+    def wait(self, timeout_seconds: float = 60.0) -> int:
         assert self._process is not None
         return self._process.wait(timeout_seconds)
 

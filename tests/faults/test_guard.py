@@ -8,7 +8,7 @@ import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
 from marketdata.errors import MissedRecords
-from marketdata.kafka import new_consumer, new_producer
+from marketdata.kafka import log_ends, new_consumer, new_producer
 from marketdata.settings import Settings
 from marketdata.wire import encode, frame_key
 from stream_app.emitter import Emitter
@@ -47,6 +47,9 @@ async def records(settings: Settings, kafka: KafkaLog) -> list[ConsumerRecord]:
     async with foreign.transaction():
         sent = await foreign.send_and_wait(settings.ticks_topic, encode(frames[5]), key=key)
     await foreign.stop()
+    # The broker says that a transaction is over before its marker is in the log.
+    while (await log_ends(settings, settings.ticks_topic))[sent.partition][1] < 7:  # noqa: ASYNC110 - no event tells
+        await asyncio.sleep(0.05)
     await kafka.send(*frames[6:])
     consumer = new_consumer(settings)
     await consumer.start()
