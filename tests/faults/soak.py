@@ -1,8 +1,8 @@
 """`python -m tests.faults.soak --minutes 30`: live traffic under faults, and whether memory or descriptors grow.
 
-Writes `soak.png` and `soak.json` to docs/. In the first quarter everything is killed in turn. After that faults are such
-as leave the processes alive (pauses, a restarted database, a locked table), so that what they hold can be compared: the
-last third with the one in the middle.
+Writes `soak.png` and `soak.json` to docs/. In the first quarter everything is killed. After that faults are such as leave
+the services alive (pauses, a killed database, a locked table), so that what they hold can be compared: the last third
+with the one in the middle.
 """
 
 import argparse
