@@ -8,10 +8,12 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+#: What `make soak` found, beside the page.
+SOAK = PAGE.parent / "soak.json"
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,33 @@ def rows(lines: list[str]) -> str:
     return "\n".join(text)
 
 
+def soak_text(findings: dict[str, Any]) -> str:
+    """What a soak found, in Markdown."""
+    text = [
+        f"{findings['minutes']:g} minutes, {findings['faults']} faults, {findings['ticks']:,} ticks, none lost, none "
+        f"doubled (seed {findings['seed']}):",
+        "",
+        "| process | most memory | last third against middle third | descriptors, the same |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name, growth in findings["memory"].items():
+        descriptors = findings["descriptors"][name]
+        text.append(f"| {name} | {findings['most_memory_mb'][name]} MB | {growth:+.1%} | {descriptors:+.1%} |")
+    return "\n".join([*text, "", "![memory, descriptors and lag over time](soak.png)"])
+
+
 def main() -> None:
-    """Put the table of the given file of JSON lines into docs/reliability.md."""
-    table = rows(Path(sys.argv[1]).read_text().splitlines())
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+    """Put the table of the given file of JSON lines, and what the soak found, into docs/reliability.md."""
+    page = _replaced(PAGE.read_text(), "figures", rows(Path(sys.argv[1]).read_text().splitlines()))
+    if SOAK.exists():
+        page = _replaced(page, "soak", soak_text(json.loads(SOAK.read_text())))
+    PAGE.write_text(page)
+
+
+def _replaced(page: str, part: str, text: str) -> str:
+    before, rest = page.split(f"<!-- {part}: begin -->")
+    _, after = rest.split(f"<!-- {part}: end -->")
+    return f"{before}<!-- {part}: begin -->\n{text}\n<!-- {part}: end -->{after}"
 
 
 if __name__ == "__main__":

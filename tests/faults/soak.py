@@ -1,8 +1,8 @@
 """`python -m tests.faults.soak --minutes 30`: live traffic under faults, and whether memory or descriptors grow.
 
-Writes `soak.png` and `soak.json` to docs/. In the first quarter everything is killed. After that faults are such as leave
-the services alive (pauses, a killed database, a locked table), so that what they hold can be compared: the last third
-with the one in the middle.
+Writes `soak.png` and `soak.json` to docs/. In the first quarter everything is killed. After that faults are such as
+leave the services alive (pauses, a killed database, a locked table), so that what they hold can be compared: the last
+third with the one in the middle.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from marketdata.settings import Settings, load_settings
 from tests.conftest import API_KEY, free_port
 from tests.faults import truth
 from tests.faults.plot import plot
-from tests.faults.record import PAGE
+from tests.faults.record import SOAK
 from tests.faults.stage import Stage
 from tickpipe.embedded.servers import EmbeddedServers
 
@@ -180,7 +180,7 @@ async def soak(minutes: float, seed: int) -> dict[str, object]:
         },
         "most_lag": max(value or 0 for value in samples.lag),
     }
-    await asyncio.to_thread((PAGE.parent / "soak.json").write_text, json.dumps(findings, indent=1) + "\n")
+    await asyncio.to_thread(SOAK.write_text, json.dumps(findings, indent=1) + "\n")
     await asyncio.to_thread(plot, samples.at, samples.rss_bytes, samples.descriptors, samples.lag, samples.faults)
     return findings
 
