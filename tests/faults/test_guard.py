@@ -1,4 +1,7 @@
-"""The guard against a transport that skips records: committed over they would be lost without a trace."""
+"""The guard against a transport that skips records: committed over they would be lost without a trace.
+
+A hole in the log looks the same until the log is asked; it is no lag and no loss.
+"""
 
 import asyncio
 import uuid
@@ -88,6 +91,32 @@ async def test_a_marker_is_no_missed_record(settings: Settings, records: list[Co
     one = worker(settings, ReadBefore(None))
     await one.fold(records[0].partition, records[:6])
     await one.fold(records[0].partition, records[6:])
+
+
+@pytest.mark.parametrize(
+    ("committed", "end", "released"),
+    [
+        (6, 7, [7]),  # nothing but the marker
+        (6, 11, []),  # the marker, then records
+        (5, 7, []),  # a record, then the marker
+        (None, 7, []),
+        (11, 11, [11]),  # nothing at all
+    ],
+)
+async def test_only_a_hole_at_the_end_of_the_log_is_passed(
+    settings: Settings, records: list[ConsumerRecord], committed: int | None, end: int, released: list[int]
+) -> None:
+    offsets = ReadBefore(committed)
+    await worker(settings, offsets).pass_hole(records[0].partition, end)
+    assert offsets.released == released
+
+
+async def test_an_open_minute_keeps_the_hole_behind_it(settings: Settings, records: list[ConsumerRecord]) -> None:
+    offsets = ReadBefore(None)
+    one = worker(settings, offsets)
+    await one.fold(records[0].partition, records[:6])
+    await one.pass_hole(records[0].partition, 7)
+    assert offsets.released == []
 
 
 @pytest.mark.full
