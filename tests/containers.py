@@ -86,6 +86,11 @@ class ContainerServers:
     ) -> None:
         self._remove()
 
+    def start(self) -> None:
+        """Start what is down of the two and return when both are ready."""
+        self.start_kafka()
+        self.start_postgres()
+
     def start_kafka(self) -> None:
         """Start the broker and return when it is ready."""
         _docker(self._kafka).start()

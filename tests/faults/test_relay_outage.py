@@ -25,7 +25,7 @@ from marketdata.tick import Frame, Tick, minute_of
 from tests import oracle
 from tests.conftest import API_KEY
 from tests.faked_clock import FakedClock
-from tests.faults.test_night import read_log
+from tests.faults.truth import read_log
 from tests.integration.relay.process import RelayProcess
 from tests.network import Cable
 from tests.services import eventually, running
@@ -220,7 +220,7 @@ async def test_an_outage_with_kills_and_a_jumping_clock_costs_no_tick(pc: Pc, ca
     # Assert
     assert pc.kills == KILLS
     assert sum(advisor.resends for advisor in pc.advisors) > 0, "the relay was never missed"
-    log = await read_log(settings)
+    log = (await read_log(settings)).frames
     assert_every_tick_counts_once(log, pc.sent)
     assert_order_was_kept(pc.relay.db, pc.sent)
     report_ages(log, pc, healed, catching_up_seconds)
