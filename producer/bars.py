@@ -1,15 +1,13 @@
 """One item of `/ingest` to the bar that the broker computed."""
 
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-from marketdata.candle import BrokerBar, Timeframe
-from marketdata.contract.items import symbol_of
+from marketdata.candle import BrokerBar
+from marketdata.contract.items import symbol_of, timeframe_of
 from marketdata.contract.numbers import number, quoted, whole
 from marketdata.errors import InvalidItem
 from producer.clock import Clock
 from producer.ticks import read_time
-
-_TIMEFRAMES: Final[dict[str, Timeframe]] = {timeframe: timeframe for timeframe in get_args(Timeframe)}
 
 _MAX_COUNT: Final = 2**63 - 1
 
@@ -26,7 +24,7 @@ def read_bar(item: object, source: str, clock: Clock, received_ms: int) -> Broke
     if not isinstance(item, dict):
         raise InvalidItem("", f"an object is expected, not {quoted(item)}")
     symbol = symbol_of(item.get("symbol"))
-    timeframe = _timeframe(item.get("timeframe"))
+    timeframe = timeframe_of(item.get("timeframe"))
     time_ms, _ = read_time(item, clock)
     open_, high, low, close = (_price(item, field) for field in ("open", "high", "low", "close"))
     if high < max(open_, close, low):
@@ -48,13 +46,6 @@ def read_bar(item: object, source: str, clock: Clock, received_ms: int) -> Broke
         spread=_spread(item.get("spread")),
         received=received_ms,
     )
-
-
-def _timeframe(value: object) -> Timeframe:
-    timeframe = _TIMEFRAMES.get(value.upper()) if isinstance(value, str) and len(value) <= 3 else None
-    if timeframe is None:
-        raise InvalidItem("timeframe", f"one of {' '.join(_TIMEFRAMES)} is expected, not {quoted(value)}")
-    return timeframe
 
 
 def _price(item: dict[str, Any], field: str) -> float:

@@ -146,7 +146,7 @@ class Api:
         self.metrics.items_rejected.inc(errors)
         more = {"details": details} if errors == len(details) else {"details": details, "details_truncated": True}
         if not rows:
-            said = "no item can be used" if errors else "there is no item in the body"
+            said = f"none of the {errors} items can be used" if errors else "there is no item in the body"
             return Answer(400, _encode({"error": said, "code": "VALIDATION_ERROR", **more}))
         await self._store.insert(rows)
         self.metrics.rows_stored.inc(len(rows))

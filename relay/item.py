@@ -4,12 +4,11 @@ The server checks the rest; the relay keeps the original, so nothing that it doe
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from marketdata.candle import Timeframe
-from marketdata.contract.items import EARLIEST_MS, is_tick, symbol_of
+from marketdata.contract.items import EARLIEST_MS, is_tick, symbol_of, timeframe_of
 from marketdata.contract.numbers import number
 from marketdata.errors import InvalidItem
 from marketdata.tick import MAX_TIME_MSC
@@ -25,7 +24,6 @@ BAR: Final = "bar"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
-_TIMEFRAMES: Final = frozenset(get_args(Timeframe))
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -65,13 +63,11 @@ def read_item(item: object, *, bars_allowed: bool, utc_offset_seconds: int | Non
     except (ValueError, OverflowError, RecursionError) as exc:
         raise InvalidItem("", "the item holds what cannot be kept as JSON, such as half a character") from exc
     if bars_allowed and not is_tick(item):
-        timeframe = item.get("timeframe")
-        if not isinstance(timeframe, str) or timeframe.upper() not in _TIMEFRAMES:
-            raise InvalidItem("timeframe", f"one of {' '.join(get_args(Timeframe))} is expected")
+        timeframe = timeframe_of(item.get("timeframe"))
         open_, high, low, close = (number(item.get(field), field) for field in ("open", "high", "low", "close"))
         field = "volume" if item.get("tick_volume") is None else "tick_volume"
         volume = number(item.get(field), field)
-        return NewRow(symbol, ts_ms, timeframe.upper(), open_, high, low, close, volume, BAR, meta)
+        return NewRow(symbol, ts_ms, timeframe, open_, high, low, close, volume, BAR, meta)
     exported = not ("bid" in item or "ask" in item or "open" not in item)
     names = ("open", "high", "close") if exported else ("bid", "ask", "last")
     bid, ask, last = (_optional(item, field) for field in names)

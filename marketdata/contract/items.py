@@ -1,13 +1,16 @@
 """What holds for an item of a body wherever it is read: names, kinds, points."""
 
 import re
-from typing import Final
+from typing import Final, get_args
 
+from marketdata.candle import Timeframe
 from marketdata.contract.numbers import quoted
 from marketdata.errors import InvalidItem
 
 #: What brokers put into names beside letters and digits, such as `EURUSD.r`, `#AAPL`, `BRN-OCT25`, `US 500`.
 _NAME: Final = re.compile(r"(?! )[A-Za-z0-9._#+\-&!/$%@^~=:()\[\]' ]{1,32}(?<! )")
+
+_TIMEFRAMES: Final[dict[str, Timeframe]] = {timeframe: timeframe for timeframe in get_args(Timeframe)}
 
 #: 1971-01-01T00:00:00Z: earlier means that seconds were sent as milliseconds (epoch milliseconds).
 EARLIEST_MS: Final = 31_536_000_000
@@ -43,3 +46,15 @@ def symbol_of(value: object) -> str:
             "symbol", f"1 to 32 of the characters A-Z a-z 0-9 . _ # + - & ! / and the like, not {quoted(value)}"
         )
     return value
+
+
+def timeframe_of(value: object) -> Timeframe:
+    """`value`, when it is a timeframe of MetaTrader, in any case.
+
+    Raises:
+        InvalidItem: when it is not.
+    """
+    timeframe = _TIMEFRAMES.get(value.upper()) if isinstance(value, str) and len(value) <= 3 else None
+    if timeframe is None:
+        raise InvalidItem("timeframe", f"one of {' '.join(_TIMEFRAMES)} is expected, not {quoted(value)}")
+    return timeframe

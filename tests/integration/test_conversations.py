@@ -1,0 +1,94 @@
+"""Recorded conversations end to end: posted straight to the producer and through the relay, the table is their fold."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from marketdata.settings import Settings
+from tests import oracle
+from tests.conftest import API_KEY
+from tests.conversations import Candles, Conversation, conversations
+from tests.faults.test_night import read_log
+from tests.integration.relay.process import RelayProcess
+from tests.services import eventually, running
+
+ROUTES = ("straight", "relayed")
+
+
+@pytest.fixture
+async def producer_url(settings: Settings) -> AsyncIterator[str]:
+    """The producer of a whole pipeline."""
+    with running(settings, "producer", "stream_app", "sink") as (producer, _, _):
+        yield producer.url
+
+
+@pytest.fixture
+def relay(tmp_path: Path, producer_url: str) -> Iterator[RelayProcess]:
+    relay = RelayProcess(tmp_path / "ea.db", producer_url, key=API_KEY)
+    relay.start()
+    yield relay
+    relay.close()
+
+
+async def test_the_table_is_the_fold_of_what_was_sent_straight_and_through_the_relay(
+    settings: Settings, producer_url: str, relay: RelayProcess
+) -> None:
+    for route, url in zip(ROUTES, (producer_url, relay.url), strict=True):
+        for conversation in conversations():
+            await speak(conversation, url, f"{conversation.name}-{route}")
+    await asyncio.to_thread(relay.wait_forwarded)
+
+    expected = {
+        (f"{conversation.name}-{route}", symbol, ts): candle
+        for route in ROUTES
+        for conversation in conversations()
+        for (symbol, ts), candle in conversation.candles.items()
+    }
+    assert len(expected) > 60
+
+    async def stored() -> bool:
+        return await asyncio.to_thread(table, settings) == expected
+
+    try:
+        await eventually(stored, within_seconds=60, what="the candles of the conversations")
+    except AssertionError:
+        assert table(settings) == expected
+    await assert_the_oracle_agrees(settings, expected)
+
+
+async def speak(conversation: Conversation, url: str, source: str) -> None:
+    """Post the conversation for a source of its own; the first answer of a resend is as good as lost."""
+    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        for exchange in conversation.exchanges:
+            headers = {**exchange.headers, "X-API-Key": API_KEY, "X-Source": source}
+            answer = await client.post(exchange.path, content=exchange.body, headers=headers)
+            assert answer.status_code == exchange.status, exchange.why
+
+
+def table(settings: Settings) -> dict[tuple[str, str, int], tuple[float, float, float, float, int]]:
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        found = connection.execute(
+            "SELECT source, symbol, (extract(epoch FROM ts) * 1000)::bigint, open, high, low, close, volume"
+            " FROM market_data WHERE timeframe = 'M1'"
+        ).fetchall()
+    return {(source, symbol, ts): tuple(values) for source, symbol, ts, *values in found}
+
+
+async def assert_the_oracle_agrees(
+    settings: Settings, expected: dict[tuple[str, str, int], tuple[float, float, float, float, int]]
+) -> None:
+    """The declared candles of ticks are the naive fold of the log; the others are bars that a broker computed."""
+    folds: Candles = {}
+    for frames in (await read_log(settings)).values():
+        for (source, symbol, ts), ranges in oracle.minutes_in(frames).items():
+            fold = oracle.fold(frames, source, symbol, ts, ranges)
+            assert fold is not None
+            folded = (fold.open, fold.high, fold.low, fold.close, fold.volume)
+            assert expected[source, symbol, ts] == folded
+            folds[f"{source}/{symbol}", ts] = folded
+    bars = [key for key in expected if (f"{key[0]}/{key[1]}", key[2]) not in folds]
+    assert {(source, symbol) for source, symbol, _ in bars} == {(f"exporter-{route}", "US500") for route in ROUTES}
