@@ -1,12 +1,14 @@
 """`tickpipe relay export` and `forward` as users and the Task Scheduler run them."""
 
 import asyncio
+import json
 import os
 import sqlite3
 import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from relay.store import Store
 from tests.integration.relay.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, put, tick
-from tests.unit.relay.test_store import old_file
+from tests.unit.relay.test_store import OLD
 
 ENVIRONMENT = {**os.environ, "TICKPIPE_RELAY_FORWARD_KEY": "key"}
 
@@ -90,12 +92,53 @@ def test_bars_are_sent_to_a_server_that_knows_no_ticks(db: Path, server: Scripte
 
 def test_an_old_file_of_100_000_rows_is_exported_completely(tmp_path: Path, server: ScriptedServer) -> None:
     path = tmp_path / "old.db"
-    old_file(path, 100_000)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE ticks SET open = 1.5, high = 1.6, low = 1.5, close = 0")
+    rows = fill_old_file(path, 100_000)
     ended = export(path, server, "--all", "--batch", "5000")
     assert (ended.returncode, ended.stdout) == (0, "100,000 rows sent, 0 rejected\n"), ended.stderr
-    assert [item["ts"] - BASE for item in server.taken] == list(range(100_000))
+
+    by_symbol: dict[str, list[dict[str, object]]] = {symbol: [] for symbol in OLD_SYMBOLS}
+    for item in server.taken:
+        by_symbol[item["symbol"]].append(item)
+    for symbol, items in by_symbol.items():
+        assert items == [exported(row) for row in rows if row[1] == symbol]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT id, symbol, ts_ms FROM ticks ORDER BY id").fetchall() == [r[:3] for r in rows]
+
+
+OLD_SYMBOLS = ("EURUSD", "GBPUSD", "USDJPY", "XAUUSD", "US500")
+
+OldRow = tuple[int, str, int, float, float, str | None]
+
+
+def fill_old_file(path: Path, count: int) -> list[OldRow]:
+    """An `ea.db` of the older program: one tick a symbol and second, gaps between ids, originals in half of them."""
+    rows: list[OldRow] = []
+    for n in range(count):
+        symbol, ts_ms, bid = OLD_SYMBOLS[n % len(OLD_SYMBOLS)], BASE + n // len(OLD_SYMBOLS) * 1000, 1 + n / 1e6
+        # DataCollectorRebuild's tick has a time of whole seconds only.
+        ts = datetime.fromtimestamp(ts_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        original = {"ts": ts, "symbol": symbol, "bid": bid, "ask": bid + 0.0001, "last": 0.0, "flags": 1030}
+        rows.append((2 * n + 5, symbol, ts_ms, bid, bid + 0.0001, json.dumps(original) if n % 2 else None))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(OLD)
+        connection.executemany(
+            "INSERT INTO ticks (id, symbol, ts_ms, timeframe, open, high, low, close, volume, kind, meta)"
+            " VALUES (?1, ?2, ?3, 'tick', ?4, ?5, ?4, 0, 0, 'tick', ?6)",
+            rows,
+        )
+    return rows
+
+
+def exported(row: OldRow) -> dict[str, object]:
+    """What the server gets: the original where there is one, else the row in the exporter's words."""
+    _, symbol, ts_ms, bid, ask, meta = row
+    if meta is not None:
+        original: dict[str, object] = json.loads(meta)
+        return original
+    return {
+        "symbol": symbol, "ts": ts_ms, "timeframe": "tick", "open": bid, "high": ask, "low": bid, "close": 0.0,
+        "volume": 0.0, "kind": "tick",
+    }  # fmt: skip
 
 
 def test_forward_looks_again_and_again(db: Path, server: ScriptedServer) -> None:
