@@ -12,8 +12,8 @@ from marketdata.settings import Settings
 from tests import oracle
 from tests.conftest import API_KEY
 from tests.conversations import Candles, Conversation, conversations
-from tests.faults.test_night import read_log
 from tests.integration.relay.process import RelayProcess
+from tests.kafka_log import read_log
 from tests.services import eventually, running
 
 ROUTES = ("straight", "relayed")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ class RelayProcess:
         *,
         key: str = "integration-tests",
         environment: Mapping[str, str] | None = None,
+        log: Path | None = None,
     ) -> None:
         self.db = db
+        self._log = log
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._forward = [] if forward_to is None else ["--forward", forward_to]
@@ -34,7 +36,8 @@ class RelayProcess:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "tickpipe", "relay", "serve", "--db", str(self.db), "--port", str(self.port)]
-        self._process = subprocess.Popen([*command, *self._forward], env=self._environment)
+        with self._log.open("ab") if self._log else nullcontext() as output:
+            self._process = subprocess.Popen([*command, *self._forward], env=self._environment, stderr=output)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             assert self._process.poll() is None, "the relay ended"
