@@ -84,7 +84,7 @@ def test_a_relay_that_is_killed_on_a_full_disk_starts_again_and_has_every_answer
     disk: Path, relay: RelayProcess, server: ScriptedServer
 ) -> None:
     server.held.set()  # nothing is confirmed
-    accepted = []
+    accepted: list[int] = []
     for start in range(0, 100_000, 500):
         if relay.post([tick(n) for n in range(start, start + 500)]).status_code != 200:
             break
