@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.relay.process import RelayProcess
-from tests.integration.relay.scripted import ScriptedServer, scripted_server
+from tests.scripted import ScriptedServer, scripted_server
 
 StartRelay = Callable[[str | None], RelayProcess]
 

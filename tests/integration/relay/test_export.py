@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from relay.store import Store
-from tests.integration.relay.scripted import Answer, ScriptedServer
+from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, put, tick
 from tests.unit.relay.test_store import OLD
 

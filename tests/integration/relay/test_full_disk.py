@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.integration.relay.process import RelayProcess
-from tests.integration.relay.scripted import ScriptedServer
+from tests.scripted import ScriptedServer
 from tests.unit.relay.rows import BASE, tick
 
 #: A small disk, and what fills it up but for a little (bytes).

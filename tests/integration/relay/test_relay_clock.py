@@ -9,7 +9,7 @@ import pytest
 
 from tests.faked_clock import FakedClock
 from tests.integration.relay.process import RelayProcess
-from tests.integration.relay.scripted import ScriptedServer
+from tests.scripted import ScriptedServer
 from tests.unit.relay.rows import BASE, tick
 
 

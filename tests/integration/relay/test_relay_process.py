@@ -12,7 +12,7 @@ from contextlib import closing
 import httpx
 
 from tests.integration.relay.conftest import StartRelay
-from tests.integration.relay.scripted import Answer, ScriptedServer
+from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, tick
 
 

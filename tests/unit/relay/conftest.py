@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from relay.store import Store
-from tests.integration.relay.scripted import ScriptedServer, scripted_server
+from tests.scripted import ScriptedServer, scripted_server
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from relay.forwarder import Forwarder
 from relay.pending import Pending, count_pending
 from relay.server import Server
 from relay.store import Store
-from tests.integration.relay.scripted import Answer, ScriptedServer
+from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, put, tick
 
 NewForwarder = Callable[..., Forwarder]

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.tickpipe_cli.small_producer import SmallProducer, small_producer
+from tests.scripted import ScriptedServer, scripted_server
 
 
 @pytest.fixture
-def producer() -> Iterator[SmallProducer]:
-    with small_producer() as running:
+def producer() -> Iterator[ScriptedServer]:
+    with scripted_server() as running:
         yield running

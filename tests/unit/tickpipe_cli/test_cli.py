@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from marketdata.errors import KafkaUnavailable, SettingsError, StackError
-from tests.unit.tickpipe_cli.small_producer import Answer, SmallProducer
+from tests.scripted import Answer, ScriptedServer
 from tickpipe.cli import app
 from tickpipe.commands.stack import curl_line
 from tickpipe.console import explain
@@ -104,12 +104,12 @@ def test_wrong_use_is_2(command: str) -> None:
     assert run(*command.split()).exit_code == 2
 
 
-def test_file_goes_through_in_batches(tmp_path: Path, producer: SmallProducer) -> None:
+def test_file_goes_through_in_batches(tmp_path: Path, producer: ScriptedServer) -> None:
     result = run("send", ticks_file(tmp_path), "-s", "EURUSD", "--batch", "2", "--url", producer.url, "--key", "secret")
 
     assert result.exit_code == 0, result.output
     assert "5 ticks sent, 5 accepted, 0 rejected" in result.stdout
-    assert [len(request.ticks) for request in producer.requests] == [2, 2, 1]
+    assert [len(request.items) for request in producer.requests] == [2, 2, 1]
     assert [tick["ts_msc"] for tick in producer.taken] == [1_549_238_400_001 + n for n in range(5)]
     assert {(tick["digits"], tick["point"]) for tick in producer.taken} == {(5, 0.00001)}
 
@@ -119,7 +119,7 @@ def test_file_goes_through_in_batches(tmp_path: Path, producer: SmallProducer) -
     [(("--skip", "3"), 3), (("--from", "2019-02-04T00:00:00.003"), 2), (("--skip", "99"), None)],
 )
 def test_sending_goes_on_where_it_stopped(
-    tmp_path: Path, producer: SmallProducer, options: tuple[str, ...], first: int | None
+    tmp_path: Path, producer: ScriptedServer, options: tuple[str, ...], first: int | None
 ) -> None:
     result = run("send", ticks_file(tmp_path), "-s", "EURUSD", "--url", producer.url, "--key", "secret", *options)
 
@@ -128,7 +128,7 @@ def test_sending_goes_on_where_it_stopped(
     assert times == ([] if first is None else [1_549_238_400_001 + n for n in range(first, 5)])
 
 
-def test_standard_input_is_read(tmp_path: Path, producer: SmallProducer) -> None:
+def test_standard_input_is_read(tmp_path: Path, producer: ScriptedServer) -> None:
     command = [sys.executable, "-c", "from tickpipe.cli import main; main()", "send", "-", "-s", "EURUSD"]
 
     with Path(ticks_file(tmp_path)).open("rb") as file:
@@ -139,7 +139,7 @@ def test_standard_input_is_read(tmp_path: Path, producer: SmallProducer) -> None
     assert len(producer.taken) == 5
 
 
-def test_rejected_ticks_are_a_problem(tmp_path: Path, producer: SmallProducer) -> None:
+def test_rejected_ticks_are_a_problem(tmp_path: Path, producer: ScriptedServer) -> None:
     detail = {"index": 1, "field": "bid", "message": "absurd"}
     producer.answers = [Answer(207, {"ok": True, "received": 5, "inserted": 4, "errors": 1, "details": [detail]})]
 
@@ -150,7 +150,7 @@ def test_rejected_ticks_are_a_problem(tmp_path: Path, producer: SmallProducer) -
     assert "tick 2: bid: absurd" in result.stderr
 
 
-def test_bad_line_ends_the_run_and_says_where_to_go_on(tmp_path: Path, producer: SmallProducer) -> None:
+def test_bad_line_ends_the_run_and_says_where_to_go_on(tmp_path: Path, producer: ScriptedServer) -> None:
     path = tmp_path / "ticks.csv"
     lines = "".join(f"{1_549_238_400_001 + n},1.1,1.2\n" for n in range(2_000))
     path.write_text(f"time_msc,bid,ask\n{lines}oops,1.1,1.2\n")
@@ -163,7 +163,7 @@ def test_bad_line_ends_the_run_and_says_where_to_go_on(tmp_path: Path, producer:
     assert len(producer.taken) == 1_800
 
 
-def test_wrong_key_is_wrong_use(tmp_path: Path, producer: SmallProducer) -> None:
+def test_wrong_key_is_wrong_use(tmp_path: Path, producer: ScriptedServer) -> None:
     producer.answers = [Answer(401, {"error": "unknown key"})]
 
     result = run("send", ticks_file(tmp_path), "-s", "EURUSD", "--url", producer.url, "--key", "secret")
@@ -181,7 +181,7 @@ def test_no_key_is_wrong_use(tmp_path: Path) -> None:
 
 
 def test_key_of_the_source_is_found_in_the_settings(
-    tmp_path: Path, producer: SmallProducer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, producer: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TICKPIPE_API_KEYS", json.dumps({"A": "key-of-source-a", "*": "key-of-anybody"}))
 

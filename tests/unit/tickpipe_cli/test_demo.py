@@ -5,7 +5,7 @@ from itertools import pairwise
 import msgspec
 
 from marketdata.contract.posting import new_client
-from tests.unit.tickpipe_cli.small_producer import Answer, SmallProducer
+from tests.scripted import Answer, ScriptedServer
 from tickpipe.demo import INSTRUMENTS, ExpertAdvisor, RandomWalk, user_agent
 from tickpipe.posting import PostedTick
 
@@ -36,7 +36,7 @@ def test_walk_looks_like_a_market() -> None:
         assert all(tick.flags in (2, 4, 6) for tick in ticks)
 
 
-def test_unanswered_ticks_are_sent_again_with_newer_ones_appended(producer: SmallProducer) -> None:
+def test_unanswered_ticks_are_sent_again_with_newer_ones_appended(producer: ScriptedServer) -> None:
     producer.answers = [Answer(503, {"error": "no Kafka"}, {"Retry-After": "1"})]
     with new_client(producer.url, {"User-Agent": user_agent(), "X-API-Key": "k"}) as client:
         ea = ExpertAdvisor(client, producer.url, walks())
@@ -46,13 +46,13 @@ def test_unanswered_ticks_are_sent_again_with_newer_ones_appended(producer: Smal
         assert ea.flush()
 
     lost, taken = producer.requests
-    assert taken.ticks[: len(lost.ticks)] == lost.ticks
-    assert len(taken.ticks) > len(lost.ticks)
+    assert taken.items[: len(lost.items)] == lost.items
+    assert len(taken.items) > len(lost.items)
     assert not ea.kept
     assert taken.headers["User-Agent"].startswith("DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; ")
 
 
-def test_body_is_that_of_data_collector_pro(producer: SmallProducer) -> None:
+def test_body_is_that_of_data_collector_pro(producer: ScriptedServer) -> None:
     with new_client(producer.url, {}) as client:
         ea = ExpertAdvisor(client, producer.url, walks())
         ea.collect(START)

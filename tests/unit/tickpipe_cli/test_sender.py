@@ -9,7 +9,7 @@ import pytest
 from marketdata.contract.posting import ServerRefused, ServerUnavailable
 from marketdata.errors import SettingsError
 from marketdata.tick import Tick
-from tests.unit.tickpipe_cli.small_producer import Answer, SmallProducer
+from tests.scripted import Answer, ScriptedServer
 from tickpipe.sender import TickSender
 
 #: 2019-02-04T00:00:00Z
@@ -18,16 +18,16 @@ DAY = 1_549_238_400_000
 TICKS = [Tick(DAY + n, 1.1 + n / 1e5, 1.2, 0.0, 0.0, 6) for n in range(10)]
 
 
-def sent_times(producer: SmallProducer) -> list[int]:
+def sent_times(producer: ScriptedServer) -> list[int]:
     return [tick["ts_msc"] for tick in producer.taken]
 
 
-def test_ticks_arrive_in_order_over_one_connection_in_the_words_of_an_ea(producer: SmallProducer) -> None:
+def test_ticks_arrive_in_order_over_one_connection_in_the_words_of_an_ea(producer: ScriptedServer) -> None:
     with TickSender(producer.url, "secret-key", "EURUSD", source="Demo", digits=5, point=0.00001) as sender:
         for start in range(0, 10, 4):
             sender.send(TICKS[start : start + 4])
 
-    assert [len(request.ticks) for request in producer.requests] == [4, 4, 2]
+    assert [len(request.items) for request in producer.requests] == [4, 4, 2]
     assert len({request.port for request in producer.requests}) == 1
     assert {request.path for request in producer.requests} == {"/ingest/tick"}
     assert producer.requests[0].headers["X-API-Key"] == "secret-key"
@@ -40,7 +40,7 @@ def test_ticks_arrive_in_order_over_one_connection_in_the_words_of_an_ea(produce
     assert (sender.outcome.accepted, sender.outcome.rejected) == (10, 0)
 
 
-def test_coarse_times_claim_no_milliseconds(producer: SmallProducer) -> None:
+def test_coarse_times_claim_no_milliseconds(producer: ScriptedServer) -> None:
     with TickSender(producer.url, "secret-key", "EURUSD", coarse=True) as sender:
         sender.send(TICKS[:2])
 
@@ -49,7 +49,7 @@ def test_coarse_times_claim_no_milliseconds(producer: SmallProducer) -> None:
 
 
 @pytest.mark.parametrize("retry_after", ["1", formatdate(time.time() + 2, usegmt=True)], ids=["seconds", "date"])
-def test_503_is_tried_again_after_the_time_it_names(producer: SmallProducer, retry_after: str) -> None:
+def test_503_is_tried_again_after_the_time_it_names(producer: ScriptedServer, retry_after: str) -> None:
     if not retry_after.isdecimal():
         retry_after = formatdate(time.time() + 2, usegmt=True)
     producer.answers = [Answer(503, {"error": "no Kafka"}, {"Retry-After": retry_after})]
@@ -67,7 +67,7 @@ def test_503_is_tried_again_after_the_time_it_names(producer: SmallProducer, ret
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 504])
-def test_passing_trouble_is_tried_again(producer: SmallProducer, status: int) -> None:
+def test_passing_trouble_is_tried_again(producer: ScriptedServer, status: int) -> None:
     producer.answers = [Answer(status), Answer(status)]
 
     with TickSender(producer.url, "k", "EURUSD") as sender:
@@ -77,26 +77,26 @@ def test_passing_trouble_is_tried_again(producer: SmallProducer, status: int) ->
     assert sender.outcome.accepted == 10
 
 
-def test_too_large_is_split_in_order(producer: SmallProducer) -> None:
-    producer.most_ticks = 3
+def test_too_large_is_split_in_order(producer: ScriptedServer) -> None:
+    producer.most_items = 3
 
     with TickSender(producer.url, "k", "EURUSD") as sender:
         sender.send(TICKS)
 
     # 10 → 5 + 5 → (2 + 3) + (2 + 3)
-    assert [len(request.ticks) for request in producer.requests if request.status == 200] == [2, 3, 2, 3]
+    assert [len(request.items) for request in producer.requests if request.status == 200] == [2, 3, 2, 3]
     assert sent_times(producer) == [tick.time_msc for tick in TICKS]
     assert sender.outcome.sent == 10
 
 
-def test_single_tick_that_is_too_large_is_refused(producer: SmallProducer) -> None:
-    producer.most_ticks = 0
+def test_single_tick_that_is_too_large_is_refused(producer: ScriptedServer) -> None:
+    producer.most_items = 0
 
     with TickSender(producer.url, "k", "EURUSD") as sender, pytest.raises(ServerRefused, match="413"):
         sender.send(TICKS)
 
 
-def test_wrong_key_stops_at_once_with_the_cure(producer: SmallProducer) -> None:
+def test_wrong_key_stops_at_once_with_the_cure(producer: ScriptedServer) -> None:
     producer.answers = [Answer(401, {"error": "unknown key", "code": "UNAUTHORIZED"})]
 
     with TickSender(producer.url, "k", "EURUSD") as sender, pytest.raises(SettingsError, match="--key"):
@@ -106,14 +106,14 @@ def test_wrong_key_stops_at_once_with_the_cure(producer: SmallProducer) -> None:
     assert sender.outcome.sent == 0
 
 
-def test_another_server_stops_at_once(producer: SmallProducer) -> None:
+def test_another_server_stops_at_once(producer: ScriptedServer) -> None:
     producer.answers = [Answer(404)]
 
     with TickSender(producer.url, "k", "EURUSD") as sender, pytest.raises(ServerRefused, match="404"):
         sender.send(TICKS)
 
 
-def test_rejected_ticks_are_counted_and_the_reasons_number_them(producer: SmallProducer) -> None:
+def test_rejected_ticks_are_counted_and_the_reasons_number_them(producer: ScriptedServer) -> None:
     detail = {"index": 2, "field": "bid", "message": "negative"}
     producer.answers = [
         Answer(200, {"ok": True, "received": 4, "inserted": 4, "errors": 0}),

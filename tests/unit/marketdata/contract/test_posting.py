@@ -22,7 +22,7 @@ from marketdata.contract.posting import (
 )
 from marketdata.errors import SettingsError, TickpipeError
 from tests.conftest import free_port
-from tests.integration.relay.scripted import Answer, ScriptedServer, scripted_server
+from tests.scripted import Answer, ScriptedServer, scripted_server
 
 
 @pytest.fixture
