@@ -145,10 +145,11 @@ class Api:
                     details.append({"index": index, "field": exc.field, "message": exc.message})
         self.metrics.items_rejected.inc(errors)
         more = {"details": details} if errors == len(details) else {"details": details, "details_truncated": True}
-        if not rows:
-            said = f"none of the {errors} items can be used" if errors else "there is no item in the body"
+        if errors and not rows:
+            said = f"none of the {errors} items can be used"
             return Answer(400, _encode({"error": said, "code": "VALIDATION_ERROR", **more}))
-        await self._store.insert(rows)
+        if rows:
+            await self._store.insert(rows)
         self.metrics.rows_stored.inc(len(rows))
         total = len(body.items)
         answer = {

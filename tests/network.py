@@ -18,6 +18,7 @@ class Cable:
         self._ends: set[asyncio.StreamWriter] = set()
         self._carrying: set[asyncio.Task[None]] = set()
         self.port = 0
+        self._is_plugged = False
         #: While this is set, requests arrive and their answers do not.
         self.loses_answers = False
         #: Bytes of answers that were lost.
@@ -39,11 +40,13 @@ class Cable:
     async def plug(self) -> None:
         """Let connections through, on the same port as before."""
         self.loses_answers = False
+        self._is_plugged = True
         self._listener = await asyncio.start_server(self._connect, "127.0.0.1", self.port)
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def pull(self) -> None:
         """Break what is under way and refuse what comes."""
+        self._is_plugged = False
         if self._listener is not None:
             self._listener.close()
         for end in self._ends:
@@ -60,6 +63,9 @@ class Cable:
             with suppress(OSError):
                 far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
                 self._ends.add(far_writer)
+                if not self._is_plugged:  # pulled between the connection and this
+                    far_writer.transport.abort()
+                    writer.transport.abort()
                 await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer, is_answer=True))
                 self._ends.discard(far_writer)
         finally:
