@@ -12,7 +12,7 @@ from marketdata.offsets import Ranges, contains, union
 from marketdata.refold import Proof, Refold
 from marketdata.settings import Settings
 from marketdata.tick import Frame, Tick
-from marketdata.wire import decode_candle, decode_frame, encode, frame_key
+from marketdata.wire import decode_candle, encode, frame_key
 from tests import oracle
 
 Key = tuple[str, str, int]
@@ -97,23 +97,6 @@ class KafkaLog:
         expected = oracle.fold(stretch, candle.source, candle.symbol, candle.ts, candle.offsets)
         assert expected is not None
         assert {f: getattr(candle, f) for f in expected.__dataclass_fields__} == expected.__dict__
-
-
-async def read_log(settings: Settings) -> dict[int, list[tuple[int, Frame]]]:
-    """Every frame of the ticks topic, with its offset, by partition."""
-    consumer = new_consumer(settings)
-    ends = await log_ends(settings, settings.ticks_topic)
-    await consumer.start()
-    try:
-        consumer.assign([TopicPartition(settings.ticks_topic, p) for p in ends])
-        await consumer.seek_to_beginning()
-        log: dict[int, list[tuple[int, Frame]]] = {partition: [] for partition in ends}
-        while sum(map(len, log.values())) < sum(end - first for first, end in ends.values()):
-            for tp, batch in (await consumer.getmany(timeout_ms=1000)).items():
-                log[tp.partition] += [(record.offset, decode_frame(record.value)) for record in batch]
-        return log
-    finally:
-        await consumer.stop()
 
 
 def frames_of(ticks: list[Tick], size: int, symbol: str = "EURUSD") -> list[Frame]:

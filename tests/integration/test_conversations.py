@@ -12,8 +12,8 @@ from marketdata.settings import Settings
 from tests import oracle
 from tests.conftest import API_KEY
 from tests.conversations import Candles, Conversation, conversations
+from tests.faults.truth import read_log
 from tests.integration.relay.process import RelayProcess
-from tests.kafka_log import read_log
 from tests.services import eventually, running
 
 ROUTES = ("straight", "relayed")
@@ -83,7 +83,7 @@ async def assert_the_oracle_agrees(
 ) -> None:
     """The declared candles of ticks are the naive fold of the log; the others are bars that a broker computed."""
     folds: Candles = {}
-    for frames in (await read_log(settings)).values():
+    for frames in (await read_log(settings)).frames.values():
         for (source, symbol, ts), ranges in oracle.minutes_in(frames).items():
             fold = oracle.fold(frames, source, symbol, ts, ranges)
             assert fold is not None

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.ea.terminal import Terminal
 from tests.integration.ea.translation import translate
 from tests.integration.relay.conftest import start_relay
-from tests.integration.relay.scripted import ScriptedServer, scripted_server
+from tests.scripted import ScriptedServer, scripted_server
 
 __all__ = ["ea_binary", "server", "start_relay", "start_terminal", "terminal"]
 

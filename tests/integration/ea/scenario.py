@@ -2,7 +2,7 @@
 
 from marketdata.tick import Tick
 from tests.integration.ea.terminal import Terminal
-from tests.integration.relay.scripted import ScriptedServer
+from tests.scripted import ScriptedServer
 
 #: A Monday morning; ticks begin ten seconds later.
 NOW_MS = 1_549_238_400_000

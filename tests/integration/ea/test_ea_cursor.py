@@ -4,8 +4,8 @@ import pytest
 
 from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, sent, tick
 from tests.integration.ea.terminal import Terminal
-from tests.integration.relay.scripted import ScriptedServer
 from tests.realday import eurusd_ticks
+from tests.scripted import ScriptedServer
 
 
 def test_an_hour_of_real_ticks_arrives_exactly(terminal: Terminal, server: ScriptedServer) -> None:

@@ -9,7 +9,7 @@ from marketdata.tick import Tick
 from tests.integration.ea.conftest import StartTerminal
 from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, sent, tick
 from tests.integration.ea.terminal import Terminal
-from tests.integration.relay.scripted import Answer, ScriptedServer
+from tests.scripted import Answer, ScriptedServer
 
 #: Ten minutes, five ticks a second.
 TICKS = [tick(ms, 1.1 + ms / 1e7) for ms in range(0, 600_000, 200)]
