@@ -69,7 +69,7 @@ int OnInit() {
 }
 
 void OnTimer() {
-    collector.OnTimer();
+    collector.Turn();
     string status = collector.Status();
     if(status == shown)
         return;

@@ -6,6 +6,8 @@
 #ifndef TICKPIPE_RING_FILE_MQH
 #define TICKPIPE_RING_FILE_MQH
 
+#include "post_body.mqh"
+
 #define RECORD_MARK 0x31525054 // "TPR1"
 #define RECORD_HEADER_BYTES 32
 
@@ -17,7 +19,7 @@ enum RecordKind {
     RECORD_BARS = 2,
     // The server has everything up to this number.
     RECORD_CONFIRMED = 3,
-    // The first record of a file: all cursors, and up to which number the server has everything.
+    // Cursors, and up to which number the server has everything. The first record of a file has all cursors.
     RECORD_CURSORS = 4
 };
 
@@ -49,9 +51,12 @@ uint Checksum(const uint before, const char &bytes[], const int count) {
 
 #define CHECKSUM_SEED 2166136261
 
-string MarkLine(const CursorMark &mark) {
-    return mark.symbol + "\t" + IntegerToString(mark.msc) + "\t" + IntegerToString(mark.taken) + "\t" +
-           IntegerToString(mark.bar_time) + "\n";
+void MarkLines(const CursorMark &marks[], char &bytes[]) {
+    string lines = "";
+    for(int i = 0; i < ArraySize(marks); i++)
+        lines += marks[i].symbol + "\t" + IntegerToString(marks[i].msc) + "\t" + IntegerToString(marks[i].taken) + "\t" +
+                 IntegerToString(marks[i].bar_time) + "\n";
+    ToUtf8(lines, bytes);
 }
 
 bool ReadMarkLine(const string line, CursorMark &mark) {

@@ -69,7 +69,9 @@ string AnswerField(const string answer, const string name) {
             break;
         end++;
     }
-    return quoted ? StringSubstr(answer, begin + 1, end - begin - 1) : StringSubstr(answer, begin, end - begin);
+    if(!quoted)
+        return StringSubstr(answer, begin, end - begin);
+    return end > begin + 1 ? StringSubstr(answer, begin + 1, end - begin - 1) : "";
 }
 
 // `http://HOST:PORT`, also when the whole path of an endpoint was given.
@@ -79,9 +81,9 @@ string BaseUrl(const string given) {
     StringTrimRight(url);
     StringReplace(url, "/ingest/tick", "");
     StringReplace(url, "/ingest", "");
-    while(StringLen(url) > 0 && StringSubstr(url, StringLen(url) - 1, 1) == "/")
+    while(StringLen(url) > 1 && StringSubstr(url, StringLen(url) - 1, 1) == "/")
         url = StringSubstr(url, 0, StringLen(url) - 1);
-    return url;
+    return url == "/" ? "" : url;
 }
 
 class Sender {
@@ -196,7 +198,6 @@ public:
             m_headers += "X-Source: " + source + "\r\n";
     }
 
-    bool HasDestination() const { return ArraySize(m_destinations) > 0; }
     int RefusedItems() const { return m_refused_items; }
 
     // What is wrong now, for the chart; empty when all is well.
@@ -208,7 +209,7 @@ public:
         return all;
     }
 
-    // Posts to the first address that may be tried now. `later` tells when there is none.
+    // Posts to the first address that may be tried now; POST_LATER when there is none.
     PostOutcome Post(const string path, const string trace, const char &body[], const int timeout_ms) {
         int i = 0;
         while(i < ArraySize(m_destinations) &&
@@ -225,7 +226,10 @@ public:
         // Some builds answer with numbers that are no HTTP status when nothing was reached.
         if(status < 100 || status > 599)
             return NoAnswer(i, error != 0 ? error : status);
-        return Meaning(i, status, CharArrayToString(result, 0, ArraySize(result), CP_UTF8), answer_headers);
+        string answer = "";
+        if(ArraySize(result) > 0)
+            answer = CharArrayToString(result, 0, ArraySize(result), CP_UTF8);
+        return Meaning(i, status, answer, answer_headers);
     }
 };
 

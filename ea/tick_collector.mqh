@@ -1,7 +1,7 @@
 // The collector: reads new ticks and closed bars of all symbols, keeps them in the ring, sends what is in the ring.
 //
 // These files are MQL5 in the part of the language that C++ has too, so that the project's tests compile and run them
-// (tests/integration/ea): no pointers, no references but parameters, no member initialised in place, `char name[]` for every array.
+// (tests/integration/ea): no pointers, no references but parameters, no member initialised in place.
 
 #ifndef TICKPIPE_TICK_COLLECTOR_MQH
 #define TICKPIPE_TICK_COLLECTOR_MQH
@@ -18,8 +18,9 @@
 #define SYMBOLS_EVERY_MS 30000
 // How often ticks are read while the ring is not empty: fewer and larger requests when nobody takes them (ms).
 #define BUSY_READ_MS 5000
-// Most bars of one symbol in one reading.
+// Most bars of one symbol in one reading, and about how many of all in one request.
 #define MOST_BARS 1500
+#define BARS_OF_REQUEST 5000
 #define MINUTE_S 60
 // The broker's clock is a multiple of that away from UTC (seconds), and never further than 18 hours.
 #define OFFSET_STEP_S 900
@@ -101,6 +102,20 @@ private:
         m_cursors[count].Begin(symbol, mark.msc, mark.taken);
         ReadFacts(symbol, m_facts[count]);
         m_bar_times[count] = mark.bar_time;
+    }
+
+    void AddSymbols() {
+        int before = ArraySize(m_cursors);
+        FindSymbols();
+        int added = ArraySize(m_cursors) - before;
+        if(added == 0)
+            return;
+        // A restart before the first tick of a symbol must begin where this run began.
+        CursorMark marks[];
+        ArrayResize(marks, added);
+        for(int k = 0; k < added; k++)
+            MarkOf(before + k, m_cursors[before + k].Msc(), m_cursors[before + k].Taken(), marks[k]);
+        m_ring.Remember(marks);
     }
 
     void FindSymbols() {
@@ -195,7 +210,7 @@ private:
     }
 
     // Reads the bars that closed since the last time. A bar is closed when the terminal has begun the next.
-    void ReadBars(const int offset_s) {
+    void ReadBars(const int offset_s, const ulong began) {
         int items = 0;
         string text = BodyHead("items", offset_s);
         CursorMark marks[];
@@ -205,6 +220,10 @@ private:
             long minutes = ((long)TimeTradeServer() - m_bar_times[i]) / MINUTE_S;
             if(minutes < 2)
                 continue;
+            if(items >= BARS_OF_REQUEST || GetTickCount64() - began > (ulong)m_settings.timeout_ms) {
+                m_bars_at = 0; // the others at the next turn
+                break;
+            }
             int copied = CopyRates(m_cursors[i].Name(), PERIOD_M1, 1, (int)MathMin(minutes, (long)MOST_BARS), rates);
             long newest = m_bar_times[i];
             for(int k = 0; k < copied; k++) {
@@ -249,19 +268,19 @@ private:
         m_was_full = full;
     }
 
-    // Reads what is new. Whether there may be more at once.
-    bool Read(const ulong began) {
+    // Reads what is new. Whether there may be more at once. `going_on` says that the last reading of this turn left some.
+    bool Read(const ulong began, const bool going_on) {
         int offset_s = 0;
         NoteFull();
         if(m_was_full || TerminalInfoInteger(TERMINAL_CONNECTED) == 0 || !UtcOffset(offset_s))
             return false;
-        if(m_ring.Waiting() > 0 && !Due(m_read_at, BUSY_READ_MS))
+        if(m_ring.Waiting() > 0 && !going_on && !Due(m_read_at, BUSY_READ_MS))
             return false;
         if(Due(m_symbols_at, SYMBOLS_EVERY_MS))
-            FindSymbols();
+            AddSymbols();
         bool more = ReadTicks(offset_s, began);
         if(m_settings.send_bars && Due(m_bars_at, BARS_EVERY_MS))
-            ReadBars(offset_s);
+            ReadBars(offset_s, began);
         return more;
     }
 
@@ -289,34 +308,26 @@ public:
         // MetaTrader keeps global variables when inputs or the chart change.
         Forget();
         m_settings = settings;
-        string server = Plain(AccountInfoString(ACCOUNT_SERVER));
-        string source = settings.source == "auto" ? server : settings.source;
-        string agent = "DataCollectorPRO/";
-        agent += COLLECTOR_VERSION;
-        agent += " (Server:" + server + "; Build:" + IntegerToString(TerminalInfoInteger(TERMINAL_BUILD)) + ")";
-        m_sender.Begin(settings, source, agent);
-        if(!m_sender.HasDestination()) {
-            Print("Nowhere to send to. Cure: give RelayUrl, ServerUrl or both.");
-            return false;
-        }
-        m_outbox.Begin("ea-" + IntegerToString(AccountInfoInteger(ACCOUNT_LOGIN)));
-        return true;
+        if(BaseUrl(settings.relay_url) != "" || BaseUrl(settings.server_url) != "")
+            return true;
+        Print("Nowhere to send to. Cure: give RelayUrl, ServerUrl or both.");
+        return false;
     }
 
     // One turn: read, keep, send. Takes no longer than TimeoutMs, but for CopyTicks, which waits while the terminal
     // fetches a symbol's history for the first time.
-    void OnTimer() {
+    void Turn() {
         if(!m_started && !Start())
             return;
         ulong began = GetTickCount64();
-        bool more = true;
-        while(more) {
+        bool more = false;
+        do {
             m_outbox.Drain(m_ring, m_sender, began, m_settings.timeout_ms);
             if((GetTickCount64() - began) * 2 > (ulong)m_settings.timeout_ms)
                 return;
-            more = Read(began);
-            m_outbox.Drain(m_ring, m_sender, began, m_settings.timeout_ms);
-        }
+            more = Read(began, more);
+        } while(more);
+        m_outbox.Drain(m_ring, m_sender, began, m_settings.timeout_ms);
     }
 
     // False while the terminal does not know its broker, or the ring cannot be opened.
@@ -324,6 +335,11 @@ public:
         string server = Plain(AccountInfoString(ACCOUNT_SERVER));
         if(server == "" || TimeTradeServer() == 0)
             return false;
+        string agent = "DataCollectorPRO/";
+        agent += COLLECTOR_VERSION;
+        agent += " (Server:" + server + "; Build:" + IntegerToString(TerminalInfoInteger(TERMINAL_BUILD)) + ")";
+        m_sender.Begin(m_settings, m_settings.source == "auto" ? server : m_settings.source, agent);
+        m_outbox.Begin("ea-" + IntegerToString(AccountInfoInteger(ACCOUNT_LOGIN)));
         string folder = "DataCollectorPRO\\" + server;
         if(!m_ring.Open(folder, m_settings.ring_megabytes)) {
             if(!m_disk_said)

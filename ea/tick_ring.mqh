@@ -61,6 +61,8 @@ private:
     }
 
     void SetMarks(const char &cursors[], const int count) {
+        if(count == 0)
+            return;
         string lines[];
         int found = StringSplit(CharArrayToString(cursors, 0, count, CP_UTF8), '\n', lines);
         CursorMark mark;
@@ -153,12 +155,9 @@ private:
         header.kind = RECORD_CURSORS;
         header.number = m_confirmed;
         header.items = 0;
-        string lines = "";
-        for(int i = 0; i < ArraySize(m_marks); i++)
-            lines += MarkLine(m_marks[i]);
         char cursors[];
         char nothing[];
-        ToUtf8(lines, cursors);
+        MarkLines(m_marks, cursors);
         if(Write(header, cursors, nothing))
             return true;
         // A file that does not begin with all cursors must not be the newest.
@@ -269,15 +268,26 @@ public:
         return false;
     }
 
+    // Keeps cursors without a request: where a symbol begins that never had a tick.
+    void Remember(const CursorMark &marks[]) {
+        for(int i = 0; i < ArraySize(marks); i++)
+            SetMark(marks[i]);
+        RecordHeader header = {};
+        header.kind = RECORD_CURSORS;
+        header.number = m_confirmed;
+        char cursors[];
+        char nothing[];
+        MarkLines(marks, cursors);
+        if(!Write(header, cursors, nothing))
+            StopWriting(); // the next file begins with them
+    }
+
     // Keeps a request and the cursors that are true with it. False when the disk did not take it: nothing has changed.
     bool Append(const int kind, const int items, const char &body[], const CursorMark &marks[]) {
         if((m_writer == INVALID_HANDLE || m_file_bytes[m_newest - m_oldest] >= m_most_file_bytes) && !BeginFile())
             return false;
-        string lines = "";
-        for(int i = 0; i < ArraySize(marks); i++)
-            lines += MarkLine(marks[i]);
         char cursors[];
-        ToUtf8(lines, cursors);
+        MarkLines(marks, cursors);
         RecordHeader header = {};
         header.kind = kind;
         header.number = m_last_number + 1;

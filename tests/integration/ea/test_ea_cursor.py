@@ -2,6 +2,7 @@
 
 import pytest
 
+from marketdata.tick import Tick
 from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, sent, tick
 from tests.integration.ea.terminal import Terminal
 from tests.realday import eurusd_ticks
@@ -144,6 +145,70 @@ def test_named_symbols_only(terminal: Terminal, server: ScriptedServer) -> None:
     terminal.run(60)
     assert {item["symbol"] for item in server.taken} == {"EURUSD", "USDJPY"}
     assert sum("NOSUCH" in line for line in terminal.log) == 1
+
+
+def test_a_terminal_that_does_not_know_its_broker_yet_waits(terminal: Terminal, server: ScriptedServer) -> None:
+    terminal.symbol("EURUSD")
+    terminal.ticks("EURUSD", [tick(0), tick(1)])
+    terminal("forget-server")
+    begin(terminal, server, Source="auto")
+    terminal.run(5)
+    assert not (terminal.files / "DataCollectorPRO").exists()
+    terminal("server", "Broker-Demo")
+    terminal.run(15)
+    assert {request.headers["X-Source"] for request in server.requests} == {"Broker-Demo"}
+    assert sent(server) == [tick(0), tick(1)]
+
+
+def test_nothing_is_read_while_the_terminal_is_offline(terminal: Terminal, server: ScriptedServer) -> None:
+    terminal.symbol("EURUSD")
+    ticks = [tick(ms) for ms in range(0, 60_000, 500)]
+    terminal.ticks("EURUSD", ticks)
+    begin(terminal, server)
+    terminal.run(30)
+    terminal("connected", 0)
+    had = len(sent(server))
+    terminal.run(30)
+    assert len(sent(server)) == had
+    terminal("connected", 1)
+    terminal.run(30)
+    assert sent(server) == ticks
+
+
+@pytest.mark.parametrize(
+    ("inputs", "offset_s"),
+    [
+        ({}, 10_800),  # the terminal's clock
+        ({"Clock": 1}, None),  # the server knows
+        ({"Clock": 2, "ClockMinutes": -150}, -9_000),
+    ],
+)
+def test_the_offset_comes_from_where_the_user_says(
+    terminal: Terminal, server: ScriptedServer, inputs: dict[str, object], offset_s: int | None
+) -> None:
+    terminal.symbol("EURUSD")
+    # Three hours ahead by a PC whose clock is four minutes slow.
+    terminal("offset", 10_800 + 240)
+    terminal.ticks("EURUSD", [Tick(FIRST_MSC + 11_040_000, 1.1, 1.2, 0.0, 0.0, 6)])
+    begin(terminal, server, **inputs)
+    terminal.run(15)
+    assert [request.body.get("utc_offset_s") for request in server.requests] == [offset_s]
+
+
+def test_a_day_of_bars_of_many_symbols_goes_in_requests_of_a_size(terminal: Terminal, server: ScriptedServer) -> None:
+    minutes = [tick(minute * 60_000) for minute in range(600)]
+    names = [f"S{n}" for n in range(20)]
+    for name in names:
+        terminal.symbol(name)
+        terminal.ticks(name, minutes)
+    terminal("now", NOW_MS + 36_100_000)
+    begin(terminal, server, SendBars=True, FirstHours=11)
+    terminal.run(20)
+    bars = [request.items for request in server.requests if request.path == "/ingest"]
+    assert max(map(len, bars)) <= 6_500
+    found = [(bar["symbol"], bar["time_msc"]) for items in bars for bar in items]
+    # All but the newest of each, which is not closed.
+    assert sorted(found) == sorted((name, NOW_MS + minute * 60_000) for name in names for minute in range(599))
 
 
 def test_closed_bars_are_sent_once(terminal: Terminal, server: ScriptedServer) -> None:

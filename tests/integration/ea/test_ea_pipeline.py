@@ -3,10 +3,12 @@
 import asyncio
 import itertools
 import random
+import signal
 import sqlite3
 from contextlib import closing
 
 import msgspec
+import psycopg
 import pytest
 
 from marketdata.candle import BrokerBar
@@ -21,7 +23,7 @@ from tests.integration.ea.terminal import Terminal
 from tests.integration.relay.conftest import StartRelay
 from tests.kafka_log import KafkaLog
 from tests.realday import eurusd_bars, eurusd_ticks
-from tests.services import Service, running
+from tests.services import Service, eventually, running
 
 #: Broker's clock ahead of UTC, as in Athens.
 OFFSET_S = 7_200
@@ -77,7 +79,7 @@ async def assert_counts_once(kafka: KafkaLog) -> None:
     """Whatever is in the log twice, the fold makes of it the candles of the broker's ticks."""
     for symbol, ticks in (("EURUSD", TICKS), ("PETR4", DEALS)):
         log = list(enumerate(await frames(kafka, symbol)))
-        assert list(dict.fromkeys(t for _, f in log for t in f.ticks)) == list(dict.fromkeys(ticks))
+        assert {t for _, f in log for t in f.ticks} == set(ticks)
         assert candles(log, symbol) == candles(of_one_frame(log[0][1], ticks), symbol)
 
 
@@ -144,6 +146,25 @@ async def test_the_relay_dies_for_good_and_the_server_is_used(
         terminal.run_until_sent(len(TICKS) + len(DEALS), most_seconds=900)
         assert await logged(kafka, "EURUSD") == TICKS
         assert await logged(kafka, "PETR4") == DEALS
+
+
+@pytest.mark.fault
+async def test_a_request_that_relay_and_server_both_got_counts_once(
+    kafka: KafkaLog, settings: Settings, terminal: Terminal, start_relay: StartRelay
+) -> None:
+    with running(settings, "producer") as (producer,):
+        relay = start_relay(producer.url)
+        at_desk(terminal, relay.url, ServerUrl=producer.url, TimeoutMs=1_000)
+        terminal.start(NOW_MS)
+        terminal.run(100, step_ms=1_000)
+        # It takes requests into its socket and answers none; the EA gives each a second and goes to the server.
+        relay.send_signal(signal.SIGSTOP)
+        terminal.run(100, step_ms=1_000)
+        relay.send_signal(signal.SIGCONT)
+        terminal.run_until_sent(len(TICKS) + len(DEALS), most_seconds=900)
+        await asyncio.to_thread(relay.wait_forwarded)
+        await assert_counts_once(kafka)
+        assert len(await logged(kafka, "EURUSD")) > len(TICKS)
 
 
 @pytest.mark.fault
@@ -232,3 +253,37 @@ async def test_a_wrong_key_is_said_and_the_right_one_loses_nothing(
         terminal.run_until_sent(len(TICKS) + len(DEALS), most_seconds=900)
         assert await logged(kafka, "EURUSD") == TICKS
         assert await logged(kafka, "PETR4") == DEALS
+
+
+async def test_every_folded_candle_equals_the_terminals_own_bar(
+    settings: Settings, start_terminal: StartTerminal, start_relay: StartRelay
+) -> None:
+    with running(settings, "producer", "stream_app", "sink") as (producer, _, _):
+        relay = start_relay(producer.url)
+        first = at_desk(start_terminal(), relay.url, SendBars=True, Symbols="EURUSD")
+        first.start(NOW_MS)
+        first.die_in_request(30, seconds=600)
+        relay.kill()
+        relay.start()
+        second = at_desk(start_terminal(), relay.url, SendBars=True, Symbols="EURUSD")
+        second.start(NOW_MS + 700_000)
+        second.run(20)
+
+        async def rows() -> list[tuple[object, ...]]:
+            return await asyncio.to_thread(fidelity, settings)
+
+        async def complete() -> bool:
+            return len(await rows()) == 10
+
+        # Ten minutes from 00:00:10 on; the eleventh is not closed for the terminal.
+        await eventually(complete, within_seconds=60, what="ten minutes with a bar and a candle")
+
+        async def equal() -> bool:
+            return all(row[1] for row in await rows())
+
+        await eventually(equal, within_seconds=60, what="candles that equal the broker's bars")
+
+
+def fidelity(settings: Settings) -> list[tuple[object, ...]]:
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        return connection.execute("SELECT ts, equal FROM bar_fidelity ORDER BY ts").fetchall()

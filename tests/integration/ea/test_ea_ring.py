@@ -1,5 +1,6 @@
 """The ring on the disk: what is in it is sent once and in order, whatever ends in between."""
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,18 @@ def test_a_full_ring_keeps_the_oldest_and_the_rest_waits_in_the_terminal(
     assert ring_bytes(terminal) < 500_000
 
 
+def test_a_busy_market_is_kept_up_with_while_nobody_answers(terminal: Terminal, away: ScriptedServer) -> None:
+    ticks = [tick(ms) for ms in range(60_000)]  # a thousand a second
+    at_desk(terminal, ticks)
+    begin(terminal, away)
+    terminal.run(80)
+    # All of it is in the ring, not only in the terminal.
+    assert ring_bytes(terminal) > 140 * len(ticks)
+    away.answers.clear()
+    terminal.run_until_sent(len(ticks))
+    assert sent(away) == ticks
+
+
 def test_a_restart_goes_on_where_the_last_run_stopped(start_terminal: StartTerminal, server: ScriptedServer) -> None:
     first = at_desk(start_terminal(), TICKS)
     begin(first, server)
@@ -82,6 +95,20 @@ def test_a_restart_goes_on_where_the_last_run_stopped(start_terminal: StartTermi
     second.run(10)
     assert sent(server) == TICKS
     assert second.sent == len(TICKS) - before
+
+
+def test_a_kill_before_the_first_tick_does_not_move_the_beginning(
+    start_terminal: StartTerminal, server: ScriptedServer
+) -> None:
+    first = at_desk(start_terminal(), TICKS)
+    begin(first, server)
+    first.run(5)
+    first.kill()
+    second = at_desk(start_terminal(), TICKS)
+    second("now", NOW_MS + 700_000)
+    begin(second, server)
+    second.run(10)
+    assert sent(server) == TICKS
 
 
 def test_a_kill_with_a_full_ring_loses_nothing(start_terminal: StartTerminal, away: ScriptedServer) -> None:
@@ -249,3 +276,48 @@ def test_changed_inputs_go_on_with_the_same_ring(terminal: Terminal, away: Scrip
     terminal.run(600)
     assert waited > 10
     assert sent(away) == TICKS
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_happens_every_tick_arrives_once_and_in_order(
+    start_terminal: StartTerminal, server: ScriptedServer, seed: int
+) -> None:
+    chance = random.Random(seed)
+    quotes = {name: random_ticks(chance) for name in ("EURUSD", "GBPUSD", "XAUUSD")}
+    bad = [Answer(503), Answer(500), Answer(429, {}, {"Retry-After": "3"}), Answer(408), Answer(404)]
+    now_ms = NOW_MS
+    for _ in range(5):
+        terminal = start_terminal()
+        for name, ticks in quotes.items():
+            terminal.symbol(name)
+            terminal.ticks(name, ticks)
+        terminal("now", now_ms)
+        begin(terminal, server, MaxTicks=chance.choice([1, 10, 2_000]), RingMegabytes=1)
+        server.most_items = chance.choice([1, 7, 1_000_000])
+        for _ in range(chance.randrange(1, 8)):
+            server.answers += [chance.choice(bad) for _ in range(chance.randrange(6))]
+            if chance.random() < 0.2:
+                terminal("sync", chance.choice(list(quotes)), 1, chance.choice([-1, now_ms]))
+            seconds = chance.randrange(1, 20)
+            terminal.run(seconds, step_ms=chance.choice([50, 250, 1_000]))
+            now_ms += seconds * 1_000
+        terminal.kill()
+    server.answers.clear()
+    last = start_terminal()
+    for name, ticks in quotes.items():
+        last.symbol(name)
+        last.ticks(name, ticks)
+    last("now", max(now_ms, NOW_MS + 400_000))
+    begin(last, server)
+    last.run(60)
+    assert {name: sent(server, name) for name in quotes} == quotes
+
+
+def random_ticks(chance: random.Random) -> list[Tick]:
+    """Bursts and pauses, many ticks of one millisecond, some of them equal."""
+    ticks: list[Tick] = []
+    ms = 0
+    while ms < 300_000:
+        ms += chance.choice([0, 0, 0, 1, 3, 250, 1_500, 9_000])
+        ticks += [tick(ms, chance.choice([1.1, 1.2])) for _ in range(chance.choice([1, 1, 2, 5]))]
+    return ticks

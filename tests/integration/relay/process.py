@@ -1,6 +1,7 @@
 """The relay as a user runs it: a process that a test may kill."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,6 +47,10 @@ class RelayProcess:
                     return
             time.sleep(0.05)
         raise AssertionError("the relay was not ready in 30 s")
+
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         assert self._process is not None

@@ -63,6 +63,17 @@ def test_metaeditor_reads_it_right(path: Path) -> None:
     assert content.isascii() or content.startswith(b"\xef\xbb\xbf")
 
 
+def test_the_documentation_has_every_input_with_its_default() -> None:
+    text = (_FOLDER / "DataCollectorPRO.mq5").read_text(encoding="utf-8-sig")
+    inputs = dict(re.findall(r"^input \w+ (\w+) = ([^;]*);", text, re.M))
+    page = (_FOLDER.parent / "docs" / "ea.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| .* \| ([^|]*) ?\|$", page, re.M)
+    defaults = {name: default.strip(" `") for name, default in rows}
+    assert defaults.pop("Clock") == "this terminal"
+    assert inputs.pop("Clock") == "CLOCK_AUTO"
+    assert {name: value.strip('"') for name, value in inputs.items()} == defaults
+
+
 def test_every_input_is_explained_in_english_and_portuguese() -> None:
     text = (_FOLDER / "DataCollectorPRO.mq5").read_text(encoding="utf-8-sig")
     inputs = re.findall(r"^input \w+ (\w+) = [^;]*;( +//.*)$", text, re.M)

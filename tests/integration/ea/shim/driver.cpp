@@ -1,7 +1,7 @@
 // The EA in a scripted terminal. Commands come on stdin, a line each; what the EA logs and then one line `ok …` go to
 // stdout.
 //
-//     files FOLDER | server NAME | allow URL | disallow | connected 0|1 | offset SECONDS | disk BYTES
+//     files FOLDER | server NAME | forget-server | allow URL | disallow | connected 0|1 | offset SECONDS | disk BYTES
 //     input NAME VALUE              an input of the EA, before init
 //     symbol NAME DIGITS POINT bid|last
 //     tick NAME TIME_MSC BID ASK LAST VOLUME FLAGS [KNOWN_MSC]
@@ -59,6 +59,8 @@ static std::string run(const std::string &command, std::istream &line) {
         line >> terminal.files;
     else if(command == "server")
         std::getline(line >> std::ws, terminal.server);
+    else if(command == "forget-server")
+        terminal.server.clear();
     else if(command == "allow" && line >> name)
         terminal.allowed.push_back(name);
     else if(command == "disallow")
