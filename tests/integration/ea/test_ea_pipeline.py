@@ -205,7 +205,7 @@ async def test_a_small_body_limit_splits_requests(kafka: KafkaLog, settings: Set
 
 
 async def test_the_rate_limit_of_a_key(kafka: KafkaLog, settings: Settings, terminal: Terminal) -> None:
-    slow = settings.model_copy(update={"rate_limit_per_second": 5.0})
+    slow = settings.model_copy(update={"rate_limit_per_second": 0.5})
     with running(slow, "producer") as (producer,):
         at_desk(terminal, producer.url, FirstHours=1, MaxTicks=300)
         terminal.start(NOW_MS + 700_000)
