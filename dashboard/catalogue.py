@@ -25,15 +25,13 @@ class Listing(NamedTuple):
     #: Openings of its first and its newest minute.
     first: datetime
     last: datetime
-    #: Minutes that have a candle, as far as they were stored when this was asked.
-    candles: int
     #: Price and time of the newest tick.
     close: float
     last_tick: datetime
 
 
 class Catalogue:
-    """The listings; counting them reads the whole index, so they are kept for a while."""
+    """The listings, kept for a while."""
 
     def __init__(self, database: Database, hub: Hub) -> None:
         self._database = database
@@ -79,7 +77,7 @@ class Catalogue:
             last_tick = datetime.fromtimestamp(candle.last_tick / 1000, UTC)
             known = listings.get(feed)
             if known is None:
-                listings[feed] = Listing(candle.symbol, candle.source, minute, minute, 1, candle.close, last_tick)
+                listings[feed] = Listing(candle.symbol, candle.source, minute, minute, candle.close, last_tick)
             elif last_tick >= known.last_tick:
                 listings[feed] = known._replace(last=minute, close=candle.close, last_tick=last_tick)
         return sorted(

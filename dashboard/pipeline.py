@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 #: How often streams are told (seconds), and how often Kafka and the database are asked for it.
 _TELL_SECONDS: Final = 2.0
 _ASK_SECONDS: Final = 4.0
+#: Feeds that are told at most: every stream is sent them again and again.
+_FEEDS: Final = 100
 #: Kafka is waited for this long (seconds).
 _PATIENCE_SECONDS: Final = 5.0
 
@@ -101,9 +103,11 @@ class Pipeline:
         except Refusal:
             # Lost since it was asked.
             listings = self._catalogue.live()
+        # What ticked last, when there are many; in an order that does not jump.
+        newest = sorted(listings, key=lambda feed: feed.last_tick, reverse=True)[:_FEEDS]
         return [
             {"symbol": feed.symbol, "source": feed.source, "last_tick": feed.last_tick, "close": feed.close}
-            for feed in listings
+            for feed in sorted(newest, key=lambda feed: (feed.symbol, feed.source))
         ]
 
 

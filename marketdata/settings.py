@@ -63,7 +63,8 @@ class Settings(BaseSettings):
     dashboard_host: str = Field("127.0.0.1", description="address that the dashboard (chart and read API) listens on")
     dashboard_port: int = Field(18080, description="port of the dashboard")
     dashboard_password: SecretStr = Field(
-        SecretStr(""), description="password of the dashboard (HTTP basic, any user name); without one it is open"
+        SecretStr(""),
+        description="password of the dashboard (HTTP basic, any user name), 8 characters or more; without one it is open",
     )
     dashboard_database_url: SecretStr = Field(
         SecretStr(""), description="libpq URL that the dashboard reads from, for a role of its own that may only read"
@@ -103,6 +104,13 @@ class Settings(BaseSettings):
     @classmethod
     def _expand(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("dashboard_password")
+    @classmethod
+    def _check_password(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < 8:
+            raise ValueError("a password is shorter than 8 characters")
+        return value
 
     @field_validator("source_zones")
     @classmethod

@@ -52,15 +52,76 @@ SELECT
 FROM bar;
 
 -- name: symbols
--- Counting reads the whole index, so the answer is kept for a while (dashboard/catalogue.py).
-WITH feeds AS (
-    SELECT symbol, source, min(ts) AS first, max(ts) AS last, count(*) AS candles
-    FROM market_data
-    WHERE timeframe = 'M1'
-    GROUP BY symbol, source
+-- Symbols and sources stand in order in the indexes of hours and marks, so each is found with one step from the one
+-- before it (PostgreSQL has no skip scan). What is older than anything kept has to be read through.
+WITH RECURSIVE kept AS (
+    (SELECT h.symbol, h.source FROM candle_hours AS h ORDER BY h.symbol, h.source LIMIT 1)
+    UNION ALL
+    SELECT n.symbol, n.source
+    FROM kept
+    CROSS JOIN LATERAL (
+        SELECT h.symbol, h.source FROM candle_hours AS h
+        WHERE (h.symbol, h.source) > (kept.symbol, kept.source)
+        ORDER BY h.symbol, h.source
+        LIMIT 1
+    ) AS n
+),
+
+marked AS (
+    (SELECT k.symbol, k.source FROM candle_marks AS k ORDER BY k.symbol, k.source LIMIT 1)
+    UNION ALL
+    SELECT n.symbol, n.source
+    FROM marked
+    CROSS JOIN LATERAL (
+        SELECT k.symbol, k.source FROM candle_marks AS k
+        WHERE (k.symbol, k.source) > (marked.symbol, marked.source)
+        ORDER BY k.symbol, k.source
+        LIMIT 1
+    ) AS n
+),
+
+feeds AS (
+    SELECT symbol, source FROM kept
+    UNION
+    SELECT symbol, source FROM marked
+    UNION
+    SELECT m.symbol, m.source FROM market_data AS m
+    WHERE m.timeframe = 'M1' AND m.ts < (SELECT s.kept_from FROM candle_settings AS s)
+),
+
+hours AS (
+    SELECT
+        f.symbol, f.source,
+        CASE WHEN s.kept_from = '-infinity' THEN
+            least(
+                (SELECT min(h.ts) FROM candle_hours AS h WHERE h.symbol = f.symbol AND h.source = f.source),
+                (SELECT min(k.ts) FROM candle_marks AS k WHERE k.symbol = f.symbol AND k.source = f.source)
+            )
+            ELSE '-infinity'
+        END AS first,
+        coalesce(
+            greatest(
+                (SELECT max(h.ts) FROM candle_hours AS h WHERE h.symbol = f.symbol AND h.source = f.source),
+                (SELECT max(k.ts) FROM candle_marks AS k WHERE k.symbol = f.symbol AND k.source = f.source)
+            ) + interval '1 hour',
+            'infinity'
+        ) AS after_last
+    FROM feeds AS f
+    CROSS JOIN candle_settings AS s
 )
 
-SELECT f.symbol, f.source, f.first, f.last, f.candles, m.close, coalesce(m.last_tick, m.ts) AS last_tick
-FROM feeds AS f
-JOIN market_data AS m ON m.symbol = f.symbol AND m.timeframe = 'M1' AND m.ts = f.last AND m.source = f.source
-ORDER BY f.symbol, f.last DESC, f.source;
+SELECT h.symbol, h.source, a.ts AS first, z.ts AS last, z.close, coalesce(z.last_tick, z.ts) AS last_tick
+FROM hours AS h
+CROSS JOIN LATERAL (
+    SELECT m.ts FROM market_data AS m
+    WHERE m.symbol = h.symbol AND m.timeframe = 'M1' AND m.source = h.source AND m.ts >= h.first
+    ORDER BY m.ts
+    LIMIT 1
+) AS a
+CROSS JOIN LATERAL (
+    SELECT m.ts, m.close, m.last_tick FROM market_data AS m
+    WHERE m.symbol = h.symbol AND m.timeframe = 'M1' AND m.source = h.source AND m.ts < h.after_last
+    ORDER BY m.ts DESC
+    LIMIT 1
+) AS z
+ORDER BY h.symbol, z.ts DESC, h.source;

@@ -120,7 +120,7 @@ def test_nothing_is_an_answer_too(market: Market) -> None:
 
 def test_symbols_are_listed_with_their_stretch_of_time(market: Market) -> None:
     listing = next(s for s in market.get("/symbols").json()["symbols"] if s["symbol"] == "EURUSD")
-    assert (listing["source"], listing["candles"]) == (DAY_SOURCE, 1440)
+    assert (listing["source"], listing["close"], listing["last_tick"][:16]) == (DAY_SOURCE, 1.14349, "2019-02-04T23:59")
     assert (listing["first"], listing["last"]) == ("2019-02-04T00:00:00Z", "2019-02-04T23:59:00Z")
 
 

@@ -27,6 +27,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("kafka_partitions", 0),
         ("source_zones", {"s": "Atlantis/Capital"}),
         ("api_keys", {"s": "short"}),
+        ("dashboard_password", "short"),
         ("api_keys", {"a": "the same key", "b": "the same key"}),
         ("log_format", "xml"),
         ("emit_interval_seconds", "often"),
