@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     dashboard_port: int = Field(18080, description="port of the dashboard")
     dashboard_password: SecretStr = Field(
         SecretStr(""),
-        description="password of the dashboard (HTTP basic, any user name), 8 characters or more; without one it is open",
+        description="password of the dashboard (HTTP basic, any user), 8 characters or more; without one it is open",
     )
     dashboard_database_url: SecretStr = Field(
         SecretStr(""), description="libpq URL that the dashboard reads from, for a role of its own that may only read"
