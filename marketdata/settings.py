@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from marketdata.errors import SettingsError
@@ -39,6 +39,10 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"), description="libpq URL of the database"
+    )
+
+    compress_after_days: NonNegativeInt = Field(
+        0, description="age at which TimescaleDB's community edition compresses candles; 0 compresses none (days)"
     )
 
     api_keys: dict[str, SecretStr] = Field(

@@ -24,6 +24,7 @@ from sink.records import Incoming, Rejected, incoming_bars, incoming_candles
 from sink.refolds import Refolder
 from sink.rejects import Rejects
 from sink.staging import Staging
+from sink.storage import set_compression
 from sink.store import Store
 from sink.web import StatusServer
 from sink.writer import Writer
@@ -144,6 +145,7 @@ class Sink:
     async def _migrate(self, connection: Connection) -> None:
         await migrate(self._settings.database_url.get_secret_value())
         log.info("Found a database.", action="database_edition", edition=await edition(connection))
+        await set_compression(connection, self._settings.compress_after_days)
 
     def _new_consumer(self) -> AIOKafkaConsumer:
         settings = self._settings

@@ -41,7 +41,7 @@ def migrate(*, data_dir: DataDir = None) -> None:
 def status(
     *, json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False, data_dir: DataDir = None
 ) -> None:
-    """Show edition, rows, size and schema of the database; exit code 1 when migrations are missing.
+    """Show edition, rows, sizes, chunks, policies and schema; exit code 1 when migrations are missing.
 
     Examples:
 
@@ -62,6 +62,7 @@ def status(
 async def _status(settings: "Settings") -> dict[str, Any]:
     from sink.edition import edition
     from sink.migrations import migration_files
+    from sink.storage import storage
 
     async with await open_database(settings) as connection:
 
@@ -74,16 +75,19 @@ async def _status(settings: "Settings") -> dict[str, Any]:
             cursor = await connection.execute("SELECT name FROM schema_migrations")
             applied = {name for (name,) in await cursor.fetchall()}
         stored = await value("SELECT to_regclass('market_data')")
+        missing = sorted(set(migration_files()) - applied)
+        facts = {} if missing else (await storage(connection))._asdict()
         return {
             "edition": await edition(connection),
             "rows": await value("SELECT count(*) FROM market_data") if stored else 0,
             "database_bytes": await value("SELECT pg_database_size(current_database())"),
+            **facts,
             "applied_migrations": sorted(applied),
-            "missing_migrations": sorted(set(migration_files()) - applied),
+            "missing_migrations": missing,
         }
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(value) or "none"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return ", ".join(" ".join(each) if isinstance(each, tuple) else each for each in value) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "")

@@ -489,7 +489,7 @@ $$;
 
 -- The mark's row is locked until the transaction ends, also where it was there already: refresh_candles() passes over
 -- marks that are locked, so it never takes one away whose change it cannot see yet.
-CREATE FUNCTION mark_candles() RETURNS trigger
+CREATE FUNCTION mark_inserted_candles() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO candle_marks AS k (symbol, source, ts)
@@ -503,7 +503,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION mark_moved_candles() RETURNS trigger
+CREATE FUNCTION mark_updated_candles() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO candle_marks AS k (symbol, source, ts)
@@ -516,6 +516,17 @@ BEGIN
     JOIN candle_settings AS s ON s.only_row
     GROUP BY 1, 2, 3
     ORDER BY 1, 2, 3
+    ON CONFLICT (symbol, source, ts) DO UPDATE SET ts = EXCLUDED.ts WHERE false;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION mark_deleted_candle() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO candle_marks AS k (symbol, source, ts)
+    SELECT OLD.symbol, OLD.source, date_bin('1 hour', OLD.ts, s.hour_origin)
+    FROM candle_settings AS s
     ON CONFLICT (symbol, source, ts) DO UPDATE SET ts = EXCLUDED.ts WHERE false;
     RETURN NULL;
 END
@@ -746,12 +757,13 @@ END
 $$;
 
 CREATE TRIGGER mark_inserted_candles AFTER INSERT ON market_data
-    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION mark_candles();
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION mark_inserted_candles();
 CREATE TRIGGER mark_updated_candles AFTER UPDATE ON market_data
     REFERENCING OLD TABLE AS before_change NEW TABLE AS changed
-    FOR EACH STATEMENT EXECUTE FUNCTION mark_moved_candles();
+    FOR EACH STATEMENT EXECUTE FUNCTION mark_updated_candles();
+-- Row by row: with a statement's trigger that sees deleted rows TimescaleDB would not compress the table.
 CREATE TRIGGER mark_deleted_candles AFTER DELETE ON market_data
-    REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION mark_candles();
+    FOR EACH ROW WHEN (OLD.timeframe = 'M1') EXECUTE FUNCTION mark_deleted_candle();
 CREATE TRIGGER forget_truncated_candles AFTER TRUNCATE ON market_data
     FOR EACH STATEMENT EXECUTE FUNCTION forget_candles();
 
