@@ -126,14 +126,16 @@ $$;
 
 -- Folds. Each is one SELECT, so that the planner takes it apart: conditions on symbol, source and (of hours and days)
 -- ts reach the tables. `closed` says that every minute is closed. Sums of real_volume add up in order of time, hour by
--- hour and day by day, so that they are the same to the last bit however much was kept.
+-- hour and day by day, so that they are the same to the last bit however much was kept. The limits of both volumes are
+-- there because no absurd bar may make its whole hour unreadable.
 
 CREATE FUNCTION folded_minutes(width interval, lo timestamptz, hi timestamptz) RETURNS SETOF candle
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT
         date_bin(width, m.ts, (SELECT s.hour_origin FROM candle_settings AS s)) AS ts, m.symbol, m.source,
         (array_agg(m.open ORDER BY m.ts))[1], max(m.high), min(m.low), (array_agg(m.close ORDER BY m.ts))[count(*)],
-        sum(m.volume)::bigint, sum(m.real_volume ORDER BY m.ts), min(m.spread), bool_and(m.closed)
+        least(sum(m.volume), 9223372036854775807)::bigint, sum(least(m.real_volume, 1e290) ORDER BY m.ts),
+        min(m.spread), bool_and(m.closed)
     FROM market_data AS m
     WHERE m.timeframe = 'M1' AND m.ts >= lo AND m.ts < hi
     GROUP BY m.symbol, m.source, 1
@@ -155,8 +157,10 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     CROSS JOIN LATERAL (
         SELECT
             (array_agg(m.open ORDER BY m.ts))[1] AS open, max(m.high) AS high, min(m.low) AS low,
-            (array_agg(m.close ORDER BY m.ts))[count(*)] AS close, sum(m.volume)::bigint AS volume,
-            sum(m.real_volume ORDER BY m.ts) AS real_volume, min(m.spread) AS spread, bool_and(m.closed) AS closed
+            (array_agg(m.close ORDER BY m.ts))[count(*)] AS close,
+            least(sum(m.volume), 9223372036854775807)::bigint AS volume,
+            sum(least(m.real_volume, 1e290) ORDER BY m.ts) AS real_volume, min(m.spread) AS spread,
+            bool_and(m.closed) AS closed
         FROM market_data AS m
         WHERE m.symbol = k.symbol AND m.timeframe = 'M1' AND m.source = k.source
             AND m.ts >= k.ts AND m.ts < k.ts + interval '1 hour'
@@ -167,7 +171,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT
         date_bin('1 hour', m.ts, (SELECT s.hour_origin FROM candle_settings AS s)) AS ts, m.symbol, m.source,
         (array_agg(m.open ORDER BY m.ts))[1], max(m.high), min(m.low), (array_agg(m.close ORDER BY m.ts))[count(*)],
-        sum(m.volume)::bigint, sum(m.real_volume ORDER BY m.ts), min(m.spread), bool_and(m.closed)
+        least(sum(m.volume), 9223372036854775807)::bigint, sum(least(m.real_volume, 1e290) ORDER BY m.ts),
+        min(m.spread), bool_and(m.closed)
     FROM market_data AS m
     WHERE m.timeframe = 'M1' AND m.ts >= lo AND m.ts < hi
         -- The first condition is looked at once, and the table not at all when everything is kept.
@@ -201,7 +206,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     CROSS JOIN LATERAL (
         SELECT
             (array_agg(h.open ORDER BY h.ts))[1] AS open, max(h.high) AS high, min(h.low) AS low,
-            (array_agg(h.close ORDER BY h.ts))[count(*)] AS close, sum(h.volume)::bigint AS volume,
+            (array_agg(h.close ORDER BY h.ts))[count(*)] AS close,
+            least(sum(h.volume), 9223372036854775807)::bigint AS volume,
             sum(h.real_volume ORDER BY h.ts) AS real_volume, min(h.spread) AS spread, bool_and(h.closed) AS closed
         FROM exact_hours(d.ts, period_end(d.ts, 'D1', d.day_zone, d.day_shift, d.week_shift)) AS h
         WHERE h.symbol = d.symbol AND h.source = d.source
@@ -211,7 +217,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT
         period_start(h.ts, 'D1', s.day_zone, s.day_shift, s.week_shift) AS ts, h.symbol, h.source,
         (array_agg(h.open ORDER BY h.ts))[1], max(h.high), min(h.low), (array_agg(h.close ORDER BY h.ts))[count(*)],
-        sum(h.volume)::bigint, sum(h.real_volume ORDER BY h.ts), min(h.spread), bool_and(h.closed)
+        least(sum(h.volume), 9223372036854775807)::bigint, sum(h.real_volume ORDER BY h.ts), min(h.spread),
+        bool_and(h.closed)
     FROM exact_hours(lo, hi) AS h
     JOIN candle_settings AS s ON s.only_row
     WHERE (SELECT s.kept_from > '-infinity' FROM candle_settings AS s)
@@ -225,7 +232,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT
         period_start(h.ts, timeframe, s.day_zone, s.day_shift, s.week_shift) AS ts, h.symbol, h.source,
         (array_agg(h.open ORDER BY h.ts))[1], max(h.high), min(h.low), (array_agg(h.close ORDER BY h.ts))[count(*)],
-        sum(h.volume)::bigint, sum(h.real_volume ORDER BY h.ts), min(h.spread), bool_and(h.closed)
+        least(sum(h.volume), 9223372036854775807)::bigint, sum(h.real_volume ORDER BY h.ts), min(h.spread),
+        bool_and(h.closed)
     FROM exact_hours(lo, hi) AS h
     JOIN candle_settings AS s ON s.only_row
     GROUP BY h.symbol, h.source, 1
@@ -237,7 +245,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT
         period_start(d.ts, timeframe, s.day_zone, s.day_shift, s.week_shift) AS ts, d.symbol, d.source,
         (array_agg(d.open ORDER BY d.ts))[1], max(d.high), min(d.low), (array_agg(d.close ORDER BY d.ts))[count(*)],
-        sum(d.volume)::bigint, sum(d.real_volume ORDER BY d.ts), min(d.spread), bool_and(d.closed)
+        least(sum(d.volume), 9223372036854775807)::bigint, sum(d.real_volume ORDER BY d.ts), min(d.spread),
+        bool_and(d.closed)
     FROM exact_days(lo, hi) AS d
     JOIN candle_settings AS s ON s.only_row
     GROUP BY d.symbol, d.source, 1
@@ -558,7 +567,8 @@ BEGIN
         SELECT
             h.symbol, h.source, period_start(h.ts, 'D1', s.day_zone, s.day_shift, s.week_shift) AS ts,
             (array_agg(h.open ORDER BY h.ts))[1] AS open, max(h.high) AS high, min(h.low) AS low,
-            (array_agg(h.close ORDER BY h.ts))[count(*)] AS close, sum(h.volume)::bigint AS volume,
+            (array_agg(h.close ORDER BY h.ts))[count(*)] AS close,
+            least(sum(h.volume), 9223372036854775807)::bigint AS volume,
             sum(h.real_volume ORDER BY h.ts) AS real_volume, min(h.spread) AS spread, bool_and(h.closed) AS closed
         FROM candle_hours AS h
         JOIN candle_settings AS s ON s.only_row
@@ -614,8 +624,10 @@ BEGIN
     CROSS JOIN LATERAL (
         SELECT
             (array_agg(m.open ORDER BY m.ts))[1] AS open, max(m.high) AS high, min(m.low) AS low,
-            (array_agg(m.close ORDER BY m.ts))[count(*)] AS close, sum(m.volume)::bigint AS volume,
-            sum(m.real_volume ORDER BY m.ts) AS real_volume, min(m.spread) AS spread, bool_and(m.closed) AS closed
+            (array_agg(m.close ORDER BY m.ts))[count(*)] AS close,
+            least(sum(m.volume), 9223372036854775807)::bigint AS volume,
+            sum(least(m.real_volume, 1e290) ORDER BY m.ts) AS real_volume, min(m.spread) AS spread,
+            bool_and(m.closed) AS closed
         FROM market_data AS m
         WHERE m.symbol = d.symbol AND m.timeframe = 'M1' AND m.source = d.source
             AND m.ts >= d.ts AND m.ts < d.ts + interval '1 hour'
@@ -643,7 +655,8 @@ BEGIN
     CROSS JOIN LATERAL (
         SELECT
             (array_agg(h.open ORDER BY h.ts))[1] AS open, max(h.high) AS high, min(h.low) AS low,
-            (array_agg(h.close ORDER BY h.ts))[count(*)] AS close, sum(h.volume)::bigint AS volume,
+            (array_agg(h.close ORDER BY h.ts))[count(*)] AS close,
+            least(sum(h.volume), 9223372036854775807)::bigint AS volume,
             sum(h.real_volume ORDER BY h.ts) AS real_volume, min(h.spread) AS spread, bool_and(h.closed) AS closed
         FROM candle_hours AS h
         WHERE h.symbol = d.symbol AND h.source = d.source AND h.ts >= d.ts AND h.ts < d.ends

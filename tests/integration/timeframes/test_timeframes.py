@@ -187,3 +187,15 @@ async def test_without_a_source_the_one_with_the_most_recent_candle_answers(conn
         # Also on a page of a time at which it had none.
         assert await last_candles(connection, "EURUSD", timeframe, MONDAY - timedelta(days=40), 5) == []
     assert await candles(connection, "XAUUSD", "D1", MONDAY, MONDAY) == []
+
+
+async def test_absurd_volumes_do_not_make_an_hour_unreadable(connection: Connection) -> None:
+    dice = random.Random(1)
+    most = 2**63 - 1
+    absurd = [minute(dice, MONDAY + timedelta(minutes=n))._replace(volume=most, real_volume=1.7e308) for n in range(3)]
+    await insert(connection, absurd)
+    for hours in (1, 0):  # marked, then kept
+        for timeframe in TIMEFRAMES[1:]:
+            found = await last_candles(connection, "EURUSD", timeframe, MONDAY + timedelta(days=1), 500)
+            assert [(bar.volume, bar.real_volume) for bar in found] == [(most, pytest.approx(3e290))]
+        assert await refresh(connection) == hours
