@@ -197,5 +197,6 @@ async def test_absurd_volumes_do_not_make_an_hour_unreadable(connection: Connect
     for hours in (1, 0):  # marked, then kept
         for timeframe in TIMEFRAMES[1:]:
             found = await last_candles(connection, "EURUSD", timeframe, MONDAY + timedelta(days=1), 500)
-            assert [(bar.volume, bar.real_volume) for bar in found] == [(most, pytest.approx(3e290))]
+            assert [bar.volume for bar in found] == [most]
+            assert [bar.real_volume for bar in found] == [pytest.approx(3e290)]
         assert await refresh(connection) == hours
