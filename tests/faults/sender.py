@@ -50,6 +50,11 @@ class Sender:
         """Ticks that were sent at least once."""
         return len(self.acknowledged) + len(self.unknown) + len(self.failed)
 
+    @property
+    def may_have_arrived(self) -> set[Tick]:
+        """All but those that certainly did not."""
+        return set(self.acknowledged) | self.unknown
+
     async def trade(self, url: str, api_key: str, stopping: asyncio.Event) -> None:
         """Trade until told to stop, then deliver what is pending."""
         async with httpx.AsyncClient(

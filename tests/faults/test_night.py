@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.fault, pytest.mark.timeout(3600)]
 
 NIGHT_SECONDS = float(os.environ.get("TICKPIPE_NIGHT_SECONDS", "300" if FULL else "20"))
 
-#: After the last kill: restart of everything, session timeouts, the refolds.
-HEAL_SECONDS = 120.0
+#: After the last kill: restart of everything on a busy machine, session timeouts, the refolds.
+HEAL_SECONDS = 300.0
 
 SYMBOLS = ("EURUSD", "GBPUSD", "PETR4")
 
@@ -59,19 +59,19 @@ async def test_after_a_bad_night_the_table_is_the_fold_of_the_log(stack: StackSt
 
     log = await truth.read_log(settings)
     found = await truth.table(settings)
+    expected = log.expected()
     written = set(log.ticks())
-    counted = sum(candle.volume for candle in found.values())
     acknowledged = {(sender.symbol, tick) for sender in senders for tick in sender.acknowledged}
-    unknown = {(sender.symbol, tick) for sender in senders for tick in sender.unknown}
-    lost = len(acknowledged - written) + max(0, len(written) - counted)
+    may_have_arrived = {(sender.symbol, tick) for sender in senders for tick in sender.may_have_arrived}
+    lost, doubled = truth.miscounted(found, expected)
     write(
         Figures(
             case="a bad night: everything killed at random",
             rounds=kills,
             ticks=sum(sender.ticks for sender in senders),
-            unknown=len(unknown),
-            lost=lost,
-            doubled=max(0, counted - len(written)),
+            unknown=sum(len(sender.unknown) for sender in senders),
+            lost=lost + len(acknowledged - written),
+            doubled=doubled,
             candles=len(found),
             standstill=None,
             settled=round(settled, 1),
@@ -81,9 +81,9 @@ async def test_after_a_bad_night_the_table_is_the_fold_of_the_log(stack: StackSt
     )
     assert kills >= NIGHT_SECONDS / 10
     assert acknowledged <= written, "a confirmed tick is not in the log"
-    assert written <= acknowledged | unknown, "a tick is in the log that certainly did not arrive"
-    assert truth.differences(found, log.expected()) == []
-    assert counted == len(written), "every tick counts once"
+    assert written <= may_have_arrived, "a tick is in the log that certainly did not arrive"
+    assert truth.differences(found, expected) == []
+    assert sum(candle.volume for candle in found.values()) == len(written), "every tick counts once"
 
 
 async def kill_at_random(data_dir: Path, rng: random.Random, until: float) -> int:

@@ -138,6 +138,15 @@ async def is_settled(settings: Settings) -> bool:
     return False
 
 
+def miscounted(found: dict[Key, oracle.OracleCandle], expected: dict[Key, oracle.OracleCandle]) -> tuple[int, int]:
+    """Ticks that the table has too few, and too many."""
+    surplus = [
+        (found[key].volume if key in found else 0) - (expected[key].volume if key in expected else 0)
+        for key in found.keys() | expected.keys()
+    ]
+    return sum(-n for n in surplus if n < 0), sum(n for n in surplus if n > 0)
+
+
 def differences(found: dict[Key, oracle.OracleCandle], expected: dict[Key, oracle.OracleCandle]) -> list[str]:
     """The first ten rows that are not as they should be, in words."""
     keys = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
