@@ -30,6 +30,22 @@ async def test_the_same_victim_is_killed_again_and_again(
         await stage.settle_and_compare()
 
 
+@pytest.mark.full
+async def test_a_worker_is_killed_between_folding_and_publishing(
+    settings: Settings, servers: EmbeddedServers, seed: int, rounds: int
+) -> None:
+    """It publishes rarely, so that every kill finds folded ticks that nobody has seen: none may be committed."""
+    rare = settings.model_copy(update={"emit_interval_seconds": 3.0})
+    async with Stage(rare, servers, case="stream_app killed, publishes rarely", seed=seed) as stage:
+        stage.trade("EURUSD", "GBPUSD", "USDJPY")
+        for _ in range(rounds):
+            await stage.recovered()
+            await asyncio.sleep(stage.rng.uniform(1, 4))
+            await stage.kill("stream_app")
+        await stage.recovered()
+        await stage.settle_and_compare()
+
+
 async def test_each_victim_in_turn(settings: Settings, servers: EmbeddedServers, seed: int, rounds: int) -> None:
     async with Stage(settings, servers, case="each killed in turn", seed=seed) as stage:
         stage.trade("EURUSD", "GBPUSD")
