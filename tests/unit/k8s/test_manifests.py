@@ -81,7 +81,12 @@ def test_production_has_as_many_workers_at_most_as_partitions() -> None:
 
 def test_probes_ask_paths_and_ports_that_the_services_serve() -> None:
     defaults = load_settings()
-    ports = {"producer": defaults.producer_port, "stream": defaults.stream_port, "sink": defaults.sink_port}
+    ports = {
+        "producer": defaults.producer_port,
+        "stream": defaults.stream_port,
+        "sink": defaults.sink_port,
+        "dashboard": defaults.dashboard_port,
+    }
     for name, deployment in of_kind("Deployment").items():
         if name == "any":
             probes = deployment["spec"]["template"]["spec"]["containers"][0]
@@ -96,8 +101,8 @@ def test_probes_ask_paths_and_ports_that_the_services_serve() -> None:
 def test_no_file_in_git_holds_a_secret() -> None:
     assert of_kind("Secret") == {}
     for path in K8S.rglob("secrets.env.example"):
-        # Too short for the producer to take it.
-        assert env(path) == {"TICKPIPE_API_KEYS": '{"*":"CHANGE"}'}
+        # Too short for the services to take them.
+        assert env(path) == {"TICKPIPE_API_KEYS": '{"*":"CHANGE"}', "TICKPIPE_DASHBOARD_PASSWORD": "CHANGE"}
 
 
 def rules(groups: list[dict[str, Any]]) -> dict[str, tuple[str, str | None]]:
