@@ -9,6 +9,7 @@ const PAGE = 1000;
 const FIRST_PAGE = 1500;
 /** A gap of more pages than this is not filled, the chart begins anew. */
 const GAP_PAGES = 4;
+const LIVE_MINUTES = 30;
 const LONG = new Set(["D1", "W1", "MN1"]);
 
 export class Bars {
@@ -19,8 +20,10 @@ export class Bars {
   #parts = new Map();
   #abort = new AbortController();
   #older = null;
-  #held = [];
+  #reading = Promise.resolve();
   #isReady = false;
+  /** The newest live minutes: the database is a moment behind them. */
+  #live = new Map();
 
   constructor(symbol, source, timeframe) {
     this.#query = { symbol, source, timeframe };
@@ -39,9 +42,26 @@ export class Bars {
     this.#abort.abort();
   }
 
-  /** Read the newest bars, or after the first time those that are missing. */
-  async sync(from) {
+  /** Read the newest bars, or after the first time those from a moment on. One reading at a time. */
+  sync(from) {
+    const reading = this.#reading.then(() => this.#sync(from));
+    this.#reading = reading.catch(() => {});
+    return reading;
+  }
+
+  async #sync(from) {
     this.#isReady = false;
+    try {
+      await this.#read(from);
+      this.#isReady = true;
+    } finally {
+      // What is drawn already goes on moving; the rest is read at the next try.
+      this.#isReady ||= this.list.length > 0;
+    }
+    for (const minute of this.#live.values()) this.#apply(minute);
+  }
+
+  async #read(from) {
     const start = from ?? this.last?.time;
     let fresh = start === undefined ? null : await candlesFrom(this.#query, start, GAP_PAGES, this.#signal);
     if (fresh === null) {
@@ -53,8 +73,6 @@ export class Bars {
       this.list = [...this.list.filter((bar) => bar.time < start), ...fresh];
     }
     await this.#readParts();
-    this.#isReady = true;
-    for (const minute of this.#held.splice(0)) this.#apply(minute);
   }
 
   /** Read one page of the past; false when there is none. One reading at a time. */
@@ -80,11 +98,10 @@ export class Bars {
    * is stored has to be read again from the minute's bar on, or null when nothing changed yet.
    */
   take(minute) {
-    if (!this.#isReady) {
-      this.#held.push(minute);
-      return null;
-    }
-    return this.#apply(minute);
+    this.#live.delete(minute.ts);
+    this.#live.set(minute.ts, minute);
+    if (this.#live.size > LIVE_MINUTES) this.#live.delete(this.#live.keys().next().value);
+    return this.#isReady ? this.#apply(minute) : null;
   }
 
   get #signal() {

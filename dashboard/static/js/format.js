@@ -19,15 +19,14 @@ export function percent(value) {
   return sign + value.toLocaleString(locale, { style: "percent", minimumFractionDigits: 2, maximumFractionDigits: 3 });
 }
 
-/** Decimal places that the prices of these bars use, between 0 and 8. */
+/** Decimal places of a price, between 2 and 8. */
+export function decimals(value) {
+  return Math.max(2, value.toFixed(8).replace(/0+$/, "").split(".")[1].length);
+}
+
+/** Decimal places that the prices of these bars use. */
 export function digitsOf(bars) {
-  let digits = 0;
-  for (const { open, close } of bars.slice(-300)) {
-    for (const text of [String(open), String(close)]) {
-      if (!text.includes("e")) digits = Math.max(digits, (text.split(".")[1] ?? "").length);
-    }
-  }
-  return Math.min(8, Math.max(2, digits));
+  return Math.max(2, ...bars.slice(-300).map(({ open, close }) => Math.max(decimals(open), decimals(close))));
 }
 
 /** How long ago, in the largest fitting unit. */

@@ -1,7 +1,7 @@
 // The pane with the state of the pipeline, drawn from what the stream tells every two seconds.
 
 import { $, element } from "./dom.js";
-import { count, duration, price, since } from "./format.js";
+import { count, decimals, duration, price, since } from "./format.js";
 import { t } from "./i18n.js";
 
 const HISTORY = 60;
@@ -87,12 +87,11 @@ export class PipelinePane {
   #feeds({ feeds, at }) {
     const now = Date.parse(at);
     const rows = feeds.map((feed) => {
-      const digits = (String(feed.close).split(".")[1] ?? "").length;
       const name = element("button", "", [element("strong", "", feed.symbol), element("small", "", feed.source)]);
       name.addEventListener("click", () => this.#onChoose(feed));
       return element("tr", "", [
         element("td", "", name),
-        element("td", "number", price(feed.close, Math.max(2, digits))),
+        element("td", "number", price(feed.close, decimals(feed.close))),
         element("td", "number", since(Date.parse(feed.last_tick), now)),
       ]);
     });
