@@ -134,14 +134,19 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT
         date_bin(width, m.ts, (SELECT s.hour_origin FROM candle_settings AS s)) AS ts, m.symbol, m.source,
         (array_agg(m.open ORDER BY m.ts))[1], max(m.high), min(m.low), (array_agg(m.close ORDER BY m.ts))[count(*)],
-        least(sum(m.volume), 9223372036854775807)::bigint, sum(least(m.real_volume, 1e290) ORDER BY m.ts),
-        min(m.spread), bool_and(m.closed)
+        least(sum(m.volume), 9223372036854775807)::bigint,
+        sum(least(m.real_volume, 1e290) ORDER BY m.ts) FILTER (WHERE m.real_volume IS NOT NULL), min(m.spread),
+        bool_and(m.closed)
     FROM market_data AS m
     WHERE m.timeframe = 'M1' AND m.ts >= lo AND m.ts < hi
     GROUP BY m.symbol, m.source, 1
 $$;
 
-CREATE FUNCTION exact_hours(lo timestamptz, hi timestamptz) RETURNS SETOF candle
+-- Of M1 only what lies from `m1_lo` up to `m1_hi` is looked at: all hours that are marked or not kept. A hypertable's
+-- chunks outside of it cost not even planning.
+CREATE FUNCTION exact_hours(
+    lo timestamptz, hi timestamptz, m1_lo timestamptz DEFAULT '-infinity', m1_hi timestamptz DEFAULT 'infinity'
+) RETURNS SETOF candle
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT
         h.ts, h.symbol, h.source, h.open, h.high, h.low, h.close, h.volume, h.real_volume, h.spread, h.closed
@@ -159,11 +164,11 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             (array_agg(m.open ORDER BY m.ts))[1] AS open, max(m.high) AS high, min(m.low) AS low,
             (array_agg(m.close ORDER BY m.ts))[count(*)] AS close,
             least(sum(m.volume), 9223372036854775807)::bigint AS volume,
-            sum(least(m.real_volume, 1e290) ORDER BY m.ts) AS real_volume, min(m.spread) AS spread,
-            bool_and(m.closed) AS closed
+            sum(least(m.real_volume, 1e290) ORDER BY m.ts) FILTER (WHERE m.real_volume IS NOT NULL) AS real_volume,
+            min(m.spread) AS spread, bool_and(m.closed) AS closed
         FROM market_data AS m
         WHERE m.symbol = k.symbol AND m.timeframe = 'M1' AND m.source = k.source
-            AND m.ts >= k.ts AND m.ts < k.ts + interval '1 hour'
+            AND m.ts >= k.ts AND m.ts < k.ts + interval '1 hour' AND m.ts >= m1_lo AND m.ts < m1_hi
         HAVING count(*) > 0
     ) AS m
     WHERE k.ts >= lo AND k.ts < hi AND k.ts >= (SELECT s.kept_from FROM candle_settings AS s)
@@ -171,10 +176,11 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT
         date_bin('1 hour', m.ts, (SELECT s.hour_origin FROM candle_settings AS s)) AS ts, m.symbol, m.source,
         (array_agg(m.open ORDER BY m.ts))[1], max(m.high), min(m.low), (array_agg(m.close ORDER BY m.ts))[count(*)],
-        least(sum(m.volume), 9223372036854775807)::bigint, sum(least(m.real_volume, 1e290) ORDER BY m.ts),
-        min(m.spread), bool_and(m.closed)
+        least(sum(m.volume), 9223372036854775807)::bigint,
+        sum(least(m.real_volume, 1e290) ORDER BY m.ts) FILTER (WHERE m.real_volume IS NOT NULL), min(m.spread),
+        bool_and(m.closed)
     FROM market_data AS m
-    WHERE m.timeframe = 'M1' AND m.ts >= lo AND m.ts < hi
+    WHERE m.timeframe = 'M1' AND m.ts >= lo AND m.ts < hi AND m.ts >= m1_lo AND m.ts < m1_hi
         -- The first condition is looked at once, and the table not at all when everything is kept.
         AND (SELECT s.kept_from > '-infinity' FROM candle_settings AS s)
         AND m.ts < (SELECT s.kept_from FROM candle_settings AS s)
@@ -182,7 +188,9 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 -- `lo` and `hi` are starts of days.
-CREATE FUNCTION exact_days(lo timestamptz, hi timestamptz) RETURNS SETOF candle
+CREATE FUNCTION exact_days(
+    lo timestamptz, hi timestamptz, m1_lo timestamptz DEFAULT '-infinity', m1_hi timestamptz DEFAULT 'infinity'
+) RETURNS SETOF candle
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT
         d.ts, d.symbol, d.source, d.open, d.high, d.low, d.close, d.volume, d.real_volume, d.spread, d.closed
@@ -209,7 +217,9 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             (array_agg(h.close ORDER BY h.ts))[count(*)] AS close,
             least(sum(h.volume), 9223372036854775807)::bigint AS volume,
             sum(h.real_volume ORDER BY h.ts) AS real_volume, min(h.spread) AS spread, bool_and(h.closed) AS closed
-        FROM exact_hours(d.ts, period_end(d.ts, 'D1', d.day_zone, d.day_shift, d.week_shift)) AS h
+        FROM exact_hours(
+            d.ts, period_end(d.ts, 'D1', d.day_zone, d.day_shift, d.week_shift), m1_lo, m1_hi
+        ) AS h
         WHERE h.symbol = d.symbol AND h.source = d.source
         HAVING count(*) > 0
     ) AS h
@@ -219,7 +229,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         (array_agg(h.open ORDER BY h.ts))[1], max(h.high), min(h.low), (array_agg(h.close ORDER BY h.ts))[count(*)],
         least(sum(h.volume), 9223372036854775807)::bigint, sum(h.real_volume ORDER BY h.ts), min(h.spread),
         bool_and(h.closed)
-    FROM exact_hours(lo, hi) AS h
+    FROM exact_hours(lo, hi, m1_lo, m1_hi) AS h
     JOIN candle_settings AS s ON s.only_row
     WHERE (SELECT s.kept_from > '-infinity' FROM candle_settings AS s)
         AND h.ts < (SELECT s.kept_from FROM candle_settings AS s)
@@ -227,27 +237,33 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 -- H4, from hours.
-CREATE FUNCTION folded_hours(timeframe text, lo timestamptz, hi timestamptz) RETURNS SETOF candle
+CREATE FUNCTION folded_hours(
+    timeframe text, lo timestamptz, hi timestamptz,
+    m1_lo timestamptz DEFAULT '-infinity', m1_hi timestamptz DEFAULT 'infinity'
+) RETURNS SETOF candle
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT
         period_start(h.ts, timeframe, s.day_zone, s.day_shift, s.week_shift) AS ts, h.symbol, h.source,
         (array_agg(h.open ORDER BY h.ts))[1], max(h.high), min(h.low), (array_agg(h.close ORDER BY h.ts))[count(*)],
         least(sum(h.volume), 9223372036854775807)::bigint, sum(h.real_volume ORDER BY h.ts), min(h.spread),
         bool_and(h.closed)
-    FROM exact_hours(lo, hi) AS h
+    FROM exact_hours(lo, hi, m1_lo, m1_hi) AS h
     JOIN candle_settings AS s ON s.only_row
     GROUP BY h.symbol, h.source, 1
 $$;
 
 -- W1 and MN1, from days.
-CREATE FUNCTION folded_days(timeframe text, lo timestamptz, hi timestamptz) RETURNS SETOF candle
+CREATE FUNCTION folded_days(
+    timeframe text, lo timestamptz, hi timestamptz,
+    m1_lo timestamptz DEFAULT '-infinity', m1_hi timestamptz DEFAULT 'infinity'
+) RETURNS SETOF candle
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT
         period_start(d.ts, timeframe, s.day_zone, s.day_shift, s.week_shift) AS ts, d.symbol, d.source,
         (array_agg(d.open ORDER BY d.ts))[1], max(d.high), min(d.low), (array_agg(d.close ORDER BY d.ts))[count(*)],
         least(sum(d.volume), 9223372036854775807)::bigint, sum(d.real_volume ORDER BY d.ts), min(d.spread),
         bool_and(d.closed)
-    FROM exact_days(lo, hi) AS d
+    FROM exact_days(lo, hi, m1_lo, m1_hi) AS d
     JOIN candle_settings AS s ON s.only_row
     GROUP BY d.symbol, d.source, 1
 $$;
@@ -354,11 +370,26 @@ $$;
 
 -- The source of a symbol that has the most recent candle.
 CREATE FUNCTION newest_source(symbol text) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT m.source FROM market_data AS m
-    WHERE m.symbol = $1 AND m.timeframe = 'M1'
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    -- As a rule it is not older than the newest day that is kept; then a hypertable's older chunks are left alone.
+    lo timestamptz := (SELECT max(d.ts) FROM candle_days AS d WHERE d.symbol = $1);
+    found text;
+BEGIN
+    SELECT m.source INTO found FROM market_data AS m
+    WHERE m.symbol = $1 AND m.timeframe = 'M1' AND m.ts >= lo
     ORDER BY m.ts DESC, m.source
-    LIMIT 1
+    LIMIT 1;
+    IF found IS NULL THEN
+        SELECT m.source INTO found FROM market_data AS m
+        WHERE m.symbol = $1 AND m.timeframe = 'M1'
+        ORDER BY m.ts DESC, m.source
+        LIMIT 1;
+    END IF;
+    RETURN found;
+END
 $$;
 
 -- Candles that begin at or after "from" and before "to", each of them whole, in order of time.
@@ -378,8 +409,17 @@ DECLARE
     hi timestamptz := next_period($4, $2);
     own text := coalesce($5, newest_source($1));
     s candle_settings;
+    m1_lo timestamptz;
+    m1_hi timestamptz;
 BEGIN
     SELECT * INTO STRICT s FROM candle_settings;
+    -- greatest() and least() pass over NULL, which is no mark.
+    SELECT
+        least(min(k.ts), CASE WHEN lo < s.kept_from THEN lo ELSE 'infinity' END),
+        greatest(max(k.ts) + interval '1 hour', CASE WHEN lo < s.kept_from THEN s.kept_from ELSE '-infinity' END)
+    INTO m1_lo, m1_hi
+    FROM candle_marks AS k
+    WHERE k.symbol = $1 AND k.source = own AND k.ts >= lo AND k.ts < hi;
     CASE
         WHEN $2 = 'M1' THEN
             RETURN QUERY
@@ -391,7 +431,7 @@ BEGIN
             SELECT
                 f.ts, f.symbol, f.source, f.open, f.high, f.low, f.close, f.volume, f.real_volume, f.spread,
                 f.closed AND f.ts + width <= now()
-            FROM exact_hours(lo, hi) AS f
+            FROM exact_hours(lo, hi, m1_lo, m1_hi) AS f
             WHERE f.symbol = $1 AND f.source = own
             ORDER BY f.ts;
         WHEN width IS NOT NULL THEN
@@ -407,7 +447,7 @@ BEGIN
             SELECT
                 f.ts, f.symbol, f.source, f.open, f.high, f.low, f.close, f.volume, f.real_volume, f.spread,
                 f.closed AND period_end(f.ts, $2, s.day_zone, s.day_shift, s.week_shift) <= now()
-            FROM folded_hours($2, lo, hi) AS f
+            FROM folded_hours($2, lo, hi, m1_lo, m1_hi) AS f
             WHERE f.symbol = $1 AND f.source = own
             ORDER BY f.ts;
         WHEN $2 = 'D1' THEN
@@ -415,7 +455,7 @@ BEGIN
             SELECT
                 f.ts, f.symbol, f.source, f.open, f.high, f.low, f.close, f.volume, f.real_volume, f.spread,
                 f.closed AND period_end(f.ts, $2, s.day_zone, s.day_shift, s.week_shift) <= now()
-            FROM exact_days(lo, hi) AS f
+            FROM exact_days(lo, hi, m1_lo, m1_hi) AS f
             WHERE f.symbol = $1 AND f.source = own
             ORDER BY f.ts;
         ELSE
@@ -423,7 +463,7 @@ BEGIN
             SELECT
                 f.ts, f.symbol, f.source, f.open, f.high, f.low, f.close, f.volume, f.real_volume, f.spread,
                 f.closed AND period_end(f.ts, $2, s.day_zone, s.day_shift, s.week_shift) <= now()
-            FROM folded_days($2, lo, hi) AS f
+            FROM folded_days($2, lo, hi, m1_lo, m1_hi) AS f
             WHERE f.symbol = $1 AND f.source = own
             ORDER BY f.ts;
     END CASE;
@@ -590,6 +630,8 @@ DECLARE
     symbols text[];
     sources text[];
     starts timestamptz[];
+    first_hour timestamptz;
+    last_hour timestamptz;
 BEGIN
     -- Each statement below must see what was committed before it began.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -599,7 +641,8 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 0;
     END IF;
-    SELECT array_agg(d.symbol), array_agg(d.source), array_agg(d.ts) INTO symbols, sources, starts
+    SELECT array_agg(d.symbol), array_agg(d.source), array_agg(d.ts), min(d.ts), max(d.ts)
+    INTO symbols, sources, starts, first_hour, last_hour
     FROM (
         SELECT k.symbol, k.source, k.ts FROM candle_marks AS k
         WHERE k.ts >= s.kept_from AND k.ts <= clock_timestamp() - quiet - interval '1 hour'
@@ -626,11 +669,13 @@ BEGIN
             (array_agg(m.open ORDER BY m.ts))[1] AS open, max(m.high) AS high, min(m.low) AS low,
             (array_agg(m.close ORDER BY m.ts))[count(*)] AS close,
             least(sum(m.volume), 9223372036854775807)::bigint AS volume,
-            sum(least(m.real_volume, 1e290) ORDER BY m.ts) AS real_volume, min(m.spread) AS spread,
-            bool_and(m.closed) AS closed
+            sum(least(m.real_volume, 1e290) ORDER BY m.ts) FILTER (WHERE m.real_volume IS NOT NULL) AS real_volume,
+            min(m.spread) AS spread, bool_and(m.closed) AS closed
         FROM market_data AS m
         WHERE m.symbol = d.symbol AND m.timeframe = 'M1' AND m.source = d.source
             AND m.ts >= d.ts AND m.ts < d.ts + interval '1 hour'
+            -- So that a hypertable's other chunks are not even looked at.
+            AND m.ts >= first_hour AND m.ts < last_hour + interval '1 hour'
         HAVING count(*) > 0
     ) AS m;
 
