@@ -1,4 +1,4 @@
-"""The stream group is set back to random points, by the code of `tickpipe replay` and by Kafka's tool; rows are lost."""
+"""The stream group is set back to random points, by `tickpipe replay`'s own code and by Kafka's tool; rows get lost."""
 
 import asyncio
 import subprocess
