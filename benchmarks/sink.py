@@ -1,0 +1,206 @@
+"""The sink against a bare binary COPY of the same rows and an upsert row by row, into a table with the same columns.
+
+`python -m benchmarks.sink` writes the candles of 8 symbols to the topic once; in every round each contender begins with
+an empty table. The sink is measured from its first candle to its last, with Kafka and PostgreSQL on the same machine.
+"""
+
+import argparse
+import asyncio
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+from psycopg.types.multirange import Int8Multirange
+from psycopg.types.range import Int8Range
+
+from benchmarks.rounds import Contender, Measured, run_rounds
+from marketdata.candle import Candle
+from marketdata.kafka import ensure_topics, new_producer, wait_for_kafka
+from marketdata.settings import Settings, load_settings
+from marketdata.wire import candle_key, encode
+from sink.migrations import migrate
+from sink.staging import utc
+from tickpipe.embedded.servers import EmbeddedServers
+
+SYMBOLS = [f"SYM{i}" for i in range(8)]
+SINK_PORT = 18_993
+FIRST_MS = 1_704_067_200_000
+MINUTE_MS = 60_000
+
+#: A sink that shows no progress for so long has failed (seconds).
+STALL_SECONDS = 60.0
+
+_COLUMNS = (
+    "ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed, first_tick, "
+    "last_tick, log, partition, offsets, received_at"
+)
+_TYPES = (
+    "timestamptz", "text", "text", "float8", "float8", "float8", "float8", "int8", "float8", "int4", "text", "text",
+    "bool", "timestamptz", "timestamptz", "text", "int4", "int8multirange", "timestamptz",
+)  # fmt: skip
+_UPSERT = f"""
+    INSERT INTO bare ({_COLUMNS}) VALUES ({", ".join(["%s"] * len(_TYPES))})
+    ON CONFLICT (symbol, timeframe, ts, source) DO UPDATE SET
+        open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close,
+        volume = EXCLUDED.volume, closed = EXCLUDED.closed, offsets = EXCLUDED.offsets
+"""  # noqa: S608 - constants of ours
+
+
+def candles(count: int, log: str) -> Iterator[Candle]:
+    """As a replay publishes them: minute after minute, each minute once."""
+    for n in range(count):
+        minute, place = divmod(n, len(SYMBOLS))
+        ts, price = FIRST_MS + minute * MINUTE_MS, 1.1 + (minute % 1000) / 100_000
+        yield Candle(
+            source="bench", symbol=SYMBOLS[place], ts=ts, open=price, high=price + 0.0002, low=price - 0.0002,
+            close=price + 0.0001, volume=95, real_volume=0.0, spread=2, first_tick=ts + 10, last_tick=ts + 59_900,
+            log=log, partition=0, offsets=((minute * 95, minute * 95 + 94),), closed=True, received=ts + 60_000,
+            emitted=ts + 60_100,
+        )  # fmt: skip
+
+
+def row(candle: Candle) -> tuple[object, ...]:
+    """The row of `market_data`."""
+    offsets = Int8Multirange([Int8Range(first, last + 1) for first, last in candle.offsets])
+    return (
+        utc(candle.ts), candle.symbol, "M1", candle.open, candle.high, candle.low, candle.close, candle.volume,
+        candle.real_volume, candle.spread, candle.source, "ticks", candle.closed, utc(candle.first_tick),
+        utc(candle.last_tick), candle.log, candle.partition, offsets, utc(candle.received),
+    )  # fmt: skip
+
+
+async def fill(settings: Settings, count: int) -> str:
+    """Write the candles to the topic; returns the log that they name."""
+    await wait_for_kafka(settings)
+    log = f"{await ensure_topics(settings)}/{settings.ticks_topic}"
+    producer = new_producer(settings, linger_ms=20, max_batch_size=256 * 1024, compression_type="lz4")
+    await producer.start()
+    for candle in candles(count, log):
+        await producer.send(settings.candles_topic, encode(candle), key=candle_key(candle))
+    await producer.stop()
+    return log
+
+
+def sinking(settings: Settings, count: int) -> Contender:
+    """The sink's process with a group of its own, into the empty `market_data`."""
+    numbers = itertools.count()
+    url = settings.database_url.get_secret_value()
+
+    def run() -> Measured:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("TRUNCATE market_data")
+        environment = os.environ | {
+            "TICKPIPE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+            "TICKPIPE_KAFKA_PARTITIONS": "1",
+            "TICKPIPE_DATABASE_URL": url,
+            "TICKPIPE_SINK_GROUP": f"bench-{os.getpid()}-{next(numbers)}",
+            "TICKPIPE_SINK_PORT": str(SINK_PORT),
+            "TICKPIPE_LOG_LEVEL": "ERROR",
+        }
+        process = subprocess.Popen([sys.executable, "-m", "sink"], env=environment)
+        try:
+            watched = psutil.Process(process.pid)
+            began = cpu_before = before = 0.0
+            progress, last = time.monotonic(), 0.0
+            while (done := _stored()) < count:
+                if done and not began:
+                    began, before, cpu_before = time.monotonic(), done, _cpu_seconds(watched)
+                if done > last:
+                    progress, last = time.monotonic(), done
+                if time.monotonic() - progress > STALL_SECONDS:
+                    raise SystemExit(f"the sink stored {done:.0f} of {count} candles and stands still")
+                time.sleep(0.02)
+            wall = time.monotonic() - began
+            return Measured(wall, _cpu_seconds(watched) - cpu_before, watched.memory_info().rss, int(count - before))
+        finally:
+            process.terminate()
+            process.wait()
+
+    return run
+
+
+def _stored() -> float:
+    try:
+        text = httpx.get(f"http://127.0.0.1:{SINK_PORT}/metrics", timeout=5).text
+    except httpx.HTTPError:
+        return 0.0
+    name = 'tickpipe_sink_rows_total{action="inserted"}'
+    return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name)), 0.0)
+
+
+def copying(url: str, rows: list[tuple[object, ...]]) -> Contender:
+    """COPY in PostgreSQL's binary form, in one transaction."""
+
+    def load(connection: psycopg.Connection) -> None:
+        with connection.cursor().copy(f"COPY bare ({_COLUMNS}) FROM STDIN (FORMAT binary)") as copy:
+            copy.set_types(_TYPES)
+            for one in rows:
+                copy.write_row(one)
+
+    return _loading(url, load, len(rows))
+
+
+def upserting(url: str, rows: list[tuple[object, ...]]) -> Contender:
+    """`executemany` of an upsert, a thousand rows a transaction."""
+
+    def load(connection: psycopg.Connection) -> None:
+        for start in range(0, len(rows), 1_000):
+            connection.cursor().executemany(_UPSERT.encode(), rows[start : start + 1_000])
+            connection.commit()
+
+    return _loading(url, load, len(rows))
+
+
+def _loading(url: str, load: Callable[[psycopg.Connection], None], count: int) -> Contender:
+    def run() -> Measured:
+        with psycopg.connect(url) as connection:
+            connection.execute("DROP TABLE IF EXISTS bare")
+            connection.execute("CREATE TABLE bare (LIKE market_data INCLUDING ALL)")
+            connection.commit()
+            process = psutil.Process()
+            began, cpu_before = time.monotonic(), _cpu_seconds(process)
+            load(connection)
+            connection.commit()
+            wall = time.monotonic() - began
+            return Measured(wall, _cpu_seconds(process) - cpu_before, process.memory_info().rss, count)
+
+    return run
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def main() -> None:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--candles", type=int, default=200_000, help="candles of a round (default: 200000)")
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: 5)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory, EmbeddedServers(Path(directory)) as servers:
+        settings = load_settings(
+            kafka_bootstrap=servers.kafka_bootstrap, database_url=servers.database_url, kafka_partitions=1
+        )
+        url = servers.database_url
+        asyncio.run(migrate(url))
+        log = asyncio.run(fill(settings, options.candles))
+        rows = [row(candle) for candle in candles(options.candles, log)]
+        contenders = {
+            "binary COPY": copying(url, rows),
+            "upsert by executemany": upserting(url, rows),
+            "sink": sinking(settings, options.candles),
+        }
+        run_rounds("sink", contenders, rounds=options.rounds, unit="candles")
+
+
+if __name__ == "__main__":
+    main()
