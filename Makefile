@@ -41,4 +41,4 @@ bench: setup ## measure the fold stage against reading alone
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-include compose/targets.mk k8s/targets.mk relay/targets.mk tests/faults/targets.mk
+include benchmarks/targets.mk compose/targets.mk k8s/targets.mk relay/targets.mk tests/faults/targets.mk

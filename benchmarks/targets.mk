@@ -1,0 +1,4 @@
+.PHONY: bench-timeframes
+
+bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
+	$(BIN)/python -m benchmarks.timeframes
