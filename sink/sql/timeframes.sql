@@ -1,4 +1,4 @@
--- Higher timeframes and the comparison with the broker's bars; their functions and views are in migrations/0002 and 0003.
+-- Higher timeframes and the comparison with the broker's bars; their functions and views are in migrations/0002 to 0005.
 
 -- name: count_marks
 SELECT count(*) FROM candle_marks;
