@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup run check format test bench clean
+.PHONY: help setup run check format test test-full bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ format: setup ## edit what the formatter and the linter can mend
 
 test: setup ## run the tests on real Kafkas and PostgreSQLs, three files at a time
 	$(BIN)/pytest -n 3 --dist loadfile
+
+test-full: setup ## run every test there is, one file after the other (more than an hour)
+	TICKPIPE_TESTS=full $(BIN)/pytest
 
 bench: setup ## measure the fold stage against reading alone
 	$(BIN)/python -m benchmarks.fold

@@ -16,8 +16,22 @@ from tests.containers import ContainerServers
 from tests.kafka_log import KafkaLog
 from tickpipe.embedded.servers import EmbeddedServers
 
+#: Set by `make faults` and `make test-full`: everything runs, not only what `make test` has the time for.
+FULL = os.environ.get("TICKPIPE_TESTS") == "full"
+
 #: The key that the tests' producers accept, for any source.
 API_KEY = "integration-tests"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: takes longer than `make test` has the time for; `make test-full` runs it")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [] if FULL else [item for item in items if item.get_closest_marker("full")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from marketdata.settings import load_settings
-from tests.conftest import free_port
+from tests.conftest import FULL, free_port
 from tests.faults import truth
-from tests.faults.conftest import FULL
 from tests.faults.record import Figures, write
 from tests.faults.sender import Sender
 from tickpipe.embedded.stack import StackConfig, StackState, find_stack, start_detached, stop_stack

@@ -138,6 +138,7 @@ def test_dry_run_tells_and_changes_nothing(stack: Pipeline) -> None:
     assert stack.committed() == before
 
 
+@pytest.mark.full
 def test_an_intact_table_is_not_touched(stack: Pipeline, rows: list[Row]) -> None:
     written = "SELECT ts, xmin::text, ctid::text FROM market_data WHERE source = 'Once' ORDER BY ts"
     before = stack.sql(written)
@@ -173,10 +174,10 @@ def test_what_was_lost_and_what_is_wrong_comes_back(stack: Pipeline, rows: list[
 @pytest.mark.parametrize(
     ("goal", "lost"),
     [
-        (("--to-earliest",), "TRUNCATE market_data"),
+        pytest.param(("--to-earliest",), "TRUNCATE market_data", marks=pytest.mark.full),
         # Frames of ten ticks begin less than a minute before the minute that they reach.
         (("--to-datetime", "2019-02-04T00:14:00.000"), "DELETE FROM market_data WHERE ts >= '2019-02-04 00:15Z'"),
-        (("--to-offset", "0"), "DELETE FROM market_data WHERE source = 'Resent'"),
+        pytest.param(("--to-offset", "0"), "DELETE FROM market_data WHERE source = 'Resent'", marks=pytest.mark.full),
     ],
 )
 def test_kafkas_own_reset_gives_the_same_rows(

@@ -33,7 +33,13 @@ NEW_YORK = Day("America/New_York", time(17))
 MONDAY = datetime(2019, 2, 4, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("day", [NEW_YORK, Day("Asia/Kolkata", week_start="monday")], ids=["New_York", "Kolkata"])
+@pytest.mark.parametrize(
+    "day",
+    [
+        pytest.param(NEW_YORK, id="New_York"),
+        pytest.param(Day("Asia/Kolkata", week_start="monday"), id="Kolkata", marks=pytest.mark.full),
+    ],
+)
 async def test_every_timeframe_equals_the_fold_of_its_minutes(connection: Connection, day: Day) -> None:
     dice = random.Random(20190204)
     stored = {bar[:3]: bar for symbol, source in SERIES for bar in some_minutes(dice, symbol, source)}
