@@ -31,8 +31,8 @@ format: setup ## edit what the formatter and the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: setup ## run the tests on real Kafkas and PostgreSQLs, three files at a time
-	$(BIN)/pytest -n 3 --dist loadfile
+test: setup ## run the tests on real Kafkas and PostgreSQLs, four files at a time
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-full: setup ## run every test there is, one file after the other (more than an hour)
 	TICKPIPE_TESTS=full $(BIN)/pytest

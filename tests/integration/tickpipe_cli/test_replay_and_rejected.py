@@ -379,6 +379,7 @@ async def published(settings: Settings) -> list[bytes]:
     return [value for _, value in records if value is not None]
 
 
+@pytest.mark.full
 def test_all_are_sent_at_once(stack: Pipeline) -> None:
     # Two that were sent before, the candle, and the two of the first test that are still unusable.
     said = stack.run("rejected", "resend", "--all", "--yes", expect=1)
