@@ -37,9 +37,10 @@ test: setup ## run the tests on real Kafkas and PostgreSQLs, four files at a tim
 test-full: setup ## run every test there is, one file after the other (more than an hour)
 	TICKPIPE_TESTS=full $(BIN)/pytest
 
-bench: setup ## measure the fold stage against reading alone
+bench: setup ## measure the fold against reading alone, the sink against a bare COPY
 	$(BIN)/python -m benchmarks.fold
 	$(BIN)/python -m benchmarks.fold --frame 200
+	$(BIN)/python -m benchmarks.sink
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
