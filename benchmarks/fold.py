@@ -18,7 +18,7 @@ import httpx
 import psutil
 from aiokafka import TopicPartition
 
-from benchmarks.rounds import Measured, run_rounds
+from benchmarks.rounds import Measured, cpu_seconds, run_rounds
 from marketdata.kafka import log_ends, new_consumer, new_producer, wait_for_kafka
 from marketdata.settings import Settings, load_settings
 from marketdata.tick import Frame
@@ -75,12 +75,12 @@ def folding(settings: Settings, ticks: int) -> Callable[[], Measured]:
             progress = time.monotonic()
             while (done := _folded()) < ticks:
                 if done and not began:
-                    began, before, cpu_before = time.monotonic(), done, _cpu_seconds(watched)
+                    began, before, cpu_before = time.monotonic(), done, cpu_seconds(watched)
                 if time.monotonic() - progress > STALL_SECONDS:
                     raise SystemExit(f"the worker folded {done} of {ticks} ticks and stands still")
                 time.sleep(0.02)
             wall = time.monotonic() - began
-            return Measured(wall, _cpu_seconds(watched) - cpu_before, watched.memory_info().rss, ticks - int(before))
+            return Measured(wall, cpu_seconds(watched) - cpu_before, watched.memory_info().rss, ticks - int(before))
         finally:
             process.kill()
             process.wait()
@@ -96,11 +96,6 @@ def _folded() -> float:
     return next(
         (float(line.split()[1]) for line in text.splitlines() if line.startswith("tickpipe_stream_ticks_total")), 0.0
     )
-
-
-def _cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def reading(settings: Settings, ticks: int) -> Callable[[], Measured]:
@@ -124,11 +119,11 @@ async def read_alone(settings: Settings) -> tuple[float, float, int]:
     consumer.assign([tp])
     await consumer.seek_to_beginning(tp)
     process, seen = psutil.Process(), 0
-    began, cpu_before = time.monotonic(), _cpu_seconds(process)
+    began, cpu_before = time.monotonic(), cpu_seconds(process)
     while seen < ends[0][1]:
         for batch in (await consumer.getmany(timeout_ms=1_000)).values():
             seen = batch[-1].offset + 1
-    outcome = time.monotonic() - began, _cpu_seconds(process) - cpu_before, process.memory_info().rss
+    outcome = time.monotonic() - began, cpu_seconds(process) - cpu_before, process.memory_info().rss
     await consumer.stop()
     return outcome
 

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from benchmarks.rounds import Contender, Measured, run_rounds
+from benchmarks.rounds import Contender, Measured, cpu_seconds, run_rounds
 from marketdata.settings import load_settings
 from relay.api import Api
 from relay.forwarder import BATCH, Forwarder
@@ -91,10 +91,10 @@ def posting(process: psutil.Process, port: int, path: str, requests: int) -> Con
     """Requests to one route of a running server."""
 
     def run() -> Measured:
-        cpu, began = _cpu_seconds(process), time.monotonic()
+        cpu, began = cpu_seconds(process), time.monotonic()
         asyncio.run(post_all(port, path, requests))
         wall = time.monotonic() - began
-        return Measured(wall, _cpu_seconds(process) - cpu, process.memory_info().rss, requests)
+        return Measured(wall, cpu_seconds(process) - cpu, process.memory_info().rss, requests)
 
     return run
 
@@ -132,7 +132,7 @@ def one_core(db: Path, url: str = "", packed: str = "") -> tuple[float, float, i
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     process, done = psutil.Process(), 0
     with Store(db) as store:
-        cpu, began = _cpu_seconds(process), time.monotonic()
+        cpu, began = cpu_seconds(process), time.monotonic()
         if url:
             with Server(url, "key", packs_nearby=bool(packed)) as server:
                 forwarder = Forwarder(store, server, Pending(store, f"bench {time.time_ns()}", limit=BATCH))
@@ -144,7 +144,7 @@ def one_core(db: Path, url: str = "", packed: str = "") -> tuple[float, float, i
             while page := store.connection.execute(query, [last]).fetchall():
                 last = page[-1][0]
                 done += len(page)
-        return time.monotonic() - began, _cpu_seconds(process) - cpu, process.memory_info().rss, done
+        return time.monotonic() - began, cpu_seconds(process) - cpu, process.memory_info().rss, done
 
 
 def forwarding(db: Path, *how: str) -> Contender:
@@ -164,11 +164,6 @@ def forwarding(db: Path, *how: str) -> Contender:
 
 def _length(head: bytes) -> int:
     return int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-
-
-def _cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def _own(*arguments: str) -> subprocess.Popen[str]:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +37,12 @@ class Measured:
 
 
 Contender = Callable[[], Measured]
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """User and system time of a process so far (seconds)."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def run_rounds(name: str, contenders: Mapping[str, Contender], *, rounds: int, unit: str) -> None:

@@ -21,7 +21,7 @@ import psycopg
 from psycopg.types.multirange import Int8Multirange
 from psycopg.types.range import Int8Range
 
-from benchmarks.rounds import Contender, Measured, run_rounds
+from benchmarks.rounds import Contender, Measured, cpu_seconds, run_rounds
 from marketdata.candle import Candle
 from marketdata.kafka import ensure_topics, new_producer, wait_for_kafka
 from marketdata.settings import Settings, load_settings
@@ -112,14 +112,14 @@ def sinking(settings: Settings, count: int) -> Contender:
             progress, last = time.monotonic(), 0.0
             while (done := _stored()) < count:
                 if done and not began:
-                    began, before, cpu_before = time.monotonic(), done, _cpu_seconds(watched)
+                    began, before, cpu_before = time.monotonic(), done, cpu_seconds(watched)
                 if done > last:
                     progress, last = time.monotonic(), done
                 if time.monotonic() - progress > STALL_SECONDS:
                     raise SystemExit(f"the sink stored {done:.0f} of {count} candles and stands still")
                 time.sleep(0.02)
             wall = time.monotonic() - began
-            return Measured(wall, _cpu_seconds(watched) - cpu_before, watched.memory_info().rss, int(count - before))
+            return Measured(wall, cpu_seconds(watched) - cpu_before, watched.memory_info().rss, int(count - before))
         finally:
             process.terminate()
             process.wait()
@@ -166,18 +166,13 @@ def _loading(url: str, load: Callable[[psycopg.Connection], None], count: int) -
             connection.execute("CREATE TABLE bare (LIKE market_data INCLUDING ALL)")
             connection.commit()
             process = psutil.Process()
-            began, cpu_before = time.monotonic(), _cpu_seconds(process)
+            began, cpu_before = time.monotonic(), cpu_seconds(process)
             load(connection)
             connection.commit()
             wall = time.monotonic() - began
-            return Measured(wall, _cpu_seconds(process) - cpu_before, process.memory_info().rss, count)
+            return Measured(wall, cpu_seconds(process) - cpu_before, process.memory_info().rss, count)
 
     return run
-
-
-def _cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def main() -> None:

@@ -52,9 +52,18 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
 def settings(servers: EmbeddedServers, tmp_path: Path) -> Iterator[Settings]:
     """Settings of a pipeline that no other test touches."""
     unique = uuid.uuid4().hex[:12]
+    yield own_settings(
+        servers, unique, data_dir=tmp_path, stream_instance=f"worker-{unique}", sink_instance=f"sink-{unique}"
+    )
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(f"test_{unique}")))
+
+
+def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Settings:
+    """Settings with topics, groups and ports of their own, and with an empty database, `test_…`, which is created."""
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(f"test_{unique}")))
-    yield load_settings(
+    return load_settings(
         kafka_bootstrap=servers.kafka_bootstrap,
         database_url=servers.database_url.rpartition("/")[0] + f"/test_{unique}",
         api_keys={"*": API_KEY},
@@ -65,16 +74,12 @@ def settings(servers: EmbeddedServers, tmp_path: Path) -> Iterator[Settings]:
         candles_rejected_topic=f"candles.rejected.{unique}",
         stream_group=f"stream-{unique}",
         sink_group=f"sink-{unique}",
-        stream_instance=f"worker-{unique}",
-        sink_instance=f"sink-{unique}",
         producer_port=free_port(),
         stream_port=free_port(),
         sink_port=free_port(),
         dashboard_port=free_port(),
-        data_dir=tmp_path,
+        **others,
     )
-    with psycopg.connect(servers.database_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(f"test_{unique}")))
 
 
 def free_port() -> int:

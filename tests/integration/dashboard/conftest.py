@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import psycopg
 import pytest
 import pytest_asyncio
-from psycopg import sql
 
 from marketdata.candle import Candle
 from marketdata.fold import MinuteFold, split_by_minute
 from marketdata.kafka import ensure_topics
-from marketdata.settings import Settings, load_settings
-from tests.conftest import free_port
+from marketdata.settings import Settings
+from tests.conftest import free_port, own_settings
 from tests.integration.sink.flow import Flow, day_frames
 from tests.services import Service, eventually, running
 from tickpipe.embedded.servers import EmbeddedServers
@@ -84,23 +82,7 @@ async def market(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFact
 def market_settings(servers: EmbeddedServers, name: str, data_dir: Path) -> Settings:
     """Settings of a pipeline of its own, with an empty database."""
     unique = f"{name}_{data_dir.parent.name}_{free_port()}".replace("-", "_")
-    with psycopg.connect(servers.database_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(unique)))
-    return load_settings(
-        kafka_bootstrap=servers.kafka_bootstrap,
-        kafka_partitions=1,
-        database_url=servers.database_url.rpartition("/")[0] + f"/{unique}",
-        ticks_topic=f"ticks.{unique}",
-        candles_topic=f"candles.{unique}",
-        broker_candles_topic=f"bars.{unique}",
-        ticks_rejected_topic=f"ticks.rejected.{unique}",
-        candles_rejected_topic=f"candles.rejected.{unique}",
-        stream_group=f"stream-{unique}",
-        sink_group=f"sink-{unique}",
-        sink_port=free_port(),
-        dashboard_port=free_port(),
-        data_dir=data_dir,
-    )
+    return own_settings(servers, unique, data_dir=data_dir, kafka_partitions=1)
 
 
 def day_candles(log: str) -> list[Candle]:
