@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 #: A busy machine draws late (milliseconds).
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
 expect.set_options(timeout=PATIENCE_MS)
 
 DAY = "?symbol=EURUSD&source=S"
@@ -82,7 +82,9 @@ class Reader:
 async def reader(browser: Browser, market: Market) -> AsyncIterator[Reader]:
     """A page without a cache or choices of before; what the console says must be nothing."""
     context = await browser.new_context(viewport={"width": 1280, "height": 760}, locale="en-GB", color_scheme="light")
-    reader = Reader(await context.new_page(), market)
+    page = await context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    reader = Reader(page, market)
     yield reader
     await context.close()
     assert reader.complaints == []

@@ -29,6 +29,8 @@ from tickpipe.embedded.kafka import tool_command
 from tickpipe.embedded.stack import start_service, stop_service
 from tickpipe.replay import committed_offsets, wait_until_empty
 
+pytestmark = pytest.mark.first
+
 #: The first ticks of the day; batches of ten make 300 records of a symbol.
 COUNT, BATCH = 3_000, 10
 

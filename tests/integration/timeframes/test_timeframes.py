@@ -26,6 +26,8 @@ from tests.integration.timeframes.history import (
 from tests.integration.timeframes.oracle import TIMEFRAMES, Bar, Day
 from tests.realday import eurusd_ticks
 
+pytestmark = pytest.mark.first
+
 KEPT = ("H1", "H4", "D1", "W1", "MN1")
 
 NEW_YORK = Day("America/New_York", time(17))
