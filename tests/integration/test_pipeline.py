@@ -124,8 +124,9 @@ async def test_the_real_day_equals_the_providers_bars_and_sent_twice_changes_not
     # The offsets grew: each row now proves both copies.
     assert pipeline.sql("SELECT count(*) FROM market_data WHERE upper(offsets) > 684") == [(1440,)]
     await pipeline.assert_proven(1440)
-    # One pass over both copies, 2 × 684 records, with some slack for minutes that were refolded twice.
-    assert pipeline.sink.metric("tickpipe_sink_refold_records_total") - refolded_before < 3 * 684
+    # One pass over both copies, 2 × 684 records; where the copy arrives slowly, a pass or two over a part of it before.
+    # Minute by minute it would be a thousand times as many.
+    assert pipeline.sink.metric("tickpipe_sink_refold_records_total") - refolded_before < 6 * 684
 
 
 async def test_sparse_quotes_give_candles_only_where_there_are_ticks(pipeline: Pipeline) -> None:
