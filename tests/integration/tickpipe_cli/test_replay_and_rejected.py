@@ -18,10 +18,11 @@ import httpx
 import psycopg
 import pytest
 
-from marketdata.kafka import log_ends, new_producer
+from marketdata.kafka import new_producer
 from marketdata.settings import Settings, load_settings
 from marketdata.tick import Frame, Tick
 from marketdata.wire import encode
+from tests.faults.truth import lag
 from tests.integration.test_stack import Stack
 from tests.kafka_log import KafkaLog
 from tests.realday import eurusd_bars, eurusd_ticks
@@ -73,19 +74,6 @@ class Pipeline(Stack):
 
     def send(self, file: Path, source: str, *options: str) -> None:
         self.run("send", str(file), "-s", "EURUSD", "--source", source, "--batch", str(BATCH), *options)
-
-
-async def lag(settings: Settings) -> int:
-    """Records that wait for the stream workers or the sink; a whole `tickpipe status` would take a second."""
-    behind = 0
-    for group, topic in (
-        (settings.stream_group, settings.ticks_topic),
-        (settings.sink_group, settings.candles_topic),
-    ):
-        committed = await committed_offsets(settings, group, topic)
-        ends = await log_ends(settings, topic)
-        behind += sum(end - committed.get(partition, first) for partition, (first, end) in ends.items())
-    return behind
 
 
 def pipeline_of(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
