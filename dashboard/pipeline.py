@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
@@ -20,7 +20,7 @@ from dashboard.database import Database
 from dashboard.gauges import Gauges
 from dashboard.hub import Hub
 from dashboard.metrics import Metrics
-from marketdata.kafka import new_consumer
+from marketdata.kafka import committed_offsets, lag_of, new_consumer, topic_ends
 from marketdata.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -148,23 +148,12 @@ class KafkaCounts:
         }
         rejected = {"ticks": settings.ticks_rejected_topic, "candles": settings.candles_rejected_topic}
         wanted = {*rejected.values(), *(name for _, names in groups.values() for name in names)}
-        described = await admin.describe_topics(sorted(wanted))
-        every = [
-            TopicPartition(topic["topic"], part["partition"]) for topic in described for part in topic["partitions"]
-        ]
-        first, end = await asyncio.gather(consumer.beginning_offsets(every), consumer.end_offsets(every))
-        lag = {}
-        for name, (group, names) in groups.items():
-            committed = {tp: meta.offset for tp, meta in (await admin.list_consumer_group_offsets(group)).items()}
-            lag[name] = sum(
-                # A partition without a commit counts from the first record that is left.
-                max(0, end[tp] - max(first[tp], committed.get(tp, -1)))
-                for tp in every
-                if tp.topic in names
-            )
-        counts = {
-            name: sum(end[tp] - first[tp] for tp in every if tp.topic == topic) for name, topic in rejected.items()
+        ends = await topic_ends(admin, consumer, wanted)
+        lag = {
+            name: lag_of({topic: ends[topic] for topic in read}, await committed_offsets(admin, group))
+            for name, (group, read) in groups.items()
         }
+        counts = {name: sum(end - first for first, end in ends[topic].values()) for name, topic in rejected.items()}
         return {"lag": lag, "rejected": counts}
 
     async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:

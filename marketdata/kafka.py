@@ -1,6 +1,7 @@
 """The one door to aiokafka: waiting for a broker, creating topics, clients with this project's settings."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -125,22 +126,50 @@ def new_consumer(settings: Settings, *topic_names: str, **options: Any) -> AIOKa
     )
 
 
-async def log_ends(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
+#: First and next offset of each partition of a topic.
+Ends = dict[int, tuple[int, int]]
+
+
+async def log_ends(settings: Settings, topic: str) -> Ends:
     """First and next offset of each partition of `topic`.
 
     Raises:
         KafkaUnavailable: when no broker answers.
     """
-    async with admin_client(settings) as client:
-        (described,) = await client.describe_topics([topic])
-    partitions = [TopicPartition(topic, p["partition"]) for p in described["partitions"]]
     consumer = new_consumer(settings)
     try:
-        await consumer.start()
-        first = await consumer.beginning_offsets(partitions)
-        end = await consumer.end_offsets(partitions)
-        return {tp.partition: (first[tp], end[tp]) for tp in sorted(partitions)}
+        async with admin_client(settings) as client:
+            await consumer.start()
+            return (await topic_ends(client, consumer, [topic]))[topic]
     except (KafkaConnectionError, OSError, TimeoutError) as exc:
         raise unavailable(settings) from exc
     finally:
         await consumer.stop()
+
+
+async def topic_ends(
+    client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, names: Collection[str]
+) -> dict[str, Ends]:
+    """First and next offset of each partition by topic, asked over connections that the caller keeps."""
+    described = await client.describe_topics(sorted(names))
+    every = [TopicPartition(topic["topic"], p["partition"]) for topic in described for p in topic["partitions"]]
+    first, end = await asyncio.gather(consumer.beginning_offsets(every), consumer.end_offsets(every))
+    ends: dict[str, Ends] = {name: {} for name in names}
+    for tp in sorted(every):
+        ends[tp.topic][tp.partition] = (first[tp], end[tp])
+    return ends
+
+
+async def committed_offsets(client: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, int]:
+    """What the group has committed; partitions without a commit are missing."""
+    offsets = await client.list_consumer_group_offsets(group)
+    return {tp: meta.offset for tp, meta in offsets.items() if meta.offset >= 0}
+
+
+def lag_of(ends: Mapping[str, Ends], committed: Mapping[TopicPartition, int]) -> int:
+    """Records between the committed offsets and the ends; without a commit, from the first record that is left."""
+    return sum(
+        max(0, end - max(first, committed.get(TopicPartition(topic, partition), first)))
+        for topic, partitions in ends.items()
+        for partition, (first, end) in partitions.items()
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from marketdata.candle import Candle
-from marketdata.kafka import admin_client, log_ends, new_consumer
+from marketdata.kafka import admin_client, committed_offsets, lag_of, log_ends, new_consumer
 from marketdata.offsets import Ranges, contains, union
 from marketdata.refold import Proof, Refold
 from marketdata.settings import Settings
@@ -16,6 +16,13 @@ from marketdata.wire import decode_candle, encode, frame_key
 from tests import oracle
 
 Key = tuple[str, str, int]
+
+
+async def group_lag(settings: Settings, group: str, topic: str) -> int:
+    """Records of the topic that the group has not committed."""
+    async with admin_client(settings) as client:
+        committed = await committed_offsets(client, group)
+    return lag_of({topic: await log_ends(settings, topic)}, committed)
 
 
 @dataclass
@@ -38,13 +45,11 @@ class KafkaLog:
 
     async def committed(self) -> dict[int, int]:
         async with admin_client(self.settings) as client:
-            offsets = await client.list_consumer_group_offsets(self.settings.stream_group)
-        return {tp.partition: offset.offset for tp, offset in offsets.items()}
+            offsets = await committed_offsets(client, self.settings.stream_group)
+        return {tp.partition: offset for tp, offset in offsets.items()}
 
     async def lag(self) -> int:
-        ends = await log_ends(self.settings, self.settings.ticks_topic)
-        committed = await self.committed()
-        return sum(end - committed.get(partition, first) for partition, (first, end) in ends.items())
+        return await group_lag(self.settings, self.settings.stream_group, self.settings.ticks_topic)
 
     async def read(self, topic: str) -> list[tuple[dict[str, bytes], bytes | None]]:
         """Headers and values of everything in a topic."""

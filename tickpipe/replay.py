@@ -16,7 +16,7 @@ from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
 from marketdata.errors import KafkaUnavailable, TickpipeError
-from marketdata.kafka import admin_client, log_ends, new_consumer, unavailable
+from marketdata.kafka import admin_client, committed_offsets, log_ends, new_consumer, unavailable
 from marketdata.settings import Settings
 from marketdata.tick import Frame
 from marketdata.ticklog import frames_of
@@ -99,7 +99,7 @@ async def plan(
         KafkaUnavailable: when no broker answers.
     """
     ends = await log_ends(settings, settings.ticks_topic)
-    committed = await committed_offsets(settings, settings.stream_group, settings.ticks_topic)
+    committed = await group_offsets(settings, settings.stream_group, settings.ticks_topic)
     partitions = sorted(ends)
     if symbol is not None and source is not None:
         partitions = [DefaultPartitioner()(frame_key(source, symbol), partitions, partitions)]
@@ -147,18 +147,18 @@ async def _frames(reader: AIOKafkaConsumer, tp: TopicPartition, first: int, end:
     return frames
 
 
-async def committed_offsets(settings: Settings, group: str, topic: str) -> dict[int, int]:
-    """What the group has committed, by partition; partitions without a commit are missing.
+async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int, int]:
+    """What the group has committed of a topic, by partition; partitions without a commit are missing.
 
     Raises:
         KafkaUnavailable: when no broker answers.
     """
     async with admin_client(settings) as client:
         try:
-            offsets = await client.list_consumer_group_offsets(group)
+            offsets = await committed_offsets(client, group)
         except (KafkaError, OSError, TimeoutError) as exc:
             raise unavailable(settings) from exc
-    return {tp.partition: meta.offset for tp, meta in offsets.items() if tp.topic == topic and meta.offset >= 0}
+    return {tp.partition: offset for tp, offset in offsets.items() if tp.topic == topic}
 
 
 async def wait_until_empty(
@@ -245,7 +245,7 @@ async def follow_sink(
         ReplayStalled: when nothing moves for `patience_seconds`.
     """
     ends = await log_ends(settings, settings.candles_topic)
-    committed = await committed_offsets(settings, settings.sink_group, settings.candles_topic)
+    committed = await group_offsets(settings, settings.sink_group, settings.candles_topic)
     goals = {p: (max(first, committed.get(p, first)), end) for p, (first, end) in ends.items()}
     on_total(sum(end - begin for begin, end in goals.values()))
     await _follow(
@@ -272,7 +272,7 @@ async def _follow(
     while True:
         # A broker that is away for a moment is one more reason to wait.
         with suppress(KafkaUnavailable):
-            committed = await committed_offsets(settings, group, topic)
+            committed = await group_offsets(settings, group, topic)
             reached = done_of(goals, committed)
             on_progress(reached)
             if reached >= total:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import psycopg
-from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from marketdata.errors import TickpipeError
-from marketdata.kafka import admin_client, new_consumer, unavailable
+from marketdata.kafka import Ends, admin_client, committed_offsets, lag_of, new_consumer, topic_ends, unavailable
 from marketdata.settings import Settings
 from marketdata.topics import topics
 from sink.queries import newest_candles
@@ -26,9 +25,6 @@ T = TypeVar("T")
 
 #: How long Kafka and PostgreSQL are waited for (seconds).
 _PATIENCE_SECONDS: Final = 5
-
-#: First and next offset of each partition, by topic; a topic that does not exist has none.
-Ends = dict[str, dict[int, tuple[int, int]]]
 
 
 @dataclass
@@ -62,7 +58,7 @@ async def _noting(status: PipelineStatus, who: str, asking: Awaitable[None]) -> 
 
 
 async def _ask_kafka(settings: Settings, status: PipelineStatus) -> None:
-    found = await topic_ends(settings)
+    found = await present_ends(settings)
     status.topics = {
         name: {
             "partitions": len(ends),
@@ -76,22 +72,12 @@ async def _ask_kafka(settings: Settings, status: PipelineStatus) -> None:
             ("stream", settings.stream_group, (settings.ticks_topic,)),
             ("sink", settings.sink_group, (settings.candles_topic, settings.broker_candles_topic)),
         ):
-            offsets = await client.list_consumer_group_offsets(group)
-            committed = {(tp.topic, tp.partition): meta.offset for tp, meta in offsets.items() if meta.offset >= 0}
+            committed = await committed_offsets(client, group)
             status.lag[name] = lag_of({topic: found[topic] for topic in read}, committed)
 
 
-def lag_of(ends: Ends, committed: dict[tuple[str, int], int]) -> int:
-    """Records between the committed offsets and the ends; without a commit, from the first record that is left."""
-    return sum(
-        max(0, end - max(first, committed.get((topic, partition), first)))
-        for topic, partitions in ends.items()
-        for partition, (first, end) in partitions.items()
-    )
-
-
-async def topic_ends(settings: Settings) -> Ends:
-    """First and next offset of every partition of the project's topics.
+async def present_ends(settings: Settings) -> dict[str, Ends]:
+    """First and next offset of each partition of the project's topics; a topic that does not exist has none.
 
     Raises:
         KafkaUnavailable: when no broker answers.
@@ -102,19 +88,14 @@ async def topic_ends(settings: Settings) -> Ends:
         async with admin_client(settings) as client:
             # Asking about a topic that is missing could create it.
             present = set(await client.list_topics())
-            described = await client.describe_topics([name for name in names if name in present])
-        every = [TopicPartition(topic["topic"], p["partition"]) for topic in described for p in topic["partitions"]]
-        await consumer.start()
-        first, end = await asyncio.gather(consumer.beginning_offsets(every), consumer.end_offsets(every))
+            await consumer.start()
+            ends = await topic_ends(client, consumer, [name for name in names if name in present])
     except (KafkaError, OSError, TimeoutError) as exc:
         raise unavailable(settings) from exc
     finally:
         with suppress(KafkaError, OSError, TimeoutError):
             await consumer.stop()
-    ends: Ends = {name: {} for name in names}
-    for tp in sorted(every):
-        ends[tp.topic][tp.partition] = (first[tp], end[tp])
-    return ends
+    return {name: ends.get(name, {}) for name in names}
 
 
 async def _ask_database(settings: Settings, status: PipelineStatus) -> None:

@@ -13,7 +13,7 @@ from tests.kafka_log import KafkaLog, frames_of
 from tests.realday import eurusd_ticks
 from tickpipe.embedded.kafka import tool_command
 from tickpipe.embedded.servers import EmbeddedServers
-from tickpipe.replay import PartitionPlan, committed_offsets, reset, wait_until_empty
+from tickpipe.replay import PartitionPlan, group_offsets, reset, wait_until_empty
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(1800)]
 
@@ -57,7 +57,7 @@ async def lose_rows_behind(stage: Stage, point: int) -> int:
 
 async def reset_by_replay(settings: Settings, point: int) -> None:
     ends = await log_ends(settings, settings.ticks_topic)
-    committed = await committed_offsets(settings, settings.stream_group, settings.ticks_topic)
+    committed = await group_offsets(settings, settings.stream_group, settings.ticks_topic)
     plans = [PartitionPlan(p, committed.get(p), min(point, end), end) for p, (_, end) in ends.items()]
     await reset(settings, plans)
 

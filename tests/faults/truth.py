@@ -9,11 +9,12 @@ import psycopg
 from aiokafka import TopicPartition
 
 from marketdata.errors import InvalidFrame, TickpipeError
-from marketdata.kafka import admin_client, log_ends, new_consumer
+from marketdata.kafka import log_ends, new_consumer
 from marketdata.settings import Settings
 from marketdata.tick import Frame, Tick
 from marketdata.wire import decode_frame
 from tests import oracle
+from tests.kafka_log import group_lag
 
 #: Source, symbol and minute (UTC epoch milliseconds).
 Key = tuple[str, str, int]
@@ -120,15 +121,7 @@ async def unfinished(settings: Settings) -> int:
 async def lag(settings: Settings) -> int:
     """Records that the stream workers or the sink have not committed."""
     groups = [(settings.stream_group, settings.ticks_topic), (settings.sink_group, settings.candles_topic)]
-    total = 0
-    for group, topic in groups:
-        async with admin_client(settings) as client:
-            offsets = await client.list_consumer_group_offsets(group)
-        committed = {tp.partition: offset.offset for tp, offset in offsets.items() if tp.topic == topic}
-        ends = await log_ends(settings, topic)
-        # What retention deleted is nobody's lag.
-        total += sum(end - max(first, committed.get(partition, first)) for partition, (first, end) in ends.items())
-    return total
+    return sum([await group_lag(settings, group, topic) for group, topic in groups])
 
 
 async def is_settled(settings: Settings) -> bool:

@@ -10,10 +10,10 @@ import httpx
 import psycopg
 import pytest
 
-from marketdata.kafka import admin_client, log_ends
 from marketdata.settings import Settings
 from sink.verify import verify
 from tests.conftest import API_KEY
+from tests.kafka_log import group_lag
 from tests.realday import EURUSD_COUNT, USDJPY_TICKS, eurusd_bars, eurusd_ticks, usdjpy_minutes
 from tests.services import Service, eventually, running
 
@@ -41,18 +41,11 @@ class Pipeline:
 
     async def lag(self) -> int:
         """Records that the stream app or the sink have not committed."""
-        total = 0
         groups = [
             (self.settings.stream_group, self.settings.ticks_topic),
             (self.settings.sink_group, self.settings.candles_topic),
         ]
-        async with admin_client(self.settings) as client:
-            for group, topic in groups:
-                committed = await client.list_consumer_group_offsets(group)
-                done = {tp.partition: offset.offset for tp, offset in committed.items() if tp.topic == topic}
-                ends = await log_ends(self.settings, topic)
-                total += sum(end - done.get(partition, first) for partition, (first, end) in ends.items())
-        return total
+        return sum([await group_lag(self.settings, group, topic) for group, topic in groups])
 
     async def settled(self, within_seconds: float = 60) -> None:
         """Wait until everything that was sent is stored and nothing waits to be refolded."""

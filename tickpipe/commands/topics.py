@@ -39,10 +39,10 @@ def list_(*, format_: FormatOption = Format.TABLE, data_dir: DataDir = None) -> 
     * `tickpipe topics list`
     * `tickpipe topics list --format json`
     """
-    from tickpipe.status import topic_ends
+    from tickpipe.status import present_ends
 
     settings = connected_settings(data_dir)
-    found = run(topic_ends(settings))
+    found = run(present_ends(settings))
     columns = ("topic", "partitions", "records", "end_offset")
     rows = [(name, len(ends), sum(e - f for f, e in ends.values()), sum(e for _, e in ends.values()))
             for name, ends in found.items()]  # fmt: skip

@@ -28,7 +28,7 @@ from tests.kafka_log import KafkaLog
 from tests.realday import eurusd_bars, eurusd_ticks
 from tickpipe.embedded.kafka import tool_command
 from tickpipe.embedded.stack import start_service, stop_service
-from tickpipe.replay import committed_offsets, wait_until_empty
+from tickpipe.replay import group_offsets, wait_until_empty
 
 pytestmark = pytest.mark.first
 
@@ -62,7 +62,7 @@ class Pipeline(Stack):
 
     def committed(self) -> dict[int, int]:
         settings = self.settings()
-        return asyncio.run(committed_offsets(settings, settings.stream_group, settings.ticks_topic))
+        return asyncio.run(group_offsets(settings, settings.stream_group, settings.ticks_topic))
 
     def settle(self, within_seconds: float = 90) -> None:
         """Wait until nothing lags and nothing waits for a refold."""

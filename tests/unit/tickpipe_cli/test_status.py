@@ -3,9 +3,11 @@
 import socket
 
 import pytest
+from aiokafka import TopicPartition
 
+from marketdata.kafka import Ends, lag_of
 from marketdata.settings import load_settings
-from tickpipe.status import Ends, lag_of, pipeline_status
+from tickpipe.status import pipeline_status
 
 
 @pytest.mark.parametrize(
@@ -20,8 +22,8 @@ from tickpipe.status import Ends, lag_of, pipeline_status
         ({"a": {0: (0, 2)}, "b": {0: (0, 3)}}, {("a", 0): 1}, 1 + 3),
     ],
 )
-def test_lag_is_what_was_not_committed(ends: Ends, committed: dict[tuple[str, int], int], lag: int) -> None:
-    assert lag_of(ends, committed) == lag
+def test_lag_is_what_was_not_committed(ends: dict[str, Ends], committed: dict[tuple[str, int], int], lag: int) -> None:
+    assert lag_of(ends, {TopicPartition(*tp): offset for tp, offset in committed.items()}) == lag
 
 
 async def test_servers_that_are_down_are_problems_not_errors() -> None:
