@@ -62,6 +62,7 @@ class Stage:
         self.rounds = 0
         #: Ticks that `post` sent.
         self.posted = 0
+        self._added = 0
         #: Processes that ended by themselves.
         self.ended: list[str] = []
         # The tests' own way to the servers, when the services' is disturbed.
@@ -216,7 +217,9 @@ class Stage:
 
     def add_worker(self, module: str = "stream_app") -> Service:
         """Start one more stream worker; `module` is what runs in the process."""
-        name = f"{self.settings.stream_instance}-{len(self.services)}"
+        # A name that no worker had before: two that live under one take the partitions from each other.
+        self._added += 1
+        name = f"{self.settings.stream_instance}-{self._added}"
         more = self.settings.model_copy(update={"stream_port": free_port(), "stream_instance": name})
         worker = Service("stream_app", more)
         worker.module = module
