@@ -19,7 +19,7 @@ from marketdata.settings import Settings
 from stream_app.emitter import Emitter
 from stream_app.metrics import Metrics
 from stream_app.transport import BatchConsumer, install
-from stream_app.watchdog import Watchdog
+from stream_app.watchdog import Restlessness, Watchdog
 from stream_app.worker import Worker
 
 log = structlog.get_logger(__name__)
@@ -101,7 +101,7 @@ def create_app(settings: Settings, cluster_id: str) -> StreamApp:
     )
     health = _Health()
     _consume(app, settings, worker)
-    _follow_rebalances(app, worker, metrics, health)
+    _follow_rebalances(app, settings, worker, metrics, health)
     _watch(app, settings, worker, metrics)
     _serve(app, metrics, health)
     return app
@@ -164,7 +164,9 @@ async def _or_die(step: Callable[..., Awaitable[None]], *args: Any) -> None:
         os._exit(EXIT_FAILED)
 
 
-def _follow_rebalances(app: Any, worker: Worker, metrics: Metrics, health: _Health) -> None:
+def _follow_rebalances(app: Any, settings: Settings, worker: Worker, metrics: Metrics, health: _Health) -> None:
+    restlessness = Restlessness()
+
     async def revoked(_app: Any, partitions: set[TP], **_: Any) -> None:
         worker.drop()
         metrics.partitions.set(0)
@@ -176,6 +178,12 @@ def _follow_rebalances(app: Any, worker: Worker, metrics: Metrics, health: _Heal
         # A worker beyond the number of partitions stands by: it is ready as well.
         health.joined = True
         log.info("Partitions are assigned.", action="assigned", partitions=sorted(tp.partition for tp in partitions))
+        if restlessness.assigned(time.monotonic()) and settings.stream_instance:
+            log.error(
+                "Partitions are assigned over and over: does another worker live under the same name? Give each its "
+                "own TICKPIPE_STREAM_INSTANCE, or none.",
+                action="same_name", instance=settings.stream_instance,
+            )  # fmt: skip
 
     app.on_partitions_revoked.connect(revoked)
     app.on_partitions_assigned.connect(assigned)

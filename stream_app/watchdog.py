@@ -1,6 +1,12 @@
 """Sees a worker that no longer gets anywhere: Faust is known to hang after some failures of a broker."""
 
+from collections import deque
 from collections.abc import Mapping
+from typing import Final
+
+#: So many assignments within so long (seconds) are more than workers that come and go bring about.
+_RESTLESS_ASSIGNMENTS: Final = 10
+_RESTLESS_SECONDS: Final = 60.0
 
 
 class Watchdog:
@@ -26,3 +32,21 @@ class Watchdog:
             elif now - before[1] >= self._limit_seconds:
                 return partition
         return None
+
+
+class Restlessness:
+    """Sees partitions that are assigned over and over: two workers under one name take them from each other for ever.
+
+    Neither gets far enough to commit, and the broker tells neither why.
+    """
+
+    def __init__(self) -> None:
+        self._assigned_at: deque[float] = deque(maxlen=_RESTLESS_ASSIGNMENTS)
+
+    def assigned(self, now: float) -> bool:
+        """Whether this assignment is one too many; then counting begins anew. `now` is a monotonic clock (seconds)."""
+        self._assigned_at.append(now)
+        if len(self._assigned_at) < _RESTLESS_ASSIGNMENTS or now - self._assigned_at[0] > _RESTLESS_SECONDS:
+            return False
+        self._assigned_at.clear()
+        return True

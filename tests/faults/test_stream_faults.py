@@ -37,6 +37,15 @@ async def assert_whole(kafka: KafkaLog, symbols: list[str]) -> None:
         assert sum(candle.volume for (_, s, _), candle in candles.items() if s == symbol) == TICKS
 
 
+async def caught_up(kafka: KafkaLog) -> None:
+    """Wait until everything is folded and committed."""
+
+    async def is_done() -> bool:
+        return await kafka.lag() == 0
+
+    await eventually(is_done, within_seconds=60, what="no lag")
+
+
 async def keep_running(workers: list[Service]) -> None:
     """What a supervisor does."""
     while True:
@@ -62,11 +71,7 @@ async def test_a_worker_that_sleeps_through_its_session_spoils_nothing(settings:
         # It wakes as the owner of partitions that the other has taken over, with half-folded minutes in memory.
         workers[0].send_signal(signal.SIGCONT)
         await flowing
-
-        async def caught_up() -> bool:
-            return await kafka.lag() == 0
-
-        await eventually(caught_up, within_seconds=60, what="no lag")
+        await caught_up(kafka)
     finally:
         if supervising is not None:
             supervising.cancel()
@@ -97,11 +102,7 @@ async def test_folding_and_commits_go_on_after_the_broker_was_killed(
         await eventually(committing, within_seconds=30, what="commits after the broker is back")
         assert time.monotonic() - back < 30
         await flowing
-
-        async def caught_up() -> bool:
-            return await kafka.lag() == 0
-
-        await eventually(caught_up, within_seconds=60, what="no lag")
+        await caught_up(kafka)
         supervising.cancel()
 
     await assert_whole(kafka, symbols)
@@ -129,3 +130,38 @@ async def test_a_worker_that_joins_while_the_broker_comes_up_gets_its_partitions
     finally:
         supervising.cancel()
         worker.kill()
+
+
+@pytest.mark.full
+async def test_two_workers_of_one_name_say_so_and_lose_nothing(
+    settings: Settings, kafka: KafkaLog, capfd: pytest.CaptureFixture[str]
+) -> None:
+    symbols = ["SYM0", "SYM1"]
+    named = settings.model_copy(update={"stream_instance": "twin"})
+    twins = [Service("stream_app", named), Service("stream_app", named.model_copy(update={"stream_port": free_port()}))]
+    said = ""
+
+    async def spoken() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return "action=same_name" in said
+
+    for twin in twins:
+        twin.start()
+    # Now and then one of them notices that it missed a poll, and ends.
+    supervising = asyncio.create_task(keep_running(twins))
+    flowing = asyncio.create_task(flow(kafka, symbols))
+    try:
+        await eventually(spoken, within_seconds=120, what="a word about the name")
+        await flowing
+    finally:
+        for task in (supervising, flowing):
+            task.cancel()
+        await asyncio.gather(supervising, flowing, return_exceptions=True)
+        for twin in twins:
+            if twin.returncode is None:
+                twin.kill()
+    assert "TICKPIPE_STREAM_INSTANCE" in said
+    with running(named, "stream_app"):
+        await caught_up(kafka)
+        await assert_whole(kafka, symbols)
