@@ -18,7 +18,7 @@ import httpx
 import psutil
 from aiokafka import TopicPartition
 
-from benchmarks.rounds import Measured, cpu_seconds, run_rounds
+from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
 from marketdata.kafka import log_ends, new_consumer, new_producer, wait_for_kafka
 from marketdata.settings import Settings, load_settings
 from marketdata.tick import Frame
@@ -80,7 +80,7 @@ def folding(settings: Settings, ticks: int) -> Callable[[], Measured]:
                     raise SystemExit(f"the worker folded {done} of {ticks} ticks and stands still")
                 time.sleep(0.02)
             wall = time.monotonic() - began
-            return Measured(wall, cpu_seconds(watched) - cpu_before, watched.memory_info().rss, ticks - int(before))
+            return Measured(wall, cpu_seconds(watched) - cpu_before, peak_bytes(watched), ticks - int(before))
         finally:
             process.kill()
             process.wait()
@@ -123,7 +123,7 @@ async def read_alone(settings: Settings) -> tuple[float, float, int]:
     while seen < ends[0][1]:
         for batch in (await consumer.getmany(timeout_ms=1_000)).values():
             seen = batch[-1].offset + 1
-    outcome = time.monotonic() - began, cpu_seconds(process) - cpu_before, process.memory_info().rss
+    outcome = time.monotonic() - began, cpu_seconds(process) - cpu_before, peak_bytes(process)
     await consumer.stop()
     return outcome
 

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from benchmarks.rounds import Contender, Measured, cpu_seconds, run_rounds
+from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
 from marketdata.settings import load_settings
 from relay.api import Api
 from relay.forwarder import BATCH, Forwarder
@@ -144,7 +144,7 @@ def one_core(db: Path, url: str = "", packed: str = "") -> tuple[float, float, i
             while page := store.connection.execute(query, [last]).fetchall():
                 last = page[-1][0]
                 done += len(page)
-        return time.monotonic() - began, cpu_seconds(process) - cpu, process.memory_info().rss, done
+        return time.monotonic() - began, cpu_seconds(process) - cpu, peak_bytes(process), done
 
 
 def forwarding(db: Path, *how: str) -> Contender:

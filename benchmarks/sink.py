@@ -21,7 +21,7 @@ import psycopg
 from psycopg.types.multirange import Int8Multirange
 from psycopg.types.range import Int8Range
 
-from benchmarks.rounds import Contender, Measured, cpu_seconds, run_rounds
+from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
 from marketdata.candle import Candle
 from marketdata.kafka import ensure_topics, new_producer, wait_for_kafka
 from marketdata.settings import Settings, load_settings
@@ -119,7 +119,7 @@ def sinking(settings: Settings, count: int) -> Contender:
                     raise SystemExit(f"the sink stored {done:.0f} of {count} candles and stands still")
                 time.sleep(0.02)
             wall = time.monotonic() - began
-            return Measured(wall, cpu_seconds(watched) - cpu_before, watched.memory_info().rss, int(count - before))
+            return Measured(wall, cpu_seconds(watched) - cpu_before, peak_bytes(watched), int(count - before))
         finally:
             process.terminate()
             process.wait()
@@ -166,11 +166,12 @@ def _loading(url: str, load: Callable[[psycopg.Connection], None], count: int) -
             connection.execute("CREATE TABLE bare (LIKE market_data INCLUDING ALL)")
             connection.commit()
             process = psutil.Process()
-            began, cpu_before = time.monotonic(), cpu_seconds(process)
+            began, cpu_before = time.monotonic(), cpu_seconds(process, alone=True)
             load(connection)
             connection.commit()
             wall = time.monotonic() - began
-            return Measured(wall, cpu_seconds(process) - cpu_before, process.memory_info().rss, count)
+            cpu = cpu_seconds(process, alone=True) - cpu_before
+            return Measured(wall, cpu, peak_bytes(process, alone=True), count)
 
     return run
 
