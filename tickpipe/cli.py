@@ -7,6 +7,7 @@ import typer
 from tickpipe.commands import (
     candles,
     database,
+    export,
     fidelity,
     rejected,
     relay,
@@ -59,6 +60,7 @@ app.command()(send.send)
 app.command()(candles.candles)
 app.command()(candles.query)
 app.command()(fidelity.fidelity)
+app.command()(export.export)
 app.command()(verify.verify)
 app.command()(replay.replay)
 app.add_typer(rejected.app, name="rejected")

@@ -1,0 +1,188 @@
+"""Candles as files for analysis: Parquet or CSV, partitioned as DuckDB, pandas, polars and Spark expect it."""
+
+import csv
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Protocol, Self
+from urllib.parse import quote
+
+from marketdata.errors import TickpipeError
+from tickpipe.output import plain
+
+#: Rows of one row group: what readers take as one piece, and what is held in memory.
+_GROUP_ROWS: Final = 100_000
+
+#: Says what an export holds. Readers of partitioned files pass over names that begin so.
+MANIFEST: Final = "_export.json"
+
+Row = tuple[Any, ...]
+
+
+class ExportExists(TickpipeError):
+    """The directory holds files already; name another one, or let --replace put the new export in its place."""
+
+    is_wrong_use = True
+
+
+class ParquetMissing(TickpipeError):
+    """Parquet needs pyarrow: install it with `pip install 'tickpipe[arrow]'`, or use --format csv."""
+
+
+class CandleFile(Protocol):
+    """A file of candles that is open for writing."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def write(self, row: Row) -> None:
+        """Append a row of `sink.exporting`."""
+
+
+class CsvFile:
+    """CSV with a header: times as ISO-8601 UTC, an empty cell is no value, offsets as PostgreSQL writes them."""
+
+    suffix = "csv"
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._file: IO[str] = path.open("x", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._writer.writerow(columns)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write(self, row: Row) -> None:
+        """Append a row."""
+        self._writer.writerow([str(cell).lower() if isinstance(cell, bool) else plain(cell) for cell in row])
+
+
+class ParquetFile:
+    """Parquet in row groups of 100,000; offsets as a list of `{first, last}`, both included."""
+
+    suffix = "parquet"
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        """Raises ParquetMissing without pyarrow."""
+        try:
+            import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
+            import pyarrow.parquet as pq  # noqa: PLC0415
+        except ImportError as exc:
+            raise ParquetMissing(ParquetMissing.__doc__) from exc
+        moment = pa.timestamp("us", tz="UTC")
+        types = {
+            "source": pa.string(), "timeframe": pa.string(), "ts": moment, "open": pa.float64(), "high": pa.float64(),
+            "low": pa.float64(), "close": pa.float64(), "volume": pa.int64(), "real_volume": pa.float64(),
+            "spread": pa.int32(), "closed": pa.bool_(), "origin": pa.string(), "first_tick": moment,
+            "last_tick": moment, "log": pa.string(), "partition": pa.int32(),
+            "offsets": pa.list_(pa.struct([("first", pa.int64()), ("last", pa.int64())])), "received_at": moment,
+            "stored_at": moment,
+        }  # fmt: skip
+        self._pa = pa
+        self._schema = pa.schema([(name, types[name]) for name in columns])
+        self._offsets_at = columns.index("offsets") if "offsets" in columns else None
+        # `pq` would write over the file of a symbol whose name differs in upper and lower case only.
+        self._sink = path.open("xb")
+        self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd")
+        self._rows: list[Row] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._sink, self._writer:
+            if exc_type is None:
+                self._flush()
+
+    def write(self, row: Row) -> None:
+        """Append a row."""
+        self._rows.append(row)
+        if len(self._rows) == _GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        columns: list[Sequence[Any]] = list(zip(*self._rows, strict=True))
+        if self._offsets_at is not None:
+            columns[self._offsets_at] = [ranges_of(text) for text in columns[self._offsets_at]]
+        arrays = [self._pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+        self._writer.write_table(self._pa.table(arrays, schema=self._schema))
+        self._rows = []
+
+
+def ranges_of(multirange: str | None) -> list[tuple[int, int]] | None:
+    """First and last offset of each range of PostgreSQL's `{[0,7),[9,10)}`, both included."""
+    if multirange is None:
+        return None
+    ranges = []
+    for bounds in multirange[2:-2].split("),["):
+        first, _, end = bounds.partition(",")
+        ranges.append((int(first), int(end) - 1))
+    return ranges
+
+
+def partition_path(root: Path, symbol: str, year: int | None, name: str) -> Path:
+    """`symbol=EURUSD/year=2019/NAME`, with its folders made; the symbol is percent-encoded as readers expect."""
+    folder = root / f"symbol={quote(symbol, safe='')}"
+    if year is not None:
+        folder /= f"year={year}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+@contextmanager
+def whole_directory(target: Path, *, replace: bool) -> Iterator[Path]:
+    """A directory beside `target` to write into, which becomes `target` when the block ends well, and else is gone.
+
+    Raises:
+        ExportExists: when `target` holds anything, unless that is an export and is to be replaced.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        if not replace:
+            raise ExportExists(f"{target} is not empty; name a new directory, or pass --replace")
+        if not (target / MANIFEST).is_file():
+            raise ExportExists(f"{target} holds something else than an export (no {MANIFEST}); name a new directory")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    partial.chmod(0o755)
+    try:
+        yield partial
+        _put_in_place(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    if not target.exists():
+        partial.rename(target)
+        return
+    aside = partial.with_name(partial.name.replace(".partial-", ".replaced-"))
+    target.rename(aside)
+    try:
+        partial.rename(target)
+    except BaseException:
+        with suppress(OSError):
+            aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_manifest(root: Path, content: dict[str, Any]) -> None:
+    """Say beside the files what they are."""
+    path = root / MANIFEST
+    path.write_text(json.dumps(content, indent=2, default=plain) + "\n", encoding="utf-8")
