@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from tickpipe.commands import (
+    backup,
     candles,
     database,
     export,
@@ -12,6 +13,7 @@ from tickpipe.commands import (
     rejected,
     relay,
     replay,
+    restore,
     send,
     stack,
     status,
@@ -61,6 +63,8 @@ app.command()(candles.candles)
 app.command()(candles.query)
 app.command()(fidelity.fidelity)
 app.command()(export.export)
+app.command()(backup.backup)
+app.command()(restore.restore)
 app.command()(verify.verify)
 app.command()(replay.replay)
 app.add_typer(rejected.app, name="rejected")

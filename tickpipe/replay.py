@@ -6,14 +6,20 @@ either: a fold of fewer offsets never replaces a stored one of more, so it would
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import CommitFailedError, KafkaError
+from aiokafka.errors import (
+    CommitFailedError,
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+)
 from aiokafka.partitioner import DefaultPartitioner
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from marketdata.errors import KafkaUnavailable, TickpipeError
 from marketdata.kafka import admin_client, committed_offsets, log_ends, new_consumer, unavailable
@@ -31,6 +37,9 @@ _STALL_SECONDS: Final = 30.0
 
 #: A worker with a lasting name stays a member until its session is over, 10 s after it stopped; and a little (seconds).
 SESSION_OVER_SECONDS: Final = 15.0
+
+#: A broker that starts has found the coordinator of a group by then (seconds).
+_COORDINATOR_SECONDS: Final = 15.0
 
 #: How often a group is asked for its members or offsets (seconds).
 _POLL_SECONDS: Final = 0.5
@@ -154,29 +163,42 @@ async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int,
         KafkaUnavailable: when no broker answers.
     """
     async with admin_client(settings) as client:
-        try:
-            offsets = await committed_offsets(client, group)
-        except (KafkaError, OSError, TimeoutError) as exc:
-            raise unavailable(settings) from exc
+        offsets = await _coordinated(settings, lambda: committed_offsets(client, group))
     return {tp.partition: offset for tp, offset in offsets.items() if tp.topic == topic}
 
 
+async def _coordinated(settings: Settings, ask: Callable[[], Awaitable[Any]]) -> Any:
+    """The answer of a group's coordinator. A new broker makes the topic of groups only when it is first asked."""
+    try:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type((GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError)),
+            wait=wait_exponential(0.1, max=1), stop=stop_after_delay(_COORDINATOR_SECONDS), reraise=True,
+        ):  # fmt: skip
+            with attempt:
+                return await ask()
+    except (KafkaError, OSError, TimeoutError) as exc:
+        raise unavailable(settings) from exc
+    raise AssertionError("unreachable: tenacity returns or raises")
+
+
 async def wait_until_empty(
-    settings: Settings, on_wait: Callable[[int, float], None], *, patience_seconds: float = SESSION_OVER_SECONDS
+    settings: Settings,
+    on_wait: Callable[[int, float], None],
+    *,
+    group: str | None = None,
+    patience_seconds: float = SESSION_OVER_SECONDS,
 ) -> None:
-    """Return when the stream group has no members; `on_wait` is told how many there are and for how long it waited.
+    """Return when the group, by default the stream's, has no members; `on_wait` is told how many and for how long.
 
     Raises:
         GroupActive: when there are some for longer than a stopped worker's session lasts.
         KafkaUnavailable: when no broker answers.
     """
+    group = group or settings.stream_group
     started = time.monotonic()
     async with admin_client(settings) as client:
         while True:
-            try:
-                (answer,) = await client.describe_consumer_groups([settings.stream_group])
-            except (KafkaError, OSError, TimeoutError) as exc:
-                raise unavailable(settings) from exc
+            (answer,) = await _coordinated(settings, lambda: client.describe_consumer_groups([group]))
             # error code, group, state, protocol type, protocol, members, …
             _, _, state, _, _, members, *_ = answer.groups[0]
             if state in _NO_MEMBERS:
@@ -184,7 +206,7 @@ async def wait_until_empty(
             waited = time.monotonic() - started
             if waited > patience_seconds:
                 who = ", ".join(sorted({f"{client_id} at {host.lstrip('/')}" for _, client_id, host, *_ in members}))
-                raise GroupActive(f"the group {settings.stream_group} has {len(members)} active members ({who})")
+                raise GroupActive(f"the group {group} has {len(members)} active members ({who})")
             on_wait(len(members), waited)
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -197,16 +219,24 @@ async def reset(settings: Settings, plans: Sequence[PartitionPlan]) -> None:
         KafkaUnavailable: when no broker answers.
     """
     begins = {TopicPartition(settings.ticks_topic, one.partition): one.begin for one in plans if one.is_reset}
-    consumer = new_consumer(settings, group_id=settings.stream_group)
+    await set_offsets(settings, settings.stream_group, begins)
+
+
+async def set_offsets(settings: Settings, group: str, offsets: dict[TopicPartition, int]) -> None:
+    """Let the group, which must have no members, go on at these offsets.
+
+    Raises:
+        GroupActive: when a member came back meanwhile.
+        KafkaUnavailable: when no broker answers.
+    """
+    consumer = new_consumer(settings, group_id=group)
     try:
         await consumer.start()
         # Partitions that are chosen by hand make no member: the commit is that of an empty group.
-        consumer.assign(list(begins))
-        await consumer.commit(begins)
+        consumer.assign(list(offsets))
+        await consumer.commit(offsets)
     except CommitFailedError as exc:
-        raise GroupActive(
-            f"a worker of the group {settings.stream_group} came back before its offsets were set"
-        ) from exc
+        raise GroupActive(f"a member of the group {group} came back before its offsets were set") from exc
     except (KafkaError, OSError, TimeoutError) as exc:
         raise unavailable(settings) from exc
     finally:

@@ -11,6 +11,7 @@ import polars as pl
 import psycopg
 import pytest
 from psycopg import sql
+from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
 import sink.exporting
@@ -126,6 +127,13 @@ def test_polars_reads_the_same(database: str, tmp_path: Path) -> None:
         ),
         key=str,
     )  # fmt: skip
+
+
+def test_a_directory_is_read_as_pandas_reads_it(tmp_path: Path) -> None:
+    assert export(tmp_path / "out").exit_code == 0
+    table = parquet.read_table(tmp_path / "out")
+    found = sorted(set(zip(table["symbol"].to_pylist(), table["year"].to_pylist(), strict=True)))
+    assert (table.num_rows, found) == (120, [(s, y) for s in ("BRK/B .x", "EURUSD") for y in (2018, 2019)])
 
 
 def test_csv_holds_the_same_rows(database: str, tmp_path: Path) -> None:

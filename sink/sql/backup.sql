@@ -1,0 +1,34 @@
+-- What backup and restore ask of the schema.
+
+-- name: table_columns
+-- In order; empty when there is no such table.
+SELECT attname::text
+FROM pg_attribute
+WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+ORDER BY attnum;
+
+-- name: dump_estimate
+-- Rows of a table and of its chunks, as the last ANALYZE knew.
+WITH RECURSIVE parts AS (
+    SELECT to_regclass(%(table)s)::oid AS oid
+    UNION ALL
+    SELECT i.inhrelid FROM pg_inherits AS i JOIN parts AS p ON i.inhparent = p.oid
+)
+SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint
+FROM parts AS p
+JOIN pg_class AS c ON c.oid = p.oid;
+
+-- name: set_text_forms
+SELECT
+    set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true),
+    set_config('intervalstyle', 'postgres', true), set_config('extra_float_digits', '1', true);
+
+-- name: forget_marks
+DELETE FROM candle_marks;
+
+-- name: empty_tables
+-- A trigger of market_data empties the tables of hours, days and marks.
+TRUNCATE market_data, broker_bars, pending_refolds;
+
+-- name: empty_settings
+DELETE FROM candle_settings;

@@ -1,0 +1,392 @@
+"""Backup and restore on a real Kafka and PostgreSQL: topics at equal offsets, rows that prove themselves, damage."""
+
+import zipfile
+from collections.abc import AsyncIterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
+from psycopg import sql
+
+from marketdata.kafka import admin_client, ensure_topics, log_ends, new_producer
+from marketdata.settings import Settings
+from marketdata.tick import Frame
+from sink.database import connect
+from sink.migrations import migrate
+from sink.verify import verify
+from tests.conftest import own_settings
+from tests.integration.sink.flow import Flow, RunningSink, day_frames, until, value
+from tickpipe.backups import topics
+from tickpipe.backups.archive import (
+    FORMAT,
+    ArchiveDamaged,
+    ArchiveReader,
+    ArchiveTooNew,
+    Manifest,
+    Partition,
+    new_archive,
+)
+from tickpipe.backups.backup import take_backup
+from tickpipe.backups.database import TABLES, DatabaseNotEmpty, whole_lines, with_other_log
+from tickpipe.backups.records import LogRecord, read_records
+from tickpipe.backups.restore import LogState, Restore, Restored
+from tickpipe.embedded.servers import EmbeddedServers
+from tickpipe.replay import committed_offsets, set_offsets
+
+#: Frames of 100 ticks each: a morning.
+FRAMES = 240
+
+
+class Silent:
+    """A teller that nobody looks at."""
+
+    def begin(self, description: str, total: float | None) -> None:
+        """Nothing."""
+
+    def tell(self, completed: float, said: str = "") -> None:
+        """Nothing."""
+
+
+class Interrupting(Silent):
+    """Ctrl-C as soon as the work is under way."""
+
+    def begin(self, description: str, total: float | None) -> None:
+        """Interrupt the second piece of the work."""
+        if description == "topics":
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+async def elsewhere(servers: EmbeddedServers, settings: Settings, tmp_path: Path) -> AsyncIterator[Settings]:
+    """Another pipeline: its topics, its groups and its empty database are not those of `settings`."""
+    name = f"r{settings.stream_group.rpartition('-')[2]}"
+    yield own_settings(servers, name, data_dir=tmp_path / "elsewhere")
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE test_{name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Without lasting names, with which a member stays in its group for ten seconds after it stopped."""
+    return settings.model_copy(update={"sink_instance": "", "stream_instance": ""})
+
+
+@pytest.fixture
+async def flow(settings: Settings) -> AsyncIterator[Flow]:
+    async with Flow(settings, await ensure_topics(settings)) as opened:
+        yield opened
+
+
+async def stored(settings: Settings, frames: list[Frame], flow: Flow) -> None:
+    """Log the frames; the sink stores the candles of all but the last quarter, the rest waits for it."""
+    candles = flow.candles(await flow.log_frames(frames), every=20)
+    last_quarter = len(candles) * 3 // 4
+    await flow.send_candles(candles[:last_quarter])
+    async with RunningSink(settings) as sink:
+        await until(lambda: sink_has_committed(settings, last_quarter))
+        assert sink.readiness()["database"]
+    await flow.send_candles(candles[last_quarter:])
+
+
+async def sink_has_committed(settings: Settings, records: int) -> bool:
+    committed = await committed_offsets(settings, settings.sink_group, settings.candles_topic)
+    return sum(committed.values()) >= records
+
+
+async def log_reaches(settings: Settings, end: int) -> bool:
+    return (await log_ends(settings, settings.ticks_topic))[0][1] == end
+
+
+async def restored(settings: Settings, path: Path, *, replace: bool = False, database_only: bool = False) -> Restored:
+    with ArchiveReader(path) as archive:
+        archive.check()
+        restore = Restore(settings, archive, database_only=database_only)
+        await restore.prepare(replace=replace)
+        return await restore.run(Silent())
+
+
+async def records_of(settings: Settings, topic: str) -> list[LogRecord]:
+    """Every record of a topic's first partition."""
+    begin, end = (await log_ends(settings, topic))[0]
+    async with topics.reading(settings) as reader:
+        return [record async for record in topics.records_between(reader, TopicPartition(topic, 0), begin, end)]
+
+
+def rows(settings: Settings, table: str) -> list[tuple[Any, ...]]:
+    """A table without the name of the log."""
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        query = sql.SQL("SELECT to_jsonb(t) - 'log' FROM {} AS t ORDER BY 1").format(sql.Identifier(table))
+        return connection.execute(query).fetchall()
+
+
+async def test_everything_comes_back_proven_and_goes_on(
+    settings: Settings, elsewhere: Settings, flow: Flow, tmp_path: Path
+) -> None:
+    # Arrange: the stream had folded up to frame 200, the sink had stored three quarters; something was rejected
+    frames = day_frames()[: FRAMES + 20]
+    await stored(settings, frames[:FRAMES], flow)
+    await set_offsets(settings, settings.stream_group, {TopicPartition(settings.ticks_topic, 0): 200})
+    await flow.producer.send_and_wait(
+        settings.ticks_rejected_topic, b"no tick", partition=0, timestamp_ms=1_549_000_000_000,
+        headers=[("reason", b"it is none")],
+    )  # fmt: skip
+    path = tmp_path / "backup.zip"
+
+    # Act
+    manifest = await take_backup(settings, path, Silent(), with_topics=True)
+    outcome = await restored(elsewhere, path)
+
+    # Assert: the log is the same record by record, the rows as well
+    assert manifest.kafka is not None
+    assert outcome.log is LogState.RESTORED
+    ticks = await records_of(settings, settings.ticks_topic)
+    assert len(ticks) == FRAMES
+    assert await records_of(elsewhere, elsewhere.ticks_topic) == ticks
+    rejected = await records_of(elsewhere, elsewhere.ticks_rejected_topic)
+    assert rejected == await records_of(settings, settings.ticks_rejected_topic)
+    assert rejected[0].headers == (("reason", b"it is none"),)
+    for table in TABLES:
+        assert rows(elsewhere, table) == rows(settings, table)
+    assert len(rows(elsewhere, "market_data")) > 50
+    report = await verify(elsewhere)
+    assert (report.checked, report.equal, report.unprovable) == (outcome.candles, outcome.candles, [])
+
+    # The groups go on where they were: the stream behind what it had folded, the sink with what waited for it.
+    assert (await committed_offsets(elsewhere, elsewhere.stream_group, elsewhere.ticks_topic))[0] == 200
+    assert await committed_offsets(elsewhere, elsewhere.sink_group, elsewhere.candles_topic) == {0: 0}
+    async with Flow(elsewhere, flow.cluster_id) as after, RunningSink(elsewhere):
+        waiting = len(await records_of(elsewhere, elsewhere.candles_topic))
+        assert waiting == manifest.kafka.topics[1].partitions[0].records > 10
+        await until(lambda: sink_has_committed(elsewhere, waiting))
+        whole = after.candles([(record.offset, frame) for record, frame in zip(ticks, frames, strict=False)])
+        assert len(rows(elsewhere, "market_data")) == len(whole)
+        assert (await verify(elsewhere)).equal == len(whole)
+
+        # New ticks lie behind the old ones, and count once: the minute in which the backup ended is whole.
+        logged = await after.log_frames(frames[FRAMES:])
+        assert logged[0][0] == FRAMES
+        again = after.candles([*((r.offset, f) for r, f in zip(ticks, frames, strict=False)), *logged])
+        await after.send_candles(again)
+        await until(lambda: sink_has_committed(elsewhere, waiting + len(again)))
+    report = await verify(elsewhere)
+    assert (report.equal, report.pending, report.unprovable) == (len(again), [], [])
+    async with await connect(elsewhere.database_url.get_secret_value()) as connection:
+        assert await value(connection, "SELECT sum(volume) FROM market_data") == 100 * (FRAMES + 20)
+
+
+async def test_holes_in_the_log_and_what_retention_took_are_kept(
+    settings: Settings, elsewhere: Settings, flow: Flow, tmp_path: Path
+) -> None:
+    # Arrange: a transaction's marker takes offset 60; what is before 25 is gone
+    frames = day_frames()[:120]
+    logged = await flow.log_frames(frames[:59])
+    producer = new_producer(settings, transactional_id=settings.sink_group)
+    await producer.start()
+    async with producer.transaction():
+        await producer.send(settings.ticks_topic, msgspec.json.encode(frames[59]), key=b"S/EURUSD", partition=0)
+    await producer.stop()
+    await until(lambda: log_reaches(settings, 61))
+    logged += [(59, frames[59]), *await flow.log_frames(frames[60:])]
+    assert logged[60][0] == 61
+    await flow.send_candles(flow.candles(logged[30:]))
+    async with RunningSink(settings):
+        await until(lambda: sink_has_committed(settings, 10))
+    async with admin_client(settings) as client:
+        await client.delete_records({TopicPartition(settings.ticks_topic, 0): RecordsToDelete(before_offset=25)})
+    path = tmp_path / "backup.zip"
+
+    # Act
+    await take_backup(settings, path, Silent(), with_topics=True)
+    await restored(elsewhere, path)
+
+    # Assert
+    assert (await log_ends(elsewhere, elsewhere.ticks_topic))[0] == (25, 121)
+    original = {record.offset: record for record in await records_of(settings, settings.ticks_topic)}
+    copy = {record.offset: record for record in await records_of(elsewhere, elsewhere.ticks_topic)}
+    assert sorted(copy.keys() - original.keys()) == [60]
+    assert copy.pop(60).value is None
+    assert copy == original
+    before, after = await verify(settings), await verify(elsewhere)
+    assert (after.checked, after.equal, after.unprovable) == (before.checked, before.equal, before.unprovable)
+    assert after.equal > 10
+
+
+async def test_an_interrupted_restore_goes_on_and_foreign_records_stop_it(
+    settings: Settings, elsewhere: Settings, flow: Flow, tmp_path: Path
+) -> None:
+    await stored(settings, day_frames()[:60], flow)
+    path = tmp_path / "backup.zip"
+    manifest = await take_backup(settings, path, Silent(), with_topics=True)
+    assert manifest.kafka is not None
+    part = Partition(0, 0, 60, 60)
+
+    # Arrange: 20 of the 60 records had been written
+    await ensure_topics(elsewhere)
+    with ArchiveReader(path) as archive:
+        found = read_records(archive.pieces("topics/ticks_topic/0.records"))
+        async with topics.restoring_producer(elsewhere) as producer:
+            half = topics.TopicRestore(elsewhere, producer, topics.TICKS, lambda _: None)
+            await half.partition(
+                part, topics.expected_log(part, islice(found, 20), keep_offsets=False), keep_offsets=True
+            )
+
+    # Act and assert: it goes on, and run once more it changes nothing
+    for state in (LogState.RESTORED, LogState.PRESENT):
+        assert (await restored(elsewhere, path, replace=True)).log is state
+        assert await records_of(elsewhere, elsewhere.ticks_topic) == await records_of(settings, settings.ticks_topic)
+        assert (await verify(elsewhere)).unprovable == []
+
+    # A log that went on is the same log; one that has other records is not.
+    await flow.send(settings.ticks_topic, [(None, b"more")])
+    assert (await restored(settings, path, replace=True)).log is LogState.PRESENT
+    other = await log_ends(elsewhere, elsewhere.ticks_rejected_topic)
+    foreign = elsewhere.model_copy(update={"ticks_topic": elsewhere.ticks_rejected_topic})
+    await flow.send(foreign.ticks_topic, [(None, b"foreign")])
+    assert other[0] == (0, 0)
+    with pytest.raises(topics.TopicsDiffer, match="offset 0 of"):
+        await restored(foreign, path, replace=True)
+
+
+async def test_the_database_alone_comes_back_to_the_log_that_is_here(
+    settings: Settings, elsewhere: Settings, flow: Flow, tmp_path: Path
+) -> None:
+    # Arrange
+    await stored(settings, day_frames()[:60], flow)
+    path = tmp_path / "backup.zip"
+    await take_backup(settings, path, Silent(), with_topics=False)
+    before = {table: rows(settings, table) for table in TABLES}
+    committed = await committed_offsets(settings, settings.sink_group, settings.candles_topic)
+    async with RunningSink(settings):
+        await until(lambda: sink_has_committed(settings, len(before["market_data"]) + 1))
+
+    # Act: what came since is in the log, and folded again from there
+    with pytest.raises(DatabaseNotEmpty, match="--replace"):
+        await restored(settings, path)
+    outcome = await restored(settings, path, replace=True)
+
+    # Assert
+    assert outcome.log is LogState.PRESENT
+    assert {table: rows(settings, table) for table in TABLES} == before
+    assert await committed_offsets(settings, settings.sink_group, settings.candles_topic) == committed
+    report = await verify(settings)
+    assert report.equal == report.checked == outcome.candles
+
+    # In another Kafka the candles are there and nothing proves them.
+    outcome = await restored(elsewhere, path)
+    assert outcome.log is LogState.MISSING
+    assert rows(elsewhere, "market_data") == before["market_data"]
+    assert len((await verify(elsewhere)).unprovable) == outcome.candles
+
+
+@pytest.fixture
+async def small(settings: Settings, tmp_path: Path) -> Path:
+    """A backup of an empty pipeline."""
+    await ensure_topics(settings)
+    await migrate(settings.database_url.get_secret_value())
+    await take_backup(settings, tmp_path / "small.zip", Silent(), with_topics=True)
+    return tmp_path / "small.zip"
+
+
+def damaged(path: Path) -> list[Path]:
+    """Copies of the archive, each broken in a way of its own."""
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        header = archive.getinfo("database/candle_settings.copy").header_offset
+    # Behind the header of 30 bytes, the name and the extra field, whose lengths are in it.
+    lengths = int.from_bytes(whole[header + 26 : header + 28], "little"), whole[header + 28]
+    place = header + 30 + sum(lengths) + 5
+    contents = {
+        "cut off": whole[: len(whole) // 2],
+        "a bit": whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :],
+        "something else": b"PK is not enough",
+        "empty": b"",
+    }
+    for name, content in contents.items():
+        path.with_name(f"{name}.zip").write_bytes(content)
+    return [path.with_name(f"{name}.zip") for name in contents]
+
+
+async def test_damage_is_told_and_changes_nothing(settings: Settings, small: Path) -> None:
+    for path in damaged(small):
+        with pytest.raises(ArchiveDamaged, match="earlier"):
+            await restored(settings, path)
+    await restored(settings, small)
+
+
+def rewritten(path: Path, change: dict[str, Any], *, member: bytes | None = None) -> Path:
+    """The archive with another manifest, or another candle_settings; every CRC is right."""
+    changed = path.with_name("changed.zip")
+    with zipfile.ZipFile(path) as before, zipfile.ZipFile(changed, "w") as after:
+        for name in before.namelist():
+            content = before.read(name)
+            if name == "manifest.json":
+                content = msgspec.json.encode(msgspec.json.decode(content) | change)
+            elif name == "database/candle_settings.copy" and member is not None:
+                content = member
+            after.writestr(name, content)
+    return changed
+
+
+async def test_what_a_newer_version_wrote_is_refused(settings: Settings, small: Path) -> None:
+    with pytest.raises(ArchiveTooNew, match=r"Tickpipe 9\.0"):
+        await restored(settings, rewritten(small, {"format": FORMAT + 1, "tickpipe": "9.0", "members": "otherwise"}))
+    with ArchiveReader(small) as archive:
+        database = msgspec.to_builtins(archive.manifest.database)
+    with pytest.raises(ArchiveTooNew, match="0099_more"):
+        await restored(settings, rewritten(small, {"database": database | {"migrations": ["0099_more.sql"]}}))
+    database["tables"][0]["columns"] += ("colour",)
+    with pytest.raises(ArchiveTooNew, match="candle_settings has no column colour"):
+        await restored(settings, rewritten(small, {"database": database}))
+
+
+async def test_what_was_changed_by_hand_is_told_by_its_checksum(settings: Settings, small: Path) -> None:
+    with pytest.raises(ArchiveDamaged, match="is not what was written"):
+        await restored(settings, rewritten(small, {}, member=b"t\tUTC\t00:00:00\n"))
+
+
+async def test_an_interrupted_backup_leaves_nothing(settings: Settings, small: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        await take_backup(settings, small.with_name("next.zip"), Interrupting(), with_topics=True)
+    assert [path.name for path in small.parent.glob("*.zip*")] == ["small.zip"]
+    assert not list(small.parent.glob(".*partial"))
+    with pytest.raises(FileExistsError, match="never written over"):
+        await take_backup(settings, small, Silent(), with_topics=False)
+    with ArchiveReader(small) as archive:
+        archive.check()
+
+
+async def test_every_table_of_the_schema_is_backed_up(settings: Settings, small: Path) -> None:
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        tables = {name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
+    assert tables == {*TABLES, "schema_migrations"}
+    with ArchiveReader(small) as archive:
+        assert isinstance(archive.manifest, Manifest)
+        assert {table.name for table in archive.manifest.database.tables} == set(TABLES)
+
+
+def test_a_failed_archive_is_not_there(tmp_path: Path) -> None:
+    def fail() -> None:
+        with new_archive(tmp_path / "a.zip") as archive, archive.member("database/x.copy") as write:
+            write(b"rows")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lines_are_kept_whole_and_only_the_log_is_renamed() -> None:
+    rows = [b"c/t\t%d\tc/t\n" % n for n in range(50)] + [b"other\t1\tc/t\n", b"\\N\tc/t\n"]
+    text = b"".join(rows)
+    pieces = [text[start : start + 7] for start in range(0, len(text), 7)]
+    for size in (1, 20, 1_000_000):
+        lines = list(whole_lines(pieces, size))
+        assert all(piece.endswith(b"\n") for piece in lines)
+        assert b"".join(lines) == text
+        renamed = b"".join(with_other_log(piece, "c/t", "new/t") for piece in lines)
+        assert renamed == b"".join(b"new/t\t%d\tc/t\n" % n for n in range(50)) + b"".join(rows[50:])

@@ -1,0 +1,264 @@
+"""The file of a backup: a zip of named members with a manifest that has the SHA-256 of each.
+
+Any unzip opens it. The manifest is written last, and the file has its name only when it is whole.
+"""
+
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Final, Self
+
+import msgspec
+
+from marketdata.errors import TickpipeError
+
+#: Raised when an older Tickpipe could not restore what this one writes.
+FORMAT: Final = 1
+
+_MANIFEST: Final = "manifest.json"
+
+#: Quick and still a fourth of the size: the data is text (zlib's scale from 1 to 9).
+_COMPRESSION: Final = 1
+
+#: How much is read at once (bytes).
+PIECE_BYTES: Final = 1 << 20
+
+Told = Callable[[int], None]
+
+
+class ArchiveDamaged(TickpipeError):
+    """The file is no whole backup: it was cut off or changed; take an earlier one."""
+
+
+class ArchiveTooNew(TickpipeError):
+    """A newer Tickpipe wrote the backup; restore it with that version or a later one."""
+
+
+class Member(msgspec.Struct, frozen=True):
+    """What a member must hold."""
+
+    bytes: int
+    sha256: str
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A table as lines of PostgreSQL's COPY in text format."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: int
+
+
+class DatabasePart(msgspec.Struct, frozen=True):
+    """The database, of one snapshot."""
+
+    edition: str
+    migrations: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+
+class Partition(msgspec.Struct, frozen=True):
+    """Records of a partition from offset `first` up to, not including, `end`."""
+
+    partition: int
+    first: int
+    end: int
+    records: int
+
+
+class Topic(msgspec.Struct, frozen=True):
+    """A topic by its role, which is the setting that names it, and by the name that it had."""
+
+    role: str
+    name: str
+    partitions: tuple[Partition, ...]
+
+
+class KafkaPart(msgspec.Struct, frozen=True):
+    """The log that the candles' offsets belong to, and how far it was read."""
+
+    cluster_id: str
+    #: `<cluster id>/<topic>`, as candles carry it.
+    log: str
+    #: Next offset by partition, by role of the topic: what the stream had folded, what the sink had stored.
+    stream_offsets: dict[str, dict[int, int]]
+    sink_offsets: dict[str, dict[int, int]]
+    #: Empty when the topics were not backed up.
+    topics: tuple[Topic, ...] = ()
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What the file holds."""
+
+    format: int
+    tickpipe: str
+    created_at: datetime
+    database: DatabasePart
+    #: None when no broker answered.
+    kafka: KafkaPart | None
+    members: dict[str, Member]
+
+
+class _Format(msgspec.Struct):
+    format: int
+    tickpipe: str = "?"
+
+
+class ArchiveWriter:
+    """Writes members one after the other: `with writer.member(name) as write: write(data)`."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION)
+        self.members: dict[str, Member] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._zip.close()
+
+    @contextmanager
+    def member(self, name: str) -> Iterator[Callable[[bytes], None]]:
+        """A function that appends to the member."""
+        digest, size = hashlib.sha256(), 0
+        with self._zip.open(name, "w", force_zip64=True) as stream:
+
+            def write(data: bytes) -> None:
+                nonlocal size
+                digest.update(data)
+                size += len(data)
+                stream.write(data)
+
+            yield write
+        self.members[name] = Member(size, digest.hexdigest())
+
+    def finish(self, manifest: Manifest) -> None:
+        """Write the manifest, with which the archive is whole."""
+        self._zip.writestr(_MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+
+
+@contextmanager
+def new_archive(path: Path) -> Iterator[ArchiveWriter]:
+    """An archive that is written under another name and is at `path` when the block ends well, and else is gone.
+
+    Raises:
+        FileExistsError: when there is a file already; no backup is ever written over.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    if path.exists():
+        raise FileExistsError(f"{path} is there already; a backup is never written over another")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("xb") as file:
+            with ArchiveWriter(file) as writer:
+                yield writer
+            file.flush()
+            os.fsync(file.fileno())
+        # Unlike a rename, a link does not replace what came to be there meanwhile.
+        os.link(partial, path)
+        _sync_directory(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class ArchiveReader:
+    """An archive opened for reading; use it as `with ArchiveReader(path) as archive`."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the archive and read its manifest.
+
+        Raises:
+            ArchiveDamaged: when it is no whole archive.
+            ArchiveTooNew: when a newer Tickpipe wrote it.
+            OSError: when the file cannot be opened.
+        """
+        self.path = path
+        file = path.open("rb")
+        try:
+            with self._damage_told():
+                self._zip = zipfile.ZipFile(file)
+                content = self._zip.read(_MANIFEST)
+                found = msgspec.json.decode(content, type=_Format)
+            if found.format > FORMAT:
+                raise ArchiveTooNew(
+                    f"{path} was written by Tickpipe {found.tickpipe} in format {found.format}, and this version reads "
+                    f"up to format {FORMAT}; restore it with that version or a later one"
+                )
+            with self._damage_told():
+                self.manifest = msgspec.json.decode(content, type=Manifest)
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._zip.close()
+        self._file.close()
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all members, uncompressed."""
+        return sum(member.bytes for member in self.manifest.members.values())
+
+    def check(self, told: Told = lambda _: None) -> None:
+        """Read everything and compare with the manifest; `told` hears how many bytes are done.
+
+        Raises:
+            ArchiveDamaged: naming the member that is not what was written.
+        """
+        done = 0
+        for name, expected in self.manifest.members.items():
+            digest, size = hashlib.sha256(), 0
+            for piece in self.pieces(name):
+                digest.update(piece)
+                size += len(piece)
+                told(done + size)
+            if (size, digest.hexdigest()) != (expected.bytes, expected.sha256):
+                raise ArchiveDamaged(f"{self.path}: {name} is not what was written (SHA-256); take an earlier backup")
+            done += size
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """The member in pieces of at most 1 MiB.
+
+        Raises:
+            ArchiveDamaged: when it is missing or cannot be read.
+        """
+        with self._damage_told(), self._zip.open(name) as stream:
+            while piece := stream.read(PIECE_BYTES):
+                yield piece
+
+    @contextmanager
+    def _damage_told(self) -> Iterator[None]:
+        try:
+            yield
+        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, msgspec.MsgspecError) as exc:
+            raise ArchiveDamaged(
+                f"{self.path} is no whole backup ({exc}): it was cut off or changed; take an earlier one"
+            ) from exc
+
+
+def table_member(name: str) -> str:
+    """Where a table is in the archive."""
+    return f"database/{name}.copy"
+
+
+def partition_member(role: str, partition: int) -> str:
+    """Where the records of a partition are in the archive."""
+    return f"topics/{role}/{partition}.records"
