@@ -4,10 +4,19 @@ import re
 from datetime import timedelta, timezone, tzinfo
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from marketdata.errors import SettingsError
@@ -43,6 +52,16 @@ class Settings(BaseSettings):
 
     compress_after_days: NonNegativeInt = Field(
         0, description="age at which TimescaleDB's community edition compresses candles; 0 compresses none (days)"
+    )
+
+    keep_m1_days: NonNegativeInt = Field(
+        0, description="age at which M1, and with it M5 to M30, is deleted; 0 keeps it for ever (days)"
+    )
+    keep_h1_days: NonNegativeInt = Field(
+        0, description="age at which H1 and H4 are deleted, not before M1; 0 keeps them for ever (days)"
+    )
+    keep_d1_days: NonNegativeInt = Field(
+        0, description="age at which D1, W1 and MN1 are deleted, not before H1; 0 keeps them for ever (days)"
     )
 
     api_keys: dict[str, SecretStr] = Field(
@@ -133,6 +152,17 @@ class Settings(BaseSettings):
             raise ValueError("two sources share a key; a key belongs to one source")
         return value
 
+    @model_validator(mode="after")
+    def _check_retention(self) -> Self:
+        for shorter, longer in (("keep_m1_days", "keep_h1_days"), ("keep_h1_days", "keep_d1_days")):
+            days, more_days = getattr(self, shorter), getattr(self, longer)
+            if more_days and not 0 < days <= more_days:
+                raise ValueError(
+                    f"TICKPIPE_{longer.upper()}={more_days} needs TICKPIPE_{shorter.upper()} between 1 and "
+                    f"{more_days}: a longer timeframe is made of the shorter one and kept at least as long"
+                )
+        return self
+
     @cached_property
     def zones(self) -> dict[str, tzinfo]:
         """The zone of each source's clock; a source that is not listed sends UTC."""
@@ -148,7 +178,8 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what the caller passes
     except ValidationError as exc:
-        lines = [f"TICKPIPE_{str(e['loc'][0]).upper() if e['loc'] else '?'}: {e['msg']}" for e in exc.errors()]
+        # What two settings say together has no place of its own; its message names both.
+        lines = [f"TICKPIPE_{str(e['loc'][0]).upper()}: {e['msg']}" if e["loc"] else e["msg"] for e in exc.errors()]
         raise SettingsError("\n".join(lines)) from exc
 
 

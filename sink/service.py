@@ -23,6 +23,7 @@ from sink.migrations import migrate
 from sink.records import Incoming, Rejected, incoming_bars, incoming_candles
 from sink.refolds import Refolder
 from sink.rejects import Rejects
+from sink.retention import Retainer, retention_of
 from sink.staging import Staging
 from sink.storage import set_compression
 from sink.store import Store
@@ -89,7 +90,7 @@ class Sink:
         settings = self._settings
         status = StatusServer(settings.sink_host, settings.sink_port, self._metrics.registry, self.readiness)
         status.start()
-        databases = [self._new_database() for _ in range(4)]
+        databases = [self._new_database() for _ in range(5)]
         try:
             await self._work(*databases)
         except Exception as exc:
@@ -113,7 +114,9 @@ class Sink:
         self._database_up = up
         self._metrics.database_up.set(up)
 
-    async def _work(self, live: Database, refolds: Database, keeping: Database, comparing: Database) -> None:
+    async def _work(
+        self, live: Database, refolds: Database, keeping: Database, comparing: Database, retaining: Database
+    ) -> None:
         cluster_id = await self._unless_stopped(wait_for_kafka(self._settings))
         if cluster_id is None:
             return
@@ -123,6 +126,7 @@ class Sink:
         refolder = Refolder(self._settings, log_ends, refolds, writer, self._metrics)
         keeper = Keeper(keeping, self._metrics)
         comparer = Comparer(comparing, self._metrics)
+        retainer = Retainer(retaining, retention_of(self._settings))
         async with Rejects(self._settings, self._metrics, self._stopping) as rejects:
             consumer = await self._unless_stopped(self._join_group())
             if consumer is None:
@@ -136,6 +140,7 @@ class Sink:
                     refolder.run(self._stopping),
                     keeper.run(self._stopping),
                     comparer.run(self._stopping),
+                    retainer.run(self._stopping),
                     self._measure_lag(consumer),
                 )
             finally:

@@ -1,5 +1,6 @@
 """How `market_data` is stored: sizes, chunks and policies, and compression where the edition has it."""
 
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -25,17 +26,22 @@ class Storage(NamedTuple):
     compressed_chunks: int | None
     #: Name, interval and configuration of each job on `market_data`.
     policies: list[tuple[str, str, str]]
+    #: Before them M1 to M30, H1 and H4, D1 to MN1 are deleted; None where nothing is.
+    minutes_from: datetime | None
+    hours_from: datetime | None
+    days_from: datetime | None
 
 
 async def storage(connection: AsyncConnection[Any]) -> Storage:
     """The storage of a migrated database."""
     candles, bars, market_data = await _row(connection, "relation_sizes")
+    retention = await _row(connection, "retention")
     if not (await edition(connection)).startswith("timescaledb"):
-        return Storage(market_data, candles, bars, None, None, [])
+        return Storage(market_data, candles, bars, None, None, [], *retention)
     (market_data,) = await _row(connection, "hypertable_size")
     chunks, compressed = await _row(connection, "chunks")
     policies = await (await connection.execute(SQL["policies"])).fetchall()
-    return Storage(market_data, candles, bars, chunks, compressed, policies)
+    return Storage(market_data, candles, bars, chunks, compressed, policies, *retention)
 
 
 async def set_compression(connection: AsyncConnection[Any], after_days: int) -> None:

@@ -1,0 +1,148 @@
+"""Deletes candles that are older than wanted: off unless somebody sets how long they are kept."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import psycopg
+import structlog
+
+from marketdata.settings import Settings
+from sink.database import Connection, Database
+from sink.edition import edition
+from sink.statements import SQL
+
+log = structlog.get_logger(__name__)
+
+#: How often it is looked whether a day has become too old (seconds).
+_INTERVAL_SECONDS: Final = 600.0
+
+#: Minutes of one transaction: of a hundred symbols some 36,000 rows, less than a second.
+_SLICE: Final = timedelta(hours=6)
+
+#: Rows of one transaction that deletes hours, days or bars.
+_ROWS: Final = 20_000
+
+#: Between two transactions the database belongs to the live flow (seconds).
+_PAUSE_SECONDS: Final = 0.1
+
+_OF_MINUTES: Final = ["M1", "M5", "M15", "M30"]
+_OF_HOURS: Final = ["H1", "H4"]
+_OF_DAYS: Final = ["D1", "W1", "MN1"]
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long candles are kept; None is for ever."""
+
+    minutes: timedelta | None
+    hours: timedelta | None
+    days: timedelta | None
+
+
+def retention_of(settings: Settings) -> Retention:
+    """What the settings say."""
+    kept = (settings.keep_m1_days, settings.keep_h1_days, settings.keep_d1_days)
+    return Retention(*(timedelta(days=days) if days else None for days in kept))
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """Rows that were deleted, of M1, hours, days and the broker's bars; without those of chunks that were dropped."""
+
+    minutes: int = 0
+    hours: int = 0
+    days: int = 0
+    bars: int = 0
+
+
+class Retainer:
+    """The task that deletes; of several sinks each may, rows go once."""
+
+    def __init__(
+        self, database: Database, retention: Retention, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._database = database
+        self._retention = retention
+        self._now = now
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Delete until told to stop. Without retention there is nothing to do but to wait for that."""
+        if self._retention.minutes is None:
+            await stopping.wait()
+        while not stopping.is_set():
+            await self.step(stopping)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _INTERVAL_SECONDS)
+
+    async def step(self, stopping: asyncio.Event) -> Deleted:
+        """Delete what is too old by now; returns early when told to stop."""
+        minutes_from, hours_from, days_from = await self._database.run(self._advance)
+        minutes = hours = days = bars = 0
+        if minutes_from is not None:
+            await self._database.run(lambda connection: self._drop_chunks(connection, minutes_from))
+            minutes = await self._all(stopping, lambda connection: self._delete_minutes(connection, minutes_from))
+            bars += await self._delete(stopping, "delete_bars", minutes_from, _OF_MINUTES)
+        if hours_from is not None:
+            hours = await self._delete(stopping, "delete_hours", hours_from)
+            bars += await self._delete(stopping, "delete_bars", hours_from, _OF_HOURS)
+        if days_from is not None:
+            days = await self._delete(stopping, "delete_days", days_from)
+            bars += await self._delete(stopping, "delete_bars", days_from, _OF_DAYS)
+        deleted = Deleted(minutes, hours, days, bars)
+        if deleted != Deleted():
+            log.info(
+                "Old candles were deleted.", action="candles_deleted", minutes=minutes, hours=hours, days=days,
+                bars=bars, minutes_from=minutes_from, hours_from=hours_from, days_from=days_from,
+            )  # fmt: skip
+        return deleted
+
+    async def _advance(self, connection: Connection) -> tuple[datetime | None, datetime | None, datetime | None]:
+        now = self._now()
+        kept = self._retention
+        about = {
+            "minutes": now - kept.minutes if kept.minutes else None,
+            "hours": now - kept.hours if kept.hours else None,
+            "days": now - kept.days if kept.days else None,
+        }
+        try:
+            row = await (await connection.execute(SQL["advance_retention"], about)).fetchone()
+        except psycopg.errors.LockNotAvailable:
+            # A long transaction writes; there is always a next time.
+            row = None
+        return (row[0], row[1], row[2]) if row else (None, None, None)
+
+    async def _drop_chunks(self, connection: Connection, before: datetime) -> None:
+        if (await edition(connection)).startswith("timescaledb"):
+            await connection.execute(SQL["drop_chunks"], {"before": before})
+
+    async def _delete_minutes(self, connection: Connection, before: datetime) -> int | None:
+        row = await (await connection.execute(SQL["oldest_minute"], {"before": before})).fetchone()
+        if row is None:
+            return None
+        about = {"oldest": row[0], "end": min(before, row[0] + _SLICE)}
+        return (await connection.execute(SQL["delete_minutes"], about)).rowcount
+
+    async def _delete(
+        self, stopping: asyncio.Event, statement: str, before: datetime, timeframes: list[str] | None = None
+    ) -> int:
+        about: dict[str, Any] = {"before": before, "rows": _ROWS, "timeframes": timeframes}
+
+        async def delete(connection: Connection) -> int | None:
+            return (await connection.execute(SQL[statement], about)).rowcount or None
+
+        return await self._all(stopping, delete)
+
+    async def _all(self, stopping: asyncio.Event, delete: Callable[[Connection], Any]) -> int:
+        # Transaction after transaction, until one says that nothing is left.
+        total = 0
+        while not stopping.is_set():
+            count = await self._database.run(delete)
+            if count is None:
+                break
+            total += count
+            await asyncio.sleep(_PAUSE_SECONDS)
+        return total

@@ -1,0 +1,60 @@
+"""Retention beside writers: what is under way is waited for, and the running sink stores nothing that is too old."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from marketdata.settings import Settings
+from sink.database import Connection, Database, connect
+from sink.retention import Deleted, Retainer, Retention
+from sink.statements import SQL
+from tests.integration.sink.fixed import new_writer
+from tests.integration.sink.flow import Flow, RunningSink, until, value
+from tests.unit.sink.candles import MINUTE, candle
+from tickpipe.replay import committed_offsets
+
+MONDAY = datetime(2019, 2, 4, tzinfo=UTC)
+
+
+async def test_an_open_transaction_is_waited_for_and_its_hour_folded(url: str, connection: Connection) -> None:
+    # Arrange: an hour is folded, and a late minute of it is being written
+    writer = new_writer()
+    await writer.write(connection, [candle(ts=MINUTE)])
+    await connection.execute(SQL["refresh_candles"], {"quiet": timedelta(0), "max_hours": 100})
+    database = Database(url, asyncio.Event())
+    retainer = Retainer(database, Retention(timedelta(days=1), None, None), now=lambda: MONDAY + timedelta(days=3))
+
+    # Act
+    async with await connect(url) as other, other.transaction():
+        await writer.apply_candles(other, [])
+        await other.execute(
+            b"INSERT INTO market_data SELECT ts + interval '1 minute', symbol, timeframe, open, high, low, close,"
+            b" volume, real_volume, spread, source, origin, closed, first_tick, last_tick, log, partition, offsets"
+            b" FROM market_data"
+        )
+        assert await retainer.step(asyncio.Event()) == Deleted()
+    # Its mark is there now, so that minutes wait once more.
+    assert await retainer.step(asyncio.Event()) == Deleted()
+    assert await value(connection, "SELECT count(*) FROM market_data") == 2
+    await connection.execute(SQL["refresh_candles"], {"quiet": timedelta(0), "max_hours": 100})
+    assert (await retainer.step(asyncio.Event())).minutes == 2
+
+    # Assert
+    assert await value(connection, "SELECT volume FROM candles_h1") == 20
+    await database.close()
+
+
+async def test_the_sink_stores_nothing_that_is_too_old(settings: Settings, flow: Flow, connection: Connection) -> None:
+    async def deletes() -> bool:
+        return bool(await value(connection, "SELECT minutes_from > '-infinity' FROM candle_settings"))
+
+    async def stored() -> bool:
+        committed = await committed_offsets(settings, settings.sink_group, settings.candles_topic)
+        return sum(committed.values()) == 2
+
+    now_ms = int(datetime.now(UTC).timestamp() * 1000) // 60_000 * 60_000
+    async with RunningSink(settings.model_copy(update={"keep_m1_days": 30})):
+        await until(deletes)
+        await flow.send_candles([candle(ts=ts, log=flow.own_log) for ts in (MINUTE, now_ms)])
+        await until(stored)
+        assert await value(connection, "SELECT min(ts) > now() - interval '1 day' FROM market_data") is True
+        assert await value(connection, "SELECT count(*) FROM candles_h1") == 1
