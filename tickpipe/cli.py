@@ -10,6 +10,7 @@ from tickpipe.commands import (
     database,
     export,
     fidelity,
+    imports,
     rejected,
     relay,
     replay,
@@ -59,6 +60,7 @@ app.command()(stack.up)
 app.command()(stack.down)
 app.command()(status.status)
 app.command()(send.send)
+app.command("import")(imports.import_files)
 app.command()(candles.candles)
 app.command()(candles.query)
 app.command()(fidelity.fidelity)

@@ -1,4 +1,4 @@
-"""One request of the command line to the producer: a tick in the EA's words, and errors with their cure."""
+"""One request of the command line to the producer: ticks and bars in the EA's words, and errors with their cure."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +10,7 @@ from marketdata.contract import posting
 from marketdata.contract.posting import BodyRefused, KeyRefused, NoAnswer, ServerRefused, result_of
 from marketdata.errors import SettingsError
 from marketdata.tick import Tick
+from tickpipe.barfile import Bar
 
 
 class PostedTick(msgspec.Struct, gc=False, omit_defaults=True):
@@ -41,6 +42,29 @@ def posted(
         ts=_iso_second(tick.time_msc // 1000), symbol=symbol, bid=tick.bid, ask=tick.ask, last=tick.last,
         volume=tick.volume, flags=tick.flags, digits=digits, point=point,
         ts_msc=None if coarse and tick.time_msc % 1000 == 0 else tick.time_msc,
+    )  # fmt: skip
+
+
+class PostedBar(msgspec.Struct, gc=False, omit_defaults=True):
+    """A bar as an EA posts it to `/ingest`."""
+
+    ts: str
+    symbol: str
+    timeframe: str
+    open: float
+    high: float
+    low: float
+    close: float
+    tick_volume: int
+    real_volume: float | None = None
+    spread: int | None = None
+
+
+def posted_bar(bar: Bar, symbol: str, timeframe: str) -> PostedBar:
+    """The bar in the EA's words."""
+    return PostedBar(
+        ts=_iso_second(bar.time_msc // 1000), symbol=symbol, timeframe=timeframe, open=bar.open, high=bar.high,
+        low=bar.low, close=bar.close, tick_volume=bar.tick_volume, real_volume=bar.real_volume, spread=bar.spread,
     )  # fmt: skip
 
 

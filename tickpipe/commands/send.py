@@ -4,10 +4,11 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +18,7 @@ from tickpipe.times import TIME_HELP, epoch_ms, iso_utc, moment_of, time_option
 
 if TYPE_CHECKING:
     from marketdata.tick import Tick
+    from tickpipe.columnfile import ColumnFile
     from tickpipe.sender import Outcome
     from tickpipe.tickfile import TickFile
 
@@ -71,43 +73,81 @@ def send(
     * `tickpipe send EURUSD_201902040000.csv --symbol EURUSD --source ICMarkets-Demo`
     * `tickpipe send eurusd-ticks.csv.gz --symbol EURUSD --speed 60 --from 2019-02-04T08:00`
     """
+    if str(file) != "-" and not file.is_file():
+        raise typer.BadParameter(f"there is no file {file}", param_hint="FILE")
+    address, api_key = producer_address(data_dir, url, key, source)
+    target = Target(address, api_key, source, patience)
+    options = SendOptions(symbol, speed, batch, skip, from_, digits, point)
+    outcome = send_ticks(file, target, options)
+    raise typer.Exit(PROBLEM if outcome.rejected else DONE)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where ticks and bars are posted."""
+
+    address: str
+    api_key: str
+    source: str | None
+    patience_seconds: float
+
+
+@dataclass(frozen=True)
+class SendOptions:
+    """Which ticks of a file are sent, and how."""
+
+    symbol: str
+    speed: float = 0.0
+    batch: int = 200
+    skip: int = 0
+    from_: datetime | None = None
+    digits: int | None = None
+    point: float | None = None
+
+
+def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
+    """Post a tick file and report; after a failure it is said how to go on.
+
+    Raises:
+        DataFileError: naming the line that cannot be used.
+        ServerUnavailable, ServerRefused, SettingsError: as the sender.
+    """
     from tickpipe.pace import batches
     from tickpipe.sender import TickSender
     from tickpipe.tickfile import TickFile
 
-    if str(file) != "-" and not file.is_file():
-        raise typer.BadParameter(f"there is no file {file}", param_hint="FILE")
-    address, api_key = producer_address(data_dir, url, key, source)
     started = time.monotonic()
     with TickFile(file) as ticks:
-        form = _Form(ticks, digits, point)
-        stream: Iterator[Tick] = islice(form.ticks, skip, None)
-        if from_ is not None:
-            first_ms = epoch_ms(from_)
+        form = _Form(ticks, how.digits, how.point)
+        stream: Iterator[Tick] = islice(form.ticks, how.skip, None)
+        if how.from_ is not None:
+            first_ms = epoch_ms(how.from_)
             stream = (tick for tick in stream if tick.time_msc >= first_ms)
-        bar = _Bar(symbol, ticks, started)
+        bar = FileBar(how.symbol, ticks, started)
         sender = TickSender(
-            address, api_key, symbol, source=source, digits=form.digits, point=form.point, coarse=form.coarse,
-            patience_seconds=patience, on_wait=bar.wait,
+            target.address, target.api_key, how.symbol, source=target.source, digits=form.digits, point=form.point,
+            coarse=form.coarse, patience_seconds=target.patience_seconds, on_wait=bar.wait,
         )  # fmt: skip
         last_msc: int | None = None
         try:
             with bar, sender:
-                for group in batches(stream, batch, speed):
+                for group in batches(stream, how.batch, how.speed):
                     sender.send(group)
                     last_msc = group[-1].time_msc
                     bar.update(sender.outcome, last_msc)
         except (Exception, KeyboardInterrupt) as exc:
             if sender.outcome.sent:
-                _report(sender.outcome, time.monotonic() - started)
+                report(sender.outcome, "ticks", time.monotonic() - started)
                 # Ticks before --from were read and not sent, so there the time says where to go on.
-                where = f"--skip {skip + sender.outcome.sent}" if from_ is None else _from_hint(last_msc, from_)
+                where = (
+                    f"--skip {how.skip + sender.outcome.sent}" if how.from_ is None else _from_hint(last_msc, how.from_)
+                )
                 err.print(f"Go on with the same command and {where}", markup=False, soft_wrap=True)
             if isinstance(exc, KeyboardInterrupt):
                 raise typer.Exit(_INTERRUPTED) from exc
             raise
-    _report(sender.outcome, time.monotonic() - started)
-    raise typer.Exit(PROBLEM if sender.outcome.rejected else DONE)
+    report(sender.outcome, "ticks", time.monotonic() - started)
+    return sender.outcome
 
 
 class _Form:
@@ -124,31 +164,29 @@ class _Form:
         self.ticks: Iterator[Tick] = chain(sample, ticks)
 
 
-class _Bar:
-    """The progress bar: how far in the file, ticks a second, time left; ticks are not counted beforehand."""
+class FileBar:
+    """The progress bar of a file: how far in it, items a second, time left; they are not counted beforehand."""
 
-    def __init__(self, symbol: str, ticks: "TickFile", started: float) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    def __init__(self, symbol: str, file: "ColumnFile[Any]", started: float, noun: str = "ticks") -> None:
+        from tickpipe.progress import Bar
 
-        self._ticks, self._started = ticks, started
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn(),
-            console=err, transient=True,
-        )  # fmt: skip
-        self._task = self._progress.add_task(symbol, total=ticks.total_bytes, said="")
+        self._file, self._started, self._noun = file, started, noun
+        self._bar = Bar(symbol, file.total_bytes)
 
     def __enter__(self) -> None:
-        self._progress.start()
+        self._bar.__enter__()
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._progress.stop()
+    def __exit__(self, *exc_info: Any) -> None:
+        self._bar.__exit__(*exc_info)
 
     def update(self, outcome: "Outcome", last_msc: int) -> None:
-        ticks_per_second = outcome.sent / max(1e-3, time.monotonic() - self._started)
-        said = f"{outcome.sent:,} ticks  {ticks_per_second:,.0f}/s  {iso_utc(moment_of(last_msc))}"
-        self._progress.update(self._task, completed=self._ticks.read_bytes, said=said)
+        """So far everything is answered."""
+        per_second = outcome.sent / max(1e-3, time.monotonic() - self._started)
+        said = f"{outcome.sent:,} {self._noun}  {per_second:,.0f}/s  {iso_utc(moment_of(last_msc))}"
+        self._bar.tell(self._file.read_bytes, said)
 
     def wait(self, why: str, seconds: float) -> None:
+        """Say that the producer takes nothing at the moment."""
         err.print(f"{why}; next try in {seconds:.1f} s", markup=False, soft_wrap=True)
 
 
@@ -157,9 +195,10 @@ def _from_hint(last_msc: int | None, from_: datetime) -> str:
     return f"--from {iso_utc(from_ if last_msc is None else moment_of(last_msc))}"
 
 
-def _report(outcome: "Outcome", seconds: float) -> None:
+def report(outcome: "Outcome", noun: str, seconds: float) -> None:
+    """What became of a file."""
     out.print(
-        f"{outcome.sent:,} ticks sent, {outcome.accepted:,} accepted, {outcome.rejected:,} rejected, {seconds:.1f} s",
+        f"{outcome.sent:,} {noun} sent, {outcome.accepted:,} accepted, {outcome.rejected:,} rejected, {seconds:.1f} s",
         markup=False,
     )
     for reason in outcome.reasons:

@@ -14,9 +14,9 @@ from typer.testing import CliRunner, Result
 from marketdata.errors import KafkaUnavailable, SettingsError, StackError
 from tests.scripted import Answer, ScriptedServer
 from tickpipe.cli import app
+from tickpipe.columnfile import DataFileError, UnknownForm
 from tickpipe.commands.stack import curl_line
 from tickpipe.console import explain
-from tickpipe.tickfile import NotATickFile, TickFileError
 
 COMMANDS = ["up", "down", "status", "send", "candles", "query", "fidelity", "verify", "topics create", "topics list",
             "db migrate", "db status", "db day-zone"]  # fmt: skip
@@ -203,7 +203,7 @@ def test_ready_curl_line_is_one_tick_of_now() -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (SettingsError("x"), 2), (StackError("x"), 2), (NotATickFile("x"), 2), (TickFileError("x"), 1),
+        (SettingsError("x"), 2), (StackError("x"), 2), (UnknownForm("x"), 2), (DataFileError("x"), 1),
         (KafkaUnavailable("x"), 1), (ConnectionRefusedError("x"), 1),
     ],
 )  # fmt: skip

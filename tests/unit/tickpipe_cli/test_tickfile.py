@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from marketdata.tick import Tick
-from tickpipe.tickfile import NotATickFile, TickFile, TickFileError, digits_of
+from tickpipe.columnfile import DataFileError, UnknownForm
+from tickpipe.tickfile import TickFile, digits_of
 
 #: 2019-02-04T00:00:00Z
 DAY = 1_549_238_400_000
@@ -108,7 +109,7 @@ def test_csv_with_all_of_a_tick(tmp_path: Path) -> None:
     ],
 )
 def test_bad_line_is_named(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(TickFileError, match="line") as caught:
+    with pytest.raises(DataFileError, match="line") as caught:
         read(tmp_path, text.encode())
 
     assert said in str(caught.value)
@@ -120,14 +121,14 @@ def test_good_lines_before_a_bad_one_are_given_out(tmp_path: Path) -> None:
 
     with TickFile(path) as ticks:
         assert next(ticks).time_msc == 1
-        with pytest.raises(TickFileError, match="line 3"):
+        with pytest.raises(DataFileError, match="line 3"):
             next(ticks)
 
 
 def test_cut_off_gzip_says_how_far_it_was_readable(tmp_path: Path) -> None:
     text = "time_msc,bid,ask\n" + "".join(f"{n},{1 + n * n % 977 / 1e5:.5f},1.2\n" for n in range(20_000))
 
-    with pytest.raises(TickFileError, match=r"damaged or cut off after line [\d,]+"):
+    with pytest.raises(DataFileError, match=r"damaged or cut off after line [\d,]+"):
         read(tmp_path, gzip.compress(text.encode())[:-5_000])
 
 
@@ -143,7 +144,7 @@ def test_cut_off_gzip_says_how_far_it_was_readable(tmp_path: Path) -> None:
     ],
 )
 def test_other_files_are_refused_with_the_forms_that_are_read(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(NotATickFile, match="time_msc,bid,ask"):
+    with pytest.raises(UnknownForm, match="time_msc,bid,ask"):
         read(tmp_path, content)
 
 
