@@ -20,7 +20,7 @@ from marketdata.kafka import ensure_topics, log_ends
 from marketdata.settings import Settings
 from tickpipe.backups import database, topics
 from tickpipe.backups.archive import FORMAT, KafkaPart, Manifest, new_archive
-from tickpipe.replay import committed_offsets
+from tickpipe.replay import group_offsets
 
 
 class Teller(Protocol):
@@ -94,9 +94,9 @@ async def take_backup(settings: Settings, path: Path, teller: Teller, *, with_to
 
 async def _kafka_part(settings: Settings) -> KafkaPart:
     cluster_id = await ensure_topics(settings)
-    stream = await committed_offsets(settings, settings.stream_group, settings.ticks_topic)
+    stream = await group_offsets(settings, settings.stream_group, settings.ticks_topic)
     sink = {
-        role: await committed_offsets(settings, settings.sink_group, topics.topic_name(settings, role))
+        role: await group_offsets(settings, settings.sink_group, topics.topic_name(settings, role))
         for role in topics.SINK_ROLES
     }
     return KafkaPart(cluster_id, f"{cluster_id}/{settings.ticks_topic}", {topics.TICKS: stream}, sink)

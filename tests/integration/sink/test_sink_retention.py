@@ -10,7 +10,7 @@ from sink.statements import SQL
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, until, value
 from tests.unit.sink.candles import MINUTE, candle
-from tickpipe.replay import committed_offsets
+from tickpipe.replay import group_offsets
 
 MONDAY = datetime(2019, 2, 4, tzinfo=UTC)
 
@@ -48,7 +48,7 @@ async def test_the_sink_stores_nothing_that_is_too_old(settings: Settings, flow:
         return bool(await value(connection, "SELECT minutes_from > '-infinity' FROM candle_settings"))
 
     async def stored() -> bool:
-        committed = await committed_offsets(settings, settings.sink_group, settings.candles_topic)
+        committed = await group_offsets(settings, settings.sink_group, settings.candles_topic)
         return sum(committed.values()) == 2
 
     now_ms = int(datetime.now(UTC).timestamp() * 1000) // 60_000 * 60_000

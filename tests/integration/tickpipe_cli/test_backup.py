@@ -36,7 +36,7 @@ from tickpipe.backups.database import TABLES, DatabaseNotEmpty, whole_lines, wit
 from tickpipe.backups.records import LogRecord, read_records
 from tickpipe.backups.restore import LogState, Restore, Restored
 from tickpipe.embedded.servers import EmbeddedServers
-from tickpipe.replay import committed_offsets, set_offsets
+from tickpipe.replay import group_offsets, set_offsets
 
 #: Frames of 100 ticks each: a morning.
 FRAMES = 240
@@ -94,7 +94,7 @@ async def stored(settings: Settings, frames: list[Frame], flow: Flow) -> None:
 
 
 async def sink_has_committed(settings: Settings, records: int) -> bool:
-    committed = await committed_offsets(settings, settings.sink_group, settings.candles_topic)
+    committed = await group_offsets(settings, settings.sink_group, settings.candles_topic)
     return sum(committed.values()) >= records
 
 
@@ -157,8 +157,8 @@ async def test_everything_comes_back_proven_and_goes_on(
     assert (report.checked, report.equal, report.unprovable) == (outcome.candles, outcome.candles, [])
 
     # The groups go on where they were: the stream behind what it had folded, the sink with what waited for it.
-    assert (await committed_offsets(elsewhere, elsewhere.stream_group, elsewhere.ticks_topic))[0] == 200
-    assert await committed_offsets(elsewhere, elsewhere.sink_group, elsewhere.candles_topic) == {0: 0}
+    assert (await group_offsets(elsewhere, elsewhere.stream_group, elsewhere.ticks_topic))[0] == 200
+    assert await group_offsets(elsewhere, elsewhere.sink_group, elsewhere.candles_topic) == {0: 0}
     async with Flow(elsewhere, flow.cluster_id) as after, RunningSink(elsewhere):
         waiting = len(await records_of(elsewhere, elsewhere.candles_topic))
         assert waiting == manifest.kafka.topics[1].partitions[0].records > 10
@@ -260,7 +260,7 @@ async def test_the_database_alone_comes_back_to_the_log_that_is_here(
     path = tmp_path / "backup.zip"
     await take_backup(settings, path, Silent(), with_topics=False)
     before = {table: rows(settings, table) for table in TABLES}
-    committed = await committed_offsets(settings, settings.sink_group, settings.candles_topic)
+    committed = await group_offsets(settings, settings.sink_group, settings.candles_topic)
     async with RunningSink(settings):
         await until(lambda: sink_has_committed(settings, len(before["market_data"]) + 1))
 
@@ -272,7 +272,7 @@ async def test_the_database_alone_comes_back_to_the_log_that_is_here(
     # Assert
     assert outcome.log is LogState.PRESENT
     assert {table: rows(settings, table) for table in TABLES} == before
-    assert await committed_offsets(settings, settings.sink_group, settings.candles_topic) == committed
+    assert await group_offsets(settings, settings.sink_group, settings.candles_topic) == committed
     report = await verify(settings)
     assert report.equal == report.checked == outcome.candles
 
