@@ -16,6 +16,7 @@ from marketdata.candle import Candle
 from marketdata.errors import InvalidCandle, TickpipeError
 from marketdata.kafka import new_consumer, wait_for_kafka
 from marketdata.settings import Settings
+from marketdata.stages import arrival_seconds, received_header, seconds_between
 from marketdata.wire import decode_candle, decode_candles
 
 log = structlog.get_logger(__name__)
@@ -77,9 +78,14 @@ class LiveReader:
                 continue
             ticks = self._hub.publish(candle)
             # What was folded before we came says nothing about the present.
-            if ticks > 0 and record.timestamp >= started_ms:
-                self._gauges.note(ticks, now_ms - candle.received)
-                self._metrics.latency_seconds.observe((now_ms - candle.received) / 1000)
+            if ticks <= 0 or record.timestamp < started_ms:
+                continue
+            self._gauges.count(ticks)
+            if (received_ms := received_header(record.headers)) is not None:
+                self._metrics.stages.labels("shown").observe(seconds_between(received_ms, now_ms))
+                self._gauges.time({"folded": candle.emitted - received_ms, "shown": now_ms - received_ms})
+                if (arrival := arrival_seconds(candle.last_tick, candle.received)) is not None:
+                    self._gauges.time({"received": round(arrival * 1000)})
         self._metrics.candles.inc(len(records))
 
     def _decoded(self, records: Sequence[Any]) -> Sequence[Candle | None]:

@@ -3,6 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from marketdata.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+
 _PREFIX = "tickpipe_dashboard"
 
 
@@ -28,12 +30,8 @@ class Metrics:
         self.resyncs = Counter(
             f"{_PREFIX}_resyncs", "Times that a slow stream was told to read again.", registry=self.registry
         )
-        self.latency_seconds = Histogram(
-            f"{_PREFIX}_candle_latency_seconds",
-            "From the producer's receipt of a candle's newest tick until it was handed to the live streams.",
-            buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 15, 60, 600),
-            registry=self.registry,
-        )
+        #: stage: shown (handed to the live streams).
+        self.stages = Histogram(STAGE_METRIC, STAGE_HELP, ["stage"], buckets=STAGE_BUCKETS, registry=self.registry)
         self.kafka_up = Gauge(f"{_PREFIX}_kafka_up", "1 while Kafka answers.", registry=self.registry)
         self.kafka_up.set(0)
 

@@ -20,6 +20,7 @@ from dashboard.database import Database
 from dashboard.gauges import Gauges
 from dashboard.hub import Hub
 from dashboard.metrics import Metrics
+from dashboard.statements import SQL
 from marketdata.kafka import committed_offsets, lag_of, new_consumer, topic_ends
 from marketdata.settings import Settings
 
@@ -94,8 +95,25 @@ class Pipeline:
                 self._counts, self._database_answers = await asyncio.gather(
                     self._kafka.counts(), self._database.answers()
                 )
+                await self._time_storing()
                 self._asked_at = time.monotonic()
                 self._metrics.kafka_up.set(self.kafka_answers)
+
+    async def _time_storing(self) -> None:
+        """Ask the database when the open minutes that moved last were stored, as far as they were."""
+        if not self._database_answers:
+            return
+        moving = sorted(self._hub.newest().values(), key=lambda candle: candle.received, reverse=True)[:_FEEDS]
+        since_ms = (time.time() - _ASK_SECONDS) * 1000
+        keys = [(c.symbol, c.source, c.ts / 1000) for c in moving if c.received >= since_ms and not c.closed]
+        if not keys:
+            return
+        symbols, sources, minutes = (list(column) for column in zip(*keys, strict=True))
+        with suppress(Refusal):
+            async with self._database.reading() as connection:
+                about = {"symbols": symbols, "sources": sources, "minutes": minutes}
+                for (latency_ms,) in await (await connection.execute(SQL["storing"], about)).fetchall():
+                    self._gauges.time({"stored": latency_ms})
 
     async def _feeds(self) -> list[dict[str, Any]]:
         try:

@@ -18,6 +18,7 @@ from marketdata.contract.items import is_tick
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.settings import Settings
+from marketdata.stages import AHEAD_MS, arrival_seconds, seconds_between
 from marketdata.wire import bar_key, encode
 from producer.answers import refused, taken
 from producer.auth import Keyring
@@ -208,9 +209,18 @@ class Ingest:
             metrics.ticks_accepted.labels(origin.source).inc(accepted - bars)
         if findings.errors:
             metrics.items_rejected.labels(origin.source).inc(findings.errors)
+        if not accepted:
+            return
+        received_ms = origin.received_ms
+        metrics.stages.labels("logged").observe(seconds_between(received_ms, time.time_ns() // 1_000_000))
         for ticks in findings.sheet.symbols.values():
+            time_msc = ticks.ticks[-1].time_msc
             # A sender whose clock is ahead would take from the sum.
-            metrics.tick_age_seconds.observe(max(0, origin.received_ms - ticks.ticks[-1].time_msc) / 1000)
+            metrics.tick_age_seconds.observe(seconds_between(time_msc, received_ms))
+            if time_msc > received_ms + AHEAD_MS:
+                metrics.frames_ahead.labels(origin.source).inc()
+            elif (seconds := arrival_seconds(time_msc, received_ms)) is not None:
+                metrics.stages.labels("received").observe(seconds)
 
 
 def _trace(given: bytes | None) -> str:

@@ -1,6 +1,8 @@
-"""What the producer counts; every name begins with `tickpipe_producer_`."""
+"""What the producer counts; names begin with `tickpipe_producer_`, but for the stages that all services share."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from marketdata.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 _PREFIX = "tickpipe_producer"
 
@@ -41,5 +43,13 @@ class Metrics:
             buckets=_AGE_BUCKETS,
             registry=registry,
         )
+        self.frames_ahead = Counter(
+            f"{_PREFIX}_frames_ahead",
+            "Frames whose last tick is more than a second ahead of the producer's clock: a wrong clock or zone.",
+            ["source"],
+            registry=registry,
+        )
+        #: stage: received, logged (Kafka has confirmed it).
+        self.stages = Histogram(STAGE_METRIC, STAGE_HELP, ["stage"], buckets=STAGE_BUCKETS, registry=registry)
         self.kafka_up = Gauge(f"{_PREFIX}_kafka_up", "1 while Kafka confirms what is published.", registry=registry)
         self.kafka_up.set(0)

@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from marketdata.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+
 
 class Metrics:
     """The sink's metrics, in the registry that is handed in; names begin with `tickpipe_sink_`."""
@@ -19,12 +21,8 @@ class Metrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
             registry=registry,
         )
-        self.latency_seconds = Histogram(
-            "tickpipe_sink_candle_latency_seconds",
-            "From the producer's receipt of a candle's newest tick until the candle was stored.",
-            buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 15, 60, 600),
-            registry=registry,
-        )
+        #: stage: stored.
+        self.stages = Histogram(STAGE_METRIC, STAGE_HELP, ["stage"], buckets=STAGE_BUCKETS, registry=registry)
         self.lag = Gauge(
             "tickpipe_sink_lag_records", "Records that wait in Kafka.", ["topic", "partition"], registry=registry
         )

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from marketdata.errors import TickpipeError
 from marketdata.kafka import new_consumer, wait_for_kafka
 from marketdata.settings import Settings
+from marketdata.stages import received_header, seconds_between
 from sink.comparing import Comparer
 from sink.database import Connection, Database, is_outage
 from sink.edition import edition
@@ -208,10 +210,18 @@ class Sink:
                 continue
             if polled:
                 with self._metrics.batch_seconds.time():
-                    await store.batch(*self._decoded(polled))
+                    good, bad = self._decoded(polled)
+                    await store.batch(good, bad)
+                self._time(good)
                 self._uncommitted |= {tp: records[-1].offset + 1 for tp, records in polled.items()}
             if self._uncommitted:
                 await self._commit(consumer)
+
+    def _time(self, stored: Sequence[Incoming]) -> None:
+        stage, now_ms = self._metrics.stages.labels("stored"), time.time_ns() // 1_000_000
+        for incoming in stored:
+            if (received_ms := received_header(incoming.record.headers)) is not None:
+                stage.observe(seconds_between(received_ms, now_ms))
 
     def _decoded(self, polled: dict[TopicPartition, list[Any]]) -> tuple[list[Incoming], list[Rejected]]:
         good: list[Incoming] = []

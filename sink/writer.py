@@ -1,6 +1,5 @@
 """One batch of candles and bars in one transaction: stage, judge by the offsets, write what must be written."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -52,10 +51,6 @@ class Writer:
         actions[Verdict.IGNORED] += len(candles) - len(reduced)
         actions[Verdict.CROSS_LOG] += sum(r.cross_log for r in reduced)
         self.count(actions)
-        if actions[Verdict.IGNORED] < len(candles):  # a replay that writes nothing has no latency
-            now_ms = time.time() * 1000
-            for r in reduced:
-                self._metrics.latency_seconds.observe((now_ms - r.candle.received) / 1000)
         return actions
 
     async def apply_candles(

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 from marketdata.candle import Candle
 from marketdata.kafka import new_producer, unavailable
 from marketdata.settings import Settings
+from marketdata.stages import Headers
 from marketdata.wire import candle_key, encode
 
 #: A round that takes longer is tried again; a restarted broker needs some seconds (seconds).
@@ -25,6 +26,16 @@ class Rejected:
     key: bytes | None
     value: bytes | None
     reason: str
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A candle, and the headers of its record."""
+
+    candle: Candle
+    headers: Headers = ()
+    #: When its newest ticks were received (UTC epoch milliseconds); None when it is not to be timed.
+    received_ms: int | None = None
 
 
 class Emitter:
@@ -50,7 +61,7 @@ class Emitter:
         if self._producer is not None:
             await self._producer.stop()
 
-    async def emit(self, candles: Sequence[Candle], rejected: Sequence[Rejected]) -> None:
+    async def emit(self, candles: Sequence[Outgoing], rejected: Sequence[Rejected]) -> None:
         """Send all of them and wait until the broker has confirmed every one.
 
         Raises:
@@ -63,9 +74,13 @@ class Emitter:
             async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):
                 futures = [
                     await producer.send(
-                        settings.candles_topic, encode(candle), key=candle_key(candle), timestamp_ms=candle.emitted
+                        settings.candles_topic,
+                        encode(outgoing.candle),
+                        key=candle_key(outgoing.candle),
+                        timestamp_ms=outgoing.candle.emitted,
+                        headers=outgoing.headers,
                     )
-                    for candle in candles
+                    for outgoing in candles
                 ]
                 futures += [
                     await producer.send(

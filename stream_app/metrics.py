@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from marketdata.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+
 
 class Metrics:
     """Every metric of the stream app, in a registry of its own."""
@@ -36,12 +38,8 @@ class Metrics:
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
             registry=self.registry,
         )
-        self.fold_latency_seconds = Histogram(
-            f"{prefix}_fold_latency_seconds",
-            "From the producer's receipt of a candle's newest tick to the candle's emission.",
-            buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 60, 600, 3600),
-            registry=self.registry,
-        )
+        #: stage: folded (the oldest frame of each poll), published (the candle is confirmed).
+        self.stages = Histogram(STAGE_METRIC, STAGE_HELP, ["stage"], buckets=STAGE_BUCKETS, registry=self.registry)
 
     def exposition(self) -> bytes:
         """What `/metrics` answers."""

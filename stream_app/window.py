@@ -5,9 +5,11 @@ Time enters as arguments only: `wall_ms` is the clock (UTC epoch milliseconds), 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from marketdata.candle import Candle
 from marketdata.fold import MinuteFold, Passes, split_by_minute
+from marketdata.stages import Headers
 from marketdata.tick import MINUTE_MS, Frame
 
 #: A closed minute stays in memory this long after its last tick: what comes later is refolded by the sink. Smaller
@@ -22,13 +24,24 @@ FORGET_BEHIND_MS = 15 * MINUTE_MS
 FORGET_UNTOUCHED_SECONDS = 120.0
 
 
+class Origin(NamedTuple):
+    """Where the newest ticks of a minute came from."""
+
+    #: When the producer took their request (UTC epoch milliseconds).
+    received_ms: int
+    #: Headers of their record.
+    headers: Headers
+
+
 class Minute:
     """One minute in memory: its fold, and what of it is not published yet."""
 
-    __slots__ = ("closed", "dirty_from", "final", "fold", "sending_from", "touched_at", "touched_batch")
+    __slots__ = ("closed", "dirty_from", "final", "fold", "origin", "sending_from", "touched_at", "touched_batch")
 
     def __init__(self, fold: MinuteFold) -> None:
         self.fold = fold
+        #: Of the newest poll that touched it; the worker notes it.
+        self.origin: Origin | None = None
         #: Over, by the clock of its symbol.
         self.closed = False
         #: Over, and the broker has confirmed a candle that says so.
@@ -132,6 +145,10 @@ class Window:
                 ticks_folded += len(ticks)
         self.position = max(self.position, last + 1)
         return ticks_folded
+
+    def touched(self) -> Iterator[Minute]:
+        """The minutes that the newest poll touched."""
+        return (minute for minute in self._dirty if minute.touched_batch == self._batch)
 
     def _align(self, first: int) -> None:
         if self.position < 0:

@@ -11,11 +11,13 @@ from aiokafka import ConsumerRecord
 
 from marketdata.errors import InvalidFrame, KafkaUnavailable, MissedRecords
 from marketdata.settings import Settings
+from marketdata.stages import seconds_between
 from marketdata.tick import Frame
 from marketdata.ticklog import TickLog
 from marketdata.wire import decode_frame, decode_frames
-from stream_app.emitter import Emitter, Rejected
+from stream_app.emitter import Emitter, Outgoing, Rejected
 from stream_app.metrics import Metrics
+from stream_app.origins import note_origins, outgoing
 from stream_app.window import Emission, Window
 
 log = structlog.get_logger(__name__)
@@ -68,6 +70,8 @@ class Worker:
         self._offsets = offsets
         self._partitions: dict[int, _Partition] = {}
         self._publishing = asyncio.Lock()
+        # What was received before the partitions were assigned is not timed: it waited for a reader.
+        self._live_since_ms = _wall_ms()
         # `<cluster id>/<topic>`, which candles name as their log.
         self._log_name = log_name
 
@@ -88,6 +92,9 @@ class Worker:
             return  # revoked during the check
         frames = self._frames(records, partition)
         ticks = partition.window.feed(records[0].offset, records[-1].offset, frames, now=time.monotonic())
+        note_origins(partition.window, records, frames)
+        if frames and (received_ms := frames[0][1].received) >= self._live_since_ms:
+            self._metrics.stages.labels("folded").observe(seconds_between(received_ms, _wall_ms()))
         self._metrics.records.inc(len(records))
         self._metrics.ticks.inc(ticks)
         if len(partition.rejected) > _MAX_WAITING_REJECTS:
@@ -154,7 +161,11 @@ class Worker:
             started = time.monotonic()
             rounds = [self._take(partition) for partition in self._partitions.values()]
             emissions = [emission for one in rounds for emission in one.emissions]
-            candles = [emission.candle for emission in emissions if emission.candle is not None]
+            candles = [
+                outgoing(emission.minute, emission.candle, self._live_since_ms)
+                for emission in emissions
+                if emission.candle is not None
+            ]
             rejected = [record for one in rounds for record in one.rejected]
             if candles or rejected:
                 try:
@@ -166,7 +177,7 @@ class Worker:
                         for emission in one.emissions:
                             one.partition.window.give_back(emission)
                     return
-                self._count(emissions, time.monotonic() - started)
+                self._count(candles, time.monotonic() - started)
             # A rebalance may have taken partitions away while the broker was confirming.
             owned = {id(partition) for partition in self._partitions.values()}
             for one in rounds:
@@ -189,16 +200,17 @@ class Worker:
     def drop(self) -> None:
         """Forget every partition: a rebalance takes all of them away, the next owner folds again."""
         self._partitions.clear()
+        self._live_since_ms = _wall_ms()
         self._observe()
 
-    def _count(self, emissions: list[Emission], seconds: float) -> None:
+    def _count(self, candles: list[Outgoing], seconds: float) -> None:
         metrics = self._metrics
         metrics.emit_seconds.observe(seconds)
-        for emission in emissions:
-            if (candle := emission.candle) is not None:
-                metrics.candles.labels(closed=str(candle.closed).lower()).inc()
-                if not candle.closed:
-                    metrics.fold_latency_seconds.observe(max(0, candle.emitted - candle.received) / 1000)
+        published, now_ms = metrics.stages.labels("published"), _wall_ms()
+        for each in candles:
+            metrics.candles.labels(closed=str(each.candle.closed).lower()).inc()
+            if each.received_ms is not None:
+                published.observe(seconds_between(each.received_ms, now_ms))
 
     def _observe(self) -> None:
         partitions = self._partitions.values()

@@ -127,3 +127,11 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS z
 ORDER BY h.symbol, z.ts DESC, h.source;
+
+-- name: storing
+-- From the receipt of its newest tick until it was stored, of each of these minutes that is open (milliseconds).
+SELECT (extract(epoch FROM m.stored_at - m.received_at) * 1000)::bigint
+FROM unnest(%(symbols)s::text[], %(sources)s::text[], %(minutes)s::double precision[]) AS w (symbol, source, minute)
+JOIN market_data AS m
+    ON m.symbol = w.symbol AND m.source = w.source AND m.timeframe = 'M1' AND m.ts = to_timestamp(w.minute)
+WHERE NOT m.closed AND m.origin = 'ticks' AND m.received_at > now() - interval '1 minute';

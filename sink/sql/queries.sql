@@ -166,7 +166,7 @@ WHERE
 
 -- name: close_candles
 UPDATE market_data AS m
-SET closed = true, stored_at = clock_timestamp()
+SET closed = true
 FROM incoming_candles AS i
 WHERE i.verdict = 'closed' AND NOT m.closed
     AND m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source

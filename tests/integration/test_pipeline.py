@@ -168,3 +168,29 @@ async def test_live_candles_are_stored_within_seconds(pipeline: Pipeline) -> Non
     assert pipeline.sql("SELECT open, close, volume, closed, origin, source FROM market_data") == [
         (1.1, 1.1, 1, False, "ticks", "default")
     ]
+
+
+async def test_live_ticks_are_timed_stage_by_stage_and_a_replay_is_not(pipeline: Pipeline) -> None:
+    def timed() -> dict[str, float]:
+        services = {"received": pipeline.producer, "logged": pipeline.producer, "folded": pipeline.stream,
+                    "published": pipeline.stream, "stored": pipeline.sink}  # fmt: skip
+        return {stage: one.metric("tickpipe_stage_seconds_count", stage=stage) for stage, one in services.items()}
+
+    now_ms = time.time_ns() // 1_000_000
+    await pipeline.post([{"ts_msc": now_ms, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2}])
+
+    async def stored() -> bool:
+        return timed()["stored"] == 1
+
+    await eventually(stored, within_seconds=20, what="a stored candle that is timed")
+    assert timed() == dict.fromkeys(timed(), 1)
+
+    # The worker begins again with the open minute, whose tick waits since long before: nothing of it is timed.
+    await asyncio.to_thread(pipeline.stream.kill)
+    pipeline.stream.start().wait_ready()
+
+    async def stored_again() -> bool:
+        return pipeline.sink.metric("tickpipe_sink_rows_total") >= 2
+
+    await eventually(stored_again, within_seconds=30, what="the minute folded and judged again")
+    assert timed() == {"received": 1, "logged": 1, "folded": 0, "published": 0, "stored": 1}

@@ -68,11 +68,16 @@ export class PipelinePane {
   }
 
   #latency({ latency_ms: latency }) {
-    return element("div", "tile", [
-      element("h3", "", t("latency")),
-      element("b", "", latency ? duration(latency.p50) : "–"),
-      element("small", "", latency ? `99 % < ${duration(latency.p99)}` : t("none")),
-    ], { title: `${t("latencyHint")} ${latency ? duration(latency.p99) : "–"}` });
+    const rows = ["received", "folded", "stored", "shown"].map((stage) => {
+      const timed = latency?.[stage];
+      return element("div", timed ? "some" : "", [
+        element("dt", "", t(`${stage}Stage`)),
+        element("dd", "", timed ? `${duration(timed.p50)} · ${duration(timed.p99)}` : "–"),
+      ]);
+    });
+    return element("div", "tile wide stages", [
+      element("h3", "", t("latency")), element("dl", "", rows),
+    ], { title: t("latencyHint") });
   }
 
   #numbers(title, pairs, hint = "") {

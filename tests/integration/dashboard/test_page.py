@@ -254,7 +254,7 @@ async def test_pane_shows_the_state_of_the_pipeline(reader: Reader) -> None:
     await reader.page.keyboard.press("p")
     pane = reader.page.locator("#pane")
     await expect(pane).to_contain_text("Everything flows")
-    for words in ("Ticks per second", "Latency", "to be stored", "Rejected"):
+    for words in ("Ticks per second", "Latency", "tick → received", "received → stored", "to be stored", "Rejected"):
         await expect(pane).to_contain_text(words)
     await expect(pane.get_by_role("row", name="EURUSD S 1.14349")).to_be_visible()
     await reader.page.keyboard.press("p")

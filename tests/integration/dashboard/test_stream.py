@@ -102,13 +102,17 @@ async def test_state_of_the_pipeline_is_told(market: Market) -> None:
     now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
     async with aclosing(events(f"{market.url}/stream?symbol=STATE", "pipeline", "candle")) as stream:
         await first(stream, "ping")
-        await market.publish(market.candle("STATE", now, (1.0, 1.0, 1.0, 1.5), ticks=50))
+        live = market.candle("STATE", now, (1.0, 1.0, 1.0, 1.5), ticks=50)
+        await market.flow.send_live(msgspec.structs.replace(live, last_tick=live.received - 20))
         await first(stream, "candle")
         state = await first(stream, "pipeline")
-        while state["ticks_per_second"] < 5:
+        while state["ticks_per_second"] < 5 or state["latency_ms"]["stored"] is None:
             state = await first(stream, "pipeline")
     assert (state["kafka"], state["database"]) == (True, True)
-    assert state["latency_ms"]["p50"] >= 0
+    latency = state["latency_ms"]
+    assert latency["received"] == {"p50": 20, "p99": 20}
+    assert 0 == latency["folded"]["p50"] <= latency["shown"]["p50"] < 60_000
+    assert 0 <= latency["stored"]["p50"] < 60_000
     assert state["rejected"] == {"ticks": 0, "candles": 0}
     assert set(state["lag"]) == {"stream", "sink"}
     feeds = {(feed["symbol"], feed["source"]): feed for feed in state["feeds"]}

@@ -16,6 +16,7 @@ from marketdata.candle import BrokerBar, Candle
 from marketdata.fold import MinuteFold, Passes, split_by_minute
 from marketdata.kafka import new_consumer, new_producer
 from marketdata.settings import Settings
+from marketdata.stages import RECEIVED_HEADER
 from marketdata.tick import Frame, Tick
 from marketdata.wire import bar_key, candle_key, encode, frame_key
 from sink.database import Connection
@@ -80,6 +81,13 @@ class Flow:
         records = [(frame_key(frame.source, frame.symbol), encode(frame)) for frame in frames]
         offsets = await self.send(self.settings.ticks_topic, records)
         return list(zip(offsets, frames, strict=True))
+
+    async def send_live(self, candle: Candle) -> None:
+        """Publish an open candle as a worker does that has just read its newest tick."""
+        await self.producer.send_and_wait(
+            self.settings.candles_topic, encode(candle), key=candle_key(candle), partition=0,
+            headers=[(RECEIVED_HEADER, str(candle.received).encode())],
+        )  # fmt: skip
 
     async def send_candles(self, candles: Iterable[Candle]) -> None:
         await self.send(self.settings.candles_topic, [(candle_key(candle), encode(candle)) for candle in candles])

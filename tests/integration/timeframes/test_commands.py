@@ -108,7 +108,7 @@ def test_every_timeframe_is_shown(database: str) -> None:
 def test_queries_are_listed_with_what_they_answer() -> None:
     result = run("query")
     assert result.exit_code == 0
-    assert len(analyses()) == 8
+    assert len(analyses()) == 9
     for name in ("1", "2", "3", "4", "5", *analyses()):
         assert f" {name} " in result.stdout
     assert all(len(purpose(name)) > 40 for name in analyses())
@@ -141,6 +141,31 @@ def test_analyses_answer(database: str) -> None:
         (row["source"], row["minutes"], row["only_broker"], row["left_open"], row["without_ticks"], row["impossible"])
         for row in found["quality"]
     ] == [("S", 2870, 0, 1, 1, 0), ("T", 60, 60, 0, 0, 0)]
+
+
+def test_latency_leaves_out_history_and_wrong_clocks(database: str) -> None:
+    # Arrange: of the newest minutes three live ones, one of history and one of a clock that is two hours ahead
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            b"""
+            UPDATE market_data AS m
+            SET last_tick = m.ts, received_at = m.ts + v.arrive, stored_at = m.ts + v.arrive + v.store
+            FROM (
+                VALUES (59, '250 ms'::interval, '300 ms'::interval), (58, '-100 ms', '400 ms'), (57, '2 s', '500 ms'),
+                    (56, '3 years', '9 s'), (55, '-2 hours', '9 s')
+            ) AS v (minute, arrive, store)
+            WHERE m.source = 'S' AND m.ts = '2019-02-05 23:00+00'::timestamptz + v.minute * interval '1 minute'
+            """
+        )
+
+    # Act
+    [row] = rows("query", "latency")
+
+    # Assert
+    assert (row["source"], row["minutes"], row["history"], row["clock_ahead"]) == ("S", 3, 1, 1)
+    assert (row["tick_to_received_p50"], row["tick_to_received_p99"]) == (0.25, 2.0)
+    assert (row["received_to_stored_p50"], row["received_to_stored_p99"]) == (0.4, 0.5)
+    assert (row["tick_to_stored_p50"], row["tick_to_stored_p99"]) == (0.55, 2.5)
 
 
 def test_fidelity_shows_what_is_not_equal(database: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from dashboard.answers import Refusal
 from dashboard.candles import Request, Row, parse_time
 from dashboard.formats import choose_format
-from dashboard.gauges import Gauges
+from dashboard.gauges import STAGES, Gauges
 
 
 def request(**parameters: Any) -> Request:
@@ -105,13 +105,16 @@ def test_format_that_is_none_is_refused(wanted: str | None, accept: str | None, 
 def test_gauges_forget() -> None:
     now = 0.0
     gauges = Gauges(lambda: now)
-    assert (gauges.ticks_per_second(), gauges.latency_ms()) == (0.0, None)
+    assert (gauges.ticks_per_second(), gauges.latency_ms()) == (0.0, dict.fromkeys(STAGES))
     for latency in range(1, 101):
-        gauges.note(2, latency)
+        gauges.count(2)
+        gauges.time({"shown": latency})
+    gauges.time({"received": -3})
     assert gauges.ticks_per_second() == 20.0  # 200 ticks in the ten seconds that are looked at
-    assert gauges.latency_ms() == {"p50": 50, "p99": 99}
+    expected = {**dict.fromkeys(STAGES), "received": {"p50": 0, "p99": 0}, "shown": {"p50": 50, "p99": 99}}
+    assert gauges.latency_ms() == expected
     now = 11.0
     assert gauges.ticks_per_second() == 0.0
-    assert gauges.latency_ms() == {"p50": 50, "p99": 99}
+    assert gauges.latency_ms() == expected
     now = 61.0
-    assert gauges.latency_ms() is None
+    assert gauges.latency_ms() == dict.fromkeys(STAGES)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 from typing import Any
 
 import httpx
@@ -484,6 +485,28 @@ async def test_metrics_count_what_happened(bench: Bench) -> None:
         "tickpipe_producer_requests_in_flight 0.0",
     ):
         assert line in text
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "timed", "seconds", "ahead"),
+    [
+        (250, 1, 0.25, 0),
+        (-900, 1, 0.0, 0),  # clocks that NTP keeps differ a little
+        (-7_200_000, 0, 0.0, 1),  # an EA in Athens that sends its wall clock as UTC
+        (7_200_000, 0, 0.0, 0),  # history
+    ],
+)
+async def test_only_ticks_that_come_as_they_happen_are_timed(
+    bench: Bench, age_ms: int, timed: int, seconds: float, ahead: int
+) -> None:
+    await bench.post("/ingest/tick", PRO | {"ts_msc": time.time_ns() // 1_000_000 - age_ms})
+
+    value = bench.metrics.registry.get_sample_value
+    assert (value("tickpipe_stage_seconds_count", {"stage": "received"}) or 0) == timed
+    # Between the two clock readings lies the time of a request.
+    assert seconds <= (value("tickpipe_stage_seconds_sum", {"stage": "received"}) or 0) < seconds + 0.25
+    assert value("tickpipe_stage_seconds_count", {"stage": "logged"}) == 1
+    assert (value("tickpipe_producer_frames_ahead_total", {"source": "Broker-Demo"}) or 0) == ahead
 
 
 def test_the_openapi_shows_every_form_of_body() -> None:
