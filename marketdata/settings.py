@@ -117,6 +117,9 @@ class Settings(BaseSettings):
         300.0, description="standstill with lag after which a stream worker ends to start afresh (seconds)"
     )
 
+    otlp_endpoint: str = Field(
+        "", description="URL of an OpenTelemetry collector (OTLP over HTTP) that takes spans; needs `tickpipe[otel]`"
+    )
     log_format: Literal["console", "json"] = Field("console", description="`console` for people, `json` for machines")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least important line to write")
     data_dir: Path = Field(

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from marketdata.contract.refusals import Refusal
 from marketdata.settings import Settings
+from marketdata.telemetry import start_telemetry
 from producer.answers import json_response, refused
 from producer.documentation import ANSWERS, BAR_OPERATION, SECURITY_SCHEMES, TICK_OPERATION
 from producer.ingest import Ingest
@@ -35,7 +36,7 @@ def create_app(settings: Settings, *, door: Door | None = None, metrics: Metrics
     """
     metrics = metrics or Metrics()
     door = door or Publisher(settings, metrics)
-    ingest = Ingest(settings, door, metrics)
+    ingest = Ingest(settings, door, metrics, start_telemetry(settings, "producer"))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

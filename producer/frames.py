@@ -4,6 +4,7 @@ from typing import Final
 
 from marketdata.settings import Settings
 from marketdata.tick import ChartMode, Frame, Tick
+from marketdata.trace import TraceContext
 from marketdata.wire import encode, frame_key
 from producer.flush import Record
 from producer.symbols import ChartModes
@@ -13,14 +14,16 @@ from producer.ticks import ReadTick
 class Origin:
     """Where and when a request came from; every record of it says so."""
 
-    __slots__ = ("received_ms", "source", "trace")
+    __slots__ = ("headers", "received_ms", "source", "trace")
 
-    def __init__(self, source: str, trace: str, received_ms: int) -> None:
+    def __init__(self, source: str, trace: str, context: TraceContext, received_ms: int) -> None:
         self.source: Final = source
-        #: X-Trace-Id, or an id of our own.
+        #: X-Trace-Id, or the id of its trace.
         self.trace: Final = trace
         #: UTC epoch milliseconds.
         self.received_ms: Final = received_ms
+        #: Headers of the records that hold its ticks and bars.
+        self.headers: Final = [("trace", trace.encode()), context.header]
 
 
 class SymbolTicks:
@@ -66,7 +69,6 @@ class FrameWriter:
 
     def records(self, sheet: TickSheet, origin: Origin) -> list[Record]:
         """One record for each symbol of the sheet."""
-        headers = [("trace", origin.trace.encode())]
         records = []
         for symbol, ticks in sheet.symbols.items():
             frame = Frame(
@@ -82,5 +84,7 @@ class FrameWriter:
             )
             # Kafka refuses records that are more than an hour ahead.
             timestamp_ms = min(ticks.ticks[0].time_msc, origin.received_ms)
-            records.append(Record(self._topic, frame_key(origin.source, symbol), encode(frame), timestamp_ms, headers))
+            records.append(
+                Record(self._topic, frame_key(origin.source, symbol), encode(frame), timestamp_ms, origin.headers)
+            )
         return records

@@ -2,7 +2,6 @@
 
 import re
 import time
-import uuid
 from collections.abc import Mapping
 from datetime import tzinfo
 from typing import Any, Final
@@ -19,6 +18,8 @@ from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.settings import Settings
 from marketdata.stages import AHEAD_MS, arrival_seconds, seconds_between
+from marketdata.telemetry import Telemetry
+from marketdata.trace import TraceContext, parse_traceparent, trace_id_of
 from marketdata.wire import bar_key, encode
 from producer.answers import refused, taken
 from producer.auth import Keyring
@@ -63,10 +64,11 @@ class Ingest:
         SettingsError: when no API key is configured.
     """
 
-    def __init__(self, settings: Settings, door: Door, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, door: Door, metrics: Metrics, telemetry: Telemetry) -> None:
         self._settings = settings
         self._door = door
         self._metrics = metrics
+        self._telemetry = telemetry
         self._keyring = Keyring(settings)
         self._buckets = TokenBuckets(settings.rate_limit_per_second)
         self._frames = FrameWriter(settings)
@@ -83,16 +85,19 @@ class Ingest:
 
     async def _answer(self, request: Request, route: str, limit_bytes: int, *, may_hold_bars: bool) -> Response:
         headers = dict(request.scope["headers"])
-        trace = _trace(headers.get(b"x-trace-id"))
+        span = self._telemetry.begin("ingest", parse_traceparent(headers.get(b"traceparent")))
+        context = span.context
+        trace = _trace(headers.get(b"x-trace-id"), context)
         self._metrics.in_flight.inc()
         try:
-            response = await self._take(request, headers, trace, limit_bytes, may_hold_bars=may_hold_bars)
+            response = await self._take(request, headers, trace, context, limit_bytes, may_hold_bars=may_hold_bars)
         except Refusal as refusal:
             # While Kafka is away every request is refused; that was logged once, when it went.
             (log.debug if refusal.status == 503 else log.warning)(
                 "Refused a request.",
                 action="refused",
                 trace=trace,
+                trace_id=context.trace_id,
                 route=route,
                 status=refusal.status,
                 code=refusal.code,
@@ -103,10 +108,18 @@ class Ingest:
             self._metrics.in_flight.dec()
         self._metrics.requests.labels(route, response.status_code).inc()
         response.headers["X-Trace-Id"] = trace
+        span.end(route=route, status=response.status_code, trace=trace)
         return response
 
     async def _take(
-        self, request: Request, headers: Mapping[bytes, bytes], trace: str, limit_bytes: int, *, may_hold_bars: bool
+        self,
+        request: Request,
+        headers: Mapping[bytes, bytes],
+        trace: str,
+        context: TraceContext,
+        limit_bytes: int,
+        *,
+        may_hold_bars: bool,
     ) -> Response:
         holder, source = self._keyring.identify(headers)
         if retry_after_seconds := self._buckets.take(holder):
@@ -119,7 +132,7 @@ class Ingest:
         self._pending += 1
         try:
             body = await read_body(request.receive, headers, limit_bytes)
-            origin = Origin(source, trace, time.time_ns() // 1_000_000)
+            origin = Origin(source, trace, context, time.time_ns() // 1_000_000)
             return await self._take_body(body, origin, may_hold_bars=may_hold_bars)
         except KafkaUnavailable as exc:
             raise _kafka_refusal(str(exc)) from exc
@@ -141,7 +154,7 @@ class Ingest:
             [
                 *self._frames.records(findings.sheet, origin),
                 *(
-                    Record(self._settings.broker_candles_topic, bar_key(bar), encode(bar), None, _trace_header(origin))
+                    Record(self._settings.broker_candles_topic, bar_key(bar), encode(bar), None, origin.headers)
                     for bar in findings.bars
                 ),
                 *findings.rejects,
@@ -151,8 +164,9 @@ class Ingest:
         if not findings.errors:
             return taken(findings.received, (), 0)
         log.warning(
-            "Some items of a body cannot be used.", action="items_rejected", trace=origin.trace, source=origin.source,
-            errors=findings.errors, accepted=accepted, first=findings.details[0].message,
+            "Some items of a body cannot be used.", action="items_rejected", trace=origin.trace,
+            trace_id=trace_id_of(origin.headers), source=origin.source, errors=findings.errors, accepted=accepted,
+            first=findings.details[0].message,
         )  # fmt: skip
         if not accepted:
             raise Unusable(f"none of the {findings.errors} items can be used", findings.details, findings.errors)
@@ -223,14 +237,8 @@ class Ingest:
                 metrics.stages.labels("received").observe(seconds)
 
 
-def _trace(given: bytes | None) -> str:
-    if given is not None and _TRACE.fullmatch(given):
-        return given.decode()
-    return uuid.uuid4().hex
-
-
-def _trace_header(origin: Origin) -> list[tuple[str, bytes]]:
-    return [("trace", origin.trace.encode())]
+def _trace(given: bytes | None, context: TraceContext) -> str:
+    return given.decode() if given is not None and _TRACE.fullmatch(given) else context.trace_id
 
 
 def _kafka_refusal(message: str) -> Refusal:

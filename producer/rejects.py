@@ -40,7 +40,7 @@ class RejectWriter:
             ("partition", b"-1"),
             ("offset", str(index).encode()),
             ("source", origin.source.encode()),
-            ("trace", origin.trace.encode()),
+            *origin.headers,
         ]
         return Record(self._topic, origin.source.encode(), value[:_MAX_BYTES], origin.received_ms, headers)
 

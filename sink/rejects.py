@@ -12,6 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 from marketdata.errors import KafkaUnavailable
 from marketdata.kafka import new_producer, unavailable
 from marketdata.settings import Settings
+from marketdata.trace import trace_id_of
 from sink.metrics import Metrics
 from sink.records import Rejected
 
@@ -58,7 +59,7 @@ class Rejects:
         log.warning(
             "A record cannot be stored; it is kept in the topic of rejected candles.",
             action="candle_rejected", reason=reason, topic=record.topic, partition=record.partition,
-            offset=record.offset,
+            offset=record.offset, trace_id=trace_id_of(record.headers),
         )  # fmt: skip
 
     async def _connected(self) -> AIOKafkaProducer:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from marketdata.errors import TickpipeError
 from marketdata.kafka import new_consumer, wait_for_kafka
 from marketdata.settings import Settings
-from marketdata.stages import received_header, seconds_between
+from marketdata.telemetry import start_telemetry
 from sink.comparing import Comparer
 from sink.database import Connection, Database, is_outage
 from sink.edition import edition
@@ -29,6 +29,7 @@ from sink.retention import Retainer, retention_of
 from sink.staging import Staging
 from sink.storage import set_compression
 from sink.store import Store
+from sink.trail import Trail
 from sink.web import StatusServer
 from sink.writer import Writer
 
@@ -63,6 +64,7 @@ class Sink:
         self._settings = settings
         self._use_copy = use_copy
         self._metrics = Metrics(registry or CollectorRegistry())
+        self._trail = Trail(self._metrics, start_telemetry(settings, "sink"))
         self._stopping = asyncio.Event()
         self._kafka_up = False
         self._database_up = False
@@ -211,17 +213,12 @@ class Sink:
             if polled:
                 with self._metrics.batch_seconds.time():
                     good, bad = self._decoded(polled)
+                    began_ms = time.time_ns() // 1_000_000
                     await store.batch(good, bad)
-                self._time(good)
+                self._trail.stored(good, began_ms)
                 self._uncommitted |= {tp: records[-1].offset + 1 for tp, records in polled.items()}
             if self._uncommitted:
                 await self._commit(consumer)
-
-    def _time(self, stored: Sequence[Incoming]) -> None:
-        stage, now_ms = self._metrics.stages.labels("stored"), time.time_ns() // 1_000_000
-        for incoming in stored:
-            if (received_ms := received_header(incoming.record.headers)) is not None:
-                stage.observe(seconds_between(received_ms, now_ms))
 
     def _decoded(self, polled: dict[TopicPartition, list[Any]]) -> tuple[list[Incoming], list[Rejected]]:
         good: list[Incoming] = []

@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from marketdata.errors import KafkaUnavailable
 from marketdata.kafka import METADATA_MAX_AGE_MS
 from marketdata.settings import Settings
+from marketdata.telemetry import start_telemetry
 from stream_app.emitter import Emitter
 from stream_app.metrics import Metrics
 from stream_app.transport import BatchConsumer, install
@@ -98,6 +99,7 @@ def create_app(settings: Settings, cluster_id: str) -> StreamApp:
         metrics,
         _Offsets(app, settings.ticks_topic),
         log_name=f"{cluster_id}/{settings.ticks_topic}",
+        telemetry=start_telemetry(settings, "stream"),
     )
     health = _Health()
     _consume(app, settings, worker)

@@ -11,6 +11,7 @@ from marketdata.candle import Candle
 from marketdata.kafka import new_producer, unavailable
 from marketdata.settings import Settings
 from marketdata.stages import Headers
+from marketdata.telemetry import Span
 from marketdata.wire import candle_key, encode
 
 #: A round that takes longer is tried again; a restarted broker needs some seconds (seconds).
@@ -36,6 +37,8 @@ class Outgoing:
     headers: Headers = ()
     #: When its newest ticks were received (UTC epoch milliseconds); None when it is not to be timed.
     received_ms: int | None = None
+    #: To be ended when the broker has confirmed it.
+    span: Span | None = None
 
 
 class Emitter:

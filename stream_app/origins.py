@@ -7,36 +7,69 @@ from typing import Final
 
 from aiokafka import ConsumerRecord
 
-from marketdata.candle import Candle
 from marketdata.stages import RECEIVED_HEADER
+from marketdata.telemetry import Telemetry
 from marketdata.tick import Frame
+from marketdata.trace import TraceContext, context_of
 from stream_app.emitter import Outgoing
-from stream_app.window import Minute, Origin, Window
+from stream_app.window import Emission, Origin, Window
 
 _OFFSET: Final = attrgetter("offset")
 
+#: A candle that waits for the broker gathers requests without end; so many of them are kept.
+_MAX_OTHERS: Final = 32
 
-def note_origins(window: Window, records: Sequence[ConsumerRecord], frames: Sequence[tuple[int, Frame]]) -> None:
+
+def note_origins(
+    window: Window, records: Sequence[ConsumerRecord], frames: Sequence[tuple[int, Frame]], *, wall_ms: int, links: bool
+) -> None:
     """Note, of every minute that this poll touched, the newest frame; both sequences are in order of their offsets.
 
-    A poll touches few minutes and has thousands of records, so the loop over the records is left alone.
+    With `links` the requests before it since the last candle as well. A poll touches few minutes and has thousands of
+    records, so the loop over the records is left alone.
     """
+    if not frames:
+        return
+    first = records[0].offset
+    whole = len(frames) == len(records) == records[-1].offset - first + 1
     for minute in window.touched():
         offset = minute.fold.last_offset
-        at = bisect_left(frames, (offset,))  # a tuple of one comes before those that begin so
-        if at == len(frames) or frames[at][0] != offset:
+        if offset < first:
             continue  # all of it had been read before
-        record = records[bisect_left(records, offset, key=_OFFSET)]
-        minute.origin = Origin(frames[at][1].received, record.headers)
+        if whole:
+            received_ms, headers = frames[offset - first][1].received, records[offset - first].headers
+        else:
+            # A tuple of one comes before those that begin with it.
+            received_ms = frames[bisect_left(frames, (offset,))][1].received
+            headers = records[bisect_left(records, offset, key=_OFFSET)].headers
+        minute.origin = Origin(received_ms, wall_ms, headers, _others(minute.origin) if links else ())
 
 
-def outgoing(minute: Minute, candle: Candle, live_since_ms: int) -> Outgoing:
-    """The candle with the headers of its record.
+def _others(before: Origin | None) -> tuple[TraceContext, ...]:
+    context = None if before is None else context_of(before.headers)
+    return () if before is None or context is None else (*before.others, context)[-_MAX_OTHERS:]
+
+
+def outgoing(emission: Emission, live_since_ms: int, telemetry: Telemetry) -> Outgoing | None:
+    """The candle of an emission with the headers of its record; None when there is no candle.
 
     What was received before `live_since_ms` (UTC epoch milliseconds) waited for a reader, in a replay for years, and a
-    minute is closed long after its last tick: neither says how quick the pipeline is.
+    minute is closed long after its last tick: neither says how quick the pipeline is, so it is not timed.
     """
-    origin = minute.origin
-    if origin is None or candle.closed or origin.received_ms < live_since_ms:
+    candle, origin = emission.candle, emission.minute.origin
+    if candle is None:
+        return None
+    if origin is None:
         return Outgoing(candle)
-    return Outgoing(candle, [(RECEIVED_HEADER, str(origin.received_ms).encode())], origin.received_ms)
+    headers: list[tuple[str, bytes]] = []
+    span = None
+    if (context := context_of(origin.headers)) is not None:
+        if telemetry.is_on:
+            emission.minute.origin = origin._replace(others=())
+        started_ms = None if candle.closed else origin.folded_ms
+        span = telemetry.begin("fold", context, links=origin.others, started_ms=started_ms)
+        headers.append(span.context.header)
+    if candle.closed or origin.received_ms < live_since_ms:
+        return Outgoing(candle, headers, span=span)
+    headers.append((RECEIVED_HEADER, str(origin.received_ms).encode()))
+    return Outgoing(candle, headers, origin.received_ms, span)

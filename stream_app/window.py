@@ -11,6 +11,7 @@ from marketdata.candle import Candle
 from marketdata.fold import MinuteFold, Passes, split_by_minute
 from marketdata.stages import Headers
 from marketdata.tick import MINUTE_MS, Frame
+from marketdata.trace import TraceContext
 
 #: A closed minute stays in memory this long after its last tick: what comes later is refolded by the sink. Smaller
 #: makes more refolds, larger keeps more ticks in memory (seconds).
@@ -29,8 +30,12 @@ class Origin(NamedTuple):
 
     #: When the producer took their request (UTC epoch milliseconds).
     received_ms: int
+    #: When their poll was folded (UTC epoch milliseconds).
+    folded_ms: int
     #: Headers of their record.
     headers: Headers
+    #: Steps of requests that came since the last candle, the newest of each poll but the last; only for spans.
+    others: tuple[TraceContext, ...] = ()
 
 
 class Minute:

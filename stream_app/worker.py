@@ -1,6 +1,7 @@
 """One worker: folds the polls that Faust hands it, publishes candles, releases for commit what no open minute needs."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ from aiokafka import ConsumerRecord
 from marketdata.errors import InvalidFrame, KafkaUnavailable, MissedRecords
 from marketdata.settings import Settings
 from marketdata.stages import seconds_between
+from marketdata.telemetry import NoTelemetry, Telemetry
 from marketdata.tick import Frame
 from marketdata.ticklog import TickLog
+from marketdata.trace import trace_id_of
 from marketdata.wire import decode_frame, decode_frames
 from stream_app.emitter import Emitter, Outgoing, Rejected
 from stream_app.metrics import Metrics
@@ -21,6 +24,9 @@ from stream_app.origins import note_origins, outgoing
 from stream_app.window import Emission, Window
 
 log = structlog.get_logger(__name__)
+
+#: A line for each candle costs more than the candle, so the question comes first.
+_IS_DEBUGGING = logging.getLogger(__name__).isEnabledFor
 
 #: Rejected records that may wait for the next round; a flood of them is flushed at once.
 _MAX_WAITING_REJECTS = 500
@@ -62,12 +68,20 @@ class Worker:
     """Holds one window per partition. `fold` is called by the agent, `publish` by a timer; both in one event loop."""
 
     def __init__(
-        self, settings: Settings, emitter: Emitter, metrics: Metrics, offsets: Offsets, *, log_name: str
+        self,
+        settings: Settings,
+        emitter: Emitter,
+        metrics: Metrics,
+        offsets: Offsets,
+        *,
+        log_name: str,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._settings = settings
         self._emitter = emitter
         self._metrics = metrics
         self._offsets = offsets
+        self._telemetry = telemetry or NoTelemetry()
         self._partitions: dict[int, _Partition] = {}
         self._publishing = asyncio.Lock()
         # What was received before the partitions were assigned is not timed: it waited for a reader.
@@ -92,9 +106,10 @@ class Worker:
             return  # revoked during the check
         frames = self._frames(records, partition)
         ticks = partition.window.feed(records[0].offset, records[-1].offset, frames, now=time.monotonic())
-        note_origins(partition.window, records, frames)
+        wall_ms = _wall_ms()
+        note_origins(partition.window, records, frames, wall_ms=wall_ms, links=self._telemetry.is_on)
         if frames and (received_ms := frames[0][1].received) >= self._live_since_ms:
-            self._metrics.stages.labels("folded").observe(seconds_between(received_ms, _wall_ms()))
+            self._metrics.stages.labels("folded").observe(seconds_between(received_ms, wall_ms))
         self._metrics.records.inc(len(records))
         self._metrics.ticks.inc(ticks)
         if len(partition.rejected) > _MAX_WAITING_REJECTS:
@@ -148,6 +163,7 @@ class Worker:
                 log.warning(
                     "A record of the ticks topic is no frame; it is kept in the rejected topic.",
                     action="record_rejected", partition=record.partition, offset=record.offset, reason=str(exc),
+                    trace_id=trace_id_of(record.headers),
                 )  # fmt: skip
                 partition.rejected.append(Rejected(record.partition, record.offset, record.key, record.value, str(exc)))
         return found
@@ -161,11 +177,8 @@ class Worker:
             started = time.monotonic()
             rounds = [self._take(partition) for partition in self._partitions.values()]
             emissions = [emission for one in rounds for emission in one.emissions]
-            candles = [
-                outgoing(emission.minute, emission.candle, self._live_since_ms)
-                for emission in emissions
-                if emission.candle is not None
-            ]
+            made = (outgoing(emission, self._live_since_ms, self._telemetry) for emission in emissions)
+            candles = [each for each in made if each is not None]
             rejected = [record for one in rounds for record in one.rejected]
             if candles or rejected:
                 try:
@@ -207,10 +220,18 @@ class Worker:
         metrics = self._metrics
         metrics.emit_seconds.observe(seconds)
         published, now_ms = metrics.stages.labels("published"), _wall_ms()
+        debugging = _IS_DEBUGGING(logging.DEBUG)
         for each in candles:
             metrics.candles.labels(closed=str(each.candle.closed).lower()).inc()
             if each.received_ms is not None:
                 published.observe(seconds_between(each.received_ms, now_ms))
+            if each.span is not None:
+                each.span.end(source=each.candle.source, symbol=each.candle.symbol, minute=each.candle.ts)
+            if debugging:
+                log.debug(
+                    "Published a candle.", action="candle_published", trace_id=trace_id_of(each.headers),
+                    source=each.candle.source, symbol=each.candle.symbol, minute=each.candle.ts,
+                )  # fmt: skip
 
     def _observe(self) -> None:
         partitions = self._partitions.values()

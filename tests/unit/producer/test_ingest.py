@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from marketdata.trace import parse_traceparent
 from marketdata.wire import decode_bar
 from producer.app import create_app
 from tests.unit.producer.conftest import ANY_KEY, KEY, Bench, new_bench, new_settings
@@ -68,7 +69,8 @@ async def test_every_sender_in_every_form_becomes_a_frame(
     assert (tick.time_msc, tick.bid, tick.ask, tick.last, tick.flags) == (time_msc, 1.16512, 1.16518, 0.0, flags)
     [record] = bench.door.records
     assert (record.key, record.timestamp_ms) == (b"Broker-Demo/EURUSD", time_msc)
-    assert record.headers == [("trace", b"t-1")]
+    assert record.headers[0] == ("trace", b"t-1")
+    assert parse_traceparent(dict(record.headers)["traceparent"])
 
 
 async def test_a_batch_of_two_symbols_makes_two_frames_in_the_order_of_the_body(bench: Bench) -> None:
@@ -97,6 +99,7 @@ async def test_the_good_of_a_mixed_batch_pass_and_the_bad_are_kept(bench: Bench)
     assert (reject.topic, reject.key, json.loads(reject.value)) == ("ticks.rejected", b"Broker-Demo", bad)
     headers = dict(reject.headers)
     assert headers.pop("reason").startswith(b"symbol: ")
+    assert headers.pop("traceparent") == dict(bench.door.records[0].headers)["traceparent"]
     assert headers == {
         "topic": b"http", "partition": b"-1", "offset": b"1", "source": b"Broker-Demo", "trace": b"t-2",
     }  # fmt: skip
@@ -507,6 +510,29 @@ async def test_only_ticks_that_come_as_they_happen_are_timed(
     assert seconds <= (value("tickpipe_stage_seconds_sum", {"stage": "received"}) or 0) < seconds + 0.25
     assert value("tickpipe_stage_seconds_count", {"stage": "logged"}) == 1
     assert (value("tickpipe_producer_frames_ahead_total", {"source": "Broker-Demo"}) or 0) == ahead
+
+
+async def test_a_request_goes_on_with_the_trace_that_it_came_with(bench: Bench) -> None:
+    given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    response = await bench.post("/ingest", [PRO, BAR], traceparent=given)
+
+    assert response.headers["X-Trace-Id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    for record in bench.door.records:
+        context = parse_traceparent(dict(record.headers)["traceparent"])
+        assert context is not None
+        assert (context.trace_id, context.flags) == ("4bf92f3577b34da6a3ce929d0e0e4736", "01")
+        assert context.span_id != "00f067aa0ba902b7"
+
+
+async def test_a_request_without_a_trace_begins_one(bench: Bench) -> None:
+    first, second = [await bench.post("/ingest/tick", PRO, traceparent=value) for value in ("", "00-0-0-00")]
+
+    traces = [parse_traceparent(dict(record.headers)["traceparent"]) for record in bench.door.records]
+    assert [trace and trace.trace_id for trace in traces] == [
+        response.headers["X-Trace-Id"] for response in (first, second)
+    ]
+    assert traces[0] != traces[1]
 
 
 def test_the_openapi_shows_every_form_of_body() -> None:

@@ -6,20 +6,25 @@ from typing import Any
 import msgspec
 
 from marketdata.stages import RECEIVED_HEADER, arrival_seconds, received_header
+from marketdata.telemetry import NoTelemetry
 from marketdata.tick import Frame
+from marketdata.trace import TraceContext, context_of
 from stream_app.emitter import Outgoing
 from stream_app.origins import note_origins, outgoing
 from stream_app.window import Window
 from tests.unit.stream_app.test_window import GRACE_MS, T0, frame
 
+#: Of the requests: record n belongs to the step n % 3.
+STEPS = [TraceContext.new() for _ in range(3)]
+
 
 def read(window: Window, first: int, *frames: Frame, bad: tuple[int, ...] = ()) -> None:
     """One poll whose records begin at `first`; the records `bad` hold no frames."""
     numbered = list(enumerate(frames, first))
-    records: list[Any] = [SimpleNamespace(offset=n, headers=[("trace", str(n).encode())]) for n, _ in numbered]
+    records: list[Any] = [SimpleNamespace(offset=n, headers=[STEPS[n % 3].header]) for n, _ in numbered]
     good = [(n, each) for n, each in numbered if n not in bad]
     window.feed(first, numbered[-1][0], good, now=0.0)
-    note_origins(window, records, good)
+    note_origins(window, records, good, wall_ms=T0, links=True)
 
 
 def received(at_ms: int, *times_ms: int, symbol: str = "EURUSD") -> Frame:
@@ -28,7 +33,8 @@ def received(at_ms: int, *times_ms: int, symbol: str = "EURUSD") -> Frame:
 
 def sent(window: Window, live_since_ms: int, wall_ms: int = T0) -> list[Outgoing]:
     emissions = window.emissions(wall_ms=wall_ms, now=0.0)
-    return [outgoing(one.minute, one.candle, live_since_ms) for one in emissions if one.candle is not None]
+    made = [outgoing(each, live_since_ms, NoTelemetry()) for each in emissions]
+    return [each for each in made if each is not None]
 
 
 def test_a_candle_says_when_its_newest_request_was_received() -> None:
@@ -68,6 +74,22 @@ def test_a_closed_minute_is_not_timed() -> None:
     found = {each.candle.ts: each.received_ms for each in sent(window, 0, wall_ms=T0 + 120_000)}
 
     assert found == {T0: None, T0 + 60_000: 200}
+
+
+def test_a_candle_goes_on_with_the_trace_of_its_newest_request() -> None:
+    window = Window(log="l", partition=0, grace_ms=GRACE_MS)
+    read(window, 0, received(100, 0))
+    read(window, 1, received(200, 10), received(300, 20))
+
+    [minute] = window.touched()
+    assert minute.origin is not None
+    assert minute.origin.others == (STEPS[0],)
+    [found] = sent(window, live_since_ms=0)
+
+    context = context_of(found.headers)
+    assert context is not None
+    assert context.trace_id == STEPS[2].trace_id
+    assert context.span_id != STEPS[2].span_id
 
 
 def test_headers_that_are_no_time_are_passed_over() -> None:
