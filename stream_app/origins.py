@@ -10,7 +10,7 @@ from aiokafka import ConsumerRecord
 from marketdata.stages import RECEIVED_HEADER
 from marketdata.telemetry import Telemetry
 from marketdata.tick import Frame
-from marketdata.trace import TraceContext, context_of
+from marketdata.trace import TRACEPARENT, TraceContext, context_of
 from stream_app.emitter import Outgoing
 from stream_app.window import Emission, Origin, Window
 
@@ -63,9 +63,11 @@ def outgoing(emission: Emission, live_since_ms: int, telemetry: Telemetry) -> Ou
         return Outgoing(candle)
     headers: list[tuple[str, bytes]] = []
     span = None
-    if (context := context_of(origin.headers)) is not None:
-        if telemetry.is_on:
-            emission.minute.origin = origin._replace(others=())
+    if not telemetry.is_on:
+        # Passed on as it came: reading it would cost more than all the rest.
+        headers += [header for header in origin.headers if header[0] == TRACEPARENT]
+    elif (context := context_of(origin.headers)) is not None:
+        emission.minute.origin = origin._replace(others=())
         started_ms = None if candle.closed else origin.folded_ms
         span = telemetry.begin("fold", context, links=origin.others, started_ms=started_ms)
         headers.append(span.context.header)
