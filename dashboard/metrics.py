@@ -1,6 +1,6 @@
 """Every metric of the dashboard in one place; names begin with `tickpipe_dashboard_`."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marketdata.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
@@ -13,6 +13,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # Memory, CPU and start of the process.
+        ProcessCollector(registry=self.registry)
         self.requests = Counter(
             f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=self.registry
         )

@@ -1,6 +1,6 @@
 """What the producer counts; names begin with `tickpipe_producer_`, but for the stages that all services share."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from marketdata.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
@@ -18,6 +18,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry = registry or CollectorRegistry()
+        # Memory, CPU and start of the process.
+        ProcessCollector(registry=registry)
         self.requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
         self.in_flight = Gauge(
             f"{_PREFIX}_requests_in_flight", "Ingest requests that are not answered yet.", registry=registry

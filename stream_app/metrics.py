@@ -1,6 +1,6 @@
 """The stream app's metrics, in one place; names carry Prometheus units."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from marketdata.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
@@ -10,6 +10,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # Memory, CPU and start of the process.
+        ProcessCollector(registry=self.registry)
         prefix = "tickpipe_stream"
         self.records = Counter(
             f"{prefix}_records", "Records of the ticks topic that were read.", registry=self.registry

@@ -1,4 +1,4 @@
-"""Rules and dashboard ask for metrics that exist, and the compose files for settings that exist; pure text."""
+"""Rules and dashboards ask for metrics that exist, and the compose files for settings that exist; pure text."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry
 
 from dashboard.metrics import Metrics as DashboardMetrics
@@ -16,15 +17,25 @@ from stream_app.metrics import Metrics as StreamMetrics
 
 ROOT = Path(__file__).parents[3]
 RULES = (ROOT / "compose" / "prometheus" / "rules.yml").read_text()
-DASHBOARD = json.loads((ROOT / "compose" / "grafana" / "dashboards" / "tickpipe.json").read_text())
+DASHBOARDS = [json.loads(path.read_text()) for path in sorted((ROOT / "compose/grafana/dashboards").glob("*.json"))]
+PANELS = [panel for dashboard in DASHBOARDS for panel in dashboard["panels"]]
 COMPOSE = (ROOT / "compose" / "compose.yaml").read_text()
 EXAMPLE = (ROOT / ".env.example").read_text()
 
 #: Suffixes that the client adds to the name of a family, by type.
 _EXPOSED = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
 
-#: Metrics of the exporters that are asked for: kafka_exporter and postgres_exporter.
-_FOREIGN = {"kafka_consumergroup_lag", "pg_up", "pg_database_size_bytes"}
+#: Metrics of the exporters that are asked for, as the documentation lists them.
+_FOREIGN = set(
+    re.findall(r"`(\w+)`", (ROOT / "docs" / "monitoring.md").read_text().partition("## Metrics of the exporters")[2])
+)
+
+#: Functions and keywords of PromQL that are asked with, and labels.
+_PROMQL = {
+    "sum", "min", "max", "count", "by", "on", "and", "or", "unless", "absent", "rate", "increase", "changes", "deriv",
+    "predict_linear", "histogram_quantile", "vector", "time", "day_of_week", "hour", "le", "stage", "source", "route",
+    "status", "topic", "consumergroup", "action", "verdict", "symbol", "instance", "job", "datname", "mountpoint",
+}  # fmt: skip
 
 #: Variables of the compose files that are no settings of the services.
 _OF_COMPOSE = re.compile(
@@ -46,8 +57,14 @@ def exposed_metrics() -> set[str]:
 
 
 def expressions() -> list[str]:
-    targets = [target for panel in DASHBOARD["panels"] for target in panel["targets"]]
-    return re.findall(r"expr: (.+(?:\n {10}.+)*)", RULES) + [target["expr"] for target in targets if "expr" in target]
+    rules = [rule["expr"] for group in yaml.safe_load(RULES)["groups"] for rule in group["rules"]]
+    return rules + [target["expr"] for panel in PANELS for target in panel["targets"] if "expr" in target]
+
+
+def asked_metrics(expression: str) -> set[str]:
+    """Names of metrics in an expression: every word that is no label in braces, no range, no text and no function."""
+    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\"[^\"]*\"", "", expression)
+    return set(re.findall(r"(?<![\w.$])[a-zA-Z_][\w:]*", bare)) - _PROMQL
 
 
 def test_the_code_is_read() -> None:
@@ -56,20 +73,47 @@ def test_the_code_is_read() -> None:
         "tickpipe_stream_lag_records",
         "tickpipe_stage_seconds_bucket",
     } <= exposed_metrics()
-    assert len(expressions()) > 40
+    assert len(expressions()) > 50
 
 
 @pytest.mark.parametrize("expression", sorted(set(expressions())))
 def test_every_metric_that_is_asked_for_exists(expression: str) -> None:
     recorded = set(re.findall(r"record: (\S+)", RULES))
-    asked = set(re.findall(r"\b(?:tickpipe|kafka|pg)[_:][\w:]+", re.sub(r'"[^"]*"', "", expression)))
+    asked = asked_metrics(expression)
+    assert asked or "day_of_week" in expression
     assert asked <= exposed_metrics() | recorded | _FOREIGN
+
+
+def test_no_documented_metric_of_an_exporter_is_idle() -> None:
+    assert set().union(*map(asked_metrics, expressions())) >= _FOREIGN
+
+
+def test_panels_are_described_and_know_their_units() -> None:
+    for panel in PANELS:
+        assert panel["title"]
+        assert panel["description"], panel["title"]
+        if panel["type"] in ("stat", "timeseries"):
+            defaults = panel["fieldConfig"]["defaults"]
+            assert "unit" in defaults or "mappings" in defaults, panel["title"]
+        if panel["type"] == "stat":
+            assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"], panel["title"]
+
+
+def test_dashboards_are_three_of_one_kind() -> None:
+    assert [dashboard["uid"] for dashboard in DASHBOARDS] == [
+        f"tickpipe-{name}" for name in ("market", "pipeline", "servers")
+    ]
+    for dashboard in DASHBOARDS:
+        assert (dashboard["timezone"], dashboard["editable"], dashboard["tags"]) == ("utc", False, ["tickpipe"])
+        ids = [panel["id"] for panel in dashboard["panels"]]
+        assert len(ids) == len(set(ids))
+    assert f"/etc/tickpipe/dashboards/{DASHBOARDS[1]['uid']}.json" in COMPOSE
 
 
 def test_every_panel_names_a_provisioned_data_source() -> None:
     provisioned = (ROOT / "compose" / "grafana" / "provisioning" / "datasources" / "tickpipe.yml").read_text()
     uids = set(re.findall(r"uid: (\S+)", provisioned))
-    assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == uids
+    assert {panel["datasource"]["uid"] for panel in PANELS} == uids
 
 
 @pytest.mark.parametrize("text", [COMPOSE, EXAMPLE], ids=["compose.yaml", ".env.example"])
