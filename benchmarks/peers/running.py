@@ -1,0 +1,210 @@
+"""One round of a contender: its process, the candles that it publishes, and what it took."""
+
+import asyncio
+import itertools
+import os
+import re
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from benchmarks.peers.ticks import Bar, Bars
+from benchmarks.peers.topics import STORED_AT, create_topic
+from benchmarks.rounds import Contender, Measured, NotMeasured, cpu_seconds, peak_bytes
+from marketdata.kafka import new_consumer
+from marketdata.settings import Settings
+
+#: A contender that has published nothing and used no processor for so long has failed (seconds).
+STALL_SECONDS = 90.0
+#: Processor time in that span that still counts as none (seconds).
+IDLE_CPU_SECONDS = 5.0
+#: How often the published candles are read: rarely, because the reader shares the machine (seconds).
+LOOK_SECONDS = 0.1
+
+#: Tells when the first tick reached the contender: ticks that were done by then.
+Started = Callable[[Process], Awaitable[int]]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all contenders of a run share."""
+
+    settings: Settings
+    #: For state and logs of the contenders.
+    directory: Path
+
+
+@dataclass(frozen=True)
+class Round:
+    """Names that only one round uses."""
+
+    setup: Setup
+    ticks_topic: str
+    candles_topic: str
+    group: str
+
+    @property
+    def state(self) -> Path:
+        """An empty folder of its own."""
+        return self.setup.directory / self.group
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How a contender is started."""
+
+    name: str
+    ticks_topic: str
+    #: Ticks in that topic.
+    ticks: int
+    #: The candles that it has to publish.
+    bars: Bars
+    command: Callable[[Round], Sequence[str]]
+    environment: Callable[[Round], Mapping[str, str]] = field(default=lambda _: {})
+    #: None: the process says `first` on its standard output.
+    started: Started | None = None
+
+
+def contender(setup: Setup, peer: Peer) -> Contender:
+    """Rounds of a peer, each with topics, group and state of its own."""
+    numbers = itertools.count()
+
+    def run() -> Measured:
+        name = f"{re.sub('[^a-z0-9]+', '-', peer.name.lower())}-{next(numbers)}"
+        return asyncio.run(_one_round(peer, Round(setup, peer.ticks_topic, f"candles-{name}", f"bench-{name}")))
+
+    return run
+
+
+async def _one_round(peer: Peer, this: Round) -> Measured:
+    await create_topic(this.setup.settings, this.candles_topic, STORED_AT)
+    this.state.mkdir()
+    log = this.setup.directory / f"{this.group}.log"
+    command = peer.command(this)
+    consumer = new_consumer(this.setup.settings)
+    await consumer.start()
+    try:
+        with log.open("wb") as errors:
+            spawned = time.time()
+            process = await asyncio.create_subprocess_exec(
+                *command, env=os.environ | dict(peer.environment(this)), stdout=PIPE, stderr=errors
+            )
+        try:
+            watched = psutil.Process(process.pid)
+            try:
+                before = await (peer.started or _says_first)(process)
+            except _Ended as exc:
+                raise NotMeasured(_last_words(log)) from exc
+            began, cpu_before = time.time(), cpu_seconds(watched)
+            published = Published(consumer, this.candles_topic, peer.bars)
+            ended = await published.complete(watched)
+            cpu, peak = cpu_seconds(watched) - cpu_before, peak_bytes(watched)
+        except psutil.NoSuchProcess as exc:
+            raise NotMeasured(_last_words(log)) from exc
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        await published.check_rest()
+    finally:
+        await consumer.stop()
+    return Measured(ended - began, cpu, peak, peer.ticks - before, began - spawned)
+
+
+class _Ended(Exception):
+    """The process ended before its first tick."""
+
+
+async def _says_first(process: Process) -> int:
+    if process.stdout is not None:
+        async for line in process.stdout:
+            if line.strip() == b"first":
+                return 0
+    raise _Ended
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"its process ended: {lines[-1] if lines else 'without a word'}"
+
+
+class Published:
+    """The newest update of each candle in a topic, compared with what it should be."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, topic: str, bars: Bars) -> None:
+        self._consumer = consumer
+        self._partition = TopicPartition(topic, 0)
+        self._bars = bars
+        #: Those that are not yet, or no longer, as they should be.
+        self._open = dict(bars)
+        self._newest: Bars = {}
+        self._stored_at = 0.0
+        consumer.assign([self._partition])
+
+    async def complete(self, watched: psutil.Process) -> float:
+        """Wait until every candle is there and right; when the broker stored the last (seconds of the epoch).
+
+        Raises:
+            NotMeasured: naming a candle that is missing or wrong once nothing happens any more.
+        """
+        await self._consumer.seek_to_beginning(self._partition)
+        progress, cpu = time.monotonic(), cpu_seconds(watched)
+        while self._open:
+            if await self._look():
+                progress, cpu = time.monotonic(), cpu_seconds(watched)
+            elif time.monotonic() - progress > STALL_SECONDS:
+                if cpu_seconds(watched) - cpu < IDLE_CPU_SECONDS:
+                    raise NotMeasured(self._difference())
+                progress, cpu = time.monotonic(), cpu_seconds(watched)
+            else:
+                await asyncio.sleep(LOOK_SECONDS)
+        return self._stored_at
+
+    async def check_rest(self) -> None:
+        """Read to the end: nothing that came afterwards may have made a candle wrong.
+
+        Raises:
+            NotMeasured: naming the candle.
+        """
+        ends = await self._consumer.end_offsets([self._partition])
+        while await self._consumer.position(self._partition) < ends[self._partition]:
+            await self._look()
+        if self._open:
+            raise NotMeasured(self._difference())
+
+    async def _look(self) -> int:
+        found = 0
+        for records in (await self._consumer.getmany(timeout_ms=0)).values():
+            found += len(records)
+            for record in records:
+                self._take(msgspec.json.decode(record.value), record.timestamp / 1000)
+        return found
+
+    def _take(self, candle: dict[str, Any], stored_at: float) -> None:
+        key = candle["symbol"], int(candle["ts"])
+        if (wanted := self._bars.get(key)) is None:
+            return  # the minute of the closing tick
+        bar: Bar = (candle["open"], candle["high"], candle["low"], candle["close"], candle["volume"])
+        self._newest[key] = bar
+        self._stored_at = stored_at
+        if bar == wanted:
+            self._open.pop(key, None)
+        else:
+            self._open[key] = wanted
+
+    def _difference(self) -> str:
+        key = min(self._open, key=lambda one: one[1])
+        symbol, minute = key
+        found = self._newest.get(key)
+        return (
+            f"{len(self._open)} of {len(self._bars)} candles differ; the first, {symbol} at {minute}, should be "
+            f"{self._bars[key]} and {f'is {found}' if found else 'is missing'}"
+        )
