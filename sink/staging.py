@@ -7,6 +7,7 @@ from typing import Final
 from marketdata.candle import BrokerBar
 from marketdata.offsets import to_multirange
 from sink.database import Connection
+from sink.packing import pack_candles
 from sink.rule import Reduced
 from sink.statements import SQL
 
@@ -28,7 +29,7 @@ def time_msc(moment: datetime) -> int:
 class Staging:
     """Fills `incoming_candles` and `incoming_bars`, which are empty at the begin of every transaction.
 
-    `use_copy=False` stages by INSERT: half as fast, for servers that do not survive COPY FROM STDIN, such as
+    `use_copy=False` stages by INSERT: the slow and plain way, for servers that do not survive COPY FROM STDIN, such as
     PostgreSQL compiled to WebAssembly.
     """
 
@@ -37,20 +38,26 @@ class Staging:
 
     async def stage_candles(self, connection: Connection, candles: Sequence[Reduced]) -> None:
         """Stage one row per key."""
-        await self._stage(connection, "copy_candles", "insert_candle", [_candle_row(reduced) for reduced in candles])
+        if not self._use_copy:
+            await _insert(connection, "insert_candle", [_candle_row(reduced) for reduced in candles])
+            return
+        async with connection.cursor() as cursor, cursor.copy(SQL["copy_candles"]) as copy:
+            await copy.write(pack_candles(candles, connection.info.encoding))
 
     async def stage_bars(self, connection: Connection, bars: Sequence[BrokerBar]) -> None:
         """Stage one row per key."""
-        await self._stage(connection, "copy_bars", "insert_bar", [_bar_row(bar) for bar in bars])
+        rows = [_bar_row(bar) for bar in bars]
+        if not self._use_copy:
+            await _insert(connection, "insert_bar", rows)
+            return
+        async with connection.cursor() as cursor, cursor.copy(SQL["copy_bars"]) as copy:
+            for row in rows:
+                await copy.write_row(row)
 
-    async def _stage(self, connection: Connection, copy_name: str, insert_name: str, rows: list[Row]) -> None:
-        async with connection.cursor() as cursor:
-            if not self._use_copy:
-                await cursor.executemany(SQL[insert_name], rows)
-                return
-            async with cursor.copy(SQL[copy_name]) as copy:
-                for row in rows:
-                    await copy.write_row(row)
+
+async def _insert(connection: Connection, name: str, rows: list[Row]) -> None:
+    async with connection.cursor() as cursor:
+        await cursor.executemany(SQL[name], rows)
 
 
 def _candle_row(reduced: Reduced) -> Row:

@@ -59,7 +59,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_bars (
 COPY incoming_candles (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, closed, first_tick, last_tick,
     log, partition, offsets, received_at, wanted
-) FROM STDIN;
+) FROM STDIN (FORMAT binary);
 
 -- name: insert_candle
 INSERT INTO incoming_candles (
