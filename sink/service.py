@@ -37,6 +37,9 @@ log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 
+#: Records (aiokafka's ConsumerRecord) of one poll.
+Polled = dict[TopicPartition, list[Any]]
+
 #: Records of one batch: a transaction of some 100 ms. More makes a repeated batch dearer, fewer costs commits.
 _BATCH_RECORDS: Final = 5_000
 
@@ -201,26 +204,49 @@ class Sink:
             await _cancel(*tasks)
 
     async def _flow(self, consumer: AIOKafkaConsumer, store: Store) -> None:
-        while not self._stopping.is_set():
-            try:
-                polled = await consumer.getmany(timeout_ms=_POLL_TIMEOUT_MS, max_records=_BATCH_RECORDS)
-            except KafkaError as exc:
-                if not exc.retriable:
-                    raise
-                log.warning("Kafka does not answer; it is asked again.", action="kafka_wait", error=str(exc))
-                await asyncio.sleep(1)
-                continue
-            if polled:
-                with self._metrics.batch_seconds.time():
-                    good, bad = self._decoded(polled)
-                    began_ms = time.time_ns() // 1_000_000
-                    await store.batch(good, bad)
-                self._trail.stored(good, began_ms)
-                self._uncommitted |= {tp: records[-1].offset + 1 for tp, records in polled.items()}
-            if self._uncommitted:
-                await self._commit(consumer)
+        # While the database stores one batch, the next one is polled and decoded: the two take turns on no processor.
+        storing: asyncio.Task[None] | None = None
+        try:
+            while not self._stopping.is_set():
+                polled = await self._poll(consumer)
+                decoded = self._decoded(polled)
+                if storing is not None:
+                    await storing
+                storing = asyncio.create_task(self._store(consumer, store, polled, decoded))
+            if storing is not None:
+                await storing
+        finally:
+            if storing is not None:
+                await _cancel(storing)
 
-    def _decoded(self, polled: dict[TopicPartition, list[Any]]) -> tuple[list[Incoming], list[Rejected]]:
+    async def _poll(self, consumer: AIOKafkaConsumer) -> Polled:
+        try:
+            polled: Polled = await consumer.getmany(timeout_ms=_POLL_TIMEOUT_MS, max_records=_BATCH_RECORDS)
+        except KafkaError as exc:
+            if not exc.retriable:
+                raise
+            log.warning("Kafka does not answer; it is asked again.", action="kafka_wait", error=str(exc))
+            await asyncio.sleep(1)
+            return {}
+        return polled
+
+    async def _store(
+        self,
+        consumer: AIOKafkaConsumer,
+        store: Store,
+        polled: Polled,
+        decoded: tuple[list[Incoming], list[Rejected]],
+    ) -> None:
+        if polled:
+            began_ms = time.time_ns() // 1_000_000
+            with self._metrics.batch_seconds.time():
+                await store.batch(*decoded)
+            self._trail.stored(decoded[0], began_ms)
+            self._uncommitted |= {tp: records[-1].offset + 1 for tp, records in polled.items()}
+        if self._uncommitted:
+            await self._commit(consumer)
+
+    def _decoded(self, polled: Polled) -> tuple[list[Incoming], list[Rejected]]:
         good: list[Incoming] = []
         bad: list[Rejected] = []
         for tp, records in polled.items():
