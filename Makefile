@@ -37,10 +37,11 @@ test: setup ## run the tests on real Kafkas and PostgreSQLs, four files at a tim
 test-full: setup ## run every test there is, one file after the other (more than an hour)
 	TICKPIPE_TESTS=full $(BIN)/pytest
 
-bench: setup ## measure the fold against reading alone, the sink against a bare COPY
+bench: setup ## measure the fold against reading alone, the sink against a bare COPY, the producer against no work
 	$(BIN)/python -m benchmarks.fold
 	$(BIN)/python -m benchmarks.fold --frame 200
 	$(BIN)/python -m benchmarks.sink
+	$(BIN)/python -m benchmarks.ingest
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

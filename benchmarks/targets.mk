@@ -1,4 +1,7 @@
-.PHONY: bench-timeframes
+.PHONY: bench-ingest bench-timeframes
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
 	$(BIN)/python -m benchmarks.timeframes
+
+bench-ingest: setup ## measure the producer against a route that does nothing and against unparsed bodies
+	$(BIN)/python -m benchmarks.ingest

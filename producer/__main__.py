@@ -6,6 +6,7 @@ import sys
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from marketdata.errors import SettingsError
 from marketdata.logs import configure_logs
@@ -43,22 +44,25 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 
 def _server(settings: Settings) -> uvicorn.Server:
     configure_logs(settings)
-    return uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings),
-            host=settings.producer_host,
-            port=settings.producer_port,
-            loop="uvloop" if sys.platform != "win32" else "asyncio",
-            http="httptools",
-            lifespan="on",
-            ws="none",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=_GRACEFUL_SECONDS,
-        )
+    return uvicorn.Server(server_config(create_app(settings), settings))
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How the producer serves its application."""
+    return uvicorn.Config(
+        app,
+        host=settings.producer_host,
+        port=settings.producer_port,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        lifespan="on",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
     )
 
 

@@ -1,0 +1,137 @@
+"""What the producer acknowledges a second, against the same server without our part of the work.
+
+`python -m benchmarks.ingest` starts Kafka and one process of the producer, with two more routes beside its own: /empty,
+which FastAPI serves as it serves any function that does nothing, and /unparsed, which authenticates as the producer
+does and writes the body as it came, as one record, before it answers. Bodies of one tick go to /ingest/tick and /empty,
+bodies of 200 ticks to /ingest/tick and /unparsed, over 64 keep-alive connections. What measures shares the machine: the
+rates are what the pair reaches together, and the CPU seconds those of the server alone.
+"""
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+
+from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
+from tickpipe.embedded.servers import EmbeddedServers
+
+CONNECTIONS = 64
+TICKS = 200
+KEY = "benchmark"
+
+#: A tick as DataCollectorPRO posts it.
+TICK = (
+    b'{"ts":"2025-10-20T02:20:00Z","symbol":"SYM%d","bid":1.165120,"ask":1.165180,"last":0.000000,"volume":0,"flags":6,'
+    b'"ts_msc":%d,"digits":5,"point":0.000010,"spread":0.000060,"meta":{"ea":"PDC","ver":"1.65","src":"tick",'
+    b'"acct":12345,"srv":"Broker-Demo","build":3850}}'
+)
+FIRST_MSC = 1_760_926_800_000
+
+#: A server that is not ready after so long has failed (seconds).
+START_SECONDS = 30.0
+
+
+@contextmanager
+def serving(kafka_bootstrap: str, port: int) -> Iterator[psutil.Process]:
+    """The server as a process of its own, once it reaches Kafka."""
+    environment = os.environ | {
+        "TICKPIPE_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "TICKPIPE_API_KEYS": f'{{"bench": "{KEY}"}}',
+        "TICKPIPE_PRODUCER_HOST": "127.0.0.1",
+        "TICKPIPE_PRODUCER_PORT": str(port),
+        "TICKPIPE_LOG_LEVEL": "ERROR",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.ingest_server"], env=environment)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _is_ready(port):
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise SystemExit("the producer did not become ready")
+            time.sleep(0.1)
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/ready", timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def body_of(number: int, ticks: int) -> bytes:
+    """A body of so many ticks of 8 symbols; no two have the same times."""
+    first = number * ticks
+    return b'{"ticks":[%b]}' % b",".join([TICK % ((first + n) % 8, FIRST_MSC + first + n) for n in range(ticks)])
+
+
+async def post_all(port: int, path: str, bodies: list[bytes]) -> None:
+    """Every body once, over the connections, each after the answer to the one before."""
+    left = iter(bodies)
+    head = b"POST %b HTTP/1.1\r\nHost: bench\r\nX-API-Key: %b\r\nContent-Length: " % (path.encode(), KEY.encode())
+
+    async def post() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for body in left:
+            writer.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+            answer = await reader.readuntil(b"\r\n\r\n")
+            if not answer.startswith(b"HTTP/1.1 200"):
+                raise SystemExit(f"{path} answered {answer.decode()}")
+            await reader.readexactly(int(answer.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]))
+        writer.close()
+
+    await asyncio.gather(*(post() for _ in range(CONNECTIONS)))
+
+
+def posting(process: psutil.Process, port: int, path: str, bodies: list[bytes], ticks: int = 1) -> Contender:
+    """Bodies of so many ticks to one route of the running server."""
+
+    def run() -> Measured:
+        cpu, began = cpu_seconds(process), time.monotonic()
+        asyncio.run(post_all(port, path, bodies))
+        wall = time.monotonic() - began
+        return Measured(wall, cpu_seconds(process) - cpu, peak_bytes(process), len(bodies) * ticks)
+
+    return run
+
+
+def main() -> None:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=20_000, help="of one tick in a round (default: 20000)")
+    parser.add_argument("--bodies", type=int, default=3_000, help="of 200 ticks in a round (default: 3000)")
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: 5)")
+    parser.add_argument("--port", type=int, default=18_994, help="of the measured server (default: 18994)")
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        EmbeddedServers(Path(directory)) as servers,
+        serving(servers.kafka_bootstrap, options.port) as process,
+    ):
+        bodies = [body_of(number, 1) for number in range(options.requests)]
+        contenders = {
+            "an empty FastAPI route": posting(process, options.port, "/empty", bodies),
+            "one tick a request": posting(process, options.port, "/ingest/tick", bodies),
+        }
+        run_rounds("ingest-one", contenders, rounds=options.rounds, unit="requests")
+        bodies = [body_of(number, TICKS) for number in range(options.bodies)]
+        contenders = {
+            "the same bodies unparsed": posting(process, options.port, "/unparsed", bodies, TICKS),
+            "bodies of 200 ticks": posting(process, options.port, "/ingest/tick", bodies, TICKS),
+        }
+        run_rounds("ingest-bodies", contenders, rounds=options.rounds, unit="ticks")
+
+
+if __name__ == "__main__":
+    main()
