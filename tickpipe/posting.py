@@ -48,9 +48,9 @@ def posted(
 class PostedBar(msgspec.Struct, gc=False, omit_defaults=True):
     """A bar as an EA posts it to `/ingest`."""
 
-    ts: str
     symbol: str
     timeframe: str
+    ts: str
     open: float
     high: float
     low: float

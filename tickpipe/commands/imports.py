@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tickpipe.commands.send import FileBar, SendOptions, Target, report, send_ticks
+from tickpipe.commands.send import (
+    FileBar,
+    KeyOption,
+    PatienceOption,
+    SendOptions,
+    SourceOption,
+    Target,
+    UrlOption,
+    report,
+    send_ticks,
+)
 from tickpipe.connection import DataDir, producer_address
 from tickpipe.console import DONE, PROBLEM, err, out
 from tickpipe.output import print_table
@@ -44,15 +54,11 @@ def import_files(
     timeframe: Annotated[
         str | None, typer.Option(help="Timeframe of the bars. Default: from MetaTrader's file names.")
     ] = None,
-    source: Annotated[
-        str | None, typer.Option(help="Source to post for; needs a key that may. Default: the source of the key.")
-    ] = None,
+    source: SourceOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read every file and say what would be sent.")] = False,
-    url: Annotated[str | None, typer.Option(help="Address of the producer. Default: that of the stack.")] = None,
-    key: Annotated[str | None, typer.Option(help="Key of the producer. Default: that of the stack.")] = None,
-    patience: Annotated[
-        float, typer.Option(min=0, help="How long to try again while the producer takes nothing (seconds).")
-    ] = 300.0,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    patience: PatienceOption = 300.0,
     data_dir: DataDir = None,
 ) -> None:
     """Import what MetaTrader 5 exported: bars and ticks (Symbols, Bars or Ticks, Export), or a file `send` reads.

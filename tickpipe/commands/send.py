@@ -32,6 +32,17 @@ _INTERRUPTED = 130
 _MOST_DIGITS = 8
 
 
+#: Options of every command that posts to a producer.
+SourceOption = Annotated[
+    str | None, typer.Option(help="Source to post for; needs a key that may. Default: the source of the key.")
+]
+UrlOption = Annotated[str | None, typer.Option(help="Address of the producer. Default: that of the stack.")]
+KeyOption = Annotated[str | None, typer.Option(help="Key of the producer. Default: that of the stack.")]
+PatienceOption = Annotated[
+    float, typer.Option(min=0, help="How long to try again while the producer takes nothing (seconds).")
+]
+
+
 def send(
     file: Annotated[
         Path,
@@ -39,9 +50,7 @@ def send(
     ],
     *,
     symbol: Annotated[str, typer.Option("--symbol", "-s", help="Symbol of the ticks, for example EURUSD.")],
-    source: Annotated[
-        str | None, typer.Option(help="Source to post for; needs a key that may. Default: the source of the key.")
-    ] = None,
+    source: SourceOption = None,
     speed: Annotated[float, typer.Option(min=0, help="0 as fast as it goes, 1 real time, 60 a minute a second.")] = 0.0,
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most ticks of one request.")] = 200,
     skip: Annotated[int, typer.Option(min=0, help="Pass over the first ticks: go on where a run stopped.")] = 0,
@@ -54,11 +63,9 @@ def send(
         typer.Option(min=0, max=_MOST_DIGITS, help="Decimals of a price. Default: guessed from the first ticks."),
     ] = None,
     point: Annotated[float | None, typer.Option(help="Size of a point. Default: 10^-digits.")] = None,
-    url: Annotated[str | None, typer.Option(help="Address of the producer. Default: that of the stack.")] = None,
-    key: Annotated[str | None, typer.Option(help="Key of the producer. Default: that of the stack.")] = None,
-    patience: Annotated[
-        float, typer.Option(min=0, help="How long to try again while the producer takes nothing (seconds).")
-    ] = 300.0,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    patience: PatienceOption = 300.0,
     data_dir: DataDir = None,
 ) -> None:
     """Post a tick file through the producer, in order, until every tick is confirmed.
