@@ -1,7 +1,10 @@
-.PHONY: bench-ingest bench-timeframes
+.PHONY: bench-ingest bench-storage bench-timeframes
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
 	$(BIN)/python -m benchmarks.timeframes
 
 bench-ingest: setup ## measure the producer against a route that does nothing and against unparsed bodies
 	$(BIN)/python -m benchmarks.ingest
+
+bench-storage: setup ## measure M1 with and without compression (some minutes; TimescaleDB in Node.js)
+	$(BIN)/python -m benchmarks.storage

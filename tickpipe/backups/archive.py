@@ -8,7 +8,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Final, Self
@@ -159,18 +159,32 @@ def new_archive(path: Path) -> Iterator[ArchiveWriter]:
                 yield writer
             file.flush()
             os.fsync(file.fileno())
-        # Unlike a rename, a link does not replace what came to be there meanwhile.
-        os.link(partial, path)
+        _put_in_place(partial, path)
         _sync_directory(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    try:
+        # Unlike a rename, a link does not replace what came to be there meanwhile.
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A USB stick (exFAT) or a share of Windows knows no links.
+        if path.exists():
+            raise
+        partial.rename(path)
 
 
 def _sync_directory(directory: Path) -> None:
     if os.name == "posix":
         descriptor = os.open(directory, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            # Not every file system can, and the file itself is on the disk already.
+            with suppress(OSError):
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 

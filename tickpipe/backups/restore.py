@@ -5,10 +5,12 @@ when the cluster is a new one; it is changed in what is restored as well. What t
 the topics, the same restore goes on; interrupted before the groups are set, the stream folds everything once more.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
 from aiokafka import TopicPartition
 from psycopg import AsyncConnection
 
@@ -164,7 +166,11 @@ class Restore:
     def _records_of(self, topic: Topic, partition: int, logs: tuple[str, str]) -> Iterator[LogRecord]:
         records = read_records(self._archive.pieces(partition_member(topic.role, partition)))
         if topic.role in topics.CANDLE_ROLES:
-            return (topics.of_log(record, logs) for record in records)
+            records = (topics.of_log(record, logs) for record in records)
+        if topic.role == topics.CANDLES:
+            # The time of emission. Kafka deletes it after thirty days, and the backup may be older than that.
+            now_ms = time.time_ns() // 1_000_000
+            records = (msgspec.structs.replace(record, timestamp=now_ms) for record in records)
         return records
 
     async def _restore_database(self, logs: tuple[str, str] | None) -> None:

@@ -19,15 +19,16 @@ from tickpipe.backups.records import BlockWriter, LogRecord
 
 #: Settings that name the topics, in the order of the flow.
 TICKS: Final = "ticks_topic"
+CANDLES: Final = "candles_topic"
 ROLES: Final = (
-    TICKS, "candles_topic", "broker_candles_topic", "ticks_rejected_topic", "candles_rejected_topic",
+    TICKS, CANDLES, "broker_candles_topic", "ticks_rejected_topic", "candles_rejected_topic",
 )  # fmt: skip
 
 #: What the sink reads. Only what it has not stored yet is backed up: the rest is in the database.
-SINK_ROLES: Final = ("candles_topic", "broker_candles_topic")
+SINK_ROLES: Final = (CANDLES, "broker_candles_topic")
 
 #: Topics whose records are candles that name their log.
-CANDLE_ROLES: Final = frozenset({"candles_topic", "candles_rejected_topic"})
+CANDLE_ROLES: Final = frozenset({CANDLES, "candles_rejected_topic"})
 
 #: What is in the log answers in far less; longer means that the broker is gone (seconds).
 _STALL_SECONDS: Final = 30.0
