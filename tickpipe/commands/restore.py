@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marketdata.errors import StackError
+from marketdata.errors import KafkaUnavailable, StackError
 from tickpipe.commands.backup import described
 from tickpipe.commands.replay import ask, require_consent
 from tickpipe.connection import DataDir, connected_settings, data_dir_option, data_directory, stack_on
@@ -103,8 +103,14 @@ def _restore(
     services = _Services(directory)
     services.stop()
     try:
-        if not database_only and archive.manifest.kafka is not None:
-            run(_wait_until_groups_are_empty(settings))
+        kafka = archive.manifest.kafka
+        if not database_only and kafka is not None:
+            try:
+                run(_wait_until_groups_are_empty(settings))
+            except KafkaUnavailable:
+                # Candles alone can be restored where no Kafka is.
+                if kafka.topics:
+                    raise
     except BaseException:
         services.start()
         raise
