@@ -1,0 +1,32 @@
+"""What the tests of backups share: tellers that nobody looks at, and a restore as the command does it."""
+
+from pathlib import Path
+
+from marketdata.settings import Settings
+from tickpipe.backups.archive import (
+    ArchiveReader,
+)
+from tickpipe.backups.restore import Restore, Restored
+
+
+class Silent:
+    """A teller that nobody looks at."""
+
+    def begin(self, description: str, total: float | None) -> None:
+        """Nothing."""
+
+    def tell(self, completed: float, said: str = "") -> None:
+        """Nothing."""
+
+
+async def restored(settings: Settings, path: Path, *, replace: bool = False, database_only: bool = False) -> Restored:
+    with ArchiveReader(path) as archive:
+        archive.check()
+        restore = Restore(settings, archive, database_only=database_only)
+        await restore.prepare(replace=replace)
+        return await restore.run(Silent())
+
+
+def archives(directory: Path) -> list[str]:
+    """Names of whole archives and of what is left of others."""
+    return sorted(path.name for path in directory.iterdir() if ".zip" in path.name)
