@@ -18,6 +18,9 @@ BAR = {
     "volume": 9,
 }  # fmt: skip
 
+#: Without one each way would begin a trace of its own.
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 class _Broken(InMemoryDoor):
     async def publish(self, records: object) -> None:
@@ -66,7 +69,7 @@ def _without_time(records: list[Record]) -> list[object]:
 )
 async def test_past_fastapi_as_through_it(path: str, body: bytes, headers: dict[str, str]) -> None:
     # Arrange
-    sent = {"X-API-Key": KEY, "X-Trace-Id": "trace"} | headers
+    sent = {"X-API-Key": KEY, "X-Trace-Id": "trace", "traceparent": TRACEPARENT} | headers
     direct, through = InMemoryDoor(), InMemoryDoor()
 
     # Act
