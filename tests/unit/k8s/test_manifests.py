@@ -105,18 +105,24 @@ def test_no_file_in_git_holds_a_secret() -> None:
         assert env(path) == {"TICKPIPE_API_KEYS": '{"*":"CHANGE"}', "TICKPIPE_DASHBOARD_PASSWORD": "CHANGE"}
 
 
-def rules(groups: list[dict[str, Any]]) -> dict[str, tuple[str, str | None]]:
+def rules(groups: list[dict[str, Any]], *, servers: bool) -> dict[str, dict[str, Any]]:
     return {
-        rule.get("alert") or rule["record"]: (" ".join(rule["expr"].split()), rule.get("for"))
+        rule.get("alert") or rule["record"]: rule
         for group in groups
-        if group["name"] != "servers"
+        if (group["name"] == "servers") == servers
         for rule in group["rules"]
     }
 
 
 def test_rules_are_those_of_compose() -> None:
-    compose = yaml.safe_load((ROOT / "compose" / "prometheus" / "rules.yml").read_text())
-    assert rules(of_kind("PrometheusRule")["tickpipe"]["spec"]["groups"]) == rules(compose["groups"])
+    compose = yaml.safe_load((ROOT / "compose" / "prometheus" / "rules.yml").read_text())["groups"]
+    ours = of_kind("PrometheusRule")["tickpipe"]["spec"]["groups"]
+    assert rules(ours, servers=False) == rules(compose, servers=False)
+    # Other exporters watch the servers here, for the same alerts and runbook.
+    servers, theirs = rules(ours, servers=True), rules(compose, servers=True)
+    assert set(servers) == set(theirs) - {"ExporterDown"}
+    for name, rule in servers.items():
+        assert rule["annotations"]["runbook"] == theirs[name]["annotations"]["runbook"]
 
 
 def test_the_image_is_tagged_with_the_projects_version() -> None:

@@ -509,6 +509,8 @@ async def test_only_ticks_that_come_as_they_happen_are_timed(
     # Between the two clock readings lies the time of a request.
     assert seconds <= (value("tickpipe_stage_seconds_sum", {"stage": "received"}) or 0) < seconds + 0.25
     assert value("tickpipe_stage_seconds_count", {"stage": "logged"}) == 1
+    heard = value("tickpipe_producer_last_received_timestamp_seconds", {"source": "Broker-Demo", "symbol": "EURUSD"})
+    assert heard is None if not timed else heard == pytest.approx(time.time(), abs=30)
     assert (value("tickpipe_producer_frames_ahead_total", {"source": "Broker-Demo"}) or 0) == ahead
 
 

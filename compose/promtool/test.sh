@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Prometheus's own tool on the rules: their syntax, every alert firing and not firing, and the PromQL of the dashboards.
+# Go builds it from source at the version of go.mod; that takes minutes the first time and is cached.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+command -v go > /dev/null || { echo "Go 1.26 or later is needed to build promtool." >&2; exit 1; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+go build -C compose/promtool -o "$work/promtool" github.com/prometheus/prometheus/cmd/promtool
+
+"$work/promtool" check rules --lint=all --lint-fatal compose/prometheus/rules.yml
+"$work/promtool" test rules tests/compose/rules/*.test.yml
+
+# Each expression of a panel as a recorded rule, with Grafana's variable in place of the range.
+.venv/bin/python - "$work/panels.yml" << 'PYTHON'
+import json
+import sys
+from pathlib import Path
+
+rules = [
+    {"record": f"panel:{len(path.stem)}:{number}:{index}", "expr": target["expr"].replace("$__rate_interval", "1m")}
+    for path in sorted(Path("compose/grafana/dashboards").glob("*.json"))
+    for number, panel in enumerate(json.loads(path.read_text())["panels"])
+    for index, target in enumerate(panel["targets"])
+    if "expr" in target
+]
+Path(sys.argv[1]).write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+PYTHON
+"$work/promtool" check rules "$work/panels.yml"
