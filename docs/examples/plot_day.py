@@ -47,20 +47,23 @@ def plot(candles: list[dict[str, Any]], title: str, output: Path) -> None:
     figure, (prices, ticks, spread) = plt.subplots(
         3, sharex=True, figsize=(14, 8), height_ratios=(5, 1.4, 1.2), layout="constrained"
     )
+    # Bars are narrower than pixels: snapped to them, many would vanish.
     prices.vlines(times, [c["low"] for c in candles], [c["high"] for c in candles], colors=colours, linewidth=0.7)
     prices.bar(
         times, [abs(c["close"] - c["open"]) for c in candles], width, [min(c["open"], c["close"]) for c in candles],
-        color=colours,
+        color=colours, snap=False,
     )  # fmt: skip
     prices.set_title(title, loc="left", color=INK)
     prices.set_ylabel("price")
-    ticks.bar(times, [c["volume"] for c in candles], width, color=colours)
+    ticks.bar(times, [c["volume"] for c in candles], width, color=colours, snap=False)
     ticks.set_ylabel("ticks")
     # Where the size of a point is unknown there is no spread.
     known = [float("nan") if c["spread"] is None else c["spread"] for c in candles]
     spread.step(times, known, where="mid", color=INK, linewidth=0.8)
     spread.set_ylabel("spread (points)")
     spread.set_ylim(bottom=0)
+    spread.set_xlim(times[0] - width, times[-1] + width)
+    spread.xaxis.set_major_locator(mdates.AutoDateLocator(tz=UTC))
     spread.xaxis.set_major_formatter(mdates.DateFormatter("%H:%M", tz=UTC))
     spread.set_xlabel("UTC")
     for axes in (prices, ticks, spread):

@@ -30,6 +30,9 @@ async def test_a_day_is_plotted(market: Market, tmp_path: Path) -> None:
     red, green = pixels[..., 0], pixels[..., 1]
     assert (green - red > 0.3).sum() > 3_000
     assert (red - green > 0.3).sum() > 3_000
+    # Every minute of this day has ticks, so the columns of their bars are all coloured.
+    bars = (abs(green - red) > 0.03)[int(0.64 * 960) : int(0.78 * 960)].any(axis=0)
+    assert bars.sum() > 1_500
 
 
 async def test_a_day_without_candles_is_an_error_that_tells_where_to_look(market: Market) -> None:
