@@ -1,4 +1,4 @@
-.PHONY: bench-ingest bench-storage bench-timeframes
+.PHONY: bench-ingest bench-page bench-peers bench-storage bench-timeframes
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
 	$(BIN)/python -m benchmarks.timeframes
@@ -8,3 +8,9 @@ bench-ingest: setup ## measure the producer against a route that does nothing an
 
 bench-storage: setup ## measure M1 with and without compression (some minutes; TimescaleDB in Node.js)
 	$(BIN)/python -m benchmarks.storage
+
+bench-peers: setup ## the fold against Kafka Streams, Quix Streams, Bytewax and Faust; downloads them, then 10 minutes or more
+	$(BIN)/python -m benchmarks.peers
+
+bench-page: setup ## put the stored results into docs/performance.md
+	$(BIN)/python -m benchmarks.page

@@ -22,10 +22,12 @@ from benchmarks.rounds import Contender, Measured, NotMeasured, cpu_seconds, pea
 from marketdata.kafka import new_consumer
 from marketdata.settings import Settings
 
-#: A contender that has published nothing and used no processor for so long has failed (seconds).
-STALL_SECONDS = 90.0
-#: Processor time in that span that still counts as none (seconds).
-IDLE_CPU_SECONDS = 5.0
+#: From its start to its first tick (seconds).
+START_SECONDS = 120.0
+#: A contender that publishes nothing for so long has failed (seconds). Kafka Streams' default publishes all at the end.
+SILENT_SECONDS = 300.0
+#: The same for one that uses hardly any processor either (seconds, share of a core).
+STALL_SECONDS, STALL_SHARE = 30.0, 0.1
 #: How often the published candles are read: rarely, because the reader shares the machine (seconds).
 LOOK_SECONDS = 0.1
 
@@ -100,15 +102,16 @@ async def _one_round(peer: Peer, this: Round) -> Measured:
         try:
             watched = psutil.Process(process.pid)
             try:
-                before = await (peer.started or _says_first)(process)
-            except _Ended as exc:
-                raise NotMeasured(_last_words(log)) from exc
+                async with asyncio.timeout(START_SECONDS):
+                    before = await (peer.started or _says_first)(process)
+            except (_Ended, TimeoutError) as exc:
+                raise NotMeasured(_last_words(log, isinstance(exc, _Ended))) from exc
             began, cpu_before = time.time(), cpu_seconds(watched)
             published = Published(consumer, this.candles_topic, peer.bars)
             ended = await published.complete(watched)
             cpu, peak = cpu_seconds(watched) - cpu_before, peak_bytes(watched)
         except psutil.NoSuchProcess as exc:
-            raise NotMeasured(_last_words(log)) from exc
+            raise NotMeasured(_last_words(log, ended=True)) from exc
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
@@ -131,22 +134,58 @@ async def _says_first(process: Process) -> int:
     raise _Ended
 
 
-def _last_words(log: Path) -> str:
+def _last_words(log: Path, ended: bool) -> str:
+    what = "its process ended" if ended else f"no tick reached it in {START_SECONDS:.0f} s"
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f"its process ended: {lines[-1] if lines else 'without a word'}"
+    return f"{what}: {lines[-1] if lines else 'without a word'}"
 
 
-class Published:
-    """The newest update of each candle in a topic, compared with what it should be."""
+class Compared:
+    """The newest update of each candle, compared with what it should be."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, topic: str, bars: Bars) -> None:
-        self._consumer = consumer
-        self._partition = TopicPartition(topic, 0)
+    def __init__(self, bars: Bars) -> None:
         self._bars = bars
         #: Those that are not yet, or no longer, as they should be.
         self._open = dict(bars)
         self._newest: Bars = {}
-        self._stored_at = 0.0
+        #: When the broker stored the newest (seconds of the epoch).
+        self.stored_at = 0.0
+
+    def is_complete(self) -> bool:
+        """Whether every candle is there and right."""
+        return not self._open
+
+    def take(self, candle: Mapping[str, Any], stored_at: float) -> None:
+        """One update, in the order of the topic."""
+        key = candle["symbol"], int(candle["ts"])
+        if (wanted := self._bars.get(key)) is None:
+            return  # the minute of the closing tick
+        bar: Bar = (candle["open"], candle["high"], candle["low"], candle["close"], candle["volume"])
+        self._newest[key] = bar
+        self.stored_at = stored_at
+        if bar == wanted:
+            self._open.pop(key, None)
+        else:
+            self._open[key] = wanted
+
+    def difference(self) -> str:
+        """How many candles differ, and the first of them."""
+        key = min(self._open, key=lambda one: one[1])
+        symbol, minute = key
+        found = self._newest.get(key)
+        return (
+            f"{len(self._open)} of {len(self._bars)} candles differ; the first, {symbol} at {minute}, should be "
+            f"{self._bars[key]} and {f'is {found}' if found else 'is missing'}"
+        )
+
+
+class Published:
+    """What a contender has published so far."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, topic: str, bars: Bars) -> None:
+        self._consumer = consumer
+        self._partition = TopicPartition(topic, 0)
+        self._compared = Compared(bars)
         consumer.assign([self._partition])
 
     async def complete(self, watched: psutil.Process) -> float:
@@ -156,17 +195,21 @@ class Published:
             NotMeasured: naming a candle that is missing or wrong once nothing happens any more.
         """
         await self._consumer.seek_to_beginning(self._partition)
-        progress, cpu = time.monotonic(), cpu_seconds(watched)
-        while self._open:
+        heard, looked, cpu = time.monotonic(), time.monotonic(), cpu_seconds(watched)
+        while not self._compared.is_complete():
             if await self._look():
-                progress, cpu = time.monotonic(), cpu_seconds(watched)
-            elif time.monotonic() - progress > STALL_SECONDS:
-                if cpu_seconds(watched) - cpu < IDLE_CPU_SECONDS:
-                    raise NotMeasured(self._difference())
-                progress, cpu = time.monotonic(), cpu_seconds(watched)
-            else:
+                heard = time.monotonic()
+            now = time.monotonic()
+            if now - heard > SILENT_SECONDS:
+                raise NotMeasured(self._compared.difference())
+            if now - looked > STALL_SECONDS:
+                used = cpu_seconds(watched) - cpu
+                if now - heard > STALL_SECONDS and used < STALL_SHARE * STALL_SECONDS:
+                    raise NotMeasured(self._compared.difference())
+                looked, cpu = now, cpu + used
+            if not self._compared.is_complete():
                 await asyncio.sleep(LOOK_SECONDS)
-        return self._stored_at
+        return self._compared.stored_at
 
     async def check_rest(self) -> None:
         """Read to the end: nothing that came afterwards may have made a candle wrong.
@@ -177,34 +220,13 @@ class Published:
         ends = await self._consumer.end_offsets([self._partition])
         while await self._consumer.position(self._partition) < ends[self._partition]:
             await self._look()
-        if self._open:
-            raise NotMeasured(self._difference())
+        if not self._compared.is_complete():
+            raise NotMeasured(self._compared.difference())
 
     async def _look(self) -> int:
         found = 0
         for records in (await self._consumer.getmany(timeout_ms=0)).values():
             found += len(records)
             for record in records:
-                self._take(msgspec.json.decode(record.value), record.timestamp / 1000)
+                self._compared.take(msgspec.json.decode(record.value), record.timestamp / 1000)
         return found
-
-    def _take(self, candle: dict[str, Any], stored_at: float) -> None:
-        key = candle["symbol"], int(candle["ts"])
-        if (wanted := self._bars.get(key)) is None:
-            return  # the minute of the closing tick
-        bar: Bar = (candle["open"], candle["high"], candle["low"], candle["close"], candle["volume"])
-        self._newest[key] = bar
-        self._stored_at = stored_at
-        if bar == wanted:
-            self._open.pop(key, None)
-        else:
-            self._open[key] = wanted
-
-    def _difference(self) -> str:
-        key = min(self._open, key=lambda one: one[1])
-        symbol, minute = key
-        found = self._newest.get(key)
-        return (
-            f"{len(self._open)} of {len(self._bars)} candles differ; the first, {symbol} at {minute}, should be "
-            f"{self._bars[key]} and {f'is {found}' if found else 'is missing'}"
-        )
