@@ -176,7 +176,7 @@ def console_table(report: Report) -> Table:
     heading, rows = cells(report)
     table = Table(title=report.name)
     for place, column in enumerate(heading):
-        table.add_column(column, justify="right" if place else "left", overflow="fold")
+        table.add_column(column, justify="right" if place else "left")
     for row in rows:
         table.add_row(*row)
     for contender, reason in report.not_measured.items():
@@ -194,7 +194,7 @@ def markdown(report: Report, picture: str) -> str:
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
         *(f"Not measured: {contender} ({reason})." for contender, reason in report.not_measured.items()),
-        f"Medians of {rounds} rounds in turn after a warm-up; ratios are of the same round (median, least–most). "
+        f"{_medians_of(rounds)} after a warm-up; ratios are of the same round (median, least–most). "
         f"{report.at[:10]}, {Machine(**report.machine)}; "
         + ", ".join(f"{name} {version}" for name, version in report.versions.items())
         + ".",
@@ -206,6 +206,10 @@ def markdown(report: Report, picture: str) -> str:
         )
     lines += report.notes
     return "\n".join([*lines, "", f"![{report.name}: rate, processor time and memory]({picture})"])
+
+
+def _medians_of(rounds: int) -> str:
+    return "One round" if rounds == 1 else f"Medians of {rounds} rounds in turn"
 
 
 def plot(report: Report, path: Path) -> None:

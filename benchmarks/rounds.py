@@ -17,6 +17,9 @@ from benchmarks.report import Report, console_table, store
 #: Installed packages that every result names, beside Python; a benchmark may name more.
 PACKAGES = ("aiokafka", "faust-streaming", "msgspec")
 
+#: Least width of the table (characters).
+TABLE_WIDTH = 180
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -138,7 +141,8 @@ def run_rounds(
         versions=versions_of(packages) | dict(versions or {}),
         notes=list(notes),
     )  # fmt: skip
-    console.print(console_table(report))
+    # Names and ratios in one line each, also where the output is no terminal.
+    Console(width=max(console.width, TABLE_WIDTH)).print(console_table(report))
     for path in store(report):
         console.print(f"wrote {path}", markup=False, highlight=False)
     return report

@@ -83,9 +83,12 @@ def _jars(coordinates: str) -> str:
 
 
 def _run(command: list[str], timeout_seconds: int = _INSTALL_SECONDS) -> None:
-    done = subprocess.run(  # noqa: S603 - our own command
-        command, capture_output=True, text=True, timeout=timeout_seconds, check=False
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - our own command
+            command, capture_output=True, text=True, timeout=timeout_seconds, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise NotMeasured(f"{Path(command[0]).name} took longer than {timeout_seconds} s") from exc
     if done.returncode:
         words = (done.stderr or done.stdout).strip().splitlines()
         raise NotMeasured(f"{Path(command[0]).name} failed: {words[-1] if words else done.returncode}")
