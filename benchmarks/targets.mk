@@ -1,4 +1,4 @@
-.PHONY: bench-ingest bench-page bench-peers bench-storage bench-timeframes
+.PHONY: bench-ingest bench-memory bench-page bench-peers bench-storage bench-timeframes
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
 	$(BIN)/python -m benchmarks.timeframes
@@ -14,3 +14,6 @@ bench-peers: setup ## the fold against Kafka Streams, Quix Streams, Bytewax and 
 
 bench-page: setup ## put the stored results into docs/performance.md
 	$(BIN)/python -m benchmarks.page
+
+bench-memory: setup ## measure what each service holds while a thousand symbols tick (eleven minutes)
+	$(BIN)/python -m benchmarks.memory
