@@ -13,8 +13,10 @@ The rules, in short (docs/candles.md tells them to users):
 """
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from math import inf
+from operator import attrgetter, sub
 
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges
@@ -28,6 +30,8 @@ _NEVER = MAX_TIME_MSC + 1
 
 #: No instrument trades more in a tick (lots, contracts or shares); what a foreign sender claims beyond is not added.
 _MAX_VOLUME = 1e18
+
+_bid, _ask, _last, _volume = map(attrgetter, ("bid", "ask", "last", "volume"))
 
 
 def split_by_minute(frame: Frame) -> tuple[int, int, list[tuple[int, list[Tick]]]]:
@@ -66,14 +70,20 @@ class Passes:
     def enter(self, frame: Frame, earliest: int, latest: int) -> int:
         """Number of the pass that this frame belongs to, given the times of its earliest and latest tick."""
         high = self._high
-        if earliest < high or (earliest == high and self._before is not None and _repeats(self._before, frame, high)):
+        if earliest < high or (earliest == high and self._before is not None and repeats(self._before, frame, high)):
             self.number += 1
         self._high = latest
         self._before = frame
         return self.number
 
+    def enter_run(self, first: Frame, last: Frame, earliest: int, latest: int) -> int:
+        """The same for many frames that follow each other as one pass, given the first and the last of them."""
+        number = self.enter(first, earliest, latest)
+        self._before = last
+        return number
 
-def _repeats(before: Frame, frame: Frame, boundary: int) -> bool:
+
+def repeats(before: Frame, frame: Frame, boundary: int) -> bool:
     """Whether a frame that begins in the millisecond `boundary` where the one before it ended repeats that one.
 
     A lone tick whose answer was lost is sent again at the same millisecond, with newer ones behind it; a collector that
@@ -178,6 +188,30 @@ class MinuteFold:
             self._pending.append((frame, ticks))
         return True
 
+    def add_run(
+        self, offsets: Sequence[int], run: int, pass_number: int, frames: Sequence[Frame], ticks: list[Tick]
+    ) -> None:
+        """Fold frames that follow each other in one pass and whose times do not go back, as `add` would one by one.
+
+        `ticks` are the ones of this minute in all of `frames`, which agree in mode and point; none was folded before.
+        """
+        if self._best is not None or self._pass not in (pass_number, -1):
+            for offset, frame in zip(offsets, frames, strict=True):
+                of_minute = [tick for tick in frame.ticks if minute_of(tick.time_msc) == self.ts]
+                self.add(offset, run, pass_number, frame, of_minute)
+            return
+        if run == self._run:
+            self._offsets[-1][1] = offsets[-1]
+        else:
+            self._run = run
+            self._offsets.append([offsets[0], offsets[-1]])
+        self._pass = pass_number
+        self._first_pass += ticks
+        self.settle()
+        # At once, while the ticks are in the processor's cache.
+        if not self._settle_run(frames[-1], ticks):
+            self._settle_frames([(frames[-1], ticks)])
+
     def _new_in_pass(self, pass_number: int, ticks: list[Tick]) -> list[Tick]:
         if self._best is None:
             self._best = Counter(self._first_pass)
@@ -194,16 +228,20 @@ class MinuteFold:
                 new.append(tick)
         return new
 
-    def settle(self) -> None:  # noqa: PLR0912 - one loop, because calls cost more than the work in it
+    def settle(self) -> None:
         """Work what was added into the prices and sums; `candle` does it, and whoever reads the attributes must.
 
         Many small frames in one go take half the time of one by one.
         """
-        if not self._pending:
-            return
+        if self._pending:
+            pending, self._pending = self._pending, []
+            self._settle_frames(pending)
+
+    def _settle_frames(self, pending: Iterable[tuple[Frame, list[Tick]]]) -> None:
+        # One loop, because calls cost more than the work in it.
         high, low, spread = self.high, self.low, self._spread
         open_at, close_at, earliest, latest = self._open_at, self._close_at, self.earliest, self.latest
-        for frame, ticks in self._pending:
+        for frame, ticks in pending:
             by_bid = frame.mode == "bid"
             for tick in ticks:
                 time_msc, bid, ask = tick.time_msc, tick.bid, tick.ask
@@ -226,15 +264,40 @@ class MinuteFold:
                 if time_msc >= latest:
                     latest = time_msc
                     self.received = frame.received
-                if 0.0 < tick.volume < _MAX_VOLUME:
-                    units, parts = tick.volume.as_integer_ratio()
-                    self._volume_units += units << (_VOLUME_SCALE + 1 - parts.bit_length())
-            self.volume += len(ticks)
-            if frame.point is not None and (self._point is None or frame.point < self._point):
-                self._point = frame.point
-        self._pending = []
+            self._count(frame, ticks)
         self.high, self.low, self._spread = high, low, spread
         self._open_at, self._close_at, self.earliest, self.latest = open_at, close_at, earliest, latest
+
+    def _settle_run(self, frame: Frame, ticks: list[Tick]) -> bool:
+        """The same for a run, a column at a time; False when not every price is usable."""
+        bids, asks = list(map(_bid, ticks)), list(map(_ask, ticks))
+        prices = bids if frame.mode == "bid" else list(map(_last, ticks))
+        # A sum of prices is finite only when every one of them is.
+        if not (
+            min(prices) > 0.0 and min(bids) > 0.0 and min(asks) > 0.0 and sum(prices) + sum(bids) + sum(asks) < inf
+        ):
+            return False
+        self.high, self.low = max(self.high, *prices), min(self.low, *prices)
+        self._spread = min(self._spread, *map(sub, asks, bids))
+        first, last = ticks[0].time_msc, ticks[-1].time_msc
+        if last >= self._close_at:
+            self._close_at, self.close = last, prices[-1]
+        if first < self._open_at:
+            self._open_at, self.open = first, prices[0]
+        self.earliest = min(self.earliest, first)
+        if last >= self.latest:
+            self.latest, self.received = last, frame.received
+        self._count(frame, ticks)
+        return True
+
+    def _count(self, frame: Frame, ticks: list[Tick]) -> None:
+        self.volume += len(ticks)
+        for volume in filter(None, map(_volume, ticks)):
+            if 0.0 < volume < _MAX_VOLUME:
+                units, parts = volume.as_integer_ratio()
+                self._volume_units += units << (_VOLUME_SCALE + 1 - parts.bit_length())
+        if frame.point is not None and (self._point is None or frame.point < self._point):
+            self._point = frame.point
 
     @property
     def real_volume(self) -> float:

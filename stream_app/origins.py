@@ -1,12 +1,11 @@
-"""Where the newest ticks of each minute came from, noted once per poll, and what of it the candle's record carries."""
+"""Where the newest ticks of each minute came from, noted chunk by chunk, and what of it a candle carries."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final
 
-from aiokafka import ConsumerRecord
-
+from marketdata.kafka import Record
 from marketdata.stages import RECEIVED_HEADER
 from marketdata.telemetry import Telemetry
 from marketdata.tick import Frame
@@ -21,11 +20,11 @@ _MAX_OTHERS: Final = 32
 
 
 def note_origins(
-    window: Window, records: Sequence[ConsumerRecord], frames: Sequence[tuple[int, Frame]], *, wall_ms: int, links: bool
+    window: Window, records: Sequence[Record], frames: Sequence[tuple[int, Frame]], *, wall_ms: int, links: bool
 ) -> None:
-    """Note, of every minute that this poll touched, the newest frame; both sequences are in order of their offsets.
+    """Note, of every minute that this chunk touched, the newest frame; both sequences are in order of their offsets.
 
-    With `links` the requests before it since the last candle as well. A poll touches few minutes and has thousands of
+    With `links` the requests before it since the last candle as well. A chunk touches few minutes and has hundreds of
     records, so the loop over the records is left alone.
     """
     if not frames:

@@ -10,15 +10,22 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, cast
 
 import structlog
-from aiokafka import ConsumerRecord
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
+
+from marketdata.kafka import Record, hand_out_bare_records
 
 log = structlog.get_logger(__name__)
 
 
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    async def on_start(self) -> None:
+        await super().on_start()
+        hand_out_bare_records(self._ensure_consumer())
+
+
 class BatchConsumer(driver.Consumer):
-    """Yields one message per partition and poll; its value is the list of aiokafka's records."""
+    """Yields one message per partition and poll; its value is the list of its records."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._released: dict[TP, int] = {}
@@ -46,11 +53,16 @@ class BatchConsumer(driver.Consumer):
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
                 yield tp, self._to_batch_message(tp, batch)
 
-    def _to_batch_message(self, tp: TP, batch: Sequence[ConsumerRecord]) -> ConsumerMessage:
-        message: Any = self._to_message(tp, batch[-1])
-        message.key = None
-        message.value = batch
-        return cast(ConsumerMessage, message)
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def _to_batch_message(self, tp: TP, batch: Sequence[Record]) -> ConsumerMessage:
+        last = batch[-1]
+        return ConsumerMessage(
+            tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type,
+            headers=[], key=None, value=cast(Any, batch), checksum=None, tp=tp,
+            generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
 
     def release(self, tp: TP, offset: int) -> None:
         """Everything below `offset` may be committed; the next commit does so if this process still owns `tp`."""

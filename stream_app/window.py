@@ -3,12 +3,13 @@
 Time enters as arguments only: `wall_ms` is the clock (UTC epoch milliseconds), `now` a monotonic one (seconds).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from marketdata.candle import Candle
 from marketdata.fold import MinuteFold, Passes, split_by_minute
+from marketdata.runs import Run
 from marketdata.stages import Headers
 from marketdata.tick import MINUTE_MS, Frame
 from marketdata.trace import TraceContext
@@ -23,6 +24,10 @@ FORGET_BEHIND_MS = 15 * MINUTE_MS
 #: Any minute, closed or not, is forgotten after this long without a tick: one tick stamped tomorrow must not hold the
 #: committed offset until tomorrow (seconds).
 FORGET_UNTOUCHED_SECONDS = 120.0
+
+
+#: Records of one poll that are folded together, with their offsets.
+Chunk = Sequence[tuple[int, Frame]]
 
 
 class Origin(NamedTuple):
@@ -116,44 +121,73 @@ class Window:
         """Ticks held in memory in case they are sent again."""
         return sum(minute.fold.ticks_kept for minute in self._minutes())
 
-    def feed(self, first: int, last: int, frames: Iterable[tuple[int, Frame]], *, now: float) -> int:
-        """Fold one poll that read the offsets `first` to `last`; records that are no frames are left out of `frames`.
+    def feed(self, first: int, last: int, chunks: Iterable[Chunk], *, now: float) -> int:
+        """Fold one poll that read the offsets `first` to `last`; records that are no frames are left out of `chunks`.
 
         Returns the number of ticks that were folded. Records read before are passed over.
         """
         self._align(first)
-        position, run, ticks_folded = self.position, self._run, 0
         self._batch += 1
-        symbols, dirty, batch = self._symbols, self._dirty, self._batch
-        for offset, frame in frames:
-            if offset < position:
-                continue
-            key = (frame.source, frame.symbol)
-            symbol = symbols.get(key)
+        ticks_folded = sum(self._fold_chunk(chunk, now) for chunk in chunks)
+        self.position = max(self.position, last + 1)
+        return ticks_folded
+
+    def _fold_chunk(self, chunk: Chunk, now: float) -> int:
+        flows: dict[tuple[str, str], tuple[list[int], list[Frame]]] = {}
+        for offset, frame in chunk:
+            if offset >= self.position:
+                key = (frame.source, frame.symbol)
+                flow = flows.get(key)
+                if flow is None:
+                    flow = flows[key] = ([], [])
+                flow[0].append(offset)
+                flow[1].append(frame)
+        ticks_folded = 0
+        for key, flow in flows.items():
+            symbol = self._symbols.get(key)
             if symbol is None:
-                symbol = symbols[key] = _Symbol()
+                symbol = self._symbols[key] = _Symbol()
+            symbol.arrived_at = now
+            whole = Run.of(*flow)
+            ticks_folded += self._fold_each(key, symbol, *flow) if whole is None else self._fold_run(key, symbol, whole)
+        return ticks_folded
+
+    def _fold_each(self, key: tuple[str, str], symbol: _Symbol, offsets: Sequence[int], frames: Sequence[Frame]) -> int:
+        run, ticks_folded = self._run, 0
+        for offset, frame in zip(offsets, frames, strict=True):
             earliest, latest, parts = split_by_minute(frame)
             number = symbol.passes.enter(frame, earliest, latest)
             if latest > symbol.newest_ms:
                 symbol.newest_ms = latest
-            symbol.arrived_at = now
             for ts, ticks in parts:
                 minute = symbol.minutes.get(ts)
-                if minute is None:
-                    minute = symbol.minutes[ts] = Minute(MinuteFold(frame.source, frame.symbol, ts))
+                if minute is None or minute.touched_batch != self._batch:
+                    minute = self._touch(key, symbol, ts, offset)
                 minute.fold.add(offset, run, number, frame, ticks)
-                if minute.touched_batch != batch:
-                    minute.touched_at, minute.touched_batch = now, batch
-                    if minute.dirty_from is None:
-                        minute.dirty_from = offset
-                        dirty.add(minute)
                 ticks_folded += len(ticks)
-        self.position = max(self.position, last + 1)
         return ticks_folded
 
     def touched(self) -> Iterator[Minute]:
         """The minutes that the newest poll touched."""
         return (minute for minute in self._dirty if minute.touched_batch == self._batch)
+
+    def _fold_run(self, key: tuple[str, str], symbol: _Symbol, run: Run) -> int:
+        number = symbol.passes.enter_run(run.frames[0], run.frames[-1], run.earliest, run.latest)
+        symbol.newest_ms = max(symbol.newest_ms, run.latest)
+        for part in run.parts():
+            minute = self._touch(key, symbol, part.ts, part.offsets[0])
+            minute.fold.add_run(part.offsets, self._run, number, part.frames, part.ticks)
+        return len(run)
+
+    def _touch(self, key: tuple[str, str], symbol: _Symbol, ts: int, offset: int) -> Minute:
+        minute = symbol.minutes.get(ts)
+        if minute is None:
+            minute = symbol.minutes[ts] = Minute(MinuteFold(*key, ts))
+        minute.touched_at, minute.touched_batch = symbol.arrived_at, self._batch
+        if minute.dirty_from is None:
+            minute.dirty_from = offset
+            self._dirty.add(minute)
+        return minute
 
     def _align(self, first: int) -> None:
         if self.position < 0:

@@ -3,25 +3,24 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
-from aiokafka import ConsumerRecord
 
 from marketdata.errors import InvalidFrame, KafkaUnavailable, MissedRecords
+from marketdata.kafka import Record
 from marketdata.settings import Settings
 from marketdata.stages import seconds_between
 from marketdata.telemetry import NoTelemetry, Telemetry
-from marketdata.tick import Frame
 from marketdata.ticklog import TickLog
 from marketdata.trace import trace_id_of
 from marketdata.wire import decode_frame, decode_frames
 from stream_app.emitter import Emitter, Outgoing, Rejected
 from stream_app.metrics import Metrics
 from stream_app.origins import note_origins, outgoing
-from stream_app.window import Emission, Window
+from stream_app.window import Chunk, Emission, Window
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +29,10 @@ _IS_DEBUGGING = logging.getLogger(__name__).isEnabledFor
 
 #: Rejected records that may wait for the next round; a flood of them is flushed at once.
 _MAX_WAITING_REJECTS = 500
+
+#: Records are decoded and folded this many bytes at a time, so that the ticks are still in the processor's cache when
+#: they are folded: 1,000 single ticks at a time take half the time of 5,000.
+_CHUNK_BYTES = 192 * 1024
 
 
 @dataclass
@@ -89,7 +92,7 @@ class Worker:
         # `<cluster id>/<topic>`, which candles name as their log.
         self._log_name = log_name
 
-    async def fold(self, number: int, records: Sequence[ConsumerRecord]) -> None:
+    async def fold(self, number: int, records: Sequence[Record]) -> None:
         """Fold one poll of the partition `number`.
 
         Raises:
@@ -104,12 +107,8 @@ class Worker:
             await self._check_gap(number, partition.window.position, records[0].offset)
         if self._partitions.get(number) is not partition:
             return  # revoked during the check
-        frames = self._frames(records, partition)
-        ticks = partition.window.feed(records[0].offset, records[-1].offset, frames, now=time.monotonic())
-        wall_ms = _wall_ms()
-        note_origins(partition.window, records, frames, wall_ms=wall_ms, links=self._telemetry.is_on)
-        if frames and (received_ms := frames[0][1].received) >= self._live_since_ms:
-            self._metrics.stages.labels("folded").observe(seconds_between(received_ms, wall_ms))
+        chunks = self._chunks(records, partition)
+        ticks = partition.window.feed(records[0].offset, records[-1].offset, chunks, now=time.monotonic())
         self._metrics.records.inc(len(records))
         self._metrics.ticks.inc(ticks)
         if len(partition.rejected) > _MAX_WAITING_REJECTS:
@@ -150,7 +149,25 @@ class Worker:
             # Read to the end, where nothing was; the next round releases it.
             partition.window.feed(first, end - 1, [], now=time.monotonic())
 
-    def _frames(self, records: Sequence[ConsumerRecord], partition: _Partition) -> list[tuple[int, Frame]]:
+    def _chunks(self, records: Sequence[Record], partition: _Partition) -> Iterator[Chunk]:
+        total_bytes = sum(len(record.value) for record in records if record.value is not None)
+        step = max(1, _CHUNK_BYTES * len(records) // max(1, total_bytes))
+        for begin in range(0, len(records), step):
+            some = records[begin : begin + step]
+            frames = self._frames(some, partition)
+            yield frames
+            # The window asks for the next ones when it has folded these.
+            self._note(partition.window, some, frames)
+
+    def _note(self, window: Window, records: Sequence[Record], frames: Chunk) -> None:
+        if not frames:
+            return
+        wall_ms = _wall_ms()
+        note_origins(window, records, frames, wall_ms=wall_ms, links=self._telemetry.is_on)
+        if (received_ms := frames[0][1].received) >= self._live_since_ms:
+            self._metrics.stages.labels("folded").observe(seconds_between(received_ms, wall_ms))
+
+    def _frames(self, records: Sequence[Record], partition: _Partition) -> Chunk:
         frames = decode_frames([record.value for record in records])
         if frames is not None:
             return [(record.offset, frame) for record, frame in zip(records, frames, strict=True)]
@@ -162,10 +179,10 @@ class Worker:
                 self._metrics.rejected.inc()
                 log.warning(
                     "A record of the ticks topic is no frame; it is kept in the rejected topic.",
-                    action="record_rejected", partition=record.partition, offset=record.offset, reason=str(exc),
+                    action="record_rejected", partition=partition.number, offset=record.offset, reason=str(exc),
                     trace_id=trace_id_of(record.headers),
                 )  # fmt: skip
-                partition.rejected.append(Rejected(record.partition, record.offset, record.key, record.value, str(exc)))
+                partition.rejected.append(Rejected(partition.number, record.offset, record.key, record.value, str(exc)))
         return found
 
     async def publish(self) -> None:

@@ -23,7 +23,7 @@ def read(window: Window, first: int, *frames: Frame, bad: tuple[int, ...] = ()) 
     numbered = list(enumerate(frames, first))
     records: list[Any] = [SimpleNamespace(offset=n, headers=[STEPS[n % 3].header]) for n, _ in numbered]
     good = [(n, each) for n, each in numbered if n not in bad]
-    window.feed(first, numbered[-1][0], good, now=0.0)
+    window.feed(first, numbered[-1][0], [good], now=0.0)
     note_origins(window, records, good, wall_ms=T0, links=True)
 
 

@@ -43,7 +43,7 @@ class Drive:
     def feed(self, *frames: Frame) -> None:
         log = list(enumerate(frames, self.offset))
         self.offset += len(frames)
-        self.window.feed(log[0][0], log[-1][0], log, now=self.now)
+        self.window.feed(log[0][0], log[-1][0], [log], now=self.now)
 
     def publish(self) -> list[Candle]:
         emissions = self.window.emissions(wall_ms=self.wall_ms, now=self.now)
@@ -163,10 +163,10 @@ def test_a_fast_replay_keeps_a_quarter_of_an_hour_in_memory() -> None:
 def test_records_read_again_change_nothing() -> None:
     drive = Drive(wall_ms=T0 + MINUTE * 100)
     log = [(offset, frame(offset)) for offset in range(6)]
-    drive.window.feed(0, 5, log, now=0)
+    drive.window.feed(0, 5, [log], now=0)
     first = drive.publish()
 
-    drive.window.feed(2, 5, log[2:], now=0)
+    drive.window.feed(2, 5, [log[2:]], now=0)
 
     assert drive.publish() == []
     assert [candle.volume for candle in first] == [6]
@@ -175,10 +175,10 @@ def test_records_read_again_change_nothing() -> None:
 def test_a_read_from_further_back_starts_afresh() -> None:
     drive = Drive(wall_ms=T0 + MINUTE * 100)
     log = [(offset, frame(offset)) for offset in range(6)]
-    drive.window.feed(4, 5, log[4:], now=0)
+    drive.window.feed(4, 5, [log[4:]], now=0)
     drive.publish()
 
-    drive.window.feed(0, 5, log, now=0)
+    drive.window.feed(0, 5, [log], now=0)
 
     (candle,) = drive.publish()
     assert (candle.volume, candle.offsets) == (6, ((0, 5),))
@@ -186,8 +186,8 @@ def test_a_read_from_further_back_starts_afresh() -> None:
 
 def test_a_hole_in_what_was_read_is_not_claimed() -> None:
     drive = Drive(wall_ms=T0 + MINUTE * 100)
-    drive.window.feed(0, 0, [(0, frame(1))], now=0)
-    drive.window.feed(5, 5, [(5, frame(2))], now=0)
+    drive.window.feed(0, 0, [[(0, frame(1))]], now=0)
+    drive.window.feed(5, 5, [[(5, frame(2))]], now=0)
 
     (candle,) = drive.publish()
 
@@ -253,7 +253,7 @@ def test_no_crash_loses_a_tick_and_every_candle_is_the_fold_of_its_offsets(
 
     for step, argument in [*steps, ("poll", 99), ("publish", 0)]:
         if step == "poll" and (batch := log[position : position + argument]):
-            drive.window.feed(batch[0][0], batch[-1][0], batch, now=drive.now)
+            drive.window.feed(batch[0][0], batch[-1][0], [batch], now=drive.now)
             position = batch[-1][0] + 1
         elif step == "publish":
             publish()

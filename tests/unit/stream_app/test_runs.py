@@ -1,0 +1,179 @@
+"""Folding whole runs gives the very bytes that folding frame by frame gives, whatever the log holds."""
+
+import random
+from collections.abc import Iterator
+from itertools import pairwise
+from math import inf, nan
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marketdata import runs
+from marketdata.runs import Run
+from marketdata.tick import ChartMode, Frame, Tick
+from marketdata.wire import encode
+from stream_app.window import Window
+from tests.unit.marketdata.test_fold_properties import LOGS, T0
+
+Log = list[tuple[int, Frame]]
+
+#: Nothing is forgotten, and the clock has no part in what is folded.
+WALL_MS = T0 + 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def _short_runs() -> Iterator[None]:
+    with patch.object(runs, "MIN_TICKS", 1):
+        yield
+
+
+@st.composite
+def flows(draw: st.DrawFn) -> list[Frame]:
+    """Forward flow of two symbols over some minutes, with resends, repeated records and wrong ticks here and there."""
+    rng = random.Random(draw(st.integers(0, 2**32)))
+    faults = draw(st.sampled_from([0.0, 0.02, 0.2]))
+    step_ms = draw(st.sampled_from([0, 1, 1_000, 9_000]))
+    size = draw(st.integers(1, 5))
+    coarse = draw(st.booleans())
+    modes: list[ChartMode] = ["bid", "last"]
+    mode = draw(st.sampled_from(modes))
+    frames: list[Frame] = []
+    now = T0
+    for number in range(draw(st.integers(1, 60))):
+        ticks = []
+        for _ in range(rng.randint(1, size)):
+            now += rng.randint(0, step_ms)
+            price = rng.choice([0.0, inf, -1.0, 1e300, nan]) if rng.random() < faults else rng.choice([1.1, 1.2, 1.3])
+            ask = rng.choice([0.0, inf, nan]) if rng.random() < faults else rng.choice([1.15, 1.4])
+            ticks.append(Tick(now, price, ask, price, rng.choice([0.0, 0.1, 2.0]), 6))
+        frames.append(
+            Frame(
+                v=1, source="s", symbol=rng.choice("AB"), mode="last" if rng.random() < faults else mode,
+                point=0.1 if rng.random() < faults else 0.01, request=str(number), received=T0 + number, ticks=ticks,
+                coarse=coarse,
+            )
+        )  # fmt: skip
+        if rng.random() < faults:
+            frames += frames[-rng.randint(1, 4) :]  # the same records again
+        if rng.random() < faults:
+            now = max(T0, now - 61_000)  # late ticks
+    return frames
+
+
+def polls(log: Log, cuts: list[int]) -> list[Log]:
+    """The log as polls; a poll begins at each cut, which may be where it began before: read again after a seek."""
+    bounds = sorted({0, len(log), *(cut % (len(log) + 1) for cut in cuts)})
+    return [log[begin:end] for begin, end in pairwise(bounds)]
+
+
+def candles(log_polls: list[Log], *, emit_each: bool = False) -> dict[tuple[str, int], bytes]:
+    """Key and bytes of the newest candle of every minute, and proof that the hold of the commit is the same."""
+    window = Window(log="l", partition=0, grace_ms=5_000)
+    newest: dict[tuple[str, int], bytes] = {}
+    for poll in log_polls:
+        window.feed(poll[0][0], poll[-1][0], [poll], now=0.0)
+        if emit_each:
+            newest |= emitted(window)
+    newest |= emitted(window)
+    newest["hold", 0] = str((window.safe_offset, window.position, window.ticks_kept)).encode()
+    return newest
+
+
+def emitted(window: Window) -> dict[tuple[str, int], bytes]:
+    found = {}
+    for emission in window.emissions(wall_ms=WALL_MS, now=0.0):
+        window.settle(emission)
+        if emission.candle is not None:
+            found[emission.candle.symbol, emission.candle.ts] = encode(emission.candle)
+    return found
+
+
+def frame_by_frame(log_polls: list[Log], *, emit_each: bool = False) -> dict[tuple[str, int], bytes]:
+    with patch.object(Run, "of", return_value=None):
+        return candles(log_polls, emit_each=emit_each)
+
+
+CUTS = st.lists(st.integers(0, 100), max_size=5)
+
+
+@settings(max_examples=200)
+@given(st.one_of(LOGS, flows()), CUTS, st.booleans())
+def test_runs_give_the_bytes_of_frame_by_frame(frames: list[Frame], cuts: list[int], emit_each: bool) -> None:
+    log_polls = polls(list(enumerate(frames, start=5)), cuts)
+
+    assert candles(log_polls, emit_each=emit_each) == frame_by_frame(log_polls, emit_each=emit_each)
+
+
+@given(flows(), st.integers(0, 100), st.integers(0, 100))
+def test_a_crash_or_a_hole_changes_nothing_about_that(frames: list[Frame], crash: int, back: int) -> None:
+    """The same log from `back` on after a crash, and once more without the records in between."""
+    log = list(enumerate(frames))
+    crash, back = crash % len(log), back % len(log)
+    again = [poll for poll in (log[: crash + 1], log[min(back, crash) :]) if poll]
+    hole = [poll for poll in (log[: crash + 1], log[crash + 2 :]) if poll]
+
+    assert candles(again) == frame_by_frame(again)
+    assert candles(hole) == frame_by_frame(hole)
+
+
+def test_a_resend_of_the_end_of_a_run_in_the_next_poll_counts_once() -> None:
+    log = list(enumerate([*forward(1, 2, 3), forward(1, 2, 3)[-1], *forward(4, 5)]))
+    log_polls = [log[:3], log[3:]]
+
+    assert candles(log_polls) == frame_by_frame(log_polls)
+    assert b'"volume":5' in candles(log_polls)["A", T0]
+
+
+def test_a_run_after_late_frames_of_the_same_poll_closes_as_frame_by_frame_does() -> None:
+    """Late frames wait to be worked in, and the run that follows ends in the same millisecond."""
+    log = list(enumerate(forward(9, 7, 9) + forward(9, 9)[1:]))
+    log_polls = [log[:3], log[3:]]
+
+    assert candles(log_polls) == frame_by_frame(log_polls)
+
+
+def forward(*times: int, mode: ChartMode = "bid") -> list[Frame]:
+    return [
+        Frame(
+            v=1, source="s", symbol="A", mode=mode, point=None, request=str(i), received=i,
+            ticks=[Tick(T0 + time, 1.0 + i, 2.0, 0.0, 0.0, 6)],
+        )
+        for i, time in enumerate(times)
+    ]  # fmt: skip
+
+
+def test_forward_flow_is_a_run_cut_at_the_minutes() -> None:
+    frames = forward(1, 2, 59_999, 60_000, 180_000)
+
+    run = Run.of([3, 4, 7, 8, 9], frames)
+
+    assert run is not None
+    assert [(part.ts - T0, list(part.offsets), len(part.ticks)) for part in run.parts()] == [
+        (0, [3, 4, 7], 3), (60_000, [8], 1), (180_000, [9], 1),
+    ]  # fmt: skip
+
+
+def test_a_frame_over_the_minute_belongs_to_both_parts() -> None:
+    (first, second, third) = forward(1, 59_000, 60_001)
+    second = Frame(
+        v=1, source="s", symbol="A", mode="bid", point=None, request="x", received=1, ticks=second.ticks + third.ticks
+    )
+
+    run = Run.of([0, 1], [first, second])
+
+    assert run is not None
+    assert [list(part.offsets) for part in run.parts()] == [[0, 1], [1]]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        forward(1, 3, 2),  # time goes back
+        forward(1) + forward(1),  # one record, written twice
+        forward(1) + forward(2, mode="last"),
+    ],
+)
+def test_what_is_no_run_is_told(frames: list[Frame]) -> None:
+    assert Run.of(range(len(frames)), frames) is None
