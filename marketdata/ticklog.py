@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 
 from marketdata.errors import InvalidFrame, KafkaUnavailable
 from marketdata.fold import MinuteFold
-from marketdata.kafka import new_consumer, unavailable
+from marketdata.kafka import hand_out_bare_records, new_consumer, unavailable
 from marketdata.refold import Proof, Refold
 from marketdata.settings import Settings
 from marketdata.tick import Frame
@@ -52,6 +52,7 @@ class TickLog:
         except (KafkaError, OSError) as exc:
             await self._consumer.stop()
             raise unavailable(self._settings) from exc
+        hand_out_bare_records(self._consumer)
         return self
 
     async def __aexit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
