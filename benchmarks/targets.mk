@@ -1,4 +1,4 @@
-.PHONY: bench-ingest bench-memory bench-page bench-peers bench-storage bench-timeframes
+.PHONY: bench-ingest bench-memory bench-page bench-peers bench-refold bench-storage bench-timeframes
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
 	$(BIN)/python -m benchmarks.timeframes
@@ -17,3 +17,7 @@ bench-page: setup ## put the stored results into docs/performance.md
 
 bench-memory: setup ## measure what each service holds while a thousand symbols tick (eleven minutes)
 	$(BIN)/python -m benchmarks.memory
+
+bench-refold: setup ## measure folding again from stored offsets against the fold stage
+	$(BIN)/python -m benchmarks.refold
+	$(BIN)/python -m benchmarks.refold --frame 200

@@ -1,0 +1,98 @@
+"""Folding again from the offsets that candles name, as `tickpipe verify` does, against the fold stage.
+
+`python -m benchmarks.refold` refolds one tick per record; `--frame 200` frames of 200.
+"""
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import cycle, islice
+from pathlib import Path
+
+import psutil
+
+from benchmarks.fold import SYMBOLS, fill, folding
+from benchmarks.rounds import Measured, cpu_seconds, run_rounds
+from marketdata.refold import Proof
+from marketdata.settings import Settings, load_settings
+from marketdata.tick import minute_of
+from marketdata.ticklog import TickLog
+from tests.realday import eurusd_ticks
+from tickpipe.embedded.servers import EmbeddedServers
+
+DAY_MS = 86_400_000
+
+
+def proofs_of(ticks_per_symbol: int, frame_size: int) -> list[Proof]:
+    """What the candles of the topic that `fill` wrote name as their offsets."""
+    day = len(eurusd_ticks())
+    bounds: dict[int, tuple[int, int]] = {}
+    for number, tick in enumerate(islice(cycle(eurusd_ticks()), ticks_per_symbol)):
+        # `fill` moves each lap of the day by the first tick of the frame.
+        lap = number // frame_size * frame_size // day
+        ts = minute_of(tick.time_msc + lap * DAY_MS)
+        record = number // frame_size * len(SYMBOLS)
+        bounds[ts] = (bounds.get(ts, (record, 0))[0], record)
+    return [
+        Proof("bench", symbol, ts, ((first + index, last + index),))
+        for ts, (first, last) in bounds.items()
+        for index, symbol in enumerate(SYMBOLS)
+    ]
+
+
+def refolding(settings: Settings, ticks_per_symbol: int, frame_size: int) -> Callable[[], Measured]:
+    """A process that folds every minute of the topic again."""
+
+    def run() -> Measured:
+        command = [
+            sys.executable, "-m", "benchmarks.refold", "--refold", settings.kafka_bootstrap,
+            "--ticks", str(ticks_per_symbol), "--frame", str(frame_size),
+        ]  # fmt: skip
+        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - our own
+        wall, cpu, peak = map(float, done.stdout.split())
+        return Measured(wall, cpu, int(peak), ticks_per_symbol * len(SYMBOLS))
+
+    return run
+
+
+async def refold_all(settings: Settings, proofs: list[Proof], ticks: int) -> tuple[float, float, int]:
+    """Fold every proof again; wall seconds, CPU seconds, peak bytes."""
+    process = psutil.Process()
+    async with TickLog(settings) as tick_log:
+        began, cpu_before = time.monotonic(), cpu_seconds(process)
+        refolded = await tick_log.refold(0, proofs)
+        wall, cpu = time.monotonic() - began, cpu_seconds(process) - cpu_before
+    if sum(fold.volume for fold in refolded.folds.values()) != ticks:
+        raise SystemExit("the folds do not hold every tick of the topic once")
+    return wall, cpu, process.memory_info().rss
+
+
+def main() -> None:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frame", type=int, default=1, help="ticks of one record (default: 1)")
+    parser.add_argument("--ticks", type=int, default=136_741, help="ticks of each of the 8 symbols (default: one day)")
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: 5)")
+    parser.add_argument("--refold", metavar="BOOTSTRAP", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.refold:
+        proofs = proofs_of(options.ticks, options.frame)
+        settings = load_settings(kafka_bootstrap=options.refold)
+        print(*asyncio.run(refold_all(settings, proofs, options.ticks * len(SYMBOLS))))
+        return
+    with tempfile.TemporaryDirectory() as directory, EmbeddedServers(Path(directory)) as servers:
+        settings = load_settings(kafka_bootstrap=servers.kafka_bootstrap, kafka_partitions=1)
+        ticks = asyncio.run(fill(settings, options.ticks, options.frame))
+        contenders = {
+            "fold": folding(settings, ticks),
+            "refold": refolding(settings, options.ticks, options.frame),
+        }
+        run_rounds(f"refold-frames-of-{options.frame}", contenders, rounds=options.rounds, unit="ticks")
+
+
+if __name__ == "__main__":
+    main()
