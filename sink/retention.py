@@ -20,6 +20,9 @@ log = structlog.get_logger(__name__)
 #: How often it is looked whether a day has become too old (seconds).
 _INTERVAL_SECONDS: Final = 600.0
 
+#: And when a long transaction was in the way (seconds).
+_RETRY_SECONDS: Final = 5.0
+
 #: Minutes of one transaction: of a hundred symbols some 36,000 rows, less than a second.
 _SLICE: Final = timedelta(hours=6)
 
@@ -74,13 +77,16 @@ class Retainer:
         if self._retention.minutes is None:
             await stopping.wait()
         while not stopping.is_set():
-            await self.step(stopping)
+            deleted = await self.step(stopping)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), _INTERVAL_SECONDS)
+                await asyncio.wait_for(stopping.wait(), _RETRY_SECONDS if deleted is None else _INTERVAL_SECONDS)
 
-    async def step(self, stopping: asyncio.Event) -> Deleted:
-        """Delete what is too old by now; returns early when told to stop."""
-        minutes_from, hours_from, days_from = await self._database.run(self._advance)
+    async def step(self, stopping: asyncio.Event) -> Deleted | None:
+        """Delete what is too old by now; returns early when told to stop, and None when a transaction is in the way."""
+        reached = await self._database.run(self._advance)
+        if reached is None:
+            return None
+        minutes_from, hours_from, days_from = reached
         minutes = hours = days = bars = 0
         if minutes_from is not None:
             await self._database.run(lambda connection: self._drop_chunks(connection, minutes_from))
@@ -100,7 +106,7 @@ class Retainer:
             )  # fmt: skip
         return deleted
 
-    async def _advance(self, connection: Connection) -> tuple[datetime | None, datetime | None, datetime | None]:
+    async def _advance(self, connection: Connection) -> tuple[datetime | None, datetime | None, datetime | None] | None:
         now = self._now()
         kept = self._retention
         about = {
@@ -111,8 +117,7 @@ class Retainer:
         try:
             row = await (await connection.execute(SQL["advance_retention"], about)).fetchone()
         except psycopg.errors.LockNotAvailable:
-            # A long transaction writes; there is always a next time.
-            row = None
+            return None
         return (row[0], row[1], row[2]) if row else (None, None, None)
 
     async def _drop_chunks(self, connection: Connection, before: datetime) -> None:

@@ -56,7 +56,9 @@ def retainer(connection: Connection, minutes: datetime, hours: datetime | None, 
 async def retain(
     connection: Connection, minutes: datetime, hours: datetime | None = None, days: datetime | None = None
 ) -> Deleted:
-    return await retainer(connection, minutes, hours, days).step(asyncio.Event())
+    deleted = await retainer(connection, minutes, hours, days).step(asyncio.Event())
+    assert deleted is not None, "a transaction was in the way"
+    return deleted
 
 
 @pytest.fixture
