@@ -33,7 +33,7 @@ def this_machine() -> Machine:
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
         system=_system(),
-        kernel=platform.release(),
+        kernel=".".join(platform.release().split(".")[:2]),
     )
 
 

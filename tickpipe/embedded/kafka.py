@@ -111,10 +111,16 @@ class Kafka:
             name="kafka",
             argv=_java(self.class_path, options, "kafka.Kafka", str(self._properties)),
             env=dict(os.environ),
-            ready=lambda: broker_answers(self.port),
+            ready=lambda: broker_answers(self.port, self.cluster_id),
             log=self.log,
             prepare=self.prepare,
         )
+
+    @property
+    def cluster_id(self) -> str:
+        """What the data directory was formatted with; call `prepare` first."""
+        lines = (self.directory / "data" / "meta.properties").read_text().splitlines()
+        return next(line.removeprefix("cluster.id=") for line in lines if line.startswith("cluster.id="))
 
     @property
     def _properties(self) -> Path:
@@ -219,11 +225,12 @@ def resolve_class_path(on_event: Callable[[str], None] = lambda _: None) -> str:
     return os.pathsep.join(str(environment.path / folder / "*") for folder in ("jars", "modules"))
 
 
-def broker_answers(port: int, timeout_seconds: float = 2.0) -> bool:
-    """Whether a broker listens on the local port, is registered and takes requests.
+def broker_answers(port: int, cluster_id: str | None = None, timeout_seconds: float = 2.0) -> bool:
+    """Whether the broker of this cluster (None: of any) listens on the local port, is registered and takes requests.
 
     Asks for the cluster's metadata (protocol version 4) by hand: a broker accepts connections before it lists itself,
-    and a topic created in between fails. A client library would need an event loop and retries of its own.
+    and a topic created in between fails. A client library would need an event loop and retries of its own. Another
+    cluster's broker, which took the port a moment before ours wanted it, does not count.
     """
     header = struct.pack(">hhih", 3, 4, 1, -1)  # key Metadata, version, correlation id, no client id
     request = header + struct.pack(">i?", 0, False)  # no topics, none to be created
@@ -231,13 +238,15 @@ def broker_answers(port: int, timeout_seconds: float = 2.0) -> bool:
         with socket.create_connection((HOST, port), timeout_seconds) as connection:
             connection.settimeout(timeout_seconds)
             connection.sendall(struct.pack(">i", len(request)) + request)
-            answer = connection.recv(16, socket.MSG_WAITALL)
+            size = int.from_bytes(connection.recv(4, socket.MSG_WAITALL))
+            answer = connection.recv(size, socket.MSG_WAITALL)
     except OSError:
         return False
-    if len(answer) < 16:
+    if len(answer) < 12:
         return False
-    _size, correlation_id, _throttle_ms, brokers = struct.unpack(">iiii", answer)
-    return bool(correlation_id == 1 and brokers >= 1)
+    correlation_id, _throttle_ms, brokers = struct.unpack(">iii", answer[:12])
+    named = b"" if cluster_id is None else struct.pack(">h", len(cluster_id)) + cluster_id.encode()
+    return bool(correlation_id == 1 and brokers >= 1 and named in answer)
 
 
 def _java(class_path: str, options: list[str], main_class: str, *arguments: str) -> list[str]:
