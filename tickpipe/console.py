@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 #: Exit codes of every command.
 DONE, PROBLEM, WRONG_USE = 0, 1, 2
+#: What a shell reports for a command that Ctrl-C ended: 128 + SIGINT.
+INTERRUPTED = 130
 
 #: Results; nothing else goes to the standard output, so that it can be piped.
 out = Console(highlight=False)

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tickpipe.connection import DataDir, connected_settings
-from tickpipe.console import err, out, run
+from tickpipe.console import INTERRUPTED, err, out, run
 
 if TYPE_CHECKING:
     from marketdata.settings import Settings
     from tickpipe.backups.archive import Manifest
-
-#: What a shell reports for a command that Ctrl-C ended: 128 + SIGINT.
-_INTERRUPTED = 130
 
 
 def backup(
@@ -47,7 +44,7 @@ def backup(
         manifest = run(_backup(connected_settings(data_dir), target, with_topics=topics))
     except KeyboardInterrupt as exc:
         err.print("Interrupted; no backup was written.")
-        raise typer.Exit(_INTERRUPTED) from exc
+        raise typer.Exit(INTERRUPTED) from exc
     for line in described(manifest):
         out.print(line, markup=False, soft_wrap=True)
     size_mb = target.stat().st_size / 1e6

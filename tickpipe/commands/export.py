@@ -14,16 +14,13 @@ import typer
 
 from marketdata.errors import TickpipeError
 from tickpipe.connection import DataDir, connected_settings, open_database
-from tickpipe.console import err, out, run
+from tickpipe.console import INTERRUPTED, err, out, run
 from tickpipe.times import FromTime, ToTime
 
 if TYPE_CHECKING:
     from marketdata.settings import Settings
     from sink.exporting import Exporting, Series
     from tickpipe.progress import Bar
-
-#: What a shell reports for a command that Ctrl-C ended: 128 + SIGINT.
-_INTERRUPTED = 130
 
 #: Rows between two looks at the clock.
 _TELL_ROWS = 20_000
@@ -82,7 +79,7 @@ def export(
         rows, files = run(_export(settings, wanted, replace=replace))
     except KeyboardInterrupt as exc:
         err.print("Interrupted; nothing was written.")
-        raise typer.Exit(_INTERRUPTED) from exc
+        raise typer.Exit(INTERRUPTED) from exc
     seconds = time.monotonic() - started
     out.print(f"{rows:,} candles in {files:,} files in {directory}, {seconds:.1f} s", markup=False, soft_wrap=True)
 

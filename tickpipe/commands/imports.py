@@ -22,7 +22,7 @@ from tickpipe.commands.send import (
     send_ticks,
 )
 from tickpipe.connection import DataDir, producer_address
-from tickpipe.console import DONE, PROBLEM, err, out
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out
 from tickpipe.output import print_table
 from tickpipe.times import iso_utc, moment_of
 
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 #: Bars of one request: far below the producer's limit of 10 MB.
 _BATCH_BARS = 1_000
-
-#: What a shell reports for a command that Ctrl-C ended: 128 + SIGINT.
-_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -162,7 +159,7 @@ def _send_bars(each: _Import, timeframe: str, target: Target) -> "Outcome":
                 report(sender.outcome, "bars", time.monotonic() - started)
             if isinstance(exc, KeyboardInterrupt):
                 err.print("Interrupted; run the same command again, bars that are there already change nothing.")
-                raise typer.Exit(_INTERRUPTED) from exc
+                raise typer.Exit(INTERRUPTED) from exc
             raise
     report(sender.outcome, "bars", time.monotonic() - started)
     return sender.outcome

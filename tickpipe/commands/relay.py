@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 
 from marketdata.errors import SettingsError
-from tickpipe.console import DONE, PROBLEM, err, out
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out
 
 if TYPE_CHECKING:
     from marketdata.settings import Settings
@@ -31,9 +31,6 @@ _KEY_VARIABLE = "TICKPIPE_RELAY_FORWARD_KEY"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)", re.I)
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-
-#: What a shell reports for a command that Ctrl-C ended: 128 + SIGINT.
-_INTERRUPTED = 130
 
 
 def duration(text: str | float) -> float:
@@ -165,7 +162,7 @@ def export(
             report = run.run(aggregate_to.value)
         except KeyboardInterrupt:
             err.print(f"{run.report.sent:,} rows were sent. The same command goes on with --all.", soft_wrap=True)
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED) from None
     if report.why_bars:
         err.print(f"{report.why_bars}: M1 bars were sent instead of ticks", markup=False, soft_wrap=True)
     said = f"{report.bars:,} bars" if report.bars else f"{report.sent:,} rows"

@@ -18,7 +18,7 @@ import typer
 
 from marketdata.errors import StackError, TickpipeError
 from tickpipe.connection import DataDir, connected_settings, data_directory, stack_on
-from tickpipe.console import DONE, PROBLEM, err, out, run
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out, run
 from tickpipe.output import print_table
 from tickpipe.times import TIME_HELP, epoch_ms, iso_utc, parse_time, time_option
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from marketdata.settings import Settings
     from sink.verify import VerifyReport
     from tickpipe.replay import PartitionPlan
-
-#: What a shell reports for a command that Ctrl-C ended: 128 + SIGINT.
-_INTERRUPTED = 130
 
 #: The stack's names of its stream workers.
 _WORKER = re.compile(r"stream(-\d+)?")
@@ -196,7 +193,7 @@ class _Replay:
         except KeyboardInterrupt as exc:
             said = "the stream folds on by itself" if self._is_reset else "nothing was changed"
             err.print(f"Interrupted; {said}. `tickpipe status` shows the lag.", markup=False, soft_wrap=True)
-            raise typer.Exit(_INTERRUPTED) from exc
+            raise typer.Exit(INTERRUPTED) from exc
 
     async def _reset(self) -> None:
         from tickpipe.replay import SESSION_OVER_SECONDS, GroupActive, reset, wait_until_empty

@@ -13,15 +13,12 @@ from marketdata.errors import KafkaUnavailable, StackError
 from tickpipe.commands.backup import described
 from tickpipe.commands.replay import ask, require_consent
 from tickpipe.connection import DataDir, connected_settings, data_dir_option, data_directory, stack_on
-from tickpipe.console import err, out, run
+from tickpipe.console import INTERRUPTED, err, out, run
 
 if TYPE_CHECKING:
     from marketdata.settings import Settings
     from tickpipe.backups.archive import ArchiveReader
     from tickpipe.backups.restore import Restored
-
-#: What a shell reports for a command that Ctrl-C ended: 128 + SIGINT.
-_INTERRUPTED = 130
 
 #: The stack's names of what writes to topics or to the database, in the order in which it is stopped.
 _WRITER = re.compile(r"(producer|stream|sink)(-\d+)?")
@@ -78,7 +75,7 @@ def restore(
             restored = _restore(settings, directory, archive, replace=replace, database_only=database_only, yes=yes)
         except KeyboardInterrupt as exc:
             err.print("Interrupted; run the same command again, it goes on.")
-            raise typer.Exit(_INTERRUPTED) from exc
+            raise typer.Exit(INTERRUPTED) from exc
     _report(restored, time.monotonic() - started)
 
 

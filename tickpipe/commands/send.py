@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tickpipe.connection import DataDir, producer_address
-from tickpipe.console import DONE, PROBLEM, err, out
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out
 from tickpipe.times import TIME_HELP, epoch_ms, iso_utc, moment_of, time_option
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 #: Ticks that are looked at to guess the digits.
 _SAMPLE_TICKS = 1_000
-
-#: What a shell reports for a command that Ctrl-C ended: 128 + SIGINT.
-_INTERRUPTED = 130
 
 #: Decimals up to which 10**-digits is a point that an instrument has.
 _MOST_DIGITS = 8
@@ -151,7 +148,7 @@ def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
                 )
                 err.print(f"Go on with the same command and {where}", markup=False, soft_wrap=True)
             if isinstance(exc, KeyboardInterrupt):
-                raise typer.Exit(_INTERRUPTED) from exc
+                raise typer.Exit(INTERRUPTED) from exc
             raise
     report(sender.outcome, "ticks", time.monotonic() - started)
     return sender.outcome
