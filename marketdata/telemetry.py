@@ -62,14 +62,7 @@ class NoTelemetry:
 
     is_on = False
 
-    def begin(
-        self,
-        name: str,
-        parent: TraceContext | None,
-        *,
-        links: Sequence[TraceContext] = (),
-        started_ms: int | None = None,
-    ) -> Span:
+    def begin(self, name: str, parent: TraceContext | None, **_about: object) -> Span:
         """See `Telemetry.begin`."""
         return _ContextOnly(TraceContext.new() if parent is None else parent.child())
 

@@ -40,7 +40,7 @@ class Metrics:
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
             registry=self.registry,
         )
-        #: stage: folded (the oldest frame of each poll), published (the candle is confirmed).
+        #: stage: folded (the oldest frame of each chunk of a poll), published (the candle is confirmed).
         self.stages = Histogram(STAGE_METRIC, STAGE_HELP, ["stage"], buckets=STAGE_BUCKETS, registry=self.registry)
 
     def exposition(self) -> bytes:

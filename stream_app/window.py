@@ -35,11 +35,11 @@ class Origin(NamedTuple):
 
     #: When the producer took their request (UTC epoch milliseconds).
     received_ms: int
-    #: When their poll was folded (UTC epoch milliseconds).
+    #: When their chunk of a poll was folded (UTC epoch milliseconds).
     folded_ms: int
     #: Headers of their record.
     headers: Headers
-    #: Steps of requests that came since the last candle, the newest of each poll but the last; only for spans.
+    #: Steps of requests that came since the last candle, the newest of each chunk but the last; only for spans.
     others: tuple[TraceContext, ...] = ()
 
 
@@ -50,7 +50,7 @@ class Minute:
 
     def __init__(self, fold: MinuteFold) -> None:
         self.fold = fold
-        #: Of the newest poll that touched it; the worker notes it.
+        #: Of the newest chunk of a poll that touched it; the worker notes it.
         self.origin: Origin | None = None
         #: Over, by the clock of its symbol.
         self.closed = False
@@ -108,6 +108,9 @@ class Window:
         self._symbols: dict[tuple[str, str], _Symbol] = {}
         self._dirty: set[Minute] = set()
         self._batch = 0
+        # Of the newest poll: a search through all that waits for publication would cost each poll the more, the more
+        # symbols tick.
+        self._touched: list[Minute] = []
         # The stretch that was read without a gap, [run_first, position); `run` changes when there was one.
         self._run = 0
         self._run_first = -1
@@ -128,6 +131,7 @@ class Window:
         """
         self._align(first)
         self._batch += 1
+        self._touched = []
         ticks_folded = sum(self._fold_chunk(chunk, now) for chunk in chunks)
         self.position = max(self.position, last + 1)
         return ticks_folded
@@ -168,8 +172,8 @@ class Window:
         return ticks_folded
 
     def touched(self) -> Iterator[Minute]:
-        """The minutes that the newest poll touched."""
-        return (minute for minute in self._dirty if minute.touched_batch == self._batch)
+        """The minutes that the newest poll touched, in the order in which it first did."""
+        return iter(self._touched)
 
     def _fold_run(self, key: tuple[str, str], symbol: _Symbol, run: Run) -> int:
         number = symbol.passes.enter_run(run.frames[0], run.frames[-1], run.earliest, run.latest)
@@ -183,7 +187,9 @@ class Window:
         minute = symbol.minutes.get(ts)
         if minute is None:
             minute = symbol.minutes[ts] = Minute(MinuteFold(*key, ts))
-        minute.touched_at, minute.touched_batch = symbol.arrived_at, self._batch
+        if minute.touched_batch != self._batch:
+            minute.touched_at, minute.touched_batch = symbol.arrived_at, self._batch
+            self._touched.append(minute)
         if minute.dirty_from is None:
             minute.dirty_from = offset
             self._dirty.add(minute)
