@@ -11,6 +11,7 @@ import uvicorn
 from dashboard.app import Parts, create_app
 from marketdata.errors import SettingsError
 from marketdata.logs import configure_logs
+from marketdata.serving import server_config
 from marketdata.settings import Settings, load_settings
 
 log = structlog.get_logger(__name__)
@@ -68,19 +69,8 @@ def _warn_if_open(settings: Settings) -> None:
 
 def _server(settings: Settings) -> Server:
     parts = Parts(settings)
-    config = uvicorn.Config(
-        create_app(parts),
-        host=settings.dashboard_host,
-        port=settings.dashboard_port,
-        loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
-        lifespan="on",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+    config = server_config(
+        create_app(parts), settings.dashboard_host, settings.dashboard_port, graceful_seconds=_GRACEFUL_SECONDS
     )
     return Server(config, parts)
 

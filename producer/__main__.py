@@ -8,6 +8,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from marketdata import serving
 from marketdata.errors import SettingsError
 from marketdata.logs import configure_logs
 from marketdata.settings import Settings, load_settings
@@ -15,9 +16,6 @@ from producer.app import create_app
 
 #: Requests under way get this long to finish (seconds): as long as one may wait for Kafka.
 _GRACEFUL_SECONDS = 10
-
-#: EAs send every second or so and reuse the connection (seconds).
-_KEEP_ALIVE_SECONDS = 75
 
 
 def main() -> int:
@@ -49,21 +47,10 @@ def _server(settings: Settings) -> uvicorn.Server:
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How the producer serves its application."""
-    return uvicorn.Config(
-        app,
-        host=settings.producer_host,
-        port=settings.producer_port,
-        loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
-        lifespan="on",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
-    )
+    return serving.server_config(
+        app, settings.producer_host, settings.producer_port,
+        graceful_seconds=_GRACEFUL_SECONDS, timeout_keep_alive=serving.KEEP_ALIVE_SECONDS,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

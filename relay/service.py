@@ -15,6 +15,7 @@ import uvicorn
 
 from marketdata.contract.posting import ServerRefused
 from marketdata.errors import SettingsError
+from marketdata.serving import KEEP_ALIVE_SECONDS, server_config
 from marketdata.settings import Settings
 from relay.api import Api, Application
 from relay.forwarder import BATCH, Forwarder
@@ -26,9 +27,6 @@ log = structlog.get_logger(__name__)
 
 #: The key that senders must show; needed when others than this machine can reach the relay.
 KEY_VARIABLE: Final = "TICKPIPE_RELAY_KEY"
-
-#: EAs send every second or so and reuse the connection (seconds).
-_KEEP_ALIVE_SECONDS: Final = 75
 
 #: Pause after an error that nobody foresaw (seconds).
 _AFTER_FAILURE_SECONDS: Final = 10.0
@@ -114,19 +112,8 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 
 def http_server(api: Application, host: str, port: int) -> uvicorn.Server:
     """A server of `api`, not started."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            api,
-            host=host,
-            port=port,
-            loop="asyncio",
-            lifespan="off",
-            ws="none",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=_GRACEFUL_SECONDS,
-        )
-    )
+    config = server_config(
+        api, host, port,
+        graceful_seconds=_GRACEFUL_SECONDS, extensions=False, lifespan="off", timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )  # fmt: skip
+    return uvicorn.Server(config)

@@ -1,0 +1,36 @@
+"""How the project's HTTP servers are served; import it only where uvicorn is installed."""
+
+import sys
+from typing import Any
+
+import uvicorn
+
+#: EAs send every second or so and reuse the connection (seconds).
+KEEP_ALIVE_SECONDS = 75
+
+
+def server_config(
+    app: Any, host: str, port: int, *, graceful_seconds: int, extensions: bool = True, **options: Any
+) -> uvicorn.Config:
+    """Plain HTTP without words of uvicorn's own: lines in logs and headers in answers are the application's.
+
+    Args:
+        app: an ASGI application.
+        host: address to listen on.
+        port: to listen on.
+        graceful_seconds: requests under way get this long to finish.
+        extensions: whether uvloop (not on Windows, which has none) and httptools are installed and used.
+        options: of `uvicorn.Config`, in the place of what is chosen here.
+    """
+    chosen: dict[str, Any] = {
+        "loop": "uvloop" if extensions and sys.platform != "win32" else "asyncio",
+        "http": "httptools" if extensions else "auto",
+        "lifespan": "on",
+        "ws": "none",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "proxy_headers": False,
+        "timeout_graceful_shutdown": graceful_seconds,
+    }
+    return uvicorn.Config(app, host=host, port=port, **chosen | options)
