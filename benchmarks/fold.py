@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -128,20 +129,31 @@ async def read_alone(settings: Settings) -> tuple[float, float, int]:
     return outcome
 
 
-def main() -> None:
-    """Measure, print, store."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None, child: str) -> argparse.Namespace:
+    """Of the command line; `child` is the hidden option by which the benchmark calls itself with a broker's address."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frame", type=int, default=1, help="ticks of one record (default: 1)")
     parser.add_argument("--ticks", type=int, default=136_741, help="ticks of each of the 8 symbols (default: one day)")
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: 5)")
-    parser.add_argument("--read", metavar="BOOTSTRAP", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    parser.add_argument(child, metavar="BOOTSTRAP", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+@contextmanager
+def filled(options: argparse.Namespace) -> Iterator[tuple[Settings, int]]:
+    """Settings of servers whose topic of one partition holds the ticks that are asked for, and their number."""
+    with tempfile.TemporaryDirectory() as directory, EmbeddedServers(Path(directory)) as servers:
+        settings = load_settings(kafka_bootstrap=servers.kafka_bootstrap, kafka_partitions=1)
+        yield settings, asyncio.run(fill(settings, options.ticks, options.frame))
+
+
+def main() -> None:
+    """Measure, print, store."""
+    options = arguments(__doc__, "--read")
     if options.read:
         print(*asyncio.run(read_alone(load_settings(kafka_bootstrap=options.read))))
         return
-    with tempfile.TemporaryDirectory() as directory, EmbeddedServers(Path(directory)) as servers:
-        settings = load_settings(kafka_bootstrap=servers.kafka_bootstrap, kafka_partitions=1)
-        ticks = asyncio.run(fill(settings, options.ticks, options.frame))
+    with filled(options) as (settings, ticks):
         contenders = {"reading alone": reading(settings, ticks), "fold": folding(settings, ticks)}
         run_rounds(f"fold-frames-of-{options.frame}", contenders, rounds=options.rounds, unit="ticks")
 

@@ -9,19 +9,14 @@ rates are what the pair reaches together, and the CPU seconds those of the serve
 
 import argparse
 import asyncio
-import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import psutil
 
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
+from benchmarks.services import serving
 from tickpipe.embedded.servers import EmbeddedServers
 
 CONNECTIONS = 64
@@ -36,38 +31,19 @@ TICK = (
 )
 FIRST_MSC = 1_760_926_800_000
 
-#: A server that is not ready after so long has failed (seconds).
-START_SECONDS = 30.0
+#: The module that serves the routes.
+SERVER = "benchmarks.ingest_server"
 
 
-@contextmanager
-def serving(kafka_bootstrap: str, port: int) -> Iterator[psutil.Process]:
-    """The server as a process of its own, once it reaches Kafka."""
-    environment = os.environ | {
+def variables(kafka_bootstrap: str, port: int) -> dict[str, str]:
+    """What the server has to know."""
+    return {
         "TICKPIPE_KAFKA_BOOTSTRAP": kafka_bootstrap,
         "TICKPIPE_API_KEYS": f'{{"bench": "{KEY}"}}',
         "TICKPIPE_PRODUCER_HOST": "127.0.0.1",
         "TICKPIPE_PRODUCER_PORT": str(port),
         "TICKPIPE_LOG_LEVEL": "ERROR",
     }
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.ingest_server"], env=environment)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _is_ready(port):
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise SystemExit("the producer did not become ready")
-            time.sleep(0.1)
-        yield psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/ready", timeout=5, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def body_of(number: int, ticks: int) -> bytes:
@@ -117,8 +93,9 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as directory,
         EmbeddedServers(Path(directory)) as servers,
-        serving(servers.kafka_bootstrap, options.port) as process,
+        serving({SERVER: options.port}, variables(servers.kafka_bootstrap, options.port)) as processes,
     ):
+        process = processes[SERVER]
         bodies = [body_of(number, 1) for number in range(options.requests)]
         contenders = {
             "an empty FastAPI route": posting(process, options.port, "/empty", bodies),

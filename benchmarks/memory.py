@@ -8,13 +8,9 @@ the median of the last fifth of the run with that of the fifth in its middle, wh
 import argparse
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -28,6 +24,7 @@ from rich.table import Table
 from benchmarks.machine import load_average, this_machine, versions_of
 from benchmarks.report import RESULTS
 from benchmarks.rounds import PACKAGES, peak_bytes
+from benchmarks.services import serving
 from tickpipe.embedded.servers import EmbeddedServers
 
 KEY = "benchmark"
@@ -37,9 +34,6 @@ GOALS = {"producer": 150_000_000, "stream_app": 200_000_000, "sink": 120_000_000
 
 TICKS_PER_SECOND = 5
 TICKS_PER_BODY = 100
-
-#: A pipeline that is not ready after so long has failed (seconds).
-START_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -62,42 +56,20 @@ class Held:
         return median(self.samples[-max(1, len(self.samples) // 5) :])
 
 
-@contextmanager
-def running(servers: EmbeddedServers, directory: Path, port: int) -> Iterator[dict[str, psutil.Process]]:
-    """The three services, each a process, once all of them are ready; their ports follow `port`."""
-    environment = (
-        os.environ
-        | {
-            "TICKPIPE_KAFKA_BOOTSTRAP": servers.kafka_bootstrap,
-            "TICKPIPE_KAFKA_PARTITIONS": "1",
-            "TICKPIPE_DATABASE_URL": servers.database_url,
-            "TICKPIPE_API_KEYS": json.dumps({"bench": KEY}),
-            "TICKPIPE_DATA_DIR": str(directory),
-            "TICKPIPE_PRODUCER_HOST": "127.0.0.1",
-            "TICKPIPE_LOG_LEVEL": "ERROR",
-        }
-        | {f"TICKPIPE_{name}_PORT": str(port + n) for n, name in enumerate(("PRODUCER", "STREAM", "SINK"))}
-    )
-    processes = [subprocess.Popen([sys.executable, "-m", service], env=environment) for service in SERVICES]  # noqa: S603  # our own
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not all(_is_ready(port + n) for n in range(len(SERVICES))):
-            if time.monotonic() > deadline or any(process.poll() is not None for process in processes):
-                raise SystemExit("a service did not become ready")
-            time.sleep(0.2)
-        yield {name: psutil.Process(process.pid) for name, process in zip(SERVICES, processes, strict=True)}
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/ready", timeout=5, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
+def variables(servers: EmbeddedServers, directory: Path, ports: Mapping[str, int]) -> dict[str, str]:
+    """What the services have to know."""
+    return {
+        "TICKPIPE_KAFKA_BOOTSTRAP": servers.kafka_bootstrap,
+        "TICKPIPE_KAFKA_PARTITIONS": "1",
+        "TICKPIPE_DATABASE_URL": servers.database_url,
+        "TICKPIPE_API_KEYS": json.dumps({"bench": KEY}),
+        "TICKPIPE_DATA_DIR": str(directory),
+        "TICKPIPE_PRODUCER_HOST": "127.0.0.1",
+        "TICKPIPE_LOG_LEVEL": "ERROR",
+        "TICKPIPE_PRODUCER_PORT": str(ports["producer"]),
+        "TICKPIPE_STREAM_PORT": str(ports["stream_app"]),
+        "TICKPIPE_SINK_PORT": str(ports["sink"]),
+    }
 
 
 async def post_ticks(port: int, symbols: int, seconds: float) -> int:
@@ -185,10 +157,11 @@ def main() -> None:
     if options.minutes * 60 < 5:
         parser.error("--minutes: at least 0.1, for there must be fifths to compare")
     seconds = options.minutes * 60
+    ports = {service: options.port + n for n, service in enumerate(SERVICES)}
     with (
         tempfile.TemporaryDirectory() as directory,
         EmbeddedServers(Path(directory) / "servers") as servers,
-        running(servers, Path(directory), options.port) as processes,
+        serving(ports, variables(servers, Path(directory), ports)) as processes,
     ):
         held, acknowledged = asyncio.run(measure(processes, options.port, options.symbols, seconds))
     show(held, options.symbols, acknowledged / seconds)

@@ -3,26 +3,22 @@
 `python -m benchmarks.refold` refolds one tick per record; `--frame 200` frames of 200.
 """
 
-import argparse
 import asyncio
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from itertools import cycle, islice
-from pathlib import Path
 
 import psutil
 
-from benchmarks.fold import SYMBOLS, fill, folding
-from benchmarks.rounds import Measured, cpu_seconds, run_rounds
+from benchmarks.fold import SYMBOLS, arguments, filled, folding
+from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
 from marketdata.refold import Proof
 from marketdata.settings import Settings, load_settings
 from marketdata.tick import minute_of
 from marketdata.ticklog import TickLog
 from tests.realday import eurusd_ticks
-from tickpipe.embedded.servers import EmbeddedServers
 
 DAY_MS = 86_400_000
 
@@ -68,25 +64,18 @@ async def refold_all(settings: Settings, proofs: list[Proof], ticks: int) -> tup
         wall, cpu = time.monotonic() - began, cpu_seconds(process) - cpu_before
     if sum(fold.volume for fold in refolded.folds.values()) != ticks:
         raise SystemExit("the folds do not hold every tick of the topic once")
-    return wall, cpu, process.memory_info().rss
+    return wall, cpu, peak_bytes(process)
 
 
 def main() -> None:
     """Measure, print, store."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frame", type=int, default=1, help="ticks of one record (default: 1)")
-    parser.add_argument("--ticks", type=int, default=136_741, help="ticks of each of the 8 symbols (default: one day)")
-    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: 5)")
-    parser.add_argument("--refold", metavar="BOOTSTRAP", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = arguments(__doc__, "--refold")
     if options.refold:
         proofs = proofs_of(options.ticks, options.frame)
         settings = load_settings(kafka_bootstrap=options.refold)
         print(*asyncio.run(refold_all(settings, proofs, options.ticks * len(SYMBOLS))))
         return
-    with tempfile.TemporaryDirectory() as directory, EmbeddedServers(Path(directory)) as servers:
-        settings = load_settings(kafka_bootstrap=servers.kafka_bootstrap, kafka_partitions=1)
-        ticks = asyncio.run(fill(settings, options.ticks, options.frame))
+    with filled(options) as (settings, ticks):
         contenders = {
             "fold": folding(settings, ticks),
             "refold": refolding(settings, options.ticks, options.frame),

@@ -1,0 +1,48 @@
+"""Services as processes of their own for a benchmark."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import httpx
+import psutil
+
+#: Services that are not ready after so long have failed (seconds).
+START_SECONDS = 60.0
+
+
+@contextmanager
+def serving(ports: Mapping[str, int], variables: Mapping[str, str]) -> Iterator[dict[str, psutil.Process]]:
+    """The processes of `python -m MODULE`, by module, once each answers on its port that it is ready.
+
+    Raises:
+        SystemExit: when one of them ends or does not become ready.
+    """
+    environment = os.environ | dict(variables)
+    processes = {
+        module: subprocess.Popen([sys.executable, "-m", module], env=environment)  # noqa: S603 - our own
+        for module in ports
+    }
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not all(map(_is_ready, ports.values())):
+            for module, process in processes.items():
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise SystemExit(f"{module} did not become ready")
+            time.sleep(0.1)
+        yield {module: psutil.Process(process.pid) for module, process in processes.items()}
+    finally:
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.wait()
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/ready", timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
