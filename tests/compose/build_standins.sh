@@ -54,3 +54,4 @@ build kafka apache/kafka
 build timescaledb timescale/timescaledb
 build prometheus prom/prometheus
 build postgres-exporter prometheuscommunity/postgres-exporter
+build node-exporter prom/node-exporter

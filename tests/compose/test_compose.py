@@ -293,8 +293,8 @@ def test_the_simulated_ea_trades(deployment: Deployment) -> None:
     deployment.compose("--profile", "demo", "rm", "--stop", "--force", "demo")
 
 
-# Monitoring: Prometheus and PostgreSQL's exporter run. Grafana and Kafka's exporter are in no package that a machine
-# without a registry can have; their configuration is checked in tests/unit/compose.
+# Monitoring: Prometheus and the exporters of PostgreSQL and of the machine run. Grafana and Kafka's exporter are in no
+# package that a machine without a registry can have; their configuration is checked in tests/unit/compose.
 
 
 def test_the_rules_are_accepted_by_prometheus_own_tool(deployment: Deployment) -> None:
@@ -309,25 +309,26 @@ def test_the_rules_are_accepted_by_prometheus_own_tool(deployment: Deployment) -
 def test_prometheus_sees_every_service(deployment: Deployment) -> None:
     deployment.compose(
         "--profile", "monitoring", "up", "--detach", "--wait", "--no-build", "--no-recreate", "--scale", "stream=3",
-        "stream", "postgres-exporter", "prometheus",
+        "stream", "postgres-exporter", "node-exporter", "prometheus",
     )  # fmt: skip
 
     def up() -> bool:
         answer = httpx.get(f"{deployment.prometheus_url}/api/v1/query", params={"query": "sum by (job) (up)"}).json()
         found = {r["metric"].get("job"): r["value"][1] for r in answer["data"]["result"]}
         found.pop("kafka", None)
-        return found == dict.fromkeys(("prometheus", "producer", "sink", "dashboard", "postgres"), "1") | {
+        return found == dict.fromkeys(("prometheus", "producer", "sink", "dashboard", "postgres", "node"), "1") | {
             "stream": "3"
         }
 
     eventually(up, within_seconds=90, what="all targets up, three stream workers among them")
     rules = httpx.get(f"{deployment.prometheus_url}/api/v1/rules").json()["data"]["groups"]
     broken = [rule["name"] for group in rules for rule in group["rules"] if rule["health"] == "err"]
-    assert sum(len(group["rules"]) for group in rules) == 18
+    assert sum(len(group["rules"]) for group in rules) == 27
     assert broken == []
     pg_up = httpx.get(f"{deployment.prometheus_url}/api/v1/query", params={"query": "pg_up"}).json()["data"]["result"]
     assert [result["value"][1] for result in pg_up] == ["1"]
-    for container in (*deployment.containers("prometheus"), *deployment.containers("postgres-exporter")):
+    exporters = ("prometheus", "postgres-exporter", "node-exporter")
+    for container in (one for service in exporters for one in deployment.containers(service)):
         assert container["HostConfig"]["ReadonlyRootfs"]
         assert container["Config"]["User"] not in ("", "0", "root")
 
