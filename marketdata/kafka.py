@@ -1,7 +1,7 @@
 """The one door to aiokafka: waiting for a broker, creating topics, clients with this project's settings."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -142,6 +142,18 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+#: Many more bytes than this, once decoded, do not stay in the processor's cache until they are folded: 1,000 single
+#: ticks at a time take half the time of 5,000.
+_PIECE_BYTES = 192 * 1024
+
+
+def in_pieces(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """A poll in pieces to decode and fold one after the other."""
+    total_bytes = sum(len(record.value) for record in records if record.value is not None)
+    step = max(1, _PIECE_BYTES * len(records) // max(1, total_bytes))
+    return (records[begin : begin + step] for begin in range(0, len(records), step))
 
 
 def hand_out_bare_records(consumer: AIOKafkaConsumer) -> None:

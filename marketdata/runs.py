@@ -17,8 +17,25 @@ from marketdata.tick import MINUTE_MS, Frame, Tick, minute_of
 #: Fewer ticks than this fold as fast frame by frame.
 MIN_TICKS = 8
 
+#: Frames that are folded together, with their offsets.
+Chunk = Sequence[tuple[int, Frame]]
+
 _mode_and_point = attrgetter("mode", "point")
 _time = attrgetter("time_msc")
+
+
+def flows(chunk: Chunk, first: int = 0) -> dict[tuple[str, str], tuple[list[int], list[Frame]]]:
+    """The chunk from offset `first` on by source and symbol: offsets and frames, in their order."""
+    by_key: dict[tuple[str, str], tuple[list[int], list[Frame]]] = {}
+    for offset, frame in chunk:
+        if offset >= first:
+            key = (frame.source, frame.symbol)
+            flow = by_key.get(key)
+            if flow is None:
+                flow = by_key[key] = ([], [])
+            flow[0].append(offset)
+            flow[1].append(frame)
+    return by_key
 
 
 class Part(NamedTuple):
@@ -96,11 +113,34 @@ class Run:
 
     def parts(self) -> Iterator[Part]:
         """The run by minutes, in order."""
-        times, starts = self._times, self._starts
         begin = 0
-        while begin < len(times):
-            ts = minute_of(times[begin])
-            end = bisect_left(times, ts + MINUTE_MS, begin)
-            first, last = bisect_right(starts, begin) - 1, bisect_right(starts, end - 1)
-            yield Part(ts, self.offsets[first:last], self.frames[first:last], self._ticks[begin:end])
+        while begin < len(self._times):
+            ts = minute_of(self._times[begin])
+            end = bisect_left(self._times, ts + MINUTE_MS, begin)
+            yield self._part(ts, begin, end)
             begin = end
+
+    def within(self, first: int, last: int) -> Self | None:
+        """What the offsets from `first` to `last` hold of the run; None when that is nothing."""
+        begin, end = bisect_left(self.offsets, first), bisect_right(self.offsets, last)
+        if begin == 0 and end == len(self.offsets):
+            return self
+        if begin == end:
+            return None
+        ticks_begin = self._starts[begin]
+        ticks_end = self._starts[end] if end < len(self._starts) else len(self._ticks)
+        return type(self)(
+            self.offsets[begin:end], self.frames[begin:end],
+            self._ticks[ticks_begin:ticks_end], self._times[ticks_begin:ticks_end],
+            [start - ticks_begin for start in self._starts[begin:end]],
+        )  # fmt: skip
+
+    def minute(self, ts: int) -> Part | None:
+        """The ticks of one minute; None when the run has none of it."""
+        begin = bisect_left(self._times, ts)
+        end = bisect_left(self._times, ts + MINUTE_MS, begin)
+        return self._part(ts, begin, end) if begin < end else None
+
+    def _part(self, ts: int, begin: int, end: int) -> Part:
+        first, last = bisect_right(self._starts, begin) - 1, bisect_right(self._starts, end - 1)
+        return Part(ts, self.offsets[first:last], self.frames[first:last], self._ticks[begin:end])

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 
 from marketdata.errors import InvalidFrame, KafkaUnavailable
 from marketdata.fold import MinuteFold
-from marketdata.kafka import hand_out_bare_records, new_consumer, unavailable
+from marketdata.kafka import hand_out_bare_records, in_pieces, new_consumer, unavailable
 from marketdata.refold import Proof, Refold
 from marketdata.settings import Settings
 from marketdata.tick import Frame
@@ -127,11 +127,11 @@ class TickLog:
                 raise KafkaUnavailable(
                     f"offset {first} of {tp.topic}-{tp.partition} did not arrive in {_STALL_SECONDS} s"
                 )
-            records = [(record.offset, record.value) for record in batch if record.offset <= last]
-            for offset, frame in frames_of(records):
-                refold.feed(offset, frame)
+            wanted = [record for record in batch if record.offset <= last]
+            for piece in in_pieces(wanted):
+                refold.feed(frames_of([(record.offset, record.value) for record in piece]))
             if on_progress is not None:
-                on_progress(len(records))
+                on_progress(len(wanted))
 
 
 def frames_of(records: list[tuple[int, bytes | None]]) -> list[tuple[int, Frame]]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from marketdata.candle import Candle
 from marketdata.fold import MinuteFold, Passes, split_by_minute
-from marketdata.runs import Run
+from marketdata.runs import Chunk, Run, flows
 from marketdata.stages import Headers
 from marketdata.tick import MINUTE_MS, Frame
 from marketdata.trace import TraceContext
@@ -24,10 +24,6 @@ FORGET_BEHIND_MS = 15 * MINUTE_MS
 #: Any minute, closed or not, is forgotten after this long without a tick: one tick stamped tomorrow must not hold the
 #: committed offset until tomorrow (seconds).
 FORGET_UNTOUCHED_SECONDS = 120.0
-
-
-#: Records of one poll that are folded together, with their offsets.
-Chunk = Sequence[tuple[int, Frame]]
 
 
 class Origin(NamedTuple):
@@ -137,17 +133,8 @@ class Window:
         return ticks_folded
 
     def _fold_chunk(self, chunk: Chunk, now: float) -> int:
-        flows: dict[tuple[str, str], tuple[list[int], list[Frame]]] = {}
-        for offset, frame in chunk:
-            if offset >= self.position:
-                key = (frame.source, frame.symbol)
-                flow = flows.get(key)
-                if flow is None:
-                    flow = flows[key] = ([], [])
-                flow[0].append(offset)
-                flow[1].append(frame)
         ticks_folded = 0
-        for key, flow in flows.items():
+        for key, flow in flows(chunk, self.position).items():
             symbol = self._symbols.get(key)
             if symbol is None:
                 symbol = self._symbols[key] = _Symbol()

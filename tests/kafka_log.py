@@ -88,8 +88,7 @@ class KafkaLog:
     def _refold(self, candle: Candle, ranges: Ranges) -> Candle:
         proof = Proof(candle.source, candle.symbol, candle.ts, ranges)
         refold = Refold([proof])
-        for offset, frame in self.log[candle.partition]:
-            refold.feed(offset, frame)
+        refold.feed(self.log[candle.partition])
         folded = refold.results()[proof].candle(
             log=candle.log, partition=candle.partition, closed=candle.closed, emitted=candle.emitted
         )

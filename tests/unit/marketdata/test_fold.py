@@ -36,8 +36,7 @@ def fold(*frames: Frame, minute: int = T0, ranges: Ranges | None = None) -> Minu
     ranges = ranges or ((0, len(frames) - 1),)
     proof = Proof("s", "EURUSD", minute, ranges)
     refold = Refold([proof])
-    for offset, one in enumerate(frames):
-        refold.feed(offset, one)
+    refold.feed(list(enumerate(frames)))
     return refold.results()[proof]
 
 

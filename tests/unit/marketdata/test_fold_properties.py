@@ -42,8 +42,8 @@ LOGS = st.lists(FRAMES, min_size=1, max_size=12)
 
 def refolded(log: list[tuple[int, Frame]], proofs: list[Proof]) -> dict[Proof, Any]:
     refold = Refold(proofs)
-    for offset, frame in log:
-        refold.feed(offset, frame)
+    for record in log:
+        refold.feed([record])
     return refold.results()
 
 

@@ -35,8 +35,7 @@ def folded(log: list[Frame], ranges: Ranges, *, closed: bool = False) -> Candle:
     """The candle of the minute MINUTE from the records of `ranges`; it names all of them."""
     proof = Proof("S", "EURUSD", MINUTE, ranges)
     refold = Refold([proof])
-    for offset, one_frame in enumerate(log):
-        refold.feed(offset, one_frame)
+    refold.feed(list(enumerate(log)))
     made = refold.results()[proof].candle(log=OWN_LOG, partition=0, closed=closed, emitted=MINUTE)
     assert made is not None
     return msgspec.structs.replace(made, offsets=ranges)

@@ -6,15 +6,19 @@ from itertools import pairwise
 from math import inf, nan
 from unittest.mock import patch
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketdata import runs
+from marketdata.offsets import normalized
+from marketdata.refold import Proof, Refold
 from marketdata.runs import Run
 from marketdata.tick import ChartMode, Frame, Tick
 from marketdata.wire import encode
 from stream_app.window import Window
+from tests import oracle
 from tests.unit.marketdata.test_fold_properties import LOGS, T0
 
 Log = list[tuple[int, Frame]]
@@ -97,6 +101,9 @@ def frame_by_frame(log_polls: list[Log], *, emit_each: bool = False) -> dict[tup
 
 CUTS = st.lists(st.integers(0, 100), max_size=5)
 
+#: Offsets behind every generated log.
+AFTER = ((1_000, 1_001),)
+
 
 @settings(max_examples=200)
 @given(st.one_of(LOGS, flows()), CUTS, st.booleans())
@@ -116,6 +123,49 @@ def test_a_crash_or_a_hole_changes_nothing_about_that(frames: list[Frame], crash
 
     assert candles(again) == frame_by_frame(again)
     assert candles(hole) == frame_by_frame(hole)
+
+
+def refolded(log_polls: list[Log], proofs: list[Proof]) -> dict[Proof, tuple[bytes, int]]:
+    """Bytes of every proof's candle, and what its fold counted although it makes no candle."""
+    refold = Refold(proofs)
+    for poll in log_polls:
+        refold.feed(poll)
+    return {
+        proof: (msgspec.json.encode(fold.candle(log="l", partition=0, closed=True, emitted=0)), fold.volume)
+        for proof, fold in refold.results().items()
+    }
+
+
+def refolded_frame_by_frame(log_polls: list[Log], proofs: list[Proof]) -> dict[Proof, tuple[bytes, int]]:
+    with patch.object(Run, "of", return_value=None):
+        return refolded(log_polls, proofs)
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=4)
+
+
+@settings(max_examples=200)
+@given(st.one_of(LOGS, flows()), CUTS, PAIRS)
+def test_runs_refold_as_frame_by_frame(frames: list[Frame], cuts: list[int], pairs: list[tuple[int, int]]) -> None:
+    """Every minute from the stretch that holds it, and from stretches that begin, end and have holes anywhere."""
+    log = list(enumerate(frames, start=5))
+    some = normalized((5 + min(pair), 5 + max(pair)) for pair in pairs)
+    proofs = [
+        Proof(*key, ranges) for key, whole in oracle.minutes_in(log).items() for ranges in {whole, some, whole + AFTER}
+    ]
+
+    assert refolded(polls(log, cuts), proofs) == refolded_frame_by_frame(polls(log, cuts), proofs)
+
+
+def test_a_run_refolds_between_holes() -> None:
+    log = list(enumerate(forward(1, 2, 3, 4, 59_999, 60_000, 60_001)))
+    proof = Proof("s", "A", T0, ((1, 2), (4, 5)))
+
+    fold = refolded([log], [proof])[proof]
+
+    assert fold == refolded_frame_by_frame([log], [proof])[proof]
+    assert b'"volume":3' in fold[0]
+    assert b'"offsets":[[1,2],[4,4]]' in fold[0]
 
 
 def test_a_resend_of_the_end_of_a_run_in_the_next_poll_counts_once() -> None:
