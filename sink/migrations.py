@@ -30,7 +30,9 @@ async def migrate(conninfo: str) -> list[str]:
     """
     applied = []
     # The lock belongs to the connection, so closing it, or losing it, gives the lock back.
-    async with await AsyncConnection.connect(conninfo, autocommit=True, connect_timeout=10) as connection:
+    async with await AsyncConnection.connect(
+        conninfo, autocommit=True, connect_timeout=10, prepare_threshold=None
+    ) as connection:
         await connection.execute(SQL["lock_migrations"], {"key": _LOCK_KEY})
         await connection.execute(SQL["create_schema_migrations"])
         rows = await (await connection.execute(SQL["applied_migrations"])).fetchall()

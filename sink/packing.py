@@ -18,7 +18,7 @@ _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 
 #: As many as `copy_candles` names columns.
-_FIELDS: Final = 19
+_FIELDS: Final = 20
 
 #: PostgreSQL's time begins with the year 2000 (UTC epoch milliseconds), and counts microseconds.
 _EPOCH_2000_MS: Final = 946_684_800_000
@@ -28,7 +28,7 @@ _minute = struct.Struct("!hiq").pack
 _prices = struct.Struct("!idididid" + "iq" + "id").pack
 _int4 = struct.Struct("!ii").pack
 _ticks = struct.Struct("!ib" + "iq" + "iq").pack
-_received = struct.Struct("!iq").pack
+_received = struct.Struct("!iqiq").pack
 _length = struct.Struct("!i").pack
 _range = struct.Struct("!iBiqiq").pack
 
@@ -68,8 +68,8 @@ def _pack(reduced: Reduced, parts: list[bytes], encoding: str) -> None:
         ),
         _NULL if candle.spread is None else _int4(4, candle.spread), _text(candle.source, encoding),
         _ticks(1, candle.closed, 8, _moment(candle.first_tick), 8, _moment(candle.last_tick)),
-        _text(candle.log, encoding), _int4(4, candle.partition), offsets, _received(8, _moment(candle.received)),
-        wanted,
+        _text(candle.log, encoding), _int4(4, candle.partition), offsets,
+        _received(8, _moment(candle.received), 8, _moment(candle.emitted)), wanted,
     )  # fmt: skip
 
 

@@ -88,7 +88,7 @@ class ParquetFile:
             "spread": pa.int32(), "closed": pa.bool_(), "origin": pa.string(), "first_tick": moment,
             "last_tick": moment, "log": pa.string(), "partition": pa.int32(),
             "offsets": pa.list_(pa.struct([("first", pa.int64()), ("last", pa.int64())])), "received_at": moment,
-            "stored_at": moment,
+            "folded_at": moment, "stored_at": moment,
         }  # fmt: skip
         self._pa = pa
         self._schema = pa.schema([(name, types[name]) for name in columns])

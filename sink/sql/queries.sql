@@ -33,6 +33,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_candles (
     partition integer NOT NULL,
     offsets int8multirange NOT NULL,
     received_at timestamptz,
+    folded_at timestamptz,
     -- Offsets that the stored candle should come to hold: more than `offsets` when a batch had several folds.
     wanted int8multirange NOT NULL,
     verdict text NOT NULL DEFAULT 'inserted',
@@ -58,15 +59,15 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_bars (
 -- name: copy_candles
 COPY incoming_candles (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, closed, first_tick, last_tick,
-    log, partition, offsets, received_at, wanted
+    log, partition, offsets, received_at, folded_at, wanted
 ) FROM STDIN (FORMAT binary);
 
 -- name: insert_candle
 INSERT INTO incoming_candles (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, closed, first_tick, last_tick,
-    log, partition, offsets, received_at, wanted
+    log, partition, offsets, received_at, folded_at, wanted
 ) VALUES (
-    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::text::int8multirange, %s,
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::text::int8multirange, %s, %s,
     %s::text::int8multirange
 );
 
@@ -128,11 +129,11 @@ WHERE m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.so
 -- transactions lock in one order.
 INSERT INTO market_data AS m (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed,
-    first_tick, last_tick, log, partition, offsets, received_at, stored_at
+    first_tick, last_tick, log, partition, offsets, received_at, folded_at, stored_at
 )
 SELECT
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, 'ticks', closed,
-    first_tick, last_tick, log, partition, offsets, received_at, clock_timestamp()
+    first_tick, last_tick, log, partition, offsets, received_at, folded_at, clock_timestamp()
 FROM incoming_candles
 WHERE verdict NOT IN ('ignored', 'closed')
 ORDER BY symbol, timeframe, ts, source
@@ -143,7 +144,7 @@ SET
     closed = EXCLUDED.closed OR (m.closed AND m.origin = 'ticks'),
     first_tick = EXCLUDED.first_tick, last_tick = EXCLUDED.last_tick,
     log = EXCLUDED.log, partition = EXCLUDED.partition, offsets = EXCLUDED.offsets,
-    received_at = EXCLUDED.received_at, stored_at = EXCLUDED.stored_at
+    received_at = EXCLUDED.received_at, folded_at = EXCLUDED.folded_at, stored_at = EXCLUDED.stored_at
 WHERE
     m.origin = 'broker'
     OR CASE
@@ -359,7 +360,8 @@ GROUP BY symbol
 ORDER BY symbol;
 
 -- name: query_3
--- Latency of the newest 1,440 minutes of each symbol: from the tick to the producer, and from there to the table.
+-- Latency of the newest 1,440 minutes of each symbol: from the tick to the producer, from there to the fold, and from
+-- the fold to the table.
 WITH RECURSIVE symbols AS (
     (SELECT symbol FROM market_data ORDER BY symbol LIMIT 1)
     UNION ALL
@@ -372,10 +374,11 @@ latencies AS (
     SELECT
         s.symbol,
         extract(epoch FROM m.received_at - m.last_tick) AS arrive,
-        extract(epoch FROM m.stored_at - m.received_at) AS store
+        extract(epoch FROM m.folded_at - m.received_at) AS fold,
+        extract(epoch FROM m.stored_at - m.folded_at) AS store
     FROM symbols AS s
     CROSS JOIN LATERAL (
-        SELECT n.received_at, n.last_tick, n.stored_at FROM market_data AS n
+        SELECT n.received_at, n.last_tick, n.folded_at, n.stored_at FROM market_data AS n
         WHERE n.symbol = s.symbol AND n.timeframe = 'M1' AND n.origin = 'ticks'
         ORDER BY n.ts DESC
         LIMIT 1440
@@ -387,8 +390,10 @@ SELECT
     count(*) AS candles,
     round(percentile_disc(0.5) WITHIN GROUP (ORDER BY arrive), 3) AS tick_to_received_p50_seconds,
     round(percentile_disc(0.99) WITHIN GROUP (ORDER BY arrive), 3) AS tick_to_received_p99_seconds,
-    round(percentile_disc(0.5) WITHIN GROUP (ORDER BY store), 3) AS received_to_stored_p50_seconds,
-    round(percentile_disc(0.99) WITHIN GROUP (ORDER BY store), 3) AS received_to_stored_p99_seconds
+    round(percentile_disc(0.5) WITHIN GROUP (ORDER BY fold), 3) AS received_to_folded_p50_seconds,
+    round(percentile_disc(0.99) WITHIN GROUP (ORDER BY fold), 3) AS received_to_folded_p99_seconds,
+    round(percentile_disc(0.5) WITHIN GROUP (ORDER BY store), 3) AS folded_to_stored_p50_seconds,
+    round(percentile_disc(0.99) WITHIN GROUP (ORDER BY store), 3) AS folded_to_stored_p99_seconds
 FROM latencies
 GROUP BY symbol
 ORDER BY symbol;

@@ -27,6 +27,7 @@ async def test_the_first_eight_columns_are_the_ones_that_users_know(connection: 
     assert [row[0] for row in rows] == [
         "ts", "symbol", "timeframe", "open", "high", "low", "close", "volume", "real_volume", "spread", "source",
         "origin", "closed", "first_tick", "last_tick", "log", "partition", "offsets", "received_at", "stored_at",
+        "folded_at",
     ]  # fmt: skip
     assert [row[1] for row in rows[:8]] == [
         "timestamp with time zone", "text", "text", *["double precision"] * 4, "bigint"

@@ -25,7 +25,7 @@ from tickpipe.embedded.servers import EmbeddedServers
 _INSERT = """
 INSERT INTO market_data (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed, first_tick,
-    last_tick, log, partition, offsets, received_at, stored_at
+    last_tick, log, partition, offsets, received_at, folded_at, stored_at
 )
 SELECT
     ts, symbol, 'M1', n + 1.1, n + 2.0 / 3, 1e-7 * n, n + 1.3, 9007199254740993 - n,
@@ -34,7 +34,7 @@ SELECT
     ts + interval '59.123456 s', CASE WHEN n <> 5 THEN 'cluster/ticks' END, CASE WHEN n <> 5 THEN 3 END,
     CASE WHEN n = 5 THEN NULL WHEN n % 2 = 0 THEN int8multirange(int8range(n, n + 7), int8range(n + 9, n + 10))
         ELSE int8multirange(int8range(n, n + 7)) END,
-    ts + interval '61.5 s', ts + interval '62 s'
+    ts + interval '61.5 s', CASE WHEN n <> 5 THEN ts + interval '61.75 s' END, ts + interval '62 s'
 FROM (VALUES ('EURUSD', 'S'), ('EURUSD', 'T, b'), ('BRK/B .x', 'S')) AS s (symbol, source),
     generate_series(0, 39) AS n,
     LATERAL (SELECT timestamptz '2018-12-31 23:40+00' + n * interval '1 minute' AS ts) AS t
@@ -43,7 +43,8 @@ FROM (VALUES ('EURUSD', 'S'), ('EURUSD', 'T, b'), ('BRK/B .x', 'S')) AS s (symbo
 _COLUMNS = """
     symbol, source, timeframe, extract(epoch FROM ts)::float8, open, high, low, close, volume, real_volume, spread,
     closed, origin, extract(epoch FROM first_tick)::float8, extract(epoch FROM last_tick)::float8, log, partition,
-    offsets::text, extract(epoch FROM received_at)::float8, extract(epoch FROM stored_at)::float8
+    offsets::text, extract(epoch FROM received_at)::float8, extract(epoch FROM folded_at)::float8,
+    extract(epoch FROM stored_at)::float8
 """
 
 #: The same of the files.

@@ -149,11 +149,13 @@ def test_latency_leaves_out_history_and_wrong_clocks(database: str) -> None:
         connection.execute(
             b"""
             UPDATE market_data AS m
-            SET last_tick = m.ts, received_at = m.ts + v.arrive, stored_at = m.ts + v.arrive + v.store
+            SET last_tick = m.ts, received_at = m.ts + v.arrive, folded_at = m.ts + v.arrive + v.fold,
+                stored_at = m.ts + v.arrive + v.fold + v.store
             FROM (
-                VALUES (59, '250 ms'::interval, '300 ms'::interval), (58, '-100 ms', '400 ms'), (57, '2 s', '500 ms'),
-                    (56, '3 years', '9 s'), (55, '-2 hours', '9 s')
-            ) AS v (minute, arrive, store)
+                VALUES (59, '250 ms'::interval, '200 ms'::interval, '100 ms'::interval),
+                    (58, '-100 ms', '250 ms', '150 ms'), (57, '2 s', '300 ms', '200 ms'),
+                    (56, '3 years', '9 s', '9 s'), (55, '-2 hours', '9 s', '9 s')
+            ) AS v (minute, arrive, fold, store)
             WHERE m.source = 'S' AND m.ts = '2019-02-05 23:00+00'::timestamptz + v.minute * interval '1 minute'
             """
         )
@@ -164,7 +166,8 @@ def test_latency_leaves_out_history_and_wrong_clocks(database: str) -> None:
     # Assert
     assert (row["source"], row["minutes"], row["history"], row["clock_ahead"]) == ("S", 3, 1, 1)
     assert (row["tick_to_received_p50"], row["tick_to_received_p99"]) == (0.25, 2.0)
-    assert (row["received_to_stored_p50"], row["received_to_stored_p99"]) == (0.4, 0.5)
+    assert (row["received_to_folded_p50"], row["received_to_folded_p99"]) == (0.25, 0.3)
+    assert (row["folded_to_stored_p50"], row["folded_to_stored_p99"]) == (0.15, 0.2)
     assert (row["tick_to_stored_p50"], row["tick_to_stored_p99"]) == (0.55, 2.5)
 
 
