@@ -29,7 +29,7 @@ from relay.pending import COLUMNS, Pending
 from relay.server import Server
 from relay.service import http_server
 from relay.store import Store
-from tests.conftest import free_port
+from tests.ports import free_port
 
 CONNECTIONS = 64
 

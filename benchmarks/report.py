@@ -5,7 +5,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,20 +137,49 @@ class Report:
         figures = self.figures
         return Ratio.of(figures[one].rates, figures[other].rates)
 
-    @property
-    def shared(self) -> bool:
-        """Whether others used the machine when the benchmark began."""
-        return self.load[0] > BUSY_SHARE * int(self.machine["cores"])
-
 
 def store(report: Report) -> list[Path]:
     """Write JSON, Markdown and plot into `benchmarks/results`; returns their paths."""
     RESULTS.mkdir(exist_ok=True)
-    paths = [RESULTS / f"{report.name}.{suffix}" for suffix in ("json", "md", "png")]
-    paths[0].write_text(json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
-    paths[1].write_text(f"# {report.name}\n\n{markdown(report, paths[2].name)}\n")
-    plot(report, paths[2])
-    return paths
+    path = RESULTS / f"{report.name}.json"
+    path.write_text(json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
+    picture = RESULTS / f"{report.name}.png"
+    plot(report, picture)
+    return [path, store_text(report.name, markdown(report, picture.name)), picture]
+
+
+def store_text(name: str, text: str) -> Path:
+    """Write the Markdown of a result; pictures in it are named as they lie beside it."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.md"
+    path.write_text(f"# {name}\n\n{text}\n")
+    return path
+
+
+def text_of(name: str) -> str:
+    """The stored Markdown of a result, without its heading."""
+    return (RESULTS / f"{name}.md").read_text().partition("\n")[2].strip()
+
+
+def table_of(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown, figures to the right."""
+    return [
+        "| " + " | ".join(heading) + " |",
+        "| --- |" + " ---: |" * (len(heading) - 1),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+
+
+def where(at: str, machine: Machine, load: float, versions: Mapping[str, str]) -> list[str]:
+    """What a figure depends on, as sentences; `load` is the load average when the benchmark began."""
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    lines = [f"{at[:10]}, {machine}; {named}."]
+    if load > BUSY_SHARE * machine.cores:
+        lines.append(
+            f"**Other work ran on the machine** (load average {load:.1f} on {machine.cores} cores at the start): read "
+            "the ratios, not the rates."
+        )
+    return lines
 
 
 def cells(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -189,22 +218,13 @@ def markdown(report: Report, picture: str) -> str:
     heading, rows = cells(report)
     rounds = max((len(found) for found in report.rounds.values()), default=0)
     lines = [
-        "| " + " | ".join(heading) + " |",
-        "| --- |" + " ---: |" * (len(heading) - 1),
-        *("| " + " | ".join(row) + " |" for row in rows),
+        *table_of(heading, rows),
         "",
         *(f"Not measured: {contender} ({reason})." for contender, reason in report.not_measured.items()),
-        f"{_medians_of(rounds)} after a warm-up; ratios are of the same round (median, least–most). "
-        f"{report.at[:10]}, {Machine(**report.machine)}; "
-        + ", ".join(f"{name} {version}" for name, version in report.versions.items())
-        + ".",
+        f"{_medians_of(rounds)} after a warm-up; ratios are of the same round (median, least–most).",
+        *where(report.at, Machine(**report.machine), report.load[0], report.versions),
+        *report.notes,
     ]
-    if report.shared:
-        lines.append(
-            f"**Other work ran on the machine** (load average {report.load[0]:.1f} on {report.machine['cores']} cores "
-            "at the start): read the ratios, not the rates."
-        )
-    lines += report.notes
     return "\n".join([*lines, "", f"![{report.name}: rate, processor time and memory]({picture})"])
 
 

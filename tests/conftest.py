@@ -1,7 +1,6 @@
 """One Kafka and one PostgreSQL for the whole run; every test gets topics, groups, ports and a database of its own."""
 
 import os
-import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from marketdata.kafka import new_producer, wait_for_kafka
 from marketdata.settings import Settings, load_settings
 from tests.containers import ContainerServers
 from tests.kafka_log import KafkaLog
+from tests.ports import free_port
 from tickpipe.embedded.servers import EmbeddedServers
 
 #: Set by `make faults` and `make test-full`: everything runs, not only what `make test` has the time for.
@@ -84,13 +84,6 @@ def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Set
         dashboard_port=free_port(),
         **others,
     )
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture

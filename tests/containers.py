@@ -2,18 +2,18 @@
 that the compose files name."""
 
 import re
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
+from tests.ports import free_port
 from tickpipe.embedded.kafka import broker_answers
 
 _COMPOSE = Path(__file__).parents[1] / "compose" / "compose.yaml"
@@ -37,7 +37,7 @@ class ContainerServers:
 
     def __init__(self) -> None:
         self._network = Network()
-        kafka_port, postgres_port = _free_port(), _free_port()
+        kafka_port, postgres_port = free_port(), free_port()
         self.kafka_bootstrap = f"127.0.0.1:{kafka_port}"
         self.database_url = f"postgresql://tickpipe:{_PASSWORD}@127.0.0.1:{postgres_port}/market"
         self._kafka = (
@@ -160,9 +160,3 @@ def _docker(container: DockerContainer) -> Any:
 def _kill(container: DockerContainer) -> None:
     _docker(container).kill()
     _docker(container).wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return cast(int, listener.getsockname()[1])

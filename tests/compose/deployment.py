@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,9 +50,9 @@ class Deployment:
     def __init__(self, folder: Path, project: str) -> None:
         self.folder = folder
         self.project = project
-        self._port = _free_port()
-        self._prometheus_port = _free_port()
-        self._dashboard_port = _free_port()
+        self._port = free_port()
+        self._prometheus_port = free_port()
+        self._dashboard_port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.prometheus_url = f"http://127.0.0.1:{self._prometheus_port}"
 
@@ -182,10 +183,3 @@ def eventually(check: Callable[[], bool], *, within_seconds: float, what: str) -
     while not check():
         assert time.monotonic() < deadline, f"{what} not within {within_seconds} s"
         time.sleep(0.5)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

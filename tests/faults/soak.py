@@ -24,11 +24,12 @@ import psycopg
 
 from marketdata.errors import TickpipeError
 from marketdata.settings import Settings, load_settings
-from tests.conftest import API_KEY, free_port
+from tests.conftest import API_KEY
 from tests.faults import truth
 from tests.faults.plot import plot
 from tests.faults.record import SOAK
 from tests.faults.stage import Stage
+from tests.ports import free_port
 from tickpipe.embedded.servers import EmbeddedServers
 
 SAMPLE_SECONDS = 5.0

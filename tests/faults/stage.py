@@ -22,10 +22,11 @@ from marketdata.kafka import wait_for_kafka
 from marketdata.settings import Settings
 from marketdata.tick import Tick
 from tests import oracle
-from tests.conftest import API_KEY, free_port
+from tests.conftest import API_KEY
 from tests.faults import truth
 from tests.faults.record import Figures, write
 from tests.faults.sender import Sender, item
+from tests.ports import free_port
 from tests.services import Service
 from tickpipe.embedded.servers import EmbeddedServers
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from marketdata.settings import load_settings
-from tests.conftest import FULL, free_port
+from tests.conftest import FULL
 from tests.faults import truth
 from tests.faults.record import Figures, write
 from tests.faults.sender import Sender
+from tests.ports import free_port
 from tickpipe.embedded.stack import StackConfig, StackState, find_stack, start_detached, stop_stack
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(3600)]

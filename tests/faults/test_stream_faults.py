@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from marketdata.settings import Settings
-from tests.conftest import free_port
 from tests.kafka_log import KafkaLog, frames_of
+from tests.ports import free_port
 from tests.realday import eurusd_ticks
 from tests.services import Service, eventually, running
 from tickpipe.embedded.servers import EmbeddedServers

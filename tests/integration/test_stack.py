@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.realday import EURUSD_COUNT, EURUSD_TICKS, USDJPY_TICKS, eurusd_bars, usdjpy_minutes
 
 

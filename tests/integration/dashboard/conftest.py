@@ -14,8 +14,9 @@ from marketdata.candle import Candle
 from marketdata.fold import MinuteFold, split_by_minute
 from marketdata.kafka import ensure_topics
 from marketdata.settings import Settings
-from tests.conftest import free_port, own_settings
+from tests.conftest import own_settings
 from tests.integration.sink.flow import Flow, day_frames
+from tests.ports import free_port
 from tests.services import Service, eventually, running
 from tickpipe.embedded.servers import EmbeddedServers
 

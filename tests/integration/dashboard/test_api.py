@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from dashboard.candles import TIMEFRAMES
 from dashboard.database import Database
 from dashboard.timeframes import BarStarts
-from tests.conftest import free_port
 from tests.integration.dashboard.conftest import DAY_SOURCE, Market
+from tests.ports import free_port
 from tests.realday import EURUSD_COUNT, eurusd_bars
 from tests.services import Service, running
 

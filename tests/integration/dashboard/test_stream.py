@@ -11,8 +11,8 @@ import httpx
 import msgspec
 import pytest
 
-from tests.conftest import free_port
 from tests.integration.dashboard.conftest import MINUTE_MS, Market
+from tests.ports import free_port
 from tests.services import Service, eventually, running
 
 #: A Wednesday, 13:30 UTC (epoch milliseconds).

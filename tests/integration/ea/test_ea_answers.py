@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.conftest import free_port
 from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, sent, tick
 from tests.integration.ea.terminal import Terminal
+from tests.ports import free_port
 from tests.scripted import Answer, ScriptedServer, scripted_server
 
 TICKS = [tick(ms) for ms in range(0, 20_000, 50)]

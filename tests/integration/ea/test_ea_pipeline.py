@@ -16,12 +16,13 @@ from marketdata.settings import Settings
 from marketdata.tick import Frame, Tick, minute_of
 from marketdata.wire import decode_frame
 from tests import oracle
-from tests.conftest import API_KEY, free_port
+from tests.conftest import API_KEY
 from tests.integration.ea.conftest import StartTerminal
 from tests.integration.ea.scenario import FIRST_MSC, NOW_MS
 from tests.integration.ea.terminal import Terminal
 from tests.integration.relay.conftest import StartRelay
 from tests.kafka_log import KafkaLog
+from tests.ports import free_port
 from tests.realday import eurusd_bars, eurusd_ticks
 from tests.services import Service, eventually, running
 

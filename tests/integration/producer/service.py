@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from marketdata.kafka import log_ends, new_consumer
 from marketdata.settings import Settings
 from marketdata.tick import Frame
 from marketdata.wire import decode_frame
+from tests.ports import free_port
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 30.0
@@ -63,7 +63,7 @@ class Service:
 @contextmanager
 def running(settings: Settings, log: Path) -> Iterator[Service]:
     """Start the producer with these settings on a free port; it may not be ready yet."""
-    port = _free_port()
+    port = free_port()
     keys = {source: key.get_secret_value() for source, key in settings.api_keys.items()}
     chosen = settings.model_dump(exclude={"api_keys", "database_url", "producer_port"}, exclude_unset=True)
     environment = os.environ | {
@@ -117,10 +117,3 @@ def _wait_alive(service: Service) -> None:
         assert service.process.poll() is None, service.log.read_text()
         assert time.monotonic() < deadline, service.log.read_text()
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -8,8 +8,8 @@ import pytest
 from marketdata.settings import Settings
 from marketdata.tick import Tick
 from marketdata.wire import frame_key
-from tests.conftest import free_port
 from tests.kafka_log import KafkaLog, frames_of
+from tests.ports import free_port
 from tests.realday import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 from tests.services import Service, eventually, running
 

@@ -20,10 +20,11 @@ from marketdata.tick import Frame
 from sink.database import connect
 from sink.migrations import migrate
 from sink.verify import verify
-from tests.conftest import free_port, own_settings
+from tests.conftest import own_settings
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, day_frames, until, value
 from tests.integration.tickpipe_cli.backups import Silent, archives, restored
+from tests.ports import free_port
 from tests.unit.sink.candles import MINUTE, candle
 from tickpipe.backups import topics
 from tickpipe.backups.archive import (

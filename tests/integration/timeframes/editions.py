@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from tests.conftest import free_port
+from tests.ports import free_port
 
 _PGLITE = Path(__file__).parent / "pglite"
 

@@ -21,7 +21,7 @@ from marketdata.contract.posting import (
     result_of,
 )
 from marketdata.errors import SettingsError, TickpipeError
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.scripted import Answer, ScriptedServer, scripted_server
 
 
