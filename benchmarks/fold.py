@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +35,9 @@ STREAM_PORT = 18_992
 STALL_SECONDS = 60.0
 
 
-async def fill(settings: Settings, ticks_per_symbol: int, frame_size: int) -> int:
+async def fill(
+    settings: Settings, ticks_per_symbol: int, frame_size: int, symbols: Sequence[str] = tuple(SYMBOLS)
+) -> int:
     """Write the topic; returns the number of ticks."""
     await wait_for_kafka(settings)
     ticks = list(itertools.islice(itertools.cycle(eurusd_ticks()), ticks_per_symbol))
@@ -48,50 +51,74 @@ async def fill(settings: Settings, ticks_per_symbol: int, frame_size: int) -> in
             type(tick)(tick.time_msc + shift_ms, tick.bid, tick.ask, 0.0, 0.0, 6)
             for tick in ticks[start : start + frame_size]
         ]
-        for symbol in SYMBOLS:
+        for symbol in symbols:
             frame = Frame(
                 v=1, source="bench", symbol=symbol, mode="bid", point=0.00001, request=f"r{start:012}",
                 received=1_700_000_000_000, ticks=part,
             )  # fmt: skip
             await producer.send(settings.ticks_topic, encode(frame), key=frame_key("bench", symbol))
     await producer.stop()
-    return len(ticks) * len(SYMBOLS)
+    return len(ticks) * len(symbols)
 
 
 def folding(settings: Settings, ticks: int) -> Callable[[], Measured]:
     """A worker process with a group of its own, from the first tick it folded to the last."""
-    numbers = itertools.count()
 
     def run() -> Measured:
-        environment = os.environ | {
-            "TICKPIPE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-            "TICKPIPE_STREAM_GROUP": f"bench-{os.getpid()}-{next(numbers)}",
-            "TICKPIPE_STREAM_PORT": str(STREAM_PORT),
-            "TICKPIPE_LOG_LEVEL": "ERROR",
-        }
-        process = subprocess.Popen([sys.executable, "-m", "stream_app"], env=environment)
-        try:
-            watched = psutil.Process(process.pid)
-            began = cpu_before = 0.0
-            progress = time.monotonic()
-            while (done := _folded()) < ticks:
-                if done and not began:
-                    began, before, cpu_before = time.monotonic(), done, cpu_seconds(watched)
-                if time.monotonic() - progress > STALL_SECONDS:
-                    raise SystemExit(f"the worker folded {done} of {ticks} ticks and stands still")
-                time.sleep(0.02)
-            wall = time.monotonic() - began
-            return Measured(wall, cpu_seconds(watched) - cpu_before, peak_bytes(watched), ticks - int(before))
-        finally:
-            process.kill()
-            process.wait()
+        with new_worker(settings) as worker:
+            return measured(ticks, [worker])
 
     return run
 
 
-def _folded() -> float:
+@contextmanager
+def new_worker(settings: Settings, port: int = STREAM_PORT, group: str = "") -> Iterator[psutil.Process]:
+    """A worker process that folds the topic from its beginning, in a group of its own unless `group` names one."""
+    environment = os.environ | {
+        "TICKPIPE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+        "TICKPIPE_KAFKA_PARTITIONS": str(settings.kafka_partitions),
+        "TICKPIPE_STREAM_GROUP": group or f"bench-{uuid.uuid4()}",
+        "TICKPIPE_STREAM_PORT": str(port),
+        "TICKPIPE_LOG_LEVEL": "ERROR",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "stream_app"], env=environment)
     try:
-        text = httpx.get(f"http://127.0.0.1:{STREAM_PORT}/metrics", timeout=5).text
+        yield psutil.Process(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def measured(ticks: int, processes: Sequence[psutil.Process], done: Callable[[], float] | None = None) -> Measured:
+    """What `processes` spent from the first tick that is folded until `done`, by default the fold, counts all of them.
+
+    Raises:
+        SystemExit: when the count stands still.
+    """
+    before = _moving(folded, 1, 0.0)
+    began, cpu_before = time.monotonic(), sum(map(cpu_seconds, processes))
+    _moving(done or folded, ticks, before)
+    wall = time.monotonic() - began
+    cpu = sum(map(cpu_seconds, processes)) - cpu_before
+    return Measured(wall, cpu, sum(map(peak_bytes, processes)), ticks - int(before))
+
+
+def _moving(count: Callable[[], float], enough: int, seen: float) -> float:
+    """Wait until the count is enough; what it is then."""
+    moved = time.monotonic()
+    while (counted := count()) < enough:
+        if counted > seen:
+            seen, moved = counted, time.monotonic()
+        if time.monotonic() - moved > STALL_SECONDS:
+            raise SystemExit(f"{counted:,.0f} of {enough:,} ticks are done and nothing moves")
+        time.sleep(0.02)
+    return counted
+
+
+def folded(port: int = STREAM_PORT) -> float:
+    """Ticks that the worker on that port has folded; 0 while it does not answer."""
+    try:
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
     except httpx.HTTPError:
         return 0.0
     return next(
@@ -129,13 +156,14 @@ async def read_alone(settings: Settings) -> tuple[float, float, int]:
     return outcome
 
 
-def arguments(description: str | None, child: str) -> argparse.Namespace:
+def arguments(description: str | None, child: str = "") -> argparse.Namespace:
     """Of the command line; `child` is the hidden option by which the benchmark calls itself with a broker's address."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frame", type=int, default=1, help="ticks of one record (default: 1)")
     parser.add_argument("--ticks", type=int, default=136_741, help="ticks of each of the 8 symbols (default: one day)")
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: 5)")
-    parser.add_argument(child, metavar="BOOTSTRAP", help=argparse.SUPPRESS)
+    if child:
+        parser.add_argument(child, metavar="BOOTSTRAP", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -143,7 +171,9 @@ def arguments(description: str | None, child: str) -> argparse.Namespace:
 def filled(options: argparse.Namespace) -> Iterator[tuple[Settings, int]]:
     """Settings of servers whose topic of one partition holds the ticks that are asked for, and their number."""
     with tempfile.TemporaryDirectory() as directory, EmbeddedServers(Path(directory)) as servers:
-        settings = load_settings(kafka_bootstrap=servers.kafka_bootstrap, kafka_partitions=1)
+        settings = load_settings(
+            kafka_bootstrap=servers.kafka_bootstrap, database_url=servers.database_url, kafka_partitions=1
+        )
         yield settings, asyncio.run(fill(settings, options.ticks, options.frame))
 
 

@@ -12,7 +12,7 @@ print(*(free_port() for _ in range(30)), flush=True); sys.stdin.read()"
 
 
 def test_no_port_is_given_twice() -> None:
-    command = [sys.executable, "-c", _ASK.format(seed=Random().random())]  # noqa: S311 - a shuffle
+    command = [sys.executable, "-c", _ASK.format(seed=Random().random())]
     asking = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     try:
         given = [int(port) for one in asking if one.stdout for port in one.stdout.readline().split()]
