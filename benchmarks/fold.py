@@ -5,14 +5,12 @@
 
 import argparse
 import asyncio
-import itertools
-import os
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from marketdata.settings import Settings, load_settings
 from marketdata.tick import Frame
 from marketdata.wire import encode, frame_key
 from tests.realday import eurusd_ticks
+from tests.services import environment as environment_of
 from tickpipe.embedded.servers import EmbeddedServers
 
 SYMBOLS = [f"SYM{i}" for i in range(8)]
@@ -35,30 +34,35 @@ STREAM_PORT = 18_992
 STALL_SECONDS = 60.0
 
 
-async def fill(
-    settings: Settings, ticks_per_symbol: int, frame_size: int, symbols: Sequence[str] = tuple(SYMBOLS)
-) -> int:
-    """Write the topic; returns the number of ticks."""
-    await wait_for_kafka(settings)
-    ticks = list(itertools.islice(itertools.cycle(eurusd_ticks()), ticks_per_symbol))
-    day = len(eurusd_ticks())
-    producer = new_producer(settings, linger_ms=20, max_batch_size=256 * 1024)
-    await producer.start()
-    for start in range(0, len(ticks), frame_size):
-        # Each lap of the day is a day later.
+#: Key and value of a record.
+Record = tuple[bytes, bytes]
+
+
+def records_of(ticks_per_symbol: int, frame_size: int, symbols: Sequence[str]) -> Iterator[Record]:
+    """Frames of the real day's ticks for each symbol; every lap of the day is a day later."""
+    ticks, day = eurusd_ticks() * 2, len(eurusd_ticks())
+    for start in range(0, ticks_per_symbol, frame_size):
         shift_ms = start // day * 86_400_000
         part = [
             type(tick)(tick.time_msc + shift_ms, tick.bid, tick.ask, 0.0, 0.0, 6)
-            for tick in ticks[start : start + frame_size]
+            for tick in ticks[start % day : start % day + min(frame_size, ticks_per_symbol - start)]
         ]
         for symbol in symbols:
             frame = Frame(
                 v=1, source="bench", symbol=symbol, mode="bid", point=0.00001, request=f"r{start:012}",
                 received=1_700_000_000_000, ticks=part,
             )  # fmt: skip
-            await producer.send(settings.ticks_topic, encode(frame), key=frame_key("bench", symbol))
+            yield frame_key("bench", symbol), encode(frame)
+
+
+async def write(settings: Settings, records: Iterable[Record]) -> None:
+    """Write records to the ticks topic, which is made when it is not there."""
+    await wait_for_kafka(settings)
+    producer = new_producer(settings, linger_ms=20, max_batch_size=256 * 1024)
+    await producer.start()
+    for key, value in records:
+        await producer.send(settings.ticks_topic, value, key=key)
     await producer.stop()
-    return len(ticks) * len(symbols)
 
 
 def folding(settings: Settings, ticks: int) -> Callable[[], Measured]:
@@ -74,13 +78,8 @@ def folding(settings: Settings, ticks: int) -> Callable[[], Measured]:
 @contextmanager
 def new_worker(settings: Settings, port: int = STREAM_PORT, group: str = "") -> Iterator[psutil.Process]:
     """A worker process that folds the topic from its beginning, in a group of its own unless `group` names one."""
-    environment = os.environ | {
-        "TICKPIPE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-        "TICKPIPE_KAFKA_PARTITIONS": str(settings.kafka_partitions),
-        "TICKPIPE_STREAM_GROUP": group or f"bench-{uuid.uuid4()}",
-        "TICKPIPE_STREAM_PORT": str(port),
-        "TICKPIPE_LOG_LEVEL": "ERROR",
-    }
+    changed = {"stream_group": group or f"bench-{uuid.uuid4()}", "stream_port": port, "log_level": "ERROR"}
+    environment = environment_of(settings.model_copy(update=changed))
     process = subprocess.Popen([sys.executable, "-m", "stream_app"], env=environment)
     try:
         yield psutil.Process(process.pid)
@@ -89,13 +88,18 @@ def new_worker(settings: Settings, port: int = STREAM_PORT, group: str = "") -> 
         process.wait()
 
 
-def measured(ticks: int, processes: Sequence[psutil.Process], done: Callable[[], float] | None = None) -> Measured:
-    """What `processes` spent from the first tick that is folded until `done`, by default the fold, counts all of them.
+def measured(
+    ticks: int,
+    processes: Sequence[psutil.Process],
+    done: Callable[[], float] | None = None,
+    begun: Callable[[], float] | None = None,
+) -> Measured:
+    """What `processes` spent from the first tick that `begun` counts until `done` counts all; by default the fold.
 
     Raises:
-        SystemExit: when the count stands still.
+        SystemExit: when a count stands still.
     """
-    before = _moving(folded, 1, 0.0)
+    before = _moving(begun or folded, 1, 0.0)
     began, cpu_before = time.monotonic(), sum(map(cpu_seconds, processes))
     _moving(done or folded, ticks, before)
     wall = time.monotonic() - began
@@ -174,7 +178,8 @@ def filled(options: argparse.Namespace) -> Iterator[tuple[Settings, int]]:
         settings = load_settings(
             kafka_bootstrap=servers.kafka_bootstrap, database_url=servers.database_url, kafka_partitions=1
         )
-        yield settings, asyncio.run(fill(settings, options.ticks, options.frame))
+        asyncio.run(write(settings, records_of(options.ticks, options.frame, SYMBOLS)))
+        yield settings, options.ticks * len(SYMBOLS)
 
 
 def main() -> None:

@@ -61,13 +61,22 @@ async def post_all(port: int, path: str, bodies: list[bytes]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for body in left:
             writer.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
-            answer = await reader.readuntil(b"\r\n\r\n")
-            if not answer.startswith(b"HTTP/1.1 200"):
-                raise SystemExit(f"{path} answered {answer.decode()}")
-            await reader.readexactly(int(answer.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]))
+            await read_answer(reader)
         writer.close()
 
     await asyncio.gather(*(post() for _ in range(CONNECTIONS)))
+
+
+async def read_answer(reader: asyncio.StreamReader) -> None:
+    """Read one answer to its end.
+
+    Raises:
+        SystemExit: when it is not 200.
+    """
+    answer = await reader.readuntil(b"\r\n\r\n")
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(f"the producer answered {answer.decode()}")
+    await reader.readexactly(int(answer.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]))
 
 
 def posting(process: psutil.Process, port: int, path: str, bodies: list[bytes], ticks: int = 1) -> Contender:

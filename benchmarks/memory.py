@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -19,10 +20,9 @@ import httpx
 import psutil
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from benchmarks.machine import load_average, this_machine, versions_of
-from benchmarks.report import RESULTS
+from benchmarks.report import RESULTS, store_text, table_of, where
 from benchmarks.rounds import PACKAGES, peak_bytes
 from benchmarks.services import serving
 from tickpipe.embedded.servers import EmbeddedServers
@@ -116,35 +116,41 @@ async def measure(
     return held, acknowledged
 
 
-def show(held: dict[str, Held], symbols: int, ticks_per_second: float) -> None:
+def show(held: dict[str, Held], symbols: int, ticks_per_second: float, at: str, load: float) -> None:
     """Print and store."""
-    table = Table(
-        "service", "settled MB", "last MB", "growth", "peak MB", "goal MB",
-        title=f"memory: {symbols} symbols, {ticks_per_second:,.0f} ticks/s acknowledged",
-    )  # fmt: skip
-    for name, one in held.items():
-        table.add_row(
+    heading = ["service", "settled MB", "last MB", "growth", "peak MB", "goal MB"]
+    rows = [
+        [
             name, f"{one.settled_bytes / 1e6:.0f}", f"{one.last_bytes / 1e6:.0f}",
-            f"{one.last_bytes / one.settled_bytes - 1:+.1%}", f"{one.peak_bytes / 1e6:.0f}",
-            f"{GOALS[name] / 1e6:.0f}",
-        )  # fmt: skip
-    Console().print(table)
+            f"{one.last_bytes / one.settled_bytes - 1:+.1%}", f"{one.peak_bytes / 1e6:.0f}", f"{GOALS[name] / 1e6:.0f}",
+        ]
+        for name, one in held.items()
+    ]  # fmt: skip
+    versions = versions_of(PACKAGES)
+    minutes = len(next(iter(held.values())).samples) / 60
+    lines = [
+        *table_of(heading, rows), "",
+        f"{symbols:,} symbols, {ticks_per_second:,.0f} ticks/s acknowledged, {minutes:.0f} minutes.",
+        *where(at, this_machine(), load, versions),
+    ]  # fmt: skip
     planned = symbols * TICKS_PER_SECOND
     if ticks_per_second < 0.95 * planned:
-        Console().print(f"The machine did not keep up: {planned:,} ticks/s were meant to be posted.")
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "memory.json"
+        lines.append(f"The machine did not keep up: {planned:,} ticks/s were meant to be posted.")
+    console = Console()
+    console.print("\n".join(lines), markup=False, highlight=False)
+    path = store_text("memory", "\n".join(lines))
     stored = {
         "name": "memory",
+        "at": at,
         "machine": asdict(this_machine()),
-        "load": load_average(),
-        "versions": versions_of(PACKAGES),
+        "load": load,
+        "versions": versions,
         "symbols": symbols,
         "ticks_per_second": ticks_per_second,
         "services": {name: asdict(one) for name, one in held.items()},
     }
-    path.write_text(json.dumps(stored, indent=2) + "\n")
-    Console().print(f"wrote {path}", markup=False, highlight=False)
+    (RESULTS / "memory.json").write_text(json.dumps(stored, indent=2) + "\n")
+    console.print(f"wrote {path}", markup=False, highlight=False)
 
 
 def main() -> None:
@@ -156,6 +162,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.minutes * 60 < 5:
         parser.error("--minutes: at least 0.1, for there must be fifths to compare")
+    at, load = datetime.now(UTC).isoformat(timespec="seconds"), load_average()
     seconds = options.minutes * 60
     ports = {service: options.port + n for n, service in enumerate(SERVICES)}
     with (
@@ -164,7 +171,7 @@ def main() -> None:
         serving(ports, variables(servers, Path(directory), ports)) as processes,
     ):
         held, acknowledged = asyncio.run(measure(processes, options.port, options.symbols, seconds))
-    show(held, options.symbols, acknowledged / seconds)
+    show(held, options.symbols, acknowledged / seconds, at, load)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ DAY_MS = 86_400_000
 
 
 def proofs_of(ticks_per_symbol: int, frame_size: int) -> list[Proof]:
-    """What the candles of the topic that `fill` wrote name as their offsets."""
+    """What the candles of the topic that `records_of` gives name as their offsets."""
     day = len(eurusd_ticks())
     bounds: dict[int, tuple[int, int]] = {}
     for number, tick in enumerate(islice(cycle(eurusd_ticks()), ticks_per_symbol)):
-        # `fill` moves each lap of the day by the first tick of the frame.
+        # `records_of` moves each lap of the day by the first tick of the frame.
         lap = number // frame_size * frame_size // day
         ts = minute_of(tick.time_msc + lap * DAY_MS)
         record = number // frame_size * len(SYMBOLS)

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import httpx
@@ -27,18 +27,26 @@ def serving(ports: Mapping[str, int], variables: Mapping[str, str]) -> Iterator[
         for module in ports
     }
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not all(map(_is_ready, ports.values())):
-            for module, process in processes.items():
-                if time.monotonic() > deadline or process.poll() is not None:
-                    raise SystemExit(f"{module} did not become ready")
-            time.sleep(0.1)
+        wait_ready(ports.values(), processes.values())
         yield {module: psutil.Process(process.pid) for module, process in processes.items()}
     finally:
         for process in processes.values():
             process.terminate()
         for process in processes.values():
             process.wait()
+
+
+def wait_ready(ports: Collection[int], processes: Collection[subprocess.Popen[bytes]] = ()) -> None:
+    """Wait until what listens on each port says that it is ready.
+
+    Raises:
+        SystemExit: when one of the processes ends, or it takes too long.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while not all(map(_is_ready, ports)):
+        if time.monotonic() > deadline or any(process.poll() is not None for process in processes):
+            raise SystemExit(f"a service did not become ready on its port, one of {sorted(ports)}")
+        time.sleep(0.1)
 
 
 def _is_ready(port: int) -> bool:

@@ -1,4 +1,5 @@
-.PHONY: bench-ingest bench-memory bench-page bench-peers bench-refold bench-storage bench-timeframes
+.PHONY: bench-growth bench-ingest bench-latency bench-memory bench-page bench-peers bench-recovery bench-refold \
+	bench-replay bench-storage bench-timeframes
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
 	$(BIN)/python -m benchmarks.timeframes
@@ -21,3 +22,16 @@ bench-memory: setup ## measure what each service holds while a thousand symbols 
 bench-refold: setup ## measure folding again from stored offsets against the fold stage
 	$(BIN)/python -m benchmarks.refold
 	$(BIN)/python -m benchmarks.refold --frame 200
+
+bench-replay: setup ## measure a replay from the log to the table against the fold alone
+	$(BIN)/python -m benchmarks.replay
+	$(BIN)/python -m benchmarks.replay --frame 200
+
+bench-latency: setup ## measure a tick from its POST to its row, at two emit intervals (seven minutes)
+	$(BIN)/python -m benchmarks.latency
+
+bench-growth: setup ## curves of the fold over symbols, ticks a record, workers and history (some twenty minutes)
+	$(BIN)/python -m benchmarks.growth
+
+bench-recovery: setup ## measure the way back after kill -9 and after an hour without the stream worker
+	$(BIN)/python -m benchmarks.recovery

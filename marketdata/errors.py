@@ -52,6 +52,10 @@ class LogTruncated(TickpipeError):
     """The log no longer holds offsets that a candle was folded from; keep `retention.ms=-1` on `ticks`."""
 
 
+class LogShortened(TickpipeError):
+    """The log ends before what was read of it; its reader must begin again from its last commit, or from the start."""
+
+
 class MissedRecords(TickpipeError):
     """Records that are in the log were not handed to their reader; it must begin again from its last commit."""
 

@@ -1,17 +1,38 @@
-"""How far the ticks topic reaches: stored offsets beyond its end belong to a topic that was deleted since."""
+"""Which log is read here, and how far it reaches: stored offsets beyond its end belong to records that are gone."""
+
+import structlog
 
 from marketdata.kafka import log_ends
+from marketdata.lognames import own_log
 from marketdata.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 
 class LogEnds:
-    """The ends of the partitions of the log that is read here, asked for only when a stored offset is news."""
+    """The log that is read here and the ends of its partitions, asked for only when a candle brings news of them."""
 
-    def __init__(self, settings: Settings, cluster_id: str) -> None:
+    def __init__(self, settings: Settings, log_name: str) -> None:
         self._settings = settings
-        #: `<cluster id>/<topic>` as the stream app writes it into candles.
-        self.own_log = f"{cluster_id}/{settings.ticks_topic}"
+        #: As the stream app writes it into candles (`own_log`).
+        self.own_log = log_name
+        self._others: set[str] = set()
         self._ends: dict[int, int] = {}
+
+    async def meet(self, log_name: str) -> None:
+        """Find out what a candle's log is to us: when it is not ours, the ticks topic may have been created anew.
+
+        Raises:
+            KafkaUnavailable: when no broker answers; the call can be repeated.
+        """
+        if log_name == self.own_log or log_name in self._others:
+            return
+        now = await own_log(self._settings)
+        if now != self.own_log:
+            log.warning("The ticks topic was created anew.", action="log_recreated", log=now, before=self.own_log)
+            self.own_log, self._others, self._ends = now, set(), {}
+        if log_name != self.own_log:
+            self._others.add(log_name)
 
     async def end_before(self, partition: int, stored_end: int) -> int | None:
         """The partition's end when it lies before `stored_end`, which follows a stored offset; None when it does not.

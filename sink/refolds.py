@@ -75,7 +75,7 @@ class Refolder:
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._settings = settings
-        self._own_log = log_ends.own_log
+        self._log_ends = log_ends
         self._database = database
         self._writer = writer
         self._metrics = metrics
@@ -126,7 +126,7 @@ class Refolder:
         self, log_name: str, partition: int, taken: Sequence[Pending]
     ) -> tuple[list[Reduced], list[Reduced]]:
         # The folds of whole proofs, and of what the log still holds of the others.
-        if log_name != self._own_log:
+        if log_name != self._log_ends.own_log:
             self._give_up(log_name, partition, len(taken))
             return [], []
         proofs = {pending.proof(pending.ranges): pending for pending in taken}

@@ -12,7 +12,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from prometheus_client import CollectorRegistry
 
 from marketdata.errors import TickpipeError
-from marketdata.kafka import new_consumer, wait_for_kafka
+from marketdata.kafka import new_consumer
+from marketdata.lognames import wait_for_log
 from marketdata.settings import Settings
 from marketdata.telemetry import start_telemetry
 from sink.comparing import Comparer
@@ -124,11 +125,11 @@ class Sink:
     async def _work(
         self, live: Database, refolds: Database, keeping: Database, comparing: Database, retaining: Database
     ) -> None:
-        cluster_id = await self._unless_stopped(wait_for_kafka(self._settings))
-        if cluster_id is None:
+        log_name = await self._unless_stopped(wait_for_log(self._settings))
+        if log_name is None:
             return
         await live.run(self._migrate)
-        log_ends = LogEnds(self._settings, cluster_id)
+        log_ends = LogEnds(self._settings, log_name)
         writer = Writer(log_ends, self._metrics, Staging(use_copy=self._use_copy))
         refolder = Refolder(self._settings, log_ends, refolds, writer, self._metrics)
         keeper = Keeper(keeping, self._metrics)

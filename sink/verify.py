@@ -9,7 +9,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 from marketdata.candle import PROVEN_FIELDS, Candle
-from marketdata.kafka import wait_for_kafka
+from marketdata.lognames import wait_for_log
 from marketdata.refold import Proof
 from marketdata.settings import Settings
 from marketdata.ticklog import TickLog
@@ -90,8 +90,7 @@ async def verify(
         psycopg.OperationalError: when the database does not answer.
         KafkaUnavailable: when no broker answers.
     """
-    cluster_id = await wait_for_kafka(settings, timeout_seconds=_KAFKA_TIMEOUT_SECONDS)
-    log_ends = LogEnds(settings, cluster_id)
+    log_ends = LogEnds(settings, await wait_for_log(settings, timeout_seconds=_KAFKA_TIMEOUT_SECONDS))
     selection = {"symbol": symbol, "source": source, "from_": from_, "to": to}
     url = settings.database_url.get_secret_value()
     report = VerifyReport()

@@ -44,6 +44,8 @@ class Writer:
         keys: dict[tuple[str, int, str], list[Candle]] = {}
         for candle in candles:
             keys.setdefault((candle.symbol, candle.ts, candle.source), []).append(candle)
+        for log_name in {candle.log for candle in candles}:
+            await self._log_ends.meet(log_name)
         reduced = [reduce_candles(group, self._log_ends.own_log) for group in keys.values()]
         async with connection.transaction():
             actions = await self.apply_candles(connection, reduced)
@@ -116,8 +118,8 @@ class Writer:
             disowned += (await connection.execute(SQL["disown_candles"], {**about, **bounds})).rowcount
         if disowned:
             log.warning(
-                "The ticks topic ends before stored offsets: it was created anew.",
-                action="log_recreated", log=own_log, candles=disowned,
+                "The ticks topic ends before stored offsets: records are gone from its end.",
+                action="log_shortened", log=own_log, candles=disowned,
             )  # fmt: skip
         return disowned > 0
 

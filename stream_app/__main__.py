@@ -8,7 +8,7 @@ import faust
 import structlog
 
 from marketdata.errors import TickpipeError
-from marketdata.kafka import wait_for_kafka
+from marketdata.lognames import wait_for_log
 from marketdata.logs import configure_logs
 from marketdata.settings import load_settings
 from stream_app.app import create_app
@@ -24,12 +24,12 @@ def main() -> None:
         sys.exit(f"tickpipe stream: {exc}")
     configure_logs(settings)
     # Faust exits at once when no broker answers, so the wait is here.
-    cluster_id = asyncio.run(wait_for_kafka(settings))
+    log_name = asyncio.run(wait_for_log(settings))
     # A poll decodes to some ten thousand objects that die together; with the default of 700 they are looked at over and
     # over, which costs a quarter of the decoding.
     gc.set_threshold(100_000, 20, 20)
     gc.freeze()
-    app = create_app(settings, cluster_id)
+    app = create_app(settings, log_name)
     worker = faust.Worker(app, quiet=True, override_logging=False, redirect_stdouts=False)
     worker.execute_from_commandline()
 

@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from marketdata.errors import KafkaUnavailable
 from marketdata.kafka import METADATA_MAX_AGE_MS
+from marketdata.lognames import own_log
 from marketdata.settings import Settings
 from marketdata.telemetry import start_telemetry
 from stream_app.emitter import Emitter
@@ -67,8 +68,8 @@ class StreamApp(faust.App):
         await super().on_stop()
 
 
-def create_app(settings: Settings, cluster_id: str) -> StreamApp:
-    """The Faust app for one worker, which is run by `faust.Worker`."""
+def create_app(settings: Settings, log_name: str) -> StreamApp:
+    """The Faust app for one worker, which is run by `faust.Worker`; `log_name` as `own_log` gives it."""
     app = StreamApp(
         settings.stream_group,
         broker=[f"kafka://{server.strip()}" for server in settings.kafka_bootstrap.split(",")],
@@ -98,7 +99,7 @@ def create_app(settings: Settings, cluster_id: str) -> StreamApp:
         app.emitter,
         metrics,
         _Offsets(app, settings.ticks_topic),
-        log_name=f"{cluster_id}/{settings.ticks_topic}",
+        log_name=log_name,
         telemetry=start_telemetry(settings, "stream"),
     )
     health = _Health()
@@ -121,6 +122,9 @@ class _Offsets:
 
     def release(self, partition: int, offset: int) -> None:
         self._consumer.release(TP(self._topic, partition), offset)
+
+    def end(self, partition: int) -> int:
+        return self._consumer.highwater(TP(self._topic, partition)) or 0
 
     @property
     def _consumer(self) -> BatchConsumer:
@@ -199,6 +203,10 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
         while not app.should_stop:
             await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
             consumer: BatchConsumer = app.consumer
+            with contextlib.suppress(KafkaUnavailable):
+                if worker.begin_anew(await own_log(settings)):
+                    # Kafka forgot the commits with the topic, but what was read since may have been committed again.
+                    await consumer.begin_anew()
             before, offsets = offsets, {}
             for tp in consumer.assignment():
                 committed, end = consumer.committed_offset(tp), consumer.highwater(tp) or 0

@@ -68,6 +68,15 @@ class BatchConsumer(driver.Consumer):
         """Everything below `offset` may be committed; the next commit does so if this process still owns `tp`."""
         self._released[tp] = offset
 
+    async def begin_anew(self) -> None:
+        """Read the assigned partitions from their beginning, and commit that nothing of them was read."""
+        self._released.clear()
+        if beginning := dict.fromkeys(self.assignment(), 0):
+            self._committed_offset.update(beginning)
+            await self._commit(beginning)
+            for tp, offset in beginning.items():
+                await self.seek(tp, offset)
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         self._released.clear()
         await super().on_partitions_revoked(revoked)

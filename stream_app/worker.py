@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from marketdata.errors import InvalidFrame, KafkaUnavailable, MissedRecords
+from marketdata.errors import InvalidFrame, KafkaUnavailable, LogShortened, MissedRecords
 from marketdata.kafka import Record, in_pieces
 from marketdata.runs import Chunk
 from marketdata.settings import Settings
@@ -63,6 +63,9 @@ class Offsets(Protocol):
     def release(self, partition: int, offset: int) -> None:
         """Everything below `offset` may be committed."""
 
+    def end(self, partition: int) -> int:
+        """The end of the partition as its newest poll told it."""
+
 
 class Worker:
     """Holds one window per partition. `fold` is called by the agent, `publish` by a timer; both in one event loop."""
@@ -94,6 +97,7 @@ class Worker:
 
         Raises:
             MissedRecords: when the poll does not follow on what was read before; the process must start afresh.
+            LogShortened: when the partition ends before what was read of it; the process must start afresh.
         """
         partition = self._partitions.get(number)
         if partition is None:
@@ -101,7 +105,11 @@ class Worker:
             partition = self._partitions[number] = _Partition(number, window)
             await self._check_gap(number, self._offsets.committed(number) or 0, records[0].offset)
         else:
-            await self._check_gap(number, partition.window.position, records[0].offset)
+            position = partition.window.position
+            if records[0].offset < position and (end := self._offsets.end(number)) < position:
+                # Not read once more, as after a seek, but other records: they must not pass for the ones before.
+                raise LogShortened(f"partition {number} was read up to offset {position} and ends at {end}")
+            await self._check_gap(number, position, records[0].offset)
         if self._partitions.get(number) is not partition:
             return  # revoked during the check
         chunks = self._chunks(records, partition)
@@ -226,6 +234,18 @@ class Worker:
         self._partitions.clear()
         self._live_since_ms = _wall_ms()
         self._observe()
+
+    def begin_anew(self, log_name: str) -> bool:
+        """Whether the log is another one than so far; then nothing of it was folded yet."""
+        if log_name == self._log_name:
+            return False
+        log.warning(
+            "The ticks topic was created anew; it is read from its beginning.",
+            action="log_recreated", log=log_name, before=self._log_name,
+        )  # fmt: skip
+        self._log_name = log_name
+        self.drop()
+        return True
 
     def _count(self, candles: list[Outgoing], seconds: float) -> None:
         metrics = self._metrics

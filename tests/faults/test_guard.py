@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
-from marketdata.errors import MissedRecords
+from marketdata.errors import LogShortened, MissedRecords
 from marketdata.kafka import log_ends, new_consumer, new_producer
 from marketdata.settings import Settings
 from marketdata.wire import encode, frame_key
@@ -26,10 +26,11 @@ pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 
 
 class ReadBefore:
-    """Offsets of a consumer that found `at` committed."""
+    """Offsets of a consumer that found `at` committed, in a partition that ends at `length`."""
 
-    def __init__(self, at: int | None) -> None:
+    def __init__(self, at: int | None, length: int = 11) -> None:
         self.at = at
+        self.length = length
         self.released: list[int] = []
 
     def committed(self, partition: int) -> int | None:
@@ -37,6 +38,9 @@ class ReadBefore:
 
     def release(self, partition: int, offset: int) -> None:
         self.released.append(offset)
+
+    def end(self, partition: int) -> int:
+        return self.length
 
 
 @pytest.fixture
@@ -77,6 +81,26 @@ async def test_a_poll_that_skips_a_record_is_refused(settings: Settings, records
     await one.fold(partition, records[:3])
     with pytest.raises(MissedRecords, match="offsets 3 to 3"):
         await one.fold(partition, records[4:])
+
+
+async def test_records_that_are_read_once_more_are_passed_over(
+    settings: Settings, records: list[ConsumerRecord]
+) -> None:
+    one = worker(settings, ReadBefore(None))
+    await one.fold(records[0].partition, records[:6])
+    await one.fold(records[0].partition, records[2:])
+
+
+async def test_records_of_a_log_that_became_shorter_are_refused(
+    settings: Settings, records: list[ConsumerRecord]
+) -> None:
+    """They would pass for the ones that were read before at their offsets."""
+    offsets = ReadBefore(None)
+    one = worker(settings, offsets)
+    await one.fold(records[0].partition, records)
+    offsets.length = 4
+    with pytest.raises(LogShortened, match="read up to offset 11 and ends at 4"):
+        await one.fold(records[0].partition, records[:4])
 
 
 @pytest.mark.parametrize("committed", [None, 1])

@@ -1,6 +1,7 @@
 """The log loses its beginning, or is created anew, while the table stays."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from functools import cache
 
@@ -72,7 +73,24 @@ async def test_the_table_is_kept_and_the_flow_goes_on(
         kept |= (await stage.settle_and_compare(kept=kept, is_over=False)).expected()
         await stage.post("EURUSD", stretch(0))
         await stage.settle_and_compare(kept=kept)
-    assert stage.ended == []
+    # A worker that reads what is another log before it is told starts afresh.
+    assert stage.ended == [] if loss is truncate else set(stage.ended) <= {"stream_app 70"}
+
+
+async def test_another_log_that_grew_past_the_old_one_is_read_from_its_beginning(
+    settings: Settings, servers: EmbeddedServers, seed: int
+) -> None:
+    """The worker's position lies within the new log, so no answer of the broker tells that it is another one."""
+    async with Stage(impatient(settings), servers, case="log: recreate, grown past the old", seed=seed) as stage:
+        requests = await stage.post("EURUSD", stretch(0))
+        kept = (await stage.settle_and_compare(is_over=False)).expected()
+        stage["stream_app"].send_signal(signal.SIGSTOP)
+        await recreate(settings)
+        stage.rounds += 1
+        assert await stage.post("EURUSD", stretch(1), size=25) > requests
+        stage["stream_app"].send_signal(signal.SIGCONT)
+        await stage.settle_and_compare(kept=kept)
+    assert set(stage.ended) <= {"stream_app 70"}
 
 
 @pytest.mark.parametrize("loss", [truncate, recreate])

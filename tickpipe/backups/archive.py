@@ -83,7 +83,7 @@ class KafkaPart(msgspec.Struct, frozen=True):
     """The log that the candles' offsets belong to, and how far it was read."""
 
     cluster_id: str
-    #: `<cluster id>/<topic>`, as candles carry it.
+    #: As candles carry it, see `own_log`.
     log: str
     #: Next offset by partition, by role of the topic: what the stream had folded, what the sink had stored.
     stream_offsets: dict[str, dict[int, int]]

@@ -17,6 +17,7 @@ from psycopg import AsyncConnection
 
 from marketdata.errors import KafkaUnavailable
 from marketdata.kafka import ensure_topics, log_ends
+from marketdata.lognames import own_log
 from marketdata.settings import Settings
 from tickpipe.backups import database, topics
 from tickpipe.backups.archive import FORMAT, KafkaPart, Manifest, new_archive
@@ -99,7 +100,7 @@ async def _kafka_part(settings: Settings) -> KafkaPart:
         role: await group_offsets(settings, settings.sink_group, topics.topic_name(settings, role))
         for role in topics.SINK_ROLES
     }
-    return KafkaPart(cluster_id, f"{cluster_id}/{settings.ticks_topic}", {topics.TICKS: stream}, sink)
+    return KafkaPart(cluster_id, await own_log(settings), {topics.TICKS: stream}, sink)
 
 
 async def _records_of(settings: Settings, starts: dict[str, dict[int, int]]) -> int:

@@ -15,7 +15,8 @@ from aiokafka import TopicPartition
 from psycopg import AsyncConnection
 
 from marketdata.errors import KafkaUnavailable, TickpipeError
-from marketdata.kafka import admin_client, ensure_topics, log_ends
+from marketdata.kafka import ensure_topics, log_ends
+from marketdata.lognames import own_log
 from marketdata.settings import Settings
 from sink.migrations import migrate
 from tickpipe.backups import database, topics
@@ -119,14 +120,12 @@ class Restore:
 
     async def _log_here(self) -> str | None:
         try:
-            async with admin_client(self._settings) as client:
-                cluster_id = (await client.describe_cluster())["cluster_id"]
+            return await own_log(self._settings)
         except KafkaUnavailable:
             # A backup without topics may be restored where no Kafka is.
             if self._kafka is not None and self._kafka.topics:
                 raise
             return None
-        return f"{cluster_id}/{self._settings.ticks_topic}"
 
     async def _restore_topics(self, kafka: KafkaPart, logs: tuple[str, str]) -> LogState:
         self._teller.begin("topics", sum(p.end - p.first for topic in kafka.topics for p in topic.partitions))

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from marketdata.candle import Candle
 from marketdata.fold import MinuteFold, split_by_minute
-from marketdata.kafka import ensure_topics
+from marketdata.lognames import wait_for_log
 from marketdata.settings import Settings
 from tests.conftest import own_settings
 from tests.integration.sink.flow import Flow, day_frames
@@ -69,11 +69,11 @@ class Market:
 @pytest_asyncio.fixture(scope="session")
 async def market(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Market]:
     settings = market_settings(servers, "market", tmp_path_factory.mktemp("market"))
-    cluster = await ensure_topics(settings)
+    log_name = await wait_for_log(settings)
     with ExitStack() as stack:
         stack.enter_context(running(settings, "sink"))
         (dashboard,) = stack.enter_context(running(settings, "dashboard"))
-        async with Flow(settings, cluster) as flow:
+        async with Flow(settings, log_name) as flow:
             market = Market(settings, flow, dashboard)
             await market.publish(*day_candles(flow.own_log))
             await market.stored("EURUSD", 1440)

@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
-from marketdata.kafka import ensure_topics
+from marketdata.lognames import wait_for_log
 from marketdata.settings import Settings, load_settings
 from sink.database import Connection, connect
 from sink.migrations import migrate
@@ -62,5 +62,5 @@ async def connection(url: str) -> AsyncIterator[Connection]:
 @pytest.fixture
 async def flow(settings: Settings) -> AsyncIterator[Flow]:
     """The topics, and the producer and stream app that the test plays itself."""
-    async with Flow(settings, await ensure_topics(settings)) as opened:
+    async with Flow(settings, await wait_for_log(settings)) as opened:
         yield opened

@@ -13,8 +13,11 @@ class FixedLogEnds(LogEnds):
     """The log `cluster/ticks`, whose partitions all end at `end`."""
 
     def __init__(self, end: int) -> None:
-        super().__init__(load_settings(), "cluster")
+        super().__init__(load_settings(), "cluster/ticks")
         self._end = end
+
+    async def meet(self, log_name: str) -> None:
+        """Every other log is another one."""
 
     async def end_before(self, partition: int, stored_end: int) -> int | None:
         return self._end if stored_end > self._end else None

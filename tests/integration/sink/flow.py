@@ -48,12 +48,11 @@ def _parts(ticks: Sequence[Tick], size: int) -> Iterable[Sequence[Tick]]:
 
 
 class Flow:
-    """Publishes; use it as `async with Flow(settings, cluster_id) as flow`."""
+    """Publishes; use it as `async with Flow(settings, log_name) as flow`."""
 
-    def __init__(self, settings: Settings, cluster_id: str) -> None:
+    def __init__(self, settings: Settings, log_name: str) -> None:
         self.settings = settings
-        self.cluster_id = cluster_id
-        self.own_log = f"{cluster_id}/{settings.ticks_topic}"
+        self.own_log = log_name
         self._producer: AIOKafkaProducer | None = None
 
     async def __aenter__(self) -> Self:

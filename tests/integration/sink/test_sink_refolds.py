@@ -18,9 +18,9 @@ from tests.unit.sink.candles import MINUTE, frame
 class Refolding:
     """A writer and a refolder that thinks everything due at once."""
 
-    def __init__(self, settings: Settings, cluster_id: str, **delays: float) -> None:
+    def __init__(self, settings: Settings, log_name: str, **delays: float) -> None:
         self.metrics = Metrics(CollectorRegistry())
-        self.log_ends = LogEnds(settings, cluster_id)
+        self.log_ends = LogEnds(settings, log_name)
         self.writer = Writer(self.log_ends, self.metrics)
         self.database = Database(settings.database_url.get_secret_value(), asyncio.Event())
         delays = {"quiet_seconds": 0.0, **delays}
@@ -36,7 +36,7 @@ class Refolding:
 @pytest.fixture
 async def refolding(settings: Settings, url: str, flow: Flow) -> AsyncIterator[Refolding]:
     assert url
-    made = Refolding(settings, flow.cluster_id)
+    made = Refolding(settings, flow.own_log)
     yield made
     await made.database.close()
 
@@ -116,13 +116,13 @@ async def test_a_day_sent_twice_costs_one_pass_over_the_log(
 
 async def test_a_partition_waits_until_it_is_quiet(settings: Settings, connection: Connection, flow: Flow) -> None:
     # Arrange
-    patient = Refolding(settings, flow.cluster_id, quiet_seconds=60.0, patience_seconds=60.0)
+    patient = Refolding(settings, flow.own_log, quiet_seconds=60.0, patience_seconds=60.0)
     logged = await flow.log_frames([frame(MINUTE, 1.2), frame(MINUTE + 90_000, 1.3), frame(MINUTE + 500, 1.1)])
     await patient.writer.write(connection, [*flow.candles(logged[:2]), *flow.candles(logged[2:])])
 
     # Act and Assert
     assert await patient.refolder.step() == 0
-    impatient = Refolding(settings, flow.cluster_id, quiet_seconds=60.0, patience_seconds=0.0)
+    impatient = Refolding(settings, flow.own_log, quiet_seconds=60.0, patience_seconds=0.0)
     assert await impatient.refolder.step() == 1
     for refolding in (patient, impatient):
         await refolding.database.close()

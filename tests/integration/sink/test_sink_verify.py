@@ -19,7 +19,7 @@ MINUTE_UTC = datetime(2019, 2, 4, tzinfo=UTC)
 async def stored_minutes(settings: Settings, connection: Connection, flow: Flow) -> int:
     """Stores five minutes of twelve ticks each and returns their number."""
     logged = await flow.log_frames([frame(MINUTE + i * 15_000, 1.2 + i / 1000, count=3) for i in range(20)])
-    writer = Writer(LogEnds(settings, flow.cluster_id), Metrics(CollectorRegistry()))
+    writer = Writer(LogEnds(settings, flow.own_log), Metrics(CollectorRegistry()))
     await writer.write(connection, flow.candles(logged))
     return 5
 

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from marketdata.errors import KafkaUnavailable
 from marketdata.kafka import admin_client, ensure_topics, log_ends, new_producer
+from marketdata.lognames import own_log, wait_for_log
 from marketdata.settings import Settings
 from marketdata.tick import Frame
 from sink.database import connect
@@ -59,7 +60,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 async def flow(settings: Settings) -> AsyncIterator[Flow]:
-    async with Flow(settings, await ensure_topics(settings)) as opened:
+    async with Flow(settings, await wait_for_log(settings)) as opened:
         yield opened
 
 
@@ -133,7 +134,7 @@ async def test_everything_comes_back_proven_and_goes_on(
     # The groups go on where they were: the stream behind what it had folded, the sink with what waited for it.
     assert (await group_offsets(elsewhere, elsewhere.stream_group, elsewhere.ticks_topic))[0] == 200
     assert await group_offsets(elsewhere, elsewhere.sink_group, elsewhere.candles_topic) == {0: 0}
-    async with Flow(elsewhere, flow.cluster_id) as after, RunningSink(elsewhere):
+    async with Flow(elsewhere, await own_log(elsewhere)) as after, RunningSink(elsewhere):
         tail = await records_of(elsewhere, elsewhere.candles_topic)
         waiting = len(tail)
         # Kafka would delete what was emitted more than thirty days before the restore.

@@ -117,7 +117,7 @@ async def test_another_day_rebuilds_what_depends_on_it(connection: Connection) -
 
 async def test_candles_of_the_real_day_equal_the_fold_of_its_ticks(connection: Connection, writer: Writer) -> None:
     # Arrange: M1 as the pipeline folds and stores them
-    minutes = Flow(load_settings(), "cluster").candles(list(enumerate(day_frames())))
+    minutes = Flow(load_settings(), "cluster/ticks").candles(list(enumerate(day_frames())))
     for start in range(0, len(minutes), 100):
         await writer.write(connection, minutes[start : start + 100])
     await set_day(connection, NEW_YORK)

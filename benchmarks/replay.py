@@ -1,0 +1,76 @@
+"""A replay end to end against the fold alone: from the first tick that is folded to the last row that is stored.
+
+`python -m benchmarks.replay` replays one tick per record; `--frame 200` frames of 200. Producer and EA are out of
+it: the ticks are in the log, the group's offset is the beginning, the table is empty, the sink waits.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+import psycopg
+
+from benchmarks.fold import arguments, filled, folding, measured, new_worker
+from benchmarks.rounds import Measured, run_rounds
+from benchmarks.services import serving
+from marketdata.settings import Settings
+
+SINK_PORT = 18_991
+
+#: The sink stores what it has read within this time (seconds).
+QUIET_SECONDS = 2.0
+
+
+def variables(settings: Settings, directory: Path) -> Mapping[str, str]:
+    """What the sink has to know."""
+    return {
+        "TICKPIPE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+        "TICKPIPE_DATABASE_URL": settings.database_url.get_secret_value(),
+        "TICKPIPE_DATA_DIR": str(directory),
+        "TICKPIPE_SINK_PORT": str(SINK_PORT),
+        "TICKPIPE_LOG_LEVEL": "ERROR",
+    }
+
+
+def replaying(settings: Settings, sink: psutil.Process, ticks: int) -> Callable[[], Measured]:
+    """A worker with a group of its own and the sink that runs, until every tick is in a row."""
+
+    def run() -> Measured:
+        with psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as connection:
+
+            def stored() -> float:
+                row = connection.execute("SELECT coalesce(sum(volume), 0)::float8 FROM market_data").fetchone()
+                return float(row[0]) if row else 0.0
+
+            # Candles of the round before may still be on their way.
+            while stored():
+                connection.execute("TRUNCATE market_data, pending_refolds")
+                time.sleep(QUIET_SECONDS)
+            with new_worker(settings) as worker:
+                outcome = measured(ticks, [worker, sink], stored)
+            if stored() != ticks:
+                raise SystemExit("the rows do not hold every tick of the topic once")
+        return outcome
+
+    return run
+
+
+def main() -> None:
+    """Measure, print, store."""
+    options = arguments(__doc__)
+    with (
+        filled(options) as (settings, ticks),
+        TemporaryDirectory() as directory,
+        serving({"sink": SINK_PORT}, variables(settings, Path(directory))) as processes,
+    ):
+        contenders = {
+            "fold": folding(settings, ticks),
+            "replay end to end": replaying(settings, processes["sink"], ticks),
+        }
+        run_rounds(f"replay-frames-of-{options.frame}", contenders, rounds=options.rounds, unit="ticks")
+
+
+if __name__ == "__main__":
+    main()
