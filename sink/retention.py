@@ -118,7 +118,8 @@ class Retainer:
             row = await (await connection.execute(SQL["advance_retention"], about)).fetchone()
         except psycopg.errors.LockNotAvailable:
             return None
-        return (row[0], row[1], row[2]) if row else (None, None, None)
+        # Without a row somebody else has the settings at the moment.
+        return (row[0], row[1], row[2]) if row else None
 
     async def _drop_chunks(self, connection: Connection, before: datetime) -> None:
         if (await edition(connection)).startswith("timescaledb"):
