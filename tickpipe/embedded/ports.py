@@ -1,9 +1,13 @@
 """The ports of a stack: chosen once, remembered in its data directory, used again as long as they are free."""
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
 import time
 from pathlib import Path
+from typing import IO
 
 from marketdata.errors import StackError
 from tickpipe.embedded.files import read_json, write_json
@@ -15,6 +19,9 @@ HOST = "127.0.0.1"
 _INNER_PORTS = range(20_000, 32_000)
 #: How long a taken port may take to become free: the children of a killed supervisor need a moment to die.
 _PATIENCE_SECONDS = 1.0
+
+#: Locks of the ports that this process keeps; the system frees them when it ends, however it ends.
+_kept: dict[int, IO[str]] = {}
 
 
 class Ports:
@@ -28,13 +35,33 @@ class Ports:
     def claim(self, name: str, first: int | None = None) -> int:
         """The remembered port of `name` if it is free, else `first` if that is, else another; it is remembered."""
         port = self._ports.get(name)
-        if port is None or not is_free(port):
+        if port is None or not (keep(port, again=True) and is_free(port)):
             taken = set(self._ports.values())
-            candidates = [*([first] if first is not None else []), *_shuffled()]
-            port = next(port for port in candidates if port not in taken and is_free(port))
+            candidates = [*([first] if first is not None else []), *shuffled(_INNER_PORTS)]
+            port = next(port for port in candidates if port not in taken and keep(port) and is_free(port))
             self._ports[name] = port
             write_json(self._path, self._ports)
         return port
+
+
+def keep(port: int, *, again: bool = False) -> bool:
+    """Keep the port from other stacks as long as this process lives, also while nobody listens on it.
+
+    Without that a stack that starts could take the port of another one's broker while that restarts. False when
+    another process of this user keeps it, or this one does and it is not to be had `again`.
+    """
+    if port in _kept:
+        return again
+    directory = Path(tempfile.gettempdir()) / f"tickpipe-ports-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    lock = (directory / str(port)).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return False
+    _kept[port] = lock
+    return True
 
 
 def is_free(port: int, host: str = HOST) -> bool:
@@ -64,5 +91,6 @@ def require_free(port: int, host: str, option: str) -> None:
         raise StackError(f"port {port} is in use; stop what listens there or choose another with {option}")
 
 
-def _shuffled() -> list[int]:
-    return random.sample(_INNER_PORTS, len(_INNER_PORTS))
+def shuffled(ports: range) -> list[int]:
+    """The ports in any order."""
+    return random.sample(ports, len(ports))

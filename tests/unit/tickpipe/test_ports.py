@@ -1,12 +1,14 @@
 """Ports that stay the same as long as they can."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from marketdata.errors import StackError
-from tickpipe.embedded.ports import Ports, is_free, require_free
+from tickpipe.embedded.ports import Ports, _kept, is_free, keep, require_free
 
 
 def test_port_is_remembered(tmp_path: Path) -> None:
@@ -26,6 +28,28 @@ def test_taken_port_is_replaced(tmp_path: Path) -> None:
         other = Ports(tmp_path).claim("kafka")
     assert other != port
     assert Ports(tmp_path).claim("kafka") == other
+
+
+def test_port_of_a_server_that_restarts_is_not_given_to_another_stack(tmp_path: Path) -> None:
+    """Nobody listens on the first one's ports; the second one, of another process, would find them free."""
+    ours = Ports(tmp_path)
+    port = ours.claim("kafka")
+    script = f"from tickpipe.embedded.ports import keep; print(keep({port}))"
+    asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert asked.stdout.strip() == "False"
+    assert not keep(port)
+    assert ours.claim("kafka") == port
+
+
+def test_port_that_another_stack_keeps_is_replaced(tmp_path: Path) -> None:
+    port = Ports(tmp_path).claim("kafka")
+    _kept.pop(port).close()
+    script = f"import sys; from tickpipe.embedded.ports import keep; print(keep({port}), flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"True\n"
+        assert Ports(tmp_path).claim("kafka") != port
+        other.communicate()
 
 
 def test_torn_file_is_as_good_as_none(tmp_path: Path) -> None:
