@@ -7,7 +7,6 @@ import socket
 import tempfile
 import time
 from pathlib import Path
-from typing import IO
 
 from marketdata.errors import StackError
 from tickpipe.embedded.files import read_json, write_json
@@ -20,8 +19,8 @@ _INNER_PORTS = range(20_000, 32_000)
 #: How long a taken port may take to become free: the children of a killed supervisor need a moment to die.
 _PATIENCE_SECONDS = 1.0
 
-#: Locks of the ports that this process keeps; the system frees them when it ends, however it ends.
-_kept: dict[int, IO[str]] = {}
+#: File descriptors of the locks of the ports that this process keeps; the system closes them when it ends, however.
+_kept: dict[int, int] = {}
 
 
 class Ports:
@@ -54,11 +53,11 @@ def keep(port: int, *, again: bool = False) -> bool:
         return again
     directory = Path(tempfile.gettempdir()) / f"tickpipe-ports-{os.getuid()}"
     directory.mkdir(mode=0o700, exist_ok=True)
-    lock = (directory / str(port)).open("w")
+    lock = os.open(directory / str(port), os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        lock.close()
+        os.close(lock)
         return False
     _kept[port] = lock
     return True

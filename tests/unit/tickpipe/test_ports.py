@@ -1,5 +1,6 @@
 """Ports that stay the same as long as they can."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def test_port_of_a_server_that_restarts_is_not_given_to_another_stack(tmp_path: 
 
 def test_port_that_another_stack_keeps_is_replaced(tmp_path: Path) -> None:
     port = Ports(tmp_path).claim("kafka")
-    _kept.pop(port).close()
+    os.close(_kept.pop(port))
     script = f"import sys; from tickpipe.embedded.ports import keep; print(keep({port}), flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
