@@ -3,18 +3,16 @@
 The points are measured in turn, round by round, so that a machine that slows down does not bend the curve.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from statistics import median
 
 import matplotlib as mpl
 from rich.console import Console
 
-from benchmarks.machine import load_average, this_machine, versions_of
-from benchmarks.report import RESULTS, store_text, table_of, where
-from benchmarks.rounds import PACKAGES, Contender, Measured
+from benchmarks.outcome import Beginning
+from benchmarks.report import RESULTS, table_of
+from benchmarks.rounds import Contender, Measured
 
 mpl.use("Agg")
 
@@ -45,7 +43,7 @@ def measure(
     seconds: str = "",
 ) -> None:
     """Run every point `rounds` times in turn; print and store the curve."""
-    console, at, load = Console(), datetime.now(UTC).isoformat(timespec="seconds"), load_average()
+    console, beginning = Console(), Beginning.now()
     points: dict[int, list[Measured]] = {x: [] for x in contenders}
     for number in range(1, rounds + 1):
         for x, run in contenders.items():
@@ -54,14 +52,8 @@ def measure(
                 f"round {number}  {x:,} {over}: {one.rate:,.0f} ticks/s, {one.peak_bytes / 1e6:.0f} MB", highlight=False
             )
     curve = Curve(name, over, points, notes, seconds)
-    versions = versions_of(PACKAGES)
-    text = "\n".join([*_lines(curve), *where(at, this_machine(), load, versions), "", f"![{name}]({name}.png)"])
-    path = store_text(name, text)
+    beginning.store(name, _lines(curve), asdict(curve), after=["", f"![{name}]({name}.png)"])
     plot(curve)
-    stored = {"at": at, "machine": asdict(this_machine()), "load": load, "versions": versions, **asdict(curve)}
-    (RESULTS / f"{name}.json").write_text(json.dumps(stored, indent=2) + "\n")
-    console.print(text, markup=False, highlight=False)
-    console.print(f"wrote {path}", markup=False, highlight=False)
 
 
 def _lines(curve: Curve) -> list[str]:

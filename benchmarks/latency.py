@@ -9,12 +9,10 @@ emit intervals.
 
 import argparse
 import asyncio
-import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -23,10 +21,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.ingest import KEY, TICK, read_answer
-from benchmarks.machine import load_average, this_machine, versions_of
 from benchmarks.memory import SERVICES, variables
-from benchmarks.report import RESULTS, store_text, table_of, where
-from benchmarks.rounds import PACKAGES
+from benchmarks.outcome import Beginning
+from benchmarks.report import table_of
 from benchmarks.services import serving
 from tickpipe.embedded.servers import EmbeddedServers
 
@@ -145,7 +142,7 @@ def one_round(servers: EmbeddedServers, emit_seconds: float, first_port: int, ra
     return Round.of(emit_seconds, latencies)
 
 
-def text_of(rounds: Sequence[Round], rate: int) -> list[str]:
+def lines_of(rounds: Sequence[Round], rate: int) -> list[str]:
     """The table and what was done, as Markdown."""
     rows = []
     for interval, (goal50, goal99) in GOALS.items():
@@ -176,7 +173,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="for each emit interval (default: 3)")
     parser.add_argument("--port", type=int, default=18_985, help="of the producer; two more follow (default: 18985)")
     options = parser.parse_args()
-    console, at, load = Console(), datetime.now(UTC).isoformat(timespec="seconds"), load_average()
+    console, beginning = Console(), Beginning.now()
     rounds = []
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -190,16 +187,8 @@ def main() -> None:
                     f"every {interval * 1000:.0f} ms: p50 {one.p50 * 1000:.0f} ms, p99 {one.p99 * 1000:.0f} ms",
                     highlight=False,
                 )
-    versions = versions_of(PACKAGES)
-    lines = [*text_of(rounds, options.rate), *where(at, this_machine(), load, versions)]
-    console.print("\n".join(lines), markup=False, highlight=False)
-    path = store_text("latency", "\n".join(lines))
-    stored = {
-        "name": "latency", "at": at, "machine": asdict(this_machine()), "load": load, "versions": versions,
-        "rate": options.rate, "rounds": [asdict(one) for one in rounds],
-    }  # fmt: skip
-    (RESULTS / "latency.json").write_text(json.dumps(stored, indent=2) + "\n")
-    console.print(f"wrote {path}", markup=False, highlight=False)
+    figures = {"rate": options.rate, "rounds": [asdict(one) for one in rounds]}
+    beginning.store("latency", lines_of(rounds, options.rate), figures)
 
 
 if __name__ == "__main__":

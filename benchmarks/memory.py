@@ -12,18 +12,16 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 import httpx
 import psutil
-from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.machine import load_average, this_machine, versions_of
-from benchmarks.report import RESULTS, store_text, table_of, where
-from benchmarks.rounds import PACKAGES, peak_bytes
+from benchmarks.outcome import Beginning
+from benchmarks.report import table_of
+from benchmarks.rounds import peak_bytes
 from benchmarks.services import serving
 from tickpipe.embedded.servers import EmbeddedServers
 
@@ -116,7 +114,7 @@ async def measure(
     return held, acknowledged
 
 
-def show(held: dict[str, Held], symbols: int, ticks_per_second: float, at: str, load: float) -> None:
+def show(held: dict[str, Held], symbols: int, ticks_per_second: float, beginning: Beginning) -> None:
     """Print and store."""
     heading = ["service", "settled MB", "last MB", "growth", "peak MB", "goal MB"]
     rows = [
@@ -126,31 +124,20 @@ def show(held: dict[str, Held], symbols: int, ticks_per_second: float, at: str, 
         ]
         for name, one in held.items()
     ]  # fmt: skip
-    versions = versions_of(PACKAGES)
     minutes = len(next(iter(held.values())).samples) / 60
     lines = [
         *table_of(heading, rows), "",
         f"{symbols:,} symbols, {ticks_per_second:,.0f} ticks/s acknowledged, {minutes:.0f} minutes.",
-        *where(at, this_machine(), load, versions),
     ]  # fmt: skip
     planned = symbols * TICKS_PER_SECOND
     if ticks_per_second < 0.95 * planned:
         lines.append(f"The machine did not keep up: {planned:,} ticks/s were meant to be posted.")
-    console = Console()
-    console.print("\n".join(lines), markup=False, highlight=False)
-    path = store_text("memory", "\n".join(lines))
-    stored = {
-        "name": "memory",
-        "at": at,
-        "machine": asdict(this_machine()),
-        "load": load,
-        "versions": versions,
+    figures = {
         "symbols": symbols,
         "ticks_per_second": ticks_per_second,
         "services": {name: asdict(one) for name, one in held.items()},
     }
-    (RESULTS / "memory.json").write_text(json.dumps(stored, indent=2) + "\n")
-    console.print(f"wrote {path}", markup=False, highlight=False)
+    beginning.store("memory", lines, figures)
 
 
 def main() -> None:
@@ -162,7 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.minutes * 60 < 5:
         parser.error("--minutes: at least 0.1, for there must be fifths to compare")
-    at, load = datetime.now(UTC).isoformat(timespec="seconds"), load_average()
+    beginning = Beginning.now()
     seconds = options.minutes * 60
     ports = {service: options.port + n for n, service in enumerate(SERVICES)}
     with (
@@ -171,7 +158,7 @@ def main() -> None:
         serving(ports, variables(servers, Path(directory), ports)) as processes,
     ):
         held, acknowledged = asyncio.run(measure(processes, options.port, options.symbols, seconds))
-    show(held, options.symbols, acknowledged / seconds, at, load)
+    show(held, options.symbols, acknowledged / seconds, beginning)
 
 
 if __name__ == "__main__":

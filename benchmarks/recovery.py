@@ -16,9 +16,8 @@ from tempfile import TemporaryDirectory
 from benchmarks.curves import measure
 from benchmarks.fold import STALL_SECONDS, Record, folded, new_worker, write
 from benchmarks.growth import topic
-from benchmarks.replay import SINK_PORT, replaying, variables
+from benchmarks.replay import replaying, running_sink
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes
-from benchmarks.services import serving
 from marketdata.settings import Settings, load_settings
 from marketdata.tick import MINUTE_MS, Frame, Tick, minute_of
 from marketdata.wire import encode, frame_key
@@ -87,7 +86,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=("kill", "outage"), help="by default both")
     parser.add_argument("--rounds", type=int, default=3, help="of each point (default: 3)")
     options = parser.parse_args()
-    with TemporaryDirectory() as directory, EmbeddedServers(Path(directory) / "servers") as servers:
+    with TemporaryDirectory() as directory, EmbeddedServers(Path(directory)) as servers:
         settings = load_settings(kafka_bootstrap=servers.kafka_bootstrap, database_url=servers.database_url)
         if options.what != "outage":
             kills = {records: killed(settings, records) for records in OVER_RECORDS}
@@ -100,10 +99,8 @@ def main() -> None:
             topics = {count: topic(settings, f"outage-{count}") for count in OVER_SYMBOLS}
             for count, here in topics.items():
                 asyncio.run(write(here, single_ticks(count, HOUR_SECONDS, LONG_AGO_MS, 1_000)))
-            with serving({"sink": SINK_PORT}, variables(settings, Path(directory))) as processes:
-                outages = {
-                    count: replaying(here, processes["sink"], count * HOUR_SECONDS) for count, here in topics.items()
-                }
+            with running_sink(settings) as sink:
+                outages = {count: replaying(here, sink, count * HOUR_SECONDS) for count, here in topics.items()}
                 measure(
                     "recovery-outage", "symbols", outages, rounds=options.rounds,
                     notes=["An hour of one tick a second of each symbol, until the last of it is in a row."],

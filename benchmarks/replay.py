@@ -5,9 +5,8 @@ it: the ticks are in the log, the group's offset is the beginning, the table is 
 """
 
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import psutil
 import psycopg
@@ -16,6 +15,7 @@ from benchmarks.fold import arguments, filled, folding, measured, new_worker
 from benchmarks.rounds import Measured, run_rounds
 from benchmarks.services import serving
 from marketdata.settings import Settings
+from tests.services import environment
 
 SINK_PORT = 18_991
 
@@ -23,15 +23,12 @@ SINK_PORT = 18_991
 QUIET_SECONDS = 2.0
 
 
-def variables(settings: Settings, directory: Path) -> Mapping[str, str]:
-    """What the sink has to know."""
-    return {
-        "TICKPIPE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-        "TICKPIPE_DATABASE_URL": settings.database_url.get_secret_value(),
-        "TICKPIPE_DATA_DIR": str(directory),
-        "TICKPIPE_SINK_PORT": str(SINK_PORT),
-        "TICKPIPE_LOG_LEVEL": "ERROR",
-    }
+@contextmanager
+def running_sink(settings: Settings) -> Iterator[psutil.Process]:
+    """The process of a sink on these servers, once it is ready."""
+    chosen = settings.model_copy(update={"sink_port": SINK_PORT, "log_level": "ERROR"})
+    with serving({"sink": SINK_PORT}, environment(chosen)) as processes:
+        yield processes["sink"]
 
 
 def replaying(settings: Settings, sink: psutil.Process, ticks: int) -> Callable[[], Measured]:
@@ -60,14 +57,10 @@ def replaying(settings: Settings, sink: psutil.Process, ticks: int) -> Callable[
 def main() -> None:
     """Measure, print, store."""
     options = arguments(__doc__)
-    with (
-        filled(options) as (settings, ticks),
-        TemporaryDirectory() as directory,
-        serving({"sink": SINK_PORT}, variables(settings, Path(directory))) as processes,
-    ):
+    with filled(options) as (settings, ticks), running_sink(settings) as sink:
         contenders = {
             "fold": folding(settings, ticks),
-            "replay end to end": replaying(settings, processes["sink"], ticks),
+            "replay end to end": replaying(settings, sink, ticks),
         }
         run_rounds(f"replay-frames-of-{options.frame}", contenders, rounds=options.rounds, unit="ticks")
 

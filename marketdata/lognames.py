@@ -19,7 +19,7 @@ from aiokafka.protocol.types import (
     Int32,
     Schema,
     TaggedFields,
-)  # fmt: skip
+)
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, stop_never, wait_fixed
 from tenacity.stop import stop_base
 
@@ -121,6 +121,7 @@ async def own_log(settings: Settings) -> str:
             try:
                 answer = await client._send_request(_MetadataRequest(topic))
             except (IncompatibleBrokerVersion, NotImplementedError):
+                # What aiokafka raises when the broker does not have this version of the request.
                 return f"{cluster_id}/{topic}"
     except (KafkaError, OSError, TimeoutError) as exc:
         raise unavailable(settings) from exc

@@ -25,6 +25,14 @@ async def group_lag(settings: Settings, group: str, topic: str) -> int:
     return lag_of({topic: await log_ends(settings, topic)}, committed)
 
 
+async def delete_ticks_topic(settings: Settings) -> None:
+    """Delete the ticks topic; returns when it is gone."""
+    async with admin_client(settings) as client:
+        await client.delete_topics([settings.ticks_topic])
+        while settings.ticks_topic in await client.list_topics():  # noqa: ASYNC110 - the broker has no event
+            await asyncio.sleep(0.05)
+
+
 @dataclass
 class KafkaLog:
     """What the tests do on the topics themselves."""

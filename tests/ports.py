@@ -10,4 +10,4 @@ _RANGE: Final = range(10_000, 17_000)
 
 def free_port() -> int:
     """A port that nobody listens on, and that no other test process is given as long as this one lives."""
-    return next(port for port in shuffled(_RANGE) if keep(port) and is_free(port))
+    return next(port for port in shuffled(_RANGE) if is_free(port) and keep(port))

@@ -14,6 +14,7 @@ from marketdata.settings import Settings
 from marketdata.tick import Tick
 from tests.faults import truth
 from tests.faults.stage import Stage
+from tests.kafka_log import delete_ticks_topic
 from tests.realday import eurusd_ticks
 from tickpipe.embedded.servers import EmbeddedServers
 
@@ -47,10 +48,7 @@ async def truncate(settings: Settings) -> None:
 
 async def recreate(settings: Settings) -> None:
     """Delete the ticks topic and create it again."""
-    async with admin_client(settings) as client:
-        await client.delete_topics([settings.ticks_topic])
-        while settings.ticks_topic in await client.list_topics():  # noqa: ASYNC110 - the broker has no event
-            await asyncio.sleep(0.05)
+    await delete_ticks_topic(settings)
     await ensure_topics(settings)
 
 

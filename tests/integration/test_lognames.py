@@ -7,18 +7,12 @@ import subprocess
 import pytest
 
 from marketdata.errors import KafkaUnavailable
-from marketdata.kafka import admin_client, ensure_topics
+from marketdata.kafka import ensure_topics
 from marketdata.lognames import own_log, wait_for_log
 from marketdata.settings import Settings
 from sink.logends import LogEnds
+from tests.kafka_log import delete_ticks_topic
 from tickpipe.embedded.kafka import tool_command
-
-
-async def delete(settings: Settings) -> None:
-    async with admin_client(settings) as client:
-        await client.delete_topics([settings.ticks_topic])
-        while settings.ticks_topic in await client.list_topics():  # noqa: ASYNC110 - the broker has no event
-            await asyncio.sleep(0.05)
 
 
 async def test_the_id_is_the_one_that_kafkas_own_tool_shows(settings: Settings) -> None:
@@ -38,7 +32,7 @@ async def test_a_topic_that_is_created_anew_is_another_log(settings: Settings) -
     ends = LogEnds(settings, before)
     assert await own_log(settings) == before
 
-    await delete(settings)
+    await delete_ticks_topic(settings)
     with pytest.raises(KafkaUnavailable, match=r"is not there"):
         await own_log(settings)
     await ensure_topics(settings)

@@ -37,7 +37,7 @@ class Ports:
         if port is None or not (keep(port, again=True) and is_free(port)):
             taken = set(self._ports.values())
             candidates = [*([first] if first is not None else []), *shuffled(_INNER_PORTS)]
-            port = next(port for port in candidates if port not in taken and keep(port) and is_free(port))
+            port = next(port for port in candidates if port not in taken and is_free(port) and keep(port))
             self._ports[name] = port
             write_json(self._path, self._ports)
         return port
