@@ -11,7 +11,7 @@ from marketdata.settings import Settings
 from tests.faults.stage import Stage
 from tests.kafka_log import KafkaLog, frames_of
 from tests.realday import eurusd_ticks
-from tickpipe.embedded.kafka import tool_command
+from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.servers import EmbeddedServers
 from tickpipe.replay import PartitionPlan, group_offsets, reset, wait_until_empty
 

@@ -12,7 +12,7 @@ from marketdata.lognames import own_log, wait_for_log
 from marketdata.settings import Settings
 from sink.logends import LogEnds
 from tests.kafka_log import delete_ticks_topic
-from tickpipe.embedded.kafka import tool_command
+from tickpipe.embedded.jars import tool_command
 
 
 async def test_the_id_is_the_one_that_kafkas_own_tool_shows(settings: Settings) -> None:

@@ -14,6 +14,7 @@ from tickpipe.embedded.kafka import Kafka, local_kafka
 from tickpipe.embedded.ports import Ports
 from tickpipe.embedded.postgres import Postgres, local_postgres
 from tickpipe.embedded.process import ServiceSpec, spawn, tail
+from tickpipe.embedded.startcache import ready_kafka
 
 _START_TIMEOUT_SECONDS = 60.0
 _STOP_TIMEOUT_SECONDS = 15.0
@@ -36,7 +37,7 @@ class EmbeddedServers:
     ) -> None:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         ports = Ports(data_dir)
-        self._kafka: Kafka = local_kafka(data_dir, ports, short_lived=short_lived, on_event=on_event)
+        self._kafka: Kafka = local_kafka(data_dir, ports, ready_kafka(on_event), short_lived=short_lived)
         self._postgres: Postgres = local_postgres(data_dir, ports, load_credentials(data_dir).database_password)
         self._kafka_child = _Child(self._kafka.spec)
         self._postgres_child = _Child(self._postgres.spec)

@@ -16,7 +16,7 @@ from pathlib import Path
 from marketdata.errors import StackError
 from tickpipe.embedded.control import control_socket, send_command
 from tickpipe.embedded.credentials import load_credentials
-from tickpipe.embedded.kafka import local_kafka, resolve_class_path
+from tickpipe.embedded.kafka import local_kafka
 from tickpipe.embedded.ports import HOST, Ports
 from tickpipe.embedded.postgres import local_postgres
 from tickpipe.embedded.process import ServiceSpec, open_log, tail
@@ -27,6 +27,7 @@ from tickpipe.embedded.services import (
     service_specs,
     url_of,
 )
+from tickpipe.embedded.startcache import ready_kafka
 from tickpipe.embedded.state import ServiceState, StackState, find_stack, is_locked, stack_lock, write_state
 from tickpipe.embedded.supervisor import StackEvent, Supervisor
 
@@ -80,7 +81,7 @@ def start_detached(config: StackConfig, timeout_seconds: float = 180.0, on_event
         raise StackError(f"a stack is already running on {config.data_dir}; stop it or choose another data directory")
     if "kafka" in config.services:
         # Here and not in the background, because a download should be seen.
-        resolve_class_path(lambda message: on_event(StackEvent(message)))
+        ready_kafka(lambda message: on_event(StackEvent(message)))
     announced: set[str] = set()
     log = config.data_dir / "logs" / "stack.log"
     config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -175,7 +176,7 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
         database_url = postgres.url
         specs.append(postgres.spec)
     if "kafka" in config.services:
-        kafka = local_kafka(data_dir, ports, on_event=lambda message: on_event(StackEvent(message)))
+        kafka = local_kafka(data_dir, ports, ready_kafka(lambda message: on_event(StackEvent(message))))
         kafka_bootstrap = kafka.bootstrap
         specs.insert(0, kafka.spec)
     addresses = replace(addresses, kafka_bootstrap=kafka_bootstrap, database_url=database_url)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psycopg
 
+from tickpipe.embedded.jars import resolve_jars
 from tickpipe.embedded.kafka import broker_answers, local_kafka
 from tickpipe.embedded.ports import Ports
 from tickpipe.embedded.servers import EmbeddedServers
@@ -38,7 +39,7 @@ def test_a_broker_of_another_cluster_is_not_taken_for_ours(tmp_path: Path) -> No
 
         # Theirs took the port between the moment when ours found it free and the moment when ours listens.
         (tmp_path / "ours").mkdir()
-        ours = local_kafka(tmp_path / "ours", Ports(tmp_path / "ours"))
+        ours = local_kafka(tmp_path / "ours", Ports(tmp_path / "ours"), resolve_jars())
         taken = dataclasses.replace(ours, port=port)
         taken.prepare()
         assert not taken.spec.ready()

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from marketdata.errors import StackError
-from tickpipe.embedded.kafka import tool_command
+from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.stack import (
     StackConfig,
     find_stack,

