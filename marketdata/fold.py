@@ -19,6 +19,7 @@ from math import inf
 from operator import attrgetter, sub
 
 from marketdata.candle import Candle
+from marketdata.kept import KeptTicks
 from marketdata.offsets import Ranges
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Frame, Tick, minute_of
 
@@ -106,7 +107,7 @@ class MinuteFold:
     """The fold of one source, symbol and minute, fed with the frames that touch the minute, in log order."""
 
     __slots__ = (
-        "_best", "_close_at", "_current", "_first_pass", "_offsets", "_open_at", "_pass", "_pending", "_point", "_run",
+        "_best", "_close_at", "_current", "_kept", "_offsets", "_open_at", "_pass", "_pending", "_point", "_run",
         "_spread", "_volume_units",
         "close", "earliest", "high", "latest", "low", "open", "received", "source", "symbol", "ts", "volume",
     )  # fmt: skip
@@ -131,7 +132,7 @@ class MinuteFold:
         self._run = -1
         # Ordinary flow is one pass, whose ticks are only kept; counting starts with a second pass.
         self._pass = -1
-        self._first_pass: list[Tick] = []
+        self._kept = KeptTicks()
         self._best: Counter[Tick] | None = None
         self._current: Counter[Tick] = Counter()
         # Added and counted, not yet in the prices and sums.
@@ -155,12 +156,12 @@ class MinuteFold:
     @property
     def ticks_kept(self) -> int:
         """How many ticks are held in memory in case the minute is sent again."""
-        return len(self._first_pass) if self._best is None else len(self._best)
+        return len(self._kept) if self._best is None else len(self._best)
 
     def finish(self) -> None:
         """Let go of the ticks that are kept for resends: nothing more will be added."""
         self.settle()
-        self._first_pass = []
+        self._kept = KeptTicks()
         self._best = None
         self._current = Counter()
 
@@ -181,7 +182,7 @@ class MinuteFold:
 
         if self._best is None and self._pass in (pass_number, -1):
             self._pass = pass_number
-            self._first_pass += ticks
+            self._kept.add(ticks)
         else:
             ticks = self._new_in_pass(pass_number, ticks)
         if ticks:
@@ -206,7 +207,7 @@ class MinuteFold:
             self._run = run
             self._offsets.append([offsets[0], offsets[-1]])
         self._pass = pass_number
-        self._first_pass += ticks
+        self._kept.add(ticks)
         self.settle()
         # At once, while the ticks are in the processor's cache.
         if not self._settle_run(frames[-1], ticks):
@@ -214,8 +215,8 @@ class MinuteFold:
 
     def _new_in_pass(self, pass_number: int, ticks: list[Tick]) -> list[Tick]:
         if self._best is None:
-            self._best = Counter(self._first_pass)
-            self._first_pass = []
+            self._best = Counter(self._kept)
+            self._kept = KeptTicks()
         if pass_number != self._pass:
             self._pass = pass_number
             self._current = Counter()
@@ -272,12 +273,13 @@ class MinuteFold:
         """The same for a run, a column at a time; False when not every price is usable."""
         bids, asks = list(map(_bid, ticks)), list(map(_ask, ticks))
         prices = bids if frame.mode == "bid" else list(map(_last, ticks))
+        lowest = min(prices)
         # A sum of prices is finite only when every one of them is.
-        if not (
-            min(prices) > 0.0 and min(bids) > 0.0 and min(asks) > 0.0 and sum(prices) + sum(bids) + sum(asks) < inf
-        ):
+        if not (lowest > 0.0 and min(asks) > 0.0 and sum(prices) + sum(asks) < inf):
             return False
-        self.high, self.low = max(self.high, *prices), min(self.low, *prices)
+        if prices is not bids and not (min(bids) > 0.0 and sum(bids) < inf):
+            return False
+        self.high, self.low = max(self.high, *prices), min(self.low, lowest)
         self._spread = min(self._spread, *map(sub, asks, bids))
         first, last = ticks[0].time_msc, ticks[-1].time_msc
         if last >= self._close_at:
