@@ -85,6 +85,7 @@ async def test_late_minutes_are_refolded_in_one_pass(
     assert log.records <= read <= 3 * log.records
 
 
+@pytest.mark.first
 async def test_clocks_ahead_and_behind(settings: Settings, servers: EmbeddedServers, seed: int) -> None:
     """Broker time sent as UTC: three hours ahead or behind; what is ahead stays open until the clock gets there."""
     now_ms = time.time_ns() // 1_000_000

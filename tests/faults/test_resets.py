@@ -15,7 +15,7 @@ from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.servers import EmbeddedServers
 from tickpipe.replay import PartitionPlan, group_offsets, reset, wait_until_empty
 
-pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.first, pytest.mark.timeout(1800)]
 
 #: Random points in all, half of them by each way.
 POINTS = 20
