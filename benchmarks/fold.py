@@ -114,7 +114,7 @@ def _moving(count: Callable[[], float], enough: int, seen: float) -> float:
         if counted > seen:
             seen, moved = counted, time.monotonic()
         if time.monotonic() - moved > STALL_SECONDS:
-            raise SystemExit(f"{counted:,.0f} of {enough:,} ticks are done and nothing moves")
+            raise SystemExit(f"{counted:,.0f} of {enough:,} are done and nothing moves")
         time.sleep(0.02)
     return counted
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import httpx
@@ -21,7 +22,9 @@ import psycopg
 from psycopg.types.multirange import Int8Multirange
 from psycopg.types.range import Int8Range
 
+from benchmarks.fold import measured
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
+from benchmarks.services import wait_ready
 from marketdata.candle import Candle
 from marketdata.kafka import ensure_topics, new_producer, wait_for_kafka
 from marketdata.settings import Settings, load_settings
@@ -34,9 +37,6 @@ SYMBOLS = [f"SYM{i}" for i in range(8)]
 SINK_PORT = 18_993
 FIRST_MS = 1_704_067_200_000
 MINUTE_MS = 60_000
-
-#: A sink that shows no progress for so long has failed (seconds).
-STALL_SECONDS = 60.0
 
 _COLUMNS = (
     "ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed, first_tick, "
@@ -89,7 +89,11 @@ async def fill(settings: Settings, count: int) -> str:
     return log
 
 
-def sinking(settings: Settings, count: int) -> Contender:
+#: Runs while the process of this pid works.
+During = Callable[[int], AbstractContextManager[None]]
+
+
+def sinking(settings: Settings, count: int, during: During = lambda _: nullcontext()) -> Contender:
     """The sink's process with a group of its own, into the empty `market_data`."""
     numbers = itertools.count()
     url = settings.database_url.get_secret_value()
@@ -107,19 +111,9 @@ def sinking(settings: Settings, count: int) -> Contender:
         }
         process = subprocess.Popen([sys.executable, "-m", "sink"], env=environment)
         try:
-            watched = psutil.Process(process.pid)
-            began = cpu_before = before = 0.0
-            progress, last = time.monotonic(), 0.0
-            while (done := _stored()) < count:
-                if done and not began:
-                    began, before, cpu_before = time.monotonic(), done, cpu_seconds(watched)
-                if done > last:
-                    progress, last = time.monotonic(), done
-                if time.monotonic() - progress > STALL_SECONDS:
-                    raise SystemExit(f"the sink stored {done:.0f} of {count} candles and stands still")
-                time.sleep(0.02)
-            wall = time.monotonic() - began
-            return Measured(wall, cpu_seconds(watched) - cpu_before, peak_bytes(watched), int(count - before))
+            wait_ready([SINK_PORT])
+            with during(process.pid):
+                return measured(count, [psutil.Process(process.pid)], _stored, _stored)
         finally:
             process.terminate()
             process.wait()
@@ -176,19 +170,25 @@ def _loading(url: str, load: Callable[[psycopg.Connection], None], count: int) -
     return run
 
 
+@contextmanager
+def prepared(count: int) -> Iterator[tuple[Settings, str]]:
+    """Settings of servers with so many candles in their topic and an empty table, and the log that the candles name."""
+    with tempfile.TemporaryDirectory() as directory, EmbeddedServers(Path(directory)) as servers:
+        settings = load_settings(
+            kafka_bootstrap=servers.kafka_bootstrap, database_url=servers.database_url, kafka_partitions=1
+        )
+        asyncio.run(migrate(servers.database_url))
+        yield settings, asyncio.run(fill(settings, count))
+
+
 def main() -> None:
     """Measure, print, store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candles", type=int, default=200_000, help="candles of a round (default: 200000)")
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: 5)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory, EmbeddedServers(Path(directory)) as servers:
-        settings = load_settings(
-            kafka_bootstrap=servers.kafka_bootstrap, database_url=servers.database_url, kafka_partitions=1
-        )
-        url = servers.database_url
-        asyncio.run(migrate(url))
-        log = asyncio.run(fill(settings, options.candles))
+    with prepared(options.candles) as (settings, log):
+        url = settings.database_url.get_secret_value()
         rows = [row(candle) for candle in candles(options.candles, log)]
         contenders = {
             "binary COPY": copying(url, rows),
