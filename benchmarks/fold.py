@@ -23,6 +23,7 @@ from marketdata.kafka import log_ends, new_consumer, new_producer, wait_for_kafk
 from marketdata.settings import Settings, load_settings
 from marketdata.tick import Frame
 from marketdata.wire import encode, frame_key
+from tests import plainhttp
 from tests.realday import eurusd_ticks
 from tests.services import environment as environment_of
 from tickpipe.embedded.servers import EmbeddedServers
@@ -122,7 +123,7 @@ def _moving(count: Callable[[], float], enough: int, seen: float) -> float:
 def folded(port: int = STREAM_PORT) -> float:
     """Ticks that the worker on that port has folded; 0 while it does not answer."""
     try:
-        text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+        text = plainhttp.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
     except httpx.HTTPError:
         return 0.0
     return next(

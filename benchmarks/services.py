@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import httpx
 import psutil
 
+from tests import plainhttp
+
 #: Services that are not ready after so long have failed (seconds).
 START_SECONDS = 60.0
 
@@ -51,6 +53,6 @@ def wait_ready(ports: Collection[int], processes: Collection[subprocess.Popen[by
 
 def _is_ready(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/ready", timeout=5, trust_env=False).is_success
+        return plainhttp.get(f"http://127.0.0.1:{port}/ready", timeout=5).is_success
     except httpx.HTTPError:
         return False

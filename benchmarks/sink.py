@@ -31,6 +31,7 @@ from marketdata.settings import Settings, load_settings
 from marketdata.wire import candle_key, encode
 from sink.migrations import migrate
 from sink.staging import utc
+from tests import plainhttp
 from tickpipe.embedded.servers import EmbeddedServers
 
 SYMBOLS = [f"SYM{i}" for i in range(8)]
@@ -123,7 +124,7 @@ def sinking(settings: Settings, count: int, during: During = lambda _: nullconte
 
 def _stored() -> float:
     try:
-        text = httpx.get(f"http://127.0.0.1:{SINK_PORT}/metrics", timeout=5).text
+        text = plainhttp.get(f"http://127.0.0.1:{SINK_PORT}/metrics", timeout=5).text
     except httpx.HTTPError:
         return 0.0
     name = 'tickpipe_sink_rows_total{action="inserted"}'

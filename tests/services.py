@@ -15,6 +15,7 @@ import httpx
 from pydantic import SecretStr
 
 from marketdata.settings import Settings
+from tests import plainhttp
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ class Service:
         while time.monotonic() < deadline:
             assert self.returncode is None, f"{self.module} ended with {self.returncode}"
             with suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/ready", timeout=2).status_code == 200:
+                if plainhttp.get(f"{self.url}/ready", timeout=2).status_code == 200:
                     return self
             time.sleep(0.1)
         raise AssertionError(f"{self.module} was not ready in {READY_SECONDS} s")
@@ -91,7 +92,7 @@ class Service:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric over its labels, those that are not given."""
-        lines = httpx.get(f"{self.url}/metrics", timeout=5).text.splitlines()
+        lines = plainhttp.get(f"{self.url}/metrics", timeout=5).text.splitlines()
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         return sum(
             float(line.rpartition(" ")[2])

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
+from tests import plainhttp
 from tests.ports import free_port
 from tests.realday import EURUSD_COUNT, EURUSD_TICKS, USDJPY_TICKS, eurusd_bars, usdjpy_minutes
 
@@ -131,7 +131,7 @@ def test_a_tampered_row_is_found_and_mended(stack: Stack) -> None:
 
 def test_a_live_tick_is_a_candle_within_seconds(stack: Stack) -> None:
     state = stack.status()
-    answer = httpx.post(
+    answer = plainhttp.post(
         f"{state['producer_url']}/ingest/tick",
         headers={"Authorization": f"Bearer {state['api_key']}"},
         json={"ts_msc": time.time_ns() // 1_000_000, "symbol": "XAUUSD", "bid": 2650.25, "ask": 2650.51},
@@ -145,8 +145,8 @@ def test_a_live_tick_is_a_candle_within_seconds(stack: Stack) -> None:
 
 def test_the_chart_and_its_candles_are_served(stack: Stack) -> None:
     url = stack.status()["dashboard_url"]
-    page = httpx.get(url)
-    answer = httpx.get(f"{url}/candles?symbol=EURUSD&source=Dukascopy&timeframe=D1").json()
+    page = plainhttp.get(url)
+    answer = plainhttp.get(f"{url}/candles?symbol=EURUSD&source=Dukascopy&timeframe=D1").json()
 
     assert "<title>Tickpipe</title>" in page.text
     assert [(c["ts"], c["volume"]) for c in answer["candles"]] == [("2019-02-04T00:00:00Z", EURUSD_COUNT)]

@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from marketdata.settings import Settings
+from tests import plainhttp
 from tests.conftest import API_KEY
 from tests.services import eventually, running
 
@@ -63,7 +64,7 @@ def collecting() -> Iterator[Collector]:
 
 def post(url: str, symbol: str, **headers: str) -> httpx.Response:
     tick = {"ts_msc": time.time_ns() // 1_000_000, "symbol": symbol, "bid": 1.1, "ask": 1.2}
-    answer = httpx.post(f"{url}/ingest/tick", json=tick, headers={"X-API-Key": API_KEY, **headers}, timeout=30)
+    answer = plainhttp.post(f"{url}/ingest/tick", json=tick, headers={"X-API-Key": API_KEY, **headers}, timeout=30)
     assert answer.status_code == 200
     return answer
 

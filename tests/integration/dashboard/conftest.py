@@ -14,6 +14,7 @@ from marketdata.candle import Candle
 from marketdata.fold import MinuteFold, split_by_minute
 from marketdata.lognames import wait_for_log
 from marketdata.settings import Settings
+from tests import plainhttp
 from tests.conftest import own_settings
 from tests.integration.sink.flow import Flow, day_frames
 from tests.ports import free_port
@@ -39,7 +40,9 @@ class Market:
         return self.dashboard.url
 
     def get(self, path: str, **headers: str) -> httpx.Response:
-        return httpx.get(self.url + path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return plainhttp.get(
+            self.url + path, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        )
 
     def candle(
         self, symbol: str, ts: int, prices: tuple[float, float, float, float], *, ticks: int, closed: bool = False

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from dashboard.candles import TIMEFRAMES
 from dashboard.database import Database
 from dashboard.timeframes import BarStarts
+from tests import plainhttp
 from tests.integration.dashboard.conftest import DAY_SOURCE, Market
 from tests.ports import free_port
 from tests.realday import EURUSD_COUNT, eurusd_bars
@@ -191,15 +192,15 @@ def test_password_guards_everything_but_the_probes(market: Market) -> None:
     )
     with running(guarded, "dashboard") as (dashboard,):
         for path in ("/", "/candles?symbol=EURUSD", "/symbols", "/stream", "/openapi.json", "/js/main.js"):
-            refused = httpx.get(dashboard.url + path)
+            refused = plainhttp.get(dashboard.url + path)
             assert (refused.status_code, refused.json()["code"]) == (401, "UNAUTHORIZED")
             assert refused.headers["www-authenticate"].startswith("Basic")
         for wrong in ("pass", "", "pass: word"):
-            assert httpx.get(dashboard.url, auth=("any", wrong)).status_code == 401
-        assert httpx.get(dashboard.url, headers={"Authorization": "Basic !"}).status_code == 401
-        assert httpx.get(dashboard.url, auth=("anybody", "pass: wörd")).status_code == 200
+            assert plainhttp.get(dashboard.url, auth=("any", wrong)).status_code == 401
+        assert plainhttp.get(dashboard.url, headers={"Authorization": "Basic !"}).status_code == 401
+        assert plainhttp.get(dashboard.url, auth=("anybody", "pass: wörd")).status_code == 200
         for path in ("/health", "/ready", "/metrics"):
-            assert httpx.get(dashboard.url + path).status_code == 200
+            assert plainhttp.get(dashboard.url + path).status_code == 200
 
 
 def test_without_a_database_it_lives_and_says_so(market: Market) -> None:
@@ -208,11 +209,11 @@ def test_without_a_database_it_lives_and_says_so(market: Market) -> None:
     service = Service("dashboard", lost).start()
     try:
         _wait_alive(service)
-        answer = httpx.get(f"{service.url}/candles?symbol=EURUSD", timeout=20)
+        answer = plainhttp.get(f"{service.url}/candles?symbol=EURUSD", timeout=20)
         assert (answer.status_code, answer.json()["code"]) == (503, "DATABASE_UNAVAILABLE")
         assert "TICKPIPE_DASHBOARD_DATABASE_URL" in answer.json()["error"]
-        assert httpx.get(f"{service.url}/ready", timeout=20).json()["database"] is False
-        assert httpx.get(f"{service.url}/").status_code == 200
+        assert plainhttp.get(f"{service.url}/ready", timeout=20).json()["database"] is False
+        assert plainhttp.get(f"{service.url}/").status_code == 200
     finally:
         service.kill()
 
@@ -225,7 +226,7 @@ def test_database_that_was_not_prepared_is_named(market: Market) -> None:
     ).start()
     try:
         _wait_alive(service)
-        answer = httpx.get(f"{service.url}/candles?symbol=EURUSD", timeout=20)
+        answer = plainhttp.get(f"{service.url}/candles?symbol=EURUSD", timeout=20)
         assert (answer.status_code, answer.json()["code"]) == (503, "DATABASE_NOT_PREPARED")
         assert "tickpipe db migrate" in answer.json()["error"]
     finally:
@@ -254,16 +255,16 @@ def test_role_with_the_documented_grants_suffices(market: Market) -> None:
     service = Service("dashboard", settings).start()
     try:
         _wait_alive(service)
-        refused = httpx.get(f"{service.url}/candles?{DAY}", timeout=20)
+        refused = plainhttp.get(f"{service.url}/candles?{DAY}", timeout=20)
         assert (refused.status_code, refused.json()["code"]) == (503, "DATABASE_FORBIDS")
         with psycopg.connect(owner, autocommit=True) as connection:
             for table in READ_TABLES:
                 grant = sql.SQL("GRANT SELECT ON {} TO {}")
                 connection.execute(grant.format(sql.Identifier(table), sql.Identifier(role)))
         for timeframe in ("M1", "M5", "H1", "D1", "MN1"):
-            answer = httpx.get(f"{service.url}/candles?{DAY}&timeframe={timeframe}&limit=1", timeout=20)
+            answer = plainhttp.get(f"{service.url}/candles?{DAY}&timeframe={timeframe}&limit=1", timeout=20)
             assert (answer.status_code, len(answer.json()["candles"])) == (200, 1)
-        assert httpx.get(f"{service.url}/symbols", timeout=20).status_code == 200
+        assert plainhttp.get(f"{service.url}/symbols", timeout=20).status_code == 200
     finally:
         service.kill()
         with psycopg.connect(owner, autocommit=True) as connection:
@@ -275,7 +276,7 @@ def _wait_alive(service: Service) -> None:
     deadline = datetime.now(UTC) + timedelta(seconds=120)
     while True:
         try:
-            assert httpx.get(f"{service.url}/health").status_code == 200
+            assert plainhttp.get(f"{service.url}/health").status_code == 200
             return
         except httpx.TransportError:
             assert service.returncode is None

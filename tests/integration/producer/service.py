@@ -18,6 +18,7 @@ from marketdata.kafka import log_ends, new_consumer
 from marketdata.settings import Settings
 from marketdata.tick import Frame
 from marketdata.wire import decode_frame
+from tests import plainhttp
 from tests.ports import free_port
 
 _START_SECONDS = 20.0
@@ -37,11 +38,11 @@ class Service:
         """Post a body as JSON, or as it is when it is bytes."""
         sent = {"X-API-Key": self.key} | {name.replace("_", "-"): value for name, value in headers.items()}
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return httpx.post(self.url + path, content=content, headers=sent, timeout=timeout_seconds)
+        return plainhttp.post(self.url + path, content=content, headers=sent, timeout=timeout_seconds)
 
     def get(self, path: str) -> httpx.Response:
         """Get a page."""
-        return httpx.get(self.url + path)
+        return plainhttp.get(self.url + path)
 
     def wait_ready(self, timeout_seconds: float = _START_SECONDS) -> float:
         """Seconds until /ready says that Kafka is there."""

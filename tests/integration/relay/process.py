@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from tests import plainhttp
 from tests.ports import free_port
 
 
@@ -43,7 +44,7 @@ class RelayProcess:
         while time.monotonic() < deadline:
             assert self._process.poll() is None, "the relay ended"
             with suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/health", timeout=5).status_code == 200:
+                if plainhttp.get(f"{self.url}/health", timeout=5).status_code == 200:
                     return
             time.sleep(0.05)
         raise AssertionError("the relay was not ready in 30 s")
@@ -67,10 +68,10 @@ class RelayProcess:
             self.kill()
 
     def post(self, body: object, path: str = "/ingest/tick", **more: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}{path}", json=body, timeout=20, **more)
+        return plainhttp.post(f"{self.url}{path}", json=body, timeout=20, **more)
 
     def stats(self) -> dict[str, Any]:
-        answer: dict[str, Any] = httpx.get(f"{self.url}/stats", timeout=20).json()
+        answer: dict[str, Any] = plainhttp.get(f"{self.url}/stats", timeout=20).json()
         return answer
 
     def wait_forwarded(self, within_seconds: float = 30.0) -> None:

@@ -11,6 +11,7 @@ from contextlib import closing
 
 import httpx
 
+from tests import plainhttp
 from tests.integration.relay.conftest import StartRelay
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, tick
@@ -36,21 +37,21 @@ def test_the_local_api_answers_as_eas_expect(start_relay: StartRelay) -> None:
     ]
     bar = {"symbol": "EURUSD", "ts": BASE, "timeframe": "M1", "open": 1, "high": 3, "low": 1, "close": 2, "volume": 9}
     assert relay.post({"items": [bar, tick(2)]}, "/ingest").json()["inserted"] == 2
-    packed = httpx.post(
+    packed = plainhttp.post(
         f"{relay.url}/ingest/tick", content=gzip.compress(json.dumps(tick(3)).encode() + b"\0"),
         headers={"Content-Encoding": "gzip"},
     )  # fmt: skip
     assert packed.status_code == 200
-    assert httpx.post(f"{relay.url}/ingest/tick", content=b" " * 5_000_001).status_code == 413
+    assert plainhttp.post(f"{relay.url}/ingest/tick", content=b" " * 5_000_001).status_code == 413
     assert relay.post(tick(4), headers={"Origin": "https://evil.example"}).status_code == 403
-    assert httpx.get(f"{relay.url}/ingest/tick").status_code == 405
-    assert httpx.get(f"{relay.url}/nothing").status_code == 404
-    assert httpx.get(f"{relay.url}/health").json() == {"ok": True, "total_ticks": 6}
+    assert plainhttp.get(f"{relay.url}/ingest/tick").status_code == 405
+    assert plainhttp.get(f"{relay.url}/nothing").status_code == 404
+    assert plainhttp.get(f"{relay.url}/health").json() == {"ok": True, "total_ticks": 6}
     assert relay.stats() == {
         "total_ticks": 6, "unique_symbols": 2, "pending": 6,
         "top_symbols": [{"symbol": "EURUSD", "ticks": 5}, {"symbol": "USDJPY", "ticks": 1}],
     }  # fmt: skip
-    assert "tickpipe_relay_rows_stored_total 6.0" in httpx.get(f"{relay.url}/metrics").text
+    assert "tickpipe_relay_rows_stored_total 6.0" in plainhttp.get(f"{relay.url}/metrics").text
     assert relay.stop() == 0
 
 
@@ -128,7 +129,7 @@ def test_a_wrong_key_stops_forwarding_but_not_storing(start_relay: StartRelay, s
     assert "TICKPIPE_RELAY_FORWARD_KEY" in relay.stats()["forwarding"]["stopped"]
     assert relay.post(tick(1)).status_code == 200
     assert len(server.requests) == 1
-    assert "tickpipe_relay_server_up 0.0" in httpx.get(f"{relay.url}/metrics").text
+    assert "tickpipe_relay_server_up 0.0" in plainhttp.get(f"{relay.url}/metrics").text
     assert relay.stop() == 0
     relay.start()
     relay.wait_forwarded()

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
 
@@ -22,6 +21,7 @@ from marketdata.kafka import new_producer
 from marketdata.settings import Settings, load_settings
 from marketdata.tick import Frame, Tick
 from marketdata.wire import encode
+from tests import plainhttp
 from tests.faults.truth import lag
 from tests.integration.test_stack import Stack
 from tests.kafka_log import KafkaLog
@@ -274,7 +274,7 @@ MINUTE_MS = int(datetime(2020, 1, 1, 12, tzinfo=UTC).timestamp()) * 1000
 
 def test_what_is_still_unusable_is_listed_shown_and_not_sent(stack: Pipeline) -> None:
     state = stack.status()
-    answer = httpx.post(
+    answer = plainhttp.post(
         f"{state['producer_url']}/ingest/tick", headers={"X-API-Key": state["api_key"], "X-Source": "Broken"},
         json={"ticks": [{"ts_msc": MINUTE_MS, "symbol": "EURUSD", "bid": "many"}]},
     )  # fmt: skip

@@ -1,11 +1,11 @@
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
 from sink.metrics import Metrics
 from sink.web import StatusServer
+from tests import plainhttp
 
 
 class _Needs:
@@ -31,13 +31,13 @@ def url(needs: _Needs) -> Iterator[str]:
 
 
 def test_health_ready_and_metrics(url: str) -> None:
-    assert httpx.get(f"{url}/health").json() == {"status": "ok"}
-    assert httpx.get(f"{url}/ready").json() == {"status": "ready", "kafka": True, "database": True}
-    assert 'tickpipe_sink_rows_total{action="inserted"} 3.0' in httpx.get(f"{url}/metrics").text
-    assert httpx.get(f"{url}/").status_code == 404
+    assert plainhttp.get(f"{url}/health").json() == {"status": "ok"}
+    assert plainhttp.get(f"{url}/ready").json() == {"status": "ready", "kafka": True, "database": True}
+    assert 'tickpipe_sink_rows_total{action="inserted"} 3.0' in plainhttp.get(f"{url}/metrics").text
+    assert plainhttp.get(f"{url}/").status_code == 404
 
 
 def test_not_ready_without_the_database(url: str, needs: _Needs) -> None:
     needs.database = False
-    answer = httpx.get(f"{url}/ready")
+    answer = plainhttp.get(f"{url}/ready")
     assert (answer.status_code, answer.json()["database"]) == (503, False)
