@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 import psycopg
+from aiokafka.errors import KafkaError
 
 from marketdata.errors import TickpipeError
 from marketdata.settings import Settings, load_settings
@@ -104,7 +105,9 @@ class Soak:
             await asyncio.sleep(max(0.0, self.seconds - self._now))
         finally:
             sampling.cancel()
-            await asyncio.gather(sampling, return_exceptions=True)
+            # What it died of, if it did: half a run's samples say nothing about the whole.
+            with suppress(asyncio.CancelledError):
+                await sampling
         return self.samples
 
     def _fault(self) -> str:
@@ -134,7 +137,8 @@ class Soak:
     async def _sample(self) -> None:
         while True:
             lag = None
-            with suppress(TickpipeError, TimeoutError):
+            # While the broker comes back, every request may fail in its own way.
+            with suppress(TickpipeError, KafkaError, TimeoutError):
                 lag = await asyncio.wait_for(truth.lag(self.stage.settings), SAMPLE_SECONDS)
             pids: dict[str, int | None] = {s.module: s.pid for s in self.stage.services if s.returncode is None}
             pids["broker"] = _child_named("java")
