@@ -1,4 +1,4 @@
-.PHONY: bench-growth bench-ingest bench-latency bench-memory bench-page bench-peers bench-recovery bench-refold \
+.PHONY: bench-flames bench-growth bench-ingest bench-latency bench-memory bench-page bench-peers bench-recovery bench-refold \
 	bench-replay bench-storage bench-timeframes
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
@@ -12,6 +12,9 @@ bench-storage: setup ## measure M1 with and without compression (some minutes; T
 
 bench-peers: setup ## the fold against Kafka Streams, Quix Streams, Bytewax and Faust; downloads them, then 10 minutes or more
 	$(BIN)/python -m benchmarks.peers
+
+bench-flames: setup ## draw flame graphs of the services at the work of their benchmarks (needs the right to trace)
+	$(BIN)/python -m benchmarks.flames
 
 bench-page: setup ## put the stored results into docs/performance.md
 	$(BIN)/python -m benchmarks.page

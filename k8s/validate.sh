@@ -33,6 +33,8 @@ sed -i 's|components/cloudnative-pg|components/external-database|; s|^  # - ../.
 (
     cd k8s/validate
     test -z "$(gofmt -l .)" || { echo "gofmt has something to say about k8s/validate" >&2; exit 1; }
+    # Its folder is not known before it was downloaded, and `go run` would do that too late.
+    go mod download github.com/kedacore/keda/v2
     go run . -keda "$(go list -m -f '{{.Dir}}' github.com/kedacore/keda/v2)" -out "$work" \
         "$work"/overlays/{single,production,optional}
 )

@@ -4,9 +4,11 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-#: So many assignments within so long (seconds) are more than workers that come and go bring about.
-_RESTLESS_ASSIGNMENTS: Final = 10
-_RESTLESS_SECONDS: Final = 60.0
+#: So many assignments within so long (seconds) are more than workers that come and go bring about. Two workers of one
+#: name get one every three seconds each, and when one of them loses its membership over it, or ends because it missed a
+#: poll, it stops after seven or eight: ten were too many to be told.
+_RESTLESS_ASSIGNMENTS: Final = 6
+_RESTLESS_SECONDS: Final = 30.0
 
 
 class Watchdog:

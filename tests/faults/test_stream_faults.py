@@ -155,6 +155,7 @@ async def test_two_workers_of_one_name_say_so_and_lose_nothing(
         await eventually(spoken, within_seconds=120, what="a word about the name")
         await flowing
     finally:
+        print(said)  # what was read of it would not show when this fails
         for task in (supervising, flowing):
             task.cancel()
         await asyncio.gather(supervising, flowing, return_exceptions=True)

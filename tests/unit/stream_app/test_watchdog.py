@@ -3,12 +3,12 @@
 from stream_app.watchdog import Restlessness
 
 
-def test_ten_assignments_within_a_minute_are_too_many() -> None:
+def test_six_assignments_within_half_a_minute_are_too_many() -> None:
     restlessness = Restlessness()
 
-    assert [restlessness.assigned(float(6 * n)) for n in range(10)] == [False] * 9 + [True]
+    assert [restlessness.assigned(float(6 * n)) for n in range(6)] == [False] * 5 + [True]
     # Said once, it is said again only after as many more.
-    assert [restlessness.assigned(55.0 + n) for n in range(10)] == [False] * 9 + [True]
+    assert [restlessness.assigned(31.0 + n) for n in range(6)] == [False] * 5 + [True]
 
 
 def test_workers_that_come_and_go_are_no_reason_to_worry() -> None:
