@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.fold import SYMBOLS, filled, measured, new_worker
+from benchmarks.fold import filled, measured, new_worker
 from benchmarks.ingest import SERVER, TICKS, body_of, posting, variables
 from benchmarks.page import PAGE
 from benchmarks.services import serving
@@ -49,17 +49,17 @@ def watched(pid: int, name: str) -> Iterator[None]:
         _, said = recorder.communicate()
     if recorder.returncode:
         raise SystemExit(f"py-spy failed; it needs the right to trace processes (as root it has it):\n{said.decode()}")
+    # Its title is the command, with the folders of this machine.
+    path.write_text(path.read_text().replace(" ".join(command), f"{name}: where the time goes"))
     print(f"wrote {path}")
 
 
 def fold() -> None:
     """The stream worker, a backlog of single ticks."""
-    days = 4
-    with filled(Namespace(ticks=days * EURUSD_COUNT, frame=1)) as (settings, ticks), new_worker(settings) as worker:
+    with filled(Namespace(ticks=EURUSD_COUNT, frame=1)) as (settings, ticks), new_worker(settings) as worker:
         measured(1, [worker])
         with watched(worker.pid, "fold"):
             measured(ticks, [worker])
-    assert ticks == days * EURUSD_COUNT * len(SYMBOLS)  # noqa: S101 - all of it was folded
 
 
 def sink() -> None:
