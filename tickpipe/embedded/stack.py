@@ -13,6 +13,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from marketdata.errors import StackError
 from tickpipe.embedded.control import control_socket, send_command
 from tickpipe.embedded.credentials import load_credentials
@@ -118,14 +120,26 @@ def stop_stack(data_dir: Path, timeout_seconds: float = 60.0) -> bool:
         if is_locked(data_dir):
             raise StackError(f"the stack on {data_dir} is only just starting or stopping; try again in a moment")
         return False
+    since = time.time()
     # Not a signal: a second one, from whoever stops the stack as well, would kill it.
     send_command(Path(state.control), "shutdown", "", timeout_seconds)
     deadline = time.monotonic() + timeout_seconds
-    while is_locked(data_dir):
+    # A supervisor lets its lock go while it ends, and its process takes a moment more.
+    while is_locked(data_dir) or _lives(state.supervisor_pid, since):
         if time.monotonic() > deadline:
             raise StackError(f"the stack (pid {state.supervisor_pid}) has not stopped after {timeout_seconds:g} s")
         time.sleep(_POLL_INTERVAL_SECONDS)
     return True
+
+
+def _lives(pid: int, since: float) -> bool:
+    """Whether another process than this one has the pid, and had it at that time (Unix seconds)."""
+    try:
+        process = psutil.Process(pid)
+        # Nobody may ever ask how it ended, as in a container without an init.
+        return pid != os.getpid() and process.create_time() <= since and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def start_service(data_dir: Path, name: str, timeout_seconds: float = 60.0) -> None:

@@ -217,6 +217,18 @@ async def test_stack_beside_another_outlives_the_kill_of_its_supervisor_with_its
     assert not stop_stack(small_dir)
 
 
+def test_stop_returns_when_the_process_has_ended(small_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor lets its lock go before its process ends."""
+    (small_dir / "sitecustomize.py").write_text("import atexit, time\natexit.register(time.sleep, 2)\n")
+    monkeypatch.setenv("PYTHONPATH", str(small_dir), prepend=os.pathsep)
+    supervisor = psutil.Process(start_detached(_config(small_dir, "producer")).supervisor_pid)
+
+    assert stop_stack(small_dir)
+
+    # Time for this process to reap it, and much less than it takes to end.
+    assert psutil.wait_procs([supervisor], timeout=0.5)[1] == []
+
+
 def test_start_quotes_the_log_of_the_service_that_fails(small_dir: Path) -> None:
     failing = (sys.executable, "-c", "raise SystemExit('the disk is made of cheese')")
 
