@@ -184,15 +184,21 @@ def _follow_rebalances(app: Any, settings: Settings, worker: Worker, metrics: Me
         # A worker beyond the number of partitions stands by: it is ready as well.
         health.joined = True
         log.info("Partitions are assigned.", action="assigned", partitions=sorted(tp.partition for tp in partitions))
-        if restlessness.assigned(time.monotonic()) and settings.stream_instance:
-            log.error(
-                "Partitions are assigned over and over: does another worker live under the same name? Give each its "
-                "own TICKPIPE_STREAM_INSTANCE, or none.",
-                action="same_name", instance=settings.stream_instance,
-            )  # fmt: skip
+        if restlessness.assigned(time.monotonic()):
+            _ask_for_the_name(settings)
 
     app.on_partitions_revoked.connect(revoked)
     app.on_partitions_assigned.connect(assigned)
+
+
+def _ask_for_the_name(settings: Settings) -> None:
+    """Partitions come and go, or the group refuses the worker: what two workers of one name do to each other."""
+    if settings.stream_instance:
+        log.error(
+            "Does another worker live under the same name? They take the partitions from each other for ever. Give "
+            "each its own TICKPIPE_STREAM_INSTANCE, or none.",
+            action="same_name", instance=settings.stream_instance,
+        )  # fmt: skip
 
 
 def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> None:
@@ -203,6 +209,13 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
         while not app.should_stop:
             await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
             consumer: BatchConsumer = app.consumer
+            if (error := consumer.group_error()) is not None:
+                log.error(
+                    "The group does not take the worker any more; it ends to join afresh.",
+                    action="group_lost", group=settings.stream_group, error=str(error),
+                )  # fmt: skip
+                _ask_for_the_name(settings)
+                os._exit(EXIT_FAILED)
             with contextlib.suppress(KafkaUnavailable):
                 if worker.begin_anew(await own_log(settings)):
                     # Kafka forgot the commits with the topic, but what was read since may have been committed again.

@@ -23,6 +23,14 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         await super().on_start()
         hand_out_bare_records(self._ensure_consumer())
 
+    def group_error(self) -> Exception | None:
+        """Why this process takes no part in its group any more; None when it does, or may again by itself.
+
+        aiokafka waits until it is asked for such an error, and Faust never asks: it would stand idle for ever.
+        """
+        coordinator = None if self._consumer is None else self._consumer._coordinator
+        return None if coordinator is None else coordinator._pending_exception
+
 
 class BatchConsumer(driver.Consumer):
     """Yields one message per partition and poll; its value is the list of its records."""
@@ -99,6 +107,10 @@ class BatchConsumer(driver.Consumer):
 
     def _new_offset(self, tp: TP) -> int | None:
         return self._released.pop(tp, None)
+
+    def group_error(self) -> Exception | None:
+        """Why this process takes no part in its group any more, None while it does."""
+        return cast(_ConsumerThread, self._thread).group_error()
 
     def committed_offset(self, tp: TP) -> int | None:
         """What this process last committed or found committed."""

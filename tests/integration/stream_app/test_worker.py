@@ -2,12 +2,16 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 
+from marketdata.kafka import new_consumer
 from marketdata.settings import Settings
 from marketdata.tick import Tick
 from marketdata.wire import frame_key
+from stream_app.app import EXIT_FAILED, HEARTBEAT_SECONDS
 from tests.kafka_log import KafkaLog, frames_of
 from tests.ports import free_port
 from tests.realday import EURUSD_COUNT, eurusd_bars, eurusd_ticks
@@ -84,6 +88,39 @@ async def test_what_is_no_frame_is_kept_apart_and_stops_nothing(settings: Settin
     assert all(headers["reason"] for headers, _ in rejected)
     assert [value for headers, value in rejected if int(headers["offset"]) == 5] == [b'{"v":2}']
     assert sum(candle.volume for candle in (await kafka.candles()).values()) == 400
+
+
+async def test_a_worker_that_its_group_refuses_ends_and_tells_why(
+    settings: Settings, kafka: KafkaLog, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Another takes its name while it waits to join: Faust would stand idle for ever, and nobody would know."""
+
+    def member(**options: object) -> AIOKafkaConsumer:
+        return new_consumer(settings, settings.ticks_topic, group_id=settings.stream_group, **options)
+
+    async with AsyncExitStack() as stack:
+        slow, newcomer, twin = member(), member(), member(group_instance_id=settings.stream_instance)
+        for one in (slow, newcomer, twin):
+            stack.push_async_callback(one.stop)
+        await slow.start()
+        worker = await asyncio.to_thread(Service("stream_app", settings).start().wait_ready)
+        stack.callback(worker.kill)
+        # The group waits for this member, and so does everybody who joins.
+        slow._coordinator.request_rejoin = lambda: None
+        joining = [asyncio.create_task(newcomer.start())]
+        # The worker learns of it by its next heartbeat.
+        await asyncio.sleep(2 * HEARTBEAT_SECONDS)
+        joining.append(asyncio.create_task(twin.start()))
+        try:
+            assert await asyncio.to_thread(worker.wait, 30) == EXIT_FAILED
+        finally:
+            del slow._coordinator.request_rejoin
+            slow._coordinator.request_rejoin()
+            await asyncio.gather(*joining)
+
+    said = capfd.readouterr().err
+    assert "action=same_name" in said
+    assert "TICKPIPE_STREAM_INSTANCE" in said
 
 
 @pytest.mark.fault
