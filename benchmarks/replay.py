@@ -4,6 +4,7 @@
 it: the ticks are in the log, the group's offset is the beginning, the table is empty, the sink waits.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +16,10 @@ from benchmarks.fold import arguments, filled, folding, measured, new_worker
 from benchmarks.rounds import Measured, run_rounds
 from benchmarks.services import serving
 from marketdata.settings import Settings
+from tests.kafka_log import group_lag
 from tests.services import environment
 
 SINK_PORT = 18_991
-
-#: The sink stores what it has read within this time (seconds).
-QUIET_SECONDS = 2.0
 
 
 @contextmanager
@@ -42,9 +41,9 @@ def replaying(settings: Settings, sink: psutil.Process, ticks: int) -> Callable[
                 return float(row[0]) if row else 0.0
 
             # Candles of the round before may still be on their way.
-            while stored():
-                connection.execute("TRUNCATE market_data, pending_refolds")
-                time.sleep(QUIET_SECONDS)
+            while asyncio.run(group_lag(settings, settings.sink_group, settings.candles_topic)):
+                time.sleep(0.2)
+            connection.execute("TRUNCATE market_data, pending_refolds")
             with new_worker(settings) as worker:
                 outcome = measured(ticks, [worker, sink], stored)
             if stored() != ticks:

@@ -2,22 +2,24 @@
 
 The form is that of the PostgreSQL manual ("COPY", Binary Format); every value is what the receive function of its type
 takes. Datetimes, range objects and texts on the way to the same rows cost the sink three times the time (measured).
+
+A candle is packed once, without its last field: for the staging table that is `wanted`, for `market_data` the origin.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
 import psycopg
 
+from marketdata.candle import Candle
 from marketdata.offsets import Ranges
-from sink.rule import Reduced
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 
-#: As many as `copy_candles` names columns.
+#: As many as `copy_candles` and `append_candles` name columns.
 _FIELDS: Final = 20
 
 #: PostgreSQL's time begins with the year 2000 (UTC epoch milliseconds), and counts microseconds.
@@ -31,59 +33,78 @@ _ticks = struct.Struct("!ib" + "iq" + "iq").pack
 _received = struct.Struct("!iqiq").pack
 _length = struct.Struct("!i").pack
 _range = struct.Struct("!iBiqiq").pack
+_one_range = struct.Struct("!iiiBiqiq").pack
 
 _NULL: Final = _length(-1)
 _RANGE_BYTES: Final = 25
 _LOWER_IS_INSIDE: Final = 0x02
 
 
-def pack_candles(candles: Sequence[Reduced], encoding: str = "utf-8") -> bytes:
-    """What `copy_candles` takes: the same rows as `insert_candle` writes one by one.
-
-    Args:
-        encoding: Python's name of the connection's client encoding.
+def pack_candle(candle: Candle) -> bytes:
+    """All fields but the last of the row that `insert_candle` writes as well; the connection speaks UTF-8.
 
     Raises:
         psycopg.DataError: when a number is beyond its column's type.
-        UnicodeEncodeError: when the encoding has no such character.
+        UnicodeEncodeError: when a text is none, such as half a surrogate.
     """
-    parts: list[bytes] = [_HEADER]
     try:
-        for reduced in candles:
-            _pack(reduced, parts, encoding)
+        return b"".join(
+            (
+                _minute(_FIELDS, 8, (candle.ts - _EPOCH_2000_MS) * 1000), _names(candle.symbol, candle.timeframe),
+                _prices(
+                    8, candle.open, 8, candle.high, 8, candle.low, 8, candle.close, 8, candle.volume,
+                    8, candle.real_volume,
+                ),
+                _spread(candle.spread), _names(candle.source),
+                _ticks(
+                    1, candle.closed, 8, (candle.first_tick - _EPOCH_2000_MS) * 1000,
+                    8, (candle.last_tick - _EPOCH_2000_MS) * 1000,
+                ),
+                _place(candle.log, candle.partition), _multirange(candle.offsets),
+                _received(
+                    8, (candle.received - _EPOCH_2000_MS) * 1000, 8, (candle.emitted - _EPOCH_2000_MS) * 1000
+                ),
+            )
+        )  # fmt: skip
     except struct.error as exc:
         raise psycopg.DataError(f"a number is out of range: {exc}") from exc
-    parts.append(_TRAILER)
-    return b"".join(parts)
 
 
-def _pack(reduced: Reduced, parts: list[bytes], encoding: str) -> None:
-    candle = reduced.candle
-    offsets = _multirange(candle.offsets)
-    wanted = offsets if reduced.wanted is candle.offsets else _multirange(reduced.wanted)
-    parts += (
-        _minute(_FIELDS, 8, _moment(candle.ts)), _text(candle.symbol, encoding), _text(candle.timeframe, encoding),
-        _prices(
-            8, candle.open, 8, candle.high, 8, candle.low, 8, candle.close, 8, candle.volume, 8, candle.real_volume
-        ),
-        _NULL if candle.spread is None else _int4(4, candle.spread), _text(candle.source, encoding),
-        _ticks(1, candle.closed, 8, _moment(candle.first_tick), 8, _moment(candle.last_tick)),
-        _text(candle.log, encoding), _int4(4, candle.partition), offsets,
-        _received(8, _moment(candle.received), 8, _moment(candle.emitted)), wanted,
-    )  # fmt: skip
+def staged_rows(rows: Iterable[tuple[bytes, Ranges]]) -> bytes:
+    """What `copy_candles` takes, of packed candles and the offsets that each one's row should come to hold."""
+    return _copied(packed + _multirange(wanted) for packed, wanted in rows)
 
 
-def _moment(time_msc: int) -> int:
-    return (time_msc - _EPOCH_2000_MS) * 1000
+def folded_rows(rows: Iterable[bytes]) -> bytes:
+    """What `append_candles` takes, of packed candles: their origin is the ticks."""
+    origin = _names("ticks")
+    return _copied(packed + origin for packed in rows)
 
 
-# Symbols, sources and logs repeat.
+def _copied(rows: Iterable[bytes]) -> bytes:
+    return b"".join((_HEADER, *rows, _TRAILER))
+
+
+# Symbols, sources, logs and spreads repeat.
 @lru_cache(maxsize=4096)
-def _text(text: str, encoding: str) -> bytes:
-    encoded = text.encode(encoding)
-    return _length(len(encoded)) + encoded
+def _names(*texts: str) -> bytes:
+    encoded = [text.encode() for text in texts]
+    return b"".join(_length(len(text)) + text for text in encoded)
+
+
+@lru_cache(maxsize=4096)
+def _place(log: str, partition: int) -> bytes:
+    return _names(log) + _int4(4, partition)
+
+
+@lru_cache(maxsize=4096)
+def _spread(spread: int | None) -> bytes:
+    return _NULL if spread is None else _int4(4, spread)
 
 
 def _multirange(ranges: Ranges) -> bytes:
+    if len(ranges) == 1:
+        [(first, last)] = ranges
+        return _one_range(8 + _RANGE_BYTES, 1, _RANGE_BYTES, _LOWER_IS_INSIDE, 8, first, 8, last + 1)
     packed = b"".join([_range(_RANGE_BYTES, _LOWER_IS_INSIDE, 8, first, 8, last + 1) for first, last in ranges])
     return _length(4 + len(packed)) + _length(len(ranges)) + packed

@@ -1,8 +1,9 @@
 """From the records of a poll to candles and bars, and to the records that are neither."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from marketdata.candle import BrokerBar, Candle
 from marketdata.errors import InvalidCandle
@@ -14,16 +15,14 @@ from marketdata.wire import decode_bar, decode_candle, decode_candles
 _LAST_OFFSET: Final = 2**63 - 2
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True, gc=False):
     """A record (aiokafka's ConsumerRecord) and what it says."""
 
     record: Any
     value: Candle | BrokerBar
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True, gc=False):
     """A record that cannot be stored, and why."""
 
     record: Any

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -49,8 +48,7 @@ def outweighs(incoming: Candle, stored: Candle, own_log: str) -> bool:
     return incoming.log == own_log != stored.log
 
 
-@dataclass(frozen=True)
-class Reduced:
+class Reduced(msgspec.Struct, frozen=True, gc=False):
     """What is left of several candles of one key."""
 
     candle: Candle
@@ -78,6 +76,17 @@ def reduce_candles(candles: Sequence[Candle], own_log: str) -> Reduced:
     if closed and not best.closed:
         best = msgspec.structs.replace(best, closed=True)
     return Reduced(best, wanted, len(logs) - 1)
+
+
+def reduce_batch(candles: Sequence[Candle], own_log: str) -> list[Reduced]:
+    """One candle for each key in `candles`; `own_log` as for `reduce_candles`."""
+    if len({(candle.symbol, candle.ts, candle.source) for candle in candles}) == len(candles):
+        # As a replay publishes them; nothing to group.
+        return [Reduced(candle, candle.offsets) for candle in candles]
+    keys: dict[tuple[str, int, str], list[Candle]] = {}
+    for candle in candles:
+        keys.setdefault((candle.symbol, candle.ts, candle.source), []).append(candle)
+    return [reduce_candles(group, own_log) for group in keys.values()]
 
 
 def _reduce_log(candles: list[Candle]) -> tuple[Candle, Ranges]:

@@ -1,4 +1,4 @@
-"""Brings rows into the staging tables of a connection: by COPY, or by INSERT where a server cannot COPY."""
+"""Brings rows into the database: into staging tables, by COPY or by INSERT, or straight into `market_data`."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Final
 from marketdata.candle import BrokerBar
 from marketdata.offsets import to_multirange
 from sink.database import Connection
-from sink.packing import pack_candles
+from sink.packing import folded_rows, pack_candle, staged_rows
 from sink.rule import Reduced
 from sink.statements import SQL
 
@@ -34,25 +34,46 @@ class Staging:
     """
 
     def __init__(self, *, use_copy: bool = True) -> None:
-        self._use_copy = use_copy
+        self.use_copy = use_copy
 
-    async def stage_candles(self, connection: Connection, candles: Sequence[Reduced]) -> None:
-        """Stage one row per key."""
-        if not self._use_copy:
+    def pack(self, candles: Sequence[Reduced]) -> list[bytes]:
+        """Each candle as COPY takes it; nothing where rows are inserted.
+
+        Raises:
+            psycopg.DataError, UnicodeEncodeError: when a column cannot hold a value.
+        """
+        return [pack_candle(reduced.candle) for reduced in candles] if self.use_copy else []
+
+    async def stage_candles(self, connection: Connection, candles: Sequence[Reduced], packed: Sequence[bytes]) -> None:
+        """Stage one row per key; `packed` are the same candles by `pack`."""
+        if not self.use_copy:
             await _insert(connection, "insert_candle", [_candle_row(reduced) for reduced in candles])
             return
-        async with connection.cursor() as cursor, cursor.copy(SQL["copy_candles"]) as copy:
-            await copy.write(pack_candles(candles, connection.info.encoding))
+        wanted = (reduced.wanted for reduced in candles)
+        await _copy(connection, "copy_candles", staged_rows(zip(packed, wanted, strict=True)))
+
+    async def append_candles(self, connection: Connection, packed: Sequence[bytes]) -> None:
+        """Copy candles into `market_data` itself.
+
+        Raises:
+            psycopg.errors.UniqueViolation: when one of them is there, in whatever form.
+        """
+        await _copy(connection, "append_candles", folded_rows(packed))
 
     async def stage_bars(self, connection: Connection, bars: Sequence[BrokerBar]) -> None:
         """Stage one row per key."""
         rows = [_bar_row(bar) for bar in bars]
-        if not self._use_copy:
+        if not self.use_copy:
             await _insert(connection, "insert_bar", rows)
             return
         async with connection.cursor() as cursor, cursor.copy(SQL["copy_bars"]) as copy:
             for row in rows:
                 await copy.write_row(row)
+
+
+async def _copy(connection: Connection, name: str, rows: bytes) -> None:
+    async with connection.cursor() as cursor, cursor.copy(SQL[name]) as copy:
+        await copy.write(rows)
 
 
 async def _insert(connection: Connection, name: str, rows: list[Row]) -> None:

@@ -1,13 +1,23 @@
 """Stores a batch, rows that the database refuses excepted: they go to `candles.rejected`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from marketdata.candle import BrokerBar, Candle
 from sink.database import REFUSALS, Database
 from sink.records import Incoming, Rejected
 from sink.rejects import Rejects
-from sink.writer import Writer
+from sink.writer import Prepared, Writer
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records that were polled together, made ready for the database."""
+
+    good: Sequence[Incoming]
+    bad: Sequence[Rejected]
+    prepared: Prepared
 
 
 class Store:
@@ -18,28 +28,32 @@ class Store:
         self._writer = writer
         self._rejects = rejects
 
-    async def batch(self, good: Sequence[Incoming], bad: Sequence[Rejected]) -> None:
-        """Store what is good; reject what is bad and what the database refuses. May be repeated at will.
+    async def prepare(self, good: Sequence[Incoming], bad: Sequence[Rejected] = ()) -> Batch:
+        """The batch to store what is good, and to reject what is bad and what the database refuses."""
+        candles = [incoming.value for incoming in good if isinstance(incoming.value, Candle)]
+        bars = [incoming.value for incoming in good if isinstance(incoming.value, BrokerBar)]
+        return Batch(good, bad, await self._writer.prepare(candles, bars))
+
+    async def store(self, batch: Batch) -> None:
+        """Store and reject; may be repeated at will.
 
         Raises:
             psycopg.OperationalError, KafkaUnavailable: when the service is told to stop while one of them is away.
         """
-        await self._store(good)
-        for rejected in bad:
+        await self._store(batch)
+        for rejected in batch.bad:
             await self._rejects.send(rejected)
 
-    async def _store(self, batch: Sequence[Incoming]) -> None:
-        if not batch:
+    async def _store(self, batch: Batch) -> None:
+        if not batch.good:
             return
-        candles = [incoming.value for incoming in batch if isinstance(incoming.value, Candle)]
-        bars = [incoming.value for incoming in batch if isinstance(incoming.value, BrokerBar)]
         try:
-            await self._database.run(partial(self._writer.write, candles=candles, bars=bars))
+            await self._database.run(partial(self._writer.store, batch=batch.prepared))
         except REFUSALS as exc:
-            if len(batch) == 1:
-                await self._rejects.send(Rejected(batch[0].record, f"the database refuses it: {exc}"))
+            if len(batch.good) == 1:
+                await self._rejects.send(Rejected(batch.good[0].record, f"the database refuses it: {exc}"))
                 return
             # Halving finds the culprits in a dozen transactions, whatever the database says about where they are.
-            middle = len(batch) // 2
-            await self._store(batch[:middle])
-            await self._store(batch[middle:])
+            middle = len(batch.good) // 2
+            await self._store(await self.prepare(batch.good[:middle]))
+            await self._store(await self.prepare(batch.good[middle:]))

@@ -1,17 +1,22 @@
 """One batch of candles and bars in one transaction: stage, judge by the offsets, write what must be written."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import psycopg
 import structlog
 
 from marketdata.candle import BrokerBar, Candle
-from sink.database import Connection
+from sink.database import REFUSALS, Connection
+from sink.history import append_history
 from sink.logends import LogEnds
 from sink.metrics import Metrics
-from sink.rule import Reduced, Verdict, reduce_candles
+from sink.pieces import in_pieces
+from sink.rule import Reduced, Verdict, reduce_batch
 from sink.staging import Staging, utc
 from sink.statements import SQL
 
@@ -23,6 +28,20 @@ _UNTOUCHED = (Verdict.IGNORED, Verdict.CLOSED)
 Actions = Counter[str]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A batch as far as it can be made ready without the database."""
+
+    candles: Sequence[Candle]
+    bars: Sequence[BrokerBar]
+    #: One candle per key.
+    reduced: Sequence[Reduced]
+    #: The same, packed; None when one of them cannot be, which the database's refusal is to tell.
+    packed: Sequence[bytes] | None
+    #: The log that counted as our own.
+    own_log: str
+
+
 class Writer:
     """Writes to `market_data`, `broker_bars` and `pending_refolds`; anything may be written again without harm."""
 
@@ -31,42 +50,87 @@ class Writer:
         self._metrics = metrics
         self._staging = staging or Staging()
 
+    async def prepare(self, candles: Sequence[Candle] = (), bars: Sequence[BrokerBar] = ()) -> Prepared:
+        """What can be done for a batch while the database is busy with the one before.
+
+        Several candles or bars of one key may be in it, in any order.
+        """
+        own_log = self._log_ends.own_log
+        reduced = reduce_batch(candles, own_log)
+        await asyncio.sleep(0)
+        return Prepared(candles, bars, reduced, await self._packed(reduced), own_log)
+
+    async def _packed(self, reduced: Sequence[Reduced]) -> list[bytes] | None:
+        packed: list[bytes] = []
+        try:
+            for piece in in_pieces(reduced):
+                packed += self._staging.pack(piece)
+                await asyncio.sleep(0)
+        except REFUSALS:
+            return None
+        return packed
+
     async def write(
         self, connection: Connection, candles: Sequence[Candle] = (), bars: Sequence[BrokerBar] = ()
     ) -> Actions:
-        """Store a batch in one transaction; several candles or bars of one key may be in it, in any order.
+        """Prepare and store a batch."""
+        return await self.store(connection, await self.prepare(candles, bars))
+
+    async def store(self, connection: Connection, batch: Prepared) -> Actions:
+        """Store a batch in one transaction.
 
         Raises:
             psycopg.DataError, psycopg.IntegrityError: when the database refuses a value of at least one row.
             psycopg.OperationalError: when the database is away or a lock was not to be had; nothing was written.
             KafkaUnavailable: when the end of the log had to be asked for and no broker answered; nothing was written.
         """
-        keys: dict[tuple[str, int, str], list[Candle]] = {}
-        for candle in candles:
-            keys.setdefault((candle.symbol, candle.ts, candle.source), []).append(candle)
-        for log_name in {candle.log for candle in candles}:
+        for log_name in {candle.log for candle in batch.candles}:
             await self._log_ends.meet(log_name)
-        reduced = [reduce_candles(group, self._log_ends.own_log) for group in keys.values()]
-        async with connection.transaction():
-            actions = await self.apply_candles(connection, reduced)
-            actions["bar"] += await self._apply_bars(connection, bars)
-        actions[Verdict.IGNORED] += len(candles) - len(reduced)
-        actions[Verdict.CROSS_LOG] += sum(r.cross_log for r in reduced)
+        if self._log_ends.own_log != batch.own_log:
+            batch = await self.prepare(batch.candles, batch.bars)
+        try:
+            actions = await self._store(connection, batch, append=True)
+        except psycopg.errors.UniqueViolation:
+            # Another sink, whose partition this was, has stored some of the history meanwhile.
+            actions = await self._store(connection, batch, append=False)
+        actions[Verdict.IGNORED] += len(batch.candles) - len(batch.reduced)
+        actions[Verdict.CROSS_LOG] += sum(r.cross_log for r in batch.reduced)
         self.count(actions)
         return actions
 
+    async def _store(self, connection: Connection, batch: Prepared, *, append: bool) -> Actions:
+        reduced = batch.reduced
+        packed = self._staging.pack(reduced) if batch.packed is None else batch.packed
+        actions: Actions = Counter()
+        async with connection.transaction():
+            if append:
+                places = await append_history(connection, self._staging, reduced, packed)
+                actions[Verdict.INSERTED] = len(reduced) - len(places)
+                if actions[Verdict.INSERTED]:
+                    reduced, packed = [reduced[place] for place in places], [packed[place] for place in places]
+            actions += await self.apply_candles(connection, reduced, packed)
+            actions["bar"] += await self._apply_bars(connection, batch.bars)
+        return actions
+
     async def apply_candles(
-        self, connection: Connection, reduced: Sequence[Reduced], *, incomparable: bool = False
+        self,
+        connection: Connection,
+        reduced: Sequence[Reduced],
+        packed: Sequence[bytes] | None = None,
+        *,
+        incomparable: bool = False,
     ) -> Actions:
         """Bring one candle per key to the table, inside the caller's transaction and once in it.
 
-        With `incomparable` the sets of offsets decide nothing any more (the log cannot prove them): more ticks win.
+        `packed` are the same candles by `Staging.pack`, if that was done already. With `incomparable` the sets of
+        offsets decide nothing any more (the log cannot prove them): more ticks win.
         """
         if not reduced:
             return Counter()
+        packed = self._staging.pack(reduced) if packed is None else packed
         minutes = [r.candle.ts for r in reduced]
         bounds = {"first_ts": utc(min(minutes)), "last_ts": utc(max(minutes))}
-        await self._staging.stage_candles(connection, reduced)
+        await self._staging.stage_candles(connection, reduced, packed)
         actions = await self._judge(connection, bounds)
         to_apply = sum(actions.values()) - sum(actions[verdict] for verdict in _UNTOUCHED)
         if to_apply:

@@ -7,7 +7,9 @@ SELECT
     -- A locked table becomes a retry, with a line in the log, not a silence.
     set_config('lock_timeout', '10s', false),
     set_config('idle_in_transaction_session_timeout', '60s', false),
-    set_config('timezone', 'UTC', false);
+    set_config('timezone', 'UTC', false),
+    -- The packed rows of COPY are written in it.
+    set_config('client_encoding', 'UTF8', false);
 
 -- name: lift_statement_timeout
 -- For reading a whole table, which takes as long as it takes.
@@ -61,6 +63,29 @@ COPY incoming_candles (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, closed, first_tick, last_tick,
     log, partition, offsets, received_at, folded_at, wanted
 ) FROM STDIN (FORMAT binary);
+
+-- name: append_candles
+-- Straight into the table: of candles of which nothing is stored there is nothing to judge.
+COPY market_data (
+    ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, closed, first_tick, last_tick,
+    log, partition, offsets, received_at, folded_at, origin
+) FROM STDIN (FORMAT binary);
+
+-- name: newest_stored
+-- The newest row of each symbol and source between two times of its own. The bounds of all of them spare a hypertable the
+-- search of every chunk.
+SELECT k.symbol, k.source, newest.ts
+FROM unnest(
+    %(symbols)s::text[], %(sources)s::text[], %(firsts)s::timestamptz[], %(lasts)s::timestamptz[]
+) AS k (symbol, source, first_ts, last_ts)
+CROSS JOIN LATERAL (
+    SELECT m.ts
+    FROM market_data AS m
+    WHERE m.symbol = k.symbol AND m.timeframe = 'M1' AND m.source = k.source
+        AND m.ts BETWEEN k.first_ts AND k.last_ts AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s
+    ORDER BY m.ts DESC
+    LIMIT 1
+) AS newest;
 
 -- name: insert_candle
 INSERT INTO incoming_candles (

@@ -39,7 +39,8 @@ def reduced(rng: random.Random) -> Reduced:
 
 async def staged(connection: Connection, candles: list[Reduced], *, use_copy: bool) -> list[Any]:
     async with connection.transaction():
-        await Staging(use_copy=use_copy).stage_candles(connection, candles)
+        staging = Staging(use_copy=use_copy)
+        await staging.stage_candles(connection, candles, staging.pack(candles))
         rows = await (await connection.execute(b"SELECT i::text FROM incoming_candles AS i")).fetchall()
     return sorted(row[0] for row in rows)
 
