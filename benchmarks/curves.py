@@ -17,6 +17,7 @@ from benchmarks.rounds import Contender, Measured
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def plot(curve: Curve) -> None:
     for axes, label in ((left, curve.seconds or "ticks/s"), (right, "peak memory (MB)")):
         if max(xs) > 20 * min(xs):
             axes.set_xscale("log")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.set_xlabel(curve.over)
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
