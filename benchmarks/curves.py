@@ -88,10 +88,11 @@ def plot(curve: Curve) -> None:
         if max(xs) > 20 * min(xs):
             axes.set_xscale("log")
         else:
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+            axes.xaxis.set_major_formatter(lambda number, _: f"{number:,.0f}")
         axes.set_xlabel(curve.over)
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
         axes.yaxis.set_major_formatter(lambda number, _: f"{number:,.0f}")
     figure.savefig(RESULTS / f"{curve.name}.png", dpi=110)
     plt.close(figure)
