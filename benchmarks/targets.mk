@@ -1,4 +1,4 @@
-.PHONY: bench-flames bench-growth bench-ingest bench-latency bench-memory bench-page bench-peers bench-recovery bench-refold \
+.PHONY: bench-flames bench-goals bench-growth bench-ingest bench-latency bench-memory bench-page bench-peers bench-recovery bench-refold \
 	bench-replay bench-storage bench-timeframes
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
@@ -38,3 +38,6 @@ bench-growth: setup ## curves of the fold over symbols, ticks a record, workers 
 
 bench-recovery: setup ## measure the way back after kill -9 and after an hour without the stream worker
 	$(BIN)/python -m benchmarks.recovery
+
+bench-goals: bench-peers bench bench-refold bench-replay bench-latency bench-memory ## measure every stage and hold it against its goal (an hour)
+	$(BIN)/python -m benchmarks.goals

@@ -1,0 +1,68 @@
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks import goals, report
+from benchmarks.goals import GOALS
+from benchmarks.page import PAGE
+from benchmarks.rounds import Measured, run_rounds
+
+SOURCES = "".join(path.read_text() for path in Path(goals.__file__).parent.rglob("*.py") if path.name != "goals.py")
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for module in (report, goals):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def told(results: Path) -> dict[str, tuple[str, str, str]]:
+    """Goal, figure and verdict by stage."""
+    goals.main()
+    rows = [line.strip("| ").split(" | ") for line in (results / "goals.md").read_text().splitlines() if "×" in line]
+    return {row[0]: (row[1], row[2], row[3] if len(row) > 3 else "") for row in rows}
+
+
+def test_a_stage_is_held_against_its_goal(results: Path) -> None:
+    # The sink: half as fast as COPY, four times as fast as executemany.
+    seconds = {"binary COPY": 1.0, "upsert by executemany": 8.0, "sink": 2.0}
+    contenders = {name: partial(Measured, took, 1.0, 1, 100) for name, took in seconds.items()}
+    run_rounds("sink", contenders, rounds=2, unit="candles")
+
+    found = told(results)
+
+    assert found["sink against a bare binary COPY"] == ("0.5 ×", "0.50 × (0.50–0.50)", "met")
+    goal, figure, verdict = found["… against an upsert by `executemany`"]
+    assert (goal, figure) == ("5 ×", "4.00 × (4.00–4.00)")
+    assert verdict.startswith("not met: see [")
+
+
+def test_what_was_not_measured_is_not_met(results: Path) -> None:
+    assert {(figure, verdict.strip()) for _, figure, verdict in told(results).values()} == {("not measured", "")}
+
+
+def test_latency_and_memory_have_goals_of_their_own(results: Path) -> None:
+    rounds = [
+        {"emit_interval_seconds": 0.02, "p50": 0.05, "p99": 0.3},
+        {"emit_interval_seconds": 0.2, "p50": 0.1, "p99": 0.2},
+    ]
+    (results / "latency.json").write_text(json.dumps({"rounds": rounds}))
+    (results / "memory.json").write_text(json.dumps({"services": {"sink": {"peak_bytes": 119_000_000}}}))
+
+    goals.main()
+
+    text = (results / "goals.md").read_text()
+    assert "| 60 ms, p99 250 ms | 50 ms, p99 300 ms | not met |" in text
+    assert "| 300 ms, p99 1000 ms | 100 ms, p99 200 ms | met |" in text
+    assert "| 120 MB | 119 MB | met |" in text
+
+
+@pytest.mark.parametrize("goal", GOALS, ids=lambda goal: goal.stage)
+def test_every_goal_names_contenders_that_there_are(goal: goals.Goal) -> None:
+    assert f'"{goal.ours}"' in SOURCES
+    # The interval of updates is an option of the benchmark.
+    assert f'"{goal.other}"' in SOURCES.replace("{interval_ms} ms", "200 ms")
+    assert f"<!-- figures {goal.result}: begin -->" in PAGE.read_text()
