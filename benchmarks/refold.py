@@ -14,6 +14,7 @@ import psutil
 
 from benchmarks.fold import SYMBOLS, arguments, filled, folding
 from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
+from marketdata.garbage import collect_rarely
 from marketdata.refold import Proof
 from marketdata.settings import Settings, load_settings
 from marketdata.tick import minute_of
@@ -71,6 +72,8 @@ def main() -> None:
     """Measure, print, store."""
     options = arguments(__doc__, "--refold")
     if options.refold:
+        # As the sink and the command line do.
+        collect_rarely()
         proofs = proofs_of(options.ticks, options.frame)
         settings = load_settings(kafka_bootstrap=options.refold)
         print(*asyncio.run(refold_all(settings, proofs, options.ticks * len(SYMBOLS))))

@@ -8,6 +8,7 @@ import structlog
 from prometheus_client import REGISTRY
 
 from marketdata.errors import SettingsError
+from marketdata.garbage import collect_rarely
 from marketdata.logs import configure_logs
 from marketdata.settings import Settings, load_settings
 from sink.service import Sink
@@ -31,6 +32,7 @@ def main() -> int:
         sys.stderr.write(f"{exc}\n")
         return 2
     configure_logs(settings)
+    collect_rarely()
     try:
         asyncio.run(_serve(settings))
     except Exception:

@@ -1,13 +1,13 @@
 """`python -m stream_app`: one worker of the stream app, until SIGTERM or Ctrl-C."""
 
 import asyncio
-import gc
 import sys
 
 import faust
 import structlog
 
 from marketdata.errors import TickpipeError
+from marketdata.garbage import collect_rarely
 from marketdata.lognames import wait_for_log
 from marketdata.logs import configure_logs
 from marketdata.settings import load_settings
@@ -25,10 +25,7 @@ def main() -> None:
     configure_logs(settings)
     # Faust exits at once when no broker answers, so the wait is here.
     log_name = asyncio.run(wait_for_log(settings))
-    # A poll decodes to some ten thousand objects that die together; with the default of 700 they are looked at over and
-    # over, which costs a quarter of the decoding.
-    gc.set_threshold(100_000, 20, 20)
-    gc.freeze()
+    collect_rarely()
     app = create_app(settings, log_name)
     worker = faust.Worker(app, quiet=True, override_logging=False, redirect_stdouts=False)
     worker.execute_from_commandline()

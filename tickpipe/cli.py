@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from marketdata.garbage import collect_rarely
 from tickpipe.commands import (
     backup,
     candles,
@@ -77,4 +78,5 @@ app.add_typer(relay.app, name="relay")
 
 def main() -> None:
     """Entry point of the console script."""
+    collect_rarely()
     app()
