@@ -50,13 +50,27 @@ STOP_TIMEOUT_SECONDS = 20.0
 
 
 class StreamApp(faust.App):
-    """A Faust app that starts the emitter before the first poll."""
+    """A Faust app that starts the emitter before the first poll, and watches its membership before it has one."""
 
     emitter: Emitter
+    settings: Settings
 
     async def on_first_start(self) -> None:
         await super().on_first_start()
         await self.emitter.start()
+        # Not a task of Faust's: those wait for the first assignment, which a refused worker never gets.
+        self.add_future(self._watch_group())
+
+    async def _watch_group(self) -> None:
+        while not self.should_stop:
+            await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
+            if (error := cast(BatchConsumer, self.consumer).group_error()) is not None:
+                log.error(
+                    "The group does not take the worker any more; it ends to join afresh.",
+                    action="group_lost", group=self.settings.stream_group, error=str(error),
+                )  # fmt: skip
+                _ask_for_the_name(self.settings)
+                os._exit(EXIT_FAILED)
 
     def _create_directories(self) -> None:
         """Nothing: the folders are for tables, and there are none."""
@@ -93,7 +107,7 @@ def create_app(settings: Settings, log_name: str) -> StreamApp:
     )
     install(app)
     metrics = Metrics()
-    app.emitter = Emitter(settings)
+    app.emitter, app.settings = Emitter(settings), settings
     worker = Worker(
         settings,
         app.emitter,
@@ -209,13 +223,6 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
         while not app.should_stop:
             await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
             consumer: BatchConsumer = app.consumer
-            if (error := consumer.group_error()) is not None:
-                log.error(
-                    "The group does not take the worker any more; it ends to join afresh.",
-                    action="group_lost", group=settings.stream_group, error=str(error),
-                )  # fmt: skip
-                _ask_for_the_name(settings)
-                os._exit(EXIT_FAILED)
             with contextlib.suppress(KafkaUnavailable):
                 if worker.begin_anew(await own_log(settings)):
                     # Kafka forgot the commits with the topic, but what was read since may have been committed again.

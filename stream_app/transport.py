@@ -110,7 +110,8 @@ class BatchConsumer(driver.Consumer):
 
     def group_error(self) -> Exception | None:
         """Why this process takes no part in its group any more, None while it does."""
-        return cast(_ConsumerThread, self._thread).group_error()
+        thread = cast(_ConsumerThread | None, self._thread)
+        return None if thread is None else thread.group_error()
 
     def committed_offset(self, tp: TP) -> int | None:
         """What this process last committed or found committed."""
