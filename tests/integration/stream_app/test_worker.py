@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from marketdata.kafka import new_consumer
+from marketdata.kafka import admin_client, new_consumer
 from marketdata.settings import Settings
 from marketdata.tick import Tick
 from marketdata.wire import frame_key
@@ -90,10 +90,16 @@ async def test_what_is_no_frame_is_kept_apart_and_stops_nothing(settings: Settin
     assert sum(candle.volume for candle in (await kafka.candles()).values()) == 400
 
 
+@pytest.mark.parametrize("joined", [True, False], ids=["again", "for the first time"])
 async def test_a_worker_that_its_group_refuses_ends_and_tells_why(
-    settings: Settings, kafka: KafkaLog, capfd: pytest.CaptureFixture[str]
+    settings: Settings, kafka: KafkaLog, capfd: pytest.CaptureFixture[str], joined: bool
 ) -> None:
     """Another takes its name while it waits to join: Faust would stand idle for ever, and nobody would know."""
+
+    async def members() -> int:
+        async with admin_client(settings) as client:
+            [described] = await client.describe_consumer_groups([settings.stream_group])
+            return len(described.groups[0][5])
 
     def member(**options: object) -> AIOKafkaConsumer:
         return new_consumer(settings, settings.ticks_topic, group_id=settings.stream_group, **options)
@@ -103,13 +109,24 @@ async def test_a_worker_that_its_group_refuses_ends_and_tells_why(
         for one in (slow, newcomer, twin):
             stack.push_async_callback(one.stop)
         await slow.start()
-        worker = await asyncio.to_thread(Service("stream_app", settings).start().wait_ready)
-        stack.callback(worker.kill)
+        worker = Service("stream_app", settings)
+        joining = []
+        if joined:
+            await asyncio.to_thread(worker.start().wait_ready)
         # The group waits for this member, and so does everybody who joins.
         slow._coordinator.request_rejoin = lambda: None
-        joining = [asyncio.create_task(newcomer.start())]
-        # The worker learns of it by its next heartbeat.
-        await asyncio.sleep(2 * HEARTBEAT_SECONDS)
+        if joined:
+            joining.append(asyncio.create_task(newcomer.start()))
+            # The worker learns of it by its next heartbeat.
+            await asyncio.sleep(2 * HEARTBEAT_SECONDS)
+        else:
+            worker.start()
+
+            async def waits() -> bool:
+                return await members() == 2
+
+            await eventually(waits, within_seconds=60, what="the worker among the members")
+        stack.callback(worker.kill)
         joining.append(asyncio.create_task(twin.start()))
         try:
             assert await asyncio.to_thread(worker.wait, 30) == EXIT_FAILED
