@@ -1,5 +1,5 @@
-.PHONY: bench-flames bench-goals bench-growth bench-ingest bench-latency bench-memory bench-page bench-peers bench-recovery bench-refold \
-	bench-replay bench-storage bench-timeframes
+.PHONY: bench-flames bench-goals bench-growth bench-ingest bench-latency bench-memory bench-page bench-peers \
+	bench-recovery bench-refold bench-replay bench-storage bench-timeframes
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
 	$(BIN)/python -m benchmarks.timeframes
