@@ -6,6 +6,8 @@ with what the frame before ended with (docs/candles.md). Merging the requests of
 - Rows of one symbol go in the order in which they were stored, and what one request brought stays in one request.
 - Two requests are merged only when the second begins later than the first ended, or in the same second when neither
   knows milliseconds. A resend therefore stays a frame of its own.
+- Where a symbol may be charted by last, a request of one single millisecond does not end a merged one: equal deals in a
+  millisecond are ordinary there, and the fold takes them for a resend only when the frame before has no other time.
 - Only a single request that is larger than a batch is cut, and then between two timestamps.
 """
 
@@ -40,6 +42,8 @@ class Row(NamedTuple):
     item: bytes
     #: A bar that the broker computed, not a tick.
     is_bar: bool = False
+    #: A tick of a symbol that may be charted by last, where equal ticks in one millisecond are ordinary.
+    has_deals: bool = False
 
 
 #: The rows of one lane that go into one request.
@@ -95,11 +99,11 @@ class Lanes:
 
 def _sendable(lane: deque[Row], room: int, *, at_end: bool, may_cut: bool) -> int:
     """How many rows from the front of a lane may go into one request."""
-    taken, high = 0, -1
+    taken, high, before_last = 0, -1, 0
     block: list[Row] = []
+    last: list[Row] = []
     rows = iter(lane)
     row = next(rows, None)
-    before: Row | None = None
     while row is not None:
         block = [row]
         for row in rows:
@@ -108,17 +112,17 @@ def _sendable(lane: deque[Row], room: int, *, at_end: bool, may_cut: bool) -> in
             block.append(row)
         else:
             row = None
-        if before is not None and not _joins(before, high, block):
+        if last and not _joins(last[-1], high, block):
             break
         complete = row is not None or at_end
         if not complete or taken + len(block) > room:
             if taken == 0 and may_cut and len(block) > room:
                 return _cut(block, room)
             break
-        taken += len(block)
-        before = block[-1]
+        before_last, taken = taken, taken + len(block)
+        last = block
         high = max(high, *(each.ts_ms for each in block))
-    return taken
+    return before_last if before_last and _hides_its_resend(last) else taken
 
 
 def _joins(before: Row, high: int, block: Sequence[Row]) -> bool:
@@ -127,6 +131,11 @@ def _joins(before: Row, high: int, block: Sequence[Row]) -> bool:
         return False
     earliest = min(row.ts_ms for row in block)
     return earliest > high or (earliest == high and before.coarse and block[0].coarse)
+
+
+def _hides_its_resend(last: Sequence[Row]) -> bool:
+    """Whether the fold would count this request twice if it ended a merged one and came again."""
+    return any(row.has_deals for row in last) and len({row.ts_ms for row in last}) == 1
 
 
 def _cut(block: Sequence[Row], room: int) -> int:

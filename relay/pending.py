@@ -8,7 +8,7 @@ import math
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -41,6 +41,8 @@ class _Original(msgspec.Struct, gc=False):
     ts: int | float | str | None = None
     time: str | None = None
     utc_offset_s: int | None = None
+    mode: Any = None
+    chart_mode: Any = None
     x_source: str | None = None
 
 
@@ -73,7 +75,16 @@ def row_of(raw: RawRow, ticks_path: str, bars_path: str) -> Row:
     if original.x_source is not None:
         lane = f"{original.x_source}/{lane}"
     origin = Origin(bars_path if is_bar else ticks_path, original.x_source, original.utc_offset_s)
-    return Row(id_, lane, origin, symbol, ts_ms, created_at, coarse, item, is_bar)
+    has_deals = not is_bar and _has_deals(original, close)
+    return Row(id_, lane, origin, symbol, ts_ms, created_at, coarse, item, is_bar, has_deals)
+
+
+def _has_deals(original: _Original, last: float) -> bool:
+    """Whether the symbol may be charted by last; who says nothing is told by the price of the last deal."""
+    for said in (original.mode, original.chart_mode):
+        if said in ("bid", "last"):
+            return bool(said == "last")
+    return last > 0
 
 
 class Pending:

@@ -58,6 +58,27 @@ async def test_the_original_ticks_arrive_in_order_over_one_connection(
     assert count_pending(store.connection) == 0
 
 
+@pytest.mark.parametrize(
+    ("fields", "sizes"),
+    [
+        ({}, [3]),
+        ({"last": 27.5}, [2, 1]),
+        ({"mode": "last"}, [2, 1]),
+        ({"mode": "bid", "last": 27.5}, [3]),
+        ({"mode": 3, "chart_mode": "last"}, [2, 1]),
+    ],
+    ids=str,
+)
+async def test_the_newest_request_of_a_symbol_charted_by_last_stays_alone(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder, fields: dict[str, Any], sizes: list[int]
+) -> None:
+    """So that the fold knows it when the EA, which got no answer in time, sends it to the server too."""
+    for after in range(3):
+        await put(store, tick(after, **fields))
+    drain(forwarder())
+    assert [len(request.items) for request in server.requests] == sizes
+
+
 async def test_bars_sources_and_clocks_have_requests_of_their_own(
     store: Store, server: ScriptedServer, forwarder: NewForwarder
 ) -> None:

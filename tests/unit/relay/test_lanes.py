@@ -14,8 +14,8 @@ TICKS = Origin("/ingest/tick", None, None)
 BASE = 1_549_238_400_000
 
 
-def row(id_: int, ts: int, *, symbol: str = "EURUSD", request: str = "r", coarse: bool = False) -> Row:
-    return Row(id_, symbol, TICKS, symbol, BASE + ts, request, coarse, b"{}")
+def row(id_: int, ts: int, *, symbol: str = "EURUSD", request: str = "r", coarse: bool = False, **more: bool) -> Row:
+    return Row(id_, symbol, TICKS, symbol, BASE + ts, request, coarse, b"{}", **more)
 
 
 def drain(lanes: Lanes, limit: int) -> list[list[Part]]:
@@ -47,6 +47,20 @@ def test_equal_whole_seconds_of_two_requests_are_merged() -> None:
     lanes = Lanes()
     lanes.add([row(1, 0, request="a", coarse=True), row(2, 0, request="b", coarse=True)])
     assert ids(lanes.take(10, at_end=True)) == [[1, 2]]
+
+
+def test_deals_of_one_millisecond_never_end_a_merged_request() -> None:
+    lanes = Lanes()
+    lanes.add([row(1, 0, request="a", has_deals=True), row(2, 1, request="b", has_deals=True)])
+    lanes.add([row(3, 2, request="c", has_deals=True), row(4, 2, request="c", has_deals=True)])
+    assert [ids(parts) for parts in drain(lanes, 10)] == [[[1, 2]], [[3, 4]]]
+
+
+def test_deals_of_several_milliseconds_end_a_merged_request() -> None:
+    lanes = Lanes()
+    lanes.add([row(1, 0, request="a", has_deals=True), row(2, 1, request="b", has_deals=True)])
+    lanes.add([row(3, 2, request="b", has_deals=True)])
+    assert ids(lanes.take(10, at_end=True)) == [[1, 2, 3]]
 
 
 def test_a_request_that_may_go_on_in_the_next_page_waits_for_it() -> None:
@@ -90,7 +104,7 @@ requests_of_eas = st.lists(
 )
 
 
-def stored(requests: list[tuple[str, int, list[int]]], *, coarse: bool) -> list[Row]:
+def stored(requests: list[tuple[str, int, list[int]]], *, coarse: bool = False, has_deals: bool = False) -> list[Row]:
     rows: list[Row] = []
     time: dict[str, int] = defaultdict(lambda: 10)
     for number, (symbol, jump, steps) in enumerate(requests):
@@ -98,16 +112,17 @@ def stored(requests: list[tuple[str, int, list[int]]], *, coarse: bool) -> list[
         for step in steps:
             ts += step
             at = ts * 1000 if coarse else ts
-            rows.append(row(len(rows) + 1, at, symbol=symbol, request=str(number), coarse=coarse))
+            more = {"coarse": coarse, "has_deals": has_deals}
+            rows.append(row(len(rows) + 1, at, symbol=symbol, request=str(number), **more))
         time[symbol] = ts
     return rows
 
 
-@given(requests_of_eas, st.integers(1, 12), st.integers(1, 9), st.booleans())
+@given(requests_of_eas, st.integers(1, 12), st.integers(1, 9), st.booleans(), st.booleans())
 def test_batches_are_the_rows_in_order_and_never_part_equal_times(
-    requests: list[tuple[str, int, list[int]]], limit: int, page: int, coarse: bool
+    requests: list[tuple[str, int, list[int]]], limit: int, page: int, coarse: bool, has_deals: bool
 ) -> None:
-    rows = stored(requests, coarse=coarse)
+    rows = stored(requests, coarse=coarse, has_deals=has_deals)
     lanes, batches = Lanes(), []
     for start in range(0, len(rows), page):
         lanes.add(rows[start : start + page])
@@ -136,31 +151,55 @@ def volumes(frames: list[Frame]) -> dict[int, int]:
         number = passes.enter(frame, earliest, latest)
         for minute, ticks in minutes:
             folds.setdefault(minute, MinuteFold("s", "EURUSD", minute)).add(offset, 0, number, frame, ticks)
+    for fold in folds.values():
+        fold.settle()
     return {minute: fold.volume for minute, fold in folds.items()}
 
 
 def frame_of(part: list[Row], number: int) -> Frame:
     ticks = [Tick(each.ts_ms, 1.0 + each.ts_ms % 7, 2.0, 0.0, 0.0, 6) for each in part]
     return Frame(
-        v=1, source="s", symbol="EURUSD", mode="bid", point=None, request=str(number), received=BASE + number,
-        ticks=ticks, coarse=any(each.coarse for each in part),
+        v=1, source="s", symbol="EURUSD", mode="last" if part[0].has_deals else "bid", point=None, request=str(number),
+        received=BASE + number, ticks=ticks, coarse=any(each.coarse for each in part),
     )  # fmt: skip
 
 
-@given(requests_of_eas, st.booleans())
-def test_merging_requests_counts_as_if_the_ea_had_posted_to_the_server(
-    requests: list[tuple[str, int, list[int]]], coarse: bool
-) -> None:
-    rows = stored([("EURUSD", jump, steps) for _, jump, steps in requests], coarse=coarse)
+def frames_of(parts: list[Part]) -> list[Frame]:
+    return [frame_of(part, number) for number, part in enumerate(parts)]
+
+
+def by_request(rows: list[Row]) -> list[Part]:
     straight: dict[str | None, list[Row]] = defaultdict(list)
     for each in rows:
         straight[each.request].append(each)
+    return list(straight.values())
+
+
+def merged(rows: list[Row]) -> list[Part]:
     lanes = Lanes()
     lanes.add(rows)
-    merged = [part for parts in drain(lanes, 1000) for part in parts]
+    return [part for parts in drain(lanes, 1000) for part in parts]
 
-    directly = volumes([frame_of(part, n) for n, part in enumerate(straight.values())])
-    relayed = volumes([frame_of(part, n) for n, part in enumerate(merged)])
 
-    assert relayed == directly
+@given(requests_of_eas, st.booleans(), st.booleans())
+def test_merging_requests_counts_as_if_the_ea_had_posted_to_the_server(
+    requests: list[tuple[str, int, list[int]]], coarse: bool, has_deals: bool
+) -> None:
+    rows = stored([("EURUSD", jump, steps) for _, jump, steps in requests], coarse=coarse, has_deals=has_deals)
+    relayed = volumes(frames_of(merged(rows)))
+    assert relayed == volumes(frames_of(by_request(rows)))
     assert all(minute_of(minute) == minute for minute in relayed)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.lists(st.integers(0, 2), min_size=1, max_size=4)), min_size=1, max_size=9),
+    st.booleans(),
+)
+def test_a_request_that_the_relay_did_not_answer_in_time_and_that_goes_to_the_server_counts_once(
+    requests: list[tuple[int, list[int]]], has_deals: bool
+) -> None:
+    """The EA sends forward only, its newest request twice: the relay has forwarded it when the server gets it."""
+    rows = stored([("EURUSD", jump, steps) for jump, steps in requests], has_deals=has_deals)
+    parts = merged(rows)
+    again = by_request(rows)[-1]
+    assert volumes(frames_of([*parts, again])) == volumes(frames_of(by_request(rows)))
