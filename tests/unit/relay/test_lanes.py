@@ -1,6 +1,7 @@
 """What goes into one request: the order and the boundaries that the server's fold relies on."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -86,6 +87,32 @@ def test_only_one_origin_goes_into_a_request() -> None:
     assert [ids(parts) for parts in drain(lanes, 10)] == [[[1]], [[2]]]
 
 
+def test_requests_of_one_lane_with_other_clocks_are_not_merged() -> None:
+    lanes = Lanes()
+    later = row(2, 1, request="b")._replace(origin=Origin("/ingest/tick", None, 7200))
+    lanes.add([row(1, 0, request="a"), later])
+    assert [ids(parts) for parts in drain(lanes, 10)] == [[[1]], [[2]]]
+
+
+@pytest.mark.parametrize(
+    ("times", "cut"), [([0, 0, 1, 1, 1], [2, 3]), ([0, 1, 1, 1, 1], [1, 4]), ([0, 1, 2, 3, 4], [4, 1])], ids=str
+)
+def test_a_request_larger_than_a_batch_is_cut_where_the_time_changes(times: list[int], cut: list[int]) -> None:
+    lanes = Lanes()
+    lanes.add(row(number, time) for number, time in enumerate(times))
+    assert [len(part) for (part,) in drain(lanes, 4)] == cut
+
+
+@pytest.mark.parametrize(
+    ("times", "first"),
+    [([0, 1, 1, 1], 1), ([0, 1, 1, 1, 1, 1, 2, 2], 6), ([0, 1, 2, 3], 2), ([0, 0, 0, 0], 2)],
+    ids=str,
+)
+def test_a_symbol_is_halved_at_the_change_of_time_next_to_the_middle(times: list[int], first: int) -> None:
+    rows = [row(number, time) for number, time in enumerate(times)]
+    assert halves([rows]) == ([rows[:first]], [rows[first:]])
+
+
 def test_halves_part_symbols_first_and_equal_times_last() -> None:
     euro, yen = [row(1, 0), row(2, 0), row(3, 1)], [row(4, 0, symbol="USDJPY")]
     assert halves([euro, yen]) == ([euro], [yen])
@@ -138,7 +165,9 @@ def test_batches_are_the_rows_in_order_and_never_part_equal_times(
     assert lanes.waiting == 0
     for symbol in {each.symbol for each in rows}:
         assert [each for part in sent[symbol] for each in part] == [each for each in rows if each.symbol == symbol]
-        for before, after in zip(sent[symbol], sent[symbol][1:], strict=False):
+        sizes = Counter(each.request for each in rows if each.symbol == symbol)
+        for before, after in pairwise(sent[symbol]):
+            assert before[-1].request != after[0].request or sizes[after[0].request] > limit
             is_parted = before[-1].request == after[0].request and before[-1].ts_ms == after[0].ts_ms
             # Only a request that is larger than a batch, in a stretch of one time that fills it.
             assert not is_parted or len({each.ts_ms for each in before}) == 1 == len({each.request for each in before})
