@@ -1,6 +1,7 @@
 """The stream group is set back to random points, by `tickpipe replay`'s own code and by Kafka's tool; rows get lost."""
 
 import asyncio
+import random
 import subprocess
 
 import psycopg
@@ -17,34 +18,11 @@ from tickpipe.replay import PartitionPlan, group_offsets, reset, wait_until_empt
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.first, pytest.mark.timeout(1800)]
 
-#: Random points in all, half of them by each way.
-POINTS = 20
+#: Random points of each way.
+POINTS = 10
 
 SYMBOLS = ("EURUSD", "GBPUSD", "USDJPY")
 TICKS = 6_000
-
-
-async def test_resets_to_random_points_leave_the_table_as_the_log_proves(
-    settings: Settings, servers: EmbeddedServers, kafka: KafkaLog, seed: int
-) -> None:
-    # Without lasting names a stopped worker leaves its group at once.
-    brief = settings.model_copy(update={"stream_instance": ""})
-    async with Stage(brief, servers, case="offsets reset", seed=seed, modules=("stream_app", "sink")) as stage:
-        for symbol in SYMBOLS:
-            await kafka.send(*frames_of(eurusd_ticks()[:TICKS], 10, symbol))
-        await stage.settle_and_compare(is_over=False)
-        for number in range(POINTS):
-            worker = stage["stream_app"]
-            assert await stage.remove_worker(worker) == 0
-            await wait_until_empty(brief, lambda members, waited: None)
-            point = stage.rng.randrange(TICKS // 10)
-            lost = await lose_rows_behind(stage, point)
-            print(f"point {number}: offset {point}, {lost} rows lost")
-            await (reset_by_tool if number % 2 else reset_by_replay)(brief, point)
-            stage.services.append(worker.start())
-            await asyncio.to_thread(worker.wait_ready)
-            stage.rounds += 1
-            await stage.settle_and_compare(is_over=number == POINTS - 1)
 
 
 async def lose_rows_behind(stage: Stage, point: int) -> int:
@@ -71,3 +49,32 @@ async def reset_by_tool(settings: Settings, point: int) -> None:
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert settings.ticks_topic in done.stdout
+
+
+WAYS = {"by replay": reset_by_replay, "by Kafka's tool": reset_by_tool}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_resets_to_random_points_leave_the_table_as_the_log_proves(
+    settings: Settings, servers: EmbeddedServers, kafka: KafkaLog, seed: int, way: str
+) -> None:
+    points = random.Random(f"{seed} {way}")
+    # Without lasting names a stopped worker leaves its group at once.
+    brief = settings.model_copy(update={"stream_instance": ""})
+    case = f"offsets reset {way}"
+    async with Stage(brief, servers, case=case, seed=seed, modules=("stream_app", "sink")) as stage:
+        for symbol in SYMBOLS:
+            await kafka.send(*frames_of(eurusd_ticks()[:TICKS], 10, symbol))
+        await stage.settle_and_compare(is_over=False)
+        for number in range(POINTS):
+            worker = stage["stream_app"]
+            assert await stage.remove_worker(worker) == 0
+            await wait_until_empty(brief, lambda members, waited: None)
+            point = points.randrange(TICKS // 10)
+            lost = await lose_rows_behind(stage, point)
+            print(f"point {number}: offset {point}, {lost} rows lost")
+            await WAYS[way](brief, point)
+            stage.services.append(worker.start())
+            await asyncio.to_thread(worker.wait_ready)
+            stage.rounds += 1
+            await stage.settle_and_compare(is_over=number == POINTS - 1)
