@@ -31,6 +31,16 @@ def test_union_and_contains_agree_with_sets(a: list[Range], b: list[Range]) -> N
     assert contains(left, right) == (members(b) <= members(a))
 
 
+@given(PAIRS, st.data())
+def test_a_set_contains_each_of_its_parts_and_nothing_beside_it(pairs: list[Range], data: st.DataObject) -> None:
+    whole = normalized(pairs)
+    part = data.draw(st.sets(st.sampled_from(sorted(members(whole))))) if whole else set[int]()
+    beside = data.draw(st.sampled_from(sorted(set(range(33)) - members(whole))))
+
+    assert contains(whole, normalized((offset, offset) for offset in part))
+    assert not contains(whole, normalized((offset, offset) for offset in {*part, beside}))
+
+
 def test_multirange_text_excludes_the_upper_bound() -> None:
     assert to_multirange(((0, 5), (9, 9))) == "{[0,6),[9,10)}"
     assert to_multirange(()) == "{}"

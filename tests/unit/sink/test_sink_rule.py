@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges, contains, normalized, union
-from sink.rule import Reduced, Verdict, outweighs, reduce_candles, verdict
+from sink.rule import Reduced, Verdict, outweighs, reduce_batch, reduce_candles, verdict
 from tests.unit.sink.candles import MINUTE, OWN_LOG, candle, folded, frame
 
 STORED = ((10, 19),)
@@ -58,6 +58,12 @@ def test_reduce_keeps_the_widest_and_that_the_minute_is_over() -> None:
     assert reduce_candles([wide, narrow], OWN_LOG) == Reduced(candle(((0, 9),), volume=10, closed=True), ((0, 9),))
 
 
+def test_reduce_keeps_the_widest_even_with_fewer_ticks() -> None:
+    """It knows all that the other one knew; that it has fewer ticks makes it no less of a proof."""
+    narrow, wide = candle(((0, 4),), volume=11), candle(((0, 9),), volume=10)
+    assert reduce_candles([narrow, wide], OWN_LOG) == Reduced(wide, wide.offsets)
+
+
 def test_reduce_asks_for_the_union_of_incomparable_candles() -> None:
     early, late = candle(((0, 9),), volume=10), candle(((20, 29),), volume=3)
     assert reduce_candles([late, early], OWN_LOG) == Reduced(early, ((0, 9), (20, 29)))
@@ -66,6 +72,21 @@ def test_reduce_asks_for_the_union_of_incomparable_candles() -> None:
 def test_reduce_of_two_logs_counts_the_loser() -> None:
     ours, theirs = candle(volume=10), candle(log="other/ticks", volume=12)
     assert reduce_candles([theirs, ours], OWN_LOG) == Reduced(theirs, theirs.offsets, cross_log=1)
+
+
+@pytest.mark.parametrize("other", ["a/ticks", "z/ticks"])
+def test_reduce_of_two_logs_at_a_tie_keeps_the_one_that_can_be_read(other: str) -> None:
+    ours, theirs = candle(), candle(log=other)
+    assert reduce_candles([theirs, ours], OWN_LOG) == Reduced(ours, ours.offsets, cross_log=1)
+
+
+def test_a_batch_is_reduced_key_by_key() -> None:
+    first, wider = candle(((0, 4),), volume=5), candle(((0, 9),), volume=10)
+    others = [candle(ts=MINUTE + 60_000), candle(symbol="USDJPY"), candle(source="T")]
+    whole = [Reduced(one, one.offsets) for one in (wider, *others)]
+    assert reduce_batch([wider, *others], OWN_LOG) == whole
+    assert reduce_batch([first, *others, wider], OWN_LOG) == whole
+    assert reduce_batch([], OWN_LOG) == []
 
 
 @st.composite
