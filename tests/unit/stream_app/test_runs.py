@@ -50,9 +50,12 @@ def flows(draw: st.DrawFn) -> list[Frame]:
         for _ in range(rng.randint(1, size)):
             now += rng.randint(0, step_ms)
             # No NaN, which equals nothing, not even its own resend: JSON has none.
-            price = rng.choice([0.0, inf, -1.0, 1e300]) if rng.random() < faults else rng.choice([1.1, 1.2, 1.3])
-            ask = rng.choice([0.0, inf]) if rng.random() < faults else rng.choice([1.15, 1.4])
-            ticks.append(Tick(now, price, ask, price, rng.choice([0.0, 0.1, 2.0]), 6))
+            bid, last = (
+                rng.choice([0.0, inf, -1.0, 1e300]) if rng.random() < faults else rng.choice([0.4, 1.1, 1.3])
+                for _ in range(2)
+            )
+            ask = rng.choice([0.0, inf]) if rng.random() < faults else rng.choice([0.45, 1.15, 1.4])
+            ticks.append(Tick(now, bid, ask, last, rng.choice([0.0, 0.1, 2.0]), 6))
         frames.append(
             Frame(
                 v=1, source="s", symbol=rng.choice("AB"), mode="last" if rng.random() < faults else mode,
