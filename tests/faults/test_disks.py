@@ -53,8 +53,8 @@ class Disk:
                     while True:
                         file.write(b"\0" * 4096)
                 if os.statvfs(self.folder).f_bavail == 0:
-                    break
-        return ballast
+                    return ballast
+        raise AssertionError("the disk does not stay full")
 
     def fail(self) -> None:
         """Turn read-only at once, as ext4 does when the disk reports errors; what was written is on the disk."""

@@ -106,20 +106,25 @@ async def test_any_bytes_are_answered_by_the_contract(bench: Bench, body: bytes)
 @given(
     items=st.lists(USUAL_ITEMS, min_size=1, max_size=4) | st.lists(USUAL_ITEMS | ITEMS, min_size=1, max_size=2),
     zone=ZONES,
+    offset_s=st.sampled_from([None, 7_200, -12_600]),
     bare=st.booleans(),
 )
 @settings(max_examples=300, deadline=None)
-def test_the_fast_way_reads_what_the_careful_way_reads(items: list[Any], zone: tzinfo | None, bare: bool) -> None:
-    body = json.dumps(items if bare else {"ticks": items}).encode()
+def test_the_fast_way_reads_what_the_careful_way_reads(
+    items: list[Any], zone: tzinfo | None, offset_s: int | None, bare: bool
+) -> None:
+    body = json.dumps(items if bare else {"ticks": items, "utc_offset_s": offset_s}).encode()
     bulk = decode_bulk(body)
     fast = None if bulk is None else read_bulk(bulk, Clock(zone, NOW_MS))
     assume(fast is not None)  # only what it takes is an example
+    assert bulk is not None
     assert fast is not None
 
-    careful = TickSheet()
-    for item in decode(body).items:
+    plain, careful = decode(body), TickSheet()
+    for item in plain.items:
         careful.add(read_tick(item, Clock(zone, NOW_MS)))
     assert shown(fast) == shown(careful)
+    assert bulk.utc_offset_s == plain.utc_offset_seconds
 
 
 @given(tick=ITEMS)
