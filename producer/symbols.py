@@ -2,22 +2,12 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Final
 
 from marketdata.tick import ChartMode
 
 #: No broker has as many symbols; beyond it senders invent names, and memory must not follow (entries).
 _MAX_KNOWN: Final = 20_000
-
-
-def mode_in(item: dict[str, Any]) -> ChartMode | None:
-    """The chart mode that the sender says; other senders may mean something else by `mode`, which says nothing."""
-    for field in ("mode", "chart_mode"):
-        if item.get(field) == "bid":
-            return "bid"
-        if item.get(field) == "last":
-            return "last"
-    return None
 
 
 class ChartModes:

@@ -4,12 +4,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from marketdata.contract.items import MAX_DIGITS, POINTS, symbol_of
+from marketdata.contract.items import MAX_DIGITS, POINTS, chart_mode_of, symbol_of
 from marketdata.contract.numbers import number, quoted, whole
 from marketdata.errors import InvalidItem
 from marketdata.tick import ChartMode, Tick
 from producer.clock import Clock
-from producer.symbols import mode_in
 
 #: MT5: MqlTick.flags is a uint; other senders have had wider ones.
 _MAX_FLAGS: Final = 2**63 - 1
@@ -75,7 +74,7 @@ def _read(item: dict[str, Any], clock: Clock) -> ReadTick:
     volume = _optional(item, "volume" if item.get("volume_real") is None else "volume_real")
     flags = item.get("flags")
     tick = Tick(time_msc, bid, ask, last, volume, 0 if flags is None else whole(flags, "flags", _MAX_FLAGS))
-    return ReadTick(symbol, tick, _point(item), coarse, mode_in(item))
+    return ReadTick(symbol, tick, _point(item), coarse, chart_mode_of(item.get("mode"), item.get("chart_mode")))
 
 
 def read_time(item: dict[str, Any], clock: Clock) -> tuple[int, bool]:

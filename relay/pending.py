@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from marketdata.contract.items import chart_mode_of
 from relay.item import BAR, TICK
 from relay.lanes import Lanes, Origin, Part, Row
 from relay.store import Store
@@ -81,10 +82,8 @@ def row_of(raw: RawRow, ticks_path: str, bars_path: str) -> Row:
 
 def _has_deals(original: _Original, last: float) -> bool:
     """Whether the symbol may be charted by last; who says nothing is told by the price of the last deal."""
-    for said in (original.mode, original.chart_mode):
-        if said in ("bid", "last"):
-            return bool(said == "last")
-    return last > 0
+    mode = chart_mode_of(original.mode, original.chart_mode)
+    return last > 0 if mode is None else mode == "last"
 
 
 class Pending:

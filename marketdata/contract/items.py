@@ -6,6 +6,7 @@ from typing import Final, get_args
 from marketdata.candle import Timeframe
 from marketdata.contract.numbers import quoted
 from marketdata.errors import InvalidItem
+from marketdata.tick import ChartMode
 
 #: What brokers put into names beside letters and digits, such as `EURUSD.r`, `#AAPL`, `BRN-OCT25`, `US 500`.
 _NAME: Final = re.compile(r"(?! )[A-Za-z0-9._#+\-&!/$%@^~=:()\[\]' ]{1,32}(?<! )")
@@ -46,6 +47,16 @@ def symbol_of(value: object) -> str:
             "symbol", f"1 to 32 of the characters A-Z a-z 0-9 . _ # + - & ! / and the like, not {quoted(value)}"
         )
     return value
+
+
+def chart_mode_of(*said: object) -> ChartMode | None:
+    """The first of a sender's fields that names a chart mode; others may mean something else by `mode`."""
+    for value in said:
+        if value == "bid":
+            return "bid"
+        if value == "last":
+            return "last"
+    return None
 
 
 def timeframe_of(value: object) -> Timeframe:
