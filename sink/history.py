@@ -28,6 +28,7 @@ async def append_history(
 
     Raises:
         psycopg.errors.UniqueViolation: when another transaction stored one of them meanwhile.
+        psycopg.errors.DeadlockDetected: when another transaction waits for one of them, and this one for one of its.
         psycopg.DataError, psycopg.IntegrityError: when the database refuses a value.
     """
     everything = list(range(len(candles)))
@@ -43,8 +44,14 @@ async def append_history(
         is_fresh = candle.ts > newest.get((candle.symbol, candle.source), -1) and reduced.wanted == candle.offsets
         (fresh if is_fresh else rest).append(place)
     if fresh:
+        # In the order of `apply_candles`, so that two sinks that append at once lock in one order.
+        fresh.sort(key=lambda place: _order(candles[place]))
         await staging.append_candles(connection, [packed[place] for place in fresh])
     return rest
+
+
+def _order(reduced: Reduced) -> tuple[str, int, str]:
+    return reduced.candle.symbol, reduced.candle.ts, reduced.candle.source
 
 
 def _spans(candles: Sequence[Reduced]) -> dict[_Group, tuple[int, int]]:

@@ -92,8 +92,8 @@ class Writer:
             batch = await self.prepare(batch.candles, batch.bars)
         try:
             actions = await self._store(connection, batch, append=True)
-        except psycopg.errors.UniqueViolation:
-            # Another sink, whose partition this was, has stored some of the history meanwhile.
+        except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected):
+            # Another sink, whose partition this was, stores some of the history at the same time.
             actions = await self._store(connection, batch, append=False)
         actions[Verdict.IGNORED] += len(batch.candles) - len(batch.reduced)
         actions[Verdict.CROSS_LOG] += sum(r.cross_log for r in batch.reduced)

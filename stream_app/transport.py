@@ -13,7 +13,7 @@ import structlog
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
-from marketdata.kafka import Record, hand_out_bare_records
+from marketdata.kafka import Record, end_fetches, hand_out_bare_records
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +22,11 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         await super().on_start()
         hand_out_bare_records(self._ensure_consumer())
+
+    async def on_thread_stop(self) -> None:
+        if self._consumer is not None:
+            await end_fetches(self._consumer)
+        await super().on_thread_stop()
 
     def group_error(self) -> Exception | None:
         """Why this process takes no part in its group any more; None when it does, or may again by itself.

@@ -136,6 +136,40 @@ async def test_another_sink_that_was_faster_is_no_error(url: str, connection: Co
     assert await (await connection.execute(query)).fetchall() == [(10, 15), (13, 5)]
 
 
+async def test_two_sinks_that_append_the_same_history_in_opposite_orders_both_end(url: str) -> None:
+    # Arrange
+    batch = history(3_000)
+
+    async def write(candles: list[Candle]) -> None:
+        async with await connect(url) as connection:
+            await new_writer().write(connection, candles)
+
+    # Act
+    await asyncio.gather(write(batch), write(batch[::-1]))
+
+    # Assert
+    async with await connect(url) as connection:
+        assert await value(connection, "SELECT count(*) FROM market_data") == len(batch)
+
+
+async def test_a_sink_whose_append_locks_up_with_another_goes_on(url: str, connection: Connection) -> None:
+    # Arrange: another transaction holds a minute in the middle, and will want the first one
+    batch = history(20)
+    async with await connect(url) as another, another.transaction():
+        await new_writer().write(another, batch[10:11])
+        writing = asyncio.create_task(new_writer().write(connection, batch))
+        await asyncio.sleep(0.5)
+        assert not writing.done()
+
+        # Act
+        await another.execute(b"SET LOCAL deadlock_timeout = '1min'")
+        await new_writer().write(another, batch[:1])
+    await writing
+
+    # Assert
+    assert await value(connection, "SELECT count(*) FROM market_data") == len(batch)
+
+
 async def test_a_refused_minute_leaves_no_trace_of_its_history(connection: Connection) -> None:
     await connection.execute(b"ALTER TABLE market_data ADD CONSTRAINT cheap CHECK (high < 1.4)")
     batch = history(20)

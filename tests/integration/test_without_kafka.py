@@ -1,0 +1,47 @@
+"""What is told to stop while no broker answers."""
+
+import asyncio
+
+import pytest
+from aiokafka import TopicPartition
+
+from marketdata.kafka import new_consumer, wait_for_kafka
+from marketdata.settings import Settings
+from tests.services import running
+from tickpipe.embedded.servers import EmbeddedServers
+
+pytestmark = pytest.mark.fault
+
+
+async def test_a_reader_stops_and_leaves_no_connection(servers: EmbeddedServers, settings: Settings) -> None:
+    # Arrange: a consumer that fetches again and again in vain
+    await wait_for_kafka(settings)
+    tasks = asyncio.all_tasks()
+    consumer = new_consumer(settings)
+    await consumer.start()
+    consumer.assign([TopicPartition(settings.ticks_topic, 0)])
+    assert await consumer.getmany(timeout_ms=500) == {}
+    await asyncio.to_thread(servers.kill_kafka)
+    try:
+        await asyncio.sleep(1)
+
+        # Act
+        await consumer.stop()
+
+        # Assert
+        await asyncio.sleep(0.5)
+        assert asyncio.all_tasks() == tasks
+    finally:
+        await asyncio.to_thread(servers.start_kafka)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3.0])
+async def test_every_service_ends_with_0(servers: EmbeddedServers, settings: Settings, seconds: float) -> None:
+    with running(settings, "producer", "stream_app", "sink") as services:
+        await asyncio.to_thread(servers.kill_kafka)
+        try:
+            await asyncio.sleep(seconds)
+            codes = {service.module: await asyncio.to_thread(service.stop) for service in services}
+        finally:
+            await asyncio.to_thread(servers.start_kafka)
+    assert codes == {"producer": 0, "stream_app": 0, "sink": 0}
