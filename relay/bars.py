@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from marketdata.contract.items import MAX_DIGITS, POINTS
+from marketdata.contract.items import MAX_DIGITS, POINTS, chart_mode_of
 from marketdata.fold import MinuteFold, Passes, split_by_minute
 from marketdata.tick import Frame, Tick
 from relay.lanes import Origin, Part, Row
@@ -25,7 +25,9 @@ class _Fields(msgspec.Struct, gc=False):
     flags: int | None = None
     digits: int | None = None
     point: float | None = None
-    mode: str | None = None
+    # Other senders may mean something else by it.
+    mode: Any = None
+    chart_mode: Any = None
 
 
 _decode: Final = msgspec.json.Decoder(_Fields).decode
@@ -92,7 +94,7 @@ class BarFold:
                 continue
             ticks.append(_tick(row, fields))
             point = point or _point(fields)
-            is_last = is_last or fields.mode == "last"
+            is_last = is_last or chart_mode_of(fields.mode, fields.chart_mode) == "last"
         if not ticks:
             return None
         number = self._number + 1

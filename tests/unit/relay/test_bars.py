@@ -1,6 +1,9 @@
 """M1 bars from stored ticks are what the server would fold."""
 
+from typing import Any
+
 import msgspec
+import pytest
 
 from marketdata.tick import Frame, Tick
 from relay.bars import BarFold, by_origin
@@ -43,8 +46,11 @@ async def test_bars_of_a_real_hour_with_resends_equal_the_oracle(store: Store) -
             assert bars[ts][field] == getattr(candle, field), (ts, field)
 
 
-async def test_exchange_symbols_fold_by_last_and_the_first_minute_can_be_left_out(store: Store) -> None:
-    await put(store, tick(0, mode="last", last=7.0), tick(60_000, mode="last", last=8.0, volume_real=2.5))
+@pytest.mark.parametrize("said", [{"mode": "last"}, {"chart_mode": "last"}, {"mode": 1, "chart_mode": "last"}])
+async def test_exchange_symbols_fold_by_last_and_the_first_minute_can_be_left_out(
+    store: Store, said: dict[str, Any]
+) -> None:
+    await put(store, tick(0, **said, last=7.0), tick(60_000, **said, last=8.0, volume_real=2.5))
     fold, lanes = BarFold(), Lanes()
     for part in Pending(store, limit=10).next_request():
         fold.add(part)
