@@ -181,23 +181,6 @@ async def test_a_sink_that_is_told_to_stop_during_an_outage_ends(
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("seconds", [0.0, 2.0])
-async def test_a_sink_that_is_told_to_stop_without_kafka_ends(
-    servers: EmbeddedServers, settings: Settings, connection: Connection, flow: Flow, seconds: float
-) -> None:
-    # Arrange
-    await flow.send_candles([candle(log=flow.own_log)])
-    try:
-        async with RunningSink(settings):
-            await until(_rows_are(connection, 1))
-            await asyncio.to_thread(servers.kill_kafka)
-            await asyncio.sleep(seconds)
-        # Act and Assert: leaving the block stopped it and would have raised what it ended with
-    finally:
-        await asyncio.to_thread(servers.start_kafka)
-
-
-@pytest.mark.fault
 @pytest.mark.parametrize("server", ["kafka", "postgres"])
 async def test_a_sink_that_starts_too_early_waits(
     servers: EmbeddedServers, settings: Settings, url: str, flow: Flow, server: str
