@@ -49,12 +49,16 @@ def empty_database(request: pytest.FixtureRequest) -> Iterator[str]:
 async def connection(database: str) -> AsyncIterator[Connection]:
     """The one connection that every edition allows, to empty tables."""
     await migrate(database)
-    async with await connect(database) as opened:
+    opened = await connect(database)
+    try:
         # PGlite's one backend remembers what the connection before prepared.
         await opened.execute(b"DEALLOCATE ALL")
         await opened.execute(b"TRUNCATE market_data, broker_bars, pending_refolds")
         await opened.execute(b"SELECT set_candle_day('UTC', '00:00', 'sunday')")
         yield opened
+    finally:
+        # Leaving a block of its own would wait for its statement: for ever, if that is where the test ran out of time.
+        await opened.close()
 
 
 @pytest.fixture

@@ -1,6 +1,10 @@
 import random
+import socket
+import struct
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
+from time import sleep
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -208,3 +212,21 @@ async def test_absurd_volumes_do_not_make_an_hour_unreadable(connection: Connect
             assert [bar.volume for bar in found] == [most]
             assert [bar.real_volume for bar in found] == [pytest.approx(3e290)]
         assert await refresh(connection) == hours
+
+
+def test_pglite_takes_a_message_in_two_parts(pglite: str) -> None:
+    """As the kernel may deliver one; it once waited for ever."""
+    query = b"SELECT 'who' || 'le'\0"
+    message = b"Q" + struct.pack(">i", len(query) + 4) + query
+    startup = struct.pack(">i", 196_608) + b"user\0postgres\0database\0postgres\0\0"
+    with socket.create_connection(("127.0.0.1", urlsplit(pglite).port or 0), 10) as connection:
+        connection.sendall(struct.pack(">i", len(startup) + 4) + startup)
+        for part in (message[:9], message[9:]):
+            sleep(0.2)
+            connection.sendall(part)
+        answer = b""
+        while b"SELECT 1\0" not in answer:
+            received = connection.recv(65_536)
+            assert received, answer
+            answer += received
+    assert b"whole" in answer
