@@ -122,10 +122,10 @@ async def end_fetches(consumer: AIOKafkaConsumer) -> None:
     away, ends `stop()` half done with `CancelledError`, as if the caller were cancelled.
     """
     if (fetcher := consumer._fetcher) is not None:
-        for tasks in ([fetcher._fetch_task], list(fetcher._pending_tasks)):
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = [fetcher._fetch_task, *fetcher._pending_tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         fetcher._pending_tasks.clear()
 
 
