@@ -1,14 +1,13 @@
 """The one door to aiokafka: waiting for a broker, creating topics, clients with this project's settings."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, stop_never, wait_exponential
 from tenacity.stop import stop_base
@@ -148,58 +147,6 @@ def new_consumer(settings: Settings, *topic_names: str, **options: Any) -> Consu
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
         **options,
     )
-
-
-class Record(Protocol):
-    """One record as a consumer hands it out, bare or not."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def timestamp_type(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
-
-
-#: Many more bytes than this, once decoded, do not stay in the processor's cache until they are folded: 1,000 single
-#: ticks at a time take half the time of 5,000.
-_PIECE_BYTES = 192 * 1024
-
-
-def in_pieces(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-    """A poll in pieces to decode and fold one after the other."""
-    total_bytes = sum(len(record.value) for record in records if record.value is not None)
-    step = max(1, _PIECE_BYTES * len(records) // max(1, total_bytes))
-    return (records[begin : begin + step] for begin in range(0, len(records), step))
-
-
-def hand_out_bare_records(consumer: AIOKafkaConsumer) -> None:
-    """Have a started consumer hand out records as they were parsed, with no topic and partition in each.
-
-    To copy every record into a `ConsumerRecord` takes more than half the time of reading. This reaches into aiokafka
-    0.14.0, which pyproject.toml pins; what was fetched before the call comes as `ConsumerRecord`, which serves as well.
-    """
-    fetcher = consumer._fetcher
-    process = fetcher._proc_fetch_request
-
-    async def process_barely(*args: Any) -> Any:
-        outcome = await process(*args)
-        for result in fetcher._records.values():
-            if isinstance(result, FetchResult) and result._partition_records is not None:
-                result._partition_records._consumer_record = _as_parsed
-        return outcome
-
-    fetcher._proc_fetch_request = process_barely
-
-
-def _as_parsed(_tp: TopicPartition, record: Record) -> Record:
-    return record
 
 
 #: First and next offset of each partition of a topic.

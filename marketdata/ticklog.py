@@ -10,7 +10,8 @@ from aiokafka.errors import KafkaError
 
 from marketdata.errors import InvalidFrame, KafkaUnavailable
 from marketdata.fold import MinuteFold
-from marketdata.kafka import hand_out_bare_records, in_pieces, new_consumer, unavailable
+from marketdata.kafka import new_consumer, unavailable
+from marketdata.polls import hand_out_bare_records, in_pieces
 from marketdata.refold import Proof, Refold
 from marketdata.settings import Settings
 from marketdata.tick import Frame

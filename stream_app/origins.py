@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final
 
-from marketdata.kafka import Record
+from marketdata.polls import Record
 from marketdata.stages import RECEIVED_HEADER
 from marketdata.telemetry import Telemetry
 from marketdata.tick import Frame

@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 
 from marketdata.errors import InvalidFrame, KafkaUnavailable, LogShortened, MissedRecords
-from marketdata.kafka import Record, in_pieces
+from marketdata.polls import Record, in_pieces
 from marketdata.runs import Chunk
 from marketdata.settings import Settings
 from marketdata.stages import seconds_between
