@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+from aiokafka import TopicPartition
 
 from marketdata.candle import BrokerBar, Candle
 from marketdata.errors import InvalidCandle
 from marketdata.offsets import Ranges
+from marketdata.polls import Record
 from marketdata.tick import MINUTE_MS
 from marketdata.wire import decode_bar, decode_candle, decode_candles
 
@@ -16,24 +18,26 @@ _LAST_OFFSET: Final = 2**63 - 2
 
 
 class Incoming(msgspec.Struct, frozen=True, gc=False):
-    """A record (aiokafka's ConsumerRecord) and what it says."""
+    """A record of a topic and partition, and what it says."""
 
-    record: Any
+    tp: TopicPartition
+    record: Record
     value: Candle | BrokerBar
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
     """A record that cannot be stored, and why."""
 
-    record: Any
+    tp: TopicPartition
+    record: Record
     reason: str
 
 
-def incoming_candles(records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
+def incoming_candles(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
     """The candles among records of `candles.m1`."""
     candles = decode_candles([record.value for record in records])
     if candles is not None and all(map(_is_provable, candles)):
-        return [Incoming(record, candle) for record, candle in zip(records, candles, strict=True)], []
+        return [Incoming(tp, record, candle) for record, candle in zip(records, candles, strict=True)], []
     good, bad = [], []
     for record in records:
         try:
@@ -41,20 +45,20 @@ def incoming_candles(records: Sequence[Any]) -> tuple[list[Incoming], list[Rejec
             if not _is_provable(candle):
                 raise InvalidCandle("its offsets are no ascending ranges, or its time is no whole minute")
         except InvalidCandle as exc:
-            bad.append(Rejected(record, str(exc)))
+            bad.append(Rejected(tp, record, str(exc)))
         else:
-            good.append(Incoming(record, candle))
+            good.append(Incoming(tp, record, candle))
     return good, bad
 
 
-def incoming_bars(records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
+def incoming_bars(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
     """The broker's bars among records of `candles.broker`."""
     good, bad = [], []
     for record in records:
         try:
-            good.append(Incoming(record, decode_bar(record.value)))
+            good.append(Incoming(tp, record, decode_bar(record.value)))
         except InvalidCandle as exc:
-            bad.append(Rejected(record, str(exc)))
+            bad.append(Rejected(tp, record, str(exc)))
     return good, bad
 
 

@@ -2,15 +2,16 @@
 
 import asyncio
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import structlog
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 
 from marketdata.errors import KafkaUnavailable
 from marketdata.kafka import new_producer, unavailable
+from marketdata.polls import Record
 from marketdata.settings import Settings
 from marketdata.trace import trace_id_of
 from sink.metrics import Metrics
@@ -46,7 +47,7 @@ class Rejects:
         Raises:
             KafkaUnavailable: when the service is told to stop while no broker answers.
         """
-        record, reason = rejected.record, rejected.reason[:_REASON_CHARACTERS]
+        tp, record, reason = rejected.tp, rejected.record, rejected.reason[:_REASON_CHARACTERS]
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(lambda exc: getattr(exc, "retriable", False)),
             wait=wait_exponential(0.2, max=5),
@@ -54,11 +55,11 @@ class Rejects:
             reraise=True,
         ):
             with attempt:
-                await self._send(record, reason)
+                await self._send(tp, record, reason)
         self._metrics.rows.labels("rejected").inc()
         log.warning(
             "A record cannot be stored; it is kept in the topic of rejected candles.",
-            action="candle_rejected", reason=reason, topic=record.topic, partition=record.partition,
+            action="candle_rejected", reason=reason, topic=tp.topic, partition=tp.partition,
             offset=record.offset, trace_id=trace_id_of(record.headers),
         )  # fmt: skip
 
@@ -74,12 +75,12 @@ class Rejects:
             self._producer = producer
         return self._producer
 
-    async def _send(self, record: Any, reason: str) -> None:
+    async def _send(self, tp: TopicPartition, record: Record, reason: str) -> None:
         producer = await self._connected()
         headers = [
             ("reason", reason.encode("utf-8", "replace")),
-            ("topic", record.topic.encode()),
-            ("partition", str(record.partition).encode()),
+            ("topic", tp.topic.encode()),
+            ("partition", str(tp.partition).encode()),
             ("offset", str(record.offset).encode()),
         ]
         topic = self._settings.candles_rejected_topic

@@ -51,7 +51,8 @@ class Store:
             await self._database.run(partial(self._writer.store, batch=batch.prepared))
         except REFUSALS as exc:
             if len(batch.good) == 1:
-                await self._rejects.send(Rejected(batch.good[0].record, f"the database refuses it: {exc}"))
+                [refused] = batch.good
+                await self._rejects.send(Rejected(refused.tp, refused.record, f"the database refuses it: {exc}"))
                 return
             # Halving finds the culprits in a dozen transactions, whatever the database says about where they are.
             middle = len(batch.good) // 2

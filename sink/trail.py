@@ -31,14 +31,14 @@ class Trail:
         now_ms = time.time_ns() // 1_000_000
         debugging = _IS_DEBUGGING(logging.DEBUG)
         for incoming in batch:
-            record = incoming.record
+            tp, record = incoming.tp, incoming.record
             if (received_ms := received_header(record.headers)) is not None:
                 self._stage.observe(seconds_between(received_ms, now_ms))
             if self._telemetry.is_on and (context := context_of(record.headers)) is not None:
                 span = self._telemetry.begin("store", context, started_ms=began_ms)
-                span.end(topic=record.topic, partition=record.partition, offset=record.offset)
+                span.end(topic=tp.topic, partition=tp.partition, offset=record.offset)
             if debugging:
                 log.debug(
                     "Stored a record.", action="record_stored", trace_id=trace_id_of(record.headers),
-                    topic=record.topic, partition=record.partition, offset=record.offset,
+                    topic=tp.topic, partition=tp.partition, offset=record.offset,
                 )  # fmt: skip

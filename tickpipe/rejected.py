@@ -237,11 +237,12 @@ def resend_of(record: RejectedRecord, settings: Settings, *, now_ms: int | None 
     topic = record.headers.get("topic", "")
     if topic == settings.ticks_topic:
         return _frame_of(record.value, topic, now_ms)
+    tp = TopicPartition(topic, record.partition)
     if topic == settings.candles_topic:
-        candles, bad = incoming_candles([record])
+        candles, bad = incoming_candles(tp, [record])
         return Unusable(bad[0].reason) if bad else Produce(topic, candle_key(candles[0].value), record.value)  # type: ignore[arg-type]  # these are candles
     if topic == settings.broker_candles_topic:
-        bars, bad = incoming_bars([record])
+        bars, bad = incoming_bars(tp, [record])
         return Unusable(bad[0].reason) if bad else Produce(topic, bar_key(bars[0].value), record.value)  # type: ignore[arg-type]  # these are bars
     return Unusable(f"it came from {topic!r}, which is no topic of this pipeline")
 

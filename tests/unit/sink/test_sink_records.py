@@ -1,11 +1,13 @@
 from types import SimpleNamespace
 
 import pytest
+from aiokafka import TopicPartition
 
 from marketdata.wire import encode
 from sink.records import incoming_bars, incoming_candles
 from tests.unit.sink.candles import MINUTE, candle
 
+HERE = TopicPartition("candles.m1", 0)
 GOOD = encode(candle())
 
 
@@ -14,7 +16,7 @@ def _records(*values: bytes | None) -> list[SimpleNamespace]:
 
 
 def test_a_whole_poll_is_decoded() -> None:
-    good, bad = incoming_candles(_records(GOOD, GOOD))
+    good, bad = incoming_candles(HERE, _records(GOOD, GOOD))
     assert [incoming.value for incoming in good] == [candle(), candle()]
     assert bad == []
 
@@ -39,9 +41,9 @@ def test_a_whole_poll_is_decoded() -> None:
     ],
 )
 def test_one_poison_record_spoils_nothing_else(poison: bytes | None) -> None:
-    good, bad = incoming_candles(_records(GOOD, poison, GOOD))
-    assert [incoming.record.offset for incoming in good] == [0, 2]
-    assert [(rejected.record.offset, bool(rejected.reason)) for rejected in bad] == [(1, True)]
+    good, bad = incoming_candles(HERE, _records(GOOD, poison, GOOD))
+    assert [(incoming.tp, incoming.record.offset) for incoming in good] == [(HERE, 0), (HERE, 2)]
+    assert [(rejected.tp, rejected.record.offset, bool(rejected.reason)) for rejected in bad] == [(HERE, 1, True)]
 
 
 def test_bars_and_what_is_none() -> None:
@@ -49,6 +51,6 @@ def test_bars_and_what_is_none() -> None:
         b'{"source":"S","symbol":"EURUSD","timeframe":"H1","ts":0,"open":1,"high":1,"low":1,"close":1,"volume":1,'
         b'"received":0}'
     )
-    good, bad = incoming_bars(_records(bar, None, b"1"))
+    good, bad = incoming_bars(HERE, _records(bar, None, b"1"))
     assert len(good) == 1
     assert len(bad) == 2
