@@ -1,6 +1,6 @@
-"""How the fold grows: over symbols, ticks a record, workers and the length of the history.
+"""How the fold grows: over symbols, ticks a record, partitions, workers and the length of the history.
 
-`python -m benchmarks.growth` measures all four, `python -m benchmarks.growth symbols frames` those that are named.
+`python -m benchmarks.growth` measures all five, `python -m benchmarks.growth symbols frames` those that are named.
 Every point has a topic of its own, filled before the clock runs.
 """
 
@@ -26,10 +26,12 @@ TICKS = 1_000_000
 
 OVER_SYMBOLS = (1, 10, 100, 1_000, 10_000)
 OVER_FRAMES = (1, 3, 10, 30, 100, 300, 1_000)
+OVER_PARTITIONS = (1, 2, 3, 4)
 OVER_WORKERS = (1, 2, 3, 4)
 OVER_HISTORY = (250_000, 500_000, 1_000_000, 2_000_000, 4_000_000)
 
-#: Of the workers: enough symbols for equal shares, and frames that are written before a stopped worker is missed.
+#: Of partitions and workers: enough symbols for equal shares, and frames that are written before a stopped worker is
+#: missed.
 MANY_SYMBOLS = [f"SYM{number}" for number in range(64)]
 FRAME = 50
 
@@ -78,6 +80,19 @@ def over_history(settings: Settings) -> dict[int, Contender]:
     }
 
 
+def over_partitions(settings: Settings) -> dict[int, Contender]:
+    """One worker that owns all of them, one tick a record."""
+    each = TICKS // len(MANY_SYMBOLS)
+    return {
+        count: filled(
+            topic(settings, f"partitions-{count}", partitions=count),
+            records_of(each, 1, MANY_SYMBOLS),
+            each * len(MANY_SYMBOLS),
+        )
+        for count in OVER_PARTITIONS
+    }
+
+
 def over_workers(settings: Settings) -> dict[int, Contender]:
     """Four partitions; the workers share them before the ticks are there, so that none folds the share of another."""
     each = 4 * TICKS // len(MANY_SYMBOLS)
@@ -114,6 +129,7 @@ def working(settings: Settings, count: int, records: list[Record], ticks: int) -
 CURVES: dict[str, tuple[str, Callable[[Settings], dict[int, Contender]], str]] = {
     "symbols": ("symbols", over_symbols, "A million ticks, one a record."),
     "frames": ("ticks a record", over_frames, "A million ticks of eight symbols."),
+    "partitions": ("partitions", over_partitions, "A million ticks of 64 symbols, one a record; one worker."),
     "workers": ("workers", over_workers, f"Four million ticks of 64 symbols in frames of {FRAME}, four partitions."),
     "history": ("ticks in the log", over_history, "Eight symbols, one tick a record."),
 }

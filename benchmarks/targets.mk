@@ -33,7 +33,7 @@ bench-replay: setup ## measure a replay from the log to the table against the fo
 bench-latency: setup ## measure a tick from its POST to its row, at two emit intervals (seven minutes)
 	$(BIN)/python -m benchmarks.latency
 
-bench-growth: setup ## curves of the fold over symbols, ticks a record, workers and history (some twenty minutes)
+bench-growth: setup ## curves of the fold over symbols, ticks a record, partitions, workers, history (some twenty minutes)
 	$(BIN)/python -m benchmarks.growth
 
 bench-recovery: setup ## measure the way back after kill -9 and after an hour without the stream worker
