@@ -84,6 +84,8 @@ def _getall(result: FetchResult, max_records: int | None = None) -> list[Record]
         if stretch is None:
             result._update_position()
             result._partition_records = None
+            # It refers to the result that it belongs to.
+            del result.getall
             return found
         found += stretch.records
     result._update_position()

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 
 from marketdata.kafka import log_ends, new_consumer, new_producer
 from marketdata.polls import Record, hand_out_bare_records
@@ -114,7 +114,7 @@ async def test_what_was_handed_out_needs_no_collection_of_garbage(settings: Sett
             await bare.read(0)
             await bare.read(0)
             await asyncio.sleep(0.1)
-            left = [held for held in gc.get_objects() if isinstance(held, PartitionRecords)]
+            left = [held for held in gc.get_objects() if isinstance(held, (FetchResult, PartitionRecords))]
         finally:
             gc.enable()
     assert left == []
