@@ -237,7 +237,8 @@ def resend_of(record: RejectedRecord, settings: Settings, *, now_ms: int | None 
     topic = record.headers.get("topic", "")
     if topic == settings.ticks_topic:
         return _frame_of(record.value, topic, now_ms)
-    tp = TopicPartition(topic, record.partition)
+    # Which partition it was in decides nothing here, and foreign headers may not tell.
+    tp = TopicPartition(topic, 0)
     if topic == settings.candles_topic:
         candles, bad = incoming_candles(tp, [record])
         return Unusable(bad[0].reason) if bad else Produce(topic, candle_key(candles[0].value), record.value)  # type: ignore[arg-type]  # these are candles
