@@ -19,10 +19,10 @@ import psutil
 from aiokafka import TopicPartition
 
 from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
-from marketdata.kafka import log_ends, new_consumer, new_producer, wait_for_kafka
-from marketdata.settings import Settings, load_settings
 from marketdata.tick import Frame
 from marketdata.wire import encode, frame_key
+from runtime.kafka import log_ends, new_consumer, new_producer, wait_for_kafka
+from runtime.settings import Settings, load_settings
 from tests import plainhttp
 from tests.realday import eurusd_ticks
 from tests.services import environment as environment_of

@@ -18,7 +18,7 @@ from benchmarks.curves import measure
 from benchmarks.fold import STREAM_PORT, SYMBOLS, Record, folded, folding, measured, new_worker, records_of, write
 from benchmarks.rounds import Contender, Measured
 from benchmarks.services import wait_ready
-from marketdata.settings import Settings, load_settings
+from runtime.settings import Settings, load_settings
 from tickpipe.embedded.servers import EmbeddedServers
 
 #: Ticks of each point, whatever is varied.

@@ -5,7 +5,6 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from marketdata.settings import load_settings
 from producer.__main__ import server_config
 from producer.answers import taken
 from producer.app import create_app
@@ -13,6 +12,7 @@ from producer.auth import Keyring
 from producer.flush import Record
 from producer.metrics import Metrics
 from producer.publisher import Publisher
+from runtime.settings import load_settings
 
 
 def measured_app() -> FastAPI:

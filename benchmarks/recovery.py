@@ -18,9 +18,9 @@ from benchmarks.fold import STALL_SECONDS, Record, folded, new_worker, write
 from benchmarks.growth import topic
 from benchmarks.replay import replaying, running_sink
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes
-from marketdata.settings import Settings, load_settings
 from marketdata.tick import MINUTE_MS, Frame, Tick, minute_of
 from marketdata.wire import encode, frame_key
+from runtime.settings import Settings, load_settings
 from tickpipe.embedded.servers import EmbeddedServers
 
 #: Records of open minutes, of a thousand symbols.

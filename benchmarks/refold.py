@@ -14,11 +14,11 @@ import psutil
 
 from benchmarks.fold import SYMBOLS, arguments, filled, folding
 from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
-from marketdata.garbage import collect_rarely
 from marketdata.refold import Proof
-from marketdata.settings import Settings, load_settings
 from marketdata.tick import minute_of
-from marketdata.ticklog import TickLog
+from runtime.garbage import collect_rarely
+from runtime.settings import Settings, load_settings
+from runtime.ticklog import TickLog
 from tests.realday import eurusd_ticks
 
 DAY_MS = 86_400_000

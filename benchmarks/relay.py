@@ -21,7 +21,6 @@ import msgspec
 import psutil
 
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
-from marketdata.settings import load_settings
 from relay.api import Api
 from relay.forwarder import BATCH, Forwarder
 from relay.item import read_item
@@ -29,6 +28,7 @@ from relay.pending import COLUMNS, Pending
 from relay.server import Server
 from relay.service import http_server
 from relay.store import Store
+from runtime.settings import load_settings
 from tests.ports import free_port
 
 CONNECTIONS = 64

@@ -15,7 +15,7 @@ import psycopg
 from benchmarks.fold import arguments, filled, folding, measured, new_worker
 from benchmarks.rounds import Measured, run_rounds
 from benchmarks.services import serving
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from tests.kafka_log import group_lag
 from tests.services import environment
 

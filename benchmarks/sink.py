@@ -26,9 +26,9 @@ from benchmarks.fold import measured
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
 from benchmarks.services import wait_ready
 from marketdata.candle import Candle
-from marketdata.kafka import ensure_topics, new_producer, wait_for_kafka
-from marketdata.settings import Settings, load_settings
 from marketdata.wire import candle_key, encode
+from runtime.kafka import ensure_topics, new_producer, wait_for_kafka
+from runtime.settings import Settings, load_settings
 from sink.migrations import migrate
 from sink.staging import utc
 from tests import plainhttp

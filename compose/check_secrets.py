@@ -4,7 +4,7 @@ import os
 import sys
 
 from marketdata.errors import SettingsError
-from marketdata.settings import load_settings
+from runtime.settings import load_settings
 
 #: What `.env.example` holds in place of every secret.
 _PLACEHOLDER = "change-me"

@@ -10,9 +10,9 @@ import uvicorn
 
 from dashboard.app import Parts, create_app
 from marketdata.errors import SettingsError
-from marketdata.logs import configure_logs
-from marketdata.serving import server_config
-from marketdata.settings import Settings, load_settings
+from runtime.logs import configure_logs
+from runtime.serving import server_config
+from runtime.settings import Settings, load_settings
 
 log = structlog.get_logger(__name__)
 

@@ -31,7 +31,7 @@ from dashboard.metrics import CountRequests, Metrics
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
 from dashboard.timeframes import BarStarts
-from marketdata.settings import Settings
+from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dashboard.answers import Refusal
 from dashboard.statements import SQL
-from marketdata.settings import Settings
+from runtime.settings import Settings
 
 Connection = AsyncConnection[Any]
 

@@ -14,10 +14,10 @@ from dashboard.hub import Hub
 from dashboard.metrics import Metrics
 from marketdata.candle import Candle
 from marketdata.errors import InvalidCandle, TickpipeError
-from marketdata.kafka import new_consumer, wait_for_kafka
-from marketdata.settings import Settings
-from marketdata.stages import arrival_seconds, received_header, seconds_between
 from marketdata.wire import decode_candle, decode_candles
+from runtime.kafka import new_consumer, wait_for_kafka
+from runtime.settings import Settings
+from runtime.stages import arrival_seconds, received_header, seconds_between
 
 log = structlog.get_logger(__name__)
 

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marketdata.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 _PREFIX = "tickpipe_dashboard"
 

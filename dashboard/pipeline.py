@@ -21,8 +21,8 @@ from dashboard.gauges import Gauges
 from dashboard.hub import Hub
 from dashboard.metrics import Metrics
 from dashboard.statements import SQL
-from marketdata.kafka import committed_offsets, lag_of, new_consumer, topic_ends
-from marketdata.settings import Settings
+from runtime.kafka import committed_offsets, lag_of, new_consumer, topic_ends
+from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -8,11 +8,11 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from marketdata import serving
 from marketdata.errors import SettingsError
-from marketdata.logs import configure_logs
-from marketdata.settings import Settings, load_settings
 from producer.app import create_app
+from runtime import serving
+from runtime.logs import configure_logs
+from runtime.settings import Settings, load_settings
 
 #: Requests under way get this long to finish (seconds): as long as one may wait for Kafka.
 _GRACEFUL_SECONDS = 10

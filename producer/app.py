@@ -15,13 +15,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from marketdata.contract.refusals import Refusal
-from marketdata.settings import Settings
-from marketdata.telemetry import start_telemetry
 from producer.answers import json_response, refused
 from producer.documentation import ANSWERS, BAR_OPERATION, SECURITY_SCHEMES, TICK_OPERATION
 from producer.ingest import Ingest
 from producer.metrics import Metrics
 from producer.publisher import Door, Publisher
+from runtime.settings import Settings
+from runtime.telemetry import start_telemetry
 
 log = structlog.get_logger(__name__)
 

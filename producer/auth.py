@@ -9,7 +9,7 @@ from typing import Final
 from marketdata.contract.keys import key_in
 from marketdata.contract.refusals import Refusal
 from marketdata.errors import SettingsError
-from marketdata.settings import ANY_SOURCE, Settings
+from runtime.settings import ANY_SOURCE, Settings
 
 #: What a sender may call itself when its key allows any name.
 _SOURCE_NAME: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")

@@ -12,7 +12,7 @@ from marketdata.contract.items import EARLIEST_MS
 from marketdata.contract.numbers import quoted
 from marketdata.errors import InvalidItem
 from marketdata.tick import MINUTE_MS
-from marketdata.topics import DAY_MS
+from runtime.topics import DAY_MS
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)

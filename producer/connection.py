@@ -14,8 +14,8 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from marketdata.kafka import ensure_topics, new_producer
-from marketdata.settings import Settings
+from runtime.kafka import ensure_topics, new_producer
+from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from marketdata.settings import Settings
 from marketdata.tick import ChartMode, Frame, Tick
-from marketdata.trace import TraceContext
 from marketdata.wire import encode, frame_key
 from producer.flush import Record
 from producer.symbols import ChartModes
 from producer.ticks import ReadTick
+from runtime.settings import Settings
+from runtime.trace import TraceContext
 
 
 class Origin:

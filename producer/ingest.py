@@ -11,15 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from marketdata.candle import BrokerBar
-from marketdata.contract.body import read_body
 from marketdata.contract.forms import decode
 from marketdata.contract.items import is_tick
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
 from marketdata.errors import InvalidItem, KafkaUnavailable
-from marketdata.settings import Settings
-from marketdata.stages import AHEAD_MS, arrival_seconds, seconds_between
-from marketdata.telemetry import Telemetry
-from marketdata.trace import TraceContext, parse_traceparent, trace_id_of
 from marketdata.wire import bar_key, encode
 from producer.answers import refused, taken
 from producer.auth import Keyring
@@ -33,6 +28,11 @@ from producer.publisher import Door
 from producer.rates import TokenBuckets
 from producer.rejects import MAX_REJECTED, RejectWriter
 from producer.ticks import read_tick
+from runtime.request_body import read_body
+from runtime.settings import Settings
+from runtime.stages import AHEAD_MS, arrival_seconds, seconds_between
+from runtime.telemetry import Telemetry
+from runtime.trace import TraceContext, parse_traceparent, trace_id_of
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from marketdata.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 _PREFIX = "tickpipe_producer"
 

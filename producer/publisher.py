@@ -15,12 +15,12 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from marketdata.contract.refusals import Refusal, TooLarge
 from marketdata.errors import KafkaUnavailable
-from marketdata.kafka import unavailable
-from marketdata.settings import Settings
-from marketdata.topics import MAX_RECORD_BYTES
 from producer.connection import close_producer, discard_producer, open_producer
 from producer.flush import GroupCommit, Record
 from producer.metrics import Metrics
+from runtime.kafka import unavailable
+from runtime.settings import Settings
+from runtime.topics import MAX_RECORD_BYTES
 
 log = structlog.get_logger(__name__)
 

@@ -5,9 +5,9 @@ from typing import Final
 
 import msgspec
 
-from marketdata.settings import Settings
 from producer.flush import Record
 from producer.frames import Origin
+from runtime.settings import Settings
 
 #: Kept of one item or one body (bytes).
 _MAX_BYTES: Final = 64 * 1024

@@ -12,18 +12,18 @@ import msgspec
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from marketdata.contract.body import Receive, read_body
 from marketdata.contract.forms import decode
 from marketdata.contract.keys import key_in
 from marketdata.contract.refusals import MAX_DETAILS, Refusal
 from marketdata.errors import InvalidItem
-from marketdata.settings import Settings
 from relay.errors import StoreUnavailable
 from relay.forwarder import Totals
 from relay.item import NewRow, read_item
 from relay.metrics import Metrics
 from relay.pending import count_pending
 from relay.store import Store
+from runtime.request_body import Receive, read_body
+from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@
     ├── StoreUnavailable    the database cannot be written now: full disk, lock (retriable)
     └── StoreUnusable       the file is no database of ticks
 
-Those of the server are in marketdata/contract/posting.py.
+Those of the server are in runtime/posting.py.
 """
 
 from marketdata.errors import TickpipeError

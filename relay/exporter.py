@@ -8,13 +8,13 @@ from typing import Any, Final, Literal
 import msgspec
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 
-from marketdata.contract.posting import BodyRefused, BodyTooLarge, NoSuchEndpoint, ServerRefused, ServerUnavailable
 from relay.bars import BarFold, by_origin
 from relay.forwarder import Forwarder, Waiting, pause
 from relay.lanes import Lanes, Part, Row
 from relay.pending import COLUMNS, Pending, count_pending, keep_rejected, row_of
 from relay.server import Server
 from relay.store import Store
+from runtime.posting import BodyRefused, BodyTooLarge, NoSuchEndpoint, ServerRefused, ServerUnavailable
 
 Aggregate = Literal["auto", "none", "M1"]
 

@@ -21,13 +21,13 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from marketdata.contract.posting import BodyRefused, BodyTooLarge, ServerRefused, ServerUnavailable
 from marketdata.errors import SettingsError
 from relay.errors import StoreUnavailable
 from relay.lanes import Part, Row, halves
 from relay.pending import delete_old
 from relay.server import Server
 from relay.store import Store
+from runtime.posting import BodyRefused, BodyTooLarge, ServerRefused, ServerUnavailable
 
 log = structlog.get_logger(__name__)
 

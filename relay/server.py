@@ -6,9 +6,9 @@ from typing import Any, Final, Self
 
 from httpx import Response
 
-from marketdata.contract.posting import KeyRefused, is_this_machine, new_client, post, result_of
 from marketdata.errors import SettingsError
 from relay.lanes import Part
+from runtime.posting import KeyRefused, is_this_machine, new_client, post, result_of
 
 #: Smaller bodies fit into a packet or two as they are (bytes).
 _LEAST_PACKED_BYTES: Final = 1_500

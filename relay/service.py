@@ -13,15 +13,15 @@ from typing import Final
 import structlog
 import uvicorn
 
-from marketdata.contract.posting import ServerRefused
 from marketdata.errors import SettingsError
-from marketdata.serving import KEEP_ALIVE_SECONDS, server_config
-from marketdata.settings import Settings
 from relay.api import Api, Application
 from relay.forwarder import BATCH, Forwarder
 from relay.pending import Pending
 from relay.server import Server
 from relay.store import Store
+from runtime.posting import ServerRefused
+from runtime.serving import KEEP_ALIVE_SECONDS, server_config
+from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -8,9 +8,9 @@ import structlog
 from prometheus_client import REGISTRY
 
 from marketdata.errors import SettingsError
-from marketdata.garbage import collect_rarely
-from marketdata.logs import configure_logs
-from marketdata.settings import Settings, load_settings
+from runtime.garbage import collect_rarely
+from runtime.logs import configure_logs
+from runtime.settings import Settings, load_settings
 from sink.service import Sink
 
 log = structlog.get_logger("sink")

@@ -7,8 +7,8 @@ A replay into an empty table, or of years that it does not hold yet, consists of
 from collections.abc import Sequence
 from typing import Final
 
+from marketdata.rule import Reduced
 from sink.database import Connection
-from sink.rule import Reduced
 from sink.staging import Staging, time_msc, utc
 from sink.statements import SQL
 

@@ -2,9 +2,9 @@
 
 import structlog
 
-from marketdata.kafka import log_ends
-from marketdata.lognames import own_log
-from marketdata.settings import Settings
+from runtime.kafka import log_ends
+from runtime.log_identity import own_log
+from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from marketdata.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 
 class Metrics:

@@ -9,9 +9,9 @@ from aiokafka import TopicPartition
 from marketdata.candle import BrokerBar, Candle
 from marketdata.errors import InvalidCandle
 from marketdata.offsets import Ranges
-from marketdata.polls import Record
 from marketdata.tick import MINUTE_MS
 from marketdata.wire import decode_bar, decode_candle, decode_candles
+from runtime.polls import Record
 
 #: PostgreSQL's int8multirange excludes its upper bound, which is a bigint.
 _LAST_OFFSET: Final = 2**63 - 2

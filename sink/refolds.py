@@ -15,15 +15,15 @@ import structlog
 
 from marketdata.candle import Candle
 from marketdata.fold import MinuteFold
-from marketdata.kafka import log_ends
 from marketdata.offsets import Ranges, to_multirange
 from marketdata.refold import Proof
-from marketdata.settings import Settings
-from marketdata.ticklog import Refolded, TickLog
+from marketdata.rule import Reduced
+from runtime.kafka import log_ends
+from runtime.settings import Settings
+from runtime.ticklog import Refolded, TickLog
 from sink.database import REFUSALS, Connection, Database
 from sink.logends import LogEnds
 from sink.metrics import Metrics
-from sink.rule import Reduced
 from sink.staging import time_msc
 from sink.statements import SQL
 from sink.writer import Writer

@@ -10,10 +10,10 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 
 from marketdata.errors import KafkaUnavailable
-from marketdata.kafka import new_producer, unavailable
-from marketdata.polls import Record
-from marketdata.settings import Settings
-from marketdata.trace import trace_id_of
+from runtime.kafka import new_producer, unavailable
+from runtime.polls import Record
+from runtime.settings import Settings
+from runtime.trace import trace_id_of
 from sink.metrics import Metrics
 from sink.records import Rejected
 

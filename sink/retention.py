@@ -10,7 +10,7 @@ from typing import Any, Final
 import psycopg
 import structlog
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from sink.database import Connection, Database
 from sink.edition import edition
 from sink.statements import SQL

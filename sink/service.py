@@ -12,11 +12,11 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from prometheus_client import CollectorRegistry
 
 from marketdata.errors import TickpipeError
-from marketdata.kafka import new_consumer
-from marketdata.lognames import wait_for_log
-from marketdata.polls import Record, hand_out_bare_records
-from marketdata.settings import Settings
-from marketdata.telemetry import start_telemetry
+from runtime.kafka import new_consumer
+from runtime.log_identity import wait_for_log
+from runtime.polls import Record, hand_out_bare_records
+from runtime.settings import Settings
+from runtime.telemetry import start_telemetry
 from sink.comparing import Comparer
 from sink.database import Connection, Database, is_outage
 from sink.edition import edition

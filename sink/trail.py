@@ -7,9 +7,9 @@ from typing import Final
 
 import structlog
 
-from marketdata.stages import received_header, seconds_between
-from marketdata.telemetry import Telemetry
-from marketdata.trace import context_of, trace_id_of
+from runtime.stages import received_header, seconds_between
+from runtime.telemetry import Telemetry
+from runtime.trace import context_of, trace_id_of
 from sink.metrics import Metrics
 from sink.records import Incoming
 

@@ -9,15 +9,15 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 from marketdata.candle import PROVEN_FIELDS, Candle
-from marketdata.lognames import wait_for_log
 from marketdata.refold import Proof
-from marketdata.settings import Settings
-from marketdata.ticklog import TickLog
+from marketdata.rule import Reduced
+from runtime.log_identity import wait_for_log
+from runtime.settings import Settings
+from runtime.ticklog import TickLog
 from sink.database import Connection, Database, connect
 from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.refolds import proven_candle, to_ranges
-from sink.rule import Reduced
 from sink.staging import time_msc, utc
 from sink.statements import SQL
 from sink.writer import Writer

@@ -11,11 +11,11 @@ import psycopg
 import structlog
 
 from marketdata.candle import BrokerBar, Candle
+from marketdata.rule import Reduced, Verdict, reduce_batch
 from sink.database import REFUSALS, Connection
 from sink.history import append_history
 from sink.logends import LogEnds
 from sink.metrics import Metrics
-from sink.rule import Reduced, Verdict, reduce_batch
 from sink.staging import Staging, utc
 from sink.statements import SQL
 

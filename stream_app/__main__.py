@@ -7,10 +7,10 @@ import faust
 import structlog
 
 from marketdata.errors import TickpipeError
-from marketdata.garbage import collect_rarely
-from marketdata.lognames import wait_for_log
-from marketdata.logs import configure_logs
-from marketdata.settings import load_settings
+from runtime.garbage import collect_rarely
+from runtime.log_identity import wait_for_log
+from runtime.logs import configure_logs
+from runtime.settings import load_settings
 from stream_app.app import create_app
 
 log = structlog.get_logger(__name__)

@@ -14,10 +14,10 @@ from faust.types import TP
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from marketdata.errors import KafkaUnavailable
-from marketdata.kafka import METADATA_MAX_AGE_MS
-from marketdata.lognames import own_log
-from marketdata.settings import Settings
-from marketdata.telemetry import start_telemetry
+from runtime.kafka import METADATA_MAX_AGE_MS
+from runtime.log_identity import own_log
+from runtime.settings import Settings
+from runtime.telemetry import start_telemetry
 from stream_app.emitter import Emitter
 from stream_app.metrics import Metrics
 from stream_app.transport import BatchConsumer, install

@@ -8,11 +8,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from marketdata.candle import Candle
-from marketdata.kafka import new_producer, unavailable
-from marketdata.settings import Settings
-from marketdata.stages import Headers
-from marketdata.telemetry import Span
 from marketdata.wire import candle_key, encode
+from runtime.kafka import new_producer, unavailable
+from runtime.settings import Settings
+from runtime.stages import Headers
+from runtime.telemetry import Span
 
 #: A round that takes longer is tried again; a restarted broker needs some seconds (seconds).
 CONFIRM_TIMEOUT_SECONDS = 30.0

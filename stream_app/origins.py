@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final
 
-from marketdata.polls import Record
-from marketdata.stages import RECEIVED_HEADER
-from marketdata.telemetry import Telemetry
 from marketdata.tick import Frame
-from marketdata.trace import TRACEPARENT, TraceContext, context_of
+from runtime.polls import Record
+from runtime.stages import RECEIVED_HEADER
+from runtime.telemetry import Telemetry
+from runtime.trace import TRACEPARENT, TraceContext, context_of
 from stream_app.emitter import Outgoing
 from stream_app.window import Emission, Origin, Window
 

@@ -13,8 +13,8 @@ import structlog
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
-from marketdata.kafka import end_fetches
-from marketdata.polls import Record, hand_out_bare_records
+from runtime.kafka import end_fetches
+from runtime.polls import Record, hand_out_bare_records
 
 log = structlog.get_logger(__name__)
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from marketdata.candle import Candle
 from marketdata.fold import MinuteFold, Passes, split_by_minute
 from marketdata.runs import Chunk, Run, flows
-from marketdata.stages import Headers
 from marketdata.tick import MINUTE_MS, Frame
-from marketdata.trace import TraceContext
+from runtime.stages import Headers
+from runtime.trace import TraceContext
 
 #: A closed minute stays in memory this long after its last tick: what comes later is refolded by the sink. Smaller
 #: makes more refolds, larger keeps more ticks in memory (seconds).

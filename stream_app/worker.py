@@ -10,14 +10,14 @@ from typing import Protocol
 import structlog
 
 from marketdata.errors import InvalidFrame, KafkaUnavailable, LogShortened, MissedRecords
-from marketdata.polls import Record, in_pieces
 from marketdata.runs import Chunk
-from marketdata.settings import Settings
-from marketdata.stages import seconds_between
-from marketdata.telemetry import NoTelemetry, Telemetry
-from marketdata.ticklog import TickLog
-from marketdata.trace import trace_id_of
 from marketdata.wire import decode_frame, decode_frames
+from runtime.polls import Record, in_pieces
+from runtime.settings import Settings
+from runtime.stages import seconds_between
+from runtime.telemetry import NoTelemetry, Telemetry
+from runtime.ticklog import TickLog
+from runtime.trace import trace_id_of
 from stream_app.emitter import Emitter, Outgoing, Rejected
 from stream_app.metrics import Metrics
 from stream_app.origins import note_origins, outgoing

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from marketdata.kafka import new_producer, wait_for_kafka
-from marketdata.settings import Settings, load_settings
+from runtime.kafka import new_producer, wait_for_kafka
+from runtime.settings import Settings, load_settings
 from tests.containers import ContainerServers
 from tests.kafka_log import KafkaLog
 from tests.ports import free_port

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from marketdata.candle import Candle
-from marketdata.kafka import admin_client, committed_offsets, lag_of, log_ends, new_consumer
 from marketdata.offsets import Ranges, contains, union
 from marketdata.refold import Proof, Refold
-from marketdata.settings import Settings
 from marketdata.tick import Frame, Tick
 from marketdata.wire import decode_candle, encode, frame_key
+from runtime.kafka import admin_client, committed_offsets, lag_of, log_ends, new_consumer
+from runtime.settings import Settings
 from tests import oracle
 
 Key = tuple[str, str, int]

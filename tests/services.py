@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 import httpx
 from pydantic import SecretStr
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from tests import plainhttp
 
 T = TypeVar("T")

@@ -4,25 +4,18 @@ from typing import Annotated
 
 import typer
 
-from marketdata.garbage import collect_rarely
-from tickpipe.commands import (
-    backup,
-    candles,
-    database,
-    export,
-    fidelity,
-    imports,
-    rejected,
-    relay,
-    replay,
-    restore,
-    send,
-    stack,
-    status,
-    topics,
-    verify,
-)
+from runtime.garbage import collect_rarely
+from tickpipe.backup import command as backup
+from tickpipe.backup import restore_command as restore
+from tickpipe.commands import candles, database, fidelity, relay, topics, verify
 from tickpipe.console import ErrorsAsSentences
+from tickpipe.embedded import command as stack
+from tickpipe.export import command as export
+from tickpipe.rejected import command as rejected
+from tickpipe.replay import command as replay
+from tickpipe.sending import command as send
+from tickpipe.sending import import_command as imports
+from tickpipe.status import command as status
 
 app = typer.Typer(
     cls=ErrorsAsSentences,

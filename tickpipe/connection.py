@@ -14,7 +14,7 @@ from marketdata.errors import SettingsError, StackError
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-    from marketdata.settings import Settings
+    from runtime.settings import Settings
     from tickpipe.embedded.state import StackState
 
 #: The option by which every command finds its stack.
@@ -33,7 +33,7 @@ _ELSEWHERE = frozenset({"kafka_bootstrap", "database_url"})
 
 def data_directory(data_dir: Path | None) -> Path:
     """The directory that the option names, or else the settings."""
-    from marketdata.settings import load_settings
+    from runtime.settings import load_settings
 
     return data_dir.expanduser().absolute() if data_dir is not None else load_settings().data_dir
 
@@ -67,7 +67,7 @@ def no_stack(directory: Path) -> StackError:
 
 def data_dir_option(directory: Path) -> str:
     """What a command has to be given to find the stack of the directory; nothing when that is the default."""
-    from marketdata.settings import load_settings
+    from runtime.settings import load_settings
 
     return "" if directory == load_settings().data_dir else f" --data-dir {shlex.quote(str(directory))}"
 
@@ -79,7 +79,7 @@ def connected_settings(data_dir: Path | None) -> "Settings":
         StackError: when no stack runs and the environment names neither Kafka nor a database.
         SettingsError: when a setting cannot be understood.
     """
-    from marketdata.settings import ANY_SOURCE, load_settings
+    from runtime.settings import ANY_SOURCE, load_settings
 
     directory = data_directory(data_dir)
     stack = stack_on(directory)
@@ -102,7 +102,7 @@ def _quiet_logs(settings: "Settings") -> "Settings":
     # Log lines go to stderr, and only those that somebody at the terminal has to know.
     import logging
 
-    from marketdata.logs import configure_logs
+    from runtime.logs import configure_logs
 
     configure_logs(settings.model_copy(update={"log_level": "WARNING"}))
     # Whatever it reports reaches the command as an exception as well, and is told there in one sentence.
@@ -133,7 +133,7 @@ def producer_address(data_dir: Path | None, url: str | None, key: str | None, so
         StackError: when no stack runs and the environment names no pipeline either.
         SettingsError: when no key is known.
     """
-    from marketdata.settings import ANY_SOURCE, load_settings
+    from runtime.settings import ANY_SOURCE, load_settings
 
     if url is not None and key is not None:
         return url, key

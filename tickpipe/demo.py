@@ -19,12 +19,12 @@ import httpx
 import msgspec
 import structlog
 
-from marketdata.contract.posting import new_client
 from marketdata.errors import TickpipeError
-from marketdata.logs import configure_logs
-from marketdata.settings import load_settings
 from marketdata.tick import Tick
-from tickpipe.posting import PostedTick, post, posted
+from runtime.logs import configure_logs
+from runtime.posting import new_client
+from runtime.settings import load_settings
+from tickpipe.sending.posting import PostedTick, post, posted
 
 log = structlog.get_logger(__name__)
 

@@ -15,8 +15,8 @@ from benchmarks.peers.installed import BYTEWAX, JACKSON_VERSION, KAFKA_STREAMS_V
 from benchmarks.peers.running import Peer, Setup, contender
 from benchmarks.peers.ticks import SYMBOLS, expected_bars, ticks_of_a_symbol, write_ticks
 from benchmarks.rounds import run_rounds
-from marketdata.kafka import wait_for_kafka
-from marketdata.settings import load_settings
+from runtime.kafka import wait_for_kafka
+from runtime.settings import load_settings
 from tests.realday import EURUSD_COUNT
 from tickpipe.embedded.servers import EmbeddedServers
 

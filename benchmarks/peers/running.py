@@ -19,8 +19,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from benchmarks.peers.ticks import Bar, Bars
 from benchmarks.peers.topics import STORED_AT, create_topic
 from benchmarks.rounds import Contender, Measured, NotMeasured, cpu_seconds, peak_bytes
-from marketdata.kafka import new_consumer
-from marketdata.settings import Settings
+from runtime.kafka import new_consumer
+from runtime.settings import Settings
 
 #: From its start to its first tick (seconds).
 START_SECONDS = 120.0

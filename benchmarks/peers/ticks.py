@@ -5,10 +5,10 @@ import itertools
 from rich.progress import track
 
 from benchmarks.peers.topics import create_topic
-from marketdata.kafka import new_producer
-from marketdata.settings import Settings
 from marketdata.tick import Frame, Tick
 from marketdata.wire import encode, frame_key
+from runtime.kafka import new_producer
+from runtime.settings import Settings
 from tests.realday import eurusd_ticks
 
 SYMBOLS = [f"SYM{i}" for i in range(8)]

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from aiokafka.admin import NewTopic
 
 from marketdata.errors import StackError
-from marketdata.kafka import admin_client
-from marketdata.settings import Settings
+from runtime.kafka import admin_client
+from runtime.settings import Settings
 
 #: The broker notes when it stored a record: the one clock for all contenders.
 STORED_AT = {"message.timestamp.type": "LogAppendTime"}

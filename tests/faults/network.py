@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from tests.ports import free_port
 from tickpipe.embedded.kafka import Kafka
 from tickpipe.embedded.servers import EmbeddedServers, _Child

@@ -24,7 +24,7 @@ import psycopg
 from aiokafka.errors import KafkaError
 
 from marketdata.errors import TickpipeError
-from marketdata.settings import Settings, load_settings
+from runtime.settings import Settings, load_settings
 from tests.conftest import API_KEY
 from tests.faults import truth
 from tests.faults.plot import plot

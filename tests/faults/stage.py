@@ -18,9 +18,9 @@ import psycopg
 import pytest
 
 from marketdata.errors import TickpipeError
-from marketdata.kafka import wait_for_kafka
-from marketdata.settings import Settings
 from marketdata.tick import Tick
+from runtime.kafka import wait_for_kafka
+from runtime.settings import Settings
 from tests import oracle, plainhttp
 from tests.conftest import API_KEY
 from tests.faults import truth

@@ -5,7 +5,7 @@ import asyncio
 import psycopg
 import pytest
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from tests.faults.stage import Stage
 from tests.kafka_log import KafkaLog
 from tickpipe.embedded.servers import EmbeddedServers

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from marketdata.errors import StackError
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from tests.faults.stage import Stage
 from tickpipe.embedded.servers import EmbeddedServers
 

@@ -11,9 +11,9 @@ import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
 from marketdata.errors import LogShortened, MissedRecords
-from marketdata.kafka import log_ends, new_consumer, new_producer
-from marketdata.settings import Settings
 from marketdata.wire import encode, frame_key
+from runtime.kafka import log_ends, new_consumer, new_producer
+from runtime.settings import Settings
 from stream_app.emitter import Emitter
 from stream_app.metrics import Metrics
 from stream_app.worker import Worker

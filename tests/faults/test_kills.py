@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from tests.faults.stage import Stage
 from tickpipe.embedded.servers import EmbeddedServers
 

@@ -9,9 +9,9 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from marketdata.kafka import admin_client, ensure_topics, log_ends
-from marketdata.settings import Settings
 from marketdata.tick import Tick
+from runtime.kafka import admin_client, ensure_topics, log_ends
+from runtime.settings import Settings
 from tests.faults import truth
 from tests.faults.stage import Stage
 from tests.kafka_log import delete_ticks_topic

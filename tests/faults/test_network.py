@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from tests.faults.network import ProxiedServers, Proxy
 from tests.faults.stage import Stage
 

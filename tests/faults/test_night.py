@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from marketdata.settings import load_settings
+from runtime.settings import load_settings
 from tests.conftest import FULL
 from tests.faults import truth
 from tests.faults.record import Figures, write

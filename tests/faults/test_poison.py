@@ -7,10 +7,10 @@ import uuid
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from marketdata.kafka import new_producer
-from marketdata.settings import Settings
 from marketdata.tick import Frame
 from marketdata.wire import encode, frame_key
+from runtime.kafka import new_producer
+from runtime.settings import Settings
 from tests.faults.stage import Stage
 from tests.kafka_log import KafkaLog, frames_of
 from tests.realday import eurusd_ticks

@@ -20,8 +20,8 @@ from statistics import median
 import httpx
 import pytest
 
-from marketdata.settings import Settings
 from marketdata.tick import Frame, Tick, minute_of
+from runtime.settings import Settings
 from tests import oracle
 from tests.conftest import API_KEY
 from tests.faked_clock import FakedClock

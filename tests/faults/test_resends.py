@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from marketdata.settings import Settings
 from marketdata.tick import Tick
+from runtime.settings import Settings
 from tests.faults import truth
 from tests.faults.sender import START_MS, price
 from tests.faults.stage import Stage

@@ -7,14 +7,14 @@ import subprocess
 import psycopg
 import pytest
 
-from marketdata.kafka import log_ends
-from marketdata.settings import Settings
+from runtime.kafka import log_ends
+from runtime.settings import Settings
 from tests.faults.stage import Stage
 from tests.kafka_log import KafkaLog, frames_of
 from tests.realday import eurusd_ticks
 from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.servers import EmbeddedServers
-from tickpipe.replay import PartitionPlan, group_offsets, reset, wait_until_empty
+from tickpipe.replay.engine import PartitionPlan, group_offsets, reset, wait_until_empty
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.first, pytest.mark.timeout(1800)]
 

@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from tests.kafka_log import KafkaLog, frames_of
 from tests.ports import free_port
 from tests.realday import eurusd_ticks

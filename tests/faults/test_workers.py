@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from tests.faults.stage import Stage
 from tickpipe.embedded.servers import EmbeddedServers
 

@@ -9,10 +9,10 @@ import psycopg
 from aiokafka import TopicPartition
 
 from marketdata.errors import InvalidFrame, TickpipeError
-from marketdata.kafka import log_ends, new_consumer
-from marketdata.settings import Settings
 from marketdata.tick import Frame, Tick
 from marketdata.wire import decode_frame
+from runtime.kafka import log_ends, new_consumer
+from runtime.settings import Settings
 from tests import oracle
 from tests.kafka_log import group_lag
 

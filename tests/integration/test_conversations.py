@@ -8,7 +8,7 @@ import httpx
 import psycopg
 import pytest
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from tests import oracle
 from tests.conftest import API_KEY
 from tests.conversations import Candles, Conversation, conversations

@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from sink.migrations import migrate
 
 FOLDER = Path(__file__).parents[2] / "compose" / "grafana" / "dashboards"

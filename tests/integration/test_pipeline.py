@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import pytest
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from sink.verify import verify
 from tests.conftest import API_KEY
 from tests.kafka_log import group_lag

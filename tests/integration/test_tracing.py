@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from tests import plainhttp
 from tests.conftest import API_KEY
 from tests.services import eventually, running

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from aiokafka import TopicPartition
 
-from marketdata.kafka import new_consumer, wait_for_kafka
-from marketdata.settings import Settings
+from runtime.kafka import new_consumer, wait_for_kafka
+from runtime.settings import Settings
 from tests.services import running
 from tickpipe.embedded.servers import EmbeddedServers
 

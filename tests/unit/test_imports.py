@@ -12,14 +12,24 @@ ROOT = Path(__file__).parents[2]
 #: What a package may import of this project besides itself; `tickpipe`, the command line, may import all.
 MAY_IMPORT = {
     "marketdata": set[str](),
-    "producer": {"marketdata"},
-    "stream_app": {"marketdata"},
-    "sink": {"marketdata"},
-    "relay": {"marketdata"},
+    "runtime": {"marketdata"},
+    "producer": {"marketdata", "runtime"},
+    "stream_app": {"marketdata", "runtime"},
+    "sink": {"marketdata", "runtime"},
+    "relay": {"marketdata", "runtime"},
+    # Its queries are the sink's.
+    "dashboard": {"marketdata", "runtime", "sink"},
 }
 
 #: What only a server of Kafka, PostgreSQL or the stream needs.
 HEAVY = ("aiokafka", "faust", "psycopg", "fastapi", "starlette")
+
+
+#: What the domain may import besides the standard library: it does no I/O.
+PURE = {"msgspec"}
+
+#: Modules of the standard library that talk to the outside world.
+IMPURE = {"asyncio", "socket", "ssl", "http", "urllib", "subprocess", "threading", "logging", "sqlite3", "selectors"}
 
 
 def imported_packages(module: Path) -> set[str]:
@@ -37,6 +47,13 @@ def test_a_package_imports_only_what_is_below_it(package: str) -> None:
     for module in modules:
         others = imported_packages(module) & ours - {package}
         assert others <= MAY_IMPORT[package], f"{module.relative_to(ROOT)} imports {others}"
+
+
+def test_the_domain_does_no_io() -> None:
+    for module in (ROOT / "marketdata").rglob("*.py"):
+        imported = imported_packages(module) - {"marketdata"}
+        assert imported <= set(sys.stdlib_module_names) | PURE, module
+        assert not imported & IMPURE, module
 
 
 def test_the_relay_loads_nothing_that_its_extra_does_not_install() -> None:

@@ -17,7 +17,7 @@ from tickpipe.times import FromTime, ToTime
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-    from marketdata.settings import Settings
+    from runtime.settings import Settings
     from sink.queries import CandleRow
 
 COLUMNS = ("ts", "symbol", "timeframe", "open", "high", "low", "close", "volume")

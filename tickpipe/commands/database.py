@@ -11,7 +11,7 @@ from tickpipe.console import DONE, PROBLEM, err, out, run
 from tickpipe.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from marketdata.settings import Settings
+    from runtime.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="The schema and the size of the database.")
 app.command("day-zone")(day_zone)

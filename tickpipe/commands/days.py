@@ -12,7 +12,7 @@ from tickpipe.console import err, out, run
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-    from marketdata.settings import Settings
+    from runtime.settings import Settings
 
 #: Days of one step of rebuilding: less than a second with a dozen symbols.
 _STEP_DAYS = 14

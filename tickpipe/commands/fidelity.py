@@ -14,7 +14,7 @@ from tickpipe.output import Format, FormatOption, print_table, write_csv, write_
 from tickpipe.times import FromTime, ToTime
 
 if TYPE_CHECKING:
-    from marketdata.settings import Settings
+    from runtime.settings import Settings
 
 
 def fidelity(

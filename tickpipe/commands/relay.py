@@ -15,7 +15,7 @@ from marketdata.errors import SettingsError
 from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out
 
 if TYPE_CHECKING:
-    from marketdata.settings import Settings
+    from runtime.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Store an EA's ticks on this machine and forward them to the server.")
 
@@ -234,8 +234,8 @@ class _Extra:
 
 
 def _settings() -> "Settings":
-    from marketdata.logs import configure_logs
-    from marketdata.settings import load_settings
+    from runtime.logs import configure_logs
+    from runtime.settings import load_settings
 
     settings = load_settings()
     configure_logs(settings)

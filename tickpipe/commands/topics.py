@@ -21,8 +21,8 @@ def create(*, data_dir: DataDir = None) -> None:
 
     * `tickpipe topics create`
     """
-    from marketdata.kafka import wait_for_kafka
-    from marketdata.topics import topics
+    from runtime.kafka import wait_for_kafka
+    from runtime.topics import topics
 
     settings = connected_settings(data_dir)
     cluster_id = run(wait_for_kafka(settings, timeout_seconds=15.0))
@@ -39,7 +39,7 @@ def list_(*, format_: FormatOption = Format.TABLE, data_dir: DataDir = None) -> 
     * `tickpipe topics list`
     * `tickpipe topics list --format json`
     """
-    from tickpipe.status import present_ends
+    from tickpipe.status.engine import present_ends
 
     settings = connected_settings(data_dir)
     found = run(present_ends(settings))

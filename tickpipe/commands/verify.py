@@ -13,7 +13,7 @@ from tickpipe.output import print_json, print_table
 from tickpipe.times import FromTime, ToTime
 
 if TYPE_CHECKING:
-    from marketdata.settings import Settings
+    from runtime.settings import Settings
     from sink.verify import VerifyReport
 
 #: Differences that a table shows; --json has all.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from marketdata.errors import StackError
-from marketdata.settings import ANY_SOURCE, load_settings
+from runtime.settings import ANY_SOURCE, load_settings
 from tickpipe.embedded.ports import HOST, Ports, require_free
 from tickpipe.embedded.process import ServiceSpec
 

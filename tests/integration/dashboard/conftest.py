@@ -12,8 +12,8 @@ import pytest_asyncio
 
 from marketdata.candle import Candle
 from marketdata.fold import MinuteFold, split_by_minute
-from marketdata.lognames import wait_for_log
-from marketdata.settings import Settings
+from runtime.log_identity import wait_for_log
+from runtime.settings import Settings
 from tests import plainhttp
 from tests.conftest import own_settings
 from tests.integration.sink.flow import Flow, day_frames

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 
 from marketdata.candle import BrokerBar
-from marketdata.settings import Settings
 from marketdata.tick import Frame, Tick, minute_of
 from marketdata.wire import decode_frame
+from runtime.settings import Settings
 from tests import oracle
 from tests.conftest import API_KEY
 from tests.integration.ea.conftest import StartTerminal

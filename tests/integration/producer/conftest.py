@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from marketdata.settings import Settings, load_settings
+from runtime.settings import Settings, load_settings
 from tests.integration.producer.service import Service, running
 from tickpipe.embedded.servers import EmbeddedServers
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 from aiokafka import ConsumerRecord, TopicPartition
 
-from marketdata.kafka import log_ends, new_consumer
-from marketdata.settings import Settings
 from marketdata.tick import Frame
 from marketdata.wire import decode_frame
+from runtime.kafka import log_ends, new_consumer
+from runtime.settings import Settings
 from tests import plainhttp
 from tests.ports import free_port
 

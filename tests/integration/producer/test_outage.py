@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from tests.integration.producer.service import Service, read_frames, running
 from tests.integration.producer.test_service import BAR, MSC, PRO
 from tickpipe.embedded.servers import EmbeddedServers

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
-from marketdata.settings import Settings
 from marketdata.wire import decode_bar, frame_key
+from runtime.settings import Settings
 from tests.integration.producer.service import Service, read_all, read_frames
 
 MSC = 1760926800417

@@ -4,8 +4,8 @@ import asyncio
 
 import psycopg
 
-from marketdata.settings import Settings
 from marketdata.tick import Frame, Tick, minute_of
+from runtime.settings import Settings
 from tests import oracle
 from tests.integration.relay.conftest import StartRelay
 from tests.realday import eurusd_ticks

@@ -9,8 +9,8 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
-from marketdata.lognames import wait_for_log
-from marketdata.settings import Settings, load_settings
+from runtime.log_identity import wait_for_log
+from runtime.settings import Settings, load_settings
 from sink.database import Connection, connect
 from sink.migrations import migrate
 from tests.integration.sink.flow import Flow

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry
 
-from marketdata.settings import load_settings
+from runtime.settings import load_settings
 from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.staging import Staging

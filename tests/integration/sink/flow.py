@@ -14,11 +14,11 @@ from aiokafka import AIOKafkaProducer
 
 from marketdata.candle import BrokerBar, Candle
 from marketdata.fold import MinuteFold, Passes, split_by_minute
-from marketdata.kafka import new_consumer, new_producer
-from marketdata.settings import Settings
-from marketdata.stages import RECEIVED_HEADER
 from marketdata.tick import Frame, Tick
 from marketdata.wire import bar_key, candle_key, encode, frame_key
+from runtime.kafka import new_consumer, new_producer
+from runtime.settings import Settings
+from runtime.stages import RECEIVED_HEADER
 from sink.database import Connection
 from sink.service import Sink
 

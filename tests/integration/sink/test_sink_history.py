@@ -10,10 +10,10 @@ from psycopg import sql
 
 from marketdata.candle import BrokerBar, Candle
 from marketdata.offsets import normalized
-from marketdata.settings import Settings
+from marketdata.rule import Verdict
+from runtime.settings import Settings
 from sink.database import Connection, connect
 from sink.migrations import migrate
-from sink.rule import Verdict
 from sink.staging import Staging
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value

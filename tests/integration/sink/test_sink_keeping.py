@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from psycopg import IsolationLevel
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from sink.database import Connection, Database, connect
 from sink.keeping import Keeper
 from sink.metrics import Metrics

@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from marketdata.offsets import Ranges, normalized
+from marketdata.rule import Reduced
 from sink.database import Connection
-from sink.rule import Reduced
 from sink.staging import Staging
 from tests.integration.sink.fixed import new_writer
 from tests.unit.sink.candles import MINUTE, candle

@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from marketdata.candle import Candle
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from sink.database import Connection, Database
 from sink.logends import LogEnds
 from sink.metrics import Metrics

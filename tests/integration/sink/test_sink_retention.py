@@ -3,14 +3,14 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from sink.database import Connection, Database, connect
 from sink.retention import Deleted, Retainer, Retention
 from sink.statements import SQL
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, until, value
 from tests.unit.sink.candles import MINUTE, candle
-from tickpipe.replay import group_offsets
+from tickpipe.replay.engine import group_offsets
 
 MONDAY = datetime(2019, 2, 4, tzinfo=UTC)
 

@@ -2,7 +2,7 @@ import asyncio
 from datetime import UTC, datetime
 
 from marketdata.candle import BrokerBar
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from sink.database import Connection
 from sink.edition import edition
 from sink.migrations import migrate, migration_files

@@ -7,8 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from marketdata.candle import BrokerBar
-from marketdata.settings import Settings
 from marketdata.wire import candle_key, encode
+from runtime.settings import Settings
 from sink.database import Connection, connect
 from sink.verify import verify
 from tests.integration.sink.flow import Flow, RunningSink, day_frames, rejected_records, until, value

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import CollectorRegistry
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from sink.database import Connection
 from sink.logends import LogEnds
 from sink.metrics import Metrics

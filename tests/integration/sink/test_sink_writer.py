@@ -9,9 +9,9 @@ import pytest
 
 from marketdata.candle import BrokerBar, Candle
 from marketdata.offsets import Ranges, contains, normalized, union
+from marketdata.rule import Verdict, verdict
 from sink.database import Connection, connect
 from sink.refolds import to_ranges
-from sink.rule import Verdict, verdict
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value
 from tests.unit.sink.candles import MINUTE, OWN_LOG, candle

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from marketdata.kafka import admin_client, new_consumer
-from marketdata.settings import Settings
 from marketdata.tick import Tick
 from marketdata.wire import frame_key
+from runtime.kafka import admin_client, new_consumer
+from runtime.settings import Settings
 from stream_app.app import EXIT_FAILED, HEARTBEAT_SECONDS
 from tests.kafka_log import KafkaLog, frames_of
 from tests.ports import free_port

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from marketdata.settings import Settings
-from tickpipe.backups.archive import (
+from runtime.settings import Settings
+from tickpipe.backup.archive import (
     ArchiveReader,
 )
-from tickpipe.backups.restore import Restore, Restored
+from tickpipe.backup.restoring import Restore, Restored
 
 
 class Silent:

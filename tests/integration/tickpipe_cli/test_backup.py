@@ -14,10 +14,10 @@ from aiokafka.admin import RecordsToDelete
 from psycopg import sql
 
 from marketdata.errors import KafkaUnavailable
-from marketdata.kafka import admin_client, ensure_topics, log_ends, new_producer
-from marketdata.lognames import own_log, wait_for_log
-from marketdata.settings import Settings
 from marketdata.tick import Frame
+from runtime.kafka import admin_client, ensure_topics, log_ends, new_producer
+from runtime.log_identity import own_log, wait_for_log
+from runtime.settings import Settings
 from sink.database import connect
 from sink.migrations import migrate
 from sink.verify import verify
@@ -27,17 +27,17 @@ from tests.integration.sink.flow import Flow, RunningSink, day_frames, until, va
 from tests.integration.tickpipe_cli.backups import Silent, archives, restored
 from tests.ports import free_port
 from tests.unit.sink.candles import MINUTE, candle
-from tickpipe.backups import topics
-from tickpipe.backups.archive import (
+from tickpipe.backup import topics
+from tickpipe.backup.archive import (
     ArchiveReader,
     Partition,
 )
-from tickpipe.backups.backup import take_backup
-from tickpipe.backups.database import TABLES, DatabaseNotEmpty, whole_lines, with_other_log
-from tickpipe.backups.records import LogRecord, read_records
-from tickpipe.backups.restore import LogState
+from tickpipe.backup.database import TABLES, DatabaseNotEmpty, whole_lines, with_other_log
+from tickpipe.backup.records import LogRecord, read_records
+from tickpipe.backup.restoring import LogState
+from tickpipe.backup.taking import take_backup
 from tickpipe.embedded.servers import EmbeddedServers
-from tickpipe.replay import group_offsets, set_offsets
+from tickpipe.replay.engine import group_offsets, set_offsets
 
 #: Frames of 100 ticks each: a morning.
 FRAMES = 240

@@ -8,11 +8,11 @@ import msgspec
 import psycopg
 import pytest
 
-from marketdata.kafka import ensure_topics
-from marketdata.settings import Settings
+from runtime.kafka import ensure_topics
+from runtime.settings import Settings
 from sink.migrations import migrate
 from tests.integration.tickpipe_cli.backups import Silent, archives, restored
-from tickpipe.backups.archive import (
+from tickpipe.backup.archive import (
     FORMAT,
     ArchiveDamaged,
     ArchiveReader,
@@ -20,8 +20,8 @@ from tickpipe.backups.archive import (
     Manifest,
     new_archive,
 )
-from tickpipe.backups.backup import take_backup
-from tickpipe.backups.database import TABLES
+from tickpipe.backup.database import TABLES
+from tickpipe.backup.taking import take_backup
 
 
 class Interrupting(Silent):

@@ -95,7 +95,7 @@ def test_every_row_of_the_table_comes_back_from_parquet(
 ) -> None:
     # Smaller than a series, so that both cursors and row groups have to go on.
     monkeypatch.setattr(sink.exporting, "_FETCH_ROWS", 7)
-    monkeypatch.setattr("tickpipe.candlefiles._GROUP_ROWS", 11)
+    monkeypatch.setattr("tickpipe.export.files._GROUP_ROWS", 11)
     result = export(tmp_path / "out")
 
     assert result.exit_code == 0, result.stderr
@@ -194,7 +194,7 @@ def test_what_fails_half_way_leaves_the_former_export(tmp_path: Path, monkeypatc
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tickpipe.candlefiles.ParquetFile._flush", full)
+    monkeypatch.setattr("tickpipe.export.files.ParquetFile._flush", full)
     failed = export(tmp_path / "out", "--replace")
     assert failed.exit_code == 1
     assert "No space left" in failed.stderr

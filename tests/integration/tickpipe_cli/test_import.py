@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from marketdata.settings import Settings
+from runtime.settings import Settings
 from tests.conftest import API_KEY
 from tests.services import environment, running
 

@@ -17,10 +17,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from marketdata.kafka import new_producer
-from marketdata.settings import Settings, load_settings
 from marketdata.tick import Frame, Tick
 from marketdata.wire import encode
+from runtime.kafka import new_producer
+from runtime.settings import Settings, load_settings
 from tests import plainhttp
 from tests.faults.truth import lag
 from tests.integration.test_stack import Stack
@@ -28,7 +28,7 @@ from tests.kafka_log import KafkaLog
 from tests.realday import eurusd_bars, eurusd_ticks
 from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.stack import start_service, stop_service
-from tickpipe.replay import group_offsets, wait_until_empty
+from tickpipe.replay.engine import group_offsets, wait_until_empty
 
 pytestmark = pytest.mark.first
 

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from marketdata.settings import load_settings
 from marketdata.tick import Tick
+from runtime.settings import load_settings
 from sink.database import Connection
 from sink.writer import Writer
 from tests.integration.sink.flow import Flow, day_frames

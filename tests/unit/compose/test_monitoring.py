@@ -10,8 +10,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from dashboard.metrics import Metrics as DashboardMetrics
-from marketdata.settings import Settings
 from producer.metrics import Metrics as ProducerMetrics
+from runtime.settings import Settings
 from sink.metrics import Metrics as SinkMetrics
 from stream_app.metrics import Metrics as StreamMetrics
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from marketdata.settings import Settings, load_settings
 from marketdata.tick import Frame
 from marketdata.wire import decode_frame
 from producer.app import create_app
 from producer.metrics import Metrics
 from producer.testing import InMemoryDoor
+from runtime.settings import Settings, load_settings
 
 KEY = "key-of-the-broker"
 ANY_KEY = "key-of-everybody"

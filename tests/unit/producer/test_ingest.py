@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from marketdata.trace import parse_traceparent
 from marketdata.wire import decode_bar
 from producer.app import create_app
+from runtime.trace import parse_traceparent
 from tests.unit.producer.conftest import ANY_KEY, KEY, Bench, new_bench, new_settings
 
 PRO: dict[str, Any] = {

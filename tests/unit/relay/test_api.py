@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from marketdata.settings import load_settings
 from relay.api import Api
 from relay.store import Store
+from runtime.settings import load_settings
 from tests.unit.relay.rows import BASE, tick
 
 

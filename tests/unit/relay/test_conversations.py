@@ -5,10 +5,10 @@ import json
 import pytest
 
 from marketdata.contract.forms import decode
-from marketdata.settings import load_settings
 from relay.api import Api
 from relay.pending import Pending
 from relay.store import Store
+from runtime.settings import load_settings
 from tests.conversations import Conversation, conversations
 from tests.unit.relay.test_api import call
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from marketdata.contract.posting import ServerRefused, ServerUnavailable
 from relay.forwarder import Forwarder
 from relay.pending import Pending, count_pending
 from relay.server import Server
 from relay.store import Store
+from runtime.posting import ServerRefused, ServerUnavailable
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, put, tick
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import msgspec
 
-from marketdata.stages import RECEIVED_HEADER, arrival_seconds, received_header
-from marketdata.telemetry import NoTelemetry
 from marketdata.tick import Frame
-from marketdata.trace import TraceContext, context_of
+from runtime.stages import RECEIVED_HEADER, arrival_seconds, received_header
+from runtime.telemetry import NoTelemetry
+from runtime.trace import TraceContext, context_of
 from stream_app.emitter import Outgoing
 from stream_app.origins import note_origins, outgoing
 from stream_app.window import Window

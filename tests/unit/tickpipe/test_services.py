@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from marketdata.errors import SettingsError, StackError
-from marketdata.settings import load_settings
+from runtime.settings import load_settings
 from tickpipe.embedded.process import ServiceSpec
 from tickpipe.embedded.services import Addresses, StackConfig, answers_ready, service_specs, url_of
 

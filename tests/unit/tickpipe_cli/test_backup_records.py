@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from marketdata.candle import Candle
 from marketdata.wire import decode_candle, encode
 from tests.unit.sink.candles import candle
-from tickpipe.backups.archive import ArchiveDamaged, Partition
-from tickpipe.backups.records import BlockWriter, LogRecord, read_records
-from tickpipe.backups.topics import expected_log, of_log
+from tickpipe.backup.archive import ArchiveDamaged, Partition
+from tickpipe.backup.records import BlockWriter, LogRecord, read_records
+from tickpipe.backup.topics import expected_log, of_log
 
 OLD, NEW = "old-cluster/ticks", "new-cluster/ticks"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tickpipe.barfile import Bar, BarFile, named_by
-from tickpipe.columnfile import DataFileError, UnknownForm
+from tickpipe.sending.barfile import Bar, BarFile, named_by
+from tickpipe.sending.columnfile import DataFileError, UnknownForm
 
 #: 2019-02-04T00:00:00 by the broker's clock.
 DAY = 1_549_238_400_000

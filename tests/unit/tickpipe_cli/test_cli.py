@@ -14,9 +14,9 @@ from typer.testing import CliRunner, Result
 from marketdata.errors import KafkaUnavailable, SettingsError, StackError
 from tests.scripted import Answer, ScriptedServer
 from tickpipe.cli import app
-from tickpipe.columnfile import DataFileError, UnknownForm
-from tickpipe.commands.stack import curl_line
 from tickpipe.console import explain
+from tickpipe.embedded.command import curl_line
+from tickpipe.sending.columnfile import DataFileError, UnknownForm
 
 COMMANDS = ["up", "down", "status", "send", "candles", "query", "fidelity", "verify", "topics create", "topics list",
             "db migrate", "db status", "db day-zone"]  # fmt: skip

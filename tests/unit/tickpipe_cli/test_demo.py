@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import msgspec
 
-from marketdata.contract.posting import new_client
+from runtime.posting import new_client
 from tests.scripted import Answer, ScriptedServer
 from tickpipe.demo import INSTRUMENTS, ExpertAdvisor, RandomWalk, user_agent
-from tickpipe.posting import PostedTick
+from tickpipe.sending.posting import PostedTick
 
 START = 1_760_926_800_000
 HOUR_MS = 3_600_000

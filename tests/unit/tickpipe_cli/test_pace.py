@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from marketdata.tick import Tick
-from tickpipe.pace import batches
+from tickpipe.sending.pace import batches
 
 
 def tick(time_msc: int) -> Tick:

@@ -6,11 +6,11 @@ from email.utils import formatdate
 
 import pytest
 
-from marketdata.contract.posting import ServerRefused, ServerUnavailable
 from marketdata.errors import SettingsError
 from marketdata.tick import Tick
+from runtime.posting import ServerRefused, ServerUnavailable
 from tests.scripted import Answer, ScriptedServer
-from tickpipe.sender import TickSender
+from tickpipe.sending.sender import TickSender
 
 #: 2019-02-04T00:00:00Z
 DAY = 1_549_238_400_000

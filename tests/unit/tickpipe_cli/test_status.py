@@ -5,9 +5,9 @@ import socket
 import pytest
 from aiokafka import TopicPartition
 
-from marketdata.kafka import Ends, lag_of
-from marketdata.settings import load_settings
-from tickpipe.status import pipeline_status
+from runtime.kafka import Ends, lag_of
+from runtime.settings import load_settings
+from tickpipe.status.engine import pipeline_status
 
 
 @pytest.mark.parametrize(

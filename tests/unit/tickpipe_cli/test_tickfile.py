@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from marketdata.tick import Tick
-from tickpipe.columnfile import DataFileError, UnknownForm
-from tickpipe.tickfile import TickFile, digits_of
+from tickpipe.sending.columnfile import DataFileError, UnknownForm
+from tickpipe.sending.tickfile import TickFile, digits_of
 
 #: 2019-02-04T00:00:00Z
 DAY = 1_549_238_400_000

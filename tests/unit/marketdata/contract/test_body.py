@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from marketdata.contract.body import Receive, read_body
 from marketdata.contract.refusals import Refusal
+from runtime.request_body import Receive, read_body
 
 
 @pytest.mark.parametrize("sent", [1, 3, 10])

@@ -7,7 +7,8 @@ from email.utils import formatdate
 import httpx
 import pytest
 
-from marketdata.contract.posting import (
+from marketdata.errors import SettingsError, TickpipeError
+from runtime.posting import (
     BodyRefused,
     BodyTooLarge,
     KeyRefused,
@@ -20,7 +21,6 @@ from marketdata.contract.posting import (
     post,
     result_of,
 )
-from marketdata.errors import SettingsError, TickpipeError
 from tests.ports import free_port
 from tests.scripted import Answer, ScriptedServer, scripted_server
 

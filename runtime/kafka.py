@@ -1,0 +1,198 @@
+"""The one door to aiokafka: waiting for a broker, creating topics, clients with this project's settings."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, stop_never, wait_exponential
+from tenacity.stop import stop_base
+
+from marketdata.errors import KafkaUnavailable
+from runtime.settings import Settings
+from runtime.topics import MAX_RECORD_BYTES, Topic, topics
+
+log = structlog.get_logger(__name__)
+
+#: Kafka's error code for a topic that is there already.
+_TOPIC_ALREADY_EXISTS = TopicAlreadyExistsError.errno
+
+#: Answer to one request of an administration or metadata call (milliseconds); smaller fails on a broker that starts.
+_REQUEST_TIMEOUT_MS = 10_000
+
+
+@asynccontextmanager
+async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A connected administration client.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+    """
+    client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=_REQUEST_TIMEOUT_MS)
+    try:
+        try:
+            await client.start()
+        except (KafkaError, OSError, TimeoutError) as exc:
+            raise unavailable(settings) from exc
+        yield client
+    finally:
+        await client.close()
+
+
+def unavailable(settings: Settings) -> KafkaUnavailable:
+    """The error that names the address that nobody answered on."""
+    return KafkaUnavailable(
+        f"no Kafka broker answers on {settings.kafka_bootstrap}; is it running? (TICKPIPE_KAFKA_BOOTSTRAP)"
+    )
+
+
+async def wait_for_kafka(settings: Settings, *, timeout_seconds: float | None = None) -> str:
+    """Wait until a broker answers and every topic exists; return the cluster's id.
+
+    Raises:
+        KafkaUnavailable: after `timeout_seconds`; without it the wait has no end.
+    """
+    stop: stop_base = stop_never if timeout_seconds is None else stop_after_delay(timeout_seconds)
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception(_may_pass), wait=wait_exponential(0.2, max=5), stop=stop, reraise=True,
+        before_sleep=_say_that_we_wait,
+    ):  # fmt: skip
+        with attempt:
+            return await ensure_topics(settings)
+    raise AssertionError("unreachable: tenacity returns or raises")
+
+
+def _may_pass(exc: BaseException) -> bool:
+    return getattr(exc, "retriable", False) or isinstance(exc, (KafkaConnectionError, TimeoutError, OSError))
+
+
+def _say_that_we_wait(state: RetryCallState) -> None:
+    # The first tries fail whenever everything starts together; that is not worth a line.
+    if state.attempt_number >= 3 and state.outcome is not None:
+        log.warning("Waiting for Kafka.", action="wait_for_kafka", error=str(state.outcome.exception()))
+
+
+async def ensure_topics(settings: Settings) -> str:
+    """Create the topics that are missing; those that exist are left as they are. Returns the cluster's id.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+        KafkaError: when the broker refuses a topic, for example for want of replicas.
+    """
+    async with admin_client(settings) as client:
+        cluster = await client.describe_cluster()
+        present = set(await client.list_topics())
+        missing = [topic for topic in topics(settings) if topic.name not in present]
+        if missing:
+            await _create(client, missing)
+        return str(cluster["cluster_id"])
+
+
+async def _create(client: AIOKafkaAdminClient, missing: list[Topic]) -> None:
+    response = await client.create_topics(
+        [NewTopic(t.name, t.partitions, t.replication, topic_configs=t.config) for t in missing]
+    )
+    for name, code, *rest in response.topic_errors:
+        if code == 0:
+            log.info("Created a topic.", action="topic_created", topic=name)
+        elif code != _TOPIC_ALREADY_EXISTS:  # another service was faster
+            raise KafkaError(f"Kafka refused to create the topic {name}: error {code} {rest}")
+
+
+#: A member that joins its group while the broker still starts sees no partitions and gets none, until it asks again for
+#: the metadata: by default after five minutes (milliseconds).
+METADATA_MAX_AGE_MS = 10_000
+
+
+def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
+    """A producer whose confirmation means that the record is in the log, once: `acks=all` and idempotent."""
+    defaults = {"acks": "all", "enable_idempotence": True, "max_request_size": MAX_RECORD_BYTES}
+    return AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, **{**defaults, **options})
+
+
+async def end_fetches(consumer: AIOKafkaConsumer) -> None:
+    """Let a consumer that is about to be stopped fetch no more; call it before `AIOKafkaConsumer.stop()`.
+
+    aiokafka 0.14.0 cancels its fetches in `stop()`, and one that rests there after a failure, so whenever the broker is
+    away, ends `stop()` half done with `CancelledError`, as if the caller were cancelled.
+    """
+    if (fetcher := consumer._fetcher) is not None:
+        tasks = [fetcher._fetch_task, *fetcher._pending_tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        fetcher._pending_tasks.clear()
+
+
+class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
+    """An `AIOKafkaConsumer` that can be stopped while the broker is away."""
+
+    async def stop(self) -> None:
+        """Leave the group, if there is one, and close every connection."""
+        await end_fetches(self)
+        await super().stop()
+
+
+def new_consumer(settings: Settings, *topic_names: str, **options: Any) -> Consumer:
+    """A consumer that commits nothing by itself; without `group_id` it belongs to no group."""
+    return Consumer(
+        *topic_names,
+        bootstrap_servers=settings.kafka_bootstrap,
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=MAX_RECORD_BYTES,
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
+        **options,
+    )
+
+
+#: First and next offset of each partition of a topic.
+Ends = dict[int, tuple[int, int]]
+
+
+async def log_ends(settings: Settings, topic: str) -> Ends:
+    """First and next offset of each partition of `topic`.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+    """
+    consumer = new_consumer(settings)
+    try:
+        async with admin_client(settings) as client:
+            await consumer.start()
+            return (await topic_ends(client, consumer, [topic]))[topic]
+    except (KafkaConnectionError, OSError, TimeoutError) as exc:
+        raise unavailable(settings) from exc
+    finally:
+        await consumer.stop()
+
+
+async def topic_ends(
+    client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, names: Collection[str]
+) -> dict[str, Ends]:
+    """First and next offset of each partition by topic, asked over connections that the caller keeps."""
+    described = await client.describe_topics(sorted(names))
+    every = [TopicPartition(topic["topic"], p["partition"]) for topic in described for p in topic["partitions"]]
+    first, end = await asyncio.gather(consumer.beginning_offsets(every), consumer.end_offsets(every))
+    ends: dict[str, Ends] = {name: {} for name in names}
+    for tp in sorted(every):
+        ends[tp.topic][tp.partition] = (first[tp], end[tp])
+    return ends
+
+
+async def committed_offsets(client: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, int]:
+    """What the group has committed; partitions without a commit are missing."""
+    offsets = await client.list_consumer_group_offsets(group)
+    return {tp: meta.offset for tp, meta in offsets.items() if meta.offset >= 0}
+
+
+def lag_of(ends: Mapping[str, Ends], committed: Mapping[TopicPartition, int]) -> int:
+    """Records between the committed offsets and the ends; without a commit, from the first record that is left."""
+    return sum(
+        max(0, end - max(first, committed.get(TopicPartition(topic, partition), first)))
+        for topic, partitions in ends.items()
+        for partition, (first, end) in partitions.items()
+    )

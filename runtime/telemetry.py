@@ -1,0 +1,143 @@
+"""The one door to OpenTelemetry: spans, when TICKPIPE_OTLP_ENDPOINT is set; otherwise trace contexts alone.
+
+Without the endpoint nothing of OpenTelemetry is imported, and a span is no more than the context that is passed on.
+"""
+# ruff: noqa: PLC0415  # imported only when it is wanted
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from marketdata.errors import SettingsError
+from runtime.settings import Settings
+from runtime.trace import TraceContext
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span as OtelSpan
+    from opentelemetry.trace import SpanContext
+
+
+class Span(Protocol):
+    """One step that has begun."""
+
+    @property
+    def context(self) -> TraceContext:
+        """What goes on with the data."""
+
+    def end(self, **attributes: str | int) -> None:
+        """The step is over."""
+
+
+class Telemetry(Protocol):
+    """Begins spans; times are UTC epoch milliseconds, without one it is now."""
+
+    #: Whether spans are exported, so that it is worth collecting what they tell.
+    is_on: bool
+
+    def begin(
+        self,
+        name: str,
+        parent: TraceContext | None,
+        *,
+        links: Sequence[TraceContext] = (),
+        started_ms: int | None = None,
+    ) -> Span:
+        """Begin the step `name` of the trace of `parent`, or of a new one."""
+
+
+class _ContextOnly:
+    """A span that is only its context."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: TraceContext) -> None:
+        self.context = context
+
+    def end(self, **attributes: str | int) -> None:
+        """Nothing."""
+
+
+class NoTelemetry:
+    """No spans; contexts are made and passed on all the same."""
+
+    is_on = False
+
+    def begin(self, name: str, parent: TraceContext | None, **_about: object) -> Span:
+        """See `Telemetry.begin`."""
+        return _ContextOnly(TraceContext.new() if parent is None else parent.child())
+
+
+class _Exported:
+    """A span of OpenTelemetry."""
+
+    def __init__(self, span: "OtelSpan") -> None:
+        self._span = span
+        about = span.get_span_context()
+        self.context = TraceContext(f"{about.trace_id:032x}", f"{about.span_id:016x}", f"{about.trace_flags:02x}")
+
+    def end(self, **attributes: str | int) -> None:
+        """The span goes into the next batch that is exported."""
+        self._span.set_attributes(attributes)
+        self._span.end()
+
+
+class OtlpTelemetry:
+    """Spans by OTLP over HTTP, in batches and from a thread of its own; when nobody takes them they are dropped."""
+
+    is_on = True
+
+    def __init__(self, provider: "TracerProvider") -> None:
+        self._tracer = provider.get_tracer("tickpipe")
+
+    def begin(
+        self,
+        name: str,
+        parent: TraceContext | None,
+        *,
+        links: Sequence[TraceContext] = (),
+        started_ms: int | None = None,
+    ) -> Span:
+        """See `Telemetry.begin`."""
+        from opentelemetry.trace import Link, NonRecordingSpan, set_span_in_context
+
+        span = self._tracer.start_span(
+            name,
+            context=None if parent is None else set_span_in_context(NonRecordingSpan(_remote(parent))),
+            links=[Link(_remote(link)) for link in links],
+            start_time=None if started_ms is None else started_ms * 1_000_000,
+        )
+        return _Exported(span)
+
+
+def start_telemetry(settings: Settings, service: str) -> Telemetry:
+    """Spans as the settings say; what waits at the end of the process is exported then.
+
+    Raises:
+        SettingsError: when an endpoint is set and OpenTelemetry is not installed.
+    """
+    if not settings.otlp_endpoint:
+        return NoTelemetry()
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as exc:
+        raise SettingsError(
+            "TICKPIPE_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: pip install 'tickpipe[otel]'"
+        ) from exc
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: f"tickpipe-{service}"}))
+    url = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url)))
+    return OtlpTelemetry(provider)
+
+
+def _remote(context: TraceContext) -> "SpanContext":
+    from opentelemetry.trace import SpanContext, TraceFlags
+
+    return SpanContext(
+        int(context.trace_id, 16),
+        int(context.span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(int(context.flags, 16)),
+    )

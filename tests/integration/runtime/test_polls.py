@@ -1,0 +1,120 @@
+"""Records as a consumer's polls hand them out once it was asked for bare ones."""
+
+import asyncio
+import gc
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+
+from runtime.kafka import log_ends, new_consumer, new_producer
+from runtime.polls import Record, hand_out_bare_records
+from runtime.settings import Settings
+from tests.kafka_log import KafkaLog
+
+#: Offset, time, its type, key, value, headers.
+Seen = tuple[int, int, int, bytes | None, bytes | None, list[tuple[str, bytes]]]
+
+
+@asynccontextmanager
+async def reader(settings: Settings, *, bare: bool, isolation: str = "read_uncommitted") -> AsyncIterator["Reader"]:
+    consumer = new_consumer(settings, isolation_level=isolation)
+    await consumer.start()
+    try:
+        if bare:
+            hand_out_bare_records(consumer)
+        tp = TopicPartition(settings.ticks_topic, 0)
+        consumer.assign([tp])
+        yield Reader(consumer, tp, (await log_ends(settings, settings.ticks_topic))[0][1])
+    finally:
+        await consumer.stop()
+
+
+class Reader:
+    """Of partition 0 of the ticks topic."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, tp: TopicPartition, end: int) -> None:
+        self.consumer = consumer
+        self.end = end
+        self._tp = tp
+
+    async def read(self, start: int, limits: random.Random | None = None) -> list[list[Record]]:
+        """The polls from an offset to the end, each of so many records at most."""
+        self.consumer.seek(self._tp, start)
+        polls = []
+        while await self.consumer.position(self._tp) < self.end:
+            limit = limits.choice([1, 2, 3, 7, 50, 1_000]) if limits else None
+            poll = (await self.consumer.getmany(self._tp, timeout_ms=500, max_records=limit)).get(self._tp, [])
+            assert limit is None or len(poll) <= limit
+            polls.append(poll)
+        return polls
+
+
+def seen(polls: list[list[Record]]) -> list[Seen]:
+    return [
+        (record.offset, record.timestamp, record.timestamp_type, record.key, record.value, list(record.headers))
+        for poll in polls
+        for record in poll
+    ]
+
+
+async def fill(settings: Settings, kafka: KafkaLog, rng: random.Random) -> None:
+    """Batches of all sizes, plain, compressed and in transactions, so that the log has holes; a marker ends it."""
+    async with (
+        new_producer(settings, compression_type="lz4", linger_ms=20) as packed,
+        new_producer(settings, transactional_id=settings.ticks_topic, linger_ms=20) as foreign,
+    ):
+        for _ in range(12):
+            await send(kafka.producer, settings, rng)
+            await send(packed, settings, rng)
+            await foreign.begin_transaction()
+            await send(foreign, settings, rng)
+            await (foreign.abort_transaction() if rng.random() < 0.5 else foreign.commit_transaction())
+
+
+async def send(producer: AIOKafkaProducer, settings: Settings, rng: random.Random) -> None:
+    sent = []
+    for _ in range(rng.choice([1, 1, 2, 30, 300])):
+        key, value = rng.choice([(b"k", b"x" * rng.randrange(200)), (None, b"x"), (b"k", None)])
+        headers = [("h", b"1")] * rng.randrange(3)
+        sent.append(await producer.send(settings.ticks_topic, value, key=key, partition=0, headers=headers))
+    await asyncio.gather(*sent)
+
+
+@pytest.mark.parametrize("isolation", ["read_uncommitted", "read_committed"])
+async def test_bare_records_are_the_same_records(settings: Settings, kafka: KafkaLog, isolation: str) -> None:
+    # Arrange
+    rng = random.Random(isolation)
+    await fill(settings, kafka, rng)
+
+    async with reader(settings, bare=False, isolation=isolation) as plain:
+        copies = seen(await plain.read(0))
+        starts = [0, plain.end - 1, *(rng.randrange(plain.end) for _ in range(20))]
+
+    # Act: from anywhere, within a batch as well, in polls of any size
+    async with reader(settings, bare=True, isolation=isolation) as bare:
+        read = {start: await bare.read(start, rng) for start in starts}
+
+    # Assert
+    assert not any(isinstance(record, ConsumerRecord) for polls in read.values() for poll in polls for record in poll)
+    for start, polls in read.items():
+        assert seen(polls) == [record for record in copies if record[0] >= start]
+
+
+async def test_what_was_handed_out_needs_no_collection_of_garbage(settings: Settings, kafka: KafkaLog) -> None:
+    """Services look for garbage rarely: fetched megabytes that wait for it would add up."""
+    await fill(settings, kafka, random.Random(1))
+    async with reader(settings, bare=True) as bare:
+        gc.collect()
+        gc.disable()
+        try:
+            await bare.read(0)
+            await bare.read(0)
+            await asyncio.sleep(0.1)
+            left = [held for held in gc.get_objects() if isinstance(held, (FetchResult, PartitionRecords))]
+        finally:
+            gc.enable()
+    assert left == []

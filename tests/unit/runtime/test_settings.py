@@ -1,0 +1,68 @@
+"""Settings are read from the environment, refused with the name of the variable, and all of them are documented."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from marketdata.errors import SettingsError
+from runtime.settings import Settings, load_settings, parse_zone
+
+PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKPIPE_API_KEYS", '{"ICMarkets-Demo": "0123456789"}')
+    monkeypatch.setenv("TICKPIPE_SOURCE_ZONES", '{"ICMarkets-Demo": "+03:00"}')
+
+    settings = load_settings()
+
+    assert settings.api_keys["ICMarkets-Demo"].get_secret_value() == "0123456789"
+    assert settings.zones["ICMarkets-Demo"].utcoffset(None) == timedelta(hours=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kafka_partitions", 0),
+        ("source_zones", {"s": "Atlantis/Capital"}),
+        ("api_keys", {"s": "short"}),
+        ("dashboard_password", "short"),
+        ("api_keys", {"a": "the same key", "b": "the same key"}),
+        ("log_format", "xml"),
+        ("emit_interval_seconds", "often"),
+    ],
+)
+def test_what_cannot_be_used_is_named(name: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=f"TICKPIPE_{name.upper()}: "):
+        load_settings(**{name: value})
+
+
+@pytest.mark.parametrize("days", [(30, 20, 0), (0, 20, 0), (30, 0, 3650), (30, 60, 59)])
+def test_a_longer_timeframe_is_kept_at_least_as_long(days: tuple[int, int, int]) -> None:
+    with pytest.raises(SettingsError, match=r"TICKPIPE_KEEP_(H1|D1)_DAYS=\d+ needs TICKPIPE_KEEP_(M1|H1)_DAYS"):
+        load_settings(keep_m1_days=days[0], keep_h1_days=days[1], keep_d1_days=days[2])
+
+
+def test_retention_is_off_unless_set() -> None:
+    settings = load_settings()
+    assert (settings.keep_m1_days, settings.keep_h1_days, settings.keep_d1_days) == (0, 0, 0)
+    assert load_settings(keep_m1_days=30, keep_h1_days=30, keep_d1_days=60).keep_d1_days == 60
+
+
+def test_secrets_do_not_show() -> None:
+    settings = load_settings(api_keys={"s": "very secret"}, database_url="postgresql://u:very-secret@h/d")
+
+    assert "very" not in repr(settings)
+
+
+@pytest.mark.parametrize(("zone", "hours"), [("+03:00", 3), ("-0330", -3.5), ("+2", 2)])
+def test_fixed_offsets_are_zones(zone: str, hours: float) -> None:
+    assert parse_zone(zone).utcoffset(None) == timedelta(hours=hours)
+
+
+def test_every_setting_is_on_its_page() -> None:
+    page = PAGE.read_text()
+
+    for name, field in Settings.model_fields.items():
+        assert f"| `TICKPIPE_{name.upper()}` | {field.description} |" in page, f"docs/settings.md lacks {name}"

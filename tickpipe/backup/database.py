@@ -1,0 +1,181 @@
+"""The tables of the database to and from lines of COPY, the same on every edition and version of PostgreSQL.
+
+The schema is not dumped: the migrations make it. So a backup goes from TimescaleDB to plain PostgreSQL and back, and
+needs no pg_dump of the server's version.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from psycopg import AsyncConnection, IsolationLevel, sql
+
+from marketdata.errors import TickpipeError
+from sink.edition import edition
+from sink.migrations import migration_files
+from sink.statements import SQL
+from tickpipe.backup.archive import ArchiveTooNew, ArchiveWriter, DatabasePart, Table, table_member
+
+Connection = AsyncConnection[Any]
+
+#: Every table of the schema, in the order in which they are restored: while minutes are written, triggers mark their
+#: hours, so what is kept and marked comes after them.
+TABLES: Final = (
+    "candle_settings", "market_data", "broker_bars", "pending_refolds", "candle_marks", "candle_hours", "candle_days",
+)  # fmt: skip
+
+#: Tables whose `log` column names the log that offsets belong to. It is the first of each line, where it is found
+#: without reading the rest.
+_WITH_LOG: Final = frozenset({"market_data", "pending_refolds"})
+
+#: Lines of one COPY of the restore; a trigger sees the rows of one statement at once (bytes).
+_COPY_BYTES: Final = 8 << 20
+
+#: Called with bytes that were written since the last call.
+Told = Callable[[int], None]
+
+
+class DatabaseNotEmpty(TickpipeError):
+    """The database holds candles; take an empty one, or let --replace delete them."""
+
+    is_wrong_use = True
+
+
+async def begin_snapshot(connection: Connection) -> None:
+    """From here until the transaction ends, the connection sees the database as it is now."""
+    await connection.set_autocommit(False)
+    await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    await connection.set_read_only(True)
+    await connection.execute(SQL["lift_local_timeout"])
+    await _set_text_forms(connection)
+
+
+async def dump(connection: Connection, archive: ArchiveWriter, told: Told) -> DatabasePart:
+    """Write every table of the snapshot into the archive."""
+    applied = await (await connection.execute(SQL["applied_migrations"])).fetchall()
+    tables = [await _dump_table(connection, archive, name, told) for name in TABLES]
+    return DatabasePart(await edition(connection), tuple(sorted(name for (name,) in applied)), tuple(tables))
+
+
+async def dump_bytes(connection: Connection) -> int:
+    """About as much as the dump will have."""
+    total = 0
+    for name in TABLES:
+        columns = await _columns(connection, name)
+        row = await (await connection.execute(SQL["dump_estimate"], {"table": name})).fetchone()
+        # A row of COPY's text is about 12 bytes a column.
+        total += (row[0] if row else 0) * 12 * len(columns)
+    return total
+
+
+async def _dump_table(connection: Connection, archive: ArchiveWriter, name: str, told: Told) -> Table:
+    columns = await _columns(connection, name)
+    # COPY of a hypertable itself would be empty; a SELECT reads its chunks.
+    statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(_names(columns), sql.Identifier(name))
+    with archive.member(table_member(name)) as write:
+        async with connection.cursor() as cursor:
+            async with cursor.copy(statement) as copy:
+                async for data in copy:
+                    write(bytes(data))
+                    told(len(data))
+            return Table(name, tuple(columns), cursor.rowcount)
+
+
+async def require_empty(connection: Connection) -> None:
+    """Raise DatabaseNotEmpty when there is any candle."""
+    for name in ("market_data", "broker_bars", "candle_hours"):
+        query = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier(name))
+        row = await (await connection.execute(query)).fetchone()
+        if row is not None and row[0]:
+            raise DatabaseNotEmpty(
+                f"the database {connection.info.dbname} holds rows in {name}; restore into an empty one, or pass "
+                "--replace to delete what it holds"
+            )
+
+
+async def check_schema(connection: Connection, part: DatabasePart) -> None:
+    """Raise ArchiveTooNew when the backup has what the schema of this version has no place for."""
+    if unknown := sorted(set(part.migrations) - set(migration_files())):
+        raise ArchiveTooNew(
+            f"the backup has migrations that this version does not know ({', '.join(unknown)}); restore it with the "
+            "version that wrote it or a later one"
+        )
+    for table in part.tables:
+        if missing := sorted(set(table.columns) - set(await _columns(connection, table.name))):
+            raise ArchiveTooNew(f"the table {table.name} has no column {', '.join(missing)} in this version")
+
+
+async def load(
+    connection: Connection,
+    part: DatabasePart,
+    pieces: Callable[[str], Iterable[bytes]],
+    told: Told,
+    *,
+    logs: tuple[str, str] | None,
+) -> None:
+    """Put the tables in the place of what the database holds, in one transaction: all of it or nothing.
+
+    `pieces` gives a table's bytes; `logs` are the names of the log in the backup and here, when it has a new one.
+    """
+    async with connection.transaction():
+        await connection.execute(SQL["lift_local_timeout"])
+        await _set_text_forms(connection)
+        await connection.execute(SQL["empty_tables"])
+        await connection.execute(SQL["empty_settings"])
+        for table in sorted(part.tables, key=lambda one: TABLES.index(one.name)):
+            if table.name == "candle_marks":
+                await connection.execute(SQL["forget_marks"])
+            renamed = logs if table.name in _WITH_LOG else None
+            await _load_table(connection, table, pieces(table_member(table.name)), told, renamed)
+
+
+async def _load_table(
+    connection: Connection, table: Table, pieces: Iterable[bytes], told: Told, logs: tuple[str, str] | None
+) -> None:
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table.name), _names(table.columns))
+    rows = 0
+    for lines in whole_lines(pieces, _COPY_BYTES):
+        data = lines if logs is None else with_other_log(lines, *logs)
+        async with connection.cursor() as cursor:
+            async with cursor.copy(statement) as copy:
+                await copy.write(data)
+            rows += cursor.rowcount
+        told(len(lines))
+    if rows != table.rows:
+        raise RuntimeError(f"{rows} rows of {table.name} were written, and the manifest says {table.rows}")
+
+
+def whole_lines(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces that end with a line, each of about `size` bytes. COPY writes a newline in a value as
+    `\\n`, so every real one ends a row."""
+    waiting = bytearray()
+    for piece in pieces:
+        waiting += piece
+        if len(waiting) >= size:
+            end = waiting.rfind(b"\n") + 1
+            if end:
+                yield bytes(waiting[:end])
+                del waiting[:end]
+    if waiting:
+        yield bytes(waiting)
+
+
+def with_other_log(lines: bytes, old: str, new: str) -> bytes:
+    """The lines with another name where the first column is the old name of the log; names need no escape."""
+    before, after = old.encode() + b"\t", new.encode() + b"\t"
+    renamed = lines.replace(b"\n" + before, b"\n" + after)
+    return after + renamed[len(before) :] if renamed.startswith(before) else renamed
+
+
+async def _columns(connection: Connection, table: str) -> list[str]:
+    rows = await (await connection.execute(SQL["table_columns"], {"table": table})).fetchall()
+    columns = [name for (name,) in rows]
+    return sorted(columns, key=lambda name: name != "log") if table in _WITH_LOG else columns
+
+
+def _names(columns: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+async def _set_text_forms(connection: Connection) -> None:
+    # What a server's or a role's own settings might have changed.
+    await connection.execute(SQL["set_text_forms"])

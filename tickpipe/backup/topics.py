@@ -1,0 +1,236 @@
+"""The topics of the pipeline to and from records of an archive, at the offsets that candles name as their proof."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import RecordsToDelete
+
+from marketdata.errors import InvalidCandle, KafkaUnavailable, TickpipeError
+from marketdata.wire import decode_candle, encode
+from runtime.kafka import admin_client, log_ends, new_consumer, new_producer
+from runtime.settings import Settings
+from tickpipe.backup.archive import ArchiveWriter, Partition, Topic, partition_member
+from tickpipe.backup.records import BlockWriter, LogRecord
+
+#: Settings that name the topics, in the order of the flow.
+TICKS: Final = "ticks_topic"
+CANDLES: Final = "candles_topic"
+ROLES: Final = (
+    TICKS, CANDLES, "broker_candles_topic", "ticks_rejected_topic", "candles_rejected_topic",
+)  # fmt: skip
+
+#: What the sink reads. Only what it has not stored yet is backed up: the rest is in the database.
+SINK_ROLES: Final = (CANDLES, "broker_candles_topic")
+
+#: Topics whose records are candles that name their log.
+CANDLE_ROLES: Final = frozenset({CANDLES, "candles_rejected_topic"})
+
+#: What is in the log answers in far less; longer means that the broker is gone (seconds).
+_STALL_SECONDS: Final = 30.0
+
+#: Records on their way to the broker: enough to fill batches, and some tens of MB (records).
+_IN_FLIGHT: Final = 10_000
+
+#: A batch of the restore (bytes).
+_BATCH_BYTES: Final = 512 * 1024
+
+#: aiokafka does not send a record that has neither key nor value.
+_NO_KEY: Final = b""
+
+#: Called with records that were read or written since the last call.
+Told = Callable[[int], None]
+
+
+class TopicsDiffer(TickpipeError):
+    """The topics hold other records than the backup; restore into a Kafka of its own, nothing is ever deleted."""
+
+    is_wrong_use = True
+
+
+def topic_name(settings: Settings, role: str) -> str:
+    """The topic that has the role here."""
+    return str(getattr(settings, role))
+
+
+async def dump(
+    settings: Settings, archive: ArchiveWriter, starts: dict[str, dict[int, int]], told: Told
+) -> list[Topic]:
+    """Write the topics into the archive as they are now; of the roles in `starts` only from those offsets on."""
+    dumped = []
+    async with reading(settings) as reader:
+        for role in ROLES:
+            name = topic_name(settings, role)
+            partitions = []
+            for partition, (begin, end) in (await log_ends(settings, name)).items():
+                first = min(end, max(begin, starts.get(role, {}).get(partition, begin)))
+                with archive.member(partition_member(role, partition)) as write:
+                    blocks = BlockWriter(write)
+                    async for record in records_between(reader, TopicPartition(name, partition), first, end):
+                        blocks.add(record)
+                        told(1)
+                    blocks.close()
+                partitions.append(Partition(partition, first, end, blocks.records))
+            dumped.append(Topic(role, name, tuple(partitions)))
+    return dumped
+
+
+def expected_log(part: Partition, records: Iterable[LogRecord], *, keep_offsets: bool) -> Iterator[LogRecord]:
+    """What a partition of a new topic has to hold from offset 0 on.
+
+    With `keep_offsets` every record is where it was. What was before the first, and between two (the markers of a
+    transaction), is filled with empty records; they hold no tick. Otherwise the records follow one another.
+    """
+    offset, timestamp = 0, 0
+    for record in records:
+        while keep_offsets and offset < record.offset:
+            yield LogRecord(offset, timestamp, _NO_KEY, None)
+            offset += 1
+        key = _NO_KEY if record.key is None and record.value is None else record.key
+        yield msgspec.structs.replace(record, offset=offset, key=key)
+        offset, timestamp = offset + 1, record.timestamp
+    while keep_offsets and offset < part.end:
+        yield LogRecord(offset, timestamp, _NO_KEY, None)
+        offset += 1
+
+
+def of_log(record: LogRecord, logs: tuple[str, str]) -> LogRecord:
+    """The record, with the second name of the log where it is a candle of the first."""
+    try:
+        candle = decode_candle(record.value)
+    except InvalidCandle:
+        return record
+    if candle.log != logs[0]:
+        return record
+    return msgspec.structs.replace(record, value=encode(msgspec.structs.replace(candle, log=logs[1])))
+
+
+class TopicRestore:
+    """Brings a topic to hold what is expected; what a restore that was interrupted wrote is left and gone on."""
+
+    def __init__(self, settings: Settings, producer: AIOKafkaProducer, role: str, told: Told) -> None:
+        self._settings, self._producer, self._told = settings, producer, told
+        self._topic = topic_name(settings, role)
+        self._ends: dict[int, tuple[int, int]] = {}
+
+    async def partition(self, part: Partition, expected: Iterator[LogRecord], *, keep_offsets: bool) -> bool:
+        """Whether anything was written; False when the partition held all of it, and perhaps more, already.
+
+        Raises:
+            TopicsDiffer: when the partition holds something else.
+        """
+        tp = TopicPartition(self._topic, part.partition)
+        self._ends = self._ends or await log_ends(self._settings, self._topic)
+        if part.partition not in self._ends:
+            raise TopicsDiffer(
+                f"{self._topic} has {len(self._ends)} partitions and the backup has more; restore with "
+                f"TICKPIPE_KAFKA_PARTITIONS set to their number, into a Kafka without these topics"
+            )
+        begin, end = self._ends[part.partition]
+        await self._compare(tp, begin, end, expected)
+        written = await self._write(tp, end, expected)
+        if keep_offsets and part.first > begin:
+            await self._forget_before(tp, part.first)
+        return written
+
+    async def _compare(self, tp: TopicPartition, begin: int, end: int, expected: Iterator[LogRecord]) -> None:
+        if end == 0:
+            return
+        async with reading(self._settings) as reader:
+            found = records_between(reader, tp, begin, end)
+            record = await anext(found, None)
+            offset = 0
+            # An emptied partition has no record, and still its end.
+            while offset < end:
+                wanted = next(expected, None)
+                if wanted is None:
+                    return  # the log has gone on since
+                if record is not None and record.offset == wanted.offset:
+                    if (record.key, record.value) != (wanted.key, wanted.value):
+                        raise TopicsDiffer(
+                            f"offset {wanted.offset} of {tp.topic}-{tp.partition} holds another record than the "
+                            "backup; restore into a Kafka of its own, nothing is ever deleted"
+                        )
+                    record = await anext(found, None)
+                elif offset >= begin and wanted.value is not None:
+                    raise TopicsDiffer(f"{tp.topic}-{tp.partition} lacks offset {wanted.offset} of the backup")
+                self._told(1)
+                offset += 1
+
+    async def _write(self, tp: TopicPartition, offset: int, expected: Iterator[LogRecord]) -> bool:
+        sent: deque[tuple[int, asyncio.Future[object]]] = deque()
+        wrote = False
+        for record in expected:
+            wrote = True
+            if len(sent) == _IN_FLIGHT:
+                await _confirm(tp, sent)
+            future = await self._producer.send(
+                tp.topic, record.value, key=record.key, partition=tp.partition, timestamp_ms=record.timestamp,
+                headers=list(record.headers),
+            )  # fmt: skip
+            sent.append((offset, future))
+            offset += 1
+            self._told(1)
+        while sent:
+            await _confirm(tp, sent)
+        return wrote
+
+    async def _forget_before(self, tp: TopicPartition, first: int) -> None:
+        async with admin_client(self._settings) as client:
+            await client.delete_records({tp: RecordsToDelete(before_offset=first)})
+
+
+async def _confirm(tp: TopicPartition, sent: "deque[tuple[int, asyncio.Future[object]]]") -> None:
+    offset, future = sent.popleft()
+    stored_at = getattr(await future, "offset", None)
+    if stored_at != offset:
+        raise TopicsDiffer(
+            f"a record came to offset {stored_at} of {tp.topic}-{tp.partition} instead of {offset}: somebody else "
+            "wrote there meanwhile; stop every producer and restore into a new Kafka"
+        )
+
+
+@asynccontextmanager
+async def restoring_producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer that keeps the order and writes nothing twice."""
+    producer = new_producer(settings, linger_ms=20, max_batch_size=_BATCH_BYTES, compression_type="lz4")
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+@asynccontextmanager
+async def reading(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer of no group."""
+    consumer = new_consumer(settings, max_poll_records=2_000)
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def records_between(
+    reader: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int
+) -> AsyncIterator[LogRecord]:
+    """The records from offset `first` up to, not including, `end`."""
+    if first >= end:
+        return
+    reader.assign([tp])
+    reader.seek(tp, first)
+    stalled = 0.0
+    while await reader.position(tp) < end:
+        batch = (await reader.getmany(tp, timeout_ms=1_000)).get(tp, [])
+        # Markers of transactions move the position and are no records.
+        stalled = 0.0 if batch else stalled + 1.0
+        if stalled >= _STALL_SECONDS:
+            raise KafkaUnavailable(f"{tp.topic}-{tp.partition} did not answer for {_STALL_SECONDS:g} s; is Kafka well?")
+        for record in batch:
+            if record.offset < end:
+                yield LogRecord.of(record)

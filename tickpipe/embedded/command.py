@@ -1,0 +1,172 @@
+"""`tickpipe up` and `tickpipe down`: the whole pipeline on this machine."""
+# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from marketdata.errors import StackError, TickpipeError
+from tickpipe.connection import DataDir, data_dir_option, data_directory, stack_on
+from tickpipe.console import err, out
+
+if TYPE_CHECKING:
+    from tickpipe.embedded.stack import StackConfig, StackEvent
+    from tickpipe.embedded.state import StackState
+
+_STYLES = {"running": "green", "starting": "cyan", "backoff": "yellow", "stopped": "dim"}
+
+
+class StartFailed(TickpipeError):
+    """The stack did not start; the message names what stands in the way."""
+
+
+def up(
+    *,
+    data_dir: DataDir = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when everything is ready.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="With a simulated EA: EURUSD and GBPUSD.")] = False,
+    producer_host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets EAs on other machines in.")
+    ] = "127.0.0.1",
+    producer_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port that EAs post to; 0 takes a free one.")
+    ] = 18_001,
+    dashboard_host: Annotated[
+        str,
+        typer.Option(help="Address of the chart; 0.0.0.0 shows it to other machines (TICKPIPE_DASHBOARD_PASSWORD)."),
+    ] = "127.0.0.1",
+    dashboard_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the chart; 0 takes 18080 if it is free.")
+    ] = 0,
+    stream_workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that fold ticks.")] = 1,
+    timeout: Annotated[float, typer.Option(min=1, help="With --detach: how long to wait (seconds).")] = 180.0,
+) -> None:
+    """Start Kafka, PostgreSQL and every service on this machine, without Docker.
+
+    Everything lives in one data directory; other directories make other stacks beside it. The first start downloads
+    Kafka. Ctrl-C stops everything cleanly, a second Ctrl-C kills it; with `--detach`, stop it with `tickpipe down`.
+
+    Examples:
+
+    * `tickpipe up --demo`
+    * `tickpipe up --detach --producer-host 0.0.0.0`
+    * `tickpipe up --data-dir ./second --producer-port 0`
+    """
+    from tickpipe.embedded.stack import StackConfig, run_stack, start_detached
+    from tickpipe.embedded.state import is_locked
+
+    directory = data_directory(data_dir)
+    if is_locked(directory):
+        option = data_dir_option(directory)
+        raise StackError(
+            f"a stack runs on {directory} already: see `tickpipe status{option}`, or stop it with "
+            f"`tickpipe down{option}`"
+        )
+    config = StackConfig(
+        data_dir=directory,
+        producer_host=producer_host,
+        producer_port=producer_port,
+        dashboard_host=dashboard_host,
+        dashboard_port=dashboard_port,
+        demo=demo,
+        stream_workers=stream_workers,
+    )
+    watcher = _Watcher(config)
+    try:
+        if detach:
+            _welcome(config, start_detached(config, timeout, watcher.tell))
+            out.print(f"Stop it with: tickpipe down{data_dir_option(directory)}", markup=False, soft_wrap=True)
+        else:
+            run_stack(config, watcher.tell_and_welcome)
+            err.print("The stack is stopped.")
+    except StackError as exc:
+        raise StartFailed(str(exc)) from exc
+
+
+class _Watcher:
+    """Prints what happens to the services, and the welcome when all of them are ready for the first time."""
+
+    def __init__(self, config: "StackConfig") -> None:
+        self._config = config
+        self._started = time.monotonic()
+        self._welcomed = False
+
+    def tell(self, event: "StackEvent") -> None:
+        seconds = time.monotonic() - self._started
+        style = _STYLES.get(event.state or "")
+        name = event.service or "stack"
+        message = event.message.removeprefix(f"{name} ")
+        err.print(f"{seconds:7.1f} s  {name:<10} {message}", style=style, markup=False, soft_wrap=True)
+
+    def tell_and_welcome(self, event: "StackEvent") -> None:
+        self.tell(event)
+        if event.state == "running" and not self._welcomed:
+            state = stack_on(self._config.data_dir)
+            if state is not None and state.is_ready:
+                self._welcomed = True
+                _welcome(self._config, state)
+                out.print("Ctrl-C stops everything.")
+
+
+def _welcome(config: "StackConfig", state: "StackState") -> None:
+    option = data_dir_option(config.data_dir)
+    # With the demo EURUSD has a source already.
+    symbol = "XAUUSD" if config.demo else "EURUSD"
+    out.print("\n[bold green]Tickpipe runs.[/]")
+    for what, value in (
+        ("Chart", state.dashboard_url),
+        ("Producer", state.producer_url),
+        ("API docs", f"{state.producer_url}/docs"),
+        ("API key", state.api_key),
+        ("Kafka", state.kafka_bootstrap),
+        ("Database", state.database_url),
+        ("Logs", str(config.data_dir / "logs")),
+    ):
+        out.print(f"  {what:<10} {value}", markup=False, soft_wrap=True)
+    out.print("\nPost a tick as an EA does:")
+    out.print(f"  {curl_line(state.producer_url, state.api_key, symbol)}", markup=False, soft_wrap=True)
+    out.print("\nThen, in another terminal:")
+    for command in (f"candles --symbol {symbol if not config.demo else 'EURUSD'}", "status", "verify"):
+        out.print(f"  tickpipe {command}{option}", markup=False, soft_wrap=True)
+    out.print()
+
+
+def curl_line(url: str, api_key: str, symbol: str) -> str:
+    """A command that posts one tick of this moment, ready to paste into a shell."""
+    import shlex
+
+    import msgspec
+
+    from marketdata.tick import Tick
+    from tickpipe.sending.posting import posted
+
+    bid, ask = (2_650.25, 2_650.51) if symbol == "XAUUSD" else (1.16512, 1.16518)
+    digits = 2 if symbol == "XAUUSD" else 5
+    tick = Tick(time.time_ns() // 1_000_000, bid, ask, 0.0, 0.0, 6)
+    body = msgspec.json.encode({"ticks": [posted(tick, symbol, digits=digits, point=float(f"1e-{digits}"))]}).decode()
+    words = ["curl", "-sS", f"{url}/ingest/tick", "-H", f"X-API-Key: {api_key}"]
+    return shlex.join([*words, "-H", "Content-Type: application/json", "-d", body])
+
+
+def down(
+    *,
+    data_dir: DataDir = None,
+    timeout: Annotated[float, typer.Option(min=1, help="How long to wait (seconds).")] = 60.0,
+) -> None:
+    """Stop the stack of the data directory; its data stays. Where none runs there is nothing to do.
+
+    Examples:
+
+    * `tickpipe down`
+    * `tickpipe down --data-dir ./second`
+    """
+    from tickpipe.embedded.stack import stop_stack
+
+    directory: Path = data_directory(data_dir)
+    try:
+        stopped = stop_stack(directory, timeout)
+    except StackError as exc:
+        raise StartFailed(str(exc)) from exc
+    out.print("The stack is stopped." if stopped else f"No stack runs on {directory}.", markup=False, soft_wrap=True)

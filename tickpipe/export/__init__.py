@@ -1,0 +1,1 @@
+"""Candles to CSV and Parquet files."""

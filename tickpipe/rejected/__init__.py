@@ -1,0 +1,1 @@
+"""Listing, resending and deleting rejected records."""

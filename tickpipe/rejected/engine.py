@@ -1,0 +1,309 @@
+"""The topics of rejected records: reading them, and finding out what would become of a record that is sent again."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from marketdata.contract.items import is_tick
+from marketdata.errors import InvalidFrame, InvalidItem, KafkaUnavailable, TickpipeError
+from marketdata.wire import bar_key, candle_key, decode_frame, frame_key
+from producer.clock import Clock
+from producer.ticks import read_tick
+from runtime.kafka import log_ends, new_consumer, new_producer, unavailable
+from runtime.settings import Settings
+from runtime.topics import DAY_MS
+from sink.records import incoming_bars, incoming_candles
+
+#: Header `topic` of what came over HTTP, and header `offset` of a body without items (producer/rejects.py).
+_HTTP: Final = "http"
+_WHOLE_BODY: Final = -1
+
+#: The producer keeps no more of an item or a body (bytes, producer/rejects.py).
+_KEPT_BYTES: Final = 64 * 1024
+
+#: What is in the log answers in far less; longer means that the broker is gone (seconds).
+_STALL_SECONDS: Final = 30.0
+
+_POLL_RECORDS: Final = 500
+
+
+class NoSuchRecord(TickpipeError):
+    """The topic of rejected records has no such partition or offset; `tickpipe rejected list` shows what is there."""
+
+
+class Which(StrEnum):
+    """A topic of rejected records, by the name of what was rejected."""
+
+    TICKS = "ticks"
+    CANDLES = "candles"
+
+    def topic(self, settings: Settings) -> str:
+        """Its name in Kafka."""
+        return settings.ticks_rejected_topic if self is Which.TICKS else settings.candles_rejected_topic
+
+
+@dataclass(frozen=True)
+class RejectedRecord:
+    """A record of a topic of rejected records."""
+
+    which: Which
+    partition: int
+    offset: int
+    #: When it was rejected, or received (UTC epoch milliseconds).
+    timestamp: int
+    key: bytes | None
+    #: The input as it came; None for a tombstone, or when it was too large to be kept with its headers.
+    value: bytes | None
+    headers: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """How the user names it."""
+        return f"{self.which} {self.partition} {self.offset}"
+
+    @property
+    def reason(self) -> str:
+        """Why it was rejected."""
+        return self.headers.get("reason", "")
+
+    @property
+    def is_from_http(self) -> bool:
+        """Whether it is an item, or a whole body, that the producer was sent."""
+        return self.headers.get("topic") == _HTTP
+
+    @property
+    def index(self) -> int:
+        """Of an item: its number in the body, from 0; -1 is the whole body."""
+        text = self.headers.get("offset", "")
+        return int(text) if text.lstrip("-").isdigit() else _WHOLE_BODY
+
+    @property
+    def source(self) -> str:
+        """The source that an item was sent for; empty for others."""
+        return self.headers.get("source", "")
+
+    @property
+    def origin(self) -> str:
+        """Where it came from, in words."""
+        if self.is_from_http:
+            return f"{'body' if self.index == _WHOLE_BODY else f'item {self.index}'} from {self.source or 'unknown'}"
+        return "{}-{}@{}".format(*(self.headers.get(name, "?") for name in ("topic", "partition", "offset")))
+
+
+def payload_text(value: bytes | None) -> str:
+    """A value for people: JSON indented, text as it is, anything else as Python writes bytes."""
+    if value is None:
+        return "(no value: a tombstone, or too large to be kept)"
+    try:
+        return json.dumps(json.loads(value), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return repr(value)[2:-1]
+    # A terminal must not obey what somebody posted.
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+class RejectedTopics:
+    """Both topics, opened for reading; use it as `async with RejectedTopics(settings) as topics`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._consumer = new_consumer(settings, max_poll_records=_POLL_RECORDS)
+
+    async def __aenter__(self) -> "RejectedTopics":
+        try:
+            await self._consumer.start()
+        except (KafkaError, OSError) as exc:
+            await self._consumer.stop()
+            raise unavailable(self._settings) from exc
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._consumer.stop()
+
+    async def newest(self, which: Sequence[Which], limit: int) -> list[RejectedRecord]:
+        """The newest records of the topics together, oldest first.
+
+        Raises:
+            KafkaUnavailable: when no broker answers.
+        """
+        found: list[RejectedRecord] = []
+        for one in which:
+            for partition, (first, end) in (await self._ends(one)).items():
+                found += [r async for r in self._read(one, partition, max(first, end - limit), end)]
+                found = sorted(found, key=lambda r: (r.timestamp, r.which, r.partition, r.offset))[-limit:]
+        return found
+
+    async def all(self, which: Sequence[Which]) -> AsyncIterator[RejectedRecord]:
+        """Every record that is there now, partition by partition.
+
+        Raises:
+            KafkaUnavailable: when no broker answers.
+        """
+        ends = {one: await self._ends(one) for one in which}
+        for one, partitions in ends.items():
+            for partition, (first, end) in partitions.items():
+                async for record in self._read(one, partition, first, end):
+                    yield record
+
+    async def one(self, which: Which, partition: int, offset: int) -> RejectedRecord:
+        """The record of that name.
+
+        Raises:
+            NoSuchRecord: when there is none.
+            KafkaUnavailable: when no broker answers.
+        """
+        first, end = (await self._ends(which)).get(partition, (0, 0))
+        if first <= offset < end:
+            async for record in self._read(which, partition, offset, offset + 1):
+                return record
+        raise NoSuchRecord(
+            f"{which.topic(self._settings)} has no record at offset {offset} of partition {partition}"
+            f" ({f'it has {first} to {end - 1}' if end > first else 'which is empty'}); see `tickpipe rejected list`"
+        )
+
+    async def _ends(self, which: Which) -> dict[int, tuple[int, int]]:
+        try:
+            return await log_ends(self._settings, which.topic(self._settings))
+        except KafkaError as exc:
+            raise KafkaUnavailable(f"{which.topic(self._settings)} cannot be read: {exc}") from exc
+
+    async def _read(self, which: Which, partition: int, first: int, end: int) -> AsyncIterator[RejectedRecord]:
+        if first >= end:
+            return
+        tp = TopicPartition(which.topic(self._settings), partition)
+        try:
+            self._consumer.assign([tp])
+            self._consumer.seek(tp, first)
+            while await self._consumer.position(tp) < end:
+                batch = (await self._consumer.getmany(tp, timeout_ms=int(_STALL_SECONDS * 1000))).get(tp)
+                if not batch:
+                    raise unavailable(self._settings)
+                for record in batch:
+                    if record.offset < end:
+                        yield _record(which, record)
+        except (KafkaError, OSError, TimeoutError) as exc:
+            raise unavailable(self._settings) from exc
+
+
+def _record(which: Which, record: Any) -> RejectedRecord:
+    headers = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
+    return RejectedRecord(which, record.partition, record.offset, record.timestamp, record.key, record.value, headers)
+
+
+@dataclass(frozen=True)
+class Post:
+    """Goes to the producer again, as a request of its own."""
+
+    path: str
+    body: bytes
+    source: str
+
+
+@dataclass(frozen=True)
+class Produce:
+    """Goes to its topic again, as it came."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    #: UTC epoch milliseconds; None is the time of sending.
+    timestamp: int | None = None
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Would only be rejected again, and why."""
+
+    why: str
+
+
+def resend_of(record: RejectedRecord, settings: Settings, *, now_ms: int | None = None) -> Post | Produce | Unusable:
+    """What sending the record again means; it depends on what this version makes of it, not on the old reason."""
+    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    if record.value is None:
+        return Unusable(f"no value was kept; the original is {record.origin}")
+    if record.is_from_http:
+        return _post_of(record, record.value, now_ms)
+    topic = record.headers.get("topic", "")
+    if topic == settings.ticks_topic:
+        return _frame_of(record.value, topic, now_ms)
+    # Which partition it was in decides nothing here, and foreign headers may not tell.
+    tp = TopicPartition(topic, 0)
+    if topic == settings.candles_topic:
+        candles, bad = incoming_candles(tp, [record])
+        return Unusable(bad[0].reason) if bad else Produce(topic, candle_key(candles[0].value), record.value)  # type: ignore[arg-type]  # these are candles
+    if topic == settings.broker_candles_topic:
+        bars, bad = incoming_bars(tp, [record])
+        return Unusable(bad[0].reason) if bad else Produce(topic, bar_key(bars[0].value), record.value)  # type: ignore[arg-type]  # these are bars
+    return Unusable(f"it came from {topic!r}, which is no topic of this pipeline")
+
+
+def _post_of(record: RejectedRecord, value: bytes, now_ms: int) -> Post | Unusable:
+    if len(value) >= _KEPT_BYTES:
+        return Unusable(f"only its first {_KEPT_BYTES // 1024} KB were kept; let its sender send it again")
+    try:
+        item = json.loads(value)
+    except (ValueError, RecursionError) as exc:
+        return Unusable(f"it is no JSON: {exc}")
+    if record.index == _WHOLE_BODY:
+        return Post("/ingest/tick", value, record.source)
+    # An item with an open price may be a broker's bar; `/ingest` takes both, and tells them apart in the same way.
+    if isinstance(item, dict) and "open" in item and not is_tick(item):
+        return Post("/ingest", b'{"items":[' + value + b"]}", record.source)
+    try:
+        # The producer knows the zone of the source and has the last word: a day of tolerance covers every zone.
+        read_tick(item, Clock(None, now_ms + DAY_MS))
+    except InvalidItem as exc:
+        return Unusable(f"{exc.field}: {exc.message}" if exc.field else exc.message)
+    return Post("/ingest/tick", b'{"ticks":[' + value + b"]}", record.source)
+
+
+def _frame_of(value: bytes, topic: str, now_ms: int) -> Produce | Unusable:
+    try:
+        frame = decode_frame(value)
+    except InvalidFrame as exc:
+        return Unusable(str(exc))
+    # By the frame's own key, whatever the sender's was: one source and symbol lives in one partition. The timestamp is
+    # the producer's: the first tick's time, never ahead.
+    key = frame_key(frame.source, frame.symbol)
+    return Produce(topic, key, value, min(frame.ticks[0].time_msc, now_ms))
+
+
+class Resender:
+    """Writes records to their topics again; use it as `async with Resender(settings) as resender`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._producer: AIOKafkaProducer = new_producer(settings)
+
+    async def __aenter__(self) -> "Resender":
+        try:
+            await self._producer.start()
+        except (KafkaError, OSError) as exc:
+            await self._producer.stop()
+            raise unavailable(self._settings) from exc
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._producer.stop()
+
+    async def produce(self, one: Produce) -> None:
+        """Return when Kafka has confirmed the record.
+
+        Raises:
+            KafkaUnavailable: when it did not; sending it again is harmless.
+        """
+        try:
+            await self._producer.send_and_wait(one.topic, one.value, key=one.key, timestamp_ms=one.timestamp)
+        except (KafkaError, OSError, TimeoutError) as exc:
+            raise KafkaUnavailable(f"{one.topic} did not confirm a record: {exc}") from exc

@@ -1,0 +1,1 @@
+"""Folding history again by resetting the offsets of the stream group."""

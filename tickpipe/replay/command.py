@@ -1,0 +1,333 @@
+"""`tickpipe replay`: the stream workers fold a stretch of the log once more."""
+
+# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
+
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from marketdata.errors import StackError, TickpipeError
+from tickpipe.connection import DataDir, connected_settings, data_directory, stack_on
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out, run
+from tickpipe.output import print_table
+from tickpipe.times import TIME_HELP, epoch_ms, iso_utc, parse_time, time_option
+
+if TYPE_CHECKING:
+    from runtime.settings import Settings
+    from sink.verify import VerifyReport
+    from tickpipe.replay.engine import PartitionPlan
+
+#: The stack's names of its stream workers.
+_WORKER = re.compile(r"stream(-\d+)?")
+
+#: Candles that wait for a refold by the sink are verified again after this long (seconds), so many times.
+_REFOLD_SECONDS, _REFOLD_TRIES = 3.0, 20
+
+_STOP_ELSEWHERE = (
+    "stop every stream worker first: `docker compose stop stream`, or in Kubernetes scale the stream app to 0 "
+    "replicas; then run the same command again"
+)
+_START_ELSEWHERE = (
+    "The offsets are reset. Now start the stream workers: `docker compose start stream`, or in Kubernetes scale the "
+    "stream app up again."
+)
+
+
+class NeedsConsent(TickpipeError):
+    """Nobody can be asked for consent: the standard input is no terminal; pass --yes, or look first with --dry-run."""
+
+    is_wrong_use = True
+
+
+def require_consent(yes: bool) -> None:
+    """Fail early where `ask` would find nobody to ask.
+
+    Raises:
+        NeedsConsent: without `--yes` and without a terminal.
+    """
+    if not yes and not sys.stdin.isatty():
+        raise NeedsConsent
+
+
+def ask(question: str, yes: bool) -> None:
+    """Go on when the user agrees, or agreed beforehand.
+
+    Raises:
+        typer.Abort: when the answer is no.
+    """
+    if not yes:
+        typer.confirm(question, abort=True, err=True)
+
+
+def margin_option(text: str) -> timedelta:
+    """A length of time such as 90m, 1h or 2d, for typer."""
+    now = datetime.now(UTC)
+    try:
+        return now - parse_time(f"-{text}", now=now)
+    except ValueError as exc:
+        raise typer.BadParameter(f"{text!r} is no length of time; use one such as 90m, 1h or 2d") from exc
+
+
+def replay(
+    *,
+    from_: Annotated[
+        datetime,
+        typer.Option("--from", parser=time_option, metavar="T", help=f"Fold from the minute of T on: {TIME_HELP}."),
+    ],
+    to: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=time_option,
+            metavar="T",
+            help="Verify up to T, which is not included. The stream always folds on to the end of the log.",
+        ),
+    ] = None,
+    symbol: Annotated[str | None, typer.Option("--symbol", "-s", help="Verify this symbol only; see --source.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Verify this source only; with --symbol only the partition of the two is folded again."),
+    ] = None,
+    margin: Annotated[
+        timedelta,
+        typer.Option(
+            parser=margin_option,
+            metavar="LENGTH",
+            help="How long before T the log is searched from: longer than one request's ticks span.",
+        ),
+    ] = "1h",  # type: ignore[assignment]  # typer parses the default as well
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be folded again.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    patience: Annotated[float, typer.Option(min=1, help="Give up when nothing moves for so long (seconds).")] = 600.0,
+    data_dir: DataDir = None,
+) -> None:
+    """Fold history again: set the stream group back to T and let it come to the end of the log, then verify.
+
+    Mends candles that are missing or came out wrong, and changes nothing else: a fold that equals the stored one, or
+    holds less than it, is not written. The stream always goes on to the end of the log; `--to` bounds the verification
+    only. Meanwhile ticks are still accepted, and candles of new ticks come late by as long as the replay takes.
+
+    The stream workers of the embedded stack are stopped and started again, also after Ctrl-C. Elsewhere you stop and
+    start them, and are told when. Exit code 1 when a candle of the range differs from its fold.
+
+    Examples:
+
+    * `tickpipe replay --from 2019-02-04 --dry-run`
+    * `tickpipe replay --from -2h`
+    * `tickpipe replay --from 2019-02-04T08:00 --to 2019-02-04T12:00 --symbol EURUSD --source ICMarkets-Demo --yes`
+    """
+    if to is not None and to <= from_:
+        raise typer.BadParameter("it is not after --from", param_hint="--to")
+    if not dry_run:
+        require_consent(yes)
+    settings = connected_settings(data_dir)
+    wanted = _Range(from_.replace(second=0, microsecond=0), to, symbol, source)
+    plans = run(_plan(settings, wanted, margin))
+    _show_plans(plans)
+    if dry_run:
+        out.print("Nothing was changed.")
+        raise typer.Exit(DONE)
+    if any(one.is_reset for one in plans):
+        ask("Fold these records again?", yes)
+        _Replay(settings, data_directory(data_dir), plans, patience).run()
+    else:
+        out.print("The stream has nothing to fold again: there is no record from that time on, or it is not there yet.")
+    report = run(_verify(settings, wanted))
+    _show_report(report, wanted)
+    nothing_proven = bool(report.unprovable) and not report.checked
+    raise typer.Exit(PROBLEM if report.differences or nothing_proven else DONE)
+
+
+@dataclass(frozen=True)
+class _Range:
+    """What is verified: minutes from `minute` up to `to`."""
+
+    minute: datetime
+    to: datetime | None
+    symbol: str | None
+    source: str | None
+
+
+async def _plan(settings: "Settings", wanted: _Range, margin: timedelta) -> list["PartitionPlan"]:
+    from tickpipe.replay.engine import plan
+
+    margin_ms = margin // timedelta(milliseconds=1)
+    return await plan(
+        settings, epoch_ms(wanted.minute), margin_ms=margin_ms, symbol=wanted.symbol, source=wanted.source
+    )
+
+
+def _show_plans(plans: list["PartitionPlan"]) -> None:
+    columns = ("partition", "committed", "from", "end", "records")
+    print_table(columns, [(one.partition, one.committed, one.begin, one.end, one.records) for one in plans])
+    out.print(f"{sum(one.records for one in plans):,} records to fold")
+
+
+class _Replay:
+    """Stop, reset, start, follow."""
+
+    def __init__(self, settings: "Settings", directory: Path, plans: list["PartitionPlan"], patience: float) -> None:
+        self._settings, self._directory, self._plans, self._patience = settings, directory, plans, patience
+        stack = stack_on(directory)
+        #: The stream workers that are ours to stop; none when they run elsewhere.
+        self._workers = [s.name for s in stack.services if _WORKER.fullmatch(s.name)] if stack is not None else []
+        self._is_reset = False
+
+    def run(self) -> None:
+        """Return when everything is folded and stored."""
+        try:
+            with _stopped(self._directory, self._workers):
+                run(self._reset())
+            if not self._workers:
+                err.print(_START_ELSEWHERE, markup=False, soft_wrap=True)
+            run(self._follow())
+        except KeyboardInterrupt as exc:
+            said = "the stream folds on by itself" if self._is_reset else "nothing was changed"
+            err.print(f"Interrupted; {said}. `tickpipe status` shows the lag.", markup=False, soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from exc
+
+    async def _reset(self) -> None:
+        from tickpipe.replay.engine import SESSION_OVER_SECONDS, GroupActive, reset, wait_until_empty
+
+        try:
+            with err.status("") as status:
+                await wait_until_empty(
+                    self._settings,
+                    lambda members, waited: status.update(
+                        f"waiting until Kafka has let go of {members} stopped workers: "
+                        f"{waited:.0f} of at most {SESSION_OVER_SECONDS:.0f} s"
+                    ),
+                )
+            await reset(self._settings, self._plans)
+        except GroupActive as exc:
+            raise GroupActive(f"{exc}; {_STOP_ELSEWHERE}") from exc
+        self._is_reset = True
+
+    async def _follow(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from tickpipe.replay.engine import follow_sink, follow_stream
+
+        started = time.monotonic()
+        total = sum(one.records for one in self._plans)
+        progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn(),
+            console=err, transient=True,
+        )  # fmt: skip
+        with progress:
+            folding = progress.add_task("folding", total=total, said="waiting for the stream workers")
+            await follow_stream(
+                self._settings, self._plans, _teller(progress, folding, total), patience_seconds=self._patience
+            )
+            folded_seconds = time.monotonic() - started
+            storing = progress.add_task("storing", total=None, said="")
+            await follow_sink(
+                self._settings,
+                lambda candles: progress.update(storing, total=candles),
+                lambda done: progress.update(storing, completed=done, said=f"{done:,} candles"),
+                patience_seconds=self._patience,
+            )
+        seconds = time.monotonic() - started
+        out.print(
+            f"{total:,} records folded in {folded_seconds:.1f} s ({total / max(folded_seconds, 1e-3):,.0f} a second), "
+            f"candles stored after {seconds:.1f} s",
+            markup=False,
+        )
+
+
+def _teller(progress: Any, task: Any, total: int) -> Callable[[int], None]:
+    """Tells the bar how far the stream is."""
+    started = time.monotonic()
+
+    def tell(done: int) -> None:
+        if done == 0:
+            return
+        per_second = done / max(1e-3, time.monotonic() - started)
+        # The newest minutes are committed when they are over.
+        last = "" if done < total * 0.95 else "  the last minutes wait until they are over"
+        progress.update(task, completed=done, said=f"{done:,} of {total:,} records  {per_second:,.0f}/s{last}")
+
+    return tell
+
+
+@contextmanager
+def _stopped(directory: Path, workers: list[str]) -> Iterator[None]:
+    """The workers are stopped within the block and started again however it ends."""
+    from tickpipe.embedded.stack import start_service, stop_service
+
+    if not workers:
+        yield
+        return
+    with _signals(_end):
+        try:
+            for name in workers:
+                err.print(f"Stopping {name}", markup=False)
+                stop_service(directory, name)
+            yield
+        finally:
+            failures = []
+            # Nothing may keep the workers from coming back.
+            with _signals(signal.SIG_IGN, signal.SIGINT):
+                for name in workers:
+                    err.print(f"Starting {name}", markup=False)
+                    try:
+                        start_service(directory, name)
+                    except StackError as exc:
+                        failures.append(str(exc))
+            if failures:
+                raise StackError(f"{'; '.join(failures)}; start it by `tickpipe down` and `tickpipe up`")
+
+
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    """What SIGTERM and SIGHUP do while workers are stopped: end like an error, so that they are started again."""
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def _signals(handler: Any, *more: signal.Signals) -> Iterator[None]:
+    """SIGTERM, where there is one SIGHUP, and `more` are handled so within the block."""
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []), *more]
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+async def _verify(settings: "Settings", wanted: _Range) -> "VerifyReport":
+    import asyncio
+
+    from sink.verify import verify
+
+    for _ in range(_REFOLD_TRIES):
+        with err.status("verifying"):
+            report = await verify(
+                settings, symbol=wanted.symbol, source=wanted.source, from_=wanted.minute, to=wanted.to
+            )
+        if not report.pending:
+            break
+        # Where neither fold holds the other, the sink folds both together, soon.
+        await asyncio.sleep(_REFOLD_SECONDS)
+    return report
+
+
+def _show_report(report: "VerifyReport", wanted: _Range) -> None:
+    different = report.checked - report.equal
+    out.print(f"{report.checked:,} candles checked, {report.equal:,} equal, {different:,} different")
+    if report.pending:
+        out.print(f"{len(report.pending):,} candles still wait for a refold by the sink and were not checked.")
+    if report.unprovable:
+        out.print(f"{len(report.unprovable):,} candles cannot be proven: the log no longer holds their offsets.")
+    if report.differences:
+        bounds = f"--from {iso_utc(wanted.minute)}" + (f" --to {iso_utc(wanted.to)}" if wanted.to else "")
+        err.print(f"See them with `tickpipe verify {bounds}`, store their folds with --repair.", markup=False)

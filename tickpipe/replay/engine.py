@@ -1,0 +1,322 @@
+"""Folding history again: where in the log to begin, setting the stream group back to there, following it to the end.
+
+Beginning too early costs time only: the folds that come out equal the stored ones. Beginning too late does no harm
+either: a fold of fewer offsets never replaces a stored one of more, so it would just mend nothing.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import (
+    CommitFailedError,
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+)
+from aiokafka.partitioner import DefaultPartitioner
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from marketdata.errors import KafkaUnavailable, TickpipeError
+from marketdata.tick import Frame
+from marketdata.wire import frame_key
+from runtime.kafka import admin_client, committed_offsets, log_ends, new_consumer, unavailable
+from runtime.settings import Settings
+from runtime.ticklog import frames_of
+
+#: A frame that begins long before the minute and still reaches it is looked for in so many records before the place
+#: that the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
+SCAN_RECORDS: Final = 2_000
+
+#: What is in the log answers in far less; longer means that the broker is gone (seconds).
+_STALL_SECONDS: Final = 30.0
+
+#: A worker with a lasting name stays a member until its session is over, 10 s after it stopped; and a little (seconds).
+SESSION_OVER_SECONDS: Final = 15.0
+
+#: A broker that starts has found the coordinator of a group by then (seconds).
+_COORDINATOR_SECONDS: Final = 15.0
+
+#: How often a group is asked for its members or offsets (seconds).
+_POLL_SECONDS: Final = 0.5
+
+#: States of a group that has no members (Kafka: ClassicGroupState).
+_NO_MEMBERS: Final = frozenset({"Empty", "Dead", ""})
+
+
+class GroupActive(TickpipeError):
+    """The stream group has members; its offsets can be reset only when every stream worker is stopped."""
+
+
+class ReplayStalled(TickpipeError):
+    """The committed offsets do not move although there is lag; see the log of the service that should move them."""
+
+    retriable = True
+
+
+@dataclass(frozen=True)
+class PartitionPlan:
+    """What a replay does with one partition of the ticks topic."""
+
+    partition: int
+    #: Where the stream group stands; None when it never committed, and then it begins at the first record anyway.
+    committed: int | None
+    #: The first offset to be folded.
+    begin: int
+    #: The end of the log, as it was found.
+    end: int
+
+    @property
+    def records(self) -> int:
+        """How many records are folded, again or for the first time."""
+        return self.end - self.begin
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether the group has to be set back."""
+        return self.committed is not None and self.begin < self.committed
+
+
+def begin_of(*, found: int | None, committed: int | None, first: int, end: int) -> int:
+    """Where to begin, when the first record that matters is `found` (None: there is none) in a log from `first`.
+
+    Never ahead of the committed offset: what the group has not folded yet would be skipped.
+    """
+    reached = first if committed is None else committed
+    return max(first, min(end if found is None else found, reached, end))
+
+
+def first_touching(frames: Iterable[tuple[int, Frame]], minute_ms: int) -> int | None:
+    """The lowest offset whose frame has a tick at or after `minute_ms` (UTC epoch milliseconds)."""
+    return min((offset for offset, frame in frames if any(t.time_msc >= minute_ms for t in frame.ticks)), default=None)
+
+
+async def plan(
+    settings: Settings, minute_ms: int, *, margin_ms: int, symbol: str | None = None, source: str | None = None
+) -> list[PartitionPlan]:
+    """Where each partition has to be folded from, so that every minute from `minute_ms` on is whole.
+
+    The time index is asked for the first record of `margin_ms` before, because a record's timestamp is the time of its
+    first tick only, or of its arrival when that was earlier. Then frames are read backwards from there as long as they
+    reach the minute. One source and symbol live in one partition: with both only that one is planned.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+    """
+    ends = await log_ends(settings, settings.ticks_topic)
+    committed = await group_offsets(settings, settings.stream_group, settings.ticks_topic)
+    partitions = sorted(ends)
+    if symbol is not None and source is not None:
+        partitions = [DefaultPartitioner()(frame_key(source, symbol), partitions, partitions)]
+    reader = new_consumer(settings, max_poll_records=SCAN_RECORDS)
+    try:
+        await reader.start()
+        tps = [TopicPartition(settings.ticks_topic, partition) for partition in partitions]
+        since_ms = max(0, minute_ms - margin_ms)
+        found = await reader.offsets_for_times(dict.fromkeys(tps, since_ms))
+        plans = []
+        for tp in tps:
+            first, end = ends[tp.partition]
+            by_index = end if found.get(tp) is None else found[tp].offset
+            touching = await _scan_back(reader, tp, by_index, first, minute_ms)
+            reached = committed.get(tp.partition)
+            begin = begin_of(found=touching, committed=reached, first=first, end=end)
+            plans.append(PartitionPlan(tp.partition, reached, begin, end))
+        return plans
+    except (KafkaError, OSError, TimeoutError) as exc:
+        raise unavailable(settings) from exc
+    finally:
+        await reader.stop()
+
+
+async def _scan_back(reader: AIOKafkaConsumer, tp: TopicPartition, offset: int, first: int, minute_ms: int) -> int:
+    """The lowest offset of a frame that reaches the minute, found by reading backwards from `offset` in steps."""
+    while offset > first:
+        step_first = max(first, offset - SCAN_RECORDS)
+        touching = first_touching(await _frames(reader, tp, step_first, offset), minute_ms)
+        if touching is None:
+            break
+        offset = touching
+    return offset
+
+
+async def _frames(reader: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int) -> list[tuple[int, Frame]]:
+    reader.assign([tp])
+    reader.seek(tp, first)
+    frames: list[tuple[int, Frame]] = []
+    while await reader.position(tp) < end:
+        batch = (await reader.getmany(tp, timeout_ms=int(_STALL_SECONDS * 1000))).get(tp)
+        if not batch:
+            raise KafkaUnavailable(f"offset {first} of {tp.topic}-{tp.partition} did not arrive in {_STALL_SECONDS} s")
+        frames += frames_of([(record.offset, record.value) for record in batch if record.offset < end])
+    return frames
+
+
+async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int, int]:
+    """What the group has committed of a topic, by partition; partitions without a commit are missing.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+    """
+    async with admin_client(settings) as client:
+        offsets = await _coordinated(settings, lambda: committed_offsets(client, group))
+    return {tp.partition: offset for tp, offset in offsets.items() if tp.topic == topic}
+
+
+async def _coordinated(settings: Settings, ask: Callable[[], Awaitable[Any]]) -> Any:
+    """The answer of a group's coordinator. A new broker makes the topic of groups only when it is first asked."""
+    try:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type((GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError)),
+            wait=wait_exponential(0.1, max=1), stop=stop_after_delay(_COORDINATOR_SECONDS), reraise=True,
+        ):  # fmt: skip
+            with attempt:
+                return await ask()
+    except (KafkaError, OSError, TimeoutError) as exc:
+        raise unavailable(settings) from exc
+    raise AssertionError("unreachable: tenacity returns or raises")
+
+
+async def wait_until_empty(
+    settings: Settings,
+    on_wait: Callable[[int, float], None],
+    *,
+    group: str | None = None,
+    patience_seconds: float = SESSION_OVER_SECONDS,
+) -> None:
+    """Return when the group, by default the stream's, has no members; `on_wait` is told how many and for how long.
+
+    Raises:
+        GroupActive: when there are some for longer than a stopped worker's session lasts.
+        KafkaUnavailable: when no broker answers.
+    """
+    group = group or settings.stream_group
+    started = time.monotonic()
+    async with admin_client(settings) as client:
+        while True:
+            (answer,) = await _coordinated(settings, lambda: client.describe_consumer_groups([group]))
+            # error code, group, state, protocol type, protocol, members, …
+            _, _, state, _, _, members, *_ = answer.groups[0]
+            if state in _NO_MEMBERS:
+                return
+            waited = time.monotonic() - started
+            if waited > patience_seconds:
+                who = ", ".join(sorted({f"{client_id} at {host.lstrip('/')}" for _, client_id, host, *_ in members}))
+                raise GroupActive(f"the group {group} has {len(members)} active members ({who})")
+            on_wait(len(members), waited)
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def reset(settings: Settings, plans: Sequence[PartitionPlan]) -> None:
+    """Set the stream group back to where each plan begins; the group must have no members.
+
+    Raises:
+        GroupActive: when a worker came back meanwhile.
+        KafkaUnavailable: when no broker answers.
+    """
+    begins = {TopicPartition(settings.ticks_topic, one.partition): one.begin for one in plans if one.is_reset}
+    await set_offsets(settings, settings.stream_group, begins)
+
+
+async def set_offsets(settings: Settings, group: str, offsets: dict[TopicPartition, int]) -> None:
+    """Let the group, which must have no members, go on at these offsets.
+
+    Raises:
+        GroupActive: when a member came back meanwhile.
+        KafkaUnavailable: when no broker answers.
+    """
+    consumer = new_consumer(settings, group_id=group)
+    try:
+        await consumer.start()
+        # Partitions that are chosen by hand make no member: the commit is that of an empty group.
+        consumer.assign(list(offsets))
+        await consumer.commit(offsets)
+    except CommitFailedError as exc:
+        raise GroupActive(f"a member of the group {group} came back before its offsets were set") from exc
+    except (KafkaError, OSError, TimeoutError) as exc:
+        raise unavailable(settings) from exc
+    finally:
+        await consumer.stop()
+
+
+#: Called with the number of records that are done so far.
+Progress = Callable[[int], None]
+
+
+async def follow_stream(
+    settings: Settings, plans: Sequence[PartitionPlan], on_progress: Progress, *, patience_seconds: float
+) -> None:
+    """Return when the stream group has folded and committed all that was planned.
+
+    Raises:
+        ReplayStalled: when nothing moves for `patience_seconds`.
+    """
+    goals = {one.partition: (one.begin, one.end) for one in plans}
+    await _follow(
+        settings,
+        settings.stream_group,
+        settings.ticks_topic,
+        goals,
+        on_progress=on_progress,
+        patience_seconds=patience_seconds,
+    )
+
+
+async def follow_sink(
+    settings: Settings, on_total: Progress, on_progress: Progress, *, patience_seconds: float
+) -> None:
+    """Return when the sink has stored every candle that is published by now.
+
+    Raises:
+        ReplayStalled: when nothing moves for `patience_seconds`.
+    """
+    ends = await log_ends(settings, settings.candles_topic)
+    committed = await group_offsets(settings, settings.sink_group, settings.candles_topic)
+    goals = {p: (max(first, committed.get(p, first)), end) for p, (first, end) in ends.items()}
+    on_total(sum(end - begin for begin, end in goals.values()))
+    await _follow(
+        settings,
+        settings.sink_group,
+        settings.candles_topic,
+        goals,
+        on_progress=on_progress,
+        patience_seconds=patience_seconds,
+    )
+
+
+async def _follow(
+    settings: Settings,
+    group: str,
+    topic: str,
+    goals: dict[int, tuple[int, int]],
+    *,
+    on_progress: Progress,
+    patience_seconds: float,
+) -> None:
+    total = sum(end - begin for begin, end in goals.values())
+    done, moved_at = -1, time.monotonic()
+    while True:
+        # A broker that is away for a moment is one more reason to wait.
+        with suppress(KafkaUnavailable):
+            committed = await group_offsets(settings, group, topic)
+            reached = done_of(goals, committed)
+            on_progress(reached)
+            if reached >= total:
+                return
+            if reached != done:
+                done, moved_at = reached, time.monotonic()
+        if time.monotonic() - moved_at > patience_seconds:
+            raise ReplayStalled(
+                f"the group {group} has not moved for {patience_seconds:g} s, {total - max(0, done):,} records before "
+                f"the end of {topic}; does the service run (`tickpipe status`), and what does its log say?"
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def done_of(goals: dict[int, tuple[int, int]], committed: dict[int, int]) -> int:
+    """Records that are done of those from the begin to the end of each partition."""
+    return sum(min(max(committed.get(p, begin), begin), end) - begin for p, (begin, end) in goals.items())

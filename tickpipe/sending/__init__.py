@@ -1,0 +1,1 @@
+"""Posting files of ticks and bars to a producer."""

@@ -1,0 +1,209 @@
+"""`tickpipe send`: a tick file goes through the producer, as if an EA had posted it."""
+
+# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tickpipe.connection import DataDir, producer_address
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out
+from tickpipe.times import TIME_HELP, epoch_ms, iso_utc, moment_of, time_option
+
+if TYPE_CHECKING:
+    from marketdata.tick import Tick
+    from tickpipe.sending.columnfile import ColumnFile
+    from tickpipe.sending.sender import Outcome
+    from tickpipe.sending.tickfile import TickFile
+
+#: Ticks that are looked at to guess the digits.
+_SAMPLE_TICKS = 1_000
+
+#: Decimals up to which 10**-digits is a point that an instrument has.
+_MOST_DIGITS = 8
+
+
+#: Options of every command that posts to a producer.
+SourceOption = Annotated[
+    str | None, typer.Option(help="Source to post for; needs a key that may. Default: the source of the key.")
+]
+UrlOption = Annotated[str | None, typer.Option(help="Address of the producer. Default: that of the stack.")]
+KeyOption = Annotated[str | None, typer.Option(help="Key of the producer. Default: that of the stack.")]
+PatienceOption = Annotated[
+    float, typer.Option(min=0, help="How long to try again while the producer takes nothing (seconds).")
+]
+
+
+def send(
+    file: Annotated[
+        Path,
+        typer.Argument(help="The tick file; - reads standard input."),
+    ],
+    *,
+    symbol: Annotated[str, typer.Option("--symbol", "-s", help="Symbol of the ticks, for example EURUSD.")],
+    source: SourceOption = None,
+    speed: Annotated[float, typer.Option(min=0, help="0 as fast as it goes, 1 real time, 60 a minute a second.")] = 0.0,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most ticks of one request.")] = 200,
+    skip: Annotated[int, typer.Option(min=0, help="Pass over the first ticks: go on where a run stopped.")] = 0,
+    from_: Annotated[
+        datetime | None,
+        typer.Option("--from", parser=time_option, metavar="T", help=f"Pass over ticks before T: {TIME_HELP}."),
+    ] = None,
+    digits: Annotated[
+        int | None,
+        typer.Option(min=0, max=_MOST_DIGITS, help="Decimals of a price. Default: guessed from the first ticks."),
+    ] = None,
+    point: Annotated[float | None, typer.Option(help="Size of a point. Default: 10^-digits.")] = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    patience: PatienceOption = 300.0,
+    data_dir: DataDir = None,
+) -> None:
+    """Post a tick file through the producer, in order, until every tick is confirmed.
+
+    Read are CSV with `time_msc,bid,ask`, CSV with `timestamp,bid,ask` (ISO-8601), and MetaTrader's own
+    tick export, each also compressed by gzip. MetaTrader's export is in the broker's time: the zone of the source
+    (TICKPIPE_SOURCE_ZONES) makes it UTC. Sending a file twice changes no candle. Exit code 1 when a tick was rejected.
+
+    Examples:
+
+    * `tickpipe send eurusd-ticks.csv.gz --symbol EURUSD`
+    * `tickpipe send EURUSD_201902040000.csv --symbol EURUSD --source ICMarkets-Demo`
+    * `tickpipe send eurusd-ticks.csv.gz --symbol EURUSD --speed 60 --from 2019-02-04T08:00`
+    """
+    if str(file) != "-" and not file.is_file():
+        raise typer.BadParameter(f"there is no file {file}", param_hint="FILE")
+    address, api_key = producer_address(data_dir, url, key, source)
+    target = Target(address, api_key, source, patience)
+    options = SendOptions(symbol, speed, batch, skip, from_, digits, point)
+    outcome = send_ticks(file, target, options)
+    raise typer.Exit(PROBLEM if outcome.rejected else DONE)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where ticks and bars are posted."""
+
+    address: str
+    api_key: str
+    source: str | None
+    patience_seconds: float
+
+
+@dataclass(frozen=True)
+class SendOptions:
+    """Which ticks of a file are sent, and how."""
+
+    symbol: str
+    speed: float = 0.0
+    batch: int = 200
+    skip: int = 0
+    from_: datetime | None = None
+    digits: int | None = None
+    point: float | None = None
+
+
+def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
+    """Post a tick file and report; after a failure it is said how to go on.
+
+    Raises:
+        DataFileError: naming the line that cannot be used.
+        ServerUnavailable, ServerRefused, SettingsError: as the sender.
+    """
+    from tickpipe.sending.pace import batches
+    from tickpipe.sending.sender import TickSender
+    from tickpipe.sending.tickfile import TickFile
+
+    started = time.monotonic()
+    with TickFile(file) as ticks:
+        form = _Form(ticks, how.digits, how.point)
+        stream: Iterator[Tick] = islice(form.ticks, how.skip, None)
+        if how.from_ is not None:
+            first_ms = epoch_ms(how.from_)
+            stream = (tick for tick in stream if tick.time_msc >= first_ms)
+        bar = FileBar(how.symbol, ticks, started)
+        sender = TickSender(
+            target.address, target.api_key, how.symbol, source=target.source, digits=form.digits, point=form.point,
+            coarse=form.coarse, patience_seconds=target.patience_seconds, on_wait=bar.wait,
+        )  # fmt: skip
+        last_msc: int | None = None
+        try:
+            with bar, sender:
+                for group in batches(stream, how.batch, how.speed):
+                    sender.send(group)
+                    last_msc = group[-1].time_msc
+                    bar.update(sender.outcome, last_msc)
+        except (Exception, KeyboardInterrupt) as exc:
+            if sender.outcome.sent:
+                report(sender.outcome, "ticks", time.monotonic() - started)
+                # Ticks before --from were read and not sent, so there the time says where to go on.
+                where = (
+                    f"--skip {how.skip + sender.outcome.sent}" if how.from_ is None else _from_hint(last_msc, how.from_)
+                )
+                err.print(f"Go on with the same command and {where}", markup=False, soft_wrap=True)
+            if isinstance(exc, KeyboardInterrupt):
+                raise typer.Exit(INTERRUPTED) from exc
+            raise
+    report(sender.outcome, "ticks", time.monotonic() - started)
+    return sender.outcome
+
+
+class _Form:
+    """What the first ticks of a file tell about all: decimals, size of a point, resolution of the times."""
+
+    def __init__(self, ticks: "TickFile", digits: int | None, point: float | None) -> None:
+        from tickpipe.sending.tickfile import digits_of
+
+        sample = list(islice(ticks, _SAMPLE_TICKS))
+        self.digits = digits_of(sample) if digits is None else digits
+        self.point = float(f"1e-{self.digits}") if point is None and self.digits is not None else point
+        self.coarse = all(tick.time_msc % 1000 == 0 for tick in sample)
+        #: All ticks of the file, those that were looked at included.
+        self.ticks: Iterator[Tick] = chain(sample, ticks)
+
+
+class FileBar:
+    """The progress bar of a file: how far in it, items a second, time left; they are not counted beforehand."""
+
+    def __init__(self, symbol: str, file: "ColumnFile[Any]", started: float, noun: str = "ticks") -> None:
+        from tickpipe.progress import Bar
+
+        self._file, self._started, self._noun = file, started, noun
+        self._bar = Bar(symbol, file.total_bytes)
+
+    def __enter__(self) -> None:
+        self._bar.__enter__()
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._bar.__exit__(*exc_info)
+
+    def update(self, outcome: "Outcome", last_msc: int) -> None:
+        """So far everything is answered."""
+        per_second = outcome.sent / max(1e-3, time.monotonic() - self._started)
+        said = f"{outcome.sent:,} {self._noun}  {per_second:,.0f}/s  {iso_utc(moment_of(last_msc))}"
+        self._bar.tell(self._file.read_bytes, said)
+
+    def wait(self, why: str, seconds: float) -> None:
+        """Say that the producer takes nothing at the moment."""
+        err.print(f"{why}; next try in {seconds:.1f} s", markup=False, soft_wrap=True)
+
+
+def _from_hint(last_msc: int | None, from_: datetime) -> str:
+    # The ticks of the last millisecond may be sent again: a resend adds nothing.
+    return f"--from {iso_utc(from_ if last_msc is None else moment_of(last_msc))}"
+
+
+def report(outcome: "Outcome", noun: str, seconds: float) -> None:
+    """What became of a file."""
+    out.print(
+        f"{outcome.sent:,} {noun} sent, {outcome.accepted:,} accepted, {outcome.rejected:,} rejected, {seconds:.1f} s",
+        markup=False,
+    )
+    for reason in outcome.reasons:
+        err.print(f"  {reason}", markup=False)

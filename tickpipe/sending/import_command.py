@@ -1,0 +1,165 @@
+"""`tickpipe import`: files that MetaTrader exported, ticks and bars, as if an EA had posted what is in them."""
+
+# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tickpipe.connection import DataDir, producer_address
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out
+from tickpipe.output import print_table
+from tickpipe.sending.command import (
+    FileBar,
+    KeyOption,
+    PatienceOption,
+    SendOptions,
+    SourceOption,
+    Target,
+    UrlOption,
+    report,
+    send_ticks,
+)
+from tickpipe.times import iso_utc, moment_of
+
+if TYPE_CHECKING:
+    from tickpipe.sending.sender import Outcome
+
+#: Bars of one request: far below the producer's limit of 10 MB.
+_BATCH_BARS = 1_000
+
+
+@dataclass(frozen=True)
+class _Import:
+    """A file and what is in it; without a timeframe it holds ticks."""
+
+    path: Path
+    symbol: str
+    timeframe: str | None
+
+
+def import_files(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of ticks or bars.")],
+    *,
+    symbol: Annotated[
+        str | None, typer.Option("--symbol", "-s", help="Symbol of all files. Default: from MetaTrader's file names.")
+    ] = None,
+    timeframe: Annotated[
+        str | None, typer.Option(help="Timeframe of the bars. Default: from MetaTrader's file names.")
+    ] = None,
+    source: SourceOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read every file and say what would be sent.")] = False,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    patience: PatienceOption = 300.0,
+    data_dir: DataDir = None,
+) -> None:
+    """Import what MetaTrader 5 exported: bars and ticks (Symbols, Bars or Ticks, Export), or a file `send` reads.
+
+    Ticks become candles. Bars are the broker's own: they are kept in `broker_bars`, compared with our candles
+    (`tickpipe fidelity`), and fill `market_data` where no ticks are known. Which of both a file holds is told by its
+    first line; symbol and timeframe by names such as `EURUSD_M1_201902040000_201902042359.csv`.
+
+    Times are the broker's: the zone of the source (TICKPIPE_SOURCE_ZONES) makes them UTC. Importing a file twice
+    changes nothing. Exit code 1 when an item was rejected.
+
+    Examples:
+
+    * `tickpipe import --dry-run EURUSD_*.csv`
+    * `tickpipe import EURUSD_M1_201902040000_201902042359.csv --source ICMarkets-Demo`
+    * `tickpipe import bars.csv --symbol EURUSD --timeframe H1`
+    """
+    imports = [_recognised(path, symbol, timeframe) for path in files]
+    if dry_run:
+        columns = ("file", "holds", "symbol", "items", "first", "last")
+        print_table(columns, [_looked_through(each) for each in imports])
+        out.print("Nothing was sent. Times are as they are written: those of the clock of the source.")
+        return
+    address, api_key = producer_address(data_dir, url, key, source)
+    target = Target(address, api_key, source, patience)
+    rejected = 0
+    for each in imports:
+        out.print(f"{each.path}: {_kind(each)} of {each.symbol}", markup=False, soft_wrap=True)
+        if each.timeframe is None:
+            outcome = send_ticks(each.path, target, SendOptions(each.symbol))
+        else:
+            outcome = _send_bars(each, each.timeframe, target)
+        rejected += outcome.rejected
+    raise typer.Exit(PROBLEM if rejected else DONE)
+
+
+def _recognised(path: Path, symbol: str | None, timeframe: str | None) -> _Import:
+    from tickpipe.sending.barfile import BarFile, is_timeframe, named_by
+    from tickpipe.sending.columnfile import UnknownForm
+    from tickpipe.sending.tickfile import TickFile
+
+    if not path.is_file():
+        raise typer.BadParameter(f"there is no file {path}", param_hint="FILE")
+    named = named_by(path)
+    symbol = symbol or named.symbol
+    if symbol is None:
+        raise typer.BadParameter(f"the name of {path} does not tell the symbol; pass --symbol", param_hint="--symbol")
+    try:
+        with TickFile(path):
+            return _Import(path, symbol, None)
+    except UnknownForm as not_ticks:
+        try:
+            with BarFile(path):
+                pass
+        except UnknownForm as not_bars:
+            raise UnknownForm(f"{not_ticks}; {BarFile.forms}") from not_bars
+    timeframe = (timeframe or named.timeframe or "").upper()
+    if not is_timeframe(timeframe):
+        told = f"{timeframe} is none of" if timeframe else "the name does not tell the timeframe; pass one of"
+        raise typer.BadParameter(f"{path}: {told} M1 M5 M15 M30 H1 H4 D1 W1 MN1", param_hint="--timeframe")
+    return _Import(path, symbol, timeframe)
+
+
+def _kind(each: _Import) -> str:
+    return "ticks" if each.timeframe is None else f"{each.timeframe} bars"
+
+
+def _looked_through(each: _Import) -> tuple[object, ...]:
+    # The whole file is read, so that its errors are told before anything is sent.
+    from tickpipe.sending.barfile import BarFile
+    from tickpipe.sending.tickfile import TickFile
+
+    count, first, last = 0, None, None
+    with TickFile(each.path) if each.timeframe is None else BarFile(each.path) as items:
+        for item in items:
+            count += 1
+            last = item.time_msc
+            first = last if first is None else first
+    shown = (None if time_ms is None else iso_utc(moment_of(time_ms)).removesuffix("Z") for time_ms in (first, last))
+    return (each.path, _kind(each), each.symbol, count, *shown)
+
+
+def _send_bars(each: _Import, timeframe: str, target: Target) -> "Outcome":
+    from tickpipe.sending.barfile import BarFile
+    from tickpipe.sending.sender import BarSender
+
+    started = time.monotonic()
+    with BarFile(each.path) as bars:
+        shown = FileBar(each.symbol, bars, started, "bars")
+        sender = BarSender(
+            target.address, target.api_key, each.symbol, timeframe, source=target.source,
+            patience_seconds=target.patience_seconds, on_wait=shown.wait, user_agent="tickpipe-import",
+        )  # fmt: skip
+        try:
+            with shown, sender:
+                while group := list(islice(bars, _BATCH_BARS)):
+                    sender.send(group)
+                    shown.update(sender.outcome, group[-1].time_msc)
+        except (Exception, KeyboardInterrupt) as exc:
+            if sender.outcome.sent:
+                report(sender.outcome, "bars", time.monotonic() - started)
+            if isinstance(exc, KeyboardInterrupt):
+                err.print("Interrupted; run the same command again, bars that are there already change nothing.")
+                raise typer.Exit(INTERRUPTED) from exc
+            raise
+    report(sender.outcome, "bars", time.monotonic() - started)
+    return sender.outcome

@@ -1,0 +1,1 @@
+"""The state of the pipeline: services, end of the log, lag."""
