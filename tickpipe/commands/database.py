@@ -1,20 +1,27 @@
-"""`tickpipe db`: the schema and the size of the database."""
+"""`tickpipe db`: the schema and the size of the database, and when its trading days begin."""
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
-from typing import TYPE_CHECKING, Annotated, Any
+from datetime import datetime, time
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tickpipe.commands.days import day_zone
 from tickpipe.connection import DataDir, connected_settings, open_database
 from tickpipe.console import DONE, PROBLEM, err, out, run
 from tickpipe.output import print_json, print_table
 
 if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
     from runtime.settings import Settings
 
+#: Days of one step of rebuilding: less than a second with a dozen symbols.
+_STEP_DAYS = 14
+
+#: How long another session's step is waited for before the next try (seconds).
+_TRY_AGAIN_SECONDS = 0.5
+
 app = typer.Typer(no_args_is_help=True, help="The schema and the size of the database.")
-app.command("day-zone")(day_zone)
 
 
 @app.command()
@@ -91,3 +98,70 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(" ".join(each) if isinstance(each, tuple) else each for each in value) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "")
+
+
+def _time_of_day(text: str) -> time:
+    try:
+        return datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007  # a time of day, in the zone beside it
+    except ValueError as exc:
+        raise typer.BadParameter(f"{text!r} is no time of day such as 17:00") from exc
+
+
+@app.command("day-zone")
+def day_zone(
+    zone: Annotated[str | None, typer.Argument(help="An IANA zone, for example America/New_York.")] = None,
+    *,
+    start: Annotated[
+        time | None, typer.Option(parser=_time_of_day, metavar="HH:MM", help="When days begin there. Default: 00:00.")
+    ] = None,
+    week_start: Annotated[
+        Literal["sunday", "monday"] | None, typer.Option(help="First day of a week; MetaTrader's begin on Sunday.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show or set when trading days begin, which decides what D1, W1, MN1 and H4 candles are.
+
+    A day that begins at noon or later begins on the evening before its date: brokers of foreign exchange cut days at
+    17:00 in New York. What depends on it is rebuilt; candles are right at any moment, also meanwhile.
+
+    Examples:
+
+    * `tickpipe db day-zone`
+    * `tickpipe db day-zone America/New_York --start 17:00`
+    * `tickpipe db day-zone UTC --week-start monday`
+    """
+    if zone is None and (start is not None or week_start is not None):
+        raise typer.BadParameter("name the zone as well", param_hint="ZONE")
+    run(_day_zone(connected_settings(data_dir), zone, start or time(0), week_start))
+
+
+async def _day_zone(settings: "Settings", zone: str | None, start: time, week_start: str | None) -> None:
+    from psycopg.errors import InvalidParameterValue
+
+    from sink.queries import candle_day, set_candle_day
+
+    async with await open_database(settings) as connection:
+        if zone is not None:
+            try:
+                await set_candle_day(connection, zone, start, week_start)
+            except InvalidParameterValue as exc:
+                hint = f". {exc.diag.message_hint}" if exc.diag.message_hint else ""
+                raise typer.BadParameter(f"{exc.diag.message_primary}{hint}", param_hint="ZONE") from exc
+            await _rebuild(connection)
+        day = await candle_day(connection)
+    out.print(f"Days begin at {day.start:%H:%M} in {day.zone}, weeks on {day.week_start.title()}.", markup=False)
+    if day.kept_from is not None:
+        err.print("Hours and days of older candles are still being folded, by the sink.", markup=False)
+
+
+async def _rebuild(connection: "AsyncConnection[Any]") -> None:
+    import asyncio
+
+    from sink.queries import keep_candles
+
+    with err.status("Rebuilding") as progress:
+        while (kept_from := await keep_candles(connection, _STEP_DAYS)) != "-infinity":
+            if kept_from is None:
+                await asyncio.sleep(_TRY_AGAIN_SECONDS)
+                continue
+            progress.update(f"Rebuilt back to {kept_from[:10]}")
