@@ -7,8 +7,14 @@
     ├── InvalidCandle       a record of `candles.m1` or `candles.broker` that is no candle
     ├── InvalidItem         one tick or bar of an HTTP body that cannot be used
     ├── SettingsError       a setting is missing or cannot be understood
-    ├── KafkaUnavailable    no broker answered (retriable)
+    ├── KafkaUnavailable    no broker answered, or it cannot serve the request now (retriable)
+    ├── KafkaRefused        a broker answered and refused the request
+    │   ├── RecordTooLarge  a record is larger than its topic takes
+    │   ├── NotAuthorized   the user may not use the topic or group
+    │   ├── UnknownTopic    the topic, or this partition of it, does not exist (retriable)
+    │   └── PartitionsLost  the group assigned the partitions to another member
     ├── LogTruncated        offsets that a candle was folded from are no longer in the log
+    ├── LogShortened        the log ends before what was read of it
     ├── MissedRecords       records that are in the log were not handed to their reader
     └── StackError          the embedded stack is not there, is there already, or did not start
 """
@@ -43,9 +49,41 @@ class SettingsError(TickpipeError):
 
 
 class KafkaUnavailable(TickpipeError):
-    """No Kafka broker answered in time; it is tried again, check TICKPIPE_KAFKA_BOOTSTRAP if it lasts."""
+    """No Kafka broker answered in time or can serve the request; it is tried again, check TICKPIPE_KAFKA_BOOTSTRAP."""
 
     retriable = True
+
+
+class KafkaRefused(TickpipeError):
+    """A Kafka broker refused a request for good; the message and the broker's log say why."""
+
+
+class RecordTooLarge(KafkaRefused):
+    """A record is larger than its topic takes; raise `max.message.bytes` of the topic or send less at once."""
+
+
+class NotAuthorized(KafkaRefused):
+    """Kafka does not allow this user the topic or group that the message names; grant it with kafka-acls."""
+
+
+class UnknownTopic(KafkaRefused):
+    """A topic, or one partition of it, does not exist; create it with `tickpipe topics create`."""
+
+    #: Every service creates the topics when it starts.
+    retriable = True
+
+    def __init__(self, topic: str, partition: int | None = None) -> None:
+        self.topic = topic
+        self.partition = partition
+        if partition is None:
+            cure = "create it with `tickpipe topics create`, or allow this user to see it"
+            super().__init__(f"Kafka has no topic {topic}; {cure}")
+        else:
+            super().__init__(f"the topic {topic} has no partition {partition}")
+
+
+class PartitionsLost(KafkaRefused):
+    """The group assigned the partitions to another member, which reads again from the last commit."""
 
 
 class LogTruncated(TickpipeError):

@@ -14,6 +14,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from runtime import aiokafka_internals
 from runtime.kafka import ensure_topics, new_producer
 from runtime.settings import Settings
 
@@ -25,9 +26,6 @@ _BATCH_BYTES = 900_000
 
 #: Topics, first metadata, producer id: seconds on a broker that just started; a broker that hangs must not hold us.
 _OPEN_TIMEOUT_SECONDS = 15.0
-
-#: An answer that is under way gets this long, then its connection is cut (seconds).
-_DISCARD_TIMEOUT_SECONDS = 1.0
 
 #: At the end of the process everything is confirmed already, unless the broker is gone (seconds).
 _FLUSH_TIMEOUT_SECONDS = 5.0
@@ -67,30 +65,9 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
 
 
 async def discard_producer(producer: AIOKafkaProducer) -> None:
-    """Cut the connection and forget what is not confirmed; futures that wait for it stay pending.
-
-    Uses aiokafka's insides, because its `stop()` waits until everything is confirmed.
-    """
-    # Or it complains of being left open when it is collected.
-    producer._closed = True
-    sender = producer._sender.sender_task
-    if sender is None:
-        await _close_client(producer)
-        return
-    sender.cancel()
-    await asyncio.wait([sender], timeout=_DISCARD_TIMEOUT_SECONDS)
-    await _close_client(producer)
-    if not sender.done():
-        # It waits for an answer, or for metadata that nobody fetches any more.
-        sender.cancel()
-        await asyncio.wait([sender], timeout=_DISCARD_TIMEOUT_SECONDS)
-    if sender.done() and not sender.cancelled():
-        sender.exception()  # looked at, so that asyncio does not report it
-
-
-async def _close_client(producer: AIOKafkaProducer) -> None:
+    """Cut the connection and forget what is not confirmed; futures that wait for it stay pending."""
     try:
-        await producer.client.close()
+        await aiokafka_internals.discard_producer(producer)
     except (KafkaError, OSError) as exc:
         # It is thrown away anyhow, and the next one does not depend on it.
         log.debug("A connection to Kafka did not close.", action="kafka_close_failed", error=str(exc))

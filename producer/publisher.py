@@ -18,7 +18,7 @@ from marketdata.errors import KafkaUnavailable
 from producer.connection import close_producer, discard_producer, open_producer
 from producer.flush import GroupCommit, Record
 from producer.metrics import Metrics
-from runtime.kafka import unavailable
+from runtime.kafka_errors import unavailable
 from runtime.settings import Settings
 from runtime.topics import MAX_RECORD_BYTES
 

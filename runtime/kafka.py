@@ -1,4 +1,4 @@
-"""The one door to aiokafka: waiting for a broker, creating topics, clients with this project's settings."""
+"""Kafka clients with this project's settings, waiting for a broker, creating topics, ends and committed offsets."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -8,11 +8,13 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError
+from aiokafka.errors import TopicAlreadyExistsError, for_code
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, stop_never, wait_exponential
 from tenacity.stop import stop_base
 
-from marketdata.errors import KafkaUnavailable
+from marketdata.errors import UnknownTopic
+from runtime.aiokafka_internals import end_fetches
+from runtime.kafka_errors import kafka_errors, mapped
 from runtime.settings import Settings
 from runtime.topics import MAX_RECORD_BYTES, Topic, topics
 
@@ -34,20 +36,11 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
     """
     client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=_REQUEST_TIMEOUT_MS)
     try:
-        try:
+        with kafka_errors(settings):
             await client.start()
-        except (KafkaError, OSError, TimeoutError) as exc:
-            raise unavailable(settings) from exc
         yield client
     finally:
         await client.close()
-
-
-def unavailable(settings: Settings) -> KafkaUnavailable:
-    """The error that names the address that nobody answered on."""
-    return KafkaUnavailable(
-        f"no Kafka broker answers on {settings.kafka_bootstrap}; is it running? (TICKPIPE_KAFKA_BOOTSTRAP)"
-    )
 
 
 async def wait_for_kafka(settings: Settings, *, timeout_seconds: float | None = None) -> str:
@@ -67,7 +60,7 @@ async def wait_for_kafka(settings: Settings, *, timeout_seconds: float | None = 
 
 
 def _may_pass(exc: BaseException) -> bool:
-    return getattr(exc, "retriable", False) or isinstance(exc, (KafkaConnectionError, TimeoutError, OSError))
+    return bool(getattr(exc, "retriable", False))
 
 
 def _say_that_we_wait(state: RetryCallState) -> None:
@@ -81,18 +74,20 @@ async def ensure_topics(settings: Settings) -> str:
 
     Raises:
         KafkaUnavailable: when no broker answers.
-        KafkaError: when the broker refuses a topic, for example for want of replicas.
+        KafkaRefused: when the broker refuses a topic, for example for want of replicas.
     """
     async with admin_client(settings) as client:
-        cluster = await client.describe_cluster()
-        present = set(await client.list_topics())
+        with kafka_errors(settings):
+            cluster = await client.describe_cluster()
+            present = set(await client.list_topics())
         missing = [topic for topic in topics(settings) if topic.name not in present]
         if missing:
-            await _create(client, missing)
+            with kafka_errors(settings):
+                await _create(settings, client, missing)
         return str(cluster["cluster_id"])
 
 
-async def _create(client: AIOKafkaAdminClient, missing: list[Topic]) -> None:
+async def _create(settings: Settings, client: AIOKafkaAdminClient, missing: list[Topic]) -> None:
     response = await client.create_topics(
         [NewTopic(t.name, t.partitions, t.replication, topic_configs=t.config) for t in missing]
     )
@@ -100,7 +95,7 @@ async def _create(client: AIOKafkaAdminClient, missing: list[Topic]) -> None:
         if code == 0:
             log.info("Created a topic.", action="topic_created", topic=name)
         elif code != _TOPIC_ALREADY_EXISTS:  # another service was faster
-            raise KafkaError(f"Kafka refused to create the topic {name}: error {code} {rest}")
+            raise mapped(for_code(code)(f"it was to be created: {rest}"), settings, topic=name)
 
 
 #: A member that joins its group while the broker still starts sees no partitions and gets none, until it asks again for
@@ -112,20 +107,6 @@ def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
     """A producer whose confirmation means that the record is in the log, once: `acks=all` and idempotent."""
     defaults = {"acks": "all", "enable_idempotence": True, "max_request_size": MAX_RECORD_BYTES}
     return AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, **{**defaults, **options})
-
-
-async def end_fetches(consumer: AIOKafkaConsumer) -> None:
-    """Let a consumer that is about to be stopped fetch no more; call it before `AIOKafkaConsumer.stop()`.
-
-    aiokafka 0.14.0 cancels its fetches in `stop()`, and one that rests there after a failure, so whenever the broker is
-    away, ends `stop()` half done with `CancelledError`, as if the caller were cancelled.
-    """
-    if (fetcher := consumer._fetcher) is not None:
-        tasks = [fetcher._fetch_task, *fetcher._pending_tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        fetcher._pending_tasks.clear()
 
 
 class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
@@ -158,16 +139,19 @@ async def log_ends(settings: Settings, topic: str) -> Ends:
 
     Raises:
         KafkaUnavailable: when no broker answers.
+        UnknownTopic: when there is no such topic at the moment.
     """
     consumer = new_consumer(settings)
     try:
         async with admin_client(settings) as client:
-            await consumer.start()
-            return (await topic_ends(client, consumer, [topic]))[topic]
-    except (KafkaConnectionError, OSError, TimeoutError) as exc:
-        raise unavailable(settings) from exc
+            with kafka_errors(settings, topic=topic):
+                await consumer.start()
+                ends = (await topic_ends(client, consumer, [topic]))[topic]
     finally:
         await consumer.stop()
+    if not ends:
+        raise UnknownTopic(topic)
+    return ends
 
 
 async def topic_ends(

@@ -8,7 +8,7 @@ this one follows Kafka's description of its protocol.
 import base64
 from io import BytesIO
 
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
+from aiokafka.errors import IncompatibleBrokerVersion
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     AbstractType,
@@ -24,7 +24,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, s
 from tenacity.stop import stop_base
 
 from marketdata.errors import KafkaUnavailable
-from runtime.kafka import admin_client, unavailable, wait_for_kafka
+from runtime.aiokafka_internals import send_request
+from runtime.kafka import admin_client, wait_for_kafka
+from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
 
 _UUID_BYTES = 16
@@ -115,16 +117,14 @@ async def own_log(settings: Settings) -> str:
         KafkaUnavailable: when no broker answers, or the topic is not there at the moment.
     """
     topic = settings.ticks_topic
-    try:
-        async with admin_client(settings) as client:
+    async with admin_client(settings) as client:
+        with kafka_errors(settings, topic=topic):
             cluster_id = (await client.describe_cluster())["cluster_id"]
             try:
-                answer = await client._send_request(_MetadataRequest(topic))
+                answer = await send_request(client, _MetadataRequest(topic))
             except (IncompatibleBrokerVersion, NotImplementedError):
                 # What aiokafka raises when the broker does not have this version of the request.
                 return f"{cluster_id}/{topic}"
-    except (KafkaError, OSError, TimeoutError) as exc:
-        raise unavailable(settings) from exc
     [(error_code, _, topic_id, *_)] = answer.topics
     if error_code:
         raise KafkaUnavailable(f"the topic {topic} is not there (error {error_code}); is it being created anew?")

@@ -1,27 +1,18 @@
-"""Reading stretches of the ticks topic again, to fold candles from the offsets they name."""
+"""Reads ranges of the ticks topic again, to fold candles from the offsets they name."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
-
-from marketdata.errors import InvalidFrame, KafkaUnavailable
+from marketdata.errors import InvalidFrame, LogTruncated, UnknownTopic
 from marketdata.fold import MinuteFold
 from marketdata.refold import Proof, Refold
 from marketdata.tick import Frame
 from marketdata.wire import decode_frame, decode_frames
-from runtime.kafka import new_consumer, unavailable
-from runtime.polls import hand_out_bare_records, in_pieces
+from runtime.logreader import LogReader
+from runtime.polls import in_pieces
 from runtime.settings import Settings
-
-#: Records of one poll: more does not read faster, and this many frames of 200 ticks take some 100 MB.
-_POLL_RECORDS = 2_000
-
-#: A stretch that is in the log answers in far less; longer means that the broker is gone (seconds).
-_STALL_SECONDS = 30.0
 
 #: Called with the number of records read since the last call.
 Progress = Callable[[int], None]
@@ -43,44 +34,40 @@ class TickLog:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._consumer: AIOKafkaConsumer | None = None
+        self._topic = settings.ticks_topic
+        self._reader = LogReader(settings)
 
     async def __aenter__(self) -> Self:
-        self._consumer = new_consumer(self._settings, max_poll_records=_POLL_RECORDS)
-        try:
-            await self._consumer.start()
-        except (KafkaError, OSError) as exc:
-            await self._consumer.stop()
-            raise unavailable(self._settings) from exc
-        hand_out_bare_records(self._consumer)
+        await self._reader.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._consumer is not None:
-            await self._consumer.stop()
+        await self._reader.__aexit__(*exc_info)
 
     async def refold(self, partition: int, proofs: Iterable[Proof], *, on_progress: Progress | None = None) -> Refolded:
         """Fold every proof of one partition again, in one pass over the stretches of the log that they name.
 
-        Records that are no frames are passed over, as the stream app does.
+        Records that are no frames are skipped, as the stream app does. Of a partition that the topic does not have
+        every proof is unprovable.
 
         Raises:
             KafkaUnavailable: when the broker does not answer; the call can be repeated.
+            UnknownTopic: when the topic does not exist at the moment; the call can be repeated.
         """
         outcome = Refolded()
-        tp = TopicPartition(self._settings.ticks_topic, partition)
+        first, end = await self._bounds(partition)
+        provable: set[Proof] = set()
+        for proof in proofs:
+            inside = proof.ranges and first <= proof.ranges[0][0] and proof.ranges[-1][1] < end
+            (provable if inside else outcome.unprovable).add(proof)
+        refold = Refold(provable)
         try:
-            first, end = await self._bounds(tp)
-            provable: set[Proof] = set()
-            for proof in proofs:
-                inside = proof.ranges and first <= proof.ranges[0][0] and proof.ranges[-1][1] < end
-                (provable if inside else outcome.unprovable).add(proof)
-            refold = Refold(provable)
-            for stretch in refold.stretches():
-                await self._feed(refold, tp, *stretch, on_progress)
-        except (KafkaError, OSError, TimeoutError) as exc:
-            raise unavailable(self._settings) from exc
+            for begin, last in refold.stretches():
+                await self._feed(refold, partition, begin, last, on_progress)
+        except LogTruncated:
+            # Retention was faster than the reading: what it took is unprovable by now.
+            again = await self.refold(partition, provable, on_progress=on_progress)
+            return Refolded(again.folds, again.unprovable | outcome.unprovable)
         outcome.folds = refold.results()
         return outcome
 
@@ -90,49 +77,30 @@ class TickLog:
         Raises:
             KafkaUnavailable: when the broker does not answer; the call can be repeated.
         """
-        reader, tp = self._reader, TopicPartition(self._settings.ticks_topic, partition)
+        begin, end = await self._reader.ends(self._topic, partition)
+        first, last = max(first, begin), min(last, end - 1)
         try:
-            begin, end = await self._bounds(tp)
-            first, last = max(first, begin), min(last, end - 1)
-            reader.assign([tp])
-            reader.seek(tp, first)
-            while await reader.position(tp) <= last:
-                batch = (await reader.getmany(tp, timeout_ms=1_000, max_records=1)).get(tp)
-                if batch:
-                    return bool(batch[0].offset <= last)
-            return False
-        except (KafkaError, OSError, TimeoutError) as exc:
-            raise unavailable(self._settings) from exc
+            async for _ in self._reader.read(self._topic, partition, first, last, max_records=1):
+                return True
+        except LogTruncated:
+            return await self.holds_records(partition, first, last)
+        return False
 
-    @property
-    def _reader(self) -> AIOKafkaConsumer:
-        if self._consumer is None:
-            raise RuntimeError("use TickLog as `async with TickLog(settings)`")
-        return self._consumer
+    async def _bounds(self, partition: int) -> tuple[int, int]:
+        try:
+            return await self._reader.ends(self._topic, partition)
+        except UnknownTopic as exc:
+            if exc.partition is None:
+                raise
+            # The topic was created anew with fewer partitions, or somebody made the candle up.
+            return 0, 0
 
-    async def _bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        first = await self._reader.beginning_offsets([tp])
-        end = await self._reader.end_offsets([tp])
-        return first[tp], end[tp]
-
-    async def _feed(
-        self, refold: Refold, tp: TopicPartition, first: int, last: int, on_progress: Progress | None
-    ) -> None:
-        reader = self._reader
-        if reader.assignment() != {tp}:
-            reader.assign([tp])
-        reader.seek(tp, first)
-        while await reader.position(tp) <= last:
-            batch = (await reader.getmany(tp, timeout_ms=int(_STALL_SECONDS * 1000))).get(tp)
-            if not batch:
-                raise KafkaUnavailable(
-                    f"offset {first} of {tp.topic}-{tp.partition} did not arrive in {_STALL_SECONDS} s"
-                )
-            wanted = [record for record in batch if record.offset <= last]
-            for piece in in_pieces(wanted):
+    async def _feed(self, refold: Refold, partition: int, first: int, last: int, on_progress: Progress | None) -> None:
+        async for records in self._reader.read(self._topic, partition, first, last):
+            for piece in in_pieces(records):
                 refold.feed(frames_of([(record.offset, record.value) for record in piece]))
             if on_progress is not None:
-                on_progress(len(wanted))
+                on_progress(len(records))
 
 
 def frames_of(records: list[tuple[int, bytes | None]]) -> list[tuple[int, Frame]]:

@@ -10,7 +10,8 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 
 from marketdata.errors import KafkaUnavailable
-from runtime.kafka import new_producer, unavailable
+from runtime.kafka import new_producer
+from runtime.kafka_errors import unavailable
 from runtime.polls import Record
 from runtime.settings import Settings
 from runtime.trace import trace_id_of

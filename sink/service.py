@@ -12,9 +12,10 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from prometheus_client import CollectorRegistry
 
 from marketdata.errors import TickpipeError
+from runtime.aiokafka_internals import hand_out_bare_records
 from runtime.kafka import new_consumer
 from runtime.log_identity import wait_for_log
-from runtime.polls import Record, hand_out_bare_records
+from runtime.polls import Record
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
 from sink.comparing import Comparer

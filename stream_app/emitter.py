@@ -9,7 +9,8 @@ from aiokafka.errors import KafkaError
 
 from marketdata.candle import Candle
 from marketdata.wire import candle_key, encode
-from runtime.kafka import new_producer, unavailable
+from runtime.kafka import new_producer
+from runtime.kafka_errors import unavailable
 from runtime.settings import Settings
 from runtime.stages import Headers
 from runtime.telemetry import Span

@@ -13,8 +13,8 @@ import structlog
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
-from runtime.kafka import end_fetches
-from runtime.polls import Record, hand_out_bare_records
+from runtime.aiokafka_internals import end_fetches, group_error, hand_out_bare_records
+from runtime.polls import Record
 
 log = structlog.get_logger(__name__)
 
@@ -34,8 +34,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
         aiokafka waits until it is asked for such an error, and Faust never asks: it would stand idle for ever.
         """
-        coordinator = None if self._consumer is None else self._consumer._coordinator
-        return None if coordinator is None else coordinator._pending_exception
+        return None if self._consumer is None else group_error(self._consumer)
 
 
 class BatchConsumer(driver.Consumer):

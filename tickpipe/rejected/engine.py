@@ -15,7 +15,8 @@ from marketdata.errors import InvalidFrame, InvalidItem, KafkaUnavailable, Tickp
 from marketdata.wire import bar_key, candle_key, decode_frame, frame_key
 from producer.clock import Clock
 from producer.ticks import read_tick
-from runtime.kafka import log_ends, new_consumer, new_producer, unavailable
+from runtime.kafka import log_ends, new_consumer, new_producer
+from runtime.kafka_errors import unavailable
 from runtime.settings import Settings
 from runtime.topics import DAY_MS
 from sink.records import incoming_bars, incoming_candles

@@ -24,7 +24,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from marketdata.errors import KafkaUnavailable, TickpipeError
 from marketdata.tick import Frame
 from marketdata.wire import frame_key
-from runtime.kafka import admin_client, committed_offsets, log_ends, new_consumer, unavailable
+from runtime.kafka import admin_client, committed_offsets, log_ends, new_consumer
+from runtime.kafka_errors import unavailable
 from runtime.settings import Settings
 from runtime.ticklog import frames_of
 

@@ -14,7 +14,8 @@ import psycopg
 from aiokafka.errors import KafkaError
 
 from marketdata.errors import TickpipeError
-from runtime.kafka import Ends, admin_client, committed_offsets, lag_of, new_consumer, topic_ends, unavailable
+from runtime.kafka import Ends, admin_client, committed_offsets, lag_of, new_consumer, topic_ends
+from runtime.kafka_errors import unavailable
 from runtime.settings import Settings
 from runtime.topics import topics
 from sink.queries import newest_candles

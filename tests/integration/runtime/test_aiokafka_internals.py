@@ -10,10 +10,13 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 
+from runtime.aiokafka_internals import hand_out_bare_records
 from runtime.kafka import log_ends, new_consumer, new_producer
-from runtime.polls import Record, hand_out_bare_records
+from runtime.polls import Record
 from runtime.settings import Settings
 from tests.kafka_log import KafkaLog
+
+pytestmark = pytest.mark.contract
 
 #: Offset, time, its type, key, value, headers.
 Seen = tuple[int, int, int, bytes | None, bytes | None, list[tuple[str, bytes]]]

@@ -1,0 +1,121 @@
+"""Reads ranges of offsets of any topic; belongs to no consumer group and disturbs none."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Final, Self
+
+from aiokafka import TopicPartition
+
+from marketdata.errors import KafkaUnavailable, UnknownTopic
+from runtime.aiokafka_internals import hand_out_bare_records, partitions_of
+from runtime.kafka import new_consumer
+from runtime.kafka_errors import kafka_errors
+from runtime.polls import Record
+from runtime.settings import Settings
+
+#: Records that are in the log arrive in far less; longer means that the broker is gone (seconds).
+STALL_SECONDS: Final = 30.0
+
+#: Records of one poll: more does not read faster, and this many frames of 200 ticks take some 100 MB.
+_POLL_RECORDS: Final = 2_000
+
+#: Markers of transactions move the position and are no records: a poll that waited longer for a record would hide it.
+_POLL_MS: Final = 500
+
+
+class LogReader:
+    """Reads one range after another; use it as `async with LogReader(settings) as reader`.
+
+    Each method raises `KafkaUnavailable` when nothing arrives for `stall_seconds`, `UnknownTopic` when the topic or the
+    partition does not exist, and what `runtime.kafka_errors.kafka_errors` raises besides. All may be called again.
+    """
+
+    def __init__(self, settings: Settings, *, stall_seconds: float = STALL_SECONDS) -> None:
+        self._settings = settings
+        self._stall_seconds = stall_seconds
+        # An offset that is gone is an error: by default the consumer would go on at the end, as if nothing were there.
+        self._consumer = new_consumer(settings, max_poll_records=_POLL_RECORDS, auto_offset_reset="none")
+        self._known: set[TopicPartition] = set()
+
+    async def __aenter__(self) -> Self:
+        try:
+            with kafka_errors(self._settings):
+                await self._consumer.start()
+        except BaseException:
+            await self._consumer.stop()
+            raise
+        hand_out_bare_records(self._consumer)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._consumer.stop()
+
+    async def partitions(self, topic: str) -> Sequence[int]:
+        """The partitions of the topic as the broker tells them now, in order."""
+        with kafka_errors(self._settings, topic=topic):
+            async with asyncio.timeout(self._stall_seconds):
+                found = await partitions_of(self._consumer, topic)
+        if not found:
+            raise UnknownTopic(topic)
+        self._known |= {TopicPartition(topic, partition) for partition in found}
+        return sorted(found)
+
+    async def ends(self, topic: str, partition: int) -> tuple[int, int]:
+        """First and next offset of the partition."""
+        tp = await self._existing(topic, partition)
+        with kafka_errors(self._settings, topic=topic):
+            async with asyncio.timeout(self._stall_seconds):
+                first = await self._consumer.beginning_offsets([tp])
+                end = await self._consumer.end_offsets([tp])
+        return first[tp], end[tp]
+
+    async def offsets_at(self, topic: str, partitions: Collection[int], time_ms: int) -> dict[int, int]:
+        """By partition the first offset whose timestamp is not before `time_ms`; without one it is missing."""
+        tps = [await self._existing(topic, partition) for partition in partitions]
+        with kafka_errors(self._settings, topic=topic):
+            async with asyncio.timeout(self._stall_seconds):
+                found = await self._consumer.offsets_for_times(dict.fromkeys(tps, time_ms))
+        return {tp.partition: found[tp].offset for tp in tps if found.get(tp) is not None}
+
+    async def read(
+        self, topic: str, partition: int, first: int, last: int, *, max_records: int | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
+        """The records from offset `first` to `last`, poll by poll, none of them empty; offsets may be missing.
+
+        One range at a time: a range that is read to its end or given up before the next begins.
+
+        Raises:
+            LogTruncated: when the log begins after the next offset to read.
+        """
+        if first > last:
+            return
+        tp, consumer = await self._existing(topic, partition), self._consumer
+        if consumer.assignment() != {tp}:
+            consumer.assign([tp])
+        consumer.seek(tp, first)
+        position, moved_at = first, time.monotonic()
+        while position <= last:
+            with kafka_errors(self._settings, topic=topic):
+                polled = await consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=max_records)
+                reached = await consumer.position(tp)
+            if reached > position:
+                position, moved_at = reached, time.monotonic()
+            elif time.monotonic() - moved_at > self._stall_seconds:
+                raise KafkaUnavailable(
+                    f"offset {position} of {topic}-{partition} did not arrive in {self._stall_seconds:g} s; is Kafka "
+                    f"on {self._settings.kafka_bootstrap} well?"
+                )
+            records: Sequence[Record] = polled.get(tp, ())
+            if records and records[-1].offset > last:
+                records = [record for record in records if record.offset <= last]
+            if records:
+                yield records
+                moved_at = time.monotonic()
+
+    async def _existing(self, topic: str, partition: int) -> TopicPartition:
+        # Asked of a partition that does not exist, aiokafka looks for it until it gives up, as if no broker answered.
+        tp = TopicPartition(topic, partition)
+        if tp not in self._known and partition not in await self.partitions(topic):
+            raise UnknownTopic(topic, partition)
+        return tp
