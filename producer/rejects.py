@@ -7,6 +7,7 @@ import msgspec
 
 from producer.flush import Record
 from producer.frames import Origin
+from runtime.rejected import HTTP, WHOLE_BODY, headers_of, size_header
 from runtime.settings import Settings
 
 #: Kept of one item or one body (bytes).
@@ -14,9 +15,6 @@ _MAX_BYTES: Final = 64 * 1024
 
 #: Kept of one request; a sender that sends nothing else must not fill the disk.
 MAX_REJECTED: Final = 100
-
-#: The offset header of a body that has no items.
-WHOLE_BODY: Final = -1
 
 
 class RejectWriter:
@@ -35,13 +33,12 @@ class RejectWriter:
 
     def _record(self, value: bytes, index: int, reason: str, origin: Origin) -> Record:
         headers = [
-            ("reason", reason.encode()),
-            ("topic", b"http"),
-            ("partition", b"-1"),
-            ("offset", str(index).encode()),
+            *headers_of(reason, HTTP, -1, index),
             ("source", origin.source.encode()),
             *origin.headers,
         ]
+        if len(value) > _MAX_BYTES:
+            headers.append(size_header(len(value)))
         return Record(self._topic, origin.source.encode(), value[:_MAX_BYTES], origin.received_ms, headers)
 
 

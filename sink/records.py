@@ -12,6 +12,7 @@ from marketdata.offsets import Ranges
 from marketdata.tick import MINUTE_MS
 from marketdata.wire import decode_bar, decode_candle, decode_candles
 from runtime.polls import Record
+from runtime.rejected import Rejected
 
 #: PostgreSQL's int8multirange excludes its upper bound, which is a bigint.
 _LAST_OFFSET: Final = 2**63 - 2
@@ -23,14 +24,6 @@ class Incoming(msgspec.Struct, frozen=True, gc=False):
     tp: TopicPartition
     record: Record
     value: Candle | BrokerBar
-
-
-class Rejected(msgspec.Struct, frozen=True, gc=False):
-    """A record that cannot be stored, and why."""
-
-    tp: TopicPartition
-    record: Record
-    reason: str
 
 
 def incoming_candles(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
@@ -45,7 +38,7 @@ def incoming_candles(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[I
             if not _is_provable(candle):
                 raise InvalidCandle("its offsets are no ascending ranges, or its time is no whole minute")
         except InvalidCandle as exc:
-            bad.append(Rejected(tp, record, str(exc)))
+            bad.append(Rejected(tp.topic, tp.partition, record, str(exc)))
         else:
             good.append(Incoming(tp, record, candle))
     return good, bad
@@ -58,7 +51,7 @@ def incoming_bars(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Inco
         try:
             good.append(Incoming(tp, record, decode_bar(record.value)))
         except InvalidCandle as exc:
-            bad.append(Rejected(tp, record, str(exc)))
+            bad.append(Rejected(tp.topic, tp.partition, record, str(exc)))
     return good, bad
 
 

@@ -16,6 +16,7 @@ from runtime.aiokafka_internals import hand_out_bare_records
 from runtime.kafka import new_consumer
 from runtime.log_identity import wait_for_log
 from runtime.polls import Record
+from runtime.rejected import Rejected
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
 from sink.comparing import Comparer
@@ -25,7 +26,7 @@ from sink.keeping import Keeper
 from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.migrations import migrate
-from sink.records import Incoming, Rejected, incoming_bars, incoming_candles
+from sink.records import Incoming, incoming_bars, incoming_candles
 from sink.refolds import Refolder
 from sink.rejects import Rejects
 from sink.retention import Retainer, retention_of

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from marketdata.candle import BrokerBar, Candle
+from runtime.rejected import Rejected
 from sink.database import REFUSALS, Database
-from sink.records import Incoming, Rejected
+from sink.records import Incoming
 from sink.rejects import Rejects
 from sink.writer import Prepared, Writer
 
@@ -41,8 +42,7 @@ class Store:
             psycopg.OperationalError, KafkaUnavailable: when the service is told to stop while one of them is away.
         """
         await self._store(batch)
-        for rejected in batch.bad:
-            await self._rejects.send(rejected)
+        await self._rejects.keep(batch.bad)
 
     async def _store(self, batch: Batch) -> None:
         if not batch.good:
@@ -52,7 +52,9 @@ class Store:
         except REFUSALS as exc:
             if len(batch.good) == 1:
                 [refused] = batch.good
-                await self._rejects.send(Rejected(refused.tp, refused.record, f"the database refuses it: {exc}"))
+                reason = f"the database refuses it: {exc}"
+                tp = refused.tp
+                await self._rejects.keep([Rejected(tp.topic, tp.partition, refused.record, reason)])
                 return
             # Halving finds the culprits in a dozen transactions, whatever the database says about where they are.
             middle = len(batch.good) // 2

@@ -1,33 +1,22 @@
-"""Candles and rejected records on their way to Kafka, confirmed before anything is acknowledged."""
+"""Sends candles and rejected records to Kafka and waits until they are confirmed."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from marketdata.candle import Candle
 from marketdata.wire import candle_key, encode
 from runtime.kafka import new_producer
-from runtime.kafka_errors import unavailable
+from runtime.kafka_errors import kafka_errors
+from runtime.rejected import Rejected, RejectedWriter, Which
 from runtime.settings import Settings
 from runtime.stages import Headers
 from runtime.telemetry import Span
 
 #: A round that takes longer is tried again; a restarted broker needs some seconds (seconds).
 CONFIRM_TIMEOUT_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A record of the ticks topic that is no frame, as it came."""
-
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +41,7 @@ class Emitter:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._producer: AIOKafkaProducer | None = None
+        self._rejected = RejectedWriter(settings, Which.TICKS)
 
     async def start(self) -> None:
         """Connect; the broker is known to be there."""
@@ -62,23 +52,24 @@ class Emitter:
 
     async def stop(self) -> None:
         """Disconnect, after what is on its way was sent or has failed."""
+        await self._rejected.stop()
         if self._producer is not None:
             await self._producer.stop()
 
-    async def emit(self, candles: Sequence[Outgoing], rejected: Sequence[Rejected]) -> None:
+    async def emit(self, candles: Sequence[Outgoing]) -> None:
         """Send all of them and wait until the broker has confirmed every one.
 
         Raises:
-            KafkaUnavailable: when it did not; all must then be sent again.
+            KafkaUnavailable, KafkaRefused: when it did not; all must then be sent again.
         """
         if self._producer is None:
             raise RuntimeError("the emitter was not started")
-        producer, settings = self._producer, self._settings
-        try:
+        producer, topic = self._producer, self._settings.candles_topic
+        with kafka_errors(self._settings, topic=topic):
             async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):
                 futures = [
                     await producer.send(
-                        settings.candles_topic,
+                        topic,
                         encode(outgoing.candle),
                         key=candle_key(outgoing.candle),
                         timestamp_ms=outgoing.candle.emitted,
@@ -86,20 +77,8 @@ class Emitter:
                     )
                     for outgoing in candles
                 ]
-                futures += [
-                    await producer.send(
-                        settings.ticks_rejected_topic, record.value, key=record.key, headers=self._headers(record)
-                    )
-                    for record in rejected
-                ]
                 await asyncio.gather(*futures)
-        except (KafkaError, TimeoutError, OSError) as exc:
-            raise unavailable(settings) from exc
 
-    def _headers(self, record: Rejected) -> list[tuple[str, bytes]]:
-        return [
-            ("reason", record.reason.encode()),
-            ("topic", self._settings.ticks_topic.encode()),
-            ("partition", str(record.partition).encode()),
-            ("offset", str(record.offset).encode()),
-        ]
+    async def keep(self, rejected: Sequence[Rejected]) -> None:
+        """Write to `ticks.rejected`; see `RejectedWriter.keep`."""
+        await self._rejected.keep(rejected)

@@ -9,16 +9,17 @@ from typing import Protocol
 
 import structlog
 
-from marketdata.errors import InvalidFrame, KafkaUnavailable, LogShortened, MissedRecords
+from marketdata.errors import InvalidFrame, KafkaRefused, KafkaUnavailable, LogShortened, MissedRecords, TickpipeError
 from marketdata.runs import Chunk
 from marketdata.wire import decode_frame, decode_frames
 from runtime.polls import Record, in_pieces
+from runtime.rejected import Rejected
 from runtime.settings import Settings
 from runtime.stages import seconds_between
 from runtime.telemetry import NoTelemetry, Telemetry
 from runtime.ticklog import TickLog
 from runtime.trace import trace_id_of
-from stream_app.emitter import Emitter, Outgoing, Rejected
+from stream_app.emitter import Emitter, Outgoing
 from stream_app.metrics import Metrics
 from stream_app.origins import note_origins, outgoing
 from stream_app.window import Emission, Window
@@ -28,8 +29,9 @@ log = structlog.get_logger(__name__)
 #: A line for each candle costs more than the candle, so the question comes first.
 _IS_DEBUGGING = logging.getLogger(__name__).isEnabledFor
 
-#: Rejected records that may wait for the next round; a flood of them is flushed at once.
+#: Rejected records that may wait to be written, and their bytes; more are waited for.
 _MAX_WAITING_REJECTS = 500
+_MAX_WAITING_BYTES = 32 * 1024 * 1024
 
 
 @dataclass
@@ -42,7 +44,13 @@ class _Partition:
     def safe_offset(self) -> int:
         """Everything below is published and needed by no open minute."""
         safe = self.window.safe_offset
-        return min(safe, self.rejected[0].offset) if self.rejected else safe
+        return min(safe, self.rejected[0].record.offset) if self.rejected else safe
+
+    @property
+    def has_many_rejected(self) -> bool:
+        """Whether more wait to be written than memory is meant for."""
+        waiting_bytes = sum(rejected.size_bytes for rejected in self.rejected)
+        return len(self.rejected) > _MAX_WAITING_REJECTS or waiting_bytes > _MAX_WAITING_BYTES
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,6 @@ class _Round:
 
     partition: _Partition
     emissions: list[Emission]
-    rejected: list[Rejected]
 
 
 class Offsets(Protocol):
@@ -87,6 +94,7 @@ class Worker:
         self._telemetry = telemetry or NoTelemetry()
         self._partitions: dict[int, _Partition] = {}
         self._publishing = asyncio.Lock()
+        self._keeping = asyncio.Lock()
         # What was received before the partitions were assigned is not timed: it waited for a reader.
         self._live_since_ms = _wall_ms()
         # `<cluster id>/<topic>`, which candles name as their log.
@@ -116,8 +124,8 @@ class Worker:
         ticks = partition.window.feed(records[0].offset, records[-1].offset, chunks, now=time.monotonic())
         self._metrics.records.inc(len(records))
         self._metrics.ticks.inc(ticks)
-        if len(partition.rejected) > _MAX_WAITING_REJECTS:
-            await self.publish()
+        if partition.rejected and partition.has_many_rejected:
+            await self.keep_rejected()
 
     async def _check_gap(self, number: int, expected: int, first: int) -> None:
         # Offsets may be missing for good reasons (retention, transaction markers). Records that are there but were
@@ -180,11 +188,12 @@ class Worker:
             except InvalidFrame as exc:
                 self._metrics.rejected.inc()
                 log.warning(
-                    "A record of the ticks topic is no frame; it is kept in the rejected topic.",
+                    "A record of the ticks topic is no frame; it is kept in the topic of rejected ticks.",
                     action="record_rejected", partition=partition.number, offset=record.offset, reason=str(exc),
                     trace_id=trace_id_of(record.headers),
                 )  # fmt: skip
-                partition.rejected.append(Rejected(partition.number, record.offset, record.key, record.value, str(exc)))
+                topic = self._settings.ticks_topic
+                partition.rejected.append(Rejected(topic, partition.number, record, str(exc)))
         return found
 
     async def publish(self) -> None:
@@ -198,11 +207,10 @@ class Worker:
             emissions = [emission for one in rounds for emission in one.emissions]
             made = (outgoing(emission, self._live_since_ms, self._telemetry) for emission in emissions)
             candles = [each for each in made if each is not None]
-            rejected = [record for one in rounds for record in one.rejected]
-            if candles or rejected:
+            if candles:
                 try:
-                    await self._emitter.emit(candles, rejected)
-                except KafkaUnavailable as exc:
+                    await self._emitter.emit(candles)
+                except (KafkaUnavailable, KafkaRefused) as exc:
                     log.warning("Candles are not confirmed; they are sent again.", action="emit_failed", error=str(exc))
                     self._metrics.emit_failures.inc()
                     for one in rounds:
@@ -217,15 +225,33 @@ class Worker:
                     self._settle(one)
             self._observe()
 
+    async def keep_rejected(self) -> None:
+        """Write the rejected records that wait; until then nothing after the first of them is committed.
+
+        Apart from the candles, which a topic of rejected records that makes trouble must not hold up.
+        """
+        async with self._keeping:
+            waiting = [(partition, list(partition.rejected)) for partition in self._partitions.values()]
+            if not any(rejected for _, rejected in waiting):
+                return
+            try:
+                await self._emitter.keep([one for _, rejected in waiting for one in rejected])
+            except TickpipeError as exc:
+                if not exc.retriable:
+                    raise
+                log.warning("Rejected records are not kept yet; it is tried again.", action="keep_wait", error=str(exc))
+                return
+            for partition, rejected in waiting:
+                del partition.rejected[: len(rejected)]
+
     def _take(self, partition: _Partition) -> _Round:
         emissions = partition.window.emissions(wall_ms=_wall_ms(), now=time.monotonic())
-        return _Round(partition, emissions, list(partition.rejected))
+        return _Round(partition, emissions)
 
     def _settle(self, one: _Round) -> None:
         partition = one.partition
         for emission in one.emissions:
             partition.window.settle(emission)
-        del partition.rejected[: len(one.rejected)]
         self._metrics.forgotten.inc(partition.window.forget(wall_ms=_wall_ms(), now=time.monotonic()))
         self._offsets.release(partition.number, partition.safe_offset)
 

@@ -27,10 +27,23 @@ async def group_lag(settings: Settings, group: str, topic: str) -> int:
 
 async def delete_ticks_topic(settings: Settings) -> None:
     """Delete the ticks topic; returns when it is gone."""
+    await delete_topic(settings, settings.ticks_topic)
+
+
+async def delete_topic(settings: Settings, topic: str) -> None:
+    """Delete a topic; returns when it is gone."""
     async with admin_client(settings) as client:
-        await client.delete_topics([settings.ticks_topic])
-        while settings.ticks_topic in await client.list_topics():  # noqa: ASYNC110 - the broker has no event
+        await client.delete_topics([topic])
+        while topic in await client.list_topics():  # noqa: ASYNC110 - the broker has no event
             await asyncio.sleep(0.05)
+
+
+async def send_empty(producer: AIOKafkaProducer, topic: str, partition: int = 0) -> int:
+    """Write a record with neither key nor value, as other clients of Kafka can; its offset."""
+    batch = producer.create_batch()
+    batch.append(timestamp=None, key=None, value=None)
+    sent = await (await producer.send_batch(batch, topic, partition=partition))
+    return int(sent.offset)
 
 
 @dataclass

@@ -18,8 +18,9 @@ from tickpipe.replay.command import ask, require_consent
 from tickpipe.times import moment_of
 
 if TYPE_CHECKING:
+    from runtime.rejected import RejectedRecord, Which
     from runtime.settings import Settings
-    from tickpipe.rejected.engine import Post, Produce, RejectedRecord, Unusable, Which
+    from tickpipe.rejected.engine import Post, Produce, Unusable
 
 app = typer.Typer(no_args_is_help=True, help="What could not be used: look at it, and send it again after a fix.")
 
@@ -76,8 +77,7 @@ async def _list(settings: "Settings", topic: What | None, limit: int, format_: F
             reason = r.reason
             if format_ is Format.TABLE and len(reason) > _REASON_CHARACTERS:
                 reason = f"{reason[:_REASON_CHARACTERS]}…"
-            size = len(r.value or b"")
-            yield str(r.which), r.partition, r.offset, moment_of(max(0, r.timestamp)), r.origin, reason, size
+            yield str(r.which), r.partition, r.offset, moment_of(max(0, r.timestamp)), r.origin, reason, r.size_bytes
 
     if format_ is Format.CSV:
         await write_csv(columns, rows())
@@ -118,7 +118,8 @@ async def _show(settings: "Settings", topic: What, partition: int, offset: int) 
         "time": moment_of(max(0, record.timestamp)).isoformat(),
         "reason": record.reason,
         "origin": record.origin,
-        "key": "" if record.key is None else repr(record.key)[2:-1],
+        "key": "(none)" if record.key is None else repr(record.key)[2:-1],
+        "bytes": f"{record.size_bytes:,}" if record.is_whole else f"{record.size_bytes:,}, not all of them kept",
         **{f"header {name}": value for name, value in record.headers.items() if name != "reason"},
         "resend": _said(resend_of(record, settings)),
     }
@@ -277,7 +278,7 @@ class _Resend:
 
 
 def _which(topic: What | None) -> "list[Which]":
-    from tickpipe.rejected.engine import Which
+    from runtime.rejected import Which
 
     return [Which(one.value) for one in ([topic] if topic is not None else What)]
 

@@ -4,103 +4,32 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final
+from typing import Self
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from marketdata.contract.items import is_tick
-from marketdata.errors import InvalidFrame, InvalidItem, KafkaUnavailable, TickpipeError
+from marketdata.errors import InvalidFrame, InvalidItem, TickpipeError
 from marketdata.wire import bar_key, candle_key, decode_frame, frame_key
 from producer.clock import Clock
 from producer.ticks import read_tick
-from runtime.kafka import log_ends, new_consumer, new_producer
-from runtime.kafka_errors import unavailable
+from runtime.kafka import new_producer
+from runtime.kafka_errors import kafka_errors
+from runtime.logreader import LogReader
+from runtime.rejected import WHOLE_BODY, RejectedRecord, Which
 from runtime.settings import Settings
 from runtime.topics import DAY_MS
 from sink.records import incoming_bars, incoming_candles
-
-#: Header `topic` of what came over HTTP, and header `offset` of a body without items (producer/rejects.py).
-_HTTP: Final = "http"
-_WHOLE_BODY: Final = -1
-
-#: The producer keeps no more of an item or a body (bytes, producer/rejects.py).
-_KEPT_BYTES: Final = 64 * 1024
-
-#: What is in the log answers in far less; longer means that the broker is gone (seconds).
-_STALL_SECONDS: Final = 30.0
-
-_POLL_RECORDS: Final = 500
 
 
 class NoSuchRecord(TickpipeError):
     """The topic of rejected records has no such partition or offset; `tickpipe rejected list` shows what is there."""
 
 
-class Which(StrEnum):
-    """A topic of rejected records, by the name of what was rejected."""
-
-    TICKS = "ticks"
-    CANDLES = "candles"
-
-    def topic(self, settings: Settings) -> str:
-        """Its name in Kafka."""
-        return settings.ticks_rejected_topic if self is Which.TICKS else settings.candles_rejected_topic
-
-
-@dataclass(frozen=True)
-class RejectedRecord:
-    """A record of a topic of rejected records."""
-
-    which: Which
-    partition: int
-    offset: int
-    #: When it was rejected, or received (UTC epoch milliseconds).
-    timestamp: int
-    key: bytes | None
-    #: The input as it came; None for a tombstone, or when it was too large to be kept with its headers.
-    value: bytes | None
-    headers: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        """How the user names it."""
-        return f"{self.which} {self.partition} {self.offset}"
-
-    @property
-    def reason(self) -> str:
-        """Why it was rejected."""
-        return self.headers.get("reason", "")
-
-    @property
-    def is_from_http(self) -> bool:
-        """Whether it is an item, or a whole body, that the producer was sent."""
-        return self.headers.get("topic") == _HTTP
-
-    @property
-    def index(self) -> int:
-        """Of an item: its number in the body, from 0; -1 is the whole body."""
-        text = self.headers.get("offset", "")
-        return int(text) if text.lstrip("-").isdigit() else _WHOLE_BODY
-
-    @property
-    def source(self) -> str:
-        """The source that an item was sent for; empty for others."""
-        return self.headers.get("source", "")
-
-    @property
-    def origin(self) -> str:
-        """Where it came from, in words."""
-        if self.is_from_http:
-            return f"{'body' if self.index == _WHOLE_BODY else f'item {self.index}'} from {self.source or 'unknown'}"
-        return "{}-{}@{}".format(*(self.headers.get(name, "?") for name in ("topic", "partition", "offset")))
-
-
 def payload_text(value: bytes | None) -> str:
     """A value for people: JSON indented, text as it is, anything else as Python writes bytes."""
     if value is None:
-        return "(no value: a tombstone, or too large to be kept)"
+        return "(no value)"
     try:
         return json.dumps(json.loads(value), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
@@ -118,18 +47,14 @@ class RejectedTopics:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._consumer = new_consumer(settings, max_poll_records=_POLL_RECORDS)
+        self._reader = LogReader(settings)
 
-    async def __aenter__(self) -> "RejectedTopics":
-        try:
-            await self._consumer.start()
-        except (KafkaError, OSError) as exc:
-            await self._consumer.stop()
-            raise unavailable(self._settings) from exc
+    async def __aenter__(self) -> Self:
+        await self._reader.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._consumer.stop()
+        await self._reader.__aexit__(*exc_info)
 
     async def newest(self, which: Sequence[Which], limit: int) -> list[RejectedRecord]:
         """The newest records of the topics together, oldest first.
@@ -173,32 +98,15 @@ class RejectedTopics:
         )
 
     async def _ends(self, which: Which) -> dict[int, tuple[int, int]]:
-        try:
-            return await log_ends(self._settings, which.topic(self._settings))
-        except KafkaError as exc:
-            raise KafkaUnavailable(f"{which.topic(self._settings)} cannot be read: {exc}") from exc
+        topic = which.topic(self._settings)
+        return {
+            partition: await self._reader.ends(topic, partition) for partition in await self._reader.partitions(topic)
+        }
 
     async def _read(self, which: Which, partition: int, first: int, end: int) -> AsyncIterator[RejectedRecord]:
-        if first >= end:
-            return
-        tp = TopicPartition(which.topic(self._settings), partition)
-        try:
-            self._consumer.assign([tp])
-            self._consumer.seek(tp, first)
-            while await self._consumer.position(tp) < end:
-                batch = (await self._consumer.getmany(tp, timeout_ms=int(_STALL_SECONDS * 1000))).get(tp)
-                if not batch:
-                    raise unavailable(self._settings)
-                for record in batch:
-                    if record.offset < end:
-                        yield _record(which, record)
-        except (KafkaError, OSError, TimeoutError) as exc:
-            raise unavailable(self._settings) from exc
-
-
-def _record(which: Which, record: Any) -> RejectedRecord:
-    headers = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
-    return RejectedRecord(which, record.partition, record.offset, record.timestamp, record.key, record.value, headers)
+        async for records in self._reader.read(which.topic(self._settings), partition, first, end - 1):
+            for record in records:
+                yield RejectedRecord.of(which, partition, record)
 
 
 @dataclass(frozen=True)
@@ -232,7 +140,8 @@ def resend_of(record: RejectedRecord, settings: Settings, *, now_ms: int | None 
     """What sending the record again means; it depends on what this version makes of it, not on the old reason."""
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     if record.value is None:
-        return Unusable(f"no value was kept; the original is {record.origin}")
+        lost = "it has no value" if record.is_whole else f"none of its {record.size_bytes:,} bytes were kept"
+        return Unusable(f"{lost}; the original is {record.origin}")
     if record.is_from_http:
         return _post_of(record, record.value, now_ms)
     topic = record.headers.get("topic", "")
@@ -250,13 +159,13 @@ def resend_of(record: RejectedRecord, settings: Settings, *, now_ms: int | None 
 
 
 def _post_of(record: RejectedRecord, value: bytes, now_ms: int) -> Post | Unusable:
-    if len(value) >= _KEPT_BYTES:
-        return Unusable(f"only its first {_KEPT_BYTES // 1024} KB were kept; let its sender send it again")
+    if not record.is_whole:
+        return Unusable(f"only its first {len(value) // 1024} KB were kept; let its sender send it again")
     try:
         item = json.loads(value)
     except (ValueError, RecursionError) as exc:
         return Unusable(f"it is no JSON: {exc}")
-    if record.index == _WHOLE_BODY:
+    if record.index == WHOLE_BODY:
         return Post("/ingest/tick", value, record.source)
     # An item with an open price may be a broker's bar; `/ingest` takes both, and tells them apart in the same way.
     if isinstance(item, dict) and "open" in item and not is_tick(item):
@@ -287,12 +196,13 @@ class Resender:
         self._settings = settings
         self._producer: AIOKafkaProducer = new_producer(settings)
 
-    async def __aenter__(self) -> "Resender":
+    async def __aenter__(self) -> Self:
         try:
-            await self._producer.start()
-        except (KafkaError, OSError) as exc:
+            with kafka_errors(self._settings):
+                await self._producer.start()
+        except BaseException:
             await self._producer.stop()
-            raise unavailable(self._settings) from exc
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -302,9 +212,7 @@ class Resender:
         """Return when Kafka has confirmed the record.
 
         Raises:
-            KafkaUnavailable: when it did not; sending it again is harmless.
+            KafkaUnavailable, KafkaRefused: when it did not; sending it again is harmless.
         """
-        try:
+        with kafka_errors(self._settings, topic=one.topic):
             await self._producer.send_and_wait(one.topic, one.value, key=one.key, timestamp_ms=one.timestamp)
-        except (KafkaError, OSError, TimeoutError) as exc:
-            raise KafkaUnavailable(f"{one.topic} did not confirm a record: {exc}") from exc

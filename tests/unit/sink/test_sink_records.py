@@ -43,7 +43,9 @@ def test_a_whole_poll_is_decoded() -> None:
 def test_one_poison_record_spoils_nothing_else(poison: bytes | None) -> None:
     good, bad = incoming_candles(HERE, _records(GOOD, poison, GOOD))
     assert [(incoming.tp, incoming.record.offset) for incoming in good] == [(HERE, 0), (HERE, 2)]
-    assert [(rejected.tp, rejected.record.offset, bool(rejected.reason)) for rejected in bad] == [(HERE, 1, True)]
+    assert [
+        ((rejected.topic, rejected.partition), rejected.record.offset, bool(rejected.reason)) for rejected in bad
+    ] == [(HERE, 1, True)]
 
 
 def test_bars_and_what_is_none() -> None:

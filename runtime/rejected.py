@@ -1,0 +1,290 @@
+"""Rejected records: how each is written to `ticks.rejected` or `candles.rejected`, and read again.
+
+A rejected record keeps the key and the value of the input as they came, and says the rest in headers:
+
+| header | says |
+| --- | --- |
+| `reason` | why it was rejected, cut to 1,000 characters |
+| `topic`, `partition`, `offset` | where it was; `http`, -1 and the number of the item for what came over HTTP |
+| `absent` | `key`: the input had none, although an empty one is stored (Kafka's clients send no record without both) |
+| `dropped` | `value`, or `key value`: what was not kept, because the record would outgrow the topic |
+| `size` | bytes of the input's key and value, when not all of them were kept |
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+import structlog
+from aiokafka import AIOKafkaProducer
+
+from marketdata.errors import KafkaRefused, RecordTooLarge, TickpipeError
+from runtime.kafka import ensure_topics, new_producer
+from runtime.kafka_errors import kafka_errors
+from runtime.polls import Record
+from runtime.settings import Settings
+from runtime.trace import trace_id_of
+
+log = structlog.get_logger(__name__)
+
+#: A reason is for people; a database can quote a megabyte (characters).
+REASON_CHARACTERS: Final = 1_000
+
+#: The header `topic` of what came over HTTP, and the header `offset` of a body without items.
+HTTP: Final = "http"
+WHOLE_BODY: Final = -1
+
+#: Of a record that outgrows the topic only this much of the reason (characters) and of the key (bytes) is stored.
+_BRIEF_REASON_CHARACTERS: Final = 200
+_BRIEF_KEY_BYTES: Final = 200
+
+#: A topic that does not exist is waited for this long; it is created then (milliseconds).
+_REQUEST_TIMEOUT_MS: Final = 10_000
+
+
+class Which(StrEnum):
+    """A topic of rejected records, by the name of what was rejected."""
+
+    TICKS = "ticks"
+    CANDLES = "candles"
+
+    def topic(self, settings: Settings) -> str:
+        """Its name in Kafka."""
+        return settings.ticks_rejected_topic if self is Which.TICKS else settings.candles_rejected_topic
+
+
+class Rejected(NamedTuple):
+    """A record that cannot be used, where it is, and why."""
+
+    topic: str
+    partition: int
+    record: Record
+    reason: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its key and value."""
+        return len(self.record.key or b"") + len(self.record.value or b"")
+
+
+class Stored(NamedTuple):
+    """Key, value and headers of a record as it is stored."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+def headers_of(reason: str, topic: str, partition: int, offset: int) -> list[tuple[str, bytes]]:
+    """The headers that every rejected record has."""
+    # A reason may quote half a surrogate pair, which UTF-8 cannot say.
+    cut = reason if len(reason) <= REASON_CHARACTERS else f"{reason[: REASON_CHARACTERS - 1]}…"
+    return [
+        ("reason", cut.encode("utf-8", "replace")),
+        ("topic", topic.encode()),
+        ("partition", str(partition).encode()),
+        ("offset", str(offset).encode()),
+    ]
+
+
+def size_header(size_bytes: int) -> tuple[str, bytes]:
+    """The header of a record that was not kept whole."""
+    return "size", str(size_bytes).encode()
+
+
+def whole(rejected: Rejected) -> Stored:
+    """The record as it came."""
+    key, value = rejected.record.key, rejected.record.value
+    headers = headers_of(rejected.reason, rejected.topic, rejected.partition, rejected.record.offset)
+    if key is None and value is None:
+        return Stored(b"", None, [*headers, ("absent", b"key")])
+    return Stored(key, value, headers)
+
+
+def brief(rejected: Rejected) -> Stored:
+    """Its place and size, for a record that outgrows the topic; the log that it came from has the rest."""
+    key = rejected.record.key
+    reason = rejected.reason[:_BRIEF_REASON_CHARACTERS]
+    headers = headers_of(reason, rejected.topic, rejected.partition, rejected.record.offset)
+    headers.append(size_header(rejected.size_bytes))
+    if key is None:
+        return Stored(b"", None, [*headers, ("absent", b"key"), ("dropped", b"value")])
+    if len(key) > _BRIEF_KEY_BYTES:
+        return Stored(b"", None, [*headers, ("dropped", b"key value")])
+    return Stored(key, None, [*headers, ("dropped", b"value")])
+
+
+class RejectedWriter:
+    """Writes to one topic of rejected records, connected at the first use; `async with RejectedWriter(…) as writer`.
+
+    Its producer is its own: what a rejected record meets there holds up nothing but rejected records.
+    """
+
+    def __init__(self, settings: Settings, which: Which) -> None:
+        self._settings = settings
+        self._topic = which.topic(settings)
+        self._producer: AIOKafkaProducer | None = None
+        self._writing = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+    async def keep(self, rejected: Sequence[Rejected]) -> None:
+        """Return when each record is confirmed, or refused for good, which is logged with its place and size.
+
+        A record that outgrows the topic is kept without its value. A topic that does not exist is created.
+
+        Raises:
+            KafkaUnavailable, UnknownTopic: when at least one can be kept later only; all may be handed over again,
+                which at worst keeps some of them twice.
+        """
+        async with self._writing:
+            await self._connect()
+            # Together they fill batches; a batch that is too large takes others with it, so each goes alone then.
+            outcomes = await asyncio.gather(*(self._send(whole(one)) for one in rejected), return_exceptions=True)
+            waiting: list[Rejected] = []
+            failure: TickpipeError | None = None
+            for one, outcome in zip(rejected, outcomes, strict=True):
+                error = await self._keep_alone(one) if isinstance(outcome, RecordTooLarge) else outcome
+                if isinstance(error, TickpipeError) and error.retriable:
+                    waiting.append(one)
+                    failure = error
+                elif isinstance(error, KafkaRefused):
+                    self._lose(one, error)
+                elif error is not None:
+                    raise error
+            if failure is not None and await self._has_topic(waiting):
+                raise failure
+
+    async def _keep_alone(self, rejected: Rejected) -> TickpipeError | None:
+        """The error that kept it from being stored, whole or brief."""
+        refusal: TickpipeError | None = None
+        for form in (whole, brief):
+            try:
+                await self._send(form(rejected))
+            except RecordTooLarge as exc:
+                refusal = exc
+            except TickpipeError as exc:
+                return exc
+            else:
+                return None
+        return refusal
+
+    async def _send(self, stored: Stored) -> None:
+        assert self._producer is not None  # noqa: S101 - `keep` connects
+        with kafka_errors(self._settings, topic=self._topic):
+            await self._producer.send_and_wait(self._topic, stored.value, key=stored.key, headers=stored.headers)
+
+    async def _connect(self) -> None:
+        if self._producer is not None:
+            return
+        # A failed batch of an idempotent producer blocks its partition for good; a record kept twice harms nobody.
+        producer = new_producer(
+            self._settings, enable_idempotence=False, request_timeout_ms=_REQUEST_TIMEOUT_MS, compression_type="lz4"
+        )
+        try:
+            with kafka_errors(self._settings):
+                await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        self._producer = producer
+
+    async def _has_topic(self, waiting: Sequence[Rejected]) -> bool:
+        """Whether the topic exists or was created, so that trying again makes sense."""
+        try:
+            await ensure_topics(self._settings)
+        except KafkaRefused as exc:
+            for one in waiting:
+                self._lose(one, exc)
+            return False
+        return True
+
+    def _lose(self, rejected: Rejected, exc: TickpipeError) -> None:
+        log.error(
+            "A rejected record cannot be kept; it is lost when its own topic deletes it.",
+            action="reject_lost", error=str(exc), reason=rejected.reason[:REASON_CHARACTERS], topic=rejected.topic,
+            partition=rejected.partition, offset=rejected.record.offset, size_bytes=rejected.size_bytes,
+            trace_id=trace_id_of(rejected.record.headers),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RejectedRecord:
+    """A record of a topic of rejected records, as it is read."""
+
+    which: Which
+    partition: int
+    offset: int
+    #: When it was rejected, or received (UTC epoch milliseconds).
+    timestamp: int
+    #: The input's own; None when it had none, or when it was not kept: see `dropped`.
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, str]
+
+    @classmethod
+    def of(cls, which: Which, partition: int, record: Record) -> Self:
+        """From the record that was read."""
+        headers = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
+        absent = {*headers.get("absent", "").split(), *headers.get("dropped", "").split()}
+        key = None if "key" in absent else record.key
+        return cls(which, partition, record.offset, record.timestamp, key, record.value, headers)
+
+    @property
+    def name(self) -> str:
+        """How the user names it."""
+        return f"{self.which} {self.partition} {self.offset}"
+
+    @property
+    def reason(self) -> str:
+        """Why it was rejected."""
+        return self.headers.get("reason", "")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the input was kept."""
+        return "size" not in self.headers
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the input's key and value, kept or not."""
+        text = self.headers.get("size", "")
+        return int(text) if text.isdecimal() else len(self.key or b"") + len(self.value or b"")
+
+    @property
+    def is_from_http(self) -> bool:
+        """Whether it is an item, or a whole body, that the producer was sent."""
+        return self.headers.get("topic") == HTTP
+
+    @property
+    def index(self) -> int:
+        """Of an item: its number in the body, from 0; -1 is the whole body."""
+        text = self.headers.get("offset", "")
+        return int(text) if text.lstrip("-").isdecimal() else WHOLE_BODY
+
+    @property
+    def source(self) -> str:
+        """The source that an item was sent for; empty for others."""
+        return self.headers.get("source", "")
+
+    @property
+    def origin(self) -> str:
+        """Where it came from, in words."""
+        if self.is_from_http:
+            return f"{'body' if self.index == WHOLE_BODY else f'item {self.index}'} from {self.source or 'unknown'}"
+        return "{}-{}@{}".format(*(self.headers.get(name, "?") for name in ("topic", "partition", "offset")))
