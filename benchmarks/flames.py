@@ -19,7 +19,7 @@ from benchmarks.ingest import SERVER, TICKS, body_of, posting, variables
 from benchmarks.page import PAGE
 from benchmarks.services import serving
 from benchmarks.sink import prepared, sinking
-from tests.realday import EURUSD_COUNT
+from tests.days import EURUSD_COUNT
 from tickpipe.embedded.servers import EmbeddedServers
 
 IMAGES = PAGE.parent / "images"

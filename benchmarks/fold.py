@@ -1,4 +1,4 @@
-"""The fold stage against reading alone: one partition, one worker, the real day as 8 symbols.
+"""The fold stage against reading alone: one partition, one worker, a day of ticks as 8 symbols.
 
 `python -m benchmarks.fold` folds one tick per record; `--frame 200` folds frames of 200.
 """
@@ -24,7 +24,7 @@ from marketdata.wire import encode, frame_key
 from runtime.kafka import log_ends, new_consumer, new_producer, wait_for_kafka
 from runtime.settings import Settings, load_settings
 from tests import plainhttp
-from tests.realday import eurusd_ticks
+from tests.days import EURUSD_COUNT, eurusd_ticks
 from tests.services import environment as environment_of
 from tickpipe.embedded.servers import EmbeddedServers
 
@@ -44,7 +44,7 @@ Record = tuple[bytes, bytes]
 
 
 def records_of(ticks_per_symbol: int, frame_size: int, symbols: Sequence[str]) -> Iterator[Record]:
-    """Frames of the real day's ticks for each symbol; every lap of the day is a day later."""
+    """Frames of the generated day's ticks for each symbol; every lap of the day is a day later."""
     ticks, day = eurusd_ticks() * 2, len(eurusd_ticks())
     for start in range(0, ticks_per_symbol, frame_size):
         shift_ms = start // day * 86_400_000
@@ -169,7 +169,9 @@ def arguments(description: str | None, child: str = "") -> argparse.Namespace:
     """Of the command line; `child` is the hidden option by which the benchmark calls itself with a broker's address."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frame", type=int, default=1, help="ticks of one record (default: 1)")
-    parser.add_argument("--ticks", type=int, default=136_741, help="ticks of each of the 8 symbols (default: one day)")
+    parser.add_argument(
+        "--ticks", type=int, default=EURUSD_COUNT, help="ticks of each of the 8 symbols (default: one day)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: 5)")
     if child:
         parser.add_argument(child, metavar="BOOTSTRAP", help=argparse.SUPPRESS)

@@ -19,7 +19,7 @@ from marketdata.tick import minute_of
 from runtime.garbage import collect_rarely
 from runtime.settings import Settings, load_settings
 from runtime.ticklog import TickLog
-from tests.realday import eurusd_ticks
+from tests.days import eurusd_ticks
 
 DAY_MS = 86_400_000
 

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from runtime.kafka import new_producer, wait_for_kafka
 from runtime.settings import Settings, load_settings
+from tests import days
 from tests.containers import ContainerServers
 from tests.kafka_log import KafkaLog
 from tests.ports import free_port
@@ -28,6 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "first: of a file that takes minutes, so that no worker ends long after the others"
     )
+
+
+def pytest_report_header() -> str:
+    return days.report()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

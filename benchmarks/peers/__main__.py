@@ -1,8 +1,8 @@
 """One-minute candles from the same records by Tickpipe and by other stream processors, in turn.
 
-Each contender reads one topic of one partition from its beginning: 8 symbols with the ticks of the real day, one tick a
-record. What it publishes must equal a plain fold of the ticks, or it has no figures. The time is from the first tick
-that reaches it to the moment at which the broker stored its last candle.
+Each contender reads one topic of one partition from its beginning: 8 symbols with the ticks of the generated day, one
+tick a record. What it publishes must equal a plain fold of the ticks, or it has no figures. The time is from the first
+tick that reaches it to the moment at which the broker stored its last candle.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from benchmarks.peers.ticks import SYMBOLS, expected_bars, ticks_of_a_symbol, wr
 from benchmarks.rounds import run_rounds
 from runtime.kafka import wait_for_kafka
 from runtime.settings import load_settings
-from tests.realday import EURUSD_COUNT
+from tests.days import EURUSD_COUNT
 from tickpipe.embedded.servers import EmbeddedServers
 
 NAME = "peers"

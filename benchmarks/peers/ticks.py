@@ -9,7 +9,7 @@ from marketdata.tick import Frame, Tick
 from marketdata.wire import encode, frame_key
 from runtime.kafka import new_producer
 from runtime.settings import Settings
-from tests.realday import eurusd_ticks
+from tests.days import eurusd_ticks
 
 SYMBOLS = [f"SYM{i}" for i in range(8)]
 MINUTE_MS = 60_000
@@ -22,7 +22,7 @@ Bars = dict[tuple[str, int], Bar]
 
 
 def ticks_of_a_symbol(count: int) -> list[Tick]:
-    """The first `count` ticks of the real day; each lap of the day is a day later."""
+    """The first `count` ticks of the generated day; each lap of the day is a day later."""
     day = eurusd_ticks()
     laps = itertools.count()
     shifted = (Tick(tick.time_msc + lap * DAY_MS, tick.bid, tick.ask, 0.0, 0.0, 6) for lap in laps for tick in day)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.compose.deployment import ROOT, ComposeError, Deployment, docker, eventually, new_folder
-from tests.realday import EURUSD_COUNT, eurusd_bars, eurusd_ticks
+from tests.days import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 
 SERVICES = ("producer", "stream", "sink", "dashboard")
 
@@ -25,7 +25,7 @@ CONSUMER_GROUPS = "/opt/kafka/bin/kafka-consumer-groups.sh"
 
 
 def post_day(deployment: Deployment, source: str, symbol: str = "EURUSD") -> None:
-    """The real day over HTTP; what is not taken is sent again, as an EA does."""
+    """The day over HTTP; what is not taken is sent again, as an EA does."""
     items = [
         {"ts_msc": t.time_msc, "symbol": symbol, "bid": t.bid, "ask": t.ask, "flags": 6, "digits": 5, "point": 0.00001}
         for t in eurusd_ticks()
@@ -58,9 +58,8 @@ def wait_stored(deployment: Deployment, source: str, *, within_seconds: float = 
     eventually(stored, within_seconds=within_seconds, what=f"all ticks of {source} in the database")
 
 
-def assert_the_real_day(deployment: Deployment, source: str) -> None:
+def assert_the_day(deployment: Deployment, source: str) -> None:
     bars = deployment.bars(source)
-    assert len(bars) == 1440
     assert bars == eurusd_bars()
     assert deployment.ticks(source) == EURUSD_COUNT
 
@@ -188,10 +187,10 @@ def test_logs_are_json(deployment: Deployment) -> None:
 # What it is for.
 
 
-def test_the_real_day_equals_the_providers_bars(deployment: Deployment) -> None:
-    post_day(deployment, "real")
-    wait_stored(deployment, "real")
-    assert_the_real_day(deployment, "real")
+def test_the_day_equals_its_bars(deployment: Deployment) -> None:
+    post_day(deployment, "day")
+    wait_stored(deployment, "day")
+    assert_the_day(deployment, "day")
     assert deployment.sql("SELECT count(*) FROM timescaledb_information.hypertables") != [["0"]]
 
 
@@ -201,7 +200,7 @@ def test_a_restart_loses_nothing(deployment: Deployment, service: str) -> None:
     deployment.wait_healthy(service)
 
     assert_takes_and_stores_ticks(deployment, f"restart-{service}")
-    assert_the_real_day(deployment, "real")
+    assert_the_day(deployment, "day")
 
 
 @pytest.mark.parametrize("service", [*SERVICES, "kafka", "timescaledb"])
@@ -215,7 +214,7 @@ def test_a_killed_container_recovers_by_itself(deployment: Deployment, service: 
     eventually(restarted, within_seconds=60, what=f"a new {service}")
     deployment.wait_healthy(service)
     assert_takes_and_stores_ticks(deployment, f"kill-{service}")
-    assert_the_real_day(deployment, "real")
+    assert_the_day(deployment, "day")
 
 
 def assert_takes_and_stores_ticks(deployment: Deployment, source: str) -> None:
@@ -231,7 +230,7 @@ def test_down_and_up_keeps_the_data(deployment: Deployment) -> None:
 
     seconds = deployment.up()
 
-    assert_the_real_day(deployment, "real")
+    assert_the_day(deployment, "day")
     assert_takes_and_stores_ticks(deployment, "after-up")
     assert seconds < 120
 
@@ -247,7 +246,7 @@ def test_three_workers_share_the_work_under_load_and_one_may_die(deployment: Dep
             one.result()
     for source in SOURCES:
         wait_stored(deployment, source)
-        assert_the_real_day(deployment, source)
+        assert_the_day(deployment, source)
     deployment.wait_healthy("stream")
 
     def shared() -> bool:
@@ -283,8 +282,8 @@ def test_kafkas_own_tool_resets_the_offsets_for_a_replay(deployment: Deployment)
     deployment.compose("up", "--detach", "--wait", "--no-build", "--no-recreate", "--scale", "stream=1", "stream")
 
     wait_stored(deployment, "A", within_seconds=300)
-    for source in ("real", *SOURCES):
-        assert_the_real_day(deployment, source)
+    for source in ("day", *SOURCES):
+        assert_the_day(deployment, source)
 
 
 def test_the_simulated_ea_trades(deployment: Deployment) -> None:
@@ -359,6 +358,6 @@ def test_backup_and_restore_as_the_page_says(deployment: Deployment, tmp_path: P
     deployment.sql("SELECT timescaledb_post_restore()")
     deployment.up()
 
-    assert_the_real_day(deployment, "real")
+    assert_the_day(deployment, "day")
     assert_takes_and_stores_ticks(deployment, "after-restore")
     deployment.compose("run", "--rm", "-T", "tickpipe", "verify", timeout_seconds=600)

@@ -17,9 +17,9 @@ from runtime.settings import Settings
 from stream_app.emitter import Emitter
 from stream_app.metrics import Metrics
 from stream_app.worker import Worker
+from tests.days import eurusd_ticks
 from tests.faults.stage import Stage
 from tests.kafka_log import KafkaLog, frames_of
-from tests.realday import eurusd_ticks
 from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]

@@ -7,11 +7,11 @@ import pytest
 
 from marketdata.tick import Tick
 from runtime.settings import Settings
+from tests.days import eurusd_ticks
 from tests.faults import truth
 from tests.faults.sender import START_MS, price
 from tests.faults.stage import Stage
 from tests.kafka_log import KafkaLog, frames_of
-from tests.realday import eurusd_ticks
 from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(900)]

@@ -12,10 +12,10 @@ from aiokafka.admin import RecordsToDelete
 from marketdata.tick import Tick
 from runtime.kafka import admin_client, ensure_topics, log_ends
 from runtime.settings import Settings
+from tests.days import eurusd_ticks
 from tests.faults import truth
 from tests.faults.stage import Stage
 from tests.kafka_log import delete_ticks_topic
-from tests.realday import eurusd_ticks
 from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(600)]
@@ -31,7 +31,7 @@ STRETCH_MS = 30 * 60_000
 
 @cache
 def stretch(number: int) -> list[Tick]:
-    """The real ticks of one half hour."""
+    """The ticks of one half hour."""
     first_ms = eurusd_ticks()[0].time_msc // STRETCH_MS * STRETCH_MS + (number + 2) * STRETCH_MS
     return [tick for tick in eurusd_ticks() if first_ms <= tick.time_msc < first_ms + STRETCH_MS]
 

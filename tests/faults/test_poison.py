@@ -11,9 +11,9 @@ from marketdata.tick import Frame
 from marketdata.wire import encode, frame_key
 from runtime.kafka import new_producer
 from runtime.settings import Settings
+from tests.days import eurusd_ticks
 from tests.faults.stage import Stage
 from tests.kafka_log import KafkaLog, frames_of
-from tests.realday import eurusd_ticks
 from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(600)]

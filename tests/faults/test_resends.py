@@ -6,10 +6,10 @@ import pytest
 
 from marketdata.tick import Tick
 from runtime.settings import Settings
+from tests.days import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 from tests.faults import truth
 from tests.faults.sender import START_MS, price
 from tests.faults.stage import Stage
-from tests.realday import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(1200)]

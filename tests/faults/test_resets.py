@@ -9,9 +9,9 @@ import pytest
 
 from runtime.kafka import log_ends
 from runtime.settings import Settings
+from tests.days import eurusd_ticks
 from tests.faults.stage import Stage
 from tests.kafka_log import KafkaLog, frames_of
-from tests.realday import eurusd_ticks
 from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.servers import EmbeddedServers
 from tickpipe.replay.engine import PartitionPlan, group_offsets, reset, wait_until_empty

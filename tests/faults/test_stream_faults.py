@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from runtime.settings import Settings
+from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of
 from tests.ports import free_port
-from tests.realday import eurusd_ticks
 from tests.services import Service, eventually, running
 from tickpipe.embedded.servers import EmbeddedServers
 

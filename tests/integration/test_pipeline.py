@@ -1,7 +1,6 @@
-"""The whole pipeline as processes: real ticks over HTTP, rows in the database, equal to the provider's own bars."""
+"""The whole pipeline as processes: a day of ticks over HTTP, rows in the database, equal to bars of another hand."""
 
 import asyncio
-import csv
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -13,11 +12,13 @@ import pytest
 from runtime.settings import Settings
 from sink.verify import verify
 from tests.conftest import API_KEY
+from tests.days import DAYS, GENERATED, Day, iso_time
 from tests.kafka_log import group_lag
-from tests.realday import EURUSD_COUNT, USDJPY_TICKS, eurusd_bars, eurusd_ticks, usdjpy_minutes
 from tests.services import Service, eventually, running
 
 BATCH = 200
+
+each_day = pytest.mark.parametrize("day", DAYS, ids=str)
 
 Row = tuple[float, float, float, float, int]
 
@@ -35,8 +36,8 @@ class Pipeline:
         assert answer.status_code == 200, answer.text
         assert answer.json()["inserted"] == len(items)
 
-    async def post_day(self, first: int = 0, last: int = EURUSD_COUNT) -> None:
-        for batch in batched(eurusd_items()[first:last]):
+    async def post_day(self, day: Day) -> None:
+        for batch in batched(eurusd_items(day)):
             await self.post(batch)
 
     async def lag(self) -> int:
@@ -59,6 +60,11 @@ class Pipeline:
         with psycopg.connect(self.settings.database_url.get_secret_value()) as connection:
             return connection.execute(query.encode()).fetchall()
 
+    def proofs(self) -> list[tuple[datetime, int]]:
+        """Each row's minute and the end of its offsets."""
+        with psycopg.connect(self.settings.database_url.get_secret_value()) as connection:
+            return connection.execute("SELECT ts, upper(offsets) FROM market_data").fetchall()
+
     def rows(self, symbol: str) -> dict[int, Row]:
         with psycopg.connect(self.settings.database_url.get_secret_value()) as connection:
             found = connection.execute(
@@ -77,7 +83,7 @@ def batched(items: list[dict[str, object]]) -> list[list[dict[str, object]]]:
     return [items[i : i + BATCH] for i in range(0, len(items), BATCH)]
 
 
-def eurusd_items() -> list[dict[str, object]]:
+def eurusd_items(day: Day) -> list[dict[str, object]]:
     return [
         {
             "ts": datetime.fromtimestamp(tick.time_msc // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -85,13 +91,13 @@ def eurusd_items() -> list[dict[str, object]]:
             "flags": 6, "digits": 5, "point": 0.00001, "spread": tick.ask - tick.bid,
             "meta": {"ea": "PDC", "ver": "1.65", "src": "tick", "acct": 1, "srv": "Demo", "build": 3850},
         }
-        for tick in eurusd_ticks()
+        for tick in day.ticks
     ]  # fmt: skip
 
 
-def assert_is_the_real_day(rows: dict[int, Row]) -> None:
-    assert {ts: row[:4] for ts, row in rows.items()} == eurusd_bars()
-    assert sum(row[4] for row in rows.values()) == EURUSD_COUNT
+def assert_is_the_day(day: Day, rows: dict[int, Row]) -> None:
+    assert {ts: row[:4] for ts, row in rows.items()} == day.bars
+    assert sum(row[4] for row in rows.values()) == len(day.ticks)
 
 
 @pytest.fixture
@@ -102,44 +108,45 @@ async def pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         await pipeline.http.aclose()
 
 
-async def test_the_real_day_equals_the_providers_bars_and_sent_twice_changes_nothing(pipeline: Pipeline) -> None:
-    await pipeline.post_day()
+@each_day
+async def test_a_day_equals_its_bars_and_sent_twice_changes_nothing(pipeline: Pipeline, day: Day) -> None:
+    records = -(-len(day.ticks) // BATCH)
+    await pipeline.post_day(day)
     await pipeline.settled()
     once = pipeline.rows("EURUSD")
-    assert_is_the_real_day(once)
-    await pipeline.assert_proven(1440)
+    assert_is_the_day(day, once)
+    await pipeline.assert_proven(len(day.bars))
     refolded_before = pipeline.sink.metric("tickpipe_sink_refold_records_total")
 
-    await pipeline.post_day()
+    await pipeline.post_day(day)
     await pipeline.settled()
 
     assert pipeline.rows("EURUSD") == once
     # The offsets grew: each row now proves both copies.
-    assert pipeline.sql("SELECT count(*) FROM market_data WHERE upper(offsets) > 684") == [(1440,)]
-    await pipeline.assert_proven(1440)
-    # One pass over both copies, 2 × 684 records; where the copy arrives slowly, a pass or two over a part of it before.
+    assert [ts for ts, end in pipeline.proofs() if end <= records] == []
+    await pipeline.assert_proven(len(day.bars))
+    # One pass over both copies, twice the records; where the copy arrives slowly, before it a pass or two over a part.
     # Minute by minute it would be a thousand times as many.
-    assert pipeline.sink.metric("tickpipe_sink_refold_records_total") - refolded_before < 6 * 684
+    assert pipeline.sink.metric("tickpipe_sink_refold_records_total") - refolded_before < 6 * records
 
 
-async def test_sparse_quotes_give_candles_only_where_there_are_ticks(pipeline: Pipeline) -> None:
-    with USDJPY_TICKS.open() as file:
-        items: list[dict[str, object]] = [
-            {"time": row["timestamp"], "symbol": "USDJPY", "bid": float(row["bid"]), "ask": float(row["ask"])}
-            for row in csv.DictReader(file)
-        ]
+@each_day
+async def test_sparse_quotes_give_candles_only_where_there_are_ticks(pipeline: Pipeline, day: Day) -> None:
+    items: list[dict[str, object]] = [
+        {"time": iso_time(tick), "symbol": "USDJPY", "bid": tick.bid, "ask": tick.ask} for tick in day.sparse
+    ]
     for batch in batched(items):
         await pipeline.post(batch)
     await pipeline.settled()
 
     rows = pipeline.rows("USDJPY")
-    assert {ts: row[4] for ts, row in rows.items()} == usdjpy_minutes()
-    await pipeline.assert_proven(len(usdjpy_minutes()))
+    assert {ts: row[4] for ts, row in rows.items()} == day.sparse_minutes
+    await pipeline.assert_proven(len(day.sparse_minutes))
 
 
 @pytest.mark.fault
 async def test_kill_of_stream_worker_and_sink_in_the_middle_of_the_day_loses_nothing(pipeline: Pipeline) -> None:
-    sending = asyncio.create_task(pipeline.post_day())
+    sending = asyncio.create_task(pipeline.post_day(GENERATED))
     for _ in range(2):
 
         async def folding() -> bool:
@@ -152,8 +159,8 @@ async def test_kill_of_stream_worker_and_sink_in_the_middle_of_the_day_loses_not
     await sending
     await pipeline.settled()
 
-    assert_is_the_real_day(pipeline.rows("EURUSD"))
-    await pipeline.assert_proven(1440)
+    assert_is_the_day(GENERATED, pipeline.rows("EURUSD"))
+    await pipeline.assert_proven(len(GENERATED.bars))
 
 
 @pytest.mark.fault

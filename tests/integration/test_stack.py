@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from tests import plainhttp
+from tests.days import EURUSD_COUNT, GENERATED, eurusd_bars
 from tests.ports import free_port
-from tests.realday import EURUSD_COUNT, EURUSD_TICKS, USDJPY_TICKS, eurusd_bars, usdjpy_minutes
 
 
 class Stack:
@@ -69,8 +69,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(stack.data_dir) in " ".join(p.info["cmdline"] or [])]
 
 
-def test_the_real_day_goes_in_and_comes_out(stack: Stack) -> None:
-    said = stack.run("send", str(EURUSD_TICKS), "--symbol", "EURUSD", "--source", "Dukascopy")
+@pytest.fixture(scope="module")
+def ticks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The day as a file."""
+    return GENERATED.write_ticks(tmp_path_factory.mktemp("ticks") / "ticks.csv.gz")
+
+
+def test_a_day_goes_in_and_comes_out(stack: Stack, ticks: Path) -> None:
+    said = stack.run("send", str(ticks), "--symbol", "EURUSD", "--source", "Dukascopy")
     assert f"{EURUSD_COUNT:,}" in said
     stack.settle()
 
@@ -83,20 +89,21 @@ def test_the_real_day_goes_in_and_comes_out(stack: Stack) -> None:
     stack.run("verify", "--symbol", "EURUSD")
 
 
-def test_a_sparse_file_of_another_form_goes_in_and_comes_out(stack: Stack) -> None:
-    stack.run("send", str(USDJPY_TICKS), "--symbol", "USDJPY", "--source", "Sparse")
+def test_a_sparse_file_of_another_form_goes_in_and_comes_out(stack: Stack, tmp_path: Path) -> None:
+    sparse = GENERATED.write_sparse(tmp_path / "usdjpy.csv")
+    stack.run("send", str(sparse), "--symbol", "USDJPY", "--source", "Sparse")
     stack.settle()
 
     rows = stack.candles("--symbol", "USDJPY", "--from", "2013-01-01", "--to", "2013-01-03")
-    assert [int(row["volume"]) for row in rows] == [usdjpy_minutes()[ts] for ts in sorted(usdjpy_minutes())]
+    assert [int(row["volume"]) for row in rows] == list(GENERATED.sparse_minutes.values())
     report = json.loads(stack.run("verify", "--symbol", "USDJPY", "--json"))
     assert report["checked"] == len(rows)
 
 
 @pytest.mark.fault
-def test_what_dies_is_started_again_and_what_was_sent_is_whole(stack: Stack) -> None:
+def test_what_dies_is_started_again_and_what_was_sent_is_whole(stack: Stack, ticks: Path) -> None:
     sending = subprocess.Popen(
-        [sys.executable, "-m", "tickpipe", "send", str(EURUSD_TICKS), "--symbol", "EURUSD", "--source", "Twice",
+        [sys.executable, "-m", "tickpipe", "send", str(ticks), "--symbol", "EURUSD", "--source", "Twice",
          "--data-dir", str(stack.data_dir)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A market to look at: the real day and two live symbols, stored by a real sink, shown by a real dashboard."""
+"""A market to look at: a day and two live symbols, stored by a real sink, shown by a real dashboard."""
 
 import time
 from collections.abc import AsyncIterator
@@ -16,6 +16,7 @@ from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from tests import plainhttp
 from tests.conftest import own_settings
+from tests.days import eurusd_bars
 from tests.integration.sink.flow import Flow, day_frames
 from tests.ports import free_port
 from tests.services import Service, eventually, running
@@ -23,7 +24,7 @@ from tickpipe.embedded.servers import EmbeddedServers
 
 MINUTE_MS = 60_000
 
-#: The source of the real day's frames.
+#: The source of the day's frames.
 DAY_SOURCE = "S"
 
 
@@ -79,7 +80,7 @@ async def market(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFact
         async with Flow(settings, log_name) as flow:
             market = Market(settings, flow, dashboard)
             await market.publish(*day_candles(flow.own_log))
-            await market.stored("EURUSD", 1440)
+            await market.stored("EURUSD", len(eurusd_bars()))
             yield market
 
 
@@ -90,7 +91,7 @@ def market_settings(servers: EmbeddedServers, name: str, data_dir: Path) -> Sett
 
 
 def day_candles(log: str) -> list[Candle]:
-    """The closed minutes of the real day, as the stream app folds them from frames at offsets 0, 1, 2 and so on."""
+    """The closed minutes of the day, as the stream app folds them from frames at offsets 0, 1, 2 and so on."""
     folds: dict[int, MinuteFold] = {}
     for offset, frame in enumerate(day_frames()):
         for ts, ticks in split_by_minute(frame)[2]:

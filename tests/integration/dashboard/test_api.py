@@ -1,4 +1,4 @@
-"""The read API over a real database: the real day in every form, pages, errors, access."""
+"""The read API over a real database: a day in every form, pages, errors, access."""
 
 import csv
 import io
@@ -16,9 +16,9 @@ from dashboard.candles import TIMEFRAMES
 from dashboard.database import Database
 from dashboard.timeframes import BarStarts
 from tests import plainhttp
+from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.dashboard.conftest import DAY_SOURCE, Market
 from tests.ports import free_port
-from tests.realday import EURUSD_COUNT, eurusd_bars
 from tests.services import Service, running
 
 #: As docs/dashboard.md has them.
@@ -42,7 +42,7 @@ def _pages(market: Market, query: str) -> list[list[dict[str, Any]]]:
     return pages
 
 
-def test_the_real_day_comes_out_as_the_provider_has_it(market: Market) -> None:
+def test_the_day_comes_out_as_its_bars(market: Market) -> None:
     answer = market.get(f"/candles?{DAY}&from=2019-02-04&to=2019-02-05&limit=2000").json()
     found = {_epoch_ms(c["ts"]): (c["open"], c["high"], c["low"], c["close"]) for c in answer["candles"]}
     assert found == eurusd_bars()
@@ -121,7 +121,8 @@ def test_nothing_is_an_answer_too(market: Market) -> None:
 
 def test_symbols_are_listed_with_their_stretch_of_time(market: Market) -> None:
     listing = next(s for s in market.get("/symbols").json()["symbols"] if s["symbol"] == "EURUSD")
-    assert (listing["source"], listing["close"], listing["last_tick"][:16]) == (DAY_SOURCE, 1.14349, "2019-02-04T23:59")
+    close = eurusd_bars()[max(eurusd_bars())][3]
+    assert (listing["source"], listing["close"], listing["last_tick"][:16]) == (DAY_SOURCE, close, "2019-02-04T23:59")
     assert (listing["first"], listing["last"]) == ("2019-02-04T00:00:00Z", "2019-02-04T23:59:00Z")
 
 
@@ -303,7 +304,7 @@ async def test_bars_of_live_candles_begin_where_those_of_the_database_do(market:
         with psycopg.connect(owner, autocommit=True) as connection:
             connection.execute("SELECT set_candle_day('UTC')")
     assert found == expected
-    # The day of foreign exchange: 22:00 UTC in winter. The real day holds the end of one and the start of the next.
+    # The day of foreign exchange: 22:00 UTC in winter. Our day holds the end of one and the start of the next.
     assert expected["D1"] == {"2019-02-03T22:00:00Z", "2019-02-04T22:00:00Z"}
 
 

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: the real day, live bars, the past, a lost connection, languages, themes."""
+"""The page in a real Chromium: a day, live bars, the past, a lost connection, languages, themes."""
 
 import asyncio
 import os
@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
+from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.dashboard.conftest import MINUTE_MS, Market
-from tests.realday import EURUSD_COUNT, eurusd_bars
 
 BROWSER = os.environ.get("TEST_BROWSER") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -32,6 +32,11 @@ DAY = "?symbol=EURUSD&source=S"
 #: A Thursday, 09:00 UTC (epoch milliseconds): the first minute of the long history.
 HISTORY_START = 1_700_125_200_000
 HISTORY_MINUTES = 4_000
+
+
+def last_close() -> float:
+    """The close of the day."""
+    return eurusd_bars()[max(eurusd_bars())][3]
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -90,9 +95,9 @@ async def reader(browser: Browser, market: Market) -> AsyncIterator[Reader]:
     assert reader.complaints == []
 
 
-async def test_real_day_is_drawn_as_the_provider_has_it(reader: Reader) -> None:
+async def test_day_is_drawn_as_its_bars(reader: Reader) -> None:
     await reader.open()
-    await reader.until_bars(1440)
+    await reader.until_bars(len(eurusd_bars()))
     last = eurusd_bars()[max(eurusd_bars())]
     shown = await reader.legend()
     assert (shown["O"], shown["H"], shown["L"], shown["C"]) == last
@@ -150,7 +155,7 @@ async def test_bar_of_a_higher_timeframe_is_the_exact_fold_while_it_moves(reader
 
 async def test_timeframe_is_switched_by_pointer_and_key(reader: Reader) -> None:
     await reader.open()
-    await reader.until_bars(1440)
+    await reader.until_bars(len(eurusd_bars()))
     await reader.page.get_by_role("radio", name="H1", exact=True).click()
     await reader.until_bars(24)
     await expect(reader.page.locator("#legend")).to_contain_text("EURUSD · H1")
@@ -159,7 +164,7 @@ async def test_timeframe_is_switched_by_pointer_and_key(reader: Reader) -> None:
     assert (await reader.legend())["Vol"] == EURUSD_COUNT
     assert "timeframe=D1" in reader.page.url
     await reader.page.keyboard.press("2")
-    await reader.until_bars(288)
+    await reader.until_bars(len({ts // (5 * MINUTE_MS) for ts in eurusd_bars()}))
 
 
 async def test_scrolling_back_brings_the_past_until_there_is_none(reader: Reader, market: Market) -> None:
@@ -222,7 +227,7 @@ async def test_symbol_is_found_by_typing(reader: Reader, market: Market) -> None
     await market.publish(market.candle("XAUUSD", HISTORY_START, (2650.1, 2651.2, 2649.3, 2650.45), ticks=3))
     await market.stored("XAUUSD", 1)
     await reader.open()
-    await reader.until_bars(1440)
+    await reader.until_bars(len(eurusd_bars()))
     await reader.page.keyboard.press("/")
     await reader.page.get_by_role("combobox").fill("xau")
     await expect(reader.page.get_by_role("option")).to_have_count(1)
@@ -234,7 +239,7 @@ async def test_symbol_is_found_by_typing(reader: Reader, market: Market) -> None
 
 async def test_language_and_theme_are_switched_and_kept(reader: Reader) -> None:
     await reader.open()
-    await reader.until_bars(1440)
+    await reader.until_bars(len(eurusd_bars()))
     root = reader.page.locator("html")
     await expect(root).to_have_attribute("data-theme", "light")
     await reader.page.get_by_role("button", name="Português (L)").click()
@@ -242,11 +247,11 @@ async def test_language_and_theme_are_switched_and_kept(reader: Reader) -> None:
     for _ in range(2):
         await expect(root).to_have_attribute("lang", "pt")
         await expect(root).to_have_attribute("data-theme", "dark")
-        await expect(reader.page.locator("#legend")).to_contain_text("F1,14349")
+        await expect(reader.page.locator("#legend")).to_contain_text(f"F{last_close():.5f}".replace(".", ","))
         await expect(reader.page.locator("#status")).to_contain_text("Último tick")
         assert {"#2bb596", "#e8626c"} <= await _colours(reader.page)
         await reader.page.reload()
-        await reader.until_bars(1440)
+        await reader.until_bars(len(eurusd_bars()))
 
 
 async def test_pane_shows_the_state_of_the_pipeline(reader: Reader) -> None:
@@ -256,7 +261,7 @@ async def test_pane_shows_the_state_of_the_pipeline(reader: Reader) -> None:
     await expect(pane).to_contain_text("Everything flows")
     for words in ("Ticks per second", "Latency", "tick → received", "received → stored", "to be stored", "Rejected"):
         await expect(pane).to_contain_text(words)
-    await expect(pane.get_by_role("row", name="EURUSD S 1.14349")).to_be_visible()
+    await expect(pane.get_by_role("row", name=f"EURUSD S {last_close():.5f}")).to_be_visible()
     await reader.page.keyboard.press("p")
     await expect(pane).to_be_hidden()
 
@@ -287,7 +292,7 @@ async def test_symbol_that_is_not_there_gives_way_to_one_that_is(reader: Reader)
 async def test_nothing_is_wider_than_a_small_screen(reader: Reader, width: int) -> None:
     await reader.page.set_viewport_size({"width": width, "height": 780})
     await reader.open()
-    await reader.until_bars(1440)
+    await reader.until_bars(len(eurusd_bars()))
     for _ in range(2):
         assert await reader.page.evaluate("document.documentElement.scrollWidth") == width
         await reader.page.locator("#pane-toggle").click()

@@ -3,13 +3,13 @@
 import pytest
 
 from marketdata.tick import Tick
+from tests.days import eurusd_ticks
 from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, sent, tick
 from tests.integration.ea.terminal import Terminal
-from tests.realday import eurusd_ticks
 from tests.scripted import ScriptedServer
 
 
-def test_an_hour_of_real_ticks_arrives_exactly(terminal: Terminal, server: ScriptedServer) -> None:
+def test_an_hour_of_ticks_arrives_exactly(terminal: Terminal, server: ScriptedServer) -> None:
     ticks = [t for t in eurusd_ticks() if FIRST_MSC <= t.time_msc < FIRST_MSC + 3_600_000]
     terminal.symbol("EURUSD")
     terminal.ticks("EURUSD", ticks)

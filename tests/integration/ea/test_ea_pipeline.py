@@ -17,13 +17,13 @@ from marketdata.wire import decode_frame
 from runtime.settings import Settings
 from tests import oracle
 from tests.conftest import API_KEY
+from tests.days import eurusd_bars, eurusd_ticks
 from tests.integration.ea.conftest import StartTerminal
 from tests.integration.ea.scenario import FIRST_MSC, NOW_MS
 from tests.integration.ea.terminal import Terminal
 from tests.integration.relay.conftest import StartRelay
 from tests.kafka_log import KafkaLog
 from tests.ports import free_port
-from tests.realday import eurusd_bars, eurusd_ticks
 from tests.services import Service, eventually, running
 
 #: Broker's clock ahead of UTC, as in Athens.
@@ -95,7 +95,7 @@ async def test_the_log_equals_the_brokers_ticks(kafka: KafkaLog, settings: Setti
         assert {(f.source, f.mode, f.point) for f in await frames(kafka, "PETR4")} == {("Broker-Demo", "last", 0.01)}
 
 
-async def test_bars_equal_the_providers(kafka: KafkaLog, settings: Settings, terminal: Terminal) -> None:
+async def test_bars_equal_those_of_the_day(kafka: KafkaLog, settings: Settings, terminal: Terminal) -> None:
     with running(settings, "producer") as (producer,):
         at_desk(terminal, producer.url, SendBars=True, Symbols="EURUSD", FirstHours=1)
         # Before the minute of the first tick, so that the first bar is whole.
@@ -103,11 +103,11 @@ async def test_bars_equal_the_providers(kafka: KafkaLog, settings: Settings, ter
         terminal.run(20)
     records = await kafka.read(settings.broker_candles_topic)
     bars = {bar.ts: bar for bar in (msgspec.json.decode(v, type=BrokerBar) for _, v in records if v is not None)}
-    # The first and the last minute have only some of the provider's ticks here.
+    # The first and the last minute have only some of their ticks here.
     whole = range(NOW_MS + 60_000, NOW_MS + 600_000, 60_000)
-    provider = eurusd_bars()
+    expected = eurusd_bars()
     assert {ts: (bars[ts].open, bars[ts].high, bars[ts].low, bars[ts].close) for ts in whole} == {
-        ts: provider[ts] for ts in whole
+        ts: expected[ts] for ts in whole
     }
     assert {(bar.symbol, bar.timeframe) for bar in bars.values()} == {("EURUSD", "M1")}
 

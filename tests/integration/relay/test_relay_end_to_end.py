@@ -7,8 +7,8 @@ import psycopg
 from marketdata.tick import Frame, Tick, minute_of
 from runtime.settings import Settings
 from tests import oracle
+from tests.days import eurusd_ticks
 from tests.integration.relay.conftest import StartRelay
-from tests.realday import eurusd_ticks
 from tests.services import eventually, running
 
 COUNT = 5_000

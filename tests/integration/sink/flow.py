@@ -1,12 +1,8 @@
 """The producer and the stream app as far as the sink's tests need them: frames and candles on their topics."""
 
 import asyncio
-import csv
-import gzip
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +17,7 @@ from runtime.settings import Settings
 from runtime.stages import RECEIVED_HEADER
 from sink.database import Connection
 from sink.service import Sink
+from tests.days import eurusd_ticks
 
 #: One record of the ticks log.
 Logged = tuple[int, Frame]
@@ -28,18 +25,12 @@ Logged = tuple[int, Frame]
 
 def day_frames() -> list[Frame]:
     """EURUSD of 2019-02-04 in frames of 100 ticks, as an EA would send them."""
-    root = Path(os.environ.get("TICK_DATA_DIR", Path(__file__).parents[4] / "shared" / "data"))
-    with gzip.open(root / "eurusd-2019-02-04-ticks.csv.gz", "rt") as text:
-        ticks = [
-            Tick(int(row["time_msc"]), float(row["bid"]), float(row["ask"]), 0.0, 0.0, 6)
-            for row in csv.DictReader(text)
-        ]
     return [
         Frame(
             v=1, source="S", symbol="EURUSD", mode="bid", point=0.00001, request=str(number),
             received=part[-1].time_msc + 50, ticks=list(part),
         )
-        for number, part in enumerate(_parts(ticks, 100))
+        for number, part in enumerate(_parts(eurusd_ticks(), 100))
     ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.refolds import Refolder
 from sink.writer import Writer
+from tests.days import eurusd_bars
 from tests.integration.sink.flow import Flow, Logged, day_frames, value
 from tests.unit.sink.candles import MINUTE, frame
 
@@ -108,7 +109,7 @@ async def test_a_day_sent_twice_costs_one_pass_over_the_log(
     folded = await refolding.refolder.step()
 
     # Assert: every minute equals the first fold of it, and each record was read once
-    assert folded == len(first) == 1440
+    assert folded == len(first) == len(eurusd_bars())
     assert await _stored(connection) == _closes(first)
     assert refolding.records_read() == 2 * len(frames)
     assert await value(connection, "SELECT count(*) FROM pending_refolds") == 0

@@ -11,6 +11,7 @@ from marketdata.wire import candle_key, encode
 from runtime.settings import Settings
 from sink.database import Connection, connect
 from sink.verify import verify
+from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.sink.flow import Flow, RunningSink, day_frames, rejected_records, until, value
 from tests.unit.sink.candles import MINUTE, candle, frame
 from tickpipe.embedded.servers import EmbeddedServers
@@ -235,7 +236,7 @@ async def test_a_day_that_arrives_twice_is_stored_once(settings: Settings, conne
     registry = CollectorRegistry()
     async with RunningSink(settings, registry=registry):
         await flow.send_candles(flow.candles(once, every=5))
-        await until(_rows_are(connection, 1440))
+        await until(_rows_are(connection, len(eurusd_bars())))
 
         # Act
         twice = await flow.log_frames(frames)
@@ -244,12 +245,12 @@ async def test_a_day_that_arrives_twice_is_stored_once(settings: Settings, conne
         await until(_Condition(connection, "SELECT count(*) FROM pending_refolds", 0))
 
     # Assert
-    assert await value(connection, "SELECT sum(volume) FROM market_data") == 136_741
+    assert await value(connection, "SELECT sum(volume) FROM market_data") == EURUSD_COUNT
     read = registry.get_sample_value("tickpipe_sink_refold_records_total")
     assert read is not None
     assert read <= 3 * 2 * len(frames)
     report = await verify(settings)
-    assert (report.checked, report.equal) == (1440, 1440)
+    assert report.checked == report.equal == len(eurusd_bars())
 
 
 async def _start_process(settings: Settings) -> asyncio.subprocess.Process:

@@ -12,13 +12,13 @@ from marketdata.wire import frame_key
 from runtime.kafka import admin_client, new_consumer
 from runtime.settings import Settings
 from stream_app.app import EXIT_FAILED, HEARTBEAT_SECONDS
+from tests.days import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of
 from tests.ports import free_port
-from tests.realday import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 from tests.services import Service, eventually, running
 
 
-async def test_the_real_day_survives_three_kills(settings: Settings, kafka: KafkaLog) -> None:
+async def test_a_day_survives_three_kills(settings: Settings, kafka: KafkaLog) -> None:
     await kafka.send(*frames_of(eurusd_ticks(), 5))
 
     for ticks_before_the_kill in (5_000, 40_000, 90_000):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.days import EURUSD_COUNT, GENERATED
 from tests.integration.test_stack import Stack
-from tests.realday import EURUSD_COUNT, EURUSD_TICKS
 
 #: Ticks of the day that are sent after the restore.
 LATER = 20_000
@@ -19,14 +19,13 @@ LATER = 20_000
 @pytest.mark.full
 @pytest.mark.timeout(600)
 def test_a_new_machine_has_all_there_was_and_goes_on(tmp_path: Path) -> None:
-    # Arrange: a real day but for its end, and the backup while everything runs
+    # Arrange: a day but for its end, and the backup while everything runs
     backups = tmp_path / "backups"
     backups.mkdir()
     old = Stack(tmp_path / "old")
     old.up()
     try:
-        ticks = tmp_path / "ticks.csv"
-        ticks.write_bytes(EURUSD_TICKS.read_bytes())
+        ticks = GENERATED.write_ticks(tmp_path / "ticks.csv.gz")
         old.run("send", str(ticks), "-s", "EURUSD", "--source", "D")
         old.settle()
         before = old.candles("--symbol", "EURUSD")
@@ -77,7 +76,8 @@ def test_ctrl_c_leaves_no_backup(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "data")
     stack.up()
     try:
-        stack.run("send", str(EURUSD_TICKS), "-s", "EURUSD", "--source", "D")
+        ticks = GENERATED.write_ticks(tmp_path / "ticks.csv.gz")
+        stack.run("send", str(ticks), "-s", "EURUSD", "--source", "D")
         (tmp_path / "backups").mkdir()
         backing_up = subprocess.Popen(
             [sys.executable, "-m", "tickpipe", "backup", "--topics", str(tmp_path / "backups"),

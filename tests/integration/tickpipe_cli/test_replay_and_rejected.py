@@ -22,10 +22,10 @@ from marketdata.wire import encode
 from runtime.kafka import new_producer
 from runtime.settings import Settings, load_settings
 from tests import plainhttp
+from tests.days import eurusd_bars, eurusd_ticks
 from tests.faults.truth import lag
 from tests.integration.test_stack import Stack
 from tests.kafka_log import KafkaLog
-from tests.realday import eurusd_bars, eurusd_ticks
 from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.stack import start_service, stop_service
 from tickpipe.replay.engine import group_offsets, wait_until_empty

@@ -12,6 +12,7 @@ from marketdata.tick import Tick
 from runtime.settings import load_settings
 from sink.database import Connection
 from sink.writer import Writer
+from tests.days import eurusd_ticks
 from tests.integration.sink.flow import Flow, day_frames
 from tests.integration.timeframes.history import (
     SERIES,
@@ -28,7 +29,6 @@ from tests.integration.timeframes.history import (
     some_minutes,
 )
 from tests.integration.timeframes.oracle import TIMEFRAMES, Bar, Day
-from tests.realday import eurusd_ticks
 
 pytestmark = pytest.mark.first
 
@@ -119,7 +119,7 @@ async def test_another_day_rebuilds_what_depends_on_it(connection: Connection) -
     await assert_exact(connection, stored.values(), london, KEPT, dice)
 
 
-async def test_candles_of_the_real_day_equal_the_fold_of_its_ticks(connection: Connection, writer: Writer) -> None:
+async def test_candles_of_a_day_equal_the_fold_of_its_ticks(connection: Connection, writer: Writer) -> None:
     # Arrange: M1 as the pipeline folds and stores them
     minutes = Flow(load_settings(), "cluster/ticks").candles(list(enumerate(day_frames())))
     for start in range(0, len(minutes), 100):

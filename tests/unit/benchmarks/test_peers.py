@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.peers.running import Compared
 from benchmarks.peers.ticks import DAY_MS, SYMBOLS, Bars, closing_tick, expected_bars, ticks_of_a_symbol
-from tests.realday import EURUSD_COUNT, eurusd_bars
+from tests.days import EURUSD_COUNT, eurusd_bars
 
 MINUTE = 1_549_238_400_000
 BARS: Bars = {("SYM0", MINUTE): (1.0, 3.0, 0.5, 2.0, 4), ("SYM1", MINUTE): (1.0, 3.0, 0.5, 2.0, 4)}
@@ -14,13 +14,13 @@ def update(symbol: str, volume: int = 4, ts: float = MINUTE) -> dict[str, Any]:
     return {"symbol": symbol, "ts": ts, "open": 1.0, "high": 3.0, "low": 0.5, "close": 2.0, "volume": volume}
 
 
-def test_expected_bars_are_the_providers() -> None:
+def test_expected_bars_are_those_of_the_day() -> None:
     # Two laps, so that the second is the same day a day later.
     bars = expected_bars(ticks_of_a_symbol(2 * EURUSD_COUNT))
-    provider = eurusd_bars()
-    assert len(bars) == len(SYMBOLS) * 2 * len(provider)
+    of_a_day = eurusd_bars()
+    assert len(bars) == len(SYMBOLS) * 2 * len(of_a_day)
     for symbol in SYMBOLS:
-        for minute, bar in provider.items():
+        for minute, bar in of_a_day.items():
             assert bars[symbol, minute][:4] == bars[symbol, minute + DAY_MS][:4] == bar
     assert sum(bar[4] for bar in bars.values()) == len(SYMBOLS) * 2 * EURUSD_COUNT
 

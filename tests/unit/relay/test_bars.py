@@ -11,7 +11,7 @@ from relay.lanes import Lanes
 from relay.pending import Pending
 from relay.store import Store
 from tests import oracle
-from tests.realday import eurusd_ticks
+from tests.days import eurusd_ticks
 from tests.unit.relay.rows import BASE, put, tick
 
 
@@ -22,7 +22,7 @@ def post(ticks: list[Tick]) -> list[dict[str, object]]:
     ]
 
 
-async def test_bars_of_a_real_hour_with_resends_equal_the_oracle(store: Store) -> None:
+async def test_bars_of_an_hour_with_resends_equal_the_oracle(store: Store) -> None:
     ticks = eurusd_ticks()[:3_000]
     batches = [ticks[i : i + 50] for i in range(0, 3_000, 50)]
     sent = [batch for each in batches for batch in (each, each)]
