@@ -21,6 +21,7 @@ import msgspec
 import psutil
 
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
+from marketdata.contract.clock import Clock
 from relay.api import Api
 from relay.forwarder import BATCH, Forwarder
 from relay.item import read_item
@@ -118,11 +119,12 @@ async def only_read(port: int) -> None:
 
 async def fill(store: Store, ticks: int) -> None:
     """Ticks of 8 symbols, in requests of 100."""
+    clock = Clock(None, None)
     for start in range(0, ticks, 100):
         rows = []
         for n in range(start, start + 100):
             item = msgspec.json.decode(TICK % (FIRST_MSC + n)) | {"symbol": f"SYM{n % 8}"}
-            rows.append(read_item(item, bars_allowed=False, utc_offset_seconds=None, source=None))
+            rows.append(read_item(item, clock, bars_allowed=False, utc_offset_seconds=None, source=None))
         await store.insert(rows)
 
 

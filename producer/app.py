@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from marketdata.contract.refusals import Refusal
 from producer.answers import json_response, refused
-from producer.documentation import ANSWERS, BAR_OPERATION, SECURITY_SCHEMES, TICK_OPERATION
+from producer.documentation import ANSWERS, BAR_OPERATION, COMPONENTS, TICK_OPERATION
 from producer.ingest import Ingest
 from producer.metrics import Metrics
 from producer.publisher import Door, Publisher
@@ -111,7 +111,9 @@ def _add_ingest(app: ProducerApp, ingest: Ingest) -> None:
 
     def openapi() -> dict[str, Any]:
         schema = generate()
-        schema.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
+        components = schema.setdefault("components", {})
+        for kind, named in COMPONENTS.items():
+            components.setdefault(kind, {}).update(named)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema

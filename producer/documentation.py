@@ -1,52 +1,15 @@
-"""The OpenAPI of the ingest routes: forms of bodies, answers and examples. It documents; bodies are read elsewhere."""
+"""The OpenAPI of the ingest routes. The schemas are those of the structs that are read and written."""
 
 from typing import Any, Final
 
-_TICK: Final = {
-    "type": "object",
-    "required": ["symbol"],
-    "description": (
-        "One tick. The time is taken from the first of `time_msc`, `ts_msc`, a numeric `ts`, an ISO-8601 `time` or "
-        "`ts`; it is the wall clock of the broker unless the text has an offset other than Z. A tick has at least "
-        "one of bid, ask and last; 0 is no price. The exporter's form (`open`, `high`, `close`, `meta`) is taken too."
-    ),
-    "properties": {
-        "symbol": {"type": "string", "minLength": 1, "maxLength": 32},
-        "time_msc": {"type": "integer", "description": "epoch milliseconds on the sender's clock"},
-        "ts_msc": {"type": "integer", "description": "the same by its other name"},
-        "ts": {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer"}]},
-        "time": {"type": "string", "format": "date-time"},
-        "bid": {"type": "number", "minimum": 0, "default": 0},
-        "ask": {"type": "number", "minimum": 0, "default": 0},
-        "last": {"type": "number", "minimum": 0, "default": 0},
-        "volume": {"type": "number", "minimum": 0, "default": 0},
-        "volume_real": {"type": "number", "minimum": 0, "description": "preferred to volume"},
-        "flags": {"type": "integer", "minimum": 0, "default": 0, "description": "a bit mask (MT5: TICK_FLAG)"},
-        "digits": {"type": "integer", "minimum": 0, "maximum": 18},
-        "point": {"type": "number", "description": "size of a point; from digits when missing"},
-        "mode": {"type": "string", "enum": ["bid", "last"], "description": "the price that draws the chart"},
-        "meta": {"type": "object"},
-    },
-}
+from msgspec.json import schema_components
 
-_BAR: Final = {
-    "type": "object",
-    "required": ["ts", "symbol", "timeframe", "open", "high", "low", "close"],
-    "description": "A bar that the broker computed; `volume` or `tick_volume` must be there.",
-    "properties": {
-        "ts": {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer"}], "description": "bar open"},
-        "symbol": {"type": "string", "minLength": 1, "maxLength": 32},
-        "timeframe": {"type": "string", "enum": ["M1", "M5", "M15", "M30", "H1", "H4", "D1", "W1", "MN1"]},
-        "open": {"type": "number", "exclusiveMinimum": 0},
-        "high": {"type": "number", "exclusiveMinimum": 0},
-        "low": {"type": "number", "exclusiveMinimum": 0},
-        "close": {"type": "number", "exclusiveMinimum": 0},
-        "tick_volume": {"type": "integer", "minimum": 0},
-        "volume": {"type": "integer", "minimum": 0, "description": "the tick volume by its other name"},
-        "real_volume": {"type": ["number", "null"], "minimum": 0},
-        "spread": {"type": ["integer", "null"], "minimum": 0, "description": "points"},
-    },
-}
+from marketdata.contract.answers import Refused, Taken
+from marketdata.contract.bar import PostedBar
+from marketdata.contract.tick import PostedTick
+
+_TICK: Final = {"$ref": "#/components/schemas/PostedTick"}
+_BAR: Final = {"$ref": "#/components/schemas/PostedBar"}
 
 _TICK_EXAMPLE: Final = {
     "ts": "2025-10-20T02:20:00Z", "symbol": "EURUSD", "bid": 1.16512, "ask": 1.16518, "last": 0.0, "volume": 0,
@@ -67,11 +30,8 @@ _BAR_EXAMPLE: Final = {
 _TAKEN_EXAMPLE: Final = {"ok": True, "received": 1, "inserted": 1, "duplicates": 0, "errors": 0, "total": 1}
 _DETAILS_EXAMPLE: Final = [{"index": 2, "field": "symbol", "message": "missing"}]
 
-_ERROR: Final = {
-    "type": "object",
-    "required": ["error", "code"],
-    "properties": {"error": {"type": "string"}, "code": {"type": "string"}},
-}
+_TAKEN: Final = {"$ref": "#/components/schemas/Taken"}
+_REFUSED: Final = {"$ref": "#/components/schemas/Refused"}
 
 
 def _json(schema: object, example: object) -> dict[str, Any]:
@@ -79,16 +39,16 @@ def _json(schema: object, example: object) -> dict[str, Any]:
 
 
 def _refusal(description: str, code: str, **more: object) -> dict[str, Any]:
-    return {"description": description, "content": _json(_ERROR, {"error": "…", "code": code} | more)}
+    return {"description": description, "content": _json(_REFUSED, {"error": "…", "code": code} | more)}
 
 
 #: Answers of both routes.
 ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "Everything is accepted and confirmed by Kafka.", "content": _json({}, _TAKEN_EXAMPLE)},
+    200: {"description": "Everything is accepted and confirmed by Kafka.", "content": _json(_TAKEN, _TAKEN_EXAMPLE)},
     207: {
         "description": "Some items cannot be used; the others are accepted and confirmed by Kafka.",
         "content": _json(
-            {},
+            _TAKEN,
             _TAKEN_EXAMPLE | {"received": 3, "inserted": 2, "errors": 1, "total": 3, "details": _DETAILS_EXAMPLE},
         ),
     },
@@ -157,8 +117,13 @@ BAR_OPERATION: Final = _operation(
     _forms("items", {"anyOf": [_BAR, _TICK]}), {"bars": {"items": [_BAR_EXAMPLE]}, "array": [_BAR_EXAMPLE]}
 )
 
-#: How a request says who it is.
-SECURITY_SCHEMES: Final = {
-    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    "Bearer": {"type": "http", "scheme": "bearer"},
+_, _SCHEMAS = schema_components((PostedTick, PostedBar, Taken, Refused), ref_template="#/components/schemas/{name}")
+
+#: What the routes refer to, and how a request says who it is.
+COMPONENTS: Final[dict[str, dict[str, Any]]] = {
+    "schemas": _SCHEMAS,
+    "securitySchemes": {
+        "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "Bearer": {"type": "http", "scheme": "bearer"},
+    },
 }

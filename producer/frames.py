@@ -2,11 +2,11 @@
 
 from typing import Final
 
+from marketdata.contract.tick import ReadTick
 from marketdata.tick import ChartMode, Frame, Tick
 from marketdata.wire import encode, frame_key
 from producer.flush import Record
 from producer.symbols import ChartModes
-from producer.ticks import ReadTick
 from runtime.settings import Settings
 from runtime.trace import TraceContext
 
@@ -46,13 +46,13 @@ class TickSheet:
     def __init__(self) -> None:
         self.symbols: dict[str, SymbolTicks] = {}
 
-    def add(self, read: ReadTick) -> None:
-        """Append a tick to those of its symbol."""
+    def add(self, read: ReadTick, time_msc: int) -> None:
+        """Append a tick of this moment (UTC epoch milliseconds) to those of its symbol."""
         ticks = self.symbols.get(read.symbol)
         if ticks is None:
             ticks = self.symbols[read.symbol] = SymbolTicks()
-        ticks.ticks.append(read.tick)
-        if read.coarse:
+        ticks.ticks.append(read.at(time_msc))
+        if read.time.coarse:
             ticks.coarse = True
         if ticks.point is None:
             ticks.point = read.point

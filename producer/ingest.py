@@ -11,23 +11,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from marketdata.candle import BrokerBar
-from marketdata.contract.forms import decode
-from marketdata.contract.items import is_tick
+from marketdata.contract.answers import none_usable
+from marketdata.contract.bar import read_bar
+from marketdata.contract.body import decode
+from marketdata.contract.clock import Clock, offset_zone
+from marketdata.contract.names import is_tick
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
+from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
 from producer.answers import refused, taken
 from producer.auth import Keyring
-from producer.bars import read_bar
 from producer.bulk import decode_bulk, read_bulk
-from producer.clock import Clock, offset_zone
 from producer.flush import Record
 from producer.frames import FrameWriter, Origin, TickSheet
 from producer.metrics import Metrics
 from producer.publisher import Door
 from producer.rates import TokenBuckets
 from producer.rejects import MAX_REJECTED, RejectWriter
-from producer.ticks import read_tick
 from runtime.request_body import read_body
 from runtime.settings import Settings
 from runtime.stages import AHEAD_MS, arrival_seconds, seconds_between
@@ -169,7 +170,7 @@ class Ingest:
             first=findings.details[0].message,
         )  # fmt: skip
         if not accepted:
-            raise Unusable(f"none of the {findings.errors} items can be used", findings.details, findings.errors)
+            raise none_usable(findings.details, findings.errors)
         return taken(findings.received, findings.details, findings.errors)
 
     def _read_fast(self, body: bytes, origin: Origin) -> Findings | None:
@@ -192,9 +193,11 @@ class Ingest:
         for index, item in enumerate(decoded.items):
             try:
                 if may_hold_bars and not is_tick(item):
-                    findings.bars.append(read_bar(item, origin.source, clock, origin.received_ms))
+                    bar = read_bar(item)
+                    findings.bars.append(bar.of(origin.source, clock.utc_ms(bar.time), origin.received_ms))
                 else:
-                    findings.sheet.add(read_tick(item, clock))
+                    tick = read_tick(item)
+                    findings.sheet.add(tick, clock.utc_ms(tick.time))
             except InvalidItem as exc:
                 self._note(findings, index, item, exc, origin)
         return findings

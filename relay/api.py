@@ -12,9 +12,11 @@ import msgspec
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from marketdata.contract.forms import decode
+from marketdata.contract.answers import none_usable, refused, taken
+from marketdata.contract.body import decode
+from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.keys import key_in
-from marketdata.contract.refusals import MAX_DETAILS, Refusal
+from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal
 from marketdata.errors import InvalidItem
 from relay.errors import StoreUnavailable
 from relay.forwarder import Totals
@@ -129,40 +131,38 @@ class Api:
         limit = self._limits[path]
         body = decode(await read_body(receive, headers, limit))
         source = headers[b"x-source"].decode("ascii", "replace")[:64] if b"x-source" in headers else None
+        zone = None if body.utc_offset_seconds is None else offset_zone(body.utc_offset_seconds)
+        clock = Clock(zone, now_ms=None)
         rows: list[NewRow] = []
-        details: list[dict[str, Any]] = []
+        details: list[Detail] = []
         errors = 0
         for index, item in enumerate(body.items):
             try:
                 rows.append(
                     read_item(
-                        item, bars_allowed=path == _BARS, utc_offset_seconds=body.utc_offset_seconds, source=source
+                        item,
+                        clock,
+                        bars_allowed=path == _BARS,
+                        utc_offset_seconds=body.utc_offset_seconds,
+                        source=source,
                     )
                 )
             except InvalidItem as exc:
                 errors += 1
                 if len(details) < MAX_DETAILS:
-                    details.append({"index": index, "field": exc.field, "message": exc.message})
+                    details.append(Detail(index, exc.field, exc.message))
         self.metrics.items_rejected.inc(errors)
-        more = {"details": details} if errors == len(details) else {"details": details, "details_truncated": True}
         if errors and not rows:
-            said = f"none of the {errors} items can be used"
-            return Answer(400, _encode({"error": said, "code": "VALIDATION_ERROR", **more}))
+            raise none_usable(details, errors)
         if rows:
             await self._store.insert(rows)
         self.metrics.rows_stored.inc(len(rows))
-        total = len(body.items)
-        answer = {
-            "ok": True, "queued": True, "received": total, "inserted": len(rows), "duplicates": 0, "errors": errors,
-            "total": total,
-        }  # fmt: skip
-        return Answer(207, _encode(answer | more)) if errors else Answer(200, _encode(answer))
+        status, answer = taken(len(body.items), details, errors, queued=True)
+        return Answer(status, _encode(answer))
 
 
 def _refused(refusal: Refusal) -> Answer:
-    headers = []
-    if refusal.retry_after_seconds is not None:
-        headers.append((b"retry-after", str(refusal.retry_after_seconds).encode()))
-    if refusal.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    return Answer(refusal.status, _encode({"error": refusal.message, "code": refusal.code}), headers)
+    answer, headers = refused(refusal)
+    return Answer(
+        refusal.status, _encode(answer), [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    )

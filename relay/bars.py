@@ -1,36 +1,15 @@
 """M1 bars from stored ticks, for servers that take no ticks: folded by the rules of the server's own fold."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from marketdata.contract.items import MAX_DIGITS, POINTS, chart_mode_of
+from marketdata.contract.tick import read_tick
+from marketdata.errors import InvalidItem
 from marketdata.fold import MinuteFold, Passes, split_by_minute
 from marketdata.tick import Frame, Tick
-from relay.lanes import Origin, Part, Row
-
-
-class _Fields(msgspec.Struct, gc=False):
-    """A tick in an EA's or the exporter's words."""
-
-    bid: float | None = None
-    ask: float | None = None
-    last: float | None = None
-    open: float | None = None
-    high: float | None = None
-    close: float | None = None
-    volume: float | None = None
-    volume_real: float | None = None
-    flags: int | None = None
-    digits: int | None = None
-    point: float | None = None
-    # Other senders may mean something else by it.
-    mode: Any = None
-    chart_mode: Any = None
-
-
-_decode: Final = msgspec.json.Decoder(_Fields).decode
+from relay.lanes import Origin, Part
 
 
 class Bar(NamedTuple):
@@ -88,13 +67,13 @@ class BarFold:
         is_last = False
         for row in part:
             try:
-                fields = _decode(row.item)
-            except msgspec.MsgspecError:
+                read = read_tick(msgspec.json.decode(row.item))
+            except (InvalidItem, msgspec.MsgspecError, ValueError, RecursionError):
                 self.unreadable += 1
                 continue
-            ticks.append(_tick(row, fields))
-            point = point or _point(fields)
-            is_last = is_last or chart_mode_of(fields.mode, fields.chart_mode) == "last"
+            ticks.append(read.at(row.ts_ms))
+            point = point or read.point
+            is_last = is_last or read.mode == "last"
         if not ticks:
             return None
         number = self._number + 1
@@ -102,22 +81,6 @@ class BarFold:
             v=1, source=part[0].origin.source or "default", symbol=part[0].symbol, mode="last" if is_last else "bid",
             point=point, request=str(number), received=number, ticks=ticks, coarse=any(row.coarse for row in part),
         )  # fmt: skip
-
-
-def _tick(row: Row, fields: _Fields) -> Tick:
-    exported = fields.bid is None and fields.ask is None and fields.open is not None
-    prices = (fields.open, fields.high, fields.close) if exported else (fields.bid, fields.ask, fields.last)
-    bid, ask, last = (price or 0.0 for price in prices)
-    volume = fields.volume_real if fields.volume_real is not None else fields.volume
-    return Tick(row.ts_ms, bid, ask, last, volume or 0.0, fields.flags or 0)
-
-
-def _point(fields: _Fields) -> float | None:
-    if fields.point is not None and fields.point > 0:
-        return fields.point
-    if fields.digits is not None and 0 <= fields.digits <= MAX_DIGITS:
-        return POINTS[fields.digits]
-    return None
 
 
 def by_origin(bars: Iterable[Bar], size: int) -> Iterator[tuple[Origin, list[dict[str, Any]]]]:

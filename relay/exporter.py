@@ -3,18 +3,20 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay
+from tenacity import Retrying
 
+from marketdata.errors import TickpipeError
 from relay.bars import BarFold, by_origin
-from relay.forwarder import Forwarder, Waiting, pause
-from relay.lanes import Lanes, Part, Row
+from relay.forwarder import Forwarder, Waiting
+from relay.lanes import Lanes, Origin, Part, Row
 from relay.pending import COLUMNS, Pending, count_pending, keep_rejected, row_of
 from relay.server import Server
 from relay.store import Store
-from runtime.posting import BodyRefused, BodyTooLarge, NoSuchEndpoint, ServerRefused, ServerUnavailable
+from runtime.posting import NoSuchEndpoint, ServerRefused, new_retrying, send_split
 
 Aggregate = Literal["auto", "none", "M1"]
 
@@ -133,11 +135,10 @@ class Export:
 
     def _send_bars(self) -> None:
         fold, seen = BarFold(), 0
-        retrying = Retrying(
-            retry=retry_if_exception_type(ServerUnavailable), wait=pause,
-            stop=stop_after_delay(self._patience_seconds), reraise=True,
-            before_sleep=lambda state: self._on_wait("the server does not answer", state.upcoming_sleep),
-        )  # fmt: skip
+        retrying = new_retrying(
+            patience_seconds=self._patience_seconds,
+            on_wait=lambda _exc, seconds: self._on_wait("the server does not answer", seconds),
+        )
         # Bars are replaced, so every run folds all of its rows again; only whole minutes are right.
         waiting: Waiting = (
             _Everything(self._store, limit=self._batch, page=max(self._choice.page, self._batch))
@@ -154,15 +155,19 @@ class Export:
             self._on_progress(seen)
         self.report.rejected += fold.unreadable
         for origin, items in by_origin(fold.bars(without_first=not self._choice.all_rows), self._batch):
-            headers = {} if origin.source is None else {"X-Source": origin.source}
-            body: dict[str, object] = {"items": items}
-            if origin.utc_offset_seconds is not None:
-                body["utc_offset_s"] = origin.utc_offset_seconds
-            try:
-                answer = retrying(self._server.post, BARS_PATH, msgspec.json.encode(body), headers)
-            except (BodyTooLarge, BodyRefused) as exc:
-                raise ServerRefused(f"the server refuses the bars: {exc}; try a smaller --batch") from exc
-            self._count_bars(len(items), answer)
+            post = partial(self._post_bars, retrying, origin)
+            for sent, answer in send_split(items, post, _halves):
+                if isinstance(answer, TickpipeError):
+                    raise ServerRefused(f"the server refuses a bar: {answer}") from answer
+                self._count_bars(len(sent), answer)
+
+    def _post_bars(self, retrying: Retrying, origin: Origin, bars: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        headers = {} if origin.source is None else {"X-Source": origin.source}
+        body: dict[str, object] = {"items": bars}
+        if origin.utc_offset_seconds is not None:
+            body["utc_offset_s"] = origin.utc_offset_seconds
+        answer: dict[str, Any] = retrying(self._server.post, BARS_PATH, msgspec.json.encode(body), headers)
+        return answer
 
     def _count_bars(self, sent: int, answer: dict[str, Any]) -> None:
         errors = min(sent, int(answer.get("errors") or 0))
@@ -175,6 +180,11 @@ class _Everything(Pending):
 
     def __init__(self, store: Store, *, limit: int, page: int) -> None:
         super().__init__(store, "", limit=limit, page=page)
+
+
+def _halves(bars: Sequence[dict[str, Any]]) -> Sequence[Sequence[dict[str, Any]]]:
+    middle = len(bars) // 2
+    return (bars[:middle], bars[middle:]) if middle else (bars,)
 
 
 def _newest(store: Store, choice: Choice, path: str) -> Iterator[Row]:

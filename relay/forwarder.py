@@ -11,33 +11,27 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import structlog
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_delay,
-    stop_any,
-    stop_when_event_set,
-    wait_random_exponential,
-)
 
-from marketdata.errors import SettingsError
+from marketdata.errors import SettingsError, TickpipeError
 from relay.errors import StoreUnavailable
 from relay.lanes import Part, Row, halves
 from relay.pending import delete_old
 from relay.server import Server
 from relay.store import Store
-from runtime.posting import BodyRefused, BodyTooLarge, ServerRefused, ServerUnavailable
+from runtime.posting import (
+    BodyRefused,
+    BodyTooLarge,
+    ServerRefused,
+    ServerUnavailable,
+    new_retrying,
+    send_split,
+    wait_for,
+)
 
 log = structlog.get_logger(__name__)
 
 #: Rows of a request: of the EA's 250 bytes each this is 1.2 MB, a quarter of what the producer takes.
 BATCH: Final = 5_000
-
-#: Longest pause before the next try when the server does not say (seconds).
-_LONGEST_PAUSE_SECONDS: Final = 30.0
-#: Longest pause that a server may ask for (seconds).
-_LONGEST_ASKED_SECONDS: Final = 300.0
 
 #: Another process may store rows, which nobody tells us (seconds).
 _LOOK_SECONDS: Final = 1.0
@@ -47,11 +41,6 @@ _DELETE_EVERY_SECONDS: Final = 60.0
 
 #: A line about the server being away is written at most so often (seconds).
 _REPEAT_SECONDS: Final = 60.0
-
-#: Ctrl-C is heard after so long at the latest (seconds).
-_SLICE_SECONDS: Final = 0.5
-
-_wait_exponential = wait_random_exponential(multiplier=0.25, max=_LONGEST_PAUSE_SECONDS)
 
 
 @dataclass
@@ -107,15 +96,7 @@ class Forwarder:
         self._on_wait = on_wait or self._log_wait
         self._told_at = -_REPEAT_SECONDS
         self._deleted_at = -_DELETE_EVERY_SECONDS
-        ends = stop_when_event_set(self._stop)
-        self._retrying = Retrying(
-            retry=retry_if_exception_type((ServerUnavailable, StoreUnavailable)),
-            wait=pause,
-            stop=ends if patience_seconds is None else stop_any(ends, stop_after_delay(patience_seconds)),
-            sleep=self._sleep,
-            before_sleep=self._before_sleep,
-            reraise=True,
-        )
+        self._retrying = new_retrying(patience_seconds=patience_seconds, on_wait=self._before_pause, stop=self._stop)
 
     def run(self, every_seconds: float = _LOOK_SECONDS) -> None:
         """Send whatever waits until `stop` is set; looks again when woken and every `every_seconds`.
@@ -129,7 +110,7 @@ class Forwarder:
                 while not self._stop.is_set() and self.step():
                     self._delete_old()
                 self._delete_old()
-                _wait(self.wake, every_seconds)
+                wait_for(self.wake, every_seconds)
         except (ServerUnavailable, StoreUnavailable):
             if not self._stop.is_set():
                 raise
@@ -152,27 +133,33 @@ class Forwarder:
 
     def _send(self, parts: list[Part]) -> None:
         try:
-            answer = self._retrying(self._server.send, parts)
-        except (BodyTooLarge, BodyRefused) as exc:
-            self.totals.requests += 1
-            size = sum(map(len, parts))
-            if size == 1:
-                self._reject([(parts[0][0], str(exc))])
-                return
-            if isinstance(exc, BodyTooLarge):
-                self.pending.limit = max(1, min(self.pending.limit, size) // 2)
-            for half in halves(parts):
-                self._send(half)
-            return
+            for sent, answer in send_split(parts, self._post, halves):
+                self._settle(sent, answer)
         except ServerRefused:
             self.totals.is_up = False
             raise
+
+    def _post(self, parts: Sequence[Part]) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = self._retrying(self._server.send, parts)
+        except (BodyTooLarge, BodyRefused) as exc:
+            self.totals.requests += 1
+            size = sum(map(len, parts))
+            if isinstance(exc, BodyTooLarge) and size > 1:
+                self.pending.limit = max(1, min(self.pending.limit, size) // 2)
+            raise
+        self.totals.requests += 1
+        return answer
+
+    def _settle(self, parts: Sequence[Part], answer: dict[str, Any] | BodyTooLarge | BodyRefused) -> None:
+        rows = [row for part in parts for row in part]
+        if isinstance(answer, TickpipeError):
+            self._reject([(row, str(answer)) for row in rows])
+            return
         if self.totals.is_up is False:
             log.info("The server takes ticks again.", action="forward_recovered")
         self.totals.is_up = True
         self._told_at = -_REPEAT_SECONDS
-        self.totals.requests += 1
-        rows = [row for part in parts for row in part]
         rejected = _rejected(rows, answer)
         if rejected:
             self._reject(rejected)
@@ -199,29 +186,17 @@ class Forwarder:
         if deleted:
             log.info(f"{deleted:,} confirmed rows were old and are deleted.", action="store_deleted", rows=deleted)
 
-    def _sleep(self, seconds: float) -> None:
-        _wait(self._stop, seconds)
-
-    def _before_sleep(self, state: RetryCallState) -> None:
+    def _before_pause(self, exc: BaseException, seconds: float) -> None:
         self.totals.retries += 1
-        exc = state.outcome.exception() if state.outcome is not None else None
         if isinstance(exc, ServerUnavailable):
             self.totals.is_up = False
-        if state.next_action is not None:
-            self._on_wait(str(exc), state.next_action.sleep)
+        self._on_wait(str(exc), seconds)
 
     def _log_wait(self, why: str, seconds: float) -> None:
         if time.monotonic() - self._told_at < _REPEAT_SECONDS:
             return
         self._told_at = time.monotonic()
         log.warning(f"{why}; ticks are kept, next try in {seconds:.1f} s.", action="forward_waits")
-
-
-def _wait(event: threading.Event, seconds: float) -> None:
-    # Windows delivers Ctrl-C between waits only.
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0 and not event.wait(min(left, _SLICE_SECONDS)):
-        pass
 
 
 def _rejected(rows: Sequence[Row], answer: dict[str, Any]) -> list[tuple[Row, str]]:
@@ -233,10 +208,3 @@ def _rejected(rows: Sequence[Row], answer: dict[str, Any]) -> list[tuple[Row, st
     if int(answer.get("errors") or 0) >= len(rows):
         return [(row, reasons.get(i, "refused with the rest of its request")) for i, row in enumerate(rows)]
     return [(rows[i], reason) for i, reason in sorted(reasons.items()) if 0 <= i < len(rows)]
-
-
-def pause(state: RetryCallState) -> float:
-    """How long to wait before the next try (seconds): as the server asks, else longer and longer by chance."""
-    exc = state.outcome.exception() if state.outcome is not None else None
-    asked = exc.retry_after_seconds if isinstance(exc, ServerUnavailable) else 0.0
-    return max(min(_LONGEST_ASKED_SECONDS, asked), _wait_exponential(state))

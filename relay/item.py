@@ -1,37 +1,45 @@
-"""One item of a body to one row of `ticks`: what is needed to store, order and forward it is checked, no more.
+"""One item of a body to one row of `ticks`.
 
-The server checks the rest; the relay keeps the original, so nothing that it does not know is lost.
+The item is read as the server will read it, so that the relay promises only what the server will take; one limit is
+left to the server, because the clock of a trader's PC may be wrong: that no time is more than a day ahead.
 """
 
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from marketdata.contract.items import EARLIEST_MS, is_tick, symbol_of, timeframe_of
-from marketdata.contract.numbers import number
+from marketdata.contract.bar import read_bar
+from marketdata.contract.clock import Clock
+from marketdata.contract.names import is_tick
+from marketdata.contract.tick import ReadTick, read_tick
 from marketdata.errors import InvalidItem
-from marketdata.tick import MAX_TIME_MSC
-
-#: The key under which the sender's X-Source is kept in `meta`.
-SOURCE_FIELD: Final = "x_source"
-#: The key under which the clock offset of the sender's body is kept in `meta`.
-OFFSET_FIELD: Final = "utc_offset_s"
 
 TICK: Final = "tick"
 BAR: Final = "bar"
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
+
+class Facts(msgspec.Struct, gc=False, omit_defaults=True):
+    """What the relay knows of a row beside the item, which stays as it came."""
+
+    #: X-Source of the sender, when it named one.
+    source: str | None = None
+    #: Offset of the sender's clock from UTC (seconds), when its body said so.
+    utc_offset_seconds: int | None = None
+    #: Whether the time is known to the second only.
+    coarse: bool = False
+    #: A tick of a symbol that may be charted by last, where equal ticks in one millisecond are ordinary.
+    has_deals: bool = False
 
 
-_encode: Final = msgspec.json.Encoder().encode
+#: Those of NewRow up to `kind`.
+_Columns = tuple[str, int, str, float, float, float, float, float, str]
 
 
 class NewRow(NamedTuple):
     """A row of `ticks` without id and time of storage, in the order of the table's columns."""
 
     symbol: str
+    #: By the sender's clock, unless the item says the moment itself.
     ts_ms: int
     timeframe: str
     open: float
@@ -42,73 +50,45 @@ class NewRow(NamedTuple):
     kind: str
     #: The original item as JSON.
     meta: str
+    #: `Facts` as JSON.
+    facts: str
 
 
-def read_item(item: object, *, bars_allowed: bool, utc_offset_seconds: int | None, source: str | None) -> NewRow:
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def read_item(
+    item: Any, clock: Clock, *, bars_allowed: bool, utc_offset_seconds: int | None, source: str | None
+) -> NewRow:
     """The row of a tick, or of a bar.
 
     Raises:
         InvalidItem: naming the field that cannot be used.
     """
-    if not isinstance(item, dict):
-        raise InvalidItem("", "an object is expected")
-    symbol = symbol_of(item.get("symbol"))
-    ts_ms = _time_ms(item)
-    if utc_offset_seconds is not None:
-        item.setdefault(OFFSET_FIELD, utc_offset_seconds)
-    if source is not None:
-        item[SOURCE_FIELD] = source
+    if bars_allowed and not is_tick(item):
+        bar = read_bar(item)
+        clock.utc_ms(bar.time)
+        facts = Facts(source, utc_offset_seconds)
+        columns: _Columns = (
+            bar.symbol, bar.time.ms, bar.timeframe, bar.open, bar.high, bar.low, bar.close, float(bar.volume), BAR,
+        )  # fmt: skip
+    else:
+        tick = read_tick(item)
+        clock.utc_ms(tick.time)
+        facts = Facts(source, utc_offset_seconds, tick.time.coarse, has_deals(tick))
+        columns = (
+            tick.symbol, tick.time.ms, TICK, tick.bid, tick.ask, tick.bid, tick.last, tick.volume, TICK,
+        )  # fmt: skip
+    return NewRow(*columns, _as_json(item), _encode(facts).decode())
+
+
+def has_deals(tick: ReadTick) -> bool:
+    """Whether the symbol may be charted by last; who says nothing is told by the price of the last deal."""
+    return tick.last > 0 if tick.mode is None else tick.mode == "last"
+
+
+def _as_json(item: object) -> str:
     try:
-        meta = _encode(item).decode()
+        return _encode(item).decode()
     except (ValueError, OverflowError, RecursionError) as exc:
         raise InvalidItem("", "the item holds what cannot be kept as JSON, such as half a character") from exc
-    if bars_allowed and not is_tick(item):
-        timeframe = timeframe_of(item.get("timeframe"))
-        open_, high, low, close = (number(item.get(field), field) for field in ("open", "high", "low", "close"))
-        field = "volume" if item.get("tick_volume") is None else "tick_volume"
-        volume = number(item.get(field), field)
-        return NewRow(symbol, ts_ms, timeframe, open_, high, low, close, volume, BAR, meta)
-    exported = not ("bid" in item or "ask" in item or "open" not in item)
-    names = ("open", "high", "close") if exported else ("bid", "ask", "last")
-    bid, ask, last = (_optional(item, field) for field in names)
-    if all(item.get(field) is None for field in names):
-        raise InvalidItem("bid", "missing; a tick has at least one of bid, ask and last")
-    volume = _optional(item, "volume" if item.get("volume_real") is None else "volume_real")
-    return NewRow(symbol, ts_ms, TICK, bid, ask, bid, last, volume, TICK, meta)
-
-
-def _optional(item: dict[str, Any], field: str) -> float:
-    value = item.get(field)
-    return 0.0 if value is None else number(value, field)
-
-
-def _time_ms(item: dict[str, Any]) -> int:
-    """The sender's time (epoch milliseconds on its own clock): `time_msc`, `ts_msc`, numeric `ts`, `time`, `ts`."""
-    for field in ("time_msc", "ts_msc", "ts"):
-        value = item.get(field)
-        if value and not (field == "ts" and isinstance(value, str)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise InvalidItem(field, "epoch milliseconds are expected")
-            if not EARLIEST_MS <= value <= MAX_TIME_MSC:
-                raise InvalidItem(field, "milliseconds from 1971 to 9999 are expected")
-            return int(value)
-    for field in ("time", "ts"):
-        value = item.get(field)
-        if value:
-            return _parsed(value, field)
-    raise InvalidItem("ts", "no time: send time_msc, ts_msc or ts")
-
-
-def _parsed(value: object, field: str) -> int:
-    if not isinstance(value, str):
-        raise InvalidItem(field, "an ISO-8601 time is expected")
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise InvalidItem(field, "not an ISO-8601 time") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    ts_ms = (moment - _EPOCH) // _MILLISECOND
-    if ts_ms < EARLIEST_MS:
-        raise InvalidItem(field, "before 1971")
-    return ts_ms

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from marketdata.contract.tick import middle_change
+
 
 class Origin(NamedTuple):
     """What holds for a whole request to the server."""
@@ -146,13 +148,16 @@ def _cut(block: Sequence[Row], room: int) -> int:
     return room
 
 
-def halves(parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
-    """Two requests instead of one that is too large; of equal times only those of a single timestamp are parted."""
+def halves(parts: Sequence[Part]) -> Sequence[Sequence[Part]]:
+    """Two requests instead of one that is too large; of equal times only those of a single timestamp are parted.
+
+    A request of a single row stays as it is.
+    """
     if len(parts) > 1:
         middle = len(parts) // 2
-        return list(parts[:middle]), list(parts[middle:])
+        return parts[:middle], parts[middle:]
     part = parts[0]
-    middle = len(part) // 2
-    changes = [i for i in range(1, len(part)) if part[i].ts_ms != part[i - 1].ts_ms]
-    end = min(changes, key=lambda i: abs(i - middle)) if changes else middle
+    if len(part) == 1:
+        return (parts,)
+    end = middle_change([row.ts_ms for row in part])
     return [part[:end]], [part[end:]]

@@ -8,12 +8,14 @@ import math
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from marketdata.contract.items import chart_mode_of
-from relay.item import BAR, TICK
+from marketdata.contract.bar import read_bar
+from marketdata.contract.tick import ReadTick, read_tick
+from marketdata.errors import InvalidItem
+from relay.item import BAR, TICK, Facts, has_deals
 from relay.lanes import Lanes, Origin, Part, Row
 from relay.store import Store
 
@@ -27,63 +29,57 @@ _MARK_SECONDS: Final = 60.0
 _DELETE_STEP: Final = 2_000
 
 #: Columns of a RawRow.
-COLUMNS: Final = "id, symbol, ts_ms, timeframe, open, high, low, close, volume, kind, meta, created_at"
+COLUMNS: Final = "id, symbol, ts_ms, timeframe, open, high, low, close, volume, kind, meta, created_at, facts"
 
 
-class _Original(msgspec.Struct, gc=False):
-    """What has to be known of an original item; a wrong type makes it no original."""
+#: A row of the table as sqlite gives it.
+RawRow = tuple[
+    int, str, int, str | None, float, float, float, float, float, str | None, str | None, str | None, str | None
+]
 
-    symbol: str | None = None
-    bid: float | None = None
-    ask: float | None = None
-    open: float | None = None
-    time_msc: int | float | None = None
-    ts_msc: int | float | None = None
-    ts: int | float | str | None = None
-    time: str | None = None
-    utc_offset_s: int | None = None
-    mode: Any = None
-    chart_mode: Any = None
-    x_source: str | None = None
-
-
-_decode: Final = msgspec.json.Decoder(_Original).decode
+_decode_facts: Final = msgspec.json.Decoder(Facts).decode
 _encode: Final = msgspec.json.Encoder().encode
-
-RawRow = tuple[int, str, int, str | None, float, float, float, float, float, str | None, str | None, str | None]
 
 
 def row_of(raw: RawRow, ticks_path: str, bars_path: str) -> Row:
     """A row of the table, ready to be sent: as it came when the original is known, else as the exporter sends it."""
-    id_, symbol, ts_ms, timeframe, open_, high, low, close, volume, kind, meta, created_at = raw
+    id_, symbol, ts_ms, timeframe, open_, high, low, close, volume, kind, meta, created_at, known = raw
     is_bar = kind == BAR or (timeframe or TICK).lower() != TICK
-    try:
-        original = _decode(meta) if meta else _Original()
-    except (msgspec.MsgspecError, ValueError):
-        original, meta = _Original(), None  # the columns have all that is needed
-    has_time = original.time_msc or original.ts_msc or original.ts or original.time
-    has_price = original.bid is not None or original.ask is not None or original.open is not None
-    if meta and has_time and has_price and original.symbol == symbol:
+    facts = _decode_facts(known) if known else _facts_of_original(meta, symbol, is_bar=is_bar)
+    if facts is not None and meta is not None:
         item = meta.encode()
     else:
+        facts = Facts(coarse=ts_ms % 1000 == 0, has_deals=not is_bar and close > 0)
         exported = {
             "symbol": symbol, "ts": ts_ms, "timeframe": timeframe or TICK, "open": open_, "high": high, "low": low,
             "close": close, "volume": volume, "kind": kind or TICK,
         }  # fmt: skip
-        item = _encode(exported | ({"meta": msgspec.Raw(meta.encode())} if meta else {}))
-    coarse = ts_ms % 1000 == 0 and not original.time_msc and not original.ts_msc
+        item = _encode(exported | ({"meta": original} if (original := _object_in(meta)) else {}))
     lane = f"{symbol} {timeframe}" if is_bar else symbol
-    if original.x_source is not None:
-        lane = f"{original.x_source}/{lane}"
-    origin = Origin(bars_path if is_bar else ticks_path, original.x_source, original.utc_offset_s)
-    has_deals = not is_bar and _has_deals(original, close)
-    return Row(id_, lane, origin, symbol, ts_ms, created_at, coarse, item, is_bar, has_deals)
+    if facts.source is not None:
+        lane = f"{facts.source}/{lane}"
+    origin = Origin(bars_path if is_bar else ticks_path, facts.source, facts.utc_offset_seconds)
+    return Row(id_, lane, origin, symbol, ts_ms, created_at, facts.coarse, item, is_bar, facts.has_deals)
 
 
-def _has_deals(original: _Original, last: float) -> bool:
-    """Whether the symbol may be charted by last; who says nothing is told by the price of the last deal."""
-    mode = chart_mode_of(original.mode, original.chart_mode)
-    return last > 0 if mode is None else mode == "last"
+def _facts_of_original(meta: str | None, symbol: str, *, is_bar: bool) -> Facts | None:
+    """What an older program's row says of its original item; None when `meta` is none."""
+    try:
+        original = msgspec.json.decode(meta) if meta else None
+        read = read_bar(original) if is_bar else read_tick(original)
+    except (InvalidItem, msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    if read.symbol != symbol:
+        return None
+    return Facts(coarse=read.time.coarse, has_deals=isinstance(read, ReadTick) and has_deals(read))
+
+
+def _object_in(meta: str | None) -> msgspec.Raw | None:
+    try:
+        msgspec.json.decode(meta or "", type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return msgspec.Raw((meta or "").encode())
 
 
 class Pending:

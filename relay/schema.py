@@ -19,7 +19,8 @@ CREATE TABLE {name} (
     open REAL, high REAL, low REAL, close REAL, volume REAL,
     kind TEXT,
     meta TEXT,
-    created_at TEXT DEFAULT CURRENT_TIMESTAMP
+    created_at TEXT DEFAULT CURRENT_TIMESTAMP,
+    facts TEXT
 )"""
 
 _OTHERS: Final = (
@@ -42,6 +43,7 @@ _REBUILT: Final = "ticks_rebuilt"
 _COLUMNS: Final = {
     "symbol": None, "ts_ms": None, "timeframe": "'tick'", "open": "NULL", "high": "NULL", "low": "NULL",
     "close": "NULL", "volume": "0", "kind": "'tick'", "meta": "NULL", "created_at": "NULL",
+    "facts": "NULL",
 }  # fmt: skip
 
 
@@ -61,6 +63,8 @@ def prepare(connection: sqlite3.Connection) -> None:
             connection.execute(_TICKS.format(name="ticks"))
         elif why := _why_rebuild(connection, columns):
             _rebuild(connection, columns, why)
+        elif "facts" not in columns:
+            connection.execute("ALTER TABLE ticks ADD COLUMN facts TEXT")
         for statement in _OTHERS:
             connection.execute(statement)
         connection.execute("COMMIT")
@@ -77,7 +81,7 @@ def _why_rebuild(connection: sqlite3.Connection, columns: dict[str, str]) -> str
     for row in connection.execute("PRAGMA index_list(ticks)").fetchall():
         if row[2] and row[3] != "pk":
             return "it allows one tick for each symbol and time"
-    lacking = [name for name in ("id", *_COLUMNS) if name not in columns]
+    lacking = [name for name in ("id", *_COLUMNS) if name not in columns and name != "facts"]
     if lacking:
         return f"it lacks {', '.join(lacking)}"
     (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'ticks'").fetchone()

@@ -42,8 +42,8 @@ _MAX_WAITING_ROWS: Final = 500_000
 _CLOCK_STEP: Final = timedelta(seconds=1)
 
 _INSERT: Final = (
-    "INSERT INTO ticks (symbol, ts_ms, timeframe, open, high, low, close, volume, kind, meta, created_at)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO ticks (symbol, ts_ms, timeframe, open, high, low, close, volume, kind, meta, facts,"
+    " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 

@@ -14,17 +14,39 @@
 
 import email.utils
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import httpx
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_delay,
+    stop_any,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
 from marketdata.errors import SettingsError, TickpipeError
+
+Item = TypeVar("Item")
 
 #: The producer waits 10 s for Kafka before it answers 503; less would give up on answers that are on their way.
 _ANSWER_SECONDS: Final = 30.0
 _CONNECT_SECONDS: Final = 5.0
+
+#: Longest pause before the next try when the server does not say, and the longest that it may ask for (seconds).
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_LONGEST_ASKED_SECONDS: Final = 300.0
+
+#: An event that ends a pause is looked at so often: Windows delivers Ctrl-C between waits only (seconds).
+_SLICE_SECONDS: Final = 0.5
+
+_wait_exponential: Final = wait_random_exponential(multiplier=0.25, max=_LONGEST_PAUSE_SECONDS)
 
 
 class ServerUnavailable(TickpipeError):
@@ -131,6 +153,72 @@ def result_of(response: httpx.Response) -> dict[str, Any]:
         raise ServerUnavailable(f"{url} answers {status}: {said}", _retry_after_seconds(response))
     error = NoSuchEndpoint if status == 404 else ServerRefused
     raise error(f"{url} answers {status}: {said}; is this the address of a Tickpipe producer?")
+
+
+def new_retrying(
+    *,
+    patience_seconds: float | None,
+    on_wait: Callable[[BaseException, float], None],
+    stop: threading.Event | None = None,
+) -> Retrying:
+    """Tries again, longer and longer apart or as the server asks, what may succeed later; the last error is raised.
+
+    Args:
+        patience_seconds: for how long; None is for ever.
+        on_wait: told the error and the pause before the next try (seconds).
+        stop: ends the tries, and a pause at once.
+    """
+    stop = stop or threading.Event()
+    ends = stop_when_event_set(stop)
+    return Retrying(
+        retry=retry_if_exception(lambda exc: isinstance(exc, TickpipeError) and exc.retriable),
+        wait=_pause,
+        stop=ends if patience_seconds is None else stop_any(ends, stop_after_delay(patience_seconds)),
+        sleep=lambda seconds: wait_for(stop, seconds),
+        before_sleep=lambda state: _tell(state, on_wait),
+        reraise=True,
+    )
+
+
+def wait_for(event: threading.Event, seconds: float) -> None:
+    """Return when the event is set, or after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and not event.wait(min(left, _SLICE_SECONDS)):
+        pass
+
+
+def send_split(
+    items: Sequence[Item],
+    send: Callable[[Sequence[Item]], dict[str, Any]],
+    halves: Callable[[Sequence[Item]], Sequence[Sequence[Item]]],
+) -> Iterator[tuple[Sequence[Item], dict[str, Any] | BodyTooLarge | BodyRefused]]:
+    """Send items in order, in halves where one request is too large (413) or spoilt by an item that is not named.
+
+    Yields what went in each request with its answer, or with the error where `halves` gives nothing smaller.
+    """
+    try:
+        answer = send(items)
+    except (BodyTooLarge, BodyRefused) as exc:
+        parts = halves(items)
+        if len(parts) < 2:
+            yield items, exc
+            return
+        for part in parts:
+            yield from send_split(part, send, halves)
+        return
+    yield items, answer
+
+
+def _pause(state: RetryCallState) -> float:
+    exc = state.outcome.exception() if state.outcome is not None else None
+    asked = exc.retry_after_seconds if isinstance(exc, ServerUnavailable) else 0.0
+    return max(min(_LONGEST_ASKED_SECONDS, asked), _wait_exponential(state))
+
+
+def _tell(state: RetryCallState, on_wait: Callable[[BaseException, float], None]) -> None:
+    exc = state.outcome.exception() if state.outcome is not None else None
+    if exc is not None and state.next_action is not None:
+        on_wait(exc, state.next_action.sleep)
 
 
 def _no_address(url: str) -> SettingsError:

@@ -19,12 +19,13 @@ import httpx
 import msgspec
 import structlog
 
+from marketdata.contract.tick import PostedTick, posted_tick
 from marketdata.errors import TickpipeError
 from marketdata.tick import Tick
 from runtime.logs import configure_logs
 from runtime.posting import new_client
 from runtime.settings import load_settings
-from tickpipe.sending.posting import PostedTick, post, posted
+from tickpipe.sending.posting import post
 
 log = structlog.get_logger(__name__)
 
@@ -136,7 +137,7 @@ class ExpertAdvisor:
 
 
 def _as_the_ea_says(tick: Tick, instrument: Instrument) -> PostedTick:
-    said = posted(tick, instrument.symbol, digits=instrument.digits, point=10**-instrument.digits)
+    said = posted_tick(tick, instrument.symbol, digits=instrument.digits, point=10**-instrument.digits)
     said.spread = round(tick.ask - tick.bid, instrument.digits)
     said.meta = {"ea": "PDC", "ver": _VERSION, "src": "tick", "acct": _ACCOUNT, "srv": _SERVER, "build": _BUILD}
     return said

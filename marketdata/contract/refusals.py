@@ -44,13 +44,10 @@ class Refusal(Exception):
 
 
 class Unusable(Refusal):
-    """400: nothing in the body can be used; sending the same again will not help.
+    """400: the body holds no items; sending the same again will not help."""
 
-    `details` may be shorter than `errors`, as in `taken`.
-    """
-
-    def __init__(self, message: str, details: Sequence[Detail] = (), errors: int = 0) -> None:
-        super().__init__(400, "VALIDATION_ERROR", message, details=details, errors=errors)
+    def __init__(self, message: str) -> None:
+        super().__init__(400, "VALIDATION_ERROR", message, details=())
 
 
 class TooLarge(Refusal):

@@ -139,13 +139,15 @@ def curl_line(url: str, api_key: str, symbol: str) -> str:
 
     import msgspec
 
+    from marketdata.contract.tick import posted_tick
     from marketdata.tick import Tick
-    from tickpipe.sending.posting import posted
 
     bid, ask = (2_650.25, 2_650.51) if symbol == "XAUUSD" else (1.16512, 1.16518)
     digits = 2 if symbol == "XAUUSD" else 5
     tick = Tick(time.time_ns() // 1_000_000, bid, ask, 0.0, 0.0, 6)
-    body = msgspec.json.encode({"ticks": [posted(tick, symbol, digits=digits, point=float(f"1e-{digits}"))]}).decode()
+    body = msgspec.json.encode(
+        {"ticks": [posted_tick(tick, symbol, digits=digits, point=float(f"1e-{digits}"))]}
+    ).decode()
     words = ["curl", "-sS", f"{url}/ingest/tick", "-H", f"X-API-Key: {api_key}"]
     return shlex.join([*words, "-H", "Content-Type: application/json", "-d", body])
 

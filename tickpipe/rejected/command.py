@@ -266,11 +266,11 @@ class _Resend:
         )
 
     def _refused(self, what: "Post") -> str | None:
-        from runtime.posting import BodyTooLarge, ServerRefused
+        from runtime.posting import BodyRefused, BodyTooLarge, ServerRefused
 
         try:
             answer = self._producer.post(what)
-        except (ServerRefused, BodyTooLarge) as exc:
+        except (ServerRefused, BodyTooLarge, BodyRefused) as exc:
             return str(exc)
         if answer.get("errors"):
             return f"the producer rejects it again: {json.dumps(answer.get('details') or answer.get('error'))}"

@@ -8,11 +8,11 @@ from typing import Self
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from marketdata.contract.items import is_tick
+from marketdata.contract.clock import Clock
+from marketdata.contract.names import is_tick
+from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidFrame, InvalidItem, TickpipeError
 from marketdata.wire import bar_key, candle_key, decode_frame, frame_key
-from producer.clock import Clock
-from producer.ticks import read_tick
 from runtime.kafka import new_producer
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import LogReader
@@ -172,7 +172,7 @@ def _post_of(record: RejectedRecord, value: bytes, now_ms: int) -> Post | Unusab
         return Post("/ingest", b'{"items":[' + value + b"]}", record.source)
     try:
         # The producer knows the zone of the source and has the last word: a day of tolerance covers every zone.
-        read_tick(item, Clock(None, now_ms + DAY_MS))
+        Clock(None, now_ms + DAY_MS).utc_ms(read_tick(item).time)
     except InvalidItem as exc:
         return Unusable(f"{exc.field}: {exc.message}" if exc.field else exc.message)
     return Post("/ingest/tick", b'{"ticks":[' + value + b"]}", record.source)

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
-from typing import Final, NamedTuple, get_args
+from typing import Final, NamedTuple
 
-from marketdata.candle import Timeframe
 from tickpipe.sending.columnfile import ColumnFile, day_ms_of, ms_of_day
 
 _PRICES: Final = ("open", "high", "low", "close")
@@ -89,8 +88,3 @@ def named_by(path: Path) -> FileName:
         # It belongs to the symbol, as in `US_TECH`.
         return FileName(f"{symbol}_{named}", None)
     return FileName(symbol, timeframe)
-
-
-def is_timeframe(text: str) -> bool:
-    """Whether bars of it can be stored."""
-    return text in get_args(Timeframe)

@@ -27,6 +27,7 @@ from tickpipe.sending.command import (
 from tickpipe.times import iso_utc, moment_of
 
 if TYPE_CHECKING:
+    from marketdata.candle import Timeframe
     from tickpipe.sending.sender import Outcome
 
 #: Bars of one request: far below the producer's limit of 10 MB.
@@ -39,7 +40,7 @@ class _Import:
 
     path: Path
     symbol: str
-    timeframe: str | None
+    timeframe: "Timeframe | None"
 
 
 def import_files(
@@ -93,7 +94,9 @@ def import_files(
 
 
 def _recognised(path: Path, symbol: str | None, timeframe: str | None) -> _Import:
-    from tickpipe.sending.barfile import BarFile, is_timeframe, named_by
+    from marketdata.contract.names import timeframe_of
+    from marketdata.errors import InvalidItem
+    from tickpipe.sending.barfile import BarFile, named_by
     from tickpipe.sending.columnfile import UnknownForm
     from tickpipe.sending.tickfile import TickFile
 
@@ -112,11 +115,13 @@ def _recognised(path: Path, symbol: str | None, timeframe: str | None) -> _Impor
                 pass
         except UnknownForm as not_bars:
             raise UnknownForm(f"{not_ticks}; {BarFile.forms}") from not_bars
-    timeframe = (timeframe or named.timeframe or "").upper()
-    if not is_timeframe(timeframe):
-        told = f"{timeframe} is none of" if timeframe else "the name does not tell the timeframe; pass one of"
-        raise typer.BadParameter(f"{path}: {told} M1 M5 M15 M30 H1 H4 D1 W1 MN1", param_hint="--timeframe")
-    return _Import(path, symbol, timeframe)
+    named_timeframe = timeframe or named.timeframe
+    if named_timeframe is None:
+        raise typer.BadParameter(f"the name of {path} does not tell the timeframe", param_hint="--timeframe")
+    try:
+        return _Import(path, symbol, timeframe_of(named_timeframe))
+    except InvalidItem as exc:
+        raise typer.BadParameter(f"{path}: {exc.message}", param_hint="--timeframe") from exc
 
 
 def _kind(each: _Import) -> str:
@@ -138,7 +143,7 @@ def _looked_through(each: _Import) -> tuple[object, ...]:
     return (each.path, _kind(each), each.symbol, count, *shown)
 
 
-def _send_bars(each: _Import, timeframe: str, target: Target) -> "Outcome":
+def _send_bars(each: _Import, timeframe: "Timeframe", target: Target) -> "Outcome":
     from tickpipe.sending.barfile import BarFile
     from tickpipe.sending.sender import BarSender
 

@@ -4,25 +4,33 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
 import msgspec
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from msgspec import UNSET
 
+from marketdata.candle import Timeframe
+from marketdata.contract.bar import PostedBar
+from marketdata.contract.tick import iso_second, middle_change, posted_tick
+from marketdata.errors import TickpipeError
 from marketdata.tick import Tick
-from runtime.posting import BodyTooLarge, ServerRefused, ServerUnavailable, new_client
+from runtime.posting import BodyTooLarge, ServerRefused, new_client, new_retrying, send_split
 from tickpipe.sending.barfile import Bar
-from tickpipe.sending.posting import post, posted, posted_bar
+from tickpipe.sending.posting import post
 
-Item = TypeVar("Item")
 
-#: Longest pause before the next try, whatever Retry-After says (seconds).
-_LONGEST_PAUSE_SECONDS: Final = 30.0
+class Timed(Protocol):
+    """What can be sent in order of time."""
+
+    @property
+    def time_msc(self) -> int:
+        """Epoch milliseconds on the sender's clock."""
+
+
+Item = TypeVar("Item", bound=Timed)
 
 #: How many refused ticks a report quotes.
 _QUOTED: Final = 5
-
-_wait_exponential = wait_random_exponential(multiplier=0.25, max=5)
 
 
 @dataclass
@@ -87,30 +95,23 @@ class Sender(ABC, Generic[Item]):
             ServerRefused: when it never will.
             SettingsError: when the key or the address is wrong.
         """
-        retrying = Retrying(
-            retry=retry_if_exception(lambda exc: isinstance(exc, ServerUnavailable)),
-            wait=_pause,
-            stop=stop_after_delay(self._patience_seconds),
-            before_sleep=self._tell,
-            reraise=True,
+        retrying = new_retrying(
+            patience_seconds=self._patience_seconds, on_wait=lambda exc, seconds: self._on_wait(str(exc), seconds)
         )
-        try:
-            answer = retrying(self._post, items)
-        except BodyTooLarge as exc:
-            if len(items) == 1:
-                raise ServerRefused(f"a single {self.noun} is too large for {self._url} (413)") from exc
-            middle = len(items) // 2
-            self.send(items[:middle])
-            self.send(items[middle:])
-            return
-        self._count(items, answer)
+        for sent, answer in send_split(items, lambda part: retrying(self._post, part), self._halves):
+            if isinstance(answer, TickpipeError):
+                status = 413 if isinstance(answer, BodyTooLarge) else 400
+                raise ServerRefused(f"{self._url} refuses a single {self.noun} ({status}: {answer})") from answer
+            self._count(sent, answer)
 
     def _post(self, items: Sequence[Item]) -> dict[str, Any]:
         return post(self._client, self._url, self._body(items))
 
-    def _tell(self, state: RetryCallState) -> None:
-        if state.outcome is not None and state.next_action is not None:
-            self._on_wait(str(state.outcome.exception()), state.next_action.sleep)
+    def _halves(self, items: Sequence[Item]) -> Sequence[Sequence[Item]]:
+        if len(items) == 1:
+            return (items,)
+        middle = middle_change([item.time_msc for item in items])
+        return items[:middle], items[middle:]
 
     def _count(self, items: Sequence[Item], answer: dict[str, Any]) -> None:
         outcome = self.outcome
@@ -145,7 +146,8 @@ class TickSender(Sender[Tick]):
 
     def _body(self, items: Sequence[Tick]) -> bytes:
         ticks = [
-            posted(tick, self._symbol, digits=self._digits, point=self._point, coarse=self._coarse) for tick in items
+            posted_tick(tick, self._symbol, digits=self._digits, point=self._point, coarse=self._coarse)
+            for tick in items
         ]
         return self._encoder.encode({"ticks": ticks})
 
@@ -156,15 +158,18 @@ class BarSender(Sender[Bar]):
     route = "/ingest"
     noun = "bar"
 
-    def __init__(self, url: str, api_key: str, symbol: str, timeframe: str, **options: Any) -> None:
+    def __init__(self, url: str, api_key: str, symbol: str, timeframe: Timeframe, **options: Any) -> None:
         super().__init__(url, api_key, **options)
         self._symbol, self._timeframe = symbol, timeframe
 
     def _body(self, items: Sequence[Bar]) -> bytes:
-        return self._encoder.encode({"items": [posted_bar(bar, self._symbol, self._timeframe) for bar in items]})
-
-
-def _pause(state: RetryCallState) -> float:
-    exc = state.outcome.exception() if state.outcome is not None else None
-    asked = exc.retry_after_seconds if isinstance(exc, ServerUnavailable) else 0.0
-    return min(_LONGEST_PAUSE_SECONDS, max(asked, _wait_exponential(state)))
+        bars = [
+            PostedBar(
+                self._symbol, self._timeframe, iso_second(bar.time_msc), bar.open, bar.high, bar.low, bar.close,
+                tick_volume=bar.tick_volume,
+                real_volume=UNSET if bar.real_volume is None else bar.real_volume,
+                spread=UNSET if bar.spread is None else bar.spread,
+            )
+            for bar in items
+        ]  # fmt: skip
+        return self._encoder.encode({"items": bars})

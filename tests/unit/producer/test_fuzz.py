@@ -10,12 +10,12 @@ import msgspec
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from marketdata.contract.forms import decode
+from marketdata.contract.body import decode
+from marketdata.contract.clock import Clock, offset_zone
+from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem
 from producer.bulk import decode_bulk, read_bulk
-from producer.clock import Clock, offset_zone
 from producer.frames import TickSheet
-from producer.ticks import read_tick
 from tests.unit.producer.conftest import Bench
 
 NOW_MS = 1760926800417
@@ -120,9 +120,10 @@ def test_the_fast_way_reads_what_the_careful_way_reads(
     assert bulk is not None
     assert fast is not None
 
-    plain, careful = decode(body), TickSheet()
+    plain, careful, clock = decode(body), TickSheet(), Clock(zone, NOW_MS)
     for item in plain.items:
-        careful.add(read_tick(item, Clock(zone, NOW_MS)))
+        read = read_tick(item)
+        careful.add(read, clock.utc_ms(read.time))
     assert shown(fast) == shown(careful)
     assert bulk.utc_offset_s == plain.utc_offset_seconds
 
@@ -131,14 +132,15 @@ def test_the_fast_way_reads_what_the_careful_way_reads(
 @settings(max_examples=300, deadline=None)
 def test_a_tick_that_is_read_obeys_the_limits(tick: Any) -> None:
     try:
-        read = read_tick(tick, Clock(None, NOW_MS))
+        read = read_tick(tick)
+        time_msc = Clock(None, NOW_MS).utc_ms(read.time)
     except InvalidItem:
         return
-    for price in (read.tick.bid, read.tick.ask, read.tick.last, read.tick.volume):
+    for price in (read.bid, read.ask, read.last, read.volume):
         assert math.isfinite(price)
         assert price >= 0
-    assert 31_536_000_000 <= read.tick.time_msc <= NOW_MS + 86_400_000
-    assert read.tick.flags >= 0
+    assert 31_536_000_000 <= time_msc <= NOW_MS + 86_400_000
+    assert read.flags >= 0
 
 
 def shown(sheet: TickSheet) -> object:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from marketdata.contract.clock import Clock
 from relay.item import NewRow, read_item
 from relay.store import Store
 
@@ -24,7 +25,7 @@ def tick(after: int, /, symbol: str = "EURUSD", **more: Any) -> dict[str, Any]:
 
 def new_rows(items: Sequence[dict[str, Any]], **context: Any) -> list[NewRow]:
     known: dict[str, Any] = {"bars_allowed": True, "utc_offset_seconds": None, "source": None} | context
-    return [read_item(item, **known) for item in items]
+    return [read_item(item, Clock(None, None), **known) for item in items]
 
 
 async def put(store: Store, *items: dict[str, Any], **context: Any) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from marketdata.contract.forms import decode
+from marketdata.contract.body import decode
 from relay.api import Api
 from relay.pending import Pending
 from relay.store import Store
@@ -31,8 +31,7 @@ def test_what_was_taken_is_handed_on_as_it_came(store: Store, conversation: Conv
         call(api, exchange.body, exchange.path)
         body = decode(exchange.body)
         refused = {detail["index"] for detail in exchange.answer.get("details", ())}
-        offset = {} if body.utc_offset_seconds is None else {"utc_offset_s": body.utc_offset_seconds}
-        sent += [item | offset for index, item in enumerate(body.items) if index not in refused]
+        sent += [item for index, item in enumerate(body.items) if index not in refused]
 
     pending = Pending(store, limit=10)
     handed_on = []

@@ -92,6 +92,16 @@ async def test_bars_sources_and_clocks_have_requests_of_their_own(
     assert server.taken[1] == bar
 
 
+async def test_a_senders_own_fields_are_not_taken_for_the_relays(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder
+) -> None:
+    item = tick(0, x_source="Elsewhere", utc_offset_s=3600, source="Elsewhere")
+    await put(store, item)
+    drain(forwarder())
+    (request,) = server.requests
+    assert (request.headers.get("X-Source"), request.body) == (None, {"ticks": [item]})
+
+
 async def test_a_row_of_an_old_file_goes_as_the_exporter_sends_it(
     store: Store, server: ScriptedServer, forwarder: NewForwarder
 ) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from marketdata.contract.forms import decode
+from marketdata.contract.body import decode
+from marketdata.contract.clock import Clock
 from marketdata.errors import InvalidItem
 from relay.item import read_item
 from tests.unit.relay.rows import BASE, new_rows, tick
@@ -50,7 +51,8 @@ def test_the_exporters_form_and_bars_are_read() -> None:
 
 def test_what_the_request_says_goes_into_every_item() -> None:
     (row,) = new_rows([tick(0)], utc_offset_seconds=7200, source="ICMarkets-Demo")
-    assert json.loads(row.meta) == tick(0) | {"utc_offset_s": 7200, "x_source": "ICMarkets-Demo"}
+    assert json.loads(row.meta) == tick(0)
+    assert json.loads(row.facts) == {"utc_offset_seconds": 7200, "source": "ICMarkets-Demo"}
 
 
 @pytest.mark.parametrize(
@@ -69,5 +71,5 @@ def test_what_the_request_says_goes_into_every_item() -> None:
 )  # fmt: skip
 def test_an_item_that_cannot_be_used_names_its_field(item: object, field: str) -> None:
     with pytest.raises(InvalidItem) as caught:
-        read_item(item, bars_allowed=True, utc_offset_seconds=None, source=None)
+        read_item(item, Clock(None, None), bars_allowed=True, utc_offset_seconds=None, source=None)
     assert caught.value.field == field

@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import msgspec
 
+from marketdata.contract.tick import PostedTick
 from runtime.posting import new_client
 from tests.scripted import Answer, ScriptedServer
 from tickpipe.demo import INSTRUMENTS, ExpertAdvisor, RandomWalk, user_agent
-from tickpipe.sending.posting import PostedTick
 
 START = 1_760_926_800_000
 HOUR_MS = 3_600_000
@@ -76,5 +76,5 @@ def test_ring_keeps_the_newest_ticks() -> None:
     assert len(ea.kept) == ea.kept.maxlen
     assert isinstance(msgspec.json.encode(list(ea.kept)), bytes)
     assert isinstance(ea.kept[-1], PostedTick)
-    assert ea.kept[-1].ts_msc is not None
+    assert ea.kept[-1].ts_msc
     assert ea.kept[-1].ts_msc > START + 6 * HOUR_MS - 60_000

@@ -78,7 +78,12 @@ def test_a_dry_run_reads_everything_and_sends_nothing(folder: Path, producer: Sc
         ("none.csv", None, (), "there is no file none.csv"),
         ("bars.csv", M1, (), "pass --symbol"),
         ("bars.csv", M1, ("-s", "EURUSD"), "does not tell the timeframe"),
-        ("EURUSD_M2_201902040000_201902042359.csv", M1, (), "M2 is none of M1 M5 M15"),
+        (
+            "EURUSD_M2_201902040000_201902042359.csv",
+            M1,
+            (),
+            "one of M1 M5 M15 M30 H1 H4 D1 W1 MN1 is expected, not 'M2'",
+        ),
         ("x.csv", "a,b\n1,2\n", ("-s", "EURUSD"), "<TICKVOL>"),
     ],
 )

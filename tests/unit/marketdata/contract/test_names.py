@@ -2,8 +2,8 @@
 
 import pytest
 
-from marketdata.contract.items import is_tick, symbol_of
 from marketdata.contract.keys import key_in
+from marketdata.contract.names import is_tick, symbol_of
 from marketdata.errors import InvalidItem
 
 

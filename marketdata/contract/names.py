@@ -1,4 +1,4 @@
-"""What holds for an item of a body wherever it is read: names, kinds, points."""
+"""What holds for every item of a body: the names in it, and whether it is a tick or a bar."""
 
 import re
 from typing import Final, get_args
@@ -12,15 +12,6 @@ from marketdata.tick import ChartMode
 _NAME: Final = re.compile(r"(?! )[A-Za-z0-9._#+\-&!/$%@^~=:()\[\]' ]{1,32}(?<! )")
 
 _TIMEFRAMES: Final[dict[str, Timeframe]] = {timeframe: timeframe for timeframe in get_args(Timeframe)}
-
-#: 1971-01-01T00:00:00Z: earlier means that seconds were sent as milliseconds (epoch milliseconds).
-EARLIEST_MS: Final = 31_536_000_000
-
-#: More digits than a double has after the point.
-MAX_DIGITS: Final = 18
-
-#: MT5: SYMBOL_POINT from SYMBOL_DIGITS.
-POINTS: Final = tuple(float(f"1e-{digits}") for digits in range(MAX_DIGITS + 1))
 
 
 def is_tick(item: object) -> bool:

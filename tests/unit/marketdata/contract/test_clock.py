@@ -5,12 +5,18 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from marketdata.contract.clock import Clock
+from marketdata.contract.times import WallTime, parse_time
 from marketdata.errors import InvalidItem
-from producer.clock import Clock
 
 ATHENS = ZoneInfo("Europe/Athens")
 NEW_YORK = ZoneInfo("America/New_York")
 NOW_MS = int(datetime(2025, 11, 24, tzinfo=UTC).timestamp()) * 1000
+
+
+def read(clock: Clock, text: str) -> tuple[int, bool]:
+    time = parse_time(text, "ts")
+    return clock.utc_ms(time), time.coarse
 
 
 def ms(text: str) -> int:
@@ -36,9 +42,9 @@ def ms(text: str) -> int:
 def test_wall_time_becomes_utc(zone: tzinfo | None, wall: str, utc: str) -> None:
     clock = Clock(zone, NOW_MS)
 
-    assert clock.utc_ms(ms(wall), "ts") == ms(utc)
-    assert clock.parse(wall + "Z", "ts") == (ms(utc), True)
-    assert clock.parse(wall, "ts") == (ms(utc), True)
+    assert clock.utc_ms(WallTime(ms(wall), True)) == ms(utc)
+    assert read(clock, wall + "Z") == (ms(utc), True)
+    assert read(clock, wall) == (ms(utc), True)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +61,8 @@ def test_wall_time_becomes_utc(zone: tzinfo | None, wall: str, utc: str) -> None
 def test_text_says_the_wall_clock_or_an_instant(text: str, utc: str, coarse: bool) -> None:
     clock = Clock(ATHENS, NOW_MS)
 
-    assert clock.parse(text, "ts") == (ms(utc), coarse)
-    assert clock.parse(text, "ts") == (ms(utc), coarse)
+    assert read(clock, text) == (ms(utc), coarse)
+    assert read(clock, text) == (ms(utc), coarse)
 
 
 def test_minutes_on_both_sides_of_a_jump_have_their_own_offsets() -> None:
@@ -64,17 +70,21 @@ def test_minutes_on_both_sides_of_a_jump_have_their_own_offsets() -> None:
 
     walls = ["2025-10-26T03:59:59", "2025-10-26T04:00:00", "2025-10-26T03:59:59"]
 
-    assert [clock.utc_ms(ms(wall), "ts") - ms(wall) for wall in walls] == [-10_800_000, -7_200_000, -10_800_000]
+    assert [clock.utc_ms(WallTime(ms(wall), True)) - ms(wall) for wall in walls] == [
+        -10_800_000,
+        -7_200_000,
+        -10_800_000,
+    ]
 
 
 @pytest.mark.parametrize("zone", [None, ATHENS, timezone(timedelta(hours=3))])
 @pytest.mark.parametrize("wall_ms", [0, 31_535_999_999, NOW_MS + 86_400_001 + 10_800_000, 2**63 - 1])
 def test_times_before_1971_and_more_than_a_day_ahead_are_refused(zone: tzinfo | None, wall_ms: int) -> None:
     with pytest.raises(InvalidItem):
-        Clock(zone, NOW_MS).utc_ms(wall_ms, "ts")
+        Clock(zone, NOW_MS).utc_ms(WallTime(wall_ms, False))
 
 
 @pytest.mark.parametrize("text", ["", "x", "2025-13-01", "2025-10-20T02:20:00+02:00Z", "2025.10.20 02:20:00"])
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(InvalidItem, match="ISO-8601"):
-        Clock(None, NOW_MS).parse(text, "ts")
+        parse_time(text, "ts")

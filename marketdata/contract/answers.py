@@ -1,0 +1,70 @@
+"""The answers of the contract: accepted, accepted in part, refused."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal
+
+_Details = list[Detail] | UnsetType
+_Truncated = Annotated[bool, Meta(description="true when there are more errors than details")] | UnsetType
+
+
+class Taken(Struct, gc=False, kw_only=True):
+    """Every valid item is kept: in Kafka, or in the relay's database when `queued`."""
+
+    ok: bool = True
+    queued: bool | UnsetType = UNSET
+    received: int
+    inserted: int
+    #: A resend is recognised where candles are folded, not here.
+    duplicates: Annotated[int, Meta(description="always 0: resends are recognised where candles are folded")] = 0
+    errors: int
+    total: int
+    details: _Details = UNSET
+    details_truncated: _Truncated = UNSET
+
+
+class Refused(Struct, gc=False):
+    """Nothing was kept."""
+
+    error: str
+    code: str
+    details: _Details = UNSET
+    details_truncated: _Truncated = UNSET
+
+
+def taken(received: int, details: Sequence[Detail], errors: int, *, queued: bool = False) -> tuple[int, Taken]:
+    """Status and answer: 200 when `errors` is 0, else 207; `details` may be shorter than `errors`."""
+    answer = Taken(received=received, inserted=received - errors, errors=errors, total=received)
+    if queued:
+        answer.queued = True
+    if not errors:
+        return 200, answer
+    _add_details(answer, details, errors)
+    return 207, answer
+
+
+def refused(refusal: Refusal) -> tuple[Refused, dict[str, str]]:
+    """The answer that a refusal stands for, and its headers."""
+    answer = Refused(refusal.message, refusal.code)
+    if refusal.details is not None:
+        _add_details(answer, refusal.details, refusal.errors)
+    headers = {}
+    if refusal.retry_after_seconds is not None:
+        headers["Retry-After"] = str(refusal.retry_after_seconds)
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return answer, headers
+
+
+def none_usable(details: Sequence[Detail], errors: int) -> Refusal:
+    """400: a body of which no item can be used."""
+    return Refusal(400, "VALIDATION_ERROR", f"none of the {errors} items can be used", details=details, errors=errors)
+
+
+def _add_details(answer: Taken | Refused, details: Sequence[Detail], errors: int) -> None:
+    answer.details = list(details[:MAX_DETAILS])
+    if errors > len(answer.details):
+        answer.details_truncated = True

@@ -1,0 +1,172 @@
+"""A tick as senders write it: the one reader, and the one writer."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from marketdata.contract.names import chart_mode_of, symbol_of
+from marketdata.contract.numbers import number, quoted, whole
+from marketdata.contract.times import Time, time_of
+from marketdata.errors import InvalidItem
+from marketdata.tick import ChartMode, Tick
+
+#: MT5: MqlTick.flags is a uint; other senders have had wider ones.
+MAX_FLAGS: Final = 2**63 - 1
+
+#: More digits than a double has after the point.
+MAX_DIGITS: Final = 18
+
+#: MT5: SYMBOL_POINT from SYMBOL_DIGITS.
+POINTS: Final = tuple(float(f"1e-{digits}") for digits in range(MAX_DIGITS + 1))
+
+_PRICES: Final = ("bid", "ask", "last")
+
+_Price = Annotated[float, Meta(ge=0)]
+_Digits = Annotated[int, Meta(ge=0, le=MAX_DIGITS)]
+_EpochMs = Annotated[int, Meta(ge=0)]
+_Mode = Literal["bid", "last"]
+
+
+class TickFields(Struct, gc=False):
+    """The fields of a tick that are read, in the types that most senders give them.
+
+    `read_tick` takes other types and names as well; what it takes of these types it takes with the same result.
+    """
+
+    symbol: Annotated[str, Meta(description="1 to 32 printable characters")]
+    bid: Annotated[_Price, Meta(description="0 is none")]
+    ask: Annotated[_Price, Meta(description="0 is none")]
+    last: Annotated[_Price, Meta(description="price of the last deal; 0 is none")] = 0.0
+    volume: Annotated[_Price, Meta(description="volume of the deal")] = 0.0
+    flags: Annotated[int, Meta(ge=0, le=MAX_FLAGS, description="a bit mask (MT5: TICK_FLAG)")] = 0
+    ts: Annotated[str | None, Meta(description="ISO-8601")] | UnsetType = UNSET
+    time: Annotated[str | None, Meta(description="ISO-8601")] | UnsetType = UNSET
+    ts_msc: Annotated[_EpochMs, Meta(description="epoch milliseconds on the sender's clock")] | UnsetType = UNSET
+    time_msc: Annotated[_EpochMs, Meta(description="the same by its other name")] | UnsetType = UNSET
+    volume_real: Annotated[_Price | None, Meta(description="preferred to volume")] | UnsetType = UNSET
+    digits: Annotated[_Digits | None, Meta(description="decimals of a price")] | UnsetType = UNSET
+    point: Annotated[_Price | None, Meta(description="size of a point; from digits when missing")] | UnsetType = UNSET
+    mode: Annotated[_Mode | None, Meta(description="the price that draws the chart")] | UnsetType = UNSET
+    chart_mode: Annotated[_Mode | None, Meta(description="the same by its other name")] | UnsetType = UNSET
+
+
+class PostedTick(TickFields, gc=False):
+    """A tick as DataCollectorPRO 1.65 posts it."""
+
+    spread: float | UnsetType = UNSET
+    meta: dict[str, str | int] | UnsetType = UNSET
+
+
+class ReadTick(NamedTuple):
+    """A tick, and what its frame needs to know beside it."""
+
+    symbol: str
+    time: Time
+    bid: float
+    ask: float
+    last: float
+    volume: float
+    flags: int
+    #: Size of a point in price units, if the sender says it.
+    point: float | None
+    #: The chart mode, if the sender says it.
+    mode: ChartMode | None
+
+    def at(self, time_msc: int) -> Tick:
+        """The tick at this moment (UTC epoch milliseconds)."""
+        return Tick(time_msc, self.bid, self.ask, self.last, self.volume, self.flags)
+
+
+def read_tick(item: object) -> ReadTick:
+    """The tick in an item.
+
+    The exporter's form has the prices as `open`, `high` and `close`, and the original tick as `meta`, whose fields
+    are preferred.
+
+    Raises:
+        InvalidItem: naming the field that cannot be used.
+    """
+    if not isinstance(item, dict):
+        raise InvalidItem("", f"an object is expected, not {quoted(item)}")
+    if not ("bid" in item or "ask" in item or "open" not in item):
+        item = _exported(item)
+    symbol = symbol_of(item.get("symbol"))
+    time = time_of(item)
+    # A price of 0 is a tick without one, which is counted; a tick without any price field is no tick.
+    bid, ask, last = (_optional(item, field) for field in _PRICES)
+    if all(item.get(field) is None for field in _PRICES):
+        raise InvalidItem("bid", "missing; a tick has at least one of bid, ask and last")
+    volume = _optional(item, "volume" if item.get("volume_real") is None else "volume_real")
+    flags = item.get("flags")
+    return ReadTick(
+        symbol, time, bid, ask, last, volume, 0 if flags is None else whole(flags, "flags", MAX_FLAGS),
+        _point(item), chart_mode_of(item.get("mode"), item.get("chart_mode")),
+    )  # fmt: skip
+
+
+def posted_tick(
+    tick: Tick, symbol: str, *, digits: int | None = None, point: float | None = None, coarse: bool = False
+) -> PostedTick:
+    """The tick in the EA's words; `ts` is in whole seconds, `ts_msc` has the milliseconds.
+
+    `coarse` is for times that are known to the second only: no milliseconds are claimed, so that the fold takes equal
+    ticks in a row for what they are.
+    """
+    return PostedTick(
+        symbol, tick.bid, tick.ask, tick.last, tick.volume, tick.flags,
+        ts=iso_second(tick.time_msc),
+        ts_msc=UNSET if coarse and tick.time_msc % 1000 == 0 else tick.time_msc,
+        digits=UNSET if digits is None else digits,
+        point=UNSET if point is None else point,
+    )  # fmt: skip
+
+
+def middle_change(times: Sequence[int]) -> int:
+    """Where to halve a request whose ticks have these times: at the change of time nearest to the middle.
+
+    Equal ticks of one millisecond are parted only where a request has no other time: the fold takes the second half
+    of them for a resend of the first.
+    """
+    middle = len(times) // 2
+    changes = (index for index in range(1, len(times)) if times[index] != times[index - 1])
+    return min(changes, key=lambda index: abs(index - middle), default=middle)
+
+
+def iso_second(time_ms: int) -> str:
+    """`2019-02-04T00:00:00Z`, the second of epoch milliseconds."""
+    return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _exported(item: dict[str, Any]) -> dict[str, Any]:
+    """The exporter's item with the names of a tick's fields."""
+    fields = {**item, "bid": item.get("open"), "ask": item.get("high"), "last": item.get("close")}
+    original = _original(item.get("meta"))
+    if isinstance(original.get("ts"), str) and item.get("ts"):
+        # The exporter's own time is a number, which goes before text.
+        original.pop("ts")
+    return fields | {key: value for key, value in original.items() if value is not None}
+
+
+def _original(meta: object) -> dict[str, Any]:
+    if isinstance(meta, str):  # as the relay's database has it
+        try:
+            meta = msgspec.json.decode(meta)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return {}
+    return dict(meta) if isinstance(meta, dict) else {}
+
+
+def _optional(item: dict[str, Any], field: str) -> float:
+    value = item.get(field)
+    return 0.0 if value is None else number(value, field)
+
+
+def _point(item: dict[str, Any]) -> float | None:
+    point = item.get("point")
+    if point is not None and (size := number(point, "point")):
+        return size
+    digits = item.get("digits")
+    return None if digits is None else POINTS[whole(digits, "digits", MAX_DIGITS)]
