@@ -13,8 +13,8 @@ from runtime.kafka import admin_client
 from runtime.rejected import RejectedRecord, Which
 from runtime.settings import Settings
 from runtime.topics import MAX_RECORD_BYTES
+from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, delete_topic, frames_of, send_empty
-from tests.realday import eurusd_ticks
 from tests.rejected import rejected_records
 from tests.services import Service, eventually, running
 
