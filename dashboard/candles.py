@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 from psycopg.rows import class_row
@@ -10,9 +10,7 @@ from psycopg.rows import class_row
 from dashboard.answers import Refusal
 from dashboard.database import Connection
 from dashboard.statements import SQL
-from marketdata.candle import Timeframe
-
-TIMEFRAMES: Final[tuple[str, ...]] = get_args(Timeframe)
+from marketdata.timeframes import M1, TIMEFRAMES
 
 DEFAULT_LIMIT: Final = 500
 #: Two weeks of M1; more is asked for page by page.
@@ -20,7 +18,9 @@ MAX_LIMIT: Final = 20_000
 
 #: Timeframes whose bars are folded from minutes for each answer.
 _WIDTHS: Final = {
-    name: timedelta(minutes=minutes) for name, minutes in (("M5", 5), ("M15", 15), ("M30", 30), ("H1", 60))
+    name: timedelta(milliseconds=timeframe.base_width_ms)
+    for name, timeframe in TIMEFRAMES.items()
+    if timeframe.parent == M1.name
 }
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

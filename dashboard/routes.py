@@ -8,9 +8,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
 from dashboard.answers import Refusal, encode, refusals
-from dashboard.candles import DEFAULT_LIMIT, MAX_LIMIT, TIMEFRAMES, Request, read_candles
+from dashboard.candles import DEFAULT_LIMIT, MAX_LIMIT, Request, read_candles
 from dashboard.formats import MEDIA_TYPES, choose_format, render
 from dashboard.stream import events
+from marketdata.timeframes import TIMEFRAMES
 
 if TYPE_CHECKING:
     from dashboard.app import Parts

@@ -7,9 +7,6 @@ from msgspec import Meta, Struct
 from marketdata.offsets import Ranges
 from marketdata.tick import TimeMsc
 
-#: Timeframes of MetaTrader 5 that a broker's bar may have.
-Timeframe = Literal["M1", "M5", "M15", "M30", "H1", "H4", "D1", "W1", "MN1"]
-
 Offset = Annotated[int, Meta(ge=0, lt=2**63 - 1)]
 
 
@@ -56,7 +53,8 @@ class BrokerBar(Struct, frozen=True, gc=False, kw_only=True):
 
     source: Annotated[str, Meta(min_length=1, max_length=64)]
     symbol: Annotated[str, Meta(min_length=1, max_length=32)]
-    timeframe: Timeframe
+    #: One of `marketdata.timeframes.TIMEFRAMES`.
+    timeframe: Annotated[str, Meta(min_length=1, max_length=8)]
     #: Opening time (UTC epoch milliseconds).
     ts: TimeMsc
     open: float

@@ -5,6 +5,7 @@
     TickpipeError
     ├── InvalidFrame        a record of `ticks` that is no frame
     ├── InvalidCandle       a record of `candles.m1` or `candles.broker` that is no candle
+    ├── UnknownTimeframe    a name that is no timeframe, or one that does not fit here
     ├── InvalidItem         one tick or bar of an HTTP body that cannot be used
     ├── SettingsError       a setting is missing or cannot be understood
     ├── KafkaUnavailable    no broker answered, or it cannot serve the request now (retriable)
@@ -33,6 +34,10 @@ class InvalidFrame(TickpipeError):
 
 class InvalidCandle(TickpipeError):
     """A record of a candles topic is not a candle; it belongs in `candles.rejected`."""
+
+
+class UnknownTimeframe(TickpipeError):
+    """A name is no timeframe, or its bars cannot be what is asked; the message lists the timeframes."""
 
 
 class InvalidItem(TickpipeError):

@@ -4,23 +4,25 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from marketdata.candle import BrokerBar, Timeframe
+from marketdata.candle import BrokerBar
 from marketdata.contract.names import symbol_of, timeframe_of
 from marketdata.contract.numbers import number, quoted, whole
 from marketdata.contract.times import Time, time_of
 from marketdata.errors import InvalidItem
+from marketdata.timeframes import TIMEFRAMES
 
 _MAX_COUNT: Final = 2**63 - 1
 
 _Price = Annotated[float, Meta(gt=0)]
 _Count = Annotated[int, Meta(ge=0)]
+_TimeframeName = Annotated[str, Meta(extra_json_schema={"enum": list(TIMEFRAMES)})]
 
 
 class PostedBar(Struct, gc=False):
     """A bar that the broker computed (MT5: MqlRates); `volume` or `tick_volume` must be there."""
 
     symbol: Annotated[str, Meta(description="1 to 32 printable characters")]
-    timeframe: Timeframe
+    timeframe: _TimeframeName
     ts: Annotated[str | int, Meta(description="opening time on the sender's clock: ISO-8601 or epoch milliseconds")]
     open: _Price
     high: _Price
@@ -36,7 +38,7 @@ class ReadBar(NamedTuple):
     """A bar; its time is the opening, for D1, W1 and MN1 too."""
 
     symbol: str
-    timeframe: Timeframe
+    timeframe: str
     time: Time
     open: float
     high: float

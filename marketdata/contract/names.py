@@ -1,17 +1,15 @@
 """What holds for every item of a body: the names in it, and whether it is a tick or a bar."""
 
 import re
-from typing import Final, get_args
+from typing import Final
 
-from marketdata.candle import Timeframe
 from marketdata.contract.numbers import quoted
 from marketdata.errors import InvalidItem
 from marketdata.tick import ChartMode
+from marketdata.timeframes import TIMEFRAMES
 
 #: What brokers put into names beside letters and digits, such as `EURUSD.r`, `#AAPL`, `BRN-OCT25`, `US 500`.
 _NAME: Final = re.compile(r"(?! )[A-Za-z0-9._#+\-&!/$%@^~=:()\[\]' ]{1,32}(?<! )")
-
-_TIMEFRAMES: Final[dict[str, Timeframe]] = {timeframe: timeframe for timeframe in get_args(Timeframe)}
 
 
 def is_tick(item: object) -> bool:
@@ -50,13 +48,12 @@ def chart_mode_of(*said: object) -> ChartMode | None:
     return None
 
 
-def timeframe_of(value: object) -> Timeframe:
-    """`value`, when it is a timeframe of MetaTrader, in any case.
+def timeframe_of(value: object) -> str:
+    """The name of a timeframe of MetaTrader, given in any case.
 
     Raises:
         InvalidItem: when it is not.
     """
-    timeframe = _TIMEFRAMES.get(value.upper()) if isinstance(value, str) and len(value) <= 3 else None
-    if timeframe is None:
-        raise InvalidItem("timeframe", f"one of {' '.join(_TIMEFRAMES)} is expected, not {quoted(value)}")
-    return timeframe
+    if isinstance(value, str) and len(value) <= 3 and (name := value.upper()) in TIMEFRAMES:
+        return name
+    raise InvalidItem("timeframe", f"one of {' '.join(TIMEFRAMES)} is expected, not {quoted(value)}")

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -64,10 +64,10 @@ def candles(
     * `tickpipe candles --symbol EURUSD --timeframe H4`
     * `tickpipe candles --symbol EURUSD --from 2019-02-04 --to 2019-02-05 --format csv > day.csv`
     """
-    from marketdata.candle import Timeframe
+    from marketdata.timeframes import TIMEFRAMES
 
-    if timeframe not in get_args(Timeframe):
-        raise typer.BadParameter(f"{timeframe!r} is none of {', '.join(get_args(Timeframe))}", param_hint="--timeframe")
+    if timeframe not in TIMEFRAMES:
+        raise typer.BadParameter(f"{timeframe!r} is none of {', '.join(TIMEFRAMES)}", param_hint="--timeframe")
     if limit is None and format_ is Format.TABLE and from_ is None and to is None:
         limit = _TABLE_ROWS
     settings = connected_settings(data_dir)

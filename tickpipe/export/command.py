@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -66,10 +66,10 @@ def export(
     * `tickpipe export --timeframe D1 --replace days`
     * then: `duckdb -c "SELECT symbol, count(*) FROM 'history/**/*.parquet' GROUP BY ALL"`
     """
-    from marketdata.candle import Timeframe
+    from marketdata.timeframes import TIMEFRAMES
 
-    if timeframe not in get_args(Timeframe):
-        raise typer.BadParameter(f"{timeframe!r} is none of {', '.join(get_args(Timeframe))}", param_hint="--timeframe")
+    if timeframe not in TIMEFRAMES:
+        raise typer.BadParameter(f"{timeframe!r} is none of {', '.join(TIMEFRAMES)}", param_hint="--timeframe")
     if from_ is not None and to is not None and to <= from_:
         raise typer.BadParameter("it is not after --from", param_hint="--to")
     settings = connected_settings(data_dir)

@@ -27,7 +27,6 @@ from tickpipe.sending.command import (
 from tickpipe.times import iso_utc, moment_of
 
 if TYPE_CHECKING:
-    from marketdata.candle import Timeframe
     from tickpipe.sending.sender import Outcome
 
 #: Bars of one request: far below the producer's limit of 10 MB.
@@ -40,7 +39,7 @@ class _Import:
 
     path: Path
     symbol: str
-    timeframe: "Timeframe | None"
+    timeframe: str | None
 
 
 def import_files(
@@ -143,7 +142,7 @@ def _looked_through(each: _Import) -> tuple[object, ...]:
     return (each.path, _kind(each), each.symbol, count, *shown)
 
 
-def _send_bars(each: _Import, timeframe: "Timeframe", target: Target) -> "Outcome":
+def _send_bars(each: _Import, timeframe: str, target: Target) -> "Outcome":
     from tickpipe.sending.barfile import BarFile
     from tickpipe.sending.sender import BarSender
 

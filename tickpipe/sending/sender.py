@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from marketdata.candle import Timeframe
 from marketdata.contract.bar import PostedBar
 from marketdata.contract.tick import iso_second, middle_change, posted_tick
 from marketdata.errors import TickpipeError
@@ -158,7 +157,7 @@ class BarSender(Sender[Bar]):
     route = "/ingest"
     noun = "bar"
 
-    def __init__(self, url: str, api_key: str, symbol: str, timeframe: Timeframe, **options: Any) -> None:
+    def __init__(self, url: str, api_key: str, symbol: str, timeframe: str, **options: Any) -> None:
         super().__init__(url, api_key, **options)
         self._symbol, self._timeframe = symbol, timeframe
 

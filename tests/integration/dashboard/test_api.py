@@ -12,9 +12,9 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
-from dashboard.candles import TIMEFRAMES
 from dashboard.database import Database
 from dashboard.timeframes import BarStarts
+from marketdata.timeframes import TIMEFRAMES
 from tests import plainhttp
 from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.dashboard.conftest import DAY_SOURCE, Market

@@ -1,0 +1,77 @@
+"""Timeframes: their names, how long their bars are, and what each is rolled up from. The only list of them in Python.
+
+The migrations hold the same list for SQL, and a test compares the two.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from marketdata.errors import UnknownTimeframe
+
+_MINUTE_MS: Final = 60_000
+_HOUR_MS: Final = 60 * _MINUTE_MS
+_DAY_MS: Final = 24 * _HOUR_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Timeframe:
+    """The length of a bar (MT5: ENUM_TIMEFRAMES)."""
+
+    name: str
+    #: Length of a bar (milliseconds), the ordinary one where `calendar` is set; None when there is no ordinary one.
+    width_ms: int | None
+    #: Name of the timeframe whose bars it is rolled up from; None when it is folded from ticks.
+    parent: str | None = None
+    #: Bars begin by the wall clock of trading days, so a change of clocks makes one longer or shorter.
+    calendar: bool = False
+
+    @property
+    def base_width_ms(self) -> int:
+        """Length of a bar that ticks can be folded into (milliseconds).
+
+        Raises:
+            UnknownTimeframe: when its bars are not all equally long.
+        """
+        if self.width_ms is None or self.calendar:
+            raise UnknownTimeframe(f"{self.name} cannot be folded from ticks: its bars are not equally long")
+        return self.width_ms
+
+
+def _by_name(timeframes: Iterable[Timeframe]) -> dict[str, Timeframe]:
+    return {timeframe.name: timeframe for timeframe in timeframes}
+
+
+#: What candles are folded into unless a setting says otherwise.
+M1: Final = Timeframe("M1", _MINUTE_MS)
+
+#: The timeframes of MetaTrader 5 that are offered, shortest first, by name.
+TIMEFRAMES: Final = _by_name(
+    (
+        M1,
+        Timeframe("M5", 5 * _MINUTE_MS, "M1"),
+        Timeframe("M15", 15 * _MINUTE_MS, "M1"),
+        Timeframe("M30", 30 * _MINUTE_MS, "M1"),
+        Timeframe("H1", _HOUR_MS, "M1"),
+        Timeframe("H4", 4 * _HOUR_MS, "H1", calendar=True),
+        Timeframe("D1", _DAY_MS, "H1", calendar=True),
+        Timeframe("W1", 7 * _DAY_MS, "D1", calendar=True),
+        Timeframe("MN1", None, "D1", calendar=True),
+    )
+)
+
+_SECONDS: Final = re.compile(r"S([1-9][0-9]?)")
+
+
+def timeframe_named(name: str) -> Timeframe:
+    """The timeframe of this name: one of `TIMEFRAMES`, or seconds that divide a minute, such as `S5`.
+
+    Raises:
+        UnknownTimeframe: when there is none.
+    """
+    if (timeframe := TIMEFRAMES.get(name)) is not None:
+        return timeframe
+    if (match := _SECONDS.fullmatch(name)) and 60 % (seconds := int(match[1])) == 0 and seconds < 60:
+        return Timeframe(name, 1000 * seconds)
+    raise UnknownTimeframe(f"{name!r} is no timeframe; there are {', '.join(TIMEFRAMES)}")
