@@ -1,7 +1,6 @@
 """`python -m sink`: the sink as a process. Exit code 0 after SIGTERM or SIGINT, 1 after an error, 2 for settings."""
 
 import asyncio
-import signal
 import sys
 
 import structlog
@@ -11,17 +10,17 @@ from marketdata.errors import SettingsError
 from runtime.garbage import collect_rarely
 from runtime.logs import configure_logs
 from runtime.settings import Settings, load_settings
+from runtime.signals import on_stop_signal
 from sink.service import Sink
 
 log = structlog.get_logger("sink")
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings) -> int:
     sink = Sink(settings, registry=REGISTRY)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, sink.stop)
+    on_stop_signal(sink.stop)
     await sink.run()
+    return sink.exit_code
 
 
 def main() -> int:
@@ -34,11 +33,10 @@ def main() -> int:
     configure_logs(settings)
     collect_rarely()
     try:
-        asyncio.run(_serve(settings))
+        return asyncio.run(_serve(settings))
     except Exception:
         log.exception("The sink ends: this was not foreseen. Offsets were not committed.", action="sink_failed")
         return 1
-    return 0
 
 
 if __name__ == "__main__":

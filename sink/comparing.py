@@ -1,42 +1,36 @@
 """Counts how our minutes compare with the broker's own bars, for the metrics."""
 
-import asyncio
-import contextlib
 from collections import Counter
 from typing import Final
 
+from runtime.labels import Bounded
+from runtime.periodic import PeriodicTask
 from sink.database import Connection, Database
 from sink.metrics import Metrics
 from sink.statements import SQL
-
-#: How often the last 24 hours are counted: some 100 ms of reading for a hundred symbols (seconds).
-_INTERVAL_SECONDS: Final = 60.0
 
 #: Symbols with time series of their own; more than one screen shows nobody looks at.
 MAX_SYMBOLS: Final = 200
 
 
-class Comparer:
+class Comparer(PeriodicTask[None]):
     """The task that sets `tickpipe_sink_compared_minutes`."""
+
+    name = "compare"
+    #: Counting the last 24 hours is some 100 ms of reading for a hundred symbols.
+    interval_seconds = 60.0
 
     def __init__(self, database: Database, metrics: Metrics) -> None:
         self._database = database
         self._metrics = metrics
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Count until told to stop."""
-        while not stopping.is_set():
-            await self.step()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), _INTERVAL_SECONDS)
-
     async def step(self) -> None:
         """Count once."""
         rows = await self._database.run(self._count)
         minutes: Counter[tuple[str, str]] = Counter()
-        own = set(sorted({symbol for symbol, _, _ in rows})[:MAX_SYMBOLS])
-        for symbol, verdict, count in rows:
-            minutes[symbol if symbol in own else "other", verdict] += count
+        label_of = Bounded(MAX_SYMBOLS)
+        for symbol, verdict, count in sorted(rows):
+            minutes[label_of(symbol), verdict] += count
         self._metrics.compared_minutes.clear()
         for (symbol, verdict), count in minutes.items():
             self._metrics.compared_minutes.labels(symbol, verdict).set(count)

@@ -1,15 +1,29 @@
-"""The one door to PostgreSQL for writing: a connection that comes back, and work that is repeated until it is done."""
+"""The one way to PostgreSQL for writing: a connection that comes back, and work that is repeated until it is done.
+
+What keeps work from being done is of one of three kinds, and each is retried in its own way:
+
+========  ======================================================  =====================================================
+away      no server that takes writes: connection refused or      on a new connection, until it is back
+          lost, starting, shutting down, a standby, disk full
+busy      somebody else is in the way: lock, deadlock,            the same again
+          serialisation, no free connection
+too slow  a statement ran into its time limit                     not as it is: the caller does less at a time
+========  ======================================================  =====================================================
+"""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 import psycopg
 import structlog
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential, wait_random
 
+from runtime.periodic import sleep_unless
 from sink.statements import SQL
 
 log = structlog.get_logger(__name__)
@@ -30,54 +44,135 @@ _SESSION_OPTIONS: Final[dict[str, str | int | None]] = {
 #: The database's refusals of a value: the same row is refused for ever.
 REFUSALS = (psycopg.DataError, psycopg.IntegrityError, UnicodeEncodeError)
 
+#: A statement ran into its time limit, or somebody cancelled it.
+TooSlow = psycopg.errors.QueryCanceled
 
-def is_outage(exc: BaseException) -> bool:
-    """Whether the same work may succeed later: connection lost, locks, deadlock, disk full, a standby."""
-    return isinstance(
-        exc, (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction, OSError)
-    )
+
+class Trouble(StrEnum):
+    """Why work could not be done now."""
+
+    AWAY = "away"
+    BUSY = "busy"
+    TOO_SLOW = "too_slow"
+
+
+#: PostgreSQL's error codes that are not simply "away"; of these psycopg raises OperationalError or InternalError.
+_TROUBLES: Final = {
+    "55P03": Trouble.BUSY,  # lock_not_available
+    "40P01": Trouble.BUSY,  # deadlock_detected
+    "40001": Trouble.BUSY,  # serialization_failure
+    "53300": Trouble.BUSY,  # too_many_connections
+    "57014": Trouble.TOO_SLOW,  # query_canceled
+    "25006": Trouble.AWAY,  # read_only_sql_transaction: after a failover the old primary is a standby
+    "25P03": Trouble.AWAY,  # idle_in_transaction_session_timeout: the server has closed the connection
+    "25P04": Trouble.AWAY,  # transaction_timeout: likewise
+}
+
+
+def trouble_of(exc: BaseException) -> Trouble | None:
+    """The kind of trouble that an error tells of; None for an error that waiting does not cure."""
+    if isinstance(exc, psycopg.Error) and exc.sqlstate in _TROUBLES:
+        return _TROUBLES[exc.sqlstate]
+    return Trouble.AWAY if isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError, OSError)) else None
+
+
+class StepSize:
+    """How much one transaction does: halved when it was too slow, and doubled again when it was quick.
+
+    `goal_seconds` is what a transaction may take. It should be far below the time limit of a statement, for a step is
+    doubled when it took less than half of that.
+    """
+
+    def __init__(self, most: int, *, goal_seconds: float, first: int | None = None) -> None:
+        self._most = most
+        self._goal_seconds = goal_seconds
+        self.value = first or most
+
+    def took(self, seconds: float, done: int) -> None:
+        """Learn from a transaction; one that did much less than it might have says nothing about larger ones."""
+        if seconds > self._goal_seconds:
+            self.too_slow(done)
+        elif seconds < self._goal_seconds / 2 and done * 2 > self.value:
+            self.value = min(self._most, self.value * 2)
+
+    def too_slow(self, done: int) -> None:
+        """Learn from a transaction that did not get done."""
+        self.value = max(1, min(self.value, done) // 2)
 
 
 class Database:
     """A connection of its own to the database, opened when needed and again when lost.
 
-    `on_state` is told whether the database answers. `stopping` ends every wait.
+    `on_state` is told whether the database answers, `on_trouble` of each time that work could not be done; `name` is
+    that of the user of this connection, in log lines and in `pg_stat_activity`. `stopping` ends every wait.
     """
 
     def __init__(
-        self, conninfo: str, stopping: asyncio.Event, on_state: Callable[[bool], None] = lambda _: None
+        self,
+        conninfo: str,
+        stopping: asyncio.Event,
+        *,
+        name: str = "",
+        on_state: Callable[[bool], None] = lambda _: None,
+        on_trouble: Callable[[str, Trouble], None] = lambda _name, _trouble: None,
     ) -> None:
         self._conninfo = conninfo
-        self._stopping = stopping
+        self.stopping = stopping
+        self._name = name
         self._on_state = on_state
+        self._on_trouble = on_trouble
         self._connection: Connection | None = None
 
     async def run(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-        """The result of `work`, called with a connection in autocommit mode; after an outage it is called again.
+        """The result of `work`, called with a connection in autocommit mode, and again while it is away or busy.
 
         Work must be safe to repeat: a connection lost during a commit does not say whether it was done.
 
         Raises:
-            psycopg.OperationalError: when the service is told to stop while the database is away.
+            TooSlow: when a statement ran into its time limit; the same work would do so again.
+            psycopg.OperationalError: when the service is told to stop while the database is away or busy.
             psycopg.Error: whatever does not pass by waiting.
         """
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception(lambda exc: is_outage(exc) or getattr(exc, "retriable", False)),
-            wait=wait_exponential(0.1, max=5),
-            stop=lambda _: self._stopping.is_set(),
-            sleep=self._sleep,
-            before_sleep=self._say_that_we_wait,
+            retry=retry_if_exception(_is_to_be_repeated),
+            wait=wait_exponential(0.1, max=5) + wait_random(0, 0.1),
+            stop=lambda _: self.stopping.is_set(),
+            sleep=lambda seconds: sleep_unless(self.stopping, seconds),
+            before_sleep=self._log_the_wait,
             reraise=True,
         ):
             with attempt:
-                result = await work(await self.connection())
-                self._on_state(True)
-        return result
+                return await self._run_once(work)
+        raise AssertionError("unreachable: tenacity returns or raises")
+
+    async def run_patiently(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """As `run`, for work that cannot be made smaller: what is too slow is tried again as well."""
+        while True:
+            try:
+                return await self.run(work)
+            except TooSlow:
+                if self.stopping.is_set():
+                    raise
+            await sleep_unless(self.stopping, 1.0)
+
+    async def run_sized(self, work: Callable[[Connection, int], Awaitable[Result]], size: StepSize) -> Result:
+        """As `run`, for work of any size; what is too slow is halved.
+
+        Raises:
+            TooSlow: when even a step of size 1 is.
+        """
+        while True:
+            is_smallest = size.value == 1
+            try:
+                return await self._run_step(work, size)
+            except TooSlow:
+                if is_smallest or self.stopping.is_set():
+                    raise
 
     async def connection(self) -> Connection:
         """The connection, opened anew if it was lost."""
         if self._connection is None or self._connection.closed:
-            self._connection = await connect(self._conninfo)
+            self._connection = await connect(self._conninfo, self._name)
         return self._connection
 
     async def close(self) -> None:
@@ -86,34 +181,60 @@ class Database:
             await self._connection.close()
             self._connection = None
 
-    async def _sleep(self, seconds: float) -> None:
+    async def _run_step(self, work: Callable[[Connection, int], Awaitable[Result]], size: StepSize) -> Result:
+        step, began = size.value, time.monotonic()
         try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return
+            result = await self.run(lambda connection: work(connection, step))
+        except TooSlow:
+            size.too_slow(step)
+            raise
+        size.took(time.monotonic() - began, step)
+        return result
 
-    def _say_that_we_wait(self, state: RetryCallState) -> None:
+    async def _run_once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        try:
+            result = await work(await self.connection())
+        except Exception as exc:
+            trouble = trouble_of(exc)
+            if trouble is not None:
+                self._on_state(trouble is not Trouble.AWAY)
+                self._on_trouble(self._name, trouble)
+            if trouble is Trouble.AWAY:
+                # A standby answers for ever, and only a new connection finds the primary.
+                await self.close()
+            raise
+        self._on_state(True)
+        return result
+
+    def _log_the_wait(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        if error is not None and is_outage(error):
-            self._on_state(False)
+        trouble = None if error is None else trouble_of(error)
         log.warning(
             "The work for the database cannot be done now; it is tried again, nothing is lost.",
-            action="database_wait", attempt=state.attempt_number, error=str(error).strip(),
+            action="database_wait", task=self._name, trouble=trouble and str(trouble), attempt=state.attempt_number,
+            error=str(error).strip(),
         )  # fmt: skip
 
 
-async def connect(conninfo: str) -> Connection:
+def _is_to_be_repeated(exc: BaseException) -> bool:
+    return trouble_of(exc) in (Trouble.AWAY, Trouble.BUSY) or getattr(exc, "retriable", False)
+
+
+async def connect(conninfo: str, name: str = "") -> Connection:
     """A connection in autocommit mode with this project's timeouts and staging tables.
 
     Raises:
         psycopg.OperationalError: when the database does not answer.
+        psycopg.errors.ReadOnlySqlTransaction: when it is a standby.
     """
     # What the URL says itself goes first.
     options: dict[str, Any] = {**_SESSION_OPTIONS, **conninfo_to_dict(conninfo)}
+    if name and options["application_name"] == _SESSION_OPTIONS["application_name"]:
+        options["application_name"] = f"tickpipe {name}"
     connection = await AsyncConnection.connect(make_conninfo("", **options), autocommit=True)
     try:
-        for name in ("prepare_session", "create_incoming_candles", "create_incoming_bars"):
-            await connection.execute(SQL[name])
+        for statement in ("prepare_session", "create_incoming_candles", "create_incoming_bars"):
+            await connection.execute(SQL[statement])
     except BaseException:
         await connection.close()
         raise

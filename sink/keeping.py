@@ -1,87 +1,86 @@
 """Keeps hours and days folded: in the background, when their minutes have come to rest."""
 
-import asyncio
-import contextlib
 import time
 from datetime import timedelta
 from typing import Final
 
 import structlog
 
-from sink.database import Connection, Database
+from runtime.periodic import PeriodicTask
+from sink.database import Connection, Database, StepSize
 from sink.metrics import Metrics
 from sink.statements import SQL
 
 log = structlog.get_logger(__name__)
 
-#: How often marks are looked at (seconds).
-_LOOK_INTERVAL_SECONDS: Final = 5.0
-
 #: An hour is folded when it is over, and was marked, for so long: shorter folds it again and again while a replay goes
 #: through it, longer leaves more to be folded by whoever reads (seconds).
 QUIET_SECONDS: Final = 30.0
 
-#: Hours of one transaction: some 100 ms. A sink that writes to one of them waits so long.
-_STEP_HOURS: Final = 500
+#: Most hours of one transaction: some 100 ms. A sink that writes to one of them waits so long.
+_MOST_HOURS: Final = 500
 
-#: A step back through history takes about so long; its days are doubled and halved to fit (seconds).
+#: Most days of one step back through history, and those of the first.
+_MOST_DAYS: Final = 64
+_FIRST_DAYS: Final = 7
+
+#: What a transaction may take; hours and days are halved and doubled to fit (seconds).
 _STEP_SECONDS: Final = 2.0
-_MAX_STEP_DAYS: Final = 64
+
+#: Between two transactions, when there is more to do, the database belongs to the live flow (seconds).
+_BREATHER_SECONDS: Final = 0.1
 
 #: How often the progress through a long history is told (seconds).
 _PROGRESS_SECONDS: Final = 30.0
 
 
-class Keeper:
+class Keeper(PeriodicTask[int]):
     """The task that calls `refresh_candles()` and `keep_candles()`; of several sinks one works, the others look on.
 
     Nobody depends on it for right answers: what is not kept is folded from M1 by whoever reads it.
     """
 
+    name = "keep"
+    interval_seconds = 5.0
+
     def __init__(self, database: Database, metrics: Metrics, *, quiet_seconds: float = QUIET_SECONDS) -> None:
         self._database = database
         self._metrics = metrics
         self._quiet = timedelta(seconds=quiet_seconds)
-        self._days = 7
+        self._hours = StepSize(_MOST_HOURS, goal_seconds=_STEP_SECONDS)
+        self._days = StepSize(_MOST_DAYS, goal_seconds=_STEP_SECONDS, first=_FIRST_DAYS)
         self._all_kept = False
         self._told = float("-inf")
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Keep until told to stop."""
-        while not stopping.is_set():
-            folded = await self.step()
-            # With more to do the pause leaves the database to the live flow.
-            pause = _LOOK_INTERVAL_SECONDS if self._all_kept and folded < _STEP_HOURS else 0.1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), pause)
-
     async def step(self) -> int:
-        """Fold up to 500 hours that were marked, or go a step back through history; returns how many were marked."""
-        folded = await self._database.run(self._refresh)
+        """Fold some hours that were marked, or go a step back through history; returns how many were marked."""
+        folded = await self._database.run_sized(self._refresh, self._hours)
         self._metrics.kept_hours.inc(folded)
         if folded == 0:
-            await self._database.run(self._keep)
+            await self._database.run_sized(self._keep, self._days)
         return folded
 
-    async def _refresh(self, connection: Connection) -> int:
+    def pause_seconds(self, result: int) -> float:
+        """The interval, or less when there is more to do."""
+        return self.interval_seconds if self._all_kept and result < self._hours.value else _BREATHER_SECONDS
+
+    async def _refresh(self, connection: Connection, hours: int) -> int:
         row = await (await connection.execute(SQL["count_marks"])).fetchone()
         self._metrics.marked_hours.set(row[0] if row else 0)
-        about = {"quiet": self._quiet, "max_hours": _STEP_HOURS}
+        about = {"quiet": self._quiet, "max_hours": hours}
         row = await (await connection.execute(SQL["refresh_candles"], about)).fetchone()
         return row[0] if row else 0
 
-    async def _keep(self, connection: Connection) -> None:
-        begin = time.monotonic()
+    async def _keep(self, connection: Connection, days: int) -> None:
         async with connection.transaction():
-            # As long as it takes: nobody waits for it.
-            await connection.execute(SQL["lift_local_timeout"])
-            row = await (await connection.execute(SQL["keep_candles"], {"days": self._days})).fetchone()
+            if days == 1:
+                # It cannot be less, so it may take as long as it takes: nobody waits for it.
+                await connection.execute(SQL["lift_local_timeout"])
+            row = await (await connection.execute(SQL["keep_candles"], {"days": days})).fetchone()
         kept_from = row[0] if row else None
         if kept_from is None:
             self._all_kept = True  # as far as this one is concerned: another sink is at it
             return
-        took = time.monotonic() - begin
-        self._days = max(1, self._days // 2) if took > _STEP_SECONDS else min(_MAX_STEP_DAYS, self._days * 2)
         self._all_kept = kept_from == "-infinity"
         if self._all_kept and self._told > float("-inf"):
             self._told = float("-inf")

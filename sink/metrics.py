@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from runtime.periodic import TaskMetrics
 from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 
@@ -27,6 +28,14 @@ class Metrics:
             "tickpipe_sink_lag_records", "Records that wait in Kafka.", ["topic", "partition"], registry=registry
         )
         self.database_up = Gauge("tickpipe_sink_database_up", "1 while the database answers.", registry=registry)
+        #: task: live, refold, keep, compare, retain. kind: away, busy, too_slow.
+        self.database_trouble = Counter(
+            "tickpipe_sink_database_trouble",
+            "Times that work for the database could not be done, and was tried again or made smaller.",
+            ["task", "kind"],
+            registry=registry,
+        )
+        self.tasks = TaskMetrics(registry)
         self.pending_refolds = Gauge(
             "tickpipe_sink_pending_refolds", "Minutes that wait to be folded again.", registry=registry
         )

@@ -1,6 +1,5 @@
 """Folds minutes again of which two folds are known and neither holds the other: late ticks, a day sent twice."""
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Iterable, Sequence
@@ -19,9 +18,10 @@ from marketdata.offsets import Ranges, to_multirange
 from marketdata.refold import Proof
 from marketdata.rule import Reduced
 from runtime.kafka import log_ends
+from runtime.periodic import PeriodicTask
 from runtime.settings import Settings
 from runtime.ticklog import Refolded, TickLog
-from sink.database import REFUSALS, Connection, Database
+from sink.database import REFUSALS, Connection, Database, StepSize
 from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.staging import time_msc
@@ -30,9 +30,6 @@ from sink.writer import Writer
 
 log = structlog.get_logger(__name__)
 
-#: How often the table of pending minutes is looked at (seconds).
-_LOOK_INTERVAL_SECONDS = 0.5
-
 #: A partition is folded again when nothing was added for this long: shorter reads the log piecemeal while the second
 #: copy of a day arrives, longer shows late ticks later (seconds).
 QUIET_SECONDS = 1.0
@@ -40,8 +37,11 @@ QUIET_SECONDS = 1.0
 #: However busy it is, a pending minute waits no longer (seconds).
 PATIENCE_SECONDS = 10.0
 
-#: Minutes of one pass: their ticks are held in memory, some 100 MB of a busy symbol.
+#: Most minutes of one pass: their ticks are held in memory, some 100 MB of a busy symbol.
 _PASS_MINUTES = 5_000
+
+#: A pass over the log takes what it takes; only statements that run into their limit make it smaller (seconds).
+_PASS_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,11 @@ class Pending:
         return Proof(self.source, self.symbol, time_msc(self.ts), ranges)
 
 
-class Refolder:
+class Refolder(PeriodicTask[int]):
     """The task that empties `pending_refolds`; it has a connection of its own and leaves the live flow alone."""
+
+    name = "refold"
+    interval_seconds = 0.5
 
     def __init__(
         self,
@@ -79,20 +82,15 @@ class Refolder:
         self._database = database
         self._writer = writer
         self._metrics = metrics
+        self._minutes = StepSize(_PASS_MINUTES, goal_seconds=_PASS_SECONDS)
         self._delays = {"quiet_seconds": quiet_seconds, "patience_seconds": patience_seconds}
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Fold until told to stop."""
-        while not stopping.is_set():
-            await self.step()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), _LOOK_INTERVAL_SECONDS)
 
     async def step(self) -> int:
         """Fold what is due, in one pass over the log per partition; returns how many minutes were folded."""
         folded = 0
         for log_name, partition in await self._database.run(self._due):
-            folded += await self._database.run(partial(self._refold, log_name=log_name, partition=partition))
+            refold = partial(self._refold, log_name=log_name, partition=partition)
+            folded += await self._database.run_sized(refold, self._minutes)
         return folded
 
     async def _due(self, connection: Connection) -> list[tuple[str, int]]:
@@ -100,13 +98,13 @@ class Refolder:
         self._metrics.pending_refolds.set(row[0] if row else 0)
         return await (await connection.execute(SQL["due_refolds"], self._delays)).fetchall()
 
-    async def _refold(self, connection: Connection, log_name: str, partition: int) -> int:
+    async def _refold(self, connection: Connection, minutes: int, *, log_name: str, partition: int) -> int:
         at = {"log": log_name, "partition": partition}
         row = await (await connection.execute(SQL["try_lock_partition"], at)).fetchone()
         if row is None or not row[0]:
             return 0  # another sink is at it
         try:
-            rows = await (await connection.execute(SQL["take_refolds"], {**at, "limit": _PASS_MINUTES})).fetchall()
+            rows = await (await connection.execute(SQL["take_refolds"], {**at, "limit": minutes})).fetchall()
             taken = [
                 Pending(source, symbol, timeframe, ts, closed, to_ranges(offsets))
                 for source, symbol, timeframe, ts, closed, offsets in rows

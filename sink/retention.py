@@ -1,8 +1,6 @@
 """Deletes candles that are older than wanted: off unless somebody sets how long they are kept."""
 
-import asyncio
-import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -10,24 +8,25 @@ from typing import Any, Final
 import psycopg
 import structlog
 
+from runtime.periodic import PeriodicTask, sleep_unless
 from runtime.settings import Settings
-from sink.database import Connection, Database
+from sink.database import Connection, Database, StepSize
 from sink.edition import edition
 from sink.statements import SQL
 
 log = structlog.get_logger(__name__)
 
-#: How often it is looked whether a day has become too old (seconds).
-_INTERVAL_SECONDS: Final = 600.0
-
-#: And when a long transaction was in the way (seconds).
+#: Pause when a long transaction was in the way (seconds).
 _RETRY_SECONDS: Final = 5.0
 
-#: Minutes of one transaction: of a hundred symbols some 36,000 rows, less than a second.
-_SLICE: Final = timedelta(hours=6)
+#: Most minutes of one transaction: six hours of a hundred symbols are some 36,000 rows, less than a second.
+_MOST_MINUTES: Final = 360
 
-#: Rows of one transaction that deletes hours, days or bars.
-_ROWS: Final = 20_000
+#: Most rows of one transaction that deletes hours, days or bars.
+_MOST_ROWS: Final = 20_000
+
+#: What a transaction may take; minutes and rows are halved and doubled to fit (seconds).
+_STEP_SECONDS: Final = 2.0
 
 #: Between two transactions the database belongs to the live flow (seconds).
 _PAUSE_SECONDS: Final = 0.1
@@ -62,8 +61,12 @@ class Deleted:
     bars: int = 0
 
 
-class Retainer:
+class Retainer(PeriodicTask[Deleted | None]):
     """The task that deletes; of several sinks each may, rows go once."""
+
+    name = "retain"
+    #: How late it is noticed that a day has become too old.
+    interval_seconds = 600.0
 
     def __init__(
         self, database: Database, retention: Retention, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -71,18 +74,17 @@ class Retainer:
         self._database = database
         self._retention = retention
         self._now = now
+        self._minutes = StepSize(_MOST_MINUTES, goal_seconds=_STEP_SECONDS)
+        self._rows = StepSize(_MOST_ROWS, goal_seconds=_STEP_SECONDS)
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Delete until told to stop. Without retention there is nothing to do but to wait for that."""
-        if self._retention.minutes is None:
-            await stopping.wait()
-        while not stopping.is_set():
-            deleted = await self.step(stopping)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), _RETRY_SECONDS if deleted is None else _INTERVAL_SECONDS)
+    def pause_seconds(self, result: Deleted | None) -> float:
+        """The interval, or less when a transaction was in the way."""
+        return _RETRY_SECONDS if result is None else self.interval_seconds
 
-    async def step(self, stopping: asyncio.Event) -> Deleted | None:
+    async def step(self) -> Deleted | None:
         """Delete what is too old by now; returns early when told to stop, and None when a transaction is in the way."""
+        if self._retention.minutes is None:
+            return Deleted()
         reached = await self._database.run(self._advance)
         if reached is None:
             return None
@@ -90,14 +92,16 @@ class Retainer:
         minutes = hours = days = bars = 0
         if minutes_from is not None:
             await self._database.run(lambda connection: self._drop_chunks(connection, minutes_from))
-            minutes = await self._all(stopping, lambda connection: self._delete_minutes(connection, minutes_from))
-            bars += await self._delete(stopping, "delete_bars", minutes_from, _OF_MINUTES)
+            minutes = await self._all(
+                self._minutes, lambda connection, step: self._delete_minutes(connection, minutes_from, step)
+            )
+            bars += await self._delete("delete_bars", minutes_from, _OF_MINUTES)
         if hours_from is not None:
-            hours = await self._delete(stopping, "delete_hours", hours_from)
-            bars += await self._delete(stopping, "delete_bars", hours_from, _OF_HOURS)
+            hours = await self._delete("delete_hours", hours_from)
+            bars += await self._delete("delete_bars", hours_from, _OF_HOURS)
         if days_from is not None:
-            days = await self._delete(stopping, "delete_days", days_from)
-            bars += await self._delete(stopping, "delete_bars", days_from, _OF_DAYS)
+            days = await self._delete("delete_days", days_from)
+            bars += await self._delete("delete_bars", days_from, _OF_DAYS)
         deleted = Deleted(minutes, hours, days, bars)
         if deleted != Deleted():
             log.info(
@@ -125,30 +129,27 @@ class Retainer:
         if (await edition(connection)).startswith("timescaledb"):
             await connection.execute(SQL["drop_chunks"], {"before": before})
 
-    async def _delete_minutes(self, connection: Connection, before: datetime) -> int | None:
+    async def _delete_minutes(self, connection: Connection, before: datetime, minutes: int) -> int | None:
         row = await (await connection.execute(SQL["oldest_minute"], {"before": before})).fetchone()
         if row is None:
             return None
-        about = {"oldest": row[0], "end": min(before, row[0] + _SLICE)}
+        about = {"oldest": row[0], "end": min(before, row[0] + timedelta(minutes=minutes))}
         return (await connection.execute(SQL["delete_minutes"], about)).rowcount
 
-    async def _delete(
-        self, stopping: asyncio.Event, statement: str, before: datetime, timeframes: list[str] | None = None
-    ) -> int:
-        about: dict[str, Any] = {"before": before, "rows": _ROWS, "timeframes": timeframes}
-
-        async def delete(connection: Connection) -> int | None:
+    async def _delete(self, statement: str, before: datetime, timeframes: list[str] | None = None) -> int:
+        async def delete(connection: Connection, rows: int) -> int | None:
+            about: dict[str, Any] = {"before": before, "rows": rows, "timeframes": timeframes}
             return (await connection.execute(SQL[statement], about)).rowcount or None
 
-        return await self._all(stopping, delete)
+        return await self._all(self._rows, delete)
 
-    async def _all(self, stopping: asyncio.Event, delete: Callable[[Connection], Any]) -> int:
+    async def _all(self, size: StepSize, delete: Callable[[Connection, int], Awaitable[int | None]]) -> int:
         # Transaction after transaction, until one says that nothing is left.
         total = 0
-        while not stopping.is_set():
-            count = await self._database.run(delete)
+        while not self._database.stopping.is_set():
+            count = await self._database.run_sized(delete, size)
             if count is None:
                 break
             total += count
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await sleep_unless(self._database.stopping, _PAUSE_SECONDS)
         return total

@@ -13,14 +13,18 @@ from prometheus_client import CollectorRegistry
 
 from marketdata.errors import TickpipeError
 from runtime.aiokafka_internals import hand_out_bare_records
+from runtime.guard import Guard
+from runtime.health import Health
 from runtime.kafka import new_consumer
 from runtime.log_identity import wait_for_log
+from runtime.periodic import PeriodicTask
 from runtime.polls import Record
 from runtime.rejected import Rejected
 from runtime.settings import Settings
+from runtime.status_server import StatusServer
 from runtime.telemetry import start_telemetry
 from sink.comparing import Comparer
-from sink.database import Connection, Database, is_outage
+from sink.database import Connection, Database, Trouble, trouble_of
 from sink.edition import edition
 from sink.keeping import Keeper
 from sink.logends import LogEnds
@@ -31,10 +35,10 @@ from sink.refolds import Refolder
 from sink.rejects import Rejects
 from sink.retention import Retainer, retention_of
 from sink.staging import Staging
+from sink.statements import SQL
 from sink.storage import set_compression
-from sink.store import Batch, Store
+from sink.store import BATCH_RECORDS, Batch, Store
 from sink.trail import Trail
-from sink.web import StatusServer
 from sink.writer import Writer
 
 log = structlog.get_logger(__name__)
@@ -43,10 +47,6 @@ Result = TypeVar("Result")
 
 #: Offsets that follow on what was read of each partition.
 Offsets = dict[TopicPartition, int]
-
-#: Records of one batch: a transaction of some 80 ms. More makes a repeated batch dearer and takes memory (20,000: 45 MB
-#: more for 2 % more candles a second), fewer costs commits (5,000: 5 to 8 % fewer candles a second).
-_BATCH_RECORDS: Final = 10_000
 
 #: Records that are taken from what was fetched, and decoded, in one go: half a millisecond. The database answers half a
 #: dozen times while it stores a batch, and every answer waits for the end of that (250: 13 % fewer candles a second).
@@ -65,8 +65,8 @@ _MAX_POLL_INTERVAL_MS: Final = 86_400_000
 #: Kafka answers a commit in milliseconds; later means that it is away, and the next commit covers this one (seconds).
 _COMMIT_TIMEOUT_SECONDS: Final = 10.0
 
-#: How often the lag is measured (seconds).
-_LAG_INTERVAL_SECONDS: Final = 5.0
+#: An idle sink asks the database this often whether it is there (seconds).
+_PING_SECONDS: Final = 2.0
 
 
 class Sink:
@@ -78,8 +78,9 @@ class Sink:
         self._metrics = Metrics(registry or CollectorRegistry())
         self._trail = Trail(self._metrics, start_telemetry(settings, "sink"))
         self._stopping = asyncio.Event()
-        self._kafka_up = False
-        self._database_up = False
+        self.health = Health("kafka", "database")
+        self._guard = Guard(self.health)
+        self._asked_database_at = time.monotonic()
         # Offsets that are stored in the database but not yet committed to Kafka.
         self._uncommitted: Offsets = {}
 
@@ -92,9 +93,10 @@ class Sink:
         """What is counted."""
         return self._metrics
 
-    def readiness(self) -> dict[str, bool]:
-        """Whether the group was joined and the database answers."""
-        return {"kafka": self._kafka_up, "database": self._database_up}
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the process after `run` has returned."""
+        return self._guard.exit_code
 
     async def run(self) -> None:
         """Work until `stop()`; waits for Kafka and for the database as long as it takes.
@@ -104,31 +106,39 @@ class Sink:
             Exception: whatever nobody foresaw, before the offsets of the batch are committed.
         """
         settings = self._settings
-        status = StatusServer(settings.sink_host, settings.sink_port, self._metrics.registry, self.readiness)
+        status = StatusServer(settings.sink_host, settings.sink_port, self._metrics.registry, self.health, self._guard)
         status.start()
-        databases = [self._new_database() for _ in range(5)]
+        url = settings.database_url.get_secret_value()
+        # Tasks that wait for each other's connection would wait for each other's locks as well.
+        live, *others = databases = [
+            Database(
+                url, self._stopping, name=name, on_trouble=self._count_trouble,
+                on_state=self._set_database_up if name == "live" else lambda _: None,
+            )
+            for name in ("live", Refolder.name, Keeper.name, Comparer.name, Retainer.name)
+        ]  # fmt: skip
         try:
-            await self._work(*databases)
+            await self._work(live, *others)
         except Exception as exc:
             # Being told to stop while something is away ends the waiting with its error; the offsets stay.
             if not (self._stopping.is_set() and _may_pass(exc)):
                 raise
         finally:
-            self._kafka_up = False
+            self.health.set("kafka", False)
             for database in databases:
                 await database.close()
             # shutdown() waits for the thread's next look, half a second.
             await asyncio.to_thread(status.close)
 
-    def _new_database(self) -> Database:
-        url = self._settings.database_url.get_secret_value()
-        return Database(url, self._stopping, self._set_database_up)
-
     def _set_database_up(self, up: bool) -> None:
-        if up and not self._database_up:
+        self._asked_database_at = time.monotonic()
+        if up and not self.health.passes("database"):
             log.info("The database answers.", action="database_up")
-        self._database_up = up
+        self.health.set("database", up)
         self._metrics.database_up.set(up)
+
+    def _count_trouble(self, task: str, kind: Trouble) -> None:
+        self._metrics.database_trouble.labels(task, str(kind)).inc()
 
     async def _work(
         self, live: Database, refolds: Database, keeping: Database, comparing: Database, retaining: Database
@@ -136,28 +146,26 @@ class Sink:
         log_name = await self._unless_stopped(wait_for_log(self._settings))
         if log_name is None:
             return
-        await live.run(self._migrate)
+        await live.run_patiently(self._migrate)
         log_ends = LogEnds(self._settings, log_name)
         writer = Writer(log_ends, self._metrics, Staging(use_copy=self._use_copy))
-        refolder = Refolder(self._settings, log_ends, refolds, writer, self._metrics)
-        keeper = Keeper(keeping, self._metrics)
-        comparer = Comparer(comparing, self._metrics)
-        retainer = Retainer(retaining, retention_of(self._settings))
         async with Rejects(self._settings, self._metrics, self._stopping) as rejects:
             consumer = await self._unless_stopped(self._join_group())
             if consumer is None:
                 return
             try:
-                self._kafka_up = True
+                self.health.set("kafka", True)
                 log.info("The sink is running.", action="sink_running", group=self._settings.sink_group)
-                store = Store(live, writer, rejects)
+                background: list[PeriodicTask[Any]] = [
+                    Refolder(self._settings, log_ends, refolds, writer, self._metrics),
+                    Keeper(keeping, self._metrics),
+                    Comparer(comparing, self._metrics),
+                    Retainer(retaining, retention_of(self._settings)),
+                    LagMeter(consumer, self._metrics, self.health),
+                ]
                 await self._until_first_ends(
-                    self._flow(consumer, store),
-                    refolder.run(self._stopping),
-                    keeper.run(self._stopping),
-                    comparer.run(self._stopping),
-                    retainer.run(self._stopping),
-                    self._measure_lag(consumer),
+                    self._flow(consumer, live, Store(live, writer, rejects)),
+                    *(task.run(self._stopping, self._metrics.tasks) for task in background),
                 )
             finally:
                 await _leave(consumer)
@@ -213,7 +221,7 @@ class Sink:
         finally:
             await _cancel(*tasks)
 
-    async def _flow(self, consumer: AIOKafkaConsumer, store: Store) -> None:
+    async def _flow(self, consumer: AIOKafkaConsumer, live: Database, store: Store) -> None:
         # While the database stores one batch, the next is polled, decoded and packed: neither waits for the other.
         storing: asyncio.Task[None] | None = None
         try:
@@ -221,7 +229,7 @@ class Sink:
                 batch, offsets = await self._next_batch(consumer, store)
                 if storing is not None:
                     await storing
-                storing = asyncio.create_task(self._store(consumer, store, batch, offsets))
+                storing = asyncio.create_task(self._store(consumer, live, store, batch, offsets))
             if storing is not None:
                 await storing
         finally:
@@ -233,7 +241,7 @@ class Sink:
         good: list[Incoming] = []
         bad: list[Rejected] = []
         offsets: Offsets = {}
-        while len(good) + len(bad) < _BATCH_RECORDS:
+        while len(good) + len(bad) < BATCH_RECORDS:
             polled = await self._poll(consumer, 0 if offsets else _POLL_TIMEOUT_MS)
             if not polled:
                 break
@@ -259,7 +267,9 @@ class Sink:
             return {}
         return polled
 
-    async def _store(self, consumer: AIOKafkaConsumer, store: Store, batch: Batch, offsets: Offsets) -> None:
+    async def _store(
+        self, consumer: AIOKafkaConsumer, live: Database, store: Store, batch: Batch, offsets: Offsets
+    ) -> None:
         if offsets:
             began_ms = time.time_ns() // 1_000_000
             with self._metrics.batch_seconds.time():
@@ -268,6 +278,8 @@ class Sink:
             self._uncommitted |= offsets
         if self._uncommitted:
             await self._commit(consumer)
+        if time.monotonic() - self._asked_database_at > _PING_SECONDS:
+            await live.run_patiently(_ping)
 
     async def _commit(self, consumer: AIOKafkaConsumer) -> None:
         # A partition that was lost meanwhile is the next owner's: it reads the batch again, which changes nothing.
@@ -285,21 +297,33 @@ class Sink:
             return
         self._uncommitted.clear()
 
-    async def _measure_lag(self, consumer: AIOKafkaConsumer) -> None:
-        while not self._stopping.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _LAG_INTERVAL_SECONDS)
-            try:
-                mine = sorted(consumer.assignment())
-                ends = await asyncio.wait_for(consumer.end_offsets(mine), _LAG_INTERVAL_SECONDS)
+
+class LagMeter(PeriodicTask[None]):
+    """The task that sets `tickpipe_sink_lag_records`, and finds out whether Kafka answers."""
+
+    name = "lag"
+    interval_seconds = 5.0
+
+    def __init__(self, consumer: AIOKafkaConsumer, metrics: Metrics, health: Health) -> None:
+        self._consumer = consumer
+        self._metrics = metrics
+        self._health = health
+
+    async def step(self) -> None:
+        """Measure once."""
+        try:
+            async with asyncio.timeout(self.interval_seconds):
+                mine = sorted(self._consumer.assignment())
+                ends = await self._consumer.end_offsets(mine)
                 for tp in mine:
-                    position = await asyncio.wait_for(consumer.position(tp), _LAG_INTERVAL_SECONDS)
+                    position = await self._consumer.position(tp)
                     self._metrics.lag.labels(tp.topic, tp.partition).set(max(0, ends[tp] - position))
-                self._kafka_up = True
-            except IllegalStateError:
-                continue  # the partition went elsewhere meanwhile
-            except (KafkaError, TimeoutError):
-                self._kafka_up = False
+        except IllegalStateError:
+            return  # the partition went elsewhere meanwhile
+        except (KafkaError, TimeoutError):
+            self._health.set("kafka", False)
+            return
+        self._health.set("kafka", True)
 
 
 class _Revocations(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
@@ -330,5 +354,9 @@ async def _cancel(*tasks: "asyncio.Future[Any]") -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def _ping(connection: Connection) -> None:
+    await connection.execute(SQL["ping"])
+
+
 def _may_pass(exc: BaseException) -> bool:
-    return is_outage(exc) or (isinstance(exc, TickpipeError) and exc.retriable)
+    return trouble_of(exc) is not None or (isinstance(exc, TickpipeError) and exc.retriable)

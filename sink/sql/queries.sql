@@ -11,6 +11,9 @@ SELECT
     -- The packed rows of COPY are written in it.
     set_config('client_encoding', 'UTF8', false);
 
+-- name: ping
+SELECT 1;
+
 -- name: lift_statement_timeout
 -- For reading a whole table, which takes as long as it takes.
 SELECT set_config('statement_timeout', '0', false);

@@ -32,12 +32,12 @@ async def test_an_open_transaction_is_waited_for_and_its_hour_folded(url: str, c
             b" volume, real_volume, spread, source, origin, closed, first_tick, last_tick, log, partition, offsets"
             b" FROM market_data"
         )
-        assert await retainer.step(asyncio.Event()) is None
+        assert await retainer.step() is None
     # Its mark is there now, so that minutes wait once more.
-    assert await retainer.step(asyncio.Event()) == Deleted()
+    assert await retainer.step() == Deleted()
     assert await value(connection, "SELECT count(*) FROM market_data") == 2
     await connection.execute(SQL["refresh_candles"], {"quiet": timedelta(0), "max_hours": 100})
-    assert await retainer.step(asyncio.Event()) is not None
+    assert await retainer.step() is not None
 
     # Assert
     assert await value(connection, "SELECT count(*) FROM market_data") == 0
@@ -50,8 +50,8 @@ async def test_settings_that_another_task_has_are_asked_for_again_soon(url: str)
     retainer = Retainer(database, Retention(timedelta(days=1), None, None))
     async with await connect(url) as other, other.transaction():
         await other.execute(b"SELECT FROM candle_settings FOR UPDATE")
-        assert await retainer.step(asyncio.Event()) is None
-    assert await retainer.step(asyncio.Event()) == Deleted()
+        assert await retainer.step() is None
+    assert await retainer.step() == Deleted()
     await database.close()
 
 

@@ -2,14 +2,21 @@ import asyncio
 import os
 import signal
 import sys
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from marketdata.candle import BrokerBar
 from marketdata.wire import candle_key, encode
+from runtime.periodic import PeriodicTask
 from runtime.settings import Settings
+from sink.comparing import Comparer
 from sink.database import Connection, connect
+from sink.keeping import Keeper
+from sink.refolds import Refolder
+from sink.retention import Retainer
+from sink.service import LagMeter
 from sink.verify import verify
 from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.sink.flow import Flow, RunningSink, day_frames, rejected_records, until, value
@@ -149,11 +156,11 @@ async def test_a_database_outage_loses_nothing(
     async with RunningSink(settings, registry=registry) as sink:
         # Act: it goes away in the middle of the flow
         await flow.send_candles(emitted[:300])
-        await until(lambda: _is(sink.readiness()["database"]))
+        await until(lambda: _is(sink.health.passes("database")))
         await asyncio.to_thread(getattr(servers, how))
         try:
             await flow.send_candles(emitted[300:])
-            await until(lambda: _is(not sink.readiness()["database"]))
+            await until(lambda: _is(not sink.health.passes("database")))
             assert registry.get_sample_value("tickpipe_sink_database_up") == 0
         finally:
             await asyncio.to_thread(servers.start_postgres)
@@ -171,10 +178,10 @@ async def test_a_sink_that_is_told_to_stop_during_an_outage_ends(
 ) -> None:
     # Arrange
     async with RunningSink(settings) as sink:
-        await until(lambda: _is(sink.readiness()["database"] and sink.readiness()["kafka"]))
+        await until(lambda: _is(sink.health.ready()[0] == 200))
         await asyncio.to_thread(servers.stop_postgres)
         await flow.send_candles([candle(log=flow.own_log)])
-        await until(lambda: _is(not sink.readiness()["database"]))
+        await until(lambda: _is(not sink.health.passes("database")))
     # Act: leaving the block stopped it; the next one finds the candle
     await asyncio.to_thread(servers.start_postgres)
     async with await connect(url) as connection, RunningSink(settings):
@@ -321,6 +328,32 @@ async def test_what_nobody_foresaw_ends_the_sink_before_the_commit(
     await connection.execute(b"ALTER TABLE market_data RENAME COLUMN spread_points TO spread")
     async with RunningSink(settings):
         await until(_rows_are(connection, 1))
+
+
+@pytest.mark.parametrize("task", [Keeper, Comparer, Retainer, Refolder, LagMeter])
+async def test_a_background_task_that_fails_leaves_the_flow_alone(
+    settings: Settings,
+    connection: Connection,
+    flow: Flow,
+    monkeypatch: pytest.MonkeyPatch,
+    task: type[PeriodicTask[Any]],
+) -> None:
+    # Arrange
+    async def fail(_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(task, "step", fail)
+    registry = CollectorRegistry()
+
+    # Act
+    async with RunningSink(settings, registry=registry) as sink:
+        await flow.send_candles([candle(log=flow.own_log)])
+        await until(_rows_are(connection, 1))
+
+        # Assert
+        assert registry.get_sample_value("tickpipe_task_failures_total", {"task": task.name}) == 1
+        assert sink.health.health()[0] == 200
+    assert sink.exit_code == 0
 
 
 async def _is(condition: object) -> bool:

@@ -71,7 +71,7 @@ async def stored(settings: Settings, frames: list[Frame], flow: Flow) -> None:
     await flow.send_candles(candles[:last_quarter])
     async with RunningSink(settings) as sink:
         await until(lambda: sink_has_committed(settings, last_quarter))
-        assert sink.readiness()["database"]
+        assert sink.health.passes("database")
     await flow.send_candles(candles[last_quarter:])
 
 

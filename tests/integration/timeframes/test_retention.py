@@ -56,7 +56,7 @@ def retainer(connection: Connection, minutes: datetime, hours: datetime | None, 
 async def retain(
     connection: Connection, minutes: datetime, hours: datetime | None = None, days: datetime | None = None
 ) -> Deleted:
-    deleted = await retainer(connection, minutes, hours, days).step(asyncio.Event())
+    deleted = await retainer(connection, minutes, hours, days).step()
     assert deleted is not None, "a transaction was in the way"
     return deleted
 

@@ -34,7 +34,8 @@ _FOREIGN = set(
 _PROMQL = {
     "sum", "min", "max", "count", "by", "on", "and", "or", "unless", "absent", "rate", "increase", "changes", "deriv",
     "predict_linear", "histogram_quantile", "vector", "time", "day_of_week", "hour", "le", "stage", "source", "route",
-    "status", "topic", "consumergroup", "action", "verdict", "symbol", "instance", "job", "datname", "mountpoint",
+    "status", "task", "kind", "topic", "consumergroup", "action", "verdict", "symbol", "instance", "job", "datname",
+    "mountpoint",
 }  # fmt: skip
 
 #: Variables of the compose files that are no settings of the services.

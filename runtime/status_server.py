@@ -1,29 +1,28 @@
-"""`/health`, `/ready` and `/metrics` of the sink, answered by a thread of their own."""
+"""`/health`, `/ready` and `/metrics` of a process without an HTTP framework, answered by a thread of their own."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-#: Names of what the service needs, and whether it has it.
-Readiness = Callable[[], Mapping[str, bool]]
+from runtime.guard import Guard
+from runtime.health import Health
 
 
 class StatusServer:
-    """A small HTTP server: `/health` while the process lives, `/ready` when it can work, `/metrics` for Prometheus.
+    """A small HTTP server, so that probes are answered however busy the event loop is.
 
     Raises:
         OSError: when the address cannot be bound.
     """
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, readiness: Readiness) -> None:
-        self._server = ThreadingHTTPServer((host, port), _handler(registry, readiness))
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health, guard: Guard) -> None:
+        self._server = ThreadingHTTPServer((host, port), _handler(registry, health))
         self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, name="status", daemon=True)
+        self._thread = guard.thread("status server", self._server.serve_forever)
 
     @property
     def port(self) -> int:
@@ -41,26 +40,23 @@ class StatusServer:
         self._server.server_close()
 
 
-def _handler(registry: CollectorRegistry, readiness: Readiness) -> type[BaseHTTPRequestHandler]:
+def _handler(registry: CollectorRegistry, health: Health) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/metrics":
                 self._answer(HTTPStatus.OK, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
             elif path == "/health":
-                self._answer_json(HTTPStatus.OK, {"status": "ok"})
+                self._answer_json(*health.health())
             elif path == "/ready":
-                needs = dict(readiness())
-                ready = all(needs.values())
-                status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-                self._answer_json(status, {"status": "ready" if ready else "not ready", **needs})
+                self._answer_json(*health.ready())
             else:
                 self._answer_json(HTTPStatus.NOT_FOUND, {"error": "not found", "code": "NOT_FOUND"})
 
-        def _answer_json(self, status: HTTPStatus, body: Mapping[str, object]) -> None:
+        def _answer_json(self, status: int, body: Mapping[str, object]) -> None:
             self._answer(status, "application/json", json.dumps(body).encode())
 
-        def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+        def _answer(self, status: int, content_type: str, body: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
@@ -68,6 +64,6 @@ def _handler(registry: CollectorRegistry, readiness: Readiness) -> type[BaseHTTP
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: a probe every few seconds is no news."""
+            """Log nothing: a probe every few seconds is no news."""
 
     return Handler
