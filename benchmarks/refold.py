@@ -15,7 +15,7 @@ import psutil
 from benchmarks.fold import SYMBOLS, arguments, filled, folding
 from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
 from marketdata.refold import Proof
-from marketdata.tick import minute_of
+from marketdata.tick import period_of
 from runtime.garbage import collect_rarely
 from runtime.settings import Settings, load_settings
 from runtime.ticklog import TickLog
@@ -31,11 +31,11 @@ def proofs_of(ticks_per_symbol: int, frame_size: int) -> list[Proof]:
     for number, tick in enumerate(islice(cycle(eurusd_ticks()), ticks_per_symbol)):
         # `records_of` moves each lap of the day by the first tick of the frame.
         lap = number // frame_size * frame_size // day
-        ts = minute_of(tick.time_msc + lap * DAY_MS)
+        ts = period_of(tick.time_msc + lap * DAY_MS)
         record = number // frame_size * len(SYMBOLS)
         bounds[ts] = (bounds.get(ts, (record, 0))[0], record)
     return [
-        Proof("bench", symbol, ts, ((first + index, last + index),))
+        Proof("bench", symbol, ts, ((0, first + index, last + index),))
         for ts, (first, last) in bounds.items()
         for index, symbol in enumerate(SYMBOLS)
     ]
@@ -61,7 +61,7 @@ async def refold_all(settings: Settings, proofs: list[Proof], ticks: int) -> tup
     process = psutil.Process()
     async with TickLog(settings) as tick_log:
         began, cpu_before = time.monotonic(), cpu_seconds(process)
-        refolded = await tick_log.refold(0, proofs)
+        refolded = await tick_log.refold(proofs)
         wall, cpu = time.monotonic() - began, cpu_seconds(process) - cpu_before
     if sum(fold.volume for fold in refolded.folds.values()) != ticks:
         raise SystemExit("the folds do not hold every tick of the topic once")

@@ -26,6 +26,7 @@ from benchmarks.fold import measured
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
 from benchmarks.services import wait_ready
 from marketdata.candle import Candle
+from marketdata.offsets import spans
 from marketdata.wire import candle_key, encode
 from runtime.kafka import ensure_topics, new_producer, wait_for_kafka
 from runtime.settings import Settings, load_settings
@@ -41,7 +42,7 @@ MINUTE_MS = 60_000
 
 _COLUMNS = (
     "ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed, first_tick, "
-    "last_tick, log, partition, offsets, received_at"
+    "last_tick, log, offsets, received_at"
 )
 _TYPES = (
     "timestamptz", "text", "text", "float8", "float8", "float8", "float8", "int8", "float8", "int4", "text", "text",
@@ -63,18 +64,18 @@ def candles(count: int, log: str) -> Iterator[Candle]:
         yield Candle(
             source="bench", symbol=SYMBOLS[place], ts=ts, open=price, high=price + 0.0002, low=price - 0.0002,
             close=price + 0.0001, volume=95, real_volume=0.0, spread=2, first_tick=ts + 10, last_tick=ts + 59_900,
-            log=log, partition=0, offsets=((minute * 95, minute * 95 + 94),), closed=True, received=ts + 60_000,
+            log=log, offsets=((0, minute * 95, minute * 95 + 94),), closed=True, received=ts + 60_000,
             emitted=ts + 60_100,
         )  # fmt: skip
 
 
 def row(candle: Candle) -> tuple[object, ...]:
     """The row of `market_data`."""
-    offsets = Int8Multirange([Int8Range(first, last + 1) for first, last in candle.offsets])
+    offsets = Int8Multirange([Int8Range(first, last + 1) for first, last in spans(candle.offsets)])
     return (
         utc(candle.ts), candle.symbol, "M1", candle.open, candle.high, candle.low, candle.close, candle.volume,
         candle.real_volume, candle.spread, candle.source, "ticks", candle.closed, utc(candle.first_tick),
-        utc(candle.last_tick), candle.log, candle.partition, offsets, utc(candle.received),
+        utc(candle.last_tick), candle.log, offsets, utc(candle.received),
     )  # fmt: skip
 
 

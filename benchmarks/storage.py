@@ -30,12 +30,12 @@ BATCH: Final = 60
 _FILL: Final = b"""
 INSERT INTO market_data (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed,
-    first_tick, last_tick, log, partition, offsets, received_at, stored_at
+    first_tick, last_tick, log, offsets, received_at, stored_at
 )
 SELECT
     t, %(symbol)s, 'M1', (o / 1e5)::float8, ((greatest(o, c) + up) / 1e5)::float8,
     ((least(o, c) - down) / 1e5)::float8, (c / 1e5)::float8, volume, 0, spread, 'Broker-Demo', 'ticks', true,
-    t + first_ms * interval '1 ms', t + interval '59 s' + last_ms * interval '1 ms', %(log)s, 0,
+    t + first_ms * interval '1 ms', t + interval '59 s' + last_ms * interval '1 ms', %(log)s,
     int8multirange(int8range(n * 80, n * 80 + volume)),
     t + interval '60 s' + last_ms * interval '1 ms' + delay * interval '1 us',
     t + interval '60.2 s' + last_ms * interval '1 ms' + delay * interval '3 us'

@@ -38,11 +38,11 @@ FIRST_YEAR: Final = 2014
 _FILL: Final = """
 INSERT INTO market_data (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed,
-    first_tick, last_tick, log, partition, offsets, received_at, stored_at
+    first_tick, last_tick, log, offsets, received_at, stored_at
 )
 SELECT
     t, %(symbol)s, 'M1', p, p + 0.0004, p - 0.0003, p + 0.0001, 20 + n %% 60, 0, n %% 9, 'Broker-Demo', 'ticks', true,
-    t, t + interval '59.9 seconds', 'k3jq0WqTQ9mZ0l2u7b6n1A/ticks', 0, int8multirange(int8range(n, n + 40)),
+    t, t + interval '59.9 seconds', 'k3jq0WqTQ9mZ0l2u7b6n1A/ticks', int8multirange(int8range(n, n + 40)),
     t + interval '60 seconds', t + interval '60.2 seconds'
 FROM (
     SELECT

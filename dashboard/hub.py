@@ -135,7 +135,7 @@ class Hub:
         feed = (candle.source, candle.symbol)
         minutes = self._feeds.setdefault(feed, {})
         before = minutes.get(candle.ts)
-        if before is not None and (candle.log, candle.partition) == (before.log, before.partition):
+        if before is not None and candle.log == before.log:
             if contains(before.offsets, candle.offsets) and before.offsets != candle.offsets:
                 if before.closed or not candle.closed:
                     return 0

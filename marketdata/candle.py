@@ -1,22 +1,21 @@
-"""One M1 candle, with the set of log offsets it was folded from: its proof."""
+"""One candle, with the set of log offsets it was folded from: its proof."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from marketdata.offsets import Ranges
 from marketdata.tick import TimeMsc
 
-Offset = Annotated[int, Meta(ge=0, lt=2**63 - 1)]
-
 
 class Candle(Struct, frozen=True, gc=False, kw_only=True):
-    """A fold of the ticks that the offsets hold of one source, symbol and minute."""
+    """A fold of the ticks that the offsets hold of one source, symbol and period."""
 
     source: Annotated[str, Meta(min_length=1, max_length=64)]
     symbol: Annotated[str, Meta(min_length=1, max_length=32)]
-    timeframe: Literal["M1"] = "M1"
-    #: Start of the minute (UTC epoch milliseconds).
+    #: The name of the timeframe that ticks are folded into (marketdata/timeframes.py).
+    timeframe: Annotated[str, Meta(min_length=1, max_length=8)] = "M1"
+    #: Start of the period (UTC epoch milliseconds).
     ts: TimeMsc
     open: float
     high: float
@@ -31,11 +30,11 @@ class Candle(Struct, frozen=True, gc=False, kw_only=True):
     #: Times of the earliest and the latest tick (UTC epoch milliseconds).
     first_tick: TimeMsc
     last_tick: TimeMsc
-    #: `<cluster id>/<topic>` that the offsets belong to.
+    #: The log that the offsets belong to, see `runtime.log_identity.own_log`.
     log: str
-    partition: Annotated[int, Meta(ge=0)]
+    #: `[[partition, first, last], …]`.
     offsets: Ranges
-    #: Whether the minute was over, by the clock of its symbol, when this was folded.
+    #: Whether the period was over, by the clock of its symbol, when this was folded.
     closed: bool
     #: When the producer took the newest tick, and when this candle was published (UTC epoch milliseconds).
     received: TimeMsc

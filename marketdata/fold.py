@@ -20,8 +20,9 @@ from operator import attrgetter, sub
 
 from marketdata.candle import Candle
 from marketdata.kept import KeptTicks
-from marketdata.offsets import Ranges
-from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Frame, Tick, minute_of
+from marketdata.offsets import Ranges, Span
+from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Frame, Tick, period_of
+from marketdata.timeframes import M1, Timeframe
 
 #: Doubles are whole numbers of 2**-1074: counted in these units volumes add up exactly, in whatever order they come.
 _VOLUME_SCALE = 1074
@@ -35,20 +36,20 @@ _MAX_VOLUME = 1e18
 _bid, _ask, _last, _volume = map(attrgetter, ("bid", "ask", "last", "volume"))
 
 
-def split_by_minute(frame: Frame) -> tuple[int, int, list[tuple[int, list[Tick]]]]:
-    """Times of the earliest and the latest tick, and the frame's ticks by the minute they belong to."""
+def split_by_period(frame: Frame, width_ms: int = MINUTE_MS) -> tuple[int, int, list[tuple[int, list[Tick]]]]:
+    """Times of the earliest and the latest tick, and the frame's ticks by the period that they belong to."""
     ticks = frame.ticks
     if len(ticks) == 1:
         time_msc = ticks[0].time_msc
-        return time_msc, time_msc, [(time_msc - time_msc % MINUTE_MS, ticks)]
+        return time_msc, time_msc, [(time_msc - time_msc % width_ms, ticks)]
     times = [tick.time_msc for tick in ticks]
     earliest, latest = min(times), max(times)
-    if earliest // MINUTE_MS == latest // MINUTE_MS:
-        return earliest, latest, [(minute_of(earliest), ticks)]
-    minutes: dict[int, list[Tick]] = {}
+    if earliest // width_ms == latest // width_ms:
+        return earliest, latest, [(period_of(earliest, width_ms), ticks)]
+    periods: dict[int, list[Tick]] = {}
     for tick in ticks:
-        minutes.setdefault(minute_of(tick.time_msc), []).append(tick)
-    return earliest, latest, list(minutes.items())
+        periods.setdefault(period_of(tick.time_msc, width_ms), []).append(tick)
+    return earliest, latest, list(periods.items())
 
 
 class Passes:
@@ -103,19 +104,24 @@ def repeats(before: Frame, frame: Frame, boundary: int) -> bool:
     return common > 0 and tail[:common] == head[:common]
 
 
-class MinuteFold:
-    """The fold of one source, symbol and minute, fed with the frames that touch the minute, in log order."""
+class CandleFold:
+    """The fold of one source, symbol and period, fed with the frames that touch the period, in log order.
+
+    Offsets are whatever numbers the records in their order: those of one partition, or positions in the whole log.
+    """
 
     __slots__ = (
         "_best", "_close_at", "_current", "_kept", "_offsets", "_open_at", "_pass", "_pending", "_point", "_run",
         "_spread", "_volume_units",
-        "close", "earliest", "high", "latest", "low", "open", "received", "source", "symbol", "ts", "volume",
+        "close", "earliest", "high", "latest", "low", "open", "received", "source", "symbol", "timeframe", "ts",
+        "volume",
     )  # fmt: skip
 
-    def __init__(self, source: str, symbol: str, ts: int) -> None:
+    def __init__(self, source: str, symbol: str, ts: int, timeframe: Timeframe = M1) -> None:
         self.source = source
         self.symbol = symbol
         self.ts = ts
+        self.timeframe = timeframe
         self.open = self.close = 0.0
         self.high, self.low = -inf, inf
         #: Ticks, with and without a price.
@@ -140,22 +146,22 @@ class MinuteFold:
 
     @property
     def first_offset(self) -> int:
-        """Where the minute began in the log."""
+        """Where the period began in the log."""
         return self._offsets[0][0]
 
     @property
     def last_offset(self) -> int:
-        """The newest record that touched the minute."""
+        """The newest record that touched the period."""
         return self._offsets[-1][1]
 
     @property
-    def offsets(self) -> Ranges:
-        """The stretches of the log that were folded."""
+    def spans(self) -> tuple[Span, ...]:
+        """First and last offset of each part of the log that was read without a gap."""
         return tuple((first, last) for first, last in self._offsets)
 
     @property
     def ticks_kept(self) -> int:
-        """How many ticks are held in memory in case the minute is sent again."""
+        """How many ticks are held in memory in case the period is sent again."""
         return len(self._kept) if self._best is None else len(self._best)
 
     def finish(self) -> None:
@@ -166,10 +172,10 @@ class MinuteFold:
         self._current = Counter()
 
     def add(self, offset: int, run: int, pass_number: int, frame: Frame, ticks: list[Tick]) -> bool:
-        """Fold `ticks`, the ones of this minute in `frame`, read at `offset`.
+        """Fold `ticks`, the ones of this period in `frame`, read at `offset`.
 
         `run` changes whenever the log was not read without a gap; a range never spans two runs. A record that was
-        folded already is passed over. Returns whether the candle, or its proof, changed.
+        folded already is skipped. Returns whether the candle, or its proof, changed.
         """
         offsets = self._offsets
         if offsets and offset <= offsets[-1][1]:
@@ -194,12 +200,13 @@ class MinuteFold:
     ) -> None:
         """Fold frames that follow each other in one pass and whose times do not go back, as `add` would one by one.
 
-        `ticks` are the ones of this minute in all of `frames`, which agree in mode and point; none was folded before.
+        `ticks` are the ones of this period in all of `frames`, which agree in mode and point; none was folded before.
         """
         if self._best is not None or self._pass not in (pass_number, -1):
             for offset, frame in zip(offsets, frames, strict=True):
-                of_minute = [tick for tick in frame.ticks if minute_of(tick.time_msc) == self.ts]
-                self.add(offset, run, pass_number, frame, of_minute)
+                width_ms = self.timeframe.base_width_ms
+                own = [tick for tick in frame.ticks if period_of(tick.time_msc, width_ms) == self.ts]
+                self.add(offset, run, pass_number, frame, own)
             return
         if run == self._run:
             self._offsets[-1][1] = offsets[-1]
@@ -314,14 +321,18 @@ class MinuteFold:
         points = self._spread / self._point
         return round(points) if abs(points) < 2**31 - 1 else None
 
-    def candle(self, *, log: str, partition: int, closed: bool, emitted: int) -> Candle | None:
-        """The candle as it stands, or None while no tick of the minute had a usable price."""
+    def candle(self, *, log: str, offsets: Ranges, closed: bool, emitted: int) -> Candle | None:
+        """The candle as it stands, or None while no tick of the period had a usable price.
+
+        `offsets` are its proof: the ranges of `log` of which every record was read.
+        """
         self.settle()
         if self._open_at == _NEVER:
             return None
         return Candle(
             source=self.source,
             symbol=self.symbol,
+            timeframe=self.timeframe.name,
             ts=self.ts,
             open=self.open,
             high=self.high,
@@ -333,8 +344,7 @@ class MinuteFold:
             first_tick=self.earliest,
             last_tick=self.latest,
             log=log,
-            partition=partition,
-            offsets=self.offsets,
+            offsets=offsets,
             closed=closed,
             received=self.received,
             emitted=emitted,

@@ -1,23 +1,60 @@
-"""Sets of log offsets as ranges: which stretch of the log a candle was folded from.
+"""Sets of log offsets as ranges: which records of the log a candle was folded from.
 
-A range `(first, last)` includes both ends and says: every record of the partition from `first` to `last` was read,
-and what it held of the candle's source, symbol and minute was folded. Ranges are ascending and never touch.
+A range `(partition, first, last)` includes both ends and says: every record of the partition from `first` to `last` was
+read, and what it held of the candle's source, symbol and period was folded. Ranges are ascending and never touch.
+
+A *position* is a place in the whole log as one number, so that a fold over several partitions reads on in one order,
+and PostgreSQL's int8multirange holds the ranges of all of them: `partition * 2**48 + offset`.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
-Range = tuple[int, int]
+Range = tuple[int, int, int]
 Ranges = tuple[Range, ...]
+
+#: First and last position of a range.
+Span = tuple[int, int]
+
+_OFFSET_BITS: Final = 48
+
+#: The largest that a position has room for: the end of a range excludes its bound, and is a bigint.
+MAX_PARTITION: Final = 2**15 - 2
+MAX_OFFSET: Final = 2**_OFFSET_BITS - 2
+
+
+def position(partition: int, offset: int) -> int:
+    """The place of a record in the log (SQL: `log_position`)."""
+    return (partition << _OFFSET_BITS) + offset
+
+
+def place(of: int) -> tuple[int, int]:
+    """Partition and offset of a position."""
+    return of >> _OFFSET_BITS, of & (1 << _OFFSET_BITS) - 1
+
+
+def spans(ranges: Iterable[Range]) -> tuple[Span, ...]:
+    """The ranges as positions."""
+    return tuple((position(partition, first), position(partition, last)) for partition, first, last in ranges)
+
+
+def from_spans(of: Iterable[Span]) -> Ranges:
+    """The ranges that positions stand for; a span never crosses partitions."""
+    found = []
+    for first, last in of:
+        partition, offset = place(first)
+        found.append((partition, offset, offset + last - first))
+    return tuple(found)
 
 
 def normalized(ranges: Iterable[Range]) -> Ranges:
     """The same offsets as ascending ranges that neither overlap nor touch (as PostgreSQL's int8multirange does)."""
     merged: list[Range] = []
-    for first, last in sorted(ranges):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+    for partition, first, last in sorted(ranges):
+        if merged and merged[-1][0] == partition and first <= merged[-1][2] + 1:
+            merged[-1] = (partition, merged[-1][1], max(merged[-1][2], last))
         else:
-            merged.append((first, last))
+            merged.append((partition, first, last))
     return tuple(merged)
 
 
@@ -28,20 +65,44 @@ def union(a: Ranges, b: Ranges) -> Ranges:
 
 def contains(outer: Ranges, inner: Ranges) -> bool:
     """Whether every offset of `inner` is in `outer` (SQL: `outer @> inner`)."""
-    position = 0
-    for first, last in inner:
-        while position < len(outer) and outer[position][1] < first:
-            position += 1
-        if position == len(outer) or not (outer[position][0] <= first and last <= outer[position][1]):
+    index = 0
+    for partition, first, last in inner:
+        while index < len(outer) and (outer[index][0], outer[index][2]) < (partition, first):
+            index += 1
+        if index == len(outer):
+            return False
+        other, begin, end = outer[index]
+        if other != partition or begin > first or last > end:
             return False
     return True
 
 
 def size(ranges: Ranges) -> int:
     """Number of offsets in the set."""
-    return sum(last - first + 1 for first, last in ranges)
+    return sum(last - first + 1 for _, first, last in ranges)
+
+
+def clip(ranges: Ranges, ends: dict[int, tuple[int, int]]) -> Ranges:
+    """What of the ranges a log still holds, given the first and the next offset of each of its partitions."""
+    clipped = []
+    for partition, first, last in ranges:
+        begin, end = ends.get(partition, (0, 0))
+        if (first := max(first, begin)) <= (last := min(last, end - 1)):
+            clipped.append((partition, first, last))
+    return tuple(clipped)
 
 
 def to_multirange(ranges: Ranges) -> str:
-    """PostgreSQL's text form: `{[0,6),[9,10)}`."""
-    return "{" + ",".join(f"[{first},{last + 1})" for first, last in ranges) + "}"
+    """PostgreSQL's text form, in positions: `{[0,6),[9,10)}`."""
+    return "{" + ",".join(f"[{first},{last + 1})" for first, last in spans(ranges)) + "}"
+
+
+def beyond(ends: dict[int, tuple[int, int]]) -> str:
+    """Every position that the log does not reach, in PostgreSQL's text form, given `ends` as for `clip`."""
+    begin, gaps = 0, []
+    for partition, (_, end) in sorted(ends.items()):
+        if begin < position(partition, 0):
+            gaps.append(f"[{begin},{position(partition, 0)})")
+        gaps.append(f"[{position(partition, end)},{position(partition + 1, 0)})")
+        begin = position(partition + 1, 0)
+    return "{" + ",".join([*gaps, f"[{begin},)"]) + "}"

@@ -1,124 +1,141 @@
-"""Folding stored candles again from the offsets they name: many minutes in one pass over the log. Pure.
+"""Folding stored candles again from the offsets they name: many of them in one pass over the log. Pure.
 
-The caller reads what `stretches` names, partition by partition and in order, and feeds every frame; frames of the same
-source and symbol that do not touch the minute matter as well, because time going back through them opens a pass. What
+The caller reads what `to_read` names, in order, and feeds every frame with its position in the log; frames of the same
+source and symbol that do not touch the candle matter as well, because time going back through them opens a pass. What
 is plain forward flow in a chunk folds as runs (marketdata/runs.py).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from marketdata.fold import MinuteFold, Passes, split_by_minute
-from marketdata.offsets import Range, Ranges, normalized
+from marketdata.fold import CandleFold, Passes, split_by_period
+from marketdata.offsets import Range, Ranges, normalized, spans
 from marketdata.runs import Chunk, Run, flows
 from marketdata.tick import Frame, Tick
+from marketdata.timeframes import M1, Timeframe
 
 #: Ranges closer than this are read in one go: skipping fewer records costs more than reading them.
-_BRIDGE_RECORDS = 5_000
+BRIDGE_RECORDS = 5_000
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What a candle claims: this minute is the fold of these offsets."""
+    """What a candle claims: this period is the fold of these offsets."""
 
     source: str
     symbol: str
-    #: Start of the minute (UTC epoch milliseconds).
+    #: Start of the period (UTC epoch milliseconds).
     ts: int
     ranges: Ranges
+    timeframe: Timeframe = M1
+
+
+def bridged(ranges: Iterable[Range]) -> Ranges:
+    """The ranges with the small gaps between them."""
+    found: list[Range] = []
+    for partition, first, last in normalized(ranges):
+        if found and found[-1][0] == partition and first - found[-1][2] <= BRIDGE_RECORDS:
+            found[-1] = (partition, found[-1][1], last)
+        else:
+            found.append((partition, first, last))
+    return tuple(found)
 
 
 class _Target:
-    __slots__ = ("fold", "passes", "position", "ranges")
+    __slots__ = ("fold", "index", "passes", "spans", "width_ms")
 
     def __init__(self, proof: Proof) -> None:
-        self.fold = MinuteFold(proof.source, proof.symbol, proof.ts)
+        self.fold = CandleFold(proof.source, proof.symbol, proof.ts, proof.timeframe)
+        self.width_ms = proof.timeframe.base_width_ms
         self.passes = Passes()
-        self.ranges = proof.ranges
-        self.position = 0
+        self.spans = spans(proof.ranges)
+        self.index = 0
 
     def feed(
-        self, offset: int, frame: Frame, earliest: int, latest: int, minutes: list[tuple[int, list[Tick]]]
+        self, position: int, frame: Frame, earliest: int, latest: int, periods: list[tuple[int, list[Tick]]]
     ) -> bool:
-        """Fold the frame if its offset belongs to the proof; False when nothing later can."""
-        while self.ranges[self.position][1] < offset:
-            if not self._next_range():
+        """Fold the frame if its position belongs to the proof; False when nothing later can."""
+        while self.spans[self.index][1] < position:
+            if not self._next_span():
                 return False
-        if offset >= self.ranges[self.position][0]:
+        if position >= self.spans[self.index][0]:
             number = self.passes.enter(frame, earliest, latest)
-            for ts, ticks in minutes:
+            for ts, ticks in periods:
                 if ts == self.fold.ts:
-                    self.fold.add(offset, self.position, number, frame, ticks)
+                    self.fold.add(position, self.index, number, frame, ticks)
         return True
 
     def feed_run(self, run: Run) -> bool:
         """Fold what of the run belongs to the proof; False when nothing later can."""
-        while self.ranges[self.position][0] <= run.offsets[-1]:
-            first, last = self.ranges[self.position]
+        while self.spans[self.index][0] <= run.offsets[-1]:
+            first, last = self.spans[self.index]
             if (inside := run.within(first, last)) is not None:
                 number = self.passes.enter_run(inside.frames[0], inside.frames[-1], inside.earliest, inside.latest)
-                if (part := inside.minute(self.fold.ts)) is not None:
-                    self.fold.add_run(part.offsets, self.position, number, part.frames, part.ticks)
+                if (part := inside.part(self.fold.ts, self.width_ms)) is not None:
+                    self.fold.add_run(part.offsets, self.index, number, part.frames, part.ticks)
             if last >= run.offsets[-1]:
                 break
-            if not self._next_range():
+            if not self._next_span():
                 return False
         return True
 
-    def _next_range(self) -> bool:
-        self.position += 1
+    def _next_span(self) -> bool:
+        self.index += 1
         self.passes.cut()
-        if self.position < len(self.ranges):
+        if self.index < len(self.spans):
             return True
         self.fold.finish()
         return False
 
 
+#: Source, symbol and width: frames are split once for all candles of one width.
+_Key = tuple[str, str, int]
+
+
 class Refold:
-    """Folds the minutes of one partition again; feed it with chunks of frames in ascending order of offsets."""
+    """Folds candles of one log again; feed it with chunks of frames in ascending order of positions."""
 
     def __init__(self, proofs: Iterable[Proof]) -> None:
         self._targets: dict[Proof, _Target] = {}
-        self._waiting: dict[tuple[str, str], list[_Target]] = {}
-        self._active: dict[tuple[str, str], list[_Target]] = {}
+        self._waiting: dict[_Key, list[_Target]] = {}
+        self._active: dict[_Key, list[_Target]] = {}
         for proof in proofs:
             target = self._targets[proof] = _Target(proof)
-            self._waiting.setdefault((proof.source, proof.symbol), []).append(target)
+            self._waiting.setdefault((proof.source, proof.symbol, target.width_ms), []).append(target)
+        self._widths_ms = {width_ms for _, _, width_ms in self._waiting}
         for targets in self._waiting.values():
-            targets.sort(key=lambda target: target.ranges[0][0], reverse=True)
+            targets.sort(key=lambda target: target.spans[0][0], reverse=True)
 
-    def stretches(self) -> Ranges:
+    def to_read(self) -> Ranges:
         """What to read, in order: the ranges of all proofs, with small gaps bridged."""
-        bridged: list[Range] = []
-        for first, last in normalized(r for target in self._targets.values() for r in target.ranges):
-            if bridged and first - bridged[-1][1] <= _BRIDGE_RECORDS:
-                bridged[-1] = (bridged[-1][0], last)
-            else:
-                bridged.append((first, last))
-        return tuple(bridged)
+        return bridged(r for proof in self._targets for r in proof.ranges)
 
     def feed(self, chunk: Chunk) -> None:
-        """Fold frames into every minute whose proof holds their offsets."""
-        for key, (offsets, frames) in flows(chunk).items():
-            self._activate(key, offsets[-1])
-            if not self._active[key]:
-                continue
-            if (run := Run.of(offsets, frames)) is not None:
-                self._active[key] = [target for target in self._active[key] if target.feed_run(run)]
-                continue
-            for offset, frame in zip(offsets, frames, strict=True):
-                earliest, latest, minutes = split_by_minute(frame)
-                self._active[key] = [
-                    target for target in self._active[key] if target.feed(offset, frame, earliest, latest, minutes)
-                ]
+        """Fold frames into every candle whose proof holds their positions."""
+        for (source, symbol), (positions, frames) in flows(chunk).items():
+            for width_ms in self._widths_ms:
+                self._feed((source, symbol, width_ms), positions, frames)
 
-    def _activate(self, key: tuple[str, str], offset: int) -> None:
+    def _feed(self, key: _Key, positions: list[int], frames: list[Frame]) -> None:
+        active = self._activated(key, positions[-1])
+        if not active:
+            return
+        if (run := Run.of(positions, frames)) is not None:
+            self._active[key] = [target for target in active if target.feed_run(run)]
+            return
+        for position, frame in zip(positions, frames, strict=True):
+            earliest, latest, periods = split_by_period(frame, key[2])
+            active = [target for target in active if target.feed(position, frame, earliest, latest, periods)]
+        self._active[key] = active
+
+    def _activated(self, key: _Key, position: int) -> list[_Target]:
         waiting, active = self._waiting.get(key), self._active.setdefault(key, [])
-        while waiting and waiting[-1].ranges[0][0] <= offset:
+        while waiting and waiting[-1].spans[0][0] <= position:
             active.append(waiting.pop())
+        return active
 
-    def results(self) -> dict[Proof, MinuteFold]:
-        """The fold of every proof, complete once all stretches were fed."""
+    def results(self) -> dict[Proof, CandleFold]:
+        """The fold of every proof, complete once everything was fed."""
         for target in self._targets.values():
             target.fold.finish()
         return {proof: target.fold for proof, target in self._targets.items()}

@@ -1,26 +1,32 @@
-"""The rule of the offsets, pure: which of the candles of one key stays, and when a minute must be folded again.
+"""The rule of the offsets: which of the candles of one key stays, and when one must be folded again. Pure.
 
-`sink/sql/queries.sql` says the same in SQL (`judge_candles`, `apply_candles`), where the stored candle is locked.
+The functions `candle_verdict` and `candle_outweighs` say the same in SQL, where the stored candle is locked; the tests
+hold the two together.
 """
 
 from collections.abc import Sequence
 from enum import StrEnum
+from operator import attrgetter
+from typing import Final
 
 import msgspec
 
 from marketdata.candle import PROVEN_FIELDS, Candle
 from marketdata.offsets import Ranges, contains, normalized, size
 
+#: What names a candle.
+_key: Final = attrgetter("symbol", "ts", "source", "timeframe")
+
 
 class Verdict(StrEnum):
-    """What becomes of a candle that meets a stored one of the same source, symbol, timeframe and minute."""
+    """What becomes of a candle that meets a stored one of the same key."""
 
     INSERTED = "inserted"
     REPLACED = "replaced"
     IGNORED = "ignored"
     #: An old or repeated fold that knows the minute to be over.
     CLOSED = "closed"
-    #: Neither holds the other: the union of both has to be folded.
+    #: Neither holds the other: the union of both, from whatever partitions, has to be folded.
     REFOLD = "refold"
     #: Offsets of different logs say nothing about each other: more ticks win.
     CROSS_LOG = "cross_log"
@@ -30,7 +36,7 @@ def verdict(stored: Candle | None, incoming: Candle) -> Verdict:
     """What becomes of `incoming`, given the candle that is stored, if any."""
     if stored is None:
         return Verdict.INSERTED
-    if (stored.log, stored.partition) != (incoming.log, incoming.partition):
+    if stored.log != incoming.log:
         return Verdict.CROSS_LOG
     holds, held = contains(incoming.offsets, stored.offsets), contains(stored.offsets, incoming.offsets)
     if not held:
@@ -65,12 +71,12 @@ def reduce_candles(candles: Sequence[Candle], own_log: str) -> Reduced:
     """
     if len(candles) == 1:
         return Reduced(candles[0], candles[0].offsets)
-    logs: dict[tuple[str, int], list[Candle]] = {}
+    logs: dict[str, list[Candle]] = {}
     for candle in candles:
-        logs.setdefault((candle.log, candle.partition), []).append(candle)
+        logs.setdefault(candle.log, []).append(candle)
     best, wanted = max(
         (_reduce_log(group) for group in logs.values()),
-        key=lambda reduced: (reduced[0].volume, reduced[0].log == own_log, reduced[0].log, reduced[0].partition),
+        key=lambda reduced: (reduced[0].volume, reduced[0].log == own_log, reduced[0].log),
     )
     closed = any(candle.closed for candle in candles)
     if closed and not best.closed:
@@ -80,12 +86,12 @@ def reduce_candles(candles: Sequence[Candle], own_log: str) -> Reduced:
 
 def reduce_batch(candles: Sequence[Candle], own_log: str) -> list[Reduced]:
     """One candle for each key in `candles`; `own_log` as for `reduce_candles`."""
-    if len({(candle.symbol, candle.ts, candle.source) for candle in candles}) == len(candles):
+    if len(set(map(_key, candles))) == len(candles):
         # As a replay publishes them; nothing to group.
         return [Reduced(candle, candle.offsets) for candle in candles]
-    keys: dict[tuple[str, int, str], list[Candle]] = {}
+    keys: dict[tuple[object, ...], list[Candle]] = {}
     for candle in candles:
-        keys.setdefault((candle.symbol, candle.ts, candle.source), []).append(candle)
+        keys.setdefault(_key(candle), []).append(candle)
     return [reduce_candles(group, own_log) for group in keys.values()]
 
 

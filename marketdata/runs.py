@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import NamedTuple, Self
 
 from marketdata.fold import repeats
-from marketdata.tick import MINUTE_MS, Frame, Tick, minute_of
+from marketdata.tick import Frame, Tick, period_of
 
 #: Fewer ticks than this fold as fast frame by frame.
 MIN_TICKS = 8
@@ -39,9 +39,9 @@ def flows(chunk: Chunk, first: int = 0) -> dict[tuple[str, str], tuple[list[int]
 
 
 class Part(NamedTuple):
-    """The ticks of one minute in a run, and the frames that hold them."""
+    """The ticks of one period in a run, and the frames that hold them."""
 
-    #: Start of the minute (UTC epoch milliseconds).
+    #: Start of the period (UTC epoch milliseconds).
     ts: int
     offsets: Sequence[int]
     frames: Sequence[Frame]
@@ -111,12 +111,12 @@ class Run:
         """Time of the last tick (UTC epoch milliseconds)."""
         return self._times[-1]
 
-    def parts(self) -> Iterator[Part]:
-        """The run by minutes, in order."""
+    def parts(self, width_ms: int) -> Iterator[Part]:
+        """The run by periods of `width_ms`, in order."""
         begin = 0
         while begin < len(self._times):
-            ts = minute_of(self._times[begin])
-            end = bisect_left(self._times, ts + MINUTE_MS, begin)
+            ts = period_of(self._times[begin], width_ms)
+            end = bisect_left(self._times, ts + width_ms, begin)
             yield self._part(ts, begin, end)
             begin = end
 
@@ -135,10 +135,10 @@ class Run:
             [start - ticks_begin for start in self._starts[begin:end]],
         )  # fmt: skip
 
-    def minute(self, ts: int) -> Part | None:
-        """The ticks of one minute; None when the run has none of it."""
+    def part(self, ts: int, width_ms: int) -> Part | None:
+        """The ticks of the period of `width_ms` that begins at `ts`; None when the run has none of it."""
         begin = bisect_left(self._times, ts)
-        end = bisect_left(self._times, ts + MINUTE_MS, begin)
+        end = bisect_left(self._times, ts + width_ms, begin)
         return self._part(ts, begin, end) if begin < end else None
 
     def _part(self, ts: int, begin: int, end: int) -> Part:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-#: Length of an M1 candle (milliseconds).
+#: A minute (milliseconds).
 MINUTE_MS = 60_000
 
 #: Last millisecond of the year 9999: what every datetime type on the way can hold.
@@ -49,6 +49,6 @@ class Frame(Struct, gc=False, omit_defaults=True, kw_only=True):
     coarse: bool = False
 
 
-def minute_of(time_msc: int) -> int:
-    """Start of the minute that holds `time_msc` (both UTC epoch milliseconds)."""
-    return time_msc - time_msc % MINUTE_MS
+def period_of(time_msc: int, width_ms: int = MINUTE_MS) -> int:
+    """Start of the period of `width_ms` that holds `time_msc` (UTC epoch milliseconds)."""
+    return time_msc - time_msc % width_ms

@@ -22,19 +22,24 @@ _bar: Final = msgspec.json.Decoder(BrokerBar)
 _UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
+def record_key(*parts: str | int) -> bytes:
+    """The parts with slashes between them; `%` and `/` inside a part are percent-encoded, so no two keys are alike."""
+    return "/".join([str(part).replace("%", "%25").replace("/", "%2F") for part in parts]).encode()
+
+
 def frame_key(source: str, symbol: str) -> bytes:
     """Key of a record of `ticks`: one source and symbol always goes to one partition."""
-    return f"{source}/{symbol}".encode()
+    return record_key(source, symbol)
 
 
 def candle_key(candle: Candle) -> bytes:
     """Key of a record of `candles.m1`."""
-    return f"{candle.source}/{candle.symbol}/{candle.ts}".encode()
+    return record_key(candle.source, candle.symbol, candle.timeframe, candle.ts)
 
 
 def bar_key(bar: BrokerBar) -> bytes:
     """Key of a record of `candles.broker`, which is compacted."""
-    return f"{bar.source}/{bar.symbol}/{bar.timeframe}/{bar.ts}".encode()
+    return record_key(bar.source, bar.symbol, bar.timeframe, bar.ts)
 
 
 def encode(value: Frame | Candle | BrokerBar) -> bytes:

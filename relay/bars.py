@@ -7,7 +7,7 @@ import msgspec
 
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem
-from marketdata.fold import MinuteFold, Passes, split_by_minute
+from marketdata.fold import CandleFold, Passes, split_by_period
 from marketdata.tick import Frame, Tick
 from relay.lanes import Origin, Part
 
@@ -24,7 +24,7 @@ class BarFold:
 
     def __init__(self) -> None:
         self._passes: dict[str, Passes] = {}
-        self._folds: dict[tuple[str, int], tuple[Origin, MinuteFold]] = {}
+        self._folds: dict[tuple[str, int], tuple[Origin, CandleFold]] = {}
         self._number = 0
         #: Rows whose fields are no tick.
         self.unreadable = 0
@@ -37,12 +37,12 @@ class BarFold:
         self._number += 1
         lane, origin = part[0].lane, part[0].origin
         passes = self._passes.setdefault(lane, Passes())
-        earliest, latest, minutes = split_by_minute(frame)
+        earliest, latest, minutes = split_by_period(frame)
         number = passes.enter(frame, earliest, latest)
         for minute, ticks in minutes:
             key = (lane, minute)
             if key not in self._folds:
-                self._folds[key] = (origin, MinuteFold(frame.source, frame.symbol, minute))
+                self._folds[key] = (origin, CandleFold(frame.source, frame.symbol, minute))
             self._folds[key][1].add(self._number, 0, number, frame, ticks)
 
     def bars(self, *, without_first: bool) -> Iterator[Bar]:
@@ -52,7 +52,7 @@ class BarFold:
             if without_first and lane not in begun:
                 begun.add(lane)
                 continue
-            candle = fold.candle(log="", partition=0, closed=True, emitted=0)
+            candle = fold.candle(log="", offsets=(), closed=True, emitted=0)
             if candle is not None:
                 item = {
                     "ts": minute, "symbol": candle.symbol, "timeframe": "M1", "open": candle.open, "high": candle.high,

@@ -6,7 +6,8 @@ from types import TracebackType
 from typing import Self
 
 from marketdata.errors import InvalidFrame, LogTruncated, UnknownTopic
-from marketdata.fold import MinuteFold
+from marketdata.fold import CandleFold
+from marketdata.offsets import clip, position
 from marketdata.refold import Proof, Refold
 from marketdata.tick import Frame
 from marketdata.wire import decode_frame, decode_frames
@@ -22,8 +23,9 @@ Progress = Callable[[int], None]
 class Refolded:
     """What came of folding again: the folds, and the proofs that the log can no longer answer."""
 
-    folds: dict[Proof, MinuteFold] = field(default_factory=dict)
-    #: Proofs with offsets that retention deleted, or that lie beyond the end of the log (it was created anew).
+    folds: dict[Proof, CandleFold] = field(default_factory=dict)
+    #: Proofs with offsets that retention deleted, or that lie beyond the end of their partition (the log was created
+    #: anew), or of a partition that the topic does not have.
     unprovable: set[Proof] = field(default_factory=set)
 
 
@@ -44,8 +46,8 @@ class TickLog:
     async def __aexit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self._reader.__aexit__(*exc_info)
 
-    async def refold(self, partition: int, proofs: Iterable[Proof], *, on_progress: Progress | None = None) -> Refolded:
-        """Fold every proof of one partition again, in one pass over the stretches of the log that they name.
+    async def refold(self, proofs: Iterable[Proof], *, on_progress: Progress | None = None) -> Refolded:
+        """Fold every proof again, in one pass over the parts of the log that they name.
 
         Records that are no frames are skipped, as the stream app does. Of a partition that the topic does not have
         every proof is unprovable.
@@ -54,19 +56,17 @@ class TickLog:
             KafkaUnavailable: when the broker does not answer; the call can be repeated.
             UnknownTopic: when the topic does not exist at the moment; the call can be repeated.
         """
-        outcome = Refolded()
-        first, end = await self._bounds(partition)
-        provable: set[Proof] = set()
-        for proof in proofs:
-            inside = proof.ranges and first <= proof.ranges[0][0] and proof.ranges[-1][1] < end
-            (provable if inside else outcome.unprovable).add(proof)
+        proofs = set(proofs)
+        ends = {p: await self._bounds(p) for p in {partition for proof in proofs for partition, _, _ in proof.ranges}}
+        provable = {proof for proof in proofs if proof.ranges and clip(proof.ranges, ends) == proof.ranges}
+        outcome = Refolded(unprovable=proofs - provable)
         refold = Refold(provable)
         try:
-            for begin, last in refold.stretches():
-                await self._feed(refold, partition, begin, last, on_progress)
+            for partition, first, last in refold.to_read():
+                await self._feed(refold, partition, first, last, on_progress)
         except LogTruncated:
             # Retention was faster than the reading: what it took is unprovable by now.
-            again = await self.refold(partition, provable, on_progress=on_progress)
+            again = await self.refold(provable, on_progress=on_progress)
             return Refolded(again.folds, again.unprovable | outcome.unprovable)
         outcome.folds = refold.results()
         return outcome
@@ -96,15 +96,16 @@ class TickLog:
             return 0, 0
 
     async def _feed(self, refold: Refold, partition: int, first: int, last: int, on_progress: Progress | None) -> None:
+        begin = position(partition, 0)
         async for records in self._reader.read(self._topic, partition, first, last):
             for piece in in_pieces(records):
-                refold.feed(frames_of([(record.offset, record.value) for record in piece]))
+                refold.feed(frames_of([(begin + record.offset, record.value) for record in piece]))
             if on_progress is not None:
                 on_progress(len(records))
 
 
 def frames_of(records: list[tuple[int, bytes | None]]) -> list[tuple[int, Frame]]:
-    """Offsets and frames of the records that are frames."""
+    """The numbers that records were given, and the frames, of those that are frames."""
     frames = decode_frames([value for _, value in records])
     if frames is not None:
         return [(offset, frame) for (offset, _), frame in zip(records, frames, strict=True)]

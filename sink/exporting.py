@@ -19,7 +19,7 @@ CANDLE_COLUMNS: Final = (
 
 #: What an M1 says besides: where it comes from, and its proof (`exported_minutes`).
 PROOF_COLUMNS: Final = (
-    "origin", "first_tick", "last_tick", "log", "partition", "offsets", "received_at", "folded_at",
+    "origin", "first_tick", "last_tick", "log", "offsets", "received_at", "folded_at",
     "stored_at",
 )  # fmt: skip
 

@@ -16,13 +16,14 @@ from sink.statements import SQL
 #: already, and asking for those would be in vain.
 _MINUTES_OF_HISTORY: Final = 4
 
-_Group = tuple[str, str]
+#: Symbol, timeframe and source.
+_Group = tuple[str, str, str]
 
 
 async def append_history(
     connection: Connection, staging: Staging, candles: Sequence[Reduced], packed: Sequence[bytes]
 ) -> list[int]:
-    """Copy into the table what is newer than every stored row of its symbol and source; the places of the rest.
+    """Copy what is newer than every stored row of its symbol, timeframe and source; the places of the rest.
 
     Runs inside the caller's transaction. `candles` has one candle a key, `packed` the same by `Staging.pack`.
 
@@ -41,7 +42,10 @@ async def append_history(
     for place, reduced in enumerate(candles):
         candle = reduced.candle
         # A candle that wants more offsets than it has is to be folded again, which is found out by judging it.
-        is_fresh = candle.ts > newest.get((candle.symbol, candle.source), -1) and reduced.wanted == candle.offsets
+        is_fresh = (
+            candle.ts > newest.get((candle.symbol, candle.timeframe, candle.source), -1)
+            and reduced.wanted == candle.offsets
+        )
         (fresh if is_fresh else rest).append(place)
     if fresh:
         # In the order of `apply_candles`, so that two sinks that append at once lock in one order.
@@ -50,31 +54,32 @@ async def append_history(
     return rest
 
 
-def _order(reduced: Reduced) -> tuple[str, int, str]:
-    return reduced.candle.symbol, reduced.candle.ts, reduced.candle.source
+def _order(reduced: Reduced) -> tuple[str, str, int, str]:
+    candle = reduced.candle
+    return candle.symbol, candle.timeframe, candle.ts, candle.source
 
 
 def _spans(candles: Sequence[Reduced]) -> dict[_Group, tuple[int, int]]:
-    """First and last minute of each symbol and source (UTC epoch milliseconds)."""
+    """First and last period of each symbol, timeframe and source (UTC epoch milliseconds)."""
     spans: dict[_Group, tuple[int, int]] = {}
     for reduced in candles:
         candle = reduced.candle
-        group, ts = (candle.symbol, candle.source), candle.ts
+        group, ts = (candle.symbol, candle.timeframe, candle.source), candle.ts
         first, last = spans.get(group, (ts, ts))
         spans[group] = (min(first, ts), max(last, ts))
     return spans
 
 
 async def _newest(connection: Connection, spans: dict[_Group, tuple[int, int]]) -> dict[_Group, int]:
-    """The newest stored minute of each symbol and source within its span; those that have none are missing."""
-    symbols, sources = zip(*spans, strict=True)
+    """The newest stored period of each group within its span; those that have none are missing."""
+    symbols, timeframes, sources = zip(*spans, strict=True)
     firsts, lasts = zip(*spans.values(), strict=True)
     found = await connection.execute(
         SQL["newest_stored"],
         {
-            "symbols": list(symbols), "sources": list(sources),
+            "symbols": list(symbols), "timeframes": list(timeframes), "sources": list(sources),
             "firsts": list(map(utc, firsts)), "lasts": list(map(utc, lasts)),
             "first_ts": utc(min(firsts)), "last_ts": utc(max(lasts)),
         },
     )  # fmt: skip
-    return {(symbol, source): time_msc(ts) for symbol, source, ts in await found.fetchall()}
+    return {(symbol, timeframe, source): time_msc(ts) for symbol, timeframe, source, ts in await found.fetchall()}

@@ -1,8 +1,9 @@
-"""Which log is read here, and how far it reaches: stored offsets beyond its end belong to records that are gone."""
+"""Which log is read here, and how far it reaches: stored offsets beyond its ends belong to records that are gone."""
 
 import structlog
 
-from runtime.kafka import log_ends
+from marketdata.offsets import beyond
+from runtime.kafka import Ends, log_ends
 from runtime.log_identity import own_log
 from runtime.settings import Settings
 
@@ -17,7 +18,7 @@ class LogEnds:
         #: As the stream app writes it into candles (`own_log`).
         self.own_log = log_name
         self._others: set[str] = set()
-        self._ends: dict[int, int] = {}
+        self._ends: Ends = {}
 
     async def meet(self, log_name: str) -> None:
         """Find out what a candle's log is to us: when it is not ours, the ticks topic may have been created anew.
@@ -34,14 +35,15 @@ class LogEnds:
         if log_name != self.own_log:
             self._others.add(log_name)
 
-    async def end_before(self, partition: int, stored_end: int) -> int | None:
-        """The partition's end when it lies before `stored_end`, which follows a stored offset; None when it does not.
+    @property
+    def beyond(self) -> str:
+        """Every position that the log was not yet known to reach, as an int8multirange."""
+        return beyond(self._ends)
+
+    async def refresh(self) -> None:
+        """Ask how far the log reaches by now.
 
         Raises:
             KafkaUnavailable: when no broker answers; the call can be repeated.
         """
-        if stored_end > self._ends.get(partition, 0):
-            ends = await log_ends(self._settings, self._settings.ticks_topic)
-            self._ends = {partition: end for partition, (_, end) in ends.items()}
-        end = self._ends.get(partition, 0)
-        return end if stored_end > end else None
+        self._ends = await log_ends(self._settings, self._settings.ticks_topic)

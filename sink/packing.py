@@ -14,13 +14,13 @@ from typing import Final
 import psycopg
 
 from marketdata.candle import Candle
-from marketdata.offsets import Ranges
+from marketdata.offsets import Ranges, spans
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 
 #: As many as `copy_candles` and `append_candles` name columns.
-_FIELDS: Final = 20
+_FIELDS: Final = 19
 
 #: PostgreSQL's time begins with the year 2000 (UTC epoch milliseconds), and counts microseconds.
 _EPOCH_2000_MS: Final = 946_684_800_000
@@ -60,7 +60,7 @@ def pack_candle(candle: Candle) -> bytes:
                     1, candle.closed, 8, (candle.first_tick - _EPOCH_2000_MS) * 1000,
                     8, (candle.last_tick - _EPOCH_2000_MS) * 1000,
                 ),
-                _place(candle.log, candle.partition), _multirange(candle.offsets),
+                _names(candle.log), _multirange(candle.offsets),
                 _received(
                     8, (candle.received - _EPOCH_2000_MS) * 1000, 8, (candle.emitted - _EPOCH_2000_MS) * 1000
                 ),
@@ -93,18 +93,13 @@ def _names(*texts: str) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _place(log: str, partition: int) -> bytes:
-    return _names(log) + _int4(4, partition)
-
-
-@lru_cache(maxsize=4096)
 def _spread(spread: int | None) -> bytes:
     return _NULL if spread is None else _int4(4, spread)
 
 
 def _multirange(ranges: Ranges) -> bytes:
     if len(ranges) == 1:
-        [(first, last)] = ranges
+        [(first, last)] = spans(ranges)
         return _one_range(8 + _RANGE_BYTES, 1, _RANGE_BYTES, _LOWER_IS_INSIDE, 8, first, 8, last + 1)
-    packed = b"".join([_range(_RANGE_BYTES, _LOWER_IS_INSIDE, 8, first, 8, last + 1) for first, last in ranges])
+    packed = b"".join([_range(_RANGE_BYTES, _LOWER_IS_INSIDE, 8, first, 8, last + 1) for first, last in spans(ranges)])
     return _length(4 + len(packed)) + _length(len(ranges)) + packed

@@ -1,4 +1,7 @@
-"""Folds minutes again of which two folds are known and neither holds the other: late ticks, a day sent twice."""
+"""Folds candles again of which two folds are known and neither holds the other.
+
+Such are late ticks, a day that was sent twice, and a symbol whose ticks lie in several partitions.
+"""
 
 import contextlib
 import time
@@ -8,15 +11,16 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-import msgspec
 import psycopg
 import structlog
 
 from marketdata.candle import Candle
-from marketdata.fold import MinuteFold
-from marketdata.offsets import Ranges, to_multirange
+from marketdata.errors import UnknownTimeframe
+from marketdata.fold import CandleFold
+from marketdata.offsets import Ranges, clip, from_spans, to_multirange
 from marketdata.refold import Proof
 from marketdata.rule import Reduced
+from marketdata.timeframes import timeframe_named
 from runtime.kafka import log_ends
 from runtime.periodic import PeriodicTask
 from runtime.settings import Settings
@@ -30,7 +34,7 @@ from sink.writer import Writer
 
 log = structlog.get_logger(__name__)
 
-#: A partition is folded again when nothing was added for this long: shorter reads the log piecemeal while the second
+#: What waits is folded again when nothing was added for this long: shorter reads the log piecemeal while the second
 #: copy of a day arrives, longer shows late ticks later (seconds).
 QUIET_SECONDS = 1.0
 
@@ -56,8 +60,14 @@ class Pending:
     ranges: Ranges
 
     def proof(self, ranges: Ranges) -> Proof:
-        """What the log is asked: the fold of `ranges`."""
-        return Proof(self.source, self.symbol, time_msc(self.ts), ranges)
+        """What the log is asked: the fold of `ranges`.
+
+        Raises:
+            UnknownTimeframe: when ticks cannot be folded into it.
+        """
+        timeframe = timeframe_named(self.timeframe)
+        _ = timeframe.base_width_ms
+        return Proof(self.source, self.symbol, time_msc(self.ts), ranges, timeframe)
 
 
 class Refolder(PeriodicTask[int]):
@@ -86,7 +96,7 @@ class Refolder(PeriodicTask[int]):
         self._delays = {"quiet_seconds": quiet_seconds, "patience_seconds": patience_seconds}
 
     async def step(self) -> int:
-        """Fold what is due, in one pass over the log per partition; returns how many minutes were folded."""
+        """Fold what is due, in one pass for each partition where proofs begin; returns the number of candles."""
         folded = 0
         for log_name, partition in await self._database.run(self._due):
             refold = partial(self._refold, log_name=log_name, partition=partition)
@@ -100,7 +110,7 @@ class Refolder(PeriodicTask[int]):
 
     async def _refold(self, connection: Connection, minutes: int, *, log_name: str, partition: int) -> int:
         at = {"log": log_name, "partition": partition}
-        row = await (await connection.execute(SQL["try_lock_partition"], at)).fetchone()
+        row = await (await connection.execute(SQL["try_lock_refolds"], at)).fetchone()
         if row is None or not row[0]:
             return 0  # another sink is at it
         try:
@@ -109,7 +119,7 @@ class Refolder(PeriodicTask[int]):
                 Pending(source, symbol, timeframe, ts, closed, to_ranges(offsets))
                 for source, symbol, timeframe, ts, closed, offsets in rows
             ]
-            proven, largest = await self._fold(log_name, partition, taken)
+            proven, largest = await self._fold(log_name, taken)
             if largest:
                 async with connection.transaction():
                     await self._writer.apply_candles(connection, largest, incomparable=True)
@@ -118,44 +128,41 @@ class Refolder(PeriodicTask[int]):
         finally:
             # A lost connection has given the lock back already.
             with contextlib.suppress(psycopg.Error):
-                await connection.execute(SQL["unlock_partition"], at)
+                await connection.execute(SQL["unlock_refolds"], at)
 
-    async def _fold(
-        self, log_name: str, partition: int, taken: Sequence[Pending]
-    ) -> tuple[list[Reduced], list[Reduced]]:
+    async def _fold(self, log_name: str, taken: Sequence[Pending]) -> tuple[list[Reduced], list[Reduced]]:
         # The folds of whole proofs, and of what the log still holds of the others.
-        if log_name != self._log_ends.own_log:
-            self._give_up(log_name, partition, len(taken))
+        proofs: dict[Proof, Pending] = {}
+        for pending in taken:
+            with contextlib.suppress(UnknownTimeframe):
+                proofs[pending.proof(pending.ranges)] = pending
+        if log_name != self._log_ends.own_log or not proofs:
+            self._give_up(log_name, len(taken))
             return [], []
-        proofs = {pending.proof(pending.ranges): pending for pending in taken}
         async with TickLog(self._settings) as tick_log:
-            outcome = await tick_log.refold(partition, proofs, on_progress=self._metrics.refold_records.inc)
+            outcome = await tick_log.refold(proofs, on_progress=self._metrics.refold_records.inc)
             rest = [proofs[proof] for proof in outcome.unprovable]
             remains = Refolded()
             clipped: dict[Proof, Pending] = {}
+            if unproven := len(taken) - len(proofs) + len(rest):
+                self._give_up(log_name, unproven)
             if rest:
-                self._give_up(log_name, partition, len(rest))
-                first, end = (await log_ends(self._settings, self._settings.ticks_topic)).get(partition, (0, 0))
-                clipped = {p.proof(ranges): p for p in rest if (ranges := clip(p.ranges, first, end))}
-                remains = await tick_log.refold(partition, clipped, on_progress=self._metrics.refold_records.inc)
-        return (
-            list(self._candles(log_name, partition, outcome, proofs)),
-            list(self._candles(log_name, partition, remains, clipped)),
-        )
+                ends = await log_ends(self._settings, self._settings.ticks_topic)
+                clipped = {p.proof(ranges): p for p in rest if (ranges := clip(p.ranges, ends))}
+                remains = await tick_log.refold(clipped, on_progress=self._metrics.refold_records.inc)
+        return list(self._candles(log_name, outcome, proofs)), list(self._candles(log_name, remains, clipped))
 
-    def _candles(
-        self, log_name: str, partition: int, outcome: Refolded, pending: dict[Proof, Pending]
-    ) -> Iterable[Reduced]:
+    def _candles(self, log_name: str, outcome: Refolded, pending: dict[Proof, Pending]) -> Iterable[Reduced]:
         for proof, fold in outcome.folds.items():
-            candle = proven_candle(fold, proof.ranges, log_name, partition, closed=pending[proof].closed)
+            candle = proven_candle(fold, proof.ranges, log_name, closed=pending[proof].closed)
             if candle is not None:
                 yield Reduced(candle, candle.offsets)
 
-    def _give_up(self, log_name: str, partition: int, minutes: int) -> None:
-        self._metrics.rows.labels("unprovable").inc(minutes)
+    def _give_up(self, log_name: str, candles: int) -> None:
+        self._metrics.rows.labels("unprovable").inc(candles)
         log.warning(
-            "The log no longer holds what minutes were folded from; of each the candle with more ticks stays.",
-            action="refold_unprovable", log=log_name, partition=partition, minutes=minutes,
+            "The log no longer holds what candles were folded from; of each the one with more ticks stays.",
+            action="refold_unprovable", log=log_name, candles=candles,
         )  # fmt: skip
 
     async def _store(
@@ -195,20 +202,12 @@ class Refolder(PeriodicTask[int]):
         self._metrics.rows.labels("refolded").inc(len(proven))
 
 
-def proven_candle(fold: MinuteFold, ranges: Ranges, log_name: str, partition: int, *, closed: bool) -> Candle | None:
-    """The candle of a fold of all records of `ranges`; None when they hold no usable price of the minute."""
-    emitted = time.time_ns() // 1_000_000
-    candle = fold.candle(log=log_name, partition=partition, closed=closed, emitted=emitted)
-    # The fold names only the records that touched the minute; all of the ranges were read, so all of them are proven.
-    return None if candle is None else msgspec.structs.replace(candle, offsets=ranges)
+def proven_candle(fold: CandleFold, ranges: Ranges, log_name: str, *, closed: bool) -> Candle | None:
+    """The candle of a fold of all records of `ranges`; None when they hold no usable price of the period."""
+    # The fold knows only the records that touched the period; all of the ranges were read, so all of them are proven.
+    return fold.candle(log=log_name, offsets=ranges, closed=closed, emitted=time.time_ns() // 1_000_000)
 
 
 def to_ranges(multirange: Any) -> Ranges:
-    """The ranges of a psycopg Multirange of bigints."""
-    return tuple((r.lower, r.upper - 1) for r in multirange)
-
-
-def clip(ranges: Ranges, first: int, end: int) -> Ranges:
-    """What of the ranges lies at or after `first` and before `end`."""
-    clipped = ((max(a, first), min(b, end - 1)) for a, b in ranges)
-    return tuple((a, b) for a, b in clipped if a <= b)
+    """The ranges of a psycopg Multirange of positions."""
+    return from_spans((r.lower, r.upper - 1) for r in multirange)

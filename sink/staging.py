@@ -88,7 +88,7 @@ def _candle_row(reduced: Reduced) -> Row:
     return (
         utc(candle.ts), candle.symbol, candle.timeframe, candle.open, candle.high, candle.low, candle.close,
         candle.volume, candle.real_volume, candle.spread, candle.source, candle.closed, utc(candle.first_tick),
-        utc(candle.last_tick), candle.log, candle.partition, offsets, utc(candle.received), utc(candle.emitted), wanted,
+        utc(candle.last_tick), candle.log, offsets, utc(candle.received), utc(candle.emitted), wanted,
     )  # fmt: skip
 
 

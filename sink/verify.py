@@ -9,8 +9,10 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 from marketdata.candle import PROVEN_FIELDS, Candle
+from marketdata.errors import UnknownTimeframe
 from marketdata.refold import Proof
 from marketdata.rule import Reduced
+from marketdata.timeframes import timeframe_named
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from runtime.ticklog import TickLog
@@ -35,19 +37,20 @@ _KAFKA_TIMEOUT_SECONDS: Final = 15.0
 
 @dataclass(frozen=True)
 class Key:
-    """Names a stored M1 candle."""
+    """Names a stored candle."""
 
     source: str
     symbol: str
-    #: Start of the minute.
+    #: Start of the period.
     ts: datetime
+    timeframe: str
 
 
 @dataclass(frozen=True)
 class Difference(Key):
     """A field whose stored value is not the fold's; times are UTC epoch milliseconds."""
 
-    #: One of `marketdata.candle.PROVEN_FIELDS`, or `candle` when the offsets hold no priced tick of the minute at all.
+    #: One of `marketdata.candle.PROVEN_FIELDS`, or `candle` when the offsets hold no priced tick of the period at all.
     field: str
     stored: float | int | None
     folded: float | int | None
@@ -83,7 +86,7 @@ async def verify(
     """Fold every stored candle of the selection again (`from_` included, `to` not; aware datetimes) and compare.
 
     `on_total` is told the number of candles once, `on_progress` how many were dealt with since the last call. Reads the
-    stretches of the log that the candles name, partition by partition. With `repair` the folds of candles that differ
+    parts of the log that the candles name. With `repair` the folds of candles that differ
     are written; the report still lists the differences that were found.
 
     Raises:
@@ -118,7 +121,7 @@ async def verify(
 async def _passes(
     connection: Connection, selection: dict[str, Any], report: VerifyReport, on_progress: Callable[[int], None]
 ) -> AsyncIterator[list[Candle]]:
-    # Stored candles of one log and partition at a time, in the order of their first offsets.
+    # Stored candles of one log at a time, in the order of their first offsets.
     chunk: list[Candle] = []
     ticks = 0
     # WITH HOLD: a pass over the log may outlast the timeout of an idle transaction.
@@ -132,7 +135,7 @@ async def _passes(
                 on_progress(1)
                 continue
             full = len(chunk) == _PASS_CANDLES or ticks + candle.volume > _PASS_TICKS
-            if chunk and (full or (chunk[0].log, chunk[0].partition) != (candle.log, candle.partition)):
+            if chunk and (full or chunk[0].log != candle.log):
                 yield chunk
                 chunk, ticks = [], 0
             chunk.append(candle)
@@ -143,13 +146,18 @@ async def _passes(
 
 async def _compare(tick_log: TickLog, stored: Sequence[Candle], report: VerifyReport) -> list[Candle]:
     # Returns the folds of the candles that differ.
-    proofs = {Proof(candle.source, candle.symbol, candle.ts, candle.offsets): candle for candle in stored}
-    outcome = await tick_log.refold(stored[0].partition, proofs)
+    proofs: dict[Proof, Candle] = {}
+    for candle in stored:
+        try:
+            proofs[_proof(candle)] = candle
+        except UnknownTimeframe:
+            report.unprovable.append(_key(candle))
+    outcome = await tick_log.refold(proofs)
     report.unprovable += (_key(proofs[proof]) for proof in outcome.unprovable)
     wrong = []
     for proof, fold in outcome.folds.items():
         candle = proofs[proof]
-        folded = proven_candle(fold, proof.ranges, candle.log, candle.partition, closed=candle.closed)
+        folded = proven_candle(fold, proof.ranges, candle.log, closed=candle.closed)
         differences = _differences(candle, folded)
         report.checked += 1
         report.equal += not differences
@@ -160,11 +168,11 @@ async def _compare(tick_log: TickLog, stored: Sequence[Candle], report: VerifyRe
 
 
 def _differences(stored: Candle, folded: Candle | None) -> list[Difference]:
-    source, symbol, ts = stored.source, stored.symbol, utc(stored.ts)
+    key = (stored.source, stored.symbol, utc(stored.ts), stored.timeframe)
     if folded is None:
-        return [Difference(source, symbol, ts, "candle", stored.volume, None)]
+        return [Difference(*key, "candle", stored.volume, None)]
     return [
-        Difference(source, symbol, ts, name, getattr(stored, name), getattr(folded, name))
+        Difference(*key, name, getattr(stored, name), getattr(folded, name))
         for name in PROVEN_FIELDS
         if getattr(stored, name) != getattr(folded, name)
     ]
@@ -182,7 +190,13 @@ async def _write(database: Database, log_ends: LogEnds, folded: Sequence[Candle]
 
 
 def _key(candle: Candle) -> Key:
-    return Key(candle.source, candle.symbol, utc(candle.ts))
+    return Key(candle.source, candle.symbol, utc(candle.ts), candle.timeframe)
+
+
+def _proof(candle: Candle) -> Proof:
+    timeframe = timeframe_named(candle.timeframe)
+    _ = timeframe.base_width_ms
+    return Proof(candle.source, candle.symbol, candle.ts, candle.offsets, timeframe)
 
 
 def _msc(moment: datetime | None) -> int:
@@ -193,11 +207,11 @@ def _msc(moment: datetime | None) -> int:
 def _stored(fields: Sequence[Any]) -> Candle:
     (
         ts, symbol, timeframe, open_, high, low, close, volume, real_volume, spread, source, closed,
-        first_tick, last_tick, log, partition, offsets, received_at,
+        first_tick, last_tick, log, offsets, received_at,
     ) = fields  # fmt: skip
     return Candle(
         source=source, symbol=symbol, timeframe=timeframe, ts=time_msc(ts), open=open_, high=high, low=low, close=close,
         volume=volume, real_volume=real_volume, spread=spread, first_tick=_msc(first_tick),
-        last_tick=_msc(last_tick), log=log, partition=partition, offsets=to_ranges(offsets), closed=closed,
+        last_tick=_msc(last_tick), log=log, offsets=to_ranges(offsets), closed=closed,
         received=_msc(received_at), emitted=_msc(received_at),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 import structlog
@@ -84,7 +84,7 @@ class Writer:
         Raises:
             psycopg.DataError, psycopg.IntegrityError: when the database refuses a value of at least one row.
             psycopg.OperationalError: when the database is away or a lock was not to be had; nothing was written.
-            KafkaUnavailable: when the end of the log had to be asked for and no broker answered; nothing was written.
+            KafkaUnavailable: when the ends of the log had to be asked for and no broker answered; nothing was written.
         """
         for log_name in {candle.log for candle in batch.candles}:
             await self._log_ends.meet(log_name)
@@ -157,35 +157,30 @@ class Writer:
             )  # fmt: skip
 
     async def _judge(self, connection: Connection, bounds: dict[str, datetime]) -> Actions:
-        await connection.execute(SQL["judge_candles"], bounds)
-        verdicts = await (await connection.execute(SQL["count_verdicts"])).fetchall()
-        if await self._disown(connection, verdicts, bounds):
-            await connection.execute(SQL["judge_candles"], bounds)
-            verdicts = await (await connection.execute(SQL["count_verdicts"])).fetchall()
-        actions: Actions = Counter()
-        for verdict, _, _, rows, _ in verdicts:
-            actions[verdict] += rows
+        actions, to_ask = await self._verdicts(connection, bounds)
+        if to_ask and await self._disown(connection, bounds):
+            actions, _ = await self._verdicts(connection, bounds)
         return actions
 
-    async def _disown(
-        self, connection: Connection, verdicts: Sequence[tuple[Any, ...]], bounds: dict[str, datetime]
-    ) -> bool:
-        disowned = 0
-        own_log = self._log_ends.own_log
-        furthest: Counter[int] = Counter()
-        for _, log_name, partition, _, stored_end in verdicts:
-            if log_name == own_log and stored_end:
-                furthest[partition] = max(furthest[partition], stored_end)
-        for partition, stored_end in furthest.items():
-            end = await self._log_ends.end_before(partition, stored_end)
-            if end is None:
-                continue
-            about = {"log": own_log, "partition": partition, "end": end}
-            disowned += (await connection.execute(SQL["disown_candles"], {**about, **bounds})).rowcount
+    async def _verdicts(self, connection: Connection, bounds: dict[str, datetime]) -> tuple[Actions, bool]:
+        # And whether it has to be asked that the log reaches as far as what is stored.
+        await connection.execute(SQL["judge_candles"], bounds)
+        own = {"own_log": self._log_ends.own_log}
+        verdicts = await (await connection.execute(SQL["count_verdicts"], own)).fetchall()
+        return Counter({verdict: rows for verdict, rows, _ in verdicts}), any(to_ask for *_, to_ask in verdicts)
+
+    async def _disown(self, connection: Connection, bounds: dict[str, datetime]) -> bool:
+        about: dict[str, object] = {"log": self._log_ends.own_log, **bounds}
+        found = await connection.execute(SQL["reach_beyond"], {**about, "beyond": self._log_ends.beyond})
+        if (row := await found.fetchone()) is None or not row[0]:
+            return False
+        await self._log_ends.refresh()
+        about["beyond"] = self._log_ends.beyond
+        disowned = (await connection.execute(SQL["disown_candles"], about)).rowcount
         if disowned:
             log.warning(
                 "The ticks topic ends before stored offsets: records are gone from its end.",
-                action="log_shortened", log=own_log, candles=disowned,
+                action="log_shortened", log=self._log_ends.own_log, candles=disowned,
             )  # fmt: skip
         return disowned > 0
 

@@ -1,4 +1,4 @@
-"""Where the newest ticks of each minute came from, noted chunk by chunk, and what of it a candle carries."""
+"""Where the newest ticks of each candle came from, noted chunk by chunk, and what of it a candle carries."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ _MAX_OTHERS: Final = 32
 def note_origins(
     window: Window, records: Sequence[Record], frames: Sequence[tuple[int, Frame]], *, wall_ms: int, links: bool
 ) -> None:
-    """Note, of every minute that this chunk touched, the newest frame; both sequences are in order of their offsets.
+    """Note, of every period that this chunk touched, the newest frame; both sequences are in order of their offsets.
 
-    With `links` the requests before it since the last candle as well. A chunk touches few minutes and has hundreds of
+    With `links` the requests before it since the last candle as well. A chunk touches few periods and has hundreds of
     records, so the loop over the records is left alone.
     """
     if not frames:
         return
     first = records[0].offset
     whole = len(frames) == len(records) == records[-1].offset - first + 1
-    for minute in window.touched():
-        offset = minute.fold.last_offset
+    for period in window.touched():
+        offset = period.fold.last_offset
         if offset < first:
             continue  # all of it had been read before
         if whole:
@@ -41,7 +41,7 @@ def note_origins(
             # A tuple of one comes before those that begin with it.
             received_ms = frames[bisect_left(frames, (offset,))][1].received
             headers = records[bisect_left(records, offset, key=_OFFSET)].headers
-        minute.origin = Origin(received_ms, wall_ms, headers, _others(minute.origin) if links else ())
+        period.origin = Origin(received_ms, wall_ms, headers, _others(period.origin) if links else ())
 
 
 def _others(before: Origin | None) -> tuple[TraceContext, ...]:
@@ -53,9 +53,9 @@ def outgoing(emission: Emission, live_since_ms: int, telemetry: Telemetry) -> Ou
     """The candle of an emission with the headers of its record; None when there is no candle.
 
     What was received before `live_since_ms` (UTC epoch milliseconds) waited for a reader, in a replay for years, and a
-    minute is closed long after its last tick: neither says how quick the pipeline is, so it is not timed.
+    candle is closed long after its last tick: neither says how quick the pipeline is, so it is not timed.
     """
-    candle, origin = emission.candle, emission.minute.origin
+    candle, origin = emission.candle, emission.period.origin
     if candle is None:
         return None
     if origin is None:
@@ -66,7 +66,7 @@ def outgoing(emission: Emission, live_since_ms: int, telemetry: Telemetry) -> Ou
         # Passed on as it came: reading it would cost more than all the rest.
         headers += [header for header in origin.headers if header[0] == TRACEPARENT]
     elif (context := context_of(origin.headers)) is not None:
-        emission.minute.origin = origin._replace(others=())
+        emission.period.origin = origin._replace(others=())
         started_ms = None if candle.closed else origin.folded_ms
         span = telemetry.begin("fold", context, links=origin.others, started_ms=started_ms)
         headers.append(span.context.header)

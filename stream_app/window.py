@@ -1,4 +1,4 @@
-"""The minutes of one partition that are still moving: which to publish, which are over, how far may be committed. Pure.
+"""The candles of one partition that are still moving: which to publish, which are over, how far may be committed. Pure.
 
 Time enters as arguments only: `wall_ms` is the clock (UTC epoch milliseconds), `now` a monotonic one (seconds).
 """
@@ -8,26 +8,27 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from marketdata.candle import Candle
-from marketdata.fold import MinuteFold, Passes, split_by_minute
+from marketdata.fold import CandleFold, Passes, split_by_period
 from marketdata.runs import Chunk, Run, flows
 from marketdata.tick import MINUTE_MS, Frame
+from marketdata.timeframes import M1, Timeframe
 from runtime.stages import Headers
 from runtime.trace import TraceContext
 
-#: A closed minute stays in memory this long after its last tick: what comes later is refolded by the sink. Smaller
+#: A closed candle stays in memory this long after its last tick: what comes later is refolded by the sink. Smaller
 #: makes more refolds, larger keeps more ticks in memory (seconds).
 FORGET_IDLE_SECONDS = 5.0
 
-#: In a fast replay: a closed minute is forgotten when its symbol is this far past it (milliseconds of event time).
+#: In a fast replay: a closed candle is forgotten when its symbol is this far past it (milliseconds of event time).
 FORGET_BEHIND_MS = 15 * MINUTE_MS
 
-#: Any minute, closed or not, is forgotten after this long without a tick: one tick stamped tomorrow must not hold the
+#: Any candle, closed or not, is forgotten after this long without a tick: one tick stamped tomorrow must not hold the
 #: committed offset until tomorrow (seconds).
 FORGET_UNTOUCHED_SECONDS = 120.0
 
 
 class Origin(NamedTuple):
-    """Where the newest ticks of a minute came from."""
+    """Where the newest ticks of a candle came from."""
 
     #: When the producer took their request (UTC epoch milliseconds).
     received_ms: int
@@ -39,12 +40,12 @@ class Origin(NamedTuple):
     others: tuple[TraceContext, ...] = ()
 
 
-class Minute:
-    """One minute in memory: its fold, and what of it is not published yet."""
+class Period:
+    """One period in memory: its fold, and what of it is not published yet."""
 
     __slots__ = ("closed", "dirty_from", "final", "fold", "origin", "sending_from", "touched_at", "touched_batch")
 
-    def __init__(self, fold: MinuteFold) -> None:
+    def __init__(self, fold: CandleFold) -> None:
         self.fold = fold
         #: Of the newest chunk of a poll that touched it; the worker notes it.
         self.origin: Origin | None = None
@@ -66,7 +67,7 @@ class Minute:
 
     @property
     def holds(self) -> int | None:
-        """The offset that must not be committed: an open minute is folded again from its beginning after a crash."""
+        """The offset that must not be committed: an open period is folded again from its beginning after a crash."""
         if not self.final:
             return self.fold.first_offset
         if self.sending_from is not None:
@@ -75,50 +76,52 @@ class Minute:
 
 
 class _Symbol:
-    __slots__ = ("arrived_at", "minutes", "newest_ms", "passes")
+    __slots__ = ("arrived_at", "newest_ms", "passes", "periods")
 
     def __init__(self) -> None:
         self.passes = Passes()
-        self.minutes: dict[int, Minute] = {}
+        self.periods: dict[int, Period] = {}
         self.newest_ms = -1
         self.arrived_at = 0.0
 
 
 @dataclass(frozen=True)
 class Emission:
-    """One candle to publish, and the minute to settle when the broker has confirmed it."""
+    """One candle to publish, and the period to settle when the broker has confirmed it."""
 
-    minute: Minute
-    #: None while no tick of the minute has a price: there is nothing to publish, and nothing to wait for.
+    period: Period
+    #: None while no tick of the period has a price: there is nothing to publish, and nothing to wait for.
     candle: Candle | None
     says_closed: bool
 
 
 class Window:
-    """Every moving minute of one partition. Feed it polls in order of the log; publish what `emissions` gives."""
+    """Every moving period of one partition. Feed it polls in order of the log; publish what `emissions` gives."""
 
-    def __init__(self, *, log: str, partition: int, grace_ms: int) -> None:
+    def __init__(self, *, log: str, partition: int, grace_ms: int, timeframe: Timeframe = M1) -> None:
         self._log = log
         self._partition = partition
         self._grace_ms = grace_ms
+        self._timeframe = timeframe
+        self._width_ms = timeframe.base_width_ms
         self._symbols: dict[tuple[str, str], _Symbol] = {}
-        self._dirty: set[Minute] = set()
+        self._dirty: set[Period] = set()
         self._batch = 0
         # Of the newest poll: a search through all that waits for publication would cost each poll the more, the more
         # symbols tick.
-        self._touched: list[Minute] = []
+        self._touched: list[Period] = []
         # The stretch that was read without a gap, [run_first, position); `run` changes when there was one.
         self._run = 0
         self._run_first = -1
         self.position = -1
 
     def __len__(self) -> int:
-        return sum(len(symbol.minutes) for symbol in self._symbols.values())
+        return sum(len(symbol.periods) for symbol in self._symbols.values())
 
     @property
     def ticks_kept(self) -> int:
         """Ticks held in memory in case they are sent again."""
-        return sum(minute.fold.ticks_kept for minute in self._minutes())
+        return sum(period.fold.ticks_kept for period in self._periods())
 
     def feed(self, first: int, last: int, chunks: Iterable[Chunk], *, now: float) -> int:
         """Fold one poll that read the offsets `first` to `last`; records that are no frames are left out of `chunks`.
@@ -144,43 +147,43 @@ class Window:
         return ticks_folded
 
     def _fold_each(self, key: tuple[str, str], symbol: _Symbol, offsets: Sequence[int], frames: Sequence[Frame]) -> int:
-        run, ticks_folded = self._run, 0
+        run, width_ms, ticks_folded = self._run, self._width_ms, 0
         for offset, frame in zip(offsets, frames, strict=True):
-            earliest, latest, parts = split_by_minute(frame)
+            earliest, latest, parts = split_by_period(frame, width_ms)
             number = symbol.passes.enter(frame, earliest, latest)
             if latest > symbol.newest_ms:
                 symbol.newest_ms = latest
             for ts, ticks in parts:
-                minute = symbol.minutes.get(ts)
-                if minute is None or minute.touched_batch != self._batch:
-                    minute = self._touch(key, symbol, ts, offset)
-                minute.fold.add(offset, run, number, frame, ticks)
+                period = symbol.periods.get(ts)
+                if period is None or period.touched_batch != self._batch:
+                    period = self._touch(key, symbol, ts, offset)
+                period.fold.add(offset, run, number, frame, ticks)
                 ticks_folded += len(ticks)
         return ticks_folded
 
-    def touched(self) -> Iterator[Minute]:
-        """The minutes that the newest poll touched, in the order in which it first did."""
+    def touched(self) -> Iterator[Period]:
+        """The periods that the newest poll touched, in the order in which it first did."""
         return iter(self._touched)
 
     def _fold_run(self, key: tuple[str, str], symbol: _Symbol, run: Run) -> int:
         number = symbol.passes.enter_run(run.frames[0], run.frames[-1], run.earliest, run.latest)
         symbol.newest_ms = max(symbol.newest_ms, run.latest)
-        for part in run.parts():
-            minute = self._touch(key, symbol, part.ts, part.offsets[0])
-            minute.fold.add_run(part.offsets, self._run, number, part.frames, part.ticks)
+        for part in run.parts(self._width_ms):
+            period = self._touch(key, symbol, part.ts, part.offsets[0])
+            period.fold.add_run(part.offsets, self._run, number, part.frames, part.ticks)
         return len(run)
 
-    def _touch(self, key: tuple[str, str], symbol: _Symbol, ts: int, offset: int) -> Minute:
-        minute = symbol.minutes.get(ts)
-        if minute is None:
-            minute = symbol.minutes[ts] = Minute(MinuteFold(*key, ts))
-        if minute.touched_batch != self._batch:
-            minute.touched_at, minute.touched_batch = symbol.arrived_at, self._batch
-            self._touched.append(minute)
-        if minute.dirty_from is None:
-            minute.dirty_from = offset
-            self._dirty.add(minute)
-        return minute
+    def _touch(self, key: tuple[str, str], symbol: _Symbol, ts: int, offset: int) -> Period:
+        period = symbol.periods.get(ts)
+        if period is None:
+            period = symbol.periods[ts] = Period(CandleFold(*key, ts, self._timeframe))
+        if period.touched_batch != self._batch:
+            period.touched_at, period.touched_batch = symbol.arrived_at, self._batch
+            self._touched.append(period)
+        if period.dirty_from is None:
+            period.dirty_from = offset
+            self._dirty.add(period)
+        return period
 
     def _align(self, first: int) -> None:
         if self.position < 0:
@@ -202,69 +205,71 @@ class Window:
         grace_ms = self._grace_ms
         idle_since = now - grace_ms / 1000
         for symbol in self._symbols.values():
-            # A tick stamped tomorrow must not close today's minutes: the watermark is never ahead of the clock.
+            # A tick stamped tomorrow must not close today's periods: the watermark is never ahead of the clock.
             watermark_ms = min(symbol.newest_ms, wall_ms)
             if symbol.arrived_at <= idle_since:
                 watermark_ms = wall_ms
-            for ts, minute in symbol.minutes.items():
-                if not minute.closed and watermark_ms >= ts + MINUTE_MS + grace_ms:
-                    minute.closed = True
-                    self._dirty.add(minute)
+            for ts, period in symbol.periods.items():
+                if not period.closed and watermark_ms >= ts + self._width_ms + grace_ms:
+                    period.closed = True
+                    self._dirty.add(period)
 
     def emissions(self, *, wall_ms: int, now: float) -> list[Emission]:
-        """Candles of the minutes that changed or closed since the last call. Settle or return each of them."""
+        """Candles of the periods that changed or closed since the last call. Settle or return each of them."""
         self._close(wall_ms, now)
         emissions = []
-        for minute in self._dirty:
-            candle = minute.fold.candle(log=self._log, partition=self._partition, closed=minute.closed, emitted=wall_ms)
-            minute.sending_from, minute.dirty_from = minute.dirty_from, None
-            emissions.append(Emission(minute, candle, minute.closed))
+        for period in self._dirty:
+            fold = period.fold
+            offsets = tuple((self._partition, first, last) for first, last in fold.spans)
+            candle = fold.candle(log=self._log, offsets=offsets, closed=period.closed, emitted=wall_ms)
+            period.sending_from, period.dirty_from = period.dirty_from, None
+            emissions.append(Emission(period, candle, period.closed))
         self._dirty.clear()
         return emissions
 
     def settle(self, emission: Emission) -> None:
         """The broker has confirmed this candle."""
-        emission.minute.sending_from = None
-        emission.minute.final = emission.minute.final or emission.says_closed
+        emission.period.sending_from = None
+        emission.period.final = emission.period.final or emission.says_closed
 
     def give_back(self, emission: Emission) -> None:
-        """The broker did not confirm this candle: publish the minute again."""
-        minute = emission.minute
-        if minute.sending_from is not None:
-            minute.dirty_from, minute.sending_from = minute.sending_from, None
-        self._dirty.add(minute)
+        """The broker did not confirm this candle: publish the period again."""
+        period = emission.period
+        if period.sending_from is not None:
+            period.dirty_from, period.sending_from = period.sending_from, None
+        self._dirty.add(period)
 
     def forget(self, *, wall_ms: int, now: float) -> int:
-        """Drop the minutes that nothing more is expected for; returns how many."""
+        """Drop the periods that nothing more is expected for; returns how many."""
         forgotten = 0
         for key, symbol in list(self._symbols.items()):
-            behind_ms = min(symbol.newest_ms, wall_ms) - MINUTE_MS - FORGET_BEHIND_MS
-            over = [ts for ts, minute in symbol.minutes.items() if self._is_over(minute, behind_ms, now)]
+            behind_ms = min(symbol.newest_ms, wall_ms) - self._width_ms - FORGET_BEHIND_MS
+            over = [ts for ts, period in symbol.periods.items() if self._is_over(period, behind_ms, now)]
             for ts in over:
-                del symbol.minutes[ts]
+                del symbol.periods[ts]
             forgotten += len(over)
-            # Passes matter within a stored range only, so a symbol without minutes needs no memory.
-            if not symbol.minutes:
+            # Passes matter within a stored range only, so a symbol without periods needs no memory.
+            if not symbol.periods:
                 del self._symbols[key]
         return forgotten
 
-    def _is_over(self, minute: Minute, behind_ms: int, now: float) -> bool:
-        if not minute.settled or minute in self._dirty:
+    def _is_over(self, period: Period, behind_ms: int, now: float) -> bool:
+        if not period.settled or period in self._dirty:
             return False
-        idle_seconds = now - minute.touched_at
+        idle_seconds = now - period.touched_at
         if idle_seconds >= FORGET_UNTOUCHED_SECONDS:
             return True
-        if not minute.final:
+        if not period.final:
             return False
         return idle_seconds >= FORGET_IDLE_SECONDS or (
-            minute.fold.ts <= behind_ms and minute.touched_batch != self._batch
+            period.fold.ts <= behind_ms and period.touched_batch != self._batch
         )
 
     @property
     def safe_offset(self) -> int:
-        """Everything below may be committed: no open minute began there and no candle of it is unpublished."""
-        held = [hold for minute in self._minutes() if (hold := minute.holds) is not None]
+        """Everything below may be committed: no open period began there and no candle of it is unpublished."""
+        held = [hold for period in self._periods() if (hold := period.holds) is not None]
         return min(held, default=self.position)
 
-    def _minutes(self) -> Iterator[Minute]:
-        return (minute for symbol in self._symbols.values() for minute in symbol.minutes.values())
+    def _periods(self) -> Iterator[Period]:
+        return (period for symbol in self._symbols.values() for period in symbol.periods.values())

@@ -11,6 +11,7 @@ import structlog
 
 from marketdata.errors import InvalidFrame, KafkaRefused, KafkaUnavailable, LogShortened, MissedRecords, TickpipeError
 from marketdata.runs import Chunk
+from marketdata.timeframes import M1, Timeframe
 from marketdata.wire import decode_frame, decode_frames
 from runtime.polls import Record, in_pieces
 from runtime.rejected import Rejected
@@ -86,6 +87,7 @@ class Worker:
         *,
         log_name: str,
         telemetry: Telemetry | None = None,
+        timeframe: Timeframe = M1,
     ) -> None:
         self._settings = settings
         self._emitter = emitter
@@ -99,6 +101,7 @@ class Worker:
         self._live_since_ms = _wall_ms()
         # `<cluster id>/<topic>`, which candles name as their log.
         self._log_name = log_name
+        self._timeframe = timeframe
 
     async def fold(self, number: int, records: Sequence[Record]) -> None:
         """Fold one poll of the partition `number`.
@@ -109,7 +112,10 @@ class Worker:
         """
         partition = self._partitions.get(number)
         if partition is None:
-            window = Window(log=self._log_name, partition=number, grace_ms=int(self._settings.grace_seconds * 1000))
+            window = Window(
+                log=self._log_name, partition=number, grace_ms=int(self._settings.grace_seconds * 1000),
+                timeframe=self._timeframe,
+            )  # fmt: skip
             partition = self._partitions[number] = _Partition(number, window)
             await self._check_gap(number, self._offsets.committed(number) or 0, records[0].offset)
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from marketdata.candle import Candle
-from marketdata.offsets import Ranges, contains, union
+from marketdata.offsets import Ranges, contains, position, spans, union
 from marketdata.refold import Proof, Refold
 from marketdata.tick import Frame, Tick
 from marketdata.wire import decode_candle, encode, frame_key
@@ -52,6 +52,7 @@ class KafkaLog:
 
     settings: Settings
     producer: AIOKafkaProducer
+    #: Positions and frames by partition.
     log: dict[int, list[tuple[int, Frame]]] = field(default_factory=dict)
 
     async def send(self, *frames: Frame) -> None:
@@ -62,7 +63,7 @@ class KafkaLog:
             for frame in frames
         ]
         for frame, sent in zip(frames, await asyncio.gather(*futures), strict=True):
-            self.log.setdefault(sent.partition, []).append((sent.offset, frame))
+            self.log.setdefault(sent.partition, []).append((position(sent.partition, sent.offset), frame))
 
     async def committed(self) -> dict[int, int]:
         async with admin_client(self.settings) as client:
@@ -109,17 +110,19 @@ class KafkaLog:
     def _refold(self, candle: Candle, ranges: Ranges) -> Candle:
         proof = Proof(candle.source, candle.symbol, candle.ts, ranges)
         refold = Refold([proof])
-        refold.feed(self.log[candle.partition])
+        for partition in sorted(self.log):
+            refold.feed(self.log[partition])
         folded = refold.results()[proof].candle(
-            log=candle.log, partition=candle.partition, closed=candle.closed, emitted=candle.emitted
+            log=candle.log, offsets=ranges, closed=candle.closed, emitted=candle.emitted
         )
         assert folded is not None
         return folded
 
     def _compare_with_oracle(self, candle: Candle) -> None:
-        first, last = candle.offsets[0][0], candle.offsets[-1][1]
-        stretch = [(offset, frame) for offset, frame in self.log[candle.partition] if first <= offset <= last]
-        expected = oracle.fold(stretch, candle.source, candle.symbol, candle.ts, candle.offsets)
+        [partition] = {partition for partition, _, _ in candle.offsets}
+        [(first, _), *_, (_, last)] = [*spans(candle.offsets), *spans(candle.offsets)]
+        frames = [(at, frame) for at, frame in self.log[partition] if first <= at <= last]
+        expected = oracle.fold(frames, candle.source, candle.symbol, candle.ts, candle.offsets)
         assert expected is not None
         assert {f: getattr(candle, f) for f in expected.__dataclass_fields__} == expected.__dict__
 

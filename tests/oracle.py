@@ -8,8 +8,9 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby
 
-from marketdata.offsets import Ranges
+from marketdata.offsets import Ranges, from_spans, place, spans
 from marketdata.tick import Frame, Tick
 
 MINUTE_MS = 60_000
@@ -30,18 +31,25 @@ class OracleCandle:
 
 
 def minutes_in(frames: list[tuple[int, Frame]]) -> dict[tuple[str, str, int], Ranges]:
-    """Every (source, symbol, minute) of a log, with the stretch from its first to its last record."""
+    """Every (source, symbol, minute) of a log, with the range from its first to its last record in each partition."""
     offsets: dict[tuple[str, str, int], list[int]] = defaultdict(list)
     for offset, frame in frames:
         for tick in frame.ticks:
             offsets[frame.source, frame.symbol, tick.time_msc // MINUTE_MS * MINUTE_MS].append(offset)
-    return {key: ((min(found), max(found)),) for key, found in offsets.items()}
+    return {
+        key: from_spans(
+            (min(positions), max(positions))
+            for _, group in groupby(sorted(found), key=lambda at: place(at)[0])
+            for positions in [list(group)]
+        )
+        for key, found in offsets.items()
+    }
 
 
 def fold(log: list[tuple[int, Frame]], source: str, symbol: str, ts: int, ranges: Ranges) -> OracleCandle | None:
-    """The candle of one minute from the offsets in `ranges`."""
+    """The candle of one minute from the offsets in `ranges`; the log has its frames by position."""
     passes: list[list[tuple[int, int, Frame, Tick]]] = []  # per pass: (offset, index, frame, tick)
-    for first, last in ranges:
+    for first, last in spans(ranges):
         before: Frame | None = None
         for offset, frame in log:
             if not (first <= offset <= last and (frame.source, frame.symbol) == (source, symbol)):

@@ -34,7 +34,7 @@ SELECT
 -- name: exported_minutes
 SELECT
     source, timeframe, ts, open, high, low, close, volume, real_volume, spread, closed,
-    origin, first_tick, last_tick, log, partition, offsets::text, received_at, folded_at, stored_at
+    origin, first_tick, last_tick, log, offsets::text, received_at, folded_at, stored_at
 FROM market_data
 WHERE symbol = %(symbol)s AND timeframe = 'M1' AND source = %(source)s AND ts >= %(from_)s AND ts < %(to)s
 ORDER BY ts;

@@ -1,5 +1,5 @@
--- Every statement of the sink, by name. The rule of the offsets (which candle replaces which) is `judge_candles` and the
--- condition of `apply_candles`; sink/rule.py says it in Python and the tests hold the two together.
+-- Every statement of the sink, by name. Which candle replaces which is `candle_verdict` of the first migration, which
+-- the statements call; marketdata/rule.py says it in Python and the tests hold the two together.
 
 -- name: prepare_session
 SELECT
@@ -35,14 +35,14 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_candles (
     first_tick timestamptz,
     last_tick timestamptz,
     log text NOT NULL,
-    partition integer NOT NULL,
     offsets int8multirange NOT NULL,
     received_at timestamptz,
     folded_at timestamptz,
     -- Offsets that the stored candle should come to hold: more than `offsets` when a batch had several folds.
     wanted int8multirange NOT NULL,
     verdict text NOT NULL DEFAULT 'inserted',
-    stored_end bigint
+    -- Whether the stored candle names other offsets.
+    is_other boolean NOT NULL DEFAULT false
 ) ON COMMIT DELETE ROWS;
 
 -- name: create_incoming_bars
@@ -64,27 +64,28 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_bars (
 -- name: copy_candles
 COPY incoming_candles (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, closed, first_tick, last_tick,
-    log, partition, offsets, received_at, folded_at, wanted
+    log, offsets, received_at, folded_at, wanted
 ) FROM STDIN (FORMAT binary);
 
 -- name: append_candles
 -- Straight into the table: of candles of which nothing is stored there is nothing to judge.
 COPY market_data (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, closed, first_tick, last_tick,
-    log, partition, offsets, received_at, folded_at, origin
+    log, offsets, received_at, folded_at, origin
 ) FROM STDIN (FORMAT binary);
 
 -- name: newest_stored
--- The newest row of each symbol and source between two times of its own. The bounds of all of them spare a hypertable the
+-- The newest row of each symbol, timeframe and source between two times of its own. The bounds of all of them spare a hypertable the
 -- search of every chunk.
-SELECT k.symbol, k.source, newest.ts
+SELECT k.symbol, k.timeframe, k.source, newest.ts
 FROM unnest(
-    %(symbols)s::text[], %(sources)s::text[], %(firsts)s::timestamptz[], %(lasts)s::timestamptz[]
-) AS k (symbol, source, first_ts, last_ts)
+    %(symbols)s::text[], %(timeframes)s::text[], %(sources)s::text[], %(firsts)s::timestamptz[],
+    %(lasts)s::timestamptz[]
+) AS k (symbol, timeframe, source, first_ts, last_ts)
 CROSS JOIN LATERAL (
     SELECT m.ts
     FROM market_data AS m
-    WHERE m.symbol = k.symbol AND m.timeframe = 'M1' AND m.source = k.source
+    WHERE m.symbol = k.symbol AND m.timeframe = k.timeframe AND m.source = k.source
         AND m.ts BETWEEN k.first_ts AND k.last_ts AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s
     ORDER BY m.ts DESC
     LIMIT 1
@@ -93,9 +94,9 @@ CROSS JOIN LATERAL (
 -- name: insert_candle
 INSERT INTO incoming_candles (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, closed, first_tick, last_tick,
-    log, partition, offsets, received_at, folded_at, wanted
+    log, offsets, received_at, folded_at, wanted
 ) VALUES (
-    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::text::int8multirange, %s, %s,
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::text::int8multirange, %s, %s,
     %s::text::int8multirange
 );
 
@@ -114,54 +115,58 @@ INSERT INTO incoming_bars (
 -- writes nothing. The bounds of ts spare a hypertable the search of every chunk.
 UPDATE incoming_candles AS i
 SET
-    stored_end = upper(m.offsets),
-    verdict = CASE
-        WHEN m.origin = 'broker' THEN 'replaced'
-        WHEN m.log <> i.log OR m.partition <> i.partition THEN 'cross_log'
-        WHEN NOT (i.offsets @> m.offsets OR m.offsets @> i.wanted) THEN 'refold'
-        WHEN i.wanted <> i.offsets AND NOT m.offsets @> i.wanted THEN 'refold'
-        WHEN i.offsets = m.offsets AND (
+    is_other = i.offsets IS DISTINCT FROM m.offsets,
+    verdict = candle_verdict(
+        m.origin, m.log, m.offsets, m.closed, i.log, i.offsets, i.wanted, i.closed,
+        (
             i.open, i.high, i.low, i.close, i.volume, i.real_volume, i.spread, i.first_tick, i.last_tick, i.received_at
         ) IS DISTINCT FROM (
             m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.first_tick, m.last_tick, m.received_at
-        ) THEN 'replaced'
-        WHEN m.offsets @> i.wanted THEN CASE WHEN i.closed AND NOT m.closed THEN 'closed' ELSE 'ignored' END
-        ELSE 'replaced'
-    END
+        )
+    )
 FROM market_data AS m
 WHERE m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
     AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s;
 
 -- name: count_verdicts
--- With the furthest stored offset of candles that reach further than the incoming one: that the log reaches as far has
--- to be asked. Ordinary flow, whose last candle of a minute repeats the offsets of the one before, asks nothing.
+-- And whether stored candles of the log that is read here name offsets that the incoming ones do not: that the log
+-- reaches as far has to be asked. Ordinary flow, whose last candle of a minute repeats the offsets of the one before,
+-- asks nothing.
 SELECT
-    verdict, log, partition, count(*)::int,
-    coalesce(
-        max(stored_end) FILTER (WHERE verdict IN ('ignored', 'closed', 'refold') AND stored_end > upper(offsets)), 0
-    )
+    verdict, count(*)::int,
+    verdict IN ('ignored', 'closed', 'refold') AND bool_or(is_other AND log = %(own_log)s)
 FROM incoming_candles
-GROUP BY verdict, log, partition;
+GROUP BY verdict;
+
+-- name: reach_beyond
+-- Whether a stored candle of this batch names offsets that the log was not known to reach.
+SELECT EXISTS (
+    SELECT FROM incoming_candles AS i
+    JOIN market_data AS m
+        ON m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
+    WHERE m.log = %(log)s AND m.offsets && %(beyond)s::text::int8multirange
+        AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s
+);
 
 -- name: disown_candles
--- The topic ends before the stored offsets: it was created anew, and what is stored belongs to a log that is gone.
+-- The log ends before the stored offsets: it was created anew, and what is stored belongs to a log that is gone.
 UPDATE market_data AS m
 SET log = m.log || ' (gone)'
 FROM incoming_candles AS i
 WHERE m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
-    AND m.log = %(log)s AND m.partition = %(partition)s AND upper(m.offsets) > %(end)s
+    AND m.log = %(log)s AND m.offsets && %(beyond)s::text::int8multirange
     AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s;
 
 -- name: apply_candles
 -- Both sinks of a rebalance may be at it: the row is locked, then judged again as it is. Sorted, so that two
--- transactions lock in one order.
+-- transactions lock in one order. `incomparable`: the log cannot prove these offsets, so they decide nothing.
 INSERT INTO market_data AS m (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed,
-    first_tick, last_tick, log, partition, offsets, received_at, folded_at, stored_at
+    first_tick, last_tick, log, offsets, received_at, folded_at, stored_at
 )
 SELECT
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, 'ticks', closed,
-    first_tick, last_tick, log, partition, offsets, received_at, folded_at, clock_timestamp()
+    first_tick, last_tick, log, offsets, received_at, folded_at, clock_timestamp()
 FROM incoming_candles
 WHERE verdict NOT IN ('ignored', 'closed')
 ORDER BY symbol, timeframe, ts, source
@@ -171,59 +176,52 @@ SET
     volume = EXCLUDED.volume, real_volume = EXCLUDED.real_volume, spread = EXCLUDED.spread, origin = EXCLUDED.origin,
     closed = EXCLUDED.closed OR (m.closed AND m.origin = 'ticks'),
     first_tick = EXCLUDED.first_tick, last_tick = EXCLUDED.last_tick,
-    log = EXCLUDED.log, partition = EXCLUDED.partition, offsets = EXCLUDED.offsets,
+    log = EXCLUDED.log, offsets = EXCLUDED.offsets,
     received_at = EXCLUDED.received_at, folded_at = EXCLUDED.folded_at, stored_at = EXCLUDED.stored_at
 WHERE
-    m.origin = 'broker'
-    OR CASE
-        WHEN m.log = EXCLUDED.log AND m.partition = EXCLUDED.partition AND NOT %(incomparable)s THEN
-            EXCLUDED.offsets @> m.offsets AND (
-                EXCLUDED.offsets <> m.offsets
-                OR (EXCLUDED.closed AND NOT m.closed)
-                OR (
-                    EXCLUDED.open, EXCLUDED.high, EXCLUDED.low, EXCLUDED.close, EXCLUDED.volume, EXCLUDED.real_volume,
-                    EXCLUDED.spread, EXCLUDED.first_tick, EXCLUDED.last_tick, EXCLUDED.received_at
-                ) IS DISTINCT FROM (
-                    m.open, m.high, m.low, m.close, m.volume, m.real_volume,
-                    m.spread, m.first_tick, m.last_tick, m.received_at
-                )
-            )
-        -- Between logs the candle with more ticks wins; at a tie the one whose log can still be read.
-        ELSE EXCLUDED.volume > m.volume
-            OR (EXCLUDED.volume = m.volume AND EXCLUDED.log = %(own_log)s AND m.log <> %(own_log)s)
+    CASE candle_verdict(
+        m.origin, CASE WHEN NOT %(incomparable)s THEN m.log END, m.offsets, m.closed,
+        EXCLUDED.log, EXCLUDED.offsets, EXCLUDED.offsets, EXCLUDED.closed,
+        (
+            EXCLUDED.open, EXCLUDED.high, EXCLUDED.low, EXCLUDED.close, EXCLUDED.volume, EXCLUDED.real_volume,
+            EXCLUDED.spread, EXCLUDED.first_tick, EXCLUDED.last_tick, EXCLUDED.received_at
+        ) IS DISTINCT FROM (
+            m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.first_tick, m.last_tick, m.received_at
+        )
+    )
+        WHEN 'replaced' THEN true
+        WHEN 'closed' THEN EXCLUDED.offsets = m.offsets
+        WHEN 'cross_log' THEN candle_outweighs(EXCLUDED.volume, EXCLUDED.log, m.volume, m.log, %(own_log)s)
+        ELSE false
     END;
 
 -- name: close_candles
 UPDATE market_data AS m
 SET closed = true
 FROM incoming_candles AS i
-WHERE i.verdict = 'closed' AND NOT m.closed
+WHERE i.verdict = 'closed'
     AND m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
-    AND m.log = i.log AND m.partition = i.partition AND m.offsets @> i.offsets
+    AND candle_verdict(
+        m.origin, m.log, m.offsets, m.closed, i.log, i.offsets, i.wanted, i.closed, false
+    ) = 'closed'
     AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s;
 
 -- name: request_refolds
 -- Whatever is not contained in the stored candle by now was neither wider nor narrower.
-INSERT INTO pending_refolds AS p (
-    source, symbol, timeframe, ts, log, partition, offsets, closed, requested_at, updated_at
-)
+INSERT INTO pending_refolds AS p (source, symbol, timeframe, ts, log, offsets, closed, requested_at, updated_at)
 SELECT
-    i.source, i.symbol, i.timeframe, i.ts, i.log, i.partition, m.offsets + i.wanted, m.closed OR i.closed,
+    i.source, i.symbol, i.timeframe, i.ts, i.log, m.offsets + i.wanted, m.closed OR i.closed,
     clock_timestamp(), clock_timestamp()
 FROM incoming_candles AS i
 JOIN market_data AS m
     ON m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
-WHERE m.log = i.log AND m.partition = i.partition AND NOT m.offsets @> i.wanted
+WHERE candle_verdict(m.origin, m.log, m.offsets, m.closed, i.log, i.offsets, i.wanted, i.closed, false) = 'refold'
     AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s
 ORDER BY i.source, i.symbol, i.timeframe, i.ts
 ON CONFLICT (source, symbol, timeframe, ts) DO UPDATE
 SET
-    offsets = CASE
-        WHEN p.log = EXCLUDED.log AND p.partition = EXCLUDED.partition THEN p.offsets + EXCLUDED.offsets
-        ELSE EXCLUDED.offsets
-    END,
-    log = EXCLUDED.log, partition = EXCLUDED.partition, closed = p.closed OR EXCLUDED.closed,
-    updated_at = EXCLUDED.updated_at;
+    offsets = CASE WHEN p.log = EXCLUDED.log THEN p.offsets + EXCLUDED.offsets ELSE EXCLUDED.offsets END,
+    log = EXCLUDED.log, closed = p.closed OR EXCLUDED.closed, updated_at = EXCLUDED.updated_at;
 
 -- name: apply_bars
 INSERT INTO broker_bars AS b (
@@ -265,43 +263,40 @@ WHERE m.origin = 'broker' AND (
 ) IS DISTINCT FROM (m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread);
 
 -- name: due_refolds
--- Partitions that have been quiet, or have waited, for long enough (seconds): while the second copy of a day arrives
--- the whole partition waits, so that one pass over the log answers all of it.
-SELECT log, partition
+-- Logs, and in each the partitions where proofs begin, that have been quiet, or have waited, for long enough (seconds):
+-- while the second copy of a day arrives all of them wait, so that one pass over the log answers all of it.
+SELECT log, position_partition(lower(offsets)) AS partition
 FROM pending_refolds
-GROUP BY log, partition
+GROUP BY 1, 2
 HAVING clock_timestamp() - max(updated_at) >= make_interval(secs => %(quiet_seconds)s)
     OR clock_timestamp() - min(requested_at) >= make_interval(secs => %(patience_seconds)s)
-ORDER BY log, partition;
+ORDER BY 1, 2;
 
 -- name: count_refolds
 SELECT count(*) FROM pending_refolds;
 
--- name: try_lock_partition
+-- name: try_lock_refolds
 SELECT pg_try_advisory_lock(hashtext(%(log)s), %(partition)s);
 
--- name: unlock_partition
+-- name: unlock_refolds
 SELECT pg_advisory_unlock(hashtext(%(log)s), %(partition)s);
 
 -- name: take_refolds
--- In the order of the log, so that rounds of a long backlog read different stretches.
+-- In the order of the log, so that rounds of a long backlog read different parts of it.
 SELECT
     p.source, p.symbol, p.timeframe, p.ts, p.closed OR coalesce(m.closed AND m.origin = 'ticks', false),
-    CASE
-        WHEN m.log = p.log AND m.partition = p.partition THEN p.offsets + m.offsets
-        ELSE p.offsets
-    END
+    CASE WHEN m.log = p.log THEN p.offsets + m.offsets ELSE p.offsets END
 FROM pending_refolds AS p
 LEFT JOIN market_data AS m
     ON m.symbol = p.symbol AND m.timeframe = p.timeframe AND m.ts = p.ts AND m.source = p.source
-WHERE p.log = %(log)s AND p.partition = %(partition)s
+WHERE p.log = %(log)s AND position_partition(lower(p.offsets)) = %(partition)s
 ORDER BY lower(p.offsets)
 LIMIT %(limit)s;
 
 -- name: finish_refold
 DELETE FROM pending_refolds
 WHERE source = %(source)s AND symbol = %(symbol)s AND timeframe = %(timeframe)s AND ts = %(ts)s
-    AND log = %(log)s AND partition = %(partition)s AND offsets <@ %(offsets)s::text::int8multirange;
+    AND log = %(log)s AND offsets <@ %(offsets)s::text::int8multirange;
 
 -- name: postpone_refold
 -- More came while the minute was folded: it waits anew.
@@ -318,13 +313,13 @@ WHERE origin = 'ticks'
 -- name: stored_candles
 SELECT
     m.ts, m.symbol, m.timeframe, m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.source, m.closed,
-    m.first_tick, m.last_tick, m.log, m.partition, m.offsets, m.received_at, p.ts IS NOT NULL
+    m.first_tick, m.last_tick, m.log, m.offsets, m.received_at, p.ts IS NOT NULL
 FROM market_data AS m
 LEFT JOIN pending_refolds AS p USING (source, symbol, timeframe, ts)
 WHERE m.origin = 'ticks'
     AND (%(symbol)s::text IS NULL OR m.symbol = %(symbol)s) AND (%(source)s::text IS NULL OR m.source = %(source)s)
     AND (%(from_)s::timestamptz IS NULL OR m.ts >= %(from_)s) AND (%(to)s::timestamptz IS NULL OR m.ts < %(to)s)
-ORDER BY m.log, m.partition, lower(m.offsets);
+ORDER BY m.log, lower(m.offsets);
 
 -- name: edition
 SELECT

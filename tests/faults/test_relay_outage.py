@@ -20,7 +20,7 @@ from statistics import median
 import httpx
 import pytest
 
-from marketdata.tick import Frame, Tick, minute_of
+from marketdata.tick import Frame, Tick, period_of
 from runtime.settings import Settings
 from tests import oracle
 from tests.conftest import API_KEY
@@ -251,7 +251,7 @@ def candles_of(ticks: list[Tick]) -> dict[int, tuple[float, float, float, float,
     """Minute to open, high, low, close and number of ticks; the ticks are in order."""
     minutes: dict[int, list[float]] = {}
     for tick in ticks:
-        minutes.setdefault(minute_of(tick.time_msc), []).append(tick.bid)
+        minutes.setdefault(period_of(tick.time_msc), []).append(tick.bid)
     return {minute: (bids[0], max(bids), min(bids), bids[-1], len(bids)) for minute, bids in minutes.items()}
 
 

@@ -29,7 +29,10 @@ async def lose_rows_behind(stage: Stage, point: int) -> int:
     """Delete about half of the rows that lie wholly behind the point; how many."""
     url = stage.settings.database_url.get_secret_value()
     async with await psycopg.AsyncConnection.connect(url) as connection:
-        query = "DELETE FROM market_data WHERE lower(offsets) >= %s AND abs(hashtext(symbol || ts::text)) %% 2 = %s"
+        query = (
+            "DELETE FROM market_data WHERE position_offset(lower(offsets)) >= %s"
+            " AND abs(hashtext(symbol || ts::text)) %% 2 = %s"
+        )
         return (await connection.execute(query, (point, stage.rng.randrange(2)))).rowcount
 
 

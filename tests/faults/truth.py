@@ -9,6 +9,7 @@ import psycopg
 from aiokafka import TopicPartition
 
 from marketdata.errors import InvalidFrame, TickpipeError
+from marketdata.offsets import position, spans
 from marketdata.tick import Frame, Tick
 from marketdata.wire import decode_frame
 from runtime.kafka import log_ends, new_consumer
@@ -30,17 +31,20 @@ class Log:
     def expected(self) -> dict[Key, oracle.OracleCandle]:
         """Every candle that the log proves."""
         candles = {}
-        for frames in self.frames.values():
-            # A partition's frames by symbol: the oracle looks at every frame it is given, for every minute.
-            by_symbol: dict[tuple[str, str], list[tuple[int, Frame]]] = {}
+        # Frames by symbol and in order of positions: the oracle looks at every frame it is given, for every minute.
+        by_symbol: dict[tuple[str, str], list[tuple[int, Frame]]] = {}
+        for partition, frames in sorted(self.frames.items()):
             for offset, frame in frames:
-                by_symbol.setdefault((frame.source, frame.symbol), []).append((offset, frame))
-            for (source, symbol), own in by_symbol.items():
-                offsets = [offset for offset, _ in own]
-                for (_, _, ts), ranges in oracle.minutes_in(own).items():
-                    stretch = own[bisect_left(offsets, ranges[0][0]) : bisect_right(offsets, ranges[0][1])]
-                    if (candle := oracle.fold(stretch, source, symbol, ts, ranges)) is not None:
-                        candles[source, symbol, ts] = candle
+                at = position(partition, offset)
+                by_symbol.setdefault((frame.source, frame.symbol), []).append((at, frame))
+        for (source, symbol), own in by_symbol.items():
+            positions = [at for at, _ in own]
+            for (_, _, ts), ranges in oracle.minutes_in(own).items():
+                near: list[tuple[int, Frame]] = []
+                for first, last in spans(ranges):
+                    near += own[bisect_left(positions, first) : bisect_right(positions, last)]
+                if (candle := oracle.fold(near, source, symbol, ts, ranges)) is not None:
+                    candles[source, symbol, ts] = candle
         return candles
 
     def ticks(self) -> Counter[tuple[str, Tick]]:

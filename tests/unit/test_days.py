@@ -8,7 +8,7 @@ from statistics import median
 
 import pytest
 
-from marketdata.fold import MinuteFold, split_by_minute
+from marketdata.fold import CandleFold, split_by_period
 from marketdata.tick import Frame
 from tests import generated_day
 from tests.days import DAYS, EURUSD_COUNT, GENERATED, Day
@@ -61,16 +61,16 @@ def test_the_generated_day_holds_what_the_real_one_lacks() -> None:
 
 @each_day
 def test_the_fold_of_a_day_is_its_bars(day: Day) -> None:
-    folds: dict[int, MinuteFold] = {}
+    folds: dict[int, CandleFold] = {}
     for offset, start in enumerate(range(0, len(day.ticks), 70)):
         frame = Frame(
             v=1, source="S", symbol="EURUSD", mode="bid", point=0.00001, request=str(offset), received=0,
             ticks=day.ticks[start : start + 70],
         )  # fmt: skip
-        for ts, ticks in split_by_minute(frame)[2]:
-            folds.setdefault(ts, MinuteFold("S", "EURUSD", ts)).add(offset, 0, 0, frame, ticks)
+        for ts, ticks in split_by_period(frame)[2]:
+            folds.setdefault(ts, CandleFold("S", "EURUSD", ts)).add(offset, 0, 0, frame, ticks)
 
-    candles = [fold.candle(log="l", partition=0, closed=True, emitted=0) for fold in folds.values()]
+    candles = [fold.candle(log="l", offsets=((0, 0, 0),), closed=True, emitted=0) for fold in folds.values()]
     assert {c.ts: (c.open, c.high, c.low, c.close) for c in candles if c is not None} == day.bars
     assert sum(c.volume for c in candles if c is not None) == len(day.ticks)
 

@@ -56,7 +56,7 @@ def export(
     """Write candles into partitioned files that DuckDB, pandas and polars read.
 
     `DIR/symbol=EURUSD/year=2019/M1.parquet`: M1 to M30 by symbol and year (UTC), the longer timeframes by symbol. M1
-    has every column of the table, the proof too: log, partition and offsets. Nothing is in DIR before all of it is
+    has every column of the table, the proof too: log and offsets. Nothing is in DIR before all of it is
     written. docs/storage.md has the columns.
 
     Examples:

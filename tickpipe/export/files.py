@@ -12,6 +12,7 @@ from typing import IO, Any, Final, Protocol, Self
 from urllib.parse import quote
 
 from marketdata.errors import TickpipeError
+from marketdata.offsets import Ranges, from_spans
 from tickpipe.output import plain
 
 #: Rows of one row group: what readers take as one piece, and what is held in memory.
@@ -70,7 +71,7 @@ class CsvFile:
 
 
 class ParquetFile:
-    """Parquet in row groups of 100,000; offsets as a list of `{first, last}`, both included."""
+    """Parquet in row groups of 100,000; offsets as a list of `{partition, first, last}`, both ends included."""
 
     suffix = "parquet"
 
@@ -86,8 +87,11 @@ class ParquetFile:
             "source": pa.string(), "timeframe": pa.string(), "ts": moment, "open": pa.float64(), "high": pa.float64(),
             "low": pa.float64(), "close": pa.float64(), "volume": pa.int64(), "real_volume": pa.float64(),
             "spread": pa.int32(), "closed": pa.bool_(), "origin": pa.string(), "first_tick": moment,
-            "last_tick": moment, "log": pa.string(), "partition": pa.int32(),
-            "offsets": pa.list_(pa.struct([("first", pa.int64()), ("last", pa.int64())])), "received_at": moment,
+            "last_tick": moment, "log": pa.string(),
+            "offsets": pa.list_(
+                pa.struct([("partition", pa.int32()), ("first", pa.int64()), ("last", pa.int64())])
+            ),
+            "received_at": moment,
             "folded_at": moment, "stored_at": moment,
         }  # fmt: skip
         self._pa = pa
@@ -125,15 +129,15 @@ class ParquetFile:
         self._rows = []
 
 
-def ranges_of(multirange: str | None) -> list[tuple[int, int]] | None:
-    """First and last offset of each range of PostgreSQL's `{[0,7),[9,10)}`, both included."""
+def ranges_of(multirange: str | None) -> Ranges | None:
+    """The ranges that PostgreSQL writes as `{[0,7),[9,10)}`, in positions of the log."""
     if multirange is None:
         return None
-    ranges = []
+    spans = []
     for bounds in multirange[2:-2].split("),["):
         first, _, end = bounds.partition(",")
-        ranges.append((int(first), int(end) - 1))
-    return ranges
+        spans.append((int(first), int(end) - 1))
+    return from_spans(spans)
 
 
 def partition_path(root: Path, symbol: str, year: int | None, name: str) -> Path:

@@ -15,6 +15,63 @@ EXCEPTION
 END
 $$;
 
+-- The log of a candle is all partitions of a topic, so its offsets are positions: partition * 2^48 + offset.
+
+CREATE FUNCTION log_position(partition integer, "offset" bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN (partition::bigint << 48) + "offset";
+
+CREATE FUNCTION position_partition("position" bigint) RETURNS integer
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN ("position" >> 48)::integer;
+
+CREATE FUNCTION position_offset("position" bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN "position" & ((1::bigint << 48) - 1);
+
+-- The ranges of a proof for people to read; both ends belong to them.
+CREATE FUNCTION proof_ranges(offsets int8multirange) RETURNS TABLE (partition integer, first bigint, last bigint)
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT position_partition(lower(r)), position_offset(lower(r)), position_offset(upper(r) - 1)
+    FROM unnest(offsets) AS r;
+END;
+
+-- Which candle wins. What becomes of a candle that meets the stored one of its key:
+--   replaced   it holds all that the stored one was folded from, or there is only the broker's bar
+--   ignored    the stored one holds all of it
+--   closed     the same, and it knows that the period is over
+--   refold     neither holds the other: the union of both has to be folded
+--   cross_log  offsets of different logs say nothing about each other; see candle_outweighs
+-- `wanted` is what the row should come to hold, more than `offsets` when a batch brought several folds; `differs` says
+-- that any value differs. Every statement calls this one, and PostgreSQL inlines it: `differs` is written here once, so
+-- that it is worked out only where it matters.
+CREATE FUNCTION candle_verdict(
+    stored_origin text, stored_log text, stored_offsets int8multirange, stored_closed boolean,
+    log text, offsets int8multirange, wanted int8multirange, closed boolean, differs boolean
+) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN stored_origin = 'broker' THEN 'replaced'
+    WHEN stored_log IS DISTINCT FROM log THEN 'cross_log'
+    WHEN stored_offsets @> wanted THEN
+        CASE
+            -- Equal offsets with unequal values: a replay repairs the row.
+            WHEN stored_offsets = offsets AND differs THEN 'replaced'
+            WHEN closed AND NOT stored_closed THEN 'closed'
+            ELSE 'ignored'
+        END
+    WHEN wanted = offsets AND offsets @> stored_offsets THEN 'replaced'
+    ELSE 'refold'
+END;
+
+-- Between logs the candle with more ticks wins; at a tie the one whose log can still be read.
+CREATE FUNCTION candle_outweighs(volume bigint, log text, stored_volume bigint, stored_log text, own_log text)
+RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN volume > stored_volume
+    OR (volume = stored_volume AND log = own_log AND stored_log IS DISTINCT FROM own_log);
+
 CREATE TABLE market_data (
     ts timestamptz NOT NULL,
     symbol text NOT NULL,
@@ -32,14 +89,35 @@ CREATE TABLE market_data (
     first_tick timestamptz,
     last_tick timestamptz,
     log text,
-    partition integer,
     offsets int8multirange,
     received_at timestamptz,
     stored_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (symbol, timeframe, ts, source),
+    -- What marketdata/invariants.py says of a candle. A NaN is greater than all other numbers.
+    CONSTRAINT market_data_prices CHECK (
+        low > '-Infinity' AND high < 'Infinity'
+        AND open BETWEEN low AND high AND close BETWEEN low AND high
+    ),
+    CONSTRAINT market_data_volumes CHECK (
+        volume >= CASE origin WHEN 'ticks' THEN 1 ELSE 0 END AND real_volume >= 0 AND real_volume < 'Infinity'
+    ),
+    CONSTRAINT market_data_times CHECK (
+        ts >= '1970-01-01 00:00:00+00' AND ts < '9999-01-01 00:00:00+00'
+        AND (timeframe <> 'M1' OR date_bin('1 minute', ts, '2000-01-01 00:00:00+00') = ts)
+        AND (
+            origin = 'broker'
+            OR (
+                ts <= first_tick AND first_tick <= last_tick
+                AND (timeframe <> 'M1' OR last_tick < ts + interval '1 minute')
+            )
+        )
+    ),
     CONSTRAINT market_data_proof CHECK (
         origin = 'broker'
-        OR (log IS NOT NULL AND partition IS NOT NULL AND offsets IS NOT NULL AND NOT isempty(offsets))
+        OR (
+            log IS NOT NULL AND log <> '' AND offsets IS NOT NULL AND NOT isempty(offsets)
+            AND NOT lower_inf(offsets) AND lower(offsets) >= 0 AND NOT upper_inf(offsets)
+        )
     )
 );
 CREATE INDEX market_data_ts_idx ON market_data (ts DESC);
@@ -47,7 +125,7 @@ CREATE INDEX market_data_ts_idx ON market_data (ts DESC);
 COMMENT ON COLUMN market_data.volume IS 'number of ticks';
 COMMENT ON COLUMN market_data.spread IS 'lowest ask - bid, in points';
 COMMENT ON COLUMN market_data.origin IS 'ticks: folded from the log; broker: the broker''s own bar, where there is no fold';
-COMMENT ON COLUMN market_data.offsets IS 'the proof: offsets of the partition of the log that this candle is the fold of';
+COMMENT ON COLUMN market_data.offsets IS 'the proof: the positions in the log that this candle is the fold of; proof_ranges() shows them';
 
 DO $$
 BEGIN
@@ -75,7 +153,16 @@ CREATE TABLE broker_bars (
     spread integer,
     received_at timestamptz NOT NULL,
     stored_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (source, symbol, timeframe, ts)
+    PRIMARY KEY (source, symbol, timeframe, ts),
+    CONSTRAINT broker_bars_prices CHECK (
+        low > '-Infinity' AND high < 'Infinity'
+        AND open BETWEEN low AND high AND close BETWEEN low AND high
+    ),
+    CONSTRAINT broker_bars_volumes CHECK (volume >= 0 AND real_volume >= 0 AND real_volume < 'Infinity'),
+    CONSTRAINT broker_bars_times CHECK (
+        ts >= '1970-01-01 00:00:00+00' AND ts < '9999-01-01 00:00:00+00'
+        AND date_bin('1 minute', ts, '2000-01-01 00:00:00+00') = ts
+    )
 );
 
 CREATE VIEW bar_fidelity AS
@@ -100,11 +187,10 @@ CREATE TABLE pending_refolds (
     timeframe text NOT NULL,
     ts timestamptz NOT NULL,
     log text NOT NULL,
-    partition integer NOT NULL,
     offsets int8multirange NOT NULL,
     closed boolean NOT NULL,
     requested_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (source, symbol, timeframe, ts)
 );
-CREATE INDEX pending_refolds_log_idx ON pending_refolds (log, partition);
+CREATE INDEX pending_refolds_log_idx ON pending_refolds (log, position_partition(lower(offsets)));

@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from marketdata.candle import Candle
-from marketdata.fold import MinuteFold, split_by_minute
+from marketdata.fold import CandleFold, split_by_period
+from marketdata.offsets import from_spans
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from tests import plainhttp
@@ -53,8 +54,8 @@ class Market:
         now = time.time_ns() // 1_000_000
         return Candle(
             source="Live", symbol=symbol, ts=ts, open=open_, high=high, low=low, close=close, volume=ticks,
-            real_volume=0.0, spread=2, first_tick=ts, last_tick=ts + 30_000, log=self.flow.own_log, partition=0,
-            offsets=((0, ticks),), closed=closed, received=now, emitted=now,
+            real_volume=0.0, spread=2, first_tick=ts, last_tick=ts + 30_000, log=self.flow.own_log,
+            offsets=((0, 0, ticks),), closed=closed, received=now, emitted=now,
         )  # fmt: skip
 
     async def publish(self, *candles: Candle) -> None:
@@ -92,12 +93,14 @@ def market_settings(servers: EmbeddedServers, name: str, data_dir: Path) -> Sett
 
 def day_candles(log: str) -> list[Candle]:
     """The closed minutes of the day, as the stream app folds them from frames at offsets 0, 1, 2 and so on."""
-    folds: dict[int, MinuteFold] = {}
+    folds: dict[int, CandleFold] = {}
     for offset, frame in enumerate(day_frames()):
-        for ts, ticks in split_by_minute(frame)[2]:
-            fold = folds.setdefault(ts, MinuteFold(DAY_SOURCE, "EURUSD", ts))
+        for ts, ticks in split_by_period(frame)[2]:
+            fold = folds.setdefault(ts, CandleFold(DAY_SOURCE, "EURUSD", ts))
             fold.add(offset, 0, 0, frame, ticks)
     now = time.time_ns() // 1_000_000
-    candles = [fold.candle(log=log, partition=0, closed=True, emitted=now) for fold in folds.values()]
+    candles = [
+        fold.candle(log=log, offsets=from_spans(fold.spans), closed=True, emitted=now) for fold in folds.values()
+    ]
     assert all(candles)
     return [candle for candle in candles if candle is not None]

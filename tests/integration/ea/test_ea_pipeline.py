@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from marketdata.candle import BrokerBar
-from marketdata.tick import Frame, Tick, minute_of
+from marketdata.tick import Frame, Tick, period_of
 from marketdata.wire import decode_frame
 from runtime.settings import Settings
 from tests import oracle
@@ -65,8 +65,8 @@ async def logged(kafka: KafkaLog, symbol: str) -> list[Tick]:
 def candles(log: list[tuple[int, Frame]], symbol: str) -> dict[int, tuple[float, ...]]:
     """The minutes of a log by the oracle."""
     found: dict[int, tuple[float, ...]] = {}
-    for minute in {minute_of(t.time_msc) for _, frame in log for t in frame.ticks}:
-        candle = oracle.fold(log, log[0][1].source, symbol, minute, ((0, log[-1][0]),))
+    for minute in {period_of(t.time_msc) for _, frame in log for t in frame.ticks}:
+        candle = oracle.fold(log, log[0][1].source, symbol, minute, ((0, 0, log[-1][0]),))
         assert candle is not None
         found[minute] = (candle.open, candle.high, candle.low, candle.close, candle.volume, candle.real_volume)
     return found

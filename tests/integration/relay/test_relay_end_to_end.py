@@ -4,7 +4,7 @@ import asyncio
 
 import psycopg
 
-from marketdata.tick import Frame, Tick, minute_of
+from marketdata.tick import Frame, Tick, period_of
 from runtime.settings import Settings
 from tests import oracle
 from tests.days import eurusd_ticks
@@ -53,8 +53,8 @@ def ticks_as_one_frame(ticks: list[Tick]) -> list[tuple[int, Frame]]:
 
 def expected_rows(log: list[tuple[int, Frame]]) -> dict[int, tuple[float, float, float, float, int]]:
     found = {}
-    for minute in {minute_of(tick.time_msc) for tick in log[0][1].ticks}:
-        candle = oracle.fold(log, "default", "EURUSD", minute, ((0, 0),))
+    for minute in {period_of(tick.time_msc) for tick in log[0][1].ticks}:
+        candle = oracle.fold(log, "default", "EURUSD", minute, ((0, 0, 0),))
         assert candle is not None
         found[minute] = (candle.open, candle.high, candle.low, candle.close, candle.volume)
     return found

@@ -31,13 +31,13 @@ async def ten_frames(kafka: KafkaLog) -> int:
 
 
 def volume(outcome: Refolded, one: Proof) -> int:
-    candle = outcome.folds[one].candle(log="log", partition=0, closed=True, emitted=0)
+    candle = outcome.folds[one].candle(log="log", offsets=one.ranges, closed=True, emitted=0)
     assert candle is not None
     return candle.volume
 
 
-def proof(first: int, last: int) -> Proof:
-    return Proof("s", "EURUSD", MINUTE_MS, ((first, last),))
+def proof(partition: int, first: int, last: int) -> Proof:
+    return Proof("s", "EURUSD", MINUTE_MS, ((partition, first, last),))
 
 
 async def test_a_partition_that_the_topic_lacks_makes_its_proofs_unprovable(
@@ -45,11 +45,11 @@ async def test_a_partition_that_the_topic_lacks_makes_its_proofs_unprovable(
 ) -> None:
     began = time.monotonic()
     async with TickLog(settings) as tick_log:
-        outcome = await tick_log.refold(NO_PARTITION, [proof(0, 5)])
-        again = await tick_log.refold(await ten_frames(kafka), [proof(0, 5)])
+        nowhere, there = proof(NO_PARTITION, 0, 5), proof(await ten_frames(kafka), 0, 5)
+        outcome = await tick_log.refold([nowhere, there])
 
-    assert (outcome.folds, outcome.unprovable) == ({}, {proof(0, 5)})
-    assert volume(again, proof(0, 5)) == 6
+    assert outcome.unprovable == {nowhere}
+    assert volume(outcome, there) == 6
     assert time.monotonic() - began < 10
 
 
@@ -57,7 +57,7 @@ async def test_a_topic_that_is_gone_is_named(settings: Settings, kafka: KafkaLog
     await delete_ticks_topic(settings)
     async with TickLog(settings) as tick_log:
         with pytest.raises(UnknownTopic, match=settings.ticks_topic) as caught:
-            await tick_log.refold(0, [proof(0, 5)])
+            await tick_log.refold([proof(0, 0, 5)])
     assert caught.value.retriable
 
 
@@ -75,10 +75,11 @@ async def test_what_retention_deletes_while_it_is_read_is_unprovable(
 
     monkeypatch.setattr(LogReader, "ends", ends_and_delete)
     async with TickLog(settings) as tick_log:
-        outcome = await tick_log.refold(partition, [proof(0, 5), proof(5, 9)])
+        taken, left = proof(partition, 0, 5), proof(partition, 5, 9)
+        outcome = await tick_log.refold([taken, left])
 
-    assert outcome.unprovable == {proof(0, 5)}
-    assert volume(outcome, proof(5, 9)) == 5
+    assert outcome.unprovable == {taken}
+    assert volume(outcome, left) == 5
 
 
 async def test_a_broker_that_falls_silent_ends_every_read(

@@ -10,7 +10,7 @@ from sink.writer import Writer
 
 
 class FixedLogEnds(LogEnds):
-    """The log `cluster/ticks`, whose partitions all end at `end`."""
+    """The log `cluster/ticks`, whose two partitions end at `end`."""
 
     def __init__(self, end: int) -> None:
         super().__init__(load_settings(), "cluster/ticks")
@@ -19,8 +19,8 @@ class FixedLogEnds(LogEnds):
     async def meet(self, log_name: str) -> None:
         """Every other log is another one."""
 
-    async def end_before(self, partition: int, stored_end: int) -> int | None:
-        return self._end if stored_end > self._end else None
+    async def refresh(self) -> None:
+        self._ends = dict.fromkeys(range(2), (0, self._end))
 
 
 def new_writer(*, end: int = 1_000_000, use_copy: bool = True) -> Writer:

@@ -9,7 +9,8 @@ from typing import Any, Self
 from aiokafka import AIOKafkaProducer
 
 from marketdata.candle import BrokerBar, Candle
-from marketdata.fold import MinuteFold, Passes, split_by_minute
+from marketdata.fold import CandleFold, Passes, split_by_period
+from marketdata.offsets import from_spans
 from marketdata.tick import Frame, Tick
 from marketdata.wire import bar_key, candle_key, encode, frame_key
 from runtime.kafka import new_consumer, new_producer
@@ -90,22 +91,23 @@ class Flow:
 
         The open minute is emitted after `every` records (never when that is 0), and each minute closed at the end.
         """
-        folds: dict[tuple[str, str, int], MinuteFold] = {}
+        folds: dict[tuple[str, str, int], CandleFold] = {}
         passes: dict[tuple[str, str], Passes] = {}
         emitted: list[Candle] = []
         for number, (offset, frame) in enumerate(logged, 1):
             key = (frame.source, frame.symbol)
-            earliest, latest, minutes = split_by_minute(frame)
+            earliest, latest, minutes = split_by_period(frame)
             pass_number = passes.setdefault(key, Passes()).enter(frame, earliest, latest)
             for ts, ticks in minutes:
-                fold = folds.setdefault((*key, ts), MinuteFold(*key, ts))
+                fold = folds.setdefault((*key, ts), CandleFold(*key, ts))
                 fold.add(offset, 0, pass_number, frame, ticks)
                 if every and number % every == 0:
                     emitted.append(self._candle(fold, closed=False))
         return [*emitted, *(self._candle(fold, closed=True) for fold in folds.values())]
 
-    def _candle(self, fold: MinuteFold, *, closed: bool) -> Candle:
-        candle = fold.candle(log=self.own_log, partition=0, closed=closed, emitted=time.time_ns() // 1_000_000)
+    def _candle(self, fold: CandleFold, *, closed: bool) -> Candle:
+        offsets = from_spans(fold.spans)
+        candle = fold.candle(log=self.own_log, offsets=offsets, closed=closed, emitted=time.time_ns() // 1_000_000)
         assert candle is not None
         return candle
 

@@ -45,9 +45,9 @@ def some_batch(rng: random.Random) -> tuple[list[Candle], list[BrokerBar]]:
         first = rng.randrange(120)
         for minute in range(first, first + rng.randint(1, 40)):
             start = minute * 10 + rng.choice((0, 0, 0, 3))
-            late = [(5_000 + start, 5_001 + start)] if rng.random() < 0.1 else []
+            late = [(rng.randrange(2), 5_000 + start, 5_001 + start)] if rng.random() < 0.1 else []
             made = candle(
-                normalized([(start, start + rng.choice((4, 9))), *late]), ts=MINUTE + minute * 60_000,
+                normalized([(0, start, start + rng.choice((4, 9))), *late]), ts=MINUTE + minute * 60_000,
                 closed=rng.random() < 0.7, volume=rng.randint(1, 20), spread=rng.choice((None, 2)), **feed,
             )  # fmt: skip
             candles += [made] * rng.choice((1, 1, 1, 2))

@@ -6,7 +6,7 @@ import msgspec
 import psycopg
 import pytest
 
-from marketdata.offsets import Ranges, normalized
+from marketdata.offsets import MAX_OFFSET, MAX_PARTITION, Ranges, normalized
 from marketdata.rule import Reduced
 from sink.database import Connection
 from sink.staging import Staging
@@ -22,8 +22,8 @@ NAMES = ("EURUSD", "#DE40.cash", "Ação", "\t\\N\n", "€" * 32)
 
 
 def ranges(rng: random.Random) -> Ranges:
-    firsts = [rng.choice((0, 5, rng.randrange(10**6), 2**63 - 500)) for _ in range(rng.randint(1, 6))]
-    return normalized((first, first + rng.choice((0, 1, 94))) for first in firsts)
+    firsts = [rng.choice((0, 5, rng.randrange(10**6), MAX_OFFSET - 100)) for _ in range(rng.randint(1, 6))]
+    return normalized((rng.choice((0, 7, MAX_PARTITION)), first, first + rng.choice((0, 1, 94))) for first in firsts)
 
 
 def reduced(rng: random.Random) -> Reduced:
@@ -32,7 +32,7 @@ def reduced(rng: random.Random) -> Reduced:
         open=rng.choice(PRICES), high=rng.choice(PRICES), low=rng.choice(PRICES), close=rng.choice(PRICES),
         volume=rng.choice(VOLUMES), real_volume=rng.choice(PRICES), spread=rng.choice(SPREADS),
         first_tick=rng.choice(TIMES), last_tick=rng.choice(TIMES), log=rng.choice(NAMES),
-        partition=rng.choice((0, 7, 2**31 - 1)), closed=rng.random() < 0.5, received=rng.choice(TIMES),
+        closed=rng.random() < 0.5, received=rng.choice(TIMES),
     )  # fmt: skip
     return Reduced(chosen, chosen.offsets if rng.random() < 0.5 else ranges(rng))
 

@@ -138,7 +138,7 @@ async def test_what_the_log_cannot_prove_keeps_the_candle_with_more_ticks(
     (part,) = flow.candles(logged[1:])
     await refolding.writer.write(connection, [part])
     await connection.execute(
-        b"INSERT INTO pending_refolds SELECT source, symbol, timeframe, ts, log, partition, "
+        b"INSERT INTO pending_refolds SELECT source, symbol, timeframe, ts, log, "
         b"'{[0,2),[1000000000,1000000002)}', true, now(), now() FROM market_data"
     )
 
@@ -155,7 +155,7 @@ async def test_minutes_of_a_foreign_log_are_given_up(connection: Connection, flo
     logged = await flow.log_frames([frame(MINUTE, 1.2, count=5)])
     await refolding.writer.write(connection, flow.candles(logged))
     await connection.execute(
-        b"INSERT INTO pending_refolds SELECT source, symbol, timeframe, ts, 'elsewhere/ticks', 0, '{[0,2)}', true, "
+        b"INSERT INTO pending_refolds SELECT source, symbol, timeframe, ts, 'elsewhere/ticks', '{[0,2)}', true, "
         b"now(), now() FROM market_data"
     )
     await refolding.refolder.step()

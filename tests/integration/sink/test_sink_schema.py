@@ -26,7 +26,7 @@ async def test_the_first_eight_columns_are_the_ones_that_users_know(connection: 
     assert columns == ["column", "type", "nullable", "default"]
     assert [row[0] for row in rows] == [
         "ts", "symbol", "timeframe", "open", "high", "low", "close", "volume", "real_volume", "spread", "source",
-        "origin", "closed", "first_tick", "last_tick", "log", "partition", "offsets", "received_at", "stored_at",
+        "origin", "closed", "first_tick", "last_tick", "log", "offsets", "received_at", "stored_at",
         "folded_at",
     ]  # fmt: skip
     assert [row[1] for row in rows[:8]] == [

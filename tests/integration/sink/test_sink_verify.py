@@ -48,8 +48,8 @@ async def test_a_tampered_row_is_found_and_mended(settings: Settings, connection
 
     # Assert
     assert found.differences == [
-        Difference("S", "EURUSD", MINUTE_UTC, "high", 9.5, high),
-        Difference("S", "EURUSD", MINUTE_UTC, "first_tick", -1, MINUTE),
+        Difference("S", "EURUSD", MINUTE_UTC, "M1", "high", 9.5, high),
+        Difference("S", "EURUSD", MINUTE_UTC, "M1", "first_tick", -1, MINUTE),
     ]
     assert (found.equal, found.repaired, repaired.repaired) == (4, 0, 1)
     assert (after.equal, after.differences) == (5, [])
@@ -74,7 +74,7 @@ async def test_unprovable_and_pending_candles_are_no_differences(settings: Setti
         b"UPDATE market_data SET offsets = '{[0,1000000)}', high = 9 WHERE ts = %s", [MINUTE_UTC.replace(minute=2)]
     )
     await connection.execute(
-        b"INSERT INTO pending_refolds SELECT source, symbol, timeframe, ts, log, partition, offsets, closed "
+        b"INSERT INTO pending_refolds SELECT source, symbol, timeframe, ts, log, offsets, closed "
         b"FROM market_data WHERE ts = %s",
         [MINUTE_UTC],
     )
@@ -85,7 +85,7 @@ async def test_unprovable_and_pending_candles_are_no_differences(settings: Setti
     # Assert
     assert report.differences == []
     assert (report.checked, report.equal) == (2, 2)
-    assert report.pending == [Key("S", "EURUSD", MINUTE_UTC)]
+    assert report.pending == [Key("S", "EURUSD", MINUTE_UTC, "M1")]
     assert sorted(key.ts.minute for key in report.unprovable) == [1, 2]
 
 

@@ -25,14 +25,15 @@ from tickpipe.embedded.servers import EmbeddedServers
 _INSERT = """
 INSERT INTO market_data (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed, first_tick,
-    last_tick, log, partition, offsets, received_at, folded_at, stored_at
+    last_tick, log, offsets, received_at, folded_at, stored_at
 )
 SELECT
-    ts, symbol, 'M1', n + 1.1, n + 2.0 / 3, 1e-7 * n, n + 1.3, 9007199254740993 - n,
+    ts, symbol, 'M1', n + 1.1, n + 7.0 / 3, 1e-7 * n, n + 1.3, 9007199254740993 - n,
     CASE WHEN n % 3 > 0 THEN n / 7.0 END, CASE WHEN n % 4 > 0 THEN n END, source,
     CASE n WHEN 5 THEN 'broker' ELSE 'ticks' END, n <> 39, ts + interval '1.001 s',
-    ts + interval '59.123456 s', CASE WHEN n <> 5 THEN 'cluster/ticks' END, CASE WHEN n <> 5 THEN 3 END,
-    CASE WHEN n = 5 THEN NULL WHEN n % 2 = 0 THEN int8multirange(int8range(n, n + 7), int8range(n + 9, n + 10))
+    ts + interval '59.123456 s', CASE WHEN n <> 5 THEN 'cluster/ticks' END,
+    CASE WHEN n = 5 THEN NULL
+        WHEN n % 2 = 0 THEN int8multirange(int8range(n, n + 7), int8range(log_position(3, n), log_position(3, n + 1)))
         ELSE int8multirange(int8range(n, n + 7)) END,
     ts + interval '61.5 s', CASE WHEN n <> 5 THEN ts + interval '61.75 s' END, ts + interval '62 s'
 FROM (VALUES ('EURUSD', 'S'), ('EURUSD', 'T, b'), ('BRK/B .x', 'S')) AS s (symbol, source),
@@ -42,7 +43,7 @@ FROM (VALUES ('EURUSD', 'S'), ('EURUSD', 'T, b'), ('BRK/B .x', 'S')) AS s (symbo
 
 _COLUMNS = """
     symbol, source, timeframe, extract(epoch FROM ts)::float8, open, high, low, close, volume, real_volume, spread,
-    closed, origin, extract(epoch FROM first_tick)::float8, extract(epoch FROM last_tick)::float8, log, partition,
+    closed, origin, extract(epoch FROM first_tick)::float8, extract(epoch FROM last_tick)::float8, log,
     offsets::text, extract(epoch FROM received_at)::float8, extract(epoch FROM folded_at)::float8,
     extract(epoch FROM stored_at)::float8
 """
@@ -50,7 +51,9 @@ _COLUMNS = """
 #: The same of the files.
 _READ = _COLUMNS.replace("extract(epoch FROM ", "epoch(").replace(
     "offsets::text",
-    "'{' || list_aggregate([format('[{},{})', r.first, r.last + 1) for r in offsets], 'string_agg', ',') || '}'",
+    "'{' || list_aggregate(list_transform(offsets, r -> format("
+    "'[{},{})', r.partition * 281474976710656 + r.first, r.partition * 281474976710656 + r.last + 1)"
+    "), 'string_agg', ',') || '}'",
 )
 
 Row = tuple[Any, ...]
@@ -119,11 +122,11 @@ def test_polars_reads_the_same(database: str, tmp_path: Path) -> None:
     expected = stored(
         database,
         columns="symbol, source, ts, open, volume, spread, "
-        "(SELECT array_agg(ARRAY[lower(r), upper(r) - 1]) FROM unnest(offsets) AS r)",
+        "(SELECT array_agg(ARRAY[r.partition, r.first, r.last]) FROM proof_ranges(offsets) AS r)",
     )
     assert sorted(found, key=str) == sorted(
         (
-            (*row[:6], None if row[6] is None else [{"first": a, "last": b} for a, b in row[6]])
+            (*row[:6], None if row[6] is None else [{"partition": p, "first": a, "last": b} for p, a, b in row[6]])
             for row in expected
         ),
         key=str,

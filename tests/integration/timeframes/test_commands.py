@@ -21,11 +21,11 @@ MONDAY = datetime(2019, 2, 4, tzinfo=UTC)
 
 _INSERT = """
 INSERT INTO market_data (
-    ts, symbol, timeframe, open, high, low, close, volume, source, origin, closed, log, partition, offsets, stored_at
+    ts, symbol, timeframe, open, high, low, close, volume, source, origin, closed, log, offsets, stored_at
 )
 SELECT
     '2019-02-04'::timestamptz + n * interval '1 minute', 'EURUSD', 'M1', n + 1, n + 2, n + 0.5, n + 1.5,
-    CASE n WHEN 777 THEN 0 ELSE 10 END, source, origin, n <> 1000, 'log', 0, '{[1,2)}', '2019-02-05'
+    CASE n WHEN 777 THEN 0 ELSE 10 END, source, origin, n <> 1000, 'log', '{[1,2)}', '2019-02-05'
 FROM (VALUES ('S', 'ticks'), ('T', 'broker')) AS s (source, origin), generate_series(0, 2879) AS n
 -- Ten minutes are missing, and the second source has one hour only.
 WHERE n NOT BETWEEN 600 AND 609 AND (source = 'S' OR n < 60)

@@ -12,12 +12,12 @@ MINUTE = 60_000
 
 
 def candle(
-    ts: int = 0, volume: int = 1, offsets: Ranges = ((0, 0),), *, symbol: str = "EURUSD", log: str = "log/ticks",
+    ts: int = 0, volume: int = 1, offsets: Ranges = ((0, 0, 0),), *, symbol: str = "EURUSD", log: str = "log/ticks",
     closed: bool = False,
 ) -> Candle:  # fmt: skip
     return Candle(
         source="S", symbol=symbol, ts=ts, open=1.0, high=1.0, low=1.0, close=1.0, volume=volume, real_volume=0.0,
-        spread=None, first_tick=ts, last_tick=ts, log=log, partition=0, offsets=offsets, closed=closed, received=ts,
+        spread=None, first_tick=ts, last_tick=ts, log=log, offsets=offsets, closed=closed, received=ts,
         emitted=ts,
     )  # fmt: skip
 
@@ -31,7 +31,7 @@ async def held(subscription: Subscription) -> list[Candle]:
 async def test_only_the_newest_state_of_a_minute_waits() -> None:
     hub = Hub()
     subscription = hub.subscribe()
-    added = [hub.publish(candle(volume=n, offsets=((0, n),))) for n in (1, 3, 7)]
+    added = [hub.publish(candle(volume=n, offsets=((0, 0, n),))) for n in (1, 3, 7)]
     assert added == [1, 2, 4]
     assert [c.volume for c in await held(subscription)] == [7]
     assert await held(subscription) == []
@@ -39,26 +39,26 @@ async def test_only_the_newest_state_of_a_minute_waits() -> None:
 
 async def test_fold_of_fewer_offsets_is_not_handed_out() -> None:
     hub = Hub()
-    hub.publish(candle(volume=5, offsets=((0, 9),)))
+    hub.publish(candle(volume=5, offsets=((0, 0, 9),)))
     subscription = hub.subscribe()
-    assert hub.publish(candle(volume=4, offsets=((0, 8),))) == 0
+    assert hub.publish(candle(volume=4, offsets=((0, 0, 8),))) == 0
     assert [c.volume for c in await held(subscription)] == [5]
 
 
 async def test_fold_of_fewer_offsets_still_tells_that_the_minute_is_over() -> None:
     hub = Hub()
-    hub.publish(candle(volume=5, offsets=((0, 9),)))
+    hub.publish(candle(volume=5, offsets=((0, 0, 9),)))
     subscription = hub.subscribe()
-    hub.publish(candle(volume=4, offsets=((0, 8),), closed=True))
+    hub.publish(candle(volume=4, offsets=((0, 0, 8),), closed=True))
     assert [(c.volume, c.closed) for c in await held(subscription)] == [(5, True)]
 
 
 async def test_folds_of_which_neither_holds_the_other_have_to_be_read_again() -> None:
     hub = Hub()
-    hub.publish(candle(ts=MINUTE, volume=5, offsets=((0, 9),)))
+    hub.publish(candle(ts=MINUTE, volume=5, offsets=((0, 0, 9),)))
     subscription = hub.subscribe()
     await held(subscription)
-    hub.publish(candle(ts=MINUTE, volume=9, offsets=((5, 30),)))
+    hub.publish(candle(ts=MINUTE, volume=9, offsets=((0, 5, 30),)))
     batch = await subscription.next(0.01)
     assert batch is not None
     assert (batch.candles, batch.stale) == ([], {("S", "EURUSD"): MINUTE})
@@ -66,11 +66,11 @@ async def test_folds_of_which_neither_holds_the_other_have_to_be_read_again() ->
 
 async def test_of_two_logs_more_ticks_win() -> None:
     hub = Hub()
-    hub.publish(candle(volume=5, offsets=((0, 9),)))
+    hub.publish(candle(volume=5, offsets=((0, 0, 9),)))
     subscription = hub.subscribe()
-    hub.publish(candle(volume=4, offsets=((0, 1),), log="other/ticks"))
-    hub.publish(candle(volume=6, offsets=((0, 1),), log="other/ticks"))
-    hub.publish(candle(volume=5, offsets=((0, 2),)))
+    hub.publish(candle(volume=4, offsets=((0, 0, 1),), log="other/ticks"))
+    hub.publish(candle(volume=6, offsets=((0, 0, 1),), log="other/ticks"))
+    hub.publish(candle(volume=5, offsets=((0, 0, 2),)))
     assert [c.volume for c in await held(subscription)] == [6]
 
 

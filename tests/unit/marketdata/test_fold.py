@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from marketdata.fold import MinuteFold, Passes, split_by_minute
+from marketdata.fold import CandleFold, Passes, split_by_period
 from marketdata.offsets import Ranges
 from marketdata.refold import Proof, Refold
 from marketdata.tick import ChartMode, Frame, Tick
@@ -32,8 +32,8 @@ def frame(*ticks: Tick, mode: ChartMode = "bid", point: float | None = 0.00001, 
     )
 
 
-def fold(*frames: Frame, minute: int = T0, ranges: Ranges | None = None) -> MinuteFold:
-    ranges = ranges or ((0, len(frames) - 1),)
+def fold(*frames: Frame, minute: int = T0, ranges: Ranges | None = None) -> CandleFold:
+    ranges = ranges or ((0, 0, len(frames) - 1),)
     proof = Proof("s", "EURUSD", minute, ranges)
     refold = Refold([proof])
     refold.feed(list(enumerate(frames)))
@@ -71,7 +71,7 @@ def test_a_minute_whose_ticks_have_no_price_has_no_candle() -> None:
     candle = fold(frame(tick(1, 0.0), tick(2, 0.0)))
 
     assert candle.volume == 2
-    assert candle.candle(log="l", partition=0, closed=True, emitted=0) is None
+    assert candle.candle(log="l", offsets=(), closed=True, emitted=0) is None
 
 
 def test_spread_is_the_lowest_in_points() -> None:
@@ -95,7 +95,7 @@ def test_volumes_add_up_exactly_in_any_order() -> None:
 def test_a_frame_over_midnight_of_a_minute_is_split() -> None:
     both = frame(tick(59_999, 1.1), tick(60_000, 1.2), tick(60_001, 1.3))
 
-    assert [(ts - T0, len(ticks)) for ts, ticks in split_by_minute(both)[2]] == [(0, 1), (60_000, 2)]
+    assert [(ts - T0, len(ticks)) for ts, ticks in split_by_period(both)[2]] == [(0, 1), (60_000, 2)]
     assert fold(both, minute=T0).volume == 1
     assert fold(both, minute=T0 + 60_000).open == 1.2
 
@@ -202,24 +202,24 @@ def test_a_gap_between_ranges_opens_a_pass() -> None:
 
     assert fold(*quotes).volume == 3
     # Offset 1 is not in the set: what stands behind the gap may be the same tick sent again.
-    assert fold(*quotes, ranges=((0, 0), (2, 2))).volume == 1
+    assert fold(*quotes, ranges=((0, 0, 0), (0, 2, 2))).volume == 1
 
 
-def test_a_record_that_was_folded_is_passed_over() -> None:
-    candle = MinuteFold("s", "EURUSD", T0)
+def test_a_record_that_was_folded_is_skipped() -> None:
+    candle = CandleFold("s", "EURUSD", T0)
     one = frame(tick(1), tick(2))
     passes = Passes()
 
     assert candle.add(5, 0, passes.enter(one, T0 + 1, T0 + 2), one, one.ticks) is True
     assert candle.add(5, 0, passes.enter(one, T0 + 1, T0 + 2), one, one.ticks) is False
     candle.settle()
-    assert (candle.volume, candle.offsets) == (2, ((5, 5),))
+    assert (candle.volume, candle.spans) == (2, ((5, 5),))
 
 
-def test_offsets_are_the_stretch_that_was_read_and_a_gap_splits_them() -> None:
-    candle = MinuteFold("s", "EURUSD", T0)
+def test_spans_are_what_was_read_and_a_gap_splits_them() -> None:
+    candle = CandleFold("s", "EURUSD", T0)
     for offset, run in ((3, 0), (9, 0), (12, 1), (13, 1)):
         one = frame(tick(offset))
         candle.add(offset, run, run, one, one.ticks)
 
-    assert candle.offsets == ((3, 9), (12, 13))
+    assert candle.spans == ((3, 9), (12, 13))

@@ -49,7 +49,7 @@ def refolded(log: list[tuple[int, Frame]], proofs: list[Proof]) -> dict[Proof, A
 
 def assert_equals_oracle(log: list[tuple[int, Frame]], proof: Proof, fold: Any) -> None:
     expected = oracle.fold(log, proof.source, proof.symbol, proof.ts, proof.ranges)
-    candle = fold.candle(log="l", partition=0, closed=True, emitted=0)
+    candle = fold.candle(log="l", offsets=proof.ranges, closed=True, emitted=0)
     if expected is None:
         assert candle is None
         return
@@ -68,7 +68,7 @@ def test_every_minute_of_any_log_equals_the_oracle(frames: list[Frame]) -> None:
 @given(LOGS, st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), min_size=1, max_size=3))
 def test_any_set_of_offsets_equals_the_oracle(frames: list[Frame], pairs: list[tuple[int, int]]) -> None:
     log = list(enumerate(frames))
-    ranges: Ranges = normalized((min(p), max(p)) for p in pairs)
+    ranges: Ranges = normalized((0, min(p), max(p)) for p in pairs)
     proofs = [Proof("s", symbol, T0, ranges) for symbol in "AB"]
 
     for proof, fold in refolded(log, proofs).items():

@@ -1,29 +1,57 @@
 """Offset sets behave like sets."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata.offsets import Range, Ranges, contains, normalized, size, to_multirange, union
+from marketdata.offsets import (
+    MAX_OFFSET,
+    MAX_PARTITION,
+    Range,
+    Ranges,
+    beyond,
+    clip,
+    contains,
+    from_spans,
+    normalized,
+    place,
+    position,
+    size,
+    spans,
+    to_multirange,
+    union,
+)
 
-PAIRS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)).map(sorted).map(tuple), max_size=6)
+#: The last offset of a partition and the first of the next are no neighbours.
+OFFSETS = st.integers(0, 12) | st.integers(MAX_OFFSET - 3, MAX_OFFSET)
 
 
-def members(ranges: Ranges | list[Range]) -> set[int]:
-    return {offset for first, last in ranges for offset in range(first, last + 1)}
+@st.composite
+def any_range(draw: st.DrawFn) -> Range:
+    first = draw(OFFSETS)
+    return draw(st.integers(0, 2)), first, min(first + draw(st.integers(0, 5)), MAX_OFFSET)
 
 
-@given(PAIRS)
+RANGES = st.lists(any_range(), max_size=6)
+
+
+def members(ranges: Iterable[Range]) -> set[tuple[int, int]]:
+    return {(partition, offset) for partition, first, last in ranges for offset in range(first, last + 1)}
+
+
+@given(RANGES)
 def test_normalized_keeps_the_members_and_leaves_a_gap_between_ranges(pairs: list[Range]) -> None:
     ranges = normalized(pairs)
 
     assert members(ranges) == members(pairs)
     assert size(ranges) == len(members(pairs))
-    assert all(a[1] + 1 < b[0] for a, b in pairwise(ranges))
+    assert all((a[0], a[2] + 1) < b[:2] for a, b in pairwise(ranges))
 
 
-@given(PAIRS, PAIRS)
+@given(RANGES, RANGES)
 def test_union_and_contains_agree_with_sets(a: list[Range], b: list[Range]) -> None:
     left, right = normalized(a), normalized(b)
 
@@ -31,16 +59,63 @@ def test_union_and_contains_agree_with_sets(a: list[Range], b: list[Range]) -> N
     assert contains(left, right) == (members(b) <= members(a))
 
 
-@given(PAIRS, st.data())
+@given(RANGES, st.data())
 def test_a_set_contains_each_of_its_parts_and_nothing_beside_it(pairs: list[Range], data: st.DataObject) -> None:
     whole = normalized(pairs)
-    part = data.draw(st.sets(st.sampled_from(sorted(members(whole))))) if whole else set[int]()
-    beside = data.draw(st.sampled_from(sorted(set(range(33)) - members(whole))))
+    part = data.draw(st.sets(st.sampled_from(sorted(members(whole))))) if whole else set[tuple[int, int]]()
+    beside = data.draw(st.sampled_from(sorted({(p, o) for p in range(4) for o in range(33)} - members(whole))))
 
-    assert contains(whole, normalized((offset, offset) for offset in part))
-    assert not contains(whole, normalized((offset, offset) for offset in {*part, beside}))
+    assert contains(whole, normalized((partition, offset, offset) for partition, offset in part))
+    assert not contains(whole, normalized((partition, offset, offset) for partition, offset in {*part, beside}))
+
+
+@given(RANGES)
+def test_positions_keep_the_order_and_come_back(ranges: list[Range]) -> None:
+    whole = normalized(ranges)
+
+    assert from_spans(spans(whole)) == whole
+    assert list(spans(whole)) == sorted(spans(whole))
+    assert all(a[1] + 1 < b[0] for a, b in pairwise(spans(whole)))
+
+
+def test_every_position_is_a_bigint_and_so_is_the_end_of_its_range() -> None:
+    assert place(position(MAX_PARTITION, MAX_OFFSET)) == (MAX_PARTITION, MAX_OFFSET)
+    assert position(MAX_PARTITION, MAX_OFFSET) + 1 < 2**63
 
 
 def test_multirange_text_excludes_the_upper_bound() -> None:
-    assert to_multirange(((0, 5), (9, 9))) == "{[0,6),[9,10)}"
+    assert to_multirange(((0, 0, 5), (0, 9, 9))) == "{[0,6),[9,10)}"
+    assert to_multirange(((1, 0, 5),)) == "{[281474976710656,281474976710662)}"  # 2**48
     assert to_multirange(()) == "{}"
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "left"),
+    [
+        (0, 100, ((1, 3, 9), (1, 20, 29))),
+        (5, 25, ((1, 5, 9), (1, 20, 24))),
+        (10, 20, ()),
+        (9, 21, ((1, 9, 9), (1, 20, 20))),
+    ],
+)
+def test_clip_keeps_what_the_log_still_holds(first: int, end: int, left: Ranges) -> None:
+    elsewhere = ((0, 4, 5), (2, 0, 9))  # a partition that is whole, and one that is not there
+    assert clip((elsewhere[0], (1, 3, 9), (1, 20, 29), elsewhere[1]), {0: (0, 6), 1: (first, end)}) == (
+        elsewhere[0],
+        *left,
+    )
+
+
+@given(RANGES, st.dictionaries(st.integers(0, 3), st.integers(0, 20), max_size=4))
+def test_what_lies_beyond_the_log_is_all_that_clip_takes_away(ranges: list[Range], ends: dict[int, int]) -> None:
+    whole, bounds = normalized(ranges), {partition: (0, end) for partition, end in ends.items()}
+    gaps = [(int(a), int(b or 2**63)) for a, b in (gap.split(",") for gap in beyond(bounds)[2:-2].split("),["))]
+    taken = members(whole) - members(clip(whole, bounds))
+
+    inside = {
+        (partition, offset)
+        for partition, offset in members(whole)
+        if any(first <= position(partition, offset) < end for first, end in gaps)
+    }
+
+    assert inside == taken

@@ -28,7 +28,9 @@ STORED = ((10, 19),)
         pytest.param(candle(STORED, high=1.31), Verdict.REPLACED, id="equal set, other price: a repair"),
         pytest.param(candle(STORED, received=MINUTE), Verdict.REPLACED, id="equal set, other receipt: a repair"),
         pytest.param(candle(STORED, log="other/ticks"), Verdict.CROSS_LOG, id="another log"),
-        pytest.param(candle(STORED, partition=1), Verdict.CROSS_LOG, id="another partition"),
+        pytest.param(candle(((1, 10, 19),)), Verdict.REFOLD, id="the same offsets of another partition"),
+        pytest.param(candle(((0, 10, 19), (1, 0, 3))), Verdict.REPLACED, id="contains it beside another partition's"),
+        pytest.param(candle(((0, 12, 15), (1, 0, 3))), Verdict.REFOLD, id="contains half of it beside another's"),
     ],
 )
 def test_offsets_decide(incoming: Candle, expected: Verdict) -> None:
@@ -55,7 +57,7 @@ def test_between_logs_more_ticks_win(incoming: Candle, stored: Candle, wins: boo
 
 def test_reduce_keeps_the_widest_and_that_the_minute_is_over() -> None:
     narrow, wide = candle(((0, 4),), volume=5, closed=True), candle(((0, 9),), volume=10)
-    assert reduce_candles([wide, narrow], OWN_LOG) == Reduced(candle(((0, 9),), volume=10, closed=True), ((0, 9),))
+    assert reduce_candles([wide, narrow], OWN_LOG) == Reduced(candle(((0, 9),), volume=10, closed=True), ((0, 0, 9),))
 
 
 def test_reduce_keeps_the_widest_even_with_fewer_ticks() -> None:
@@ -66,7 +68,12 @@ def test_reduce_keeps_the_widest_even_with_fewer_ticks() -> None:
 
 def test_reduce_asks_for_the_union_of_incomparable_candles() -> None:
     early, late = candle(((0, 9),), volume=10), candle(((20, 29),), volume=3)
-    assert reduce_candles([late, early], OWN_LOG) == Reduced(early, ((0, 9), (20, 29)))
+    assert reduce_candles([late, early], OWN_LOG) == Reduced(early, ((0, 0, 9), (0, 20, 29)))
+
+
+def test_reduce_asks_for_the_union_over_partitions() -> None:
+    one, other = candle(((0, 9),), volume=10), candle(((1, 0, 4),), volume=5)
+    assert reduce_candles([other, one], OWN_LOG) == Reduced(one, ((0, 0, 9), (1, 0, 4)))
 
 
 def test_reduce_of_two_logs_counts_the_loser() -> None:
@@ -92,7 +99,8 @@ def test_a_batch_is_reduced_key_by_key() -> None:
 @st.composite
 def ranges(draw: st.DrawFn) -> Ranges:
     bounds = sorted(draw(st.sets(st.integers(0, 14), min_size=1, max_size=6)))
-    return normalized((a, b) for a, b in [(bounds[0], bounds[0]), *pairwise(bounds)][:: draw(st.integers(1, 2))])
+    cut = [(bounds[0], bounds[0]), *pairwise(bounds)][:: draw(st.integers(1, 2))]
+    return normalized((draw(st.integers(0, 2)), a, b) for a, b in cut)
 
 
 #: A minute of fifteen records in which the second half repeats the first, as a resent batch does.

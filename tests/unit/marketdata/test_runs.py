@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketdata import runs
-from marketdata.offsets import normalized
+from marketdata.offsets import from_spans, normalized
 from marketdata.refold import Proof, Refold
 from marketdata.runs import Run
 from marketdata.tick import ChartMode, Frame, Tick
@@ -106,7 +106,7 @@ def frame_by_frame(log_polls: list[Log], *, emit_each: bool = False) -> dict[tup
 CUTS = st.lists(st.integers(0, 100), max_size=5)
 
 #: Offsets behind every generated log.
-AFTER = ((1_000, 1_001),)
+AFTER = ((0, 1_000, 1_001),)
 
 
 @settings(max_examples=200)
@@ -135,7 +135,10 @@ def refolded(log_polls: list[Log], proofs: list[Proof]) -> dict[Proof, tuple[byt
     for poll in log_polls:
         refold.feed(poll)
     return {
-        proof: (msgspec.json.encode(fold.candle(log="l", partition=0, closed=True, emitted=0)), fold.volume)
+        proof: (
+            msgspec.json.encode(fold.candle(log="l", offsets=from_spans(fold.spans), closed=True, emitted=0)),
+            fold.volume,
+        )
         for proof, fold in refold.results().items()
     }
 
@@ -153,7 +156,7 @@ PAIRS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, 
 def test_runs_refold_as_frame_by_frame(frames: list[Frame], cuts: list[int], pairs: list[tuple[int, int]]) -> None:
     """Every minute from the stretch that holds it, and from stretches that begin, end and have holes anywhere."""
     log = list(enumerate(frames, start=5))
-    some = normalized((5 + min(pair), 5 + max(pair)) for pair in pairs)
+    some = normalized((0, 5 + min(pair), 5 + max(pair)) for pair in pairs)
     proofs = [
         Proof(*key, ranges) for key, whole in oracle.minutes_in(log).items() for ranges in {whole, some, whole + AFTER}
     ]
@@ -163,13 +166,13 @@ def test_runs_refold_as_frame_by_frame(frames: list[Frame], cuts: list[int], pai
 
 def test_a_run_refolds_between_holes() -> None:
     log = list(enumerate(forward(1, 2, 3, 4, 59_999, 60_000, 60_001)))
-    proof = Proof("s", "A", T0, ((1, 2), (4, 5)))
+    proof = Proof("s", "A", T0, ((0, 1, 2), (0, 4, 5)))
 
     fold = refolded([log], [proof])[proof]
 
     assert fold == refolded_frame_by_frame([log], [proof])[proof]
     assert b'"volume":3' in fold[0]
-    assert b'"offsets":[[1,2],[4,4]]' in fold[0]
+    assert b'"offsets":[[0,1,2],[0,4,4]]' in fold[0]
 
 
 def test_a_resend_of_the_end_of_a_run_in_the_next_poll_counts_once() -> None:
@@ -204,7 +207,7 @@ def test_forward_flow_is_a_run_cut_at_the_minutes() -> None:
     run = Run.of([3, 4, 7, 8, 9], frames)
 
     assert run is not None
-    assert [(part.ts - T0, list(part.offsets), len(part.ticks)) for part in run.parts()] == [
+    assert [(part.ts - T0, list(part.offsets), len(part.ticks)) for part in run.parts(60_000)] == [
         (0, [3, 4, 7], 3), (60_000, [8], 1), (180_000, [9], 1),
     ]  # fmt: skip
 
@@ -218,7 +221,7 @@ def test_a_frame_over_the_minute_belongs_to_both_parts() -> None:
     run = Run.of([0, 1], [first, second])
 
     assert run is not None
-    assert [list(part.offsets) for part in run.parts()] == [[0, 1], [1]]
+    assert [list(part.offsets) for part in run.parts(60_000)] == [[0, 1], [1]]
 
 
 @pytest.mark.parametrize(

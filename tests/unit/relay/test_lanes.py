@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata.fold import MinuteFold, Passes, split_by_minute
-from marketdata.tick import Frame, Tick, minute_of
+from marketdata.fold import CandleFold, Passes, split_by_period
+from marketdata.tick import Frame, Tick, period_of
 from relay.lanes import Lanes, Origin, Part, Row, halves
 
 TICKS = Origin("/ingest/tick", None, None)
@@ -174,12 +174,12 @@ def test_batches_are_the_rows_in_order_and_never_part_equal_times(
 
 
 def volumes(frames: list[Frame]) -> dict[int, int]:
-    passes, folds = Passes(), dict[int, MinuteFold]()
+    passes, folds = Passes(), dict[int, CandleFold]()
     for offset, frame in enumerate(frames):
-        earliest, latest, minutes = split_by_minute(frame)
+        earliest, latest, minutes = split_by_period(frame)
         number = passes.enter(frame, earliest, latest)
         for minute, ticks in minutes:
-            folds.setdefault(minute, MinuteFold("s", "EURUSD", minute)).add(offset, 0, number, frame, ticks)
+            folds.setdefault(minute, CandleFold("s", "EURUSD", minute)).add(offset, 0, number, frame, ticks)
     for fold in folds.values():
         fold.settle()
     return {minute: fold.volume for minute, fold in folds.items()}
@@ -217,7 +217,7 @@ def test_merging_requests_counts_as_if_the_ea_had_posted_to_the_server(
     rows = stored([("EURUSD", jump, steps) for _, jump, steps in requests], coarse=coarse, has_deals=has_deals)
     relayed = volumes(frames_of(merged(rows)))
     assert relayed == volumes(frames_of(by_request(rows)))
-    assert all(minute_of(minute) == minute for minute in relayed)
+    assert all(period_of(minute) == minute for minute in relayed)
 
 
 @given(

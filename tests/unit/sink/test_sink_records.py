@@ -37,7 +37,9 @@ def test_a_whole_poll_is_decoded() -> None:
         encode(candle(((-1, 4),))),
         encode(candle(((0, 2**63 - 1),))),
         encode(candle(ts=MINUTE + 1)),
-        GOOD.replace(b'"M1"', b'"M5"'),
+        GOOD.replace(b'"M1"', b'"M2"'),  # no timeframe
+        GOOD.replace(b'"M1"', b'"D1"'),  # days are not equally long: not folded from ticks
+        encode(candle(high=1.1, open=1.2)),
     ],
 )
 def test_one_poison_record_spoils_nothing_else(poison: bytes | None) -> None:
@@ -53,6 +55,7 @@ def test_bars_and_what_is_none() -> None:
         b'{"source":"S","symbol":"EURUSD","timeframe":"H1","ts":0,"open":1,"high":1,"low":1,"close":1,"volume":1,'
         b'"received":0}'
     )
-    good, bad = incoming_bars(HERE, _records(bar, None, b"1"))
-    assert len(good) == 1
-    assert len(bad) == 2
+    upside_down = bar.replace(b'"high":1', b'"high":0')
+    good, bad = incoming_bars(HERE, _records(bar, None, b"1", upside_down))
+    assert [incoming.record.offset for incoming in good] == [0]
+    assert [rejected.record.offset for rejected in bad] == [1, 2, 3]

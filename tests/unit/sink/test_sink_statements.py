@@ -3,7 +3,6 @@ from datetime import UTC, datetime
 import pytest
 
 from sink.migrations import migration_files
-from sink.refolds import clip
 from sink.staging import time_msc, utc
 from sink.statements import SQL, parse_statements
 
@@ -30,11 +29,3 @@ def test_times_come_back_to_the_millisecond(msc: int) -> None:
 
 def test_times_are_utc() -> None:
     assert utc(1_549_238_400_000) == datetime(2019, 2, 4, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("first", "end", "left"),
-    [(0, 100, ((3, 9), (20, 29))), (5, 25, ((5, 9), (20, 24))), (10, 20, ()), (9, 21, ((9, 9), (20, 20)))],
-)
-def test_clip_keeps_what_the_log_still_holds(first: int, end: int, left: tuple[tuple[int, int], ...]) -> None:
-    assert clip(((3, 9), (20, 29)), first, end) == left

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.candle import Candle
-from marketdata.offsets import Ranges, contains, union
+from marketdata.offsets import Range, Ranges, contains, union
 from marketdata.tick import Frame, Tick
 from stream_app.window import FORGET_IDLE_SECONDS, FORGET_UNTOUCHED_SECONDS, Window
 from tests import oracle
@@ -181,7 +181,7 @@ def test_a_read_from_further_back_starts_afresh() -> None:
     drive.window.feed(0, 5, [log], now=0)
 
     (candle,) = drive.publish()
-    assert (candle.volume, candle.offsets) == (6, ((0, 5),))
+    assert (candle.volume, candle.offsets) == (6, ((0, 0, 5),))
 
 
 def test_a_hole_in_what_was_read_is_not_claimed() -> None:
@@ -191,7 +191,7 @@ def test_a_hole_in_what_was_read_is_not_claimed() -> None:
 
     (candle,) = drive.publish()
 
-    assert candle.offsets == ((0, 0), (5, 5))
+    assert candle.offsets == ((0, 0, 0), (0, 5, 5))
 
 
 # Any night: frames at any times, polls of any size, clocks that jump, crashes at any moment.
@@ -270,16 +270,18 @@ def test_no_crash_loses_a_tick_and_every_candle_is_the_fold_of_its_offsets(
         if oracle.fold(log, source, symbol, ts, whole) is None:
             continue  # no tick of the minute has a price
         touching = [
-            (o, o) for o, f in log if f.symbol == symbol and any(t.time_msc // MINUTE * MINUTE == ts for t in f.ticks)
+            (0, o, o)
+            for o, f in log
+            if f.symbol == symbol and any(t.time_msc // MINUTE * MINUTE == ts for t in f.ticks)
         ]
         assert contains(table[symbol, ts], tuple(touching)) or priced_alone(
             log, symbol, ts, table[symbol, ts], touching
         )
 
 
-def priced_alone(log: Log, symbol: str, ts: int, ranges: Ranges, touching: list[tuple[int, int]]) -> bool:
+def priced_alone(log: Log, symbol: str, ts: int, ranges: Ranges, touching: list[Range]) -> bool:
     """Whether the offsets that no candle holds carry no price: such minutes were forgotten without a candle."""
-    missing = [first for first, _ in touching if not contains(ranges, ((first, first),))]
+    missing = [first for _, first, _ in touching if not contains(ranges, ((0, first, first),))]
     prices = [
         t.bid
         for o, f in log
