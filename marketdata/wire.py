@@ -1,6 +1,7 @@
 """JSON of frames and candles on their way through Kafka, and the keys of their records."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, TypeVar
 
 import msgspec
@@ -22,9 +23,14 @@ _bar: Final = msgspec.json.Decoder(BrokerBar)
 _UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def record_key(*parts: str | int) -> bytes:
-    """The parts with slashes between them; `%` and `/` inside a part are percent-encoded, so no two keys are alike."""
-    return "/".join([str(part).replace("%", "%25").replace("/", "%2F") for part in parts]).encode()
+@lru_cache(maxsize=4096)
+def _escaped(name: str) -> str:
+    return name.replace("%", "%25").replace("/", "%2F")
+
+
+def record_key(*names: str) -> bytes:
+    """The names with slashes between them; `%` and `/` in a name are percent-encoded, so no two keys are alike."""
+    return "/".join(map(_escaped, names)).encode()
 
 
 def frame_key(source: str, symbol: str) -> bytes:
@@ -34,12 +40,12 @@ def frame_key(source: str, symbol: str) -> bytes:
 
 def candle_key(candle: Candle) -> bytes:
     """Key of a record of `candles.m1`."""
-    return record_key(candle.source, candle.symbol, candle.timeframe, candle.ts)
+    return record_key(candle.source, candle.symbol, candle.timeframe) + b"/%d" % candle.ts
 
 
 def bar_key(bar: BrokerBar) -> bytes:
     """Key of a record of `candles.broker`, which is compacted."""
-    return record_key(bar.source, bar.symbol, bar.timeframe, bar.ts)
+    return record_key(bar.source, bar.symbol, bar.timeframe) + b"/%d" % bar.ts
 
 
 def encode(value: Frame | Candle | BrokerBar) -> bytes:

@@ -15,6 +15,7 @@ import msgspec
 from marketdata.contract.bar import read_bar
 from marketdata.contract.tick import ReadTick, read_tick
 from marketdata.errors import InvalidItem
+from marketdata.wire import record_key
 from relay.item import BAR, TICK, Facts, has_deals
 from relay.lanes import Lanes, Origin, Part, Row
 from relay.store import Store
@@ -55,9 +56,7 @@ def row_of(raw: RawRow, ticks_path: str, bars_path: str) -> Row:
             "close": close, "volume": volume, "kind": kind or TICK,
         }  # fmt: skip
         item = _encode(exported | ({"meta": original} if (original := _object_in(meta)) else {}))
-    lane = f"{symbol} {timeframe}" if is_bar else symbol
-    if facts.source is not None:
-        lane = f"{facts.source}/{lane}"
+    lane = record_key(facts.source or "", symbol, str(timeframe) if is_bar else "").decode()
     origin = Origin(bars_path if is_bar else ticks_path, facts.source, facts.utc_offset_seconds)
     return Row(id_, lane, origin, symbol, ts_ms, created_at, facts.coarse, item, is_bar, facts.has_deals)
 

@@ -92,10 +92,10 @@ def replay(
             help="Verify up to T, which is not included. The stream always folds on to the end of the log.",
         ),
     ] = None,
-    symbol: Annotated[str | None, typer.Option("--symbol", "-s", help="Verify this symbol only; see --source.")] = None,
+    symbol: Annotated[str | None, typer.Option("--symbol", "-s", help="Verify this symbol only.")] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="Verify this source only; with --symbol only the partition of the two is folded again."),
+        typer.Option(help="Verify this source only."),
     ] = None,
     margin: Annotated[
         timedelta,
@@ -160,10 +160,7 @@ class _Range:
 async def _plan(settings: "Settings", wanted: _Range, margin: timedelta) -> list["PartitionPlan"]:
     from tickpipe.replay.engine import plan
 
-    margin_ms = margin // timedelta(milliseconds=1)
-    return await plan(
-        settings, epoch_ms(wanted.minute), margin_ms=margin_ms, symbol=wanted.symbol, source=wanted.source
-    )
+    return await plan(settings, epoch_ms(wanted.minute), margin_ms=margin // timedelta(milliseconds=1))
 
 
 def _show_plans(plans: list["PartitionPlan"]) -> None:

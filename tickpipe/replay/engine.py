@@ -18,12 +18,10 @@ from aiokafka.errors import (
     KafkaError,
     NotCoordinatorForGroupError,
 )
-from aiokafka.partitioner import DefaultPartitioner
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from marketdata.errors import KafkaUnavailable, TickpipeError
 from marketdata.tick import Frame
-from marketdata.wire import frame_key
 from runtime.kafka import admin_client, committed_offsets, log_ends, new_consumer
 from runtime.kafka_errors import unavailable
 from runtime.settings import Settings
@@ -96,27 +94,23 @@ def first_touching(frames: Iterable[tuple[int, Frame]], minute_ms: int) -> int |
     return min((offset for offset, frame in frames if any(t.time_msc >= minute_ms for t in frame.ticks)), default=None)
 
 
-async def plan(
-    settings: Settings, minute_ms: int, *, margin_ms: int, symbol: str | None = None, source: str | None = None
-) -> list[PartitionPlan]:
+async def plan(settings: Settings, minute_ms: int, *, margin_ms: int) -> list[PartitionPlan]:
     """Where each partition has to be folded from, so that every minute from `minute_ms` on is whole.
 
     The time index is asked for the first record of `margin_ms` before, because a record's timestamp is the time of its
     first tick only, or of its arrival when that was earlier. Then frames are read backwards from there as long as they
-    reach the minute. One source and symbol live in one partition: with both only that one is planned.
+    reach the minute. All partitions are planned: a symbol may lie in several of them, when some were added or a foreign
+    producer partitions in its own way.
 
     Raises:
         KafkaUnavailable: when no broker answers.
     """
     ends = await log_ends(settings, settings.ticks_topic)
     committed = await group_offsets(settings, settings.stream_group, settings.ticks_topic)
-    partitions = sorted(ends)
-    if symbol is not None and source is not None:
-        partitions = [DefaultPartitioner()(frame_key(source, symbol), partitions, partitions)]
     reader = new_consumer(settings, max_poll_records=SCAN_RECORDS)
     try:
         await reader.start()
-        tps = [TopicPartition(settings.ticks_topic, partition) for partition in partitions]
+        tps = [TopicPartition(settings.ticks_topic, partition) for partition in sorted(ends)]
         since_ms = max(0, minute_ms - margin_ms)
         found = await reader.offsets_for_times(dict.fromkeys(tps, since_ms))
         plans = []

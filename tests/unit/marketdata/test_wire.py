@@ -7,9 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketdata.candle import BrokerBar
 from marketdata.errors import InvalidCandle, InvalidFrame
 from marketdata.tick import Frame, Tick
-from marketdata.wire import decode_candle, decode_frame, decode_frames, encode
+from marketdata.wire import (
+    bar_key,
+    candle_key,
+    decode_candle,
+    decode_frame,
+    decode_frames,
+    encode,
+    frame_key,
+    record_key,
+)
+from tests.unit.sink.candles import candle
 
 EXAMPLE = (
     b'{"v":1,"source":"ICMarkets-Demo","symbol":"EURUSD","mode":"bid","point":0.00001,"request":"r",'
@@ -80,3 +91,39 @@ def test_infinite_prices_in_a_frame_are_read_as_no_price() -> None:
 def test_what_is_no_candle_is_refused() -> None:
     with pytest.raises(InvalidCandle):
         decode_candle(EXAMPLE)
+
+
+#: What brokers put into names, slashes and percent signs more often than they do.
+NAMES = st.text(alphabet=st.sampled_from("AB/%25F .€"), min_size=1, max_size=6)
+
+
+def bar_of(source: str, symbol: str, timeframe: str = "H1", ts: int = 0) -> BrokerBar:
+    return BrokerBar(
+        source=source, symbol=symbol, timeframe=timeframe, ts=ts, open=1, high=1, low=1, close=1, volume=1, received=0
+    )
+
+
+def test_bars_of_two_feeds_never_share_a_key() -> None:
+    """`candles.broker` is compacted by key: one of two bars of one key would be deleted."""
+    assert bar_key(bar_of("A/B", "C")) == b"A%2FB/C/H1/0"
+    assert bar_key(bar_of("A", "B/C")) == b"A/B%2FC/H1/0"
+    assert frame_key("A/B", "C") != frame_key("A", "B/C")
+    assert frame_key("XM.COM-Real 2", "EURUSD") == b"XM.COM-Real 2/EURUSD"
+
+
+@given(st.lists(NAMES, min_size=1, max_size=3), st.lists(NAMES, min_size=1, max_size=3))
+def test_only_equal_names_have_equal_keys(one: list[str], other: list[str]) -> None:
+    assert (record_key(*one) == record_key(*other)) is (one == other)
+
+
+@given(st.tuples(NAMES, NAMES), st.tuples(NAMES, NAMES), st.sampled_from(["M1", "S5"]), st.integers(0, 99))
+def test_keys_name_source_symbol_timeframe_and_time(
+    one: tuple[str, str], other: tuple[str, str], timeframe: str, ts: int
+) -> None:
+    candles = [
+        candle(source=source, symbol=symbol, timeframe=name, ts=time)
+        for (source, symbol), name, time in [(one, "M1", 0), (other, timeframe, ts)]
+    ]
+    assert (candle_key(candles[0]) == candle_key(candles[1])) is ((one, "M1", 0) == (other, timeframe, ts))
+    bars = [bar_of(*one), bar_of(*other, ts=ts)]
+    assert (bar_key(bars[0]) == bar_key(bars[1])) is ((one, 0) == (other, ts))
