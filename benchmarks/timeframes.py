@@ -80,9 +80,9 @@ def fill(connection: Connection, symbols: list[str], years: int) -> None:
 
 
 def until_kept(connection: Connection) -> None:
-    while value(connection, "SELECT keep_candles()::text") != "-infinity":
+    while value(connection, "SELECT materialise_candles()::text") != "-infinity":
         pass
-    connection.execute(b"VACUUM ANALYZE candle_hours, candle_days, candle_marks")
+    connection.execute(b"VACUUM ANALYZE candle_hours, candle_days, stale_hours")
 
 
 def report(what: str, seconds: list[float]) -> None:
@@ -168,7 +168,7 @@ def measure(url: str, symbol_count: int, years: int, rounds: int) -> None:
         with took("migration"):
             asyncio.run(migrate(url))
         print(f"{value(connection, _COUNT):,} rows of M1", flush=True)
-        if value(connection, "SELECT kept_from::text FROM candle_settings") != "-infinity":
+        if value(connection, "SELECT materialised_from::text FROM candle_settings") != "-infinity":
             print("nothing kept yet:")
             pages(connection, symbols, years, 3)
             with took("hours and days kept"):

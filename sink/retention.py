@@ -31,9 +31,10 @@ _STEP_SECONDS: Final = 2.0
 #: Between two transactions the database belongs to the live flow (seconds).
 _PAUSE_SECONDS: Final = 0.1
 
-_OF_MINUTES: Final = ["M1", "M5", "M15", "M30"]
-_OF_HOURS: Final = ["H1", "H4"]
-_OF_DAYS: Final = ["D1", "W1", "MN1"]
+#: Stored rows with which the broker's bars of each timeframe go: column `stored_as` of the table `timeframes`.
+_OF_MINUTES: Final = "M1"
+_OF_HOURS: Final = "H1"
+_OF_DAYS: Final = "D1"
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,9 @@ class Retainer(PeriodicTask[Deleted | None]):
         about = {"oldest": row[0], "end": min(before, row[0] + timedelta(minutes=minutes))}
         return (await connection.execute(SQL["delete_minutes"], about)).rowcount
 
-    async def _delete(self, statement: str, before: datetime, timeframes: list[str] | None = None) -> int:
+    async def _delete(self, statement: str, before: datetime, stored_as: str | None = None) -> int:
         async def delete(connection: Connection, rows: int) -> int | None:
-            about: dict[str, Any] = {"before": before, "rows": rows, "timeframes": timeframes}
+            about: dict[str, Any] = {"before": before, "rows": rows, "stored_as": stored_as}
             return (await connection.execute(SQL[statement], about)).rowcount or None
 
         return await self._all(self._rows, delete)

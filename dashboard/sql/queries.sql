@@ -36,79 +36,33 @@ LIMIT 1;
 
 -- name: bar_bounds
 -- Start and end of the bar that holds a moment.
-WITH bar AS (
-    SELECT
-        s.*, candle_width(%(timeframe)s) AS width,
-        CASE WHEN candle_width(%(timeframe)s) IS NULL
-            THEN period_start(%(moment)s, %(timeframe)s, s.day_zone, s.day_shift, s.week_shift)
-            ELSE date_bin(candle_width(%(timeframe)s), %(moment)s, s.hour_origin)
-        END AS starts
-    FROM candle_settings AS s
-)
-
-SELECT
-    starts,
-    CASE WHEN width IS NULL THEN period_end(starts, %(timeframe)s, day_zone, day_shift, week_shift)
-        ELSE starts + width
-    END AS ends
-FROM bar;
+SELECT b.starts, bar_end(b.starts, b.width, b.s) AS ends
+FROM (
+    SELECT s, t.width, bar_start(%(moment)s, t.width, s) AS starts
+    FROM timeframe_named(%(timeframe)s) AS t
+    CROSS JOIN candle_settings AS s
+) AS b;
 
 -- name: symbols
--- Symbols and sources stand in order in the indexes of hours and marks, so each is found with one step from the one
--- before it (PostgreSQL has no skip scan). What is older than anything kept has to be read through.
-WITH RECURSIVE kept AS (
-    (SELECT h.symbol, h.source FROM candle_hours AS h ORDER BY h.symbol, h.source LIMIT 1)
-    UNION ALL
-    SELECT n.symbol, n.source
-    FROM kept
-    CROSS JOIN LATERAL (
-        SELECT h.symbol, h.source FROM candle_hours AS h
-        WHERE (h.symbol, h.source) > (kept.symbol, kept.source)
-        ORDER BY h.symbol, h.source
-        LIMIT 1
-    ) AS n
-),
-
-marked AS (
-    (SELECT k.symbol, k.source FROM candle_marks AS k ORDER BY k.symbol, k.source LIMIT 1)
-    UNION ALL
-    SELECT n.symbol, n.source
-    FROM marked
-    CROSS JOIN LATERAL (
-        SELECT k.symbol, k.source FROM candle_marks AS k
-        WHERE (k.symbol, k.source) > (marked.symbol, marked.source)
-        ORDER BY k.symbol, k.source
-        LIMIT 1
-    ) AS n
-),
-
-feeds AS (
-    SELECT symbol, source FROM kept
-    UNION
-    SELECT symbol, source FROM marked
-    UNION
-    SELECT m.symbol, m.source FROM market_data AS m
-    WHERE m.timeframe = 'M1' AND m.ts < (SELECT s.kept_from FROM candle_settings AS s)
-),
-
-hours AS (
+-- Hours tell where to look for the first and the last minute; but older ones may not be materialised yet.
+WITH hours AS (
     SELECT
-        f.symbol, f.source,
-        CASE WHEN s.kept_from = '-infinity' THEN
+        c.symbol, c.source,
+        CASE WHEN s.materialised_from = '-infinity' THEN
             least(
-                (SELECT min(h.ts) FROM candle_hours AS h WHERE h.symbol = f.symbol AND h.source = f.source),
-                (SELECT min(k.ts) FROM candle_marks AS k WHERE k.symbol = f.symbol AND k.source = f.source)
+                (SELECT min(h.ts) FROM candle_hours AS h WHERE h.symbol = c.symbol AND h.source = c.source),
+                (SELECT min(k.ts) FROM stale_hours AS k WHERE k.symbol = c.symbol AND k.source = c.source)
             )
             ELSE '-infinity'
         END AS first,
-        coalesce(
+        CASE WHEN s.materialised_from < 'infinity' THEN
             greatest(
-                (SELECT max(h.ts) FROM candle_hours AS h WHERE h.symbol = f.symbol AND h.source = f.source),
-                (SELECT max(k.ts) FROM candle_marks AS k WHERE k.symbol = f.symbol AND k.source = f.source)
-            ) + interval '1 hour',
-            'infinity'
-        ) AS after_last
-    FROM feeds AS f
+                (SELECT max(h.ts) FROM candle_hours AS h WHERE h.symbol = c.symbol AND h.source = c.source),
+                (SELECT max(k.ts) FROM stale_hours AS k WHERE k.symbol = c.symbol AND k.source = c.source)
+            ) + interval '1 hour'
+            ELSE 'infinity'
+        END AS after_last
+    FROM candle_series AS c
     CROSS JOIN candle_settings AS s
 )
 

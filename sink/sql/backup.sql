@@ -24,10 +24,10 @@ SELECT
     set_config('intervalstyle', 'postgres', true), set_config('extra_float_digits', '1', true);
 
 -- name: forget_marks
-DELETE FROM candle_marks;
+DELETE FROM stale_hours;
 
 -- name: empty_tables
--- A trigger of market_data empties the tables of hours, days and marks.
+-- A trigger of market_data empties the tables of hours and days.
 TRUNCATE market_data, broker_bars, pending_refolds;
 
 -- name: empty_settings

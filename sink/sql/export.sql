@@ -1,19 +1,10 @@
 -- What `tickpipe export` reads, one series (symbol and source) and stretch of time after the other.
 
 -- name: exported_series
--- Every hour with a minute is kept, marked, or older than what is kept; so the long table need not be read for this.
-SELECT s.symbol, s.source
-FROM (
-    SELECT h.symbol, h.source FROM candle_hours AS h
-    UNION
-    SELECT k.symbol, k.source FROM candle_marks AS k
-    UNION
-    SELECT m.symbol, m.source FROM market_data AS m
-    WHERE (SELECT c.kept_from > '-infinity' FROM candle_settings AS c)
-        AND m.timeframe = 'M1' AND m.ts < (SELECT c.kept_from FROM candle_settings AS c)
-) AS s
-WHERE %(symbols)s::text[] IS NULL OR s.symbol = ANY(%(symbols)s)
-ORDER BY s.symbol, s.source;
+SELECT symbol, source
+FROM candle_series
+WHERE %(symbols)s::text[] IS NULL OR symbol = ANY(%(symbols)s)
+ORDER BY symbol, source;
 
 -- name: exported_span
 -- First and last minute, or hour of which no minute is left.

@@ -350,15 +350,8 @@ WHERE symbol = %(symbol)s AND timeframe = %(timeframe)s AND ts >= %(from_)s AND 
 ORDER BY ts, source;
 
 -- name: newest_candles
-WITH RECURSIVE symbols AS (
-    (SELECT symbol FROM market_data ORDER BY symbol LIMIT 1)
-    UNION ALL
-    SELECT (SELECT m.symbol FROM market_data AS m WHERE m.symbol > s.symbol ORDER BY m.symbol LIMIT 1)
-    FROM symbols AS s
-    WHERE s.symbol IS NOT NULL
-)
 SELECT m.symbol, m.source, m.ts, m.close, m.volume, m.closed, m.last_tick, m.stored_at
-FROM symbols AS s
+FROM (SELECT DISTINCT symbol FROM candle_series) AS s
 CROSS JOIN LATERAL (
     SELECT * FROM market_data AS m
     WHERE m.symbol = s.symbol AND m.timeframe = 'M1'
@@ -385,21 +378,13 @@ ORDER BY symbol;
 -- name: query_3
 -- Latency of the newest 1,440 minutes of each symbol: from the tick to the producer, from there to the fold, and from
 -- the fold to the table.
-WITH RECURSIVE symbols AS (
-    (SELECT symbol FROM market_data ORDER BY symbol LIMIT 1)
-    UNION ALL
-    SELECT (SELECT m.symbol FROM market_data AS m WHERE m.symbol > s.symbol ORDER BY m.symbol LIMIT 1)
-    FROM symbols AS s
-    WHERE s.symbol IS NOT NULL
-),
-
-latencies AS (
+WITH latencies AS (
     SELECT
         s.symbol,
         extract(epoch FROM m.received_at - m.last_tick) AS arrive,
         extract(epoch FROM m.folded_at - m.received_at) AS fold,
         extract(epoch FROM m.stored_at - m.folded_at) AS store
-    FROM symbols AS s
+    FROM (SELECT DISTINCT symbol FROM candle_series) AS s
     CROSS JOIN LATERAL (
         SELECT n.received_at, n.last_tick, n.folded_at, n.stored_at FROM market_data AS n
         WHERE n.symbol = s.symbol AND n.timeframe = 'M1' AND n.origin = 'ticks'

@@ -1,5 +1,4 @@
--- Deleting what is older than wanted, in pieces that hold no writer up. What the times mean is in
--- migrations/0006_retention.sql.
+-- Deleting what is older than wanted, in pieces that hold no writer up. advance_retention() says what the times mean.
 
 -- name: retention
 SELECT
@@ -35,7 +34,8 @@ DELETE FROM broker_bars
 WHERE ctid = ANY(
     ARRAY(
         SELECT b.ctid FROM broker_bars AS b
-        WHERE b.timeframe = ANY(%(timeframes)s) AND b.ts < %(before)s
+        WHERE b.timeframe IN (SELECT t.name FROM timeframes AS t WHERE t.stored_as = %(stored_as)s)
+            AND b.ts < %(before)s
         LIMIT %(rows)s
     )
 );

@@ -2,10 +2,10 @@
 
 -- name: relation_sizes
 SELECT
-    coalesce(sum(pg_total_relation_size(name)) FILTER (WHERE name LIKE 'candle%'), 0)::bigint,
+    coalesce(sum(pg_total_relation_size(name)) FILTER (WHERE name NOT IN ('broker_bars', 'market_data')), 0)::bigint,
     coalesce(sum(pg_total_relation_size(name)) FILTER (WHERE name = 'broker_bars'), 0)::bigint,
     coalesce(sum(pg_total_relation_size(name)) FILTER (WHERE name = 'market_data'), 0)::bigint
-FROM unnest(ARRAY['candle_hours', 'candle_days', 'candle_marks', 'broker_bars', 'market_data']) AS name
+FROM unnest(ARRAY['candle_hours', 'candle_days', 'stale_hours', 'broker_bars', 'market_data']) AS name
 WHERE to_regclass(name) IS NOT NULL;
 
 -- name: hypertable_size

@@ -1,7 +1,7 @@
--- Higher timeframes and the comparison with the broker's bars; their functions and views are in migrations/0002 to 0005.
+-- Higher timeframes and the comparison with the broker's bars; their functions and views are in migrations.
 
 -- name: count_marks
-SELECT count(*) FROM candle_marks;
+SELECT count(*) FROM stale_hours;
 
 -- name: refresh_candles
 SELECT refresh_candles(%(quiet)s, %(max_hours)s);
@@ -11,14 +11,14 @@ SELECT set_config('statement_timeout', '0', true);
 
 -- name: keep_candles
 -- As text, for psycopg has no date for -infinity.
-SELECT keep_candles(%(days)s)::text;
+SELECT materialise_candles(%(days)s)::text;
 
 -- name: candle_day
 SELECT
     day_zone AS zone,
     time '00:00' + day_shift AS start,
     CASE WHEN week_shift = interval '0' THEN 'monday' ELSE 'sunday' END AS week_start,
-    nullif(kept_from, '-infinity')::text AS kept_from
+    nullif(materialised_from, '-infinity')::text AS kept_from
 FROM candle_settings;
 
 -- name: set_candle_day

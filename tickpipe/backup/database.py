@@ -20,7 +20,7 @@ Connection = AsyncConnection[Any]
 #: Every table of the schema, in the order in which they are restored: while minutes are written, triggers mark their
 #: hours, so what is kept and marked comes after them.
 TABLES: Final = (
-    "candle_settings", "market_data", "broker_bars", "pending_refolds", "candle_marks", "candle_hours", "candle_days",
+    "candle_settings", "market_data", "broker_bars", "pending_refolds", "stale_hours", "candle_hours", "candle_days",
 )  # fmt: skip
 
 #: Tables whose `log` column names the log that offsets belong to. It is the first of each line, where it is found
@@ -122,7 +122,7 @@ async def load(
         await connection.execute(SQL["empty_tables"])
         await connection.execute(SQL["empty_settings"])
         for table in sorted(part.tables, key=lambda one: TABLES.index(one.name)):
-            if table.name == "candle_marks":
+            if table.name == "stale_hours":
                 await connection.execute(SQL["forget_marks"])
             renamed = logs if table.name in _WITH_LOG else None
             await _load_table(connection, table, pieces(table_member(table.name)), told, renamed)

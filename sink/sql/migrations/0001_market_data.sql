@@ -91,6 +91,7 @@ CREATE TABLE market_data (
     log text,
     offsets int8multirange,
     received_at timestamptz,
+    folded_at timestamptz,
     stored_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (symbol, timeframe, ts, source),
     -- What marketdata/invariants.py says of a candle. A NaN is greater than all other numbers.

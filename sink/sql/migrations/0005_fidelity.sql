@@ -1,6 +1,8 @@
 -- How true the folds are to the broker's own bars, minute by minute and day by day.
 
-DROP VIEW bar_fidelity;
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+DROP VIEW IF EXISTS bar_fidelity;
 
 -- Every closed minute from `lo` up to `hi` of which the broker's bar or our fold is known, within the span in which
 -- both are: from the later of the two first ones to the earlier of the two last ones. verdict: equal, differs, no_bar
@@ -18,20 +20,8 @@ CREATE FUNCTION compared_minutes(lo timestamptz, hi timestamptz) RETURNS TABLE (
     differing text[],
     equal boolean
 )
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    WITH RECURSIVE series AS (
-        (SELECT b.source, b.symbol FROM broker_bars AS b ORDER BY b.source, b.symbol LIMIT 1)
-        UNION ALL
-        SELECT n.source, n.symbol
-        FROM series AS s
-        CROSS JOIN LATERAL (
-            SELECT b.source, b.symbol FROM broker_bars AS b
-            WHERE (b.source, b.symbol) > (s.source, s.symbol)
-            ORDER BY b.source, b.symbol
-            LIMIT 1
-        ) AS n
-    )
-
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
     SELECT
         s.symbol, c.ts, s.source,
         c.open, c.broker_open, c.open - c.broker_open,
@@ -47,7 +37,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         END,
         c.differing,
         c.differing = '{}'
-    FROM series AS s
+    FROM candle_series AS s
     CROSS JOIN LATERAL (
         -- The first and the last of both. One before `lo` makes the span begin there.
         SELECT
@@ -107,8 +97,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         ) AS b ON b.ts = m.ts
         -- What still moves is not compared.
         WHERE m.closed IS DISTINCT FROM false
-    ) AS c
-$$;
+    ) AS c;
+END;
 
 -- The same by trading day (see set_candle_day): `day` is its start.
 CREATE FUNCTION compared_days(lo timestamptz, hi timestamptz) RETURNS TABLE (
@@ -127,9 +117,10 @@ CREATE FUNCTION compared_days(lo timestamptz, hi timestamptz) RETURNS TABLE (
     volume_differs bigint,
     largest_price_difference double precision
 )
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
     SELECT
-        period_start(c.ts, 'D1', s.day_zone, s.day_shift, s.week_shift) AS day, c.symbol, c.source,
+        bar_start(c.ts, '1 day', s) AS day, c.symbol, c.source,
         count(*),
         count(*) FILTER (WHERE c.verdict = 'equal'),
         count(*) FILTER (WHERE c.verdict = 'differs'),
@@ -144,9 +135,9 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             abs(c.open_difference), abs(c.high_difference), abs(c.low_difference), abs(c.close_difference)
         ))
     FROM compared_minutes(lo, hi) AS c
-    JOIN candle_settings AS s ON s.only_row
-    GROUP BY 1, c.symbol, c.source
-$$;
+    CROSS JOIN candle_settings AS s
+    GROUP BY 1, c.symbol, c.source;
+END;
 
 CREATE VIEW bar_fidelity AS SELECT * FROM compared_minutes('-infinity', 'infinity');
 

@@ -22,7 +22,15 @@ from tests.ports import free_port
 from tests.services import Service, running
 
 #: As docs/dashboard.md has them.
-READ_TABLES = ("market_data", "candle_settings", "candle_hours", "candle_days", "candle_marks", "candles_m1")
+READ_TABLES = (
+    "market_data",
+    "candle_settings",
+    "candle_hours",
+    "candle_days",
+    "stale_hours",
+    "candle_series",
+    "candles_m1",
+)
 
 DAY = "symbol=EURUSD&source=S"
 

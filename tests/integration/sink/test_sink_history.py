@@ -22,7 +22,7 @@ from tests.unit.sink.candles import MINUTE, OWN_LOG, candle
 ROWS = (
     "SELECT to_jsonb(m) - 'stored_at' FROM market_data m ORDER BY symbol, source, ts",
     "SELECT to_jsonb(p) - 'requested_at' - 'updated_at' FROM pending_refolds p ORDER BY symbol, source, ts",
-    "SELECT DISTINCT ts, symbol, source FROM candle_marks ORDER BY ts, symbol, source",
+    "SELECT DISTINCT ts, symbol, source FROM stale_hours ORDER BY ts, symbol, source",
 )
 
 

@@ -59,7 +59,7 @@ async def test_a_history_is_kept_step_by_step(url: str, connection: Connection) 
 
     # Act
     steps = 0
-    while await value(connection, "SELECT kept_from > '-infinity' FROM candle_settings"):
+    while await value(connection, "SELECT materialised_from > '-infinity' FROM candle_settings"):
         await kept.step()
         steps += 1
 
@@ -79,7 +79,7 @@ async def test_a_mark_in_an_open_transaction_is_left_alone(url: str, connection:
         # Act: only the hour that nobody is at
         kept, database, _ = keeper(url)
         assert await kept.step() == 1
-        assert await value(connection, "SELECT count(*) FROM candle_marks") == 1
+        assert await value(connection, "SELECT count(*) FROM stale_hours") == 1
         assert await value(connection, "SELECT volume FROM candles_d1") == 20
     assert await value(connection, "SELECT volume FROM candles_d1") == 510
 
@@ -109,7 +109,7 @@ async def test_a_writer_waits_for_the_fold_of_its_hour_and_marks_it_anew(url: st
 
         # Assert
         assert await value(folding, "SELECT volume FROM candles_d1") == 77
-        assert await value(folding, "SELECT count(*) FROM candle_marks") == 1
+        assert await value(folding, "SELECT count(*) FROM stale_hours") == 1
 
 
 async def _is_blocked(connection: Connection) -> bool:
@@ -131,7 +131,7 @@ async def test_the_sink_keeps_what_it_stores(settings: Settings, url: str, flow:
         await flow.send_candles([candle(log=flow.own_log, ts=MINUTE + n * HOUR) for n in range(5)])
         async with RunningSink(settings) as sink:
             await until(lambda: _stored(connection, 5))
-            await connection.execute(b"UPDATE candle_marks SET marked_at = marked_at - interval '1 minute'")
+            await connection.execute(b"UPDATE stale_hours SET changed_at = changed_at - interval '1 minute'")
 
             # Act and Assert
             await until(lambda: _kept(connection, 5))

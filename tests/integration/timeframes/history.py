@@ -81,13 +81,13 @@ async def refresh(connection: Connection) -> int:
 
 async def keep_step(connection: Connection, days: int = 7) -> str:
     """One step of keeping; from where on hours and days are kept now."""
-    row = await (await connection.execute(b"SELECT keep_candles(%s)::text", (days,))).fetchone()
+    row = await (await connection.execute(b"SELECT materialise_candles(%s)::text", (days,))).fetchone()
     assert row is not None
     return str(row[0])
 
 
 async def marks(connection: Connection) -> int:
-    counted: int = (await _column(connection, "SELECT count(*) FROM candle_marks"))[0]
+    counted: int = (await _column(connection, "SELECT count(*) FROM stale_hours"))[0]
     return counted
 
 

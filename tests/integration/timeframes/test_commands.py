@@ -72,7 +72,7 @@ def test_days_begin_where_the_broker_begins_them(database: str) -> None:
     assert run("db", "day-zone", "Asia/Kolkata").exit_code == 0
     assert rows("candles", "-s", "EURUSD", "--timeframe", "H1", "--limit", "1")[0]["ts"] == "2019-02-05T23:30:00Z"
     with psycopg.connect(database) as connection:
-        assert connection.execute(b"SELECT kept_from::text FROM candle_settings").fetchone() == ("-infinity",)
+        assert connection.execute(b"SELECT materialised_from::text FROM candle_settings").fetchone() == ("-infinity",)
     assert "weeks on Monday" in run("db", "day-zone").stdout
 
 

@@ -48,13 +48,10 @@ async def test_periods_begin_by_the_clock_of_the_zone(connection: Connection, da
         rows = await (
             await connection.execute(
                 b"""
-                SELECT moment, period_start(moment, %(timeframe)s, day_zone, day_shift, week_shift),
-                    period_end(
-                        period_start(moment, %(timeframe)s, day_zone, day_shift, week_shift),
-                        %(timeframe)s, day_zone, day_shift, week_shift
-                    ),
-                    next_period(moment, %(timeframe)s)
-                FROM candle_settings, generate_series(%(first)s::timestamptz, %(last)s, '30 minutes') AS moment
+                SELECT moment, bar_start(moment, t.width, s), bar_end(bar_start(moment, t.width, s), t.width, s),
+                    next_bar(moment, t.width, s)
+                FROM candle_settings AS s, timeframe_named(%(timeframe)s) AS t,
+                    generate_series(%(first)s::timestamptz, %(last)s, '30 minutes') AS moment
                 """,
                 {"timeframe": timeframe, "first": _utc(FIRST), "last": _utc(LAST)},
             )
