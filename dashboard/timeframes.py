@@ -1,4 +1,4 @@
-"""Where the bar of a timeframe begins that a minute belongs to: the database's word, remembered for a while."""
+"""Where the bar of a timeframe begins that holds a minute, as the database says; cached for a while."""
 
 import time
 from collections import deque
@@ -8,21 +8,21 @@ from typing import Final, NamedTuple
 from dashboard.answers import Refusal
 from dashboard.database import Database
 from dashboard.statements import SQL
-from marketdata.tick import MINUTE_MS
+from marketdata.timeframes import M1
 
-#: Bars of each timeframe that are remembered, the newest used last.
-_REMEMBERED: Final = 32
+#: Cached bars of each timeframe.
+_CACHED: Final = 32
 
 #: Where days begin may be changed (set_candle_day); then bars are wrong for at most this long (seconds).
-_GOOD_FOR_SECONDS: Final = 60.0
+_VALID_SECONDS: Final = 60.0
 
 
 class Bar(NamedTuple):
-    """A bar's bounds (UTC epoch milliseconds), and until when they are believed (monotonic seconds)."""
+    """A bar's bounds (UTC epoch milliseconds), and until when they are valid (monotonic seconds)."""
 
     starts: int
     ends: int
-    good_until: float
+    valid_until: float
 
 
 class BarStarts:
@@ -35,14 +35,14 @@ class BarStarts:
     async def of(self, timeframe: str, ts: int) -> int | None:
         """Opening of the bar of `timeframe` that holds the minute `ts` (UTC epoch milliseconds).
 
-        None while the database does not tell.
+        None while the database does not answer.
         """
-        if timeframe == "M1":
-            return ts - ts % MINUTE_MS
-        bars = self._bars.setdefault(timeframe, deque(maxlen=_REMEMBERED))
+        if timeframe == M1.name:
+            return ts - ts % M1.base_width_ms
+        bars = self._bars.setdefault(timeframe, deque(maxlen=_CACHED))
         now = time.monotonic()
         for bar in reversed(bars):
-            if bar.starts <= ts < bar.ends and now < bar.good_until:
+            if bar.starts <= ts < bar.ends and now < bar.valid_until:
                 return bar.starts
         about = {"timeframe": timeframe, "moment": datetime.fromtimestamp(ts / 1000, UTC)}
         try:
@@ -52,7 +52,7 @@ class BarStarts:
             return None
         if row is None:
             return None
-        bar = Bar(_epoch_ms(row[0]), _epoch_ms(row[1]), now + _GOOD_FOR_SECONDS)
+        bar = Bar(_epoch_ms(row[0]), _epoch_ms(row[1]), now + _VALID_SECONDS)
         bars.append(bar)
         return bar.starts
 

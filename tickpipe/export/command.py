@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 #: Rows between two looks at the clock.
 _TELL_ROWS = 20_000
 
-#: Timeframes of which a year is worth a file of its own; of the others there is one a symbol.
-_BY_YEAR = frozenset({"M1", "M5", "M15", "M30"})
+#: Of bars shorter than this a year is worth a file of its own; of the others there is one a symbol.
+_BY_YEAR_BELOW_MS = 3_600_000
 
 
 class FileFormat(StrEnum):
@@ -93,6 +93,14 @@ class _Wanted:
     from_: datetime | None
     to: datetime | None
 
+    @property
+    def by_year(self) -> bool:
+        """Whether each year has a file of its own."""
+        from marketdata.timeframes import TIMEFRAMES
+
+        width_ms = TIMEFRAMES[self.timeframe].width_ms
+        return width_ms is not None and width_ms < _BY_YEAR_BELOW_MS
+
 
 async def _export(settings: "Settings", wanted: _Wanted, *, replace: bool) -> tuple[int, int]:
     # Rows and files that were written.
@@ -133,7 +141,7 @@ class _Writing:
         from sink.exporting import years
 
         first, end = min(each.first for each in series), max(each.end for each in series)
-        if self._wanted.timeframe in _BY_YEAR:
+        if self._wanted.by_year:
             for year, begins, ends in years(first, end):
                 await self._file(symbol, series, year, begins, ends)
         else:
@@ -187,7 +195,7 @@ class _Writing:
             "exported_at": datetime.now(UTC),
             "file_format": self._wanted.format.value,
             "timeframe": self._wanted.timeframe,
-            "columns": ["symbol", *(["year"] if self._wanted.timeframe in _BY_YEAR else []), *self._exporting.columns],
+            "columns": ["symbol", *(["year"] if self._wanted.by_year else []), *self._exporting.columns],
             "symbols": self._symbols,
             "from": self._wanted.from_,
             "to": self._wanted.to,

@@ -43,8 +43,8 @@ CREATE INDEX stale_hours_ts_idx ON stale_hours (ts);
 
 -- Creates `name`, which rolls the rows of `children` up into bars of a width. Sums of real_volume add up in order of
 -- time, hour by hour and day by day, so that they are the same to the last bit however much is materialised. The sum of
--- volumes has a limit because no absurd bar may make its whole hour unreadable. (An aggregate of our own that returns
--- all of it would call a function a row: measured, it takes five times as long.)
+-- volumes has a limit because no absurd bar may make its whole hour unreadable. (One aggregate of our own
+-- would call a function a row: 41 ms in PL/pgSQL and 105 in SQL, not 19, for 21,600 minutes.)
 CREATE PROCEDURE pg_temp.create_roll_up(name text, children text)
 LANGUAGE plpgsql AS $$
 BEGIN

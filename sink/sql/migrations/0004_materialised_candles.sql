@@ -110,8 +110,52 @@ BEGIN
 END
 $$;
 
--- Rolls up stale hours, newest first, and the days that thereby have none left; returns how many hours. Hours that are
--- not over, or became stale less than `quiet` ago, wait: they will change again. Only one of several callers works.
+-- Rolls up these hours from M1, and the days that they lie in where no hour is stale any more: the others are rolled up
+-- from their hours by whoever reads them.
+CREATE FUNCTION materialise_hours(hours stale_hours[], s candle_settings) RETURNS void
+LANGUAGE plpgsql
+SET search_path FROM CURRENT
+SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    -- So that a hypertable's other chunks are not even looked at.
+    m1_lo timestamptz := (SELECT min(o.ts) FROM unnest(hours) AS o);
+    m1_hi timestamptz := (SELECT max(o.ts) + interval '1 hour' FROM unnest(hours) AS o);
+BEGIN
+    DELETE FROM candle_hours AS h USING unnest(hours) AS o
+    WHERE (h.symbol, h.source, h.ts) = (o.symbol, o.source, o.ts);
+    INSERT INTO candle_hours
+    SELECT h.*
+    FROM unnest(hours) AS o
+    CROSS JOIN LATERAL (
+        SELECT m.* FROM rolled_up_minutes('1 hour', o.ts, o.ts + interval '1 hour', s, m1_lo, m1_hi) AS m
+        WHERE m.symbol = o.symbol AND m.source = o.source
+        OFFSET 0
+    ) AS h;
+
+    DELETE FROM candle_days AS d USING unnest(hours) AS o
+    WHERE (d.symbol, d.source, d.ts) = (o.symbol, o.source, bar_start(o.ts, '1 day', s));
+    INSERT INTO candle_days
+    SELECT d.*, o.ends
+    FROM (
+        SELECT DISTINCT
+            o.symbol, o.source, bar_start(o.ts, '1 day', s) AS ts, bar_end(o.ts, '1 day', s) AS ends
+        FROM unnest(hours) AS o
+    ) AS o
+    CROSS JOIN LATERAL (
+        SELECT h.* FROM rolled_up_materialised_hours('1 day', o.ts, o.ends, s) AS h
+        WHERE h.symbol = o.symbol AND h.source = o.source
+        OFFSET 0
+    ) AS d
+    WHERE NOT EXISTS (
+        SELECT FROM stale_hours AS k
+        WHERE k.symbol = o.symbol AND k.source = o.source AND k.ts >= o.ts AND k.ts < o.ends
+    );
+END
+$$;
+
+-- Rolls up stale hours, newest first; returns how many. Hours that are not over, or became stale less than `quiet` ago,
+-- wait: they will change again. Only one of several callers works.
 CREATE FUNCTION refresh_candles(quiet interval DEFAULT '0', max_hours integer DEFAULT 1000) RETURNS integer
 LANGUAGE plpgsql
 SET search_path FROM CURRENT
@@ -119,12 +163,7 @@ SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
     s candle_settings;
-    symbols text[];
-    sources text[];
-    starts timestamptz[];
-    first_hour timestamptz;
-    last_hour timestamptz;
-    refreshed integer;
+    hours stale_hours[];
 BEGIN
     -- Each statement below must see what was committed before it began.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -134,66 +173,18 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 0;
     END IF;
-    SELECT array_agg(k.symbol), array_agg(k.source), array_agg(k.ts), min(k.ts), max(k.ts), count(*)
-    INTO symbols, sources, starts, first_hour, last_hour, refreshed
-    FROM (
-        SELECT k.symbol, k.source, k.ts FROM stale_hours AS k
+    hours := ARRAY(
+        SELECT k FROM stale_hours AS k
         WHERE k.ts >= s.materialised_from AND k.ts <= clock_timestamp() - quiet - interval '1 hour'
             AND k.changed_at <= clock_timestamp() - quiet
         ORDER BY k.ts DESC
         LIMIT max_hours
         FOR UPDATE SKIP LOCKED
-    ) AS k;
-    IF refreshed = 0 THEN
-        RETURN 0;
-    END IF;
-
-    DELETE FROM stale_hours AS k
-    USING unnest(symbols, sources, starts) AS o (symbol, source, ts)
-    WHERE k.symbol = o.symbol AND k.source = o.source AND k.ts = o.ts;
-    DELETE FROM candle_hours AS h
-    USING unnest(symbols, sources, starts) AS o (symbol, source, ts)
-    WHERE h.symbol = o.symbol AND h.source = o.source AND h.ts = o.ts;
-    INSERT INTO candle_hours
-    SELECT h.*
-    FROM unnest(symbols, sources, starts) AS o (symbol, source, ts)
-    CROSS JOIN LATERAL (
-        SELECT m.*
-        -- The bounds of all of them, so that a hypertable's other chunks are not even looked at.
-        FROM rolled_up_minutes(
-            '1 hour', o.ts, o.ts + interval '1 hour', s, first_hour, last_hour + interval '1 hour'
-        ) AS m
-        WHERE m.symbol = o.symbol AND m.source = o.source
-        OFFSET 0
-    ) AS h;
-
-    SELECT array_agg(d.symbol), array_agg(d.source), array_agg(d.ts)
-    INTO symbols, sources, starts
-    FROM (
-        SELECT DISTINCT o.symbol, o.source, bar_start(o.ts, '1 day', s) AS ts
-        FROM unnest(symbols, sources, starts) AS o (symbol, source, ts)
-    ) AS d;
-    DELETE FROM candle_days AS d
-    USING unnest(symbols, sources, starts) AS o (symbol, source, ts)
-    WHERE d.symbol = o.symbol AND d.source = o.source AND d.ts = o.ts;
-    INSERT INTO candle_days
-    SELECT d.*, o.ends
-    FROM (
-        SELECT o.symbol, o.source, o.ts, bar_end(o.ts, '1 day', s) AS ends
-        FROM unnest(symbols, sources, starts) AS o (symbol, source, ts)
-    ) AS o
-    CROSS JOIN LATERAL (
-        SELECT h.*
-        FROM rolled_up_materialised_hours('1 day', o.ts, o.ends, s) AS h
-        WHERE h.symbol = o.symbol AND h.source = o.source
-        OFFSET 0
-    ) AS d
-    -- A day that still has a stale hour is rolled up from its hours by whoever reads it.
-    WHERE NOT EXISTS (
-        SELECT FROM stale_hours AS k
-        WHERE k.symbol = o.symbol AND k.source = o.source AND k.ts >= o.ts AND k.ts < o.ends
     );
-    RETURN refreshed;
+    DELETE FROM stale_hours AS k USING unnest(hours) AS o
+    WHERE (k.symbol, k.source, k.ts) = (o.symbol, o.source, o.ts);
+    PERFORM materialise_hours(hours, s);
+    RETURN cardinality(hours);
 END
 $$;
 

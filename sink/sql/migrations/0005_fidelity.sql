@@ -105,16 +105,8 @@ CREATE FUNCTION compared_days(lo timestamptz, hi timestamptz) RETURNS TABLE (
     day timestamptz,
     symbol text,
     source text,
-    minutes bigint,
-    equal bigint,
-    differs bigint,
-    no_bar bigint,
-    no_candle bigint,
-    open_differs bigint,
-    high_differs bigint,
-    low_differs bigint,
-    close_differs bigint,
-    volume_differs bigint,
+    minutes bigint, equal bigint, differs bigint, no_bar bigint, no_candle bigint,
+    open_differs bigint, high_differs bigint, low_differs bigint, close_differs bigint, volume_differs bigint,
     largest_price_difference double precision
 )
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -131,9 +123,7 @@ BEGIN ATOMIC
         count(*) FILTER (WHERE c.low_difference <> 0),
         count(*) FILTER (WHERE c.close_difference <> 0),
         count(*) FILTER (WHERE c.volume_difference <> 0),
-        max(greatest(
-            abs(c.open_difference), abs(c.high_difference), abs(c.low_difference), abs(c.close_difference)
-        ))
+        max(greatest(abs(c.open_difference), abs(c.high_difference), abs(c.low_difference), abs(c.close_difference)))
     FROM compared_minutes(lo, hi) AS c
     CROSS JOIN candle_settings AS s
     GROUP BY 1, c.symbol, c.source;

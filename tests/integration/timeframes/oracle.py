@@ -11,6 +11,9 @@ TIMEFRAMES = ("M1", "M5", "M15", "M30", "H1", "H4", "D1", "W1", "MN1")
 
 _MINUTES = {"M1": 1, "M5": 5, "M15": 15, "M30": 30, "H1": 60}
 
+#: Hours by the clock on the wall.
+_HOURS = {"H2": 2, "H4": 4}
+
 
 class Bar(NamedTuple):
     """A row of `candles()`."""
@@ -43,8 +46,8 @@ class Day:
             moment, end = self._moment(first, 0), self._moment(last, 0)
             return [moment + n * width for n in range((end - moment) // width + 1)]
         dates = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-        if timeframe == "H4":
-            return sorted(self._moment(day, hours) for day in dates for hours in range(0, 24, 4))
+        if timeframe in _HOURS:
+            return sorted(self._moment(day, hours) for day in dates for hours in range(0, 24, _HOURS[timeframe]))
         if timeframe == "W1":
             dates = [day for day in dates if day.isoweekday() == (7 if self.week_start == "sunday" else 1)]
         elif timeframe == "MN1":
