@@ -3,7 +3,6 @@
 The migrations hold the same list for SQL, and a test compares the two.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -61,7 +60,11 @@ TIMEFRAMES: Final = _by_name(
     )
 )
 
-_SECONDS: Final = re.compile(r"S([1-9][0-9]?)")
+#: Seconds that divide a minute: ticks can be folded into them, but no setting offers it.
+_SECONDS: Final = _by_name(Timeframe(f"S{n}", 1000 * n) for n in range(1, 60) if 60 % n == 0)
+
+#: What ticks can be folded into, by name.
+FOLDABLE: Final = _SECONDS | {name: timeframe for name, timeframe in TIMEFRAMES.items() if not timeframe.calendar}
 
 
 def timeframe_named(name: str) -> Timeframe:
@@ -70,8 +73,6 @@ def timeframe_named(name: str) -> Timeframe:
     Raises:
         UnknownTimeframe: when there is none.
     """
-    if (timeframe := TIMEFRAMES.get(name)) is not None:
-        return timeframe
-    if (match := _SECONDS.fullmatch(name)) and 60 % (seconds := int(match[1])) == 0 and seconds < 60:
-        return Timeframe(name, 1000 * seconds)
-    raise UnknownTimeframe(f"{name!r} is no timeframe; there are {', '.join(TIMEFRAMES)}")
+    if (timeframe := TIMEFRAMES.get(name) or _SECONDS.get(name)) is None:
+        raise UnknownTimeframe(f"{name!r} is no timeframe; there are {', '.join(TIMEFRAMES)}")
+    return timeframe

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -23,6 +23,7 @@ from runtime.rejected import Rejected
 from runtime.settings import Settings
 from runtime.status_server import StatusServer
 from runtime.telemetry import start_telemetry
+from sink.closing import Closer
 from sink.comparing import Comparer
 from sink.database import Connection, Database, Trouble, trouble_of
 from sink.edition import edition
@@ -115,10 +116,10 @@ class Sink:
                 url, self._stopping, name=name, on_trouble=self._count_trouble,
                 on_state=self._set_database_up if name == "live" else lambda _: None,
             )
-            for name in ("live", Refolder.name, Keeper.name, Comparer.name, Retainer.name)
+            for name in ("live", Refolder.name, Keeper.name, Comparer.name, Retainer.name, Closer.name)
         ]  # fmt: skip
         try:
-            await self._work(live, *others)
+            await self._work(live, others)
         except Exception as exc:
             # Being told to stop while something is away ends the waiting with its error; the offsets stay.
             if not (self._stopping.is_set() and _may_pass(exc)):
@@ -140,9 +141,7 @@ class Sink:
     def _count_trouble(self, task: str, kind: Trouble) -> None:
         self._metrics.database_trouble.labels(task, str(kind)).inc()
 
-    async def _work(
-        self, live: Database, refolds: Database, keeping: Database, comparing: Database, retaining: Database
-    ) -> None:
+    async def _work(self, live: Database, others: Sequence[Database]) -> None:
         log_name = await self._unless_stopped(wait_for_log(self._settings))
         if log_name is None:
             return
@@ -156,11 +155,13 @@ class Sink:
             try:
                 self.health.set("kafka", True)
                 log.info("The sink is running.", action="sink_running", group=self._settings.sink_group)
+                refolds, keeping, comparing, retaining, closing = others
                 background: list[PeriodicTask[Any]] = [
                     Refolder(self._settings, log_ends, refolds, writer, self._metrics),
                     Keeper(keeping, self._metrics),
                     Comparer(comparing, self._metrics),
                     Retainer(retaining, retention_of(self._settings)),
+                    Closer(self._settings, closing, self._metrics),
                     LagMeter(consumer, self._metrics, self.health),
                 ]
                 await self._until_first_ends(

@@ -206,6 +206,18 @@ WHERE i.verdict = 'closed'
     ) = 'closed'
     AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s;
 
+-- name: close_overdue
+-- Rows whose period was over at `over`, up to which the log is folded and stored; who waits for a refold is left to it.
+UPDATE market_data AS m
+SET closed = true
+FROM unnest(%(timeframes)s::text[], %(widths)s::interval[]) AS t (name, width)
+WHERE NOT m.closed AND m.origin = 'ticks' AND m.timeframe = t.name
+    AND m.ts >= %(since)s AND m.ts < %(over)s AND m.ts + t.width <= %(over)s AND m.stored_at <= %(untouched)s
+    AND NOT EXISTS (
+        SELECT FROM pending_refolds AS p
+        WHERE p.source = m.source AND p.symbol = m.symbol AND p.timeframe = m.timeframe AND p.ts = m.ts
+    );
+
 -- name: request_refolds
 -- Whatever is not contained in the stored candle by now was neither wider nor narrower.
 INSERT INTO pending_refolds AS p (source, symbol, timeframe, ts, log, offsets, closed, requested_at, updated_at)

@@ -45,11 +45,10 @@ async def database(settings: Settings) -> str:
         connection.execute(
             b"""
             INSERT INTO market_data (
-                ts, symbol, timeframe, open, high, low, close, volume, spread, source, origin, closed, log, partition,
-                offsets
+                ts, symbol, timeframe, open, high, low, close, volume, spread, source, origin, closed, log, offsets
             )
             SELECT '2019-02-04'::timestamptz + n * interval '1 minute', 'EURUSD', 'M1', 1, 2, 1, 2, 7, 3, 'S', 'ticks',
-                true, 'c/ticks', 0, int8multirange(int8range(n, n + 1))
+                true, 'c/ticks', int8multirange(int8range(n, n + 1))
             FROM generate_series(0, 1439) AS n
             """
         )

@@ -29,7 +29,8 @@ async def test_an_open_transaction_is_waited_for_and_its_hour_folded(url: str, c
         await writer.apply_candles(other, [])
         await other.execute(
             b"INSERT INTO market_data SELECT ts + interval '1 minute', symbol, timeframe, open, high, low, close,"
-            b" volume, real_volume, spread, source, origin, closed, first_tick, last_tick, log, offsets"
+            b" volume, real_volume, spread, source, origin, closed, first_tick + interval '1 minute',"
+            b" last_tick + interval '1 minute', log, offsets"
             b" FROM market_data"
         )
         assert await retainer.step() is None

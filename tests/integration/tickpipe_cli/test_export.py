@@ -51,9 +51,8 @@ _COLUMNS = """
 #: The same of the files.
 _READ = _COLUMNS.replace("extract(epoch FROM ", "epoch(").replace(
     "offsets::text",
-    "'{' || list_aggregate(list_transform(offsets, r -> format("
-    "'[{},{})', r.partition * 281474976710656 + r.first, r.partition * 281474976710656 + r.last + 1)"
-    "), 'string_agg', ',') || '}'",
+    "'{' || list_aggregate([format('[{},{})', r.partition * 281474976710656 + r.first, "
+    "r.partition * 281474976710656 + r.last + 1) for r in offsets], 'string_agg', ',') || '}'",
 )
 
 Row = tuple[Any, ...]
