@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
 
 from dashboard.gauges import Gauges
 from dashboard.hub import Hub
@@ -16,6 +15,7 @@ from marketdata.candle import Candle
 from marketdata.errors import InvalidCandle, TickpipeError
 from marketdata.wire import decode_candle, decode_candles
 from runtime.kafka import new_consumer, wait_for_kafka
+from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
 from runtime.stages import arrival_seconds, received_header, seconds_between
 
@@ -45,8 +45,9 @@ class LiveReader:
         while True:
             try:
                 await wait_for_kafka(self._settings)
-                await self._read()
-            except (KafkaError, TickpipeError, OSError) as exc:
+                with kafka_errors(self._settings, topic=self._settings.candles_topic):
+                    await self._read()
+            except TickpipeError as exc:
                 log.warning(
                     "The candles cannot be read now; it is tried again.", action="live_wait", error=str(exc)
                 )  # fmt: skip

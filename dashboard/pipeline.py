@@ -12,7 +12,6 @@ from typing import Any, Final
 import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 
 from dashboard.answers import Refusal, encode
 from dashboard.catalogue import Catalogue
@@ -21,7 +20,9 @@ from dashboard.gauges import Gauges
 from dashboard.hub import Hub
 from dashboard.metrics import Metrics
 from dashboard.statements import SQL
+from marketdata.errors import TickpipeError
 from runtime.kafka import committed_offsets, lag_of, new_consumer, topic_ends
+from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -140,9 +141,10 @@ class KafkaCounts:
     async def counts(self) -> dict[str, Any] | None:
         """`lag` of `stream` and `sink`, `rejected` `ticks` and `candles`; None when Kafka does not answer."""
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                return await self._ask()
-        except (KafkaError, OSError, TimeoutError) as exc:
+            with kafka_errors(self._settings):
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    return await self._ask()
+        except TickpipeError as exc:
             log.debug("Kafka does not say how far it is.", action="counts_failed", error=str(exc))
             await self.close()
             return None
@@ -150,10 +152,10 @@ class KafkaCounts:
     async def close(self) -> None:
         """Close the connections."""
         admin, consumer, self._admin, self._consumer = self._admin, self._consumer, None, None
-        with suppress(KafkaError, OSError, TimeoutError):
+        with suppress(TickpipeError), kafka_errors(self._settings):
             if admin is not None:
                 await admin.close()
-        with suppress(KafkaError, OSError, TimeoutError):
+        with suppress(TickpipeError), kafka_errors(self._settings):
             if consumer is not None:
                 await consumer.stop()
 

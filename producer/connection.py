@@ -12,10 +12,10 @@ from contextlib import suppress
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from runtime import aiokafka_internals
 from runtime.kafka import ensure_topics, new_producer
+from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -35,25 +35,30 @@ async def open_producer(settings: Settings) -> AIOKafkaProducer:
     """A producer that knows the partitions of every topic it writes to; topics that are missing are created.
 
     Raises:
-        KafkaUnavailable, KafkaError, OSError, TimeoutError: when the broker does not answer or refuses.
+        KafkaUnavailable, KafkaRefused: when the broker does not answer or refuses.
     """
-    async with asyncio.timeout(_OPEN_TIMEOUT_SECONDS):
-        await ensure_topics(settings)
-        producer = new_producer(
-            settings,
-            max_batch_size=_BATCH_BYTES,
-            # The log is kept for ever: in requests of 200 ticks each takes 10 bytes of it, plain it would be 43.
-            compression_type="lz4",
-            request_timeout_ms=max(1000, int(settings.confirm_timeout_seconds * 1000)),
-        )
-        try:
-            await producer.start()
-            for topic in (settings.ticks_topic, settings.broker_candles_topic, settings.ticks_rejected_topic):
-                await producer.partitions_for(topic)
-        except BaseException:
-            await discard_producer(producer)
-            raise
-        return producer
+    with kafka_errors(settings):
+        async with asyncio.timeout(_OPEN_TIMEOUT_SECONDS):
+            return await _open(settings)
+
+
+async def _open(settings: Settings) -> AIOKafkaProducer:
+    await ensure_topics(settings)
+    producer = new_producer(
+        settings,
+        max_batch_size=_BATCH_BYTES,
+        # The log is kept for ever: in requests of 200 ticks each takes 10 bytes of it, plain it would be 43.
+        compression_type="lz4",
+        request_timeout_ms=max(1000, int(settings.confirm_timeout_seconds * 1000)),
+    )
+    try:
+        await producer.start()
+        for topic in (settings.ticks_topic, settings.broker_candles_topic):
+            await producer.partitions_for(topic)
+    except BaseException:
+        await discard_producer(producer)
+        raise
+    return producer
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:
@@ -68,6 +73,6 @@ async def discard_producer(producer: AIOKafkaProducer) -> None:
     """Cut the connection and forget what is not confirmed; futures that wait for it stay pending."""
     try:
         await aiokafka_internals.discard_producer(producer)
-    except (KafkaError, OSError) as exc:
+    except KAFKA_ERRORS as exc:
         # It is thrown away anyhow, and the next one does not depend on it.
         log.debug("A connection to Kafka did not close.", action="kafka_close_failed", error=str(exc))

@@ -11,14 +11,14 @@ from typing import Final, Protocol
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from marketdata.contract.refusals import Refusal, TooLarge
-from marketdata.errors import KafkaUnavailable
+from marketdata.errors import KafkaUnavailable, RecordTooLarge, TickpipeError
 from producer.connection import close_producer, discard_producer, open_producer
 from producer.flush import GroupCommit, Record
 from producer.metrics import Metrics
-from runtime.kafka_errors import unavailable
+from runtime.kafka_errors import kafka_errors, unavailable
+from runtime.rejected import RejectedWriter, Stored, Which
 from runtime.settings import Settings
 from runtime.topics import MAX_RECORD_BYTES
 
@@ -73,6 +73,8 @@ class Publisher:
         self._pending_bytes = 0
         # Of the calls that wait for Kafka: a failure of one ends them all.
         self._timeouts: set[asyncio.Timeout] = set()
+        self._rejected_topic = settings.ticks_rejected_topic
+        self._rejected = RejectedWriter(settings, Which.TICKS)
 
     @property
     def is_open(self) -> bool:
@@ -95,24 +97,51 @@ class Publisher:
             raise Refusal(503, "BACK_PRESSURE", "too much waits for Kafka", retry_after_seconds=1)
         self._pending_bytes += size_bytes
         started = time.perf_counter()
+        rejects = [record for record in records if record.topic == self._rejected_topic]
         try:
-            async with asyncio.timeout(self._settings.confirm_timeout_seconds) as timeout:
-                self._timeouts.add(timeout)
-                try:
-                    await commit.send(records)
-                finally:
-                    self._timeouts.discard(timeout)
-        except (KafkaError, OSError, TimeoutError) as exc:
-            self._give_up(commit, exc)
-            if isinstance(exc, MessageSizeTooLargeError):  # the topic's own limit was lowered
-                raise TooLarge("more ticks of one symbol than the topic takes; split the body") from exc
-            raise KafkaUnavailable("Kafka did not confirm the records; send them again") from exc
+            await self._confirm(commit, [record for record in records if record.topic != self._rejected_topic])
+            if rejects:
+                await self._keep(rejects)
         finally:
             self._pending_bytes -= size_bytes
         self._metrics.publish_seconds.observe(time.perf_counter() - started)
 
+    async def _confirm(self, commit: GroupCommit, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        try:
+            with kafka_errors(self._settings):
+                async with asyncio.timeout(self._settings.confirm_timeout_seconds) as timeout:
+                    self._timeouts.add(timeout)
+                    try:
+                        await commit.send(records)
+                    finally:
+                        self._timeouts.discard(timeout)
+        except TickpipeError as exc:
+            self._give_up(commit, exc)
+            if isinstance(exc, RecordTooLarge):  # the topic's own limit was lowered
+                raise TooLarge("more ticks of one symbol than the topic takes; split the body") from exc
+            raise KafkaUnavailable("Kafka did not confirm the records; send them again") from exc
+
+    async def _keep(self, rejects: Sequence[Record]) -> None:
+        # What goes wrong here is no reason to give up the connection of the ticks.
+        items = [Stored(record.key, record.value, record.headers, record.timestamp_ms) for record in rejects]
+        try:
+            with kafka_errors(self._settings, topic=self._rejected_topic):
+                async with asyncio.timeout(self._settings.confirm_timeout_seconds):
+                    await self._rejected.keep_items(items)
+        except TickpipeError as exc:
+            log.warning("Rejected items are not kept yet.", action="keep_wait", error=str(exc))
+            raise KafkaUnavailable("Kafka did not confirm the rejected items; send the body again") from exc
+
     async def run(self) -> None:
         """See `Door.run`."""
+        try:
+            await self._stay_connected()
+        finally:
+            await self._rejected.stop()
+
+    async def _stay_connected(self) -> None:
         while True:
             producer = await self._connect()
             self._failed.clear()
@@ -136,7 +165,7 @@ class Publisher:
             except Exception as exc:  # whatever it is, the process answers 503 and tries again
                 if time.monotonic() - reminded >= _REMIND_SECONDS:
                     reminded = time.monotonic()
-                    expected = isinstance(exc, (KafkaError, KafkaUnavailable, OSError, TimeoutError))
+                    expected = isinstance(exc, TickpipeError)
                     log.warning(
                         "Kafka cannot be reached; requests are answered 503 meanwhile.",
                         action="kafka_down", error=str(exc) or type(exc).__name__, exc_info=not expected,

@@ -13,6 +13,7 @@ A rejected record keeps the key and the value of the input as they came, and say
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -21,9 +22,10 @@ from typing import Final, NamedTuple, Self
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from marketdata.errors import KafkaRefused, RecordTooLarge, TickpipeError
+from marketdata.errors import KafkaRefused, NotAuthorized, RecordTooLarge, TickpipeError
+from runtime.aiokafka_internals import discard_producer
 from runtime.kafka import ensure_topics, new_producer
-from runtime.kafka_errors import kafka_errors
+from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.polls import Record
 from runtime.settings import Settings
 from runtime.trace import trace_id_of
@@ -41,8 +43,9 @@ WHOLE_BODY: Final = -1
 _BRIEF_REASON_CHARACTERS: Final = 200
 _BRIEF_KEY_BYTES: Final = 200
 
-#: A topic that does not exist is waited for this long; it is created then (milliseconds).
-_REQUEST_TIMEOUT_MS: Final = 10_000
+#: aiokafka looks for a topic that does not exist until this is over; after the shorter wait it is created (seconds).
+_REQUEST_TIMEOUT_SECONDS: Final = 10.0
+_TOPIC_TIMEOUT_SECONDS: Final = 1.0
 
 
 class Which(StrEnum):
@@ -71,11 +74,13 @@ class Rejected(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """Key, value and headers of a record as it is stored."""
+    """A record as it is stored."""
 
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
+    #: UTC epoch milliseconds; None for now.
+    timestamp_ms: int | None = None
 
 
 def headers_of(reason: str, topic: str, partition: int, offset: int) -> list[tuple[str, bytes]]:
@@ -117,6 +122,13 @@ def brief(rejected: Rejected) -> Stored:
     return Stored(key, None, [*headers, ("dropped", b"value")])
 
 
+def without_value(item: Stored) -> Stored:
+    """Its headers and size, for an item that outgrows the topic."""
+    return item._replace(
+        value=None, headers=[*item.headers, size_header(len(item.value or b"")), ("dropped", b"value")]
+    )
+
+
 class RejectedWriter:
     """Writes to one topic of rejected records, connected at the first use; `async with RejectedWriter(…) as writer`.
 
@@ -138,10 +150,11 @@ class RejectedWriter:
         await self.stop()
 
     async def stop(self) -> None:
-        """Disconnect."""
+        """Disconnect; nobody was told that what is not confirmed is kept."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await producer.stop()
+            with suppress(*KAFKA_ERRORS):
+                await discard_producer(producer)
 
     async def keep(self, rejected: Sequence[Rejected]) -> None:
         """Return when each record is confirmed, or refused for good, which is logged with its place and size.
@@ -152,30 +165,39 @@ class RejectedWriter:
             KafkaUnavailable, UnknownTopic: when at least one can be kept later only; all may be handed over again,
                 which at worst keeps some of them twice.
         """
+        await self._keep([(whole(one), brief(one)) for one in rejected])
+
+    async def keep_items(self, items: Sequence[Stored]) -> None:
+        """The same for items of HTTP bodies, which are in no log: see `headers_of`."""
+        await self._keep([(item, without_value(item)) for item in items])
+
+    async def _keep(self, forms: Sequence[tuple[Stored, Stored]]) -> None:
         async with self._writing:
             await self._connect()
+            if (refusal := await self._refusal_of_topic()) is not None:
+                for stored, _ in forms:
+                    _log_loss(stored, refusal)
+                return
             # Together they fill batches; a batch that is too large takes others with it, so each goes alone then.
-            outcomes = await asyncio.gather(*(self._send(whole(one)) for one in rejected), return_exceptions=True)
-            waiting: list[Rejected] = []
+            outcomes = await asyncio.gather(*(self._send(stored) for stored, _ in forms), return_exceptions=True)
             failure: TickpipeError | None = None
-            for one, outcome in zip(rejected, outcomes, strict=True):
+            for one, outcome in zip(forms, outcomes, strict=True):
                 error = await self._keep_alone(one) if isinstance(outcome, RecordTooLarge) else outcome
                 if isinstance(error, TickpipeError) and error.retriable:
-                    waiting.append(one)
                     failure = error
                 elif isinstance(error, KafkaRefused):
-                    self._lose(one, error)
+                    _log_loss(one[0], error)
                 elif error is not None:
                     raise error
-            if failure is not None and await self._has_topic(waiting):
+            if failure is not None:
                 raise failure
 
-    async def _keep_alone(self, rejected: Rejected) -> TickpipeError | None:
+    async def _keep_alone(self, forms: tuple[Stored, Stored]) -> TickpipeError | None:
         """The error that kept it from being stored, whole or brief."""
         refusal: TickpipeError | None = None
-        for form in (whole, brief):
+        for form in forms:
             try:
-                await self._send(form(rejected))
+                await self._send(form)
             except RecordTooLarge as exc:
                 refusal = exc
             except TickpipeError as exc:
@@ -185,16 +207,37 @@ class RejectedWriter:
         return refusal
 
     async def _send(self, stored: Stored) -> None:
-        assert self._producer is not None  # noqa: S101 - `keep` connects
+        assert self._producer is not None  # noqa: S101 - `_keep` connects
         with kafka_errors(self._settings, topic=self._topic):
-            await self._producer.send_and_wait(self._topic, stored.value, key=stored.key, headers=stored.headers)
+            await self._producer.send_and_wait(
+                self._topic, stored.value, key=stored.key, timestamp_ms=stored.timestamp_ms, headers=stored.headers
+            )
+
+    async def _refusal_of_topic(self) -> KafkaRefused | None:
+        """Why the topic can be neither found nor created, None when it is there."""
+        assert self._producer is not None  # noqa: S101 - `_keep` connects
+        try:
+            async with asyncio.timeout(_TOPIC_TIMEOUT_SECONDS):
+                with kafka_errors(self._settings, topic=self._topic):
+                    await self._producer.partitions_for(self._topic)
+        except NotAuthorized as exc:
+            return exc
+        except TimeoutError:
+            try:
+                await ensure_topics(self._settings)
+            except KafkaRefused as exc:
+                return exc
+        return None
 
     async def _connect(self) -> None:
         if self._producer is not None:
             return
         # A failed batch of an idempotent producer blocks its partition for good; a record kept twice harms nobody.
         producer = new_producer(
-            self._settings, enable_idempotence=False, request_timeout_ms=_REQUEST_TIMEOUT_MS, compression_type="lz4"
+            self._settings,
+            enable_idempotence=False,
+            request_timeout_ms=int(_REQUEST_TIMEOUT_SECONDS * 1000),
+            compression_type="lz4",
         )
         try:
             with kafka_errors(self._settings):
@@ -204,23 +247,15 @@ class RejectedWriter:
             raise
         self._producer = producer
 
-    async def _has_topic(self, waiting: Sequence[Rejected]) -> bool:
-        """Whether the topic exists or was created, so that trying again makes sense."""
-        try:
-            await ensure_topics(self._settings)
-        except KafkaRefused as exc:
-            for one in waiting:
-                self._lose(one, exc)
-            return False
-        return True
 
-    def _lose(self, rejected: Rejected, exc: TickpipeError) -> None:
-        log.error(
-            "A rejected record cannot be kept; it is lost when its own topic deletes it.",
-            action="reject_lost", error=str(exc), reason=rejected.reason[:REASON_CHARACTERS], topic=rejected.topic,
-            partition=rejected.partition, offset=rejected.record.offset, size_bytes=rejected.size_bytes,
-            trace_id=trace_id_of(rejected.record.headers),
-        )  # fmt: skip
+def _log_loss(stored: Stored, exc: TickpipeError) -> None:
+    said = {name: value.decode("utf-8", "replace") for name, value in stored.headers}
+    log.error(
+        "A rejected record cannot be kept. What came from a topic is still there, as long as that topic keeps it.",
+        action="reject_lost", error=str(exc), reason=said["reason"], topic=said["topic"], partition=said["partition"],
+        offset=said["offset"], size_bytes=len(stored.key or b"") + len(stored.value or b""),
+        trace_id=trace_id_of(stored.headers),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from prometheus_client import CollectorRegistry
 
-from marketdata.errors import TickpipeError
+from marketdata.errors import PartitionsLost, TickpipeError
 from runtime.aiokafka_internals import hand_out_bare_records
 from runtime.guard import Guard
 from runtime.health import Health
 from runtime.kafka import new_consumer
+from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.log_identity import wait_for_log
 from runtime.periodic import PeriodicTask
 from runtime.polls import Record
@@ -162,7 +162,7 @@ class Sink:
                     Comparer(comparing, self._metrics),
                     Retainer(retaining, retention_of(self._settings)),
                     Closer(self._settings, closing, self._metrics),
-                    LagMeter(consumer, self._metrics, self.health),
+                    LagMeter(self._settings, consumer, self._metrics, self.health),
                 ]
                 await self._until_first_ends(
                     self._flow(consumer, live, Store(live, writer, rejects)),
@@ -196,12 +196,13 @@ class Sink:
         while True:
             consumer = self._new_consumer()
             try:
-                await consumer.start()
+                with self._kafka_errors():
+                    await consumer.start()
                 hand_out_bare_records(consumer)
                 return consumer
             except BaseException as exc:
                 await _leave(consumer)
-                if not (isinstance(exc, KafkaError) and exc.retriable):
+                if not (isinstance(exc, TickpipeError) and exc.retriable):
                     raise
                 log.warning("The group cannot be joined yet.", action="kafka_wait", error=str(exc))
             await asyncio.sleep(1)
@@ -255,12 +256,16 @@ class Sink:
             await asyncio.sleep(0)
         return await store.prepare(good, bad), offsets
 
+    def _kafka_errors(self) -> contextlib.AbstractContextManager[None]:
+        return kafka_errors(self._settings, group=self._settings.sink_group)
+
     async def _poll(self, consumer: AIOKafkaConsumer, timeout_ms: int) -> dict[TopicPartition, list[Record]]:
         try:
-            polled: dict[TopicPartition, list[Record]] = await consumer.getmany(
-                timeout_ms=timeout_ms, max_records=_POLL_RECORDS
-            )
-        except KafkaError as exc:
+            with self._kafka_errors():
+                polled: dict[TopicPartition, list[Record]] = await consumer.getmany(
+                    timeout_ms=timeout_ms, max_records=_POLL_RECORDS
+                )
+        except TickpipeError as exc:
             if not exc.retriable:
                 raise
             log.warning("Kafka does not answer; it is asked again.", action="kafka_wait", error=str(exc))
@@ -288,11 +293,12 @@ class Sink:
         offsets = {tp: offset for tp, offset in self._uncommitted.items() if tp in mine}
         try:
             if offsets:
-                await asyncio.wait_for(consumer.commit(offsets), _COMMIT_TIMEOUT_SECONDS)
-        except (CommitFailedError, IllegalStateError) as exc:
+                with self._kafka_errors():
+                    await asyncio.wait_for(consumer.commit(offsets), _COMMIT_TIMEOUT_SECONDS)
+        except PartitionsLost as exc:
             log.info("Partitions were lost before the commit.", action="commit_lost", error=str(exc))
-        except (KafkaError, TimeoutError) as exc:
-            if not getattr(exc, "retriable", True):
+        except TickpipeError as exc:
+            if not exc.retriable:
                 raise
             log.warning("Kafka did not confirm a commit; the next one covers it.", action="commit_wait", error=str(exc))
             return
@@ -305,7 +311,8 @@ class LagMeter(PeriodicTask[None]):
     name = "lag"
     interval_seconds = 5.0
 
-    def __init__(self, consumer: AIOKafkaConsumer, metrics: Metrics, health: Health) -> None:
+    def __init__(self, settings: Settings, consumer: AIOKafkaConsumer, metrics: Metrics, health: Health) -> None:
+        self._settings = settings
         self._consumer = consumer
         self._metrics = metrics
         self._health = health
@@ -313,15 +320,16 @@ class LagMeter(PeriodicTask[None]):
     async def step(self) -> None:
         """Measure once."""
         try:
-            async with asyncio.timeout(self.interval_seconds):
-                mine = sorted(self._consumer.assignment())
-                ends = await self._consumer.end_offsets(mine)
-                for tp in mine:
-                    position = await self._consumer.position(tp)
-                    self._metrics.lag.labels(tp.topic, tp.partition).set(max(0, ends[tp] - position))
-        except IllegalStateError:
+            with kafka_errors(self._settings, topic=self._settings.candles_topic):
+                async with asyncio.timeout(self.interval_seconds):
+                    mine = sorted(self._consumer.assignment())
+                    ends = await self._consumer.end_offsets(mine)
+                    for tp in mine:
+                        position = await self._consumer.position(tp)
+                        self._metrics.lag.labels(tp.topic, tp.partition).set(max(0, ends[tp] - position))
+        except PartitionsLost:
             return  # the partition went elsewhere meanwhile
-        except (KafkaError, TimeoutError):
+        except TickpipeError:
             self._health.set("kafka", False)
             return
         self._health.set("kafka", True)
@@ -345,7 +353,7 @@ class _Revocations(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
 
 async def _leave(consumer: AIOKafkaConsumer) -> None:
     # Leaving the group needs the broker; without one the session runs out by itself.
-    with contextlib.suppress(TimeoutError, KafkaError):
+    with contextlib.suppress(*KAFKA_ERRORS):
         await asyncio.wait_for(consumer.stop(), _COMMIT_TIMEOUT_SECONDS)
 
 

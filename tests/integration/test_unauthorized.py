@@ -11,8 +11,10 @@ from runtime.aiokafka_internals import send_request
 from runtime.kafka import admin_client
 from runtime.logreader import LogReader
 from runtime.settings import Settings
+from tests import plainhttp
+from tests.conftest import API_KEY
+from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of, group_lag, send_empty
-from tests.realday import eurusd_ticks
 from tests.services import eventually, running
 from tests.unit.sink.candles import MINUTE, candle
 from tickpipe.embedded import kafka as embedded_kafka
@@ -101,3 +103,20 @@ async def test_a_reader_is_told_what_it_may_not_read(settings: Settings, kafka: 
         return ""
 
     assert settings.ticks_topic in await eventually(told, within_seconds=15, what="a refusal")
+
+
+async def test_the_producer_goes_on(settings: Settings, kafka: KafkaLog, capfd: pytest.CaptureFixture[str]) -> None:
+    await forbid(settings, settings.ticks_rejected_topic, visible=False)
+    tick = {"ts_msc": MINUTE, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2}
+    with running(settings, "producer") as [producer]:
+        answers = [
+            plainhttp.post(
+                f"{producer.url}/ingest/tick", json={"ticks": ticks},
+                headers={"X-API-Key": API_KEY, "X-Source": "Broker-Demo"},
+            ).status_code
+            for ticks in ([tick, tick | {"bid": "odd"}], [tick])
+        ]  # fmt: skip
+
+    assert answers == [207, 200]
+    assert len(await kafka.read(settings.ticks_topic)) == 2
+    assert capfd.readouterr().err.count("action=reject_lost") == 1

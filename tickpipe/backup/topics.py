@@ -7,12 +7,14 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from marketdata.errors import InvalidCandle, KafkaUnavailable, TickpipeError
+from marketdata.errors import InvalidCandle, TickpipeError
 from marketdata.wire import decode_candle, encode
-from runtime.kafka import admin_client, log_ends, new_consumer, new_producer
+from runtime.kafka import admin_client, log_ends, new_producer
+from runtime.kafka_errors import kafka_errors
+from runtime.logreader import LogReader
 from runtime.settings import Settings
 from tickpipe.backup.archive import ArchiveWriter, Partition, Topic, partition_member
 from tickpipe.backup.records import BlockWriter, LogRecord
@@ -29,9 +31,6 @@ SINK_ROLES: Final = (CANDLES, "broker_candles_topic")
 
 #: Topics whose records are candles that name their log.
 CANDLE_ROLES: Final = frozenset({CANDLES, "candles_rejected_topic"})
-
-#: What is in the log answers in far less; longer means that the broker is gone (seconds).
-_STALL_SECONDS: Final = 30.0
 
 #: Records on their way to the broker: enough to fill batches, and some tens of MB (records).
 _IN_FLIGHT: Final = 10_000
@@ -62,7 +61,7 @@ async def dump(
 ) -> list[Topic]:
     """Write the topics into the archive as they are now; of the roles in `starts` only from those offsets on."""
     dumped = []
-    async with reading(settings) as reader:
+    async with LogReader(settings) as reader:
         for role in ROLES:
             name = topic_name(settings, role)
             partitions = []
@@ -140,7 +139,7 @@ class TopicRestore:
     async def _compare(self, tp: TopicPartition, begin: int, end: int, expected: Iterator[LogRecord]) -> None:
         if end == 0:
             return
-        async with reading(self._settings) as reader:
+        async with LogReader(self._settings) as reader:
             found = records_between(reader, tp, begin, end)
             record = await anext(found, None)
             offset = 0
@@ -167,70 +166,49 @@ class TopicRestore:
         for record in expected:
             wrote = True
             if len(sent) == _IN_FLIGHT:
-                await _confirm(tp, sent)
-            future = await self._producer.send(
-                tp.topic, record.value, key=record.key, partition=tp.partition, timestamp_ms=record.timestamp,
-                headers=list(record.headers),
-            )  # fmt: skip
+                await self._confirm(tp, sent)
+            with kafka_errors(self._settings, topic=tp.topic):
+                future = await self._producer.send(
+                    tp.topic, record.value, key=record.key, partition=tp.partition, timestamp_ms=record.timestamp,
+                    headers=list(record.headers),
+                )  # fmt: skip
             sent.append((offset, future))
             offset += 1
             self._told(1)
         while sent:
-            await _confirm(tp, sent)
+            await self._confirm(tp, sent)
         return wrote
 
     async def _forget_before(self, tp: TopicPartition, first: int) -> None:
         async with admin_client(self._settings) as client:
-            await client.delete_records({tp: RecordsToDelete(before_offset=first)})
+            with kafka_errors(self._settings, topic=tp.topic):
+                await client.delete_records({tp: RecordsToDelete(before_offset=first)})
 
-
-async def _confirm(tp: TopicPartition, sent: "deque[tuple[int, asyncio.Future[object]]]") -> None:
-    offset, future = sent.popleft()
-    stored_at = getattr(await future, "offset", None)
-    if stored_at != offset:
-        raise TopicsDiffer(
-            f"a record came to offset {stored_at} of {tp.topic}-{tp.partition} instead of {offset}: somebody else "
-            "wrote there meanwhile; stop every producer and restore into a new Kafka"
-        )
+    async def _confirm(self, tp: TopicPartition, sent: "deque[tuple[int, asyncio.Future[object]]]") -> None:
+        offset, future = sent.popleft()
+        with kafka_errors(self._settings, topic=tp.topic):
+            stored_at = getattr(await future, "offset", None)
+        if stored_at != offset:
+            raise TopicsDiffer(
+                f"a record came to offset {stored_at} of {tp.topic}-{tp.partition} instead of {offset}: somebody else "
+                "wrote there meanwhile; stop every producer and restore into a new Kafka"
+            )
 
 
 @asynccontextmanager
 async def restoring_producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
     """A producer that keeps the order and writes nothing twice."""
     producer = new_producer(settings, linger_ms=20, max_batch_size=_BATCH_BYTES, compression_type="lz4")
-    await producer.start()
     try:
+        with kafka_errors(settings):
+            await producer.start()
         yield producer
     finally:
         await producer.stop()
 
 
-@asynccontextmanager
-async def reading(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer of no group."""
-    consumer = new_consumer(settings, max_poll_records=2_000)
-    await consumer.start()
-    try:
-        yield consumer
-    finally:
-        await consumer.stop()
-
-
-async def records_between(
-    reader: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int
-) -> AsyncIterator[LogRecord]:
+async def records_between(reader: LogReader, tp: TopicPartition, first: int, end: int) -> AsyncIterator[LogRecord]:
     """The records from offset `first` up to, not including, `end`."""
-    if first >= end:
-        return
-    reader.assign([tp])
-    reader.seek(tp, first)
-    stalled = 0.0
-    while await reader.position(tp) < end:
-        batch = (await reader.getmany(tp, timeout_ms=1_000)).get(tp, [])
-        # Markers of transactions move the position and are no records.
-        stalled = 0.0 if batch else stalled + 1.0
-        if stalled >= _STALL_SECONDS:
-            raise KafkaUnavailable(f"{tp.topic}-{tp.partition} did not answer for {_STALL_SECONDS:g} s; is Kafka well?")
-        for record in batch:
-            if record.offset < end:
-                yield LogRecord.of(record)
+    async for records in reader.read(tp.topic, tp.partition, first, end - 1):
+        for record in records:
+            yield LogRecord.of(record)

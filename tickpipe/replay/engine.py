@@ -11,28 +11,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import (
-    CommitFailedError,
-    GroupCoordinatorNotAvailableError,
-    KafkaError,
-    NotCoordinatorForGroupError,
-)
+from aiokafka import TopicPartition
+from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from marketdata.errors import KafkaUnavailable, TickpipeError
+from marketdata.errors import KafkaUnavailable, PartitionsLost, TickpipeError
 from marketdata.tick import Frame
 from runtime.kafka import admin_client, committed_offsets, log_ends, new_consumer
-from runtime.kafka_errors import unavailable
+from runtime.kafka_errors import kafka_errors
+from runtime.logreader import LogReader
 from runtime.settings import Settings
 from runtime.ticklog import frames_of
 
 #: A frame that begins long before the minute and still reaches it is looked for in so many records before the place
 #: that the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
 SCAN_RECORDS: Final = 2_000
-
-#: What is in the log answers in far less; longer means that the broker is gone (seconds).
-_STALL_SECONDS: Final = 30.0
 
 #: A worker with a lasting name stays a member until its session is over, 10 s after it stopped; and a little (seconds).
 SESSION_OVER_SECONDS: Final = 15.0
@@ -107,48 +100,33 @@ async def plan(settings: Settings, minute_ms: int, *, margin_ms: int) -> list[Pa
     """
     ends = await log_ends(settings, settings.ticks_topic)
     committed = await group_offsets(settings, settings.stream_group, settings.ticks_topic)
-    reader = new_consumer(settings, max_poll_records=SCAN_RECORDS)
-    try:
-        await reader.start()
-        tps = [TopicPartition(settings.ticks_topic, partition) for partition in sorted(ends)]
+    partitions = sorted(ends)
+    async with LogReader(settings) as reader:
         since_ms = max(0, minute_ms - margin_ms)
-        found = await reader.offsets_for_times(dict.fromkeys(tps, since_ms))
+        by_index = await reader.offsets_at(settings.ticks_topic, partitions, since_ms)
         plans = []
-        for tp in tps:
-            first, end = ends[tp.partition]
-            by_index = end if found.get(tp) is None else found[tp].offset
-            touching = await _scan_back(reader, tp, by_index, first, minute_ms)
-            reached = committed.get(tp.partition)
+        for partition in partitions:
+            first, end = ends[partition]
+            tp = TopicPartition(settings.ticks_topic, partition)
+            touching = await _scan_back(reader, tp, by_index.get(partition, end), first, minute_ms)
+            reached = committed.get(partition)
             begin = begin_of(found=touching, committed=reached, first=first, end=end)
-            plans.append(PartitionPlan(tp.partition, reached, begin, end))
+            plans.append(PartitionPlan(partition, reached, begin, end))
         return plans
-    except (KafkaError, OSError, TimeoutError) as exc:
-        raise unavailable(settings) from exc
-    finally:
-        await reader.stop()
 
 
-async def _scan_back(reader: AIOKafkaConsumer, tp: TopicPartition, offset: int, first: int, minute_ms: int) -> int:
+async def _scan_back(reader: LogReader, tp: TopicPartition, offset: int, first: int, minute_ms: int) -> int:
     """The lowest offset of a frame that reaches the minute, found by reading backwards from `offset` in steps."""
     while offset > first:
         step_first = max(first, offset - SCAN_RECORDS)
-        touching = first_touching(await _frames(reader, tp, step_first, offset), minute_ms)
+        frames: list[tuple[int, Frame]] = []
+        async for records in reader.read(tp.topic, tp.partition, step_first, offset - 1):
+            frames += frames_of([(record.offset, record.value) for record in records])
+        touching = first_touching(frames, minute_ms)
         if touching is None:
             break
         offset = touching
     return offset
-
-
-async def _frames(reader: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int) -> list[tuple[int, Frame]]:
-    reader.assign([tp])
-    reader.seek(tp, first)
-    frames: list[tuple[int, Frame]] = []
-    while await reader.position(tp) < end:
-        batch = (await reader.getmany(tp, timeout_ms=int(_STALL_SECONDS * 1000))).get(tp)
-        if not batch:
-            raise KafkaUnavailable(f"offset {first} of {tp.topic}-{tp.partition} did not arrive in {_STALL_SECONDS} s")
-        frames += frames_of([(record.offset, record.value) for record in batch if record.offset < end])
-    return frames
 
 
 async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int, int]:
@@ -158,21 +136,19 @@ async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int,
         KafkaUnavailable: when no broker answers.
     """
     async with admin_client(settings) as client:
-        offsets = await _coordinated(settings, lambda: committed_offsets(client, group))
+        offsets = await _coordinated(settings, group, lambda: committed_offsets(client, group))
     return {tp.partition: offset for tp, offset in offsets.items() if tp.topic == topic}
 
 
-async def _coordinated(settings: Settings, ask: Callable[[], Awaitable[Any]]) -> Any:
+async def _coordinated(settings: Settings, group: str, ask: Callable[[], Awaitable[Any]]) -> Any:
     """The answer of a group's coordinator. A new broker makes the topic of groups only when it is first asked."""
-    try:
+    with kafka_errors(settings, group=group):
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type((GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError)),
             wait=wait_exponential(0.1, max=1), stop=stop_after_delay(_COORDINATOR_SECONDS), reraise=True,
         ):  # fmt: skip
             with attempt:
                 return await ask()
-    except (KafkaError, OSError, TimeoutError) as exc:
-        raise unavailable(settings) from exc
     raise AssertionError("unreachable: tenacity returns or raises")
 
 
@@ -193,7 +169,7 @@ async def wait_until_empty(
     started = time.monotonic()
     async with admin_client(settings) as client:
         while True:
-            (answer,) = await _coordinated(settings, lambda: client.describe_consumer_groups([group]))
+            (answer,) = await _coordinated(settings, group, lambda: client.describe_consumer_groups([group]))
             # error code, group, state, protocol type, protocol, members, …
             _, _, state, _, _, members, *_ = answer.groups[0]
             if state in _NO_MEMBERS:
@@ -226,14 +202,13 @@ async def set_offsets(settings: Settings, group: str, offsets: dict[TopicPartiti
     """
     consumer = new_consumer(settings, group_id=group)
     try:
-        await consumer.start()
-        # Partitions that are chosen by hand make no member: the commit is that of an empty group.
-        consumer.assign(list(offsets))
-        await consumer.commit(offsets)
-    except CommitFailedError as exc:
+        with kafka_errors(settings, group=group):
+            await consumer.start()
+            # Partitions that are chosen by hand make no member: the commit is that of an empty group.
+            consumer.assign(list(offsets))
+            await consumer.commit(offsets)
+    except PartitionsLost as exc:
         raise GroupActive(f"a member of the group {group} came back before its offsets were set") from exc
-    except (KafkaError, OSError, TimeoutError) as exc:
-        raise unavailable(settings) from exc
     finally:
         await consumer.stop()
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import psycopg
-from aiokafka.errors import KafkaError
 
 from marketdata.errors import TickpipeError
 from runtime.kafka import Ends, admin_client, committed_offsets, lag_of, new_consumer, topic_ends
-from runtime.kafka_errors import unavailable
+from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
 from runtime.topics import topics
 from sink.queries import newest_candles
@@ -54,7 +53,7 @@ async def _noting(status: PipelineStatus, who: str, asking: Awaitable[None]) -> 
         await asyncio.wait_for(asking, _PATIENCE_SECONDS)
     except TimeoutError:
         status.problems.append(f"{who} does not answer within {_PATIENCE_SECONDS} s")
-    except (TickpipeError, KafkaError, psycopg.Error, OSError) as exc:
+    except (TickpipeError, psycopg.Error, OSError) as exc:
         status.problems.append(f"{who}: {' '.join(str(exc).split()).partition(' Is the server running')[0]}")
 
 
@@ -73,7 +72,8 @@ async def _ask_kafka(settings: Settings, status: PipelineStatus) -> None:
             ("stream", settings.stream_group, (settings.ticks_topic,)),
             ("sink", settings.sink_group, (settings.candles_topic, settings.broker_candles_topic)),
         ):
-            committed = await committed_offsets(client, group)
+            with kafka_errors(settings, group=group):
+                committed = await committed_offsets(client, group)
             status.lag[name] = lag_of({topic: found[topic] for topic in read}, committed)
 
 
@@ -87,14 +87,13 @@ async def present_ends(settings: Settings) -> dict[str, Ends]:
     consumer = new_consumer(settings)
     try:
         async with admin_client(settings) as client:
-            # Asking about a topic that is missing could create it.
-            present = set(await client.list_topics())
-            await consumer.start()
-            ends = await topic_ends(client, consumer, [name for name in names if name in present])
-    except (KafkaError, OSError, TimeoutError) as exc:
-        raise unavailable(settings) from exc
+            with kafka_errors(settings):
+                # Asking about a topic that is missing could create it.
+                present = set(await client.list_topics())
+                await consumer.start()
+                ends = await topic_ends(client, consumer, [name for name in names if name in present])
     finally:
-        with suppress(KafkaError, OSError, TimeoutError):
+        with suppress(TickpipeError), kafka_errors(settings):
             await consumer.stop()
     return {name: ends.get(name, {}) for name in names}
 

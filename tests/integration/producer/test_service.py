@@ -1,17 +1,27 @@
 """The producer as a process, with a real Kafka behind it."""
 
+import asyncio
 import gzip
 import json
+import random
 import socket
+import string
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.admin import NewTopic
 from aiokafka.partitioner import DefaultPartitioner
 
 from marketdata.wire import decode_bar, frame_key
+from runtime.kafka import admin_client
+from runtime.rejected import Which
 from runtime.settings import Settings
-from tests.integration.producer.service import Service, read_all, read_frames
+from tests.integration.producer.service import Service, read_all, read_frames, running
+from tests.kafka_log import delete_topic
+from tests.rejected import rejected_records
+from tests.services import eventually
 
 MSC = 1760926800417
 PRO: dict[str, Any] = {
@@ -155,3 +165,39 @@ def _status(connection: socket.socket) -> int:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+async def test_rejected_items_that_outgrow_their_topic_cost_no_tick(settings: Settings, tmp_path: Path) -> None:
+    async with admin_client(settings) as client:
+        small = NewTopic(settings.ticks_rejected_topic, 1, 1, topic_configs={"max.message.bytes": "2000"})
+        await client.create_topics([small])
+    bad = PRO | {"bid": "".join(random.Random(1).choices(string.ascii_letters, k=5_000))}
+    with running(settings, tmp_path / "producer.log") as service:
+        service.wait_ready()
+        statuses = [service.post("/ingest/tick", {"ticks": [PRO, bad]}).status_code for _ in range(2)]
+        whole_body = service.post("/ingest/tick", b"[" * 5_000)
+        after = service.post("/ingest/tick", {"ticks": [PRO]})
+        log = service.log.read_text()
+
+    assert (statuses, whole_body.status_code, after.status_code) == ([207, 207], 400, 200)
+    assert len(await read_frames(settings)) == 3
+    kept = await rejected_records(settings, Which.TICKS)
+    assert [(one.value, one.is_whole, one.size_bytes > 5_000) for one in kept[:2]] == [(None, False, True)] * 2
+    assert "action=kafka_failed" not in log
+
+
+async def test_a_topic_of_rejected_items_that_was_deleted_is_created_again(
+    service: Service, settings: Settings
+) -> None:
+    await delete_topic(settings, settings.ticks_rejected_topic)
+    body = {"ticks": [PRO, PRO | {"bid": "odd"}]}
+
+    async def kept() -> bool:
+        status = await asyncio.to_thread(lambda: service.post("/ingest/tick", body).status_code)
+        assert status in (207, 503)
+        return status == 207
+
+    await eventually(kept, within_seconds=60, what="an accepted body")
+    assert service.post("/ingest/tick", {"ticks": [PRO]}).status_code == 200
+    assert len(await rejected_records(settings, Which.TICKS)) >= 1
+    assert "action=kafka_failed" not in service.log.read_text()

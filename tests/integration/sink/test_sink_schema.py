@@ -26,8 +26,8 @@ async def test_the_first_eight_columns_are_the_ones_that_users_know(connection: 
     assert columns == ["column", "type", "nullable", "default"]
     assert [row[0] for row in rows] == [
         "ts", "symbol", "timeframe", "open", "high", "low", "close", "volume", "real_volume", "spread", "source",
-        "origin", "closed", "first_tick", "last_tick", "log", "offsets", "received_at", "stored_at",
-        "folded_at",
+        "origin", "closed", "first_tick", "last_tick", "log", "offsets", "received_at", "folded_at",
+        "stored_at",
     ]  # fmt: skip
     assert [row[1] for row in rows[:8]] == [
         "timestamp with time zone", "text", "text", *["double precision"] * 4, "bigint"

@@ -17,6 +17,7 @@ from marketdata.errors import KafkaUnavailable
 from marketdata.tick import Frame
 from runtime.kafka import admin_client, ensure_topics, log_ends, new_producer
 from runtime.log_identity import own_log, wait_for_log
+from runtime.logreader import LogReader
 from runtime.settings import Settings
 from sink.database import connect
 from sink.migrations import migrate
@@ -87,7 +88,7 @@ async def log_reaches(settings: Settings, end: int) -> bool:
 async def records_of(settings: Settings, topic: str) -> list[LogRecord]:
     """Every record of a topic's first partition."""
     begin, end = (await log_ends(settings, topic))[0]
-    async with topics.reading(settings) as reader:
+    async with LogReader(settings) as reader:
         return [record async for record in topics.records_between(reader, TopicPartition(topic, 0), begin, end)]
 
 

@@ -9,11 +9,11 @@ from operator import add
 
 import psycopg
 import pytest
-from marketdata.contract.names import timeframe_of
 from typer.testing import CliRunner
 
 import sink.migrations
 from dashboard.candles import Request
+from marketdata.contract.names import timeframe_of
 from marketdata.timeframes import TIMEFRAMES, Timeframe
 from sink.database import Connection, connect
 from sink.migrations import migrate, migration_files
