@@ -21,7 +21,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
-from aiokafka.errors import TopicAuthorizationFailedError
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAuthorizationFailedError
 
 from runtime.polls import Record
 
@@ -49,7 +49,11 @@ async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
     Raises:
         KafkaError: when no broker answers, or the topic may not be seen.
     """
-    cluster = await consumer._client.fetch_all_metadata()
+    try:
+        cluster = await consumer._client.fetch_all_metadata()
+    except KafkaError as exc:
+        # Raised when none of the brokers that the client knows answers.
+        raise KafkaConnectionError(str(exc)) from exc
     if topic in cluster.unauthorized_topics:
         raise TopicAuthorizationFailedError(topic)
     return set(cluster.partitions_for_topic(topic) or ())

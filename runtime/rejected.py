@@ -21,11 +21,12 @@ from typing import Final, NamedTuple, Self
 
 import structlog
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import BrokerResponseError
 
-from marketdata.errors import KafkaRefused, NotAuthorized, RecordTooLarge, TickpipeError
+from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized, RecordTooLarge, TickpipeError
 from runtime.aiokafka_internals import discard_producer
 from runtime.kafka import ensure_topics, new_producer
-from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
+from runtime.kafka_errors import KAFKA_ERRORS, NOT_AUTHORIZED, TOO_LARGE, kafka_errors
 from runtime.polls import Record
 from runtime.settings import Settings
 from runtime.trace import trace_id_of
@@ -46,6 +47,10 @@ _BRIEF_KEY_BYTES: Final = 200
 #: aiokafka looks for a topic that does not exist until this is over; after the shorter wait it is created (seconds).
 _REQUEST_TIMEOUT_SECONDS: Final = 10.0
 _TOPIC_TIMEOUT_SECONDS: Final = 1.0
+
+
+#: Causes of a refusal that trying again does not change.
+_WORD_OF_A_BROKER: Final = (BrokerResponseError, *TOO_LARGE, *NOT_AUTHORIZED)
 
 
 class Which(StrEnum):
@@ -172,6 +177,8 @@ class RejectedWriter:
         await self._keep([(item, without_value(item)) for item in items])
 
     async def _keep(self, forms: Sequence[tuple[Stored, Stored]]) -> None:
+        if not forms:
+            return
         async with self._writing:
             await self._connect()
             if (refusal := await self._refusal_of_topic()) is not None:
@@ -185,8 +192,12 @@ class RejectedWriter:
                 error = await self._keep_alone(one) if isinstance(outcome, RecordTooLarge) else outcome
                 if isinstance(error, TickpipeError) and error.retriable:
                     failure = error
-                elif isinstance(error, KafkaRefused):
+                elif isinstance(error, KafkaRefused) and isinstance(error.__cause__, _WORD_OF_A_BROKER):
                     _log_loss(one[0], error)
+                elif isinstance(error, KafkaRefused):
+                    # The producer has failed, not the record; the next call has a new one.
+                    await self.stop()
+                    failure = KafkaUnavailable(str(error))
                 elif error is not None:
                     raise error
             if failure is not None:

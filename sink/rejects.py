@@ -38,8 +38,6 @@ class Rejects:
         Raises:
             KafkaUnavailable: when the service is told to stop while no broker answers.
         """
-        if not rejected:
-            return
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(lambda exc: getattr(exc, "retriable", False)),
             wait=wait_exponential(0.2, max=5),

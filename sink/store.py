@@ -53,7 +53,8 @@ class Store:
             psycopg.OperationalError, KafkaUnavailable: when the service is told to stop while one of them is away.
         """
         await self._store(batch)
-        await self._rejects.keep(batch.bad)
+        if batch.bad:
+            await self._rejects.keep(batch.bad)
 
     async def _store(self, batch: Batch) -> None:
         size = len(batch.good)

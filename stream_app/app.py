@@ -13,7 +13,7 @@ import structlog
 from faust.types import TP
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from marketdata.errors import KafkaUnavailable
+from marketdata.errors import KafkaUnavailable, UnknownTopic
 from runtime.kafka import METADATA_MAX_AGE_MS
 from runtime.log_identity import own_log
 from runtime.settings import Settings
@@ -230,7 +230,7 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
         while not app.should_stop:
             await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
             consumer: BatchConsumer = app.consumer
-            with contextlib.suppress(KafkaUnavailable):
+            with contextlib.suppress(KafkaUnavailable, UnknownTopic):
                 if worker.begin_anew(await own_log(settings)):
                     # Kafka forgot the commits with the topic, but what was read since may have been committed again.
                     await consumer.begin_anew()
@@ -242,7 +242,7 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
             for partition, (committed, end) in offsets.items():
                 # Nothing moved since the last look, so there may be nothing to read.
                 if before.get(partition) == (committed, end) and (committed or 0) < end:
-                    with contextlib.suppress(KafkaUnavailable):
+                    with contextlib.suppress(KafkaUnavailable, UnknownTopic):
                         await worker.pass_hole(partition, end)
             stuck = watchdog.stuck(offsets, time.monotonic())
             if stuck is not None:

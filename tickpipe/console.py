@@ -68,7 +68,7 @@ def explain(exc: Exception) -> tuple[str, int] | None:
         text = text.partition(" Is the server running")[0]
         return f"PostgreSQL: {text}; is it running? (TICKPIPE_DATABASE_URL, `tickpipe status`)", PROBLEM
     if origin == "aiokafka":
-        return f"Kafka: {text}; is it running? (TICKPIPE_KAFKA_BOOTSTRAP, `tickpipe status`)", PROBLEM
+        return f"Kafka: {text}; see `tickpipe status`", PROBLEM
     if isinstance(exc, OSError):
         return text, PROBLEM
     return None
