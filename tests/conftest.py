@@ -1,6 +1,7 @@
 """One Kafka and one PostgreSQL for the whole run; every test gets topics, groups, ports and a database of its own."""
 
 import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from runtime.kafka import new_producer, wait_for_kafka
 from runtime.settings import Settings, load_settings
 from tests import days
 from tests.containers import ContainerServers
+from tests.guardian import Guardian
 from tests.kafka_log import KafkaLog
 from tests.ports import free_port
 from tickpipe.embedded.servers import EmbeddedServers
@@ -29,6 +31,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "first: of a file that takes minutes, so that no worker ends long after the others"
     )
+
+    guardian = Guardian()
+
+    def clear_up() -> None:
+        for process in guardian.dismiss():
+            print(f"ended what the tests had left running: {process}", file=sys.stderr)
+
+    config.add_cleanup(clear_up)
 
 
 def pytest_report_header() -> str:

@@ -1,0 +1,115 @@
+"""A test run that ends, in whatever way, leaves no process behind: servers, services and detached stacks."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+#: A test that uses what tests use, says so, and never ends.
+INNER = """
+import time
+from pathlib import Path
+from tests.integration.test_stack import Stack
+from tests.services import running
+
+def test_that_is_in_the_middle(settings, tmp_path):
+    Stack(tmp_path / "stack").up()
+    with running(settings, "producer"):
+        Path(__file__).with_name("ready").touch()
+        time.sleep(600)
+"""
+
+
+#: A test that forgets a process, which has a session of its own.
+FORGETFUL = """
+import subprocess
+
+def test_that_forgets(tmp_path):
+    subprocess.Popen(["sleep", "600.25"], start_new_session=True, stdout=subprocess.DEVNULL)
+"""
+
+
+def command_of(folder: Path, *options: str) -> list[str]:
+    """A pytest of its own on `test_inner.py` in the folder, with the fixtures of these tests."""
+    return [
+        sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider",
+        "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "--basetemp", str(folder / "temp"),
+        *options, str(folder / "test_inner.py"),
+    ]  # fmt: skip
+
+
+@contextmanager
+def run_in_the_middle(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
+    """A pytest of its own in the middle of a test, and every process that it has started, directly or not."""
+    (folder / "test_inner.py").write_text(INNER)
+    with (folder / "output").open("wb") as output:
+        run = subprocess.Popen(
+            command_of(folder, *options), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    started: list[psutil.Process] = []
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder / "ready").exists():
+            assert run.poll() is None, (folder / "output").read_text()
+            assert time.monotonic() < deadline, (folder / "output").read_text()
+            time.sleep(0.1)
+        detached = [p for p in psutil.process_iter(["cmdline"]) if _names(p, "tickpipe.embedded", str(folder))]
+        assert len(detached) == 1
+        for parent in (psutil.Process(run.pid), *detached):
+            started += parent.children(recursive=True)
+        started += detached
+        yield run, started
+    finally:
+        for process in (*started, psutil.Process(run.pid) if run.poll() is None else None):
+            if process is not None and process.is_running():
+                process.kill()
+
+
+def _names(process: psutil.Process, *words: str) -> bool:
+    command = " ".join(process.info["cmdline"] or [])
+    return all(word in command for word in words)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("number", "options"),
+    [
+        (signal.SIGKILL, ("-n", "1")),
+        (signal.SIGINT, ("-n", "1")),
+        pytest.param(signal.SIGKILL, (), marks=pytest.mark.full),
+        pytest.param(signal.SIGINT, (), marks=pytest.mark.full),
+    ],
+    ids=["controller-killed", "workers-interrupted", "killed", "interrupted"],
+)
+def test_no_process_is_left(tmp_path: Path, number: signal.Signals, options: tuple[str, ...]) -> None:
+    with run_in_the_middle(tmp_path, *options) as (run, started):
+        names = [process.name() for process in started]
+        assert names.count("java") == 2, names
+
+        # A Ctrl-C reaches everybody whom the terminal knows.
+        (os.killpg if number is signal.SIGINT else os.kill)(run.pid, number)
+        run.wait(60)
+        _, alive = psutil.wait_procs(started, timeout=25)
+
+        assert [" ".join(process.cmdline()) for process in alive] == []
+        left = [p for p in psutil.process_iter(["cmdline"]) if _names(p, str(tmp_path)) and p.pid != os.getpid()]
+        assert [p.info["cmdline"] for p in left] == []
+
+
+def test_what_a_test_forgot_is_ended_and_named(tmp_path: Path) -> None:
+    (tmp_path / "test_inner.py").write_text(FORGETFUL)
+    done = subprocess.run(
+        command_of(tmp_path, "-W", "ignore"), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert "sleep 600.25" in done.stderr
+    assert [p for p in psutil.process_iter(["cmdline"]) if _names(p, "sleep", "600.25")] == []
