@@ -12,7 +12,7 @@ from psycopg import sql
 
 from runtime.kafka import new_producer, wait_for_kafka
 from runtime.settings import Settings, load_settings
-from tests import days
+from tests import days, tools
 from tests.containers import ContainerServers
 from tests.guardian import Guardian
 from tests.kafka_log import KafkaLog
@@ -61,6 +61,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
             with EmbeddedServers(tmp_path_factory.mktemp("servers")) as embedded:
                 yield embedded
         case "containers":
+            tools.probe("docker", [tools.find("docker"), "info"])
             with ContainerServers() as containers:
                 yield containers
         case other:

@@ -1,9 +1,12 @@
 """A clock that a test sets for a process of its own: what the process takes for the PC's time, while it runs."""
 
 import importlib.util
+import subprocess
+import sys
+import time
 from pathlib import Path
 
-import pytest
+from tests import tools
 
 
 class FakedClock:
@@ -12,10 +15,20 @@ class FakedClock:
     def __init__(self, directory: Path) -> None:
         found = importlib.util.find_spec("libfaketime")
         if found is None or found.origin is None:
-            pytest.skip("libfaketime is installed on Linux only")
+            tools.unavailable("libfaketime", "is installed on Linux only")
         self._library = Path(found.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"
         self._file = directory / "clock"
+        self.set("+30d")
+        self._assert_it_works()
         self.set("+0")
+
+    def _assert_it_works(self) -> None:
+        said = subprocess.run(
+            [sys.executable, "-IS", "-c", "import time; print(time.time())"],
+            env=self.environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        if said.returncode or float(said.stdout) < time.time() + 86_400:
+            tools.unavailable("libfaketime", f"moves no clock here: {said.stderr.strip() or said.stdout.strip()}")
 
     def set(self, offset: str) -> None:
         """Put the clock forward or back, for example `+30d` or `-90m`; each is counted from the real time."""

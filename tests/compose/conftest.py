@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import tools
 from tests.compose.deployment import Deployment, new_folder
 
 collect_ignore_glob = [] if os.environ.get("TICKPIPE_COMPOSE_TEST") else ["test_*.py"]
@@ -14,6 +15,7 @@ collect_ignore_glob = [] if os.environ.get("TICKPIPE_COMPOSE_TEST") else ["test_
 @pytest.fixture(scope="session")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """The stack after `make env` and `docker compose up -d --wait`; taken down with its volumes at the end."""
+    tools.probe("docker", [tools.find("docker"), "info"])
     folder = new_folder(tmp_path_factory.mktemp("deployment"))
     deployment = Deployment(folder, "tickpipe-test")
     deployment.make_env()

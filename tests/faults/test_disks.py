@@ -12,6 +12,7 @@ import pytest
 
 from marketdata.errors import StackError
 from runtime.settings import Settings
+from tests import tools
 from tests.faults.stage import Stage
 from tickpipe.embedded.servers import EmbeddedServers
 
@@ -85,7 +86,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
     try:
         small = Disk(tmp_path / "servers" / str(request.param), tmp_path / "disk.img")
     except OSError as error:
-        pytest.skip(f"no small disk can be mounted here (it needs root and a loop device): {error}")
+        tools.unavailable("mount", f"cannot mount a small disk here, which takes root and a loop device: {error}")
     yield small
     small.remove()
 

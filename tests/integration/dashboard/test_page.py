@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shutil
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,17 +10,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import Error as BrowserError
 
+from tests import tools
 from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.dashboard.conftest import MINUTE_MS, Market
-
-BROWSER = os.environ.get("TEST_BROWSER") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-
-pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason="no Chromium on the PATH; install Debian's `chromium`, or name one with TEST_BROWSER"
-)
 
 #: A busy machine draws late (milliseconds).
 PATIENCE_MS = 60_000
@@ -41,8 +34,14 @@ def last_close() -> float:
 
 @pytest_asyncio.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
+    """The Chromium that TEST_BROWSER names, or the one on the PATH."""
+    path = os.environ.get("TEST_BROWSER") or tools.find("chromium", "chromium-browser", "google-chrome")
+    await asyncio.to_thread(tools.probe, "chromium", [path, "--version"])
     async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        try:
+            launched = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        except BrowserError as exc:
+            tools.unavailable("chromium", f"does not start: {exc.message.splitlines()[0]}")
         yield launched
         await launched.close()
 

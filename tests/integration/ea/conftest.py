@@ -1,6 +1,5 @@
 """The EA compiled for this machine, and terminals to run it in."""
 
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import tools
 from tests.integration.ea.terminal import Terminal
 from tests.integration.ea.translation import translate
 from tests.integration.relay.conftest import start_relay
@@ -24,12 +24,20 @@ _UNDEFINED = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
 StartTerminal = Callable[[], Terminal]
 
 
+def working_compiler(folder: Path) -> str:
+    """g++, once a program of its making has run: it may lack its headers, or the library of the sanitizer."""
+    compiler = tools.find("g++")
+    source, program = folder / "probe.cpp", folder / "probe"
+    source.write_text("#include <string>\nint main() { return static_cast<int>(std::string().size()); }\n")
+    tools.probe("g++", [compiler, *_UNDEFINED, source, "-o", program])
+    tools.probe("g++", [program])
+    return compiler
+
+
 @pytest.fixture(scope="session")
 def ea_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("g++ is not installed; the EA cannot be compiled here (Debian: apt-get install g++)")
     folder = tmp_path_factory.mktemp("ea")
+    compiler = working_compiler(folder)
     translate(_EA, folder)
     binary = folder / "ea"
     flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", *_UNDEFINED]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import plainhttp
+from tests import plainhttp, tools
 from tests.integration.relay.process import RelayProcess
 from tests.scripted import ScriptedServer
 from tests.unit.relay.rows import BASE, tick
@@ -22,11 +22,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own."""
     directory = tmp_path / "disk"
     directory.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", directory], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"needs the right to mount: {mounted.stderr.decode().strip()}")
+    tools.probe("mount", [tools.find("mount"), "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", directory])
     yield directory
     subprocess.run(["umount", directory], check=True)
 

@@ -1,7 +1,6 @@
 """The three editions that the tests of timeframes run on, each as a source of empty databases."""
 
 import os
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -9,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from tests import tools
 from tests.ports import free_port
 
 _PGLITE = Path(__file__).parent / "pglite"
@@ -45,7 +44,8 @@ def pglite_database() -> Iterator[str]:
     assert server.stdin is not None
     assert server.stdout is not None
     try:
-        assert server.stdout.readline() == b"ready\n"
+        if server.stdout.readline() != b"ready\n":
+            tools.unavailable("npm", "installed a PGlite that does not start in this Node.js")
         # Any password does.
         yield f"postgresql://postgres:any@127.0.0.1:{port}/postgres?sslmode=disable"
     finally:
@@ -56,17 +56,8 @@ def pglite_database() -> Iterator[str]:
 
 def install_pglite() -> None:
     """Install what `pglite_database` needs, once; skips the test where that cannot be."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("TimescaleDB's community edition runs in Node.js, which is not installed")
+    tools.probe("npm", [tools.find("node"), "--version"])
     if (_PGLITE / "node_modules" / "@unni-craftsman").exists():
         return
-    installed = subprocess.run(
-        ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"],
-        cwd=_PGLITE,
-        capture_output=True,
-        text=True,
-        timeout=_INSTALL_TIMEOUT_SECONDS,
-        check=False,
-    )
-    if installed.returncode:
-        pytest.skip(f"npm could not install PGlite with TimescaleDB: {installed.stderr.strip()[-200:]}")
+    install = [tools.find("npm"), "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel", "error"]
+    tools.probe("npm", install, cwd=_PGLITE, seconds=_INSTALL_TIMEOUT_SECONDS)
