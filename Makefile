@@ -4,16 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup run check format test test-full bench clean
+.PHONY: help setup kafka run check format test test-full bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Tickpipe needs Python 3.11, 3.12 or 3.13; this is %d.%d. Name another with: make PYTHON=python3.12" % sys.version_info[:2])'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --all-extras --inexact --compile-bytecode --python $(BIN)/python
+	@echo "Making the environment in $(VENV): about 130 packages, once and after every change of uv.lock" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	@# On a terminal uv shows what it downloads; elsewhere that would be a line for every package.
+	@quiet=; [ -t 2 ] || quiet=--quiet; UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync $$quiet --frozen --all-extras --inexact --compile-bytecode --python $(BIN)/python
 	@touch $@
 
 setup: $(STAMP) ## make the environment in .venv
@@ -31,10 +33,13 @@ format: setup ## edit what the formatter and the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: setup ## run the tests on real Kafkas and PostgreSQLs, four files at a time
+kafka: setup ## download Kafka and prepare it to start fast, if that was never done on this machine
+	@$(BIN)/python -m tickpipe.embedded.startcache
+
+test: setup kafka ## run the tests on real Kafkas and PostgreSQLs, four files at a time
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-test-full: setup ## run every test there is, one file after the other (more than an hour)
+test-full: setup kafka ## run every test there is, one file after the other (more than an hour)
 	TICKPIPE_TESTS=full $(BIN)/pytest
 
 bench: setup ## measure the fold against reading alone, the sink against a bare COPY, the producer against no work

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ _EVERY_JVM = (
 #: Only the first compiler: a process of a few seconds is done before the second one pays (measured: format 1.2 s, boot
 #: 1.6 instead of 2.5 s). Not for a broker that shall be fast.
 SHORT_LIVED_JVM = ("-XX:TieredStopAtLevel=1",)
+
+#: What all jars weigh, and after how much, or how long, the next line about their download is due.
+_ALL_MB = 50
+_STEP_BYTES = 5_000_000
+_STEP_SECONDS = 5.0
 
 OnEvent = Callable[[str], None]
 
@@ -77,16 +83,18 @@ def resolve_jars(on_event: OnEvent = _say_nothing) -> Jars:
     # jgo takes half a second to import, and only this function needs it.
     import jgo  # noqa: PLC0415
     from jgo.config import GlobalSettings  # noqa: PLC0415
+    from jgo.maven import PythonResolver  # noqa: PLC0415
 
     cache = Path(GlobalSettings.load().cache_dir)
     cache.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(cache):
         if not (marker := cache / f"tickpipe-kafka-{KAFKA_VERSION}").exists():
-            on_event(f"downloading Apache Kafka {KAFKA_VERSION} (about 50 MB, once per machine)")
+            on_event(f"downloading Apache Kafka {KAFKA_VERSION} (about {_ALL_MB} MB, once per machine)")
+        resolver = PythonResolver(progress_callback=Download(on_event).file)
         try:
-            environment = jgo.build(_JARS)
+            environment = jgo.build(_JARS, resolver=resolver)
             if not _is_whole(environment.path):
-                environment = jgo.build(_JARS, update=True)
+                environment = jgo.build(_JARS, update=True, resolver=resolver)
         except Exception as exc:  # jgo lets every error of its HTTP client and parsers through
             raise StackError(
                 f"Apache Kafka could not be downloaded ({type(exc).__name__}: {exc}); it needs the internet once; "
@@ -98,6 +106,28 @@ def resolve_jars(on_event: OnEvent = _say_nothing) -> Jars:
             )
         marker.touch()
     return Jars(environment.path)
+
+
+class Download:
+    """Tells how far the download of many files is, in a line now and then."""
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self._on_event = on_event
+        self._bytes = self._told_bytes = 0
+        self._told_at = time.monotonic()
+
+    @contextmanager
+    def file(self, name: str, _total_bytes: int) -> Iterator[Callable[[int], None]]:
+        """Gives what has to be called with the size of every piece of the file; jgo's `progress_callback`."""
+
+        def received(count: int) -> None:
+            self._bytes += count
+            now = time.monotonic()
+            if self._bytes - self._told_bytes >= _STEP_BYTES or now - self._told_at >= _STEP_SECONDS:
+                self._told_bytes, self._told_at = self._bytes, now
+                self._on_event(f"downloaded {self._bytes / 1e6:.0f} of about {_ALL_MB} MB ({name})")
+
+        yield received
 
 
 def tool_command(main_class: str, *arguments: str, on_event: OnEvent = _say_nothing) -> list[str]:

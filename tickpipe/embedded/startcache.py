@@ -7,6 +7,7 @@ written by a broker that compiles with the first compiler alone serves all of Ka
 
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -40,6 +41,14 @@ def ready_kafka(on_event: OnEvent = lambda _: None) -> Jars:
     return jars
 
 
+def main() -> None:
+    """Prepare Kafka for this machine, and say so on the standard error output."""
+    try:
+        ready_kafka(lambda message: print(message, file=sys.stderr, flush=True))
+    except StackError as exc:
+        sys.exit(f"error: {exc}")
+
+
 def _write(jars: Jars) -> None:
     """Write the cache beside the jars; an empty file where that fails, so that nobody tries at every start."""
     target = jars.start_cache
@@ -66,3 +75,7 @@ def _run_broker(jars: Jars, directory: Path, written: Path) -> None:
     finally:
         broker.kill()
         broker.wait()
+
+
+if __name__ == "__main__":
+    main()
