@@ -24,6 +24,7 @@ from relay.item import NewRow, read_item
 from relay.metrics import Metrics
 from relay.pending import count_pending
 from relay.store import Store
+from runtime.health import Health
 from runtime.request_body import Receive, read_body
 from runtime.settings import Settings
 
@@ -55,8 +56,17 @@ class Answer(msgspec.Struct, gc=False):
 class Api:
     """The application; `key` is asked of those who post when it is not empty."""
 
-    def __init__(self, store: Store, settings: Settings, *, key: str = "", totals: Totals | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        key: str = "",
+        totals: Totals | None = None,
+        health: Health | None = None,
+    ) -> None:
         self._store, self._totals = store, totals
+        self._parts = health or Health()
         self._key = key.encode()
         self._limits = {_TICKS: settings.max_tick_body_bytes, _BARS: settings.max_bar_body_bytes}
         self.metrics = Metrics(store, totals)
@@ -99,6 +109,8 @@ class Api:
             raise Refusal(405, "METHOD_NOT_ALLOWED", "GET is expected")
         if path == "/metrics":
             return Answer(200, generate_latest(self.metrics.registry), content_type=CONTENT_TYPE_LATEST.encode())
+        if path == "/health" and self._parts.failed:
+            return Answer(503, _encode({"ok": False, "failed": self._parts.failed}))
         # Counting may take a second on a large file the first time.
         found = await asyncio.to_thread(self._stats if path == "/stats" else self._health)
         return Answer(200, _encode(found))

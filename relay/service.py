@@ -1,13 +1,12 @@
 """`tickpipe relay serve`: the local API in the foreground, the forwarder in a thread of its own."""
 
 import os
-import signal
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import structlog
@@ -19,8 +18,10 @@ from relay.forwarder import BATCH, Forwarder
 from relay.pending import Pending
 from relay.server import Server
 from relay.store import Store
+from runtime.guard import Guard
+from runtime.health import Health
 from runtime.posting import ServerRefused
-from runtime.serving import KEEP_ALIVE_SECONDS, server_config
+from runtime.serving import KEEP_ALIVE_SECONDS, run_server, server_config
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -53,36 +54,35 @@ def serve(
             f"{host} can be reached from other machines, so senders must show a key: set {KEY_VARIABLE},"
             " or leave out --host to serve this machine only"
         )
-    with Store(db) as store:
+    health = Health()
+    guard = Guard(health)
+    with Store(db, guard=guard) as store:
         stop = threading.Event()
         forwarder = None
         if server is not None:
             forwarder = Forwarder(store, server, Pending(store, limit=BATCH), stop=stop, keep_seconds=keep_seconds)
             store.on_insert = forwarder.wake.set
-        api = Api(store, settings, key=key, totals=forwarder.totals if forwarder else None)
+        api = Api(store, settings, key=key, totals=forwarder.totals if forwarder else None, health=health)
         http = http_server(api, host, port)
-        thread = threading.Thread(target=_forward, args=(forwarder, store, stop), name="forwarder", daemon=True)
+        thread = None
         if forwarder is not None:
+            thread = guard.thread("forwarder", partial(_forward, forwarder, store, stop))
             thread.start()
         # Two threads work at each request; at Python's 5 ms they wait for each other longer than for the disk.
         sys.setswitchinterval(_SWITCH_SECONDS)
-        # uvicorn raises the signal again when it has shut down; a wished end is no failure.
-        signal.signal(signal.SIGTERM, _end)
-        signal.signal(signal.SIGINT, _end)
         log.info(
             f"EAs post to http://{host}:{port}/ingest/tick; ticks are in {db}, "
             + (f"and go on to {server.url}." if server else "and stay there (no --forward)."),
             action="relay_started",
         )
         try:
-            http.run()
+            return run_server(http, guard)
         finally:
             stop.set()
-            if forwarder is not None:
+            if forwarder is not None and thread is not None:
                 forwarder.wake.set()
                 # Whatever is under way is sent again at the next start.
                 thread.join(_GRACEFUL_SECONDS)
-    return 0 if http.started else 1
 
 
 def _forward(forwarder: Forwarder, store: Store, stop: threading.Event) -> None:
@@ -104,10 +104,6 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit(0)
 
 
 def http_server(api: Application, host: str, port: int) -> uvicorn.Server:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -23,6 +24,8 @@ import structlog
 from relay.errors import StoreUnavailable, StoreUnusable
 from relay.item import NewRow
 from relay.schema import prepare
+from runtime.guard import Guard
+from runtime.health import Health
 
 log = structlog.get_logger(__name__)
 
@@ -62,15 +65,21 @@ class Counts(NamedTuple):
 
 
 class Store:
-    """The database behind one writing thread; reading connections belong to whoever reads."""
+    """The database behind one writing thread; reading connections belong to whoever reads.
 
-    def __init__(self, path: Path, *, busy_seconds: float = _BUSY_SECONDS) -> None:
+    When that thread fails, whoever waits for it is told, and so is every later caller; `guard` ends the process.
+    """
+
+    def __init__(self, path: Path, *, busy_seconds: float = _BUSY_SECONDS, guard: Guard | None = None) -> None:
         self.path = path
         self.on_insert: Callable[[], None] = lambda: None
         self._busy_seconds = busy_seconds
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting_rows = 0
         self._failing = False
+        #: The jobs that the writing thread is at, and what it died of.
+        self._group: list[_Job] = []
+        self._died: StoreUnavailable | None = None
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
         self._counts = Counts(0, 0, Counter())
@@ -79,21 +88,21 @@ class Store:
         self.commits = self.jobs = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = self._connect()
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            prepare(self._connection)
-            self._last_stamp = _newest_stamp(self._connection)
-            (self._ran_before,) = self._connection.execute(
-                "SELECT ifnull(max(confirmed_at), 0) FROM confirmed"
-            ).fetchone()
+            connection = self._connect_writer()
+            prepare(connection)
+            self._last_stamp = _newest_stamp(connection)
+            (self._ran_before,) = connection.execute("SELECT ifnull(max(confirmed_at), 0) FROM confirmed").fetchone()
+            #: The writing thread's; None after it could not be rolled back, until the next job opens another.
+            self._connection: sqlite3.Connection | None = connection
             self._opened_at = time.monotonic()
         except sqlite3.OperationalError as exc:
             message = f"{path} cannot be opened ({exc}); is the disk full, or does another program use it?"
             raise StoreUnavailable(message, 5) from exc
         except sqlite3.DatabaseError as exc:
             raise StoreUnusable(f"{path} is no SQLite database ({exc}); name another file with --db") from exc
-        self._thread = threading.Thread(target=self._write, name="store", daemon=True)
+        # Without a guard it is a command's: that hears of it by the job that it waits for.
+        guard = guard or Guard(Health(), end=lambda: None)
+        self._thread = guard.thread("store", self._write, self._fail)
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -107,7 +116,8 @@ class Store:
         self._jobs.put(None)
         self._thread.join()
         for connection in (*self._readers, self._connection):
-            connection.close()
+            if connection is not None:
+                connection.close()
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -128,6 +138,12 @@ class Store:
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
 
+    def _connect_writer(self) -> sqlite3.Connection:
+        connection = self._connect()
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
     async def insert(self, rows: Sequence[NewRow]) -> None:
         """Store the rows of one request; they are on the disk when this returns.
 
@@ -139,7 +155,7 @@ class Store:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting_rows += len(rows)
         try:
-            self._jobs.put(_Job(lambda connection: self._insert(connection, rows), done))
+            self._submit(_Job(lambda connection: self._insert(connection, rows), done))
             await done
         finally:
             self._waiting_rows -= len(rows)
@@ -151,8 +167,14 @@ class Store:
             StoreUnavailable: nothing was stored.
         """
         done: Future[T] = Future()
-        self._jobs.put(_Job(work, done))
+        self._submit(_Job(work, done))
         return done.result()
+
+    def _submit(self, job: _Job) -> None:
+        self._jobs.put(job)
+        # The thread may have died, and emptied the queue, just before.
+        if self._died is not None:
+            self._refuse_waiting(self._died)
 
     def _insert(self, connection: sqlite3.Connection, rows: Sequence[NewRow]) -> None:
         now = datetime.now(UTC)
@@ -168,37 +190,50 @@ class Store:
         ending = False
         while not ending:
             job = self._jobs.get()
-            group: list[_Job] = []
+            self._group = []
             while True:
                 if job is None:
                     ending = True
                     break
-                group.append(job)
-                if len(group) >= _MAX_GROUP:
+                self._group.append(job)
+                if len(self._group) >= _MAX_GROUP:
                     break
                 try:
                     job = self._jobs.get_nowait()
                 except queue.Empty:
                     break
-            if group:
-                self._commit(group)
+            if self._group:
+                self._commit(self._group)
+
+    def _fail(self, exc: BaseException) -> None:
+        # In this order: a job that is queued later finds the reason, and is refused by whoever queued it.
+        self._died = StoreUnavailable(f"The writing thread failed ({exc}); the relay is starting again.", 5)
+        _settle([job for job in self._group if not job.done.done()], self._died)
+        self._refuse_waiting(self._died)
+
+    def _refuse_waiting(self, why: StoreUnavailable) -> None:
+        with suppress(queue.Empty):
+            while True:
+                if (job := self._jobs.get_nowait()) is not None:
+                    _settle([job], why)
 
     def _commit(self, group: Sequence[_Job]) -> None:
-        connection = self._connection
         try:
+            if self._connection is None:
+                self._connection = self._connect_writer()
+            connection = self._connection
             connection.execute("BEGIN IMMEDIATE")
             results = [job.work(connection) for job in group]
             connection.execute("COMMIT")
         except Exception as exc:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            self._roll_back()
             if len(group) > 1 and not isinstance(exc, sqlite3.OperationalError):
                 # One job is to blame; the others must not suffer for it.
                 for job in group:
                     self._commit([job])
                 return
             self._report_failure(exc)
-            _settle(group, [_explained(exc)] * len(group))
+            _settle(group, _explained(exc))
             return
         self.commits += 1
         self.jobs += len(group)
@@ -207,6 +242,18 @@ class Store:
             log.info("The database takes ticks again.", action="store_recovered")
         _settle(group, results)
         self.on_insert()
+
+    def _roll_back(self) -> None:
+        connection = self._connection
+        if connection is None or not connection.in_transaction:
+            return
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.Error as exc:
+            # SQLite undoes what was not committed when the connection is closed; the next job opens another.
+            log.error("A transaction could not be rolled back.", action="store_rollback_failed", error=str(exc))
+            self._connection = None
+            connection.close()
 
     def _report_failure(self, exc: Exception) -> None:
         if not isinstance(exc, sqlite3.Error):
@@ -255,10 +302,10 @@ def _explained(exc: Exception) -> Exception:
     return StoreUnavailable(f"The database cannot be written ({exc}); check the disk.", 10)
 
 
-def _settle(group: Sequence[_Job], results: Sequence[Any]) -> None:
-    """Hand each job its result; those of the event loop in one go, because waking it is what costs."""
+def _settle(group: Sequence[_Job], results: Sequence[Any] | Exception) -> None:
+    """Hand each job its result, or all of them an error; those of the event loop in one go: waking it is what costs."""
     on_loop: list[tuple[asyncio.Future[Any], Any]] = []
-    for job, result in zip(group, results, strict=True):
+    for job, result in zip(group, repeat(results) if isinstance(results, Exception) else results, strict=False):
         if isinstance(job.done, asyncio.Future):
             on_loop.append((job.done, result))
         elif isinstance(result, Exception):
@@ -266,9 +313,9 @@ def _settle(group: Sequence[_Job], results: Sequence[Any]) -> None:
         else:
             job.done.set_result(result)
     if on_loop:
-        loop = on_loop[0][0].get_loop()
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_settle_on_loop, on_loop)
+        # The loop may have been closed meanwhile; then nobody waits any more.
+        with suppress(RuntimeError):
+            on_loop[0][0].get_loop().call_soon_threadsafe(_settle_on_loop, on_loop)
 
 
 def _settle_on_loop(settled: Sequence[tuple["asyncio.Future[Any]", Any]]) -> None:

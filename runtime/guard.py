@@ -31,7 +31,9 @@ class Guard:
         """The exit code of the process: 0 as long as nothing failed."""
         return EXIT_FAILED if self._health.failed else 0
 
-    def fail(self, part: str, error: BaseException | None) -> None:
+    def fail(
+        self, part: str, error: BaseException | None, on_failure: Callable[[BaseException], None] = lambda _: None
+    ) -> None:
         """Report that a part of the service ended; without `error` it returned although it should not."""
         why = "it ended" if error is None else f"{type(error).__name__}: {error}"
         log.critical(
@@ -39,6 +41,13 @@ class Guard:
             action="part_failed", part=part, error=why, exc_info=error,
         )  # fmt: skip
         self._health.fail(part, why)
+        try:
+            if error is not None:
+                on_failure(error)
+        finally:
+            self._begin_end()
+
+    def _begin_end(self) -> None:
         if self._ending.acquire(blocking=False):
             self._end()
 
@@ -71,16 +80,13 @@ class Guard:
     ) -> threading.Thread:
         """A daemon thread, not started, that does `work`; to return from it is its orderly end.
 
-        When it raises, `on_failure` is called first: whoever waits for the thread must be told.
+        When it raises, `on_failure` is called before the process ends: whoever waits for the thread must be told.
         """
 
         def guarded() -> None:
             try:
                 work()
             except BaseException as exc:
-                try:
-                    on_failure(exc)
-                finally:
-                    self.fail(name, exc)
+                self.fail(name, exc, on_failure)
 
         return threading.Thread(target=guarded, name=name, daemon=True)

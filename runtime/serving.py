@@ -5,6 +5,9 @@ from typing import Any
 
 import uvicorn
 
+from runtime.guard import Guard
+from runtime.signals import exit_on_stop_signal
+
 #: EAs send every second or so and reuse the connection (seconds).
 KEEP_ALIVE_SECONDS = 75
 
@@ -34,3 +37,14 @@ def server_config(
         "timeout_graceful_shutdown": graceful_seconds,
     }
     return uvicorn.Config(app, host=host, port=port, **chosen | options)
+
+
+def run_server(server: uvicorn.Server, guard: Guard) -> int:
+    """Serve until SIGTERM or Ctrl-C; the exit code: 1 when it could not start, another than 0 when a part failed.
+
+    Raises:
+        SystemExit: with that exit code, when a signal ended it.
+    """
+    exit_on_stop_signal(lambda: guard.exit_code)
+    server.run()
+    return guard.exit_code if server.started else 1

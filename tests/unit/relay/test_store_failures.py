@@ -1,0 +1,140 @@
+"""Whatever happens to the writing thread, nobody waits for ever, and the relay does not look well without it."""
+
+import asyncio
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from relay.api import Api
+from relay.errors import StoreUnavailable
+from relay.store import Store
+from runtime.guard import Guard
+from runtime.health import Health
+from runtime.settings import load_settings
+from runtime.signals import EXIT_FAILED
+from tests.ports import free_port
+from tests.unit.relay.rows import put, tick
+from tests.unit.relay.test_api import call
+
+
+class _Stubborn(sqlite3.Connection):
+    """A connection that cannot undo a transaction, as on a disk that fails."""
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        if sql == "ROLLBACK":
+            raise sqlite3.OperationalError("disk I/O error")
+        return super().execute(sql, *parameters)
+
+
+@pytest.fixture
+def stubborn_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=_Stubborn, **options))
+    with Store(tmp_path / "ea.db", busy_seconds=0.2) as store:
+        yield store
+
+
+def _spoil(connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO ticks (symbol, ts_ms) VALUES ('HALF', 1)")
+    raise ValueError("a bug in the middle of a transaction")
+
+
+async def test_a_rollback_that_fails_is_survived_and_nothing_half_is_kept(stubborn_store: Store) -> None:
+    store = stubborn_store
+    await put(store, tick(0))
+    with capture_logs() as logs, pytest.raises(ValueError, match="a bug"):
+        await asyncio.wait_for(asyncio.to_thread(store.run, _spoil), 10)
+    assert "store_rollback_failed" in [line["action"] for line in logs]
+
+    await asyncio.wait_for(put(store, tick(1)), 10)
+    assert list(store.counts().by_symbol) == ["EURUSD"]
+    assert store.counts().by_symbol.total() == 2
+
+
+@pytest.fixture
+def ended() -> list[str]:
+    """Grows when the guard ends the process."""
+    return []
+
+
+async def test_the_end_of_the_writing_thread_is_told_to_all_who_wait(tmp_path: Path, ended: list[str]) -> None:
+    # Arrange: a thread that dies of what it does after a commit
+    health = Health()
+    with Store(tmp_path / "ea.db", guard=Guard(health, end=lambda: ended.append("process"))) as store:
+        api = Api(store, load_settings(), health=health)
+        await put(store, tick(0))
+
+        def fail() -> None:
+            raise MemoryError("no memory")
+
+        store.on_insert = fail
+
+        # Act: the first is stored, for the thread died afterwards; the others come too late
+        waiting = [put(store, tick(n)) for n in range(1, 50)]
+        outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+        late = await asyncio.wait_for(asyncio.gather(put(store, tick(50)), return_exceptions=True), 10)
+        with pytest.raises(StoreUnavailable, match="no memory"):
+            await asyncio.wait_for(asyncio.to_thread(store.run, lambda connection: connection), 10)
+
+        # Assert: who was told that his ticks are stored finds them
+        stored = store.counts().by_symbol.total()
+        assert 1 + sum(outcome is None for outcome in outcomes) == stored
+        assert isinstance(late[0], StoreUnavailable)
+        status, answer, _ = await asyncio.to_thread(call, api, path="/health", method="GET")
+        assert (status, answer) == (503, {"ok": False, "failed": {"store": "MemoryError: no memory"}})
+        status, answer, _ = await asyncio.to_thread(call, api, json.dumps(tick_body()).encode())
+        assert (status, answer["code"]) == (503, "STORE_UNAVAILABLE")
+    assert ended == ["process"]
+
+
+def tick_body() -> dict[str, Any]:
+    return {"ticks": [{"symbol": "EURUSD", "time_msc": 1_760_926_800_417, "bid": 1.1, "ask": 1.2}]}
+
+
+@pytest.mark.parametrize("part", ["store", "forwarder"])
+def test_a_relay_whose_thread_fails_ends_with_another_code_than_0(tmp_path: Path, part: str) -> None:
+    code = f"""
+        import threading
+        import relay.service as service
+        from pathlib import Path
+        from relay.server import Server
+        from relay.store import Store
+        from runtime.settings import load_settings
+
+        class Broken(Store):
+            def _commit(self, group):
+                raise MemoryError("no memory")
+
+        def fail(*_):
+            raise MemoryError("no memory")
+
+        if {part!r} == "store":
+            service.Store = Broken
+            connected = Store._connect_writer
+            def poke(store):
+                connection = connected(store)
+                threading.Timer(1.0, store.run, [lambda connection: None]).start()
+                return connection
+            Store._connect_writer = poke
+        else:
+            service._forward = fail
+        code = service.serve(
+            load_settings(), Path({str(tmp_path / "ea.db")!r}), host="127.0.0.1", port={free_port()},
+            server=Server("http://127.0.0.1:9", "key"), keep_seconds=None,
+        )
+        raise SystemExit(code)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, timeout=40, check=False, env=os.environ
+    )
+    assert done.returncode == EXIT_FAILED, done.stderr.decode()
+    assert b"part_failed" in done.stdout + done.stderr
