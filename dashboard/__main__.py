@@ -1,6 +1,5 @@
 """`python -m dashboard`: serves on TICKPIPE_DASHBOARD_HOST and _PORT until SIGTERM or Ctrl-C."""
 
-import signal
 import sys
 from ipaddress import ip_address
 from types import FrameType
@@ -11,7 +10,7 @@ import uvicorn
 from dashboard.app import Parts, create_app
 from marketdata.errors import SettingsError
 from runtime.logs import configure_logs
-from runtime.serving import server_config
+from runtime.serving import run_server, server_config
 from runtime.settings import Settings, load_settings
 
 log = structlog.get_logger(__name__)
@@ -42,16 +41,8 @@ def main() -> int:
         return 2
     configure_logs(settings)
     _warn_if_open(settings)
-    # uvicorn raises the signal again when it has shut down; a wished end is no failure.
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
-    server = _server(settings)
-    server.run()
-    return 0 if server.started else 1
-
-
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit(0)
+    parts = Parts(settings)
+    return run_server(_server(parts), parts.guard)
 
 
 def _warn_if_open(settings: Settings) -> None:
@@ -67,8 +58,8 @@ def _warn_if_open(settings: Settings) -> None:
         )  # fmt: skip
 
 
-def _server(settings: Settings) -> Server:
-    parts = Parts(settings)
+def _server(parts: Parts) -> Server:
+    settings = parts.settings
     config = server_config(
         create_app(parts), settings.dashboard_host, settings.dashboard_port, graceful_seconds=_GRACEFUL_SECONDS
     )

@@ -1,8 +1,6 @@
 """The FastAPI application: routes, lifespan, and the answers to what no route takes."""
 
-import asyncio
 import hashlib
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,6 +29,8 @@ from dashboard.metrics import CountRequests, Metrics
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
 from dashboard.timeframes import BarStarts
+from runtime.guard import Guard
+from runtime.health import Health
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -48,6 +48,7 @@ class Parts:
     settings: Settings
     metrics: Metrics = field(default_factory=Metrics)
     gauges: Gauges = field(default_factory=Gauges)
+    guard: Guard = field(default_factory=lambda: Guard(Health("kafka", "database")))
 
     def __post_init__(self) -> None:
         self.hub = Hub(self.metrics.resyncs.inc)
@@ -68,15 +69,10 @@ def create_app(parts: Parts) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await parts.database.open()
         # Not awaited: without Kafka or the database the process lives, says so, and goes on by itself when they come.
-        tasks = [asyncio.create_task(parts.live.run()), asyncio.create_task(parts.pipeline.run())]
-        for task in tasks:
-            task.add_done_callback(_end_if_failed)
         try:
-            yield
+            async with parts.guard.running(live=parts.live.run(), pipeline=parts.pipeline.run()):
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await parts.database.close()
 
     app = FastAPI(
@@ -115,28 +111,22 @@ def _document(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
 
 
-def _end_if_failed(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        # A page that looks alive and never moves would be worse; the supervisor starts a new process.
-        log.error("The dashboard ends, for a part of it failed; this is a bug.", action="ending", exc_info=error)
-        signal.raise_signal(signal.SIGTERM)
-
-
 def _add_probes(app: FastAPI, parts: Parts) -> None:
+    health = parts.guard.health
+
     @app.get("/health", tags=["probes"])
-    async def health(_request: Request) -> Response:
-        """The process lives."""
-        return json_response({"status": "ok"})
+    async def healthy(_request: Request) -> Response:
+        """Every part of the process runs."""
+        status, body = health.health()
+        return json_response(body, status)
 
     @app.get("/ready", tags=["probes"])
     async def ready(_request: Request) -> Response:
         """Candles can be read from the database, and live ones from Kafka."""
-        needs = {
-            "kafka": parts.live.is_reading and parts.pipeline.kafka_answers,
-            "database": await parts.database.answers(),
-        }
-        is_ready = all(needs.values())
-        return json_response({"status": "ready" if is_ready else "not ready", **needs}, 200 if is_ready else 503)
+        health.set("kafka", parts.live.is_reading and parts.pipeline.kafka_answers)
+        health.set("database", await parts.database.answers())
+        status, body = health.ready()
+        return json_response(body, status)
 
     @app.get("/metrics", tags=["probes"])
     async def show_metrics(_request: Request) -> Response:

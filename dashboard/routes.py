@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 from dashboard.answers import Refusal, encode, refusals
 from dashboard.candles import DEFAULT_LIMIT, MAX_LIMIT, Request, read_candles
 from dashboard.formats import MEDIA_TYPES, choose_format, render
-from dashboard.stream import events
+from dashboard.stream import EventStream
 from marketdata.timeframes import TIMEFRAMES
 
 if TYPE_CHECKING:
@@ -116,18 +116,10 @@ def _add_stream(app: FastAPI, parts: "Parts") -> None:
             raise Refusal(
                 400, "INVALID_PARAMETER", f"timeframe: {timeframe!r} is none; use one of {', '.join(TIMEFRAMES)}"
             )
-        if len(parts.hub) >= parts.settings.dashboard_max_streams:
-            raise Refusal(
-                503, "TOO_MANY_STREAMS", "TICKPIPE_DASHBOARD_MAX_STREAMS live streams are open; close some or raise it",
-                Retry_After="10",
-            )  # fmt: skip
-        subscription = parts.hub.subscribe(frozenset(symbol) if symbol else None, source or None)
-        return StreamingResponse(
-            events(parts.hub, subscription, parts.bars, timeframe.upper()),
-            media_type="text/event-stream",
-            # A proxy that collects an answer before it passes it on would hold it for ever.
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
+        return EventStream(
+            parts.hub, parts.bars, timeframe.upper(), symbols=frozenset(symbol) if symbol else None,
+            source=source or None, max_streams=parts.settings.dashboard_max_streams,
+        )  # fmt: skip
 
 
 def _cacheable(request: HttpRequest, content: bytes, media_type: str) -> Response:

@@ -5,7 +5,10 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from dashboard.answers import encode
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from dashboard.answers import Refusal, encode
 from dashboard.hub import Batch, Hub, Subscription
 from dashboard.timeframes import BarStarts
 from marketdata.candle import Candle
@@ -17,7 +20,46 @@ _PING_SECONDS: Final = 5.0
 _PACE_SECONDS: Final = 0.05
 
 
-async def events(hub: Hub, subscription: Subscription, bars: BarStarts, timeframe: str) -> AsyncIterator[bytes]:
+class EventStream(StreamingResponse):
+    """The answer to `/stream`; it is subscribed to the hub for exactly as long as it is being sent."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        bars: BarStarts,
+        timeframe: str,
+        *,
+        symbols: frozenset[str] | None,
+        source: str | None,
+        max_streams: int,
+    ) -> None:
+        # A proxy that collects an answer before it passes it on would hold it for ever.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__((), headers=headers, media_type="text/event-stream")
+        self._hub, self._bars, self._timeframe = hub, bars, timeframe
+        self._symbols, self._source = symbols, source
+        self._max_streams = max_streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until the service stops or the client is gone.
+
+        Raises:
+            Refusal: 503 when there are as many streams as may be.
+        """
+        if len(self._hub) >= self._max_streams:
+            raise Refusal(
+                503, "TOO_MANY_STREAMS", "TICKPIPE_DASHBOARD_MAX_STREAMS live streams are open; close some or raise it",
+                Retry_After="10",
+            )  # fmt: skip
+        subscription = self._hub.subscribe(self._symbols, self._source)
+        try:
+            self.body_iterator = events(subscription, self._bars, self._timeframe)
+            await super().__call__(scope, receive, send)
+        finally:
+            self._hub.unsubscribe(subscription)
+
+
+async def events(subscription: Subscription, bars: BarStarts, timeframe: str) -> AsyncIterator[bytes]:
     """The bytes of a stream until the service stops or the client is gone.
 
     `candle`: the newest state of a minute; `bar` is the opening of the bar of `timeframe` that it belongs to, null
@@ -25,13 +67,10 @@ async def events(hub: Hub, subscription: Subscription, bars: BarStarts, timefram
     `stale`: stored candles changed from a minute on, read them again. `resync`: read everything again. `pipeline`: the
     state of the pipeline. `ping`: nothing happened.
     """
-    try:
-        yield b"retry: 1000\n\n" + _event("ping", {})
-        while (batch := await subscription.next(_PING_SECONDS)) is not None:
-            yield await _text(batch, bars, timeframe) if batch else _event("ping", {})
-            await asyncio.sleep(_PACE_SECONDS)
-    finally:
-        hub.unsubscribe(subscription)
+    yield b"retry: 1000\n\n" + _event("ping", {})
+    while (batch := await subscription.next(_PING_SECONDS)) is not None:
+        yield await _text(batch, bars, timeframe) if batch else _event("ping", {})
+        await asyncio.sleep(_PACE_SECONDS)
 
 
 async def _text(batch: Batch, bars: BarStarts, timeframe: str) -> bytes:

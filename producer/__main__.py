@@ -1,9 +1,7 @@
 """`python -m producer`: serves the application on TICKPIPE_PRODUCER_HOST and _PORT until SIGTERM or Ctrl-C."""
 
 import gc
-import signal
 import sys
-from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -22,27 +20,15 @@ def main() -> int:
     """Serve; returns the exit code: 2 when the settings do not let it start."""
     try:
         settings = load_settings()
-        server = _server(settings)
+        configure_logs(settings)
+        app = create_app(settings)
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
-    # uvicorn raises the signal again when it has shut down; a wished end is no failure.
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
     # What is there now stays; without this every full collection walks through all of FastAPI (30 ms and more).
     gc.collect()
     gc.freeze()
-    server.run()
-    return 0 if server.started else 1
-
-
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit(0)
-
-
-def _server(settings: Settings) -> uvicorn.Server:
-    configure_logs(settings)
-    return uvicorn.Server(server_config(create_app(settings), settings))
+    return serving.run_server(uvicorn.Server(server_config(app, settings)), app.guard)
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:

@@ -1,8 +1,7 @@
 """The FastAPI application: routes, lifespan, and the answers to what no route takes."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -14,12 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from marketdata.contract.refusals import Refusal
-from producer.answers import json_response, refused
+from producer.answers import json_response
 from producer.documentation import ANSWERS, BAR_OPERATION, COMPONENTS, TICK_OPERATION
 from producer.ingest import Ingest
 from producer.metrics import Metrics
 from producer.publisher import Door, Publisher
+from runtime.guard import Guard
+from runtime.health import Health
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
 
@@ -38,8 +38,10 @@ class ProducerApp(FastAPI):
     exit stacks, telemetry and routing. Everything else, and the documentation, is FastAPI's.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, guard: Guard, **options: Any) -> None:
         super().__init__(**options)
+        #: Watches over its background tasks.
+        self.guard = guard
         #: What answers POST on a path.
         self.direct: dict[str, Take] = {}
 
@@ -60,28 +62,29 @@ class ProducerApp(FastAPI):
         await response(scope, receive, send)
 
 
-def create_app(settings: Settings, *, door: Door | None = None, metrics: Metrics | None = None) -> ProducerApp:
+def create_app(
+    settings: Settings, *, door: Door | None = None, metrics: Metrics | None = None, guard: Guard | None = None
+) -> ProducerApp:
     """The application; without `door` it publishes to the Kafka of the settings, once its lifespan has begun.
+
+    `guard` watches over its background tasks; without one, the failure of any ends the process.
 
     Raises:
         SettingsError: when no API key is configured.
     """
-    metrics = metrics or Metrics()
+    metrics = metrics or Metrics(sources=settings.api_keys)
+    guard = guard or Guard(Health("kafka"))
     door = door or Publisher(settings, metrics)
     ingest = Ingest(settings, door, metrics, start_telemetry(settings, "producer"))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         # Not awaited: without Kafka the process lives, says so, and goes on by itself when Kafka comes.
-        running = asyncio.create_task(door.run())
-        try:
+        async with guard.running(publisher=door.run()):
             yield
-        finally:
-            running.cancel()
-            with suppress(asyncio.CancelledError):
-                await running
 
     app = ProducerApp(
+        guard,
         title="Tickpipe producer",
         description="MetaTrader 5 ticks and bars in; every accepted one is in Kafka before it is answered.",
         version=version("tickpipe"),
@@ -89,7 +92,7 @@ def create_app(settings: Settings, *, door: Door | None = None, metrics: Metrics
         redoc_url=None,
     )
     _add_ingest(app, ingest)
-    _add_probes(app, door, metrics)
+    _add_probes(app, door, metrics, guard.health)
     _add_errors(app, metrics)
     return app
 
@@ -119,19 +122,18 @@ def _add_ingest(app: ProducerApp, ingest: Ingest) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
 
 
-def _add_probes(app: FastAPI, door: Door, metrics: Metrics) -> None:
+def _add_probes(app: FastAPI, door: Door, metrics: Metrics, health: Health) -> None:
     @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["probes"])
-    async def health(_request: Request) -> Response:
-        """The process lives."""
-        return json_response(200, {"status": "ok"})
+    async def healthy(_request: Request) -> Response:
+        """Every part of the process runs."""
+        return json_response(*health.health())
 
     @app.get("/ready", tags=["probes"])
     async def ready(_request: Request) -> Response:
         """The process can reach Kafka."""
-        if door.is_open:
-            return json_response(200, {"status": "ready"})
-        return refused(Refusal(503, "KAFKA_UNAVAILABLE", "Kafka cannot be reached", retry_after_seconds=2))
+        health.set("kafka", door.is_open)
+        return json_response(*health.ready())
 
     @app.get("/metrics", tags=["probes"])
     async def show_metrics(_request: Request) -> Response:

@@ -1,11 +1,12 @@
 """What the producer counts; names begin with `tickpipe_producer_`, but for the stages that all services share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from runtime.labels import OTHER, Bounded, BoundedCounter
 from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 _PREFIX = "tickpipe_producer"
@@ -13,33 +14,36 @@ _PREFIX = "tickpipe_producer"
 #: Loopback to a broker on another continent (seconds).
 _PUBLISH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-#: Symbols that are watched by name: senders choose them, and Prometheus keeps a series for each.
-_MAX_SYMBOLS = 500
+#: Sources, and symbols of sources, with time series of their own.
+MAX_SOURCES = 100
+MAX_SYMBOLS = 500
 
 #: A live tick, a batch of a minute, a resend after an outage, a replay (seconds).
 _AGE_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86400.0)
 
 
 class Metrics:
-    """All metrics of one producer, in a registry of their own unless one is given."""
+    """All metrics of one producer, in a registry of their own unless one is given.
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    Senders choose the names of sources: those of `sources` and the first others count by name, the rest as `other`.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None, *, sources: Collection[str] = ()) -> None:
         self.registry = registry = registry or CollectorRegistry()
+        source_of = Bounded(MAX_SOURCES, known=sources)
+
+        def by_source(name: str, text: str) -> BoundedCounter:
+            return BoundedCounter(Counter(f"{_PREFIX}_{name}", text, ["source"], registry=registry), source_of)
+
         # Memory, CPU and start of the process.
         ProcessCollector(registry=registry)
         self.requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
         self.in_flight = Gauge(
             f"{_PREFIX}_requests_in_flight", "Ingest requests that are not answered yet.", registry=registry
         )
-        self.ticks_accepted = Counter(
-            f"{_PREFIX}_ticks_accepted", "Ticks that Kafka confirmed.", ["source"], registry=registry
-        )
-        self.bars_accepted = Counter(
-            f"{_PREFIX}_bars_accepted", "Broker bars that Kafka confirmed.", ["source"], registry=registry
-        )
-        self.items_rejected = Counter(
-            f"{_PREFIX}_items_rejected", "Items of bodies that could not be used.", ["source"], registry=registry
-        )
+        self.ticks_accepted = by_source("ticks_accepted", "Ticks that Kafka confirmed.")
+        self.bars_accepted = by_source("bars_accepted", "Broker bars that Kafka confirmed.")
+        self.items_rejected = by_source("items_rejected", "Items of bodies that could not be used.")
         self.publish_seconds = Histogram(
             f"{_PREFIX}_publish_seconds",
             "From handing the records of a request to the client until Kafka confirmed the last.",
@@ -52,11 +56,9 @@ class Metrics:
             buckets=_AGE_BUCKETS,
             registry=registry,
         )
-        self.frames_ahead = Counter(
-            f"{_PREFIX}_frames_ahead",
+        self.frames_ahead = by_source(
+            "frames_ahead",
             "Frames whose last tick is more than a second ahead of the producer's clock: a wrong clock or zone.",
-            ["source"],
-            registry=registry,
         )
         #: stage: received, logged (Kafka has confirmed it).
         self.stages = Histogram(STAGE_METRIC, STAGE_HELP, ["stage"], buckets=STAGE_BUCKETS, registry=registry)
@@ -69,8 +71,9 @@ class Metrics:
     def heard(self, source: str, symbol: str, received_ms: int) -> None:
         """Note when live ticks of a symbol were received (UTC epoch milliseconds)."""
         key = (source, symbol)
-        if key in self._last_received or len(self._last_received) < _MAX_SYMBOLS:
-            self._last_received[key] = received_ms
+        if key not in self._last_received and len(self._last_received) >= MAX_SYMBOLS:
+            key = (OTHER, OTHER)
+        self._last_received[key] = received_ms
 
 
 class _LastReceived(Collector):
@@ -82,7 +85,7 @@ class _LastReceived(Collector):
     def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(
             f"{_PREFIX}_last_received_timestamp_seconds",
-            f"When the newest live ticks of a symbol were received; of the first {_MAX_SYMBOLS} symbols.",
+            f"When the newest live ticks of a symbol were received; of the first {MAX_SYMBOLS} symbols.",
             labels=["source", "symbol"],
         )
         for (source, symbol), received_ms in self._received_ms.items():

@@ -22,14 +22,14 @@ class Guard:
     """
 
     def __init__(self, health: Health, end: Callable[[], None] = end_process) -> None:
-        self._health = health
+        self.health = health
         self._end = end
         self._ending = threading.Lock()
 
     @property
     def exit_code(self) -> int:
         """The exit code of the process: 0 as long as nothing failed."""
-        return EXIT_FAILED if self._health.failed else 0
+        return EXIT_FAILED if self.health.failed else 0
 
     def fail(
         self, part: str, error: BaseException | None, on_failure: Callable[[BaseException], None] = lambda _: None
@@ -40,7 +40,7 @@ class Guard:
             f"{part} failed, so the process ends: it cannot do its work without.",
             action="part_failed", part=part, error=why, exc_info=error,
         )  # fmt: skip
-        self._health.fail(part, why)
+        self.health.fail(part, why)
         try:
             if error is not None:
                 on_failure(error)

@@ -14,9 +14,12 @@ from faust.types import TP
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from marketdata.errors import KafkaUnavailable, UnknownTopic
+from runtime.guard import Guard
+from runtime.health import Health
 from runtime.kafka import METADATA_MAX_AGE_MS
 from runtime.log_identity import own_log
 from runtime.settings import Settings
+from runtime.signals import EXIT_FAILED
 from runtime.telemetry import start_telemetry
 from stream_app.emitter import Emitter
 from stream_app.metrics import Metrics
@@ -41,10 +44,6 @@ BUFFERED_POLLS = 4
 
 WATCHDOG_INTERVAL_SECONDS = 5.0
 
-#: BSD's EX_SOFTWARE: the supervisor starts the worker again.
-EXIT_FAILED = 70
-
-
 #: A stop that takes longer hangs, as Faust's does after some failures of the broker (seconds).
 STOP_TIMEOUT_SECONDS = 20.0
 
@@ -54,12 +53,13 @@ class StreamApp(faust.App):
 
     emitter: Emitter
     settings: Settings
+    guard: Guard
 
     async def on_first_start(self) -> None:
         await super().on_first_start()
         await self.emitter.start()
         # Not a task of Faust's: those wait for the first assignment, which a refused worker never gets.
-        self.add_future(self._watch_group())
+        self.add_future(_guarded(self.guard, "group watch", self._watch_group))
 
     async def _watch_group(self) -> None:
         while not self.should_stop:
@@ -116,11 +116,12 @@ def create_app(settings: Settings, log_name: str) -> StreamApp:
         log_name=log_name,
         telemetry=start_telemetry(settings, "stream"),
     )
-    health = _Health()
+    # Faust goes on after a failure of an agent, and hangs in a shutdown from inside one: the process ends on the spot.
+    app.guard = Guard(Health("kafka"), end=lambda: os._exit(EXIT_FAILED))
     _consume(app, settings, worker)
-    _follow_rebalances(app, settings, worker, metrics, health)
+    _follow_rebalances(app, settings, worker, metrics)
     _watch(app, settings, worker, metrics)
-    _serve(app, metrics, health)
+    _serve(app, metrics)
     return app
 
 
@@ -145,28 +146,21 @@ class _Offsets:
         return cast(BatchConsumer, self._app.consumer)
 
 
-class _Health:
-    """What `/ready` tells."""
-
-    def __init__(self) -> None:
-        self.joined = False
-
-
 def _consume(app: Any, settings: Settings, worker: Worker) -> None:
     async def fold(stream: Any) -> AsyncIterable[None]:
         async for event in stream.noack().events():
-            await _or_die(worker.fold, event.message.partition, event.value)
+            await _guarded(app.guard, "fold", worker.fold, event.message.partition, event.value)
             yield
 
     async def publish() -> None:
         while not app.should_stop:
             await asyncio.sleep(settings.emit_interval_seconds)
-            await _or_die(worker.publish)
+            await _guarded(app.guard, "publish", worker.publish)
 
     async def keep_rejected() -> None:
         while not app.should_stop:
             await asyncio.sleep(settings.emit_interval_seconds)
-            await _or_die(worker.keep_rejected)
+            await _guarded(app.guard, "keep rejected", worker.keep_rejected)
 
     async def drain(*_: Any, **__: Any) -> None:
         # What is folded is published and what may be is released, so that Faust's last commit covers it.
@@ -181,17 +175,15 @@ def _consume(app: Any, settings: Settings, worker: Worker) -> None:
     app.on_before_shutdown.connect(drain)
 
 
-async def _or_die(step: Callable[..., Awaitable[None]], *args: Any) -> None:
-    # Faust goes on after an agent's failure, and `sys.exit` in an agent hangs. What failed must not be passed over, so
-    # the process ends on the spot and the next one folds again.
+async def _guarded(guard: Guard, part: str, step: Callable[..., Awaitable[None]], *args: Any) -> None:
+    """Do a step of a task of Faust's; when it fails the process ends, and the next one folds from the last commit."""
     try:
         await step(*args)
-    except Exception:
-        log.exception("The worker failed and ends; it folds again from the last commit.", action="worker_failed")
-        os._exit(EXIT_FAILED)
+    except Exception as exc:
+        guard.fail(part, exc)
 
 
-def _follow_rebalances(app: Any, settings: Settings, worker: Worker, metrics: Metrics, health: _Health) -> None:
+def _follow_rebalances(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> None:
     restlessness = Restlessness()
 
     async def revoked(_app: Any, partitions: set[TP], **_: Any) -> None:
@@ -203,7 +195,7 @@ def _follow_rebalances(app: Any, settings: Settings, worker: Worker, metrics: Me
         metrics.partitions.set(len(partitions))
         metrics.lag.clear()
         # A worker beyond the number of partitions stands by: it is ready as well.
-        health.joined = True
+        app.guard.health.set("kafka", True)
         log.info("Partitions are assigned.", action="assigned", partitions=sorted(tp.partition for tp in partitions))
         if restlessness.assigned(time.monotonic()):
             _ask_for_the_name(settings)
@@ -226,6 +218,9 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
     watchdog = Watchdog(settings.watchdog_seconds)
 
     async def watch() -> None:
+        await _guarded(app.guard, "watchdog", look)
+
+    async def look() -> None:
         offsets: dict[int, tuple[int | None, int]] = {}
         while not app.should_stop:
             await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
@@ -255,14 +250,16 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
     app.task(watch)
 
 
-def _serve(app: Any, metrics: Metrics, health: _Health) -> None:
+def _serve(app: Any, metrics: Metrics) -> None:
+    health: Health = app.guard.health
+
     async def healthy(web: Any, request: Any) -> Any:
-        return web.json({"status": "ok"})
+        status, body = health.health()
+        return web.json(body, status=status)
 
     async def ready(web: Any, request: Any) -> Any:
-        if health.joined:
-            return web.json({"status": "ok"})
-        return web.json({"error": "the worker has not joined its group yet", "code": "NOT_READY"}, status=503)
+        status, body = health.ready()
+        return web.json(body, status=status)
 
     async def exposition(web: Any, request: Any) -> Any:
         return web.bytes(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})

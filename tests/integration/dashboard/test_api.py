@@ -221,7 +221,7 @@ def test_without_a_database_it_lives_and_says_so(market: Market) -> None:
         answer = plainhttp.get(f"{service.url}/candles?symbol=EURUSD", timeout=20)
         assert (answer.status_code, answer.json()["code"]) == (503, "DATABASE_UNAVAILABLE")
         assert "TICKPIPE_DASHBOARD_DATABASE_URL" in answer.json()["error"]
-        assert plainhttp.get(f"{service.url}/ready", timeout=20).json()["database"] is False
+        assert plainhttp.get(f"{service.url}/ready", timeout=20).json()["checks"]["database"] is False
         assert plainhttp.get(f"{service.url}/").status_code == 200
     finally:
         service.kill()

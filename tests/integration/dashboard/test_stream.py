@@ -175,7 +175,7 @@ async def test_without_kafka_stored_candles_are_still_read(market: Market) -> No
             found = await eventually(answers, within_seconds=40, what="an answer")
             assert found is not None
             assert len(found.json()["candles"]) == 1
-            assert (await client.get("/ready")).json()["kafka"] is False
+            assert (await client.get("/ready")).json()["checks"]["kafka"] is False
             assert (await client.get("/pipeline")).json()["kafka"] is False
     finally:
         assert service.stop() == 0

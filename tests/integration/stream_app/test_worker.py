@@ -11,7 +11,8 @@ from marketdata.tick import Tick
 from marketdata.wire import frame_key
 from runtime.kafka import admin_client, new_consumer
 from runtime.settings import Settings
-from stream_app.app import EXIT_FAILED, HEARTBEAT_SECONDS
+from runtime.signals import EXIT_FAILED
+from stream_app.app import HEARTBEAT_SECONDS
 from tests.days import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of
 from tests.ports import free_port

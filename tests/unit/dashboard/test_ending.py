@@ -1,39 +1,87 @@
 """A dashboard of which a part failed does not go on looking alive."""
 
 import asyncio
-import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
+import httpx
 import pytest
+from starlette.types import Message
 
-from dashboard.app import _end_if_failed
-
-
-@pytest.fixture
-def signals() -> Iterator[list[int]]:
-    """Numbers of the SIGTERMs that this process gets."""
-    received: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
-    yield received
-    signal.signal(signal.SIGTERM, before)
+from dashboard.app import Parts, create_app
+from runtime.guard import Guard
+from runtime.health import Health
+from runtime.settings import load_settings
 
 
 async def _fail() -> None:
     raise RuntimeError("a bug")
 
 
-async def test_failed_part_ends_the_process(signals: list[int]) -> None:
-    task = asyncio.create_task(_fail())
-    task.add_done_callback(_end_if_failed)
-    await asyncio.wait([task])
-    await asyncio.sleep(0)
-    assert signals == [signal.SIGTERM]
+async def _work() -> None:
+    await asyncio.Event().wait()
 
 
-async def test_part_that_is_told_to_stop_ends_nothing(signals: list[int]) -> None:
-    task = asyncio.create_task(asyncio.sleep(60))
-    task.add_done_callback(_end_if_failed)
-    task.cancel()
-    await asyncio.wait([task])
-    await asyncio.sleep(0)
-    assert signals == []
+class Dashboard:
+    """An application whose background tasks are the test's own."""
+
+    def __init__(self, live: Callable[[], object], pipeline: Callable[[], object]) -> None:
+        self.ends = 0
+        self.parts = Parts(load_settings(), guard=Guard(Health("kafka", "database"), end=self._end))
+        self.parts.live.run = live  # type: ignore[method-assign, assignment]  # stands for a bug in it
+        self.parts.pipeline.run = pipeline  # type: ignore[method-assign, assignment]  # likewise
+        self.app = create_app(self.parts)
+
+    def _end(self) -> None:
+        self.ends += 1
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[httpx.AsyncClient]:
+        async with (
+            self.app.router.lifespan_context(self.app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://dashboard") as client,
+        ):
+            await asyncio.sleep(0.01)  # the tasks' turn
+            yield client
+
+
+@pytest.mark.parametrize(("live", "pipeline", "failed"), [(_fail, _work, "live"), (_work, _fail, "pipeline")])
+async def test_failed_part_shows_and_ends_the_process(
+    live: Callable[[], object], pipeline: Callable[[], object], failed: str
+) -> None:
+    dashboard = Dashboard(live, pipeline)
+    async with dashboard.client() as client:
+        answer = await client.get("/health")
+        assert (answer.status_code, answer.json()["failed"]) == (503, {failed: "RuntimeError: a bug"})
+    assert dashboard.ends == 1
+    assert dashboard.parts.guard.exit_code != 0
+
+
+async def test_parts_that_are_told_to_stop_end_nothing() -> None:
+    dashboard = Dashboard(_work, _work)
+    async with dashboard.client() as client:
+        assert (await client.get("/health")).status_code == 200
+    assert (dashboard.ends, dashboard.parts.guard.exit_code) == (0, 0)
+
+
+async def test_client_that_goes_before_the_first_event_leaves_no_stream_open() -> None:
+    parts = Parts(load_settings())
+    app = create_app(parts)
+    scope = {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "method": "GET", "path": "/stream",
+        "raw_path": b"/stream", "root_path": "", "scheme": "http", "query_string": b"", "headers": [],
+        "server": ("dashboard", 80), "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+    open_streams: list[int] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(_: Message) -> None:
+        open_streams.append(len(parts.hub))
+        raise OSError("the client is gone")
+
+    with pytest.raises(Exception, match=r"gone|^$"):
+        await app(scope, receive, send)
+    assert open_streams[0] == 1
+    assert len(parts.hub) == 0

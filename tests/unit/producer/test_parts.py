@@ -1,17 +1,25 @@
 """The small parts: rates, symbols, keys, start without keys."""
 
+import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from marketdata.errors import SettingsError
 from producer.app import create_app
+from producer.metrics import Metrics
 from producer.rates import TokenBuckets
 from producer.symbols import ChartModes
-from tests.unit.producer.conftest import new_settings
+from producer.testing import InMemoryDoor
+from runtime.guard import Guard
+from runtime.health import Health
+from runtime.signals import EXIT_FAILED
+from tests.unit.producer.conftest import ANY_KEY, KEY, new_settings
 
 
 def test_a_bucket_refills_with_time_and_belongs_to_one_key() -> None:
@@ -64,3 +72,45 @@ def test_without_a_key_the_process_ends_with_2_and_says_what_to_set(tmp_path: Pa
     assert done.returncode == 2
     assert "TICKPIPE_API_KEYS" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_failed_publisher_shows_and_ends_the_process() -> None:
+    class Broken(InMemoryDoor):
+        async def run(self) -> None:
+            raise RuntimeError("a bug")
+
+    ends: list[str] = []
+    guard = Guard(Health("kafka"), end=lambda: ends.append("process"))
+    app = create_app(new_settings(), door=Broken(), guard=guard)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://producer") as client,
+    ):
+        await asyncio.sleep(0.01)  # its turn to fail
+        answer = await client.get("/health")
+    assert (answer.status_code, answer.json()["failed"]) == (503, {"publisher": "RuntimeError: a bug"})
+    assert (ends, guard.exit_code) == (["process"], EXIT_FAILED)
+
+
+async def test_ten_thousand_sources_share_a_bounded_number_of_series() -> None:
+    # Arrange: the key's own source comes last, and still has a series of its own
+    door, metrics = InMemoryDoor(), Metrics(sources=["Broker-Demo", "*"])
+    transport = httpx.ASGITransport(create_app(new_settings(), door=door, metrics=metrics))
+    tick = {"symbol": "EURUSD", "time_msc": time.time_ns() // 1_000_000, "bid": 1.1, "ask": 1.2, "flags": 6}
+
+    # Act: of each source a tick that is taken and one that is not
+    async with httpx.AsyncClient(transport=transport, base_url="http://producer") as client:
+        for number in range(10_000):
+            headers = {"X-API-Key": ANY_KEY, "X-Source": f"source-{number}"}
+            await client.post("/ingest/tick", json={"ticks": [tick, {}]}, headers=headers)
+        await client.post("/ingest/tick", json={"ticks": [tick]}, headers={"X-API-Key": KEY})
+
+    # Assert: every tick is counted, under a hundred names and `other`
+    samples = [
+        sample for family in metrics.registry.collect() for sample in family.samples if "source" in sample.labels
+    ]
+    ticks = {s.labels["source"]: s.value for s in samples if s.name == "tickpipe_producer_ticks_accepted_total"}
+    assert sum(ticks.values()) == 10_001
+    assert (len(ticks), ticks["Broker-Demo"], ticks["source-0"]) == (100, 1, 1)
+    assert ticks["other"] > 9_900
+    assert len({(s.labels["source"], s.labels.get("symbol", "")) for s in samples}) < 700
