@@ -124,7 +124,7 @@ async def fill(store: Store, ticks: int) -> None:
         rows = []
         for n in range(start, start + 100):
             item = msgspec.json.decode(TICK % (FIRST_MSC + n)) | {"symbol": f"SYM{n % 8}"}
-            rows.append(read_item(item, clock, bars_allowed=False, utc_offset_seconds=None, source=None))
+            rows.append(read_item(item, clock, utc_offset_seconds=None, source=None))
         await store.insert(rows)
 
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, route_of
 from producer.answers import json_response
 from producer.documentation import ANSWERS, BAR_OPERATION, COMPONENTS, TICK_OPERATION
 from producer.ingest import Ingest
@@ -47,7 +48,10 @@ class ProducerApp(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        take = self.direct.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        take = None
+        if scope["type"] == "http" and (route := route_of(scope["path"])) in self.direct:
+            scope = {**scope, "path": route}
+            take = self.direct[route] if scope["method"] == "POST" else None
         if take is None or scope.get("root_path"):
             await super().__call__(scope, receive, send)
             return
@@ -107,8 +111,8 @@ def _add_ingest(app: ProducerApp, ingest: Ingest) -> None:
             response_class=Response, tags=["ingest"],
         )  # fmt: skip
 
-    route("/ingest/tick", ingest.ticks, "Ticks", TICK_OPERATION)
-    route("/ingest", ingest.bars, "Bars, and ticks among them", BAR_OPERATION)
+    route(TICKS_ROUTE, ingest.ticks, "Ticks", TICK_OPERATION)
+    route(BARS_ROUTE, ingest.bars, "Bars, and ticks among them", BAR_OPERATION)
 
     generate: Callable[[], dict[str, Any]] = app.openapi
 

@@ -1,18 +1,15 @@
 """Who sends: from the API key of a request to the source it may speak for."""
 
 import hmac
-import re
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
-from marketdata.contract.keys import key_in
+from marketdata.contract.names import MAX_SOURCE, is_name
 from marketdata.contract.refusals import Refusal
+from marketdata.contract.request import key_in, source_in
 from marketdata.errors import SettingsError
 from runtime.settings import ANY_SOURCE, Settings
-
-#: What a sender may call itself when its key allows any name.
-_SOURCE_NAME: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 #: Name of a sender that may call itself anything and says nothing.
 DEFAULT_SOURCE: Final = "default"
@@ -34,8 +31,10 @@ class Keyring:
         if not settings.api_keys:
             raise SettingsError(_HOW_TO_SET_KEYS)
         for source in settings.api_keys:
-            if not 1 <= len(source) <= 64 or not source.isprintable():
-                raise SettingsError(f"TICKPIPE_API_KEYS: {source!r} is no source: use 1 to 64 printable characters")
+            if not is_name(source, MAX_SOURCE):
+                raise SettingsError(
+                    f"TICKPIPE_API_KEYS: {source!r} is no source: use 1 to {MAX_SOURCE} printable characters"
+                )
         # Digests have one length, so comparing does not tell how long a key is.
         self._keys = [
             (source, sha256(key.get_secret_value().encode()).digest()) for source, key in settings.api_keys.items()
@@ -48,7 +47,8 @@ class Keyring:
             headers: with lower-case names, as in ASGI.
 
         Raises:
-            Refusal: 401 without a key or with a wrong one, 403 for a source that the key may not speak for.
+            Refusal: 401 without a key or with a wrong one, 403 for a source that the key may not speak for, 400 for a
+                name that no source can have.
         """
         given = sha256(key_in(headers)).digest()
         holder = None
@@ -58,16 +58,12 @@ class Keyring:
                 holder = source
         if holder is None:
             raise Refusal(401, "UNAUTHORIZED", "send a valid key as `X-API-Key: KEY` or `Authorization: Bearer KEY`")
-        return holder, _source(holder, headers.get(b"x-source"))
+        return holder, _source(holder, source_in(headers))
 
 
-def _source(holder: str, named: bytes | None) -> str:
-    if holder != ANY_SOURCE:
-        if named is not None and named != holder.encode():
-            raise Refusal(403, "FORBIDDEN", "this key speaks for another source than the one in X-Source")
-        return holder
-    if named is None:
-        return DEFAULT_SOURCE
-    if not _SOURCE_NAME.fullmatch(named):
-        raise Refusal(403, "FORBIDDEN", "X-Source must be 1 to 64 of the characters A-Z a-z 0-9 . _ -")
-    return named.decode()
+def _source(holder: str, named: str | None) -> str:
+    if holder == ANY_SOURCE:
+        return named or DEFAULT_SOURCE
+    if named not in (None, holder):
+        raise Refusal(403, "FORBIDDEN", "this key speaks for another source than the one in X-Source")
+    return holder

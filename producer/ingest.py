@@ -15,8 +15,9 @@ from marketdata.contract.answers import none_usable
 from marketdata.contract.bar import read_bar
 from marketdata.contract.body import decode
 from marketdata.contract.clock import Clock, offset_zone
-from marketdata.contract.names import is_tick
+from marketdata.contract.names import is_bar
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
@@ -78,20 +79,20 @@ class Ingest:
 
     async def ticks(self, request: Request) -> Response:
         """POST /ingest/tick."""
-        return await self._answer(request, "/ingest/tick", self._settings.max_tick_body_bytes, may_hold_bars=False)
+        return await self._answer(request, TICKS_ROUTE, self._settings.max_tick_body_bytes)
 
     async def bars(self, request: Request) -> Response:
         """POST /ingest."""
-        return await self._answer(request, "/ingest", self._settings.max_bar_body_bytes, may_hold_bars=True)
+        return await self._answer(request, BARS_ROUTE, self._settings.max_bar_body_bytes)
 
-    async def _answer(self, request: Request, route: str, limit_bytes: int, *, may_hold_bars: bool) -> Response:
+    async def _answer(self, request: Request, route: str, limit_bytes: int) -> Response:
         headers = dict(request.scope["headers"])
         span = self._telemetry.begin("ingest", parse_traceparent(headers.get(b"traceparent")))
         context = span.context
         trace = _trace(headers.get(b"x-trace-id"), context)
         self._metrics.in_flight.inc()
         try:
-            response = await self._take(request, headers, trace, context, limit_bytes, may_hold_bars=may_hold_bars)
+            response = await self._take(request, headers, trace, context, limit_bytes)
         except Refusal as refusal:
             # While Kafka is away every request is refused; that was logged once, when it went.
             (log.debug if refusal.status == 503 else log.warning)(
@@ -119,8 +120,6 @@ class Ingest:
         trace: str,
         context: TraceContext,
         limit_bytes: int,
-        *,
-        may_hold_bars: bool,
     ) -> Response:
         holder, source = self._keyring.identify(headers)
         if retry_after_seconds := self._buckets.take(holder):
@@ -134,17 +133,15 @@ class Ingest:
         try:
             body = await read_body(request.receive, headers, limit_bytes)
             origin = Origin(source, trace, context, time.time_ns() // 1_000_000)
-            return await self._take_body(body, origin, may_hold_bars=may_hold_bars)
+            return await self._take_body(body, origin)
         except KafkaUnavailable as exc:
             raise _kafka_refusal(str(exc)) from exc
         finally:
             self._pending -= 1
 
-    async def _take_body(self, body: bytes, origin: Origin, *, may_hold_bars: bool) -> Response:
+    async def _take_body(self, body: bytes, origin: Origin) -> Response:
         try:
-            findings = None if may_hold_bars else self._read_fast(body, origin)
-            if findings is None:
-                findings = self._read_item_by_item(body, origin, may_hold_bars=may_hold_bars)
+            findings = self._read_fast(body, origin) or self._read_item_by_item(body, origin)
         except Unusable as unusable:
             if body:
                 await self._door.publish([self._rejects.body(body, unusable.message, origin)])
@@ -185,14 +182,14 @@ class Ingest:
         findings.received = len(bulk.ticks)
         return findings
 
-    def _read_item_by_item(self, body: bytes, origin: Origin, *, may_hold_bars: bool) -> Findings:
+    def _read_item_by_item(self, body: bytes, origin: Origin) -> Findings:
         decoded = decode(body)
         clock = self._clock(decoded.utc_offset_seconds, origin)
         findings = Findings()
         findings.received = len(decoded.items)
         for index, item in enumerate(decoded.items):
             try:
-                if may_hold_bars and not is_tick(item):
+                if is_bar(item):
                     bar = read_bar(item)
                     findings.bars.append(bar.of(origin.source, clock.utc_ms(bar.time), origin.received_ms))
                 else:

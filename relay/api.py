@@ -15,8 +15,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from marketdata.contract.answers import none_usable, refused, taken
 from marketdata.contract.body import decode
 from marketdata.contract.clock import Clock, offset_zone
-from marketdata.contract.keys import key_in
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, source_in
 from marketdata.errors import InvalidItem
 from relay.errors import StoreUnavailable
 from relay.forwarder import Totals
@@ -38,7 +38,6 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 #: How many symbols /stats names.
 _TOP_SYMBOLS: Final = 10
 
-_TICKS, _BARS = "/ingest/tick", "/ingest"
 _GETS: Final = frozenset({"/health", "/stats", "/metrics"})
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -68,7 +67,7 @@ class Api:
         self._store, self._totals = store, totals
         self._parts = health or Health()
         self._key = key.encode()
-        self._limits = {_TICKS: settings.max_tick_body_bytes, _BARS: settings.max_bar_body_bytes}
+        self._limits = {TICKS_ROUTE: settings.max_tick_body_bytes, BARS_ROUTE: settings.max_bar_body_bytes}
         self.metrics = Metrics(store, totals)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +77,7 @@ class Api:
                 await send({"type": f"{message['type']}.complete"})
             await send({"type": "lifespan.shutdown.complete"})
             return
-        path, method = scope["path"], scope["method"]
+        path, method = route_of(scope["path"]), scope["method"]
         try:
             answer = await self._answer(path, method, scope, receive)
         except Refusal as exc:
@@ -140,9 +139,8 @@ class Api:
             raise Refusal(403, "FORBIDDEN", "requests of web pages are not taken")
         if self._key and not hmac.compare_digest(key_in(headers), self._key):
             raise Refusal(401, "UNAUTHORIZED", "send the key as `X-API-Key: KEY` or `Authorization: Bearer KEY`")
-        limit = self._limits[path]
-        body = decode(await read_body(receive, headers, limit))
-        source = headers[b"x-source"].decode("ascii", "replace")[:64] if b"x-source" in headers else None
+        source = source_in(headers)
+        body = decode(await read_body(receive, headers, self._limits[path]))
         zone = None if body.utc_offset_seconds is None else offset_zone(body.utc_offset_seconds)
         clock = Clock(zone, now_ms=None)
         rows: list[NewRow] = []
@@ -154,7 +152,6 @@ class Api:
                     read_item(
                         item,
                         clock,
-                        bars_allowed=path == _BARS,
                         utc_offset_seconds=body.utc_offset_seconds,
                         source=source,
                     )

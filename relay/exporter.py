@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import msgspec
 from tenacity import Retrying
 
+from marketdata.contract.request import source_header
 from marketdata.errors import TickpipeError
 from relay.bars import BarFold, by_origin
 from relay.forwarder import Forwarder, Waiting
@@ -162,11 +163,12 @@ class Export:
                 self._count_bars(len(sent), answer)
 
     def _post_bars(self, retrying: Retrying, origin: Origin, bars: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        headers = {} if origin.source is None else {"X-Source": origin.source}
         body: dict[str, object] = {"items": bars}
         if origin.utc_offset_seconds is not None:
             body["utc_offset_s"] = origin.utc_offset_seconds
-        answer: dict[str, Any] = retrying(self._server.post, BARS_PATH, msgspec.json.encode(body), headers)
+        answer: dict[str, Any] = retrying(
+            self._server.post, BARS_PATH, msgspec.json.encode(body), source_header(origin.source)
+        )
         return answer
 
     def _count_bars(self, sent: int, answer: dict[str, Any]) -> None:

@@ -4,13 +4,14 @@ The item is read as the server will read it, so that the relay promises only wha
 left to the server, because the clock of a trader's PC may be wrong: that no time is more than a day ahead.
 """
 
+import json
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from marketdata.contract.bar import read_bar
 from marketdata.contract.clock import Clock
-from marketdata.contract.names import is_tick
+from marketdata.contract.names import is_bar
 from marketdata.contract.tick import ReadTick, read_tick
 from marketdata.errors import InvalidItem
 
@@ -57,15 +58,13 @@ class NewRow(NamedTuple):
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def read_item(
-    item: Any, clock: Clock, *, bars_allowed: bool, utc_offset_seconds: int | None, source: str | None
-) -> NewRow:
+def read_item(item: Any, clock: Clock, *, utc_offset_seconds: int | None, source: str | None) -> NewRow:
     """The row of a tick, or of a bar.
 
     Raises:
         InvalidItem: naming the field that cannot be used.
     """
-    if bars_allowed and not is_tick(item):
+    if is_bar(item):
         bar = read_bar(item)
         clock.utc_ms(bar.time)
         facts = Facts(source, utc_offset_seconds)
@@ -90,5 +89,15 @@ def has_deals(tick: ReadTick) -> bool:
 def _as_json(item: object) -> str:
     try:
         return _encode(item).decode()
-    except (ValueError, OverflowError, RecursionError) as exc:
-        raise InvalidItem("", "the item holds what cannot be kept as JSON, such as half a character") from exc
+    except (ValueError, OverflowError):
+        pass  # half a character, or an integer beyond 64 bits, in a field that nobody reads
+    except RecursionError as exc:
+        raise _too_deep() from exc
+    try:
+        return json.dumps(item, separators=(",", ":"))
+    except (ValueError, RecursionError) as exc:  # ValueError: more digits than Python converts
+        raise _too_deep() from exc
+
+
+def _too_deep() -> InvalidItem:
+    return InvalidItem("", "the item is nested too deeply, or holds too long a number, to be kept")

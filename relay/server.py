@@ -1,11 +1,12 @@
 """The server as the relay sees it: one request at a time over one connection, every answer a result or an error."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
 from httpx import Response
 
+from marketdata.contract.request import source_header
 from marketdata.errors import SettingsError
 from relay.lanes import Part
 from runtime.posting import KeyRefused, is_this_machine, new_client, post, result_of
@@ -52,9 +53,9 @@ class Server:
         offset = origin.utc_offset_seconds
         said = b"" if offset is None else b'"utc_offset_s":%d,' % offset
         body = b'{%b"%b":[%b]}' % (said, wrapper, b",".join([row.item for part in parts for row in part]))
-        return self.post(origin.path, body, {} if origin.source is None else {"X-Source": origin.source})
+        return self.post(origin.path, body, source_header(origin.source))
 
-    def post(self, path: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         """As `send`, for a body that is ready."""
         packed = self._packs is not False and len(body) >= _LEAST_PACKED_BYTES
         response = self._post(path, _gzip(body) if packed else body, headers, packed=packed)
@@ -72,7 +73,7 @@ class Server:
                 f"{exc}; put TICKPIPE_RELAY_FORWARD_KEY (or --token) right and start again. Ticks are kept until then."
             ) from exc
 
-    def _post(self, path: str, body: bytes, headers: dict[str, str], *, packed: bool) -> Response:
+    def _post(self, path: str, body: bytes, headers: Mapping[str, str], *, packed: bool) -> Response:
         return post(self._client, self.url + path, body, {**headers, "Content-Encoding": "gzip"} if packed else headers)
 
 

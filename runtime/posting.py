@@ -16,7 +16,7 @@ import email.utils
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any, Final, TypeVar
 
@@ -83,7 +83,7 @@ class BodyRefused(TickpipeError):
     """400 that does not say which item is wrong: halve the body until it is found."""
 
 
-def new_client(url: str, headers: dict[str, str]) -> httpx.Client:
+def new_client(url: str, headers: Mapping[str, str]) -> httpx.Client:
     """A client of one kept-alive connection; a proxy from the environment is not asked for this machine's own ports.
 
     Raises:
@@ -96,7 +96,8 @@ def new_client(url: str, headers: dict[str, str]) -> httpx.Client:
     if not parsed.host or parsed.scheme not in ("http", "https"):
         raise _no_address(url)
     return httpx.Client(
-        headers=headers,
+        # Names of sources may have letters of any language.
+        headers=httpx.Headers(headers, encoding="utf-8"),
         timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
         limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
         trust_env=not is_this_machine(url),
@@ -112,7 +113,7 @@ def is_this_machine(url: str) -> bool:
         return host == "localhost"
 
 
-def post(client: httpx.Client, url: str, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+def post(client: httpx.Client, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> httpx.Response:
     """Whatever came back; `result_of` tells what it means.
 
     Raises:
@@ -120,7 +121,7 @@ def post(client: httpx.Client, url: str, body: bytes, headers: dict[str, str] | 
         SettingsError: when `url` is no address.
     """
     try:
-        return client.post(url, content=body, headers=headers)
+        return client.post(url, content=body, headers=httpx.Headers(headers, encoding="utf-8"))
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
         raise _no_address(url) from exc
     except httpx.RequestError as exc:

@@ -19,6 +19,7 @@ import httpx
 import msgspec
 import structlog
 
+from marketdata.contract.request import source_header
 from marketdata.contract.tick import PostedTick, posted_tick
 from marketdata.errors import TickpipeError
 from marketdata.tick import Tick
@@ -170,9 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     headers = {
         "X-API-Key": key,
-        "X-Source": options.source,
         "Content-Type": "application/json",
         "User-Agent": user_agent(),
+        **source_header(options.source),
     }
     start = _now_msc()
     with new_client(options.url, headers) as client:

@@ -1,11 +1,11 @@
 """The forms of a body: `{"ticks": […]}`, `{"items": […]}`, an array, a single item; also what is nearly JSON."""
 
 import json
-import re
 from typing import Any, Final
 
 import msgspec
 
+from marketdata.contract.lenient import has_decimal_comma, is_form_data, readable, text_of
 from marketdata.contract.refusals import TooLarge, Unusable
 
 #: 5 MB hold about as many honest ticks; more items are not ticks and would only keep the process busy.
@@ -21,8 +21,7 @@ _WRAPPERS: Final = ("ticks", "items")
 
 _UTF8_MARK: Final = b"\xef\xbb\xbf"
 
-#: How C, and so MQL5, prints what is no number. A string is matched first, as a whole, and stays as it is.
-_NO_NUMBERS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|(?<![\w.])[+-]?(?:nan(?:\([a-z]*\))?|inf(?:inity)?)(?!\w)', re.I)
+_HOW_TO_POST: Final = 'post the JSON itself as the body: {"ticks":[{"symbol":"EURUSD","time_msc":…,"bid":…,"ask":…}]}'
 
 
 class Body(msgspec.Struct, gc=False):
@@ -36,8 +35,8 @@ class Body(msgspec.Struct, gc=False):
 def decode(body: bytes) -> Body:
     """The items of a body.
 
-    NaN and Infinity, which JSON does not have, and the NUL that MQL5 appends to a string are let pass here: what they
-    spoil is one item, not the body.
+    NaN and Infinity, which JSON does not have, bytes of Windows-1252, and the NUL that MQL5 appends to a string are let
+    pass here: what they spoil is one item, not the body.
 
     Raises:
         Unusable: when it is no JSON, or JSON that can hold no items.
@@ -55,32 +54,23 @@ def _decode_tolerantly(body: bytes, strict: Exception) -> Any:
         raise Unusable("the JSON is nested too deeply") from None
     trimmed = body.removeprefix(_UTF8_MARK).strip(b"\x00 \t\r\n")
     if not trimmed:
-        raise Unusable("the body is empty")
+        raise Unusable(f"the body is empty; {_HOW_TO_POST}")
+    if is_form_data(trimmed):
+        raise Unusable(f"the body is form data; {_HOW_TO_POST}")
+    text = text_of(trimmed)
     try:
-        text = trimmed.decode()
-    except UnicodeDecodeError as exc:
-        raise Unusable(f"the body is not UTF-8: byte {exc.start}") from None
-    try:
-        return json.loads(_NO_NUMBERS.sub(_as_python_writes_it, text), parse_int=_integer)
+        return json.loads(readable(text), parse_int=_integer, strict=False)
     except RecursionError:
         raise Unusable("the JSON is nested too deeply") from None
-    except json.JSONDecodeError:
+    except json.JSONDecodeError as exc:
+        cure = "; a number has a decimal comma: write 1.16512" if has_decimal_comma(text, exc.pos) else ""
         # msgspec's message has the position in the body as it came.
-        raise Unusable(f"the body is not JSON: {strict}") from None
+        raise Unusable(f"the body is not JSON: {strict}{cure}") from None
 
 
 def _integer(digits: str) -> int | float:
     # Python refuses to convert thousands of digits; as a float they are infinite, which spoils one item only.
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
-
-
-def _as_python_writes_it(match: re.Match[str]) -> str:
-    token = match.group()
-    if token.startswith('"'):
-        return token
-    if token.lstrip("+-")[0].lower() == "n":
-        return "NaN"
-    return "-Infinity" if token.startswith("-") else "Infinity"
 
 
 def _unwrapped(value: Any) -> Body:

@@ -1,6 +1,5 @@
 """What holds for every item of a body: the names in it, and whether it is a tick or a bar."""
 
-import re
 from typing import Final
 
 from marketdata.contract.numbers import quoted
@@ -8,19 +7,36 @@ from marketdata.errors import InvalidItem
 from marketdata.tick import ChartMode
 from marketdata.timeframes import TIMEFRAMES
 
-#: What brokers put into names beside letters and digits, such as `EURUSD.r`, `#AAPL`, `BRN-OCT25`, `US 500`.
-_NAME: Final = re.compile(r"(?! )[A-Za-z0-9._#+\-&!/$%@^~=:()\[\]' ]{1,32}(?<! )")
+#: Longest names (characters). Brokers write `EURUSD.£`, `[SP500]`, `Volatility 75 (1s) Index`, `Газпром`.
+MAX_SYMBOL: Final = 32
+MAX_SOURCE: Final = 64
+
+#: MQL: how EnumToString writes a timeframe.
+_MQL_PREFIX: Final = "PERIOD_"
 
 
-def is_tick(item: object) -> bool:
-    """Whether an item of `/ingest` is a tick rather than a bar."""
+def is_bar(item: object) -> bool:
+    """Whether an item is a bar rather than a tick, by what it has; the route does not matter.
+
+    A tick says so in `timeframe` or `kind`, or has a price of a tick. An open price makes a bar of it when a timeframe
+    stands beside it, or no price of a tick.
+    """
     if not isinstance(item, dict):
         return False
-    for field in ("timeframe", "kind"):
-        value = item.get(field)
-        if isinstance(value, str) and value.lower() == "tick":
-            return True
-    return "bid" in item and "open" not in item
+    timeframe = item.get("timeframe")
+    for said in (timeframe, item.get("kind")):
+        if isinstance(said, str) and said.lower() == "tick":
+            return False
+    is_named = timeframe is not None
+    if any(item.get(field) is not None for field in ("bid", "ask", "last")):
+        return is_named and item.get("open") is not None
+    return is_named or item.get("open") is not None
+
+
+def is_name(value: str, most: int) -> bool:
+    """Whether it is 1 to `most` printable characters, of which the first and the last is no space."""
+    # U+FFFD stands for a byte that could not be read.
+    return 0 < len(value) <= most and value.isprintable() and value == value.strip() and "\ufffd" not in value
 
 
 def symbol_of(value: object) -> str:
@@ -31,10 +47,8 @@ def symbol_of(value: object) -> str:
     """
     if value is None:
         raise InvalidItem("symbol", "missing")
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise InvalidItem(
-            "symbol", f"1 to 32 of the characters A-Z a-z 0-9 . _ # + - & ! / and the like, not {quoted(value)}"
-        )
+    if not isinstance(value, str) or not is_name(value, MAX_SYMBOL):
+        raise InvalidItem("symbol", f"1 to {MAX_SYMBOL} printable characters are expected, not {quoted(value)}")
     return value
 
 
@@ -49,11 +63,13 @@ def chart_mode_of(*said: object) -> ChartMode | None:
 
 
 def timeframe_of(value: object) -> str:
-    """The name of a timeframe of MetaTrader, given in any case.
+    """The name of a timeframe of MetaTrader, given in any case, as `M1` or `PERIOD_M1`.
 
     Raises:
         InvalidItem: when it is not.
     """
-    if isinstance(value, str) and len(value) <= 3 and (name := value.upper()) in TIMEFRAMES:
-        return name
+    if isinstance(value, str) and len(value) <= len(_MQL_PREFIX) + 3:
+        name = value.upper().removeprefix(_MQL_PREFIX)
+        if name in TIMEFRAMES:
+            return name
     raise InvalidItem("timeframe", f"one of {' '.join(TIMEFRAMES)} is expected, not {quoted(value)}")

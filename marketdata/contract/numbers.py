@@ -1,5 +1,6 @@
 """Reading numbers out of JSON that anybody may have written: only real numbers, finite, within bounds."""
 
+import re
 from math import isfinite
 from typing import Final
 
@@ -11,13 +12,21 @@ _MAX_ECHO: Final = 80
 #: Beyond this an integer is shown as what it is; Python refuses to print very long ones (bits).
 _MAX_SHOWN_BITS: Final = 128
 
+#: Longer texts are no numbers (characters).
+_MAX_TEXT: Final = 64
 
-def number(value: object, field: str) -> float:
-    """A finite number that is not negative.
+_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
+
+
+def finite(value: object, field: str) -> float:
+    """A finite number; `"1.5"` is one as well.
 
     Raises:
-        InvalidItem: for anything else; numbers in strings and booleans are none.
+        InvalidItem: for anything else; booleans are none.
     """
+    if isinstance(value, str):
+        value = _from_text(value, field)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidItem(field, f"a number is expected, not {quoted(value)}")
     try:
@@ -26,24 +35,49 @@ def number(value: object, field: str) -> float:
         raise InvalidItem(field, "the number is too large") from None
     if not isfinite(converted):
         raise InvalidItem(field, f"a finite number is expected, not {quoted(value)}")
+    return converted
+
+
+def number(value: object, field: str) -> float:
+    """A finite number that is not negative.
+
+    Raises:
+        InvalidItem: for anything else.
+    """
+    converted = finite(value, field)
     if converted < 0:
         raise InvalidItem(field, f"must not be negative: {quoted(value)}")
     return converted
 
 
 def whole(value: object, field: str, most: int) -> int:
-    """A whole number from 0 to `most`; `6.0` is one as well.
+    """A whole number from 0 to `most`; `6.0` and `"6"` are one as well.
 
     Raises:
         InvalidItem: for anything else.
     """
+    given = value
+    if isinstance(value, str):
+        value = _from_text(value, field)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidItem(field, f"a whole number is expected, not {quoted(value)}")
+        raise InvalidItem(field, f"a whole number is expected, not {quoted(given)}")
     if not 0 <= value <= most:
-        raise InvalidItem(field, f"must be from 0 to {most}, not {quoted(value)}")
+        raise InvalidItem(field, f"must be from 0 to {most}, not {quoted(given)}")
     return value
+
+
+def _from_text(text: str, field: str) -> int | float:
+    stripped = text[: _MAX_TEXT + 1].strip()
+    if len(text) <= _MAX_TEXT and _DECIMAL.fullmatch(stripped):
+        try:
+            return int(stripped)
+        except ValueError:
+            return float(stripped)
+    if _DECIMAL_COMMA.fullmatch(stripped):
+        raise InvalidItem(field, f"a decimal comma: write {stripped.replace(',', '.')}, not {quoted(text)}")
+    raise InvalidItem(field, f"a number is expected, not {quoted(text)}")
 
 
 def quoted(value: object) -> str:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from marketdata.contract.names import chart_mode_of, symbol_of
-from marketdata.contract.numbers import number, quoted, whole
+from marketdata.contract.numbers import finite, number, quoted, whole
 from marketdata.contract.times import Time, time_of
 from marketdata.errors import InvalidItem
 from marketdata.tick import ChartMode, Tick
@@ -24,7 +25,7 @@ POINTS: Final = tuple(float(f"1e-{digits}") for digits in range(MAX_DIGITS + 1))
 
 _PRICES: Final = ("bid", "ask", "last")
 
-_Price = Annotated[float, Meta(ge=0)]
+_Positive = Annotated[float, Meta(ge=0)]
 _Digits = Annotated[int, Meta(ge=0, le=MAX_DIGITS)]
 _EpochMs = Annotated[int, Meta(ge=0)]
 _Mode = Literal["bid", "last"]
@@ -37,20 +38,24 @@ class TickFields(Struct, gc=False):
     """
 
     symbol: Annotated[str, Meta(description="1 to 32 printable characters")]
-    bid: Annotated[_Price, Meta(description="0 is none")]
-    ask: Annotated[_Price, Meta(description="0 is none")]
-    last: Annotated[_Price, Meta(description="price of the last deal; 0 is none")] = 0.0
-    volume: Annotated[_Price, Meta(description="volume of the deal")] = 0.0
+    bid: Annotated[float, Meta(description="0 is none")]
+    ask: Annotated[float, Meta(description="0 is none")]
+    last: Annotated[float, Meta(description="price of the last deal; 0 is none")] = 0.0
+    volume: Annotated[_Positive, Meta(description="volume of the deal")] = 0.0
     flags: Annotated[int, Meta(ge=0, le=MAX_FLAGS, description="a bit mask (MT5: TICK_FLAG)")] = 0
     ts: Annotated[str | None, Meta(description="ISO-8601")] | UnsetType = UNSET
     time: Annotated[str | None, Meta(description="ISO-8601")] | UnsetType = UNSET
     ts_msc: Annotated[_EpochMs, Meta(description="epoch milliseconds on the sender's clock")] | UnsetType = UNSET
     time_msc: Annotated[_EpochMs, Meta(description="the same by its other name")] | UnsetType = UNSET
-    volume_real: Annotated[_Price | None, Meta(description="preferred to volume")] | UnsetType = UNSET
+    volume_real: Annotated[_Positive | None, Meta(description="preferred to volume")] | UnsetType = UNSET
     digits: Annotated[_Digits | None, Meta(description="decimals of a price")] | UnsetType = UNSET
-    point: Annotated[_Price | None, Meta(description="size of a point; from digits when missing")] | UnsetType = UNSET
+    point: Annotated[_Positive | None, Meta(description="size of a point; from digits when missing")] | UnsetType = (
+        UNSET
+    )
     mode: Annotated[_Mode | None, Meta(description="the price that draws the chart")] | UnsetType = UNSET
     chart_mode: Annotated[_Mode | None, Meta(description="the same by its other name")] | UnsetType = UNSET
+    #: An open price may make a bar of the item (`names.is_bar`), so the fast way takes none.
+    open: Annotated[None, Meta(description="a tick has none")] | UnsetType = UNSET
 
 
 class PostedTick(TickFields, gc=False):
@@ -96,14 +101,15 @@ def read_tick(item: object) -> ReadTick:
     symbol = symbol_of(item.get("symbol"))
     time = time_of(item)
     # A price of 0 is a tick without one, which is counted; a tick without any price field is no tick.
-    bid, ask, last = (_optional(item, field) for field in _PRICES)
+    bid, ask, last = (0.0 if (price := item.get(field)) is None else finite(price, field) for field in _PRICES)
     if all(item.get(field) is None for field in _PRICES):
         raise InvalidItem("bid", "missing; a tick has at least one of bid, ask and last")
-    volume = _optional(item, "volume" if item.get("volume_real") is None else "volume_real")
+    field = "volume" if item.get("volume_real") is None else "volume_real"
+    volume = 0.0 if (said := item.get(field)) is None else number(said, field)
     flags = item.get("flags")
     return ReadTick(
         symbol, time, bid, ask, last, volume, 0 if flags is None else whole(flags, "flags", MAX_FLAGS),
-        _point(item), chart_mode_of(item.get("mode"), item.get("chart_mode")),
+        point_of(item), chart_mode_of(item.get("mode"), item.get("chart_mode")),
     )  # fmt: skip
 
 
@@ -159,14 +165,12 @@ def _original(meta: object) -> dict[str, Any]:
     return dict(meta) if isinstance(meta, dict) else {}
 
 
-def _optional(item: dict[str, Any], field: str) -> float:
-    value = item.get(field)
-    return 0.0 if value is None else number(value, field)
-
-
-def _point(item: dict[str, Any]) -> float | None:
+def point_of(item: dict[str, Any]) -> float | None:
+    """Size of a point in price units, from `point` or `digits`; None when the item has neither."""
     point = item.get("point")
-    if point is not None and (size := number(point, "point")):
+    # It is not needed: one that could not be computed is none.
+    is_computed = not isinstance(point, float) or isfinite(point)
+    if point is not None and is_computed and (size := number(point, "point")):
         return size
     digits = item.get("digits")
     return None if digits is None else POINTS[whole(digits, "digits", MAX_DIGITS)]

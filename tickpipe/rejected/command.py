@@ -185,13 +185,15 @@ class _Producer:
 
     def post(self, one: "Post") -> dict[str, Any]:
         """The producer's answer; see `tickpipe.sending.posting.post`."""
+        from marketdata.contract.request import source_header
         from runtime.posting import new_client
         from tickpipe.sending.posting import post
 
         url, key = producer_address(self._data_dir, self._url, self._key, one.source or None)
-        headers = {"X-API-Key": key, "Content-Type": "application/json", "User-Agent": "tickpipe-resend"}
-        if one.source:
-            headers["X-Source"] = one.source
+        headers = {
+            "X-API-Key": key, "Content-Type": "application/json", "User-Agent": "tickpipe-resend",
+            **source_header(one.source or None),
+        }  # fmt: skip
         with new_client(url, headers) as client:
             return post(client, url.rstrip("/") + one.path, one.body)
 

@@ -9,7 +9,7 @@ from typing import Self
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from marketdata.contract.clock import Clock
-from marketdata.contract.names import is_tick
+from marketdata.contract.names import is_bar
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidFrame, InvalidItem, TickpipeError
 from marketdata.wire import bar_key, candle_key, decode_frame, frame_key
@@ -167,8 +167,7 @@ def _post_of(record: RejectedRecord, value: bytes, now_ms: int) -> Post | Unusab
         return Unusable(f"it is no JSON: {exc}")
     if record.index == WHOLE_BODY:
         return Post("/ingest/tick", value, record.source)
-    # An item with an open price may be a broker's bar; `/ingest` takes both, and tells them apart in the same way.
-    if isinstance(item, dict) and "open" in item and not is_tick(item):
+    if is_bar(item):
         return Post("/ingest", b'{"items":[' + value + b"]}", record.source)
     try:
         # The producer knows the zone of the source and has the last word: a day of tolerance covers every zone.

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from marketdata.contract.bar import PostedBar
+from marketdata.contract.request import source_header
 from marketdata.contract.tick import iso_second, middle_change, posted_tick
 from marketdata.errors import TickpipeError
 from marketdata.tick import Tick
@@ -70,9 +71,9 @@ class Sender(ABC, Generic[Item]):
         self._url = f"{url.rstrip('/')}{self.route}"
         self._patience_seconds = patience_seconds
         self._on_wait = on_wait
-        headers = {"X-API-Key": api_key, "Content-Type": "application/json", "User-Agent": user_agent}
-        if source is not None:
-            headers["X-Source"] = source
+        headers = {
+            "X-API-Key": api_key, "Content-Type": "application/json", "User-Agent": user_agent, **source_header(source),
+        }  # fmt: skip
         self._client = new_client(url, headers)
         self._encoder = msgspec.json.Encoder()
 

@@ -58,7 +58,8 @@ ITEMS = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-PRICE = st.sampled_from([0, 1, 1.5, 1.16512, 6.0, -0.0])
+PRICE = st.sampled_from([0, 1, 1.5, 1.16512, 6.0, -0.0, -37.63])
+VOLUME = st.sampled_from([0, 1, 1.5, 6.0, -0.0])
 MILLISECONDS = st.sampled_from([0, NOW_MS, NOW_MS + 1, NOW_MS // 1000 * 1000, NOW_MS - 7_000_000])
 ISO = st.none() | st.sampled_from(
     ["2025-10-20T02:20:00Z", "2025-10-20T02:20:00.417Z", "2025-10-20T02:20:00+02:00", "2025-10-20T02:20:00,5", ""]
@@ -69,10 +70,10 @@ MODE = st.sampled_from(["bid", "last", None])
 USUAL_ITEMS = st.fixed_dictionaries(
     {"symbol": st.sampled_from(["EURUSD", "A", "US 500"]), "bid": PRICE, "ask": PRICE},
     optional={
-        "last": PRICE, "volume": PRICE, "volume_real": st.none() | PRICE, "flags": st.sampled_from([0, 6, 1030]),
+        "last": PRICE, "volume": VOLUME, "volume_real": st.none() | VOLUME, "flags": st.sampled_from([0, 6, 1030]),
         "digits": st.sampled_from([None, 0, 2, 5]), "point": st.sampled_from([None, 0, 0.01, 1]), "ts": ISO,
         "time": ISO, "ts_msc": MILLISECONDS, "time_msc": MILLISECONDS, "mode": MODE, "chart_mode": MODE,
-        "meta": st.just({"ea": "PDC", "bid": 9}), "spread": NUMBERS, "open": NUMBERS, "timeframe": st.just("tick"),
+        "meta": st.just({"ea": "PDC", "bid": 9}), "spread": NUMBERS, "open": st.none(), "timeframe": st.just("tick"),
     },
 ).filter(
     lambda item: any(map(item.get, ("time_msc", "ts_msc", "time", "ts"))) and any(map(item.get, ("bid", "ask", "last")))
@@ -136,9 +137,9 @@ def test_a_tick_that_is_read_obeys_the_limits(tick: Any) -> None:
         time_msc = Clock(None, NOW_MS).utc_ms(read.time)
     except InvalidItem:
         return
-    for price in (read.bid, read.ask, read.last, read.volume):
-        assert math.isfinite(price)
-        assert price >= 0
+    for amount in (read.bid, read.ask, read.last, read.volume):
+        assert math.isfinite(amount)
+    assert read.volume >= 0
     assert 31_536_000_000 <= time_msc <= NOW_MS + 86_400_000
     assert read.flags >= 0
 

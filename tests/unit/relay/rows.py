@@ -24,7 +24,7 @@ def tick(after: int, /, symbol: str = "EURUSD", **more: Any) -> dict[str, Any]:
 
 
 def new_rows(items: Sequence[dict[str, Any]], **context: Any) -> list[NewRow]:
-    known: dict[str, Any] = {"bars_allowed": True, "utc_offset_seconds": None, "source": None} | context
+    known: dict[str, Any] = {"utc_offset_seconds": None, "source": None} | context
     return [read_item(item, Clock(None, None), **known) for item in items]
 
 

@@ -21,6 +21,13 @@ def call(
     api: Api, body: bytes = b"", path: str = "/ingest/tick", method: str = "POST", **headers: str
 ) -> tuple[int, dict[str, Any], dict[bytes, bytes]]:
     """Status, answer and headers."""
+    return asyncio.run(call_api(api, body, path, method, **headers))
+
+
+async def call_api(
+    api: Api, body: bytes = b"", path: str = "/ingest/tick", method: str = "POST", **headers: str
+) -> tuple[int, dict[str, Any], dict[bytes, bytes]]:
+    """The same on a running loop."""
     sent: list[MutableMapping[str, Any]] = []
 
     async def receive() -> MutableMapping[str, Any]:
@@ -31,7 +38,7 @@ def call(
 
     named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "path": path, "method": method, "headers": named}
-    asyncio.run(api(scope, receive, send))
+    await api(scope, receive, send)
     return sent[0]["status"], json.loads(sent[1]["body"]), dict(sent[0]["headers"])
 
 

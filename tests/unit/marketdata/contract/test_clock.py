@@ -56,6 +56,9 @@ def test_wall_time_becomes_utc(zone: tzinfo | None, wall: str, utc: str) -> None
         ("2025-10-20T02:20:00+00:00", "2025-10-20T02:20:00", True),
         ("2025-10-20T02:20:00.5-05:00", "2025-10-20T07:20:00.500", False),
         ("2025-10-20", "2025-10-19T21:00:00", True),
+        ("2025.10.20 02:20:00", "2025-10-19T23:20:00", True),
+        ("2025.10.20 02:20", "2025-10-19T23:20:00", True),
+        ("2025.10.20 02:20:00.417", "2025-10-19T23:20:00.417", False),
     ],
 )
 def test_text_says_the_wall_clock_or_an_instant(text: str, utc: str, coarse: bool) -> None:
@@ -84,7 +87,7 @@ def test_times_before_1971_and_more_than_a_day_ahead_are_refused(zone: tzinfo | 
         Clock(zone, NOW_MS).utc_ms(WallTime(wall_ms, False))
 
 
-@pytest.mark.parametrize("text", ["", "x", "2025-13-01", "2025-10-20T02:20:00+02:00Z", "2025.10.20 02:20:00"])
+@pytest.mark.parametrize("text", ["", "x", "2025-13-01", "2025-10-20T02:20:00+02:00Z", "2025.10.20 02:20:60"])
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(InvalidItem, match="ISO-8601"):
         parse_time(text, "ts")

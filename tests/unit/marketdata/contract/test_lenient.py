@@ -1,0 +1,68 @@
+"""What is nearly JSON: which bytes become what, and that no body is expensive to look at."""
+
+import json
+import math
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketdata.contract.body import decode
+from marketdata.contract.lenient import has_decimal_comma, readable, text_of
+from marketdata.contract.refusals import Refusal
+
+
+@pytest.mark.parametrize(
+    ("token", "value"),
+    [
+        ("nan", math.nan), ("-nan(ind)", math.nan), ("NaN", math.nan), ("-1.#IND", math.nan), ("1.#QNAN", math.nan),
+        ("-1.#IND00", math.nan), ("inf", math.inf), ("-inf", -math.inf), ("+Infinity", math.inf),
+        ("1.#INF", math.inf), ("-1.#INF", -math.inf), ("1.#INF00", math.inf),
+        ('"1.#INF, nan"', "1.#INF, nan"), ('"say \\"nan\\""', 'say "nan"'), ("1.5", 1.5),
+    ],
+)  # fmt: skip
+def test_what_c_prints_for_no_number_is_read(token: str, value: Any) -> None:
+    (read,) = json.loads(readable(f"[{token}]"))
+    assert read == value or (math.isnan(read) and math.isnan(value))
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"Soci\xe9t\xe9 \x80", "Société €"),
+        ("Société Газ".encode(), "Société Газ"),
+        (b"\xc3\xa9 \xe9", "é é"),
+        (b"a\x81b", "a\ufffdb"),
+        (b"\xed\xa0\x80", "í\xa0€"),  # half a character in UTF-8
+    ],
+)
+def test_what_is_no_utf_8_is_windows_1252(body: bytes, text: str) -> None:
+    assert text_of(body) == text
+
+
+@given(st.text())
+def test_utf_8_stays_as_it_is(text: str) -> None:
+    assert text_of(text.encode()) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [('{"bid":1,16512,"ask":2}', True), ('{"a":1,"b":2}', False), ('{"a":[1,2,3],', False)],
+)
+def test_a_decimal_comma_is_recognised(text: str, expected: bool) -> None:
+    assert has_decimal_comma(text, len(text)) is expected
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [b'\\"', b'"', b'"a', b'"\\', b"nan(", b"nan", b"1.#", b"1", b"-", b"a=", b"\xa3", b"a\xa3", b'{"a":1,2', b":1,"],
+)
+def test_the_time_for_a_body_grows_with_its_length_alone(unit: bytes) -> None:
+    body = b"[" + unit * (5_000_000 // len(unit))
+    began = time.process_time()
+    with pytest.raises(Refusal):
+        decode(body)
+    # Each takes 0.05 to 0.6 s; where a string that does not end is looked at from every quote it takes hours.
+    assert time.process_time() - began < 2
