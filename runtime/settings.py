@@ -19,12 +19,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from marketdata.contract.clock import ShiftedZone
 from marketdata.errors import SettingsError
 
 #: The key of `api_keys` whose holder may speak for any source, by sending `X-Source`.
 ANY_SOURCE = "*"
 
-_FIXED_OFFSET = re.compile(r"([+-])([01]?\d|2[0-3])(?::?([0-5]\d))?")
+_OFFSET_AT_END = re.compile(r"([+-])([01]?\d|2[0-3])(?::?([0-5]\d))?$", re.ASCII)
 
 
 class Settings(BaseSettings):
@@ -70,7 +71,7 @@ class Settings(BaseSettings):
     )
     source_zones: dict[str, str] = Field(
         default_factory=dict,
-        description='JSON, source to the zone of its clock: `{"ICMarkets-Demo": "Europe/Athens", "Other": "+03:00"}`',
+        description='JSON, source to the zone of its clock: `{"ICMarkets-Demo": "America/New_York+07:00"}`',
     )
     last_mode_symbols: list[str] = Field(
         default_factory=list,
@@ -187,18 +188,35 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def parse_zone(zone: str) -> tzinfo:
-    """The zone named by an IANA name (`Europe/Athens`) or a fixed offset (`+03:00`, `-0330`).
+    """The zone named by an IANA name (`Europe/Athens`), an offset (`+03:00`, `-0330`), or both
+    (`America/New_York+07:00`: New York's time plus seven hours, the clock of most MetaTrader brokers).
 
     Raises:
-        ValueError: when it is neither.
+        ValueError: when it is none of these.
     """
-    if fixed := _FIXED_OFFSET.fullmatch(zone):
-        sign, hours, minutes = fixed.groups(default="0")
-        offset = timedelta(hours=int(hours), minutes=int(minutes))
-        return timezone(-offset if sign == "-" else offset)
-    try:
-        return ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError) as exc:
-        raise ValueError(
-            f"{zone!r} is no zone: use an IANA name such as Europe/Athens or an offset such as +03:00"
-        ) from exc
+    if not zone or not (name := _OFFSET_AT_END.sub("", zone)):
+        return timezone(_offset_at_end(zone))
+    # A name may end like an offset: Etc/GMT+3.
+    for candidate, ahead in ((zone, None), (name, zone.removeprefix(name))):
+        try:
+            found = ZoneInfo(candidate)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            continue
+        return found if not ahead else ShiftedZone(found, _offset_at_end(ahead))
+    raise _no_zone(zone)
+
+
+def _offset_at_end(text: str) -> timedelta:
+    found = _OFFSET_AT_END.fullmatch(text)
+    if found is None:
+        raise _no_zone(text)
+    sign, hours, minutes = found.groups(default="0")
+    offset = timedelta(hours=int(hours), minutes=int(minutes))
+    return -offset if sign == "-" else offset
+
+
+def _no_zone(zone: str) -> ValueError:
+    return ValueError(
+        f"{zone!r} is no zone: use an IANA name such as Europe/Athens, an offset such as +03:00, or both, such as "
+        "America/New_York+07:00 for New York's time plus seven hours"
+    )

@@ -64,6 +64,40 @@ class Clock:
         return self._minute_shift_ms
 
 
+class ShiftedZone(tzinfo):
+    """A zone's clock put forward by a fixed time, as most MetaTrader brokers put forward New York's by seven hours.
+
+    A change of clocks in the zone comes at the same moment here, so at another hour of the wall clock.
+    """
+
+    def __init__(self, zone: tzinfo, ahead: timedelta) -> None:
+        self._zone, self._ahead = zone, ahead
+
+    def __repr__(self) -> str:
+        return f"ShiftedZone({self._zone}, {self._ahead})"
+
+    def utcoffset(self, dt: datetime | None) -> timedelta | None:
+        """See `tzinfo`."""
+        offset = None if dt is None else self._in_zone(dt).utcoffset()
+        return None if offset is None else offset + self._ahead
+
+    def dst(self, dt: datetime | None) -> timedelta | None:
+        """See `tzinfo`."""
+        return None if dt is None else self._in_zone(dt).dst()
+
+    def tzname(self, dt: datetime | None) -> str | None:
+        """See `tzinfo`."""
+        return None if dt is None else self._in_zone(dt).tzname()
+
+    def fromutc(self, dt: datetime) -> datetime:
+        """See `tzinfo`."""
+        in_zone = self._zone.fromutc(dt.replace(tzinfo=self._zone))
+        return (in_zone.replace(tzinfo=None) + self._ahead).replace(tzinfo=self, fold=in_zone.fold)
+
+    def _in_zone(self, dt: datetime) -> datetime:
+        return (dt.replace(tzinfo=None) - self._ahead).replace(tzinfo=self._zone, fold=dt.fold)
+
+
 def offset_zone(utc_offset_seconds: int) -> timezone:
     """The zone that is always `utc_offset_seconds` ahead of UTC."""
     return timezone(timedelta(seconds=utc_offset_seconds))

@@ -1,6 +1,6 @@
 """Settings are read from the environment, refused with the name of the variable, and all of them are documented."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,10 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("kafka_partitions", 0),
         ("source_zones", {"s": "Atlantis/Capital"}),
+        ("source_zones", {"s": "Atlantis/Capital+07:00"}),
+        ("source_zones", {"s": "America/New_York+7:"}),
+        ("source_zones", {"s": "America"}),
+        ("source_zones", {"s": ""}),
         ("api_keys", {"s": "short"}),
         ("dashboard_password", "short"),
         ("api_keys", {"a": "the same key", "b": "the same key"}),
@@ -66,3 +70,17 @@ def test_every_setting_is_on_its_page() -> None:
 
     for name, field in Settings.model_fields.items():
         assert f"| `TICKPIPE_{name.upper()}` | {field.description} |" in page, f"docs/settings.md lacks {name}"
+
+
+@pytest.mark.parametrize(
+    ("zone", "hours"),
+    [
+        ("America/New_York+07:00", [2, 3]), ("America/New_York+7", [2, 3]), ("America/New_York-0030", [-5.5, -4.5]),
+        ("Etc/GMT+3", [-3, -3]), ("Etc/GMT-2", [2, 2]), ("UTC+3", [3, 3]), ("Europe/Athens", [2, 3]),
+    ],
+)  # fmt: skip
+def test_a_zone_may_be_put_forward(zone: str, hours: list[float]) -> None:
+    winter, summer = datetime(2019, 1, 15, 12, tzinfo=UTC), datetime(2019, 7, 15, 12, tzinfo=UTC)
+    assert [moment.astimezone(parse_zone(zone)).utcoffset() for moment in (winter, summer)] == [
+        timedelta(hours=each) for each in hours
+    ]

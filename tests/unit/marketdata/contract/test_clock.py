@@ -4,13 +4,17 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from marketdata.contract.clock import Clock
+from marketdata.contract.clock import Clock, ShiftedZone
 from marketdata.contract.times import WallTime, parse_time
 from marketdata.errors import InvalidItem
 
 ATHENS = ZoneInfo("Europe/Athens")
 NEW_YORK = ZoneInfo("America/New_York")
+#: Most MetaTrader brokers: UTC+2 and +3 by the dates of the United States.
+BROKER = ShiftedZone(NEW_YORK, timedelta(hours=7))
 NOW_MS = int(datetime(2025, 11, 24, tzinfo=UTC).timestamp()) * 1000
 
 
@@ -37,6 +41,13 @@ def ms(text: str) -> int:
         pytest.param(ATHENS, "2025-03-30T03:30:00", "2025-03-30T01:30:00", id="never: the offset before the jump"),
         (NEW_YORK, "2025-11-02T00:59:59", "2025-11-02T04:59:59"),
         (NEW_YORK, "2025-11-02T02:00:00", "2025-11-02T07:00:00"),
+        # Summer time began on 10 March in New York and on 31 March in Athens.
+        (BROKER, "2019-03-08T23:58:30", "2019-03-08T21:58:30"),
+        (BROKER, "2019-03-15T23:58:30", "2019-03-15T20:58:30"),
+        (BROKER, "2019-03-18T00:05:00", "2019-03-17T21:05:00"),
+        (BROKER, "2019-04-01T00:05:00", "2019-03-31T21:05:00"),
+        pytest.param(BROKER, "2025-11-02T08:30:00", "2025-11-02T05:30:00", id="twice, seven hours later"),
+        (BROKER, "2025-11-02T09:00:00", "2025-11-02T07:00:00"),
     ],
 )
 def test_wall_time_becomes_utc(zone: tzinfo | None, wall: str, utc: str) -> None:
@@ -91,3 +102,11 @@ def test_times_before_1971_and_more_than_a_day_ahead_are_refused(zone: tzinfo | 
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(InvalidItem, match="ISO-8601"):
         parse_time(text, "ts")
+
+
+@given(st.integers(631_152_000, 2_114_380_800).map(lambda seconds: datetime.fromtimestamp(seconds, UTC)))
+def test_a_shifted_zone_shows_a_fixed_time_more_than_its_zone(moment: datetime) -> None:
+    ours, theirs = moment.astimezone(BROKER), moment.astimezone(NEW_YORK)
+    assert ours.replace(tzinfo=None) == theirs.replace(tzinfo=None) + timedelta(hours=7)
+    assert ours.astimezone(UTC) == moment
+    assert ours.dst() == theirs.dst()
