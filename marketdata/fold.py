@@ -2,8 +2,10 @@
 
 The rules, in short (docs/candles.md tells them to users):
 
-- The price is the bid, or the last deal's price for a symbol charted by last (MT5: SYMBOL_CHART_MODE). A price that is
-  not positive and finite is no price: the tick is counted, not folded. Nothing is rounded.
+- The price is the bid, or the deal's price for a symbol charted by last (MT5: SYMBOL_CHART_MODE). A price that is 0 or
+  not finite is no price: the tick is counted, not folded. A negative price is one. Nothing is rounded.
+- MetaTrader repeats the last deal's price and volume in every quote. A tick is a deal by its flags (MT5: LAST, VOLUME,
+  BUY, SELL), or when its sender gives none; only a deal has a last price and a volume.
 - Open is the price of the smallest (time_msc, arrival), close that of the greatest; arrival is the order in the log.
 - A *pass* is a run of frames of one source and symbol in which time does not go back from one frame to the next. Within
   a pass every tick counts; the ticks of a minute are the element-wise maximum over its passes. So a resend, which goes
@@ -16,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from math import inf
-from operator import attrgetter, sub
+from operator import attrgetter, eq, sub
 
 from marketdata.candle import Candle
 from marketdata.kept import KeptTicks
@@ -32,6 +34,11 @@ _NEVER = MAX_TIME_MSC + 1
 
 #: No instrument trades more in a tick (lots, contracts or shares); what a foreign sender claims beyond is not added.
 _MAX_VOLUME = 1e18
+
+#: MT5: TICK_FLAG_LAST, TICK_FLAG_VOLUME, TICK_FLAG_BUY, TICK_FLAG_SELL; with TICK_FLAG_BID and TICK_FLAG_ASK all that
+#: are documented.
+_DEAL_FLAGS = 8 | 16 | 32 | 64
+_FLAGS = 2 | 4 | _DEAL_FLAGS
 
 _bid, _ask, _last, _volume = map(attrgetter, ("bid", "ask", "last", "volume"))
 
@@ -101,7 +108,23 @@ def repeats(before: Frame, frame: Frame, boundary: int) -> bool:
     tail = list(takewhile(lambda tick: tick.time_msc == boundary, reversed(sent)))[::-1]
     head = list(takewhile(lambda tick: tick.time_msc == boundary, again))
     common = min(len(tail), len(head))
-    return common > 0 and tail[:common] == head[:common]
+    return common > 0 and all(map(eq, map(same, tail), map(same, head)))
+
+
+def is_deal(tick: Tick) -> bool:
+    """Whether the tick's last price and volume are those of a deal, not repeated from an earlier one."""
+    return bool(tick.flags & _DEAL_FLAGS) or not tick.flags & _FLAGS
+
+
+def same(tick: Tick) -> Tick:
+    """What two ticks have in common when they are the same one: all fields, and of the flags the documented bits.
+
+    Live ticks have others (1030 was seen) that the history of the same tick lacks.
+    """
+    flags = tick.flags & _FLAGS
+    if flags == tick.flags:
+        return tick
+    return Tick(tick.time_msc, tick.bid, tick.ask, tick.last, tick.volume, flags)
 
 
 class CandleFold:
@@ -222,7 +245,7 @@ class CandleFold:
 
     def _new_in_pass(self, pass_number: int, ticks: list[Tick]) -> list[Tick]:
         if self._best is None:
-            self._best = Counter(self._kept)
+            self._best = Counter(map(same, self._kept))
             self._kept = KeptTicks()
         if pass_number != self._pass:
             self._pass = pass_number
@@ -230,9 +253,10 @@ class CandleFold:
         best, current = self._best, self._current
         new = []
         for tick in ticks:
-            current[tick] += 1
-            if current[tick] > best[tick]:
-                best[tick] = current[tick]
+            key = same(tick)
+            current[key] += 1
+            if current[key] > best[key]:
+                best[key] = current[key]
                 new.append(tick)
         return new
 
@@ -253,8 +277,8 @@ class CandleFold:
             by_bid = frame.mode == "bid"
             for tick in ticks:
                 time_msc, bid, ask = tick.time_msc, tick.bid, tick.ask
-                price = bid if by_bid else tick.last
-                if 0.0 < price < inf:
+                price = bid if by_bid else tick.last if is_deal(tick) else 0.0
+                if price and -inf < price < inf:
                     if price > high:
                         high = price
                     if price < low:
@@ -265,7 +289,7 @@ class CandleFold:
                     if time_msc < open_at:
                         open_at = time_msc
                         self.open = price
-                if bid > 0.0 and 0.0 < ask < inf and ask - bid < spread:
+                if bid and ask and -inf < ask - bid < spread:
                     spread = ask - bid
                 if time_msc < earliest:
                     earliest = time_msc
@@ -277,8 +301,10 @@ class CandleFold:
         self._open_at, self._close_at, self.earliest, self.latest = open_at, close_at, earliest, latest
 
     def _settle_run(self, frame: Frame, ticks: list[Tick]) -> bool:
-        """The same for a run, a column at a time; False when not every price is usable."""
+        """The same for a run, a column at a time; False when not every price is positive and finite."""
         bids, asks = list(map(_bid, ticks)), list(map(_ask, ticks))
+        if frame.mode == "last" and not all(map(is_deal, ticks)):
+            return False
         prices = bids if frame.mode == "bid" else list(map(_last, ticks))
         lowest = min(prices)
         # A sum of prices is finite only when every one of them is.
@@ -301,10 +327,11 @@ class CandleFold:
 
     def _count(self, frame: Frame, ticks: list[Tick]) -> None:
         self.volume += len(ticks)
-        for volume in filter(None, map(_volume, ticks)):
-            if 0.0 < volume < _MAX_VOLUME:
-                units, parts = volume.as_integer_ratio()
-                self._volume_units += units << (_VOLUME_SCALE + 1 - parts.bit_length())
+        if any(map(_volume, ticks)):
+            for volume in map(_volume, filter(is_deal, ticks)):
+                if 0.0 < volume < _MAX_VOLUME:
+                    units, parts = volume.as_integer_ratio()
+                    self._volume_units += units << (_VOLUME_SCALE + 1 - parts.bit_length())
         if frame.point is not None and (self._point is None or frame.point < self._point):
             self._point = frame.point
 

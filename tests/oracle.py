@@ -64,21 +64,26 @@ def fold(log: list[tuple[int, Frame]], source: str, symbol: str, ts: int, ranges
             )
 
     # The k-th copy of a tick counts once, at the earliest arrival of a k-th copy in any pass.
-    counted: dict[tuple[Tick, int], tuple[int, int, Frame]] = {}
+    counted: dict[tuple[Tick, int], tuple[int, int, Frame, Tick]] = {}
     for one_pass in passes:
         copies: dict[Tick, int] = defaultdict(int)
         for offset, i, frame, tick in one_pass:
-            copies[tick] += 1
-            arrival = (offset, i, frame)
-            key = (tick, copies[tick])
+            identity = _identity(tick)
+            copies[identity] += 1
+            arrival = (offset, i, frame, tick)
+            key = (identity, copies[identity])
             if key not in counted or arrival[:2] < counted[key][:2]:
                 counted[key] = arrival
-    ticks = sorted((tick.time_msc, offset, i, tick, frame) for (tick, _), (offset, i, frame) in counted.items())
-    priced = [(tick.bid if frame.mode == "bid" else tick.last) for _, _, _, tick, frame in ticks]
-    priced = [price for price in priced if price > 0 and math.isfinite(price)]
+    ticks = sorted((tick.time_msc, offset, i, tick, frame) for offset, i, frame, tick in counted.values())
+    priced = [
+        tick.bid if frame.mode == "bid" else tick.last
+        for _, _, _, tick, frame in ticks
+        if frame.mode == "bid" or _is_deal(tick)
+    ]
+    priced = [price for price in priced if price != 0 and math.isfinite(price)]
     if not priced:
         return None
-    spreads = [t.ask - t.bid for _, _, _, t, _ in ticks if t.bid > 0 and t.ask > 0 and math.isfinite(t.ask - t.bid)]
+    spreads = [t.ask - t.bid for _, _, _, t, _ in ticks if t.bid != 0 and t.ask != 0 and math.isfinite(t.ask - t.bid)]
     points = [frame.point for _, _, _, _, frame in ticks if frame.point is not None]
     return OracleCandle(
         open=priced[0],
@@ -86,7 +91,7 @@ def fold(log: list[tuple[int, Frame]], source: str, symbol: str, ts: int, ranges
         low=min(priced),
         close=priced[-1],
         volume=len(ticks),
-        real_volume=float(sum(Fraction(t.volume) for _, _, _, t, _ in ticks if t.volume > 0)),
+        real_volume=float(sum(Fraction(t.volume) for _, _, _, t, _ in ticks if t.volume > 0 and _is_deal(t))),
         spread=round(min(spreads) / min(points)) if spreads and points else None,
         first_tick=ticks[0][0],
         last_tick=ticks[-1][0],
@@ -118,4 +123,15 @@ def _goes_back(before: Frame, frame: Frame) -> bool:
         if tick.time_msc != boundary:
             break
         head.append(tick)
-    return bool(tail) and bool(head) and all(a == b for a, b in zip(tail, head, strict=False))
+    pairs = zip(tail, head, strict=False)
+    return bool(tail) and bool(head) and all(_identity(a) == _identity(b) for a, b in pairs)
+
+
+def _is_deal(tick: Tick) -> bool:
+    documented = [bit for bit in (2, 4, 8, 16, 32, 64) if tick.flags & bit]
+    return not documented or any(bit >= 8 for bit in documented)
+
+
+def _identity(tick: Tick) -> Tick:
+    documented = sum(bit for bit in (2, 4, 8, 16, 32, 64) if tick.flags & bit)
+    return Tick(tick.time_msc, tick.bid, tick.ask, tick.last, tick.volume, documented)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from marketdata.fold import CandleFold, Passes, split_by_period
+from marketdata.fold import CandleFold, Passes, is_deal, split_by_period
 from marketdata.offsets import Ranges
 from marketdata.refold import Proof, Refold
 from marketdata.tick import ChartMode, Frame, Tick
@@ -15,7 +15,8 @@ T0 = 1_549_238_400_000  # 2019-02-04T00:00:00Z
 
 
 def tick(ms: int, bid: float = 1.1, ask: float = 0.0, *, last: float = 0.0, volume: float = 0.0) -> Tick:
-    return Tick(T0 + ms, bid, ask, last, volume, 6)
+    # MT5: TICK_FLAG_BID 2, ASK 4; a deal has LAST 8 and VOLUME 16 as well.
+    return Tick(T0 + ms, bid, ask, last, volume, 6 if not (last or volume) else 30)
 
 
 def frame(*ticks: Tick, mode: ChartMode = "bid", point: float | None = 0.00001, coarse: bool = False) -> Frame:
@@ -60,7 +61,7 @@ def test_a_symbol_charted_by_last_is_folded_from_last() -> None:
     assert (candle.open, candle.real_volume, candle.volume) == (10.5, 3.0, 1)
 
 
-@pytest.mark.parametrize("bid", [0.0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("bid", [0.0, -math.inf, math.inf, math.nan])
 def test_a_tick_without_a_usable_price_is_counted_but_not_folded(bid: float) -> None:
     candle = fold(frame(tick(1, 1.1), tick(2, bid), tick(3, 1.2)))
 
@@ -223,3 +224,57 @@ def test_spans_are_what_was_read_and_a_gap_splits_them() -> None:
         candle.add(offset, run, run, one, one.ticks)
 
     assert candle.spans == ((3, 9), (12, 13))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (0, True), (1024, True),  # the sender gives none
+        (2, False), (4, False), (6, False), (1030, False),
+        (8, True), (16, True), (32, True), (64, True), (24, True), (56, True), (1080, True),
+    ],
+)  # fmt: skip
+def test_a_deal_is_told_by_the_flags(flags: int, expected: bool) -> None:
+    assert is_deal(Tick(T0, 1.0, 2.0, 1.5, 3.0, flags)) is expected
+
+
+def test_quotes_repeat_the_last_deal_and_neither_draw_nor_add() -> None:
+    # A future charted by last: two deals (10 and 5 lots), quotes between them, then a minute of one deal and one of
+    # none. Every quote repeats the price and the volume of the deal before it.
+    def at(ms: int, last: float, lots: float, flags: int) -> Tick:
+        return Tick(T0 + ms, 156_740.0, 156_750.0, last, lots, flags)
+
+    sent = frame(
+        at(32_665, 156_755, 10, 56), at(32_700, 156_755, 10, 2), at(32_900, 156_755, 10, 4), at(40_000, 156_755, 10, 6),
+        at(59_000, 156_760, 5, 56), at(60_100, 156_760, 5, 2), at(80_000, 156_700, 3, 88), at(130_000, 156_700, 3, 6),
+        mode="last",
+    )  # fmt: skip
+    minutes = [fold(sent, minute=T0 + n * 60_000) for n in range(3)]
+
+    assert [(each.open, each.high, each.low, each.close, each.real_volume) for each in minutes[:2]] == [
+        (156_755, 156_760, 156_755, 156_760, 15.0), (156_700, 156_700, 156_700, 156_700, 3.0),
+    ]  # fmt: skip
+    assert minutes[2].real_volume == 0.0
+    assert minutes[2].candle(log="l", offsets=((0, 0, 0),), closed=True, emitted=0) is None
+
+
+def test_a_negative_price_is_a_price() -> None:
+    # WTI, 20 April 2020, 18:08 and 18:29; a bid of 0 is none, and the spread is that of the ticks with both.
+    ticks = frame(
+        tick(2_300, -0.02, 0.05), tick(30_000, -1.43, -1.30), tick(40_000, 0.0, 0.05), tick(45_000, 0.10, 0.20),
+        tick(61_000, -37.63, -37.40), tick(99_000, -40.32, -40.00), point=0.01,
+    )  # fmt: skip
+    first, second = fold(ticks), fold(ticks, minute=T0 + 60_000)
+
+    assert (first.open, first.high, first.low, first.close, first.volume) == (-0.02, 0.10, -1.43, 0.10, 4)
+    assert first.spread == 7
+    assert (second.open, second.high, second.low, second.close) == (-37.63, -37.63, -40.32, -40.32)
+
+
+def test_undocumented_flags_do_not_make_two_ticks_of_one() -> None:
+    live = [Tick(T0 + ms, 1.1, 1.2, 0.0, 0.0, 1158) for ms in (1, 2, 3)]
+    history = [Tick(T0 + ms, 1.1, 1.2, 0.0, 0.0, 134 & 6) for ms in (1, 2, 3)]
+
+    assert fold(frame(*live), frame(*history)).volume == 3
+    # The same where a resend is told by its first millisecond.
+    assert fold(frame(live[0]), frame(history[0], history[1])).volume == 2

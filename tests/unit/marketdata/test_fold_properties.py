@@ -15,15 +15,15 @@ from tests import oracle
 REQUESTS = map(str, itertools.count())
 T0 = 1_549_238_400_000
 
-PRICES = st.sampled_from([0.0, 0.4, 1.1, 1.3])
+PRICES = st.sampled_from([0.0, 0.4, 1.1, 1.3, -37.63])
 TICKS = st.builds(
     Tick,
     time_msc=st.sampled_from([T0 + ms for ms in (0, 1, 2, 1000, 59_999, 60_000, 60_001, 61_000, 180_000)]),
     bid=PRICES,
-    ask=st.sampled_from([0.0, 0.45, 1.25]),
+    ask=st.sampled_from([0.0, 0.45, 1.25, -37.4]),
     last=PRICES,
     volume=st.sampled_from([0.0, 0.1, 0.2, 3.0]),
-    flags=st.sampled_from([2, 6]),
+    flags=st.sampled_from([0, 2, 6, 1030, 56, 1080]),
 )
 FRAMES = st.builds(
     Frame,

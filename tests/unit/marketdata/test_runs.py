@@ -55,7 +55,7 @@ def flows(draw: st.DrawFn) -> list[Frame]:
                 for _ in range(2)
             )
             ask = rng.choice([0.0, inf]) if rng.random() < faults else rng.choice([0.45, 1.15, 1.4])
-            ticks.append(Tick(now, bid, ask, last, rng.choice([0.0, 0.1, 2.0]), 6))
+            ticks.append(Tick(now, bid, ask, last, rng.choice([0.0, 0.1, 2.0]), rng.choice([6, 6, 30, 1030])))
         frames.append(
             Frame(
                 v=1, source="s", symbol=rng.choice("AB"), mode="last" if rng.random() < faults else mode,

@@ -50,7 +50,7 @@ async def test_bars_of_an_hour_with_resends_equal_the_oracle(store: Store) -> No
 async def test_exchange_symbols_fold_by_last_and_the_first_minute_can_be_left_out(
     store: Store, said: dict[str, Any]
 ) -> None:
-    await put(store, tick(0, **said, last=7.0), tick(60_000, **said, last=8.0, volume_real=2.5))
+    await put(store, tick(0, **said, last=7.0, flags=56), tick(60_000, **said, last=8.0, volume_real=2.5, flags=56))
     fold, lanes = BarFold(), Lanes()
     for part in Pending(store, limit=10).next_request():
         fold.add(part)
