@@ -29,7 +29,7 @@ from producer.frames import FrameWriter, Origin, TickSheet
 from producer.metrics import Metrics
 from producer.publisher import Door
 from producer.rates import TokenBuckets
-from producer.rejects import MAX_REJECTED, RejectWriter
+from producer.rejects import RejectWriter
 from runtime.request_body import read_body
 from runtime.settings import Settings
 from runtime.stages import AHEAD_MS, arrival_seconds, seconds_between
@@ -203,9 +203,8 @@ class Ingest:
         findings.errors += 1
         if len(findings.details) < MAX_DETAILS:
             findings.details.append(Detail(index, exc.field, exc.message))
-        if len(findings.rejects) < MAX_REJECTED:
-            reason = f"{exc.field}: {exc.message}" if exc.field else exc.message
-            findings.rejects.append(self._rejects.item(item, index, reason, origin))
+        reason = f"{exc.field}: {exc.message}" if exc.field else exc.message
+        findings.rejects.append(self._rejects.item(item, index, reason, origin))
 
     def _clock(self, utc_offset_seconds: int | None, origin: Origin) -> Clock:
         zone: tzinfo | None

@@ -13,9 +13,6 @@ from runtime.settings import Settings
 #: Kept of one item or one body (bytes).
 _MAX_BYTES: Final = 64 * 1024
 
-#: Kept of one request; a sender that sends nothing else must not fill the disk.
-MAX_REJECTED: Final = 100
-
 
 class RejectWriter:
     """Writes records of `ticks.rejected`: the item, with the reason in the headers."""

@@ -5,7 +5,7 @@ more than the work.
 import asyncio
 import hmac
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,14 +15,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from marketdata.contract.answers import none_usable, refused, taken
 from marketdata.contract.body import decode
 from marketdata.contract.clock import Clock, offset_zone
-from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal
+from marketdata.contract.lenient import text_of
+from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, source_in
 from marketdata.errors import InvalidItem
 from relay.errors import StoreUnavailable
 from relay.forwarder import Totals
-from relay.item import NewRow, read_item
+from relay.item import NewRow, as_json, read_item
 from relay.metrics import Metrics
-from relay.pending import count_pending
+from relay.pending import count_pending, keep_refused
 from relay.store import Store
 from runtime.health import Health
 from runtime.request_body import Receive, read_body
@@ -140,34 +141,46 @@ class Api:
         if self._key and not hmac.compare_digest(key_in(headers), self._key):
             raise Refusal(401, "UNAUTHORIZED", "send the key as `X-API-Key: KEY` or `Authorization: Bearer KEY`")
         source = source_in(headers)
-        body = decode(await read_body(receive, headers, self._limits[path]))
+        raw = await read_body(receive, headers, self._limits[path])
+        try:
+            body = decode(raw)
+        except Unusable as exc:
+            if raw:
+                await self._keep_refused([(text_of(raw), exc.message)])
+            raise
         zone = None if body.utc_offset_seconds is None else offset_zone(body.utc_offset_seconds)
         clock = Clock(zone, now_ms=None)
         rows: list[NewRow] = []
         details: list[Detail] = []
-        errors = 0
+        refused_items: list[tuple[str, str]] = []
         for index, item in enumerate(body.items):
             try:
-                rows.append(
-                    read_item(
-                        item,
-                        clock,
-                        utc_offset_seconds=body.utc_offset_seconds,
-                        source=source,
-                    )
-                )
+                rows.append(read_item(item, clock, utc_offset_seconds=body.utc_offset_seconds, source=source))
             except InvalidItem as exc:
-                errors += 1
+                refused_items.append((_text_of_item(item), f"{exc.field}: {exc.message}"))
                 if len(details) < MAX_DETAILS:
                     details.append(Detail(index, exc.field, exc.message))
+        errors = len(refused_items)
         self.metrics.items_rejected.inc(errors)
-        if errors and not rows:
-            raise none_usable(details, errors)
         if rows:
             await self._store.insert(rows)
+        if errors:
+            await self._keep_refused(refused_items)
+        if errors and not rows:
+            raise none_usable(details, errors)
         self.metrics.rows_stored.inc(len(rows))
         status, answer = taken(len(body.items), details, errors, queued=True)
         return Answer(status, _encode(answer))
+
+    async def _keep_refused(self, refused_items: Sequence[tuple[str, str]]) -> None:
+        await asyncio.to_thread(keep_refused, self._store, refused_items)
+
+
+def _text_of_item(item: object) -> str:
+    try:
+        return as_json(item)
+    except InvalidItem as exc:
+        return f'"{exc.message}"'
 
 
 def _refused(refusal: Refusal) -> Answer:

@@ -23,6 +23,7 @@ from runtime.posting import (
     BodyTooLarge,
     ServerRefused,
     ServerUnavailable,
+    SourceRefused,
     new_retrying,
     send_split,
     wait_for,
@@ -135,6 +136,9 @@ class Forwarder:
         try:
             for sent, answer in send_split(parts, self._post, halves):
                 self._settle(sent, answer)
+        except SourceRefused as exc:
+            # It is about these rows alone: those of other senders go on.
+            self._reject([(row, str(exc)) for part in parts for row in part])
         except ServerRefused:
             self.totals.is_up = False
             raise

@@ -78,15 +78,20 @@ def read_item(item: Any, clock: Clock, *, utc_offset_seconds: int | None, source
         columns = (
             tick.symbol, tick.time.ms, TICK, tick.bid, tick.ask, tick.bid, tick.last, tick.volume, TICK,
         )  # fmt: skip
-    return NewRow(*columns, _as_json(item), _encode(facts).decode())
+    return NewRow(*columns, as_json(item), _encode(facts).decode())
 
 
 def has_deals(tick: ReadTick) -> bool:
     """Whether the symbol may be charted by last; who says nothing is told by the price of the last deal."""
-    return tick.last > 0 if tick.mode is None else tick.mode == "last"
+    return tick.last != 0 if tick.mode is None else tick.mode == "last"
 
 
-def _as_json(item: object) -> str:
+def as_json(item: object) -> str:
+    """The item as JSON, as it came.
+
+    Raises:
+        InvalidItem: when it is nested too deeply, or holds a number of thousands of digits.
+    """
     try:
         return _encode(item).decode()
     except (ValueError, OverflowError):

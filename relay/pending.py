@@ -29,6 +29,9 @@ _MARK_SECONDS: Final = 60.0
 #: Rows deleted in one transaction: the EA waits for no more than that.
 _DELETE_STEP: Final = 2_000
 
+#: Kept of one item that was refused (characters); the server keeps as much.
+_KEPT_CHARACTERS: Final = 64 * 1024
+
 #: Columns of a RawRow.
 COLUMNS: Final = "id, symbol, ts_ms, timeframe, open, high, low, close, volume, kind, meta, created_at, facts"
 
@@ -50,7 +53,7 @@ def row_of(raw: RawRow, ticks_path: str, bars_path: str) -> Row:
     if facts is not None and meta is not None:
         item = meta.encode()
     else:
-        facts = Facts(coarse=ts_ms % 1000 == 0, has_deals=not is_bar and close > 0)
+        facts = Facts(coarse=ts_ms % 1000 == 0, has_deals=not is_bar and bool(close))
         exported = {
             "symbol": symbol, "ts": ts_ms, "timeframe": timeframe or TICK, "open": open_, "high": high, "low": low,
             "close": close, "volume": volume, "kind": kind or TICK,
@@ -159,6 +162,18 @@ def keep_rejected(store: Store, rejected: Sequence[tuple[Row, str]]) -> None:
     statement = "INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?, ?, ?)"
     now = datetime.now(UTC).isoformat(" ", "seconds")
     entries = [(r.id, r.symbol, r.ts_ms, reason, r.item.decode(), now) for r, reason in rejected]
+    store.run(lambda connection: connection.executemany(statement, entries))
+
+
+def keep_refused(store: Store, refused: Sequence[tuple[str, str]]) -> None:
+    """Keep what was refused at the door, text and reason, in the table `rejected`; no row has an id below 0.
+
+    Raises:
+        StoreUnavailable: nothing was kept.
+    """
+    statement = "INSERT INTO rejected SELECT min(0, ifnull((SELECT min(id) FROM rejected), 0)) - 1, '', 0, ?, ?, ?"
+    now = datetime.now(UTC).isoformat(" ", "seconds")
+    entries = [(reason, text[:_KEPT_CHARACTERS], now) for text, reason in refused]
     store.run(lambda connection: connection.executemany(statement, entries))
 
 

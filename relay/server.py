@@ -46,6 +46,7 @@ class Server:
         Raises:
             ServerUnavailable: it may be sent again, and has to be.
             ServerRefused: the key or the address is wrong.
+            SourceRefused: the key may not speak for the source of these rows.
             BodyTooLarge, BodyRefused: it has to be split.
         """
         origin = parts[0][0].origin

@@ -8,6 +8,7 @@
     ├── ServerRefused       the server takes nothing from here until somebody puts something right
     │   ├── KeyRefused      401, 403
     │   └── NoSuchEndpoint  404
+    ├── SourceRefused       403: the key may not speak for the source that this request names
     ├── BodyTooLarge        413: the body has to be split
     └── BodyRefused         400 without details: some item of the body spoils it
 """
@@ -75,6 +76,10 @@ class NoSuchEndpoint(ServerRefused):
     """The server has no such path (404)."""
 
 
+class SourceRefused(TickpipeError):
+    """The key may not speak for the source that this request names; for others it may be right (403 FORBIDDEN)."""
+
+
 class BodyTooLarge(TickpipeError):
     """413: the body has to be split."""
 
@@ -134,6 +139,7 @@ def result_of(response: httpx.Response) -> dict[str, Any]:
     Raises:
         ServerUnavailable: it may be sent again, and has to be.
         ServerRefused: the key (KeyRefused) or the address is wrong.
+        SourceRefused: the key is not that of the source that the request names.
         BodyTooLarge, BodyRefused: it has to be split.
     """
     status, url = response.status_code, response.url
@@ -148,6 +154,8 @@ def result_of(response: httpx.Response) -> dict[str, Any]:
         return {**answer, "errors": sys.maxsize}
     if status == 413:
         raise BodyTooLarge(said)
+    if status == 403 and answer.get("code") == "FORBIDDEN":
+        raise SourceRefused(f"{url} refuses the source ({said})")
     if status in (401, 403):
         raise KeyRefused(f"{url} refuses the key ({status}: {said})")
     if status in (408, 429) or status >= 500:

@@ -6,7 +6,7 @@ import httpx
 
 from marketdata.errors import SettingsError
 from runtime import posting
-from runtime.posting import KeyRefused, NoAnswer, result_of
+from runtime.posting import KeyRefused, NoAnswer, SourceRefused, result_of
 
 
 def post(client: httpx.Client, url: str, body: bytes) -> dict[str, Any]:
@@ -20,5 +20,5 @@ def post(client: httpx.Client, url: str, body: bytes) -> dict[str, Any]:
         return result_of(posting.post(client, url, body))
     except NoAnswer as exc:
         raise NoAnswer(f"{exc}; is the producer up?") from exc
-    except KeyRefused as exc:
+    except (KeyRefused, SourceRefused) as exc:
         raise SettingsError(f"{exc}; pass the right one with --key or TICKPIPE_API_KEYS") from exc

@@ -121,7 +121,7 @@ def test_any_split_over_partitions_with_any_repetition_ends_in_the_fold_of_the_u
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**32))
 def test_distinct_ticks_all_count_wherever_they_lie(partitions: int, frame_size: int, seed: int) -> None:
     rng = random.Random(seed)
-    ticks = [Tick(T0 + i * 700, 1.1 + i / 1000, 1.4, 0.0, 0.5, 6) for i in range(80)]
+    ticks = [Tick(T0 + i * 700, 1.1 + i / 1000, 1.4, 0.0, 0.5, 56) for i in range(80)]
     frames = [
         Frame(
             v=1, source="s", symbol="A", mode="bid", point=0.1, request=str(i), received=T0 + i,

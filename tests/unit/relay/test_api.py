@@ -112,3 +112,12 @@ def test_a_full_disk_asks_the_ea_to_send_again(api: Api, store: Store) -> None:
     status, answer, headers = call(api, msgspec.json.encode([tick(n) for n in range(1_000)]))
     assert (status, answer["code"], headers[b"retry-after"]) == (503, "STORE_UNAVAILABLE", b"10")
     assert call(api, path="/health", method="GET")[1]["total_ticks"] == 0
+
+
+def test_what_is_refused_is_kept(api: Api, store: Store) -> None:
+    call(api, json.dumps([tick(0), *({"n": n} for n in range(300))]).encode())
+    call(api, b"data=%7B%7D")
+    rows = store.connection.execute("SELECT id, reason, meta FROM rejected ORDER BY id DESC").fetchall()
+    assert [meta for _, _, meta in rows] == [*(f'{{"n":{n}}}' for n in range(300)), "data=%7B%7D"]
+    assert {reason.partition(":")[0] for _, reason, _ in rows[:-1]} == {"symbol"}
+    assert all(id_ < 0 for id_, _, _ in rows)  # those of rows that the server refuses are above

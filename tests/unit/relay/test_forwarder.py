@@ -102,6 +102,25 @@ async def test_a_senders_own_fields_are_not_taken_for_the_relays(
     assert (request.headers.get("X-Source"), request.body) == (None, {"ticks": [item]})
 
 
+async def test_a_source_that_the_key_may_not_speak_for_stops_no_other(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder
+) -> None:
+    await put(store, tick(0), source="XM.COM-Real 2")
+    await put(store, tick(1), source="Счёт-MT5")
+    await put(store, tick(2))
+    server.answers = [Answer(403, {"error": "another source", "code": "FORBIDDEN"})]
+    sender = forwarder()
+    drain(sender)
+    assert times(server) == [1, 2]
+    assert [request.headers.get("X-Source", "").encode("latin-1").decode() for request in server.requests] == [
+        "XM.COM-Real 2", "Счёт-MT5", "",
+    ]  # fmt: skip
+    assert (sender.totals.forwarded, sender.totals.rejected) == (2, 1)
+    rejected = store.connection.execute("SELECT symbol, ts_ms, reason FROM rejected").fetchall()
+    assert [(symbol, ts_ms) for symbol, ts_ms, _ in rejected] == [("EURUSD", BASE)]
+    assert "another source" in rejected[0][2]
+
+
 async def test_a_row_of_an_old_file_goes_as_the_exporter_sends_it(
     store: Store, server: ScriptedServer, forwarder: NewForwarder
 ) -> None:
