@@ -30,6 +30,7 @@ from dashboard.live import LiveReader
 from dashboard.metrics import CountRequests, Metrics
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
+from dashboard.stored import Settler
 from dashboard.timeframes import BarStarts
 from runtime.settings import Settings
 
@@ -55,6 +56,7 @@ class Parts:
         self.live = LiveReader(self.settings, self.hub, self.gauges, self.metrics)
         self.catalogue = Catalogue(self.database, self.hub)
         self.bars = BarStarts(self.database)
+        self.settler = Settler(self.database, self.hub)
         self.pipeline = Pipeline(
             self.settings, metrics=self.metrics, hub=self.hub, gauges=self.gauges, database=self.database,
             catalogue=self.catalogue,
@@ -68,7 +70,7 @@ def create_app(parts: Parts) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await parts.database.open()
         # Not awaited: without Kafka or the database the process lives, says so, and goes on by itself when they come.
-        tasks = [asyncio.create_task(parts.live.run()), asyncio.create_task(parts.pipeline.run())]
+        tasks = [asyncio.create_task(part.run()) for part in (parts.live, parts.settler, parts.pipeline)]
         for task in tasks:
             task.add_done_callback(_end_if_failed)
         try:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from dashboard.answers import encode
-from dashboard.hub import Batch, Hub, Subscription
+from dashboard.hub import Hub
+from dashboard.subscription import Batch, Subscription, Update
 from dashboard.timeframes import BarStarts
-from marketdata.candle import Candle
 
 #: How often a quiet stream says that it lives (seconds); the page gives up on it after three times as long.
 _PING_SECONDS: Final = 5.0
@@ -20,15 +20,16 @@ _PACE_SECONDS: Final = 0.05
 async def events(hub: Hub, subscription: Subscription, bars: BarStarts, timeframe: str) -> AsyncIterator[bytes]:
     """The bytes of a stream until the service stops or the client is gone.
 
-    `candle`: the newest state of a minute; `bar` is the opening of the bar of `timeframe` that it belongs to, null
-    while the database does not tell.
+    `candle`: the newest state of a minute with its proof; `bar` is the opening of the bar of `timeframe` that it
+    belongs to, null while the database does not tell; `stored`: it is the table's row.
     `stale`: stored candles changed from a minute on, read them again. `resync`: read everything again. `pipeline`: the
-    state of the pipeline. `ping`: nothing happened.
+    state of the pipeline. `ping`: nothing happened. What is sent at once carries the id to resume from.
     """
     try:
+        # The client learns at once that it is there; without an id, for nothing was sent yet.
         yield b"retry: 1000\n\n" + _event("ping", {})
         while (batch := await subscription.next(_PING_SECONDS)) is not None:
-            yield await _text(batch, bars, timeframe) if batch else _event("ping", {})
+            yield await _text(batch, bars, timeframe)
             await asyncio.sleep(_PACE_SECONDS)
     finally:
         hub.unsubscribe(subscription)
@@ -38,14 +39,17 @@ async def _text(batch: Batch, bars: BarStarts, timeframe: str) -> bytes:
     parts = [_event("resync", {})] if batch.resync else []
     for (source, symbol), ts in batch.stale.items():
         parts.append(_event("stale", {"symbol": symbol, "source": source, "ts": _moment(ts)}))
-    for candle in batch.candles:
-        parts.append(_event("candle", _content(candle, await bars.of(timeframe, candle.ts))))
+    for update in batch.updates:
+        parts.append(_event("candle", _content(update, await bars.of(timeframe, update.candle.ts))))
     if batch.status is not None:
         parts.append(b"event: pipeline\ndata: " + batch.status + b"\n\n")
-    return b"".join(parts)
+    # An id is good for all that was sent before it.
+    last = parts.pop() if parts else _event("ping", {})
+    return b"".join((*parts, f"id: {batch.position}\n".encode(), last))
 
 
-def _content(candle: Candle, bar: int | None) -> dict[str, Any]:
+def _content(update: Update, bar: int | None) -> dict[str, Any]:
+    candle = update.candle
     return {
         "symbol": candle.symbol,
         "source": candle.source,
@@ -60,6 +64,9 @@ def _content(candle: Candle, bar: int | None) -> dict[str, Any]:
         "closed": candle.closed,
         "last_tick": _moment(candle.last_tick),
         "bar": None if bar is None else _moment(bar),
+        "stored": update.stored,
+        "log": candle.log,
+        "offsets": candle.offsets,
     }
 
 

@@ -55,7 +55,11 @@ const TEXTS = {
     none: "none lately",
     keys: "Keys",
     keyTimeframe: "Timeframe", keySymbol: "Symbol", keyScroll: "Scroll", keyZoom: "Zoom", keyLatest: "Newest bar",
-    keyPane: "Pipeline", keyTheme: "Light or dark", keyLanguage: "Language", keyFit: "First bar that is loaded",
+    table: "Bars as a table",
+    tableHint: "Bars as a table (D)",
+    tableCaption: "The newest {count} bars, the newest first; times are UTC",
+    barTime: "Time, UTC", openWord: "Open", highWord: "High", lowWord: "Low", closeWord: "Close", volumeWord: "Ticks",
+    keyPane: "Pipeline", keyTable: "Table", keyTheme: "Light or dark", keyLanguage: "Language", keyFit: "First bar that is loaded",
   },
   pt: {
     locale: "pt-BR",
@@ -111,7 +115,11 @@ const TEXTS = {
     none: "nenhum há pouco",
     keys: "Teclas",
     keyTimeframe: "Período", keySymbol: "Símbolo", keyScroll: "Rolar", keyZoom: "Zoom", keyLatest: "Barra mais nova",
-    keyPane: "Pipeline", keyTheme: "Claro ou escuro", keyLanguage: "Idioma", keyFit: "Primeira barra carregada",
+    table: "Barras em tabela",
+    tableHint: "Barras em tabela (D)",
+    tableCaption: "As {count} barras mais novas, a mais nova primeiro; horários em UTC",
+    barTime: "Hora, UTC", openWord: "Abertura", highWord: "Máxima", lowWord: "Mínima", closeWord: "Fechamento", volumeWord: "Ticks",
+    keyPane: "Pipeline", keyTable: "Tabela", keyTheme: "Claro ou escuro", keyLanguage: "Idioma", keyFit: "Primeira barra carregada",
   },
 };
 

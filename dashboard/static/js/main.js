@@ -10,10 +10,11 @@ import { listen } from "./keys.js";
 import { Picker } from "./picker.js";
 import { PipelinePane } from "./pipeline.js";
 import { preferences, remember } from "./preferences.js";
+import { BarTable } from "./table.js";
 
 const TIMEFRAMES = ["M1", "M5", "M15", "M30", "H1", "H4", "D1", "W1", "MN1"];
-/** Stored candles that changed are read again this long after the last change, when the sink has written them. */
-const STALE_MS = 1_500;
+/** What changed in the table is read again so soon: changes come in flocks. */
+const STALE_MS = 150;
 const RETRY_MS = 3_000;
 /** A feed whose newest tick is younger is live. */
 const LIVE_MS = 60_000;
@@ -21,7 +22,7 @@ const LIVE_MS = 60_000;
 const chosen = { timeframe: "M1", language: preferredLanguage(), ...preferences() };
 if (!TIMEFRAMES.includes(chosen.timeframe)) chosen.timeframe = "M1";
 
-const view = { bars: null, stream: null, link: "connecting", kafka: true, lastTick: 0, pointed: null, digits: 5, timer: 0, staleFrom: null, lostAt: null };
+const view = { bars: null, stream: null, link: "connecting", kafka: true, lastTick: 0, pointed: null, digits: 5, timer: 0, staleFrom: null };
 
 const chart = globalThis.LightweightCharts
   ? new Chart($("chart"), {
@@ -34,6 +35,7 @@ const chart = globalThis.LightweightCharts
     })
   : null;
 const pane = new PipelinePane({ onChoose: choose, onClose: () => showPane(false) });
+const table = new BarTable();
 const picker = new Picker({ onChoose: choose, onOpen: refreshQuietly });
 
 // --- what is chosen ---------------------------------------------------------------------------------------------
@@ -85,7 +87,7 @@ async function begin() {
   }
   picker.choose(null);
   notice(null, t("noSymbols"), t("noSymbolsHint"));
-  connect({ candle: choose, found: begin });
+  connect({ candle: choose, resync: begin });
 }
 
 // --- the bars ---------------------------------------------------------------------------------------------------
@@ -93,18 +95,12 @@ async function begin() {
 function start() {
   view.bars?.close();
   clearTimeout(view.timer);
-  Object.assign(view, { bars: new Bars(chosen.symbol, chosen.source, chosen.timeframe), pointed: null, lastTick: 0, staleFrom: null, lostAt: null });
+  Object.assign(view, { bars: new Bars(chosen.symbol, chosen.source, chosen.timeframe), pointed: null, staleFrom: null });
   document.title = `${chosen.symbol} · Tickpipe`;
   connect({
     candle: takeMinute,
     stale: ({ ts }) => readAgain(Date.parse(ts)),
-    resync: () => readAgain(barBack(300)),
-    lost: () => { view.lostAt ??= barBack(3); },
-    found: () => {
-      // The stream begins again with the newest minutes, which say nothing about those before them.
-      readAgain(view.lostAt ?? undefined);
-      view.lostAt = null;
-    },
+    resync: () => readAgain(view.bars.list[0]?.time),
   });
   sync(view.bars);
 }
@@ -112,8 +108,10 @@ function start() {
 async function sync(bars, from) {
   const isFirst = !bars.list.length;
   $("loading").hidden = false;
+  let changed;
   try {
-    await bars.sync(from);
+    await view.stream.begun;
+    changed = await bars.sync(from);
   } catch (error) {
     if (error.name === "AbortError") return;
     if (isFirst) notice(error);
@@ -127,12 +125,7 @@ async function sync(bars, from) {
   else notice(null, t("noSuchSymbol", chosen), t("noSymbolsHint"));
   redraw();
   if (isFirst) chart?.reset();
-}
-
-/** Opening of the bar that is so many from the end, or of the first. */
-function barBack(count) {
-  const { list } = view.bars;
-  return (list.at(-count) ?? list[0])?.time;
+  if (changed !== null) readAgain(changed);
 }
 
 /** Read the bars again from a moment on, soon; without one, from the newest that is known. */
@@ -160,6 +153,7 @@ function takeMinute(minute) {
   else if (result) {
     $("chart").dataset.bars = view.bars.list.length;
     chart?.update(result);
+    table.show(view.bars.list, view.digits);
     showLegend();
   }
   showStatus();
@@ -184,6 +178,7 @@ function redraw() {
   if (list.length) notice();
   view.digits = digitsOf(list);
   chart?.draw(list, view.digits);
+  table.show(list, view.digits);
   showLegend();
 }
 
@@ -191,16 +186,12 @@ function redraw() {
 
 function connect(handlers) {
   view.stream?.close();
-  let wasOpen = false;
   const query = { timeframe: chosen.timeframe };
   if (chosen.symbol) Object.assign(query, { symbol: chosen.symbol, source: chosen.source });
   view.stream = new Stream(query, {
     ...handlers,
     state: (link) => {
       view.link = link;
-      if (link === "lost") handlers.lost?.();
-      if (link === "open" && wasOpen) handlers.found();
-      wasOpen ||= link === "open";
       showStatus();
     },
     pipeline: (state) => {
@@ -285,13 +276,14 @@ function showLanguage() {
   $("language").textContent = chosen.language === "en" ? "PT" : "EN";
   const keys = [
     ["1 … 9", "keyTimeframe"], ["/", "keySymbol"], ["← →", "keyScroll"], ["+ −", "keyZoom"], ["End", "keyLatest"],
-    ["Home", "keyFit"], ["P", "keyPane"], ["T", "keyTheme"], ["L", "keyLanguage"],
+    ["Home", "keyFit"], ["P", "keyPane"], ["D", "keyTable"], ["T", "keyTheme"], ["L", "keyLanguage"],
   ];
   $("key-list").replaceChildren(...keys.map(([key, name]) =>
     element("div", "", [element("dt", "", element("kbd", "", key)), element("dd", "", t(name))])));
   showLegend();
   showStatus();
   pane.render();
+  table.show(view.bars?.list ?? [], view.digits);
 }
 
 function toggleLanguage() {
@@ -319,6 +311,7 @@ function showPane(isOpen) {
 $("language").addEventListener("click", toggleLanguage);
 $("theme").addEventListener("click", toggleTheme);
 $("pane-toggle").addEventListener("click", () => showPane($("pane").hidden));
+$("table-toggle").addEventListener("click", () => table.toggle());
 $("help-toggle").addEventListener("click", () => $("help").showModal());
 $("latest").addEventListener("click", () => chart?.toNewest());
 
@@ -333,7 +326,8 @@ listen({
   End: () => chart?.toNewest(),
   Home: () => chart?.toFirst(),
   p: () => showPane($("pane").hidden),
-  Escape: () => showPane(false),
+  d: () => table.toggle(),
+  Escape: () => (table.isOpen ? table.toggle(false) : showPane(false)),
   t: toggleTheme,
   l: toggleLanguage,
   "?": () => $("help").showModal(),

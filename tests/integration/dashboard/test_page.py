@@ -49,6 +49,16 @@ class Reader:
         self.page = page
         self.market = market
         self.complaints: list[str] = []
+        self._attend(page)
+
+    async def another(self) -> Page:
+        """One more page beside the first."""
+        page = await self.page.context.new_page()
+        self._attend(page)
+        return page
+
+    def _attend(self, page: Page) -> None:
+        page.set_default_timeout(PATIENCE_MS)
         page.on("console", self._listen)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
@@ -83,7 +93,6 @@ async def reader(browser: Browser, market: Market) -> AsyncIterator[Reader]:
     """A page without a cache or choices of before; what the console says must be nothing."""
     context = await browser.new_context(viewport={"width": 1280, "height": 760}, locale="en-GB", color_scheme="light")
     page = await context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
     reader = Reader(page, market)
     yield reader
     await context.close()
@@ -146,6 +155,42 @@ async def test_bar_of_a_higher_timeframe_is_the_exact_fold_while_it_moves(reader
     await reader.close(1.01003)
     assert (await reader.legend()) | {"text": ""} == {"text": "", "O": 1.2, "H": 1.4, "L": 1.0, "C": 1.01003, "Vol": 35}
     assert await reader.bars() == 1
+
+
+async def test_late_ticks_of_an_old_minute_are_added_to_it_in_the_open_page(reader: Reader, market: Market) -> None:
+    """20 ticks, twelve minutes later 40 more for the same minute: 60, in its hour as well, without a reload."""
+    hour = time.time_ns() // 1_000_000 // (60 * MINUTE_MS) * 60 * MINUTE_MS - 2 * 60 * MINUTE_MS
+    times = [
+        *(hour + n * 100 for n in range(20)),
+        *(hour + n * MINUTE_MS for n in range(11, 23)),
+        *(hour + 30_000 + n * 100 for n in range(40)),
+    ]
+    logged = await market.log_ticks("OLD", times)
+    await market.publish(*market.flow.candles(logged[:32]))
+    await market.stored("OLD", 13)
+    pages = {timeframe: await reader.another() for timeframe in ("M1", "M5", "H1")}
+    for timeframe, page in pages.items():
+        await page.goto(f"{market.url}/?symbol=OLD&timeframe={timeframe}")
+        await expect(page.locator("#legend")).to_contain_text("OLD")
+        await page.keyboard.press("d")
+    for timeframe, ticks in {"M1": 20, "M5": 20, "H1": 32}.items():
+        await expect(pages[timeframe].get_by_role("cell").last).to_have_text(str(ticks))
+
+    await market.publish(*market.flow.candles(logged[32:]))
+    for timeframe, ticks in {"M1": 60, "M5": 60, "H1": 72}.items():
+        await expect(pages[timeframe].get_by_role("cell").last).to_have_text(str(ticks))
+        await assert_equal_to_stored(pages[timeframe], market, "OLD", timeframe)
+
+
+async def assert_equal_to_stored(page: Page, market: Market, symbol: str, timeframe: str) -> None:
+    """The table of the open page against the API."""
+    rows = await page.locator("#table tbody tr").all()
+    found = [[await cell.inner_text() for cell in await row.get_by_role("cell").all()] for row in rows]
+    stored = market.get(f"/candles?symbol={symbol}&timeframe={timeframe}&limit=500").json()["candles"]
+    assert found == [
+        [*(f"{candle[name]:.5f}" for name in ("open", "high", "low", "close")), f"{candle['volume']:,}"]
+        for candle in reversed(stored)
+    ]
 
 
 async def test_timeframe_is_switched_by_pointer_and_key(reader: Reader) -> None:
