@@ -59,8 +59,8 @@ const BEGIN_MS = 1_000;
 
 /**
  * Server-sent events that come back after whatever happened, and go on where they were lost. `handlers` holds a function
- * for each kind of event, and `state(name, error)`, which is told "open", "connecting", "lost", or "refused" with what
- * the server says.
+ * for each kind of event, and `state(name, error)`, which is told "open", "connecting", "lost", and of one that does
+ * not open "refused" with what the server says, or "gone" when it says nothing.
  */
 export class Stream {
   /** Settled when the server has begun to tell, or was waited for long enough to go on without it. */
@@ -151,8 +151,8 @@ export class Stream {
         const { code, error } = await response.json();
         this.#handlers.state("refused", new ApiError(response.status, code, error));
       }
-    } catch {
-      // Then it is lost, or somebody was quicker.
+    } catch (error) {
+      if (error.name !== "AbortError") this.#handlers.state("gone");
     } finally {
       asking.abort();
     }

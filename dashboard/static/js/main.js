@@ -22,13 +22,17 @@ const LIVE_MS = 60_000;
 const chosen = { timeframe: "M1", language: preferredLanguage(), ...preferences() };
 if (!TIMEFRAMES.includes(chosen.timeframe)) chosen.timeframe = "M1";
 
-const view = { bars: null, stream: null, link: "connecting", kafka: true, lastTick: 0, pointed: null, digits: 5, timer: 0, staleFrom: null };
+const view = {
+  bars: null, stream: null, link: "connecting", refusal: null, pipeline: null, version: null, lastTick: 0, aheadTick: 0,
+  pointed: null, digits: 5, timer: 0, staleFrom: null,
+};
 
 const chart = globalThis.LightweightCharts
   ? new Chart($("chart"), {
       onPast: loadOlder,
       onPoint: (bar) => {
-        view.pointed = bar;
+        // What is being replaced is not told any more.
+        view.pointed = view.bars?.list.length ? bar : null;
         showLegend();
       },
       onView: (isAway) => { $("latest").hidden = !isAway; },
@@ -40,10 +44,14 @@ const picker = new Picker({ onChoose: choose, onOpen: refreshQuietly });
 
 // --- what is chosen ---------------------------------------------------------------------------------------------
 
-function choose({ symbol, source }) {
+function choose({ symbol, source, last_tick: lastTick }) {
   Object.assign(chosen, { symbol, source });
   remember({ symbol, source, timeframe: chosen.timeframe });
   picker.choose(chosen);
+  // Nothing of the symbol before stays beside the name of this one.
+  Object.assign(view, { lastTick: 0, aheadTick: 0 });
+  if (lastTick) noteTick(Date.parse(lastTick));
+  clear();
   start();
 }
 
@@ -52,7 +60,9 @@ function chooseTimeframe(timeframe) {
   chosen.timeframe = timeframe;
   remember({ symbol: chosen.symbol, source: chosen.source, timeframe });
   showTimeframes();
-  if (chosen.symbol) start();
+  if (!chosen.symbol) return;
+  clear();
+  start();
 }
 
 async function refreshSymbols() {
@@ -76,9 +86,10 @@ async function begin() {
     setTimeout(begin, RETRY_MS);
     return;
   }
-  const wanted = chosen.symbol && listings.filter(({ symbol }) => symbol === chosen.symbol);
-  if (wanted?.length) {
-    choose(wanted.find(({ source }) => source === chosen.source) ?? wanted[0]);
+  const wanted = listings.filter(({ symbol }) => symbol === chosen.symbol);
+  // The list may be older than what a link asks for: that is said to be missing, or found, but never replaced.
+  if (wanted.length || new URLSearchParams(location.search).has("symbol")) {
+    choose(wanted.find(({ source }) => source === chosen.source) ?? (chosen.source ? chosen : wanted[0] ?? chosen));
     return;
   }
   if (listings.length) {
@@ -93,7 +104,6 @@ async function begin() {
 // --- the bars ---------------------------------------------------------------------------------------------------
 
 function start() {
-  view.bars?.close();
   clearTimeout(view.timer);
   Object.assign(view, { bars: new Bars(chosen.symbol, chosen.source, chosen.timeframe), pointed: null, staleFrom: null });
   document.title = `${chosen.symbol} · Tickpipe`;
@@ -103,6 +113,18 @@ function start() {
     resync: () => readAgain(view.bars.list[0]?.time),
   });
   sync(view.bars);
+}
+
+/** Take what is drawn away. */
+function clear() {
+  view.bars?.close();
+  view.bars = null;
+  view.pointed = null;
+  notice();
+  Object.assign($("chart").dataset, { bars: 0, first: "" });
+  chart?.draw([], view.digits);
+  table.show([], view.digits);
+  showLegend();
 }
 
 async function sync(bars, from) {
@@ -121,8 +143,13 @@ async function sync(bars, from) {
     if (bars === view.bars) $("loading").hidden = true;
   }
   if (bars !== view.bars) return;
+  if (!chosen.source && bars.list.length) {
+    chosen.source = bars.last.source;
+    picker.choose(chosen);
+    remember({ symbol: chosen.symbol, source: chosen.source });
+  }
   if (bars.list.length) notice();
-  else notice(null, t("noSuchSymbol", chosen), t("noSymbolsHint"));
+  else notice(null, t(chosen.source ? "noSuchFeed" : "noSuchSymbol", chosen), t("noSuchSymbolHint"));
   redraw();
   if (isFirst) chart?.reset();
   if (changed !== null) readAgain(changed);
@@ -143,9 +170,22 @@ function readAgain(from, delayMs = STALE_MS) {
   }, delayMs);
 }
 
+/** A tick of the chosen feed is known of. */
+function noteTick(time) {
+  // One that is stamped tomorrow does not make the feed live until then.
+  if (time > Date.now() + LIVE_MS) view.aheadTick = Math.max(view.aheadTick, time);
+  else view.lastTick = Math.max(view.lastTick, time);
+}
+
 function takeMinute(minute) {
-  if (minute.symbol !== chosen.symbol || minute.source !== chosen.source) return;
-  view.lastTick = Math.max(view.lastTick, Date.parse(minute.last_tick));
+  if (minute.symbol !== chosen.symbol) return;
+  if (!chosen.source) {
+    // Asked for by its symbol alone, before it had a candle.
+    choose(minute);
+    return;
+  }
+  if (minute.source !== chosen.source) return;
+  noteTick(Date.parse(minute.last_tick));
   const wasEmpty = !view.bars.list.length;
   const result = view.bars.take(minute);
   if (result === "stale") readAgain(Date.parse(minute.ts));
@@ -187,15 +227,22 @@ function redraw() {
 function connect(handlers) {
   view.stream?.close();
   const query = { timeframe: chosen.timeframe };
-  if (chosen.symbol) Object.assign(query, { symbol: chosen.symbol, source: chosen.source });
+  if (chosen.symbol) query.symbol = chosen.symbol;
+  if (chosen.source) query.source = chosen.source;
   view.stream = new Stream(query, {
     ...handlers,
-    state: (link) => {
+    state: (link, refusal = null) => {
       view.link = link;
+      if (link === "refused") view.refusal = refusal;
+      else if (link === "open" || link === "gone") view.refusal = null;
       showStatus();
     },
     pipeline: (state) => {
-      view.kafka = state.kafka;
+      // Scripts and API belong together: those of another version are fetched.
+      if (state.version !== (view.version ??= state.version)) location.reload();
+      view.pipeline = state;
+      const feed = state.feeds.find(({ symbol, source }) => symbol === chosen.symbol && source === chosen.source);
+      if (feed) noteTick(Date.parse(feed.last_tick));
       pane.show(state);
       showStatus();
     },
@@ -206,25 +253,43 @@ for (const event of ["online", "focus"]) addEventListener(event, () => view.stre
 
 // --- what is shown ----------------------------------------------------------------------------------------------
 
+/** What the newest tick says of the feed. */
+function feedStatus() {
+  const now = Date.now();
+  if (now - view.lastTick < LIVE_MS) return ["good", t("live")];
+  if (view.lastTick) return ["quiet", t("lastTick", { ago: since(view.lastTick, now) })];
+  if (view.aheadTick) return ["quiet", t("aheadTick", { time: dateTime(view.aheadTick) })];
+  return ["quiet", t("none")];
+}
+
+function refusalText({ code, message }) {
+  return { TOO_MANY_STREAMS: t("tooManyStreams"), UNAUTHORIZED: t("unauthorized") }[code] ?? message;
+}
+
+function status() {
+  const state = view.pipeline;
+  if (view.refusal) return ["bad", t("refused", { why: refusalText(view.refusal) })];
+  if (view.link === "connecting") return ["waiting", t("connecting")];
+  if (view.link === "lost" || view.link === "gone") return ["bad", t("reconnecting")];
+  if (state && !state.kafka) return ["bad", t("kafkaAway")];
+  if (state && !state.database) return ["bad", t("databaseAway")];
+  if (state?.folding === false) return ["bad", t("notFolding")];
+  if (state?.storing === false) return ["bad", t("notStoring")];
+  return feedStatus();
+}
+
 function showStatus() {
-  const isFresh = Date.now() - view.lastTick < LIVE_MS;
-  let [kind, text] = ["good", t("live")];
-  if (view.link === "connecting") [kind, text] = ["waiting", t("connecting")];
-  else if (view.link === "lost") [kind, text] = ["bad", t("reconnecting")];
-  else if (!view.kafka) [kind, text] = ["bad", t("kafkaAway")];
-  else if (!isFresh) {
-    const last = view.lastTick || view.bars?.last?.time;
-    [kind, text] = ["quiet", last ? t("lastTick", { ago: since(last, Date.now()) }) : t("none")];
-  }
+  const [kind, text] = status();
   if ($("status").dataset.kind !== kind) $("status").dataset.kind = kind;
   if ($("status-text").textContent !== text) $("status-text").textContent = text;
-  $("status").title = text;
+  if ($("status").title !== text) $("status").title = text;
 }
 
 function showLegend() {
   const bar = view.pointed ?? view.bars?.last;
   if (!bar) {
     $("legend").replaceChildren();
+    $("summary").textContent = "";
     return;
   }
   const number = (name, value) => element("span", "", [element("i", "", t(name)), value]);

@@ -8,9 +8,10 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, Route, async_playwright, expect
 
 from tests.integration.dashboard.conftest import MINUTE_MS, Market
 from tests.realday import EURUSD_COUNT, eurusd_bars
@@ -323,9 +324,97 @@ async def test_api_is_described_on_a_page_of_its_own(reader: Reader) -> None:
     await expect(reader.page.get_by_role("cell", name="1 to 20,000 candles")).to_be_visible()
 
 
-async def test_symbol_that_is_not_there_gives_way_to_one_that_is(reader: Reader) -> None:
-    await reader.open("?symbol=NOWHERE")
+async def test_symbol_of_a_link_that_is_not_there_is_said_and_found_when_it_comes(
+    reader: Reader, market: Market
+) -> None:
+    await reader.open("?symbol=YOUNG")
+    notice = reader.page.locator("#notice")
+    await expect(notice).to_contain_text("There are no candles of YOUNG")
+    assert await reader.bars() == 0
+    now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    await market.publish(market.candle("YOUNG", now, (1.1, 1.1, 1.1, 1.10007), ticks=3))
+    await reader.close(1.10007)
+    await expect(notice).to_be_hidden()
+    assert "source=Live" in reader.page.url
+
+    await reader.open("?symbol=EURUSD&source=Nobody")
+    await expect(notice).to_contain_text("There are no candles of EURUSD from Nobody")
+
+
+async def test_remembered_symbol_that_is_gone_gives_way_to_one_that_is_there(reader: Reader) -> None:
+    await reader.open()
+    await reader.page.evaluate("localStorage.setItem('tickpipe', JSON.stringify({ symbol: 'GONE', source: 'S' }))")
+    await reader.open("")
     await expect(reader.page.locator("#legend")).to_contain_text("Vol")
+
+
+async def test_nothing_of_the_symbol_before_stands_beside_the_name_of_the_next(reader: Reader, market: Market) -> None:
+    now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    live = market.candle("NEXT", now, (2.1, 2.1, 2.1, 2.10007), ticks=3)
+    await market.publish(msgspec.structs.replace(live, last_tick=now))
+    await market.stored("NEXT", 1)
+    await reader.open("?symbol=NEXT")
+    await reader.close(2.10007)
+    await expect(reader.page.locator("#status")).to_have_attribute("data-kind", "good")
+    # The candles of the other are long in coming.
+    asked = asyncio.Event()
+    answer = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asked.set()
+        await answer.wait()
+        await route.continue_()
+
+    await reader.page.route("**/candles?*", hold)
+    await reader.page.keyboard.press("/")
+    await reader.page.get_by_role("combobox").fill("eurusd")
+    await reader.page.keyboard.press("Enter")
+    await asyncio.wait_for(asked.wait(), 60)
+    await expect(reader.page.locator("#symbol-name")).to_have_text("EURUSD")
+    await expect(reader.page.locator("#loading")).to_be_visible()
+    await expect(reader.page.locator("#legend")).to_be_empty()
+    await expect(reader.page.locator("#status")).to_have_attribute("data-kind", "quiet")
+    assert await reader.bars() == 0
+    assert not {"#149279", "#d44a55"} & await _colours(reader.page)
+    answer.set()
+    await reader.until_bars(1440)
+
+
+async def test_last_tick_is_the_newest_tick_not_the_opening_of_its_bar(reader: Reader, market: Market) -> None:
+    # Its day's bar opens hours before.
+    hour = time.time_ns() // 1_000_000 // (60 * MINUTE_MS) * 60 * MINUTE_MS - 5 * 60 * MINUTE_MS
+    await market.publish(market.candle("QUIET", hour + 50 * MINUTE_MS, (1.2, 1.2, 1.2, 1.2), ticks=2, closed=True))
+    await market.stored("QUIET", 1)
+    await reader.open("?symbol=QUIET&timeframe=D1")
+    ago = (time.time_ns() // 1_000_000 - hour - 50 * MINUTE_MS - 30_000) // (60 * MINUTE_MS)
+    await expect(reader.page.locator("#status")).to_have_text(f"Last tick {ago} hr ago")
+    await expect(reader.page.locator("#status")).to_have_attribute("data-kind", "quiet")
+
+
+async def test_tick_stamped_tomorrow_does_not_make_the_feed_live(reader: Reader, market: Market) -> None:
+    tomorrow = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS + 24 * 60 * MINUTE_MS
+    await market.publish(market.candle("AHEAD", tomorrow, (1.2, 1.2, 1.2, 1.2), ticks=2))
+    await market.stored("AHEAD", 1)
+    await reader.open("?symbol=AHEAD")
+    await expect(reader.page.locator("#status")).to_contain_text("Ticks are stamped ahead")
+    await expect(reader.page.locator("#status")).to_have_attribute("data-kind", "quiet")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [(503, "TOO_MANY_STREAMS", "too many streams"), (401, "UNAUTHORIZED", "reload the page"), (500, "X", "it broke")],
+)
+async def test_refused_stream_is_said_as_such(reader: Reader, status: int, code: str, says: str) -> None:
+    refusal = {"error": "it broke", "code": code}
+    await reader.page.route("**/stream?*", lambda route: route.fulfill(status=status, json=refusal))
+    await reader.open()
+    await reader.until_bars(1440)
+    await expect(reader.page.locator("#status")).to_contain_text("No live data")
+    await expect(reader.page.locator("#status")).to_contain_text(says)
+    await reader.page.unroute("**/stream?*")
+    await expect(reader.page.locator("#status")).to_contain_text("Last tick")
+    assert all("Failed to load resource" in text for text in reader.complaints)
+    reader.complaints.clear()
 
 
 @pytest.mark.parametrize("width", [360, 390, 768])
