@@ -22,8 +22,8 @@ async def events(hub: Hub, subscription: Subscription, bars: BarStarts, timefram
 
     `candle`: the newest state of a minute with its proof; `bar` is the opening of the bar of `timeframe` that it
     belongs to, null while the database does not tell; `stored`: it is the table's row.
-    `stale`: stored candles changed from a minute on, read them again. `resync`: read everything again. `pipeline`: the
-    state of the pipeline. `ping`: nothing happened. What is sent at once carries the id to resume from.
+    `stale`: stored candles changed from a minute, and its `bar`, on; read them again. `resync`: read everything again.
+    `pipeline`: the state of the pipeline. `ping`: nothing happened. What is sent at once carries the id to resume from.
     """
     try:
         # The client learns at once that it is there; without an id, for nothing was sent yet.
@@ -38,7 +38,9 @@ async def events(hub: Hub, subscription: Subscription, bars: BarStarts, timefram
 async def _text(batch: Batch, bars: BarStarts, timeframe: str) -> bytes:
     parts = [_event("resync", {})] if batch.resync else []
     for (source, symbol), ts in batch.stale.items():
-        parts.append(_event("stale", {"symbol": symbol, "source": source, "ts": _moment(ts)}))
+        bar = await bars.of(timeframe, ts)
+        content = {"symbol": symbol, "source": source, "ts": _moment(ts), "bar": None if bar is None else _moment(bar)}
+        parts.append(_event("stale", content))
     for update in batch.updates:
         parts.append(_event("candle", _content(update, await bars.of(timeframe, update.candle.ts))))
     if batch.status is not None:

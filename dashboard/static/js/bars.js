@@ -52,8 +52,8 @@ export class Bars {
   }
 
   /**
-   * Read the newest bars, or after the first time those from a moment on; one reading at a time. Returns the moment from
-   * which has to be read again, for it changed meanwhile, or null.
+   * Read the newest bars, or after the first time those from the opening of one on; one reading at a time. Returns the
+   * opening of the first bar that has to be read again, for it changed meanwhile, or null.
    */
   sync(from) {
     const reading = this.#reading.then(() => this.#sync(from));
@@ -76,7 +76,7 @@ export class Bars {
     const stale = this.#came.filter((minute) => minute.bar !== null && this.#isStale(minute));
     this.#came = [];
     this.#forgetLive();
-    return stale.length ? Math.min(...stale.map(({ ts }) => Date.parse(ts))) : null;
+    return stale.length ? Math.min(...stale.map(({ bar }) => Date.parse(bar))) : null;
   }
 
   async #read(from) {
@@ -133,7 +133,10 @@ export class Bars {
     // Without the database the server cannot tell which bar; later it can.
     if (minute.bar === null) return true;
     const barTime = Date.parse(minute.bar);
-    if (this.timeframe === "M1" || !this.list.length || barTime > this.last.time || barTime < this.list[0].time) return false;
+    if (!this.list.length || barTime > this.last.time) return false;
+    // Older than what is loaded: read with the rest when the reader comes there, if that is not under way.
+    if (barTime < this.list[0].time) return this.#older !== null || (!this.hasOlder && this.timeframe !== "M1");
+    if (this.timeframe === "M1") return false;
     const bar = this.#parts.get(barTime);
     if (bar && Date.parse(minute.ts) >= bar.fineFrom) return false;
     // Its row may be a moment away still: it moves, and is held in parts from now on.

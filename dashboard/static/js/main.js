@@ -105,11 +105,11 @@ async function begin() {
 
 function start() {
   clearTimeout(view.timer);
-  Object.assign(view, { bars: new Bars(chosen.symbol, chosen.source, chosen.timeframe), pointed: null, staleFrom: null });
+  Object.assign(view, { timer: 0, bars: new Bars(chosen.symbol, chosen.source, chosen.timeframe), pointed: null, staleFrom: null });
   document.title = `${chosen.symbol} · Tickpipe`;
   connect({
     candle: takeMinute,
-    stale: ({ ts }) => readAgain(Date.parse(ts)),
+    stale: ({ ts, bar }) => readAgain(Date.parse(bar ?? ts)),
     resync: () => readAgain(view.bars.list[0]?.time),
   });
   sync(view.bars);
@@ -155,18 +155,16 @@ async function sync(bars, from) {
   if (changed !== null) readAgain(changed);
 }
 
-/** Read the bars again from a moment on, soon; without one, from the newest that is known. */
+/** Read the bars again from the opening of one on, soon; without one, from the newest that is known. */
 function readAgain(from, delayMs = STALE_MS) {
   const bars = view.bars;
   if (from !== undefined) view.staleFrom = Math.min(from, view.staleFrom ?? from);
-  clearTimeout(view.timer);
+  // What comes meanwhile is read with it, and does not put it off.
+  if (view.timer) return;
   view.timer = setTimeout(() => {
-    if (bars !== view.bars) return;
-    // The bar that holds the moment begins before it.
-    const at = view.staleFrom;
-    view.staleFrom = null;
-    const holder = at === null ? undefined : bars.list.findLast((bar) => bar.time <= at);
-    sync(bars, holder?.time);
+    const at = view.staleFrom ?? undefined;
+    Object.assign(view, { timer: 0, staleFrom: null });
+    sync(bars, at);
   }, delayMs);
 }
 
@@ -188,7 +186,7 @@ function takeMinute(minute) {
   noteTick(Date.parse(minute.last_tick));
   const wasEmpty = !view.bars.list.length;
   const result = view.bars.take(minute);
-  if (result === "stale") readAgain(Date.parse(minute.ts));
+  if (result === "stale") readAgain(minute.bar === null ? view.bars.list.at(-2)?.time : Date.parse(minute.bar));
   else if (result === "reordered" || (result && (wasEmpty || digitsOf([result]) > view.digits))) redraw();
   else if (result) {
     $("chart").dataset.bars = view.bars.list.length;

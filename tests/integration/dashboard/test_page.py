@@ -180,17 +180,24 @@ async def test_late_ticks_of_an_old_minute_are_added_to_it_in_the_open_page(read
     await market.publish(*market.flow.candles(logged[32:]))
     for timeframe, ticks in {"M1": 60, "M5": 60, "H1": 72}.items():
         await expect(pages[timeframe].get_by_role("cell").last).to_have_text(str(ticks))
-        await assert_equal_to_stored(pages[timeframe], market, "OLD", timeframe)
+        stored = market.get(f"/candles?symbol=OLD&timeframe={timeframe}").json()["candles"]
+        assert await rows_of(pages[timeframe]) == as_shown(stored)
 
 
-async def assert_equal_to_stored(page: Page, market: Market, symbol: str, timeframe: str) -> None:
-    """The table of the open page against the API."""
-    rows = await page.locator("#table tbody tr").all()
-    found = [[await cell.inner_text() for cell in await row.get_by_role("cell").all()] for row in rows]
-    stored = market.get(f"/candles?symbol={symbol}&timeframe={timeframe}&limit=500").json()["candles"]
-    assert found == [
+async def rows_of(page: Page) -> list[list[str]]:
+    """Prices and ticks in the table of the open page, the oldest bar first."""
+    rows: list[list[str]] = await page.evaluate(
+        """() => [...document.querySelectorAll("#table tbody tr")].map((row) =>
+            [...row.querySelectorAll("td")].map((cell) => cell.textContent)).reverse()"""
+    )
+    return rows
+
+
+def as_shown(candles: list[dict[str, Any]]) -> list[list[str]]:
+    """The same of candles of the API."""
+    return [
         [*(f"{candle[name]:.5f}" for name in ("open", "high", "low", "close")), f"{candle['volume']:,}"]
-        for candle in reversed(stored)
+        for candle in candles
     ]
 
 
