@@ -28,6 +28,7 @@ from dashboard.live import LiveReader
 from dashboard.metrics import CountRequests, Metrics
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
+from dashboard.stored import Settler
 from dashboard.timeframes import BarStarts
 from runtime.guard import Guard
 from runtime.health import Health
@@ -56,6 +57,7 @@ class Parts:
         self.live = LiveReader(self.settings, self.hub, self.gauges, self.metrics)
         self.catalogue = Catalogue(self.database, self.hub)
         self.bars = BarStarts(self.database)
+        self.settler = Settler(self.database, self.hub)
         self.pipeline = Pipeline(
             self.settings, metrics=self.metrics, hub=self.hub, gauges=self.gauges, database=self.database,
             catalogue=self.catalogue,
@@ -70,7 +72,9 @@ def create_app(parts: Parts) -> FastAPI:
         await parts.database.open()
         # Not awaited: without Kafka or the database the process lives, says so, and goes on by itself when they come.
         try:
-            async with parts.guard.running(live=parts.live.run(), pipeline=parts.pipeline.run()):
+            async with parts.guard.running(
+                live=parts.live.run(), settler=parts.settler.run(), pipeline=parts.pipeline.run()
+            ):
                 yield
         finally:
             await parts.database.close()

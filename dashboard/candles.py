@@ -1,5 +1,6 @@
 """What a request for candles asks, and the page of rows that answers it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -10,7 +11,9 @@ from psycopg.rows import class_row
 from dashboard.answers import Refusal
 from dashboard.database import Connection
 from dashboard.statements import SQL
+from marketdata.offsets import Ranges
 from marketdata.timeframes import M1, TIMEFRAMES
+from sink.refolds import to_ranges
 
 DEFAULT_LIMIT: Final = 500
 #: Two weeks of M1; more is asked for page by page.
@@ -48,6 +51,28 @@ class Row(NamedTuple):
     closed: bool
 
 
+class ProvenRow(NamedTuple):
+    """One minute of an answer, with its proof; a broker's bar has none."""
+
+    ts: datetime
+    symbol: str
+    source: str
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: int
+    real_volume: float | None
+    spread: int | None
+    closed: bool
+    log: str | None
+    #: As in the records of `candles.m1`.
+    offsets: Ranges | None
+
+
+AnyRow = Row | ProvenRow
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Candles of `[from_, to)` in order of time from `from_`; without `from_` the newest before `to`."""
@@ -58,11 +83,12 @@ class Request:
     from_: datetime | None
     to: datetime
     limit: int
+    proof: bool = False
 
     @classmethod
     def parse(
         cls, *, symbol: str, timeframe: str, source: str | None, from_: str | None, to: str | None,
-        before: str | None, limit: int,
+        before: str | None, limit: int, proof: bool = False,
     ) -> "Request":  # fmt: skip
         """The request that the query parameters spell.
 
@@ -73,6 +99,8 @@ class Request:
             raise _unusable("timeframe", f"{timeframe!r} is no timeframe; use one of {', '.join(TIMEFRAMES)}")
         if not 1 <= limit <= MAX_LIMIT:
             raise _unusable("limit", f"use 1 to {MAX_LIMIT:,}; the answer's `next` leads to the rest")
+        if proof and timeframe.upper() != "M1":
+            raise _unusable("proof", "only M1 is folded from the log; longer bars are folded from M1")
         if before is not None and (from_ is not None or to is not None):
             raise _unusable("before", "`before` asks for the newest candles before a time; leave out `from` and `to`")
         if "\0" in symbol or (source is not None and "\0" in source):
@@ -83,13 +111,15 @@ class Request:
             end = parse_time("to", to) if to is not None else parse_time("before", before or "")
         if start is not None and start >= end:
             raise _unusable("from", "`from` must be before `to`")
-        return cls(symbol, timeframe.upper(), source or None, start, end, limit)
+        return cls(symbol, timeframe.upper(), source or None, start, end, limit, proof)
 
-    def next_page(self, rows: list[Row]) -> str | None:
+    def next_page(self, rows: Sequence[AnyRow]) -> str | None:
         """The query string of the page that follows `rows`, None when this is the last."""
         if len(rows) < self.limit:
             return None
         query = {"symbol": self.symbol, "timeframe": self.timeframe, "limit": str(self.limit)}
+        if self.proof:
+            query["proof"] = "true"
         # Also where none was asked for: another may have the newest candle by then.
         query["source"] = rows[0].source
         if self.from_ is None:
@@ -101,7 +131,7 @@ class Request:
         return urlencode(query)
 
 
-async def read_candles(connection: Connection, request: Request) -> list[Row]:
+async def read_candles(connection: Connection, request: Request) -> Sequence[AnyRow]:
     """The candles that the request asks for, in order of time; without a source, of the one with the newest candle."""
     about: dict[str, Any] = {
         "symbol": request.symbol, "timeframe": request.timeframe, "source": request.source, "from_": request.from_,
@@ -109,6 +139,8 @@ async def read_candles(connection: Connection, request: Request) -> list[Row]:
     }  # fmt: skip
     if request.source is None:
         about["source"] = await _value(connection, "newest_source", about)
+    if request.proof:
+        return await _proven_rows(connection, about)
     if request.from_ is None:
         return await _rows(connection, "last_candles", about)
     if request.timeframe == "M1":
@@ -141,6 +173,13 @@ async def _rows(connection: Connection, name: str, about: dict[str, Any]) -> lis
     async with connection.cursor(row_factory=class_row(Row)) as cursor:
         await cursor.execute(SQL[name], about)
         return await cursor.fetchall()
+
+
+async def _proven_rows(connection: Connection, about: dict[str, Any]) -> list[ProvenRow]:
+    name = "last_proven_minutes" if about["from_"] is None else "proven_minutes"
+    cursor = await connection.execute(SQL[name], about)
+    rows = [ProvenRow._make(row) for row in await cursor.fetchall()]
+    return [row._replace(offsets=None if row.offsets is None else to_ranges(row.offsets)) for row in rows]
 
 
 async def _value(connection: Connection, name: str, about: dict[str, Any]) -> Any:

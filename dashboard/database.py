@@ -1,8 +1,9 @@
 """The one door to PostgreSQL for reading: a pool of read-only sessions, and its errors as answers with a cure."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -14,6 +15,7 @@ from dashboard.statements import SQL
 from runtime.settings import Settings
 
 Connection = AsyncConnection[Any]
+T = TypeVar("T")
 
 #: A page is read in a few milliseconds; eight at once use what a small database has to give.
 _POOL_SIZE: Final = 8
@@ -56,6 +58,7 @@ class Database:
             open=False,
             name="dashboard",
         )
+        self._late: asyncio.Task[Any] | None = None
 
     async def open(self) -> None:
         """Begin to connect."""
@@ -97,14 +100,47 @@ class Database:
         except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
             raise Refusal(503, "DATABASE_UNAVAILABLE", _UNREACHABLE, Retry_After="2") from exc
 
+    async def within(self, seconds: float, reading: Coroutine[Any, Any, T]) -> T:
+        """The result of `reading`, which works with this database, if it comes in time.
+
+        A frozen host neither answers nor ends a connection, and psycopg waits for the end of a query that it cancels:
+        so what is late is left behind, and while something is, nothing else is asked.
+
+        Raises:
+            Refusal: 503 when it comes late, and what `reading` raises.
+        """
+        if self._late is not None and not self._late.done():
+            reading.close()
+            raise Refusal(503, "DATABASE_UNAVAILABLE", _UNREACHABLE, Retry_After="2")
+        task = asyncio.ensure_future(reading)
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+        finally:
+            if not task.done():
+                self._late = task
+                task.add_done_callback(_take_note)
+                task.cancel()
+        if not task.done():
+            raise Refusal(503, "DATABASE_UNAVAILABLE", _UNREACHABLE, Retry_After="2")
+        return task.result()
+
     async def answers(self) -> bool:
         """Whether it can be read now."""
         try:
-            async with self.reading(_PROBE_SECONDS) as connection:
-                await connection.execute(SQL["ping"])
+            await self.within(_PROBE_SECONDS, self._ping())
         except Refusal:
             return False
         return True
+
+    async def _ping(self) -> None:
+        async with self.reading(_PROBE_SECONDS) as connection:
+            await connection.execute(SQL["ping"])
+
+
+def _take_note(late: asyncio.Task[Any]) -> None:
+    # An exception that nobody asks for would be logged as a bug.
+    if not late.cancelled():
+        late.exception()
 
 
 def database_url(settings: Settings) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from dashboard.answers import Refusal, encode
-from dashboard.candles import Request, Row
+from dashboard.candles import AnyRow, Request, Row
 
 #: Media types by the name that `format` takes.
 MEDIA_TYPES: Final = {
@@ -25,12 +25,18 @@ _ACCEPTED: Final = {
 }
 
 
-def choose_format(wanted: str | None, accept: str | None) -> str:
-    """`format` if it is given, else the best of the header Accept.
+def choose_format(wanted: str | None, accept: str | None, *, proof: bool = False) -> str:
+    """`format` if it is given, else the best of the header Accept; with `proof` JSON alone.
 
     Raises:
         Refusal: 400 for a format, 406 for a header, that asks for something else.
     """
+    if proof:
+        if (wanted or "json").lower() != "json":
+            raise Refusal(
+                400, "INVALID_PARAMETER", "proof: offsets are lists, which only JSON can hold; use format=json"
+            )
+        return "json"
     names = ", ".join(MEDIA_TYPES)
     if wanted is not None:
         if wanted.lower() not in MEDIA_TYPES:
@@ -42,7 +48,7 @@ def choose_format(wanted: str | None, accept: str | None) -> str:
     raise Refusal(406, "NOT_ACCEPTABLE", f"candles come as {names}; ask with `format=` or a fitting Accept")
 
 
-def render(name: str, request: Request, rows: list[Row]) -> bytes:
+def render(name: str, request: Request, rows: Sequence[AnyRow]) -> bytes:
     """The rows in the named format.
 
     Raises:
@@ -51,7 +57,7 @@ def render(name: str, request: Request, rows: list[Row]) -> bytes:
     return _RENDERERS[name](request, rows)
 
 
-def _json(request: Request, rows: list[Row]) -> bytes:
+def _json(request: Request, rows: Sequence[AnyRow]) -> bytes:
     following = request.next_page(rows)
     return encode({
         "symbol": request.symbol,
@@ -61,7 +67,7 @@ def _json(request: Request, rows: list[Row]) -> bytes:
     })  # fmt: skip
 
 
-def _csv(request: Request, rows: list[Row]) -> bytes:
+def _csv(request: Request, rows: Sequence[AnyRow]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*Row._fields, "timeframe"))
@@ -73,7 +79,7 @@ def _csv(request: Request, rows: list[Row]) -> bytes:
     return text.getvalue().encode()
 
 
-def _arrow(request: Request, rows: list[Row]) -> bytes:
+def _arrow(request: Request, rows: Sequence[AnyRow]) -> bytes:
     try:
         import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
     except ImportError as exc:
@@ -97,7 +103,11 @@ def _arrow(request: Request, rows: list[Row]) -> bytes:
     return sink.getvalue()
 
 
-_RENDERERS: Final[dict[str, Callable[[Request, list[Row]], bytes]]] = {"json": _json, "csv": _csv, "arrow": _arrow}
+_RENDERERS: Final[dict[str, Callable[[Request, Sequence[AnyRow]], bytes]]] = {
+    "json": _json,
+    "csv": _csv,
+    "arrow": _arrow,
+}
 
 
 def _by_preference(accept: str) -> list[str]:

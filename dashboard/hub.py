@@ -1,170 +1,358 @@
 """Live candles from one reader to many streams, each at its own pace.
 
-A stream that is slow does not queue what happened, it holds the newest state of each candle that changed; so it skips
-what is past anyway, and its memory has a bound.
+A worker that has lost a minute, because it restarted or because the minute was long over, folds the ticks that come
+late alone: its candle is a part of the minute. So a stream is never sent a candle that does not contain what the
+database holds, and which of two candles stays is decided by `marketdata.rule`, as in the sink:
+
+- The newest minutes of a feed are followed: a candle that contains the one before it is sent at once.
+- The first candle of a minute waits until the database was asked what it holds.
+- Of every other minute (long over, stamped ahead, folded in parts) the database's row is sent as soon as it contains
+  the candle.
 """
 
-import asyncio
-from collections.abc import Callable
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
+from dashboard.subscription import Feed, Subscription, Update
 from marketdata.candle import Candle
-from marketdata.offsets import contains
+from marketdata.rule import Verdict, outweighs, verdict
+from marketdata.tick import MINUTE_MS
 
-#: Source and symbol.
-Feed = tuple[str, str]
+#: A feed and the start of one of its minutes.
+Key = tuple[Feed, int]
 
-#: Candles that a stream may hold unsent; one that falls further behind is told to read again.
-MAX_PENDING: Final = 1_000
+#: Minutes of each feed that a new stream begins with: the database may be a moment behind.
+_REMEMBERED_MINUTES: Final = 10
+#: Of these, the newest are sent as they move; clients fold them into the newest two bars of any timeframe.
+_MOVING_MINUTES: Final = 2
+#: Minutes whose last change is remembered for streams that resume.
+_JOURNAL_MINUTES: Final = 5_000
 
-#: Minutes of each feed that are remembered: a late tick may move any of them.
-_MINUTES_KEPT: Final = 10
+#: The database is asked about a minute at once, then after pauses (seconds) that are a share of how long it has waited:
+#: the sink takes about 0.2 s, a fold of late ticks with the rest up to ten seconds.
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 5.0
+_PAUSE_SHARE: Final = 0.1
+#: A minute that the database does not come to hold within this time is given up: clients read what there is.
+_PATIENCE_SECONDS: Final = 600.0
+#: Minutes that may wait for the database, and those of one question.
+MAX_WAITING: Final = 20_000
+_ASKED_AT_ONCE: Final = 500
+#: Folds of one minute, none of which contains another, that are told apart.
+_MAX_PARTS: Final = 32
 
 
 @dataclass(slots=True)
-class Batch:
-    """What a stream has to send next."""
+class Waiting:
+    """Candles of one minute that the database has to hold before it is left alone."""
 
+    since: float
+    ask_at: float
+    #: None of them contains another.
     candles: list[Candle] = field(default_factory=list)
-    #: Feeds to the first minute that has to be read again from the database.
-    stale: dict[Feed, int] = field(default_factory=dict)
-    #: More happened than was kept: everything has to be read again.
-    resync: bool = False
-    status: bytes | None = None
+    #: What the database held when it was asked before.
+    row: Candle | None = None
 
-    def __bool__(self) -> bool:
-        return bool(self.candles or self.stale or self.resync or self.status)
+    def add(self, candle: Candle) -> None:
+        """Wait for this candle as well."""
+        others = []
+        for known in self.candles:
+            match verdict(known, candle):
+                case Verdict.IGNORED:
+                    return
+                case Verdict.CLOSED:
+                    candle = msgspec.structs.replace(known, closed=True)
+                case Verdict.REPLACED:
+                    candle = _in_place_of(known, candle)
+                case _:
+                    others.append(known)
+        self.candles = [*others, candle][-_MAX_PARTS:]
 
-
-class Subscription:
-    """One stream's share; `None` selects every symbol or source."""
-
-    def __init__(self, symbols: frozenset[str] | None, source: str | None) -> None:
-        self._symbols = symbols
-        self._source = source
-        self._pending: dict[tuple[Feed, int], Candle] = {}
-        self._batch = Batch()
-        self._wake = asyncio.Event()
-        self._closed = False
-
-    def wants(self, feed: Feed) -> bool:
-        """Whether the feed was asked for."""
-        source, symbol = feed
-        return (self._symbols is None or symbol in self._symbols) and self._source in (None, source)
-
-    def offer(self, candle: Candle) -> bool:
-        """Hold a candle until it is sent; False when that is one too many and all of them were dropped."""
-        if self._batch.resync:
-            return True
-        self._pending[((candle.source, candle.symbol), candle.ts)] = candle
-        self._wake.set()
-        if len(self._pending) <= MAX_PENDING:
-            return True
-        self._pending.clear()
-        self._batch = Batch(resync=True, status=self._batch.status)
-        return False
-
-    def offer_stale(self, feed: Feed, ts: int) -> None:
-        """Tell that stored candles of the feed changed, from the minute `ts` on."""
-        self._batch.stale[feed] = min(ts, self._batch.stale.get(feed, ts))
-        self._wake.set()
-
-    def offer_status(self, status: bytes) -> None:
-        """Hold the newest status of the pipeline."""
-        self._batch.status = status
-        self._wake.set()
-
-    def end(self) -> None:
-        """Let the stream finish."""
-        self._closed = True
-        self._wake.set()
-
-    async def next(self, timeout_seconds: float) -> Batch | None:
-        """What is to be sent, an empty batch when nothing happened in time, None when the stream is to finish."""
-        if not self._wake.is_set():
-            try:
-                await asyncio.wait_for(self._wake.wait(), timeout_seconds)
-            except TimeoutError:
-                return Batch()
-        if self._closed:
-            return None
-        batch, self._batch = self._batch, Batch()
-        batch.candles = list(self._pending.values())
-        self._pending.clear()
-        self._wake.clear()
-        return batch
+    def postpone(self, now: float) -> None:
+        """Ask again after a pause."""
+        pause = max(_FIRST_PAUSE_SECONDS, (now - self.since) * _PAUSE_SHARE)
+        self.ask_at = now + min(_LONGEST_PAUSE_SECONDS, pause)
 
 
 class Hub:
-    """The newest minutes of every feed, and the streams that follow them."""
+    """The newest minutes of every feed, the minutes that wait for the database, and the streams that follow."""
 
-    def __init__(self, on_resync: Callable[[], None] = lambda: None) -> None:
-        self._feeds: dict[Feed, dict[int, Candle]] = {}
-        self._subscriptions: set[Subscription] = set()
+    def __init__(
+        self,
+        on_resync: Callable[[], None] = lambda: None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._on_resync = on_resync
+        self._clock = clock
+        self._minutes: dict[Feed, dict[int, Candle]] = {}
+        self._waiting: dict[Key, Waiting] = {}
+        #: First minute of those that were too many to wait for.
+        self._given_up: dict[Feed, int] = {}
+        self._database_answers = True
+        self._subscriptions: set[Subscription] = set()
+        # A position of another process, or from before a gap, says nothing here.
+        self._epoch = f"{time.time_ns():x}"
+        self._sequence = 0
+        self._journal: OrderedDict[Key, tuple[int, Update]] = OrderedDict()
+        self._journal_begins = 0
+        #: The log that the ticks are in now; candles of another lose against it where they have as many ticks.
+        self.own_log = ""
 
     def __len__(self) -> int:
         return len(self._subscriptions)
 
+    @property
+    def position(self) -> str:
+        """What has been told so far; a stream that is resumed from here misses nothing."""
+        return f"{self._epoch}-{self._sequence}"
+
     def newest(self) -> dict[Feed, Candle]:
         """The newest candle of each feed."""
-        return {feed: minutes[max(minutes)] for feed, minutes in self._feeds.items()}
+        return {feed: minutes[max(minutes)] for feed, minutes in self._minutes.items()}
 
-    def subscribe(self, symbols: frozenset[str] | None = None, source: str | None = None) -> Subscription:
-        """A subscription that begins with what is remembered of its feeds."""
-        subscription = Subscription(symbols, source)
-        for feed, minutes in self._feeds.items():
-            if subscription.wants(feed):
-                for _, candle in sorted(minutes.items()):
-                    subscription.offer(candle)
+    # --- streams ---
+
+    def subscribe(
+        self, symbols: frozenset[str] | None = None, source: str | None = None, since: str | None = None
+    ) -> Subscription:
+        """A subscription that begins with the newest minutes of its feeds.
+
+        With `since`, the position of a stream before it, it begins with all that was told after that instead, or with
+        a resync where that is not known any more.
+        """
+        subscription = Subscription(lambda: self.position, symbols, source)
         self._subscriptions.add(subscription)
+        if since is not None:
+            missed = self._told_after(since)
+            if missed is not None:
+                for update in missed:
+                    self._offer(subscription, update)
+                return subscription
+            subscription.offer_resync()
+        for minutes in self._minutes.values():
+            for _, candle in sorted(minutes.items()):
+                self._offer(subscription, Update(candle, stored=False))
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Forget a stream that ended."""
         self._subscriptions.discard(subscription)
 
-    def publish(self, candle: Candle) -> int:
-        """Hand a candle to the streams, unless it tells less than one before it.
-
-        Candles are kept by their offsets, never by arrival. Returns the number of ticks that it adds.
-        """
-        feed = (candle.source, candle.symbol)
-        minutes = self._feeds.setdefault(feed, {})
-        before = minutes.get(candle.ts)
-        if before is not None and candle.log == before.log:
-            if contains(before.offsets, candle.offsets) and before.offsets != candle.offsets:
-                if before.closed or not candle.closed:
-                    return 0
-                candle = msgspec.structs.replace(before, closed=True)
-            elif not contains(candle.offsets, before.offsets):
-                # Neither holds the other: the sink folds both together and writes that to the database alone.
-                for subscription in self._subscriptions:
-                    if subscription.wants(feed):
-                        subscription.offer_stale(feed, candle.ts)
-                return 0
-        elif before is not None and candle.volume < before.volume:
-            return 0
-        # Of a minute that is long past it is not known how many of its ticks are new.
-        is_past = before is None and len(minutes) == _MINUTES_KEPT and candle.ts < min(minutes)
-        if not is_past:
-            minutes[candle.ts] = candle
-            while len(minutes) > _MINUTES_KEPT:
-                del minutes[min(minutes)]
-        for subscription in self._subscriptions:
-            if subscription.wants(feed) and not subscription.offer(candle):
-                self._on_resync()
-        return 0 if is_past else candle.volume - (before.volume if before is not None else 0)
-
     def broadcast(self, status: bytes) -> None:
         """Hand the pipeline's status to every stream."""
         for subscription in self._subscriptions:
             subscription.offer_status(status)
 
+    def restart(self) -> None:
+        """Forget what was followed: records of the candles topic may have been missed."""
+        self._minutes.clear()
+        self._journal.clear()
+        self._epoch = f"{time.time_ns():x}"
+        self._sequence = self._journal_begins = 0
+        for subscription in self._subscriptions:
+            subscription.offer_resync()
+
     def close(self) -> None:
         """Let every stream finish."""
         for subscription in self._subscriptions:
             subscription.end()
+
+    # --- candles ---
+
+    def publish(self, candle: Candle) -> int:
+        """Take a candle from the topic; returns the number of ticks that it is known to add."""
+        key = ((candle.source, candle.symbol), candle.ts)
+        known = self._known(key)
+        if known is None:
+            is_new = key not in self._waiting and self._is_newest(key)
+            self._wait_for(key, candle)
+            if is_new and not self._database_answers:
+                self._send_unconfirmed(key)
+            return candle.volume if is_new else 0
+        decided = verdict(known, candle)
+        if decided is Verdict.REPLACED and self._is_moving(key):
+            self._follow(key, Update(_in_place_of(known, candle), stored=False))
+            return max(0, candle.volume - known.volume)
+        if decided is Verdict.CLOSED:
+            self._follow(key, Update(msgspec.structs.replace(known, closed=True), stored=False))
+        elif decided is not Verdict.IGNORED:
+            self._wait_for(key, candle)
+        return 0
+
+    # --- what the database says ---
+
+    def next_question(self) -> float | None:
+        """When the database has to be asked next (as `clock` has it); None when nothing waits."""
+        return min((waiting.ask_at for waiting in self._waiting.values()), default=None)
+
+    def due(self) -> list[Key]:
+        """Minutes to ask the database about now; the newest first."""
+        now = self._clock()
+        keys = [key for key, waiting in self._waiting.items() if waiting.ask_at <= now]
+        return sorted(keys, key=lambda key: key[1], reverse=True)[:_ASKED_AT_ONCE]
+
+    def settle(self, asked: Iterable[Key], rows: Mapping[Key, Candle]) -> None:
+        """Take the rows that the database holds of the minutes in `asked`; of those without one it holds none."""
+        self._database_answers = True
+        now = self._clock()
+        for key in sorted(asked, key=lambda key: key[1]):
+            if (waiting := self._waiting.get(key)) is None:
+                continue
+            if self._is_moving(key):
+                self._settle_moving(key, waiting, rows.get(key))
+            else:
+                self._settle_past(key, waiting, rows.get(key))
+            if not waiting.candles:
+                del self._waiting[key]
+            elif now - waiting.since > _PATIENCE_SECONDS:
+                del self._waiting[key]
+                self._tell_stale(*key)
+            else:
+                waiting.postpone(now)
+        self._tell_given_up()
+
+    def database_is_away(self, asked: Iterable[Key]) -> None:
+        """The database did not answer: the chart goes on with what is newest, and is put right afterwards."""
+        self._database_answers = False
+        now = self._clock()
+        for key in asked:
+            if (waiting := self._waiting.get(key)) is not None:
+                waiting.postpone(now)
+                if self._known(key) is None and self._is_newest(key):
+                    self._send_unconfirmed(key)
+
+    def _settle_moving(self, key: Key, waiting: Waiting, row: Candle | None) -> None:
+        # Sent is the widest that contains the row, stored or not.
+        known = self._known(key)
+        state = row
+        for candle in (*waiting.candles, *([known] if known is not None else [])):
+            match verdict(state, candle):
+                case Verdict.INSERTED:
+                    state = candle
+                case Verdict.REPLACED if state is not None:
+                    state = _in_place_of(state, candle)
+                case Verdict.CLOSED if state is not None:
+                    state = msgspec.structs.replace(state, closed=True)
+                case Verdict.CROSS_LOG if state is not None and outweighs(candle, state, self.own_log):
+                    state = _in_place_of(state, candle)
+        if known is not None and row is not None and verdict(row, known) is Verdict.REFOLD:
+            # It was sent while the database was away.
+            waiting.add(known)
+        waiting.candles = [c for c in waiting.candles if row is None or not self._holds(row, c)]
+        if state is not None and state != known:
+            self._follow(key, Update(state, stored=state is row))
+
+    def _settle_past(self, key: Key, waiting: Waiting, row: Candle | None) -> None:
+        known = self._known(key)
+        awaited = [*waiting.candles, *([known] if known is not None else [])]
+        if row is None:
+            return
+        before, waiting.row = waiting.row, row
+        if all(self._holds(row, candle) for candle in awaited):
+            waiting.candles.clear()
+            self._tell(key, Update(row, stored=True))
+        elif before is not None and row != before and (known is None or self._holds(row, known)):
+            # The log could not prove all of it; this is what the sink made of it.
+            self._tell(key, Update(row, stored=True))
+
+    def _holds(self, row: Candle, candle: Candle) -> bool:
+        """Whether there is nothing in the candle that the row lacks."""
+        decided = verdict(row, candle)
+        return decided is Verdict.IGNORED or (decided is Verdict.CROSS_LOG and not outweighs(candle, row, self.own_log))
+
+    def _known(self, key: Key) -> Candle | None:
+        return self._minutes.get(key[0], {}).get(key[1])
+
+    def _is_newest(self, key: Key) -> bool:
+        minutes = self._minutes.get(key[0])
+        return self._is_moving(key) and (not minutes or key[1] > max(minutes))
+
+    def _is_moving(self, key: Key) -> bool:
+        """Whether the minute is one of the newest of its feed, and not ahead of the clock."""
+        feed, ts = key
+        if ts > self._clock() * 1000 + MINUTE_MS:
+            return False
+        return sum(1 for minute in self._minutes.get(feed, ()) if minute > ts) < _MOVING_MINUTES
+
+    def _wait_for(self, key: Key, candle: Candle) -> None:
+        waiting = self._waiting.get(key)
+        now = self._clock()
+        if waiting is None:
+            if len(self._waiting) >= MAX_WAITING:
+                (feed, ts) = next(iter(self._waiting))
+                del self._waiting[feed, ts]
+                self._given_up[feed] = min(ts, self._given_up.get(feed, ts))
+            waiting = self._waiting[key] = Waiting(since=now, ask_at=now)
+        else:
+            # Something moves: it is not left to the long pauses of a minute that nobody stores.
+            waiting.ask_at = min(waiting.ask_at, now + _FIRST_PAUSE_SECONDS)
+        waiting.add(candle)
+
+    def _send_unconfirmed(self, key: Key) -> None:
+        widest = max(self._waiting[key].candles, key=lambda candle: candle.volume)
+        self._follow(key, Update(widest, stored=False))
+
+    # --- telling ---
+
+    def _follow(self, key: Key, update: Update) -> None:
+        minutes = self._minutes.setdefault(key[0], {})
+        minutes[key[1]] = update.candle
+        while len(minutes) > _REMEMBERED_MINUTES:
+            del minutes[min(minutes)]
+        self._tell(key, update)
+
+    def _tell(self, key: Key, update: Update) -> None:
+        feed, ts = key
+        if ts in self._minutes.get(feed, ()):
+            self._minutes[feed][ts] = update.candle
+        self._sequence += 1
+        self._journal.pop(key, None)
+        self._journal[key] = (self._sequence, update)
+        while len(self._journal) > _JOURNAL_MINUTES:
+            _, (self._journal_begins, _) = self._journal.popitem(last=False)
+        for subscription in self._subscriptions:
+            self._offer(subscription, update)
+
+    def _tell_stale(self, feed: Feed, ts: int) -> None:
+        self._sequence += 1
+        # What has to be read again is not in the journal: who resumes from before reads everything again.
+        self._journal_begins = self._sequence
+        for subscription in self._subscriptions:
+            if subscription.wants(feed):
+                subscription.offer_stale(feed, ts)
+
+    def _tell_given_up(self) -> None:
+        # Of a replay that overtook the sink by far: when the rest of the feed is stored, that is as well.
+        if not self._given_up:
+            return
+        for feed in self._given_up.keys() - {feed for feed, _ in self._waiting}:
+            self._tell_stale(feed, self._given_up.pop(feed))
+
+    def _offer(self, subscription: Subscription, update: Update) -> None:
+        if subscription.wants((update.candle.source, update.candle.symbol)) and not subscription.offer(update):
+            self._on_resync()
+
+    def _told_after(self, position: str) -> list[Update] | None:
+        epoch, _, number = position.partition("-")
+        if epoch != self._epoch or not (number.isascii() and number.isdecimal()):
+            return None
+        since = int(number)
+        if not self._journal_begins <= since <= self._sequence:
+            return None
+        missed = []
+        for sequence, update in reversed(self._journal.values()):
+            if sequence <= since:
+                break
+            missed.append(update)
+        return missed[::-1]
+
+
+def _in_place_of(known: Candle, candle: Candle) -> Candle:
+    """The candle that replaces a known one: what is closed stays closed."""
+    return msgspec.structs.replace(candle, closed=True) if known.closed and not candle.closed else candle

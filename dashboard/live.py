@@ -14,8 +14,9 @@ from dashboard.metrics import Metrics
 from marketdata.candle import Candle
 from marketdata.errors import InvalidCandle, TickpipeError
 from marketdata.wire import decode_candle, decode_candles
-from runtime.kafka import new_consumer, wait_for_kafka
+from runtime.kafka import new_consumer
 from runtime.kafka_errors import kafka_errors
+from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from runtime.stages import arrival_seconds, received_header, seconds_between
 
@@ -44,7 +45,7 @@ class LiveReader:
         """Read until cancelled; whatever Kafka does, go on."""
         while True:
             try:
-                await wait_for_kafka(self._settings)
+                self._hub.own_log = await wait_for_log(self._settings)
                 with kafka_errors(self._settings, topic=self._settings.candles_topic):
                     await self._read()
             except TickpipeError as exc:
@@ -61,6 +62,7 @@ class LiveReader:
             await consumer.start()
             started_ms = time.time_ns() // 1_000_000
             await _seek_back(consumer, started_ms - _WARM_UP_MS)
+            self._hub.restart()
             self.is_reading = True
             log.info("Reading live candles.", action="live_started", topic=self._settings.candles_topic)
             while True:

@@ -7,10 +7,11 @@ import asyncio
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any, Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from dashboard.answers import Refusal, encode
@@ -19,17 +20,27 @@ from dashboard.database import Database
 from dashboard.gauges import Gauges
 from dashboard.hub import Hub
 from dashboard.metrics import Metrics
+from dashboard.progress import Progress
 from dashboard.statements import SQL
 from marketdata.errors import TickpipeError
-from runtime.kafka import committed_offsets, lag_of, new_consumer, topic_ends
+from runtime.kafka import Ends, committed_offsets, lag_of, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-#: How often streams are told (seconds), and how often Kafka and the database are asked for it.
+_VERSION: Final = version("tickpipe")
+
+#: How often Kafka and the database are asked while somebody looks, and otherwise (seconds): a worker that was killed is
+#: to be known within five seconds.
+_ASK_SECONDS: Final = 1.0
+_ASK_UNSEEN_SECONDS: Final = 4.0
+#: How often streams are told (seconds); at once when something stops or begins to answer.
 _TELL_SECONDS: Final = 2.0
-_ASK_SECONDS: Final = 4.0
+#: Input that nothing came of for so long says that a stage has stopped (seconds).
+_STOPPED_SECONDS: Final = 2.5
+#: Rejected records are news for so long (milliseconds).
+_NEWS_MS: Final = 600_000
 #: Feeds that are told at most: every stream is sent them again and again.
 _FEEDS: Final = 100
 #: Kafka is waited for this long (seconds).
@@ -56,7 +67,9 @@ class Pipeline:
         self._catalogue = catalogue
         self._kafka = KafkaCounts(settings)
         self._asking = asyncio.Lock()
-        self._asked_at = -_ASK_SECONDS
+        self._asked_at = -_ASK_UNSEEN_SECONDS
+        self._told_at = 0.0
+        self._told_health: object = None
         self._counts: dict[str, Any] | None = None
         self._database_answers = False
 
@@ -70,18 +83,26 @@ class Pipeline:
         try:
             while True:
                 await self._ask()
-                if len(self._hub):
-                    self._hub.broadcast(encode(await self.state()))
-                await asyncio.sleep(_TELL_SECONDS)
+                await self._tell()
+                await asyncio.sleep(_ASK_SECONDS)
         finally:
             await self._kafka.close()
+
+    async def _tell(self) -> None:
+        counts = self._counts or {}
+        health = (self.kafka_answers, self._database_answers, counts.get("folding"), counts.get("storing"))
+        now = time.monotonic()
+        if len(self._hub) and (health != self._told_health or now - self._told_at >= _TELL_SECONDS):
+            self._hub.broadcast(encode(await self.state()))
+            self._told_at, self._told_health = now, health
 
     async def state(self) -> dict[str, Any]:
         """The state of now; null where Kafka or the database do not answer."""
         await self._ask()
-        counts = self._counts or {"lag": None, "rejected": None}
+        counts = self._counts or dict.fromkeys(("lag", "rejected", "rejected_lately", "folding", "storing"))
         return {
             "at": datetime.now(UTC).replace(microsecond=0),
+            "version": _VERSION,
             "kafka": self._counts is not None,
             "database": self._database_answers,
             **counts,
@@ -92,7 +113,9 @@ class Pipeline:
 
     async def _ask(self) -> None:
         async with self._asking:
-            if time.monotonic() - self._asked_at >= (_ASK_SECONDS if self.kafka_answers else _TELL_SECONDS):
+            pause = _ASK_SECONDS if len(self._hub) else _ASK_UNSEEN_SECONDS
+            # As early as a loop that sleeps for as long may be.
+            if time.monotonic() - self._asked_at >= 0.9 * pause:
                 self._counts, self._database_answers = await asyncio.gather(
                     self._kafka.counts(), self._database.answers()
                 )
@@ -105,20 +128,27 @@ class Pipeline:
         if not self._database_answers:
             return
         moving = sorted(self._hub.newest().values(), key=lambda candle: candle.received, reverse=True)[:_FEEDS]
-        since_ms = (time.time() - _ASK_SECONDS) * 1000
+        # Since it was asked before: each state once.
+        since_ms = (time.time() - (time.monotonic() - self._asked_at)) * 1000
         keys = [(c.symbol, c.source, c.ts / 1000) for c in moving if c.received >= since_ms and not c.closed]
         if not keys:
             return
         symbols, sources, minutes = (list(column) for column in zip(*keys, strict=True))
+        about = {"symbols": symbols, "sources": sources, "minutes": minutes}
         with suppress(Refusal):
-            async with self._database.reading() as connection:
-                about = {"symbols": symbols, "sources": sources, "minutes": minutes}
-                for (latency_ms,) in await (await connection.execute(SQL["storing"], about)).fetchall():
-                    self._gauges.time({"stored": latency_ms})
+            await self._database.within(_ASK_SECONDS, self._read_storing(about))
+
+    async def _read_storing(self, about: dict[str, Any]) -> None:
+        async with self._database.reading() as connection:
+            for (latency_ms,) in await (await connection.execute(SQL["storing"], about)).fetchall():
+                self._gauges.time({"stored": latency_ms})
 
     async def _feeds(self) -> list[dict[str, Any]]:
         try:
-            listings = await self._catalogue.listings() if self._database_answers else self._catalogue.live()
+            if self._database_answers:
+                listings = await self._database.within(_PATIENCE_SECONDS, self._catalogue.listings())
+            else:
+                listings = self._catalogue.live()
         except Refusal:
             # Lost since it was asked.
             listings = self._catalogue.live()
@@ -131,15 +161,20 @@ class Pipeline:
 
 
 class KafkaCounts:
-    """Lag of the groups and records of the topics for what was rejected; two connections that are kept."""
+    """How far the groups are, and what was rejected; two connections that are kept."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._admin: AIOKafkaAdminClient | None = None
         self._consumer: AIOKafkaConsumer | None = None
+        self._folding = Progress(_STOPPED_SECONDS)
+        self._storing = Progress(_STOPPED_SECONDS)
 
     async def counts(self) -> dict[str, Any] | None:
-        """`lag` of `stream` and `sink`, `rejected` `ticks` and `candles`; None when Kafka does not answer."""
+        """`lag` of `stream` and `sink`, whether they get on, `rejected` records, all and of late.
+
+        None when Kafka does not answer.
+        """
         try:
             with kafka_errors(self._settings):
                 async with asyncio.timeout(_PATIENCE_SECONDS):
@@ -169,12 +204,23 @@ class KafkaCounts:
         rejected = {"ticks": settings.ticks_rejected_topic, "candles": settings.candles_rejected_topic}
         wanted = {*rejected.values(), *(name for _, names in groups.values() for name in names)}
         ends = await topic_ends(admin, consumer, wanted)
+        committed = {name: await committed_offsets(admin, group) for name, (group, _) in groups.items()}
         lag = {
-            name: lag_of({topic: ends[topic] for topic in read}, await committed_offsets(admin, group))
-            for name, (group, read) in groups.items()
+            name: lag_of({topic: ends[topic] for topic in read}, committed[name]) for name, (_, read) in groups.items()
         }
-        counts = {name: sum(end - first for first, end in ends[topic].values()) for name, topic in rejected.items()}
-        return {"lag": lag, "rejected": counts}
+        records = {topic: sum(end for _, end in partitions.values()) for topic, partitions in ends.items()}
+        # A worker that finds nothing to fold commits all the same.
+        folded = (records[settings.candles_topic], records[settings.ticks_rejected_topic], committed["stream"])
+        stored = (records[settings.candles_rejected_topic], committed["sink"])
+        return {
+            "lag": lag,
+            "folding": self._folding.note(records[settings.ticks_topic], folded),
+            "storing": self._storing.note(records[settings.candles_topic], stored),
+            "rejected": {
+                name: sum(end - first for first, end in ends[topic].values()) for name, topic in rejected.items()
+            },
+            "rejected_lately": {name: await _lately(consumer, topic, ends[topic]) for name, topic in rejected.items()},
+        }
 
     async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
         if self._admin is None or self._consumer is None:
@@ -184,3 +230,12 @@ class KafkaCounts:
             self._consumer = new_consumer(self._settings)
             await self._consumer.start()
         return self._admin, self._consumer
+
+
+async def _lately(consumer: AIOKafkaConsumer, topic: str, ends: Ends) -> int:
+    """Records of the topic that are news."""
+    if all(first == end for first, end in ends.values()):
+        return 0
+    since_ms = round(time.time() * 1000) - _NEWS_MS
+    found = await consumer.offsets_for_times({TopicPartition(topic, partition): since_ms for partition in ends})
+    return sum(ends[tp.partition][1] - at.offset for tp, at in found.items() if at is not None)

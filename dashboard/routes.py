@@ -3,7 +3,7 @@
 import hashlib
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Header, Query
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
@@ -27,6 +27,11 @@ From = Annotated[str | None, Query(alias="from", description=f"from this time on
 To = Annotated[str | None, Query(description=f"up to this time, which is not included: {_TIME}")]
 Before = Annotated[str | None, Query(description=f"the newest candles before this time: {_TIME}")]
 Limit = Annotated[int, Query(description=f"1 to {MAX_LIMIT:,} candles", ge=1, le=MAX_LIMIT)]
+Proof = Annotated[
+    bool, Query(description="M1 as JSON: with `log` and `offsets`, the log's records that each candle is the fold of")
+]
+Since = Annotated[str | None, Query(description="the id of the last event that came: go on after it", max_length=64)]
+LastEventId = Annotated[str | None, Header(description="as `since`; browsers send it by themselves", max_length=64)]
 Format = Annotated[str | None, Query(description="json, csv or arrow; without it the header Accept decides")]
 
 
@@ -77,6 +82,7 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
         to: To = None,
         before: Before = None,
         limit: Limit = DEFAULT_LIMIT,
+        proof: Proof = False,
         format: Format = None,
     ) -> Response:
         """Candles in order of time.
@@ -85,9 +91,10 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
         the URL of the page that follows in the same direction.
         """
         asked = Request.parse(
-            symbol=symbol, timeframe=timeframe, source=source, from_=from_, to=to, before=before, limit=limit
-        )
-        name = choose_format(format, request.headers.get("accept"))
+            symbol=symbol, timeframe=timeframe, source=source, from_=from_, to=to, before=before, limit=limit,
+            proof=proof,
+        )  # fmt: skip
+        name = choose_format(format, request.headers.get("accept"), proof=proof)
         with parts.metrics.query_seconds.time():
             async with parts.database.reading() as connection:
                 rows = await read_candles(connection, asked)
@@ -104,13 +111,23 @@ def _add_stream(app: FastAPI, parts: "Parts") -> None:
         "/stream", tags=["candles"], response_class=StreamingResponse,
         responses={200: {"content": {"text/event-stream": {}}}, **refusals(400, 503)},
     )  # fmt: skip
-    async def stream(symbol: Symbols = None, source: StreamSource = None, timeframe: TimeframeName = "M1") -> Response:
+    async def stream(
+        *,
+        symbol: Symbols = None,
+        source: StreamSource = None,
+        timeframe: TimeframeName = "M1",
+        since: Since = None,
+        last_event_id: LastEventId = None,
+    ) -> Response:
         """Candles as they move, as server-sent events.
 
-        `candle`: the newest state of a minute; `bar` is the opening of the bar of `timeframe` that it belongs to.
-        `stale`: stored candles changed from `ts` on; read them again. `resync`: too much was missed; read everything
-        again. `pipeline`: as in `/pipeline`. `ping`: nothing happened. After a lost connection the newest minutes are
-        sent again; what is older is read from `/candles`.
+        `candle`: the newest state of a minute, with its proof; `bar` is the opening of the bar of `timeframe` that it
+        belongs to. No candle holds less than the table; with `stored` it is the table's row, so that longer bars that
+        hold the minute can be read again. `stale`: stored candles changed from `ts` on; read them again. `resync`: too
+        much was missed; read everything again. `pipeline`: as in `/pipeline`. `ping`: nothing happened.
+
+        A stream begins with the newest minutes. One that is resumed, by the header Last-Event-ID or `since`, begins
+        with what changed after that event, or with `resync` where that is not known any more.
         """
         if timeframe.upper() not in TIMEFRAMES:
             raise Refusal(
@@ -118,7 +135,7 @@ def _add_stream(app: FastAPI, parts: "Parts") -> None:
             )
         return EventStream(
             parts.hub, parts.bars, timeframe.upper(), symbols=frozenset(symbol) if symbol else None,
-            source=source or None, max_streams=parts.settings.dashboard_max_streams,
+            source=source or None, since=last_event_id or since, max_streams=parts.settings.dashboard_max_streams,
         )  # fmt: skip
 
 

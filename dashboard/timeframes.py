@@ -2,8 +2,9 @@
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dashboard.answers import Refusal
 from dashboard.database import Database
@@ -15,6 +16,9 @@ _CACHED: Final = 32
 
 #: Where days begin may be changed (set_candle_day); then bars are wrong for at most this long (seconds).
 _VALID_SECONDS: Final = 60.0
+
+#: A database that answers later than this does not tell (seconds): the streams wait for it.
+_PATIENCE_SECONDS: Final = 2.0
 
 
 class Bar(NamedTuple):
@@ -44,10 +48,8 @@ class BarStarts:
         for bar in reversed(bars):
             if bar.starts <= ts < bar.ends and now < bar.valid_until:
                 return bar.starts
-        about = {"timeframe": timeframe, "moment": datetime.fromtimestamp(ts / 1000, UTC)}
         try:
-            async with self._database.reading() as connection:
-                row = await (await connection.execute(SQL["bar_bounds"], about)).fetchone()
+            row = await self._database.within(_PATIENCE_SECONDS, self._bounds(timeframe, ts))
         except Refusal:
             return None
         if row is None:
@@ -55,6 +57,11 @@ class BarStarts:
         bar = Bar(_epoch_ms(row[0]), _epoch_ms(row[1]), now + _VALID_SECONDS)
         bars.append(bar)
         return bar.starts
+
+    async def _bounds(self, timeframe: str, ts: int) -> Sequence[Any] | None:
+        about = {"timeframe": timeframe, "moment": datetime.fromtimestamp(ts / 1000, UTC)}
+        async with self._database.reading() as connection:
+            return await (await connection.execute(SQL["bar_bounds"], about)).fetchone()
 
 
 def _epoch_ms(moment: datetime) -> int:

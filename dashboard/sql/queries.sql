@@ -82,6 +82,41 @@ CROSS JOIN LATERAL (
 ) AS z
 ORDER BY h.symbol, z.ts DESC, h.source;
 
+-- name: stored_minutes
+-- With the proof. The bounds of ts spare a hypertable the search of every chunk.
+SELECT
+    m.ts, m.source, m.symbol, m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.first_tick,
+    m.last_tick, m.log, m.offsets, m.closed, m.received_at, coalesce(m.folded_at, m.stored_at)
+FROM unnest(%(symbols)s::text[], %(sources)s::text[], %(minutes)s::timestamptz[]) AS w (symbol, source, ts)
+JOIN market_data AS m
+    ON m.symbol = w.symbol AND m.source = w.source AND m.timeframe = 'M1' AND m.ts = w.ts
+WHERE m.origin = 'ticks'
+    AND m.ts BETWEEN (SELECT min(t) FROM unnest(%(minutes)s::timestamptz[]) AS t)
+    AND (SELECT max(t) FROM unnest(%(minutes)s::timestamptz[]) AS t);
+
+-- name: proven_minutes
+-- As `minutes`, each with its proof; a broker's bar has none.
+SELECT
+    m.ts, m.symbol, m.source, m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.closed, m.log,
+    m.offsets
+FROM market_data AS m
+WHERE m.timeframe = 'M1' AND m.symbol = %(symbol)s AND m.source = %(source)s
+    AND m.ts >= %(from_)s AND m.ts < %(to)s
+ORDER BY m.ts
+LIMIT %(limit)s;
+
+-- name: last_proven_minutes
+SELECT * FROM (
+    SELECT
+        m.ts, m.symbol, m.source, m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.closed, m.log,
+        m.offsets
+    FROM market_data AS m
+    WHERE m.timeframe = 'M1' AND m.symbol = %(symbol)s AND m.source = %(source)s AND m.ts < %(to)s
+    ORDER BY m.ts DESC
+    LIMIT %(limit)s
+) AS newest
+ORDER BY ts;
+
 -- name: storing
 -- From the receipt of its newest tick until it was stored, of each of these minutes that is open (milliseconds).
 SELECT (extract(epoch FROM m.stored_at - m.received_at) * 1000)::bigint

@@ -54,28 +54,39 @@ function withTimes(page) {
 const SILENCE_MS = 16_000;
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 8_000;
+/** What is read waits so long for the stream, so that no change falls between the two. */
+const BEGIN_MS = 1_000;
 
 /**
- * Server-sent events that come back after whatever happened. `handlers` holds a function for each kind of event, and
- * `state(name)`, which is told "open", "connecting" or "lost".
+ * Server-sent events that come back after whatever happened, and go on where they were lost. `handlers` holds a function
+ * for each kind of event, and `state(name, error)`, which is told "open", "connecting", "lost", and of one that does
+ * not open "refused" with what the server says, or "gone" when it says nothing.
  */
 export class Stream {
-  #url;
+  /** Settled when the server has begun to tell, or was waited for long enough to go on without it. */
+  begun;
+  #query;
   #handlers;
   #source = null;
+  #lastId = null;
   #retryMs = FIRST_RETRY_MS;
   #retryTimer = 0;
   #watchdog = 0;
+  #begin;
+  #asking = null;
 
   constructor(query, handlers) {
-    this.#url = `stream?${new URLSearchParams(query)}`;
+    this.#query = query;
     this.#handlers = handlers;
+    this.begun = new Promise((resolve) => { this.#begin = resolve; });
+    setTimeout(this.#begin, BEGIN_MS);
     this.#connect();
   }
 
   close() {
     clearTimeout(this.#retryTimer);
     clearTimeout(this.#watchdog);
+    this.#asking?.abort();
     this.#source?.close();
     this.#source = null;
   }
@@ -87,21 +98,29 @@ export class Stream {
     this.#connect();
   }
 
+  get #url() {
+    return `stream?${new URLSearchParams(this.#lastId ? { ...this.#query, since: this.#lastId } : this.#query)}`;
+  }
+
   #connect() {
     this.close();
     this.#handlers.state("connecting");
     const source = new EventSource(this.#url);
     this.#source = source;
+    let isOpen = false;
     source.onopen = () => {
+      isOpen = true;
       this.#retryMs = FIRST_RETRY_MS;
       this.#handlers.state("open");
       this.#alive();
     };
     // The browser would try again by itself, but not after an answer such as 503.
-    source.onerror = () => this.#lost();
+    source.onerror = () => this.#lost(isOpen);
     for (const kind of ["candle", "stale", "resync", "pipeline", "ping"]) {
       source.addEventListener(kind, (event) => {
         this.#alive();
+        this.#begin();
+        if (event.lastEventId) this.#lastId = event.lastEventId;
         this.#handlers[kind]?.(JSON.parse(event.data));
       });
     }
@@ -110,13 +129,32 @@ export class Stream {
 
   #alive() {
     clearTimeout(this.#watchdog);
-    this.#watchdog = setTimeout(() => this.#lost(), SILENCE_MS);
+    this.#watchdog = setTimeout(() => this.#lost(true), SILENCE_MS);
   }
 
-  #lost() {
+  #lost(wasOpen) {
     this.close();
+    this.#begin();
     this.#handlers.state("lost");
+    if (!wasOpen) this.#askWhy();
     this.#retryTimer = setTimeout(() => this.#connect(), this.#retryMs);
     this.#retryMs = Math.min(LAST_RETRY_MS, this.#retryMs * 2);
+  }
+
+  /** An EventSource does not tell what the server answered. */
+  async #askWhy() {
+    const asking = new AbortController();
+    this.#asking = asking;
+    try {
+      const response = await fetch(this.#url, { signal: asking.signal });
+      if (!response.ok) {
+        const { code, error } = await response.json();
+        this.#handlers.state("refused", new ApiError(response.status, code, error));
+      }
+    } catch (error) {
+      if (error.name !== "AbortError") this.#handlers.state("gone");
+    } finally {
+      asking.abort();
+    }
   }
 }

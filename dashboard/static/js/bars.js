@@ -1,15 +1,21 @@
 // The bars of one symbol, source and timeframe: pages of the past, and a present that moves.
 //
-// A live minute changes the bar that holds it. For bars longer than a minute the newest two are kept in parts (hours
-// and minutes), so that the bar is always the exact fold of its minutes, volume included.
+// A live minute changes the bar that holds it. For bars longer than a minute those that move are kept in parts (hours
+// and minutes), so that such a bar is always the exact fold of its minutes, volume included. An older bar is read again
+// when the table holds the minute that changed.
 
 import { candlePage, candlesFrom } from "./api.js";
+import { winner } from "./rule.js";
 
 const PAGE = 1000;
 const FIRST_PAGE = 1500;
 /** A gap of more pages than this is not filled, the chart begins anew. */
 const GAP_PAGES = 4;
+const MINUTE_MS = 60_000;
+/** Newest minutes that may be ahead of the table, which is a moment behind. */
 const LIVE_MINUTES = 30;
+/** Bars that move: the newest, and the one before it, whose last minute is told to be over when the newest has begun. */
+const MOVING_BARS = 2;
 const LONG = new Set(["D1", "W1", "MN1"]);
 
 export class Bars {
@@ -18,12 +24,15 @@ export class Bars {
   hasOlder = true;
   #query;
   #parts = new Map();
+  /** Openings of older bars that move all the same. */
+  #wanted = new Set();
   #abort = new AbortController();
   #older = null;
   #reading = Promise.resolve();
   #isReady = false;
-  /** The newest live minutes: the database is a moment behind them. */
   #live = new Map();
+  /** What came while something was read. */
+  #came = [];
 
   constructor(symbol, source, timeframe) {
     this.#query = { symbol, source, timeframe };
@@ -42,7 +51,10 @@ export class Bars {
     this.#abort.abort();
   }
 
-  /** Read the newest bars, or after the first time those from a moment on. One reading at a time. */
+  /**
+   * Read the newest bars, or after the first time those from the opening of one on; one reading at a time. Returns the
+   * opening of the first bar that has to be read again, for it changed meanwhile, or null.
+   */
   sync(from) {
     const reading = this.#reading.then(() => this.#sync(from));
     this.#reading = reading.catch(() => {});
@@ -51,6 +63,7 @@ export class Bars {
 
   async #sync(from) {
     this.#isReady = false;
+    this.#came = [];
     try {
       await this.#read(from);
       this.#isReady = true;
@@ -58,14 +71,20 @@ export class Bars {
       // What is drawn already goes on moving; the rest is read at the next try.
       this.#isReady ||= this.list.length > 0;
     }
+    // The newest minutes are ahead of the table for a moment; what came while it was read may be news to it as well.
     for (const minute of this.#live.values()) this.#apply(minute);
+    const stale = this.#came.filter((minute) => minute.bar !== null && this.#isStale(minute));
+    this.#came = [];
+    this.#forgetLive();
+    return stale.length ? Math.min(...stale.map(({ bar }) => Date.parse(bar))) : null;
   }
 
   async #read(from) {
     const start = from ?? this.last?.time;
-    let fresh = start === undefined ? null : await candlesFrom(this.#query, start, GAP_PAGES, this.#signal);
+    const query = this.#provenQuery;
+    let fresh = start === undefined ? null : await candlesFrom(query, start, GAP_PAGES, this.#signal);
     if (fresh === null) {
-      const page = await candlePage({ ...this.#query, limit: FIRST_PAGE }, this.#signal);
+      const page = await candlePage({ ...query, limit: FIRST_PAGE }, this.#signal);
       fresh = page.candles;
       this.hasOlder = page.next !== null;
       this.list = fresh;
@@ -86,7 +105,7 @@ export class Bars {
 
   async #loadOlder() {
     const before = new Date(this.list[0].time).toISOString();
-    const page = await candlePage({ ...this.#query, before, limit: PAGE }, this.#signal);
+    const page = await candlePage({ ...this.#provenQuery, before, limit: PAGE }, this.#signal);
     this.hasOlder = page.next !== null;
     const first = this.list[0].time;
     this.list = [...page.candles.filter((bar) => bar.time < first), ...this.list];
@@ -98,42 +117,80 @@ export class Bars {
    * is stored has to be read again from the minute's bar on, or null when nothing changed yet.
    */
   take(minute) {
+    const live = winner(this.#live.get(minute.ts), minute);
     this.#live.delete(minute.ts);
-    this.#live.set(minute.ts, minute);
-    if (this.#live.size > LIVE_MINUTES) this.#live.delete(this.#live.keys().next().value);
-    return this.#isReady ? this.#apply(minute) : null;
+    this.#live.set(minute.ts, live);
+    if (!this.#isReady) {
+      this.#came.push(minute);
+      return null;
+    }
+    this.#forgetLive();
+    return this.#isStale(minute) ? "stale" : this.#apply(minute);
+  }
+
+  /** Whether the minute changes a bar whose parts are not known. */
+  #isStale(minute) {
+    // Without the database the server cannot tell which bar; later it can.
+    if (minute.bar === null) return true;
+    const barTime = Date.parse(minute.bar);
+    if (!this.list.length || barTime > this.last.time) return false;
+    // Older than what is loaded: read with the rest when the reader comes there, if that is not under way.
+    if (barTime < this.list[0].time) return this.#older !== null || (!this.hasOlder && this.timeframe !== "M1");
+    if (this.timeframe === "M1") return false;
+    const bar = this.#parts.get(barTime);
+    if (bar && Date.parse(minute.ts) >= bar.fineFrom) return false;
+    // Its row may be a moment away still: it moves, and is held in parts from now on.
+    if (!minute.stored) this.#wanted.add(barTime);
+    return true;
+  }
+
+  #forgetLive() {
+    while (this.#live.size > LIVE_MINUTES) this.#live.delete(this.#live.keys().next().value);
   }
 
   get #signal() {
     return this.#abort.signal;
   }
 
+  /** Only minutes have a proof. */
+  get #provenQuery() {
+    return this.timeframe === "M1" ? { ...this.#query, proof: true } : this.#query;
+  }
+
   async #readParts() {
     this.#parts.clear();
     if (this.timeframe === "M1" || !this.list.length) return;
     const { symbol, source } = this.#query;
-    // The bar before the newest too: its last minute is told to be over when the newest has begun.
-    const bars = this.list.slice(-2);
-    const read = (timeframe, from) => candlesFrom({ symbol, source, timeframe }, from, 20, this.#signal);
+    const bars = this.#movingBars();
+    if (!bars.length) return;
+    const read = (timeframe, from, more = {}) => candlesFrom({ symbol, source, timeframe, ...more }, from, 20, this.#signal);
     let coarse = [];
     let fineFrom = bars[0].time;
     if (LONG.has(this.timeframe)) {
       coarse = (await read("H1", fineFrom)) ?? [];
-      fineFrom = coarse.at(-1)?.time ?? fineFrom;
-      coarse.pop();
+      // The hour before the present one may still get its last minute.
+      fineFrom = coarse.filter(({ time }) => time <= Date.now() + MINUTE_MS).at(-2)?.time ?? fineFrom;
+      coarse = coarse.filter(({ time }) => time < fineFrom);
     }
-    const fine = (await read("M1", fineFrom)) ?? [];
-    for (const [index, bar] of bars.entries()) {
-      const end = bars[index + 1]?.time ?? Infinity;
+    const fine = (await read("M1", fineFrom, { proof: true })) ?? [];
+    for (const bar of bars) {
+      const end = this.list.find(({ time }) => time > bar.time)?.time ?? Infinity;
       const inside = (part) => part.time >= bar.time && part.time < end;
       const parts = new Map([...coarse, ...fine].filter(inside).map((part) => [part.time, part]));
       this.#parts.set(bar.time, { fineFrom: Math.max(fineFrom, bar.time), parts });
     }
   }
 
+  #movingBars() {
+    // A tick that is stamped ahead makes a bar ahead of those that move.
+    const present = this.list.filter(({ time }) => time <= Date.now() + MINUTE_MS).slice(-MOVING_BARS);
+    const wanted = this.list.filter(({ time }) => this.#wanted.has(time)).slice(-MOVING_BARS);
+    return [...new Set([...wanted, ...present])].sort((a, b) => a.time - b.time);
+  }
+
+  /** The bar that changed, "reordered", or null when nothing changed that can be told without reading. */
   #apply(minute) {
-    // Without the database the server cannot tell; later it can.
-    if (minute.bar === null) return "stale";
+    if (minute.bar === null) return null;
     const time = Date.parse(minute.ts);
     const barTime = Date.parse(minute.bar);
     const candle = { ...minute, time };
@@ -142,32 +199,28 @@ export class Bars {
     if (!bar && (!this.list.length || barTime > this.last.time)) {
       bar = { fineFrom: barTime, parts: new Map() };
       this.#parts.set(barTime, bar);
-      for (const old of [...this.#parts.keys()].slice(0, -2)) this.#parts.delete(old);
+      for (const old of [...this.#parts.keys()].slice(0, -2 * MOVING_BARS)) this.#parts.delete(old);
     }
-    if (!bar) return this.#isNews(barTime) ? "stale" : null;
-    if (time < bar.fineFrom) return "stale";
+    if (!bar || time < bar.fineFrom) return null;
     const known = bar.parts.get(time);
-    if (known && known.volume > candle.volume) return null;
-    bar.parts.set(time, candle);
+    const stays = winner(known, candle);
+    if (stays === known) return null;
+    bar.parts.set(time, { ...stays, time });
     return this.#put(fold(barTime, bar.parts));
-  }
-
-  /** Whether a bar so old can be on the chart. */
-  #isNews(barTime) {
-    return !this.list.length || barTime >= this.list[0].time;
   }
 
   #put(bar) {
     let index = this.list.length - 1;
     while (index >= 0 && this.list[index].time > bar.time) index -= 1;
     const found = this.list[index];
-    if (index === this.list.length - 1 && found?.time !== bar.time) {
-      this.list.push(bar);
-      return bar;
-    }
     if (found?.time === bar.time) {
-      if (found.volume > bar.volume) return null;
-      this.list[index] = bar;
+      const stays = winner(found, bar);
+      if (stays === found) return null;
+      this.list[index] = stays;
+      return stays;
+    }
+    if (index === this.list.length - 1) {
+      this.list.push(bar);
       return bar;
     }
     if (index < 0 && this.hasOlder) return null;

@@ -10,10 +10,11 @@ import { listen } from "./keys.js";
 import { Picker } from "./picker.js";
 import { PipelinePane } from "./pipeline.js";
 import { preferences, remember } from "./preferences.js";
+import { BarTable } from "./table.js";
 
 const TIMEFRAMES = ["M1", "M5", "M15", "M30", "H1", "H4", "D1", "W1", "MN1"];
-/** Stored candles that changed are read again this long after the last change, when the sink has written them. */
-const STALE_MS = 1_500;
+/** What changed in the table is read again so soon: changes come in flocks. */
+const STALE_MS = 150;
 const RETRY_MS = 3_000;
 /** A feed whose newest tick is younger is live. */
 const LIVE_MS = 60_000;
@@ -21,27 +22,36 @@ const LIVE_MS = 60_000;
 const chosen = { timeframe: "M1", language: preferredLanguage(), ...preferences() };
 if (!TIMEFRAMES.includes(chosen.timeframe)) chosen.timeframe = "M1";
 
-const view = { bars: null, stream: null, link: "connecting", kafka: true, lastTick: 0, pointed: null, digits: 5, timer: 0, staleFrom: null, lostAt: null };
+const view = {
+  bars: null, stream: null, link: "connecting", refusal: null, pipeline: null, version: null, lastTick: 0, aheadTick: 0,
+  pointed: null, digits: 5, timer: 0, staleFrom: null,
+};
 
 const chart = globalThis.LightweightCharts
   ? new Chart($("chart"), {
       onPast: loadOlder,
       onPoint: (bar) => {
-        view.pointed = bar;
+        // What is being replaced is not told any more.
+        view.pointed = view.bars?.list.length ? bar : null;
         showLegend();
       },
       onView: (isAway) => { $("latest").hidden = !isAway; },
     })
   : null;
 const pane = new PipelinePane({ onChoose: choose, onClose: () => showPane(false) });
+const table = new BarTable();
 const picker = new Picker({ onChoose: choose, onOpen: refreshQuietly });
 
 // --- what is chosen ---------------------------------------------------------------------------------------------
 
-function choose({ symbol, source }) {
+function choose({ symbol, source, last_tick: lastTick }) {
   Object.assign(chosen, { symbol, source });
   remember({ symbol, source, timeframe: chosen.timeframe });
   picker.choose(chosen);
+  // Nothing of the symbol before stays beside the name of this one.
+  Object.assign(view, { lastTick: 0, aheadTick: 0 });
+  if (lastTick) noteTick(Date.parse(lastTick));
+  clear();
   start();
 }
 
@@ -50,7 +60,9 @@ function chooseTimeframe(timeframe) {
   chosen.timeframe = timeframe;
   remember({ symbol: chosen.symbol, source: chosen.source, timeframe });
   showTimeframes();
-  if (chosen.symbol) start();
+  if (!chosen.symbol) return;
+  clear();
+  start();
 }
 
 async function refreshSymbols() {
@@ -74,9 +86,10 @@ async function begin() {
     setTimeout(begin, RETRY_MS);
     return;
   }
-  const wanted = chosen.symbol && listings.filter(({ symbol }) => symbol === chosen.symbol);
-  if (wanted?.length) {
-    choose(wanted.find(({ source }) => source === chosen.source) ?? wanted[0]);
+  const wanted = listings.filter(({ symbol }) => symbol === chosen.symbol);
+  // The list may be older than what a link asks for: that is said to be missing, or found, but never replaced.
+  if (wanted.length || new URLSearchParams(location.search).has("symbol")) {
+    choose(wanted.find(({ source }) => source === chosen.source) ?? (chosen.source ? chosen : wanted[0] ?? chosen));
     return;
   }
   if (listings.length) {
@@ -85,35 +98,42 @@ async function begin() {
   }
   picker.choose(null);
   notice(null, t("noSymbols"), t("noSymbolsHint"));
-  connect({ candle: choose, found: begin });
+  connect({ candle: choose, resync: begin });
 }
 
 // --- the bars ---------------------------------------------------------------------------------------------------
 
 function start() {
-  view.bars?.close();
   clearTimeout(view.timer);
-  Object.assign(view, { bars: new Bars(chosen.symbol, chosen.source, chosen.timeframe), pointed: null, lastTick: 0, staleFrom: null, lostAt: null });
+  Object.assign(view, { timer: 0, bars: new Bars(chosen.symbol, chosen.source, chosen.timeframe), pointed: null, staleFrom: null });
   document.title = `${chosen.symbol} · Tickpipe`;
   connect({
     candle: takeMinute,
-    stale: ({ ts }) => readAgain(Date.parse(ts)),
-    resync: () => readAgain(barBack(300)),
-    lost: () => { view.lostAt ??= barBack(3); },
-    found: () => {
-      // The stream begins again with the newest minutes, which say nothing about those before them.
-      readAgain(view.lostAt ?? undefined);
-      view.lostAt = null;
-    },
+    stale: ({ ts, bar }) => readAgain(Date.parse(bar ?? ts)),
+    resync: () => readAgain(view.bars.list[0]?.time),
   });
   sync(view.bars);
+}
+
+/** Take what is drawn away. */
+function clear() {
+  view.bars?.close();
+  view.bars = null;
+  view.pointed = null;
+  notice();
+  Object.assign($("chart").dataset, { bars: 0, first: "" });
+  chart?.draw([], view.digits);
+  table.show([], view.digits);
+  showLegend();
 }
 
 async function sync(bars, from) {
   const isFirst = !bars.list.length;
   $("loading").hidden = false;
+  let changed;
   try {
-    await bars.sync(from);
+    await view.stream.begun;
+    changed = await bars.sync(from);
   } catch (error) {
     if (error.name === "AbortError") return;
     if (isFirst) notice(error);
@@ -123,43 +143,55 @@ async function sync(bars, from) {
     if (bars === view.bars) $("loading").hidden = true;
   }
   if (bars !== view.bars) return;
+  if (!chosen.source && bars.list.length) {
+    chosen.source = bars.last.source;
+    picker.choose(chosen);
+    remember({ symbol: chosen.symbol, source: chosen.source });
+  }
   if (bars.list.length) notice();
-  else notice(null, t("noSuchSymbol", chosen), t("noSymbolsHint"));
+  else notice(null, t(chosen.source ? "noSuchFeed" : "noSuchSymbol", chosen), t("noSuchSymbolHint"));
   redraw();
   if (isFirst) chart?.reset();
+  if (changed !== null) readAgain(changed);
 }
 
-/** Opening of the bar that is so many from the end, or of the first. */
-function barBack(count) {
-  const { list } = view.bars;
-  return (list.at(-count) ?? list[0])?.time;
-}
-
-/** Read the bars again from a moment on, soon; without one, from the newest that is known. */
+/** Read the bars again from the opening of one on, soon; without one, from the newest that is known. */
 function readAgain(from, delayMs = STALE_MS) {
   const bars = view.bars;
   if (from !== undefined) view.staleFrom = Math.min(from, view.staleFrom ?? from);
-  clearTimeout(view.timer);
+  // What comes meanwhile is read with it, and does not put it off.
+  if (view.timer) return;
   view.timer = setTimeout(() => {
-    if (bars !== view.bars) return;
-    // The bar that holds the moment begins before it.
-    const at = view.staleFrom;
-    view.staleFrom = null;
-    const holder = at === null ? undefined : bars.list.findLast((bar) => bar.time <= at);
-    sync(bars, holder?.time);
+    const at = view.staleFrom ?? undefined;
+    Object.assign(view, { timer: 0, staleFrom: null });
+    sync(bars, at);
   }, delayMs);
 }
 
+/** A tick of the chosen feed is known of. */
+function noteTick(time) {
+  // One that is stamped tomorrow does not make the feed live until then.
+  if (time > Date.now() + LIVE_MS) view.aheadTick = Math.max(view.aheadTick, time);
+  else view.lastTick = Math.max(view.lastTick, time);
+}
+
 function takeMinute(minute) {
-  if (minute.symbol !== chosen.symbol || minute.source !== chosen.source) return;
-  view.lastTick = Math.max(view.lastTick, Date.parse(minute.last_tick));
+  if (minute.symbol !== chosen.symbol) return;
+  if (!chosen.source) {
+    // Asked for by its symbol alone, before it had a candle.
+    choose(minute);
+    return;
+  }
+  if (minute.source !== chosen.source) return;
+  noteTick(Date.parse(minute.last_tick));
   const wasEmpty = !view.bars.list.length;
   const result = view.bars.take(minute);
-  if (result === "stale") readAgain(Date.parse(minute.ts));
+  if (result === "stale") readAgain(minute.bar === null ? view.bars.list.at(-2)?.time : Date.parse(minute.bar));
   else if (result === "reordered" || (result && (wasEmpty || digitsOf([result]) > view.digits))) redraw();
   else if (result) {
     $("chart").dataset.bars = view.bars.list.length;
     chart?.update(result);
+    table.show(view.bars.list, view.digits);
     showLegend();
   }
   showStatus();
@@ -184,6 +216,7 @@ function redraw() {
   if (list.length) notice();
   view.digits = digitsOf(list);
   chart?.draw(list, view.digits);
+  table.show(list, view.digits);
   showLegend();
 }
 
@@ -191,20 +224,23 @@ function redraw() {
 
 function connect(handlers) {
   view.stream?.close();
-  let wasOpen = false;
   const query = { timeframe: chosen.timeframe };
-  if (chosen.symbol) Object.assign(query, { symbol: chosen.symbol, source: chosen.source });
+  if (chosen.symbol) query.symbol = chosen.symbol;
+  if (chosen.source) query.source = chosen.source;
   view.stream = new Stream(query, {
     ...handlers,
-    state: (link) => {
+    state: (link, refusal = null) => {
       view.link = link;
-      if (link === "lost") handlers.lost?.();
-      if (link === "open" && wasOpen) handlers.found();
-      wasOpen ||= link === "open";
+      if (link === "refused") view.refusal = refusal;
+      else if (link === "open" || link === "gone") view.refusal = null;
       showStatus();
     },
     pipeline: (state) => {
-      view.kafka = state.kafka;
+      // Scripts and API belong together: those of another version are fetched.
+      if (state.version !== (view.version ??= state.version)) location.reload();
+      view.pipeline = state;
+      const feed = state.feeds.find(({ symbol, source }) => symbol === chosen.symbol && source === chosen.source);
+      if (feed) noteTick(Date.parse(feed.last_tick));
       pane.show(state);
       showStatus();
     },
@@ -215,25 +251,43 @@ for (const event of ["online", "focus"]) addEventListener(event, () => view.stre
 
 // --- what is shown ----------------------------------------------------------------------------------------------
 
+/** What the newest tick says of the feed. */
+function feedStatus() {
+  const now = Date.now();
+  if (now - view.lastTick < LIVE_MS) return ["good", t("live")];
+  if (view.lastTick) return ["quiet", t("lastTick", { ago: since(view.lastTick, now) })];
+  if (view.aheadTick) return ["quiet", t("aheadTick", { time: dateTime(view.aheadTick) })];
+  return ["quiet", t("none")];
+}
+
+function refusalText({ code, message }) {
+  return { TOO_MANY_STREAMS: t("tooManyStreams"), UNAUTHORIZED: t("unauthorized") }[code] ?? message;
+}
+
+function status() {
+  const state = view.pipeline;
+  if (view.refusal) return ["bad", t("refused", { why: refusalText(view.refusal) })];
+  if (view.link === "connecting") return ["waiting", t("connecting")];
+  if (view.link === "lost" || view.link === "gone") return ["bad", t("reconnecting")];
+  if (state && !state.kafka) return ["bad", t("kafkaAway")];
+  if (state && !state.database) return ["bad", t("databaseAway")];
+  if (state?.folding === false) return ["bad", t("notFolding")];
+  if (state?.storing === false) return ["bad", t("notStoring")];
+  return feedStatus();
+}
+
 function showStatus() {
-  const isFresh = Date.now() - view.lastTick < LIVE_MS;
-  let [kind, text] = ["good", t("live")];
-  if (view.link === "connecting") [kind, text] = ["waiting", t("connecting")];
-  else if (view.link === "lost") [kind, text] = ["bad", t("reconnecting")];
-  else if (!view.kafka) [kind, text] = ["bad", t("kafkaAway")];
-  else if (!isFresh) {
-    const last = view.lastTick || view.bars?.last?.time;
-    [kind, text] = ["quiet", last ? t("lastTick", { ago: since(last, Date.now()) }) : t("none")];
-  }
+  const [kind, text] = status();
   if ($("status").dataset.kind !== kind) $("status").dataset.kind = kind;
   if ($("status-text").textContent !== text) $("status-text").textContent = text;
-  $("status").title = text;
+  if ($("status").title !== text) $("status").title = text;
 }
 
 function showLegend() {
   const bar = view.pointed ?? view.bars?.last;
   if (!bar) {
     $("legend").replaceChildren();
+    $("summary").textContent = "";
     return;
   }
   const number = (name, value) => element("span", "", [element("i", "", t(name)), value]);
@@ -285,13 +339,14 @@ function showLanguage() {
   $("language").textContent = chosen.language === "en" ? "PT" : "EN";
   const keys = [
     ["1 … 9", "keyTimeframe"], ["/", "keySymbol"], ["← →", "keyScroll"], ["+ −", "keyZoom"], ["End", "keyLatest"],
-    ["Home", "keyFit"], ["P", "keyPane"], ["T", "keyTheme"], ["L", "keyLanguage"],
+    ["Home", "keyFit"], ["P", "keyPane"], ["D", "keyTable"], ["T", "keyTheme"], ["L", "keyLanguage"],
   ];
   $("key-list").replaceChildren(...keys.map(([key, name]) =>
     element("div", "", [element("dt", "", element("kbd", "", key)), element("dd", "", t(name))])));
   showLegend();
   showStatus();
   pane.render();
+  table.show(view.bars?.list ?? [], view.digits);
 }
 
 function toggleLanguage() {
@@ -319,6 +374,7 @@ function showPane(isOpen) {
 $("language").addEventListener("click", toggleLanguage);
 $("theme").addEventListener("click", toggleTheme);
 $("pane-toggle").addEventListener("click", () => showPane($("pane").hidden));
+$("table-toggle").addEventListener("click", () => table.toggle());
 $("help-toggle").addEventListener("click", () => $("help").showModal());
 $("latest").addEventListener("click", () => chart?.toNewest());
 
@@ -333,7 +389,8 @@ listen({
   End: () => chart?.toNewest(),
   Home: () => chart?.toFirst(),
   p: () => showPane($("pane").hidden),
-  Escape: () => showPane(false),
+  d: () => table.toggle(),
+  Escape: () => (table.isOpen ? table.toggle(false) : showPane(false)),
   t: toggleTheme,
   l: toggleLanguage,
   "?": () => $("help").showModal(),

@@ -38,8 +38,8 @@ export class PipelinePane {
       this.#verdict(state),
       this.#rate(state),
       this.#latency(state),
-      this.#numbers("rejected", [["rejectedTicks", state.rejected?.ticks], ["rejectedCandles", state.rejected?.candles]]),
-      this.#numbers("lag", [["streamLag", state.lag?.stream], ["sinkLag", state.lag?.sink]], t("lagHint")),
+      this.#rejected(state),
+      this.#lag(state),
       this.#feeds(state),
     );
   }
@@ -51,11 +51,18 @@ export class PipelinePane {
   }
 
   #verdict(state) {
-    const isBroken = !state.kafka || !state.database;
+    const isBroken = !state.kafka || !state.database || state.folding === false || state.storing === false;
     const isBehind = !isBroken && state.lag.stream + state.lag.sink > MANY;
     const name = isBroken ? "broken" : isBehind ? "behind" : "flows";
-    const parts = [["kafka", state.kafka], ["database", state.database]].map(([what, answers]) =>
-      element("li", answers ? "good" : "bad", [element("i"), `${t(what)} ${t(answers ? "answers" : "silent")}`]));
+    const part = (what, isGood, [good, bad]) =>
+      element("li", isGood ? "good" : "bad", [element("i"), `${t(what)} ${t(isGood ? good : bad)}`]);
+    const parts = [
+      part("kafka", state.kafka, ["answers", "silent"]), part("database", state.database, ["answers", "silent"]),
+      // Of these nothing is known without Kafka.
+      ...(state.kafka ? [
+        part("worker", state.folding, ["works", "stopped"]), part("sink", state.storing, ["works", "stopped"]),
+      ] : []),
+    ];
     return element("div", `verdict ${name}`, [element("strong", "", t(name)), element("ul", "", parts)]);
   }
 
@@ -80,8 +87,21 @@ export class PipelinePane {
     ], { title: t("latencyHint") });
   }
 
+  #rejected({ rejected, rejected_lately: lately }) {
+    const news = (lately?.ticks ?? 0) + (lately?.candles ?? 0);
+    const rows = [["rejectedTicks", rejected?.ticks, lately?.ticks], ["rejectedCandles", rejected?.candles, lately?.candles]];
+    return this.#numbers("rejected", rows, news ? t("lately", { count: count(news) }) : "");
+  }
+
+  #lag({ lag, folding }) {
+    // A worker that gets on holds the records of open minutes; more than these wait, or all when it has stopped.
+    const isHeld = folding && lag.stream <= MANY;
+    return this.#numbers("lag", [[isHeld ? "heldLag" : "streamLag", lag?.stream], ["sinkLag", lag?.sink]], t("lagHint"));
+  }
+
+  /** `pairs`: name, value, and what of it is news. */
   #numbers(title, pairs, hint = "") {
-    const rows = pairs.map(([name, value]) => element("div", value ? "some" : "", [
+    const rows = pairs.map(([name, value, news]) => element("div", news ? "news" : "", [
       element("dt", "", t(name)), element("dd", "", value === undefined || value === null ? "–" : count(value)),
     ]));
     const tile = element("div", `tile ${title}`, [element("h3", "", t(title)), element("dl", "", rows)]);

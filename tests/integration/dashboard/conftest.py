@@ -1,7 +1,7 @@
 """A market to look at: a day and two live symbols, stored by a real sink, shown by a real dashboard."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,13 @@ import pytest_asyncio
 from marketdata.candle import Candle
 from marketdata.fold import CandleFold, split_by_period
 from marketdata.offsets import from_spans
+from marketdata.tick import Frame, Tick
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from tests import plainhttp
 from tests.conftest import own_settings
 from tests.days import eurusd_bars
-from tests.integration.sink.flow import Flow, day_frames
+from tests.integration.sink.flow import Flow, Logged, day_frames
 from tests.ports import free_port
 from tests.services import Service, eventually, running
 from tickpipe.embedded.servers import EmbeddedServers
@@ -57,6 +58,20 @@ class Market:
             real_volume=0.0, spread=2, first_tick=ts, last_tick=ts + 30_000, log=self.flow.own_log,
             offsets=((0, 0, ticks),), closed=closed, received=now, emitted=now,
         )  # fmt: skip
+
+    async def log_ticks(self, symbol: str, times_msc: Iterable[int]) -> list[Logged]:
+        """Append to the log one frame for each of these ticks, whose prices tell them apart."""
+        frames = []
+        for number, time_msc in enumerate(times_msc):
+            price = 1 + number / 1e5
+            tick = Tick(time_msc, price, price + 0.00002, 0.0, 0.0, 6)
+            frames.append(
+                Frame(
+                    v=1, source="Live", symbol=symbol, mode="bid", point=0.00001, request=f"{symbol}-{number}",
+                    received=time_msc + 50, ticks=[tick],
+                )
+            )  # fmt: skip
+        return await self.flow.log_frames(frames)
 
     async def publish(self, *candles: Candle) -> None:
         await self.flow.send_candles(candles)

@@ -17,7 +17,7 @@ from dashboard.timeframes import BarStarts
 from marketdata.timeframes import TIMEFRAMES
 from tests import plainhttp
 from tests.days import EURUSD_COUNT, eurusd_bars
-from tests.integration.dashboard.conftest import DAY_SOURCE, Market
+from tests.integration.dashboard.conftest import DAY_SOURCE, Market, day_candles
 from tests.ports import free_port
 from tests.services import Service, running
 
@@ -117,6 +117,21 @@ def test_csv_and_arrow_say_the_same_as_json(market: Market) -> None:
     assert table.schema.metadata == {b"symbol": b"EURUSD", b"timeframe": b"H1"}
 
 
+@pytest.mark.parametrize("direction", ["&from=1970-01-01", ""])
+def test_minutes_come_with_their_proof(market: Market, direction: str) -> None:
+    whole = market.get(f"/candles?{DAY}&limit=2000").json()["candles"]
+    # The offsets that the candles were published with.
+    folded = {candle.ts: candle for candle in day_candles(market.flow.own_log)}
+
+    pages = _pages(market, f"{DAY}&proof=true&limit=400{direction}")
+
+    proven = [candle for page in (pages if direction else pages[::-1]) for candle in page]
+    assert [(_epoch_ms(c["ts"]), c["log"], c["offsets"]) for c in proven] == [
+        (ts, candle.log, [list(each) for each in candle.offsets]) for ts, candle in sorted(folded.items())
+    ]
+    assert [{name: c[name] for name in whole[0]} for c in proven] == whole
+
+
 def test_nothing_is_an_answer_too(market: Market) -> None:
     import pyarrow as pa  # noqa: PLC0415 - slow to load
 
@@ -143,6 +158,8 @@ def test_symbols_are_listed_with_their_stretch_of_time(market: Market) -> None:
         ("/candles?symbol=EURUSD&limit=many", 400, "INVALID_PARAMETER", "limit"),
         ("/candles?symbol=EURUSD&limit=20001", 400, "INVALID_PARAMETER", "limit"),
         ("/candles?symbol=EURUSD&format=xml", 400, "INVALID_PARAMETER", "json, csv, arrow"),
+        ("/candles?symbol=EURUSD&proof=true&timeframe=H1", 400, "INVALID_PARAMETER", "only M1 is folded from the log"),
+        ("/candles?symbol=EURUSD&proof=true&format=csv", 400, "INVALID_PARAMETER", "use format=json"),
         ("/stream?timeframe=M2", 400, "INVALID_PARAMETER", "use one of M1, M5"),
         ("/nothing", 404, "NOT_FOUND", "Not Found"),
     ],
@@ -185,7 +202,7 @@ def test_api_is_documented(market: Market) -> None:
     assert {"/candles", "/symbols", "/stream", "/pipeline", "/health", "/ready", "/metrics"} <= set(document["paths"])
     assert "422" not in str(document)
     names = {parameter["name"] for parameter in document["paths"]["/candles"]["get"]["parameters"]}
-    assert names == {"symbol", "timeframe", "source", "from", "to", "before", "limit", "format"}
+    assert names == {"symbol", "timeframe", "source", "from", "to", "before", "limit", "proof", "format"}
 
 
 def test_what_is_done_is_counted(market: Market) -> None:

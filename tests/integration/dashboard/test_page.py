@@ -7,9 +7,10 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, Route, async_playwright, expect
 from playwright.async_api import Error as BrowserError
 
 from tests import tools
@@ -53,6 +54,16 @@ class Reader:
         self.page = page
         self.market = market
         self.complaints: list[str] = []
+        self._attend(page)
+
+    async def another(self) -> Page:
+        """One more page beside the first."""
+        page = await self.page.context.new_page()
+        self._attend(page)
+        return page
+
+    def _attend(self, page: Page) -> None:
+        page.set_default_timeout(PATIENCE_MS)
         page.on("console", self._listen)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
@@ -87,7 +98,6 @@ async def reader(browser: Browser, market: Market) -> AsyncIterator[Reader]:
     """A page without a cache or choices of before; what the console says must be nothing."""
     context = await browser.new_context(viewport={"width": 1280, "height": 760}, locale="en-GB", color_scheme="light")
     page = await context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
     reader = Reader(page, market)
     yield reader
     await context.close()
@@ -150,6 +160,49 @@ async def test_bar_of_a_higher_timeframe_is_the_exact_fold_while_it_moves(reader
     await reader.close(1.01003)
     assert (await reader.legend()) | {"text": ""} == {"text": "", "O": 1.2, "H": 1.4, "L": 1.0, "C": 1.01003, "Vol": 35}
     assert await reader.bars() == 1
+
+
+async def test_late_ticks_of_an_old_minute_are_added_to_it_in_the_open_page(reader: Reader, market: Market) -> None:
+    """20 ticks, twelve minutes later 40 more for the same minute: 60, in its hour as well, without a reload."""
+    hour = time.time_ns() // 1_000_000 // (60 * MINUTE_MS) * 60 * MINUTE_MS - 2 * 60 * MINUTE_MS
+    times = [
+        *(hour + n * 100 for n in range(20)),
+        *(hour + n * MINUTE_MS for n in range(11, 23)),
+        *(hour + 30_000 + n * 100 for n in range(40)),
+    ]
+    logged = await market.log_ticks("OLD", times)
+    await market.publish(*market.flow.candles(logged[:32]))
+    await market.stored("OLD", 13)
+    pages = {timeframe: await reader.another() for timeframe in ("M1", "M5", "H1")}
+    for timeframe, page in pages.items():
+        await page.goto(f"{market.url}/?symbol=OLD&timeframe={timeframe}")
+        await expect(page.locator("#legend")).to_contain_text("OLD")
+        await page.keyboard.press("d")
+    for timeframe, ticks in {"M1": 20, "M5": 20, "H1": 32}.items():
+        await expect(pages[timeframe].get_by_role("cell").last).to_have_text(str(ticks))
+
+    await market.publish(*market.flow.candles(logged[32:]))
+    for timeframe, ticks in {"M1": 60, "M5": 60, "H1": 72}.items():
+        await expect(pages[timeframe].get_by_role("cell").last).to_have_text(str(ticks))
+        stored = market.get(f"/candles?symbol=OLD&timeframe={timeframe}").json()["candles"]
+        assert await rows_of(pages[timeframe]) == as_shown(stored)
+
+
+async def rows_of(page: Page) -> list[list[str]]:
+    """Prices and ticks in the table of the open page, the oldest bar first."""
+    rows: list[list[str]] = await page.evaluate(
+        """() => [...document.querySelectorAll("#table tbody tr")].map((row) =>
+            [...row.querySelectorAll("td")].map((cell) => cell.textContent)).reverse()"""
+    )
+    return rows
+
+
+def as_shown(candles: list[dict[str, Any]]) -> list[list[str]]:
+    """The same of candles of the API."""
+    return [
+        [*(f"{candle[name]:.5f}" for name in ("open", "high", "low", "close")), f"{candle['volume']:,}"]
+        for candle in candles
+    ]
 
 
 async def test_timeframe_is_switched_by_pointer_and_key(reader: Reader) -> None:
@@ -282,9 +335,97 @@ async def test_api_is_described_on_a_page_of_its_own(reader: Reader) -> None:
     await expect(reader.page.get_by_role("cell", name="1 to 20,000 candles")).to_be_visible()
 
 
-async def test_symbol_that_is_not_there_gives_way_to_one_that_is(reader: Reader) -> None:
-    await reader.open("?symbol=NOWHERE")
+async def test_symbol_of_a_link_that_is_not_there_is_said_and_found_when_it_comes(
+    reader: Reader, market: Market
+) -> None:
+    await reader.open("?symbol=YOUNG")
+    notice = reader.page.locator("#notice")
+    await expect(notice).to_contain_text("There are no candles of YOUNG")
+    assert await reader.bars() == 0
+    now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    await market.publish(market.candle("YOUNG", now, (1.1, 1.1, 1.1, 1.10007), ticks=3))
+    await reader.close(1.10007)
+    await expect(notice).to_be_hidden()
+    assert "source=Live" in reader.page.url
+
+    await reader.open("?symbol=EURUSD&source=Nobody")
+    await expect(notice).to_contain_text("There are no candles of EURUSD from Nobody")
+
+
+async def test_remembered_symbol_that_is_gone_gives_way_to_one_that_is_there(reader: Reader) -> None:
+    await reader.open()
+    await reader.page.evaluate("localStorage.setItem('tickpipe', JSON.stringify({ symbol: 'GONE', source: 'S' }))")
+    await reader.open("")
     await expect(reader.page.locator("#legend")).to_contain_text("Vol")
+
+
+async def test_nothing_of_the_symbol_before_stands_beside_the_name_of_the_next(reader: Reader, market: Market) -> None:
+    now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    live = market.candle("NEXT", now, (2.1, 2.1, 2.1, 2.10007), ticks=3)
+    await market.publish(msgspec.structs.replace(live, last_tick=now))
+    await market.stored("NEXT", 1)
+    await reader.open("?symbol=NEXT")
+    await reader.close(2.10007)
+    await expect(reader.page.locator("#status")).to_have_attribute("data-kind", "good")
+    # The candles of the other are long in coming.
+    asked = asyncio.Event()
+    answer = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asked.set()
+        await answer.wait()
+        await route.continue_()
+
+    await reader.page.route("**/candles?*", hold)
+    await reader.page.keyboard.press("/")
+    await reader.page.get_by_role("combobox").fill("eurusd")
+    await reader.page.keyboard.press("Enter")
+    await asyncio.wait_for(asked.wait(), 60)
+    await expect(reader.page.locator("#symbol-name")).to_have_text("EURUSD")
+    await expect(reader.page.locator("#loading")).to_be_visible()
+    await expect(reader.page.locator("#legend")).to_be_empty()
+    await expect(reader.page.locator("#status")).to_have_attribute("data-kind", "quiet")
+    assert await reader.bars() == 0
+    assert not {"#149279", "#d44a55"} & await _colours(reader.page)
+    answer.set()
+    await reader.until_bars(1440)
+
+
+async def test_last_tick_is_the_newest_tick_not_the_opening_of_its_bar(reader: Reader, market: Market) -> None:
+    # Its day's bar opens hours before.
+    hour = time.time_ns() // 1_000_000 // (60 * MINUTE_MS) * 60 * MINUTE_MS - 5 * 60 * MINUTE_MS
+    await market.publish(market.candle("QUIET", hour + 50 * MINUTE_MS, (1.2, 1.2, 1.2, 1.2), ticks=2, closed=True))
+    await market.stored("QUIET", 1)
+    await reader.open("?symbol=QUIET&timeframe=D1")
+    ago = (time.time_ns() // 1_000_000 - hour - 50 * MINUTE_MS - 30_000) // (60 * MINUTE_MS)
+    await expect(reader.page.locator("#status")).to_have_text(f"Last tick {ago} hr ago")
+    await expect(reader.page.locator("#status")).to_have_attribute("data-kind", "quiet")
+
+
+async def test_tick_stamped_tomorrow_does_not_make_the_feed_live(reader: Reader, market: Market) -> None:
+    tomorrow = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS + 24 * 60 * MINUTE_MS
+    await market.publish(market.candle("AHEAD", tomorrow, (1.2, 1.2, 1.2, 1.2), ticks=2))
+    await market.stored("AHEAD", 1)
+    await reader.open("?symbol=AHEAD")
+    await expect(reader.page.locator("#status")).to_contain_text("Ticks are stamped ahead")
+    await expect(reader.page.locator("#status")).to_have_attribute("data-kind", "quiet")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [(503, "TOO_MANY_STREAMS", "too many streams"), (401, "UNAUTHORIZED", "reload the page"), (500, "X", "it broke")],
+)
+async def test_refused_stream_is_said_as_such(reader: Reader, status: int, code: str, says: str) -> None:
+    refusal = {"error": "it broke", "code": code}
+    await reader.page.route("**/stream?*", lambda route: route.fulfill(status=status, json=refusal))
+    await reader.open()
+    await reader.until_bars(1440)
+    await expect(reader.page.locator("#status")).to_contain_text("No live data")
+    await expect(reader.page.locator("#status")).to_contain_text(says)
+    await reader.page.unroute("**/stream?*")
+    await expect(reader.page.locator("#status")).to_contain_text("Last tick")
+    assert all("Failed to load resource" in text for text in reader.complaints)
+    reader.complaints.clear()
 
 
 @pytest.mark.parametrize("width", [360, 390, 768])

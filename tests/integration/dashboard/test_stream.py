@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -19,17 +20,25 @@ from tests.services import Service, eventually, running
 MOMENT = 1_700_055_000_000
 
 
-async def events(url: str, *kinds: str) -> AsyncGenerator[dict[str, Any]]:
-    """Events of these kinds as they come; the first is the `ping` with which a stream begins."""
+async def events(
+    url: str, *kinds: str, last_event_id: str | None = None
+) -> AsyncGenerator[dict[str, Any]]:  # fmt: skip
+    """Events of these kinds as they come, each with its `id`; the first is the `ping` with which a stream begins."""
     timeout = httpx.Timeout(10, read=60)
-    async with httpx.AsyncClient(timeout=timeout) as client, client.stream("GET", url) as response:
+    headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+    async with (
+        httpx.AsyncClient(timeout=timeout, headers=headers) as client,
+        client.stream("GET", url) as response,
+    ):
         assert response.headers["content-type"].startswith("text/event-stream")
-        kind = ""
+        kind, event_id = "", None
         async for line in response.aiter_lines():
-            if line.startswith("event: "):
+            if line.startswith("id: "):
+                event_id = line.removeprefix("id: ")
+            elif line.startswith("event: "):
                 kind = line.removeprefix("event: ")
             elif line.startswith("data: ") and kind in ("ping", *kinds):
-                yield {"event": kind} | json.loads(line.removeprefix("data: "))
+                yield {"event": kind, "id": event_id} | json.loads(line.removeprefix("data: "))
 
 
 async def first(stream: AsyncGenerator[dict[str, Any]], kind: str) -> dict[str, Any]:
@@ -39,6 +48,16 @@ async def first(stream: AsyncGenerator[dict[str, Any]], kind: str) -> dict[str, 
             if event["event"] == kind:
                 return event
     raise AssertionError("the stream ended")
+
+
+def moment(ts: int) -> str:
+    return f"{datetime.fromtimestamp(ts / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def proof(market: Market, symbol: str, ts: int) -> dict[str, Any]:
+    """The minute with its proof, as it is stored."""
+    (row,) = market.get(f"/candles?symbol={symbol}&from={ts}&to={ts + MINUTE_MS}&proof=true").json()["candles"]
+    return dict(row)
 
 
 async def test_moving_candle_arrives_with_the_bar_that_it_belongs_to(market: Market) -> None:
@@ -86,16 +105,52 @@ async def test_candles_before_a_restart_are_there_after_it(market: Market) -> No
             assert (await first(stream, "candle"))["volume"] == 3
 
 
-async def test_folds_that_do_not_hold_each_other_are_to_be_read_again(market: Market) -> None:
-    async with aclosing(events(f"{market.url}/stream?symbol=SPLIT", "candle", "stale")) as stream:
+async def test_late_ticks_are_told_when_the_table_holds_the_whole_minute(market: Market) -> None:
+    """20 ticks, then 40 late ones from a worker that does not hold the minute any more: two folds, one minute of 60."""
+    ts = MOMENT - MOMENT % MINUTE_MS
+    times = [
+        *(ts + n * 100 for n in range(20)),
+        *(ts + n * MINUTE_MS for n in range(11, 23)),
+        *(ts + 30_000 + n * 100 for n in range(40)),
+    ]
+    logged = await market.log_ticks("LATE", times)
+    async with aclosing(events(f"{market.url}/stream?symbol=LATE&timeframe=H1", "candle", "stale")) as stream:
         await first(stream, "ping")
-        # In the future of the log, so that the sink takes them for candles of a log that was re-created.
-        left = market.candle("SPLIT", MOMENT, (1.0, 1.0, 1.0, 1.0), ticks=3)
-        await market.publish(left)
+        await market.publish(*market.flow.candles(logged[:20]))
+        assert (await first(stream, "candle"))["volume"] == 20
+        newer = market.flow.candles(logged[20:32])
+        await market.publish(*newer)
+        await market.stored("LATE", 13)
+        await market.publish(*market.flow.candles(logged[32:]))
+        while (candle := await first(stream, "candle"))["volume"] != 60:
+            # Never the forty alone.
+            assert (candle["ts"], candle["volume"]) != (moment(ts), 40)
+    told = (candle["ts"], candle["bar"], candle["stored"])
+    assert told == (moment(ts), moment(ts - ts % (60 * MINUTE_MS)), True)
+    assert (candle["log"], candle["offsets"]) == (market.flow.own_log, proof(market, "LATE", ts)["offsets"])
+    # What was told is what is read now, of every timeframe.
+    (hour,) = market.get(f"/candles?symbol=LATE&timeframe=H1&from={ts - ts % (60 * MINUTE_MS)}").json()["candles"]
+    assert hour["volume"] == 60 + 12
+
+
+async def test_stream_goes_on_after_the_event_that_came_last(market: Market) -> None:
+    url = f"{market.url}/stream?symbol=RESUMED"
+    async with aclosing(events(url, "candle", "pipeline")) as stream:
+        await first(stream, "ping")
+        await market.publish(market.candle("RESUMED", MOMENT, (1.0, 1.0, 1.0, 1.0), ticks=3))
         await first(stream, "candle")
-        await market.publish(msgspec.structs.replace(left, offsets=((50, 60),), volume=9))
-        stale = await first(stream, "stale")
-        assert (stale["symbol"], stale["source"], stale["ts"]) == ("SPLIT", "Live", "2023-11-15T13:30:00Z")
+        seen = (await first(stream, "pipeline"))["id"]
+    await market.publish(
+        market.candle("RESUMED", MOMENT + MINUTE_MS, (1.0, 1.0, 1.0, 1.0), ticks=4),
+        market.candle("RESUMED", MOMENT + 2 * MINUTE_MS, (1.0, 1.0, 1.0, 1.0), ticks=5),
+    )
+    await market.stored("RESUMED", 3)
+    for resumed_url, header in ((f"{url}&since={seen}", None), (url, seen)):
+        async with aclosing(events(resumed_url, "candle", last_event_id=header)) as stream:
+            came = [await first(stream, "candle") for _ in range(2)]
+        assert [candle["volume"] for candle in came] == [4, 5]
+    async with aclosing(events(f"{url}&since=0-1", "candle", "resync")) as stream:
+        await first(stream, "resync")
 
 
 async def test_state_of_the_pipeline_is_told(market: Market) -> None:

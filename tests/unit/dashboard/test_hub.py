@@ -1,14 +1,20 @@
-"""What the hub hands to streams: by offsets, never by arrival, and never without a bound."""
+"""What the hub hands to streams: by offsets, never by arrival, never less than the table holds; all with a bound."""
 
 import asyncio
 
 import pytest
 
-from dashboard.hub import MAX_PENDING, Hub, Subscription
+from dashboard import hub as hub_module
+from dashboard.hub import Hub, Key
+from dashboard.subscription import MAX_PENDING, Batch, Subscription
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges
 
 MINUTE = 60_000
+FEED = ("S", "EURUSD")
+
+#: Minutes are counted from 0; the clock stands behind all that are not meant to be ahead of it (seconds).
+NOW = 10**6 * 60.0
 
 
 def candle(
@@ -22,103 +28,300 @@ def candle(
     )  # fmt: skip
 
 
+def key(candle: Candle) -> Key:
+    return ((candle.source, candle.symbol), candle.ts)
+
+
+class Desk:
+    """A hub, its clock, and the table that it asks."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.table: dict[Key, Candle] = {}
+        self.resyncs: list[int] = []
+        self.hub = Hub(lambda: self.resyncs.append(1), clock=lambda: self.now)
+
+    def publish(self, *candles: Candle) -> list[int]:
+        """Each of them, and the answer of the table at once."""
+        added = []
+        for each in candles:
+            added.append(self.hub.publish(each))
+            self.ask()
+        self.ask(0.2)
+        return added
+
+    def ask(self, after_seconds: float = 0.0) -> None:
+        self.now += after_seconds
+        while keys := self.hub.due():
+            self.hub.settle(keys, {key: self.table[key] for key in keys if key in self.table})
+
+    def store(self, *candles: Candle) -> None:
+        for each in candles:
+            self.table[key(each)] = each
+
+
+async def batch(subscription: Subscription) -> Batch:
+    found = await subscription.next(0.01)
+    assert found is not None
+    return found
+
+
 async def held(subscription: Subscription) -> list[Candle]:
-    batch = await subscription.next(0.01)
-    assert batch is not None
-    return batch.candles
+    return [update.candle for update in (await batch(subscription)).updates]
+
+
+async def told(subscription: Subscription) -> list[tuple[int, bool]]:
+    """Ticks of each candle, and whether it was the table's row."""
+    return [(update.candle.volume, update.stored) for update in (await batch(subscription)).updates]
 
 
 async def test_only_the_newest_state_of_a_minute_waits() -> None:
-    hub = Hub()
-    subscription = hub.subscribe()
-    added = [hub.publish(candle(volume=n, offsets=((0, 0, n),))) for n in (1, 3, 7)]
-    assert added == [1, 2, 4]
+    desk = Desk()
+    subscription = desk.hub.subscribe()
+    assert desk.publish(*(candle(volume=n, offsets=((0, 0, n),)) for n in (1, 3, 7))) == [1, 2, 4]
     assert [c.volume for c in await held(subscription)] == [7]
     assert await held(subscription) == []
 
 
 async def test_fold_of_fewer_offsets_is_not_handed_out() -> None:
-    hub = Hub()
-    hub.publish(candle(volume=5, offsets=((0, 0, 9),)))
-    subscription = hub.subscribe()
-    assert hub.publish(candle(volume=4, offsets=((0, 0, 8),))) == 0
+    desk = Desk()
+    desk.publish(candle(volume=5, offsets=((0, 0, 9),)))
+    subscription = desk.hub.subscribe()
+    assert desk.publish(candle(volume=4, offsets=((0, 0, 8),))) == [0]
     assert [c.volume for c in await held(subscription)] == [5]
 
 
 async def test_fold_of_fewer_offsets_still_tells_that_the_minute_is_over() -> None:
-    hub = Hub()
-    hub.publish(candle(volume=5, offsets=((0, 0, 9),)))
-    subscription = hub.subscribe()
-    hub.publish(candle(volume=4, offsets=((0, 0, 8),), closed=True))
+    desk = Desk()
+    desk.publish(candle(volume=5, offsets=((0, 0, 9),)))
+    subscription = desk.hub.subscribe()
+    desk.publish(candle(volume=4, offsets=((0, 0, 8),), closed=True))
     assert [(c.volume, c.closed) for c in await held(subscription)] == [(5, True)]
 
 
-async def test_folds_of_which_neither_holds_the_other_have_to_be_read_again() -> None:
-    hub = Hub()
-    hub.publish(candle(ts=MINUTE, volume=5, offsets=((0, 0, 9),)))
-    subscription = hub.subscribe()
+async def test_first_candle_of_a_minute_waits_for_what_the_table_says() -> None:
+    desk = Desk()
+    subscription = desk.hub.subscribe()
+    desk.store(candle(volume=60, offsets=((0, 0, 59),)))
+    desk.hub.publish(candle(volume=40, offsets=((0, 60, 99),)))
+    assert await held(subscription) == []
+    desk.ask()
+    # The ticks that came late are not the minute; its row is, until both are folded together.
+    assert await told(subscription) == [(60, True)]
+    desk.store(candle(volume=100, offsets=((0, 0, 99),)))
+    desk.ask(1.0)
+    assert await told(subscription) == [(100, True)]
+
+
+async def test_late_ticks_of_a_minute_long_over_are_told_when_the_table_holds_them() -> None:
+    desk = Desk()
+    desk.publish(*(candle(ts=minute * MINUTE) for minute in range(100, 200)))
+    subscription = desk.hub.subscribe()
     await held(subscription)
-    hub.publish(candle(ts=MINUTE, volume=9, offsets=((0, 5, 30),)))
-    batch = await subscription.next(0.01)
-    assert batch is not None
-    assert (batch.candles, batch.stale) == ([], {("S", "EURUSD"): MINUTE})
+    old = 3 * MINUTE
+    desk.store(candle(ts=old, volume=20, offsets=((0, 0, 19),)))
+    assert desk.publish(candle(ts=old, volume=40, offsets=((0, 500, 539),))) == [0]
+    desk.ask(1.0)
+    assert await held(subscription) == []
+    desk.store(candle(ts=old, volume=60, offsets=((0, 0, 19), (0, 500, 539))))
+    desk.ask(1.0)
+    assert await told(subscription) == [(60, True)]
+
+
+async def test_tick_from_the_future_pushes_no_minute_out() -> None:
+    desk = Desk()
+    desk.now = 205 * 60.0
+    minutes = [candle(ts=minute * MINUTE, volume=9, offsets=((0, 0, minute),)) for minute in range(195, 205)]
+    desk.publish(*minutes)
+    tomorrow = candle(ts=(205 + 1440) * MINUTE, volume=1, offsets=((0, 900, 900),))
+    desk.publish(tomorrow)
+    assert desk.hub.newest() == {FEED: minutes[-1]}
+    subscription = desk.hub.subscribe()
+    assert await held(subscription) == minutes
+    # A narrower fold of the newest minute is still known for what it is.
+    desk.publish(candle(ts=204 * MINUTE, volume=2, offsets=((0, 0, 2),)))
+    assert await held(subscription) == []
+    # It is told as well, when it is stored.
+    desk.store(tomorrow)
+    desk.ask(1.0)
+    assert await told(subscription) == [(1, True)]
+
+
+async def test_folds_of_which_neither_holds_the_other_wait_for_the_fold_of_both() -> None:
+    desk = Desk()
+    first = candle(ts=MINUTE, volume=5, offsets=((0, 0, 9),))
+    desk.publish(first)
+    desk.store(first)
+    subscription = desk.hub.subscribe()
+    await held(subscription)
+    desk.publish(candle(ts=MINUTE, volume=9, offsets=((0, 5, 30),)))
+    assert await held(subscription) == []
+    desk.store(candle(ts=MINUTE, volume=12, offsets=((0, 0, 30),)))
+    desk.ask(1.0)
+    assert await told(subscription) == [(12, True)]
 
 
 async def test_of_two_logs_more_ticks_win() -> None:
-    hub = Hub()
-    hub.publish(candle(volume=5, offsets=((0, 0, 9),)))
-    subscription = hub.subscribe()
-    hub.publish(candle(volume=4, offsets=((0, 0, 1),), log="other/ticks"))
-    hub.publish(candle(volume=6, offsets=((0, 0, 1),), log="other/ticks"))
-    hub.publish(candle(volume=5, offsets=((0, 0, 2),)))
+    desk = Desk()
+    desk.publish(candle(volume=5, offsets=((0, 0, 9),)))
+    subscription = desk.hub.subscribe()
+    desk.publish(candle(volume=4, offsets=((0, 0, 1),), log="other/ticks"))
+    assert [c.volume for c in await held(subscription)] == [5]
+    desk.publish(candle(volume=6, offsets=((0, 0, 1),), log="other/ticks"))
     assert [c.volume for c in await held(subscription)] == [6]
+    desk.publish(candle(volume=5, offsets=((0, 0, 2),)))
+    assert await held(subscription) == []
+
+
+async def test_without_a_database_the_newest_minute_goes_on_and_is_put_right_afterwards() -> None:
+    desk = Desk()
+    subscription = desk.hub.subscribe()
+    desk.hub.publish(candle(ts=MINUTE, volume=5, offsets=((0, 10, 19),)))
+    desk.hub.database_is_away(desk.hub.due())
+    assert await told(subscription) == [(5, False)]
+    # Known to be away: nothing waits for it.
+    desk.hub.publish(candle(ts=2 * MINUTE, volume=1, offsets=((0, 20, 20),)))
+    desk.hub.publish(candle(ts=2 * MINUTE, volume=2, offsets=((0, 20, 21),)))
+    assert await told(subscription) == [(2, False)]
+    # A minute that is long over is not guessed at.
+    desk.hub.publish(candle(ts=0, volume=1, offsets=((0, 22, 22),)))
+    desk.hub.database_is_away(desk.hub.due())
+    assert await held(subscription) == []
+
+    desk.store(
+        candle(ts=MINUTE, volume=9, offsets=((0, 0, 19),)), candle(ts=0, volume=3, offsets=((0, 0, 2), (0, 22, 22)))
+    )
+    desk.ask(60.0)
+    assert sorted(await told(subscription)) == [(3, True), (9, True)]
+
+
+async def test_row_that_the_sink_made_without_the_whole_log_is_told() -> None:
+    desk = Desk()
+    desk.publish(candle(ts=8 * MINUTE), candle(ts=9 * MINUTE))
+    subscription = desk.hub.subscribe()
+    await held(subscription)
+    desk.store(candle(ts=MINUTE, volume=3, offsets=((0, 0, 2),)))
+    desk.publish(candle(ts=MINUTE, volume=9, offsets=((0, 50, 60),)))
+    assert await held(subscription) == []
+    # The log does not reach back to 0: more ticks won.
+    desk.store(candle(ts=MINUTE, volume=9, offsets=((0, 50, 60),)))
+    desk.ask(1.0)
+    assert await told(subscription) == [(9, True)]
+
+
+async def test_what_is_closed_stays_closed() -> None:
+    desk = Desk()
+    subscription = desk.hub.subscribe()
+    desk.publish(candle(volume=5, offsets=((0, 0, 9),), closed=True))
+    desk.publish(candle(volume=6, offsets=((0, 0, 10),)))
+    assert [(c.volume, c.closed) for c in await held(subscription)] == [(6, True)]
+
+
+async def test_minute_that_is_never_stored_is_to_be_read_again_in_the_end() -> None:
+    desk = Desk()
+    desk.publish(candle(ts=8 * MINUTE), candle(ts=9 * MINUTE))
+    subscription = desk.hub.subscribe()
+    await held(subscription)
+    desk.publish(candle(ts=MINUTE))
+    for _ in range(200):
+        desk.ask(5.0)
+    found = await batch(subscription)
+    assert (found.updates, found.stale) == ([], {FEED: MINUTE})
+    assert desk.hub.next_question() is None
+
+
+async def test_replay_that_overtakes_the_sink_is_bounded_and_told_when_it_is_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub_module, "MAX_WAITING", 5)
+    desk = Desk()
+    desk.publish(*(candle(ts=minute * MINUTE) for minute in (998, 999)))
+    desk.store(*(candle(ts=minute * MINUTE) for minute in (998, 999)))
+    desk.ask(1.0)
+    subscription = desk.hub.subscribe()
+    await held(subscription)
+    desk.publish(*(candle(ts=minute * MINUTE) for minute in range(1, 21)))
+    assert (await batch(subscription)).stale == {}
+    desk.store(*(candle(ts=minute * MINUTE) for minute in range(1, 21)))
+    desk.ask(1.0)
+    found = await batch(subscription)
+    assert [update.candle.ts // MINUTE for update in found.updates] == [16, 17, 18, 19, 20]
+    assert found.stale == {FEED: MINUTE}
 
 
 async def test_stream_sees_what_it_asked_for() -> None:
-    hub = Hub()
+    desk = Desk()
     chosen, other_source, everything = (
-        hub.subscribe(frozenset({"GBPUSD"})), hub.subscribe(None, "T"), hub.subscribe(),
+        desk.hub.subscribe(frozenset({"GBPUSD"})), desk.hub.subscribe(None, "T"), desk.hub.subscribe(),
     )  # fmt: skip
-    for symbol in ("EURUSD", "GBPUSD"):
-        hub.publish(candle(symbol=symbol))
+    desk.publish(candle(symbol="EURUSD"), candle(symbol="GBPUSD"))
     assert [c.symbol for c in await held(chosen)] == ["GBPUSD"]
     assert await held(other_source) == []
     assert [c.symbol for c in await held(everything)] == ["EURUSD", "GBPUSD"]
 
 
 async def test_stream_that_falls_far_behind_is_told_to_read_again() -> None:
-    resyncs = []
-    hub = Hub(lambda: resyncs.append(1))
-    slow, quick = hub.subscribe(), hub.subscribe()
+    desk = Desk()
+    slow, quick = desk.hub.subscribe(), desk.hub.subscribe()
     for minute in range(MAX_PENDING + 50):
-        hub.publish(candle(ts=minute * MINUTE))
+        desk.publish(candle(ts=minute * MINUTE))
         await quick.next(0)
-    batch = await slow.next(0)
-    assert batch is not None
-    assert (batch.resync, batch.candles) == (True, [])
-    assert resyncs == [1]
-    hub.publish(candle(ts=10**9 * MINUTE))
+    found = await batch(slow)
+    assert (found.resync, found.updates) == (True, [])
+    assert desk.resyncs == [1]
+    desk.publish(candle(ts=10**5 * MINUTE))
     assert len(await held(slow)) == 1
 
 
 async def test_new_stream_begins_with_the_newest_minutes_in_order() -> None:
-    hub = Hub()
-    for minute in (30, 5, 31, 29):
-        hub.publish(candle(ts=minute * MINUTE))
-    assert [c.ts // MINUTE for c in await held(hub.subscribe())] == [5, 29, 30, 31]
-    for minute in range(100, 200):
-        hub.publish(candle(ts=minute * MINUTE))
-    assert [c.ts // MINUTE for c in await held(hub.subscribe())] == list(range(190, 200))
+    desk = Desk()
+    desk.publish(*(candle(ts=minute * MINUTE) for minute in range(100, 200)))
+    assert [c.ts // MINUTE for c in await held(desk.hub.subscribe())] == list(range(190, 200))
 
 
-async def test_minute_long_past_is_handed_out_but_counts_no_ticks() -> None:
-    hub = Hub()
-    for minute in range(100, 200):
-        hub.publish(candle(ts=minute * MINUTE))
-    subscription = hub.subscribe()
-    await held(subscription)
-    assert hub.publish(candle(ts=MINUTE, volume=50)) == 0
-    assert [c.volume for c in await held(subscription)] == [50]
+async def test_stream_is_resumed_where_it_was_lost() -> None:
+    desk = Desk()
+    lost = desk.hub.subscribe()
+    desk.publish(candle(ts=MINUTE), candle(ts=2 * MINUTE))
+    position = (await batch(lost)).position
+    desk.hub.unsubscribe(lost)
+    desk.publish(candle(ts=2 * MINUTE, volume=2, offsets=((0, 0, 1),)), candle(ts=3 * MINUTE))
+
+    resumed = await batch(desk.hub.subscribe(since=position))
+    assert [(u.candle.ts // MINUTE, u.candle.volume) for u in resumed.updates] == [(2, 2), (3, 1)]
+    assert not resumed.resync
+    nothing = await batch(desk.hub.subscribe(since=resumed.position))
+    assert (nothing.updates, nothing.resync) == ([], False)
+
+
+@pytest.mark.parametrize("position", ["", "0", "x-1", "-", "{epoch}-", "{epoch}-9", "{epoch}-²", "{epoch}--1"])
+async def test_stream_that_cannot_be_resumed_reads_everything_again(position: str) -> None:
+    desk = Desk()
+    desk.publish(candle(ts=MINUTE))
+    epoch = desk.hub.position.partition("-")[0]
+    found = await batch(desk.hub.subscribe(since=position.format(epoch=epoch)))
+    assert (found.resync, len(found.updates)) == (True, 0)
+
+
+async def test_stream_is_not_resumed_over_what_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "_JOURNAL_MINUTES", 3)
+    desk = Desk()
+    positions = []
+    for minute in range(6):
+        positions.append(desk.hub.position)
+        desk.publish(candle(ts=minute * MINUTE))
+    assert (await batch(desk.hub.subscribe(since=positions[2]))).resync
+    assert [c.ts // MINUTE for c in await held(desk.hub.subscribe(since=positions[3]))] == [3, 4, 5]
+
+
+async def test_gap_in_the_topic_makes_every_stream_read_again() -> None:
+    desk = Desk()
+    subscription = desk.hub.subscribe()
+    desk.publish(candle(ts=MINUTE))
+    position = (await batch(subscription)).position
+    desk.hub.restart()
+    assert (await batch(subscription)).resync
+    assert (await batch(desk.hub.subscribe(since=position))).resync
 
 
 async def test_waiting_stream_ends_when_the_hub_closes() -> None:
@@ -129,13 +332,10 @@ async def test_waiting_stream_ends_when_the_hub_closes() -> None:
     assert await asyncio.wait_for(waiting, 5) is None
 
 
-@pytest.mark.parametrize("status", [b"{}"])
-async def test_newest_status_survives_a_resync(status: bytes) -> None:
-    hub = Hub()
-    slow = hub.subscribe()
-    hub.broadcast(status)
-    for minute in range(MAX_PENDING + 1):
-        hub.publish(candle(ts=minute * MINUTE))
-    batch = await slow.next(0)
-    assert batch is not None
-    assert (batch.resync, batch.status) == (True, status)
+async def test_newest_status_survives_a_resync() -> None:
+    desk = Desk()
+    slow = desk.hub.subscribe()
+    desk.hub.broadcast(b"{}")
+    desk.publish(*(candle(ts=minute * MINUTE) for minute in range(MAX_PENDING + 1)))
+    found = await batch(slow)
+    assert (found.resync, found.status) == (True, b"{}")
