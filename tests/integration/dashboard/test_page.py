@@ -343,7 +343,7 @@ async def test_symbol_of_a_link_that_is_not_there_is_said_and_found_when_it_come
     await expect(notice).to_contain_text("There are no candles of YOUNG")
     assert await reader.bars() == 0
     now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
-    await market.publish(market.candle("YOUNG", now, (1.1, 1.1, 1.1, 1.10007), ticks=3))
+    await market.publish(market.candle("YOUNG", now, (1.1, 1.2, 1.1, 1.10007), ticks=3))
     await reader.close(1.10007)
     await expect(notice).to_be_hidden()
     assert "source=Live" in reader.page.url
@@ -361,7 +361,7 @@ async def test_remembered_symbol_that_is_gone_gives_way_to_one_that_is_there(rea
 
 async def test_nothing_of_the_symbol_before_stands_beside_the_name_of_the_next(reader: Reader, market: Market) -> None:
     now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
-    live = market.candle("NEXT", now, (2.1, 2.1, 2.1, 2.10007), ticks=3)
+    live = market.candle("NEXT", now, (2.1, 2.2, 2.1, 2.10007), ticks=3)
     await market.publish(msgspec.structs.replace(live, last_tick=now))
     await market.stored("NEXT", 1)
     await reader.open("?symbol=NEXT")
@@ -388,7 +388,7 @@ async def test_nothing_of_the_symbol_before_stands_beside_the_name_of_the_next(r
     assert await reader.bars() == 0
     assert not {"#149279", "#d44a55"} & await _colours(reader.page)
     answer.set()
-    await reader.until_bars(1440)
+    await reader.until_bars(len(eurusd_bars()))
 
 
 async def test_last_tick_is_the_newest_tick_not_the_opening_of_its_bar(reader: Reader, market: Market) -> None:
@@ -419,7 +419,7 @@ async def test_refused_stream_is_said_as_such(reader: Reader, status: int, code:
     refusal = {"error": "it broke", "code": code}
     await reader.page.route("**/stream?*", lambda route: route.fulfill(status=status, json=refusal))
     await reader.open()
-    await reader.until_bars(1440)
+    await reader.until_bars(len(eurusd_bars()))
     await expect(reader.page.locator("#status")).to_contain_text("No live data")
     await expect(reader.page.locator("#status")).to_contain_text(says)
     await reader.page.unroute("**/stream?*")

@@ -157,7 +157,7 @@ async def test_state_of_the_pipeline_is_told(market: Market) -> None:
     now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
     async with aclosing(events(f"{market.url}/stream?symbol=STATE", "pipeline", "candle")) as stream:
         await first(stream, "ping")
-        live = market.candle("STATE", now, (1.0, 1.0, 1.0, 1.5), ticks=50)
+        live = market.candle("STATE", now, (1.0, 1.5, 1.0, 1.5), ticks=50)
         await market.flow.send_live(msgspec.structs.replace(live, last_tick=live.received - 20))
         await first(stream, "candle")
         state = await first(stream, "pipeline")
