@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup kafka run check format test test-full bench clean
+.PHONY: help setup kafka run check format test test-full test-newest bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,6 +41,16 @@ test: setup kafka ## run the tests on real Kafkas and PostgreSQLs, four files at
 
 test-full: setup kafka ## run every test there is, one file after the other (more than an hour)
 	TICKPIPE_TESTS=full $(BIN)/pytest
+
+test-newest: setup ## run the contract tests on the newest aiokafka and faust-streaming, in an environment of their own
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(BIN)/uv export --quiet --frozen --all-extras --no-hashes --no-emit-project \
+	    | grep -vE '^(aiokafka|faust-streaming)==' > $$folder/others.txt && \
+	$(BIN)/uv venv --quiet --python $(BIN)/python $$folder/venv && \
+	$(BIN)/uv pip install --quiet --python $$folder/venv -r $$folder/others.txt aiokafka faust-streaming && \
+	$(BIN)/uv pip install --quiet --python $$folder/venv --no-deps --editable . && \
+	$(BIN)/uv pip list --quiet --python $$folder/venv | grep -E '^(aiokafka|faust-streaming) ' && \
+	$$folder/venv/bin/python -m pytest -m contract
 
 bench: setup ## measure the fold against reading alone, the sink against a bare COPY, the producer against no work
 	$(BIN)/python -m benchmarks.fold

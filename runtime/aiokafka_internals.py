@@ -65,7 +65,7 @@ async def send_request(client: AIOKafkaAdminClient, request: Any) -> Any:
 
 
 def group_error(consumer: AIOKafkaConsumer) -> Exception | None:
-    """Why a consumer takes no part in its group any more; None when it does, or may again by itself."""
+    """Why a consumer with a group takes no part in it any more; None when it does, or may again by itself."""
     coordinator = consumer._coordinator
     return None if coordinator is None else coordinator._pending_exception
 

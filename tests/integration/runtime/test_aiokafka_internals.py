@@ -1,4 +1,4 @@
-"""Records as a consumer's polls hand them out once it was asked for bare ones."""
+"""What runtime/aiokafka_internals.py relies on: bare records, and clients that end while the broker is away."""
 
 import asyncio
 import gc
@@ -10,11 +10,12 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 
-from runtime.aiokafka_internals import hand_out_bare_records
+from runtime.aiokafka_internals import discard_producer, group_error, hand_out_bare_records, partitions_of
 from runtime.kafka import log_ends, new_consumer, new_producer
 from runtime.polls import Record
 from runtime.settings import Settings
 from tests.kafka_log import KafkaLog
+from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = pytest.mark.contract
 
@@ -121,3 +122,56 @@ async def test_what_was_handed_out_needs_no_collection_of_garbage(settings: Sett
         finally:
             gc.enable()
     assert left == []
+
+
+async def test_a_reader_stops_at_once_while_the_broker_is_silent(
+    settings: Settings, kafka: KafkaLog, servers: EmbeddedServers
+) -> None:
+    async with reader(settings, bare=True) as bare:
+        await kafka.producer.send_and_wait(settings.ticks_topic, b"x", partition=0)
+        assert await bare.consumer.getmany(timeout_ms=500)
+        await asyncio.to_thread(servers.pause_kafka)
+        try:
+            # A fetch rests after its failure when it is told to end.
+            await bare.consumer.getmany(timeout_ms=500)
+            async with asyncio.timeout(15):
+                await bare.consumer.stop()
+        finally:
+            await asyncio.to_thread(servers.resume_kafka)
+
+
+async def test_a_discarded_producer_ends_at_once_while_the_broker_is_silent(
+    settings: Settings, kafka: KafkaLog, servers: EmbeddedServers
+) -> None:
+    producer = new_producer(settings)
+    await producer.start()
+    await producer.send_and_wait(settings.ticks_topic, b"x", partition=0)
+    await asyncio.to_thread(servers.pause_kafka)
+    try:
+        unconfirmed = await producer.send(settings.ticks_topic, b"y", partition=0)
+        async with asyncio.timeout(10):
+            await discard_producer(producer)
+        assert not unconfirmed.done() or unconfirmed.cancelled() or unconfirmed.exception()
+    finally:
+        await asyncio.to_thread(servers.resume_kafka)
+
+
+async def test_partitions_are_told_without_a_subscription(settings: Settings, kafka: KafkaLog) -> None:
+    consumer = new_consumer(settings)
+    await consumer.start()
+    try:
+        assert await partitions_of(consumer, settings.ticks_topic) == set(range(settings.kafka_partitions))
+        assert await partitions_of(consumer, f"{settings.ticks_topic}.missing") == set()
+    finally:
+        await consumer.stop()
+
+
+async def test_a_member_of_a_group_has_no_error(settings: Settings, kafka: KafkaLog) -> None:
+    """That a member which its group refuses has one is tested with the stream worker."""
+    member = new_consumer(settings, settings.ticks_topic, group_id=settings.stream_group)
+    assert group_error(member) is None
+    try:
+        await member.start()
+        assert group_error(member) is None
+    finally:
+        await member.stop()

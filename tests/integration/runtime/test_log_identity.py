@@ -15,6 +15,7 @@ from tests.kafka_log import delete_ticks_topic
 from tickpipe.embedded.jars import tool_command
 
 
+@pytest.mark.contract
 async def test_the_id_is_the_one_that_kafkas_own_tool_shows(settings: Settings) -> None:
     name = await wait_for_log(settings)
     command = tool_command(

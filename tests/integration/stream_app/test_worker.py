@@ -43,6 +43,7 @@ async def test_a_day_survives_three_kills(settings: Settings, kafka: KafkaLog) -
     assert sum(candle.volume for candle in candles.values()) == EURUSD_COUNT
 
 
+@pytest.mark.contract
 async def test_the_commit_waits_for_the_open_minute_and_sigterm_publishes_it(
     settings: Settings, kafka: KafkaLog
 ) -> None:
@@ -69,6 +70,7 @@ async def test_the_commit_waits_for_the_open_minute_and_sigterm_publishes_it(
     assert [(c.volume, c.closed) for _, c in sorted(candles.items())] == [(3, True), (3, False)]
 
 
+@pytest.mark.contract
 async def test_what_is_no_frame_is_kept_apart_and_stops_nothing(settings: Settings, kafka: KafkaLog) -> None:
     topic, key = settings.ticks_topic, frame_key("s", "EURUSD")
     good = frames_of(eurusd_ticks()[:400], 100)
@@ -91,6 +93,7 @@ async def test_what_is_no_frame_is_kept_apart_and_stops_nothing(settings: Settin
     assert sum(candle.volume for candle in (await kafka.candles()).values()) == 400
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("joined", [True, False], ids=["again", "for the first time"])
 async def test_a_worker_that_its_group_refuses_ends_and_tells_why(
     settings: Settings, kafka: KafkaLog, capfd: pytest.CaptureFixture[str], joined: bool
