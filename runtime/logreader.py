@@ -20,6 +20,9 @@ STALL_SECONDS: Final = 30.0
 #: Records of one poll: more does not read faster, and this many frames of 200 ticks take some 100 MB.
 _POLL_RECORDS: Final = 2_000
 
+#: A broker hears of a new topic or partition a moment after it was created (seconds).
+_NEWS_SECONDS: Final = 1.0
+
 #: Markers of transactions move the position and are no records: a poll that waited longer for a record would hide it.
 _POLL_MS: Final = 500
 
@@ -53,13 +56,7 @@ class LogReader:
 
     async def partitions(self, topic: str) -> Sequence[int]:
         """The partitions of the topic as the broker tells them now, in order."""
-        with kafka_errors(self._settings, topic=topic):
-            async with asyncio.timeout(self._stall_seconds):
-                found = await partitions_of(self._consumer, topic)
-        if not found:
-            raise UnknownTopic(topic)
-        self._known |= {TopicPartition(topic, partition) for partition in found}
-        return sorted(found)
+        return sorted(await self._learn_partitions(topic))
 
     async def ends(self, topic: str, partition: int) -> tuple[int, int]:
         """First and next offset of the partition."""
@@ -116,6 +113,19 @@ class LogReader:
     async def _existing(self, topic: str, partition: int) -> TopicPartition:
         # Asked of a partition that does not exist, aiokafka looks for it until it gives up, as if no broker answered.
         tp = TopicPartition(topic, partition)
-        if tp not in self._known and partition not in await self.partitions(topic):
-            raise UnknownTopic(topic, partition)
+        if tp not in self._known:
+            await self._learn_partitions(topic, until=tp)
         return tp
+
+    async def _learn_partitions(self, topic: str, *, until: TopicPartition | None = None) -> set[int]:
+        deadline = time.monotonic() + _NEWS_SECONDS
+        while True:
+            with kafka_errors(self._settings, topic=topic):
+                async with asyncio.timeout(self._stall_seconds):
+                    found = await partitions_of(self._consumer, topic)
+            self._known |= {TopicPartition(topic, partition) for partition in found}
+            if found and (until is None or until in self._known):
+                return found
+            if time.monotonic() > deadline:
+                raise UnknownTopic(topic, until.partition if found and until is not None else None)
+            await asyncio.sleep(_NEWS_SECONDS / 10)
