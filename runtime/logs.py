@@ -24,6 +24,9 @@ _CHATTY = ("aiokafka", "faust", "mode", "httpx", "httpcore", "uvicorn.access", "
 #: A library that cannot reach a broker says so forty times a second; once in so long is enough (seconds).
 REPEAT_SECONDS = 30.0
 
+#: Wordings that are remembered; a library that writes numbers into them has as many as it likes.
+MAX_WORDINGS = 1_000
+
 
 class Unrepeated(logging.Filter):
     """Lets a library's line of one wording pass once in a while, with the number of those held back."""
@@ -42,10 +45,16 @@ class Unrepeated(logging.Filter):
         if now - written_at < REPEAT_SECONDS:
             self._seen[key] = (written_at, held_back + 1)
             return False
-        self._seen[key] = (now, 0)
+        self._remember(key, now)
         if held_back:
             record.msg = f"{record.msg} ({held_back} more like this)"
         return True
+
+    def _remember(self, key: tuple[str, str], now: float) -> None:
+        self._seen.pop(key, None)
+        while len(self._seen) >= MAX_WORDINGS:
+            del self._seen[next(iter(self._seen))]
+        self._seen[key] = (now, 0)
 
 
 def configure_logs(settings: Settings) -> None:

@@ -8,7 +8,7 @@ A rejected record keeps the key and the value of the input as they came, and say
 | `topic`, `partition`, `offset` | where it was; `http`, -1 and the number of the item for what came over HTTP |
 | `absent` | `key`: the input had none, although an empty one is stored (Kafka's clients send no record without both) |
 | `dropped` | `value`, or `key value`: what was not kept, because the record would outgrow the topic |
-| `size` | bytes of the input's key and value, when not all of them were kept |
+| `size` | bytes of the input's key and value, or of the item, when not all of them were kept |
 """
 
 import asyncio
@@ -308,9 +308,12 @@ class RejectedRecord:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the input's key and value, kept or not."""
+        """Bytes of the input's key and value, or of the item, kept or not."""
         text = self.headers.get("size", "")
-        return int(text) if text.isdecimal() else len(self.key or b"") + len(self.value or b"")
+        if text.isdecimal():
+            return int(text)
+        # The key of an item is the source that it was sent for.
+        return len(self.value or b"") + (0 if self.is_from_http else len(self.key or b""))
 
     @property
     def is_from_http(self) -> bool:

@@ -1,4 +1,4 @@
-"""`tickpipe rejected`: what could not be used, and sending it again."""
+"""`tickpipe rejected`: what could not be used; sending it again, deleting it."""
 
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
@@ -54,7 +54,7 @@ def list_(
     """List the newest rejected records: where each is, where it came from and why it was rejected.
 
     `ticks` are items of HTTP bodies and records of the ticks topic; `candles` are records that could not be stored. A
-    record stays in its topic for ever, also when it was sent again.
+    record stays until `rejected delete`, also when it was sent again.
 
     Examples:
 
@@ -157,15 +157,10 @@ def resend(
     * `tickpipe rejected resend --all --dry-run`
     * `tickpipe rejected resend --all --topic candles --yes`
     """
-    one = partition is not None or offset is not None
-    if all_ == one:
-        raise typer.BadParameter("say which: --topic, --partition and --offset of one record, or --all")
-    if one and (topic is None or partition is None or offset is None):
-        raise typer.BadParameter("one record is named by --topic, --partition and --offset together")
+    name = _one_of(topic, partition, offset, all_=all_)
     if not dry_run:
         require_consent(yes)
     settings = connected_settings(data_dir)
-    name = None if partition is None or offset is None else (partition, offset)
     job = _Resend(settings, _which(topic), name, _Producer(data_dir, url, key))
     job.show()
     if dry_run:
@@ -175,6 +170,64 @@ def resend(
         ask(f"Send {job.usable:,} records again?", yes)
         run(job.send())
     raise typer.Exit(PROBLEM if job.unusable or job.failed else DONE)
+
+
+@app.command()
+def delete(
+    *,
+    topic: TopicOption = None,
+    partition: Annotated[int | None, typer.Option(min=0, help="Partition of the last record to delete.")] = None,
+    offset: Annotated[int | None, typer.Option(min=0, help="Offset of the last record to delete.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every record that is there now.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Delete rejected records for good: all of them, or one and every older one of its partition.
+
+    Kafka deletes from the beginning of a partition only. Ticks and candles are not touched.
+
+    Examples:
+
+    * `tickpipe rejected delete --topic ticks --partition 2 --offset 17`
+    * `tickpipe rejected delete --all --yes`
+    """
+    name = _one_of(topic, partition, offset, all_=all_)
+    require_consent(yes)
+    settings = connected_settings(data_dir)
+    until = run(_deletable(settings, topic, name))
+    deleted = "every rejected record" if name is None else f"the records of partition {name[0]} up to offset {name[1]}"
+    ask(f"Delete {deleted} for good?", yes)
+    out.print(f"{run(_delete(settings, until)):,} records deleted", markup=False)
+
+
+async def _deletable(
+    settings: "Settings", topic: What | None, name: tuple[int, int] | None
+) -> "dict[Which, dict[int, int]]":
+    from tickpipe.rejected.engine import RejectedTopics
+
+    async with RejectedTopics(settings) as topics:
+        if name is None:
+            return {one: await topics.ends(one) for one in _which(topic)}
+        [which] = _which(topic)
+        await topics.one(which, *name)
+        return {which: {name[0]: name[1] + 1}}
+
+
+async def _delete(settings: "Settings", until: "dict[Which, dict[int, int]]") -> int:
+    from tickpipe.rejected.engine import RejectedTopics
+
+    async with RejectedTopics(settings) as topics:
+        return sum([await topics.delete(which, ends) for which, ends in until.items()])
+
+
+def _one_of(topic: What | None, partition: int | None, offset: int | None, *, all_: bool) -> tuple[int, int] | None:
+    """Partition and offset of the one record that the options name, None for all of them."""
+    one = partition is not None or offset is not None
+    if all_ == one:
+        raise typer.BadParameter("say which: --topic, --partition and --offset of one record, or --all")
+    if one and (topic is None or partition is None or offset is None):
+        raise typer.BadParameter("one record is named by --topic, --partition and --offset together")
+    return None if partition is None or offset is None else (partition, offset)
 
 
 class _Producer:

@@ -2,18 +2,19 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import RecordsToDelete
 
 from marketdata.contract.clock import Clock
 from marketdata.contract.names import is_bar
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidFrame, InvalidItem, TickpipeError
 from marketdata.wire import bar_key, candle_key, decode_frame, frame_key
-from runtime.kafka import new_producer
+from runtime.kafka import admin_client, new_producer
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import LogReader
 from runtime.rejected import WHOLE_BODY, RejectedRecord, Which
@@ -96,6 +97,32 @@ class RejectedTopics:
             f"{which.topic(self._settings)} has no record at offset {offset} of partition {partition}"
             f" ({f'it has {first} to {end - 1}' if end > first else 'which is empty'}); see `tickpipe rejected list`"
         )
+
+    async def delete(self, which: Which, ends: Mapping[int, int]) -> int:
+        """Delete every record before the offset that `ends` names for its partition; how many offsets that were.
+
+        Raises:
+            KafkaUnavailable, KafkaRefused: when they are not all deleted; the call can be repeated.
+        """
+        topic, present = which.topic(self._settings), await self._ends(which)
+        until = {
+            TopicPartition(topic, partition): RecordsToDelete(before_offset=end)
+            for partition, end in ends.items()
+            if present[partition][0] < end
+        }
+        if until:
+            async with admin_client(self._settings) as client:
+                with kafka_errors(self._settings, topic=topic):
+                    await client.delete_records(until)
+        return sum(records.before_offset - present[tp.partition][0] for tp, records in until.items())
+
+    async def ends(self, which: Which) -> dict[int, int]:
+        """The next offset of each partition.
+
+        Raises:
+            KafkaUnavailable: when no broker answers.
+        """
+        return {partition: end for partition, (_, end) in (await self._ends(which)).items()}
 
     async def _ends(self, which: Which) -> dict[int, tuple[int, int]]:
         topic = which.topic(self._settings)

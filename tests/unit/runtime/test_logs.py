@@ -2,7 +2,7 @@
 
 import logging
 
-from runtime.logs import REPEAT_SECONDS, Unrepeated
+from runtime.logs import MAX_WORDINGS, REPEAT_SECONDS, Unrepeated
 
 
 def record(name: str, message: str) -> logging.LogRecord:
@@ -26,3 +26,14 @@ def test_our_own_lines_always_pass() -> None:
     unrepeated = Unrepeated()
 
     assert all(unrepeated.filter(record("sink.service", "stored %s")) for _ in range(3))
+
+
+def test_a_library_of_endless_wordings_fills_no_memory() -> None:
+    unrepeated = Unrepeated(clock=lambda: 0.0)
+
+    assert all(
+        unrepeated.filter(record("aiokafka.conn", f"node {number} is gone")) for number in range(3 * MAX_WORDINGS)
+    )
+
+    assert len(unrepeated._seen) == MAX_WORDINGS
+    assert not unrepeated.filter(record("aiokafka.conn", f"node {3 * MAX_WORDINGS - 1} is gone"))
