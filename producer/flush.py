@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
+
+from runtime.kafka_errors import KAFKA_ERRORS
 
 #: Keys whose partition is kept; more than any broker has symbols.
 _MAX_KEYS: Final = 50_000
@@ -41,7 +42,7 @@ class GroupCommit:
         """Return when every record is confirmed.
 
         Raises:
-            KafkaError, OSError: when Kafka refused one of them, or one of another request of the same write.
+            KAFKA_ERRORS: when Kafka refused one of them, or one of another request of the same write.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((records, done))
@@ -119,4 +120,4 @@ class GroupCommit:
 
 def _copy(exc: Exception) -> Exception:
     # One exception in many futures would gather all their tracebacks.
-    return type(exc)(*exc.args) if isinstance(exc, (KafkaError, OSError)) else exc
+    return type(exc)(*exc.args) if isinstance(exc, KAFKA_ERRORS) else exc

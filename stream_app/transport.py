@@ -2,9 +2,18 @@
 
 Faust hands out one event per record, which costs more than folding it (7 k records/s; 20 times as many in polls). It
 commits what was acknowledged, and acknowledges by itself what it skips while a group rebalances: that loses ticks. Here
-an event carries a poll, acknowledgements mean nothing, and `release` says how far may be committed. This overrides
-internals of faust-streaming 0.15.3, which pyproject.toml pins.
-"""
+an event carries a poll, acknowledgements mean nothing, and `release` says how far may be committed.
+
+Every use of Faust's private names is here, written for faust-streaming 0.15.3, which pyproject.toml pins; the tests of
+the worker that are marked `contract` hold it to them, and `make test-newest` runs those on the newest release.
+
+| private names | why | public alternative that was tried | when a name goes |
+| --- | --- | --- | --- |
+| `_new_consumer_thread`, `_consumer`, `_ensure_consumer` | bare records, an end without a broker, the group's error | `consumer_*` settings: none of them reaches the aiokafka consumer | the class is not used: records come one by one and `_to_batch_message` fails at the first |
+| `_wait_next_records`, `_buffered_partitions` | one event for each partition and poll | `stream.take()`: gathers after each record was an event already | `AttributeError` at the first poll |
+| `_new_offset`, `_filter_tps_with_pending_acks`, `_add_gap`, `_unacked_messages` | commits are what was released | `stream.noack()` and `event.ack()`: what a rebalance skips is acknowledged all the same | nothing is committed, and the watchdog ends the worker |
+| `_committed_offset`, `_commit` | where reading began, and a topic that was created anew | `consumer.commit()`: never commits less than before | `AttributeError` in the first fold |
+"""  # noqa: E501  # a table
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, cast

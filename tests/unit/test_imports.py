@@ -1,6 +1,7 @@
 """The rooms of the house: services never import each other, and the Windows side needs little."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,32 @@ def test_the_domain_does_no_io() -> None:
         imported = imported_packages(module) - {"marketdata"}
         assert imported <= set(sys.stdlib_module_names) | PURE, module
         assert not imported & IMPURE, module
+
+
+#: Names with an underscore that are public all the same: of named tuples, and `os._exit`.
+PUBLIC = {"_replace", "_asdict", "_fields", "_exit"}
+
+
+def test_private_names_of_a_library_stand_in_one_module_each() -> None:
+    """`stream_app/transport.py` overrides Faust's in subclasses, so there they are names of `self`."""
+    for package in (*MAY_IMPORT, "tickpipe"):
+        for module in (ROOT / package).rglob("*.py"):
+            used = {
+                node.attr
+                for node in ast.walk(ast.parse(module.read_text()))
+                if isinstance(node, ast.Attribute)
+                and re.match(r"_[^_]", node.attr)
+                and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+            }
+            assert used <= PUBLIC or module.name == "aiokafka_internals.py", f"{module} uses {used - PUBLIC}"
+
+
+def test_errors_of_kafka_are_mapped_in_one_module() -> None:
+    names = re.compile(r"\bKafkaError\b|\bKafkaConnectionError\b")
+    for package in (*MAY_IMPORT, "tickpipe"):
+        for module in (ROOT / package).rglob("*.py"):
+            if module.name not in ("kafka_errors.py", "aiokafka_internals.py"):
+                assert not names.search(module.read_text()), module
 
 
 def test_the_relay_loads_nothing_that_its_extra_does_not_install() -> None:
