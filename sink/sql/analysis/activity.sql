@@ -1,14 +1,10 @@
 -- When each symbol is busy: hour by hour (UTC), over the thirty days before its newest candle, mean ticks and mean
 -- range of an hour with candles.
-WITH series AS (
-    SELECT symbol, source, max(ts) AS newest_day FROM candles_d1 GROUP BY symbol, source
-)
-
 SELECT
     s.symbol, s.source, extract(hour FROM h.ts AT TIME ZONE 'UTC')::int AS hour,
     count(*) AS hours, round(avg(h.volume))::bigint AS ticks_per_hour,
     round((100 * avg((h.high - h.low) / nullif(h.close, 0)))::numeric, 4) AS range_percent
-FROM series AS s
+FROM candle_series AS s
 JOIN candles_h1 AS h
     ON h.symbol = s.symbol AND h.source = s.source AND h.ts >= s.newest_day - interval '29 days'
 GROUP BY s.symbol, s.source, 3

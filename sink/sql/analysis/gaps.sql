@@ -1,13 +1,9 @@
 -- Stretches of more than five minutes without a candle, in the seven days before each symbol's newest one. A weekend is
 -- one of them; a market that is closed has no ticks.
-WITH series AS (
-    SELECT symbol, source, max(ts) AS newest_day FROM candles_d1 GROUP BY symbol, source
-),
-
-minutes AS (
+WITH minutes AS (
     SELECT
         s.symbol, s.source, m.ts, lag(m.ts) OVER (PARTITION BY s.symbol, s.source ORDER BY m.ts) AS before
-    FROM series AS s
+    FROM candle_series AS s
     CROSS JOIN LATERAL (
         -- OFFSET 0: along the index, one symbol after the other, however long the table is.
         SELECT * FROM market_data AS m

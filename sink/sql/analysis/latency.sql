@@ -3,18 +3,14 @@
 -- in seconds. Minutes whose tick was received more than an hour after its own time are history that somebody sent, those
 -- more than a second before it come from a wrong clock or zone; both are counted apart. What Kafka took of it is in the
 -- metrics (docs/latency.md).
-WITH series AS (
-    SELECT symbol, source, max(ts) AS newest_day FROM candles_d1 GROUP BY symbol, source
-),
-
-minutes AS (
+WITH minutes AS (
     SELECT
         s.symbol, s.source,
         extract(epoch FROM m.received_at - m.last_tick) AS arrive,
         extract(epoch FROM m.folded_at - m.received_at) AS fold,
         extract(epoch FROM m.stored_at - m.folded_at) AS store,
         extract(epoch FROM m.stored_at - m.received_at) AS through
-    FROM series AS s
+    FROM candle_series AS s
     CROSS JOIN LATERAL (
         SELECT n.received_at, n.last_tick, n.folded_at, n.stored_at FROM market_data AS n
         WHERE n.symbol = s.symbol AND n.source = s.source AND n.timeframe = 'M1' AND n.origin = 'ticks'

@@ -1,11 +1,7 @@
 -- Whether the last seven days of each symbol's candles can be trusted: how many minutes there are, how many only as a
 -- bar of the broker, how many still open an hour later, without a tick, or with prices that cannot be; minutes that
 -- wait to be folded again; and of those that can be compared with the broker's bars the share that is equal.
-WITH series AS (
-    SELECT symbol, source, max(ts) AS newest_day FROM candles_d1 GROUP BY symbol, source
-),
-
-minutes AS (
+WITH minutes AS (
     SELECT
         s.symbol, s.source, count(*) AS minutes,
         count(*) FILTER (WHERE m.origin = 'broker') AS only_broker,
@@ -14,7 +10,7 @@ minutes AS (
         count(*) FILTER (
             WHERE m.low > least(m.open, m.close) OR m.high < greatest(m.open, m.close) OR m.low <= 0
         ) AS impossible
-    FROM series AS s
+    FROM candle_series AS s
     CROSS JOIN LATERAL (
         -- OFFSET 0: along the index, one symbol after the other, however long the table is.
         SELECT * FROM market_data AS m
@@ -27,8 +23,8 @@ minutes AS (
 
 fidelity AS (
     SELECT d.symbol, d.source, sum(d.equal) AS equal, sum(d.equal + d.differs) AS compared
-    FROM series AS s
-    JOIN compared_days((SELECT min(newest_day) - interval '6 days' FROM series), 'infinity') AS d
+    FROM candle_series AS s
+    JOIN compared_days((SELECT min(newest_day) - interval '6 days' FROM candle_series), 'infinity') AS d
         ON d.symbol = s.symbol AND d.source = s.source AND d.day >= s.newest_day - interval '6 days'
     GROUP BY d.symbol, d.source
 )

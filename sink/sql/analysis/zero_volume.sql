@@ -1,11 +1,7 @@
 -- Candles without a tick, in the thirty days before each symbol's newest one. A fold always has one; a broker's own
 -- bar may have none.
-WITH series AS (
-    SELECT symbol, source, max(ts) AS newest_day FROM candles_d1 GROUP BY symbol, source
-)
-
 SELECT s.symbol, s.source, m.ts, m.open, m.high, m.low, m.close, m.origin
-FROM series AS s
+FROM candle_series AS s
 CROSS JOIN LATERAL (
     -- OFFSET 0: along the index, one symbol after the other, however long the table is.
     SELECT * FROM market_data AS m

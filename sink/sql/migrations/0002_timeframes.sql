@@ -29,9 +29,7 @@ INSERT INTO timeframes (name, width, parent) VALUES
 GRANT SELECT ON timeframes TO PUBLIC;
 
 CREATE FUNCTION timeframe_named(name text) RETURNS timeframes
-LANGUAGE plpgsql STABLE PARALLEL SAFE
-SET search_path FROM CURRENT
-AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path FROM CURRENT AS $$
 DECLARE
     t timeframes;
 BEGIN
@@ -73,17 +71,14 @@ COMMENT ON COLUMN candle_settings.days_from IS 'D1 to MN1 are deleted before it;
 
 -- The clock of trading days: on it a day begins at 0:00, and weeks and months are the calendar's.
 CREATE FUNCTION trading_clock(moment timestamptz, s candle_settings) RETURNS timestamp
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (moment AT TIME ZONE s.day_zone) - s.day_shift;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (moment AT TIME ZONE s.day_zone) - s.day_shift;
 
 CREATE FUNCTION trading_moment(clock timestamp, s candle_settings) RETURNS timestamptz
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (clock + s.day_shift) AT TIME ZONE s.day_zone;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (clock + s.day_shift) AT TIME ZONE s.day_zone;
 
 -- The first of January 1900 was a Monday.
 CREATE FUNCTION trading_period(clock timestamp, width interval, s candle_settings) RETURNS timestamp
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN CASE
     WHEN width >= '1 month' THEN date_trunc('month', clock)
     ELSE date_bin(width, clock, timestamp '1900-01-01' + s.week_shift)
 END;
@@ -92,8 +87,7 @@ END;
 -- clocks change is longer or shorter. Where clocks go back over a start, the later of the two moments is meant (as
 -- AT TIME ZONE has it), and what lies before it belongs to the bar before.
 CREATE FUNCTION bar_start(moment timestamptz, width interval, s candle_settings) RETURNS timestamptz
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN CASE
     WHEN width <= '1 hour' THEN date_bin(width, moment, s.hour_origin)
     WHEN trading_moment(trading_period(trading_clock(moment, s), width, s), s) <= moment
         THEN trading_moment(trading_period(trading_clock(moment, s), width, s), s)
@@ -107,16 +101,14 @@ END;
 
 -- The end of the bar that starts at `starts`.
 CREATE FUNCTION bar_end(starts timestamptz, width interval, s candle_settings) RETURNS timestamptz
-LANGUAGE sql STABLE PARALLEL SAFE
-RETURN CASE
+LANGUAGE sql STABLE PARALLEL SAFE RETURN CASE
     WHEN width <= '1 hour' THEN starts + width
     ELSE trading_moment(trading_period(trading_clock(starts, s), width, s) + width, s)
 END;
 
 -- The first start of a bar at or after a moment.
 CREATE FUNCTION next_bar(moment timestamptz, width interval, s candle_settings) RETURNS timestamptz
-LANGUAGE sql STABLE PARALLEL SAFE
-RETURN CASE
+LANGUAGE sql STABLE PARALLEL SAFE RETURN CASE
     WHEN bar_start(moment, width, s) = moment THEN moment
     ELSE bar_end(bar_start(moment, width, s), width, s)
 END;

@@ -5,16 +5,9 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 CREATE TYPE candle AS (
-    ts timestamptz,
-    symbol text,
-    source text,
-    open double precision,
-    high double precision,
-    low double precision,
-    close double precision,
-    volume bigint,
-    real_volume double precision,
-    spread integer,
+    ts timestamptz, symbol text, source text,
+    open double precision, high double precision, low double precision, close double precision,
+    volume bigint, real_volume double precision, spread integer,
     closed boolean
 );
 
@@ -24,7 +17,7 @@ CREATE TABLE candle_hours (
     PRIMARY KEY (symbol, source, ts),
     CHECK (num_nulls(open, high, low, close, volume, closed) = 0)
 );
-COMMENT ON COLUMN candle_hours.closed IS 'every M1 in it is closed; whether the period is over is the reader''s to know';
+COMMENT ON COLUMN candle_hours.closed IS 'every M1 in it is closed; the reader knows whether the period is over';
 
 CREATE TABLE candle_days (LIKE candle_hours INCLUDING ALL, ends timestamptz NOT NULL);
 
@@ -53,8 +46,7 @@ BEGIN
             width interval, lo timestamptz, hi timestamptz, s candle_settings,
             m1_lo timestamptz DEFAULT '-infinity', m1_hi timestamptz DEFAULT 'infinity'
         ) RETURNS SETOF candle
-        LANGUAGE sql STABLE PARALLEL SAFE
-        BEGIN ATOMIC
+        LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC
             SELECT
                 bar_start(c.ts, width, s) AS ts, c.symbol, c.source,
                 (array_agg(c.open ORDER BY c.ts))[1] AS open, max(c.high) AS high, min(c.low) AS low,
@@ -85,8 +77,7 @@ CREATE FUNCTION exact_hours(
     lo timestamptz, hi timestamptz, s candle_settings,
     m1_lo timestamptz DEFAULT '-infinity', m1_hi timestamptz DEFAULT 'infinity'
 ) RETURNS SETOF candle
-LANGUAGE sql STABLE PARALLEL SAFE
-BEGIN ATOMIC
+LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC
     SELECT h.*
     FROM candle_hours AS h
     WHERE h.ts >= lo AND h.ts < hi AND h.ts >= s.materialised_from
@@ -118,8 +109,7 @@ CREATE FUNCTION exact_days(
     lo timestamptz, hi timestamptz, s candle_settings,
     m1_lo timestamptz DEFAULT '-infinity', m1_hi timestamptz DEFAULT 'infinity'
 ) RETURNS SETOF candle
-LANGUAGE sql STABLE PARALLEL SAFE
-BEGIN ATOMIC
+LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC
     SELECT
         d.ts, d.symbol, d.source, d.open, d.high, d.low, d.close, d.volume, d.real_volume, d.spread, d.closed
     FROM candle_days AS d
@@ -158,8 +148,7 @@ CREATE FUNCTION bars_between(
     t timeframes, lo timestamptz, hi timestamptz, s candle_settings,
     m1_lo timestamptz DEFAULT '-infinity', m1_hi timestamptz DEFAULT 'infinity'
 ) RETURNS SETOF candle
-LANGUAGE sql STABLE PARALLEL SAFE
-BEGIN ATOMIC
+LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC
     SELECT
         b.ts, b.symbol, b.source, b.open, b.high, b.low, b.close, b.volume, b.real_volume, b.spread,
         b.closed AND bar_end(b.ts, t.width, s) <= now() AS closed
@@ -180,8 +169,8 @@ END;
 
 -- What people use: views, for conditions of any kind, and functions, which are quick on any length of history. --------
 
--- Every symbol and source. They stand in order in the indexes of hours, so each is found with one step from the one
--- before it (PostgreSQL has no skip scan).
+-- Every symbol and source, and its newest trading day. They stand in order in the indexes of hours, so each is found
+-- with one step from the one before it (PostgreSQL has no skip scan).
 CREATE VIEW candle_series AS
 WITH RECURSIVE series AS (
     SELECT ''::text AS symbol, ''::text AS source
@@ -199,7 +188,18 @@ WITH RECURSIVE series AS (
     ) AS n
 )
 
-SELECT symbol, source FROM series WHERE symbol <> '';
+SELECT
+    s.symbol, s.source,
+    bar_start(
+        greatest(
+            (SELECT max(h.ts) FROM candle_hours AS h WHERE h.symbol = s.symbol AND h.source = s.source),
+            (SELECT max(k.ts) FROM stale_hours AS k WHERE k.symbol = s.symbol AND k.source = s.source)
+        ),
+        '1 day', c
+    ) AS newest_day
+FROM series AS s
+CROSS JOIN candle_settings AS c
+WHERE s.symbol <> '';
 
 CREATE VIEW candles_m1 AS
 SELECT m.ts, m.symbol, m.source, m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.closed
@@ -223,10 +223,7 @@ $$;
 
 -- The source of a symbol that has the most recent candle; of one without minutes, the most recent day.
 CREATE FUNCTION newest_source(symbol text) RETURNS text
-LANGUAGE plpgsql STABLE PARALLEL SAFE
-SET search_path FROM CURRENT
-SET plan_cache_mode = force_custom_plan
-AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     -- As a rule it is not older than the newest materialised day; then a hypertable's older chunks are left alone.
     newest_day timestamptz := (SELECT max(d.ts) FROM candle_days AS d WHERE d.symbol = $1);

@@ -25,14 +25,11 @@ END
 $$;
 
 -- What makes hours stale. What lies before `minutes_from` is frozen: no change of a minute makes its hour stale any
--- more, so the hours and days that are kept longer stay as they were rolled up from whole minutes. ---------------------
+-- more, so the hours and days that are kept longer stay as they were rolled up from whole minutes. -------------------
 
 -- The row of a stale hour is locked until the transaction ends, also where it was there already: refresh_candles()
 -- skips rows that are locked, so it never takes one away whose change it cannot see yet.
-CREATE FUNCTION note_stored_candles() RETURNS trigger
-LANGUAGE plpgsql
-SET search_path FROM CURRENT
-AS $$
+CREATE FUNCTION note_stored_candles() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     frozen timestamptz := (SELECT s.minutes_from FROM candle_settings AS s);
 BEGIN
@@ -54,10 +51,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION note_removed_candle() RETURNS trigger
-LANGUAGE plpgsql
-SET search_path FROM CURRENT
-AS $$
+CREATE FUNCTION note_removed_candle() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     INSERT INTO stale_hours AS k (symbol, source, ts)
     SELECT OLD.symbol, OLD.source, bar_start(OLD.ts, '1 hour', s)
@@ -68,10 +62,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION forget_candles() RETURNS trigger
-LANGUAGE plpgsql
-SET search_path FROM CURRENT
-AS $$
+CREATE FUNCTION forget_candles() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     TRUNCATE candle_hours, candle_days, stale_hours;
     UPDATE candle_settings
@@ -84,22 +75,19 @@ CREATE TRIGGER note_inserted_candles AFTER INSERT ON market_data
     REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_stored_candles();
 CREATE TRIGGER note_updated_candles AFTER UPDATE ON market_data
     REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_stored_candles();
--- Row by row: with a statement's trigger that sees deleted rows TimescaleDB would not compress the table. A minute whose
--- key changes leaves an hour too; no statement of the sink's names these columns.
+-- Row by row: with a statement's trigger that sees deleted rows TimescaleDB would not compress the table. A minute
+-- whose key changes leaves an hour too; no statement of the sink's names these columns.
 CREATE TRIGGER note_removed_candles AFTER DELETE OR UPDATE OF symbol, timeframe, ts, source ON market_data
     FOR EACH ROW WHEN (OLD.timeframe = 'M1') EXECUTE FUNCTION note_removed_candle();
 CREATE TRIGGER forget_truncated_candles AFTER TRUNCATE ON market_data
     FOR EACH STATEMENT EXECUTE FUNCTION forget_candles();
 
--- What rolls them up again. -------------------------------------------------------------------------------------------
+-- What rolls them up again. ---------------------------------------------------------------------------------------
 
 -- Rolls up the days from `lo` up to `hi`, both starts of days, from materialised hours, stale ones too: whoever reads a
 -- day with a stale hour does not take it from here.
 CREATE FUNCTION materialise_days(lo timestamptz, hi timestamptz) RETURNS void
-LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET plan_cache_mode = force_custom_plan
-AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     s candle_settings;
 BEGIN
@@ -113,10 +101,7 @@ $$;
 -- Rolls up these hours from M1, and the days that they lie in where no hour is stale any more: the others are rolled up
 -- from their hours by whoever reads them.
 CREATE FUNCTION materialise_hours(hours stale_hours[], s candle_settings) RETURNS void
-LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET plan_cache_mode = force_custom_plan
-AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     -- So that a hypertable's other chunks are not even looked at.
     m1_lo timestamptz := (SELECT min(o.ts) FROM unnest(hours) AS o);
@@ -157,10 +142,7 @@ $$;
 -- Rolls up stale hours, newest first; returns how many. Hours that are not over, or became stale less than `quiet` ago,
 -- wait: they will change again. Only one of several callers works.
 CREATE FUNCTION refresh_candles(quiet interval DEFAULT '0', max_hours integer DEFAULT 1000) RETURNS integer
-LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET plan_cache_mode = force_custom_plan
-AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     s candle_settings;
     hours stale_hours[];
@@ -192,10 +174,7 @@ $$;
 -- they are now: -infinity when all of them are, NULL when another session is at work. What is written meanwhile becomes
 -- stale, so nothing has to be locked.
 CREATE FUNCTION materialise_candles(days integer DEFAULT 7) RETURNS timestamptz
-LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET plan_cache_mode = force_custom_plan
-AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     s candle_settings;
     newest timestamptz;
@@ -231,14 +210,13 @@ $$;
 -- through it all. Refused where it would need what retention has deleted.
 CREATE FUNCTION set_candle_day(day_zone text, day_start time DEFAULT '00:00', week_start text DEFAULT NULL)
 RETURNS void
-LANGUAGE plpgsql
-SET search_path FROM CURRENT
-AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     s candle_settings;
     shift interval := CASE WHEN $2 >= '12:00' THEN $2::interval - interval '24 hours' ELSE $2::interval END;
     origin timestamptz;
-    minutes bigint;
+    offsets bigint;
+    hours_move boolean;
 BEGIN
     IF $1 IS NULL OR NOT EXISTS (SELECT FROM pg_timezone_names AS z WHERE z.name = $1) THEN
         RAISE EXCEPTION '% is no time zone', coalesce(quote_literal($1), 'NULL')
@@ -248,43 +226,42 @@ BEGIN
         RAISE EXCEPTION 'a week begins on sunday or on monday, not on %', $3
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    SELECT count(DISTINCT extract(epoch FROM (d + shift) AT TIME ZONE $1)::bigint % 3600) INTO minutes
+    SELECT count(DISTINCT extract(epoch FROM (d + shift) AT TIME ZONE $1)::bigint % 3600) INTO offsets
     FROM generate_series(timestamp '1990-01-01', '2037-12-31', '1 day') AS d;
-    IF minutes > 1 THEN
+    IF offsets > 1 THEN
         RAISE EXCEPTION 'the clocks of % were changed by less than an hour, so its days are not made of hours', $1
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Use a zone whose offset changes by whole hours.';
     END IF;
 
     SELECT * INTO STRICT s FROM candle_settings FOR UPDATE;
     origin := (timestamp '2000-01-03' + shift) AT TIME ZONE $1;
-    IF s.minutes_from > '-infinity' AND bar_start(origin, '1 hour', s) <> origin
+    hours_move := bar_start(origin, '1 hour', s) <> origin;
+    IF s.minutes_from > '-infinity' AND hours_move
         OR s.hours_from > '-infinity' AND (s.day_zone, s.day_shift) IS DISTINCT FROM ($1, shift)
     THEN
         RAISE EXCEPTION 'what retention deleted cannot be rolled up for days that begin at another time'
             USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Take an empty database and replay the log: docs/storage.md.';
     END IF;
-    IF bar_start(origin, '1 hour', s) <> origin THEN
-        -- Rows of stale_hours name hours: no transaction may be half through with the hours of before.
-        LOCK TABLE market_data IN SHARE ROW EXCLUSIVE MODE;
-    END IF;
     UPDATE candle_settings AS c
     SET day_zone = $1, day_shift = shift,
         week_shift = CASE $3 WHEN 'sunday' THEN interval '-1 day' WHEN 'monday' THEN '0' ELSE c.week_shift END;
-    IF bar_start(origin, '1 hour', s) <> origin THEN
-        UPDATE candle_settings SET hour_origin = origin, materialised_from = 'infinity';
-        -- One hour of each stays stale, and candle_hours as it is until materialise_candles() comes by: neither is read,
-        -- but both tell which symbols and sources there are.
-        UPDATE stale_hours AS k SET ts = bar_start(k.ts, '1 hour', c) FROM candle_settings AS c;
-        DELETE FROM candle_days;
-        IF NOT EXISTS (SELECT FROM market_data) THEN
-            PERFORM materialise_candles();
-        END IF;
+    IF NOT hours_move THEN
+        UPDATE candle_settings AS c SET materialised_from = next_bar(c.materialised_from, '1 day', c);
+        DELETE FROM candle_days AS d WHERE d.ts >= s.hours_from;
+        PERFORM materialise_days(greatest(c.materialised_from, c.hours_from), 'infinity') FROM candle_settings AS c;
         RETURN;
     END IF;
-    UPDATE candle_settings AS c SET materialised_from = next_bar(c.materialised_from, '1 day', c);
-    DELETE FROM candle_days AS d WHERE d.ts >= s.hours_from;
-    PERFORM materialise_days(greatest(c.materialised_from, c.hours_from), 'infinity') FROM candle_settings AS c;
+    -- Rows of stale_hours name hours: no transaction may be half through with the hours of before. One hour of each
+    -- stays stale, and candle_hours as it is until materialise_candles() comes by: neither is read before, but both
+    -- tell which symbols and sources there are.
+    LOCK TABLE market_data IN SHARE ROW EXCLUSIVE MODE;
+    UPDATE candle_settings SET hour_origin = origin, materialised_from = 'infinity' RETURNING * INTO s;
+    UPDATE stale_hours AS k SET ts = bar_start(k.ts, '1 hour', s);
+    DELETE FROM candle_days;
+    IF NOT EXISTS (SELECT FROM market_data) THEN
+        PERFORM materialise_candles();
+    END IF;
 END
 $$;
 

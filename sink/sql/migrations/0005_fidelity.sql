@@ -20,8 +20,7 @@ CREATE FUNCTION compared_minutes(lo timestamptz, hi timestamptz) RETURNS TABLE (
     differing text[],
     equal boolean
 )
-LANGUAGE sql STABLE PARALLEL SAFE
-BEGIN ATOMIC
+LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC
     SELECT
         s.symbol, c.ts, s.source,
         c.open, c.broker_open, c.open - c.broker_open,
@@ -109,8 +108,7 @@ CREATE FUNCTION compared_days(lo timestamptz, hi timestamptz) RETURNS TABLE (
     open_differs bigint, high_differs bigint, low_differs bigint, close_differs bigint, volume_differs bigint,
     largest_price_difference double precision
 )
-LANGUAGE sql STABLE PARALLEL SAFE
-BEGIN ATOMIC
+LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC
     SELECT
         bar_start(c.ts, '1 day', s) AS day, c.symbol, c.source,
         count(*),
