@@ -17,8 +17,8 @@ from tickpipe.backup.archive import ArchiveTooNew, ArchiveWriter, DatabasePart, 
 
 Connection = AsyncConnection[Any]
 
-#: Every table of the schema, in the order in which they are restored: while minutes are written, triggers mark their
-#: hours, so what is kept and marked comes after them.
+#: Every table of the schema with rows of its own, in the order in which they are restored: while minutes are written,
+#: triggers make their hours stale, so what is materialised or stale comes after them.
 TABLES: Final = (
     "candle_settings", "market_data", "broker_bars", "pending_refolds", "stale_hours", "candle_hours", "candle_days",
 )  # fmt: skip
