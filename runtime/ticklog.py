@@ -1,6 +1,6 @@
 """Reads ranges of the ticks topic again, to fold candles from the offsets they name."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -9,6 +9,7 @@ from marketdata.errors import InvalidFrame, LogTruncated, UnknownTopic
 from marketdata.fold import CandleFold
 from marketdata.offsets import clip, position
 from marketdata.refold import Proof, Refold
+from marketdata.runs import Chunk
 from marketdata.tick import Frame
 from marketdata.wire import decode_frame, decode_frames
 from runtime.logreader import LogReader
@@ -63,7 +64,8 @@ class TickLog:
         refold = Refold(provable)
         try:
             for partition, first, last in refold.to_read():
-                await self._feed(refold, partition, first, last, on_progress)
+                async for chunk in self.read(partition, first, last, on_progress=on_progress):
+                    refold.feed(chunk)
         except LogTruncated:
             # Retention was faster than the reading: what it took is unprovable by now.
             again = await self.refold(provable, on_progress=on_progress)
@@ -86,6 +88,14 @@ class TickLog:
             return await self.holds_records(partition, first, last)
         return False
 
+    async def first_since(self, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
+        """The first offset of each partition whose record is not older (epoch milliseconds); without one, none.
+
+        Raises:
+            KafkaUnavailable: when the broker does not answer; the call can be repeated.
+        """
+        return await self._reader.offsets_at(self._topic, list(partitions), time_ms)
+
     async def _bounds(self, partition: int) -> tuple[int, int]:
         try:
             return await self._reader.ends(self._topic, partition)
@@ -95,11 +105,19 @@ class TickLog:
             # The topic was created anew with fewer partitions, or somebody made the candle up.
             return 0, 0
 
-    async def _feed(self, refold: Refold, partition: int, first: int, last: int, on_progress: Progress | None) -> None:
+    async def read(
+        self, partition: int, first: int, last: int, *, on_progress: Progress | None = None
+    ) -> AsyncIterator[Chunk]:
+        """The frames from offset `first` to `last`, which the log must hold, with their positions.
+
+        Raises:
+            KafkaUnavailable: when the broker does not answer; the call can be repeated.
+            LogTruncated: when the log begins after the next offset to read.
+        """
         begin = position(partition, 0)
         async for records in self._reader.read(self._topic, partition, first, last):
             for piece in in_pieces(records):
-                refold.feed(frames_of([(begin + record.offset, record.value) for record in piece]))
+                yield frames_of([(begin + record.offset, record.value) for record in piece])
             if on_progress is not None:
                 on_progress(len(records))
 

@@ -1,9 +1,10 @@
 """Folds stored candles again from the offsets they name and compares; on request it writes the folds."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -11,11 +12,12 @@ from prometheus_client import CollectorRegistry
 from marketdata.candle import PROVEN_FIELDS, Candle
 from marketdata.errors import UnknownTimeframe
 from marketdata.refold import Proof
-from marketdata.rule import Reduced
+from marketdata.rule import Reduced, Verdict
 from marketdata.timeframes import timeframe_named
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from runtime.ticklog import TickLog
+from sink.completeness import Completeness, Selection
 from sink.database import Connection, Database, connect
 from sink.logends import LogEnds
 from sink.metrics import Metrics
@@ -33,6 +35,10 @@ _FETCH_ROWS: Final = 5_000
 
 #: Somebody waits at the terminal: a broker that does not answer for so long is down (seconds).
 _KAFKA_TIMEOUT_SECONDS: Final = 15.0
+
+
+#: Writes candles; returns how many rows changed.
+Repair = Callable[[Sequence[Candle]], Awaitable[int]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,8 @@ class VerifyReport:
     unprovable: list[Key] = field(default_factory=list)
     #: Candles that wait for a refold: what is stored is known to be incomplete.
     pending: list[Key] = field(default_factory=list)
+    #: With `complete`: candles that the log holds and the table does not, or not with all records that touch them.
+    missing: list[Key] = field(default_factory=list)
     #: Candles that were written by `repair`.
     repaired: int = 0
 
@@ -82,40 +90,55 @@ async def verify(
     on_total: Callable[[int], None] = lambda _: None,
     on_progress: Callable[[int], None] = lambda _: None,
     repair: bool = False,
+    complete: bool = False,
 ) -> VerifyReport:
     """Fold every stored candle of the selection again (`from_` included, `to` not; aware datetimes) and compare.
 
     `on_total` is told the number of candles once, `on_progress` how many were dealt with since the last call. Reads the
-    parts of the log that the candles name. With `repair` the folds of candles that differ
-    are written; the report still lists the differences that were found.
+    parts of the log that the candles name. With `repair` the folds of candles that differ are written; the report still
+    lists the differences that were found. With `complete` the whole log is read as well: what the table lacks of it is
+    listed as missing, and with `repair` written.
 
     Raises:
         psycopg.OperationalError: when the database does not answer.
         KafkaUnavailable: when no broker answers.
     """
     log_ends = LogEnds(settings, await wait_for_log(settings, timeout_seconds=_KAFKA_TIMEOUT_SECONDS))
-    selection = {"symbol": symbol, "source": source, "from_": from_, "to": to}
+    selection = Selection(symbol, source, from_, to)
+    about = asdict(selection)
     url = settings.database_url.get_secret_value()
     report = VerifyReport()
     database = Database(url, asyncio.Event())
+    repair_with = partial(_write, database, log_ends) if repair else None
     reading = await connect(url)
     try:
         await reading.execute(SQL["lift_statement_timeout"])
-        row = await (await reading.execute(SQL["count_stored"], selection)).fetchone()
+        row = await (await reading.execute(SQL["count_stored"], about)).fetchone()
         on_total(row[0] if row else 0)
         async with TickLog(settings) as tick_log:
-            async for stored in _passes(reading, selection, report, on_progress):
+            async for stored in _passes(reading, about, report, on_progress):
                 if stored[0].log == log_ends.own_log:
                     wrong = await _compare(tick_log, stored, report)
-                    if repair and wrong:
-                        report.repaired += await _write(database, log_ends, wrong)
+                    if repair_with is not None and wrong:
+                        report.repaired += await repair_with(wrong)
                 else:
                     report.unprovable += map(_key, stored)
                 on_progress(len(stored))
+        if complete:
+            await _complete(Completeness(settings, reading, log_ends.own_log, selection), report, repair_with)
     finally:
         await reading.close()
         await database.close()
     return report
+
+
+async def _complete(completeness: Completeness, report: VerifyReport, repair_with: Repair | None) -> None:
+    found: set[Key] = set()
+    async for candles in completeness.missing():
+        found.update(map(_key, candles))
+        if repair_with is not None:
+            report.repaired += await repair_with(candles)
+    report.missing += sorted(found, key=lambda key: (key.ts, key.symbol, key.source))
 
 
 async def _passes(
@@ -184,7 +207,7 @@ async def _write(database: Database, log_ends: LogEnds, folded: Sequence[Candle]
     async def write(connection: Connection) -> int:
         async with connection.transaction():
             actions = await writer.apply_candles(connection, [Reduced(candle, candle.offsets) for candle in folded])
-        return actions["replaced"]
+        return actions[Verdict.REPLACED] + actions[Verdict.INSERTED]
 
     return await database.run(write)
 

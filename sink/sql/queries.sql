@@ -333,6 +333,25 @@ WHERE m.origin = 'ticks'
     AND (%(from_)s::timestamptz IS NULL OR m.ts >= %(from_)s) AND (%(to)s::timestamptz IS NULL OR m.ts < %(to)s)
 ORDER BY m.log, lower(m.offsets);
 
+-- name: stored_proofs
+-- What the rows of these keys hold of a log, or are going to hold, and whether they are of another log; in the order of
+-- the keys.
+SELECT
+    coalesce(CASE WHEN m.log = %(log)s THEN m.offsets END, '{}')
+        + coalesce(CASE WHEN p.log = %(log)s THEN p.offsets END, '{}'),
+    coalesce(m.closed AND m.origin = 'ticks', false), coalesce(m.log <> %(log)s, false)
+FROM unnest(%(sources)s::text[], %(symbols)s::text[], %(times)s::timestamptz[])
+    WITH ORDINALITY AS k (source, symbol, ts, n)
+LEFT JOIN market_data AS m
+    ON m.symbol = k.symbol AND m.timeframe = %(timeframe)s AND m.ts = k.ts AND m.source = k.source
+        AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s
+LEFT JOIN pending_refolds AS p
+    ON p.source = k.source AND p.symbol = k.symbol AND p.timeframe = %(timeframe)s AND p.ts = k.ts
+ORDER BY k.n;
+
+-- name: minutes_from
+SELECT nullif(minutes_from, '-infinity') FROM candle_settings;
+
 -- name: edition
 SELECT
     current_setting('server_version_num')::int / 10000,

@@ -85,7 +85,8 @@ async def test_every_record_counts_once_wherever_it_lies(settings: Settings) -> 
     assert volumes == [(symbol, TICKS_A_MINUTE, True) for symbol in SYMBOLS for _ in range(MINUTES)]
     prices = sql(settings, "SELECT DISTINCT open, high, low, close FROM market_data")
     assert prices == [(1.1, 1.1 + 19 / 1000, 1.1, 1.1 + 19 / 1000)]
-    report = await verify(settings)
+    report = await verify(settings, complete=True)
+    assert report.missing == []
     assert (report.checked, report.equal) == (len(volumes), len(volumes)), report
     spread = sql(
         settings,

@@ -27,28 +27,33 @@ def verify(
     from_: FromTime = None,
     to: ToTime = None,
     json: Annotated[bool, typer.Option("--json", help="Write the report as JSON.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Store the fold where it differs.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Store the fold where it differs, or is missing.")] = False,
+    complete: Annotated[
+        bool,
+        typer.Option("--complete", help="Read the whole log: also find what it holds and the table does not."),
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Prove the stored candles: fold each again from the log offsets it carries and compare every field.
 
-    Exit code 1 when a candle differs (also when `--repair` mended it), or when none of the candles can be proven
-    because the log no longer holds their offsets. Candles that wait for a refold are not checked, only counted.
+    Exit code 1 when a candle differs or is missing (also when `--repair` mended it), or when none of the candles can be
+    proven because the log no longer holds their offsets. Candles that wait for a refold are not checked, only counted.
 
     Examples:
 
     * `tickpipe verify`
     * `tickpipe verify --symbol EURUSD --from -1d`
     * `tickpipe verify --repair`
+    * `tickpipe verify --complete --from -7d`
     """
     settings = connected_settings(data_dir)
-    report = run(_verify(settings, symbol=symbol, source=source, from_=from_, to=to, repair=repair))
+    report = run(_verify(settings, symbol=symbol, source=source, from_=from_, to=to, repair=repair, complete=complete))
     if json:
         print_json(asdict(report))
     else:
         _show(report, repair)
     nothing_proven = bool(report.unprovable) and not report.checked
-    raise typer.Exit(PROBLEM if report.differences or nothing_proven else DONE)
+    raise typer.Exit(PROBLEM if report.differences or report.missing or nothing_proven else DONE)
 
 
 async def _verify(
@@ -59,6 +64,7 @@ async def _verify(
     from_: datetime | None,
     to: datetime | None,
     repair: bool,
+    complete: bool,
 ) -> "VerifyReport":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -79,6 +85,7 @@ async def _verify(
             on_total=lambda total: progress.update(bar, total=total),
             on_progress=lambda count: progress.advance(bar, count),
             repair=repair,
+            complete=complete,
         )
 
 
@@ -92,9 +99,13 @@ def _show(report: "VerifyReport", repair: bool) -> None:
     out.print(
         f"{report.checked:,} candles checked, {report.equal:,} equal, {report.checked - report.equal:,} different"
     )
+    if report.missing:
+        shown_keys = report.missing[:_SHOWN]
+        print_table(("source", "symbol", "ts"), [(key.source, key.symbol, key.ts) for key in shown_keys])
+        out.print(f"{len(report.missing):,} candles are missing, or lack records that the log holds.")
     if repair:
         out.print(f"{report.repaired:,} candles repaired")
-    elif report.differences:
+    elif report.differences or report.missing:
         out.print("Store the folds with: tickpipe verify --repair")
     if report.pending:
         out.print(

@@ -154,9 +154,9 @@ async def test_stream_goes_on_after_the_event_that_came_last(market: Market) -> 
 
 
 async def test_state_of_the_pipeline_is_told(market: Market) -> None:
-    now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
     async with aclosing(events(f"{market.url}/stream?symbol=STATE", "pipeline", "candle")) as stream:
         await first(stream, "ping")
+        now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
         live = market.candle("STATE", now, (1.0, 1.5, 1.0, 1.5), ticks=50)
         await market.flow.send_live(msgspec.structs.replace(live, last_tick=live.received - 20))
         await first(stream, "candle")

@@ -13,8 +13,8 @@ from marketdata.wire import encode
 from runtime.rejected import HTTP, Rejected, RejectedWriter, Stored, Which, headers_of
 from runtime.settings import Settings
 from runtime.topics import MAX_RECORD_BYTES
+from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of
-from tests.realday import eurusd_ticks
 from tests.services import environment
 
 

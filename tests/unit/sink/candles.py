@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from marketdata.candle import Candle
+from marketdata.candle import BrokerBar, Candle
 from marketdata.offsets import Range, Ranges, Span, position
 from marketdata.refold import Proof, Refold
 from marketdata.tick import Frame, Tick
@@ -45,3 +45,11 @@ def folded(log: list[Frame], ranges: Ranges, *, closed: bool = False) -> Candle:
     made = refold.results()[proof].candle(log=OWN_LOG, offsets=ranges, closed=closed, emitted=MINUTE)
     assert made is not None
     return made
+
+
+def bar_of_minute(ts: int) -> BrokerBar:
+    """The broker's own M1 of source S and symbol EURUSD."""
+    return BrokerBar(
+        source="S", symbol="EURUSD", timeframe="M1", ts=ts, open=1.1, high=1.3, low=1.0, close=1.2, volume=10,
+        received=ts + 60_000,
+    )  # fmt: skip

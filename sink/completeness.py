@@ -1,0 +1,189 @@
+"""Finds what the log holds and the table does not: the periods of every record, in one pass over the log."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from aiokafka import TopicPartition
+
+from marketdata.candle import Candle
+from marketdata.coverage import Coverage, PeriodKey
+from marketdata.errors import TickpipeError
+from marketdata.offsets import Ranges, contains, union
+from marketdata.refold import Proof, bridged
+from marketdata.timeframes import M1, Timeframe
+from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
+from runtime.kafka_errors import kafka_errors
+from runtime.settings import Settings
+from runtime.ticklog import TickLog
+from sink.database import Connection
+from sink.refolds import proven_candle, to_ranges
+from sink.staging import time_msc, utc
+from sink.statements import SQL
+
+#: Periods that are compared with the table at once; their records are named in memory until then.
+_BATCH_PERIODS: Final = 5_000
+
+#: Candles that the workers have published reach the table within this, or the sink is away (seconds).
+_STORE_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The candles that are asked for; what is None excludes nothing."""
+
+    symbol: str | None = None
+    source: str | None = None
+    #: Start of the first period, and the end, which is not included.
+    from_: datetime | None = None
+    to: datetime | None = None
+
+    def holds(self, key: PeriodKey) -> bool:
+        """Whether the period is one of these."""
+        source, symbol, ts = key
+        return (
+            (self.symbol is None or symbol == self.symbol)
+            and (self.source is None or source == self.source)
+            and (self.from_ is None or utc(ts) >= self.from_)
+            and (self.to is None or utc(ts) < self.to)
+        )
+
+
+@dataclass
+class _Stored:
+    """What the table says of a period."""
+
+    #: Offsets of the own log that its row holds, or is going to hold.
+    offsets: Ranges
+    closed: bool
+    #: The row is a fold of another log: which of the two has more ticks was decided when they met.
+    is_foreign: bool
+
+
+@dataclass
+class Completeness:
+    """One pass over the log; `missing` gives what the table lacks of it."""
+
+    settings: Settings
+    connection: Connection
+    own_log: str
+    selection: Selection
+    timeframe: Timeframe = M1
+    on_progress: Callable[[int], None] = lambda _: None
+    #: Periods before it were deleted by retention.
+    _minutes_from: datetime | None = field(default=None, init=False)
+    _now: datetime = field(default_factory=lambda: datetime.now(UTC), init=False)
+
+    async def missing(self) -> AsyncIterator[list[Candle]]:
+        """Candles that the table lacks, or that hold records which its row does not, folded from the log.
+
+        Records that no worker has committed are not looked at: their candles may be on their way.
+
+        Raises:
+            KafkaUnavailable: when no broker answers.
+            psycopg.Error: when the database does not.
+        """
+        ends = await self._folded()
+        row = await (await self.connection.execute(SQL["minutes_from"])).fetchone()
+        self._minutes_from = row[0] if row else None
+        async with TickLog(self.settings) as reading, TickLog(self.settings) as folding:
+            for partition, (first, end) in ends.items():
+                if first >= end:
+                    continue
+                coverage = Coverage(self.timeframe.base_width_ms)
+                async for chunk in reading.read(partition, first, end - 1, on_progress=self.on_progress):
+                    coverage.feed(chunk)
+                    if len(coverage) >= 2 * _BATCH_PERIODS:
+                        async for candles in self._compared(folding, coverage.settled()):
+                            yield candles
+                async for candles in self._compared(folding, coverage.rest()):
+                    yield candles
+
+    async def _folded(self) -> Ends:
+        """The part of each partition that the workers have folded and the sink has stored."""
+        settings = self.settings
+        ends = await log_ends(settings, settings.ticks_topic)
+        folded = await self._committed(settings.stream_group)
+        candles = await log_ends(settings, settings.candles_topic)
+        await self._wait_for_sink(candles)
+        begins = await self._begins(ends)
+        return {
+            # A group that never was here has nothing on its way.
+            partition: (begins[partition], folded.get(TopicPartition(settings.ticks_topic, partition), end))
+            for partition, (_, end) in sorted(ends.items())
+        }
+
+    async def _wait_for_sink(self, candles: Ends) -> None:
+        settings = self.settings
+        deadline = time.monotonic() + _STORE_SECONDS
+        while time.monotonic() < deadline:
+            stored = await self._committed(settings.sink_group)
+            if all(
+                stored.get(TopicPartition(settings.candles_topic, partition), end) >= end
+                for partition, (_, end) in candles.items()
+            ):
+                return
+            await asyncio.sleep(0.5)
+
+    async def _committed(self, group: str) -> dict[TopicPartition, int]:
+        # A cluster that is new makes the topic of its groups at the first question for one.
+        deadline = time.monotonic() + _STORE_SECONDS
+        while True:
+            try:
+                async with admin_client(self.settings) as client:
+                    with kafka_errors(self.settings, group=group):
+                        return await committed_offsets(client, group)
+            except TickpipeError as exc:
+                if not exc.retriable or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.5)
+
+    async def _begins(self, ends: Ends) -> dict[int, int]:
+        # The first record whose time is an hour before what is asked for: no request's ticks span more.
+        if self.selection.from_ is None:
+            return {partition: first for partition, (first, _) in ends.items()}
+        since_ms = max(0, time_msc(self.selection.from_ - timedelta(hours=1)))
+        async with TickLog(self.settings) as tick_log:
+            found = await tick_log.first_since(sorted(ends), since_ms)
+        return {partition: found.get(partition, end) for partition, (_, end) in ends.items()}
+
+    async def _compared(self, folding: TickLog, touched: dict[PeriodKey, Ranges]) -> AsyncIterator[list[Candle]]:
+        wanted = [key for key in touched if self.selection.holds(key) and not self._is_deleted(key)]
+        for start in range(0, len(wanted), _BATCH_PERIODS):
+            keys = wanted[start : start + _BATCH_PERIODS]
+            proofs: dict[Proof, _Stored] = {}
+            for key, stored in zip(keys, await self._stored(keys), strict=True):
+                if not stored.is_foreign and not contains(stored.offsets, touched[key]):
+                    # As one range where the records are close, so that the refold sees one pass.
+                    ranges = union(stored.offsets, bridged(touched[key]))
+                    proofs[Proof(*key, ranges, self.timeframe)] = stored
+            if proofs:
+                yield await self._fold(folding, proofs)
+
+    def _is_deleted(self, key: PeriodKey) -> bool:
+        return self._minutes_from is not None and utc(key[2]) < self._minutes_from
+
+    async def _fold(self, folding: TickLog, proofs: dict[Proof, _Stored]) -> list[Candle]:
+        over_ms = time_msc(self._now - timedelta(seconds=self.settings.grace_seconds)) - self.timeframe.base_width_ms
+        outcome = await folding.refold(proofs)
+        candles = []
+        for proof, fold in outcome.folds.items():
+            closed = proofs[proof].closed or proof.ts <= over_ms
+            candle = proven_candle(fold, proof.ranges, self.own_log, closed=closed)
+            # A period without a usable price has no candle.
+            if candle is not None:
+                candles.append(candle)
+        return candles
+
+    async def _stored(self, keys: Sequence[PeriodKey]) -> list[_Stored]:
+        sources, symbols, times = zip(*keys, strict=True)
+        about: dict[str, Any] = {
+            "sources": list(sources), "symbols": list(symbols), "times": list(map(utc, times)),
+            "timeframe": self.timeframe.name, "first_ts": utc(min(times)), "last_ts": utc(max(times)),
+            "log": self.own_log,
+        }  # fmt: skip
+        rows = await (await self.connection.execute(SQL["stored_proofs"], about)).fetchall()
+        return [_Stored(to_ranges(offsets), closed, is_foreign) for offsets, closed, is_foreign in rows]
