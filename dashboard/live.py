@@ -13,6 +13,7 @@ from dashboard.hub import Hub
 from dashboard.metrics import Metrics
 from marketdata.candle import Candle
 from marketdata.errors import InvalidCandle, TickpipeError
+from marketdata.invariants import check_candle
 from marketdata.wire import decode_candle, decode_candles
 from runtime.kafka import new_consumer
 from runtime.kafka_errors import kafka_errors
@@ -93,11 +94,15 @@ class LiveReader:
 
     def _decoded(self, records: Sequence[Any]) -> Sequence[Candle | None]:
         candles = decode_candles([record.value for record in records])
-        return candles if candles is not None else [self._decoded_one(record) for record in records]
+        return [
+            self._valid(record, None if candles is None else candles[index]) for index, record in enumerate(records)
+        ]
 
-    def _decoded_one(self, record: Any) -> Candle | None:
+    def _valid(self, record: Any, decoded: Candle | None) -> Candle | None:
         try:
-            return decode_candle(record.value)
+            candle = decoded or decode_candle(record.value)
+            check_candle(candle)
+            return candle
         except InvalidCandle:
             # The sink puts it into `candles.rejected`, which the page counts.
             self._metrics.undecodable.inc()

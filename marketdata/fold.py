@@ -182,6 +182,10 @@ class CandleFold:
         """First and last offset of each part of the log that was read without a gap."""
         return tuple((first, last) for first, last in self._offsets)
 
+    def ranges(self, partition: int) -> Ranges:
+        """The same as a proof, when the offsets are those of one partition."""
+        return tuple([(partition, first, last) for first, last in self._offsets])
+
     @property
     def ticks_kept(self) -> int:
         """How many ticks are held in memory in case the period is sent again."""

@@ -23,14 +23,11 @@ _bar: Final = msgspec.json.Decoder(BrokerBar)
 _UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
+# The same few names come again with every candle.
 @lru_cache(maxsize=4096)
-def _escaped(name: str) -> str:
-    return name.replace("%", "%25").replace("/", "%2F")
-
-
 def record_key(*names: str) -> bytes:
     """The names with slashes between them; `%` and `/` in a name are percent-encoded, so no two keys are alike."""
-    return "/".join(map(_escaped, names)).encode()
+    return "/".join(name.replace("%", "%25").replace("/", "%2F") for name in names).encode()
 
 
 def frame_key(source: str, symbol: str) -> bytes:

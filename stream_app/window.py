@@ -220,8 +220,9 @@ class Window:
         emissions = []
         for period in self._dirty:
             fold = period.fold
-            offsets = tuple((self._partition, first, last) for first, last in fold.spans)
-            candle = fold.candle(log=self._log, offsets=offsets, closed=period.closed, emitted=wall_ms)
+            candle = fold.candle(
+                log=self._log, offsets=fold.ranges(self._partition), closed=period.closed, emitted=wall_ms
+            )
             period.sending_from, period.dirty_from = period.dirty_from, None
             emissions.append(Emission(period, candle, period.closed))
         self._dirty.clear()

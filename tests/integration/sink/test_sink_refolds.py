@@ -151,6 +151,35 @@ async def test_what_the_log_cannot_prove_keeps_the_candle_with_more_ticks(
     assert refolding.rows("unprovable") == 1
 
 
+@pytest.mark.parametrize(
+    "beyond",
+    [
+        pytest.param("log_position(500, 0)", id="a partition that the topic lacks"),
+        pytest.param("log_position(0, 1000000000)", id="beyond the end of a partition"),
+        pytest.param("log_position(32766, 281474976710000)", id="the last position there is"),
+    ],
+)
+async def test_a_proof_of_what_is_not_there_blocks_no_other_minute(
+    connection: Connection, flow: Flow, refolding: Refolding, beyond: str
+) -> None:
+    # Arrange: one minute waits for an honest refold, the next names offsets that nobody wrote
+    logged = await flow.log_frames([frame(MINUTE, 1.2), frame(MINUTE + 90_000, 1.3), frame(MINUTE + 500, 1.1)])
+    await refolding.writer.write(connection, [*flow.candles(logged[:2]), *flow.candles(logged[2:])])
+    await connection.execute(
+        b"INSERT INTO pending_refolds SELECT source, symbol, timeframe, ts, log, offsets + int8multirange(int8range("
+        + f"{beyond}, {beyond} + 2".encode()
+        + b")), true, now(), now() FROM market_data WHERE ts > (SELECT min(ts) FROM market_data)"
+    )
+
+    # Act
+    await refolding.refolder.step()
+
+    # Assert
+    assert await value(connection, "SELECT count(*) FROM pending_refolds") == 0
+    assert await value(connection, "SELECT array_agg(volume ORDER BY ts) FROM market_data") == [2, 1]
+    assert (refolding.rows("unprovable"), refolding.rows("refolded")) == (1, 1)
+
+
 async def test_minutes_of_a_foreign_log_are_given_up(connection: Connection, flow: Flow, refolding: Refolding) -> None:
     logged = await flow.log_frames([frame(MINUTE, 1.2, count=5)])
     await refolding.writer.write(connection, flow.candles(logged))
