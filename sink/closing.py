@@ -28,8 +28,12 @@ _UNTOUCHED_SECONDS: Final = 180.0
 #: Readings that wait until they are reached; of a backlog of more than a day the oldest are not waited for.
 _MAX_READINGS: Final = 1_440
 
-#: How far back open candles are looked for where nothing is compressed: compressed ones are dear to look at.
-_ALL_DAYS: Final = 36_500
+#: Looked at again at every step: what was not closed because it waited for a refold, or had just been stored.
+_AGAIN: Final = timedelta(hours=1)
+
+#: So far back candles are looked for that were left open while no sink ran, a piece at every step.
+_LOOKBACK: Final = timedelta(days=7)
+_PIECE: Final = timedelta(hours=6)
 
 
 #: A moment, and how far a topic reached at it.
@@ -51,6 +55,9 @@ class Closer(PeriodicTask[int]):
         # workers had, that the sinks have not stored yet.
         self._unfolded: deque[_Reading] = deque(maxlen=_MAX_READINGS)
         self._unstored: deque[_Reading] = deque(maxlen=_MAX_READINGS)
+        # What lies between the two was looked through; an index of the open rows would cost every write of a row.
+        self._oldest: datetime | None = None
+        self._newest: datetime | None = None
 
     async def step(self) -> int:
         """Close what can be closed; returns how many candles."""
@@ -69,20 +76,28 @@ class Closer(PeriodicTask[int]):
         over = await self._stored_until(now)
         if over is None:
             return 0
-        settings = self._settings
-        lookback = timedelta(days=settings.compress_after_days or _ALL_DAYS)
-        about = {
-            "over": over - timedelta(seconds=settings.grace_seconds), "since": over - lookback,
-            "untouched": now - timedelta(seconds=_UNTOUCHED_SECONDS), "timeframes": list(FOLDABLE),
-            "widths": [timedelta(milliseconds=timeframe.base_width_ms) for timeframe in FOLDABLE.values()],
-        }  # fmt: skip
-        closed = (await connection.execute(SQL["close_overdue"], about)).rowcount
+        over -= timedelta(seconds=self._settings.grace_seconds)
+        closed = await self._close(connection, (self._newest or over) - _AGAIN, over, now)
+        self._newest, oldest = over, self._oldest or over
+        # Compressed rows are dear to look at, and long over.
+        if oldest > now - min(_LOOKBACK, timedelta(days=self._settings.compress_after_days or _LOOKBACK.days)):
+            # Those that begin in the piece may end after it.
+            closed += await self._close(connection, oldest - _PIECE, min(oldest + _AGAIN, over), now)
+            self._oldest = oldest - _PIECE
         if closed:
             log.info(
                 "Closed candles that no worker closed: their ticks were stamped ahead.",
                 action="candles_closed", candles=closed,
             )  # fmt: skip
         return closed
+
+    async def _close(self, connection: Connection, since: datetime, over: datetime, now: datetime) -> int:
+        about = {
+            "since": since, "over": over, "untouched": now - timedelta(seconds=_UNTOUCHED_SECONDS),
+            "timeframes": list(FOLDABLE),
+            "widths": [timedelta(milliseconds=timeframe.base_width_ms) for timeframe in FOLDABLE.values()],
+        }  # fmt: skip
+        return (await connection.execute(SQL["close_overdue"], about)).rowcount
 
     async def _stored_until(self, now: datetime) -> datetime | None:
         """The newest moment of which all that the log held is known to be folded and stored."""

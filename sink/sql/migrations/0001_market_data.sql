@@ -122,8 +122,6 @@ CREATE TABLE market_data (
     )
 );
 CREATE INDEX market_data_ts_idx ON market_data (ts DESC);
--- The few that still move.
-CREATE INDEX market_data_open_idx ON market_data (ts) WHERE NOT closed;
 
 COMMENT ON COLUMN market_data.volume IS 'number of ticks';
 COMMENT ON COLUMN market_data.spread IS 'lowest ask - bid, in points';

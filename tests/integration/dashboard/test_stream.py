@@ -153,14 +153,6 @@ async def test_stream_goes_on_after_the_event_that_came_last(market: Market) -> 
         await first(stream, "resync")
 
 
-async def test_an_impossible_candle_is_not_shown(market: Market) -> None:
-    async with aclosing(events(f"{market.url}/stream?symbol=WRONG", "candle")) as stream:
-        await first(stream, "ping")
-        impossible = market.candle("WRONG", MOMENT, (1.0, 0.9, 1.1, 1.0), ticks=3)  # high below low
-        await market.publish(impossible, market.candle("WRONG", MOMENT + MINUTE_MS, (1.0, 1.2, 0.9, 1.1), ticks=3))
-        assert (await first(stream, "candle"))["close"] == 1.1
-
-
 async def test_state_of_the_pipeline_is_told(market: Market) -> None:
     async with aclosing(events(f"{market.url}/stream?symbol=STATE", "pipeline", "candle")) as stream:
         await first(stream, "ping")
@@ -242,3 +234,11 @@ async def test_without_kafka_stored_candles_are_still_read(market: Market) -> No
             assert (await client.get("/pipeline")).json()["kafka"] is False
     finally:
         assert service.stop() == 0
+
+
+async def test_an_impossible_candle_is_not_shown(market: Market) -> None:
+    async with aclosing(events(f"{market.url}/stream?symbol=WRONG", "candle")) as stream:
+        await first(stream, "ping")
+        impossible = market.candle("WRONG", MOMENT, (1.0, 0.9, 1.1, 1.0), ticks=3)  # high below low
+        await market.publish(impossible, market.candle("WRONG", MOMENT + MINUTE_MS, (1.0, 1.2, 0.9, 1.1), ticks=3))
+        assert (await first(stream, "candle"))["close"] == 1.1
