@@ -21,6 +21,9 @@ _SHARED: list[Processor] = [
 #: Libraries that report their ordinary life, such as every rebalance, at INFO.
 _CHATTY = ("aiokafka", "faust", "mode", "httpx", "httpcore", "uvicorn.access", "kafka")
 
+#: Wordings that are remembered; a library may put an address or a number into each (some 200 bytes).
+MAX_WORDINGS = 1_000
+
 #: A library that cannot reach a broker says so forty times a second; once in so long is enough (seconds).
 REPEAT_SECONDS = 30.0
 

@@ -6,14 +6,12 @@ Run it as `python -m tickpipe.demo --url http://127.0.0.1:18001` with the key in
 import argparse
 import os
 import random
-import signal
-import sys
 import time
 import uuid
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 import httpx
 import msgspec
@@ -26,6 +24,7 @@ from marketdata.tick import Tick
 from runtime.logs import configure_logs
 from runtime.posting import new_client
 from runtime.settings import load_settings
+from runtime.signals import exit_on_stop_signal
 from tickpipe.sending.posting import post
 
 log = structlog.get_logger(__name__)
@@ -156,7 +155,7 @@ def _now_msc() -> int:
     return time.time_ns() // 1_000_000
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Trade until SIGTERM or Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m tickpipe.demo", description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:18001", help="the producer (default: %(default)s)")
@@ -167,8 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not key:
         parser.error("no key: put the producer's key into the environment variable TICKPIPE_DEMO_KEY")
     configure_logs(load_settings())
-    # Raised in the main thread, wherever it waits.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    exit_on_stop_signal()
     headers = {
         "X-API-Key": key,
         "Content-Type": "application/json",
@@ -179,14 +177,11 @@ def main(arguments: list[str] | None = None) -> int:
     with new_client(options.url, headers) as client:
         ea = ExpertAdvisor(client, options.url, [RandomWalk(item, options.seed, start) for item in INSTRUMENTS])
         log.info("The simulated EA trades.", action="demo_started", url=options.url, source=options.source)
-        try:
-            while True:
-                ea.collect(_now_msc())
-                ea.flush()
-                time.sleep(_POST_INTERVAL_SECONDS)
-        except KeyboardInterrupt:
-            return 0
+        while True:
+            ea.collect(_now_msc())
+            ea.flush()
+            time.sleep(_POST_INTERVAL_SECONDS)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -93,8 +93,8 @@ def open_log(path: Path) -> Iterator[int]:
 
 
 def append_to_log(path: Path, line: str) -> None:
-    """Add a line of our own to a child's log."""
-    with open_log(path) as log:
+    """Add a line of our own to a child's log, unless the disk is full: the child matters more."""
+    with contextlib.suppress(OSError), open_log(path) as log:
         os.write(log, line.encode() + b"\n")
 
 

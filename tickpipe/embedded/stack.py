@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from marketdata.errors import StackError
+from runtime.signals import on_stop_signal
 from tickpipe.embedded.control import control_socket, send_command
 from tickpipe.embedded.credentials import load_credentials
 from tickpipe.embedded.kafka import local_kafka
@@ -231,9 +231,7 @@ async def _supervise(config: StackConfig, specs: list[ServiceSpec], state: Stack
             supervisor.kill_all()
         stop.set()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, on_signal)
+    on_stop_signal(on_signal, hang_up=True)
 
     async def shutdown(_: str) -> None:
         stop.set()

@@ -80,7 +80,12 @@ class Service:
                 await service.was_ready.wait()
             while True:
                 started = time.monotonic()
-                reason = await self._live()
+                try:
+                    reason = await self._live()
+                except Exception as exc:  # whatever failed in watching it, the process must be watched again
+                    await self._terminate()
+                    reason = f"could not be watched: {exc!r}"
+                    append_to_log(self.spec.log, reason)
                 failures = 0 if time.monotonic() - started >= _HEALTHY_SECONDS else failures
                 delay_seconds = backoff_seconds(failures)
                 failures += 1
@@ -141,7 +146,10 @@ class Service:
         self.state = state
         if state != "running":
             self.is_ready.clear()
-        self._on_event(StackEvent(f"{self.spec.name} {message}", self.spec.name, state))
+        try:
+            self._on_event(StackEvent(f"{self.spec.name} {message}", self.spec.name, state))
+        except Exception as exc:  # such as a terminal that is gone; the process is kept running all the same
+            append_to_log(self.spec.log, f"could not be told: {exc!r}")
 
 
 class Supervisor:
@@ -222,7 +230,10 @@ class Supervisor:
         while True:
             await asyncio.sleep(_ROTATION_INTERVAL_SECONDS)
             for service in self.services:
-                await asyncio.to_thread(rotate_log, service.spec.log)
+                try:
+                    await asyncio.to_thread(rotate_log, service.spec.log)
+                except OSError as exc:  # such as a full disk; the next round may find some space
+                    append_to_log(service.spec.log, f"could not be rotated: {exc}")
 
 
 def backoff_seconds(failures: int) -> float:

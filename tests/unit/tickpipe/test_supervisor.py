@@ -127,3 +127,47 @@ async def test_stopped_service_is_started_on_demand(tmp_path: Path) -> None:
 
         assert pid_of_the_stopped is None
         assert (service.state, service.restarts) == ("running", 0)
+
+
+async def test_a_probe_that_raises_once_does_not_leave_the_service_alone(tmp_path: Path) -> None:
+    failures = iter([ValueError("a bug in the probe")])
+
+    def ready() -> bool:
+        for failure in failures:
+            raise failure
+        return True
+
+    spec = _spec(tmp_path, "a", ready=ready)
+    async with _supervised(spec) as supervisor:
+        (service,) = supervisor.services
+        await _until(lambda: service.restarts == 1 and service.state == "running")
+    assert "a bug in the probe" in tail(spec.log)
+
+
+async def test_a_listener_that_fails_does_not_stop_the_supervision(tmp_path: Path) -> None:
+    def tell(_: StackEvent) -> None:
+        raise BrokenPipeError("the terminal is gone")
+
+    supervisor = Supervisor([_spec(tmp_path, "a")], tell)
+    supervisor.start_all()
+    try:
+        (service,) = supervisor.services
+        await _until(service.is_ready.is_set)
+        service.kill()
+        await _until(lambda: service.restarts == 1 and service.is_ready.is_set())
+    finally:
+        await supervisor.stop_all()
+
+
+async def test_a_log_that_cannot_be_rotated_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Path] = []
+
+    def rotate(log: Path) -> None:
+        tried.append(log)
+        raise OSError("no space left on the device")
+
+    monkeypatch.setattr(module, "rotate_log", rotate)
+    monkeypatch.setattr(module, "_ROTATION_INTERVAL_SECONDS", 0.05)
+    async with _supervised(_spec(tmp_path, "a"), _spec(tmp_path, "b")):
+        await _until(lambda: len(tried) >= 4)
+    assert set(tried) == {tmp_path / "a.log", tmp_path / "b.log"}
