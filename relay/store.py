@@ -277,7 +277,8 @@ class Store:
                     for symbol, number in connection.execute(query, [after]):
                         by_symbol[symbol] += number
             finally:
-                connection.execute("COMMIT")
+                # It only read, so there is nothing that could be lost by it.
+                connection.rollback()
             self._counts = Counts(first, last, by_symbol)
             return self._counts
 

@@ -10,6 +10,7 @@ import structlog
 
 from runtime.health import Health
 from runtime.signals import EXIT_FAILED, end_process
+from runtime.tasks import cancel
 
 log = structlog.get_logger(__name__)
 
@@ -71,9 +72,7 @@ class Guard:
             yield
         finally:
             leaving = True
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel(*tasks)
 
     def thread(
         self, name: str, work: Callable[[], None], on_failure: Callable[[BaseException], None] = lambda _: None

@@ -49,6 +49,7 @@ class Keeper(PeriodicTask[int]):
         self._quiet = timedelta(seconds=quiet_seconds)
         self._hours = StepSize(_MOST_HOURS, goal_seconds=_STEP_SECONDS)
         self._days = StepSize(_MOST_DAYS, goal_seconds=_STEP_SECONDS, first=_FIRST_DAYS)
+        self._more_marked = False
         self._all_kept = False
         self._told = float("-inf")
 
@@ -62,14 +63,16 @@ class Keeper(PeriodicTask[int]):
 
     def pause_seconds(self, result: int) -> float:
         """The interval, or less when there is more to do."""
-        return self.interval_seconds if self._all_kept and result < self._hours.value else _BREATHER_SECONDS
+        return self.interval_seconds if self._all_kept and not self._more_marked else _BREATHER_SECONDS
 
     async def _refresh(self, connection: Connection, hours: int) -> int:
         row = await (await connection.execute(SQL["count_marks"])).fetchone()
         self._metrics.marked_hours.set(row[0] if row else 0)
         about = {"quiet": self._quiet, "max_hours": hours}
         row = await (await connection.execute(SQL["refresh_candles"], about)).fetchone()
-        return row[0] if row else 0
+        folded = row[0] if row else 0
+        self._more_marked = folded >= hours
+        return folded
 
     async def _keep(self, connection: Connection, days: int) -> None:
         async with connection.transaction():

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from marketdata.errors import PartitionsLost, TickpipeError
@@ -22,11 +22,13 @@ from runtime.polls import Record
 from runtime.rejected import Rejected
 from runtime.settings import Settings
 from runtime.status_server import StatusServer
+from runtime.tasks import cancel, unless_set, until_first_ends
 from runtime.telemetry import start_telemetry
 from sink.closing import Closer
 from sink.comparing import Comparer
 from sink.database import Connection, Database, Trouble, trouble_of
 from sink.edition import edition
+from sink.group import LagMeter, Revocations
 from sink.keeping import Keeper
 from sink.logends import LogEnds
 from sink.metrics import Metrics
@@ -43,8 +45,6 @@ from sink.trail import Trail
 from sink.writer import Writer
 
 log = structlog.get_logger(__name__)
-
-Result = TypeVar("Result")
 
 #: Offsets that follow on what was read of each partition.
 Offsets = dict[TopicPartition, int]
@@ -123,6 +123,7 @@ class Sink:
         except Exception as exc:
             # Being told to stop while something is away ends the waiting with its error; the offsets stay.
             if not (self._stopping.is_set() and _may_pass(exc)):
+                self.health.fail("flow", repr(exc))
                 raise
         finally:
             self.health.set("kafka", False)
@@ -142,14 +143,14 @@ class Sink:
         self._metrics.database_trouble.labels(task, str(kind)).inc()
 
     async def _work(self, live: Database, others: Sequence[Database]) -> None:
-        log_name = await self._unless_stopped(wait_for_log(self._settings))
+        log_name = await unless_set(self._stopping, wait_for_log(self._settings))
         if log_name is None:
             return
         await live.run_patiently(self._migrate)
         log_ends = LogEnds(self._settings, log_name)
         writer = Writer(log_ends, self._metrics, Staging(use_copy=self._use_copy))
         async with Rejects(self._settings, self._metrics, self._stopping) as rejects:
-            consumer = await self._unless_stopped(self._join_group())
+            consumer = await unless_set(self._stopping, self._join_group())
             if consumer is None:
                 return
             try:
@@ -164,7 +165,7 @@ class Sink:
                     Closer(self._settings, closing, self._metrics),
                     LagMeter(self._settings, consumer, self._metrics, self.health),
                 ]
-                await self._until_first_ends(
+                await until_first_ends(
                     self._flow(consumer, live, Store(live, writer, rejects)),
                     *(task.run(self._stopping, self._metrics.tasks) for task in background),
                 )
@@ -189,7 +190,7 @@ class Sink:
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
         )
         topics = [settings.candles_topic, settings.broker_candles_topic]
-        consumer.subscribe(topics, listener=_Revocations(self._uncommitted, self._metrics))
+        consumer.subscribe(topics, listener=Revocations(self._uncommitted, self._metrics))
         return consumer
 
     async def _join_group(self) -> AIOKafkaConsumer:
@@ -207,22 +208,6 @@ class Sink:
                 log.warning("The group cannot be joined yet.", action="kafka_wait", error=str(exc))
             await asyncio.sleep(1)
 
-    async def _unless_stopped(self, work: Awaitable[Result]) -> Result | None:
-        task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
-        finally:
-            await _cancel(task, stopped)
-
-    async def _until_first_ends(self, *work: Awaitable[None]) -> None:
-        # All of them end when told to stop; one that ends earlier does so with an error, which ends the others.
-        tasks = [asyncio.ensure_future(each) for each in work]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            await _cancel(*tasks)
-
     async def _flow(self, consumer: AIOKafkaConsumer, live: Database, store: Store) -> None:
         # While the database stores one batch, the next is polled, decoded and packed: neither waits for the other.
         storing: asyncio.Task[None] | None = None
@@ -236,7 +221,7 @@ class Sink:
                 await storing
         finally:
             if storing is not None:
-                await _cancel(storing)
+                await cancel(storing)
 
     async def _next_batch(self, consumer: AIOKafkaConsumer, store: Store) -> tuple[Batch, Offsets]:
         """What has been fetched, up to the size of a batch, and the offsets that follow on it."""
@@ -305,62 +290,10 @@ class Sink:
         self._uncommitted.clear()
 
 
-class LagMeter(PeriodicTask[None]):
-    """The task that sets `tickpipe_sink_lag_records`, and finds out whether Kafka answers."""
-
-    name = "lag"
-    interval_seconds = 5.0
-
-    def __init__(self, settings: Settings, consumer: AIOKafkaConsumer, metrics: Metrics, health: Health) -> None:
-        self._settings = settings
-        self._consumer = consumer
-        self._metrics = metrics
-        self._health = health
-
-    async def step(self) -> None:
-        """Measure once."""
-        try:
-            with kafka_errors(self._settings, topic=self._settings.candles_topic):
-                async with asyncio.timeout(self.interval_seconds):
-                    mine = sorted(self._consumer.assignment())
-                    ends = await self._consumer.end_offsets(mine)
-                    for tp in mine:
-                        position = await self._consumer.position(tp)
-                        self._metrics.lag.labels(tp.topic, tp.partition).set(max(0, ends[tp] - position))
-        except PartitionsLost:
-            return  # the partition went elsewhere meanwhile
-        except TickpipeError:
-            self._health.set("kafka", False)
-            return
-        self._health.set("kafka", True)
-
-
-class _Revocations(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
-    """Forgets what was not committed of partitions that went elsewhere."""
-
-    def __init__(self, uncommitted: dict[TopicPartition, int], metrics: Metrics) -> None:
-        self._uncommitted = uncommitted
-        self._metrics = metrics
-
-    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        for tp in revoked:
-            self._uncommitted.pop(tp, None)
-        self._metrics.lag.clear()
-
-    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        log.info("Partitions were assigned.", action="partitions_assigned", partitions=len(assigned))
-
-
 async def _leave(consumer: AIOKafkaConsumer) -> None:
     # Leaving the group needs the broker; without one the session runs out by itself.
     with contextlib.suppress(*KAFKA_ERRORS):
         await asyncio.wait_for(consumer.stop(), _COMMIT_TIMEOUT_SECONDS)
-
-
-async def _cancel(*tasks: "asyncio.Future[Any]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _ping(connection: Connection) -> None:

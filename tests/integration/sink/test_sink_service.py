@@ -13,10 +13,10 @@ from runtime.periodic import PeriodicTask
 from runtime.settings import Settings
 from sink.comparing import Comparer
 from sink.database import Connection, connect
+from sink.group import LagMeter
 from sink.keeping import Keeper
 from sink.refolds import Refolder
 from sink.retention import Retainer
-from sink.service import LagMeter
 from sink.verify import verify
 from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.sink.flow import Flow, RunningSink, day_frames, rejected_records, until, value
