@@ -25,18 +25,16 @@ from runtime.status_server import StatusServer
 from runtime.tasks import cancel, unless_set, until_first_ends
 from runtime.telemetry import start_telemetry
 from sink.closing import Closer
-from sink.comparing import Comparer
 from sink.database import Connection, Database, Trouble, trouble_of
 from sink.edition import edition
 from sink.group import LagMeter, Revocations
-from sink.keeping import Keeper
 from sink.logends import LogEnds
+from sink.maintenance import Comparer, Keeper, Retainer, retention_of
 from sink.metrics import Metrics
 from sink.migrations import migrate
 from sink.records import Incoming, incoming_bars, incoming_candles
 from sink.refolds import Refolder
 from sink.rejects import Rejects
-from sink.retention import Retainer, retention_of
 from sink.staging import Staging
 from sink.statements import SQL
 from sink.storage import set_compression

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry
 
 from marketdata.candle import BrokerBar, Candle
-from sink.comparing import MAX_SYMBOLS, Comparer
 from sink.database import Connection, Database
+from sink.maintenance import MAX_SYMBOLS, Comparer
 from sink.metrics import Metrics
 from tests.integration.sink.fixed import new_writer
 from tests.unit.sink.candles import candle

@@ -8,7 +8,7 @@ from psycopg import IsolationLevel
 
 from runtime.settings import Settings
 from sink.database import Connection, Database, connect
-from sink.keeping import Keeper
+from sink.maintenance import Keeper
 from sink.metrics import Metrics
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, until, value

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from runtime.settings import Settings
 from sink.database import Connection, Database, connect
-from sink.retention import Deleted, Retainer, Retention
+from sink.maintenance import Deleted, Retainer, Retention
 from sink.statements import SQL
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, until, value

@@ -11,12 +11,10 @@ from marketdata.candle import BrokerBar
 from marketdata.wire import candle_key, encode
 from runtime.periodic import PeriodicTask
 from runtime.settings import Settings
-from sink.comparing import Comparer
 from sink.database import Connection, connect
 from sink.group import LagMeter
-from sink.keeping import Keeper
+from sink.maintenance import Comparer, Keeper, Retainer
 from sink.refolds import Refolder
-from sink.retention import Retainer
 from sink.verify import verify
 from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.sink.flow import Flow, RunningSink, day_frames, rejected_records, until, value

@@ -15,9 +15,8 @@ from structlog.testing import capture_logs
 
 from runtime.settings import Settings
 from sink.database import Connection, Database, StepSize, TooSlow, Trouble, connect, trouble_of
-from sink.keeping import Keeper
+from sink.maintenance import Keeper, Retainer, Retention
 from sink.metrics import Metrics
-from sink.retention import Retainer, Retention
 from sink.service import Sink
 from sink.statements import SQL
 from tests.integration.sink.fixed import new_writer

@@ -11,7 +11,7 @@ import pytest
 
 from sink.database import Connection, Database
 from sink.edition import edition
-from sink.retention import Deleted, Retainer, Retention
+from sink.maintenance import Deleted, Retainer, Retention
 from sink.storage import set_compression, storage
 from sink.writer import Writer
 from tests.integration.sink.flow import value

@@ -1,5 +1,10 @@
-"""Deletes candles that are older than wanted: off unless somebody sets how long they are kept."""
+"""The sink's background tasks on the table: roll-ups are materialised, minutes compared, old candles deleted.
 
+Each has a connection of its own and works in small transactions, so that the flow of candles hardly notices it.
+"""
+
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -8,13 +13,38 @@ from typing import Any, Final
 import psycopg
 import structlog
 
+from runtime.labels import Bounded
 from runtime.periodic import PeriodicTask, sleep_unless
 from runtime.settings import Settings
 from sink.database import Connection, Database, StepSize
 from sink.edition import edition
+from sink.metrics import Metrics
 from sink.statements import SQL
 
 log = structlog.get_logger(__name__)
+
+#: What a transaction may take; hours, days, minutes and rows are halved and doubled to fit (seconds).
+_STEP_SECONDS: Final = 2.0
+
+#: Between two transactions, when there is more to do, the database belongs to the live flow (seconds).
+_BREATHER_SECONDS: Final = 0.1
+
+#: An hour is folded when it is over, and was marked, for so long: shorter folds it again and again while a replay goes
+#: through it, longer leaves more to be folded by whoever reads (seconds).
+QUIET_SECONDS: Final = 30.0
+
+#: Most hours of one transaction: some 100 ms. A sink that writes to one of them waits so long.
+_MOST_HOURS: Final = 500
+
+#: Most days of one step back through history, and those of the first.
+_MOST_DAYS: Final = 64
+_FIRST_DAYS: Final = 7
+
+#: How often the progress through a long history is told (seconds).
+_PROGRESS_SECONDS: Final = 30.0
+
+#: Symbols with time series of their own; more than one screen shows nobody looks at.
+MAX_SYMBOLS: Final = 200
 
 #: Pause when a long transaction was in the way (seconds).
 _RETRY_SECONDS: Final = 5.0
@@ -25,16 +55,98 @@ _MOST_MINUTES: Final = 360
 #: Most rows of one transaction that deletes hours, days or bars.
 _MOST_ROWS: Final = 20_000
 
-#: What a transaction may take; minutes and rows are halved and doubled to fit (seconds).
-_STEP_SECONDS: Final = 2.0
-
-#: Between two transactions the database belongs to the live flow (seconds).
-_PAUSE_SECONDS: Final = 0.1
-
 #: Stored rows with which the broker's bars of each timeframe go: column `stored_as` of the table `timeframes`.
 _OF_MINUTES: Final = "M1"
 _OF_HOURS: Final = "H1"
 _OF_DAYS: Final = "D1"
+
+
+class Keeper(PeriodicTask[int]):
+    """The task that calls `refresh_candles()` and `keep_candles()`; of several sinks one works, the others look on.
+
+    Nobody depends on it for right answers: what is not kept is folded from M1 by whoever reads it.
+    """
+
+    name = "keep"
+    interval_seconds = 5.0
+
+    def __init__(self, database: Database, metrics: Metrics, *, quiet_seconds: float = QUIET_SECONDS) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._quiet = timedelta(seconds=quiet_seconds)
+        self._hours = StepSize(_MOST_HOURS, goal_seconds=_STEP_SECONDS)
+        self._days = StepSize(_MOST_DAYS, goal_seconds=_STEP_SECONDS, first=_FIRST_DAYS)
+        self._more_marked = False
+        self._all_kept = False
+        self._told = float("-inf")
+
+    async def step(self) -> int:
+        """Fold some hours that were marked, or go a step back through history; returns how many were marked."""
+        folded = await self._database.run_sized(self._refresh, self._hours)
+        self._metrics.kept_hours.inc(folded)
+        if folded == 0:
+            await self._database.run_sized(self._keep, self._days)
+        return folded
+
+    def pause_seconds(self, result: int) -> float:
+        """The interval, or less when there is more to do."""
+        return self.interval_seconds if self._all_kept and not self._more_marked else _BREATHER_SECONDS
+
+    async def _refresh(self, connection: Connection, hours: int) -> int:
+        row = await (await connection.execute(SQL["count_marks"])).fetchone()
+        self._metrics.marked_hours.set(row[0] if row else 0)
+        about = {"quiet": self._quiet, "max_hours": hours}
+        row = await (await connection.execute(SQL["refresh_candles"], about)).fetchone()
+        folded = row[0] if row else 0
+        self._more_marked = folded >= hours
+        return folded
+
+    async def _keep(self, connection: Connection, days: int) -> None:
+        async with connection.transaction():
+            if days == 1:
+                # It cannot be less, so it may take as long as it takes: nobody waits for it.
+                await connection.execute(SQL["lift_local_timeout"])
+            row = await (await connection.execute(SQL["keep_candles"], {"days": days})).fetchone()
+        kept_from = row[0] if row else None
+        if kept_from is None:
+            self._all_kept = True  # as far as this one is concerned: another sink is at it
+            return
+        self._all_kept = kept_from == "-infinity"
+        if self._all_kept and self._told > float("-inf"):
+            self._told = float("-inf")
+            log.info("Hours and days of the whole history are kept.", action="candles_kept")
+        elif not self._all_kept and time.monotonic() - self._told > _PROGRESS_SECONDS:
+            self._told = time.monotonic()
+            log.info(
+                "Hours and days are being folded from M1, back through the history.",
+                action="candles_keeping", kept_from=kept_from,
+            )  # fmt: skip
+
+
+class Comparer(PeriodicTask[None]):
+    """The task that sets `tickpipe_sink_compared_minutes`."""
+
+    name = "compare"
+    #: Counting the last 24 hours is some 100 ms of reading for a hundred symbols.
+    interval_seconds = 60.0
+
+    def __init__(self, database: Database, metrics: Metrics) -> None:
+        self._database = database
+        self._metrics = metrics
+
+    async def step(self) -> None:
+        """Count once."""
+        rows = await self._database.run(self._count)
+        minutes: Counter[tuple[str, str]] = Counter()
+        label_of = Bounded(MAX_SYMBOLS)
+        for symbol, verdict, count in sorted(rows):
+            minutes[label_of(symbol), verdict] += count
+        self._metrics.compared_minutes.clear()
+        for (symbol, verdict), count in minutes.items():
+            self._metrics.compared_minutes.labels(symbol, verdict).set(count)
+
+    async def _count(self, connection: Connection) -> list[tuple[str, str, int]]:
+        return await (await connection.execute(SQL["count_compared"])).fetchall()
 
 
 @dataclass(frozen=True)
@@ -152,5 +264,5 @@ class Retainer(PeriodicTask[Deleted | None]):
             if count is None:
                 break
             total += count
-            await sleep_unless(self._database.stopping, _PAUSE_SECONDS)
+            await sleep_unless(self._database.stopping, _BREATHER_SECONDS)
         return total
