@@ -1,9 +1,23 @@
-"""Every metric of the sink in one place."""
+"""What the sink tells of itself: its metrics, and the last step of the traces of what it stores."""
 
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from runtime.periodic import TaskMetrics
-from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, received_header, seconds_between
+from runtime.telemetry import Telemetry
+from runtime.trace import context_of, trace_id_of
+from sink.records import Incoming
+
+log = structlog.get_logger(__name__)
+
+#: A line for each candle costs more than storing it, so the question comes first.
+_IS_DEBUGGING: Final = logging.getLogger(__name__).isEnabledFor
 
 
 class Metrics:
@@ -57,3 +71,28 @@ class Metrics:
             ["symbol", "verdict"],
             registry=registry,
         )
+
+
+class Observer:
+    """Times the candles of stored batches, ends their traces and, at level DEBUG, logs each."""
+
+    def __init__(self, metrics: Metrics, telemetry: Telemetry) -> None:
+        self._stage = metrics.stages.labels("stored")
+        self._telemetry = telemetry
+
+    def stored(self, batch: Sequence[Incoming], began_ms: int) -> None:
+        """The batch, begun at `began_ms` (UTC epoch milliseconds), is in the database."""
+        now_ms = time.time_ns() // 1_000_000
+        debugging = _IS_DEBUGGING(logging.DEBUG)
+        for incoming in batch:
+            tp, record = incoming.tp, incoming.record
+            if (received_ms := received_header(record.headers)) is not None:
+                self._stage.observe(seconds_between(received_ms, now_ms))
+            if self._telemetry.is_on and (context := context_of(record.headers)) is not None:
+                span = self._telemetry.begin("store", context, started_ms=began_ms)
+                span.end(topic=tp.topic, partition=tp.partition, offset=record.offset)
+            if debugging:
+                log.debug(
+                    "Stored a record.", action="record_stored", trace_id=trace_id_of(record.headers),
+                    topic=tp.topic, partition=tp.partition, offset=record.offset,
+                )  # fmt: skip

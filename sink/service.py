@@ -30,7 +30,7 @@ from sink.edition import edition
 from sink.group import LagMeter, Revocations
 from sink.logends import LogEnds
 from sink.maintenance import Comparer, Keeper, Retainer, retention_of
-from sink.metrics import Metrics
+from sink.metrics import Metrics, Observer
 from sink.migrations import migrate
 from sink.records import Incoming, incoming_bars, incoming_candles
 from sink.refolds import Refolder
@@ -39,7 +39,6 @@ from sink.staging import Staging
 from sink.statements import SQL
 from sink.storage import set_compression
 from sink.store import BATCH_RECORDS, Batch, Store
-from sink.trail import Trail
 from sink.writer import Writer
 
 log = structlog.get_logger(__name__)
@@ -75,7 +74,7 @@ class Sink:
         self._settings = settings
         self._use_copy = use_copy
         self._metrics = Metrics(registry or CollectorRegistry())
-        self._trail = Trail(self._metrics, start_telemetry(settings, "sink"))
+        self._observer = Observer(self._metrics, start_telemetry(settings, "sink"))
         self._stopping = asyncio.Event()
         self.health = Health("kafka", "database")
         self._guard = Guard(self.health)
@@ -263,7 +262,7 @@ class Sink:
             began_ms = time.time_ns() // 1_000_000
             with self._metrics.batch_seconds.time():
                 await store.store(batch)
-            self._trail.stored(batch.good, began_ms)
+            self._observer.stored(batch.good, began_ms)
             self._uncommitted |= offsets
         if self._uncommitted:
             await self._commit(consumer)
