@@ -74,7 +74,7 @@ async def stored(connection: Connection) -> list[Bar]:
 @pytest.fixture(autouse=True)
 async def afterwards(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Nobody else needs the database; PGlite's one must not keep what was frozen."""
-    monkeypatch.setattr("sink.retention._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("sink.maintenance._BREATHER_SECONDS", 0.0)
     yield
     await connection.execute(b"TRUNCATE market_data")
 
