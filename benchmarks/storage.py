@@ -11,10 +11,9 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sink.database import Connection, connect
-from sink.edition import edition
-from sink.migrations import migrate
-from sink.storage import set_compression
+from sink.db.connection import Connection, connect
+from sink.db.migrations import migrate
+from sink.db.storage import edition, set_compression
 from sink.writer import Writer
 from tests.integration.sink.fixed import new_writer
 from tests.integration.timeframes.editions import install_pglite, pglite_database

@@ -21,9 +21,9 @@ import psycopg
 from psycopg import sql
 
 from marketdata.timeframes import TIMEFRAMES
-from sink.database import connect
-from sink.edition import edition
-from sink.migrations import migrate
+from sink.db.connection import connect
+from sink.db.migrations import migrate
+from sink.db.storage import edition
 from tests.integration.sink.fixed import new_writer
 from tests.unit.sink.candles import candle
 from tickpipe.embedded.servers import EmbeddedServers

@@ -16,9 +16,9 @@ from marketdata.timeframes import FOLDABLE
 from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
 from runtime.periodic import PeriodicTask
 from runtime.settings import Settings
-from sink.database import Connection, Database
+from sink.db.connection import Connection, Database
+from sink.db.statements import SQL
 from sink.metrics import Metrics
-from sink.statements import SQL
 
 log = structlog.get_logger(__name__)
 

@@ -19,10 +19,10 @@ from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
 from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
 from runtime.ticklog import TickLog
-from sink.database import Connection
+from sink.db.connection import Connection
+from sink.db.statements import SQL
 from sink.refolds import proven_candle, to_ranges
 from sink.staging import time_msc, utc
-from sink.statements import SQL
 
 #: Periods that are compared with the table at once; their records are named in memory until then.
 _BATCH_PERIODS: Final = 5_000

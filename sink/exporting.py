@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection, IsolationLevel
 
-from sink.statements import SQL
+from sink.db.statements import SQL
 
 #: Rows that the server-side cursor fetches at once: memory grows with this, not with the history.
 _FETCH_ROWS: Final = 10_000

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from marketdata.rule import Reduced
-from sink.database import Connection
+from sink.db.connection import Connection
+from sink.db.statements import SQL
 from sink.staging import Staging, time_msc, utc
-from sink.statements import SQL
 
 #: Minutes of each symbol in a batch that make it history. Live batches hold one or two of each, nearly all stored
 #: already, and asking for those would be in vain.

@@ -16,10 +16,10 @@ import structlog
 from runtime.labels import Bounded
 from runtime.periodic import PeriodicTask, sleep_unless
 from runtime.settings import Settings
-from sink.database import Connection, Database, StepSize
-from sink.edition import edition
+from sink.db.connection import Connection, Database, StepSize
+from sink.db.statements import SQL
+from sink.db.storage import edition
 from sink.metrics import Metrics
-from sink.statements import SQL
 
 log = structlog.get_logger(__name__)
 

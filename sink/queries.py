@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from sink.statements import SQL
+from sink.db.statements import SQL
 
 #: Rows that a server-side cursor fetches at once.
 _FETCH_ROWS = 5_000

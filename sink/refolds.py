@@ -25,11 +25,11 @@ from runtime.kafka import log_ends
 from runtime.periodic import PeriodicTask
 from runtime.settings import Settings
 from runtime.ticklog import Refolded, TickLog
-from sink.database import REFUSALS, Connection, Database, StepSize
+from sink.db.connection import REFUSALS, Connection, Database, StepSize
+from sink.db.statements import SQL
 from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.staging import time_msc
-from sink.statements import SQL
 from sink.writer import Writer
 
 log = structlog.get_logger(__name__)

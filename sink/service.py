@@ -25,19 +25,18 @@ from runtime.status_server import StatusServer
 from runtime.tasks import cancel, unless_set, until_first_ends
 from runtime.telemetry import start_telemetry
 from sink.closing import Closer
-from sink.database import Connection, Database, Trouble, trouble_of
-from sink.edition import edition
+from sink.db.connection import Connection, Database, Trouble, trouble_of
+from sink.db.migrations import migrate
+from sink.db.statements import SQL
+from sink.db.storage import edition, set_compression
 from sink.group import LagMeter, Revocations
 from sink.logends import LogEnds
 from sink.maintenance import Comparer, Keeper, Retainer, retention_of
 from sink.metrics import Metrics, Observer
-from sink.migrations import migrate
 from sink.records import Incoming, incoming_bars, incoming_candles
 from sink.refolds import Refolder
 from sink.rejects import Rejects
 from sink.staging import Staging
-from sink.statements import SQL
-from sink.storage import set_compression
 from sink.store import BATCH_RECORDS, Batch, Store
 from sink.writer import Writer
 

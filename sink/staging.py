@@ -7,9 +7,9 @@ from typing import Final
 from marketdata.candle import BrokerBar
 from marketdata.offsets import to_multirange
 from marketdata.rule import Reduced
-from sink.database import Connection
+from sink.db.connection import Connection
+from sink.db.statements import SQL
 from sink.packing import folded_rows, pack_candle, staged_rows
-from sink.statements import SQL
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from marketdata.candle import BrokerBar, Candle
 from runtime.rejected import Rejected
-from sink.database import REFUSALS, Database, StepSize, TooSlow
+from sink.db.connection import REFUSALS, Database, StepSize, TooSlow
 from sink.records import Incoming
 from sink.rejects import Rejects
 from sink.writer import Prepared, Writer

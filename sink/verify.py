@@ -18,12 +18,12 @@ from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from runtime.ticklog import TickLog
 from sink.completeness import Completeness, Selection
-from sink.database import Connection, Database, connect
+from sink.db.connection import Connection, Database, connect
+from sink.db.statements import SQL
 from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.refolds import proven_candle, to_ranges
 from sink.staging import time_msc, utc
-from sink.statements import SQL
 from sink.writer import Writer
 
 #: One pass over the log folds at most this many candles, or candles of this many ticks, which are held in memory.

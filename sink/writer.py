@@ -12,12 +12,12 @@ import structlog
 
 from marketdata.candle import BrokerBar, Candle
 from marketdata.rule import Reduced, Verdict, reduce_batch
-from sink.database import REFUSALS, Connection
+from sink.db.connection import REFUSALS, Connection
+from sink.db.statements import SQL
 from sink.history import append_history
 from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.staging import Staging, utc
-from sink.statements import SQL
 
 log = structlog.get_logger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 from psycopg import AsyncConnection, IsolationLevel, sql
 
 from marketdata.errors import TickpipeError
-from sink.edition import edition
-from sink.migrations import migration_files
-from sink.statements import SQL
+from sink.db.migrations import migration_files
+from sink.db.statements import SQL
+from sink.db.storage import edition
 from tickpipe.backup.archive import ArchiveTooNew, ArchiveWriter, DatabasePart, Table, table_member
 
 Connection = AsyncConnection[Any]

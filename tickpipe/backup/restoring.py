@@ -18,7 +18,7 @@ from marketdata.errors import KafkaUnavailable, TickpipeError
 from runtime.kafka import ensure_topics, log_ends
 from runtime.log_identity import own_log
 from runtime.settings import Settings
-from sink.migrations import migrate
+from sink.db.migrations import migrate
 from tickpipe.backup import database, topics
 from tickpipe.backup.archive import ArchiveReader, KafkaPart, Topic, partition_member
 from tickpipe.backup.records import LogRecord, read_records

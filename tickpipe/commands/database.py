@@ -35,7 +35,7 @@ def migrate(*, data_dir: DataDir = None) -> None:
     * `tickpipe db migrate`
     * `TICKPIPE_DATABASE_URL=postgresql://me@db/market tickpipe db migrate`
     """
-    from sink.migrations import migrate as apply_migrations
+    from sink.db.migrations import migrate as apply_migrations
 
     applied = run(apply_migrations(connected_settings(data_dir).database_url.get_secret_value()))
     for name in applied:
@@ -67,9 +67,8 @@ def status(
 
 
 async def _status(settings: "Settings") -> dict[str, Any]:
-    from sink.edition import edition
-    from sink.migrations import migration_files
-    from sink.storage import storage
+    from sink.db.migrations import migration_files
+    from sink.db.storage import edition, storage
 
     async with await open_database(settings) as connection:
 

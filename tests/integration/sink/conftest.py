@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings, load_settings
-from sink.database import Connection, connect
-from sink.migrations import migrate
+from sink.db.connection import Connection, connect
+from sink.db.migrations import migrate
 from tests.integration.sink.flow import Flow
 from tickpipe.embedded.servers import EmbeddedServers
 

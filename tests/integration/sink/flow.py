@@ -16,7 +16,7 @@ from marketdata.wire import bar_key, candle_key, encode, frame_key
 from runtime.kafka import new_consumer, new_producer
 from runtime.settings import Settings
 from runtime.stages import RECEIVED_HEADER
-from sink.database import Connection
+from sink.db.connection import Connection
 from sink.service import Sink
 from tests.days import eurusd_ticks
 

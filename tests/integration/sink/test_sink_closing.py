@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from runtime.settings import Settings
 from sink.closing import Closer
-from sink.database import Connection, Database
+from sink.db.connection import Connection, Database
 from sink.metrics import Metrics
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, until, value

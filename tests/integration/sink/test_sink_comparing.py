@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry
 
 from marketdata.candle import BrokerBar, Candle
-from sink.database import Connection, Database
+from sink.db.connection import Connection, Database
 from sink.maintenance import MAX_SYMBOLS, Comparer
 from sink.metrics import Metrics
 from tests.integration.sink.fixed import new_writer

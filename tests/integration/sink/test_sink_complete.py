@@ -13,7 +13,7 @@ from marketdata.tick import Frame
 from marketdata.wire import encode, frame_key
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
-from sink.database import Connection
+from sink.db.connection import Connection
 from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.verify import Key, verify

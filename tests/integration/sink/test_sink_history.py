@@ -12,8 +12,8 @@ from marketdata.candle import BrokerBar, Candle
 from marketdata.offsets import normalized
 from marketdata.rule import Verdict
 from runtime.settings import Settings
-from sink.database import Connection, connect
-from sink.migrations import migrate
+from sink.db.connection import Connection, connect
+from sink.db.migrations import migrate
 from sink.staging import Staging
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value

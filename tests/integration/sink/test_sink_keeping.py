@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from psycopg import IsolationLevel
 
 from runtime.settings import Settings
-from sink.database import Connection, Database, connect
+from sink.db.connection import Connection, Database, connect
 from sink.maintenance import Keeper
 from sink.metrics import Metrics
 from tests.integration.sink.fixed import new_writer

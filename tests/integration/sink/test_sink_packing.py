@@ -8,7 +8,7 @@ import pytest
 
 from marketdata.offsets import MAX_OFFSET, MAX_PARTITION, Ranges, normalized
 from marketdata.rule import Reduced
-from sink.database import Connection
+from sink.db.connection import Connection
 from sink.staging import Staging
 from tests.integration.sink.fixed import new_writer
 from tests.unit.sink.candles import MINUTE, candle

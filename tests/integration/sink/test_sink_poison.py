@@ -10,7 +10,7 @@ from aiokafka.admin import NewTopic
 from runtime.kafka import admin_client
 from runtime.rejected import RejectedRecord, Which
 from runtime.settings import Settings
-from sink.database import Connection
+from sink.db.connection import Connection
 from tests.integration.sink.flow import Flow, RunningSink, until, value
 from tests.kafka_log import delete_topic, group_lag, send_empty
 from tests.rejected import rejected_records

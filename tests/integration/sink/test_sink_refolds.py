@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from marketdata.candle import Candle
 from runtime.settings import Settings
-from sink.database import Connection, Database
+from sink.db.connection import Connection, Database
 from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.refolds import Refolder

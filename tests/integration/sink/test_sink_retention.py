@@ -4,9 +4,9 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from runtime.settings import Settings
-from sink.database import Connection, Database, connect
+from sink.db.connection import Connection, Database, connect
+from sink.db.statements import SQL
 from sink.maintenance import Deleted, Retainer, Retention
-from sink.statements import SQL
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, until, value
 from tests.unit.sink.candles import MINUTE, candle

@@ -3,9 +3,9 @@ from datetime import UTC, datetime
 
 from marketdata.candle import BrokerBar
 from runtime.settings import Settings
-from sink.database import Connection
-from sink.edition import edition
-from sink.migrations import migrate, migration_files
+from sink.db.connection import Connection
+from sink.db.migrations import migrate, migration_files
+from sink.db.storage import edition
 from sink.queries import candles, newest_candles, run_query
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value

@@ -11,7 +11,7 @@ from marketdata.candle import BrokerBar
 from marketdata.wire import candle_key, encode
 from runtime.periodic import PeriodicTask
 from runtime.settings import Settings
-from sink.database import Connection, connect
+from sink.db.connection import Connection, connect
 from sink.group import LagMeter
 from sink.maintenance import Comparer, Keeper, Retainer
 from sink.refolds import Refolder

@@ -14,11 +14,11 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from runtime.settings import Settings
-from sink.database import Connection, Database, StepSize, TooSlow, Trouble, connect, trouble_of
+from sink.db.connection import Connection, Database, StepSize, TooSlow, Trouble, connect, trouble_of
+from sink.db.statements import SQL
 from sink.maintenance import Keeper, Retainer, Retention
 from sink.metrics import Metrics
 from sink.service import Sink
-from sink.statements import SQL
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, until, value
 from tests.integration.sink.test_sink_retention import MONDAY

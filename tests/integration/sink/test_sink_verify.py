@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from runtime.settings import Settings
-from sink.database import Connection
+from sink.db.connection import Connection
 from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.verify import Difference, Key, verify

@@ -10,7 +10,7 @@ import pytest
 from marketdata.candle import BrokerBar, Candle
 from marketdata.offsets import Ranges, contains, normalized, union
 from marketdata.rule import Verdict, verdict
-from sink.database import Connection, connect
+from sink.db.connection import Connection, connect
 from sink.refolds import to_ranges
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value

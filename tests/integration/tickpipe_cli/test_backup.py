@@ -19,8 +19,8 @@ from runtime.kafka import admin_client, ensure_topics, log_ends, new_producer
 from runtime.log_identity import own_log, wait_for_log
 from runtime.logreader import LogReader
 from runtime.settings import Settings
-from sink.database import connect
-from sink.migrations import migrate
+from sink.db.connection import connect
+from sink.db.migrations import migrate
 from sink.verify import verify
 from tests.conftest import own_settings
 from tests.integration.sink.fixed import new_writer

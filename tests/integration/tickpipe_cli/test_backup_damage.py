@@ -10,7 +10,7 @@ import pytest
 
 from runtime.kafka import ensure_topics
 from runtime.settings import Settings
-from sink.migrations import migrate
+from sink.db.migrations import migrate
 from tests.integration.tickpipe_cli.backups import Silent, archives, restored
 from tickpipe.backup.archive import (
     FORMAT,

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
 import sink.exporting
-from sink.migrations import migrate
+from sink.db.migrations import migrate
 from tests.integration.timeframes.editions import database_on
 from tickpipe.cli import app
 from tickpipe.console import run as run_coroutine

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from sink.database import Connection, connect
-from sink.migrations import migrate
+from sink.db.connection import Connection, connect
+from sink.db.migrations import migrate
 from sink.writer import Writer
 from tests.integration.sink.fixed import new_writer
 from tests.integration.timeframes.editions import GIVEN_SERVER, database_on, install_pglite, pglite_database

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
-from sink.migrations import migrate
+from sink.db.migrations import migrate
 from sink.queries import analyses, purpose
 from tests.integration.timeframes.editions import database_on
 from tickpipe.cli import app

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from marketdata.candle import BrokerBar, Candle
-from sink.database import Connection
+from sink.db.connection import Connection
 from sink.writer import Writer
 from tests.unit.sink.candles import MINUTE, candle
 

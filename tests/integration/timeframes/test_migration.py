@@ -1,7 +1,7 @@
 import random
 
-from sink.database import connect
-from sink.migrations import migrate
+from sink.db.connection import connect
+from sink.db.migrations import migrate
 from tests.integration.sink.flow import value
 from tests.integration.timeframes.history import assert_exact, insert, keep_step, refresh, some_minutes
 from tests.integration.timeframes.oracle import Day

@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime, time, timedelta
 import psycopg
 import pytest
 
-from sink.database import Connection, connect
-from sink.migrations import migrate
+from sink.db.connection import Connection, connect
+from sink.db.migrations import migrate
 from tests.integration.timeframes.editions import database_on
 from tests.integration.timeframes.history import set_day
 from tests.integration.timeframes.oracle import Day

@@ -9,10 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from sink.database import Connection, Database
-from sink.edition import edition
+from sink.db.connection import Connection, Database
+from sink.db.storage import edition, set_compression, storage
 from sink.maintenance import Deleted, Retainer, Retention
-from sink.storage import set_compression, storage
 from sink.writer import Writer
 from tests.integration.sink.flow import value
 from tests.integration.timeframes.history import (

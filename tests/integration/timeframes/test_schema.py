@@ -11,12 +11,12 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-import sink.migrations
+import sink.db.migrations
 from dashboard.candles import Request
 from marketdata.contract.names import timeframe_of
 from marketdata.timeframes import TIMEFRAMES, Timeframe
-from sink.database import Connection, connect
-from sink.migrations import migrate, migration_files
+from sink.db.connection import Connection, connect
+from sink.db.migrations import migrate, migration_files
 from tests.integration.sink.flow import value
 from tests.integration.timeframes.editions import database_on
 from tests.integration.timeframes.history import (
@@ -59,7 +59,7 @@ def another_timeframe(servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch)
     row = b"    ('H4', '4 hours', 'H1'),\n"
     assert files["0002_timeframes.sql"].count(row) == 1
     files["0002_timeframes.sql"] = files["0002_timeframes.sql"].replace(row, b"    ('H2', '2 hours', 'H1'),\n" + row)
-    monkeypatch.setattr(sink.migrations, "migration_files", lambda: files)
+    monkeypatch.setattr(sink.db.migrations, "migration_files", lambda: files)
     monkeypatch.setitem(TIMEFRAMES, "H2", H2)
     with database_on(servers.database_url) as url:
         run_coroutine(migrate(url))

@@ -2,10 +2,9 @@ import random
 
 import pytest
 
-from sink.database import Connection, connect
-from sink.edition import edition
-from sink.migrations import migrate
-from sink.storage import set_compression, storage
+from sink.db.connection import Connection, connect
+from sink.db.migrations import migrate
+from sink.db.storage import edition, set_compression, storage
 from sink.writer import Writer
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value

@@ -10,7 +10,7 @@ import pytest
 
 from marketdata.tick import Tick
 from runtime.settings import load_settings
-from sink.database import Connection
+from sink.db.connection import Connection
 from sink.writer import Writer
 from tests.days import eurusd_ticks
 from tests.integration.sink.flow import Flow, day_frames

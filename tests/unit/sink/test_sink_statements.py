@@ -2,9 +2,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sink.migrations import migration_files
+from sink.db.migrations import migration_files
+from sink.db.statements import SQL, parse_statements
 from sink.staging import time_msc, utc
-from sink.statements import SQL, parse_statements
 
 
 def test_statements_stand_under_their_names() -> None:

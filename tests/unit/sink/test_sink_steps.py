@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sink.database import StepSize
+from sink.db.connection import StepSize
 
 STEPS = st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=200)
 

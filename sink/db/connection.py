@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential, wait_random
 
 from runtime.periodic import sleep_unless
-from sink.statements import SQL
+from sink.db.statements import SQL
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 from psycopg import AsyncConnection
 
-from sink.statements import SQL
+from sink.db.statements import SQL
 
 log = structlog.get_logger(__name__)
 

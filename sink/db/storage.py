@@ -1,4 +1,4 @@
-"""How `market_data` is stored: sizes, chunks and policies, and compression where the edition has it."""
+"""How `market_data` is stored: the edition of the database, sizes, chunks and policies, and compression."""
 
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -6,13 +6,25 @@ from typing import Any, Final, NamedTuple
 import structlog
 from psycopg import AsyncConnection
 
-from sink.edition import edition
-from sink.statements import SQL
+from sink.db.statements import SQL
 
 log = structlog.get_logger(__name__)
 
 #: Advisory lock that lets one of several sinks set policies ("poli").
 _LOCK_KEY: Final = 0x706F6C69
+
+
+async def edition(connection: AsyncConnection[Any]) -> str:
+    """`timescaledb community 2.x`, `timescaledb apache 2.x` or `postgresql 18`."""
+    row = await (await connection.execute(SQL["edition"])).fetchone()
+    if row is None:
+        raise RuntimeError("unreachable: a SELECT without FROM returns a row")
+    postgresql, timescaledb, timescaledb_license = row
+    if timescaledb is None:
+        return f"postgresql {postgresql}"
+    # TimescaleDB: timescaledb.license is `timescale` in the community edition, `apache` in the other.
+    kind = "community" if timescaledb_license == "timescale" else "apache"
+    return f"timescaledb {kind} {timescaledb}"
 
 
 class Storage(NamedTuple):
