@@ -13,6 +13,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from dashboard.answers import Refusal
 from dashboard.statements import SQL
 from runtime.settings import Settings
+from sink.db.connection import Trouble, trouble_of
 
 Connection = AsyncConnection[Any]
 T = TypeVar("T")
@@ -35,6 +36,8 @@ _SESSION_OPTIONS: Final[dict[str, str | int | None]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+
+_BUSY: Final = "DATABASE_BUSY"
 
 _UNREACHABLE: Final = (
     "the database does not answer; is it running, and do TICKPIPE_DASHBOARD_DATABASE_URL or TICKPIPE_DATABASE_URL "
@@ -59,6 +62,8 @@ class Database:
             name="dashboard",
         )
         self._late: asyncio.Task[Any] | None = None
+        #: Connections that somebody reads from now.
+        self._in_use = 0
 
     async def open(self) -> None:
         """Begin to connect."""
@@ -73,14 +78,18 @@ class Database:
         """A connection inside a read-only transaction; `patience_seconds` is the wait for the connection.
 
         Raises:
-            Refusal: 503 when the database is away, was not prepared or does not let this role read; 504 when it takes
-                too long.
+            Refusal: 503 when the database is away or busy, was not prepared or does not let this role read; 504 when it
+                takes too long.
         """
         try:
             async with self._pool.connection(patience_seconds) as connection, connection.transaction():
-                yield connection
+                self._in_use += 1
+                try:
+                    yield connection
+                finally:
+                    self._in_use -= 1
         except PoolTimeout as exc:
-            raise Refusal(503, "DATABASE_UNAVAILABLE", _UNREACHABLE, Retry_After="2") from exc
+            raise (_busy() if self._in_use == _POOL_SIZE else _unreachable()) from exc
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction) as exc:
             raise Refusal(
                 503,
@@ -93,12 +102,13 @@ class Database:
                 "DATABASE_FORBIDS",
                 f"the dashboard's database role may not read: {exc}; docs/dashboard.md has the GRANTs",
             ) from exc
-        except psycopg.errors.QueryCanceled as exc:
-            raise Refusal(
-                504, "TOO_SLOW", "the database took too long; ask for less: a smaller limit or stretch of time"
-            ) from exc
         except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
-            raise Refusal(503, "DATABASE_UNAVAILABLE", _UNREACHABLE, Retry_After="2") from exc
+            trouble = trouble_of(exc)
+            if trouble is Trouble.TOO_SLOW:
+                raise Refusal(
+                    504, "TOO_SLOW", "the database took too long; ask for less: a smaller limit or stretch of time"
+                ) from exc
+            raise (_busy() if trouble is Trouble.BUSY else _unreachable()) from exc
 
     async def within(self, seconds: float, reading: Coroutine[Any, Any, T]) -> T:
         """The result of `reading`, which works with this database, if it comes in time.
@@ -111,7 +121,7 @@ class Database:
         """
         if self._late is not None and not self._late.done():
             reading.close()
-            raise Refusal(503, "DATABASE_UNAVAILABLE", _UNREACHABLE, Retry_After="2")
+            raise _unreachable()
         task = asyncio.ensure_future(reading)
         try:
             await asyncio.wait({task}, timeout=seconds)
@@ -121,15 +131,15 @@ class Database:
                 task.add_done_callback(_take_note)
                 task.cancel()
         if not task.done():
-            raise Refusal(503, "DATABASE_UNAVAILABLE", _UNREACHABLE, Retry_After="2")
+            raise _unreachable()
         return task.result()
 
     async def answers(self) -> bool:
-        """Whether it can be read now."""
+        """Whether it can be reached; one that is busy can."""
         try:
             await self.within(_PROBE_SECONDS, self._ping())
-        except Refusal:
-            return False
+        except Refusal as exc:
+            return exc.code == _BUSY
         return True
 
     async def _ping(self) -> None:
@@ -141,6 +151,14 @@ def _take_note(late: asyncio.Task[Any]) -> None:
     # An exception that nobody asks for would be logged as a bug.
     if not late.cancelled():
         late.exception()
+
+
+def _unreachable() -> Refusal:
+    return Refusal(503, "DATABASE_UNAVAILABLE", _UNREACHABLE, Retry_After="2")
+
+
+def _busy() -> Refusal:
+    return Refusal(503, _BUSY, "the database is busy with others' requests, or locked; ask again", Retry_After="2")
 
 
 def database_url(settings: Settings) -> str:

@@ -199,7 +199,12 @@ class Database:
             if trouble is not None:
                 self._on_state(trouble is not Trouble.AWAY)
                 self._on_trouble(self._name, trouble)
-            if trouble is Trouble.AWAY:
+            if trouble is Trouble.TOO_SLOW:
+                log.warning(
+                    "A statement ran into its time limit; less is done at a time.",
+                    action="database_too_slow", task=self._name, error=str(exc).strip(),
+                )  # fmt: skip
+            elif trouble is Trouble.AWAY:
                 # A standby answers for ever, and only a new connection finds the primary.
                 await self.close()
             raise

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
+from dashboard.answers import Refusal
 from dashboard.database import Database
 from dashboard.timeframes import BarStarts
 from marketdata.timeframes import TIMEFRAMES
@@ -266,6 +268,46 @@ async def test_sessions_are_read_only_whatever_the_role_may_do(market: Market) -
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             async with database.reading() as connection:
                 await connection.execute("DELETE FROM market_data")
+    finally:
+        await database.close()
+
+
+async def test_database_whose_connections_are_all_in_use_is_busy_and_not_away(market: Market) -> None:
+    database = Database(market.settings)
+    await database.open()
+    try:
+        async with AsyncExitStack() as stack:
+            for _ in range(8):
+                await stack.enter_async_context(database.reading(20))
+            with pytest.raises(Refusal) as refused:
+                async with database.reading(0.2):
+                    pass
+            assert (refused.value.status, refused.value.code) == (503, "DATABASE_BUSY")
+            assert await database.answers() is True
+        assert await database.answers() is True
+    finally:
+        await database.close()
+
+
+async def count_impatiently(database: Database) -> None:
+    """Read the table of candles, and wait 0.1 s for a lock on it."""
+    async with database.reading() as connection:
+        await connection.execute("SET LOCAL lock_timeout = '100ms'")
+        await connection.execute("SELECT count(*) FROM market_data")
+
+
+async def test_locked_table_is_busy_and_not_away(market: Market) -> None:
+    owner = market.settings.database_url.get_secret_value()
+    database = Database(market.settings)
+    await database.open()
+    try:
+        with psycopg.connect(owner) as other:
+            other.execute("LOCK TABLE market_data IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(Refusal) as refused:
+                await count_impatiently(database)
+            assert (refused.value.status, refused.value.code) == (503, "DATABASE_BUSY")
+            assert await database.answers() is True
+            other.rollback()
     finally:
         await database.close()
 
