@@ -1,6 +1,5 @@
 """Stores a batch, rows that the database refuses excepted: they go to `candles.rejected`."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -62,11 +61,10 @@ class Store:
             await self._store_halves(batch)
         elif size:
             try:
-                began = time.monotonic()
                 # A single record has to be stored however long it takes.
                 run = self._database.run_patiently if size == 1 else self._database.run
                 await run(partial(self._writer.store, batch=batch.prepared))
-                self._size.took(time.monotonic() - began, size)
+                self._size.took(self._database.took_seconds, size)
             except TooSlow:
                 self._size.too_slow(size)
                 if self._database.stopping.is_set():

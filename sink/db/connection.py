@@ -90,9 +90,11 @@ class StepSize:
 
     def took(self, seconds: float, done: int) -> None:
         """Learn from a transaction; one that did much less than it might have says nothing about larger ones."""
+        if done * 2 <= self.value:
+            return
         if seconds > self._goal_seconds:
-            self.too_slow(done)
-        elif seconds < self._goal_seconds / 2 and done * 2 > self.value:
+            self.value = max(1, self.value // 2)
+        elif seconds < self._goal_seconds / 2:
             self.value = min(self._most, self.value * 2)
 
     def too_slow(self, done: int) -> None:
@@ -122,6 +124,8 @@ class Database:
         self._on_state = on_state
         self._on_trouble = on_trouble
         self._connection: Connection | None = None
+        #: How long the newest work took that was done, without the attempts before and the waits between (seconds).
+        self.took_seconds = 0.0
 
     async def run(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """The result of `work`, called with a connection in autocommit mode, and again while it is away or busy.
@@ -182,18 +186,20 @@ class Database:
             self._connection = None
 
     async def _run_step(self, work: Callable[[Connection, int], Awaitable[Result]], size: StepSize) -> Result:
-        step, began = size.value, time.monotonic()
+        step = size.value
         try:
             result = await self.run(lambda connection: work(connection, step))
         except TooSlow:
             size.too_slow(step)
             raise
-        size.took(time.monotonic() - began, step)
+        size.took(self.took_seconds, step)
         return result
 
     async def _run_once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         try:
-            result = await work(await self.connection())
+            connection = await self.connection()
+            began = time.monotonic()
+            result = await work(connection)
         except Exception as exc:
             trouble = trouble_of(exc)
             if trouble is not None:
@@ -208,6 +214,7 @@ class Database:
                 # A standby answers for ever, and only a new connection finds the primary.
                 await self.close()
             raise
+        self.took_seconds = time.monotonic() - began
         self._on_state(True)
         return result
 

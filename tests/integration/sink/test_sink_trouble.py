@@ -270,6 +270,27 @@ async def test_history_is_folded_by_fewer_days_when_it_takes_too_long(url: str, 
     await database.close()
 
 
+async def test_waiting_for_the_database_does_not_make_work_smaller(url: str, connection: Connection) -> None:
+    # Arrange: a lock is held for longer than a step may take
+    database = Database(url, asyncio.Event())
+    await (await database.connection()).execute(b"SET lock_timeout = '50ms'")
+    size = StepSize(8, goal_seconds=0.3)
+
+    async def work(own: Connection, _: int) -> None:
+        await own.execute(b"SELECT FROM market_data")
+
+    # Act
+    async with connection.transaction():
+        await connection.execute(b"LOCK TABLE market_data IN ACCESS EXCLUSIVE MODE")
+        waiting = asyncio.create_task(database.run_sized(work, size))
+        await asyncio.sleep(1.0)
+    await asyncio.wait_for(waiting, 20)
+
+    # Assert
+    assert size.value == 8
+    await database.close()
+
+
 async def test_what_cannot_be_smaller_is_handed_back(url: str) -> None:
     database = Database(url, asyncio.Event())
     await (await database.connection()).execute(b"SET statement_timeout = '50ms'")
