@@ -64,5 +64,7 @@ class BrokerBar(Struct, frozen=True, gc=False, kw_only=True):
     volume: int
     real_volume: float | None = None
     spread: int | None = None
+    #: Whether its period was over when the broker's bar was read.
+    closed: bool = True
     #: When the producer took the request (UTC epoch milliseconds).
     received: TimeMsc

@@ -190,8 +190,7 @@ class Ingest:
         for index, item in enumerate(decoded.items):
             try:
                 if is_bar(item):
-                    bar = read_bar(item)
-                    findings.bars.append(bar.of(origin.source, clock.utc_ms(bar.time), origin.received_ms))
+                    findings.bars.append(read_bar(item).of(origin.source, clock, origin.received_ms))
                 else:
                     tick = read_tick(item)
                     findings.sheet.add(tick, clock.utc_ms(tick.time))

@@ -148,14 +148,15 @@ class Api:
             if raw:
                 await self._keep_refused([(text_of(raw), exc.message)])
             raise
-        zone = None if body.utc_offset_seconds is None else offset_zone(body.utc_offset_seconds)
-        clock = Clock(zone, now_ms=None)
+        offset_seconds = body.utc_offset_seconds
+        zone = None if offset_seconds is None else offset_zone(offset_seconds)
+        clock = Clock(zone, now_ms=None, is_known=zone is not None)
         rows: list[NewRow] = []
         details: list[Detail] = []
         refused_items: list[tuple[str, str]] = []
         for index, item in enumerate(body.items):
             try:
-                rows.append(read_item(item, clock, utc_offset_seconds=body.utc_offset_seconds, source=source))
+                rows.append(read_item(item, clock, utc_offset_seconds=offset_seconds, source=source))
             except InvalidItem as exc:
                 refused_items.append((_text_of_item(item), f"{exc.field}: {exc.message}"))
                 if len(details) < MAX_DETAILS:

@@ -66,7 +66,7 @@ def read_item(item: Any, clock: Clock, *, utc_offset_seconds: int | None, source
     """
     if is_bar(item):
         bar = read_bar(item)
-        clock.utc_ms(bar.time)
+        bar.opening(clock)
         facts = Facts(source, utc_offset_seconds)
         columns: _Columns = (
             bar.symbol, bar.time.ms, bar.timeframe, bar.open, bar.high, bar.low, bar.close, float(bar.volume), BAR,

@@ -1,20 +1,26 @@
 """A bar that a broker computed, as senders write it: `PostedBar` is what ours write, `read_bar` what anybody may."""
 
+from calendar import monthrange
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from math import isfinite
 from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from marketdata.candle import BrokerBar
+from marketdata.contract.clock import Clock
 from marketdata.contract.names import symbol_of, timeframe_of
 from marketdata.contract.numbers import finite, number, quoted, whole
 from marketdata.contract.tick import point_of
-from marketdata.contract.times import Time, time_of
+from marketdata.contract.times import Instant, Time, time_in, time_of
 from marketdata.errors import InvalidItem
 from marketdata.timeframes import TIMEFRAMES
 
 _MAX_COUNT: Final = 2**63 - 1
 _MAX_SPREAD: Final = 2**31 - 1
+_DAY_MS: Final = 86_400_000
 
 _Count = Annotated[int, Meta(ge=0)]
 _TimeframeName = Annotated[str, Meta(extra_json_schema={"enum": list(TIMEFRAMES)})]
@@ -37,10 +43,11 @@ class PostedBar(Struct, gc=False):
 
 
 class ReadBar(NamedTuple):
-    """A bar; its time is the opening, for D1, W1 and MN1 too."""
+    """A bar as its sender has it."""
 
     symbol: str
     timeframe: str
+    #: The opening, for D1, W1 and MN1 too.
     time: Time
     open: float
     high: float
@@ -51,12 +58,40 @@ class ReadBar(NamedTuple):
     real_volume: float | None
     #: Points.
     spread: int | None
+    #: When the sender read the bar, or heard the last tick in it, as far as it says so.
+    seen: tuple[Time, ...]
 
-    def of(self, source: str, ts: int, received_ms: int) -> BrokerBar:
-        """The bar of a source, that opened at `ts` (both times UTC epoch milliseconds)."""
+    def opening(self, clock: Clock) -> Time:
+        """When the bar opened; a time that its sender read it at is floored.
+
+        Raises:
+            InvalidItem: when bars of its timeframe do not open then by the sender's clock, or it is beyond the limits.
+        """
+        clock.utc_ms(self.time)
+        time = self.time
+        if isinstance(time, Instant) and not clock.is_known:
+            return time  # bars open by a clock that only the server knows
+        wall_ms = clock.wall_ms(time)
+        opening_ms = _opening(wall_ms, self.timeframe)
+        if opening_ms == wall_ms:
+            return time
+        if self.seen:
+            return type(time)(time.ms - (wall_ms - opening_ms), time.coarse, time.field)
+        raise InvalidItem(time.field, f"no bar of {self.timeframe} opens then; its time is that of its opening")
+
+    def of(self, source: str, clock: Clock, received_ms: int) -> BrokerBar:
+        """The bar of a source.
+
+        Raises:
+            InvalidItem: as `opening`.
+        """
+        opening = self.opening(clock)
+        begin_ms = clock.wall_ms(opening)
+        end_ms = _end(begin_ms, self.timeframe)
         return BrokerBar(
-            source=source, symbol=self.symbol, timeframe=self.timeframe, ts=ts, open=self.open, high=self.high,
-            low=self.low, close=self.close, volume=self.volume, real_volume=self.real_volume, spread=self.spread,
+            source=source, symbol=self.symbol, timeframe=self.timeframe, ts=clock.utc_ms(opening), open=self.open,
+            high=self.high, low=self.low, close=self.close, volume=self.volume, real_volume=self.real_volume,
+            spread=self.spread, closed=not any(begin_ms <= clock.wall_ms(time) < end_ms for time in self.seen),
             received=received_ms,
         )  # fmt: skip
 
@@ -64,7 +99,8 @@ class ReadBar(NamedTuple):
 def read_bar(item: object) -> ReadBar:
     """The bar in an item.
 
-    A spread that is no whole number of points is a price difference of unknown meaning and becomes null.
+    Collectors that read the chart every minute stamp the minute of the reading: `meta.bar_time` is the opening then,
+    and `meta.collected_at` and `meta.last_tick` tell that the bar was still open.
 
     Raises:
         InvalidItem: naming the field that cannot be used.
@@ -73,11 +109,13 @@ def read_bar(item: object) -> ReadBar:
         raise InvalidItem("", f"an object is expected, not {quoted(item)}")
     symbol = symbol_of(item.get("symbol"))
     timeframe = timeframe_of(item.get("timeframe"))
-    time = time_of(item)
+    meta = item.get("meta")
+    said = meta if isinstance(meta, dict) else {}
+    time = time_in(said["bar_time"], "bar_time") if said.get("bar_time") else time_of(item)
     open_, high, low, close = (_price(item, field) for field in ("open", "high", "low", "close"))
     volume, real_volume = _volumes(item)
     check_prices(open_, high, low, close, volume)
-    return ReadBar(symbol, timeframe, time, open_, high, low, close, volume, real_volume, _spread(item))
+    return ReadBar(symbol, timeframe, time, open_, high, low, close, volume, real_volume, _spread(item), _seen(said))
 
 
 def check_prices(open_: float, high: float, low: float, close: float, ticks: int) -> None:
@@ -96,6 +134,36 @@ def check_prices(open_: float, high: float, low: float, close: float, ticks: int
     if low < 0 and not ticks:
         # Data sites fill a missing price with -0.0001; where a price really was negative, there were ticks.
         raise InvalidItem("low", "a negative price in a bar without ticks")
+
+
+def _seen(meta: Mapping[str, Any]) -> tuple[Time, ...]:
+    times = []
+    for field in ("last_tick", "collected_at"):
+        with suppress(InvalidItem):  # it is not needed
+            if meta.get(field):
+                times.append(time_in(meta[field], field))
+    return tuple(times)
+
+
+def _opening(wall_ms: int, name: str) -> int:
+    """When the bar of that timeframe opened in which the clock showed `wall_ms`."""
+    width_ms = TIMEFRAMES[name].width_ms
+    if width_ms is not None and width_ms <= _DAY_MS:
+        return wall_ms - wall_ms % width_ms
+    midnight_ms = wall_ms - wall_ms % _DAY_MS
+    day = datetime.fromtimestamp(midnight_ms // 1000, UTC)
+    if width_ms is None:
+        return midnight_ms - (day.day - 1) * _DAY_MS
+    if day.weekday() == 0 and midnight_ms == wall_ms:
+        return wall_ms  # MetaTrader's weeks begin on Sunday, those of other terminals on Monday
+    return midnight_ms - day.isoweekday() % 7 * _DAY_MS
+
+
+def _end(opened_ms: int, name: str) -> int:
+    if (width_ms := TIMEFRAMES[name].width_ms) is not None:
+        return opened_ms + width_ms
+    opened = datetime.fromtimestamp(opened_ms // 1000, UTC)
+    return opened_ms + monthrange(opened.year, opened.month)[1] * _DAY_MS
 
 
 def _price(item: dict[str, Any], field: str) -> float:

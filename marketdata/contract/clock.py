@@ -8,12 +8,13 @@ offset before the jump. A sender that knows better sends `utc_offset_s`, or inst
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final
 
-from marketdata.contract.times import EARLIEST_MS, Instant, Time
+from marketdata.contract.times import EARLIEST_MS, Instant, Time, WallTime
 from marketdata.errors import InvalidItem
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS
 
 _DAY_MS: Final = 86_400_000
 _MILLISECOND: Final = timedelta(milliseconds=1)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock:
@@ -22,9 +23,11 @@ class Clock:
     Args:
         zone: the zone of the sender's wall clock; None is UTC.
         now_ms: when the request came (UTC epoch milliseconds); a time may be up to a day later. None sets no limit.
+        is_known: whether `zone` is that of the sender; the relay does not know those that the server has settings of.
     """
 
-    def __init__(self, zone: tzinfo | None, now_ms: int | None) -> None:
+    def __init__(self, zone: tzinfo | None, now_ms: int | None, *, is_known: bool = True) -> None:
+        self.is_known = is_known
         self.latest_ms = MAX_TIME_MSC if now_ms is None else now_ms + _DAY_MS
         #: Milliseconds to subtract from wall times, or None when that depends on the time.
         self.shift_ms = _fixed_shift_ms(zone)
@@ -39,6 +42,17 @@ class Clock:
             InvalidItem: for moments before 1971 or more than a day ahead.
         """
         return self.checked(time.ms if isinstance(time, Instant) else time.ms - self.shift_at(time.ms), time.field)
+
+    def wall_ms(self, time: Time) -> int:
+        """What the sender's clock showed at that time (epoch milliseconds as if it were UTC)."""
+        if isinstance(time, WallTime):
+            return time.ms
+        if self.shift_ms is not None:
+            return time.ms + self.shift_ms
+        return (
+            time.ms
+            + ((_EPOCH + time.ms * _MILLISECOND).astimezone(self._zone).utcoffset() or timedelta()) // _MILLISECOND
+        )
 
     def checked(self, time_ms: int, field: str) -> int:
         """`time_ms` (UTC epoch milliseconds), when it is within the limits.

@@ -63,10 +63,10 @@ def chart_mode_of(*said: object) -> ChartMode | None:
 
 
 def timeframe_of(value: object) -> str:
-    """The name of a timeframe of MetaTrader, given in any case, as `M1` or `PERIOD_M1`.
+    """The name of a timeframe of MetaTrader, given in any case, `M1` or `PERIOD_M1`.
 
     Raises:
-        InvalidItem: when it is not.
+        InvalidItem: when it is none.
     """
     if isinstance(value, str) and len(value) <= len(_MQL_PREFIX) + 3:
         name = value.upper().removeprefix(_MQL_PREFIX)

@@ -73,11 +73,20 @@ def time_of(item: Mapping[str, Any]) -> Time:
     fields = ("time", "ts", "timestamp") if isinstance(ts, str) else ("ts", "time", "timestamp")
     for field in fields:
         if _is_there(value := item.get(field)):
-            if not isinstance(value, str) or _EPOCH_TEXT.fullmatch(value):
-                return _epoch_time(value, field)
-            parsed = parse_time(value, field)
-            return type(parsed)(parsed.ms, parsed.coarse, field)
+            return time_in(value, field)
     raise InvalidItem("ts", "no time: send time_msc, ts_msc or ts")
+
+
+def time_in(value: object, field: str) -> Time:
+    """The time that a number (seconds from 10^9 to 10^10, milliseconds above) or a text (`parse_time`) says.
+
+    Raises:
+        InvalidItem: naming `field` when it says none.
+    """
+    if not isinstance(value, str) or _EPOCH_TEXT.fullmatch(value):
+        return _epoch_time(value, field)
+    parsed = parse_time(value, field)
+    return type(parsed)(parsed.ms, parsed.coarse, field)
 
 
 def parse_time(text: str, field: str) -> Time:

@@ -307,7 +307,7 @@ async def test_a_bar_becomes_a_broker_bar(bench: Bench) -> None:
     ("change", "expected"),
     [
         ({"timeframe": "D1", "ts": "2025-10-20"}, {"ts": SECOND - 8_400_000, "timeframe": "D1"}),
-        ({"timeframe": "mn1", "ts": SECOND}, {"ts": SECOND, "timeframe": "MN1"}),
+        ({"timeframe": "mn1", "ts": "2025-10-01"}, {"ts": 1_759_276_800_000, "timeframe": "MN1"}),
         ({"tick_volume": 7}, {"volume": 7}),
         ({"volume": 12.0, "real_volume": 2.5}, {"volume": 12, "real_volume": 2.5}),
         ({"spread": None}, {"spread": None}),
@@ -316,7 +316,7 @@ async def test_a_bar_becomes_a_broker_bar(bench: Bench) -> None:
         ({"spread": 1.00, "point": 0.01}, {"spread": 100}),  # gold: a price difference
         ({"spread": 1.00}, {"spread": None}),
         ({"spread": "6"}, {"spread": 6}),
-        ({"timeframe": "PERIOD_H1"}, {"timeframe": "H1"}),
+        ({"timeframe": "PERIOD_H1", "ts": "2025-10-20T02:00:00Z"}, {"timeframe": "H1", "closed": True}),
         ({"open": -37.0, "high": -36.5, "low": -40.32, "close": -39.0, "volume": 120}, {"open": -37.0, "low": -40.32}),
     ],
 )

@@ -1,0 +1,108 @@
+"""Bars as senders write them: when they opened, and whether they were over."""
+
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from marketdata.candle import BrokerBar
+from marketdata.contract.bar import read_bar
+from marketdata.contract.clock import Clock, ShiftedZone
+from marketdata.errors import InvalidItem
+
+BROKER = ShiftedZone(ZoneInfo("America/New_York"), timedelta(hours=7))
+INDIA = timezone(timedelta(hours=5, minutes=30))
+NOW_MS = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp()) * 1000
+
+
+def bar(timeframe: str, ts: object, **more: Any) -> dict[str, Any]:
+    return {
+        "symbol": "EURUSD", "timeframe": timeframe, "ts": ts, "open": 1.1, "high": 1.3, "low": 1.0, "close": 1.2,
+        "volume": 42, **more,
+    }  # fmt: skip
+
+
+def read(item: dict[str, Any], zone: tzinfo | None = None) -> BrokerBar:
+    return read_bar(item).of("s", Clock(zone, NOW_MS), NOW_MS)
+
+
+def utc(ts_ms: int) -> str:
+    return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M")
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "ts", "zone", "opened"),
+    [
+        ("M1", "2025-10-20T02:21:00Z", None, "2025-10-20T02:21"),
+        ("M30", "2025-10-20T02:30:00Z", None, "2025-10-20T02:30"),
+        # By the broker's clock, whose days begin at 17:00 in New York.
+        ("H4", "2025-10-20T04:00:00Z", BROKER, "2025-10-20T01:00"),
+        ("D1", "2025-10-20T00:00:00Z", BROKER, "2025-10-19T21:00"),
+        ("W1", "2025-10-19", BROKER, "2025-10-18T21:00"),
+        ("W1", "2025-10-20", None, "2025-10-20T00:00"),
+        ("MN1", "2025-10-01", BROKER, "2025-09-30T21:00"),
+        # 09:00 in India is 03:30 in UTC.
+        ("H1", "2025-10-20T09:00:00Z", INDIA, "2025-10-20T03:30"),
+        ("H1", "2025-10-20T03:30:00+00:00", INDIA, "2025-10-20T03:30"),
+    ],
+)
+def test_a_bar_opens_on_its_grid_by_the_senders_clock(
+    timeframe: str, ts: str, zone: tzinfo | None, opened: str
+) -> None:
+    one = read(bar(timeframe, ts), zone)
+
+    assert (utc(one.ts), one.closed) == (opened, True)
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "ts", "zone"),
+    [
+        ("M1", "2025-10-20T02:20:01Z", None), ("M5", "2025-10-20T02:21:00Z", None),
+        ("H1", "2025-10-20T02:20:00Z", None), ("H4", "2025-10-20T03:00:00Z", BROKER),
+        ("D1", "2025-10-20T21:00:00Z", None), ("W1", "2025-10-21", None), ("MN1", "2025-10-02", None),
+        ("H1", "2025-10-20T03:30:00+00:00", None),
+    ],
+)  # fmt: skip
+def test_a_bar_off_its_grid_is_refused(timeframe: str, ts: str, zone: tzinfo | None) -> None:
+    with pytest.raises(InvalidItem, match=f"no bar of {timeframe} opens then") as caught:
+        read(bar(timeframe, ts), zone)
+    assert caught.value.field == "ts"
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "ts", "meta", "opened", "closed"),
+    [
+        # A collector on an H1 chart at 02:25: ts is the minute of the collection.
+        pytest.param(
+            "H1", "2025-10-20T02:25:00Z",
+            {"bar_time": "2025.10.20 02:00", "last_tick": "2025.10.20 02:24:58", "collected_at": "2025.10.20 02:25:01"},
+            "2025-10-20T02:00", False, id="still forming",
+        ),
+        pytest.param(
+            "M1", "2025-10-20T02:25:00Z",
+            {"bar_time": 1760927040, "last_tick": 1760927105, "collected_at": 1760927101},
+            "2025-10-20T02:24", True, id="over when it was read",
+        ),
+        pytest.param(
+            "H1", "2025-10-20T09:25:00Z", {"bar_time": "2025.10.20 02:00", "last_tick": "2025.10.20 02:24:58"},
+            "2025-10-20T02:00", False, id="a symbol that is quiet since",
+        ),
+        pytest.param(
+            "M5", "2025-10-20T02:23:17Z", {"collected_at": "2025-10-20T02:23:17Z"}, "2025-10-20T02:20", False,
+            id="the time of the collection alone",
+        ),
+        pytest.param(
+            "MN1", "2025-10-20T02:23:17Z", {"last_tick": "2025-10-20T02:23:17Z"}, "2025-10-01T00:00", False,
+            id="a month",
+        ),
+        pytest.param("M1", "2025-10-20T02:20:00Z", {"last_tick": "soon"}, "2025-10-20T02:20", True, id="unreadable"),
+        pytest.param("M1", "2025-10-20T02:20:00Z", {"srv": "Broker"}, "2025-10-20T02:20", True, id="says nothing"),
+    ],
+)  # fmt: skip
+def test_a_bar_that_was_read_within_its_period_is_open(
+    timeframe: str, ts: str, meta: dict[str, Any], opened: str, closed: bool
+) -> None:
+    one = read(bar(timeframe, ts, meta=meta))
+
+    assert (utc(one.ts), one.closed) == (opened, closed)
