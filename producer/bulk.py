@@ -58,11 +58,11 @@ def _sort(ticks: list[TickFields], clock: Clock, symbols: dict[str, SymbolTicks]
         time_msc = tick.time_msc or tick.ts_msc
         if not time_msc:
             time = parse_time(tick.time or tick.ts or "", "ts")
-            time_msc = clock.utc_ms(time)
+            time_msc = clock.utc_ms(time, tick.symbol)
             if time.coarse:
                 of_symbol.coarse = True
         else:
-            time_msc -= clock.shift_at(time_msc) if shift_ms is None else shift_ms
+            time_msc -= clock.shift_at(time_msc, tick.symbol) if shift_ms is None else shift_ms
             if not EARLIEST_MS <= time_msc <= latest_ms:
                 raise InvalidItem("ts", "out of range")
         bid, ask, last, volume = tick.bid, tick.ask, tick.last, tick.volume_real

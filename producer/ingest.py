@@ -193,7 +193,7 @@ class Ingest:
                     findings.bars.append(read_bar(item).of(origin.source, clock, origin.received_ms))
                 else:
                     tick = read_tick(item)
-                    findings.sheet.add(tick, clock.utc_ms(tick.time))
+                    findings.sheet.add(tick, clock.utc_ms(tick.time, tick.symbol))
             except InvalidItem as exc:
                 self._note(findings, index, item, exc, origin)
         return findings

@@ -1,8 +1,9 @@
 """From the sender's wall clock to UTC.
 
-MT5 writes the broker's wall clock as if it were UTC. Where a wall time happens twice, in the hour when summer time
-ends, it is taken for the first (Python: fold=0); one that never happens, when summer time begins, is read with the
-offset before the jump. A sender that knows better sends `utc_offset_s`, or instants with an offset.
+MT5 writes the broker's wall clock as if it were UTC. In the hour that a clock shows twice, when summer time ends, ticks
+that come as they happen take the reading nearest to their receipt. Otherwise the order tells: a time that goes back by
+more than half of the step, after earlier ones of its symbol, is of the second pass. A time that a clock never shows is
+read with the offset before the jump. A sender that knows better sends `utc_offset_s`, or moments with an offset.
 """
 
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -13,6 +14,10 @@ from marketdata.errors import InvalidItem
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS
 
 _DAY_MS: Final = 86_400_000
+
+#: How far a sender's clock may be ahead of ours (milliseconds).
+_AHEAD_MS: Final = 60_000
+
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -34,14 +39,19 @@ class Clock:
         self._zone = zone
         self._minute = -1
         self._minute_shift_ms = 0
+        self._now_ms = now_ms
+        #: Of the hour that the clock shows twice, by symbol: the latest time so far, and whether the clock went back.
+        self._passes: dict[str, tuple[int, bool]] = {}
 
-    def utc_ms(self, time: Time) -> int:
-        """The moment of a time (UTC epoch milliseconds).
+    def utc_ms(self, time: Time, symbol: str = "") -> int:
+        """The moment of a time (UTC epoch milliseconds); those of one symbol are asked for in their order.
 
         Raises:
             InvalidItem: for moments before 1971 or more than a day ahead.
         """
-        return self.checked(time.ms if isinstance(time, Instant) else time.ms - self.shift_at(time.ms), time.field)
+        if isinstance(time, Instant):
+            return self.checked(time.ms, time.field)
+        return self.checked(time.ms - self.shift_at(time.ms, symbol), time.field)
 
     def wall_ms(self, time: Time) -> int:
         """What the sender's clock showed at that time (epoch milliseconds as if it were UTC)."""
@@ -66,16 +76,37 @@ class Clock:
             raise InvalidItem(field, "more than a day ahead; is the zone of the source right?")
         return time_ms
 
-    def shift_at(self, wall_ms: int) -> int:
+    def shift_at(self, wall_ms: int, symbol: str) -> int:
         """How far the sender's clock was ahead of UTC when it showed `wall_ms` (milliseconds)."""
         if self.shift_ms is not None:
             return self.shift_ms
         minute = wall_ms // MINUTE_MS
         if minute != self._minute and 0 <= wall_ms <= min(self.latest_ms + _DAY_MS, MAX_TIME_MSC):
-            wall = datetime.fromtimestamp(minute * 60, UTC).replace(tzinfo=self._zone, fold=0)
-            offset = wall.utcoffset() or timedelta()
-            self._minute, self._minute_shift_ms = minute, offset // _MILLISECOND
+            wall = datetime.fromtimestamp(minute * 60, UTC).replace(tzinfo=self._zone)
+            first, second = (_offset_ms(wall.replace(fold=fold)) for fold in (0, 1))
+            if second < first and self._is_second(wall_ms, first, second, symbol):
+                return second
+            self._minute_shift_ms = first
+            self._minute = -1 if second < first else minute
         return self._minute_shift_ms
+
+    def _is_second(self, wall_ms: int, first: int, second: int, symbol: str) -> bool:
+        """Whether a time that the clock shows twice is of the second pass, given the offsets of both (milliseconds)."""
+        step_ms = first - second
+        if self._now_ms is not None:
+            since_first, since_second = (self._now_ms - (wall_ms - offset) for offset in (first, second))
+            if -_AHEAD_MS <= since_second <= step_ms:
+                return since_second <= abs(since_first)
+            if -_AHEAD_MS <= since_first <= step_ms:
+                return False
+        highest_ms, is_second = self._passes.get(symbol, (wall_ms, False))
+        is_second = (is_second or wall_ms < highest_ms - step_ms // 2) and wall_ms > highest_ms - 2 * step_ms
+        self._passes[symbol] = (max(highest_ms, wall_ms), is_second)
+        return is_second
+
+
+def _offset_ms(wall: datetime) -> int:
+    return (wall.utcoffset() or timedelta()) // _MILLISECOND
 
 
 class ShiftedZone(tzinfo):

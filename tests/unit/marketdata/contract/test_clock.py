@@ -36,7 +36,9 @@ def ms(text: str) -> int:
         (ATHENS, "2025-07-01T12:00:00", "2025-07-01T09:00:00"),
         (ATHENS, "2025-01-01T12:00:00", "2025-01-01T10:00:00"),
         (ATHENS, "2025-10-26T02:59:59", "2025-10-25T23:59:59"),
-        pytest.param(ATHENS, "2025-10-26T03:30:00", "2025-10-26T00:30:00", id="twice: the first, still summer"),
+        pytest.param(
+            ATHENS, "2025-10-26T03:30:00", "2025-10-26T00:30:00", id="twice, and nothing tells: the first, still summer"
+        ),
         (ATHENS, "2025-10-26T04:00:00", "2025-10-26T02:00:00"),
         pytest.param(ATHENS, "2025-03-30T03:30:00", "2025-03-30T01:30:00", id="never: the offset before the jump"),
         (NEW_YORK, "2025-11-02T00:59:59", "2025-11-02T04:59:59"),
@@ -110,3 +112,55 @@ def test_a_shifted_zone_shows_a_fixed_time_more_than_its_zone(moment: datetime) 
     assert ours.replace(tzinfo=None) == theirs.replace(tzinfo=None) + timedelta(hours=7)
     assert ours.astimezone(UTC) == moment
     assert ours.dst() == theirs.dst()
+
+
+def walls(*texts: str) -> list[WallTime]:
+    return [WallTime(ms(f"2025-10-26T{text}"), False) for text in texts]
+
+
+def test_in_the_hour_that_exists_twice_the_order_of_a_file_decides() -> None:
+    clock = Clock(ATHENS, NOW_MS)
+    times = walls("02:59:30", "03:10:05", "03:10:45", "03:59:59", "03:10:07", "03:10:40", "03:59:00", "04:00:01")
+
+    found = [clock.utc_ms(time, "BTCUSD") for time in times]
+
+    assert found == [
+        ms(f"2025-10-{moment}") for moment in (
+            "25T23:59:30", "26T00:10:05", "26T00:10:45", "26T00:59:59",
+            "26T01:10:07", "26T01:10:40", "26T01:59:00", "26T02:00:01",
+        )
+    ]  # fmt: skip
+    # Another symbol has an order of its own, and ticks a little out of order are of one pass.
+    other = [clock.utc_ms(time, "ETHUSD") for time in walls("03:20:00", "03:10:00", "03:21:00")]
+    assert other == [ms(f"2025-10-26T00:{minute}:00") for minute in (20, 10, 21)]
+
+
+@pytest.mark.parametrize(
+    ("received", "wall", "utc"),
+    [
+        ("00:10:06", "03:10:05", "00:10:05"),
+        ("01:10:06", "03:10:05", "01:10:05"),
+        # A queue of the first pass that is sent in the second: later than now it cannot be.
+        ("01:10:06", "03:40:00", "00:40:00"),
+        ("00:59:59", "03:59:58", "00:59:58"),
+        ("01:00:01", "03:59:58", "00:59:58"),
+        # The sender's clock may be a little ahead.
+        ("01:09:50", "03:10:05", "01:10:05"),
+        ("02:00:05", "03:59:58", "01:59:58"),
+    ],
+)
+def test_in_the_hour_that_exists_twice_live_ticks_go_by_their_receipt(received: str, wall: str, utc: str) -> None:
+    clock = Clock(ATHENS, ms(f"2025-10-26T{received}"))
+    (time,) = walls(wall)
+
+    assert clock.utc_ms(time) == ms(f"2025-10-26T{utc}")
+
+
+@pytest.mark.parametrize("zone", [ATHENS, NEW_YORK, BROKER])
+@given(seconds=st.integers(1_730_000_000, 1_763_000_000), ahead=st.integers(0, 20_000))
+def test_a_tick_that_comes_as_it_happens_has_its_own_moment(zone: tzinfo, seconds: int, ahead: int) -> None:
+    moment = datetime.fromtimestamp(seconds, UTC)
+    wall = moment.astimezone(zone).replace(tzinfo=UTC)
+    clock = Clock(zone, seconds * 1000 + ahead)
+
+    assert clock.utc_ms(WallTime(int(wall.timestamp()) * 1000, False)) == seconds * 1000
