@@ -114,17 +114,25 @@ def read_tick(item: object) -> ReadTick:
 
 
 def posted_tick(
-    tick: Tick, symbol: str, *, digits: int | None = None, point: float | None = None, coarse: bool = False
+    tick: Tick,
+    symbol: str,
+    *,
+    digits: int | None = None,
+    point: float | None = None,
+    coarse: bool = False,
+    is_instant: bool = False,
 ) -> PostedTick:
     """The tick in the EA's words; `ts` is in whole seconds, `ts_msc` has the milliseconds.
 
     `coarse` is for times that are known to the second only: no milliseconds are claimed, so that the fold takes equal
-    ticks in a row for what they are.
+    ticks in a row for what they are. `is_instant` says that its time is UTC, whatever the sender's clock shows.
     """
+    is_second = coarse and tick.time_msc % 1000 == 0
+    ts = iso_instant(tick.time_msc, coarse=is_second) if is_instant else iso_second(tick.time_msc)
     return PostedTick(
         symbol, tick.bid, tick.ask, tick.last, tick.volume, tick.flags,
-        ts=iso_second(tick.time_msc),
-        ts_msc=UNSET if coarse and tick.time_msc % 1000 == 0 else tick.time_msc,
+        ts=ts,
+        ts_msc=UNSET if is_second or is_instant else tick.time_msc,
         digits=UNSET if digits is None else digits,
         point=UNSET if point is None else point,
     )  # fmt: skip
@@ -139,6 +147,12 @@ def middle_change(times: Sequence[int]) -> int:
     middle = len(times) // 2
     changes = (index for index in range(1, len(times)) if times[index] != times[index - 1])
     return min(changes, key=lambda index: abs(index - middle), default=middle)
+
+
+def iso_instant(time_ms: int, *, coarse: bool) -> str:
+    """`2019-02-04T00:00:00.123+00:00`, a moment in UTC; without the fraction when it is coarse."""
+    fraction = "" if coarse else f".{time_ms % 1000:03d}"
+    return f"{iso_second(time_ms).removesuffix('Z')}{fraction}+00:00"
 
 
 def iso_second(time_ms: int) -> str:

@@ -1,29 +1,47 @@
-"""Files of one line a tick or bar, opened for one pass: text in any of MetaTrader's encodings, compressed or not."""
+"""Files of one line a tick or bar, opened for one pass: text in any of MetaTrader's encodings, compressed or not.
+
+A line that cannot be used costs itself alone: it is counted, and told with its number and the reason.
+"""
 
 import csv
 import gzip
 import io
 import sys
+import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import tzinfo
+from itertools import chain
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, ClassVar, Final, Generic, Self, TypeVar, cast
 
-from marketdata.errors import TickpipeError
-from tickpipe.times import epoch_ms
+from marketdata.contract.clock import Clock
+from marketdata.contract.numbers import finite
+from marketdata.contract.times import Instant, Time
+from marketdata.errors import InvalidItem, TickpipeError
+from tickpipe.sending.filetimes import file_time, is_time
 
 Item = TypeVar("Item")
 
 #: A first line longer than this is no header (characters).
 _LONGEST_HEADER: Final = 10_000
 
+#: Lines whose reasons are kept; more would not help the reader.
+_TOLD_LINES: Final = 20
+
+#: Other names of columns.
+_ALIASES: Final = {
+    "askprice": "ask", "bidprice": "bid", "local time": "time", "gmt time": "time", "datetime": "time",
+    "ticker": "symbol", "tickvol": "tick_volume",
+}  # fmt: skip
+
 
 class DataFileError(TickpipeError):
-    """A line of a file cannot be used; the message names the line and what is wrong with it."""
+    """A file cannot be read on from some line; the message names the line and what is wrong with it."""
 
 
 class UnknownForm(DataFileError):
@@ -33,13 +51,28 @@ class UnknownForm(DataFileError):
 
 
 class ColumnFile(ABC, Generic[Item]):
-    """A file opened for one pass, `with … as items`; memory does not grow with it. `-` is the standard input."""
+    """A file opened for one pass, `with … as items`; memory does not grow with it. `-` is the standard input.
+
+    Args:
+        symbol: whose ticks or bars are wanted, where a column names symbols.
+        zone: of the clock of the file; its times become moments. Without one they stay as they are written, for the
+            server to convert by the zone of the source.
+    """
 
     #: What the header has to look like, for people.
     forms: ClassVar[str]
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, symbol: str | None = None, zone: tzinfo | None = None) -> None:
         self.path = path
+        self.symbol = symbol
+        #: Whether the times of the items are moments (UTC), not those of the clock of the file; known with the first.
+        self.are_instants = zone is not None
+        #: How many lines could not be used, and why, of the first of them.
+        self.refused = 0
+        self.reasons: list[str] = []
+        self._clock = None if zone is None else Clock(zone, None)
+        self._is_told = False
+        self._times_are_utc = False
         #: Size on disk (bytes); None for the standard input.
         self.total_bytes: int | None = None
         #: What the header says the file is, for people.
@@ -47,6 +80,7 @@ class ColumnFile(ABC, Generic[Item]):
         self._open = ExitStack()
         self._raw: BinaryIO | None = None
         self._line = 0
+        self._header = ""
         self._found: Iterator[Item] = iter(())
 
     def __enter__(self) -> Self:
@@ -78,11 +112,11 @@ class ColumnFile(ABC, Generic[Item]):
         """The next item.
 
         Raises:
-            DataFileError: naming the line that cannot be read.
+            DataFileError: when the file is damaged from some line on.
         """
         try:
             return next(self._found)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
+        except (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, zlib.error) as exc:
             raise DataFileError(f"{self.path}: damaged or cut off after line {self._line:,}: {exc}") from exc
         except (UnicodeDecodeError, csv.Error) as exc:
             raise DataFileError(f"{self.path}: line {self._line + 1:,} is no text of such a file: {exc}") from exc
@@ -101,61 +135,114 @@ class ColumnFile(ABC, Generic[Item]):
         """
 
     def _read(self, raw: BinaryIO) -> Iterator[Item]:
-        stream = cast(io.BufferedReader, raw)
-        if stream.peek(2)[:2] == b"\x1f\x8b":
-            stream = cast(io.BufferedReader, gzip.GzipFile(fileobj=raw))
         try:
-            text = io.TextIOWrapper(stream, encoding=_encoding(stream.peek(4)[:4]), newline="")
-            # The file is closed by its own context; a wrapper that is collected first would close it with a warning.
-            self._open.callback(text.detach)
+            text = self._text(raw)
             header = text.readline(_LONGEST_HEADER)
-        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as exc:
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError) as exc:
             raise UnknownForm(f"{self.path}: {exc}; {self.forms}") from exc
-        self._line = 1
         delimiter = next((mark for mark in "\t;" if mark in header), ",")
         names = names_of(header, delimiter)
-        column = {name: index for index, name in reversed(list(enumerate(names)))}
+        lines: Iterator[str] = text
         self._header = header
-        return self._items(self._rows(csv.reader(text, delimiter=delimiter), len(names)), column)
+        if not any(is_time(cell) for cell in names[:2]):
+            self._line = 1
+            self._times_are_utc = "gmt time" in header.lower()
+        else:
+            # The first line is a tick or a bar already.
+            names = self._names_without_header(names)
+            lines = chain([header], text)
+        column = {_ALIASES.get(name, name): index for index, name in reversed(list(enumerate(names)))}
+        return self._items(self._rows(csv.reader(lines, delimiter=delimiter), len(names), column), column)
 
-    def _rows(self, rows: Iterator[list[str]], width: int) -> Iterator[list[str]]:
-        start = self._line
+    def _text(self, raw: BinaryIO) -> io.TextIOWrapper:
+        stream = cast(io.BufferedReader, raw)
+        magic = stream.peek(4)[:4]
+        if magic[:2] == b"\x1f\x8b":
+            stream = cast(io.BufferedReader, gzip.GzipFile(fileobj=raw))
+        elif magic == b"PK\x03\x04" and raw.seekable():
+            archive = self._open.enter_context(zipfile.ZipFile(raw))
+            names = [name for name in archive.namelist() if name.lower().endswith((".csv", ".txt"))]
+            if len(names) != 1:
+                raise UnknownForm(f"{self.path}: the archive has {len(names)} files of text; one is read; {self.forms}")
+            stream = cast(io.BufferedReader, io.BufferedReader(self._open.enter_context(archive.open(names[0]))))
+        text = io.TextIOWrapper(stream, encoding=_encoding(stream.peek(4)[:4]), newline="")
+        # The file is closed by its own context; a wrapper that is collected first would close it with a warning.
+        self._open.callback(text.detach)
+        return text
+
+    def _names_without_header(self, cells: list[str]) -> list[str]:
+        """The names of the columns of a file without a header, by its first line.
+
+        Raises:
+            UnknownForm: when the line tells nothing.
+        """
+        raise self._unknown()
+
+    def _rows(self, rows: Iterator[list[str]], width: int, column: dict[str, int]) -> Iterator[list[str]]:
+        start, symbol_at = self._line, column.get("symbol")
         for cells in rows:
             self._line = start + rows.line_num  # type: ignore[attr-defined]  # csv.reader has no public type
-            if len(cells) < width:
-                if not any(cells):
-                    continue
-                raise self._bad_line(f"it has {len(cells)} cells, the first line names {width} columns")
-            yield cells
+            if not any(cells):
+                continue
+            if len(cells) < width or any(cells[width:]):
+                self._refuse(f"it has {len(cells)} cells, the first line names {width} columns")
+            elif symbol_at is not None and not self._is_wanted(cells[symbol_at].strip()):
+                self._refuse(f"it is of {cells[symbol_at].strip()}, not of {self.symbol}")
+            else:
+                yield cells
+
+    def _is_wanted(self, symbol: str) -> bool:
+        # Some write EUR/USD where others write EURUSD.
+        return self.symbol in (None, symbol) or symbol.replace("/", "") == self.symbol
+
+    def _refuse(self, why: str | InvalidItem) -> None:
+        """Pass over the line that was read last."""
+        self.refused += 1
+        if len(self.reasons) < _TOLD_LINES:
+            if isinstance(why, InvalidItem):
+                why = f"{why.field}: {why.message}" if why.field else why.message
+            self.reasons.append(f"{self.path}: line {self._line:,}: {why}")
+
+    def _ms_of(self, time: Time) -> int:
+        """The milliseconds of a time: UTC where `are_instants`, else of the clock of the file.
+
+        Raises:
+            InvalidItem: when some times of the file have an offset and some have none.
+        """
+        if self._clock is not None:
+            return self._clock.utc_ms(time)
+        is_instant = isinstance(time, Instant)
+        if is_instant is not self.are_instants:
+            if self._is_told:
+                raise InvalidItem(time.field, "some times of the file have an offset and some have none")
+            self.are_instants = is_instant
+        self._is_told = True
+        return time.ms
+
+    def _time_in(self, cell: str, field: str) -> int:
+        """As `_ms_of`, of the time in a cell."""
+        return self._ms_of(file_time(cell, field, is_utc=self._times_are_utc))
 
     def _unknown(self) -> UnknownForm:
         return UnknownForm(f"{self.path}: the first line is {self._header[:80]!r}; {self.forms}")
 
-    def _bad_line(self, why: str) -> DataFileError:
-        return DataFileError(f"{self.path}: line {self._line:,}: {why}")
+
+def number_in(cell: str, field: str) -> float:
+    """The number in a cell.
+
+    Raises:
+        InvalidItem: when there is none, or it is not finite.
+    """
+    try:
+        number = float(cell)
+    except ValueError:
+        return finite(cell, field)  # says what is wrong
+    return number if isfinite(number) else finite(number, field)
 
 
 def names_of(header: str, delimiter: str) -> list[str]:
     """The names of a first line, in lower case and without MetaTrader's angle brackets."""
     return [cell.strip().strip("<>\"'").lower() for cell in header.rstrip("\r\n").split(delimiter)]
-
-
-def day_ms_of(text: str) -> int:
-    """The start of MetaTrader's `2019.02.04` (milliseconds, of the clock that it is of)."""
-    return epoch_ms(datetime.strptime(text.strip(), "%Y.%m.%d"))  # noqa: DTZ007  # as UTC
-
-
-def ms_of_day(text: str) -> int:
-    """Milliseconds since midnight of `00:00:01.234`, of `00:00:01` and of `00:00`."""
-    clock, _, fraction = text.strip().partition(".")
-    parts = clock.split(":")
-    if len(parts) == 2:
-        parts.append("0")
-    if len(parts) == 3 and all(part.isdecimal() for part in parts) and (fraction.isdecimal() or not fraction):
-        hour, minute, second = map(int, parts)
-        if hour < 24 and minute < 60 and second < 60:
-            return (hour * 3_600 + minute * 60 + second) * 1_000 + int(fraction[:3].ljust(3, "0"))
-    raise ValueError(f"{text!r} is no time of day such as 00:00:01.234")
 
 
 def _encoding(start: bytes) -> str:

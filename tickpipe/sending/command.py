@@ -5,7 +5,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +35,14 @@ SourceOption = Annotated[
 ]
 UrlOption = Annotated[str | None, typer.Option(help="Address of the producer. Default: that of the stack.")]
 KeyOption = Annotated[str | None, typer.Option(help="Key of the producer. Default: that of the stack.")]
+ZoneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--zone",
+        help="Clock of the file, such as America/New_York+07:00 or +02:00. Default: the producer's zone of the source.",
+        metavar="ZONE",
+    ),
+]
 PatienceOption = Annotated[
     float, typer.Option(min=0, help="How long to try again while the producer takes nothing (seconds).")
 ]
@@ -60,6 +68,7 @@ def send(
         typer.Option(min=0, max=_MOST_DIGITS, help="Decimals of a price. Default: guessed from the first ticks."),
     ] = None,
     point: Annotated[float | None, typer.Option(help="Size of a point. Default: 10^-digits.")] = None,
+    zone: ZoneOption = None,
     url: UrlOption = None,
     key: KeyOption = None,
     patience: PatienceOption = 300.0,
@@ -67,9 +76,11 @@ def send(
 ) -> None:
     """Post a tick file through the producer, in order, until every tick is confirmed.
 
-    Read are CSV with `time_msc,bid,ask`, CSV with `timestamp,bid,ask` (ISO-8601), and MetaTrader's own
-    tick export, each also compressed by gzip. MetaTrader's export is in the broker's time: the zone of the source
-    (TICKPIPE_SOURCE_ZONES) makes it UTC. Sending a file twice changes no candle. Exit code 1 when a tick was rejected.
+    Read are CSV with `time_msc,bid,ask` or `timestamp,bid,ask`, MetaTrader's own tick export, and the files of some
+    data sites, each also compressed by gzip or zip. MetaTrader's export is in the broker's time: --zone, or the zone
+    of the source (TICKPIPE_SOURCE_ZONES), makes it UTC; a time with an offset is never shifted. Sending a file twice
+    changes no candle. A line that cannot be used is listed and costs itself alone. Exit code 1 when there was one, or
+    when a tick was rejected.
 
     Examples:
 
@@ -81,9 +92,19 @@ def send(
         raise typer.BadParameter(f"there is no file {file}", param_hint="FILE")
     address, api_key = producer_address(data_dir, url, key, source)
     target = Target(address, api_key, source, patience)
-    options = SendOptions(symbol, speed, batch, skip, from_, digits, point)
+    options = SendOptions(symbol, speed, batch, skip, from_, digits, point, zone_named(zone))
     outcome = send_ticks(file, target, options)
-    raise typer.Exit(PROBLEM if outcome.rejected else DONE)
+    raise typer.Exit(PROBLEM if outcome.rejected or outcome.unread else DONE)
+
+
+def zone_named(name: str | None) -> tzinfo | None:
+    """The zone that an option names; what names none is wrong use."""
+    from runtime.settings import parse_zone
+
+    try:
+        return None if name is None else parse_zone(name)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--zone") from exc
 
 
 @dataclass(frozen=True)
@@ -107,13 +128,14 @@ class SendOptions:
     from_: datetime | None = None
     digits: int | None = None
     point: float | None = None
+    zone: tzinfo | None = None
 
 
 def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
     """Post a tick file and report; after a failure it is said how to go on.
 
     Raises:
-        DataFileError: naming the line that cannot be used.
+        DataFileError: when the file is damaged from some line on.
         ServerUnavailable, ServerRefused, SettingsError: as the sender.
     """
     from tickpipe.sending.pace import batches
@@ -121,7 +143,7 @@ def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
     from tickpipe.sending.tickfile import TickFile
 
     started = time.monotonic()
-    with TickFile(file) as ticks:
+    with TickFile(file, symbol=how.symbol, zone=how.zone) as ticks:
         form = _Form(ticks, how.digits, how.point)
         stream: Iterator[Tick] = islice(form.ticks, how.skip, None)
         if how.from_ is not None:
@@ -130,7 +152,8 @@ def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
         bar = FileBar(how.symbol, ticks, started)
         sender = TickSender(
             target.address, target.api_key, how.symbol, source=target.source, digits=form.digits, point=form.point,
-            coarse=form.coarse, patience_seconds=target.patience_seconds, on_wait=bar.wait,
+            coarse=form.coarse, are_instants=ticks.are_instants, patience_seconds=target.patience_seconds,
+            on_wait=bar.wait,
         )  # fmt: skip
         last_msc: int | None = None
         try:
@@ -150,18 +173,23 @@ def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
             if isinstance(exc, KeyboardInterrupt):
                 raise typer.Exit(INTERRUPTED) from exc
             raise
+        add_unread(sender.outcome, ticks)
     report(sender.outcome, "ticks", time.monotonic() - started)
     return sender.outcome
+
+
+def add_unread(outcome: "Outcome", file: "ColumnFile[Any]") -> None:
+    """Count the lines of a file that could not be used."""
+    outcome.unread = file.refused
+    outcome.reasons += file.reasons
 
 
 class _Form:
     """What the first ticks of a file tell about all: decimals, size of a point, resolution of the times."""
 
     def __init__(self, ticks: "TickFile", digits: int | None, point: float | None) -> None:
-        from tickpipe.sending.tickfile import digits_of
-
         sample = list(islice(ticks, _SAMPLE_TICKS))
-        self.digits = digits_of(sample) if digits is None else digits
+        self.digits = ticks.digits if digits is None else digits
         self.point = float(f"1e-{self.digits}") if point is None and self.digits is not None else point
         self.coarse = all(tick.time_msc % 1000 == 0 for tick in sample)
         #: All ticks of the file, those that were looked at included.
@@ -202,8 +230,9 @@ def _from_hint(last_msc: int | None, from_: datetime) -> str:
 def report(outcome: "Outcome", noun: str, seconds: float) -> None:
     """What became of a file."""
     out.print(
-        f"{outcome.sent:,} {noun} sent, {outcome.accepted:,} accepted, {outcome.rejected:,} rejected, {seconds:.1f} s",
+        f"{outcome.sent:,} {noun} sent, {outcome.accepted:,} accepted, {outcome.rejected:,} rejected, {seconds:.1f} s"
+        + (f"; {outcome.unread:,} lines could not be used" if outcome.unread else ""),
         markup=False,
     )
     for reason in outcome.reasons:
-        err.print(f"  {reason}", markup=False)
+        err.print(f"  {reason}", markup=False, soft_wrap=True)

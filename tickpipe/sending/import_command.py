@@ -4,6 +4,7 @@
 
 import time
 from dataclasses import dataclass
+from datetime import tzinfo
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,12 +22,18 @@ from tickpipe.sending.command import (
     SourceOption,
     Target,
     UrlOption,
+    ZoneOption,
+    add_unread,
     report,
     send_ticks,
+    zone_named,
 )
 from tickpipe.times import iso_utc, moment_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tickpipe.sending.barfile import Bar
     from tickpipe.sending.sender import Outcome
 
 #: Bars of one request: far below the producer's limit of 10 MB.
@@ -40,6 +47,8 @@ class _Import:
     path: Path
     symbol: str
     timeframe: str | None
+    #: Of the clock of the file; None when the producer knows it.
+    zone: tzinfo | None
 
 
 def import_files(
@@ -52,6 +61,7 @@ def import_files(
         str | None, typer.Option(help="Timeframe of the bars. Default: from MetaTrader's file names.")
     ] = None,
     source: SourceOption = None,
+    zone: ZoneOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read every file and say what would be sent.")] = False,
     url: UrlOption = None,
     key: KeyOption = None,
@@ -64,8 +74,9 @@ def import_files(
     (`tickpipe fidelity`), and fill `market_data` where no ticks are known. Which of both a file holds is told by its
     first line; symbol and timeframe by names such as `EURUSD_M1_201902040000_201902042359.csv`.
 
-    Times are the broker's: the zone of the source (TICKPIPE_SOURCE_ZONES) makes them UTC. Importing a file twice
-    changes nothing. Exit code 1 when an item was rejected.
+    Times are the broker's: --zone, or the zone of the source (TICKPIPE_SOURCE_ZONES), makes them UTC. Importing a file
+    twice changes nothing. A line that cannot be used is listed and costs itself alone. Exit code 1 when there was one,
+    or when an item was rejected.
 
     Examples:
 
@@ -73,26 +84,28 @@ def import_files(
     * `tickpipe import EURUSD_M1_201902040000_201902042359.csv --source ICMarkets-Demo`
     * `tickpipe import bars.csv --symbol EURUSD --timeframe H1`
     """
-    imports = [_recognised(path, symbol, timeframe) for path in files]
+    clock = zone_named(zone)
+    imports = [_recognised(path, symbol, timeframe, clock) for path in files]
     if dry_run:
-        columns = ("file", "holds", "symbol", "items", "first", "last")
-        print_table(columns, [_looked_through(each) for each in imports])
-        out.print("Nothing was sent. Times are as they are written: those of the clock of the source.")
-        return
+        columns = ("file", "holds", "symbol", "items", "first", "last", "bad lines")
+        looked_through = [_looked_through(each) for each in imports]
+        print_table(columns, looked_through)
+        out.print("Nothing was sent. Without --zone, times are as they are written.")
+        raise typer.Exit(PROBLEM if any(row[-1] for row in looked_through) else DONE)
     address, api_key = producer_address(data_dir, url, key, source)
     target = Target(address, api_key, source, patience)
     rejected = 0
     for each in imports:
         out.print(f"{each.path}: {_kind(each)} of {each.symbol}", markup=False, soft_wrap=True)
         if each.timeframe is None:
-            outcome = send_ticks(each.path, target, SendOptions(each.symbol))
+            outcome = send_ticks(each.path, target, SendOptions(each.symbol, zone=each.zone))
         else:
             outcome = _send_bars(each, each.timeframe, target)
-        rejected += outcome.rejected
+        rejected += outcome.rejected + outcome.unread
     raise typer.Exit(PROBLEM if rejected else DONE)
 
 
-def _recognised(path: Path, symbol: str | None, timeframe: str | None) -> _Import:
+def _recognised(path: Path, symbol: str | None, timeframe: str | None, zone: tzinfo | None) -> _Import:
     from marketdata.contract.names import timeframe_of
     from marketdata.errors import InvalidItem
     from tickpipe.sending.barfile import BarFile, named_by
@@ -107,7 +120,7 @@ def _recognised(path: Path, symbol: str | None, timeframe: str | None) -> _Impor
         raise typer.BadParameter(f"the name of {path} does not tell the symbol; pass --symbol", param_hint="--symbol")
     try:
         with TickFile(path):
-            return _Import(path, symbol, None)
+            return _Import(path, symbol, None, zone)
     except UnknownForm as not_ticks:
         try:
             with BarFile(path):
@@ -118,7 +131,7 @@ def _recognised(path: Path, symbol: str | None, timeframe: str | None) -> _Impor
     if named_timeframe is None:
         raise typer.BadParameter(f"the name of {path} does not tell the timeframe", param_hint="--timeframe")
     try:
-        return _Import(path, symbol, timeframe_of(named_timeframe))
+        return _Import(path, symbol, timeframe_of(named_timeframe), zone)
     except InvalidItem as exc:
         raise typer.BadParameter(f"{path}: {exc.message}", param_hint="--timeframe") from exc
 
@@ -128,18 +141,21 @@ def _kind(each: _Import) -> str:
 
 
 def _looked_through(each: _Import) -> tuple[object, ...]:
-    # The whole file is read, so that its errors are told before anything is sent.
+    # The whole file is read, so that what is wrong with it is told before anything is sent.
     from tickpipe.sending.barfile import BarFile
     from tickpipe.sending.tickfile import TickFile
 
     count, first, last = 0, None, None
-    with TickFile(each.path) if each.timeframe is None else BarFile(each.path) as items:
+    form = TickFile if each.timeframe is None else BarFile
+    with form(each.path, symbol=each.symbol, zone=each.zone) as items:
         for item in items:
             count += 1
             last = item.time_msc
             first = last if first is None else first
     shown = (None if time_ms is None else iso_utc(moment_of(time_ms)).removesuffix("Z") for time_ms in (first, last))
-    return (each.path, _kind(each), each.symbol, count, *shown)
+    for reason in items.reasons:
+        err.print(f"  {reason}", markup=False, soft_wrap=True)
+    return (each.path, _kind(each), each.symbol, count, *shown, items.refused)
 
 
 def _send_bars(each: _Import, timeframe: str, target: Target) -> "Outcome":
@@ -147,17 +163,22 @@ def _send_bars(each: _Import, timeframe: str, target: Target) -> "Outcome":
     from tickpipe.sending.sender import BarSender
 
     started = time.monotonic()
-    with BarFile(each.path) as bars:
+    with BarFile(each.path, symbol=each.symbol, zone=each.zone) as bars:
+        first = list(islice(bars, _BATCH_BARS))
+        _check_timeframe(each, timeframe, first)
         shown = FileBar(each.symbol, bars, started, "bars")
         sender = BarSender(
-            target.address, target.api_key, each.symbol, timeframe, source=target.source,
+            target.address, target.api_key, each.symbol, timeframe, are_instants=bars.are_instants,
+            source=target.source,
             patience_seconds=target.patience_seconds, on_wait=shown.wait, user_agent="tickpipe-import",
         )  # fmt: skip
         try:
             with shown, sender:
-                while group := list(islice(bars, _BATCH_BARS)):
+                group = first
+                while group:
                     sender.send(group)
                     shown.update(sender.outcome, group[-1].time_msc)
+                    group = list(islice(bars, _BATCH_BARS))
         except (Exception, KeyboardInterrupt) as exc:
             if sender.outcome.sent:
                 report(sender.outcome, "bars", time.monotonic() - started)
@@ -165,5 +186,18 @@ def _send_bars(each: _Import, timeframe: str, target: Target) -> "Outcome":
                 err.print("Interrupted; run the same command again, bars that are there already change nothing.")
                 raise typer.Exit(INTERRUPTED) from exc
             raise
+        add_unread(sender.outcome, bars)
     report(sender.outcome, "bars", time.monotonic() - started)
     return sender.outcome
+
+
+def _check_timeframe(each: _Import, timeframe: str, first: "Sequence[Bar]") -> None:
+    from marketdata.timeframes import TIMEFRAMES
+    from tickpipe.sending.barfile import timeframe_told_by
+
+    told = timeframe_told_by(first)
+    names = list(TIMEFRAMES)
+    if told is not None and names.index(told) > names.index(timeframe):
+        raise typer.BadParameter(
+            f"the opening times in {each.path} are those of {told}, not of {timeframe}", param_hint="--timeframe"
+        )

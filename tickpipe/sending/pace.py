@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from marketdata.tick import Tick
 
+#: Ticks of one time beyond which a batch is cut all the same.
+_MOST_EQUAL = 10_000
+
 
 def batches(
     ticks: Iterable[Tick],
@@ -14,8 +17,10 @@ def batches(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[list[Tick]]:
-    """Batches of at most `size` ticks, in order; 0 is as fast as they come, 1 real time, 60 a minute a second.
+    """Batches of `size` ticks, in order; 0 is as fast as they come, 1 real time, 60 a minute a second.
 
+    Ticks of one time stay together, and make a batch larger: the fold may take equal ones that begin a request for a
+    resend of those that ended the one before.
     With a pace, a tick is handed on as soon as it is due and never before: whatever is due together makes one batch.
     Ticks whose time goes back are due at once.
     """
@@ -32,9 +37,9 @@ def batches(
                     batch = []
                 if (early_seconds := due - clock()) > 0:
                     sleep(early_seconds)
-        batch.append(tick)
-        if len(batch) >= size:
+        if len(batch) >= size and (tick.time_msc != batch[-1].time_msc or len(batch) >= _MOST_EQUAL):
             yield batch
             batch = []
+        batch.append(tick)
     if batch:
         yield batch

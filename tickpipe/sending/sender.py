@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from marketdata.contract.bar import PostedBar
 from marketdata.contract.request import source_header
-from marketdata.contract.tick import iso_second, middle_change, posted_tick
+from marketdata.contract.tick import iso_instant, iso_second, middle_change, posted_tick
 from marketdata.errors import TickpipeError
 from marketdata.tick import Tick
 from runtime.posting import BodyTooLarge, ServerRefused, new_client, new_retrying, send_split
@@ -41,6 +41,8 @@ class Outcome:
     rejected: int = 0
     #: The first reasons for a refusal, each with the number of the tick within the run.
     reasons: list[str] = field(default_factory=list)
+    #: Lines of the file that could not be used; the first of them are among the reasons.
+    unread: int = 0
 
     @property
     def sent(self) -> int:
@@ -139,16 +141,17 @@ class TickSender(Sender[Tick]):
         digits: int | None = None,
         point: float | None = None,
         coarse: bool = False,
+        are_instants: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(url, api_key, **options)
-        self._symbol, self._digits, self._point, self._coarse = symbol, digits, point, coarse
+        self._symbol = symbol
+        self._form: dict[str, Any] = {
+            "digits": digits, "point": point, "coarse": coarse, "is_instant": are_instants
+        }  # fmt: skip
 
     def _body(self, items: Sequence[Tick]) -> bytes:
-        ticks = [
-            posted_tick(tick, self._symbol, digits=self._digits, point=self._point, coarse=self._coarse)
-            for tick in items
-        ]
+        ticks = [posted_tick(tick, self._symbol, **self._form) for tick in items]
         return self._encoder.encode({"ticks": ticks})
 
 
@@ -158,14 +161,16 @@ class BarSender(Sender[Bar]):
     route = "/ingest"
     noun = "bar"
 
-    def __init__(self, url: str, api_key: str, symbol: str, timeframe: str, **options: Any) -> None:
+    def __init__(
+        self, url: str, api_key: str, symbol: str, timeframe: str, *, are_instants: bool = False, **options: Any
+    ) -> None:
         super().__init__(url, api_key, **options)
-        self._symbol, self._timeframe = symbol, timeframe
+        self._symbol, self._timeframe, self._are_instants = symbol, timeframe, are_instants
 
     def _body(self, items: Sequence[Bar]) -> bytes:
         bars = [
             PostedBar(
-                self._symbol, self._timeframe, iso_second(bar.time_msc), bar.open, bar.high, bar.low, bar.close,
+                self._symbol, self._timeframe, self._opening(bar), bar.open, bar.high, bar.low, bar.close,
                 tick_volume=bar.tick_volume,
                 real_volume=UNSET if bar.real_volume is None else bar.real_volume,
                 spread=UNSET if bar.spread is None else bar.spread,
@@ -173,3 +178,6 @@ class BarSender(Sender[Bar]):
             for bar in items
         ]  # fmt: skip
         return self._encoder.encode({"items": bars})
+
+    def _opening(self, bar: Bar) -> str:
+        return iso_instant(bar.time_msc, coarse=True) if self._are_instants else iso_second(bar.time_msc)

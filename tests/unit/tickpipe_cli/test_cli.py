@@ -150,17 +150,30 @@ def test_rejected_ticks_are_a_problem(tmp_path: Path, producer: ScriptedServer) 
     assert "tick 2: bid: absurd" in result.stderr
 
 
-def test_bad_line_ends_the_run_and_says_where_to_go_on(tmp_path: Path, producer: ScriptedServer) -> None:
+def test_a_bad_line_costs_itself_alone(tmp_path: Path, producer: ScriptedServer) -> None:
     path = tmp_path / "ticks.csv"
     lines = "".join(f"{1_549_238_400_001 + n},1.1,1.2\n" for n in range(2_000))
-    path.write_text(f"time_msc,bid,ask\n{lines}oops,1.1,1.2\n")
+    path.write_text(f"time_msc,bid,ask\noops,1.1,1.2\n{lines}")
 
     result = run("send", str(path), "-s", "EURUSD", "--url", producer.url, "--key", "secret", "--batch", "300")
 
     assert result.exit_code == 1
-    assert "line 2,002" in result.stderr
-    assert "--skip 1800" in result.stderr  # six full batches; the seventh was not full when the line came
-    assert len(producer.taken) == 1_800
+    assert "line 2: " in result.stderr
+    assert "2,000 ticks sent, 2,000 accepted, 0 rejected" in result.stdout
+    assert len(producer.taken) == 2_000
+
+
+def test_a_damaged_file_ends_the_run_and_says_where_to_go_on(tmp_path: Path, producer: ScriptedServer) -> None:
+    path = tmp_path / "ticks.csv.gz"
+    lines = "".join(f"{1_549_238_400_001 + n},{1 + n * n % 977 / 1e5:.5f},1.2\n" for n in range(20_000))
+    path.write_bytes(gzip.compress(f"time_msc,bid,ask\n{lines}".encode())[:-5_000])
+
+    result = run("send", str(path), "-s", "EURUSD", "--url", producer.url, "--key", "secret", "--batch", "300")
+
+    assert result.exit_code == 1
+    assert "damaged or cut off after line" in result.stderr
+    assert 0 < len(producer.taken) < 20_000
+    assert f"--skip {len(producer.taken)}" in result.stderr
 
 
 def test_wrong_key_is_wrong_use(tmp_path: Path, producer: ScriptedServer) -> None:

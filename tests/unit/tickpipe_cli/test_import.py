@@ -69,7 +69,38 @@ def test_a_dry_run_reads_everything_and_sends_nothing(folder: Path, producer: Sc
     (folder / BARS).write_text(M1 + "2019.02.05\tnoon\t1\t1\t1\t1\t1\t0\t0\n")
     broken = run("--dry-run", BARS)
     assert broken.exit_code == 1
-    assert "line 4: 'noon' is no time of day" in broken.stderr
+    assert "line 4: time: 'noon' is no time of day" in broken.stderr
+
+
+def test_bars_of_another_timeframe_are_refused(folder: Path, producer: ScriptedServer) -> None:
+    hours = "".join(f"2019.02.04\t{hour:02d}:00:00\t1.145\t1.147\t1.144\t1.146\t3600\t0\t2\n" for hour in range(8, 12))
+    (folder / "bars.csv").write_text(HEADER + hours)
+
+    refused = run("bars.csv", "-s", "EURUSD", "--timeframe", "M1", producer=producer)
+
+    assert (refused.exit_code, producer.requests) == (2, [])
+    assert "are those of H1, not of M1" in " ".join(refused.stderr.replace("│", " ").split())
+    assert run("bars.csv", "-s", "EURUSD", "--timeframe", "H1", producer=producer).exit_code == 0
+
+
+def test_good_lines_are_sent_and_bad_ones_listed(folder: Path, producer: ScriptedServer) -> None:
+    (folder / BARS).write_text(M1 + "2019.02.05\tnoon\t1\t1\t1\t1\t1\t0\t0\n" + M1.splitlines()[1] + "\n")
+
+    result = run(BARS, producer=producer)
+
+    assert (result.exit_code, len(producer.taken)) == (1, 3)
+    assert "3 bars sent, 3 accepted, 0 rejected" in result.stdout
+    assert "1 lines could not be used" in result.stdout
+    assert "line 4: time: 'noon' is no time of day" in " ".join(result.stderr.split())
+
+
+def test_a_zone_makes_moments_of_the_times(folder: Path, producer: ScriptedServer) -> None:
+    assert run(BARS, TICKS, "--zone", "America/New_York+07:00", producer=producer).exit_code == 0
+    assert [item["ts"] for item in producer.taken[:3]] == [
+        "2019-02-03T22:00:00+00:00", "2019-02-04T21:59:00+00:00", "2019-02-03T22:00:01.234+00:00",
+    ]  # fmt: skip
+    assert all("ts_msc" not in item for item in producer.taken)
+    assert run(BARS, "--zone", "Atlantis", producer=producer).exit_code == 2
 
 
 @pytest.mark.parametrize(

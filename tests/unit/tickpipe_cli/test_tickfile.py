@@ -1,13 +1,16 @@
 """Tick files: every form, and what is said about a file that cannot be read."""
 
 import gzip
+import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from marketdata.tick import Tick
 from tickpipe.sending.columnfile import DataFileError, UnknownForm
-from tickpipe.sending.tickfile import TickFile, digits_of
+from tickpipe.sending.tickfile import TickFile
 
 #: 2019-02-04T00:00:00Z
 DAY = 1_549_238_400_000
@@ -96,33 +99,152 @@ def test_csv_with_all_of_a_tick(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("time_msc,bid,ask\n1,1.1,1.2\n2,1.1\n", "line 3: it has 2 cells, the first line names 3 columns"),
-        ("time_msc,bid,ask\n1,1.1,1.2\n\n2,,1.2\n", "line 4: could not convert string to float"),
-        ("time_msc,bid,ask\n1,nan,1.2\n", "line 2: a price or the volume is not a finite number"),
-        ("time_msc,bid,ask\n1,1e999,1.2\n", "line 2: a price or the volume is not a finite number"),
-        ("time_msc,bid,ask\n-1,1.1,1.2\n", "line 2: the time -1"),
+        ("time_msc,bid,ask\n1,1,14543,1,14545\n", "line 2: it has 5 cells, the first line names 3 columns"),
+        ("time_msc;bid;ask\n1;1,18501;1,18503\n", "line 2: bid: a decimal comma: write 1.18501"),
+        ("time_msc,bid,ask\n1,1.1,1.2\n\n2,,1.2\n", "line 4: bid: a number is expected, not ''"),
+        ("time_msc,bid,ask\n1,nan,1.2\n", "line 2: bid: a finite number is expected"),
+        ("time_msc,bid,ask\n1,1e999,1.2\n", "line 2: bid: a finite number is expected"),
+        ("time_msc,bid,ask\n-1,1.1,1.2\n", "line 2: time_msc: not an ISO-8601 time: '-1'"),
         ("time_msc,bid,ask\n999999999999999,1.1,1.2\n", "line 2: the time 999999999999999"),
-        ("time_msc,bid,ask\n1.5,1.1,1.2\n", "line 2: invalid literal for int"),
-        ("timestamp,bid,ask\nyesterday,1.1,1.2\n", "line 2: Invalid isoformat string"),
-        ("<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.30\t00:00:00\t1\t2\n", "line 2: day is out of range"),
-        ("<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.04\t24:00:00\t1\t2\n", "line 2: '24:00:00' is no time of day"),
-        ("<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.04\tnoon\t1\t2\n", "line 2: 'noon' is no time of day"),
+        ("time_msc,bid,ask\n1.5,1.1,1.2\n", "line 2: time_msc: not an ISO-8601 time: '1.5'"),
+        ("time_msc,bid,ask,flags\n1,1.1,1.2,6.5\n", "line 2: flags: a whole number is expected"),
+        ("timestamp,bid,ask\nyesterday,1.1,1.2\n", "line 2: timestamp: not an ISO-8601 time: 'yesterday'"),
+        ("<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.30\t00:00:00\t1\t2\n", "line 2: date: '20190230' is no date"),
+        ("<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.04\t24:00:00\t1\t2\n", "line 2: time: '24:00:00' is no time of day"),
+        ("<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.04\tnoon\t1\t2\n", "line 2: time: 'noon' is no time of day"),
+        (
+            "timestamp,bid,ask\n2019-02-04T00:00:00,1.1,1.2\n2019-02-04T00:00:01+02:00,1.1,1.2\n",
+            "line 3: timestamp: some times of the file have an offset and some have none",
+        ),
     ],
 )
-def test_bad_line_is_named(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(DataFileError, match="line") as caught:
-        read(tmp_path, text.encode())
-
-    assert said in str(caught.value)
-
-
-def test_good_lines_before_a_bad_one_are_given_out(tmp_path: Path) -> None:
+def test_a_bad_line_costs_itself_alone_and_is_told(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "ticks.csv"
-    path.write_text("time_msc,bid,ask\n1,1.1,1.2\nx,1.1,1.2\n")
+    path.write_text(text)
 
     with TickFile(path) as ticks:
-        assert next(ticks).time_msc == 1
-        with pytest.raises(DataFileError, match="line 3"):
-            next(ticks)
+        read_ticks = list(ticks)
+
+    assert (ticks.refused, len(ticks.reasons)) == (1, 1)
+    assert said in ticks.reasons[0]
+    assert len(read_ticks) == len([line for line in text.splitlines()[1:] if line]) - 1
+
+
+def test_good_lines_around_bad_ones_are_given_out(tmp_path: Path) -> None:
+    path = tmp_path / "ticks.csv"
+    forex = "".join(MT5.splitlines(keepends=True)[:4])
+    path.write_text(forex + "\n" + forex + "x\n" * 30)
+
+    with TickFile(path) as ticks:
+        assert list(ticks) == [*MT5_TICKS[:3], *MT5_TICKS[:3]]
+        # The second header, and of the thirty others as many reasons as a reader wants.
+        assert (ticks.refused, len(ticks.reasons)) == (31, 20)
+        assert "line 6: date: '<DATE>' is no date" in ticks.reasons[0]
+
+
+#: Files as data sites and scripts write them: content, ticks (time, bid, ask, volume), and whether times are moments.
+SITES = {
+    "Dukascopy, node": (
+        "timestamp,askPrice,bidPrice,askVolume,bidVolume\n1730426400123,41786.197,41780.615,0.000045,0.00005\n",
+        [(1_730_426_400_123, 41780.615, 41786.197, 0.0)], False, 3,
+    ),
+    "Dukascopy, page": (
+        "Local time,Ask,Bid,AskVolume,BidVolume\n01.03.2013 02:00:00.605 GMT+0200,1581.15,1580.787,400,700\n",
+        [(1_362_096_000_605, 1580.787, 1581.15, 0.0)], True, 3,
+    ),
+    "FXData, no header": (
+        "2022.01.02 22:03:54.650,1.13695,1.13664,1.50,0.75\n",
+        [(1_641_161_034_650, 1.13664, 1.13695, 0.0)], False, 5,
+    ),
+    "HistData, no header, EST": (
+        "20120201 000003660,1.306600,1.306770,0\r\n",
+        [(1_328_072_403_660, 1.3066, 1.30677, 0.0)], True, 6,
+    ),
+    "StrategyQuant": (
+        "Time,Ask,Bid,Volume\n2016.05.02 00:00:01,1.14512,1.14508,1\n",
+        [(1_462_147_201_000, 1.14508, 1.14512, 1.0)], False, 5,
+    ),
+    "MetaTrader5 package": (
+        "time,bid,ask,last,volume,time_msc,flags,volume_real\n1771268400,67849.69,67861.69,67855.0,0,1771268400083,24,0.25\n",
+        [(1_771_268_400_083, 67849.69, 67861.69, 0.25)], False, 2,
+    ),
+    "MetaTrader5 package, pandas": (
+        ",time,bid,ask,last,volume,time_msc,flags,volume_real\n"
+        "0,2026-02-16 19:00:00,1.18501,1.18503,0.0,0,2026-02-16 19:00:00.083,6,0.0\n",
+        [(1_771_268_400_083, 1.18501, 1.18503, 0.0)], False, 5,
+    ),
+    "MetaTrader5 package, seconds": (
+        "time,bid,ask,last,volume,flags\n1771268400,1.18501,1.18503,0,0,6\n",
+        [(1_771_268_400_000, 1.18501, 1.18503, 0.0)], False, 5,
+    ),
+    "flags of pandas": (
+        "time_msc,bid,ask,last,volume,flags\n1771268400083,1.18501,1.18503,,,6.0\n",
+        [(1_771_268_400_083, 1.18501, 1.18503, 0.0)], False, 5,
+    ),
+    "TrueFX, no header": (
+        "EUR/USD,20190204 00:00:01.123,1.14543,1.14545\n",
+        [(DAY + 1_123, 1.14543, 1.14545, 0.0)], False, 5,
+    ),
+    "dashes": (
+        "date,time,bid,ask\n2019-02-04,00:00:01.123,1.14543,1.14545\n",
+        [(DAY + 1_123, 1.14543, 1.14545, 0.0)], False, 5,
+    ),
+    "offsets": (
+        "timestamp,bid,ask\n2019-02-04T02:00:00.123+02:00,1.14543,1.14545\n",
+        [(DAY + 123, 1.14543, 1.14545, 0.0)], True, 5,
+    ),
+    "whole prices with decimals": (
+        "<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.04\t00:00:00.083\t49500.00\t49502.00\n",
+        [(DAY + 83, 49500.0, 49502.0, 0.0)], False, 2,
+    ),
+    "oil in 2020": (
+        "<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.04\t00:00:00.083\t-37.63\t-37.40\n",
+        [(DAY + 83, -37.63, -37.4, 0.0)], False, 2,
+    ),
+    "computed prices": (
+        "time_msc,bid,ask\n1771268400083,0.30000000000000004,0.4\n",
+        [(1_771_268_400_083, 0.1 + 0.2, 0.4, 0.0)], False, None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SITES)
+@pytest.mark.parametrize("pack", ["plain", "zip"])
+def test_files_of_data_sites_and_scripts_are_read(tmp_path: Path, name: str, pack: str) -> None:
+    text, expected, are_instants, digits = SITES[name]
+    path = tmp_path / "ticks.csv"
+    if pack == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("EURUSD_ticks.csv", text)
+    else:
+        path.write_text(text, newline="")
+
+    with TickFile(path, symbol="EURUSD") as ticks:
+        found = [(tick.time_msc, tick.bid, tick.ask, tick.volume) for tick in ticks]
+
+    assert (found, ticks.are_instants, ticks.digits, ticks.reasons) == (expected, are_instants, digits, [])
+
+
+def test_a_file_of_many_symbols_gives_out_the_one_that_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "ticks.csv"
+    path.write_text("time_msc,symbol,bid,ask\n1,EURUSD,1.1,1.2\n2,GBPUSD,1.3,1.4\n3,EURUSD,1.5,1.6\n")
+
+    with TickFile(path, symbol="EURUSD") as ticks:
+        assert [tick.bid for tick in ticks] == [1.1, 1.5]
+        assert ticks.reasons == [f"{path}: line 3: it is of GBPUSD, not of EURUSD"]
+
+
+def test_a_zone_makes_moments_of_the_times_of_a_file(tmp_path: Path) -> None:
+    # Athens put its clock back at 04:00 on 26 October 2025: the file goes through the hour twice.
+    walls = ["02:59:30", "03:10:05", "03:59:59", "03:10:07", "03:59:58", "04:00:01"]
+    path = tmp_path / "ticks.csv"
+    path.write_text("date,time,bid,ask\n" + "".join(f"2025.10.26,{wall},1.1,1.2\n" for wall in walls))
+
+    with TickFile(path, zone=ZoneInfo("Europe/Athens")) as ticks:
+        moments = [datetime.fromtimestamp(tick.time_msc / 1000, UTC).strftime("%H:%M:%S") for tick in ticks]
+
+    assert moments == ["23:59:30", "00:10:05", "00:59:59", "01:10:07", "01:59:58", "02:00:01"]
+    assert ticks.are_instants
 
 
 def test_cut_off_gzip_says_how_far_it_was_readable(tmp_path: Path) -> None:
@@ -146,18 +268,3 @@ def test_cut_off_gzip_says_how_far_it_was_readable(tmp_path: Path) -> None:
 def test_other_files_are_refused_with_the_forms_that_are_read(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UnknownForm, match="time_msc,bid,ask"):
         read(tmp_path, content)
-
-
-@pytest.mark.parametrize(
-    ("prices", "digits"),
-    [
-        ([1.14543, 1.1454], 5),
-        ([109.501, 109.5], 3),
-        ([7421.0], 0),
-        ([0.00001234], 8),
-        ([0.1 + 0.2], None),  # 17 decimals: a computed price
-        ([0.0], None),
-    ],
-)
-def test_digits_are_the_most_decimals(prices: list[float], digits: int | None) -> None:
-    assert digits_of(Tick(0, price, 0.0, 0.0, 0.0, 2) for price in prices) == digits
