@@ -28,7 +28,7 @@ def measured_app() -> FastAPI:
     async def unparsed(request: Request) -> Response:
         _, source = keyring.identify(dict(request.scope["headers"]))
         body = await request.body()
-        await door.publish([Record(settings.ticks_rejected_topic, source.encode(), body, None, [])])
+        await door.publish([Record(settings.ticks_rejected_topic, (source or "").encode(), body, None, [])])
         return taken(0, (), 0)
 
     app.direct["/unparsed"] = unparsed

@@ -11,9 +11,6 @@ from marketdata.contract.request import key_in, source_in
 from marketdata.errors import SettingsError
 from runtime.settings import ANY_SOURCE, Settings
 
-#: Name of a sender that may call itself anything and says nothing.
-DEFAULT_SOURCE: Final = "default"
-
 _HOW_TO_SET_KEYS: Final = (
     "no API key is configured, and without one anybody could send; set for example "
     'TICKPIPE_API_KEYS=\'{"MyBroker-Demo": "a-long-random-key"}\' (the source "*" may speak for any source)'
@@ -40,8 +37,8 @@ class Keyring:
             (source, sha256(key.get_secret_value().encode()).digest()) for source, key in settings.api_keys.items()
         ]
 
-    def identify(self, headers: Mapping[bytes, bytes]) -> tuple[str, str]:
-        """The key's holder (a key of `api_keys`) and the source that it speaks for.
+    def identify(self, headers: Mapping[bytes, bytes]) -> tuple[str, str | None]:
+        """The key's holder (a key of `api_keys`) and the source that it speaks for; None when it may be any.
 
         Args:
             headers: with lower-case names, as in ASGI.
@@ -61,9 +58,9 @@ class Keyring:
         return holder, _source(holder, source_in(headers))
 
 
-def _source(holder: str, named: str | None) -> str:
+def _source(holder: str, named: str | None) -> str | None:
     if holder == ANY_SOURCE:
-        return named or DEFAULT_SOURCE
+        return named
     if named not in (None, holder):
         raise Refusal(403, "FORBIDDEN", "this key speaks for another source than the one in X-Source")
     return holder

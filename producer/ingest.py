@@ -17,7 +17,7 @@ from marketdata.contract.body import decode
 from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.names import is_bar
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, server_in
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
@@ -37,6 +37,9 @@ from runtime.telemetry import Telemetry
 from runtime.trace import TraceContext, parse_traceparent, trace_id_of
 
 log = structlog.get_logger(__name__)
+
+#: Source of a sender whose key may speak for any, and that names neither a source nor a server.
+DEFAULT_SOURCE: Final = "default"
 
 #: A trace id that may stand in logs and headers: printable ASCII, no space at the ends.
 _TRACE: Final = re.compile(rb"[!-~](?:[ -~]{0,62}[!-~])?")
@@ -132,6 +135,7 @@ class Ingest:
         self._pending += 1
         try:
             body = await read_body(request.receive, headers, limit_bytes)
+            source = source or server_in(headers, body) or DEFAULT_SOURCE
             origin = Origin(source, trace, context, time.time_ns() // 1_000_000)
             return await self._take_body(body, origin)
         except KafkaUnavailable as exc:

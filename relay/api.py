@@ -17,7 +17,7 @@ from marketdata.contract.body import decode
 from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.lenient import text_of
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, source_in
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, server_in, source_in
 from marketdata.errors import InvalidItem
 from relay.errors import StoreUnavailable
 from relay.forwarder import Totals
@@ -149,6 +149,7 @@ class Api:
                 await self._keep_refused([(text_of(raw), exc.message)])
             raise
         offset_seconds = body.utc_offset_seconds
+        server = server_in(headers, raw)
         zone = None if offset_seconds is None else offset_zone(offset_seconds)
         clock = Clock(zone, now_ms=None, is_known=zone is not None)
         rows: list[NewRow] = []
@@ -156,7 +157,7 @@ class Api:
         refused_items: list[tuple[str, str]] = []
         for index, item in enumerate(body.items):
             try:
-                rows.append(read_item(item, clock, utc_offset_seconds=offset_seconds, source=source))
+                rows.append(read_item(item, clock, utc_offset_seconds=offset_seconds, source=source, server=server))
             except InvalidItem as exc:
                 refused_items.append((_text_of_item(item), f"{exc.field}: {exc.message}"))
                 if len(details) < MAX_DETAILS:

@@ -30,6 +30,8 @@ class Facts(msgspec.Struct, gc=False, omit_defaults=True):
     coarse: bool = False
     #: A tick of a symbol that may be charted by last, where equal ticks in one millisecond are ordinary.
     has_deals: bool = False
+    #: The broker's server that the sender named.
+    server: str | None = None
 
 
 #: Those of NewRow up to `kind`.
@@ -58,7 +60,9 @@ class NewRow(NamedTuple):
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def read_item(item: Any, clock: Clock, *, utc_offset_seconds: int | None, source: str | None) -> NewRow:
+def read_item(
+    item: Any, clock: Clock, *, utc_offset_seconds: int | None, source: str | None, server: str | None = None
+) -> NewRow:
     """The row of a tick, or of a bar.
 
     Raises:
@@ -67,14 +71,14 @@ def read_item(item: Any, clock: Clock, *, utc_offset_seconds: int | None, source
     if is_bar(item):
         bar = read_bar(item)
         bar.opening(clock)
-        facts = Facts(source, utc_offset_seconds)
+        facts = Facts(source, utc_offset_seconds, server=server)
         columns: _Columns = (
             bar.symbol, bar.time.ms, bar.timeframe, bar.open, bar.high, bar.low, bar.close, float(bar.volume), BAR,
         )  # fmt: skip
     else:
         tick = read_tick(item)
         clock.utc_ms(tick.time)
-        facts = Facts(source, utc_offset_seconds, tick.time.coarse, has_deals(tick))
+        facts = Facts(source, utc_offset_seconds, tick.time.coarse, has_deals(tick), server)
         columns = (
             tick.symbol, tick.time.ms, TICK, tick.bid, tick.ask, tick.bid, tick.last, tick.volume, TICK,
         )  # fmt: skip

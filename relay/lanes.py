@@ -25,6 +25,8 @@ class Origin(NamedTuple):
     #: X-Source of the sender, when it named one.
     source: str | None
     utc_offset_seconds: int | None
+    #: The broker's server, when the sender named one: the source where the key may speak for any.
+    server: str | None = None
 
 
 class Row(NamedTuple):

@@ -59,8 +59,9 @@ def row_of(raw: RawRow, ticks_path: str, bars_path: str) -> Row:
             "close": close, "volume": volume, "kind": kind or TICK,
         }  # fmt: skip
         item = _encode(exported | ({"meta": original} if (original := _object_in(meta)) else {}))
-    lane = record_key(facts.source or "", symbol, str(timeframe) if is_bar else "").decode()
-    origin = Origin(bars_path if is_bar else ticks_path, facts.source, facts.utc_offset_seconds)
+    sender = facts.source or facts.server or ""
+    lane = record_key(sender, symbol, str(timeframe) if is_bar else "").decode()
+    origin = Origin(bars_path if is_bar else ticks_path, facts.source, facts.utc_offset_seconds, facts.server)
     return Row(id_, lane, origin, symbol, ts_ms, created_at, facts.coarse, item, is_bar, facts.has_deals)
 
 

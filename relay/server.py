@@ -6,7 +6,7 @@ from typing import Any, Final, Self
 
 from httpx import Response
 
-from marketdata.contract.request import source_header
+from marketdata.contract.request import agent_header, source_header
 from marketdata.errors import SettingsError
 from relay.lanes import Part
 from runtime.posting import KeyRefused, is_this_machine, new_client, post, result_of
@@ -26,6 +26,7 @@ class Server:
 
     def __init__(self, url: str, key: str, *, user_agent: str = "tickpipe-relay", packs_nearby: bool = False) -> None:
         self.url = url.rstrip("/")
+        self._user_agent = user_agent
         if not key.isascii() or not key.isprintable():
             raise SettingsError("the server's key has characters that no header can carry; is it pasted completely?")
         # The old exporter's servers know the bearer token only.
@@ -54,7 +55,8 @@ class Server:
         offset = origin.utc_offset_seconds
         said = b"" if offset is None else b'"utc_offset_s":%d,' % offset
         body = b'{%b"%b":[%b]}' % (said, wrapper, b",".join([row.item for part in parts for row in part]))
-        return self.post(origin.path, body, source_header(origin.source))
+        headers = source_header(origin.source) | agent_header(self._user_agent, origin.server)
+        return self.post(origin.path, body, headers)
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         """As `send`, for a body that is ready."""

@@ -10,6 +10,12 @@ from marketdata.contract.refusals import Refusal
 TICKS_ROUTE: Final = "/ingest/tick"
 BARS_ROUTE: Final = "/ingest"
 
+_SERVER_OF_AGENT: Final = re.compile(rb"[(; ]Server:([^;)]{1,256})")
+_SERVER_OF_META: Final = re.compile(rb'"srv"\s?:\s?"([^"\\]{1,256})"')
+
+#: How far into a body its first items are looked for the server.
+_SEARCHED_BYTES: Final = 4096
+
 _SLASHES: Final = re.compile("/{2,}")
 
 
@@ -42,15 +48,32 @@ def source_in(headers: Mapping[bytes, bytes]) -> str | None:
     given = headers.get(b"x-source", b"").strip()
     if not given:
         return None
-    try:
-        source = given.decode()
-    except UnicodeDecodeError:
-        source = given.decode("cp1252", "replace")
-    if not is_name(source, MAX_SOURCE):
+    source = _name(given)
+    if source is None:
         raise Refusal(400, "INVALID_SOURCE", f"X-Source must be 1 to {MAX_SOURCE} printable characters")
     return source
+
+
+def server_in(headers: Mapping[bytes, bytes], body: bytes) -> str | None:
+    """The broker's server that an EA names: `Server:` of its User-Agent, else `meta.srv` of its first items."""
+    agent = _SERVER_OF_AGENT.search(headers.get(b"user-agent", b""))
+    found = agent or _SERVER_OF_META.search(body, 0, _SEARCHED_BYTES)
+    return None if found is None else _name(found[1].strip())
 
 
 def source_header(source: str | None) -> dict[str, str]:
     """What `source_in` reads, to be sent in UTF-8; nothing for a sender that names no source."""
     return {} if source is None else {"X-Source": source}
+
+
+def agent_header(program: str, server: str | None) -> dict[str, str]:
+    """A User-Agent in which `server_in` finds the server, for a program that sends on what others sent."""
+    return {} if server is None else {"User-Agent": f"{program} (Server:{server})"}
+
+
+def _name(given: bytes) -> str | None:
+    try:
+        name = given.decode()
+    except UnicodeDecodeError:
+        name = given.decode("cp1252", "replace")
+    return name if is_name(name, MAX_SOURCE) else None

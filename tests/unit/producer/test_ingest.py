@@ -361,10 +361,17 @@ async def test_a_bar_that_cannot_be_used_names_its_field(bench: Bench, change: d
         ({"authorization": f"bearer {KEY}"}, 200, "Broker-Demo"),
         ({"X-API-Key": KEY, "X-Source": "Broker-Demo"}, 200, "Broker-Demo"),
         ({"X-API-Key": KEY, "X-Source": "Other"}, 403, None),
-        ({"X-API-Key": ANY_KEY}, 200, "default"),
+        ({"X-API-Key": ANY_KEY}, 200, "Broker-Demo"),  # `srv` in the meta of the tick
+        (
+            {"X-API-Key": ANY_KEY, "User-Agent": "PDC/1.65 (Account:1; Server:XM.COM-Real 2; Build:9)"},
+            200,
+            "XM.COM-Real 2",
+        ),
+        ({"X-API-Key": ANY_KEY, "X-Source": "Mine", "User-Agent": "PDC (Server:Theirs)"}, 200, "Mine"),
+        ({"X-API-Key": KEY, "User-Agent": "PDC (Server:Theirs)"}, 200, "Broker-Demo"),
         ({"X-API-Key": ANY_KEY, "X-Source": "My.Feed_1"}, 200, "My.Feed_1"),
         ({"X-API-Key": ANY_KEY, "X-Source": "XM.COM-Real 2"}, 200, "XM.COM-Real 2"),
-        ({"X-API-Key": ANY_KEY, "X-Source": ""}, 200, "default"),
+        ({"X-API-Key": ANY_KEY, "X-Source": ""}, 200, "Broker-Demo"),
         ({"X-API-Key": ANY_KEY, "X-Source": "a" * 65}, 400, None),
         ({"X-API-Key": "wrong"}, 401, None),
         ({"X-API-Key": ""}, 401, None),
@@ -383,6 +390,14 @@ async def test_the_key_decides_the_source(
     assert [frame.source for frame in bench.frames] == ([source] if source else [])
     if status != 200:
         assert response.json()["code"] == {400: "INVALID_SOURCE", 401: "UNAUTHORIZED", 403: "FORBIDDEN"}[status]
+
+
+async def test_who_names_neither_a_source_nor_a_server_has_the_default_one(bench: Bench) -> None:
+    bench.headers = {"X-API-Key": ANY_KEY}
+
+    await bench.post("/ingest/tick", DESCRIBED)
+
+    assert [frame.source for frame in bench.frames] == ["default"]
 
 
 @pytest.mark.parametrize(("trace", "is_taken"), [("abc-1", True), ("a" * 65, False), ("", False), ("\xfc", False)])

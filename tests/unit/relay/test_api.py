@@ -12,8 +12,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from relay.api import Api
+from relay.forwarder import Forwarder
+from relay.pending import Pending
+from relay.server import Server
 from relay.store import Store
 from runtime.settings import load_settings
+from tests.scripted import ScriptedServer
 from tests.unit.relay.rows import BASE, tick
 
 
@@ -121,3 +125,18 @@ def test_what_is_refused_is_kept(api: Api, store: Store) -> None:
     assert [meta for _, _, meta in rows] == [*(f'{{"n":{n}}}' for n in range(300)), "data=%7B%7D"]
     assert {reason.partition(":")[0] for _, reason, _ in rows[:-1]} == {"symbol"}
     assert all(id_ < 0 for id_, _, _ in rows)  # those of rows that the server refuses are above
+
+
+def test_a_server_that_an_ea_names_is_told_on(api: Api, store: Store, server: ScriptedServer) -> None:
+    agent = "DataCollectorPRO/PDC/1.65 (Account:1; Server:XM.COM-Real 2; Build:3850)"
+    call(api, json.dumps(tick(0)).encode(), user_agent=agent)
+    call(api, json.dumps(tick(1, meta={"srv": "Broker-Demo"})).encode())
+    call(api, json.dumps(tick(2)).encode())
+    with Server(server.url, "secret-key") as receiver:
+        forwarder = Forwarder(store, receiver, Pending(store, limit=100))
+        while forwarder.step():
+            pass
+    assert [request.headers["User-Agent"] for request in server.requests] == [
+        "tickpipe-relay (Server:XM.COM-Real 2)", "tickpipe-relay (Server:Broker-Demo)", "tickpipe-relay",
+    ]  # fmt: skip
+    assert all("X-Source" not in request.headers for request in server.requests)
