@@ -51,15 +51,20 @@ def read_bulk(bulk: BulkBody, clock: Clock) -> TickSheet | None:
 
 def _sort(ticks: list[TickFields], clock: Clock, symbols: dict[str, SymbolTicks]) -> None:
     shift_ms, latest_ms = clock.shift_ms, clock.latest_ms
+    # A batch has few distinct whole seconds. Where the shift depends on the time, it may on the order as well.
+    known: dict[str, tuple[int, bool]] = {}
     for tick in ticks:
         of_symbol = symbols.get(tick.symbol)
         if of_symbol is None:
             of_symbol = symbols[symbol_of(tick.symbol)] = SymbolTicks()
         time_msc = tick.time_msc or tick.ts_msc
         if not time_msc:
-            time = parse_time(tick.time or tick.ts or "", "ts")
-            time_msc = clock.utc_ms(time, tick.symbol)
-            if time.coarse:
+            text = tick.time or tick.ts or ""
+            if text not in known:
+                time = parse_time(text, "ts")
+                known[text] = (clock.utc_ms(time, tick.symbol), time.coarse)
+            time_msc, coarse = known[text] if shift_ms is not None else known.pop(text)
+            if coarse:
                 of_symbol.coarse = True
         else:
             time_msc -= clock.shift_at(time_msc, tick.symbol) if shift_ms is None else shift_ms

@@ -14,7 +14,7 @@ from marketdata.errors import TickpipeError
 from relay.bars import BarFold, by_origin
 from relay.forwarder import Forwarder, Waiting
 from relay.lanes import Lanes, Origin, Part, Row
-from relay.pending import COLUMNS, Pending, count_pending, keep_rejected, row_of
+from relay.pending import COLUMNS, Pending, count_pending, keep_rejected, rows_of
 from relay.server import Server
 from relay.store import Store
 from runtime.posting import NoSuchEndpoint, ServerRefused, new_retrying, send_split
@@ -199,4 +199,4 @@ def _newest(store: Store, choice: Choice, path: str) -> Iterator[Row]:
         }  # fmt: skip
     query = f"SELECT {COLUMNS} FROM ticks WHERE {since} ORDER BY id DESC LIMIT :limit"  # noqa: S608  # constants
     rows = store.connection.execute(query, values).fetchall()
-    return (row_of(raw, path, BARS_PATH) for raw in reversed(rows))
+    return rows_of(store, reversed(rows), path, BARS_PATH)

@@ -6,11 +6,12 @@ each confirmed request, so a crash sends at most the last request again, which t
 
 import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+import structlog
 
 from marketdata.contract.bar import read_bar
 from marketdata.contract.tick import ReadTick, read_tick
@@ -19,6 +20,8 @@ from marketdata.wire import record_key
 from relay.item import BAR, TICK, Facts, has_deals
 from relay.lanes import Lanes, Origin, Part, Row
 from relay.store import Store
+
+log = structlog.get_logger(__name__)
 
 #: The cursor of `serve` and `forward`.
 FORWARD: Final = "forward"
@@ -36,18 +39,48 @@ _KEPT_CHARACTERS: Final = 64 * 1024
 COLUMNS: Final = "id, symbol, ts_ms, timeframe, open, high, low, close, volume, kind, meta, created_at, facts"
 
 
-#: A row of the table as sqlite gives it.
-RawRow = tuple[
-    int, str, int, str | None, float, float, float, float, float, str | None, str | None, str | None, str | None
-]
+#: A row of the table as sqlite gives it; another program may have put anything into any column.
+RawRow = tuple[int, Any, Any, Any, Any, Any, Any, Any, Any, Any, Any, Any, Any]
+
+_TEXT_OR_NULL: Final = (str, type(None))
+_NUMBER_OR_NULL: Final = (int, float, type(None))
 
 _decode_facts: Final = msgspec.json.Decoder(Facts).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
+def rows_of(store: Store, raws: Iterable[RawRow], ticks_path: str, bars_path: str) -> Iterator[Row]:
+    """Rows of the table, ready to be sent; one that nobody can read goes into the table `rejected`."""
+    unusable = []
+    for raw in raws:
+        try:
+            yield row_of(raw, ticks_path, bars_path)
+        except InvalidItem as exc:
+            symbol, ts_ms, meta = str(raw[1]), raw[2] if isinstance(raw[2], int) else 0, raw[10]
+            unusable.append((raw[0], symbol, ts_ms, exc.message, None if meta is None else str(meta)))
+    if unusable:
+        log.warning(
+            f"{len(unusable)} rows of the file are no ticks; they are in the table `rejected`.",
+            action="row_unusable", id=unusable[0][0],
+        )  # fmt: skip
+        _keep(store, unusable)
+
+
 def row_of(raw: RawRow, ticks_path: str, bars_path: str) -> Row:
-    """A row of the table, ready to be sent: as it came when the original is known, else as the exporter sends it."""
+    """A row of the table, ready to be sent: as it came when the original is known, else as the exporter sends it.
+
+    Raises:
+        InvalidItem: when a column holds what no program of this file's kind writes.
+    """
     id_, symbol, ts_ms, timeframe, open_, high, low, close, volume, kind, meta, created_at, known = raw
+    if not (
+        isinstance(symbol, str)
+        and isinstance(ts_ms, int)
+        and isinstance(meta, _TEXT_OR_NULL)
+        and isinstance(timeframe, _TEXT_OR_NULL)
+        and isinstance(close, _NUMBER_OR_NULL)
+    ):
+        raise InvalidItem("", "a column holds another type than it should")
     is_bar = kind == BAR or (timeframe or TICK).lower() != TICK
     facts = _decode_facts(known) if known else _facts_of_original(meta, symbol, is_bar=is_bar)
     if facts is not None and meta is not None:
@@ -107,7 +140,8 @@ class Pending:
         """Read again what had been read and not sent."""
         first = min(next_id for next_id, _ in cursor.values())
         query = f"SELECT {COLUMNS} FROM ticks WHERE id >= ? AND id < ? ORDER BY id"  # noqa: S608  # constants
-        rows = (row_of(raw, *self._paths) for raw in self._store.connection.execute(query, [first, self._next_id]))
+        raws = self._store.connection.execute(query, [first, self._next_id]).fetchall()
+        rows = rows_of(self._store, raws, *self._paths)
         self._lanes.add(row for row in rows if row.lane in cursor and row.id >= cursor[row.lane][0])
 
     def next_request(self) -> list[Part]:
@@ -125,7 +159,7 @@ class Pending:
         """Whether the database holds nothing behind what was read."""
         query = f"SELECT {COLUMNS} FROM ticks WHERE id >= ? ORDER BY id LIMIT ?"  # noqa: S608  # constants
         page = self._store.connection.execute(query, [self._next_id, self._page]).fetchall()
-        self._lanes.add(row_of(raw, *self._paths) for raw in page)
+        self._lanes.add(rows_of(self._store, page, *self._paths))
         if page:
             self._next_id = page[-1][0] + 1
         return len(page) < self._page
@@ -160,10 +194,13 @@ class Pending:
 
 def keep_rejected(store: Store, rejected: Sequence[tuple[Row, str]]) -> None:
     """As `Pending.reject`."""
-    statement = "INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?, ?, ?)"
+    _keep(store, [(r.id, r.symbol, r.ts_ms, reason, r.item.decode()) for r, reason in rejected])
+
+
+def _keep(store: Store, entries: Sequence[tuple[int, str, int, str, str | None]]) -> None:
     now = datetime.now(UTC).isoformat(" ", "seconds")
-    entries = [(r.id, r.symbol, r.ts_ms, reason, r.item.decode(), now) for r, reason in rejected]
-    store.run(lambda connection: connection.executemany(statement, entries))
+    statement = "INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?, ?, ?)"
+    store.run(lambda connection: connection.executemany(statement, [(*entry, now) for entry in entries]))
 
 
 def keep_refused(store: Store, refused: Sequence[tuple[str, str]]) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import structlog
 
+from marketdata.contract.lenient import text_of
 from relay.errors import StoreUnavailable, StoreUnusable
 from relay.item import NewRow
 from relay.schema import prepare
@@ -136,7 +137,12 @@ class Store:
         return float(self._ran_before) + time.monotonic() - self._opened_at
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
+        )
+        # Another program may have written what is no UTF-8; one such row must not end the reading of all.
+        connection.text_factory = text_of
+        return connection
 
     def _connect_writer(self) -> sqlite3.Connection:
         connection = self._connect()

@@ -1,6 +1,7 @@
 """Sending what waits: every answer of a server, and every crash in between."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -135,6 +136,47 @@ async def test_a_row_of_an_old_file_goes_as_the_exporter_sends_it(
         {"symbol": "EURUSD", "ts": BASE, "timeframe": "tick", "open": 1.5, "high": 1.6, "low": 1.5, "close": 0.0,
          "volume": 0.0, "kind": "tick", "meta": {"flags": 6}},
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "is_sent"),
+    [
+        ("ts_ms", "'2019.02.04 00:00'", False),
+        ("ts_ms", "NULL", False),
+        ("symbol", "x'4555'", False),
+        ("meta", "5", True),  # sqlite makes a text of it
+        ("meta", "x'00'", False),
+        ("close", "NULL", True),
+        ("close", "'x'", False),
+        ("symbol", "CAST(x'455552a3' AS TEXT)", True),  # Windows-1252
+        ("meta", "replace(printf('%.200000c', '['), ' ', '')", True),
+    ],
+)
+async def test_one_odd_row_of_an_old_file_does_not_stop_the_rest(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder, *, column: str, value: str, is_sent: bool
+) -> None:
+    def fill(connection: sqlite3.Connection) -> None:
+        # A table as another program made it, without NOT NULL.
+        connection.execute("DROP TABLE ticks")
+        connection.execute(
+            "CREATE TABLE ticks (id INTEGER PRIMARY KEY AUTOINCREMENT, symbol TEXT, ts_ms INTEGER, timeframe TEXT,"
+            " open REAL, high REAL, low REAL, close REAL, volume REAL, kind TEXT, meta TEXT, created_at TEXT, facts TEXT)"
+        )
+        for n in range(3):
+            connection.execute(
+                "INSERT INTO ticks (symbol, ts_ms, timeframe, open, high, low, close, volume, kind)"
+                " VALUES ('EURUSD', ?, 'tick', 1.5, 1.6, 1.5, 0, 0, 'tick')",
+                [BASE + n],
+            )
+        connection.execute(f"UPDATE ticks SET {column} = {value} WHERE id = 2")  # noqa: S608  # from the table above
+
+    store.run(fill)
+    drain(forwarder())
+
+    assert len(server.taken) == (3 if is_sent else 2)
+    assert [item["ts"] for item in server.taken if item["symbol"] == "EURUSD"][-1] == BASE + 2
+    rejected = store.connection.execute("SELECT id FROM rejected").fetchall()
+    assert rejected == ([] if is_sent else [(2,)])
 
 
 @pytest.mark.parametrize("status", [429, 503, 500])
