@@ -160,7 +160,8 @@ async def test_one_odd_row_of_an_old_file_does_not_stop_the_rest(
         connection.execute("DROP TABLE ticks")
         connection.execute(
             "CREATE TABLE ticks (id INTEGER PRIMARY KEY AUTOINCREMENT, symbol TEXT, ts_ms INTEGER, timeframe TEXT,"
-            " open REAL, high REAL, low REAL, close REAL, volume REAL, kind TEXT, meta TEXT, created_at TEXT, facts TEXT)"
+            " open REAL, high REAL, low REAL, close REAL, volume REAL, kind TEXT, meta TEXT, created_at TEXT,"
+            " facts TEXT)"
         )
         for n in range(3):
             connection.execute(

@@ -1,11 +1,15 @@
 """What a sender makes of each answer, and of none."""
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.utils import formatdate
+from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from marketdata.errors import SettingsError, TickpipeError
 from runtime.posting import (
@@ -18,8 +22,10 @@ from runtime.posting import (
     ServerUnavailable,
     is_this_machine,
     new_client,
+    new_retrying,
     post,
     result_of,
+    send_split,
 )
 from tests.ports import free_port
 from tests.scripted import Answer, ScriptedServer, scripted_server
@@ -109,3 +115,58 @@ def test_what_is_no_address_is_wrong_use(url: str) -> None:
 )
 def test_this_machine_is_known_by_its_loopback_address(url: str, expected: bool) -> None:
     assert is_this_machine(url) is expected
+
+
+@given(
+    items=st.lists(st.integers(0, 99), min_size=1, max_size=40),
+    most=st.integers(1, 40),
+    spoilt=st.sets(st.integers(0, 99), max_size=3),
+)
+def test_a_split_request_arrives_in_order_but_for_what_nobody_takes(
+    items: list[int], most: int, spoilt: set[int]
+) -> None:
+    arrived: list[int] = []
+
+    def send(part: Sequence[int]) -> dict[str, Any]:
+        if len(part) > most:
+            raise BodyTooLarge("too many")
+        if spoilt & set(part):
+            raise BodyRefused("something in it")
+        arrived.extend(part)
+        return {"inserted": len(part)}
+
+    def halves(part: Sequence[int]) -> Sequence[Sequence[int]]:
+        middle = len(part) // 2
+        return (part[:middle], part[middle:]) if middle else (part,)
+
+    outcome = list(send_split(items, send, halves))
+
+    assert [item for part, _ in outcome for item in part] == items
+    assert arrived == [item for item in items if item not in spoilt]
+    assert all(len(part) == 1 for part, answer in outcome if isinstance(answer, BodyRefused))
+
+
+def test_what_may_succeed_later_is_tried_again_until_patience_ends() -> None:
+    waits: list[str] = []
+    retrying = new_retrying(patience_seconds=0.4, on_wait=lambda exc, _seconds: waits.append(str(exc)))
+
+    def refuse() -> None:
+        raise ServerUnavailable("later")
+
+    with pytest.raises(ServerUnavailable, match="later"):
+        retrying(refuse)
+    assert waits
+    assert set(waits) == {"later"}
+
+
+def test_a_pause_ends_when_it_is_told_to() -> None:
+    stop = threading.Event()
+    retrying = new_retrying(patience_seconds=None, on_wait=lambda _exc, _seconds: stop.set(), stop=stop)
+    began = time.monotonic()
+
+    def refuse() -> None:
+        raise ServerUnavailable("later", 300.0)
+
+    with pytest.raises(ServerUnavailable):
+        retrying(refuse)
+    assert time.monotonic() - began < 30
