@@ -40,7 +40,7 @@ class SymbolTicks:
         self.coarse = False
 
 
-class TickSheet:
+class TicksBySymbol:
     """Sorts the ticks of a request by symbol; symbols keep the order in which they first came."""
 
     def __init__(self) -> None:
@@ -67,10 +67,10 @@ class FrameWriter:
         self._topic = settings.ticks_topic
         self._modes = ChartModes(settings.last_mode_symbols)
 
-    def records(self, sheet: TickSheet, origin: Origin) -> list[Record]:
-        """One record for each symbol of the sheet."""
+    def records(self, by_symbol: TicksBySymbol, origin: Origin) -> list[Record]:
+        """One record for each symbol."""
         records = []
-        for symbol, ticks in sheet.symbols.items():
+        for symbol, ticks in by_symbol.symbols.items():
             frame = Frame(
                 v=1,
                 source=origin.source,

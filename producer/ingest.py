@@ -25,7 +25,7 @@ from producer.answers import refused, taken
 from producer.auth import Keyring
 from producer.bulk import decode_bulk, read_bulk
 from producer.flush import Record
-from producer.frames import FrameWriter, Origin, TickSheet
+from producer.frames import FrameWriter, Origin, TicksBySymbol
 from producer.metrics import Metrics
 from producer.publisher import Door
 from producer.rates import TokenBuckets
@@ -49,11 +49,11 @@ _RETRY_KAFKA_SECONDS: Final = 2
 _RETRY_CROWDED_SECONDS: Final = 1
 
 
-class Findings:
+class ReadBody:
     """What a body was found to hold."""
 
     def __init__(self) -> None:
-        self.sheet = TickSheet()
+        self.ticks = TicksBySymbol()
         self.bars: list[BrokerBar] = []
         self.received = 0
         self.errors = 0
@@ -145,69 +145,69 @@ class Ingest:
 
     async def _take_body(self, body: bytes, origin: Origin) -> Response:
         try:
-            findings = self._read_fast(body, origin) or self._read_item_by_item(body, origin)
+            found = self._read_fast(body, origin) or self._read_item_by_item(body, origin)
         except Unusable as unusable:
             if body:
                 await self._door.publish([self._rejects.body(body, unusable.message, origin)])
             self._metrics.items_rejected.labels(origin.source).inc()
             raise
-        accepted = findings.received - findings.errors
+        accepted = found.received - found.errors
         await self._door.publish(
             [
-                *self._frames.records(findings.sheet, origin),
+                *self._frames.records(found.ticks, origin),
                 *(
                     Record(self._settings.broker_candles_topic, bar_key(bar), encode(bar), None, origin.headers)
-                    for bar in findings.bars
+                    for bar in found.bars
                 ),
-                *findings.rejects,
+                *found.rejects,
             ]
         )
-        self._count(findings, accepted, origin)
-        if not findings.errors:
-            return taken(findings.received, (), 0)
+        self._count(found, accepted, origin)
+        if not found.errors:
+            return taken(found.received, (), 0)
         log.warning(
             "Some items of a body cannot be used.", action="items_rejected", trace=origin.trace,
-            trace_id=trace_id_of(origin.headers), source=origin.source, errors=findings.errors, accepted=accepted,
-            first=findings.details[0].message,
+            trace_id=trace_id_of(origin.headers), source=origin.source, errors=found.errors, accepted=accepted,
+            first=found.details[0].message,
         )  # fmt: skip
         if not accepted:
-            raise none_usable(findings.details, findings.errors)
-        return taken(findings.received, findings.details, findings.errors)
+            raise none_usable(found.details, found.errors)
+        return taken(found.received, found.details, found.errors)
 
-    def _read_fast(self, body: bytes, origin: Origin) -> Findings | None:
+    def _read_fast(self, body: bytes, origin: Origin) -> ReadBody | None:
         bulk = decode_bulk(body)
         if bulk is None:
             return None
-        sheet = read_bulk(bulk, self._clock(bulk.utc_offset_s, origin))
-        if sheet is None:
+        by_symbol = read_bulk(bulk, self._clock(bulk.utc_offset_s, origin))
+        if by_symbol is None:
             return None
-        findings = Findings()
-        findings.sheet = sheet
-        findings.received = len(bulk.ticks)
-        return findings
+        found = ReadBody()
+        found.ticks = by_symbol
+        found.received = len(bulk.ticks)
+        return found
 
-    def _read_item_by_item(self, body: bytes, origin: Origin) -> Findings:
+    def _read_item_by_item(self, body: bytes, origin: Origin) -> ReadBody:
         decoded = decode(body)
         clock = self._clock(decoded.utc_offset_seconds, origin)
-        findings = Findings()
-        findings.received = len(decoded.items)
+        found = ReadBody()
+        found.received = len(decoded.items)
         for index, item in enumerate(decoded.items):
             try:
                 if is_bar(item):
-                    findings.bars.append(read_bar(item).of(origin.source, clock, origin.received_ms))
+                    found.bars.append(read_bar(item).of(origin.source, clock, origin.received_ms))
                 else:
                     tick = read_tick(item)
-                    findings.sheet.add(tick, clock.utc_ms(tick.time, tick.symbol))
+                    found.ticks.add(tick, clock.utc_ms(tick.time, tick.symbol))
             except InvalidItem as exc:
-                self._note(findings, index, item, exc, origin)
-        return findings
+                self._note(found, index, item, exc, origin)
+        return found
 
-    def _note(self, findings: Findings, index: int, item: Any, exc: InvalidItem, origin: Origin) -> None:
-        findings.errors += 1
-        if len(findings.details) < MAX_DETAILS:
-            findings.details.append(Detail(index, exc.field, exc.message))
+    def _note(self, found: ReadBody, index: int, item: Any, exc: InvalidItem, origin: Origin) -> None:
+        found.errors += 1
+        if len(found.details) < MAX_DETAILS:
+            found.details.append(Detail(index, exc.field, exc.message))
         reason = f"{exc.field}: {exc.message}" if exc.field else exc.message
-        findings.rejects.append(self._rejects.item(item, index, reason, origin))
+        found.rejects.append(self._rejects.item(item, index, reason, origin))
 
     def _clock(self, utc_offset_seconds: int | None, origin: Origin) -> Clock:
         zone: tzinfo | None
@@ -217,19 +217,19 @@ class Ingest:
             zone = offset_zone(utc_offset_seconds)
         return Clock(zone, origin.received_ms)
 
-    def _count(self, findings: Findings, accepted: int, origin: Origin) -> None:
+    def _count(self, found: ReadBody, accepted: int, origin: Origin) -> None:
         metrics = self._metrics
-        if bars := len(findings.bars):
+        if bars := len(found.bars):
             metrics.bars_accepted.labels(origin.source).inc(bars)
         if accepted > bars:
             metrics.ticks_accepted.labels(origin.source).inc(accepted - bars)
-        if findings.errors:
-            metrics.items_rejected.labels(origin.source).inc(findings.errors)
+        if found.errors:
+            metrics.items_rejected.labels(origin.source).inc(found.errors)
         if not accepted:
             return
         received_ms = origin.received_ms
         metrics.stages.labels("logged").observe(seconds_between(received_ms, time.time_ns() // 1_000_000))
-        for symbol, ticks in findings.sheet.symbols.items():
+        for symbol, ticks in found.ticks.symbols.items():
             time_msc = ticks.ticks[-1].time_msc
             # A sender whose clock is ahead would take from the sum.
             metrics.tick_age_seconds.observe(seconds_between(time_msc, received_ms))

@@ -204,7 +204,7 @@ def _keep(store: Store, entries: Sequence[tuple[int, str, int, str, str | None]]
 
 
 def keep_refused(store: Store, refused: Sequence[tuple[str, str]]) -> None:
-    """Keep what was refused at the door, text and reason, in the table `rejected`; no row has an id below 0.
+    """Keep what was refused when it came, text and reason, in the table `rejected`; no row has an id below 0.
 
     Raises:
         StoreUnavailable: nothing was kept.

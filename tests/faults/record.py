@@ -65,18 +65,18 @@ def rows(lines: list[str]) -> str:
     return "\n".join(text)
 
 
-def soak_text(findings: dict[str, Any]) -> str:
+def soak_text(found: dict[str, Any]) -> str:
     """What a soak found, in Markdown."""
     text = [
-        f"{findings['minutes']:g} minutes, {findings['faults']} faults, {findings['ticks']:,} ticks, none lost, none "
-        f"doubled (seed {findings['seed']}):",
+        f"{found['minutes']:g} minutes, {found['faults']} faults, {found['ticks']:,} ticks, none lost, none "
+        f"doubled (seed {found['seed']}):",
         "",
         "| process | most memory | last third against middle third | descriptors, the same |",
         "| --- | ---: | ---: | ---: |",
     ]
-    for name, growth in findings["memory"].items():
-        descriptors = findings["descriptors"][name]
-        text.append(f"| {name} | {findings['most_memory_mb'][name]} MB | {growth:+.1%} | {descriptors:+.1%} |")
+    for name, growth in found["memory"].items():
+        descriptors = found["descriptors"][name]
+        text.append(f"| {name} | {found['most_memory_mb'][name]} MB | {growth:+.1%} | {descriptors:+.1%} |")
     return "\n".join([*text, "", "![memory, descriptors and lag over time](soak.png)"])
 
 

@@ -166,14 +166,14 @@ def _settings(servers: EmbeddedServers, folder: Path) -> Settings:
 
 
 async def soak(minutes: float, seed: int) -> dict[str, object]:
-    """Run, compare the table with the log, draw; returns the findings."""
+    """Run, compare the table with the log, draw; returns the found."""
     with tempfile.TemporaryDirectory() as name, EmbeddedServers(Path(name) / "servers") as servers:
         settings = _settings(servers, Path(name))
         async with Stage(settings, servers, case="soak", seed=seed) as stage:
             samples = await Soak(stage, minutes).run()
             await stage.settle_and_compare()
             ticks = sum(sender.ticks for sender in stage.senders)
-    findings: dict[str, object] = {
+    found: dict[str, object] = {
         "minutes": minutes,
         "seed": seed,
         "ticks": ticks,
@@ -185,9 +185,9 @@ async def soak(minutes: float, seed: int) -> dict[str, object]:
         },
         "most_lag": max(value or 0 for value in samples.lag),
     }
-    await asyncio.to_thread(SOAK.write_text, json.dumps(findings, indent=1) + "\n")
+    await asyncio.to_thread(SOAK.write_text, json.dumps(found, indent=1) + "\n")
     await asyncio.to_thread(plot, samples.at, samples.rss_bytes, samples.descriptors, samples.lag, samples.faults)
-    return findings
+    return found
 
 
 def main() -> None:
@@ -196,11 +196,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     arguments = parser.parse_args()
-    findings = asyncio.run(soak(arguments.minutes, arguments.seed))
-    print(json.dumps(findings, indent=1))
+    found = asyncio.run(soak(arguments.minutes, arguments.seed))
+    print(json.dumps(found, indent=1))
     level = True
     for what in ("memory", "descriptors"):
-        growths = findings[what]
+        growths = found[what]
         assert isinstance(growths, dict)
         for name, growth in growths.items():
             verdict = "level" if abs(growth) <= TOLERANCE else "NOT level"

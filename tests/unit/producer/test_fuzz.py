@@ -1,4 +1,4 @@
-"""Whatever is posted is answered by the contract, and the fast way reads what the careful way reads."""
+"""Whatever is posted is answered by the contract, and the fast path reads what the slow path reads."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem
 from producer.bulk import decode_bulk, read_bulk
-from producer.frames import TickSheet
+from producer.frames import TicksBySymbol
 from tests.unit.producer.conftest import Bench
 
 NOW_MS = 1760926800417
@@ -111,7 +111,7 @@ async def test_any_bytes_are_answered_by_the_contract(bench: Bench, body: bytes)
     bare=st.booleans(),
 )
 @settings(max_examples=300, deadline=None)
-def test_the_fast_way_reads_what_the_careful_way_reads(
+def test_the_fast_path_reads_what_the_slow_path_reads(
     items: list[Any], zone: tzinfo | None, offset_s: int | None, bare: bool
 ) -> None:
     body = json.dumps(items if bare else {"ticks": items, "utc_offset_s": offset_s}).encode()
@@ -121,7 +121,7 @@ def test_the_fast_way_reads_what_the_careful_way_reads(
     assert bulk is not None
     assert fast is not None
 
-    plain, careful, clock = decode(body), TickSheet(), Clock(zone, NOW_MS)
+    plain, careful, clock = decode(body), TicksBySymbol(), Clock(zone, NOW_MS)
     for item in plain.items:
         read = read_tick(item)
         careful.add(read, clock.utc_ms(read.time))
@@ -144,7 +144,8 @@ def test_a_tick_that_is_read_obeys_the_limits(tick: Any) -> None:
     assert read.flags >= 0
 
 
-def shown(sheet: TickSheet) -> object:
+def shown(by_symbol: TicksBySymbol) -> object:
     return {
-        symbol: (msgspec.to_builtins(of.ticks), of.point, of.mode, of.coarse) for symbol, of in sheet.symbols.items()
+        symbol: (msgspec.to_builtins(of.ticks), of.point, of.mode, of.coarse)
+        for symbol, of in by_symbol.symbols.items()
     }

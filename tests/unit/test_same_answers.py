@@ -1,4 +1,4 @@
-"""Producer and relay are two doors of one contract: the same body gets the same answer, item by item.
+"""Producer and relay read one contract: the same body gets the same answer from both, item by item.
 
 The inputs are of the kinds that EAs, data sites and scripts really send; what is right of each stands beside it.
 """
@@ -62,7 +62,7 @@ def forwarded(store: Store) -> Iterator[tuple[str, bytes]]:
 
 
 async def both(bench: Bench, store: Store, path: str, body: bytes, **headers: str) -> dict[str, Any]:
-    """The answer of both doors, which is one."""
+    """The answer of both, which is one."""
     response = await bench.post(f"http://producer{path}", body, **headers)
     relay_headers = {name.lower(): value for name, value in headers.items()}
     status, answer, _ = await call_api(Api(store, load_settings()), body, path, **relay_headers)
@@ -266,7 +266,7 @@ def mutated_bodies(draw: st.DrawFn) -> bytes:
 @given(body=mutated_bodies(), path=st.sampled_from(["/ingest/tick", "/ingest"]))
 @example(body=b'{"ticks":[{"symbol":"A\xa3","bid":1,"ask":2,"ts_msc":1760926800417}]}', path="/ingest/tick")
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_a_mutated_body_gets_one_answer_at_both_doors(bench: Bench, store: Store, body: bytes, path: str) -> None:
+async def test_a_mutated_body_gets_one_answer_from_both(bench: Bench, store: Store, body: bytes, path: str) -> None:
     bench.door.records.clear()
 
     response = await bench.post(path, body)
