@@ -20,7 +20,9 @@ class ChartModes:
     def __getitem__(self, symbol: str) -> ChartMode:
         mode = self._known.get(symbol)
         if mode is None:
-            mode = "last" if any(fnmatchcase(symbol, pattern) for pattern in self._patterns) else "bid"
+            # A name may hold what means something in a pattern: `[SP500]`.
+            is_named = symbol in self._patterns or any(fnmatchcase(symbol, pattern) for pattern in self._patterns)
+            mode = "last" if is_named else "bid"
             if len(self._known) < _MAX_KNOWN:
                 self._known[symbol] = mode
         return mode

@@ -75,7 +75,7 @@ async def test_a_tick_of_tomorrow_is_stamped_now(service: Service, settings: Set
 
 
 async def test_the_good_are_stored_and_the_bad_are_kept(service: Service, settings: Settings) -> None:
-    bad = PRO | {"bid": "1.1"}
+    bad = PRO | {"bid": "1,1"}
 
     response = service.post("/ingest/tick", {"ticks": [PRO, bad]}, X_Trace_Id="t-1")
 

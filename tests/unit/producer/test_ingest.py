@@ -3,6 +3,7 @@
 import gzip
 import json
 import time
+import zlib
 from typing import Any
 
 import httpx
@@ -420,6 +421,9 @@ async def test_a_compressed_body_is_unpacked(bench: Bench) -> None:
     ("body", "encoding", "status"),
     [
         (b"no gzip", "gzip", 400),
+        (b"no deflate", "deflate", 400),
+        (zlib.compress(b"[]")[:-2], "deflate", 400),
+        (zlib.compress(b" " * 6_000_000), "deflate", 413),
         (gzip.compress(b"[]", mtime=0)[:-4], "gzip", 400),
         (gzip.compress(b"[]", mtime=0) + b"more", "gzip", 400),
         (gzip.compress(b" " * 6_000_000, mtime=0), "gzip", 413),

@@ -39,10 +39,10 @@ def test_no_rate_means_no_limit() -> None:
 
 
 def test_chart_modes_follow_the_patterns() -> None:
-    modes = ChartModes(["PETR4", "WIN*"])
+    modes = ChartModes(["PETR4", "WIN*", "[SP500]"])
 
-    assert [modes[symbol] for symbol in ("PETR4", "WINZ25", "petr4", "EURUSD", "EURUSD")] == [
-        "last", "last", "bid", "bid", "bid",
+    assert [modes[symbol] for symbol in ("PETR4", "WINZ25", "[SP500]", "petr4", "EURUSD", "EURUSD")] == [
+        "last", "last", "last", "bid", "bid", "bid",
     ]  # fmt: skip
 
 
