@@ -106,6 +106,8 @@ async def _one_round(peer: Peer, this: Round) -> Measured:
                     before = await (peer.started or _says_first)(process)
             except (_Ended, TimeoutError) as exc:
                 raise NotMeasured(_last_words(log, isinstance(exc, _Ended))) from exc
+            if before >= peer.ticks:
+                raise NotMeasured("it had folded every tick before it could be asked; give it more with --ticks")
             began, cpu_before = time.time(), cpu_seconds(watched)
             published = Published(consumer, this.candles_topic, peer.bars)
             ended = await published.complete(watched)
