@@ -36,8 +36,8 @@ _EVERY_JVM = (
 #: 1.6 instead of 2.5 s). Not for a broker that shall be fast.
 SHORT_LIVED_JVM = ("-XX:TieredStopAtLevel=1",)
 
-#: What all jars weigh, and after how much, or how long, the next line about their download is due.
-_ALL_MB = 50
+#: What all jars and their POMs weigh, and after how much, or how long, the next line about their download is due.
+_ALL_MB = 55
 _STEP_BYTES = 5_000_000
 _STEP_SECONDS = 5.0
 

@@ -14,7 +14,7 @@ from tests.services import eventually, running
 COUNT = 5_000
 
 
-async def test_real_ticks_through_a_relay_that_is_killed_equal_their_fold(
+async def test_ticks_through_a_relay_that_is_killed_equal_their_fold(
     settings: Settings, start_relay: StartRelay
 ) -> None:
     ticks = eurusd_ticks()[:COUNT]

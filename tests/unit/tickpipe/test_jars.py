@@ -42,7 +42,7 @@ def test_a_line_is_due_after_some_megabytes_of_all_files() -> None:
             for _ in range(4):
                 received(1_000_000)
     # Of 12 MB: the fifth is the first of b.jar, the tenth the second of c.jar.
-    assert told == ["downloaded 5 of about 50 MB (b.jar)", "downloaded 10 of about 50 MB (c.jar)"]
+    assert told == ["downloaded 5 of about 55 MB (b.jar)", "downloaded 10 of about 55 MB (c.jar)"]
 
 
 def test_a_slow_download_is_told_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def test_a_slow_download_is_told_as_well(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(jars, "_STEP_SECONDS", 0.0)
     with Download(told.append).file("a.jar", 9) as received:
         received(9)
-    assert told == ["downloaded 0 of about 50 MB (a.jar)"]
+    assert told == ["downloaded 0 of about 55 MB (a.jar)"]
 
 
 def test_jgo_tells_of_every_piece(repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
