@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -18,6 +19,10 @@ from tests.guardian import Guardian
 from tests.kafka_log import KafkaLog
 from tests.ports import free_port
 from tickpipe.embedded.servers import EmbeddedServers
+
+# New examples in every run, also where CI=true; and a busy machine is no fault of what is tested.
+hypothesis.settings.register_profile("tests", hypothesis.settings.get_profile("default"), deadline=None)
+hypothesis.settings.load_profile("tests")
 
 #: Set by `make faults` and `make test-full`: everything runs, not only what `make test` has the time for.
 FULL = os.environ.get("TICKPIPE_TESTS") == "full"
