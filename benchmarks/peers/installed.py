@@ -49,6 +49,7 @@ def python_with(requirements: tuple[str, ...], newest: tuple[int, int]) -> str:
     interpreter = directory / "bin" / "python"
     ready = directory / ".ready"
     if not ready.exists():
+        print(f"installing {requirements[0]} with Python {wanted[0]}.{wanted[1]}, once", file=sys.stderr, flush=True)
         uv = str(Path(sys.executable).parent / "uv")
         _run([uv, "venv", "--quiet", "--clear", "--python", f"{wanted[0]}.{wanted[1]}", str(directory)])
         _run([uv, "pip", "install", "--quiet", "--python", str(interpreter), *requirements])
@@ -63,6 +64,7 @@ def kafka_streams_class_path(directory: Path) -> str:
     Raises:
         NotMeasured: with the words of what failed.
     """
+    print(f"fetching Kafka Streams {KAFKA_STREAMS_VERSION} and a compiler, if need be", file=sys.stderr, flush=True)
     libraries, compiler = _jars(_JARS), _jars(_COMPILER)
     classes = directory / "classes"
     # The JRE holds no signatures of older Java versions, so the source is read as that of its own.
