@@ -9,6 +9,7 @@ from operator import add
 
 import psycopg
 import pytest
+from psycopg import sql
 from typer.testing import CliRunner
 
 import sink.db.migrations
@@ -166,6 +167,36 @@ async def test_every_function_binds_its_names_when_it_is_created(connection: Con
     )
     assert await unbound.fetchall() == []
     assert await value(connection, "SELECT count(*) FROM pg_proc WHERE prosqlbody IS NOT NULL") > 10
+
+
+@pytest.mark.parametrize("timeframe", list(TIMEFRAMES))
+@pytest.mark.parametrize("materialised_from", ["-infinity", "2018-06-01"])
+async def test_a_condition_on_the_symbol_reaches_every_table(
+    connection: Connection, timeframe: str, materialised_from: str
+) -> None:
+    # Arrange: without it, a page of one symbol would roll up the stale hours of all
+    await connection.execute(b"UPDATE candle_settings SET materialised_from = %s", (materialised_from,))
+    name = sql.Identifier(f"candles_{timeframe.lower()}")
+
+    # Act
+    explained = await connection.execute(
+        sql.SQL("EXPLAIN (FORMAT json) SELECT * FROM {} WHERE symbol = 'EURUSD'").format(name)
+    )
+
+    # Assert
+    [([plan],)] = await explained.fetchall()
+    scans = list(_scans(plan["Plan"]))
+    assert {"market_data"} <= {relation for relation, _ in scans}
+    assert [relation for relation, conditions in scans if "symbol" not in conditions] == []
+
+
+def _scans(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each scan of a table of candles in a plan: the table, or its chunk's, and the conditions."""
+    relation = node.get("Relation Name", "")
+    if relation.startswith(("candle_hours", "candle_days", "stale_hours", "market_data", "_hyper")):
+        yield relation, node.get("Index Cond", "") + node.get("Filter", "") + node.get("Recheck Cond", "")
+    for child in node.get("Plans", []):
+        yield from _scans(child)
 
 
 async def test_a_minute_that_moves_leaves_one_hour_and_joins_another(connection: Connection) -> None:
