@@ -38,7 +38,7 @@ _ASK_UNSEEN_SECONDS: Final = 4.0
 #: How often streams are told (seconds); at once when something stops or begins to answer.
 _TELL_SECONDS: Final = 2.0
 #: Input that nothing came of for so long says that a stage has stopped (seconds).
-_STOPPED_SECONDS: Final = 2.5
+_STOPPED_SECONDS: Final = 2.0
 #: Rejected records are news for so long (milliseconds).
 _NEWS_MS: Final = 600_000
 #: Feeds that are told at most: every stream is sent them again and again.
