@@ -14,7 +14,7 @@ from typing import Final
 import psycopg
 
 from marketdata.candle import Candle
-from marketdata.offsets import Ranges, spans
+from marketdata.offsets import Ranges, position, spans
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
@@ -99,7 +99,8 @@ def _spread(spread: int | None) -> bytes:
 
 def _multirange(ranges: Ranges) -> bytes:
     if len(ranges) == 1:
-        [(first, last)] = spans(ranges)
+        [(partition, first, last)] = ranges
+        first, last = position(partition, first), position(partition, last)
         return _one_range(8 + _RANGE_BYTES, 1, _RANGE_BYTES, _LOWER_IS_INSIDE, 8, first, 8, last + 1)
     packed = b"".join([_range(_RANGE_BYTES, _LOWER_IS_INSIDE, 8, first, 8, last + 1) for first, last in spans(ranges)])
     return _length(4 + len(packed)) + _length(len(ranges)) + packed
