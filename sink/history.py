@@ -34,7 +34,7 @@ async def append_history(
     """
     everything = list(range(len(candles)))
     spans = _spans(candles)
-    if not staging.use_copy or len(candles) < _MINUTES_OF_HISTORY * max(1, len(spans)):
+    if not staging.appends or len(candles) < _MINUTES_OF_HISTORY * max(1, len(spans)):
         return everything
     newest = await _newest(connection, spans)
     rest: list[int] = []

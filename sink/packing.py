@@ -41,7 +41,7 @@ _LOWER_IS_INSIDE: Final = 0x02
 
 
 def pack_candle(candle: Candle) -> bytes:
-    """All fields but the last of the row that `insert_candle` writes as well; the connection speaks UTF-8.
+    """All fields but the last of a row of COPY; the connection speaks UTF-8.
 
     Raises:
         psycopg.DataError: when a number is beyond its column's type.

@@ -36,7 +36,6 @@ from sink.metrics import Metrics, Observer
 from sink.records import Incoming, incoming_bars, incoming_candles
 from sink.refolds import Refolder
 from sink.rejects import Rejects
-from sink.staging import Staging
 from sink.store import BATCH_RECORDS, Batch, Store
 from sink.writer import Writer
 
@@ -69,9 +68,8 @@ _PING_SECONDS: Final = 2.0
 class Sink:
     """The service. `await Sink(settings).run()` returns after `stop()` and raises what it cannot repair."""
 
-    def __init__(self, settings: Settings, *, registry: CollectorRegistry | None = None, use_copy: bool = True) -> None:
+    def __init__(self, settings: Settings, *, registry: CollectorRegistry | None = None) -> None:
         self._settings = settings
-        self._use_copy = use_copy
         self._metrics = Metrics(registry or CollectorRegistry())
         self._observer = Observer(self._metrics, start_telemetry(settings, "sink"))
         self._stopping = asyncio.Event()
@@ -144,7 +142,7 @@ class Sink:
             return
         await live.run_patiently(self._migrate)
         log_ends = LogEnds(self._settings, log_name)
-        writer = Writer(log_ends, self._metrics, Staging(use_copy=self._use_copy))
+        writer = Writer(log_ends, self._metrics)
         async with Rejects(self._settings, self._metrics, self._stopping) as rejects:
             consumer = await unless_set(self._stopping, self._join_group())
             if consumer is None:

@@ -1,11 +1,10 @@
-"""Brings rows into the database: into staging tables, by COPY or by INSERT, or straight into `market_data`."""
+"""Brings rows into the database by COPY: into staging tables, or straight into `market_data`."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from marketdata.candle import BrokerBar
-from marketdata.offsets import to_multirange
 from marketdata.rule import Reduced
 from sink.db.connection import Connection
 from sink.db.statements import SQL
@@ -27,28 +26,21 @@ def time_msc(moment: datetime) -> int:
 
 
 class Staging:
-    """Fills `incoming_candles` and `incoming_bars`, which are empty at the begin of every transaction.
+    """Fills `incoming_candles` and `incoming_bars`, which are empty at the begin of every transaction."""
 
-    `use_copy=False` stages by INSERT: the slow and plain way, for servers that do not survive COPY FROM STDIN, such as
-    PostgreSQL compiled to WebAssembly.
-    """
-
-    def __init__(self, *, use_copy: bool = True) -> None:
-        self.use_copy = use_copy
+    #: Whether rows may go straight into `market_data` as well.
+    appends = True
 
     def pack(self, candles: Sequence[Reduced]) -> list[bytes]:
-        """Each candle as COPY takes it; nothing where rows are inserted.
+        """Each candle as COPY takes it.
 
         Raises:
             psycopg.DataError, UnicodeEncodeError: when a column cannot hold a value.
         """
-        return [pack_candle(reduced.candle) for reduced in candles] if self.use_copy else []
+        return [pack_candle(reduced.candle) for reduced in candles]
 
     async def stage_candles(self, connection: Connection, candles: Sequence[Reduced], packed: Sequence[bytes]) -> None:
         """Stage one row per key; `packed` are the same candles by `pack`."""
-        if not self.use_copy:
-            await _insert(connection, "insert_candle", [_candle_row(reduced) for reduced in candles])
-            return
         wanted = (reduced.wanted for reduced in candles)
         await _copy(connection, "copy_candles", staged_rows(zip(packed, wanted, strict=True)))
 
@@ -62,13 +54,9 @@ class Staging:
 
     async def stage_bars(self, connection: Connection, bars: Sequence[BrokerBar]) -> None:
         """Stage one row per key."""
-        rows = [_bar_row(bar) for bar in bars]
-        if not self.use_copy:
-            await _insert(connection, "insert_bar", rows)
-            return
         async with connection.cursor() as cursor, cursor.copy(SQL["copy_bars"]) as copy:
-            for row in rows:
-                await copy.write_row(row)
+            for bar in bars:
+                await copy.write_row(bar_row(bar))
 
 
 async def _copy(connection: Connection, name: str, rows: bytes) -> None:
@@ -76,23 +64,8 @@ async def _copy(connection: Connection, name: str, rows: bytes) -> None:
         await copy.write(rows)
 
 
-async def _insert(connection: Connection, name: str, rows: list[Row]) -> None:
-    async with connection.cursor() as cursor:
-        await cursor.executemany(SQL[name], rows)
-
-
-def _candle_row(reduced: Reduced) -> Row:
-    candle = reduced.candle
-    offsets = to_multirange(candle.offsets)
-    wanted = offsets if reduced.wanted is candle.offsets else to_multirange(reduced.wanted)
-    return (
-        utc(candle.ts), candle.symbol, candle.timeframe, candle.open, candle.high, candle.low, candle.close,
-        candle.volume, candle.real_volume, candle.spread, candle.source, candle.closed, utc(candle.first_tick),
-        utc(candle.last_tick), candle.log, offsets, utc(candle.received), utc(candle.emitted), wanted,
-    )  # fmt: skip
-
-
-def _bar_row(bar: BrokerBar) -> Row:
+def bar_row(bar: BrokerBar) -> Row:
+    """The row of `incoming_bars`."""
     return (
         bar.source, bar.symbol, bar.timeframe, utc(bar.ts), bar.open, bar.high, bar.low, bar.close, bar.volume,
         bar.real_volume, bar.spread, utc(bar.received),

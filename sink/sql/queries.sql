@@ -91,24 +91,10 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS newest;
 
--- name: insert_candle
-INSERT INTO incoming_candles (
-    ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, closed, first_tick, last_tick,
-    log, offsets, received_at, folded_at, wanted
-) VALUES (
-    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::text::int8multirange, %s, %s,
-    %s::text::int8multirange
-);
-
 -- name: copy_bars
 COPY incoming_bars (
     source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, received_at
 ) FROM STDIN;
-
--- name: insert_bar
-INSERT INTO incoming_bars (
-    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, received_at
-) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: judge_candles
 -- What becomes of each staged candle, before anything is locked: rows judged `ignored` are never touched, so a replay

@@ -7,6 +7,7 @@ from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.staging import Staging
 from sink.writer import Writer
+from tests.integration.sink.inserting import InsertStaging
 
 
 class FixedLogEnds(LogEnds):
@@ -24,5 +25,5 @@ class FixedLogEnds(LogEnds):
 
 
 def new_writer(*, end: int = 1_000_000, use_copy: bool = True) -> Writer:
-    """A writer of its own metrics."""
-    return Writer(FixedLogEnds(end), Metrics(CollectorRegistry()), Staging(use_copy=use_copy))
+    """A writer of its own metrics, which stages by COPY or by INSERT."""
+    return Writer(FixedLogEnds(end), Metrics(CollectorRegistry()), Staging() if use_copy else InsertStaging())

@@ -11,6 +11,7 @@ from marketdata.rule import Reduced
 from sink.db.connection import Connection
 from sink.staging import Staging
 from tests.integration.sink.fixed import new_writer
+from tests.integration.sink.inserting import InsertStaging
 from tests.unit.sink.candles import MINUTE, candle
 
 #: Where a packed number may go wrong: around zero, at the ends of a type, before PostgreSQL's year 2000.
@@ -39,7 +40,7 @@ def reduced(rng: random.Random) -> Reduced:
 
 async def staged(connection: Connection, candles: list[Reduced], *, use_copy: bool) -> list[Any]:
     async with connection.transaction():
-        staging = Staging(use_copy=use_copy)
+        staging = Staging() if use_copy else InsertStaging()
         await staging.stage_candles(connection, candles, staging.pack(candles))
         rows = await (await connection.execute(b"SELECT i::text FROM incoming_candles AS i")).fetchall()
     return sorted(row[0] for row in rows)

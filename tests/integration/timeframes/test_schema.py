@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from operator import add
+from typing import Any
 
 import psycopg
 import pytest
