@@ -25,6 +25,7 @@ from benchmarks.memory import SERVICES, variables
 from benchmarks.outcome import Beginning
 from benchmarks.report import table_of
 from benchmarks.services import serving
+from runtime import clock
 from tickpipe.embedded.servers import EmbeddedServers
 
 SYMBOLS = 8
@@ -109,7 +110,7 @@ async def post_symbol(port: int, number: int, schedule: Sequence[float], reader:
     waiting = reader.waiting[f"SYM{number}"]
     for planned in schedule:
         await asyncio.sleep(max(0.0, planned - time.monotonic()))
-        body = TICK % (number, time_msc := time.time_ns() // 1_000_000)
+        body = TICK % (number, time_msc := clock.now_ms())
         # Whole milliseconds of the clock: two ticks that are late together are one to the reader.
         waiting.append((time_msc, planned))
         outgoing.write(head % (KEY.encode(), len(body), body))

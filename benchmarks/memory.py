@@ -23,6 +23,7 @@ from benchmarks.outcome import Beginning
 from benchmarks.report import table_of
 from benchmarks.rounds import peak_bytes
 from benchmarks.services import serving
+from runtime import clock
 from tickpipe.embedded.servers import EmbeddedServers
 
 KEY = "benchmark"
@@ -83,7 +84,7 @@ async def post_ticks(port: int, symbols: int, seconds: float) -> int:
                 count = min(TICKS_PER_BODY, symbols - first)
                 body = {"ticks": [
                     {
-                        "symbol": f"SYM{first + n}", "time_msc": time.time_ns() // 1_000_000, "bid": price,
+                        "symbol": f"SYM{first + n}", "time_msc": clock.now_ms(), "bid": price,
                         "ask": price + 0.00002, "flags": 6, "digits": 5,
                     }
                     for n in range(count)

@@ -20,6 +20,7 @@ from benchmarks.replay import replaying, running_sink
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes
 from marketdata.tick import MINUTE_MS, Frame, Tick, period_of
 from marketdata.wire import encode, frame_key
+from runtime import clock
 from runtime.settings import Settings, load_settings
 from tickpipe.embedded.servers import EmbeddedServers
 
@@ -57,7 +58,7 @@ def killed(settings: Settings, records: int) -> Contender:
         here = topic(settings, f"kill-{records}-{next(numbers)}").model_copy(update={"stream_instance": "bench"})
         group = f"bench-{uuid.uuid4()}"
         # The clock does not reach the minute while this runs, so it stays open.
-        ahead_ms = period_of(time.time_ns() // 1_000_000) + 3 * MINUTE_MS
+        ahead_ms = period_of(clock.now_ms()) + 3 * MINUTE_MS
         asyncio.run(write(here, single_ticks(SYMBOLS, records // SYMBOLS, ahead_ms, 1)))
         with new_worker(here, group=group):
             _wait(lambda: folded() == records)

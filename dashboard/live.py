@@ -1,7 +1,6 @@
 """The reader of `candles.m1`: every partition, no group, nothing committed; what it reads goes to the hub."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from marketdata.candle import Candle
 from marketdata.errors import InvalidCandle, TickpipeError
 from marketdata.invariants import check_candle
 from marketdata.wire import decode_candle, decode_candles
+from runtime import clock
 from runtime.kafka import new_consumer
 from runtime.kafka_errors import kafka_errors
 from runtime.log_identity import wait_for_log
@@ -61,7 +61,7 @@ class LiveReader:
         consumer = new_consumer(self._settings, self._settings.candles_topic, auto_offset_reset="latest")
         try:
             await consumer.start()
-            started_ms = time.time_ns() // 1_000_000
+            started_ms = clock.now_ms()
             await _seek_back(consumer, started_ms - _WARM_UP_MS)
             self._hub.restart()
             self.is_reading = True
@@ -76,7 +76,7 @@ class LiveReader:
             await consumer.stop()
 
     def _publish(self, records: Sequence[Any], started_ms: int) -> None:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         for candle, record in zip(self._decoded(records), records, strict=True):
             if candle is None:
                 continue

@@ -1,7 +1,6 @@
 """What happens to one request on the ingest routes, from its headers to its answer."""
 
 import re
-import time
 from collections.abc import Mapping
 from datetime import tzinfo
 from typing import Any, Final
@@ -30,6 +29,7 @@ from producer.metrics import Metrics
 from producer.publisher import Door
 from producer.rates import TokenBuckets
 from producer.rejects import RejectWriter
+from runtime import clock
 from runtime.request_body import read_body
 from runtime.settings import Settings
 from runtime.stages import AHEAD_MS, arrival_seconds, seconds_between
@@ -136,7 +136,7 @@ class Ingest:
         try:
             body = await read_body(request.receive, headers, limit_bytes)
             source = source or server_in(headers, body) or DEFAULT_SOURCE
-            origin = Origin(source, trace, context, time.time_ns() // 1_000_000)
+            origin = Origin(source, trace, context, clock.now_ms())
             return await self._take_body(body, origin)
         except KafkaUnavailable as exc:
             raise _kafka_refusal(str(exc)) from exc
@@ -228,7 +228,7 @@ class Ingest:
         if not accepted:
             return
         received_ms = origin.received_ms
-        metrics.stages.labels("logged").observe(seconds_between(received_ms, time.time_ns() // 1_000_000))
+        metrics.stages.labels("logged").observe(seconds_between(received_ms, clock.now_ms()))
         for symbol, ticks in found.ticks.symbols.items():
             time_msc = ticks.ticks[-1].time_msc
             # A sender whose clock is ahead would take from the sum.

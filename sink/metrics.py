@@ -1,13 +1,13 @@
 """What the sink tells of itself: its metrics, and the last step of the traces of what it stores."""
 
 import logging
-import time
 from collections.abc import Sequence
 from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from runtime import clock
 from runtime.periodic import TaskMetrics
 from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, received_header, seconds_between
 from runtime.telemetry import Telemetry
@@ -82,7 +82,7 @@ class Observer:
 
     def stored(self, batch: Sequence[Incoming], began_ms: int) -> None:
         """The batch, begun at `began_ms` (UTC epoch milliseconds), is in the database."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         debugging = _IS_DEBUGGING(logging.DEBUG)
         for incoming in batch:
             tp, record = incoming.tp, incoming.record

@@ -4,7 +4,6 @@ Such are late ticks, a day that was sent twice, and a symbol whose ticks lie in 
 """
 
 import contextlib
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +20,7 @@ from marketdata.offsets import Ranges, clip, from_spans, to_multirange
 from marketdata.refold import Proof
 from marketdata.rule import Reduced
 from marketdata.timeframes import timeframe_named
+from runtime import clock
 from runtime.kafka import log_ends
 from runtime.periodic import PeriodicTask
 from runtime.settings import Settings
@@ -205,7 +205,7 @@ class Refolder(PeriodicTask[int]):
 def proven_candle(fold: CandleFold, ranges: Ranges, log_name: str, *, closed: bool) -> Candle | None:
     """The candle of a fold of all records of `ranges`; None when they hold no usable price of the period."""
     # The fold knows only the records that touched the period; all of the ranges were read, so all of them are proven.
-    return fold.candle(log=log_name, offsets=ranges, closed=closed, emitted=time.time_ns() // 1_000_000)
+    return fold.candle(log=log_name, offsets=ranges, closed=closed, emitted=clock.now_ms())
 
 
 def to_ranges(multirange: Any) -> Ranges:

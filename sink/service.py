@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from marketdata.errors import PartitionsLost, TickpipeError
+from runtime import clock
 from runtime.aiokafka_internals import hand_out_bare_records
 from runtime.guard import Guard
 from runtime.health import Health
@@ -256,7 +257,7 @@ class Sink:
         self, consumer: AIOKafkaConsumer, live: Database, store: Store, batch: Batch, offsets: Offsets
     ) -> None:
         if offsets:
-            began_ms = time.time_ns() // 1_000_000
+            began_ms = clock.now_ms()
             with self._metrics.batch_seconds.time():
                 await store.store(batch)
             self._observer.stored(batch.good, began_ms)

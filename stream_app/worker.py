@@ -13,6 +13,7 @@ from marketdata.errors import InvalidFrame, KafkaRefused, KafkaUnavailable, LogS
 from marketdata.runs import Chunk
 from marketdata.timeframes import M1, Timeframe
 from marketdata.wire import decode_frame, decode_frames
+from runtime import clock
 from runtime.polls import Record, in_pieces
 from runtime.rejected import Rejected
 from runtime.settings import Settings
@@ -98,7 +99,7 @@ class Worker:
         self._publishing = asyncio.Lock()
         self._keeping = asyncio.Lock()
         # What was received before the partitions were assigned is not timed: it waited for a reader.
-        self._live_since_ms = _wall_ms()
+        self._live_since_ms = clock.now_ms()
         # `<cluster id>/<topic>`, which candles name as their log.
         self._log_name = log_name
         self._timeframe = timeframe
@@ -178,7 +179,7 @@ class Worker:
     def _note(self, window: Window, records: Sequence[Record], frames: Chunk) -> None:
         if not frames:
             return
-        wall_ms = _wall_ms()
+        wall_ms = clock.now_ms()
         note_origins(window, records, frames, wall_ms=wall_ms, links=self._telemetry.is_on)
         if (received_ms := frames[0][1].received) >= self._live_since_ms:
             self._metrics.stages.labels("folded").observe(seconds_between(received_ms, wall_ms))
@@ -251,20 +252,20 @@ class Worker:
                 del partition.rejected[: len(rejected)]
 
     def _take(self, partition: _Partition) -> _Round:
-        emissions = partition.window.emissions(wall_ms=_wall_ms(), now=time.monotonic())
+        emissions = partition.window.emissions(wall_ms=clock.now_ms(), now=time.monotonic())
         return _Round(partition, emissions)
 
     def _settle(self, one: _Round) -> None:
         partition = one.partition
         for emission in one.emissions:
             partition.window.settle(emission)
-        self._metrics.forgotten.inc(partition.window.forget(wall_ms=_wall_ms(), now=time.monotonic()))
+        self._metrics.forgotten.inc(partition.window.forget(wall_ms=clock.now_ms(), now=time.monotonic()))
         self._offsets.release(partition.number, partition.safe_offset)
 
     def drop(self) -> None:
         """Forget every partition: a rebalance takes all of them away, the next owner folds again."""
         self._partitions.clear()
-        self._live_since_ms = _wall_ms()
+        self._live_since_ms = clock.now_ms()
         self._observe()
 
     def begin_anew(self, log_name: str) -> bool:
@@ -282,7 +283,7 @@ class Worker:
     def _count(self, candles: list[Outgoing], seconds: float) -> None:
         metrics = self._metrics
         metrics.emit_seconds.observe(seconds)
-        published, now_ms = metrics.stages.labels("published"), _wall_ms()
+        published, now_ms = metrics.stages.labels("published"), clock.now_ms()
         debugging = _IS_DEBUGGING(logging.DEBUG)
         for each in candles:
             metrics.candles.labels(closed=str(each.candle.closed).lower()).inc()
@@ -300,7 +301,3 @@ class Worker:
         partitions = self._partitions.values()
         self._metrics.minutes.set(sum(len(partition.window) for partition in partitions))
         self._metrics.ticks_kept.set(sum(partition.window.ticks_kept for partition in partitions))
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,7 +1,6 @@
 """The ticks topic as the tests use it: frames go in, and every candle that comes out is held against the oracle."""
 
 import asyncio
-import time
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -11,6 +10,7 @@ from marketdata.offsets import Ranges, contains, position, spans, union
 from marketdata.refold import Proof, Refold
 from marketdata.tick import Frame, Tick
 from marketdata.wire import decode_candle, encode, frame_key
+from runtime import clock
 from runtime.kafka import admin_client, committed_offsets, lag_of, log_ends, new_consumer
 from runtime.settings import Settings
 from tests import oracle
@@ -131,7 +131,7 @@ def frames_of(ticks: list[Tick], size: int, symbol: str = "EURUSD") -> list[Fram
     return [
         Frame(
             v=1, source="s", symbol=symbol, mode="bid", point=0.00001, request=f"{symbol}-{i}",
-            received=time.time_ns() // 1_000_000, ticks=ticks[i : i + size],
+            received=clock.now_ms(), ticks=ticks[i : i + size],
         )
         for i in range(0, len(ticks), size)
     ]  # fmt: skip

@@ -21,6 +21,7 @@ from marketdata.contract.request import source_header
 from marketdata.contract.tick import PostedTick, posted_tick
 from marketdata.errors import TickpipeError
 from marketdata.tick import Tick
+from runtime import clock
 from runtime.logs import configure_logs
 from runtime.posting import new_client
 from runtime.settings import load_settings
@@ -151,10 +152,6 @@ def user_agent() -> str:
     )
 
 
-def _now_msc() -> int:
-    return time.time_ns() // 1_000_000
-
-
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Trade until SIGTERM or Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m tickpipe.demo", description=__doc__)
@@ -173,12 +170,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         "User-Agent": user_agent(),
         **source_header(options.source),
     }
-    start = _now_msc()
+    start = clock.now_ms()
     with new_client(options.url, headers) as client:
         ea = ExpertAdvisor(client, options.url, [RandomWalk(item, options.seed, start) for item in INSTRUMENTS])
         log.info("The simulated EA trades.", action="demo_started", url=options.url, source=options.source)
         while True:
-            ea.collect(_now_msc())
+            ea.collect(clock.now_ms())
             ea.flush()
             time.sleep(_POST_INTERVAL_SECONDS)
 

@@ -1,11 +1,11 @@
 """Ticks that come late, in disorder or with wrong clocks: no minute is closed for them."""
 
 import asyncio
-import time
 
 import pytest
 
 from marketdata.tick import Tick
+from runtime import clock
 from runtime.settings import Settings
 from tests.days import eurusd_ticks
 from tests.faults import truth
@@ -88,7 +88,7 @@ async def test_late_minutes_are_refolded_in_one_pass(
 @pytest.mark.first
 async def test_clocks_ahead_and_behind(settings: Settings, servers: EmbeddedServers, seed: int) -> None:
     """Broker time sent as UTC: three hours ahead or behind; what is ahead stays open until the clock gets there."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     async with Stage(settings, servers, case="clocks ahead and behind", seed=seed) as stage:
         stage.trade("AHEAD", start_ms=now_ms + HOUR_MS)
         stage.trade("BEHIND", start_ms=now_ms - 3 * HOUR_MS)

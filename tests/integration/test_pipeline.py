@@ -1,7 +1,6 @@
 """The whole pipeline as processes: a day of ticks over HTTP, rows in the database, equal to bars of another hand."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -9,6 +8,7 @@ import httpx
 import psycopg
 import pytest
 
+from runtime import clock
 from runtime.settings import Settings
 from sink.verify import verify
 from tests.conftest import API_KEY
@@ -165,7 +165,7 @@ async def test_kill_of_stream_worker_and_sink_in_the_middle_of_the_day_loses_not
 
 @pytest.mark.fault
 async def test_live_candles_are_stored_within_seconds(pipeline: Pipeline) -> None:
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     await pipeline.post([{"ts_msc": now_ms, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2}])
 
     async def stored() -> bool:
@@ -183,7 +183,7 @@ async def test_live_ticks_are_timed_stage_by_stage_and_a_replay_is_not(pipeline:
                     "published": pipeline.stream, "stored": pipeline.sink}  # fmt: skip
         return {stage: one.metric("tickpipe_stage_seconds_count", stage=stage) for stage, one in services.items()}
 
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     await pipeline.post([{"ts_msc": now_ms, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2}])
 
     async def stored() -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from runtime import clock
 from tests import plainhttp
 from tests.days import EURUSD_COUNT, GENERATED, eurusd_bars
 from tests.ports import free_port
@@ -141,7 +142,7 @@ def test_a_live_tick_is_a_candle_within_seconds(stack: Stack) -> None:
     answer = plainhttp.post(
         f"{state['producer_url']}/ingest/tick",
         headers={"Authorization": f"Bearer {state['api_key']}"},
-        json={"ts_msc": time.time_ns() // 1_000_000, "symbol": "XAUUSD", "bid": 2650.25, "ask": 2650.51},
+        json={"ts_msc": clock.now_ms(), "symbol": "XAUUSD", "bid": 2650.25, "ask": 2650.51},
     )
 
     assert (answer.status_code, answer.json()["inserted"]) == (200, 1)

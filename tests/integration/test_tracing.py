@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from runtime import clock
 from runtime.settings import Settings
 from tests import plainhttp
 from tests.conftest import API_KEY
@@ -63,7 +63,7 @@ def collecting() -> Iterator[Collector]:
 
 
 def post(url: str, symbol: str, **headers: str) -> httpx.Response:
-    tick = {"ts_msc": time.time_ns() // 1_000_000, "symbol": symbol, "bid": 1.1, "ask": 1.2}
+    tick = {"ts_msc": clock.now_ms(), "symbol": symbol, "bid": 1.1, "ask": 1.2}
     answer = plainhttp.post(f"{url}/ingest/tick", json=tick, headers={"X-API-Key": API_KEY, **headers}, timeout=30)
     assert answer.status_code == 200
     return answer

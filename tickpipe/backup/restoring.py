@@ -5,7 +5,6 @@ when the cluster is a new one; it is changed in what is restored as well. What t
 the topics, the same restore goes on; interrupted before the groups are set, the stream folds everything once more.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +14,7 @@ from aiokafka import TopicPartition
 from psycopg import AsyncConnection
 
 from marketdata.errors import KafkaUnavailable, TickpipeError
+from runtime import clock
 from runtime.kafka import ensure_topics, log_ends
 from runtime.log_identity import own_log
 from runtime.settings import Settings
@@ -168,7 +168,7 @@ class Restore:
             records = (topics.of_log(record, logs) for record in records)
         if topic.role == topics.CANDLES:
             # The time of emission. Kafka deletes it after thirty days, and the backup may be older than that.
-            now_ms = time.time_ns() // 1_000_000
+            now_ms = clock.now_ms()
             records = (msgspec.structs.replace(record, timestamp=now_ms) for record in records)
         return records
 

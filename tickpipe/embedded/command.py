@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from marketdata.errors import StackError, TickpipeError
+from runtime import clock
 from tickpipe.connection import DataDir, data_dir_option, data_directory, stack_on
 from tickpipe.console import err, out
 
@@ -144,7 +145,7 @@ def curl_line(url: str, api_key: str, symbol: str) -> str:
 
     bid, ask = (2_650.25, 2_650.51) if symbol == "XAUUSD" else (1.16512, 1.16518)
     digits = 2 if symbol == "XAUUSD" else 5
-    tick = Tick(time.time_ns() // 1_000_000, bid, ask, 0.0, 0.0, 6)
+    tick = Tick(clock.now_ms(), bid, ask, 0.0, 0.0, 6)
     body = msgspec.json.encode(
         {"ticks": [posted_tick(tick, symbol, digits=digits, point=float(f"1e-{digits}"))]}
     ).decode()

@@ -1,7 +1,6 @@
 """The topics of rejected records: reading them, and finding out what would become of a record that is sent again."""
 
 import json
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -14,6 +13,7 @@ from marketdata.contract.names import is_bar
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidFrame, InvalidItem, TickpipeError
 from marketdata.wire import bar_key, candle_key, decode_frame, frame_key
+from runtime import clock
 from runtime.kafka import admin_client, new_producer
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import LogReader
@@ -165,7 +165,7 @@ class Unusable:
 
 def resend_of(record: RejectedRecord, settings: Settings, *, now_ms: int | None = None) -> Post | Produce | Unusable:
     """What sending the record again means; it depends on what this version makes of it, not on the old reason."""
-    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    now_ms = clock.now_ms() if now_ms is None else now_ms
     if record.value is None:
         lost = "it has no value" if record.is_whole else f"none of its {record.size_bytes:,} bytes were kept"
         return Unusable(f"{lost}; the original is {record.origin}")

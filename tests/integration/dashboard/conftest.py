@@ -1,6 +1,5 @@
 """A market to look at: a day and two live symbols, stored by a real sink, shown by a real dashboard."""
 
-import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from marketdata.candle import Candle
 from marketdata.fold import CandleFold, split_by_period
 from marketdata.offsets import from_spans
 from marketdata.tick import Frame, Tick
+from runtime import clock
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from tests import plainhttp
@@ -52,7 +52,7 @@ class Market:
     ) -> Candle:
         """A state of a minute: open, high, low, close."""
         open_, high, low, close = prices
-        now = time.time_ns() // 1_000_000
+        now = clock.now_ms()
         return Candle(
             source="Live", symbol=symbol, ts=ts, open=open_, high=high, low=low, close=close, volume=ticks,
             real_volume=0.0, spread=2, first_tick=ts, last_tick=ts + 30_000, log=self.flow.own_log,
@@ -113,7 +113,7 @@ def day_candles(log: str) -> list[Candle]:
         for ts, ticks in split_by_period(frame)[2]:
             fold = folds.setdefault(ts, CandleFold(DAY_SOURCE, "EURUSD", ts))
             fold.add(offset, 0, 0, frame, ticks)
-    now = time.time_ns() // 1_000_000
+    now = clock.now_ms()
     candles = [
         fold.candle(log=log, offsets=from_spans(fold.spans), closed=True, emitted=now) for fold in folds.values()
     ]

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Page, Route, async_playwright, expect
 from playwright.async_api import Error as BrowserError
 
+from runtime import clock
 from tests import tools
 from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.dashboard.conftest import MINUTE_MS, Market
@@ -125,7 +125,7 @@ async def test_day_is_drawn_as_its_bars(reader: Reader) -> None:
 
 
 async def test_bar_moves_and_the_next_one_begins(reader: Reader, market: Market) -> None:
-    ts = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    ts = clock.now_ms() // MINUTE_MS * MINUTE_MS
     await market.publish(market.candle("MOVING", ts, (1.10000, 1.10010, 1.09990, 1.10005), ticks=5))
     await market.stored("MOVING", 1)
     await reader.open("?symbol=MOVING")
@@ -145,7 +145,7 @@ async def test_bar_moves_and_the_next_one_begins(reader: Reader, market: Market)
 
 
 async def test_bar_of_a_higher_timeframe_is_the_exact_fold_while_it_moves(reader: Reader, market: Market) -> None:
-    hour = time.time_ns() // 1_000_000 // (60 * MINUTE_MS) * 60 * MINUTE_MS
+    hour = clock.now_ms() // (60 * MINUTE_MS) * 60 * MINUTE_MS
     stored = [market.candle("HOURLY", hour + n * MINUTE_MS, (1.2, 1.3, 1.1, 1.25001), ticks=10) for n in range(3)]
     await market.publish(*stored)
     await market.stored("HOURLY", 3)
@@ -164,7 +164,7 @@ async def test_bar_of_a_higher_timeframe_is_the_exact_fold_while_it_moves(reader
 
 async def test_late_ticks_of_an_old_minute_are_added_to_it_in_the_open_page(reader: Reader, market: Market) -> None:
     """20 ticks, twelve minutes later 40 more for the same minute: 60, in its hour as well, without a reload."""
-    hour = time.time_ns() // 1_000_000 // (60 * MINUTE_MS) * 60 * MINUTE_MS - 2 * 60 * MINUTE_MS
+    hour = clock.now_ms() // (60 * MINUTE_MS) * 60 * MINUTE_MS - 2 * 60 * MINUTE_MS
     times = [
         *(hour + n * 100 for n in range(20)),
         *(hour + n * MINUTE_MS for n in range(11, 23)),
@@ -246,7 +246,7 @@ async def test_scrolling_back_brings_the_past_until_there_is_none(reader: Reader
 
 
 async def test_lost_connection_is_told_and_its_gap_is_filled(reader: Reader, market: Market) -> None:
-    ts = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    ts = clock.now_ms() // MINUTE_MS * MINUTE_MS
     await market.publish(market.candle("GAP", ts - 20 * MINUTE_MS, (1.3, 1.3, 1.3, 1.3), ticks=1, closed=True))
     await market.stored("GAP", 1)
     await reader.open("?symbol=GAP")
@@ -342,7 +342,7 @@ async def test_symbol_of_a_link_that_is_not_there_is_said_and_found_when_it_come
     notice = reader.page.locator("#notice")
     await expect(notice).to_contain_text("There are no candles of YOUNG")
     assert await reader.bars() == 0
-    now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    now = clock.now_ms() // MINUTE_MS * MINUTE_MS
     await market.publish(market.candle("YOUNG", now, (1.1, 1.2, 1.1, 1.10007), ticks=3))
     await reader.close(1.10007)
     await expect(notice).to_be_hidden()
@@ -360,7 +360,7 @@ async def test_remembered_symbol_that_is_gone_gives_way_to_one_that_is_there(rea
 
 
 async def test_nothing_of_the_symbol_before_stands_beside_the_name_of_the_next(reader: Reader, market: Market) -> None:
-    now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    now = clock.now_ms() // MINUTE_MS * MINUTE_MS
     live = market.candle("NEXT", now, (2.1, 2.2, 2.1, 2.10007), ticks=3)
     await market.publish(msgspec.structs.replace(live, last_tick=now))
     await market.stored("NEXT", 1)
@@ -393,17 +393,17 @@ async def test_nothing_of_the_symbol_before_stands_beside_the_name_of_the_next(r
 
 async def test_last_tick_is_the_newest_tick_not_the_opening_of_its_bar(reader: Reader, market: Market) -> None:
     # Its day's bar opens hours before.
-    hour = time.time_ns() // 1_000_000 // (60 * MINUTE_MS) * 60 * MINUTE_MS - 5 * 60 * MINUTE_MS
+    hour = clock.now_ms() // (60 * MINUTE_MS) * 60 * MINUTE_MS - 5 * 60 * MINUTE_MS
     await market.publish(market.candle("QUIET", hour + 50 * MINUTE_MS, (1.2, 1.2, 1.2, 1.2), ticks=2, closed=True))
     await market.stored("QUIET", 1)
     await reader.open("?symbol=QUIET&timeframe=D1")
-    ago = (time.time_ns() // 1_000_000 - hour - 50 * MINUTE_MS - 30_000) // (60 * MINUTE_MS)
+    ago = (clock.now_ms() - hour - 50 * MINUTE_MS - 30_000) // (60 * MINUTE_MS)
     await expect(reader.page.locator("#status")).to_have_text(f"Last tick {ago} hr ago")
     await expect(reader.page.locator("#status")).to_have_attribute("data-kind", "quiet")
 
 
 async def test_tick_stamped_tomorrow_does_not_make_the_feed_live(reader: Reader, market: Market) -> None:
-    tomorrow = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS + 24 * 60 * MINUTE_MS
+    tomorrow = clock.now_ms() // MINUTE_MS * MINUTE_MS + 24 * 60 * MINUTE_MS
     await market.publish(market.candle("AHEAD", tomorrow, (1.2, 1.2, 1.2, 1.2), ticks=2))
     await market.stored("AHEAD", 1)
     await reader.open("?symbol=AHEAD")

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from marketdata.tick import Frame, Tick
+from runtime import clock
 from runtime.log_identity import wait_for_log
 from tests import plainhttp
 from tests.integration.dashboard.conftest import MINUTE_MS, Market, market_settings
@@ -35,7 +36,7 @@ class Sender:
 
     async def send(self) -> None:
         """One frame."""
-        now = time.time_ns() // 1_000_000
+        now = clock.now_ms()
         kind = self.random.random()
         if self._sent and kind < 0.15:
             await self._flow.log_frames([self.random.choice(self._sent)])

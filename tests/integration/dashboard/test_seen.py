@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
 from marketdata.tick import Frame, Tick
+from runtime import clock
 from runtime.log_identity import wait_for_log
 from tests.faults.network import Proxy
 from tests.integration.dashboard.conftest import MINUTE_MS, Market, market_settings
@@ -43,7 +44,7 @@ async def test_frozen_database_is_seen_and_the_newest_minute_goes_on_without_it(
     settings = market.settings.model_copy(
         update={"dashboard_database_url": SecretStr(through), "dashboard_port": free_port()}
     )
-    now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    now = clock.now_ms() // MINUTE_MS * MINUTE_MS
     try:
         async with (
             started(Service("dashboard", settings)) as dashboard,
@@ -107,7 +108,7 @@ async def ticking(flow: Flow) -> AsyncIterator[None]:
         number = 0
         while True:
             number += 1
-            now = time.time_ns() // 1_000_000
+            now = clock.now_ms()
             tick = Tick(now, 1 + number / 1e5, 1.1, 0.0, 0.0, 6)
             await flow.log_frames([
                 Frame(

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ import httpx
 import msgspec
 import pytest
 
+from runtime import clock
 from tests.integration.dashboard.conftest import MINUTE_MS, Market
 from tests.ports import free_port
 from tests.services import Service, eventually, running
@@ -156,7 +156,7 @@ async def test_stream_goes_on_after_the_event_that_came_last(market: Market) -> 
 async def test_state_of_the_pipeline_is_told(market: Market) -> None:
     async with aclosing(events(f"{market.url}/stream?symbol=STATE", "pipeline", "candle")) as stream:
         await first(stream, "ping")
-        now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+        now = clock.now_ms() // MINUTE_MS * MINUTE_MS
         live = market.candle("STATE", now, (1.0, 1.5, 1.0, 1.5), ticks=50)
         await market.flow.send_live(msgspec.structs.replace(live, last_tick=live.received - 20))
         await first(stream, "candle")

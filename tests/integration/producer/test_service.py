@@ -6,7 +6,6 @@ import json
 import random
 import socket
 import string
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.partitioner import DefaultPartitioner
 
 from marketdata.wire import decode_bar, frame_key
+from runtime import clock
 from runtime.kafka import admin_client
 from runtime.rejected import Which
 from runtime.settings import Settings
@@ -164,7 +164,7 @@ def _status(connection: socket.socket) -> int:
 
 
 def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return clock.now_ms()
 
 
 async def test_rejected_items_that_outgrow_their_topic_cost_no_tick(settings: Settings, tmp_path: Path) -> None:

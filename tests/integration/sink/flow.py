@@ -13,6 +13,7 @@ from marketdata.fold import CandleFold, Passes, split_by_period
 from marketdata.offsets import from_spans
 from marketdata.tick import Frame, Tick
 from marketdata.wire import bar_key, candle_key, encode, frame_key
+from runtime import clock
 from runtime.kafka import new_consumer, new_producer
 from runtime.settings import Settings
 from runtime.stages import RECEIVED_HEADER
@@ -107,7 +108,7 @@ class Flow:
 
     def _candle(self, fold: CandleFold, *, closed: bool) -> Candle:
         offsets = from_spans(fold.spans)
-        candle = fold.candle(log=self.own_log, offsets=offsets, closed=closed, emitted=time.time_ns() // 1_000_000)
+        candle = fold.candle(log=self.own_log, offsets=offsets, closed=closed, emitted=clock.now_ms())
         assert candle is not None
         return candle
 

@@ -1,7 +1,6 @@
 """The stream app as a process, on a real Kafka: commits, crashes, rebalances, poison."""
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 
 import pytest
@@ -9,6 +8,7 @@ from aiokafka import AIOKafkaConsumer
 
 from marketdata.tick import Tick
 from marketdata.wire import frame_key
+from runtime import clock
 from runtime.kafka import admin_client, new_consumer
 from runtime.settings import Settings
 from runtime.signals import EXIT_FAILED
@@ -47,7 +47,7 @@ async def test_a_day_survives_three_kills(settings: Settings, kafka: KafkaLog) -
 async def test_the_commit_waits_for_the_open_minute_and_sigterm_publishes_it(
     settings: Settings, kafka: KafkaLog
 ) -> None:
-    now_ms = time.time_ns() // 1_000_000 // 60_000 * 60_000
+    now_ms = clock.now_ms() // 60_000 * 60_000
     minute_before = [Tick(now_ms - 120_000 + i, 1.1, 1.2, 0.0, 0.0, 6) for i in range(3)]
     open_minute = [Tick(now_ms + i, 1.3, 1.4, 0.0, 0.0, 6) for i in range(3)]
     with running(settings, "stream_app") as [worker]:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -16,6 +15,7 @@ from producer.metrics import Metrics
 from producer.rates import TokenBuckets
 from producer.symbols import ChartModes
 from producer.testing import InMemoryDoor
+from runtime import clock
 from runtime.guard import Guard
 from runtime.health import Health
 from runtime.signals import EXIT_FAILED
@@ -96,7 +96,7 @@ async def test_ten_thousand_sources_share_a_bounded_number_of_series() -> None:
     # Arrange: the key's own source comes last, and still has a series of its own
     door, metrics = InMemoryDoor(), Metrics(sources=["Broker-Demo", "*"])
     transport = httpx.ASGITransport(create_app(new_settings(), door=door, metrics=metrics))
-    tick = {"symbol": "EURUSD", "time_msc": time.time_ns() // 1_000_000, "bid": 1.1, "ask": 1.2, "flags": 6}
+    tick = {"symbol": "EURUSD", "time_msc": clock.now_ms(), "bid": 1.1, "ask": 1.2, "flags": 6}
 
     # Act: of each source a tick that is taken and one that is not
     async with httpx.AsyncClient(transport=transport, base_url="http://producer") as client:
