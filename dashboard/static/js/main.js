@@ -4,20 +4,19 @@ import { ApiError, Stream, listSymbols } from "./api.js";
 import { Bars } from "./bars.js";
 import { Chart } from "./chart.js";
 import { $, element } from "./dom.js";
-import { clock, count, dateTime, digitsOf, percent, price, setLocale, since } from "./format.js";
+import { clock, count, dateTime, digitsOf, percent, price, setLocale } from "./format.js";
 import { preferredLanguage, setLanguage, t } from "./i18n.js";
 import { listen } from "./keys.js";
 import { Picker } from "./picker.js";
 import { PipelinePane } from "./pipeline.js";
 import { preferences, remember } from "./preferences.js";
+import { LIVE_MS, statusOf } from "./status.js";
 import { BarTable } from "./table.js";
 
 const TIMEFRAMES = ["M1", "M5", "M15", "M30", "H1", "H4", "D1", "W1", "MN1"];
 /** What changed in the table is read again so soon: changes come in flocks. */
 const STALE_MS = 150;
 const RETRY_MS = 3_000;
-/** A feed whose newest tick is younger is live. */
-const LIVE_MS = 60_000;
 
 const chosen = { timeframe: "M1", language: preferredLanguage(), ...preferences() };
 if (!TIMEFRAMES.includes(chosen.timeframe)) chosen.timeframe = "M1";
@@ -251,6 +250,7 @@ for (const event of ["online", "focus"]) addEventListener(event, () => view.stre
 
 // --- what is shown ----------------------------------------------------------------------------------------------
 
+<<<<<<< HEAD
 /** What the newest tick says of the feed. */
 function feedStatus() {
   const now = Date.now();
@@ -276,8 +276,10 @@ function status() {
   return feedStatus();
 }
 
+=======
+>>>>>>> 9f4dcf7 (Move what the status line says out of main.js)
 function showStatus() {
-  const [kind, text] = status();
+  const [kind, text] = statusOf(view);
   if ($("status").dataset.kind !== kind) $("status").dataset.kind = kind;
   if ($("status-text").textContent !== text) $("status-text").textContent = text;
   if ($("status").title !== text) $("status").title = text;
