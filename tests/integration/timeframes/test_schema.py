@@ -19,6 +19,7 @@ from marketdata.contract.names import timeframe_of
 from marketdata.timeframes import TIMEFRAMES, Timeframe
 from sink.db.connection import Connection, connect
 from sink.db.migrations import migrate, migration_files
+from sink.db.storage import edition
 from tests.integration.sink.flow import value
 from tests.integration.timeframes.editions import database_on
 from tests.integration.timeframes.history import (
@@ -176,6 +177,7 @@ async def test_a_condition_on_the_symbol_reaches_every_table(
     connection: Connection, timeframe: str, materialised_from: str
 ) -> None:
     # Arrange: without it, a page of one symbol would roll up the stale hours of all
+    await insert(connection, [minute(random.Random(1), MONDAY)])
     await connection.execute(b"UPDATE candle_settings SET materialised_from = %s", (materialised_from,))
     name = sql.Identifier(f"candles_{timeframe.lower()}")
 
@@ -187,8 +189,10 @@ async def test_a_condition_on_the_symbol_reaches_every_table(
     # Assert
     [([plan],)] = await explained.fetchall()
     scans = list(_scans(plan["Plan"]))
-    assert {"market_data"} <= {relation for relation, _ in scans}
-    assert [relation for relation, conditions in scans if "symbol" not in conditions] == []
+    assert any(relation.startswith(("market_data", "_hyper")) for relation, _ in scans)
+    unconditional = {relation for relation, conditions in scans if "symbol" not in conditions}
+    # A hypertable itself holds no row; its chunks do.
+    assert unconditional <= ({"market_data"} if (await edition(connection)).startswith("timescaledb") else set())
 
 
 def _scans(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
