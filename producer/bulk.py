@@ -1,7 +1,7 @@
 """The fast path through the bodies that EAs send all day: decoded straight into typed fields.
 
 It takes only what `read_tick` would take, with the same result, and gives up on everything else: the caller then goes
-item by item and finds out what is wrong. Measured: 200 ticks in 0.11 ms instead of 0.85 ms.
+item by item and finds out what is wrong. Measured: 200 ticks in 0.11 ms instead of 0.60 ms.
 """
 
 from typing import Annotated, Final

@@ -5,6 +5,7 @@ left to the server, because the clock of a trader's PC may be wrong: that no tim
 """
 
 import json
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -60,6 +61,13 @@ class NewRow(NamedTuple):
 _encode: Final = msgspec.json.Encoder().encode
 
 
+@lru_cache(1_024)  # the same for nearly all ticks of a sender
+def _facts(
+    source: str | None, utc_offset_seconds: int | None, server: str | None, *, coarse: bool, has_deals: bool
+) -> str:
+    return _encode(Facts(source, utc_offset_seconds, coarse, has_deals, server)).decode()
+
+
 def read_item(
     item: Any, clock: Clock, *, utc_offset_seconds: int | None, source: str | None, server: str | None = None
 ) -> NewRow:
@@ -71,18 +79,18 @@ def read_item(
     if is_bar(item):
         bar = read_bar(item)
         bar.opening(clock)
-        facts = Facts(source, utc_offset_seconds, server=server)
+        facts = _facts(source, utc_offset_seconds, server, coarse=False, has_deals=False)
         columns: _Columns = (
             bar.symbol, bar.time.ms, bar.timeframe, bar.open, bar.high, bar.low, bar.close, float(bar.volume), BAR,
         )  # fmt: skip
     else:
         tick = read_tick(item)
         clock.utc_ms(tick.time)
-        facts = Facts(source, utc_offset_seconds, tick.time.coarse, has_deals(tick), server)
+        facts = _facts(source, utc_offset_seconds, server, coarse=tick.time.coarse, has_deals=has_deals(tick))
         columns = (
             tick.symbol, tick.time.ms, TICK, tick.bid, tick.ask, tick.bid, tick.last, tick.volume, TICK,
         )  # fmt: skip
-    return NewRow(*columns, as_json(item), _encode(facts).decode())
+    return NewRow(*columns, as_json(item), facts)
 
 
 def has_deals(tick: ReadTick) -> bool:

@@ -1,5 +1,6 @@
 """What holds for every item of a body: the names in it, and whether it is a tick or a bar."""
 
+from functools import lru_cache
 from typing import Final
 
 from marketdata.contract.numbers import quoted
@@ -10,6 +11,9 @@ from marketdata.timeframes import TIMEFRAMES
 #: Longest names (characters). Brokers write `EURUSD.£`, `[SP500]`, `Volatility 75 (1s) Index`, `Газпром`.
 MAX_SYMBOL: Final = 32
 MAX_SOURCE: Final = 64
+
+#: Names that are looked at only once; a sender has a few hundred symbols.
+_CACHED_NAMES: Final = 4_096
 
 #: MQL: how EnumToString writes a timeframe.
 _MQL_PREFIX: Final = "PERIOD_"
@@ -28,11 +32,13 @@ def is_bar(item: object) -> bool:
         if isinstance(said, str) and said.lower() == "tick":
             return False
     is_named = timeframe is not None
-    if any(item.get(field) is not None for field in ("bid", "ask", "last")):
-        return is_named and item.get("open") is not None
-    return is_named or item.get("open") is not None
+    has_open = item.get("open") is not None
+    if item.get("bid") is not None or item.get("ask") is not None or item.get("last") is not None:
+        return is_named and has_open
+    return is_named or has_open
 
 
+@lru_cache(_CACHED_NAMES)
 def is_name(value: str, most: int) -> bool:
     """Whether it is 1 to `most` printable characters, of which the first and the last is no space."""
     # U+FFFD stands for a byte that could not be read.
@@ -47,7 +53,7 @@ def symbol_of(value: object) -> str:
     """
     if value is None:
         raise InvalidItem("symbol", "missing")
-    if not isinstance(value, str) or not is_name(value, MAX_SYMBOL):
+    if not isinstance(value, str) or len(value) > MAX_SYMBOL or not is_name(value, MAX_SYMBOL):
         raise InvalidItem("symbol", f"1 to {MAX_SYMBOL} printable characters are expected, not {quoted(value)}")
     return value
 

@@ -25,6 +25,8 @@ def finite(value: object, field: str) -> float:
     Raises:
         InvalidItem: for anything else; booleans are none.
     """
+    if type(value) is float and isfinite(value):
+        return value
     if isinstance(value, str):
         value = _from_text(value, field)
     if isinstance(value, bool) or not isinstance(value, (int, float)):

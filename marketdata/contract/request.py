@@ -76,4 +76,4 @@ def _name(given: bytes) -> str | None:
         name = given.decode()
     except UnicodeDecodeError:
         name = given.decode("cp1252", "replace")
-    return name if is_name(name, MAX_SOURCE) else None
+    return name if len(name) <= MAX_SOURCE and is_name(name, MAX_SOURCE) else None

@@ -23,8 +23,6 @@ MAX_DIGITS: Final = 18
 #: MT5: SYMBOL_POINT from SYMBOL_DIGITS.
 POINTS: Final = tuple(float(f"1e-{digits}") for digits in range(MAX_DIGITS + 1))
 
-_PRICES: Final = ("bid", "ask", "last")
-
 _Positive = Annotated[float, Meta(ge=0)]
 _Digits = Annotated[int, Meta(ge=0, le=MAX_DIGITS)]
 _EpochMs = Annotated[int, Meta(ge=0)]
@@ -101,8 +99,11 @@ def read_tick(item: object) -> ReadTick:
     symbol = symbol_of(item.get("symbol"))
     time = time_of(item)
     # A price of 0 is a tick without one, which is counted; a tick without any price field is no tick.
-    bid, ask, last = (0.0 if (price := item.get(field)) is None else finite(price, field) for field in _PRICES)
-    if all(item.get(field) is None for field in _PRICES):
+    said_bid, said_ask, said_last = item.get("bid"), item.get("ask"), item.get("last")
+    bid = 0.0 if said_bid is None else finite(said_bid, "bid")
+    ask = 0.0 if said_ask is None else finite(said_ask, "ask")
+    last = 0.0 if said_last is None else finite(said_last, "last")
+    if said_bid is None and said_ask is None and said_last is None:
         raise InvalidItem("bid", "missing; a tick has at least one of bid, ask and last")
     field = "volume" if item.get("volume_real") is None else "volume_real"
     volume = 0.0 if (said := item.get(field)) is None else number(said, field)
