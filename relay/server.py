@@ -9,7 +9,7 @@ from httpx import Response
 from marketdata.contract.request import agent_header, source_header
 from marketdata.errors import SettingsError
 from relay.lanes import Part
-from runtime.posting import KeyRefused, is_this_machine, new_client, post, result_of
+from runtime.posting import KeyRefused, address_of, is_this_machine, new_client, post, result_of
 
 #: Smaller bodies fit into a packet or two as they are (bytes).
 _LEAST_PACKED_BYTES: Final = 1_500
@@ -25,7 +25,7 @@ class Server:
     """One server and the key for it."""
 
     def __init__(self, url: str, key: str, *, user_agent: str = "tickpipe-relay", packs_nearby: bool = False) -> None:
-        self.url = url.rstrip("/")
+        self.url = address_of(url)
         self._user_agent = user_agent
         if not key.isascii() or not key.isprintable():
             raise SettingsError("the server's key has characters that no header can carry; is it pasted completely?")

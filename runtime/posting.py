@@ -32,6 +32,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE
 from marketdata.errors import SettingsError, TickpipeError
 
 Item = TypeVar("Item")
@@ -107,6 +108,15 @@ def new_client(url: str, headers: Mapping[str, str]) -> httpx.Client:
         limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
         trust_env=not is_this_machine(url),
     )
+
+
+def address_of(url: str) -> str:
+    """The server's address without a slash at its end, and without a route that somebody pasted with it."""
+    address = url.rstrip("/")
+    for route in (TICKS_ROUTE, BARS_ROUTE):
+        if address.lower().endswith(route):
+            return address[: -len(route)].rstrip("/")
+    return address
 
 
 def is_this_machine(url: str) -> bool:

@@ -17,13 +17,13 @@ import httpx
 import msgspec
 import structlog
 
-from marketdata.contract.request import source_header
+from marketdata.contract.request import TICKS_ROUTE, source_header
 from marketdata.contract.tick import PostedTick, posted_tick
 from marketdata.errors import TickpipeError
 from marketdata.tick import Tick
 from runtime import clock
 from runtime.logs import configure_logs
-from runtime.posting import new_client
+from runtime.posting import address_of, new_client
 from runtime.settings import load_settings
 from runtime.signals import exit_on_stop_signal
 from tickpipe.sending.posting import post
@@ -100,7 +100,7 @@ class ExpertAdvisor:
     """Posts its walks' ticks about once a second; what was not taken is kept and sent again, newer ticks appended."""
 
     def __init__(self, client: httpx.Client, url: str, walks: list[RandomWalk]) -> None:
-        self._client, self._url = client, f"{url.rstrip('/')}/ingest/tick"
+        self._client, self._url = client, f"{address_of(url)}{TICKS_ROUTE}"
         self._walks = walks
         #: What the producer has not taken yet, oldest first.
         self.kept: deque[PostedTick] = deque(maxlen=_RING_TICKS)

@@ -239,7 +239,7 @@ class _Producer:
     def post(self, one: "Post") -> dict[str, Any]:
         """The producer's answer; see `tickpipe.sending.posting.post`."""
         from marketdata.contract.request import source_header
-        from runtime.posting import new_client
+        from runtime.posting import address_of, new_client
         from tickpipe.sending.posting import post
 
         url, key = producer_address(self._data_dir, self._url, self._key, one.source or None)
@@ -248,7 +248,7 @@ class _Producer:
             **source_header(one.source or None),
         }  # fmt: skip
         with new_client(url, headers) as client:
-            return post(client, url.rstrip("/") + one.path, one.body)
+            return post(client, address_of(url) + one.path, one.body)
 
 
 class _Resend:

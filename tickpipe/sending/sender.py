@@ -14,7 +14,7 @@ from marketdata.contract.request import source_header
 from marketdata.contract.tick import iso_instant, iso_second, middle_change, posted_tick
 from marketdata.errors import TickpipeError
 from marketdata.tick import Tick
-from runtime.posting import BodyTooLarge, ServerRefused, new_client, new_retrying, send_split
+from runtime.posting import BodyTooLarge, ServerRefused, address_of, new_client, new_retrying, send_split
 from tickpipe.sending.barfile import Bar
 from tickpipe.sending.posting import post
 
@@ -70,7 +70,7 @@ class Sender(ABC, Generic[Item]):
         user_agent: str = "tickpipe-send",
     ) -> None:
         self.outcome = Outcome()
-        self._url = f"{url.rstrip('/')}{self.route}"
+        self._url = f"{address_of(url)}{self.route}"
         self._patience_seconds = patience_seconds
         self._on_wait = on_wait
         headers = {

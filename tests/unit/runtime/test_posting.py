@@ -20,6 +20,7 @@ from runtime.posting import (
     NoSuchEndpoint,
     ServerRefused,
     ServerUnavailable,
+    address_of,
     is_this_machine,
     new_client,
     new_retrying,
@@ -107,6 +108,17 @@ def test_every_way_in_which_httpx_fails_to_ask_is_known() -> None:
 def test_what_is_no_address_is_wrong_use(url: str) -> None:
     with pytest.raises(SettingsError, match="no address"):
         new_client(url, {})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host:1", "http://host:1/", "http://host:1/ingest", "http://host:1/ingest/tick/", "http://host:1/Ingest/Tick",
+        "http://host:1//ingest/tick",
+    ],
+)  # fmt: skip
+def test_an_address_may_carry_a_route(url: str) -> None:
+    assert address_of(url) == "http://host:1"
 
 
 @pytest.mark.parametrize(
