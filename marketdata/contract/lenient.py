@@ -7,16 +7,22 @@ from typing import Final
 _STRAY: Final = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in range(0x80, 0x100)}
 
 #: How C, and so MQL, prints what is no number: nan, -nan(ind), inf, 1.#INF, -1.#IND00, 1.#QNAN.
-#: A string is matched first, as a whole and even when it does not end, so that nothing is looked at twice.
-_NO_NUMBER: Final = re.compile(
+#: A string is matched first, as a whole and even when it does not end, so that nothing is looked at twice. Beside it
+#: the comma that a loop leaves behind the last element.
+_MENDED: Final = re.compile(
     r"""
     "(?:[^"\\]|\\.?)*+"?
+    | ,(?=\s*+[\]}])
     | (?<![\w.])[+-]?(?:
         nan(?:\([a-z]{0,16}\))? | inf(?:inity)? | 1\.\#(?:inf|ind|qnan|snan)\d{0,8}
       )(?!\w)
     """,
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
+
+#: A backslash in a string and what it escapes: a path of Windows has others than JSON knows.
+_ESCAPE: Final = re.compile(r"\\(u[0-9a-fA-F]{4}|[^u])?", re.DOTALL)
+_ESCAPED: Final = frozenset('"\\/bfnrt')
 
 _FORM_DATA: Final = re.compile(rb"[A-Za-z_][\w.-]{0,63}=")
 
@@ -32,8 +38,10 @@ def text_of(body: bytes) -> str:
 
 
 def readable(text: str) -> str:
-    """The text with NaN and Infinity as Python's reader knows them; strings stay as they are."""
-    return _NO_NUMBER.sub(_as_python_writes_it, text)
+    """The text with NaN and Infinity as Python's reader knows them, without commas behind a last element, and with
+    backslashes that escape nothing written as such.
+    """
+    return _MENDED.sub(_as_python_writes_it, text)
 
 
 def is_form_data(body: bytes) -> bool:
@@ -47,10 +55,17 @@ def has_decimal_comma(text: str, position: int) -> bool:
 
 
 def _as_python_writes_it(match: re.Match[str]) -> str:
-    token = match.group()
-    if token.startswith('"'):
-        return token
-    name = token.lstrip("+-").lower()
+    found = match.group()
+    if found.startswith('"'):
+        return _ESCAPE.sub(_as_json_escapes, found) if "\\" in found else found
+    if found == ",":
+        return ""
+    name = found.lstrip("+-").lower()
     if name.startswith("n") or "#ind" in name or "nan" in name:
         return "NaN"
-    return "-Infinity" if token.startswith("-") else "Infinity"
+    return "-Infinity" if found.startswith("-") else "Infinity"
+
+
+def _as_json_escapes(match: re.Match[str]) -> str:
+    escaped = match[1] or ""
+    return match[0] if escaped in _ESCAPED or len(escaped) == 5 else f"\\\\{escaped}"

@@ -29,6 +29,25 @@ def test_what_c_prints_for_no_number_is_read(token: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r'["C:\Users\x", "a\"b", "\\", "\u00e9\n"]', ["C:\\Users\\x", 'a"b', "\\", "é\n"]),
+        (r'["\u12", "\q\\q"]', ["\\u12", "\\q\\q"]),
+        ('[{"a": 1,}, {"b": [2, 3 , ], } ,\n]', [{"a": 1}, {"b": [2, 3]}]),
+        ('[",]", ",}"]', [",]", ",}"]),
+    ],
+)
+def test_backslashes_and_commas_that_loops_leave_are_read(text: str, value: Any) -> None:
+    assert json.loads(readable(text)) == value
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
+def test_json_stays_as_it_is(value: Any) -> None:
+    text = json.dumps(value)
+    assert readable(text) == text
+
+
+@pytest.mark.parametrize(
     ("body", "text"),
     [
         (b"Soci\xe9t\xe9 \x80", "Société €"),
@@ -57,7 +76,26 @@ def test_a_decimal_comma_is_recognised(text: str, expected: bool) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    [b'\\"', b'"', b'"a', b'"\\', b"nan(", b"nan", b"1.#", b"1", b"-", b"a=", b"\xa3", b"a\xa3", b'{"a":1,2', b":1,"],
+    [
+        b'\\"',
+        b'"',
+        b'"a',
+        b'"\\',
+        b"nan(",
+        b"nan",
+        b"1.#",
+        b"1",
+        b"-",
+        b"a=",
+        b"\xa3",
+        b"a\xa3",
+        b'{"a":1,2',
+        b":1,",
+        b", ",
+        b",",
+        b"\\u",
+        b"\\q",
+    ],
 )
 def test_the_time_for_a_body_grows_with_its_length_alone(unit: bytes) -> None:
     body = b"[" + unit * (5_000_000 // len(unit))
