@@ -68,5 +68,5 @@ def bar_row(bar: BrokerBar) -> Row:
     """The row of `incoming_bars`."""
     return (
         bar.source, bar.symbol, bar.timeframe, utc(bar.ts), bar.open, bar.high, bar.low, bar.close, bar.volume,
-        bar.real_volume, bar.spread, utc(bar.received),
+        bar.real_volume, bar.spread, bar.closed, utc(bar.received),
     )  # fmt: skip

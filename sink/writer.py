@@ -191,7 +191,7 @@ class Writer:
         for bar in bars:
             key = (bar.source, bar.symbol, bar.timeframe, bar.ts)
             known = newest.get(key)
-            if known is None or bar.received >= known.received:
+            if known is None or (bar.closed, bar.received) >= (known.closed, known.received):
                 newest[key] = bar
         await self._staging.stage_bars(connection, list(newest.values()))
         stored = (await connection.execute(SQL["apply_bars"])).rowcount

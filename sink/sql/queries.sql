@@ -58,6 +58,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_bars (
     volume bigint NOT NULL,
     real_volume double precision,
     spread integer,
+    closed boolean NOT NULL,
     received_at timestamptz NOT NULL
 ) ON COMMIT DELETE ROWS;
 
@@ -93,7 +94,7 @@ CROSS JOIN LATERAL (
 
 -- name: copy_bars
 COPY incoming_bars (
-    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, received_at
+    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, closed, received_at
 ) FROM STDIN;
 
 -- name: judge_candles
@@ -222,22 +223,26 @@ SET
     log = EXCLUDED.log, closed = p.closed OR EXCLUDED.closed, updated_at = EXCLUDED.updated_at;
 
 -- name: apply_bars
+-- A bar that was still forming never replaces one that was over; of two alike the one that came later stays.
 INSERT INTO broker_bars AS b (
-    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, received_at, stored_at
+    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, closed, received_at, stored_at
 )
 SELECT
-    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, received_at, clock_timestamp()
+    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, closed, received_at,
+    clock_timestamp()
 FROM incoming_bars
 ORDER BY source, symbol, timeframe, ts
 ON CONFLICT (source, symbol, timeframe, ts) DO UPDATE
 SET
     open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close, volume = EXCLUDED.volume,
-    real_volume = EXCLUDED.real_volume, spread = EXCLUDED.spread, received_at = EXCLUDED.received_at,
-    stored_at = EXCLUDED.stored_at
-WHERE EXCLUDED.received_at >= b.received_at AND (
+    real_volume = EXCLUDED.real_volume, spread = EXCLUDED.spread, closed = EXCLUDED.closed,
+    received_at = EXCLUDED.received_at, stored_at = EXCLUDED.stored_at
+WHERE (EXCLUDED.closed, EXCLUDED.received_at) >= (b.closed, b.received_at) AND (
     EXCLUDED.open, EXCLUDED.high, EXCLUDED.low, EXCLUDED.close, EXCLUDED.volume, EXCLUDED.real_volume, EXCLUDED.spread,
-    EXCLUDED.received_at
-) IS DISTINCT FROM (b.open, b.high, b.low, b.close, b.volume, b.real_volume, b.spread, b.received_at);
+    EXCLUDED.closed, EXCLUDED.received_at
+) IS DISTINCT FROM (
+    b.open, b.high, b.low, b.close, b.volume, b.real_volume, b.spread, b.closed, b.received_at
+);
 
 -- name: fill_from_bars
 -- From what broker_bars holds by now, so that an older bar cannot come back; never over a folded candle.
@@ -247,18 +252,19 @@ INSERT INTO market_data AS m (
 )
 SELECT
     b.ts, b.symbol, b.timeframe, b.open, b.high, b.low, b.close, b.volume, b.real_volume, b.spread, b.source, 'broker',
-    true, b.received_at, clock_timestamp()
+    b.closed, b.received_at, clock_timestamp()
 FROM incoming_bars AS i
 JOIN broker_bars AS b USING (source, symbol, timeframe, ts)
 ORDER BY b.symbol, b.timeframe, b.ts, b.source
 ON CONFLICT (symbol, timeframe, ts, source) DO UPDATE
 SET
     open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close, volume = EXCLUDED.volume,
-    real_volume = EXCLUDED.real_volume, spread = EXCLUDED.spread, received_at = EXCLUDED.received_at,
-    stored_at = EXCLUDED.stored_at
+    real_volume = EXCLUDED.real_volume, spread = EXCLUDED.spread, closed = EXCLUDED.closed,
+    received_at = EXCLUDED.received_at, stored_at = EXCLUDED.stored_at
 WHERE m.origin = 'broker' AND (
-    EXCLUDED.open, EXCLUDED.high, EXCLUDED.low, EXCLUDED.close, EXCLUDED.volume, EXCLUDED.real_volume, EXCLUDED.spread
-) IS DISTINCT FROM (m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread);
+    EXCLUDED.open, EXCLUDED.high, EXCLUDED.low, EXCLUDED.close, EXCLUDED.volume, EXCLUDED.real_volume, EXCLUDED.spread,
+    EXCLUDED.closed
+) IS DISTINCT FROM (m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.closed);
 
 -- name: due_refolds
 -- Logs, and in each the partitions where proofs begin, that have been quiet, or have waited, for long enough (seconds):

@@ -31,7 +31,8 @@ FROM candles(%(symbol)s, %(timeframe)s, %(from_)s, %(to)s, %(source)s);
 -- name: compared_minutes
 SELECT
     ts, symbol, source, verdict, array_to_string(differing, ' ') AS differing,
-    open_difference, high_difference, low_difference, close_difference, volume_difference
+    open_difference, high_difference, low_difference, close_difference, volume_difference,
+    real_volume_difference, spread_difference
 FROM compared_minutes(coalesce(%(from_)s::timestamptz, '-infinity'), coalesce(%(to)s::timestamptz, 'infinity'))
 WHERE (%(symbol)s::text IS NULL OR symbol = %(symbol)s) AND (verdict <> 'equal' OR %(all)s::boolean)
 ORDER BY symbol, source, ts;

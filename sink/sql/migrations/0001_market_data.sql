@@ -126,6 +126,7 @@ CREATE INDEX market_data_ts_idx ON market_data (ts DESC);
 COMMENT ON COLUMN market_data.volume IS 'number of ticks';
 COMMENT ON COLUMN market_data.spread IS 'lowest ask - bid, in points';
 COMMENT ON COLUMN market_data.origin IS 'ticks: folded from the log; broker: the broker''s own bar, where there is no fold';
+COMMENT ON COLUMN market_data.folded_at IS 'when the worker published the fold';
 COMMENT ON COLUMN market_data.offsets IS 'the proof: the positions in the log that this candle is the fold of; proof_ranges() shows them';
 
 DO $$
@@ -152,6 +153,7 @@ CREATE TABLE broker_bars (
     volume bigint NOT NULL,
     real_volume double precision,
     spread integer,
+    closed boolean NOT NULL DEFAULT true,
     received_at timestamptz NOT NULL,
     stored_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (source, symbol, timeframe, ts),
@@ -162,24 +164,15 @@ CREATE TABLE broker_bars (
     CONSTRAINT broker_bars_volumes CHECK (volume >= 0 AND real_volume >= 0 AND real_volume < 'Infinity'),
     CONSTRAINT broker_bars_times CHECK (
         ts >= '1970-01-01 00:00:00+00' AND ts < '9999-01-01 00:00:00+00'
-        AND date_bin('1 minute', ts, '2000-01-01 00:00:00+00') = ts
+        -- Longer bars open by the clock of the source, whose offset is a multiple of a quarter of an hour.
+        AND date_bin(
+            CASE timeframe WHEN 'M1' THEN interval '1 minute' WHEN 'M5' THEN '5 minutes' ELSE '15 minutes' END,
+            ts, '2000-01-01 00:00:00+00'
+        ) = ts
     )
 );
 
-CREATE VIEW bar_fidelity AS
-SELECT
-    m.symbol,
-    m.ts,
-    m.source,
-    m.open, b.open AS broker_open, m.open - b.open AS open_difference,
-    m.high, b.high AS broker_high, m.high - b.high AS high_difference,
-    m.low, b.low AS broker_low, m.low - b.low AS low_difference,
-    m.close, b.close AS broker_close, m.close - b.close AS close_difference,
-    m.volume, b.volume AS broker_volume, m.volume - b.volume AS volume_difference,
-    (m.open, m.high, m.low, m.close, m.volume) = (b.open, b.high, b.low, b.close, b.volume) AS equal
-FROM market_data AS m
-JOIN broker_bars AS b USING (source, symbol, timeframe, ts)
-WHERE m.timeframe = 'M1' AND m.origin = 'ticks';
+COMMENT ON COLUMN broker_bars.closed IS 'false: the bar was still forming when it was sent, and a later one replaces it';
 
 -- Minutes of which two folds are known and neither holds the other: they are folded again from the union.
 CREATE TABLE pending_refolds (

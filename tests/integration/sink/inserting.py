@@ -24,8 +24,8 @@ INSERT INTO incoming_candles (
 
 _INSERT_BAR: Final = b"""
 INSERT INTO incoming_bars (
-    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, received_at
-) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, closed, received_at
+) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 
 

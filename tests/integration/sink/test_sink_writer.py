@@ -213,6 +213,34 @@ async def test_the_newer_bar_wins_and_repeats_write_nothing(connection: Connecti
     assert before[3] == 2.5
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_bar_that_was_still_forming_gives_way_and_is_never_the_last_word(
+    connection: Connection, together: bool
+) -> None:
+    # Arrange: two states of the forming bar, the bar, and a state that was on its way for longer
+    forming = [bar(received=MINUTE + n, high=2.3 + n / 10, closed=False) for n in (1, 2)]
+    whole, late = bar(received=MINUTE + 3, high=2.6), bar(received=MINUTE + 4, high=2.4, closed=False)
+
+    # Act
+    shown = []
+    for bars in [[*forming, whole, late]] if together else [[one] for one in (*forming, whole, late)]:
+        await new_writer().write(connection, bars=bars)
+        shown.append((await stored_row(connection))[3:5])
+
+    # Assert
+    assert shown[-1] == (2.6, True)
+    assert shown[:-1] == ([] if together else [(2.4, False), (2.5, False), (2.6, True)])
+    assert await value(connection, "SELECT (high, closed)::text FROM broker_bars") == "(2.6,t)"
+
+
+async def test_bars_off_the_grid_are_refused_by_the_table(connection: Connection) -> None:
+    for timeframe, ts in (("M1", MINUTE + 1_000), ("M5", MINUTE + 60_000), ("H1", MINUTE + 5 * 60_000)):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            await new_writer().write(connection, bars=[bar(timeframe=timeframe, ts=ts)])
+    # India's hours begin at half past.
+    await new_writer().write(connection, bars=[bar(timeframe="H1", ts=MINUTE + 30 * 60_000)])
+
+
 async def test_a_refused_row_leaves_no_trace_of_its_batch(connection: Connection) -> None:
     with pytest.raises(psycopg.DataError):
         await new_writer().write(connection, [candle(), candle(ts=MINUTE + 60_000, spread=2**40)])

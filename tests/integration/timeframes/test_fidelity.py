@@ -60,6 +60,41 @@ async def test_what_still_moves_is_not_compared(connection: Connection, writer: 
     assert found == [("equal",), ("equal",)]
 
 
+async def test_a_bar_that_was_still_forming_is_not_compared(connection: Connection, writer: Writer) -> None:
+    bars = [bar_of(at(0)), bar_of(at(1), closed=False, volume=3), bar_of(at(2))]
+    await writer.write(connection, [at(n) for n in range(3)], bars)
+    found = await rows(connection, "SELECT ts FROM bar_fidelity WHERE verdict = 'equal' ORDER BY ts")
+    assert [ts for (ts,) in found] == [MONDAY, MONDAY + timedelta(minutes=2)]
+    assert await rows(connection, "SELECT count(*) FROM bar_fidelity") == [(2,)]
+
+
+async def test_real_volume_and_spread_are_compared_where_both_sides_say_them(
+    connection: Connection, writer: Writer
+) -> None:
+    # Arrange: ours say 12.5 and 7 points, of the last minute no spread
+    ours = [at(n, real_volume=12.5, spread=7 if n < 4 else None) for n in range(5)]
+    theirs: list[dict[str, Any]] = [
+        {},
+        {"real_volume": 12.5, "spread": 7},
+        {"real_volume": 12.0},
+        {"spread": 9},
+        {"spread": 9},
+    ]
+
+    # Act
+    await writer.write(connection, ours, [bar_of(one, **changes) for one, changes in zip(ours, theirs, strict=True)])
+
+    # Assert
+    found = await rows(
+        connection, "SELECT differing, real_volume_difference, spread_difference FROM bar_fidelity ORDER BY ts"
+    )
+    assert found == [
+        ([], None, None), ([], 0, 0), (["real_volume"], 0.5, None), (["spread"], None, -2), ([], None, None)
+    ]  # fmt: skip
+    days = await rows(connection, "SELECT equal, differs, real_volume_differs, spread_differs FROM bar_fidelity_daily")
+    assert days == [(3, 2, 1, 1)]
+
+
 async def test_nothing_is_compared_while_one_side_is_unknown(connection: Connection, writer: Writer) -> None:
     await writer.write(connection, [at(0), at(1, symbol="USDJPY")], [bar_of(at(0, symbol="XAUUSD"))])
     assert await rows(connection, "SELECT * FROM bar_fidelity") == []
@@ -97,8 +132,8 @@ async def test_a_stretch_has_the_same_rows_as_the_whole(
         ((day, _, _, minutes, *counts),) = days
         assert (day, minutes) == (MONDAY, len(whole))
         assert counts[:4] == [verdicts[name] for name in ("equal", "differs", "no_bar", "no_candle")]
-        assert counts[4:9] == [0, 0, verdicts["differs"], 0, 0]
-        assert counts[9] == max((abs(row[11]) for row in whole if row[11] is not None), default=None)
+        assert counts[4:11] == [0, 0, verdicts["differs"], 0, 0, 0, 0]
+        assert counts[11] == max((abs(row[11]) for row in whole if row[11] is not None), default=None)
     else:
         assert days == []
 
