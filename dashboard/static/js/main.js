@@ -250,34 +250,6 @@ for (const event of ["online", "focus"]) addEventListener(event, () => view.stre
 
 // --- what is shown ----------------------------------------------------------------------------------------------
 
-<<<<<<< HEAD
-/** What the newest tick says of the feed. */
-function feedStatus() {
-  const now = Date.now();
-  if (now - view.lastTick < LIVE_MS) return ["good", t("live")];
-  if (view.lastTick) return ["quiet", t("lastTick", { ago: since(view.lastTick, now) })];
-  if (view.aheadTick) return ["quiet", t("aheadTick", { time: dateTime(view.aheadTick) })];
-  return ["quiet", t("none")];
-}
-
-function refusalText({ code, message }) {
-  return { TOO_MANY_STREAMS: t("tooManyStreams"), UNAUTHORIZED: t("unauthorized") }[code] ?? message;
-}
-
-function status() {
-  const state = view.pipeline;
-  if (view.refusal) return ["bad", t("refused", { why: refusalText(view.refusal) })];
-  if (view.link === "connecting") return ["waiting", t("connecting")];
-  if (view.link === "lost" || view.link === "gone") return ["bad", t("reconnecting")];
-  if (state && !state.kafka) return ["bad", t("kafkaAway")];
-  if (state && !state.database) return ["bad", t("databaseAway")];
-  if (state?.folding === false) return ["bad", t("notFolding")];
-  if (state?.storing === false) return ["bad", t("notStoring")];
-  return feedStatus();
-}
-
-=======
->>>>>>> 9f4dcf7 (Move what the status line says out of main.js)
 function showStatus() {
   const [kind, text] = statusOf(view);
   if ($("status").dataset.kind !== kind) $("status").dataset.kind = kind;

@@ -85,13 +85,14 @@ LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC
             SELECT FROM stale_hours AS k WHERE k.symbol = h.symbol AND k.source = h.source AND k.ts = h.ts
         )
     UNION ALL
-    SELECT m.*
+    -- The key from `k`, so that conditions on it reach the table.
+    SELECT k.ts, k.symbol, k.source, m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.closed
     FROM stale_hours AS k
     CROSS JOIN LATERAL (
         SELECT m.*
         FROM rolled_up_minutes('1 hour', k.ts, k.ts + interval '1 hour', s, m1_lo, m1_hi) AS m
         WHERE m.symbol = k.symbol AND m.source = k.source
-        -- So that these conditions reach the table.
+        -- So that these reach the other.
         OFFSET 0
     ) AS m
     WHERE k.ts >= lo AND k.ts < hi AND k.ts >= s.materialised_from
@@ -119,7 +120,7 @@ LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC
             WHERE k.symbol = d.symbol AND k.source = d.source AND k.ts >= d.ts AND k.ts < d.ends
         )
     UNION ALL
-    SELECT h.*
+    SELECT d.ts, d.symbol, d.source, h.open, h.high, h.low, h.close, h.volume, h.real_volume, h.spread, h.closed
     FROM (
         SELECT DISTINCT k.symbol, k.source, bar_start(k.ts, '1 day', s) AS ts
         FROM stale_hours AS k
