@@ -1,7 +1,16 @@
 import asyncio
+import math
 from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
 
 from marketdata.candle import BrokerBar
+from marketdata.errors import InvalidCandle
+from marketdata.invariants import check_bar, check_candle
+from marketdata.offsets import MAX_OFFSET
 from runtime.settings import Settings
 from sink.db.connection import Connection
 from sink.db.migrations import migrate, migration_files
@@ -9,7 +18,7 @@ from sink.db.storage import edition
 from sink.queries import candles, newest_candles, run_query
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value
-from tests.unit.sink.candles import MINUTE, candle
+from tests.unit.sink.candles import MINUTE, bar_of_minute, candle
 
 MINUTE_UTC = datetime(2019, 2, 4, tzinfo=UTC)
 
@@ -92,3 +101,72 @@ async def test_the_view_shows_where_the_broker_differs(connection: Connection) -
     # Act and Assert
     assert await value(connection, "SELECT high_difference FROM bar_fidelity") == -0.0625
     assert await value(connection, "SELECT equal FROM bar_fidelity") is False
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ({"high": 1.05}, "market_data_prices"),  # below the open
+        ({"low": 1.15}, "market_data_prices"),  # above the open
+        ({"open": math.nan}, "market_data_prices"),
+        ({"high": math.inf}, "market_data_prices"),
+        ({"low": -math.inf}, "market_data_prices"),
+        ({"volume": 0}, "market_data_volumes"),
+        ({"real_volume": -1.0}, "market_data_volumes"),
+        ({"real_volume": math.nan}, "market_data_volumes"),
+        ({"ts": MINUTE + 1}, "market_data_times"),
+        ({"ts": 253_370_764_800_000}, "market_data_times"),  # 9999-01-01
+        ({"first_tick": MINUTE - 1}, "market_data_times"),
+        ({"last_tick": MINUTE + 60_000}, "market_data_times"),
+        ({"log": ""}, "market_data_proof"),
+        ({"offsets": ()}, "market_data_proof"),
+        ({"offsets": ((0, -5, 4),)}, "market_data_proof"),
+    ],
+    ids=str,
+)
+async def test_the_table_refuses_what_the_check_refuses(
+    connection: Connection, change: dict[str, Any], constraint: str
+) -> None:
+    impossible = candle(**{"ts": MINUTE, **change})
+    with pytest.raises(InvalidCandle):
+        check_candle(impossible)
+    with pytest.raises(psycopg.errors.CheckViolation, match=constraint):
+        await new_writer().write(connection, [impossible])
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ({"high": 1.05}, "broker_bars_prices"),
+        ({"close": math.nan}, "broker_bars_prices"),
+        ({"volume": -1}, "broker_bars_volumes"),
+        ({"real_volume": math.inf}, "broker_bars_volumes"),
+        ({"ts": MINUTE + 1}, "broker_bars_times"),
+    ],
+    ids=str,
+)
+async def test_the_table_refuses_what_the_check_of_bars_refuses(
+    connection: Connection, change: dict[str, Any], constraint: str
+) -> None:
+    impossible = msgspec.structs.replace(bar_of_minute(MINUTE), **change)
+    with pytest.raises(InvalidCandle):
+        check_bar(impossible)
+    with pytest.raises(psycopg.errors.CheckViolation, match=constraint):
+        await new_writer().write(connection, bars=[impossible])
+
+
+async def test_a_negative_price_is_stored(connection: Connection) -> None:
+    """Oil on 20 April 2020."""
+    oil = candle(open=-37.63, high=-10.0, low=-40.32, close=-37.63)
+    await new_writer().write(connection, [oil])
+    assert await value(connection, "SELECT low FROM market_data") == -40.32
+
+
+async def test_positions_are_readable(connection: Connection) -> None:
+    await new_writer().write(connection, [candle(((0, 5, 9), (2, 0, 3), (32_766, 7, 7)))])
+    rows = await connection.execute(b"SELECT r.partition, r.first, r.last FROM market_data, proof_ranges(offsets) AS r")
+    assert await rows.fetchall() == [(0, 5, 9), (2, 0, 3), (32_766, 7, 7)]
+    assert await value(connection, "SELECT count(*) FROM market_data WHERE offsets @> log_position(2, 3)") == 1
+    assert await value(connection, "SELECT count(*) FROM market_data WHERE offsets @> log_position(2, 4)") == 0
+    assert await value(connection, "SELECT position_offset(log_position(7, 281474976710654))") == MAX_OFFSET
+    assert await value(connection, "SELECT position_partition(log_position(7, 281474976710654))") == 7
