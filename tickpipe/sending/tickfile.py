@@ -92,7 +92,9 @@ class TickFile(ColumnFile[Tick]):
                 bid, ask = number_in(cells[bid_at], "bid"), number_in(cells[ask_at], "ask")
                 last = 0.0 if last_at is None else number_in(cells[last_at] or "0", "last")
                 volume = next((number_in(cells[at], "volume") for at in volumes_at if cells[at]), 0.0)
-                flags = _QUOTE_FLAGS if flags_at is None else _flags_in(cells[flags_at], _QUOTE_FLAGS)
+                # Without flags a tick with a last price or a volume is taken for a deal (marketdata/fold.py).
+                missing = 0 if last or volume else _QUOTE_FLAGS
+                flags = missing if flags_at is None else _flags_in(cells[flags_at], missing)
                 tick = _checked(Tick(time_msc, bid, ask, last, volume, flags))
             except InvalidItem as exc:
                 self._refuse(exc)

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from marketdata.fold import is_deal
 from marketdata.tick import Tick
 from tickpipe.sending.columnfile import DataFileError, UnknownForm
 from tickpipe.sending.tickfile import TickFile
@@ -223,6 +224,14 @@ def test_files_of_data_sites_and_scripts_are_read(tmp_path: Path, name: str, pac
         found = [(tick.time_msc, tick.bid, tick.ask, tick.volume) for tick in ticks]
 
     assert (found, ticks.are_instants, ticks.digits, ticks.reasons) == (expected, are_instants, digits, [])
+
+
+def test_deals_of_a_file_without_flags_are_deals(tmp_path: Path) -> None:
+    content = b"time_msc,bid,ask,last,volume\n1549238400994,5.1,5.2,5.15,7\n1549238400995,5.1,5.2,,\n"
+
+    ticks = read(tmp_path, content)
+
+    assert [(tick.flags, is_deal(tick)) for tick in ticks] == [(0, True), (6, False)]
 
 
 def test_a_file_of_many_symbols_gives_out_the_one_that_is_wanted(tmp_path: Path) -> None:
