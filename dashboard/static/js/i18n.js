@@ -1,6 +1,6 @@
 // What the page says, in English and Portuguese.
 
-const TEXTS = {
+export const TEXTS = {
   en: {
     locale: "en-GB",
     chart: "Chart",
@@ -28,6 +28,7 @@ const TEXTS = {
     refused: "No live data: {why}",
     tooManyStreams: "too many streams are open; close other tabs, or raise TICKPIPE_DASHBOARD_MAX_STREAMS",
     unauthorized: "the password is another now; reload the page",
+    noTicks: "No ticks lately",
     aheadTick: "Ticks are stamped ahead: {time} UTC",
     noSymbols: "No candles yet",
     noSymbolsHint: "The chart begins by itself with the first tick. Post one to the producer, or start the demo: tickpipe up --demo",
@@ -101,6 +102,7 @@ const TEXTS = {
     refused: "Sem dados ao vivo: {why}",
     tooManyStreams: "há streams demais abertos; feche outras abas ou aumente TICKPIPE_DASHBOARD_MAX_STREAMS",
     unauthorized: "a senha mudou; recarregue a página",
+    noTicks: "Nenhum tick há pouco",
     aheadTick: "Ticks com hora adiantada: {time} UTC",
     noSymbols: "Ainda não há velas",
     noSymbolsHint: "O gráfico começa sozinho com o primeiro tick. Envie um ao producer ou inicie a demonstração: tickpipe up --demo",

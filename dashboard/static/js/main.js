@@ -274,6 +274,7 @@ function showLegend() {
       ...rows, element("span", "change", percent(change)), number("volume", count(bar.volume)),
     ]),
   );
+  $("chart").setAttribute("aria-label", `${t("chart")}: ${chosen.symbol} ${chosen.timeframe}`);
   const words = Object.fromEntries(["open", "high", "low", "close"].map((name) => [name, price(bar[name], view.digits)]));
   $("summary").textContent = t("summary", { ...words, ...chosen, time: dateTime(bar.time), volume: count(bar.volume) });
 }
@@ -329,11 +330,21 @@ function toggleLanguage() {
   showLanguage();
 }
 
-function toggleTheme() {
-  const root = document.documentElement;
-  root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
-  remember({ theme: root.dataset.theme });
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+
+function showTheme() {
+  const isDark = chosen.theme ? chosen.theme === "dark" : prefersDark.matches;
+  document.documentElement.dataset.theme = isDark ? "dark" : "light";
+  $("theme").setAttribute("aria-pressed", String(isDark));
   chart?.recolour();
+}
+
+/** The other one; who comes back to the system's follows the system again. */
+function toggleTheme() {
+  const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+  chosen.theme = (theme === "dark") === prefersDark.matches ? null : theme;
+  remember({ theme: chosen.theme });
+  showTheme();
 }
 
 function showPane(isOpen) {
@@ -347,6 +358,7 @@ function showPane(isOpen) {
 
 $("language").addEventListener("click", toggleLanguage);
 $("theme").addEventListener("click", toggleTheme);
+prefersDark.addEventListener("change", showTheme);
 $("pane-toggle").addEventListener("click", () => showPane($("pane").hidden));
 $("table-toggle").addEventListener("click", () => table.toggle());
 $("help-toggle").addEventListener("click", () => $("help").showModal());
@@ -372,6 +384,7 @@ listen({
 
 showTimeframes();
 showLanguage();
+showTheme();
 showPane(chosen.pane ?? false);
 setInterval(() => {
   $("clock").textContent = `${clock(Date.now())} UTC`;

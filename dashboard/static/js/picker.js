@@ -35,7 +35,8 @@ export class Picker {
 
   list(listings) {
     this.#listings = listings;
-    if (this.isOpen) this.#render();
+    // Who goes through the list stays where they are in it.
+    if (this.isOpen) this.#render(this.#shown[this.#active]);
   }
 
   open() {
@@ -53,10 +54,11 @@ export class Picker {
     $("symbol").focus();
   }
 
-  #render() {
+  /** `active`: the listing to begin at, else the chosen one. */
+  #render(active = this.#chosen) {
     const wanted = $("symbol-search").value.trim().toLowerCase();
     this.#shown = this.#listings.filter(({ symbol, source }) => `${symbol} ${source}`.toLowerCase().includes(wanted));
-    this.#active = Math.max(0, this.#shown.findIndex((listing) => same(listing, this.#chosen)));
+    this.#active = Math.max(0, this.#shown.findIndex((listing) => same(listing, active)));
     const rows = this.#shown.map((listing, index) => {
       const row = element("li", "", [element("strong", "", listing.symbol), element("span", "", listing.source)], {
         role: "option", id: `symbol-${index}`, "aria-selected": String(same(listing, this.#chosen)),
@@ -64,7 +66,7 @@ export class Picker {
       row.addEventListener("click", () => this.#pick(listing));
       return row;
     });
-    $("symbol-list").replaceChildren(...(rows.length ? rows : [element("li", "empty", t("nothingFound"))]));
+    $("symbol-list").replaceChildren(...(rows.length ? rows : [element("li", "empty", t("nothingFound"), { role: "option", "aria-disabled": "true" })]));
     this.#mark();
   }
 
@@ -72,7 +74,8 @@ export class Picker {
     for (const [index, row] of [...$("symbol-list").children].entries()) {
       row.classList.toggle("active", index === this.#active && this.#shown.length > 0);
     }
-    $("symbol-search").setAttribute("aria-activedescendant", `symbol-${this.#active}`);
+    if (this.#shown.length) $("symbol-search").setAttribute("aria-activedescendant", `symbol-${this.#active}`);
+    else $("symbol-search").removeAttribute("aria-activedescendant");
     $("symbol-list").children[this.#active]?.scrollIntoView({ block: "nearest" });
   }
 

@@ -1,6 +1,6 @@
 // The pane with the state of the pipeline, drawn from what the stream tells every two seconds.
 
-import { $, element } from "./dom.js";
+import { $, element, patch } from "./dom.js";
 import { count, decimals, duration, price, since } from "./format.js";
 import { t } from "./i18n.js";
 
@@ -11,12 +11,14 @@ const MANY = 5_000;
 export class PipelinePane {
   #state = null;
   #rates = [];
-  #onChoose;
-  #onClose;
 
   constructor({ onChoose, onClose }) {
-    this.#onChoose = onChoose;
-    this.#onClose = onClose;
+    // The pane is drawn again and again: who listens stays.
+    $("pane").addEventListener("click", ({ target }) => {
+      const feed = target.closest("[data-key]");
+      if (target.closest(".close")) onClose();
+      else if (feed) onChoose(this.#state.feeds.find((each) => keyOf(each) === feed.dataset.key));
+    });
   }
 
   show(state) {
@@ -30,10 +32,10 @@ export class PipelinePane {
     const state = this.#state;
     if ($("pane").hidden) return;
     if (!state) {
-      $("pane").replaceChildren(this.#head(), element("p", "hint", t("connecting")));
+      patch($("pane"), [this.#head(), element("p", "hint", t("connecting"))]);
       return;
     }
-    $("pane").replaceChildren(
+    patch($("pane"), [
       this.#head(),
       this.#verdict(state),
       this.#rate(state),
@@ -41,12 +43,11 @@ export class PipelinePane {
       this.#rejected(state),
       this.#lag(state),
       this.#feeds(state),
-    );
+    ]);
   }
 
   #head() {
     const close = element("button", "close", "×", { "aria-label": t("close"), title: t("close") });
-    close.addEventListener("click", () => this.#onClose());
     return element("header", "", [element("h2", "", t("pipeline")), close]);
   }
 
@@ -112,19 +113,23 @@ export class PipelinePane {
   #feeds({ feeds, at }) {
     const now = Date.parse(at);
     const rows = feeds.map((feed) => {
-      const name = element("button", "", [element("strong", "", feed.symbol), element("small", "", feed.source)]);
-      name.addEventListener("click", () => this.#onChoose(feed));
+      const name = element("button", "", [element("strong", "", feed.symbol), element("small", "", feed.source)], {
+        title: `${feed.symbol} · ${feed.source}`,
+      });
       return element("tr", "", [
         element("td", "", name),
         element("td", "number", price(feed.close, decimals(feed.close))),
         element("td", "number", since(Date.parse(feed.last_tick), now)),
-      ]);
+      ], { "data-key": keyOf(feed) });
     });
     const head = element("tr", "", ["feed", "lastPrice", "when"].map((name) => element("th", "", t(name), { scope: "col" })));
     const table = element("table", "", [element("thead", "", head), element("tbody", "", rows)]);
     return element("div", "feeds", [element("h3", "", t("feeds")), rows.length ? table : element("p", "hint", t("none"))]);
   }
 }
+
+/** Names may hold any character that can be seen; a tab cannot. */
+const keyOf = ({ symbol, source }) => `${symbol}\t${source}`;
 
 function sparkline(values) {
   const width = 240;

@@ -318,6 +318,55 @@ async def test_pane_shows_the_state_of_the_pipeline(reader: Reader) -> None:
     await expect(pane).to_be_hidden()
 
 
+async def test_pane_keeps_what_the_reader_is_at_while_it_changes(reader: Reader, market: Market) -> None:
+    await reader.open()
+    await reader.page.keyboard.press("p")
+    button = reader.page.get_by_role("button", name="EURUSD S", exact=True)
+    await button.focus()
+    await button.evaluate("(element) => { window.focused = element; window.changes = 0; }")
+    await reader.page.evaluate(
+        """() => new MutationObserver(() => { window.changes += 1; })
+            .observe(document.querySelector("#pane"), { subtree: true, childList: true, characterData: true })"""
+    )
+    # A feed that comes before it moves it down.
+    now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    await market.publish(market.candle("AAA", now, (1.0, 1.0, 1.0, 1.0), ticks=1))
+    await expect(reader.page.get_by_role("button", name="AAA Live", exact=True)).to_be_visible()
+    while await reader.page.evaluate("window.changes") < 3:
+        await asyncio.sleep(0.2)
+    assert await reader.page.evaluate("document.activeElement === window.focused && window.focused.isConnected")
+    await reader.page.get_by_role("button", name="AAA Live", exact=True).click()
+    await expect(reader.page).to_have_title("AAA · Tickpipe")
+
+
+async def test_theme_of_the_system_is_followed_until_the_other_is_chosen(reader: Reader) -> None:
+    await reader.open()
+    root = reader.page.locator("html")
+    await reader.page.emulate_media(color_scheme="dark")
+    await expect(root).to_have_attribute("data-theme", "dark")
+    await reader.page.keyboard.press("t")
+    await expect(root).to_have_attribute("data-theme", "light")
+    await reader.page.emulate_media(color_scheme="light")
+    await reader.page.emulate_media(color_scheme="dark")
+    await expect(root).to_have_attribute("data-theme", "light")
+    await reader.page.keyboard.press("t")
+    await expect(root).to_have_attribute("data-theme", "dark")
+    await reader.page.emulate_media(color_scheme="light")
+    await expect(root).to_have_attribute("data-theme", "light")
+
+
+async def test_names_in_both_languages_are_the_same(reader: Reader) -> None:
+    await reader.open()
+    texts = await reader.page.evaluate(
+        """async () => {
+            const { TEXTS } = await import("./js/i18n.js");
+            return Object.values(TEXTS).map((texts) =>
+                Object.entries(texts).map(([name, text]) => [name, [...text.matchAll(/\\{\\w+\\}/g)].join()]).sort());
+        }"""
+    )
+    assert texts[0] == texts[1]
+
+
 async def test_page_without_the_chart_library_says_how_to_get_it(reader: Reader) -> None:
     await reader.page.route("**/vendor/**", lambda route: route.fulfill(status=404))
     await reader.open()
