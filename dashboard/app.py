@@ -118,12 +118,14 @@ def _document(app: FastAPI) -> None:
 def _add_probes(app: FastAPI, parts: Parts) -> None:
     health = parts.guard.health
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["probes"])
     async def healthy(_request: Request) -> Response:
         """Every part of the process runs."""
         status, body = health.health()
         return json_response(body, status)
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", tags=["probes"])
     async def ready(_request: Request) -> Response:
         """Candles can be read from the database, and live ones from Kafka."""
@@ -132,7 +134,10 @@ def _add_probes(app: FastAPI, parts: Parts) -> None:
         status, body = health.ready()
         return json_response(body, status)
 
-    @app.get("/metrics", tags=["probes"])
+    @app.head("/metrics", include_in_schema=False)
+    @app.get(
+        "/metrics", tags=["probes"], response_class=Response, responses={200: {"content": {"text/plain": {}}}}
+    )  # fmt: skip
     async def show_metrics(_request: Request) -> Response:
         """Metrics in Prometheus's text format."""
         parts.metrics.streams.set(len(parts.hub))

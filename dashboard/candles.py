@@ -30,7 +30,12 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: PostgreSQL takes later times, but Python cannot hold what it would answer.
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
-_TIME_FORMS: Final = "2019-02-04, 2019-02-04T10:30Z, 2019-02-04T12:30+02:00 (no zone means UTC) or epoch milliseconds"
+#: Whole numbers in between are epoch seconds (2001 to 2286); as milliseconds they would be the spring of 1970.
+_EPOCH_SECONDS: Final = range(10**9, 10**10)
+
+_TIME_FORMS: Final = (
+    "2019-02-04, 2019-02-04T10:30Z, 2019-02-04T12:30+02:00 (no zone means UTC), epoch seconds or milliseconds"
+)
 
 
 class Row(NamedTuple):
@@ -196,7 +201,8 @@ def parse_time(name: str, text: str) -> datetime:
     """
     try:
         if text.isascii() and text.isdecimal():
-            return _EPOCH + timedelta(milliseconds=int(text))
+            number = int(text)
+            return _EPOCH + timedelta(milliseconds=number * 1000 if number in _EPOCH_SECONDS else number)
         # A `+` in a URL that was not encoded arrives as a space.
         moment = datetime.fromisoformat(
             text.strip().replace(" ", "+") if text.count(" ") == 1 and "T" in text else text

@@ -3,7 +3,7 @@
 import hashlib
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from fastapi import FastAPI, Header, Query
+from fastapi import Depends, FastAPI, Header, Query
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
@@ -16,7 +16,7 @@ from marketdata.timeframes import TIMEFRAMES
 if TYPE_CHECKING:
     from dashboard.app import Parts
 
-_TIME = "ISO 8601 (no zone means UTC) or epoch milliseconds"
+_TIME = "ISO 8601 (no zone means UTC), epoch seconds or milliseconds"
 
 Symbol = Annotated[str, Query(description="as the sender names it", examples=["EURUSD"], min_length=1, max_length=32)]
 Symbols = Annotated[list[str] | None, Query(alias="symbol", description="only these; repeat it for several")]
@@ -41,19 +41,43 @@ _CANDLE: Final = {
 }  # fmt: skip
 
 
+def _refuse_unknown(request: HttpRequest) -> None:
+    """A parameter that is misspelt, or given twice, would be answered as if it were not there.
+
+    Raises:
+        Refusal: 400 naming the parameter and those that there are.
+    """
+    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if name not in known:
+            told = f"use {', '.join(sorted(known))}" if known else "there are none here"
+            raise Refusal(400, "INVALID_PARAMETER", f"{name}: no such parameter; {told}")
+        if names.count(name) > 1 and (request.url.path, name) != ("/stream", "symbol"):
+            raise Refusal(400, "INVALID_PARAMETER", f"{name}: given more than once")
+
+
 def add_routes(app: FastAPI, parts: "Parts") -> None:
     """Add the routes of the API to the application."""
     _add_candles(app, parts)
     _add_stream(app, parts)
 
-    @app.get("/symbols", tags=["candles"], response_class=Response, responses=refusals(503))
+    strict = [Depends(_refuse_unknown)]
+
+    @app.head("/symbols", include_in_schema=False, dependencies=strict)
+    @app.get(
+        "/symbols", tags=["candles"], response_class=Response, responses=refusals(400, 503), dependencies=strict
+    )  # fmt: skip
     async def symbols(request: HttpRequest) -> Response:
         """Every symbol of every source, with its first and newest minute."""
         listings = await parts.catalogue.listings()
         content = encode({"symbols": [listing._asdict() for listing in listings]})
         return _cacheable(request, content, MEDIA_TYPES["json"])
 
-    @app.get("/pipeline", tags=["pipeline"], response_class=Response)
+    @app.head("/pipeline", include_in_schema=False, dependencies=strict)
+    @app.get(
+        "/pipeline", tags=["pipeline"], response_class=Response, responses=refusals(400), dependencies=strict
+    )  # fmt: skip
     async def pipeline() -> Response:
         """Lag in records, ticks a second, latency (ms), rejected records, the newest tick of each feed."""
         return Response(encode(await parts.pipeline.state()), media_type=MEDIA_TYPES["json"])
@@ -68,8 +92,9 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
         "application/vnd.apache.arrow.stream": {},
     }
 
+    @app.head("/candles", include_in_schema=False, dependencies=[Depends(_refuse_unknown)])
     @app.get(
-        "/candles", tags=["candles"], response_class=Response,
+        "/candles", tags=["candles"], response_class=Response, dependencies=[Depends(_refuse_unknown)],
         responses={200: {"content": contents}, **refusals(400, 406, 503, 504)},
     )  # fmt: skip
     async def candles(
@@ -85,7 +110,7 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
         proof: Proof = False,
         format: Format = None,
     ) -> Response:
-        """Candles in order of time.
+        """Candles in order of time; a symbol that nobody sent has none.
 
         With `from`: from there on, up to `to`. Without: the newest before `before` or `to`. `next` in the answer is
         the URL of the page that follows in the same direction.
@@ -108,7 +133,7 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
 
 def _add_stream(app: FastAPI, parts: "Parts") -> None:
     @app.get(
-        "/stream", tags=["candles"], response_class=StreamingResponse,
+        "/stream", tags=["candles"], response_class=StreamingResponse, dependencies=[Depends(_refuse_unknown)],
         responses={200: {"content": {"text/event-stream": {}}}, **refusals(400, 503)},
     )  # fmt: skip
     async def stream(

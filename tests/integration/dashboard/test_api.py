@@ -162,6 +162,10 @@ def test_symbols_are_listed_with_their_stretch_of_time(market: Market) -> None:
         ("/candles?symbol=EURUSD&format=xml", 400, "INVALID_PARAMETER", "json, csv, arrow"),
         ("/candles?symbol=EURUSD&proof=true&timeframe=H1", 400, "INVALID_PARAMETER", "only M1 is folded from the log"),
         ("/candles?symbol=EURUSD&proof=true&format=csv", 400, "INVALID_PARAMETER", "use format=json"),
+        ("/candles?symbol=EURUSD&form=2019-02-04", 400, "INVALID_PARAMETER", "form: no such parameter; use before, "),
+        ("/candles?symbol=EURUSD&symbol=GBPUSD", 400, "INVALID_PARAMETER", "symbol: given more than once"),
+        ("/symbols?source=S", 400, "INVALID_PARAMETER", "source: no such parameter; there are none here"),
+        ("/stream?symbol=EURUSD&since=1&since=2", 400, "INVALID_PARAMETER", "since: given more than once"),
         ("/stream?timeframe=M2", 400, "INVALID_PARAMETER", "use one of M1, M5"),
         ("/nothing", 404, "NOT_FOUND", "Not Found"),
     ],
@@ -175,6 +179,15 @@ def test_error_tells_the_cure(market: Market, path: str, status: int, code: str,
 def test_nothing_can_be_written(market: Market) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         assert httpx.request(method, f"{market.url}/candles?symbol=EURUSD").status_code == 405
+
+
+@pytest.mark.parametrize("path", [f"/candles?{DAY}&limit=5", "/symbols", "/pipeline", "/health", "/ready", "/metrics"])
+def test_head_answers_as_get_without_the_content(market: Market, path: str) -> None:
+    got, head = market.get(path), httpx.head(market.url + path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == got.headers["content-type"]
+    if "etag" in got.headers and path != "/symbols":
+        assert head.headers["etag"] == got.headers["etag"]
 
 
 def test_what_the_client_has_is_not_sent_again(market: Market) -> None:
@@ -203,6 +216,8 @@ def test_api_is_documented(market: Market) -> None:
     document = market.get("/openapi.json").json()
     assert {"/candles", "/symbols", "/stream", "/pipeline", "/health", "/ready", "/metrics"} <= set(document["paths"])
     assert "422" not in str(document)
+    assert all(set(operations) == {"get"} for operations in document["paths"].values())
+    assert set(document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
     names = {parameter["name"] for parameter in document["paths"]["/candles"]["get"]["parameters"]}
     assert names == {"symbol", "timeframe", "source", "from", "to", "before", "limit", "proof", "format"}
 

@@ -16,6 +16,7 @@ from runtime import clock
 from tests import tools
 from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.dashboard.conftest import MINUTE_MS, Market
+from tests.services import eventually
 
 #: A busy machine draws late (milliseconds).
 PATIENCE_MS = 60_000
@@ -332,8 +333,11 @@ async def test_pane_keeps_what_the_reader_is_at_while_it_changes(reader: Reader,
     now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
     await market.publish(market.candle("AAA", now, (1.0, 1.0, 1.0, 1.0), ticks=1))
     await expect(reader.page.get_by_role("button", name="AAA Live", exact=True)).to_be_visible()
-    while await reader.page.evaluate("window.changes") < 3:
-        await asyncio.sleep(0.2)
+
+    async def has_changed() -> bool:
+        return bool(await reader.page.evaluate("window.changes") >= 3)
+
+    await eventually(has_changed, within_seconds=60, what="three changes in the pane")
     assert await reader.page.evaluate("document.activeElement === window.focused && window.focused.isConnected")
     await reader.page.get_by_role("button", name="AAA Live", exact=True).click()
     await expect(reader.page).to_have_title("AAA · Tickpipe")

@@ -26,6 +26,7 @@ def request(**parameters: Any) -> Request:
         ("2019-02-04T12:30 02:00", datetime(2019, 2, 4, 10, 30, tzinfo=UTC)),  # a + that was not encoded
         ("2019-02-04 10:30", datetime(2019, 2, 4, 10, 30, tzinfo=UTC)),
         ("1549238400000", datetime(2019, 2, 4, tzinfo=UTC)),
+        ("1549238400", datetime(2019, 2, 4, tzinfo=UTC)),
         ("0", datetime(1970, 1, 1, tzinfo=UTC)),
     ],
 )
