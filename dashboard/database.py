@@ -143,7 +143,8 @@ class Database:
         return True
 
     async def _ping(self) -> None:
-        async with self.reading(_PROBE_SECONDS) as connection:
+        # Shorter than the probe, so that a full pool is told from a host that does not answer.
+        async with self.reading(_PROBE_SECONDS / 2) as connection:
             await connection.execute(SQL["ping"])
 
 

@@ -99,13 +99,18 @@ async def _create(settings: Settings, client: AIOKafkaAdminClient, missing: list
 
 
 #: A member that joins its group while the broker still starts sees no partitions and gets none, until it asks again for
-#: the metadata: by default after five minutes (milliseconds).
+#: the metadata: by default after five minutes. A producer does not know of partitions that were added (milliseconds).
 METADATA_MAX_AGE_MS = 10_000
 
 
 def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
     """A producer whose confirmation means that the record is in the log, once: `acks=all` and idempotent."""
-    defaults = {"acks": "all", "enable_idempotence": True, "max_request_size": MAX_RECORD_BYTES}
+    defaults = {
+        "acks": "all",
+        "enable_idempotence": True,
+        "max_request_size": MAX_RECORD_BYTES,
+        "metadata_max_age_ms": METADATA_MAX_AGE_MS,
+    }
     return AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, **{**defaults, **options})
 
 

@@ -14,6 +14,7 @@ from aiokafka import TopicPartition
 
 from marketdata.timeframes import FOLDABLE
 from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
+from runtime.kafka_errors import kafka_errors
 from runtime.periodic import PeriodicTask
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database
@@ -69,7 +70,7 @@ class Closer(PeriodicTask[int]):
         """Close what can be closed; returns how many candles. What was read is told from the next call on.
 
         Raises:
-            KafkaUnavailable, KafkaError: when Kafka does not answer; the call can be repeated.
+            KafkaUnavailable: when Kafka does not answer; the call can be repeated.
             psycopg.Error: when the database does not.
         """
         now = now or datetime.now(UTC)
@@ -103,8 +104,9 @@ class Closer(PeriodicTask[int]):
         """The newest moment of which all that the log held is known to be folded and stored."""
         settings = self._settings
         async with admin_client(settings) as client:
-            folded = await committed_offsets(client, settings.stream_group)
-            stored = await committed_offsets(client, settings.sink_group)
+            with kafka_errors(settings):
+                folded = await committed_offsets(client, settings.stream_group)
+                stored = await committed_offsets(client, settings.sink_group)
         over = _passed(self._unstored, stored, settings.candles_topic)
         if (moment := _passed(self._unfolded, folded, settings.ticks_topic)) is not None:
             self._unstored.append((moment, await log_ends(settings, settings.candles_topic)))

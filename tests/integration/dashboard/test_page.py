@@ -330,7 +330,7 @@ async def test_pane_keeps_what_the_reader_is_at_while_it_changes(reader: Reader,
             .observe(document.querySelector("#pane"), { subtree: true, childList: true, characterData: true })"""
     )
     # A feed that comes before it moves it down.
-    now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    now = clock.now_ms() // MINUTE_MS * MINUTE_MS
     await market.publish(market.candle("AAA", now, (1.0, 1.0, 1.0, 1.0), ticks=1))
     await expect(reader.page.get_by_role("button", name="AAA Live", exact=True)).to_be_visible()
 

@@ -104,7 +104,7 @@ async def test_a_lock_on_the_kept_hours_holds_up_the_keeper_alone(
 ) -> None:
     # Arrange: hours to keep
     await new_writer().write(connection, [candle(ts=MINUTE + n * HOUR) for n in range(3)])
-    await connection.execute(b"UPDATE candle_marks SET marked_at = marked_at - interval '1 minute'")
+    await connection.execute(b"UPDATE stale_hours SET changed_at = changed_at - interval '1 minute'")
     registry = CollectorRegistry()
     async with await connect(url) as other, other.transaction():
         await other.execute(b"LOCK TABLE candle_hours IN ACCESS EXCLUSIVE MODE")
@@ -142,7 +142,7 @@ async def test_hours_that_take_too_long_together_are_kept_in_smaller_steps(
 ) -> None:
     # Arrange: 120 hours of 20 ms are more than the second that a statement may take
     await new_writer().write(connection, [candle(ts=MINUTE + n * HOUR) for n in range(120)])
-    await connection.execute(b"UPDATE candle_marks SET marked_at = marked_at - interval '1 minute'")
+    await connection.execute(b"UPDATE stale_hours SET changed_at = changed_at - interval '1 minute'")
     await slow_down(connection, "candle_hours", 0.02)
     registry = CollectorRegistry()
 
@@ -261,7 +261,7 @@ async def test_history_is_folded_by_fewer_days_when_it_takes_too_long(url: str, 
 
     # Act
     async with asyncio.timeout(60):
-        while await value(connection, "SELECT kept_from > '-infinity' FROM candle_settings"):
+        while await value(connection, "SELECT materialised_from > '-infinity' FROM candle_settings"):
             await keeper.step()
 
     # Assert
