@@ -1,0 +1,78 @@
+"""What the documentation names is there: files, modules, functions, and the targets of links."""
+
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.architecture import IN_FILE, PACKAGES, PAGE, ROOT, names
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+FOLDERS = {*PACKAGES, "benchmarks", "compose", "docs", "ea", "k8s", "tests"}
+
+#: In a piece of code: a path with a folder, or the bare name of a file of ours.
+_PATH = re.compile(r"(?<![\w./~-])(?:[\w-]+/[\w./*-]*|[\w-]+\.(?:py|sql|js|mq5|mqh|ps1))(?![\w/])")
+
+#: What commands write, and what stands for the name of another file.
+MADE = {"benchmarks/results/", "relay.log", "SCRIPT.ps1"}
+
+
+def is_there(path: str) -> bool:
+    """Whether a path from the root, or a bare file name, leads to something."""
+    if "/" in path:
+        return any(ROOT.glob(path.rstrip("/")))
+    return any(any((ROOT / folder).rglob(path)) for folder in FOLDERS)
+
+
+def paths_in(text: str) -> set[str]:
+    """The paths of ours that stand as code in a text."""
+    found = {path.rstrip(".") for code in re.findall(r"`([^`\n]+)`", text) for path in _PATH.findall(code)}
+    return {path for path in found if "/" not in path or path.partition("/")[0] in FOLDERS}
+
+
+def test_a_path_is_recognised() -> None:
+    text = "`sink/writer.py`, `make -C docs/x.md`, `rule.py`, `source/symbol`, http://a/sink/b, `http://h/sink/c.py`"
+    assert paths_in(text) == {"sink/writer.py", "docs/x.md", "rule.py"}
+    assert is_there("sink/writer.py")
+    assert is_there("sink/")
+    assert is_there("rule.py")
+    assert not is_there("marketdata/writer.py")
+    assert not is_there("no_such_module.py")
+
+
+@each_page
+def test_the_files_that_a_page_names_exist(page: Path) -> None:
+    assert {path for path in paths_in(page.read_text()) - MADE if not is_there(path)} == set()
+
+
+@each_page
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    assert {target for target in targets if "://" not in target and not (page.parent / target).exists()} == set()
+
+
+@each_page
+def test_the_functions_that_a_page_names_exist(page: Path) -> None:
+    missing = []
+    for name in set(names(page.read_text())) - MADE:
+        try:
+            pkgutil.resolve_name(name)
+        except (AttributeError, ImportError):
+            missing.append(name)
+    assert missing == []
+
+
+def test_what_the_architecture_names_in_scripts_and_sql_exists() -> None:
+    named = IN_FILE.findall(PAGE.read_text())
+    assert {file for _, _, file in named} >= {"dashboard/static/js/rule.js", "sink/sql/queries.sql"}
+    for first, second, file in named:
+        text = (ROOT / file).read_text()
+        for part in [part for name in (first, second) for part in name.split(".") if part]:
+            assert re.search(rf"(?<![\w#]){re.escape(part)}(?!\w)", text), f"{file} has no {part}"
+
+
+def test_the_architecture_is_short_enough_to_be_read() -> None:
+    assert len(PAGE.read_text().splitlines()) <= 120
