@@ -1,7 +1,7 @@
 """Runs of frames: many frames of one source and symbol in order of time, which fold in one go. Pure.
 
 A backlog is read in polls of thousands of records, nearly all of them plain forward flow. Folded together they take
-less time than frame by frame and give the same candles (tests/unit/stream_app/test_runs.py folds both ways). What is
+less time than frame by frame and give the same candles (tests/unit/marketdata/test_runs.py folds both ways). What is
 no run, such as a resend or late ticks, goes frame by frame.
 """
 

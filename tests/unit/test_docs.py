@@ -1,4 +1,4 @@
-"""What the documentation names is there: files, modules, functions, and the targets of links."""
+"""What the documentation names is there: files, functions, commands, settings, and the targets of links."""
 
 import pkgutil
 import re
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from runtime.settings import Settings
 from tests.architecture import IN_FILE, PACKAGES, PAGE, ROOT, names
+from tickpipe.cli import app
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -18,6 +20,30 @@ _PATH = re.compile(r"(?<![\w./~-])(?:[\w-]+/[\w./*-]*|[\w-]+\.(?:py|sql|js|mq5|m
 
 #: What commands write, and what stands for the name of another file.
 MADE = {"benchmarks/results/", "relay.log", "SCRIPT.ps1"}
+
+#: Targets of the Makefile and its parts.
+TARGETS = {
+    target
+    for file in (ROOT / "Makefile", *(file for folder in sorted(FOLDERS) for file in (ROOT / folder).rglob("*.mk")))
+    for line in re.findall(r"^([a-z][\w -]*):(?!=)", file.read_text(), re.MULTILINE)
+    for target in line.split()
+}
+
+COMMANDS = {
+    *(command.name or command.callback.__name__ for command in app.registered_commands if command.callback),
+    *(group.name for group in app.registered_groups),
+}
+
+_VARIABLE = re.compile(r"\bTICKPIPE_[A-Z0-9_]*[A-Z0-9]\b(?!_)")
+
+#: Variables that the services read, and those that scripts, compose and tests do.
+VARIABLES = {f"TICKPIPE_{name.upper()}" for name in Settings.model_fields} | {
+    name
+    for folder in sorted(FOLDERS - {"docs"})
+    for file in (ROOT / folder).rglob("*")
+    if file.suffix in (".py", ".sh", ".ps1", ".yaml", ".mk") and file != Path(__file__)
+    for name in _VARIABLE.findall(file.read_text())
+}
 
 
 def is_there(path: str) -> bool:
@@ -63,6 +89,29 @@ def test_the_functions_that_a_page_names_exist(page: Path) -> None:
         except (AttributeError, ImportError):
             missing.append(name)
     assert missing == []
+
+
+@each_page
+def test_the_commands_that_a_page_names_exist(page: Path) -> None:
+    code = "\n".join(a or b for a, b in re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", page.read_text(), re.DOTALL))
+    assert set(re.findall(r"\bmake ([a-z][\w-]*)", code)) - TARGETS == set()
+    # Not `kubectl -n tickpipe get`.
+    assert set(re.findall(r"(?<![\w/.:-])(?<!-n )tickpipe ([a-z]+)", code)) - COMMANDS == set()
+    for module in re.findall(r"python -m ([\w.]+)", code):
+        path = ROOT.joinpath(*module.split("."))
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+@each_page
+def test_the_settings_that_a_page_names_exist(page: Path) -> None:
+    assert set(_VARIABLE.findall(page.read_text())) - VARIABLES == set()
+
+
+def test_the_files_that_comments_name_exist() -> None:
+    for package in PACKAGES:
+        for module in (ROOT / package).rglob("*.py"):
+            named = set(re.findall(r"(?<![\w/.])(?:docs|tests)/[\w/-]+\.(?:py|md)\b", module.read_text()))
+            assert {path for path in named if not is_there(path)} == set(), module
 
 
 def test_what_the_architecture_names_in_scripts_and_sql_exists() -> None:
