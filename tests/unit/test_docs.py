@@ -8,6 +8,7 @@ import pytest
 
 from runtime.settings import Settings
 from tests.architecture import IN_FILE, PACKAGES, PAGE, ROOT, names
+from tests.unit.test_imports import MAY_IMPORT
 from tickpipe.cli import app
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -121,6 +122,16 @@ def test_what_the_architecture_names_in_scripts_and_sql_exists() -> None:
         text = (ROOT / file).read_text()
         for part in [part for name in (first, second) for part in name.split(".") if part]:
             assert re.search(rf"(?<![\w#]){re.escape(part)}(?!\w)", text), f"{file} has no {part}"
+
+
+def test_the_architecture_tells_who_may_import_whom() -> None:
+    rows = re.findall(r"^\| (`\w+/`.*?) \| .*? \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
+    told = {
+        folder: set(re.findall(r"`(\w+)`", imports))
+        for folders, imports in rows
+        for folder in re.findall(r"`(\w+)/`", folders)
+    }
+    assert told == {**MAY_IMPORT, "tickpipe": set()}
 
 
 def test_the_architecture_is_short_enough_to_be_read() -> None:
