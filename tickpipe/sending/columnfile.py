@@ -6,6 +6,8 @@ A line that cannot be used costs itself alone: it is counted, and told with its 
 import csv
 import gzip
 import io
+import os
+import stat
 import sys
 import zipfile
 import zlib
@@ -75,6 +77,8 @@ class ColumnFile(ABC, Generic[Item]):
         self._times_are_utc = False
         #: Size on disk (bytes); None for the standard input.
         self.total_bytes: int | None = None
+        #: Whether the items come through a pipe or a terminal, which may pause and then go on.
+        self.is_live = False
         #: What the header says the file is, for people.
         self.form = ""
         self._open = ExitStack()
@@ -92,7 +96,7 @@ class ColumnFile(ABC, Generic[Item]):
         """
         try:
             if str(self.path) == "-":
-                self._raw = sys.stdin.buffer
+                self._raw = self._standard_input()
             else:
                 self._raw = self._open.enter_context(self.path.open("rb"))
                 self.total_bytes = self.path.stat().st_size
@@ -154,6 +158,15 @@ class ColumnFile(ABC, Generic[Item]):
         column = {_ALIASES.get(name, name): index for index, name in reversed(list(enumerate(names)))}
         return self._items(self._rows(csv.reader(lines, delimiter=delimiter), len(names), column), column)
 
+    def _standard_input(self) -> BinaryIO:
+        try:
+            descriptor = sys.stdin.fileno()
+        except io.UnsupportedOperation:  # something in memory was put in its place
+            return sys.stdin.buffer
+        self.is_live = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        # A reader of its own: Python dies at exit when a thread still reads from sys.stdin.
+        return open(descriptor, "rb", closefd=False)
+
     def _text(self, raw: BinaryIO) -> io.TextIOWrapper:
         stream = cast(io.BufferedReader, raw)
         magic = stream.peek(4)[:4]
@@ -166,8 +179,10 @@ class ColumnFile(ABC, Generic[Item]):
                 raise UnknownForm(f"{self.path}: the archive has {len(names)} files of text; one is read; {self.forms}")
             stream = cast(io.BufferedReader, io.BufferedReader(self._open.enter_context(archive.open(names[0]))))
         text = io.TextIOWrapper(stream, encoding=_encoding(stream.peek(4)[:4]), newline="")
-        # The file is closed by its own context; a wrapper that is collected first would close it with a warning.
-        self._open.callback(text.detach)
+        if not self.is_live:
+            # The file is closed by its own context; a wrapper that is collected first would close it with a warning.
+            # From a pipe, a thread may be reading: it alone has the wrapper, and the descriptor stays open.
+            self._open.callback(text.detach)
         return text
 
     def _names_without_header(self, cells: list[str]) -> list[str]:

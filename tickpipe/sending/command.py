@@ -3,7 +3,6 @@
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from itertools import chain, islice
@@ -17,6 +16,8 @@ from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out
 from tickpipe.times import TIME_HELP, epoch_ms, iso_utc, moment_of, time_option
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from marketdata.tick import Tick
     from tickpipe.sending.columnfile import ColumnFile
     from tickpipe.sending.sender import Outcome
@@ -51,7 +52,7 @@ PatienceOption = Annotated[
 def send(
     file: Annotated[
         Path,
-        typer.Argument(help="The tick file; - reads standard input."),
+        typer.Argument(help="The tick file; - reads standard input, and posts what comes through a pipe as it comes."),
     ],
     *,
     symbol: Annotated[str, typer.Option("--symbol", "-s", help="Symbol of the ticks, for example EURUSD.")],
@@ -87,6 +88,7 @@ def send(
     * `tickpipe send eurusd-ticks.csv.gz --symbol EURUSD`
     * `tickpipe send EURUSD_201902040000.csv --symbol EURUSD --source ICMarkets-Demo`
     * `tickpipe send eurusd-ticks.csv.gz --symbol EURUSD --speed 60 --from 2019-02-04T08:00`
+    * `my-feed | tickpipe send - --symbol EURUSD --digits 5`
     """
     if str(file) != "-" and not file.is_file():
         raise typer.BadParameter(f"there is no file {file}", param_hint="FILE")
@@ -138,27 +140,26 @@ def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
         DataFileError: when the file is damaged from some line on.
         ServerUnavailable, ServerRefused, SettingsError: as the sender.
     """
-    from tickpipe.sending.pace import batches
+    from tickpipe.sending.batches import batches
     from tickpipe.sending.sender import TickSender
     from tickpipe.sending.tickfile import TickFile
 
     started = time.monotonic()
     with TickFile(file, symbol=how.symbol, zone=how.zone) as ticks:
-        form = _Form(ticks, how.digits, how.point)
-        stream: Iterator[Tick] = islice(form.ticks, how.skip, None)
-        if how.from_ is not None:
-            first_ms = epoch_ms(how.from_)
-            stream = (tick for tick in stream if tick.time_msc >= first_ms)
         bar = FileBar(how.symbol, ticks, started)
         sender = TickSender(
-            target.address, target.api_key, how.symbol, source=target.source, digits=form.digits, point=form.point,
-            coarse=form.coarse, are_instants=ticks.are_instants, patience_seconds=target.patience_seconds,
+            target.address, target.api_key, how.symbol, source=target.source, patience_seconds=target.patience_seconds,
             on_wait=bar.wait,
         )  # fmt: skip
+        form = _Form(ticks, how.digits, how.point)
         last_msc: int | None = None
         try:
             with bar, sender:
-                for group in batches(stream, how.batch, how.speed):
+                for group in batches(_selected(form.ticks(), how), how.batch, how.speed):
+                    form.learn(group)
+                    sender.set_form(
+                        digits=form.digits, point=form.point, coarse=form.coarse, are_instants=ticks.are_instants
+                    )
                     sender.send(group)
                     last_msc = group[-1].time_msc
                     bar.update(sender.outcome, last_msc)
@@ -184,16 +185,50 @@ def add_unread(outcome: "Outcome", file: "ColumnFile[Any]") -> None:
     outcome.reasons += file.reasons
 
 
+def _selected(ticks: "Iterator[Tick | None]", how: SendOptions) -> "Iterator[Tick | None]":
+    """The ticks that are to be sent; each None, a pause of the feed, stays where it is."""
+    skipped = 0
+    first_ms = None if how.from_ is None else epoch_ms(how.from_)
+    for tick in ticks:
+        if tick is not None and skipped < how.skip:
+            skipped += 1
+        elif tick is None or first_ms is None or tick.time_msc >= first_ms:
+            yield tick
+
+
 class _Form:
-    """What the first ticks of a file tell about all: decimals, size of a point, resolution of the times."""
+    """What the ticks read so far tell about all: decimals, size of a point, resolution of the times.
+
+    Of a file, the first ticks are looked at before any is sent; of a live feed, what has arrived.
+    """
 
     def __init__(self, ticks: "TickFile", digits: int | None, point: float | None) -> None:
-        sample = list(islice(ticks, _SAMPLE_TICKS))
-        self.digits = ticks.digits if digits is None else digits
-        self.point = float(f"1e-{self.digits}") if point is None and self.digits is not None else point
-        self.coarse = all(tick.time_msc % 1000 == 0 for tick in sample)
-        #: All ticks of the file, those that were looked at included.
-        self.ticks: Iterator[Tick] = chain(sample, ticks)
+        self._file, self._digits, self._point = ticks, digits, point
+        #: Whether all times are whole seconds.
+        self.coarse = True
+
+    def ticks(self) -> "Iterator[Tick | None]":
+        """All ticks; None where a live feed pauses."""
+        from tickpipe.sending.batches import live
+
+        if self._file.is_live:
+            return live(self._file)
+        sample = list(islice(self._file, _SAMPLE_TICKS))
+        self.learn(sample)
+        return chain(sample, self._file)
+
+    def learn(self, ticks: "Sequence[Tick]") -> None:
+        """These ticks are sent next."""
+        self.coarse = self.coarse and all(tick.time_msc % 1000 == 0 for tick in ticks)
+
+    @property
+    def digits(self) -> int | None:
+        return self._file.digits if self._digits is None else self._digits
+
+    @property
+    def point(self) -> float | None:
+        digits = self.digits
+        return float(f"1e-{digits}") if self._point is None and digits is not None else self._point
 
 
 class FileBar:

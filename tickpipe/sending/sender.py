@@ -146,6 +146,10 @@ class TickSender(Sender[Tick]):
     ) -> None:
         super().__init__(url, api_key, **options)
         self._symbol = symbol
+        self.set_form(digits=digits, point=point, coarse=coarse, are_instants=are_instants)
+
+    def set_form(self, *, digits: int | None, point: float | None, coarse: bool, are_instants: bool) -> None:
+        """Say of the ticks from the next request on how many decimals they have and what their times are."""
         self._form: dict[str, Any] = {
             "digits": digits, "point": point, "coarse": coarse, "is_instant": are_instants
         }  # fmt: skip

@@ -4,8 +4,10 @@ import gzip
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -137,6 +139,69 @@ def test_standard_input_is_read(tmp_path: Path, producer: ScriptedServer) -> Non
         )
 
     assert len(producer.taken) == 5
+
+
+def piped(producer: ScriptedServer, *options: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-c", "from tickpipe.cli import main; main()", "send", "-", "-s", "EURUSD"]
+    command += ["--url", producer.url, "--key", "secret", *options]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def seconds_until_taken(producer: ScriptedServer, count: int) -> float:
+    started = time.monotonic()
+    while len(producer.taken) < count and time.monotonic() - started < 20:
+        time.sleep(0.01)
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("options", [(), ("--speed", "1")], ids=["full speed", "at a pace"])
+def test_ticks_of_a_pipe_that_stays_open_are_posted_as_they_come(
+    producer: ScriptedServer, options: tuple[str, ...]
+) -> None:
+    # The prices show their decimals one after the other: 1 in the first line, 5 in the third.
+    prices = [("1.1", "1.2"), ("1.12", "1.13"), ("1.12345", "1.12351")]
+    with piped(producer, *options) as sending:
+        assert sending.stdin is not None
+        waited = []
+        for number, (bid, ask) in enumerate(prices):
+            header = "time_msc,bid,ask\n" if number == 0 else ""
+            sending.stdin.write(f"{header}{1_549_238_400_001 + number},{bid},{ask}\n".encode())
+            sending.stdin.flush()
+            waited.append(seconds_until_taken(producer, number + 1))
+        output, errors = sending.communicate(timeout=60)
+
+    assert sending.returncode == 0, errors
+    assert b"3 ticks sent, 3 accepted, 0 rejected" in output
+    assert [tick["ts_msc"] for tick in producer.taken] == [1_549_238_400_001 + n for n in range(3)]
+    assert [tick["digits"] for tick in producer.taken] == [1, 2, 5]
+    # The first wait is the start of the process as well.
+    assert max(waited[1:]) < 1.0
+    assert waited[0] < 15
+
+
+def test_interrupted_pipe_ends_at_once_and_says_where_to_go_on(producer: ScriptedServer) -> None:
+    with piped(producer) as sending:
+        assert sending.stdin is not None
+        sending.stdin.write(b"time_msc,bid,ask\n1549238400001,1.1,1.2\n1549238400002,1.1,1.2\n")
+        sending.stdin.flush()
+        seconds_until_taken(producer, 2)
+        time.sleep(0.2)
+        sending.send_signal(signal.SIGINT)
+        assert sending.wait(20) == 130
+        assert sending.stderr is not None
+        errors = sending.stderr.read()
+
+    assert b"--skip 2" in errors
+    assert b"Fatal" not in errors
+    assert b"Traceback" not in errors
+
+
+def test_pipe_that_ends_within_a_compressed_file_is_told(tmp_path: Path, producer: ScriptedServer) -> None:
+    with piped(producer) as sending:
+        _, errors = sending.communicate(Path(ticks_file(tmp_path)).read_bytes()[:-12], timeout=60)
+
+    assert sending.returncode == 1
+    assert b"damaged or cut off" in errors
 
 
 def test_rejected_ticks_are_a_problem(tmp_path: Path, producer: ScriptedServer) -> None:
