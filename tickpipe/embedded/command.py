@@ -56,15 +56,9 @@ def up(
     * `tickpipe up --data-dir ./second --producer-port 0`
     """
     from tickpipe.embedded.stack import StackConfig, run_stack, start_detached
-    from tickpipe.embedded.state import is_locked
 
     directory = data_directory(data_dir)
-    if is_locked(directory):
-        option = data_dir_option(directory)
-        raise StackError(
-            f"a stack runs on {directory} already: see `tickpipe status{option}`, or stop it with "
-            f"`tickpipe down{option}`"
-        )
+    _require_no_stack(directory)
     config = StackConfig(
         data_dir=directory,
         producer_host=producer_host,
@@ -84,6 +78,17 @@ def up(
             err.print("The stack is stopped.")
     except StackError as exc:
         raise StartFailed(str(exc)) from exc
+
+
+def _require_no_stack(directory: Path) -> None:
+    from tickpipe.embedded.state import is_locked
+
+    if is_locked(directory):
+        option = data_dir_option(directory)
+        raise StackError(
+            f"a stack runs on {directory} already: see `tickpipe status{option}`, or stop it with "
+            f"`tickpipe down{option}`"
+        )
 
 
 class _Watcher:

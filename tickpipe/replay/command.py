@@ -131,6 +131,23 @@ def replay(
         require_consent(yes)
     settings = connected_settings(data_dir)
     wanted = _Range(from_.replace(second=0, microsecond=0), to, symbol, source)
+    _fold_again(settings, data_directory(data_dir), wanted, margin, patience, dry_run=dry_run, yes=yes)
+    report = run(_verify(settings, wanted))
+    _show_report(report, wanted)
+    nothing_proven = bool(report.unprovable) and not report.checked
+    raise typer.Exit(PROBLEM if report.differences or nothing_proven else DONE)
+
+
+def _fold_again(
+    settings: "Settings",
+    directory: Path,
+    wanted: "_Range",
+    margin: timedelta,
+    patience: float,
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> None:
     plans = run(_plan(settings, wanted, margin))
     _show_plans(plans)
     if dry_run:
@@ -138,13 +155,9 @@ def replay(
         raise typer.Exit(DONE)
     if any(one.is_reset for one in plans):
         ask("Fold these records again?", yes)
-        _Replay(settings, data_directory(data_dir), plans, patience).run()
+        _Replay(settings, directory, plans, patience).run()
     else:
         out.print("The stream has nothing to fold again: there is no record from that time on, or it is not there yet.")
-    report = run(_verify(settings, wanted))
-    _show_report(report, wanted)
-    nothing_proven = bool(report.unprovable) and not report.checked
-    raise typer.Exit(PROBLEM if report.differences or nothing_proven else DONE)
 
 
 @dataclass(frozen=True)
