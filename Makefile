@@ -34,7 +34,7 @@ format: setup ## edit what the formatter and the linter can mend
 	$(BIN)/ruff check --fix .
 
 kafka: setup ## download Kafka and prepare it to start fast, if that was never done on this machine
-	@$(BIN)/python -m tickpipe.embedded.startcache
+	@$(BIN)/python -m tickpipe.embedded.kafka
 
 test: setup kafka ## run the tests on real Kafkas and PostgreSQLs, four files at a time
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder

@@ -6,8 +6,7 @@ import typer
 
 from runtime.garbage import collect_rarely
 from tickpipe.backup import command as backup
-from tickpipe.backup import restore_command as restore
-from tickpipe.commands import candles, database, fidelity, relay, topics, verify
+from tickpipe.commands import candles, database, relay, topics, verify
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
 from tickpipe.export import command as export
@@ -57,10 +56,10 @@ app.command()(send.send)
 app.command("import")(imports.import_files)
 app.command()(candles.candles)
 app.command()(candles.query)
-app.command()(fidelity.fidelity)
+app.command()(candles.fidelity)
 app.command()(export.export)
 app.command()(backup.backup)
-app.command()(restore.restore)
+app.command()(backup.restore)
 app.command()(verify.verify)
 app.command()(replay.replay)
 app.add_typer(rejected.app, name="rejected")

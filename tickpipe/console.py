@@ -1,16 +1,25 @@
-"""What every command shares: where output goes, how errors are told, how asynchronous work is run."""
+"""What every command shares: where output goes and in what form, how errors are told, how asynchronous work is run."""
 
+import csv
+import json
 import os
 import sys
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from types import TracebackType
+from typing import Annotated, Any, Self, TypeVar
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 from typer.core import TyperGroup
 
 from marketdata.errors import SettingsError, StackError, TickpipeError
+from tickpipe.times import iso_utc
 
 T = TypeVar("T")
 
@@ -19,6 +28,9 @@ DONE, PROBLEM, WRONG_USE = 0, 1, 2
 #: What a shell reports for a command that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
 
+#: Width of a table that goes to no terminal (characters).
+_PIPE_WIDTH = 240
+
 #: Results; nothing else goes to the standard output, so that it can be piped.
 out = Console(highlight=False)
 #: Progress, notes and errors.
@@ -26,7 +38,7 @@ err = Console(stderr=True, highlight=False)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """The one door from typer's synchronous commands to asynchronous work."""
+    """Run asynchronous work from one of typer's synchronous commands."""
     import asyncio  # noqa: PLC0415  # costs --help 25 ms
 
     # Windows's own loop cannot wait for PostgreSQL's sockets, which psycopg asks of it.
@@ -72,3 +84,97 @@ def explain(exc: Exception) -> tuple[str, int] | None:
     if isinstance(exc, OSError):
         return text, PROBLEM
     return None
+
+
+class Format(StrEnum):
+    """How rows are written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Table for people; csv and json for programs.")]
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it: times are ISO-8601 UTC; a double keeps every digit (shortest round trip)."""
+    if isinstance(value, datetime):
+        return iso_utc(value)
+    if isinstance(value, Decimal):
+        return float(value)
+    return value
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+    """All rows as one table on the standard output."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
+    rows = [[plain(value) for value in row] for row in rows]
+    for index, column in enumerate(columns):
+        numbers = any(isinstance(row[index], (int, float)) for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else escape(str(value)) for value in row))
+    # In a file or a pipe there is no width to fold at.
+    console = out if out.is_terminal else Console(width=_PIPE_WIDTH, highlight=False)
+    console.print(table)
+
+
+def print_json(content: Any) -> None:
+    """One JSON document on the standard output."""
+    sys.stdout.write(json.dumps(content, indent=2, default=plain) + "\n")
+
+
+async def write_csv(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]]) -> None:
+    """CSV with a header; an empty cell is no value."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    async for row in rows:
+        writer.writerow([plain(value) for value in row])
+    sys.stdout.flush()
+
+
+async def write_json(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]]) -> None:
+    """A JSON array with one object on each line."""
+    separator = "["
+    async for row in rows:
+        entry = {name: plain(value) for name, value in zip(columns, row, strict=True)}
+        sys.stdout.write(f"{separator}\n{json.dumps(entry)}")
+        separator = ","
+    sys.stdout.write("\n]\n" if separator == "," else "[]\n")
+    sys.stdout.flush()
+
+
+class Bar:
+    """A progress bar on stderr, gone when the work is done: `with Bar("exporting") as bar`."""
+
+    def __init__(self, description: str, total: float | None = None) -> None:
+        from rich.progress import (  # noqa: PLC0415 - slow to load, and not every command shows a bar
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn(),
+            console=err, transient=True,
+        )  # fmt: skip
+        self._task = self._progress.add_task(description, total=total, said="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, description: str, total: float | None) -> None:
+        """The next piece of the work."""
+        self._progress.reset(self._task, description=description, total=total, said="")
+
+    def tell(self, completed: float, said: str = "") -> None:
+        """So much of the total is done."""
+        self._progress.update(self._task, completed=completed, said=said)

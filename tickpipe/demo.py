@@ -26,7 +26,7 @@ from runtime.logs import configure_logs
 from runtime.posting import address_of, new_client
 from runtime.settings import load_settings
 from runtime.signals import exit_on_stop_signal
-from tickpipe.sending.posting import post
+from tickpipe.sending.sender import post
 
 log = structlog.get_logger(__name__)
 

@@ -1,7 +1,8 @@
-"""`tickpipe backup`: one file with the database and, if wanted, the topics."""
+"""`tickpipe backup` and `tickpipe restore`: one file with the database and, if wanted, the topics, and the way back."""
 
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,12 +10,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tickpipe.connection import DataDir, connected_settings
+from marketdata.errors import KafkaUnavailable, StackError
+from tickpipe.connection import DataDir, connected_settings, data_dir_option, data_directory, stack_on
 from tickpipe.console import INTERRUPTED, err, out, run
+from tickpipe.replay.command import ask, require_consent
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
-    from tickpipe.backup.archive import Manifest
+    from tickpipe.backup.archive import ArchiveReader, Manifest
+    from tickpipe.backup.restoring import Restored
+
+#: The stack's names of what writes to topics or to the database, in the order in which it is stopped.
+_WRITER = re.compile(r"(producer|stream|sink)(-\d+)?")
+
+_STOP_ELSEWHERE = (
+    "stop producer, stream workers and sink first: `docker compose stop producer stream sink`, or in Kubernetes scale "
+    "them to 0 replicas; then run the same command again"
+)
 
 
 def backup(
@@ -57,7 +69,7 @@ def backup(
 
 async def _backup(settings: "Settings", path: Path, *, with_topics: bool) -> "Manifest":
     from tickpipe.backup.taking import take_backup
-    from tickpipe.progress import Bar
+    from tickpipe.console import Bar
 
     with Bar("backup") as bar:
         return await take_backup(settings, path, bar, with_topics=with_topics)
@@ -70,3 +82,175 @@ def described(manifest: "Manifest") -> list[str]:
     for topic in manifest.kafka.topics if manifest.kafka else ():
         lines.append(f"  {topic.name}: {sum(part.records for part in topic.partitions):,} records")
     return lines
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `tickpipe backup` wrote.")],
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Only read the file and compare checksums.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete the candles that the database holds. Topics are never deleted.")
+    ] = False,
+    database_only: Annotated[
+        bool, typer.Option("--database-only", help="Leave Kafka alone: no topics, no offsets of groups.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Restore a backup into an empty database and, when it has topics, into a Kafka without records.
+
+    Checksums are compared before anything is written. Records come back to the offsets they had, so every candle is
+    still proven: `tickpipe verify` afterwards says so. Services of the embedded stack are stopped and started again;
+    elsewhere you stop producer, stream workers and sink, and start them afterwards. A restore that was interrupted is
+    run again and goes on.
+
+    A Kafka that still has its log keeps it: then only the database comes back, and the groups are set back to where the
+    backup was taken, so that all candles since are folded again from the log.
+
+    Examples:
+
+    * `tickpipe restore --check tickpipe-20260105T030000Z.zip`
+    * `tickpipe up`, then `tickpipe restore tickpipe-20260105T030000Z.zip`
+    """
+    from tickpipe.backup.archive import ArchiveReader
+
+    if not check:
+        require_consent(yes)
+    with ArchiveReader(file) as archive:
+        _check(archive)
+        for line in described(archive.manifest):
+            out.print(line, markup=False, soft_wrap=True)
+        if check:
+            out.print("The backup is whole: every checksum is right.")
+            return
+        settings = connected_settings(data_dir)
+        directory = data_directory(data_dir)
+        started = time.monotonic()
+        try:
+            restored = _restore(settings, directory, archive, replace=replace, database_only=database_only, yes=yes)
+        except KeyboardInterrupt as exc:
+            err.print("Interrupted; run the same command again, it goes on.")
+            raise typer.Exit(INTERRUPTED) from exc
+    _report(restored, time.monotonic() - started)
+
+
+def _check(archive: "ArchiveReader") -> None:
+    from tickpipe.backup.taking import bytes_said
+    from tickpipe.console import Bar
+
+    with Bar("checking", archive.total_bytes) as bar:
+        archive.check(lambda done: bar.tell(done, bytes_said(done)))
+
+
+def _restore(
+    settings: "Settings", directory: Path, archive: "ArchiveReader", *, replace: bool, database_only: bool, yes: bool
+) -> "Restored":
+    from tickpipe.backup.restoring import Restore
+    from tickpipe.console import Bar
+
+    restore = Restore(settings, archive, database_only=database_only)
+    run(restore.prepare(replace=replace))
+    deleted = "; the candles that it holds are deleted" if replace else ""
+    ask(f"Restore this into the database{deleted}?", yes)
+    services = _Services(directory)
+    services.stop()
+    try:
+        kafka = archive.manifest.kafka
+        if not database_only and kafka is not None:
+            try:
+                run(_wait_until_groups_are_empty(settings))
+            except KafkaUnavailable:
+                # Candles alone can be restored where no Kafka is.
+                if kafka.topics:
+                    raise
+    except BaseException:
+        services.start()
+        raise
+    try:
+        with Bar("restoring") as bar:
+            restored = run(restore.run(bar))
+    except BaseException:
+        # New ticks behind half of the old ones would take the offsets of the other half.
+        services.say_that_they_stay_stopped()
+        raise
+    services.start()
+    return restored
+
+
+async def _wait_until_groups_are_empty(settings: "Settings") -> None:
+    from tickpipe.replay.engine import GroupActive, wait_until_empty
+
+    try:
+        with err.status("waiting until Kafka has let go of the stopped services"):
+            for group in (settings.stream_group, settings.sink_group):
+                await wait_until_empty(settings, lambda members, waited: None, group=group)
+    except GroupActive as exc:
+        raise GroupActive(f"{exc}; {_STOP_ELSEWHERE}") from exc
+
+
+class _Services:
+    """The services of the embedded stack that write; none when they run elsewhere."""
+
+    def __init__(self, directory: Path) -> None:
+        stack = stack_on(directory)
+        self._directory = directory
+        self._names = [s.name for s in stack.services if _WRITER.fullmatch(s.name)] if stack is not None else []
+
+    def stop(self) -> None:
+        """Stop all of them."""
+        from tickpipe.embedded.stack import stop_service
+
+        for name in self._names:
+            err.print(f"Stopping {name}", markup=False)
+            stop_service(self._directory, name)
+
+    def start(self) -> None:
+        """Start all of them."""
+        from tickpipe.embedded.stack import start_service
+
+        failures = []
+        for name in self._names:
+            err.print(f"Starting {name}", markup=False)
+            try:
+                start_service(self._directory, name)
+            except StackError as exc:
+                failures.append(str(exc))
+        if failures:
+            raise StackError(f"{'; '.join(failures)}; start it by `tickpipe down` and `tickpipe up`")
+        if not self._names:
+            err.print("Now start producer, stream workers and sink.")
+
+    def say_that_they_stay_stopped(self) -> None:
+        """What is to be done after a failure."""
+        if self._names:
+            option = data_dir_option(self._directory)
+            err.print(
+                f"{', '.join(self._names)} stay stopped: run the same command again, it goes on; or start them by "
+                f"`tickpipe down{option}` and `tickpipe up{option}`.",
+                markup=False, soft_wrap=True,
+            )  # fmt: skip
+
+
+def _report(restored: "Restored", seconds: float) -> None:
+    from tickpipe.backup.restoring import LogState
+
+    out.print(f"{restored.candles:,} candles restored, {seconds:.1f} s", markup=False)
+    match restored.log:
+        case LogState.RESTORED:
+            out.print(f"{restored.records:,} records of topics are at the offsets they had.", markup=False)
+        case LogState.PRESENT:
+            out.print("The log is here and was left as it is; what came since the backup is folded again from it.")
+        case LogState.MISSING:
+            err.print(
+                "The ticks are neither in the backup nor in this Kafka: the candles are here, and `tickpipe verify` "
+                "cannot prove them.",
+                soft_wrap=True,
+            )
+        case LogState.UNTOUCHED:
+            err.print(
+                "Kafka was left alone. What came since the backup is missing; with the same Kafka bring it back by "
+                "`tickpipe replay`.",
+                soft_wrap=True,
+            )
+    if restored.log in (LogState.RESTORED, LogState.PRESENT):
+        out.print("Prove it with `tickpipe verify`.")

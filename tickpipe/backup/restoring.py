@@ -21,8 +21,8 @@ from runtime.settings import Settings
 from sink.db.migrations import migrate
 from tickpipe.backup import database, topics
 from tickpipe.backup.archive import ArchiveReader, KafkaPart, Topic, partition_member
-from tickpipe.backup.records import LogRecord, read_records
 from tickpipe.backup.taking import Count, Teller, bytes_said, records_said
+from tickpipe.backup.topics import LogRecord, read_records
 from tickpipe.replay.engine import set_offsets
 
 

@@ -25,7 +25,7 @@ from tickpipe.replay.engine import group_offsets
 
 
 class Teller(Protocol):
-    """Shows how far the work is (`tickpipe.progress.Bar`)."""
+    """Shows how far the work is (`tickpipe.console.Bar`)."""
 
     def begin(self, description: str, total: float | None) -> None:
         """The next piece of the work."""

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tickpipe.connection import DataDir, connected_settings, open_database
-from tickpipe.console import DONE, PROBLEM, err, out, run
-from tickpipe.output import print_json, print_table
+from tickpipe.console import DONE, PROBLEM, err, out, print_json, print_table, run
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection

@@ -4,8 +4,7 @@
 import typer
 
 from tickpipe.connection import DataDir, connected_settings
-from tickpipe.console import DONE, PROBLEM, err, out, run
-from tickpipe.output import Format, FormatOption, print_json, print_table
+from tickpipe.console import DONE, PROBLEM, Format, FormatOption, err, out, print_json, print_table, run
 
 app = typer.Typer(no_args_is_help=True, help="The topics in Kafka.")
 

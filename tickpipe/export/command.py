@@ -20,7 +20,7 @@ from tickpipe.times import FromTime, ToTime
 if TYPE_CHECKING:
     from runtime.settings import Settings
     from sink.exporting import Exporting, Series
-    from tickpipe.progress import Bar
+    from tickpipe.console import Bar
 
 #: Rows between two looks at the clock.
 _TELL_ROWS = 20_000
@@ -105,8 +105,8 @@ class _Wanted:
 async def _export(settings: "Settings", wanted: _Wanted, *, replace: bool) -> tuple[int, int]:
     # Rows and files that were written.
     from sink.exporting import Exporting
+    from tickpipe.console import Bar
     from tickpipe.export.files import whole_directory
-    from tickpipe.progress import Bar
 
     with whole_directory(wanted.directory, replace=replace) as partial:
         async with (

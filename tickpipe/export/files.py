@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from marketdata.errors import TickpipeError
 from marketdata.offsets import Ranges, from_spans
-from tickpipe.output import plain
+from tickpipe.console import plain
 
 #: Rows of one row group: what readers take as one piece, and what is held in memory.
 _GROUP_ROWS: Final = 100_000

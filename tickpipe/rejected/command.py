@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tickpipe.connection import DataDir, connected_settings, producer_address
-from tickpipe.console import DONE, PROBLEM, err, out, run
-from tickpipe.output import Format, FormatOption, print_table, write_csv, write_json
+from tickpipe.console import DONE, PROBLEM, Format, FormatOption, err, out, print_table, run, write_csv, write_json
 from tickpipe.replay.command import ask, require_consent
 from tickpipe.times import moment_of
 
@@ -237,10 +236,10 @@ class _Producer:
         self._data_dir, self._url, self._key = data_dir, url, key
 
     def post(self, one: "Post") -> dict[str, Any]:
-        """The producer's answer; see `tickpipe.sending.posting.post`."""
+        """The producer's answer; see `tickpipe.sending.sender.post`."""
         from marketdata.contract.request import source_header
         from runtime.posting import address_of, new_client
-        from tickpipe.sending.posting import post
+        from tickpipe.sending.sender import post
 
         url, key = producer_address(self._data_dir, self._url, self._key, one.source or None)
         headers = {

@@ -18,8 +18,7 @@ import typer
 
 from marketdata.errors import StackError, TickpipeError
 from tickpipe.connection import DataDir, connected_settings, data_directory, stack_on
-from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out, run
-from tickpipe.output import print_table
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out, print_table, run
 from tickpipe.times import TIME_HELP, epoch_ms, iso_utc, parse_time, time_option
 
 if TYPE_CHECKING:

@@ -235,7 +235,7 @@ class FileBar:
     """The progress bar of a file: how far in it, items a second, time left; they are not counted beforehand."""
 
     def __init__(self, symbol: str, file: "ColumnFile[Any]", started: float, noun: str = "ticks") -> None:
-        from tickpipe.progress import Bar
+        from tickpipe.console import Bar
 
         self._file, self._started, self._noun = file, started, noun
         self._bar = Bar(symbol, file.total_bytes)

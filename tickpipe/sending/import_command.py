@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tickpipe.connection import DataDir, producer_address
-from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out
-from tickpipe.output import print_table
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out, print_table
 from tickpipe.sending.command import (
     FileBar,
     KeyOption,

@@ -6,17 +6,29 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
+import httpx
 import msgspec
 from msgspec import UNSET
 
 from marketdata.contract.bar import PostedBar
 from marketdata.contract.request import source_header
 from marketdata.contract.tick import iso_instant, iso_second, middle_change, posted_tick
-from marketdata.errors import TickpipeError
+from marketdata.errors import SettingsError, TickpipeError
 from marketdata.tick import Tick
-from runtime.posting import BodyTooLarge, ServerRefused, address_of, new_client, new_retrying, send_split
+from runtime import posting
+from runtime.posting import (
+    BodyTooLarge,
+    KeyRefused,
+    NoAnswer,
+    ServerRefused,
+    SourceRefused,
+    address_of,
+    new_client,
+    new_retrying,
+    result_of,
+    send_split,
+)
 from tickpipe.sending.barfile import Bar
-from tickpipe.sending.posting import post
 
 
 class Timed(Protocol):
@@ -185,3 +197,18 @@ class BarSender(Sender[Bar]):
 
     def _opening(self, bar: Bar) -> str:
         return iso_instant(bar.time_msc, coarse=True) if self._are_instants else iso_second(bar.time_msc)
+
+
+def post(client: httpx.Client, url: str, body: bytes) -> dict[str, Any]:
+    """The producer's answer to one request that it took, wholly, in part (207) or whose every item it rejected (400).
+
+    Raises:
+        ServerUnavailable, ServerRefused, SettingsError: as `Sender.send`.
+        BodyTooLarge, BodyRefused: when the body has to be split.
+    """
+    try:
+        return result_of(posting.post(client, url, body))
+    except NoAnswer as exc:
+        raise NoAnswer(f"{exc}; is the producer up?") from exc
+    except (KeyRefused, SourceRefused) as exc:
+        raise SettingsError(f"{exc}; pass the right one with --key or TICKPIPE_API_KEYS") from exc

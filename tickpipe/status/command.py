@@ -9,8 +9,7 @@ from rich.markup import escape
 
 from marketdata.errors import StackError
 from tickpipe.connection import DataDir, connected_settings, data_directory, stack_on
-from tickpipe.console import DONE, PROBLEM, err, out, run
-from tickpipe.output import print_json, print_table
+from tickpipe.console import DONE, PROBLEM, err, out, print_json, print_table, run
 
 if TYPE_CHECKING:
     from tickpipe.embedded.state import StackState

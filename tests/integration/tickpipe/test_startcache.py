@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tickpipe.embedded import startcache
+from tickpipe.embedded import kafka as embedded_kafka
 from tickpipe.embedded.jars import Jars, resolve_jars
-from tickpipe.embedded.kafka import local_kafka
+from tickpipe.embedded.kafka import local_kafka, ready_kafka
 from tickpipe.embedded.ports import Ports
 from tickpipe.embedded.servers import EmbeddedServers
-from tickpipe.embedded.startcache import ready_kafka
 
 
 def test_a_broker_maps_the_cache_that_was_written(tmp_path: Path) -> None:
@@ -30,8 +29,8 @@ def test_a_cache_of_another_java_is_no_obstacle(tmp_path: Path) -> None:
 
 def test_where_no_cache_can_be_written_nobody_tries_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jars = _copied(tmp_path)
-    monkeypatch.setattr(startcache, "resolve_jars", lambda _: jars)
-    monkeypatch.setattr(startcache, "_BOOT_SECONDS", 0.0)  # ends before there is anything to write
+    monkeypatch.setattr(embedded_kafka, "resolve_jars", lambda _: jars)
+    monkeypatch.setattr(embedded_kafka, "_BOOT_SECONDS", 0.0)  # ends before there is anything to write
     events: list[str] = []
 
     ready_kafka(events.append)

@@ -8,8 +8,7 @@ import pytest
 from marketdata.errors import StackError
 from tickpipe.embedded.jars import Jars
 from tickpipe.embedded.kafka import Kafka, _escaped, _new_cluster_id, broker_answers
-from tickpipe.embedded.postgres import Postgres
-from tickpipe.embedded.privileges import Privileges, open_to_all, unprivileged
+from tickpipe.embedded.postgres import Postgres, Privileges, open_to_all, unprivileged
 
 
 def test_path_survives_the_properties_file() -> None:

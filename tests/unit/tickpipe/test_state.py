@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from marketdata.errors import StackError
-from tickpipe.embedded.credentials import load_credentials
-from tickpipe.embedded.files import write_json
+from tickpipe.embedded.files import load_credentials, write_json
 from tickpipe.embedded.state import ServiceState, StackState, find_stack, is_locked, stack_lock, write_state
 
 _STATE = StackState(

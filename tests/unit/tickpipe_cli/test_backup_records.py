@@ -10,8 +10,7 @@ from marketdata.candle import Candle
 from marketdata.wire import decode_candle, encode
 from tests.unit.sink.candles import candle
 from tickpipe.backup.archive import ArchiveDamaged, Partition
-from tickpipe.backup.records import BlockWriter, LogRecord, read_records
-from tickpipe.backup.topics import expected_log, of_log
+from tickpipe.backup.topics import BlockWriter, LogRecord, expected_log, of_log, read_records
 
 OLD, NEW = "old-cluster/ticks", "new-cluster/ticks"
 

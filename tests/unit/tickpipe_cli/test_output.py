@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tickpipe.commands.candles import COLUMNS
-from tickpipe.output import print_table, write_csv, write_json
+from tickpipe.console import print_table, write_csv, write_json
 
 ROWS = [
     (datetime(2019, 2, 4, tzinfo=UTC), "EURUSD", "M1", 1.14543, 1.1457, 1.14542, 0.1 + 0.2, 153),
