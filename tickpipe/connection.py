@@ -105,7 +105,7 @@ def _quiet_logs(settings: "Settings") -> "Settings":
     from runtime.logs import configure_logs
 
     configure_logs(settings.model_copy(update={"log_level": "WARNING"}))
-    # Whatever it reports reaches the command as an exception as well, and is told there in one sentence.
+    # Whatever it reports reaches the command as an exception as well, and is reported there in one sentence.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     return settings
 

@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 #: How often the EA posts what it has (seconds).
 _POST_INTERVAL_SECONDS: Final = 1.0
 
-#: Ticks that are kept while the producer does not take them: about two hours; the oldest make room for the newest.
+#: Ticks that are buffered while the producer does not take them: about two hours; the oldest make room for the newest.
 _RING_TICKS: Final = 50_000
 
 #: Ticks of one request, far below the producer's limit of 5 MB.
@@ -97,25 +97,25 @@ class RandomWalk:
 
 
 class ExpertAdvisor:
-    """Posts its walks' ticks about once a second; what was not taken is kept and sent again, newer ticks appended."""
+    """Posts its walks' ticks about once a second; what was not taken is buffered and sent again, oldest first."""
 
     def __init__(self, client: httpx.Client, url: str, walks: list[RandomWalk]) -> None:
         self._client, self._url = client, f"{address_of(url)}{TICKS_ROUTE}"
         self._walks = walks
         #: What the producer has not taken yet, oldest first.
-        self.kept: deque[PostedTick] = deque(maxlen=_RING_TICKS)
+        self.unsent: deque[PostedTick] = deque(maxlen=_RING_TICKS)
         self._troubled = False
 
     def collect(self, time_msc: int) -> None:
         """Take the ticks up to `time_msc` from the market, in the order of their times."""
         fresh = [(tick, walk.instrument) for walk in self._walks for tick in walk.until(time_msc)]
         fresh.sort(key=lambda entry: entry[0].time_msc)
-        self.kept.extend(_as_the_ea_says(tick, instrument) for tick, instrument in fresh)
+        self.unsent.extend(_as_the_ea_says(tick, instrument) for tick, instrument in fresh)
 
     def flush(self) -> bool:
-        """Post what is kept; False when something is left for the next time."""
-        while self.kept:
-            batch = [self.kept[index] for index in range(min(_REQUEST_TICKS, len(self.kept)))]
+        """Post the buffer; False when something is left for the next time."""
+        while self.unsent:
+            batch = [self.unsent[index] for index in range(min(_REQUEST_TICKS, len(self.unsent)))]
             try:
                 answer = post(self._client, self._url, msgspec.json.encode({"ticks": batch}))
             except TickpipeError as exc:
@@ -124,17 +124,17 @@ class ExpertAdvisor:
             if answer.get("errors"):
                 log.warning("The producer rejected ticks.", action="demo_rejected", details=answer.get("details"))
             for _ in batch:
-                self.kept.popleft()
+                self.unsent.popleft()
         if self._troubled:
             self._troubled = False
-            log.info("The producer took what was kept.", action="demo_recovered")
+            log.info("The producer took the buffered ticks.", action="demo_recovered")
         return True
 
     def _tell_trouble(self, error: str) -> None:
-        # Once, not every second: the ring keeps the ticks, and recovery has a line of its own.
+        # Once, not every second: the ring holds the ticks, and recovery has a line of its own.
         if not self._troubled:
             self._troubled = True
-            log.warning("Ticks were not taken; they are kept and sent again.", action="demo_kept", error=error)
+            log.warning("Ticks were not taken; they are buffered and sent again.", action="demo_buffered", error=error)
 
 
 def _as_the_ea_says(tick: Tick, instrument: Instrument) -> PostedTick:

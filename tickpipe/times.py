@@ -33,14 +33,14 @@ def parse_time(text: str, *, now: datetime | None = None) -> datetime:
 
 
 def time_option(text: str) -> datetime:
-    """`parse_time` for typer: what names no time is wrong use."""
+    """`parse_time` for typer: anything else is wrong use."""
     try:
         return parse_time(text)
     except ValueError as exc:
         raise typer.BadParameter(str(exc)) from exc
 
 
-#: Options of every command that reads a stretch of time.
+#: Options of every command that reads a range of time.
 FromTime = Annotated[
     datetime | None, typer.Option("--from", parser=time_option, metavar="T", help=f"From T, included: {TIME_HELP}.")
 ]
@@ -50,12 +50,12 @@ ToTime = Annotated[
 
 
 def as_utc(moment: datetime) -> datetime:
-    """The same moment in UTC; without a zone it is taken for UTC already."""
+    """The same moment in UTC; without a zone it is taken as UTC."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def epoch_ms(moment: datetime) -> int:
-    """UTC epoch milliseconds of a moment, without a detour over floating point."""
+    """UTC epoch milliseconds of a moment, without going through floating point."""
     return (as_utc(moment) - _EPOCH) // timedelta(milliseconds=1)
 
 

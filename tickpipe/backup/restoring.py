@@ -2,7 +2,7 @@
 
 Candles prove themselves by offsets of a log, so records come back to the offsets they had. Only the log's name changes
 when the cluster is a new one; it is changed in what is restored as well. What the order is good for: interrupted among
-the topics, the same restore goes on; interrupted before the groups are set, the stream folds everything once more.
+the topics, the same restore goes on; interrupted before the groups are set, the stream folds everything again.
 """
 
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ class Restore:
             self._settings = settings.model_copy(update={"kafka_partitions": count})
         self._records = 0
         #: Roles of the topics in which the sink has to begin at the first record.
-        self._begins_anew: set[str] = set()
+        self._starts_over: set[str] = set()
 
     async def prepare(self, *, replace: bool) -> None:
         """Find out whether it can be done; changes nothing but a schema that is not there yet.
@@ -140,9 +140,9 @@ class Restore:
                 is_here = not wrote
             if not is_here:
                 await self._restore_topic(topic, logs)
-                self._begins_anew.add(topic.role)
+                self._starts_over.add(topic.role)
         if logs[0] != logs[1]:
-            self._begins_anew.update(topics.SINK_ROLES)
+            self._starts_over.update(topics.SINK_ROLES)
         return LogState.RESTORED if wrote else LogState.PRESENT
 
     async def _reaches(self, topic: Topic) -> bool:
@@ -195,8 +195,8 @@ class Restore:
                 ends = await log_ends(self._settings, name)
                 for partition, offset in of_partitions.items():
                     begin, end = ends[partition]
-                    # The first record of a topic that was made anew is one that was not stored yet.
-                    wanted = begin if role in self._begins_anew else offset
+                    # The first record of a topic that was created again is one that was not stored yet.
+                    wanted = begin if role in self._starts_over else offset
                     offsets[TopicPartition(name, partition)] = min(end, max(begin, wanted))
             if offsets:
                 await set_offsets(self._settings, group, offsets)

@@ -2,7 +2,7 @@
 
 The order makes it whole: what the groups have committed is read first, then the snapshot of the database is taken,
 then the ends of the topics are read. So the candles that are stored name only offsets that are in the topics, and
-nothing that was committed is missing; what happened in between is folded once more after a restore, which changes
+nothing that was committed is missing; what happened in between is folded again after a restore, which changes
 nothing.
 """
 
@@ -45,7 +45,7 @@ class Count:
     def add(self, more: int) -> None:
         """So much more is done."""
         before, self.done = self.done, self.done + more
-        # A bar that is told of every record costs more than the record.
+        # Updating the bar for every record costs more than the record.
         if more > 10_000 or before // 10_000 != self.done // 10_000:
             self.teller.tell(self.done, self.said(self.done))
 

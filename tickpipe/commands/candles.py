@@ -104,14 +104,14 @@ class _Selection:
 
         known = [candle.ts for candle in await newest_candles(connection) if candle.symbol == self.symbol]
         end = min([self.to, *known])
-        kept: deque[CandleRow] = deque(maxlen=limit)
+        newest: deque[CandleRow] = deque(maxlen=limit)
         for begin in (*(max(self.from_, end - span) for span in _LOOK_BACK), self.from_):
-            kept.clear()
+            newest.clear()
             async for row in self.rows(connection, begin):
-                kept.append(row)
-            if len(kept) == limit or begin == self.from_:
+                newest.append(row)
+            if len(newest) == limit or begin == self.from_:
                 break
-        for row in kept:
+        for row in newest:
             yield row
 
 
@@ -223,4 +223,6 @@ async def _show_differences(columns: tuple[str, ...], rows: AsyncIterator[tuple[
     if shown:
         print_table(columns, shown)
     else:
-        err.print("Nothing differs, or nothing could be compared: `tickpipe fidelity --daily` tells.", markup=False)
+        err.print(
+            "Nothing differs, or nothing could be compared: `tickpipe fidelity --daily` shows which.", markup=False
+        )

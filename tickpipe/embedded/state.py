@@ -1,4 +1,4 @@
-"""What a running stack tells others: `stack.json`, and the lock that says whether to believe it."""
+"""The published state of a running stack: `stack.json`, and the lock that says whether it is current."""
 
 import contextlib
 import fcntl
@@ -100,7 +100,7 @@ def stack_lock(data_dir: Path) -> Iterator[None]:
     descriptor = os.open(data_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _take(descriptor, data_dir)
-        # The pid tells readers whose stack.json to believe: the one of a former, killed supervisor may still be there.
+        # The pid tells readers whether stack.json is this stack's: one of a killed supervisor may still be there.
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield

@@ -1,4 +1,4 @@
-"""A supervisor of child processes: starts them in order, restarts for ever what dies, stops them in reverse."""
+"""A supervisor of child processes: starts them in order, restarts whatever dies, stops them in reverse."""
 
 import asyncio
 import contextlib
@@ -59,7 +59,7 @@ class Service:
             self._keeper = asyncio.create_task(self._keep_running(after), name=f"keep {self.spec.name}")
 
     async def stop(self) -> None:
-        """Stop the process in an orderly way, after 15 seconds by force, and keep it stopped."""
+        """Stop the process gracefully, after 15 seconds by force; it is not restarted."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.cancel()
@@ -148,7 +148,7 @@ class Service:
             self.is_ready.clear()
         try:
             self._on_event(StackEvent(f"{self.spec.name} {message}", self.spec.name, state))
-        except Exception as exc:  # such as a terminal that is gone; the process is kept running all the same
+        except Exception as exc:  # such as a terminal that is gone; the process runs on all the same
             append_to_log(self.spec.log, f"could not be told: {exc!r}")
 
 
@@ -201,7 +201,7 @@ class Supervisor:
         await service.is_ready.wait()
 
     async def stop(self, name: str) -> None:
-        """Stop one service and keep it stopped.
+        """Stop one service; it is not restarted.
 
         Raises:
             StackError: when there is none of that name.
@@ -209,7 +209,7 @@ class Supervisor:
         await self._service(name).stop()
 
     async def restart(self, name: str) -> None:
-        """Stop one service in an orderly way, start it again and return when it is ready.
+        """Stop one service gracefully, start it again and return when it is ready.
 
         Raises:
             StackError: when there is none of that name.

@@ -128,7 +128,7 @@ async def _export(settings: "Settings", wanted: _Wanted, *, replace: bool) -> tu
 
 
 class _Writing:
-    """Writes series after series and tells the bar how much of their time is done."""
+    """Writes one series after the other and shows on the bar how much of their time is done."""
 
     def __init__(self, exporting: "Exporting", wanted: _Wanted, root: Path, bar: "Bar") -> None:
         self.rows = self.files = 0

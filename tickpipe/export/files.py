@@ -18,7 +18,7 @@ from tickpipe.console import plain
 #: Rows of one row group: what readers take as one piece, and what is held in memory.
 _GROUP_ROWS: Final = 100_000
 
-#: Says what an export holds. Readers of partitioned files pass over names that begin so.
+#: Says what an export holds. Readers of partitioned files skip names that begin with an underscore.
 MANIFEST: Final = "_export.json"
 
 Row = tuple[Any, ...]

@@ -118,7 +118,7 @@ async def _show(settings: "Settings", topic: What, partition: int, offset: int) 
         "reason": record.reason,
         "origin": record.origin,
         "key": "(none)" if record.key is None else repr(record.key)[2:-1],
-        "bytes": f"{record.size_bytes:,}" if record.is_whole else f"{record.size_bytes:,}, not all of them kept",
+        "bytes": f"{record.size_bytes:,}" if record.is_whole else f"{record.size_bytes:,}, not all of them stored",
         **{f"header {name}": value for name, value in record.headers.items() if name != "reason"},
         "resend": _said(resend_of(record, settings)),
     }
@@ -251,7 +251,7 @@ class _Producer:
 
 
 class _Resend:
-    """Looks at the records once to count them and once more to send them, so that memory does not grow with them."""
+    """Reads the records twice, to count them and to send them, so that memory does not grow with them."""
 
     def __init__(
         self, settings: "Settings", which: "list[Which]", name: tuple[int, int] | None, producer: _Producer

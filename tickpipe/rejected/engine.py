@@ -1,4 +1,4 @@
-"""The topics of rejected records: reading them, and finding out what would become of a record that is sent again."""
+"""The topics of rejected records: reading them, and deciding how a record can be sent again."""
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -167,7 +167,7 @@ def resend_of(record: RejectedRecord, settings: Settings, *, now_ms: int | None 
     """What sending the record again means; it depends on what this version makes of it, not on the old reason."""
     now_ms = clock.now_ms() if now_ms is None else now_ms
     if record.value is None:
-        lost = "it has no value" if record.is_whole else f"none of its {record.size_bytes:,} bytes were kept"
+        lost = "it has no value" if record.is_whole else f"none of its {record.size_bytes:,} bytes were stored"
         return Unusable(f"{lost}; the original is {record.origin}")
     if record.is_from_http:
         return _post_of(record, record.value, now_ms)
@@ -187,7 +187,7 @@ def resend_of(record: RejectedRecord, settings: Settings, *, now_ms: int | None 
 
 def _post_of(record: RejectedRecord, value: bytes, now_ms: int) -> Post | Unusable:
     if not record.is_whole:
-        return Unusable(f"only its first {len(value) // 1024} KB were kept; let its sender send it again")
+        return Unusable(f"only its first {len(value) // 1024} KB were stored; let its sender send it again")
     try:
         item = json.loads(value)
     except (ValueError, RecursionError) as exc:

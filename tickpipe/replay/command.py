@@ -1,4 +1,4 @@
-"""`tickpipe replay`: the stream workers fold a stretch of the log once more."""
+"""`tickpipe replay`: the stream workers fold a range of the log again."""
 
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
@@ -182,7 +182,7 @@ def _show_plans(plans: list["PartitionPlan"]) -> None:
 
 
 class _Replay:
-    """Stop, reset, start, follow."""
+    """Stops the workers, resets the offsets, starts the workers, and follows them to the end of the log."""
 
     def __init__(self, settings: "Settings", directory: Path, plans: list["PartitionPlan"], patience: float) -> None:
         self._settings, self._directory, self._plans, self._patience = settings, directory, plans, patience
@@ -235,7 +235,7 @@ class _Replay:
         with progress:
             folding = progress.add_task("folding", total=total, said="waiting for the stream workers")
             await follow_stream(
-                self._settings, self._plans, _teller(progress, folding, total), patience_seconds=self._patience
+                self._settings, self._plans, _shown_on(progress, folding, total), patience_seconds=self._patience
             )
             folded_seconds = time.monotonic() - started
             storing = progress.add_task("storing", total=None, said="")
@@ -253,8 +253,8 @@ class _Replay:
         )
 
 
-def _teller(progress: Any, task: Any, total: int) -> Callable[[int], None]:
-    """Tells the bar how far the stream is."""
+def _shown_on(progress: Any, task: Any, total: int) -> Callable[[int], None]:
+    """The callback that shows on the bar how far the stream is."""
     started = time.monotonic()
 
     def tell(done: int) -> None:
@@ -270,7 +270,7 @@ def _teller(progress: Any, task: Any, total: int) -> Callable[[int], None]:
 
 @contextmanager
 def _stopped(directory: Path, workers: list[str]) -> Iterator[None]:
-    """The workers are stopped within the block and started again however it ends."""
+    """Stop the workers for the block, and start them again however it ends."""
     from tickpipe.embedded.stack import start_service, stop_service
 
     if not workers:
@@ -303,7 +303,7 @@ def _end(number: int, _: FrameType | None) -> NoReturn:
 
 @contextmanager
 def _signals(handler: Any, *more: signal.Signals) -> Iterator[None]:
-    """SIGTERM, where there is one SIGHUP, and `more` are handled so within the block."""
+    """Handle SIGTERM, SIGHUP where there is one, and `more` with `handler` within the block."""
     numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []), *more]
     before = {number: signal.signal(number, handler) for number in numbers}
     try:

@@ -62,7 +62,7 @@ def batches(
 def live(ticks: Iterable[Tick]) -> Iterator[Tick | None]:
     """The ticks of a feed that may pause, with None wherever nothing more is there and the batch should leave.
 
-    A thread reads, because nothing but reading tells whether more is there. It ends with the process: a read from a
+    A thread reads, because only a read shows whether more is there. It ends with the process: a read from a
     pipe cannot be interrupted.
 
     Raises:

@@ -1,6 +1,6 @@
 """Files of one line a tick or bar, opened for one pass: text in any of MetaTrader's encodings, compressed or not.
 
-A line that cannot be used costs itself alone: it is counted, and told with its number and the reason.
+A line that cannot be used is skipped: it is counted, and reported with its number and the reason.
 """
 
 import csv
@@ -32,8 +32,8 @@ Item = TypeVar("Item")
 #: A first line longer than this is no header (characters).
 _LONGEST_HEADER: Final = 10_000
 
-#: Lines whose reasons are kept; more would not help the reader.
-_TOLD_LINES: Final = 20
+#: Skipped lines that are reported with their reasons; more would not help the reader.
+_REPORTED_LINES: Final = 20
 
 #: Other names of columns.
 _ALIASES: Final = {
@@ -189,7 +189,7 @@ class ColumnFile(ABC, Generic[Item]):
         """The names of the columns of a file without a header, by its first line.
 
         Raises:
-            UnknownForm: when the line tells nothing.
+            UnknownForm: when the line does not say.
         """
         raise self._unknown()
 
@@ -211,9 +211,9 @@ class ColumnFile(ABC, Generic[Item]):
         return self.symbol in (None, symbol) or symbol.replace("/", "") == self.symbol
 
     def _refuse(self, why: str | InvalidItem) -> None:
-        """Pass over the line that was read last."""
+        """Skip the line that was read last."""
         self.refused += 1
-        if len(self.reasons) < _TOLD_LINES:
+        if len(self.reasons) < _REPORTED_LINES:
             if isinstance(why, InvalidItem):
                 why = f"{why.field}: {why.message}" if why.field else why.message
             self.reasons.append(f"{self.path}: line {self._line:,}: {why}")
@@ -261,7 +261,8 @@ def names_of(header: str, delimiter: str) -> list[str]:
 
 
 def _encoding(start: bytes) -> str:
-    # MT5 exports as UTF-16-LE with a mark, or as UTF-8; without a mark a zero byte beside the first letter tells.
+    # MT5 exports as UTF-16-LE with a byte order mark, or as UTF-8; without the mark, a zero byte beside the first
+    # letter shows it.
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     if start[1:2] == b"\0":

@@ -59,10 +59,10 @@ def send(
     source: SourceOption = None,
     speed: Annotated[float, typer.Option(min=0, help="0 as fast as it goes, 1 real time, 60 a minute a second.")] = 0.0,
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most ticks of one request.")] = 200,
-    skip: Annotated[int, typer.Option(min=0, help="Pass over the first ticks: go on where a run stopped.")] = 0,
+    skip: Annotated[int, typer.Option(min=0, help="Skip the first ticks: go on where a run stopped.")] = 0,
     from_: Annotated[
         datetime | None,
-        typer.Option("--from", parser=time_option, metavar="T", help=f"Pass over ticks before T: {TIME_HELP}."),
+        typer.Option("--from", parser=time_option, metavar="T", help=f"Skip ticks before T: {TIME_HELP}."),
     ] = None,
     digits: Annotated[
         int | None,
@@ -80,7 +80,7 @@ def send(
     Read are CSV with `time_msc,bid,ask` or `timestamp,bid,ask`, MetaTrader's own tick export, and the files of some
     data sites, each also compressed by gzip or zip. MetaTrader's export is in the broker's time: --zone, or the zone
     of the source (TICKPIPE_SOURCE_ZONES), makes it UTC; a time with an offset is never shifted. Sending a file twice
-    changes no candle. A line that cannot be used is listed and costs itself alone. Exit code 1 when there was one, or
+    changes no candle. A line that cannot be used is skipped and listed. Exit code 1 when there was one, or
     when a tick was rejected.
 
     Examples:
@@ -100,7 +100,7 @@ def send(
 
 
 def zone_named(name: str | None) -> tzinfo | None:
-    """The zone that an option names; what names none is wrong use."""
+    """The zone that an option names; anything else is wrong use."""
     from runtime.settings import parse_zone
 
     try:
@@ -197,7 +197,7 @@ def _selected(ticks: "Iterator[Tick | None]", how: SendOptions) -> "Iterator[Tic
 
 
 class _Form:
-    """What the ticks read so far tell about all: decimals, size of a point, resolution of the times.
+    """What the ticks read so far say about all of them: decimals, size of a point, resolution of the times.
 
     Of a file, the first ticks are looked at before any is sent; of a live feed, what has arrived.
     """
@@ -218,7 +218,7 @@ class _Form:
         return chain(sample, self._file)
 
     def learn(self, ticks: "Sequence[Tick]") -> None:
-        """These ticks are sent next."""
+        """Take the ticks that are sent next into account."""
         self.coarse = self.coarse and all(tick.time_msc % 1000 == 0 for tick in ticks)
 
     @property
@@ -247,13 +247,13 @@ class FileBar:
         self._bar.__exit__(*exc_info)
 
     def update(self, outcome: "Outcome", last_msc: int) -> None:
-        """So far everything is answered."""
+        """Show what the producer has answered so far."""
         per_second = outcome.sent / max(1e-3, time.monotonic() - self._started)
         said = f"{outcome.sent:,} {self._noun}  {per_second:,.0f}/s  {iso_utc(moment_of(last_msc))}"
         self._bar.tell(self._file.read_bytes, said)
 
     def wait(self, why: str, seconds: float) -> None:
-        """Say that the producer takes nothing at the moment."""
+        """Say why the producer takes nothing at the moment, and when the next try is."""
         err.print(f"{why}; next try in {seconds:.1f} s", markup=False, soft_wrap=True)
 
 
@@ -263,7 +263,7 @@ def _from_hint(last_msc: int | None, from_: datetime) -> str:
 
 
 def report(outcome: "Outcome", noun: str, seconds: float) -> None:
-    """What became of a file."""
+    """Print how many items were sent, accepted and rejected, and why."""
     out.print(
         f"{outcome.sent:,} {noun} sent, {outcome.accepted:,} accepted, {outcome.rejected:,} rejected, {seconds:.1f} s"
         + (f"; {outcome.unread:,} lines could not be used" if outcome.unread else ""),

@@ -69,12 +69,12 @@ def import_files(
 ) -> None:
     """Import what MetaTrader 5 exported: bars and ticks (Symbols, Bars or Ticks, Export), or a file `send` reads.
 
-    Ticks become candles. Bars are the broker's own: they are kept in `broker_bars`, compared with our candles
+    Ticks become candles. Bars are the broker's own: they are stored in `broker_bars`, compared with our candles
     (`tickpipe fidelity`), and fill `market_data` where no ticks are known. Which of both a file holds is told by its
     first line; symbol and timeframe by names such as `EURUSD_M1_201902040000_201902042359.csv`.
 
     Times are the broker's: --zone, or the zone of the source (TICKPIPE_SOURCE_ZONES), makes them UTC. Importing a file
-    twice changes nothing. A line that cannot be used is listed and costs itself alone. Exit code 1 when there was one,
+    twice changes nothing. A line that cannot be used is skipped and listed. Exit code 1 when there was one,
     or when an item was rejected.
 
     Examples:
@@ -140,7 +140,7 @@ def _kind(each: _Import) -> str:
 
 
 def _looked_through(each: _Import) -> tuple[object, ...]:
-    # The whole file is read, so that what is wrong with it is told before anything is sent.
+    # The whole file is read, so that what is wrong with it is reported before anything is sent.
     from tickpipe.sending.barfile import BarFile
     from tickpipe.sending.tickfile import TickFile
 

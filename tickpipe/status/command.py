@@ -28,7 +28,7 @@ def status(
     """Show the services, the ends of the topics, the lag of both groups and the newest candle of each symbol.
 
     Exit code 1 when no stack runs, a service is not running, or Kafka or PostgreSQL does not answer. With `--json` the
-    document tells the latter two and the exit code is 0.
+    document says the latter two and the exit code is 0.
 
     Examples:
 

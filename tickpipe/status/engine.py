@@ -1,4 +1,4 @@
-"""What `tickpipe status` tells: services, ends of the topics, lag of the groups, newest candles.
+"""What `tickpipe status` shows: services, ends of the topics, lag of the groups, newest candles.
 
 Kafka and PostgreSQL are asked at the same time and each within a few seconds; what does not answer becomes a sentence
 in `problems`, never an error, for a status is wanted most when something is down.

@@ -75,7 +75,7 @@ async def test_all_forms_are_listed_shown_resent_and_deleted(
     assert "key: (none)" in empty
     assert "it has no value" in empty
     large = await run(settings, "show", "ticks", *name("reason 3"))
-    assert "bytes: 8,388,611, not all of them kept" in large
+    assert "bytes: 8,388,611, not all of them stored" in large
     assert f"the original is {settings.ticks_topic}-0@3" in large
 
     resent = await run(settings, "resend", "--all", "--topic", "ticks", "--yes", expect=1)

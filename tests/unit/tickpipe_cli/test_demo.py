@@ -48,7 +48,7 @@ def test_unanswered_ticks_are_sent_again_with_newer_ones_appended(producer: Scri
     lost, taken = producer.requests
     assert taken.items[: len(lost.items)] == lost.items
     assert len(taken.items) > len(lost.items)
-    assert not ea.kept
+    assert not ea.unsent
     assert taken.headers["User-Agent"].startswith("DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; ")
 
 
@@ -73,8 +73,8 @@ def test_ring_keeps_the_newest_ticks() -> None:
         ea.collect(START + 6 * HOUR_MS)
         assert not ea.flush()
 
-    assert len(ea.kept) == ea.kept.maxlen
-    assert isinstance(msgspec.json.encode(list(ea.kept)), bytes)
-    assert isinstance(ea.kept[-1], PostedTick)
-    assert ea.kept[-1].ts_msc
-    assert ea.kept[-1].ts_msc > START + 6 * HOUR_MS - 60_000
+    assert len(ea.unsent) == ea.unsent.maxlen
+    assert isinstance(msgspec.json.encode(list(ea.unsent)), bytes)
+    assert isinstance(ea.unsent[-1], PostedTick)
+    assert ea.unsent[-1].ts_msc
+    assert ea.unsent[-1].ts_msc > START + 6 * HOUR_MS - 60_000
