@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marketdata.errors import SettingsError, StackError
+from tickpipe.console import err
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -58,6 +60,41 @@ def stack_on(directory: Path) -> "StackState | None":
     from tickpipe.embedded.state import find_stack
 
     return find_stack(directory)
+
+
+class StackServices:
+    """The services of the embedded stack whose names match, stopped and started; none when they run elsewhere."""
+
+    def __init__(self, directory: Path, pattern: re.Pattern[str]) -> None:
+        stack = stack_on(directory)
+        self._directory = directory
+        self.names = [s.name for s in stack.services if pattern.fullmatch(s.name)] if stack is not None else []
+
+    def stop(self) -> None:
+        """Stop all of them, in the stack's order."""
+        from tickpipe.embedded.stack import stop_service
+
+        for name in self.names:
+            err.print(f"Stopping {name}", markup=False)
+            stop_service(self._directory, name)
+
+    def start(self) -> None:
+        """Start all of them.
+
+        Raises:
+            StackError: when some did not start; the others run.
+        """
+        from tickpipe.embedded.stack import start_service
+
+        failures = []
+        for name in self.names:
+            err.print(f"Starting {name}", markup=False)
+            try:
+                start_service(self._directory, name)
+            except StackError as exc:
+                failures.append(str(exc))
+        if failures:
+            raise StackError(f"{'; '.join(failures)}; start it by `tickpipe down` and `tickpipe up`")
 
 
 def no_stack(directory: Path) -> StackError:

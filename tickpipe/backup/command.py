@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marketdata.errors import KafkaUnavailable, StackError
-from tickpipe.connection import DataDir, connected_settings, data_dir_option, data_directory, stack_on
+from marketdata.errors import KafkaUnavailable
+from tickpipe.connection import DataDir, StackServices, connected_settings, data_dir_option, data_directory
 from tickpipe.console import INTERRUPTED, err, out, run
 from tickpipe.replay.command import ask, require_consent
 
@@ -152,7 +152,7 @@ def _restore(
     run(restore.prepare(replace=replace))
     deleted = "; the candles that it holds are deleted" if replace else ""
     ask(f"Restore this into the database{deleted}?", yes)
-    services = _Services(directory)
+    services = StackServices(directory, _WRITER)
     services.stop()
     try:
         kafka = archive.manifest.kafka
@@ -164,16 +164,16 @@ def _restore(
                 if kafka.topics:
                     raise
     except BaseException:
-        services.start()
+        _start(services)
         raise
     try:
         with Bar("restoring") as bar:
             restored = run(restore.run(bar))
     except BaseException:
         # New ticks behind half of the old ones would take the offsets of the other half.
-        services.say_that_they_stay_stopped()
+        _say_that_they_stay_stopped(services, directory)
         raise
-    services.start()
+    _start(services)
     return restored
 
 
@@ -188,47 +188,20 @@ async def _wait_until_groups_are_empty(settings: "Settings") -> None:
         raise GroupActive(f"{exc}; {_STOP_ELSEWHERE}") from exc
 
 
-class _Services:
-    """The services of the embedded stack that write; none when they run elsewhere."""
+def _start(services: StackServices) -> None:
+    services.start()
+    if not services.names:
+        err.print("Now start producer, stream workers and sink.")
 
-    def __init__(self, directory: Path) -> None:
-        stack = stack_on(directory)
-        self._directory = directory
-        self._names = [s.name for s in stack.services if _WRITER.fullmatch(s.name)] if stack is not None else []
 
-    def stop(self) -> None:
-        """Stop all of them."""
-        from tickpipe.embedded.stack import stop_service
-
-        for name in self._names:
-            err.print(f"Stopping {name}", markup=False)
-            stop_service(self._directory, name)
-
-    def start(self) -> None:
-        """Start all of them."""
-        from tickpipe.embedded.stack import start_service
-
-        failures = []
-        for name in self._names:
-            err.print(f"Starting {name}", markup=False)
-            try:
-                start_service(self._directory, name)
-            except StackError as exc:
-                failures.append(str(exc))
-        if failures:
-            raise StackError(f"{'; '.join(failures)}; start it by `tickpipe down` and `tickpipe up`")
-        if not self._names:
-            err.print("Now start producer, stream workers and sink.")
-
-    def say_that_they_stay_stopped(self) -> None:
-        """What is to be done after a failure."""
-        if self._names:
-            option = data_dir_option(self._directory)
-            err.print(
-                f"{', '.join(self._names)} stay stopped: run the same command again, it goes on; or start them by "
-                f"`tickpipe down{option}` and `tickpipe up{option}`.",
-                markup=False, soft_wrap=True,
-            )  # fmt: skip
+def _say_that_they_stay_stopped(services: StackServices, directory: Path) -> None:
+    if services.names:
+        option = data_dir_option(directory)
+        err.print(
+            f"{', '.join(services.names)} stay stopped: run the same command again, it goes on; or start them by "
+            f"`tickpipe down{option}` and `tickpipe up{option}`.",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def _report(restored: "Restored", seconds: float) -> None:

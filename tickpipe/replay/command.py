@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from marketdata.errors import StackError, TickpipeError
-from tickpipe.connection import DataDir, connected_settings, data_directory, stack_on
+from marketdata.errors import TickpipeError
+from tickpipe.connection import DataDir, StackServices, connected_settings, data_directory
 from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out, print_table, run
 from tickpipe.times import TIME_HELP, epoch_ms, iso_utc, parse_time, time_option
 
@@ -185,18 +185,16 @@ class _Replay:
     """Stops the workers, resets the offsets, starts the workers, and follows them to the end of the log."""
 
     def __init__(self, settings: "Settings", directory: Path, plans: list["PartitionPlan"], patience: float) -> None:
-        self._settings, self._directory, self._plans, self._patience = settings, directory, plans, patience
-        stack = stack_on(directory)
-        #: The stream workers that are ours to stop; none when they run elsewhere.
-        self._workers = [s.name for s in stack.services if _WORKER.fullmatch(s.name)] if stack is not None else []
+        self._settings, self._plans, self._patience = settings, plans, patience
+        self._workers = StackServices(directory, _WORKER)
         self._is_reset = False
 
     def run(self) -> None:
         """Return when everything is folded and stored."""
         try:
-            with _stopped(self._directory, self._workers):
+            with _stopped(self._workers):
                 run(self._reset())
-            if not self._workers:
+            if not self._workers.names:
                 err.print(_START_ELSEWHERE, markup=False, soft_wrap=True)
             run(self._follow())
         except KeyboardInterrupt as exc:
@@ -269,31 +267,19 @@ def _shown_on(progress: Any, task: Any, total: int) -> Callable[[int], None]:
 
 
 @contextmanager
-def _stopped(directory: Path, workers: list[str]) -> Iterator[None]:
+def _stopped(workers: StackServices) -> Iterator[None]:
     """Stop the workers for the block, and start them again however it ends."""
-    from tickpipe.embedded.stack import start_service, stop_service
-
-    if not workers:
+    if not workers.names:
         yield
         return
     with _signals(_end):
         try:
-            for name in workers:
-                err.print(f"Stopping {name}", markup=False)
-                stop_service(directory, name)
+            workers.stop()
             yield
         finally:
-            failures = []
             # Nothing may keep the workers from coming back.
             with _signals(signal.SIG_IGN, signal.SIGINT):
-                for name in workers:
-                    err.print(f"Starting {name}", markup=False)
-                    try:
-                        start_service(directory, name)
-                    except StackError as exc:
-                        failures.append(str(exc))
-            if failures:
-                raise StackError(f"{'; '.join(failures)}; start it by `tickpipe down` and `tickpipe up`")
+                workers.start()
 
 
 def _end(number: int, _: FrameType | None) -> NoReturn:
