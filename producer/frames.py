@@ -1,5 +1,7 @@
-"""From the ticks of one request to the records of `ticks`: one frame for each symbol."""
+"""From the ticks of one request to the records of `ticks`: one frame for each symbol, several when there are many."""
 
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Final
 
 from marketdata.contract.tick import ReadTick
@@ -9,6 +11,12 @@ from producer.flush import Record
 from producer.symbols import ChartModes
 from runtime.settings import Settings
 from runtime.trace import TraceContext
+
+#: Ticks of one record: about 1 MB, so that a reader's poll moves on (entries).
+RECORD_TICKS: Final = 20_000
+
+#: The most that one record holds, 140 bytes each at their longest (entries).
+MAX_RECORD_TICKS: Final = 50_000
 
 
 class Origin:
@@ -68,23 +76,56 @@ class FrameWriter:
         self._modes = ChartModes(settings.last_mode_symbols)
 
     def records(self, by_symbol: TicksBySymbol, origin: Origin) -> list[Record]:
-        """One record for each symbol."""
+        """The records of each symbol, in the order of its ticks."""
         records = []
         for symbol, ticks in by_symbol.symbols.items():
-            frame = Frame(
-                v=1,
-                source=origin.source,
-                symbol=symbol,
-                mode=ticks.mode or self._modes[symbol],
-                point=ticks.point,
-                request=origin.trace,
-                received=origin.received_ms,
-                ticks=ticks.ticks,
-                coarse=ticks.coarse,
-            )
-            # Kafka refuses records that are more than an hour ahead.
-            timestamp_ms = min(ticks.ticks[0].time_msc, origin.received_ms)
-            records.append(
-                Record(self._topic, frame_key(origin.source, symbol), encode(frame), timestamp_ms, origin.headers)
-            )
+            key = frame_key(origin.source, symbol)
+            for part in record_parts(ticks.ticks):
+                frame = Frame(
+                    v=1,
+                    source=origin.source,
+                    symbol=symbol,
+                    mode=ticks.mode or self._modes[symbol],
+                    point=ticks.point,
+                    request=origin.trace,
+                    received=origin.received_ms,
+                    ticks=part,
+                    coarse=ticks.coarse,
+                )
+                # Kafka refuses records that are more than an hour ahead.
+                timestamp_ms = min(part[0].time_msc, origin.received_ms)
+                records.append(Record(self._topic, key, encode(frame), timestamp_ms, origin.headers))
         return records
+
+
+def record_parts(ticks: list[Tick], usual: int = RECORD_TICKS, most: int = MAX_RECORD_TICKS) -> Iterator[list[Tick]]:
+    """The ticks of one symbol in parts of `usual` ticks or fewer.
+
+    A part ends where every later tick has a later time: the fold takes a frame that goes back, or repeats the last
+    millisecond, for a resend. Until such a place comes a part may grow to `most` ticks, where it ends in any case.
+    """
+    if len(ticks) <= usual:
+        yield ticks
+        return
+    times = [tick.time_msc for tick in ticks]
+    earliest_from = list(accumulate(reversed(times), min))[::-1]
+    begin = 0
+    while begin < len(ticks):
+        end = _part_end(times, earliest_from, begin, usual, most)
+        yield ticks[begin:end]
+        begin = end
+
+
+def _part_end(times: Sequence[int], earliest_from: Sequence[int], begin: int, usual: int, most: int) -> int:
+    if len(times) - begin <= usual:
+        return len(times)
+    found, latest = 0, times[begin]
+    for end in range(begin + 1, min(begin + most, len(times)) + 1):
+        latest = max(latest, times[end - 1])
+        if end == len(times) or latest < earliest_from[end]:
+            if found and end - begin > usual:
+                break
+            found = end
+            if end - begin >= usual:
+                break
+    return found or begin + most

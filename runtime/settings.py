@@ -96,8 +96,8 @@ class Settings(BaseSettings):
     dashboard_max_streams: PositiveInt = Field(
         200, description="live streams that the dashboard serves at once; one more is answered 503"
     )
-    max_tick_body_bytes: PositiveInt = Field(5_000_000, description="largest body of ticks (bytes)")
-    max_bar_body_bytes: PositiveInt = Field(10_000_000, description="largest body of bars (bytes)")
+    max_tick_body_bytes: PositiveInt = Field(64 * 1024 * 1024, description="largest body of ticks (bytes)")
+    max_bar_body_bytes: PositiveInt = Field(64 * 1024 * 1024, description="largest body of bars (bytes)")
     max_pending_requests: PositiveInt = Field(
         256, description="requests that may wait for Kafka at once; one more is answered 503"
     )

@@ -8,8 +8,11 @@ import msgspec
 from marketdata.contract.lenient import has_decimal_comma, is_form_data, readable, text_of
 from marketdata.contract.refusals import TooLarge, Unusable
 
-#: 5 MB hold about as many honest ticks; more items are not ticks and would only keep the process busy.
-MAX_ITEMS: Final = 100_000
+#: 64 MB hold about as many of the shortest ticks; more items are not ticks and would only keep the process busy.
+MAX_ITEMS: Final = 1_000_000
+
+#: Commas and opening brackets: each makes one more value to keep. 64 MB of DataCollectorPRO's ticks have 4 million.
+_MAX_VALUES: Final = 6_000_000
 
 #: No zone is further from UTC (seconds).
 MAX_OFFSET_SECONDS: Final = 18 * 3600
@@ -40,13 +43,24 @@ def decode(body: bytes) -> Body:
 
     Raises:
         Unusable: when it is no JSON, or JSON that can hold no items.
-        TooLarge: when it holds more than MAX_ITEMS.
+        TooLarge: when it holds more than MAX_ITEMS, or more values than so many ticks have.
     """
+    check_values(body)
     try:
         value = msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
         value = _decode_tolerantly(body, exc)
     return _unwrapped(value)
+
+
+def check_values(body: bytes) -> None:
+    """Refuse a body that would take far more memory decoded than its bytes do, such as `[[],[],…]`.
+
+    Raises:
+        TooLarge: when it may hold more than _MAX_VALUES.
+    """
+    if len(body) > _MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        raise TooLarge("the body holds more values than ticks have; split it and send the parts")
 
 
 def _decode_tolerantly(body: bytes, strict: Exception) -> Any:

@@ -110,6 +110,21 @@ async def test_a_compressed_body_and_a_large_one_are_stored(service: Service, se
     assert [len(frame.ticks) for frame in await read_frames(settings)] == [15_000, 15_000]
 
 
+async def test_a_body_of_64_mb_is_stored_within_300_mb_of_memory(service: Service, settings: Settings) -> None:
+    ticks = [json.dumps(PRO | {"ts_msc": MSC + n // 3, "bid": 1.1 + n / 1e7}) for n in range(200_000)]
+    body = ('{"ticks":[' + ",".join(ticks) + "]}").encode()
+    assert 60_000_000 < len(body) <= 64 * 1024 * 1024
+
+    answer = service.post("/ingest/tick", body, timeout_seconds=60)
+
+    assert (answer.status_code, answer.json()["total"]) == (200, 200_000)
+    frames = await read_frames(settings)
+    # Cut between two milliseconds, so 19,998 ticks and not 20,000.
+    assert [len(frame.ticks) for frame in frames] == [*[19_998] * 10, 20]
+    assert {frame.request for frame in frames} == {answer.headers["X-Trace-Id"]}
+    assert peak_memory_mb(service.process.pid) < 300
+
+
 @pytest.mark.parametrize("key", ["wrong", ""])
 def test_a_wrong_key_is_401(service: Service, key: str) -> None:
     response = service.post("/ingest/tick", PRO, X_API_Key=key)
@@ -117,7 +132,7 @@ def test_a_wrong_key_is_401(service: Service, key: str) -> None:
     assert (response.status_code, response.json()["code"]) == (401, "UNAUTHORIZED")
 
 
-@pytest.mark.parametrize(("size", "key", "status"), [(6_000_000, "key-of-the-broker", 413), (1_000_000, "wrong", 401)])
+@pytest.mark.parametrize(("size", "key", "status"), [(68_000_000, "key-of-the-broker", 413), (1_000_000, "wrong", 401)])
 def test_a_refused_body_leaves_the_connection_usable(service: Service, size: int, key: str, status: int) -> None:
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 10) as connection:
@@ -135,7 +150,7 @@ def test_a_refused_body_in_chunks_leaves_the_connection_usable(service: Service)
             b"POST /ingest/tick HTTP/1.1\r\nHost: x\r\nX-API-Key: key-of-the-broker\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
-        for _ in range(60):
+        for _ in range(680):
             connection.sendall(b"186a0\r\n" + b" " * 100_000 + b"\r\n")
         connection.sendall(b"0\r\n\r\n")
         assert _status(connection) == 413
@@ -148,6 +163,11 @@ def test_sigterm_ends_the_process_cleanly(service: Service) -> None:
 
     assert service.stop() < 5.0
     assert "Traceback" not in service.log.read_text()
+
+
+def peak_memory_mb(pid: int) -> float:
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) / 1024
 
 
 def _status(connection: socket.socket) -> int:

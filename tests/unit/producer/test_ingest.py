@@ -424,10 +424,10 @@ async def test_a_compressed_body_is_unpacked(bench: Bench) -> None:
         (b"no gzip", "gzip", 400),
         (b"no deflate", "deflate", 400),
         (zlib.compress(b"[]")[:-2], "deflate", 400),
-        (zlib.compress(b" " * 6_000_000), "deflate", 413),
+        (zlib.compress(b" " * 68_000_000), "deflate", 413),
         (gzip.compress(b"[]", mtime=0)[:-4], "gzip", 400),
         (gzip.compress(b"[]", mtime=0) + b"more", "gzip", 400),
-        (gzip.compress(b" " * 6_000_000, mtime=0), "gzip", 413),
+        (gzip.compress(b" " * 68_000_000, mtime=0), "gzip", 413),
         (b"[]", "br", 415),
         (b"[]", "identity", 200),
     ],
@@ -438,8 +438,9 @@ async def test_other_encodings_are_refused(bench: Bench, body: bytes, encoding: 
     assert response.status_code == status
 
 
-@pytest.mark.parametrize(("path", "limit"), [("/ingest/tick", 5_000_000), ("/ingest", 10_000_000)])
-async def test_a_body_over_the_limit_is_413(bench: Bench, path: str, limit: int) -> None:
+@pytest.mark.parametrize("path", ["/ingest/tick", "/ingest"])
+async def test_a_body_over_the_limit_is_413(bench: Bench, path: str) -> None:
+    limit = 64 * 1024 * 1024
     assert (await bench.post(path, b"[" + b" " * (limit - 2) + b"]")).status_code == 200
 
     response = await bench.post(path, b"[" + b" " * (limit - 1) + b"]")
@@ -448,7 +449,7 @@ async def test_a_body_over_the_limit_is_413(bench: Bench, path: str, limit: int)
 
 
 async def test_too_many_items_are_413(bench: Bench) -> None:
-    response = await bench.post("/ingest/tick", b"[" + b"1," * 100_000 + b"1]")
+    response = await bench.post("/ingest/tick", b"[" + b"1," * 1_000_000 + b"1]")
 
     assert (response.status_code, response.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
 
