@@ -1,6 +1,6 @@
 """The fast path through the bodies that EAs send all day: decoded straight into typed fields.
 
-It takes only what `read_tick` would take, with the same result, and gives up on everything else: the caller then goes
+It takes only what `read_tick` would take, with the same result, and stops at everything else: the caller then goes on
 item by item and finds out what is wrong. Measured: 200 ticks in 0.11 ms instead of 0.60 ms.
 """
 
@@ -39,14 +39,19 @@ def decode_bulk(body: bytes) -> BulkBody | None:
     return bulk if len(bulk.ticks) <= MAX_ITEMS else None
 
 
-def read_bulk(bulk: BulkBody, clock: Clock) -> TicksBySymbol | None:
-    """The ticks of the body, or None when at least one of them needs a closer look."""
-    by_symbol = TicksBySymbol()
+def read_bulk(bulk: BulkBody, clock: Clock, by_symbol: TicksBySymbol) -> int:
+    """Sort the ticks by symbol, up to the first that needs a closer look; how many they are."""
+    before = by_symbol.count()
     try:
         _sort(bulk.ticks, clock, by_symbol.symbols)
+        count = len(bulk.ticks)
     except InvalidItem:
-        return None
-    return by_symbol
+        count = by_symbol.count() - before
+    for tick in bulk.ticks[:count]:
+        if tick.mode or tick.chart_mode:
+            of_symbol = by_symbol.symbols[tick.symbol]
+            of_symbol.mode = of_symbol.mode or tick.mode or tick.chart_mode or None
+    return count
 
 
 def _sort(ticks: list[TickFields], clock: Clock, symbols: dict[str, SymbolTicks]) -> None:
@@ -54,9 +59,10 @@ def _sort(ticks: list[TickFields], clock: Clock, symbols: dict[str, SymbolTicks]
     # A batch has few distinct whole seconds. Where the shift depends on the time, it may on the order as well.
     known: dict[str, tuple[int, bool]] = {}
     for tick in ticks:
-        of_symbol = symbols.get(tick.symbol)
-        if of_symbol is None:
-            of_symbol = symbols[symbol_of(tick.symbol)] = SymbolTicks()
+        bid, ask, last, volume = tick.bid, tick.ask, tick.last, tick.volume_real
+        if not (bid or ask or last):
+            raise InvalidItem("bid", "no price")
+        coarse = False
         time_msc = tick.time_msc or tick.ts_msc
         if not time_msc:
             text = tick.time or tick.ts or ""
@@ -64,21 +70,18 @@ def _sort(ticks: list[TickFields], clock: Clock, symbols: dict[str, SymbolTicks]
                 time = parse_time(text, "ts")
                 known[text] = (clock.utc_ms(time, tick.symbol), time.coarse)
             time_msc, coarse = known[text] if shift_ms is not None else known.pop(text)
-            if coarse:
-                of_symbol.coarse = True
         else:
             time_msc -= clock.shift_at(time_msc, tick.symbol) if shift_ms is None else shift_ms
             if not EARLIEST_MS <= time_msc <= latest_ms:
                 raise InvalidItem("ts", "out of range")
-        bid, ask, last, volume = tick.bid, tick.ask, tick.last, tick.volume_real
-        if not (bid or ask or last):
-            raise InvalidItem("bid", "no price")
+        # What fails comes before what changes: a tick is sorted in wholly, or not at all.
+        of_symbol = symbols.get(tick.symbol)
+        if of_symbol is None:
+            of_symbol = symbols[symbol_of(tick.symbol)] = SymbolTicks()
+        if coarse:
+            of_symbol.coarse = True
         of_symbol.ticks.append(
             Tick(time_msc, bid, ask, last, volume if isinstance(volume, float) else tick.volume, tick.flags)
         )
         if of_symbol.point is None:
             of_symbol.point = tick.point or (POINTS[tick.digits] if isinstance(tick.digits, int) else None)
-    if any(tick.mode or tick.chart_mode for tick in ticks):
-        for tick in ticks:
-            of_symbol = symbols[tick.symbol]
-            of_symbol.mode = of_symbol.mode or tick.mode or tick.chart_mode or None

@@ -54,6 +54,10 @@ class TicksBySymbol:
     def __init__(self) -> None:
         self.symbols: dict[str, SymbolTicks] = {}
 
+    def count(self) -> int:
+        """The number of ticks."""
+        return sum(len(ticks.ticks) for ticks in self.symbols.values())
+
     def add(self, read: ReadTick, time_msc: int) -> None:
         """Append a tick of this moment (UTC epoch milliseconds) to those of its symbol."""
         ticks = self.symbols.get(read.symbol)

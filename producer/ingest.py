@@ -1,5 +1,6 @@
 """What happens to one request on the ingest routes, from its headers to its answer."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from datetime import tzinfo
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from marketdata.candle import BrokerBar
 from marketdata.contract.answers import none_usable
 from marketdata.contract.bar import read_bar
-from marketdata.contract.body import decode
+from marketdata.contract.body import LARGE_BYTES, decode, decode_large
 from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.names import is_bar
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
@@ -30,7 +31,7 @@ from producer.publisher import Door
 from producer.rates import TokenBuckets
 from producer.rejects import RejectWriter
 from runtime import clock
-from runtime.request_body import read_body
+from runtime.request_body import Intake
 from runtime.settings import Settings
 from runtime.stages import AHEAD_MS, arrival_seconds, seconds_between
 from runtime.telemetry import Telemetry
@@ -48,11 +49,16 @@ _TRACE: Final = re.compile(rb"[!-~](?:[ -~]{0,62}[!-~])?")
 _RETRY_KAFKA_SECONDS: Final = 2
 _RETRY_CROWDED_SECONDS: Final = 1
 
+#: Rejected items of a large body that wait in memory (entries); then they are kept before the rest is read.
+_MAX_REJECTS: Final = 5_000
+
 
 class ReadBody:
     """What a body was found to hold."""
 
     def __init__(self) -> None:
+        #: The sender's; one for the whole body, for the order of its ticks tells in the hour that comes twice.
+        self.clock: Clock | None = None
         self.ticks = TicksBySymbol()
         self.bars: list[BrokerBar] = []
         self.received = 0
@@ -79,6 +85,9 @@ class Ingest:
         self._frames = FrameWriter(settings)
         self._rejects = RejectWriter(settings)
         self._pending = 0
+        self._intake = Intake(max(settings.max_tick_body_bytes, settings.max_bar_body_bytes))
+        # What a large body becomes fills the memory once, not once for each that waits.
+        self._large = asyncio.Lock()
 
     async def ticks(self, request: Request) -> Response:
         """POST /ingest/tick."""
@@ -129,23 +138,42 @@ class Ingest:
             raise Refusal(429, "RATE_LIMITED", "too many requests", retry_after_seconds=retry_after_seconds)
         if not self._door.is_open:
             raise _kafka_refusal("Kafka cannot be reached")
-        if self._pending >= self._settings.max_pending_requests:
-            raise Refusal(503, "BACK_PRESSURE", "too many requests wait", retry_after_seconds=_RETRY_CROWDED_SECONDS)
-        # The place is taken before the body is read: bodies are what fills the memory.
-        self._pending += 1
-        try:
-            body = await read_body(request.receive, headers, limit_bytes)
-            source = source or server_in(headers, body) or DEFAULT_SOURCE
-            origin = Origin(source, trace, context, clock.now_ms())
-            return await self._take_body(body, origin)
-        except KafkaUnavailable as exc:
-            raise _kafka_refusal(str(exc)) from exc
-        finally:
-            self._pending -= 1
+        with self._intake.place() as place:
+            body = await place.read(request.receive, headers, limit_bytes)
+            # Bodies that are still on their way take none of these places.
+            if self._pending >= self._settings.max_pending_requests:
+                raise Refusal(
+                    503, "BACK_PRESSURE", "too many requests wait", retry_after_seconds=_RETRY_CROWDED_SECONDS
+                )
+            self._pending += 1
+            try:
+                source = source or server_in(headers, body) or DEFAULT_SOURCE
+                origin = Origin(source, trace, context, clock.now_ms())
+                return await self._take_body(body, origin)
+            except KafkaUnavailable as exc:
+                raise _kafka_refusal(str(exc)) from exc
+            finally:
+                self._pending -= 1
 
     async def _take_body(self, body: bytes, origin: Origin) -> Response:
+        if len(body) < LARGE_BYTES:
+            return await self._store(body, origin)
+        async with self._large:
+            return await self._store(body, origin)
+
+    async def _store(self, body: bytes, origin: Origin) -> Response:
+        found = ReadBody()
         try:
-            found = self._read_fast(body, origin) or self._read_item_by_item(body, origin)
+            if (large := decode_large(body)) is None:
+                self._read(body, found, origin)
+            else:
+                found.clock = self._clock(large.utc_offset_seconds, origin)
+                for piece in large.pieces():
+                    self._read(piece, found, origin)
+                    if len(found.rejects) >= _MAX_REJECTS:
+                        await self._door.publish(found.rejects)
+                        found.rejects = []
+                    await asyncio.sleep(0)
         except Unusable as unusable:
             if body:
                 await self._door.publish([self._rejects.body(body, unusable.message, origin)])
@@ -174,24 +202,20 @@ class Ingest:
             raise none_usable(found.details, found.errors)
         return taken(found.received, found.details, found.errors)
 
-    def _read_fast(self, body: bytes, origin: Origin) -> ReadBody | None:
-        bulk = decode_bulk(body)
-        if bulk is None:
-            return None
-        by_symbol = read_bulk(bulk, self._clock(bulk.utc_offset_s, origin))
-        if by_symbol is None:
-            return None
-        found = ReadBody()
-        found.ticks = by_symbol
-        found.received = len(bulk.ticks)
-        return found
-
-    def _read_item_by_item(self, body: bytes, origin: Origin) -> ReadBody:
+    def _read(self, body: bytes, found: ReadBody, origin: Origin) -> None:
+        """Add what the items of a body, or of a piece of one, hold."""
+        done = 0
+        if (bulk := decode_bulk(body)) is not None:
+            clock = found.clock = found.clock or self._clock(bulk.utc_offset_s, origin)
+            done = read_bulk(bulk, clock, found.ticks)
+            if done == len(bulk.ticks):
+                found.received += done
+                return
         decoded = decode(body)
-        clock = self._clock(decoded.utc_offset_seconds, origin)
-        found = ReadBody()
-        found.received = len(decoded.items)
-        for index, item in enumerate(decoded.items):
+        clock = found.clock = found.clock or self._clock(decoded.utc_offset_seconds, origin)
+        first = found.received
+        found.received += len(decoded.items)
+        for index, item in enumerate(decoded.items[done:], first + done):
             try:
                 if is_bar(item):
                     found.bars.append(read_bar(item).of(origin.source, clock, origin.received_ms))
@@ -200,7 +224,6 @@ class Ingest:
                     found.ticks.add(tick, clock.utc_ms(tick.time, tick.symbol))
             except InvalidItem as exc:
                 self._note(found, index, item, exc, origin)
-        return found
 
     def _note(self, found: ReadBody, index: int, item: Any, exc: InvalidItem, origin: Origin) -> None:
         found.errors += 1

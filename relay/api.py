@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from marketdata.contract.answers import none_usable, refused, taken
-from marketdata.contract.body import decode
+from marketdata.contract.body import LARGE_BYTES, decode, decode_large
 from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.lenient import text_of
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
@@ -26,7 +26,7 @@ from relay.metrics import Metrics
 from relay.pending import count_pending, keep_refused
 from relay.store import Store
 from runtime.health import Health
-from runtime.request_body import Receive, read_body
+from runtime.request_body import Intake, Receive
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -69,6 +69,9 @@ class Api:
         self._parts = health or Health()
         self._key = key.encode()
         self._limits = {TICKS_ROUTE: settings.max_tick_body_bytes, BARS_ROUTE: settings.max_bar_body_bytes}
+        self._intake = Intake(max(self._limits.values()))
+        # What a large body becomes fills the memory once, not once for each that waits.
+        self._large = asyncio.Lock()
         self.metrics = Metrics(store, totals)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,41 +144,76 @@ class Api:
         if self._key and not hmac.compare_digest(key_in(headers), self._key):
             raise Refusal(401, "UNAUTHORIZED", "send the key as `X-API-Key: KEY` or `Authorization: Bearer KEY`")
         source = source_in(headers)
-        raw = await read_body(receive, headers, self._limits[path])
+        with self._intake.place() as place:
+            raw = await place.read(receive, headers, self._limits[path])
+            if len(raw) < LARGE_BYTES:
+                return await self._take(raw, source, server_in(headers, raw))
+            async with self._large:
+                return await self._take(raw, source, server_in(headers, raw))
+
+    async def _take(self, raw: bytes, source: str | None, server: str | None) -> Answer:
         try:
-            body = decode(raw)
+            found = await _read(raw, source, server)
         except Unusable as exc:
             if raw:
                 await self._keep_refused([(text_of(raw), exc.message)])
             raise
-        offset_seconds = body.utc_offset_seconds
-        server = server_in(headers, raw)
-        zone = None if offset_seconds is None else offset_zone(offset_seconds)
-        clock = Clock(zone, now_ms=None, is_known=zone is not None)
-        rows: list[NewRow] = []
-        details: list[Detail] = []
-        refused_items: list[tuple[str, str]] = []
-        for index, item in enumerate(body.items):
-            try:
-                rows.append(read_item(item, clock, utc_offset_seconds=offset_seconds, source=source, server=server))
-            except InvalidItem as exc:
-                refused_items.append((_text_of_item(item), f"{exc.field}: {exc.message}"))
-                if len(details) < MAX_DETAILS:
-                    details.append(Detail(index, exc.field, exc.message))
-        errors = len(refused_items)
+        errors = len(found.refused)
         self.metrics.items_rejected.inc(errors)
-        if rows:
-            await self._store.insert(rows)
+        if found.rows:
+            await self._store.insert(found.rows)
         if errors:
-            await self._keep_refused(refused_items)
-        if errors and not rows:
-            raise none_usable(details, errors)
-        self.metrics.rows_stored.inc(len(rows))
-        status, answer = taken(len(body.items), details, errors, queued=True)
+            await self._keep_refused(found.refused)
+        if errors and not found.rows:
+            raise none_usable(found.details, errors)
+        self.metrics.rows_stored.inc(len(found.rows))
+        status, answer = taken(found.received, found.details, errors, queued=True)
         return Answer(status, _encode(answer))
 
     async def _keep_refused(self, refused_items: Sequence[tuple[str, str]]) -> None:
         await asyncio.to_thread(keep_refused, self._store, refused_items)
+
+
+class _Found:
+    """What a body holds."""
+
+    def __init__(self, utc_offset_seconds: int | None, source: str | None, server: str | None) -> None:
+        self._offset_seconds, self._source, self._server = utc_offset_seconds, source, server
+        zone = None if utc_offset_seconds is None else offset_zone(utc_offset_seconds)
+        self._clock = Clock(zone, now_ms=None, is_known=zone is not None)
+        self.received = 0
+        self.rows: list[NewRow] = []
+        #: Items that cannot be used, as text, each with the reason; and the first of them for the answer.
+        self.refused: list[tuple[str, str]] = []
+        self.details: list[Detail] = []
+
+    def add(self, items: Sequence[Any]) -> None:
+        for index, item in enumerate(items, self.received):
+            try:
+                row = read_item(
+                    item, self._clock, utc_offset_seconds=self._offset_seconds, source=self._source,
+                    server=self._server,
+                )  # fmt: skip
+                self.rows.append(row)
+            except InvalidItem as exc:
+                self.refused.append((_text_of_item(item), f"{exc.field}: {exc.message}"))
+                if len(self.details) < MAX_DETAILS:
+                    self.details.append(Detail(index, exc.field, exc.message))
+        self.received += len(items)
+
+
+async def _read(raw: bytes, source: str | None, server: str | None) -> _Found:
+    """The items of a body; other requests go on between the pieces of a large one."""
+    if (large := decode_large(raw)) is None:
+        body = decode(raw)
+        found = _Found(body.utc_offset_seconds, source, server)
+        found.add(body.items)
+        return found
+    found = _Found(large.utc_offset_seconds, source, server)
+    for piece in large.pieces():
+        found.add(decode(piece).items)
+        await asyncio.sleep(0)
+    return found
 
 
 def _text_of_item(item: object) -> str:

@@ -1,17 +1,25 @@
-"""Reading the body of a request: within its limit, within its time, unpacked."""
+"""Reading the body of a request: within its limit, within its time, unpacked; and how much all bodies may take."""
 
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from marketdata.contract.refusals import Refusal, TooLarge, Unusable
 
 #: ASGI: the next message of a request.
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-#: A body that takes longer holds a place that others wait for; an EA on a bad line sends 5 MB in less (seconds).
-_READ_TIMEOUT_SECONDS: Final = 60.0
+#: A body must arrive in this time (seconds), and in a second more for each so many bytes: 64 MB at half a megabit a
+#: second. A sender that is slower, or has gone, frees its place.
+_READ_TIMEOUT_SECONDS: Final = 30.0
+_LEAST_BYTES_PER_SECOND: Final = 64 * 1024
+
+#: Bodies that may be on their way at once. Most take less memory than a connection (entries).
+_MAX_BODIES: Final = 1_024
+
+#: After how many seconds a sender should try again when bodies take too much.
+_RETRY_SECONDS: Final = 2
 
 #: zlib: 16 for the gzip header, 15 for the largest window.
 _GZIP_WINDOW_BITS: Final = 31
@@ -24,7 +32,77 @@ _GZIP: Final = (b"gzip", b"x-gzip")
 _DEFLATE: Final = b"deflate"
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit_bytes: int) -> bytes:
+class Intake:
+    """Bounds the bodies of all requests while they are on their way and being read: their number and their bytes.
+
+    Args:
+        limit_bytes: the largest body; two of them have room.
+    """
+
+    def __init__(self, limit_bytes: int, *, max_bodies: int = _MAX_BODIES) -> None:
+        self._max_bytes = 2 * limit_bytes
+        self._max_bodies = max_bodies
+        #: Of all bodies.
+        self.bytes = 0
+        self.bodies = 0
+
+    def place(self) -> "Place":
+        """A place for the body of one request, to be entered."""
+        return Place(self)
+
+    def enter(self) -> None:
+        """Take a place.
+
+        Raises:
+            Refusal: 503 when there is none.
+        """
+        if self.bodies >= self._max_bodies:
+            raise _crowded("too many bodies are on their way")
+        self.bodies += 1
+
+    def add(self, count: int) -> None:
+        """Take room for so many bytes.
+
+        Raises:
+            Refusal: 503 when there is none.
+        """
+        if self.bytes + count > self._max_bytes:
+            raise _crowded("the bodies of other requests fill the memory")
+        self.bytes += count
+
+
+class Place:
+    """The room of one body in an intake."""
+
+    __slots__ = ("_bytes", "_intake")
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._bytes = 0
+
+    def __enter__(self) -> Self:
+        self._intake.enter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._intake.bodies -= 1
+        self._intake.bytes -= self._bytes
+
+    async def read(self, receive: Receive, headers: Mapping[bytes, bytes], limit_bytes: int) -> bytes:
+        """See `read_body`; 503 also when other bodies leave no room."""
+        return await read_body(receive, headers, limit_bytes, self._add)
+
+    def _add(self, count: int) -> None:
+        self._intake.add(count)
+        self._bytes += count
+
+
+async def read_body(
+    receive: Receive,
+    headers: Mapping[bytes, bytes],
+    limit_bytes: int,
+    reserve: Callable[[int], None] = lambda _: None,
+) -> bytes:
     """The body, unpacked when it came with `Content-Encoding: gzip` or `deflate`.
 
     A body that is refused half read does the connection no harm: uvicorn reads the rest away after the answer.
@@ -32,6 +110,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit_byte
     Args:
         headers: with lower-case names, as in ASGI.
         limit_bytes: for the body as it came and unpacked.
+        reserve: called with the number of bytes before they are kept; may refuse them.
 
     Raises:
         Refusal: 400 when it is cut off or not packed as it says, 408 when it takes too long, 413 when it is longer
@@ -44,28 +123,38 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit_byte
     if declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes):
         raise _too_large(limit_bytes)
     try:
-        async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
-            body = await _receive_all(receive, limit_bytes)
+        async with asyncio.timeout(_READ_TIMEOUT_SECONDS) as timeout:
+            body = await _receive_all(receive, limit_bytes, reserve, timeout)
     except TimeoutError:
-        raise Refusal(408, "TIMEOUT", f"the body did not arrive in {_READ_TIMEOUT_SECONDS:.0f} s") from None
+        raise Refusal(408, "TIMEOUT", "the body did not arrive in time; the connection is too slow, or broke") from None
     if encoding in _PLAIN:
         return body
-    return _unpacked(body, _window_bits(body, encoding), encoding.decode(), limit_bytes)
+    unpacked = _unpacked(body, _window_bits(body, encoding), encoding.decode(), limit_bytes)
+    reserve(len(unpacked))
+    return unpacked
 
 
-async def _receive_all(receive: Receive, limit_bytes: int) -> bytes:
+async def _receive_all(
+    receive: Receive, limit_bytes: int, reserve: Callable[[int], None], timeout: asyncio.Timeout
+) -> bytes:
     message = await receive()
     first: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body"):
         if len(first) > limit_bytes:
             raise _too_large(limit_bytes)
+        reserve(len(first))
         return first
+    started = asyncio.get_running_loop().time()
+    reserve(len(first))
     parts, size = [first], len(first)
     while message["type"] == "http.request" and size <= limit_bytes:
         if not message.get("more_body"):
             return b"".join(parts)
+        if not timeout.expired():
+            timeout.reschedule(started + _READ_TIMEOUT_SECONDS + size / _LEAST_BYTES_PER_SECOND)
         message = await receive()
         part: bytes = message.get("body", b"")
+        reserve(len(part))
         parts.append(part)
         size += len(part)
     if size > limit_bytes:
@@ -92,6 +181,10 @@ def _unpacked(body: bytes, window_bits: int, encoding: str, limit_bytes: int) ->
     if not unpacker.eof or unpacker.unused_data:
         raise Unusable(f"the {encoding} body is incomplete, or something follows it")
     return unpacked
+
+
+def _crowded(message: str) -> Refusal:
+    return Refusal(503, "BACK_PRESSURE", message, retry_after_seconds=_RETRY_SECONDS)
 
 
 def _too_large(limit_bytes: int) -> TooLarge:

@@ -55,6 +55,18 @@ def test_the_local_api_answers_as_eas_expect(start_relay: StartRelay) -> None:
     assert relay.stop() == 0
 
 
+def test_the_backlog_of_hours_is_queued_in_one_body(start_relay: StartRelay) -> None:
+    relay = start_relay(None)
+    ticks = [json.dumps(tick(n // 3, n=n) | {"comment": "x" * 200}) for n in range(180_000)]
+    body = ('{"ticks":[' + ",".join(ticks) + "]}").encode()
+    assert 50_000_000 < len(body) <= 64 * 1024 * 1024
+
+    answer = plainhttp.post(f"{relay.url}/ingest/tick", content=body, timeout=60)
+
+    assert (answer.status_code, answer.json()["inserted"]) == (200, 180_000)
+    assert relay.stats()["pending"] == 180_000
+
+
 def test_a_relay_that_others_can_reach_needs_a_key() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "tickpipe", "relay", "serve", "--host", "0.0.0.0"],  # noqa: S104  # must be refused

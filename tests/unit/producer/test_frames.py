@@ -49,7 +49,8 @@ def test_equal_ticks_cut_into_records_stay_one_pass_and_are_no_resend(repeated: 
 
 
 def test_the_longest_part_of_the_longest_ticks_fits_into_a_record() -> None:
-    longest = Tick(253402300799999, *[-1.2345678901234567e-300] * 4, 2**63 - 1)
+    price = -1.2345678901234567e-300
+    longest = Tick(253402300799999, price, price, price, price, 2**63 - 1)
     frame = frame_of([longest] * MAX_RECORD_TICKS, "Г" * 32)
 
     assert len(encode(frame)) < MAX_RECORD_BYTES - 4096

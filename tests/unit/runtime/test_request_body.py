@@ -1,5 +1,6 @@
 """Reading a body: its limit while it streams, its packing, its end."""
 
+import asyncio
 import gzip
 from collections.abc import MutableMapping
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import pytest
 
 from marketdata.contract.refusals import Refusal
-from runtime.request_body import Receive, read_body
+from runtime import request_body
+from runtime.request_body import Intake, Receive, read_body
 
 
 @pytest.mark.parametrize("sent", [1, 3, 10])
@@ -68,3 +70,50 @@ def sends(*parts: bytes) -> Receive:
         return messages.pop(0)
 
     return receive
+
+
+def test_bodies_that_never_come_are_bounded_apart_from_those_that_did() -> None:
+    intake = Intake(100, max_bodies=2)
+    with intake.place(), intake.place():
+        with pytest.raises(Refusal, match="on their way") as caught, intake.place():
+            pass
+        assert (caught.value.status, caught.value.retry_after_seconds) == (503, 2)
+    with intake.place():
+        assert intake.bodies == 1
+
+
+async def test_two_of_the_largest_bodies_have_room_and_give_it_back() -> None:
+    intake = Intake(100)
+    with intake.place() as first, intake.place() as second, intake.place() as third:
+        await first.read(sends(b"x" * 60, b"x" * 40), {}, 100)
+        await second.read(sends(b"x" * 90), {}, 100)
+        with pytest.raises(Refusal, match="fill the memory") as caught:
+            await third.read(sends(b"x" * 5, b"x" * 6), {}, 100)
+        assert caught.value.status == 503
+    assert (intake.bytes, intake.bodies) == (0, 0)
+
+
+async def test_a_packed_body_takes_the_room_of_what_it_unpacks_to() -> None:
+    intake = Intake(100)
+    packed = gzip.compress(b" " * 100)
+    with intake.place() as place:
+        await place.read(sends(packed), {b"content-encoding": b"gzip"}, 100)
+        assert intake.bytes == len(packed) + 100
+
+
+async def test_a_slow_sender_times_out_and_a_steady_one_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_body, "_READ_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(request_body, "_LEAST_BYTES_PER_SECOND", 100)
+
+    def sender(pauses: list[float], part: bytes) -> Receive:
+        async def receive() -> MutableMapping[str, Any]:
+            await asyncio.sleep(pauses.pop(0))
+            return {"type": "http.request", "body": part, "more_body": bool(pauses)}
+
+        return receive
+
+    # 0.6 s in all, with 3 s more for 300 bytes.
+    assert len(await read_body(sender([0.01, 0.3, 0.3], b"x" * 100), {}, 1_000)) == 300
+    with pytest.raises(Refusal, match="in time") as caught:
+        await read_body(sender([0.01, 10.0], b"x"), {}, 1_000)
+    assert caught.value.status == 408
