@@ -119,15 +119,21 @@ class Api:
         return Answer(200, _encode(found))
 
     def _health(self) -> dict[str, Any]:
-        return {"ok": True, "total_ticks": self._store.counts().by_symbol.total()}
+        total, pending = self._store.counts().by_symbol.total(), count_pending(self._store.connection)
+        return {"ok": True, "total_ticks": total, **self._old_names(total, pending)}
+
+    def _old_names(self, total: int, pending: int) -> dict[str, Any]:
+        """The numbers by the names that scripts around earlier relays ask for."""
+        return {"count": total, "db": str(self._store.path), "queue": pending}
 
     def _stats(self) -> dict[str, Any]:
-        counts = self._store.counts().by_symbol
+        counts, pending = self._store.counts().by_symbol, count_pending(self._store.connection)
         stats: dict[str, Any] = {
             "total_ticks": counts.total(),
             "unique_symbols": len(counts),
             "top_symbols": [{"symbol": symbol, "ticks": n} for symbol, n in counts.most_common(_TOP_SYMBOLS)],
-            "pending": count_pending(self._store.connection),
+            "pending": pending,
+            **self._old_names(counts.total(), pending),
         }
         if self._totals is not None:
             stats["forwarding"] = {

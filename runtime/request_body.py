@@ -123,8 +123,8 @@ async def read_body(
     if declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes):
         raise _too_large(limit_bytes)
     try:
-        async with asyncio.timeout(_READ_TIMEOUT_SECONDS) as timeout:
-            body = await _receive_all(receive, limit_bytes, reserve, timeout)
+        async with asyncio.timeout(_READ_TIMEOUT_SECONDS) as deadline:
+            body = await _receive_all(receive, limit_bytes, reserve, deadline)
     except TimeoutError:
         raise Refusal(408, "TIMEOUT", "the body did not arrive in time; the connection is too slow, or broke") from None
     if encoding in _PLAIN:
@@ -135,7 +135,7 @@ async def read_body(
 
 
 async def _receive_all(
-    receive: Receive, limit_bytes: int, reserve: Callable[[int], None], timeout: asyncio.Timeout
+    receive: Receive, limit_bytes: int, reserve: Callable[[int], None], deadline: asyncio.Timeout
 ) -> bytes:
     message = await receive()
     first: bytes = message.get("body", b"")
@@ -150,8 +150,8 @@ async def _receive_all(
     while message["type"] == "http.request" and size <= limit_bytes:
         if not message.get("more_body"):
             return b"".join(parts)
-        if not timeout.expired():
-            timeout.reschedule(started + _READ_TIMEOUT_SECONDS + size / _LEAST_BYTES_PER_SECOND)
+        if not deadline.expired():
+            deadline.reschedule(started + _READ_TIMEOUT_SECONDS + size / _LEAST_BYTES_PER_SECOND)
         message = await receive()
         part: bytes = message.get("body", b"")
         reserve(len(part))

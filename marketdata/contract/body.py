@@ -76,7 +76,7 @@ _array: Final = msgspec.json.Decoder(list[Raw])
 
 
 def decode_large(body: bytes) -> LargeBody | None:
-    """The items of a body of LARGE_BYTES or more, to be decoded piece by piece; None for `decode` to take it as a whole.
+    """The items of a body of LARGE_BYTES or more, to be decoded piece by piece; None for `decode` to take it whole.
 
     Raises:
         Unusable, TooLarge: as `decode`.
@@ -85,10 +85,8 @@ def decode_large(body: bytes) -> LargeBody | None:
         return None
     check_values(body)
     try:
-        if body[:64].lstrip().startswith(b"["):
-            wrapped = _Wrapped(_array.decode(body))
-        else:
-            wrapped = _wrapped.decode(body)
+        is_array = body[:64].lstrip().startswith(b"[")
+        wrapped = _Wrapped(_array.decode(body)) if is_array else _wrapped.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     items = wrapped.items if wrapped.ticks is UNSET else wrapped.ticks

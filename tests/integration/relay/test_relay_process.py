@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 
@@ -21,7 +22,7 @@ def times(server: ScriptedServer) -> list[int]:
     return [item["ts_msc"] - BASE for item in server.taken]
 
 
-def test_the_local_api_answers_as_eas_expect(start_relay: StartRelay) -> None:
+def test_the_local_api_answers_as_eas_expect(start_relay: StartRelay, tmp_path: Path) -> None:
     relay = start_relay(None)
     answer = relay.post({"ticks": [tick(0), tick(0, "USDJPY")]})
     assert (answer.status_code, answer.json()) == (
@@ -46,9 +47,11 @@ def test_the_local_api_answers_as_eas_expect(start_relay: StartRelay) -> None:
     assert relay.post(tick(4), headers={"Origin": "https://evil.example"}).status_code == 403
     assert plainhttp.get(f"{relay.url}/ingest/tick").status_code == 405
     assert plainhttp.get(f"{relay.url}/nothing").status_code == 404
-    assert plainhttp.get(f"{relay.url}/health").json() == {"ok": True, "total_ticks": 6}
+    assert plainhttp.get(f"{relay.url}/health").json() == {
+        "ok": True, "total_ticks": 6, "count": 6, "queue": 6, "db": str(tmp_path / "ea.db"),
+    }  # fmt: skip
     assert relay.stats() == {
-        "total_ticks": 6, "unique_symbols": 2, "pending": 6,
+        "total_ticks": 6, "unique_symbols": 2, "pending": 6, "count": 6, "queue": 6, "db": str(tmp_path / "ea.db"),
         "top_symbols": [{"symbol": "EURUSD", "ticks": 5}, {"symbol": "USDJPY", "ticks": 1}],
     }  # fmt: skip
     assert "tickpipe_relay_rows_stored_total 6.0" in plainhttp.get(f"{relay.url}/metrics").text

@@ -107,7 +107,9 @@ def test_a_key_is_asked_for_when_there_is_one(store: Store) -> None:
     assert call(api, body, x_api_key="wrong")[0] == 401
     assert call(api, body, x_api_key="open-sesame")[0] == 200
     assert call(api, body, authorization="Bearer open-sesame")[0] == 200
-    assert call(api, path="/health", method="GET")[1] == {"ok": True, "total_ticks": 2}
+    assert call(api, path="/health", method="GET")[1] == {
+        "ok": True, "total_ticks": 2, "count": 2, "queue": 2, "db": str(store.path),
+    }  # fmt: skip
 
 
 def test_a_full_disk_asks_the_ea_to_send_again(api: Api, store: Store) -> None:
