@@ -17,7 +17,7 @@ from marketdata.contract.body import LARGE_BYTES, decode, decode_large
 from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.names import is_bar
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, server_in
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, account_in, server_in
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
@@ -48,6 +48,8 @@ _TRACE: Final = re.compile(rb"[!-~](?:[ -~]{0,62}[!-~])?")
 #: After how many seconds an EA should try again: Kafka away, too many requests at once.
 _RETRY_KAFKA_SECONDS: Final = 2
 _RETRY_CROWDED_SECONDS: Final = 1
+
+_DAY_MS: Final = 86_400_000
 
 #: Rejected items of a large body that wait in memory (entries); then they are kept before the rest is read.
 _MAX_REJECTS: Final = 5_000
@@ -147,9 +149,13 @@ class Ingest:
                 )
             self._pending += 1
             try:
-                source = source or server_in(headers, body) or DEFAULT_SOURCE
-                origin = Origin(source, trace, context, clock.now_ms())
-                return await self._take_body(body, origin)
+                server = server_in(headers, body)
+                origin = Origin(source or server or DEFAULT_SOURCE, trace, context, clock.now_ms())
+                response = await self._take_body(body, origin)
+                self._metrics.source_watch.sender(
+                    origin.source, origin.received_ms, server=server, account=account_in(headers, body)
+                )
+                return response
             except KafkaUnavailable as exc:
                 raise _kafka_refusal(str(exc)) from exc
             finally:
@@ -252,15 +258,21 @@ class Ingest:
             return
         received_ms = origin.received_ms
         metrics.stages.labels("logged").observe(seconds_between(received_ms, clock.now_ms()))
+        newest_ms = 0
         for symbol, ticks in found.ticks.symbols.items():
             time_msc = ticks.ticks[-1].time_msc
+            newest_ms = max(newest_ms, time_msc)
             # A sender whose clock is ahead would take from the sum.
             metrics.tick_age_seconds.observe(seconds_between(time_msc, received_ms))
             if time_msc > received_ms + AHEAD_MS:
                 metrics.frames_ahead.labels(origin.source).inc()
             elif (seconds := arrival_seconds(time_msc, received_ms)) is not None:
                 metrics.stages.labels("received").observe(seconds)
+            # By receipt, for a zone may be wrong by hours; what is older than a day is history that somebody sends.
+            if time_msc > received_ms - _DAY_MS:
                 metrics.heard(origin.source, symbol, received_ms)
+        if newest_ms and found.clock is not None:
+            metrics.source_watch.ticks(origin.source, found.clock, newest_ms, received_ms)
 
 
 def _trace(given: bytes | None, context: TraceContext) -> str:

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from producer.source_watch import SourceWatch
 from runtime.labels import OTHER, Bounded, BoundedCounter
 from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
@@ -62,14 +63,16 @@ class Metrics:
         )
         #: stage: received, logged (Kafka has confirmed it).
         self.stages = Histogram(STAGE_METRIC, STAGE_HELP, ["stage"], buckets=STAGE_BUCKETS, registry=registry)
-        #: Receipt of the newest live ticks (UTC epoch milliseconds) by source and symbol.
+        self.source_watch = SourceWatch(_PREFIX)
+        registry.register(self.source_watch)
+        #: Receipt of the newest ticks (UTC epoch milliseconds) by source and symbol.
         self._last_received: dict[tuple[str, str], int] = {}
         registry.register(_LastReceived(self._last_received))
         self.kafka_up = Gauge(f"{_PREFIX}_kafka_up", "1 while Kafka confirms what is published.", registry=registry)
         self.kafka_up.set(0)
 
     def heard(self, source: str, symbol: str, received_ms: int) -> None:
-        """Note when live ticks of a symbol were received (UTC epoch milliseconds)."""
+        """Note when ticks of a symbol were received (UTC epoch milliseconds), whatever their own time."""
         key = (source, symbol)
         if key not in self._last_received and len(self._last_received) >= MAX_SYMBOLS:
             key = (OTHER, OTHER)
@@ -85,7 +88,7 @@ class _LastReceived(Collector):
     def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(
             f"{_PREFIX}_last_received_timestamp_seconds",
-            f"When the newest live ticks of a symbol were received; of the first {MAX_SYMBOLS} symbols.",
+            f"When ticks of a symbol, no older than a day, were last received; of the first {MAX_SYMBOLS} symbols.",
             labels=["source", "symbol"],
         )
         for (source, symbol), received_ms in self._received_ms.items():

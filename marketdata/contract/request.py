@@ -13,6 +13,9 @@ BARS_ROUTE: Final = "/ingest"
 _SERVER_OF_AGENT: Final = re.compile(rb"[(; ]Server:([^;)]{1,256})")
 _SERVER_OF_META: Final = re.compile(rb'"srv"\s?:\s?"([^"\\]{1,256})"')
 
+_ACCOUNT_OF_AGENT: Final = re.compile(rb"[(; ]Account:\s?(\d{1,20})")
+_ACCOUNT_OF_META: Final = re.compile(rb'"acct"\s?:\s?"?(\d{1,20})')
+
 #: How far into a body its first items are looked for the server.
 _SEARCHED_BYTES: Final = 4096
 
@@ -59,6 +62,14 @@ def server_in(headers: Mapping[bytes, bytes], body: bytes) -> str | None:
     agent = _SERVER_OF_AGENT.search(headers.get(b"user-agent", b""))
     found = agent or _SERVER_OF_META.search(body, 0, _SEARCHED_BYTES)
     return None if found is None else _name(found[1].strip())
+
+
+def account_in(headers: Mapping[bytes, bytes], body: bytes) -> str | None:
+    """The account that an EA names: `Account:` of its User-Agent, else `meta.acct` of its first items."""
+    found = _ACCOUNT_OF_AGENT.search(headers.get(b"user-agent", b"")) or _ACCOUNT_OF_META.search(
+        body, 0, _SEARCHED_BYTES
+    )
+    return None if found is None else found[1].decode()
 
 
 def source_header(source: str | None) -> dict[str, str]:
