@@ -32,6 +32,10 @@ _PIECE_ITEMS: Final = 5_000
 _WRAPPERS: Final = ("ticks", "items")
 
 _UTF8_MARK: Final = b"\xef\xbb\xbf"
+_PADDING: Final = b"\x00 \t\r\n"
+
+#: How far into a large body its first bracket, and from its end the last, is looked for.
+_EDGE_BYTES: Final = 64
 
 _HOW_TO_POST: Final = 'post the JSON itself as the body: {"ticks":[{"symbol":"EURUSD","time_msc":…,"bid":…,"ask":…}]}'
 
@@ -85,8 +89,9 @@ def decode_large(body: bytes) -> LargeBody | None:
         return None
     check_values(body)
     try:
-        is_array = body[:64].lstrip().startswith(b"[")
-        wrapped = _Wrapped(_array.decode(body)) if is_array else _wrapped.decode(body)
+        bare = _bare(body)
+        is_array = bytes(bare[:_EDGE_BYTES]).lstrip().startswith(b"[")
+        wrapped = _Wrapped(_array.decode(bare)) if is_array else _wrapped.decode(bare)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     items = wrapped.items if wrapped.ticks is UNSET else wrapped.ticks
@@ -94,6 +99,13 @@ def decode_large(body: bytes) -> LargeBody | None:
         return None
     _check_count(len(items))
     return LargeBody(items, _utc_offset(wrapped.utc_offset_s))
+
+
+def _bare(body: bytes) -> memoryview:
+    """The body without the byte order mark and the NUL that some senders put around it; no copy of it is made."""
+    head, tail = body[:_EDGE_BYTES], body[-_EDGE_BYTES:]
+    begin = len(_UTF8_MARK) if head.startswith(_UTF8_MARK) else 0
+    return memoryview(body)[begin : len(body) - len(tail) + len(tail.rstrip(_PADDING))]
 
 
 def decode(body: bytes) -> Body:
@@ -127,7 +139,7 @@ def check_values(body: bytes) -> None:
 def _decode_tolerantly(body: bytes, strict: Exception) -> Any:
     if isinstance(strict, RecursionError):
         raise Unusable("the JSON is nested too deeply") from None
-    trimmed = body.removeprefix(_UTF8_MARK).strip(b"\x00 \t\r\n")
+    trimmed = body.removeprefix(_UTF8_MARK).strip(_PADDING)
     if not trimmed:
         raise Unusable(f"the body is empty; {_HOW_TO_POST}")
     if is_form_data(trimmed):

@@ -37,9 +37,11 @@ def test_a_body_that_would_fill_the_memory_is_refused_before_it_is_decoded(unit:
         assert caught.value.status == 413
 
 
-def test_the_pieces_of_a_large_body_hold_every_item_in_order() -> None:
+@pytest.mark.parametrize("around", [(b"", b""), (b"", b"\0"), (b"\xef\xbb\xbf", b"\r\n\0"), (b" \n", b" ")])
+def test_the_pieces_of_a_large_body_hold_every_item_in_order(around: tuple[bytes, bytes]) -> None:
     items = [{"n": n, "text": "x" * 500} for n in range(12_000)]
-    large = decode_large(json.dumps({"utc_offset_s": 7200, "ticks": items}).encode())
+    body = around[0] + json.dumps({"utc_offset_s": 7200, "ticks": items}).encode() + around[1]
+    large = decode_large(body)
 
     assert large is not None
     pieces = [decode(piece).items for piece in large.pieces()]
