@@ -13,7 +13,7 @@ BARS_ROUTE: Final = "/ingest"
 _SERVER_OF_AGENT: Final = re.compile(rb"[(; ]Server:([^;)]{1,256})")
 _SERVER_OF_META: Final = re.compile(rb'"srv"\s?:\s?"([^"\\]{1,256})"')
 
-_ACCOUNT_OF_AGENT: Final = re.compile(rb"[(; ]Account:\s?(\d{1,20})")
+_ACCOUNT_OF_AGENT: Final = re.compile(rb"Account:\s?(\d{1,20})")
 _ACCOUNT_OF_META: Final = re.compile(rb'"acct"\s?:\s?"?(\d{1,20})')
 
 #: How far into a body its first items are looked for the server.
