@@ -214,7 +214,7 @@ async def test_a_day_that_needs_what_is_gone_is_refused(connection: Connection, 
 
 async def test_bars_of_the_broker_go_with_their_timeframe(connection: Connection) -> None:
     await connection.execute(
-        b"INSERT INTO broker_bars SELECT 'S', 'EURUSD', timeframe, ts, 1, 1, 1, 1, 1, NULL, NULL, ts, ts"
+        b"INSERT INTO broker_bars SELECT 'S', 'EURUSD', timeframe, ts, 1, 1, 1, 1, 1, NULL, NULL, true, ts, ts"
         b" FROM unnest(ARRAY['M1', 'M30', 'H1', 'H4', 'D1', 'MN1']) AS timeframe,"
         b" generate_series(timestamptz '2018-01-01', '2018-12-01', '1 month') AS ts"
     )
