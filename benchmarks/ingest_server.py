@@ -18,8 +18,8 @@ from runtime.settings import load_settings
 def measured_app() -> FastAPI:
     """The producer with the two routes that it is compared with."""
     settings, metrics = load_settings(), Metrics()
-    door, keyring = Publisher(settings, metrics), Keyring(load_settings())
-    app = create_app(settings, door=door, metrics=metrics)
+    gateway, keyring = Publisher(settings, metrics), Keyring(load_settings())
+    app = create_app(settings, gateway=gateway, metrics=metrics)
 
     @app.post("/empty")
     async def empty() -> None:
@@ -28,7 +28,7 @@ def measured_app() -> FastAPI:
     async def unparsed(request: Request) -> Response:
         _, source = keyring.identify(dict(request.scope["headers"]))
         body = await request.body()
-        await door.publish([Record(settings.ticks_rejected_topic, (source or "").encode(), body, None, [])])
+        await gateway.publish([Record(settings.ticks_rejected_topic, (source or "").encode(), body, None, [])])
         return taken(0, (), 0)
 
     app.direct["/unparsed"] = unparsed

@@ -156,7 +156,7 @@ async def read_candles(connection: Connection, request: Request) -> Sequence[Any
 
 
 async def _rows_from(connection: Connection, about: dict[str, Any]) -> list[Row]:
-    # The function folds all that it is asked for, so it is asked for stretches that hold what is missing, from one
+    # The function folds all that it is asked for, so it is asked for ranges that hold what is missing, from one
     # minute that there is to the next.
     rows: list[Row] = []
     width, end, limit = _WIDTHS[about["timeframe"]], about["to"], about["limit"]

@@ -1,4 +1,4 @@
-"""The one door to PostgreSQL for reading: a pool of read-only sessions, and its errors as answers with a cure."""
+"""Reads from PostgreSQL: a pool of read-only sessions, and its errors as answers with a cure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -106,7 +106,7 @@ class Database:
             trouble = trouble_of(exc)
             if trouble is Trouble.TOO_SLOW:
                 raise Refusal(
-                    504, "TOO_SLOW", "the database took too long; ask for less: a smaller limit or stretch of time"
+                    504, "TOO_SLOW", "the database took too long; ask for less: a smaller limit or time range"
                 ) from exc
             raise (_busy() if trouble is Trouble.BUSY else _unreachable()) from exc
 

@@ -18,7 +18,7 @@ from producer.answers import json_response
 from producer.documentation import ANSWERS, BAR_OPERATION, COMPONENTS, TICK_OPERATION
 from producer.ingest import Ingest
 from producer.metrics import Metrics
-from producer.publisher import Door, Publisher
+from producer.publisher import Gateway, Publisher
 from runtime.guard import Guard
 from runtime.health import Health
 from runtime.settings import Settings
@@ -67,9 +67,9 @@ class ProducerApp(FastAPI):
 
 
 def create_app(
-    settings: Settings, *, door: Door | None = None, metrics: Metrics | None = None, guard: Guard | None = None
+    settings: Settings, *, gateway: Gateway | None = None, metrics: Metrics | None = None, guard: Guard | None = None
 ) -> ProducerApp:
-    """The application; without `door` it publishes to the Kafka of the settings, once its lifespan has begun.
+    """The application; without `gateway` it publishes to the Kafka of the settings, once its lifespan has begun.
 
     `guard` watches over its background tasks; without one, the failure of any ends the process.
 
@@ -78,13 +78,13 @@ def create_app(
     """
     metrics = metrics or Metrics(sources=settings.api_keys)
     guard = guard or Guard(Health("kafka"))
-    door = door or Publisher(settings, metrics)
-    ingest = Ingest(settings, door, metrics, start_telemetry(settings, "producer"))
+    gateway = gateway or Publisher(settings, metrics)
+    ingest = Ingest(settings, gateway, metrics, start_telemetry(settings, "producer"))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         # Not awaited: without Kafka the process lives, says so, and goes on by itself when Kafka comes.
-        async with guard.running(publisher=door.run()):
+        async with guard.running(publisher=gateway.run()):
             yield
 
     app = ProducerApp(
@@ -96,7 +96,7 @@ def create_app(
         redoc_url=None,
     )
     _add_ingest(app, ingest)
-    _add_probes(app, door, metrics, guard.health)
+    _add_probes(app, gateway, metrics, guard.health)
     _add_errors(app, metrics)
     return app
 
@@ -126,7 +126,7 @@ def _add_ingest(app: ProducerApp, ingest: Ingest) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
 
 
-def _add_probes(app: FastAPI, door: Door, metrics: Metrics, health: Health) -> None:
+def _add_probes(app: FastAPI, gateway: Gateway, metrics: Metrics, health: Health) -> None:
     @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["probes"])
     async def healthy(_request: Request) -> Response:
@@ -136,7 +136,7 @@ def _add_probes(app: FastAPI, door: Door, metrics: Metrics, health: Health) -> N
     @app.get("/ready", tags=["probes"])
     async def ready(_request: Request) -> Response:
         """The process can reach Kafka."""
-        health.set("kafka", door.is_open)
+        health.set("kafka", gateway.is_open)
         return json_response(*health.ready())
 
     @app.get("/metrics", tags=["probes"])

@@ -27,7 +27,7 @@ from producer.bulk import decode_bulk, read_bulk
 from producer.flush import Record
 from producer.frames import FrameWriter, Origin, TicksBySymbol
 from producer.metrics import Metrics
-from producer.publisher import Door
+from producer.publisher import Gateway
 from producer.rates import TokenBuckets
 from producer.rejects import RejectWriter
 from runtime import clock
@@ -77,9 +77,9 @@ class Ingest:
         SettingsError: when no API key is configured.
     """
 
-    def __init__(self, settings: Settings, door: Door, metrics: Metrics, telemetry: Telemetry) -> None:
+    def __init__(self, settings: Settings, gateway: Gateway, metrics: Metrics, telemetry: Telemetry) -> None:
         self._settings = settings
-        self._door = door
+        self._gateway = gateway
         self._metrics = metrics
         self._telemetry = telemetry
         self._keyring = Keyring(settings)
@@ -138,7 +138,7 @@ class Ingest:
         holder, source = self._keyring.identify(headers)
         if retry_after_seconds := self._buckets.take(holder):
             raise Refusal(429, "RATE_LIMITED", "too many requests", retry_after_seconds=retry_after_seconds)
-        if not self._door.is_open:
+        if not self._gateway.is_open:
             raise _kafka_refusal("Kafka cannot be reached")
         with self._intake.place() as place:
             body = await place.read(request.receive, headers, limit_bytes)
@@ -177,16 +177,16 @@ class Ingest:
                 for piece in large.pieces():
                     self._read(piece, found, origin)
                     if len(found.rejects) >= _MAX_REJECTS:
-                        await self._door.publish(found.rejects)
+                        await self._gateway.publish(found.rejects)
                         found.rejects = []
                     await asyncio.sleep(0)
         except Unusable as unusable:
             if body:
-                await self._door.publish([self._rejects.body(body, unusable.message, origin)])
+                await self._gateway.publish([self._rejects.body(body, unusable.message, origin)])
             self._metrics.items_rejected.labels(origin.source).inc()
             raise
         accepted = found.received - found.errors
-        await self._door.publish(
+        await self._gateway.publish(
             [
                 *self._frames.records(found.ticks, origin),
                 *(

@@ -1,4 +1,4 @@
-"""The door to Kafka: records go in, and the caller goes on when every one of them is confirmed.
+"""The gateway to Kafka: records go in, and the caller goes on when every one of them is confirmed.
 
 While Kafka is away, callers are turned away at once, and one background task tries to reach it. So a long outage costs
 neither memory nor time.
@@ -40,8 +40,8 @@ _MAX_VALUE_BYTES: Final = MAX_RECORD_BYTES - 4096
 _REMIND_SECONDS: Final = 60.0
 
 
-class Door(Protocol):
-    """Where accepted ticks go; `testing.InMemoryDoor` is the other one."""
+class Gateway(Protocol):
+    """Where accepted ticks go; `testing.InMemoryGateway` is the other one."""
 
     @property
     def is_open(self) -> bool:
@@ -62,7 +62,7 @@ class Door(Protocol):
 
 
 class Publisher:
-    """The door to a real Kafka."""
+    """The gateway to a real Kafka."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
@@ -82,7 +82,7 @@ class Publisher:
         return self._commit is not None and self._probe_ok
 
     async def publish(self, records: Sequence[Record]) -> None:
-        """See `Door.publish`."""
+        """See `Gateway.publish`."""
         commit = self._commit
         if commit is None:
             raise unavailable(self._settings)
@@ -135,7 +135,7 @@ class Publisher:
             raise KafkaUnavailable("Kafka did not confirm the rejected items; send the body again") from exc
 
     async def run(self) -> None:
-        """See `Door.run`."""
+        """See `Gateway.run`."""
         try:
             await self._stay_connected()
         finally:

@@ -1,4 +1,4 @@
-"""A door without Kafka, for tests of everything in front of it."""
+"""A gateway without Kafka, for tests of everything in front of it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from marketdata.errors import KafkaUnavailable
 from producer.flush import Record
 
 
-class InMemoryDoor:
+class InMemoryGateway:
     """Keeps the records in a list; `is_open = False` plays a Kafka that is away."""
 
     def __init__(self) -> None:
@@ -15,11 +15,11 @@ class InMemoryDoor:
         self.is_open = True
 
     async def publish(self, records: Sequence[Record]) -> None:
-        """See `Door.publish`."""
+        """See `Gateway.publish`."""
         if not self.is_open:
-            raise KafkaUnavailable("the test has closed the door")
+            raise KafkaUnavailable("the test has closed the gateway")
         self.records.extend(records)
 
     async def run(self) -> None:
-        """See `Door.run`."""
+        """See `Gateway.run`."""
         await asyncio.Event().wait()

@@ -211,7 +211,7 @@ class _Batch:
         return next(self._batch)
 
     def __iter__(self) -> Iterator[_Run]:
-        # A batch that is asked for its iterator again, as `islice` would, begins anew.
+        # A batch that is asked for its iterator again, as `islice` would, starts over.
         once = chain(self._batch)
         while records := list(islice(once, self._wanted.count)):
             yield _Run(records)

@@ -1,6 +1,6 @@
 """The name of the log that candles prove themselves by: cluster, topic, and the id that Kafka gave the topic.
 
-A topic that is deleted and created anew under its name has a new id (Kafka 3.1 and later tell it), so the offsets of
+A topic that is deleted and re-created under its name has a new id (Kafka 3.1 and later tell it), so the offsets of
 the old one are never taken for offsets of the new. aiokafka knows no version of the metadata request that has the id;
 this one follows Kafka's description of its protocol.
 """
@@ -127,7 +127,7 @@ async def own_log(settings: Settings) -> str:
                 return f"{cluster_id}/{topic}"
     [(error_code, _, topic_id, *_)] = answer.topics
     if error_code:
-        raise KafkaUnavailable(f"the topic {topic} is not there (error {error_code}); is it being created anew?")
+        raise KafkaUnavailable(f"the topic {topic} is not there (error {error_code}); is it being re-created?")
     if topic_id == _NO_ID:
         return f"{cluster_id}/{topic}"
     return f"{cluster_id}/{topic}/{base64.urlsafe_b64encode(topic_id).decode().rstrip('=')}"

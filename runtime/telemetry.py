@@ -1,4 +1,4 @@
-"""The one door to OpenTelemetry: spans, when TICKPIPE_OTLP_ENDPOINT is set; otherwise trace contexts alone.
+"""OpenTelemetry in one place: spans, when TICKPIPE_OTLP_ENDPOINT is set; otherwise trace contexts alone.
 
 Without the endpoint nothing of OpenTelemetry is imported, and a span is no more than the context that is passed on.
 """

@@ -25,8 +25,8 @@ class Refolded:
     """What came of folding again: the folds, and the proofs that the log can no longer answer."""
 
     folds: dict[Proof, CandleFold] = field(default_factory=dict)
-    #: Proofs with offsets that retention deleted, or that lie beyond the end of their partition (the log was created
-    #: anew), or of a partition that the topic does not have.
+    #: Proofs with offsets that retention deleted, or that lie beyond the end of their partition (the log was
+    #: re-created), or of a partition that the topic does not have.
     unprovable: set[Proof] = field(default_factory=set)
 
 
@@ -102,7 +102,7 @@ class TickLog:
         except UnknownTopic as exc:
             if exc.partition is None:
                 raise
-            # The topic was created anew with fewer partitions, or somebody made the candle up.
+            # The topic was re-created with fewer partitions, or somebody made the candle up.
             return 0, 0
 
     async def read(

@@ -21,7 +21,7 @@ class LogEnds:
         self._ends: Ends = {}
 
     async def meet(self, log_name: str) -> None:
-        """Find out what a candle's log is to us: when it is not ours, the ticks topic may have been created anew.
+        """Find out what a candle's log is to us: when it is not ours, the ticks topic may have been re-created.
 
         Raises:
             KafkaUnavailable: when no broker answers; the call can be repeated.
@@ -30,7 +30,7 @@ class LogEnds:
             return
         now = await own_log(self._settings)
         if now != self.own_log:
-            log.warning("The ticks topic was created anew.", action="log_recreated", log=now, before=self.own_log)
+            log.warning("The ticks topic was re-created.", action="log_recreated", log=now, before=self.own_log)
             self.own_log, self._others, self._ends = now, set(), {}
         if log_name != self.own_log:
             self._others.add(log_name)

@@ -1,4 +1,4 @@
-"""What the command line reads from the database: candles of a stretch of time, ready queries, the newest candles."""
+"""What the command line reads from the database: candles of a time range, ready queries, the newest candles."""
 
 from collections.abc import AsyncGenerator
 from datetime import datetime, time

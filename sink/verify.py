@@ -70,7 +70,7 @@ class VerifyReport:
     equal: int = 0
     #: One entry per field that differs.
     differences: list[Difference] = field(default_factory=list)
-    #: Candles whose offsets the log does not hold (retention, a topic or cluster created anew).
+    #: Candles whose offsets the log does not hold (retention, a topic or cluster re-created).
     unprovable: list[Key] = field(default_factory=list)
     #: Candles that wait for a refold: what is stored is known to be incomplete.
     pending: list[Key] = field(default_factory=list)

@@ -226,9 +226,9 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
             await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
             consumer: BatchConsumer = app.consumer
             with contextlib.suppress(KafkaUnavailable, UnknownTopic):
-                if worker.begin_anew(await own_log(settings)):
+                if worker.start_over(await own_log(settings)):
                     # Kafka forgot the commits with the topic, but what was read since may have been committed again.
-                    await consumer.begin_anew()
+                    await consumer.start_over()
             before, offsets = offsets, {}
             for tp in consumer.assignment():
                 committed, end = consumer.committed_offset(tp), consumer.highwater(tp) or 0

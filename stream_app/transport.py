@@ -12,7 +12,7 @@ the worker that are marked `contract` hold it to them, and `make test-newest` ru
 | `_new_consumer_thread`, `_consumer`, `_ensure_consumer` | bare records, an end without a broker, the group's error | `consumer_*` settings: none of them reaches the aiokafka consumer | the class is not used: records come one by one and `_to_batch_message` fails at the first |
 | `_wait_next_records`, `_buffered_partitions` | one event for each partition and poll | `stream.take()`: gathers after each record was an event already | `AttributeError` at the first poll |
 | `_new_offset`, `_filter_tps_with_pending_acks`, `_add_gap`, `_unacked_messages` | commits are what was released | `stream.noack()` and `event.ack()`: what a rebalance skips is acknowledged all the same | nothing is committed, and the watchdog ends the worker |
-| `_committed_offset`, `_commit` | where reading began, and a topic that was created anew | `consumer.commit()`: never commits less than before | `AttributeError` in the first fold |
+| `_committed_offset`, `_commit` | where reading began, and a topic that was re-created | `consumer.commit()`: never commits less than before | `AttributeError` in the first fold |
 """  # noqa: E501  # a table
 
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -90,7 +90,7 @@ class BatchConsumer(driver.Consumer):
         """Everything below `offset` may be committed; the next commit does so if this process still owns `tp`."""
         self._released[tp] = offset
 
-    async def begin_anew(self) -> None:
+    async def start_over(self) -> None:
         """Read the assigned partitions from their beginning, and commit that nothing of them was read."""
         self._released.clear()
         if beginning := dict.fromkeys(self.assignment(), 0):

@@ -46,7 +46,7 @@ class Restlessness:
         self._assigned_at: deque[float] = deque(maxlen=_RESTLESS_ASSIGNMENTS)
 
     def assigned(self, now: float) -> bool:
-        """Whether this assignment is one too many; then counting begins anew. `now` is a monotonic clock (seconds)."""
+        """Whether this assignment is one too many; then counting starts over. `now` is a monotonic clock (seconds)."""
         self._assigned_at.append(now)
         if len(self._assigned_at) < _RESTLESS_ASSIGNMENTS or now - self._assigned_at[0] > _RESTLESS_SECONDS:
             return False

@@ -110,7 +110,7 @@ class Window:
         # Of the newest poll: a search through all that waits for publication would cost each poll the more, the more
         # symbols tick.
         self._touched: list[Period] = []
-        # The stretch that was read without a gap, [run_first, position); `run` changes when there was one.
+        # The range that was read without a gap, [run_first, position); `run` changes when there was one.
         self._run = 0
         self._run_first = -1
         self.position = -1
@@ -126,7 +126,7 @@ class Window:
     def feed(self, first: int, last: int, chunks: Iterable[Chunk], *, now: float) -> int:
         """Fold one poll that read the offsets `first` to `last`; records that are no frames are left out of `chunks`.
 
-        Returns the number of ticks that were folded. Records read before are passed over.
+        Returns the number of ticks that were folded. Records read before are skipped.
         """
         self._align(first)
         self._batch += 1

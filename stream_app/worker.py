@@ -268,12 +268,12 @@ class Worker:
         self._live_since_ms = clock.now_ms()
         self._observe()
 
-    def begin_anew(self, log_name: str) -> bool:
+    def start_over(self, log_name: str) -> bool:
         """Whether the log is another one than so far; then nothing of it was folded yet."""
         if log_name == self._log_name:
             return False
         log.warning(
-            "The ticks topic was created anew; it is read from its beginning.",
+            "The ticks topic was re-created; it is read from its beginning.",
             action="log_recreated", log=log_name, before=self._log_name,
         )  # fmt: skip
         self._log_name = log_name

@@ -174,7 +174,7 @@ class Database:
                     raise
 
     async def connection(self) -> Connection:
-        """The connection, opened anew if it was lost."""
+        """The connection, reopened if it was lost."""
         if self._connection is None or self._connection.closed:
             self._connection = await connect(self._conninfo, self._name)
         return self._connection

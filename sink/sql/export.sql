@@ -1,4 +1,4 @@
--- What `tickpipe export` reads, one series (symbol and source) and stretch of time after the other.
+-- What `tickpipe export` reads, one series (symbol and source) and time range after the other.
 
 -- name: exported_series
 SELECT symbol, source

@@ -136,7 +136,7 @@ SELECT EXISTS (
 );
 
 -- name: disown_candles
--- The log ends before the stored offsets: it was created anew, and what is stored belongs to a log that is gone.
+-- The log ends before the stored offsets: it was re-created, and what is stored belongs to a log that is gone.
 UPDATE market_data AS m
 SET log = m.log || ' (gone)'
 FROM incoming_candles AS i
@@ -303,7 +303,7 @@ WHERE source = %(source)s AND symbol = %(symbol)s AND timeframe = %(timeframe)s 
     AND log = %(log)s AND offsets <@ %(offsets)s::text::int8multirange;
 
 -- name: postpone_refold
--- More came while the minute was folded: it waits anew.
+-- More came while the minute was folded: it waits again.
 UPDATE pending_refolds SET requested_at = clock_timestamp()
 WHERE source = %(source)s AND symbol = %(symbol)s AND timeframe = %(timeframe)s AND ts = %(ts)s;
 

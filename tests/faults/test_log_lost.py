@@ -1,4 +1,4 @@
-"""The log loses its beginning, or is created anew, while the table stays."""
+"""The log loses its beginning, or is re-created, while the table stays."""
 
 import asyncio
 import signal

@@ -51,7 +51,7 @@ def ticks_in(bench: Bench) -> list[Seen]:
 
 
 def bars_in(bench: Bench) -> list[BrokerBar]:
-    return [decode_bar(record.value) for record in bench.door.records if record.topic == "candles.broker"]
+    return [decode_bar(record.value) for record in bench.gateway.records if record.topic == "candles.broker"]
 
 
 def forwarded(store: Store) -> Iterator[tuple[str, bytes]]:
@@ -267,7 +267,7 @@ def mutated_bodies(draw: st.DrawFn) -> bytes:
 @example(body=b'{"ticks":[{"symbol":"A\xa3","bid":1,"ask":2,"ts_msc":1760926800417}]}', path="/ingest/tick")
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_mutated_body_gets_one_answer_from_both(bench: Bench, store: Store, body: bytes, path: str) -> None:
-    bench.door.records.clear()
+    bench.gateway.records.clear()
 
     response = await bench.post(path, body)
     status, answer, _ = await call_api(Api(store, load_settings()), body, path)

@@ -9,7 +9,7 @@ import { winner } from "./rule.js";
 
 const PAGE = 1000;
 const FIRST_PAGE = 1500;
-/** A gap of more pages than this is not filled, the chart begins anew. */
+/** A gap of more pages than this is not filled, the chart starts over. */
 const GAP_PAGES = 4;
 const MINUTE_MS = 60_000;
 /** Newest minutes that may be ahead of the table, which is a moment behind. */
@@ -113,7 +113,7 @@ export class Bars {
   }
 
   /**
-   * Take a live minute. Returns the bar that changed, "reordered" when the list must be drawn anew, "stale" when what
+   * Take a live minute. Returns the bar that changed, "reordered" when the list must be redrawn, "stale" when what
    * is stored has to be read again from the minute's bar on, or null when nothing changed yet.
    */
   take(minute) {

@@ -28,7 +28,7 @@ async def test_the_id_is_the_one_that_kafkas_own_tool_shows(settings: Settings) 
     assert name.split("/")[1:] == [settings.ticks_topic, found[1]]
 
 
-async def test_a_topic_that_is_created_anew_is_another_log(settings: Settings) -> None:
+async def test_a_topic_that_is_recreated_is_another_log(settings: Settings) -> None:
     before = await wait_for_log(settings)
     ends = LogEnds(settings, before)
     assert await own_log(settings) == before

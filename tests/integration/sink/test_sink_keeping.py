@@ -95,7 +95,7 @@ async def test_a_mark_in_an_open_transaction_is_left_alone(url: str, connection:
     await database.close()
 
 
-async def test_a_writer_waits_for_the_fold_of_its_hour_and_marks_it_anew(url: str, connection: Connection) -> None:
+async def test_a_writer_waits_for_the_fold_of_its_hour_and_marks_it_again(url: str, connection: Connection) -> None:
     # Arrange
     await new_writer().write(connection, [candle(((0, 9),))])
     async with await connect(url) as folding:

@@ -176,7 +176,7 @@ async def test_between_logs_more_ticks_win(
 async def test_offsets_beyond_the_end_belong_to_a_log_that_is_gone(
     connection: Connection, volume: int, log: str
 ) -> None:
-    # Arrange: offsets up to 9,999 were stored, then the topic was created anew and holds 500 records
+    # Arrange: offsets up to 9,999 were stored, then the topic was re-created and holds 500 records
     await new_writer().write(connection, [candle(((400, 9_999),))])
 
     # Act: by offsets alone it would be ignored

@@ -69,7 +69,7 @@ def test_days_begin_where_the_broker_begins_them(database: str) -> None:
     ]  # fmt: skip
     assert days[1]["open"] == 22 * 60 + 1
 
-    # Hours begin at half past there: everything is folded anew.
+    # Hours begin at half past there: everything is folded again.
     assert run("db", "day-zone", "Asia/Kolkata").exit_code == 0
     assert rows("candles", "-s", "EURUSD", "--timeframe", "H1", "--limit", "1")[0]["ts"] == "2019-02-05T23:30:00Z"
     with psycopg.connect(database) as connection:

@@ -1,4 +1,4 @@
-"""The application in front of a door without Kafka."""
+"""The application in front of a gateway without Kafka."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from marketdata.tick import Frame
 from marketdata.wire import decode_frame
 from producer.app import create_app
 from producer.metrics import Metrics
-from producer.testing import InMemoryDoor
+from producer.testing import InMemoryGateway
 from runtime.settings import Settings, load_settings
 
 KEY = "key-of-the-broker"
@@ -22,7 +22,7 @@ class Bench:
     """One application and what came out of it."""
 
     client: httpx.AsyncClient
-    door: InMemoryDoor
+    gateway: InMemoryGateway
     metrics: Metrics
     headers: dict[str, str] = field(default_factory=lambda: {"X-API-Key": KEY})
 
@@ -36,7 +36,7 @@ class Bench:
     @property
     def frames(self) -> list[Frame]:
         """The frames that were published."""
-        return [decode_frame(record.value) for record in self.door.records if record.topic == "ticks"]
+        return [decode_frame(record.value) for record in self.gateway.records if record.topic == "ticks"]
 
 
 def new_settings(**overrides: object) -> Settings:
@@ -46,10 +46,10 @@ def new_settings(**overrides: object) -> Settings:
 
 def new_bench(**overrides: object) -> Bench:
     """An application of its own."""
-    door, metrics = InMemoryDoor(), Metrics()
-    app = create_app(new_settings(**overrides), door=door, metrics=metrics)
+    gateway, metrics = InMemoryGateway(), Metrics()
+    app = create_app(new_settings(**overrides), gateway=gateway, metrics=metrics)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return Bench(httpx.AsyncClient(transport=transport, base_url="http://producer"), door, metrics)
+    return Bench(httpx.AsyncClient(transport=transport, base_url="http://producer"), gateway, metrics)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from producer.app import create_app
 from producer.flush import Record
-from producer.testing import InMemoryDoor
+from producer.testing import InMemoryGateway
 from runtime.settings import load_settings
 from runtime.trace import TRACEPARENT, trace_id_of
 from tests.unit.producer.conftest import KEY, new_settings
@@ -23,7 +23,7 @@ BAR = {
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-class _Broken(InMemoryDoor):
+class _Broken(InMemoryGateway):
     async def publish(self, records: object) -> None:
         raise RuntimeError("a bug")
 
@@ -32,9 +32,9 @@ def _body(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-async def _answered(root_path: str, door: InMemoryDoor, method: str, path: str, **request: object) -> object:
+async def _answered(root_path: str, gateway: InMemoryGateway, method: str, path: str, **request: object) -> object:
     """Status, headers and body; with a root path FastAPI's own route answers."""
-    app = create_app(new_settings(max_tick_body_bytes=10_000), door=door)
+    app = create_app(new_settings(max_tick_body_bytes=10_000), gateway=gateway)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, root_path=root_path)
     async with httpx.AsyncClient(transport=transport, base_url="http://producer") as client:
         response = await client.request(method, path, **request)  # type: ignore[arg-type]
@@ -74,12 +74,12 @@ def _comparable(records: list[Record]) -> list[object]:
 async def test_past_fastapi_as_through_it(path: str, body: bytes, headers: dict[str, str]) -> None:
     # Arrange
     sent = {"X-API-Key": KEY, "X-Trace-Id": "trace", TRACEPARENT: TRACE} | headers
-    direct, through = InMemoryDoor(), InMemoryDoor()
+    direct, through = InMemoryGateway(), InMemoryGateway()
 
     # Act
     answers = [
-        await _answered(root, door, "POST", path, content=body, headers=sent)
-        for root, door in (("", direct), ("/mounted", through))
+        await _answered(root, gateway, "POST", path, content=body, headers=sent)
+        for root, gateway in (("", direct), ("/mounted", through))
     ]
 
     # Assert
@@ -90,7 +90,7 @@ async def test_past_fastapi_as_through_it(path: str, body: bytes, headers: dict[
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "HEAD", "OPTIONS"])
 async def test_other_methods_are_fastapis(method: str) -> None:
-    answers = [await _answered(root, InMemoryDoor(), method, "/ingest/tick") for root in ("", "/mounted")]
+    answers = [await _answered(root, InMemoryGateway(), method, "/ingest/tick") for root in ("", "/mounted")]
     assert answers[0] == answers[1]
 
 
@@ -104,5 +104,5 @@ async def test_a_bug_is_answered_alike() -> None:
 
 
 def test_the_documentation_has_both_routes() -> None:
-    paths = create_app(load_settings(api_keys={"*": KEY}), door=InMemoryDoor()).openapi()["paths"]
+    paths = create_app(load_settings(api_keys={"*": KEY}), gateway=InMemoryGateway()).openapi()["paths"]
     assert {"/ingest", "/ingest/tick"} <= paths.keys()

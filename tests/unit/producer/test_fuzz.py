@@ -162,7 +162,7 @@ async def test_a_large_body_is_answered_as_a_small_one_with_the_same_items(
         async with bench.client:
             response = await bench.post("/ingest/tick", sent)
         frames = [(frame.symbol, frame.mode, frame.point, frame.coarse, frame.ticks) for frame in bench.frames]
-        rejects = [record.value for record in bench.door.records if record.topic == "ticks.rejected"]
+        rejects = [record.value for record in bench.gateway.records if record.topic == "ticks.rejected"]
         answers.append((response.status_code, response.json(), frames, rejects if frames else len(rejects)))
 
     assert answers[0] == answers[1]

@@ -1,4 +1,4 @@
-"""The HTTP contract, with a door that is no Kafka."""
+"""The HTTP contract, with a gateway that is no Kafka."""
 
 import gzip
 import json
@@ -69,7 +69,7 @@ async def test_every_sender_in_every_form_becomes_a_frame(
     assert (frame.point, frame.coarse) == (point, coarse)
     [tick] = frame.ticks
     assert (tick.time_msc, tick.bid, tick.ask, tick.last, tick.flags) == (time_msc, 1.16512, 1.16518, 0.0, flags)
-    [record] = bench.door.records
+    [record] = bench.gateway.records
     assert (record.key, record.timestamp_ms) == (b"Broker-Demo/EURUSD", time_msc)
     assert record.headers[0] == ("trace", b"t-1")
     assert parse_traceparent(dict(record.headers)["traceparent"])
@@ -97,11 +97,11 @@ async def test_the_good_of_a_mixed_batch_pass_and_the_bad_are_kept(bench: Bench)
     assert answer == taken(3, errors=1)
     assert (detail["index"], detail["field"]) == (1, "symbol")
     assert len(bench.frames[0].ticks) == 2
-    reject = bench.door.records[-1]
+    reject = bench.gateway.records[-1]
     assert (reject.topic, reject.key, json.loads(reject.value)) == ("ticks.rejected", b"Broker-Demo", bad)
     headers = dict(reject.headers)
     assert headers.pop("reason").startswith(b"symbol: ")
-    assert headers.pop("traceparent") == dict(bench.door.records[0].headers)["traceparent"]
+    assert headers.pop("traceparent") == dict(bench.gateway.records[0].headers)["traceparent"]
     assert headers == {
         "topic": b"http", "partition": b"-1", "offset": b"1", "source": b"Broker-Demo", "trace": b"t-2",
     }  # fmt: skip
@@ -114,7 +114,7 @@ async def test_every_refused_item_is_kept_though_a_hundred_are_told(bench: Bench
     answer = response.json()
     assert answer["code"] == "VALIDATION_ERROR"
     assert (len(answer["details"]), answer["details_truncated"]) == (100, True)
-    assert [json.loads(record.value)["n"] for record in bench.door.records] == list(range(300))
+    assert [json.loads(record.value)["n"] for record in bench.gateway.records] == list(range(300))
 
 
 async def test_an_empty_batch_is_done(bench: Bench) -> None:
@@ -159,7 +159,7 @@ async def test_a_body_that_is_no_json_is_kept_in_part(bench: Bench) -> None:
 
     await bench.post("/ingest/tick", body)
 
-    [record] = bench.door.records
+    [record] = bench.gateway.records
     assert (record.topic, record.value, dict(record.headers)["offset"]) == ("ticks.rejected", body[: 64 * 1024], b"-1")
 
 
@@ -260,7 +260,7 @@ async def test_a_huge_field_is_not_echoed(bench: Bench) -> None:
 
     assert response.status_code == 400
     assert len(response.content) < 500
-    assert len(bench.door.records[0].value) == 64 * 1024
+    assert len(bench.gateway.records[0].value) == 64 * 1024
 
 
 async def test_the_chart_mode_comes_from_the_item_then_from_the_settings() -> None:
@@ -296,7 +296,7 @@ async def test_a_bar_becomes_a_broker_bar(bench: Bench) -> None:
     response = await bench.post("/ingest", {"items": [BAR, PRO]})
 
     assert (response.status_code, response.json()) == (200, taken(2))
-    record = bench.door.records[-1]
+    record = bench.gateway.records[-1]
     assert record.topic == "candles.broker"
     assert record.key == f"Broker-Demo/EURUSD/M1/{SECOND}".encode()
     bar = decode_bar(record.value)
@@ -326,7 +326,7 @@ async def test_fields_of_a_bar(bench: Bench, change: dict[str, Any], expected: d
     response = await bench.post("/ingest", [BAR | change])
 
     assert response.status_code == 200, response.text
-    bar = decode_bar(bench.door.records[0].value)
+    bar = decode_bar(bench.gateway.records[0].value)
     assert {name: getattr(bar, name) for name in expected} == expected
 
 
@@ -455,7 +455,7 @@ async def test_too_many_items_are_413(bench: Bench) -> None:
 
 
 async def test_kafka_away_is_503_with_retry_after(bench: Bench) -> None:
-    bench.door.is_open = False
+    bench.gateway.is_open = False
 
     response = await bench.post("/ingest/tick", PRO)
 
@@ -493,7 +493,7 @@ async def test_a_bug_is_a_500_of_the_usual_form(bench: Bench, monkeypatch: pytes
     async def fail(_records: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(bench.door, "publish", fail)
+    monkeypatch.setattr(bench.gateway, "publish", fail)
 
     response = await bench.post("/ingest/tick", PRO)
 
@@ -555,7 +555,7 @@ async def test_a_request_goes_on_with_the_trace_that_it_came_with(bench: Bench) 
     response = await bench.post("/ingest", [PRO, BAR], traceparent=given)
 
     assert response.headers["X-Trace-Id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
-    for record in bench.door.records:
+    for record in bench.gateway.records:
         context = parse_traceparent(dict(record.headers)["traceparent"])
         assert context is not None
         assert (context.trace_id, context.flags) == ("4bf92f3577b34da6a3ce929d0e0e4736", "01")
@@ -565,7 +565,7 @@ async def test_a_request_goes_on_with_the_trace_that_it_came_with(bench: Bench) 
 async def test_a_request_without_a_trace_begins_one(bench: Bench) -> None:
     first, second = [await bench.post("/ingest/tick", PRO, traceparent=value) for value in ("", "00-0-0-00")]
 
-    traces = [parse_traceparent(dict(record.headers)["traceparent"]) for record in bench.door.records]
+    traces = [parse_traceparent(dict(record.headers)["traceparent"]) for record in bench.gateway.records]
     assert [trace and trace.trace_id for trace in traces] == [
         response.headers["X-Trace-Id"] for response in (first, second)
     ]

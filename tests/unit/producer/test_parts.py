@@ -14,7 +14,7 @@ from producer.app import create_app
 from producer.metrics import Metrics
 from producer.rates import TokenBuckets
 from producer.symbols import ChartModes
-from producer.testing import InMemoryDoor
+from producer.testing import InMemoryGateway
 from runtime import clock
 from runtime.guard import Guard
 from runtime.health import Health
@@ -75,13 +75,13 @@ def test_without_a_key_the_process_ends_with_2_and_says_what_to_set(tmp_path: Pa
 
 
 async def test_a_failed_publisher_shows_and_ends_the_process() -> None:
-    class Broken(InMemoryDoor):
+    class Broken(InMemoryGateway):
         async def run(self) -> None:
             raise RuntimeError("a bug")
 
     ends: list[str] = []
     guard = Guard(Health("kafka"), end=lambda: ends.append("process"))
-    app = create_app(new_settings(), door=Broken(), guard=guard)
+    app = create_app(new_settings(), gateway=Broken(), guard=guard)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://producer") as client,
@@ -94,8 +94,8 @@ async def test_a_failed_publisher_shows_and_ends_the_process() -> None:
 
 async def test_ten_thousand_sources_share_a_bounded_number_of_series() -> None:
     # Arrange: the key's own source comes last, and still has a series of its own
-    door, metrics = InMemoryDoor(), Metrics(sources=["Broker-Demo", "*"])
-    transport = httpx.ASGITransport(create_app(new_settings(), door=door, metrics=metrics))
+    gateway, metrics = InMemoryGateway(), Metrics(sources=["Broker-Demo", "*"])
+    transport = httpx.ASGITransport(create_app(new_settings(), gateway=gateway, metrics=metrics))
     tick = {"symbol": "EURUSD", "time_msc": clock.now_ms(), "bid": 1.1, "ask": 1.2, "flags": 6}
 
     # Act: of each source a tick that is taken and one that is not

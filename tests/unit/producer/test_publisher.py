@@ -1,4 +1,4 @@
-"""The door to Kafka when Kafka does not answer; the rest is tested with a real one."""
+"""The gateway to Kafka when Kafka does not answer; the rest is tested with a real one."""
 
 import asyncio
 

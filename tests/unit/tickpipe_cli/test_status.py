@@ -18,7 +18,7 @@ from tickpipe.status.engine import pipeline_status
         ({"ticks": {0: (0, 10), 1: (0, 5)}}, {("ticks", 0): 7}, 3 + 5),  # no commit: from the start
         ({"ticks": {0: (4, 10)}}, {}, 6),  # retention moved the start
         ({"ticks": {0: (4, 10)}}, {("ticks", 0): 2}, 6),  # the commit lies before what is left
-        ({"ticks": {0: (0, 3)}}, {("ticks", 0): 9}, 0),  # the topic was created anew
+        ({"ticks": {0: (0, 3)}}, {("ticks", 0): 9}, 0),  # the topic was re-created
         ({"a": {0: (0, 2)}, "b": {0: (0, 3)}}, {("a", 0): 1}, 1 + 3),
     ],
 )
