@@ -1,6 +1,7 @@
 """One Kafka and one PostgreSQL for the whole run; every test gets topics, groups, ports and a database of its own."""
 
 import os
+import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -37,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "first: of a file that takes minutes, so that no worker ends long after the others"
     )
 
+    # A shell that starts the run in the background has it ignore Ctrl-C, and what the tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     guardian = Guardian()
 
     def clear_up() -> None:
