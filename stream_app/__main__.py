@@ -11,6 +11,7 @@ from runtime.garbage import collect_rarely
 from runtime.log_identity import wait_for_log
 from runtime.logs import configure_logs
 from runtime.settings import load_settings
+from runtime.signals import exit_on_stop_signal
 from stream_app.app import create_app
 
 log = structlog.get_logger(__name__)
@@ -23,6 +24,8 @@ def main() -> None:
     except TickpipeError as exc:
         sys.exit(f"tickpipe stream: {exc}")
     configure_logs(settings)
+    # Until Faust takes the signals over: a worker that is told to stop while it starts ends with 0 as well.
+    exit_on_stop_signal()
     # Faust exits at once when no broker answers, so the wait is here.
     log_name = asyncio.run(wait_for_log(settings))
     collect_rarely()

@@ -231,7 +231,9 @@ class Stage:
         return worker
 
     async def remove_worker(self, worker: Service) -> int:
-        """Stop a stream worker for good, by SIGTERM; its exit code."""
+        """Stop a stream worker for good, by SIGTERM, when it runs; its exit code."""
+        # One that ended by itself a moment ago may be starting again.
+        await asyncio.to_thread(worker.wait_ready)
         self.services.remove(worker)
         return await asyncio.to_thread(worker.stop)
 

@@ -7,7 +7,8 @@ from aiokafka import TopicPartition
 
 from runtime.kafka import new_consumer, wait_for_kafka
 from runtime.settings import Settings
-from tests.services import running
+from tests.ports import free_port
+from tests.services import Service, eventually, running
 from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = pytest.mark.fault
@@ -47,3 +48,23 @@ async def test_every_service_ends_with_0(servers: EmbeddedServers, settings: Set
         finally:
             await asyncio.to_thread(servers.start_kafka)
     assert codes == {"producer": 0, "stream_app": 0, "sink": 0}
+
+
+async def test_a_worker_that_waits_for_kafka_ends_with_0(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+    # Arrange: it has started, and says that nobody answers
+    worker = Service("stream_app", settings.model_copy(update={"kafka_bootstrap": f"127.0.0.1:{free_port()}"})).start()
+    said = ""
+
+    async def waits() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return "wait_for_kafka" in said
+
+    try:
+        await eventually(waits, within_seconds=60, what="a line about the wait")
+
+        # Act and Assert
+        assert await asyncio.to_thread(worker.stop) == 0
+    finally:
+        if worker.returncode is None:
+            worker.kill()
