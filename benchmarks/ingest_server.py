@@ -28,7 +28,7 @@ def measured_app() -> FastAPI:
     async def unparsed(request: Request) -> Response:
         _, source = keyring.identify(dict(request.scope["headers"]))
         body = await request.body()
-        await gateway.publish([Record(settings.ticks_rejected_topic, (source or "").encode(), body, None, [])])
+        await gateway.publish([Record(settings.candles_topic, (source or "").encode(), body, None, [])])
         return taken(0, (), 0)
 
     app.direct["/unparsed"] = unparsed

@@ -46,7 +46,7 @@ _COLUMNS = (
 )
 _TYPES = (
     "timestamptz", "text", "text", "float8", "float8", "float8", "float8", "int8", "float8", "int4", "text", "text",
-    "bool", "timestamptz", "timestamptz", "text", "int4", "int8multirange", "timestamptz",
+    "bool", "timestamptz", "timestamptz", "text", "int8multirange", "timestamptz",
 )  # fmt: skip
 _UPSERT = f"""
     INSERT INTO bare ({_COLUMNS}) VALUES ({", ".join(["%s"] * len(_TYPES))})
