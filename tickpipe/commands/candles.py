@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tickpipe.connection import DataDir, connected_settings, open_database
-from tickpipe.console import Format, FormatOption, err, print_table, run, write_csv, write_json
-from tickpipe.times import FromTime, ToTime
+from tickpipe.console import Format, FormatOption, FromTime, ToTime, err, print_table, run, write_csv, write_json
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tickpipe.connection import DataDir, connected_settings
-from tickpipe.console import DONE, PROBLEM, err, out, print_json, print_table, run
-from tickpipe.times import FromTime, ToTime
+from tickpipe.console import DONE, PROBLEM, FromTime, ToTime, err, out, print_json, print_table, run
 
 if TYPE_CHECKING:
     from runtime.settings import Settings

@@ -14,8 +14,7 @@ import typer
 
 from marketdata.errors import TickpipeError
 from tickpipe.connection import DataDir, connected_settings, open_database
-from tickpipe.console import INTERRUPTED, err, out, run
-from tickpipe.times import FromTime, ToTime
+from tickpipe.console import INTERRUPTED, FromTime, ToTime, err, out, run
 
 if TYPE_CHECKING:
     from runtime.settings import Settings

@@ -12,9 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tickpipe.connection import DataDir, connected_settings, producer_address
-from tickpipe.console import DONE, PROBLEM, Format, FormatOption, err, out, print_table, run, write_csv, write_json
+from tickpipe.console import (
+    DONE,
+    PROBLEM,
+    Format,
+    FormatOption,
+    err,
+    moment_of,
+    out,
+    print_table,
+    run,
+    write_csv,
+    write_json,
+)
 from tickpipe.replay.command import ask, require_consent
-from tickpipe.times import moment_of
 
 if TYPE_CHECKING:
     from runtime.rejected import RejectedRecord, Which

@@ -18,8 +18,20 @@ import typer
 
 from marketdata.errors import TickpipeError
 from tickpipe.connection import DataDir, StackServices, connected_settings, data_directory
-from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out, print_table, run
-from tickpipe.times import TIME_HELP, epoch_ms, iso_utc, parse_time, time_option
+from tickpipe.console import (
+    DONE,
+    INTERRUPTED,
+    PROBLEM,
+    TIME_HELP,
+    epoch_ms,
+    err,
+    iso_utc,
+    out,
+    parse_time,
+    print_table,
+    run,
+    time_option,
+)
 
 if TYPE_CHECKING:
     from runtime.settings import Settings

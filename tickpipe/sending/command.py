@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tickpipe.connection import DataDir, producer_address
-from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out
-from tickpipe.times import TIME_HELP, epoch_ms, iso_utc, moment_of, time_option
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, TIME_HELP, epoch_ms, err, iso_utc, moment_of, out, time_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

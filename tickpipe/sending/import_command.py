@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tickpipe.connection import DataDir, producer_address
-from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out, print_table
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, iso_utc, moment_of, out, print_table
 from tickpipe.sending.command import (
     FileBar,
     KeyOption,
@@ -27,7 +27,6 @@ from tickpipe.sending.command import (
     send_ticks,
     zone_named,
 )
-from tickpipe.times import iso_utc, moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ from runtime.settings import Settings
 from runtime.topics import topics
 from sink.queries import newest_candles
 from tickpipe.connection import open_database
-from tickpipe.times import iso_utc
+from tickpipe.console import iso_utc
 
 T = TypeVar("T")
 
