@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tickpipe.commands.candles import COLUMNS
+from tickpipe.candles import COLUMNS
 from tickpipe.console import epoch_ms, iso_utc, moment_of, parse_time, print_table, write_csv, write_json
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -7,7 +7,7 @@ from aiokafka import TopicPartition
 
 from runtime.kafka import Ends, lag_of
 from runtime.settings import load_settings
-from tickpipe.status.engine import pipeline_status
+from tickpipe.status import pipeline_status
 
 
 @pytest.mark.parametrize(

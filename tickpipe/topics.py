@@ -1,10 +1,18 @@
 """`tickpipe topics`: the topics in Kafka."""
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
 import typer
 
+from marketdata.errors import TickpipeError
 from tickpipe.connection import DataDir, connected_settings
 from tickpipe.console import DONE, PROBLEM, Format, FormatOption, err, out, print_json, print_table, run
+
+if TYPE_CHECKING:
+    from runtime.kafka import Ends
+    from runtime.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="The topics in Kafka.")
 
@@ -38,8 +46,6 @@ def list_(*, format_: FormatOption = Format.TABLE, data_dir: DataDir = None) -> 
     * `tickpipe topics list`
     * `tickpipe topics list --format json`
     """
-    from tickpipe.status.engine import present_ends
-
     settings = connected_settings(data_dir)
     found = run(present_ends(settings))
     columns = ("topic", "partitions", "records", "end_offset")
@@ -56,3 +62,28 @@ def list_(*, format_: FormatOption = Format.TABLE, data_dir: DataDir = None) -> 
     if missing:
         err.print(f"Missing: {', '.join(missing)}; create with `tickpipe topics create`", markup=False)
     raise typer.Exit(PROBLEM if missing else DONE)
+
+
+async def present_ends(settings: "Settings") -> "dict[str, Ends]":
+    """First and next offset of each partition of the project's topics; a topic that does not exist has none.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+    """
+    from runtime.kafka import admin_client, new_consumer, topic_ends
+    from runtime.kafka_errors import kafka_errors
+    from runtime.topics import topics
+
+    names = [topic.name for topic in topics(settings)]
+    consumer = new_consumer(settings)
+    try:
+        async with admin_client(settings) as client:
+            with kafka_errors(settings):
+                # Asking about a topic that is missing could create it.
+                present = set(await client.list_topics())
+                await consumer.start()
+                ends = await topic_ends(client, consumer, [name for name in names if name in present])
+    finally:
+        with suppress(TickpipeError), kafka_errors(settings):
+            await consumer.stop()
+    return {name: ends.get(name, {}) for name in names}
