@@ -10,8 +10,7 @@ from marketdata.contract.bar import check_prices
 from marketdata.contract.times import WallTime
 from marketdata.errors import InvalidItem
 from marketdata.timeframes import TIMEFRAMES
-from tickpipe.sending.columnfile import ColumnFile, number_in
-from tickpipe.sending.filetimes import day_ms_of, ms_of_day
+from tickpipe.sending.columnfile import ColumnFile, day_ms_of, ms_of_day, number_in
 
 _PRICES: Final = ("open", "high", "low", "close")
 

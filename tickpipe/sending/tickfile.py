@@ -6,8 +6,7 @@ from typing import Final
 from marketdata.contract.times import WallTime
 from marketdata.errors import InvalidItem
 from marketdata.tick import MAX_TIME_MSC, Tick
-from tickpipe.sending.columnfile import ColumnFile, number_in
-from tickpipe.sending.filetimes import day_ms_of, is_time, ms_of_day
+from tickpipe.sending.columnfile import ColumnFile, day_ms_of, is_time, ms_of_day, number_in
 
 #: MT5: TICK_FLAG_BID, TICK_FLAG_ASK, TICK_FLAG_LAST, TICK_FLAG_VOLUME, by the column whose change they announce.
 _FLAG_OF_COLUMN: Final = {"bid": 2, "ask": 4, "last": 8, "volume": 16}
