@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from marketdata.tick import Tick
     from tickpipe.sending.columnfile import ColumnFile
+    from tickpipe.sending.history import TickFile
     from tickpipe.sending.sender import Outcome
-    from tickpipe.sending.tickfile import TickFile
 
 #: Ticks that are looked at to guess the digits.
 _SAMPLE_TICKS = 1_000
@@ -140,8 +140,8 @@ def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
         ServerUnavailable, ServerRefused, SettingsError: as the sender.
     """
     from tickpipe.sending.batches import batches
+    from tickpipe.sending.history import TickFile
     from tickpipe.sending.sender import TickSender
-    from tickpipe.sending.tickfile import TickFile
 
     started = time.monotonic()
     with TickFile(file, symbol=how.symbol, zone=how.zone) as ticks:

@@ -31,7 +31,7 @@ from tickpipe.sending.command import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tickpipe.sending.barfile import Bar
+    from tickpipe.sending.history import Bar
     from tickpipe.sending.sender import Outcome
 
 #: Bars of one request: far below the producer's limit of 10 MB.
@@ -106,9 +106,8 @@ def import_files(
 def _recognised(path: Path, symbol: str | None, timeframe: str | None, zone: tzinfo | None) -> _Import:
     from marketdata.contract.names import timeframe_of
     from marketdata.errors import InvalidItem
-    from tickpipe.sending.barfile import BarFile, named_by
     from tickpipe.sending.columnfile import UnknownForm
-    from tickpipe.sending.tickfile import TickFile
+    from tickpipe.sending.history import BarFile, TickFile, named_by
 
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {path}", param_hint="FILE")
@@ -140,8 +139,7 @@ def _kind(each: _Import) -> str:
 
 def _looked_through(each: _Import) -> tuple[object, ...]:
     # The whole file is read, so that what is wrong with it is reported before anything is sent.
-    from tickpipe.sending.barfile import BarFile
-    from tickpipe.sending.tickfile import TickFile
+    from tickpipe.sending.history import BarFile, TickFile
 
     count, first, last = 0, None, None
     form = TickFile if each.timeframe is None else BarFile
@@ -157,7 +155,7 @@ def _looked_through(each: _Import) -> tuple[object, ...]:
 
 
 def _send_bars(each: _Import, timeframe: str, target: Target) -> "Outcome":
-    from tickpipe.sending.barfile import BarFile
+    from tickpipe.sending.history import BarFile
     from tickpipe.sending.sender import BarSender
 
     started = time.monotonic()
@@ -191,7 +189,7 @@ def _send_bars(each: _Import, timeframe: str, target: Target) -> "Outcome":
 
 def _check_timeframe(each: _Import, timeframe: str, first: "Sequence[Bar]") -> None:
     from marketdata.timeframes import TIMEFRAMES
-    from tickpipe.sending.barfile import timeframe_told_by
+    from tickpipe.sending.history import timeframe_told_by
 
     told = timeframe_told_by(first)
     names = list(TIMEFRAMES)

@@ -28,7 +28,7 @@ from runtime.posting import (
     result_of,
     send_split,
 )
-from tickpipe.sending.barfile import Bar
+from tickpipe.sending.history import Bar
 
 
 class Timed(Protocol):

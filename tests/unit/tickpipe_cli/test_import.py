@@ -6,8 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.scripted import ScriptedServer
-from tests.unit.tickpipe_cli.test_barfile import HEADER, M1
-from tests.unit.tickpipe_cli.test_tickfile import MT5
+from tests.unit.tickpipe_cli.test_history import BAR_HEADER, M1, MT5
 from tickpipe.cli import app
 
 BARS = "EURUSD_M1_201902040000_201902042359.csv"
@@ -74,7 +73,7 @@ def test_a_dry_run_reads_everything_and_sends_nothing(folder: Path, producer: Sc
 
 def test_bars_of_another_timeframe_are_refused(folder: Path, producer: ScriptedServer) -> None:
     hours = "".join(f"2019.02.04\t{hour:02d}:00:00\t1.145\t1.147\t1.144\t1.146\t3600\t0\t2\n" for hour in range(8, 12))
-    (folder / "bars.csv").write_text(HEADER + hours)
+    (folder / "bars.csv").write_text(BAR_HEADER + hours)
 
     refused = run("bars.csv", "-s", "EURUSD", "--timeframe", "M1", producer=producer)
 
@@ -129,7 +128,7 @@ def test_what_cannot_be_recognised_is_wrong_use(
 
 
 def test_a_file_without_bars_sends_nothing(folder: Path, producer: ScriptedServer) -> None:
-    (folder / BARS).write_text(HEADER)
+    (folder / BARS).write_text(BAR_HEADER)
     result = run(BARS, producer=producer)
     assert (result.exit_code, producer.requests) == (0, [])
     assert "0 bars sent" in result.stdout

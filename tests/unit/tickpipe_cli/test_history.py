@@ -1,4 +1,4 @@
-"""Tick files: every form, and what is said about a file that cannot be read."""
+"""Files of ticks and of bars: every form, MetaTrader's names, and what is said about what cannot be read."""
 
 import gzip
 import zipfile
@@ -11,7 +11,7 @@ import pytest
 from marketdata.fold import is_deal
 from marketdata.tick import Tick
 from tickpipe.sending.columnfile import DataFileError, UnknownForm
-from tickpipe.sending.tickfile import TickFile
+from tickpipe.sending.history import Bar, BarFile, TickFile, named_by, timeframe_told_by
 
 #: 2019-02-04T00:00:00Z
 DAY = 1_549_238_400_000
@@ -33,7 +33,7 @@ MT5_TICKS = [
 ]
 
 
-def read(tmp_path: Path, content: bytes) -> list[Tick]:
+def read_ticks(tmp_path: Path, content: bytes) -> list[Tick]:
     path = tmp_path / "ticks"
     path.write_bytes(content)
     with TickFile(path) as ticks:
@@ -48,14 +48,14 @@ def test_metatrader_export_in_every_encoding(
 ) -> None:
     content = compress(MT5.replace("\n", newline).encode(encoding))
 
-    assert read(tmp_path, content) == MT5_TICKS
+    assert read_ticks(tmp_path, content) == MT5_TICKS
 
 
 def test_metatrader_export_without_flags_tells_what_changed(tmp_path: Path) -> None:
     # MT5: TICK_FLAG_BID 2, TICK_FLAG_ASK 4, TICK_FLAG_LAST 8, TICK_FLAG_VOLUME 16
     lines = ["\t".join(line.split("\t")[:-1]) for line in MT5.splitlines()]
 
-    ticks = read(tmp_path, "\n".join(lines).encode())
+    ticks = read_ticks(tmp_path, "\n".join(lines).encode())
 
     assert [tick.flags for tick in ticks] == [6, 4, 2, 4 + 8 + 16, 2]
     assert [tick.bid for tick in ticks] == [tick.bid for tick in MT5_TICKS]
@@ -64,7 +64,7 @@ def test_metatrader_export_without_flags_tells_what_changed(tmp_path: Path) -> N
 def test_metatrader_export_with_whole_seconds(tmp_path: Path) -> None:
     content = b"<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.04\t00:00:07\t1.1\t1.2\n"
 
-    assert read(tmp_path, content) == [Tick(DAY + 7_000, 1.1, 1.2, 0.0, 0.0, 6)]
+    assert read_ticks(tmp_path, content) == [Tick(DAY + 7_000, 1.1, 1.2, 0.0, 0.0, 6)]
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gz"])
@@ -82,7 +82,7 @@ def test_metatrader_export_with_whole_seconds(tmp_path: Path) -> None:
     ],
 )
 def test_csv_forms(tmp_path: Path, text: str, compress: type[bytes]) -> None:
-    ticks = read(tmp_path, compress(text.encode()))
+    ticks = read_ticks(tmp_path, compress(text.encode()))
 
     assert ticks == [Tick(DAY + 994, 1.14543, 1.14545, 0.0, 0.0, 6)]
 
@@ -90,7 +90,7 @@ def test_csv_forms(tmp_path: Path, text: str, compress: type[bytes]) -> None:
 def test_csv_with_all_of_a_tick(tmp_path: Path) -> None:
     content = b"time_msc,bid,ask,last,volume,flags\n1549238400994,5.1,5.2,5.15,7,1080\n1549238400995,5.1,5.2,,,\n"
 
-    assert read(tmp_path, content) == [
+    assert read_ticks(tmp_path, content) == [
         Tick(DAY + 994, 5.1, 5.2, 5.15, 7.0, 1080),
         Tick(DAY + 995, 5.1, 5.2, 0.0, 0.0, 6),
     ]
@@ -229,7 +229,7 @@ def test_files_of_data_sites_and_scripts_are_read(tmp_path: Path, name: str, pac
 def test_deals_of_a_file_without_flags_are_deals(tmp_path: Path) -> None:
     content = b"time_msc,bid,ask,last,volume\n1549238400994,5.1,5.2,5.15,7\n1549238400995,5.1,5.2,,\n"
 
-    ticks = read(tmp_path, content)
+    ticks = read_ticks(tmp_path, content)
 
     assert [(tick.flags, is_deal(tick)) for tick in ticks] == [(0, True), (6, False)]
 
@@ -260,7 +260,7 @@ def test_cut_off_gzip_says_how_far_it_was_readable(tmp_path: Path) -> None:
     text = "time_msc,bid,ask\n" + "".join(f"{n},{1 + n * n % 977 / 1e5:.5f},1.2\n" for n in range(20_000))
 
     with pytest.raises(DataFileError, match=r"damaged or cut off after line [\d,]+"):
-        read(tmp_path, gzip.compress(text.encode())[:-5_000])
+        read_ticks(tmp_path, gzip.compress(text.encode())[:-5_000])
 
 
 @pytest.mark.parametrize(
@@ -276,4 +276,137 @@ def test_cut_off_gzip_says_how_far_it_was_readable(tmp_path: Path) -> None:
 )
 def test_other_files_are_refused_with_the_forms_that_are_read(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UnknownForm, match="time_msc,bid,ask"):
-        read(tmp_path, content)
+        read_ticks(tmp_path, content)
+
+
+BAR_HEADER = "<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>\n"
+M1 = (
+    BAR_HEADER
+    + "2019.02.04\t00:00:00\t1.14543\t1.14550\t1.14540\t1.14546\t45\t0\t2\n"
+    + "2019.02.04\t23:59:00\t1.14546\t1.14546\t1.14546\t1.14546\t1\t250\t0\n"
+)
+BARS = [
+    Bar(DAY, 1.14543, 1.14550, 1.14540, 1.14546, 45, None, 2),
+    Bar(DAY + 86_340_000, 1.14546, 1.14546, 1.14546, 1.14546, 1, 250.0, 0),
+]
+
+
+def read_bars(tmp_path: Path, content: bytes) -> list[Bar]:
+    path = tmp_path / "bars.csv"
+    path.write_bytes(content)
+    with BarFile(path) as bars:
+        return list(bars)
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gz"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_metatraders_bars(tmp_path: Path, encoding: str, compress: type[bytes]) -> None:
+    assert read_bars(tmp_path, compress(M1.replace("\n", "\r\n").encode(encoding))) == BARS
+
+
+def test_days_have_no_time(tmp_path: Path) -> None:
+    lines = [line.split("\t") for line in M1.splitlines()]
+    daily = "\n".join("\t".join([cells[0], *cells[2:]]) for cells in lines[:2])
+    assert read_bars(tmp_path, daily.encode()) == BARS[:1]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("2019.02.04\t00:01:00\t1.1\t1.2\t1.0", "it has 5 cells, the first line names 9 columns"),
+        ("2019.13.04\t00:01:00\t1.1\t1.2\t1.0\t1.1\t5\t0\t1", "date: '20191304' is no date"),
+        ("2019.02.04\t25:01:00\t1.1\t1.2\t1.0\t1.1\t5\t0\t1", "is no time of day"),
+        ("2019.02.04\t00:01:00\t1.1\tx\t1.0\t1.1\t5\t0\t1", "high: a number is expected, not 'x'"),
+        ("2019.02.04\t00:01:00\t1.1\t1.0\t1.2\t1.1\t5\t0\t1", "high: must not be below open, close or low"),
+        ("2019.02.04\t00:01:00\t1.1\tnan\t1.0\t1.1\t5\t0\t1", "high: a finite number is expected"),
+        ("2019.02.04\t00:01:00\t0\t0\t0\t0\t5\t0\t1", "open: must be a finite number other than 0"),
+        ("2001.09.11\t20:12:00\t-.0001\t-.0001\t-.0001\t-.0001\t0\t0\t0", "a negative price in a bar without ticks"),
+    ],
+)  # fmt: skip
+def test_a_line_that_is_no_bar_costs_itself_alone_and_is_told(tmp_path: Path, line: str, why: str) -> None:
+    path = tmp_path / "bars.csv"
+    path.write_text(M1 + line + "\n" + M1.splitlines()[1] + "\n")
+
+    with BarFile(path) as bars:
+        assert list(bars) == [*BARS, BARS[0]]
+
+    (reason,) = bars.reasons
+    assert "line 4: " in reason
+    assert why in reason
+
+
+@pytest.mark.parametrize(
+    ("text", "bar"),
+    [
+        pytest.param(
+            "20120201 000000;1.306600;1.306600;1.306560;1.306560;0\n",
+            Bar(1_328_072_400_000, 1.3066, 1.3066, 1.30656, 1.30656, 0, None, None), id="HistData, EST",
+        ),
+        pytest.param(
+            "2019.02.04,00:00,1.306600,1.306600,1.306560,1.306560,12\n",
+            Bar(DAY, 1.3066, 1.3066, 1.30656, 1.30656, 12, None, None), id="MetaTrader 4, no header",
+        ),
+        pytest.param(
+            "Date,Time,Open,High,Low,Close,Volume\n2019.02.04,00:00,77.708,77.710,77.702,77.702,30\n",
+            Bar(DAY, 77.708, 77.71, 77.702, 77.702, 30, None, None), id="MetaTrader 4",
+        ),
+        pytest.param(
+            "time,open,high,low,close,tick_volume,spread,real_volume\n1549238400,156755.0,156760.0,156740.0,156760.0,2,5,15\n",
+            Bar(DAY, 156_755.0, 156_760.0, 156_740.0, 156_760.0, 2, 15.0, 5), id="MetaTrader5 package",
+        ),
+        pytest.param(
+            "<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>\n"
+            "EURUSD,1,20190204,000000,1462.9,1463.4,1462.9,1462.9,16\n",
+            Bar(DAY, 1462.9, 1463.4, 1462.9, 1462.9, 16, None, None), id="Finam",
+        ),
+        pytest.param(
+            "Gmt time,Open,High,Low,Close,Volume\n04.02.2019 00:00:00.000,1.14543,1.14570,1.14542,1.14569,293.76\n",
+            Bar(DAY, 1.14543, 1.1457, 1.14542, 1.14569, 0, 293.76, None), id="Dukascopy",
+        ),
+        pytest.param(
+            BAR_HEADER + "2019.02.04\t00:00:00\t-37.00\t-36.50\t-40.32\t-39.00\t120\t0\t23\n",
+            Bar(DAY, -37.0, -36.5, -40.32, -39.0, 120, None, 23), id="oil in 2020",
+        ),
+    ],
+)  # fmt: skip
+def test_bars_of_data_sites_and_scripts_are_read(tmp_path: Path, text: str, bar: Bar) -> None:
+    path = tmp_path / "bars.csv"
+    path.write_text(text)
+
+    with BarFile(path, symbol="EURUSD") as bars:
+        assert list(bars) == [bar]
+        assert bars.reasons == []
+
+
+@pytest.mark.parametrize(
+    ("minutes", "timeframe"),
+    [
+        ([0, 1, 2], "M1"), ([0, 60, 120, 240], "H1"), ([0, 1440, 2880], "D1"), ([5, 10, 20], "M5"), ([0, 60, 61], "M1"),
+        ([0, 60], None), ([60, 0, 120], None),
+    ],
+)  # fmt: skip
+def test_opening_times_tell_the_timeframe(minutes: list[int], timeframe: str | None) -> None:
+    bars = [BARS[0]._replace(time_msc=DAY + minute * 60_000) for minute in minutes]
+    assert timeframe_told_by(bars) == timeframe
+
+
+def test_another_header_is_refused_with_the_form(tmp_path: Path) -> None:
+    with pytest.raises(UnknownForm, match="<TICKVOL>"):
+        read_bars(tmp_path, b"when,open,high,low,close\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol", "timeframe"),
+    [
+        ("EURUSD_M1_201902040000_201902042359.csv", "EURUSD", "M1"),
+        ("EURUSD_201902040000_201902042359.csv.gz", "EURUSD", None),
+        ("US_TECH_H4_201902040000_201902042359.csv", "US_TECH", "H4"),
+        ("US_TECH_201902040000_201902042359.csv", "US_TECH", None),
+        ("EURUSD.r_Daily_201902040000_201902042359.csv", "EURUSD.r", "D1"),
+        ("XAUUSD_Monthly_201902040000_201902042359.csv", "XAUUSD", "MN1"),
+        ("EURUSD_M2_201902040000_201902042359.csv", "EURUSD", "M2"),
+        ("bars.csv", None, None),
+    ],
+)
+def test_metatraders_file_names(name: str, symbol: str | None, timeframe: str | None) -> None:
+    assert named_by(Path(name)) == (symbol, timeframe)
