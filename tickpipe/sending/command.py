@@ -139,9 +139,8 @@ def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
         DataFileError: when the file is damaged from some line on.
         ServerUnavailable, ServerRefused, SettingsError: as the sender.
     """
-    from tickpipe.sending.batches import batches
     from tickpipe.sending.history import TickFile
-    from tickpipe.sending.sender import TickSender
+    from tickpipe.sending.sender import TickSender, batches
 
     started = time.monotonic()
     with TickFile(file, symbol=how.symbol, zone=how.zone) as ticks:
@@ -208,7 +207,7 @@ class _Form:
 
     def ticks(self) -> "Iterator[Tick | None]":
         """All ticks; None where a live feed pauses."""
-        from tickpipe.sending.batches import live
+        from tickpipe.sending.sender import live
 
         if self._file.is_live:
             return live(self._file)

@@ -1,7 +1,10 @@
-"""Posting ticks or bars as an EA does: in order, over one connection, again and again until all are taken."""
+"""Posting ticks or bars as an EA does: cut into batches, in order, over one connection, until all are taken."""
 
+import queue
+import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
@@ -43,6 +46,16 @@ Item = TypeVar("Item", bound=Timed)
 
 #: How many refused ticks a report quotes.
 _QUOTED: Final = 5
+
+#: Ticks of one time beyond which a batch is cut all the same.
+_MOST_EQUAL = 10_000
+
+#: A live feed that says nothing for so long has no more for the batch; ticks of one burst are closer together. A feed
+#: that never pauses is cut after the second time, so that every tick is posted within a second (seconds).
+_PAUSE_SECONDS, _LONGEST_WAIT_SECONDS = 0.05, 0.5
+
+#: Ticks that are read ahead of a slow producer.
+_READ_AHEAD_TICKS = 10_000
 
 
 @dataclass
@@ -197,6 +210,89 @@ class BarSender(Sender[Bar]):
 
     def _opening(self, bar: Bar) -> str:
         return iso_instant(bar.time_msc, coarse=True) if self._are_instants else iso_second(bar.time_msc)
+
+
+def batches(
+    ticks: Iterable[Tick | None],
+    size: int,
+    speed: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[list[Tick]]:
+    """Batches of `size` ticks, in order; 0 is as fast as they come, 1 real time, 60 a minute a second.
+
+    Ticks of one time stay together, and make a batch larger: the fold may take equal ones that begin a request for a
+    resend of those that ended the one before. None among the ticks ends the batch, whatever its size.
+    With a pace, a tick is handed on as soon as it is due and never before: whatever is due together makes one batch.
+    Ticks whose time goes back are due at once.
+    """
+    batch: list[Tick] = []
+    start, first_ms = clock(), None
+    for tick in ticks:
+        if tick is None:
+            if batch:
+                yield batch
+                batch = []
+            continue
+        if speed > 0:
+            if first_ms is None:
+                start, first_ms = clock(), tick.time_msc
+            due = start + (tick.time_msc - first_ms) / 1000 / speed
+            if due > clock():
+                if batch:
+                    yield batch
+                    batch = []
+                if (early_seconds := due - clock()) > 0:
+                    sleep(early_seconds)
+        if len(batch) >= size and (tick.time_msc != batch[-1].time_msc or len(batch) >= _MOST_EQUAL):
+            yield batch
+            batch = []
+        batch.append(tick)
+    if batch:
+        yield batch
+
+
+def live(ticks: Iterable[Tick]) -> Iterator[Tick | None]:
+    """The ticks of a feed that may pause, with None wherever nothing more is there and the batch should leave.
+
+    A thread reads, because only a read shows whether more is there. It ends with the process: a read from a
+    pipe cannot be interrupted.
+
+    Raises:
+        Exception: what reading raises, behind the ticks that were read before.
+    """
+    arrived: queue.Queue[Tick | Exception | None] = queue.Queue(_READ_AHEAD_TICKS)
+
+    def read() -> None:
+        try:
+            for tick in ticks:
+                arrived.put(tick)
+        except Exception as exc:
+            arrived.put(exc)
+        else:
+            arrived.put(None)
+
+    threading.Thread(target=read, name="reader", daemon=True).start()
+    cut_at = None
+    while True:
+        # Never without a limit: on Windows, Ctrl-C does not wake a thread that waits for ever.
+        timeout = _LONGEST_WAIT_SECONDS
+        if cut_at is not None:
+            timeout = max(0.0, min(_PAUSE_SECONDS, cut_at - time.monotonic()))
+        try:
+            arrival = arrived.get(timeout=timeout)
+        except queue.Empty:
+            cut_at = None
+            yield None
+            continue
+        if arrival is None:
+            return
+        if isinstance(arrival, Exception):
+            raise arrival
+        if cut_at is None:
+            cut_at = time.monotonic() + _LONGEST_WAIT_SECONDS
+        yield arrival
 
 
 def post(client: httpx.Client, url: str, body: bytes) -> dict[str, Any]:
