@@ -15,8 +15,8 @@ from pathlib import Path
 
 from marketdata.errors import StackError
 from tickpipe.embedded.jars import SHORT_LIVED_JVM, Jars, OnEvent, one_at_a_time, resolve_jars
-from tickpipe.embedded.ports import HOST, Ports
 from tickpipe.embedded.process import ServiceSpec, spawn
+from tickpipe.embedded.state import HOST, Ports
 
 _FORMAT_TIMEOUT_SECONDS = 120
 

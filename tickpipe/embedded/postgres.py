@@ -16,8 +16,8 @@ import psutil
 import psycopg
 
 from marketdata.errors import StackError
-from tickpipe.embedded.ports import HOST, Ports
 from tickpipe.embedded.process import ServiceSpec
+from tickpipe.embedded.state import HOST, Ports
 
 SUPERUSER = "postgres"
 DATABASE = "market"

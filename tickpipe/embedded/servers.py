@@ -9,11 +9,10 @@ from pathlib import Path
 from types import TracebackType
 
 from marketdata.errors import StackError
-from tickpipe.embedded.files import load_credentials
 from tickpipe.embedded.kafka import Kafka, local_kafka, ready_kafka
-from tickpipe.embedded.ports import Ports
 from tickpipe.embedded.postgres import Postgres, local_postgres
 from tickpipe.embedded.process import ServiceSpec, spawn, tail
+from tickpipe.embedded.state import Ports, load_credentials
 
 _START_TIMEOUT_SECONDS = 60.0
 _STOP_TIMEOUT_SECONDS = 15.0

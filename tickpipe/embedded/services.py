@@ -11,8 +11,8 @@ from typing import Any
 
 from marketdata.errors import StackError
 from runtime.settings import ANY_SOURCE, load_settings
-from tickpipe.embedded.ports import HOST, Ports, require_free
 from tickpipe.embedded.process import ServiceSpec
+from tickpipe.embedded.state import HOST, Ports, require_free
 
 #: Everything that a stack can run, in the order in which it is shown.
 SERVICES = ("kafka", "postgres", "producer", "stream", "sink", "dashboard")

@@ -17,9 +17,7 @@ import psutil
 from marketdata.errors import StackError
 from runtime.signals import on_stop_signal
 from tickpipe.embedded.control import control_socket, send_command
-from tickpipe.embedded.files import load_credentials
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
-from tickpipe.embedded.ports import HOST, Ports
 from tickpipe.embedded.postgres import local_postgres
 from tickpipe.embedded.process import ServiceSpec, open_log, tail
 from tickpipe.embedded.services import (
@@ -29,7 +27,17 @@ from tickpipe.embedded.services import (
     service_specs,
     url_of,
 )
-from tickpipe.embedded.state import ServiceState, StackState, find_stack, is_locked, stack_lock, write_state
+from tickpipe.embedded.state import (
+    HOST,
+    Ports,
+    ServiceState,
+    StackState,
+    find_stack,
+    is_locked,
+    load_credentials,
+    stack_lock,
+    write_state,
+)
 from tickpipe.embedded.supervisor import StackEvent, Supervisor
 
 __all__ = [
