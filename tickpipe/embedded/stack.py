@@ -16,7 +16,6 @@ import psutil
 
 from marketdata.errors import StackError
 from runtime.signals import on_stop_signal
-from tickpipe.embedded.control import control_socket, send_command
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
 from tickpipe.embedded.postgres import local_postgres
 from tickpipe.embedded.process import ServiceSpec, open_log, tail
@@ -38,7 +37,7 @@ from tickpipe.embedded.state import (
     stack_lock,
     write_state,
 )
-from tickpipe.embedded.supervisor import StackEvent, Supervisor
+from tickpipe.embedded.supervisor import StackEvent, Supervisor, control_socket, send_command
 
 __all__ = [
     "SERVICES",
