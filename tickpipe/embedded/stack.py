@@ -1,4 +1,7 @@
-"""The whole stack on one machine: run it here, start it in the background, find it, command it, stop it."""
+"""The whole stack on one machine: run it here, start it in the background, find it, command it, stop it.
+
+`python -m tickpipe.embedded.stack CONFIG`, CONFIG as JSON, is the background process.
+"""
 
 import asyncio
 import contextlib
@@ -13,8 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
+import structlog
 
-from marketdata.errors import StackError
+from marketdata.errors import StackError, TickpipeError
 from runtime.signals import on_stop_signal
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
 from tickpipe.embedded.postgres import local_postgres
@@ -59,6 +63,8 @@ _POLL_INTERVAL_SECONDS = 0.1
 
 OnEvent = Callable[[StackEvent], None]
 
+_log = structlog.get_logger("tickpipe.embedded")
+
 
 def _ignore(_: StackEvent) -> None:
     pass
@@ -96,7 +102,7 @@ def start_detached(config: StackConfig, timeout_seconds: float = 180.0, on_event
     with open_log(log) as output:
         said_before_bytes = os.fstat(output).st_size
         process = subprocess.Popen(  # noqa: S603 - the command is ours
-            [sys.executable, "-m", "tickpipe.embedded", config.to_json()],
+            [sys.executable, "-m", "tickpipe.embedded.stack", config.to_json()],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -301,3 +307,21 @@ def _end(process: subprocess.Popen[bytes], data_dir: Path) -> None:
         process.kill()
         process.wait()
     (data_dir / "stack.json").unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Run the stack until it is told to stop; the error that keeps it from starting is the last line of its log."""
+
+    def log_event(event: StackEvent) -> None:
+        _log.info(event.message, service=event.service, state=event.state)
+
+    try:
+        run_stack(StackConfig.from_json(sys.argv[1]), log_event)
+    except TickpipeError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
