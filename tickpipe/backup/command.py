@@ -18,7 +18,7 @@ from tickpipe.replay.command import ask, require_consent
 if TYPE_CHECKING:
     from runtime.settings import Settings
     from tickpipe.backup.archive import ArchiveReader, Manifest
-    from tickpipe.backup.restoring import Restored
+    from tickpipe.backup.engine import Restored
 
 #: The stack's names of what writes to topics or to the database, in the order in which it is stopped.
 _WRITER = re.compile(r"(producer|stream|sink)(-\d+)?")
@@ -68,7 +68,7 @@ def backup(
 
 
 async def _backup(settings: "Settings", path: Path, *, with_topics: bool) -> "Manifest":
-    from tickpipe.backup.taking import take_backup
+    from tickpipe.backup.engine import take_backup
     from tickpipe.console import Bar
 
     with Bar("backup") as bar:
@@ -135,7 +135,7 @@ def restore(
 
 
 def _check(archive: "ArchiveReader") -> None:
-    from tickpipe.backup.taking import bytes_said
+    from tickpipe.backup.engine import bytes_said
     from tickpipe.console import Bar
 
     with Bar("checking", archive.total_bytes) as bar:
@@ -145,7 +145,7 @@ def _check(archive: "ArchiveReader") -> None:
 def _restore(
     settings: "Settings", directory: Path, archive: "ArchiveReader", *, replace: bool, database_only: bool, yes: bool
 ) -> "Restored":
-    from tickpipe.backup.restoring import Restore
+    from tickpipe.backup.engine import Restore
     from tickpipe.console import Bar
 
     restore = Restore(settings, archive, database_only=database_only)
@@ -205,7 +205,7 @@ def _say_that_they_stay_stopped(services: StackServices, directory: Path) -> Non
 
 
 def _report(restored: "Restored", seconds: float) -> None:
-    from tickpipe.backup.restoring import LogState
+    from tickpipe.backup.engine import LogState
 
     out.print(f"{restored.candles:,} candles restored, {seconds:.1f} s", markup=False)
     match restored.log:

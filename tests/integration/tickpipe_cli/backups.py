@@ -6,7 +6,7 @@ from runtime.settings import Settings
 from tickpipe.backup.archive import (
     ArchiveReader,
 )
-from tickpipe.backup.restoring import Restore, Restored
+from tickpipe.backup.engine import Restore, Restored
 
 
 class Silent:

@@ -34,8 +34,7 @@ from tickpipe.backup.archive import (
     Partition,
 )
 from tickpipe.backup.database import TABLES, DatabaseNotEmpty, whole_lines, with_other_log
-from tickpipe.backup.restoring import LogState
-from tickpipe.backup.taking import take_backup
+from tickpipe.backup.engine import LogState, take_backup
 from tickpipe.backup.topics import LogRecord, read_records
 from tickpipe.embedded.servers import EmbeddedServers
 from tickpipe.replay.engine import group_offsets, set_offsets
