@@ -1,4 +1,4 @@
-"""What every command shares: output and its formats, times as typed and as shown, errors, asynchronous work.
+"""What every command shares: output and its formats, times as typed and as shown, consent, errors, asynchronous work.
 
 Times are always UTC.
 """
@@ -151,6 +151,32 @@ def iso_utc(moment: datetime) -> str:
     naive = as_utc(moment).replace(tzinfo=None)
     fraction = naive.microsecond and ("microseconds" if naive.microsecond % 1000 else "milliseconds")
     return naive.isoformat(timespec=fraction or "seconds") + "Z"
+
+
+class NeedsConsent(TickpipeError):
+    """Nobody can be asked for consent: the standard input is not a terminal; pass --yes, or look first with --dry-run."""
+
+    is_wrong_use = True
+
+
+def require_consent(yes: bool) -> None:
+    """Fail early where `ask` would find nobody to ask.
+
+    Raises:
+        NeedsConsent: without `--yes` and without a terminal.
+    """
+    if not yes and not sys.stdin.isatty():
+        raise NeedsConsent
+
+
+def ask(question: str, yes: bool) -> None:
+    """Go on when the user agrees, or agreed beforehand.
+
+    Raises:
+        typer.Abort: when the answer is no.
+    """
+    if not yes:
+        typer.confirm(question, abort=True, err=True)
 
 
 class Format(StrEnum):

@@ -12,8 +12,7 @@ import typer
 
 from marketdata.errors import KafkaUnavailable
 from tickpipe.connection import DataDir, StackServices, connected_settings, data_dir_option, data_directory
-from tickpipe.console import INTERRUPTED, err, out, run
-from tickpipe.replay.command import ask, require_consent
+from tickpipe.console import INTERRUPTED, ask, err, out, require_consent, run
 
 if TYPE_CHECKING:
     from runtime.settings import Settings

@@ -17,15 +17,16 @@ from tickpipe.console import (
     PROBLEM,
     Format,
     FormatOption,
+    ask,
     err,
     moment_of,
     out,
     print_table,
+    require_consent,
     run,
     write_csv,
     write_json,
 )
-from tickpipe.replay.command import ask, require_consent
 
 if TYPE_CHECKING:
     from runtime.rejected import RejectedRecord, Which

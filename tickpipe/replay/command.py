@@ -4,7 +4,6 @@
 
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,19 +15,20 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from marketdata.errors import TickpipeError
 from tickpipe.connection import DataDir, StackServices, connected_settings, data_directory
 from tickpipe.console import (
     DONE,
     INTERRUPTED,
     PROBLEM,
     TIME_HELP,
+    ask,
     epoch_ms,
     err,
     iso_utc,
     out,
     parse_time,
     print_table,
+    require_consent,
     run,
     time_option,
 )
@@ -52,32 +52,6 @@ _START_ELSEWHERE = (
     "The offsets are reset. Now start the stream workers: `docker compose start stream`, or in Kubernetes scale the "
     "stream app up again."
 )
-
-
-class NeedsConsent(TickpipeError):
-    """Nobody can be asked for consent: the standard input is no terminal; pass --yes, or look first with --dry-run."""
-
-    is_wrong_use = True
-
-
-def require_consent(yes: bool) -> None:
-    """Fail early where `ask` would find nobody to ask.
-
-    Raises:
-        NeedsConsent: without `--yes` and without a terminal.
-    """
-    if not yes and not sys.stdin.isatty():
-        raise NeedsConsent
-
-
-def ask(question: str, yes: bool) -> None:
-    """Go on when the user agrees, or agreed beforehand.
-
-    Raises:
-        typer.Abort: when the answer is no.
-    """
-    if not yes:
-        typer.confirm(question, abort=True, err=True)
 
 
 def margin_option(text: str) -> timedelta:
