@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tickpipe.connection import DataDir, connected_settings, open_database
-from tickpipe.console import Format, FormatOption, FromTime, ToTime, err, print_table, run, write_csv, write_json
+from tickpipe.console import Format, FormatOption, FromTime, ToTime, err, print_table, run, write_rows
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -118,16 +118,7 @@ async def _show(settings: "Settings", selection: _Selection, limit: int | None, 
     async with await open_database(settings) as connection:
         found = selection.rows(connection, selection.from_) if limit is None else selection.newest(connection, limit)
         async with aclosing(found) as rows:
-            await _write(COLUMNS, rows, format_)
-
-
-async def _write(columns: tuple[str, ...], rows: AsyncIterator[Any], format_: Format) -> None:
-    if format_ is Format.CSV:
-        await write_csv(columns, rows)
-    elif format_ is Format.JSON:
-        await write_json(columns, rows)
-    else:
-        print_table(columns, [row async for row in rows])
+            await write_rows(COLUMNS, rows, format_)
 
 
 def query(
@@ -165,11 +156,7 @@ async def _query(settings: "Settings", name: str, format_: Format) -> None:
     async with await open_database(settings) as connection:
         columns, rows = await run_query(connection, name)
 
-    async def each() -> AsyncIterator[Any]:
-        for row in rows:
-            yield row
-
-    await _write(tuple(columns), each(), format_)
+    await write_rows(columns, rows, format_)
 
 
 def fidelity(
@@ -214,7 +201,7 @@ async def _compare(
             if format_ is Format.TABLE:
                 await _show_differences(columns, rows)
             else:
-                await _write(columns, rows, format_)
+                await write_rows(columns, rows, format_)
 
 
 async def _show_differences(columns: tuple[str, ...], rows: AsyncIterator[tuple[Any, ...]]) -> None:

@@ -154,7 +154,7 @@ def iso_utc(moment: datetime) -> str:
 
 
 class NeedsConsent(TickpipeError):
-    """Nobody can be asked for consent: the standard input is not a terminal; pass --yes, or look first with --dry-run."""
+    """Nobody can be asked for consent: standard input is not a terminal; pass --yes, or look first with --dry-run."""
 
     is_wrong_use = True
 
@@ -236,6 +236,24 @@ async def write_json(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]])
         separator = ","
     sys.stdout.write("\n]\n" if separator == "," else "[]\n")
     sys.stdout.flush()
+
+
+async def write_rows(
+    columns: Sequence[str], rows: AsyncIterator[Sequence[Any]] | Iterable[Sequence[Any]], format_: Format
+) -> None:
+    """All rows on the standard output, in the format that the user chose."""
+    each = rows if isinstance(rows, AsyncIterator) else _each(rows)
+    if format_ is Format.CSV:
+        await write_csv(columns, each)
+    elif format_ is Format.JSON:
+        await write_json(columns, each)
+    else:
+        print_table(columns, [row async for row in each])
+
+
+async def _each(rows: Iterable[Sequence[Any]]) -> AsyncIterator[Sequence[Any]]:
+    for row in rows:
+        yield row
 
 
 class Bar:

@@ -8,7 +8,7 @@ import typer
 
 from marketdata.errors import TickpipeError
 from tickpipe.connection import DataDir, connected_settings
-from tickpipe.console import DONE, PROBLEM, Format, FormatOption, err, out, print_json, print_table, run
+from tickpipe.console import DONE, PROBLEM, Format, FormatOption, err, out, run, write_rows
 
 if TYPE_CHECKING:
     from runtime.kafka import Ends
@@ -51,13 +51,7 @@ def list_(*, format_: FormatOption = Format.TABLE, data_dir: DataDir = None) -> 
     columns = ("topic", "partitions", "records", "end_offset")
     rows = [(name, len(ends), sum(e - f for f, e in ends.values()), sum(e for _, e in ends.values()))
             for name, ends in found.items()]  # fmt: skip
-    if format_ is Format.TABLE:
-        print_table(columns, rows)
-    elif format_ is Format.JSON:
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        for line in (columns, *rows):
-            out.print(",".join(map(str, line)), markup=False, soft_wrap=True)
+    run(write_rows(columns, rows, format_))
     missing = [name for name, ends in found.items() if not ends]
     if missing:
         err.print(f"Missing: {', '.join(missing)}; create with `tickpipe topics create`", markup=False)

@@ -21,11 +21,9 @@ from tickpipe.console import (
     err,
     moment_of,
     out,
-    print_table,
     require_consent,
     run,
-    write_csv,
-    write_json,
+    write_rows,
 )
 
 if TYPE_CHECKING:
@@ -83,23 +81,20 @@ async def _list(settings: "Settings", topic: What | None, limit: int, format_: F
         records = await topics.newest(_which(topic), limit)
     columns = ("topic", "partition", "offset", "time", "origin", "reason", "bytes")
 
-    async def rows() -> AsyncIterator[tuple[Any, ...]]:
-        for r in records:
-            reason = r.reason
-            if format_ is Format.TABLE and len(reason) > _REASON_CHARACTERS:
-                reason = f"{reason[:_REASON_CHARACTERS]}…"
-            yield str(r.which), r.partition, r.offset, moment_of(max(0, r.timestamp)), r.origin, reason, r.size_bytes
-
-    if format_ is Format.CSV:
-        await write_csv(columns, rows())
-    elif format_ is Format.JSON:
-        await write_json(columns, rows())
-    elif records:
-        print_table(columns, [row async for row in rows()])
-        if len(records) == limit:
-            err.print(f"The newest {limit:,}; --limit shows more.", markup=False)
-    else:
+    if format_ is Format.TABLE and not records:
         out.print("Nothing was rejected.")
+        return
+    await write_rows(columns, (_row(record, format_) for record in records), format_)
+    if format_ is Format.TABLE and len(records) == limit:
+        err.print(f"The newest {limit:,}; --limit shows more.", markup=False)
+
+
+def _row(record: "RejectedRecord", format_: Format) -> tuple[Any, ...]:
+    reason = record.reason
+    if format_ is Format.TABLE and len(reason) > _REASON_CHARACTERS:
+        reason = f"{reason[:_REASON_CHARACTERS]}…"
+    time = moment_of(max(0, record.timestamp))
+    return str(record.which), record.partition, record.offset, time, record.origin, reason, record.size_bytes
 
 
 @app.command()

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from tickpipe.candles import COLUMNS
-from tickpipe.console import epoch_ms, iso_utc, moment_of, parse_time, print_table, write_csv, write_json
+from tickpipe.console import (
+    Format,
+    epoch_ms,
+    iso_utc,
+    moment_of,
+    parse_time,
+    print_table,
+    write_csv,
+    write_json,
+    write_rows,
+)
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -50,6 +60,24 @@ async def test_what_has_no_value_is_empty_in_csv_and_null_in_json(capsys: pytest
     await write_json(("default", "seconds"), each([row]))
 
     assert capsys.readouterr().out == 'default,seconds\n,0.021\n[\n{"default": null, "seconds": 0.021}\n]\n'
+
+
+@pytest.mark.parametrize(
+    ("format_", "text"),
+    [
+        (Format.CSV, "name,value\na,1\nb,2\n"),
+        (Format.JSON, '[\n{"name": "a", "value": 1},\n{"name": "b", "value": 2}\n]\n'),
+    ],
+)
+async def test_rows_are_written_alike_from_a_list_and_from_a_stream(
+    capsys: pytest.CaptureFixture[str], format_: Format, text: str
+) -> None:
+    rows = [("a", 1), ("b", 2)]
+
+    await write_rows(("name", "value"), rows, format_)
+    await write_rows(("name", "value"), each(rows), format_)
+
+    assert capsys.readouterr().out == text * 2
 
 
 def test_table_shows_what_looks_like_markup(capsys: pytest.CaptureFixture[str]) -> None:
