@@ -28,7 +28,7 @@ _NUMBERED = {
     "5": "Timeline of each symbol: first, last, rows.",
 }
 
-#: Rows of a table when nobody said how many.
+#: Rows of a table when no limit is given.
 _TABLE_ROWS = 20
 
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
@@ -79,7 +79,7 @@ class _Selection:
     def __init__(self, symbol: str, timeframe: str, source: str | None, from_: datetime, to: datetime) -> None:
         self.symbol, self.timeframe, self.source = symbol, timeframe, source
         self.from_, self.to = from_, to
-        self._told_of_sources = False
+        self._warned_of_sources = False
 
     async def rows(self, connection: "AsyncConnection[Any]", from_: datetime) -> "AsyncGenerator[CandleRow]":
         """The rows from `from_` on, oldest first; close it before the connection."""
@@ -89,8 +89,8 @@ class _Selection:
         stored = candles(connection, self.symbol, from_, self.to, timeframe=self.timeframe, source=self.source)
         async with aclosing(stored) as found:
             async for row in found:
-                if before == row.ts and not self._told_of_sources:
-                    self._told_of_sources = True
+                if before == row.ts and not self._warned_of_sources:
+                    self._warned_of_sources = True
                     err.print(f"Several sources have {row.symbol}; choose one with --source.", markup=False)
                 before = row.ts
                 yield row

@@ -31,7 +31,7 @@ DONE, PROBLEM, WRONG_USE = 0, 1, 2
 #: What a shell reports for a command that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
 
-#: Width of a table that goes to no terminal (characters).
+#: Width of a table that is not printed to a terminal (characters).
 _PIPE_WIDTH = 240
 
 #: What the help of every option that takes a time says.
@@ -41,7 +41,7 @@ _AGO = re.compile(r"-(\d{1,9})([smhdw])", re.ASCII)
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-#: Results; nothing else goes to the standard output, so that it can be piped.
+#: Results; nothing else goes to standard output, so that it can be piped.
 out = Console(highlight=False)
 #: Progress, notes and errors.
 err = Console(stderr=True, highlight=False)
@@ -64,16 +64,16 @@ class ErrorsAsSentences(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as exc:
-            told = explain(exc)
-            if told is None or ctx.params.get("debug"):
+            explained = explain(exc)
+            if explained is None or ctx.params.get("debug"):
                 raise
-            message, code = told
+            message, code = explained
             err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
             raise typer.Exit(code) from exc
 
 
 def explain(exc: Exception) -> tuple[str, int] | None:
-    """The sentence and the exit code of an expected error; None for one that nobody foresaw."""
+    """The sentence and the exit code of an expected error; None for an unexpected one."""
     if isinstance(exc, BrokenPipeError):
         # The reader, such as `head`, has enough. Python would complain again when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,7 +86,7 @@ def explain(exc: Exception) -> tuple[str, int] | None:
     if origin == "psycopg":
         if type(exc).__name__ == "UndefinedTable":
             return f"PostgreSQL: {text}; run `tickpipe db migrate`", PROBLEM
-        # libpq's own question is replaced by one that names the setting.
+        # libpq asks whether the server runs; ours names the setting as well.
         text = text.partition(" Is the server running")[0]
         return f"PostgreSQL: {text}; is it running? (TICKPIPE_DATABASE_URL, `tickpipe status`)", PROBLEM
     if origin == "aiokafka":
@@ -191,7 +191,7 @@ FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Table for 
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON has it: times are ISO-8601 UTC; a double keeps every digit (shortest round trip)."""
+    """The value as JSON writes it: times are ISO-8601 UTC; a double has every digit (shortest round trip)."""
     if isinstance(value, datetime):
         return iso_utc(value)
     if isinstance(value, Decimal):
@@ -200,7 +200,7 @@ def plain(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
-    """All rows as one table on the standard output."""
+    """Print all rows as one table on standard output."""
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
     rows = [[plain(value) for value in row] for row in rows]
     for index, column in enumerate(columns):
@@ -214,12 +214,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
 
 
 def print_json(content: Any) -> None:
-    """One JSON document on the standard output."""
+    """Print one JSON document on standard output."""
     sys.stdout.write(json.dumps(content, indent=2, default=plain) + "\n")
 
 
 async def write_csv(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]]) -> None:
-    """CSV with a header; an empty cell is no value."""
+    """Write CSV with a header; a missing value is an empty cell."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     async for row in rows:
@@ -228,7 +228,7 @@ async def write_csv(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]]) 
 
 
 async def write_json(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]]) -> None:
-    """A JSON array with one object on each line."""
+    """Write a JSON array with one object on each line."""
     separator = "["
     async for row in rows:
         entry = {name: plain(value) for name, value in zip(columns, row, strict=True)}
@@ -241,7 +241,7 @@ async def write_json(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]])
 async def write_rows(
     columns: Sequence[str], rows: AsyncIterator[Sequence[Any]] | Iterable[Sequence[Any]], format_: Format
 ) -> None:
-    """All rows on the standard output, in the format that the user chose."""
+    """Write all rows to standard output in the format that the user chose."""
     each = rows if isinstance(rows, AsyncIterator) else _each(rows)
     if format_ is Format.CSV:
         await write_csv(columns, each)
@@ -257,7 +257,7 @@ async def _each(rows: Iterable[Sequence[Any]]) -> AsyncIterator[Sequence[Any]]:
 
 
 class Bar:
-    """A progress bar on stderr, gone when the work is done: `with Bar("exporting") as bar`."""
+    """A progress bar on stderr, which disappears when the work is done: `with Bar("exporting") as bar`."""
 
     def __init__(self, description: str, total: float | None = None) -> None:
         from rich.progress import (  # noqa: PLC0415 - slow to load, and not every command shows a bar
@@ -268,10 +268,10 @@ class Bar:
         )
 
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn(),
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"), TimeRemainingColumn(),
             console=err, transient=True,
         )  # fmt: skip
-        self._task = self._progress.add_task(description, total=total, said="")
+        self._task = self._progress.add_task(description, total=total, detail="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -283,9 +283,9 @@ class Bar:
         self._progress.stop()
 
     def begin(self, description: str, total: float | None) -> None:
-        """The next piece of the work."""
-        self._progress.reset(self._task, description=description, total=total, said="")
+        """Start the bar again for the next part of the work."""
+        self._progress.reset(self._task, description=description, total=total, detail="")
 
-    def tell(self, completed: float, said: str = "") -> None:
-        """So much of the total is done."""
-        self._progress.update(self._task, completed=completed, said=said)
+    def update(self, completed: float, detail: str = "") -> None:
+        """Show how much of the total is done."""
+        self._progress.update(self._task, completed=completed, detail=detail)

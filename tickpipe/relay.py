@@ -165,8 +165,8 @@ def export(
             raise typer.Exit(INTERRUPTED) from None
     if report.why_bars:
         err.print(f"{report.why_bars}: M1 bars were sent instead of ticks", markup=False, soft_wrap=True)
-    said = f"{report.bars:,} bars" if report.bars else f"{report.sent:,} rows"
-    out.print(f"{said} sent, {report.rejected:,} rejected", markup=False)
+    what = f"{report.bars:,} bars" if report.bars else f"{report.sent:,} rows"
+    out.print(f"{what} sent, {report.rejected:,} rejected", markup=False)
     raise typer.Exit(PROBLEM if report.rejected else DONE)
 
 

@@ -1,7 +1,7 @@
 """`tickpipe status`: what runs, how far it is, what is down.
 
 Kafka and PostgreSQL are asked at the same time and each within a few seconds; what does not answer becomes a sentence
-in `problems`, never an error, for a status is wanted most when something is down.
+in `problems` instead of an error, because a status is needed most when something is down.
 """
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _ADDRESSES = ("dashboard_url", "producer_url", "stream_url", "sink_url", "kafka_bootstrap", "database_url")
 
-#: How long Kafka and PostgreSQL are waited for (seconds).
+#: How long Kafka and PostgreSQL may take to answer (seconds).
 _PATIENCE_SECONDS: Final = 5
 
 
@@ -112,13 +112,13 @@ async def pipeline_status(settings: "Settings") -> PipelineStatus:
 
     status = PipelineStatus()
     await asyncio.gather(
-        _noting(status, "Kafka", _ask_kafka(settings, status)),
-        _noting(status, "PostgreSQL", _ask_database(settings, status)),
+        _or_problem(status, "Kafka", _ask_kafka(settings, status)),
+        _or_problem(status, "PostgreSQL", _ask_database(settings, status)),
     )
     return status
 
 
-async def _noting(status: PipelineStatus, who: str, asking: Awaitable[None]) -> None:
+async def _or_problem(status: PipelineStatus, who: str, asking: Awaitable[None]) -> None:
     import asyncio
 
     import psycopg

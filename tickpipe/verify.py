@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from runtime.settings import Settings
     from sink.verify import VerifyReport
 
-#: Differences that a table shows; --json has all.
+#: Differences that a table shows; --json has all of them.
 _SHOWN = 50
 
 

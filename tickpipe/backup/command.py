@@ -1,4 +1,4 @@
-"""`tickpipe backup` and `tickpipe restore`: one file with the database and, if wanted, the topics, and the way back."""
+"""`tickpipe backup` and `tickpipe restore`: the database and, if wanted, the topics in one file."""
 
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tickpipe.backup.archive import ArchiveReader, Manifest
     from tickpipe.backup.engine import Restored
 
-#: The stack's names of what writes to topics or to the database, in the order in which it is stopped.
+#: Services of the stack that write to topics or to the database; they are stopped in the stack's order.
 _WRITER = re.compile(r"(producer|stream|sink)(-\d+)?")
 
 _STOP_ELSEWHERE = (
@@ -75,7 +75,7 @@ async def _backup(settings: "Settings", path: Path, *, with_topics: bool) -> "Ma
 
 
 def described(manifest: "Manifest") -> list[str]:
-    """What a backup holds, for people."""
+    """The contents of a backup as lines of text."""
     lines = [f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC, Tickpipe {manifest.tickpipe}, {manifest.database.edition}"]
     lines += [f"  {table.name}: {table.rows:,} rows" for table in manifest.database.tables if table.rows]
     for topic in manifest.kafka.topics if manifest.kafka else ():
@@ -103,8 +103,8 @@ def restore(
     elsewhere you stop producer, stream workers and sink, and start them afterwards. A restore that was interrupted is
     run again and goes on.
 
-    A Kafka that still has its log keeps it: then only the database comes back, and the groups are set back to where the
-    backup was taken, so that all candles since are folded again from the log.
+    Where Kafka still has the log, it is left as it is: then only the database comes back, and the groups are set back
+    to where the backup was taken, so that all candles since are folded again from the log.
 
     Examples:
 
@@ -134,11 +134,11 @@ def restore(
 
 
 def _check(archive: "ArchiveReader") -> None:
-    from tickpipe.backup.engine import bytes_said
+    from tickpipe.backup.engine import Count, bytes_text
     from tickpipe.console import Bar
 
     with Bar("checking", archive.total_bytes) as bar:
-        archive.check(lambda done: bar.tell(done, bytes_said(done)))
+        archive.check(Count(bar, bytes_text).add)
 
 
 def _restore(
@@ -159,7 +159,7 @@ def _restore(
             try:
                 run(_wait_until_groups_are_empty(settings))
             except KafkaUnavailable:
-                # Candles alone can be restored where no Kafka is.
+                # Candles alone can be restored without Kafka.
                 if kafka.topics:
                     raise
     except BaseException:
@@ -170,7 +170,7 @@ def _restore(
             restored = run(restore.run(bar))
     except BaseException:
         # New ticks behind half of the old ones would take the offsets of the other half.
-        _say_that_they_stay_stopped(services, directory)
+        _warn_that_they_stay_stopped(services, directory)
         raise
     _start(services)
     return restored
@@ -193,7 +193,7 @@ def _start(services: StackServices) -> None:
         err.print("Now start producer, stream workers and sink.")
 
 
-def _say_that_they_stay_stopped(services: StackServices, directory: Path) -> None:
+def _warn_that_they_stay_stopped(services: StackServices, directory: Path) -> None:
     if services.names:
         option = data_dir_option(directory)
         err.print(

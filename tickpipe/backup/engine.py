@@ -1,14 +1,15 @@
 """Taking a backup while everything runs, and restoring it.
 
-The order makes a backup whole: what the groups have committed is read first, then the snapshot of the database is
+The order makes a backup consistent: what the groups have committed is read first, then the snapshot of the database is
 taken, then the ends of the topics are read. So the candles that are stored name only offsets that are in the topics,
 and nothing that was committed is missing; what happened in between is folded again after a restore, which changes
 nothing.
 
 A restore brings back the topics first, then the database in one transaction, then where the groups go on. Candles
 prove themselves by offsets of a log, so records come back to the offsets they had. Only the log's name changes when the
-cluster is a new one; it is changed in what is restored as well. What the order is good for: interrupted among the
-topics, the same restore goes on; interrupted before the groups are set, the stream folds everything again.
+cluster is a new one; it is changed in what is restored as well. This order makes a restore
+repeatable: interrupted among the topics, it continues when it is run again; interrupted before the groups are set, the
+stream folds everything again.
 """
 
 from collections.abc import Callable, Iterator
@@ -43,44 +44,44 @@ from tickpipe.backup.topics import LogRecord, read_records
 from tickpipe.replay.engine import group_offsets, set_offsets
 
 
-class Teller(Protocol):
-    """Shows how far the work is (`tickpipe.console.Bar`)."""
+class Progress(Protocol):
+    """Shows how much of the work is done (`tickpipe.console.Bar`)."""
 
     def begin(self, description: str, total: float | None) -> None:
-        """The next piece of the work."""
+        """Start again for the next part of the work."""
 
-    def tell(self, completed: float, said: str = "") -> None:
-        """So much of it is done."""
+    def update(self, completed: float, detail: str = "") -> None:
+        """Show how much of this part is done."""
 
 
 @dataclass
 class Count:
-    """Adds up what the parts report, for a teller."""
+    """Adds up what is done and shows the sum."""
 
-    teller: Teller
-    said: Callable[[int], str]
+    progress: Progress
+    text: Callable[[int], str]
     done: int = 0
 
     def add(self, more: int) -> None:
-        """So much more is done."""
+        """Add what was done since the last call."""
         before, self.done = self.done, self.done + more
         # Updating the bar for every record costs more than the record.
         if more > 10_000 or before // 10_000 != self.done // 10_000:
-            self.teller.tell(self.done, self.said(self.done))
+            self.progress.update(self.done, self.text(self.done))
 
 
-def records_said(done: int) -> str:
+def records_text(done: int) -> str:
     """Progress through topics in words."""
     return f"{done:,} records"
 
 
-def bytes_said(done: int) -> str:
+def bytes_text(done: int) -> str:
     """Progress through bytes in words."""
     return f"{done / 1e6:,.0f} MB"
 
 
-async def take_backup(settings: Settings, path: Path, teller: Teller, *, with_topics: bool) -> Manifest:
-    """Write the backup to `path`, which is there only when it is whole; returns what it holds.
+async def take_backup(settings: Settings, path: Path, progress: Progress, *, with_topics: bool) -> Manifest:
+    """Write the backup to `path`, which exists only when it is complete; returns the manifest.
 
     Without the topics it also works while no broker answers; then a restore does not know where the groups stood.
 
@@ -99,11 +100,11 @@ async def take_backup(settings: Settings, path: Path, teller: Teller, *, with_to
             settings.database_url.get_secret_value(), connect_timeout=10, application_name="tickpipe-backup"
         ) as connection:
             await database.begin_snapshot(connection)
-            teller.begin("database", await database.dump_bytes(connection) or None)
-            part = await database.dump(connection, archive, Count(teller, bytes_said).add)
+            progress.begin("database", await database.dump_bytes(connection) or None)
+            part = await database.dump(connection, archive, Count(progress, bytes_text).add)
         if kafka is not None and with_topics:
-            teller.begin("topics", await _records_of(settings, kafka.sink_offsets))
-            dumped = await topics.dump(settings, archive, kafka.sink_offsets, Count(teller, records_said).add)
+            progress.begin("topics", await _records_of(settings, kafka.sink_offsets))
+            dumped = await topics.dump(settings, archive, kafka.sink_offsets, Count(progress, records_text).add)
             kafka = KafkaPart(
                 kafka.cluster_id, kafka.log, kafka.stream_offsets, kafka.sink_offsets, tuple(dumped)
             )  # fmt: skip
@@ -131,7 +132,7 @@ async def _records_of(settings: Settings, starts: dict[str, dict[int, int]]) -> 
 
 
 class LogState(StrEnum):
-    """What becomes of the log that the restored candles name."""
+    """The state of the log that the restored candles name."""
 
     RESTORED = "restored"
     #: The log is here, with all that the backup knows of it.
@@ -149,7 +150,7 @@ class PartitionsDiffer(TickpipeError):
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did."""
+    """The result of a restore."""
 
     candles: int
     #: Records of topics that were compared or written.
@@ -174,7 +175,7 @@ class Restore:
         self._starts_over: set[str] = set()
 
     async def prepare(self, *, replace: bool) -> None:
-        """Find out whether it can be done; changes nothing but a schema that is not there yet.
+        """Check whether the restore is possible; changes nothing, except that a missing schema is created.
 
         Raises:
             DatabaseNotEmpty: when the database holds candles, unless they are to be replaced.
@@ -198,14 +199,14 @@ class Restore:
                     f"a Kafka without these topics, with TICKPIPE_KAFKA_PARTITIONS={theirs}, or pass --database-only"
                 )
 
-    async def run(self, teller: Teller) -> Restored:
-        """Do it. Producers, stream workers and sinks must be stopped.
+    async def run(self, progress: Progress) -> Restored:
+        """Restore everything. Producers, stream workers and sinks must be stopped.
 
         Raises:
             TopicsDiffer: when the topics hold other records than the backup.
-            GroupActive: when a service came back.
+            GroupActive: when a service has rejoined its group.
         """
-        self._teller = teller
+        self._progress = progress
         state, logs = LogState.UNTOUCHED, None
         if not self._database_only:
             here = await self._log_here()
@@ -232,7 +233,7 @@ class Restore:
             return None
 
     async def _restore_topics(self, kafka: KafkaPart, logs: tuple[str, str]) -> LogState:
-        self._teller.begin("topics", sum(p.end - p.first for topic in kafka.topics for p in topic.partitions))
+        self._progress.begin("topics", sum(p.end - p.first for topic in kafka.topics for p in topic.partitions))
         wrote = await self._restore_topic(_topic(kafka, topics.TICKS), logs)
         for topic in kafka.topics:
             if topic.role == topics.TICKS:
@@ -254,15 +255,15 @@ class Restore:
         return all(ends.get(part.partition, (0, 0))[1] >= part.end for part in topic.partitions)
 
     async def _restore_topic(self, topic: Topic, logs: tuple[str, str]) -> bool:
-        keep_offsets = topic.role == topics.TICKS
+        same_offsets = topic.role == topics.TICKS
         wrote = False
-        count = Count(self._teller, records_said, self._records)
+        count = Count(self._progress, records_text, self._records)
         async with topics.restoring_producer(self._settings) as producer:
             restore = topics.TopicRestore(self._settings, producer, topic.role, count.add)
             for part in topic.partitions:
                 records = self._records_of(topic, part.partition, logs)
-                expected = topics.expected_log(part, records, keep_offsets=keep_offsets)
-                wrote |= await restore.partition(part, expected, keep_offsets=keep_offsets)
+                expected = topics.expected_log(part, records, same_offsets=same_offsets)
+                wrote |= await restore.partition(part, expected, same_offsets=same_offsets)
         self._records = count.done
         return wrote
 
@@ -279,15 +280,15 @@ class Restore:
     async def _restore_database(self, logs: tuple[str, str] | None) -> None:
         part = self._archive.manifest.database
         members = self._archive.manifest.members
-        self._teller.begin(
+        self._progress.begin(
             "database", sum(size.bytes for name, size in members.items() if name.startswith("database/"))
         )
         async with await AsyncConnection.connect(
             self._settings.database_url.get_secret_value(), autocommit=True, connect_timeout=10,
             application_name="tickpipe-restore",
         ) as connection:  # fmt: skip
-            told = Count(self._teller, bytes_said).add
-            await database.load(connection, part, self._archive.pieces, told, logs=logs)
+            on_progress = Count(self._progress, bytes_text).add
+            await database.load(connection, part, self._archive.pieces, on_progress, logs=logs)
 
     async def _set_groups(self, kafka: KafkaPart) -> None:
         # The stream goes on behind what it had folded, the sink behind what the snapshot holds.

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sink.exporting import Exporting, Series
     from tickpipe.console import Bar
 
-#: Rows between two looks at the clock.
-_TELL_ROWS = 20_000
+#: Rows between two updates of the progress bar.
+_UPDATE_ROWS = 20_000
 
 #: Of bars shorter than this a year is worth a file of its own; of the others there is one a symbol.
 _BY_YEAR_BELOW_MS = 3_600_000
@@ -174,13 +174,13 @@ class _Writing:
             async for row in rows:
                 file.write(row)
                 self.rows += 1
-                if self.rows % _TELL_ROWS == 0:
-                    self._tell(series.symbol, (row[ts_at] - first).total_seconds())
+                if self.rows % _UPDATE_ROWS == 0:
+                    self._show(series.symbol, (row[ts_at] - first).total_seconds())
         self._done_seconds += (end - first).total_seconds()
-        self._tell(series.symbol, 0.0)
+        self._show(series.symbol, 0.0)
 
-    def _tell(self, symbol: str, seconds: float) -> None:
-        self._bar.tell(self._done_seconds + seconds, f"{symbol}  {self.rows:,} candles")
+    def _show(self, symbol: str, seconds: float) -> None:
+        self._bar.update(self._done_seconds + seconds, f"{symbol}  {self.rows:,} candles")
 
     def manifest(self) -> None:
         """Say what the files are."""

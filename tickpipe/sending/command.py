@@ -247,8 +247,8 @@ class FileBar:
     def update(self, outcome: "Outcome", last_msc: int) -> None:
         """Show what the producer has answered so far."""
         per_second = outcome.sent / max(1e-3, time.monotonic() - self._started)
-        said = f"{outcome.sent:,} {self._noun}  {per_second:,.0f}/s  {iso_utc(moment_of(last_msc))}"
-        self._bar.tell(self._file.read_bytes, said)
+        detail = f"{outcome.sent:,} {self._noun}  {per_second:,.0f}/s  {iso_utc(moment_of(last_msc))}"
+        self._bar.update(self._file.read_bytes, detail)
 
     def wait(self, why: str, seconds: float) -> None:
         """Say why the producer takes nothing at the moment, and when the next try is."""

@@ -210,7 +210,7 @@ async def test_an_interrupted_restore_goes_on_and_foreign_records_stop_it(
         async with topics.restoring_producer(elsewhere) as producer:
             half = topics.TopicRestore(elsewhere, producer, topics.TICKS, lambda _: None)
             await half.partition(
-                part, topics.expected_log(part, islice(found, 20), keep_offsets=False), keep_offsets=True
+                part, topics.expected_log(part, islice(found, 20), same_offsets=False), same_offsets=True
             )
 
     # Act and assert: it goes on, and run once more it changes nothing

@@ -60,7 +60,7 @@ def test_a_block_that_is_cut_off_or_is_none_is_told() -> None:
 
 def test_every_record_is_where_it_was_and_empty_ones_hold_the_places_between() -> None:
     records = [LogRecord(offset, 1_000 + offset, b"k", b"v") for offset in (3, 4, 6)]
-    found = list(expected_log(Partition(0, 3, 9, 3), iter(records), keep_offsets=True))
+    found = list(expected_log(Partition(0, 3, 9, 3), iter(records), same_offsets=True))
     assert [record.offset for record in found] == list(range(9))
     assert [record for record in found if record.value is not None] == records
     # Times do not go back, so that Kafka's index by time finds what it found.
@@ -68,12 +68,12 @@ def test_every_record_is_where_it_was_and_empty_ones_hold_the_places_between() -
 
 
 def test_an_emptied_partition_keeps_its_end() -> None:
-    assert len(list(expected_log(Partition(0, 5, 5, 0), iter(()), keep_offsets=True))) == 5
+    assert len(list(expected_log(Partition(0, 5, 5, 0), iter(()), same_offsets=True))) == 5
 
 
 def test_without_offsets_records_follow_one_another() -> None:
     records = [LogRecord(offset, 7, None, None) for offset in (3, 9)]
-    found = list(expected_log(Partition(0, 3, 12, 2), iter(records), keep_offsets=False))
+    found = list(expected_log(Partition(0, 3, 12, 2), iter(records), same_offsets=False))
     # aiokafka sends no record without key and value.
     assert found == [LogRecord(0, 7, b"", None), LogRecord(1, 7, b"", None)]
 
