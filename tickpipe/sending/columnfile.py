@@ -1,6 +1,6 @@
-"""Files of one line a tick or bar, opened for one pass: text in any of MetaTrader's encodings, compressed or not.
+"""Reads files with one tick or bar per line in one pass: text in any of MetaTrader's encodings, compressed or not.
 
-A line that cannot be used is skipped: it is counted, and reported with its number and the reason.
+A line that cannot be used is skipped: it is counted and reported with its number and the reason.
 """
 
 import csv
@@ -29,7 +29,7 @@ from marketdata.errors import InvalidItem, TickpipeError
 
 Item = TypeVar("Item")
 
-#: A first line longer than this is no header (characters).
+#: A first line longer than this is not a header (characters).
 _LONGEST_HEADER: Final = 10_000
 
 #: Skipped lines that are reported with their reasons; more would not help the reader.
@@ -75,7 +75,7 @@ class ColumnFile(ABC, Generic[Item]):
             server to convert by the zone of the source.
     """
 
-    #: What the header has to look like, for people.
+    #: What the header has to look like; shown to the user.
     forms: ClassVar[str]
 
     def __init__(self, path: Path, *, symbol: str | None = None, zone: tzinfo | None = None) -> None:
@@ -83,17 +83,17 @@ class ColumnFile(ABC, Generic[Item]):
         self.symbol = symbol
         #: Whether the times of the items are moments (UTC), not those of the clock of the file; known with the first.
         self.are_instants = zone is not None
-        #: How many lines could not be used, and why, of the first of them.
-        self.refused = 0
+        #: How many lines were skipped, and the reasons of the first of them.
+        self.skipped = 0
         self.reasons: list[str] = []
         self._clock = None if zone is None else Clock(zone, None)
-        self._is_told = False
+        self._saw_time = False
         self._times_are_utc = False
         #: Size on disk (bytes); None for the standard input.
         self.total_bytes: int | None = None
-        #: Whether the items come through a pipe or a terminal, which may pause and then go on.
+        #: Whether the items come through a pipe or a terminal, which may pause and resume.
         self.is_live = False
-        #: What the header says the file is, for people.
+        #: The kind of file according to its header; shown to the user.
         self.form = ""
         self._open = ExitStack()
         self._raw: BinaryIO | None = None
@@ -130,14 +130,14 @@ class ColumnFile(ABC, Generic[Item]):
         """The next item.
 
         Raises:
-            DataFileError: when the file is damaged from some line on.
+            DataFileError: when the file cannot be read beyond some line.
         """
         try:
             return next(self._found)
         except (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, zlib.error) as exc:
             raise DataFileError(f"{self.path}: damaged or cut off after line {self._line:,}: {exc}") from exc
         except (UnicodeDecodeError, csv.Error) as exc:
-            raise DataFileError(f"{self.path}: line {self._line + 1:,} is no text of such a file: {exc}") from exc
+            raise DataFileError(f"{self.path}: line {self._line + 1:,} is not text of such a file: {exc}") from exc
 
     @property
     def read_bytes(self) -> int:
@@ -166,7 +166,7 @@ class ColumnFile(ABC, Generic[Item]):
             self._line = 1
             self._times_are_utc = "gmt time" in header.lower()
         else:
-            # The first line is a tick or a bar already.
+            # There is no header: the first line is a tick or a bar.
             names = self._names_without_header(names)
             lines = chain([header], text)
         column = {_ALIASES.get(name, name): index for index, name in reversed(list(enumerate(names)))}
@@ -214,9 +214,9 @@ class ColumnFile(ABC, Generic[Item]):
             if not any(cells):
                 continue
             if len(cells) < width or any(cells[width:]):
-                self._refuse(f"it has {len(cells)} cells, the first line names {width} columns")
+                self._skip(f"it has {len(cells)} cells, the first line names {width} columns")
             elif symbol_at is not None and not self._is_wanted(cells[symbol_at].strip()):
-                self._refuse(f"it is of {cells[symbol_at].strip()}, not of {self.symbol}")
+                self._skip(f"it is of {cells[symbol_at].strip()}, not of {self.symbol}")
             else:
                 yield cells
 
@@ -224,9 +224,9 @@ class ColumnFile(ABC, Generic[Item]):
         # Some write EUR/USD where others write EURUSD.
         return self.symbol in (None, symbol) or symbol.replace("/", "") == self.symbol
 
-    def _refuse(self, why: str | InvalidItem) -> None:
+    def _skip(self, why: str | InvalidItem) -> None:
         """Skip the line that was read last."""
-        self.refused += 1
+        self.skipped += 1
         if len(self.reasons) < _REPORTED_LINES:
             if isinstance(why, InvalidItem):
                 why = f"{why.field}: {why.message}" if why.field else why.message
@@ -242,10 +242,10 @@ class ColumnFile(ABC, Generic[Item]):
             return self._clock.utc_ms(time)
         is_instant = isinstance(time, Instant)
         if is_instant is not self.are_instants:
-            if self._is_told:
+            if self._saw_time:
                 raise InvalidItem(time.field, "some times of the file have an offset and some have none")
             self.are_instants = is_instant
-        self._is_told = True
+        self._saw_time = True
         return time.ms
 
     def _time_in(self, cell: str, field: str) -> int:
@@ -265,7 +265,7 @@ def number_in(cell: str, field: str) -> float:
     try:
         number = float(cell)
     except ValueError:
-        return finite(cell, field)  # says what is wrong
+        return finite(cell, field)  # raises with what is wrong
     return number if isfinite(number) else finite(number, field)
 
 

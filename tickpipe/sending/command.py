@@ -1,4 +1,4 @@
-"""`tickpipe send`: a tick file goes through the producer, as if an EA had posted it."""
+"""`tickpipe send`: posts a tick file to the producer, as if an EA had posted it."""
 
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tickpipe.sending.history import TickFile
     from tickpipe.sending.sender import Outcome
 
-#: Ticks that are looked at to guess the digits.
+#: Ticks that are inspected to guess the digits.
 _SAMPLE_TICKS = 1_000
 
 #: Decimals up to which 10**-digits is a point that an instrument has.
@@ -95,7 +95,7 @@ def send(
     target = Target(address, api_key, source, patience)
     options = SendOptions(symbol, speed, batch, skip, from_, digits, point, zone_named(zone))
     outcome = send_ticks(file, target, options)
-    raise typer.Exit(PROBLEM if outcome.rejected or outcome.unread else DONE)
+    raise typer.Exit(PROBLEM if outcome.rejected or outcome.skipped else DONE)
 
 
 def zone_named(name: str | None) -> tzinfo | None:
@@ -133,10 +133,10 @@ class SendOptions:
 
 
 def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
-    """Post a tick file and report; after a failure it is said how to go on.
+    """Post a tick file and report; after a failure, say how to continue.
 
     Raises:
-        DataFileError: when the file is damaged from some line on.
+        DataFileError: when the file cannot be read beyond some line.
         ServerUnavailable, ServerRefused, SettingsError: as the sender.
     """
     from tickpipe.sending.history import TickFile
@@ -172,19 +172,19 @@ def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
             if isinstance(exc, KeyboardInterrupt):
                 raise typer.Exit(INTERRUPTED) from exc
             raise
-        add_unread(sender.outcome, ticks)
+        add_skipped(sender.outcome, ticks)
     report(sender.outcome, "ticks", time.monotonic() - started)
     return sender.outcome
 
 
-def add_unread(outcome: "Outcome", file: "ColumnFile[Any]") -> None:
-    """Count the lines of a file that could not be used."""
-    outcome.unread = file.refused
+def add_skipped(outcome: "Outcome", file: "ColumnFile[Any]") -> None:
+    """Count the lines of a file that were skipped."""
+    outcome.skipped = file.skipped
     outcome.reasons += file.reasons
 
 
 def _selected(ticks: "Iterator[Tick | None]", how: SendOptions) -> "Iterator[Tick | None]":
-    """The ticks that are to be sent; each None, a pause of the feed, stays where it is."""
+    """The ticks that are to be sent; each None, a pause of the feed, is passed on."""
     skipped = 0
     first_ms = None if how.from_ is None else epoch_ms(how.from_)
     for tick in ticks:
@@ -195,9 +195,9 @@ def _selected(ticks: "Iterator[Tick | None]", how: SendOptions) -> "Iterator[Tic
 
 
 class _Form:
-    """What the ticks read so far say about all of them: decimals, size of a point, resolution of the times.
+    """What the ticks so far say about all of them: decimals, size of a point, resolution of the times.
 
-    Of a file, the first ticks are looked at before any is sent; of a live feed, what has arrived.
+    Of a file, the first ticks are inspected before any is sent; of a live feed, those that have arrived.
     """
 
     def __init__(self, ticks: "TickFile", digits: int | None, point: float | None) -> None:
@@ -230,7 +230,7 @@ class _Form:
 
 
 class FileBar:
-    """The progress bar of a file: how far in it, items a second, time left; they are not counted beforehand."""
+    """The progress bar of a file: how far in it, items a second, time left; items are not counted beforehand."""
 
     def __init__(self, symbol: str, file: "ColumnFile[Any]", started: float, noun: str = "ticks") -> None:
         from tickpipe.console import Bar
@@ -264,7 +264,7 @@ def report(outcome: "Outcome", noun: str, seconds: float) -> None:
     """Print how many items were sent, accepted and rejected, and why."""
     out.print(
         f"{outcome.sent:,} {noun} sent, {outcome.accepted:,} accepted, {outcome.rejected:,} rejected, {seconds:.1f} s"
-        + (f"; {outcome.unread:,} lines could not be used" if outcome.unread else ""),
+        + (f"; {outcome.skipped:,} lines could not be used" if outcome.skipped else ""),
         markup=False,
     )
     for reason in outcome.reasons:

@@ -25,7 +25,7 @@ _TIME_COLUMNS: Final = ("timestamp", "time", "ts")
 #: More decimals than any instrument has: the file holds computed prices, and the size of a point is unknown.
 _MOST_DIGITS: Final = 8
 
-#: Lines whose prices tell how many decimals they have.
+#: Lines whose prices are inspected for the number of decimals.
 _SAMPLED_LINES: Final = 1_000
 
 _PRICES: Final = ("open", "high", "low", "close")
@@ -45,8 +45,8 @@ TimeReader = Callable[[Sequence[str]], int]
 class TickFile(ColumnFile[Tick]):
     """The ticks of a file, as `with TickFile(path) as ticks`.
 
-    Times without an offset are handed on as they are written: of MetaTrader's export that is the broker's clock, which
-    the producer converts by the zone of the source.
+    Times without an offset are passed on as they are written: in MetaTrader's export they are those of the broker's
+    clock, which the producer converts by the zone of the source.
     """
 
     forms = (
@@ -65,7 +65,7 @@ class TickFile(ColumnFile[Tick]):
             prices = [number_in(cell, "price") for cell in cells[at + 1 :]]
         except InvalidItem as exc:
             raise self._unknown() from exc
-        # More of them are open, high, low, close and volume.
+        # Five or more are open, high, low, close and volume.
         if not 2 <= len(prices) <= 4 or not prices[0] or not prices[1]:
             raise self._unknown()
         quote = ["bid", "ask"] if prices[0] <= prices[1] else ["ask", "bid"]
@@ -97,7 +97,7 @@ class TickFile(ColumnFile[Tick]):
         return read
 
     def _complete(self, rows: Iterator[list[str]], column: dict[str, int], time_of: TimeReader) -> Iterator[Tick]:
-        """Rows that say everything: an empty price is an error."""
+        """Rows that are complete: an empty price is an error."""
         bid_at, ask_at = column["bid"], column["ask"]
         last_at, flags_at = column.get("last"), column.get("flags")
         volumes_at = [column[name] for name in ("volume_real", "volume") if name in column]
@@ -112,7 +112,7 @@ class TickFile(ColumnFile[Tick]):
                 flags = missing if flags_at is None else _flags_in(cells[flags_at], missing)
                 tick = _checked(Tick(time_msc, bid, ask, last, volume, flags))
             except InvalidItem as exc:
-                self._refuse(exc)
+                self._skip(exc)
                 continue
             if self._sampled < _SAMPLED_LINES:
                 self._sample(cells[bid_at], cells[ask_at])
@@ -137,7 +137,7 @@ class TickFile(ColumnFile[Tick]):
                 now = value | new
                 tick = _checked(Tick(time_msc, now["bid"], now["ask"], now["last"], now["volume"], flags))
             except InvalidItem as exc:
-                self._refuse(exc)
+                self._skip(exc)
                 continue
             value = now
             if self._sampled < _SAMPLED_LINES:
@@ -169,7 +169,7 @@ def _checked(tick: Tick) -> Tick:
 
 
 class Bar(NamedTuple):
-    """A bar as its file has it (MT5: MqlRates)."""
+    """A bar as it stands in a file (MT5: MqlRates)."""
 
     #: Opening time by the clock of the file (milliseconds, as if it were UTC).
     time_msc: int
@@ -177,7 +177,7 @@ class Bar(NamedTuple):
     high: float
     low: float
     close: float
-    #: Ticks.
+    #: Number of ticks.
     tick_volume: int
     real_volume: float | None
     spread: int | None
@@ -220,10 +220,10 @@ class BarFile(ColumnFile[Bar]):
                     volume, real = 0.0, volume  # no number of ticks has a fraction
                 spread = None if spread_at is None or not cells[spread_at] else number_in(cells[spread_at], "spread")
                 if spread is not None and not spread.is_integer():
-                    spread = None  # a price difference
+                    spread = None  # a difference of prices, not points
                 check_prices(open_, high, low, close, int(volume))
             except InvalidItem as exc:
-                self._refuse(exc)
+                self._skip(exc)
                 continue
             yield Bar(
                 time_msc, open_, high, low, close, int(volume), real, None if spread is None else int(spread)
@@ -237,10 +237,10 @@ class BarFile(ColumnFile[Bar]):
         return self._ms_of(WallTime(wall_ms, True, "time"))
 
 
-def timeframe_told_by(bars: Sequence[Bar]) -> str | None:
-    """The longest timeframe on whose opening times all of these bars lie, with none between two of them.
+def inferred_timeframe(bars: Sequence[Bar]) -> str | None:
+    """The longest timeframe that fits the opening times of all these bars; it is at most their smallest distance.
 
-    None when they are too few, or out of order: three bars of M1 lie on whole hours by chance once in 200,000 times.
+    None when they are too few or out of order: three bars of M1 lie on whole hours by chance once in 200,000 times.
     """
     steps = [after.time_msc - before.time_msc for before, after in pairwise(bars)]
     if len(bars) < 3 or min(steps) <= 0:
@@ -264,20 +264,20 @@ def _is_clock(cell: str) -> bool:
 
 
 class FileName(NamedTuple):
-    """What MetaTrader's name of an exported file says; None where it says nothing."""
+    """What the name of a file that MetaTrader exported says; None where it says nothing."""
 
     symbol: str | None
     timeframe: str | None
 
 
-def named_by(path: Path) -> FileName:
-    """Symbol and timeframe of a file that MetaTrader named."""
+def parse_file_name(path: Path) -> FileName:
+    """Symbol and timeframe from the name that MetaTrader gives an exported file."""
     found = _FILE_NAME.fullmatch(path.name)
     if found is None:
         return FileName(None, None)
     symbol, named = found["symbol"], found["timeframe"]
     timeframe = _NAMED.get(named.upper(), named.upper()) if named else None
     if timeframe is not None and not re.fullmatch(r"M\d+|H\d+|D1|W1|MN1", timeframe):
-        # It belongs to the symbol, as in `US_TECH`.
+        # The part behind the underscore belongs to the symbol, as in `US_TECH`.
         return FileName(f"{symbol}_{named}", None)
     return FileName(symbol, timeframe)

@@ -11,7 +11,7 @@ import pytest
 from marketdata.fold import is_deal
 from marketdata.tick import Tick
 from tickpipe.sending.columnfile import DataFileError, UnknownForm
-from tickpipe.sending.history import Bar, BarFile, TickFile, named_by, timeframe_told_by
+from tickpipe.sending.history import Bar, BarFile, TickFile, inferred_timeframe, parse_file_name
 
 #: 2019-02-04T00:00:00Z
 DAY = 1_549_238_400_000
@@ -126,7 +126,7 @@ def test_a_bad_line_costs_itself_alone_and_is_told(tmp_path: Path, text: str, sa
     with TickFile(path) as ticks:
         read_ticks = list(ticks)
 
-    assert (ticks.refused, len(ticks.reasons)) == (1, 1)
+    assert (ticks.skipped, len(ticks.reasons)) == (1, 1)
     assert said in ticks.reasons[0]
     assert len(read_ticks) == len([line for line in text.splitlines()[1:] if line]) - 1
 
@@ -139,7 +139,7 @@ def test_good_lines_around_bad_ones_are_given_out(tmp_path: Path) -> None:
     with TickFile(path) as ticks:
         assert list(ticks) == [*MT5_TICKS[:3], *MT5_TICKS[:3]]
         # The second header, and of the thirty others as many reasons as a reader wants.
-        assert (ticks.refused, len(ticks.reasons)) == (31, 20)
+        assert (ticks.skipped, len(ticks.reasons)) == (31, 20)
         assert "line 6: date: '<DATE>' is no date" in ticks.reasons[0]
 
 
@@ -387,7 +387,7 @@ def test_bars_of_data_sites_and_scripts_are_read(tmp_path: Path, text: str, bar:
 )  # fmt: skip
 def test_opening_times_tell_the_timeframe(minutes: list[int], timeframe: str | None) -> None:
     bars = [BARS[0]._replace(time_msc=DAY + minute * 60_000) for minute in minutes]
-    assert timeframe_told_by(bars) == timeframe
+    assert inferred_timeframe(bars) == timeframe
 
 
 def test_another_header_is_refused_with_the_form(tmp_path: Path) -> None:
@@ -409,4 +409,4 @@ def test_another_header_is_refused_with_the_form(tmp_path: Path) -> None:
     ],
 )
 def test_metatraders_file_names(name: str, symbol: str | None, timeframe: str | None) -> None:
-    assert named_by(Path(name)) == (symbol, timeframe)
+    assert parse_file_name(Path(name)) == (symbol, timeframe)
