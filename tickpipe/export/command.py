@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: Rows between two updates of the progress bar.
 _UPDATE_ROWS = 20_000
 
-#: Of bars shorter than this a year is worth a file of its own; of the others there is one a symbol.
+#: Timeframes shorter than this have a file for each year, the others one for each symbol.
 _BY_YEAR_BELOW_MS = 3_600_000
 
 
@@ -102,7 +102,7 @@ class _Wanted:
 
 
 async def _export(settings: "Settings", wanted: _Wanted, *, replace: bool) -> tuple[int, int]:
-    # Rows and files that were written.
+    # Returns the numbers of rows and of files.
     from sink.exporting import Exporting
     from tickpipe.console import Bar
     from tickpipe.export.files import whole_directory
@@ -183,7 +183,7 @@ class _Writing:
         self._bar.update(self._done_seconds + seconds, f"{symbol}  {self.rows:,} candles")
 
     def manifest(self) -> None:
-        """Say what the files are."""
+        """Write the manifest, which describes the files."""
         from importlib.metadata import version
 
         from tickpipe.export.files import write_manifest
