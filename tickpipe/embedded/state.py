@@ -35,7 +35,7 @@ _held: dict[int, int] = {}
 _VERSION = 1
 _STATE_FILE = "stack.json"
 _LOCK_FILE = "stack.lock"
-#: How long a start tries to take the lock: a reader that looks whether it is held holds it for an instant itself.
+#: How long a start tries to take the lock: a reader that checks it holds it for an instant itself.
 _LOCK_PATIENCE_SECONDS = 0.5
 
 
@@ -85,16 +85,16 @@ class StackState:
 
 
 def write_state(data_dir: Path, state: StackState) -> None:
-    """Publish the state in one step."""
+    """Publish the state atomically."""
     write_json(
         data_dir / _STATE_FILE, {"version": _VERSION} | asdict(state) | {"started_at": state.started_at.isoformat()}
     )
 
 
 def find_stack(data_dir: Path) -> StackState | None:
-    """The stack that runs on the data directory, None when there is none or it has not published itself yet.
+    """The stack that runs on the data directory, None when there is none or it has not published its state yet.
 
-    A `stack.json` that a killed supervisor left behind is not believed: its lock went with it.
+    A `stack.json` that a killed supervisor left behind does not count: its lock is gone.
     """
     content = read_json(data_dir / _STATE_FILE)
     if content.pop("version", None) != _VERSION or _lock_holder(data_dir) != content.get("supervisor_pid"):
@@ -109,16 +109,16 @@ def is_locked(data_dir: Path) -> bool:
 
 @contextlib.contextmanager
 def stack_lock(data_dir: Path) -> Iterator[None]:
-    """Be the only supervisor of the data directory within the block.
+    """Hold the lock of the data directory's only supervisor within the block.
 
     Raises:
-        StackError: when another one is.
+        StackError: when another supervisor holds it.
     """
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(data_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _take(descriptor, data_dir)
-        # The pid tells readers whether stack.json is this stack's: one of a killed supervisor may still be there.
+        # By the pid readers know whether stack.json is this stack's: a killed supervisor may have left one behind.
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
@@ -210,7 +210,7 @@ def hold(port: int, *, again: bool = False) -> bool:
     """Hold the port against other stacks as long as this process lives, also while nobody listens on it.
 
     Without that a stack that starts could take the port of another one's broker while that restarts. False when
-    another process of this user holds it, or this one does and it may not be had `again`.
+    another process of this user holds it, or this one does and `again` is not set.
     """
     if port in _held:
         return again
@@ -254,7 +254,7 @@ def require_free(port: int, host: str, option: str) -> None:
 
 
 def shuffled(ports: range) -> list[int]:
-    """The ports in any order."""
+    """The ports in random order."""
     return random.sample(ports, len(ports))
 
 
@@ -268,7 +268,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Replace the file in one step, mode 0600: a reader sees the old content or the new."""
+    """Replace the file atomically, mode 0600: a reader sees the old content or the new."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w") as file:
