@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.scripted import ScriptedServer
-from tests.unit.tickpipe_cli.test_history import BAR_HEADER, M1, MT5
+from tests.unit.tickpipe.sending.test_history import BAR_HEADER, M1, MT5
 from tickpipe.cli import app
 
 BARS = "EURUSD_M1_201902040000_201902042359.csv"
