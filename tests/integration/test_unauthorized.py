@@ -15,10 +15,10 @@ from tests import plainhttp
 from tests.conftest import API_KEY
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of, group_lag, send_empty
+from tests.servers import EmbeddedServers
 from tests.services import eventually, running
 from tests.unit.sink.candles import MINUTE, candle
 from tickpipe.embedded import kafka as embedded_kafka
-from tickpipe.embedded.servers import EmbeddedServers
 
 #: Of Kafka's protocol (org.apache.kafka.common.acl and resource).
 TOPIC, LITERAL, DESCRIBE, WRITE, DENY, ALLOW = 2, 3, 8, 4, 2, 3

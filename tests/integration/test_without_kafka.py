@@ -8,8 +8,8 @@ from aiokafka import TopicPartition
 from runtime.kafka import new_consumer, wait_for_kafka
 from runtime.settings import Settings
 from tests.ports import free_port
+from tests.servers import EmbeddedServers
 from tests.services import Service, eventually, running
-from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = pytest.mark.fault
 

@@ -9,7 +9,7 @@ import pytest
 
 from runtime.settings import Settings, load_settings
 from tests.integration.producer.service import Service, running
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 _numbers = count(1)
 

@@ -13,7 +13,7 @@ import pytest
 from runtime.settings import Settings
 from tests.integration.producer.service import Service, read_frames, running
 from tests.integration.producer.test_service import BAR, MSC, PRO
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 pytestmark = pytest.mark.fault
 

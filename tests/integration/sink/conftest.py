@@ -14,7 +14,7 @@ from runtime.settings import Settings, load_settings
 from sink.db.connection import Connection, connect
 from sink.db.migrations import migrate
 from tests.integration.sink.flow import Flow
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 _numbers = count(1)
 

@@ -18,8 +18,8 @@ from sink.refolds import Refolder
 from sink.verify import verify
 from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.sink.flow import Flow, RunningSink, day_frames, rejected_records, until, value
+from tests.servers import EmbeddedServers
 from tests.unit.sink.candles import MINUTE, candle, frame
-from tickpipe.embedded.servers import EmbeddedServers
 
 
 def _rows_are(connection: Connection, expected: int) -> "_Condition":

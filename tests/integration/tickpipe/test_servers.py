@@ -5,9 +5,9 @@ from pathlib import Path
 
 import psycopg
 
+from tests.servers import EmbeddedServers
 from tickpipe.embedded.jars import resolve_jars
 from tickpipe.embedded.kafka import broker_answers, local_kafka
-from tickpipe.embedded.servers import EmbeddedServers
 from tickpipe.embedded.state import Ports
 
 

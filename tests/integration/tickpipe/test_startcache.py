@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import EmbeddedServers
 from tickpipe.embedded import kafka as embedded_kafka
 from tickpipe.embedded.jars import Jars, resolve_jars
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
-from tickpipe.embedded.servers import EmbeddedServers
 from tickpipe.embedded.state import Ports
 
 

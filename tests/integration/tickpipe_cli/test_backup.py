@@ -27,6 +27,7 @@ from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, day_frames, until, value
 from tests.integration.tickpipe_cli.backups import Silent, archives, restored
 from tests.ports import free_port
+from tests.servers import EmbeddedServers
 from tests.unit.sink.candles import MINUTE, candle
 from tickpipe.backup import topics
 from tickpipe.backup.archive import (
@@ -36,7 +37,6 @@ from tickpipe.backup.archive import (
 from tickpipe.backup.database import TABLES, DatabaseNotEmpty, whole_lines, with_other_log
 from tickpipe.backup.engine import LogState, take_backup
 from tickpipe.backup.topics import LogRecord, read_records
-from tickpipe.embedded.servers import EmbeddedServers
 from tickpipe.replay.engine import group_offsets, set_offsets
 
 #: Frames of 100 ticks each: a morning.

@@ -35,9 +35,9 @@ from tests.integration.timeframes.history import (
     view,
 )
 from tests.integration.timeframes.oracle import Bar, Day, bars
+from tests.servers import EmbeddedServers
 from tickpipe.cli import app
 from tickpipe.console import run as run_coroutine
-from tickpipe.embedded.servers import EmbeddedServers
 
 MONDAY = datetime(2019, 2, 4, tzinfo=UTC)
 
