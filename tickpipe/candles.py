@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tickpipe.connection import DataDir, connected_settings, open_database
-from tickpipe.console import Format, FormatOption, FromTime, ToTime, err, print_table, run, write_rows
+from tickpipe.console import Format, FormatOption, FromTime, TimeframeOption, ToTime, err, print_table, run, write_rows
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -42,7 +42,7 @@ def candles(
     symbol: Annotated[str, typer.Option("--symbol", "-s", help="For example EURUSD.")],
     from_: FromTime = None,
     to: ToTime = None,
-    timeframe: Annotated[str, typer.Option(help="M1, or M5 to MN1 folded from M1.")] = "M1",
+    timeframe: TimeframeOption = "M1",
     source: Annotated[str | None, typer.Option(help="Only candles of this source.")] = None,
     format_: FormatOption = Format.TABLE,
     limit: Annotated[
@@ -62,10 +62,6 @@ def candles(
     * `tickpipe candles --symbol EURUSD --timeframe H4`
     * `tickpipe candles --symbol EURUSD --from 2019-02-04 --to 2019-02-05 --format csv > day.csv`
     """
-    from marketdata.timeframes import TIMEFRAMES
-
-    if timeframe not in TIMEFRAMES:
-        raise typer.BadParameter(f"{timeframe!r} is none of {', '.join(TIMEFRAMES)}", param_hint="--timeframe")
     if limit is None and format_ is Format.TABLE and from_ is None and to is None:
         limit = _TABLE_ROWS
     settings = connected_settings(data_dir)

@@ -179,6 +179,20 @@ def ask(question: str, yes: bool) -> None:
         typer.confirm(question, abort=True, err=True)
 
 
+def _timeframe(name: str) -> str:
+    from marketdata.timeframes import TIMEFRAMES  # noqa: PLC0415  # costs --help 30 ms
+
+    if name not in TIMEFRAMES:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(TIMEFRAMES)}")
+    return name
+
+
+#: The option of every command that reads candles of one timeframe.
+TimeframeOption = Annotated[
+    str, typer.Option("--timeframe", callback=_timeframe, help="M1, or M5 to MN1 folded from M1.")
+]
+
+
 class Format(StrEnum):
     """How rows are written."""
 

@@ -131,7 +131,7 @@ def export(
 ) -> None:
     """Send stored ticks once, for example from the Task Scheduler. Sending ticks twice changes no candle.
 
-    A run with --all remembers how far it came; the next goes on there. Exit code 1 when an item was rejected.
+    A run with --all remembers how far it came; the next continues there. Exit code 1 when an item was rejected.
 
     Examples:
 
@@ -161,7 +161,7 @@ def export(
         try:
             report = run.run(aggregate_to.value)
         except KeyboardInterrupt:
-            err.print(f"{run.report.sent:,} rows were sent. The same command goes on with --all.", soft_wrap=True)
+            err.print(f"{run.report.sent:,} rows were sent. With --all the same command continues.", soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
     if report.why_bars:
         err.print(f"{report.why_bars}: M1 bars were sent instead of ticks", markup=False, soft_wrap=True)

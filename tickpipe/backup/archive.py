@@ -33,7 +33,7 @@ OnProgress = Callable[[int], None]
 
 
 class ArchiveDamaged(TickpipeError):
-    """The file is no whole backup: it was cut off or changed; take an earlier one."""
+    """The file is not a complete backup: it was cut off or changed; take an earlier one."""
 
 
 class ArchiveTooNew(TickpipeError):
@@ -263,7 +263,7 @@ class ArchiveReader:
             yield
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, msgspec.MsgspecError) as exc:
             raise ArchiveDamaged(
-                f"{self.path} is no whole backup ({exc}): it was cut off or changed; take an earlier one"
+                f"{self.path} is not a complete backup ({exc}): it was cut off or changed; take an earlier one"
             ) from exc
 
 

@@ -36,11 +36,11 @@ def backup(
     topics: Annotated[bool, typer.Option("--topics", help="The topics too: ticks, rejected records.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Back up the database and, with `--topics`, the topics, into one file. Everything may go on meanwhile.
+    """Back up the database and, with `--topics`, the topics, into one file. Everything may keep running meanwhile.
 
     The ticks are what cannot be made again; with them a new machine has all there was, and every candle is still
-    proven. The file has its name only when it is whole, and none is ever overwritten. `tickpipe restore FILE` brings it
-    back, `tickpipe restore --check FILE` reads it and compares checksums. Keys and settings are not in it.
+    proven. The file gets its name only when it is complete, and none is ever overwritten. `tickpipe restore FILE`
+    brings it back, `tickpipe restore --check FILE` reads it and compares checksums. Keys and settings are not in it.
 
     Examples:
 
@@ -101,7 +101,7 @@ def restore(
     Checksums are compared before anything is written. Records come back to the offsets they had, so every candle is
     still proven: `tickpipe verify` afterwards says so. Services of the embedded stack are stopped and started again;
     elsewhere you stop producer, stream workers and sink, and start them afterwards. A restore that was interrupted is
-    run again and goes on.
+    run again and continues.
 
     Where Kafka still has the log, it is left as it is: then only the database comes back, and the groups are set back
     to where the backup was taken, so that all candles since are folded again from the log.
@@ -120,7 +120,7 @@ def restore(
         for line in described(archive.manifest):
             out.print(line, markup=False, soft_wrap=True)
         if check:
-            out.print("The backup is whole: every checksum is right.")
+            out.print("The backup is complete: every checksum is right.")
             return
         settings = connected_settings(data_dir)
         directory = data_directory(data_dir)
@@ -128,7 +128,7 @@ def restore(
         try:
             restored = _restore(settings, directory, archive, replace=replace, database_only=database_only, yes=yes)
         except KeyboardInterrupt as exc:
-            err.print("Interrupted; run the same command again, it goes on.")
+            err.print("Interrupted; run the same command again, it continues.")
             raise typer.Exit(INTERRUPTED) from exc
     _report(restored, time.monotonic() - started)
 
@@ -197,7 +197,7 @@ def _warn_that_they_stay_stopped(services: StackServices, directory: Path) -> No
     if services.names:
         option = data_dir_option(directory)
         err.print(
-            f"{', '.join(services.names)} stay stopped: run the same command again, it goes on; or start them by "
+            f"{', '.join(services.names)} stay stopped: run the same command again, it continues; or start them by "
             f"`tickpipe down{option}` and `tickpipe up{option}`.",
             markup=False, soft_wrap=True,
         )  # fmt: skip

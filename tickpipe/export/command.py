@@ -14,7 +14,7 @@ import typer
 
 from marketdata.errors import TickpipeError
 from tickpipe.connection import DataDir, connected_settings, open_database
-from tickpipe.console import INTERRUPTED, FromTime, ToTime, err, out, run
+from tickpipe.console import INTERRUPTED, FromTime, TimeframeOption, ToTime, err, out, run
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
@@ -46,7 +46,7 @@ def export(
     symbol: Annotated[
         list[str] | None, typer.Option("--symbol", "-s", help="Only this symbol; may be given again. Default: all.")
     ] = None,
-    timeframe: Annotated[str, typer.Option(help="M1, or M5 to MN1 folded from M1.")] = "M1",
+    timeframe: TimeframeOption = "M1",
     from_: FromTime = None,
     to: ToTime = None,
     replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of an earlier export.")] = False,
@@ -65,10 +65,6 @@ def export(
     * `tickpipe export --timeframe D1 --replace days`
     * then: `duckdb -c "SELECT symbol, count(*) FROM 'history/**/*.parquet' GROUP BY ALL"`
     """
-    from marketdata.timeframes import TIMEFRAMES
-
-    if timeframe not in TIMEFRAMES:
-        raise typer.BadParameter(f"{timeframe!r} is none of {', '.join(TIMEFRAMES)}", param_hint="--timeframe")
     if from_ is not None and to is not None and to <= from_:
         raise typer.BadParameter("it is not after --from", param_hint="--to")
     settings = connected_settings(data_dir)

@@ -58,7 +58,7 @@ def send(
     source: SourceOption = None,
     speed: Annotated[float, typer.Option(min=0, help="0 as fast as it goes, 1 real time, 60 a minute a second.")] = 0.0,
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most ticks of one request.")] = 200,
-    skip: Annotated[int, typer.Option(min=0, help="Skip the first ticks: go on where a run stopped.")] = 0,
+    skip: Annotated[int, typer.Option(min=0, help="Skip the first ticks: continue where a run stopped.")] = 0,
     from_: Annotated[
         datetime | None,
         typer.Option("--from", parser=time_option, metavar="T", help=f"Skip ticks before T: {TIME_HELP}."),
@@ -168,7 +168,7 @@ def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
                 where = (
                     f"--skip {how.skip + sender.outcome.sent}" if how.from_ is None else _from_hint(last_msc, how.from_)
                 )
-                err.print(f"Go on with the same command and {where}", markup=False, soft_wrap=True)
+                err.print(f"Continue with the same command and {where}", markup=False, soft_wrap=True)
             if isinstance(exc, KeyboardInterrupt):
                 raise typer.Exit(INTERRUPTED) from exc
             raise
