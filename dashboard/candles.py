@@ -9,8 +9,7 @@ from urllib.parse import urlencode
 from psycopg.rows import class_row
 
 from dashboard.answers import Refusal
-from dashboard.database import Connection
-from dashboard.statements import SQL
+from dashboard.database import SQL, Connection
 from marketdata.offsets import Ranges
 from marketdata.timeframes import M1, TIMEFRAMES
 from sink.refolds import to_ranges

@@ -8,9 +8,8 @@ from typing import Final, NamedTuple
 from psycopg.rows import class_row
 
 from dashboard.answers import Refusal
-from dashboard.database import Database
+from dashboard.database import SQL, Database
 from dashboard.hub import Hub
-from dashboard.statements import SQL
 
 #: An answer is kept for this long at least (seconds), and so many times as long as it took to get.
 _KEPT_SECONDS: Final = 5.0

@@ -1,8 +1,9 @@
-"""Reads from PostgreSQL: a pool of read-only sessions, and its errors as answers with a cure."""
+"""Reads from PostgreSQL: the statements, a pool of read-only sessions, and its errors as answers with a cure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -11,12 +12,15 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dashboard.answers import Refusal
-from dashboard.statements import SQL
 from runtime.settings import Settings
 from sink.db.connection import Trouble, trouble_of
+from sink.db.statements import parse_statements
 
 Connection = AsyncConnection[Any]
 T = TypeVar("T")
+
+#: Every statement of `dashboard/sql/queries.sql`, by name.
+SQL: Final = parse_statements(files("dashboard").joinpath("sql", "queries.sql").read_text(encoding="utf-8"))
 
 #: A page is read in a few milliseconds; eight at once use what a small database has to give.
 _POOL_SIZE: Final = 8

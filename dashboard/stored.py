@@ -8,9 +8,8 @@ from typing import Any, Final
 import structlog
 
 from dashboard.answers import Refusal
-from dashboard.database import Database
+from dashboard.database import SQL, Database
 from dashboard.hub import Hub, Key
-from dashboard.statements import SQL
 from marketdata.candle import Candle
 from sink.refolds import to_ranges
 

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from dashboard.answers import Refusal
-from dashboard.database import Database
-from dashboard.statements import SQL
+from dashboard.database import SQL, Database
 from marketdata.timeframes import M1
 
 #: Cached bars of each timeframe.
