@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from dashboard.access import Password, SecurityHeaders
 from dashboard.answers import Refusal, json_response
 from dashboard.assets import STATIC, chart_library
+from dashboard.candles import BarStarts
 from dashboard.catalogue import Catalogue
 from dashboard.database import Database
 from dashboard.gauges import Gauges
@@ -29,7 +30,6 @@ from dashboard.metrics import CountRequests, Metrics
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
 from dashboard.stored import Settler
-from dashboard.timeframes import BarStarts
 from runtime.guard import Guard
 from runtime.health import Health
 from runtime.settings import Settings

@@ -1,5 +1,7 @@
-"""What a request for candles asks, and the page of rows that answers it."""
+"""Stored candles: what a request for them asks, the page of rows that answers it, and where bars begin."""
 
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,7 +11,7 @@ from urllib.parse import urlencode
 from psycopg.rows import class_row
 
 from dashboard.answers import Refusal
-from dashboard.database import SQL, Connection
+from dashboard.database import SQL, Connection, Database
 from marketdata.offsets import Ranges
 from marketdata.timeframes import M1, TIMEFRAMES
 from sink.refolds import to_ranges
@@ -35,6 +37,15 @@ _EPOCH_SECONDS: Final = range(10**9, 10**10)
 _TIME_FORMS: Final = (
     "2019-02-04, 2019-02-04T10:30Z, 2019-02-04T12:30+02:00 (no zone means UTC), epoch seconds or milliseconds"
 )
+
+#: Cached bars of each timeframe.
+_CACHED_BARS: Final = 32
+
+#: Where days begin may be changed (set_candle_day); then bars are wrong for at most this long (seconds).
+_BAR_VALID_SECONDS: Final = 60.0
+
+#: A database that answers later than this does not tell (seconds): the streams wait for it.
+_PATIENCE_SECONDS: Final = 2.0
 
 
 class Row(NamedTuple):
@@ -190,6 +201,53 @@ async def _value(connection: Connection, name: str, about: dict[str, Any]) -> An
     cursor = await connection.execute(SQL[name], about)
     row = await cursor.fetchone()
     return row[0] if row is not None else None
+
+
+class Bar(NamedTuple):
+    """A bar's bounds (UTC epoch milliseconds), and until when they are valid (monotonic seconds)."""
+
+    starts: int
+    ends: int
+    valid_until: float
+
+
+class BarStarts:
+    """Openings of bars."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._bars: dict[str, deque[Bar]] = {}
+
+    async def of(self, timeframe: str, ts: int) -> int | None:
+        """Opening of the bar of `timeframe` that holds the minute `ts` (UTC epoch milliseconds).
+
+        None while the database does not answer.
+        """
+        if timeframe == M1.name:
+            return ts - ts % M1.base_width_ms
+        bars = self._bars.setdefault(timeframe, deque(maxlen=_CACHED_BARS))
+        now = time.monotonic()
+        for bar in reversed(bars):
+            if bar.starts <= ts < bar.ends and now < bar.valid_until:
+                return bar.starts
+        try:
+            row = await self._database.within(_PATIENCE_SECONDS, self._bounds(timeframe, ts))
+        except Refusal:
+            return None
+        if row is None:
+            return None
+        bar = Bar(_epoch_ms(row[0]), _epoch_ms(row[1]), now + _BAR_VALID_SECONDS)
+        bars.append(bar)
+        return bar.starts
+
+    async def _bounds(self, timeframe: str, ts: int) -> Sequence[Any] | None:
+        about = {"timeframe": timeframe, "moment": datetime.fromtimestamp(ts / 1000, UTC)}
+        async with self._database.reading() as connection:
+            return await (await connection.execute(SQL["bar_bounds"], about)).fetchone()
+
+
+def _epoch_ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
 
 
 def parse_time(name: str, text: str) -> datetime:

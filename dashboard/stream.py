@@ -9,9 +9,9 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from dashboard.answers import Refusal, encode
+from dashboard.candles import BarStarts
 from dashboard.hub import Hub
 from dashboard.subscription import Batch, Subscription, Update
-from dashboard.timeframes import BarStarts
 
 #: How often a quiet stream says that it lives (seconds); the page gives up on it after three times as long.
 _PING_SECONDS: Final = 5.0
