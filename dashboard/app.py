@@ -25,11 +25,10 @@ from dashboard.catalogue import Catalogue
 from dashboard.database import Database
 from dashboard.gauges import Gauges
 from dashboard.hub import Hub
-from dashboard.live import LiveReader
+from dashboard.live import LiveReader, Settler
 from dashboard.metrics import CountRequests, Metrics
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
-from dashboard.stored import Settler
 from runtime.guard import Guard
 from runtime.health import Health
 from runtime.settings import Settings

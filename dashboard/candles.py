@@ -236,7 +236,7 @@ class BarStarts:
             return None
         if row is None:
             return None
-        bar = Bar(_epoch_ms(row[0]), _epoch_ms(row[1]), now + _BAR_VALID_SECONDS)
+        bar = Bar(epoch_ms(row[0]), epoch_ms(row[1]), now + _BAR_VALID_SECONDS)
         bars.append(bar)
         return bar.starts
 
@@ -246,7 +246,8 @@ class BarStarts:
             return await (await connection.execute(SQL["bar_bounds"], about)).fetchone()
 
 
-def _epoch_ms(moment: datetime) -> int:
+def epoch_ms(moment: datetime) -> int:
+    """UTC epoch milliseconds."""
     return round(moment.timestamp() * 1000)
 
 

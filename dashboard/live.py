@@ -1,14 +1,21 @@
-"""The reader of `candles.m1`: every partition, no group, nothing committed; what it reads goes to the hub."""
+"""What the hub hears: the candles of `candles.m1`, and the rows that the database holds of the minutes they belong to.
+
+The topic is read without a group, every partition of it, and nothing is committed.
+"""
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer
 
+from dashboard.answers import Refusal
+from dashboard.candles import epoch_ms
+from dashboard.database import SQL, Database
 from dashboard.gauges import Gauges
-from dashboard.hub import Hub
+from dashboard.hub import Hub, Key
 from dashboard.metrics import Metrics
 from marketdata.candle import Candle
 from marketdata.errors import InvalidCandle, TickpipeError
@@ -20,6 +27,7 @@ from runtime.kafka_errors import kafka_errors
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from runtime.stages import arrival_seconds, received_header, seconds_between
+from sink.refolds import to_ranges
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +38,11 @@ _POLL_MS: Final = 1_000
 #: A replay brings thousands of candles at once; between polls the streams get their turn.
 _POLL_RECORDS: Final = 2_000
 _PAUSE_AFTER_FAILURE_SECONDS: Final = 2.0
+
+#: A database that answers later than this is away (seconds).
+_PATIENCE_SECONDS: Final = 2.0
+#: How often it is looked whether something waits (seconds): what a first candle of a minute is late by, at most.
+_LOOK_SECONDS: Final = 0.02
 
 
 class LiveReader:
@@ -116,3 +129,54 @@ async def _seek_back(consumer: AIOKafkaConsumer, since_ms: int) -> None:
     ends = await consumer.end_offsets(list(partitions))
     for tp in partitions:
         consumer.seek(tp, found[tp].offset if found.get(tp) else ends[tp])
+
+
+class Settler:
+    """Asks the database about the minutes that the hub waits for."""
+
+    def __init__(self, database: Database, hub: Hub) -> None:
+        self._database = database
+        self._hub = hub
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        while True:
+            if keys := self._hub.due():
+                try:
+                    rows = await self._database.within(_PATIENCE_SECONDS, read_stored(self._database, keys))
+                except Refusal as exc:
+                    log.debug("Stored candles cannot be read now.", action="settle_wait", error=exc.message)
+                    self._hub.database_is_away(keys)
+                else:
+                    self._hub.settle(keys, rows)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def read_stored(database: Database, keys: Sequence[Key]) -> dict[Key, Candle]:
+    """The folded minutes that the table holds of these.
+
+    Raises:
+        Refusal: when the database does not answer.
+    """
+    about = {
+        "symbols": [symbol for (_, symbol), _ in keys],
+        "sources": [source for (source, _), _ in keys],
+        "minutes": [datetime.fromtimestamp(ts / 1000, UTC) for _, ts in keys],
+    }
+    async with database.reading() as connection:
+        cursor = await connection.execute(SQL["stored_minutes"], about)
+        candles = [_candle(row) for row in await cursor.fetchall()]
+    return {((candle.source, candle.symbol), candle.ts): candle for candle in candles}
+
+
+def _candle(row: Sequence[Any]) -> Candle:
+    (
+        ts, source, symbol, open_, high, low, close, volume, real_volume, spread, first_tick, last_tick, log_name,
+        offsets, closed, received_at, folded_at,
+    ) = row  # fmt: skip
+    return Candle(
+        source=source, symbol=symbol, ts=epoch_ms(ts), open=open_, high=high, low=low, close=close, volume=volume,
+        real_volume=real_volume, spread=spread, first_tick=epoch_ms(first_tick), last_tick=epoch_ms(last_tick),
+        log=log_name, offsets=to_ranges(offsets), closed=closed, received=epoch_ms(received_at),
+        emitted=epoch_ms(folded_at),
+    )  # fmt: skip
