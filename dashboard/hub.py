@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from dashboard.subscription import Feed, Subscription, Update
+from dashboard.stream import Feed, Subscription, Update
 from marketdata.candle import Candle
 from marketdata.rule import Verdict, outweighs, verdict
 from marketdata.tick import MINUTE_MS

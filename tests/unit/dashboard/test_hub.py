@@ -6,7 +6,7 @@ import pytest
 
 from dashboard import hub as hub_module
 from dashboard.hub import Hub, Key
-from dashboard.subscription import MAX_PENDING, Batch, Subscription
+from dashboard.stream import MAX_PENDING, Batch, Subscription
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges
 
