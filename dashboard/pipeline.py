@@ -5,6 +5,7 @@ All of it comes from Kafka, the database and the live candles; no service has to
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,7 +21,6 @@ from dashboard.database import SQL, Database
 from dashboard.gauges import Gauges
 from dashboard.hub import Hub
 from dashboard.metrics import Metrics
-from dashboard.progress import Progress
 from marketdata.errors import TickpipeError
 from runtime.kafka import Ends, committed_offsets, lag_of, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors
@@ -229,6 +229,31 @@ class KafkaCounts:
             self._consumer = new_consumer(self._settings)
             await self._consumer.start()
         return self._admin, self._consumer
+
+
+class Progress:
+    """One stage, seen from outside: it has stopped when its input grows and nothing that it does shows for a while.
+
+    `patience_seconds`: a worker emits every 0.2 s and a sink commits every batch, so that less than 2 s would take a
+    pause of the garbage collector for a stop; more delays the word that it was killed.
+    """
+
+    def __init__(self, patience_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._patience_seconds = patience_seconds
+        self._clock = clock
+        self._input: int | None = None
+        self._done: object = None
+        self._owed_since: float | None = None
+
+    def note(self, input_end: int, done: object) -> bool:
+        """Take how far the input reaches and anything that changes with the work; whether the stage works."""
+        now = self._clock()
+        if done != self._done or self._input is None:
+            self._owed_since = None
+        elif input_end != self._input and self._owed_since is None:
+            self._owed_since = now
+        self._input, self._done = input_end, done
+        return self._owed_since is None or now - self._owed_since < self._patience_seconds
 
 
 async def _lately(consumer: AIOKafkaConsumer, topic: str, ends: Ends) -> int:

@@ -1,6 +1,6 @@
 """A stage has stopped when records arrive and nothing that it does shows."""
 
-from dashboard.progress import Progress
+from dashboard.pipeline import Progress
 
 
 class Stage:
