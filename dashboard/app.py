@@ -23,10 +23,9 @@ from dashboard.assets import STATIC, chart_library
 from dashboard.candles import BarStarts
 from dashboard.catalogue import Catalogue
 from dashboard.database import Database
-from dashboard.gauges import Gauges
 from dashboard.hub import Hub
 from dashboard.live import LiveReader, Settler
-from dashboard.metrics import CountRequests, Metrics
+from dashboard.metrics import CountRequests, Gauges, Metrics
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
 from runtime.guard import Guard

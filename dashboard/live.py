@@ -14,9 +14,8 @@ from aiokafka import AIOKafkaConsumer
 from dashboard.answers import Refusal
 from dashboard.candles import epoch_ms
 from dashboard.database import SQL, Database
-from dashboard.gauges import Gauges
 from dashboard.hub import Hub, Key
-from dashboard.metrics import Metrics
+from dashboard.metrics import Gauges, Metrics
 from marketdata.candle import Candle
 from marketdata.errors import InvalidCandle, TickpipeError
 from marketdata.invariants import check_candle

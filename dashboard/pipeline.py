@@ -18,9 +18,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from dashboard.answers import Refusal, encode
 from dashboard.catalogue import Catalogue
 from dashboard.database import SQL, Database
-from dashboard.gauges import Gauges
 from dashboard.hub import Hub
-from dashboard.metrics import Metrics
+from dashboard.metrics import Gauges, Metrics
 from marketdata.errors import TickpipeError
 from runtime.kafka import Ends, committed_offsets, lag_of, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors

@@ -8,7 +8,6 @@ import pytest
 from dashboard.answers import Refusal
 from dashboard.candles import Request, Row, parse_time
 from dashboard.formats import choose_format
-from dashboard.gauges import STAGES, Gauges
 
 
 def request(**parameters: Any) -> Request:
@@ -101,21 +100,3 @@ def test_format_that_is_none_is_refused(wanted: str | None, accept: str | None, 
     with pytest.raises(Refusal, match="json, csv, arrow") as refused:
         choose_format(wanted, accept)
     assert refused.value.status == status
-
-
-def test_gauges_forget() -> None:
-    now = 0.0
-    gauges = Gauges(lambda: now)
-    assert (gauges.ticks_per_second(), gauges.latency_ms()) == (0.0, dict.fromkeys(STAGES))
-    for latency in range(1, 101):
-        gauges.count(2)
-        gauges.time({"shown": latency})
-    gauges.time({"received": -3})
-    assert gauges.ticks_per_second() == 20.0  # 200 ticks in the ten seconds that are looked at
-    expected = {**dict.fromkeys(STAGES), "received": {"p50": 0, "p99": 0}, "shown": {"p50": 50, "p99": 99}}
-    assert gauges.latency_ms() == expected
-    now = 11.0
-    assert gauges.ticks_per_second() == 0.0
-    assert gauges.latency_ms() == expected
-    now = 61.0
-    assert gauges.latency_ms() == dict.fromkeys(STAGES)
