@@ -1,11 +1,13 @@
-"""The FastAPI application: routes, lifespan, and the answers to what no route takes."""
+"""The FastAPI application: its parts and their lifespan, probes, the files of the page, and errors as answers."""
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI
@@ -19,7 +21,6 @@ from starlette.staticfiles import StaticFiles
 
 from dashboard.access import Password, SecurityHeaders
 from dashboard.answers import Refusal, json_response
-from dashboard.assets import STATIC, chart_library
 from dashboard.candles import BarStarts
 from dashboard.catalogue import Catalogue
 from dashboard.database import Database
@@ -36,6 +37,14 @@ log = structlog.get_logger(__name__)
 
 #: Smaller answers fit into one packet anyway (bytes).
 _GZIP_FROM_BYTES = 1_000
+
+#: The files of the page.
+STATIC: Final = Path(__file__).parent / "static"
+
+#: TradingView's lightweight-charts (Apache 2.0), which the package `lwcharts` carries as it is published. The file is
+#: not part of this project, and nothing of that package is ever run here.
+CHART_LIBRARY_VERSION: Final = "5.2.0"
+_CHART_LIBRARY_SHA256: Final = "c0992580867c4912cc9385b3c2728315bcc1a76c7f1087dca908430fccdf31d7"
 
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
@@ -160,6 +169,19 @@ def _add_page(app: FastAPI) -> None:
             return Response(library, media_type="text/javascript", headers=headers)
 
     app.mount("/", StaticFiles(directory=STATIC, html=True))
+
+
+def chart_library() -> bytes | None:
+    """`lightweight-charts.standalone.production.js`; None when it is not installed or is another than expected."""
+    package = find_spec("lwcharts")
+    if package is None or not package.submodule_search_locations:
+        return None
+    path = Path(package.submodule_search_locations[0], "vendor", "lightweight-charts.standalone.production.js")
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return content if hashlib.sha256(content).hexdigest() == _CHART_LIBRARY_SHA256 else None
 
 
 def _add_errors(app: FastAPI) -> None:
