@@ -19,8 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from dashboard.access import Password, SecurityHeaders
-from dashboard.answers import Refusal, json_response
+from dashboard.answers import Password, Refusal, SecurityHeaders, json_response
 from dashboard.candles import BarStarts
 from dashboard.catalogue import Catalogue
 from dashboard.database import Database
