@@ -5,12 +5,14 @@ more than the work.
 import asyncio
 import hmac
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 import msgspec
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from marketdata.contract.answers import none_usable, refused, taken
 from marketdata.contract.body import LARGE_BYTES, decode, decode_large
@@ -22,7 +24,6 @@ from marketdata.errors import InvalidItem
 from relay.errors import StoreUnavailable
 from relay.forwarder import Totals
 from relay.item import NewRow, as_json, read_item
-from relay.metrics import Metrics
 from relay.pending import count_pending, keep_refused
 from relay.store import Store
 from runtime.health import Health
@@ -38,6 +39,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: How many symbols /stats names.
 _TOP_SYMBOLS: Final = 10
+
+#: What names of metrics begin with.
+_PREFIX: Final = "tickpipe_relay"
 
 _GETS: Final = frozenset({"/health", "/stats", "/metrics"})
 
@@ -234,3 +238,37 @@ def _refused(refusal: Refusal) -> Answer:
     return Answer(
         refusal.status, _encode(answer), [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     )
+
+
+class Metrics:
+    """All metrics of one relay, in a registry of their own."""
+
+    def __init__(self, store: Store, totals: Totals | None) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
+        self.rows_stored = Counter(f"{_PREFIX}_rows_stored", "Ticks and bars on the disk.", registry=registry)
+        self.items_rejected = Counter(f"{_PREFIX}_items_rejected", "Items that could not be used.", registry=registry)
+        registry.register(_Others(store, totals))
+
+
+class _Others(Collector):
+    """Numbers that the store and the forwarder keep themselves."""
+
+    def __init__(self, store: Store, totals: Totals | None) -> None:
+        self._store, self._totals = store, totals
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(f"{_PREFIX}_commits", "Transactions of the database.", value=self._store.commits)
+        totals = self._totals
+        if totals is None:
+            return
+        for name, text, value in (
+            ("rows_forwarded", "Rows that the server confirmed.", totals.forwarded),
+            ("rows_rejected", "Rows that the server refused for good.", totals.rejected),
+            ("forward_requests", "Requests that the server answered.", totals.requests),
+            ("forward_retries", "Tries that failed and were repeated.", totals.retries),
+            ("rows_deleted", "Old rows that were deleted after confirmation.", totals.deleted),
+        ):
+            yield CounterMetricFamily(f"{_PREFIX}_{name}", text, value=value)
+        up = float(totals.is_up is not False and not totals.stopped)
+        yield GaugeMetricFamily(f"{_PREFIX}_server_up", "0 while the server does not take ticks.", value=up)
