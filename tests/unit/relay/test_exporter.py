@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from marketdata.tick import Frame, Tick
-from relay.bars import BarFold, by_origin
+from relay.exporter import BarFold, by_origin
 from relay.lanes import Lanes
 from relay.pending import Pending
 from relay.store import Store
