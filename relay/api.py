@@ -21,7 +21,7 @@ from marketdata.contract.lenient import text_of
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, server_in, source_in
 from marketdata.errors import InvalidItem
-from relay.errors import StoreUnavailable
+from relay.database import StoreUnavailable
 from relay.forwarder import Totals
 from relay.item import NewRow, as_json, read_item
 from relay.pending import count_pending, keep_refused

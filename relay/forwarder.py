@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from marketdata.errors import SettingsError, TickpipeError
-from relay.errors import StoreUnavailable
+from relay.database import StoreUnavailable
 from relay.lanes import Part, Row, halves
 from relay.pending import delete_old
 from relay.server import Server

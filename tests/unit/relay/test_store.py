@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from relay.errors import StoreUnavailable, StoreUnusable
+from relay.database import StoreUnavailable, StoreUnusable
 from relay.pending import Pending, count_pending, delete_old
 from relay.store import Store
 from tests.unit.relay.rows import BASE, put, tick

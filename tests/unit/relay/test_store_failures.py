@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from relay.api import Api
-from relay.errors import StoreUnavailable
+from relay.database import StoreUnavailable
 from relay.store import Store
 from runtime.guard import Guard
 from runtime.health import Health
@@ -111,6 +111,10 @@ def test_a_relay_whose_thread_fails_ends_with_another_code_than_0(tmp_path: Path
         from runtime.settings import load_settings
 
         class Broken(Store):
+            def __init__(self, *arguments, **options):
+                super().__init__(*arguments, **options)
+                threading.Timer(1.0, self.run, [lambda connection: None]).start()
+
             def _commit(self, group):
                 raise MemoryError("no memory")
 
@@ -119,12 +123,6 @@ def test_a_relay_whose_thread_fails_ends_with_another_code_than_0(tmp_path: Path
 
         if {part!r} == "store":
             service.Store = Broken
-            connected = Store._connect_writer
-            def poke(store):
-                connection = connected(store)
-                threading.Timer(1.0, store.run, [lambda connection: None]).start()
-                return connection
-            Store._connect_writer = poke
         else:
             service._forward = fail
         code = service.serve(

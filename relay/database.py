@@ -1,11 +1,22 @@
-"""The tables of `ea.db`, and how a file of an older program is opened without losing a row."""
+"""The file `ea.db`: its errors, its tables, and how a file of an older program is opened without losing a row.
+
+::
+
+    TickpipeError
+    ├── StoreUnavailable    the database cannot be written now: full disk, lock (retriable)
+    └── StoreUnusable       the file is no database of ticks
+
+Errors of the server that ticks are forwarded to are in runtime/posting.py.
+"""
 
 import sqlite3
+from pathlib import Path
 from typing import Final
 
 import structlog
 
-from relay.errors import StoreUnusable
+from marketdata.contract.lenient import text_of
+from marketdata.errors import TickpipeError
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +56,54 @@ _COLUMNS: Final = {
     "close": "NULL", "volume": "0", "kind": "'tick'", "meta": "NULL", "created_at": "NULL",
     "facts": "NULL",
 }  # fmt: skip
+
+
+class StoreUnavailable(TickpipeError):
+    """The database cannot be written now; nothing was stored, send again."""
+
+    retriable = True
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class StoreUnusable(TickpipeError):
+    """The file is no database of ticks; name another with --db."""
+
+    is_wrong_use = True
+
+
+def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    """A connection for reading, which any thread may use; `busy_seconds` is the wait for another program's lock."""
+    connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    # Another program may have written what is no UTF-8; one such row must not end the reading of all.
+    connection.text_factory = text_of
+    return connection
+
+
+def connect_writer(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    """A connection whose commits are on the disk when they return.
+
+    In WAL mode `synchronous=NORMAL` does not flush the log at a commit, so a power cut may take back what was answered.
+    FULL flushes it at each commit.
+    """
+    connection = connect(path, busy_seconds)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def explained(exc: Exception) -> Exception:
+    """The error for whoever waits, with its cure."""
+    if not isinstance(exc, sqlite3.Error):
+        return exc
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return StoreUnavailable("The disk is full, nothing can be stored; free some space.", 10)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreUnavailable("Another program holds the lock of the database; close it.", 1)
+    return StoreUnavailable(f"The database cannot be written ({exc}); check the disk.", 10)
 
 
 def prepare(connection: sqlite3.Connection) -> None:
