@@ -13,11 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _encoder: Final = msgspec.json.Encoder()
 
-
-#: Answered without the password: what probes and Prometheus ask. They hold no prices.
+#: Paths that need no password: probes and Prometheus ask for them, and they hold no prices.
 _OPEN_PATHS: Final = frozenset({"/health", "/ready", "/metrics"})
 
-#: Everything comes from here, nothing is written into the page: neither scripts nor styles.
+#: Everything is loaded from this server, and the page has no inline scripts or styles.
 _SECURITY_HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -31,7 +30,7 @@ _SECURITY_HEADERS: Final = {
 
 
 class Refusal(Exception):
-    """The request is answered with an error; `message` tells the cure."""
+    """An error answer to a request; `message` says how to correct it."""
 
     def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
         super().__init__(message)
@@ -56,7 +55,7 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI of refusals with these statuses."""
+    """OpenAPI responses for refusals with these statuses."""
     schema = {
         "type": "object",
         "required": ["error", "code"],
@@ -69,7 +68,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 class SecurityHeaders:
-    """ASGI middleware: every answer carries the headers."""
+    """ASGI middleware that adds the security headers to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -79,7 +78,7 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(_SECURITY_HEADERS)
-                # Asked again at every visit, which costs a 304: an update must not meet yesterday's scripts.
+                # Browsers ask again at every visit, which costs a 304: after an update none may run old scripts.
                 headers.setdefault("Cache-Control", "no-cache")
             await send(message)
 
@@ -87,11 +86,11 @@ class SecurityHeaders:
 
 
 class Password:
-    """ASGI middleware: HTTP basic with any user name, compared in constant time."""
+    """ASGI middleware that asks for the password (HTTP basic, any user name) and compares it in constant time."""
 
     def __init__(self, app: ASGIApp, password: str) -> None:
         self._app = app
-        # Digests have one length, so comparing does not tell how long the password is.
+        # Digests have one length, so the time of a comparison does not reveal the password's.
         self._digest = sha256(password.encode()).digest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

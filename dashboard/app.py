@@ -50,7 +50,7 @@ _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 @dataclass
 class Parts:
-    """What the routes work with."""
+    """The parts of the dashboard, connected with each other."""
 
     settings: Settings
     metrics: Metrics = field(default_factory=Metrics)
@@ -76,7 +76,7 @@ def create_app(parts: Parts) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await parts.database.open()
-        # Not awaited: without Kafka or the database the process lives, says so, and goes on by itself when they come.
+        # Not awaited: without Kafka or the database the process runs, reports it, and recovers by itself.
         try:
             async with parts.guard.running(
                 live=parts.live.run(), settler=parts.settler.run(), pipeline=parts.pipeline.run()
@@ -90,7 +90,7 @@ def create_app(parts: Parts) -> FastAPI:
         description="Candles out of the table, live candles as they move, and the state of the pipeline. Read-only.",
         version=version("tickpipe"),
         lifespan=lifespan,
-        # Their pages load scripts from elsewhere, which neither a LAN without internet nor the CSP lets through.
+        # FastAPI's pages load scripts from a CDN: a LAN without internet has none, and the CSP forbids it.
         docs_url=None,
         redoc_url=None,
     )
@@ -114,7 +114,7 @@ def _document(app: FastAPI) -> None:
         schema = generate()
         for operations in schema["paths"].values():
             for operation in operations.values():
-                # What cannot be used is answered 400 here.
+                # Invalid parameters are answered 400 here.
                 operation["responses"].pop("422", None)
         return schema
 
@@ -190,8 +190,8 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, exc: RequestValidationError) -> Response:
-        told = "; ".join(f"{error['loc'][-1]}: {error['msg']}" for error in exc.errors())
-        return Refusal(400, "INVALID_PARAMETER", told).response()
+        message = "; ".join(f"{error['loc'][-1]}: {error['msg']}" for error in exc.errors())
+        return Refusal(400, "INVALID_PARAMETER", message).response()
 
     @app.exception_handler(HTTPException)
     async def not_taken(_request: Request, exc: HTTPException) -> Response:

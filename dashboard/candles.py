@@ -1,4 +1,4 @@
-"""Stored candles: what a request for them asks, the page of rows that answers it, and where bars begin."""
+"""Queries of stored candles: the request, the page of rows that answers it, and where bars begin."""
 
 import time
 from collections import deque
@@ -17,7 +17,7 @@ from marketdata.timeframes import M1, TIMEFRAMES
 from sink.refolds import to_ranges
 
 DEFAULT_LIMIT: Final = 500
-#: Two weeks of M1; more is asked for page by page.
+#: Two weeks of M1; more comes page by page.
 MAX_LIMIT: Final = 20_000
 
 #: Timeframes whose bars are folded from minutes for each answer.
@@ -28,10 +28,10 @@ _WIDTHS: Final = {
 }
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-#: PostgreSQL takes later times, but Python cannot hold what it would answer.
+#: PostgreSQL accepts later times, which Python's datetime cannot hold.
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
-#: Whole numbers in between are epoch seconds (2001 to 2286); as milliseconds they would be the spring of 1970.
+#: Whole numbers in this range are epoch seconds (2001 to 2286); as milliseconds they would be the spring of 1970.
 _EPOCH_SECONDS: Final = range(10**9, 10**10)
 
 _TIME_FORMS: Final = (
@@ -41,10 +41,10 @@ _TIME_FORMS: Final = (
 #: Cached bars of each timeframe.
 _CACHED_BARS: Final = 32
 
-#: Where days begin may be changed (set_candle_day); then bars are wrong for at most this long (seconds).
+#: Bounds are cached for this long (seconds), because the start of the day may be changed (set_candle_day).
 _BAR_VALID_SECONDS: Final = 60.0
 
-#: A database that answers later than this does not tell (seconds): the streams wait for it.
+#: The longest wait for a bar's bounds (seconds): the streams wait meanwhile.
 _PATIENCE_SECONDS: Final = 2.0
 
 
@@ -105,7 +105,7 @@ class Request:
         cls, *, symbol: str, timeframe: str, source: str | None, from_: str | None, to: str | None,
         before: str | None, limit: int, proof: bool = False,
     ) -> "Request":  # fmt: skip
-        """The request that the query parameters spell.
+        """The request that the query parameters describe.
 
         Raises:
             Refusal: 400 naming the parameter that cannot be used and what is accepted.
@@ -135,7 +135,7 @@ class Request:
         query = {"symbol": self.symbol, "timeframe": self.timeframe, "limit": str(self.limit)}
         if self.proof:
             query["proof"] = "true"
-        # Also where none was asked for: another may have the newest candle by then.
+        # Even where none was asked for: by then another source may have the newest candle.
         query["source"] = rows[0].source
         if self.from_ is None:
             query["before"] = _iso(rows[0].ts)
@@ -166,8 +166,8 @@ async def read_candles(connection: Connection, request: Request) -> Sequence[Any
 
 
 async def _rows_from(connection: Connection, about: dict[str, Any]) -> list[Row]:
-    # The function folds all that it is asked for, so it is asked for ranges that hold what is missing, from one
-    # minute that there is to the next.
+    # candles() folds the whole range that it is given, so it is given one range after another: each begins at the
+    # next stored minute and is as wide as the bars that are still missing.
     rows: list[Row] = []
     width, end, limit = _WIDTHS[about["timeframe"]], about["to"], about["limit"]
     start = about["from_"]
@@ -212,7 +212,7 @@ class Bar(NamedTuple):
 
 
 class BarStarts:
-    """Openings of bars."""
+    """The openings of bars, as the database computes them; cached."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -252,7 +252,7 @@ def epoch_ms(moment: datetime) -> int:
 
 
 def parse_time(name: str, text: str) -> datetime:
-    """The moment that the query parameter `name` spells.
+    """The time that the query parameter `name` gives.
 
     Raises:
         Refusal: 400 with the accepted forms.

@@ -1,4 +1,4 @@
-"""What the hub hears: the candles of `candles.m1`, and the rows that the database holds of the minutes they belong to.
+"""Feeds the hub with candles from `candles.m1`, and with the rows that the database holds of their minutes.
 
 The topic is read without a group, every partition of it, and nothing is committed.
 """
@@ -30,7 +30,7 @@ from sink.refolds import to_ranges
 
 log = structlog.get_logger(__name__)
 
-#: Read again at the start: the candles that were moving last (milliseconds).
+#: How far back reading starts (milliseconds): far enough for the candles that were still moving.
 _WARM_UP_MS: Final = 180_000
 
 _POLL_MS: Final = 1_000
@@ -38,14 +38,14 @@ _POLL_MS: Final = 1_000
 _POLL_RECORDS: Final = 2_000
 _PAUSE_AFTER_FAILURE_SECONDS: Final = 2.0
 
-#: A database that answers later than this is away (seconds).
+#: A database that takes longer counts as away (seconds).
 _PATIENCE_SECONDS: Final = 2.0
-#: How often it is looked whether something waits (seconds): what a first candle of a minute is late by, at most.
+#: Pause between two looks at what waits (seconds); it delays the first candle of a minute by as much at most.
 _LOOK_SECONDS: Final = 0.02
 
 
 class LiveReader:
-    """Reads for ever; `is_reading` is False until Kafka is there and while it has to be waited for."""
+    """Reads `candles.m1` for ever; `is_reading` is False while Kafka does not answer."""
 
     def __init__(self, settings: Settings, hub: Hub, gauges: Gauges, metrics: Metrics) -> None:
         self._settings = settings
@@ -55,7 +55,7 @@ class LiveReader:
         self.is_reading = False
 
     async def run(self) -> None:
-        """Read until cancelled; whatever Kafka does, go on."""
+        """Read until cancelled, and start over after every failure of Kafka."""
         while True:
             try:
                 self._hub.own_log = await wait_for_log(self._settings)
@@ -63,7 +63,7 @@ class LiveReader:
                     await self._read()
             except TickpipeError as exc:
                 log.warning(
-                    "The candles cannot be read now; it is tried again.", action="live_wait", error=str(exc)
+                    "The candles cannot be read now; the dashboard tries again.", action="live_wait", error=str(exc)
                 )  # fmt: skip
             finally:
                 self.is_reading = False
@@ -82,7 +82,7 @@ class LiveReader:
                 polled = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
                 for records in polled.values():
                     self._publish(records, started_ms)
-                # A poll that had records waiting does not yield by itself.
+                # getmany() does not yield to the event loop while records wait.
                 await asyncio.sleep(0)
         finally:
             await consumer.stop()
@@ -93,7 +93,7 @@ class LiveReader:
             if candle is None:
                 continue
             ticks = self._hub.publish(candle)
-            # What was folded before we came says nothing about the present.
+            # Candles from before the start say nothing about the present.
             if ticks <= 0 or record.timestamp < started_ms:
                 continue
             self._gauges.count(ticks)
@@ -138,7 +138,7 @@ class Settler:
         self._hub = hub
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Ask about the minutes that are due until cancelled."""
         while True:
             if keys := self._hub.due():
                 try:
@@ -152,7 +152,7 @@ class Settler:
 
 
 async def read_stored(database: Database, keys: Sequence[Key]) -> dict[Key, Candle]:
-    """The folded minutes that the table holds of these.
+    """The folded minutes among `keys` that the table holds.
 
     Raises:
         Refusal: when the database does not answer.

@@ -16,9 +16,9 @@ from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 _PREFIX = "tickpipe_dashboard"
 
-#: Ticks a second are the mean of this long (seconds).
+#: Ticks a second are averaged over this long (seconds).
 _RATE_SECONDS: Final = 10.0
-#: Latencies of this long are looked at (seconds), and at most so many.
+#: Percentiles are those of the latencies of this long (seconds), and of at most so many.
 _LATENCY_SECONDS: Final = 60.0
 _SAMPLES: Final = 2_000
 
@@ -57,7 +57,7 @@ class Metrics:
 
 
 class CountRequests:
-    """ASGI middleware: every answer is counted by its route; files of the page are one."""
+    """ASGI middleware that counts answers by route; all files of the page count as one."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -73,7 +73,7 @@ class CountRequests:
 
 
 class Gauges:
-    """What passed lately."""
+    """Ticks a second and latencies of the last moments."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -44,7 +44,7 @@ _CANDLE: Final = {
 
 
 def _refuse_unknown(request: HttpRequest) -> None:
-    """A parameter that is misspelt, or given twice, would be answered as if it were not there.
+    """Refuse a parameter that is misspelt or given twice, which FastAPI would ignore.
 
     Raises:
         Refusal: 400 naming the parameter and those that there are.
@@ -53,8 +53,8 @@ def _refuse_unknown(request: HttpRequest) -> None:
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
         if name not in known:
-            told = f"use {', '.join(sorted(known))}" if known else "there are none here"
-            raise Refusal(400, "INVALID_PARAMETER", f"{name}: no such parameter; {told}")
+            hint = f"use {', '.join(sorted(known))}" if known else "there are none here"
+            raise Refusal(400, "INVALID_PARAMETER", f"{name}: no such parameter; {hint}")
         if names.count(name) > 1 and (request.url.path, name) != ("/stream", "symbol"):
             raise Refusal(400, "INVALID_PARAMETER", f"{name}: given more than once")
 
@@ -180,7 +180,7 @@ class EventStream(StreamingResponse):
         since: str | None,
         max_streams: int,
     ) -> None:
-        # A proxy that collects an answer before it passes it on would hold it for ever.
+        # A proxy that buffers answers would hold this one for ever.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__((), headers=headers, media_type="text/event-stream")
         self._hub, self._bars, self._timeframe = hub, bars, timeframe

@@ -1,7 +1,6 @@
-"""One live stream: what waits for it, and the server-sent events that it is sent.
+"""One live stream: the changes that wait to be sent, and the server-sent events made of them.
 
-A stream that is slow does not queue what happened, it holds the newest state of each candle that changed; so it skips
-what is past anyway, and its memory has a bound.
+A slow stream queues no history. It holds the newest state of each candle that changed, so its memory is bounded.
 """
 
 import asyncio
@@ -20,15 +19,15 @@ Feed = tuple[str, str]
 #: Candles that a stream may hold unsent; one that falls further behind is told to read again.
 MAX_PENDING: Final = 1_000
 
-#: How often a quiet stream says that it lives (seconds); the page gives up on it after three times as long.
+#: A quiet stream is sent a ping this often (seconds); the page gives up on it after three times as long.
 _PING_SECONDS: Final = 5.0
 
-#: A stream sends at most twenty times a second: more is not seen.
+#: A stream sends at most twenty times a second: more would not be seen.
 _PACE_SECONDS: Final = 0.05
 
 
 class Update(NamedTuple):
-    """The state of a minute that clients are told."""
+    """The state of a minute as clients are sent it."""
 
     candle: Candle
     #: Whether this is the row of the table, so that what is read from now on holds it.
@@ -44,7 +43,7 @@ class Batch:
     updates: list[Update] = field(default_factory=list)
     #: Feeds to the first minute that has to be read again from the database.
     stale: dict[Feed, int] = field(default_factory=dict)
-    #: More happened than was kept: everything has to be read again.
+    #: More changed than a stream may hold: everything has to be read again.
     resync: bool = False
     status: bytes | None = None
 
@@ -53,7 +52,7 @@ class Batch:
 
 
 class Subscription:
-    """What waits for one stream; `None` selects every symbol or source."""
+    """The unsent changes of one stream; `None` selects every symbol or source."""
 
     def __init__(self, position: Callable[[], str], symbols: frozenset[str] | None, source: str | None) -> None:
         self._position = position
@@ -87,13 +86,13 @@ class Subscription:
         return False
 
     def offer_stale(self, feed: Feed, ts: int) -> None:
-        """Tell that stored candles of the feed changed, from the minute `ts` on."""
+        """Note that stored candles of the feed changed, from the minute `ts` on."""
         if not self._resync:
             self._stale[feed] = min(ts, self._stale.get(feed, ts))
             self._wake.set()
 
     def offer_resync(self) -> None:
-        """Tell that everything has to be read again."""
+        """Note that everything has to be read again, and drop what waits."""
         self._pending.clear()
         self._stale.clear()
         self._resync = True
@@ -130,11 +129,11 @@ async def events(subscription: Subscription, bars: BarStarts, timeframe: str) ->
     """The bytes of a stream until the service stops or the client is gone.
 
     `candle`: the newest state of a minute with its proof; `bar` is the opening of the bar of `timeframe` that it
-    belongs to, null while the database does not tell; `stored`: it is the table's row.
+    belongs to, null while the database does not answer; `stored`: it is the table's row.
     `stale`: stored candles changed from a minute, and its `bar`, on; read them again. `resync`: read everything again.
     `pipeline`: the state of the pipeline. `ping`: nothing happened. What is sent at once carries the id to resume from.
     """
-    # The client learns at once that it is there; without an id, for nothing was sent yet.
+    # Tells the client at once that the stream is open; without an id, because nothing was sent yet.
     yield b"retry: 1000\n\n" + _event("ping", {})
     while (batch := await subscription.next(_PING_SECONDS)) is not None:
         yield await _text(batch, bars, timeframe)
@@ -151,7 +150,7 @@ async def _text(batch: Batch, bars: BarStarts, timeframe: str) -> bytes:
         parts.append(_event("candle", _content(update, await bars.of(timeframe, update.candle.ts))))
     if batch.status is not None:
         parts.append(b"event: pipeline\ndata: " + batch.status + b"\n\n")
-    # An id is good for all that was sent before it.
+    # An id covers everything that was sent before it.
     last = parts.pop() if parts else _event("ping", {})
     return b"".join((*parts, f"id: {batch.position}\n".encode(), last))
 
