@@ -1,5 +1,5 @@
 """The local API that EAs post to, as a bare ASGI application: an EA waits for each answer, and a framework would cost
-more than the work.
+more than the work itself.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from marketdata.errors import InvalidItem
 from relay.database import StoreUnavailable
 from relay.forwarder import Totals
 from relay.item import NewRow, as_json, read_item
-from relay.pending import count_pending, keep_refused
+from relay.pending import count_pending, store_refused
 from relay.store import Store
 from runtime.health import Health
 from runtime.request_body import Intake, Receive
@@ -58,7 +58,7 @@ class Answer(msgspec.Struct, gc=False):
 
 
 class Api:
-    """The application; `key` is asked of those who post when it is not empty."""
+    """The application; senders must show `key` unless it is empty."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Api:
         self._key = key.encode()
         self._limits = {TICKS_ROUTE: settings.max_tick_body_bytes, BARS_ROUTE: settings.max_bar_body_bytes}
         self._intake = Intake(max(self._limits.values()))
-        # What a large body becomes fills the memory once, not once for each that waits.
+        # Large bodies are decoded one at a time: their objects fill the memory once, not once for each that waits.
         self._large = asyncio.Lock()
         self.metrics = Metrics(store, totals)
 
@@ -127,7 +127,7 @@ class Api:
         return {"ok": True, "total_ticks": total, **self._old_names(total, pending)}
 
     def _old_names(self, total: int, pending: int) -> dict[str, Any]:
-        """The numbers by the names that scripts around earlier relays ask for."""
+        """The same numbers under the names that scripts written for earlier relays read."""
         return {"count": total, "db": str(self._store.path), "queue": pending}
 
     def _stats(self) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class Api:
 
     async def _ingest(self, path: str, headers: Mapping[bytes, bytes], receive: Receive) -> Answer:
         if b"origin" in headers:
-            # Only browsers send it: no web page shall write ticks through its reader's machine.
+            # Only browsers send it, and no web page may write ticks through its reader's machine.
             raise Refusal(403, "FORBIDDEN", "requests of web pages are not taken")
         if self._key and not hmac.compare_digest(key_in(headers), self._key):
             raise Refusal(401, "UNAUTHORIZED", "send the key as `X-API-Key: KEY` or `Authorization: Bearer KEY`")
@@ -166,26 +166,26 @@ class Api:
             found = await _read(raw, source, server)
         except Unusable as exc:
             if raw:
-                await self._keep_refused([(text_of(raw), exc.message)])
+                await self._store_refused([(text_of(raw), exc.message)])
             raise
         errors = len(found.refused)
         self.metrics.items_rejected.inc(errors)
         if found.rows:
             await self._store.insert(found.rows)
         if errors:
-            await self._keep_refused(found.refused)
+            await self._store_refused(found.refused)
         if errors and not found.rows:
             raise none_usable(found.details, errors)
         self.metrics.rows_stored.inc(len(found.rows))
         status, answer = taken(found.received, found.details, errors, queued=True)
         return Answer(status, _encode(answer))
 
-    async def _keep_refused(self, refused_items: Sequence[tuple[str, str]]) -> None:
-        await asyncio.to_thread(keep_refused, self._store, refused_items)
+    async def _store_refused(self, refused_items: Sequence[tuple[str, str]]) -> None:
+        await asyncio.to_thread(store_refused, self._store, refused_items)
 
 
 class _Found:
-    """What a body holds."""
+    """The rows and the refused items of a body."""
 
     def __init__(self, utc_offset_seconds: int | None, source: str | None, server: str | None) -> None:
         self._offset_seconds, self._source, self._server = utc_offset_seconds, source, server
@@ -252,7 +252,7 @@ class Metrics:
 
 
 class _Others(Collector):
-    """Numbers that the store and the forwarder keep themselves."""
+    """Numbers that the store and the forwarder count themselves."""
 
     def __init__(self, store: Store, totals: Totals | None) -> None:
         self._store, self._totals = store, totals

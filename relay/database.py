@@ -20,7 +20,7 @@ from marketdata.errors import TickpipeError
 
 log = structlog.get_logger(__name__)
 
-# AUTOINCREMENT: an id is never given twice, not even after old rows were deleted; the cursor rests on that.
+# AUTOINCREMENT: an id is never given twice, not even after old rows were deleted; the cursor relies on it.
 _TICKS: Final = """
 CREATE TABLE {name} (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -50,7 +50,7 @@ _OTHERS: Final = (
 
 _REBUILT: Final = "ticks_rebuilt"
 
-#: The columns behind `id`, and what a file that lacks one gets instead.
+#: The columns after `id`, and their values in rows of a file that lacks them.
 _COLUMNS: Final = {
     "symbol": None, "ts_ms": None, "timeframe": "'tick'", "open": "NULL", "high": "NULL", "low": "NULL",
     "close": "NULL", "volume": "0", "kind": "'tick'", "meta": "NULL", "created_at": "NULL",
@@ -107,9 +107,9 @@ def explained(exc: Exception) -> Exception:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Create what is missing; rebuild a table `ticks` that would drop ticks. Nothing happens the second time.
+    """Create what is missing; rebuild a table `ticks` that would drop ticks. A second call changes nothing.
 
-    Older files have UNIQUE (symbol, ts_ms), which keeps one tick of a second, and lack columns. The rebuild is one
+    Older files have UNIQUE (symbol, ts_ms), which stores one tick a second, and lack columns. The rebuild is one
     transaction: ids stay, and whatever interrupts it leaves the file as it was. It needs as much free disk again.
 
     Raises:
@@ -148,9 +148,9 @@ def _why_rebuild(connection: sqlite3.Connection, columns: dict[str, str]) -> str
 
 
 def _rebuild(connection: sqlite3.Connection, columns: dict[str, str], why: str) -> None:
-    log.info(f"The table of ticks is rebuilt: {why}. Every row is kept.", action="store_rebuild")
+    log.info(f"The table of ticks is rebuilt: {why}. No row is lost.", action="store_rebuild")
     connection.execute(_TICKS.format(name=_REBUILT))
-    # Column names come from _COLUMNS, not from the file. An id is only the key when it says so.
+    # Column names come from _COLUMNS, not from the file. `id` is the key only where the table says so.
     has_key = connection.execute("SELECT count(*) FROM pragma_table_info('ticks') WHERE name = 'id' AND pk").fetchone()
     source = ", ".join(name if name in columns else str(default) for name, default in _COLUMNS.items())
     connection.execute(
@@ -160,8 +160,8 @@ def _rebuild(connection: sqlite3.Connection, columns: dict[str, str], why: str) 
     (before,) = connection.execute("SELECT count(*) FROM ticks").fetchone()
     (after,) = connection.execute(f"SELECT count(*) FROM {_REBUILT}").fetchone()  # noqa: S608  # a constant
     if before != after:
-        raise StoreUnusable(f"of {before} rows {after} could be kept; the file was left as it is")
-    # The older program's own indexes serve its queries; only what drops ticks goes.
+        raise StoreUnusable(f"only {after} of {before} rows could be copied; the file was left as it is")
+    # The older program's own indexes serve its queries; only the one that drops ticks goes.
     indexes = [
         row[0]
         for row in connection.execute(
@@ -173,4 +173,4 @@ def _rebuild(connection: sqlite3.Connection, columns: dict[str, str], why: str) 
     connection.execute(f"ALTER TABLE {_REBUILT} RENAME TO ticks")
     for sql in indexes:
         connection.execute(sql)
-    log.info(f"{after:,} rows are kept.", action="store_rebuilt", rows=after)
+    log.info(f"The table of ticks is rebuilt, with all {after:,} rows.", action="store_rebuilt", rows=after)

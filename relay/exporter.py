@@ -19,7 +19,7 @@ from marketdata.fold import CandleFold, Passes, split_by_period
 from marketdata.tick import Frame, Tick
 from relay.forwarder import Forwarder, Waiting
 from relay.lanes import Lanes, Origin, Part, Row
-from relay.pending import COLUMNS, Pending, count_pending, keep_rejected, rows_of
+from relay.pending import COLUMNS, Pending, count_pending, rows_of, store_rejected
 from relay.server import Server
 from relay.store import Store
 from runtime.posting import NoSuchEndpoint, ServerRefused, new_retrying, send_split
@@ -59,7 +59,7 @@ class Report:
 
 
 class Selection:
-    """The chosen newest rows, in order; nothing is remembered."""
+    """The chosen newest rows, in order; no cursor is stored."""
 
     def __init__(self, store: Store, choice: Choice, path: str, limit: int) -> None:
         self.limit = limit
@@ -75,7 +75,7 @@ class Selection:
         pass
 
     def reject(self, rejected: Sequence[tuple[Row, str]]) -> None:
-        keep_rejected(self._store, rejected)
+        store_rejected(self._store, rejected)
 
 
 class Export:
@@ -95,7 +95,7 @@ class Export:
 
     @property
     def cursor(self) -> str:
-        """The name under which is remembered how far runs with `all_rows` have come."""
+        """The name of the cursor of runs with `all_rows`."""
         return f"export {self._server.url}{self._endpoint}"
 
     def count(self) -> int:
@@ -183,7 +183,7 @@ class Export:
 
 
 class _Everything(Pending):
-    """All rows of the file from the first, without a trace in it."""
+    """All rows of the file from the first; no cursor is stored."""
 
     def __init__(self, store: Store, *, limit: int, page: int) -> None:
         super().__init__(store, "", limit=limit, page=page)
@@ -208,7 +208,7 @@ def _newest(store: Store, choice: Choice, path: str) -> Iterator[Row]:
 
 
 class Bar(NamedTuple):
-    """A bar and whose clock its time is of."""
+    """A bar, and the origin that says by whose clock its time is."""
 
     origin: Origin
     item: dict[str, Any]
@@ -221,7 +221,7 @@ class BarFold:
         self._passes: dict[str, Passes] = {}
         self._folds: dict[tuple[str, int], tuple[Origin, CandleFold]] = {}
         self._number = 0
-        #: Rows whose fields are no tick.
+        #: How many rows could not be read as ticks.
         self.unreadable = 0
 
     def add(self, part: Part) -> None:
@@ -241,7 +241,7 @@ class BarFold:
             self._folds[key][1].add(self._number, 0, number, frame, ticks)
 
     def bars(self, *, without_first: bool) -> Iterator[Bar]:
-        """The bars in order of lane and time; `without_first` leaves out the first minute, of which rows may lack."""
+        """The bars in order of lane and time; `without_first` leaves out the first minute, which may lack rows."""
         begun: set[str] = set()
         for (lane, minute), (origin, fold) in sorted(self._folds.items(), key=lambda item: item[0]):
             if without_first and lane not in begun:

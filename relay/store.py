@@ -30,16 +30,16 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
 
-#: How long a commit waits while another program holds the lock. EAs give up after 5 s; they had better hear 503.
+#: How long a commit waits while another program holds the lock. EAs give up after 5 s; a 503 before that is better.
 _BUSY_SECONDS: Final = 2.0
 
 #: Most jobs of one transaction: bounds how long the first of them waits.
 _MAX_GROUP: Final = 1_000
 
-#: Rows of requests that wait for the writer; beyond it the disk is too slow, and memory must not follow.
+#: Rows that may wait for the writer: with more the disk is too slow, and memory must not fill up.
 _MAX_WAITING_ROWS: Final = 500_000
 
-#: A clock that seems to go back by less than this has only not moved yet.
+#: A clock that went back by less than this has merely not ticked yet.
 _CLOCK_STEP: Final = timedelta(seconds=1)
 
 _INSERT: Final = (
@@ -75,7 +75,7 @@ class Store:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting_rows = 0
         self._failing = False
-        #: The jobs that the writing thread is at, and what it died of.
+        #: The jobs of the transaction in progress, and the error that ended the writing thread.
         self._group: list[_Job] = []
         self._died: StoreUnavailable | None = None
         self._local = threading.local()
@@ -98,7 +98,7 @@ class Store:
             raise StoreUnavailable(message, 5) from exc
         except sqlite3.DatabaseError as exc:
             raise StoreUnusable(f"{path} is no SQLite database ({exc}); name another file with --db") from exc
-        # Without a guard it is a command's: that hears of it by the job that it waits for.
+        # Without a guard the store is a command's, which learns of a failure from the job that it waits for.
         guard = guard or Guard(Health(), end=lambda: None)
         self._thread = guard.thread("store", self._write, self._fail)
         self._thread.start()
@@ -127,7 +127,7 @@ class Store:
         return found
 
     def ran_seconds(self) -> float:
-        """The relay's own clock, which goes on where the file says it had come (seconds).
+        """How long the relay has run, together with its earlier runs on this file (seconds).
 
         The PC's clock may be wrong today and right tomorrow; a jump of it must not make rows old.
         """

@@ -73,9 +73,9 @@ def serve(
 
     settings = _settings()
     if forward_to is None:
-        raise typer.Exit(run(settings, db, host=host, port=port, server=None, keep_seconds=keep))
+        raise typer.Exit(run(settings, db, host=host, port=port, server=None, retention_seconds=keep))
     with Server(forward_to, _key()) as server:
-        raise typer.Exit(run(settings, db, host=host, port=port, server=server, keep_seconds=keep))
+        raise typer.Exit(run(settings, db, host=host, port=port, server=server, retention_seconds=keep))
 
 
 @app.command()
@@ -102,7 +102,7 @@ def forward(
 
     _settings()
     with Server(to, _key()) as server, Store(_existing(db)) as store:
-        forwarder = Forwarder(store, server, Pending(store, limit=BATCH), keep_seconds=keep)
+        forwarder = Forwarder(store, server, Pending(store, limit=BATCH), retention_seconds=keep)
         try:
             forwarder.run(every)
         except KeyboardInterrupt:

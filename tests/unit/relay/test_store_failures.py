@@ -127,7 +127,7 @@ def test_a_relay_whose_thread_fails_ends_with_another_code_than_0(tmp_path: Path
             service._forward = fail
         code = service.serve(
             load_settings(), Path({str(tmp_path / "ea.db")!r}), host="127.0.0.1", port={free_port()},
-            server=Server("http://127.0.0.1:9", "key"), keep_seconds=None,
+            server=Server("http://127.0.0.1:9", "key"), retention_seconds=None,
         )
         raise SystemExit(code)
     """
