@@ -62,15 +62,11 @@ class Waiting:
         """Wait for this candle as well."""
         others = []
         for known in self.candles:
-            match verdict(known, candle):
-                case Verdict.IGNORED:
-                    return
-                case Verdict.CLOSED:
-                    candle = msgspec.structs.replace(known, closed=True)
-                case Verdict.REPLACED:
-                    candle = _in_place_of(known, candle)
-                case _:
-                    others.append(known)
+            joined = _joined(known, candle)
+            if joined is None:
+                others.append(known)
+            else:
+                candle = joined
         self.candles = [*others, candle][-_MAX_PARTS:]
 
     def postpone(self, now: float) -> None:
@@ -129,7 +125,7 @@ class Hub:
         subscription = Subscription(lambda: self.position, symbols, source)
         self._subscriptions.add(subscription)
         if since is not None:
-            missed = self._told_after(since)
+            missed = self._changes_after(since)
             if missed is not None:
                 for update in missed:
                     self._offer(subscription, update)
@@ -175,15 +171,14 @@ class Hub:
             if is_new and not self._database_answers:
                 self._send_unconfirmed(key)
             return candle.volume if is_new else 0
-        decided = verdict(known, candle)
-        if decided is Verdict.REPLACED and self._is_moving(key):
-            self._follow(key, Update(_in_place_of(known, candle), stored=False))
-            return max(0, candle.volume - known.volume)
-        if decided is Verdict.CLOSED:
-            self._follow(key, Update(msgspec.structs.replace(known, closed=True), stored=False))
-        elif decided is not Verdict.IGNORED:
+        joined = _joined(known, candle)
+        if joined is known:
+            return 0
+        if joined is None or not self._is_moving(key):
             self._wait_for(key, candle)
-        return 0
+            return 0
+        self._send(key, Update(joined, stored=False))
+        return max(0, joined.volume - known.volume)
 
     # --- what the database says ---
 
@@ -204,18 +199,15 @@ class Hub:
         for key in sorted(asked, key=lambda key: key[1]):
             if (waiting := self._waiting.get(key)) is None:
                 continue
-            if self._is_moving(key):
-                self._settle_moving(key, waiting, rows.get(key))
-            else:
-                self._settle_past(key, waiting, rows.get(key))
+            self._take_row(key, waiting, rows.get(key))
             if not waiting.candles:
                 del self._waiting[key]
             elif now - waiting.since > _PATIENCE_SECONDS:
                 del self._waiting[key]
-                self._tell_stale(*key)
+                self._send_stale(*key)
             else:
                 waiting.postpone(now)
-        self._tell_given_up()
+        self._send_given_up()
 
     def database_is_away(self, asked: Iterable[Key]) -> None:
         """The database did not answer: the chart goes on with what is newest, and is put right afterwards."""
@@ -227,44 +219,42 @@ class Hub:
                 if self._known(key) is None and self._is_newest(key):
                     self._send_unconfirmed(key)
 
-    def _settle_moving(self, key: Key, waiting: Waiting, row: Candle | None) -> None:
-        # Sent is the widest that contains the row, stored or not.
-        known = self._known(key)
-        state = row
-        for candle in (*waiting.candles, *([known] if known is not None else [])):
-            match verdict(state, candle):
-                case Verdict.INSERTED:
-                    state = candle
-                case Verdict.REPLACED if state is not None:
-                    state = _in_place_of(state, candle)
-                case Verdict.CLOSED if state is not None:
-                    state = msgspec.structs.replace(state, closed=True)
-                case Verdict.CROSS_LOG if state is not None and outweighs(candle, state, self.own_log):
-                    state = _in_place_of(state, candle)
-        if known is not None and row is not None and verdict(row, known) is Verdict.REFOLD:
-            # It was sent while the database was away.
-            waiting.add(known)
-        waiting.candles = [c for c in waiting.candles if row is None or not self._holds(row, c)]
-        if state is not None and state != known:
-            self._follow(key, Update(state, stored=state is row))
-
-    def _settle_past(self, key: Key, waiting: Waiting, row: Candle | None) -> None:
-        known = self._known(key)
-        awaited = [*waiting.candles, *([known] if known is not None else [])]
-        if row is None:
+    def _take_row(self, key: Key, waiting: Waiting, row: Candle | None) -> None:
+        known, waited = self._known(key), waiting.candles
+        waiting.candles = [candle for candle in waited if row is None or not self._holds(row, candle)]
+        if self._is_moving(key):
+            # The widest candle that contains the row, stored or not.
+            state = self._widest(row, (*waiting.candles, *([known] if known is not None else [])))
+            is_news = state != known
+        else:
+            # Where the log cannot prove a fold of all candles, the row changes and holds none of them.
+            state = row
+            is_news = len(waiting.candles) < len(waited) or (waiting.row is not None and row != waiting.row)
+        waiting.row = row
+        if state is None or not is_news:
             return
-        before, waiting.row = waiting.row, row
-        if all(self._holds(row, candle) for candle in awaited):
-            waiting.candles.clear()
-            self._tell(key, Update(row, stored=True))
-        elif before is not None and row != before and (known is None or self._holds(row, known)):
-            # The log could not prove all of it; this is what the sink made of it.
-            self._tell(key, Update(row, stored=True))
+        if known is not None and not self._holds(state, known):
+            # The fold of both has to come. Until then more ticks show more of the minute, as in the sink.
+            waiting.add(known)
+            if known.volume > state.volume:
+                return
+        self._send(key, Update(state, stored=state is row))
+
+    def _widest(self, row: Candle | None, candles: Iterable[Candle]) -> Candle | None:
+        state = row
+        for candle in candles:
+            joined = _joined(state, candle)
+            if joined is not None:
+                state = joined
+            elif state is not None and state.log != candle.log and outweighs(candle, state, self.own_log):
+                state = _in_place_of(state, candle)
+        return state
 
     def _holds(self, row: Candle, candle: Candle) -> bool:
         """Whether there is nothing in the candle that the row lacks."""
-        decided = verdict(row, candle)
-        return decided is Verdict.IGNORED or (decided is Verdict.CROSS_LOG and not outweighs(candle, row, self.own_log))
+        if row.log != candle.log:
+            return not outweighs(candle, row, self.own_log)
+        return _joined(row, candle) is row
 
     def _known(self, key: Key) -> Candle | None:
         return self._minutes.get(key[0], {}).get(key[1])
@@ -296,21 +286,17 @@ class Hub:
 
     def _send_unconfirmed(self, key: Key) -> None:
         widest = max(self._waiting[key].candles, key=lambda candle: candle.volume)
-        self._follow(key, Update(widest, stored=False))
+        self._send(key, Update(widest, stored=False))
 
-    # --- telling ---
+    # --- sending ---
 
-    def _follow(self, key: Key, update: Update) -> None:
-        minutes = self._minutes.setdefault(key[0], {})
-        minutes[key[1]] = update.candle
-        while len(minutes) > _REMEMBERED_MINUTES:
-            del minutes[min(minutes)]
-        self._tell(key, update)
-
-    def _tell(self, key: Key, update: Update) -> None:
+    def _send(self, key: Key, update: Update) -> None:
         feed, ts = key
-        if ts in self._minutes.get(feed, ()):
-            self._minutes[feed][ts] = update.candle
+        if self._known(key) is not None or self._is_moving(key):
+            minutes = self._minutes.setdefault(feed, {})
+            minutes[ts] = update.candle
+            while len(minutes) > _REMEMBERED_MINUTES:
+                del minutes[min(minutes)]
         self._sequence += 1
         self._journal.pop(key, None)
         self._journal[key] = (self._sequence, update)
@@ -319,7 +305,7 @@ class Hub:
         for subscription in self._subscriptions:
             self._offer(subscription, update)
 
-    def _tell_stale(self, feed: Feed, ts: int) -> None:
+    def _send_stale(self, feed: Feed, ts: int) -> None:
         self._sequence += 1
         # What has to be read again is not in the journal: who resumes from before reads everything again.
         self._journal_begins = self._sequence
@@ -327,18 +313,18 @@ class Hub:
             if subscription.wants(feed):
                 subscription.offer_stale(feed, ts)
 
-    def _tell_given_up(self) -> None:
+    def _send_given_up(self) -> None:
         # Of a replay that overtook the sink by far: when the rest of the feed is stored, that is as well.
         if not self._given_up:
             return
         for feed in self._given_up.keys() - {feed for feed, _ in self._waiting}:
-            self._tell_stale(feed, self._given_up.pop(feed))
+            self._send_stale(feed, self._given_up.pop(feed))
 
     def _offer(self, subscription: Subscription, update: Update) -> None:
         if subscription.wants((update.candle.source, update.candle.symbol)) and not subscription.offer(update):
             self._on_resync()
 
-    def _told_after(self, position: str) -> list[Update] | None:
+    def _changes_after(self, position: str) -> list[Update] | None:
         epoch, _, number = position.partition("-")
         if epoch != self._epoch or not (number.isascii() and number.isdecimal()):
             return None
@@ -351,6 +337,21 @@ class Hub:
                 break
             missed.append(update)
         return missed[::-1]
+
+
+def _joined(known: Candle | None, candle: Candle) -> Candle | None:
+    """The one of two candles of a minute that holds both; None where neither does, or where their logs differ."""
+    match verdict(known, candle):
+        case Verdict.INSERTED:
+            return candle
+        case Verdict.REPLACED if known is not None:
+            return _in_place_of(known, candle)
+        case Verdict.CLOSED if known is not None:
+            return msgspec.structs.replace(known, closed=True)
+        case Verdict.IGNORED:
+            return known
+        case _:
+            return None
 
 
 def _in_place_of(known: Candle, candle: Candle) -> Candle:
