@@ -1,13 +1,15 @@
 """Live candles from one reader to many streams, each at its own pace.
 
 A worker that has lost a minute, because it restarted or because the minute was long over, folds the ticks that come
-late alone: its candle is a part of the minute. So a stream is never sent a candle that does not contain what the
-database holds, and which of two candles stays is decided by `marketdata.rule`, as in the sink:
+late alone: its candle is a part of the minute. So no candle is sent that lacks what the database holds, or that has
+fewer ticks than what was sent before. Which of two candles stays is decided by `marketdata.rule`, as in the sink:
 
 - The newest minutes of a feed are followed: a candle that contains the one before it is sent at once.
 - The first candle of a minute waits until the database was asked what it holds.
 - Of every other minute (long over, stamped ahead, folded in parts) the database's row is sent as soon as it contains
   the candle.
+
+While the database is away, the newest minute goes on unconfirmed.
 """
 
 import time
@@ -43,13 +45,13 @@ _PATIENCE_SECONDS: Final = 600.0
 #: Minutes that may wait for the database, and those of one question.
 MAX_WAITING: Final = 20_000
 _ASKED_AT_ONCE: Final = 500
-#: Folds of one minute, none of which contains another, that are told apart.
+#: Folds of one minute, none of which contains another, that are held at most.
 _MAX_PARTS: Final = 32
 
 
 @dataclass(slots=True)
 class Waiting:
-    """Candles of one minute that the database has to hold before it is left alone."""
+    """Candles of one minute about which the database is asked until it holds them."""
 
     since: float
     ask_at: float
@@ -92,7 +94,7 @@ class Hub:
         self._given_up: dict[Feed, int] = {}
         self._database_answers = True
         self._subscriptions: set[Subscription] = set()
-        # A position of another process, or from before a gap, says nothing here.
+        # Tells positions of this process from those of another, or from before a gap, which cannot be resumed.
         self._epoch = f"{time.time_ns():x}"
         self._sequence = 0
         self._journal: OrderedDict[Key, tuple[int, Update]] = OrderedDict()
@@ -105,7 +107,7 @@ class Hub:
 
     @property
     def position(self) -> str:
-        """What has been told so far; a stream that is resumed from here misses nothing."""
+        """The end of what was sent so far; a stream that is resumed from here misses nothing."""
         return f"{self._epoch}-{self._sequence}"
 
     def newest(self) -> dict[Feed, Candle]:
@@ -119,8 +121,8 @@ class Hub:
     ) -> Subscription:
         """A subscription that begins with the newest minutes of its feeds.
 
-        With `since`, the position of a stream before it, it begins with all that was told after that instead, or with
-        a resync where that is not known any more.
+        With `since`, the position of an earlier stream, it begins with everything that was sent after that instead, or
+        with a resync where that is no longer known.
         """
         subscription = Subscription(lambda: self.position, symbols, source)
         self._subscriptions.add(subscription)
@@ -155,7 +157,7 @@ class Hub:
             subscription.offer_resync()
 
     def close(self) -> None:
-        """Let every stream finish."""
+        """End every stream."""
         for subscription in self._subscriptions:
             subscription.end()
 
@@ -180,11 +182,7 @@ class Hub:
         self._send(key, Update(joined, stored=False))
         return max(0, joined.volume - known.volume)
 
-    # --- what the database says ---
-
-    def next_question(self) -> float | None:
-        """When the database has to be asked next (as `clock` has it); None when nothing waits."""
-        return min((waiting.ask_at for waiting in self._waiting.values()), default=None)
+    # --- rows of the database ---
 
     def due(self) -> list[Key]:
         """Minutes to ask the database about now; the newest first."""
@@ -193,7 +191,7 @@ class Hub:
         return sorted(keys, key=lambda key: key[1], reverse=True)[:_ASKED_AT_ONCE]
 
     def settle(self, asked: Iterable[Key], rows: Mapping[Key, Candle]) -> None:
-        """Take the rows that the database holds of the minutes in `asked`; of those without one it holds none."""
+        """Take the rows that the database holds of the minutes in `asked`; a minute without one is not stored."""
         self._database_answers = True
         now = self._clock()
         for key in sorted(asked, key=lambda key: key[1]):
@@ -210,7 +208,7 @@ class Hub:
         self._send_given_up()
 
     def database_is_away(self, asked: Iterable[Key]) -> None:
-        """The database did not answer: the chart goes on with what is newest, and is put right afterwards."""
+        """Note that the database did not answer: the newest minutes go on unconfirmed, and are corrected afterwards."""
         self._database_answers = False
         now = self._clock()
         for key in asked:
@@ -251,7 +249,7 @@ class Hub:
         return state
 
     def _holds(self, row: Candle, candle: Candle) -> bool:
-        """Whether there is nothing in the candle that the row lacks."""
+        """Whether the row lacks nothing that is in the candle."""
         if row.log != candle.log:
             return not outweighs(candle, row, self.own_log)
         return _joined(row, candle) is row
@@ -280,7 +278,7 @@ class Hub:
                 self._given_up[feed] = min(ts, self._given_up.get(feed, ts))
             waiting = self._waiting[key] = Waiting(since=now, ask_at=now)
         else:
-            # Something moves: it is not left to the long pauses of a minute that nobody stores.
+            # It moves again: the long pauses are for minutes that nobody stores.
             waiting.ask_at = min(waiting.ask_at, now + _FIRST_PAUSE_SECONDS)
         waiting.add(candle)
 
@@ -307,14 +305,14 @@ class Hub:
 
     def _send_stale(self, feed: Feed, ts: int) -> None:
         self._sequence += 1
-        # What has to be read again is not in the journal: who resumes from before reads everything again.
+        # What has to be read again is not in the journal: a stream resumed from before it reads everything again.
         self._journal_begins = self._sequence
         for subscription in self._subscriptions:
             if subscription.wants(feed):
                 subscription.offer_stale(feed, ts)
 
     def _send_given_up(self) -> None:
-        # Of a replay that overtook the sink by far: when the rest of the feed is stored, that is as well.
+        # They are of a replay far ahead of the sink: when the rest of the feed is stored, so are they.
         if not self._given_up:
             return
         for feed in self._given_up.keys() - {feed for feed, _ in self._waiting}:

@@ -78,7 +78,7 @@ class Sink:
 
 
 class Scene:
-    """A hub, a sink and a client that keeps what it was told last of each minute."""
+    """A hub, a sink and a client that holds what it was sent last of each minute."""
 
     def __init__(self) -> None:
         self.now = NEWEST * 60.0 + 30
@@ -145,7 +145,8 @@ def test_client_ends_with_what_is_stored(taken: list[Candle | str]) -> None:
         assert {key: (c.offsets, c.volume, c.close, c.closed) for key, c in scene.told.items()} == {
             key: (c.offsets, c.volume, c.close, c.closed) for key, c in scene.sink.table.items()
         }
-        assert scene.hub.next_question() is None
+        scene.now += 60
+        assert scene.hub.due() == []
 
     asyncio.run(play())
 
