@@ -48,7 +48,7 @@ def _spoil(connection: sqlite3.Connection) -> None:
     raise ValueError("a bug in the middle of a transaction")
 
 
-async def test_a_rollback_that_fails_is_survived_and_nothing_half_is_kept(stubborn_store: Store) -> None:
+async def test_a_rollback_that_fails_is_survived_and_nothing_half_is_stored(stubborn_store: Store) -> None:
     store = stubborn_store
     await put(store, tick(0))
     with capture_logs() as logs, pytest.raises(ValueError, match="a bug"):
