@@ -16,16 +16,15 @@ from dashboard.candles import epoch_ms
 from dashboard.database import SQL, Database
 from dashboard.hub import Hub, Key
 from dashboard.metrics import Gauges, Metrics
-from marketdata.candle import Candle
+from marketdata.candle import Candle, check_candle
 from marketdata.errors import InvalidCandle, TickpipeError
-from marketdata.invariants import check_candle
 from marketdata.wire import decode_candle, decode_candles
 from runtime import clock
 from runtime.kafka import new_consumer
 from runtime.kafka_errors import kafka_errors
 from runtime.log_identity import wait_for_log
+from runtime.metrics import arrival_seconds, received_header, seconds_between
 from runtime.settings import Settings
-from runtime.stages import arrival_seconds, received_header, seconds_between
 from sink.refolds import to_ranges
 
 log = structlog.get_logger(__name__)

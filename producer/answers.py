@@ -7,7 +7,7 @@ import msgspec
 from starlette.responses import Response
 
 from marketdata.contract import answers
-from marketdata.contract.refusals import Detail, Refusal
+from marketdata.contract.answers import Detail, Refusal
 
 _encoder: Final = msgspec.json.Encoder()
 

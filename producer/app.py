@@ -19,8 +19,7 @@ from producer.documentation import ANSWERS, BAR_OPERATION, COMPONENTS, TICK_OPER
 from producer.ingest import Ingest
 from producer.metrics import Metrics
 from producer.publisher import Gateway, Publisher
-from runtime.guard import Guard
-from runtime.health import Health
+from runtime.health import Guard, Health
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
 

@@ -10,10 +10,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from marketdata.contract.body import MAX_ITEMS, MAX_OFFSET_SECONDS
-from marketdata.contract.clock import Clock
 from marketdata.contract.names import symbol_of
 from marketdata.contract.tick import POINTS, TickFields
-from marketdata.contract.times import EARLIEST_MS, parse_time
+from marketdata.contract.times import EARLIEST_MS, Clock, parse_time
 from marketdata.errors import InvalidItem
 from marketdata.tick import Tick
 from producer.frames import SymbolTicks, TicksBySymbol

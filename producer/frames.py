@@ -10,7 +10,7 @@ from marketdata.wire import encode, frame_key
 from producer.flush import Record
 from producer.symbols import ChartModes
 from runtime.settings import Settings
-from runtime.trace import TraceContext
+from runtime.telemetry import TraceContext
 
 #: Ticks of one record: about 1 MB, so that a reader's poll moves on (entries).
 RECORD_TICKS: Final = 20_000

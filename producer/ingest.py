@@ -11,14 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from marketdata.candle import BrokerBar
-from marketdata.contract.answers import none_usable
+from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, Unusable, none_usable
 from marketdata.contract.bar import read_bar
 from marketdata.contract.body import LARGE_BYTES, decode, decode_large
-from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.names import is_bar
-from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, account_in, server_in
 from marketdata.contract.tick import read_tick
+from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
 from producer.answers import refused, taken
@@ -31,11 +30,10 @@ from producer.publisher import Gateway
 from producer.rates import TokenBuckets
 from producer.rejects import RejectWriter
 from runtime import clock
+from runtime.metrics import AHEAD_MS, arrival_seconds, seconds_between
 from runtime.request_body import Intake
 from runtime.settings import Settings
-from runtime.stages import AHEAD_MS, arrival_seconds, seconds_between
-from runtime.telemetry import Telemetry
-from runtime.trace import TraceContext, parse_traceparent, trace_id_of
+from runtime.telemetry import Telemetry, TraceContext, parse_traceparent, trace_id_of
 
 log = structlog.get_logger(__name__)
 

@@ -7,8 +7,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from producer.source_watch import SourceWatch
-from runtime.labels import OTHER, Bounded, BoundedCounter
-from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+from runtime.metrics import OTHER, STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, Bounded, BoundedCounter
 
 _PREFIX = "tickpipe_producer"
 

@@ -12,15 +12,15 @@ from typing import Final, Protocol
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from marketdata.contract.refusals import Refusal, TooLarge
+from marketdata.contract.answers import Refusal, TooLarge
 from marketdata.errors import KafkaUnavailable, RecordTooLarge, TickpipeError
 from producer.connection import close_producer, discard_producer, open_producer
 from producer.flush import GroupCommit, Record
 from producer.metrics import Metrics
+from runtime.kafka import MAX_RECORD_BYTES
 from runtime.kafka_errors import kafka_errors, unavailable
 from runtime.rejected import RejectedWriter, Stored, Which
 from runtime.settings import Settings
-from runtime.topics import MAX_RECORD_BYTES
 
 log = structlog.get_logger(__name__)
 

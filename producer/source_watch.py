@@ -9,8 +9,7 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from marketdata.contract.clock import Clock
-from marketdata.contract.times import Instant
+from marketdata.contract.times import Clock, Instant
 from runtime import clock as wall
 
 log = structlog.get_logger(__name__)

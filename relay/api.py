@@ -14,12 +14,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, g
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from marketdata.contract.answers import none_usable, refused, taken
-from marketdata.contract.body import LARGE_BYTES, decode, decode_large
-from marketdata.contract.clock import Clock, offset_zone
-from marketdata.contract.lenient import text_of
-from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
+from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, Unusable, none_usable, refused, taken
+from marketdata.contract.body import LARGE_BYTES, decode, decode_large, text_of
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, server_in, source_in
+from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
 from relay.database import StoreUnavailable
 from relay.forwarder import Totals

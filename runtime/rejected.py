@@ -24,12 +24,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import BrokerResponseError
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized, RecordTooLarge, TickpipeError
+from marketdata.runs import Record
 from runtime.aiokafka_internals import discard_producer
 from runtime.kafka import ensure_topics, new_producer
 from runtime.kafka_errors import KAFKA_ERRORS, NOT_AUTHORIZED, TOO_LARGE, kafka_errors
-from runtime.polls import Record
 from runtime.settings import Settings
-from runtime.trace import trace_id_of
+from runtime.telemetry import trace_id_of
 
 log = structlog.get_logger(__name__)
 

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, Self
 
-from marketdata.contract.refusals import Refusal, TooLarge, Unusable
+from marketdata.contract.answers import Refusal, TooLarge, Unusable
 
 #: ASGI: the next message of a request.
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

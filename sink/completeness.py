@@ -10,15 +10,14 @@ from typing import Any, Final
 from aiokafka import TopicPartition
 
 from marketdata.candle import Candle
-from marketdata.coverage import Coverage, PeriodKey
 from marketdata.errors import TickpipeError
 from marketdata.offsets import Ranges, contains, union
-from marketdata.refold import Proof, bridged
+from marketdata.refold import Coverage, PeriodKey, Proof, bridged
 from marketdata.timeframes import M1, Timeframe
 from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
 from runtime.kafka_errors import kafka_errors
+from runtime.logreader import TickLog
 from runtime.settings import Settings
-from runtime.ticklog import TickLog
 from sink.db.connection import Connection
 from sink.db.statements import SQL
 from sink.refolds import proven_candle, to_ranges

@@ -8,8 +8,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from marketdata.errors import PartitionsLost, TickpipeError
 from runtime.health import Health
 from runtime.kafka_errors import kafka_errors
-from runtime.periodic import PeriodicTask
 from runtime.settings import Settings
+from runtime.tasks import PeriodicTask
 from sink.metrics import Metrics
 
 log = structlog.get_logger(__name__)

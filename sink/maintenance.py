@@ -13,9 +13,9 @@ from typing import Any, Final
 import psycopg
 import structlog
 
-from runtime.labels import Bounded
-from runtime.periodic import PeriodicTask, sleep_unless
+from runtime.metrics import Bounded
 from runtime.settings import Settings
+from runtime.tasks import PeriodicTask, sleep_unless
 from sink.db.connection import Connection, Database, StepSize
 from sink.db.statements import SQL
 from sink.db.storage import edition

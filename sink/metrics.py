@@ -8,10 +8,9 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from runtime import clock
-from runtime.periodic import TaskMetrics
-from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, received_header, seconds_between
-from runtime.telemetry import Telemetry
-from runtime.trace import context_of, trace_id_of
+from runtime.metrics import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, received_header, seconds_between
+from runtime.tasks import TaskMetrics
+from runtime.telemetry import Telemetry, context_of, trace_id_of
 from sink.records import Incoming
 
 log = structlog.get_logger(__name__)

@@ -22,9 +22,9 @@ from marketdata.rule import Reduced
 from marketdata.timeframes import timeframe_named
 from runtime import clock
 from runtime.kafka import log_ends
-from runtime.periodic import PeriodicTask
+from runtime.logreader import Refolded, TickLog
 from runtime.settings import Settings
-from runtime.ticklog import Refolded, TickLog
+from runtime.tasks import PeriodicTask
 from sink.db.connection import REFUSALS, Connection, Database, StepSize
 from sink.db.statements import SQL
 from sink.logends import LogEnds

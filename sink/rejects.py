@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 
 from runtime.rejected import REASON_CHARACTERS, Rejected, RejectedWriter, Which
 from runtime.settings import Settings
-from runtime.trace import trace_id_of
+from runtime.telemetry import trace_id_of
 from sink.metrics import Metrics
 
 log = structlog.get_logger(__name__)

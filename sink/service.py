@@ -11,19 +11,16 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from marketdata.errors import PartitionsLost, TickpipeError
+from marketdata.runs import Record
 from runtime import clock
 from runtime.aiokafka_internals import hand_out_bare_records
-from runtime.guard import Guard
-from runtime.health import Health
+from runtime.health import Guard, Health, StatusServer
 from runtime.kafka import new_consumer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.log_identity import wait_for_log
-from runtime.periodic import PeriodicTask
-from runtime.polls import Record
 from runtime.rejected import Rejected
 from runtime.settings import Settings
-from runtime.status_server import StatusServer
-from runtime.tasks import cancel, unless_set, until_first_ends
+from runtime.tasks import PeriodicTask, cancel, unless_set, until_first_ends
 from runtime.telemetry import start_telemetry
 from sink.closing import Closer
 from sink.db.connection import Connection, Database, Trouble, trouble_of

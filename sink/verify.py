@@ -15,8 +15,8 @@ from marketdata.refold import Proof
 from marketdata.rule import Reduced, Verdict
 from marketdata.timeframes import timeframe_named
 from runtime.log_identity import wait_for_log
+from runtime.logreader import TickLog
 from runtime.settings import Settings
-from runtime.ticklog import TickLog
 from sink.completeness import Completeness, Selection
 from sink.db.connection import Connection, Database, connect
 from sink.db.statements import SQL

@@ -14,12 +14,11 @@ from faust.types import TP
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from marketdata.errors import KafkaUnavailable, UnknownTopic
-from runtime.guard import Guard
-from runtime.health import Health
+from runtime.health import Guard, Health
 from runtime.kafka import METADATA_MAX_AGE_MS
 from runtime.log_identity import own_log
+from runtime.process import EXIT_FAILED
 from runtime.settings import Settings
-from runtime.signals import EXIT_FAILED
 from runtime.telemetry import start_telemetry
 from stream_app.emitter import Emitter
 from stream_app.metrics import Metrics

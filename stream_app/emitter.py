@@ -10,9 +10,9 @@ from marketdata.candle import Candle
 from marketdata.wire import candle_key, encode
 from runtime.kafka import new_producer
 from runtime.kafka_errors import kafka_errors
+from runtime.metrics import Headers
 from runtime.rejected import Rejected, RejectedWriter, Which
 from runtime.settings import Settings
-from runtime.stages import Headers
 from runtime.telemetry import Span
 
 #: A round that takes longer is tried again; a restarted broker needs some seconds (seconds).

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+from runtime.metrics import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 
 class Metrics:
@@ -26,7 +26,7 @@ class Metrics:
         )
         self.forgotten = Counter(f"{prefix}_forgotten_minutes", "Minutes dropped from memory.", registry=self.registry)
         self.minutes = Gauge(f"{prefix}_minutes", "Minutes in memory.", registry=self.registry)
-        self.ticks_kept = Gauge(f"{prefix}_kept_ticks", "Ticks held in memory for resends.", registry=self.registry)
+        self.ticks_held = Gauge(f"{prefix}_kept_ticks", "Ticks held in memory for resends.", registry=self.registry)
         self.partitions = Gauge(f"{prefix}_partitions", "Partitions that this worker owns.", registry=self.registry)
         self.lag = Gauge(
             f"{prefix}_lag_records",

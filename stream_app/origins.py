@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final
 
+from marketdata.runs import Record
 from marketdata.tick import Frame
-from runtime.polls import Record
-from runtime.stages import RECEIVED_HEADER
-from runtime.telemetry import Telemetry
-from runtime.trace import TRACEPARENT, TraceContext, context_of
+from runtime.metrics import RECEIVED_HEADER
+from runtime.telemetry import TRACEPARENT, Telemetry, TraceContext, context_of
 from stream_app.emitter import Outgoing
 from stream_app.window import Emission, Origin, Window
 

@@ -22,8 +22,8 @@ import structlog
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
+from marketdata.runs import Record
 from runtime.aiokafka_internals import end_fetches, group_error, hand_out_bare_records
-from runtime.polls import Record
 
 log = structlog.get_logger(__name__)
 

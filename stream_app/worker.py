@@ -10,17 +10,15 @@ from typing import Protocol
 import structlog
 
 from marketdata.errors import InvalidFrame, KafkaRefused, KafkaUnavailable, LogShortened, MissedRecords, TickpipeError
-from marketdata.runs import Chunk
+from marketdata.runs import Chunk, Record, in_pieces
 from marketdata.timeframes import M1, Timeframe
 from marketdata.wire import decode_frame, decode_frames
 from runtime import clock
-from runtime.polls import Record, in_pieces
+from runtime.logreader import TickLog
+from runtime.metrics import seconds_between
 from runtime.rejected import Rejected
 from runtime.settings import Settings
-from runtime.stages import seconds_between
-from runtime.telemetry import NoTelemetry, Telemetry
-from runtime.ticklog import TickLog
-from runtime.trace import trace_id_of
+from runtime.telemetry import NoTelemetry, Telemetry, trace_id_of
 from stream_app.emitter import Emitter, Outgoing
 from stream_app.metrics import Metrics
 from stream_app.origins import note_origins, outgoing
@@ -300,4 +298,4 @@ class Worker:
     def _observe(self) -> None:
         partitions = self._partitions.values()
         self._metrics.minutes.set(sum(len(partition.window) for partition in partitions))
-        self._metrics.ticks_kept.set(sum(partition.window.ticks_kept for partition in partitions))
+        self._metrics.ticks_held.set(sum(partition.window.ticks_held for partition in partitions))

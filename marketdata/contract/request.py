@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from marketdata.contract.answers import Refusal
 from marketdata.contract.names import MAX_SOURCE, is_name
-from marketdata.contract.refusals import Refusal
 
 TICKS_ROUTE: Final = "/ingest/tick"
 BARS_ROUTE: Final = "/ingest"

@@ -23,7 +23,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential, wait_random
 
-from runtime.periodic import sleep_unless
+from runtime.tasks import sleep_unless
 from sink.db.statements import SQL
 
 log = structlog.get_logger(__name__)

@@ -10,9 +10,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 
+from marketdata.runs import Record
 from runtime.aiokafka_internals import discard_producer, group_error, hand_out_bare_records, partitions_of
 from runtime.kafka import log_ends, new_consumer, new_producer
-from runtime.polls import Record
 from runtime.settings import Settings
 from tests.kafka_log import KafkaLog
 from tests.servers import EmbeddedServers

@@ -7,9 +7,8 @@ import msgspec
 import psycopg
 import pytest
 
-from marketdata.candle import BrokerBar
+from marketdata.candle import BrokerBar, check_bar, check_candle
 from marketdata.errors import InvalidCandle
-from marketdata.invariants import check_bar, check_candle
 from marketdata.offsets import MAX_OFFSET
 from runtime.settings import Settings
 from sink.db.connection import Connection

@@ -9,10 +9,9 @@ import pytest
 from aiokafka.admin import NewTopic
 
 from marketdata.wire import frame_key
-from runtime.kafka import admin_client
+from runtime.kafka import MAX_RECORD_BYTES, admin_client
 from runtime.rejected import RejectedRecord, Which
 from runtime.settings import Settings
-from runtime.topics import MAX_RECORD_BYTES
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, delete_topic, frames_of, send_empty
 from tests.rejected import rejected_records

@@ -10,8 +10,8 @@ from marketdata.tick import Tick
 from marketdata.wire import frame_key
 from runtime import clock
 from runtime.kafka import admin_client, new_consumer
+from runtime.process import EXIT_FAILED
 from runtime.settings import Settings
-from runtime.signals import EXIT_FAILED
 from stream_app.app import HEARTBEAT_SECONDS
 from tests.days import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from marketdata.wire import encode
+from runtime.kafka import MAX_RECORD_BYTES
 from runtime.rejected import HTTP, Rejected, RejectedWriter, Stored, Which, headers_of
 from runtime.settings import Settings
-from runtime.topics import MAX_RECORD_BYTES
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of
 from tests.services import environment

@@ -10,7 +10,7 @@ from producer.app import create_app
 from producer.flush import Record
 from producer.testing import InMemoryGateway
 from runtime.settings import load_settings
-from runtime.trace import TRACEPARENT, trace_id_of
+from runtime.telemetry import TRACEPARENT, trace_id_of
 from tests.unit.producer.conftest import KEY, new_settings
 
 TICK = {"symbol": "EURUSD", "time_msc": 1_760_926_800_417, "bid": 1.1, "ask": 1.2}

@@ -10,7 +10,7 @@ from marketdata.fold import Passes
 from marketdata.tick import Frame, Tick
 from marketdata.wire import encode
 from producer.frames import MAX_RECORD_TICKS, record_parts
-from runtime.topics import MAX_RECORD_BYTES
+from runtime.kafka import MAX_RECORD_BYTES
 
 
 def ticks_at(times: Sequence[int]) -> list[Tick]:

@@ -16,9 +16,8 @@ from producer.rates import TokenBuckets
 from producer.symbols import ChartModes
 from producer.testing import InMemoryGateway
 from runtime import clock
-from runtime.guard import Guard
-from runtime.health import Health
-from runtime.signals import EXIT_FAILED
+from runtime.health import Guard, Health
+from runtime.process import EXIT_FAILED
 from tests.unit.producer.conftest import ANY_KEY, KEY, new_settings
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from marketdata.contract.refusals import Refusal
+from marketdata.contract.answers import Refusal
 from runtime import request_body
 from runtime.request_body import Intake, Receive, read_body
 

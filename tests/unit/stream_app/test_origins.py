@@ -6,9 +6,8 @@ from typing import Any
 import msgspec
 
 from marketdata.tick import Frame
-from runtime.stages import RECEIVED_HEADER, arrival_seconds, received_header
-from runtime.telemetry import NoTelemetry
-from runtime.trace import TraceContext, context_of
+from runtime.metrics import RECEIVED_HEADER, arrival_seconds, received_header
+from runtime.telemetry import NoTelemetry, TraceContext, context_of
 from stream_app.emitter import Outgoing
 from stream_app.origins import note_origins, outgoing
 from stream_app.window import Window

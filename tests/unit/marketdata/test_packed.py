@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata.kept import PACK_TICKS, KeptTicks
+from marketdata.packed import PACK_TICKS, PackedTicks
 from marketdata.tick import MAX_TIME_MSC, Tick
 
 PRICES = st.floats(allow_nan=False)
@@ -20,7 +20,7 @@ TICKS = st.builds(
 
 @given(st.lists(st.lists(TICKS, max_size=5).map(lambda ticks: ticks * 20), max_size=8))
 def test_ticks_come_back_in_their_order(batches: list[list[Tick]]) -> None:
-    kept = KeptTicks()
+    kept = PackedTicks()
     for batch in batches:
         kept.add(batch)
 
@@ -30,7 +30,7 @@ def test_ticks_come_back_in_their_order(batches: list[list[Tick]]) -> None:
 
 
 def test_what_is_kept_is_packed() -> None:
-    kept = KeptTicks()
+    kept = PackedTicks()
     ticks = [Tick(1_549_238_400_000 + i, 1.1, 1.2, 0.0, 0.0, 6) for i in range(PACK_TICKS)]
 
     kept.add(ticks)

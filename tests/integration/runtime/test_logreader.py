@@ -11,9 +11,8 @@ from marketdata.errors import KafkaUnavailable, UnknownTopic
 from marketdata.refold import Proof
 from marketdata.tick import Tick
 from runtime.kafka import admin_client
-from runtime.logreader import LogReader
+from runtime.logreader import LogReader, Refolded, TickLog
 from runtime.settings import Settings
-from runtime.ticklog import Refolded, TickLog
 from tests.kafka_log import KafkaLog, delete_ticks_topic, frames_of
 from tests.servers import EmbeddedServers
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime.trace import TraceContext, context_of, parse_traceparent
+from runtime.telemetry import TraceContext, context_of, parse_traceparent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 
-from runtime.labels import OTHER, Bounded, BoundedCounter
+from runtime.metrics import OTHER, Bounded, BoundedCounter
 
 NAMES = st.text("abc", max_size=3)
 

@@ -1,11 +1,12 @@
-"""The way of a tick in stages, timed by the service that ends each of them. Pure.
+"""What the services' metrics have in common: the stages of a tick's way, and an end to the labels that senders choose.
 
 Every service exposes the one histogram `tickpipe_stage_seconds` with its own stages: `received` runs from the tick's
-own time to the producer's receipt of it; all others run from that receipt. docs/latency.md tells what is not timed.
-"""
+own time to the producer's receipt of it; all others run from that receipt. docs/latency.md tells what is not timed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
+
+from prometheus_client import Counter
 
 STAGE_METRIC: Final = "tickpipe_stage_seconds"
 STAGE_HELP: Final = "From the producer's receipt of a tick to the end of a stage; `received`: from the tick's own time."
@@ -27,6 +28,9 @@ RECEIVED_HEADER: Final = "received"
 #: Headers of a record, as aiokafka has them.
 Headers = Sequence[tuple[str, bytes]]
 
+#: Stands for every value beyond the limit.
+OTHER: Final = "other"
+
 
 def seconds_between(from_ms: int, to_ms: int) -> float:
     """The time between two moments of different clocks (epoch milliseconds) in seconds, never less than 0."""
@@ -45,3 +49,32 @@ def received_header(headers: Headers) -> int | None:
         if name == RECEIVED_HEADER:
             return int(value) if value.isdigit() else None
     return None
+
+
+class Bounded:
+    """Gives the first `limit` values as they are and `OTHER` for the rest; those of `known` always have a place."""
+
+    def __init__(self, limit: int, known: Collection[str] = ()) -> None:
+        self._limit = max(limit, len(known))
+        self._values = set(known)
+
+    def __call__(self, value: str) -> str:
+        """The label for a value."""
+        if value in self._values:
+            return value
+        if len(self._values) >= self._limit:
+            return OTHER
+        self._values.add(value)
+        return value
+
+
+class BoundedCounter:
+    """A counter with one label that senders choose."""
+
+    def __init__(self, counter: Counter, label_of: Bounded) -> None:
+        self._counter = counter
+        self._label_of = label_of
+
+    def labels(self, value: str) -> Counter:
+        """The counter of a value, or of all those beyond the limit."""
+        return self._counter.labels(self._label_of(value))

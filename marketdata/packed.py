@@ -1,4 +1,4 @@
-"""The ticks that a minute keeps in case they are sent again, packed. Pure.
+"""Ticks that a minute holds in case they are sent again, packed into bytes.
 
 Nearly all of them are never looked at again. As objects they take five times the memory, and in a fast replay they
 leave the processor's cache before they are freed: that took a third of all that was done with a tick after reading it.
@@ -18,7 +18,7 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _ticks: Final = msgspec.msgpack.Decoder(list[Tick])
 
 
-class KeptTicks:
+class PackedTicks:
     """Ticks in the order in which they came."""
 
     __slots__ = ("_length", "_loose", "_packed")
@@ -37,7 +37,7 @@ class KeptTicks:
         yield from self._loose
 
     def add(self, ticks: list[Tick]) -> None:
-        """Keep these as well."""
+        """Add these."""
         self._length += len(ticks)
         self._loose += ticks
         if len(self._loose) >= PACK_TICKS:

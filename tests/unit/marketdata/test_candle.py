@@ -7,10 +7,9 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from marketdata.candle import BrokerBar
+from marketdata.candle import BrokerBar, check_bar, check_candle
 from marketdata.errors import InvalidCandle
 from marketdata.fold import CandleFold, Passes, split_by_period
-from marketdata.invariants import check_bar, check_candle
 from marketdata.offsets import MAX_OFFSET, MAX_PARTITION, from_spans
 from marketdata.tick import Frame
 from tests.unit.marketdata.test_fold_properties import LOGS

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata.contract.clock import Clock, ShiftedZone
-from marketdata.contract.times import WallTime, parse_time
+from marketdata.contract.times import Clock, ShiftedZone, WallTime, parse_time
 from marketdata.errors import InvalidItem
 
 ATHENS = ZoneInfo("Europe/Athens")
