@@ -14,10 +14,9 @@ from marketdata.candle import BrokerBar, Candle
 from marketdata.rule import Reduced, Verdict, reduce_batch
 from sink.db.connection import REFUSALS, Connection
 from sink.db.statements import SQL
-from sink.history import append_history
 from sink.logends import LogEnds
 from sink.metrics import Metrics
-from sink.staging import Staging, utc
+from sink.staging import Staging, append_history, utc
 
 log = structlog.get_logger(__name__)
 
