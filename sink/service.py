@@ -36,8 +36,7 @@ from sink.maintenance import Comparer, Keeper, Retainer, retention_of
 from sink.metrics import Metrics, Observer
 from sink.records import Incoming, incoming_bars, incoming_candles
 from sink.refolds import Refolder
-from sink.rejects import Rejects
-from sink.store import BATCH_RECORDS, Batch, Store
+from sink.store import BATCH_RECORDS, Batch, Rejects, Store
 from sink.writer import Writer
 
 log = structlog.get_logger(__name__)
