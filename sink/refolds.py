@@ -27,10 +27,9 @@ from runtime.settings import Settings
 from runtime.ticklog import Refolded, TickLog
 from sink.db.connection import REFUSALS, Connection, Database, StepSize
 from sink.db.statements import SQL
-from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.staging import time_msc
-from sink.writer import Writer
+from sink.writer import LogEnds, Writer
 
 log = structlog.get_logger(__name__)
 

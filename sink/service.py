@@ -31,13 +31,12 @@ from sink.db.migrations import migrate
 from sink.db.statements import SQL
 from sink.db.storage import edition, set_compression
 from sink.group import LagMeter, Revocations
-from sink.logends import LogEnds
 from sink.maintenance import Comparer, Keeper, Retainer, retention_of
 from sink.metrics import Metrics, Observer
 from sink.records import Incoming, incoming_bars, incoming_candles
 from sink.refolds import Refolder
 from sink.store import BATCH_RECORDS, Batch, Rejects, Store
-from sink.writer import Writer
+from sink.writer import LogEnds, Writer
 
 log = structlog.get_logger(__name__)
 

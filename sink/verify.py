@@ -20,11 +20,10 @@ from runtime.ticklog import TickLog
 from sink.completeness import Completeness, Selection
 from sink.db.connection import Connection, Database, connect
 from sink.db.statements import SQL
-from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.refolds import proven_candle, to_ranges
 from sink.staging import time_msc, utc
-from sink.writer import Writer
+from sink.writer import LogEnds, Writer
 
 #: One pass over the log folds at most this many candles, or candles of this many ticks, which are held in memory.
 _PASS_CANDLES: Final = 50_000
