@@ -12,7 +12,7 @@ from dashboard.database import Database
 from dashboard.hub import Hub, Key
 from dashboard.statements import SQL
 from marketdata.candle import Candle
-from sink.refolds import to_ranges
+from marketdata.offsets import from_multirange
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +68,7 @@ def _candle(row: Sequence[Any]) -> Candle:
     return Candle(
         source=source, symbol=symbol, ts=_epoch_ms(ts), open=open_, high=high, low=low, close=close, volume=volume,
         real_volume=real_volume, spread=spread, first_tick=_epoch_ms(first_tick), last_tick=_epoch_ms(last_tick),
-        log=log_name, offsets=to_ranges(offsets), closed=closed, received=_epoch_ms(received_at),
+        log=log_name, offsets=from_multirange(offsets), closed=closed, received=_epoch_ms(received_at),
         emitted=_epoch_ms(folded_at),
     )  # fmt: skip
 
