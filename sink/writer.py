@@ -127,7 +127,8 @@ class Writer:
 
         Raises:
             psycopg.DataError, psycopg.IntegrityError: when the database refuses a value of at least one row.
-            psycopg.OperationalError: when the database is away or a lock was not to be had; nothing was written.
+            psycopg.OperationalError: when the database is away, a lock could not be had, or two sinks deadlocked;
+                nothing was written, and `Database.run` repeats the call.
             KafkaUnavailable: when the ends of the log had to be asked for and no broker answered; nothing was written.
         """
         for log_name in {candle.log for candle in batch.candles}:
@@ -136,8 +137,8 @@ class Writer:
             batch = await self.prepare(batch.candles, batch.bars)
         try:
             actions = await self._store(connection, batch, append=True)
-        except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected):
-            # Another sink, whose partition this was, stores some of the history at the same time.
+        except psycopg.errors.UniqueViolation:
+            # Another sink, whose partition this was, has stored some of the history meanwhile.
             actions = await self._store(connection, batch, append=False)
         actions[Verdict.IGNORED] += len(batch.candles) - len(batch.reduced)
         actions[Verdict.CROSS_LOG] += sum(r.cross_log for r in batch.reduced)
