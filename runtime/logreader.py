@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from aiokafka import TopicPartition
 
-from marketdata.errors import KafkaUnavailable, UnknownTopic
+from marketdata.errors import KafkaUnavailable, LogTruncated, UnknownTopic
 from runtime.aiokafka_internals import hand_out_bare_records, partitions_of
 from runtime.kafka import new_consumer
 from runtime.kafka_errors import kafka_errors
@@ -109,6 +109,17 @@ class LogReader:
             if records:
                 yield records
                 moved_at = time.monotonic()
+
+    async def holds_records(self, topic: str, partition: int, first: int, last: int) -> bool:
+        """Whether the partition has any record from offset `first` to `last`."""
+        begin, end = await self.ends(topic, partition)
+        first, last = max(first, begin), min(last, end - 1)
+        try:
+            async for _ in self.read(topic, partition, first, last, max_records=1):
+                return True
+        except LogTruncated:
+            return await self.holds_records(topic, partition, first, last)
+        return False
 
     async def _existing(self, topic: str, partition: int) -> TopicPartition:
         # Asked of a partition that does not exist, aiokafka looks for it until it gives up, as if no broker answered.

@@ -79,14 +79,7 @@ class TickLog:
         Raises:
             KafkaUnavailable: when the broker does not answer; the call can be repeated.
         """
-        begin, end = await self._reader.ends(self._topic, partition)
-        first, last = max(first, begin), min(last, end - 1)
-        try:
-            async for _ in self._reader.read(self._topic, partition, first, last, max_records=1):
-                return True
-        except LogTruncated:
-            return await self.holds_records(partition, first, last)
-        return False
+        return await self._reader.holds_records(self._topic, partition, first, last)
 
     async def first_since(self, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
         """The first offset of each partition whose record is not older (epoch milliseconds); without one, none.

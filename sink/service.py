@@ -30,7 +30,7 @@ from sink.db.connection import Connection, Database, Trouble, trouble_of
 from sink.db.migrations import migrate
 from sink.db.statements import SQL
 from sink.db.storage import edition, set_compression
-from sink.group import LagMeter, Revocations
+from sink.group import LagMeter, Order, Revocations
 from sink.maintenance import Comparer, Keeper, Retainer, retention_of
 from sink.metrics import Metrics, Observer
 from sink.records import Incoming, incoming_bars, incoming_candles
@@ -77,6 +77,7 @@ class Sink:
         self._asked_database_at = time.monotonic()
         # Offsets that are stored in the database but not yet committed to Kafka.
         self._uncommitted: Offsets = {}
+        self._order = Order(settings, self._stopping)
 
     def stop(self) -> None:
         """Finish the batch, commit, leave the group."""
@@ -183,7 +184,7 @@ class Sink:
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
         )
         topics = [settings.candles_topic, settings.broker_candles_topic]
-        consumer.subscribe(topics, listener=Revocations(self._uncommitted, self._metrics))
+        consumer.subscribe(topics, listener=Revocations(self._uncommitted, self._order, self._metrics))
         return consumer
 
     async def _join_group(self) -> AIOKafkaConsumer:
@@ -226,6 +227,9 @@ class Sink:
             if not polled:
                 break
             for tp, records in polled.items():
+                # Offsets of the broker's bars are missing as a matter of course: their topic is compacted.
+                if tp.topic == self._settings.candles_topic:
+                    await self._order.check(consumer, tp, records)
                 decode = incoming_bars if tp.topic == self._settings.broker_candles_topic else incoming_candles
                 usable, unusable = decode(tp, records)
                 good += usable

@@ -8,13 +8,13 @@ from types import TracebackType
 from typing import Final, Self
 
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 
 from marketdata.candle import BrokerBar, Candle
 from runtime.rejected import REASON_CHARACTERS, Rejected, RejectedWriter, Which
 from runtime.settings import Settings
 from runtime.trace import trace_id_of
 from sink.db.connection import REFUSALS, Database, StepSize, TooSlow
+from sink.group import retried
 from sink.metrics import Metrics
 from sink.records import Incoming
 from sink.writer import Prepared, Writer
@@ -61,12 +61,7 @@ class Rejects:
         Raises:
             KafkaUnavailable: when the service is told to stop while no broker answers.
         """
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(lambda exc: getattr(exc, "retriable", False)),
-            wait=wait_exponential(0.2, max=5),
-            stop=lambda _: self._stopping.is_set(),
-            reraise=True,
-        ):
+        async for attempt in retried(self._stopping):
             with attempt:
                 await self._writer.keep(rejected)
         self._metrics.rows.labels("rejected").inc(len(rejected))
