@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 from producer.source_watch import SourceWatch
 from runtime.labels import OTHER, Bounded, BoundedCounter
+from runtime.rejected import REJECTS_LOST
 from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 _PREFIX = "tickpipe_producer"
@@ -38,6 +39,7 @@ class Metrics:
 
         # Memory, CPU and start of the process.
         ProcessCollector(registry=registry)
+        registry.register(REJECTS_LOST)
         self.requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
         self.in_flight = Gauge(
             f"{_PREFIX}_requests_in_flight", "Ingest requests that are not answered yet.", registry=registry

@@ -1,4 +1,4 @@
-"""What the sink tells of itself: its metrics, and the last step of the traces of what it stores."""
+"""The sink's metrics, and the last step of the traces of what it stores."""
 
 import logging
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from runtime import clock
 from runtime.periodic import TaskMetrics
+from runtime.rejected import REJECTS_LOST
 from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, received_header, seconds_between
 from runtime.telemetry import Telemetry
 from runtime.trace import context_of, trace_id_of
@@ -25,6 +26,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        registry.register(REJECTS_LOST)
         #: action: inserted, replaced, ignored, closed, refold (requested), refolded, cross_log, rejected, unprovable,
         #: bar (stored).
         self.rows = Counter(
