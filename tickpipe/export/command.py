@@ -19,7 +19,7 @@ from tickpipe.times import FromTime, ToTime
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
-    from sink.exporting import Exporting, Series
+    from sink.queries import Exporting, Series
     from tickpipe.console import Bar
 
 #: Rows between two looks at the clock.
@@ -104,7 +104,7 @@ class _Wanted:
 
 async def _export(settings: "Settings", wanted: _Wanted, *, replace: bool) -> tuple[int, int]:
     # Rows and files that were written.
-    from sink.exporting import Exporting
+    from sink.queries import Exporting
     from tickpipe.console import Bar
     from tickpipe.export.files import whole_directory
 
@@ -138,7 +138,7 @@ class _Writing:
 
     async def symbol(self, symbol: str, series: "list[Series]") -> None:
         """All files of one symbol."""
-        from sink.exporting import years
+        from sink.queries import years
 
         first, end = min(each.first for each in series), max(each.end for each in series)
         if self._wanted.by_year:
