@@ -44,7 +44,7 @@ class Metrics:
             "tickpipe_sink_lag_records", "Records that wait in Kafka.", ["topic", "partition"], registry=registry
         )
         self.database_up = Gauge("tickpipe_sink_database_up", "1 while the database answers.", registry=registry)
-        #: task: live, refold, keep, compare, retain. kind: away, busy, too_slow.
+        #: task: live, refold, keep, compare, retain, close. kind: away, busy, too_slow.
         self.database_trouble = Counter(
             "tickpipe_sink_database_trouble",
             "Times that work for the database could not be done, and was tried again or made smaller.",

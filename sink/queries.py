@@ -135,7 +135,7 @@ class CandleDay(NamedTuple):
     start: time
     #: `sunday` or `monday`.
     week_start: str
-    #: From where on hours and days are kept folded; None when all of them are, `infinity` when none is.
+    #: From where on hours and days are materialised; None when all of them are, `infinity` when none is.
     kept_from: str | None
 
 
@@ -161,9 +161,9 @@ async def set_candle_day(
 
 
 async def keep_candles(connection: AsyncConnection[Any], days: int) -> str | None:
-    """Fold hours and days of one step of so many days back through history that is not kept yet.
+    """Materialise hours and days, one step of so many days back through history.
 
-    Returns from where on they are kept now, `-infinity` when all of them are; None when somebody else is at it.
+    Returns from where on they are materialised now, `-infinity` when all are; None when another session does so.
     """
     row = await (await connection.execute(SQL["keep_candles"], {"days": days})).fetchone()
     return row[0] if row else None

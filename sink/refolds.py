@@ -1,4 +1,4 @@
-"""Folds candles again of which two folds are known and neither holds the other.
+"""Refolds candles of which two folds are known and neither contains the other.
 
 Such are late ticks, a day that was sent twice, and a symbol whose ticks lie in several partitions.
 """

@@ -31,7 +31,7 @@ from sink.db.migrations import migrate
 from sink.db.statements import SQL
 from sink.db.storage import edition, set_compression
 from sink.group import LagMeter, Order, Revocations
-from sink.maintenance import Comparer, Keeper, Retainer, retention_of
+from sink.maintenance import Comparer, Materialiser, Retainer, retention_of
 from sink.metrics import Metrics, Observer
 from sink.records import Incoming, incoming_bars, incoming_candles
 from sink.refolds import Refolder
@@ -50,7 +50,7 @@ _POLL_RECORDS: Final = 125
 #: How long a poll waits for the first record; it bounds how late SIGTERM is noticed (milliseconds).
 _POLL_TIMEOUT_MS: Final = 200
 
-#: A sink that was killed keeps its partitions this long (milliseconds).
+#: A sink that was killed holds its partitions this long (milliseconds).
 _SESSION_TIMEOUT_MS: Final = 10_000
 
 #: While the database is away nothing is polled, and the partitions must stay: aiokafka's heartbeats prove that the
@@ -110,7 +110,7 @@ class Sink:
                 url, self._stopping, name=name, on_trouble=self._count_trouble,
                 on_state=self._set_database_up if name == "live" else lambda _: None,
             )
-            for name in ("live", Refolder.name, Keeper.name, Comparer.name, Retainer.name, Closer.name)
+            for name in ("live", Refolder.name, Materialiser.name, Comparer.name, Retainer.name, Closer.name)
         ]  # fmt: skip
         try:
             await self._work(live, others)
@@ -150,10 +150,10 @@ class Sink:
             try:
                 self.health.set("kafka", True)
                 log.info("The sink is running.", action="sink_running", group=self._settings.sink_group)
-                refolds, keeping, comparing, retaining, closing = others
+                refolding, materialising, comparing, retaining, closing = others
                 background: list[PeriodicTask[Any]] = [
-                    Refolder(self._settings, log_ends, refolds, writer, self._metrics),
-                    Keeper(keeping, self._metrics),
+                    Refolder(self._settings, log_ends, refolding, writer, self._metrics),
+                    Materialiser(materialising, self._metrics),
                     Comparer(comparing, self._metrics),
                     Retainer(retaining, retention_of(self._settings)),
                     Closer(self._settings, closing, self._metrics),

@@ -1,4 +1,4 @@
-"""Folds stored candles again from the offsets they name and compares; on request it writes the folds."""
+"""Verifies stored candles: refolds them from the offsets they name, compares, and on request repairs them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
