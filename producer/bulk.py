@@ -41,7 +41,7 @@ def decode_bulk(body: bytes) -> BulkBody | None:
 
 def read_bulk(bulk: BulkBody, clock: Clock, by_symbol: TicksBySymbol) -> int:
     """Sort the ticks by symbol, up to the first that needs a closer look; how many they are."""
-    before = by_symbol.count()
+    before = by_symbol.count() if by_symbol.symbols else 0
     try:
         _sort(bulk.ticks, clock, by_symbol.symbols)
         count = len(bulk.ticks)

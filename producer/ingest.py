@@ -17,7 +17,7 @@ from marketdata.contract.body import LARGE_BYTES, decode, decode_large
 from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.names import is_bar
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, account_in, server_in
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, sender_in
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
@@ -122,8 +122,9 @@ class Ingest:
             response = refused(refusal)
         finally:
             self._metrics.in_flight.dec()
-        self._metrics.requests.labels(route, response.status_code).inc()
-        response.headers["X-Trace-Id"] = trace
+        self._metrics.answered(route, response.status_code).inc()
+        # By `headers` it would take five times as long.
+        response.raw_headers.append((b"x-trace-id", trace.encode()))
         span.end(route=route, status=response.status_code, trace=trace)
         return response
 
@@ -149,12 +150,10 @@ class Ingest:
                 )
             self._pending += 1
             try:
-                server = server_in(headers, body)
-                origin = Origin(source or server or DEFAULT_SOURCE, trace, context, clock.now_ms())
+                sender = sender_in(headers, body)
+                origin = Origin(source or sender.server or DEFAULT_SOURCE, trace, context, clock.now_ms())
                 response = await self._take_body(body, origin)
-                self._metrics.source_watch.sender(
-                    origin.source, origin.received_ms, server=server, account=account_in(headers, body)
-                )
+                self._metrics.source_watch.sender(origin.source, origin.received_ms, sender)
                 return response
             except KafkaUnavailable as exc:
                 raise _kafka_refusal(str(exc)) from exc
@@ -257,7 +256,7 @@ class Ingest:
         if not accepted:
             return
         received_ms = origin.received_ms
-        metrics.stages.labels("logged").observe(seconds_between(received_ms, clock.now_ms()))
+        metrics.logged_seconds.observe(seconds_between(received_ms, clock.now_ms()))
         newest_ms = 0
         for symbol, ticks in found.ticks.symbols.items():
             time_msc = ticks.ticks[-1].time_msc
@@ -267,7 +266,7 @@ class Ingest:
             if time_msc > received_ms + AHEAD_MS:
                 metrics.frames_ahead.labels(origin.source).inc()
             elif (seconds := arrival_seconds(time_msc, received_ms)) is not None:
-                metrics.stages.labels("received").observe(seconds)
+                metrics.received_seconds.observe(seconds)
             # By receipt, for a zone may be wrong by hours; what is older than a day is history that somebody sends.
             if time_msc > received_ms - _DAY_MS:
                 metrics.heard(origin.source, symbol, received_ms)

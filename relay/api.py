@@ -17,7 +17,7 @@ from marketdata.contract.body import LARGE_BYTES, decode, decode_large
 from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.lenient import text_of
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, server_in, source_in
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, sender_in, source_in
 from marketdata.errors import InvalidItem
 from relay.errors import StoreUnavailable
 from relay.forwarder import Totals
@@ -152,10 +152,11 @@ class Api:
         source = source_in(headers)
         with self._intake.place() as place:
             raw = await place.read(receive, headers, self._limits[path])
+            server = sender_in(headers, raw).server
             if len(raw) < LARGE_BYTES:
-                return await self._take(raw, source, server_in(headers, raw))
+                return await self._take(raw, source, server)
             async with self._large:
-                return await self._take(raw, source, server_in(headers, raw))
+                return await self._take(raw, source, server)
 
     async def _take(self, raw: bytes, source: str | None, server: str | None) -> Answer:
         try:
