@@ -152,19 +152,17 @@ class Ingest:
             try:
                 sender = sender_in(headers, body)
                 origin = Origin(source or sender.server or DEFAULT_SOURCE, trace, context, clock.now_ms())
-                response = await self._take_body(body, origin)
+                if len(body) < LARGE_BYTES:
+                    response = await self._store(body, origin)
+                else:
+                    async with self._large:
+                        response = await self._store(body, origin)
                 self._metrics.source_watch.sender(origin.source, origin.received_ms, sender)
                 return response
             except KafkaUnavailable as exc:
                 raise _kafka_refusal(str(exc)) from exc
             finally:
                 self._pending -= 1
-
-    async def _take_body(self, body: bytes, origin: Origin) -> Response:
-        if len(body) < LARGE_BYTES:
-            return await self._store(body, origin)
-        async with self._large:
-            return await self._store(body, origin)
 
     async def _store(self, body: bytes, origin: Origin) -> Response:
         found = ReadBody()
