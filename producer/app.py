@@ -14,9 +14,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, route_of
-from producer.answers import json_response
 from producer.documentation import ANSWERS, BAR_OPERATION, COMPONENTS, TICK_OPERATION
-from producer.ingest import Ingest
+from producer.ingest import Ingest, json_response
 from producer.metrics import Metrics
 from producer.publisher import Gateway, Publisher
 from runtime.guard import Guard

@@ -16,7 +16,7 @@ from marketdata.contract.tick import POINTS, TickFields
 from marketdata.contract.times import EARLIEST_MS, parse_time
 from marketdata.errors import InvalidItem
 from marketdata.tick import Tick
-from producer.frames import SymbolTicks, TicksBySymbol
+from producer.records import SymbolTicks, TicksBySymbol
 
 
 class BulkBody(Struct, gc=False):

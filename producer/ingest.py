@@ -2,16 +2,17 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import tzinfo
 from typing import Any, Final
 
+import msgspec
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
 from marketdata.candle import BrokerBar
-from marketdata.contract.answers import none_usable
+from marketdata.contract import answers
 from marketdata.contract.bar import read_bar
 from marketdata.contract.body import LARGE_BYTES, decode, decode_large
 from marketdata.contract.clock import Clock, offset_zone
@@ -21,15 +22,12 @@ from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, sender_in
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
-from producer.answers import refused, taken
-from producer.auth import Keyring
+from producer.auth import Keyring, TokenBuckets
 from producer.bulk import decode_bulk, read_bulk
-from producer.flush import Record
-from producer.frames import FrameWriter, Origin, TicksBySymbol
+from producer.connection import Record
 from producer.metrics import Metrics
 from producer.publisher import Gateway
-from producer.rates import TokenBuckets
-from producer.rejects import RejectWriter
+from producer.records import FrameWriter, Origin, RejectWriter, TicksBySymbol
 from runtime import clock
 from runtime.request_body import Intake
 from runtime.settings import Settings
@@ -38,6 +36,8 @@ from runtime.telemetry import Telemetry
 from runtime.trace import TraceContext, parse_traceparent, trace_id_of
 
 log = structlog.get_logger(__name__)
+
+_encoder: Final = msgspec.json.Encoder()
 
 #: Source of a sender whose key may speak for any, and that names neither a source nor a server.
 DEFAULT_SOURCE: Final = "default"
@@ -51,7 +51,7 @@ _RETRY_CROWDED_SECONDS: Final = 1
 
 _DAY_MS: Final = 86_400_000
 
-#: Rejected items of a large body that wait in memory (entries); then they are kept before the rest is read.
+#: Rejected items of a large body that wait in memory (entries); then they are stored before the rest is read.
 _MAX_REJECTS: Final = 5_000
 
 
@@ -65,7 +65,7 @@ class ReadBody:
         self.bars: list[BrokerBar] = []
         self.received = 0
         self.errors = 0
-        #: The first of the errors, and the records that keep their items.
+        #: The first of the errors, and the records that hold their items.
         self.details: list[Detail] = []
         self.rejects: list[Record] = []
 
@@ -202,7 +202,7 @@ class Ingest:
             first=found.details[0].message,
         )  # fmt: skip
         if not accepted:
-            raise none_usable(found.details, found.errors)
+            raise answers.none_usable(found.details, found.errors)
         return taken(found.received, found.details, found.errors)
 
     def _read(self, body: bytes, found: ReadBody, origin: Origin) -> None:
@@ -278,3 +278,19 @@ def _trace(given: bytes | None, context: TraceContext) -> str:
 
 def _kafka_refusal(message: str) -> Refusal:
     return Refusal(503, "KAFKA_UNAVAILABLE", message, retry_after_seconds=_RETRY_KAFKA_SECONDS)
+
+
+def json_response(status: int, content: object, headers: dict[str, str] | None = None) -> Response:
+    """`content` as JSON."""
+    return Response(_encoder.encode(content), status, headers, "application/json")
+
+
+def taken(received: int, details: Sequence[Detail], errors: int) -> Response:
+    """200 when `errors` is 0, else 207: every valid item is in Kafka."""
+    return json_response(*answers.taken(received, details, errors))
+
+
+def refused(refusal: Refusal) -> Response:
+    """The answer that a refusal stands for."""
+    answer, headers = answers.refused(refusal)
+    return json_response(refusal.status, answer, headers)

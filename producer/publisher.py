@@ -14,8 +14,7 @@ from aiokafka import AIOKafkaProducer
 
 from marketdata.contract.refusals import Refusal, TooLarge
 from marketdata.errors import KafkaUnavailable, RecordTooLarge, TickpipeError
-from producer.connection import close_producer, discard_producer, open_producer
-from producer.flush import GroupCommit, Record
+from producer.connection import GroupCommit, Record, close_producer, discard_producer, open_producer
 from producer.metrics import Metrics
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors, mapped, unavailable
 from runtime.rejected import RejectedWriter, Stored, Which
@@ -41,7 +40,7 @@ _REMIND_SECONDS: Final = 60.0
 
 
 class Gateway(Protocol):
-    """Where accepted ticks go; `testing.InMemoryGateway` is the other one."""
+    """Where accepted ticks go: Kafka, or a list in tests."""
 
     @property
     def is_open(self) -> bool:
@@ -58,7 +57,7 @@ class Gateway(Protocol):
         """
 
     async def run(self) -> None:
-        """Keep the connection until cancelled; then close it."""
+        """Hold the connection until cancelled; then close it."""
 
 
 class Publisher:
@@ -111,7 +110,7 @@ class Publisher:
     async def _publish_with_rejects(self, commit: GroupCommit, records: Sequence[Record]) -> None:
         if usable := [record for record in records if record.topic != self._rejected_topic]:
             await self._confirm(commit, usable)
-        await self._keep([record for record in records if record.topic == self._rejected_topic])
+        await self._store_rejected([record for record in records if record.topic == self._rejected_topic])
 
     async def _confirm(self, commit: GroupCommit, records: Sequence[Record]) -> None:
         try:
@@ -129,7 +128,7 @@ class Publisher:
                 raise TooLarge("more ticks of one symbol than the topic takes; split the body") from exc
             raise KafkaUnavailable("Kafka did not confirm the records; send them again") from exc
 
-    async def _keep(self, rejects: Sequence[Record]) -> None:
+    async def _store_rejected(self, rejects: Sequence[Record]) -> None:
         # What goes wrong here is no reason to give up the connection of the ticks.
         items = [Stored(record.key, record.value, record.headers, record.timestamp_ms) for record in rejects]
         try:
@@ -137,7 +136,7 @@ class Publisher:
                 async with asyncio.timeout(self._settings.confirm_timeout_seconds):
                     await self._rejected.keep_items(items)
         except TickpipeError as exc:
-            log.warning("Rejected items are not kept yet.", action="keep_wait", error=str(exc))
+            log.warning("Rejected items are not stored yet.", action="keep_wait", error=str(exc))
             raise KafkaUnavailable("Kafka did not confirm the rejected items; send the body again") from exc
 
     async def run(self) -> None:
