@@ -9,6 +9,7 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from marketdata.contract.request import Sender
 from marketdata.contract.times import Clock, Instant
 from runtime import clock as wall
 
@@ -35,6 +36,9 @@ _FURTHEST_MS: Final = 26 * 3_600_000
 #: sent from a file runs through the hours faster (milliseconds; requests).
 _CONSTANT_MS: Final = 300_000
 _CONSTANT_REQUESTS: Final = 5
+
+#: How often the time of a server or an account is noted (milliseconds).
+_NOTE_MS: Final = 1_000
 
 #: What was not seen for so long is over (milliseconds); and how often a warning is repeated.
 _FORGET_MS: Final = 3_600_000
@@ -98,16 +102,19 @@ class SourceWatch(Collector):
                 action="zone_wrong", source=source, hours_ahead=-seen.behind_ms / 3_600_000, fits=seen.fits,
             )  # fmt: skip
 
-    def sender(self, source: str, received_ms: int, *, server: str | None, account: str | None) -> None:
+    def sender(self, source: str, received_ms: int, sender: Sender) -> None:
         """Note who sent a request, as far as it says so."""
         seen = self._source(source)
         if seen is None:
             return
-        for kind, name in (("server", server), ("account", account)):
+        for kind, name in zip(Sender._fields, sender, strict=True):
             if name is None:
                 continue
             names = seen.names[kind]
-            is_new = received_ms - names.get(name, 0) > _FORGET_MS
+            since_ms = received_ms - names.get(name, 0)
+            if 0 <= since_ms < _NOTE_MS:
+                continue
+            is_new = since_ms > _FORGET_MS
             if name in names or len(names) < _MAX_NAMES:
                 names[name] = received_ms
             if is_new and len(recent := _recent(names, received_ms)) > 1:

@@ -117,6 +117,17 @@ class LogReader:
                 yield records
                 moved_at = time.monotonic()
 
+    async def holds_records(self, topic: str, partition: int, first: int, last: int) -> bool:
+        """Whether the partition has any record from offset `first` to `last`."""
+        begin, end = await self.ends(topic, partition)
+        first, last = max(first, begin), min(last, end - 1)
+        try:
+            async for _ in self.read(topic, partition, first, last, max_records=1):
+                return True
+        except LogTruncated:
+            return await self.holds_records(topic, partition, first, last)
+        return False
+
     async def _existing(self, topic: str, partition: int) -> TopicPartition:
         # Asked of a partition that does not exist, aiokafka looks for it until it gives up, as if no broker answered.
         tp = TopicPartition(topic, partition)
@@ -201,14 +212,7 @@ class TickLog:
         Raises:
             KafkaUnavailable: when the broker does not answer; the call can be repeated.
         """
-        begin, end = await self._reader.ends(self._topic, partition)
-        first, last = max(first, begin), min(last, end - 1)
-        try:
-            async for _ in self._reader.read(self._topic, partition, first, last, max_records=1):
-                return True
-        except LogTruncated:
-            return await self.holds_records(partition, first, last)
-        return False
+        return await self._reader.holds_records(self._topic, partition, first, last)
 
     async def first_since(self, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
         """The first offset of each partition whose record is not older (epoch milliseconds); without one, none.

@@ -74,7 +74,15 @@ class BoundedCounter:
     def __init__(self, counter: Counter, label_of: Bounded) -> None:
         self._counter = counter
         self._label_of = label_of
+        # Of the values that have a place; the client's own way to a counter costs more than counting.
+        self._counters: dict[str, Counter] = {}
 
     def labels(self, value: str) -> Counter:
         """The counter of a value, or of all those beyond the limit."""
-        return self._counter.labels(self._label_of(value))
+        counter = self._counters.get(value)
+        if counter is None:
+            label = self._label_of(value)
+            counter = self._counter.labels(label)
+            if label == value:
+                self._counters[value] = counter
+        return counter

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple, Self
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import BrokerResponseError
+from prometheus_client import Counter
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized, RecordTooLarge, TickpipeError
 from marketdata.runs import Record
@@ -48,6 +49,10 @@ _BRIEF_KEY_BYTES: Final = 200
 _REQUEST_TIMEOUT_SECONDS: Final = 10.0
 _TOPIC_TIMEOUT_SECONDS: Final = 1.0
 
+#: One in a process, whoever writes; each service registers it with its metrics.
+REJECTS_LOST: Final = Counter(
+    "tickpipe_rejects_lost", "Rejected records that Kafka refused to store as well.", registry=None
+)
 
 #: Records that are sent together, and the batch that they fill (bytes): aiokafka wakes everybody who waits for a batch
 #: whenever one was sent, so 5,000 at once in its batches of 16 KB take 6.8 s.
@@ -274,6 +279,7 @@ class RejectedWriter:
 
 
 def _log_loss(stored: Stored, exc: TickpipeError) -> None:
+    REJECTS_LOST.inc()
     said = {name: value.decode("utf-8", "replace") for name, value in stored.headers}
     log.error(
         "A rejected record cannot be kept. What came from a topic is still there, as long as that topic keeps it.",

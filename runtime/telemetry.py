@@ -38,7 +38,8 @@ class TraceContext(NamedTuple):
     @classmethod
     def new(cls) -> Self:
         """The first step of a new trace."""
-        return cls(os.urandom(16).hex(), os.urandom(8).hex())
+        digits = os.urandom(24).hex()
+        return cls(digits[:32], digits[32:])
 
     def child(self) -> Self:
         """The next step of the same trace."""

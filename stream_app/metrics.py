@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from runtime.metrics import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+from runtime.rejected import REJECTS_LOST
 
 
 class Metrics:
@@ -12,6 +13,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         # Memory, CPU and start of the process.
         ProcessCollector(registry=self.registry)
+        self.registry.register(REJECTS_LOST)
         prefix = "tickpipe_stream"
         self.records = Counter(
             f"{prefix}_records", "Records of the ticks topic that were read.", registry=self.registry

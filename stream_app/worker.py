@@ -19,9 +19,8 @@ from runtime.metrics import seconds_between
 from runtime.rejected import Rejected
 from runtime.settings import Settings
 from runtime.telemetry import NoTelemetry, Telemetry, trace_id_of
-from stream_app.emitter import Emitter, Outgoing
+from stream_app.emitter import Emitter, Outgoing, note_origins, outgoing
 from stream_app.metrics import Metrics
-from stream_app.origins import note_origins, outgoing
 from stream_app.window import Emission, Window
 
 log = structlog.get_logger(__name__)
@@ -193,7 +192,7 @@ class Worker:
             except InvalidFrame as exc:
                 self._metrics.rejected.inc()
                 log.warning(
-                    "A record of the ticks topic is no frame; it is kept in the topic of rejected ticks.",
+                    "A record of the ticks topic is no frame; it is stored in the topic of rejected ticks.",
                     action="record_rejected", partition=partition.number, offset=record.offset, reason=str(exc),
                     trace_id=trace_id_of(record.headers),
                 )  # fmt: skip
@@ -244,7 +243,9 @@ class Worker:
             except TickpipeError as exc:
                 if not exc.retriable:
                     raise
-                log.warning("Rejected records are not kept yet; it is tried again.", action="keep_wait", error=str(exc))
+                log.warning(
+                    "Rejected records are not stored yet; it is tried again.", action="keep_wait", error=str(exc)
+                )
                 return
             for partition, rejected in waiting:
                 del partition.rejected[: len(rejected)]

@@ -62,6 +62,7 @@ async def test_the_stream_worker_goes_on(
             return await kafka.lag() == 0
 
         await eventually(caught_up, within_seconds=60, what="no lag")
+        assert worker.metric("tickpipe_rejects_lost_total") == 1
 
     assert sum(candle.volume for candle in (await kafka.candles()).values()) == 400
     [line] = [line for line in capfd.readouterr().err.splitlines() if "action=reject_lost" in line]
@@ -86,6 +87,7 @@ async def test_the_sink_goes_on(settings: Settings, kafka: KafkaLog, capfd: pyte
 
         await eventually(caught_up, within_seconds=60, what="no lag")
         assert sink.metric("tickpipe_sink_rows_total", action="inserted") == 4
+        assert sink.metric("tickpipe_rejects_lost_total") == 2
 
     assert capfd.readouterr().err.count("action=reject_lost") == 2
 
@@ -116,6 +118,7 @@ async def test_the_producer_goes_on(settings: Settings, kafka: KafkaLog, capfd: 
             ).status_code
             for ticks in ([tick, tick | {"bid": "odd"}], [tick])
         ]  # fmt: skip
+        assert producer.metric("tickpipe_rejects_lost_total") == 1
 
     assert answers == [207, 200]
     assert len(await kafka.read(settings.ticks_topic)) == 2

@@ -13,10 +13,9 @@ from marketdata.wire import encode, frame_key
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from sink.db.connection import Connection
-from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.verify import Key, verify
-from sink.writer import Writer
+from sink.writer import LogEnds, Writer
 from tests.integration.sink.flow import Flow, value
 from tests.unit.sink.candles import MINUTE, bar_of_minute, frame
 from tickpipe.replay.engine import set_offsets

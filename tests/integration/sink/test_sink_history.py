@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -12,11 +13,11 @@ from marketdata.candle import BrokerBar, Candle
 from marketdata.offsets import normalized
 from marketdata.rule import Verdict
 from runtime.settings import Settings
-from sink.db.connection import Connection, connect
+from sink.db.connection import Connection, Database, Trouble, connect
 from sink.db.migrations import migrate
 from sink.staging import Staging
 from tests.integration.sink.fixed import new_writer
-from tests.integration.sink.flow import value
+from tests.integration.sink.flow import until, value
 from tests.unit.sink.candles import MINUTE, OWN_LOG, candle
 
 ROWS = (
@@ -139,35 +140,57 @@ async def test_another_sink_that_was_faster_is_no_error(url: str, connection: Co
 async def test_two_sinks_that_append_the_same_history_in_opposite_orders_both_end(url: str) -> None:
     # Arrange
     batch = history(3_000)
+    databases = [Database(url, asyncio.Event()) for _ in range(2)]
 
-    async def write(candles: list[Candle]) -> None:
-        async with await connect(url) as connection:
-            await new_writer().write(connection, candles)
+    async def write(database: Database, candles: list[Candle]) -> None:
+        await database.run(lambda connection: new_writer().write(connection, candles))
+        await database.close()
 
     # Act
-    await asyncio.gather(write(batch), write(batch[::-1]))
+    await asyncio.gather(write(databases[0], batch), write(databases[1], batch[::-1]))
 
     # Assert
     async with await connect(url) as connection:
         assert await value(connection, "SELECT count(*) FROM market_data") == len(batch)
 
 
-async def test_a_sink_whose_append_locks_up_with_another_goes_on(url: str, connection: Connection) -> None:
-    # Arrange: another transaction holds a minute in the middle, and will want the first one
+async def test_a_sink_that_deadlocks_three_times_with_another_goes_on(url: str, connection: Connection) -> None:
+    # Arrange
     batch = history(20)
-    async with await connect(url) as another, another.transaction():
-        await new_writer().write(another, batch[10:11])
-        writing = asyncio.create_task(new_writer().write(connection, batch))
-        await asyncio.sleep(0.5)
-        assert not writing.done()
+    trouble: list[Trouble] = []
+    attempts = asyncio.Semaphore(0)
+    database = Database(url, asyncio.Event(), on_trouble=lambda _, kind: trouble.append(kind))
 
-        # Act
-        await another.execute(b"SET LOCAL deadlock_timeout = '1min'")
-        await new_writer().write(another, batch[:1])
+    async def write(connection: Connection) -> None:
+        await attempts.acquire()
+        await new_writer().write(connection, batch)
+
+    writing = asyncio.create_task(database.run(write))
+    async with await connect(url) as another:
+        # PostgreSQL ends the transaction that has waited for its own deadlock_timeout, by default a second.
+        await another.execute(b"SET deadlock_timeout = '1min'")
+        for _ in range(3):
+            # Another transaction holds a minute in the middle, and will want the first one.
+            async with another.transaction(force_rollback=True):
+                await new_writer().write(another, batch[10:11])
+                attempts.release()
+                await until(partial(is_waiting, connection))
+
+                # Act
+                await new_writer().write(another, batch[:1])
+    attempts.release()
     await writing
+    await database.close()
 
     # Assert
+    assert trouble == [Trouble.BUSY] * 3
     assert await value(connection, "SELECT count(*) FROM market_data") == len(batch)
+
+
+async def is_waiting(connection: Connection) -> bool:
+    """Whether a transaction of this database waits for another one."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(await value(connection, query))
 
 
 async def test_a_refused_minute_leaves_no_trace_of_its_history(connection: Connection) -> None:

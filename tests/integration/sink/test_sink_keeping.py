@@ -8,7 +8,7 @@ from psycopg import IsolationLevel
 
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database, connect
-from sink.maintenance import Keeper
+from sink.maintenance import Materialiser
 from sink.metrics import Metrics
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, until, value
@@ -17,10 +17,10 @@ from tests.unit.sink.candles import MINUTE, candle
 HOUR = 3_600_000
 
 
-def keeper(url: str, quiet_seconds: float = 0.0) -> tuple[Keeper, Database, CollectorRegistry]:
+def keeper(url: str, quiet_seconds: float = 0.0) -> tuple[Materialiser, Database, CollectorRegistry]:
     registry = CollectorRegistry()
     database = Database(url, asyncio.Event())
-    return Keeper(database, Metrics(registry), quiet_seconds=quiet_seconds), database, registry
+    return Materialiser(database, Metrics(registry), quiet_seconds=quiet_seconds), database, registry
 
 
 async def test_marked_hours_are_kept_when_they_have_come_to_rest(url: str, connection: Connection) -> None:

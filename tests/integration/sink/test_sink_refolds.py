@@ -7,10 +7,9 @@ from prometheus_client import CollectorRegistry
 from marketdata.candle import Candle
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database
-from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.refolds import Refolder
-from sink.writer import Writer
+from sink.writer import LogEnds, Writer
 from tests.days import eurusd_bars
 from tests.integration.sink.flow import Flow, Logged, day_frames, value
 from tests.unit.sink.candles import MINUTE, frame

@@ -13,7 +13,7 @@ from runtime.settings import Settings
 from runtime.tasks import PeriodicTask
 from sink.db.connection import Connection, connect
 from sink.group import LagMeter
-from sink.maintenance import Comparer, Keeper, Retainer
+from sink.maintenance import Comparer, Materialiser, Retainer
 from sink.refolds import Refolder
 from sink.verify import verify
 from tests.days import EURUSD_COUNT, eurusd_bars
@@ -328,7 +328,7 @@ async def test_what_nobody_foresaw_ends_the_sink_before_the_commit(
         await until(_rows_are(connection, 1))
 
 
-@pytest.mark.parametrize("task", [Keeper, Comparer, Retainer, Refolder, LagMeter])
+@pytest.mark.parametrize("task", [Materialiser, Comparer, Retainer, Refolder, LagMeter])
 async def test_a_background_task_that_fails_leaves_the_flow_alone(
     settings: Settings,
     connection: Connection,

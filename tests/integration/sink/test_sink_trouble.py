@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database, StepSize, TooSlow, Trouble, connect, trouble_of
 from sink.db.statements import SQL
-from sink.maintenance import Keeper, Retainer, Retention
+from sink.maintenance import Materialiser, Retainer, Retention
 from sink.metrics import Metrics
 from sink.service import Sink
 from tests.integration.sink.fixed import new_writer
@@ -257,7 +257,7 @@ async def test_history_is_folded_by_fewer_days_when_it_takes_too_long(url: str, 
     troubles: list[Trouble] = []
     database = Database(url, asyncio.Event(), on_trouble=lambda _, trouble: troubles.append(trouble))
     await (await database.connection()).execute(b"SET statement_timeout = '500ms'")
-    keeper = Keeper(database, Metrics(CollectorRegistry()), quiet_seconds=0.0)
+    keeper = Materialiser(database, Metrics(CollectorRegistry()), quiet_seconds=0.0)
 
     # Act
     async with asyncio.timeout(60):

@@ -5,10 +5,9 @@ from prometheus_client import CollectorRegistry
 
 from runtime.settings import Settings
 from sink.db.connection import Connection
-from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.verify import Difference, Key, verify
-from sink.writer import Writer
+from sink.writer import LogEnds, Writer
 from tests.integration.sink.flow import Flow, value
 from tests.unit.sink.candles import MINUTE, frame
 

@@ -8,10 +8,9 @@ import psycopg
 import pytest
 
 from marketdata.candle import BrokerBar, Candle
-from marketdata.offsets import Ranges, contains, normalized, union
+from marketdata.offsets import Ranges, contains, from_multirange, normalized, union
 from marketdata.rule import Verdict, verdict
 from sink.db.connection import Connection, connect
-from sink.refolds import to_ranges
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value
 from tests.unit.sink.candles import MINUTE, OWN_LOG, candle
@@ -38,7 +37,7 @@ async def stored_row(connection: Connection) -> tuple[Any, ...]:
 
 async def pending_ranges(connection: Connection) -> Ranges:
     rows = await (await connection.execute(b"SELECT offsets FROM pending_refolds")).fetchall()
-    return to_ranges(rows[0][0]) if rows else ()
+    return from_multirange(rows[0][0]) if rows else ()
 
 
 @pytest.mark.parametrize("use_copy", [True, False], ids=["copy", "insert"])
@@ -75,7 +74,7 @@ async def test_the_sql_follows_the_rule(connection: Connection, incoming: Candle
     written = expected in (Verdict.REPLACED, Verdict.CLOSED)
     assert (after[0] != before[0]) is written
     kept = incoming if expected is Verdict.REPLACED else candle(STORED)
-    assert to_ranges(after[1]) == kept.offsets
+    assert from_multirange(after[1]) == kept.offsets
     assert after[3] == kept.high
     assert after[4] is (incoming.closed and written)
     wanted = union(candle(STORED).offsets, incoming.offsets) if expected is Verdict.REFOLD else ()
@@ -113,9 +112,9 @@ async def test_the_sql_follows_the_rule_for_any_two_sets(connection: Connection)
     rows = await (await connection.execute(query)).fetchall()
     for (stored, incoming), what, (offsets, high, closed, pending) in zip(pairs, expected, rows, strict=True):
         kept = incoming if what is Verdict.REPLACED else stored
-        assert (to_ranges(offsets), high) == (kept.offsets, kept.high)
+        assert (from_multirange(offsets), high) == (kept.offsets, kept.high)
         assert closed is (stored.closed or (incoming.closed and what is not Verdict.REFOLD))
-        assert to_ranges(pending) == (union(stored.offsets, incoming.offsets) if what is Verdict.REFOLD else ())
+        assert from_multirange(pending) == (union(stored.offsets, incoming.offsets) if what is Verdict.REFOLD else ())
 
 
 async def test_closed_stays_closed_when_a_wider_candle_comes(connection: Connection) -> None:
@@ -285,4 +284,4 @@ async def test_two_writers_at_once_forget_no_offsets(url: str) -> None:
         query = b"SELECT m.offsets + p.offsets FROM market_data m JOIN pending_refolds p USING (source, symbol, ts)"
         rows = await (await connection.execute(query)).fetchall()
         assert len(rows) == len(minutes)
-        assert all(contains(to_ranges(known), offsets) for (known,) in rows for offsets in sets)
+        assert all(contains(from_multirange(known), offsets) for (known,) in rows for offsets in sets)

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer
@@ -68,6 +69,36 @@ async def test_the_commit_waits_for_the_open_minute_and_sigterm_publishes_it(
     assert 3 in (await kafka.committed()).values(), "the open minute is folded again"
     candles = await kafka.candles()
     assert [(c.volume, c.closed) for _, c in sorted(candles.items())] == [(3, True), (3, False)]
+
+
+@pytest.mark.contract
+async def test_a_poll_that_a_rebalance_makes_void_is_read_again(
+    settings: Settings, kafka: KafkaLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first commit: aiokafka's seek leaves a partition of which nothing is committed where it is."""
+    monkeypatch.setenv("REBALANCE_ONCE", str(tmp_path / "rebalanced"))
+    frames = frames_of(eurusd_ticks()[:400], 100)
+    await kafka.send(*frames[:2])
+    worker = Service("stream_app", settings)
+    worker.module = "tests.integration.stream_app.rebalanced_worker"
+
+    async def void() -> bool:
+        return (tmp_path / "rebalanced").exists()
+
+    async def caught_up() -> bool:
+        assert worker.returncode is None, "the worker missed records"
+        return await kafka.lag() == 0
+
+    try:
+        await asyncio.to_thread(worker.start().wait_ready)
+        await eventually(void, within_seconds=20, what="a void poll")
+        await kafka.send(*frames[2:])
+        await eventually(caught_up, within_seconds=30, what="no lag")
+        assert worker.stop() == 0
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+    assert sum(candle.volume for candle in (await kafka.candles()).values()) == 400
 
 
 @pytest.mark.contract

@@ -14,7 +14,7 @@ from psycopg import sql
 from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
-import sink.exporting
+import sink.queries
 from sink.db.migrations import migrate
 from tests.integration.timeframes.editions import database_on
 from tests.servers import EmbeddedServers
@@ -96,7 +96,7 @@ def test_every_row_of_the_table_comes_back_from_parquet(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Smaller than a series, so that both cursors and row groups have to go on.
-    monkeypatch.setattr(sink.exporting, "_FETCH_ROWS", 7)
+    monkeypatch.setattr(sink.queries, "_EXPORT_ROWS", 7)
     monkeypatch.setattr("tickpipe.export.files._GROUP_ROWS", 11)
     result = export(tmp_path / "out")
 

@@ -10,8 +10,8 @@ from marketdata.tick import Frame
 from marketdata.wire import decode_frame
 from producer.app import create_app
 from producer.metrics import Metrics
-from producer.testing import InMemoryGateway
 from runtime.settings import Settings, load_settings
+from tests.unit.producer.gateway import InMemoryGateway
 
 KEY = "key-of-the-broker"
 ANY_KEY = "key-of-everybody"

@@ -15,7 +15,7 @@ from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
 from producer.bulk import decode_bulk, read_bulk
-from producer.frames import TicksBySymbol
+from producer.records import TicksBySymbol
 from tests.unit.producer.conftest import Bench, new_bench
 
 NOW_MS = 1760926800417

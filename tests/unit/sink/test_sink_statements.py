@@ -1,10 +1,7 @@
-from datetime import UTC, datetime
-
 import pytest
 
 from sink.db.migrations import migration_files
 from sink.db.statements import SQL, parse_statements
-from sink.staging import time_msc, utc
 
 
 def test_statements_stand_under_their_names() -> None:
@@ -20,12 +17,3 @@ def test_a_name_is_used_once() -> None:
 def test_five_queries_and_numbered_migrations_are_packaged() -> None:
     assert {f"query_{number}" for number in range(1, 6)} <= set(SQL)
     assert next(iter(migration_files())).startswith("0001_")
-
-
-@pytest.mark.parametrize("msc", [0, 1, 1_549_238_401_003, 253_402_300_799_999])
-def test_times_come_back_to_the_millisecond(msc: int) -> None:
-    assert time_msc(utc(msc)) == msc
-
-
-def test_times_are_utc() -> None:
-    assert utc(1_549_238_400_000) == datetime(2019, 2, 4, tzinfo=UTC)

@@ -1,6 +1,6 @@
 """When assignments are too many; the watchdog's standstill is tried on real workers in tests/faults."""
 
-from stream_app.watchdog import Restlessness
+from stream_app.app import Restlessness
 
 
 def test_six_assignments_within_half_a_minute_are_too_many() -> None:

@@ -1,4 +1,4 @@
-"""The small parts: rates, symbols, keys, start without keys."""
+"""The application: its start, a part that fails, the bounds of its metrics."""
 
 import asyncio
 import os
@@ -7,53 +7,14 @@ import sys
 from pathlib import Path
 
 import httpx
-import pytest
 
-from marketdata.errors import SettingsError
 from producer.app import create_app
 from producer.metrics import Metrics
-from producer.rates import TokenBuckets
-from producer.symbols import ChartModes
-from producer.testing import InMemoryGateway
 from runtime import clock
 from runtime.health import Guard, Health
 from runtime.process import EXIT_FAILED
 from tests.unit.producer.conftest import ANY_KEY, KEY, new_settings
-
-
-def test_a_bucket_refills_with_time_and_belongs_to_one_key() -> None:
-    now = 0.0
-    buckets = TokenBuckets(2.0, clock=lambda: now)
-
-    assert [buckets.take("a") for _ in range(3)] == [0, 0, 1]  # two at once, the third after half a second
-    assert buckets.take("b") == 0
-    now = 0.5
-    assert [buckets.take("a") for _ in range(2)] == [0, 1]
-
-
-def test_no_rate_means_no_limit() -> None:
-    buckets = TokenBuckets(0.0)
-
-    assert not any(buckets.take("a") for _ in range(1000))
-
-
-def test_chart_modes_follow_the_patterns() -> None:
-    modes = ChartModes(["PETR4", "WIN*", "[SP500]"])
-
-    assert [modes[symbol] for symbol in ("PETR4", "WINZ25", "[SP500]", "petr4", "EURUSD", "EURUSD")] == [
-        "last", "last", "last", "bid", "bid", "bid",
-    ]  # fmt: skip
-
-
-def test_without_a_key_there_is_no_application() -> None:
-    with pytest.raises(SettingsError, match="TICKPIPE_API_KEYS"):
-        create_app(new_settings(api_keys={}))
-
-
-@pytest.mark.parametrize("source", ["", "x" * 65, "a\nb"])
-def test_a_source_that_no_frame_can_carry_is_refused_at_start(source: str) -> None:
-    with pytest.raises(SettingsError, match="TICKPIPE_API_KEYS"):
-        create_app(new_settings(api_keys={source: "long-enough"}))
+from tests.unit.producer.gateway import InMemoryGateway
 
 
 def test_without_a_key_the_process_ends_with_2_and_says_what_to_set(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from marketdata.errors import KafkaUnavailable
-from producer.flush import Record
+from producer.connection import Record
 
 
 class InMemoryGateway:

@@ -1,4 +1,4 @@
-"""Ticks of one symbol that are too many for one record."""
+"""Ticks of one symbol that are too many for one record; which symbols are charted by last price."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from marketdata.fold import Passes
 from marketdata.tick import Frame, Tick
 from marketdata.wire import encode
-from producer.frames import MAX_RECORD_TICKS, record_parts
+from producer.records import MAX_RECORD_TICKS, ChartModes, record_parts
 from runtime.kafka import MAX_RECORD_BYTES
 
 
@@ -54,3 +54,11 @@ def test_the_longest_part_of_the_longest_ticks_fits_into_a_record() -> None:
     frame = frame_of([longest] * MAX_RECORD_TICKS, "Г" * 32)
 
     assert len(encode(frame)) < MAX_RECORD_BYTES - 4096
+
+
+def test_chart_modes_follow_the_patterns() -> None:
+    modes = ChartModes(["PETR4", "WIN*", "[SP500]"])
+
+    assert [modes[symbol] for symbol in ("PETR4", "WINZ25", "[SP500]", "petr4", "EURUSD", "EURUSD")] == [
+        "last", "last", "last", "bid", "bid", "bid",
+    ]  # fmt: skip

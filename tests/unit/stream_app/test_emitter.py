@@ -8,8 +8,7 @@ import msgspec
 from marketdata.tick import Frame
 from runtime.metrics import RECEIVED_HEADER, arrival_seconds, received_header
 from runtime.telemetry import NoTelemetry, TraceContext, context_of
-from stream_app.emitter import Outgoing
-from stream_app.origins import note_origins, outgoing
+from stream_app.emitter import Outgoing, note_origins, outgoing
 from stream_app.window import Window
 from tests.unit.stream_app.test_window import GRACE_MS, T0, frame
 

@@ -1,16 +1,42 @@
-"""From the ticks of one request to the records of `ticks`: one frame for each symbol, several when there are many."""
+"""From one request to its records: frames of the ticks of each symbol, and the items that were rejected."""
 
+import json
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from itertools import accumulate
 from typing import Final
+
+import msgspec
 
 from marketdata.contract.tick import ReadTick
 from marketdata.tick import ChartMode, Frame, Tick
 from marketdata.wire import encode, frame_key
-from producer.flush import Record
-from producer.symbols import ChartModes
+from producer.connection import Record
+from runtime.rejected import HTTP, WHOLE_BODY, headers_of, size_header
 from runtime.settings import Settings
 from runtime.telemetry import TraceContext
+
+#: No broker has as many symbols; beyond it senders invent names, and memory must not follow (entries).
+_MAX_KNOWN: Final = 20_000
+
+
+class ChartModes:
+    """The chart mode of each symbol by the settings; `patterns` are those charted by last price."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._patterns = patterns
+        self._known: dict[str, ChartMode] = {}
+
+    def __getitem__(self, symbol: str) -> ChartMode:
+        mode = self._known.get(symbol)
+        if mode is None:
+            # A name may hold what means something in a pattern: `[SP500]`.
+            is_named = symbol in self._patterns or any(fnmatchcase(symbol, pattern) for pattern in self._patterns)
+            mode = "last" if is_named else "bid"
+            if len(self._known) < _MAX_KNOWN:
+                self._known[symbol] = mode
+        return mode
+
 
 #: Ticks of one record: about 1 MB, so that a reader's poll moves on (entries).
 RECORD_TICKS: Final = 20_000
@@ -133,3 +159,53 @@ def _part_end(times: Sequence[int], earliest_from: Sequence[int], begin: int, us
             if end - begin >= usual:
                 break
     return found or begin + most
+
+
+#: The most that is stored of one item or one body (bytes).
+_MAX_BYTES: Final = 64 * 1024
+
+
+class RejectWriter:
+    """Writes records of `ticks.rejected`: the item, with the reason in the headers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = settings.ticks_rejected_topic
+
+    def item(self, item: object, index: int, reason: str, origin: Origin) -> Record:
+        """The record of item `index` of a body."""
+        return self._record(_json_of(item), index, reason, origin)
+
+    def body(self, body: bytes, reason: str, origin: Origin) -> Record:
+        """The record of a body that has no items."""
+        return self._record(body, WHOLE_BODY, reason, origin)
+
+    def _record(self, value: bytes, index: int, reason: str, origin: Origin) -> Record:
+        headers = [
+            *headers_of(reason, HTTP, -1, index),
+            ("source", origin.source.encode()),
+            *origin.headers,
+        ]
+        if len(value) > _MAX_BYTES:
+            headers.append(size_header(len(value)))
+        return Record(self._topic, origin.source.encode(), value[:_MAX_BYTES], origin.received_ms, headers)
+
+
+def _json_of(item: object) -> bytes:
+    """The item as JSON; what JSON cannot say (NaN, half a surrogate) as Python writes it."""
+    try:
+        text = msgspec.json.encode(item)
+        if b"null" not in text:
+            return text
+        # msgspec writes NaN as null, and the one is not the other.
+        return json.dumps(item, separators=(",", ":")).encode()
+    except RecursionError:
+        return b'"nested too deeply"'
+    except (UnicodeEncodeError, ValueError, OverflowError, msgspec.MsgspecError):
+        return _as_python_writes_it(item)
+
+
+def _as_python_writes_it(item: object) -> bytes:
+    try:
+        return json.dumps(item, separators=(",", ":")).encode()
+    except (RecursionError, ValueError):  # ValueError: more digits than Python converts
+        return b'"cannot be written as JSON"'
