@@ -13,8 +13,7 @@ from runtime.settings import load_settings
 from sink.db.connection import Connection
 from sink.writer import Writer
 from tests.days import eurusd_ticks
-from tests.integration.sink.flow import Flow, day_frames
-from tests.integration.timeframes.history import (
+from tests.integration.sink.db.history import (
     SERIES,
     assert_exact,
     candles,
@@ -28,7 +27,8 @@ from tests.integration.timeframes.history import (
     set_day,
     some_minutes,
 )
-from tests.integration.timeframes.oracle import TIMEFRAMES, Bar, Day
+from tests.integration.sink.db.oracle import TIMEFRAMES, Bar, Day
+from tests.integration.sink.flow import Flow, day_frames
 
 pytestmark = pytest.mark.first
 

@@ -25,7 +25,7 @@ from sink.verify import verify
 from tests.conftest import own_settings
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, day_frames, until, value
-from tests.integration.tickpipe_cli.backups import Silent, archives, restored
+from tests.integration.tickpipe.backups import Silent, archives, restored
 from tests.ports import free_port
 from tests.unit.sink.candles import MINUTE, candle
 from tickpipe.backup import topics

@@ -13,8 +13,7 @@ from sink.db.connection import Connection, Database
 from sink.db.storage import edition, set_compression, storage
 from sink.maintenance import Deleted, Retainer, Retention
 from sink.writer import Writer
-from tests.integration.sink.flow import value
-from tests.integration.timeframes.history import (
+from tests.integration.sink.db.history import (
     candles,
     delete,
     insert,
@@ -25,7 +24,8 @@ from tests.integration.timeframes.history import (
     some_minutes,
     view,
 )
-from tests.integration.timeframes.oracle import Bar, Day, bars
+from tests.integration.sink.db.oracle import Bar, Day, bars
+from tests.integration.sink.flow import value
 from tests.unit.sink.candles import MINUTE, candle
 
 SERIES = (("EURUSD", "S"), ("EURUSD", "T"))

@@ -11,7 +11,7 @@ import pytest
 from runtime.kafka import ensure_topics
 from runtime.settings import Settings
 from sink.db.migrations import migrate
-from tests.integration.tickpipe_cli.backups import Silent, archives, restored
+from tests.integration.tickpipe.backups import Silent, archives, restored
 from tickpipe.backup.archive import (
     FORMAT,
     ArchiveDamaged,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from psycopg import sql
 
 from sink.db.connection import Connection
-from tests.integration.timeframes.oracle import Bar, Day, bars
+from tests.integration.sink.db.oracle import Bar, Day, bars
 
 #: New year; clocks in New York, Havana, London, São Paulo and Athens go forward or back; end of October.
 STRETCHES = (

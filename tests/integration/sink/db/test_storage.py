@@ -6,10 +6,10 @@ from sink.db.connection import Connection, connect
 from sink.db.migrations import migrate
 from sink.db.storage import edition, set_compression, storage
 from sink.writer import Writer
+from tests.integration.sink.db.history import assert_exact, delete, insert, marks, refresh, some_minutes
+from tests.integration.sink.db.oracle import Day
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value
-from tests.integration.timeframes.history import assert_exact, delete, insert, marks, refresh, some_minutes
-from tests.integration.timeframes.oracle import Day
 from tests.unit.sink.candles import MINUTE, candle
 
 

@@ -20,9 +20,8 @@ from marketdata.timeframes import TIMEFRAMES, Timeframe
 from sink.db.connection import Connection, connect
 from sink.db.migrations import migrate, migration_files
 from sink.db.storage import edition
-from tests.integration.sink.flow import value
-from tests.integration.timeframes.editions import database_on
-from tests.integration.timeframes.history import (
+from tests.integration.sink.db.editions import database_on
+from tests.integration.sink.db.history import (
     SERIES,
     assert_exact,
     insert,
@@ -34,7 +33,8 @@ from tests.integration.timeframes.history import (
     some_minutes,
     view,
 )
-from tests.integration.timeframes.oracle import Bar, Day, bars
+from tests.integration.sink.db.oracle import Bar, Day, bars
+from tests.integration.sink.flow import value
 from tickpipe.cli import app
 from tickpipe.console import run as run_coroutine
 from tickpipe.embedded.servers import EmbeddedServers

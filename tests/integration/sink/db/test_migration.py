@@ -2,9 +2,9 @@ import random
 
 from sink.db.connection import connect
 from sink.db.migrations import migrate
+from tests.integration.sink.db.history import assert_exact, insert, keep_step, refresh, some_minutes
+from tests.integration.sink.db.oracle import Day
 from tests.integration.sink.flow import value
-from tests.integration.timeframes.history import assert_exact, insert, keep_step, refresh, some_minutes
-from tests.integration.timeframes.oracle import Day
 
 KEPT = ("H1", "H4", "D1", "W1", "MN1")
 

@@ -21,7 +21,7 @@ from sink.metrics import Metrics
 from sink.service import Sink
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, until, value
-from tests.integration.sink.test_sink_retention import MONDAY
+from tests.integration.sink.test_retention import MONDAY
 from tests.unit.sink.candles import MINUTE, candle
 
 HOUR = 3_600_000

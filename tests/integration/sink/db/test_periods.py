@@ -9,9 +9,9 @@ import pytest
 
 from sink.db.connection import Connection, connect
 from sink.db.migrations import migrate
-from tests.integration.timeframes.editions import database_on
-from tests.integration.timeframes.history import set_day
-from tests.integration.timeframes.oracle import Day
+from tests.integration.sink.db.editions import database_on
+from tests.integration.sink.db.history import set_day
+from tests.integration.sink.db.oracle import Day
 from tickpipe.embedded.servers import EmbeddedServers
 
 FIRST, LAST = date(2018, 1, 1), date(2019, 3, 31)

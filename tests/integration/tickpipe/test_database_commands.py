@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from sink.db.migrations import migrate
 from sink.queries import analyses, purpose
-from tests.integration.timeframes.editions import database_on
+from tests.integration.sink.db.editions import database_on
 from tickpipe.cli import app
 from tickpipe.console import run as run_coroutine
 from tickpipe.embedded.servers import EmbeddedServers

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 import sink.exporting
 from sink.db.migrations import migrate
-from tests.integration.timeframes.editions import database_on
+from tests.integration.sink.db.editions import database_on
 from tickpipe.cli import app
 from tickpipe.console import run as run_coroutine
 from tickpipe.embedded.servers import EmbeddedServers

@@ -7,8 +7,8 @@ import pytest
 from sink.db.connection import Connection, connect
 from sink.db.migrations import migrate
 from sink.writer import Writer
+from tests.integration.sink.db.editions import GIVEN_SERVER, database_on, install_pglite, pglite_database
 from tests.integration.sink.fixed import new_writer
-from tests.integration.timeframes.editions import GIVEN_SERVER, database_on, install_pglite, pglite_database
 from tickpipe.embedded.servers import EmbeddedServers
 
 
