@@ -112,7 +112,7 @@ class Stage:
                     if service.pid in self._killed:
                         self._killed.discard(service.pid)
                     else:
-                        self.ended.append(f"{service.module} {code}")
+                        self.ended.append(f"{service.command[0]} {code}")
                     await asyncio.sleep(RESTART_SECONDS)
                     service.start()
             await asyncio.sleep(0.1)
@@ -225,8 +225,7 @@ class Stage:
         self._added += 1
         name = f"{self.settings.stream_instance}-{self._added}"
         more = self.settings.model_copy(update={"stream_port": free_port(), "stream_instance": name})
-        worker = Service("stream_app", more)
-        worker.module = module
+        worker = Service("stream_app", more, command=[module])
         self.services.append(worker.start())
         return worker
 

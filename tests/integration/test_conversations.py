@@ -14,7 +14,8 @@ from tests.conftest import API_KEY
 from tests.conversations import Candles, Conversation, conversations
 from tests.faults.truth import read_log
 from tests.integration.relay.process import RelayProcess
-from tests.services import eventually, running
+from tests.services import running
+from tests.waiting import eventually
 
 ROUTES = ("straight", "relayed")
 
@@ -54,7 +55,7 @@ async def test_the_table_is_the_fold_of_what_was_sent_straight_and_through_the_r
         return await asyncio.to_thread(table, settings) == expected
 
     try:
-        await eventually(stored, within_seconds=60, what="the candles of the conversations")
+        await eventually(stored, what="the candles of the conversations")
     except AssertionError:
         assert table(settings) == expected
     await assert_the_oracle_agrees(settings, expected)

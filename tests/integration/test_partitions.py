@@ -11,7 +11,8 @@ from runtime.kafka import admin_client, new_producer
 from runtime.settings import Settings
 from sink.verify import verify
 from tests.kafka_log import group_lag
-from tests.services import eventually, running
+from tests.services import running
+from tests.waiting import eventually
 
 #: 2019-02-04 10:00 UTC.
 START_MS = 1_549_274_400_000
@@ -78,7 +79,7 @@ async def test_every_record_counts_once_wherever_it_lies(settings: Settings) -> 
             ]
             return sum(lags) == 0 and not sql(settings, "SELECT 1 FROM pending_refolds LIMIT 1")
 
-        await eventually(settled, within_seconds=120, what="a settled pipeline")
+        await eventually(settled, what="a settled pipeline")
 
     # Assert
     volumes = sql(settings, "SELECT symbol, volume, closed FROM market_data ORDER BY symbol, ts")

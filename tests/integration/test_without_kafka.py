@@ -8,7 +8,8 @@ from aiokafka import TopicPartition
 from runtime.kafka import new_consumer, wait_for_kafka
 from runtime.settings import Settings
 from tests.ports import free_port
-from tests.services import Service, eventually, running
+from tests.services import Service, running
+from tests.waiting import eventually
 from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = pytest.mark.fault
@@ -61,7 +62,7 @@ async def test_a_worker_that_waits_for_kafka_ends_with_0(settings: Settings, cap
         return "wait_for_kafka" in said
 
     try:
-        await eventually(waits, within_seconds=60, what="a line about the wait")
+        await eventually(waits, what="a line about the wait")
 
         # Act and Assert
         assert await asyncio.to_thread(worker.stop) == 0

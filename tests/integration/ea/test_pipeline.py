@@ -24,7 +24,8 @@ from tests.integration.ea.terminal import Terminal
 from tests.integration.relay.conftest import StartRelay
 from tests.kafka_log import KafkaLog
 from tests.ports import free_port
-from tests.services import Service, eventually, running
+from tests.services import Service, running
+from tests.waiting import eventually
 
 #: Broker's clock ahead of UTC, as in Athens.
 OFFSET_S = 7_200
@@ -277,12 +278,12 @@ async def test_every_folded_candle_equals_the_terminals_own_bar(
             return len(await rows()) == 10
 
         # Ten minutes from 00:00:10 on; the eleventh is not closed for the terminal.
-        await eventually(complete, within_seconds=60, what="ten minutes with a bar and a candle")
+        await eventually(complete, what="ten minutes with a bar and a candle")
 
         async def equal() -> bool:
             return all(row[1] for row in await rows())
 
-        await eventually(equal, within_seconds=60, what="candles that equal the broker's bars")
+        await eventually(equal, what="candles that equal the broker's bars")
 
 
 def fidelity(settings: Settings) -> list[tuple[object, ...]]:

@@ -9,7 +9,8 @@ from runtime.settings import Settings
 from tests import oracle
 from tests.days import eurusd_ticks
 from tests.integration.relay.conftest import StartRelay
-from tests.services import eventually, running
+from tests.services import running
+from tests.waiting import eventually
 
 COUNT = 5_000
 
@@ -41,7 +42,7 @@ async def test_ticks_through_a_relay_that_is_killed_equal_their_fold(
         async def complete() -> bool:
             return await rows() == expected
 
-        await eventually(complete, within_seconds=60, what="the fold of the ticks")
+        await eventually(complete, what="the fold of the ticks")
 
 
 def ticks_as_one_frame(ticks: list[Tick]) -> list[tuple[int, Frame]]:

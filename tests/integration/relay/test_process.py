@@ -6,16 +6,15 @@ import json
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
 import httpx
 
-from tests import plainhttp
 from tests.integration.relay.conftest import StartRelay
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, tick
+from tests.waiting import wait_until
 
 
 def times(server: ScriptedServer) -> list[int]:
@@ -38,23 +37,20 @@ def test_the_local_api_answers_as_eas_expect(start_relay: StartRelay, tmp_path: 
     ]
     bar = {"symbol": "EURUSD", "ts": BASE, "timeframe": "M1", "open": 1, "high": 3, "low": 1, "close": 2, "volume": 9}
     assert relay.post({"items": [bar, tick(2)]}, "/ingest").json()["inserted"] == 2
-    packed = plainhttp.post(
-        f"{relay.url}/ingest/tick", content=gzip.compress(json.dumps(tick(3)).encode() + b"\0"),
-        headers={"Content-Encoding": "gzip"},
-    )  # fmt: skip
+    packed = relay.post(gzip.compress(json.dumps(tick(3)).encode() + b"\0"), Content_Encoding="gzip")
     assert packed.status_code == 200
-    assert plainhttp.post(f"{relay.url}/ingest/tick", content=b" " * (64 * 1024 * 1024 + 1)).status_code == 413
-    assert relay.post(tick(4), headers={"Origin": "https://evil.example"}).status_code == 403
-    assert plainhttp.get(f"{relay.url}/ingest/tick").status_code == 405
-    assert plainhttp.get(f"{relay.url}/nothing").status_code == 404
-    assert plainhttp.get(f"{relay.url}/health").json() == {
+    assert relay.post(b" " * (64 * 1024 * 1024 + 1)).status_code == 413
+    assert relay.post(tick(4), Origin="https://evil.example").status_code == 403
+    assert relay.get("/ingest/tick").status_code == 405
+    assert relay.get("/nothing").status_code == 404
+    assert relay.get("/health").json() == {
         "ok": True, "total_ticks": 6, "count": 6, "queue": 6, "db": str(tmp_path / "ea.db"),
     }  # fmt: skip
     assert relay.stats() == {
         "total_ticks": 6, "unique_symbols": 2, "pending": 6, "count": 6, "queue": 6, "db": str(tmp_path / "ea.db"),
         "top_symbols": [{"symbol": "EURUSD", "ticks": 5}, {"symbol": "USDJPY", "ticks": 1}],
     }  # fmt: skip
-    assert "tickpipe_relay_rows_stored_total 6.0" in plainhttp.get(f"{relay.url}/metrics").text
+    assert relay.metric("tickpipe_relay_rows_stored_total") == 6
     assert relay.stop() == 0
 
 
@@ -64,7 +60,7 @@ def test_the_backlog_of_hours_is_queued_in_one_body(start_relay: StartRelay) -> 
     body = ('{"ticks":[' + ",".join(ticks) + "]}").encode()
     assert 50_000_000 < len(body) <= 64 * 1024 * 1024
 
-    answer = plainhttp.post(f"{relay.url}/ingest/tick", content=body, timeout=60)
+    answer = relay.post(body, timeout=60)
 
     assert (answer.status_code, answer.json()["inserted"]) == (200, 180_000)
     assert relay.stats()["pending"] == 180_000
@@ -104,9 +100,7 @@ def test_a_kill_between_commit_and_confirmation_loses_nothing(start_relay: Start
     relay.wait_forwarded()
     server.held.set()
     relay.post([tick(n) for n in range(50, 60)])
-    deadline = time.monotonic() + 10
-    while len(times(server)) < 60 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: len(times(server)) == 60, what="the held request")
     for n in range(60, 100):
         relay.post(tick(n))
     relay.kill()
@@ -138,13 +132,11 @@ def test_a_wrong_key_stops_forwarding_but_not_storing(start_relay: StartRelay, s
     server.answers = [Answer(401, {"error": "no"})]
     relay = start_relay(server.url)
     relay.post(tick(0))
-    deadline = time.monotonic() + 10
-    while not relay.stats()["forwarding"]["stopped"] and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert "TICKPIPE_RELAY_FORWARD_KEY" in relay.stats()["forwarding"]["stopped"]
+    stopped = wait_until(lambda: relay.stats()["forwarding"]["stopped"], what="a relay that stopped forwarding")
+    assert "TICKPIPE_RELAY_FORWARD_KEY" in stopped
     assert relay.post(tick(1)).status_code == 200
     assert len(server.requests) == 1
-    assert "tickpipe_relay_server_up 0.0" in plainhttp.get(f"{relay.url}/metrics").text
+    assert "tickpipe_relay_server_up 0.0" in relay.get("/metrics").text
     assert relay.stop() == 0
     relay.start()
     relay.wait_forwarded()

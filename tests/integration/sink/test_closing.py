@@ -12,8 +12,9 @@ from sink.closing import Closer
 from sink.db.connection import Connection, Database
 from sink.metrics import Metrics
 from tests.integration.sink.fixed import new_writer
-from tests.integration.sink.flow import Flow, RunningSink, until, value
+from tests.integration.sink.flow import Flow, RunningSink, value
 from tests.unit.sink.candles import candle, frame
+from tests.waiting import eventually
 from tickpipe.replay.engine import set_offsets
 
 #: The minute of a tick that was stamped tomorrow.
@@ -107,4 +108,4 @@ async def test_a_running_sink_closes_it(
 
     # Act and Assert
     async with RunningSink(settings):
-        await until(is_closed)
+        await eventually(is_closed)

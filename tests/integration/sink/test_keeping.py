@@ -11,8 +11,9 @@ from sink.db.connection import Connection, Database, connect
 from sink.maintenance import Keeper
 from sink.metrics import Metrics
 from tests.integration.sink.fixed import new_writer
-from tests.integration.sink.flow import Flow, RunningSink, until, value
+from tests.integration.sink.flow import Flow, RunningSink, value
 from tests.unit.sink.candles import MINUTE, candle
+from tests.waiting import eventually
 
 HOUR = 3_600_000
 
@@ -104,7 +105,7 @@ async def test_a_writer_waits_for_the_fold_of_its_hour_and_marks_it_again(url: s
 
             # Act
             writing = asyncio.create_task(new_writer().write(connection, [candle(((0, 19),), volume=77)]))
-            await until(lambda: _is_blocked(folding))
+            await eventually(lambda: _is_blocked(folding))
         await writing
 
         # Assert
@@ -130,11 +131,11 @@ async def test_the_sink_keeps_what_it_stores(settings: Settings, url: str, flow:
     async with await connect(url) as connection:
         await flow.send_candles([candle(log=flow.own_log, ts=MINUTE + n * HOUR) for n in range(5)])
         async with RunningSink(settings) as sink:
-            await until(lambda: _stored(connection, 5))
+            await eventually(lambda: _stored(connection, 5))
             await connection.execute(b"UPDATE stale_hours SET changed_at = changed_at - interval '1 minute'")
 
             # Act and Assert
-            await until(lambda: _kept(connection, 5))
+            await eventually(lambda: _kept(connection, 5))
             assert sink.metrics.registry.get_sample_value("tickpipe_sink_kept_hours_total") == 5
 
 

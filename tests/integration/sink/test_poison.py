@@ -11,10 +11,11 @@ from runtime.kafka import admin_client
 from runtime.rejected import RejectedRecord, Which
 from runtime.settings import Settings
 from sink.db.connection import Connection
-from tests.integration.sink.flow import Flow, RunningSink, until, value
+from tests.integration.sink.flow import Flow, RunningSink, value
 from tests.kafka_log import delete_topic, group_lag, send_empty
 from tests.rejected import rejected_records
 from tests.unit.sink.candles import MINUTE, candle
+from tests.waiting import eventually
 
 #: With the headers of a rejected record it is larger than the topic takes; Kafka's default for a batch is 1,048,588.
 LARGE = os.urandom(1_048_588 - 160)
@@ -33,7 +34,7 @@ async def flow_around_poison(settings: Settings, connection: Connection, flow: F
         await flow.send_candles(good[:2])
         yield
         await flow.send_candles(good[2:])
-        await until(stored_and_committed, seconds=60)
+        await eventually(stored_and_committed)
 
 
 async def rejected(settings: Settings) -> list[RejectedRecord]:

@@ -8,8 +8,9 @@ from sink.db.connection import Connection, Database, connect
 from sink.db.statements import SQL
 from sink.maintenance import Deleted, Retainer, Retention
 from tests.integration.sink.fixed import new_writer
-from tests.integration.sink.flow import Flow, RunningSink, until, value
+from tests.integration.sink.flow import Flow, RunningSink, value
 from tests.unit.sink.candles import MINUTE, candle
+from tests.waiting import eventually
 from tickpipe.replay.engine import group_offsets
 
 MONDAY = datetime(2019, 2, 4, tzinfo=UTC)
@@ -69,8 +70,8 @@ async def test_the_sink_stores_nothing_that_is_too_old(settings: Settings, flow:
     await connection.execute(SQL["refresh_candles"], {"quiet": timedelta(0), "max_hours": 100})
     now_ms = int(datetime.now(UTC).timestamp() * 1000) // 60_000 * 60_000
     async with RunningSink(settings.model_copy(update={"keep_m1_days": 30})):
-        await until(deletes)
+        await eventually(deletes)
         await flow.send_candles([candle(ts=ts, log=flow.own_log) for ts in (MINUTE, now_ms)])
-        await until(stored)
+        await eventually(stored)
         assert await value(connection, "SELECT min(ts) > now() - interval '1 day' FROM market_data") is True
         assert await value(connection, "SELECT count(*) FROM candles_h1") == 2

@@ -1,7 +1,7 @@
 import asyncio
-import os
 import signal
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,9 +16,11 @@ from sink.group import LagMeter
 from sink.maintenance import Comparer, Keeper, Retainer
 from sink.refolds import Refolder
 from sink.verify import verify
-from tests.days import EURUSD_COUNT, eurusd_bars
-from tests.integration.sink.flow import Flow, RunningSink, day_frames, rejected_records, until, value
+from tests.integration.sink.flow import Flow, RunningSink, rejected_records, value
+from tests.ports import free_port
+from tests.services import Service
 from tests.unit.sink.candles import MINUTE, candle, frame
+from tests.waiting import eventually
 from tickpipe.embedded.servers import EmbeddedServers
 
 
@@ -49,7 +51,7 @@ async def test_candles_and_bars_reach_the_table(settings: Settings, connection: 
 
     # Act
     async with RunningSink(settings):
-        await until(_rows_are(connection, 11))
+        await eventually(_rows_are(connection, 11))
 
     # Assert
     assert await value(connection, "SELECT sum(volume) FROM market_data WHERE timeframe = 'M1'") == 120
@@ -65,12 +67,12 @@ async def test_a_restart_goes_on_where_the_last_one_stopped(
     # Arrange
     await flow.send_candles([candle(ts=MINUTE + i * 60_000, log=flow.own_log) for i in range(10)])
     async with RunningSink(settings) as first:
-        await until(_rows_are(connection, 10))
+        await eventually(_rows_are(connection, 10))
     await flow.send_candles([candle(ts=MINUTE + i * 60_000, log=flow.own_log) for i in range(10, 15)])
 
     # Act
     async with RunningSink(settings) as second:
-        await until(_rows_are(connection, 15))
+        await eventually(_rows_are(connection, 15))
 
     # Assert: the offsets were committed at the stop, so the first ten were read once
     counted = [
@@ -93,7 +95,7 @@ async def test_poison_and_refused_rows_are_set_aside(settings: Settings, connect
 
     # Act
     async with RunningSink(settings):
-        await until(_rows_are(connection, 30))
+        await eventually(_rows_are(connection, 30))
         rejected = await rejected_records(settings, 4)
 
     # Assert: as they came, with the reason and the place
@@ -119,7 +121,7 @@ async def test_two_sinks_share_the_work_and_end_with_the_same(
 
     # Act
     async with RunningSink(settings), RunningSink(other):
-        await until(_Condition(connection, "SELECT coalesce(sum(volume), 0) FROM market_data WHERE closed", 1200))
+        await eventually(_Condition(connection, "SELECT coalesce(sum(volume), 0) FROM market_data WHERE closed", 1200))
 
     # Assert
     report = await verify(settings)
@@ -130,16 +132,16 @@ async def test_a_partition_is_handed_over(settings: Settings, connection: Connec
     # Arrange
     async with RunningSink(settings):
         await flow.send_candles([candle(ts=MINUTE, log=flow.own_log)])
-        await until(_rows_are(connection, 1))
+        await eventually(_rows_are(connection, 1))
 
         # Act: a second member of the group makes Kafka move partitions under way
         async with RunningSink(settings):
             await flow.send_candles([candle(ts=MINUTE + i * 60_000, log=flow.own_log) for i in range(1, 100)])
-            await until(_rows_are(connection, 100))
+            await eventually(_rows_are(connection, 100))
 
         # Assert: the first one has them all again
         await flow.send_candles([candle(ts=MINUTE + 6_000_000, log=flow.own_log)])
-        await until(_rows_are(connection, 101))
+        await eventually(_rows_are(connection, 101))
 
 
 @pytest.mark.fault
@@ -154,16 +156,18 @@ async def test_a_database_outage_loses_nothing(
     async with RunningSink(settings, registry=registry) as sink:
         # Act: it goes away in the middle of the flow
         await flow.send_candles(emitted[:300])
-        await until(lambda: _is(sink.health.passes("database")))
+        await eventually(lambda: _is(sink.health.passes("database")))
         await asyncio.to_thread(getattr(servers, how))
         try:
             await flow.send_candles(emitted[300:])
-            await until(lambda: _is(not sink.health.passes("database")))
+            await eventually(lambda: _is(not sink.health.passes("database")))
             assert registry.get_sample_value("tickpipe_sink_database_up") == 0
         finally:
             await asyncio.to_thread(servers.start_postgres)
         async with await connect(url) as connection:
-            await until(_Condition(connection, "SELECT coalesce(sum(volume), 0) FROM market_data WHERE closed", 1800))
+            await eventually(
+                _Condition(connection, "SELECT coalesce(sum(volume), 0) FROM market_data WHERE closed", 1800)
+            )
 
     # Assert
     report = await verify(settings)
@@ -176,14 +180,14 @@ async def test_a_sink_that_is_told_to_stop_during_an_outage_ends(
 ) -> None:
     # Arrange
     async with RunningSink(settings) as sink:
-        await until(lambda: _is(sink.health.ready()[0] == 200))
+        await eventually(lambda: _is(sink.health.ready()[0] == 200))
         await asyncio.to_thread(servers.stop_postgres)
         await flow.send_candles([candle(log=flow.own_log)])
-        await until(lambda: _is(not sink.health.passes("database")))
+        await eventually(lambda: _is(not sink.health.passes("database")))
     # Act: leaving the block stopped it; the next one finds the candle
     await asyncio.to_thread(servers.start_postgres)
     async with await connect(url) as connection, RunningSink(settings):
-        await until(_rows_are(connection, 1))
+        await eventually(_rows_are(connection, 1))
 
 
 @pytest.mark.fault
@@ -203,7 +207,7 @@ async def test_a_sink_that_starts_too_early_waits(
             await asyncio.to_thread(getattr(servers, f"start_{server}"))
             # Assert
             async with await connect(url) as connection:
-                await until(_rows_are(connection, 1), 60)
+                await eventually(_rows_are(connection, 1))
     finally:
         await asyncio.to_thread(getattr(servers, f"start_{server}"))
 
@@ -214,59 +218,32 @@ async def test_kafka_may_go_and_come_back(
 ) -> None:
     async with RunningSink(settings):
         await flow.send_candles([candle(log=flow.own_log)])
-        await until(_rows_are(connection, 1))
+        await eventually(_rows_are(connection, 1))
         await asyncio.to_thread(servers.kill_kafka)
         await asyncio.sleep(1)
         await asyncio.to_thread(servers.start_kafka)
         await flow.send_candles([candle(ts=MINUTE + 60_000, log=flow.own_log)])
-        await until(_rows_are(connection, 2), 60)
+        await eventually(_rows_are(connection, 2))
 
 
 async def test_a_locked_table_only_delays(settings: Settings, connection: Connection, url: str, flow: Flow) -> None:
     async with RunningSink(settings):
         await flow.send_candles([candle(log=flow.own_log)])
-        await until(_rows_are(connection, 1))
+        await eventually(_rows_are(connection, 1))
         async with await connect(url) as other, other.transaction():
             await other.execute(b"LOCK TABLE market_data IN ACCESS EXCLUSIVE MODE")
             await flow.send_candles([candle(((0, 12),), log=flow.own_log, volume=12)])
             await asyncio.sleep(12)  # longer than the lock timeout
-        await until(_Condition(connection, "SELECT volume FROM market_data", 12))
+        await eventually(_Condition(connection, "SELECT volume FROM market_data", 12))
 
 
-@pytest.mark.timeout(120)
-async def test_a_day_that_arrives_twice_is_stored_once(settings: Settings, connection: Connection, flow: Flow) -> None:
-    # Arrange
-    frames = day_frames()
-    once = await flow.log_frames(frames)
-    registry = CollectorRegistry()
-    async with RunningSink(settings, registry=registry):
-        await flow.send_candles(flow.candles(once, every=5))
-        await until(_rows_are(connection, len(eurusd_bars())))
-
-        # Act
-        twice = await flow.log_frames(frames)
-        await flow.send_candles(flow.candles(twice, every=5))
-        await until(lambda: _is(registry.get_sample_value("tickpipe_sink_rows_total", {"action": "refolded"})))
-        await until(_Condition(connection, "SELECT count(*) FROM pending_refolds", 0))
-
-    # Assert
-    assert await value(connection, "SELECT sum(volume) FROM market_data") == EURUSD_COUNT
-    read = registry.get_sample_value("tickpipe_sink_refold_records_total")
-    assert read is not None
-    assert read <= 3 * 2 * len(frames)
-    report = await verify(settings)
-    assert report.checked == report.equal == len(eurusd_bars())
-
-
-async def _start_process(settings: Settings) -> asyncio.subprocess.Process:
-    names = ("kafka_bootstrap", "ticks_topic", "candles_topic", "broker_candles_topic", "candles_rejected_topic")
-    environment = {
-        **os.environ,
-        **{f"TICKPIPE_{name.upper()}": str(getattr(settings, name)) for name in (*names, "sink_group", "sink_port")},
-        "TICKPIPE_DATABASE_URL": settings.database_url.get_secret_value(),
-        "TICKPIPE_TICKS_REJECTED_TOPIC": settings.ticks_rejected_topic,
-    }
-    return await asyncio.create_subprocess_exec(sys.executable, "-m", "sink", env=environment)
+@contextmanager
+def _process(settings: Settings) -> Iterator[Service]:
+    service = Service("sink", settings.model_copy(update={"sink_port": free_port()})).start()
+    try:
+        yield service
+    finally:
+        service.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -277,15 +254,10 @@ async def test_the_process_ends_with_0_when_told_to(
     await flow.send_candles([candle(log=flow.own_log)])
 
     # Act
-    process = await _start_process(settings)
-    try:
-        await until(_rows_are(connection, 1))
+    with _process(settings) as process:
+        await eventually(_rows_are(connection, 1))
         process.send_signal(number)
-        code = await asyncio.wait_for(process.wait(), 20)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        code = await asyncio.to_thread(process.wait)
 
     # Assert
     assert code == 0
@@ -296,16 +268,15 @@ async def test_a_killed_sink_loses_nothing(settings: Settings, connection: Conne
     # Arrange
     logged = await flow.log_frames([frame(MINUTE + i * 1_000, 1.2 + i / 10_000, count=2) for i in range(1800)])
     emitted = flow.candles(logged, every=1)
-    process = await _start_process(settings)
 
     # Act: killed while it stores; the next one gets the partition when the session has run out
-    sending = asyncio.create_task(flow.send_candles(emitted * 10))
-    await until(_Condition(connection, "SELECT count(*) > 0 FROM market_data", True))
-    process.kill()
-    await process.wait()
+    with _process(settings) as process:
+        sending = asyncio.create_task(flow.send_candles(emitted * 10))
+        await eventually(_Condition(connection, "SELECT count(*) > 0 FROM market_data", True))
+        process.kill()
     await sending
     async with RunningSink(settings):
-        await until(_Condition(connection, "SELECT coalesce(sum(volume), 0) FROM market_data WHERE closed", 3600), 60)
+        await eventually(_Condition(connection, "SELECT coalesce(sum(volume), 0) FROM market_data WHERE closed", 3600))
 
     # Assert
     report = await verify(settings)
@@ -325,7 +296,7 @@ async def test_what_nobody_foresaw_ends_the_sink_before_the_commit(
         await asyncio.wait_for(running.sink.run(), 30)
     await connection.execute(b"ALTER TABLE market_data RENAME COLUMN spread_points TO spread")
     async with RunningSink(settings):
-        await until(_rows_are(connection, 1))
+        await eventually(_rows_are(connection, 1))
 
 
 @pytest.mark.parametrize("task", [Keeper, Comparer, Retainer, Refolder, LagMeter])
@@ -346,7 +317,7 @@ async def test_a_background_task_that_fails_leaves_the_flow_alone(
     # Act
     async with RunningSink(settings, registry=registry) as sink:
         await flow.send_candles([candle(log=flow.own_log)])
-        await until(_rows_are(connection, 1))
+        await eventually(_rows_are(connection, 1))
 
         # Assert
         assert registry.get_sample_value("tickpipe_task_failures_total", {"task": task.name}) == 1

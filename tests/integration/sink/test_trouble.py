@@ -20,9 +20,10 @@ from sink.maintenance import Keeper, Retainer, Retention
 from sink.metrics import Metrics
 from sink.service import Sink
 from tests.integration.sink.fixed import new_writer
-from tests.integration.sink.flow import Flow, RunningSink, until, value
+from tests.integration.sink.flow import Flow, RunningSink, value
 from tests.integration.sink.test_retention import MONDAY
 from tests.unit.sink.candles import MINUTE, candle
+from tests.waiting import eventually
 
 HOUR = 3_600_000
 
@@ -76,12 +77,12 @@ async def feeding(flow: Flow, sink: Sink, connection: Connection) -> AsyncIterat
     async def is_ready() -> bool:
         return sink.health.ready()[0] == 200
 
-    await until(is_ready)
+    await eventually(is_ready)
     feed = Feed(flow, sink, connection)
     task = asyncio.create_task(feed.run())
     try:
         yield feed
-        await until(feed.all_stored)
+        await eventually(feed.all_stored)
     finally:
         task.cancel()
     assert feed.sent > 5
@@ -95,7 +96,7 @@ async def grows(registry: CollectorRegistry, task: str, kind: Trouble, least: fl
         labels = {"task": task, "kind": str(kind)}
         return (registry.get_sample_value("tickpipe_sink_database_trouble_total", labels) or 0) >= least
 
-    await until(has_grown)
+    await eventually(has_grown)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -151,7 +152,7 @@ async def test_hours_that_take_too_long_together_are_kept_in_smaller_steps(
 
     # Act
     async with RunningSink(settings, registry=registry) as sink, feeding(flow, sink, connection):
-        await until(are_kept)
+        await eventually(are_kept)
 
     # Assert
     labels = {"task": "keep", "kind": "too_slow"}
@@ -172,7 +173,7 @@ async def test_a_batch_that_takes_too_long_is_stored_in_smaller_ones(
 
     # Act and Assert
     async with RunningSink(settings, registry=registry) as sink:
-        await until(are_stored)
+        await eventually(are_stored)
         assert sink.health.ready()[0] == 200
     labels = {"task": "live", "kind": "too_slow"}
     assert (registry.get_sample_value("tickpipe_sink_database_trouble_total", labels) or 0) >= 1
@@ -202,10 +203,10 @@ async def test_a_lost_live_connection_is_noticed_without_candles(
         async def is_ready() -> bool:
             return sink.health.ready()[0] == 200
 
-        await until(is_ready)
+        await eventually(is_ready)
         assert await value(connection, KILL + "application_name = %s", "tickpipe live") == 1
         await grows(registry, "live", Trouble.AWAY, 1)
-        await until(is_ready)
+        await eventually(is_ready)
 
 
 async def test_a_standby_is_left_for_the_primary(url: str, connection: Connection) -> None:

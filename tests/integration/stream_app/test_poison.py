@@ -16,7 +16,8 @@ from runtime.topics import MAX_RECORD_BYTES
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, delete_topic, frames_of, send_empty
 from tests.rejected import rejected_records
-from tests.services import Service, eventually, running
+from tests.services import Service, running
+from tests.waiting import eventually
 
 #: With the headers of a rejected record it is larger than the topic takes.
 LARGE = os.urandom(MAX_RECORD_BYTES - 160)
@@ -37,7 +38,7 @@ async def flow_around_poison(settings: Settings, kafka: KafkaLog) -> AsyncIterat
             assert worker.returncode is None
             return await kafka.lag() == 0
 
-        await eventually(caught_up, within_seconds=60, what="no lag")
+        await eventually(caught_up, what="no lag")
         assert sum(candle.volume for candle in (await kafka.candles()).values()) == 400
 
 

@@ -11,7 +11,8 @@ from runtime.settings import Settings
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of
 from tests.ports import free_port
-from tests.services import Service, eventually, running
+from tests.services import Service, running
+from tests.waiting import eventually
 from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = pytest.mark.fault
@@ -43,7 +44,7 @@ async def caught_up(kafka: KafkaLog) -> None:
     async def is_done() -> bool:
         return await kafka.lag() == 0
 
-    await eventually(is_done, within_seconds=60, what="no lag")
+    await eventually(is_done, what="no lag")
 
 
 async def keep_running(workers: list[Service]) -> None:
@@ -152,7 +153,7 @@ async def test_two_workers_of_one_name_say_so_and_lose_nothing(
     supervising = asyncio.create_task(keep_running(twins))
     flowing = asyncio.create_task(flow(kafka, symbols))
     try:
-        await eventually(spoken, within_seconds=120, what="a word about the name")
+        await eventually(spoken, what="a word about the name")
         await flowing
     finally:
         print(said)  # what was read of it would not show when this fails

@@ -16,7 +16,8 @@ from stream_app.app import HEARTBEAT_SECONDS
 from tests.days import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of
 from tests.ports import free_port
-from tests.services import Service, eventually, running
+from tests.services import Service, running
+from tests.waiting import eventually
 
 
 async def test_a_day_survives_three_kills(settings: Settings, kafka: KafkaLog) -> None:
@@ -28,14 +29,14 @@ async def test_a_day_survives_three_kills(settings: Settings, kafka: KafkaLog) -
             async def reached(service: Service = worker, wanted: int = ticks_before_the_kill) -> bool:
                 return service.metric("tickpipe_stream_ticks_total") > wanted
 
-            await eventually(reached, within_seconds=30, what=f"{ticks_before_the_kill} ticks folded")
+            await eventually(reached, what=f"{ticks_before_the_kill} ticks folded")
             worker.kill()
     with running(settings, "stream_app") as [worker]:
 
         async def caught_up() -> bool:
             return await kafka.lag() == 0
 
-        await eventually(caught_up, within_seconds=60, what="no lag")
+        await eventually(caught_up, what="no lag")
         assert worker.stop() == 0
 
     candles = await kafka.candles()
@@ -56,13 +57,13 @@ async def test_the_commit_waits_for_the_open_minute_and_sigterm_publishes_it(
         async def folded() -> bool:
             return worker.metric("tickpipe_stream_ticks_total") == 3
 
-        await eventually(folded, within_seconds=20, what="the minute before")
+        await eventually(folded, what="the minute before")
         await kafka.send(*frames_of(open_minute, 1))
 
         async def committed() -> bool:
             return 3 in (await kafka.committed()).values()
 
-        await eventually(committed, within_seconds=20, what="a commit up to the open minute")
+        await eventually(committed, what="a commit up to the open minute")
         assert worker.stop() == 0
 
     assert 3 in (await kafka.committed()).values(), "the open minute is folded again"
@@ -83,7 +84,7 @@ async def test_what_is_no_frame_is_kept_apart_and_stops_nothing(settings: Settin
         async def caught_up() -> bool:
             return await kafka.lag() == 0
 
-        await eventually(caught_up, within_seconds=30, what="no lag")
+        await eventually(caught_up, what="no lag")
 
     rejected = await kafka.read(settings.ticks_rejected_topic)
     assert sorted(int(headers["offset"]) for headers, _ in rejected) == [2, 3, 4, 5, 6]
@@ -129,7 +130,7 @@ async def test_a_worker_that_its_group_refuses_ends_and_tells_why(
             async def waits() -> bool:
                 return await members() == 2
 
-            await eventually(waits, within_seconds=60, what="the worker among the members")
+            await eventually(waits, what="the worker among the members")
         stack.callback(worker.kill)
         joining.append(asyncio.create_task(twin.start()))
         try:
@@ -171,7 +172,7 @@ async def test_workers_come_and_go_under_load(settings: Settings, kafka: KafkaLo
         async def caught_up() -> bool:
             return await kafka.lag() == 0
 
-        await eventually(caught_up, within_seconds=60, what="no lag")
+        await eventually(caught_up, what="no lag")
     finally:
         for worker in workers:
             if worker.returncode is None:

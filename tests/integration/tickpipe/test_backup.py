@@ -24,10 +24,11 @@ from sink.db.migrations import migrate
 from sink.verify import verify
 from tests.conftest import own_settings
 from tests.integration.sink.fixed import new_writer
-from tests.integration.sink.flow import Flow, RunningSink, day_frames, until, value
+from tests.integration.sink.flow import Flow, RunningSink, day_frames, value
 from tests.integration.tickpipe.backups import Silent, archives, restored
 from tests.ports import free_port
 from tests.unit.sink.candles import MINUTE, candle
+from tests.waiting import eventually
 from tickpipe.backup import topics
 from tickpipe.backup.archive import (
     ArchiveReader,
@@ -71,7 +72,7 @@ async def stored(settings: Settings, frames: list[Frame], flow: Flow) -> None:
     last_quarter = len(candles) * 3 // 4
     await flow.send_candles(candles[:last_quarter])
     async with RunningSink(settings) as sink:
-        await until(lambda: sink_has_committed(settings, last_quarter))
+        await eventually(lambda: sink_has_committed(settings, last_quarter))
         assert sink.health.passes("database")
     await flow.send_candles(candles[last_quarter:])
 
@@ -141,7 +142,7 @@ async def test_everything_comes_back_proven_and_goes_on(
         # Kafka would delete what was emitted more than thirty days before the restore.
         assert min(record.timestamp for record in tail) > restored_at * 1000
         assert waiting == manifest.kafka.topics[1].partitions[0].records > 10
-        await until(lambda: sink_has_committed(elsewhere, waiting))
+        await eventually(lambda: sink_has_committed(elsewhere, waiting))
         whole = after.candles([(record.offset, frame) for record, frame in zip(ticks, frames, strict=False)])
         assert len(rows(elsewhere, "market_data")) == len(whole)
         assert (await verify(elsewhere)).equal == len(whole)
@@ -151,7 +152,7 @@ async def test_everything_comes_back_proven_and_goes_on(
         assert logged[0][0] == FRAMES
         again = after.candles([*((r.offset, f) for r, f in zip(ticks, frames, strict=False)), *logged])
         await after.send_candles(again)
-        await until(lambda: sink_has_committed(elsewhere, waiting + len(again)))
+        await eventually(lambda: sink_has_committed(elsewhere, waiting + len(again)))
     report = await verify(elsewhere)
     assert (report.equal, report.pending, report.unprovable) == (len(again), [], [])
     async with await connect(elsewhere.database_url.get_secret_value()) as connection:
@@ -169,12 +170,12 @@ async def test_holes_in_the_log_and_what_retention_took_are_kept(
     async with producer.transaction():
         await producer.send(settings.ticks_topic, msgspec.json.encode(frames[59]), key=b"S/EURUSD", partition=0)
     await producer.stop()
-    await until(lambda: log_reaches(settings, 61))
+    await eventually(lambda: log_reaches(settings, 61))
     logged += [(59, frames[59]), *await flow.log_frames(frames[60:])]
     assert logged[60][0] == 61
     await flow.send_candles(flow.candles(logged[30:]))
     async with RunningSink(settings):
-        await until(lambda: sink_has_committed(settings, 10))
+        await eventually(lambda: sink_has_committed(settings, 10))
     async with admin_client(settings) as client:
         await client.delete_records({TopicPartition(settings.ticks_topic, 0): RecordsToDelete(before_offset=25)})
     path = tmp_path / "backup.zip"
@@ -241,7 +242,7 @@ async def test_the_database_alone_comes_back_to_the_log_that_is_here(
     before = {table: rows(settings, table) for table in TABLES}
     committed = await group_offsets(settings, settings.sink_group, settings.candles_topic)
     async with RunningSink(settings):
-        await until(lambda: sink_has_committed(settings, len(before["market_data"]) + 1))
+        await eventually(lambda: sink_has_committed(settings, len(before["market_data"]) + 1))
 
     # Act: what came since is in the log, and folded again from there
     with pytest.raises(DatabaseNotEmpty, match="--replace"):

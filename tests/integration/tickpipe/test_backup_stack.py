@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.days import EURUSD_COUNT, GENERATED
-from tests.integration.test_stack import Stack
+from tests.integration.stack import Stack
+from tests.waiting import wait_until
 
 #: Ticks of the day that are sent after the restore.
 LATER = 20_000
@@ -84,10 +85,7 @@ def test_ctrl_c_leaves_no_backup(tmp_path: Path) -> None:
              "--data-dir", str(stack.data_dir)],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        deadline = time.monotonic() + 60
-        while not list((tmp_path / "backups").glob(".*.partial")):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until(lambda: list((tmp_path / "backups").glob(".*.partial")), what="a backup that has begun")
         backing_up.send_signal(signal.SIGINT)
         _, said = backing_up.communicate(timeout=60)
         assert (backing_up.returncode, list((tmp_path / "backups").iterdir())) == (130, []), said

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import psycopg
 from runtime.settings import Settings
 from tests.conftest import API_KEY
 from tests.services import environment, running
+from tests.waiting import wait_until
 
 BARS = """\
 <DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>
@@ -42,10 +42,8 @@ def test_bars_are_the_brokers_and_fill_what_has_no_ticks(settings: Settings, tmp
             (datetime(2019, 7, 1, 7, tzinfo=UTC), "EURUSD", "Broker", 1.13, 1.14, 1.12, 1.135, 45, None, 2),
             (datetime(2019, 12, 2, 8, tzinfo=UTC), "EURUSD", "Broker", 1.10, 1.11, 1.09, 1.105, 7, 3.0, 1),
         ]
-        deadline = time.monotonic() + 30
-        while rows(settings, "market_data") != expected:
-            assert time.monotonic() < deadline, rows(settings, "market_data")
-            time.sleep(0.2)
+        wait_until(lambda: len(rows(settings, "market_data")) == len(expected), what="two candles")
+        assert rows(settings, "market_data") == expected
         assert rows(settings, "broker_bars") == expected
 
 

@@ -12,20 +12,18 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
 from marketdata.tick import Frame, Tick
 from marketdata.wire import encode
 from runtime.kafka import new_producer
-from runtime.settings import Settings, load_settings
+from runtime.settings import Settings
 from tests import plainhttp
 from tests.days import eurusd_bars, eurusd_ticks
-from tests.faults.truth import lag
-from tests.integration.test_stack import Stack
+from tests.integration.stack import Row, Stack
 from tests.kafka_log import KafkaLog
+from tests.waiting import wait_until
 from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.stack import start_service, stop_service
 from tickpipe.replay.engine import group_offsets, wait_until_empty
@@ -35,22 +33,9 @@ pytestmark = pytest.mark.first
 #: The first ticks of the day; batches of ten make 300 records of a symbol.
 COUNT, BATCH = 3_000, 10
 
-Row = tuple[Any, ...]
-
 
 class Pipeline(Stack):
     """A stack that holds the same ticks as two symbols: sent once, and in part sent again later."""
-
-    def settings(self) -> Settings:
-        status = self.status()
-        return load_settings(
-            data_dir=self.data_dir, kafka_bootstrap=status["kafka_bootstrap"], database_url=status["database_url"]
-        )
-
-    def sql(self, query: str) -> list[Row]:
-        with psycopg.connect(self.status()["database_url"], autocommit=True) as connection:
-            cursor = connection.execute(query.encode())
-            return cursor.fetchall() if cursor.description is not None else []
 
     def rows(self) -> list[Row]:
         """All that a row says of its minute; not when it was written, and not by which polls it was folded."""
@@ -63,14 +48,6 @@ class Pipeline(Stack):
     def committed(self) -> dict[int, int]:
         settings = self.settings()
         return asyncio.run(group_offsets(settings, settings.stream_group, settings.ticks_topic))
-
-    def settle(self, within_seconds: float = 90) -> None:
-        """Wait until nothing lags and nothing waits for a refold."""
-        deadline = time.monotonic() + within_seconds
-        settings = self.settings()
-        while asyncio.run(lag(settings)) or self.sql("SELECT 1 FROM pending_refolds LIMIT 1"):
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
 
     def send(self, file: Path, source: str, *options: str) -> None:
         self.run("send", str(file), "-s", "EURUSD", "--source", source, "--batch", str(BATCH), *options)
@@ -204,15 +181,13 @@ def test_ctrl_c_starts_the_workers_again(stack: Pipeline) -> None:
     )  # fmt: skip
     assert replaying.stderr is not None
     assert "Stopping stream" in replaying.stderr.readline()
-    deadline = time.monotonic() + 30
-    while next(s["state"] for s in stack.status()["services"] if s["name"] == "stream") != "stopped":
-        assert time.monotonic() < deadline
+    wait_until(lambda: stack.found().service("stream").state == "stopped", what="a stopped worker")
     replaying.send_signal(signal.SIGINT)
     _, said = replaying.communicate(timeout=60)
 
     assert replaying.returncode == 130, said
     assert "nothing was changed" in said
-    assert next(s["state"] for s in stack.status()["services"] if s["name"] == "stream") == "running"
+    assert stack.found().service("stream").state == "running"
     assert stack.committed() == before
 
 
@@ -240,10 +215,10 @@ def rejected(stack: Pipeline, *options: str) -> list[dict[str, str]]:
 
 
 def eventually_rejected(stack: Pipeline, reason: str) -> dict[str, str]:
-    deadline = time.monotonic() + 20
-    while not (found := [one for one in rejected(stack) if reason in one["reason"]]):
-        assert time.monotonic() < deadline
-    return found[0]
+    def found() -> list[dict[str, str]]:
+        return [one for one in rejected(stack) if reason in one["reason"]]
+
+    return wait_until(found, what=f"a record that was rejected for {reason}")[0]
 
 
 async def produce(settings: Settings, topic: str, value: bytes | None, headers: dict[str, str]) -> str:
