@@ -226,17 +226,6 @@ async def test_kafka_may_go_and_come_back(
         await eventually(_rows_are(connection, 2))
 
 
-async def test_a_locked_table_only_delays(settings: Settings, connection: Connection, url: str, flow: Flow) -> None:
-    async with RunningSink(settings):
-        await flow.send_candles([candle(log=flow.own_log)])
-        await eventually(_rows_are(connection, 1))
-        async with await connect(url) as other, other.transaction():
-            await other.execute(b"LOCK TABLE market_data IN ACCESS EXCLUSIVE MODE")
-            await flow.send_candles([candle(((0, 12),), log=flow.own_log, volume=12)])
-            await asyncio.sleep(12)  # longer than the lock timeout
-        await eventually(_Condition(connection, "SELECT volume FROM market_data", 12))
-
-
 @contextmanager
 def _process(settings: Settings) -> Iterator[Service]:
     service = Service("sink", settings.model_copy(update={"sink_port": free_port()})).start()

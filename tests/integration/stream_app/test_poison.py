@@ -51,17 +51,24 @@ async def rejected(settings: Settings) -> list[RejectedRecord]:
     return await rejected_records(settings, Which.TICKS)
 
 
-async def test_a_record_without_key_and_value_is_kept_as_such(settings: Settings, kafka: KafkaLog) -> None:
+@pytest.mark.contract
+async def test_what_is_no_frame_is_stored_apart_and_stops_nothing(settings: Settings, kafka: KafkaLog) -> None:
+    values = [b"", b"\xff", b"{}", b'{"v":2}', None]
     async with flow_around_poison(settings, kafka):
-        offset = await send_empty(kafka.producer, settings.ticks_topic, await partition_of(kafka))
+        for value in values:
+            await kafka.producer.send_and_wait(settings.ticks_topic, value, key=KEY)
+        # The last one has no key either.
+        await send_empty(kafka.producer, settings.ticks_topic, await partition_of(kafka))
 
-    [kept] = await rejected(settings)
-    assert (kept.key, kept.value, kept.is_whole) == (None, None, True)
-    assert kept.origin == f"{settings.ticks_topic}-{await partition_of(kafka)}@{offset}"
+    found = sorted(await rejected(settings), key=lambda one: int(one.headers["offset"]))
+    place = f"{settings.ticks_topic}-{await partition_of(kafka)}"
+    assert [one.origin for one in found] == [f"{place}@{offset}" for offset in range(2, 8)]
+    assert [(one.key, one.value) for one in found] == [*((KEY, value) for value in values), (None, None)]
+    assert all(one.reason and one.is_whole for one in found)
 
 
 @pytest.mark.parametrize("key", [KEY, None])
-async def test_a_record_that_outgrows_the_rejected_topic_is_kept_by_its_place(
+async def test_a_record_that_outgrows_the_rejected_topic_is_known_by_its_place(
     settings: Settings, kafka: KafkaLog, key: bytes | None
 ) -> None:
     async with flow_around_poison(settings, kafka):

@@ -1,4 +1,4 @@
-"""The stream app as a process, on a real Kafka: commits, crashes, rebalances, poison."""
+"""The stream app as a process, on a real Kafka: commits, crashes, rebalances."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -7,7 +7,6 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from marketdata.tick import Tick
-from marketdata.wire import frame_key
 from runtime import clock
 from runtime.kafka import admin_client, new_consumer
 from runtime.settings import Settings
@@ -69,29 +68,6 @@ async def test_the_commit_waits_for_the_open_minute_and_sigterm_publishes_it(
     assert 3 in (await kafka.committed()).values(), "the open minute is folded again"
     candles = await kafka.candles()
     assert [(c.volume, c.closed) for _, c in sorted(candles.items())] == [(3, True), (3, False)]
-
-
-@pytest.mark.contract
-async def test_what_is_no_frame_is_kept_apart_and_stops_nothing(settings: Settings, kafka: KafkaLog) -> None:
-    topic, key = settings.ticks_topic, frame_key("s", "EURUSD")
-    good = frames_of(eurusd_ticks()[:400], 100)
-    with running(settings, "stream_app"):
-        await kafka.send(*good[:2])
-        for poison in (b"", b"\xff", b"{}", b'{"v":2}', None):
-            await kafka.producer.send_and_wait(topic, poison, key=key)
-        await kafka.send(*good[2:])
-
-        async def caught_up() -> bool:
-            return await kafka.lag() == 0
-
-        await eventually(caught_up, what="no lag")
-
-    rejected = await kafka.read(settings.ticks_rejected_topic)
-    assert sorted(int(headers["offset"]) for headers, _ in rejected) == [2, 3, 4, 5, 6]
-    assert {headers["topic"] for headers, _ in rejected} == {topic.encode()}
-    assert all(headers["reason"] for headers, _ in rejected)
-    assert [value for headers, value in rejected if int(headers["offset"]) == 5] == [b'{"v":2}']
-    assert sum(candle.volume for candle in (await kafka.candles()).values()) == 400
 
 
 @pytest.mark.contract
