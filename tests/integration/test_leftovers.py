@@ -17,13 +17,22 @@ ROOT = Path(__file__).parents[2]
 
 #: A test that uses what tests use, says so, and never ends.
 INNER = """
+import subprocess
+import sys
 import time
 from pathlib import Path
-from tests.integration.stack import Stack
 from tests.services import running
 
+DETACH = '''
+import sys
+from pathlib import Path
+from tickpipe.embedded.stack import StackConfig, start_detached
+start_detached(StackConfig(Path(sys.argv[1]), producer_port=0, services=("kafka", "postgres", "sink")))
+'''
+
 def test_that_is_in_the_middle(settings, tmp_path):
-    Stack(tmp_path / "stack").up()
+    # As `tickpipe up --detach` does: the process that starts the stack ends.
+    subprocess.run([sys.executable, "-c", DETACH, str(tmp_path / "stack")], check=True)
     with running(settings, "producer"):
         Path(__file__).with_name("ready").touch()
         time.sleep(600)
