@@ -7,27 +7,36 @@ const db = await PGlite.create({ extensions: { timescaledb } });
 await db.exec("CREATE EXTENSION IF NOT EXISTS timescaledb");
 const server = new PGLiteSocketServer({ db, host: "127.0.0.1", port: Number(process.argv[2]) });
 
-// The socket hands over whatever has arrived, and PGlite answers half a message by nothing at all, or dies of it.
+// The socket hands over whatever has arrived. PGlite answers half a message by nothing at all, or dies of it; and what it
+// answers lies in a buffer that the next call writes over, which may come before the socket has read it. So it is given
+// whole round trips, one after the other, and its answers are copied.
 let rest = Buffer.alloc(0);
+let turn = Promise.resolve();
 server.addEventListener("connection", () => (rest = Buffer.alloc(0)));
 const exec = db.execProtocolRaw.bind(db);
-db.execProtocolRaw = async (bytes, options) => {
+db.execProtocolRaw = (bytes, options) => {
   rest = Buffer.concat([rest, bytes]);
-  const end = endOfMessages(rest);
+  const end = endOfRoundTrip(rest);
   const whole = new Uint8Array(rest.subarray(0, end));
   rest = rest.subarray(end);
-  return end ? exec(whole, options) : new Uint8Array();
+  if (!end) return Promise.resolve(new Uint8Array());
+  const answer = turn.then(async () => Uint8Array.from(await exec(whole, options)));
+  turn = answer.catch(() => undefined);
+  return answer;
 };
 
-/** Where the last whole message ends. The first of a connection has no type, and a length that begins with a 0. */
-function endOfMessages(buffer) {
+/** Where the last whole message ends after which a client waits: Query, Sync, Flush, a password or Terminate.
+ * The first message of a connection has no type, and a length that begins with a 0. */
+function endOfRoundTrip(buffer) {
+  let at = 0;
   let end = 0;
   for (;;) {
-    const head = buffer[end] === 0 ? 0 : 1;
-    if (buffer.length < end + head + 4) return end;
-    const next = end + head + buffer.readInt32BE(end + head);
+    const head = buffer[at] === 0 ? 0 : 1;
+    if (buffer.length < at + head + 4) return end;
+    const next = at + head + buffer.readInt32BE(at + head);
     if (buffer.length < next) return end;
-    end = next;
+    if (!head || "QSHpX".includes(String.fromCharCode(buffer[at]))) end = next;
+    at = next;
   }
 }
 
