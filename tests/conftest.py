@@ -35,7 +35,8 @@ API_KEY = "integration-tests"
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: takes longer than `make test` has the time for; `make test-full` runs it")
     config.addinivalue_line(
-        "markers", "first: of a file that takes minutes, so that no worker ends long after the others"
+        "markers",
+        "long(seconds): of a file that takes about so long alone; the longest begin first, see tests/README.md",
     )
 
     # A shell that starts the run in the background has it ignore Ctrl-C, and what the tests start would inherit that.
@@ -58,7 +59,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+    seconds: dict[Path, int] = {}
+    for item in items:
+        if mark := item.get_closest_marker("long"):
+            seconds[item.path] = max(mark.args[0], seconds.get(item.path, 0))
+    # In whole files: what shares fixtures stays together.
+    items.sort(key=lambda item: -seconds.get(item.path, 0))
 
 
 @pytest.fixture(scope="session")

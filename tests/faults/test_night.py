@@ -22,7 +22,7 @@ from tests.faults.sender import Sender
 from tests.ports import free_port
 from tickpipe.embedded.stack import StackConfig, StackState, find_stack, start_detached, stop_stack
 
-pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.first, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.long(400), pytest.mark.timeout(3600)]
 
 NIGHT_SECONDS = float(os.environ.get("TICKPIPE_NIGHT_SECONDS", "300"))
 

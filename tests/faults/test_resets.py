@@ -16,7 +16,7 @@ from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.servers import EmbeddedServers
 from tickpipe.replay.engine import PartitionPlan, group_offsets, reset, wait_until_empty
 
-pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.first, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.long(300), pytest.mark.timeout(1800)]
 
 #: Points of each way: the beginning, and random ones.
 POINTS = 10

@@ -13,6 +13,8 @@ import pytest
 
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.long(48)
+
 ROOT = Path(__file__).parents[2]
 
 #: A test that uses what tests use, says so, and never ends.

@@ -19,6 +19,8 @@ from tests.kafka_log import group_lag
 from tests.services import Service, running
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.long(90)
+
 BATCH = 200
 
 each_day = pytest.mark.parametrize("day", DAYS, ids=str)

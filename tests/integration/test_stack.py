@@ -15,6 +15,8 @@ from tests.days import EURUSD_COUNT, GENERATED, eurusd_bars
 from tests.integration.stack import Stack
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.long(95)
+
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:

@@ -21,6 +21,8 @@ from tests.waiting import eventually
 from tickpipe.embedded import kafka as embedded_kafka
 from tickpipe.embedded.servers import EmbeddedServers
 
+pytestmark = pytest.mark.long(27)
+
 #: Of Kafka's protocol (org.apache.kafka.common.acl and resource).
 TOPIC, LITERAL, DESCRIBE, WRITE, DENY, ALLOW = 2, 3, 8, 4, 2, 3
 

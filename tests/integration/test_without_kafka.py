@@ -12,7 +12,7 @@ from tests.services import Service, running
 from tests.waiting import eventually
 from tickpipe.embedded.servers import EmbeddedServers
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.long(36)]
 
 
 def test_a_reader_stops_and_leaves_no_connection(servers: EmbeddedServers, settings: Settings) -> None:

@@ -18,6 +18,8 @@ from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.dashboard.conftest import MINUTE_MS, Market
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.long(46)
+
 #: A busy machine draws late (milliseconds).
 PATIENCE_MS = 60_000
 expect.set_options(timeout=PATIENCE_MS)

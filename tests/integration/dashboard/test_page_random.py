@@ -18,6 +18,8 @@ from tests.services import running
 from tests.waiting import eventually
 from tickpipe.embedded.servers import EmbeddedServers
 
+pytestmark = pytest.mark.long(29)
+
 __all__ = ["browser", "reader"]
 
 SECONDS = 20

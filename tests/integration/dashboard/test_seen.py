@@ -21,6 +21,8 @@ from tests.ports import free_port
 from tests.services import Service, running
 from tickpipe.embedded.servers import EmbeddedServers
 
+pytestmark = pytest.mark.long(27)
+
 #: What a busy machine may add to what is promised (seconds).
 BUSY_SECONDS = 2.0
 

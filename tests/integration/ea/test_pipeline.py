@@ -27,6 +27,8 @@ from tests.ports import free_port
 from tests.services import Service, running
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.long(50)
+
 #: Broker's clock ahead of UTC, as in Athens.
 OFFSET_S = 7_200
 

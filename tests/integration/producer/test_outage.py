@@ -17,7 +17,7 @@ from tests.services import Service
 from tests.waiting import shorter_than, wait_until
 from tickpipe.embedded.servers import EmbeddedServers
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.long(48)]
 
 #: The producer asks a Kafka that is away again every two seconds; the rest is for a busy machine.
 READY_AGAIN_SECONDS = 10.0

@@ -23,6 +23,8 @@ from tests.unit.sink.candles import MINUTE, candle, frame
 from tests.waiting import eventually
 from tickpipe.embedded.servers import EmbeddedServers
 
+pytestmark = pytest.mark.long(75)
+
 
 def _rows_are(connection: Connection, expected: int) -> "_Condition":
     return _Condition(connection, "SELECT count(*) FROM market_data", expected)

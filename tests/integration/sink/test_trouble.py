@@ -25,6 +25,8 @@ from tests.integration.sink.test_retention import MONDAY
 from tests.unit.sink.candles import MINUTE, candle
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.long(48)
+
 HOUR = 3_600_000
 
 KILL = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND "

@@ -19,6 +19,8 @@ from tests.rejected import rejected_records
 from tests.services import Service, running
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.long(42)
+
 #: With the headers of a rejected record it is larger than the topic takes.
 LARGE = os.urandom(MAX_RECORD_BYTES - 160)
 

@@ -15,7 +15,7 @@ from tests.services import Service, running
 from tests.waiting import eventually
 from tickpipe.embedded.servers import EmbeddedServers
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.long(100)]
 
 #: Longer than the session timeout of a worker (10 s).
 OUTLIVED_SECONDS = 14.0

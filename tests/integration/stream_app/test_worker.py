@@ -18,6 +18,8 @@ from tests.ports import free_port
 from tests.services import Service, running
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.long(75)
+
 
 async def test_a_day_survives_three_kills(settings: Settings, kafka: KafkaLog) -> None:
     await kafka.send(*frames_of(eurusd_ticks(), 5))

@@ -41,6 +41,8 @@ from tickpipe.backup.topics import LogRecord, read_records
 from tickpipe.embedded.servers import EmbeddedServers
 from tickpipe.replay.engine import group_offsets, set_offsets
 
+pytestmark = pytest.mark.long(30)
+
 #: Frames of 100 ticks each: a morning.
 FRAMES = 240
 

@@ -28,7 +28,7 @@ from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.stack import start_service, stop_service
 from tickpipe.replay.engine import group_offsets, wait_until_empty
 
-pytestmark = pytest.mark.first
+pytestmark = pytest.mark.long(150)
 
 #: The first ticks of the day; batches of ten make 300 records of a symbol.
 COUNT, BATCH = 3_000, 10

@@ -30,6 +30,8 @@ from tickpipe.embedded.stack import (
     stop_stack,
 )
 
+pytestmark = pytest.mark.long(25)
+
 _STAND_IN = str(Path(__file__).with_name("standin.py"))
 _TOPIC = "kept"
 
