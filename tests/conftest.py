@@ -19,6 +19,7 @@ from tests.containers import ContainerServers
 from tests.guardian import Guardian
 from tests.kafka_log import KafkaLog
 from tests.ports import free_port
+from tests.scripted import ScriptedServer, scripted_server
 from tickpipe.embedded.servers import EmbeddedServers
 
 # New examples in every run, also where CI=true; and a busy machine is no fault of what is tested.
@@ -114,6 +115,13 @@ def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Set
         dashboard_port=free_port(),
         **others,
     )
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    """Answers what the test tells it to, in the place of a producer."""
+    with scripted_server() as running:
+        yield running
 
 
 @pytest.fixture

@@ -242,13 +242,13 @@ class Stage:
         self,
         *,
         within_seconds: float = HEAL_SECONDS,
-        kept: dict[truth.Key, oracle.OracleCandle] | None = None,
+        held: dict[truth.Key, oracle.OracleCandle] | None = None,
         without: Sequence[str] = (),
         is_over: bool = True,
     ) -> truth.Log:
         """Heal, stop the senders, wait for lag 0, hold the whole table against the oracle; write what was measured.
 
-        `kept` are candles that a log proved which is gone; symbols of `without` must not be in the table. A case that
+        `held` are candles that a log proved which is gone; symbols of `without` must not be in the table. A case that
         goes on, `is_over=False`, writes nothing yet. Returns the log as it was read.
         """
         await asyncio.to_thread(self.servers.start)
@@ -262,7 +262,7 @@ class Stage:
         log = await truth.read_log(self._direct)
         expected = {key: candle for key, candle in log.expected().items() if key[1] not in without}
         found = await truth.table(self._direct)
-        for key, candle in (kept or {}).items():
+        for key, candle in (held or {}).items():
             # Of a minute of both logs the candle with more ticks stays.
             proven = expected.get(key)
             same = proven is not None and proven.volume == candle.volume and found.get(key) == candle

@@ -76,7 +76,7 @@ async def test_a_tick_of_tomorrow_is_stamped_now(service: Service, settings: Set
     assert record.timestamp <= _now_ms()
 
 
-async def test_the_good_are_stored_and_the_bad_are_kept(service: Service, settings: Settings) -> None:
+async def test_the_good_are_stored_and_the_bad_are_stored_apart(service: Service, settings: Settings) -> None:
     bad = PRO | {"bid": "1,1"}
 
     response = service.post({"ticks": [PRO, bad]}, X_Trace_Id="t-1")
@@ -215,8 +215,8 @@ async def test_rejected_items_that_outgrow_their_topic_cost_no_tick(settings: Se
 
     assert (statuses, whole_body.status_code, after.status_code) == ([207, 207], 400, 200)
     assert len(await read_frames(settings)) == 3
-    kept = await rejected_records(settings, Which.TICKS)
-    assert [(one.value, one.is_whole, one.size_bytes > 5_000) for one in kept[:2]] == [(None, False, True)] * 2
+    found = await rejected_records(settings, Which.TICKS)
+    assert [(one.value, one.is_whole, one.size_bytes > 5_000) for one in found[:2]] == [(None, False, True)] * 2
     assert "action=kafka_failed" not in log
 
 
@@ -226,12 +226,12 @@ async def test_a_topic_of_rejected_items_that_was_deleted_is_created_again(
     await delete_topic(settings, settings.ticks_rejected_topic)
     body = {"ticks": [PRO, PRO | {"bid": "odd"}]}
 
-    async def kept() -> bool:
+    async def accepted() -> bool:
         status = await asyncio.to_thread(lambda: service.post(body).status_code)
         assert status in (207, 503)
         return status == 207
 
-    await eventually(kept, what="an accepted body")
+    await eventually(accepted, what="an accepted body")
     assert service.post({"ticks": [PRO]}).status_code == 200
     assert len(await rejected_records(settings, Which.TICKS)) >= 1
     assert "action=kafka_failed" not in service.said()

@@ -41,19 +41,19 @@ async def rejected(settings: Settings) -> list[RejectedRecord]:
     return await rejected_records(settings, Which.CANDLES)
 
 
-async def test_a_record_without_key_and_value_is_kept_as_such(
+async def test_a_record_without_key_and_value_is_stored_as_such(
     settings: Settings, connection: Connection, flow: Flow
 ) -> None:
     async with flow_around_poison(settings, connection, flow):
         offset = await send_empty(flow.producer, settings.candles_topic)
 
-    [kept] = await rejected(settings)
-    assert (kept.key, kept.value, kept.is_whole) == (None, None, True)
-    assert kept.origin == f"{settings.candles_topic}-0@{offset}"
+    [found] = await rejected(settings)
+    assert (found.key, found.value, found.is_whole) == (None, None, True)
+    assert found.origin == f"{settings.candles_topic}-0@{offset}"
 
 
 @pytest.mark.parametrize("key", [b"key", None])
-async def test_a_record_that_outgrows_the_rejected_topic_is_kept_by_its_place(
+async def test_a_record_that_outgrows_the_rejected_topic_is_known_by_its_place(
     settings: Settings, connection: Connection, flow: Flow, key: bytes | None
 ) -> None:
     async with flow_around_poison(settings, connection, flow):
@@ -87,6 +87,6 @@ async def test_a_rejected_topic_with_a_small_limit_costs_only_what_outgrows_it(
     async with flow_around_poison(settings, connection, flow):
         await flow.send(settings.candles_topic, [(b"key", each) for each in values])
 
-    kept = sorted(await rejected(settings), key=lambda one: int(one.headers["offset"]))
-    assert [one.value for one in kept] == [values[0], None, values[2], values[3]]
-    assert [one.is_whole for one in kept] == [True, False, True, True]
+    found = sorted(await rejected(settings), key=lambda one: int(one.headers["offset"]))
+    assert [one.value for one in found] == [values[0], None, values[2], values[3]]
+    assert [one.is_whole for one in found] == [True, False, True, True]

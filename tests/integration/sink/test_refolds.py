@@ -132,7 +132,7 @@ async def test_a_partition_waits_until_it_is_quiet(settings: Settings, connectio
 async def test_what_the_log_cannot_prove_keeps_the_candle_with_more_ticks(
     connection: Connection, flow: Flow, refolding: Refolding
 ) -> None:
-    # Arrange: three of eight ticks are stored; of what is to be folded, one stretch is beyond the end of the log
+    # Arrange: three of eight ticks are stored; of what is to be folded, one range is beyond the end of the log
     logged = await flow.log_frames([frame(MINUTE, 1.2, count=5), frame(MINUTE + 500, 1.1, count=3)])
     (whole,) = flow.candles(logged)
     (part,) = flow.candles(logged[1:])

@@ -53,8 +53,8 @@ async def test_candles_of_a_stretch_of_time_stream_in_order(connection: Connecti
     await writer.write(connection, [candle(((i, i),), ts=MINUTE + 60_000 * i, volume=i + 1) for i in range(4)])
 
     # Act
-    stretch = candles(connection, "EURUSD", MINUTE_UTC, MINUTE_UTC.replace(minute=3))
-    found = [row async for row in stretch]
+    part = candles(connection, "EURUSD", MINUTE_UTC, MINUTE_UTC.replace(minute=3))
+    found = [row async for row in part]
 
     # Assert
     assert [row.volume for row in found] == [1, 2, 3]

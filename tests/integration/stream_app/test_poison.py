@@ -77,12 +77,12 @@ async def test_a_record_that_outgrows_the_rejected_topic_is_known_by_its_place(
         sent = await kafka.producer.send_and_wait(settings.ticks_topic, LARGE, key=key)
         small = await kafka.producer.send_and_wait(settings.ticks_topic, b"no frame", key=key)
 
-    kept = {one.origin: one for one in await rejected(settings)}
-    assert set(kept) == {f"{settings.ticks_topic}-{at.partition}@{at.offset}" for at in (sent, small)}
-    large = kept[f"{settings.ticks_topic}-{sent.partition}@{sent.offset}"]
+    found = {one.origin: one for one in await rejected(settings)}
+    assert set(found) == {f"{settings.ticks_topic}-{at.partition}@{at.offset}" for at in (sent, small)}
+    large = found[f"{settings.ticks_topic}-{sent.partition}@{sent.offset}"]
     assert (large.key, large.value, large.is_whole) == (key, None, False)
     assert large.size_bytes == len(LARGE) + len(key or b"")
-    assert kept[f"{settings.ticks_topic}-{small.partition}@{small.offset}"].value == b"no frame"
+    assert found[f"{settings.ticks_topic}-{small.partition}@{small.offset}"].value == b"no frame"
 
 
 async def test_a_rejected_topic_that_was_deleted_is_created_again(settings: Settings, kafka: KafkaLog) -> None:
@@ -106,6 +106,6 @@ async def test_a_rejected_topic_with_a_small_limit_costs_only_what_outgrows_it(
         futures = [await kafka.producer.send(settings.ticks_topic, value, key=KEY) for value in values]
         await asyncio.gather(*futures)
 
-    kept = sorted(await rejected(settings), key=lambda one: int(one.headers["offset"]))
-    assert [one.value for one in kept] == [values[0], None, values[2], values[3]]
-    assert [one.is_whole for one in kept] == [True, False, True, True]
+    found = sorted(await rejected(settings), key=lambda one: int(one.headers["offset"]))
+    assert [one.value for one in found] == [values[0], None, values[2], values[3]]
+    assert [one.is_whole for one in found] == [True, False, True, True]

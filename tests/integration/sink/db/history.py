@@ -10,7 +10,7 @@ from sink.db.connection import Connection
 from tests.integration.sink.db.oracle import Bar, Day, bars
 
 #: New year; clocks in New York, Havana, London, São Paulo and Athens go forward or back; end of October.
-STRETCHES = (
+DAYS_OF_CHANGE = (
     ("2018-02-16", "2018-02-20"),
     ("2018-03-09", "2018-03-13"),
     ("2018-03-23", "2018-03-27"),
@@ -36,7 +36,7 @@ ON CONFLICT (symbol, timeframe, ts, source) DO UPDATE SET
 
 def some_minutes(dice: random.Random, symbol: str, source: str) -> Iterator[Bar]:
     """About every twentieth minute."""
-    for first, last in STRETCHES:
+    for first, last in DAYS_OF_CHANGE:
         moment = datetime.fromisoformat(first).replace(tzinfo=UTC)
         while moment < datetime.fromisoformat(last).replace(tzinfo=UTC):
             yield minute(dice, moment, symbol, source)
@@ -79,8 +79,8 @@ async def refresh(connection: Connection) -> int:
     return folded
 
 
-async def keep_step(connection: Connection, days: int = 7) -> str:
-    """One step of keeping; from where on hours and days are kept now."""
+async def materialise_step(connection: Connection, days: int = 7) -> str:
+    """One step of materialising; from where on hours and days are materialised now."""
     row = await (await connection.execute(b"SELECT materialise_candles(%s)::text", (days,))).fetchone()
     assert row is not None
     return str(row[0])

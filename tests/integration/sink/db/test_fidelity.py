@@ -102,7 +102,7 @@ async def test_nothing_is_compared_while_one_side_is_unknown(connection: Connect
 
 
 @pytest.mark.parametrize(("first", "end"), [(0, 400), (100, 300), (17, 18), (350, 2_000), (-50, 5), (390, 391)])
-async def test_a_stretch_has_the_same_rows_as_the_whole(
+async def test_a_part_has_the_same_rows_as_the_whole(
     connection: Connection, writer: Writer, first: int, end: int
 ) -> None:
     # Arrange
@@ -120,13 +120,13 @@ async def test_a_stretch_has_the_same_rows_as_the_whole(
     whole = await rows(
         connection, "SELECT * FROM bar_fidelity WHERE symbol = 'EURUSD' AND ts >= %s AND ts < %s ORDER BY ts", low, high
     )
-    stretch = await rows(
+    part = await rows(
         connection, "SELECT * FROM compared_minutes(%s, %s) WHERE symbol = 'EURUSD' ORDER BY ts", low, high
     )
     days = await rows(connection, "SELECT * FROM compared_days(%s, %s) WHERE symbol = 'EURUSD'", low, high)
 
     # Assert
-    assert stretch == whole
+    assert part == whole
     if whole:
         verdicts = Counter(row[-3] for row in whole)
         ((day, _, _, minutes, *counts),) = days

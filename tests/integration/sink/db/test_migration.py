@@ -2,11 +2,11 @@ import random
 
 from sink.db.connection import connect
 from sink.db.migrations import migrate
-from tests.integration.sink.db.history import assert_exact, insert, keep_step, refresh, some_minutes
+from tests.integration.sink.db.history import assert_exact, insert, materialise_step, refresh, some_minutes
 from tests.integration.sink.db.oracle import Day
 from tests.integration.sink.flow import value
 
-KEPT = ("H1", "H4", "D1", "W1", "MN1")
+MATERIALISED = ("H1", "H4", "D1", "W1", "MN1")
 
 
 async def test_what_is_not_materialised_is_read_at_once_and_materialised_step_by_step(empty_database: str) -> None:
@@ -24,12 +24,12 @@ async def test_what_is_not_materialised_is_read_at_once_and_materialised_step_by
         await assert_exact(connection, stored, Day(), ("H1", "D1", "MN1"), dice)
         assert await refresh(connection) == 0
         steps = 1
-        while await keep_step(connection, days=3) != "-infinity":
+        while await materialise_step(connection, days=3) != "-infinity":
             steps += 1
         assert steps > 5
         assert await value(connection, "SELECT count(*) FROM stale_hours") == 0
         assert await value(connection, "SELECT count(*) FROM candle_hours") > 1_000
-        await assert_exact(connection, stored, Day(), KEPT, dice)
+        await assert_exact(connection, stored, Day(), MATERIALISED, dice)
 
 
 async def test_a_database_without_rows_has_nothing_to_catch_up(empty_database: str) -> None:

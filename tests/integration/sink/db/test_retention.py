@@ -1,4 +1,4 @@
-"""Retention on every edition: what is kept longer stays as it was folded from whole minutes, and no half comes back."""
+"""Retention on every edition: what is retained longer stays as it was folded, and no half comes back."""
 
 import asyncio
 import random

@@ -25,8 +25,8 @@ from tests.integration.sink.db.history import (
     SERIES,
     assert_exact,
     insert,
-    keep_step,
     marks,
+    materialise_step,
     minute,
     refresh,
     set_day,
@@ -246,9 +246,9 @@ async def test_sums_are_the_same_to_the_last_bit_whatever_is_materialised(connec
         elif prepare == "nothing":
             await connection.execute(b"UPDATE candle_settings SET materialised_from = 'infinity'")
         elif prepare == "partly":
-            await keep_step(connection, days=30)
+            await materialise_step(connection, days=30)
         elif prepare == "all":
-            while await keep_step(connection, days=90) != "-infinity":
+            while await materialise_step(connection, days=90) != "-infinity":
                 pass
         seen.append([await view(connection, timeframe) for timeframe in ("H1", "H4", "D1", "W1", "MN1")])
 
@@ -280,7 +280,7 @@ async def test_series_are_known_whatever_is_materialised(connection: Connection)
     # Hours begin at another minute, and nothing is materialised; then all of it.
     await set_day(connection, Day("Asia/Kolkata"))
     assert await value(connection, query) == ["AUDUSD S", *known]
-    while await keep_step(connection) != "-infinity":
+    while await materialise_step(connection) != "-infinity":
         pass
     await refresh(connection)
     assert await value(connection, query) == ["AUDUSD S", *known]

@@ -86,7 +86,7 @@ async def test_compressed_candles_can_still_change(empty_database: str) -> None:
         assert await value(connection, query) is True
         second = "SELECT closed FROM market_data WHERE source = 'S' AND ts = '2019-02-04 00:01+00'"
         assert await value(connection, second) is True
-        for _ in ("marked", "kept"):
+        for _ in ("marked", "materialised"):
             await connection.execute(b"DELETE FROM market_data WHERE source = 'S'")
             await assert_exact(connection, stored.values(), Day(), ("M30", "H1", "D1"), dice)
             await refresh(connection)

@@ -19,9 +19,9 @@ from tests.integration.sink.db.history import (
     candles,
     delete,
     insert,
-    keep_step,
     last_candles,
     marks,
+    materialise_step,
     minute,
     refresh,
     set_day,
@@ -32,7 +32,7 @@ from tests.integration.sink.flow import Flow, day_frames
 
 pytestmark = pytest.mark.long(35)
 
-KEPT = ("H1", "H4", "D1", "W1", "MN1")
+MATERIALISED = ("H1", "H4", "D1", "W1", "MN1")
 
 NEW_YORK = Day("America/New_York", time(17))
 
@@ -68,13 +68,13 @@ async def test_every_timeframe_equals_the_fold_of_its_minutes(connection: Connec
         await delete(connection, key)
         stored.pop(key)
     assert 0 < await marks(connection) <= 60
-    await assert_exact(connection, stored.values(), day, KEPT, dice)
+    await assert_exact(connection, stored.values(), day, MATERIALISED, dice)
     await refresh(connection)
-    await assert_exact(connection, stored.values(), day, KEPT, dice)
+    await assert_exact(connection, stored.values(), day, MATERIALISED, dice)
 
 
 async def test_another_day_rebuilds_what_depends_on_it(connection: Connection) -> None:
-    # Arrange: kept for days that begin at UTC midnight, and one change that is not folded yet
+    # Arrange: materialised for days that begin at UTC midnight, and one change that is not folded yet
     dice = random.Random(7)
     stored = {bar[:3]: bar for bar in some_minutes(dice, "EURUSD", "S")}
     await insert(connection, list(stored.values()))
@@ -85,15 +85,15 @@ async def test_another_day_rebuilds_what_depends_on_it(connection: Connection) -
 
     # Act and Assert: hours begin at the same minute, so they stay and days are there at once
     await set_day(connection, NEW_YORK)
-    assert await keep_step(connection) == "-infinity"
-    await assert_exact(connection, stored.values(), NEW_YORK, KEPT, dice)
+    assert await materialise_step(connection) == "-infinity"
+    await assert_exact(connection, stored.values(), NEW_YORK, MATERIALISED, dice)
 
-    # Hours begin at another minute: first nothing is kept, then more and more, and the answers stay the same
+    # Hours begin at another minute: first nothing is materialised, then more and more, and the answers stay the same
     india = Day("Asia/Kolkata")
     await set_day(connection, india)
     assert await marks(connection) == 1  # of the late minute
     steps = 0
-    while await keep_step(connection, days=4) != "-infinity":
+    while await materialise_step(connection, days=4) != "-infinity":
         if steps % 3 == 0:
             await assert_exact(connection, stored.values(), india, ("H1", "D1", "W1"), dice)
         # What changes meanwhile, before and after the place that has been reached, is marked as ever.
@@ -103,20 +103,20 @@ async def test_another_day_rebuilds_what_depends_on_it(connection: Connection) -
         stored |= {late[:3]: late, later[:3]: later}
         steps += 1
     assert steps > 5
-    await assert_exact(connection, stored.values(), india, KEPT, dice)
+    await assert_exact(connection, stored.values(), india, MATERIALISED, dice)
     await refresh(connection)
     assert await marks(connection) == 0
-    await assert_exact(connection, stored.values(), india, KEPT, dice)
+    await assert_exact(connection, stored.values(), india, MATERIALISED, dice)
 
-    # A day in another zone while not everything is kept
+    # A day in another zone while not everything is materialised
     await set_day(connection, Day())
-    await keep_step(connection, days=4)
+    await materialise_step(connection, days=4)
     london = Day("Europe/London", time(23))
     await set_day(connection, london)
     await assert_exact(connection, stored.values(), london, ("H1", "D1"), dice)
-    while await keep_step(connection, days=30) != "-infinity":
+    while await materialise_step(connection, days=30) != "-infinity":
         pass
-    await assert_exact(connection, stored.values(), london, KEPT, dice)
+    await assert_exact(connection, stored.values(), london, MATERIALISED, dice)
 
 
 async def test_candles_of_a_day_equal_the_fold_of_its_ticks(connection: Connection, writer: Writer) -> None:
@@ -126,7 +126,7 @@ async def test_candles_of_a_day_equal_the_fold_of_its_ticks(connection: Connecti
         await writer.write(connection, minutes[start : start + 100])
     await set_day(connection, NEW_YORK)
 
-    for _ in ("marked", "kept"):
+    for _ in ("marked", "materialised"):
         for timeframe in TIMEFRAMES:
             # Act
             found = await candles(
@@ -165,7 +165,7 @@ async def test_a_candle_is_closed_when_its_period_is_over_and_every_minute_close
     past = [minute(dice, MONDAY + timedelta(minutes=n))._replace(closed=n != 20) for n in range(40)]
     await insert(connection, past)
 
-    for _ in ("marked", "kept"):
+    for _ in ("marked", "materialised"):
         for timeframe in TIMEFRAMES[1:]:
             # Act
             found = await last_candles(connection, "EURUSD", timeframe, coming + timedelta(seconds=1), 500)
@@ -178,12 +178,12 @@ async def test_a_candle_is_closed_when_its_period_is_over_and_every_minute_close
         await refresh(connection)
 
 
-async def test_truncate_forgets_what_was_kept(connection: Connection) -> None:
+async def test_truncate_forgets_what_was_materialised(connection: Connection) -> None:
     dice = random.Random(1)
     await insert(connection, [minute(dice, MONDAY)])
     await refresh(connection)
     await connection.execute(b"TRUNCATE market_data")
-    await assert_exact(connection, [], NEW_YORK, KEPT, dice)
+    await assert_exact(connection, [], NEW_YORK, MATERIALISED, dice)
     for table in (b"candle_hours", b"candle_days", b"stale_hours"):
         assert await (await connection.execute(b"SELECT FROM " + table)).fetchall() == []
 
@@ -206,7 +206,7 @@ async def test_absurd_volumes_do_not_make_an_hour_unreadable(connection: Connect
     most = 2**63 - 1
     absurd = [minute(dice, MONDAY + timedelta(minutes=n))._replace(volume=most, real_volume=1.7e308) for n in range(3)]
     await insert(connection, absurd)
-    for hours in (1, 0):  # marked, then kept
+    for hours in (1, 0):  # marked, then materialised
         for timeframe in TIMEFRAMES[1:]:
             found = await last_candles(connection, "EURUSD", timeframe, MONDAY + timedelta(days=1), 500)
             assert [bar.volume for bar in found] == [most]
