@@ -16,6 +16,7 @@ from runtime.kafka import new_producer, wait_for_kafka
 from runtime.settings import Settings, load_settings
 from tests import days, tools
 from tests.containers import ContainerServers
+from tests.finished_topics import finish_topics
 from tests.guardian import Guardian
 from tests.kafka_log import KafkaLog
 from tests.ports import free_port
@@ -87,11 +88,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
 def settings(servers: EmbeddedServers, tmp_path: Path) -> Iterator[Settings]:
     """Settings of a pipeline that no other test touches."""
     unique = uuid.uuid4().hex[:12]
-    yield own_settings(
+    made = own_settings(
         servers, unique, data_dir=tmp_path, stream_instance=f"worker-{unique}", sink_instance=f"sink-{unique}"
     )
+    yield made
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(f"test_{unique}")))
+    finish_topics(made)
 
 
 def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Settings:
