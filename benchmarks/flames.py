@@ -20,7 +20,7 @@ from benchmarks.page import PAGE
 from benchmarks.services import serving
 from benchmarks.sink import prepared, sinking
 from tests.days import EURUSD_COUNT
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 IMAGES = PAGE.parent / "images"
 

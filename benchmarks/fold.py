@@ -25,8 +25,8 @@ from runtime.kafka import log_ends, new_consumer, new_producer, wait_for_kafka
 from runtime.settings import Settings, load_settings
 from tests import plainhttp
 from tests.days import EURUSD_COUNT, eurusd_ticks
+from tests.servers import EmbeddedServers
 from tests.services import environment as environment_of
-from tickpipe.embedded.servers import EmbeddedServers
 
 SYMBOLS = [f"SYM{i}" for i in range(8)]
 STREAM_PORT = 18_992

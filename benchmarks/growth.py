@@ -19,7 +19,7 @@ from benchmarks.fold import STREAM_PORT, SYMBOLS, Record, folded, folding, measu
 from benchmarks.rounds import Contender, Measured
 from benchmarks.services import wait_ready
 from runtime.settings import Settings, load_settings
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 #: Ticks of each point, whatever is varied.
 TICKS = 1_000_000

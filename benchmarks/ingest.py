@@ -17,7 +17,7 @@ import psutil
 
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
 from benchmarks.services import serving
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 CONNECTIONS = 64
 TICKS = 200

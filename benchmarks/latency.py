@@ -26,7 +26,7 @@ from benchmarks.outcome import Beginning
 from benchmarks.report import table_of
 from benchmarks.services import serving
 from runtime import clock
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 SYMBOLS = 8
 

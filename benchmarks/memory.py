@@ -24,7 +24,7 @@ from benchmarks.report import table_of
 from benchmarks.rounds import peak_bytes
 from benchmarks.services import serving
 from runtime import clock
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 KEY = "benchmark"
 SERVICES = ("producer", "stream_app", "sink")

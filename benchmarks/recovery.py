@@ -22,7 +22,7 @@ from marketdata.tick import MINUTE_MS, Frame, Tick, period_of
 from marketdata.wire import encode, frame_key
 from runtime import clock
 from runtime.settings import Settings, load_settings
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 #: Records of open minutes, of a thousand symbols.
 OVER_RECORDS = (1_000, 10_000, 100_000, 300_000)

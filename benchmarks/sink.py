@@ -33,7 +33,7 @@ from runtime.settings import Settings, load_settings
 from sink.db.migrations import migrate
 from sink.staging import utc
 from tests import plainhttp
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 SYMBOLS = [f"SYM{i}" for i in range(8)]
 SINK_PORT = 18_993

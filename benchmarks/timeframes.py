@@ -25,8 +25,8 @@ from sink.db.connection import connect
 from sink.db.migrations import migrate
 from sink.db.storage import edition
 from tests.integration.sink.fixed import new_writer
+from tests.servers import EmbeddedServers
 from tests.unit.sink.candles import candle
-from tickpipe.embedded.servers import EmbeddedServers
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

@@ -20,14 +20,14 @@ _GRACEFUL_SECONDS = 5
 
 
 class Server(uvicorn.Server):
-    """A server that ends the live streams when it is told to stop: they would never end by themselves."""
+    """A server that ends the live streams at shutdown; they would never end by themselves."""
 
     def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
         super().__init__(config)
         self._parts = parts
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came."""
+        """End the live streams, then stop as any server does."""
         self._parts.hub.close()
         super().handle_exit(sig, frame)
 

@@ -1,15 +1,36 @@
-"""Refusals, and the JSON that answers are made of."""
+"""What all answers share: JSON, refusals, security headers, and the password."""
 
+import base64
+import binascii
+import hmac
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _encoder: Final = msgspec.json.Encoder()
 
+#: Paths that need no password: probes and Prometheus ask for them, and they hold no prices.
+_OPEN_PATHS: Final = frozenset({"/health", "/ready", "/metrics"})
+
+#: Everything is loaded from this server, and the page has no inline scripts or styles.
+_SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
 
 class Refusal(Exception):
-    """The request is answered with an error; `message` tells the cure."""
+    """An error answer to a request; `message` says how to correct it."""
 
     def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
         super().__init__(message)
@@ -34,7 +55,7 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI of refusals with these statuses."""
+    """OpenAPI responses for refusals with these statuses."""
     schema = {
         "type": "object",
         "required": ["error", "code"],
@@ -44,3 +65,50 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {"description": "The reason and the cure.", "content": {"application/json": {"schema": schema}}}
         for status in statuses
     }
+
+
+class SecurityHeaders:
+    """ASGI middleware that adds the security headers to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(_SECURITY_HEADERS)
+                # Browsers ask again at every visit, which costs a 304: after an update none may run old scripts.
+                headers.setdefault("Cache-Control", "no-cache")
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+class Password:
+    """ASGI middleware that asks for the password (HTTP basic, any user name) and compares it in constant time."""
+
+    def __init__(self, app: ASGIApp, password: str) -> None:
+        self._app = app
+        # Digests have one length, so the time of a comparison does not reveal the password's.
+        self._digest = sha256(password.encode()).digest()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS and not self._is_known(Headers(scope=scope)):
+            refusal = Refusal(
+                401, "UNAUTHORIZED", "send the password of TICKPIPE_DASHBOARD_PASSWORD with any user name (HTTP basic)",
+                WWW_Authenticate='Basic realm="Tickpipe", charset="UTF-8"',
+            )  # fmt: skip
+            await refusal.response()(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _is_known(self, headers: Headers) -> bool:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic":
+            return False
+        try:
+            given = base64.b64decode(token.strip(), validate=True).partition(b":")[2]
+        except (binascii.Error, ValueError):
+            return False
+        return hmac.compare_digest(sha256(given).digest(), self._digest)

@@ -1,11 +1,13 @@
-"""The FastAPI application: routes, lifespan, and the answers to what no route takes."""
+"""The FastAPI application: its parts and their lifespan, probes, the files of the page, and errors as answers."""
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI
@@ -17,19 +19,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from dashboard.access import Password, SecurityHeaders
-from dashboard.answers import Refusal, json_response
-from dashboard.assets import STATIC, chart_library
+from dashboard.answers import Password, Refusal, SecurityHeaders, json_response
+from dashboard.candles import BarStarts
 from dashboard.catalogue import Catalogue
 from dashboard.database import Database
-from dashboard.gauges import Gauges
 from dashboard.hub import Hub
-from dashboard.live import LiveReader
-from dashboard.metrics import CountRequests, Metrics
+from dashboard.live import LiveReader, Settler
+from dashboard.metrics import CountRequests, Gauges, Metrics
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
-from dashboard.stored import Settler
-from dashboard.timeframes import BarStarts
 from runtime.guard import Guard
 from runtime.health import Health
 from runtime.settings import Settings
@@ -39,12 +37,20 @@ log = structlog.get_logger(__name__)
 #: Smaller answers fit into one packet anyway (bytes).
 _GZIP_FROM_BYTES = 1_000
 
+#: The files of the page.
+STATIC: Final = Path(__file__).parent / "static"
+
+#: TradingView's lightweight-charts (Apache 2.0), which the package `lwcharts` carries as it is published. The file is
+#: not part of this project, and nothing of that package is ever run here.
+CHART_LIBRARY_VERSION: Final = "5.2.0"
+_CHART_LIBRARY_SHA256: Final = "c0992580867c4912cc9385b3c2728315bcc1a76c7f1087dca908430fccdf31d7"
+
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 
 @dataclass
 class Parts:
-    """What the routes work with."""
+    """The parts of the dashboard, connected with each other."""
 
     settings: Settings
     metrics: Metrics = field(default_factory=Metrics)
@@ -70,7 +76,7 @@ def create_app(parts: Parts) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await parts.database.open()
-        # Not awaited: without Kafka or the database the process lives, says so, and goes on by itself when they come.
+        # Not awaited: without Kafka or the database the process runs, reports it, and recovers by itself.
         try:
             async with parts.guard.running(
                 live=parts.live.run(), settler=parts.settler.run(), pipeline=parts.pipeline.run()
@@ -84,7 +90,7 @@ def create_app(parts: Parts) -> FastAPI:
         description="Candles out of the table, live candles as they move, and the state of the pipeline. Read-only.",
         version=version("tickpipe"),
         lifespan=lifespan,
-        # Their pages load scripts from elsewhere, which neither a LAN without internet nor the CSP lets through.
+        # FastAPI's pages load scripts from a CDN: a LAN without internet has none, and the CSP forbids it.
         docs_url=None,
         redoc_url=None,
     )
@@ -108,7 +114,7 @@ def _document(app: FastAPI) -> None:
         schema = generate()
         for operations in schema["paths"].values():
             for operation in operations.values():
-                # What cannot be used is answered 400 here.
+                # Invalid parameters are answered 400 here.
                 operation["responses"].pop("422", None)
         return schema
 
@@ -164,6 +170,19 @@ def _add_page(app: FastAPI) -> None:
     app.mount("/", StaticFiles(directory=STATIC, html=True))
 
 
+def chart_library() -> bytes | None:
+    """`lightweight-charts.standalone.production.js`; None when it is not installed or is another than expected."""
+    package = find_spec("lwcharts")
+    if package is None or not package.submodule_search_locations:
+        return None
+    path = Path(package.submodule_search_locations[0], "vendor", "lightweight-charts.standalone.production.js")
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return content if hashlib.sha256(content).hexdigest() == _CHART_LIBRARY_SHA256 else None
+
+
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
     async def refused(_request: Request, exc: Refusal) -> Response:
@@ -171,8 +190,8 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, exc: RequestValidationError) -> Response:
-        told = "; ".join(f"{error['loc'][-1]}: {error['msg']}" for error in exc.errors())
-        return Refusal(400, "INVALID_PARAMETER", told).response()
+        message = "; ".join(f"{error['loc'][-1]}: {error['msg']}" for error in exc.errors())
+        return Refusal(400, "INVALID_PARAMETER", message).response()
 
     @app.exception_handler(HTTPException)
     async def not_taken(_request: Request, exc: HTTPException) -> Response:

@@ -1,5 +1,7 @@
-"""What a request for candles asks, and the page of rows that answers it."""
+"""Queries of stored candles: the request, the page of rows that answers it, and where bars begin."""
 
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,14 +11,13 @@ from urllib.parse import urlencode
 from psycopg.rows import class_row
 
 from dashboard.answers import Refusal
-from dashboard.database import Connection
-from dashboard.statements import SQL
+from dashboard.database import SQL, Connection, Database
 from marketdata.offsets import Ranges
 from marketdata.timeframes import M1, TIMEFRAMES
 from sink.refolds import to_ranges
 
 DEFAULT_LIMIT: Final = 500
-#: Two weeks of M1; more is asked for page by page.
+#: Two weeks of M1; more comes page by page.
 MAX_LIMIT: Final = 20_000
 
 #: Timeframes whose bars are folded from minutes for each answer.
@@ -27,15 +28,24 @@ _WIDTHS: Final = {
 }
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-#: PostgreSQL takes later times, but Python cannot hold what it would answer.
+#: PostgreSQL accepts later times, which Python's datetime cannot hold.
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
-#: Whole numbers in between are epoch seconds (2001 to 2286); as milliseconds they would be the spring of 1970.
+#: Whole numbers in this range are epoch seconds (2001 to 2286); as milliseconds they would be the spring of 1970.
 _EPOCH_SECONDS: Final = range(10**9, 10**10)
 
 _TIME_FORMS: Final = (
     "2019-02-04, 2019-02-04T10:30Z, 2019-02-04T12:30+02:00 (no zone means UTC), epoch seconds or milliseconds"
 )
+
+#: Cached bars of each timeframe.
+_CACHED_BARS: Final = 32
+
+#: Bounds are cached for this long (seconds), because the start of the day may be changed (set_candle_day).
+_BAR_VALID_SECONDS: Final = 60.0
+
+#: The longest wait for a bar's bounds (seconds): the streams wait meanwhile.
+_PATIENCE_SECONDS: Final = 2.0
 
 
 class Row(NamedTuple):
@@ -95,7 +105,7 @@ class Request:
         cls, *, symbol: str, timeframe: str, source: str | None, from_: str | None, to: str | None,
         before: str | None, limit: int, proof: bool = False,
     ) -> "Request":  # fmt: skip
-        """The request that the query parameters spell.
+        """The request that the query parameters describe.
 
         Raises:
             Refusal: 400 naming the parameter that cannot be used and what is accepted.
@@ -125,7 +135,7 @@ class Request:
         query = {"symbol": self.symbol, "timeframe": self.timeframe, "limit": str(self.limit)}
         if self.proof:
             query["proof"] = "true"
-        # Also where none was asked for: another may have the newest candle by then.
+        # Even where none was asked for: by then another source may have the newest candle.
         query["source"] = rows[0].source
         if self.from_ is None:
             query["before"] = _iso(rows[0].ts)
@@ -156,8 +166,8 @@ async def read_candles(connection: Connection, request: Request) -> Sequence[Any
 
 
 async def _rows_from(connection: Connection, about: dict[str, Any]) -> list[Row]:
-    # The function folds all that it is asked for, so it is asked for ranges that hold what is missing, from one
-    # minute that there is to the next.
+    # candles() folds the whole range that it is given, so it is given one range after another: each begins at the
+    # next stored minute and is as wide as the bars that are still missing.
     rows: list[Row] = []
     width, end, limit = _WIDTHS[about["timeframe"]], about["to"], about["limit"]
     start = about["from_"]
@@ -193,8 +203,56 @@ async def _value(connection: Connection, name: str, about: dict[str, Any]) -> An
     return row[0] if row is not None else None
 
 
+class Bar(NamedTuple):
+    """A bar's bounds (UTC epoch milliseconds), and until when they are valid (monotonic seconds)."""
+
+    starts: int
+    ends: int
+    valid_until: float
+
+
+class BarStarts:
+    """The openings of bars, as the database computes them; cached."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._bars: dict[str, deque[Bar]] = {}
+
+    async def of(self, timeframe: str, ts: int) -> int | None:
+        """Opening of the bar of `timeframe` that holds the minute `ts` (UTC epoch milliseconds).
+
+        None while the database does not answer.
+        """
+        if timeframe == M1.name:
+            return ts - ts % M1.base_width_ms
+        bars = self._bars.setdefault(timeframe, deque(maxlen=_CACHED_BARS))
+        now = time.monotonic()
+        for bar in reversed(bars):
+            if bar.starts <= ts < bar.ends and now < bar.valid_until:
+                return bar.starts
+        try:
+            row = await self._database.within(_PATIENCE_SECONDS, self._bounds(timeframe, ts))
+        except Refusal:
+            return None
+        if row is None:
+            return None
+        bar = Bar(epoch_ms(row[0]), epoch_ms(row[1]), now + _BAR_VALID_SECONDS)
+        bars.append(bar)
+        return bar.starts
+
+    async def _bounds(self, timeframe: str, ts: int) -> Sequence[Any] | None:
+        about = {"timeframe": timeframe, "moment": datetime.fromtimestamp(ts / 1000, UTC)}
+        async with self._database.reading() as connection:
+            return await (await connection.execute(SQL["bar_bounds"], about)).fetchone()
+
+
+def epoch_ms(moment: datetime) -> int:
+    """UTC epoch milliseconds."""
+    return round(moment.timestamp() * 1000)
+
+
 def parse_time(name: str, text: str) -> datetime:
-    """The moment that the query parameter `name` spells.
+    """The time that the query parameter `name` gives.
 
     Raises:
         Refusal: 400 with the accepted forms.

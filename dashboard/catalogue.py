@@ -1,4 +1,4 @@
-"""Which symbols and sources there are: from the database, asked seldom, and from the live candles."""
+"""Lists symbols and sources: from the database, with a cache, and from the live candles."""
 
 import asyncio
 import time
@@ -8,13 +8,12 @@ from typing import Final, NamedTuple
 from psycopg.rows import class_row
 
 from dashboard.answers import Refusal
-from dashboard.database import Database
+from dashboard.database import SQL, Database
 from dashboard.hub import Hub
-from dashboard.statements import SQL
 
-#: An answer is kept for this long at least (seconds), and so many times as long as it took to get.
-_KEPT_SECONDS: Final = 5.0
-_KEPT_TIMES: Final = 50
+#: An answer is cached for this long (seconds) or so many times as long as the query took, whichever is longer.
+_CACHE_SECONDS: Final = 5.0
+_CACHE_TIMES: Final = 50
 
 
 class Listing(NamedTuple):
@@ -31,7 +30,7 @@ class Listing(NamedTuple):
 
 
 class Catalogue:
-    """The listings, kept for a while."""
+    """The listings, cached."""
 
     def __init__(self, database: Database, hub: Hub) -> None:
         self._database = database
@@ -52,7 +51,7 @@ class Catalogue:
         return self.live()
 
     def live(self) -> list[Listing]:
-        """What is known without asking."""
+        """The listings as far as they are known without asking the database."""
         return self._with_live(self._stored)
 
     async def _ask(self) -> None:
@@ -68,7 +67,7 @@ class Catalogue:
             if not self._stored:
                 raise
         finished = time.monotonic()
-        self._good_until = finished + max(_KEPT_SECONDS, _KEPT_TIMES * (finished - started))
+        self._good_until = finished + max(_CACHE_SECONDS, _CACHE_TIMES * (finished - started))
 
     def _with_live(self, stored: list[Listing]) -> list[Listing]:
         listings = {(listing.source, listing.symbol): listing for listing in stored}

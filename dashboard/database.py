@@ -1,8 +1,9 @@
-"""Reads from PostgreSQL: a pool of read-only sessions, and its errors as answers with a cure."""
+"""Reads from PostgreSQL: the statements, a pool of read-only sessions, and its errors as answers with a cure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -11,23 +12,26 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dashboard.answers import Refusal
-from dashboard.statements import SQL
 from runtime.settings import Settings
 from sink.db.connection import Trouble, trouble_of
+from sink.db.statements import parse_statements
 
 Connection = AsyncConnection[Any]
 T = TypeVar("T")
 
-#: A page is read in a few milliseconds; eight at once use what a small database has to give.
+#: Every statement of `dashboard/sql/queries.sql`, by name.
+SQL: Final = parse_statements(files("dashboard").joinpath("sql", "queries.sql").read_text(encoding="utf-8"))
+
+#: Connections at most: a page is read in a few milliseconds, and eight at once saturate a small database.
 _POOL_SIZE: Final = 8
 
-#: Wait for a connection before a request is answered 503 (seconds).
+#: The longest wait for a connection before a request is answered 503 (seconds).
 _PATIENCE_SECONDS: Final = 5.0
 
-#: The same for the question whether it is there at all: probes have little patience themselves (seconds).
+#: The same for a readiness probe, which has a short timeout itself (seconds).
 _PROBE_SECONDS: Final = 1.0
 
-#: A host that vanished without a word is noticed after this long, not after the kernel's quarter of an hour.
+#: A host that vanished silently is noticed after about 15 s, not after the kernel's quarter of an hour.
 _SESSION_OPTIONS: Final[dict[str, str | int | None]] = {
     "application_name": "tickpipe dashboard",
     "connect_timeout": 5,
@@ -41,15 +45,15 @@ _BUSY: Final = "DATABASE_BUSY"
 
 _UNREACHABLE: Final = (
     "the database does not answer; is it running, and do TICKPIPE_DASHBOARD_DATABASE_URL or TICKPIPE_DATABASE_URL "
-    "name it? The log of the dashboard has its words"
+    "name it? The log of the dashboard has the details"
 )
 
 
 class Database:
-    """The pool; it opens without waiting, so that the service lives while the database is away."""
+    """A connection pool that opens without waiting, so that the service runs while the database is away."""
 
     def __init__(self, settings: Settings) -> None:
-        # What the URL says itself goes first.
+        # What the URL itself sets has precedence.
         options = {**_SESSION_OPTIONS, **conninfo_to_dict(database_url(settings))}
         self._pool = AsyncConnectionPool(
             make_conninfo("", **options),
@@ -62,7 +66,7 @@ class Database:
             name="dashboard",
         )
         self._late: asyncio.Task[Any] | None = None
-        #: Connections that somebody reads from now.
+        #: Connections in use.
         self._in_use = 0
 
     async def open(self) -> None:
@@ -114,10 +118,10 @@ class Database:
         """The result of `reading`, which works with this database, if it comes in time.
 
         A frozen host neither answers nor ends a connection, and psycopg waits for the end of a query that it cancels:
-        so what is late is left behind, and while something is, nothing else is asked.
+        so a late query is abandoned, and until it ends no other one is started.
 
         Raises:
-            Refusal: 503 when it comes late, and what `reading` raises.
+            Refusal: 503 when it is late, and what `reading` raises.
         """
         if self._late is not None and not self._late.done():
             reading.close()
@@ -128,7 +132,7 @@ class Database:
         finally:
             if not task.done():
                 self._late = task
-                task.add_done_callback(_take_note)
+                task.add_done_callback(_retrieve_exception)
                 task.cancel()
         if not task.done():
             raise _unreachable()
@@ -143,13 +147,13 @@ class Database:
         return True
 
     async def _ping(self) -> None:
-        # Shorter than the probe, so that a full pool is told from a host that does not answer.
+        # Shorter than the probe, so that a full pool is distinguished from a host that does not answer.
         async with self.reading(_PROBE_SECONDS / 2) as connection:
             await connection.execute(SQL["ping"])
 
 
-def _take_note(late: asyncio.Task[Any]) -> None:
-    # An exception that nobody asks for would be logged as a bug.
+def _retrieve_exception(late: asyncio.Task[Any]) -> None:
+    # asyncio would log an exception that nobody retrieves as a bug.
     if not late.cancelled():
         late.exception()
 

@@ -1,4 +1,4 @@
-"""Candles as JSON, CSV and Arrow, and which of them a request wants."""
+"""Candles as JSON, CSV or Arrow, and the choice between them."""
 
 import csv
 import io
@@ -124,5 +124,5 @@ def _by_preference(accept: str) -> list[str]:
                     weight = 0.0
         if weight > 0:
             wanted.append((weight, media_type))
-    # Python's sort keeps the order of equals: the first named wins.
+    # Python's sort is stable: among equals the first named wins.
     return [media_type for _, media_type in sorted(wanted, key=lambda pair: -pair[0])]

@@ -1,13 +1,15 @@
 """Live candles from one reader to many streams, each at its own pace.
 
 A worker that has lost a minute, because it restarted or because the minute was long over, folds the ticks that come
-late alone: its candle is a part of the minute. So a stream is never sent a candle that does not contain what the
-database holds, and which of two candles stays is decided by `marketdata.rule`, as in the sink:
+late alone: its candle is a part of the minute. So no candle is sent that lacks what the database holds, or that has
+fewer ticks than what was sent before. Which of two candles stays is decided by `marketdata.rule`, as in the sink:
 
 - The newest minutes of a feed are followed: a candle that contains the one before it is sent at once.
 - The first candle of a minute waits until the database was asked what it holds.
 - Of every other minute (long over, stamped ahead, folded in parts) the database's row is sent as soon as it contains
   the candle.
+
+While the database is away, the newest minute goes on unconfirmed.
 """
 
 import time
@@ -18,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from dashboard.subscription import Feed, Subscription, Update
+from dashboard.stream import Feed, Subscription, Update
 from marketdata.candle import Candle
 from marketdata.rule import Verdict, outweighs, verdict
 from marketdata.tick import MINUTE_MS
@@ -43,13 +45,13 @@ _PATIENCE_SECONDS: Final = 600.0
 #: Minutes that may wait for the database, and those of one question.
 MAX_WAITING: Final = 20_000
 _ASKED_AT_ONCE: Final = 500
-#: Folds of one minute, none of which contains another, that are told apart.
+#: Folds of one minute, none of which contains another, that are held at most.
 _MAX_PARTS: Final = 32
 
 
 @dataclass(slots=True)
 class Waiting:
-    """Candles of one minute that the database has to hold before it is left alone."""
+    """Candles of one minute about which the database is asked until it holds them."""
 
     since: float
     ask_at: float
@@ -62,15 +64,11 @@ class Waiting:
         """Wait for this candle as well."""
         others = []
         for known in self.candles:
-            match verdict(known, candle):
-                case Verdict.IGNORED:
-                    return
-                case Verdict.CLOSED:
-                    candle = msgspec.structs.replace(known, closed=True)
-                case Verdict.REPLACED:
-                    candle = _in_place_of(known, candle)
-                case _:
-                    others.append(known)
+            joined = _joined(known, candle)
+            if joined is None:
+                others.append(known)
+            else:
+                candle = joined
         self.candles = [*others, candle][-_MAX_PARTS:]
 
     def postpone(self, now: float) -> None:
@@ -96,7 +94,7 @@ class Hub:
         self._given_up: dict[Feed, int] = {}
         self._database_answers = True
         self._subscriptions: set[Subscription] = set()
-        # A position of another process, or from before a gap, says nothing here.
+        # Tells positions of this process from those of another, or from before a gap, which cannot be resumed.
         self._epoch = f"{time.time_ns():x}"
         self._sequence = 0
         self._journal: OrderedDict[Key, tuple[int, Update]] = OrderedDict()
@@ -109,7 +107,7 @@ class Hub:
 
     @property
     def position(self) -> str:
-        """What has been told so far; a stream that is resumed from here misses nothing."""
+        """The end of what was sent so far; a stream that is resumed from here misses nothing."""
         return f"{self._epoch}-{self._sequence}"
 
     def newest(self) -> dict[Feed, Candle]:
@@ -123,13 +121,13 @@ class Hub:
     ) -> Subscription:
         """A subscription that begins with the newest minutes of its feeds.
 
-        With `since`, the position of a stream before it, it begins with all that was told after that instead, or with
-        a resync where that is not known any more.
+        With `since`, the position of an earlier stream, it begins with everything that was sent after that instead, or
+        with a resync where that is no longer known.
         """
         subscription = Subscription(lambda: self.position, symbols, source)
         self._subscriptions.add(subscription)
         if since is not None:
-            missed = self._told_after(since)
+            missed = self._changes_after(since)
             if missed is not None:
                 for update in missed:
                     self._offer(subscription, update)
@@ -159,7 +157,7 @@ class Hub:
             subscription.offer_resync()
 
     def close(self) -> None:
-        """Let every stream finish."""
+        """End every stream."""
         for subscription in self._subscriptions:
             subscription.end()
 
@@ -175,21 +173,16 @@ class Hub:
             if is_new and not self._database_answers:
                 self._send_unconfirmed(key)
             return candle.volume if is_new else 0
-        decided = verdict(known, candle)
-        if decided is Verdict.REPLACED and self._is_moving(key):
-            self._follow(key, Update(_in_place_of(known, candle), stored=False))
-            return max(0, candle.volume - known.volume)
-        if decided is Verdict.CLOSED:
-            self._follow(key, Update(msgspec.structs.replace(known, closed=True), stored=False))
-        elif decided is not Verdict.IGNORED:
+        joined = _joined(known, candle)
+        if joined is known:
+            return 0
+        if joined is None or not self._is_moving(key):
             self._wait_for(key, candle)
-        return 0
+            return 0
+        self._send(key, Update(joined, stored=False))
+        return max(0, joined.volume - known.volume)
 
-    # --- what the database says ---
-
-    def next_question(self) -> float | None:
-        """When the database has to be asked next (as `clock` has it); None when nothing waits."""
-        return min((waiting.ask_at for waiting in self._waiting.values()), default=None)
+    # --- rows of the database ---
 
     def due(self) -> list[Key]:
         """Minutes to ask the database about now; the newest first."""
@@ -198,27 +191,24 @@ class Hub:
         return sorted(keys, key=lambda key: key[1], reverse=True)[:_ASKED_AT_ONCE]
 
     def settle(self, asked: Iterable[Key], rows: Mapping[Key, Candle]) -> None:
-        """Take the rows that the database holds of the minutes in `asked`; of those without one it holds none."""
+        """Take the rows that the database holds of the minutes in `asked`; a minute without one is not stored."""
         self._database_answers = True
         now = self._clock()
         for key in sorted(asked, key=lambda key: key[1]):
             if (waiting := self._waiting.get(key)) is None:
                 continue
-            if self._is_moving(key):
-                self._settle_moving(key, waiting, rows.get(key))
-            else:
-                self._settle_past(key, waiting, rows.get(key))
+            self._take_row(key, waiting, rows.get(key))
             if not waiting.candles:
                 del self._waiting[key]
             elif now - waiting.since > _PATIENCE_SECONDS:
                 del self._waiting[key]
-                self._tell_stale(*key)
+                self._send_stale(*key)
             else:
                 waiting.postpone(now)
-        self._tell_given_up()
+        self._send_given_up()
 
     def database_is_away(self, asked: Iterable[Key]) -> None:
-        """The database did not answer: the chart goes on with what is newest, and is put right afterwards."""
+        """Note that the database did not answer: the newest minutes go on unconfirmed, and are corrected afterwards."""
         self._database_answers = False
         now = self._clock()
         for key in asked:
@@ -227,44 +217,42 @@ class Hub:
                 if self._known(key) is None and self._is_newest(key):
                     self._send_unconfirmed(key)
 
-    def _settle_moving(self, key: Key, waiting: Waiting, row: Candle | None) -> None:
-        # Sent is the widest that contains the row, stored or not.
-        known = self._known(key)
-        state = row
-        for candle in (*waiting.candles, *([known] if known is not None else [])):
-            match verdict(state, candle):
-                case Verdict.INSERTED:
-                    state = candle
-                case Verdict.REPLACED if state is not None:
-                    state = _in_place_of(state, candle)
-                case Verdict.CLOSED if state is not None:
-                    state = msgspec.structs.replace(state, closed=True)
-                case Verdict.CROSS_LOG if state is not None and outweighs(candle, state, self.own_log):
-                    state = _in_place_of(state, candle)
-        if known is not None and row is not None and verdict(row, known) is Verdict.REFOLD:
-            # It was sent while the database was away.
-            waiting.add(known)
-        waiting.candles = [c for c in waiting.candles if row is None or not self._holds(row, c)]
-        if state is not None and state != known:
-            self._follow(key, Update(state, stored=state is row))
-
-    def _settle_past(self, key: Key, waiting: Waiting, row: Candle | None) -> None:
-        known = self._known(key)
-        awaited = [*waiting.candles, *([known] if known is not None else [])]
-        if row is None:
+    def _take_row(self, key: Key, waiting: Waiting, row: Candle | None) -> None:
+        known, waited = self._known(key), waiting.candles
+        waiting.candles = [candle for candle in waited if row is None or not self._holds(row, candle)]
+        if self._is_moving(key):
+            # The widest candle that contains the row, stored or not.
+            state = self._widest(row, (*waiting.candles, *([known] if known is not None else [])))
+            is_news = state != known
+        else:
+            # Where the log cannot prove a fold of all candles, the row changes and holds none of them.
+            state = row
+            is_news = len(waiting.candles) < len(waited) or (waiting.row is not None and row != waiting.row)
+        waiting.row = row
+        if state is None or not is_news:
             return
-        before, waiting.row = waiting.row, row
-        if all(self._holds(row, candle) for candle in awaited):
-            waiting.candles.clear()
-            self._tell(key, Update(row, stored=True))
-        elif before is not None and row != before and (known is None or self._holds(row, known)):
-            # The log could not prove all of it; this is what the sink made of it.
-            self._tell(key, Update(row, stored=True))
+        if known is not None and not self._holds(state, known):
+            # The fold of both has to come. Until then more ticks show more of the minute, as in the sink.
+            waiting.add(known)
+            if known.volume > state.volume:
+                return
+        self._send(key, Update(state, stored=state is row))
+
+    def _widest(self, row: Candle | None, candles: Iterable[Candle]) -> Candle | None:
+        state = row
+        for candle in candles:
+            joined = _joined(state, candle)
+            if joined is not None:
+                state = joined
+            elif state is not None and state.log != candle.log and outweighs(candle, state, self.own_log):
+                state = _in_place_of(state, candle)
+        return state
 
     def _holds(self, row: Candle, candle: Candle) -> bool:
-        """Whether there is nothing in the candle that the row lacks."""
-        decided = verdict(row, candle)
-        return decided is Verdict.IGNORED or (decided is Verdict.CROSS_LOG and not outweighs(candle, row, self.own_log))
+        """Whether the row lacks nothing that is in the candle."""
+        if row.log != candle.log:
+            return not outweighs(candle, row, self.own_log)
+        return _joined(row, candle) is row
 
     def _known(self, key: Key) -> Candle | None:
         return self._minutes.get(key[0], {}).get(key[1])
@@ -290,27 +278,23 @@ class Hub:
                 self._given_up[feed] = min(ts, self._given_up.get(feed, ts))
             waiting = self._waiting[key] = Waiting(since=now, ask_at=now)
         else:
-            # Something moves: it is not left to the long pauses of a minute that nobody stores.
+            # It moves again: the long pauses are for minutes that nobody stores.
             waiting.ask_at = min(waiting.ask_at, now + _FIRST_PAUSE_SECONDS)
         waiting.add(candle)
 
     def _send_unconfirmed(self, key: Key) -> None:
         widest = max(self._waiting[key].candles, key=lambda candle: candle.volume)
-        self._follow(key, Update(widest, stored=False))
+        self._send(key, Update(widest, stored=False))
 
-    # --- telling ---
+    # --- sending ---
 
-    def _follow(self, key: Key, update: Update) -> None:
-        minutes = self._minutes.setdefault(key[0], {})
-        minutes[key[1]] = update.candle
-        while len(minutes) > _REMEMBERED_MINUTES:
-            del minutes[min(minutes)]
-        self._tell(key, update)
-
-    def _tell(self, key: Key, update: Update) -> None:
+    def _send(self, key: Key, update: Update) -> None:
         feed, ts = key
-        if ts in self._minutes.get(feed, ()):
-            self._minutes[feed][ts] = update.candle
+        if self._known(key) is not None or self._is_moving(key):
+            minutes = self._minutes.setdefault(feed, {})
+            minutes[ts] = update.candle
+            while len(minutes) > _REMEMBERED_MINUTES:
+                del minutes[min(minutes)]
         self._sequence += 1
         self._journal.pop(key, None)
         self._journal[key] = (self._sequence, update)
@@ -319,26 +303,26 @@ class Hub:
         for subscription in self._subscriptions:
             self._offer(subscription, update)
 
-    def _tell_stale(self, feed: Feed, ts: int) -> None:
+    def _send_stale(self, feed: Feed, ts: int) -> None:
         self._sequence += 1
-        # What has to be read again is not in the journal: who resumes from before reads everything again.
+        # What has to be read again is not in the journal: a stream resumed from before it reads everything again.
         self._journal_begins = self._sequence
         for subscription in self._subscriptions:
             if subscription.wants(feed):
                 subscription.offer_stale(feed, ts)
 
-    def _tell_given_up(self) -> None:
-        # Of a replay that overtook the sink by far: when the rest of the feed is stored, that is as well.
+    def _send_given_up(self) -> None:
+        # They are of a replay far ahead of the sink: when the rest of the feed is stored, so are they.
         if not self._given_up:
             return
         for feed in self._given_up.keys() - {feed for feed, _ in self._waiting}:
-            self._tell_stale(feed, self._given_up.pop(feed))
+            self._send_stale(feed, self._given_up.pop(feed))
 
     def _offer(self, subscription: Subscription, update: Update) -> None:
         if subscription.wants((update.candle.source, update.candle.symbol)) and not subscription.offer(update):
             self._on_resync()
 
-    def _told_after(self, position: str) -> list[Update] | None:
+    def _changes_after(self, position: str) -> list[Update] | None:
         epoch, _, number = position.partition("-")
         if epoch != self._epoch or not (number.isascii() and number.isdecimal()):
             return None
@@ -351,6 +335,21 @@ class Hub:
                 break
             missed.append(update)
         return missed[::-1]
+
+
+def _joined(known: Candle | None, candle: Candle) -> Candle | None:
+    """The one of two candles of a minute that holds both; None where neither does, or where their logs differ."""
+    match verdict(known, candle):
+        case Verdict.INSERTED:
+            return candle
+        case Verdict.REPLACED if known is not None:
+            return _in_place_of(known, candle)
+        case Verdict.CLOSED if known is not None:
+            return msgspec.structs.replace(known, closed=True)
+        case Verdict.IGNORED:
+            return known
+        case _:
+            return None
 
 
 def _in_place_of(known: Candle, candle: Candle) -> Candle:

@@ -1,15 +1,21 @@
-"""The reader of `candles.m1`: every partition, no group, nothing committed; what it reads goes to the hub."""
+"""Feeds the hub with candles from `candles.m1`, and with the rows that the database holds of their minutes.
+
+The topic is read without a group, every partition of it, and nothing is committed.
+"""
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer
 
-from dashboard.gauges import Gauges
-from dashboard.hub import Hub
-from dashboard.metrics import Metrics
+from dashboard.answers import Refusal
+from dashboard.candles import epoch_ms
+from dashboard.database import SQL, Database
+from dashboard.hub import Hub, Key
+from dashboard.metrics import Gauges, Metrics
 from marketdata.candle import Candle
 from marketdata.errors import InvalidCandle, TickpipeError
 from marketdata.invariants import check_candle
@@ -20,10 +26,11 @@ from runtime.kafka_errors import kafka_errors
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from runtime.stages import arrival_seconds, received_header, seconds_between
+from sink.refolds import to_ranges
 
 log = structlog.get_logger(__name__)
 
-#: Read again at the start: the candles that were moving last (milliseconds).
+#: How far back reading starts (milliseconds): far enough for the candles that were still moving.
 _WARM_UP_MS: Final = 180_000
 
 _POLL_MS: Final = 1_000
@@ -31,9 +38,14 @@ _POLL_MS: Final = 1_000
 _POLL_RECORDS: Final = 2_000
 _PAUSE_AFTER_FAILURE_SECONDS: Final = 2.0
 
+#: A database that takes longer counts as away (seconds).
+_PATIENCE_SECONDS: Final = 2.0
+#: Pause between two looks at what waits (seconds); it delays the first candle of a minute by as much at most.
+_LOOK_SECONDS: Final = 0.02
+
 
 class LiveReader:
-    """Reads for ever; `is_reading` is False until Kafka is there and while it has to be waited for."""
+    """Reads `candles.m1` for ever; `is_reading` is False while Kafka does not answer."""
 
     def __init__(self, settings: Settings, hub: Hub, gauges: Gauges, metrics: Metrics) -> None:
         self._settings = settings
@@ -43,7 +55,7 @@ class LiveReader:
         self.is_reading = False
 
     async def run(self) -> None:
-        """Read until cancelled; whatever Kafka does, go on."""
+        """Read until cancelled, and start over after every failure of Kafka."""
         while True:
             try:
                 self._hub.own_log = await wait_for_log(self._settings)
@@ -51,7 +63,7 @@ class LiveReader:
                     await self._read()
             except TickpipeError as exc:
                 log.warning(
-                    "The candles cannot be read now; it is tried again.", action="live_wait", error=str(exc)
+                    "The candles cannot be read now; the dashboard tries again.", action="live_wait", error=str(exc)
                 )  # fmt: skip
             finally:
                 self.is_reading = False
@@ -70,7 +82,7 @@ class LiveReader:
                 polled = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
                 for records in polled.values():
                     self._publish(records, started_ms)
-                # A poll that had records waiting does not yield by itself.
+                # getmany() does not yield to the event loop while records wait.
                 await asyncio.sleep(0)
         finally:
             await consumer.stop()
@@ -81,7 +93,7 @@ class LiveReader:
             if candle is None:
                 continue
             ticks = self._hub.publish(candle)
-            # What was folded before we came says nothing about the present.
+            # Candles from before the start say nothing about the present.
             if ticks <= 0 or record.timestamp < started_ms:
                 continue
             self._gauges.count(ticks)
@@ -116,3 +128,54 @@ async def _seek_back(consumer: AIOKafkaConsumer, since_ms: int) -> None:
     ends = await consumer.end_offsets(list(partitions))
     for tp in partitions:
         consumer.seek(tp, found[tp].offset if found.get(tp) else ends[tp])
+
+
+class Settler:
+    """Asks the database about the minutes that the hub waits for."""
+
+    def __init__(self, database: Database, hub: Hub) -> None:
+        self._database = database
+        self._hub = hub
+
+    async def run(self) -> None:
+        """Ask about the minutes that are due until cancelled."""
+        while True:
+            if keys := self._hub.due():
+                try:
+                    rows = await self._database.within(_PATIENCE_SECONDS, read_stored(self._database, keys))
+                except Refusal as exc:
+                    log.debug("Stored candles cannot be read now.", action="settle_wait", error=exc.message)
+                    self._hub.database_is_away(keys)
+                else:
+                    self._hub.settle(keys, rows)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def read_stored(database: Database, keys: Sequence[Key]) -> dict[Key, Candle]:
+    """The folded minutes among `keys` that the table holds.
+
+    Raises:
+        Refusal: when the database does not answer.
+    """
+    about = {
+        "symbols": [symbol for (_, symbol), _ in keys],
+        "sources": [source for (source, _), _ in keys],
+        "minutes": [datetime.fromtimestamp(ts / 1000, UTC) for _, ts in keys],
+    }
+    async with database.reading() as connection:
+        cursor = await connection.execute(SQL["stored_minutes"], about)
+        candles = [_candle(row) for row in await cursor.fetchall()]
+    return {((candle.source, candle.symbol), candle.ts): candle for candle in candles}
+
+
+def _candle(row: Sequence[Any]) -> Candle:
+    (
+        ts, source, symbol, open_, high, low, close, volume, real_volume, spread, first_tick, last_tick, log_name,
+        offsets, closed, received_at, folded_at,
+    ) = row  # fmt: skip
+    return Candle(
+        source=source, symbol=symbol, ts=epoch_ms(ts), open=open_, high=high, low=low, close=close, volume=volume,
+        real_volume=real_volume, spread=spread, first_tick=epoch_ms(first_tick), last_tick=epoch_ms(last_tick),
+        log=log_name, offsets=to_ranges(offsets), closed=closed, received=epoch_ms(received_at),
+        emitted=epoch_ms(folded_at),
+    )  # fmt: skip

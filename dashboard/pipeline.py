@@ -5,6 +5,7 @@ All of it comes from Kafka, the database and the live candles; no service has to
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,12 +17,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from dashboard.answers import Refusal, encode
 from dashboard.catalogue import Catalogue
-from dashboard.database import Database
-from dashboard.gauges import Gauges
+from dashboard.database import SQL, Database
 from dashboard.hub import Hub
-from dashboard.metrics import Metrics
-from dashboard.progress import Progress
-from dashboard.statements import SQL
+from dashboard.metrics import Gauges, Metrics
 from marketdata.errors import TickpipeError
 from runtime.kafka import Ends, committed_offsets, lag_of, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors
@@ -31,24 +29,24 @@ log = structlog.get_logger(__name__)
 
 _VERSION: Final = version("tickpipe")
 
-#: How often Kafka and the database are asked while somebody looks, and otherwise (seconds): a worker that was killed is
-#: to be known within five seconds.
+#: Kafka and the database are polled this often while a stream is open, and this often otherwise (seconds): a killed
+#: worker has to show within five seconds.
 _ASK_SECONDS: Final = 1.0
 _ASK_UNSEEN_SECONDS: Final = 4.0
-#: How often streams are told (seconds); at once when something stops or begins to answer.
-_TELL_SECONDS: Final = 2.0
-#: Input that nothing came of for so long says that a stage has stopped (seconds).
+#: How often streams are sent the state (seconds); a change of health is sent at once.
+_SEND_SECONDS: Final = 2.0
+#: A stage whose input had no effect for this long has stopped (seconds).
 _STOPPED_SECONDS: Final = 2.0
-#: Rejected records are news for so long (milliseconds).
-_NEWS_MS: Final = 600_000
-#: Feeds that are told at most: every stream is sent them again and again.
+#: Rejected records count as recent for this long (milliseconds).
+_RECENT_MS: Final = 600_000
+#: Feeds in the state at most: every stream is sent them every few seconds.
 _FEEDS: Final = 100
-#: Kafka is waited for this long (seconds).
+#: The longest wait for Kafka, and for the list of feeds (seconds).
 _PATIENCE_SECONDS: Final = 5.0
 
 
 class Pipeline:
-    """Asks Kafka and the database over and over; `state` may be asked at any time."""
+    """Polls Kafka and the database, and sends the state of the pipeline to every stream."""
 
     def __init__(
         self,
@@ -68,8 +66,8 @@ class Pipeline:
         self._kafka = KafkaCounts(settings)
         self._asking = asyncio.Lock()
         self._asked_at = -_ASK_UNSEEN_SECONDS
-        self._told_at = 0.0
-        self._told_health: object = None
+        self._sent_at = 0.0
+        self._sent_health: object = None
         self._counts: dict[str, Any] | None = None
         self._database_answers = False
 
@@ -79,25 +77,25 @@ class Pipeline:
         return self._counts is not None
 
     async def run(self) -> None:
-        """Tell every stream until cancelled."""
+        """Poll and send until cancelled."""
         try:
             while True:
                 await self._ask()
-                await self._tell()
+                await self._send()
                 await asyncio.sleep(_ASK_SECONDS)
         finally:
             await self._kafka.close()
 
-    async def _tell(self) -> None:
+    async def _send(self) -> None:
         counts = self._counts or {}
         health = (self.kafka_answers, self._database_answers, counts.get("folding"), counts.get("storing"))
         now = time.monotonic()
-        if len(self._hub) and (health != self._told_health or now - self._told_at >= _TELL_SECONDS):
+        if len(self._hub) and (health != self._sent_health or now - self._sent_at >= _SEND_SECONDS):
             self._hub.broadcast(encode(await self.state()))
-            self._told_at, self._told_health = now, health
+            self._sent_at, self._sent_health = now, health
 
     async def state(self) -> dict[str, Any]:
-        """The state of now; null where Kafka or the database do not answer."""
+        """The current state; null where Kafka or the database do not answer."""
         await self._ask()
         counts = self._counts or dict.fromkeys(("lag", "rejected", "rejected_lately", "folding", "storing"))
         return {
@@ -114,7 +112,7 @@ class Pipeline:
     async def _ask(self) -> None:
         async with self._asking:
             pause = _ASK_SECONDS if len(self._hub) else _ASK_UNSEEN_SECONDS
-            # As early as a loop that sleeps for as long may be.
+            # A loop that sleeps for this long may wake a little early.
             if time.monotonic() - self._asked_at >= 0.9 * pause:
                 self._counts, self._database_answers = await asyncio.gather(
                     self._kafka.counts(), self._database.answers()
@@ -128,7 +126,7 @@ class Pipeline:
         if not self._database_answers:
             return
         moving = sorted(self._hub.newest().values(), key=lambda candle: candle.received, reverse=True)[:_FEEDS]
-        # Since it was asked before: each state once.
+        # Only what moved since the last question, so that each state counts once.
         since_ms = (time.time() - (time.monotonic() - self._asked_at)) * 1000
         keys = [(c.symbol, c.source, c.ts / 1000) for c in moving if c.received >= since_ms and not c.closed]
         if not keys:
@@ -150,9 +148,9 @@ class Pipeline:
             else:
                 listings = self._catalogue.live()
         except Refusal:
-            # Lost since it was asked.
+            # The database was lost meanwhile.
             listings = self._catalogue.live()
-        # What ticked last, when there are many; in an order that does not jump.
+        # Of too many, those that ticked last; in an order that does not jump.
         newest = sorted(listings, key=lambda feed: feed.last_tick, reverse=True)[:_FEEDS]
         return [
             {"symbol": feed.symbol, "source": feed.source, "last_tick": feed.last_tick, "close": feed.close}
@@ -161,7 +159,7 @@ class Pipeline:
 
 
 class KafkaCounts:
-    """How far the groups are, and what was rejected; two connections that are kept."""
+    """Progress of the groups and rejected records, over two connections that stay open."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -171,7 +169,7 @@ class KafkaCounts:
         self._storing = Progress(_STOPPED_SECONDS)
 
     async def counts(self) -> dict[str, Any] | None:
-        """`lag` of `stream` and `sink`, whether they get on, `rejected` records, all and of late.
+        """`lag` of `stream` and `sink`, whether they work, and `rejected` records in all and recently.
 
         None when Kafka does not answer.
         """
@@ -180,7 +178,7 @@ class KafkaCounts:
                 async with asyncio.timeout(_PATIENCE_SECONDS):
                     return await self._ask()
         except TickpipeError as exc:
-            log.debug("Kafka does not say how far it is.", action="counts_failed", error=str(exc))
+            log.debug("Kafka does not answer how far the groups are.", action="counts_failed", error=str(exc))
             await self.close()
             return None
 
@@ -219,7 +217,7 @@ class KafkaCounts:
             "rejected": {
                 name: sum(end - first for first, end in ends[topic].values()) for name, topic in rejected.items()
             },
-            "rejected_lately": {name: await _lately(consumer, topic, ends[topic]) for name, topic in rejected.items()},
+            "rejected_lately": {name: await _recent(consumer, topic, ends[topic]) for name, topic in rejected.items()},
         }
 
     async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
@@ -232,10 +230,35 @@ class KafkaCounts:
         return self._admin, self._consumer
 
 
-async def _lately(consumer: AIOKafkaConsumer, topic: str, ends: Ends) -> int:
-    """Records of the topic that are news."""
+class Progress:
+    """Detects a stopped stage from outside: its input grows, and for a while nothing shows of its work.
+
+    `patience_seconds`: a worker emits every 0.2 s and a sink commits every batch, so with less than 2 s a pause
+    of the garbage collector would count as a stop; more delays the news that it was killed.
+    """
+
+    def __init__(self, patience_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._patience_seconds = patience_seconds
+        self._clock = clock
+        self._input: int | None = None
+        self._done: object = None
+        self._owed_since: float | None = None
+
+    def note(self, input_end: int, done: object) -> bool:
+        """Note the end of the input and anything that changes with the work; returns whether the stage works."""
+        now = self._clock()
+        if done != self._done or self._input is None:
+            self._owed_since = None
+        elif input_end != self._input and self._owed_since is None:
+            self._owed_since = now
+        self._input, self._done = input_end, done
+        return self._owed_since is None or now - self._owed_since < self._patience_seconds
+
+
+async def _recent(consumer: AIOKafkaConsumer, topic: str, ends: Ends) -> int:
+    """How many records of the topic are recent."""
     if all(first == end for first, end in ends.values()):
         return 0
-    since_ms = round(time.time() * 1000) - _NEWS_MS
+    since_ms = round(time.time() * 1000) - _RECENT_MS
     found = await consumer.offsets_for_times({TopicPartition(topic, partition): since_ms for partition in ends})
     return sum(ends[tp.partition][1] - at.offset for tp, at in found.items() if at is not None)

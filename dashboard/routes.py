@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import Depends, FastAPI, Header, Query
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from dashboard.answers import Refusal, encode, refusals
-from dashboard.candles import DEFAULT_LIMIT, MAX_LIMIT, Request, read_candles
+from dashboard.candles import DEFAULT_LIMIT, MAX_LIMIT, BarStarts, Request, read_candles
 from dashboard.formats import MEDIA_TYPES, choose_format, render
-from dashboard.stream import EventStream
+from dashboard.hub import Hub
+from dashboard.stream import events
 from marketdata.timeframes import TIMEFRAMES
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ _CANDLE: Final = {
 
 
 def _refuse_unknown(request: HttpRequest) -> None:
-    """A parameter that is misspelt, or given twice, would be answered as if it were not there.
+    """Refuse a parameter that is misspelt or given twice, which FastAPI would ignore.
 
     Raises:
         Refusal: 400 naming the parameter and those that there are.
@@ -51,8 +53,8 @@ def _refuse_unknown(request: HttpRequest) -> None:
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
         if name not in known:
-            told = f"use {', '.join(sorted(known))}" if known else "there are none here"
-            raise Refusal(400, "INVALID_PARAMETER", f"{name}: no such parameter; {told}")
+            hint = f"use {', '.join(sorted(known))}" if known else "there are none here"
+            raise Refusal(400, "INVALID_PARAMETER", f"{name}: no such parameter; {hint}")
         if names.count(name) > 1 and (request.url.path, name) != ("/stream", "symbol"):
             raise Refusal(400, "INVALID_PARAMETER", f"{name}: given more than once")
 
@@ -162,6 +164,46 @@ def _add_stream(app: FastAPI, parts: "Parts") -> None:
             parts.hub, parts.bars, timeframe.upper(), symbols=frozenset(symbol) if symbol else None,
             source=source or None, since=last_event_id or since, max_streams=parts.settings.dashboard_max_streams,
         )  # fmt: skip
+
+
+class EventStream(StreamingResponse):
+    """The answer to `/stream`; it is subscribed to the hub for exactly as long as it is being sent."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        bars: BarStarts,
+        timeframe: str,
+        *,
+        symbols: frozenset[str] | None,
+        source: str | None,
+        since: str | None,
+        max_streams: int,
+    ) -> None:
+        # A proxy that buffers answers would hold this one for ever.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__((), headers=headers, media_type="text/event-stream")
+        self._hub, self._bars, self._timeframe = hub, bars, timeframe
+        self._symbols, self._source, self._since = symbols, source, since
+        self._max_streams = max_streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until the service stops or the client is gone.
+
+        Raises:
+            Refusal: 503 when there are as many streams as may be.
+        """
+        if len(self._hub) >= self._max_streams:
+            raise Refusal(
+                503, "TOO_MANY_STREAMS", "TICKPIPE_DASHBOARD_MAX_STREAMS live streams are open; close some or raise it",
+                Retry_After="10",
+            )  # fmt: skip
+        subscription = self._hub.subscribe(self._symbols, self._source, self._since)
+        try:
+            self.body_iterator = events(subscription, self._bars, self._timeframe)
+            await super().__call__(scope, receive, send)
+        finally:
+            self._hub.unsubscribe(subscription)
 
 
 def _cacheable(request: HttpRequest, content: bytes, media_type: str) -> Response:

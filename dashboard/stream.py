@@ -1,74 +1,139 @@
-"""Server-sent events: what the hub hands out, as text."""
+"""One live stream: the changes that wait to be sent, and the server-sent events made of them.
+
+A slow stream queues no history. It holds the newest state of each candle that changed, so its memory is bounded.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from dashboard.answers import encode
+from dashboard.candles import BarStarts
+from marketdata.candle import Candle
 
-from dashboard.answers import Refusal, encode
-from dashboard.hub import Hub
-from dashboard.subscription import Batch, Subscription, Update
-from dashboard.timeframes import BarStarts
+#: Source and symbol.
+Feed = tuple[str, str]
 
-#: How often a quiet stream says that it lives (seconds); the page gives up on it after three times as long.
+#: Candles that a stream may hold unsent; one that falls further behind is told to read again.
+MAX_PENDING: Final = 1_000
+
+#: A quiet stream is sent a ping this often (seconds); the page gives up on it after three times as long.
 _PING_SECONDS: Final = 5.0
 
-#: A stream sends at most twenty times a second: more is not seen.
+#: A stream sends at most twenty times a second: more would not be seen.
 _PACE_SECONDS: Final = 0.05
 
 
-class EventStream(StreamingResponse):
-    """The answer to `/stream`; it is subscribed to the hub for exactly as long as it is being sent."""
+class Update(NamedTuple):
+    """The state of a minute as clients are sent it."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        bars: BarStarts,
-        timeframe: str,
-        *,
-        symbols: frozenset[str] | None,
-        source: str | None,
-        since: str | None,
-        max_streams: int,
-    ) -> None:
-        # A proxy that collects an answer before it passes it on would hold it for ever.
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__((), headers=headers, media_type="text/event-stream")
-        self._hub, self._bars, self._timeframe = hub, bars, timeframe
-        self._symbols, self._source, self._since = symbols, source, since
-        self._max_streams = max_streams
+    candle: Candle
+    #: Whether this is the row of the table, so that what is read from now on holds it.
+    stored: bool
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send events until the service stops or the client is gone.
 
-        Raises:
-            Refusal: 503 when there are as many streams as may be.
-        """
-        if len(self._hub) >= self._max_streams:
-            raise Refusal(
-                503, "TOO_MANY_STREAMS", "TICKPIPE_DASHBOARD_MAX_STREAMS live streams are open; close some or raise it",
-                Retry_After="10",
-            )  # fmt: skip
-        subscription = self._hub.subscribe(self._symbols, self._source, self._since)
-        try:
-            self.body_iterator = events(subscription, self._bars, self._timeframe)
-            await super().__call__(scope, receive, send)
-        finally:
-            self._hub.unsubscribe(subscription)
+@dataclass(slots=True)
+class Batch:
+    """What a stream has to send next."""
+
+    #: Where the stream is when it has sent this: what it is resumed from.
+    position: str
+    updates: list[Update] = field(default_factory=list)
+    #: Feeds to the first minute that has to be read again from the database.
+    stale: dict[Feed, int] = field(default_factory=dict)
+    #: More changed than a stream may hold: everything has to be read again.
+    resync: bool = False
+    status: bytes | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.updates or self.stale or self.resync or self.status)
+
+
+class Subscription:
+    """The unsent changes of one stream; `None` selects every symbol or source."""
+
+    def __init__(self, position: Callable[[], str], symbols: frozenset[str] | None, source: str | None) -> None:
+        self._position = position
+        self._symbols = symbols
+        self._source = source
+        self._pending: dict[tuple[Feed, int], Update] = {}
+        self._stale: dict[Feed, int] = {}
+        self._resync = False
+        self._status: bytes | None = None
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    def wants(self, feed: Feed) -> bool:
+        """Whether the feed was asked for."""
+        source, symbol = feed
+        return (self._symbols is None or symbol in self._symbols) and self._source in (None, source)
+
+    def offer(self, update: Update) -> bool:
+        """Hold a candle until it is sent; False when that is one too many and all of them were dropped."""
+        if self._resync:
+            return True
+        candle = update.candle
+        key = ((candle.source, candle.symbol), candle.ts)
+        # In the order of the last change.
+        self._pending.pop(key, None)
+        self._pending[key] = update
+        self._wake.set()
+        if len(self._pending) <= MAX_PENDING:
+            return True
+        self.offer_resync()
+        return False
+
+    def offer_stale(self, feed: Feed, ts: int) -> None:
+        """Note that stored candles of the feed changed, from the minute `ts` on."""
+        if not self._resync:
+            self._stale[feed] = min(ts, self._stale.get(feed, ts))
+            self._wake.set()
+
+    def offer_resync(self) -> None:
+        """Note that everything has to be read again, and drop what waits."""
+        self._pending.clear()
+        self._stale.clear()
+        self._resync = True
+        self._wake.set()
+
+    def offer_status(self, status: bytes) -> None:
+        """Hold the newest status of the pipeline."""
+        self._status = status
+        self._wake.set()
+
+    def end(self) -> None:
+        """Let the stream finish."""
+        self._closed = True
+        self._wake.set()
+
+    async def next(self, timeout_seconds: float) -> Batch | None:
+        """What is to be sent, an empty batch when nothing happened in time, None when the stream is to finish."""
+        if not self._wake.is_set():
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout_seconds)
+            except TimeoutError:
+                if not self._wake.is_set():
+                    return Batch(self._position())
+        if self._closed:
+            return None
+        batch = Batch(self._position(), list(self._pending.values()), self._stale, self._resync, self._status)
+        self._pending.clear()
+        self._stale, self._resync, self._status = {}, False, None
+        self._wake.clear()
+        return batch
 
 
 async def events(subscription: Subscription, bars: BarStarts, timeframe: str) -> AsyncIterator[bytes]:
     """The bytes of a stream until the service stops or the client is gone.
 
     `candle`: the newest state of a minute with its proof; `bar` is the opening of the bar of `timeframe` that it
-    belongs to, null while the database does not tell; `stored`: it is the table's row.
+    belongs to, null while the database does not answer; `stored`: it is the table's row.
     `stale`: stored candles changed from a minute, and its `bar`, on; read them again. `resync`: read everything again.
     `pipeline`: the state of the pipeline. `ping`: nothing happened. What is sent at once carries the id to resume from.
     """
-    # The client learns at once that it is there; without an id, for nothing was sent yet.
+    # Tells the client at once that the stream is open; without an id, because nothing was sent yet.
     yield b"retry: 1000\n\n" + _event("ping", {})
     while (batch := await subscription.next(_PING_SECONDS)) is not None:
         yield await _text(batch, bars, timeframe)
@@ -85,7 +150,7 @@ async def _text(batch: Batch, bars: BarStarts, timeframe: str) -> bytes:
         parts.append(_event("candle", _content(update, await bars.of(timeframe, update.candle.ts))))
     if batch.status is not None:
         parts.append(b"event: pipeline\ndata: " + batch.status + b"\n\n")
-    # An id is good for all that was sent before it.
+    # An id covers everything that was sent before it.
     last = parts.pop() if parts else _event("ping", {})
     return b"".join((*parts, f"id: {batch.position}\n".encode(), last))
 

@@ -1,16 +1,18 @@
 """The local API that EAs post to, as a bare ASGI application: an EA waits for each answer, and a framework would cost
-more than the work.
+more than the work itself.
 """
 
 import asyncio
 import hmac
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 import msgspec
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from marketdata.contract.answers import none_usable, refused, taken
 from marketdata.contract.body import LARGE_BYTES, decode, decode_large
@@ -19,11 +21,10 @@ from marketdata.contract.lenient import text_of
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, server_in, source_in
 from marketdata.errors import InvalidItem
-from relay.errors import StoreUnavailable
+from relay.database import StoreUnavailable
 from relay.forwarder import Totals
 from relay.item import NewRow, as_json, read_item
-from relay.metrics import Metrics
-from relay.pending import count_pending, keep_refused
+from relay.pending import count_pending, store_refused
 from relay.store import Store
 from runtime.health import Health
 from runtime.request_body import Intake, Receive
@@ -38,6 +39,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: How many symbols /stats names.
 _TOP_SYMBOLS: Final = 10
+
+#: What names of metrics begin with.
+_PREFIX: Final = "tickpipe_relay"
 
 _GETS: Final = frozenset({"/health", "/stats", "/metrics"})
 
@@ -54,7 +58,7 @@ class Answer(msgspec.Struct, gc=False):
 
 
 class Api:
-    """The application; `key` is asked of those who post when it is not empty."""
+    """The application; senders must show `key` unless it is empty."""
 
     def __init__(
         self,
@@ -70,7 +74,7 @@ class Api:
         self._key = key.encode()
         self._limits = {TICKS_ROUTE: settings.max_tick_body_bytes, BARS_ROUTE: settings.max_bar_body_bytes}
         self._intake = Intake(max(self._limits.values()))
-        # What a large body becomes fills the memory once, not once for each that waits.
+        # Large bodies are decoded one at a time: their objects fill the memory once, not once for each that waits.
         self._large = asyncio.Lock()
         self.metrics = Metrics(store, totals)
 
@@ -123,7 +127,7 @@ class Api:
         return {"ok": True, "total_ticks": total, **self._old_names(total, pending)}
 
     def _old_names(self, total: int, pending: int) -> dict[str, Any]:
-        """The numbers by the names that scripts around earlier relays ask for."""
+        """The same numbers under the names that scripts written for earlier relays read."""
         return {"count": total, "db": str(self._store.path), "queue": pending}
 
     def _stats(self) -> dict[str, Any]:
@@ -145,7 +149,7 @@ class Api:
 
     async def _ingest(self, path: str, headers: Mapping[bytes, bytes], receive: Receive) -> Answer:
         if b"origin" in headers:
-            # Only browsers send it: no web page shall write ticks through its reader's machine.
+            # Only browsers send it, and no web page may write ticks through its reader's machine.
             raise Refusal(403, "FORBIDDEN", "requests of web pages are not taken")
         if self._key and not hmac.compare_digest(key_in(headers), self._key):
             raise Refusal(401, "UNAUTHORIZED", "send the key as `X-API-Key: KEY` or `Authorization: Bearer KEY`")
@@ -162,26 +166,26 @@ class Api:
             found = await _read(raw, source, server)
         except Unusable as exc:
             if raw:
-                await self._keep_refused([(text_of(raw), exc.message)])
+                await self._store_refused([(text_of(raw), exc.message)])
             raise
         errors = len(found.refused)
         self.metrics.items_rejected.inc(errors)
         if found.rows:
             await self._store.insert(found.rows)
         if errors:
-            await self._keep_refused(found.refused)
+            await self._store_refused(found.refused)
         if errors and not found.rows:
             raise none_usable(found.details, errors)
         self.metrics.rows_stored.inc(len(found.rows))
         status, answer = taken(found.received, found.details, errors, queued=True)
         return Answer(status, _encode(answer))
 
-    async def _keep_refused(self, refused_items: Sequence[tuple[str, str]]) -> None:
-        await asyncio.to_thread(keep_refused, self._store, refused_items)
+    async def _store_refused(self, refused_items: Sequence[tuple[str, str]]) -> None:
+        await asyncio.to_thread(store_refused, self._store, refused_items)
 
 
 class _Found:
-    """What a body holds."""
+    """The rows and the refused items of a body."""
 
     def __init__(self, utc_offset_seconds: int | None, source: str | None, server: str | None) -> None:
         self._offset_seconds, self._source, self._server = utc_offset_seconds, source, server
@@ -234,3 +238,37 @@ def _refused(refusal: Refusal) -> Answer:
     return Answer(
         refusal.status, _encode(answer), [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     )
+
+
+class Metrics:
+    """All metrics of one relay, in a registry of their own."""
+
+    def __init__(self, store: Store, totals: Totals | None) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
+        self.rows_stored = Counter(f"{_PREFIX}_rows_stored", "Ticks and bars on the disk.", registry=registry)
+        self.items_rejected = Counter(f"{_PREFIX}_items_rejected", "Items that could not be used.", registry=registry)
+        registry.register(_Others(store, totals))
+
+
+class _Others(Collector):
+    """Numbers that the store and the forwarder count themselves."""
+
+    def __init__(self, store: Store, totals: Totals | None) -> None:
+        self._store, self._totals = store, totals
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(f"{_PREFIX}_commits", "Transactions of the database.", value=self._store.commits)
+        totals = self._totals
+        if totals is None:
+            return
+        for name, text, value in (
+            ("rows_forwarded", "Rows that the server confirmed.", totals.forwarded),
+            ("rows_rejected", "Rows that the server refused for good.", totals.rejected),
+            ("forward_requests", "Requests that the server answered.", totals.requests),
+            ("forward_retries", "Tries that failed and were repeated.", totals.retries),
+            ("rows_deleted", "Old rows that were deleted after confirmation.", totals.deleted),
+        ):
+            yield CounterMetricFamily(f"{_PREFIX}_{name}", text, value=value)
+        up = float(totals.is_up is not False and not totals.stopped)
+        yield GaugeMetricFamily(f"{_PREFIX}_server_up", "0 while the server does not take ticks.", value=up)

@@ -1,20 +1,25 @@
-"""`tickpipe relay export`: one run that sends stored ticks, or M1 bars folded from them."""
+"""`tickpipe relay export`: one run that sends stored ticks, or M1 bars folded from them.
 
-from collections.abc import Callable, Iterator, Sequence
+Bars are for servers that take no ticks; they are folded by the rules of the server's own fold.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from tenacity import Retrying
 
 from marketdata.contract.request import source_header
-from marketdata.errors import TickpipeError
-from relay.bars import BarFold, by_origin
+from marketdata.contract.tick import read_tick
+from marketdata.errors import InvalidItem, TickpipeError
+from marketdata.fold import CandleFold, Passes, split_by_period
+from marketdata.tick import Frame, Tick
 from relay.forwarder import Forwarder, Waiting
 from relay.lanes import Lanes, Origin, Part, Row
-from relay.pending import COLUMNS, Pending, count_pending, keep_rejected, rows_of
+from relay.pending import COLUMNS, Pending, count_pending, rows_of, store_rejected
 from relay.server import Server
 from relay.store import Store
 from runtime.posting import NoSuchEndpoint, ServerRefused, new_retrying, send_split
@@ -54,7 +59,7 @@ class Report:
 
 
 class Selection:
-    """The chosen newest rows, in order; nothing is remembered."""
+    """The chosen newest rows, in order; no cursor is stored."""
 
     def __init__(self, store: Store, choice: Choice, path: str, limit: int) -> None:
         self.limit = limit
@@ -70,7 +75,7 @@ class Selection:
         pass
 
     def reject(self, rejected: Sequence[tuple[Row, str]]) -> None:
-        keep_rejected(self._store, rejected)
+        store_rejected(self._store, rejected)
 
 
 class Export:
@@ -90,7 +95,7 @@ class Export:
 
     @property
     def cursor(self) -> str:
-        """The name under which is remembered how far runs with `all_rows` have come."""
+        """The name of the cursor of runs with `all_rows`."""
         return f"export {self._server.url}{self._endpoint}"
 
     def count(self) -> int:
@@ -178,7 +183,7 @@ class Export:
 
 
 class _Everything(Pending):
-    """All rows of the file from the first, without a trace in it."""
+    """All rows of the file from the first; no cursor is stored."""
 
     def __init__(self, store: Store, *, limit: int, page: int) -> None:
         super().__init__(store, "", limit=limit, page=page)
@@ -200,3 +205,85 @@ def _newest(store: Store, choice: Choice, path: str) -> Iterator[Row]:
     query = f"SELECT {COLUMNS} FROM ticks WHERE {since} ORDER BY id DESC LIMIT :limit"  # noqa: S608  # constants
     rows = store.connection.execute(query, values).fetchall()
     return rows_of(store, reversed(rows), path, BARS_PATH)
+
+
+class Bar(NamedTuple):
+    """A bar, and the origin that says by whose clock its time is."""
+
+    origin: Origin
+    item: dict[str, Any]
+
+
+class BarFold:
+    """Folds the ticks of all lanes; each lane is one symbol of one sender."""
+
+    def __init__(self) -> None:
+        self._passes: dict[str, Passes] = {}
+        self._folds: dict[tuple[str, int], tuple[Origin, CandleFold]] = {}
+        self._number = 0
+        #: How many rows could not be read as ticks.
+        self.unreadable = 0
+
+    def add(self, part: Part) -> None:
+        """Fold the ticks of one lane that would go into one request."""
+        frame = self._frame(part)
+        if frame is None:
+            return
+        self._number += 1
+        lane, origin = part[0].lane, part[0].origin
+        passes = self._passes.setdefault(lane, Passes())
+        earliest, latest, minutes = split_by_period(frame)
+        number = passes.enter(frame, earliest, latest)
+        for minute, ticks in minutes:
+            key = (lane, minute)
+            if key not in self._folds:
+                self._folds[key] = (origin, CandleFold(frame.source, frame.symbol, minute))
+            self._folds[key][1].add(self._number, 0, number, frame, ticks)
+
+    def bars(self, *, without_first: bool) -> Iterator[Bar]:
+        """The bars in order of lane and time; `without_first` leaves out the first minute, which may lack rows."""
+        begun: set[str] = set()
+        for (lane, minute), (origin, fold) in sorted(self._folds.items(), key=lambda item: item[0]):
+            if without_first and lane not in begun:
+                begun.add(lane)
+                continue
+            candle = fold.candle(log="", offsets=(), closed=True, emitted=0)
+            if candle is not None:
+                item = {
+                    "ts": minute, "symbol": candle.symbol, "timeframe": "M1", "open": candle.open, "high": candle.high,
+                    "low": candle.low, "close": candle.close, "volume": candle.volume,
+                    "real_volume": candle.real_volume, "spread": candle.spread, "kind": "bar",
+                }  # fmt: skip
+                yield Bar(origin, item)
+
+    def _frame(self, part: Part) -> Frame | None:
+        ticks: list[Tick] = []
+        point: float | None = None
+        is_last = False
+        for row in part:
+            try:
+                read = read_tick(msgspec.json.decode(row.item))
+            except (InvalidItem, msgspec.MsgspecError, ValueError, RecursionError):
+                self.unreadable += 1
+                continue
+            ticks.append(read.at(row.ts_ms))
+            point = point or read.point
+            is_last = is_last or read.mode == "last"
+        if not ticks:
+            return None
+        number = self._number + 1
+        return Frame(
+            v=1, source=part[0].origin.source or "default", symbol=part[0].symbol, mode="last" if is_last else "bid",
+            point=point, request=str(number), received=number, ticks=ticks, coarse=any(row.coarse for row in part),
+        )  # fmt: skip
+
+
+def by_origin(bars: Iterable[Bar], size: int) -> Iterator[tuple[Origin, list[dict[str, Any]]]]:
+    """Bars in groups that may share a request: one origin, at most `size`."""
+    groups: dict[Origin, list[dict[str, Any]]] = {}
+    for origin, item in bars:
+        group = groups.setdefault(origin, [])
+        group.append(item)
+        if len(group) == size:
+            yield origin, groups.pop(origin)
+    yield from groups.items()

@@ -1,4 +1,4 @@
-"""Sends what waits to the server, one request at a time, again and again until it is confirmed.
+"""Sends pending rows to the server, one request at a time, each until it is confirmed.
 
 A backlog goes first, in order: it drains at tens of thousands of ticks a second while an EA brings hundreds, so live
 ticks wait seconds, and no tick overtakes another of its symbol, which the fold would take for a resend.
@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from marketdata.errors import SettingsError, TickpipeError
-from relay.errors import StoreUnavailable
+from relay.database import StoreUnavailable
 from relay.lanes import Part, Row, halves
 from relay.pending import delete_old
 from relay.server import Server
@@ -34,13 +34,13 @@ log = structlog.get_logger(__name__)
 #: Rows of a request: of the EA's 250 bytes each this is 1.2 MB, a quarter of what the producer takes.
 BATCH: Final = 5_000
 
-#: Another process may store rows, which nobody tells us (seconds).
+#: Pause between two looks at the database, where another process may have stored rows (seconds).
 _LOOK_SECONDS: Final = 1.0
 
 #: How often old rows are deleted (seconds).
 _DELETE_EVERY_SECONDS: Final = 60.0
 
-#: A line about the server being away is written at most so often (seconds).
+#: That the server is away is logged at most this often (seconds).
 _REPEAT_SECONDS: Final = 60.0
 
 
@@ -55,7 +55,7 @@ class Totals:
     deleted: int = 0
     #: Whether the last request was answered; None before the first.
     is_up: bool | None = None
-    #: Why nothing is sent any more.
+    #: Why forwarding stopped; empty while it goes on.
     stopped: str = ""
 
 
@@ -65,13 +65,13 @@ class Waiting(Protocol):
     limit: int
 
     def next_request(self) -> list[Part]:
-        """What goes next; empty when nothing waits."""
+        """The next request; empty when nothing waits."""
 
     def confirm(self) -> None:
-        """What was handed out needs no sending again."""
+        """Note that everything handed out so far is confirmed."""
 
     def reject(self, rejected: Sequence[tuple[Row, str]]) -> None:
-        """The server will never take these."""
+        """Store rows that the server will never take."""
 
 
 class Forwarder:
@@ -84,7 +84,7 @@ class Forwarder:
         pending: Waiting,
         *,
         stop: threading.Event | None = None,
-        keep_seconds: float | None = None,
+        retention_seconds: float | None = None,
         patience_seconds: float | None = None,
         on_wait: Callable[[str, float], None] | None = None,
     ) -> None:
@@ -93,9 +93,9 @@ class Forwarder:
         self._store, self._server = store, server
         self.pending = pending
         self._stop = stop or threading.Event()
-        self._keep_seconds = keep_seconds
+        self._retention_seconds = retention_seconds
         self._on_wait = on_wait or self._log_wait
-        self._told_at = -_REPEAT_SECONDS
+        self._logged_at = -_REPEAT_SECONDS
         self._deleted_at = -_DELETE_EVERY_SECONDS
         self._retrying = new_retrying(patience_seconds=patience_seconds, on_wait=self._before_pause, stop=self._stop)
 
@@ -103,7 +103,7 @@ class Forwarder:
         """Send whatever waits until `stop` is set; looks again when woken and every `every_seconds`.
 
         Raises:
-            ServerRefused, SettingsError: nothing more will be sent; ticks are kept.
+            ServerRefused, SettingsError: nothing more will be sent; ticks stay stored.
         """
         try:
             while not self._stop.is_set():
@@ -120,10 +120,10 @@ class Forwarder:
             raise
 
     def step(self) -> int:
-        """Send one request and wait for its confirmation; how many rows that were, 0 when nothing waits.
+        """Send one request and wait for its confirmation; returns how many rows it held, 0 when none wait.
 
         Raises:
-            ServerUnavailable, StoreUnavailable: patience is at its end, or `stop` is set.
+            ServerUnavailable, StoreUnavailable: it was retried for too long, or `stop` is set.
             ServerRefused, SettingsError: as `run`.
         """
         parts = self.pending.next_request()
@@ -163,7 +163,7 @@ class Forwarder:
         if self.totals.is_up is False:
             log.info("The server takes ticks again.", action="forward_recovered")
         self.totals.is_up = True
-        self._told_at = -_REPEAT_SECONDS
+        self._logged_at = -_REPEAT_SECONDS
         rejected = _rejected(rows, answer)
         if rejected:
             self._reject(rejected)
@@ -179,11 +179,11 @@ class Forwarder:
         )  # fmt: skip
 
     def _delete_old(self) -> None:
-        if self._keep_seconds is None or time.monotonic() - self._deleted_at < _DELETE_EVERY_SECONDS:
+        if self._retention_seconds is None or time.monotonic() - self._deleted_at < _DELETE_EVERY_SECONDS:
             return
         self._deleted_at = time.monotonic()
         try:
-            deleted = delete_old(self._store, self._keep_seconds)
+            deleted = delete_old(self._store, self._retention_seconds)
         except StoreUnavailable:
             return  # the store has reported it; the next minute is as good
         self.totals.deleted += deleted
@@ -197,10 +197,10 @@ class Forwarder:
         self._on_wait(str(exc), seconds)
 
     def _log_wait(self, why: str, seconds: float) -> None:
-        if time.monotonic() - self._told_at < _REPEAT_SECONDS:
+        if time.monotonic() - self._logged_at < _REPEAT_SECONDS:
             return
-        self._told_at = time.monotonic()
-        log.warning(f"{why}; ticks are kept, next try in {seconds:.1f} s.", action="forward_waits")
+        self._logged_at = time.monotonic()
+        log.warning(f"{why}; ticks stay stored, next try in {seconds:.1f} s.", action="forward_waits")
 
 
 def _rejected(rows: Sequence[Row], answer: dict[str, Any]) -> list[tuple[Row, str]]:

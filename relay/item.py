@@ -1,4 +1,4 @@
-"""One item of a body to one row of `ticks`.
+"""Reads one item of a body into one row of `ticks`.
 
 The item is read as the server will read it, so that the relay promises only what the server will take; one limit is
 left to the server, because the clock of a trader's PC may be wrong: that no time is more than a day ahead.
@@ -21,7 +21,7 @@ BAR: Final = "bar"
 
 
 class Facts(msgspec.Struct, gc=False, omit_defaults=True):
-    """What the relay knows of a row beside the item, which stays as it came."""
+    """What the relay knows of a row beside the item, which is stored as it came."""
 
     #: X-Source of the sender, when it named one.
     source: str | None = None
@@ -94,7 +94,7 @@ def read_item(
 
 
 def has_deals(tick: ReadTick) -> bool:
-    """Whether the symbol may be charted by last; who says nothing is told by the price of the last deal."""
+    """Whether the symbol may be charted by last; without a mode the price of the last deal decides."""
     return tick.last != 0 if tick.mode is None else tick.mode == "last"
 
 
@@ -117,4 +117,4 @@ def as_json(item: object) -> str:
 
 
 def _too_deep() -> InvalidItem:
-    return InvalidItem("", "the item is nested too deeply, or holds too long a number, to be kept")
+    return InvalidItem("", "the item is nested too deeply, or holds too long a number, to be stored")

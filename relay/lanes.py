@@ -1,7 +1,7 @@
-"""Which rows go into the next request. Pure; the server's fold is right only because of the rules kept here.
+"""Decides which rows go into the next request. Pure; the server's fold is right only because of these rules.
 
-One request becomes one frame for each symbol, and the fold tells a resend by frames in which time goes back or begins
-with what the frame before ended with (docs/candles.md). Merging the requests of an EA must hide neither, so:
+One request becomes one frame for each symbol, and the fold recognises a resend by a frame in which time goes back or
+which begins with what the frame before ended with (docs/candles.md). Merging an EA's requests must hide neither, so:
 
 - Rows of one symbol go in the order in which they were stored, and what one request brought stays in one request.
 - Two requests are merged only when the second begins later than the first ended, or in the same second when neither

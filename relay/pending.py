@@ -1,4 +1,4 @@
-"""What waits to be sent: pages of rows, and the cursor that survives a crash.
+"""The rows that wait to be sent, page by page, and the cursor that survives a crash.
 
 The cursor says for each lane which row is next; all lanes that are not behind share the entry ''. It is written after
 each confirmed request, so a crash sends at most the last request again, which the fold recognises.
@@ -26,20 +26,20 @@ log = structlog.get_logger(__name__)
 #: The cursor of `serve` and `forward`.
 FORWARD: Final = "forward"
 
-#: How often it is noted down how far confirmation had come; retention is that coarse (seconds).
-_MARK_SECONDS: Final = 60.0
+#: How often it is stored which rows are confirmed by now, from which retention counts (seconds).
+_CHECKPOINT_SECONDS: Final = 60.0
 
 #: Rows deleted in one transaction: the EA waits for no more than that.
 _DELETE_STEP: Final = 2_000
 
-#: Kept of one item that was refused (characters); the server keeps as much.
-_KEPT_CHARACTERS: Final = 64 * 1024
+#: Stored of one item that was refused, at most (characters), as on the server.
+_STORED_CHARACTERS: Final = 64 * 1024
 
 #: Columns of a RawRow.
 COLUMNS: Final = "id, symbol, ts_ms, timeframe, open, high, low, close, volume, kind, meta, created_at, facts"
 
 
-#: A row of the table as sqlite gives it; another program may have put anything into any column.
+#: A row of the table as SQLite returns it; another program may have put anything into any column.
 RawRow = tuple[int, Any, Any, Any, Any, Any, Any, Any, Any, Any, Any, Any, Any]
 
 _TEXT_OR_NULL: Final = (str, type(None))
@@ -63,7 +63,7 @@ def rows_of(store: Store, raws: Iterable[RawRow], ticks_path: str, bars_path: st
             f"{len(unusable)} rows of the file are no ticks; they are in the table `rejected`.",
             action="row_unusable", id=unusable[0][0],
         )  # fmt: skip
-        _keep(store, unusable)
+        _insert_rejected(store, unusable)
 
 
 def row_of(raw: RawRow, ticks_path: str, bars_path: str) -> Row:
@@ -129,7 +129,7 @@ class Pending:
         self._store, self._name, self._page = store, name, page or limit
         self._paths = (ticks_path, bars_path)
         self._lanes = Lanes()
-        self._marked_at = -math.inf
+        self._checkpoint_at = -math.inf
         cursor = _cursor(store.connection, name)
         #: Everything before this was sent or waits in the lanes.
         self._next_id, _ = cursor.pop("", (0, 0))
@@ -165,58 +165,58 @@ class Pending:
         return len(page) < self._page
 
     def confirm(self) -> None:
-        """Write down that everything handed out so far needs no sending again.
+        """Store that everything handed out so far is confirmed.
 
         Raises:
-            StoreUnavailable: it is not written down; it may be tried again.
+            StoreUnavailable: it is not stored; confirm again.
         """
         lanes = self._lanes.heads()
         entries = [(self._name, lane, next_id, waiting) for lane, (next_id, waiting) in lanes.items()]
         entries.append((self._name, "", self._next_id, 0))
         low = min(next_id for _, _, next_id, _ in entries)
         now = self._store.ran_seconds()
-        mark = now - self._marked_at > _MARK_SECONDS
+        is_due = now - self._checkpoint_at > _CHECKPOINT_SECONDS
 
         def write(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM forward_cursor WHERE name = ?", [self._name])
             connection.executemany("INSERT INTO forward_cursor VALUES (?, ?, ?, ?)", entries)
-            if mark:
+            if is_due:
                 connection.execute("INSERT OR IGNORE INTO confirmed VALUES (?, ?, ?)", [self._name, low, now])
 
         self._store.run(write)
-        if mark:
-            self._marked_at = now
+        if is_due:
+            self._checkpoint_at = now
 
     def reject(self, rejected: Sequence[tuple[Row, str]]) -> None:
-        """Keep rows that the server will never take in the table `rejected`, with the reason."""
-        keep_rejected(self._store, rejected)
+        """Store rows that the server will never take in the table `rejected`, with the reason."""
+        store_rejected(self._store, rejected)
 
 
-def keep_rejected(store: Store, rejected: Sequence[tuple[Row, str]]) -> None:
+def store_rejected(store: Store, rejected: Sequence[tuple[Row, str]]) -> None:
     """As `Pending.reject`."""
-    _keep(store, [(r.id, r.symbol, r.ts_ms, reason, r.item.decode()) for r, reason in rejected])
+    _insert_rejected(store, [(r.id, r.symbol, r.ts_ms, reason, r.item.decode()) for r, reason in rejected])
 
 
-def _keep(store: Store, entries: Sequence[tuple[int, str, int, str, str | None]]) -> None:
+def _insert_rejected(store: Store, entries: Sequence[tuple[int, str, int, str, str | None]]) -> None:
     now = datetime.now(UTC).isoformat(" ", "seconds")
     statement = "INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?, ?, ?)"
     store.run(lambda connection: connection.executemany(statement, [(*entry, now) for entry in entries]))
 
 
-def keep_refused(store: Store, refused: Sequence[tuple[str, str]]) -> None:
-    """Keep what was refused when it came, text and reason, in the table `rejected`; no row has an id below 0.
+def store_refused(store: Store, refused: Sequence[tuple[str, str]]) -> None:
+    """Store what was refused on arrival, text and reason, in the table `rejected`; no row has an id below 0.
 
     Raises:
-        StoreUnavailable: nothing was kept.
+        StoreUnavailable: nothing was stored.
     """
     statement = "INSERT INTO rejected SELECT min(0, ifnull((SELECT min(id) FROM rejected), 0)) - 1, '', 0, ?, ?, ?"
     now = datetime.now(UTC).isoformat(" ", "seconds")
-    entries = [(reason, text[:_KEPT_CHARACTERS], now) for text, reason in refused]
+    entries = [(reason, text[:_STORED_CHARACTERS], now) for text, reason in refused]
     store.run(lambda connection: connection.executemany(statement, entries))
 
 
 def restart(store: Store, name: str) -> None:
-    """Forget how far `name` has come."""
+    """Delete the cursor `name`."""
     store.run(lambda connection: connection.execute("DELETE FROM forward_cursor WHERE name = ?", [name]))
 
 
@@ -228,23 +228,23 @@ def count_pending(connection: sqlite3.Connection, name: str = FORWARD) -> int:
     return int(behind) + sum(waiting for _, waiting in cursor.values())
 
 
-def delete_old(store: Store, keep_seconds: float, name: str = FORWARD) -> int:
-    """Delete rows that were confirmed more than `keep_seconds` of running time ago, in small steps; how many."""
-    mark = store.connection.execute(
+def delete_old(store: Store, retention_seconds: float, name: str = FORWARD) -> int:
+    """Delete rows confirmed more than `retention_seconds` of running time ago, in small steps; returns how many."""
+    before_id = store.connection.execute(
         "SELECT max(next_id) FROM confirmed WHERE name = ? AND confirmed_at < ?",
-        [name, store.ran_seconds() - keep_seconds],
+        [name, store.ran_seconds() - retention_seconds],
     ).fetchone()[0]
-    if mark is None:
+    if before_id is None:
         return 0
     deleted = 0
     step = "DELETE FROM ticks WHERE id IN (SELECT id FROM ticks WHERE id < ? ORDER BY id LIMIT ?)"
     while True:
-        count = store.run(lambda connection: connection.execute(step, [mark, _DELETE_STEP]).rowcount)
+        count = store.run(lambda connection: connection.execute(step, [before_id, _DELETE_STEP]).rowcount)
         deleted += count
         if count < _DELETE_STEP:
             break
     store.run(
-        lambda connection: connection.execute("DELETE FROM confirmed WHERE name = ? AND next_id < ?", [name, mark])
+        lambda connection: connection.execute("DELETE FROM confirmed WHERE name = ? AND next_id < ?", [name, before_id])
     )
     return deleted
 

@@ -1,4 +1,4 @@
-"""The server as the relay sees it: one request at a time over one connection, every answer a result or an error."""
+"""Posts to the server, one request at a time over one connection; every answer is a result or an error."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -73,7 +73,7 @@ class Server:
             return result_of(response)
         except KeyRefused as exc:
             raise KeyRefused(
-                f"{exc}; put TICKPIPE_RELAY_FORWARD_KEY (or --token) right and start again. Ticks are kept until then."
+                f"{exc}; put TICKPIPE_RELAY_FORWARD_KEY (or --token) right and start again. Ticks stay stored."
             ) from exc
 
     def _post(self, path: str, body: bytes, headers: Mapping[str, str], *, packed: bool) -> Response:

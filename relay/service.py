@@ -26,10 +26,10 @@ from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-#: The key that senders must show; needed when others than this machine can reach the relay.
+#: The key that senders must show; needed when other machines can reach the relay.
 KEY_VARIABLE: Final = "TICKPIPE_RELAY_KEY"
 
-#: Pause after an error that nobody foresaw (seconds).
+#: Pause after an unexpected error (seconds).
 _AFTER_FAILURE_SECONDS: Final = 10.0
 
 #: How long a thread may hold the interpreter while another wants it (seconds).
@@ -40,7 +40,7 @@ _GRACEFUL_SECONDS: Final = 5
 
 
 def serve(
-    settings: Settings, db: Path, *, host: str, port: int, server: Server | None, keep_seconds: float | None
+    settings: Settings, db: Path, *, host: str, port: int, server: Server | None, retention_seconds: float | None
 ) -> int:
     """Serve until Ctrl-C or SIGTERM; the exit code.
 
@@ -60,7 +60,9 @@ def serve(
         stop = threading.Event()
         forwarder = None
         if server is not None:
-            forwarder = Forwarder(store, server, Pending(store, limit=BATCH), stop=stop, keep_seconds=keep_seconds)
+            forwarder = Forwarder(
+                store, server, Pending(store, limit=BATCH), stop=stop, retention_seconds=retention_seconds
+            )
             store.on_insert = forwarder.wake.set
         api = Api(store, settings, key=key, totals=forwarder.totals if forwarder else None, health=health)
         http = http_server(api, host, port)
@@ -68,7 +70,7 @@ def serve(
         if forwarder is not None:
             thread = guard.thread("forwarder", partial(_forward, forwarder, store, stop))
             thread.start()
-        # Two threads work at each request; at Python's 5 ms they wait for each other longer than for the disk.
+        # Two threads work at each request; with Python's 5 ms they wait for each other longer than for the disk.
         sys.setswitchinterval(_SWITCH_SECONDS)
         log.info(
             f"EAs post to http://{host}:{port}/ingest/tick; ticks are in {db}, "

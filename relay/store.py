@@ -1,8 +1,7 @@
-"""The relay's database: ticks are on the disk before they are answered.
+"""The one thread that writes the relay's database: ticks are on the disk before they are answered.
 
-`synchronous=FULL`: in WAL mode NORMAL does not flush the log at a commit, so a power cut may take back what was
-answered. FULL flushes it at each commit; what that costs is shared by all requests that wait for the same one (group
-commit), because one thread writes and takes everything that is queued into one transaction.
+What a flush of the disk costs is shared by all requests that wait for the same one (group commit): the thread takes
+everything that is queued into one transaction.
 """
 
 import asyncio
@@ -21,10 +20,8 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import structlog
 
-from marketdata.contract.lenient import text_of
-from relay.errors import StoreUnavailable, StoreUnusable
+from relay.database import StoreUnavailable, StoreUnusable, connect, connect_writer, explained, prepare
 from relay.item import NewRow
-from relay.schema import prepare
 from runtime.guard import Guard
 from runtime.health import Health
 
@@ -33,16 +30,16 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
 
-#: How long a commit waits while another program holds the lock. EAs give up after 5 s; they had better hear 503.
+#: How long a commit waits while another program holds the lock. EAs give up after 5 s; a 503 before that is better.
 _BUSY_SECONDS: Final = 2.0
 
 #: Most jobs of one transaction: bounds how long the first of them waits.
 _MAX_GROUP: Final = 1_000
 
-#: Rows of requests that wait for the writer; beyond it the disk is too slow, and memory must not follow.
+#: Rows that may wait for the writer: with more the disk is too slow, and memory must not fill up.
 _MAX_WAITING_ROWS: Final = 500_000
 
-#: A clock that seems to go back by less than this has only not moved yet.
+#: A clock that went back by less than this has merely not ticked yet.
 _CLOCK_STEP: Final = timedelta(seconds=1)
 
 _INSERT: Final = (
@@ -78,7 +75,7 @@ class Store:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting_rows = 0
         self._failing = False
-        #: The jobs that the writing thread is at, and what it died of.
+        #: The jobs of the transaction in progress, and the error that ended the writing thread.
         self._group: list[_Job] = []
         self._died: StoreUnavailable | None = None
         self._local = threading.local()
@@ -89,7 +86,7 @@ class Store:
         self.commits = self.jobs = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            connection = self._connect_writer()
+            connection = connect_writer(path, busy_seconds)
             prepare(connection)
             self._last_stamp = _newest_stamp(connection)
             (self._ran_before,) = connection.execute("SELECT ifnull(max(confirmed_at), 0) FROM confirmed").fetchone()
@@ -101,7 +98,7 @@ class Store:
             raise StoreUnavailable(message, 5) from exc
         except sqlite3.DatabaseError as exc:
             raise StoreUnusable(f"{path} is no SQLite database ({exc}); name another file with --db") from exc
-        # Without a guard it is a command's: that hears of it by the job that it waits for.
+        # Without a guard the store is a command's, which learns of a failure from the job that it waits for.
         guard = guard or Guard(Health(), end=lambda: None)
         self._thread = guard.thread("store", self._write, self._fail)
         self._thread.start()
@@ -125,30 +122,16 @@ class Store:
         """The calling thread's connection, for reading."""
         found: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if found is None:
-            found = self._local.connection = self._connect()
+            found = self._local.connection = connect(self.path, self._busy_seconds)
             self._readers.append(found)
         return found
 
     def ran_seconds(self) -> float:
-        """The relay's own clock, which goes on where the file says it had come (seconds).
+        """How long the relay has run, together with its earlier runs on this file (seconds).
 
         The PC's clock may be wrong today and right tomorrow; a jump of it must not make rows old.
         """
         return float(self._ran_before) + time.monotonic() - self._opened_at
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
-        )
-        # Another program may have written what is no UTF-8; one such row must not end the reading of all.
-        connection.text_factory = text_of
-        return connection
-
-    def _connect_writer(self) -> sqlite3.Connection:
-        connection = self._connect()
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        return connection
 
     async def insert(self, rows: Sequence[NewRow]) -> None:
         """Store the rows of one request; they are on the disk when this returns.
@@ -226,7 +209,7 @@ class Store:
     def _commit(self, group: Sequence[_Job]) -> None:
         try:
             if self._connection is None:
-                self._connection = self._connect_writer()
+                self._connection = connect_writer(self.path, self._busy_seconds)
             connection = self._connection
             connection.execute("BEGIN IMMEDIATE")
             results = [job.work(connection) for job in group]
@@ -239,7 +222,7 @@ class Store:
                     self._commit([job])
                 return
             self._report_failure(exc)
-            _settle(group, _explained(exc))
+            _settle(group, explained(exc))
             return
         self.commits += 1
         self.jobs += len(group)
@@ -266,7 +249,7 @@ class Store:
             log.error("A write failed; this is a bug.", action="store_bug", exc_info=exc)
         elif not self._failing:
             self._failing = True
-            log.error(f"{_explained(exc)} Until then EAs are asked to send again.", action="store_failing")
+            log.error(f"{explained(exc)} Until then EAs are asked to send again.", action="store_failing")
 
     def counts(self) -> Counts:
         """How many rows there are; only what is new is counted, unless old rows were deleted."""
@@ -295,18 +278,6 @@ def _newest_stamp(connection: sqlite3.Connection) -> datetime:
     with suppress(TypeError, ValueError):  # another program may have written anything
         return datetime.fromisoformat(row[0]).replace(tzinfo=UTC)
     return datetime.fromtimestamp(0, UTC)
-
-
-def _explained(exc: Exception) -> Exception:
-    """The error for whoever waits, with its cure."""
-    if not isinstance(exc, sqlite3.Error):
-        return exc
-    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return StoreUnavailable("The disk is full, nothing can be stored; free some space.", 10)
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreUnavailable("Another program holds the lock of the database; close it.", 1)
-    return StoreUnavailable(f"The database cannot be written ({exc}); check the disk.", 10)
 
 
 def _settle(group: Sequence[_Job], results: Sequence[Any] | Exception) -> None:

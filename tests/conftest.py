@@ -21,7 +21,7 @@ from tests.guardian import Guardian
 from tests.kafka_log import KafkaLog
 from tests.ports import free_port
 from tests.scripted import ScriptedServer, scripted_server
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 # New examples in every run, also where CI=true; and a busy machine is no fault of what is tested.
 hypothesis.settings.register_profile("tests", hypothesis.settings.get_profile("default"), deadline=None)

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from runtime.garbage import collect_rarely
+from tickpipe import candles, database, relay, status, topics, verify
 from tickpipe.backup import command as backup
-from tickpipe.commands import candles, database, relay, topics, verify
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
 from tickpipe.export import command as export
@@ -14,7 +14,6 @@ from tickpipe.rejected import command as rejected
 from tickpipe.replay import command as replay
 from tickpipe.sending import command as send
 from tickpipe.sending import import_command as imports
-from tickpipe.status import command as status
 
 app = typer.Typer(
     cls=ErrorsAsSentences,

@@ -29,7 +29,7 @@ DataDir = Annotated[
     ),
 ]
 
-#: Set by whoever runs the pipeline somewhere else (compose, Kubernetes).
+#: Settings that show that the pipeline runs somewhere else (compose, Kubernetes).
 _ELSEWHERE = frozenset({"kafka_bootstrap", "database_url"})
 
 
@@ -54,7 +54,7 @@ def running_stack(data_dir: Path | None) -> "StackState":
 
 
 def stack_on(directory: Path) -> "StackState | None":
-    """The embedded stack of the directory, None when none runs; it needs a Unix."""
+    """The embedded stack of the directory, None when none runs, and on Windows."""
     if sys.platform == "win32":
         return None
     from tickpipe.embedded.state import find_stack
@@ -103,7 +103,7 @@ def no_stack(directory: Path) -> StackError:
 
 
 def data_dir_option(directory: Path) -> str:
-    """What a command has to be given to find the stack of the directory; nothing when that is the default."""
+    """The option with which a command finds the stack of the directory; empty for the default directory."""
     from runtime.settings import load_settings
 
     return "" if directory == load_settings().data_dir else f" --data-dir {shlex.quote(str(directory))}"

@@ -1,11 +1,15 @@
-"""What every command shares: where output goes and in what form, how errors are told, how asynchronous work is run."""
+"""What every command shares: output and its formats, times as typed and as shown, consent, errors, asynchronous work.
+
+Times are always UTC.
+"""
 
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from types import TracebackType
@@ -19,7 +23,6 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from marketdata.errors import SettingsError, StackError, TickpipeError
-from tickpipe.times import iso_utc
 
 T = TypeVar("T")
 
@@ -28,10 +31,17 @@ DONE, PROBLEM, WRONG_USE = 0, 1, 2
 #: What a shell reports for a command that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
 
-#: Width of a table that goes to no terminal (characters).
+#: Width of a table that is not printed to a terminal (characters).
 _PIPE_WIDTH = 240
 
-#: Results; nothing else goes to the standard output, so that it can be piped.
+#: What the help of every option that takes a time says.
+TIME_HELP = "2019-02-04, 2019-02-04T10:30, 2019-02-04T12:30+02:00 (no zone means UTC), now, -1h, -2d"
+
+_AGO = re.compile(r"-(\d{1,9})([smhdw])", re.ASCII)
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: Results; nothing else goes to standard output, so that it can be piped.
 out = Console(highlight=False)
 #: Progress, notes and errors.
 err = Console(stderr=True, highlight=False)
@@ -54,16 +64,16 @@ class ErrorsAsSentences(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as exc:
-            told = explain(exc)
-            if told is None or ctx.params.get("debug"):
+            explained = explain(exc)
+            if explained is None or ctx.params.get("debug"):
                 raise
-            message, code = told
+            message, code = explained
             err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
             raise typer.Exit(code) from exc
 
 
 def explain(exc: Exception) -> tuple[str, int] | None:
-    """The sentence and the exit code of an expected error; None for one that nobody foresaw."""
+    """The sentence and the exit code of an expected error; None for an unexpected one."""
     if isinstance(exc, BrokenPipeError):
         # The reader, such as `head`, has enough. Python would complain again when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,7 +86,7 @@ def explain(exc: Exception) -> tuple[str, int] | None:
     if origin == "psycopg":
         if type(exc).__name__ == "UndefinedTable":
             return f"PostgreSQL: {text}; run `tickpipe db migrate`", PROBLEM
-        # libpq's own question is replaced by one that names the setting.
+        # libpq asks whether the server runs; ours names the setting as well.
         text = text.partition(" Is the server running")[0]
         return f"PostgreSQL: {text}; is it running? (TICKPIPE_DATABASE_URL, `tickpipe status`)", PROBLEM
     if origin == "aiokafka":
@@ -84,6 +94,103 @@ def explain(exc: Exception) -> tuple[str, int] | None:
     if isinstance(exc, OSError):
         return text, PROBLEM
     return None
+
+
+def parse_time(text: str, *, now: datetime | None = None) -> datetime:
+    """The moment that `text` names, in UTC: an ISO date or time, `now`, or how long ago (`-90s -5m -1h -2d -1w`).
+
+    Raises:
+        ValueError: with the accepted forms when it names none.
+    """
+    now = now or datetime.now(UTC)
+    text = text.strip()
+    if text.lower() == "now":
+        return now
+    try:
+        if ago := _AGO.fullmatch(text.lower()):
+            return now - timedelta(seconds=int(ago[1]) * _UNIT_SECONDS[ago[2]])
+        return as_utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError) as exc:
+        raise ValueError(f"{text!r} is no time; use one of: {TIME_HELP}") from exc
+
+
+def time_option(text: str) -> datetime:
+    """`parse_time` for typer: anything else is wrong use."""
+    try:
+        return parse_time(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+
+
+#: Options of every command that reads a range of time.
+FromTime = Annotated[
+    datetime | None, typer.Option("--from", parser=time_option, metavar="T", help=f"From T, included: {TIME_HELP}.")
+]
+ToTime = Annotated[
+    datetime | None, typer.Option("--to", parser=time_option, metavar="T", help="Up to T, which is not included.")
+]
+
+
+def as_utc(moment: datetime) -> datetime:
+    """The same moment in UTC; without a zone it is taken as UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def epoch_ms(moment: datetime) -> int:
+    """UTC epoch milliseconds of a moment, without going through floating point."""
+    return (as_utc(moment) - _EPOCH) // timedelta(milliseconds=1)
+
+
+def moment_of(time_msc: int) -> datetime:
+    """The moment of UTC epoch milliseconds."""
+    return _EPOCH + timedelta(milliseconds=time_msc)
+
+
+def iso_utc(moment: datetime) -> str:
+    """`2019-02-04T00:00:00Z`, with milliseconds or microseconds only where there are some."""
+    naive = as_utc(moment).replace(tzinfo=None)
+    fraction = naive.microsecond and ("microseconds" if naive.microsecond % 1000 else "milliseconds")
+    return naive.isoformat(timespec=fraction or "seconds") + "Z"
+
+
+class NeedsConsent(TickpipeError):
+    """Nobody can be asked for consent: standard input is not a terminal; pass --yes, or look first with --dry-run."""
+
+    is_wrong_use = True
+
+
+def require_consent(yes: bool) -> None:
+    """Fail early where `ask` would find nobody to ask.
+
+    Raises:
+        NeedsConsent: without `--yes` and without a terminal.
+    """
+    if not yes and not sys.stdin.isatty():
+        raise NeedsConsent
+
+
+def ask(question: str, yes: bool) -> None:
+    """Go on when the user agrees, or agreed beforehand.
+
+    Raises:
+        typer.Abort: when the answer is no.
+    """
+    if not yes:
+        typer.confirm(question, abort=True, err=True)
+
+
+def _timeframe(name: str) -> str:
+    from marketdata.timeframes import TIMEFRAMES  # noqa: PLC0415  # costs --help 30 ms
+
+    if name not in TIMEFRAMES:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(TIMEFRAMES)}")
+    return name
+
+
+#: The option of every command that reads candles of one timeframe.
+TimeframeOption = Annotated[
+    str, typer.Option("--timeframe", callback=_timeframe, help="M1, or M5 to MN1 folded from M1.")
+]
 
 
 class Format(StrEnum):
@@ -98,7 +205,7 @@ FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Table for 
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON has it: times are ISO-8601 UTC; a double keeps every digit (shortest round trip)."""
+    """The value as JSON writes it: times are ISO-8601 UTC; a double has every digit (shortest round trip)."""
     if isinstance(value, datetime):
         return iso_utc(value)
     if isinstance(value, Decimal):
@@ -107,7 +214,7 @@ def plain(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
-    """All rows as one table on the standard output."""
+    """Print all rows as one table on standard output."""
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
     rows = [[plain(value) for value in row] for row in rows]
     for index, column in enumerate(columns):
@@ -121,12 +228,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
 
 
 def print_json(content: Any) -> None:
-    """One JSON document on the standard output."""
+    """Print one JSON document on standard output."""
     sys.stdout.write(json.dumps(content, indent=2, default=plain) + "\n")
 
 
 async def write_csv(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]]) -> None:
-    """CSV with a header; an empty cell is no value."""
+    """Write CSV with a header; a missing value is an empty cell."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     async for row in rows:
@@ -135,7 +242,7 @@ async def write_csv(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]]) 
 
 
 async def write_json(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]]) -> None:
-    """A JSON array with one object on each line."""
+    """Write a JSON array with one object on each line."""
     separator = "["
     async for row in rows:
         entry = {name: plain(value) for name, value in zip(columns, row, strict=True)}
@@ -145,8 +252,26 @@ async def write_json(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]])
     sys.stdout.flush()
 
 
+async def write_rows(
+    columns: Sequence[str], rows: AsyncIterator[Sequence[Any]] | Iterable[Sequence[Any]], format_: Format
+) -> None:
+    """Write all rows to standard output in the format that the user chose."""
+    each = rows if isinstance(rows, AsyncIterator) else _each(rows)
+    if format_ is Format.CSV:
+        await write_csv(columns, each)
+    elif format_ is Format.JSON:
+        await write_json(columns, each)
+    else:
+        print_table(columns, [row async for row in each])
+
+
+async def _each(rows: Iterable[Sequence[Any]]) -> AsyncIterator[Sequence[Any]]:
+    for row in rows:
+        yield row
+
+
 class Bar:
-    """A progress bar on stderr, gone when the work is done: `with Bar("exporting") as bar`."""
+    """A progress bar on stderr, which disappears when the work is done: `with Bar("exporting") as bar`."""
 
     def __init__(self, description: str, total: float | None = None) -> None:
         from rich.progress import (  # noqa: PLC0415 - slow to load, and not every command shows a bar
@@ -157,10 +282,10 @@ class Bar:
         )
 
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn(),
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"), TimeRemainingColumn(),
             console=err, transient=True,
         )  # fmt: skip
-        self._task = self._progress.add_task(description, total=total, said="")
+        self._task = self._progress.add_task(description, total=total, detail="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -172,9 +297,9 @@ class Bar:
         self._progress.stop()
 
     def begin(self, description: str, total: float | None) -> None:
-        """The next piece of the work."""
-        self._progress.reset(self._task, description=description, total=total, said="")
+        """Start the bar again for the next part of the work."""
+        self._progress.reset(self._task, description=description, total=total, detail="")
 
-    def tell(self, completed: float, said: str = "") -> None:
-        """So much of the total is done."""
-        self._progress.update(self._task, completed=completed, said=said)
+    def update(self, completed: float, detail: str = "") -> None:
+        """Show how much of the total is done."""
+        self._progress.update(self._task, completed=completed, detail=detail)

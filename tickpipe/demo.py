@@ -1,4 +1,4 @@
-"""A simulated EA: random walks of EURUSD and GBPUSD, posted to a producer over HTTP in DataCollectorPRO's own words.
+"""A simulated EA: random walks of EURUSD and GBPUSD, posted to a producer over HTTP exactly as DataCollectorPRO posts.
 
 Run it as `python -m tickpipe.demo --url http://127.0.0.1:18001` with the key in TICKPIPE_DEMO_KEY.
 """
@@ -84,7 +84,7 @@ class RandomWalk:
 
     def _tick(self, time_msc: int) -> Tick:
         rng, instrument = self._random, self.instrument
-        # A pull back to the start keeps a demo of many days within the range of a real week.
+        # A pull back to the start keeps a demo of several days within the range of a real week.
         drift = (instrument.start_points - self._bid_points) * 0.00005
         self._bid_points += rng.gauss(drift, instrument.step_points)
         bid = max(1, round(self._bid_points))
@@ -110,7 +110,7 @@ class ExpertAdvisor:
         """Take the ticks up to `time_msc` from the market, in the order of their times."""
         fresh = [(tick, walk.instrument) for walk in self._walks for tick in walk.until(time_msc)]
         fresh.sort(key=lambda entry: entry[0].time_msc)
-        self.unsent.extend(_as_the_ea_says(tick, instrument) for tick, instrument in fresh)
+        self.unsent.extend(_as_posted(tick, instrument) for tick, instrument in fresh)
 
     def flush(self) -> bool:
         """Post the buffer; False when something is left for the next time."""
@@ -119,7 +119,7 @@ class ExpertAdvisor:
             try:
                 answer = post(self._client, self._url, msgspec.json.encode({"ticks": batch}))
             except TickpipeError as exc:
-                self._tell_trouble(str(exc) or type(exc).__name__)
+                self._warn_once(str(exc) or type(exc).__name__)
                 return False
             if answer.get("errors"):
                 log.warning("The producer rejected ticks.", action="demo_rejected", details=answer.get("details"))
@@ -130,22 +130,22 @@ class ExpertAdvisor:
             log.info("The producer took the buffered ticks.", action="demo_recovered")
         return True
 
-    def _tell_trouble(self, error: str) -> None:
+    def _warn_once(self, error: str) -> None:
         # Once, not every second: the ring holds the ticks, and recovery has a line of its own.
         if not self._troubled:
             self._troubled = True
             log.warning("Ticks were not taken; they are buffered and sent again.", action="demo_buffered", error=error)
 
 
-def _as_the_ea_says(tick: Tick, instrument: Instrument) -> PostedTick:
-    said = posted_tick(tick, instrument.symbol, digits=instrument.digits, point=10**-instrument.digits)
-    said.spread = round(tick.ask - tick.bid, instrument.digits)
-    said.meta = {"ea": "PDC", "ver": _VERSION, "src": "tick", "acct": _ACCOUNT, "srv": _SERVER, "build": _BUILD}
-    return said
+def _as_posted(tick: Tick, instrument: Instrument) -> PostedTick:
+    posted = posted_tick(tick, instrument.symbol, digits=instrument.digits, point=10**-instrument.digits)
+    posted.spread = round(tick.ask - tick.bid, instrument.digits)
+    posted.meta = {"ea": "PDC", "ver": _VERSION, "src": "tick", "acct": _ACCOUNT, "srv": _SERVER, "build": _BUILD}
+    return posted
 
 
 def user_agent() -> str:
-    """What DataCollectorPRO says it is."""
+    """The User-Agent that DataCollectorPRO sends."""
     return (
         f"DataCollectorPRO/PDC/{_VERSION} (Account:{_ACCOUNT}; Server:{_SERVER}; Build:{_BUILD}; "
         f"Symbols:{len(INSTRUMENTS)}; trace_id:{uuid.uuid4().hex})"
@@ -153,7 +153,7 @@ def user_agent() -> str:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Trade until SIGTERM or Ctrl-C."""
+    """Post ticks until SIGTERM or Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m tickpipe.demo", description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:18001", help="the producer (default: %(default)s)")
     parser.add_argument("--source", default=_SERVER, help="the source to speak for (default: %(default)s)")

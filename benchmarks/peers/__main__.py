@@ -18,7 +18,7 @@ from benchmarks.rounds import run_rounds
 from runtime.kafka import wait_for_kafka
 from runtime.settings import load_settings
 from tests.days import EURUSD_COUNT
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 NAME = "peers"
 OURS = ("Tickpipe", "Tickpipe, frames of 200")

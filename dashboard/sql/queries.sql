@@ -6,7 +6,7 @@ SELECT
     set_config('lock_timeout', '5s', false),
     set_config('idle_in_transaction_session_timeout', '30s', false),
     set_config('timezone', 'UTC', false),
-    -- Compiling a plan takes longer than a page does.
+    -- Compiling a plan takes longer than reading a page.
     set_config('jit', 'off', false);
 
 -- name: ping
@@ -44,7 +44,7 @@ FROM (
 ) AS b;
 
 -- name: symbols
--- Hours tell where to look for the first and the last minute; but older ones may not be materialised yet.
+-- Hours narrow the search for the first and the last minute; but older ones may not be materialised yet.
 WITH hours AS (
     SELECT
         c.symbol, c.source,

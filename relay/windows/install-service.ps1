@@ -20,7 +20,7 @@ param(
     [Parameter(ParameterSetName = 'Install')][string]$Db,
     # Port that EAs post to.
     [Parameter(ParameterSetName = 'Install')][ValidateRange(1, 65535)][int]$Port = 18000,
-    # How long confirmed rows are kept, for example 7d.
+    # How long confirmed rows are retained, for example 7d.
     [Parameter(ParameterSetName = 'Install')][string]$Keep = '7d',
     # A file with the server's key in its first line.
     [Parameter(ParameterSetName = 'Install')][string]$KeyFile,
@@ -73,7 +73,7 @@ $action = New-ScriptAction 'run-relay.ps1' $arguments
 $settings = New-ScheduledTaskSettingsSet -MultipleInstances IgnoreNew -StartWhenAvailable -AllowStartIfOnBatteries -DontStopIfGoingOnBatteries -ExecutionTimeLimit ([TimeSpan]::Zero) -RestartCount 999 -RestartInterval (New-TimeSpan -Minutes 1)
 # While it runs the second trigger does nothing; without it a relay that somebody ended would stay away until the next boot.
 $triggers = @((New-ScheduledTaskTrigger -AtStartup), (New-EndlessTrigger 5))
-Register-Task $Name $action $triggers $settings $RunAs "Takes ticks on port $Port and keeps them in $Db."
+Register-Task $Name $action $triggers $settings $RunAs "Takes ticks on port $Port and stores them in $Db."
 Start-ScheduledTask -TaskName $Name
 
 $health = "http://127.0.0.1:$Port/health"

@@ -1,6 +1,6 @@
 <#
 .SYNOPSIS
-Runs the relay: EAs post to it on this PC, it keeps every tick on the disk and forwards it.
+Runs the relay: EAs post to it on this PC, it stores every tick on the disk and forwards it.
 
 .DESCRIPTION
 For the Task Scheduler (install-service.ps1) or by hand; it runs until it is stopped. The server's key is read from a file or
@@ -17,7 +17,7 @@ param(
     [string]$Db,
     # Port that EAs post to.
     [ValidateRange(1, 65535)][int]$Port = 18000,
-    # How long confirmed rows are kept, for example 7d.
+    # How long confirmed rows are retained, for example 7d.
     [string]$Keep = '7d',
     # A file with the server's key in its first line.
     [string]$KeyFile,

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from runtime.settings import Settings
 from tests.ports import free_port
+from tests.servers import EmbeddedServers, _Child
 from tickpipe.embedded.kafka import Kafka
-from tickpipe.embedded.servers import EmbeddedServers, _Child
 
 _HOST = "127.0.0.1"
 

@@ -31,7 +31,7 @@ from tests.faults.plot import plot
 from tests.faults.record import SOAK
 from tests.faults.stage import Stage
 from tests.ports import free_port
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 SAMPLE_SECONDS = 5.0
 

@@ -27,8 +27,8 @@ from tests.faults import truth
 from tests.faults.record import Figures, write
 from tests.faults.sender import Sender, item
 from tests.ports import free_port
+from tests.servers import EmbeddedServers
 from tests.services import Service
-from tickpipe.embedded.servers import EmbeddedServers
 
 #: After the last fault: restart of everything on a busy machine, session timeouts, the refolds (seconds).
 HEAL_SECONDS = 300.0

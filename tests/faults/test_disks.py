@@ -14,7 +14,7 @@ from marketdata.errors import StackError
 from runtime.settings import Settings
 from tests import tools
 from tests.faults.stage import Stage
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(600)]
 

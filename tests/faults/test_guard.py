@@ -20,7 +20,7 @@ from stream_app.worker import Worker
 from tests.days import eurusd_ticks
 from tests.faults.stage import Stage
 from tests.kafka_log import KafkaLog, frames_of
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 

@@ -6,7 +6,7 @@ import pytest
 
 from runtime.settings import Settings
 from tests.faults.stage import Stage
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(1200)]
 

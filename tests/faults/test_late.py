@@ -12,7 +12,7 @@ from tests.faults import truth
 from tests.faults.sender import START_MS, price
 from tests.faults.stage import Stage
 from tests.kafka_log import KafkaLog, frames_of
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.long(150), pytest.mark.timeout(900)]
 

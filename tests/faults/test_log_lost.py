@@ -16,7 +16,7 @@ from tests.days import eurusd_ticks
 from tests.faults import truth
 from tests.faults.stage import Stage
 from tests.kafka_log import delete_ticks_topic
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(600)]
 

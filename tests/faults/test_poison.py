@@ -14,7 +14,7 @@ from runtime.settings import Settings
 from tests.days import eurusd_ticks
 from tests.faults.stage import Stage
 from tests.kafka_log import KafkaLog, frames_of
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(600)]
 

@@ -10,7 +10,7 @@ from tests.days import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 from tests.faults import truth
 from tests.faults.sender import START_MS, price
 from tests.faults.stage import Stage
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(1200)]
 

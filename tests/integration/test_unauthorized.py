@@ -15,11 +15,11 @@ from tests import plainhttp
 from tests.conftest import API_KEY
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of, group_lag, send_empty
+from tests.servers import EmbeddedServers
 from tests.services import running
 from tests.unit.sink.candles import MINUTE, candle
 from tests.waiting import eventually
 from tickpipe.embedded import kafka as embedded_kafka
-from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = pytest.mark.long(27)
 

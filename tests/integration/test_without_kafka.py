@@ -8,9 +8,9 @@ from aiokafka import TopicPartition
 from runtime.kafka import new_consumer, wait_for_kafka
 from runtime.settings import Settings
 from tests.ports import free_port
+from tests.servers import EmbeddedServers
 from tests.services import Service, running
 from tests.waiting import eventually
-from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.long(36)]
 

@@ -12,7 +12,7 @@ from marketdata.fold import CandleFold, split_by_period
 from marketdata.tick import Frame
 from tests import generated_day
 from tests.days import DAYS, EURUSD_COUNT, GENERATED, Day
-from tickpipe.sending.tickfile import TickFile
+from tickpipe.sending.history import TickFile
 
 each_day = pytest.mark.parametrize("day", DAYS, ids=str)
 

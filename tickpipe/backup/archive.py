@@ -1,6 +1,6 @@
-"""The file of a backup: a zip of named members with a manifest that has the SHA-256 of each.
+"""The file of a backup: a zip archive of named members, and a manifest with the SHA-256 of each.
 
-Any unzip opens it. The manifest is written last, and the file has its name only when it is whole.
+Every unzip program opens it. The manifest is written last, and the file gets its name only when it is complete.
 """
 
 import hashlib
@@ -22,17 +22,18 @@ FORMAT: Final = 1
 
 _MANIFEST: Final = "manifest.json"
 
-#: Quick and still a fourth of the size: the data is text (zlib's scale from 1 to 9).
+#: Fast, and still a quarter of the size: the data is text (zlib's scale from 1 to 9).
 _COMPRESSION: Final = 1
 
-#: How much is read at once (bytes).
+#: Bytes that are read at once.
 PIECE_BYTES: Final = 1 << 20
 
-Told = Callable[[int], None]
+#: Called with the number of bytes or records that were handled since the last call.
+OnProgress = Callable[[int], None]
 
 
 class ArchiveDamaged(TickpipeError):
-    """The file is no whole backup: it was cut off or changed; take an earlier one."""
+    """The file is not a complete backup: it was cut off or changed; take an earlier one."""
 
 
 class ArchiveTooNew(TickpipeError):
@@ -40,7 +41,7 @@ class ArchiveTooNew(TickpipeError):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """What a member must hold."""
+    """Size and checksum of a member."""
 
     bytes: int
     sha256: str
@@ -93,7 +94,7 @@ class KafkaPart(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What the file holds."""
+    """The contents of the archive."""
 
     format: int
     tickpipe: str
@@ -138,16 +139,16 @@ class ArchiveWriter:
         self.members[name] = Member(size, digest.hexdigest())
 
     def finish(self, manifest: Manifest) -> None:
-        """Write the manifest, with which the archive is whole."""
+        """Write the manifest, which completes the archive."""
         self._zip.writestr(_MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
 
 
 @contextmanager
 def new_archive(path: Path) -> Iterator[ArchiveWriter]:
-    """An archive that is written under another name and is at `path` when the block ends well, and else is gone.
+    """An archive that is written under another name; it is renamed to `path` when the block succeeds, else deleted.
 
     Raises:
-        FileExistsError: when there is a file already; no backup is ever written over.
+        FileExistsError: when there is a file already; a backup is never overwritten.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     if path.exists():
@@ -167,12 +168,12 @@ def new_archive(path: Path) -> Iterator[ArchiveWriter]:
 
 def _put_in_place(partial: Path, path: Path) -> None:
     try:
-        # Unlike a rename, a link does not replace what came to be there meanwhile.
+        # Unlike a rename, a link does not replace a file that was created meanwhile.
         os.link(partial, path)
     except FileExistsError:
         raise
     except OSError:
-        # A USB stick (exFAT) or a share of Windows knows no links.
+        # A USB stick (exFAT) or a Windows share has no hard links.
         if path.exists():
             raise
         partial.rename(path)
@@ -182,7 +183,7 @@ def _sync_directory(directory: Path) -> None:
     if os.name == "posix":
         descriptor = os.open(directory, os.O_RDONLY)
         try:
-            # Not every file system can, and the file itself is on the disk already.
+            # Not every file system supports it, and the file itself is on disk already.
             with suppress(OSError):
                 os.fsync(descriptor)
         finally:
@@ -196,14 +197,14 @@ class ArchiveReader:
         """Open the archive and read its manifest.
 
         Raises:
-            ArchiveDamaged: when it is no whole archive.
+            ArchiveDamaged: when it is not a complete archive.
             ArchiveTooNew: when a newer Tickpipe wrote it.
             OSError: when the file cannot be opened.
         """
         self.path = path
         file = path.open("rb")
         try:
-            with self._damage_told():
+            with self._damage_named():
                 self._zip = zipfile.ZipFile(file)
                 content = self._zip.read(_MANIFEST)
                 found = msgspec.json.decode(content, type=_Format)
@@ -212,7 +213,7 @@ class ArchiveReader:
                     f"{path} was written by Tickpipe {found.tickpipe} in format {found.format}, and this version reads "
                     f"up to format {FORMAT}; restore it with that version or a later one"
                 )
-            with self._damage_told():
+            with self._damage_named():
                 self.manifest = msgspec.json.decode(content, type=Manifest)
         except BaseException:
             file.close()
@@ -231,22 +232,20 @@ class ArchiveReader:
         """Size of all members, uncompressed."""
         return sum(member.bytes for member in self.manifest.members.values())
 
-    def check(self, told: Told = lambda _: None) -> None:
-        """Read everything and compare with the manifest; `told` hears how many bytes are done.
+    def check(self, on_progress: OnProgress = lambda _: None) -> None:
+        """Read everything and compare it with the manifest; bytes are reported to `on_progress`.
 
         Raises:
             ArchiveDamaged: naming the member that is not what was written.
         """
-        done = 0
         for name, expected in self.manifest.members.items():
             digest, size = hashlib.sha256(), 0
             for piece in self.pieces(name):
                 digest.update(piece)
                 size += len(piece)
-                told(done + size)
+                on_progress(len(piece))
             if (size, digest.hexdigest()) != (expected.bytes, expected.sha256):
                 raise ArchiveDamaged(f"{self.path}: {name} is not what was written (SHA-256); take an earlier backup")
-            done += size
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """The member in pieces of at most 1 MiB.
@@ -254,25 +253,25 @@ class ArchiveReader:
         Raises:
             ArchiveDamaged: when it is missing or cannot be read.
         """
-        with self._damage_told(), self._zip.open(name) as stream:
+        with self._damage_named(), self._zip.open(name) as stream:
             while piece := stream.read(PIECE_BYTES):
                 yield piece
 
     @contextmanager
-    def _damage_told(self) -> Iterator[None]:
+    def _damage_named(self) -> Iterator[None]:
         try:
             yield
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, msgspec.MsgspecError) as exc:
             raise ArchiveDamaged(
-                f"{self.path} is no whole backup ({exc}): it was cut off or changed; take an earlier one"
+                f"{self.path} is not a complete backup ({exc}): it was cut off or changed; take an earlier one"
             ) from exc
 
 
 def table_member(name: str) -> str:
-    """Where a table is in the archive."""
+    """The name of the member that holds a table."""
     return f"database/{name}.copy"
 
 
 def partition_member(role: str, partition: int) -> str:
-    """Where the records of a partition are in the archive."""
+    """The name of the member that holds the records of a partition."""
     return f"topics/{role}/{partition}.records"

@@ -1,4 +1,4 @@
-"""`tickpipe backup` and `tickpipe restore`: one file with the database and, if wanted, the topics, and the way back."""
+"""`tickpipe backup` and `tickpipe restore`: the database and, if wanted, the topics in one file."""
 
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
@@ -12,15 +12,14 @@ import typer
 
 from marketdata.errors import KafkaUnavailable
 from tickpipe.connection import DataDir, StackServices, connected_settings, data_dir_option, data_directory
-from tickpipe.console import INTERRUPTED, err, out, run
-from tickpipe.replay.command import ask, require_consent
+from tickpipe.console import INTERRUPTED, ask, err, out, require_consent, run
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
     from tickpipe.backup.archive import ArchiveReader, Manifest
-    from tickpipe.backup.restoring import Restored
+    from tickpipe.backup.engine import Restored
 
-#: The stack's names of what writes to topics or to the database, in the order in which it is stopped.
+#: Services of the stack that write to topics or to the database; they are stopped in the stack's order.
 _WRITER = re.compile(r"(producer|stream|sink)(-\d+)?")
 
 _STOP_ELSEWHERE = (
@@ -37,11 +36,11 @@ def backup(
     topics: Annotated[bool, typer.Option("--topics", help="The topics too: ticks, rejected records.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Back up the database and, with `--topics`, the topics, into one file. Everything may go on meanwhile.
+    """Back up the database and, with `--topics`, the topics, into one file. Everything may keep running meanwhile.
 
     The ticks are what cannot be made again; with them a new machine has all there was, and every candle is still
-    proven. The file has its name only when it is whole, and none is ever overwritten. `tickpipe restore FILE` brings it
-    back, `tickpipe restore --check FILE` reads it and compares checksums. Keys and settings are not in it.
+    proven. The file gets its name only when it is complete, and none is ever overwritten. `tickpipe restore FILE`
+    brings it back, `tickpipe restore --check FILE` reads it and compares checksums. Keys and settings are not in it.
 
     Examples:
 
@@ -68,7 +67,7 @@ def backup(
 
 
 async def _backup(settings: "Settings", path: Path, *, with_topics: bool) -> "Manifest":
-    from tickpipe.backup.taking import take_backup
+    from tickpipe.backup.engine import take_backup
     from tickpipe.console import Bar
 
     with Bar("backup") as bar:
@@ -76,7 +75,7 @@ async def _backup(settings: "Settings", path: Path, *, with_topics: bool) -> "Ma
 
 
 def described(manifest: "Manifest") -> list[str]:
-    """What a backup holds, for people."""
+    """The contents of a backup as lines of text."""
     lines = [f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC, Tickpipe {manifest.tickpipe}, {manifest.database.edition}"]
     lines += [f"  {table.name}: {table.rows:,} rows" for table in manifest.database.tables if table.rows]
     for topic in manifest.kafka.topics if manifest.kafka else ():
@@ -102,10 +101,10 @@ def restore(
     Checksums are compared before anything is written. Records come back to the offsets they had, so every candle is
     still proven: `tickpipe verify` afterwards says so. Services of the embedded stack are stopped and started again;
     elsewhere you stop producer, stream workers and sink, and start them afterwards. A restore that was interrupted is
-    run again and goes on.
+    run again and continues.
 
-    A Kafka that still has its log keeps it: then only the database comes back, and the groups are set back to where the
-    backup was taken, so that all candles since are folded again from the log.
+    Where Kafka still has the log, it is left as it is: then only the database comes back, and the groups are set back
+    to where the backup was taken, so that all candles since are folded again from the log.
 
     Examples:
 
@@ -121,7 +120,7 @@ def restore(
         for line in described(archive.manifest):
             out.print(line, markup=False, soft_wrap=True)
         if check:
-            out.print("The backup is whole: every checksum is right.")
+            out.print("The backup is complete: every checksum is right.")
             return
         settings = connected_settings(data_dir)
         directory = data_directory(data_dir)
@@ -129,23 +128,23 @@ def restore(
         try:
             restored = _restore(settings, directory, archive, replace=replace, database_only=database_only, yes=yes)
         except KeyboardInterrupt as exc:
-            err.print("Interrupted; run the same command again, it goes on.")
+            err.print("Interrupted; run the same command again, it continues.")
             raise typer.Exit(INTERRUPTED) from exc
     _report(restored, time.monotonic() - started)
 
 
 def _check(archive: "ArchiveReader") -> None:
-    from tickpipe.backup.taking import bytes_said
+    from tickpipe.backup.engine import Count, bytes_text
     from tickpipe.console import Bar
 
     with Bar("checking", archive.total_bytes) as bar:
-        archive.check(lambda done: bar.tell(done, bytes_said(done)))
+        archive.check(Count(bar, bytes_text).add)
 
 
 def _restore(
     settings: "Settings", directory: Path, archive: "ArchiveReader", *, replace: bool, database_only: bool, yes: bool
 ) -> "Restored":
-    from tickpipe.backup.restoring import Restore
+    from tickpipe.backup.engine import Restore
     from tickpipe.console import Bar
 
     restore = Restore(settings, archive, database_only=database_only)
@@ -160,7 +159,7 @@ def _restore(
             try:
                 run(_wait_until_groups_are_empty(settings))
             except KafkaUnavailable:
-                # Candles alone can be restored where no Kafka is.
+                # Candles alone can be restored without Kafka.
                 if kafka.topics:
                     raise
     except BaseException:
@@ -171,7 +170,7 @@ def _restore(
             restored = run(restore.run(bar))
     except BaseException:
         # New ticks behind half of the old ones would take the offsets of the other half.
-        _say_that_they_stay_stopped(services, directory)
+        _warn_that_they_stay_stopped(services, directory)
         raise
     _start(services)
     return restored
@@ -194,18 +193,18 @@ def _start(services: StackServices) -> None:
         err.print("Now start producer, stream workers and sink.")
 
 
-def _say_that_they_stay_stopped(services: StackServices, directory: Path) -> None:
+def _warn_that_they_stay_stopped(services: StackServices, directory: Path) -> None:
     if services.names:
         option = data_dir_option(directory)
         err.print(
-            f"{', '.join(services.names)} stay stopped: run the same command again, it goes on; or start them by "
+            f"{', '.join(services.names)} stay stopped: run the same command again, it continues; or start them by "
             f"`tickpipe down{option}` and `tickpipe up{option}`.",
             markup=False, soft_wrap=True,
         )  # fmt: skip
 
 
 def _report(restored: "Restored", seconds: float) -> None:
-    from tickpipe.backup.restoring import LogState
+    from tickpipe.backup.engine import LogState
 
     out.print(f"{restored.candles:,} candles restored, {seconds:.1f} s", markup=False)
     match restored.log:

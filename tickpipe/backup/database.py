@@ -13,7 +13,7 @@ from marketdata.errors import TickpipeError
 from sink.db.migrations import migration_files
 from sink.db.statements import SQL
 from sink.db.storage import edition
-from tickpipe.backup.archive import ArchiveTooNew, ArchiveWriter, DatabasePart, Table, table_member
+from tickpipe.backup.archive import ArchiveTooNew, ArchiveWriter, DatabasePart, OnProgress, Table, table_member
 
 Connection = AsyncConnection[Any]
 
@@ -30,9 +30,6 @@ _WITH_LOG: Final = frozenset({"market_data", "pending_refolds"})
 #: Lines of one COPY of the restore; a trigger sees the rows of one statement at once (bytes).
 _COPY_BYTES: Final = 8 << 20
 
-#: Called with bytes that were written since the last call.
-Told = Callable[[int], None]
-
 
 class DatabaseNotEmpty(TickpipeError):
     """The database holds candles; take an empty one, or let --replace delete them."""
@@ -41,7 +38,7 @@ class DatabaseNotEmpty(TickpipeError):
 
 
 async def begin_snapshot(connection: Connection) -> None:
-    """From here until the transaction ends, the connection sees the database as it is now."""
+    """Begin a transaction in which the connection sees the database as it is now."""
     await connection.set_autocommit(False)
     await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     await connection.set_read_only(True)
@@ -49,15 +46,15 @@ async def begin_snapshot(connection: Connection) -> None:
     await _set_text_forms(connection)
 
 
-async def dump(connection: Connection, archive: ArchiveWriter, told: Told) -> DatabasePart:
+async def dump(connection: Connection, archive: ArchiveWriter, on_progress: OnProgress) -> DatabasePart:
     """Write every table of the snapshot into the archive."""
     applied = await (await connection.execute(SQL["applied_migrations"])).fetchall()
-    tables = [await _dump_table(connection, archive, name, told) for name in TABLES]
+    tables = [await _dump_table(connection, archive, name, on_progress) for name in TABLES]
     return DatabasePart(await edition(connection), tuple(sorted(name for (name,) in applied)), tuple(tables))
 
 
 async def dump_bytes(connection: Connection) -> int:
-    """About as much as the dump will have."""
+    """The estimated size of the dump (bytes)."""
     total = 0
     for name in TABLES:
         columns = await _columns(connection, name)
@@ -67,7 +64,7 @@ async def dump_bytes(connection: Connection) -> int:
     return total
 
 
-async def _dump_table(connection: Connection, archive: ArchiveWriter, name: str, told: Told) -> Table:
+async def _dump_table(connection: Connection, archive: ArchiveWriter, name: str, on_progress: OnProgress) -> Table:
     columns = await _columns(connection, name)
     # COPY of a hypertable itself would be empty; a SELECT reads its chunks.
     statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(_names(columns), sql.Identifier(name))
@@ -76,7 +73,7 @@ async def _dump_table(connection: Connection, archive: ArchiveWriter, name: str,
             async with cursor.copy(statement) as copy:
                 async for data in copy:
                     write(bytes(data))
-                    told(len(data))
+                    on_progress(len(data))
             return Table(name, tuple(columns), cursor.rowcount)
 
 
@@ -108,11 +105,11 @@ async def load(
     connection: Connection,
     part: DatabasePart,
     pieces: Callable[[str], Iterable[bytes]],
-    told: Told,
+    on_progress: OnProgress,
     *,
     logs: tuple[str, str] | None,
 ) -> None:
-    """Put the tables in the place of what the database holds, in one transaction: all of it or nothing.
+    """Replace what the database holds by the tables, in one transaction: all of it or nothing.
 
     `pieces` gives a table's bytes; `logs` are the names of the log in the backup and here, when it has a new one.
     """
@@ -125,11 +122,11 @@ async def load(
             if table.name == "stale_hours":
                 await connection.execute(SQL["forget_marks"])
             renamed = logs if table.name in _WITH_LOG else None
-            await _load_table(connection, table, pieces(table_member(table.name)), told, renamed)
+            await _load_table(connection, table, pieces(table_member(table.name)), on_progress, renamed)
 
 
 async def _load_table(
-    connection: Connection, table: Table, pieces: Iterable[bytes], told: Told, logs: tuple[str, str] | None
+    connection: Connection, table: Table, pieces: Iterable[bytes], on_progress: OnProgress, logs: tuple[str, str] | None
 ) -> None:
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table.name), _names(table.columns))
     rows = 0
@@ -139,7 +136,7 @@ async def _load_table(
             async with cursor.copy(statement) as copy:
                 await copy.write(data)
             rows += cursor.rowcount
-        told(len(lines))
+        on_progress(len(lines))
     if rows != table.rows:
         raise RuntimeError(f"{rows} rows of {table.name} were written, and the manifest says {table.rows}")
 
@@ -177,5 +174,5 @@ def _names(columns: Iterable[str]) -> sql.Composed:
 
 
 async def _set_text_forms(connection: Connection) -> None:
-    # What a server's or a role's own settings might have changed.
+    # A server or a role may have set other forms.
     await connection.execute(SQL["set_text_forms"])

@@ -1,4 +1,4 @@
-"""The topics of the pipeline to and from records of an archive, at the offsets that candles name as their proof."""
+"""Dumps the topics into an archive and restores them at the offsets that candles name as their proof."""
 
 import asyncio
 from collections import deque
@@ -16,7 +16,7 @@ from runtime.kafka import admin_client, log_ends, new_producer
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import LogReader
 from runtime.settings import Settings
-from tickpipe.backup.archive import ArchiveDamaged, ArchiveWriter, Partition, Topic, partition_member
+from tickpipe.backup.archive import ArchiveDamaged, ArchiveWriter, OnProgress, Partition, Topic, partition_member
 
 #: A block is closed at so many records or bytes, whichever comes first.
 _BLOCK_RECORDS: Final = 1_000
@@ -24,7 +24,7 @@ _BLOCK_BYTES: Final = 1 << 20
 
 
 class LogRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One record as it was read."""
+    """A record of a topic."""
 
     offset: int
     #: UTC epoch milliseconds.
@@ -53,7 +53,7 @@ class BlockWriter:
         self._bytes = 0
 
     def add(self, record: LogRecord) -> None:
-        """Append a record."""
+        """Append a record to the block."""
         self.records += 1
         self._block.append(record)
         self._bytes += len(record.value or b"")
@@ -61,7 +61,7 @@ class BlockWriter:
             self.close()
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write the open block."""
         if self._block:
             packed = _encoder.encode(self._block)
             self._write(len(packed).to_bytes(4, "big") + packed)
@@ -72,7 +72,7 @@ def read_records(pieces: Iterable[bytes]) -> Iterator[LogRecord]:
     """The records of a member that is handed over in pieces.
 
     Raises:
-        ArchiveDamaged: when the bytes are no blocks.
+        ArchiveDamaged: when the bytes cannot be decoded as blocks.
     """
     waiting = bytearray()
     for piece in pieces:
@@ -109,9 +109,6 @@ _BATCH_BYTES: Final = 512 * 1024
 #: aiokafka does not send a record that has neither key nor value.
 _NO_KEY: Final = b""
 
-#: Called with records that were read or written since the last call.
-Told = Callable[[int], None]
-
 
 class TopicsDiffer(TickpipeError):
     """The topics hold other records than the backup; restore into a Kafka of its own, nothing is ever deleted."""
@@ -120,12 +117,12 @@ class TopicsDiffer(TickpipeError):
 
 
 def topic_name(settings: Settings, role: str) -> str:
-    """The topic that has the role here."""
+    """The name of the topic with this role in the settings."""
     return str(getattr(settings, role))
 
 
 async def dump(
-    settings: Settings, archive: ArchiveWriter, starts: dict[str, dict[int, int]], told: Told
+    settings: Settings, archive: ArchiveWriter, starts: dict[str, dict[int, int]], on_progress: OnProgress
 ) -> list[Topic]:
     """Write the topics into the archive as they are now; of the roles in `starts` only from those offsets on."""
     dumped = []
@@ -139,28 +136,28 @@ async def dump(
                     blocks = BlockWriter(write)
                     async for record in records_between(reader, TopicPartition(name, partition), first, end):
                         blocks.add(record)
-                        told(1)
+                        on_progress(1)
                     blocks.close()
                 partitions.append(Partition(partition, first, end, blocks.records))
             dumped.append(Topic(role, name, tuple(partitions)))
     return dumped
 
 
-def expected_log(part: Partition, records: Iterable[LogRecord], *, keep_offsets: bool) -> Iterator[LogRecord]:
+def expected_log(part: Partition, records: Iterable[LogRecord], *, same_offsets: bool) -> Iterator[LogRecord]:
     """What a partition of a new topic has to hold from offset 0 on.
 
-    With `keep_offsets` every record is where it was. What was before the first, and between two (the markers of a
+    With `same_offsets` every record has its old offset. What was before the first, and between two (the markers of a
     transaction), is filled with empty records; they hold no tick. Otherwise the records follow one another.
     """
     offset, timestamp = 0, 0
     for record in records:
-        while keep_offsets and offset < record.offset:
+        while same_offsets and offset < record.offset:
             yield LogRecord(offset, timestamp, _NO_KEY, None)
             offset += 1
         key = _NO_KEY if record.key is None and record.value is None else record.key
         yield msgspec.structs.replace(record, offset=offset, key=key)
         offset, timestamp = offset + 1, record.timestamp
-    while keep_offsets and offset < part.end:
+    while same_offsets and offset < part.end:
         yield LogRecord(offset, timestamp, _NO_KEY, None)
         offset += 1
 
@@ -177,15 +174,15 @@ def of_log(record: LogRecord, logs: tuple[str, str]) -> LogRecord:
 
 
 class TopicRestore:
-    """Brings a topic to hold what is expected; what a restore that was interrupted wrote is left and gone on."""
+    """Writes the expected records to a topic; after an interrupted restore it continues behind what is there."""
 
-    def __init__(self, settings: Settings, producer: AIOKafkaProducer, role: str, told: Told) -> None:
-        self._settings, self._producer, self._told = settings, producer, told
+    def __init__(self, settings: Settings, producer: AIOKafkaProducer, role: str, on_progress: OnProgress) -> None:
+        self._settings, self._producer, self._on_progress = settings, producer, on_progress
         self._topic = topic_name(settings, role)
         self._ends: dict[int, tuple[int, int]] = {}
 
-    async def partition(self, part: Partition, expected: Iterator[LogRecord], *, keep_offsets: bool) -> bool:
-        """Whether anything was written; False when the partition held all of it, and perhaps more, already.
+    async def partition(self, part: Partition, expected: Iterator[LogRecord], *, same_offsets: bool) -> bool:
+        """Restore a partition; False when it held everything already, and perhaps more.
 
         Raises:
             TopicsDiffer: when the partition holds something else.
@@ -200,8 +197,8 @@ class TopicRestore:
         begin, end = self._ends[part.partition]
         await self._compare(tp, begin, end, expected)
         written = await self._write(tp, end, expected)
-        if keep_offsets and part.first > begin:
-            await self._forget_before(tp, part.first)
+        if same_offsets and part.first > begin:
+            await self._delete_before(tp, part.first)
         return written
 
     async def _compare(self, tp: TopicPartition, begin: int, end: int, expected: Iterator[LogRecord]) -> None:
@@ -211,11 +208,11 @@ class TopicRestore:
             found = records_between(reader, tp, begin, end)
             record = await anext(found, None)
             offset = 0
-            # An emptied partition has no record, and still its end.
+            # A partition whose records were deleted still has its end offset.
             while offset < end:
                 wanted = next(expected, None)
                 if wanted is None:
-                    return  # the log has gone on since
+                    return  # records were added since
                 if record is not None and record.offset == wanted.offset:
                     if (record.key, record.value) != (wanted.key, wanted.value):
                         raise TopicsDiffer(
@@ -225,7 +222,7 @@ class TopicRestore:
                     record = await anext(found, None)
                 elif offset >= begin and wanted.value is not None:
                     raise TopicsDiffer(f"{tp.topic}-{tp.partition} lacks offset {wanted.offset} of the backup")
-                self._told(1)
+                self._on_progress(1)
                 offset += 1
 
     async def _write(self, tp: TopicPartition, offset: int, expected: Iterator[LogRecord]) -> bool:
@@ -242,12 +239,12 @@ class TopicRestore:
                 )  # fmt: skip
             sent.append((offset, future))
             offset += 1
-            self._told(1)
+            self._on_progress(1)
         while sent:
             await self._confirm(tp, sent)
         return wrote
 
-    async def _forget_before(self, tp: TopicPartition, first: int) -> None:
+    async def _delete_before(self, tp: TopicPartition, first: int) -> None:
         async with admin_client(self._settings) as client:
             with kafka_errors(self._settings, topic=tp.topic):
                 await client.delete_records({tp: RecordsToDelete(before_offset=first)})
@@ -265,7 +262,7 @@ class TopicRestore:
 
 @asynccontextmanager
 async def restoring_producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
-    """A producer that keeps the order and writes nothing twice."""
+    """An idempotent producer: it preserves the order and writes nothing twice."""
     producer = new_producer(settings, linger_ms=20, max_batch_size=_BATCH_BYTES, compression_type="lz4")
     try:
         with kafka_errors(settings):

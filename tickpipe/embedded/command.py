@@ -92,7 +92,7 @@ def _require_no_stack(directory: Path) -> None:
 
 
 class _Watcher:
-    """Prints what happens to the services, and the welcome when all of them are ready for the first time."""
+    """Prints the events of the services, and the welcome when all of them are ready for the first time."""
 
     def __init__(self, config: "StackConfig") -> None:
         self._config = config

@@ -13,14 +13,14 @@ from marketdata.errors import StackError
 
 KAFKA_VERSION = "4.3.1"
 
-#: What jgo resolves. The last jar is the bridge from slf4j to log4j, without which Kafka logs nothing; the `!` keeps
-#: its parent's version list away, which would put kafka-clients 3.9 beside a 4.3 server.
+#: What jgo resolves. The last jar is the bridge from slf4j to log4j, without which Kafka logs nothing; the `!`
+#: excludes its parent's version list, which would put kafka-clients 3.9 beside a 4.3 server.
 _JARS = (
     f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
     f"+org.apache.kafka:kafka-tools:{KAFKA_VERSION}"
     "+org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"
 )
-#: Files that a whole set of jars has; jgo itself takes a set that an interruption left half copied for whole.
+#: Files of a complete set of jars; jgo takes a set that an interruption left half copied for complete.
 _ESSENTIAL_JARS = (f"kafka_2.13-{KAFKA_VERSION}.jar", f"kafka-tools-{KAFKA_VERSION}.jar", "log4j-slf4j-impl-2.25.4.jar")
 _FOLDERS = ("jars", "modules")
 
@@ -29,11 +29,11 @@ _EVERY_JVM = (
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
     "-XX:+UseSerialGC",
-    # A start cache of which the JVM cannot use a part, or all, is no news to anybody.
+    # A start cache that the JVM can use only in part, or not at all, is not worth a message.
     "-Xlog:aot*=error",
 )
 #: Only the first compiler: a process of a few seconds is done before the second one pays (measured: format 1.2 s, boot
-#: 1.6 instead of 2.5 s). Not for a broker that shall be fast.
+#: 1.6 instead of 2.5 s). Not for a broker that has to be fast.
 SHORT_LIVED_JVM = ("-XX:TieredStopAtLevel=1",)
 
 #: What all jars and their POMs weigh, and after how much, or how long, the next line about their download is due.
@@ -50,7 +50,7 @@ def _say_nothing(_: str) -> None:
 
 @dataclass(frozen=True)
 class Jars:
-    """Kafka and its tools in a folder of jgo's."""
+    """Kafka and its tools in a folder that jgo made."""
 
     folder: Path
 
@@ -95,7 +95,7 @@ def resolve_jars(on_event: OnEvent = _say_nothing) -> Jars:
             environment = jgo.build(_JARS, resolver=resolver)
             if not _is_whole(environment.path):
                 environment = jgo.build(_JARS, update=True, resolver=resolver)
-        except Exception as exc:  # jgo lets every error of its HTTP client and parsers through
+        except Exception as exc:  # jgo does not wrap the errors of its HTTP client and parsers
             raise StackError(
                 f"Apache Kafka could not be downloaded ({type(exc).__name__}: {exc}); it needs the internet once; "
                 f"check connection and proxy and start again, or copy {cache} and ~/.m2 from a machine that has them"
@@ -109,12 +109,12 @@ def resolve_jars(on_event: OnEvent = _say_nothing) -> Jars:
 
 
 class Download:
-    """Reports the progress of a download of many files, in a line now and then."""
+    """Reports the progress of a download of many files, a line every few megabytes or seconds."""
 
     def __init__(self, on_event: OnEvent) -> None:
         self._on_event = on_event
-        self._bytes = self._told_bytes = 0
-        self._told_at = time.monotonic()
+        self._bytes = self._reported_bytes = 0
+        self._reported_at = time.monotonic()
 
     @contextmanager
     def file(self, name: str, _total_bytes: int) -> Iterator[Callable[[int], None]]:
@@ -123,8 +123,8 @@ class Download:
         def received(count: int) -> None:
             self._bytes += count
             now = time.monotonic()
-            if self._bytes - self._told_bytes >= _STEP_BYTES or now - self._told_at >= _STEP_SECONDS:
-                self._told_bytes, self._told_at = self._bytes, now
+            if self._bytes - self._reported_bytes >= _STEP_BYTES or now - self._reported_at >= _STEP_SECONDS:
+                self._reported_bytes, self._reported_at = self._bytes, now
                 self._on_event(f"downloaded {self._bytes / 1e6:.0f} of about {_ALL_MB} MB ({name})")
 
         yield received
@@ -143,7 +143,7 @@ def tool_command(main_class: str, *arguments: str, on_event: OnEvent = _say_noth
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Two stacks that start at once on a new machine must not fill the same folder together."""
+    """Hold a lock on the folder: two stacks that start at once on a new machine must not both fill it."""
     with (folder / "tickpipe.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from marketdata.errors import StackError
 from tickpipe.embedded.jars import SHORT_LIVED_JVM, Jars, OnEvent, one_at_a_time, resolve_jars
-from tickpipe.embedded.ports import HOST, Ports
 from tickpipe.embedded.process import ServiceSpec, spawn
+from tickpipe.embedded.state import HOST, Ports
 
 _FORMAT_TIMEOUT_SECONDS = 120
 
@@ -26,7 +26,7 @@ _BOOT_SECONDS = 60.0
 _WRITE_SECONDS = 120.0
 
 #: Fixed, and taken at the start: a heap that may grow does for hours before the JVM collects what is old (measured:
-#: from 420 to 500 MB in half an hour of little traffic), which nobody can tell from a leak.
+#: from 420 to 500 MB in half an hour of little traffic), which cannot be told from a leak.
 _HEAP = ("-Xms256m", "-Xmx256m", "-XX:+AlwaysPreTouch")
 
 _LOG4J = """\
@@ -127,7 +127,7 @@ class Kafka:
         """Write the configuration; format the data directory if that was never done.
 
         Raises:
-            StackError: with Kafka's own words when it refuses.
+            StackError: with Kafka's own message when it fails.
         """
         data_dir = self.directory / "data"
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ class Kafka:
 
 
 def local_kafka(data_dir: Path, ports: Ports, jars: Jars, *, short_lived: bool = False) -> Kafka:
-    """The Kafka of a data directory. `short_lived` starts a little faster and runs slower, for tests."""
+    """The Kafka of a data directory. With `short_lived` it starts a little faster and runs slower."""
     return Kafka(
         directory=data_dir / "kafka",
         port=ports.claim("kafka"),
@@ -202,7 +202,7 @@ def _escaped(path: Path) -> str:
         StackError: for a comma, which separates the entries of `log.dirs` and cannot be escaped.
     """
     if "," in str(path):
-        raise StackError(f"Kafka cannot keep its data in a folder with a comma in its name: {path}; choose another")
+        raise StackError(f"Kafka cannot store its data in a folder with a comma in its name: {path}; choose another")
     units = str(path).encode("utf-16-be")
     characters = [int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2)]
     return "".join(chr(c) if 0x20 <= c < 0x7F and c != 0x5C else f"\\u{c:04x}" for c in characters)
@@ -230,7 +230,7 @@ def ready_kafka(on_event: OnEvent = lambda _: None) -> Jars:
 
 
 def main() -> None:
-    """Prepare Kafka for this machine, and say so on the standard error output."""
+    """Prepare Kafka for this machine and report it on standard error."""
     try:
         ready_kafka(lambda message: print(message, file=sys.stderr, flush=True))
     except StackError as exc:
@@ -238,7 +238,7 @@ def main() -> None:
 
 
 def _write_start_cache(jars: Jars) -> None:
-    """Write the cache beside the jars; an empty file where that fails, so that nobody tries at every start."""
+    """Write the cache beside the jars; an empty file where that fails, so that it is not tried at every start."""
     target = jars.start_cache
     with tempfile.TemporaryDirectory(dir=jars.folder, prefix="start-") as name:
         written = Path(name) / "cache.aot"

@@ -16,8 +16,8 @@ import psutil
 import psycopg
 
 from marketdata.errors import StackError
-from tickpipe.embedded.ports import HOST, Ports
 from tickpipe.embedded.process import ServiceSpec
+from tickpipe.embedded.state import HOST, Ports
 
 SUPERUSER = "postgres"
 DATABASE = "market"
@@ -42,7 +42,7 @@ _UNPRIVILEGED_USER = "nobody"
 
 @dataclass(frozen=True)
 class Privileges:
-    """Who a server runs as: `setpriv_options` make it so, `own` gives it a folder."""
+    """The user that a server runs as: `setpriv_options` switch to it, `own` gives it a folder."""
 
     setpriv_options: tuple[str, ...] = ()
     uid: int | None = None
@@ -61,7 +61,7 @@ def unprivileged(must_reach: Iterable[Path]) -> Privileges:
     If there is one, the server retains a single capability, CAP_DAC_OVERRIDE, to get there.
 
     Raises:
-        StackError: when there is no other user to be.
+        StackError: when there is no such user.
     """
     if os.geteuid() != 0:
         return Privileges()
@@ -142,7 +142,7 @@ class Postgres:
         """Make the cluster and the database, if that was never done.
 
         Raises:
-            StackError: with PostgreSQL's own words when it refuses.
+            StackError: with PostgreSQL's own message when it fails.
         """
         privileges = self._privileges
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ class Postgres:
         if self._cluster.exists():
             self._drop_stale_pid()
             return
-        # Made aside and renamed, so that an interruption leaves nothing that looks whole.
+        # Made under another name and renamed, so that an interruption leaves nothing that looks complete.
         draft = self.directory / "data.new"
         shutil.rmtree(draft, ignore_errors=True)
         password_file = self.directory / "password"
@@ -188,10 +188,10 @@ class Postgres:
             raise StackError(f"PostgreSQL's {program} failed in {self.directory}:\n{done.stdout}{done.stderr}".rstrip())
 
     def _drop_stale_pid(self) -> None:
-        """Remove the pid file of a dead server when its pid is somebody else's now.
+        """Remove the pid file of a dead server when its pid now belongs to another process.
 
         PostgreSQL refuses to start as long as that pid lives. In a container pids are few, and after a restart the
-        old one is likely to be a neighbour's.
+        old one is likely to be another process's.
         """
         pid_file = self._cluster / "postmaster.pid"
         try:

@@ -1,4 +1,4 @@
-"""What a child process of the stack is (`ServiceSpec`), and how one is started so that it never outlives its parent."""
+"""Child processes of the stack: their specification, their logs, and a start with which none outlives its parent."""
 
 import contextlib
 import os
@@ -35,14 +35,14 @@ class ServiceSpec:
     after: Sequence[str] = ()
     prepare: Callable[[], None] = lambda: None
     stop_signal: signal.Signals = signal.SIGTERM
-    #: What the kernel sends the child when its parent is gone.
+    #: The signal that the kernel sends the child when its parent ends.
     death_signal: signal.Signals = signal.SIGKILL
     #: Options of setpriv(1), for a server that must run as another user.
     privileges: Sequence[str] = ()
 
     @property
     def command(self) -> list[str]:
-        """The argv that is really started: `argv` behind setpriv(1).
+        """The argv that is started: setpriv(1), followed by `argv`.
 
         PR_SET_PDEATHSIG is set by setpriv and not by a `preexec_fn`, because the kernel clears it when the user
         changes, and because no Python should run between fork and exec in a process that has threads.
@@ -66,8 +66,8 @@ def setpriv() -> str:
 def spawn(spec: ServiceSpec) -> subprocess.Popen[bytes]:
     """Start the process with its output appended to its log, in a session of its own.
 
-    The session keeps the terminal's Ctrl-C away from it. The kernel binds PR_SET_PDEATHSIG to the *thread* that
-    started the child: call this from a thread that lives as long as the child shall.
+    In its own session it does not receive the terminal's Ctrl-C. The kernel binds PR_SET_PDEATHSIG to the *thread* that
+    started the child: call this from a thread that lives as long as the child.
     """
     with open_log(spec.log) as log:
         return subprocess.Popen(  # noqa: S603 - the command is ours
@@ -93,13 +93,13 @@ def open_log(path: Path) -> Iterator[int]:
 
 
 def append_to_log(path: Path, line: str) -> None:
-    """Add a line of our own to a child's log, unless the disk is full: the child matters more."""
+    """Add our own line to a child's log. A full disk is ignored: the child matters more."""
     with contextlib.suppress(OSError), open_log(path) as log:
         os.write(log, line.encode() + b"\n")
 
 
 def rotate_log(path: Path) -> None:
-    """Keep a log that grew too large as `NAME.log.1` and empty it; the process that writes it need not know."""
+    """Copy a log that grew too large to `NAME.log.1` and empty it; the process that writes it need not know."""
     if path.exists() and path.stat().st_size > LOG_LIMIT_BYTES:
         shutil.copyfile(path, path.with_name(path.name + ".1"))
         os.truncate(path, 0)

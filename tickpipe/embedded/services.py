@@ -11,18 +11,17 @@ from typing import Any
 
 from marketdata.errors import StackError
 from runtime.settings import ANY_SOURCE, load_settings
-from tickpipe.embedded.ports import HOST, Ports, require_free
 from tickpipe.embedded.process import ServiceSpec
+from tickpipe.embedded.state import HOST, Ports, require_free
 
 #: Everything that a stack can run, in the order in which it is shown.
 SERVICES = ("kafka", "postgres", "producer", "stream", "sink", "dashboard")
 
-#: Where people look for the page; another port is taken when this one is.
+#: The usual port of the page; another is chosen when it is in use.
 _DASHBOARD_PORT = 18_080
 
 _PROBE_TIMEOUT_SECONDS = 2.0
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not listened on
-
 
 _MODULES = {
     "producer": "producer",
@@ -131,7 +130,7 @@ def service_specs(config: StackConfig, addresses: Addresses, api_key: str) -> li
             argv=config.command(kind),
             env=env
             | {f"TICKPIPE_{kind.upper()}_HOST": host, f"TICKPIPE_{kind.upper()}_PORT": str(port)}
-            # Two workers of one lasting name would throw each other out of their group.
+            # Two workers with the same static member name would fence each other.
             | ({f"TICKPIPE_{kind.upper()}_INSTANCE": name} if kind in ("stream", "sink") else {}),
             ready=answers_ready(_reachable(host), port),
             log=config.data_dir / "logs" / f"{name}.log",
@@ -190,7 +189,7 @@ def answers_ready(host: str, port: int) -> Callable[[], bool]:
 
 
 def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dict[str, str]:
-    """The user's environment with what the stack decides on top."""
+    """The user's environment with the settings that the stack decides."""
     user_keys = {source: key.get_secret_value() for source, key in load_settings().api_keys.items()}
     owned = {
         "KAFKA_BOOTSTRAP": addresses.kafka_bootstrap,

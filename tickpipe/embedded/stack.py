@@ -1,4 +1,7 @@
-"""The whole stack on one machine: run it here, start it in the background, find it, command it, stop it."""
+"""The whole stack on one machine: run it here, start it in the background, find it, command it, stop it.
+
+`python -m tickpipe.embedded.stack CONFIG`, CONFIG as JSON, is the background process.
+"""
 
 import asyncio
 import contextlib
@@ -13,13 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
+import structlog
 
-from marketdata.errors import StackError
+from marketdata.errors import StackError, TickpipeError
 from runtime.signals import on_stop_signal
-from tickpipe.embedded.control import control_socket, send_command
-from tickpipe.embedded.files import load_credentials
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
-from tickpipe.embedded.ports import HOST, Ports
 from tickpipe.embedded.postgres import local_postgres
 from tickpipe.embedded.process import ServiceSpec, open_log, tail
 from tickpipe.embedded.services import (
@@ -29,8 +30,18 @@ from tickpipe.embedded.services import (
     service_specs,
     url_of,
 )
-from tickpipe.embedded.state import ServiceState, StackState, find_stack, is_locked, stack_lock, write_state
-from tickpipe.embedded.supervisor import StackEvent, Supervisor
+from tickpipe.embedded.state import (
+    HOST,
+    Ports,
+    ServiceState,
+    StackState,
+    find_stack,
+    is_locked,
+    load_credentials,
+    stack_lock,
+    write_state,
+)
+from tickpipe.embedded.supervisor import StackEvent, Supervisor, control_socket, send_command
 
 __all__ = [
     "SERVICES",
@@ -46,11 +57,13 @@ __all__ = [
     "stop_stack",
 ]
 
-#: So many deaths before it was ever ready, and a start is given up: the first tries may meet a server still starting.
+#: After so many deaths before it was ever ready a start is given up: the first attempts may meet a server that starts.
 _HOPELESS_RESTARTS = 3
 _POLL_INTERVAL_SECONDS = 0.1
 
 OnEvent = Callable[[StackEvent], None]
+
+_log = structlog.get_logger("tickpipe.embedded")
 
 
 def _ignore(_: StackEvent) -> None:
@@ -81,28 +94,28 @@ def start_detached(config: StackConfig, timeout_seconds: float = 180.0, on_event
     if is_locked(config.data_dir):
         raise StackError(f"a stack is already running on {config.data_dir}; stop it or choose another data directory")
     if "kafka" in config.services:
-        # Here and not in the background, because a download should be seen.
+        # Here and not in the background, so that the user sees the download.
         ready_kafka(lambda message: on_event(StackEvent(message)))
     announced: set[str] = set()
     log = config.data_dir / "logs" / "stack.log"
     config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open_log(log) as output:
-        said_before_bytes = os.fstat(output).st_size
+        log_start_bytes = os.fstat(output).st_size
         process = subprocess.Popen(  # noqa: S603 - the command is ours
-            [sys.executable, "-m", "tickpipe.embedded", config.to_json()],
+            [sys.executable, "-m", "tickpipe.embedded.stack", config.to_json()],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    # Reaped whenever it ends, if this process still lives then: a zombie would look like a supervisor to the user.
+    # Reaped when it ends, if this process still runs: a zombie would look like a supervisor.
     threading.Thread(target=process.wait, name="reap stack", daemon=True).start()
     try:
         for state in _states(config.data_dir, process, timeout_seconds):
             _announce(state, announced, on_event)
             if state.is_ready:
                 return state
-        raise StackError(_last_words(log, said_before_bytes))
+        raise StackError(_last_words(log, log_start_bytes))
     except BaseException:
         _end(process, config.data_dir)
         raise
@@ -120,10 +133,10 @@ def stop_stack(data_dir: Path, timeout_seconds: float = 60.0) -> bool:
             raise StackError(f"the stack on {data_dir} is only just starting or stopping; try again in a moment")
         return False
     since = time.time()
-    # Not a signal: a second one, from whoever stops the stack as well, would kill it.
+    # Not a signal: a second one, from another process that stops the stack, would kill it.
     send_command(Path(state.control), "shutdown", "", timeout_seconds)
     deadline = time.monotonic() + timeout_seconds
-    # A supervisor lets its lock go while it ends, and its process takes a moment more.
+    # A supervisor releases its lock shortly before its process ends.
     while is_locked(data_dir) or _lives(state.supervisor_pid, since):
         if time.monotonic() > deadline:
             raise StackError(f"the stack (pid {state.supervisor_pid}) has not stopped after {timeout_seconds:g} s")
@@ -135,7 +148,7 @@ def _lives(pid: int, since: float) -> bool:
     """Whether another process than this one has the pid, and had it at that time (Unix seconds)."""
     try:
         process = psutil.Process(pid)
-        # Nobody may ever ask how it ended, as in a container without an init.
+        # It may stay a zombie for ever, as in a container without an init.
         return pid != os.getpid() and process.create_time() <= since and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
@@ -182,7 +195,7 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
     credentials = load_credentials(data_dir)
     specs = []
     kafka_bootstrap = database_url = ""
-    # The cheap checks first: nobody should wait for a download to learn that a port is taken.
+    # The cheap checks first: a port in use should be reported before a download, not after it.
     addresses = claim_addresses(config, ports, "", "")
     if "postgres" in config.services:
         postgres = local_postgres(data_dir, ports, credentials.database_password)
@@ -244,7 +257,7 @@ async def _supervise(config: StackConfig, specs: list[ServiceSpec], state: Stack
 
 
 def _states(data_dir: Path, process: subprocess.Popen[bytes], timeout_seconds: float) -> Iterator[StackState]:
-    """What the starting stack says of itself, over and over, until its process ends.
+    """The published states of a starting stack, one at each poll, until its process ends.
 
     Raises:
         StackError: when it is late or a service dies at every start.
@@ -268,9 +281,9 @@ def _announce(state: StackState, announced: set[str], on_event: OnEvent) -> None
             on_event(StackEvent(f"{service.name} is ready", service.name, "running"))
 
 
-def _last_words(log: Path, said_before_bytes: int) -> str:
-    """Why the background process ended: its error, or else all that it wrote."""
-    words = log.read_bytes()[said_before_bytes:].decode(errors="replace").strip()
+def _last_words(log: Path, log_start_bytes: int) -> str:
+    """Why the background process ended: its error, or else everything that it wrote."""
+    words = log.read_bytes()[log_start_bytes:].decode(errors="replace").strip()
     return words.rpartition("error: ")[2] or f"the stack ended at once; see {log}"
 
 
@@ -279,7 +292,7 @@ def _give_up_if_hopeless(state: StackState, is_late: bool, timeout_seconds: floa
     dying = [service for service in waiting if service.restarts >= _HOPELESS_RESTARTS]
     if not dying and not is_late:
         return
-    # Of services that wait for each other, the first in order holds up the rest.
+    # Of services that wait for each other, the first in order delays the others.
     culprit = (dying or waiting)[0]
     what = "dies at every start" if dying else f"was not ready within {timeout_seconds:g} s"
     raise StackError(f"{culprit.name} {what}; the end of {culprit.log}:\n{tail(Path(culprit.log))}")
@@ -294,3 +307,21 @@ def _end(process: subprocess.Popen[bytes], data_dir: Path) -> None:
         process.kill()
         process.wait()
     (data_dir / "stack.json").unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Run the stack until it is told to stop; an error at the start is the last line of its log."""
+
+    def log_event(event: StackEvent) -> None:
+        _log.info(event.message, service=event.service, state=event.state)
+
+    try:
+        run_stack(StackConfig.from_json(sys.argv[1]), log_event)
+    except TickpipeError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

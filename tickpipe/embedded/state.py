@@ -1,8 +1,16 @@
-"""The published state of a running stack: `stack.json`, and the lock that says whether it is current."""
+"""The data directory of a stack: its ports, its credentials, its published state, and the lock of its supervisor.
+
+Each is a small JSON file, written whole or not at all and readable by its owner only.
+"""
 
 import contextlib
 import fcntl
+import json
 import os
+import random
+import secrets
+import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -11,13 +19,23 @@ from pathlib import Path
 from typing import Any
 
 from marketdata.errors import StackError
-from tickpipe.embedded.files import read_json, write_json
 from tickpipe.embedded.supervisor import State
+
+HOST = "127.0.0.1"
+
+#: Inner ports come from here, below the range from which Linux takes the ports of outgoing connections (32768 and up).
+#: A port in that range could be taken, while its server restarts, by the very client that retries to connect.
+_INNER_PORTS = range(20_000, 32_000)
+#: How long a taken port may take to become free: the children of a killed supervisor need a moment to die.
+_PATIENCE_SECONDS = 1.0
+
+#: File descriptors of the locks of the ports that this process holds; the system closes them however it ends.
+_held: dict[int, int] = {}
 
 _VERSION = 1
 _STATE_FILE = "stack.json"
 _LOCK_FILE = "stack.lock"
-#: How long a start tries to take the lock: a reader that looks whether it is held holds it for an instant itself.
+#: How long a start tries to take the lock: a reader that checks it holds it for an instant itself.
 _LOCK_PATIENCE_SECONDS = 0.5
 
 
@@ -67,16 +85,16 @@ class StackState:
 
 
 def write_state(data_dir: Path, state: StackState) -> None:
-    """Publish the state in one step."""
+    """Publish the state atomically."""
     write_json(
         data_dir / _STATE_FILE, {"version": _VERSION} | asdict(state) | {"started_at": state.started_at.isoformat()}
     )
 
 
 def find_stack(data_dir: Path) -> StackState | None:
-    """The stack that runs on the data directory, None when there is none or it has not published itself yet.
+    """The stack that runs on the data directory, None when there is none or it has not published its state yet.
 
-    A `stack.json` that a killed supervisor left behind is not believed: its lock went with it.
+    A `stack.json` that a killed supervisor left behind does not count: its lock is gone.
     """
     content = read_json(data_dir / _STATE_FILE)
     if content.pop("version", None) != _VERSION or _lock_holder(data_dir) != content.get("supervisor_pid"):
@@ -91,16 +109,16 @@ def is_locked(data_dir: Path) -> bool:
 
 @contextlib.contextmanager
 def stack_lock(data_dir: Path) -> Iterator[None]:
-    """Be the only supervisor of the data directory within the block.
+    """Hold the lock of the data directory's only supervisor within the block.
 
     Raises:
-        StackError: when another one is.
+        StackError: when another supervisor holds it.
     """
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(data_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _take(descriptor, data_dir)
-        # The pid tells readers whether stack.json is this stack's: one of a killed supervisor may still be there.
+        # By the pid readers know whether stack.json is this stack's: a killed supervisor may have left one behind.
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
@@ -148,3 +166,115 @@ def _parsed(content: dict[str, Any]) -> StackState | None:
         return StackState(**content, services=services, started_at=started_at)
     except (KeyError, TypeError, ValueError):
         return None
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The key of the producer's API, which may speak for any source, and the password of the database."""
+
+    api_key: str = field(repr=False)
+    database_password: str = field(repr=False)
+
+
+def load_credentials(data_dir: Path) -> Credentials:
+    """The credentials of the data directory; made and stored in `secrets.json`, mode 0600, when there are none."""
+    path = data_dir / "secrets.json"
+    stored = read_json(path)
+    wanted = {name: stored.get(name) or secrets.token_urlsafe(24) for name in ("api_key", "database_password")}
+    if wanted != stored:
+        write_json(path, stored | wanted)
+    return Credentials(**wanted)
+
+
+class Ports:
+    """The ports of one data directory, by the name of what listens there."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / "ports.json"
+        stored = read_json(self._path)
+        self._ports: dict[str, int] = {name: port for name, port in stored.items() if isinstance(port, int)}
+
+    def claim(self, name: str, first: int | None = None) -> int:
+        """The remembered port of `name` if it is free, else `first` if that is, else another; it is remembered."""
+        port = self._ports.get(name)
+        if port is None or not (hold(port, again=True) and is_free(port)):
+            taken = set(self._ports.values())
+            candidates = [*([first] if first is not None else []), *shuffled(_INNER_PORTS)]
+            port = next(port for port in candidates if port not in taken and is_free(port) and hold(port))
+            self._ports[name] = port
+            write_json(self._path, self._ports)
+        return port
+
+
+def hold(port: int, *, again: bool = False) -> bool:
+    """Hold the port against other stacks as long as this process lives, also while nobody listens on it.
+
+    Without that a stack that starts could take the port of another one's broker while that restarts. False when
+    another process of this user holds it, or this one does and `again` is not set.
+    """
+    if port in _held:
+        return again
+    directory = Path(tempfile.gettempdir()) / f"tickpipe-ports-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    lock = os.open(directory / str(port), os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    _held[port] = lock
+    return True
+
+
+def is_free(port: int, host: str = HOST) -> bool:
+    """Whether a server could listen on the port now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # Servers set this option, so connections of a former server that linger in TIME_WAIT must not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def require_free(port: int, host: str, option: str) -> None:
+    """Check a port that the user chose.
+
+    Raises:
+        StackError: when it is in use, naming the `option` that chooses another.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not is_free(port, host):
+        if time.monotonic() < deadline:
+            time.sleep(0.05)
+            continue
+        raise StackError(f"port {port} is in use; stop what listens there or choose another with {option}")
+
+
+def shuffled(ports: range) -> list[int]:
+    """The ports in random order."""
+    return random.sample(ports, len(ports))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in the file; empty when the file is missing, torn or not an object."""
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_json(path: Path, content: object) -> None:
+    """Replace the file atomically, mode 0600: a reader sees the old content or the new."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,12 +1,21 @@
-"""A supervisor of child processes: starts them in order, restarts whatever dies, stops them in reverse."""
+"""A supervisor of child processes: starts them in order, restarts whatever dies, stops them in reverse.
+
+It takes commands through a unix socket, one a connection, as lines of JSON: `{"command": "restart", "service":
+"stream"}` is answered `{"ok": true}` or `{"ok": false, "error": "…"}`.
+"""
 
 import asyncio
 import contextlib
+import json
 import random
+import shutil
 import signal
+import socket
+import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from marketdata.errors import StackError
@@ -16,17 +25,23 @@ State = Literal["starting", "running", "backoff", "stopped"]
 
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 15.0
-#: A process that lived this long was well; its next death is the first of a new row.
+#: A process that lived this long was healthy; its next death counts as the first.
 _HEALTHY_SECONDS = 30.0
 #: How long a process may take to stop before it is killed. Shorter would cut the last commit of a loaded service.
 _STOP_TIMEOUT_SECONDS = 15.0
 _PROBE_INTERVAL_SECONDS = 0.1
 _ROTATION_INTERVAL_SECONDS = 60.0
 
+#: sun_path holds 108 bytes with the closing zero.
+_LONGEST_PATH_BYTES = 107
+
+#: What a control command does with the service it names.
+Command = Callable[[str], Awaitable[None]]
+
 
 @dataclass(frozen=True)
 class StackEvent:
-    """Something to tell the user; `service` is empty when it concerns the whole stack."""
+    """An event to report to the user; `service` is empty when it concerns the whole stack."""
 
     message: str
     service: str = ""
@@ -34,7 +49,7 @@ class StackEvent:
 
 
 class Service:
-    """One supervised process; what it is at the moment is in `state`, `pid` and `restarts`."""
+    """One supervised process; `state`, `pid` and `restarts` describe it at the moment."""
 
     def __init__(self, spec: ServiceSpec, on_event: Callable[[StackEvent], None]) -> None:
         self.spec = spec
@@ -46,7 +61,7 @@ class Service:
         self.was_ready = asyncio.Event()
         self._on_event = on_event
         self._process: asyncio.subprocess.Process | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._runner: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -54,17 +69,17 @@ class Service:
         return self._process.pid if self._process is not None else None
 
     def start(self, after: Sequence["Service"] = ()) -> None:
-        """Keep the process running from now on, once the services of `after` were ready."""
-        if self._keeper is None or self._keeper.done():
-            self._keeper = asyncio.create_task(self._keep_running(after), name=f"keep {self.spec.name}")
+        """Run the process, once the services of `after` were ready, and restart it whenever it dies."""
+        if self._runner is None or self._runner.done():
+            self._runner = asyncio.create_task(self._run(after), name=f"run {self.spec.name}")
 
     async def stop(self) -> None:
         """Stop the process gracefully, after 15 seconds by force; it is not restarted."""
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await keeper
+                await runner
 
     def kill(self) -> None:
         """Kill the process with SIGKILL."""
@@ -72,7 +87,7 @@ class Service:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
-    async def _keep_running(self, after: Sequence["Service"]) -> None:
+    async def _run(self, after: Sequence["Service"]) -> None:
         failures = 0
         self._enter("starting", "is to start")
         try:
@@ -82,7 +97,7 @@ class Service:
                 started = time.monotonic()
                 try:
                     reason = await self._live()
-                except Exception as exc:  # whatever failed in watching it, the process must be watched again
+                except Exception as exc:  # whatever failed, the process must go on being supervised
                     await self._terminate()
                     reason = f"could not be watched: {exc!r}"
                     append_to_log(self.spec.log, reason)
@@ -97,13 +112,13 @@ class Service:
             self._enter("stopped", "is stopped")
 
     async def _live(self) -> str:
-        """One life of the process, from its preparation to its death; returns what it died of."""
+        """Run the process once, from its preparation to its end; return why it ended."""
         spec = self.spec
         self._enter("starting", "starts")
         try:
             await asyncio.to_thread(spec.prepare)
             await self._spawn()
-        except Exception as exc:  # whatever keeps it from starting now may be gone at the next attempt
+        except Exception as exc:  # the cause may be gone at the next attempt
             append_to_log(spec.log, f"could not start: {exc}")
             return f"could not start: {exc}"
         assert self._process is not None  # noqa: S101 - for the type checker
@@ -148,8 +163,8 @@ class Service:
             self.is_ready.clear()
         try:
             self._on_event(StackEvent(f"{self.spec.name} {message}", self.spec.name, state))
-        except Exception as exc:  # such as a terminal that is gone; the process runs on all the same
-            append_to_log(self.spec.log, f"could not be told: {exc!r}")
+        except Exception as exc:  # such as a closed terminal; the process runs on
+            append_to_log(self.spec.log, f"could not be reported: {exc!r}")
 
 
 class Supervisor:
@@ -165,7 +180,7 @@ class Supervisor:
         return list(self._services.values())
 
     def start_all(self) -> None:
-        """Start every service, each when its turn comes."""
+        """Start every service as soon as those it needs were ready."""
         self._rotation = asyncio.create_task(self._rotate_logs())
         for service in self.services:
             service.start(self._needed_by(service))
@@ -239,7 +254,7 @@ class Supervisor:
 def backoff_seconds(failures: int) -> float:
     """How long to wait before the next start after so many failures in a row: 0.2 s doubling up to 15 s, with jitter.
 
-    The jitter keeps services that died together, of the same cause, from coming back in one instant.
+    The jitter spreads the restarts of services that died together of the same cause.
     """
     delay: float = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** min(failures, 16))
     return delay * random.uniform(0.75, 1.0)  # noqa: S311 - no secret
@@ -247,7 +262,7 @@ def backoff_seconds(failures: int) -> float:
 
 @contextlib.asynccontextmanager
 async def _watched(process: asyncio.subprocess.Process) -> AsyncIterator[asyncio.Task[int]]:
-    """A task that ends with the process, and is dropped with the block."""
+    """A task that ends with the process, and is cancelled at the end of the block."""
     death = asyncio.create_task(process.wait())
     try:
         yield death
@@ -255,5 +270,69 @@ async def _watched(process: asyncio.subprocess.Process) -> AsyncIterator[asyncio
         death.cancel()
 
 
-#: What a control command does with the service it names.
-Command = Callable[[str], Awaitable[None]]
+@contextlib.asynccontextmanager
+async def control_socket(data_dir: Path, commands: Mapping[str, Command]) -> AsyncIterator[Path]:
+    """Accept commands until the block ends; yields the path of the socket, which only its owner can use."""
+    with _socket_path(data_dir) as path:
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                request = json.loads(await reader.readline())
+                await commands[request["command"]](request.get("service", ""))
+                outcome: dict[str, object] = {"ok": True}
+            except StackError as exc:
+                outcome = {"ok": False, "error": str(exc)}
+            except (ValueError, KeyError, TypeError) as exc:
+                outcome = {"ok": False, "error": f"not a command: {exc!r}"}
+            with contextlib.suppress(OSError):  # the client may have gone
+                writer.write(json.dumps(outcome).encode() + b"\n")
+                await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_unix_server(answer, path)
+        path.chmod(0o600)
+        try:
+            yield path
+        finally:
+            server.close()
+
+
+def send_command(path: Path, command: str, service: str, timeout_seconds: float) -> None:
+    """Send a command to the stack and return when it is done.
+
+    Raises:
+        StackError: when it cannot be done, takes longer than the timeout or the stack is gone.
+    """
+    request = json.dumps({"command": command, "service": service}).encode() + b"\n"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout_seconds)
+            connection.connect(str(path))
+            connection.sendall(request)
+            with connection.makefile("rb") as answers:
+                line = answers.readline()
+    except TimeoutError as exc:
+        raise StackError(f"{command} {service}: not done after {timeout_seconds:g} s; see its log") from exc
+    except OSError as exc:
+        raise StackError(f"{command} {service}: the stack does not answer ({exc})") from exc
+    if not line:
+        raise StackError(f"{command} {service}: the stack ended meanwhile")
+    answer = json.loads(line)
+    if not answer["ok"]:
+        raise StackError(answer["error"])
+
+
+@contextlib.contextmanager
+def _socket_path(data_dir: Path) -> Iterator[Path]:
+    path = data_dir / "control.sock"
+    folder: str | None = None
+    if len(str(path).encode()) > _LONGEST_PATH_BYTES:
+        folder = tempfile.mkdtemp(prefix="tickpipe-")
+        path = Path(folder) / "control.sock"
+    path.unlink(missing_ok=True)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)

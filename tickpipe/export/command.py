@@ -14,18 +14,17 @@ import typer
 
 from marketdata.errors import TickpipeError
 from tickpipe.connection import DataDir, connected_settings, open_database
-from tickpipe.console import INTERRUPTED, err, out, run
-from tickpipe.times import FromTime, ToTime
+from tickpipe.console import INTERRUPTED, FromTime, TimeframeOption, ToTime, err, out, run
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
     from sink.exporting import Exporting, Series
     from tickpipe.console import Bar
 
-#: Rows between two looks at the clock.
-_TELL_ROWS = 20_000
+#: Rows between two updates of the progress bar.
+_UPDATE_ROWS = 20_000
 
-#: Of bars shorter than this a year is worth a file of its own; of the others there is one a symbol.
+#: Timeframes shorter than this have a file for each year, the others one for each symbol.
 _BY_YEAR_BELOW_MS = 3_600_000
 
 
@@ -47,7 +46,7 @@ def export(
     symbol: Annotated[
         list[str] | None, typer.Option("--symbol", "-s", help="Only this symbol; may be given again. Default: all.")
     ] = None,
-    timeframe: Annotated[str, typer.Option(help="M1, or M5 to MN1 folded from M1.")] = "M1",
+    timeframe: TimeframeOption = "M1",
     from_: FromTime = None,
     to: ToTime = None,
     replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of an earlier export.")] = False,
@@ -66,10 +65,6 @@ def export(
     * `tickpipe export --timeframe D1 --replace days`
     * then: `duckdb -c "SELECT symbol, count(*) FROM 'history/**/*.parquet' GROUP BY ALL"`
     """
-    from marketdata.timeframes import TIMEFRAMES
-
-    if timeframe not in TIMEFRAMES:
-        raise typer.BadParameter(f"{timeframe!r} is none of {', '.join(TIMEFRAMES)}", param_hint="--timeframe")
     if from_ is not None and to is not None and to <= from_:
         raise typer.BadParameter("it is not after --from", param_hint="--to")
     settings = connected_settings(data_dir)
@@ -103,7 +98,7 @@ class _Wanted:
 
 
 async def _export(settings: "Settings", wanted: _Wanted, *, replace: bool) -> tuple[int, int]:
-    # Rows and files that were written.
+    # Returns the numbers of rows and of files.
     from sink.exporting import Exporting
     from tickpipe.console import Bar
     from tickpipe.export.files import whole_directory
@@ -175,16 +170,16 @@ class _Writing:
             async for row in rows:
                 file.write(row)
                 self.rows += 1
-                if self.rows % _TELL_ROWS == 0:
-                    self._tell(series.symbol, (row[ts_at] - first).total_seconds())
+                if self.rows % _UPDATE_ROWS == 0:
+                    self._show(series.symbol, (row[ts_at] - first).total_seconds())
         self._done_seconds += (end - first).total_seconds()
-        self._tell(series.symbol, 0.0)
+        self._show(series.symbol, 0.0)
 
-    def _tell(self, symbol: str, seconds: float) -> None:
-        self._bar.tell(self._done_seconds + seconds, f"{symbol}  {self.rows:,} candles")
+    def _show(self, symbol: str, seconds: float) -> None:
+        self._bar.update(self._done_seconds + seconds, f"{symbol}  {self.rows:,} candles")
 
     def manifest(self) -> None:
-        """Say what the files are."""
+        """Write the manifest, which describes the files."""
         from importlib.metadata import version
 
         from tickpipe.export.files import write_manifest

@@ -15,10 +15,10 @@ from marketdata.errors import TickpipeError
 from marketdata.offsets import Ranges, from_spans
 from tickpipe.console import plain
 
-#: Rows of one row group: what readers take as one piece, and what is held in memory.
+#: Rows of one row group: the unit that readers load, and what is held in memory.
 _GROUP_ROWS: Final = 100_000
 
-#: Says what an export holds. Readers of partitioned files skip names that begin with an underscore.
+#: Describes an export. Readers of partitioned files skip names that begin with an underscore.
 MANIFEST: Final = "_export.json"
 
 Row = tuple[Any, ...]
@@ -97,7 +97,7 @@ class ParquetFile:
         self._pa = pa
         self._schema = pa.schema([(name, types[name]) for name in columns])
         self._offsets_at = columns.index("offsets") if "offsets" in columns else None
-        # `pq` would write over the file of a symbol whose name differs in upper and lower case only.
+        # `pq` would overwrite the file of a symbol whose name differs in upper and lower case only.
         self._sink = path.open("xb")
         self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd")
         self._rows: list[Row] = []
@@ -151,7 +151,7 @@ def partition_path(root: Path, symbol: str, year: int | None, name: str) -> Path
 
 @contextmanager
 def whole_directory(target: Path, *, replace: bool) -> Iterator[Path]:
-    """A directory beside `target` to write into, which becomes `target` when the block ends well, and else is gone.
+    """A directory beside `target` to write into; it becomes `target` when the block succeeds and is deleted otherwise.
 
     Raises:
         ExportExists: when `target` holds anything, unless that is an export and is to be replaced.

@@ -1,4 +1,4 @@
-"""`tickpipe rejected`: what could not be used; sending it again, deleting it."""
+"""`tickpipe rejected`: lists rejected records, sends them again, deletes them."""
 
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
@@ -12,9 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tickpipe.connection import DataDir, connected_settings, producer_address
-from tickpipe.console import DONE, PROBLEM, Format, FormatOption, err, out, print_table, run, write_csv, write_json
-from tickpipe.replay.command import ask, require_consent
-from tickpipe.times import moment_of
+from tickpipe.console import (
+    DONE,
+    PROBLEM,
+    Format,
+    FormatOption,
+    ask,
+    err,
+    moment_of,
+    out,
+    require_consent,
+    run,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     from runtime.rejected import RejectedRecord, Which
@@ -31,7 +41,7 @@ _REASON_CHARACTERS = 120
 
 
 class What(StrEnum):
-    """What was rejected; names the topic."""
+    """The topic of rejected records."""
 
     TICKS = "ticks"
     CANDLES = "candles"
@@ -71,23 +81,20 @@ async def _list(settings: "Settings", topic: What | None, limit: int, format_: F
         records = await topics.newest(_which(topic), limit)
     columns = ("topic", "partition", "offset", "time", "origin", "reason", "bytes")
 
-    async def rows() -> AsyncIterator[tuple[Any, ...]]:
-        for r in records:
-            reason = r.reason
-            if format_ is Format.TABLE and len(reason) > _REASON_CHARACTERS:
-                reason = f"{reason[:_REASON_CHARACTERS]}…"
-            yield str(r.which), r.partition, r.offset, moment_of(max(0, r.timestamp)), r.origin, reason, r.size_bytes
-
-    if format_ is Format.CSV:
-        await write_csv(columns, rows())
-    elif format_ is Format.JSON:
-        await write_json(columns, rows())
-    elif records:
-        print_table(columns, [row async for row in rows()])
-        if len(records) == limit:
-            err.print(f"The newest {limit:,}; --limit shows more.", markup=False)
-    else:
+    if format_ is Format.TABLE and not records:
         out.print("Nothing was rejected.")
+        return
+    await write_rows(columns, (_row(record, format_) for record in records), format_)
+    if format_ is Format.TABLE and len(records) == limit:
+        err.print(f"The newest {limit:,}; --limit shows more.", markup=False)
+
+
+def _row(record: "RejectedRecord", format_: Format) -> tuple[Any, ...]:
+    reason = record.reason
+    if format_ is Format.TABLE and len(reason) > _REASON_CHARACTERS:
+        reason = f"{reason[:_REASON_CHARACTERS]}…"
+    time = moment_of(max(0, record.timestamp))
+    return str(record.which), record.partition, record.offset, time, record.origin, reason, record.size_bytes
 
 
 @app.command()
@@ -120,7 +127,7 @@ async def _show(settings: "Settings", topic: What, partition: int, offset: int) 
         "key": "(none)" if record.key is None else repr(record.key)[2:-1],
         "bytes": f"{record.size_bytes:,}" if record.is_whole else f"{record.size_bytes:,}, not all of them stored",
         **{f"header {name}": value for name, value in record.headers.items() if name != "reason"},
-        "resend": _said(resend_of(record, settings)),
+        "resend": _described(resend_of(record, settings)),
     }
     for name, value in lines.items():
         out.print(f"{name}: {payload_text(value.encode())}" if name == "reason" else f"{name}: {value}",
@@ -220,7 +227,7 @@ async def _delete(settings: "Settings", until: "dict[Which, dict[int, int]]") ->
 
 
 def _one_of(topic: What | None, partition: int | None, offset: int | None, *, all_: bool) -> tuple[int, int] | None:
-    """Partition and offset of the one record that the options name, None for all of them."""
+    """Partition and offset of the single record that the options name; None for all records."""
     one = partition is not None or offset is not None
     if all_ == one:
         raise typer.BadParameter("say which: --topic, --partition and --offset of one record, or --all")
@@ -230,7 +237,7 @@ def _one_of(topic: What | None, partition: int | None, offset: int | None, *, al
 
 
 class _Producer:
-    """Where items are posted, with the key of their source."""
+    """Posts items to the producer with the key of their source."""
 
     def __init__(self, data_dir: Path | None, url: str | None, key: str | None) -> None:
         self._data_dir, self._url, self._key = data_dir, url, key
@@ -251,7 +258,7 @@ class _Producer:
 
 
 class _Resend:
-    """Reads the records twice, to count them and to send them, so that memory does not grow with them."""
+    """Reads the records twice, first to count and then to send them, so that memory does not grow with their number."""
 
     def __init__(
         self, settings: "Settings", which: "list[Which]", name: tuple[int, int] | None, producer: _Producer
@@ -272,7 +279,7 @@ class _Resend:
                 yield record, resend_of(record, self._settings)
 
     def show(self) -> None:
-        """Say how many records can be sent where, and what is wrong with the others."""
+        """Print how many records can be sent where, and what is wrong with the others."""
         run(self._count())
 
     async def _count(self) -> None:
@@ -283,10 +290,10 @@ class _Resend:
             if isinstance(what, Unusable):
                 self.unusable += 1
                 if self.unusable <= _QUOTED:
-                    err.print(f"{record.name}: {_said(what)}", markup=False, soft_wrap=True)
+                    err.print(f"{record.name}: {_described(what)}", markup=False, soft_wrap=True)
             else:
                 self.usable += 1
-                goals[_said(what)] += 1
+                goals[_described(what)] += 1
         if self.unusable > _QUOTED:
             err.print(f"… and {self.unusable - _QUOTED:,} more that cannot be sent", markup=False)
         for goal, count in goals.items():
@@ -294,7 +301,7 @@ class _Resend:
         out.print(f"{self.usable:,} records can be sent, {self.unusable:,} cannot", markup=False)
 
     async def send(self) -> None:
-        """Send them, one after another, in the order of their topics."""
+        """Send the usable records one after another, in the order of their topics."""
         from rich.progress import track
 
         from tickpipe.rejected.engine import Post, Resender, Unusable
@@ -304,7 +311,7 @@ class _Resend:
         async with Resender(self._settings) as resender:
             async for record, what in self._each():
                 if isinstance(what, Unusable) or sent + self.failed == self.usable:
-                    continue  # what was rejected meanwhile was not agreed to
+                    continue  # the user has not agreed to send what was rejected meanwhile
                 next(bar, None)
                 if isinstance(what, Post):
                     if (refusal := self._refused(what)) is not None:
@@ -337,7 +344,7 @@ def _which(topic: What | None) -> "list[Which]":
     return [Which(one.value) for one in ([topic] if topic is not None else What)]
 
 
-def _said(what: "Post | Produce | Unusable") -> str:
+def _described(what: "Post | Produce | Unusable") -> str:
     from tickpipe.rejected.engine import Post, Produce
 
     if isinstance(what, Post):

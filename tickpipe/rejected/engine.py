@@ -1,4 +1,4 @@
-"""The topics of rejected records: reading them, and deciding how a record can be sent again."""
+"""Reads the topics of rejected records and decides how a record can be sent again."""
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -28,7 +28,7 @@ class NoSuchRecord(TickpipeError):
 
 
 def payload_text(value: bytes | None) -> str:
-    """A value for people: JSON indented, text as it is, anything else as Python writes bytes."""
+    """A value as readable text: JSON indented, text as it is, anything else as Python writes bytes."""
     if value is None:
         return "(no value)"
     try:
@@ -39,7 +39,7 @@ def payload_text(value: bytes | None) -> str:
         text = value.decode()
     except UnicodeDecodeError:
         return repr(value)[2:-1]
-    # A terminal must not obey what somebody posted.
+    # Control sequences in what somebody posted must not reach the terminal.
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
@@ -58,7 +58,7 @@ class RejectedTopics:
         await self._reader.__aexit__(*exc_info)
 
     async def newest(self, which: Sequence[Which], limit: int) -> list[RejectedRecord]:
-        """The newest records of the topics together, oldest first.
+        """The newest records of all these topics, oldest first.
 
         Raises:
             KafkaUnavailable: when no broker answers.
@@ -71,7 +71,7 @@ class RejectedTopics:
         return found
 
     async def all(self, which: Sequence[Which]) -> AsyncIterator[RejectedRecord]:
-        """Every record that is there now, partition by partition.
+        """Every record that is stored now, partition by partition.
 
         Raises:
             KafkaUnavailable: when no broker answers.
@@ -83,7 +83,7 @@ class RejectedTopics:
                     yield record
 
     async def one(self, which: Which, partition: int, offset: int) -> RejectedRecord:
-        """The record of that name.
+        """The record at that offset.
 
         Raises:
             NoSuchRecord: when there is none.
@@ -99,7 +99,7 @@ class RejectedTopics:
         )
 
     async def delete(self, which: Which, ends: Mapping[int, int]) -> int:
-        """Delete every record before the offset that `ends` names for its partition; how many offsets that were.
+        """Delete every record before the offset in `ends` of its partition; return how many offsets that were.
 
         Raises:
             KafkaUnavailable, KafkaRefused: when they are not all deleted; the call can be repeated.
@@ -138,7 +138,7 @@ class RejectedTopics:
 
 @dataclass(frozen=True)
 class Post:
-    """Goes to the producer again, as a request of its own."""
+    """The record is posted to the producer again, as a request of its own."""
 
     path: str
     body: bytes
@@ -147,7 +147,7 @@ class Post:
 
 @dataclass(frozen=True)
 class Produce:
-    """Goes to its topic again, as it came."""
+    """The record is written to its topic again, unchanged."""
 
     topic: str
     key: bytes
@@ -158,13 +158,13 @@ class Produce:
 
 @dataclass(frozen=True)
 class Unusable:
-    """Would only be rejected again, and why."""
+    """The record would only be rejected again, for the reason `why`."""
 
     why: str
 
 
 def resend_of(record: RejectedRecord, settings: Settings, *, now_ms: int | None = None) -> Post | Produce | Unusable:
-    """What sending the record again means; it depends on what this version makes of it, not on the old reason."""
+    """How the record can be sent again; what this version finds decides, not the old reason."""
     now_ms = clock.now_ms() if now_ms is None else now_ms
     if record.value is None:
         lost = "it has no value" if record.is_whole else f"none of its {record.size_bytes:,} bytes were stored"
@@ -174,7 +174,7 @@ def resend_of(record: RejectedRecord, settings: Settings, *, now_ms: int | None 
     topic = record.headers.get("topic", "")
     if topic == settings.ticks_topic:
         return _frame_of(record.value, topic, now_ms)
-    # Which partition it was in decides nothing here, and foreign headers may not tell.
+    # The partition does not matter here, and foreign headers may not name it.
     tp = TopicPartition(topic, 0)
     if topic == settings.candles_topic:
         candles, bad = incoming_candles(tp, [record])
@@ -197,7 +197,7 @@ def _post_of(record: RejectedRecord, value: bytes, now_ms: int) -> Post | Unusab
     if is_bar(item):
         return Post("/ingest", b'{"items":[' + value + b"]}", record.source)
     try:
-        # The producer knows the zone of the source and has the last word: a day of tolerance covers every zone.
+        # The producer knows the zone of the source and decides; a day of tolerance covers every zone.
         Clock(None, now_ms + DAY_MS).utc_ms(read_tick(item).time)
     except InvalidItem as exc:
         return Unusable(f"{exc.field}: {exc.message}" if exc.field else exc.message)

@@ -1,10 +1,9 @@
-"""`tickpipe replay`: the stream workers fold a range of the log again."""
+"""`tickpipe replay`: makes the stream workers fold a range of the log again."""
 
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,20 +15,33 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from marketdata.errors import TickpipeError
 from tickpipe.connection import DataDir, StackServices, connected_settings, data_directory
-from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out, print_table, run
-from tickpipe.times import TIME_HELP, epoch_ms, iso_utc, parse_time, time_option
+from tickpipe.console import (
+    DONE,
+    INTERRUPTED,
+    PROBLEM,
+    TIME_HELP,
+    ask,
+    epoch_ms,
+    err,
+    iso_utc,
+    out,
+    parse_time,
+    print_table,
+    require_consent,
+    run,
+    time_option,
+)
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
     from sink.verify import VerifyReport
     from tickpipe.replay.engine import PartitionPlan
 
-#: The stack's names of its stream workers.
+#: Names of the stack's stream workers.
 _WORKER = re.compile(r"stream(-\d+)?")
 
-#: Candles that wait for a refold by the sink are verified again after this long (seconds), so many times.
+#: Candles that wait for a refold by the sink are verified again after this long (seconds), up to so many times.
 _REFOLD_SECONDS, _REFOLD_TRIES = 3.0, 20
 
 _STOP_ELSEWHERE = (
@@ -40,32 +52,6 @@ _START_ELSEWHERE = (
     "The offsets are reset. Now start the stream workers: `docker compose start stream`, or in Kubernetes scale the "
     "stream app up again."
 )
-
-
-class NeedsConsent(TickpipeError):
-    """Nobody can be asked for consent: the standard input is no terminal; pass --yes, or look first with --dry-run."""
-
-    is_wrong_use = True
-
-
-def require_consent(yes: bool) -> None:
-    """Fail early where `ask` would find nobody to ask.
-
-    Raises:
-        NeedsConsent: without `--yes` and without a terminal.
-    """
-    if not yes and not sys.stdin.isatty():
-        raise NeedsConsent
-
-
-def ask(question: str, yes: bool) -> None:
-    """Go on when the user agrees, or agreed beforehand.
-
-    Raises:
-        typer.Abort: when the answer is no.
-    """
-    if not yes:
-        typer.confirm(question, abort=True, err=True)
 
 
 def margin_option(text: str) -> timedelta:
@@ -116,7 +102,7 @@ def replay(
     only. Meanwhile ticks are still accepted, and candles of new ticks come late by as long as the replay takes.
 
     The stream workers of the embedded stack are stopped and started again, also after Ctrl-C. Elsewhere you stop and
-    start them, and are told when. Exit code 1 when a candle of the range differs from its fold.
+    start them when the command says so. Exit code 1 when a candle of the range differs from its fold.
 
     Examples:
 
@@ -190,7 +176,7 @@ class _Replay:
         self._is_reset = False
 
     def run(self) -> None:
-        """Return when everything is folded and stored."""
+        """Replay, and return when everything is folded and stored."""
         try:
             with _stopped(self._workers):
                 run(self._reset())
@@ -198,8 +184,8 @@ class _Replay:
                 err.print(_START_ELSEWHERE, markup=False, soft_wrap=True)
             run(self._follow())
         except KeyboardInterrupt as exc:
-            said = "the stream folds on by itself" if self._is_reset else "nothing was changed"
-            err.print(f"Interrupted; {said}. `tickpipe status` shows the lag.", markup=False, soft_wrap=True)
+            outcome = "the stream folds on by itself" if self._is_reset else "nothing was changed"
+            err.print(f"Interrupted; {outcome}. `tickpipe status` shows the lag.", markup=False, soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from exc
 
     async def _reset(self) -> None:
@@ -227,20 +213,20 @@ class _Replay:
         started = time.monotonic()
         total = sum(one.records for one in self._plans)
         progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn(),
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"), TimeRemainingColumn(),
             console=err, transient=True,
         )  # fmt: skip
         with progress:
-            folding = progress.add_task("folding", total=total, said="waiting for the stream workers")
+            folding = progress.add_task("folding", total=total, detail="waiting for the stream workers")
             await follow_stream(
-                self._settings, self._plans, _shown_on(progress, folding, total), patience_seconds=self._patience
+                self._settings, self._plans, _show_on(progress, folding, total), patience_seconds=self._patience
             )
             folded_seconds = time.monotonic() - started
-            storing = progress.add_task("storing", total=None, said="")
+            storing = progress.add_task("storing", total=None, detail="")
             await follow_sink(
                 self._settings,
                 lambda candles: progress.update(storing, total=candles),
-                lambda done: progress.update(storing, completed=done, said=f"{done:,} candles"),
+                lambda done: progress.update(storing, completed=done, detail=f"{done:,} candles"),
                 patience_seconds=self._patience,
             )
         seconds = time.monotonic() - started
@@ -251,19 +237,19 @@ class _Replay:
         )
 
 
-def _shown_on(progress: Any, task: Any, total: int) -> Callable[[int], None]:
-    """The callback that shows on the bar how far the stream is."""
+def _show_on(progress: Any, task: Any, total: int) -> Callable[[int], None]:
+    """A callback that shows on the bar how many records the stream has folded."""
     started = time.monotonic()
 
-    def tell(done: int) -> None:
+    def show(done: int) -> None:
         if done == 0:
             return
         per_second = done / max(1e-3, time.monotonic() - started)
         # The newest minutes are committed when they are over.
         last = "" if done < total * 0.95 else "  the last minutes wait until they are over"
-        progress.update(task, completed=done, said=f"{done:,} of {total:,} records  {per_second:,.0f}/s{last}")
+        progress.update(task, completed=done, detail=f"{done:,} of {total:,} records  {per_second:,.0f}/s{last}")
 
-    return tell
+    return show
 
 
 @contextmanager
@@ -277,7 +263,7 @@ def _stopped(workers: StackServices) -> Iterator[None]:
             workers.stop()
             yield
         finally:
-            # Nothing may keep the workers from coming back.
+            # The workers must start again, whatever signal arrives.
             with _signals(signal.SIG_IGN, signal.SIGINT):
                 workers.start()
 
@@ -311,7 +297,7 @@ async def _verify(settings: "Settings", wanted: _Range) -> "VerifyReport":
             )
         if not report.pending:
             break
-        # Where neither fold holds the other, the sink folds both together, soon.
+        # Where neither fold contains the other, the sink will soon fold both together.
         await asyncio.sleep(_REFOLD_SECONDS)
     return report
 

@@ -1,7 +1,7 @@
-"""Folding history again: where in the log to begin, setting the stream group back to there, following it to the end.
+"""Folds history again: finds where in the log to begin, sets the stream group back, and follows it to the end.
 
-Beginning too early costs time only: the folds that come out equal the stored ones. Beginning too late does no harm
-either: a fold of fewer offsets never replaces a stored one of more, so it would just mend nothing.
+Beginning too early costs only time: the new folds equal the stored ones. Beginning too late does no harm either: a fold
+of fewer offsets never replaces a stored one of more, so it would simply repair nothing.
 """
 
 import asyncio
@@ -27,10 +27,11 @@ from runtime.ticklog import frames_of
 #: that the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
 SCAN_RECORDS: Final = 2_000
 
-#: A worker with a lasting name stays a member until its session is over, 10 s after it stopped; and a little (seconds).
+#: A worker with a static member name stays in the group until its session ends, 10 s after it stopped; plus a reserve
+#: (seconds).
 SESSION_OVER_SECONDS: Final = 15.0
 
-#: A broker that starts has found the coordinator of a group by then (seconds).
+#: How long a broker that has just started may take to find the coordinator of a group (seconds).
 _COORDINATOR_SECONDS: Final = 15.0
 
 #: How often a group is asked for its members or offsets (seconds).
@@ -55,16 +56,16 @@ class PartitionPlan:
     """What a replay does with one partition of the ticks topic."""
 
     partition: int
-    #: Where the stream group stands; None when it never committed, and then it begins at the first record anyway.
+    #: The committed offset of the stream group; None when it never committed and thus begins at the first record.
     committed: int | None
     #: The first offset to be folded.
     begin: int
-    #: The end of the log, as it was found.
+    #: The end of the log at the time of planning.
     end: int
 
     @property
     def records(self) -> int:
-        """How many records are folded, again or for the first time."""
+        """How many records are folded, for the first time or again."""
         return self.end - self.begin
 
     @property
@@ -88,7 +89,7 @@ def first_touching(frames: Iterable[tuple[int, Frame]], minute_ms: int) -> int |
 
 
 async def plan(settings: Settings, minute_ms: int, *, margin_ms: int) -> list[PartitionPlan]:
-    """Where each partition has to be folded from, so that every minute from `minute_ms` on is whole.
+    """Where to fold each partition from, so that every minute from `minute_ms` on is complete.
 
     The time index is asked for the first record of `margin_ms` before, because a record's timestamp is the time of its
     first tick only, or of its arrival when that was earlier. Then frames are read backwards from there as long as they
@@ -141,7 +142,7 @@ async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int,
 
 
 async def _coordinated(settings: Settings, group: str, ask: Callable[[], Awaitable[Any]]) -> Any:
-    """The answer of a group's coordinator. A new broker makes the topic of groups only when it is first asked."""
+    """The answer of a group's coordinator. A new broker creates the topic of offsets only when it is first asked."""
     with kafka_errors(settings, group=group):
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type((GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError)),
@@ -159,7 +160,7 @@ async def wait_until_empty(
     group: str | None = None,
     patience_seconds: float = SESSION_OVER_SECONDS,
 ) -> None:
-    """Return when the group, by default the stream's, has no members; `on_wait` is told how many and for how long.
+    """Return when the group, by default the stream's, has no members; `on_wait` gets their number and the time waited.
 
     Raises:
         GroupActive: when there are some for longer than a stopped worker's session lasts.
@@ -194,7 +195,7 @@ async def reset(settings: Settings, plans: Sequence[PartitionPlan]) -> None:
 
 
 async def set_offsets(settings: Settings, group: str, offsets: dict[TopicPartition, int]) -> None:
-    """Let the group, which must have no members, go on at these offsets.
+    """Set the committed offsets of the group, which must have no members.
 
     Raises:
         GroupActive: when a member came back meanwhile.
@@ -204,7 +205,7 @@ async def set_offsets(settings: Settings, group: str, offsets: dict[TopicPartiti
     try:
         with kafka_errors(settings, group=group):
             await consumer.start()
-            # Partitions that are chosen by hand make no member: the commit is that of an empty group.
+            # Assigning partitions by hand does not join the group: the commit is that of an empty group.
             consumer.assign(list(offsets))
             await consumer.commit(offsets)
     except PartitionsLost as exc:
@@ -214,11 +215,11 @@ async def set_offsets(settings: Settings, group: str, offsets: dict[TopicPartiti
 
 
 #: Called with the number of records that are done so far.
-Progress = Callable[[int], None]
+OnProgress = Callable[[int], None]
 
 
 async def follow_stream(
-    settings: Settings, plans: Sequence[PartitionPlan], on_progress: Progress, *, patience_seconds: float
+    settings: Settings, plans: Sequence[PartitionPlan], on_progress: OnProgress, *, patience_seconds: float
 ) -> None:
     """Return when the stream group has folded and committed all that was planned.
 
@@ -237,7 +238,7 @@ async def follow_stream(
 
 
 async def follow_sink(
-    settings: Settings, on_total: Progress, on_progress: Progress, *, patience_seconds: float
+    settings: Settings, on_total: OnProgress, on_progress: OnProgress, *, patience_seconds: float
 ) -> None:
     """Return when the sink has stored every candle that is published by now.
 
@@ -264,13 +265,13 @@ async def _follow(
     topic: str,
     goals: dict[int, tuple[int, int]],
     *,
-    on_progress: Progress,
+    on_progress: OnProgress,
     patience_seconds: float,
 ) -> None:
     total = sum(end - begin for begin, end in goals.values())
     done, moved_at = -1, time.monotonic()
     while True:
-        # A broker that is away for a moment is one more reason to wait.
+        # While the broker is unavailable, keep waiting.
         with suppress(KafkaUnavailable):
             committed = await group_offsets(settings, group, topic)
             reached = done_of(goals, committed)
@@ -288,5 +289,5 @@ async def _follow(
 
 
 def done_of(goals: dict[int, tuple[int, int]], committed: dict[int, int]) -> int:
-    """Records that are done of those from the begin to the end of each partition."""
+    """How many records between the goals of each partition are done."""
     return sum(min(max(committed.get(p, begin), begin), end) - begin for p, (begin, end) in goals.items())

@@ -1,12 +1,13 @@
-"""Files of one line a tick or bar, opened for one pass: text in any of MetaTrader's encodings, compressed or not.
+"""Reads files with one tick or bar per line in one pass: text in any of MetaTrader's encodings, compressed or not.
 
-A line that cannot be used is skipped: it is counted, and reported with its number and the reason.
+A line that cannot be used is skipped: it is counted and reported with its number and the reason.
 """
 
 import csv
 import gzip
 import io
 import os
+import re
 import stat
 import sys
 import zipfile
@@ -14,7 +15,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from itertools import chain
 from math import isfinite
 from pathlib import Path
@@ -22,14 +23,13 @@ from types import TracebackType
 from typing import BinaryIO, ClassVar, Final, Generic, Self, TypeVar, cast
 
 from marketdata.contract.clock import Clock
-from marketdata.contract.numbers import finite
-from marketdata.contract.times import Instant, Time
+from marketdata.contract.numbers import finite, quoted
+from marketdata.contract.times import Instant, Time, WallTime, parse_time, time_in
 from marketdata.errors import InvalidItem, TickpipeError
-from tickpipe.sending.filetimes import file_time, is_time
 
 Item = TypeVar("Item")
 
-#: A first line longer than this is no header (characters).
+#: A first line longer than this is not a header (characters).
 _LONGEST_HEADER: Final = 10_000
 
 #: Skipped lines that are reported with their reasons; more would not help the reader.
@@ -40,6 +40,20 @@ _ALIASES: Final = {
     "askprice": "ask", "bidprice": "bid", "local time": "time", "gmt time": "time", "datetime": "time",
     "ticker": "symbol", "tickvol": "tick_volume",
 }  # fmt: skip
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+#: HistData: Eastern Standard Time without summer time, whatever the instrument.
+_EST: Final = timezone(timedelta(hours=-5))
+_HISTDATA: Final = re.compile(r"([0-9]{8}) ([0-9]{6})([0-9]{3})?")
+
+#: Dukascopy's pages: `01.03.2013 00:00:00.605 GMT+0100`.
+_DAY_FIRST: Final = re.compile(
+    r"([0-9]{2})\.([0-9]{2})\.([0-9]{4}) ([0-9:.]{8,12})(?: (?:GMT|UTC)([+-][0-9]{2}):?([0-9]{2}))?"
+)
+
+_DAY: Final = re.compile(r"([0-9]{4})([.\-/]?)([0-9]{2})\2([0-9]{2})")
 
 
 class DataFileError(TickpipeError):
@@ -61,7 +75,7 @@ class ColumnFile(ABC, Generic[Item]):
             server to convert by the zone of the source.
     """
 
-    #: What the header has to look like, for people.
+    #: What the header has to look like; shown to the user.
     forms: ClassVar[str]
 
     def __init__(self, path: Path, *, symbol: str | None = None, zone: tzinfo | None = None) -> None:
@@ -69,17 +83,17 @@ class ColumnFile(ABC, Generic[Item]):
         self.symbol = symbol
         #: Whether the times of the items are moments (UTC), not those of the clock of the file; known with the first.
         self.are_instants = zone is not None
-        #: How many lines could not be used, and why, of the first of them.
-        self.refused = 0
+        #: How many lines were skipped, and the reasons of the first of them.
+        self.skipped = 0
         self.reasons: list[str] = []
         self._clock = None if zone is None else Clock(zone, None)
-        self._is_told = False
+        self._saw_time = False
         self._times_are_utc = False
         #: Size on disk (bytes); None for the standard input.
         self.total_bytes: int | None = None
-        #: Whether the items come through a pipe or a terminal, which may pause and then go on.
+        #: Whether the items come through a pipe or a terminal, which may pause and resume.
         self.is_live = False
-        #: What the header says the file is, for people.
+        #: The kind of file according to its header; shown to the user.
         self.form = ""
         self._open = ExitStack()
         self._raw: BinaryIO | None = None
@@ -116,14 +130,14 @@ class ColumnFile(ABC, Generic[Item]):
         """The next item.
 
         Raises:
-            DataFileError: when the file is damaged from some line on.
+            DataFileError: when the file cannot be read beyond some line.
         """
         try:
             return next(self._found)
         except (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, zlib.error) as exc:
             raise DataFileError(f"{self.path}: damaged or cut off after line {self._line:,}: {exc}") from exc
         except (UnicodeDecodeError, csv.Error) as exc:
-            raise DataFileError(f"{self.path}: line {self._line + 1:,} is no text of such a file: {exc}") from exc
+            raise DataFileError(f"{self.path}: line {self._line + 1:,} is not text of such a file: {exc}") from exc
 
     @property
     def read_bytes(self) -> int:
@@ -152,7 +166,7 @@ class ColumnFile(ABC, Generic[Item]):
             self._line = 1
             self._times_are_utc = "gmt time" in header.lower()
         else:
-            # The first line is a tick or a bar already.
+            # There is no header: the first line is a tick or a bar.
             names = self._names_without_header(names)
             lines = chain([header], text)
         column = {_ALIASES.get(name, name): index for index, name in reversed(list(enumerate(names)))}
@@ -200,9 +214,9 @@ class ColumnFile(ABC, Generic[Item]):
             if not any(cells):
                 continue
             if len(cells) < width or any(cells[width:]):
-                self._refuse(f"it has {len(cells)} cells, the first line names {width} columns")
+                self._skip(f"it has {len(cells)} cells, the first line names {width} columns")
             elif symbol_at is not None and not self._is_wanted(cells[symbol_at].strip()):
-                self._refuse(f"it is of {cells[symbol_at].strip()}, not of {self.symbol}")
+                self._skip(f"it is of {cells[symbol_at].strip()}, not of {self.symbol}")
             else:
                 yield cells
 
@@ -210,9 +224,9 @@ class ColumnFile(ABC, Generic[Item]):
         # Some write EUR/USD where others write EURUSD.
         return self.symbol in (None, symbol) or symbol.replace("/", "") == self.symbol
 
-    def _refuse(self, why: str | InvalidItem) -> None:
+    def _skip(self, why: str | InvalidItem) -> None:
         """Skip the line that was read last."""
-        self.refused += 1
+        self.skipped += 1
         if len(self.reasons) < _REPORTED_LINES:
             if isinstance(why, InvalidItem):
                 why = f"{why.field}: {why.message}" if why.field else why.message
@@ -228,10 +242,10 @@ class ColumnFile(ABC, Generic[Item]):
             return self._clock.utc_ms(time)
         is_instant = isinstance(time, Instant)
         if is_instant is not self.are_instants:
-            if self._is_told:
+            if self._saw_time:
                 raise InvalidItem(time.field, "some times of the file have an offset and some have none")
             self.are_instants = is_instant
-        self._is_told = True
+        self._saw_time = True
         return time.ms
 
     def _time_in(self, cell: str, field: str) -> int:
@@ -251,8 +265,77 @@ def number_in(cell: str, field: str) -> float:
     try:
         number = float(cell)
     except ValueError:
-        return finite(cell, field)  # says what is wrong
+        return finite(cell, field)  # raises with what is wrong
     return number if isfinite(number) else finite(number, field)
+
+
+def file_time(cell: str, field: str, *, is_utc: bool = False) -> Time:
+    """The time in one cell; `is_utc` says that a time without an offset is one of UTC.
+
+    Raises:
+        InvalidItem: naming `field` when it is none.
+    """
+    text = cell.strip()
+    if found := _HISTDATA.fullmatch(text):
+        moment = _parsed(f"{found[1]}{found[2]}", "%Y%m%d%H%M%S", field).replace(tzinfo=_EST)
+        return Instant((moment - _EPOCH) // _MILLISECOND + int(found[3] or 0), found[3] is None, field)
+    if found := _DAY_FIRST.fullmatch(text):
+        day, month, year, clock, hours, minutes = found.groups()
+        offset = f"{hours}:{minutes}" if hours else ""
+        time = parse_time(f"{year}-{month}-{day}T{clock}{offset}", field)
+    else:
+        time = time_in(text, field)
+    return Instant(time.ms, time.coarse, field) if is_utc and isinstance(time, WallTime) else time
+
+
+def day_ms_of(text: str) -> int:
+    """The start of the day `2019.02.04`, `2019-02-04` or `20190204` (milliseconds, of the clock that it is of).
+
+    Raises:
+        InvalidItem: when it is none.
+    """
+    if found := _DAY.fullmatch(text.strip()):
+        moment = _parsed(f"{found[1]}{found[3]}{found[4]}", "%Y%m%d", "date")
+        return (moment.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+    raise InvalidItem("date", f"{quoted(text)} is no date such as 2019.02.04")
+
+
+def ms_of_day(text: str) -> int:
+    """Milliseconds since midnight of `00:00:01.234`, of `00:00:01`, of `00:00` and of `000001`.
+
+    Raises:
+        InvalidItem: when it is none.
+    """
+    clock, _, fraction = text.strip().partition(".")
+    parts = [clock[:2], clock[2:4], clock[4:]] if len(clock) == 6 and clock.isdecimal() else clock.split(":")
+    if len(parts) == 2:
+        parts.append("0")
+    if len(parts) == 3 and all(part.isdecimal() for part in parts) and (fraction.isdecimal() or not fraction):
+        hour, minute, second = map(int, parts)
+        if hour < 24 and minute < 60 and second < 60:
+            return (hour * 3_600 + minute * 60 + second) * 1_000 + int(fraction[:3].ljust(3, "0"))
+    raise InvalidItem("time", f"{quoted(text)} is no time of day such as 00:00:01.234")
+
+
+def is_time(cell: str) -> bool:
+    """Whether a cell of a line without header is a date, or a date with a time of day; numbers are none."""
+    text = cell.strip()
+    if _DAY.fullmatch(text):
+        return "." in text or "-" in text
+    if text.replace(".", "", 1).isdecimal():
+        return False
+    try:
+        file_time(text, "")
+    except InvalidItem:
+        return False
+    return True
+
+
+def _parsed(text: str, form: str, field: str) -> datetime:
+    try:
+        return datetime.strptime(text, form)  # noqa: DTZ007  # the caller knows the zone
+    except ValueError:
+        raise InvalidItem(field, f"{quoted(text)} is no date") from None
 
 
 def names_of(header: str, delimiter: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""`tickpipe send`: a tick file goes through the producer, as if an EA had posted it."""
+"""`tickpipe send`: posts a tick file to the producer, as if an EA had posted it."""
 
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tickpipe.connection import DataDir, producer_address
-from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out
-from tickpipe.times import TIME_HELP, epoch_ms, iso_utc, moment_of, time_option
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, TIME_HELP, epoch_ms, err, iso_utc, moment_of, out, time_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from marketdata.tick import Tick
     from tickpipe.sending.columnfile import ColumnFile
+    from tickpipe.sending.history import TickFile
     from tickpipe.sending.sender import Outcome
-    from tickpipe.sending.tickfile import TickFile
 
-#: Ticks that are looked at to guess the digits.
+#: Ticks that are inspected to guess the digits.
 _SAMPLE_TICKS = 1_000
 
 #: Decimals up to which 10**-digits is a point that an instrument has.
@@ -59,7 +58,7 @@ def send(
     source: SourceOption = None,
     speed: Annotated[float, typer.Option(min=0, help="0 as fast as it goes, 1 real time, 60 a minute a second.")] = 0.0,
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most ticks of one request.")] = 200,
-    skip: Annotated[int, typer.Option(min=0, help="Skip the first ticks: go on where a run stopped.")] = 0,
+    skip: Annotated[int, typer.Option(min=0, help="Skip the first ticks: continue where a run stopped.")] = 0,
     from_: Annotated[
         datetime | None,
         typer.Option("--from", parser=time_option, metavar="T", help=f"Skip ticks before T: {TIME_HELP}."),
@@ -96,7 +95,7 @@ def send(
     target = Target(address, api_key, source, patience)
     options = SendOptions(symbol, speed, batch, skip, from_, digits, point, zone_named(zone))
     outcome = send_ticks(file, target, options)
-    raise typer.Exit(PROBLEM if outcome.rejected or outcome.unread else DONE)
+    raise typer.Exit(PROBLEM if outcome.rejected or outcome.skipped else DONE)
 
 
 def zone_named(name: str | None) -> tzinfo | None:
@@ -134,15 +133,14 @@ class SendOptions:
 
 
 def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
-    """Post a tick file and report; after a failure it is said how to go on.
+    """Post a tick file and report; after a failure, say how to continue.
 
     Raises:
-        DataFileError: when the file is damaged from some line on.
+        DataFileError: when the file cannot be read beyond some line.
         ServerUnavailable, ServerRefused, SettingsError: as the sender.
     """
-    from tickpipe.sending.batches import batches
-    from tickpipe.sending.sender import TickSender
-    from tickpipe.sending.tickfile import TickFile
+    from tickpipe.sending.history import TickFile
+    from tickpipe.sending.sender import TickSender, batches
 
     started = time.monotonic()
     with TickFile(file, symbol=how.symbol, zone=how.zone) as ticks:
@@ -170,23 +168,23 @@ def send_ticks(file: Path, target: Target, how: SendOptions) -> "Outcome":
                 where = (
                     f"--skip {how.skip + sender.outcome.sent}" if how.from_ is None else _from_hint(last_msc, how.from_)
                 )
-                err.print(f"Go on with the same command and {where}", markup=False, soft_wrap=True)
+                err.print(f"Continue with the same command and {where}", markup=False, soft_wrap=True)
             if isinstance(exc, KeyboardInterrupt):
                 raise typer.Exit(INTERRUPTED) from exc
             raise
-        add_unread(sender.outcome, ticks)
+        add_skipped(sender.outcome, ticks)
     report(sender.outcome, "ticks", time.monotonic() - started)
     return sender.outcome
 
 
-def add_unread(outcome: "Outcome", file: "ColumnFile[Any]") -> None:
-    """Count the lines of a file that could not be used."""
-    outcome.unread = file.refused
+def add_skipped(outcome: "Outcome", file: "ColumnFile[Any]") -> None:
+    """Count the lines of a file that were skipped."""
+    outcome.skipped = file.skipped
     outcome.reasons += file.reasons
 
 
 def _selected(ticks: "Iterator[Tick | None]", how: SendOptions) -> "Iterator[Tick | None]":
-    """The ticks that are to be sent; each None, a pause of the feed, stays where it is."""
+    """The ticks that are to be sent; each None, a pause of the feed, is passed on."""
     skipped = 0
     first_ms = None if how.from_ is None else epoch_ms(how.from_)
     for tick in ticks:
@@ -197,9 +195,9 @@ def _selected(ticks: "Iterator[Tick | None]", how: SendOptions) -> "Iterator[Tic
 
 
 class _Form:
-    """What the ticks read so far say about all of them: decimals, size of a point, resolution of the times.
+    """What the ticks so far say about all of them: decimals, size of a point, resolution of the times.
 
-    Of a file, the first ticks are looked at before any is sent; of a live feed, what has arrived.
+    Of a file, the first ticks are inspected before any is sent; of a live feed, those that have arrived.
     """
 
     def __init__(self, ticks: "TickFile", digits: int | None, point: float | None) -> None:
@@ -209,7 +207,7 @@ class _Form:
 
     def ticks(self) -> "Iterator[Tick | None]":
         """All ticks; None where a live feed pauses."""
-        from tickpipe.sending.batches import live
+        from tickpipe.sending.sender import live
 
         if self._file.is_live:
             return live(self._file)
@@ -232,7 +230,7 @@ class _Form:
 
 
 class FileBar:
-    """The progress bar of a file: how far in it, items a second, time left; they are not counted beforehand."""
+    """The progress bar of a file: how far in it, items a second, time left; items are not counted beforehand."""
 
     def __init__(self, symbol: str, file: "ColumnFile[Any]", started: float, noun: str = "ticks") -> None:
         from tickpipe.console import Bar
@@ -249,8 +247,8 @@ class FileBar:
     def update(self, outcome: "Outcome", last_msc: int) -> None:
         """Show what the producer has answered so far."""
         per_second = outcome.sent / max(1e-3, time.monotonic() - self._started)
-        said = f"{outcome.sent:,} {self._noun}  {per_second:,.0f}/s  {iso_utc(moment_of(last_msc))}"
-        self._bar.tell(self._file.read_bytes, said)
+        detail = f"{outcome.sent:,} {self._noun}  {per_second:,.0f}/s  {iso_utc(moment_of(last_msc))}"
+        self._bar.update(self._file.read_bytes, detail)
 
     def wait(self, why: str, seconds: float) -> None:
         """Say why the producer takes nothing at the moment, and when the next try is."""
@@ -266,7 +264,7 @@ def report(outcome: "Outcome", noun: str, seconds: float) -> None:
     """Print how many items were sent, accepted and rejected, and why."""
     out.print(
         f"{outcome.sent:,} {noun} sent, {outcome.accepted:,} accepted, {outcome.rejected:,} rejected, {seconds:.1f} s"
-        + (f"; {outcome.unread:,} lines could not be used" if outcome.unread else ""),
+        + (f"; {outcome.skipped:,} lines could not be used" if outcome.skipped else ""),
         markup=False,
     )
     for reason in outcome.reasons:

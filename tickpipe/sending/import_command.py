@@ -1,4 +1,4 @@
-"""`tickpipe import`: files that MetaTrader exported, ticks and bars, as if an EA had posted what is in them."""
+"""`tickpipe import`: posts files of ticks and bars that MetaTrader exported, as if an EA had posted them."""
 
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tickpipe.connection import DataDir, producer_address
-from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out, print_table
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, iso_utc, moment_of, out, print_table
 from tickpipe.sending.command import (
     FileBar,
     KeyOption,
@@ -22,17 +22,16 @@ from tickpipe.sending.command import (
     Target,
     UrlOption,
     ZoneOption,
-    add_unread,
+    add_skipped,
     report,
     send_ticks,
     zone_named,
 )
-from tickpipe.times import iso_utc, moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tickpipe.sending.barfile import Bar
+    from tickpipe.sending.history import Bar
     from tickpipe.sending.sender import Outcome
 
 #: Bars of one request: far below the producer's limit of 10 MB.
@@ -41,7 +40,7 @@ _BATCH_BARS = 1_000
 
 @dataclass(frozen=True)
 class _Import:
-    """A file and what is in it; without a timeframe it holds ticks."""
+    """A file and its contents: bars of a timeframe, or ticks when there is none."""
 
     path: Path
     symbol: str
@@ -87,10 +86,10 @@ def import_files(
     imports = [_recognised(path, symbol, timeframe, clock) for path in files]
     if dry_run:
         columns = ("file", "holds", "symbol", "items", "first", "last", "bad lines")
-        looked_through = [_looked_through(each) for each in imports]
-        print_table(columns, looked_through)
+        scanned = [_scanned(each) for each in imports]
+        print_table(columns, scanned)
         out.print("Nothing was sent. Without --zone, times are as they are written.")
-        raise typer.Exit(PROBLEM if any(row[-1] for row in looked_through) else DONE)
+        raise typer.Exit(PROBLEM if any(row[-1] for row in scanned) else DONE)
     address, api_key = producer_address(data_dir, url, key, source)
     target = Target(address, api_key, source, patience)
     rejected = 0
@@ -100,20 +99,19 @@ def import_files(
             outcome = send_ticks(each.path, target, SendOptions(each.symbol, zone=each.zone))
         else:
             outcome = _send_bars(each, each.timeframe, target)
-        rejected += outcome.rejected + outcome.unread
+        rejected += outcome.rejected + outcome.skipped
     raise typer.Exit(PROBLEM if rejected else DONE)
 
 
 def _recognised(path: Path, symbol: str | None, timeframe: str | None, zone: tzinfo | None) -> _Import:
     from marketdata.contract.names import timeframe_of
     from marketdata.errors import InvalidItem
-    from tickpipe.sending.barfile import BarFile, named_by
     from tickpipe.sending.columnfile import UnknownForm
-    from tickpipe.sending.tickfile import TickFile
+    from tickpipe.sending.history import BarFile, TickFile, parse_file_name
 
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {path}", param_hint="FILE")
-    named = named_by(path)
+    named = parse_file_name(path)
     symbol = symbol or named.symbol
     if symbol is None:
         raise typer.BadParameter(f"the name of {path} does not tell the symbol; pass --symbol", param_hint="--symbol")
@@ -139,10 +137,9 @@ def _kind(each: _Import) -> str:
     return "ticks" if each.timeframe is None else f"{each.timeframe} bars"
 
 
-def _looked_through(each: _Import) -> tuple[object, ...]:
+def _scanned(each: _Import) -> tuple[object, ...]:
     # The whole file is read, so that what is wrong with it is reported before anything is sent.
-    from tickpipe.sending.barfile import BarFile
-    from tickpipe.sending.tickfile import TickFile
+    from tickpipe.sending.history import BarFile, TickFile
 
     count, first, last = 0, None, None
     form = TickFile if each.timeframe is None else BarFile
@@ -154,11 +151,11 @@ def _looked_through(each: _Import) -> tuple[object, ...]:
     shown = (None if time_ms is None else iso_utc(moment_of(time_ms)).removesuffix("Z") for time_ms in (first, last))
     for reason in items.reasons:
         err.print(f"  {reason}", markup=False, soft_wrap=True)
-    return (each.path, _kind(each), each.symbol, count, *shown, items.refused)
+    return (each.path, _kind(each), each.symbol, count, *shown, items.skipped)
 
 
 def _send_bars(each: _Import, timeframe: str, target: Target) -> "Outcome":
-    from tickpipe.sending.barfile import BarFile
+    from tickpipe.sending.history import BarFile
     from tickpipe.sending.sender import BarSender
 
     started = time.monotonic()
@@ -185,18 +182,18 @@ def _send_bars(each: _Import, timeframe: str, target: Target) -> "Outcome":
                 err.print("Interrupted; run the same command again, bars that are there already change nothing.")
                 raise typer.Exit(INTERRUPTED) from exc
             raise
-        add_unread(sender.outcome, bars)
+        add_skipped(sender.outcome, bars)
     report(sender.outcome, "bars", time.monotonic() - started)
     return sender.outcome
 
 
 def _check_timeframe(each: _Import, timeframe: str, first: "Sequence[Bar]") -> None:
     from marketdata.timeframes import TIMEFRAMES
-    from tickpipe.sending.barfile import timeframe_told_by
+    from tickpipe.sending.history import inferred_timeframe
 
-    told = timeframe_told_by(first)
+    inferred = inferred_timeframe(first)
     names = list(TIMEFRAMES)
-    if told is not None and names.index(told) > names.index(timeframe):
+    if inferred is not None and names.index(inferred) > names.index(timeframe):
         raise typer.BadParameter(
-            f"the opening times in {each.path} are those of {told}, not of {timeframe}", param_hint="--timeframe"
+            f"the opening times in {each.path} are those of {inferred}, not of {timeframe}", param_hint="--timeframe"
         )

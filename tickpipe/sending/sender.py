@@ -1,7 +1,10 @@
-"""Posting ticks or bars as an EA does: in order, over one connection, again and again until all are taken."""
+"""Posting ticks or bars as an EA does: cut into batches, in order, over one connection, until all are taken."""
 
+import queue
+import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
@@ -28,11 +31,11 @@ from runtime.posting import (
     result_of,
     send_split,
 )
-from tickpipe.sending.barfile import Bar
+from tickpipe.sending.history import Bar
 
 
 class Timed(Protocol):
-    """What can be sent in order of time."""
+    """An item with a time."""
 
     @property
     def time_msc(self) -> int:
@@ -41,20 +44,30 @@ class Timed(Protocol):
 
 Item = TypeVar("Item", bound=Timed)
 
-#: How many refused ticks a report quotes.
+#: How many reasons of rejections a report quotes.
 _QUOTED: Final = 5
+
+#: Ticks of one time beyond which a batch is cut all the same.
+_MOST_EQUAL = 10_000
+
+#: A live feed that is silent for so long ends the batch; ticks of one burst are closer together. A feed that never
+#: pauses is cut after the second time, so that every tick is posted within a second (seconds).
+_PAUSE_SECONDS, _LONGEST_WAIT_SECONDS = 0.05, 0.5
+
+#: Ticks that are read ahead of a slow producer.
+_READ_AHEAD_TICKS = 10_000
 
 
 @dataclass
 class Outcome:
-    """What the producer answered to some items."""
+    """What became of the items that were sent."""
 
     accepted: int = 0
     rejected: int = 0
-    #: The first reasons for a refusal, each with the number of the tick within the run.
+    #: The first reasons of rejections, each with the number of the item within the run.
     reasons: list[str] = field(default_factory=list)
-    #: Lines of the file that could not be used; the first of them are among the reasons.
-    unread: int = 0
+    #: Lines of the file that were skipped; the first of them are among the reasons.
+    skipped: int = 0
 
     @property
     def sent(self) -> int:
@@ -65,7 +78,7 @@ OnWait = Callable[[str, float], None]
 
 
 class Sender(ABC, Generic[Item]):
-    """Posts items one batch after the other; the next leaves only after the one before was answered."""
+    """Posts items one batch after the other; the next is sent only after the previous one was answered."""
 
     #: Path of the route, and what one item is called.
     route: ClassVar[str]
@@ -161,7 +174,7 @@ class TickSender(Sender[Tick]):
         self.set_form(digits=digits, point=point, coarse=coarse, are_instants=are_instants)
 
     def set_form(self, *, digits: int | None, point: float | None, coarse: bool, are_instants: bool) -> None:
-        """Say of the ticks from the next request on how many decimals they have and what their times are."""
+        """Set how many decimals the ticks of the following requests have, and what their times are."""
         self._form: dict[str, Any] = {
             "digits": digits, "point": point, "coarse": coarse, "is_instant": are_instants
         }  # fmt: skip
@@ -197,6 +210,89 @@ class BarSender(Sender[Bar]):
 
     def _opening(self, bar: Bar) -> str:
         return iso_instant(bar.time_msc, coarse=True) if self._are_instants else iso_second(bar.time_msc)
+
+
+def batches(
+    ticks: Iterable[Tick | None],
+    size: int,
+    speed: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[list[Tick]]:
+    """Batches of `size` ticks, in order; speed 0 is as fast as they come, 1 is real time, 60 is a minute a second.
+
+    Ticks of one time stay together, and make a batch larger: the fold may take equal ones that begin a request for a
+    resend of those that ended the one before. None among the ticks ends the batch, whatever its size.
+    At a given speed a tick is sent as soon as it is due and never before: whatever is due together makes one batch.
+    Ticks whose time goes back are due at once.
+    """
+    batch: list[Tick] = []
+    start, first_ms = clock(), None
+    for tick in ticks:
+        if tick is None:
+            if batch:
+                yield batch
+                batch = []
+            continue
+        if speed > 0:
+            if first_ms is None:
+                start, first_ms = clock(), tick.time_msc
+            due = start + (tick.time_msc - first_ms) / 1000 / speed
+            if due > clock():
+                if batch:
+                    yield batch
+                    batch = []
+                if (early_seconds := due - clock()) > 0:
+                    sleep(early_seconds)
+        if len(batch) >= size and (tick.time_msc != batch[-1].time_msc or len(batch) >= _MOST_EQUAL):
+            yield batch
+            batch = []
+        batch.append(tick)
+    if batch:
+        yield batch
+
+
+def live(ticks: Iterable[Tick]) -> Iterator[Tick | None]:
+    """The ticks of a feed that may pause, with None wherever nothing more has arrived and the batch should be sent.
+
+    A thread reads, because only a read shows whether more has arrived. It ends with the process: a read from a pipe
+    cannot be interrupted.
+
+    Raises:
+        Exception: what reading raises, after the ticks that were read before it.
+    """
+    arrived: queue.Queue[Tick | Exception | None] = queue.Queue(_READ_AHEAD_TICKS)
+
+    def read() -> None:
+        try:
+            for tick in ticks:
+                arrived.put(tick)
+        except Exception as exc:
+            arrived.put(exc)
+        else:
+            arrived.put(None)
+
+    threading.Thread(target=read, name="reader", daemon=True).start()
+    cut_at = None
+    while True:
+        # Never without a limit: on Windows, Ctrl-C does not wake a thread that waits for ever.
+        timeout = _LONGEST_WAIT_SECONDS
+        if cut_at is not None:
+            timeout = max(0.0, min(_PAUSE_SECONDS, cut_at - time.monotonic()))
+        try:
+            arrival = arrived.get(timeout=timeout)
+        except queue.Empty:
+            cut_at = None
+            yield None
+            continue
+        if arrival is None:
+            return
+        if isinstance(arrival, Exception):
+            raise arrival
+        if cut_at is None:
+            cut_at = time.monotonic() + _LONGEST_WAIT_SECONDS
+        yield arrival
 
 
 def post(client: httpx.Client, url: str, body: bytes) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 // The bars of one symbol, source and timeframe: pages of the past, and a present that moves.
 //
-// A live minute changes the bar that holds it. For bars longer than a minute those that move are kept in parts (hours
+// A live minute changes the bar that holds it. For bars longer than a minute those that move are held in parts (hours
 // and minutes), so that such a bar is always the exact fold of its minutes, volume included. An older bar is read again
 // when the table holds the minute that changed.
 

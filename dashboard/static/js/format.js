@@ -55,7 +55,7 @@ export const clock = parts({ hour: "2-digit", minute: "2-digit", second: "2-digi
 export const dateTime = parts({ weekday: "short", day: "2-digit", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
 export const date = parts({ day: "2-digit", month: "short", year: "numeric" });
 
-/** Marks of the time axis, by the chart's own kinds: year, month, day, time, time with seconds. */
+/** Labels of the time axis, by the chart's own kinds: year, month, day, time, time with seconds. */
 export function tickMark(time, kind) {
   const options = [{ year: "numeric" }, { month: "short" }, { day: "numeric", month: "short" }, { hour: "2-digit", minute: "2-digit" }];
   return parts(options[Math.min(kind, 3)])(time * 1000);

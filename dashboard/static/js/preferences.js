@@ -1,4 +1,4 @@
-// What the reader chose, kept in this browser; the symbol and timeframe also stand in the address, to be shared.
+// What the reader chose, stored in this browser; the symbol and timeframe also stand in the address, to be shared.
 
 const KEY = "tickpipe";
 

@@ -21,9 +21,9 @@ from tests.conftest import own_settings
 from tests.days import eurusd_bars
 from tests.integration.sink.flow import Flow, Logged, day_frames
 from tests.ports import free_port
+from tests.servers import EmbeddedServers
 from tests.services import Service, running
 from tests.waiting import eventually
-from tickpipe.embedded.servers import EmbeddedServers
 
 MINUTE_MS = 60_000
 

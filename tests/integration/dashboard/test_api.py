@@ -14,8 +14,8 @@ from psycopg import sql
 from pydantic import SecretStr
 
 from dashboard.answers import Refusal
+from dashboard.candles import BarStarts
 from dashboard.database import Database
-from dashboard.timeframes import BarStarts
 from marketdata.timeframes import TIMEFRAMES
 from tests import plainhttp
 from tests.days import EURUSD_COUNT, eurusd_bars

@@ -14,9 +14,9 @@ from tests import plainhttp
 from tests.integration.dashboard.conftest import MINUTE_MS, Market, market_settings
 from tests.integration.dashboard.test_page import Reader, as_shown, browser, reader, rows_of
 from tests.integration.sink.flow import Flow
+from tests.servers import EmbeddedServers
 from tests.services import running
 from tests.waiting import eventually
-from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = pytest.mark.long(29)
 

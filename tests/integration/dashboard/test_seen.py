@@ -18,8 +18,8 @@ from tests.integration.dashboard.conftest import MINUTE_MS, Market, market_setti
 from tests.integration.dashboard.test_stream import events, first
 from tests.integration.sink.flow import Flow
 from tests.ports import free_port
+from tests.servers import EmbeddedServers
 from tests.services import Service, running
-from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = pytest.mark.long(27)
 

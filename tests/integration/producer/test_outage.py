@@ -13,9 +13,9 @@ import pytest
 from runtime.settings import Settings
 from tests.integration.producer.service import logging_producer, read_frames
 from tests.integration.producer.test_service import BAR, MSC, PRO
+from tests.servers import EmbeddedServers
 from tests.services import Service
 from tests.waiting import shorter_than, wait_until
-from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.long(48)]
 

@@ -15,7 +15,7 @@ import pytest
 from relay.store import Store
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, put, tick
-from tests.unit.relay.test_store import OLD
+from tests.unit.relay.test_database import OLD
 from tests.waiting import wait_until
 
 ENVIRONMENT = {**os.environ, "TICKPIPE_RELAY_FORWARD_KEY": "key"}

@@ -15,8 +15,8 @@ from runtime.kafka import log_ends, new_consumer, new_producer
 from runtime.polls import Record
 from runtime.settings import Settings
 from tests.kafka_log import KafkaLog
+from tests.servers import EmbeddedServers
 from tests.waiting import eventually
-from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = pytest.mark.contract
 

@@ -15,7 +15,7 @@ from runtime.logreader import LogReader
 from runtime.settings import Settings
 from runtime.ticklog import Refolded, TickLog
 from tests.kafka_log import KafkaLog, delete_ticks_topic, frames_of
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 MINUTE_MS = 1_700_000_040_000
 

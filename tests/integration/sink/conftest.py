@@ -15,7 +15,7 @@ from sink.db.connection import Connection, connect
 from sink.db.migrations import migrate
 from tests.finished_topics import finish_topics
 from tests.integration.sink.flow import Flow
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 _numbers = count(1)
 

@@ -18,10 +18,10 @@ from sink.refolds import Refolder
 from sink.verify import verify
 from tests.integration.sink.flow import Flow, RunningSink, rejected_records, value
 from tests.ports import free_port
+from tests.servers import EmbeddedServers
 from tests.services import Service
 from tests.unit.sink.candles import MINUTE, candle, frame
 from tests.waiting import eventually
-from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = pytest.mark.long(75)
 

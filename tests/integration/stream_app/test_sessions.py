@@ -11,9 +11,9 @@ from runtime.settings import Settings
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of
 from tests.ports import free_port
+from tests.servers import EmbeddedServers
 from tests.services import Service, running
 from tests.waiting import eventually
-from tickpipe.embedded.servers import EmbeddedServers
 
 pytestmark = [pytest.mark.fault, pytest.mark.long(100)]
 

@@ -1,4 +1,4 @@
-"""What the tests of backups share: tellers that nobody looks at, and a restore as the command does it."""
+"""What the tests of backups share: a progress display that nobody looks at, and a restore as the command does it."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ from runtime.settings import Settings
 from tickpipe.backup.archive import (
     ArchiveReader,
 )
-from tickpipe.backup.restoring import Restore, Restored
+from tickpipe.backup.engine import Restore, Restored
 
 
 class Silent:
-    """A teller that nobody looks at."""
+    """A progress display that nobody looks at."""
 
     def begin(self, description: str, total: float | None) -> None:
         """Nothing."""
 
-    def tell(self, completed: float, said: str = "") -> None:
+    def update(self, completed: float, detail: str = "") -> None:
         """Nothing."""
 
 

@@ -27,6 +27,7 @@ from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, day_frames, value
 from tests.integration.tickpipe.backups import Silent, archives, restored
 from tests.ports import free_port
+from tests.servers import EmbeddedServers
 from tests.unit.sink.candles import MINUTE, candle
 from tests.waiting import eventually
 from tickpipe.backup import topics
@@ -35,10 +36,8 @@ from tickpipe.backup.archive import (
     Partition,
 )
 from tickpipe.backup.database import TABLES, DatabaseNotEmpty, whole_lines, with_other_log
-from tickpipe.backup.restoring import LogState
-from tickpipe.backup.taking import take_backup
+from tickpipe.backup.engine import LogState, take_backup
 from tickpipe.backup.topics import LogRecord, read_records
-from tickpipe.embedded.servers import EmbeddedServers
 from tickpipe.replay.engine import group_offsets, set_offsets
 
 pytestmark = pytest.mark.long(30)
@@ -214,7 +213,7 @@ async def test_an_interrupted_restore_goes_on_and_foreign_records_stop_it(
         async with topics.restoring_producer(elsewhere) as producer:
             half = topics.TopicRestore(elsewhere, producer, topics.TICKS, lambda _: None)
             await half.partition(
-                part, topics.expected_log(part, islice(found, 20), keep_offsets=False), keep_offsets=True
+                part, topics.expected_log(part, islice(found, 20), same_offsets=False), same_offsets=True
             )
 
     # Act and assert: it goes on, and run once more it changes nothing

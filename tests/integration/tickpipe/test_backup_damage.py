@@ -21,7 +21,7 @@ from tickpipe.backup.archive import (
     new_archive,
 )
 from tickpipe.backup.database import TABLES
-from tickpipe.backup.taking import take_backup
+from tickpipe.backup.engine import take_backup
 
 
 class Interrupting(Silent):

@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 from sink.db.migrations import migrate
 from sink.queries import analyses, purpose
 from tests.integration.sink.db.editions import database_on
+from tests.servers import EmbeddedServers
 from tickpipe.cli import app
 from tickpipe.console import run as run_coroutine
-from tickpipe.embedded.servers import EmbeddedServers
 
 MONDAY = datetime(2019, 2, 4, tzinfo=UTC)
 

@@ -17,9 +17,9 @@ from typer.testing import CliRunner, Result
 import sink.exporting
 from sink.db.migrations import migrate
 from tests.integration.sink.db.editions import database_on
+from tests.servers import EmbeddedServers
 from tickpipe.cli import app
 from tickpipe.console import run as run_coroutine
-from tickpipe.embedded.servers import EmbeddedServers
 
 #: Minutes around New Year of two sources and of a symbol that no file name can hold; one is the broker's bar.
 _INSERT = """

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import psycopg
 
+from tests.servers import EmbeddedServers
 from tickpipe.embedded.jars import resolve_jars
 from tickpipe.embedded.kafka import broker_answers, local_kafka
-from tickpipe.embedded.ports import Ports
-from tickpipe.embedded.servers import EmbeddedServers
+from tickpipe.embedded.state import Ports
 
 
 def test_servers_come_back_where_they_were_after_a_kill_and_a_stop(tmp_path: Path) -> None:

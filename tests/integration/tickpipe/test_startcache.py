@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import EmbeddedServers
 from tickpipe.embedded import kafka as embedded_kafka
 from tickpipe.embedded.jars import Jars, resolve_jars
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
-from tickpipe.embedded.ports import Ports
-from tickpipe.embedded.servers import EmbeddedServers
+from tickpipe.embedded.state import Ports
 
 
 def test_a_broker_maps_the_cache_that_was_written(tmp_path: Path) -> None:

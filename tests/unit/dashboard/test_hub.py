@@ -6,7 +6,7 @@ import pytest
 
 from dashboard import hub as hub_module
 from dashboard.hub import Hub, Key
-from dashboard.subscription import MAX_PENDING, Batch, Subscription
+from dashboard.stream import MAX_PENDING, Batch, Subscription
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges
 
@@ -54,6 +54,11 @@ class Desk:
         self.now += after_seconds
         while keys := self.hub.due():
             self.hub.settle(keys, {key: self.table[key] for key in keys if key in self.table})
+
+    def waits(self) -> bool:
+        """Whether the table is going to be asked about anything."""
+        self.now += 60.0
+        return bool(self.hub.due())
 
     def store(self, *candles: Candle) -> None:
         for each in candles:
@@ -103,14 +108,14 @@ async def test_first_candle_of_a_minute_waits_for_what_the_table_says() -> None:
     desk = Desk()
     subscription = desk.hub.subscribe()
     desk.store(candle(volume=60, offsets=((0, 0, 59),)))
-    desk.hub.publish(candle(volume=40, offsets=((0, 60, 99),)))
+    desk.hub.publish(candle(volume=100, offsets=((0, 60, 159),)))
     assert await held(subscription) == []
     desk.ask()
-    # The ticks that came late are not the minute; its row is, until both are folded together.
+    # The ticks that came late are not the minute, however many; its row is, until both are folded together.
     assert await told(subscription) == [(60, True)]
-    desk.store(candle(volume=100, offsets=((0, 0, 99),)))
+    desk.store(candle(volume=160, offsets=((0, 0, 159),)))
     desk.ask(1.0)
-    assert await told(subscription) == [(100, True)]
+    assert await told(subscription) == [(160, True)]
 
 
 async def test_late_ticks_of_a_minute_long_over_are_told_when_the_table_holds_them() -> None:
@@ -161,6 +166,172 @@ async def test_folds_of_which_neither_holds_the_other_wait_for_the_fold_of_both(
     assert await told(subscription) == [(12, True)]
 
 
+async def test_row_of_fewer_ticks_than_were_sent_is_not_sent() -> None:
+    desk = Desk()
+    first = candle(volume=10, offsets=((0, 0, 9),))
+    desk.store(first)
+    desk.publish(first)
+    subscription = desk.hub.subscribe()
+    await held(subscription)
+    desk.publish(candle(volume=2, offsets=((0, 20, 21),)), candle(volume=18, offsets=((0, 0, 17),)))
+    assert await told(subscription) == [(18, False)]
+    # The sink has folded the late ticks with the row, and has not come to records 10 to 17.
+    desk.store(candle(volume=12, offsets=((0, 0, 9), (0, 20, 21))))
+    desk.ask(1.0)
+    assert await told(subscription) == []
+    desk.store(candle(volume=20, offsets=((0, 0, 17), (0, 20, 21))))
+    desk.ask(1.0)
+    assert await told(subscription) == [(20, True)]
+
+
+async def test_row_that_the_sink_made_of_what_the_log_still_held_is_sent() -> None:
+    desk = Desk()
+    desk.publish(*(candle(ts=minute * MINUTE) for minute in (1, 8, 9)))
+    subscription = desk.hub.subscribe()
+    await held(subscription)
+    desk.store(candle(ts=MINUTE))
+    desk.publish(candle(ts=MINUTE, volume=9, offsets=((0, 50, 58),)))
+    # The log begins at 55, so neither candle can be proven, and the row of more ticks holds neither.
+    desk.store(candle(ts=MINUTE, volume=10, offsets=((0, 55, 64),)))
+    desk.ask(1.0)
+    assert await told(subscription) == [(10, True)]
+
+
+async def test_late_ticks_alone_do_not_replace_what_was_sent_before_anything_is_stored() -> None:
+    desk = Desk()
+    desk.publish(candle(volume=10, offsets=((0, 0, 9),)))
+    subscription = desk.hub.subscribe()
+    await held(subscription)
+    desk.publish(candle(volume=2, offsets=((0, 20, 21),)))
+    assert await told(subscription) == []
+    desk.store(candle(volume=12, offsets=((0, 0, 9), (0, 20, 21))))
+    desk.ask(1.0)
+    assert await told(subscription) == [(12, True)]
+
+
+async def test_minute_that_went_on_unconfirmed_waits_until_all_of_it_is_stored() -> None:
+    desk = Desk()
+    subscription = desk.hub.subscribe()
+    desk.hub.publish(candle(volume=3, offsets=((0, 10, 12),)))
+    desk.hub.database_is_away(desk.hub.due())
+    desk.hub.publish(candle(volume=10, offsets=((0, 10, 19),)))
+    assert await told(subscription) == [(10, False)]
+    # The sink comes to the first of the two candles, then to the second.
+    for row in (candle(volume=13, offsets=((0, 0, 12),)), candle(volume=20, offsets=((0, 0, 19),))):
+        desk.store(row)
+        desk.ask(60.0)
+    assert await told(subscription) == [(20, True)]
+
+
+async def test_past_minute_is_not_sent_with_fewer_ticks_than_before() -> None:
+    desk = Desk()
+    subscription = desk.hub.subscribe()
+    desk.hub.publish(candle(volume=3, offsets=((0, 10, 12),)))
+    desk.hub.database_is_away(desk.hub.due())
+    desk.hub.publish(candle(volume=10, offsets=((0, 10, 19),)))
+    desk.publish(candle(ts=MINUTE), candle(ts=2 * MINUTE))
+    await held(subscription)
+    desk.store(candle(volume=6, offsets=((0, 0, 2), (0, 10, 12))))
+    desk.ask(60.0)
+    assert await told(subscription) == []
+    desk.store(candle(volume=13, offsets=((0, 0, 2), (0, 10, 19))))
+    desk.ask(60.0)
+    assert await told(subscription) == [(13, True)]
+    # A new stream begins with it.
+    assert (await held(desk.hub.subscribe()))[0].volume == 13
+
+
+async def test_row_is_sent_as_soon_as_it_contains_one_of_the_late_folds() -> None:
+    desk = Desk()
+    desk.store(candle(ts=8 * MINUTE), candle(ts=9 * MINUTE))
+    desk.publish(candle(ts=8 * MINUTE), candle(ts=9 * MINUTE))
+    subscription = desk.hub.subscribe()
+    await held(subscription)
+    desk.publish(candle(ts=MINUTE, volume=5, offsets=((0, 50, 54),)))
+    desk.publish(candle(ts=MINUTE, volume=2, offsets=((0, 70, 71),)))
+    desk.store(candle(ts=MINUTE, volume=5, offsets=((0, 50, 54),)))
+    desk.ask(1.0)
+    assert await told(subscription) == [(5, True)]
+    desk.store(candle(ts=MINUTE, volume=7, offsets=((0, 50, 54), (0, 70, 71))))
+    desk.ask(1.0)
+    assert await told(subscription) == [(7, True)]
+    assert not desk.waits()
+
+
+async def test_first_minute_of_a_feed_that_is_ahead_of_the_clock_is_not_its_newest() -> None:
+    desk = Desk()
+    tomorrow = candle(ts=10**6 * MINUTE + 1440 * MINUTE)
+    subscription = desk.hub.subscribe()
+    assert desk.hub.publish(tomorrow) == 0
+    desk.hub.database_is_away(desk.hub.due())
+    assert await held(subscription) == []
+    desk.store(tomorrow)
+    desk.ask(60.0)
+    assert await told(subscription) == [(1, True)]
+    assert desk.hub.newest() == {}
+
+
+async def test_minute_that_moves_again_is_asked_about_soon() -> None:
+    desk = Desk()
+    desk.publish(candle(ts=8 * MINUTE), candle(ts=9 * MINUTE), candle(ts=MINUTE))
+    desk.store(candle(ts=8 * MINUTE), candle(ts=9 * MINUTE))
+    for _ in range(20):
+        desk.ask(5.0)
+    desk.now += 4.9
+    assert desk.hub.due() == []
+    desk.now -= 4.8
+    desk.hub.publish(candle(ts=MINUTE, volume=2, offsets=((0, 0, 1),)))
+    desk.now += 0.11
+    assert desk.hub.due() == [(FEED, MINUTE)]
+
+
+async def test_moving_minute_is_not_asked_about_any_more_when_its_first_candle_is_stored() -> None:
+    desk = Desk()
+    first = candle(volume=10, offsets=((0, 0, 9),))
+    desk.publish(first, candle(volume=13, offsets=((0, 0, 12),)))
+    desk.store(first)
+    desk.ask(1.0)
+    assert not desk.waits()
+
+
+async def test_wider_fold_of_a_past_minute_is_sent_as_its_row() -> None:
+    desk = Desk()
+    minutes = [candle(ts=minute * MINUTE) for minute in range(3)]
+    desk.store(*minutes)
+    desk.publish(*minutes)
+    subscription = desk.hub.subscribe()
+    await held(subscription)
+    wider = candle(volume=2, offsets=((0, 0, 1),))
+    desk.publish(wider)
+    assert await told(subscription) == []
+    desk.store(wider)
+    desk.ask(1.0)
+    assert await told(subscription) == [(2, True)]
+
+
+async def test_newest_minutes_are_asked_about_first() -> None:
+    desk = Desk()
+    for minute in (1, 3, 2):
+        desk.hub.publish(candle(ts=minute * MINUTE))
+    assert [ts // MINUTE for _, ts in desk.hub.due()] == [3, 2, 1]
+
+
+async def test_minute_that_waits_counts_its_ticks_once() -> None:
+    desk = Desk()
+    assert [desk.hub.publish(candle(volume=n, offsets=((0, 0, n - 1),))) for n in (3, 5)] == [3, 0]
+
+
+async def test_folds_that_wait_for_one_minute_are_bounded() -> None:
+    desk = Desk()
+    parts = [candle(offsets=((0, 2 * n, 2 * n),)) for n in range(100)]
+    for part in parts:
+        desk.hub.publish(part)
+    # The row holds the last 32 of them, and not the others, which are not asked about any more.
+    desk.store(candle(volume=32, offsets=tuple(part.offsets[0] for part in parts[-32:])))
+    desk.ask()
+    assert not desk.waits()
+
+
 async def test_of_two_logs_more_ticks_win() -> None:
     desk = Desk()
     desk.publish(candle(volume=5, offsets=((0, 0, 9),)))
@@ -171,6 +342,10 @@ async def test_of_two_logs_more_ticks_win() -> None:
     assert [c.volume for c in await held(subscription)] == [6]
     desk.publish(candle(volume=5, offsets=((0, 0, 2),)))
     assert await held(subscription) == []
+    # The row of more ticks ends the wait for all of them.
+    desk.store(candle(volume=6, offsets=((0, 0, 1),), log="other/ticks"))
+    desk.ask(60.0)
+    assert not desk.waits()
 
 
 async def test_without_a_database_the_newest_minute_goes_on_and_is_put_right_afterwards() -> None:
@@ -193,6 +368,9 @@ async def test_without_a_database_the_newest_minute_goes_on_and_is_put_right_aft
     )
     desk.ask(60.0)
     assert sorted(await told(subscription)) == [(3, True), (9, True)]
+    # It answers again: a first candle waits for it.
+    desk.hub.publish(candle(ts=3 * MINUTE, offsets=((0, 30, 30),)))
+    assert await held(subscription) == []
 
 
 async def test_row_that_the_sink_made_without_the_whole_log_is_told() -> None:
@@ -212,9 +390,13 @@ async def test_row_that_the_sink_made_without_the_whole_log_is_told() -> None:
 async def test_what_is_closed_stays_closed() -> None:
     desk = Desk()
     subscription = desk.hub.subscribe()
-    desk.publish(candle(volume=5, offsets=((0, 0, 9),), closed=True))
-    desk.publish(candle(volume=6, offsets=((0, 0, 10),)))
+    closed = candle(volume=5, offsets=((0, 0, 9),), closed=True)
+    desk.store(closed)
+    desk.publish(closed)
+    desk.hub.publish(candle(volume=6, offsets=((0, 0, 10),)))
     assert [(c.volume, c.closed) for c in await held(subscription)] == [(6, True)]
+    desk.publish(candle(volume=7, log="other/ticks"))
+    assert [(c.volume, c.closed) for c in await held(subscription)] == [(7, True)]
 
 
 async def test_minute_that_is_never_stored_is_to_be_read_again_in_the_end() -> None:
@@ -222,12 +404,14 @@ async def test_minute_that_is_never_stored_is_to_be_read_again_in_the_end() -> N
     desk.publish(candle(ts=8 * MINUTE), candle(ts=9 * MINUTE))
     subscription = desk.hub.subscribe()
     await held(subscription)
+    position = desk.hub.position
     desk.publish(candle(ts=MINUTE))
     for _ in range(200):
         desk.ask(5.0)
     found = await batch(subscription)
     assert (found.updates, found.stale) == ([], {FEED: MINUTE})
-    assert desk.hub.next_question() is None
+    assert (await batch(desk.hub.subscribe(since=position))).resync
+    assert not desk.waits()
 
 
 async def test_replay_that_overtakes_the_sink_is_bounded_and_told_when_it_is_stored(

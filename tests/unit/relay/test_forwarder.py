@@ -211,7 +211,7 @@ async def test_a_body_that_is_too_large_is_split_between_times(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-async def test_a_refused_key_or_address_stops_and_keeps_everything(
+async def test_a_refused_key_or_address_stops_and_loses_nothing(
     store: Store, server: ScriptedServer, forwarder: NewForwarder, status: int
 ) -> None:
     await put(store, tick(0))
@@ -224,7 +224,7 @@ async def test_a_refused_key_or_address_stops_and_keeps_everything(
 
 
 @pytest.mark.parametrize("status", [207, 400])
-async def test_refused_items_are_kept_and_not_sent_again(
+async def test_refused_items_are_stored_and_not_sent_again(
     store: Store, server: ScriptedServer, forwarder: NewForwarder, status: int
 ) -> None:
     await put(store, tick(0), tick(1))

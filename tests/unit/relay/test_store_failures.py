@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from relay.api import Api
-from relay.errors import StoreUnavailable
+from relay.database import StoreUnavailable
 from relay.store import Store
 from runtime.guard import Guard
 from runtime.health import Health
@@ -48,7 +48,7 @@ def _spoil(connection: sqlite3.Connection) -> None:
     raise ValueError("a bug in the middle of a transaction")
 
 
-async def test_a_rollback_that_fails_is_survived_and_nothing_half_is_kept(stubborn_store: Store) -> None:
+async def test_a_rollback_that_fails_is_survived_and_nothing_half_is_stored(stubborn_store: Store) -> None:
     store = stubborn_store
     await put(store, tick(0))
     with capture_logs() as logs, pytest.raises(ValueError, match="a bug"):
@@ -111,6 +111,10 @@ def test_a_relay_whose_thread_fails_ends_with_another_code_than_0(tmp_path: Path
         from runtime.settings import load_settings
 
         class Broken(Store):
+            def __init__(self, *arguments, **options):
+                super().__init__(*arguments, **options)
+                threading.Timer(1.0, self.run, [lambda connection: None]).start()
+
             def _commit(self, group):
                 raise MemoryError("no memory")
 
@@ -119,17 +123,11 @@ def test_a_relay_whose_thread_fails_ends_with_another_code_than_0(tmp_path: Path
 
         if {part!r} == "store":
             service.Store = Broken
-            connected = Store._connect_writer
-            def poke(store):
-                connection = connected(store)
-                threading.Timer(1.0, store.run, [lambda connection: None]).start()
-                return connection
-            Store._connect_writer = poke
         else:
             service._forward = fail
         code = service.serve(
             load_settings(), Path({str(tmp_path / "ea.db")!r}), host="127.0.0.1", port={free_port()},
-            server=Server("http://127.0.0.1:9", "key"), keep_seconds=None,
+            server=Server("http://127.0.0.1:9", "key"), retention_seconds=None,
         )
         raise SystemExit(code)
     """

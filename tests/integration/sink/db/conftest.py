@@ -9,7 +9,7 @@ from sink.db.migrations import migrate
 from sink.writer import Writer
 from tests.integration.sink.db.editions import GIVEN_SERVER, database_on, install_pglite, pglite_database
 from tests.integration.sink.fixed import new_writer
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 
 @pytest.fixture(scope="session")

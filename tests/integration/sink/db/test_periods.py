@@ -12,7 +12,7 @@ from sink.db.migrations import migrate
 from tests.integration.sink.db.editions import database_on
 from tests.integration.sink.db.history import set_day
 from tests.integration.sink.db.oracle import Day
-from tickpipe.embedded.servers import EmbeddedServers
+from tests.servers import EmbeddedServers
 
 FIRST, LAST = date(2018, 1, 1), date(2019, 3, 31)
 

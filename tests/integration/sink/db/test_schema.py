@@ -35,9 +35,9 @@ from tests.integration.sink.db.history import (
 )
 from tests.integration.sink.db.oracle import Bar, Day, bars
 from tests.integration.sink.flow import value
+from tests.servers import EmbeddedServers
 from tickpipe.cli import app
 from tickpipe.console import run as run_coroutine
-from tickpipe.embedded.servers import EmbeddedServers
 
 MONDAY = datetime(2019, 2, 4, tzinfo=UTC)
 

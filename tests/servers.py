@@ -1,0 +1,154 @@
+"""Kafka and PostgreSQL alone, as children of the current process: what tests and benchmarks stand on."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+from marketdata.errors import StackError
+from tickpipe.embedded.kafka import Kafka, local_kafka, ready_kafka
+from tickpipe.embedded.postgres import Postgres, local_postgres
+from tickpipe.embedded.process import ServiceSpec, spawn, tail
+from tickpipe.embedded.state import Ports, load_credentials
+
+_START_TIMEOUT_SECONDS = 60.0
+_STOP_TIMEOUT_SECONDS = 15.0
+_PROBE_INTERVAL_SECONDS = 0.05
+
+#: Children die with the thread that started them, so one thread that lives as long as the process starts them all.
+_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
+
+
+class EmbeddedServers:
+    """A real Kafka and a real PostgreSQL; `with EmbeddedServers(directory) as servers:` starts and stops both.
+
+    The methods block, so a coroutine calls them through `asyncio.to_thread`. Ports and data stay the same over
+    `stop_…`, `kill_…` and `start_…`. There is no supervisor: what is killed stays dead until it is started again.
+    `short_lived` starts Kafka a second faster and runs it slower.
+    """
+
+    def __init__(
+        self, data_dir: Path, *, short_lived: bool = True, on_event: Callable[[str], None] = lambda _: None
+    ) -> None:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ports = Ports(data_dir)
+        self._kafka: Kafka = local_kafka(data_dir, ports, ready_kafka(on_event), short_lived=short_lived)
+        self._postgres: Postgres = local_postgres(data_dir, ports, load_credentials(data_dir).database_password)
+        self._kafka_child = _Child(self._kafka.spec)
+        self._postgres_child = _Child(self._postgres.spec)
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        """The broker, host:port."""
+        return self._kafka.bootstrap
+
+    @property
+    def database_url(self) -> str:
+        """The libpq URL of the empty database `market`, as superuser."""
+        return self._postgres.url
+
+    def __enter__(self) -> "EmbeddedServers":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start both and return when both are ready.
+
+        Raises:
+            StackError: with the end of the log of the one that failed.
+        """
+        self._kafka_child.start()
+        self._postgres_child.start()
+        self._kafka_child.wait_ready()
+        self._postgres_child.wait_ready()
+
+    def stop(self) -> None:
+        """Stop both gracefully."""
+        self._postgres_child.stop()
+        self._kafka_child.stop()
+
+    def start_kafka(self) -> None:
+        """Start the broker and return when it is ready."""
+        self._kafka_child.start()
+        self._kafka_child.wait_ready()
+
+    def stop_kafka(self) -> None:
+        """Shut the broker down gracefully and return when it is gone."""
+        self._kafka_child.stop()
+
+    def kill_kafka(self) -> None:
+        """Kill the broker with SIGKILL and return when it is gone."""
+        self._kafka_child.kill()
+
+    def pause_kafka(self) -> None:
+        """Suspend the broker, which keeps its connections and answers nothing, until `resume_kafka`."""
+        self._kafka_child.signal(signal.SIGSTOP)
+
+    def resume_kafka(self) -> None:
+        """Let a paused broker go on."""
+        self._kafka_child.signal(signal.SIGCONT)
+
+    def start_postgres(self) -> None:
+        """Start the database and return when it is ready."""
+        self._postgres_child.start()
+        self._postgres_child.wait_ready()
+
+    def stop_postgres(self) -> None:
+        """Shut the database down, cutting its connections, and return when it is gone."""
+        self._postgres_child.stop()
+
+    def kill_postgres(self) -> None:
+        """Kill the database with SIGKILL and return when it is gone; the next start does crash recovery."""
+        self._postgres_child.kill()
+
+
+class _Child:
+    """One server process that is started and stopped by hand."""
+
+    def __init__(self, spec: ServiceSpec) -> None:
+        self._spec = spec
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            self._spec.prepare()
+            self._process = _spawner.submit(spawn, self._spec).result()
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_SECONDS
+        while not self._spec.ready():
+            if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
+                raise StackError(f"{self._spec.name} did not start; the end of its log:\n{tail(self._spec.log)}")
+            time.sleep(_PROBE_INTERVAL_SECONDS)
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(self._spec.stop_signal)
+        try:
+            self._process.wait(_STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None

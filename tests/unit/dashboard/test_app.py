@@ -1,0 +1,132 @@
+"""The chart library that is served is the one that TradingView published, and says whose it is.
+
+A dashboard of which a part failed does not go on looking alive.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.types import Message
+
+from dashboard.app import CHART_LIBRARY_VERSION, STATIC, Parts, chart_library, create_app
+from runtime.guard import Guard
+from runtime.health import Health
+from runtime.settings import load_settings
+
+
+def test_library_is_installed_with_its_notice() -> None:
+    library = chart_library()
+    assert library is not None
+    head = library[:400].decode()
+    assert f"Lightweight Charts™ v{CHART_LIBRARY_VERSION}" in head
+    assert "Apache License 2.0" in head
+
+
+def test_another_file_than_the_published_one_is_not_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    vendor = tmp_path / "lwcharts" / "vendor"
+    vendor.mkdir(parents=True)
+    (vendor.parent / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert chart_library() is None
+    (vendor / "lightweight-charts.standalone.production.js").write_text("alert('not ours')")
+    assert chart_library() is None
+
+
+def test_page_carries_the_attribution_and_no_inline_code() -> None:
+    page = (STATIC / "index.html").read_text()
+    assert "Copyright © 2026 TradingView, Inc." in page
+    assert 'href="https://www.tradingview.com/"' in page
+    assert "style=" not in page
+    assert "onclick" not in page
+    assert "<script>" not in page
+
+
+@pytest.mark.parametrize("path", sorted(STATIC.rglob("*.js")), ids=lambda path: path.name)
+def test_scripts_put_text_never_markup(path: Path) -> None:
+    assert "innerHTML" not in path.read_text()
+
+
+def test_languages_have_the_same_texts() -> None:
+    source = (STATIC / "js" / "i18n.js").read_text()
+    english, portuguese = source.split("  pt: {")[0], source.split("  pt: {")[1]
+    names = [set(re.findall(r'(?:^ {4}|, )(\w+): "', half, re.MULTILINE)) for half in (english, portuguese)]
+    assert names[0] == names[1]
+    assert len(names[0]) > 60
+
+
+async def _fail() -> None:
+    raise RuntimeError("a bug")
+
+
+async def _work() -> None:
+    await asyncio.Event().wait()
+
+
+class Dashboard:
+    """An application whose background tasks are the test's own."""
+
+    def __init__(self, live: Callable[[], object], pipeline: Callable[[], object]) -> None:
+        self.ends = 0
+        self.parts = Parts(load_settings(), guard=Guard(Health("kafka", "database"), end=self._end))
+        self.parts.live.run = live  # type: ignore[method-assign, assignment]  # stands for a bug in it
+        self.parts.pipeline.run = pipeline  # type: ignore[method-assign, assignment]  # likewise
+        self.app = create_app(self.parts)
+
+    def _end(self) -> None:
+        self.ends += 1
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[httpx.AsyncClient]:
+        async with (
+            self.app.router.lifespan_context(self.app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://dashboard") as client,
+        ):
+            await asyncio.sleep(0.01)  # the tasks' turn
+            yield client
+
+
+@pytest.mark.parametrize(("live", "pipeline", "failed"), [(_fail, _work, "live"), (_work, _fail, "pipeline")])
+async def test_failed_part_shows_and_ends_the_process(
+    live: Callable[[], object], pipeline: Callable[[], object], failed: str
+) -> None:
+    dashboard = Dashboard(live, pipeline)
+    async with dashboard.client() as client:
+        answer = await client.get("/health")
+        assert (answer.status_code, answer.json()["failed"]) == (503, {failed: "RuntimeError: a bug"})
+    assert dashboard.ends == 1
+    assert dashboard.parts.guard.exit_code != 0
+
+
+async def test_parts_that_are_told_to_stop_end_nothing() -> None:
+    dashboard = Dashboard(_work, _work)
+    async with dashboard.client() as client:
+        assert (await client.get("/health")).status_code == 200
+    assert (dashboard.ends, dashboard.parts.guard.exit_code) == (0, 0)
+
+
+async def test_client_that_goes_before_the_first_event_leaves_no_stream_open() -> None:
+    parts = Parts(load_settings())
+    app = create_app(parts)
+    scope = {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "method": "GET", "path": "/stream",
+        "raw_path": b"/stream", "root_path": "", "scheme": "http", "query_string": b"", "headers": [],
+        "server": ("dashboard", 80), "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+    open_streams: list[int] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(_: Message) -> None:
+        open_streams.append(len(parts.hub))
+        raise OSError("the client is gone")
+
+    with pytest.raises(Exception, match=r"gone|^$"):
+        await app(scope, receive, send)
+    assert open_streams[0] == 1
+    assert len(parts.hub) == 0

@@ -1,0 +1,210 @@
+"""`tickpipe candles`, `query` and `fidelity`: what the database holds, and how it compares with the broker's bars."""
+# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tickpipe.connection import DataDir, connected_settings, open_database
+from tickpipe.console import Format, FormatOption, FromTime, TimeframeOption, ToTime, err, print_table, run, write_rows
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+    from runtime.settings import Settings
+    from sink.queries import CandleRow
+
+COLUMNS = ("ts", "symbol", "timeframe", "open", "high", "low", "close", "volume")
+
+_NUMBERED = {
+    "1": "The last 20 rows.",
+    "2": "Rows and newest time of each symbol over 24 hours.",
+    "3": "Latency of each symbol: seconds from the tick to the producer and from there to the table.",
+    "4": "The structure of market_data.",
+    "5": "Timeline of each symbol: first, last, rows.",
+}
+
+#: Rows of a table when no limit is given.
+_TABLE_ROWS = 20
+
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+
+#: How far back the newest rows are looked for, step by step, so that a long table is not read for its last 20 rows.
+_LOOK_BACK = (timedelta(hours=2), timedelta(days=2), timedelta(days=60))
+
+
+def candles(
+    *,
+    symbol: Annotated[str, typer.Option("--symbol", "-s", help="For example EURUSD.")],
+    from_: FromTime = None,
+    to: ToTime = None,
+    timeframe: TimeframeOption = "M1",
+    source: Annotated[str | None, typer.Option(help="Only candles of this source.")] = None,
+    format_: FormatOption = Format.TABLE,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the newest N. Default: 20 in a table without range, else all.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the stored candles of a symbol, in order of time.
+
+    `ts` is the start of the candle in UTC. `--from` is included, `--to` is not: `--from 2019-02-04 --to 2019-02-05` is
+    one day. Prices are written with all their digits.
+
+    Examples:
+
+    * `tickpipe candles --symbol EURUSD`
+    * `tickpipe candles --symbol EURUSD --from -1h`
+    * `tickpipe candles --symbol EURUSD --timeframe H4`
+    * `tickpipe candles --symbol EURUSD --from 2019-02-04 --to 2019-02-05 --format csv > day.csv`
+    """
+    if limit is None and format_ is Format.TABLE and from_ is None and to is None:
+        limit = _TABLE_ROWS
+    settings = connected_settings(data_dir)
+    selection = _Selection(symbol, timeframe, source, from_ or _EARLIEST, to or _LATEST)
+    run(_show(settings, selection, limit, format_))
+
+
+class _Selection:
+    """What of `market_data` is wanted."""
+
+    def __init__(self, symbol: str, timeframe: str, source: str | None, from_: datetime, to: datetime) -> None:
+        self.symbol, self.timeframe, self.source = symbol, timeframe, source
+        self.from_, self.to = from_, to
+        self._warned_of_sources = False
+
+    async def rows(self, connection: "AsyncConnection[Any]", from_: datetime) -> "AsyncGenerator[CandleRow]":
+        """The rows from `from_` on, oldest first; close it before the connection."""
+        from sink.queries import candles
+
+        before: datetime | None = None
+        stored = candles(connection, self.symbol, from_, self.to, timeframe=self.timeframe, source=self.source)
+        async with aclosing(stored) as found:
+            async for row in found:
+                if before == row.ts and not self._warned_of_sources:
+                    self._warned_of_sources = True
+                    err.print(f"Several sources have {row.symbol}; choose one with --source.", markup=False)
+                before = row.ts
+                yield row
+        if before is None and from_ == self.from_:
+            err.print(f"No {self.timeframe} candle of {self.symbol} is stored for that time.", markup=False)
+
+    async def newest(self, connection: "AsyncConnection[Any]", limit: int) -> "AsyncGenerator[CandleRow]":
+        """The newest rows, at most `limit`, oldest first."""
+        from sink.queries import newest_candles
+
+        known = [candle.ts for candle in await newest_candles(connection) if candle.symbol == self.symbol]
+        end = min([self.to, *known])
+        newest: deque[CandleRow] = deque(maxlen=limit)
+        for begin in (*(max(self.from_, end - span) for span in _LOOK_BACK), self.from_):
+            newest.clear()
+            async for row in self.rows(connection, begin):
+                newest.append(row)
+            if len(newest) == limit or begin == self.from_:
+                break
+        for row in newest:
+            yield row
+
+
+async def _show(settings: "Settings", selection: _Selection, limit: int | None, format_: Format) -> None:
+    async with await open_database(settings) as connection:
+        found = selection.rows(connection, selection.from_) if limit is None else selection.newest(connection, limit)
+        async with aclosing(found) as rows:
+            await write_rows(COLUMNS, rows, format_)
+
+
+def query(
+    name: Annotated[str | None, typer.Argument(help="1 to 5, or the name of an analysis.")] = None,
+    *,
+    format_: FormatOption = Format.TABLE,
+    data_dir: DataDir = None,
+) -> None:
+    """Run one of the five ready queries, or an analysis; without a name, list them.
+
+    1 the last 20 rows; 2 rows and newest time per symbol over 24 hours; 3 latency per symbol; 4 the structure of
+    `market_data`; 5 timeline per symbol: first, last, rows.
+
+    Examples:
+
+    * `tickpipe query`
+    * `tickpipe query 1`
+    * `tickpipe query gaps`
+    * `tickpipe query 5 --format csv`
+    """
+    from sink.queries import analyses, purpose
+
+    if name is None:
+        listed = [*_NUMBERED.items(), *((each, purpose(each)) for each in analyses())]
+        print_table(("name", "what it answers"), listed)
+        return
+    if name not in {*_NUMBERED, *analyses()}:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join([*_NUMBERED, *analyses()])}", param_hint="NAME")
+    run(_query(connected_settings(data_dir), name, format_))
+
+
+async def _query(settings: "Settings", name: str, format_: Format) -> None:
+    from sink.queries import run_query
+
+    async with await open_database(settings) as connection:
+        columns, rows = await run_query(connection, name)
+
+    await write_rows(columns, rows, format_)
+
+
+def fidelity(
+    *,
+    symbol: Annotated[str | None, typer.Option("--symbol", "-s", help="Only this one, for example EURUSD.")] = None,
+    from_: FromTime = None,
+    to: ToTime = None,
+    daily: Annotated[bool, typer.Option("--daily", help="A summary of each trading day instead of minutes.")] = False,
+    all_minutes: Annotated[bool, typer.Option("--all", help="Minutes that are equal as well.")] = False,
+    format_: FormatOption = Format.TABLE,
+    data_dir: DataDir = None,
+) -> None:
+    """Compare our M1 candles with the bars that the broker computed, and show the minutes that are not equal.
+
+    `differs` names the fields, and the differences are ours minus the broker's; `no_bar`: the broker has no bar of the
+    minute; `no_candle`: we have no ticks of it. Compared is the span in which both are known, closed minutes only.
+
+    Examples:
+
+    * `tickpipe fidelity --symbol EURUSD --from -1d`
+    * `tickpipe fidelity --daily`
+    """
+    run(_compare(connected_settings(data_dir), symbol, from_, to, format_, daily=daily, all_minutes=all_minutes))
+
+
+async def _compare(
+    settings: "Settings",
+    symbol: str | None,
+    from_: datetime | None,
+    to: datetime | None,
+    format_: Format,
+    *,
+    daily: bool,
+    all_minutes: bool,
+) -> None:
+    from sink.queries import compared
+
+    async with await open_database(settings) as connection:
+        found = compared(connection, symbol, from_, to, daily=daily, all_minutes=all_minutes)
+        async with aclosing(found) as rows:
+            columns = await anext(rows)
+            if format_ is Format.TABLE:
+                await _show_differences(columns, rows)
+            else:
+                await write_rows(columns, rows, format_)
+
+
+async def _show_differences(columns: tuple[str, ...], rows: AsyncIterator[tuple[Any, ...]]) -> None:
+    shown = [row async for row in rows]
+    if shown:
+        print_table(columns, shown)
+    else:
+        err.print(
+            "Nothing differs, or nothing could be compared: `tickpipe fidelity --daily` shows which.", markup=False
+        )

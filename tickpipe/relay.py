@@ -1,0 +1,256 @@
+"""`tickpipe relay`: the Windows side, which stores an EA's ticks on this machine and forwards them."""
+
+# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
+
+import logging
+import os
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+
+from marketdata.errors import SettingsError
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out
+
+if TYPE_CHECKING:
+    from runtime.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="Store an EA's ticks on this machine and forward them to the server.")
+
+
+class _Aggregate(StrEnum):
+    AUTO = "auto"
+    NONE = "none"
+    M1 = "M1"
+
+
+#: The server's key, so that it need not stand in a command line.
+_KEY_VARIABLE = "TICKPIPE_RELAY_FORWARD_KEY"
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)", re.I)
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+
+def duration(text: str | float) -> float:
+    """Seconds of `7d`, `12h`, `5m`, `30s` or a plain number of seconds."""
+    found = _DURATION.fullmatch(str(text).strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no duration; use for example 30s, 5m, 12h or 7d")
+    return float(found[1]) * _SECONDS[found[2].lower()]
+
+
+Db = Annotated[Path, typer.Option("--db", metavar="FILE", help="The database of ticks; created when missing.")]
+Keep = Annotated[
+    float, typer.Option("--keep", parser=duration, metavar="TIME", help="Keep rows so long after confirmation.")
+]
+
+
+@app.command()
+def serve(
+    *,
+    db: Db = Path("ea.db"),
+    host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 need a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port that EAs post to.")] = 18_000,
+    forward_to: Annotated[
+        str | None, typer.Option("--forward", metavar="URL", help="Server to forward to. Default: only store.")
+    ] = None,
+    keep: Keep = "7d",  # type: ignore[assignment]  # typer hands defaults to the parser
+) -> None:
+    """Store what EAs post, on disk before each answer, and forward it at once when --forward names a server.
+
+    The server's key is read from TICKPIPE_RELAY_FORWARD_KEY. Without a server's confirmation nothing is ever deleted.
+
+    Examples:
+
+    * `tickpipe relay serve --db C:\\ticks\\ea.db`
+    * `tickpipe relay serve --db ea.db --forward https://ticks.example.com --keep 7d`
+    """
+    with _Extra():
+        from relay.server import Server
+        from relay.service import serve as run
+
+    settings = _settings()
+    if forward_to is None:
+        raise typer.Exit(run(settings, db, host=host, port=port, server=None, retention_seconds=keep))
+    with Server(forward_to, _key()) as server:
+        raise typer.Exit(run(settings, db, host=host, port=port, server=server, retention_seconds=keep))
+
+
+@app.command()
+def forward(
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="Server to forward to.")],
+    db: Db = Path("ea.db"),
+    every: Annotated[
+        float, typer.Option("--every", parser=duration, metavar="TIME", help="Pause between two looks.")
+    ] = "5m",  # type: ignore[assignment]
+    keep: Keep = "7d",  # type: ignore[assignment]
+) -> None:
+    """Forward what another program stores in the database, every few minutes, until Ctrl-C.
+
+    Examples:
+
+    * `tickpipe relay forward --every 5m --db C:\\ticks\\ea.db --to https://ticks.example.com`
+    """
+    with _Extra():
+        from relay.forwarder import BATCH, Forwarder
+        from relay.pending import Pending
+        from relay.server import Server
+        from relay.store import Store
+
+    _settings()
+    with Server(to, _key()) as server, Store(_existing(db)) as store:
+        forwarder = Forwarder(store, server, Pending(store, limit=BATCH), retention_seconds=keep)
+        try:
+            forwarder.run(every)
+        except KeyboardInterrupt:
+            raise typer.Exit(DONE) from None
+
+
+@app.command()
+def export(
+    *,
+    api: Annotated[str, typer.Option("--api", metavar="URL", help="Server to send to.")],
+    db: Db = Path("ea.db"),
+    token: Annotated[str | None, typer.Option(help=f"The server's key. Default: {_KEY_VARIABLE}.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Without --all: send the newest rows, at most so many.")] = 200,
+    since_minutes: Annotated[
+        int | None, typer.Option(min=1, help="Without --all: only rows that were stored in the last N minutes.")
+    ] = None,
+    all_rows: Annotated[bool, typer.Option("--all", help="Send what no earlier run with --all has sent.")] = False,
+    from_start: Annotated[bool, typer.Option(help="With --all: send everything again.")] = False,
+    batch: Annotated[int, typer.Option(min=1, max=20_000, help="Most rows of one request.")] = 200,
+    page_size: Annotated[int, typer.Option(min=1, max=100_000, help="Rows read from the database at once.")] = 1_000,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be sent, and send nothing.")] = False,
+    endpoint: Annotated[str, typer.Option(metavar="PATH", help="Where the server takes ticks.")] = "/ingest/tick",
+    aggregate_to: Annotated[
+        _Aggregate, typer.Option(help="M1 sends bars; auto does when the server knows no ticks (404).")
+    ] = _Aggregate.AUTO,
+) -> None:
+    """Send stored ticks once, for example from the Task Scheduler. Sending ticks twice changes no candle.
+
+    A run with --all remembers how far it came; the next continues there. Exit code 1 when an item was rejected.
+
+    Examples:
+
+    * `tickpipe relay export --db C:\\ticks\\ea.db --api https://ticks.example.com --all`
+    * `tickpipe relay export --db ea.db --api http://127.0.0.1:18001 --since-minutes 10 --limit 100000`
+    * `tickpipe relay export --db ea.db --api http://127.0.0.1:18001 --all --dry-run`
+    """
+    with _Extra():
+        from relay.exporter import Choice, Export
+        from relay.pending import restart
+        from relay.server import Server
+        from relay.store import Store
+
+    _settings()
+    address = api.rstrip("/").removesuffix(endpoint)
+    key = "" if dry_run else _key(token)
+    choice = Choice(all_rows=all_rows, limit=limit, since_minutes=since_minutes, page=page_size)
+    with Server(address, key, user_agent="tickpipe-export") as server, Store(_existing(db)) as store, _Bar() as bar:
+        run = Export(store, server, choice, endpoint=endpoint, batch=batch, on_progress=bar.update, on_wait=bar.wait)
+        if from_start and not dry_run:
+            restart(store, run.cursor)
+        total = store.counts().by_symbol.total() if from_start and dry_run else run.count()
+        if dry_run:
+            out.print(f"{total:,} rows would be sent to {address}{endpoint}", markup=False, soft_wrap=True)
+            raise typer.Exit(DONE)
+        bar.begin(total)
+        try:
+            report = run.run(aggregate_to.value)
+        except KeyboardInterrupt:
+            err.print(f"{run.report.sent:,} rows were sent. With --all the same command continues.", soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from None
+    if report.why_bars:
+        err.print(f"{report.why_bars}: M1 bars were sent instead of ticks", markup=False, soft_wrap=True)
+    what = f"{report.bars:,} bars" if report.bars else f"{report.sent:,} rows"
+    out.print(f"{what} sent, {report.rejected:,} rejected", markup=False)
+    raise typer.Exit(PROBLEM if report.rejected else DONE)
+
+
+@app.command()
+def unpack(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write them; created when missing.")],
+) -> None:
+    """Write the EA (DataCollectorPRO) and the Windows scripts to a folder; files that are there are replaced.
+
+    Examples:
+
+    * `tickpipe relay unpack C:\\tickpipe`
+    """
+    import shutil
+
+    import relay
+
+    package = Path(relay.__file__).parent
+    ea = package / "ea"
+    if not ea.is_dir():  # the project's own folder, not an installed package
+        ea = package.parent / "ea"
+    for source, target in ((ea, folder / "DataCollectorPRO"), (package / "windows", folder / "windows")):
+        shutil.copytree(source, target, dirs_exist_ok=True)
+        out.print(str(target), markup=False, soft_wrap=True)
+
+
+class _Bar:
+    """The progress bar of an export."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            console=err, transient=True,
+        )  # fmt: skip
+        self._task = self._progress.add_task("rows", total=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, total: int) -> None:
+        self._progress.update(self._task, total=total)
+        self._progress.start()
+
+    def update(self, sent: int) -> None:
+        self._progress.update(self._task, completed=sent)
+
+    def wait(self, why: str, seconds: float) -> None:
+        err.print(f"{why}; next try in {seconds:.1f} s", markup=False, soft_wrap=True)
+
+
+class _Extra:
+    """Turns a missing package into a sentence."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, exc: object, _traceback: object) -> None:
+        if isinstance(exc, ModuleNotFoundError):
+            raise SettingsError(f'{exc.name} is not installed; run `pip install "tickpipe[relay]"`') from exc
+
+
+def _settings() -> "Settings":
+    from runtime.logs import configure_logs
+    from runtime.settings import load_settings
+
+    settings = load_settings()
+    configure_logs(settings)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    return settings
+
+
+def _key(token: str | None = None) -> str:
+    key = token or os.environ.get(_KEY_VARIABLE, "")
+    if not key:
+        raise SettingsError(f"no key for the server: set {_KEY_VARIABLE} to the key that the server knows")
+    return key
+
+
+def _existing(db: Path) -> Path:
+    if not db.exists():
+        raise SettingsError(f"{db} does not exist; name the EA's database with --db")
+    return db

@@ -1,0 +1,171 @@
+"""`tickpipe status`: what runs, how far it is, what is down.
+
+Kafka and PostgreSQL are asked at the same time and each within a few seconds; what does not answer becomes a sentence
+in `problems` instead of an error, because a status is needed most when something is down.
+"""
+# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
+
+from collections.abc import Awaitable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.markup import escape
+
+from marketdata.errors import StackError, TickpipeError
+from tickpipe.connection import DataDir, connected_settings, data_directory, open_database, stack_on
+from tickpipe.console import DONE, PROBLEM, err, iso_utc, out, print_json, print_table, run
+
+if TYPE_CHECKING:
+    from runtime.settings import Settings
+    from tickpipe.embedded.state import StackState
+
+_ADDRESSES = ("dashboard_url", "producer_url", "stream_url", "sink_url", "kafka_bootstrap", "database_url")
+
+#: How long Kafka and PostgreSQL may take to answer (seconds).
+_PATIENCE_SECONDS: Final = 5
+
+
+@dataclass
+class PipelineStatus:
+    """The pipeline apart from its processes; empty where `problems` says that something is down."""
+
+    topics: dict[str, dict[str, int]] = field(default_factory=dict)
+    #: Records that a group has not committed yet; a partition without a commit counts from the start of the log.
+    lag: dict[str, int | None] = field(default_factory=lambda: {"stream": None, "sink": None})
+    newest: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def status(
+    *,
+    json: Annotated[
+        bool, typer.Option("--json", help="Write JSON, with the API key and the database's password.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the services, the ends of the topics, the lag of both groups and the newest candle of each symbol.
+
+    Exit code 1 when no stack runs, a service is not running, or Kafka or PostgreSQL does not answer. With `--json` the
+    document says the latter two and the exit code is 0.
+
+    Examples:
+
+    * `tickpipe status`
+    * `tickpipe status --json | jq .lag`
+    """
+    try:
+        settings = connected_settings(data_dir)
+    except StackError as exc:
+        err.print(f"[bold red]Error:[/] {escape(str(exc))}", soft_wrap=True)
+        raise typer.Exit(PROBLEM) from exc
+    stack = stack_on(data_directory(data_dir))
+    pipeline = run(pipeline_status(settings))
+    if json:
+        secret = settings.database_url.get_secret_value()
+        print_json(_as_json(stack, pipeline, settings.kafka_bootstrap, secret))
+        raise typer.Exit(DONE)
+    _show(stack, pipeline)
+    services_run = stack is None or stack.is_ready
+    raise typer.Exit(DONE if services_run and not pipeline.problems else PROBLEM)
+
+
+def _as_json(
+    stack: "StackState | None", pipeline: PipelineStatus, kafka_bootstrap: str, database_url: str
+) -> dict[str, Any]:
+    content: dict[str, Any] = {"services": [asdict(service) for service in stack.services] if stack else []}
+    content |= asdict(pipeline)
+    if stack is None:
+        return content | {"kafka_bootstrap": kafka_bootstrap, "database_url": database_url}
+    content |= {name: getattr(stack, name) for name in _ADDRESSES}
+    return content | {
+        "api_key": stack.api_key,
+        "supervisor_pid": stack.supervisor_pid,
+        "started_at": stack.started_at,
+    }
+
+
+def _show(stack: "StackState | None", pipeline: PipelineStatus) -> None:
+    if stack is not None:
+        services = [(s.name, _state(s.state), s.pid, s.restarts, s.log) for s in stack.services]
+        print_table(("name", "state", "pid", "restarts", "log"), services, title="Services")
+        out.print(f"Producer {stack.producer_url}   Kafka {stack.kafka_bootstrap}", markup=False, soft_wrap=True)
+    if pipeline.topics:
+        rows = [(name, t["partitions"], t["records"], t["end_offset"]) for name, t in pipeline.topics.items()]
+        print_table(("topic", "partitions", "records", "end offset"), rows, title="Topics")
+        lags = [(group, "unknown" if lag is None else f"{lag:,}") for group, lag in pipeline.lag.items()]
+        print_table(("group", "lag (records)"), lags, title="Lag")
+    if pipeline.newest:
+        columns = ("symbol", "source", "ts", "last_tick", "closed")
+        print_table(columns, [[row[column] for column in columns] for row in pipeline.newest], title="Newest candles")
+    for problem in pipeline.problems:
+        err.print(f"[bold red]Down:[/] {escape(problem)}", soft_wrap=True)
+
+
+def _state(state: str) -> str:
+    return state if state == "running" else f"{state} !"
+
+
+async def pipeline_status(settings: "Settings") -> PipelineStatus:
+    """Ask Kafka and PostgreSQL."""
+    import asyncio
+
+    status = PipelineStatus()
+    await asyncio.gather(
+        _or_problem(status, "Kafka", _ask_kafka(settings, status)),
+        _or_problem(status, "PostgreSQL", _ask_database(settings, status)),
+    )
+    return status
+
+
+async def _or_problem(status: PipelineStatus, who: str, asking: Awaitable[None]) -> None:
+    import asyncio
+
+    import psycopg
+
+    try:
+        await asyncio.wait_for(asking, _PATIENCE_SECONDS)
+    except TimeoutError:
+        status.problems.append(f"{who} does not answer within {_PATIENCE_SECONDS} s")
+    except (TickpipeError, psycopg.Error, OSError) as exc:
+        status.problems.append(f"{who}: {' '.join(str(exc).split()).partition(' Is the server running')[0]}")
+
+
+async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
+    from runtime.kafka import admin_client, committed_offsets, lag_of
+    from runtime.kafka_errors import kafka_errors
+    from tickpipe.topics import present_ends
+
+    found = await present_ends(settings)
+    status.topics = {
+        name: {
+            "partitions": len(ends),
+            "end_offset": sum(end for _, end in ends.values()),
+            "records": sum(end - first for first, end in ends.values()),
+        }
+        for name, ends in found.items()
+    }
+    async with admin_client(settings) as client:
+        for name, group, read in (
+            ("stream", settings.stream_group, (settings.ticks_topic,)),
+            ("sink", settings.sink_group, (settings.candles_topic, settings.broker_candles_topic)),
+        ):
+            with kafka_errors(settings, group=group):
+                committed = await committed_offsets(client, group)
+            status.lag[name] = lag_of({topic: found[topic] for topic in read}, committed)
+
+
+async def _ask_database(settings: "Settings", status: PipelineStatus) -> None:
+    from sink.queries import newest_candles
+
+    async with await open_database(settings, timeout_seconds=_PATIENCE_SECONDS) as connection:
+        status.newest = [
+            {
+                "source": candle.source,
+                "symbol": candle.symbol,
+                "ts": iso_utc(candle.ts),
+                "last_tick": iso_utc(candle.last_tick) if candle.last_tick is not None else None,
+                "closed": candle.closed,
+            }
+            for candle in await newest_candles(connection)
+        ]

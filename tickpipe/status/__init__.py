@@ -1,1 +1,0 @@
-"""The state of the pipeline: services, end of the log, lag."""

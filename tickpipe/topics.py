@@ -1,0 +1,83 @@
+"""`tickpipe topics`: the topics in Kafka."""
+# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import typer
+
+from marketdata.errors import TickpipeError
+from tickpipe.connection import DataDir, connected_settings
+from tickpipe.console import DONE, PROBLEM, Format, FormatOption, err, out, run, write_rows
+
+if TYPE_CHECKING:
+    from runtime.kafka import Ends
+    from runtime.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="The topics in Kafka.")
+
+
+@app.command()
+def create(*, data_dir: DataDir = None) -> None:
+    """Create the topics that are missing; those that exist are left as they are.
+
+    Every service does the same when it starts. Partitions and replicas of new topics: TICKPIPE_KAFKA_PARTITIONS,
+    TICKPIPE_KAFKA_REPLICATION.
+
+    Examples:
+
+    * `tickpipe topics create`
+    """
+    from runtime.kafka import wait_for_kafka
+    from runtime.topics import topics
+
+    settings = connected_settings(data_dir)
+    cluster_id = run(wait_for_kafka(settings, timeout_seconds=15.0))
+    names = ", ".join(topic.name for topic in topics(settings))
+    out.print(f"Cluster {cluster_id} has {names}", markup=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_(*, format_: FormatOption = Format.TABLE, data_dir: DataDir = None) -> None:
+    """List the project's topics with their partitions and records; exit code 1 when one is missing.
+
+    Examples:
+
+    * `tickpipe topics list`
+    * `tickpipe topics list --format json`
+    """
+    settings = connected_settings(data_dir)
+    found = run(present_ends(settings))
+    columns = ("topic", "partitions", "records", "end_offset")
+    rows = [(name, len(ends), sum(e - f for f, e in ends.values()), sum(e for _, e in ends.values()))
+            for name, ends in found.items()]  # fmt: skip
+    run(write_rows(columns, rows, format_))
+    missing = [name for name, ends in found.items() if not ends]
+    if missing:
+        err.print(f"Missing: {', '.join(missing)}; create with `tickpipe topics create`", markup=False)
+    raise typer.Exit(PROBLEM if missing else DONE)
+
+
+async def present_ends(settings: "Settings") -> "dict[str, Ends]":
+    """First and next offset of each partition of the project's topics; a topic that does not exist has none.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+    """
+    from runtime.kafka import admin_client, new_consumer, topic_ends
+    from runtime.kafka_errors import kafka_errors
+    from runtime.topics import topics
+
+    names = [topic.name for topic in topics(settings)]
+    consumer = new_consumer(settings)
+    try:
+        async with admin_client(settings) as client:
+            with kafka_errors(settings):
+                # Asking about a topic that is missing could create it.
+                present = set(await client.list_topics())
+                await consumer.start()
+                ends = await topic_ends(client, consumer, [name for name in names if name in present])
+    finally:
+        with suppress(TickpipeError), kafka_errors(settings):
+            await consumer.stop()
+    return {name: ends.get(name, {}) for name in names}
