@@ -81,8 +81,7 @@ async def test_a_poll_that_a_rebalance_makes_void_is_read_again(
     monkeypatch.setenv("REBALANCE_ONCE", str(tmp_path / "rebalanced"))
     frames = frames_of(eurusd_ticks()[:400], 100)
     await kafka.send(*frames[:2])
-    worker = Service("stream_app", settings)
-    worker.module = "tests.integration.stream_app.rebalanced_worker"
+    worker = Service("stream_app", settings, command=["tests.integration.stream_app.rebalanced_worker"])
 
     async def void() -> bool:
         return (tmp_path / "rebalanced").exists()
@@ -98,8 +97,7 @@ async def test_a_poll_that_a_rebalance_makes_void_is_read_again(
         await eventually(caught_up, within_seconds=30, what="no lag")
         assert worker.stop() == 0
     finally:
-        if worker.returncode is None:
-            worker.kill()
+        worker.close()
     assert sum(candle.volume for candle in (await kafka.candles()).values()) == 400
 
 
