@@ -134,7 +134,7 @@ class Publisher:
         try:
             with kafka_errors(self._settings, topic=self._rejected_topic):
                 async with asyncio.timeout(self._settings.confirm_timeout_seconds):
-                    await self._rejected.keep_items(items)
+                    await self._rejected.write_items(items)
         except TickpipeError as exc:
             log.warning("Rejected items are not stored yet.", action="keep_wait", error=str(exc))
             raise KafkaUnavailable("Kafka did not confirm the rejected items; send the body again") from exc

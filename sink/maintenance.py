@@ -62,12 +62,12 @@ _OF_DAYS: Final = "D1"
 
 
 class Materialiser(PeriodicTask[int]):
-    """The task that materialises roll-ups by `refresh_candles()` and `keep_candles()`; one sink at a time does it.
+    """The task that materialises roll-ups , `refresh_candles()` and `materialise_candles()`; one sink at a time.
 
     Answers are right without it: what is not materialised is rolled up from M1 when it is read.
     """
 
-    name = "keep"
+    name = "materialise"
     interval_seconds = 5.0
 
     def __init__(self, database: Database, metrics: Metrics, *, quiet_seconds: float = QUIET_SECONDS) -> None:
@@ -83,9 +83,9 @@ class Materialiser(PeriodicTask[int]):
     async def step(self) -> int:
         """Roll up some stale hours, or else go a step back through history; returns the number of stale hours."""
         folded = await self._database.run_sized(self._refresh, self._hours)
-        self._metrics.kept_hours.inc(folded)
+        self._metrics.materialised_hours.inc(folded)
         if folded == 0:
-            await self._database.run_sized(self._keep, self._days)
+            await self._database.run_sized(self._materialise, self._days)
         return folded
 
     def pause_seconds(self, result: int) -> float:
@@ -93,33 +93,33 @@ class Materialiser(PeriodicTask[int]):
         return self.interval_seconds if self._all_materialised and not self._more_stale else _BREATHER_SECONDS
 
     async def _refresh(self, connection: Connection, hours: int) -> int:
-        row = await (await connection.execute(SQL["count_marks"])).fetchone()
-        self._metrics.marked_hours.set(row[0] if row else 0)
+        row = await (await connection.execute(SQL["count_stale"])).fetchone()
+        self._metrics.stale_hours.set(row[0] if row else 0)
         about = {"quiet": self._quiet, "max_hours": hours}
         row = await (await connection.execute(SQL["refresh_candles"], about)).fetchone()
         folded = row[0] if row else 0
         self._more_stale = folded >= hours
         return folded
 
-    async def _keep(self, connection: Connection, days: int) -> None:
+    async def _materialise(self, connection: Connection, days: int) -> None:
         async with connection.transaction():
             if days == 1:
                 # It cannot be less, so it may take as long as it takes: nobody waits for it.
                 await connection.execute(SQL["lift_local_timeout"])
-            row = await (await connection.execute(SQL["keep_candles"], {"days": days})).fetchone()
-        kept_from = row[0] if row else None
-        if kept_from is None:
+            row = await (await connection.execute(SQL["materialise_candles"], {"days": days})).fetchone()
+        materialised_from = row[0] if row else None
+        if materialised_from is None:
             self._all_materialised = True  # as far as this one is concerned: another sink is at it
             return
-        self._all_materialised = kept_from == "-infinity"
+        self._all_materialised = materialised_from == "-infinity"
         if self._all_materialised and self._told > float("-inf"):
             self._told = float("-inf")
-            log.info("Hours and days of the whole history are materialised.", action="candles_kept")
+            log.info("Hours and days of the whole history are materialised.", action="candles_materialised")
         elif not self._all_materialised and time.monotonic() - self._told > _PROGRESS_SECONDS:
             self._told = time.monotonic()
             log.info(
                 "Hours and days are being rolled up from M1, back through the history.",
-                action="candles_keeping", kept_from=kept_from,
+                action="candles_materialising", materialised_from=materialised_from,
             )  # fmt: skip
 
 

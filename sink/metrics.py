@@ -57,13 +57,13 @@ class Metrics:
         self.refold_records = Counter(
             "tickpipe_sink_refold_records", "Records of the ticks log read to fold minutes again.", registry=registry
         )
-        self.marked_hours = Gauge(
-            "tickpipe_sink_marked_hours",
+        self.stale_hours = Gauge(
+            "tickpipe_sink_stale_hours",
             "Hours of a symbol whose minutes changed since they were folded; they are folded when they are read.",
             registry=registry,
         )
-        self.kept_hours = Counter(
-            "tickpipe_sink_kept_hours", "Marked hours that were folded in the background.", registry=registry
+        self.materialised_hours = Counter(
+            "tickpipe_sink_materialised_hours", "Stale hours that were folded in the background.", registry=registry
         )
         #: verdict: equal, differs, no_bar, no_candle. At most 200 symbols by name, the rest together as `other`.
         self.compared_minutes = Gauge(

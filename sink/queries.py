@@ -136,7 +136,7 @@ class CandleDay(NamedTuple):
     #: `sunday` or `monday`.
     week_start: str
     #: From where on hours and days are materialised; None when all of them are, `infinity` when none is.
-    kept_from: str | None
+    materialised_from: str | None
 
 
 async def candle_day(connection: AsyncConnection[Any]) -> CandleDay:
@@ -160,12 +160,12 @@ async def set_candle_day(
     await connection.execute(SQL["set_candle_day"], {"zone": zone, "start": start, "week_start": week_start})
 
 
-async def keep_candles(connection: AsyncConnection[Any], days: int) -> str | None:
+async def materialise_candles(connection: AsyncConnection[Any], days: int) -> str | None:
     """Materialise hours and days, one step of so many days back through history.
 
     Returns from where on they are materialised now, `-infinity` when all are; None when another session does so.
     """
-    row = await (await connection.execute(SQL["keep_candles"], {"days": days})).fetchone()
+    row = await (await connection.execute(SQL["materialise_candles"], {"days": days})).fetchone()
     return row[0] if row else None
 
 

@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 from marketdata.errors import PartitionsLost, TickpipeError
 from marketdata.runs import Record
 from runtime import clock
-from runtime.aiokafka_internals import hand_out_bare_records
 from runtime.health import Guard, Health, StatusServer
 from runtime.kafka import new_consumer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
@@ -190,7 +189,6 @@ class Sink:
             try:
                 with self._kafka_errors():
                     await consumer.start()
-                hand_out_bare_records(consumer)
                 return consumer
             except BaseException as exc:
                 await _leave(consumer)

@@ -55,7 +55,7 @@ class Rejects:
     ) -> None:
         await self._writer.stop()
 
-    async def keep(self, rejected: Sequence[Rejected]) -> None:
+    async def write(self, rejected: Sequence[Rejected]) -> None:
         """Return when Kafka has confirmed each record, or refused it for good; retries while Kafka is away.
 
         Raises:
@@ -63,7 +63,7 @@ class Rejects:
         """
         async for attempt in retried(self._stopping):
             with attempt:
-                await self._writer.keep(rejected)
+                await self._writer.write(rejected)
         self._metrics.rows.labels("rejected").inc(len(rejected))
         for one in rejected:
             log.warning(
@@ -96,7 +96,7 @@ class Store:
         """
         await self._store(batch)
         if batch.bad:
-            await self._rejects.keep(batch.bad)
+            await self._rejects.write(batch.bad)
 
     async def _store(self, batch: Batch) -> None:
         size = len(batch.good)
@@ -121,7 +121,7 @@ class Store:
                 [refused] = batch.good
                 reason = f"the database refuses it: {exc}"
                 tp = refused.tp
-                await self._rejects.keep([Rejected(tp.topic, tp.partition, refused.record, reason)])
+                await self._rejects.write([Rejected(tp.topic, tp.partition, refused.record, reason)])
 
     async def _store_halves(self, batch: Batch) -> None:
         middle = len(batch.good) // 2

@@ -156,21 +156,21 @@ def _consume(app: Any, settings: Settings, worker: Worker) -> None:
             await asyncio.sleep(settings.emit_interval_seconds)
             await _guarded(app.guard, "publish", worker.publish)
 
-    async def keep_rejected() -> None:
+    async def write_rejected() -> None:
         while not app.should_stop:
             await asyncio.sleep(settings.emit_interval_seconds)
-            await _guarded(app.guard, "keep rejected", worker.keep_rejected)
+            await _guarded(app.guard, "write rejected", worker.write_rejected)
 
     async def drain(*_: Any, **__: Any) -> None:
         # What is folded is published and what may be is released, so that Faust's last commit covers it.
-        await worker.keep_rejected()
+        await worker.write_rejected()
         await worker.publish()
         await app.emitter.stop()
 
     topic = app.topic(settings.ticks_topic, key_serializer="raw", value_serializer="raw")
     app.agent(topic, name="fold", concurrency=1)(fold)
     app.task(publish)
-    app.task(keep_rejected)
+    app.task(write_rejected)
     app.on_before_shutdown.connect(drain)
 
 

@@ -85,9 +85,9 @@ class Emitter:
                 ]
                 await asyncio.gather(*futures)
 
-    async def keep(self, rejected: Sequence[Rejected]) -> None:
+    async def reject(self, rejected: Sequence[Rejected]) -> None:
         """Write to `ticks.rejected`; see `RejectedWriter.keep`."""
-        await self._rejected.keep(rejected)
+        await self._rejected.write(rejected)
 
 
 _OFFSET: Final = attrgetter("offset")

@@ -28,7 +28,11 @@ class Metrics:
         )
         self.forgotten = Counter(f"{prefix}_forgotten_minutes", "Minutes dropped from memory.", registry=self.registry)
         self.minutes = Gauge(f"{prefix}_minutes", "Minutes in memory.", registry=self.registry)
-        self.ticks_held = Gauge(f"{prefix}_kept_ticks", "Ticks held in memory for resends.", registry=self.registry)
+        self.ticks_held = Gauge(
+            f"{prefix}_buffered_ticks",
+            "Ticks in the deduplication buffer: held in memory in case they are sent again.",
+            registry=self.registry,
+        )
         self.partitions = Gauge(f"{prefix}_partitions", "Partitions that this worker owns.", registry=self.registry)
         self.lag = Gauge(
             f"{prefix}_lag_records",

@@ -129,7 +129,7 @@ class Worker:
         self._metrics.records.inc(len(records))
         self._metrics.ticks.inc(ticks)
         if partition.rejected and partition.has_many_rejected:
-            await self.keep_rejected()
+            await self.write_rejected()
 
     async def _check_gap(self, number: int, expected: int, first: int) -> None:
         # Offsets may be missing for good reasons (retention, transaction markers). Records that are there but were
@@ -229,7 +229,7 @@ class Worker:
                     self._settle(one)
             self._observe()
 
-    async def keep_rejected(self) -> None:
+    async def write_rejected(self) -> None:
         """Write the rejected records that wait; until then nothing after the first of them is committed.
 
         Apart from the candles, which a topic of rejected records that makes trouble must not hold up.
@@ -239,7 +239,7 @@ class Worker:
             if not any(rejected for _, rejected in waiting):
                 return
             try:
-                await self._emitter.keep([one for _, rejected in waiting for one in rejected])
+                await self._emitter.reject([one for _, rejected in waiting for one in rejected])
             except TickpipeError as exc:
                 if not exc.retriable:
                     raise

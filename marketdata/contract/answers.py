@@ -62,7 +62,7 @@ _Truncated = Annotated[bool, Meta(description="true when there are more errors t
 
 
 class Taken(Struct, gc=False, kw_only=True):
-    """Every valid item is kept: in Kafka, or in the relay's database when `queued`."""
+    """Every valid item is stored: in Kafka, or in the relay's database when `queued`."""
 
     ok: bool = True
     queued: bool | UnsetType = UNSET
@@ -77,7 +77,7 @@ class Taken(Struct, gc=False, kw_only=True):
 
 
 class Refused(Struct, gc=False):
-    """Nothing was kept."""
+    """Nothing was stored."""
 
     error: str
     code: str

@@ -115,7 +115,7 @@ async def test_a_lock_on_the_kept_hours_holds_up_the_keeper_alone(
         # Act
         with capture_logs() as lines:
             async with RunningSink(settings, registry=registry) as sink, feeding(flow, sink, connection):
-                await grows(registry, "keep", Trouble.BUSY, 2)
+                await grows(registry, "materialise", Trouble.BUSY, 2)
                 assert registry.get_sample_value("tickpipe_sink_database_up") == 1
 
     # Assert: it said once that the database answers, for that never changed
@@ -157,7 +157,7 @@ async def test_hours_that_take_too_long_together_are_kept_in_smaller_steps(
         await eventually(are_kept)
 
     # Assert
-    labels = {"task": "keep", "kind": "too_slow"}
+    labels = {"task": "materialise", "kind": "too_slow"}
     assert (registry.get_sample_value("tickpipe_sink_database_trouble_total", labels) or 0) >= 1
 
 

@@ -39,8 +39,8 @@ async def of_every_form(settings: Settings, kafka: KafkaLog) -> list[Rejected]:
     ]
     rejected = [Rejected(settings.ticks_topic, 0, record, f"reason {record.offset}") for record in records]
     async with RejectedWriter(settings, Which.TICKS) as writer:
-        await writer.keep(rejected)
-        await writer.keep_items([Stored(b"Broker", b'{"bid":"odd"}', headers_of("odd", HTTP, -1, 6), 1_000)])
+        await writer.write(rejected)
+        await writer.write_items([Stored(b"Broker", b'{"bid":"odd"}', headers_of("odd", HTTP, -1, 6), 1_000)])
     return rejected
 
 

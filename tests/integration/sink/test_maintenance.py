@@ -18,7 +18,7 @@ from tests.waiting import eventually
 HOUR = 3_600_000
 
 
-def keeper(url: str, quiet_seconds: float = 0.0) -> tuple[Materialiser, Database, CollectorRegistry]:
+def materialiser(url: str, quiet_seconds: float = 0.0) -> tuple[Materialiser, Database, CollectorRegistry]:
     registry = CollectorRegistry()
     database = Database(url, asyncio.Event())
     return Materialiser(database, Metrics(registry), quiet_seconds=quiet_seconds), database, registry
@@ -27,8 +27,8 @@ def keeper(url: str, quiet_seconds: float = 0.0) -> tuple[Materialiser, Database
 async def test_marked_hours_are_kept_when_they_have_come_to_rest(url: str, connection: Connection) -> None:
     # Arrange
     await new_writer().write(connection, [candle(ts=MINUTE + n * HOUR, volume=n + 1) for n in range(30)])
-    patient, patience, _ = keeper(url, quiet_seconds=60.0)
-    eager, eagerness, registry = keeper(url)
+    patient, patience, _ = materialiser(url, quiet_seconds=60.0)
+    eager, eagerness, registry = materialiser(url)
 
     # Act and Assert
     assert await patient.step() == 0
@@ -37,8 +37,8 @@ async def test_marked_hours_are_kept_when_they_have_come_to_rest(url: str, conne
     assert await value(connection, "SELECT count(*) FROM candle_hours") == 30
     assert await value(connection, "SELECT sum(volume)::int FROM candle_days") == 30 * 31 // 2
     assert await eager.step() == 0
-    assert registry.get_sample_value("tickpipe_sink_kept_hours_total") == 30
-    assert registry.get_sample_value("tickpipe_sink_marked_hours") == 0
+    assert registry.get_sample_value("tickpipe_sink_materialised_hours_total") == 30
+    assert registry.get_sample_value("tickpipe_sink_stale_hours") == 0
     for database in (patience, eagerness):
         await database.close()
 
@@ -46,7 +46,7 @@ async def test_marked_hours_are_kept_when_they_have_come_to_rest(url: str, conne
 async def test_the_hour_that_is_not_over_waits(url: str, connection: Connection) -> None:
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     await new_writer().write(connection, [candle(ts=now_ms // HOUR * HOUR + HOUR)])
-    kept, database, _ = keeper(url)
+    kept, database, _ = materialiser(url)
     assert await kept.step() == 0
     assert await value(connection, "SELECT volume FROM candles_h1") == 10
     await database.close()
@@ -56,7 +56,7 @@ async def test_a_history_is_kept_step_by_step(url: str, connection: Connection) 
     # Arrange: as after a migration of a table with rows, or in a zone whose hours begin at other minutes
     await new_writer().write(connection, [candle(ts=MINUTE + n * 200 * HOUR) for n in range(30)])
     await connection.execute(b"SELECT set_candle_day('Asia/Kolkata')")
-    kept, database, _ = keeper(url)
+    kept, database, _ = materialiser(url)
 
     # Act
     steps = 0
@@ -78,7 +78,7 @@ async def test_a_mark_in_an_open_transaction_is_left_alone(url: str, connection:
         await other.execute(b"UPDATE market_data SET volume = 500 WHERE ts = '2019-02-04 00:00+00'")
 
         # Act: only the hour that nobody is at
-        kept, database, _ = keeper(url)
+        kept, database, _ = materialiser(url)
         assert await kept.step() == 1
         assert await value(connection, "SELECT count(*) FROM stale_hours") == 1
         assert await value(connection, "SELECT volume FROM candles_d1") == 20
@@ -136,7 +136,7 @@ async def test_the_sink_keeps_what_it_stores(settings: Settings, url: str, flow:
 
             # Act and Assert
             await eventually(lambda: _kept(connection, 5))
-            assert sink.metrics.registry.get_sample_value("tickpipe_sink_kept_hours_total") == 5
+            assert sink.metrics.registry.get_sample_value("tickpipe_sink_materialised_hours_total") == 5
 
 
 async def _stored(connection: Connection, rows: int) -> bool:
