@@ -20,6 +20,8 @@ from itertools import takewhile
 from math import inf
 from operator import attrgetter, eq, sub
 
+from msgspec.structs import replace
+
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges, Span
 from marketdata.packed import PackedTicks
@@ -124,7 +126,7 @@ def same(tick: Tick) -> Tick:
     flags = tick.flags & _FLAGS
     if flags == tick.flags:
         return tick
-    return Tick(tick.time_msc, tick.bid, tick.ask, tick.last, tick.volume, flags)
+    return replace(tick, flags=flags)
 
 
 class CandleFold:
