@@ -52,7 +52,7 @@ def test_bars_and_ticks_go_the_way_an_ea_sends_them(folder: Path, producer: Scri
 
 
 def test_options_go_before_the_name(folder: Path, producer: ScriptedServer) -> None:
-    (folder / BARS).rename(folder / "bars.csv")
+    (folder / "bars.csv").write_text(M1.replace("23:59", "20:00"))
     assert run("bars.csv", "-s", "EURUSD.r", "--timeframe", "h4", producer=producer).exit_code == 0
     assert {(bar["symbol"], bar["timeframe"]) for bar in producer.taken} == {("EURUSD.r", "H4")}
 
@@ -68,7 +68,7 @@ def test_a_dry_run_reads_everything_and_sends_nothing(folder: Path, producer: Sc
     (folder / BARS).write_text(M1 + "2019.02.05\tnoon\t1\t1\t1\t1\t1\t0\t0\n")
     broken = run("--dry-run", BARS)
     assert broken.exit_code == 1
-    assert "line 4: time: 'noon' is no time of day" in broken.stderr
+    assert "line 4: time: '2019.02.05 noon' is no time such as" in broken.stderr
 
 
 def test_bars_of_another_timeframe_are_refused(folder: Path, producer: ScriptedServer) -> None:
@@ -87,10 +87,14 @@ def test_good_lines_are_sent_and_bad_ones_listed(folder: Path, producer: Scripte
 
     result = run(BARS, producer=producer)
 
-    assert (result.exit_code, len(producer.taken)) == (1, 3)
+    assert (result.exit_code, len(producer.taken)) == (1, 4)
+    assert producer.taken[-1] == {
+        "file": BARS, "line": 4, "text": "2019.02.05\tnoon\t1\t1\t1\t1\t1\t0\t0",
+        "why": "time: '2019.02.05 noon' is no time such as the first ones of the file, %Y.%m.%d %H:%M:%S",
+    }  # fmt: skip
     assert "3 bars sent, 3 accepted, 0 rejected" in result.stdout
     assert "1 lines could not be used" in result.stdout
-    assert "line 4: time: 'noon' is no time of day" in " ".join(result.stderr.split())
+    assert "line 4: time: '2019.02.05 noon' is no time" in " ".join(result.stderr.split())
 
 
 def test_a_zone_makes_moments_of_the_times(folder: Path, producer: ScriptedServer) -> None:
@@ -107,7 +111,7 @@ def test_a_zone_makes_moments_of_the_times(folder: Path, producer: ScriptedServe
     [
         ("none.csv", None, (), "there is no file none.csv"),
         ("bars.csv", M1, (), "pass --symbol"),
-        ("bars.csv", M1, ("-s", "EURUSD"), "does not tell the timeframe"),
+        ("bars.csv", M1, ("-s", "EURUSD"), "nor the opening times of bars.csv tell the timeframe"),
         (
             "EURUSD_M2_201902040000_201902042359.csv",
             M1,
