@@ -67,8 +67,9 @@ class Writer(NamedTuple):
     name: str
     #: Names that the header has, as in NAMES; empty for files without a header.
     header: frozenset[str] = frozenset()
-    #: How times are written, where no header tells.
+    #: How times are written in one cell, and the first column, where no header tells.
     form: TimeForm | None = None
+    first: str = "time"
     #: The clock of the file, where the writer says it.
     zone: tzinfo | None = None
 
@@ -92,7 +93,7 @@ WRITERS: Final = (
     Writer("MetaTrader 4 or StrategyQuant", frozenset({"date", "time", "open", "volume"})),
     Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S%f"), zone=_EST),
     Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S"), zone=_EST),
-    Writer("TrueFX", form=TimeForm("%Y%m%d", "%H:%M:%S"), zone=UTC),
+    Writer("TrueFX", form=TimeForm("%Y%m%d", "%H:%M:%S"), first="symbol", zone=UTC),
 )
 
 UNKNOWN_WRITER: Final = "CSV"
@@ -207,11 +208,13 @@ def zone_in(name: str) -> tzinfo | None:
     return next((zone for word, zone in ZONE_IN_NAME.items() if word in re.split(r"\W+", name.lower())), None)
 
 
-def writer_of(header: Sequence[str], form: TimeForm | None) -> Writer:
-    """Who writes files with this header or, without one, with times in this form."""
+def writer_of(header: Sequence[str], columns: Sequence[str], form: TimeForm | None) -> Writer:
+    """Who writes files with this header or, without one, with these columns and times in this form."""
     names = {normalised(name) for name in header}
     for writer in WRITERS:
-        if (writer.header and writer.header <= names) or (not header and writer.form == form is not None):
+        if writer.header and writer.header <= names:
+            return writer
+        if not header and "date" not in columns and columns[0] == writer.first and writer.form == form is not None:
             return writer
     return Writer(UNKNOWN_WRITER)
 

@@ -83,8 +83,9 @@ def preview(each: Import) -> tuple[object, ...]:
     file: ColumnFile[Any] = TickFile(each.path, each.said) if each.kind == Kind.TICKS else BarFile(each.path, each.said)
     count, first, last = 0, None, None
     with file as items:
-        rows = [(name, value) for name, value in items.dialect.described()]
-        print_table(("", ""), rows, title=str(each.path))
+        out.print(f"{each.path}: {each.holds}", markup=False, soft_wrap=True)
+        for name, value in items.dialect.described():
+            out.print(f"  {name:<14}{value}", markup=False, soft_wrap=True)
         shown = list(islice(items, _SHOWN_ROWS))
         for item in shown:
             count, first, last = count + 1, item.time_msc if first is None else first, item.time_msc

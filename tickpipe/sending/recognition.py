@@ -80,7 +80,7 @@ def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
     decimal = said.decimal or _decimal(layout, separator)
     form = said.time_form or _form(path, layout)
     name_zones = (zone_in(name) for name in layout.names if field_of(name) in ("time", "date"))
-    writer = writer_of(layout.names, None if fields.issuperset({"time", "date"}) else form)
+    writer = writer_of(layout.names, layout.columns, form)
     named = next((zone for zone in name_zones if zone), None) or writer.zone or parse_file_name(path).zone
     has_offset = form is not None and form.has_offset
     return Dialect(
@@ -167,10 +167,11 @@ def _without_header(path: Path, rows: list[list[str]]) -> tuple[str, ...]:
     width = len(first) - begin
     values = [row[begin:] for row in rows if len(row) == len(first)]
     named: tuple[str, ...]
-    if times == ("date", "time") and "." in first[at + 1] and width >= 4:
+    are_bars = width >= 4 and all(map(_are_bar, values))
+    if times == ("date", "time") and "." in first[at + 1] and width >= 4 and not are_bars:
         # MetaTrader 5's ticks have milliseconds, and cells may be empty.
         named = ("bid", "ask", "last", "volume", "flags")
-    elif width >= 5 or (width == 4 and all(map(_are_bar, values))):
+    elif width >= 5 or are_bars:
         more = ("tick_volume", "volume", "spread") if width >= 7 else ("volume",)
         named = (*_PRICES, *more)
     elif 2 <= width <= 4:

@@ -43,8 +43,8 @@ _NUMBER: Final = re.compile(r"([0-9]{9,19})(?:\.([0-9]{1,9}))?")
 #: Cells of which every form is tried; there are about 170.
 _TRIED: Final = 8
 
-#: Parts of times that a reader remembers: the minutes of a month, and the milliseconds of a minute.
-_REMEMBERED: Final = 60_000
+#: Parts of times that a reader remembers: the minutes of a month.
+_REMEMBERED: Final = 45_000
 
 #: Reads a time from one cell, or from two: the date and the time of day. The result is milliseconds since 1970: of UTC
 #: where the form has an offset, else of the clock of the file.
@@ -102,7 +102,8 @@ def is_time(cell: str, clock: str = "") -> bool:
 
 def is_clock(cell: str) -> bool:
     """Whether a cell is a time of day alone: with colons, or of four, six or nine digits."""
-    return any(_pattern(TimeForm("", form)).fullmatch(cell.strip()) for form in CLOCKS)
+    forms = (TimeForm("", clock, has_offset) for clock in CLOCKS for has_offset in (False, True))
+    return any(_pattern(form).fullmatch(cell.strip()) for form in forms)
 
 
 def reader_of(form: TimeForm | None, field: str) -> TimeReader:
@@ -155,17 +156,19 @@ def _number_reader(form: TimeForm, field: str) -> TimeReader:
 
 def _text_reader(form: TimeForm, field: str) -> TimeReader:
     pattern = _pattern(form)
-    heads: dict[str, int] = {}
-    tails: dict[str, int] = {}
-    # Where the minute ends in the texts whose parts are remembered.
-    at = -1
+    # What was read, by its text up to the minute, of the second, and behind it; and where those end.
+    minutes: dict[str, int] = {}
+    seconds: dict[str, int] = {}
+    fractions: dict[str, int] = {}
+    at = end = -1
 
     def read(cell: str, clock: str) -> int:
-        nonlocal at
+        nonlocal at, end
         text = f"{cell} {clock}" if clock else cell
-        head, tail = heads.get(text[:at]), tails.get(text[at:])
-        if head is not None and tail is not None:
-            return head + tail
+        try:
+            return minutes[text[:at]] + seconds[text[at:end]] + fractions[text[end:]]
+        except KeyError:
+            pass
         found = pattern.fullmatch(text.strip())
         if found is None:
             return _none(cell, clock, field, expected)
@@ -175,18 +178,19 @@ def _text_reader(form: TimeForm, field: str) -> TimeReader:
         except ValueError as exc:
             raise InvalidItem(field, f"{quoted(text)} is no time of the calendar") from exc
         fraction = parts.get("f") or ""
-        # In 1998 there was a second 60; none of the formats of files can hold one.
-        within = int(parts.get("S") or 0) * 1_000 + int(fraction[:3].ljust(3, "0"))
-        if within >= 60_000:
-            return _none(cell, clock, field, expected)
+        second, thousandths = int(parts.get("S") or 0) * 1_000, int(fraction[:3].ljust(3, "0"))
+        if second >= 60_000:
+            raise InvalidItem(field, f"{quoted(text)} is no time of the calendar")
+        within = second + thousandths
         if form.has_offset:
-            hours, minutes = int(parts["z"]), int(parts["zz"])
-            offset = abs(hours) * 60 + minutes
+            offset = abs(int(parts["z"])) * 60 + int(parts["zz"])
             return _checked(minute + within - (-offset if parts["z"][0] == "-" else offset) * 60_000, field)
-        if "M" in parts and "p" not in parts and text == text.strip() and at in (-1, found.end("M")):
-            at = found.end("M")
-            _remember(heads, text[:at], minute)
-            _remember(tails, text[at:], within)
+        ends = (found.end("M"), found.end("S" if "S" in parts else "M")) if "M" in parts else (-1, -1)
+        if at in (-1, ends[0]) and end in (-1, ends[1]) and "p" not in parts and text == text.strip():
+            at, end = ends
+            _remember(minutes, text[:at], minute)
+            _remember(seconds, text[at:end], second)
+            _remember(fractions, text[end:], thousandths)
         return _checked(minute + within, field)
 
     expected = f"the first ones of the file, {form}"
@@ -234,7 +238,7 @@ def _pattern(form: TimeForm) -> re.Pattern[str]:
     if "%S" in form.clock and "%f" not in form.clock:
         at = clock.index("(?P<S>") + len(f"(?P<S>{_DIRECTIVES['S']})")
         clock = clock[:at] + _FRACTION + clock[at:]
-    joint = "[ T]" if date else ""
+    joint = "" if not date else "[ T]?" if form.date == "%Y%m%d" and ":" not in form.clock else "[ T]"
     return re.compile(date + joint + clock + (_OFFSET if form.has_offset else _NO_OFFSET))
 
 
