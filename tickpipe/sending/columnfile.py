@@ -118,9 +118,11 @@ class ColumnFile(ABC, Generic[Item]):
                 self.symbol = self.symbol or parse_file_name(self.path).symbol
             self._time = reader_of(dialect.form, "time")
             self._clock = None if dialect.zone is None else Clock(dialect.zone, None)
-            rows = [split_cells(line, dialect.separator) for line in sample[dialect.first_row :] if line.strip()]
-            if len(rows) >= _ENOUGH_LINES:
-                self._shortest = min(len(row[-1]) for row in rows if row)
+            filled = [line for line in sample[dialect.first_row :] if line.strip()]
+            rows = [split_cells(line, dialect.separator) for line in filled]
+            whole = [row for row, line in zip(rows, filled, strict=True) if line[-1] in "\r\n"]
+            if len(whole) >= _ENOUGH_LINES:
+                self._shortest = min(len(row[-1]) for row in whole)
             self._begin(rows)
             self._found = self._in_order(self._items(self._rows(chain(sample, lines))))
         except BaseException:

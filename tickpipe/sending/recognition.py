@@ -220,7 +220,7 @@ def _form(path: Path, layout: _Layout) -> TimeForm | None:
         (row[at], row[clock_at] if clock_at is not None else "")
         for row in layout.rows[:SAMPLE_LINES] if len(row) >= len(fields)
     ]  # fmt: skip
-    if fields[at] == "time_msc" and all(cell.strip().isdecimal() for cell, _ in cells):
+    if fields[at] == "time_msc" and sum(cell.strip().isdecimal() for cell, _ in cells) * 2 >= len(cells):
         return TimeForm(unit="milliseconds")
     forms = forms_of(cells)
     if len({form.date for form in forms}) > 1:

@@ -1,11 +1,12 @@
 """`tickpipe import` against a small producer: what is recognised, what is sent, what is said."""
 
+import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.scripted import ScriptedServer
+from tests.scripted import Answer, ScriptedServer
 from tests.unit.tickpipe.sending.test_history import BAR_HEADER, M1, MT5
 from tickpipe.cli import app
 
@@ -136,3 +137,129 @@ def test_a_file_without_bars_sends_nothing(folder: Path, producer: ScriptedServe
     result = run(BARS, producer=producer)
     assert (result.exit_code, producer.requests) == (0, [])
     assert "0 bars sent" in result.stdout
+
+
+def test_a_dry_run_names_the_dialect_and_shows_the_first_rows(folder: Path) -> None:
+    (folder / "ticks.csv").write_text("time;symbol;bid;ask\n04.02.2019 00:00:01;EURUSD;1,14543;1,14545\n")
+
+    result = run("--dry-run", "ticks.csv", "--zone", "Europe/Athens")
+
+    said = " ".join(result.stdout.split())
+    assert result.exit_code == 0
+    for words in (
+        "columns time symbol bid ask", "separator semicolon", "decimal sign comma", "times %d.%m.%Y %H:%M:%S",
+        "zone Europe/Athens", "2019-02-03T22:00:01 1.14543 1.14545 0.0 0.0 6 EURUSD",
+    ):  # fmt: skip
+        assert words in said
+
+
+def test_options_say_what_the_first_lines_do_not(folder: Path, producer: ScriptedServer) -> None:
+    (folder / "ticks.txt").write_text("report\n03/04/2019 00:00:01|x|1,1|1,2\n")
+    options = ["--columns", "time,-,ask,bid", "--skip-rows", "1", "--date-format", "%d/%m/%Y %H:%M:%S"]
+
+    done = run("ticks.txt", "-s", "EURUSD", *options, "--decimal", ",", "--digits", "5", producer=producer)
+
+    assert done.exit_code == 0, done.output
+    (tick,) = producer.taken
+    assert (tick["ts"], tick["bid"], tick["ask"], tick["digits"]) == ("2019-04-03T00:00:01Z", 1.2, 1.1, 5)
+    for wrong in (["--columns", "time,what"], ["--date-format", "%Q"], ["--decimal", "'"], ["--columns", "bid,bid"]):
+        assert run("ticks.txt", "-s", "EURUSD", *wrong).exit_code == 2
+
+
+def test_every_symbol_of_a_column_is_sent_with_its_own_point(folder: Path, producer: ScriptedServer) -> None:
+    (folder / "ticks.csv").write_text("time_msc,symbol,bid,ask\n1,EURUSD,1.18501,1.18503\n2,XAUUSD,5000.10,5000.30\n")
+
+    assert run("ticks.csv", producer=producer).exit_code == 0
+    assert [(tick["symbol"], tick["digits"], tick["point"]) for tick in producer.taken] == [
+        ("EURUSD", 5, 0.00001), ("XAUUSD", 2, 0.01),
+    ]  # fmt: skip
+
+
+def test_deals_alone_say_that_they_draw_the_chart(folder: Path, producer: ScriptedServer) -> None:
+    (folder / "deals.csv").write_text("timestamp,price,size\n2019-02-04T00:00:01.5,205.5,10\n")
+
+    assert run("deals.csv", "-s", "SBER", producer=producer).exit_code == 0
+    (tick,) = producer.taken
+    assert (tick["mode"], tick["last"], tick["volume"], tick["bid"]) == ("last", 205.5, 10, 0)
+
+
+def test_a_folder_is_read_in_the_order_of_names(folder: Path, producer: ScriptedServer) -> None:
+    (folder / "notes.md").write_text("not for us")
+
+    result = run(str(folder), "--source", "Demo", producer=producer)
+
+    assert result.exit_code == 0, result.output
+    assert [request.path for request in producer.requests] == ["/ingest", "/ingest/tick"]
+    assert "not read: notes.md" in " ".join(result.stderr.split())
+
+
+def test_strict_stops_at_the_first_bad_line(folder: Path, producer: ScriptedServer) -> None:
+    (folder / TICKS).write_text(MT5 + "noon\n" + MT5)
+    result = run(TICKS, "--strict", producer=producer)
+    assert (result.exit_code, producer.taken) == (1, [])
+    assert "line 7: it has 1 cells" in " ".join(result.stderr.split())
+
+
+def test_an_interrupted_import_goes_on_where_it_ended(
+    folder: Path, producer: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Arrange: a bad line before and one behind the place at which the server says no
+    monkeypatch.setenv("TICKPIPE_DATA_DIR", str(folder / "data"))
+    lines = [f"{number},1.1,1.2\n" for number in range(5_000)]
+    name = "EURUSD_201902040000_201902042359.csv"
+    (folder / name).write_text("time_msc,bid,ask\nx,1,2\n" + "".join(lines) + "y,1,2\n")
+    producer.answers = [Answer(200), Answer(404, {"error": "gone"})]
+
+    # Act
+    failed = run(name, "--patience", "0", producer=producer)
+    sent = len(producer.taken)
+    resumed = run(name, producer=producer)
+
+    # Assert
+    assert failed.exit_code == 1
+    assert sent == 2_000
+    assert "continues where this run ended" in " ".join(failed.stderr.split())
+    assert resumed.exit_code == 1, resumed.output  # for its bad lines
+    assert "continues after 2,000 items" in resumed.stdout
+    assert [item["ts_msc"] for item in producer.taken if "bid" in item] == list(range(5_000))
+    assert [item["line"] for item in producer.taken if "line" in item] == [2, 5_003]
+    # It was finished, so the next time everything is sent again.
+    assert not list((folder / "data" / "imports").iterdir())
+    run(name, producer=producer)
+    assert len([item for item in producer.taken if "bid" in item]) == 10_000
+
+
+def test_from_start_forgets_an_interrupted_import(
+    folder: Path, producer: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TICKPIPE_DATA_DIR", str(folder / "data"))
+    (folder / BARS).write_text(BAR_HEADER + "2019.02.04\t00:00:00\t1.1\t1.2\t1.0\t1.1\t45\t0\t2\n" * 1_500)
+    producer.answers = [Answer(200), Answer(404, {"error": "gone"})]
+
+    run(BARS, producer=producer)
+    again = run(BARS, "--from-start", producer=producer)
+
+    assert again.exit_code == 0, again.output
+    assert len(producer.taken) == 1_000 + 1_500
+
+
+def test_an_archive_is_posted_for_whoever_sent_it(folder: Path, producer: ScriptedServer) -> None:
+    tick = {"symbol": "EURUSD", "ts_msc": 1_760_926_800_417, "bid": 1.16512, "ask": 1.16518}
+    entry = {
+        "url": "http://127.0.0.1:18001/ingest/tick", "payload": {"ticks": [tick, tick], "utc_offset_s": 7200},
+        "headers": {"X-API-Key": "theirs", "X-Source": "Broker-Demo", "User-Agent": "PDC (Server:Broker-Demo)"},
+    }  # fmt: skip
+    (folder / "1.json").write_text(json.dumps(entry))
+
+    shown = run("1.json", "--dry-run", producer=producer)
+    assert (shown.exit_code, producer.requests) == (0, [])
+    assert "archive of 2 ticks EURUSD 2 2025-10-20T02:20:00.417" in " ".join(shown.stdout.split())
+
+    done = run("1.json", producer=producer)
+
+    assert done.exit_code == 0, done.output
+    (request,) = producer.requests
+    assert request.body == {"ticks": [tick, tick], "utc_offset_s": 7200}
+    assert (request.headers["X-Source"], request.headers["X-API-Key"]) == ("Broker-Demo", "secret-key")
+    assert request.headers["User-Agent"] == "PDC (Server:Broker-Demo)"
+    assert run("1.json", "--zone", "UTC").exit_code == 2
