@@ -27,6 +27,7 @@ from tickpipe.sending.options import (
 )
 
 if TYPE_CHECKING:
+    from tickpipe.sending.dialects import Said
     from tickpipe.sending.imports import Import
 
 #: Endings of names that are read where a folder is named; others in it are not looked at.
@@ -84,42 +85,57 @@ def import_files(
     * `tickpipe import ticks.txt --symbol EURUSD --columns time,ask,bid --date-format '%d/%m/%Y %H:%M:%S'`
     * `tickpipe import PDC_outbound_20251020.jsonl`
     """
-    from tickpipe.sending.imports import preview, recognised
+    from tickpipe.sending.imports import preview
 
     said = said_of(
         columns=columns, skip_rows=skip_rows, date_format=date_format, decimal=decimal, zone=zone,
         symbol_column=symbol_column, digits=digits, symbol=symbol, timeframe=timeframe,
     )  # fmt: skip
-    imports = [recognised(path, said) for path in _expanded(files)]
+    imports, unread = _recognised(files, said)
     if dry_run:
         summaries = [preview(each) for each in imports]
         print_table(("file", "holds", "symbol", "items", "first", "last", "bad lines"), summaries)
         out.print("Nothing was sent. Without a zone, times are as they are written.")
-        raise typer.Exit(PROBLEM if any(summary[-1] for summary in summaries) else DONE)
+        raise typer.Exit(PROBLEM if unread or any(summary[-1] for summary in summaries) else DONE)
     address, api_key = producer_address(data_dir, url, key, source)
     target = Target(address, api_key, source, patience)
     wrong = [_post(each, target, data_directory(data_dir), from_start, strict) for each in imports]
-    raise typer.Exit(PROBLEM if any(wrong) else DONE)
+    raise typer.Exit(PROBLEM if unread or any(wrong) else DONE)
 
 
-def _expanded(files: list[Path]) -> list[Path]:
-    """The files, those of folders in the order of their names."""
-    found: list[Path] = []
+def _recognised(files: list[Path], said: "Said") -> "tuple[list[Import], int]":
+    """The files, those of folders in the order of their names, and how many of those are in no form that is read.
+
+    Raises:
+        UnknownForm: when a file that was named itself is in none.
+    """
+    from tickpipe.sending.dialects import UnknownForm
+    from tickpipe.sending.imports import recognised
+
+    imports, unread = [], 0
     for path in files:
-        if path.is_dir():
-            within = sorted(each for each in path.rglob("*") if each.is_file())
-            read = [each for each in within if each.suffix.lower() in _READ]
-            if len(within) > len(read):
-                others = ", ".join(each.name for each in within if each not in read)
-                err.print(f"{path}: not read: {others}", markup=False, soft_wrap=True)
-            found += read
-        elif path.is_file():
-            found.append(path)
-        else:
+        if not path.exists():
             raise typer.BadParameter(f"there is no file {path}", param_hint="FILE")
-    if not found:
-        raise typer.BadParameter("there is no file to read in the folder", param_hint="FILE")
-    return found
+        for each in _within(path) if path.is_dir() else [path]:
+            try:
+                imports.append(recognised(each, said))
+            except UnknownForm as exc:
+                if each == path:
+                    raise
+                unread += 1
+                err.print(f"not read: {exc}", markup=False, soft_wrap=True)
+    if not imports:
+        raise typer.BadParameter("there is no file to read", param_hint="FILE")
+    return imports, unread
+
+
+def _within(folder: Path) -> list[Path]:
+    """The files in a folder that have one of the endings that are read; the others are named."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    others = [path.name for path in files if path.suffix.lower() not in _READ]
+    if others:
+        err.print(f"{folder}: not read: {', '.join(others)}", markup=False, soft_wrap=True)
+    return [path for path in files if path.suffix.lower() in _READ]
 
 
 def _post(each: "Import", target: Target, directory: Path, from_start: bool, strict: bool) -> int:

@@ -1,5 +1,6 @@
 """Files as traders, terminals and data sites write them: what each means, line by line."""
 
+import tracemalloc
 import zipfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -226,6 +227,33 @@ TICKS = [
         [("2026-02-16T19:00:00.083", 49500, 49502, 0, 0, 6)],
         tells=2,
     ),
+    Case(  # the zone stands in the header: 02:00 in Athens
+        "JForex",
+        "Time (EET),Ask,Bid,AskVolume,BidVolume \n2019.02.04 02:00:01.123,1.14545,1.14543,1.5,0.75\n",
+        [("2019-02-04T00:00:01.123", 1.14543, 1.14545, 0, 0, 6)],
+        tells=5,
+    ),
+    Case(
+        "Tickstory",
+        "Date,Timestamp,Bid Price,Ask Price,Bid Volume,Ask Volume\n20190204,00:00:01:123,1.14543,1.14545,1,2\n",
+        [("2019-02-04T00:00:01.123", 1.14543, 1.14545, 0, 0, 6)],
+        tells=5,
+    ),
+    Case(
+        "MetaTrader 5 without a header",
+        mt5("2019.02.04 00:00:01.123 1.14543 1.14545 - - 6\n2019.02.04 00:00:02.000 1.14544 - - - 2", header=""),
+        [
+            ("2019-02-04T00:00:01.123", 1.14543, 1.14545, 0, 0, 6),
+            ("2019-02-04T00:00:02", 1.14544, 1.14545, 0, 0, 2),
+        ],
+        tells=5,
+    ),
+    Case(
+        "numbers without a header",
+        "1549238401123,1.14543,1.14545\n",
+        [("2019-02-04T00:00:01.123", 1.14543, 1.14545, 0, 0, 6)],
+        tells=5,
+    ),
     Case(
         "newest first",
         "timestamp,bid,ask\n" + "".join(f"2026-02-16T19:{m:02d}:59,1.18599,1.18699\n" for m in (6, 5, 4)),
@@ -340,6 +368,25 @@ BARS = [
             ("2020-04-20T18:07:00", 0.12, 0.15, 0.05, 0.05, 40, None, 7),
             ("2020-04-20T18:08:00", 0.03, 0.1, -1.43, -1.2, 88, None, 7),
             ("2020-04-20T18:29:00", -37, -36.5, -40.32, -39, 120, None, 23),
+        ],
+        tells="M1",
+    ),
+    Case(
+        "MetaStock",
+        "<TICKER>,<DTYYYYMMDD>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>\nX,20190204,000100,1.1,1.2,1.0,1.1,4\n"
+        "X,20190204,000200,1.1,1.2,1.0,1.1,5\n",
+        [
+            ("2019-02-04T00:01:00", 1.1, 1.2, 1, 1.1, 4, None, None),
+            ("2019-02-04T00:02:00", 1.1, 1.2, 1, 1.1, 5, None, None),
+        ],
+        tells="M1",
+    ),
+    Case(
+        "MetaTrader 5 without a header",
+        mt5("2019.02.04 00:01:00 1.1 1.2 1.0 1.1 4 7 2\n2019.02.04 00:02:00 1.1 1.2 1.0 1.1 5 0 3", header=""),
+        [
+            ("2019-02-04T00:01:00", 1.1, 1.2, 1, 1.1, 4, 7, 2),
+            ("2019-02-04T00:02:00", 1.1, 1.2, 1, 1.1, 5, None, 3),
         ],
         tells="M1",
     ),
@@ -526,6 +573,22 @@ def test_the_order_tells_the_two_passes_of_the_hour_that_exists_twice(tmp_path: 
 def test_the_text_has_the_digits_of_the_spread(tmp_path: Path) -> None:
     # 2.00 at two digits
     assert folded(tmp_path, mt5("2026.02.16 19:00:00.083 49500.00 49502.00 - - 6"))[0][7] == 200
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "ticks.csv"
+    lines = "".join(f"{1_549_238_400_000 + number},1.14543,1.14545\n" for number in range(100_000))
+    path.write_text("time_msc,bid,ask\n" + lines)
+
+    tracemalloc.start()
+    try:
+        with TickFile(path) as ticks:
+            assert sum(1 for _ in ticks) == 100_000
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < path.stat().st_size / 5
 
 
 def test_a_zip_with_a_report_beside_its_csv_is_read(tmp_path: Path) -> None:

@@ -189,6 +189,9 @@ def test_a_folder_is_read_in_the_order_of_names(folder: Path, producer: Scripted
     result = run(str(folder), "--source", "Demo", producer=producer)
 
     assert result.exit_code == 0, result.output
+    (folder / "orders.csv").write_text("ticket,profit\n1,2\n")
+    with_another = run(str(folder), "--dry-run")
+    assert (with_another.exit_code, "orders.csv: the first line is" in with_another.stderr) == (1, True)
     assert [request.path for request in producer.requests] == ["/ingest", "/ingest/tick"]
     assert "not read: notes.md" in " ".join(result.stderr.split())
 
