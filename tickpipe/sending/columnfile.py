@@ -109,8 +109,6 @@ class ColumnFile(ABC, Generic[Item]):
         try:
             lines = self._file.lines()
             sample = self._sample(lines)
-            if self._damage is not None and not sample:
-                raise self._damage
             self.dialect = dialect = recognise(self.path, sample, self.said)
             if dialect.kind is not self.kind:
                 raise UnknownForm(f"{self.path} holds {dialect.kind}; {FORMS}")
@@ -187,7 +185,9 @@ class ColumnFile(ABC, Generic[Item]):
                     if filled > self.said.skip_rows + 1 or any(map(is_time, cells)):
                         break
         except DataFileError as exc:
-            self._damage = exc  # for when the lines before it are used
+            if not sample:
+                raise
+            self._damage = exc  # for when the lines before it were used
         return sample
 
     def _rows(self, lines: Iterator[str]) -> Iterator[list[str]]:
@@ -305,5 +305,10 @@ def kind_of(path: Path, said: Said) -> Kind:
         UnknownForm, DataFileError, OSError: as opening it.
     """
     with ParquetFile(path) if is_parquet(path) else TextFile(path) as file:
-        sample = list(islice(file.lines(), SAMPLE_LINES + said.skip_rows))
+        sample: list[str] = []
+        try:
+            sample.extend(islice(file.lines(), SAMPLE_LINES + said.skip_rows))
+        except DataFileError:
+            if not sample:
+                raise
     return recognise(path, sample, said).kind

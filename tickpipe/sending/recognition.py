@@ -1,6 +1,7 @@
 """Recognises the dialect of a file by its first lines, as far as the user does not say it."""
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ _NUMBERS: Final = frozenset({"bid", "ask", "last", *_PRICES, "volume_real"})
 
 #: Share of the lines in which the bid has to be below the ask, where only the prices tell which is which.
 _SURE: Final = 0.95
+
+#: 49,500 may be one of two numbers.
+_THOUSANDS: Final = re.compile("-?[0-9]{1,3}(?:,[0-9]{3})+")
 
 #: Longest part of a first line that a message quotes (characters).
 _QUOTED: Final = 80
@@ -77,7 +81,7 @@ def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
     kind = Kind.BARS if fields.issuperset(_PRICES) else Kind.TICKS
     if not (fields & {"time", "time_msc", "date"}) or (kind is Kind.TICKS and not _has_prices(fields)):
         raise unknown(path, rows[0], separator)
-    decimal = said.decimal or _decimal(layout, separator)
+    decimal = said.decimal or _decimal(path, layout, separator)
     form = said.time_form or _form(path, layout)
     name_zones = (zone_in(name) for name in layout.names if field_of(name) in ("time", "date"))
     writer = writer_of(layout.names, layout.columns, form)
@@ -203,13 +207,18 @@ def _quote_order(path: Path, first: list[str], values: list[list[str]]) -> tuple
     return ("bid", "ask", "", "") if below >= above else ("ask", "bid", "", "")
 
 
-def _decimal(layout: _Layout, separator: str) -> str:
+def _decimal(path: Path, layout: _Layout, separator: str) -> str:
     cells = [
         row[index] for row in layout.rows if len(row) == len(layout.columns)
         for index, field in enumerate(layout.columns) if field in _NUMBERS
     ]  # fmt: skip
-    commas = sum("," in cell for cell in cells)
-    return "," if commas > sum("." in cell for cell in cells) else "."
+    with_comma = [cell for cell in cells if "," in cell]
+    if len(with_comma) <= sum("." in cell for cell in cells):
+        return "."
+    # Who separates cells by semicolons does so because commas are decimal signs.
+    if separator != ";" and all(_THOUSANDS.fullmatch(cell.strip()) for cell in with_comma):
+        raise UnknownForm(f"{path}: the comma in {with_comma[0]} may part thousands; say --decimal , or --decimal .")
+    return ","
 
 
 def _form(path: Path, layout: _Layout) -> TimeForm | None:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final, Self, cast
 from marketdata.errors import TickpipeError
 from tickpipe.sending.dialects import UnknownForm
 
-#: A longer line is not one of ticks or bars; it is given out in parts (characters).
+#: A longer line is not one of ticks or bars; its rest is left out (characters).
 _LONGEST_LINE: Final = 1_000_000
 
 #: What an archive holds that is read, the likeliest first: beside its CSV, HistData packs a report as text.
@@ -82,7 +82,7 @@ class TextFile:
         return self._raw.tell() if self._raw is not None and self.total_bytes is not None else 0
 
     def lines(self, longest: int = _LONGEST_LINE) -> Iterator[str]:
-        """The lines with their ends; bytes that are no text come as U+FFFD, and lines beyond `longest` in parts.
+        """The lines with their ends; bytes that are no text come as U+FFFD, and of a line no more than `longest`.
 
         Raises:
             DataFileError: when the file is damaged or cut off.
@@ -92,6 +92,9 @@ class TextFile:
         try:
             while line := read(longest):
                 self.line_number += 1
+                if len(line) == longest:
+                    while line[-1] not in "\r\n" and (rest := read(longest)):
+                        line = line[:-1] + rest[-1]
                 yield line
         except (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, zlib.error, OSError) as exc:
             why = f"{self.path}: damaged or cut off after line {self.line_number:,}: {exc}"
