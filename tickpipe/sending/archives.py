@@ -15,6 +15,7 @@ from marketdata.contract.body import Body, decode
 from marketdata.contract.names import is_bar
 from marketdata.contract.refusals import TooLarge, Unusable
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE
+from marketdata.errors import TickpipeError
 from tickpipe.sending.columnfile import BadLine
 from tickpipe.sending.dialects import UnknownForm
 from tickpipe.sending.textfile import DataFileError, TextFile
@@ -100,14 +101,19 @@ class ArchiveFile:
             DataFileError: when it is damaged, or a line is bad and none may be.
         """
         waiting: Posted | None = None
-        for request in self._requests():
-            if waiting is not None and (waiting.origin != request.origin or len(waiting.items) >= _TOGETHER):
+        try:
+            for request in self._requests():
+                if waiting is not None and (waiting.origin != request.origin or len(waiting.items) >= _TOGETHER):
+                    yield waiting
+                    waiting = None
+                if waiting is None:
+                    waiting = request
+                else:
+                    waiting.items.extend(request.items)
+        except TickpipeError:
+            if waiting is not None:
                 yield waiting
-                waiting = None
-            if waiting is None:
-                waiting = request
-            else:
-                waiting.items.extend(request.items)
+            raise
         if waiting is not None:
             yield waiting
 

@@ -70,9 +70,8 @@ def import_files(
 ) -> None:
     """Import files of ticks and bars: of MetaTrader 4 and 5, of data sites, of scripts, and archives of EAs and relays.
 
-    Ticks become candles. Bars are the broker's own: they are stored in `broker_bars`, compared with our candles
-    (`tickpipe fidelity`), and fill `market_data` where no ticks are known. How a file is written is recognised by its
-    first lines: --dry-run shows it, with the first rows as read, and the options say what is not recognised.
+    Ticks become candles. Bars are the broker's own: they are stored in `broker_bars` and fill `market_data` where no
+    ticks are known. The first lines tell how a file is written: --dry-run shows it, and options say what they do not.
 
     Times are the broker's: --zone, or the zone of the source (TICKPIPE_SOURCE_ZONES), makes them UTC. Importing a file
     twice changes nothing, and an interrupted import goes on where it ended. A line that cannot be used is skipped,
@@ -81,7 +80,6 @@ def import_files(
     Examples:
 
     * `tickpipe import --dry-run EURUSD_*.csv`
-    * `tickpipe import EURUSD_M1_201902040000_201902042359.csv --source ICMarkets-Demo`
     * `tickpipe import ticks.txt --symbol EURUSD --columns time,ask,bid --date-format '%d/%m/%Y %H:%M:%S'`
     * `tickpipe import PDC_outbound_20251020.jsonl`
     """

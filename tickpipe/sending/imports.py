@@ -2,10 +2,10 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +14,12 @@ import typer
 
 from marketdata.contract.request import BARS_ROUTE
 from marketdata.contract.times import time_of
-from marketdata.errors import InvalidItem
+from marketdata.errors import InvalidItem, TickpipeError
 from tickpipe.console import INTERRUPTED, err, iso_utc, moment_of, out, print_table
 from tickpipe.sending.archives import ArchiveFile, Origin, is_archive
 from tickpipe.sending.columnfile import ColumnFile, kind_of
 from tickpipe.sending.dialects import Kind, Said
-from tickpipe.sending.history import BarFile, TickFile
+from tickpipe.sending.history import Bar, BarFile, TickFile
 from tickpipe.sending.options import Target
 from tickpipe.sending.progress import BadLines, FileBar, SavedPlace, report, wait
 from tickpipe.sending.sender import BarSender, ItemSender, Outcome
@@ -87,13 +87,11 @@ def preview(each: Import) -> tuple[object, ...]:
         for name, value in items.dialect.described():
             out.print(f"  {name:<14}{value}", markup=False, soft_wrap=True)
         shown = list(islice(items, _SHOWN_ROWS))
-        for item in shown:
-            count, first, last = count + 1, item.time_msc if first is None else first, item.time_msc
         _print_items(shown)
-        for item in items:
+        for item in chain(shown, items):
             count += 1
             last = item.time_msc
-        first = last if first is None else first
+            first = last if first is None else first
     for reason in file.reasons:
         err.print(f"  {reason}", markup=False, soft_wrap=True)
     return (each.path, each.holds, each.symbol, count, _time(first), _time(last), file.skipped)
@@ -114,9 +112,8 @@ def send_bars(each: Import, target: Target, place: SavedPlace, is_strict: bool) 
             patience_seconds=target.patience_seconds, on_wait=wait, user_agent="tickpipe-import",
         )  # fmt: skip
         bar = FileBar(each.symbol, bars, started, "bars")
-        with _resumable(place, [sender.outcome], bad), bar, sender:
-            items = islice(bars, place.items, None)
-            while group := list(islice(items, _BATCH_BARS)):
+        with _resumable(place, sender.outcome, bad), bar, sender:
+            for group in _groups(islice(bars, place.items, None)):
                 sender.send(group)
                 bar.update(sender.outcome, group[-1].time_msc)
                 place.reached(place.items + sender.outcome.sent, bad.posted)
@@ -137,7 +134,7 @@ def send_archive(each: Import, target: Target, place: SavedPlace, is_strict: boo
     bad = BadLines(each.path, target, wait, place.bad_lines)
     with bad, ArchiveFile(each.path, symbol=each.said.symbol, on_bad=bad.take, is_strict=is_strict) as archive:
         bar = FileBar(each.path.name, archive, started, "items")
-        with _resumable(place, [outcome], bad), ExitStack() as senders, bar:
+        with _resumable(place, outcome, bad), ExitStack() as senders, bar:
             opened: dict[Origin, ItemSender] = {}
             skip = place.items
             for origin, items in archive:
@@ -156,6 +153,23 @@ def send_archive(each: Import, target: Target, place: SavedPlace, is_strict: boo
     return outcome
 
 
+def _groups(bars: Iterator[Bar]) -> Iterator[list[Bar]]:
+    """The bars of one request after the other; those before an error are given out as well."""
+    group: list[Bar] = []
+    try:
+        for bar in bars:
+            group.append(bar)
+            if len(group) >= _BATCH_BARS:
+                yield group
+                group = []
+    except TickpipeError:
+        if group:
+            yield group
+        raise
+    if group:
+        yield group
+
+
 def _item_sender(target: Target, origin: Origin, outcome: Outcome) -> ItemSender:
     sender = ItemSender(
         target.address, target.api_key, origin.route, utc_offset_seconds=origin.utc_offset_seconds,
@@ -167,13 +181,12 @@ def _item_sender(target: Target, origin: Origin, outcome: Outcome) -> ItemSender
 
 
 @contextmanager
-def _resumable(place: SavedPlace, outcomes: Iterable[Outcome], bad: BadLines) -> Iterator[None]:
+def _resumable(place: SavedPlace, outcome: Outcome, bad: BadLines) -> Iterator[None]:
     """Save the place when the work inside ends early."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as exc:
-        place.save(place.items + sum(outcome.sent for outcome in outcomes), bad.posted)
-        err.print("The same command continues where this run ended.")
+        place.interrupted(place.items + outcome.sent, bad.posted)
         if isinstance(exc, KeyboardInterrupt):
             raise typer.Exit(INTERRUPTED) from exc
         raise

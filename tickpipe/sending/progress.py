@@ -127,6 +127,12 @@ class SavedPlace:
         if time.monotonic() - self._saved_at >= _SAVED_EVERY_SECONDS:
             self.save(items, bad_lines)
 
+    def interrupted(self, items: int, bad_lines: int) -> None:
+        """The run ends here: save the place and say so, if there is anything to go on from."""
+        if items or bad_lines:
+            self.save(items, bad_lines)
+            err.print(f"{items:,} items are on the server; the same command continues there.", markup=False)
+
     def save(self, items: int, bad_lines: int) -> None:
         """Save the place now."""
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import typer
 
+from marketdata.errors import TickpipeError
 from tickpipe.console import INTERRUPTED, epoch_ms, err, iso_utc, moment_of
 from tickpipe.sending.columnfile import ColumnFile
 from tickpipe.sending.dialects import Said
@@ -17,6 +18,7 @@ from tickpipe.sending.history import FileTick, TickFile
 from tickpipe.sending.options import Target
 from tickpipe.sending.progress import BadLines, FileBar, SavedPlace, report, wait
 from tickpipe.sending.sender import Outcome, PriceForm, TickSender, batches, live
+from tickpipe.sending.textfile import DataFileError
 
 #: Ticks whose times are inspected before any is sent.
 _SAMPLE_TICKS: Final = 1_000
@@ -72,8 +74,7 @@ def send_ticks(file: Path, target: Target, how: SendOptions, place: SavedPlace |
                 bad.flush()
         except (Exception, KeyboardInterrupt) as exc:
             if place is not None:
-                place.save(skip + sender.outcome.sent, bad.posted)
-                err.print("The same command continues where this run ended.")
+                place.interrupted(skip + sender.outcome.sent, bad.posted)
             elif sender.outcome.sent:
                 report(sender.outcome, "ticks", time.monotonic() - started)
                 # Ticks before --from were read and not sent, so there the time says where to go on.
@@ -88,7 +89,7 @@ def send_ticks(file: Path, target: Target, how: SendOptions, place: SavedPlace |
 
 
 def check_symbol(file: ColumnFile[Any]) -> None:
-    """Nothing tells the symbol: wrong use."""
+    """Refuse, as wrong use, a file that does not tell its symbol."""
     if file.symbol is None and "symbol" not in file.dialect.column_of:
         raise typer.BadParameter(
             f"neither a column nor the name of {file.path} tells the symbol; pass --symbol", param_hint="--symbol"
@@ -96,14 +97,18 @@ def check_symbol(file: ColumnFile[Any]) -> None:
 
 
 def _selected(ticks: Iterator[FileTick | None], skip: int, from_: datetime | None) -> Iterator[FileTick | None]:
-    """The ticks that are to be sent; each None, a pause of the feed, is passed on."""
+    """The ticks that are to be sent; each None, a pause of the feed, is passed on, and one comes before an error."""
     skipped = 0
     first_ms = None if from_ is None else epoch_ms(from_)
-    for tick in ticks:
-        if tick is not None and skipped < skip:
-            skipped += 1
-        elif tick is None or first_ms is None or tick.time_msc >= first_ms:
-            yield tick
+    try:
+        for tick in ticks:
+            if tick is not None and skipped < skip:
+                skipped += 1
+            elif tick is None or first_ms is None or tick.time_msc >= first_ms:
+                yield tick
+    except TickpipeError:
+        yield None  # what was read before it is sent
+        raise
 
 
 class _Form:
@@ -121,9 +126,20 @@ class _Form:
         """All ticks; None where a live feed pauses."""
         if self._file.is_live:
             return live(self._file)
-        sample = list(islice(self._file, _SAMPLE_TICKS))
+        sample: list[FileTick] = []
+        damage: DataFileError | None = None
+        try:
+            for tick in islice(self._file, _SAMPLE_TICKS):
+                sample.append(tick)
+        except DataFileError as exc:
+            damage = exc  # for when those before it were sent
         self.learn(sample)
-        return chain(sample, self._file)
+        return chain(sample, self._rest(damage))
+
+    def _rest(self, damage: DataFileError | None) -> Iterator[FileTick]:
+        if damage is not None:
+            raise damage
+        yield from self._file
 
     def learn(self, ticks: Sequence[FileTick]) -> None:
         """Take the ticks that are sent next into account."""

@@ -1,5 +1,6 @@
 """`tickpipe import` against a small producer: what is recognised, what is sent, what is said."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -199,7 +200,7 @@ def test_a_folder_is_read_in_the_order_of_names(folder: Path, producer: Scripted
 def test_strict_stops_at_the_first_bad_line(folder: Path, producer: ScriptedServer) -> None:
     (folder / TICKS).write_text(MT5 + "noon\n" + MT5)
     result = run(TICKS, "--strict", producer=producer)
-    assert (result.exit_code, producer.taken) == (1, [])
+    assert (result.exit_code, len(producer.taken)) == (1, 5)
     assert "line 7: it has 1 cells" in " ".join(result.stderr.split())
 
 
@@ -221,7 +222,7 @@ def test_an_interrupted_import_goes_on_where_it_ended(
     # Assert
     assert failed.exit_code == 1
     assert sent == 2_000
-    assert "continues where this run ended" in " ".join(failed.stderr.split())
+    assert "2,000 items are on the server; the same command continues there" in " ".join(failed.stderr.split())
     assert resumed.exit_code == 1, resumed.output  # for its bad lines
     assert "continues after 2,000 items" in resumed.stdout
     assert [item["ts_msc"] for item in producer.taken if "bid" in item] == list(range(5_000))
@@ -230,6 +231,31 @@ def test_an_interrupted_import_goes_on_where_it_ended(
     assert not list((folder / "data" / "imports").iterdir())
     run(name, producer=producer)
     assert len([item for item in producer.taken if "bid" in item]) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        (TICKS, "2019.02.04\t00:00:0{}.234\t1.14543\t1.1454{}\t\t\t6\n"),
+        (BARS, "2019.02.04\t00:0{}:00\t1.14543\t1.1455\t1.1454\t1.1454{}\t45\t0\t2\n"),
+        ("PDC_outbound_20251020.jsonl", '{{"ts":"x","kind":"tick","body":{{"symbol":"EURUSD","ts_msc":{}{}}}}}\n'),
+    ],
+)
+def test_what_stands_before_the_damage_of_a_file_is_sent(
+    folder: Path, producer: ScriptedServer, name: str, line: str
+) -> None:
+    header = {TICKS: MT5.splitlines(keepends=True)[0], BARS: BAR_HEADER}.get(name, "")
+    content = header + "".join(line.format(number % 10, number * number % 977) for number in range(600))
+    (folder / name).unlink(missing_ok=True)
+    (folder / f"{name}.gz").write_bytes(gzip.compress(content.encode())[:-800])
+
+    result = run(f"{name}.gz", "--from-start", producer=producer)
+
+    assert result.exit_code == 1
+    assert "damaged or cut off after line" in result.stderr
+    sent = [item for item in producer.taken if "symbol" in item]
+    assert 0 < len(sent) < 600
+    assert f"{len(sent):,} items are on the server" in " ".join(result.stderr.split())
 
 
 def test_from_start_forgets_an_interrupted_import(
