@@ -73,9 +73,9 @@ def import_files(
     Ticks become candles. Bars are the broker's own: they are stored in `broker_bars` and fill `market_data` where no
     ticks are known. The first lines tell how a file is written: --dry-run shows it, and options say what they do not.
 
-    Times are the broker's: --zone, or the zone of the source (TICKPIPE_SOURCE_ZONES), makes them UTC. Importing a file
-    twice changes nothing, and an interrupted import goes on where it ended. A line that cannot be used is skipped,
-    listed, and stored with the rejected records. Exit code 1 when there was one, or when an item was rejected.
+    Times are the broker's: --zone, or the zone of the source, makes them UTC. Importing a file twice changes nothing,
+    and an interrupted import goes on where it ended. A line that cannot be used is skipped, listed, and stored with the
+    rejected records. Exit code 1 when there was one, or when an item was rejected.
 
     Examples:
 
@@ -83,18 +83,13 @@ def import_files(
     * `tickpipe import ticks.txt --symbol EURUSD --columns time,ask,bid --date-format '%d/%m/%Y %H:%M:%S'`
     * `tickpipe import PDC_outbound_20251020.jsonl`
     """
-    from tickpipe.sending.imports import preview
-
     said = said_of(
         columns=columns, skip_rows=skip_rows, date_format=date_format, decimal=decimal, zone=zone,
         symbol_column=symbol_column, digits=digits, symbol=symbol, timeframe=timeframe,
     )  # fmt: skip
     imports, unread = _recognised(files, said)
     if dry_run:
-        summaries = [preview(each) for each in imports]
-        print_table(("file", "holds", "symbol", "items", "first", "last", "bad lines"), summaries)
-        out.print("Nothing was sent. Without a zone, times are as they are written.")
-        raise typer.Exit(PROBLEM if unread or any(summary[-1] for summary in summaries) else DONE)
+        raise typer.Exit(PROBLEM if _previewed(imports) or unread else DONE)
     address, api_key = producer_address(data_dir, url, key, source)
     target = Target(address, api_key, source, patience)
     wrong = [_post(each, target, data_directory(data_dir), from_start, strict) for each in imports]
@@ -134,6 +129,16 @@ def _within(folder: Path) -> list[Path]:
     if others:
         err.print(f"{folder}: not read: {', '.join(others)}", markup=False, soft_wrap=True)
     return [path for path in files if path.suffix.lower() in _READ]
+
+
+def _previewed(imports: "list[Import]") -> bool:
+    """Show what would be sent; whether a line would be skipped."""
+    from tickpipe.sending.imports import preview
+
+    summaries = [preview(each) for each in imports]
+    print_table(("file", "holds", "symbol", "items", "first", "last", "bad lines"), summaries)
+    out.print("Nothing was sent. Without a zone, times are as they are written.")
+    return any(summary[-1] for summary in summaries)
 
 
 def _post(each: "Import", target: Target, directory: Path, from_start: bool, strict: bool) -> int:
