@@ -12,6 +12,7 @@ import typer
 
 from marketdata.errors import TickpipeError
 from tickpipe.console import INTERRUPTED, epoch_ms, err, iso_utc, moment_of
+from tickpipe.sending.ahead import posted_ahead, posted_in_turn
 from tickpipe.sending.columnfile import ColumnFile
 from tickpipe.sending.dialects import Said
 from tickpipe.sending.history import FileTick, TickFile
@@ -59,14 +60,20 @@ def send_ticks(file: Path, target: Target, how: SendOptions, place: SavedPlace |
         )  # fmt: skip
         bar = FileBar(ticks.symbol or file.name, ticks, started)
         last_msc: int | None = None
+
+        def post(group: Sequence[FileTick]) -> None:
+            form.learn(group)
+            sender.set_form(
+                coarse=form.coarse, are_instants=ticks.are_instants, mode=None if ticks.has_quotes else "last"
+            )
+            sender.send(group)
+
         try:
             with bar, sender:
-                for group in batches(_selected(form.ticks(), skip, how.from_), how.batch, how.speed):
-                    form.learn(group)
-                    sender.set_form(
-                        coarse=form.coarse, are_instants=ticks.are_instants, mode=None if ticks.has_quotes else "last"
-                    )
-                    sender.send(group)
+                groups = batches(_selected(form.ticks(), skip, how.from_), how.batch, how.speed)
+                # Of a feed an error is told at once, not when its next tick comes.
+                post_all = posted_in_turn if ticks.is_live or how.speed > 0 else posted_ahead
+                for group in post_all(groups, post):
                     last_msc = group[-1].time_msc
                     bar.update(sender.outcome, last_msc)
                     if place is not None:
