@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from math import isfinite
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -158,7 +159,14 @@ def iso_instant(time_ms: int, *, coarse: bool) -> str:
 
 def iso_second(time_ms: int) -> str:
     """`2019-02-04T00:00:00Z`, the second of epoch milliseconds."""
-    return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    minute, second = divmod(time_ms // 1000, 60)
+    return f"{_iso_minute(minute)}:{second:02d}Z"
+
+
+@lru_cache(4)
+def _iso_minute(minute: int) -> str:
+    # Ticks in a row are of the same minute, and strftime takes longer than all the rest of a tick.
+    return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m-%dT%H:%M")
 
 
 def _exported(item: dict[str, Any]) -> dict[str, Any]:

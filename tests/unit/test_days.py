@@ -12,6 +12,7 @@ from marketdata.fold import CandleFold, split_by_period
 from marketdata.tick import Frame
 from tests import generated_day
 from tests.days import DAYS, EURUSD_COUNT, GENERATED, Day
+from tests.unit.tickpipe.sending.test_history import as_tick
 from tickpipe.sending.history import TickFile
 
 each_day = pytest.mark.parametrize("day", DAYS, ids=str)
@@ -78,6 +79,6 @@ def test_the_fold_of_a_day_is_its_bars(day: Day) -> None:
 @each_day
 def test_the_files_of_a_day_are_read_as_its_ticks(day: Day, tmp_path: Path) -> None:
     with TickFile(day.write_ticks(tmp_path / "ticks.csv.gz")) as ticks:
-        assert list(ticks) == day.ticks
+        assert [as_tick(tick) for tick in ticks] == day.ticks
     with TickFile(day.write_sparse(tmp_path / "sparse.csv")) as ticks:
-        assert list(ticks) == day.sparse
+        assert [as_tick(tick) for tick in ticks] == day.sparse

@@ -1,5 +1,6 @@
 """Posting ticks or bars as an EA does: cut into batches, in order, over one connection, until all are taken."""
 
+import json
 import queue
 import threading
 import time
@@ -7,17 +8,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar
 
 import httpx
 import msgspec
 from msgspec import UNSET
 
 from marketdata.contract.bar import PostedBar
-from marketdata.contract.request import source_header
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, source_header
 from marketdata.contract.tick import iso_instant, iso_second, middle_change, posted_tick
 from marketdata.errors import SettingsError, TickpipeError
-from marketdata.tick import Tick
+from marketdata.tick import ChartMode
 from runtime import posting
 from runtime.posting import (
     BodyTooLarge,
@@ -31,18 +32,11 @@ from runtime.posting import (
     result_of,
     send_split,
 )
-from tickpipe.sending.history import Bar
+from tickpipe.sending.columnfile import BadLine, Timed
+from tickpipe.sending.history import Bar, FileTick
 
-
-class Timed(Protocol):
-    """An item with a time."""
-
-    @property
-    def time_msc(self) -> int:
-        """Epoch milliseconds on the sender's clock."""
-
-
-Item = TypeVar("Item", bound=Timed)
+Item = TypeVar("Item")
+TimedItem = TypeVar("TimedItem", bound=Timed)
 
 #: How many reasons of rejections a report quotes.
 _QUOTED: Final = 5
@@ -72,6 +66,11 @@ class Outcome:
     @property
     def sent(self) -> int:
         return self.accepted + self.rejected
+
+    def add_skipped(self, lines: int, reasons: Sequence[str]) -> None:
+        """Count lines of a file that were skipped, with the reasons of the first of them."""
+        self.skipped += lines
+        self.reasons += reasons
 
 
 OnWait = Callable[[str, float], None]
@@ -134,11 +133,9 @@ class Sender(ABC, Generic[Item]):
     def _post(self, items: Sequence[Item]) -> dict[str, Any]:
         return post(self._client, self._url, self._body(items))
 
+    @abstractmethod
     def _halves(self, items: Sequence[Item]) -> Sequence[Sequence[Item]]:
-        if len(items) == 1:
-            return (items,)
-        middle = middle_change([item.time_msc for item in items])
-        return items[:middle], items[middle:]
+        """The items in two parts, or in one where they cannot be parted."""
 
     def _count(self, items: Sequence[Item], answer: dict[str, Any]) -> None:
         outcome = self.outcome
@@ -151,55 +148,76 @@ class Sender(ABC, Generic[Item]):
         outcome.rejected += rejected
 
 
-class TickSender(Sender[Tick]):
-    """Posts the ticks of one symbol, in order: the fold recognises a resend by time that goes back."""
+def halved(items: Sequence[TimedItem]) -> Sequence[Sequence[TimedItem]]:
+    """The items in two parts where the time changes; one is a part of its own."""
+    if len(items) == 1:
+        return (items,)
+    middle = middle_change([item.time_msc for item in items])
+    return items[:middle], items[middle:]
 
-    route = "/ingest/tick"
+
+class PriceForm(NamedTuple):
+    """How the prices of a symbol are written."""
+
+    digits: int | None = None
+    #: Size of a point.
+    point: float | None = None
+
+
+class TickSender(Sender[FileTick]):
+    """Posts ticks in order: the fold recognises a resend by time that goes back.
+
+    Args:
+        form_of: how the prices of a symbol are written, as far as that is known when they are sent.
+    """
+
+    route = TICKS_ROUTE
     noun = "tick"
 
     def __init__(
-        self,
-        url: str,
-        api_key: str,
-        symbol: str,
-        *,
-        digits: int | None = None,
-        point: float | None = None,
-        coarse: bool = False,
-        are_instants: bool = False,
-        **options: Any,
+        self, url: str, api_key: str, form_of: Callable[[str], PriceForm] = lambda symbol: PriceForm(), **options: Any
     ) -> None:
         super().__init__(url, api_key, **options)
-        self._symbol = symbol
-        self.set_form(digits=digits, point=point, coarse=coarse, are_instants=are_instants)
+        self._form_of = form_of
+        self.set_form()
 
-    def set_form(self, *, digits: int | None, point: float | None, coarse: bool, are_instants: bool) -> None:
-        """Set how many decimals the ticks of the following requests have, and what their times are."""
-        self._form: dict[str, Any] = {
-            "digits": digits, "point": point, "coarse": coarse, "is_instant": are_instants
-        }  # fmt: skip
+    def set_form(self, *, coarse: bool = False, are_instants: bool = False, mode: ChartMode | None = None) -> None:
+        """Set what the times of the following ticks are, and which price draws their chart where they say it."""
+        self._coarse, self._are_instants, self._mode = coarse, are_instants, mode
 
-    def _body(self, items: Sequence[Tick]) -> bytes:
-        ticks = [posted_tick(tick, self._symbol, **self._form) for tick in items]
+    def _halves(self, items: Sequence[FileTick]) -> Sequence[Sequence[FileTick]]:
+        return halved(items)
+
+    def _body(self, items: Sequence[FileTick]) -> bytes:
+        forms = {symbol: self._form_of(symbol) for symbol in {tick.symbol for tick in items}}
+        ticks = []
+        for tick in items:
+            digits, point = forms[tick.symbol]
+            ticks.append(
+                posted_tick(
+                    tick, tick.symbol, digits=digits, point=point, coarse=self._coarse, is_instant=self._are_instants
+                )
+            )
+        if self._mode is not None:
+            for posted in ticks:
+                posted.mode = self._mode
         return self._encoder.encode({"ticks": ticks})
 
 
 class BarSender(Sender[Bar]):
-    """Posts the bars of one symbol and timeframe that the broker computed."""
+    """Posts the bars of one timeframe that the broker computed."""
 
-    route = "/ingest"
+    route = BARS_ROUTE
     noun = "bar"
 
-    def __init__(
-        self, url: str, api_key: str, symbol: str, timeframe: str, *, are_instants: bool = False, **options: Any
-    ) -> None:
+    def __init__(self, url: str, api_key: str, timeframe: str, *, are_instants: bool = False, **options: Any) -> None:
         super().__init__(url, api_key, **options)
-        self._symbol, self._timeframe, self._are_instants = symbol, timeframe, are_instants
+        self._timeframe, self._are_instants = timeframe, are_instants
 
     def _body(self, items: Sequence[Bar]) -> bytes:
         bars = [
             PostedBar(
-                self._symbol, self._timeframe, self._opening(bar), bar.open, bar.high, bar.low, bar.close,
+                bar.symbol, self._timeframe, self._opening(bar), bar.open, bar.high, bar.low, bar.close,
                 tick_volume=bar.tick_volume,
                 real_volume=UNSET if bar.real_volume is None else bar.real_volume,
                 spread=UNSET if bar.spread is None else bar.spread,
@@ -208,18 +226,70 @@ class BarSender(Sender[Bar]):
         ]  # fmt: skip
         return self._encoder.encode({"items": bars})
 
+    def _halves(self, items: Sequence[Bar]) -> Sequence[Sequence[Bar]]:
+        return halved(items)
+
     def _opening(self, bar: Bar) -> str:
         return iso_instant(bar.time_msc, coarse=True) if self._are_instants else iso_second(bar.time_msc)
 
 
+class ItemSender(Sender[Any]):
+    """Posts items as somebody else has written them.
+
+    Args:
+        utc_offset_seconds: of the clock of whoever wrote them, where that was said.
+    """
+
+    noun = "item"
+
+    def __init__(
+        self, url: str, api_key: str, route: str, *, utc_offset_seconds: int | None = None, **options: Any
+    ) -> None:
+        self.route = route  # type: ignore[misc]  # of this sender, not of its class
+        super().__init__(url, api_key, **options)
+        self._offset = {} if utc_offset_seconds is None else {"utc_offset_s": utc_offset_seconds}
+
+    def _body(self, items: Sequence[Any]) -> bytes:
+        wrapper = "ticks" if self.route == TICKS_ROUTE else "items"
+        # Not the encoder of ours: it writes null for a NaN, which the server tells from a missing field.
+        return json.dumps({**self._offset, wrapper: items}).encode()
+
+    def _halves(self, items: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        middle = len(items) // 2
+        return (items[:middle], items[middle:]) if middle else (items,)
+
+
+class BadLineSender(Sender[BadLine]):
+    """Posts lines that are no ticks or bars, so that the server stores them with its rejected records.
+
+    Args:
+        file: the name of the file that they stand in.
+    """
+
+    route = TICKS_ROUTE
+    noun = "line"
+
+    def __init__(self, url: str, api_key: str, file: str, **options: Any) -> None:
+        super().__init__(url, api_key, **options)
+        self._file = file
+
+    def _body(self, items: Sequence[BadLine]) -> bytes:
+        lines = [{"file": self._file, "line": line.number, "text": line.text, "why": line.reason} for line in items]
+        return self._encoder.encode({"ticks": lines})
+
+    def _halves(self, items: Sequence[BadLine]) -> Sequence[Sequence[BadLine]]:
+        middle = len(items) // 2
+        return (items[:middle], items[middle:]) if middle else (items,)
+
+
 def batches(
-    ticks: Iterable[Tick | None],
+    ticks: Iterable[FileTick | None],
     size: int,
     speed: float,
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[list[Tick]]:
+) -> Iterator[list[FileTick]]:
     """Batches of `size` ticks, in order; speed 0 is as fast as they come, 1 is real time, 60 is a minute a second.
 
     Ticks of one time stay together, and make a batch larger: the fold may take equal ones that begin a request for a
@@ -227,7 +297,7 @@ def batches(
     At a given speed a tick is sent as soon as it is due and never before: whatever is due together makes one batch.
     Ticks whose time goes back are due at once.
     """
-    batch: list[Tick] = []
+    batch: list[FileTick] = []
     start, first_ms = clock(), None
     for tick in ticks:
         if tick is None:
@@ -253,7 +323,7 @@ def batches(
         yield batch
 
 
-def live(ticks: Iterable[Tick]) -> Iterator[Tick | None]:
+def live(ticks: Iterable[FileTick]) -> Iterator[FileTick | None]:
     """The ticks of a feed that may pause, with None wherever nothing more has arrived and the batch should be sent.
 
     A thread reads, because only a read shows whether more has arrived. It ends with the process: a read from a pipe
@@ -262,7 +332,7 @@ def live(ticks: Iterable[Tick]) -> Iterator[Tick | None]:
     Raises:
         Exception: what reading raises, after the ticks that were read before it.
     """
-    arrived: queue.Queue[Tick | Exception | None] = queue.Queue(_READ_AHEAD_TICKS)
+    arrived: queue.Queue[FileTick | Exception | None] = queue.Queue(_READ_AHEAD_TICKS)
 
     def read() -> None:
         try:

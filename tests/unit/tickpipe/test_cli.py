@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -18,7 +19,8 @@ from tests.scripted import Answer, ScriptedServer
 from tickpipe.cli import app
 from tickpipe.console import explain
 from tickpipe.embedded.command import curl_line
-from tickpipe.sending.columnfile import DataFileError, UnknownForm
+from tickpipe.sending.dialects import UnknownForm
+from tickpipe.sending.textfile import DataFileError
 
 COMMANDS = ["up", "down", "status", "send", "candles", "query", "fidelity", "verify", "topics create", "topics list",
             "db migrate", "db status", "db day-zone"]  # fmt: skip
@@ -225,7 +227,10 @@ def test_a_bad_line_costs_itself_alone(tmp_path: Path, producer: ScriptedServer)
     assert result.exit_code == 1
     assert "line 2: " in result.stderr
     assert "2,000 ticks sent, 2,000 accepted, 0 rejected" in result.stdout
-    assert len(producer.taken) == 2_000
+    assert len([item for item in producer.taken if "symbol" in item]) == 2_000
+    assert [item for item in producer.taken if "symbol" not in item] == [
+        {"file": "ticks.csv", "line": 2, "text": "oops,1.1,1.2", "why": ANY}
+    ]
 
 
 def test_a_damaged_file_ends_the_run_and_says_where_to_go_on(tmp_path: Path, producer: ScriptedServer) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from marketdata.fold import is_deal
 from marketdata.tick import Tick
-from tickpipe.sending.columnfile import DataFileError, UnknownForm
-from tickpipe.sending.history import Bar, BarFile, TickFile, inferred_timeframe, parse_file_name
+from tickpipe.sending.dialects import Said, UnknownForm, parse_file_name
+from tickpipe.sending.history import Bar, BarFile, FileTick, TickFile, inferred_timeframe
+from tickpipe.sending.textfile import DataFileError
 
 #: 2019-02-04T00:00:00Z
 DAY = 1_549_238_400_000
@@ -33,11 +34,15 @@ MT5_TICKS = [
 ]
 
 
+def as_tick(tick: FileTick) -> Tick:
+    return Tick(tick.time_msc, tick.bid, tick.ask, tick.last, tick.volume, tick.flags)
+
+
 def read_ticks(tmp_path: Path, content: bytes) -> list[Tick]:
     path = tmp_path / "ticks"
     path.write_bytes(content)
     with TickFile(path) as ticks:
-        return list(ticks)
+        return [as_tick(tick) for tick in ticks]
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gz"])
@@ -101,21 +106,33 @@ def test_csv_with_all_of_a_tick(tmp_path: Path) -> None:
     [
         ("time_msc,bid,ask\n1,1.1,1.2\n2,1.1\n", "line 3: it has 2 cells, the first line names 3 columns"),
         ("time_msc,bid,ask\n1,1,14543,1,14545\n", "line 2: it has 5 cells, the first line names 3 columns"),
-        ("time_msc;bid;ask\n1;1,18501;1,18503\n", "line 2: bid: a decimal comma: write 1.18501"),
+        ("time_msc;bid;ask\n1;1,18501;1,18503\n2;1.18501;1,18503\n", "line 3: bid: '1.18501' has a point"),
         ("time_msc,bid,ask\n1,1.1,1.2\n\n2,,1.2\n", "line 4: bid: a number is expected, not ''"),
         ("time_msc,bid,ask\n1,nan,1.2\n", "line 2: bid: a finite number is expected"),
         ("time_msc,bid,ask\n1,1e999,1.2\n", "line 2: bid: a finite number is expected"),
-        ("time_msc,bid,ask\n-1,1.1,1.2\n", "line 2: time_msc: not an ISO-8601 time: '-1'"),
-        ("time_msc,bid,ask\n999999999999999,1.1,1.2\n", "line 2: the time 999999999999999"),
-        ("time_msc,bid,ask\n1.5,1.1,1.2\n", "line 2: time_msc: not an ISO-8601 time: '1.5'"),
+        ("time_msc,bid,ask\n-1,1.1,1.2\n", "line 2: time: '-1' is no time such as"),
+        (
+            "time_msc,bid,ask\n999999999999999,1.1,1.2\n",
+            "line 2: time: '999999999999999' is no time such as the milliseconds since 1970",
+        ),
+        ("time_msc,bid,ask\n1.5,1.1,1.2\n", "line 2: time: '1.5' is no time such as"),
         ("time_msc,bid,ask,flags\n1,1.1,1.2,6.5\n", "line 2: flags: a whole number is expected"),
-        ("timestamp,bid,ask\nyesterday,1.1,1.2\n", "line 2: timestamp: not an ISO-8601 time: 'yesterday'"),
-        ("<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.30\t00:00:00\t1\t2\n", "line 2: date: '20190230' is no date"),
-        ("<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.04\t24:00:00\t1\t2\n", "line 2: time: '24:00:00' is no time of day"),
-        ("<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.04\tnoon\t1\t2\n", "line 2: time: 'noon' is no time of day"),
+        ("timestamp,bid,ask\nyesterday,1.1,1.2\n", "line 2: time: 'yesterday' is no time such as"),
+        (
+            "<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.28\t00:00:00\t1\t2\n2019.02.30\t00:00:00\t1\t2\n",
+            "line 3: time: '2019.02.30 00:00:00' is no time of the calendar",
+        ),
+        (
+            "<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.04\t24:00:00\t1\t2\n",
+            "line 2: time: '2019.02.04 24:00:00' is no time such as",
+        ),
+        (
+            "<DATE>\t<TIME>\t<BID>\t<ASK>\n2019.02.04\tnoon\t1\t2\n",
+            "line 2: time: '2019.02.04 noon' is no time such as",
+        ),
         (
             "timestamp,bid,ask\n2019-02-04T00:00:00,1.1,1.2\n2019-02-04T00:00:01+02:00,1.1,1.2\n",
-            "line 3: timestamp: some times of the file have an offset and some have none",
+            "line 3: time: '2019-02-04T00:00:01+02:00' is no time such as the first ones of the file",
         ),
     ],
 )
@@ -137,17 +154,20 @@ def test_good_lines_around_bad_ones_are_given_out(tmp_path: Path) -> None:
     path.write_text(forex + "\n" + forex + "x\n" * 30)
 
     with TickFile(path) as ticks:
-        assert list(ticks) == [*MT5_TICKS[:3], *MT5_TICKS[:3]]
+        assert [as_tick(tick) for tick in ticks] == [*MT5_TICKS[:3], *MT5_TICKS[:3]]
         # The second header, and of the thirty others as many reasons as a reader wants.
         assert (ticks.skipped, len(ticks.reasons)) == (31, 20)
-        assert "line 6: date: '<DATE>' is no date" in ticks.reasons[0]
+        assert (
+            "line 6: time: '<DATE> <TIME>' is no time such as the first ones of the file, %Y.%m.%d %H:%M:%S"
+            in ticks.reasons[0]
+        )
 
 
 #: Files as data sites and scripts write them: content, ticks (time, bid, ask, volume), and whether times are moments.
 SITES = {
     "Dukascopy, node": (
         "timestamp,askPrice,bidPrice,askVolume,bidVolume\n1730426400123,41786.197,41780.615,0.000045,0.00005\n",
-        [(1_730_426_400_123, 41780.615, 41786.197, 0.0)], False, 3,
+        [(1_730_426_400_123, 41780.615, 41786.197, 0.0)], True, 3,
     ),
     "Dukascopy, page": (
         "Local time,Ask,Bid,AskVolume,BidVolume\n01.03.2013 02:00:00.605 GMT+0200,1581.15,1580.787,400,700\n",
@@ -184,7 +204,7 @@ SITES = {
     ),
     "TrueFX, no header": (
         "EUR/USD,20190204 00:00:01.123,1.14543,1.14545\n",
-        [(DAY + 1_123, 1.14543, 1.14545, 0.0)], False, 5,
+        [(DAY + 1_123, 1.14543, 1.14545, 0.0)], True, 5,
     ),
     "dashes": (
         "date,time,bid,ask\n2019-02-04,00:00:01.123,1.14543,1.14545\n",
@@ -220,10 +240,15 @@ def test_files_of_data_sites_and_scripts_are_read(tmp_path: Path, name: str, pac
     else:
         path.write_text(text, newline="")
 
-    with TickFile(path, symbol="EURUSD") as ticks:
+    with TickFile(path, Said(symbol="EURUSD")) as ticks:
         found = [(tick.time_msc, tick.bid, tick.ask, tick.volume) for tick in ticks]
 
-    assert (found, ticks.are_instants, ticks.digits, ticks.reasons) == (expected, are_instants, digits, [])
+    assert (found, ticks.are_instants, ticks.digits_of(ticks.symbol or ""), ticks.reasons) == (
+        expected,
+        are_instants,
+        digits,
+        [],
+    )
 
 
 def test_deals_of_a_file_without_flags_are_deals(tmp_path: Path) -> None:
@@ -238,7 +263,7 @@ def test_a_file_of_many_symbols_gives_out_the_one_that_is_wanted(tmp_path: Path)
     path = tmp_path / "ticks.csv"
     path.write_text("time_msc,symbol,bid,ask\n1,EURUSD,1.1,1.2\n2,GBPUSD,1.3,1.4\n3,EURUSD,1.5,1.6\n")
 
-    with TickFile(path, symbol="EURUSD") as ticks:
+    with TickFile(path, Said(symbol="EURUSD")) as ticks:
         assert [tick.bid for tick in ticks] == [1.1, 1.5]
         assert ticks.reasons == [f"{path}: line 3: it is of GBPUSD, not of EURUSD"]
 
@@ -249,7 +274,7 @@ def test_a_zone_makes_moments_of_the_times_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "ticks.csv"
     path.write_text("date,time,bid,ask\n" + "".join(f"2025.10.26,{wall},1.1,1.2\n" for wall in walls))
 
-    with TickFile(path, zone=ZoneInfo("Europe/Athens")) as ticks:
+    with TickFile(path, Said(zone=ZoneInfo("Europe/Athens"))) as ticks:
         moments = [datetime.fromtimestamp(tick.time_msc / 1000, UTC).strftime("%H:%M:%S") for tick in ticks]
 
     assert moments == ["23:59:30", "00:10:05", "00:59:59", "01:10:07", "01:59:58", "02:00:01"]
@@ -267,15 +292,19 @@ def test_cut_off_gzip_says_how_far_it_was_readable(tmp_path: Path) -> None:
     "content",
     [
         b"",
-        b"1549238400994,1.14543,1.14545\n",
         b"time,open,high,low,close\n",
         b"when,bid,ask\n1,2,3\n",
         b"\x89PNG\r\n\x1a\n\xff\xff\xff",
-        b"\x1f\x8bnot really gzip",
     ],
 )
 def test_other_files_are_refused_with_the_forms_that_are_read(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UnknownForm, match="time_msc,bid,ask"):
+        read_ticks(tmp_path, content)
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8bnot really gzip", b"PK\x03\x04not really zip"])
+def test_a_damaged_file_is_called_damaged(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises((UnknownForm, DataFileError), match="damaged"):
         read_ticks(tmp_path, content)
 
 
@@ -314,8 +343,8 @@ def test_days_have_no_time(tmp_path: Path) -> None:
     ("line", "why"),
     [
         ("2019.02.04\t00:01:00\t1.1\t1.2\t1.0", "it has 5 cells, the first line names 9 columns"),
-        ("2019.13.04\t00:01:00\t1.1\t1.2\t1.0\t1.1\t5\t0\t1", "date: '20191304' is no date"),
-        ("2019.02.04\t25:01:00\t1.1\t1.2\t1.0\t1.1\t5\t0\t1", "is no time of day"),
+        ("2019.13.04\t00:01:00\t1.1\t1.2\t1.0\t1.1\t5\t0\t1", "time: '2019.13.04 00:01:00' is no time of the calendar"),
+        ("2019.02.04\t25:01:00\t1.1\t1.2\t1.0\t1.1\t5\t0\t1", "'2019.02.04 25:01:00' is no time of the calendar"),
         ("2019.02.04\t00:01:00\t1.1\tx\t1.0\t1.1\t5\t0\t1", "high: a number is expected, not 'x'"),
         ("2019.02.04\t00:01:00\t1.1\t1.0\t1.2\t1.1\t5\t0\t1", "high: must not be below open, close or low"),
         ("2019.02.04\t00:01:00\t1.1\tnan\t1.0\t1.1\t5\t0\t1", "high: a finite number is expected"),
@@ -373,8 +402,8 @@ def test_bars_of_data_sites_and_scripts_are_read(tmp_path: Path, text: str, bar:
     path = tmp_path / "bars.csv"
     path.write_text(text)
 
-    with BarFile(path, symbol="EURUSD") as bars:
-        assert list(bars) == [bar]
+    with BarFile(path, Said(symbol="EURUSD")) as bars:
+        assert list(bars) == [bar._replace(symbol="EURUSD")]
         assert bars.reasons == []
 
 
@@ -382,12 +411,11 @@ def test_bars_of_data_sites_and_scripts_are_read(tmp_path: Path, text: str, bar:
     ("minutes", "timeframe"),
     [
         ([0, 1, 2], "M1"), ([0, 60, 120, 240], "H1"), ([0, 1440, 2880], "D1"), ([5, 10, 20], "M5"), ([0, 60, 61], "M1"),
-        ([0, 60], None), ([60, 0, 120], None),
+        ([0, 60], None), ([60, 0, 120], None), ([0, 1], "M1"), ([], None),
     ],
 )  # fmt: skip
 def test_opening_times_tell_the_timeframe(minutes: list[int], timeframe: str | None) -> None:
-    bars = [BARS[0]._replace(time_msc=DAY + minute * 60_000) for minute in minutes]
-    assert inferred_timeframe(bars) == timeframe
+    assert inferred_timeframe([DAY + minute * 60_000 for minute in minutes]) == timeframe
 
 
 def test_another_header_is_refused_with_the_form(tmp_path: Path) -> None:
@@ -406,7 +434,13 @@ def test_another_header_is_refused_with_the_form(tmp_path: Path) -> None:
         ("XAUUSD_Monthly_201902040000_201902042359.csv", "XAUUSD", "MN1"),
         ("EURUSD_M2_201902040000_201902042359.csv", "EURUSD", "M2"),
         ("bars.csv", None, None),
+        ("DAT_ASCII_EURUSD_T_201202.csv", "EURUSD", None),
+        ("DAT_MT_EURUSD_M1_201202.csv", "EURUSD", "M1"),
+        ("XAUUSD60.csv", "XAUUSD", "H1"),
+        ("US30.csv", None, None),
+        ("eurusd-m1-bid-2019-02-04-2019-02-05.csv", "EURUSD", "M1"),
+        ("EURUSD-2019-02.csv", "EURUSD", None),
     ],
 )
 def test_metatraders_file_names(name: str, symbol: str | None, timeframe: str | None) -> None:
-    assert parse_file_name(Path(name)) == (symbol, timeframe)
+    assert parse_file_name(Path(name))[:2] == (symbol, timeframe)

@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.errors import SettingsError
-from marketdata.tick import Tick
 from runtime.posting import ServerRefused, ServerUnavailable
 from tests.scripted import Answer, ScriptedServer
-from tickpipe.sending.columnfile import DataFileError
-from tickpipe.sending.sender import TickSender, batches, live
+from tickpipe.sending.history import FileTick
+from tickpipe.sending.sender import PriceForm, TickSender, batches, live
+from tickpipe.sending.textfile import DataFileError
 
 #: 2019-02-04T00:00:00Z
 DAY = 1_549_238_400_000
 
-TICKS = [Tick(DAY + n, 1.1 + n / 1e5, 1.2, 0.0, 0.0, 6) for n in range(10)]
+TICKS = [FileTick(DAY + n, 1.1 + n / 1e5, 1.2, 0.0, 0.0, 6, "EURUSD") for n in range(10)]
 
 
 def sent_times(producer: ScriptedServer) -> list[int]:
@@ -30,7 +30,7 @@ def sent_times(producer: ScriptedServer) -> list[int]:
 
 
 def test_ticks_arrive_in_order_over_one_connection_in_the_words_of_an_ea(producer: ScriptedServer) -> None:
-    with TickSender(producer.url, "secret-key", "EURUSD", source="Demo", digits=5, point=0.00001) as sender:
+    with TickSender(producer.url, "secret-key", lambda _: PriceForm(5, 0.00001), source="Demo") as sender:
         for start in range(0, 10, 4):
             sender.send(TICKS[start : start + 4])
 
@@ -48,7 +48,8 @@ def test_ticks_arrive_in_order_over_one_connection_in_the_words_of_an_ea(produce
 
 
 def test_coarse_times_claim_no_milliseconds(producer: ScriptedServer) -> None:
-    with TickSender(producer.url, "secret-key", "EURUSD", coarse=True) as sender:
+    with TickSender(producer.url, "secret-key") as sender:
+        sender.set_form(coarse=True)
         sender.send(TICKS[:2])
 
     assert "ts_msc" not in producer.taken[0]
@@ -63,7 +64,7 @@ def test_503_is_tried_again_after_the_time_it_names(producer: ScriptedServer, re
     waits: list[tuple[str, float]] = []
     started = time.monotonic()
 
-    with TickSender(producer.url, "k", "EURUSD", on_wait=lambda why, s: waits.append((why, s))) as sender:
+    with TickSender(producer.url, "k", on_wait=lambda why, s: waits.append((why, s))) as sender:
         sender.send(TICKS[:5])
         sender.send(TICKS[5:])
 
@@ -77,7 +78,7 @@ def test_503_is_tried_again_after_the_time_it_names(producer: ScriptedServer, re
 def test_passing_trouble_is_tried_again(producer: ScriptedServer, status: int) -> None:
     producer.answers = [Answer(status), Answer(status)]
 
-    with TickSender(producer.url, "k", "EURUSD") as sender:
+    with TickSender(producer.url, "k") as sender:
         sender.send(TICKS)
 
     assert [request.status for request in producer.requests] == [status, status, 200]
@@ -87,7 +88,7 @@ def test_passing_trouble_is_tried_again(producer: ScriptedServer, status: int) -
 def test_too_large_is_split_in_order(producer: ScriptedServer) -> None:
     producer.most_items = 3
 
-    with TickSender(producer.url, "k", "EURUSD") as sender:
+    with TickSender(producer.url, "k") as sender:
         sender.send(TICKS)
 
     # 10 → 5 + 5 → (2 + 3) + (2 + 3)
@@ -99,14 +100,14 @@ def test_too_large_is_split_in_order(producer: ScriptedServer) -> None:
 def test_single_tick_that_is_too_large_is_refused(producer: ScriptedServer) -> None:
     producer.most_items = 0
 
-    with TickSender(producer.url, "k", "EURUSD") as sender, pytest.raises(ServerRefused, match="413"):
+    with TickSender(producer.url, "k") as sender, pytest.raises(ServerRefused, match="413"):
         sender.send(TICKS)
 
 
 def test_wrong_key_stops_at_once_with_the_cure(producer: ScriptedServer) -> None:
     producer.answers = [Answer(401, {"error": "unknown key", "code": "UNAUTHORIZED"})]
 
-    with TickSender(producer.url, "k", "EURUSD") as sender, pytest.raises(SettingsError, match="--key"):
+    with TickSender(producer.url, "k") as sender, pytest.raises(SettingsError, match="--key"):
         sender.send(TICKS)
 
     assert len(producer.requests) == 1
@@ -116,7 +117,7 @@ def test_wrong_key_stops_at_once_with_the_cure(producer: ScriptedServer) -> None
 def test_another_server_stops_at_once(producer: ScriptedServer) -> None:
     producer.answers = [Answer(404)]
 
-    with TickSender(producer.url, "k", "EURUSD") as sender, pytest.raises(ServerRefused, match="404"):
+    with TickSender(producer.url, "k") as sender, pytest.raises(ServerRefused, match="404"):
         sender.send(TICKS)
 
 
@@ -128,7 +129,7 @@ def test_rejected_ticks_are_counted_and_the_reasons_number_them(producer: Script
         Answer(400, {"error": "nothing usable", "code": "VALIDATION_ERROR", "details": [detail]}),
     ]
 
-    with TickSender(producer.url, "k", "EURUSD") as sender:
+    with TickSender(producer.url, "k") as sender:
         for start in range(0, 10, 4):
             sender.send(TICKS[start : start + 4])
 
@@ -140,19 +141,19 @@ def test_nobody_there_is_told_when_patience_ends() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        sender = TickSender(url, "k", "EURUSD", patience_seconds=0.3)
+        sender = TickSender(url, "k", patience_seconds=0.3)
         with sender, pytest.raises(ServerUnavailable, match="is the producer up"):
             sender.send(TICKS)
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:18001", "ftp://host", "http://[::1"])
 def test_what_is_no_address_is_wrong_use(url: str) -> None:
-    with pytest.raises(SettingsError, match="no address of a producer"), TickSender(url, "k", "EURUSD") as sender:
+    with pytest.raises(SettingsError, match="no address of a producer"), TickSender(url, "k") as sender:
         sender.send(TICKS)
 
 
-def tick(time_msc: int) -> Tick:
-    return Tick(time_msc, 1.1, 1.2, 0.0, 0.0, 6)
+def tick(time_msc: int) -> FileTick:
+    return FileTick(time_msc, 1.1, 1.2, 0.0, 0.0, 6)
 
 
 class Clock:
@@ -196,7 +197,7 @@ def test_due_ticks_are_not_held_back_while_waiting() -> None:
     clock = Clock()
     asked = []
 
-    def feed() -> Iterator[Tick]:
+    def feed() -> Iterator[FileTick]:
         for time_msc in (0, 10_000):
             asked.append(time_msc)
             yield tick(time_msc)
@@ -228,7 +229,7 @@ def test_pauses_cut_batches_and_lose_no_tick(fed: list[int | None], size: int) -
 def test_feed_that_pauses_lets_the_batch_leave() -> None:
     more = threading.Event()
 
-    def feed() -> Iterator[Tick]:
+    def feed() -> Iterator[FileTick]:
         yield from (tick(1), tick(2))
         assert more.wait(20)
         yield tick(3)
@@ -243,7 +244,7 @@ def test_feed_that_pauses_lets_the_batch_leave() -> None:
 def test_feed_that_never_pauses_is_posted_all_the_same() -> None:
     over = threading.Event()
 
-    def feed() -> Iterator[Tick]:
+    def feed() -> Iterator[FileTick]:
         for time_msc in count(1):
             if over.wait(0.01):  # a pause is five times as long
                 return
@@ -259,7 +260,7 @@ def test_feed_that_never_pauses_is_posted_all_the_same() -> None:
 
 
 def test_what_stops_the_reading_comes_behind_the_ticks_before_it() -> None:
-    def feed() -> Iterator[Tick]:
+    def feed() -> Iterator[FileTick]:
         yield tick(1)
         raise DataFileError("line 2 is damaged")
 

@@ -1,0 +1,113 @@
+"""Requests that EAs and relays have put aside as JSON are posted again as they were."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tickpipe.sending.archives import ArchiveFile, Posted, is_archive
+
+AGENT = "DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; Build:3850)"
+
+
+def tick(number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "ts": "2025-10-20T02:20:00Z", "symbol": "EURUSD", "bid": 1.16512, "ask": 1.16518, "last": 0.0, "volume": 0,
+        "flags": 6, "ts_msc": 1_760_926_800_417 + number, **more,
+    }  # fmt: skip
+
+
+def bar(minute: int) -> dict[str, Any]:
+    return {
+        "ts": f"2025-10-20T02:{minute:02d}:00Z", "symbol": "EURUSD", "timeframe": "M1", "open": 1.1, "high": 1.2,
+        "low": 1.0, "close": 1.1, "volume": 5,
+    }  # fmt: skip
+
+
+def requests(path: Path, symbol: str | None = None) -> tuple[list[Posted], list[str]]:
+    assert is_archive(path)
+    with ArchiveFile(path, symbol=symbol) as archive:
+        return list(archive), archive.reasons
+
+
+def test_the_outbound_archive_has_a_request_in_each_line(tmp_path: Path) -> None:
+    lines = [
+        {"ts": "2025-10-20T02:20:01Z", "kind": "tick", "body": {"ticks": [tick(0), tick(1)]}},
+        {"ts": "2025-10-20T02:20:02Z", "kind": "tick", "body": json.dumps({"ticks": [tick(2)]})},
+        {"ts": "2025-10-20T02:21:00Z", "kind": "ohlcv", "body": {"items": [bar(20)]}},
+        {"ts": "2025-10-20T02:21:01Z", "kind": "tick", "body": tick(3)},
+    ]
+    path = tmp_path / "PDC_outbound_20251020.jsonl"
+    path.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)) + "\r\n", encoding="utf-8", newline="")
+
+    found, reasons = requests(path)
+
+    # Ticks in order; short requests are joined until a bar comes between.
+    assert [(posted.origin.route, posted.items) for posted in found] == [
+        ("/ingest/tick", [tick(0), tick(1), tick(2)]), ("/ingest", [bar(20)]), ("/ingest/tick", [tick(3)]),
+    ]  # fmt: skip
+    assert reasons == []
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_queued_request_says_who_sent_it(tmp_path: Path, indent: int | None, *, as_text: bool) -> None:
+    payload: Any = {"ticks": [tick(0)], "utc_offset_s": 7200}
+    entry = {
+        "url": "http://127.0.0.1:18001/ingest/tick", "payload": json.dumps(payload) if as_text else payload,
+        "headers": {"X-API-Key": "secret", "User-Agent": AGENT, "X-Source": "Broker-Demo"},
+    }  # fmt: skip
+    path = tmp_path / "1760926800417.json"
+    path.write_text(json.dumps(entry, indent=indent))
+
+    ((origin, items),), _ = requests(path)
+
+    assert origin == ("/ingest/tick", "Broker-Demo", AGENT, 7200)
+    assert items == [tick(0)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps({"items": [bar(20), bar(21)]}),
+        json.dumps([bar(20), bar(21)], indent=1),
+        json.dumps(bar(20)) + "\n" + json.dumps(bar(21)) + "\n",
+    ],
+)
+def test_a_fallback_holds_bodies(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "PDC_batch_fallback_20251020.json"
+    path.write_text(content)
+
+    ((origin, items),), _ = requests(path)
+
+    assert (origin.route, items) == ("/ingest", [bar(20), bar(21)])
+
+
+def test_a_torn_line_costs_itself_alone(tmp_path: Path) -> None:
+    path = tmp_path / "PDC_outbound_20251020.jsonl"
+    whole = [json.dumps({"ts": "x", "kind": "tick", "body": {"ticks": [tick(n)]}}) for n in range(3)]
+    path.write_text("\n".join([whole[0][:90], *whole, whole[0][:50]]))
+
+    ((_, items),), reasons = requests(path)
+
+    assert items == [tick(0), tick(1), tick(2)]
+    assert [reason.partition(": ")[2][:6] for reason in reasons] == ["line 1", "line 5"]
+    assert all("the body is not JSON" in reason for reason in reasons)
+
+
+def test_items_of_other_symbols_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "PDC_fallback_1.json"
+    path.write_text(json.dumps([tick(0), tick(1, symbol="GBPUSD")]))
+
+    ((_, items),), reasons = requests(path, "EURUSD")
+
+    assert items == [tick(0)]
+    assert [reason.partition(": ")[2] for reason in reasons] == ["line 1: it is of GBPUSD, not of EURUSD"]
+
+
+@pytest.mark.parametrize("text", ["time,bid,ask\n1,2,3\n", "[SP500],20190204 00:00:01.123,1.1,1.2\n", ""])
+def test_other_text_is_no_archive(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "file"
+    path.write_text(text)
+    assert not is_archive(path)

@@ -1,0 +1,190 @@
+"""Files in combinations of separator, decimal sign, date, order, header and zone come back as they were written."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from tickpipe.sending.columnfile import kind_of
+from tickpipe.sending.dialects import Kind, Said
+from tickpipe.sending.history import BarFile, TickFile
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ATHENS = ZoneInfo("Europe/Athens")
+
+SEPARATORS = {"tab": "\t", "semicolon": ";", "comma": ",", "bar": "|"}
+
+#: Dates with their times of day; `{f}` stands for the milliseconds. Two cells where a line has two parts.
+DATES = {
+    "MetaTrader": ("%Y.%m.%d", "%H:%M:%S.{f}"),
+    "ISO": ("%Y-%m-%dT%H:%M:%S.{f}",),
+    "pandas": ("%Y-%m-%d %H:%M:%S.{f}000",),
+    "German": ("%d.%m.%Y %H:%M:%S.{f}",),
+    "British": ("%d/%m/%Y", "%H:%M:%S.{f}"),
+    "American": ("%m/%d/%Y %H:%M:%S.{f}",),
+    "half days": ("%m/%d/%Y %I:%M:%S.{f} %p",),
+    "digits": ("%Y%m%d %H:%M:%S.{f}",),
+    "Tickstory": ("%Y%m%d", "%H:%M:%S:{f}"),
+    "named months": ("%d-%b-%Y", "%H:%M:%S.{f}"),
+    "seconds": ("{seconds}",),
+    "milliseconds": ("{milliseconds}",),
+    "microseconds": ("{milliseconds}000",),
+    "nanoseconds": ("{milliseconds}000000",),
+}
+
+ORDERS = {
+    "time first": ("time", "bid", "ask"),
+    "ask first": ("time", "ask", "bid"),
+    "symbol first": ("symbol", "time", "bid", "ask"),
+    "time last": ("bid", "ask", "size", "time"),
+}
+
+ZONES = ("none", "said", "offsets")
+
+
+class Form(NamedTuple):
+    separator: str
+    decimal: str
+    date: str
+    order: str
+    has_header: bool
+    zone: str
+
+    def __str__(self) -> str:
+        header = "header" if self.has_header else "no header"
+        return f"{self.separator}, {self.decimal}, {self.date}, {self.order}, {header}, {self.zone}"
+
+
+def is_possible(form: Form) -> bool:
+    """Whether anybody could write and read such a file."""
+    is_number = form.date in ("seconds", "milliseconds", "microseconds", "nanoseconds")
+    if form.zone == "offsets" and (is_number or form.date == "half days"):
+        return False
+    if form.order == "time last" and not form.has_header:
+        return False  # only a name could tell
+    # A decimal sign that separates cells as well stands in quotation marks.
+    return not (is_number and form.zone == "offsets")
+
+
+def chosen() -> list[Form]:
+    """Some of all forms: each value of each property with each of every other, more or less."""
+    everything = [
+        form
+        for form in map(Form._make, product(SEPARATORS, ".,", DATES, ORDERS, (True, False), ZONES))
+        if is_possible(form)
+    ]
+    return random.Random(20).sample(everything, 120)
+
+
+def written_time(form: Form, wall: datetime, moment: datetime) -> list[str]:
+    milliseconds = (wall.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
+    cells = []
+    for part in DATES[form.date]:
+        text = wall.strftime(part.replace("%f", "")).replace("{f}", f"{wall.microsecond // 1000:03d}")
+        cells.append(
+            text.replace("{milliseconds}", str(milliseconds)).replace("{seconds}", f"{milliseconds / 1000:.3f}")
+        )
+    if form.zone == "offsets":
+        offset = moment.astimezone(ATHENS).strftime("%z")
+        cells[-1] += f"{offset[:3]}:{offset[3:]}"
+    return cells
+
+
+def lines_of(form: Form, rows: list[tuple[datetime, dict[str, str]]]) -> str:
+    """The file: each row is a moment and the other cells by the names of their columns."""
+    separator, order = SEPARATORS[form.separator], ORDERS[form.order]
+    names: list[str] = []
+    for field in order if "open" not in rows[0][1] else ("time", "open", "high", "low", "close", "volume"):
+        names += (["Date", "Time"] if len(DATES[form.date]) == 2 else ["Time"]) if field == "time" else [field.title()]
+    text = separator.join(names) + "\n" if form.has_header else ""
+    for moment, values in rows:
+        wall = moment.astimezone(ATHENS).replace(tzinfo=None) if form.zone != "none" else moment.replace(tzinfo=None)
+        times = written_time(form, wall, moment)
+        cells = []
+        for name in names:
+            cell = (
+                times[0 if name == "Date" or len(times) == 1 else 1]
+                if name in ("Date", "Time")
+                else values[name.lower()]
+            )
+            if form.decimal == "," and name not in ("Date", "Time", "Symbol"):
+                cell = cell.replace(".", ",")
+            cells.append(f'"{cell}"' if separator in cell else cell)
+        text += separator.join(cells) + "\n"
+    return text
+
+
+def said(form: Form) -> Said:
+    return Said(symbol="EURUSD", zone=ATHENS if form.zone == "said" else None)
+
+
+def milliseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize("form", chosen(), ids=str)
+def test_ticks_come_back_as_they_were_written(tmp_path: Path, form: Form) -> None:
+    # Arrange: two weeks of days, so that day and month are told apart
+    random_ = random.Random(str(form))
+    moment = datetime(2019, 2, 4, tzinfo=UTC)
+    rows = []
+    for _ in range(60):
+        moment += timedelta(milliseconds=random_.randrange(1, 43_000_000))
+        bid = random_.randrange(100_000, 200_000)
+        rows.append(
+            (
+                moment,
+                {
+                    "symbol": "EURUSD", "bid": f"{bid / 100_000:.5f}", "size": "1.50",
+                    "ask": f"{(bid + random_.randrange(1, 30)) / 100_000:.5f}",
+                },
+            )
+        )  # fmt: skip
+    path = tmp_path / "ticks"
+    path.write_text(lines_of(form, rows))
+
+    # Act
+    assert kind_of(path, said(form)) is Kind.TICKS
+    with TickFile(path, said(form)) as ticks:
+        found = [(tick.time_msc, tick.bid, tick.ask) for tick in ticks]
+
+    # Assert
+    assert ticks.reasons == []
+    assert found == [(milliseconds(at), float(row["bid"]), float(row["ask"])) for at, row in rows]
+    assert ticks.digits_of("EURUSD") == 5
+    assert ticks.are_instants is (form.zone != "none")
+    assert ticks.dialect.separator == SEPARATORS[form.separator]
+    assert ticks.dialect.decimal == form.decimal
+    assert ticks.dialect.has_header is form.has_header
+
+
+@pytest.mark.parametrize("form", [f for f in chosen() if f.order == "time first"], ids=str)
+def test_bars_come_back_as_they_were_written(tmp_path: Path, form: Form) -> None:
+    # Arrange
+    random_ = random.Random(str(form))
+    moment = datetime(2019, 2, 4, tzinfo=UTC)
+    rows = []
+    for _ in range(60):
+        moment += timedelta(minutes=random_.randrange(1, 700))
+        low, *within, high = sorted(random_.randrange(100_000, 200_000) for _ in range(4))
+        prices = {"open": within[0], "high": high, "low": low, "close": within[1]}
+        values = {name: f"{price / 100_000:.5f}" for name, price in prices.items()}
+        rows.append((moment, values | {"volume": str(random_.randrange(1, 999))}))
+    path = tmp_path / "bars"
+    path.write_text(lines_of(form, rows))
+
+    # Act
+    assert kind_of(path, said(form)) is Kind.BARS
+    with BarFile(path, said(form)) as bars:
+        found = [(bar.time_msc, bar.open, bar.high, bar.low, bar.close, bar.tick_volume) for bar in bars]
+
+    # Assert
+    assert (bars.reasons, bars.timeframe) == ([], "M1")
+    assert found == [
+        (milliseconds(at), *(float(row[name]) for name in ("open", "high", "low", "close")), int(row["volume"]))
+        for at, row in rows
+    ]

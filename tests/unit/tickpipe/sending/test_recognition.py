@@ -1,0 +1,248 @@
+"""What the user says about a file, what contradicts itself, and the packings that files come in."""
+
+import builtins
+import gzip
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tickpipe.sending.columnfile import kind_of
+from tickpipe.sending.dialects import Kind, Said, UnknownForm
+from tickpipe.sending.history import FileTick, TickFile
+from tickpipe.sending.textfile import DataFileError, MissingLibrary
+from tickpipe.sending.timeforms import TimeForm, said_form
+
+#: 2019-02-04T00:00:00Z
+DAY = 1_549_238_400_000
+
+
+def read(path: Path, said: Said | None = None) -> tuple[list[FileTick], list[str]]:
+    with TickFile(path, said) as ticks:
+        return list(ticks), ticks.reasons
+
+
+def write(tmp_path: Path, text: str, name: str = "ticks.csv") -> Path:
+    path = tmp_path / name
+    path.write_text(text, newline="")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a report\nof two lines\ntime,bid,ask\n1549238400994,1.1,1.2\n", Said(skip_rows=2)),
+        ("1549238400994 , 1.1,x,1.2\n", Said(columns=("time", "bid", "-", "ask"))),
+        ("T,B,A\n1549238400994,1.1,1.2\n", Said(columns=("time", "bid", "ask"))),
+        ("time;bid;ask\n04/02/2019 00:00:00.994;1.1;1.2\n", Said(time_form=said_form("%d/%m/%Y %H:%M:%S"))),
+        ("time;bid;ask\n020419 000000.994;1.1;1.2\n", Said(time_form=said_form("%m%d%y %H%M%S.%f"))),
+        ("time;bid;ask\n1549238400994000;1,1;1,2\n", Said(decimal=",")),
+        ("time,what,bid,ask\n1549238400994,EURUSD,1.1,1.2\n", Said(symbol_column="what")),
+        ("time,what,bid,ask\n1549238400994,EURUSD,1.1,1.2\n", Said(symbol_column="2")),
+    ],
+)
+def test_what_is_said_goes_before_what_is_recognised(tmp_path: Path, text: str, said: Said) -> None:
+    (tick,), reasons = read(write(tmp_path, text), said)
+
+    assert (tick.time_msc, tick.bid, tick.ask, reasons) == (DAY + 994, 1.1, 1.2, [])
+    assert tick.symbol == ("EURUSD" if said.symbol_column else "")
+
+
+def test_digits_are_said_or_those_of_the_text(tmp_path: Path) -> None:
+    path = write(tmp_path, "time_msc;bid;ask\n1;1,10;1,20\n2;1,105;1,20\n")
+
+    for said, digits in ((Said(), 3), (Said(digits=5), 5)):
+        with TickFile(path, said) as ticks:
+            list(ticks)
+            assert ticks.digits_of("") == digits
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "why"),
+    [
+        ("time,bid,ask\n03/04/2019 00:00,1.1,1.2\n", Said(), "may be '%d/%m/%Y %H:%M' or '%m/%d/%Y %H:%M'; say which"),
+        ("time,bid,ask\n1549238400994,1.1,1.2\n", Said(columns=("time", "bid")), "--columns names 2 columns"),
+        ("time,bid,ask\n1549238400994,1.1,1.2\n", Said(symbol_column="pair"), "there is no column pair"),
+        ("time,bid,ask\n", Said(skip_rows=9), "there is no line to read"),
+        ("time_msc\tbid\task\n1\t49,500\t49,502\n", Said(), "the comma in 49,500 may part thousands"),
+        # Which of the two is the bid, nobody can say.
+        ("20190204 00:00:01.1,1.1,1.2\n20190204 00:00:02.1,1.3,1.2\n", Said(), "the first line is"),
+    ],
+)
+def test_what_only_the_user_can_tell_is_asked(tmp_path: Path, text: str, said: Said, why: str) -> None:
+    with pytest.raises(UnknownForm) as refused:
+        read(write(tmp_path, text), said)
+    assert why in str(refused.value)
+
+
+def test_a_day_beyond_the_twelfth_tells_day_and_month(tmp_path: Path) -> None:
+    path = write(tmp_path, "time,bid,ask\n03/04/2019 00:00,1.1,1.2\n13/04/2019 00:00,1.1,1.2\n")
+
+    ticks, _ = read(path)
+
+    assert [datetime.fromtimestamp(tick.time_msc / 1000, UTC).strftime("%m-%d") for tick in ticks] == ["04-03", "04-13"]
+
+
+@pytest.mark.parametrize(("separator", "decimal"), [(";", None), ("\t", ",")])
+def test_three_decimals_behind_a_comma_are_read_where_that_is_certain(
+    tmp_path: Path, separator: str, decimal: str | None
+) -> None:
+    text = separator.join(["time_msc", "bid", "ask"]) + "\n" + separator.join(["1", "150,123", "150,125"]) + "\n"
+
+    (tick,), _ = read(write(tmp_path, text), Said(decimal=decimal))
+
+    assert (tick.bid, tick.ask) == (150.123, 150.125)
+
+
+@pytest.mark.parametrize("text", ["%d/%m", "%H:%M %d/%m/%Y", "%Q", "%d/%d/%Y", "noon"])
+def test_a_form_without_a_whole_date_is_no_form(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected|none of"):
+        said_form(text)
+
+
+def test_a_form_may_end_with_an_offset() -> None:
+    assert said_form("%d/%m/%Y %H:%M:%S %z") == TimeForm("%d/%m/%Y", "%H:%M:%S", True)
+
+
+LINES = "".join(f"{DAY + number},1.1000{number},1.20005\n" for number in range(5))
+
+
+@pytest.mark.parametrize(
+    ("last", "is_torn"),
+    [(f"{DAY + 9},1.10009,1.2", True), (f"{DAY + 9},1.10009,1.20009", False), (f"{DAY + 9},1.10009,1.2\n", False)],
+)
+def test_a_last_line_that_is_cut_short_is_skipped(tmp_path: Path, last: str, *, is_torn: bool) -> None:
+    ticks, reasons = read(write(tmp_path, "time_msc,bid,ask\n" + LINES + last))
+
+    assert len(ticks) == (5 if is_torn else 6)
+    assert [reason.partition(": ")[2] for reason in reasons] == (
+        ["line 7: the file ends within this line"] if is_torn else []
+    )
+
+
+@pytest.mark.parametrize("days", [-40, -2, 30, 4_000])
+def test_a_time_far_from_those_around_it_is_skipped(tmp_path: Path, days: int) -> None:
+    wrong = f"{DAY + 6 + days * 86_400_000},1.10006,1.20005\n"
+    path = write(tmp_path, f"time_msc,bid,ask\n{LINES}{wrong}{DAY + 7},1.10007,1.20005\n")
+
+    ticks, reasons = read(path)
+
+    assert [tick.time_msc - DAY for tick in ticks] == [0, 1, 2, 3, 4, 7]
+    assert [reason.partition(": ")[2] for reason in reasons] == [
+        f"line 7: its time is {abs(days):,} days from those of the lines before and after it"
+    ]
+
+
+def test_exports_in_the_wrong_order_and_newest_first_are_read(tmp_path: Path) -> None:
+    month = 31 * 86_400_000
+    times = [DAY + month, DAY + month + 1, DAY, DAY + 1, DAY - month, DAY - 2 * month]
+    path = write(tmp_path, "time_msc,bid,ask\n" + "".join(f"{time},1.1,1.2\n" for time in times))
+
+    ticks, reasons = read(path)
+
+    assert ([tick.time_msc for tick in ticks], reasons) == (times, [])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'"1.1,1.2', b"\xff\xfe\xfa,1.1,1.2", b"1\x00,1.1,1.2", b"x" * 3_000_000, b"1_5,1.1,1.2", b"2,1_0,1.2", b"3,1.1"],
+    ids=["quotation mark", "bytes", "NUL", "long", "underscore", "underscore in a price", "too few"],
+)
+def test_no_line_takes_the_next_with_it(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "ticks.csv"
+    path.write_bytes(f"time_msc,bid,ask\n{LINES}".encode() + line + f"\n{LINES}".encode())
+
+    ticks, reasons = read(path)
+
+    assert len(ticks) == 10
+    assert [reason.partition(": ")[2][:7] for reason in reasons] == ["line 7:"]
+    assert len(reasons[0]) < 1_000
+
+
+def test_strict_stops_at_the_first_bad_line(tmp_path: Path) -> None:
+    path = write(tmp_path, f"time_msc,bid,ask\n{LINES}x,1.1,1.2\n{LINES}")
+
+    with TickFile(path, is_strict=True) as ticks:
+        given: list[FileTick] = []
+        with pytest.raises(DataFileError, match="line 7: time: 'x' is no time"):
+            given.extend(ticks)
+    assert ticks.skipped == 0
+
+
+def test_zstandard_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "ticks.csv.zst"
+    path.write_bytes(pa.Codec("zstd").compress(f"time_msc,bid,ask\n{LINES * 1_000}".encode(), asbytes=True))
+
+    ticks, reasons = read(path)
+
+    assert (len(ticks), ticks[4].bid, reasons) == (5_000, 1.10004, [])
+
+
+def arrow_file(tmp_path: Path, **columns: Any) -> Path:
+    path = tmp_path / "ticks.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_parquet_is_read_by_its_columns(tmp_path: Path) -> None:
+    # Doubles and floats with the digits that they need, moments whatever their zone and unit is.
+    moment = datetime(2019, 2, 4, 0, 0, 0, 994_000)  # noqa: DTZ001  # Arrow's has a zone of its own
+    path = arrow_file(
+        tmp_path,
+        symbol=pa.array(["EURUSD", "XAUUSD"]).dictionary_encode(),
+        time=pa.array([moment, moment], pa.timestamp("ns", "Europe/Athens")),
+        bid=pa.array([1.14543, 5000.1], pa.float64()),
+        ask=pa.array([1.14545, 5000.3], pa.float32()),
+        volume=pa.array([None, 2], pa.int64()),
+    )
+
+    with TickFile(path) as ticks:
+        found = [(t.time_msc, t.bid, t.ask, t.volume, t.symbol) for t in ticks]
+
+    assert found == [(DAY + 994, 1.14543, 1.14545, 0, "EURUSD"), (DAY + 994, 5000.1, 5000.3, 2, "XAUUSD")]
+    assert ticks.are_instants
+    assert [ticks.digits_of(symbol) for symbol in ("EURUSD", "XAUUSD")] == [5, 1]
+    assert ticks.total_bytes == ticks.read_bytes == path.stat().st_size
+
+
+def test_times_of_parquet_without_a_zone_are_those_of_the_source(tmp_path: Path) -> None:
+    path = arrow_file(
+        tmp_path, time=pa.array([DAY * 1_000 + 994_000], pa.timestamp("us")), bid=[1.1], ask=[1.2], spread=[0.1]
+    )
+
+    with TickFile(path) as ticks:
+        assert [tick.time_msc for tick in ticks] == [DAY + 994]
+        assert not ticks.are_instants
+
+
+@pytest.mark.parametrize("pack", [b"PAR1 and more", b"\x28\xb5\x2f\xfd and more"])
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: bytes) -> None:
+    path = tmp_path / "ticks"
+    path.write_bytes(pack)
+    whole: Callable[..., Any] = builtins.__import__
+
+    def without_arrow(name: str, *rest: Any) -> Any:
+        if name == "pyarrow":
+            raise ImportError(name)
+        return whole(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without_arrow)
+    with pytest.raises(MissingLibrary, match=r'pip install "tickpipe\[arrow\]"'):
+        read(path)
+
+
+def test_the_lines_before_the_damage_are_used_even_of_a_short_file(tmp_path: Path) -> None:
+    path = tmp_path / "ticks.csv.gz"
+    text = "".join(f"{DAY + n},{1 + n * n % 977 / 1e5:.5f},1.20005\n" for n in range(150))
+    path.write_bytes(gzip.compress(f"time_msc,bid,ask\n{text}".encode())[:-300])
+    given: list[FileTick] = []
+
+    assert kind_of(path, Said()) is Kind.TICKS
+    with TickFile(path) as ticks, pytest.raises(DataFileError, match="damaged or cut off"):
+        given.extend(ticks)
+
+    assert 0 < len(given) < 150

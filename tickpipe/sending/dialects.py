@@ -1,0 +1,237 @@
+"""What files of ticks and bars look like, as tables: names of columns, programs that write them, names of files."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, timedelta, timezone, tzinfo
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from marketdata.errors import TickpipeError
+from tickpipe.sending.timeforms import TimeForm
+
+
+class Kind(StrEnum):
+    """What the lines of a file are."""
+
+    TICKS = "ticks"
+    BARS = "bars"
+
+
+#: Eastern Standard Time without summer time, whatever the instrument.
+_EST: Final = timezone(timedelta(hours=-5), "EST, UTC-05:00")
+
+#: The fields of a tick or a bar, and what their columns are called: in lower case, letters and digits only.
+NAMES: Final = {
+    "symbol": ("symbol", "ticker", "instrument", "pair"),
+    "timeframe": ("timeframe", "per", "period", "tf"),
+    "date": ("date", "day", "dtyyyymmdd"),
+    "time": ("time", "timestamp", "datetime", "ts", "localtime", "dateandtime", "opentime", "timeopen"),
+    "time_msc": ("timemsc", "tsmsc", "timems", "timestampms"),
+    "bid": ("bid", "bidprice"),
+    "ask": ("ask", "askprice", "offer"),
+    "last": ("last", "lastprice", "price"),
+    "open": ("open",),
+    "high": ("high",),
+    "low": ("low",),
+    "close": ("close",),
+    "tick_volume": ("tickvolume", "tickvol", "ticks"),
+    "volume": ("volume", "vol", "size"),
+    "volume_real": ("volumereal", "realvolume"),
+    "spread": ("spread",),
+    "flags": ("flags", "flag"),
+}  # fmt: skip
+_FIELD_OF: Final = {name: field for field, names in NAMES.items() for name in names}
+
+#: What a column may be said to be with --columns; `-` is one that is not read.
+FIELDS: Final = (*NAMES, "-")
+
+#: Zones that the name of a column of times says, as in `Gmt time` and `Time (EET)`.
+ZONE_IN_NAME: Final = {"gmt": UTC, "utc": UTC, "eet": ZoneInfo("EET"), "est": _EST}
+
+#: Separators, the surest first: a comma may also be a decimal sign.
+SEPARATORS: Final = ("\t", ";", "|", ",")
+
+#: Timeframes as FINAM (minutes, D, W, M) and MetaTrader's names of files write them.
+TIMEFRAME_NAMES: Final = {
+    "1": "M1", "5": "M5", "15": "M15", "30": "M30", "60": "H1", "240": "H4", "1440": "D1", "10080": "W1",
+    "43200": "MN1", "D": "D1", "W": "W1", "M": "MN1", "DAILY": "D1", "WEEKLY": "W1", "MONTHLY": "MN1", "MN": "MN1",
+}  # fmt: skip
+
+
+class Writer(NamedTuple):
+    """A program or a site that writes such files."""
+
+    name: str
+    #: Names that the header has, as in NAMES; empty for files without a header.
+    header: frozenset[str] = frozenset()
+    #: How times are written in one cell, and the first column, where no header tells.
+    form: TimeForm | None = None
+    first: str = "time"
+    #: The clock of the file, where the writer says it.
+    zone: tzinfo | None = None
+
+
+#: Whoever fits first is named; what is read depends on the columns alone, but for the zone.
+WRITERS: Final = (
+    Writer("MetaTrader5 package for Python", frozenset({"time", "timemsc", "volumereal"})),
+    Writer("MetaTrader5 package for Python", frozenset({"time", "tickvolume", "realvolume"})),
+    Writer("FINAM", frozenset({"ticker", "per"})),
+    Writer("MetaStock", frozenset({"ticker", "dtyyyymmdd"})),
+    Writer("MetaTrader 5", frozenset({"date", "time", "bid", "ask", "last", "flags"})),
+    Writer("MetaTrader 5", frozenset({"date", "open", "tickvol", "vol", "spread"})),
+    Writer("MetaTrader5 package for Python", frozenset({"time", "bid", "ask", "last", "volume", "flags"})),
+    Writer("dukascopy-node", frozenset({"timestamp", "askprice", "bidprice"}), zone=UTC),
+    Writer("Tickstory", frozenset({"date", "timestamp", "bidprice", "askprice"})),
+    Writer("Dukascopy", frozenset({"gmttime"})),
+    Writer("Dukascopy", frozenset({"localtime"})),
+    Writer("Dukascopy", frozenset({"timeutc"})),
+    Writer("Dukascopy", frozenset({"timeeet"})),
+    Writer("StrategyQuant", frozenset({"time", "ask", "bid", "volume"})),
+    Writer("MetaTrader 4 or StrategyQuant", frozenset({"date", "time", "open", "volume"})),
+    Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S%f"), zone=_EST),
+    Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S"), zone=_EST),
+    Writer("TrueFX", form=TimeForm("%Y%m%d", "%H:%M:%S"), first="symbol", zone=UTC),
+)
+
+UNKNOWN_WRITER: Final = "CSV"
+
+#: Names of files, and the zone where the writer says it: MetaTrader 5, HistData, Dukascopy, dukascopy-node, TrueFX,
+#: MetaTrader 4 (whose names end with the minutes of a bar).
+_FILE_NAMES: Final = tuple(
+    (re.compile(pattern + r"(?:\..*)?", re.ASCII), zone)
+    for pattern, zone in (
+        (r"(?P<symbol>.+?)(?:_(?P<timeframe>[A-Za-z]+\d*))?_\d{8,14}_\d{8,14}", None),
+        (r"DAT_(?:ASCII|MT|MS|XLSX)_(?P<symbol>[A-Z0-9]+)_(?:T|(?P<timeframe>M1))_\d{4,6}", _EST),
+        (r"HISTDATA_COM_(?:ASCII|MT|MS)_(?P<symbol>[A-Z0-9]+)_(?:T|(?P<timeframe>M1))_?\d{4,6}", _EST),
+        (r"(?P<symbol>[A-Z0-9]+)_Ticks_[\d.]+-[\d.]+", None),
+        (r"(?P<symbol>[A-Za-z0-9]+)-tick-\d{4}-\d\d-\d\d-.*", None),
+        (r"(?P<symbol>[A-Za-z0-9]+)-(?P<timeframe>[mh]\d+|d1|mn1)-(?:bid|ask)-\d{4}-\d\d-\d\d-.*", None),
+        (r"(?P<symbol>[A-Z]{6})-\d{4}-\d\d", None),
+        (r"(?P<symbol>[A-Z]{6}[A-Za-z.]{0,6})(?P<timeframe>1|5|15|30|60|240|1440|10080|43200)", None),
+    )
+)
+
+
+class UnknownForm(TickpipeError):
+    """A file is in no form that is read, or in one of several that only the user can tell apart."""
+
+    is_wrong_use = True
+
+
+class FileName(NamedTuple):
+    """What the name of a file says; None where it says nothing."""
+
+    symbol: str | None = None
+    timeframe: str | None = None
+    zone: tzinfo | None = None
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the user says about a file, instead of having it recognised."""
+
+    #: Fields in the order of the columns.
+    columns: tuple[str, ...] | None = None
+    #: Lines before the header, or before the first item.
+    skip_rows: int = 0
+    time_form: TimeForm | None = None
+    decimal: str | None = None
+    zone: tzinfo | None = None
+    #: Name or number of the column of symbols.
+    symbol_column: str | None = None
+    symbol: str | None = None
+    timeframe: str | None = None
+    #: Decimals of a price.
+    digits: int | None = None
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one file writes ticks or bars."""
+
+    writer: str
+    kind: Kind
+    separator: str
+    decimal: str
+    #: The field of each column, empty for those that are not read.
+    columns: tuple[str, ...]
+    #: Lines before the first item.
+    first_row: int
+    has_header: bool
+    form: TimeForm | None
+    #: The clock of the file; None for that of the source, which the server knows.
+    zone: tzinfo | None
+
+    @property
+    def column_of(self) -> dict[str, int]:
+        """The place of each field."""
+        return {field: index for index, field in enumerate(self.columns) if field}
+
+    @property
+    def are_instants(self) -> bool:
+        """Whether the times become moments, not those of the clock of the source."""
+        return self.zone is not None or (self.form is not None and self.form.has_offset)
+
+    def described(self) -> list[tuple[str, str]]:
+        """What was recognised, to be shown."""
+        signs = {"\t": "tab", ";": "semicolon", ",": "comma", "|": "bar", ".": "point"}
+        if self.form is not None and self.form.has_offset:
+            zone = "the offsets in the file"
+        else:
+            zone = "that of the source on the server" if self.zone is None else str(self.zone)
+        header = "with header" if self.has_header else "no header"
+        return [
+            ("written by", f"{self.writer}, {header}"),
+            ("columns", " ".join(field or "-" for field in self.columns)),
+            ("separator", signs.get(self.separator, self.separator)),
+            ("decimal sign", signs[self.decimal]),
+            ("times", "in no known form" if self.form is None else str(self.form)),
+            ("zone", zone),
+        ]
+
+
+def field_of(name: str) -> str:
+    """The field that a column holds by its name; empty when it is none that is read."""
+    return _FIELD_OF.get(normalised(name), "") or _FIELD_OF.get(_without_zone(name), "")
+
+
+def normalised(name: str) -> str:
+    """The letters and digits of a column's name, in lower case: `<Tick_Vol>` is `tickvol`."""
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def zone_in(name: str) -> tzinfo | None:
+    """The zone that the name of a column of times says."""
+    return next((zone for word, zone in ZONE_IN_NAME.items() if word in re.split(r"\W+", name.lower())), None)
+
+
+def writer_of(header: Sequence[str], columns: Sequence[str], form: TimeForm | None) -> Writer:
+    """Who writes files with this header or, without one, with these columns and times in this form."""
+    names = {normalised(name) for name in header}
+    for writer in WRITERS:
+        if writer.header and writer.header <= names:
+            return writer
+        if not header and "date" not in columns and columns[0] == writer.first and writer.form == form is not None:
+            return writer
+    return Writer(UNKNOWN_WRITER)
+
+
+def parse_file_name(path: Path) -> FileName:
+    """What the name of a file says, where it is one that a known program gives."""
+    for pattern, zone in _FILE_NAMES:
+        if (found := pattern.fullmatch(path.name)) is None:
+            continue
+        symbol, named = found["symbol"], found.groupdict().get("timeframe")
+        timeframe = TIMEFRAME_NAMES.get(named.upper(), named.upper()) if named else None
+        if timeframe is not None and not re.fullmatch(r"M\d+|H\d+|D1|W1|MN1", timeframe):
+            # The part behind the underscore belongs to the symbol, as in `US_TECH`.
+            return FileName(f"{symbol}_{named}", None, zone)
+        return FileName(symbol.upper() if symbol.islower() else symbol, timeframe, zone)
+    return FileName()
+
+
+def _without_zone(name: str) -> str:
+    return normalised("".join(word for word in re.split(r"\W+", name.lower()) if word not in ZONE_IN_NAME))

@@ -1,0 +1,126 @@
+"""The options that `tickpipe send` and `tickpipe import` share: where to post, and what the user says about a file."""
+
+# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
+
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tickpipe.sending.dialects import Said
+    from tickpipe.sending.timeforms import TimeForm
+
+#: Decimals up to which 10**-digits is a point that an instrument has.
+_MOST_DIGITS = 8
+
+SourceOption = Annotated[
+    str | None, typer.Option(help="Source to post for; needs a key that may. Default: the source of the key.")
+]
+UrlOption = Annotated[str | None, typer.Option(help="Address of the producer. Default: that of the stack.")]
+KeyOption = Annotated[str | None, typer.Option(help="Key of the producer. Default: that of the stack.")]
+PatienceOption = Annotated[
+    float, typer.Option(min=0, help="How long to try again while the producer takes nothing (seconds).")
+]
+
+ZoneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--zone",
+        help="Clock of the file, such as America/New_York+07:00 or +02:00. Default: the producer's zone of the source.",
+        metavar="ZONE",
+    ),
+]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        help="Columns in their order, such as time,bid,ask,-,volume; a minus is one that is not read.",
+        metavar="NAMES",
+    ),
+]
+SkipRowsOption = Annotated[int, typer.Option("--skip-rows", min=0, help="Lines before the header or the first item.")]
+DateFormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--date-format",
+        help="How times are written, such as '%d/%m/%Y %H:%M:%S', or seconds, milliseconds, microseconds, nanoseconds.",
+        metavar="FORM",
+    ),
+]
+DecimalOption = Annotated[str | None, typer.Option("--decimal", help="Decimal sign: . or ,", metavar="SIGN")]
+SymbolColumnOption = Annotated[
+    str | None, typer.Option("--symbol-column", help="Name or number of the column of symbols.", metavar="COLUMN")
+]
+DigitsOption = Annotated[
+    int | None,
+    typer.Option(min=0, max=_MOST_DIGITS, help="Decimals of a price. Default: those in the first lines."),
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first line that cannot be used.")]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where ticks and bars are posted."""
+
+    address: str
+    api_key: str
+    source: str | None
+    patience_seconds: float
+
+
+def said_of(
+    *,
+    columns: str | None,
+    skip_rows: int,
+    date_format: str | None,
+    decimal: str | None,
+    zone: str | None,
+    symbol_column: str | None,
+    digits: int | None,
+    symbol: str | None,
+    timeframe: str | None = None,
+) -> "Said":
+    """What the options say about a file; anything that cannot be understood is wrong use."""
+    from tickpipe.sending.dialects import Said
+
+    if decimal not in (None, ".", ","):
+        raise typer.BadParameter("it is . or ,", param_hint="--decimal")
+    return Said(
+        _columns(columns), skip_rows, _time_form(date_format), decimal, _zone(zone), symbol_column, symbol, timeframe,
+        digits,
+    )  # fmt: skip
+
+
+def _columns(text: str | None) -> tuple[str, ...] | None:
+    from tickpipe.sending.dialects import FIELDS, field_of
+
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    fields = ["-" if name in ("-", "") else (name if name in FIELDS else field_of(name)) for name in names]
+    for name, field in zip(names, fields, strict=True):
+        if not field:
+            raise typer.BadParameter(f"{name!r} is none of {' '.join(FIELDS)}", param_hint="--columns")
+        if field != "-" and fields.count(field) > 1:
+            raise typer.BadParameter(f"{field} stands there twice", param_hint="--columns")
+    return tuple(fields)
+
+
+def _time_form(text: str | None) -> "TimeForm | None":
+    from tickpipe.sending.timeforms import said_form
+
+    try:
+        return None if text is None else said_form(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--date-format") from exc
+
+
+def _zone(name: str | None) -> tzinfo | None:
+    from runtime.settings import parse_zone
+
+    try:
+        return None if name is None else parse_zone(name)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--zone") from exc

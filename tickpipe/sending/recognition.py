@@ -1,0 +1,239 @@
+"""Recognises the dialect of a file by its first lines, as far as the user does not say it."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tickpipe.sending.dialects import (
+    SEPARATORS,
+    Dialect,
+    Kind,
+    Said,
+    UnknownForm,
+    field_of,
+    normalised,
+    parse_file_name,
+    writer_of,
+    zone_in,
+)
+from tickpipe.sending.timeforms import TimeForm, forms_of, is_clock, is_time
+
+#: What a file may look like, for who has one that does not.
+FORMS: Final = (
+    "ticks have a line that names its columns, such as `time_msc,bid,ask`, `timestamp,bid,ask` or MetaTrader's "
+    "<DATE> <TIME> <BID> <ASK> <LAST> <VOLUME> <FLAGS>; bars <DATE> <TIME> <OPEN> <HIGH> <LOW> <CLOSE> <TICKVOL> <VOL> "
+    "<SPREAD>; say another order with --columns"
+)
+
+#: Lines whose times and signs are looked at.
+SAMPLE_LINES: Final = 200
+
+_PRICES: Final = ("open", "high", "low", "close")
+_NUMBERS: Final = frozenset({"bid", "ask", "last", *_PRICES, "volume_real"})
+
+#: Share of the lines in which the bid has to be below the ask, where only the prices tell which is which.
+_SURE: Final = 0.95
+
+#: 49,500 may be one of two numbers.
+_THOUSANDS: Final = re.compile("-?[0-9]{1,3}(?:,[0-9]{3})+")
+
+#: Longest part of a first line that a message quotes (characters).
+_QUOTED: Final = 80
+
+
+def split_cells(line: str, separator: str) -> list[str]:
+    """The cells of one line; a quotation mark that is not closed ends with the line."""
+    line = line.rstrip("\r\n")
+    if '"' not in line:
+        return line.split(separator)
+    return next(csv.reader([line], delimiter=separator), [])
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The columns of a file, and where its items begin."""
+
+    columns: tuple[str, ...]
+    #: The names in the header; none without one.
+    names: tuple[str, ...]
+    rows: list[list[str]]
+    first_row: int
+
+
+def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
+    """The dialect of the file that begins with these lines.
+
+    Raises:
+        UnknownForm: when they are in no form that is read, or in several.
+    """
+    start = said.skip_rows
+    while start < len(lines) and not lines[start].strip():
+        start += 1
+    if start >= len(lines):
+        raise UnknownForm(f"{path}: there is no line to read; {FORMS}")
+    separator = _separator(lines[start], said)
+    rows = [split_cells(line, separator) for line in lines[start:] if line.strip()]
+    layout = _with_symbol_column(path, _layout(path, rows, start, said), said)
+    fields = {*layout.columns}
+    kind = Kind.BARS if fields.issuperset(_PRICES) else Kind.TICKS
+    if not (fields & {"time", "time_msc", "date"}) or (kind is Kind.TICKS and not _has_prices(fields)):
+        raise unknown(path, rows[0], separator)
+    decimal = said.decimal or _decimal(path, layout, separator)
+    form = said.time_form or _form(path, layout)
+    name_zones = (zone_in(name) for name in layout.names if field_of(name) in ("time", "date"))
+    writer = writer_of(layout.names, layout.columns, form)
+    named = next((zone for zone in name_zones if zone), None) or writer.zone or parse_file_name(path).zone
+    has_offset = form is not None and form.has_offset
+    return Dialect(
+        writer.name, kind, separator, decimal, layout.columns, layout.first_row, bool(layout.names), form,
+        said.zone or (None if has_offset else named),
+    )  # fmt: skip
+
+
+def unknown(path: Path, cells: Sequence[str], separator: str = ",") -> UnknownForm:
+    """The error that quotes the first line."""
+    line = separator.join(cells)
+    return UnknownForm(f"{path}: the first line is {line[:_QUOTED]!r}; {FORMS}")
+
+
+def _has_prices(fields: set[str]) -> bool:
+    return fields.issuperset({"bid", "ask"}) or ("last" in fields and not fields & {"bid", "ask"})
+
+
+def _separator(line: str, said: Said) -> str:
+    if said.columns is not None:
+        fitting = [sign for sign in SEPARATORS if len(split_cells(line, sign)) == len(said.columns)]
+        if fitting:
+            return fitting[0]
+    return next((sign for sign in SEPARATORS if sign in line), ",")
+
+
+def _layout(path: Path, rows: list[list[str]], start: int, said: Said) -> _Layout:
+    first = rows[0]
+    if said.columns is not None:
+        columns = tuple("" if field == "-" else field for field in said.columns)
+        if len(first) != len(columns):
+            raise UnknownForm(f"{path}: --columns names {len(columns)} columns, the first line has {len(first)}")
+        at = next((index for index, field in enumerate(columns) if field in ("time_msc", "time", "date")), 0)
+        clock = first[columns.index("time")] if {"date", "time"} <= {*columns} else ""
+        if is_time(first[at], clock) or first[at].strip().isdecimal():
+            return _Layout(columns, (), rows, start)
+        return _Layout(columns, tuple(first), rows[1:], start + 1)
+    columns = tuple(field_of(name) for name in first)
+    if sum(map(bool, columns)) > 1 and not any(is_time(cell) for cell in first):
+        return _Layout(_named(columns), tuple(first), rows[1:], start + 1)
+    return _Layout(_without_header(path, rows), (), rows, start)
+
+
+def _named(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns of a header; of those with one name, and of times, the one that says the most is read."""
+    fields = [field if field not in columns[:index] else "" for index, field in enumerate(columns)]
+    if "time_msc" in fields:
+        return tuple("" if field in ("time", "date") else field for field in fields)
+    if "date" in fields and "time" not in fields:
+        return tuple("time" if field == "date" else field for field in fields)
+    return tuple(fields)
+
+
+def _with_symbol_column(path: Path, layout: _Layout, said: Said) -> _Layout:
+    wanted = said.symbol_column
+    if wanted is None:
+        return layout
+    names = [normalised(name) for name in layout.names]
+    if normalised(wanted) in names:
+        at = names.index(normalised(wanted))
+    elif wanted.isdecimal() and 0 < int(wanted) <= len(layout.columns):
+        at = int(wanted) - 1
+    else:
+        raise UnknownForm(
+            f"{path}: there is no column {wanted} of symbols; say its name or number with --symbol-column"
+        )
+    columns = ["" if field == "symbol" else field for field in layout.columns]
+    columns[at] = "symbol"
+    return _Layout(tuple(columns), layout.names, layout.rows, layout.first_row)
+
+
+def _without_header(path: Path, rows: list[list[str]]) -> tuple[str, ...]:
+    """The columns of a file without a header, by its lines.
+
+    Raises:
+        UnknownForm: when they do not tell.
+    """
+    first = rows[0]
+    at = next((index for index, cell in enumerate(first[:2]) if is_time(cell)), None)
+    if at is None:
+        raise unknown(path, first)
+    times = ("date", "time") if len(first) > at + 1 and ":" in first[at + 1] and is_clock(first[at + 1]) else ("time",)
+    begin = at + len(times)
+    width = len(first) - begin
+    values = [row[begin:] for row in rows if len(row) == len(first)]
+    named: tuple[str, ...]
+    are_bars = width >= 4 and all(map(_are_bar, values))
+    if times == ("date", "time") and "." in first[at + 1] and width >= 4 and not are_bars:
+        # MetaTrader 5's ticks have milliseconds, and cells may be empty.
+        named = ("bid", "ask", "last", "volume", "flags")
+    elif width >= 5 or are_bars:
+        more = ("tick_volume", "volume", "spread") if width >= 7 else ("volume",)
+        named = (*_PRICES, *more)
+    elif 2 <= width <= 4:
+        named = _quote_order(path, first, values)
+    else:
+        raise unknown(path, first)
+    columns = (*("symbol",)[:at], *times, *named[:width])
+    return (*columns, *[""] * (len(first) - len(columns)))
+
+
+def _numbers(cells: Sequence[str]) -> list[float] | None:
+    try:
+        return [float(cell.replace(",", ".")) for cell in cells]
+    except ValueError:
+        return None
+
+
+def _are_bar(cells: Sequence[str]) -> bool:
+    prices = _numbers(cells[:4])
+    return prices is not None and prices[1] == max(prices) and prices[2] == min(prices)
+
+
+def _quote_order(path: Path, first: list[str], values: list[list[str]]) -> tuple[str, ...]:
+    prices = [numbers for cells in values if (numbers := _numbers(cells[:2])) is not None]
+    below = sum(one < other for one, other in prices)
+    above = sum(one > other for one, other in prices)
+    if not prices or not any(first[-1:]) or min(below, above) > (1 - _SURE) * (below + above):
+        raise unknown(path, first)
+    return ("bid", "ask", "", "") if below >= above else ("ask", "bid", "", "")
+
+
+def _decimal(path: Path, layout: _Layout, separator: str) -> str:
+    cells = [
+        row[index] for row in layout.rows if len(row) == len(layout.columns)
+        for index, field in enumerate(layout.columns) if field in _NUMBERS
+    ]  # fmt: skip
+    with_comma = [cell for cell in cells if "," in cell]
+    if len(with_comma) <= sum("." in cell for cell in cells):
+        return "."
+    # Who separates cells by semicolons does so because commas are decimal signs.
+    if separator != ";" and all(_THOUSANDS.fullmatch(cell.strip()) for cell in with_comma):
+        raise UnknownForm(f"{path}: the comma in {with_comma[0]} may part thousands; say --decimal , or --decimal .")
+    return ","
+
+
+def _form(path: Path, layout: _Layout) -> TimeForm | None:
+    fields = layout.columns
+    at = next(fields.index(field) for field in ("time_msc", "date", "time") if field in fields)
+    clock_at = fields.index("time") if {"date", "time"} <= {*fields} else None
+    cells = [
+        (row[at], row[clock_at] if clock_at is not None else "")
+        for row in layout.rows[:SAMPLE_LINES] if len(row) >= len(fields)
+    ]  # fmt: skip
+    if fields[at] == "time_msc" and sum(cell.strip().isdecimal() for cell, _ in cells) * 2 >= len(cells):
+        return TimeForm(unit="milliseconds")
+    forms = forms_of(cells)
+    if len({form.date for form in forms}) > 1:
+        example = f"{cells[0][0]} {cells[0][1]}".strip()
+        meant = " or ".join(f"'{form}'" for form in forms)
+        raise UnknownForm(f"{path}: {example} may be {meant}; say which with --date-format")
+    return forms[0] if forms else None

@@ -1,0 +1,163 @@
+"""Opens a file of lines of text: plain, gzip, zip or Zstandard, in UTF-8 or UTF-16, or the standard input."""
+
+import gzip
+import io
+import os
+import stat
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final, Self, cast
+
+from marketdata.errors import TickpipeError
+from tickpipe.sending.dialects import UnknownForm
+
+#: A longer line is not one of ticks or bars; its rest is left out (characters).
+_LONGEST_LINE: Final = 1_000_000
+
+#: What an archive holds that is read, the likeliest first: beside its CSV, HistData packs a report as text.
+_MEMBERS: Final = (".csv", ".jsonl", ".json", ".txt")
+
+_GZIP, _ZIP, _ZSTANDARD = b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd"
+
+
+class DataFileError(TickpipeError):
+    """A file cannot be read on from some line; the message names the line and what is wrong with it."""
+
+
+class MissingLibrary(TickpipeError):
+    """Parquet and Zstandard are read by pyarrow, which is not installed: pip install "tickpipe[arrow]"."""
+
+    is_wrong_use = True
+
+
+class TextFile:
+    """A file opened for one pass over its lines, `with TextFile(path) as file`; memory does not grow with it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        #: Size on disk (bytes); None for the standard input.
+        self.total_bytes: int | None = None
+        #: Whether the lines come through a pipe or a terminal, which may pause and resume.
+        self.is_live = False
+        #: How many lines were read.
+        self.line_number = 0
+        self._open = ExitStack()
+        self._raw: BinaryIO | None = None
+        self._text: io.TextIOWrapper | None = None
+
+    def __enter__(self) -> Self:
+        """Open the file.
+
+        Raises:
+            UnknownForm: when it cannot hold text.
+            MissingLibrary: when the library that unpacks it is not installed.
+            OSError: when it cannot be opened.
+        """
+        try:
+            if str(self.path) == "-":
+                self._raw = self._standard_input()
+            else:
+                self._raw = self._open.enter_context(self.path.open("rb"))
+                self.total_bytes = self.path.stat().st_size
+            self._text = self._as_text(self._raw)
+        except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as exc:
+            self._open.close()
+            raise UnknownForm(f"{self.path}: damaged: {exc}") from exc
+        except BaseException:
+            self._open.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._open.close()
+
+    @property
+    def read_bytes(self) -> int:
+        """How far the reading is in the file on disk, for a progress bar."""
+        return self._raw.tell() if self._raw is not None and self.total_bytes is not None else 0
+
+    def lines(self, longest: int = _LONGEST_LINE) -> Iterator[str]:
+        """The lines with their ends; bytes that are no text come as U+FFFD, and of a line no more than `longest`.
+
+        Raises:
+            DataFileError: when the file is damaged or cut off.
+        """
+        assert self._text is not None  # noqa: S101  # it is open
+        read = self._text.readline
+        try:
+            while line := read(longest):
+                self.line_number += 1
+                if len(line) == longest:
+                    while line[-1] not in "\r\n" and (rest := read(longest)):
+                        line = line[:-1] + rest[-1]
+                yield line
+        except (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, zlib.error, OSError) as exc:
+            why = f"{self.path}: damaged or cut off after line {self.line_number:,}: {exc}"
+            raise DataFileError(why) from exc
+
+    def _standard_input(self) -> BinaryIO:
+        try:
+            descriptor = sys.stdin.fileno()
+        except io.UnsupportedOperation:  # something in memory was put in its place
+            return sys.stdin.buffer
+        self.is_live = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        # A reader of its own: Python dies at exit when a thread still reads from sys.stdin.
+        return open(descriptor, "rb", closefd=False)
+
+    def _as_text(self, raw: BinaryIO) -> io.TextIOWrapper:
+        stream = cast(io.BufferedReader, raw)
+        magic = stream.peek(4)[:4]
+        if magic.startswith(_GZIP):
+            stream = cast(io.BufferedReader, gzip.GzipFile(fileobj=raw))
+        elif magic == _ZSTANDARD:
+            unpacked = arrow().CompressedInputStream(arrow().PythonFile(raw, mode="r"), "zstd")
+            stream = io.BufferedReader(self._open.enter_context(unpacked))
+        elif magic == _ZIP and raw.seekable():
+            archive = self._open.enter_context(zipfile.ZipFile(raw))
+            stream = cast(
+                io.BufferedReader, io.BufferedReader(self._open.enter_context(archive.open(self._member(archive))))
+            )
+        text = io.TextIOWrapper(stream, encoding=_encoding(stream.peek(4)[:4]), errors="replace", newline="")
+        if not self.is_live:
+            # The file is closed by its own context; a wrapper that is collected first would close it with a warning.
+            # From a pipe, a thread may be reading: it alone has the wrapper, and the descriptor stays open.
+            self._open.callback(text.detach)
+        return text
+
+    def _member(self, archive: zipfile.ZipFile) -> str:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        for suffix in _MEMBERS:
+            found = [name for name in names if name.lower().endswith(suffix)]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                break
+        raise UnknownForm(f"{self.path}: the archive has {len(names)} files and not one of CSV; unpack it")
+
+
+def arrow() -> Any:
+    """The library pyarrow.
+
+    Raises:
+        MissingLibrary: when it is not installed.
+    """
+    try:
+        import pyarrow  # noqa: PLC0415  # optional, and slow to load
+    except ImportError as exc:
+        raise MissingLibrary(MissingLibrary.__doc__) from exc
+    return pyarrow
+
+
+def _encoding(start: bytes) -> str:
+    # MT5 exports as UTF-16-LE with a byte order mark, or as UTF-8; without the mark, a zero byte beside the first
+    # letter shows it.
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if start[1:2] == b"\0":
+        return "utf-16-le"
+    return "utf-16-be" if start[:1] == b"\0" else "utf-8-sig"

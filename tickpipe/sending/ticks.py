@@ -1,0 +1,156 @@
+"""A tick file on its way to the producer: which of its ticks are sent, and how."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+
+from marketdata.errors import TickpipeError
+from tickpipe.console import INTERRUPTED, epoch_ms, err, iso_utc, moment_of
+from tickpipe.sending.columnfile import ColumnFile
+from tickpipe.sending.dialects import Said
+from tickpipe.sending.history import FileTick, TickFile
+from tickpipe.sending.options import Target
+from tickpipe.sending.progress import BadLines, FileBar, SavedPlace, report, wait
+from tickpipe.sending.sender import Outcome, PriceForm, TickSender, batches, live
+from tickpipe.sending.textfile import DataFileError
+
+#: Ticks whose times are inspected before any is sent.
+_SAMPLE_TICKS: Final = 1_000
+
+
+@dataclass(frozen=True)
+class SendOptions:
+    """Which ticks of a file are sent, and how."""
+
+    said: Said
+    speed: float = 0.0
+    batch: int = 200
+    skip: int = 0
+    from_: datetime | None = None
+    point: float | None = None
+    is_strict: bool = False
+
+
+def send_ticks(file: Path, target: Target, how: SendOptions, place: SavedPlace | None = None) -> Outcome:
+    """Post a tick file and report; after a failure, say how to continue.
+
+    Args:
+        place: where an earlier run of the same import ended, and where this one saves how far it came.
+
+    Raises:
+        UnknownForm, DataFileError: when the file cannot be read, or not beyond some line.
+        ServerUnavailable, ServerRefused, SettingsError: as the sender.
+    """
+    started = time.monotonic()
+    skip = how.skip if place is None else place.items
+    bad = BadLines(file, target, wait, 0 if place is None else place.bad_lines)
+    with bad, TickFile(file, how.said, on_bad=bad.take, is_strict=how.is_strict) as ticks:
+        check_symbol(ticks)
+        form = _Form(ticks, how.point)
+        sender = TickSender(
+            target.address, target.api_key, form.of, source=target.source, patience_seconds=target.patience_seconds,
+            on_wait=wait, user_agent="tickpipe-send" if place is None else "tickpipe-import",
+        )  # fmt: skip
+        bar = FileBar(ticks.symbol or file.name, ticks, started)
+        last_msc: int | None = None
+        try:
+            with bar, sender:
+                for group in batches(_selected(form.ticks(), skip, how.from_), how.batch, how.speed):
+                    form.learn(group)
+                    sender.set_form(
+                        coarse=form.coarse, are_instants=ticks.are_instants, mode=None if ticks.has_quotes else "last"
+                    )
+                    sender.send(group)
+                    last_msc = group[-1].time_msc
+                    bar.update(sender.outcome, last_msc)
+                    if place is not None:
+                        place.reached(skip + sender.outcome.sent, bad.posted)
+                bad.flush()
+        except (Exception, KeyboardInterrupt) as exc:
+            if place is not None:
+                place.interrupted(skip + sender.outcome.sent, bad.posted)
+            elif sender.outcome.sent:
+                report(sender.outcome, "ticks", time.monotonic() - started)
+                # Ticks before --from were read and not sent, so there the time says where to go on.
+                where = f"--skip {skip + sender.outcome.sent}" if how.from_ is None else _from_hint(last_msc, how.from_)
+                err.print(f"Continue with the same command and {where}", markup=False, soft_wrap=True)
+            if isinstance(exc, KeyboardInterrupt):
+                raise typer.Exit(INTERRUPTED) from exc
+            raise
+        sender.outcome.add_skipped(ticks.skipped, ticks.reasons)
+    report(sender.outcome, "ticks", time.monotonic() - started)
+    return sender.outcome
+
+
+def check_symbol(file: ColumnFile[Any]) -> None:
+    """Refuse, as wrong use, a file that does not tell its symbol."""
+    if file.symbol is None and "symbol" not in file.dialect.column_of:
+        raise typer.BadParameter(
+            f"neither a column nor the name of {file.path} tells the symbol; pass --symbol", param_hint="--symbol"
+        )
+
+
+def _selected(ticks: Iterator[FileTick | None], skip: int, from_: datetime | None) -> Iterator[FileTick | None]:
+    """The ticks that are to be sent; each None, a pause of the feed, is passed on, and one comes before an error."""
+    skipped = 0
+    first_ms = None if from_ is None else epoch_ms(from_)
+    try:
+        for tick in ticks:
+            if tick is not None and skipped < skip:
+                skipped += 1
+            elif tick is None or first_ms is None or tick.time_msc >= first_ms:
+                yield tick
+    except TickpipeError:
+        yield None  # what was read before it is sent
+        raise
+
+
+class _Form:
+    """What the ticks so far say about all of them: decimals, size of a point, resolution of the times.
+
+    Of a file, the first ticks are inspected before any is sent; of a live feed, those that have arrived.
+    """
+
+    def __init__(self, ticks: TickFile, point: float | None) -> None:
+        self._file, self._point = ticks, point
+        #: Whether all times are whole seconds.
+        self.coarse = True
+
+    def ticks(self) -> Iterator[FileTick | None]:
+        """All ticks; None where a live feed pauses."""
+        if self._file.is_live:
+            return live(self._file)
+        sample: list[FileTick] = []
+        damage: DataFileError | None = None
+        try:
+            for tick in islice(self._file, _SAMPLE_TICKS):
+                sample.append(tick)
+        except DataFileError as exc:
+            damage = exc  # for when those before it were sent
+        self.learn(sample)
+        return chain(sample, self._rest(damage))
+
+    def _rest(self, damage: DataFileError | None) -> Iterator[FileTick]:
+        if damage is not None:
+            raise damage
+        yield from self._file
+
+    def learn(self, ticks: Sequence[FileTick]) -> None:
+        """Take the ticks that are sent next into account."""
+        self.coarse = self.coarse and all(tick.time_msc % 1000 == 0 for tick in ticks)
+
+    def of(self, symbol: str) -> PriceForm:
+        """How the prices of a symbol are written."""
+        digits = self._file.digits_of(symbol)
+        return PriceForm(digits, float(f"1e-{digits}") if self._point is None and digits is not None else self._point)
+
+
+def _from_hint(last_msc: int | None, from_: datetime) -> str:
+    # The ticks of the last millisecond may be sent again: a resend adds nothing.
+    return f"--from {iso_utc(from_ if last_msc is None else moment_of(last_msc))}"

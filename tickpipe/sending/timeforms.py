@@ -1,0 +1,248 @@
+"""The forms in which files write times, as data, and the reader that is made from one.
+
+A form is a date and a time of day in the directives of `strftime`, or the unit of a number since 1970. A fraction of
+the second and an offset from UTC may follow any time of day.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from marketdata.contract.numbers import quoted
+from marketdata.errors import InvalidItem
+from marketdata.tick import MAX_TIME_MSC
+
+#: Dates that are recognised. Where two fit all of the first lines, as with 03/04/2019, the user has to say which.
+DATES: Final = (
+    "%Y.%m.%d", "%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y",
+    "%d-%b-%Y", "%d %b %Y",
+)  # fmt: skip
+
+#: Times of day that are recognised; `%H%M%S%f` is HistData's, whose last three digits are milliseconds.
+CLOCKS: Final = ("%H:%M:%S", "%H:%M", "%H%M%S", "%H%M%S%f", "%H%M", "%I:%M:%S %p", "%I:%M %p")
+
+#: Numbers since 1970: how many digits they have in our time, and how many make a millisecond (a second has 0.001).
+EPOCHS: Final = {"seconds": 10, "milliseconds": 13, "microseconds": 16, "nanoseconds": 19}
+
+#: What each directive matches; it is the group of that letter.
+_DIRECTIVES: Final = {
+    "Y": "[0-9]{4}", "y": "[0-9]{2}", "m": "[0-9]{1,2}", "d": "[0-9]{1,2}", "b": "[A-Za-z]{3}", "H": "[0-9]{1,2}",
+    "I": "[0-9]{1,2}", "M": "[0-9]{2}", "S": "[0-9]{2}", "f": "[0-9]{1,9}", "p": "[AaPp][Mm]",
+}  # fmt: skip
+_DIRECTIVE: Final = re.compile("%(.)")
+_FRACTION: Final = r"(?:[.,:](?P<f>[0-9]{1,9}))?"
+_OFFSET: Final = r" ?(?:GMT|UTC)?(?P<z>[+-][0-9]{2}):?(?P<zz>[0-9]{2})"
+#: Z claims nothing: MetaTrader's scripts write it behind the broker's time.
+_NO_OFFSET: Final = "Z?"
+
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_NUMBER: Final = re.compile(r"([0-9]{9,19})(?:\.([0-9]{1,9}))?")
+
+#: Cells of which every form is tried; there are about 170.
+_TRIED: Final = 8
+
+#: Parts of times that a reader remembers: the minutes of a month.
+_REMEMBERED: Final = 45_000
+
+#: Reads a time from one cell, or from two: the date and the time of day. The result is milliseconds since 1970: of UTC
+#: where the form has an offset, else of the clock of the file.
+TimeReader = Callable[[str, str], int]
+
+
+class TimeForm(NamedTuple):
+    """How a file writes times: a date and a time of day, or a number since 1970."""
+
+    date: str = ""
+    clock: str = ""
+    has_offset: bool = False
+    #: One of EPOCHS, where times are numbers.
+    unit: str = ""
+
+    def __str__(self) -> str:
+        if self.unit:
+            return f"{self.unit} since 1970"
+        return f"{self.date} {self.clock}{' with offset' if self.has_offset else ''}".strip()
+
+
+def forms_of(cells: Sequence[tuple[str, str]]) -> list[TimeForm]:
+    """The forms that fit the most of these cells: one, none, or several where day and month may be exchanged."""
+    step = max(1, len(cells) // _TRIED)
+    readers = {form: reader_of(form, "") for cell in cells[::step] for form in _fitting(*cell)}
+    fits = {form: sum(_is_read(reader, cell) for cell in cells) for form, reader in readers.items()}
+    most = max(fits.values(), default=0)
+    return [form for form, number in fits.items() if number == most]
+
+
+def said_form(text: str) -> TimeForm:
+    """The form that a user says: `%d/%m/%Y %H:%M:%S`, or one of EPOCHS; an offset is `%z` at the end.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    if text in EPOCHS:
+        return TimeForm(unit=text)
+    body = text.removesuffix("%z").rstrip()
+    names = _DIRECTIVE.findall(body)
+    if unknown := [name for name in names if name not in _DIRECTIVES]:
+        raise ValueError(f"%{unknown[0]} is none of {' '.join(f'%{name}' for name in _DIRECTIVES)} %z")
+    if len({*names}) < len(names) or len({"Y", "y"} & {*names}) != 1 or len({"m", "b"} & {*names}) != 1:
+        raise ValueError(f"year, month and day are expected once, as in %d/%m/%Y, or one of {', '.join(EPOCHS)}")
+    at = min((body.index(f"%{name}") for name in "HI" if name in names), default=len(body))
+    if "%d" not in body[:at] or any(f"%{name}" in body[at:] for name in "Yymb"):
+        raise ValueError("the date is expected before the time of day, as in %d/%m/%Y %H:%M:%S")
+    return TimeForm(body[:at].rstrip(" T"), body[at:].removesuffix(".%f"), body != text)
+
+
+def is_time(cell: str, clock: str = "") -> bool:
+    """Whether a cell, or a date and the time of day beside it, is in one of the forms."""
+    return bool(_fitting(cell, clock))
+
+
+def is_clock(cell: str) -> bool:
+    """Whether a cell is a time of day alone: with colons, or of four, six or nine digits."""
+    forms = (TimeForm("", clock, has_offset) for clock in CLOCKS for has_offset in (False, True))
+    return any(_pattern(form).fullmatch(cell.strip()) for form in forms)
+
+
+def reader_of(form: TimeForm | None, field: str) -> TimeReader:
+    """The reader of a form, which raises InvalidItem naming `field`; where no form is known it always does."""
+    if form is None:
+        return lambda cell, clock: _none(cell, clock, field, "2019-02-04 00:00:01.234")
+    return _number_reader(form, field) if form.unit else _text_reader(form, field)
+
+
+def _fitting(cell: str, clock: str) -> list[TimeForm]:
+    if not clock and (number := _NUMBER.fullmatch(cell.strip())):
+        units = [unit for unit, digits in EPOCHS.items() if digits == len(number[1])]
+        if units:
+            return [TimeForm(unit=units[0])]
+    candidates = (
+        TimeForm(date, form, has_offset)
+        for date in DATES
+        for form in ("", *CLOCKS)
+        for has_offset in (False, True)
+        if form or not (clock or has_offset)
+    )
+    return [form for form in candidates if _is_read(reader_of(form, ""), (cell, clock))]
+
+
+def _is_read(reader: TimeReader, cell: tuple[str, str]) -> bool:
+    try:
+        reader(*cell)
+    except InvalidItem:
+        return False
+    return True
+
+
+def _none(cell: str, clock: str, field: str, expected: str) -> int:
+    raise InvalidItem(field, f"{quoted(f'{cell} {clock}'.strip())} is no time such as {expected}")
+
+
+def _number_reader(form: TimeForm, field: str) -> TimeReader:
+    digits = EPOCHS[form.unit]
+
+    def read(cell: str, _: str) -> int:
+        whole, _, fraction = cell.strip().partition(".")
+        if not whole.isdecimal() or len(whole) > digits + 1 or (fraction and not fraction.isdecimal()):
+            return _none(cell, "", field, f"the {form.unit} since 1970")
+        if digits > 10:
+            return _checked(int(whole) // 10 ** (digits - 13), field)
+        return _checked(int(whole) * 1_000 + int(fraction[:3].ljust(3, "0")), field)
+
+    return read
+
+
+def _text_reader(form: TimeForm, field: str) -> TimeReader:
+    pattern = _pattern(form)
+    # What was read, by its text up to the minute, of the second, and behind it; and where those end.
+    minutes: dict[str, int] = {}
+    seconds: dict[str, int] = {}
+    fractions: dict[str, int] = {}
+    at = end = -1
+
+    def read(cell: str, clock: str) -> int:
+        nonlocal at, end
+        text = f"{cell} {clock}" if clock else cell
+        try:
+            return minutes[text[:at]] + seconds[text[at:end]] + fractions[text[end:]]
+        except KeyError:
+            pass
+        found = pattern.fullmatch(text.strip())
+        if found is None:
+            return _none(cell, clock, field, expected)
+        parts = found.groupdict()
+        try:
+            minute = _minute_of(parts)
+        except ValueError as exc:
+            raise InvalidItem(field, f"{quoted(text)} is no time of the calendar") from exc
+        fraction = parts.get("f") or ""
+        second, thousandths = int(parts.get("S") or 0) * 1_000, int(fraction[:3].ljust(3, "0"))
+        if second >= 60_000:
+            raise InvalidItem(field, f"{quoted(text)} is no time of the calendar")
+        within = second + thousandths
+        if form.has_offset:
+            offset = abs(int(parts["z"])) * 60 + int(parts["zz"])
+            return _checked(minute + within - (-offset if parts["z"][0] == "-" else offset) * 60_000, field)
+        ends = (found.end("M"), found.end("S" if "S" in parts else "M")) if "M" in parts else (-1, -1)
+        if at in (-1, ends[0]) and end in (-1, ends[1]) and "p" not in parts and text == text.strip():
+            at, end = ends
+            _remember(minutes, text[:at], minute)
+            _remember(seconds, text[at:end], second)
+            _remember(fractions, text[end:], thousandths)
+        return _checked(minute + within, field)
+
+    expected = f"the first ones of the file, {form}"
+    return read
+
+
+def _remember(known: dict[str, int], text: str, ms: int) -> None:
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known[text] = ms
+
+
+def _minute_of(parts: dict[str, str | None]) -> int:
+    """The milliseconds of the minute since 1970.
+
+    Raises:
+        ValueError: when the calendar or the day has none such.
+    """
+    year = int(parts.get("Y") or 0) or 2000 + int(parts["y"] or 0)
+    month = _MONTHS.index(parts["b"].lower()) + 1 if parts.get("b") else int(parts["m"] or 0)  # type: ignore[union-attr]
+    hour = int(parts.get("H") or parts.get("I") or 0)
+    if half := parts.get("p"):
+        if not 1 <= hour <= 12:
+            raise ValueError(hour)
+        hour = hour % 12 + (12 if half.lower() == "pm" else 0)
+    moment = datetime(year, month, int(parts["d"] or 0), hour, int(parts.get("M") or 0), tzinfo=UTC)
+    return int(moment.timestamp()) * 1_000
+
+
+def _checked(ms: int, field: str) -> int:
+    if 0 <= ms <= MAX_TIME_MSC:
+        return ms
+    raise InvalidItem(field, f"the time {ms} is not between 1970 and the year 9999 (milliseconds)")
+
+
+@lru_cache(1_000)
+def _pattern(form: TimeForm) -> re.Pattern[str]:
+    """Of the text of a time; groups are named after the directives, `z` and `zz` are the offset."""
+    # Without separators every part has all its digits.
+    date = _expression(form.date, fixed=form.date == "%Y%m%d")
+    if not form.clock:
+        return re.compile(date)
+    clock = _expression(form.clock, fixed=":" not in form.clock)
+    clock = clock.replace("[0-9]{1,9}", "[0-9]{3}") if form.clock == "%H%M%S%f" else clock
+    if "%S" in form.clock and "%f" not in form.clock:
+        at = clock.index("(?P<S>") + len(f"(?P<S>{_DIRECTIVES['S']})")
+        clock = clock[:at] + _FRACTION + clock[at:]
+    joint = "" if not date else "[ T]?" if form.date == "%Y%m%d" and ":" not in form.clock else "[ T]"
+    return re.compile(date + joint + clock + (_OFFSET if form.has_offset else _NO_OFFSET))
+
+
+def _expression(form: str, *, fixed: bool) -> str:
+    parts = _DIRECTIVE.split(form)
+    matched = {name: rule.replace("{1,2}", "{2}") if fixed else rule for name, rule in _DIRECTIVES.items()}
+    return "".join(f"(?P<{part}>{matched[part]})" if index % 2 else re.escape(part) for index, part in enumerate(parts))
