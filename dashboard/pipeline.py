@@ -24,6 +24,7 @@ from marketdata.errors import TickpipeError
 from runtime.kafka import Ends, committed_offsets, lag_of, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
+from runtime.topics import sink_topics
 
 log = structlog.get_logger(__name__)
 
@@ -197,7 +198,7 @@ class KafkaCounts:
         settings = self._settings
         groups = {
             "stream": (settings.stream_group, {settings.ticks_topic}),
-            "sink": (settings.sink_group, {settings.candles_topic, settings.broker_candles_topic}),
+            "sink": (settings.sink_group, set(sink_topics(settings))),
         }
         rejected = {"ticks": settings.ticks_rejected_topic, "candles": settings.candles_rejected_topic}
         wanted = {*rejected.values(), *(name for _, names in groups.values() for name in names)}

@@ -17,7 +17,8 @@ from marketdata.contract.body import LARGE_BYTES, decode, decode_large
 from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.names import is_bar
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, account_in, server_in
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE
+from marketdata.contract.sender import sender_in
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
@@ -29,6 +30,7 @@ from producer.frames import FrameWriter, Origin, TicksBySymbol
 from producer.metrics import Metrics
 from producer.publisher import Gateway
 from producer.rates import TokenBuckets
+from producer.reference import ReferenceData
 from producer.rejects import RejectWriter
 from runtime import clock
 from runtime.request_body import Intake
@@ -77,11 +79,19 @@ class Ingest:
         SettingsError: when no API key is configured.
     """
 
-    def __init__(self, settings: Settings, gateway: Gateway, metrics: Metrics, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        gateway: Gateway,
+        metrics: Metrics,
+        telemetry: Telemetry,
+        reference: ReferenceData,
+    ) -> None:
         self._settings = settings
         self._gateway = gateway
         self._metrics = metrics
         self._telemetry = telemetry
+        self._reference = reference
         self._keyring = Keyring(settings)
         self._buckets = TokenBuckets(settings.rate_limit_per_second)
         self._frames = FrameWriter(settings)
@@ -149,13 +159,13 @@ class Ingest:
                 )
             self._pending += 1
             try:
-                server = server_in(headers, body)
-                origin = Origin(source or server or DEFAULT_SOURCE, trace, context, clock.now_ms())
-                response = await self._take_body(body, origin)
-                self._metrics.source_watch.sender(
-                    origin.source, origin.received_ms, server=server, account=account_in(headers, body)
-                )
-                return response
+                sender = sender_in(headers, body)
+                address, _ = request.scope.get("client") or ("", 0)
+                origin = Origin(
+                    source or sender.server or DEFAULT_SOURCE, trace, context, clock.now_ms(),
+                    sender=sender, address=address,
+                )  # fmt: skip
+                return await self._take_body(body, origin)
             except KafkaUnavailable as exc:
                 raise _kafka_refusal(str(exc)) from exc
             finally:
@@ -257,6 +267,8 @@ class Ingest:
         if not accepted:
             return
         received_ms = origin.received_ms
+        metrics.source_watch.sender(origin.source, origin.sender, received_ms)
+        self._reference.count(origin, accepted - bars, bars)
         metrics.stages.labels("logged").observe(seconds_between(received_ms, clock.now_ms()))
         newest_ms = 0
         for symbol, ticks in found.ticks.symbols.items():
@@ -271,6 +283,8 @@ class Ingest:
             # By receipt, for a zone may be wrong by hours; what is older than a day is history that somebody sends.
             if time_msc > received_ms - _DAY_MS:
                 metrics.heard(origin.source, symbol, received_ms)
+            if ticks.point is not None:
+                self._reference.quoted(origin.source, symbol, ticks.point, received_ms)
         if newest_ms and found.clock is not None:
             metrics.source_watch.ticks(origin.source, found.clock, newest_ms, received_ms)
 

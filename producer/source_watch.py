@@ -10,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from marketdata.contract.clock import Clock
+from marketdata.contract.sender import Sender
 from marketdata.contract.times import Instant
 from runtime import clock as wall
 
@@ -99,13 +100,13 @@ class SourceWatch(Collector):
                 action="zone_wrong", source=source, hours_ahead=-seen.behind_ms / 3_600_000, fits=seen.fits,
             )  # fmt: skip
 
-    def sender(self, source: str, received_ms: int, *, server: str | None, account: str | None) -> None:
-        """Note who sent a request, as far as it says so."""
+    def sender(self, source: str, sender: Sender, received_ms: int) -> None:
+        """Note who sent a request (UTC epoch milliseconds), as far as it says so."""
         seen = self._source(source)
         if seen is None:
             return
-        for kind, name in (("server", server), ("account", account)):
-            if name is None:
+        for kind, name in (("server", sender.server), ("account", sender.account)):
+            if not name:
                 continue
             names = seen.names[kind]
             is_new = received_ms - names.get(name, 0) > _FORGET_MS

@@ -19,7 +19,8 @@ from marketdata.contract.body import LARGE_BYTES, decode, decode_large
 from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.lenient import text_of
 from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, server_in, source_in
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, source_in
+from marketdata.contract.sender import server_in
 from marketdata.errors import InvalidItem
 from relay.database import StoreUnavailable
 from relay.forwarder import Totals

@@ -25,6 +25,7 @@ from runtime.settings import Settings
 from runtime.status_server import StatusServer
 from runtime.tasks import cancel, unless_set, until_first_ends
 from runtime.telemetry import start_telemetry
+from runtime.topics import sink_topics
 from sink.closing import Closer
 from sink.db.connection import Connection, Database, Trouble, trouble_of
 from sink.db.migrations import migrate
@@ -34,7 +35,7 @@ from sink.group import LagMeter, Revocations
 from sink.logends import LogEnds
 from sink.maintenance import Comparer, Keeper, Retainer, retention_of
 from sink.metrics import Metrics, Observer
-from sink.records import Incoming, incoming_bars, incoming_candles
+from sink.records import Incoming, incoming_bars, incoming_candles, incoming_reference
 from sink.refolds import Refolder
 from sink.rejects import Rejects
 from sink.store import BATCH_RECORDS, Batch, Store
@@ -77,6 +78,11 @@ class Sink:
         self.health = Health("kafka", "database")
         self._guard = Guard(self.health)
         self._asked_database_at = time.monotonic()
+        self._decode = {
+            settings.candles_topic: incoming_candles,
+            settings.broker_candles_topic: incoming_bars,
+            settings.reference_topic: incoming_reference,
+        }
         # Offsets that are stored in the database but not yet committed to Kafka.
         self._uncommitted: Offsets = {}
 
@@ -184,8 +190,7 @@ class Sink:
             heartbeat_interval_ms=_SESSION_TIMEOUT_MS // 3,
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
         )
-        topics = [settings.candles_topic, settings.broker_candles_topic]
-        consumer.subscribe(topics, listener=Revocations(self._uncommitted, self._metrics))
+        consumer.subscribe(sink_topics(settings), listener=Revocations(self._uncommitted, self._metrics))
         return consumer
 
     async def _join_group(self) -> AIOKafkaConsumer:
@@ -228,8 +233,7 @@ class Sink:
             if not polled:
                 break
             for tp, records in polled.items():
-                decode = incoming_bars if tp.topic == self._settings.broker_candles_topic else incoming_candles
-                usable, unusable = decode(tp, records)
+                usable, unusable = self._decode[tp.topic](tp, records)
                 good += usable
                 bad += unusable
                 offsets[tp] = records[-1].offset + 1

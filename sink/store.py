@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 from marketdata.candle import BrokerBar, Candle
+from marketdata.reference import Instrument, SenderCount
 from runtime.rejected import Rejected
 from sink.db.connection import REFUSALS, Database, StepSize, TooSlow
 from sink.records import Incoming
@@ -43,7 +44,8 @@ class Store:
         """The batch to store what is good, and to reject what is bad and what the database refuses."""
         candles = [incoming.value for incoming in good if isinstance(incoming.value, Candle)]
         bars = [incoming.value for incoming in good if isinstance(incoming.value, BrokerBar)]
-        return Batch(good, bad, await self._writer.prepare(candles, bars))
+        reference = [incoming.value for incoming in good if isinstance(incoming.value, SenderCount | Instrument)]
+        return Batch(good, bad, await self._writer.prepare(candles, bars, reference))
 
     async def store(self, batch: Batch) -> None:
         """Store and reject; may be repeated at will.

@@ -4,20 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from marketdata.contract.names import MAX_SOURCE, is_name
+from marketdata.contract.names import MAX_SOURCE, name_of
 from marketdata.contract.refusals import Refusal
 
 TICKS_ROUTE: Final = "/ingest/tick"
 BARS_ROUTE: Final = "/ingest"
-
-_SERVER_OF_AGENT: Final = re.compile(rb"[(; ]Server:([^;)]{1,256})")
-_SERVER_OF_META: Final = re.compile(rb'"srv"\s?:\s?"([^"\\]{1,256})"')
-
-_ACCOUNT_OF_AGENT: Final = re.compile(rb"Account:\s?(\d{1,20})")
-_ACCOUNT_OF_META: Final = re.compile(rb'"acct"\s?:\s?"?(\d{1,20})')
-
-#: How far into a body its first items are looked for the server.
-_SEARCHED_BYTES: Final = 4096
 
 _SLASHES: Final = re.compile("/{2,}")
 
@@ -51,40 +42,12 @@ def source_in(headers: Mapping[bytes, bytes]) -> str | None:
     given = headers.get(b"x-source", b"").strip()
     if not given:
         return None
-    source = _name(given)
+    source = name_of(given, MAX_SOURCE)
     if source is None:
         raise Refusal(400, "INVALID_SOURCE", f"X-Source must be 1 to {MAX_SOURCE} printable characters")
     return source
 
 
-def server_in(headers: Mapping[bytes, bytes], body: bytes) -> str | None:
-    """The broker's server that an EA names: `Server:` of its User-Agent, else `meta.srv` of its first items."""
-    agent = _SERVER_OF_AGENT.search(headers.get(b"user-agent", b""))
-    found = agent or _SERVER_OF_META.search(body, 0, _SEARCHED_BYTES)
-    return None if found is None else _name(found[1].strip())
-
-
-def account_in(headers: Mapping[bytes, bytes], body: bytes) -> str | None:
-    """The account that an EA names: `Account:` of its User-Agent, else `meta.acct` of its first items."""
-    found = _ACCOUNT_OF_AGENT.search(headers.get(b"user-agent", b"")) or _ACCOUNT_OF_META.search(
-        body, 0, _SEARCHED_BYTES
-    )
-    return None if found is None else found[1].decode()
-
-
 def source_header(source: str | None) -> dict[str, str]:
     """What `source_in` reads, to be sent in UTF-8; nothing for a sender that names no source."""
     return {} if source is None else {"X-Source": source}
-
-
-def agent_header(program: str, server: str | None) -> dict[str, str]:
-    """A User-Agent in which `server_in` finds the server, for a program that sends on what others sent."""
-    return {} if server is None else {"User-Agent": f"{program} (Server:{server})"}
-
-
-def _name(given: bytes) -> str | None:
-    try:
-        name = given.decode()
-    except UnicodeDecodeError:
-        name = given.decode("cp1252", "replace")
-    return name if len(name) <= MAX_SOURCE and is_name(name, MAX_SOURCE) else None

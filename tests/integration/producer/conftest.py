@@ -23,6 +23,7 @@ def settings(servers: EmbeddedServers) -> Settings:
         ticks_topic=f"{name}.ticks",
         candles_topic=f"{name}.candles.m1",
         broker_candles_topic=f"{name}.candles.broker",
+        reference_topic=f"{name}.reference",
         ticks_rejected_topic=f"{name}.ticks.rejected",
         candles_rejected_topic=f"{name}.candles.rejected",
         api_keys={"Broker-Demo": "key-of-the-broker", "*": "key-of-everybody"},

@@ -259,7 +259,14 @@ async def test_a_day_that_arrives_twice_is_stored_once(settings: Settings, conne
 
 
 async def _start_process(settings: Settings) -> asyncio.subprocess.Process:
-    names = ("kafka_bootstrap", "ticks_topic", "candles_topic", "broker_candles_topic", "candles_rejected_topic")
+    names = (
+        "kafka_bootstrap",
+        "ticks_topic",
+        "candles_topic",
+        "broker_candles_topic",
+        "reference_topic",
+        "candles_rejected_topic",
+    )
     environment = {
         **os.environ,
         **{f"TICKPIPE_{name.upper()}": str(getattr(settings, name)) for name in (*names, "sink_group", "sink_port")},
