@@ -154,7 +154,13 @@ class Pipeline:
         # Of too many, those that ticked last; in an order that does not jump.
         newest = sorted(listings, key=lambda feed: feed.last_tick, reverse=True)[:_FEEDS]
         return [
-            {"symbol": feed.symbol, "source": feed.source, "last_tick": feed.last_tick, "close": feed.close}
+            {
+                "symbol": feed.symbol,
+                "source": feed.source,
+                "last_tick": feed.last_tick,
+                "close": feed.close,
+                "digits": feed.digits,
+            }
             for feed in sorted(newest, key=lambda feed: (feed.symbol, feed.source))
         ]
 
