@@ -1,5 +1,6 @@
 """What senders say of themselves and of their instruments, on the page and in the API: decimals, who sends."""
 
+import pyarrow as pa
 import pytest
 from playwright.async_api import expect
 
@@ -48,6 +49,8 @@ async def test_prices_have_the_decimals_that_their_sender_says(
 
     await eventually(is_told, within_seconds=30, what="the digits in /symbols")
     assert market.get(f"/candles?symbol={symbol}").json()["digits"] == digits
+    arrow = pa.ipc.open_stream(market.get(f"/candles?symbol={symbol}&format=arrow").content)
+    assert arrow.schema.metadata[b"digits"] == str(digits).encode()
 
     await reader.open(f"?symbol={symbol}")
     legend = reader.page.locator("#legend")
