@@ -53,7 +53,7 @@ _RETRY_CROWDED_SECONDS: Final = 1
 
 _DAY_MS: Final = 86_400_000
 
-#: Rejected items of a large body that wait in memory (entries); then they are kept before the rest is read.
+#: Rejected items of a large body that wait in memory (entries); more are written before the rest is read.
 _MAX_REJECTS: Final = 5_000
 
 
@@ -67,7 +67,7 @@ class ReadBody:
         self.bars: list[BrokerBar] = []
         self.received = 0
         self.errors = 0
-        #: The first of the errors, and the records that keep their items.
+        #: The first of the errors, and the records that store their items.
         self.details: list[Detail] = []
         self.rejects: list[Record] = []
 

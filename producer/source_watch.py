@@ -33,7 +33,7 @@ _EARLY_MS: Final = 5_000
 #: No two clocks are further apart (milliseconds).
 _FURTHEST_MS: Final = 26 * 3_600_000
 
-#: Ticks keep so far behind, or ahead, for so long and in so many requests before it is called constant: history that is
+#: Ticks stay so far behind, or ahead, for so long and in so many requests before it is called constant: history that is
 #: sent from a file runs through the hours faster (milliseconds; requests).
 _CONSTANT_MS: Final = 300_000
 _CONSTANT_REQUESTS: Final = 5
