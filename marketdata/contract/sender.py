@@ -51,16 +51,14 @@ NOBODY: Final = Sender()
 def sender_in(headers: Mapping[bytes, bytes], body: bytes) -> Sender:
     """The sender of a request.
 
-    Server and account are those of the User-Agent, else of the `meta` of the first item that has one. EA, version and
-    build are those of `meta`, for a relay sends on under its own User-Agent what an EA wrote.
+    Server and account are those of the User-Agent, else of the `meta` of its first items. EA, version and build are
+    those of `meta`, for a relay sends on under its own User-Agent what an EA wrote.
 
     Args:
         headers: with lower-case names, as in ASGI.
         body: as it came.
     """
-    begin = body.find(b'"meta"', 0, _SEARCHED_BYTES)
-    meta = body[begin : body.find(b"}", begin, begin + _META_BYTES)] if begin >= 0 else b""
-    return _sender(headers.get(b"user-agent", b"").partition(_CHANGING)[0], meta)
+    return _sender(headers.get(b"user-agent", b"").partition(_CHANGING)[0], _meta_in(body))
 
 
 def server_in(headers: Mapping[bytes, bytes], body: bytes) -> str | None:
@@ -71,6 +69,16 @@ def server_in(headers: Mapping[bytes, bytes], body: bytes) -> str | None:
 def agent_header(program: str, server: str | None) -> dict[str, str]:
     """A User-Agent in which `sender_in` finds the server, for a program that sends on what others sent."""
     return {} if server is None else {"User-Agent": f"{program} (Server:{server})"}
+
+
+def _meta_in(body: bytes) -> bytes:
+    """The first `meta` that names a server, else the first one; senders write the same in each of their items."""
+    inside = body.find(b'"srv"', 0, _SEARCHED_BYTES)
+    begin = body.rfind(b"{", 0, inside) if inside >= 0 else body.find(b'"meta"', 0, _SEARCHED_BYTES)
+    if begin < 0:
+        return b""
+    end = body.find(b"}", max(begin, inside), begin + _META_BYTES)
+    return body[begin : end if end >= 0 else begin + _META_BYTES]
 
 
 @lru_cache(_CACHED_SENDERS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from marketdata.contract.sender import NOBODY, Sender, sender_in
+from marketdata.contract.sender import NOBODY, Sender, _meta_in, sender_in
 
 AGENT = "DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; Build:3850; Symbols:28; trace_id:0f3a9c)"
 META = '{"ea":"PDC","ver":"1.64","src":"tick","acct":99,"srv":"Other-Real 2","build":3851}'
@@ -33,6 +33,27 @@ def test_a_sender_is_read_from_its_user_agent_and_from_meta(agent: str, meta: st
     body = f'{{"ticks":[{{"symbol":"EURUSD","bid":1.1{f",{chr(34)}meta{chr(34)}:{meta}" if meta else ""}}}]}}'.encode()
 
     assert sender_in({b"user-agent": agent.encode("cp1252")}, body) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'[{"meta":null},{"meta":{}},{"meta":{"ea":"PDC","srv":"B"}}]', Sender("B", ea="PDC")),
+        (b'[{"meta":{"ts":1,"meta":{"acct":"7","srv":"B"}}}]', Sender("B", "7")),
+        (b'[{"meta":{"x":{},"srv":"B"}}]', Sender("B")),
+        (b'[{"meta":{"acct":7}}]', Sender(account="7")),
+        (b'[{"meta":{"srv":"B","note":"' + b"x" * 100_000, Sender("B")),
+        (b'[{"meta":{"note":"' + b"x" * 100_000 + b'","srv":"B"}}]', NOBODY),
+    ],
+)
+def test_meta_is_found_in_the_first_items(body: bytes, expected: Sender) -> None:
+    assert sender_in({}, body) == expected
+
+
+def test_no_more_than_a_meta_is_remembered_of_a_body() -> None:
+    """Each of these would stay in the cache with all its bytes."""
+    for body in (b'{"meta":' + b"x" * 100_000, b'{"srv":' + b"x" * 100_000, b'"srv"' + b"x" * 100_000):
+        assert len(_meta_in(body)) <= 1024
 
 
 def test_a_body_that_is_no_body_has_no_sender() -> None:
