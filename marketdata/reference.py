@@ -18,7 +18,7 @@ MAX_DECIMALS: Final = 18
 
 
 class SenderCount(Struct, frozen=True, gc=False, kw_only=True, tag_field="kind", tag="sender"):
-    """What one producer has counted of one sender since it began to; a later record replaces an earlier one."""
+    """How much one producer has taken from one sender; a later record replaces an earlier one."""
 
     source: Annotated[str, Meta(min_length=1, max_length=64)]
     #: As in `marketdata.contract.sender`; empty where the sender does not say.

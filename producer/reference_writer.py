@@ -24,8 +24,9 @@ _LOOK_SECONDS: Final = 1.0
 #: Kafka confirms in milliseconds; what it does not confirm in time is written again (seconds).
 _CONFIRM_SECONDS: Final = 5.0
 
-#: The pause after a failure (seconds).
+#: The pause while Kafka is away, and after any other failure (seconds).
 _RETRY_SECONDS: Final = 10.0
+_FAILED_SECONDS: Final = 60.0
 
 #: What was counted last is written at the end of the process, unless Kafka is away (seconds).
 _LAST_WRITE_SECONDS: Final = 2.0
@@ -46,13 +47,11 @@ class ReferenceWriter:
                 pause_seconds = _LOOK_SECONDS
                 try:
                     await self._write(clock.now_ms(), _CONFIRM_SECONDS)
-                except TickpipeError as exc:
-                    # While Kafka is away the publisher says so.
-                    log.debug("Reference data is not written yet.", action="reference_wait", error=str(exc))
-                    pause_seconds = _RETRY_SECONDS
+                except Exception as exc:  # whatever it is, the producer can do its work without
+                    pause_seconds = _pause_after(exc)
                 await asyncio.sleep(pause_seconds)
         finally:
-            with suppress(TickpipeError):
+            with suppress(Exception):
                 await self._write(None, _LAST_WRITE_SECONDS)
             await self._disconnect()
 
@@ -65,12 +64,13 @@ class ReferenceWriter:
             with kafka_errors(self._settings, topic=topic):
                 async with asyncio.timeout(timeout_seconds):
                     producer = await self._connected()
-                    await asyncio.gather(
-                        *(
-                            producer.send_and_wait(topic, encode(record), key=reference_key(record))
-                            for record in records
-                        )
+                    sending = (
+                        producer.send_and_wait(topic, encode(record), key=reference_key(record)) for record in records
                     )
+                    # All of them end before the connection is given up: what waits on it then waits for ever.
+                    for outcome in await asyncio.gather(*sending, return_exceptions=True):
+                        if isinstance(outcome, BaseException):
+                            raise outcome
         except BaseException:
             await self._disconnect()
             raise
@@ -89,3 +89,16 @@ class ReferenceWriter:
         producer, self._producer = self._producer, None
         if producer is not None:
             await discard_producer(producer)
+
+
+def _pause_after(exc: Exception) -> float:
+    """Log the failure; how long to wait before the next try (seconds)."""
+    if isinstance(exc, TickpipeError) and exc.retriable:
+        # While Kafka is away the publisher says so.
+        log.debug("Reference data is not written yet.", action="reference_wait", error=str(exc))
+        return _RETRY_SECONDS
+    log.warning(
+        "Who sends cannot be written; ticks are taken all the same.",
+        action="reference_failed", error=str(exc) or type(exc).__name__, exc_info=not isinstance(exc, TickpipeError),
+    )  # fmt: skip
+    return _FAILED_SECONDS

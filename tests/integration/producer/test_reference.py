@@ -59,4 +59,5 @@ async def test_a_topic_that_takes_nothing_harms_no_tick(settings: Settings, tmp_
             await asyncio.sleep(0.1)
         assert "tickpipe_producer_kafka_up 1.0" in service.get("/metrics").text
         service.stop()
+        assert "action=reference_failed" in service.log.read_text()
     assert await written(settings) == []
