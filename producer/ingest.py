@@ -267,8 +267,9 @@ class Ingest:
         if not accepted:
             return
         received_ms = origin.received_ms
-        metrics.source_watch.sender(origin.source, origin.sender, received_ms)
-        self._reference.count(origin, accepted - bars, bars)
+        if self._reference.count(origin, accepted - bars, bars):
+            # It thinks in hours, and a sender may send a thousand times a second.
+            metrics.source_watch.sender(origin.source, origin.sender, received_ms)
         metrics.stages.labels("logged").observe(seconds_between(received_ms, clock.now_ms()))
         newest_ms = 0
         for symbol, ticks in found.ticks.symbols.items():

@@ -42,6 +42,13 @@ def test_a_sender_is_written_at_once_and_then_every_ten_seconds_at_most() -> Non
     assert data.changed() == data.changed(11_200)  # at the end of the process all is due
 
 
+def test_it_is_told_when_a_sender_is_heard_for_the_first_time_in_a_second() -> None:
+    data = ReferenceData()
+    times = (0, 1, 999, 1_998, 2_998)  # the last is a second after the one before it
+    assert [data.count(origin(ms), ticks=1, bars=0) for ms in times] == [True, False, False, False, True]
+    assert data.count(origin(2_998, address="10.0.0.8"), ticks=1, bars=0)
+
+
 def test_what_comes_while_kafka_confirms_is_written_later() -> None:
     data = ReferenceData()
     data.count(origin(1_000), ticks=1, bars=0)
