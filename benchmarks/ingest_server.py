@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from producer.__main__ import server_config
-from producer.answers import taken
 from producer.app import create_app
 from producer.auth import Keyring
-from producer.flush import Record
+from producer.connection import Record
+from producer.ingest import taken
 from producer.metrics import Metrics
 from producer.publisher import Publisher
 from runtime.settings import load_settings

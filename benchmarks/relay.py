@@ -21,7 +21,7 @@ import msgspec
 import psutil
 
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
-from marketdata.contract.clock import Clock
+from marketdata.contract.times import Clock
 from relay.api import Api
 from relay.forwarder import BATCH, Forwarder
 from relay.item import read_item

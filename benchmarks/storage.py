@@ -1,7 +1,7 @@
 """What M1 takes on the disk with and without compression, and what late ticks cost in chunks that are compressed.
 
 `python -m benchmarks.storage` makes 2 symbols × 18 months in TimescaleDB's community edition, which runs in Node.js
-(tests/integration/timeframes/pglite), in some minutes; `--database-url` names one that is there and empty.
+(tests/integration/sink/db/pglite), in some minutes; `--database-url` names one that is there and empty.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from sink.db.connection import Connection, connect
 from sink.db.migrations import migrate
 from sink.db.storage import edition, set_compression
 from sink.writer import Writer
+from tests.integration.sink.db.editions import install_pglite, pglite_database
 from tests.integration.sink.fixed import new_writer
-from tests.integration.timeframes.editions import install_pglite, pglite_database
 from tests.unit.sink.candles import candle
 
 FIRST: Final = datetime(2023, 1, 1, tzinfo=UTC)

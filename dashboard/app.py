@@ -28,8 +28,7 @@ from dashboard.live import LiveReader, Settler
 from dashboard.metrics import CountRequests, Gauges, Metrics
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
-from runtime.guard import Guard
-from runtime.health import Health
+from runtime.health import Guard, Health
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -12,10 +12,9 @@ from psycopg.rows import class_row
 
 from dashboard.answers import Refusal
 from dashboard.database import SQL, Connection, Database
-from marketdata.offsets import Ranges
+from marketdata.offsets import Ranges, from_multirange
 from marketdata.reference import decimals_of
 from marketdata.timeframes import M1, TIMEFRAMES
-from sink.refolds import to_ranges
 
 DEFAULT_LIMIT: Final = 500
 #: Two weeks of M1; more comes page by page.
@@ -203,7 +202,7 @@ async def _proven_rows(connection: Connection, about: dict[str, Any]) -> list[Pr
     name = "last_proven_minutes" if about["from_"] is None else "proven_minutes"
     cursor = await connection.execute(SQL[name], about)
     rows = [ProvenRow._make(row) for row in await cursor.fetchall()]
-    return [row._replace(offsets=None if row.offsets is None else to_ranges(row.offsets)) for row in rows]
+    return [row._replace(offsets=None if row.offsets is None else from_multirange(row.offsets)) for row in rows]
 
 
 async def _value(connection: Connection, name: str, about: dict[str, Any]) -> Any:

@@ -16,17 +16,16 @@ from dashboard.candles import epoch_ms
 from dashboard.database import SQL, Database
 from dashboard.hub import Hub, Key
 from dashboard.metrics import Gauges, Metrics
-from marketdata.candle import Candle
+from marketdata.candle import Candle, check_candle
 from marketdata.errors import InvalidCandle, TickpipeError
-from marketdata.invariants import check_candle
+from marketdata.offsets import from_multirange
 from marketdata.wire import decode_candle, decode_candles
 from runtime import clock
 from runtime.kafka import new_consumer
 from runtime.kafka_errors import kafka_errors
 from runtime.log_identity import wait_for_log
+from runtime.metrics import arrival_seconds, received_header, seconds_between
 from runtime.settings import Settings
-from runtime.stages import arrival_seconds, received_header, seconds_between
-from sink.refolds import to_ranges
 
 log = structlog.get_logger(__name__)
 
@@ -176,6 +175,6 @@ def _candle(row: Sequence[Any]) -> Candle:
     return Candle(
         source=source, symbol=symbol, ts=epoch_ms(ts), open=open_, high=high, low=low, close=close, volume=volume,
         real_volume=real_volume, spread=spread, first_tick=epoch_ms(first_tick), last_tick=epoch_ms(last_tick),
-        log=log_name, offsets=to_ranges(offsets), closed=closed, received=epoch_ms(received_at),
+        log=log_name, offsets=from_multirange(offsets), closed=closed, received=epoch_ms(received_at),
         emitted=epoch_ms(folded_at),
     )  # fmt: skip

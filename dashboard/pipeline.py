@@ -21,10 +21,9 @@ from dashboard.database import SQL, Database
 from dashboard.hub import Hub
 from dashboard.metrics import Gauges, Metrics
 from marketdata.errors import TickpipeError
-from runtime.kafka import Ends, committed_offsets, lag_of, new_consumer, topic_ends
+from runtime.kafka import Ends, committed_offsets, lag_of, new_consumer, sink_topics, topic_ends
 from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
-from runtime.topics import sink_topics
 
 log = structlog.get_logger(__name__)
 

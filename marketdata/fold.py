@@ -20,9 +20,11 @@ from itertools import takewhile
 from math import inf
 from operator import attrgetter, eq, sub
 
+from msgspec.structs import replace
+
 from marketdata.candle import Candle
-from marketdata.kept import KeptTicks
 from marketdata.offsets import Ranges, Span
+from marketdata.packed import PackedTicks
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Frame, Tick, period_of
 from marketdata.timeframes import M1, Timeframe
 
@@ -124,7 +126,7 @@ def same(tick: Tick) -> Tick:
     flags = tick.flags & _FLAGS
     if flags == tick.flags:
         return tick
-    return Tick(tick.time_msc, tick.bid, tick.ask, tick.last, tick.volume, flags)
+    return replace(tick, flags=flags)
 
 
 class CandleFold:
@@ -134,7 +136,7 @@ class CandleFold:
     """
 
     __slots__ = (
-        "_best", "_close_at", "_current", "_kept", "_offsets", "_open_at", "_pass", "_pending", "_point", "_run",
+        "_best", "_close_at", "_current", "_held", "_offsets", "_open_at", "_pass", "_pending", "_point", "_run",
         "_spread", "_volume_units",
         "close", "earliest", "high", "latest", "low", "open", "received", "source", "symbol", "timeframe", "ts",
         "volume",
@@ -159,9 +161,9 @@ class CandleFold:
         self._point: float | None = None
         self._offsets: list[list[int]] = []
         self._run = -1
-        # Ordinary flow is one pass, whose ticks are only kept; counting starts with a second pass.
+        # Ordinary flow is one pass, whose ticks are only held; counting starts with a second pass.
         self._pass = -1
-        self._kept = KeptTicks()
+        self._held = PackedTicks()
         self._best: Counter[Tick] | None = None
         self._current: Counter[Tick] = Counter()
         # Added and counted, not yet in the prices and sums.
@@ -187,14 +189,14 @@ class CandleFold:
         return tuple([(partition, first, last) for first, last in self._offsets])
 
     @property
-    def ticks_kept(self) -> int:
+    def ticks_held(self) -> int:
         """How many ticks are held in memory in case the period is sent again."""
-        return len(self._kept) if self._best is None else len(self._best)
+        return len(self._held) if self._best is None else len(self._best)
 
     def finish(self) -> None:
-        """Let go of the ticks that are kept for resends: nothing more will be added."""
+        """Let go of the ticks that are held in case of a resend: nothing more will be added."""
         self.settle()
-        self._kept = KeptTicks()
+        self._held = PackedTicks()
         self._best = None
         self._current = Counter()
 
@@ -215,7 +217,7 @@ class CandleFold:
 
         if self._best is None and self._pass in (pass_number, -1):
             self._pass = pass_number
-            self._kept.add(ticks)
+            self._held.add(ticks)
         else:
             ticks = self._new_in_pass(pass_number, ticks)
         if ticks:
@@ -241,7 +243,7 @@ class CandleFold:
             self._run = run
             self._offsets.append([offsets[0], offsets[-1]])
         self._pass = pass_number
-        self._kept.add(ticks)
+        self._held.add(ticks)
         self.settle()
         # At once, while the ticks are in the processor's cache.
         if not self._settle_run(frames[-1], ticks):
@@ -249,8 +251,8 @@ class CandleFold:
 
     def _new_in_pass(self, pass_number: int, ticks: list[Tick]) -> list[Tick]:
         if self._best is None:
-            self._best = Counter(map(same, self._kept))
-            self._kept = KeptTicks()
+            self._best = Counter(map(same, self._held))
+            self._held = PackedTicks()
         if pass_number != self._pass:
             self._pass = pass_number
             self._current = Counter()

@@ -8,7 +8,7 @@ and PostgreSQL's int8multirange holds the ranges of all of them: `partition * 2*
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 Range = tuple[int, int, int]
 Ranges = tuple[Range, ...]
@@ -95,6 +95,11 @@ def clip(ranges: Ranges, ends: dict[int, tuple[int, int]]) -> Ranges:
 def to_multirange(ranges: Ranges) -> str:
     """PostgreSQL's text form, in positions: `{[0,6),[9,10)}`."""
     return "{" + ",".join(f"[{first},{last + 1})" for first, last in spans(ranges)) + "}"
+
+
+def from_multirange(multirange: Any) -> Ranges:
+    """The ranges of an int8multirange of positions, as psycopg returns it: an iterable of `lower` and `upper`."""
+    return from_spans((one.lower, one.upper - 1) for one in multirange)
 
 
 def beyond(ends: dict[int, tuple[int, int]]) -> str:

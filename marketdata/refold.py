@@ -1,15 +1,16 @@
-"""Folding stored candles again from the offsets they name: many of them in one pass over the log. Pure.
+"""Folding stored candles again from the offsets they name, and finding the periods that a log touches. Pure.
 
 The caller reads what `to_read` names, in order, and feeds every frame with its position in the log; frames of the same
 source and symbol that do not touch the candle matter as well, because time going back through them opens a pass. What
 is plain forward flow in a chunk folds as runs (marketdata/runs.py).
 """
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from marketdata.fold import CandleFold, Passes, split_by_period
-from marketdata.offsets import Range, Ranges, normalized, spans
+from marketdata.offsets import Range, Ranges, from_spans, normalized, spans
 from marketdata.runs import Chunk, Run, flows
 from marketdata.tick import Frame, Tick
 from marketdata.timeframes import M1, Timeframe
@@ -139,3 +140,55 @@ class Refold:
         for target in self._targets.values():
             target.fold.finish()
         return {proof: target.fold for proof, target in self._targets.items()}
+
+
+#: Source, symbol and start of the period (UTC epoch milliseconds).
+PeriodKey = tuple[str, str, int]
+
+
+class Coverage:
+    """The periods that one partition touches; feed it every frame in order, with its position in the log."""
+
+    def __init__(self, width_ms: int) -> None:
+        self._width_ms = width_ms
+        self._touched: dict[PeriodKey, array[int]] = {}
+        self._position = -1
+
+    def __len__(self) -> int:
+        return len(self._touched)
+
+    def feed(self, chunk: Chunk) -> None:
+        """Note which periods these frames touch."""
+        touched = self._touched
+        for position, frame in chunk:
+            for ts, _ in split_by_period(frame, self._width_ms)[2]:
+                key = (frame.source, frame.symbol, ts)
+                if (positions := touched.get(key)) is None:
+                    positions = touched[key] = array("q")
+                positions.append(position)
+            self._position = position
+
+    def settled(self) -> dict[PeriodKey, Ranges]:
+        """The periods that nothing touched for a while, and the records that did; they are forgotten here.
+
+        So long that what touches them later is no part of the same range (`marketdata.refold.bridged`).
+        """
+        since = self._position - BRIDGE_RECORDS
+        return self._taken([key for key, positions in self._touched.items() if positions[-1] < since])
+
+    def rest(self) -> dict[PeriodKey, Ranges]:
+        """All that is left, when the partition was read to its end."""
+        return self._taken(list(self._touched))
+
+    def _taken(self, keys: list[PeriodKey]) -> dict[PeriodKey, Ranges]:
+        return {key: _ranges(self._touched.pop(key)) for key in keys}
+
+
+def _ranges(positions: "array[int]") -> Ranges:
+    spans: list[tuple[int, int]] = []
+    for position in positions:
+        if spans and spans[-1][1] == position - 1:
+            spans[-1] = (spans[-1][0], position)
+        else:
+            spans.append((position, position))
+    return from_spans(spans)

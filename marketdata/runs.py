@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from operator import attrgetter
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from marketdata.fold import repeats
 from marketdata.tick import Frame, Tick, period_of
@@ -19,6 +19,10 @@ MIN_TICKS = 8
 
 #: Frames that are folded together, with their offsets.
 Chunk = Sequence[tuple[int, Frame]]
+
+#: Many more bytes than this, once decoded, do not stay in the processor's cache until they are folded: 1,000 single
+#: ticks at a time take half the time of 5,000.
+_PIECE_BYTES = 192 * 1024
 
 _mode_and_point = attrgetter("mode", "point")
 _time = attrgetter("time_msc")
@@ -144,3 +148,27 @@ class Run:
     def _part(self, ts: int, begin: int, end: int) -> Part:
         first, last = bisect_right(self._starts, begin) - 1, bisect_right(self._starts, end - 1)
         return Part(ts, self.offsets[first:last], self.frames[first:last], self._ticks[begin:end])
+
+
+class Record(Protocol):
+    """One record as a consumer hands it out, bare or not."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def timestamp_type(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+def in_pieces(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """A poll in pieces to decode and fold one after the other."""
+    total_bytes = sum(len(record.value) for record in records if record.value is not None)
+    step = max(1, _PIECE_BYTES * len(records) // max(1, total_bytes))
+    return (records[begin : begin + step] for begin in range(0, len(records), step))

@@ -10,6 +10,7 @@ from marketdata.errors import SettingsError
 from producer.app import create_app
 from runtime import serving
 from runtime.logs import configure_logs
+from runtime.process import collect_rarely
 from runtime.settings import Settings, load_settings
 
 #: Requests under way get this long to finish (seconds): as long as one may wait for Kafka.
@@ -25,9 +26,10 @@ def main() -> int:
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
-    # What is there now stays; without this every full collection walks through all of FastAPI (30 ms and more).
+    # What is there now stays, or every full collection would walk through all of FastAPI (30 ms and more); and what a
+    # request makes ends with it, so looking for more garbage would only add to its time.
     gc.collect()
-    gc.freeze()
+    collect_rarely()
     return serving.run_server(uvicorn.Server(server_config(app, settings)), app.guard)
 
 

@@ -14,15 +14,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, route_of
-from producer.answers import json_response
 from producer.documentation import ANSWERS, BAR_OPERATION, COMPONENTS, TICK_OPERATION
-from producer.ingest import Ingest
+from producer.ingest import Ingest, json_response
 from producer.metrics import Metrics
 from producer.publisher import Gateway, Publisher
 from producer.reference import ReferenceData
 from producer.reference_writer import ReferenceWriter
-from runtime.guard import Guard
-from runtime.health import Health
+from runtime.health import Guard, Health
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
 
@@ -52,7 +50,8 @@ class ProducerApp(FastAPI):
         """ASGI."""
         take = None
         if scope["type"] == "http" and (route := route_of(scope["path"])) in self.direct:
-            scope = {**scope, "path": route}
+            if route != scope["path"]:
+                scope = {**scope, "path": route}
             take = self.direct[route] if scope["method"] == "POST" else None
         if take is None or scope.get("root_path"):
             await super().__call__(scope, receive, send)
@@ -161,7 +160,7 @@ def _add_probes(app: FastAPI, gateway: Gateway, metrics: Metrics, health: Health
 def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(HTTPException)
     async def not_taken(_request: Request, exc: HTTPException) -> Response:
-        metrics.requests.labels("other", exc.status_code).inc()
+        metrics.answered("other", exc.status_code).inc()
         code = _CODES.get(exc.status_code, "HTTP_ERROR")
         return json_response(
             exc.status_code, {"error": str(exc.detail), "code": code}, dict(exc.headers) if exc.headers else None
@@ -169,6 +168,6 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, exc: Exception) -> Response:
-        metrics.requests.labels("other", 500).inc()
+        metrics.answered("other", 500).inc()
         log.error("A request failed; this is a bug.", action="internal_error", path=request.url.path, exc_info=exc)
         return json_response(500, {"error": "an internal error; it is in the log", "code": "INTERNAL"})

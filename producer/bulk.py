@@ -10,13 +10,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from marketdata.contract.body import MAX_ITEMS, MAX_OFFSET_SECONDS
-from marketdata.contract.clock import Clock
 from marketdata.contract.names import symbol_of
 from marketdata.contract.tick import POINTS, TickFields
-from marketdata.contract.times import EARLIEST_MS, parse_time
+from marketdata.contract.times import EARLIEST_MS, Clock, parse_time
 from marketdata.errors import InvalidItem
 from marketdata.tick import Tick
-from producer.frames import SymbolTicks, TicksBySymbol
+from producer.records import SymbolTicks, TicksBySymbol
 
 
 class BulkBody(Struct, gc=False):
@@ -41,7 +40,7 @@ def decode_bulk(body: bytes) -> BulkBody | None:
 
 def read_bulk(bulk: BulkBody, clock: Clock, by_symbol: TicksBySymbol) -> int:
     """Sort the ticks by symbol, up to the first that needs a closer look; how many they are."""
-    before = by_symbol.count()
+    before = by_symbol.count() if by_symbol.symbols else 0
     try:
         _sort(bulk.ticks, clock, by_symbol.symbols)
         count = len(bulk.ticks)

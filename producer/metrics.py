@@ -1,14 +1,15 @@
 """What the producer counts; names begin with `tickpipe_producer_`, but for the stages that all services share."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from producer.source_watch import SourceWatch
-from runtime.labels import OTHER, Bounded, BoundedCounter
-from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+from runtime.metrics import OTHER, STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, Bounded, BoundedCounter
+from runtime.rejected import REJECTS_LOST
 
 _PREFIX = "tickpipe_producer"
 
@@ -38,7 +39,10 @@ class Metrics:
 
         # Memory, CPU and start of the process.
         ProcessCollector(registry=registry)
-        self.requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
+        registry.register(REJECTS_LOST)
+        requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
+        #: The counter of a route and a status, of which there are few.
+        self.answered: Callable[[str, int], Counter] = cache(requests.labels)
         self.in_flight = Gauge(
             f"{_PREFIX}_requests_in_flight", "Ingest requests that are not answered yet.", registry=registry
         )
@@ -61,8 +65,10 @@ class Metrics:
             "frames_ahead",
             "Frames whose last tick is more than a second ahead of the producer's clock: a wrong clock or zone.",
         )
-        #: stage: received, logged (Kafka has confirmed it).
-        self.stages = Histogram(STAGE_METRIC, STAGE_HELP, ["stage"], buckets=STAGE_BUCKETS, registry=registry)
+        stages = Histogram(STAGE_METRIC, STAGE_HELP, ["stage"], buckets=STAGE_BUCKETS, registry=registry)
+        self.received_seconds = stages.labels("received")
+        #: Until Kafka has confirmed it.
+        self.logged_seconds = stages.labels("logged")
         self.source_watch = SourceWatch(_PREFIX)
         registry.register(self.source_watch)
         #: Receipt of the newest ticks (UTC epoch milliseconds) by source and symbol.

@@ -12,15 +12,14 @@ from typing import Final, Protocol
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from marketdata.contract.refusals import Refusal, TooLarge
+from marketdata.contract.answers import Refusal, TooLarge
 from marketdata.errors import KafkaUnavailable, RecordTooLarge, TickpipeError
-from producer.connection import close_producer, discard_producer, open_producer
-from producer.flush import GroupCommit, Record
+from producer.connection import GroupCommit, Record, close_producer, discard_producer, open_producer
 from producer.metrics import Metrics
-from runtime.kafka_errors import kafka_errors, unavailable
+from runtime.kafka import MAX_RECORD_BYTES
+from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors, mapped, unavailable
 from runtime.rejected import RejectedWriter, Stored, Which
 from runtime.settings import Settings
-from runtime.topics import MAX_RECORD_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +40,7 @@ _REMIND_SECONDS: Final = 60.0
 
 
 class Gateway(Protocol):
-    """Where accepted ticks go; `testing.InMemoryGateway` is the other one."""
+    """Where accepted ticks go: Kafka, or a list in tests."""
 
     @property
     def is_open(self) -> bool:
@@ -58,7 +57,7 @@ class Gateway(Protocol):
         """
 
     async def run(self) -> None:
-        """Keep the connection until cancelled; then close it."""
+        """Hold the connection until cancelled; then close it."""
 
 
 class Publisher:
@@ -86,52 +85,58 @@ class Publisher:
         commit = self._commit
         if commit is None:
             raise unavailable(self._settings)
-        size_bytes = 0
+        size_bytes, has_rejects = 0, False
         for record in records:
             size_bytes += len(record.value)
             if len(record.value) > _MAX_VALUE_BYTES:
                 raise TooLarge("more ticks of one symbol than a Kafka record holds; split the body")
+            if record.topic == self._rejected_topic:
+                has_rejects = True
         if not records:
             return
         if self._pending_bytes and self._pending_bytes + size_bytes > _MAX_PENDING_BYTES:
             raise Refusal(503, "BACK_PRESSURE", "too much waits for Kafka", retry_after_seconds=1)
         self._pending_bytes += size_bytes
         started = time.perf_counter()
-        rejects = [record for record in records if record.topic == self._rejected_topic]
         try:
-            await self._confirm(commit, [record for record in records if record.topic != self._rejected_topic])
-            if rejects:
-                await self._keep(rejects)
+            if has_rejects:
+                await self._publish_with_rejects(commit, records)
+            else:
+                await self._confirm(commit, records)
         finally:
             self._pending_bytes -= size_bytes
         self._metrics.publish_seconds.observe(time.perf_counter() - started)
 
+    async def _publish_with_rejects(self, commit: GroupCommit, records: Sequence[Record]) -> None:
+        if usable := [record for record in records if record.topic != self._rejected_topic]:
+            await self._confirm(commit, usable)
+        await self._store_rejected([record for record in records if record.topic == self._rejected_topic])
+
     async def _confirm(self, commit: GroupCommit, records: Sequence[Record]) -> None:
-        if not records:
-            return
         try:
-            with kafka_errors(self._settings):
-                async with asyncio.timeout(self._settings.confirm_timeout_seconds) as timeout:
-                    self._timeouts.add(timeout)
-                    try:
-                        await commit.send(records)
-                    finally:
-                        self._timeouts.discard(timeout)
-        except TickpipeError as exc:
-            self._give_up(commit, exc)
-            if isinstance(exc, RecordTooLarge):  # the topic's own limit was lowered
+            async with asyncio.timeout(self._settings.confirm_timeout_seconds) as timeout:
+                self._timeouts.add(timeout)
+                try:
+                    await commit.send(records)
+                finally:
+                    self._timeouts.discard(timeout)
+        # Not `kafka_errors`: each request comes here, and a context manager costs more than all the rest of this.
+        except KAFKA_ERRORS as exc:
+            error = mapped(exc, self._settings)
+            self._give_up(commit, error)
+            if isinstance(error, RecordTooLarge):  # the topic's own limit was lowered
                 raise TooLarge("more ticks of one symbol than the topic takes; split the body") from exc
             raise KafkaUnavailable("Kafka did not confirm the records; send them again") from exc
 
-    async def _keep(self, rejects: Sequence[Record]) -> None:
+    async def _store_rejected(self, rejects: Sequence[Record]) -> None:
         # What goes wrong here is no reason to give up the connection of the ticks.
         items = [Stored(record.key, record.value, record.headers, record.timestamp_ms) for record in rejects]
         try:
             with kafka_errors(self._settings, topic=self._rejected_topic):
                 async with asyncio.timeout(self._settings.confirm_timeout_seconds):
-                    await self._rejected.keep_items(items)
+                    await self._rejected.write_items(items)
         except TickpipeError as exc:
-            log.warning("Rejected items are not kept yet.", action="keep_wait", error=str(exc))
+            log.warning("Rejected items are not stored yet.", action="keep_wait", error=str(exc))
             raise KafkaUnavailable("Kafka did not confirm the rejected items; send the body again") from exc
 
     async def run(self) -> None:

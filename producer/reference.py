@@ -6,13 +6,10 @@ from typing import Final
 
 from marketdata.contract.sender import Sender
 from marketdata.reference import Instrument, Reference, SenderCount
-from producer.frames import Origin
+from producer.records import Origin
 
 #: A sender, and an instrument, is written at most this often (milliseconds).
 _PAUSE_MS: Final = 10_000
-
-#: A sender that sent nothing for so long is told of again by `ReferenceData.count` (milliseconds).
-_SILENCE_MS: Final = 1_000
 
 #: Senders that are counted at once: whoever has a key may invent names (entries).
 _MAX_SENDERS: Final = 1_000
@@ -51,11 +48,10 @@ class ReferenceData:
         #: Instruments that are not confirmed by Kafka yet.
         self._unwritten: dict[tuple[str, str], Instrument] = {}
 
-    def count(self, origin: Origin, ticks: int, bars: int) -> bool:
-        """Count what a request brought; returns whether it is the sender's first one for a second."""
+    def count(self, origin: Origin, ticks: int, bars: int) -> None:
+        """Count what a request brought."""
         key = (origin.source, origin.sender, origin.address)
         count = self._counts.get(key)
-        is_first = count is None or origin.received_ms - count.last_ms >= _SILENCE_MS
         if count is None:
             if len(self._counts) >= _MAX_SENDERS:
                 # What the one that has been silent for longest brought since it was written last is lost.
@@ -65,7 +61,6 @@ class ReferenceData:
         count.ticks += ticks
         count.bars += bars
         count.is_changed = True
-        return is_first
 
     def quoted(self, source: str, symbol: str, point: float, received_ms: int) -> None:
         """Note the size of a point that a sender says."""

@@ -9,9 +9,8 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from marketdata.contract.clock import Clock
 from marketdata.contract.sender import Sender
-from marketdata.contract.times import Instant
+from marketdata.contract.times import Clock, Instant
 from runtime import clock as wall
 
 log = structlog.get_logger(__name__)
@@ -37,6 +36,9 @@ _FURTHEST_MS: Final = 26 * 3_600_000
 #: sent from a file runs through the hours faster (milliseconds; requests).
 _CONSTANT_MS: Final = 300_000
 _CONSTANT_REQUESTS: Final = 5
+
+#: How often the time of a server or an account is noted (milliseconds).
+_NOTE_MS: Final = 1_000
 
 #: What was not seen for so long is over (milliseconds); and how often a warning is repeated.
 _FORGET_MS: Final = 3_600_000
@@ -109,7 +111,10 @@ class SourceWatch(Collector):
             if not name:
                 continue
             names = seen.names[kind]
-            is_new = received_ms - names.get(name, 0) > _FORGET_MS
+            since_ms = received_ms - names.get(name, 0)
+            if 0 <= since_ms < _NOTE_MS:
+                continue
+            is_new = since_ms > _FORGET_MS
             if name in names or len(names) < _MAX_NAMES:
                 names[name] = received_ms
             if is_new and len(recent := _recent(names, received_ms)) > 1:

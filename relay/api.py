@@ -14,13 +14,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, g
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from marketdata.contract.answers import none_usable, refused, taken
-from marketdata.contract.body import LARGE_BYTES, decode, decode_large
-from marketdata.contract.clock import Clock, offset_zone
-from marketdata.contract.lenient import text_of
-from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
+from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, Unusable, none_usable, refused, taken
+from marketdata.contract.body import LARGE_BYTES, decode, decode_large, text_of
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, source_in
 from marketdata.contract.sender import server_in
+from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
 from relay.database import StoreUnavailable
 from relay.forwarder import Totals
@@ -157,10 +155,11 @@ class Api:
         source = source_in(headers)
         with self._intake.place() as place:
             raw = await place.read(receive, headers, self._limits[path])
+            server = server_in(headers, raw)
             if len(raw) < LARGE_BYTES:
-                return await self._take(raw, source, server_in(headers, raw))
+                return await self._take(raw, source, server)
             async with self._large:
-                return await self._take(raw, source, server_in(headers, raw))
+                return await self._take(raw, source, server)
 
     async def _take(self, raw: bytes, source: str | None, server: str | None) -> Answer:
         try:

@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from marketdata.contract.lenient import text_of
+from marketdata.contract.body import text_of
 from marketdata.errors import TickpipeError
 
 log = structlog.get_logger(__name__)

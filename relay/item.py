@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from marketdata.contract.bar import read_bar
-from marketdata.contract.clock import Clock
 from marketdata.contract.names import is_bar
 from marketdata.contract.tick import ReadTick, read_tick
+from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem
 
 TICK: Final = "tick"

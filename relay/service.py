@@ -18,8 +18,7 @@ from relay.forwarder import BATCH, Forwarder
 from relay.pending import Pending
 from relay.server import Server
 from relay.store import Store
-from runtime.guard import Guard
-from runtime.health import Health
+from runtime.health import Guard, Health
 from runtime.posting import ServerRefused
 from runtime.serving import KEEP_ALIVE_SECONDS, run_server, server_config
 from runtime.settings import Settings

@@ -22,8 +22,7 @@ import structlog
 
 from relay.database import StoreUnavailable, StoreUnusable, connect, connect_writer, explained, prepare
 from relay.item import NewRow
-from runtime.guard import Guard
-from runtime.health import Health
+from runtime.health import Guard, Health
 
 log = structlog.get_logger(__name__)
 

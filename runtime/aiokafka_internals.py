@@ -23,7 +23,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAuthorizationFailedError
 
-from runtime.polls import Record
+from marketdata.runs import Record
 
 #: An answer that is under way gets this long, then its connection is cut (seconds).
 _DISCARD_TIMEOUT_SECONDS: Final = 1.0

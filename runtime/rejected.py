@@ -1,14 +1,14 @@
 """Rejected records: how each is written to `ticks.rejected` or `candles.rejected`, and read again.
 
-A rejected record keeps the key and the value of the input as they came, and says the rest in headers:
+A rejected record holds the key and the value of the input as they came, and says the rest in headers:
 
 | header | says |
 | --- | --- |
 | `reason` | why it was rejected, cut to 1,000 characters |
 | `topic`, `partition`, `offset` | where it was; `http`, -1 and the number of the item for what came over HTTP |
 | `absent` | `key`: the input had none, although an empty one is stored (Kafka's clients send no record without both) |
-| `dropped` | `value`, or `key value`: what was not kept, because the record would outgrow the topic |
-| `size` | bytes of the input's key and value, or of the item, when not all of them were kept |
+| `dropped` | `value`, or `key value`: what was not stored, because the record would outgrow the topic |
+| `size` | bytes of the input's key and value, or of the item, when not all of them were stored |
 """
 
 import asyncio
@@ -22,14 +22,15 @@ from typing import Final, NamedTuple, Self
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import BrokerResponseError
+from prometheus_client import Counter
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized, RecordTooLarge, TickpipeError
+from marketdata.runs import Record
 from runtime.aiokafka_internals import discard_producer
 from runtime.kafka import ensure_topics, new_producer
 from runtime.kafka_errors import KAFKA_ERRORS, NOT_AUTHORIZED, TOO_LARGE, kafka_errors
-from runtime.polls import Record
 from runtime.settings import Settings
-from runtime.trace import trace_id_of
+from runtime.telemetry import trace_id_of
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +49,10 @@ _BRIEF_KEY_BYTES: Final = 200
 _REQUEST_TIMEOUT_SECONDS: Final = 10.0
 _TOPIC_TIMEOUT_SECONDS: Final = 1.0
 
+#: One in a process, whoever writes; each service registers it with its metrics.
+REJECTS_LOST: Final = Counter(
+    "tickpipe_rejects_lost", "Rejected records that Kafka refused to store as well.", registry=None
+)
 
 #: Records that are sent together, and the batch that they fill (bytes): aiokafka wakes everybody who waits for a batch
 #: whenever one was sent, so 5,000 at once in its batches of 16 KB take 6.8 s.
@@ -106,7 +111,7 @@ def headers_of(reason: str, topic: str, partition: int, offset: int) -> list[tup
 
 
 def size_header(size_bytes: int) -> tuple[str, bytes]:
-    """The header of a record that was not kept whole."""
+    """The header of a record that was not stored whole."""
     return "size", str(size_bytes).encode()
 
 
@@ -164,28 +169,28 @@ class RejectedWriter:
         await self.stop()
 
     async def stop(self) -> None:
-        """Disconnect; nobody was told that what is not confirmed is kept."""
+        """Disconnect; nobody was told that what is not confirmed is stored."""
         producer, self._producer = self._producer, None
         if producer is not None:
             with suppress(*KAFKA_ERRORS):
                 await discard_producer(producer)
 
-    async def keep(self, rejected: Sequence[Rejected]) -> None:
+    async def write(self, rejected: Sequence[Rejected]) -> None:
         """Return when each record is confirmed, or refused for good, which is logged with its place and size.
 
-        A record that outgrows the topic is kept without its value. A topic that does not exist is created.
+        A record that outgrows the topic is stored without its value. A topic that does not exist is created.
 
         Raises:
-            KafkaUnavailable, UnknownTopic: when at least one can be kept later only; all may be handed over again,
-                which at worst keeps some of them twice.
+            KafkaUnavailable, UnknownTopic: when at least one can be stored later only; all may be handed over again,
+                which at worst stores some of them twice.
         """
-        await self._keep([(whole(one), brief(one)) for one in rejected])
+        await self._write([(whole(one), brief(one)) for one in rejected])
 
-    async def keep_items(self, items: Sequence[Stored]) -> None:
+    async def write_items(self, items: Sequence[Stored]) -> None:
         """The same for items of HTTP bodies, which are in no log: see `headers_of`."""
-        await self._keep([(item, without_value(item)) for item in items])
+        await self._write([(item, without_value(item)) for item in items])
 
-    async def _keep(self, forms: Sequence[tuple[Stored, Stored]]) -> None:
+    async def _write(self, forms: Sequence[tuple[Stored, Stored]]) -> None:
         if not forms:
             return
         async with self._writing:
@@ -195,14 +200,14 @@ class RejectedWriter:
                     _log_loss(stored, refusal)
                 return
             for start in range(0, len(forms), _RECORDS_AT_ONCE):
-                await self._keep_together(forms[start : start + _RECORDS_AT_ONCE])
+                await self._write_together(forms[start : start + _RECORDS_AT_ONCE])
 
-    async def _keep_together(self, forms: Sequence[tuple[Stored, Stored]]) -> None:
+    async def _write_together(self, forms: Sequence[tuple[Stored, Stored]]) -> None:
         # They fill batches; a batch that is too large takes others with it, so each goes alone then.
         outcomes = await asyncio.gather(*(self._send(stored) for stored, _ in forms), return_exceptions=True)
         failure: TickpipeError | None = None
         for one, outcome in zip(forms, outcomes, strict=True):
-            error = await self._keep_alone(one) if isinstance(outcome, RecordTooLarge) else outcome
+            error = await self._write_alone(one) if isinstance(outcome, RecordTooLarge) else outcome
             if isinstance(error, TickpipeError) and error.retriable:
                 failure = error
             elif isinstance(error, KafkaRefused) and isinstance(error.__cause__, _WORD_OF_A_BROKER):
@@ -216,8 +221,8 @@ class RejectedWriter:
         if failure is not None:
             raise failure
 
-    async def _keep_alone(self, forms: tuple[Stored, Stored]) -> TickpipeError | None:
-        """The error that kept it from being stored, whole or brief."""
+    async def _write_alone(self, forms: tuple[Stored, Stored]) -> TickpipeError | None:
+        """The error because of which it was not stored, whole or brief."""
         refusal: TickpipeError | None = None
         for form in forms:
             try:
@@ -231,7 +236,7 @@ class RejectedWriter:
         return refusal
 
     async def _send(self, stored: Stored) -> None:
-        assert self._producer is not None  # noqa: S101 - `_keep` connects
+        assert self._producer is not None  # noqa: S101 - `_write` connects
         with kafka_errors(self._settings, topic=self._topic):
             await self._producer.send_and_wait(
                 self._topic, stored.value, key=stored.key, timestamp_ms=stored.timestamp_ms, headers=stored.headers
@@ -239,7 +244,7 @@ class RejectedWriter:
 
     async def _refusal_of_topic(self) -> KafkaRefused | None:
         """Why the topic can be neither found nor created, None when it is there."""
-        assert self._producer is not None  # noqa: S101 - `_keep` connects
+        assert self._producer is not None  # noqa: S101 - `_write` connects
         try:
             async with asyncio.timeout(_TOPIC_TIMEOUT_SECONDS):
                 with kafka_errors(self._settings, topic=self._topic):
@@ -256,7 +261,7 @@ class RejectedWriter:
     async def _connect(self) -> None:
         if self._producer is not None:
             return
-        # A failed batch of an idempotent producer blocks its partition for good; a record kept twice harms nobody.
+        # A failed batch of an idempotent producer blocks its partition for good; a record stored twice harms nobody.
         producer = new_producer(
             self._settings,
             enable_idempotence=False,
@@ -274,9 +279,10 @@ class RejectedWriter:
 
 
 def _log_loss(stored: Stored, exc: TickpipeError) -> None:
+    REJECTS_LOST.inc()
     said = {name: value.decode("utf-8", "replace") for name, value in stored.headers}
     log.error(
-        "A rejected record cannot be kept. What came from a topic is still there, as long as that topic keeps it.",
+        "A rejected record cannot be stored. What came from a topic is still there, as long as that topic keeps it.",
         action="reject_lost", error=str(exc), reason=said["reason"], topic=said["topic"], partition=said["partition"],
         offset=said["offset"], size_bytes=len(stored.key or b"") + len(stored.value or b""),
         trace_id=trace_id_of(stored.headers),
@@ -292,7 +298,7 @@ class RejectedRecord:
     offset: int
     #: When it was rejected, or received (UTC epoch milliseconds).
     timestamp: int
-    #: The input's own; None when it had none, or when it was not kept: see `dropped`.
+    #: The input's own; None when it had none, or when it was not stored: see `dropped`.
     key: bytes | None
     value: bytes | None
     headers: dict[str, str]
@@ -317,12 +323,12 @@ class RejectedRecord:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of the input was kept."""
+        """Whether all of the input was stored."""
         return "size" not in self.headers
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the input's key and value, or of the item, kept or not."""
+        """Bytes of the input's key and value, or of the item, stored or not."""
         text = self.headers.get("size", "")
         if text.isdecimal():
             return int(text)

@@ -5,8 +5,8 @@ from typing import Any
 
 import uvicorn
 
-from runtime.guard import Guard
-from runtime.signals import exit_on_stop_signal
+from runtime.health import Guard
+from runtime.process import exit_on_stop_signal
 
 #: EAs send every second or so and reuse the connection (seconds).
 KEEP_ALIVE_SECONDS = 75

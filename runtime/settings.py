@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from marketdata.contract.clock import ShiftedZone
+from marketdata.contract.times import ShiftedZone
 from marketdata.errors import SettingsError
 
 #: The key of `api_keys` whose holder may speak for any source, by sending `X-Source`.

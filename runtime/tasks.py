@@ -1,10 +1,20 @@
-"""Waiting for several things at once, and leaving none of them behind."""
+"""Tasks of a service: waiting for several at once, and doing a step again and again as long as the service runs."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
+
+#: The first pause after a failure, doubled with each that follows, and the longest (seconds).
+_FIRST_PAUSE_SECONDS: Final = 5.0
+_LONGEST_PAUSE_SECONDS: Final = 300.0
 
 
 async def unless_set(stopping: asyncio.Event, work: Awaitable[Result]) -> Result | None:
@@ -31,3 +41,69 @@ async def cancel(*tasks: "asyncio.Future[Any]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class TaskMetrics:
+    """The metrics of a service's periodic tasks, by the name of the task."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.failures = Counter(
+            "tickpipe_task_failures", "Steps of a background task that failed.", ["task"], registry=registry
+        )
+        self.succeeded = Gauge(
+            "tickpipe_task_success_timestamp_seconds",
+            "When a background task last completed a step.",
+            ["task"],
+            registry=registry,
+        )
+
+
+class PeriodicTask(ABC, Generic[Result]):
+    """A background task of a service that can do its main work without it.
+
+    So a failed step does not end the service: it is logged and counted, and the task tries again, less and less often.
+    """
+
+    #: In metrics and log lines.
+    name: ClassVar[str]
+
+    #: From the end of a step to the beginning of the next (seconds).
+    interval_seconds: ClassVar[float]
+
+    @abstractmethod
+    async def step(self) -> Result:
+        """Do the work once."""
+
+    def pause_seconds(self, result: Result) -> float:
+        """How long to wait after a step with this result."""
+        return self.interval_seconds
+
+    async def run(self, stopping: asyncio.Event, metrics: TaskMetrics) -> None:
+        """Do step after step until told to stop."""
+        failures = 0
+        while not stopping.is_set():
+            try:
+                result = await self.step()
+            except Exception as exc:  # whatever it is, the service goes on
+                if stopping.is_set():
+                    return  # what was under way was broken off
+                pause_seconds = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**failures)
+                failures += 1
+                metrics.failures.labels(self.name).inc()
+                log.error(
+                    "A background task failed; it is tried again.",
+                    action="task_failed", task=self.name, failures=failures, pause_seconds=pause_seconds, exc_info=exc,
+                )  # fmt: skip
+            else:
+                failures = 0
+                metrics.succeeded.labels(self.name).set_to_current_time()
+                pause_seconds = self.pause_seconds(result)
+            await sleep_unless(stopping, pause_seconds)
+
+
+async def sleep_unless(stopping: asyncio.Event, seconds: float) -> None:
+    """Sleep, but no longer than until `stopping` is set."""
+    try:
+        await asyncio.wait_for(stopping.wait(), seconds)
+    except TimeoutError:
+        return

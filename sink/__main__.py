@@ -7,10 +7,9 @@ import structlog
 from prometheus_client import REGISTRY
 
 from marketdata.errors import SettingsError
-from runtime.garbage import collect_rarely
 from runtime.logs import configure_logs
+from runtime.process import collect_rarely, on_stop_signal
 from runtime.settings import Settings, load_settings
-from runtime.signals import on_stop_signal
 from sink.service import Sink
 
 log = structlog.get_logger("sink")

@@ -15,8 +15,8 @@ from aiokafka import TopicPartition
 from marketdata.timeframes import FOLDABLE
 from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
 from runtime.kafka_errors import kafka_errors
-from runtime.periodic import PeriodicTask
 from runtime.settings import Settings
+from runtime.tasks import PeriodicTask
 from sink.db.connection import Connection, Database
 from sink.db.statements import SQL
 from sink.metrics import Metrics

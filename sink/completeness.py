@@ -10,18 +10,17 @@ from typing import Any, Final
 from aiokafka import TopicPartition
 
 from marketdata.candle import Candle
-from marketdata.coverage import Coverage, PeriodKey
 from marketdata.errors import TickpipeError
-from marketdata.offsets import Ranges, contains, union
-from marketdata.refold import Proof, bridged
+from marketdata.offsets import Ranges, contains, from_multirange, union
+from marketdata.refold import Coverage, PeriodKey, Proof, bridged
 from marketdata.timeframes import M1, Timeframe
 from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
 from runtime.kafka_errors import kafka_errors
+from runtime.logreader import TickLog
 from runtime.settings import Settings
-from runtime.ticklog import TickLog
 from sink.db.connection import Connection
 from sink.db.statements import SQL
-from sink.refolds import proven_candle, to_ranges
+from sink.refolds import proven_candle
 from sink.staging import time_msc, utc
 
 #: Periods that are compared with the table at once; their records are named in memory until then.
@@ -186,4 +185,4 @@ class Completeness:
             "log": self.own_log,
         }  # fmt: skip
         rows = await (await self.connection.execute(SQL["stored_proofs"], about)).fetchall()
-        return [_Stored(to_ranges(offsets), closed, is_foreign) for offsets, closed, is_foreign in rows]
+        return [_Stored(from_multirange(offsets), closed, is_foreign) for offsets, closed, is_foreign in rows]

@@ -13,9 +13,9 @@ from typing import Any, Final
 import psycopg
 import structlog
 
-from runtime.labels import Bounded
-from runtime.periodic import PeriodicTask, sleep_unless
+from runtime.metrics import Bounded
 from runtime.settings import Settings
+from runtime.tasks import PeriodicTask, sleep_unless
 from sink.db.connection import Connection, Database, StepSize
 from sink.db.statements import SQL
 from sink.db.storage import edition
@@ -29,8 +29,8 @@ _STEP_SECONDS: Final = 2.0
 #: Between two transactions, when there is more to do, the database belongs to the live flow (seconds).
 _BREATHER_SECONDS: Final = 0.1
 
-#: An hour is folded when it is over, and was marked, for so long: shorter folds it again and again while a replay goes
-#: through it, longer leaves more to be folded by whoever reads (seconds).
+#: An hour is rolled up when it is over, and was stale, for so long: shorter does so again and again while a replay goes
+#: through it, longer leaves more to be rolled up by whoever reads (seconds).
 QUIET_SECONDS: Final = 30.0
 
 #: Most hours of one transaction: some 100 ms. A sink that writes to one of them waits so long.
@@ -61,13 +61,13 @@ _OF_HOURS: Final = "H1"
 _OF_DAYS: Final = "D1"
 
 
-class Keeper(PeriodicTask[int]):
-    """The task that calls `refresh_candles()` and `keep_candles()`; of several sinks one works, the others look on.
+class Materialiser(PeriodicTask[int]):
+    """The task that materialises roll-ups , `refresh_candles()` and `materialise_candles()`; one sink at a time.
 
-    Nobody depends on it for right answers: what is not kept is folded from M1 by whoever reads it.
+    Answers are right without it: what is not materialised is rolled up from M1 when it is read.
     """
 
-    name = "keep"
+    name = "materialise"
     interval_seconds = 5.0
 
     def __init__(self, database: Database, metrics: Metrics, *, quiet_seconds: float = QUIET_SECONDS) -> None:
@@ -76,50 +76,50 @@ class Keeper(PeriodicTask[int]):
         self._quiet = timedelta(seconds=quiet_seconds)
         self._hours = StepSize(_MOST_HOURS, goal_seconds=_STEP_SECONDS)
         self._days = StepSize(_MOST_DAYS, goal_seconds=_STEP_SECONDS, first=_FIRST_DAYS)
-        self._more_marked = False
-        self._all_kept = False
+        self._more_stale = False
+        self._all_materialised = False
         self._told = float("-inf")
 
     async def step(self) -> int:
-        """Fold some hours that were marked, or go a step back through history; returns how many were marked."""
+        """Roll up some stale hours, or else go a step back through history; returns the number of stale hours."""
         folded = await self._database.run_sized(self._refresh, self._hours)
-        self._metrics.kept_hours.inc(folded)
+        self._metrics.materialised_hours.inc(folded)
         if folded == 0:
-            await self._database.run_sized(self._keep, self._days)
+            await self._database.run_sized(self._materialise, self._days)
         return folded
 
     def pause_seconds(self, result: int) -> float:
         """The interval, or less when there is more to do."""
-        return self.interval_seconds if self._all_kept and not self._more_marked else _BREATHER_SECONDS
+        return self.interval_seconds if self._all_materialised and not self._more_stale else _BREATHER_SECONDS
 
     async def _refresh(self, connection: Connection, hours: int) -> int:
-        row = await (await connection.execute(SQL["count_marks"])).fetchone()
-        self._metrics.marked_hours.set(row[0] if row else 0)
+        row = await (await connection.execute(SQL["count_stale"])).fetchone()
+        self._metrics.stale_hours.set(row[0] if row else 0)
         about = {"quiet": self._quiet, "max_hours": hours}
         row = await (await connection.execute(SQL["refresh_candles"], about)).fetchone()
         folded = row[0] if row else 0
-        self._more_marked = folded >= hours
+        self._more_stale = folded >= hours
         return folded
 
-    async def _keep(self, connection: Connection, days: int) -> None:
+    async def _materialise(self, connection: Connection, days: int) -> None:
         async with connection.transaction():
             if days == 1:
                 # It cannot be less, so it may take as long as it takes: nobody waits for it.
                 await connection.execute(SQL["lift_local_timeout"])
-            row = await (await connection.execute(SQL["keep_candles"], {"days": days})).fetchone()
-        kept_from = row[0] if row else None
-        if kept_from is None:
-            self._all_kept = True  # as far as this one is concerned: another sink is at it
+            row = await (await connection.execute(SQL["materialise_candles"], {"days": days})).fetchone()
+        materialised_from = row[0] if row else None
+        if materialised_from is None:
+            self._all_materialised = True  # as far as this one is concerned: another sink is at it
             return
-        self._all_kept = kept_from == "-infinity"
-        if self._all_kept and self._told > float("-inf"):
+        self._all_materialised = materialised_from == "-infinity"
+        if self._all_materialised and self._told > float("-inf"):
             self._told = float("-inf")
-            log.info("Hours and days of the whole history are kept.", action="candles_kept")
-        elif not self._all_kept and time.monotonic() - self._told > _PROGRESS_SECONDS:
+            log.info("Hours and days of the whole history are materialised.", action="candles_materialised")
+        elif not self._all_materialised and time.monotonic() - self._told > _PROGRESS_SECONDS:
             self._told = time.monotonic()
             log.info(
-                "Hours and days are being folded from M1, back through the history.",
-                action="candles_keeping", kept_from=kept_from,
+                "Hours and days are being rolled up from M1, back through the history.",
+                action="candles_materialising", materialised_from=materialised_from,
             )  # fmt: skip
 
 
@@ -151,7 +151,7 @@ class Comparer(PeriodicTask[None]):
 
 @dataclass(frozen=True)
 class Retention:
-    """How long candles are kept; None is for ever."""
+    """How long candles are retained; None is for ever."""
 
     minutes: timedelta | None
     hours: timedelta | None
@@ -160,8 +160,8 @@ class Retention:
 
 def retention_of(settings: Settings) -> Retention:
     """What the settings say."""
-    kept = (settings.keep_m1_days, settings.keep_h1_days, settings.keep_d1_days)
-    return Retention(*(timedelta(days=days) if days else None for days in kept))
+    retained = (settings.keep_m1_days, settings.keep_h1_days, settings.keep_d1_days)
+    return Retention(*(timedelta(days=days) if days else None for days in retained))
 
 
 @dataclass(frozen=True)
@@ -175,10 +175,10 @@ class Deleted:
 
 
 class Retainer(PeriodicTask[Deleted | None]):
-    """The task that deletes; of several sinks each may, rows go once."""
+    """The task that deletes old candles; several sinks may do so at once."""
 
     name = "retain"
-    #: How late it is noticed that a day has become too old.
+    #: Rows are deleted at most this late.
     interval_seconds = 600.0
 
     def __init__(
@@ -225,11 +225,11 @@ class Retainer(PeriodicTask[Deleted | None]):
 
     async def _advance(self, connection: Connection) -> tuple[datetime | None, datetime | None, datetime | None] | None:
         now = self._now()
-        kept = self._retention
+        retention = self._retention
         about = {
-            "minutes": now - kept.minutes if kept.minutes else None,
-            "hours": now - kept.hours if kept.hours else None,
-            "days": now - kept.days if kept.days else None,
+            "minutes": now - retention.minutes if retention.minutes else None,
+            "hours": now - retention.hours if retention.hours else None,
+            "days": now - retention.days if retention.days else None,
         }
         try:
             row = await (await connection.execute(SQL["advance_retention"], about)).fetchone()

@@ -1,4 +1,4 @@
-"""What the sink tells of itself: its metrics, and the last step of the traces of what it stores."""
+"""The sink's metrics, and the last step of the traces of what it stores."""
 
 import logging
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from runtime import clock
-from runtime.periodic import TaskMetrics
-from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, received_header, seconds_between
-from runtime.telemetry import Telemetry
-from runtime.trace import context_of, trace_id_of
+from runtime.metrics import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, received_header, seconds_between
+from runtime.rejected import REJECTS_LOST
+from runtime.tasks import TaskMetrics
+from runtime.telemetry import Telemetry, context_of, trace_id_of
 from sink.records import Incoming
 
 log = structlog.get_logger(__name__)
@@ -25,6 +25,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        registry.register(REJECTS_LOST)
         #: action: inserted, replaced, ignored, closed, refold (requested), refolded, cross_log, rejected, unprovable,
         #: bar (stored).
         self.rows = Counter(
@@ -42,7 +43,7 @@ class Metrics:
             "tickpipe_sink_lag_records", "Records that wait in Kafka.", ["topic", "partition"], registry=registry
         )
         self.database_up = Gauge("tickpipe_sink_database_up", "1 while the database answers.", registry=registry)
-        #: task: live, refold, keep, compare, retain. kind: away, busy, too_slow.
+        #: task: live, refold, keep, compare, retain, close. kind: away, busy, too_slow.
         self.database_trouble = Counter(
             "tickpipe_sink_database_trouble",
             "Times that work for the database could not be done, and was tried again or made smaller.",
@@ -56,13 +57,13 @@ class Metrics:
         self.refold_records = Counter(
             "tickpipe_sink_refold_records", "Records of the ticks log read to fold minutes again.", registry=registry
         )
-        self.marked_hours = Gauge(
-            "tickpipe_sink_marked_hours",
+        self.stale_hours = Gauge(
+            "tickpipe_sink_stale_hours",
             "Hours of a symbol whose minutes changed since they were folded; they are folded when they are read.",
             registry=registry,
         )
-        self.kept_hours = Counter(
-            "tickpipe_sink_kept_hours", "Marked hours that were folded in the background.", registry=registry
+        self.materialised_hours = Counter(
+            "tickpipe_sink_materialised_hours", "Stale hours that were folded in the background.", registry=registry
         )
         #: verdict: equal, differs, no_bar, no_candle. At most 200 symbols by name, the rest together as `other`.
         self.compared_minutes = Gauge(

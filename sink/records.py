@@ -6,12 +6,11 @@ from typing import Any
 import msgspec
 from aiokafka import TopicPartition
 
-from marketdata.candle import BrokerBar, Candle
+from marketdata.candle import BrokerBar, Candle, check_bar, check_candle
 from marketdata.errors import InvalidCandle, InvalidReference
-from marketdata.invariants import check_bar, check_candle
 from marketdata.reference import Reference
+from marketdata.runs import Record
 from marketdata.wire import decode_bar, decode_candle, decode_candles, decode_reference
-from runtime.polls import Record
 from runtime.rejected import Rejected
 
 

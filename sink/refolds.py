@@ -1,4 +1,4 @@
-"""Folds candles again of which two folds are known and neither holds the other.
+"""Refolds candles of which two folds are known and neither contains the other.
 
 Such are late ticks, a day that was sent twice, and a symbol whose ticks lie in several partitions.
 """
@@ -16,21 +16,20 @@ import structlog
 from marketdata.candle import Candle
 from marketdata.errors import UnknownTimeframe
 from marketdata.fold import CandleFold
-from marketdata.offsets import Ranges, clip, from_spans, to_multirange
+from marketdata.offsets import Ranges, clip, from_multirange, to_multirange
 from marketdata.refold import Proof
 from marketdata.rule import Reduced
 from marketdata.timeframes import timeframe_named
 from runtime import clock
 from runtime.kafka import log_ends
-from runtime.periodic import PeriodicTask
+from runtime.logreader import Refolded, TickLog
 from runtime.settings import Settings
-from runtime.ticklog import Refolded, TickLog
+from runtime.tasks import PeriodicTask
 from sink.db.connection import REFUSALS, Connection, Database, StepSize
 from sink.db.statements import SQL
-from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.staging import time_msc
-from sink.writer import Writer
+from sink.writer import LogEnds, Writer
 
 log = structlog.get_logger(__name__)
 
@@ -116,7 +115,7 @@ class Refolder(PeriodicTask[int]):
         try:
             rows = await (await connection.execute(SQL["take_refolds"], {**at, "limit": minutes})).fetchall()
             taken = [
-                Pending(source, symbol, timeframe, ts, closed, to_ranges(offsets))
+                Pending(source, symbol, timeframe, ts, closed, from_multirange(offsets))
                 for source, symbol, timeframe, ts, closed, offsets in rows
             ]
             proven, largest = await self._fold(log_name, taken)
@@ -206,8 +205,3 @@ def proven_candle(fold: CandleFold, ranges: Ranges, log_name: str, *, closed: bo
     """The candle of a fold of all records of `ranges`; None when they hold no usable price of the period."""
     # The fold knows only the records that touched the period; all of the ranges were read, so all of them are proven.
     return fold.candle(log=log_name, offsets=ranges, closed=closed, emitted=clock.now_ms())
-
-
-def to_ranges(multirange: Any) -> Ranges:
-    """The ranges of a psycopg Multirange of positions."""
-    return from_spans((r.lower, r.upper - 1) for r in multirange)

@@ -11,35 +11,28 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from marketdata.errors import PartitionsLost, TickpipeError
+from marketdata.runs import Record
 from runtime import clock
-from runtime.aiokafka_internals import hand_out_bare_records
-from runtime.guard import Guard
-from runtime.health import Health
-from runtime.kafka import new_consumer
+from runtime.health import Guard, Health, StatusServer
+from runtime.kafka import new_consumer, sink_topics
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.log_identity import wait_for_log
-from runtime.periodic import PeriodicTask
-from runtime.polls import Record
 from runtime.rejected import Rejected
 from runtime.settings import Settings
-from runtime.status_server import StatusServer
-from runtime.tasks import cancel, unless_set, until_first_ends
+from runtime.tasks import PeriodicTask, cancel, unless_set, until_first_ends
 from runtime.telemetry import start_telemetry
-from runtime.topics import sink_topics
 from sink.closing import Closer
 from sink.db.connection import Connection, Database, Trouble, trouble_of
 from sink.db.migrations import migrate
 from sink.db.statements import SQL
 from sink.db.storage import edition, set_compression
-from sink.group import LagMeter, Revocations
-from sink.logends import LogEnds
-from sink.maintenance import Comparer, Keeper, Retainer, retention_of
+from sink.group import LagMeter, Order, Revocations
+from sink.maintenance import Comparer, Materialiser, Retainer, retention_of
 from sink.metrics import Metrics, Observer
 from sink.records import Incoming, incoming_bars, incoming_candles, incoming_reference
 from sink.refolds import Refolder
-from sink.rejects import Rejects
-from sink.store import BATCH_RECORDS, Batch, Store
-from sink.writer import Writer
+from sink.store import BATCH_RECORDS, Batch, Rejects, Store
+from sink.writer import LogEnds, Writer
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +46,7 @@ _POLL_RECORDS: Final = 125
 #: How long a poll waits for the first record; it bounds how late SIGTERM is noticed (milliseconds).
 _POLL_TIMEOUT_MS: Final = 200
 
-#: A sink that was killed keeps its partitions this long (milliseconds).
+#: A sink that was killed holds its partitions this long (milliseconds).
 _SESSION_TIMEOUT_MS: Final = 10_000
 
 #: While the database is away nothing is polled, and the partitions must stay: aiokafka's heartbeats prove that the
@@ -85,6 +78,7 @@ class Sink:
         }
         # Offsets that are stored in the database but not yet committed to Kafka.
         self._uncommitted: Offsets = {}
+        self._order = Order(settings, self._stopping)
 
     def stop(self) -> None:
         """Finish the batch, commit, leave the group."""
@@ -117,7 +111,7 @@ class Sink:
                 url, self._stopping, name=name, on_trouble=self._count_trouble,
                 on_state=self._set_database_up if name == "live" else lambda _: None,
             )
-            for name in ("live", Refolder.name, Keeper.name, Comparer.name, Retainer.name, Closer.name)
+            for name in ("live", Refolder.name, Materialiser.name, Comparer.name, Retainer.name, Closer.name)
         ]  # fmt: skip
         try:
             await self._work(live, others)
@@ -157,10 +151,10 @@ class Sink:
             try:
                 self.health.set("kafka", True)
                 log.info("The sink is running.", action="sink_running", group=self._settings.sink_group)
-                refolds, keeping, comparing, retaining, closing = others
+                refolding, materialising, comparing, retaining, closing = others
                 background: list[PeriodicTask[Any]] = [
-                    Refolder(self._settings, log_ends, refolds, writer, self._metrics),
-                    Keeper(keeping, self._metrics),
+                    Refolder(self._settings, log_ends, refolding, writer, self._metrics),
+                    Materialiser(materialising, self._metrics),
                     Comparer(comparing, self._metrics),
                     Retainer(retaining, retention_of(self._settings)),
                     Closer(self._settings, closing, self._metrics),
@@ -190,7 +184,7 @@ class Sink:
             heartbeat_interval_ms=_SESSION_TIMEOUT_MS // 3,
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
         )
-        consumer.subscribe(sink_topics(settings), listener=Revocations(self._uncommitted, self._metrics))
+        consumer.subscribe(sink_topics(settings), listener=Revocations(self._uncommitted, self._order, self._metrics))
         return consumer
 
     async def _join_group(self) -> AIOKafkaConsumer:
@@ -199,7 +193,6 @@ class Sink:
             try:
                 with self._kafka_errors():
                     await consumer.start()
-                hand_out_bare_records(consumer)
                 return consumer
             except BaseException as exc:
                 await _leave(consumer)
@@ -233,6 +226,9 @@ class Sink:
             if not polled:
                 break
             for tp, records in polled.items():
+                # Offsets of the others are missing as a matter of course: their topics are compacted.
+                if tp.topic == self._settings.candles_topic:
+                    await self._order.check(consumer, tp, records)
                 usable, unusable = self._decode[tp.topic](tp, records)
                 good += usable
                 bad += unusable

@@ -1,17 +1,26 @@
-"""Stores a batch, rows that the database refuses excepted: they go to `candles.rejected`."""
+"""Stores a batch; records that cannot be stored go to `candles.rejected`."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
 
 from marketdata.candle import BrokerBar, Candle
 from marketdata.reference import Instrument, SenderCount
-from runtime.rejected import Rejected
+from runtime.rejected import REASON_CHARACTERS, Rejected, RejectedWriter, Which
+from runtime.settings import Settings
+from runtime.telemetry import trace_id_of
 from sink.db.connection import REFUSALS, Database, StepSize, TooSlow
+from sink.group import retried
+from sink.metrics import Metrics
 from sink.records import Incoming
-from sink.rejects import Rejects
 from sink.writer import Prepared, Writer
+
+log = structlog.get_logger(__name__)
 
 #: Most records of one transaction: some 80 ms. More makes a repeated batch dearer and takes memory (20,000: 45 MB more
 #: for 2 % more candles a second), fewer costs commits (5,000: 5 to 8 % fewer candles a second).
@@ -31,8 +40,42 @@ class Batch:
     prepared: Prepared
 
 
+class Rejects:
+    """Writes rejected records to `candles.rejected`; use it as `async with Rejects(…) as rejects`."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, stopping: asyncio.Event) -> None:
+        self._writer = RejectedWriter(settings, Which.CANDLES)
+        self._metrics = metrics
+        self._stopping = stopping
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._writer.stop()
+
+    async def write(self, rejected: Sequence[Rejected]) -> None:
+        """Return when Kafka has confirmed each record, or refused it for good; retries while Kafka is away.
+
+        Raises:
+            KafkaUnavailable: when the service is told to stop while no broker answers.
+        """
+        async for attempt in retried(self._stopping):
+            with attempt:
+                await self._writer.write(rejected)
+        self._metrics.rows.labels("rejected").inc(len(rejected))
+        for one in rejected:
+            log.warning(
+                "A record cannot be stored; it is in the topic of rejected candles.",
+                action="candle_rejected", reason=one.reason[:REASON_CHARACTERS], topic=one.topic,
+                partition=one.partition, offset=one.record.offset, trace_id=trace_id_of(one.record.headers),
+            )  # fmt: skip
+
+
 class Store:
-    """Returns from a batch when all of it is either committed to the database or confirmed by Kafka as rejected."""
+    """Stores batches: each record is either committed to the database or confirmed by Kafka as rejected."""
 
     def __init__(self, database: Database, writer: Writer, rejects: Rejects) -> None:
         self._database = database
@@ -41,21 +84,21 @@ class Store:
         self._size = StepSize(BATCH_RECORDS, goal_seconds=_BATCH_SECONDS)
 
     async def prepare(self, good: Sequence[Incoming], bad: Sequence[Rejected] = ()) -> Batch:
-        """The batch to store what is good, and to reject what is bad and what the database refuses."""
+        """The batch of what is to be stored (`good`) and of what is to be rejected as it is (`bad`)."""
         candles = [incoming.value for incoming in good if isinstance(incoming.value, Candle)]
         bars = [incoming.value for incoming in good if isinstance(incoming.value, BrokerBar)]
         reference = [incoming.value for incoming in good if isinstance(incoming.value, SenderCount | Instrument)]
         return Batch(good, bad, await self._writer.prepare(candles, bars, reference))
 
     async def store(self, batch: Batch) -> None:
-        """Store and reject; may be repeated at will.
+        """Store and reject; the same batch may be stored again without harm.
 
         Raises:
             psycopg.OperationalError, KafkaUnavailable: when the service is told to stop while one of them is away.
         """
         await self._store(batch)
         if batch.bad:
-            await self._rejects.keep(batch.bad)
+            await self._rejects.write(batch.bad)
 
     async def _store(self, batch: Batch) -> None:
         size = len(batch.good)
@@ -80,7 +123,7 @@ class Store:
                 [refused] = batch.good
                 reason = f"the database refuses it: {exc}"
                 tp = refused.tp
-                await self._rejects.keep([Rejected(tp.topic, tp.partition, refused.record, reason)])
+                await self._rejects.write([Rejected(tp.topic, tp.partition, refused.record, reason)])
 
     async def _store_halves(self, batch: Batch) -> None:
         middle = len(batch.good) // 2

@@ -1,4 +1,4 @@
-"""Folds stored candles again from the offsets they name and compares; on request it writes the folds."""
+"""Verifies stored candles: refolds them from the offsets they name, compares, and on request repairs them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -11,20 +11,20 @@ from prometheus_client import CollectorRegistry
 
 from marketdata.candle import PROVEN_FIELDS, Candle
 from marketdata.errors import UnknownTimeframe
+from marketdata.offsets import from_multirange
 from marketdata.refold import Proof
 from marketdata.rule import Reduced, Verdict
 from marketdata.timeframes import timeframe_named
 from runtime.log_identity import wait_for_log
+from runtime.logreader import TickLog
 from runtime.settings import Settings
-from runtime.ticklog import TickLog
 from sink.completeness import Completeness, Selection
 from sink.db.connection import Connection, Database, connect
 from sink.db.statements import SQL
-from sink.logends import LogEnds
 from sink.metrics import Metrics
-from sink.refolds import proven_candle, to_ranges
+from sink.refolds import proven_candle
 from sink.staging import time_msc, utc
-from sink.writer import Writer
+from sink.writer import LogEnds, Writer
 
 #: One pass over the log folds at most this many candles, or candles of this many ticks, which are held in memory.
 _PASS_CANDLES: Final = 50_000
@@ -235,6 +235,6 @@ def _stored(fields: Sequence[Any]) -> Candle:
     return Candle(
         source=source, symbol=symbol, timeframe=timeframe, ts=time_msc(ts), open=open_, high=high, low=low, close=close,
         volume=volume, real_volume=real_volume, spread=spread, first_tick=_msc(first_tick),
-        last_tick=_msc(last_tick), log=log, offsets=to_ranges(offsets), closed=closed,
+        last_tick=_msc(last_tick), log=log, offsets=from_multirange(offsets), closed=closed,
         received=_msc(received_at), emitted=_msc(received_at),
     )  # fmt: skip

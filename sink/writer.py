@@ -11,15 +11,17 @@ import psycopg
 import structlog
 
 from marketdata.candle import BrokerBar, Candle
+from marketdata.offsets import beyond
 from marketdata.reference import Reference
 from marketdata.rule import Reduced, Verdict, reduce_batch
+from runtime.kafka import Ends, log_ends
+from runtime.log_identity import own_log
+from runtime.settings import Settings
 from sink.db.connection import REFUSALS, Connection
 from sink.db.statements import SQL
-from sink.history import append_history
-from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.reference import apply_reference
-from sink.staging import Staging, utc
+from sink.staging import Staging, append_history, utc
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +49,48 @@ class Prepared:
     reference: Sequence[Reference] = ()
 
 
+class LogEnds:
+    """The log that is read here and the ends of its partitions, asked for only when a candle makes it necessary.
+
+    Stored offsets beyond the ends belong to records that are gone.
+    """
+
+    def __init__(self, settings: Settings, log_name: str) -> None:
+        self._settings = settings
+        #: As the stream app writes it into candles (`own_log`).
+        self.own_log = log_name
+        self._others: set[str] = set()
+        self._ends: Ends = {}
+
+    async def meet(self, log_name: str) -> None:
+        """Find out whether a candle's log is ours: when it is not, the ticks topic may have been re-created.
+
+        Raises:
+            KafkaUnavailable: when no broker answers; the call can be repeated.
+        """
+        if log_name == self.own_log or log_name in self._others:
+            return
+        now = await own_log(self._settings)
+        if now != self.own_log:
+            log.warning("The ticks topic was re-created.", action="log_recreated", log=now, before=self.own_log)
+            self.own_log, self._others, self._ends = now, set(), {}
+        if log_name != self.own_log:
+            self._others.add(log_name)
+
+    @property
+    def beyond(self) -> str:
+        """Every position that the log was not yet known to reach, as an int8multirange."""
+        return beyond(self._ends)
+
+    async def refresh(self) -> None:
+        """Ask how far the log reaches by now.
+
+        Raises:
+            KafkaUnavailable: when no broker answers; the call can be repeated.
+        """
+        self._ends = await log_ends(self._settings, self._settings.ticks_topic)
+
+
 class Writer:
     """Writes candles, bars, minutes to fold again and reference data; anything may be written again without harm."""
 
@@ -65,10 +109,10 @@ class Writer:
 
         Several candles or bars of one key may be in it, in any order.
         """
-        own_log = self._log_ends.own_log
-        reduced = reduce_batch(candles, own_log)
+        own = self._log_ends.own_log
+        reduced = reduce_batch(candles, own)
         await asyncio.sleep(0)
-        return Prepared(candles, bars, reduced, await self._packed(reduced), own_log, reference)
+        return Prepared(candles, bars, reduced, await self._packed(reduced), own, reference)
 
     async def _packed(self, reduced: Sequence[Reduced]) -> list[bytes] | None:
         packed: list[bytes] = []
@@ -91,7 +135,8 @@ class Writer:
 
         Raises:
             psycopg.DataError, psycopg.IntegrityError: when the database refuses a value of at least one row.
-            psycopg.OperationalError: when the database is away or a lock was not to be had; nothing was written.
+            psycopg.OperationalError: when the database is away, a lock could not be had, or two sinks deadlocked;
+                nothing was written, and `Database.run` repeats the call.
             KafkaUnavailable: when the ends of the log had to be asked for and no broker answered; nothing was written.
         """
         for log_name in {candle.log for candle in batch.candles}:
@@ -100,8 +145,8 @@ class Writer:
             batch = await self.prepare(batch.candles, batch.bars, batch.reference)
         try:
             actions = await self._store(connection, batch, append=True)
-        except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected):
-            # Another sink, whose partition this was, stores some of the history at the same time.
+        except psycopg.errors.UniqueViolation:
+            # Another sink, whose partition this was, has stored some of the history meanwhile.
             actions = await self._store(connection, batch, append=False)
         actions[Verdict.IGNORED] += len(batch.candles) - len(batch.reduced)
         actions[Verdict.CROSS_LOG] += sum(r.cross_log for r in batch.reduced)

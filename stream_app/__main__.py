@@ -7,11 +7,10 @@ import faust
 import structlog
 
 from marketdata.errors import TickpipeError
-from runtime.garbage import collect_rarely
 from runtime.log_identity import wait_for_log
 from runtime.logs import configure_logs
+from runtime.process import collect_rarely, exit_on_stop_signal
 from runtime.settings import load_settings
-from runtime.signals import exit_on_stop_signal
 from stream_app.app import create_app
 
 log = structlog.get_logger(__name__)

@@ -1,12 +1,13 @@
-"""The Faust application: wiring of transport, agent, timer, web pages and watchdog around the worker."""
+"""The Faust application: transport, agent, timers, web pages and the watchdog around the worker."""
 
 import asyncio
 import contextlib
 import os
 import threading
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable
-from typing import Any, cast
+from collections import deque
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from typing import Any, Final, cast
 
 import faust
 import structlog
@@ -14,17 +15,15 @@ from faust.types import TP
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from marketdata.errors import KafkaUnavailable, UnknownTopic
-from runtime.guard import Guard
-from runtime.health import Health
+from runtime.health import Guard, Health
 from runtime.kafka import METADATA_MAX_AGE_MS
 from runtime.log_identity import own_log
+from runtime.process import EXIT_FAILED
 from runtime.settings import Settings
-from runtime.signals import EXIT_FAILED
 from runtime.telemetry import start_telemetry
 from stream_app.emitter import Emitter
 from stream_app.metrics import Metrics
 from stream_app.transport import BatchConsumer, install
-from stream_app.watchdog import Restlessness, Watchdog
 from stream_app.worker import Worker
 
 log = structlog.get_logger(__name__)
@@ -157,21 +156,21 @@ def _consume(app: Any, settings: Settings, worker: Worker) -> None:
             await asyncio.sleep(settings.emit_interval_seconds)
             await _guarded(app.guard, "publish", worker.publish)
 
-    async def keep_rejected() -> None:
+    async def write_rejected() -> None:
         while not app.should_stop:
             await asyncio.sleep(settings.emit_interval_seconds)
-            await _guarded(app.guard, "keep rejected", worker.keep_rejected)
+            await _guarded(app.guard, "write rejected", worker.write_rejected)
 
     async def drain(*_: Any, **__: Any) -> None:
         # What is folded is published and what may be is released, so that Faust's last commit covers it.
-        await worker.keep_rejected()
+        await worker.write_rejected()
         await worker.publish()
         await app.emitter.stop()
 
     topic = app.topic(settings.ticks_topic, key_serializer="raw", value_serializer="raw")
     app.agent(topic, name="fold", concurrency=1)(fold)
     app.task(publish)
-    app.task(keep_rejected)
+    app.task(write_rejected)
     app.on_before_shutdown.connect(drain)
 
 
@@ -267,3 +266,53 @@ def _serve(app: Any, metrics: Metrics) -> None:
     app.page("/health")(healthy)
     app.page("/ready")(ready)
     app.page("/metrics")(exposition)
+
+
+#: So many assignments within so long (seconds) are more than workers that come and go bring about. Two workers of one
+#: name get one every three seconds each, and when one of them loses its membership over it, or ends because it missed a
+#: poll, it stops after seven or eight: ten were too many to be told.
+_RESTLESS_ASSIGNMENTS: Final = 6
+_RESTLESS_SECONDS: Final = 30.0
+
+
+class Watchdog:
+    """Detects a stalled worker by the committed and the end offset of every partition that it owns.
+
+    Two minutes of standstill are ordinary, because an open minute holds the commit; `limit_seconds` must be longer.
+    """
+
+    def __init__(self, limit_seconds: float) -> None:
+        self._limit_seconds = limit_seconds
+        self._seen: dict[int, tuple[int | None, float]] = {}
+
+    def stuck(self, offsets: Mapping[int, tuple[int | None, int]], now: float) -> int | None:
+        """The partition whose committed offset did not move for too long although there is lag, or None.
+
+        `offsets` maps each owned partition to (committed, end); `now` is a monotonic clock (seconds).
+        """
+        self._seen = {partition: seen for partition, seen in self._seen.items() if partition in offsets}
+        for partition, (committed, end) in offsets.items():
+            before = self._seen.get(partition)
+            if before is None or before[0] != committed or (committed or 0) >= end:
+                self._seen[partition] = (committed, now)
+            elif now - before[1] >= self._limit_seconds:
+                return partition
+        return None
+
+
+class Restlessness:
+    """Detects partitions that are assigned over and over: two workers under one name take them from each other.
+
+    Neither gets far enough to commit, and the broker tells neither why.
+    """
+
+    def __init__(self) -> None:
+        self._assigned_at: deque[float] = deque(maxlen=_RESTLESS_ASSIGNMENTS)
+
+    def assigned(self, now: float) -> bool:
+        """Whether this assignment is one too many; then counting starts over. `now` is a monotonic clock (seconds)."""
+        self._assigned_at.append(now)
+        if len(self._assigned_at) < _RESTLESS_ASSIGNMENTS or now - self._assigned_at[0] > _RESTLESS_SECONDS:
+            return False
+        self._assigned_at.clear()
+        return True

@@ -2,7 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from runtime.stages import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+from runtime.metrics import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+from runtime.rejected import REJECTS_LOST
 
 
 class Metrics:
@@ -12,6 +13,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         # Memory, CPU and start of the process.
         ProcessCollector(registry=self.registry)
+        self.registry.register(REJECTS_LOST)
         prefix = "tickpipe_stream"
         self.records = Counter(
             f"{prefix}_records", "Records of the ticks topic that were read.", registry=self.registry
@@ -26,7 +28,11 @@ class Metrics:
         )
         self.forgotten = Counter(f"{prefix}_forgotten_minutes", "Minutes dropped from memory.", registry=self.registry)
         self.minutes = Gauge(f"{prefix}_minutes", "Minutes in memory.", registry=self.registry)
-        self.ticks_kept = Gauge(f"{prefix}_kept_ticks", "Ticks held in memory for resends.", registry=self.registry)
+        self.ticks_held = Gauge(
+            f"{prefix}_buffered_ticks",
+            "Ticks in the deduplication buffer: held in memory in case they are sent again.",
+            registry=self.registry,
+        )
         self.partitions = Gauge(f"{prefix}_partitions", "Partitions that this worker owns.", registry=self.registry)
         self.lag = Gauge(
             f"{prefix}_lag_records",

@@ -15,15 +15,17 @@ the worker that are marked `contract` hold it to them, and `make test-newest` ru
 | `_committed_offset`, `_commit` | where reading began, and a topic that was re-created | `consumer.commit()`: never commits less than before | `AttributeError` in the first fold |
 """  # noqa: E501  # a table
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import structlog
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
+from marketdata.runs import Record
 from runtime.aiokafka_internals import end_fetches, group_error, hand_out_bare_records
-from runtime.polls import Record
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +39,18 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         if self._consumer is not None:
             await end_fetches(self._consumer)
         await super().on_thread_stop()
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek to what is committed, and to the beginning of each partition of which nothing is.
+
+        aiokafka leaves such a partition where the last poll ended. A poll that a rebalance makes void, in the minutes
+        before the first commit, would be missed: `MissedRecords`, and the worker ends.
+        """
+        committed: Mapping[TP, int] = await super().seek_to_committed()
+        if uncommitted := [tp for tp, offset in committed.items() if not offset]:
+            with suppress(IllegalStateError):  # another rebalance has taken them, and seeks once more
+                await self.seek_to_beginning(*uncommitted)
+        return committed
 
     def group_error(self) -> Exception | None:
         """Why this process takes no part in its group any more; None when it does, or may again by itself.

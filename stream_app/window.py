@@ -12,8 +12,8 @@ from marketdata.fold import CandleFold, Passes, split_by_period
 from marketdata.runs import Chunk, Run, flows
 from marketdata.tick import MINUTE_MS, Frame
 from marketdata.timeframes import M1, Timeframe
-from runtime.stages import Headers
-from runtime.trace import TraceContext
+from runtime.metrics import Headers
+from runtime.telemetry import TraceContext
 
 #: A closed candle stays in memory this long after its last tick: what comes later is refolded by the sink. Smaller
 #: makes more refolds, larger keeps more ticks in memory (seconds).
@@ -119,9 +119,9 @@ class Window:
         return sum(len(symbol.periods) for symbol in self._symbols.values())
 
     @property
-    def ticks_kept(self) -> int:
+    def ticks_held(self) -> int:
         """Ticks held in memory in case they are sent again."""
-        return sum(period.fold.ticks_kept for period in self._periods())
+        return sum(period.fold.ticks_held for period in self._periods())
 
     def feed(self, first: int, last: int, chunks: Iterable[Chunk], *, now: float) -> int:
         """Fold one poll that read the offsets `first` to `last`; records that are no frames are left out of `chunks`.

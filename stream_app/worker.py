@@ -10,20 +10,17 @@ from typing import Protocol
 import structlog
 
 from marketdata.errors import InvalidFrame, KafkaRefused, KafkaUnavailable, LogShortened, MissedRecords, TickpipeError
-from marketdata.runs import Chunk
+from marketdata.runs import Chunk, Record, in_pieces
 from marketdata.timeframes import M1, Timeframe
 from marketdata.wire import decode_frame, decode_frames
 from runtime import clock
-from runtime.polls import Record, in_pieces
+from runtime.logreader import TickLog
+from runtime.metrics import seconds_between
 from runtime.rejected import Rejected
 from runtime.settings import Settings
-from runtime.stages import seconds_between
-from runtime.telemetry import NoTelemetry, Telemetry
-from runtime.ticklog import TickLog
-from runtime.trace import trace_id_of
-from stream_app.emitter import Emitter, Outgoing
+from runtime.telemetry import NoTelemetry, Telemetry, trace_id_of
+from stream_app.emitter import Emitter, Outgoing, note_origins, outgoing
 from stream_app.metrics import Metrics
-from stream_app.origins import note_origins, outgoing
 from stream_app.window import Emission, Window
 
 log = structlog.get_logger(__name__)
@@ -132,7 +129,7 @@ class Worker:
         self._metrics.records.inc(len(records))
         self._metrics.ticks.inc(ticks)
         if partition.rejected and partition.has_many_rejected:
-            await self.keep_rejected()
+            await self.write_rejected()
 
     async def _check_gap(self, number: int, expected: int, first: int) -> None:
         # Offsets may be missing for good reasons (retention, transaction markers). Records that are there but were
@@ -195,7 +192,7 @@ class Worker:
             except InvalidFrame as exc:
                 self._metrics.rejected.inc()
                 log.warning(
-                    "A record of the ticks topic is no frame; it is kept in the topic of rejected ticks.",
+                    "A record of the ticks topic is no frame; it is stored in the topic of rejected ticks.",
                     action="record_rejected", partition=partition.number, offset=record.offset, reason=str(exc),
                     trace_id=trace_id_of(record.headers),
                 )  # fmt: skip
@@ -232,7 +229,7 @@ class Worker:
                     self._settle(one)
             self._observe()
 
-    async def keep_rejected(self) -> None:
+    async def write_rejected(self) -> None:
         """Write the rejected records that wait; until then nothing after the first of them is committed.
 
         Apart from the candles, which a topic of rejected records that makes trouble must not hold up.
@@ -242,11 +239,13 @@ class Worker:
             if not any(rejected for _, rejected in waiting):
                 return
             try:
-                await self._emitter.keep([one for _, rejected in waiting for one in rejected])
+                await self._emitter.reject([one for _, rejected in waiting for one in rejected])
             except TickpipeError as exc:
                 if not exc.retriable:
                     raise
-                log.warning("Rejected records are not kept yet; it is tried again.", action="keep_wait", error=str(exc))
+                log.warning(
+                    "Rejected records are not stored yet; it is tried again.", action="keep_wait", error=str(exc)
+                )
                 return
             for partition, rejected in waiting:
                 del partition.rejected[: len(rejected)]
@@ -300,4 +299,4 @@ class Worker:
     def _observe(self) -> None:
         partitions = self._partitions.values()
         self._metrics.minutes.set(sum(len(partition.window) for partition in partitions))
-        self._metrics.ticks_kept.set(sum(partition.window.ticks_kept for partition in partitions))
+        self._metrics.ticks_held.set(sum(partition.window.ticks_held for partition in partitions))

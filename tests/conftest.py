@@ -16,9 +16,11 @@ from runtime.kafka import new_producer, wait_for_kafka
 from runtime.settings import Settings, load_settings
 from tests import days, tools
 from tests.containers import ContainerServers
+from tests.finished_topics import finish_topics
 from tests.guardian import Guardian
 from tests.kafka_log import KafkaLog
 from tests.ports import free_port
+from tests.scripted import ScriptedServer, scripted_server
 from tests.servers import EmbeddedServers
 
 # New examples in every run, also where CI=true; and a busy machine is no fault of what is tested.
@@ -35,7 +37,8 @@ API_KEY = "integration-tests"
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: takes longer than `make test` has the time for; `make test-full` runs it")
     config.addinivalue_line(
-        "markers", "first: of a file that takes minutes, so that no worker ends long after the others"
+        "markers",
+        "long(seconds): of a file that takes about so long alone; the longest begin first, see tests/README.md",
     )
 
     # A shell that starts the run in the background has it ignore Ctrl-C, and what the tests start would inherit that.
@@ -58,7 +61,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+    seconds: dict[Path, int] = {}
+    for item in items:
+        if mark := item.get_closest_marker("long"):
+            seconds[item.path] = max(mark.args[0], seconds.get(item.path, 0))
+    # In whole files: what shares fixtures stays together.
+    items.sort(key=lambda item: -seconds.get(item.path, 0))
 
 
 @pytest.fixture(scope="session")
@@ -80,11 +88,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
 def settings(servers: EmbeddedServers, tmp_path: Path) -> Iterator[Settings]:
     """Settings of a pipeline that no other test touches."""
     unique = uuid.uuid4().hex[:12]
-    yield own_settings(
+    made = own_settings(
         servers, unique, data_dir=tmp_path, stream_instance=f"worker-{unique}", sink_instance=f"sink-{unique}"
     )
+    yield made
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(f"test_{unique}")))
+    finish_topics(made)
 
 
 def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Settings:
@@ -109,6 +119,13 @@ def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Set
         dashboard_port=free_port(),
         **others,
     )
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    """Answers what the test tells it to, in the place of a producer."""
+    with scripted_server() as running:
+        yield running
 
 
 @pytest.fixture

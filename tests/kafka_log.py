@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges, contains, position, spans, union
@@ -36,6 +36,25 @@ async def delete_topic(settings: Settings, topic: str) -> None:
         await client.delete_topics([topic])
         while topic in await client.list_topics():  # noqa: ASYNC110 - the broker has no event
             await asyncio.sleep(0.05)
+
+
+async def read_records(settings: Settings, topic: str) -> list[ConsumerRecord]:
+    """Every record that a topic holds now, by partition and offset."""
+    consumer: AIOKafkaConsumer = new_consumer(settings)
+    await consumer.start()
+    try:
+        records: list[ConsumerRecord] = []
+        for partition, (first, end) in (await log_ends(settings, topic)).items():
+            tp = TopicPartition(topic, partition)
+            consumer.assign([tp])
+            consumer.seek(tp, first)
+            # The position, not the count: retention and transactions leave holes.
+            while await consumer.position(tp) < end:
+                for found in (await consumer.getmany(tp, timeout_ms=1000)).values():
+                    records += found
+        return records
+    finally:
+        await consumer.stop()
 
 
 async def send_empty(producer: AIOKafkaProducer, topic: str, partition: int = 0) -> int:
@@ -75,20 +94,7 @@ class KafkaLog:
 
     async def read(self, topic: str) -> list[tuple[dict[str, bytes], bytes | None]]:
         """Headers and values of everything in a topic."""
-        consumer: AIOKafkaConsumer = new_consumer(self.settings)
-        await consumer.start()
-        try:
-            ends = await log_ends(self.settings, topic)
-            consumer.assign([TopicPartition(topic, p) for p in ends])
-            await consumer.seek_to_beginning()
-            wanted = sum(end - first for first, end in ends.values())
-            records: list[tuple[dict[str, bytes], bytes | None]] = []
-            while len(records) < wanted:
-                for batch in (await consumer.getmany(timeout_ms=1000)).values():
-                    records += [(dict(record.headers), record.value) for record in batch]
-            return records
-        finally:
-            await consumer.stop()
+        return [(dict(record.headers), record.value) for record in await read_records(self.settings, topic)]
 
     async def candles(self) -> dict[Key, Candle]:
         """Every minute as the sink would store it: the widest fold, or the fold of all offsets when none is widest.

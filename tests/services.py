@@ -1,26 +1,24 @@
 """Services as users run them, in processes of their own that a test may kill, and what a test asks of them."""
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Self, TypeVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Self
 
 import httpx
 from pydantic import SecretStr
 
 from runtime.settings import Settings
 from tests import plainhttp
+from tests.waiting import wait_until
 
-T = TypeVar("T")
-
-#: Time that a service has to become ready on a very busy machine (seconds).
-READY_SECONDS = 120.0
+#: Time that a process has to end once it was told to (seconds).
+_END_SECONDS = 60.0
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -37,32 +35,61 @@ def _as_text(value: object) -> str:
     return json.dumps(value) if isinstance(value, list) else str(value)
 
 
-class Service:
-    """One of `producer`, `stream_app`, `sink` and `dashboard` as a process."""
+class Process:
+    """A command of ours that serves HTTP on a port of this machine."""
 
-    def __init__(self, module: str, settings: Settings) -> None:
-        self.module = module
-        self.settings = settings
-        port = {
-            "producer": settings.producer_port, "stream_app": settings.stream_port, "sink": settings.sink_port,
-            "dashboard": settings.dashboard_port,
-        }  # fmt: skip
-        self.url = f"http://127.0.0.1:{port[module]}"
+    def __init__(
+        self, command: list[str], port: int, environment: Mapping[str, str], *, log: Path | None = None
+    ) -> None:
+        self.command = command
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self._environment = environment
+        self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        self._process = subprocess.Popen([sys.executable, "-m", self.module], env=environment(self.settings))
+        """Start it; it may not serve yet."""
+        with self._log.open("ab") if self._log else nullcontext() as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *self.command], env=dict(self._environment), stderr=output
+            )
         return self
 
+    def wait_for(self, path: str) -> Self:
+        """Wait until it answers 200 there."""
+        wait_until(lambda: self._answers(path), what=f"200 of {' '.join(self.command)} at {path}")
+        return self
+
+    def wait_alive(self) -> Self:
+        """Wait until it serves."""
+        return self.wait_for("/health")
+
     def wait_ready(self) -> Self:
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
-            assert self.returncode is None, f"{self.module} ended with {self.returncode}"
-            with suppress(httpx.HTTPError):
-                if plainhttp.get(f"{self.url}/ready", timeout=2).status_code == 200:
-                    return self
-            time.sleep(0.1)
-        raise AssertionError(f"{self.module} was not ready in {READY_SECONDS} s")
+        """Wait until it says that it can do its work."""
+        return self.wait_for("/ready")
+
+    def _answers(self, path: str) -> bool:
+        assert self.returncode is None, f"{' '.join(self.command)} ended with {self.returncode}: {self.said()}"
+        try:
+            return self.get(path, timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def get(self, path: str, *, timeout: float = 30.0) -> httpx.Response:
+        return plainhttp.get(self.url + path, timeout=timeout)
+
+    def post(
+        self, body: object, path: str = "/ingest/tick", *, timeout: float = 30.0, **headers: str
+    ) -> httpx.Response:
+        """Post a body as JSON, or as it is when it is bytes; `X_Source` names the header `X-Source`."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return plainhttp.post(self.url + path, content=content, headers=named, timeout=timeout)
+
+    def said(self) -> str:
+        """What it wrote to its log, when it has one of its own."""
+        return self._log.read_text() if self._log else ""
 
     @property
     def returncode(self) -> int | None:
@@ -86,19 +113,45 @@ class Service:
         self.send_signal(signal.SIGTERM)
         return self.wait()
 
-    def wait(self, timeout_seconds: float = 60.0) -> int:
+    def wait(self, timeout_seconds: float = _END_SECONDS) -> int:
         assert self._process is not None
         return self._process.wait(timeout_seconds)
 
+    def close(self) -> None:
+        """Kill it if it runs."""
+        if self._process is not None and self.returncode is None:
+            self.kill()
+
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric over its labels, those that are not given."""
-        lines = plainhttp.get(f"{self.url}/metrics", timeout=5).text.splitlines()
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         return sum(
             float(line.rpartition(" ")[2])
-            for line in lines
+            for line in self.get("/metrics", timeout=5).text.splitlines()
             if line.startswith((f"{name} ", f"{name}{{")) and all(label in line for label in wanted)
         )
+
+
+class Service(Process):
+    """One of `producer`, `stream_app`, `sink` and `dashboard` as a process."""
+
+    def __init__(
+        self, module: str, settings: Settings, *, command: list[str] | None = None, log: Path | None = None
+    ) -> None:
+        self.module = module
+        self.settings = settings
+        port = {
+            "producer": settings.producer_port, "stream_app": settings.stream_port, "sink": settings.sink_port,
+            "dashboard": settings.dashboard_port,
+        }  # fmt: skip
+        super().__init__(command or [module], port[module], environment(settings), log=log)
+
+    def post(
+        self, body: object, path: str = "/ingest/tick", *, timeout: float = 30.0, **headers: str
+    ) -> httpx.Response:
+        """Post with a key that the producer accepts, unless `X_API_Key` is another."""
+        key = next(iter(self.settings.api_keys.values())).get_secret_value()
+        return super().post(body, path, timeout=timeout, **{"X_API_Key": key} | headers)
 
 
 @contextmanager
@@ -113,16 +166,4 @@ def running(settings: Settings, *modules: str) -> Iterator[list[Service]]:
         yield services
     finally:
         for service in services:
-            if service.returncode is None:
-                service.kill()
-
-
-async def eventually(check: Callable[[], Awaitable[T]], *, within_seconds: float, what: str) -> T:
-    """The first true value of `check`, which is asked over and over; an AssertionError naming `what` otherwise."""
-    deadline = time.monotonic() + within_seconds
-    while True:
-        value = await check()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"{what} not within {within_seconds} s; the last answer was {value!r}"
-        await asyncio.sleep(0.2)
+            service.close()

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from runtime.garbage import collect_rarely
+from runtime.process import collect_rarely
 from tickpipe import candles, database, relay, senders, status, topics, verify
 from tickpipe.backup import command as backup
 from tickpipe.console import ErrorsAsSentences

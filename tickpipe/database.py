@@ -148,18 +148,18 @@ async def _day_zone(settings: "Settings", zone: str | None, start: time, week_st
             await _rebuild(connection)
         day = await candle_day(connection)
     out.print(f"Days begin at {day.start:%H:%M} in {day.zone}, weeks on {day.week_start.title()}.", markup=False)
-    if day.kept_from is not None:
+    if day.materialised_from is not None:
         err.print("Hours and days of older candles are still being folded, by the sink.", markup=False)
 
 
 async def _rebuild(connection: "AsyncConnection[Any]") -> None:
     import asyncio
 
-    from sink.queries import keep_candles
+    from sink.queries import materialise_candles
 
     with err.status("Rebuilding") as progress:
-        while (kept_from := await keep_candles(connection, _STEP_DAYS)) != "-infinity":
-            if kept_from is None:
+        while (materialised_from := await materialise_candles(connection, _STEP_DAYS)) != "-infinity":
+            if materialised_from is None:
                 await asyncio.sleep(_TRY_AGAIN_SECONDS)
                 continue
-            progress.update(f"Rebuilt back to {kept_from[:10]}")
+            progress.update(f"Rebuilt back to {materialised_from[:10]}")

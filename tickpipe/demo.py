@@ -24,8 +24,8 @@ from marketdata.tick import Tick
 from runtime import clock
 from runtime.logs import configure_logs
 from runtime.posting import address_of, new_client
+from runtime.process import exit_on_stop_signal
 from runtime.settings import load_settings
-from runtime.signals import exit_on_stop_signal
 from tickpipe.sending.sender import post
 
 log = structlog.get_logger(__name__)

@@ -132,9 +132,8 @@ async def _or_problem(status: PipelineStatus, who: str, asking: Awaitable[None])
 
 
 async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
-    from runtime.kafka import admin_client, committed_offsets, lag_of
+    from runtime.kafka import admin_client, committed_offsets, lag_of, sink_topics
     from runtime.kafka_errors import kafka_errors
-    from runtime.topics import sink_topics
     from tickpipe.topics import present_ends
 
     found = await present_ends(settings)

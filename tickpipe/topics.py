@@ -28,8 +28,7 @@ def create(*, data_dir: DataDir = None) -> None:
 
     * `tickpipe topics create`
     """
-    from runtime.kafka import wait_for_kafka
-    from runtime.topics import topics
+    from runtime.kafka import topics, wait_for_kafka
 
     settings = connected_settings(data_dir)
     cluster_id = run(wait_for_kafka(settings, timeout_seconds=15.0))
@@ -64,9 +63,8 @@ async def present_ends(settings: "Settings") -> "dict[str, Ends]":
     Raises:
         KafkaUnavailable: when no broker answers.
     """
-    from runtime.kafka import admin_client, new_consumer, topic_ends
+    from runtime.kafka import admin_client, new_consumer, topic_ends, topics
     from runtime.kafka_errors import kafka_errors
-    from runtime.topics import topics
 
     names = [topic.name for topic in topics(settings)]
     consumer = new_consumer(settings)

@@ -15,7 +15,7 @@ _PROGRAM_OF_AGENT: Final = re.compile(rb"\s*([^\s(]{1,64})")
 
 #: `meta`: {"ea":"PDC","ver":"1.65","src":"tick","acct":12345,"srv":"Broker-Demo","build":3850}.
 _SERVER_OF_META: Final = re.compile(rb'"srv"\s?:\s?"([^"\\]{1,256})"')
-_ACCOUNT_OF_META: Final = re.compile(rb'"acct"\s?:\s?"?([\w*.-]{1,64})')
+_ACCOUNT_OF_META: Final = re.compile(rb'"acct"\s?:\s?(?!null\b)"?([\w*.-]{1,64})')
 _BUILD_OF_META: Final = re.compile(rb'"build"\s?:\s?"?(\d{1,10})')
 _EA_OF_META: Final = re.compile(rb'"ea"\s?:\s?"([^"\\]{1,64})"')
 _VERSION_OF_META: Final = re.compile(rb'"ver"\s?:\s?"([^"\\]{1,64})"')

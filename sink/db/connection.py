@@ -1,6 +1,6 @@
 """The one way to PostgreSQL for writing: a connection that comes back, and work that is repeated until it is done.
 
-What keeps work from being done is of one of three kinds, and each is retried in its own way:
+Work fails for now for one of three reasons, and each is retried in its own way:
 
 ========  ======================================================  =====================================================
 away      no server that takes writes: connection refused or      on a new connection, until it is back
@@ -23,7 +23,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential, wait_random
 
-from runtime.periodic import sleep_unless
+from runtime.tasks import sleep_unless
 from sink.db.statements import SQL
 
 log = structlog.get_logger(__name__)

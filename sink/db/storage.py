@@ -31,7 +31,7 @@ class Storage(NamedTuple):
     """What the tables take; chunks and policies are None and empty without TimescaleDB."""
 
     market_data_bytes: int
-    #: Kept hours and days, and marks.
+    #: Materialised hours and days, and the list of stale ones.
     candle_bytes: int
     broker_bars_bytes: int
     chunks: int | None

@@ -23,7 +23,7 @@ SELECT
     set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true),
     set_config('intervalstyle', 'postgres', true), set_config('extra_float_digits', '1', true);
 
--- name: forget_marks
+-- name: forget_stale
 DELETE FROM stale_hours;
 
 -- name: empty_tables

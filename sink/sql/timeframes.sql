@@ -1,6 +1,6 @@
 -- Higher timeframes and the comparison with the broker's bars; their functions and views are in migrations.
 
--- name: count_marks
+-- name: count_stale
 SELECT count(*) FROM stale_hours;
 
 -- name: refresh_candles
@@ -9,7 +9,7 @@ SELECT refresh_candles(%(quiet)s, %(max_hours)s);
 -- name: lift_local_timeout
 SELECT set_config('statement_timeout', '0', true);
 
--- name: keep_candles
+-- name: materialise_candles
 -- As text, for psycopg has no date for -infinity.
 SELECT materialise_candles(%(days)s)::text;
 
@@ -18,7 +18,7 @@ SELECT
     day_zone AS zone,
     time '00:00' + day_shift AS start,
     CASE WHEN week_shift = interval '0' THEN 'monday' ELSE 'sunday' END AS week_start,
-    nullif(materialised_from, '-infinity')::text AS kept_from
+    nullif(materialised_from, '-infinity')::text AS materialised_from
 FROM candle_settings;
 
 -- name: set_candle_day

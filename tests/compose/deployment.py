@@ -6,13 +6,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,7 +108,7 @@ class Deployment:
             states = [container["State"] for container in self.containers(service)]
             return all(s["Running"] and s.get("Health", {}).get("Status") == "healthy" for s in states)
 
-        eventually(healthy, within_seconds=within_seconds, what=f"a healthy {service}")
+        wait_until(healthy, within_seconds=within_seconds, what=f"a healthy {service}")
 
     def inside(self, url: str) -> str:
         """The page as a container of the project sees it."""
@@ -175,11 +175,3 @@ class Deployment:
         """All containers' logs, for somebody who looks for the cause of a failure."""
         profiles = [option for profile in PROFILES for option in ("--profile", profile)]
         path.write_text(self.compose(*profiles, "logs", "--no-color", "--timestamps"))
-
-
-def eventually(check: Callable[[], bool], *, within_seconds: float, what: str) -> None:
-    """Asks over and over until the answer is true; an AssertionError naming `what` otherwise."""
-    deadline = time.monotonic() + within_seconds
-    while not check():
-        assert time.monotonic() < deadline, f"{what} not within {within_seconds} s"
-        time.sleep(0.5)

@@ -5,14 +5,16 @@ import re
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 
-from tests.compose.deployment import ROOT, ComposeError, Deployment, docker, eventually, new_folder
+from tests.compose.deployment import ROOT, ComposeError, Deployment, docker, new_folder
 from tests.days import EURUSD_COUNT, eurusd_bars, eurusd_ticks
+from tests.waiting import wait_until
 
 SERVICES = ("producer", "stream", "sink", "dashboard")
 
@@ -34,10 +36,7 @@ def post_day(deployment: Deployment, source: str, symbol: str = "EURUSD") -> Non
     with deployment.client(source) as client:
         for first in range(0, len(items), BATCH):
             body: dict[str, object] = {"ticks": items[first : first + BATCH]}
-            deadline = time.monotonic() + 120
-            while not _taken(client, body):
-                assert time.monotonic() < deadline, "the producer does not take ticks"
-                time.sleep(0.5)
+            wait_until(partial(_taken, client, body), what="a producer that takes ticks")
 
 
 def _taken(client: httpx.Client, body: dict[str, object]) -> bool:
@@ -56,7 +55,7 @@ def wait_stored(deployment: Deployment, source: str, *, within_seconds: float = 
         waiting = deployment.sql("SELECT count(*) FROM pending_refolds")
         return deployment.ticks(source) == EURUSD_COUNT and waiting == [["0"]]
 
-    eventually(stored, within_seconds=within_seconds, what=f"all ticks of {source} in the database")
+    wait_until(stored, within_seconds=within_seconds, what=f"all ticks of {source} in the database")
 
 
 def assert_the_day(deployment: Deployment, source: str) -> None:
@@ -212,7 +211,7 @@ def test_a_killed_container_recovers_by_itself(deployment: Deployment, service: 
     def restarted() -> bool:
         return bool(deployment.containers(service)[0]["RestartCount"] > before)
 
-    eventually(restarted, within_seconds=60, what=f"a new {service}")
+    wait_until(restarted, within_seconds=60, what=f"a new {service}")
     deployment.wait_healthy(service)
     assert_takes_and_stores_ticks(deployment, f"kill-{service}")
     assert_the_day(deployment, "day")
@@ -221,8 +220,8 @@ def test_a_killed_container_recovers_by_itself(deployment: Deployment, service: 
 def assert_takes_and_stores_ticks(deployment: Deployment, source: str) -> None:
     body: dict[str, object] = {"ticks": [{"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}]}
     with deployment.client(source) as client:
-        eventually(lambda: _taken(client, body), within_seconds=60, what="a producer that takes ticks")
-    eventually(lambda: deployment.ticks(source) == 1, within_seconds=60, what="the candle of the tick")
+        wait_until(lambda: _taken(client, body), within_seconds=60, what="a producer that takes ticks")
+    wait_until(lambda: deployment.ticks(source) == 1, within_seconds=60, what="the candle of the tick")
 
 
 def test_down_and_up_keeps_the_data(deployment: Deployment) -> None:
@@ -255,7 +254,7 @@ def test_three_workers_share_the_work_under_load_and_one_may_die(deployment: Dep
         owned = [deployment.metric(f"{address}:18002", "tickpipe_stream_partitions") for address in addresses]
         return sorted(owned) == [1, 1, 2]
 
-    eventually(shared, within_seconds=60, what="four partitions shared by three workers")
+    wait_until(shared, within_seconds=60, what="four partitions shared by three workers")
 
 
 def test_the_command_line_works_inside(deployment: Deployment) -> None:
@@ -279,7 +278,7 @@ def test_kafkas_own_tool_resets_the_offsets_for_a_replay(deployment: Deployment)
             raise
         return True
 
-    eventually(reset, within_seconds=60, what="a stopped group")
+    wait_until(reset, within_seconds=60, what="a stopped group")
     deployment.compose("up", "--detach", "--wait", "--no-build", "--no-recreate", "--scale", "stream=1", "stream")
 
     wait_stored(deployment, "A", within_seconds=300)
@@ -289,7 +288,7 @@ def test_kafkas_own_tool_resets_the_offsets_for_a_replay(deployment: Deployment)
 
 def test_the_simulated_ea_trades(deployment: Deployment) -> None:
     deployment.compose("--profile", "demo", "up", "--detach", "--no-build", "--no-recreate", "demo")
-    eventually(lambda: deployment.ticks("Broker-Demo") > 10, within_seconds=60, what="ticks of the simulated EA")
+    wait_until(lambda: deployment.ticks("Broker-Demo") > 10, within_seconds=60, what="ticks of the simulated EA")
     deployment.compose("--profile", "demo", "rm", "--stop", "--force", "demo")
 
 
@@ -320,7 +319,7 @@ def test_prometheus_sees_every_service(deployment: Deployment) -> None:
             "stream": "3"
         }
 
-    eventually(up, within_seconds=90, what="all targets up, three stream workers among them")
+    wait_until(up, within_seconds=90, what="all targets up, three stream workers among them")
     rules = httpx.get(f"{deployment.prometheus_url}/api/v1/rules").json()["data"]["groups"]
     broken = [rule["name"] for group in rules for rule in group["rules"] if rule["health"] == "err"]
     written = yaml.safe_load((ROOT / "compose" / "prometheus" / "rules.yml").read_text())["groups"]

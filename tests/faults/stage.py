@@ -112,7 +112,7 @@ class Stage:
                     if service.pid in self._killed:
                         self._killed.discard(service.pid)
                     else:
-                        self.ended.append(f"{service.module} {code}")
+                        self.ended.append(f"{service.command[0]} {code}")
                     await asyncio.sleep(RESTART_SECONDS)
                     service.start()
             await asyncio.sleep(0.1)
@@ -225,8 +225,7 @@ class Stage:
         self._added += 1
         name = f"{self.settings.stream_instance}-{self._added}"
         more = self.settings.model_copy(update={"stream_port": free_port(), "stream_instance": name})
-        worker = Service("stream_app", more)
-        worker.module = module
+        worker = Service("stream_app", more, command=[module])
         self.services.append(worker.start())
         return worker
 
@@ -243,13 +242,13 @@ class Stage:
         self,
         *,
         within_seconds: float = HEAL_SECONDS,
-        kept: dict[truth.Key, oracle.OracleCandle] | None = None,
+        held: dict[truth.Key, oracle.OracleCandle] | None = None,
         without: Sequence[str] = (),
         is_over: bool = True,
     ) -> truth.Log:
         """Heal, stop the senders, wait for lag 0, hold the whole table against the oracle; write what was measured.
 
-        `kept` are candles that a log proved which is gone; symbols of `without` must not be in the table. A case that
+        `held` are candles that a log proved which is gone; symbols of `without` must not be in the table. A case that
         goes on, `is_over=False`, writes nothing yet. Returns the log as it was read.
         """
         await asyncio.to_thread(self.servers.start)
@@ -263,7 +262,7 @@ class Stage:
         log = await truth.read_log(self._direct)
         expected = {key: candle for key, candle in log.expected().items() if key[1] not in without}
         found = await truth.table(self._direct)
-        for key, candle in (kept or {}).items():
+        for key, candle in (held or {}).items():
             # Of a minute of both logs the candle with more ticks stays.
             proven = expected.get(key)
             same = proven is not None and proven.volume == candle.volume and found.get(key) == candle

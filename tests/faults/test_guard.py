@@ -83,9 +83,7 @@ async def test_a_poll_that_skips_a_record_is_refused(settings: Settings, records
         await one.fold(partition, records[4:])
 
 
-async def test_records_that_are_read_once_more_are_passed_over(
-    settings: Settings, records: list[ConsumerRecord]
-) -> None:
+async def test_records_that_are_read_once_more_are_skipped(settings: Settings, records: list[ConsumerRecord]) -> None:
     one = worker(settings, ReadBefore(None))
     await one.fold(records[0].partition, records[:6])
     await one.fold(records[0].partition, records[2:])
@@ -127,7 +125,7 @@ async def test_a_marker_is_no_missed_record(settings: Settings, records: list[Co
         (11, 11, [11]),  # nothing at all
     ],
 )
-async def test_only_a_hole_at_the_end_of_the_log_is_passed(
+async def test_only_a_hole_at_the_end_of_the_log_is_skipped(
     settings: Settings, records: list[ConsumerRecord], committed: int | None, end: int, released: list[int]
 ) -> None:
     offsets = ReadBefore(committed)
@@ -135,7 +133,7 @@ async def test_only_a_hole_at_the_end_of_the_log_is_passed(
     assert offsets.released == released
 
 
-async def test_an_open_minute_keeps_the_hole_behind_it(settings: Settings, records: list[ConsumerRecord]) -> None:
+async def test_an_open_minute_holds_back_the_hole_behind_it(settings: Settings, records: list[ConsumerRecord]) -> None:
     offsets = ReadBefore(None)
     one = worker(settings, offsets)
     await one.fold(records[0].partition, records[:6])

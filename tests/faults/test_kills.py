@@ -46,7 +46,7 @@ async def test_a_worker_is_killed_between_folding_and_publishing(
         await stage.settle_and_compare()
 
 
-@pytest.mark.first
+@pytest.mark.long(25)
 async def test_each_victim_in_turn(settings: Settings, servers: EmbeddedServers, seed: int, rounds: int) -> None:
     async with Stage(settings, servers, case="each killed in turn", seed=seed) as stage:
         stage.trade("EURUSD", "GBPUSD")

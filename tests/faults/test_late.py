@@ -14,7 +14,7 @@ from tests.faults.stage import Stage
 from tests.kafka_log import KafkaLog, frames_of
 from tests.servers import EmbeddedServers
 
-pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.long(150), pytest.mark.timeout(900)]
 
 HOUR_MS = 3_600_000
 
@@ -85,7 +85,6 @@ async def test_late_minutes_are_refolded_in_one_pass(
     assert log.records <= read <= 3 * log.records
 
 
-@pytest.mark.first
 async def test_clocks_ahead_and_behind(settings: Settings, servers: EmbeddedServers, seed: int) -> None:
     """Broker time sent as UTC: three hours ahead or behind; what is ahead stays open until the clock gets there."""
     now_ms = clock.now_ms()

@@ -61,7 +61,7 @@ async def test_poison_between_frames_of_every_codec_stops_nothing(
     assert stage.ended == []
 
 
-async def test_unknown_fields_and_foreign_keys_are_passed_over(
+async def test_unknown_fields_and_foreign_keys_are_ignored(
     settings: Settings, servers: EmbeddedServers, kafka: KafkaLog, seed: int
 ) -> None:
     frames = frames_of(eurusd_ticks()[:500], 10)

@@ -16,9 +16,9 @@ from tests.servers import EmbeddedServers
 from tickpipe.embedded.jars import tool_command
 from tickpipe.replay.engine import PartitionPlan, group_offsets, reset, wait_until_empty
 
-pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.first, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.long(300), pytest.mark.timeout(1800)]
 
-#: Random points of each way.
+#: Points of each way: the beginning, and random ones.
 POINTS = 10
 
 SYMBOLS = ("EURUSD", "GBPUSD", "USDJPY")
@@ -44,10 +44,11 @@ async def reset_by_replay(settings: Settings, point: int) -> None:
 
 
 async def reset_by_tool(settings: Settings, point: int) -> None:
+    goal = ("--to-offset", str(point)) if point else ("--to-earliest",)
     command = tool_command(
         "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
         "--bootstrap-server", settings.kafka_bootstrap, "--group", settings.stream_group,
-        "--reset-offsets", "--to-offset", str(point), "--topic", settings.ticks_topic, "--execute",
+        "--reset-offsets", *goal, "--topic", settings.ticks_topic, "--execute",
     )  # fmt: skip
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -73,7 +74,7 @@ async def test_resets_to_random_points_leave_the_table_as_the_log_proves(
             worker = stage["stream_app"]
             assert await stage.remove_worker(worker) == 0
             await wait_until_empty(brief, lambda members, waited: None)
-            point = points.randrange(TICKS // 10)
+            point = points.randrange(TICKS // 10) if number else 0
             lost = await lose_rows_behind(stage, point)
             print(f"point {number}: offset {point}, {lost} rows lost")
             await WAYS[way](brief, point)

@@ -6,16 +6,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import psycopg
-from aiokafka import TopicPartition
 
 from marketdata.errors import InvalidFrame, TickpipeError
 from marketdata.offsets import position, spans
 from marketdata.tick import Frame, Tick
 from marketdata.wire import decode_frame
-from runtime.kafka import log_ends, new_consumer
+from runtime.kafka import log_ends
 from runtime.settings import Settings
 from tests import oracle
-from tests.kafka_log import group_lag
+from tests.kafka_log import group_lag, read_records
 
 #: Source, symbol and minute (UTC epoch milliseconds).
 Key = tuple[str, str, int]
@@ -60,25 +59,12 @@ class Log:
 
 
 async def read_log(settings: Settings) -> Log:
-    """All of the ticks topic, by a reader of its own; what is no frame is passed over, as it promises nothing."""
+    """All of the ticks topic, by a reader of its own; what is no frame is skipped, as it promises nothing."""
     log = Log(ends=await log_ends(settings, settings.ticks_topic))
-    consumer = new_consumer(settings)
-    await consumer.start()
-    try:
-        for partition, (first, end) in log.ends.items():
-            tp = TopicPartition(settings.ticks_topic, partition)
-            frames = log.frames.setdefault(partition, [])
-            consumer.assign([tp])
-            consumer.seek(tp, first)
-            # The position, not the count: retention and transactions leave holes.
-            while await consumer.position(tp) < end:
-                for record in (await consumer.getmany(tp, timeout_ms=500)).get(tp, []):
-                    try:
-                        frames.append((record.offset, decode_frame(record.value)))
-                    except InvalidFrame:
-                        continue
-    finally:
-        await consumer.stop()
+    log.frames = {partition: [] for partition in log.ends}
+    for record in await read_records(settings, settings.ticks_topic):
+        with suppress(InvalidFrame):
+            log.frames[record.partition].append((record.offset, decode_frame(record.value)))
     return log
 
 

@@ -7,13 +7,10 @@ says nothing about the tick; of such functions only the order is checked, not th
 
 import asyncio
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
 import httpx
 import pytest
@@ -23,7 +20,8 @@ from runtime.settings import Settings
 from tests.architecture import PAGE, ROOT, names, sections, steps
 from tests.conftest import API_KEY
 from tests.recorded_calls import Call, read_calls
-from tests.services import Service, environment, eventually
+from tests.services import Service
+from tests.waiting import eventually
 
 SERVICES = ("producer", "stream_app", "sink", "dashboard")
 
@@ -35,13 +33,8 @@ class RecordedService(Service):
     """A service whose calls are recorded in a file."""
 
     def __init__(self, module: str, settings: Settings, folder: Path) -> None:
-        super().__init__(module, settings)
         self._calls = folder / f"{module}.calls"
-
-    def start(self) -> Self:
-        command = [sys.executable, "-m", "tests.recorded_calls", str(self._calls), self.module]
-        self._process = subprocess.Popen(command, env=environment(self.settings), cwd=ROOT)
-        return self
+        super().__init__(module, settings, command=["tests.recorded_calls", str(self._calls), module])
 
     def calls(self) -> list[Call]:
         return read_calls(self._calls)
@@ -119,7 +112,7 @@ def test_order_and_absence_are_found(named: list[str], faults: list[str]) -> Non
 def test_a_module_that_the_page_does_not_name_is_found() -> None:
     calls = [
         Call(1, "sink.group.Revocations.on_partitions_assigned"), Call(2, "sink.store.Store.store"),
-        Call(3, "runtime.clock.now_ms"), Call(4, "sink.writer.Writer.store"), Call(5, "sink.refolds.to_ranges"),
+        Call(3, "runtime.clock.now_ms"), Call(4, "sink.writer.Writer.store"), Call(5, "sink.refolds.proven_candle"),
     ]  # fmt: skip
     passed = Passage(calls, 2).modules("sink.writer.Writer.store")
     assert passed == {"sink.store", "sink.writer"}
@@ -134,7 +127,7 @@ async def test_one_tick_takes_the_way_that_the_page_tells(settings: Settings, tm
     services = {service: RecordedService(service, settings, tmp_path) for service in SERVICES}
     with ExitStack() as stack:
         for service in services.values():
-            stack.callback(_end, service.start())
+            stack.callback(service.start().close)
         for service in services.values():
             await asyncio.to_thread(service.wait_ready)
         began_ns = await _send_one_tick(services["producer"].url, services["dashboard"].url)
@@ -143,7 +136,7 @@ async def test_one_tick_takes_the_way_that_the_page_tells(settings: Settings, tm
             return not _faults(services, named, began_ns)
 
         try:
-            await eventually(passed_all, within_seconds=30, what="every function of the page")
+            await eventually(passed_all, what="every function of the page")
         except AssertionError:
             assert _faults(services, named, began_ns) == []
         passed = set[str]()
@@ -151,11 +144,6 @@ async def test_one_tick_takes_the_way_that_the_page_tells(settings: Settings, tm
             passed |= Passage(recorded.calls(), began_ns).modules(named[module][-1])
     assert unnamed(passed, page) == set()
     assert len(passed) >= 20, passed
-
-
-def _end(service: Service) -> None:
-    if service.returncode is None:
-        service.kill()
 
 
 def _faults(services: dict[str, RecordedService], named: dict[str, list[str]], began_ns: int) -> list[str]:

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from runtime.process import EXIT_FAILED
 from runtime.settings import Settings
-from runtime.signals import EXIT_FAILED
 from tests.kafka_log import KafkaLog
 from tests.services import environment
 
@@ -17,7 +17,7 @@ from tests.services import environment
         ("producer", "producer.publisher:Publisher.run"),
         ("dashboard", "dashboard.live:LiveReader.run"),
         ("dashboard", "dashboard.pipeline:Pipeline.run"),
-        ("sink", "runtime.status_server:ThreadingHTTPServer.serve_forever"),
+        ("sink", "runtime.health:ThreadingHTTPServer.serve_forever"),
         ("stream_app", "stream_app.app:own_log"),
         ("stream_app", "stream_app.transport:BatchConsumer.group_error"),
         ("stream_app", "stream_app.worker:Worker.publish"),

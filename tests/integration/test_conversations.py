@@ -1,4 +1,4 @@
-"""Recorded conversations end to end: posted straight to the producer and through the relay, the table is their fold."""
+"""What EAs send, end to end: posted straight to the producer and through a relay that dies, the table is its fold."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -8,15 +8,22 @@ import httpx
 import psycopg
 import pytest
 
+from marketdata.tick import Frame, period_of
 from runtime.settings import Settings
 from tests import oracle
 from tests.conftest import API_KEY
 from tests.conversations import Candles, Conversation, conversations
+from tests.days import eurusd_ticks
 from tests.faults.truth import read_log
 from tests.integration.relay.process import RelayProcess
-from tests.services import eventually, running
+from tests.services import running
+from tests.waiting import eventually
 
 ROUTES = ("straight", "relayed")
+
+#: The first ticks of a day, of a source of their own.
+MORNING = eurusd_ticks()[:5_000]
+MORNING_SOURCE = "Morning"
 
 
 @pytest.fixture
@@ -40,6 +47,7 @@ async def test_the_table_is_the_fold_of_what_was_sent_straight_and_through_the_r
     for route, url in zip(ROUTES, (producer_url, relay.url), strict=True):
         for conversation in conversations():
             await speak(conversation, url, f"{conversation.name}-{route}")
+    await send_a_morning_through(relay)
     await asyncio.to_thread(relay.wait_forwarded)
 
     expected = {
@@ -49,15 +57,45 @@ async def test_the_table_is_the_fold_of_what_was_sent_straight_and_through_the_r
         for (symbol, ts), candle in conversation.candles.items()
     }
     assert len(expected) > 60
+    expected |= candles_of_the_morning()
 
     async def stored() -> bool:
         return await asyncio.to_thread(table, settings) == expected
 
     try:
-        await eventually(stored, within_seconds=60, what="the candles of the conversations")
+        await eventually(stored, what="the candles of the conversations")
     except AssertionError:
         assert table(settings) == expected
     await assert_the_oracle_agrees(settings, expected)
+
+
+async def send_a_morning_through(relay: RelayProcess) -> None:
+    """An EA's ticks; in the middle the relay is killed with what it has not forwarded yet."""
+    items = [
+        {"ts_msc": t.time_msc, "symbol": "EURUSD", "bid": t.bid, "ask": t.ask, "last": 0.0, "flags": 6, "point": 1e-5}
+        for t in MORNING
+    ]
+    for start in range(0, len(items), 50):
+        body = {"ticks": items[start : start + 50]}
+        answer = await asyncio.to_thread(relay.post, body, X_Source=MORNING_SOURCE)
+        assert answer.status_code == 200
+        if start == len(items) // 2:
+            await asyncio.to_thread(relay.kill)
+            await asyncio.to_thread(relay.start)
+
+
+def candles_of_the_morning() -> dict[tuple[str, str, int], tuple[float, float, float, float, int]]:
+    """The fold of its ticks, by the oracle."""
+    frame = Frame(
+        v=1, source=MORNING_SOURCE, symbol="EURUSD", mode="bid", point=1e-5, request="r", received=0, ticks=MORNING
+    )  # fmt: skip
+    found = {}
+    for minute in {period_of(tick.time_msc) for tick in MORNING}:
+        candle = oracle.fold([(0, frame)], MORNING_SOURCE, "EURUSD", minute, ((0, 0, 0),))
+        assert candle is not None
+        prices = (candle.open, candle.high, candle.low, candle.close)
+        found[MORNING_SOURCE, "EURUSD", minute] = (*prices, candle.volume)
+    return found
 
 
 async def speak(conversation: Conversation, url: str, source: str) -> None:

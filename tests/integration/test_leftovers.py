@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,17 +11,30 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.long(48)
+
 ROOT = Path(__file__).parents[2]
 
 #: A test that uses what tests use, says so, and never ends.
 INNER = """
+import subprocess
+import sys
 import time
 from pathlib import Path
-from tests.integration.test_stack import Stack
 from tests.services import running
 
+DETACH = '''
+import sys
+from pathlib import Path
+from tickpipe.embedded.stack import StackConfig, start_detached
+start_detached(StackConfig(Path(sys.argv[1]), producer_port=0, services=("kafka", "postgres", "sink")))
+'''
+
 def test_that_is_in_the_middle(settings, tmp_path):
-    Stack(tmp_path / "stack").up()
+    # As `tickpipe up --detach` does: the process that starts the stack ends.
+    subprocess.run([sys.executable, "-c", DETACH, str(tmp_path / "stack")], check=True)
     with running(settings, "producer"):
         Path(__file__).with_name("ready").touch()
         time.sleep(600)
@@ -57,11 +69,8 @@ def run_in_the_middle(folder: Path, *options: str) -> Iterator[tuple[subprocess.
         )
     started: list[psutil.Process] = []
     try:
-        deadline = time.monotonic() + 120
-        while not (folder / "ready").exists():
-            assert run.poll() is None, (folder / "output").read_text()
-            assert time.monotonic() < deadline, (folder / "output").read_text()
-            time.sleep(0.1)
+        wait_until(lambda: (folder / "ready").exists() or run.poll() is not None, what="the middle of a test")
+        assert run.poll() is None, (folder / "output").read_text()
         detached = [p for p in psutil.process_iter(["cmdline"]) if _names(p, "tickpipe.embedded", str(folder))]
         assert len(detached) == 1
         for parent in (psutil.Process(run.pid), *detached):

@@ -11,7 +11,8 @@ from runtime.kafka import admin_client, new_producer
 from runtime.settings import Settings
 from sink.verify import verify
 from tests.kafka_log import group_lag
-from tests.services import eventually, running
+from tests.services import running
+from tests.waiting import eventually
 
 #: 2019-02-04 10:00 UTC.
 START_MS = 1_549_274_400_000
@@ -33,11 +34,19 @@ def frames(symbol: str, minute: int) -> list[Frame]:
     ]  # fmt: skip
 
 
-async def send(settings: Settings, records: list[tuple[Frame, int | None]]) -> Counter[int]:
-    """Publish each frame to the partition that is given, or where its key belongs; how many went where."""
+async def send(settings: Settings, partitions: int, records: list[tuple[Frame, int | None]]) -> Counter[int]:
+    """Publish each frame to the partition that is given, or where its key belongs; how many went where.
+
+    `partitions` are those that the topic has: a broker hears of new ones a moment after they were added.
+    """
     producer = new_producer(settings, linger_ms=5, metadata_max_age_ms=500)
     await producer.start()
+
+    async def knows_all() -> bool:
+        return len(await producer.partitions_for(settings.ticks_topic)) == partitions
+
     try:
+        await eventually(knows_all, what=f"{partitions} partitions")
         sent = [
             await producer.send(
                 settings.ticks_topic, encode(frame), key=frame_key(frame.source, frame.symbol), partition=partition
@@ -54,7 +63,7 @@ async def test_every_record_counts_once_wherever_it_lies(settings: Settings) -> 
     with running(settings, "stream_app", "sink"):
         # Arrange: half of each symbol's ticks while there is one partition
         halves = {(s, m): (frames(s, m)[::2], frames(s, m)[1::2]) for s in SYMBOLS for m in range(MINUTES)}
-        await send(settings, [(frame, None) for first, _ in halves.values() for frame in first])
+        await send(settings, 1, [(frame, None) for first, _ in halves.values() for frame in first])
 
         # Act: partitions are added; the other half comes from producers of which each partitions in its own way
         async with admin_client(settings) as client:
@@ -68,7 +77,7 @@ async def test_every_record_counts_once_wherever_it_lies(settings: Settings) -> 
                     rest += [(frame, 0) for frame in second]
                 case _:  # asks no key
                     rest += [(frame, n % 4) for n, frame in enumerate(second)]
-        where = await send(settings, rest)
+        where = await send(settings, 4, rest)
         assert len(where) == 4
 
         async def settled() -> bool:
@@ -78,7 +87,7 @@ async def test_every_record_counts_once_wherever_it_lies(settings: Settings) -> 
             ]
             return sum(lags) == 0 and not sql(settings, "SELECT 1 FROM pending_refolds LIMIT 1")
 
-        await eventually(settled, within_seconds=120, what="a settled pipeline")
+        await eventually(settled, what="a settled pipeline")
 
     # Assert
     volumes = sql(settings, "SELECT symbol, volume, closed FROM market_data ORDER BY symbol, ts")

@@ -1,6 +1,7 @@
 """The whole pipeline as processes: a day of ticks over HTTP, rows in the database, equal to bars of another hand."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -10,11 +11,15 @@ import pytest
 
 from runtime import clock
 from runtime.settings import Settings
+from sink.refolds import QUIET_SECONDS
 from sink.verify import verify
 from tests.conftest import API_KEY
-from tests.days import DAYS, GENERATED, Day, iso_time
+from tests.days import DAYS, Day, iso_time
 from tests.kafka_log import group_lag
-from tests.services import Service, eventually, running
+from tests.services import Service, running
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.long(90)
 
 BATCH = 200
 
@@ -48,13 +53,13 @@ class Pipeline:
         ]
         return sum([await group_lag(self.settings, group, topic) for group, topic in groups])
 
-    async def settled(self, within_seconds: float = 60) -> None:
+    async def settled(self) -> None:
         """Wait until everything that was sent is stored and nothing waits to be refolded."""
 
         async def done() -> bool:
             return await self.lag() == 0 and not self.sql("SELECT 1 FROM pending_refolds LIMIT 1")
 
-        await eventually(done, within_seconds=within_seconds, what="a settled pipeline")
+        await eventually(done, what="a settled pipeline")
 
     def sql(self, query: str) -> list[tuple[object, ...]]:
         with psycopg.connect(self.settings.database_url.get_secret_value()) as connection:
@@ -117,17 +122,20 @@ async def test_a_day_equals_its_bars_and_sent_twice_changes_nothing(pipeline: Pi
     assert_is_the_day(day, once)
     await pipeline.assert_proven(len(day.bars))
     refolded_before = pipeline.sink.metric("tickpipe_sink_refold_records_total")
+    began = time.monotonic()
 
     await pipeline.post_day(day)
     await pipeline.settled()
+    seconds = time.monotonic() - began
 
     assert pipeline.rows("EURUSD") == once
     # The offsets grew: each row now proves both copies.
     assert [ts for ts, end in pipeline.proofs() if end <= records] == []
     await pipeline.assert_proven(len(day.bars))
-    # One pass over both copies, twice the records; where the copy arrives slowly, before it a pass or two over a part.
-    # Minute by minute it would be a thousand times as many.
-    assert pipeline.sink.metric("tickpipe_sink_refold_records_total") - refolded_before < 6 * records
+    # A pass reads both copies at most, and there is one for each quiet moment while the second copy arrives: the slower
+    # the machine, the more of them. Minute by minute it would be a thousand times as many records.
+    passes = 1 + seconds / QUIET_SECONDS
+    assert pipeline.sink.metric("tickpipe_sink_refold_records_total") - refolded_before <= passes * 2 * records
 
 
 @each_day
@@ -142,25 +150,6 @@ async def test_sparse_quotes_give_candles_only_where_there_are_ticks(pipeline: P
     rows = pipeline.rows("USDJPY")
     assert {ts: row[4] for ts, row in rows.items()} == day.sparse_minutes
     await pipeline.assert_proven(len(day.sparse_minutes))
-
-
-@pytest.mark.fault
-async def test_kill_of_stream_worker_and_sink_in_the_middle_of_the_day_loses_nothing(pipeline: Pipeline) -> None:
-    sending = asyncio.create_task(pipeline.post_day(GENERATED))
-    for _ in range(2):
-
-        async def folding() -> bool:
-            return pipeline.stream.metric("tickpipe_stream_ticks_total") > 5_000
-
-        await eventually(folding, within_seconds=30, what="folding")
-        for service in (pipeline.stream, pipeline.sink):
-            await asyncio.to_thread(service.kill)
-            await asyncio.to_thread(lambda one: one.start().wait_ready(), service)
-    await sending
-    await pipeline.settled()
-
-    assert_is_the_day(GENERATED, pipeline.rows("EURUSD"))
-    await pipeline.assert_proven(len(GENERATED.bars))
 
 
 @pytest.mark.fault
@@ -189,7 +178,7 @@ async def test_live_ticks_are_timed_stage_by_stage_and_a_replay_is_not(pipeline:
     async def stored() -> bool:
         return timed()["stored"] == 1
 
-    await eventually(stored, within_seconds=20, what="a stored candle that is timed")
+    await eventually(stored, what="a stored candle that is timed")
     assert timed() == dict.fromkeys(timed(), 1)
 
     # The worker begins again with the open minute, whose tick waits since long before: nothing of it is timed.
@@ -199,5 +188,5 @@ async def test_live_ticks_are_timed_stage_by_stage_and_a_replay_is_not(pipeline:
     async def stored_again() -> bool:
         return pipeline.sink.metric("tickpipe_sink_rows_total") >= 2
 
-    await eventually(stored_again, within_seconds=30, what="the minute folded and judged again")
+    await eventually(stored_again, what="the minute folded and judged again")
     assert timed() == {"received": 1, "logged": 1, "folded": 0, "published": 0, "stored": 1}

@@ -1,13 +1,8 @@
 """What a user does, by the command line alone: start the stack, send, look, verify, break it, stop it."""
 
-import csv
-import io
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,44 +13,10 @@ import pytest
 from runtime import clock
 from tests import plainhttp
 from tests.days import EURUSD_COUNT, GENERATED, eurusd_bars
-from tests.ports import free_port
+from tests.integration.stack import Stack
+from tests.waiting import wait_until
 
-
-class Stack:
-    """The command line on one data directory."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-        self.producer_port = free_port()
-
-    def run(self, *arguments: str, expect: int = 0, timeout_seconds: float = 120) -> str:
-        """Standard output of `tickpipe ARGUMENTS`, whose exit code must be the expected one."""
-        done = subprocess.run(
-            [sys.executable, "-m", "tickpipe", *arguments, "--data-dir", str(self.data_dir)],
-            capture_output=True, text=True, timeout=timeout_seconds, check=False,
-        )  # fmt: skip
-        assert done.returncode == expect, f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-    def up(self) -> str:
-        return self.run("up", "--detach", "--producer-port", str(self.producer_port))
-
-    def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = json.loads(self.run("status", "--json"))
-        return status
-
-    def pid(self, name: str) -> int:
-        return next(int(service["pid"]) for service in self.status()["services"] if service["name"] == name)
-
-    def candles(self, *arguments: str) -> list[dict[str, str]]:
-        return list(csv.DictReader(io.StringIO(self.run("candles", *arguments, "--format", "csv"))))
-
-    def settle(self, within_seconds: float = 60) -> None:
-        """Wait until nothing lags."""
-        deadline = time.monotonic() + within_seconds
-        while (lag := self.status()["lag"]) != {"stream": 0, "sink": 0}:
-            assert time.monotonic() < deadline, lag
-            time.sleep(0.5)
+pytestmark = pytest.mark.long(95)
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +45,14 @@ def test_a_day_goes_in_and_comes_out(stack: Stack, ticks: Path) -> None:
     rows = stack.candles("--symbol", "EURUSD", "--from", "2019-02-04", "--to", "2019-02-05")
     assert list(rows[0]) == ["ts", "symbol", "timeframe", "open", "high", "low", "close", "volume"]
     assert rows[0]["ts"] == "2019-02-04T00:00:00Z"
+    assert_is_the_day(rows)
+    stack.run("verify", "--symbol", "EURUSD")
+
+
+def assert_is_the_day(rows: list[dict[str, str]]) -> None:
     ohlc = [(float(row["open"]), float(row["high"]), float(row["low"]), float(row["close"])) for row in rows]
     assert ohlc == list(eurusd_bars().values())
     assert sum(int(row["volume"]) for row in rows) == EURUSD_COUNT
-    stack.run("verify", "--symbol", "EURUSD")
 
 
 def test_a_sparse_file_of_another_form_goes_in_and_comes_out(stack: Stack, tmp_path: Path) -> None:
@@ -102,24 +67,21 @@ def test_a_sparse_file_of_another_form_goes_in_and_comes_out(stack: Stack, tmp_p
 
 
 @pytest.mark.fault
-def test_what_dies_is_started_again_and_what_was_sent_is_whole(stack: Stack, ticks: Path) -> None:
+def test_whatever_dies_while_a_day_is_sent_is_started_again_and_the_day_is_whole(stack: Stack, ticks: Path) -> None:
     sending = subprocess.Popen(
-        [sys.executable, "-m", "tickpipe", "send", str(ticks), "--symbol", "EURUSD", "--source", "Twice",
+        [sys.executable, "-m", "tickpipe", "send", str(ticks), "--symbol", "EURUSD", "--source", "Killed",
          "--data-dir", str(stack.data_dir)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    time.sleep(2)
-    for name in ("stream", "sink", "producer"):
-        os.kill(stack.pid(name), signal.SIGKILL)
+    wait_until(lambda: stack.sql("SELECT FROM market_data WHERE source = 'Killed' LIMIT 1"), what="the first minute")
+    for names in (("stream", "sink", "producer"), ("kafka",), ("postgres", "dashboard")):
+        assert all(restarts >= 1 for restarts in stack.kill(*names).values())
     assert sending.wait(120) == 0
     stack.settle()
 
-    status = {service["name"]: service for service in stack.status()["services"]}
-    assert all(status[name]["restarts"] >= 1 for name in ("stream", "sink", "producer"))
-    assert all(service["state"] == "running" for service in status.values())
-    rows = stack.candles("--symbol", "EURUSD", "--source", "Twice", "--from", "2019-02-04", "--to", "2019-02-05")
-    assert sum(int(row["volume"]) for row in rows) == EURUSD_COUNT
-    assert [float(row["close"]) for row in rows] == [bar[3] for bar in eurusd_bars().values()]
+    assert {service["state"] for service in stack.status()["services"]} == {"running"}
+    rows = stack.candles("--symbol", "EURUSD", "--source", "Killed", "--from", "2019-02-04", "--to", "2019-02-05")
+    assert_is_the_day(rows)
     stack.run("verify")
 
 
@@ -146,9 +108,7 @@ def test_a_live_tick_is_a_candle_within_seconds(stack: Stack) -> None:
     )
 
     assert (answer.status_code, answer.json()["inserted"]) == (200, 1)
-    deadline = time.monotonic() + 20
-    while not stack.candles("--symbol", "XAUUSD"):
-        assert time.monotonic() < deadline
+    wait_until(lambda: stack.candles("--symbol", "XAUUSD"), what="the candle of a live tick", within_seconds=20)
 
 
 def test_who_sends_is_listed_and_two_servers_under_one_source_are_warned_about(stack: Stack) -> None:
@@ -162,11 +122,12 @@ def test_who_sends_is_listed_and_two_servers_under_one_source_are_warned_about(s
             },
             json={"ts_msc": clock.now_ms(), "symbol": "XAUUSD", "bid": 2650.25, "ask": 2650.51},
         )  # fmt: skip
-    deadline = time.monotonic() + 30
-    while len(shared := [row for row in senders(stack) if row["source"] == "Shared"]) < 2:
-        assert time.monotonic() < deadline, shared
-        time.sleep(0.5)
 
+    def both() -> list[dict[str, Any]]:
+        found = [row for row in senders(stack) if row["source"] == "Shared"]
+        return found if len(found) == 2 else []
+
+    shared = wait_until(both, what="two senders")
     assert {row["server"] for row in shared} == {"Broker-Demo", "Broker-Real 2"}
     said = ("ea", "version", "account", "build", "address", "ticks", "shared")
     assert {tuple(row[name] for name in said) for row in shared} == {

@@ -17,7 +17,8 @@ from runtime import clock
 from runtime.settings import Settings
 from tests import plainhttp
 from tests.conftest import API_KEY
-from tests.services import eventually, running
+from tests.services import running
+from tests.waiting import eventually
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -84,7 +85,7 @@ async def test_a_request_is_followed_to_its_row(
             async def joined() -> bool:
                 return stream.metric("tickpipe_stream_partitions") > 0
 
-            await eventually(joined, within_seconds=20, what="partitions")
+            await eventually(joined, what="partitions")
             other = post(producer.url, "EURUSD").headers["X-Trace-Id"]
             await asyncio.sleep(0.3)  # another poll
             post(producer.url, "EURUSD", traceparent=f"00-{TRACE}-{SPAN}-01")
@@ -92,7 +93,7 @@ async def test_a_request_is_followed_to_its_row(
             async def stored() -> bool:
                 return bool(collector.of("tickpipe-sink", TRACE))
 
-            await eventually(stored, within_seconds=30, what="a span of the sink")
+            await eventually(stored, what="a span of the sink")
 
     [ingest], fold, store = [collector.of(f"tickpipe-{service}", TRACE) for service in ("producer", "stream", "sink")]
     assert (ingest.name, ingest.parent_span_id.hex()) == ("ingest", SPAN)
@@ -119,7 +120,7 @@ async def test_without_a_collector_the_trace_is_carried_and_nothing_is_loaded(
         async def stored() -> bool:
             return sink.metric("tickpipe_sink_rows_total") > 0
 
-        await eventually(stored, within_seconds=30, what="a row")
+        await eventually(stored, what="a row")
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
     assert {"candle_published", "record_stored"} <= {line["action"] for line in lines if line.get("trace_id") == TRACE}
     assert not [line for line in lines if "opentelemetry" in str(line.get("logger"))]

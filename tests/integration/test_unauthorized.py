@@ -16,9 +16,12 @@ from tests.conftest import API_KEY
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of, group_lag, send_empty
 from tests.servers import EmbeddedServers
-from tests.services import eventually, running
+from tests.services import running
 from tests.unit.sink.candles import MINUTE, candle
+from tests.waiting import eventually
 from tickpipe.embedded import kafka as embedded_kafka
+
+pytestmark = pytest.mark.long(27)
 
 #: Of Kafka's protocol (org.apache.kafka.common.acl and resource).
 TOPIC, LITERAL, DESCRIBE, WRITE, DENY, ALLOW = 2, 3, 8, 4, 2, 3
@@ -61,7 +64,8 @@ async def test_the_stream_worker_goes_on(
             assert worker.returncode is None
             return await kafka.lag() == 0
 
-        await eventually(caught_up, within_seconds=60, what="no lag")
+        await eventually(caught_up, what="no lag")
+        assert worker.metric("tickpipe_rejects_lost_total") == 1
 
     assert sum(candle.volume for candle in (await kafka.candles()).values()) == 400
     [line] = [line for line in capfd.readouterr().err.splitlines() if "action=reject_lost" in line]
@@ -84,8 +88,9 @@ async def test_the_sink_goes_on(settings: Settings, kafka: KafkaLog, capfd: pyte
             assert sink.returncode is None
             return await group_lag(settings, settings.sink_group, settings.candles_topic) == 0
 
-        await eventually(caught_up, within_seconds=60, what="no lag")
+        await eventually(caught_up, what="no lag")
         assert sink.metric("tickpipe_sink_rows_total", action="inserted") == 4
+        assert sink.metric("tickpipe_rejects_lost_total") == 2
 
     assert capfd.readouterr().err.count("action=reject_lost") == 2
 
@@ -102,7 +107,7 @@ async def test_a_reader_is_told_what_it_may_not_read(settings: Settings, kafka: 
             return str(exc)
         return ""
 
-    assert settings.ticks_topic in await eventually(told, within_seconds=15, what="a refusal")
+    assert settings.ticks_topic in await eventually(told, what="a refusal")
 
 
 async def test_the_producer_goes_on(settings: Settings, kafka: KafkaLog, capfd: pytest.CaptureFixture[str]) -> None:
@@ -116,6 +121,7 @@ async def test_the_producer_goes_on(settings: Settings, kafka: KafkaLog, capfd: 
             ).status_code
             for ticks in ([tick, tick | {"bid": "odd"}], [tick])
         ]  # fmt: skip
+        assert producer.metric("tickpipe_rejects_lost_total") == 1
 
     assert answers == [207, 200]
     assert len(await kafka.read(settings.ticks_topic)) == 2

@@ -9,9 +9,10 @@ from runtime.kafka import new_consumer, wait_for_kafka
 from runtime.settings import Settings
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
-from tests.services import Service, eventually, running
+from tests.services import Service, running
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.long(36)]
 
 
 def test_a_reader_stops_and_leaves_no_connection(servers: EmbeddedServers, settings: Settings) -> None:
@@ -61,7 +62,7 @@ async def test_a_worker_that_waits_for_kafka_ends_with_0(settings: Settings, cap
         return "wait_for_kafka" in said
 
     try:
-        await eventually(waits, within_seconds=60, what="a line about the wait")
+        await eventually(waits, what="a line about the wait")
 
         # Act and Assert
         assert await asyncio.to_thread(worker.stop) == 0

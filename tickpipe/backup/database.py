@@ -121,7 +121,7 @@ async def load(
         await connection.execute(SQL["empty_settings"])
         for table in sorted(part.tables, key=lambda one: TABLES.index(one.name)):
             if table.name == "stale_hours":
-                await connection.execute(SQL["forget_marks"])
+                await connection.execute(SQL["forget_stale"])
             renamed = logs if table.name in _WITH_LOG else None
             await _load_table(connection, table, pieces(table_member(table.name)), on_progress, renamed)
 

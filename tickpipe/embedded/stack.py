@@ -19,7 +19,7 @@ import psutil
 import structlog
 
 from marketdata.errors import StackError, TickpipeError
-from runtime.signals import on_stop_signal
+from runtime.process import on_stop_signal
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
 from tickpipe.embedded.postgres import local_postgres
 from tickpipe.embedded.process import ServiceSpec, open_log, tail

@@ -18,7 +18,7 @@ from tickpipe.console import INTERRUPTED, FromTime, TimeframeOption, ToTime, err
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
-    from sink.exporting import Exporting, Series
+    from sink.queries import Exporting, Series
     from tickpipe.console import Bar
 
 #: Rows between two updates of the progress bar.
@@ -99,7 +99,9 @@ class _Wanted:
 
 async def _export(settings: "Settings", wanted: _Wanted, *, replace: bool) -> tuple[int, int]:
     # Returns the numbers of rows and of files.
-    from sink.exporting import Exporting
+    from sink.queries import Exporting
+
+    # Rows and files that were written.
     from tickpipe.console import Bar
     from tickpipe.export.files import whole_directory
 
@@ -133,7 +135,7 @@ class _Writing:
 
     async def symbol(self, symbol: str, series: "list[Series]") -> None:
         """All files of one symbol."""
-        from sink.exporting import years
+        from sink.queries import years
 
         first, end = min(each.first for each in series), max(each.end for each in series)
         if self._wanted.by_year:

@@ -44,7 +44,7 @@ class CandleFile(Protocol):
     ) -> None: ...
 
     def write(self, row: Row) -> None:
-        """Append a row of `sink.exporting`."""
+        """Append a row of `sink.queries`."""
 
 
 class CsvFile:

@@ -19,9 +19,8 @@ from marketdata.errors import KafkaUnavailable, PartitionsLost, TickpipeError
 from marketdata.tick import Frame
 from runtime.kafka import admin_client, committed_offsets, log_ends, new_consumer
 from runtime.kafka_errors import kafka_errors
-from runtime.logreader import LogReader
+from runtime.logreader import LogReader, frames_of
 from runtime.settings import Settings
-from runtime.ticklog import frames_of
 
 #: A frame that begins long before the minute and still reaches it is looked for in so many records before the place
 #: that the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.

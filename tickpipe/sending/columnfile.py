@@ -22,9 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, ClassVar, Final, Generic, Self, TypeVar, cast
 
-from marketdata.contract.clock import Clock
 from marketdata.contract.numbers import finite, quoted
-from marketdata.contract.times import Instant, Time, WallTime, parse_time, time_in
+from marketdata.contract.times import Clock, Instant, Time, WallTime, parse_time, time_in
 from marketdata.errors import InvalidItem, TickpipeError
 
 Item = TypeVar("Item")

@@ -94,7 +94,7 @@ CREATE TABLE market_data (
     folded_at timestamptz,
     stored_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (symbol, timeframe, ts, source),
-    -- What marketdata/invariants.py says of a candle. A NaN is greater than all other numbers.
+    -- What marketdata/candle.py says of a candle. A NaN is greater than all other numbers.
     CONSTRAINT market_data_prices CHECK (
         low > '-Infinity' AND high < 'Infinity'
         AND open BETWEEN low AND high AND close BETWEEN low AND high

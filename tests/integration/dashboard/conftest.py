@@ -22,7 +22,8 @@ from tests.days import eurusd_bars
 from tests.integration.sink.flow import Flow, Logged, day_frames
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
-from tests.services import Service, eventually, running
+from tests.services import Service, running
+from tests.waiting import eventually
 
 MINUTE_MS = 60_000
 
@@ -83,7 +84,7 @@ class Market:
             answer = self.get(f"/candles?symbol={symbol}&limit=20000").json()
             return len(answer.get("candles", [])) >= candles
 
-        await eventually(count, within_seconds=60, what=f"{candles} candles of {symbol}")
+        await eventually(count, what=f"{candles} candles of {symbol}")
 
 
 @pytest_asyncio.fixture(scope="session")

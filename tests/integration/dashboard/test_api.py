@@ -3,7 +3,7 @@
 import csv
 import io
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -253,7 +253,7 @@ def test_without_a_database_it_lives_and_says_so(market: Market) -> None:
     lost = market.settings.model_copy(update={"dashboard_database_url": SecretStr(away), "dashboard_port": free_port()})
     service = Service("dashboard", lost).start()
     try:
-        _wait_alive(service)
+        service.wait_alive()
         answer = plainhttp.get(f"{service.url}/candles?symbol=EURUSD", timeout=20)
         assert (answer.status_code, answer.json()["code"]) == (503, "DATABASE_UNAVAILABLE")
         assert "TICKPIPE_DASHBOARD_DATABASE_URL" in answer.json()["error"]
@@ -270,7 +270,7 @@ def test_database_that_was_not_prepared_is_named(market: Market) -> None:
         market.settings.model_copy(update={"dashboard_database_url": SecretStr(empty), "dashboard_port": free_port()}),
     ).start()
     try:
-        _wait_alive(service)
+        service.wait_alive()
         answer = plainhttp.get(f"{service.url}/candles?symbol=EURUSD", timeout=20)
         assert (answer.status_code, answer.json()["code"]) == (503, "DATABASE_NOT_PREPARED")
         assert "tickpipe db migrate" in answer.json()["error"]
@@ -339,7 +339,7 @@ def test_role_with_the_documented_grants_suffices(market: Market) -> None:
     settings = market.settings.model_copy(update={"dashboard_database_url": SecretStr(viewer), "dashboard_port": port})
     service = Service("dashboard", settings).start()
     try:
-        _wait_alive(service)
+        service.wait_alive()
         refused = plainhttp.get(f"{service.url}/candles?{DAY}", timeout=20)
         assert (refused.status_code, refused.json()["code"]) == (503, "DATABASE_FORBIDS")
         with psycopg.connect(owner, autocommit=True) as connection:
@@ -355,17 +355,6 @@ def test_role_with_the_documented_grants_suffices(market: Market) -> None:
         with psycopg.connect(owner, autocommit=True) as connection:
             for statement in ("DROP OWNED BY {}", "DROP ROLE {}"):
                 connection.execute(sql.SQL(statement).format(sql.Identifier(role)))
-
-
-def _wait_alive(service: Service) -> None:
-    deadline = datetime.now(UTC) + timedelta(seconds=120)
-    while True:
-        try:
-            assert plainhttp.get(f"{service.url}/health").status_code == 200
-            return
-        except httpx.TransportError:
-            assert service.returncode is None
-            assert datetime.now(UTC) < deadline
 
 
 async def test_bars_of_live_candles_begin_where_those_of_the_database_do(market: Market) -> None:

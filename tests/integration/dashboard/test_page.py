@@ -16,7 +16,9 @@ from runtime import clock
 from tests import tools
 from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.dashboard.conftest import MINUTE_MS, Market
-from tests.services import eventually
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.long(46)
 
 #: A busy machine draws late (milliseconds).
 PATIENCE_MS = 60_000
@@ -337,7 +339,7 @@ async def test_pane_keeps_what_the_reader_is_at_while_it_changes(reader: Reader,
     async def has_changed() -> bool:
         return bool(await reader.page.evaluate("window.changes") >= 3)
 
-    await eventually(has_changed, within_seconds=60, what="three changes in the pane")
+    await eventually(has_changed, what="three changes in the pane")
     assert await reader.page.evaluate("document.activeElement === window.focused && window.focused.isConnected")
     await reader.page.get_by_role("button", name="AAA Live", exact=True).click()
     await expect(reader.page).to_have_title("AAA · Tickpipe")

@@ -15,7 +15,10 @@ from tests.integration.dashboard.conftest import MINUTE_MS, Market, market_setti
 from tests.integration.dashboard.test_page import Reader, as_shown, browser, reader, rows_of
 from tests.integration.sink.flow import Flow
 from tests.servers import EmbeddedServers
-from tests.services import eventually, running
+from tests.services import running
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.long(29)
 
 __all__ = ["browser", "reader"]
 
@@ -83,7 +86,7 @@ async def test_open_pages_end_with_what_is_stored(
             candles = plainhttp.get(f"{market.url}/candles?symbol={SYMBOL}&limit=500").json()["candles"]
             return bool(sum(candle["volume"] for candle in candles) == len(sender.times))
 
-        await eventually(whole, within_seconds=60, what=f"{len(sender.times)} ticks in the table")
+        await eventually(whole, what=f"{len(sender.times)} ticks in the table")
         stored_at = time.monotonic()
         for timeframe, page in pages.items():
             stored = as_shown(market.get(f"/candles?symbol={SYMBOL}&timeframe={timeframe}&limit=500").json()["candles"])

@@ -9,7 +9,7 @@ from marketdata.wire import encode, reference_key
 from runtime import clock
 from tests.integration.dashboard.conftest import MINUTE_MS, Market
 from tests.integration.dashboard.test_page import Reader, browser, reader, rows_of
-from tests.services import eventually
+from tests.waiting import eventually
 
 __all__ = ["browser", "reader"]
 
@@ -47,7 +47,7 @@ async def test_prices_have_the_decimals_that_their_sender_says(
         listed = market.get("/symbols").json()["symbols"]
         return [each["digits"] for each in listed if each["symbol"] == symbol] == [digits]
 
-    await eventually(is_told, within_seconds=30, what="the digits in /symbols")
+    await eventually(is_told, what="the digits in /symbols")
     assert market.get(f"/candles?symbol={symbol}").json()["digits"] == digits
     arrow = pa.ipc.open_stream(market.get(f"/candles?symbol={symbol}&format=arrow").content)
     assert arrow.schema.metadata[b"digits"] == str(digits).encode()
@@ -90,7 +90,7 @@ async def test_who_sends_is_listed_and_a_source_that_several_share_is_told(reade
     async def is_told() -> bool:
         return len(market.get("/senders").json()["senders"]) == 2
 
-    await eventually(is_told, within_seconds=30, what="both senders")
+    await eventually(is_told, what="both senders")
     first, second = market.get("/senders").json()["senders"]
     assert (first["server"], first["ticks"], first["shared"]) == ("Broker-Real 2", 7, "servers")
     assert (second["account"], second["address"], second["ea"]) == ("***45", "10.0.0.7", "PDC")

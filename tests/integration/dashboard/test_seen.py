@@ -21,6 +21,8 @@ from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import Service, running
 
+pytestmark = pytest.mark.long(27)
+
 #: What a busy machine may add to what is promised (seconds).
 BUSY_SECONDS = 2.0
 

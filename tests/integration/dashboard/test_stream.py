@@ -14,7 +14,8 @@ import pytest
 from runtime import clock
 from tests.integration.dashboard.conftest import MINUTE_MS, Market
 from tests.ports import free_port
-from tests.services import Service, eventually, running
+from tests.services import Service, running
+from tests.waiting import eventually
 
 #: A Wednesday, 13:30 UTC (epoch milliseconds).
 MOMENT = 1_700_055_000_000
@@ -188,7 +189,7 @@ async def test_lag_and_rejected_records_are_counted(market: Market) -> None:
             and state["rejected"]["ticks"] == before["rejected"]["ticks"] + 2
         )
 
-    await eventually(counted, within_seconds=30, what="one more record that waits and two more that were rejected")
+    await eventually(counted, what="one more record that waits and two more that were rejected")
 
 
 async def test_one_stream_too_many_is_refused(market: Market) -> None:
@@ -227,7 +228,7 @@ async def test_without_kafka_stored_candles_are_still_read(market: Market) -> No
                     return await client.get("/candles?symbol=EURUSD&limit=1")
                 return None
 
-            found = await eventually(answers, within_seconds=40, what="an answer")
+            found = await eventually(answers, what="an answer")
             assert found is not None
             assert len(found.json()["candles"]) == 1
             assert (await client.get("/ready")).json()["checks"]["kafka"] is False

@@ -11,9 +11,8 @@ from tests import tools
 from tests.integration.ea.terminal import Terminal
 from tests.integration.ea.translation import translate
 from tests.integration.relay.conftest import start_relay
-from tests.scripted import ScriptedServer, scripted_server
 
-__all__ = ["ea_binary", "server", "start_relay", "start_terminal", "terminal"]
+__all__ = ["ea_binary", "start_relay", "start_terminal", "terminal"]
 
 _EA = Path(__file__).parents[3] / "ea"
 _SHIM = Path(__file__).parent / "shim"
@@ -58,9 +57,3 @@ def start_terminal(ea_binary: Path, tmp_path: Path) -> Iterator[StartTerminal]:
 @pytest.fixture
 def terminal(start_terminal: StartTerminal) -> Terminal:
     return start_terminal()
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with scripted_server() as running:
-        yield running

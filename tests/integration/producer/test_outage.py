@@ -11,11 +11,19 @@ from pathlib import Path
 import pytest
 
 from runtime.settings import Settings
-from tests.integration.producer.service import Service, read_frames, running
+from tests.integration.producer.service import logging_producer, read_frames
 from tests.integration.producer.test_service import BAR, MSC, PRO
 from tests.servers import EmbeddedServers
+from tests.services import Service
+from tests.waiting import shorter_than, wait_until
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.long(48)]
+
+#: The producer asks a Kafka that is away again every two seconds; the rest is for a busy machine.
+READY_AGAIN_SECONDS = 10.0
+
+#: What the stack's supervisor gives a service before it kills it.
+STOP_SECONDS = 15.0
 
 
 @pytest.fixture(autouse=True)
@@ -29,31 +37,31 @@ async def test_what_was_refused_in_an_outage_is_accepted_after_it(
     service: Service, settings: Settings, servers: EmbeddedServers, how: str
 ) -> None:
     bodies = [{"ticks": [PRO | {"ts_msc": MSC + n, "symbol": f"S{n % 5}"}]} for n in range(20)]
-    assert service.post("/ingest/tick", bodies[0]).status_code == 200
+    assert service.post(bodies[0]).status_code == 200
     take_away: Callable[[], None] = getattr(servers, how)
     take_away()
 
     with ThreadPoolExecutor(10) as pool:
-        refused = list(pool.map(lambda body: service.post("/ingest/tick", body), bodies))
+        refused = list(pool.map(service.post, bodies))
     assert {response.status_code for response in refused} == {503}
     assert all(int(response.headers["Retry-After"]) > 0 for response in refused)
 
-    # Once the first confirmation timed out, nobody waits any more.
-    started = time.monotonic()
-    assert service.post("/ingest/tick", PRO).status_code == 503
-    assert time.monotonic() - started < 0.5
+    # Once the first confirmation timed out, nobody waits for another.
+    with shorter_than(settings.confirm_timeout_seconds):
+        assert service.post(PRO).status_code == 503
     assert service.get("/ready").status_code == 503
     assert service.get("/health").status_code == 200
 
     servers.start_kafka()
-    assert service.wait_ready() < 5.0
+    with shorter_than(READY_AGAIN_SECONDS):
+        service.wait_ready()
     for body in bodies:
-        assert service.post("/ingest/tick", body).status_code == 200
+        assert service.post(body).status_code == 200
     times = {tick.time_msc for frame in await read_frames(settings) for tick in frame.ticks}
     assert times == {MSC + n for n in range(20)}
-    assert service.stop() < 5.0
+    assert service.stop() == 0
     for complaint in ("Traceback", "never retrieved", "was destroyed", "Unclosed"):
-        assert complaint not in service.log.read_text()
+        assert complaint not in service.said()
 
 
 async def test_every_confirmed_tick_is_in_the_log_when_the_broker_is_killed_under_load(
@@ -68,9 +76,11 @@ async def test_every_confirmed_tick_is_in_the_log_when_the_broker_is_killed_unde
             time_msc = MSC + number * 10 + worker
             body = {"ticks": [PRO | {"ts_msc": time_msc, "symbol": f"S{worker}"}]}
             # The same tick again until it is taken, as an EA does.
-            if service.post("/ingest/tick", body).status_code == 200:
+            if service.post(body).status_code == 200:
                 confirmed.append(time_msc)
                 number += 1
+            else:
+                time.sleep(0.02)
 
     with ThreadPoolExecutor(4) as pool:
         workers = [pool.submit(send, worker) for worker in range(4)]
@@ -80,7 +90,7 @@ async def test_every_confirmed_tick_is_in_the_log_when_the_broker_is_killed_unde
             before = len(confirmed)
             servers.start_kafka()
             service.wait_ready()
-            await asyncio.to_thread(_wait_for, lambda: len(confirmed) >= before + 50)
+            await asyncio.to_thread(wait_until, lambda: len(confirmed) >= before + 50, what="50 more ticks")
         finally:
             ended.set()
         for worker in workers:
@@ -96,23 +106,25 @@ async def test_a_broker_that_hangs_is_503_and_is_taken_up_again(
 ) -> None:
     with _suspended(servers):
         started = time.monotonic()
-        assert service.post("/ingest/tick", PRO).status_code == 503
-        assert 1.5 < time.monotonic() - started < 4.0  # confirm_timeout_seconds is 2
-        assert service.post("/ingest/tick", PRO).status_code == 503
+        # Shorter than the time after which Kafka's client gives up by itself.
+        with shorter_than(20.0):
+            assert service.post(PRO).status_code == 503
+        assert time.monotonic() - started > 0.75 * settings.confirm_timeout_seconds
+        assert service.post(PRO).status_code == 503
 
-    assert service.wait_ready() < 15.0
-    assert service.post("/ingest/tick", PRO).status_code == 200
-    assert service.post("/ingest", BAR).status_code == 200
+    service.wait_ready()
+    assert service.post(PRO).status_code == 200
+    assert service.post(BAR, "/ingest").status_code == 200
 
 
 def test_more_requests_than_may_wait_are_turned_away_at_once(
     settings: Settings, servers: EmbeddedServers, tmp_path: Path
 ) -> None:
     crowded = settings.model_copy(update={"max_pending_requests": 2})
-    with running(crowded, tmp_path / "producer.log") as service:
+    with logging_producer(crowded, tmp_path / "producer.log") as service:
         service.wait_ready()
         with _suspended(servers), ThreadPoolExecutor(5) as pool:
-            answers = list(pool.map(lambda _: service.post("/ingest/tick", PRO), range(5)))
+            answers = list(pool.map(lambda _: service.post(PRO), range(5)))
 
     assert {answer.status_code for answer in answers} == {503}
     codes = sorted(answer.json()["code"] for answer in answers)
@@ -122,7 +134,7 @@ def test_more_requests_than_may_wait_are_turned_away_at_once(
 
 def test_an_idle_producer_notices_that_kafka_went_and_came(service: Service, servers: EmbeddedServers) -> None:
     servers.stop_kafka()
-    _wait_for(lambda: service.get("/ready").status_code == 503)
+    wait_until(lambda: service.get("/ready").status_code == 503, what="a producer that is not ready")
     assert "tickpipe_producer_kafka_up 0.0" in service.get("/metrics").text
 
     servers.start_kafka()
@@ -134,15 +146,16 @@ async def test_it_starts_without_kafka_and_goes_on_when_kafka_comes(
     settings: Settings, servers: EmbeddedServers, tmp_path: Path
 ) -> None:
     servers.stop_kafka()
-    with running(settings, tmp_path / "producer.log") as service:
+    with logging_producer(settings, tmp_path / "producer.log") as service:
         assert service.get("/health").status_code == 200
         assert service.get("/ready").status_code == 503
-        response = service.post("/ingest/tick", PRO)
+        response = service.post(PRO)
         assert (response.status_code, response.json()["code"]) == (503, "KAFKA_UNAVAILABLE")
 
         servers.start_kafka()
-        assert service.wait_ready() < 6.0
-        assert service.post("/ingest/tick", PRO).status_code == 200
+        with shorter_than(READY_AGAIN_SECONDS):
+            service.wait_ready()
+        assert service.post(PRO).status_code == 200
         assert len(await read_frames(settings)) == 1
 
 
@@ -151,13 +164,15 @@ def test_sigterm_without_kafka_does_not_hang(service: Service, servers: Embedded
     servers.kill_kafka()
     if is_waiting:
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(service.post, "/ingest/tick", PRO)
+            waiting = pool.submit(service.post, PRO)
             time.sleep(0.5)
-            assert service.stop() < 15.0
+            with shorter_than(STOP_SECONDS):
+                assert service.stop() == 0
             assert waiting.result().status_code == 503  # it was answered before the end
     else:
-        assert service.stop() < 15.0
-    assert "Traceback" not in service.log.read_text()
+        with shorter_than(STOP_SECONDS):
+            assert service.stop() == 0
+    assert "Traceback" not in service.said()
 
 
 @contextmanager
@@ -167,10 +182,3 @@ def _suspended(servers: EmbeddedServers) -> Iterator[None]:
         yield
     finally:
         servers.resume_kafka()
-
-
-def _wait_for(condition: Callable[[], bool], timeout_seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

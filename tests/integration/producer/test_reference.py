@@ -10,15 +10,17 @@ from marketdata.reference import Instrument, Reference, SenderCount
 from marketdata.wire import decode_reference, reference_key
 from runtime.kafka import admin_client, ensure_topics
 from runtime.settings import Settings
-from tests.integration.producer.service import Service, read_all, running
-from tests.services import eventually
+from tests.integration.producer.service import logging_producer
+from tests.kafka_log import read_records
+from tests.services import Service
+from tests.waiting import eventually
 
 TICK = {"ts_msc": 1_760_926_800_417, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2, "flags": 6, "digits": 5}
 AGENT = "DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; Build:3850; Symbols:28; trace_id:0f3a9c)"
 
 
 async def written(settings: Settings) -> list[Reference]:
-    records = await read_all(settings, settings.reference_topic)
+    records = await read_records(settings, settings.reference_topic)
     decoded = [decode_reference(record.value) for record in records]
     assert [record.key for record in records] == [reference_key(each) for each in decoded]
     return decoded
@@ -27,14 +29,14 @@ async def written(settings: Settings) -> list[Reference]:
 async def test_a_sender_is_written_within_seconds_and_once_more_at_the_end(
     settings: Settings, service: Service
 ) -> None:
-    assert service.post("/ingest/tick", {"ticks": [TICK]}, User_Agent=AGENT).status_code == 200
+    assert service.post({"ticks": [TICK]}, User_Agent=AGENT).status_code == 200
 
     async def is_written() -> bool:
         return len(await written(settings)) == 2
 
     await eventually(is_written, within_seconds=8, what="the sender and its instrument")
     for _ in range(3):
-        assert service.post("/ingest/tick", {"ticks": [TICK]}, User_Agent=AGENT).status_code == 200
+        assert service.post({"ticks": [TICK]}, User_Agent=AGENT).status_code == 200
     service.stop()
 
     records = await written(settings)
@@ -51,13 +53,13 @@ async def test_a_topic_that_takes_nothing_harms_no_tick(settings: Settings, tmp_
         small = {"max.message.bytes": "10"}
         await client.create_topics([NewTopic(settings.reference_topic, 1, 1, topic_configs=small)])
     await ensure_topics(settings)
-    with running(settings, tmp_path / "producer.log") as service:
+    with logging_producer(settings, tmp_path / "producer.log") as service:
         service.wait_ready()
         ends = time.monotonic() + 4
         while time.monotonic() < ends:
-            assert service.post("/ingest/tick", {"ticks": [TICK]}).status_code == 200
+            assert service.post({"ticks": [TICK]}).status_code == 200
             await asyncio.sleep(0.1)
-        assert "tickpipe_producer_kafka_up 1.0" in service.get("/metrics").text
+        assert service.metric("tickpipe_producer_kafka_up") == 1
         service.stop()
-        assert "action=reference_failed" in service.log.read_text()
+        assert "action=reference_failed" in service.said()
     assert await written(settings) == []

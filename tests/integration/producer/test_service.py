@@ -19,10 +19,11 @@ from runtime import clock
 from runtime.kafka import admin_client
 from runtime.rejected import Which
 from runtime.settings import Settings
-from tests.integration.producer.service import Service, read_all, read_frames, running
-from tests.kafka_log import delete_topic
+from tests.integration.producer.service import logging_producer, read_frames
+from tests.kafka_log import delete_topic, read_records
 from tests.rejected import rejected_records
-from tests.services import eventually
+from tests.services import Service
+from tests.waiting import eventually
 
 MSC = 1760926800417
 PRO: dict[str, Any] = {
@@ -46,10 +47,10 @@ async def test_bodies_of_every_sender_land_in_ticks(service: Service, settings: 
     bodies = [{"ticks": [PRO]}, {"ticks": [rebuild, rebuild]}, described, [exported, PRO | {"symbol": "XAUUSD"}]]
 
     for number, body in enumerate(bodies):
-        response = service.post("/ingest/tick", body, X_Trace_Id=f"t-{number}")
+        response = service.post(body, X_Trace_Id=f"t-{number}")
         assert response.status_code == 200, response.text
 
-    records = await read_all(settings, settings.ticks_topic)
+    records = await read_records(settings, settings.ticks_topic)
     frames = {(frame.request, frame.symbol): frame for frame in await read_frames(settings)}
     assert len(records) == len(frames) == 5
     seen = {key: ([tick.time_msc for tick in frame.ticks], frame.coarse) for key, frame in frames.items()}
@@ -68,21 +69,21 @@ async def test_bodies_of_every_sender_land_in_ticks(service: Service, settings: 
 
 
 async def test_a_tick_of_tomorrow_is_stamped_now(service: Service, settings: Settings) -> None:
-    ahead = service.post("/ingest/tick", {"utc_offset_s": -36_000, "ticks": [PRO | {"ts_msc": _now_ms()}]})
+    ahead = service.post({"utc_offset_s": -36_000, "ticks": [PRO | {"ts_msc": _now_ms()}]})
 
     assert ahead.status_code == 200, ahead.text
-    [record] = await read_all(settings, settings.ticks_topic)
+    [record] = await read_records(settings, settings.ticks_topic)
     assert record.timestamp <= _now_ms()
 
 
-async def test_the_good_are_stored_and_the_bad_are_kept(service: Service, settings: Settings) -> None:
+async def test_the_good_are_stored_and_the_bad_are_stored_apart(service: Service, settings: Settings) -> None:
     bad = PRO | {"bid": "1,1"}
 
-    response = service.post("/ingest/tick", {"ticks": [PRO, bad]}, X_Trace_Id="t-1")
+    response = service.post({"ticks": [PRO, bad]}, X_Trace_Id="t-1")
 
     assert response.status_code == 207
     assert len((await read_frames(settings))[0].ticks) == 1
-    [record] = await read_all(settings, settings.ticks_rejected_topic)
+    [record] = await read_records(settings, settings.ticks_rejected_topic)
     assert json.loads(record.value) == bad
     assert record.key == b"Broker-Demo"
     headers = dict(record.headers)
@@ -92,10 +93,10 @@ async def test_the_good_are_stored_and_the_bad_are_kept(service: Service, settin
 
 
 async def test_bars_land_in_their_topic_and_ticks_among_them_in_theirs(service: Service, settings: Settings) -> None:
-    response = service.post("/ingest", {"items": [BAR, PRO]})
+    response = service.post({"items": [BAR, PRO]}, "/ingest")
 
     assert response.status_code == 200
-    [record] = await read_all(settings, settings.broker_candles_topic)
+    [record] = await read_records(settings, settings.broker_candles_topic)
     assert decode_bar(record.value).high == 1.3
     assert len(await read_frames(settings)) == 1
 
@@ -105,8 +106,8 @@ async def test_a_compressed_body_and_a_large_one_are_stored(service: Service, se
     body = json.dumps({"ticks": ticks}).encode()
     assert 4_000_000 < len(body) < 5_000_000
 
-    assert service.post("/ingest/tick", body).status_code == 200
-    assert service.post("/ingest/tick", gzip.compress(body), Content_Encoding="gzip").status_code == 200
+    assert service.post(body).status_code == 200
+    assert service.post(gzip.compress(body), Content_Encoding="gzip").status_code == 200
 
     assert [len(frame.ticks) for frame in await read_frames(settings)] == [15_000, 15_000]
 
@@ -121,7 +122,7 @@ async def test_a_body_of_64_mb_is_stored_within_300_mb_of_memory(
     body = ('{"ticks":[' + ",".join(map(json.dumps, ticks)) + "]}").encode()
     assert 60_000_000 < len(body) <= 64 * 1024 * 1024
 
-    posting = asyncio.create_task(asyncio.to_thread(service.post, "/ingest/tick", body, timeout_seconds=60))
+    posting = asyncio.create_task(asyncio.to_thread(service.post, body, timeout=60))
     slowest = 0.0
     while not posting.done():
         started = time.monotonic()
@@ -134,13 +135,13 @@ async def test_a_body_of_64_mb_is_stored_within_300_mb_of_memory(
     # Cut between two milliseconds, so 19,998 ticks and not 20,000.
     assert [len(frame.ticks) for frame in frames] == [*[19_998] * 10, 20]
     assert {frame.request for frame in frames} == {answer.headers["X-Trace-Id"]}
-    assert peak_memory_mb(service.process.pid) < 300
+    assert peak_memory_mb(service.pid) < 300
     assert slowest < 2.0
 
 
 @pytest.mark.parametrize("key", ["wrong", ""])
 def test_a_wrong_key_is_401(service: Service, key: str) -> None:
-    response = service.post("/ingest/tick", PRO, X_API_Key=key)
+    response = service.post(PRO, X_API_Key=key)
 
     assert (response.status_code, response.json()["code"]) == (401, "UNAUTHORIZED")
 
@@ -172,10 +173,10 @@ def test_a_refused_body_in_chunks_leaves_the_connection_usable(service: Service)
 
 
 def test_sigterm_ends_the_process_cleanly(service: Service) -> None:
-    service.post("/ingest/tick", PRO)
+    service.post(PRO)
 
-    assert service.stop() < 5.0
-    assert "Traceback" not in service.log.read_text()
+    assert service.stop() == 0
+    assert "Traceback" not in service.said()
 
 
 def peak_memory_mb(pid: int) -> float:
@@ -205,17 +206,17 @@ async def test_rejected_items_that_outgrow_their_topic_cost_no_tick(settings: Se
         small = NewTopic(settings.ticks_rejected_topic, 1, 1, topic_configs={"max.message.bytes": "2000"})
         await client.create_topics([small])
     bad = PRO | {"bid": "".join(random.Random(1).choices(string.ascii_letters, k=5_000))}
-    with running(settings, tmp_path / "producer.log") as service:
+    with logging_producer(settings, tmp_path / "producer.log") as service:
         service.wait_ready()
-        statuses = [service.post("/ingest/tick", {"ticks": [PRO, bad]}).status_code for _ in range(2)]
-        whole_body = service.post("/ingest/tick", b"[" * 5_000)
-        after = service.post("/ingest/tick", {"ticks": [PRO]})
-        log = service.log.read_text()
+        statuses = [service.post({"ticks": [PRO, bad]}).status_code for _ in range(2)]
+        whole_body = service.post(b"[" * 5_000)
+        after = service.post({"ticks": [PRO]})
+        log = service.said()
 
     assert (statuses, whole_body.status_code, after.status_code) == ([207, 207], 400, 200)
     assert len(await read_frames(settings)) == 3
-    kept = await rejected_records(settings, Which.TICKS)
-    assert [(one.value, one.is_whole, one.size_bytes > 5_000) for one in kept[:2]] == [(None, False, True)] * 2
+    found = await rejected_records(settings, Which.TICKS)
+    assert [(one.value, one.is_whole, one.size_bytes > 5_000) for one in found[:2]] == [(None, False, True)] * 2
     assert "action=kafka_failed" not in log
 
 
@@ -225,12 +226,12 @@ async def test_a_topic_of_rejected_items_that_was_deleted_is_created_again(
     await delete_topic(settings, settings.ticks_rejected_topic)
     body = {"ticks": [PRO, PRO | {"bid": "odd"}]}
 
-    async def kept() -> bool:
-        status = await asyncio.to_thread(lambda: service.post("/ingest/tick", body).status_code)
+    async def accepted() -> bool:
+        status = await asyncio.to_thread(lambda: service.post(body).status_code)
         assert status in (207, 503)
         return status == 207
 
-    await eventually(kept, within_seconds=60, what="an accepted body")
-    assert service.post("/ingest/tick", {"ticks": [PRO]}).status_code == 200
+    await eventually(accepted, what="an accepted body")
+    assert service.post({"ticks": [PRO]}).status_code == 200
     assert len(await rejected_records(settings, Which.TICKS)) >= 1
-    assert "action=kafka_failed" not in service.log.read_text()
+    assert "action=kafka_failed" not in service.said()

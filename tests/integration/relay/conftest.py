@@ -6,15 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.relay.process import RelayProcess
-from tests.scripted import ScriptedServer, scripted_server
 
 StartRelay = Callable[[str | None], RelayProcess]
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with scripted_server() as running:
-        yield running
 
 
 @pytest.fixture

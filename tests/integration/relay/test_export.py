@@ -6,7 +6,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from relay.store import Store
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, put, tick
 from tests.unit.relay.test_database import OLD
+from tests.waiting import wait_until
 
 ENVIRONMENT = {**os.environ, "TICKPIPE_RELAY_FORWARD_KEY": "key"}
 
@@ -147,17 +147,10 @@ def test_forward_looks_again_and_again(db: Path, server: ScriptedServer) -> None
         env=ENVIRONMENT,
     ) as process:
         try:
-            wait_for(server, 500)
+            wait_until(lambda: len(server.taken) >= 500, what="500 rows")
             with Store(db) as store:
                 asyncio.run(put(store, tick(10_000_000, n=500)))
-            wait_for(server, 501)
+            wait_until(lambda: len(server.taken) >= 501, what="one more row")
         finally:
             process.kill()
     assert numbers(server) == list(range(501))
-
-
-def wait_for(server: ScriptedServer, count: int) -> None:
-    deadline = time.monotonic() + 20
-    while len(server.taken) < count:
-        assert time.monotonic() < deadline, len(server.taken)
-        time.sleep(0.05)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import plainhttp, tools
+from tests import tools
 from tests.integration.relay.process import RelayProcess
 from tests.scripted import ScriptedServer
 from tests.unit.relay.rows import BASE, tick
@@ -60,7 +60,7 @@ def test_a_full_disk_is_answered_503_and_everything_goes_on_when_there_is_space(
     assert (answer.json()["code"], "disk is full" in answer.json()["error"]) == ("STORE_UNAVAILABLE", True)
     assert relay.post([tick(n) for n in range(start, start + 500)]).status_code == 503
     # The other parts live.
-    assert plainhttp.get(f"{relay.url}/health", timeout=20).json()["total_ticks"] == len(accepted)
+    assert relay.get("/health").json()["total_ticks"] == len(accepted)
     assert relay.stats()["total_ticks"] == len(accepted)
 
     ballast.unlink()

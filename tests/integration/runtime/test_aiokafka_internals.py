@@ -10,13 +10,13 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 
+from marketdata.runs import Record
 from runtime.aiokafka_internals import discard_producer, group_error, hand_out_bare_records, partitions_of
 from runtime.kafka import log_ends, new_consumer, new_producer
-from runtime.polls import Record
 from runtime.settings import Settings
 from tests.kafka_log import KafkaLog
 from tests.servers import EmbeddedServers
-from tests.services import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.contract
 
@@ -166,7 +166,7 @@ async def test_partitions_are_told_without_a_subscription(settings: Settings, ka
             # A broker hears of a new topic a moment after it was created.
             return await partitions_of(consumer, settings.ticks_topic) == set(range(settings.kafka_partitions))
 
-        await eventually(told, within_seconds=10, what="the partitions")
+        await eventually(told, what="the partitions")
         assert await partitions_of(consumer, f"{settings.ticks_topic}.missing") == set()
     finally:
         await consumer.stop()

@@ -10,7 +10,7 @@ from marketdata.errors import KafkaUnavailable
 from runtime.kafka import ensure_topics
 from runtime.log_identity import own_log, wait_for_log
 from runtime.settings import Settings
-from sink.logends import LogEnds
+from sink.writer import LogEnds
 from tests.kafka_log import delete_ticks_topic
 from tickpipe.embedded.jars import tool_command
 

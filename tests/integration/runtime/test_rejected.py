@@ -15,14 +15,14 @@ def item(number: int) -> Stored:
 
 async def test_a_producer_that_failed_is_replaced_and_no_record_is_lost(settings: Settings, kafka: KafkaLog) -> None:
     async with RejectedWriter(settings, Which.TICKS) as writer:
-        await writer.keep_items([item(0)])
+        await writer.write_items([item(0)])
         failed = writer._producer
         assert failed is not None
         await failed.stop()
 
         with pytest.raises(KafkaUnavailable, match="ProducerClosed"):
-            await writer.keep_items([item(1)])
-        await writer.keep_items([item(1), item(2)])
+            await writer.write_items([item(1)])
+        await writer.write_items([item(1), item(2)])
 
     assert sorted(one.index for one in await rejected_records(settings, Which.TICKS)) == [0, 1, 2]
 
@@ -30,6 +30,6 @@ async def test_a_producer_that_failed_is_replaced_and_no_record_is_lost(settings
 async def test_nothing_to_keep_needs_no_kafka(settings: Settings) -> None:
     nowhere = settings.model_copy(update={"kafka_bootstrap": "127.0.0.1:1"})
     async with RejectedWriter(nowhere, Which.CANDLES) as writer:
-        await writer.keep([])
+        await writer.write([])
         with pytest.raises(KafkaUnavailable, match="is it running"):
-            await writer.keep_items([item(0)])
+            await writer.write_items([item(0)])

@@ -1,7 +1,7 @@
 """A real Kafka and a real PostgreSQL for the tests of the sink; each test has topics and a database of its own."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import count
 
 import psycopg
@@ -13,6 +13,7 @@ from runtime.log_identity import wait_for_log
 from runtime.settings import Settings, load_settings
 from sink.db.connection import Connection, connect
 from sink.db.migrations import migrate
+from tests.finished_topics import finish_topics
 from tests.integration.sink.flow import Flow
 from tests.servers import EmbeddedServers
 
@@ -26,12 +27,12 @@ def server_url(servers: EmbeddedServers) -> str:
 
 
 @pytest.fixture
-async def settings(servers: EmbeddedServers, server_url: str) -> Settings:
+def settings(servers: EmbeddedServers, server_url: str) -> Iterator[Settings]:
     """Settings with an empty database and topics that nobody used before; the topics are not created yet."""
     name = f"sink_{os.getpid()}_{next(_numbers)}"
-    async with await psycopg.AsyncConnection.connect(server_url, autocommit=True) as connection:
-        await connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    return load_settings(
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    made = load_settings(
         kafka_bootstrap=servers.kafka_bootstrap,
         kafka_partitions=1,
         ticks_topic=f"{name}.ticks",
@@ -44,6 +45,8 @@ async def settings(servers: EmbeddedServers, server_url: str) -> Settings:
         sink_port=0,
         database_url=SecretStr(psycopg.conninfo.make_conninfo(server_url, dbname=name)),
     )
+    yield made
+    finish_topics(made)
 
 
 @pytest.fixture

@@ -3,10 +3,9 @@
 from prometheus_client import CollectorRegistry
 
 from runtime.settings import load_settings
-from sink.logends import LogEnds
 from sink.metrics import Metrics
 from sink.staging import Staging
-from sink.writer import Writer
+from sink.writer import LogEnds, Writer
 from tests.integration.sink.inserting import InsertStaging
 
 

@@ -1,8 +1,7 @@
 """The producer and the stream app as far as the sink's tests need them: frames and candles on their topics."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,11 +14,12 @@ from marketdata.tick import Frame, Tick
 from marketdata.wire import bar_key, candle_key, encode, frame_key
 from runtime import clock
 from runtime.kafka import new_consumer, new_producer
+from runtime.metrics import RECEIVED_HEADER
 from runtime.settings import Settings
-from runtime.stages import RECEIVED_HEADER
 from sink.db.connection import Connection
 from sink.service import Sink
 from tests.days import eurusd_ticks
+from tests.waiting import eventually
 
 #: One record of the ticks log.
 Logged = tuple[int, Frame]
@@ -130,14 +130,6 @@ class RunningSink:
         await asyncio.wait_for(self._task, 30)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
-    """Wait until the condition holds."""
-    deadline = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < deadline, "did not come true in time"
-        await asyncio.sleep(0.1)
-
-
 async def value(connection: Connection, query: str, *parameters: object) -> Any:
     """The first column of the first row."""
     row = await (await connection.execute(query.encode(), parameters or None)).fetchone()
@@ -151,10 +143,13 @@ async def rejected_records(settings: Settings, expected: int) -> list[Any]:
     await consumer.start()
     try:
         found: list[Any] = []
-        deadline = time.monotonic() + 20
-        while len(found) < expected and time.monotonic() < deadline:
+
+        async def are_there() -> bool:
             for records in (await consumer.getmany(timeout_ms=500)).values():
-                found += records
+                found.extend(records)
+            return len(found) >= expected
+
+        await eventually(are_there, what=f"{expected} rejected records")
         return found
     finally:
         await consumer.stop()

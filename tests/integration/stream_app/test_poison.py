@@ -9,14 +9,16 @@ import pytest
 from aiokafka.admin import NewTopic
 
 from marketdata.wire import frame_key
-from runtime.kafka import admin_client
+from runtime.kafka import MAX_RECORD_BYTES, admin_client
 from runtime.rejected import RejectedRecord, Which
 from runtime.settings import Settings
-from runtime.topics import MAX_RECORD_BYTES
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, delete_topic, frames_of, send_empty
 from tests.rejected import rejected_records
-from tests.services import Service, eventually, running
+from tests.services import Service, running
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.long(42)
 
 #: With the headers of a rejected record it is larger than the topic takes.
 LARGE = os.urandom(MAX_RECORD_BYTES - 160)
@@ -37,7 +39,7 @@ async def flow_around_poison(settings: Settings, kafka: KafkaLog) -> AsyncIterat
             assert worker.returncode is None
             return await kafka.lag() == 0
 
-        await eventually(caught_up, within_seconds=60, what="no lag")
+        await eventually(caught_up, what="no lag")
         assert sum(candle.volume for candle in (await kafka.candles()).values()) == 400
 
 
@@ -50,29 +52,36 @@ async def rejected(settings: Settings) -> list[RejectedRecord]:
     return await rejected_records(settings, Which.TICKS)
 
 
-async def test_a_record_without_key_and_value_is_kept_as_such(settings: Settings, kafka: KafkaLog) -> None:
+@pytest.mark.contract
+async def test_what_is_no_frame_is_stored_apart_and_stops_nothing(settings: Settings, kafka: KafkaLog) -> None:
+    values = [b"", b"\xff", b"{}", b'{"v":2}', None]
     async with flow_around_poison(settings, kafka):
-        offset = await send_empty(kafka.producer, settings.ticks_topic, await partition_of(kafka))
+        for value in values:
+            await kafka.producer.send_and_wait(settings.ticks_topic, value, key=KEY)
+        # The last one has no key either.
+        await send_empty(kafka.producer, settings.ticks_topic, await partition_of(kafka))
 
-    [kept] = await rejected(settings)
-    assert (kept.key, kept.value, kept.is_whole) == (None, None, True)
-    assert kept.origin == f"{settings.ticks_topic}-{await partition_of(kafka)}@{offset}"
+    found = sorted(await rejected(settings), key=lambda one: int(one.headers["offset"]))
+    place = f"{settings.ticks_topic}-{await partition_of(kafka)}"
+    assert [one.origin for one in found] == [f"{place}@{offset}" for offset in range(2, 8)]
+    assert [(one.key, one.value) for one in found] == [*((KEY, value) for value in values), (None, None)]
+    assert all(one.reason and one.is_whole for one in found)
 
 
 @pytest.mark.parametrize("key", [KEY, None])
-async def test_a_record_that_outgrows_the_rejected_topic_is_kept_by_its_place(
+async def test_a_record_that_outgrows_the_rejected_topic_is_known_by_its_place(
     settings: Settings, kafka: KafkaLog, key: bytes | None
 ) -> None:
     async with flow_around_poison(settings, kafka):
         sent = await kafka.producer.send_and_wait(settings.ticks_topic, LARGE, key=key)
         small = await kafka.producer.send_and_wait(settings.ticks_topic, b"no frame", key=key)
 
-    kept = {one.origin: one for one in await rejected(settings)}
-    assert set(kept) == {f"{settings.ticks_topic}-{at.partition}@{at.offset}" for at in (sent, small)}
-    large = kept[f"{settings.ticks_topic}-{sent.partition}@{sent.offset}"]
+    found = {one.origin: one for one in await rejected(settings)}
+    assert set(found) == {f"{settings.ticks_topic}-{at.partition}@{at.offset}" for at in (sent, small)}
+    large = found[f"{settings.ticks_topic}-{sent.partition}@{sent.offset}"]
     assert (large.key, large.value, large.is_whole) == (key, None, False)
     assert large.size_bytes == len(LARGE) + len(key or b"")
-    assert kept[f"{settings.ticks_topic}-{small.partition}@{small.offset}"].value == b"no frame"
+    assert found[f"{settings.ticks_topic}-{small.partition}@{small.offset}"].value == b"no frame"
 
 
 async def test_a_rejected_topic_that_was_deleted_is_created_again(settings: Settings, kafka: KafkaLog) -> None:
@@ -96,6 +105,6 @@ async def test_a_rejected_topic_with_a_small_limit_costs_only_what_outgrows_it(
         futures = [await kafka.producer.send(settings.ticks_topic, value, key=KEY) for value in values]
         await asyncio.gather(*futures)
 
-    kept = sorted(await rejected(settings), key=lambda one: int(one.headers["offset"]))
-    assert [one.value for one in kept] == [values[0], None, values[2], values[3]]
-    assert [one.is_whole for one in kept] == [True, False, True, True]
+    found = sorted(await rejected(settings), key=lambda one: int(one.headers["offset"]))
+    assert [one.value for one in found] == [values[0], None, values[2], values[3]]
+    assert [one.is_whole for one in found] == [True, False, True, True]

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,6 +17,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from marketdata.errors import StackError
+from tests.integration.stack import Stack
+from tests.waiting import wait_until
 from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.stack import (
     StackConfig,
@@ -27,6 +29,8 @@ from tickpipe.embedded.stack import (
     stop_service,
     stop_stack,
 )
+
+pytestmark = pytest.mark.long(25)
 
 _STAND_IN = str(Path(__file__).with_name("standin.py"))
 _TOPIC = "kept"
@@ -58,32 +62,6 @@ def _descendants(data_dir: Path) -> list[psutil.Process]:
     state = find_stack(data_dir)
     assert state is not None
     return psutil.Process(state.supervisor_pid).children(recursive=True)
-
-
-def _wait_for(condition: Callable[[], bool], timeout_seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.05)
-
-
-def _kill(data_dir: Path, name: str) -> int:
-    """Kill a service, wait until it runs again and return its restarts."""
-    state = find_stack(data_dir)
-    assert state is not None
-    before = state.service(name)
-    assert before.pid is not None
-    os.kill(before.pid, signal.SIGKILL)
-
-    def is_back() -> bool:
-        now = find_stack(data_dir)
-        assert now is not None
-        return now.service(name).state == "running" and now.service(name).pid != before.pid
-
-    _wait_for(is_back)
-    after = find_stack(data_dir)
-    assert after is not None
-    return after.service(name).restarts - before.restarts
 
 
 async def _write_and_read_back(bootstrap: str, topic: str) -> list[bytes]:
@@ -147,7 +125,7 @@ def test_state_and_secrets_are_readable_by_their_owner_only(stack_dir: Path) -> 
 
 @pytest.mark.parametrize("name", ["stream", "postgres", "kafka"])
 def test_killed_service_is_started_again(stack_dir: Path, name: str) -> None:
-    assert _kill(stack_dir, name) >= 1
+    assert Stack(stack_dir).kill(name)[name] >= 1
 
 
 def test_second_start_on_the_same_directory_is_refused(stack_dir: Path) -> None:
@@ -263,6 +241,7 @@ def test_second_signal_kills_at_once(small_dir: Path) -> None:
     time.sleep(0.3)
     assert find_stack(small_dir) is not None
     supervisor.send_signal(signal.SIGINT)
-    _wait_for(lambda: find_stack(small_dir) is None)
+    wait_until(lambda: find_stack(small_dir) is None, what="the end of the stack")
 
-    assert time.monotonic() - started < 5
+    # It gives a service that does not stop fifteen seconds.
+    assert time.monotonic() - started < 10

@@ -14,8 +14,7 @@ import pytest
 from starlette.types import Message
 
 from dashboard.app import CHART_LIBRARY_VERSION, STATIC, Parts, chart_library, create_app
-from runtime.guard import Guard
-from runtime.health import Health
+from runtime.health import Guard, Health
 from runtime.settings import load_settings
 
 

@@ -6,6 +6,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.types.multirange import Multirange
+from psycopg.types.range import Range as StoredRange
 
 from marketdata.offsets import (
     MAX_OFFSET,
@@ -15,6 +17,7 @@ from marketdata.offsets import (
     beyond,
     clip,
     contains,
+    from_multirange,
     from_spans,
     normalized,
     place,
@@ -87,6 +90,12 @@ def test_multirange_text_excludes_the_upper_bound() -> None:
     assert to_multirange(((0, 0, 5), (0, 9, 9))) == "{[0,6),[9,10)}"
     assert to_multirange(((1, 0, 5),)) == "{[281474976710656,281474976710662)}"  # 2**48
     assert to_multirange(()) == "{}"
+
+
+@pytest.mark.parametrize("ranges", [(), ((0, 0, 5), (0, 9, 9)), ((0, 3, 3), (7, 0, MAX_OFFSET))])
+def test_a_multirange_of_the_database_is_the_same_ranges(ranges: Ranges) -> None:
+    loaded = Multirange([StoredRange(first, last + 1) for first, last in spans(ranges)])
+    assert from_multirange(loaded) == ranges
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def candles(log_polls: list[Log], *, emit_each: bool = False) -> dict[tuple[str,
         if emit_each:
             newest |= emitted(window)
     newest |= emitted(window)
-    newest["hold", 0] = str((window.safe_offset, window.position, window.ticks_kept)).encode()
+    newest["hold", 0] = str((window.safe_offset, window.position, window.ticks_held)).encode()
     return newest
 
 

@@ -11,8 +11,8 @@ from marketdata.wire import decode_frame
 from producer.app import create_app
 from producer.metrics import Metrics
 from producer.reference import ReferenceData
-from producer.testing import InMemoryGateway
 from runtime.settings import Settings, load_settings
+from tests.unit.producer.gateway import InMemoryGateway
 
 KEY = "key-of-the-broker"
 ANY_KEY = "key-of-everybody"

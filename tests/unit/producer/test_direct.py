@@ -7,11 +7,11 @@ import httpx
 import pytest
 
 from producer.app import create_app
-from producer.flush import Record
-from producer.testing import InMemoryGateway
+from producer.connection import Record
 from runtime.settings import load_settings
-from runtime.trace import TRACEPARENT, trace_id_of
+from runtime.telemetry import TRACEPARENT, trace_id_of
 from tests.unit.producer.conftest import KEY, new_settings
+from tests.unit.producer.gateway import InMemoryGateway
 
 TICK = {"symbol": "EURUSD", "time_msc": 1_760_926_800_417, "bid": 1.1, "ask": 1.2}
 BAR = {

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from marketdata.contract.body import LARGE_BYTES, decode
-from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.tick import read_tick
+from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
 from producer.bulk import decode_bulk, read_bulk
-from producer.frames import TicksBySymbol
+from producer.records import TicksBySymbol
 from tests.unit.producer.conftest import Bench, new_bench
 
 NOW_MS = 1760926800417

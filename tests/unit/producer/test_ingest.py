@@ -12,7 +12,7 @@ import pytest
 from marketdata.wire import decode_bar
 from producer.app import create_app
 from runtime import clock
-from runtime.trace import parse_traceparent
+from runtime.telemetry import parse_traceparent
 from tests.unit.producer.conftest import ANY_KEY, KEY, Bench, new_bench, new_settings
 
 PRO: dict[str, Any] = {

@@ -6,7 +6,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from marketdata.errors import KafkaUnavailable
-from producer.flush import GroupCommit, Record
+from producer.connection import GroupCommit, Record
 from producer.metrics import Metrics
 from producer.publisher import Publisher
 from tests.unit.producer.conftest import new_settings

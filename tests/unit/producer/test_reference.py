@@ -5,9 +5,9 @@ import pytest
 from marketdata.contract.sender import Sender
 from marketdata.reference import Instrument, Reference, SenderCount
 from producer import reference
-from producer.frames import Origin
+from producer.records import Origin
 from producer.reference import ReferenceData
-from runtime.trace import parse_traceparent
+from runtime.telemetry import parse_traceparent
 from tests.unit.producer.conftest import ANY_KEY, Bench
 
 EA = Sender("Broker-Demo", "12345", "3850", "PDC", "1.65")
@@ -40,13 +40,6 @@ def test_a_sender_is_written_at_once_and_then_every_ten_seconds_at_most() -> Non
     assert data.changed(11_199) == []
     assert counts(data.changed(11_200)) == [("12345", "10.0.0.7", 1_000, 2_000, 3, 5)]
     assert data.changed() == data.changed(11_200)  # at the end of the process all is due
-
-
-def test_it_is_told_when_a_sender_is_heard_for_the_first_time_in_a_second() -> None:
-    data = ReferenceData()
-    times = (0, 1, 999, 1_998, 2_998)  # the last is a second after the one before it
-    assert [data.count(origin(ms), ticks=1, bars=0) for ms in times] == [True, False, False, False, True]
-    assert data.count(origin(2_998, address="10.0.0.8"), ticks=1, bars=0)
 
 
 def test_what_comes_while_kafka_confirms_is_written_later() -> None:

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from structlog.testing import capture_logs
 
-from marketdata.contract.clock import Clock, ShiftedZone, offset_zone
+from marketdata.contract.times import Clock, ShiftedZone, offset_zone
 from producer.source_watch import SourceWatch
 from runtime import clock as wall
 from runtime.settings import parse_zone

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from marketdata.contract.clock import Clock
+from marketdata.contract.times import Clock
 from relay.item import NewRow, read_item
 from relay.store import Store
 

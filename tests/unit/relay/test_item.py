@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from marketdata.contract.body import decode
-from marketdata.contract.clock import Clock
+from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem
 from relay.item import read_item
 from tests.unit.relay.rows import BASE, new_rows, tick

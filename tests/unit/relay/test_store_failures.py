@@ -17,10 +17,9 @@ from structlog.testing import capture_logs
 from relay.api import Api
 from relay.database import StoreUnavailable
 from relay.store import Store
-from runtime.guard import Guard
-from runtime.health import Health
+from runtime.health import Guard, Health
+from runtime.process import EXIT_FAILED
 from runtime.settings import load_settings
-from runtime.signals import EXIT_FAILED
 from tests.ports import free_port
 from tests.unit.relay.rows import put, tick
 from tests.unit.relay.test_api import call

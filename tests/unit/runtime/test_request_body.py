@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from marketdata.contract.refusals import Refusal
+from marketdata.contract.answers import Refusal
 from runtime import request_body
 from runtime.request_body import Intake, Receive, read_body
 
@@ -117,3 +117,68 @@ async def test_a_slow_sender_times_out_and_a_steady_one_gets_more_time(monkeypat
     with pytest.raises(Refusal, match="in time") as caught:
         await read_body(sender([0.01, 10.0], b"x"), {}, 1_000)
     assert caught.value.status == 408
+
+
+async def test_a_body_that_has_arrived_whole_needs_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, timers = asyncio.get_running_loop(), []
+    call_at = loop.call_at
+
+    def counted(when: float, *args: Any, **about: Any) -> asyncio.TimerHandle:
+        timers.append(when)
+        return call_at(when, *args, **about)
+
+    monkeypatch.setattr(loop, "call_at", counted)
+    assert await read_body(sends(b"[1]"), {}, 25) == b"[1]"
+    assert timers == []
+    assert await read_body(sends(b"[", b"1]"), {}, 25) == b"[1]"
+    assert timers
+
+
+async def test_a_first_part_that_does_not_come_times_out_within_the_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_body, "_READ_TIMEOUT_SECONDS", 0.05)
+    ended = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        try:
+            await asyncio.sleep(10.0)
+        finally:
+            ended.append(True)
+        raise AssertionError("the receiver was to be cancelled")
+
+    with pytest.raises(Refusal, match="in time"):
+        await read_body(receive, {}, 25)
+    assert ended == [True]
+
+
+async def test_a_receiver_may_wait_more_than_once_and_fail() -> None:
+    async def receive() -> MutableMapping[str, Any]:
+        for _ in range(3):
+            await asyncio.sleep(0.001)
+        return {"type": "http.request", "body": b"[]"}
+
+    async def breaks() -> MutableMapping[str, Any]:
+        await asyncio.sleep(0.001)
+        raise OSError("the connection broke")
+
+    assert await read_body(receive, {}, 25) == b"[]"
+    with pytest.raises(OSError, match="broke"):
+        await read_body(breaks, {}, 25)
+
+
+async def test_a_request_that_is_cancelled_cancels_its_receiver() -> None:
+    reached: list[BaseException] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        try:
+            await asyncio.sleep(10.0)
+        except asyncio.CancelledError as exc:
+            reached.append(exc)
+            raise
+        return {"type": "http.disconnect"}
+
+    reading = asyncio.create_task(read_body(receive, {}, 25))
+    await asyncio.sleep(0.01)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert len(reached) == 1

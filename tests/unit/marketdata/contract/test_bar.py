@@ -8,7 +8,7 @@ import pytest
 
 from marketdata.candle import BrokerBar
 from marketdata.contract.bar import read_bar
-from marketdata.contract.clock import Clock, ShiftedZone
+from marketdata.contract.times import Clock, ShiftedZone
 from marketdata.errors import InvalidItem
 
 BROKER = ShiftedZone(ZoneInfo("America/New_York"), timedelta(hours=7))

@@ -1,11 +1,16 @@
 """Bodies as EAs and the exporter write them."""
 
 import json
+import math
+import time
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from marketdata.contract.body import MAX_ITEMS, decode, decode_large
-from marketdata.contract.refusals import Refusal
+from marketdata.contract.answers import Refusal
+from marketdata.contract.body import MAX_ITEMS, decode, decode_large, has_decimal_comma, readable, text_of
 
 
 @pytest.mark.parametrize(
@@ -48,3 +53,95 @@ def test_the_pieces_of_a_large_body_hold_every_item_in_order(around: tuple[bytes
     assert [item for piece in pieces for item in piece] == items
     assert large.utc_offset_seconds == 7200
     assert len(pieces) > 5
+
+
+@pytest.mark.parametrize(
+    ("token", "value"),
+    [
+        ("nan", math.nan), ("-nan(ind)", math.nan), ("NaN", math.nan), ("-1.#IND", math.nan), ("1.#QNAN", math.nan),
+        ("-1.#IND00", math.nan), ("inf", math.inf), ("-inf", -math.inf), ("+Infinity", math.inf),
+        ("1.#INF", math.inf), ("-1.#INF", -math.inf), ("1.#INF00", math.inf),
+        ('"1.#INF, nan"', "1.#INF, nan"), ('"say \\"nan\\""', 'say "nan"'), ("1.5", 1.5),
+    ],
+)  # fmt: skip
+def test_what_c_prints_for_no_number_is_read(token: str, value: Any) -> None:
+    (read,) = json.loads(readable(f"[{token}]"))
+    assert read == value or (math.isnan(read) and math.isnan(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r'["C:\Users\x", "a\"b", "\\", "\u00e9\n"]', ["C:\\Users\\x", 'a"b', "\\", "é\n"]),
+        (r'["\u12", "\q\\q"]', ["\\u12", "\\q\\q"]),
+        ('[{"a": 1,}, {"b": [2, 3 , ], } ,\n]', [{"a": 1}, {"b": [2, 3]}]),
+        ('[",]", ",}"]', [",]", ",}"]),
+    ],
+)
+def test_backslashes_and_commas_that_loops_leave_are_read(text: str, value: Any) -> None:
+    assert json.loads(readable(text)) == value
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
+def test_json_stays_as_it_is(value: Any) -> None:
+    text = json.dumps(value)
+    assert readable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"Soci\xe9t\xe9 \x80", "Société €"),
+        ("Société Газ".encode(), "Société Газ"),
+        (b"\xc3\xa9 \xe9", "é é"),
+        (b"a\x81b", "a\ufffdb"),
+        (b"\xed\xa0\x80", "í\xa0€"),  # half a character in UTF-8
+    ],
+)
+def test_what_is_no_utf_8_is_windows_1252(body: bytes, text: str) -> None:
+    assert text_of(body) == text
+
+
+@given(st.text())
+def test_utf_8_stays_as_it_is(text: str) -> None:
+    assert text_of(text.encode()) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [('{"bid":1,16512,"ask":2}', True), ('{"a":1,"b":2}', False), ('{"a":[1,2,3],', False)],
+)
+def test_a_decimal_comma_is_recognised(text: str, expected: bool) -> None:
+    assert has_decimal_comma(text, len(text)) is expected
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        b'\\"',
+        b'"',
+        b'"a',
+        b'"\\',
+        b"nan(",
+        b"nan",
+        b"1.#",
+        b"1",
+        b"-",
+        b"a=",
+        b"\xa3",
+        b"a\xa3",
+        b'{"a":1,2',
+        b":1,",
+        b", ",
+        b",",
+        b"\\u",
+        b"\\q",
+    ],
+)
+def test_the_time_for_a_body_grows_with_its_length_alone(unit: bytes) -> None:
+    body = b"[" + unit * (5_000_000 // len(unit))
+    began = time.process_time()
+    with pytest.raises(Refusal):
+        decode(body)
+    # Each takes 0.05 to 0.6 s; where a string that does not end is looked at from every quote it takes hours.
+    assert time.process_time() - began < 2

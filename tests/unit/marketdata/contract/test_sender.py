@@ -42,6 +42,12 @@ def test_a_sender_is_read_from_its_user_agent_and_from_meta(agent: str, meta: st
         (b'[{"meta":{"ts":1,"meta":{"acct":"7","srv":"B"}}}]', Sender("B", "7")),
         (b'[{"meta":{"x":{},"srv":"B"}}]', Sender("B")),
         (b'[{"meta":{"acct":7}}]', Sender(account="7")),
+        # The field is named before it is said.
+        (b'{"srv":1,"acct":null,"meta":{"srv":"Meta","acct":"2"}}', Sender("Meta", "2")),
+        # Windows-1252, as terminals write it.
+        (b'[{"meta":{"srv":"B\xf6rse"}}]', Sender("B\u00f6rse")),
+        (b'[{"meta":{"srv":"' + b"x" * 65 + b'","acct":2}}]', Sender("", "2")),
+        (b" " * 4096 + b'[{"meta":{"srv":"B"}}]', NOBODY),
         (b'[{"meta":{"srv":"B","note":"' + b"x" * 100_000, Sender("B")),
         (b'[{"meta":{"note":"' + b"x" * 100_000 + b'","srv":"B"}}]', NOBODY),
     ],

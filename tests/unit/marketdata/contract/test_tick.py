@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.contract.bar import PostedBar, read_bar
-from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.tick import POINTS, middle_change, posted_tick, read_tick
-from marketdata.contract.times import Instant
+from marketdata.contract.times import Clock, Instant, offset_zone
 from marketdata.tick import Tick
 
 PRICES = st.floats(-1e6, 1e6, allow_nan=False)

@@ -1,0 +1,156 @@
+"""The relay as a process: its local API, and what a kill, a lock and an unwilling server do to it."""
+
+import asyncio
+import gzip
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+
+from tests.integration.relay.conftest import StartRelay
+from tests.scripted import Answer, ScriptedServer
+from tests.unit.relay.rows import BASE, tick
+from tests.waiting import wait_until
+
+
+def times(server: ScriptedServer) -> list[int]:
+    return [item["ts_msc"] - BASE for item in server.taken]
+
+
+def test_the_local_api_answers_as_eas_expect(start_relay: StartRelay, tmp_path: Path) -> None:
+    relay = start_relay(None)
+    answer = relay.post({"ticks": [tick(0), tick(0, "USDJPY")]})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"ok": True, "queued": True, "received": 2, "inserted": 2, "duplicates": 0, "errors": 0, "total": 2},
+    )
+    mixed = relay.post([tick(1), {"symbol": "EURUSD"}])
+    assert (mixed.status_code, mixed.json()["errors"], mixed.json()["details"][0]["index"]) == (207, 1, 1)
+    nothing = relay.post([])
+    assert (nothing.status_code, nothing.json()["inserted"]) == (200, 0)
+    assert relay.post([{"symbol": "EURUSD"}]).json()["details"] == [
+        {"index": 0, "field": "ts", "message": "no time: send time_msc, ts_msc or ts"}
+    ]
+    bar = {"symbol": "EURUSD", "ts": BASE, "timeframe": "M1", "open": 1, "high": 3, "low": 1, "close": 2, "volume": 9}
+    assert relay.post({"items": [bar, tick(2)]}, "/ingest").json()["inserted"] == 2
+    packed = relay.post(gzip.compress(json.dumps(tick(3)).encode() + b"\0"), Content_Encoding="gzip")
+    assert packed.status_code == 200
+    assert relay.post(b" " * (64 * 1024 * 1024 + 1)).status_code == 413
+    assert relay.post(tick(4), Origin="https://evil.example").status_code == 403
+    assert relay.get("/ingest/tick").status_code == 405
+    assert relay.get("/nothing").status_code == 404
+    assert relay.get("/health").json() == {
+        "ok": True, "total_ticks": 6, "count": 6, "queue": 6, "db": str(tmp_path / "ea.db"),
+    }  # fmt: skip
+    assert relay.stats() == {
+        "total_ticks": 6, "unique_symbols": 2, "pending": 6, "count": 6, "queue": 6, "db": str(tmp_path / "ea.db"),
+        "top_symbols": [{"symbol": "EURUSD", "ticks": 5}, {"symbol": "USDJPY", "ticks": 1}],
+    }  # fmt: skip
+    assert relay.metric("tickpipe_relay_rows_stored_total") == 6
+    assert relay.stop() == 0
+
+
+def test_the_backlog_of_hours_is_queued_in_one_body(start_relay: StartRelay) -> None:
+    relay = start_relay(None)
+    ticks = [json.dumps(tick(n // 3, n=n) | {"comment": "x" * 200}) for n in range(180_000)]
+    body = ('{"ticks":[' + ",".join(ticks) + "]}").encode()
+    assert 50_000_000 < len(body) <= 64 * 1024 * 1024
+
+    answer = relay.post(body, timeout=60)
+
+    assert (answer.status_code, answer.json()["inserted"]) == (200, 180_000)
+    assert relay.stats()["pending"] == 180_000
+
+
+def test_a_relay_that_others_can_reach_needs_a_key() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tickpipe", "relay", "serve", "--host", "0.0.0.0"],  # noqa: S104  # must be refused
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "TICKPIPE_RELAY_KEY" in ended.stderr
+
+
+async def test_concurrent_posts_are_all_stored_and_forwarded_in_order(
+    start_relay: StartRelay, server: ScriptedServer
+) -> None:
+    relay = start_relay(server.url)
+    symbols = [f"S{n}" for n in range(8)]
+
+    async def ea(client: httpx.AsyncClient, symbol: str) -> None:
+        for n in range(100):
+            answer = await client.post("/ingest/tick", json={"ticks": [tick(n // 3, symbol, n=n)]})
+            assert answer.json()["inserted"] == 1
+
+    async with httpx.AsyncClient(base_url=relay.url, timeout=20) as client:
+        await asyncio.gather(*(ea(client, symbol) for symbol in symbols))
+    await asyncio.to_thread(relay.wait_forwarded)
+    for symbol in symbols:
+        assert [item["n"] for item in server.taken if item["symbol"] == symbol] == list(range(100))
+
+
+def test_a_kill_between_commit_and_confirmation_loses_nothing(start_relay: StartRelay, server: ScriptedServer) -> None:
+    relay = start_relay(server.url)
+    for n in range(50):
+        relay.post(tick(n))
+    relay.wait_forwarded()
+    server.held.set()
+    relay.post([tick(n) for n in range(50, 60)])
+    wait_until(lambda: len(times(server)) == 60, what="the held request")
+    for n in range(60, 100):
+        relay.post(tick(n))
+    relay.kill()
+    server.held.clear()
+    server.released.set()
+    relay.start()
+    relay.wait_forwarded()
+    # The last request was taken, but the relay never heard of it.
+    assert times(server) == [*range(60), *range(50, 100)]
+
+
+def test_every_answer_of_a_server_is_survived(start_relay: StartRelay, server: ScriptedServer) -> None:
+    server.most_items = 30
+    server.answers = [
+        Answer(503, {"error": "Kafka"}, {"Retry-After": "1"}),
+        Answer(429, {"error": "slow"}),
+        Answer(207, {"errors": 1, "details": [{"index": 2, "field": "bid", "message": "odd"}]}),
+    ]
+    relay = start_relay(server.url)
+    for start in range(0, 100, 50):
+        relay.post([tick(n) for n in range(start, start + 50)])
+    relay.wait_forwarded()
+    assert times(server) == list(range(100))
+    with closing(sqlite3.connect(relay.db)) as connection:
+        assert connection.execute("SELECT ts_ms - ?, reason FROM rejected", [BASE]).fetchall() == [(2, "bid: odd")]
+
+
+def test_a_wrong_key_stops_forwarding_but_not_storing(start_relay: StartRelay, server: ScriptedServer) -> None:
+    server.answers = [Answer(401, {"error": "no"})]
+    relay = start_relay(server.url)
+    relay.post(tick(0))
+    stopped = wait_until(lambda: relay.stats()["forwarding"]["stopped"], what="a relay that stopped forwarding")
+    assert "TICKPIPE_RELAY_FORWARD_KEY" in stopped
+    assert relay.post(tick(1)).status_code == 200
+    assert len(server.requests) == 1
+    assert "tickpipe_relay_server_up 0.0" in relay.get("/metrics").text
+    assert relay.stop() == 0
+    relay.start()
+    relay.wait_forwarded()
+    assert times(server) == [0, 1]
+
+
+def test_a_locked_database_is_answered_503_and_survived(start_relay: StartRelay, server: ScriptedServer) -> None:
+    relay = start_relay(server.url)
+    with closing(sqlite3.connect(relay.db, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = relay.post(tick(0))
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert answer.json()["code"] == "STORE_UNAVAILABLE"
+        other.execute("ROLLBACK")
+    assert relay.post(tick(0)).status_code == 200
+    relay.wait_forwarded()
+    assert times(server) == [0]

@@ -1,0 +1,111 @@
+"""Folding again from a real log: what it cannot prove is told apart from a broker that does not answer."""
+
+import asyncio
+import time
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
+
+from marketdata.errors import KafkaUnavailable, UnknownTopic
+from marketdata.refold import Proof
+from marketdata.tick import Tick
+from runtime.kafka import admin_client
+from runtime.logreader import LogReader, Refolded, TickLog
+from runtime.settings import Settings
+from tests.kafka_log import KafkaLog, delete_ticks_topic, frames_of
+from tests.servers import EmbeddedServers
+
+MINUTE_MS = 1_700_000_040_000
+
+#: More partitions than a topic of the tests has.
+NO_PARTITION = 1_000
+
+
+async def ten_frames(kafka: KafkaLog) -> int:
+    """The partition of ten records of one tick each, at offsets 0 to 9."""
+    await kafka.send(*frames_of([Tick(MINUTE_MS + n, 1.1, 1.2, 0.0, 0.0, 6) for n in range(10)], 1))
+    [partition] = kafka.log
+    return partition
+
+
+def volume(outcome: Refolded, one: Proof) -> int:
+    candle = outcome.folds[one].candle(log="log", offsets=one.ranges, closed=True, emitted=0)
+    assert candle is not None
+    return candle.volume
+
+
+def proof(partition: int, first: int, last: int) -> Proof:
+    return Proof("s", "EURUSD", MINUTE_MS, ((partition, first, last),))
+
+
+async def test_a_partition_that_the_topic_lacks_makes_its_proofs_unprovable(
+    settings: Settings, kafka: KafkaLog
+) -> None:
+    began = time.monotonic()
+    async with TickLog(settings) as tick_log:
+        nowhere, there = proof(NO_PARTITION, 0, 5), proof(await ten_frames(kafka), 0, 5)
+        outcome = await tick_log.refold([nowhere, there])
+
+    assert outcome.unprovable == {nowhere}
+    assert volume(outcome, there) == 6
+    assert time.monotonic() - began < 10
+
+
+async def test_a_topic_that_is_gone_is_named(settings: Settings, kafka: KafkaLog) -> None:
+    await delete_ticks_topic(settings)
+    async with TickLog(settings) as tick_log:
+        with pytest.raises(UnknownTopic, match=settings.ticks_topic) as caught:
+            await tick_log.refold([proof(0, 0, 5)])
+    assert caught.value.retriable
+
+
+async def test_what_retention_deletes_while_it_is_read_is_unprovable(
+    settings: Settings, kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition = await ten_frames(kafka)
+    ends = LogReader.ends
+
+    async def ends_and_delete(reader: LogReader, topic: str, number: int) -> tuple[int, int]:
+        found = await ends(reader, topic, number)
+        async with admin_client(settings) as client:
+            await client.delete_records({TopicPartition(topic, number): RecordsToDelete(before_offset=4)})
+        return found
+
+    monkeypatch.setattr(LogReader, "ends", ends_and_delete)
+    async with TickLog(settings) as tick_log:
+        taken, left = proof(partition, 0, 5), proof(partition, 5, 9)
+        outcome = await tick_log.refold([taken, left])
+
+    assert outcome.unprovable == {taken}
+    assert volume(outcome, left) == 5
+
+
+async def test_a_broker_that_falls_silent_ends_every_read(
+    settings: Settings, kafka: KafkaLog, servers: EmbeddedServers
+) -> None:
+    partition = await ten_frames(kafka)
+    async with LogReader(settings, stall_seconds=1.5) as reader:
+        assert await reader.ends(settings.ticks_topic, partition) == (0, 10)
+        await asyncio.to_thread(servers.pause_kafka)
+        try:
+            began = time.monotonic()
+            with pytest.raises(KafkaUnavailable, match="offset 0 of"):
+                [batch async for batch in reader.read(settings.ticks_topic, partition, 0, 9)]
+            with pytest.raises(KafkaUnavailable):
+                await reader.ends(settings.ticks_topic, partition)
+            assert time.monotonic() - began < 10
+        finally:
+            await asyncio.to_thread(servers.resume_kafka)
+        read = [record.offset async for batch in reader.read(settings.ticks_topic, partition, 3, 6) for record in batch]
+    assert read == [3, 4, 5, 6]
+
+
+async def test_whether_the_log_holds_records_is_told_for_holes_and_ends(settings: Settings, kafka: KafkaLog) -> None:
+    partition = await ten_frames(kafka)
+    async with admin_client(settings) as client:
+        tp = TopicPartition(settings.ticks_topic, partition)
+        await client.delete_records({tp: RecordsToDelete(before_offset=4)})
+    async with TickLog(settings) as tick_log:
+        held = [await tick_log.holds_records(partition, *span) for span in ((0, 3), (0, 4), (9, 20), (10, 20))]
+    assert held == [False, True, True, False]

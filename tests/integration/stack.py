@@ -1,0 +1,91 @@
+"""The embedded stack as a user drives it: by the command line, on a data directory of its own."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from runtime.settings import Settings, load_settings
+from tests.faults.truth import lag
+from tests.ports import free_port
+from tests.waiting import wait_until
+from tickpipe.embedded.stack import StackState, find_stack
+
+Row = tuple[Any, ...]
+
+
+class Stack:
+    """The command line on one data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.producer_port = free_port()
+
+    def run(self, *arguments: str, expect: int = 0, timeout_seconds: float = 120) -> str:
+        """Standard output of `tickpipe ARGUMENTS`, whose exit code must be the expected one."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tickpipe", *arguments, "--data-dir", str(self.data_dir)],
+            capture_output=True, text=True, timeout=timeout_seconds, check=False,
+        )  # fmt: skip
+        assert done.returncode == expect, f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def up(self) -> str:
+        return self.run("up", "--detach", "--producer-port", str(self.producer_port))
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads(self.run("status", "--json"))
+        return status
+
+    def found(self) -> StackState:
+        """What the stack says of itself, without the command that prints it."""
+        state = find_stack(self.data_dir)
+        assert state is not None, "the stack does not run"
+        return state
+
+    def kill(self, *names: str) -> dict[str, int]:
+        """Kill -9 these services at once and wait until all run again; how often each was started for that."""
+        before = {name: self.found().service(name) for name in names}
+        for service in before.values():
+            assert service.pid is not None
+            os.kill(service.pid, signal.SIGKILL)
+
+        def are_back() -> bool:
+            now = self.found()
+            return all(
+                now.service(name).state == "running" and now.service(name).pid != service.pid
+                for name, service in before.items()
+            )
+
+        wait_until(are_back, what=f"{', '.join(names)} running again")
+        return {name: self.found().service(name).restarts - service.restarts for name, service in before.items()}
+
+    def candles(self, *arguments: str) -> list[dict[str, str]]:
+        return list(csv.DictReader(io.StringIO(self.run("candles", *arguments, "--format", "csv"))))
+
+    def settings(self) -> Settings:
+        state = self.found()
+        return load_settings(
+            data_dir=self.data_dir, kafka_bootstrap=state.kafka_bootstrap, database_url=state.database_url
+        )
+
+    def sql(self, query: str) -> list[Row]:
+        with psycopg.connect(self.found().database_url, autocommit=True) as connection:
+            cursor = connection.execute(query.encode())
+            return cursor.fetchall() if cursor.description is not None else []
+
+    def settle(self) -> None:
+        """Wait until nothing lags and nothing waits for a refold."""
+        settings = self.settings()
+        wait_until(
+            lambda: not asyncio.run(lag(settings)) and not self.sql("SELECT 1 FROM pending_refolds LIMIT 1"),
+            what="a settled pipeline",
+        )

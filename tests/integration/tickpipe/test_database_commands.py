@@ -1,0 +1,209 @@
+"""`tickpipe db day-zone`, `candles --timeframe`, `query NAME` and `fidelity`, as people type them."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner, Result
+
+from sink.db.migrations import migrate
+from sink.queries import analyses, purpose
+from tests.integration.sink.db.editions import database_on
+from tests.servers import EmbeddedServers
+from tickpipe.cli import app
+from tickpipe.console import run as run_coroutine
+
+MONDAY = datetime(2019, 2, 4, tzinfo=UTC)
+
+_INSERT = """
+INSERT INTO market_data (
+    ts, symbol, timeframe, open, high, low, close, volume, source, origin, closed, log, offsets, stored_at
+)
+SELECT
+    '2019-02-04'::timestamptz + n * interval '1 minute', 'EURUSD', 'M1', n + 1, n + 2, n + 0.5, n + 1.5,
+    -- A folded candle has a tick at least; the broker's bar may have none.
+    CASE WHEN source = 'T' AND n = 37 THEN 0 ELSE 10 END, source, origin, n <> 1000, 'log', '{[1,2)}', '2019-02-05'
+FROM (VALUES ('S', 'ticks'), ('T', 'broker')) AS s (source, origin), generate_series(0, 2879) AS n
+-- Ten minutes are missing, and the second source has one hour only.
+WHERE n NOT BETWEEN 600 AND 609 AND (source = 'S' OR n < 60)
+"""
+
+
+@pytest.fixture
+def database(servers: EmbeddedServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Two days of minutes, and the environment that leads the commands to them."""
+    with database_on(servers.database_url) as url:
+        run_coroutine(migrate(url))
+        with psycopg.connect(url) as connection:
+            connection.execute(_INSERT.encode())
+        monkeypatch.setenv("TICKPIPE_DATABASE_URL", url)
+        monkeypatch.setenv("TICKPIPE_DATA_DIR", str(tmp_path))
+        yield url
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def rows(*arguments: str) -> list[dict[str, Any]]:
+    result = run(*arguments, "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    found: list[dict[str, Any]] = json.loads(result.stdout)
+    return found
+
+
+def test_days_begin_where_the_broker_begins_them(database: str) -> None:
+    assert database
+    assert "Days begin at 00:00 in UTC, weeks on Sunday." in run("db", "day-zone").stdout
+
+    result = run("db", "day-zone", "America/New_York", "--start", "17:00", "--week-start", "monday")
+    assert result.exit_code == 0, result.stderr
+    assert "Days begin at 17:00 in America/New_York, weeks on Monday." in result.stdout
+    days = rows("candles", "-s", "EURUSD", "--timeframe", "D1")
+    assert [(day["ts"], day["timeframe"]) for day in days] == [
+        ("2019-02-03T22:00:00Z", "D1"), ("2019-02-04T22:00:00Z", "D1"), ("2019-02-05T22:00:00Z", "D1"),
+    ]  # fmt: skip
+    assert days[1]["open"] == 22 * 60 + 1
+
+    # Hours begin at half past there: everything is folded again.
+    assert run("db", "day-zone", "Asia/Kolkata").exit_code == 0
+    assert rows("candles", "-s", "EURUSD", "--timeframe", "H1", "--limit", "1")[0]["ts"] == "2019-02-05T23:30:00Z"
+    with psycopg.connect(database) as connection:
+        assert connection.execute(b"SELECT materialised_from::text FROM candle_settings").fetchone() == ("-infinity",)
+    assert "weeks on Monday" in run("db", "day-zone").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["Europe/Atlantis"], "is no time zone"),
+        (["Australia/Lord_Howe"], "by less than an hour"),
+        (["UTC", "--start", "25:00"], "is no time of day"),
+        (["--start", "17:00"], "name the zone as well"),
+        (["UTC", "--week-start", "friday"], "friday"),
+    ],
+)
+def test_a_day_that_cannot_be_is_wrong_use(database: str, arguments: list[str], complaint: str) -> None:
+    assert database
+    result = run("db", "day-zone", *arguments)
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_every_timeframe_is_shown(database: str) -> None:
+    assert database
+    for timeframe in ("M5", "M15", "M30", "H1", "H4", "D1", "W1", "MN1"):
+        found = rows("candles", "-s", "EURUSD", "--timeframe", timeframe, "--from", "2019-02-01")
+        assert sum(row["volume"] for row in found) == 10 * 2870
+        assert (
+            found[0]["ts"]
+            == ("2019-02-03" if timeframe == "W1" else "2019-02-01" if timeframe == "MN1" else "2019-02-04")
+            + "T00:00:00Z"
+        )
+
+
+def test_queries_are_listed_with_what_they_answer() -> None:
+    result = run("query")
+    assert result.exit_code == 0
+    assert len(analyses()) == 9
+    for name in ("1", "2", "3", "4", "5", *analyses()):
+        assert f" {name} " in result.stdout
+    assert all(len(purpose(name)) > 40 for name in analyses())
+
+
+def test_analyses_answer(database: str) -> None:
+    assert database
+    # Our S and the second source T, whose bars came from the broker.
+    found = {name: rows("query", name) for name in analyses()}
+
+    assert [(row["source"], row["ts"], row["close"]) for row in found["latest"]] == [
+        ("S", "2019-02-05T23:59:00Z", 2880.5), ("T", "2019-02-04T00:59:00Z", 60.5)
+    ]  # fmt: skip
+    assert [(row["source"], row["days"], row["ticks"]) for row in found["summary"]] == [("S", 2, 28_700), ("T", 1, 590)]
+    assert found["gaps"] == [
+        {
+            "symbol": "EURUSD", "source": "S", "gap_from": "2019-02-04T10:00:00Z", "gap_to": "2019-02-04T10:10:00Z",
+            "minutes": 10,
+        }
+    ]  # fmt: skip
+    assert [row["ts"] for row in found["duplicates"]] == [
+        f"{MONDAY + timedelta(minutes=n):%Y-%m-%dT%H:%M:%SZ}" for n in range(60)
+    ]
+    assert [row["ts"] for row in found["zero_volume"]] == ["2019-02-04T00:37:00Z"]
+    assert [(row["source"], row["hours"], row["ticks_per_hour"]) for row in found["activity"][:2]] == [
+        ("S", 2, 600), ("S", 2, 600)
+    ]  # fmt: skip
+    assert found["volatility"][0]["days"] == 1  # a return needs two closes
+    assert [
+        (row["source"], row["minutes"], row["only_broker"], row["left_open"], row["without_ticks"], row["impossible"])
+        for row in found["quality"]
+    ] == [("S", 2870, 0, 1, 0, 0), ("T", 60, 60, 0, 1, 0)]
+
+
+def test_latency_leaves_out_history_and_wrong_clocks(database: str) -> None:
+    # Arrange: of the newest minutes three live ones, one of history and one of a clock that is two hours ahead
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            b"""
+            UPDATE market_data AS m
+            SET last_tick = m.ts, received_at = m.ts + v.arrive, folded_at = m.ts + v.arrive + v.fold,
+                stored_at = m.ts + v.arrive + v.fold + v.store
+            FROM (
+                VALUES (59, '250 ms'::interval, '200 ms'::interval, '100 ms'::interval),
+                    (58, '-100 ms', '250 ms', '150 ms'), (57, '2 s', '300 ms', '200 ms'),
+                    (56, '3 years', '9 s', '9 s'), (55, '-2 hours', '9 s', '9 s')
+            ) AS v (minute, arrive, fold, store)
+            WHERE m.source = 'S' AND m.ts = '2019-02-05 23:00+00'::timestamptz + v.minute * interval '1 minute'
+            """
+        )
+
+    # Act
+    [row] = rows("query", "latency")
+
+    # Assert
+    assert (row["source"], row["minutes"], row["history"], row["clock_ahead"]) == ("S", 3, 1, 1)
+    assert (row["tick_to_received_p50"], row["tick_to_received_p99"]) == (0.25, 2.0)
+    assert (row["received_to_folded_p50"], row["received_to_folded_p99"]) == (0.25, 0.3)
+    assert (row["folded_to_stored_p50"], row["folded_to_stored_p99"]) == (0.15, 0.2)
+    assert (row["tick_to_stored_p50"], row["tick_to_stored_p99"]) == (0.55, 2.5)
+
+
+def test_fidelity_shows_what_is_not_equal(database: str) -> None:
+    # Arrange: the broker's bars of one morning, two of them different and one missing
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            b"""
+            INSERT INTO broker_bars (source, symbol, timeframe, ts, open, high, low, close, volume, received_at)
+            SELECT
+                source, symbol, timeframe, ts, open,
+                high + CASE extract(minute FROM ts) WHEN 57 THEN 0.25 ELSE 0 END, low, close,
+                volume + CASE extract(minute FROM ts) WHEN 31 THEN 5 ELSE 0 END, now()
+            FROM market_data
+            WHERE source = 'S' AND ts BETWEEN '2019-02-04 12:00+00' AND '2019-02-04 13:00+00'
+                AND ts <> '2019-02-04 12:05+00'
+            """
+        )
+
+    # Act
+    minutes = rows("fidelity", "--symbol", "EURUSD")
+    days = rows("fidelity", "--daily")
+    every = rows("fidelity", "--all", "--from", "2019-02-04T12:30", "--to", "2019-02-04T12:40")
+
+    # Assert
+    assert [(row["ts"][11:16], row["verdict"], row["differing"]) for row in minutes] == [
+        ("12:05", "no_bar", None), ("12:31", "differs", "volume"), ("12:57", "differs", "high")
+    ]  # fmt: skip
+    assert minutes[1]["volume_difference"] == -5
+    assert minutes[2]["high_difference"] == -0.25
+    assert [(row["minutes"], row["equal"], row["differs"], row["no_bar"], row["no_candle"]) for row in days] == [
+        (61, 58, 2, 1, 0)
+    ]
+    assert len(every) == 10
+    assert rows("fidelity", "--symbol", "USDJPY") == []
+    table = run("fidelity", "--symbol", "USDJPY")
+    assert (table.exit_code, table.stdout) == (0, "")
+    assert "Nothing differs" in table.stderr

@@ -1,0 +1,56 @@
+"""A file of bars through the producer into the database, from the broker's clock to UTC."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from runtime.settings import Settings
+from tests.conftest import API_KEY
+from tests.services import environment, running
+from tests.waiting import wait_until
+
+BARS = """\
+<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>
+2019.07.01\t10:00:00\t1.13\t1.14\t1.12\t1.135\t45\t0\t2
+2019.12.02\t10:00:00\t1.10\t1.11\t1.09\t1.105\t7\t3\t1
+"""
+
+
+def test_bars_are_the_brokers_and_fill_what_has_no_ticks(settings: Settings, tmp_path: Path) -> None:
+    # Arrange
+    file = tmp_path / "EURUSD_M1_201907010000_201912310000.csv"
+    file.write_text(BARS)
+    # Three hours ahead of UTC in summer, two in winter.
+    settings = settings.model_copy(update={"source_zones": {"Broker": "Europe/Athens"}})
+
+    with running(settings, "producer", "sink") as (producer, _):
+        # Act
+        command = [sys.executable, "-m", "tickpipe", "import", str(file), "--source", "Broker", "--url", producer.url]
+        for _ in range(2):
+            done = subprocess.run(
+                [*command, "--key", API_KEY], capture_output=True, text=True, timeout=60, check=False,
+                env=environment(settings),
+            )  # fmt: skip
+            assert (done.returncode, "2 bars sent, 2 accepted" in done.stdout) == (0, True), done.stderr
+
+        # Assert
+        expected = [
+            (datetime(2019, 7, 1, 7, tzinfo=UTC), "EURUSD", "Broker", 1.13, 1.14, 1.12, 1.135, 45, None, 2),
+            (datetime(2019, 12, 2, 8, tzinfo=UTC), "EURUSD", "Broker", 1.10, 1.11, 1.09, 1.105, 7, 3.0, 1),
+        ]
+        wait_until(lambda: len(rows(settings, "market_data")) == len(expected), what="two candles")
+        assert rows(settings, "market_data") == expected
+        assert rows(settings, "broker_bars") == expected
+
+
+def rows(settings: Settings, table: str) -> list[tuple[Any, ...]]:
+    columns = "ts, symbol, source, open, high, low, close, volume, real_volume, spread"
+    query = psycopg.sql.SQL("SELECT {} FROM {} ORDER BY ts").format(
+        psycopg.sql.SQL(columns), psycopg.sql.Identifier(table)
+    )
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        return connection.execute(query).fetchall()
