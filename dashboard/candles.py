@@ -13,6 +13,7 @@ from psycopg.rows import class_row
 from dashboard.answers import Refusal
 from dashboard.database import SQL, Connection, Database
 from marketdata.offsets import Ranges, from_multirange
+from marketdata.reference import decimals_of
 from marketdata.timeframes import M1, TIMEFRAMES
 
 DEFAULT_LIMIT: Final = 500
@@ -162,6 +163,14 @@ async def read_candles(connection: Connection, request: Request) -> Sequence[Any
     if request.timeframe not in _WIDTHS:
         return await _rows(connection, "candles", about)
     return await _rows_from(connection, about)
+
+
+async def read_digits(connection: Connection, rows: Sequence[AnyRow]) -> int | None:
+    """Decimals of the prices in `rows`, which are of one symbol and source; None where their sender does not say."""
+    if not rows:
+        return None
+    point = await _value(connection, "instrument", {"source": rows[0].source, "symbol": rows[0].symbol})
+    return None if point is None else decimals_of(point)
 
 
 async def _rows_from(connection: Connection, about: dict[str, Any]) -> list[Row]:

@@ -10,6 +10,8 @@ from psycopg.rows import class_row
 from dashboard.answers import Refusal
 from dashboard.database import SQL, Database
 from dashboard.hub import Hub
+from dashboard.stream import Feed
+from marketdata.reference import decimals_of
 
 #: An answer is cached for this long (seconds) or so many times as long as the query took, whichever is longer.
 _CACHE_SECONDS: Final = 5.0
@@ -27,6 +29,8 @@ class Listing(NamedTuple):
     #: Price and time of the newest tick.
     close: float
     last_tick: datetime
+    #: Decimals of its prices, if its sender says them.
+    digits: int | None = None
 
 
 class Catalogue:
@@ -36,6 +40,7 @@ class Catalogue:
         self._database = database
         self._hub = hub
         self._stored: list[Listing] = []
+        self._digits: dict[Feed, int] = {}
         self._good_until = 0.0
         self._asking = asyncio.Lock()
 
@@ -63,6 +68,8 @@ class Catalogue:
             ):
                 await cursor.execute(SQL["symbols"])
                 self._stored = await cursor.fetchall()
+                instruments = await (await connection.execute(SQL["instruments"])).fetchall()
+                self._digits = {(source, symbol): decimals_of(point) for source, symbol, point in instruments}
         except Refusal:
             if not self._stored:
                 raise
@@ -79,6 +86,8 @@ class Catalogue:
                 listings[feed] = Listing(candle.symbol, candle.source, minute, minute, candle.close, last_tick)
             elif last_tick >= known.last_tick:
                 listings[feed] = known._replace(last=minute, close=candle.close, last_tick=last_tick)
+        digits = self._digits
         return sorted(
-            listings.values(), key=lambda listing: (listing.symbol, -listing.last.timestamp(), listing.source)
+            (listing._replace(digits=digits.get(feed)) for feed, listing in listings.items()),
+            key=lambda listing: (listing.symbol, -listing.last.timestamp(), listing.source),
         )

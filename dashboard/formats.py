@@ -48,26 +48,27 @@ def choose_format(wanted: str | None, accept: str | None, *, proof: bool = False
     raise Refusal(406, "NOT_ACCEPTABLE", f"candles come as {names}; ask with `format=` or a fitting Accept")
 
 
-def render(name: str, request: Request, rows: Sequence[AnyRow]) -> bytes:
-    """The rows in the named format.
+def render(name: str, request: Request, rows: Sequence[AnyRow], digits: int | None = None) -> bytes:
+    """The rows in the named format; `digits` are the decimals of their prices.
 
     Raises:
         Refusal: 406 for Arrow where pyarrow is not installed.
     """
-    return _RENDERERS[name](request, rows)
+    return _RENDERERS[name](request, rows, digits)
 
 
-def _json(request: Request, rows: Sequence[AnyRow]) -> bytes:
+def _json(request: Request, rows: Sequence[AnyRow], digits: int | None) -> bytes:
     following = request.next_page(rows)
     return encode({
         "symbol": request.symbol,
         "timeframe": request.timeframe,
+        "digits": digits,
         "candles": [row._asdict() for row in rows],
         "next": f"candles?{following}" if following else None,
     })  # fmt: skip
 
 
-def _csv(request: Request, rows: Sequence[AnyRow]) -> bytes:
+def _csv(request: Request, rows: Sequence[AnyRow], _digits: int | None) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*Row._fields, "timeframe"))
@@ -79,7 +80,7 @@ def _csv(request: Request, rows: Sequence[AnyRow]) -> bytes:
     return text.getvalue().encode()
 
 
-def _arrow(request: Request, rows: Sequence[AnyRow]) -> bytes:
+def _arrow(request: Request, rows: Sequence[AnyRow], digits: int | None) -> bytes:
     try:
         import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
     except ImportError as exc:
@@ -92,10 +93,13 @@ def _arrow(request: Request, rows: Sequence[AnyRow]) -> bytes:
         "high": pa.float64(), "low": pa.float64(), "close": pa.float64(), "volume": pa.int64(),
         "real_volume": pa.float64(), "spread": pa.int32(), "closed": pa.bool_(),
     }  # fmt: skip
+    metadata = {"symbol": request.symbol, "timeframe": request.timeframe}
+    if digits is not None:
+        metadata["digits"] = str(digits)
     columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(Row._fields)
     table = pa.table(
         [pa.array(column, types[name]) for name, column in zip(Row._fields, columns, strict=True)],
-        schema=pa.schema(list(types.items()), metadata={"symbol": request.symbol, "timeframe": request.timeframe}),
+        schema=pa.schema(list(types.items()), metadata=metadata),
     )
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -103,7 +107,7 @@ def _arrow(request: Request, rows: Sequence[AnyRow]) -> bytes:
     return sink.getvalue()
 
 
-_RENDERERS: Final[dict[str, Callable[[Request, Sequence[AnyRow]], bytes]]] = {
+_RENDERERS: Final[dict[str, Callable[[Request, Sequence[AnyRow], int | None], bytes]]] = {
     "json": _json,
     "csv": _csv,
     "arrow": _arrow,

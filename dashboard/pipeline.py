@@ -21,7 +21,7 @@ from dashboard.database import SQL, Database
 from dashboard.hub import Hub
 from dashboard.metrics import Gauges, Metrics
 from marketdata.errors import TickpipeError
-from runtime.kafka import Ends, committed_offsets, lag_of, new_consumer, topic_ends
+from runtime.kafka import Ends, committed_offsets, lag_of, new_consumer, sink_topics, topic_ends
 from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
 
@@ -153,7 +153,13 @@ class Pipeline:
         # Of too many, those that ticked last; in an order that does not jump.
         newest = sorted(listings, key=lambda feed: feed.last_tick, reverse=True)[:_FEEDS]
         return [
-            {"symbol": feed.symbol, "source": feed.source, "last_tick": feed.last_tick, "close": feed.close}
+            {
+                "symbol": feed.symbol,
+                "source": feed.source,
+                "last_tick": feed.last_tick,
+                "close": feed.close,
+                "digits": feed.digits,
+            }
             for feed in sorted(newest, key=lambda feed: (feed.symbol, feed.source))
         ]
 
@@ -197,7 +203,7 @@ class KafkaCounts:
         settings = self._settings
         groups = {
             "stream": (settings.stream_group, {settings.ticks_topic}),
-            "sink": (settings.sink_group, {settings.candles_topic, settings.broker_candles_topic}),
+            "sink": (settings.sink_group, set(sink_topics(settings))),
         }
         rejected = {"ticks": settings.ticks_rejected_topic, "candles": settings.candles_rejected_topic}
         wanted = {*rejected.values(), *(name for _, names in groups.values() for name in names)}

@@ -1,6 +1,7 @@
 """The read API: candles, symbols, the live stream and the state of the pipeline."""
 
 import hashlib
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, Header, Query
@@ -9,11 +10,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from dashboard.answers import Refusal, encode, refusals
-from dashboard.candles import DEFAULT_LIMIT, MAX_LIMIT, BarStarts, Request, read_candles
+from dashboard.candles import DEFAULT_LIMIT, MAX_LIMIT, BarStarts, Request, parse_time, read_candles, read_digits
 from dashboard.formats import MEDIA_TYPES, choose_format, render
 from dashboard.hub import Hub
 from dashboard.stream import events
 from marketdata.timeframes import TIMEFRAMES
+from sink.reference import read_senders
 
 if TYPE_CHECKING:
     from dashboard.app import Parts
@@ -34,8 +36,12 @@ Proof = Annotated[
 ]
 Since = Annotated[str | None, Query(description="the id of the last event that came: go on after it", max_length=64)]
 LastEventId = Annotated[str | None, Header(description="as `since`; browsers send it by themselves", max_length=64)]
+SeenSince = Annotated[str | None, Query(description=f"seen since then; without it within seven days: {_TIME}")]
 Format = Annotated[str | None, Query(description="json, csv or arrow; without it the header Accept decides")]
 
+
+#: How far back senders are told unless asked otherwise.
+_SENDERS_SEEN: Final = timedelta(days=7)
 
 _CANDLE: Final = {
     "ts": "2019-02-04T00:00:00Z", "symbol": "EURUSD", "source": "Dukascopy", "open": 1.14543, "high": 1.14551,
@@ -76,6 +82,21 @@ def add_routes(app: FastAPI, parts: "Parts") -> None:
         content = encode({"symbols": [listing._asdict() for listing in listings]})
         return _cacheable(request, content, MEDIA_TYPES["json"])
 
+    @app.head("/senders", include_in_schema=False, dependencies=strict)
+    @app.get(
+        "/senders", tags=["pipeline"], response_class=Response, responses=refusals(400, 503, 504), dependencies=strict
+    )  # fmt: skip
+    async def senders(request: HttpRequest, *, since: SeenSince = None) -> Response:
+        """Who sends, the latest first: server, account, terminal build, EA and address of each sender, and how much.
+
+        First and last seen go by the receipt of requests. `shared` names what the senders of one source differ in
+        within the hour, `servers`, `accounts` or both: their ticks become one candle.
+        """
+        moment = datetime.now(UTC) - _SENDERS_SEEN if since is None else parse_time("since", since)
+        async with parts.database.reading() as connection:
+            rows = await read_senders(connection, moment)
+        return _cacheable(request, encode({"senders": [row._asdict() for row in rows]}), MEDIA_TYPES["json"])
+
     @app.head("/pipeline", include_in_schema=False, dependencies=strict)
     @app.get(
         "/pipeline", tags=["pipeline"], response_class=Response, responses=refusals(400), dependencies=strict
@@ -88,7 +109,7 @@ def add_routes(app: FastAPI, parts: "Parts") -> None:
 def _add_candles(app: FastAPI, parts: "Parts") -> None:
     contents: dict[str, Any] = {
         "application/json": {
-            "example": {"symbol": "EURUSD", "timeframe": "M1", "candles": [_CANDLE], "next": None},
+            "example": {"symbol": "EURUSD", "timeframe": "M1", "digits": 5, "candles": [_CANDLE], "next": None},
         },
         "text/csv": {},
         "application/vnd.apache.arrow.stream": {},
@@ -115,7 +136,8 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
         """Candles in order of time; a symbol that nobody sent has none.
 
         With `from`: from there on, up to `to`. Without: the newest before `before` or `to`. `next` in the answer is
-        the URL of the page that follows in the same direction.
+        the URL of the page that follows in the same direction, `digits` the decimals of prices as their sender says
+        them, null where it does not.
         """
         asked = Request.parse(
             symbol=symbol, timeframe=timeframe, source=source, from_=from_, to=to, before=before, limit=limit,
@@ -125,7 +147,8 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
         with parts.metrics.query_seconds.time():
             async with parts.database.reading() as connection:
                 rows = await read_candles(connection, asked)
-        response = _cacheable(request, render(name, asked, rows), MEDIA_TYPES[name])
+                digits = await read_digits(connection, rows)
+        response = _cacheable(request, render(name, asked, rows, digits), MEDIA_TYPES[name])
         response.headers["Vary"] = "Accept"
         following = asked.next_page(rows)
         if following:

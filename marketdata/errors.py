@@ -5,6 +5,7 @@
     TickpipeError
     ├── InvalidFrame        a record of `ticks` that is no frame
     ├── InvalidCandle       a record of `candles.m1` or `candles.broker` that is no candle
+    ├── InvalidReference    a record of `reference` that is no reference data
     ├── UnknownTimeframe    a name that is no timeframe, or one that does not fit here
     ├── InvalidItem         one tick or bar of an HTTP body that cannot be used
     ├── SettingsError       a setting is missing or cannot be understood
@@ -34,6 +35,10 @@ class InvalidFrame(TickpipeError):
 
 class InvalidCandle(TickpipeError):
     """A record of a candles topic is not a candle; it belongs in `candles.rejected`."""
+
+
+class InvalidReference(TickpipeError):
+    """A record of the reference topic is no reference data; it belongs in `candles.rejected`."""
 
 
 class UnknownTimeframe(TickpipeError):

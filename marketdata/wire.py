@@ -1,4 +1,4 @@
-"""JSON of frames and candles on their way through Kafka, and the keys of their records."""
+"""JSON of frames, candles and reference data on their way through Kafka, and the keys of their records."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -7,7 +7,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from marketdata.candle import BrokerBar, Candle
-from marketdata.errors import InvalidCandle, InvalidFrame
+from marketdata.errors import InvalidCandle, InvalidFrame, InvalidReference
+from marketdata.reference import Reference, SenderCount
 from marketdata.tick import Frame
 
 T = TypeVar("T")
@@ -18,6 +19,7 @@ _frames: Final = msgspec.json.Decoder(list[Frame])
 _candles: Final = msgspec.json.Decoder(list[Candle])
 _candle: Final = msgspec.json.Decoder(Candle)
 _bar: Final = msgspec.json.Decoder(BrokerBar)
+_reference: Final[msgspec.json.Decoder[Reference]] = msgspec.json.Decoder(Reference)
 
 #: What msgspec raises on bytes it cannot use: no JSON, wrong types, no UTF-8, too deep.
 _UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -45,7 +47,17 @@ def bar_key(bar: BrokerBar) -> bytes:
     return record_key(bar.source, bar.symbol, bar.timeframe) + b"/%d" % bar.ts
 
 
-def encode(value: Frame | Candle | BrokerBar) -> bytes:
+def reference_key(record: Reference) -> bytes:
+    """Key of a record of `reference`, which is compacted."""
+    if isinstance(record, SenderCount):
+        return record_key(
+            "sender", record.source, record.server, record.account, record.build, record.ea, record.version,
+            record.address, record.counter,
+        )  # fmt: skip
+    return record_key("instrument", record.source, record.symbol)
+
+
+def encode(value: Frame | Candle | BrokerBar | Reference) -> bytes:
     """One record's value."""
     return _encoder.encode(value)
 
@@ -110,3 +122,17 @@ def decode_bar(value: bytes | None) -> BrokerBar:
         return _bar.decode(value)
     except _UNDECODABLE as exc:
         raise InvalidCandle(str(exc)) from exc
+
+
+def decode_reference(value: bytes | None) -> Reference:
+    """The reference data in one record of `reference`.
+
+    Raises:
+        InvalidReference: when it is none.
+    """
+    if value is None:
+        raise InvalidReference("a tombstone, not reference data")
+    try:
+        return _reference.decode(value)
+    except _UNDECODABLE as exc:
+        raise InvalidReference(str(exc)) from exc

@@ -18,6 +18,8 @@ from producer.documentation import ANSWERS, BAR_OPERATION, COMPONENTS, TICK_OPER
 from producer.ingest import Ingest, json_response
 from producer.metrics import Metrics
 from producer.publisher import Gateway, Publisher
+from producer.reference import ReferenceData
+from producer.reference_writer import ReferenceWriter
 from runtime.health import Guard, Health
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
@@ -66,24 +68,35 @@ class ProducerApp(FastAPI):
 
 
 def create_app(
-    settings: Settings, *, gateway: Gateway | None = None, metrics: Metrics | None = None, guard: Guard | None = None
+    settings: Settings,
+    *,
+    gateway: Gateway | None = None,
+    metrics: Metrics | None = None,
+    guard: Guard | None = None,
+    reference: ReferenceData | None = None,
 ) -> ProducerApp:
     """The application; without `gateway` it publishes to the Kafka of the settings, once its lifespan has begun.
 
-    `guard` watches over its background tasks; without one, the failure of any ends the process.
+    `guard` watches over its background tasks; without one, the failure of any ends the process. `reference` is filled
+    from requests, and written to Kafka where ticks are.
 
     Raises:
         SettingsError: when no API key is configured.
     """
     metrics = metrics or Metrics(sources=settings.api_keys)
     guard = guard or Guard(Health("kafka"))
+    reference = reference or ReferenceData()
+    writer = ReferenceWriter(settings, reference) if gateway is None else None
     gateway = gateway or Publisher(settings, metrics)
-    ingest = Ingest(settings, gateway, metrics, start_telemetry(settings, "producer"))
+    ingest = Ingest(settings, gateway, metrics, start_telemetry(settings, "producer"), reference)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         # Not awaited: without Kafka the process lives, says so, and goes on by itself when Kafka comes.
-        async with guard.running(publisher=gateway.run()):
+        work = {"publisher": gateway.run()}
+        if writer is not None:
+            work["reference"] = writer.run()
+        async with guard.running(**work):
             yield
 
     app = ProducerApp(

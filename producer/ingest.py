@@ -17,7 +17,8 @@ from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, Unusable
 from marketdata.contract.bar import read_bar
 from marketdata.contract.body import LARGE_BYTES, decode, decode_large
 from marketdata.contract.names import is_bar
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, sender_in
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE
+from marketdata.contract.sender import sender_in
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem, KafkaUnavailable
@@ -28,6 +29,7 @@ from producer.connection import Record
 from producer.metrics import Metrics
 from producer.publisher import Gateway
 from producer.records import FrameWriter, Origin, RejectWriter, TicksBySymbol
+from producer.reference import ReferenceData
 from runtime import clock
 from runtime.metrics import AHEAD_MS, arrival_seconds, seconds_between
 from runtime.request_body import Intake
@@ -76,11 +78,19 @@ class Ingest:
         SettingsError: when no API key is configured.
     """
 
-    def __init__(self, settings: Settings, gateway: Gateway, metrics: Metrics, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        gateway: Gateway,
+        metrics: Metrics,
+        telemetry: Telemetry,
+        reference: ReferenceData,
+    ) -> None:
         self._settings = settings
         self._gateway = gateway
         self._metrics = metrics
         self._telemetry = telemetry
+        self._reference = reference
         self._keyring = Keyring(settings)
         self._buckets = TokenBuckets(settings.rate_limit_per_second)
         self._frames = FrameWriter(settings)
@@ -150,14 +160,15 @@ class Ingest:
             self._pending += 1
             try:
                 sender = sender_in(headers, body)
-                origin = Origin(source or sender.server or DEFAULT_SOURCE, trace, context, clock.now_ms())
+                address, _ = request.scope.get("client") or ("", 0)
+                origin = Origin(
+                    source or sender.server or DEFAULT_SOURCE, trace, context, clock.now_ms(),
+                    sender=sender, address=address,
+                )  # fmt: skip
                 if len(body) < LARGE_BYTES:
-                    response = await self._store(body, origin)
-                else:
-                    async with self._large:
-                        response = await self._store(body, origin)
-                self._metrics.source_watch.sender(origin.source, origin.received_ms, sender)
-                return response
+                    return await self._store(body, origin)
+                async with self._large:
+                    return await self._store(body, origin)
             except KafkaUnavailable as exc:
                 raise _kafka_refusal(str(exc)) from exc
             finally:
@@ -253,6 +264,8 @@ class Ingest:
         if not accepted:
             return
         received_ms = origin.received_ms
+        metrics.source_watch.sender(origin.source, origin.sender, received_ms)
+        self._reference.count(origin, accepted - bars, bars)
         metrics.logged_seconds.observe(seconds_between(received_ms, clock.now_ms()))
         newest_ms = 0
         for symbol, ticks in found.ticks.symbols.items():
@@ -267,6 +280,8 @@ class Ingest:
             # By receipt, for a zone may be wrong by hours; what is older than a day is history that somebody sends.
             if time_msc > received_ms - _DAY_MS:
                 metrics.heard(origin.source, symbol, received_ms)
+            if ticks.point is not None:
+                self._reference.quoted(origin.source, symbol, ticks.point, received_ms)
         if newest_ms and found.clock is not None:
             metrics.source_watch.ticks(origin.source, found.clock, newest_ms, received_ms)
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from marketdata.contract.sender import NOBODY, Sender
 from marketdata.contract.tick import ReadTick
 from marketdata.tick import ChartMode, Frame, Tick
 from marketdata.wire import encode, frame_key
@@ -46,12 +47,24 @@ MAX_RECORD_TICKS: Final = 50_000
 
 
 class Origin:
-    """Where and when a request came from; every record of it says so."""
+    """Where and when a request came from."""
 
-    __slots__ = ("headers", "received_ms", "source", "trace")
+    __slots__ = ("address", "headers", "received_ms", "sender", "source", "trace")
 
-    def __init__(self, source: str, trace: str, context: TraceContext, received_ms: int) -> None:
+    def __init__(
+        self,
+        source: str,
+        trace: str,
+        context: TraceContext,
+        received_ms: int,
+        *,
+        sender: Sender = NOBODY,
+        address: str = "",
+    ) -> None:
         self.source: Final = source
+        self.sender: Final = sender
+        #: The address that it came from; empty when the server does not tell.
+        self.address: Final = address
         #: X-Trace-Id, or the id of its trace.
         self.trace: Final = trace
         #: UTC epoch milliseconds.

@@ -9,7 +9,7 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from marketdata.contract.request import Sender
+from marketdata.contract.sender import Sender
 from marketdata.contract.times import Clock, Instant
 from runtime import clock as wall
 
@@ -32,7 +32,7 @@ _EARLY_MS: Final = 5_000
 #: No two clocks are further apart (milliseconds).
 _FURTHEST_MS: Final = 26 * 3_600_000
 
-#: Ticks keep so far behind, or ahead, for so long and in so many requests before it is called constant: history that is
+#: Ticks stay so far behind, or ahead, for so long and in so many requests before it is called constant: history that is
 #: sent from a file runs through the hours faster (milliseconds; requests).
 _CONSTANT_MS: Final = 300_000
 _CONSTANT_REQUESTS: Final = 5
@@ -102,13 +102,13 @@ class SourceWatch(Collector):
                 action="zone_wrong", source=source, hours_ahead=-seen.behind_ms / 3_600_000, fits=seen.fits,
             )  # fmt: skip
 
-    def sender(self, source: str, received_ms: int, sender: Sender) -> None:
-        """Note who sent a request, as far as it says so."""
+    def sender(self, source: str, sender: Sender, received_ms: int) -> None:
+        """Note who sent a request (UTC epoch milliseconds), as far as it says so."""
         seen = self._source(source)
         if seen is None:
             return
-        for kind, name in zip(Sender._fields, sender, strict=True):
-            if name is None:
+        for kind, name in (("server", sender.server), ("account", sender.account)):
+            if not name:
                 continue
             names = seen.names[kind]
             since_ms = received_ms - names.get(name, 0)

@@ -16,7 +16,8 @@ from prometheus_client.registry import Collector
 
 from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, Unusable, none_usable, refused, taken
 from marketdata.contract.body import LARGE_BYTES, decode, decode_large, text_of
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, sender_in, source_in
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, source_in
+from marketdata.contract.sender import server_in
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
 from relay.database import StoreUnavailable
@@ -154,7 +155,7 @@ class Api:
         source = source_in(headers)
         with self._intake.place() as place:
             raw = await place.read(receive, headers, self._limits[path])
-            server = sender_in(headers, raw).server
+            server = server_in(headers, raw)
             if len(raw) < LARGE_BYTES:
                 return await self._take(raw, source, server)
             async with self._large:

@@ -6,7 +6,8 @@ from typing import Any, Final, Self
 
 from httpx import Response
 
-from marketdata.contract.request import agent_header, source_header
+from marketdata.contract.request import source_header
+from marketdata.contract.sender import agent_header
 from marketdata.errors import SettingsError
 from relay.lanes import Part
 from runtime.posting import KeyRefused, address_of, is_this_machine, new_client, post, result_of

@@ -61,11 +61,17 @@ def topics(settings: Settings) -> tuple[Topic, ...]:
         # one before the sink saw it.
         topic(settings.candles_topic, cleanup_policy="delete", retention_ms=30 * DAY_MS),
         topic(settings.broker_candles_topic, cleanup_policy="compact"),
+        topic(settings.reference_topic, cleanup_policy="compact"),
         topic(
             settings.ticks_rejected_topic, cleanup_policy="delete", retention_ms=-1, max_message_bytes=MAX_RECORD_BYTES
         ),
         topic(settings.candles_rejected_topic, cleanup_policy="delete", retention_ms=-1),
     )
+
+
+def sink_topics(settings: Settings) -> tuple[str, ...]:
+    """The topics that the sink reads."""
+    return settings.candles_topic, settings.broker_candles_topic, settings.reference_topic
 
 
 #: Kafka's error code for a topic that is there already.

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     ticks_topic: str = Field("ticks", description="topic of the ticks: the only truth")
     candles_topic: str = Field("candles.m1", description="topic of the folded candles")
     broker_candles_topic: str = Field("candles.broker", description="topic of the bars that brokers computed")
+    reference_topic: str = Field("reference", description="topic of who sends, and how instruments are quoted")
     ticks_rejected_topic: str = Field("ticks.rejected", description="topic of items and records that are no ticks")
     candles_rejected_topic: str = Field("candles.rejected", description="topic of candles that could not be stored")
     stream_group: str = Field("tickpipe-stream", description="consumer group of the stream workers")

@@ -105,8 +105,8 @@ def purpose(name: str) -> str:
 async def run_query(connection: AsyncConnection[Any], name: int | str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Names of the columns and the rows of query 1 to 5, or of an analysis.
 
-    1 the last 20 rows; 2 rows and newest time per symbol over 24 h; 3 latency per symbol, stage by stage (seconds,
-    p50 and p99, of its newest 1,440 minutes); 4 the table's structure; 5 timeline per symbol.
+    1 the last 20 rows; 2 rows and newest time per symbol over 24 h; 3 newest row and minutes ago per symbol; 4 the
+    table's structure; 5 timeline per symbol.
 
     Raises:
         ValueError: when there is no such query.

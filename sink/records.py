@@ -1,4 +1,4 @@
-"""From the records of a poll to candles and bars, and to the records that are neither."""
+"""From the records of a poll to candles, bars and reference data, and to the records that are none of these."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,10 @@ import msgspec
 from aiokafka import TopicPartition
 
 from marketdata.candle import BrokerBar, Candle, check_bar, check_candle
-from marketdata.errors import InvalidCandle
+from marketdata.errors import InvalidCandle, InvalidReference
+from marketdata.reference import Reference
 from marketdata.runs import Record
-from marketdata.wire import decode_bar, decode_candle, decode_candles
+from marketdata.wire import decode_bar, decode_candle, decode_candles, decode_reference
 from runtime.rejected import Rejected
 
 
@@ -18,7 +19,7 @@ class Incoming(msgspec.Struct, frozen=True, gc=False):
 
     tp: TopicPartition
     record: Record
-    value: Candle | BrokerBar
+    value: Candle | BrokerBar | Reference
 
 
 def incoming_candles(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
@@ -47,4 +48,15 @@ def incoming_bars(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Inco
             bad.append(Rejected(tp.topic, tp.partition, record, str(exc)))
         else:
             good.append(Incoming(tp, record, bar))
+    return good, bad
+
+
+def incoming_reference(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
+    """The reference data among records of `reference`."""
+    good, bad = [], []
+    for record in records:
+        try:
+            good.append(Incoming(tp, record, decode_reference(record.value)))
+        except InvalidReference as exc:
+            bad.append(Rejected(tp.topic, tp.partition, record, str(exc)))
     return good, bad

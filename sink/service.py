@@ -14,7 +14,7 @@ from marketdata.errors import PartitionsLost, TickpipeError
 from marketdata.runs import Record
 from runtime import clock
 from runtime.health import Guard, Health, StatusServer
-from runtime.kafka import new_consumer
+from runtime.kafka import new_consumer, sink_topics
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.log_identity import wait_for_log
 from runtime.rejected import Rejected
@@ -29,7 +29,7 @@ from sink.db.storage import edition, set_compression
 from sink.group import LagMeter, Order, Revocations
 from sink.maintenance import Comparer, Materialiser, Retainer, retention_of
 from sink.metrics import Metrics, Observer
-from sink.records import Incoming, incoming_bars, incoming_candles
+from sink.records import Incoming, incoming_bars, incoming_candles, incoming_reference
 from sink.refolds import Refolder
 from sink.store import BATCH_RECORDS, Batch, Rejects, Store
 from sink.writer import LogEnds, Writer
@@ -71,6 +71,11 @@ class Sink:
         self.health = Health("kafka", "database")
         self._guard = Guard(self.health)
         self._asked_database_at = time.monotonic()
+        self._decode = {
+            settings.candles_topic: incoming_candles,
+            settings.broker_candles_topic: incoming_bars,
+            settings.reference_topic: incoming_reference,
+        }
         # Offsets that are stored in the database but not yet committed to Kafka.
         self._uncommitted: Offsets = {}
         self._order = Order(settings, self._stopping)
@@ -179,8 +184,7 @@ class Sink:
             heartbeat_interval_ms=_SESSION_TIMEOUT_MS // 3,
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
         )
-        topics = [settings.candles_topic, settings.broker_candles_topic]
-        consumer.subscribe(topics, listener=Revocations(self._uncommitted, self._order, self._metrics))
+        consumer.subscribe(sink_topics(settings), listener=Revocations(self._uncommitted, self._order, self._metrics))
         return consumer
 
     async def _join_group(self) -> AIOKafkaConsumer:
@@ -222,11 +226,10 @@ class Sink:
             if not polled:
                 break
             for tp, records in polled.items():
-                # Offsets of the broker's bars are missing as a matter of course: their topic is compacted.
+                # Offsets of the others are missing as a matter of course: their topics are compacted.
                 if tp.topic == self._settings.candles_topic:
                     await self._order.check(consumer, tp, records)
-                decode = incoming_bars if tp.topic == self._settings.broker_candles_topic else incoming_candles
-                usable, unusable = decode(tp, records)
+                usable, unusable = self._decode[tp.topic](tp, records)
                 good += usable
                 bad += unusable
                 offsets[tp] = records[-1].offset + 1

@@ -10,6 +10,7 @@ from typing import Final, Self
 import structlog
 
 from marketdata.candle import BrokerBar, Candle
+from marketdata.reference import Instrument, SenderCount
 from runtime.rejected import REASON_CHARACTERS, Rejected, RejectedWriter, Which
 from runtime.settings import Settings
 from runtime.telemetry import trace_id_of
@@ -86,7 +87,8 @@ class Store:
         """The batch of what is to be stored (`good`) and of what is to be rejected as it is (`bad`)."""
         candles = [incoming.value for incoming in good if isinstance(incoming.value, Candle)]
         bars = [incoming.value for incoming in good if isinstance(incoming.value, BrokerBar)]
-        return Batch(good, bad, await self._writer.prepare(candles, bars))
+        reference = [incoming.value for incoming in good if isinstance(incoming.value, SenderCount | Instrument)]
+        return Batch(good, bad, await self._writer.prepare(candles, bars, reference))
 
     async def store(self, batch: Batch) -> None:
         """Store and reject; the same batch may be stored again without harm.

@@ -1,4 +1,4 @@
-"""One batch of candles and bars in one transaction: stage, judge by the offsets, write what must be written."""
+"""One batch in one transaction: stage candles, judge them by their offsets, write what must be written."""
 
 import asyncio
 from collections import Counter
@@ -12,6 +12,7 @@ import structlog
 
 from marketdata.candle import BrokerBar, Candle
 from marketdata.offsets import beyond
+from marketdata.reference import Reference
 from marketdata.rule import Reduced, Verdict, reduce_batch
 from runtime.kafka import Ends, log_ends
 from runtime.log_identity import own_log
@@ -19,6 +20,7 @@ from runtime.settings import Settings
 from sink.db.connection import REFUSALS, Connection
 from sink.db.statements import SQL
 from sink.metrics import Metrics
+from sink.reference import apply_reference
 from sink.staging import Staging, append_history, utc
 
 log = structlog.get_logger(__name__)
@@ -44,6 +46,7 @@ class Prepared:
     packed: Sequence[bytes] | None
     #: The log that counted as our own.
     own_log: str
+    reference: Sequence[Reference] = ()
 
 
 class LogEnds:
@@ -89,14 +92,19 @@ class LogEnds:
 
 
 class Writer:
-    """Writes to `market_data`, `broker_bars` and `pending_refolds`; anything may be written again without harm."""
+    """Writes candles, bars, minutes to fold again and reference data; anything may be written again without harm."""
 
     def __init__(self, log_ends: LogEnds, metrics: Metrics, staging: Staging | None = None) -> None:
         self._log_ends = log_ends
         self._metrics = metrics
         self._staging = staging or Staging()
 
-    async def prepare(self, candles: Sequence[Candle] = (), bars: Sequence[BrokerBar] = ()) -> Prepared:
+    async def prepare(
+        self,
+        candles: Sequence[Candle] = (),
+        bars: Sequence[BrokerBar] = (),
+        reference: Sequence[Reference] = (),
+    ) -> Prepared:
         """What can be done for a batch while the database is busy with the one before.
 
         Several candles or bars of one key may be in it, in any order.
@@ -104,7 +112,7 @@ class Writer:
         own = self._log_ends.own_log
         reduced = reduce_batch(candles, own)
         await asyncio.sleep(0)
-        return Prepared(candles, bars, reduced, await self._packed(reduced), own)
+        return Prepared(candles, bars, reduced, await self._packed(reduced), own, reference)
 
     async def _packed(self, reduced: Sequence[Reduced]) -> list[bytes] | None:
         packed: list[bytes] = []
@@ -134,7 +142,7 @@ class Writer:
         for log_name in {candle.log for candle in batch.candles}:
             await self._log_ends.meet(log_name)
         if self._log_ends.own_log != batch.own_log:
-            batch = await self.prepare(batch.candles, batch.bars)
+            batch = await self.prepare(batch.candles, batch.bars, batch.reference)
         try:
             actions = await self._store(connection, batch, append=True)
         except psycopg.errors.UniqueViolation:
@@ -157,6 +165,7 @@ class Writer:
                     reduced, packed = [reduced[place] for place in places], [packed[place] for place in places]
             actions += await self.apply_candles(connection, reduced, packed)
             actions["bar"] += await self._apply_bars(connection, batch.bars)
+            actions["reference"] += await apply_reference(connection, batch.reference)
         return actions
 
     async def apply_candles(

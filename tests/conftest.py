@@ -108,6 +108,7 @@ def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Set
         ticks_topic=f"ticks.{unique}",
         candles_topic=f"candles.{unique}",
         broker_candles_topic=f"bars.{unique}",
+        reference_topic=f"reference.{unique}",
         ticks_rejected_topic=f"ticks.rejected.{unique}",
         candles_rejected_topic=f"candles.rejected.{unique}",
         stream_group=f"stream-{unique}",

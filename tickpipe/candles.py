@@ -23,7 +23,7 @@ COLUMNS = ("ts", "symbol", "timeframe", "open", "high", "low", "close", "volume"
 _NUMBERED = {
     "1": "The last 20 rows.",
     "2": "Rows and newest time of each symbol over 24 hours.",
-    "3": "Latency of each symbol: seconds from the tick to the producer and from there to the table.",
+    "3": "The newest row of each symbol, and how many minutes ago it began.",
     "4": "The structure of market_data.",
     "5": "Timeline of each symbol: first, last, rows.",
 }
@@ -125,13 +125,14 @@ def query(
 ) -> None:
     """Run one of the five ready queries, or an analysis; without a name, list them.
 
-    1 the last 20 rows; 2 rows and newest time per symbol over 24 hours; 3 latency per symbol; 4 the structure of
-    `market_data`; 5 timeline per symbol: first, last, rows.
+    1 the last 20 rows; 2 rows and newest time per symbol over 24 hours; 3 newest row and minutes ago per symbol; 4 the
+    structure of `market_data`; 5 timeline per symbol: first, last, rows. How long ticks take is `latency`.
 
     Examples:
 
     * `tickpipe query`
     * `tickpipe query 1`
+    * `tickpipe query latency`
     * `tickpipe query gaps`
     * `tickpipe query 5 --format csv`
     """

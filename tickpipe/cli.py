@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from runtime.process import collect_rarely
-from tickpipe import candles, database, relay, status, topics, verify
+from tickpipe import candles, database, relay, senders, status, topics, verify
 from tickpipe.backup import command as backup
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
@@ -56,6 +56,7 @@ app.command("import")(imports.import_files)
 app.command()(candles.candles)
 app.command()(candles.query)
 app.command()(candles.fidelity)
+app.command()(senders.senders)
 app.command()(export.export)
 app.command()(backup.backup)
 app.command()(backup.restore)

@@ -132,7 +132,7 @@ async def _or_problem(status: PipelineStatus, who: str, asking: Awaitable[None])
 
 
 async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
-    from runtime.kafka import admin_client, committed_offsets, lag_of
+    from runtime.kafka import admin_client, committed_offsets, lag_of, sink_topics
     from runtime.kafka_errors import kafka_errors
     from tickpipe.topics import present_ends
 
@@ -148,7 +148,7 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
     async with admin_client(settings) as client:
         for name, group, read in (
             ("stream", settings.stream_group, (settings.ticks_topic,)),
-            ("sink", settings.sink_group, (settings.candles_topic, settings.broker_candles_topic)),
+            ("sink", settings.sink_group, sink_topics(settings)),
         ):
             with kafka_errors(settings, group=group):
                 committed = await committed_offsets(client, group)

@@ -124,3 +124,9 @@ FROM unnest(%(symbols)s::text[], %(sources)s::text[], %(minutes)s::double precis
 JOIN market_data AS m
     ON m.symbol = w.symbol AND m.source = w.source AND m.timeframe = 'M1' AND m.ts = to_timestamp(w.minute)
 WHERE NOT m.closed AND m.origin = 'ticks' AND m.received_at > now() - interval '1 minute';
+
+-- name: instruments
+SELECT source, symbol, point FROM instruments;
+
+-- name: instrument
+SELECT point FROM instruments WHERE source = %(source)s AND symbol = %(symbol)s;

@@ -45,6 +45,16 @@ def is_name(value: str, most: int) -> bool:
     return 0 < len(value) <= most and value.isprintable() and value == value.strip() and "\ufffd" not in value
 
 
+@lru_cache(_CACHED_NAMES)
+def name_of(given: bytes, most: int) -> str | None:
+    """The name of at most `most` characters that is written in UTF-8 or Windows-1252; None when it is no name."""
+    try:
+        name = given.decode()
+    except UnicodeDecodeError:
+        name = given.decode("cp1252", "replace")
+    return name if len(name) <= most and is_name(name, most) else None
+
+
 def symbol_of(value: object) -> str:
     """`value`, when it is a symbol's name.
 

@@ -28,7 +28,7 @@ DELETE FROM stale_hours;
 
 -- name: empty_tables
 -- A trigger of market_data empties the tables of hours and days.
-TRUNCATE market_data, broker_bars, pending_refolds;
+TRUNCATE market_data, broker_bars, pending_refolds, sender_counts, instruments;
 
 -- name: empty_settings
 DELETE FROM candle_settings;

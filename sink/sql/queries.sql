@@ -399,35 +399,38 @@ GROUP BY symbol
 ORDER BY symbol;
 
 -- name: query_3
--- Latency of the newest 1,440 minutes of each symbol: from the tick to the producer, from there to the fold, and from
--- the fold to the table.
-WITH latencies AS (
-    SELECT
-        s.symbol,
-        extract(epoch FROM m.received_at - m.last_tick) AS arrive,
-        extract(epoch FROM m.folded_at - m.received_at) AS fold,
-        extract(epoch FROM m.stored_at - m.folded_at) AS store
-    FROM (SELECT DISTINCT symbol FROM candle_series) AS s
+-- The newest row of every symbol and how many minutes ago it began, those included of which there are broker's bars alone.
+-- The keys of broker_bars stand in order in its index, so each is found with one step from the one before it.
+WITH RECURSIVE bars AS (
+    SELECT ''::text AS source, ''::text AS symbol, ''::text AS timeframe
+    UNION ALL
+    SELECT n.source, n.symbol, n.timeframe
+    FROM bars AS b
     CROSS JOIN LATERAL (
-        SELECT n.received_at, n.last_tick, n.folded_at, n.stored_at FROM market_data AS n
-        WHERE n.symbol = s.symbol AND n.timeframe = 'M1' AND n.origin = 'ticks'
-        ORDER BY n.ts DESC
-        LIMIT 1440
-    ) AS m
+        SELECT k.source, k.symbol, k.timeframe FROM broker_bars AS k
+        WHERE (k.source, k.symbol, k.timeframe) > (b.source, b.symbol, b.timeframe)
+        ORDER BY k.source, k.symbol, k.timeframe
+        LIMIT 1
+    ) AS n
+),
+
+series AS (
+    SELECT symbol, source, 'M1' AS timeframe FROM candle_series
+    UNION
+    SELECT symbol, source, timeframe FROM bars WHERE symbol <> ''
 )
 
-SELECT
-    symbol,
-    count(*) AS candles,
-    round(percentile_disc(0.5) WITHIN GROUP (ORDER BY arrive), 3) AS tick_to_received_p50_seconds,
-    round(percentile_disc(0.99) WITHIN GROUP (ORDER BY arrive), 3) AS tick_to_received_p99_seconds,
-    round(percentile_disc(0.5) WITHIN GROUP (ORDER BY fold), 3) AS received_to_folded_p50_seconds,
-    round(percentile_disc(0.99) WITHIN GROUP (ORDER BY fold), 3) AS received_to_folded_p99_seconds,
-    round(percentile_disc(0.5) WITHIN GROUP (ORDER BY store), 3) AS folded_to_stored_p50_seconds,
-    round(percentile_disc(0.99) WITHIN GROUP (ORDER BY store), 3) AS folded_to_stored_p99_seconds
-FROM latencies
-GROUP BY symbol
-ORDER BY symbol;
+SELECT DISTINCT ON (m.symbol)
+    m.symbol, m.ts AS newest, round(extract(epoch FROM now() - m.ts) / 60, 1) AS minutes_ago, m.timeframe, m.close,
+    m.source, m.origin, m.closed
+FROM series AS s
+CROSS JOIN LATERAL (
+    SELECT n.symbol, n.ts, n.timeframe, n.close, n.source, n.origin, n.closed FROM market_data AS n
+    WHERE n.symbol = s.symbol AND n.timeframe = s.timeframe AND n.source = s.source
+    ORDER BY n.ts DESC
+    LIMIT 1
+) AS m
+ORDER BY m.symbol, m.ts DESC, m.timeframe = 'M1' DESC, m.source;
 
 -- name: query_4
 -- The table's structure.

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -108,6 +109,45 @@ def test_a_live_tick_is_a_candle_within_seconds(stack: Stack) -> None:
 
     assert (answer.status_code, answer.json()["inserted"]) == (200, 1)
     wait_until(lambda: stack.candles("--symbol", "XAUUSD"), what="the candle of a live tick", within_seconds=20)
+
+
+def test_who_sends_is_listed_and_two_servers_under_one_source_are_warned_about(stack: Stack) -> None:
+    state = stack.status()
+    for server in ("Broker-Demo", "Broker-Real 2"):
+        plainhttp.post(
+            f"{state['producer_url']}/ingest/tick",
+            headers={
+                "X-API-Key": state["api_key"], "X-Source": "Shared",
+                "User-Agent": f"DataCollectorPRO/PDC/1.65 (Account:12345; Server:{server}; Build:3850; trace_id:0f)",
+            },
+            json={"ts_msc": clock.now_ms(), "symbol": "XAUUSD", "bid": 2650.25, "ask": 2650.51},
+        )  # fmt: skip
+
+    def both() -> list[dict[str, Any]]:
+        found = [row for row in senders(stack) if row["source"] == "Shared"]
+        return found if len(found) == 2 else []
+
+    shared = wait_until(both, what="two senders")
+    assert {row["server"] for row in shared} == {"Broker-Demo", "Broker-Real 2"}
+    said = ("ea", "version", "account", "build", "address", "ticks", "shared")
+    assert {tuple(row[name] for name in said) for row in shared} == {
+        ("DataCollectorPRO/PDC", "1.65", "12345", "3850", "127.0.0.1", 1, "servers")
+    }
+    # By receipt: the day that was sent is one of 2019.
+    [day] = [row for row in senders(stack) if row["source"] == "Dukascopy"]
+    assert (day["ea"], day["ticks"]) == ("tickpipe-send", EURUSD_COUNT)
+    shown = subprocess.run(
+        [sys.executable, "-m", "tickpipe", "senders", "--data-dir", str(stack.data_dir)],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "Several servers send under the source Shared" in shown.stderr
+    assert "Broker-Real 2" in shown.stdout
+    assert senders(stack, "--since", "2099-01-01") == []
+
+
+def senders(stack: Stack, *arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(stack.run("senders", "--format", "json", *arguments))
+    return found
 
 
 def test_the_chart_and_its_candles_are_served(stack: Stack) -> None:

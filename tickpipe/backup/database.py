@@ -21,6 +21,7 @@ Connection = AsyncConnection[Any]
 #: triggers make their hours stale, so what is materialised or stale comes after them.
 TABLES: Final = (
     "candle_settings", "market_data", "broker_bars", "pending_refolds", "stale_hours", "candle_hours", "candle_days",
+    "sender_counts", "instruments",
 )  # fmt: skip
 
 #: Tables whose `log` column names the log that offsets belong to. It is the first of each line, where it is found

@@ -188,6 +188,16 @@ def answers_ready(host: str, port: int) -> Callable[[], bool]:
     return probe
 
 
+def any_source_key(own_key: str) -> str:
+    """The key that may speak for any source: the user's, where the settings have one, else the stack's own.
+
+    Raises:
+        SettingsError: when a setting cannot be understood.
+    """
+    chosen = load_settings().api_keys.get(ANY_SOURCE)
+    return own_key if chosen is None else chosen.get_secret_value()
+
+
 def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dict[str, str]:
     """The user's environment with the settings that the stack decides."""
     user_keys = {source: key.get_secret_value() for source, key in load_settings().api_keys.items()}
@@ -195,8 +205,8 @@ def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dic
         "KAFKA_BOOTSTRAP": addresses.kafka_bootstrap,
         "KAFKA_REPLICATION": "1",
         "DATABASE_URL": addresses.database_url,
-        # Keys that the user gave to single sources go on working beside the stack's own.
-        "API_KEYS": json.dumps(user_keys | {ANY_SOURCE: api_key}),
+        # Keys that the user set are never replaced.
+        "API_KEYS": json.dumps({ANY_SOURCE: api_key} | user_keys),
         "PRODUCER_HOST": config.producer_host,
         "PRODUCER_PORT": str(addresses.producer_port),
         "STREAM_HOST": HOST,

@@ -26,6 +26,7 @@ from tickpipe.embedded.process import ServiceSpec, open_log, tail
 from tickpipe.embedded.services import (
     SERVICES,
     StackConfig,
+    any_source_key,
     claim_addresses,
     service_specs,
     url_of,
@@ -193,6 +194,7 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
     data_dir = config.data_dir
     ports = Ports(data_dir)
     credentials = load_credentials(data_dir)
+    api_key = any_source_key(credentials.api_key)
     specs = []
     kafka_bootstrap = database_url = ""
     # The cheap checks first: a port in use should be reported before a download, not after it.
@@ -206,7 +208,7 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
         kafka_bootstrap = kafka.bootstrap
         specs.insert(0, kafka.spec)
     addresses = replace(addresses, kafka_bootstrap=kafka_bootstrap, database_url=database_url)
-    specs += service_specs(config, addresses, credentials.api_key)
+    specs += service_specs(config, addresses, api_key)
     state = StackState(
         supervisor_pid=os.getpid(),
         kafka_bootstrap=kafka_bootstrap,
@@ -215,7 +217,7 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
         stream_url=f"http://{HOST}:{addresses.stream_ports[0]}" if "stream" in config.services else "",
         sink_url=f"http://{HOST}:{addresses.sink_port}" if "sink" in config.services else "",
         dashboard_url=url_of(config.dashboard_host, addresses.dashboard_port) if "dashboard" in config.services else "",
-        api_key=credentials.api_key,
+        api_key=api_key,
         started_at=datetime.now(UTC),
         control="",
         services=(),

@@ -1,9 +1,9 @@
 """Reads the topics of rejected records and decides how a record can be sent again."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
@@ -12,14 +12,14 @@ from marketdata.contract.names import is_bar
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidFrame, InvalidItem, TickpipeError
-from marketdata.wire import bar_key, candle_key, decode_frame, frame_key
+from marketdata.wire import bar_key, candle_key, decode_frame, frame_key, reference_key
 from runtime import clock
 from runtime.kafka import DAY_MS, admin_client, new_producer
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import LogReader
-from runtime.rejected import WHOLE_BODY, RejectedRecord, Which
+from runtime.rejected import WHOLE_BODY, Rejected, RejectedRecord, Which
 from runtime.settings import Settings
-from sink.records import incoming_bars, incoming_candles
+from sink.records import Incoming, incoming_bars, incoming_candles, incoming_reference
 
 
 class NoSuchRecord(TickpipeError):
@@ -162,6 +162,9 @@ class Unusable:
     why: str
 
 
+_Reader = Callable[[TopicPartition, Sequence[Any]], tuple[list[Incoming], list[Rejected]]]
+
+
 def resend_of(record: RejectedRecord, settings: Settings, *, now_ms: int | None = None) -> Post | Produce | Unusable:
     """How the record can be sent again; what this version finds decides, not the old reason."""
     now_ms = clock.now_ms() if now_ms is None else now_ms
@@ -173,14 +176,16 @@ def resend_of(record: RejectedRecord, settings: Settings, *, now_ms: int | None 
     topic = record.headers.get("topic", "")
     if topic == settings.ticks_topic:
         return _frame_of(record.value, topic, now_ms)
-    # The partition does not matter here, and foreign headers may not name it.
-    tp = TopicPartition(topic, 0)
-    if topic == settings.candles_topic:
-        candles, bad = incoming_candles(tp, [record])
-        return Unusable(bad[0].reason) if bad else Produce(topic, candle_key(candles[0].value), record.value)  # type: ignore[arg-type]  # these are candles
-    if topic == settings.broker_candles_topic:
-        bars, bad = incoming_bars(tp, [record])
-        return Unusable(bad[0].reason) if bad else Produce(topic, bar_key(bars[0].value), record.value)  # type: ignore[arg-type]  # these are bars
+    readers: dict[str, tuple[_Reader, Callable[[Any], bytes]]] = {
+        settings.candles_topic: (incoming_candles, candle_key),
+        settings.broker_candles_topic: (incoming_bars, bar_key),
+        settings.reference_topic: (incoming_reference, reference_key),
+    }
+    if topic in readers:
+        read, key_of = readers[topic]
+        # The partition does not matter here, and foreign headers may not name it.
+        good, bad = read(TopicPartition(topic, 0), [record])
+        return Unusable(bad[0].reason) if bad else Produce(topic, key_of(good[0].value), record.value)
     return Unusable(f"it came from {topic!r}, which is no topic of this pipeline")
 
 

@@ -27,6 +27,11 @@ export async function listSymbols() {
   return (await getJson("symbols")).symbols;
 }
 
+/** Who sends, the latest first. */
+export async function listSenders() {
+  return (await getJson("senders")).senders;
+}
+
 /** One page of candles; times of bars become `time`, epoch milliseconds. */
 export async function candlePage(query, signal) {
   const wanted = Object.entries(query).filter(([, value]) => value !== undefined && value !== "");

@@ -22,6 +22,8 @@ export class Bars {
   /** Ascending; each with time (epoch milliseconds), open, high, low, close, volume, closed. */
   list = [];
   hasOlder = true;
+  /** Decimals of the prices; null while the sender has not said them. */
+  digits = null;
   #query;
   #parts = new Map();
   /** Openings of older bars that move all the same. */
@@ -87,6 +89,7 @@ export class Bars {
       const page = await candlePage({ ...query, limit: FIRST_PAGE }, this.#signal);
       fresh = page.candles;
       this.hasOlder = page.next !== null;
+      this.digits = page.digits ?? this.digits;
       this.list = fresh;
     } else {
       this.list = [...this.list.filter((bar) => bar.time < start), ...fresh];

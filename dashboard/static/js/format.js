@@ -19,12 +19,18 @@ export function percent(value) {
   return sign + value.toLocaleString(locale, { style: "percent", minimumFractionDigits: 2, maximumFractionDigits: 3 });
 }
 
-/** Decimal places of a price, between 2 and 8. */
+/** More decimals than a guess should claim, and fewer than that noise of doubles shows. */
+const MOST_DECIMALS = 10;
+const SIGNIFICANT = 12;
+
+/** Decimal places of a price whose sender does not say them: a guess, between 2 and 10. */
 export function decimals(value) {
-  return Math.max(2, value.toFixed(8).replace(/0+$/, "").split(".")[1].length);
+  const text = String(Number(value.toPrecision(SIGNIFICANT)));
+  const [, fraction = "", exponent = "0"] = /^-?\d+(?:\.(\d+))?(?:e([+-]\d+))?$/.exec(text);
+  return Math.max(2, Math.min(MOST_DECIMALS, fraction.length - Number(exponent)));
 }
 
-/** Decimal places that the prices of these bars use. */
+/** The same of bars. */
 export function digitsOf(bars) {
   return Math.max(2, ...bars.slice(-300).map(({ open, close }) => Math.max(decimals(open), decimals(close))));
 }

@@ -4,9 +4,10 @@ import { ApiError, Stream, listSymbols } from "./api.js";
 import { Bars } from "./bars.js";
 import { Chart } from "./chart.js";
 import { $, element } from "./dom.js";
-import { clock, count, dateTime, digitsOf, percent, price, setLocale } from "./format.js";
+import { clock, digitsOf, setLocale } from "./format.js";
 import { preferredLanguage, setLanguage, t } from "./i18n.js";
 import { listen } from "./keys.js";
+import { drawLegend } from "./legend.js";
 import { Picker } from "./picker.js";
 import { PipelinePane } from "./pipeline.js";
 import { preferences, remember } from "./preferences.js";
@@ -186,7 +187,7 @@ function takeMinute(minute) {
   const wasEmpty = !view.bars.list.length;
   const result = view.bars.take(minute);
   if (result === "stale") readAgain(minute.bar === null ? view.bars.list.at(-2)?.time : Date.parse(minute.bar));
-  else if (result === "reordered" || (result && (wasEmpty || digitsOf([result]) > view.digits))) redraw();
+  else if (result === "reordered" || (result && (wasEmpty || (view.bars.digits === null && digitsOf([result]) > view.digits)))) redraw();
   else if (result) {
     $("chart").dataset.bars = view.bars.list.length;
     chart?.update(result);
@@ -194,6 +195,13 @@ function takeMinute(minute) {
     showLegend();
   }
   showStatus();
+}
+
+/** The sender has said, or changed, the decimals of its prices. */
+function takeDigits(digits) {
+  if (!view.bars || digits === null || digits === view.bars.digits) return;
+  view.bars.digits = digits;
+  if (view.bars.list.length) redraw();
 }
 
 async function loadOlder() {
@@ -213,7 +221,7 @@ function redraw() {
   const { list } = view.bars;
   Object.assign($("chart").dataset, { bars: list.length, first: list.length ? new Date(list[0].time).toISOString() : "" });
   if (list.length) notice();
-  view.digits = digitsOf(list);
+  view.digits = view.bars.digits ?? digitsOf(list);
   chart?.draw(list, view.digits);
   table.show(list, view.digits);
   showLegend();
@@ -239,7 +247,10 @@ function connect(handlers) {
       if (state.version !== (view.version ??= state.version)) location.reload();
       view.pipeline = state;
       const feed = state.feeds.find(({ symbol, source }) => symbol === chosen.symbol && source === chosen.source);
-      if (feed) noteTick(Date.parse(feed.last_tick));
+      if (feed) {
+        noteTick(Date.parse(feed.last_tick));
+        takeDigits(feed.digits);
+      }
       pane.show(state);
       showStatus();
     },
@@ -258,25 +269,7 @@ function showStatus() {
 }
 
 function showLegend() {
-  const bar = view.pointed ?? view.bars?.last;
-  if (!bar) {
-    $("legend").replaceChildren();
-    $("summary").textContent = "";
-    return;
-  }
-  const number = (name, value) => element("span", "", [element("i", "", t(name)), value]);
-  const change = (bar.close - bar.open) / bar.open;
-  const rows = ["open", "high", "low", "close"].map((name) => number(name === "close" ? "close_" : name, price(bar[name], view.digits)));
-  $("legend").replaceChildren(
-    element("strong", "", `${chosen.symbol} · ${chosen.timeframe}`),
-    element("span", "when", `${dateTime(bar.time)} UTC`),
-    element("span", `numbers ${change < 0 ? "down" : "up"}`, [
-      ...rows, element("span", "change", percent(change)), number("volume", count(bar.volume)),
-    ]),
-  );
-  $("chart").setAttribute("aria-label", `${t("chart")}: ${chosen.symbol} ${chosen.timeframe}`);
-  const words = Object.fromEntries(["open", "high", "low", "close"].map((name) => [name, price(bar[name], view.digits)]));
-  $("summary").textContent = t("summary", { ...words, ...chosen, time: dateTime(bar.time), volume: count(bar.volume) });
+  drawLegend(chosen, view.pointed ?? view.bars?.last, view.digits);
 }
 
 /** Say something in the middle of the stage; without arguments say nothing. */

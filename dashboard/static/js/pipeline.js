@@ -3,6 +3,7 @@
 import { $, element, patch } from "./dom.js";
 import { count, decimals, duration, price, since } from "./format.js";
 import { t } from "./i18n.js";
+import { SenderList } from "./senders.js";
 
 const HISTORY = 60;
 /** Records that wait before the pane says that the pipeline is behind; open minutes hold a few hundred. */
@@ -11,6 +12,7 @@ const MANY = 5_000;
 export class PipelinePane {
   #state = null;
   #rates = [];
+  #senders = new SenderList();
 
   constructor({ onChoose, onClose }) {
     // The pane is drawn again and again: who listens stays.
@@ -35,6 +37,7 @@ export class PipelinePane {
       patch($("pane"), [this.#head(), element("p", "hint", t("connecting"))]);
       return;
     }
+    if (state.database) this.#senders.refresh(() => this.render());
     patch($("pane"), [
       this.#head(),
       this.#verdict(state),
@@ -43,6 +46,7 @@ export class PipelinePane {
       this.#rejected(state),
       this.#lag(state),
       this.#feeds(state),
+      this.#senders.render(Date.parse(state.at)),
     ]);
   }
 
@@ -118,7 +122,7 @@ export class PipelinePane {
       });
       return element("tr", "", [
         element("td", "", name),
-        element("td", "number", price(feed.close, decimals(feed.close))),
+        element("td", "number", price(feed.close, feed.digits ?? decimals(feed.close))),
         element("td", "number", since(Date.parse(feed.last_tick), now)),
       ], { "data-key": keyOf(feed) });
     });

@@ -1,5 +1,5 @@
--- Candles, the broker's own bars, and what waits to be folded again. A plain table on PostgreSQL 14 and later, a
--- hypertable where TimescaleDB is there (either edition).
+-- Candles, the broker's own bars, what waits to be folded again, and who sends. A plain table on PostgreSQL 14 and
+-- later, a hypertable where TimescaleDB is there (either edition).
 
 DO $$
 BEGIN
@@ -188,3 +188,63 @@ CREATE TABLE pending_refolds (
     PRIMARY KEY (source, symbol, timeframe, ts)
 );
 CREATE INDEX pending_refolds_log_idx ON pending_refolds (log, position_partition(lower(offsets)));
+
+-- What each producer has counted of each sender. `counter` names one such count: a producer that starts begins another.
+-- Texts are empty where the sender says nothing.
+CREATE TABLE sender_counts (
+    source text NOT NULL,
+    server text NOT NULL,
+    account text NOT NULL,
+    build text NOT NULL,
+    ea text NOT NULL,
+    version text NOT NULL,
+    address text NOT NULL,
+    counter text NOT NULL,
+    first_seen timestamptz NOT NULL,
+    last_seen timestamptz NOT NULL,
+    ticks bigint NOT NULL CHECK (ticks >= 0),
+    bars bigint NOT NULL CHECK (bars >= 0),
+    PRIMARY KEY (source, server, account, build, ea, version, address, counter),
+    CHECK (first_seen <= last_seen)
+);
+
+-- Who sends. `shared` says what several senders of a source differ in, of those seen within the hour.
+CREATE VIEW senders AS
+WITH counted AS (
+    SELECT
+        source, nullif(server, '') AS server, nullif(account, '') AS account, nullif(build, '') AS build,
+        nullif(ea, '') AS ea, nullif(version, '') AS version, nullif(address, '') AS address,
+        min(first_seen) AS first_seen, max(last_seen) AS last_seen,
+        sum(ticks)::bigint AS ticks, sum(bars)::bigint AS bars
+    FROM sender_counts AS c
+    GROUP BY c.source, c.server, c.account, c.build, c.ea, c.version, c.address
+),
+
+recent AS (
+    SELECT
+        source,
+        nullif(concat_ws(
+            ', ', CASE WHEN count(DISTINCT server) > 1 THEN 'servers' END,
+            CASE WHEN count(DISTINCT account) > 1 THEN 'accounts' END
+        ), '') AS shared
+    FROM counted
+    WHERE last_seen > now() - interval '1 hour'
+    GROUP BY source
+)
+
+SELECT c.*, r.shared
+FROM counted AS c
+LEFT JOIN recent AS r ON r.source = c.source AND c.last_seen > now() - interval '1 hour';
+
+COMMENT ON COLUMN senders.account IS 'as the sender gives it';
+COMMENT ON COLUMN senders.last_seen IS 'by the receipt of its requests';
+
+-- How a source quotes a symbol, as its sender said last.
+CREATE TABLE instruments (
+    source text NOT NULL,
+    symbol text NOT NULL,
+    -- Size of a point in price units.
+    point double precision NOT NULL CHECK (point > 0 AND point < 'Infinity'),
+    received_at timestamptz NOT NULL,
+    PRIMARY KEY (source, symbol)
+);

@@ -32,6 +32,8 @@ READ_TABLES = (
     "stale_hours",
     "candle_series",
     "candles_m1",
+    "senders",
+    "instruments",
 )
 
 DAY = "symbol=EURUSD&source=S"

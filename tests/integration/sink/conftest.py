@@ -38,6 +38,7 @@ def settings(servers: EmbeddedServers, server_url: str) -> Iterator[Settings]:
         ticks_topic=f"{name}.ticks",
         candles_topic=f"{name}.candles.m1",
         broker_candles_topic=f"{name}.candles.broker",
+        reference_topic=f"{name}.reference",
         ticks_rejected_topic=f"{name}.ticks.rejected",
         candles_rejected_topic=f"{name}.candles.rejected",
         sink_group=name,

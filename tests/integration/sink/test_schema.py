@@ -10,6 +10,7 @@ import pytest
 from marketdata.candle import BrokerBar, check_bar, check_candle
 from marketdata.errors import InvalidCandle
 from marketdata.offsets import MAX_OFFSET
+from runtime import clock
 from runtime.settings import Settings
 from sink.db.connection import Connection
 from sink.db.migrations import migrate, migration_files
@@ -75,13 +76,58 @@ async def test_the_five_queries_answer(connection: Connection) -> None:
     # Assert
     assert [row[1] for row in answers[1]] == ["EURUSD", "USDJPY", "EURUSD"]
     assert answers[2] == []  # 2019 is more than 24 hours ago
-    assert [row[:3] for row in answers[3]] == [("EURUSD", 2, answers[3][0][2]), ("USDJPY", 1, answers[3][1][2])]
-    assert float(answers[3][1][2]) == 0.1  # received 100 ms after the last tick
+    assert [row[:2] for row in answers[3]] == [
+        ("EURUSD", MINUTE_UTC.replace(minute=2)), ("USDJPY", MINUTE_UTC.replace(minute=1)),
+    ]  # fmt: skip
     assert [(row[0], row[3]) for row in answers[5]] == [("EURUSD", 2), ("USDJPY", 1)]
     assert [(row.symbol, row.ts) for row in newest] == [
         ("EURUSD", MINUTE_UTC.replace(minute=2)),
         ("USDJPY", MINUTE_UTC.replace(minute=1)),
     ]
+
+
+async def test_the_newest_row_of_every_symbol_is_told_also_of_those_with_bars_alone(connection: Connection) -> None:
+    now = clock.now_ms() // 60_000 * 60_000
+    hour = now // 3_600_000 * 3_600_000
+    plain = BrokerBar(
+        source="S", symbol="BARS", timeframe="M1", ts=now - 600_000, open=2.0, high=2.0, low=2.0, close=2.0, volume=1,
+        received=now,
+    )  # fmt: skip
+    bars = [
+        plain,
+        msgspec.structs.replace(plain, source="T", ts=now - 300_000),
+        msgspec.structs.replace(plain, symbol="HOURS", timeframe="H1", ts=hour - 7_200_000),
+        msgspec.structs.replace(plain, symbol="HOURS", timeframe="H1", ts=hour - 3_600_000),
+        # Older than the candle of the same symbol.
+        msgspec.structs.replace(plain, symbol="EURUSD", timeframe="H1", ts=hour - 86_400_000),
+    ]
+    await new_writer().write(connection, [candle(ts=now - 120_000)], bars)
+
+    columns, rows = await run_query(connection, 3)
+
+    assert columns[:3] == ["symbol", "newest", "minutes_ago"]
+    newest = {symbol: (ts, timeframe, source) for symbol, ts, _, timeframe, _, source, *_ in rows}
+    assert len(rows) == len(newest)
+    assert newest == {
+        "BARS": (_utc(now - 300_000), "M1", "T"),
+        "EURUSD": (_utc(now - 120_000), "M1", "S"),
+        "HOURS": (_utc(hour - 3_600_000), "H1", "S"),
+    }
+    ago = {symbol: float(minutes) for symbol, _, minutes, *_ in rows}
+    assert 2 <= ago["EURUSD"] < 4
+    assert 5 <= ago["BARS"] < 7
+
+
+def _utc(time_ms: int) -> datetime:
+    return datetime.fromtimestamp(time_ms / 1000, UTC)
+
+
+async def test_the_latency_of_a_symbol_has_a_name(connection: Connection) -> None:
+    await new_writer().write(connection, [candle(ts=MINUTE)])
+    columns, [row] = await run_query(connection, "latency")
+    found = dict(zip(columns, row, strict=True))
+    assert (found["symbol"], found["minutes"]) == ("EURUSD", 1)
+    assert float(found["tick_to_received_p50"]) == 0.1  # received 100 ms after the last tick
 
 
 async def test_an_empty_table_has_answers_too(connection: Connection) -> None:

@@ -14,13 +14,16 @@ from aiokafka.admin import RecordsToDelete
 from psycopg import sql
 
 from marketdata.errors import KafkaUnavailable
+from marketdata.reference import Instrument, Reference, SenderCount
 from marketdata.tick import Frame
+from marketdata.wire import encode, reference_key
 from runtime.kafka import admin_client, ensure_topics, log_ends, new_producer
 from runtime.log_identity import own_log, wait_for_log
 from runtime.logreader import LogReader
 from runtime.settings import Settings
 from sink.db.connection import connect
 from sink.db.migrations import migrate
+from sink.reference import apply_reference
 from sink.verify import verify
 from tests.conftest import own_settings
 from tests.integration.sink.fixed import new_writer
@@ -44,6 +47,14 @@ pytestmark = pytest.mark.long(30)
 
 #: Frames of 100 ticks each: a morning.
 FRAMES = 240
+
+REFERENCE: list[Reference] = [
+    SenderCount(
+        source="S", server="Broker-Demo", account="1", build="3850", ea="PDC", version="1.65", address="10.0.0.7",
+        counter="a", first_seen=1_549_000_000_000, last_seen=1_549_000_000_500, ticks=3, bars=4,
+    ),
+    Instrument(source="S", symbol="EURUSD", point=0.00001, received=1_549_000_000_000),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -71,11 +82,17 @@ async def stored(settings: Settings, frames: list[Frame], flow: Flow) -> None:
     """Log the frames; the sink stores the candles of all but the last quarter, the rest waits for it."""
     candles = flow.candles(await flow.log_frames(frames), every=20)
     last_quarter = len(candles) * 3 // 4
+    await flow.send(settings.reference_topic, [(reference_key(record), encode(record)) for record in REFERENCE])
     await flow.send_candles(candles[:last_quarter])
     async with RunningSink(settings) as sink:
         await eventually(lambda: sink_has_committed(settings, last_quarter))
+        await eventually(lambda: has_senders(settings))
         assert sink.health.passes("database")
     await flow.send_candles(candles[last_quarter:])
+
+
+async def has_senders(settings: Settings) -> bool:
+    return all(rows(settings, table) for table in ("sender_counts", "instruments"))
 
 
 async def sink_has_committed(settings: Settings, records: int) -> bool:
@@ -113,6 +130,10 @@ async def test_everything_comes_back_proven_and_goes_on(
         headers=[("reason", b"it is none")],
     )  # fmt: skip
     path = tmp_path / "backup.zip"
+    # One of the senders has found the new producer already.
+    await migrate(elsewhere.database_url.get_secret_value())
+    async with await connect(elsewhere.database_url.get_secret_value()) as connection:
+        await apply_reference(connection, REFERENCE)
 
     # Act
     manifest = await take_backup(settings, path, Silent(), with_topics=True)

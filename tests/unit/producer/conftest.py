@@ -10,6 +10,7 @@ from marketdata.tick import Frame
 from marketdata.wire import decode_frame
 from producer.app import create_app
 from producer.metrics import Metrics
+from producer.reference import ReferenceData
 from runtime.settings import Settings, load_settings
 from tests.unit.producer.gateway import InMemoryGateway
 
@@ -24,6 +25,7 @@ class Bench:
     client: httpx.AsyncClient
     gateway: InMemoryGateway
     metrics: Metrics
+    reference: ReferenceData
     headers: dict[str, str] = field(default_factory=lambda: {"X-API-Key": KEY})
 
     async def post(self, path: str, body: object, **headers: str) -> httpx.Response:
@@ -46,10 +48,10 @@ def new_settings(**overrides: object) -> Settings:
 
 def new_bench(**overrides: object) -> Bench:
     """An application of its own."""
-    gateway, metrics = InMemoryGateway(), Metrics()
-    app = create_app(new_settings(**overrides), gateway=gateway, metrics=metrics)
+    gateway, metrics, reference = InMemoryGateway(), Metrics(), ReferenceData()
+    app = create_app(new_settings(**overrides), gateway=gateway, metrics=metrics, reference=reference)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return Bench(httpx.AsyncClient(transport=transport, base_url="http://producer"), gateway, metrics)
+    return Bench(httpx.AsyncClient(transport=transport, base_url="http://producer"), gateway, metrics, reference)
 
 
 @pytest.fixture

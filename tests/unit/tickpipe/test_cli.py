@@ -22,7 +22,8 @@ from tickpipe.embedded.command import curl_line
 from tickpipe.sending.dialects import UnknownForm
 from tickpipe.sending.textfile import DataFileError
 
-COMMANDS = ["up", "down", "status", "send", "candles", "query", "fidelity", "verify", "topics create", "topics list",
+COMMANDS = ["up", "down", "status", "send", "candles", "query", "fidelity", "senders", "verify", "topics create",
+            "topics list",
             "db migrate", "db status", "db day-zone"]  # fmt: skip
 
 
@@ -71,7 +72,17 @@ def test_help_loads_no_heavy_library() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["candles -s EURUSD", "query 1", "query gaps", "fidelity", "verify", "topics list", "db status", "db day-zone UTC"],
+    [
+        "candles -s EURUSD",
+        "query 1",
+        "query gaps",
+        "fidelity",
+        "senders",
+        "verify",
+        "topics list",
+        "db status",
+        "db day-zone UTC",
+    ],
 )
 def test_without_a_stack_the_cure_is_named(command: str) -> None:
     result = run(*command.split())

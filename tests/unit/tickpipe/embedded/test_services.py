@@ -8,7 +8,7 @@ import pytest
 from marketdata.errors import SettingsError, StackError
 from runtime.settings import load_settings
 from tickpipe.embedded.process import ServiceSpec
-from tickpipe.embedded.services import Addresses, StackConfig, answers_ready, service_specs, url_of
+from tickpipe.embedded.services import Addresses, StackConfig, answers_ready, any_source_key, service_specs, url_of
 
 _DATABASE_URL = "postgresql://postgres:pw@127.0.0.1:2/market"
 
@@ -48,6 +48,27 @@ def test_users_settings_pass_but_not_those_that_the_stack_owns(tmp_path: Path, m
     assert settings.database_url.get_secret_value() == _DATABASE_URL
     keys = {source: key.get_secret_value() for source, key in settings.api_keys.items()}
     assert keys == {"Broker": "the broker's key", "*": "the stack's key"}
+
+
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_the_users_key_for_any_source_is_never_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    keys = '{"*": "the user\'s own key", "Broker": "the broker\'s key"}'
+    if place == ".env":
+        (tmp_path / ".env").write_text(f"TICKPIPE_API_KEYS={keys}\n")
+    else:
+        monkeypatch.setenv("TICKPIPE_API_KEYS", keys)
+
+    # What the stack gives to commands and to the simulated EA.
+    assert any_source_key("the stack's key") == "the user's own key"
+    env = _specs(StackConfig(tmp_path))["producer"].env
+    assert json.loads(env["TICKPIPE_API_KEYS"]) == json.loads(keys)
+
+
+def test_without_a_key_for_any_source_the_stack_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKPIPE_API_KEYS", '{"Broker": "the broker\'s key"}')
+    assert any_source_key("the stack's key") == "the stack's key"
 
 
 def test_setting_that_no_service_would_take_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
