@@ -15,7 +15,7 @@ import structlog
 from marketdata.errors import SettingsError, TickpipeError
 from relay.database import StoreUnavailable
 from relay.lanes import Part, Row, halves
-from relay.pending import delete_old
+from relay.retention import Retention
 from relay.server import Server
 from relay.store import Store
 from runtime.posting import (
@@ -36,9 +36,6 @@ BATCH: Final = 5_000
 
 #: Pause between two looks at the database, where another process may have stored rows (seconds).
 _LOOK_SECONDS: Final = 1.0
-
-#: How often old rows are deleted (seconds).
-_DELETE_EVERY_SECONDS: Final = 60.0
 
 #: That the server is away is logged at most this often (seconds).
 _REPEAT_SECONDS: Final = 60.0
@@ -84,7 +81,7 @@ class Forwarder:
         pending: Waiting,
         *,
         stop: threading.Event | None = None,
-        retention_seconds: float | None = None,
+        retention: Retention | None = None,
         patience_seconds: float | None = None,
         on_wait: Callable[[str, float], None] | None = None,
     ) -> None:
@@ -93,10 +90,9 @@ class Forwarder:
         self._store, self._server = store, server
         self.pending = pending
         self._stop = stop or threading.Event()
-        self._retention_seconds = retention_seconds
+        self._retention = retention
         self._on_wait = on_wait or self._log_wait
         self._logged_at = -_REPEAT_SECONDS
-        self._deleted_at = -_DELETE_EVERY_SECONDS
         self._retrying = new_retrying(patience_seconds=patience_seconds, on_wait=self._before_pause, stop=self._stop)
 
     def run(self, every_seconds: float = _LOOK_SECONDS) -> None:
@@ -179,16 +175,8 @@ class Forwarder:
         )  # fmt: skip
 
     def _delete_old(self) -> None:
-        if self._retention_seconds is None or time.monotonic() - self._deleted_at < _DELETE_EVERY_SECONDS:
-            return
-        self._deleted_at = time.monotonic()
-        try:
-            deleted = delete_old(self._store, self._retention_seconds)
-        except StoreUnavailable:
-            return  # the store has reported it; the next minute is as good
-        self.totals.deleted += deleted
-        if deleted:
-            log.info(f"{deleted:,} confirmed rows were old and are deleted.", action="store_deleted", rows=deleted)
+        if self._retention is not None:
+            self.totals.deleted += self._retention.delete_due()
 
     def _before_pause(self, exc: BaseException, seconds: float) -> None:
         self.totals.retries += 1
