@@ -143,7 +143,7 @@ class Api:
             stats["forwarding"] = {
                 "forwarded": self._totals.forwarded,
                 "rejected": self._totals.rejected,
-                "stopped": self._totals.stopped or None,
+                "trouble": self._totals.trouble or None,
             }
         return stats
 
@@ -270,5 +270,5 @@ class _Others(Collector):
             ("rows_deleted", "Old rows that were deleted after confirmation.", totals.deleted),
         ):
             yield CounterMetricFamily(f"{_PREFIX}_{name}", text, value=value)
-        up = float(totals.is_up is not False and not totals.stopped)
+        up = float(not totals.trouble)
         yield GaugeMetricFamily(f"{_PREFIX}_server_up", "0 while the server does not take ticks.", value=up)

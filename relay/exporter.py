@@ -22,7 +22,7 @@ from relay.lanes import Origin, Part
 from relay.pending import Pages, Pending, count_pending
 from relay.server import Server
 from relay.store import Store
-from runtime.posting import NoSuchEndpoint, ServerRefused, new_retrying, send_split
+from runtime.posting import NoSuchEndpoint, Result, ServerRefused, new_retrying, send_split
 
 Aggregate = Literal["auto", "none", "M1"]
 
@@ -151,7 +151,7 @@ class Export:
         fold, seen = BarFold(), 0
         retrying = new_retrying(
             patience_seconds=self._patience_seconds,
-            on_wait=lambda _exc, seconds: self._on_wait("the server does not answer", seconds),
+            on_wait=lambda exc, seconds: self._on_wait(str(exc), seconds),
         )
         # Bars are replaced, so every run folds all of its rows again; only whole minutes are right.
         waiting = Pages(self._store, **self._paging) if self._choice.all_rows else self._selection()
@@ -161,29 +161,28 @@ class Export:
                 if not part[0].is_bar:
                     fold.add(part)
                 else:
-                    self._count_bars(len(part), retrying(self._server.send, [part]))
+                    self._count_bars(retrying(self._server.send, [part]))
             self._on_progress(seen)
         self.report.rejected += fold.unreadable
         for origin, items in by_origin(fold.bars(without_first=not self._choice.all_rows), self._batch):
             post = partial(self._post_bars, retrying, origin)
-            for sent, answer in send_split(items, post, _halves):
-                if isinstance(answer, TickpipeError):
-                    raise ServerRefused(f"the server refuses a bar: {answer}") from answer
-                self._count_bars(len(sent), answer)
+            for _, result in send_split(items, post, _halves):
+                if isinstance(result, TickpipeError):
+                    raise ServerRefused(f"the server refuses a bar: {result}") from result
+                self._count_bars(result)
 
-    def _post_bars(self, retrying: Retrying, origin: Origin, bars: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _post_bars(self, retrying: Retrying, origin: Origin, bars: Sequence[dict[str, Any]]) -> Result:
         body: dict[str, object] = {"items": bars}
         if origin.utc_offset_seconds is not None:
             body["utc_offset_s"] = origin.utc_offset_seconds
-        answer: dict[str, Any] = retrying(
-            self._server.post, BARS_PATH, msgspec.json.encode(body), source_header(origin.source)
+        result: Result = retrying(
+            self._server.post, BARS_PATH, msgspec.json.encode(body), source_header(origin.source), len(bars)
         )
-        return answer
+        return result
 
-    def _count_bars(self, sent: int, answer: dict[str, Any]) -> None:
-        errors = min(sent, int(answer.get("errors") or 0))
-        self.report.rejected += errors
-        self.report.bars += sent - errors
+    def _count_bars(self, result: Result) -> None:
+        self.report.rejected += result.errors
+        self.report.bars += result.sent - result.errors
 
 
 def _halves(bars: Sequence[dict[str, Any]]) -> Sequence[Sequence[dict[str, Any]]]:

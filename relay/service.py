@@ -21,7 +21,6 @@ from relay.server import Server
 from relay.store import Store
 from runtime.guard import Guard
 from runtime.health import Health
-from runtime.posting import ServerRefused
 from runtime.serving import KEEP_ALIVE_SECONDS, run_server, server_config
 from runtime.settings import Settings
 
@@ -91,10 +90,8 @@ def _forward(forwarder: Forwarder, store: Store, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             forwarder.run()
-        except (ServerRefused, SettingsError) as exc:
-            log.error(f"Nothing is forwarded any more, ticks are still stored: {exc}", action="forward_stopped")
-            return
-        except Exception:
+        except Exception as exc:
+            forwarder.totals.trouble, forwarder.totals.cause = f"forwarding failed ({exc!r})", "failed"
             log.exception("Forwarding failed; it begins again where it was confirmed.", action="forward_failed")
             stop.wait(_AFTER_FAILURE_SECONDS)
             with suppress(Exception):  # the next round fails as well, and says why

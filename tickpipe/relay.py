@@ -183,7 +183,7 @@ def export(
         from relay.pending import restart
         from relay.server import Server
         from relay.store import Store
-        from runtime.posting import address_of
+        from runtime.exchange import address_of
 
     if fallback and aggregate_to is _Aggregate.NONE:
         raise typer.BadParameter("--aggregate-to none and --fallback-aggregate-on-404 contradict each other")

@@ -134,19 +134,27 @@ def test_every_answer_of_a_server_is_survived(start_relay: StartRelay, server: S
         assert connection.execute("SELECT ts_ms - ?, reason FROM rejected", [BASE]).fetchall() == [(2, "bid: odd")]
 
 
-def test_a_wrong_key_stops_forwarding_but_not_storing(start_relay: StartRelay, server: ScriptedServer) -> None:
-    server.answers = [Answer(401, {"error": "no"})]
+def test_a_refused_key_shows_everywhere_until_the_server_takes_it(
+    start_relay: StartRelay, server: ScriptedServer
+) -> None:
+    server.answers = [Answer(401, {"error": "no", "code": "UNAUTHORIZED"}) for _ in range(1_000)]
     relay = start_relay(server.url)
     relay.post(tick(0))
     deadline = time.monotonic() + 10
-    while not relay.stats()["forwarding"]["stopped"] and time.monotonic() < deadline:
+    while not relay.stats()["forwarding"]["trouble"] and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert "TICKPIPE_RELAY_FORWARD_KEY" in relay.stats()["forwarding"]["stopped"]
+    assert "TICKPIPE_RELAY_FORWARD_KEY" in relay.stats()["forwarding"]["trouble"]
     assert relay.post(tick(1)).status_code == 200
-    assert len(server.requests) == 1
-    assert "tickpipe_relay_server_up 0.0" in plainhttp.get(f"{relay.url}/metrics").text
-    assert relay.stop() == 0
-    relay.start()
+    health = plainhttp.get(f"{relay.url}/health")
+    assert (health.status_code, health.json()["ok"]) == (200, False)
+    assert "refuses the key" in health.json()["trouble"]
+    metrics = plainhttp.get(f"{relay.url}/metrics").text
+    assert "tickpipe_relay_server_up 0.0" in metrics
+    assert 'tickpipe_relay_trouble{cause="key"} 1.0' in metrics
+    assert 'tickpipe_relay_trouble{cause="foreign_answer"} 0.0' in metrics
+    assert "tickpipe_relay_backlog_rows 2.0" in metrics
+    # Nobody starts the relay again.
+    server.answers.clear()
     relay.wait_forwarded()
     assert times(server) == [0, 1]
 
