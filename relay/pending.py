@@ -6,7 +6,9 @@ each confirmed request, so a crash sends at most the last request again, which t
 
 import math
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -233,6 +235,40 @@ def count_pending(connection: sqlite3.Connection, name: str = FORWARD) -> int:
     next_id, _ = cursor.pop("", (0, 0))
     (behind,) = connection.execute("SELECT count(*) FROM ticks WHERE id >= ?", [next_id]).fetchone()
     return int(behind) + sum(waiting for _, waiting in cursor.values())
+
+
+class Backlog:
+    """The rows that wait to be confirmed, for who looks again and again from several threads."""
+
+    def __init__(self, store: Store, name: str = FORWARD) -> None:
+        self._store, self._name = store, name
+        self._lock = threading.Lock()
+        self._next_id, self._last_id, self._behind = 0, 0, 0
+
+    def rows(self) -> int:
+        """How many wait. While the server is away, only those that came since the last look are counted."""
+        connection = self._store.connection
+        with self._lock:
+            cursor = _cursor(connection, self._name)
+            next_id, _ = cursor.pop("", (0, 0))
+            (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM ticks").fetchone()
+            known = self._behind if (next_id == self._next_id and last_id >= self._last_id) else 0
+            after = max(next_id - 1, self._last_id) if known else next_id - 1
+            query = "SELECT count(*) FROM ticks WHERE id > ? AND id <= ?"
+            (new,) = connection.execute(query, [after, last_id]).fetchone()
+            self._next_id, self._last_id, self._behind = next_id, last_id, known + int(new)
+            return self._behind + sum(waiting for _, waiting in cursor.values())
+
+    def oldest_seconds(self) -> float:
+        """How long the oldest of them has waited, by the PC's clock; 0 when none does, or nobody knows."""
+        connection = self._store.connection
+        first_id = min((next_id for next_id, _ in _cursor(connection, self._name).values()), default=0)
+        query = "SELECT created_at FROM ticks WHERE id >= ? ORDER BY id LIMIT 1"
+        row = connection.execute(query, [first_id]).fetchone()
+        with suppress(TypeError, ValueError):  # none, or another program wrote it
+            stored = datetime.fromisoformat(row[0]).replace(tzinfo=UTC)
+            return max(0.0, (datetime.now(UTC) - stored).total_seconds())
+        return 0.0
 
 
 def _cursor(connection: sqlite3.Connection, name: str) -> dict[str, tuple[int, int]]:

@@ -92,7 +92,7 @@ def test_a_dry_run_sends_nothing(db: Path, server: ScriptedServer) -> None:
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(db: Path, server: ScriptedServer) -> None:
-    server.answers = [Answer(200, {}), Answer(200, {}), Answer(401, {"error": "no"})]
+    server.answers = [Answer(200), Answer(200), *[Answer(401, {"error": "no", "code": "UNAUTHORIZED"})] * 3]
     ended = export(db, server, "--all", "--page-size", "300")
     assert ended.returncode != 0
     assert "--token" in ended.stderr
