@@ -54,7 +54,7 @@ class ScriptedServer:
         if path in self.missing:
             return Answer(404, {"error": "not found"})
         if len(items) > self.most_items:
-            return Answer(413, {"error": "too large"})
+            return Answer(413, {"error": "too large", "code": "PAYLOAD_TOO_LARGE"})
         if self.answers:
             return self.answers.pop(0)
         return Answer(200, {"ok": True, "received": len(items), "inserted": len(items), "errors": 0})
