@@ -17,9 +17,9 @@ def json_response(status: int, content: object, headers: dict[str, str] | None =
     return Response(_encoder.encode(content), status, headers, "application/json")
 
 
-def taken(received: int, details: Sequence[Detail], errors: int) -> Response:
-    """200 when `errors` is 0, else 207: every valid item is in Kafka."""
-    return json_response(*answers.taken(received, details, errors))
+def taken(received: int, details: Sequence[Detail], errors: int, *, dry_run_for: str | None = None) -> Response:
+    """200 when `errors` is 0, else 207: every valid item is in Kafka, unless it was a dry run for a source."""
+    return json_response(*answers.taken(received, details, errors, dry_run_for=dry_run_for))
 
 
 def refused(refusal: Refusal) -> Response:

@@ -16,8 +16,8 @@ from marketdata.contract.bar import read_bar
 from marketdata.contract.body import LARGE_BYTES, decode, decode_large
 from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.names import is_bar
-from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, account_in, server_in
+from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, TooLarge, Unusable
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, account_in, is_dry_run, server_in
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
@@ -142,6 +142,10 @@ class Ingest:
             raise _kafka_refusal("Kafka cannot be reached")
         with self._intake.place() as place:
             body = await place.read(request.receive, headers, limit_bytes)
+            server = server_in(headers, body)
+            origin = Origin(source or server or DEFAULT_SOURCE, trace, context, clock.now_ms())
+            if is_dry_run(headers):
+                return self._dry_run(body, origin)
             # Bodies that are still on their way take none of these places.
             if self._pending >= self._settings.max_pending_requests:
                 raise Refusal(
@@ -149,8 +153,6 @@ class Ingest:
                 )
             self._pending += 1
             try:
-                server = server_in(headers, body)
-                origin = Origin(source or server or DEFAULT_SOURCE, trace, context, clock.now_ms())
                 response = await self._take_body(body, origin)
                 self._metrics.source_watch.sender(
                     origin.source, origin.received_ms, server=server, account=account_in(headers, body)
@@ -160,6 +162,16 @@ class Ingest:
                 raise _kafka_refusal(str(exc)) from exc
             finally:
                 self._pending -= 1
+
+    def _dry_run(self, body: bytes, origin: Origin) -> Response:
+        """The answer that the body would get; nothing of it is stored or counted."""
+        if len(body) >= LARGE_BYTES:
+            raise TooLarge(f"a dry run takes bodies of less than {LARGE_BYTES:,} bytes")
+        found = ReadBody()
+        self._read(body, found, origin)
+        if found.errors and found.errors == found.received:
+            raise none_usable(found.details, found.errors)
+        return taken(found.received, found.details, found.errors, dry_run_for=origin.source)
 
     async def _take_body(self, body: bytes, origin: Origin) -> Response:
         if len(body) < LARGE_BYTES:

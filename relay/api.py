@@ -16,8 +16,8 @@ from marketdata.contract.answers import none_usable, refused, taken
 from marketdata.contract.body import LARGE_BYTES, decode, decode_large
 from marketdata.contract.clock import Clock, offset_zone
 from marketdata.contract.lenient import text_of
-from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, Unusable
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, server_in, source_in
+from marketdata.contract.refusals import MAX_DETAILS, Detail, Refusal, TooLarge, Unusable
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, is_dry_run, key_in, route_of, server_in, source_in
 from marketdata.errors import InvalidItem
 from relay.database import StoreUnavailable
 from relay.forwarder import Totals
@@ -164,10 +164,23 @@ class Api:
         source = source_in(headers)
         with self._intake.place() as place:
             raw = await place.read(receive, headers, self._limits[path])
+            server = server_in(headers, raw)
+            if is_dry_run(headers):
+                return await self._dry_run(raw, source, server)
             if len(raw) < LARGE_BYTES:
-                return await self._take(raw, source, server_in(headers, raw))
+                return await self._take(raw, source, server)
             async with self._large:
-                return await self._take(raw, source, server_in(headers, raw))
+                return await self._take(raw, source, server)
+
+    async def _dry_run(self, raw: bytes, source: str | None, server: str | None) -> Answer:
+        if len(raw) >= LARGE_BYTES:
+            raise TooLarge(f"a dry run takes bodies of less than {LARGE_BYTES:,} bytes")
+        found = await _read(raw, source, server)
+        errors = len(found.refused)
+        if errors and not found.rows:
+            raise none_usable(found.details, errors)
+        status, answer = taken(found.received, found.details, errors, dry_run_for=source or server or "")
+        return Answer(status, _encode(answer))
 
     async def _take(self, raw: bytes, source: str | None, server: str | None) -> Answer:
         try:

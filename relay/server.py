@@ -39,7 +39,7 @@ class Server:
         # The old exporter's servers know the bearer token only.
         headers = {"X-API-Key": key, "Authorization": f"Bearer {key}"} if key else {}
         headers |= {"Content-Type": "application/json", "User-Agent": user_agent}
-        self._connection = Connection(self.url, headers, answer_seconds=answer_seconds)
+        self.connection = Connection(self.url, headers, answer_seconds=answer_seconds)
         #: None until the server has taken, or refused, a packed body. Nothing is packed for this machine, unless asked.
         self._packs: bool | None = False if is_this_machine(self.url) and not packs_nearby else None
 
@@ -47,7 +47,7 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.close()
+        self.connection.close()
 
     def send(self, parts: Sequence[Part]) -> Result:
         """What became of the rows of one request; see `runtime.posting.result_of` for the errors."""
@@ -83,7 +83,7 @@ class Server:
         return result
 
     def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        return self._connection.post(self.url + path, body, headers)
+        return self.connection.post(self.url + path, body, headers)
 
 
 def _gzip(body: bytes) -> bytes:

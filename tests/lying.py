@@ -84,6 +84,10 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True  # the client has had enough
 
+    def do_GET(self) -> None:
+        server: LyingServer = self.server.lying  # type: ignore[attr-defined]
+        (server.lies.pop(0) if server.lies else said(404, b""))(self, 0)
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 

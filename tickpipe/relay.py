@@ -130,6 +130,35 @@ def forward(
 
 
 @app.command()
+def check(
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="Server that ticks are to be forwarded to.")],
+    source: Annotated[
+        str | None, typer.Option(help="Source that an EA names (X-Source). Default: the server says which.")
+    ] = None,
+) -> None:
+    """Check whether ticks would get from here to the server: network, clock, key, source, a test tick.
+
+    The test tick is not stored. Exit code 1 when something is wrong.
+
+    Examples:
+
+    * `tickpipe relay check --to https://ticks.example.com`
+    """
+    with _Extra():
+        from relay.check import check as run
+        from relay.server import Server
+
+    is_good = True
+    with Server(to, _key(), user_agent="tickpipe-check") as server:
+        for finding in run(server, source):
+            is_good = is_good and finding.is_good
+            sign = "ok   " if finding.is_good else "WRONG"
+            out.print(f"{sign} {finding.what}: {finding.text}", markup=False, soft_wrap=True)
+    raise typer.Exit(DONE if is_good else PROBLEM)
+
+
+@app.command()
 def export(
     *,
     api: Annotated[str, typer.Option("--api", metavar="URL", help="Server to send to.")],

@@ -242,7 +242,7 @@ def test_a_damaged_file_ends_the_run_and_says_where_to_go_on(tmp_path: Path, pro
 
 
 def test_wrong_key_is_wrong_use(tmp_path: Path, producer: ScriptedServer) -> None:
-    producer.answers = [Answer(401, {"error": "unknown key"})]
+    producer.answers = [Answer(401, {"error": "unknown key", "code": "UNAUTHORIZED"})] * 3
 
     result = run("send", ticks_file(tmp_path), "-s", "EURUSD", "--url", producer.url, "--key", "secret")
 
