@@ -248,7 +248,7 @@ def test_wrong_key_is_wrong_use(tmp_path: Path, producer: ScriptedServer) -> Non
 
     assert result.exit_code == 2
     assert "--key" in result.stderr
-    assert len(producer.requests) == 1
+    assert len(producer.requests) == 3
 
 
 def test_no_key_is_wrong_use(tmp_path: Path) -> None:
