@@ -173,7 +173,7 @@ private:
             Wait(i, WRONG_ADDRESS_WAIT_MS);
             Say(i, "MetaTrader does not allow " + m_destinations[i].url + " (error " + IntegerToString(error) +
                        "). Cure: Tools > Options > Expert Advisors > Allow WebRequest for listed URL, add " +
-                       m_destinations[i].url + ". Ticks are kept meanwhile.");
+                       m_destinations[i].url + ". Ticks stay stored meanwhile.");
         } else
             BackOff(i, "no answer from " + m_destinations[i].url + " (error " + IntegerToString(error) + ")");
         return POST_LATER;

@@ -14,8 +14,10 @@ import httpx
 
 from tests import plainhttp
 from tests.integration.relay.conftest import StartRelay
+from tests.integration.relay.process import RelayProcess
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, tick
+from tests.unit.relay.test_database import old_file
 
 
 def times(server: ScriptedServer) -> list[int]:
@@ -170,3 +172,15 @@ def test_a_locked_database_is_answered_503_and_survived(start_relay: StartRelay,
     assert relay.post(tick(0)).status_code == 200
     relay.wait_forwarded()
     assert times(server) == [0]
+
+
+def test_the_start_says_that_an_archive_is_not_deleted_from(tmp_path: Path, server: ScriptedServer) -> None:
+    old_file(tmp_path / "ea.db", 10)
+    relay = RelayProcess(tmp_path / "ea.db", server.url, log=tmp_path / "relay.log")
+    try:
+        relay.start()
+        relay.wait_forwarded()
+    finally:
+        relay.close()
+    assert "No row is deleted: the file was there before the relay." in (tmp_path / "relay.log").read_text()
+    assert len(server.taken) == 10

@@ -1,5 +1,8 @@
 """What `tickpipe relay check` finds, against a real server of the producer's application and against others."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -100,3 +103,14 @@ def test_clocks_are_compared(producer: str, ahead: float, *, is_good: bool, monk
         clock = next(finding for finding in check(server) if finding.what == "clock")
     assert clock.is_good is is_good
     assert (" s ahead of" in clock.text, " s behind" in clock.text) == (ahead > 0, ahead < 0)
+
+
+@pytest.mark.parametrize(("key", "code", "line"), [(KEY, 0, "ok    key: "), ("another-key", 1, "WRONG key: ")])
+def test_the_command_says_each_finding_and_whether_all_is_well(producer: str, key: str, code: int, line: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tickpipe", "relay", "check", "--to", producer],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "TICKPIPE_RELAY_FORWARD_KEY": key},
+    )  # fmt: skip
+    assert ended.returncode == code, ended.stderr
+    assert line in ended.stdout
+    assert key not in ended.stdout + ended.stderr
