@@ -42,7 +42,9 @@ TICK = (
 )
 FIRST_MSC = 1_760_926_800_000
 
-_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}"
+#: What confirms a request without counting its items.
+_QUEUED = b'{"ok":true,"queued":true}'
+_OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nContent-Type: application/json\r\n\r\n%b" % (len(_QUEUED), _QUEUED)
 
 
 # --- requests of one tick -------------------------------------------------------------------------------------------

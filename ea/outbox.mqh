@@ -60,10 +60,10 @@ private:
         string path = m_kind == RECORD_BARS ? "/ingest" : "/ingest/tick";
         string trace = m_trace + "-" + IntegerToString(m_number);
         if(m_count == m_items)
-            return sender.Post(path, trace, m_body, timeout_ms);
+            return sender.Post(path, trace, m_body, m_items, timeout_ms);
         char part[];
         PartOf(m_body, m_starts, m_from, m_count, part);
-        return sender.Post(path, trace, part, timeout_ms);
+        return sender.Post(path, trace, part, m_count, timeout_ms);
     }
 
     // How many items from m_from on are sent next.

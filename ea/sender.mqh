@@ -12,6 +12,10 @@
 #define MOST_RETRY_AFTER_MS 300000
 // How often an address with a wrong path or a URL that MetaTrader does not allow is tried (ms).
 #define WRONG_ADDRESS_WAIT_MS 10000
+// So many refusals of the key in a row raise the alert; one alone may be of a proxy that stood between for a moment.
+#define REFUSALS_BEFORE_ALERT 3
+// Of an answer, at most so much is read: ours have some kilobytes.
+#define MOST_ANSWER_BYTES 65536
 
 // WebRequest's errors (MQL5: "Codes of Runtime Errors").
 #define ERROR_NOT_ALLOWED 4014
@@ -34,7 +38,8 @@ struct Destination {
     string url;
     ulong not_before;
     int failures;
-    bool stopped;
+    // Refusals of the key in a row.
+    int refusals;
     string said;
 };
 
@@ -74,16 +79,43 @@ string AnswerField(const string answer, const string name) {
     return end > begin + 1 ? StringSubstr(answer, begin + 1, end - begin - 1) : "";
 }
 
+// Whether an answer is of Tickpipe and counts what was sent. Anything may answer in a server's place, a network's login
+// page with 200 for example. Older relays say `queued`, without a number.
+bool IsConfirmation(const int status, const string answer, const int items) {
+    bool is_refusal = AnswerField(answer, "error") != "" && AnswerField(answer, "code") != "";
+    if((status < 200 || status > 299) && status != 409)
+        return false;
+    if(StringSubstr(answer, 0, 1) != "{")
+        return false;
+    if(status == 409 && (is_refusal || AnswerField(answer, "duplicates") == IntegerToString(items)))
+        return true;
+    string received = AnswerField(answer, "received");
+    if(received != "")
+        return received == IntegerToString(items);
+    return AnswerField(answer, "ok") == "true" && AnswerField(answer, "queued") == "true";
+}
+
+// A URL without `ending`, whatever case it is in.
+string Without(const string url, const string ending) {
+    int begin = StringLen(url) - StringLen(ending);
+    if(begin < 1)
+        return url;
+    string end = StringSubstr(url, begin);
+    StringToLower(end);
+    return end == ending ? StringSubstr(url, 0, begin) : url;
+}
+
 // `http://HOST:PORT`, also when the whole path of an endpoint was given.
 string BaseUrl(const string given) {
     string url = given;
     StringTrimLeft(url);
     StringTrimRight(url);
-    StringReplace(url, "/ingest/tick", "");
-    StringReplace(url, "/ingest", "");
-    while(StringLen(url) > 1 && StringSubstr(url, StringLen(url) - 1, 1) == "/")
+    while(StringLen(url) > 0 && StringSubstr(url, StringLen(url) - 1, 1) == "/")
         url = StringSubstr(url, 0, StringLen(url) - 1);
-    return url == "/" ? "" : url;
+    url = Without(Without(url, "/ingest/tick"), "/ingest");
+    while(StringLen(url) > 0 && StringSubstr(url, StringLen(url) - 1, 1) == "/")
+        url = StringSubstr(url, 0, StringLen(url) - 1);
+    return url;
 }
 
 class Sender {
@@ -102,7 +134,7 @@ private:
         m_destinations[count].url = url;
         m_destinations[count].not_before = 0;
         m_destinations[count].failures = 0;
-        m_destinations[count].stopped = false;
+        m_destinations[count].refusals = 0;
         m_destinations[count].said = "";
     }
 
@@ -125,13 +157,15 @@ private:
             wait_ms = LONGEST_WAIT_MS;
         m_destinations[i].failures++;
         Wait(i, wait_ms / 2 + MathRand() % (wait_ms / 2 + 1));
-        Say(i, why + "; everything is kept and sent again.");
+        Say(i, why + "; everything stays stored and is sent again.");
     }
 
-    void Stop(const int i, const string why) {
-        m_destinations[i].stopped = true;
-        Say(i, why);
-        Alert("DataCollectorPRO: ", m_destinations[i].name, ": ", why);
+    // Tried again like no answer: the key may be set right on the server, or the refusal be of something between.
+    void KeyRefused(const int i, const string why) {
+        BackOff(i, why);
+        m_destinations[i].refusals++;
+        if(m_destinations[i].refusals == REFUSALS_BEFORE_ALERT)
+            Alert("DataCollectorPRO: ", m_destinations[i].name, ": ", why);
     }
 
     PostOutcome NoAnswer(const int i, const int error) {
@@ -139,40 +173,51 @@ private:
             Wait(i, WRONG_ADDRESS_WAIT_MS);
             Say(i, "MetaTrader does not allow " + m_destinations[i].url + " (error " + IntegerToString(error) +
                        "). Cure: Tools > Options > Expert Advisors > Allow WebRequest for listed URL, add " +
-                       m_destinations[i].url + ". Ticks are kept meanwhile.");
+                       m_destinations[i].url + ". Ticks stay stored meanwhile.");
         } else
             BackOff(i, "no answer from " + m_destinations[i].url + " (error " + IntegerToString(error) + ")");
         return POST_LATER;
     }
 
-    PostOutcome Meaning(const int i, const int status, const string answer, const string headers) {
-        if((status >= 200 && status < 300) || status == 409) {
-            m_destinations[i].failures = 0;
-            m_destinations[i].not_before = 0;
-            if(status == 207) {
-                m_refused_items += (int)StringToInteger(AnswerField(answer, "errors"));
-                Say(i, "some items were refused: " + AnswerField(answer, "field") + ": " + AnswerField(answer, "message"));
-            } else if(m_destinations[i].said != "")
+    PostOutcome Taken(const int i, const int status, const string answer) {
+        m_destinations[i].failures = 0;
+        m_destinations[i].refusals = 0;
+        m_destinations[i].not_before = 0;
+        if(status == 207) {
+            m_refused_items += (int)StringToInteger(AnswerField(answer, "errors"));
+            Say(i, "some items were refused: " + AnswerField(answer, "field") + ": " + AnswerField(answer, "message"));
+        } else {
+            if(m_destinations[i].said != "")
                 Say(i, "requests are taken again.");
-            if(status != 207)
-                m_destinations[i].said = "";
-            return POST_TAKEN;
+            m_destinations[i].said = "";
         }
-        if(status == 413)
+        return POST_TAKEN;
+    }
+
+    PostOutcome Meaning(const int i, const int status, const string answer, const string headers, const int items) {
+        if(IsConfirmation(status, answer, items))
+            return Taken(i, status, answer);
+        string code = AnswerField(answer, "code");
+        if(status == 413 && (items > 1 || code != ""))
             return POST_TOO_LARGE;
-        if(status == 401 || status == 403) {
-            Stop(i, "the key is refused (" + IntegerToString(status) + ": " + AnswerField(answer, "error") +
-                        "). Nothing more is sent there. Cure: put the right key into ApiKey; ticks are kept meanwhile.");
+        if((status == 401 || status == 403) && code != "") {
+            KeyRefused(i, "the key is refused (" + IntegerToString(status) + ": " + AnswerField(answer, "error") +
+                              "). Cure: put the right key into ApiKey, or allow this one on the server");
             return POST_LATER;
         }
-        if(status == 400 && AnswerField(answer, "code") == "VALIDATION_ERROR") {
+        if(status == 400 && code == "VALIDATION_ERROR") {
             Say(i, "a request was refused for good: " + AnswerField(answer, "error") + " " + AnswerField(answer, "message"));
             return POST_REFUSED;
         }
         if(status == 404 || status == 405) {
             Wait(i, WRONG_ADDRESS_WAIT_MS);
             Say(i, m_destinations[i].url + " is no Tickpipe: it answers " + IntegerToString(status) +
-                       ". Cure: check the URL, without a path. Ticks are kept meanwhile.");
+                       ". Cure: check the URL, without a path. Ticks stay stored meanwhile.");
+            return POST_LATER;
+        }
+        if(status < 500 && status != 408 && status != 429 && code == "") {
+            BackOff(i, m_destinations[i].url + " answers " + IntegerToString(status) +
+                           ", but not as Tickpipe does. Is a login page or a proxy between? Nothing counts as sent");
             return POST_LATER;
         }
         BackOff(i, m_destinations[i].url + " answers " + IntegerToString(status) + " " + AnswerField(answer, "error"));
@@ -209,11 +254,10 @@ public:
         return all;
     }
 
-    // Posts to the first address that may be tried now; POST_LATER when there is none.
-    PostOutcome Post(const string path, const string trace, const char &body[], const int timeout_ms) {
+    // Posts a body of `items` items to the first address that may be tried now; POST_LATER when there is none.
+    PostOutcome Post(const string path, const string trace, const char &body[], const int items, const int timeout_ms) {
         int i = 0;
-        while(i < ArraySize(m_destinations) &&
-              (m_destinations[i].stopped || m_destinations[i].not_before > GetTickCount64()))
+        while(i < ArraySize(m_destinations) && m_destinations[i].not_before > GetTickCount64())
             i++;
         if(i == ArraySize(m_destinations))
             return POST_LATER;
@@ -227,9 +271,9 @@ public:
         if(status < 100 || status > 599)
             return NoAnswer(i, error != 0 ? error : status);
         string answer = "";
-        if(ArraySize(result) > 0)
+        if(ArraySize(result) > 0 && ArraySize(result) <= MOST_ANSWER_BYTES)
             answer = CharArrayToString(result, 0, ArraySize(result), CP_UTF8);
-        return Meaning(i, status, answer, answer_headers);
+        return Meaning(i, status, answer, answer_headers, items);
     }
 };
 

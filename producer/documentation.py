@@ -85,6 +85,7 @@ def _operation(schema: dict[str, Any], examples: dict[str, object]) -> dict[str,
             }
             for name, description in (
                 ("X-Source", "name of the feed; only with a key that may speak for any source"),
+                ("X-Dry-Run", "1: answer as always, with the source that the ticks would get, and store nothing"),
                 ("X-Trace-Id", "taken into logs and record headers"),
                 ("traceparent", "W3C trace context; the record headers carry it on"),
             )

@@ -13,11 +13,11 @@ from starlette.responses import Response
 
 from marketdata.candle import BrokerBar
 from marketdata.contract import answers
-from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, Unusable
+from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, TooLarge, Unusable
 from marketdata.contract.bar import read_bar
 from marketdata.contract.body import LARGE_BYTES, decode, decode_large
 from marketdata.contract.names import is_bar
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, is_dry_run
 from marketdata.contract.sender import sender_in
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
@@ -152,6 +152,14 @@ class Ingest:
             raise _kafka_refusal("Kafka cannot be reached")
         with self._intake.place() as place:
             body = await place.read(request.receive, headers, limit_bytes)
+            sender = sender_in(headers, body)
+            address, _ = request.scope.get("client") or ("", 0)
+            origin = Origin(
+                source or sender.server or DEFAULT_SOURCE, trace, context, clock.now_ms(),
+                sender=sender, address=address,
+            )  # fmt: skip
+            if is_dry_run(headers):
+                return self._dry_run(body, origin)
             # Bodies that are still on their way take none of these places.
             if self._pending >= self._settings.max_pending_requests:
                 raise Refusal(
@@ -159,20 +167,27 @@ class Ingest:
                 )
             self._pending += 1
             try:
-                sender = sender_in(headers, body)
-                address, _ = request.scope.get("client") or ("", 0)
-                origin = Origin(
-                    source or sender.server or DEFAULT_SOURCE, trace, context, clock.now_ms(),
-                    sender=sender, address=address,
-                )  # fmt: skip
-                if len(body) < LARGE_BYTES:
-                    return await self._store(body, origin)
-                async with self._large:
-                    return await self._store(body, origin)
+                return await self._take_body(body, origin)
             except KafkaUnavailable as exc:
                 raise _kafka_refusal(str(exc)) from exc
             finally:
                 self._pending -= 1
+
+    def _dry_run(self, body: bytes, origin: Origin) -> Response:
+        """The answer that the body would get; nothing of it is stored or counted."""
+        if len(body) >= LARGE_BYTES:
+            raise TooLarge(f"a dry run takes bodies of less than {LARGE_BYTES:,} bytes")
+        found = ReadBody()
+        self._read(body, found, origin)
+        if found.errors and found.errors == found.received:
+            raise answers.none_usable(found.details, found.errors)
+        return taken(found.received, found.details, found.errors, dry_run_for=origin.source)
+
+    async def _take_body(self, body: bytes, origin: Origin) -> Response:
+        if len(body) < LARGE_BYTES:
+            return await self._store(body, origin)
+        async with self._large:
+            return await self._store(body, origin)
 
     async def _store(self, body: bytes, origin: Origin) -> Response:
         found = ReadBody()
@@ -299,9 +314,9 @@ def json_response(status: int, content: object, headers: dict[str, str] | None =
     return Response(_encoder.encode(content), status, headers, "application/json")
 
 
-def taken(received: int, details: Sequence[Detail], errors: int) -> Response:
+def taken(received: int, details: Sequence[Detail], errors: int, *, dry_run_for: str | None = None) -> Response:
     """200 when `errors` is 0, else 207: every valid item is in Kafka."""
-    return json_response(*answers.taken(received, details, errors))
+    return json_response(*answers.taken(received, details, errors, dry_run_for=dry_run_for))
 
 
 def refused(refusal: Refusal) -> Response:

@@ -5,25 +5,24 @@ more than the work itself.
 import asyncio
 import hmac
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 import msgspec
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, Unusable, none_usable, refused, taken
+from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, TooLarge, Unusable, none_usable, refused, taken
 from marketdata.contract.body import LARGE_BYTES, decode, decode_large, text_of
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, source_in
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, is_dry_run, key_in, route_of, source_in
 from marketdata.contract.sender import server_in
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
 from relay.database import StoreUnavailable
 from relay.forwarder import Totals
 from relay.item import NewRow, as_json, read_item
-from relay.pending import count_pending, store_refused
+from relay.metrics import Metrics
+from relay.pending import Backlog, store_refused
 from relay.store import Store
 from runtime.health import Health
 from runtime.request_body import Intake, Receive
@@ -38,9 +37,6 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: How many symbols /stats names.
 _TOP_SYMBOLS: Final = 10
-
-#: What names of metrics begin with.
-_PREFIX: Final = "tickpipe_relay"
 
 _GETS: Final = frozenset({"/health", "/stats", "/metrics"})
 
@@ -75,7 +71,8 @@ class Api:
         self._intake = Intake(max(self._limits.values()))
         # Large bodies are decoded one at a time: their objects fill the memory once, not once for each that waits.
         self._large = asyncio.Lock()
-        self.metrics = Metrics(store, totals)
+        self._backlog = Backlog(store)
+        self.metrics = Metrics(store, totals, self._backlog)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -114,7 +111,9 @@ class Api:
         if method not in ("GET", "HEAD"):
             raise Refusal(405, "METHOD_NOT_ALLOWED", "GET is expected")
         if path == "/metrics":
-            return Answer(200, generate_latest(self.metrics.registry), content_type=CONTENT_TYPE_LATEST.encode())
+            # Some of them are read from the database.
+            text = await asyncio.to_thread(generate_latest, self.metrics.registry)
+            return Answer(200, text, content_type=CONTENT_TYPE_LATEST.encode())
         if path == "/health" and self._parts.failed:
             return Answer(503, _encode({"ok": False, "failed": self._parts.failed}))
         # Counting may take a second on a large file the first time.
@@ -122,15 +121,23 @@ class Api:
         return Answer(200, _encode(found))
 
     def _health(self) -> dict[str, Any]:
-        total, pending = self._store.counts().by_symbol.total(), count_pending(self._store.connection)
-        return {"ok": True, "total_ticks": total, **self._old_names(total, pending)}
+        total, pending = self._store.counts().by_symbol.total(), self._backlog.rows()
+        health = {"ok": True, "total_ticks": total, **self._old_names(total, pending)}
+        if self._totals is not None:
+            # The status stays 200: starting the relay again would cure nothing, and it stores what comes.
+            health |= {
+                "ok": not self._totals.trouble,
+                "trouble": self._totals.trouble or None,
+                "oldest_unsent_seconds": round(self._backlog.oldest_seconds()),
+            }
+        return health
 
     def _old_names(self, total: int, pending: int) -> dict[str, Any]:
         """The same numbers under the names that scripts written for earlier relays read."""
         return {"count": total, "db": str(self._store.path), "queue": pending}
 
     def _stats(self) -> dict[str, Any]:
-        counts, pending = self._store.counts().by_symbol, count_pending(self._store.connection)
+        counts, pending = self._store.counts().by_symbol, self._backlog.rows()
         stats: dict[str, Any] = {
             "total_ticks": counts.total(),
             "unique_symbols": len(counts),
@@ -142,7 +149,8 @@ class Api:
             stats["forwarding"] = {
                 "forwarded": self._totals.forwarded,
                 "rejected": self._totals.rejected,
-                "stopped": self._totals.stopped or None,
+                "trouble": self._totals.trouble or None,
+                "oldest_unsent_seconds": round(self._backlog.oldest_seconds()),
             }
         return stats
 
@@ -156,10 +164,22 @@ class Api:
         with self._intake.place() as place:
             raw = await place.read(receive, headers, self._limits[path])
             server = server_in(headers, raw)
+            if is_dry_run(headers):
+                return await self._dry_run(raw, source, server)
             if len(raw) < LARGE_BYTES:
                 return await self._take(raw, source, server)
             async with self._large:
                 return await self._take(raw, source, server)
+
+    async def _dry_run(self, raw: bytes, source: str | None, server: str | None) -> Answer:
+        if len(raw) >= LARGE_BYTES:
+            raise TooLarge(f"a dry run takes bodies of less than {LARGE_BYTES:,} bytes")
+        found = await _read(raw, source, server)
+        errors = len(found.refused)
+        if errors and not found.rows:
+            raise none_usable(found.details, errors)
+        status, answer = taken(found.received, found.details, errors, dry_run_for=source or server or "")
+        return Answer(status, _encode(answer))
 
     async def _take(self, raw: bytes, source: str | None, server: str | None) -> Answer:
         try:
@@ -238,37 +258,3 @@ def _refused(refusal: Refusal) -> Answer:
     return Answer(
         refusal.status, _encode(answer), [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     )
-
-
-class Metrics:
-    """All metrics of one relay, in a registry of their own."""
-
-    def __init__(self, store: Store, totals: Totals | None) -> None:
-        self.registry = registry = CollectorRegistry()
-        self.requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
-        self.rows_stored = Counter(f"{_PREFIX}_rows_stored", "Ticks and bars on the disk.", registry=registry)
-        self.items_rejected = Counter(f"{_PREFIX}_items_rejected", "Items that could not be used.", registry=registry)
-        registry.register(_Others(store, totals))
-
-
-class _Others(Collector):
-    """Numbers that the store and the forwarder count themselves."""
-
-    def __init__(self, store: Store, totals: Totals | None) -> None:
-        self._store, self._totals = store, totals
-
-    def collect(self) -> Iterable[Metric]:
-        yield CounterMetricFamily(f"{_PREFIX}_commits", "Transactions of the database.", value=self._store.commits)
-        totals = self._totals
-        if totals is None:
-            return
-        for name, text, value in (
-            ("rows_forwarded", "Rows that the server confirmed.", totals.forwarded),
-            ("rows_rejected", "Rows that the server refused for good.", totals.rejected),
-            ("forward_requests", "Requests that the server answered.", totals.requests),
-            ("forward_retries", "Tries that failed and were repeated.", totals.retries),
-            ("rows_deleted", "Old rows that were deleted after confirmation.", totals.deleted),
-        ):
-            yield CounterMetricFamily(f"{_PREFIX}_{name}", text, value=value)
-        up = float(totals.is_up is not False and not totals.stopped)
-        yield GaugeMetricFamily(f"{_PREFIX}_server_up", "0 while the server does not take ticks.", value=up)

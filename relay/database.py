@@ -50,6 +50,9 @@ _OTHERS: Final = (
 
 _REBUILT: Final = "ticks_rebuilt"
 
+#: SQLite's `application_id` of a file that the relay created ("tick"). Any other file was there before.
+_CREATED_HERE: Final = 0x7469636B
+
 #: The columns after `id`, and their values in rows of a file that lacks them.
 _COLUMNS: Final = {
     "symbol": None, "ts_ms": None, "timeframe": "'tick'", "open": "NULL", "high": "NULL", "low": "NULL",
@@ -111,6 +114,7 @@ def prepare(connection: sqlite3.Connection) -> None:
 
     Older files have UNIQUE (symbol, ts_ms), which stores one tick a second, and lack columns. The rebuild is one
     transaction: ids stay, and whatever interrupts it leaves the file as it was. It needs as much free disk again.
+    A file that holds nothing yet is stamped as created here, which decides how long its rows are retained.
 
     Raises:
         StoreUnusable: when the file has another table `ticks`.
@@ -119,6 +123,8 @@ def prepare(connection: sqlite3.Connection) -> None:
     try:
         columns = {str(row[1]): str(row[2]) for row in connection.execute("PRAGMA table_info(ticks)")}
         if not columns:
+            if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                connection.execute(f"PRAGMA application_id = {_CREATED_HERE}")
             connection.execute(_TICKS.format(name="ticks"))
         elif why := _why_rebuild(connection, columns):
             _rebuild(connection, columns, why)
@@ -131,6 +137,11 @@ def prepare(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def is_created_here(connection: sqlite3.Connection) -> bool:
+    """Whether the relay created the file; False for an archive that was there before its first start."""
+    return bool(connection.execute("PRAGMA application_id").fetchone()[0] == _CREATED_HERE)
 
 
 def _why_rebuild(connection: sqlite3.Connection, columns: dict[str, str]) -> str | None:

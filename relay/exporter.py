@@ -18,11 +18,11 @@ from marketdata.errors import InvalidItem, TickpipeError
 from marketdata.fold import CandleFold, Passes, split_by_period
 from marketdata.tick import Frame, Tick
 from relay.forwarder import Forwarder, Waiting
-from relay.lanes import Lanes, Origin, Part, Row
-from relay.pending import COLUMNS, Pending, count_pending, rows_of, store_rejected
+from relay.lanes import Origin, Part
+from relay.pending import Pages, Pending, count_pending
 from relay.server import Server
 from relay.store import Store
-from runtime.posting import NoSuchEndpoint, ServerRefused, new_retrying, send_split
+from runtime.posting import NoSuchEndpoint, Result, ServerRefused, new_retrying, send_split
 
 Aggregate = Literal["auto", "none", "M1"]
 
@@ -40,9 +40,9 @@ _SINCE: Final = """CASE WHEN typeof(created_at) = 'text' THEN replace(created_at
 class Choice:
     """Which rows a run sends."""
 
-    #: Everything that an earlier run of the same address has not sent; otherwise the newest `limit` rows.
+    #: Everything that an earlier run of the same address has not sent; otherwise the newest `limit` rows, or all.
     all_rows: bool = False
-    limit: int = 200
+    limit: int | None = None
     since_minutes: int | None = None
     page: int = 1_000
 
@@ -58,24 +58,26 @@ class Report:
     why_bars: str = ""
 
 
-class Selection:
-    """The chosen newest rows, in order; no cursor is stored."""
+class Selection(Pages):
+    """The newest rows of a choice; no cursor is stored."""
 
-    def __init__(self, store: Store, choice: Choice, path: str, limit: int) -> None:
-        self.limit = limit
-        self._store = store
-        self._lanes = Lanes()
-        self._lanes.add(_newest(store, choice, path))
-        self.count = self._lanes.waiting
-
-    def next_request(self) -> list[Part]:
-        return self._lanes.take(self.limit, at_end=True)
-
-    def confirm(self) -> None:
-        pass
-
-    def reject(self, rejected: Sequence[tuple[Row, str]]) -> None:
-        store_rejected(self._store, rejected)
+    def __init__(self, store: Store, choice: Choice, **options: Any) -> None:
+        where, values = "1", {"text": "", "ms": 0}
+        if choice.since_minutes is not None:
+            moment = datetime.now(UTC) - timedelta(minutes=choice.since_minutes)
+            where = _SINCE
+            values = {
+                "text": moment.replace(tzinfo=None).isoformat(" ", "seconds"), "ms": int(moment.timestamp() * 1000)
+            }  # fmt: skip
+        newest = f"SELECT id FROM ticks WHERE {where} ORDER BY id DESC LIMIT :limit"  # noqa: S608  # a constant
+        query = f"SELECT count(*), ifnull(min(id), 0), ifnull(max(id), -1) FROM ({newest})"  # noqa: S608  # as above
+        limit = -1 if choice.limit is None else choice.limit
+        count, first, last = store.connection.execute(query, {**values, "limit": limit}).fetchone()
+        self.count = int(count)
+        # What is stored during the run is not of this choice.
+        super().__init__(
+            store, next_id=first, where=f"id <= :last AND {where}", values={**values, "last": last}, **options
+        )
 
 
 class Export:
@@ -102,7 +104,7 @@ class Export:
         """How many rows a run would send."""
         if self._choice.all_rows:
             return count_pending(self._store.connection, self.cursor)
-        return Selection(self._store, self._choice, self._endpoint, self._batch).count
+        return self._selection().count
 
     def run(self, aggregate: Aggregate) -> Report:
         """Send the rows.
@@ -124,10 +126,16 @@ class Export:
         return self.report
 
     def _waiting(self) -> Waiting:
-        if not self._choice.all_rows:
-            return Selection(self._store, self._choice, self._endpoint, self._batch)
-        page = max(self._choice.page, self._batch)
-        return Pending(self._store, self.cursor, limit=self._batch, page=page, ticks_path=self._endpoint)
+        return Pending(self._store, self.cursor, **self._paging) if self._choice.all_rows else self._selection()
+
+    def _selection(self) -> Selection:
+        return Selection(self._store, self._choice, **self._paging)
+
+    @property
+    def _paging(self) -> dict[str, Any]:
+        return {
+            "limit": self._batch, "page": max(self._choice.page, self._batch), "ticks_path": self._endpoint
+        }  # fmt: skip
 
     def _send_ticks(self) -> None:
         forwarder = Forwarder(
@@ -143,68 +151,43 @@ class Export:
         fold, seen = BarFold(), 0
         retrying = new_retrying(
             patience_seconds=self._patience_seconds,
-            on_wait=lambda _exc, seconds: self._on_wait("the server does not answer", seconds),
+            on_wait=lambda exc, seconds: self._on_wait(str(exc), seconds),
         )
         # Bars are replaced, so every run folds all of its rows again; only whole minutes are right.
-        waiting: Waiting = (
-            _Everything(self._store, limit=self._batch, page=max(self._choice.page, self._batch))
-            if self._choice.all_rows
-            else Selection(self._store, self._choice, self._endpoint, self._batch)
-        )
+        waiting = Pages(self._store, **self._paging) if self._choice.all_rows else self._selection()
         while parts := waiting.next_request():
             for part in parts:
                 seen += len(part)
                 if not part[0].is_bar:
                     fold.add(part)
                 else:
-                    self._count_bars(len(part), retrying(self._server.send, [part]))
+                    self._count_bars(retrying(self._server.send, [part]))
             self._on_progress(seen)
         self.report.rejected += fold.unreadable
         for origin, items in by_origin(fold.bars(without_first=not self._choice.all_rows), self._batch):
             post = partial(self._post_bars, retrying, origin)
-            for sent, answer in send_split(items, post, _halves):
-                if isinstance(answer, TickpipeError):
-                    raise ServerRefused(f"the server refuses a bar: {answer}") from answer
-                self._count_bars(len(sent), answer)
+            for _, result in send_split(items, post, _halves):
+                if isinstance(result, TickpipeError):
+                    raise ServerRefused(f"the server refuses a bar: {result}") from result
+                self._count_bars(result)
 
-    def _post_bars(self, retrying: Retrying, origin: Origin, bars: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _post_bars(self, retrying: Retrying, origin: Origin, bars: Sequence[dict[str, Any]]) -> Result:
         body: dict[str, object] = {"items": bars}
         if origin.utc_offset_seconds is not None:
             body["utc_offset_s"] = origin.utc_offset_seconds
-        answer: dict[str, Any] = retrying(
-            self._server.post, BARS_PATH, msgspec.json.encode(body), source_header(origin.source)
+        result: Result = retrying(
+            self._server.post, BARS_PATH, msgspec.json.encode(body), source_header(origin.source), len(bars)
         )
-        return answer
+        return result
 
-    def _count_bars(self, sent: int, answer: dict[str, Any]) -> None:
-        errors = min(sent, int(answer.get("errors") or 0))
-        self.report.rejected += errors
-        self.report.bars += sent - errors
-
-
-class _Everything(Pending):
-    """All rows of the file from the first; no cursor is stored."""
-
-    def __init__(self, store: Store, *, limit: int, page: int) -> None:
-        super().__init__(store, "", limit=limit, page=page)
+    def _count_bars(self, result: Result) -> None:
+        self.report.rejected += result.errors
+        self.report.bars += result.sent - result.errors
 
 
 def _halves(bars: Sequence[dict[str, Any]]) -> Sequence[Sequence[dict[str, Any]]]:
     middle = len(bars) // 2
     return (bars[:middle], bars[middle:]) if middle else (bars,)
-
-
-def _newest(store: Store, choice: Choice, path: str) -> Iterator[Row]:
-    since, values = "1", {"limit": choice.limit, "text": "", "ms": 0}
-    if choice.since_minutes is not None:
-        moment = datetime.now(UTC) - timedelta(minutes=choice.since_minutes)
-        since = _SINCE
-        values |= {
-            "text": moment.replace(tzinfo=None).isoformat(" ", "seconds"), "ms": int(moment.timestamp() * 1000)
-        }  # fmt: skip
-    query = f"SELECT {COLUMNS} FROM ticks WHERE {since} ORDER BY id DESC LIMIT :limit"  # noqa: S608  # constants
-    rows = store.connection.execute(query, values).fetchall()
-    return rows_of(store, reversed(rows), path, BARS_PATH)
 
 
 class Bar(NamedTuple):

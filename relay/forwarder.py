@@ -8,19 +8,20 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import structlog
 
-from marketdata.errors import SettingsError, TickpipeError
+from marketdata.errors import TickpipeError
 from relay.database import StoreUnavailable
 from relay.lanes import Part, Row, halves
-from relay.pending import delete_old
+from relay.retention import Retention
 from relay.server import Server
 from relay.store import Store
 from runtime.posting import (
     BodyRefused,
     BodyTooLarge,
+    Result,
     ServerRefused,
     ServerUnavailable,
     SourceRefused,
@@ -34,11 +35,11 @@ log = structlog.get_logger(__name__)
 #: Rows of a request: of the EA's 250 bytes each this is 1.2 MB, a quarter of what the producer takes.
 BATCH: Final = 5_000
 
+#: After so many answered requests one twice as large is tried, where one was too large before.
+_REQUESTS_BEFORE_LARGER: Final = 200
+
 #: Pause between two looks at the database, where another process may have stored rows (seconds).
 _LOOK_SECONDS: Final = 1.0
-
-#: How often old rows are deleted (seconds).
-_DELETE_EVERY_SECONDS: Final = 60.0
 
 #: That the server is away is logged at most this often (seconds).
 _REPEAT_SECONDS: Final = 60.0
@@ -53,10 +54,9 @@ class Totals:
     requests: int = 0
     retries: int = 0
     deleted: int = 0
-    #: Whether the last request was answered; None before the first.
-    is_up: bool | None = None
-    #: Why forwarding stopped; empty while it goes on.
-    stopped: str = ""
+    #: Why nothing is forwarded now, in a sentence and as a word; empty while all is well.
+    trouble: str = ""
+    cause: str = ""
 
 
 class Waiting(Protocol):
@@ -84,7 +84,7 @@ class Forwarder:
         pending: Waiting,
         *,
         stop: threading.Event | None = None,
-        retention_seconds: float | None = None,
+        retention: Retention | None = None,
         patience_seconds: float | None = None,
         on_wait: Callable[[str, float], None] | None = None,
     ) -> None:
@@ -92,18 +92,18 @@ class Forwarder:
         self.wake = threading.Event()
         self._store, self._server = store, server
         self.pending = pending
+        self._largest, self._until_larger = pending.limit, _REQUESTS_BEFORE_LARGER
         self._stop = stop or threading.Event()
-        self._retention_seconds = retention_seconds
+        self._retention = retention
         self._on_wait = on_wait or self._log_wait
         self._logged_at = -_REPEAT_SECONDS
-        self._deleted_at = -_DELETE_EVERY_SECONDS
         self._retrying = new_retrying(patience_seconds=patience_seconds, on_wait=self._before_pause, stop=self._stop)
 
     def run(self, every_seconds: float = _LOOK_SECONDS) -> None:
         """Send whatever waits until `stop` is set; looks again when woken and every `every_seconds`.
 
         Raises:
-            ServerRefused, SettingsError: nothing more will be sent; ticks stay stored.
+            ServerUnavailable, ServerRefused, StoreUnavailable: where the patience is limited, and it is at its end.
         """
         try:
             while not self._stop.is_set():
@@ -112,19 +112,15 @@ class Forwarder:
                     self._delete_old()
                 self._delete_old()
                 wait_for(self.wake, every_seconds)
-        except (ServerUnavailable, StoreUnavailable):
+        except (ServerUnavailable, ServerRefused, StoreUnavailable):
             if not self._stop.is_set():
                 raise
-        except (ServerRefused, SettingsError) as exc:
-            self.totals.stopped = str(exc)
-            raise
 
     def step(self) -> int:
         """Send one request and wait for its confirmation; returns how many rows it held, 0 when none wait.
 
         Raises:
-            ServerUnavailable, StoreUnavailable: it was retried for too long, or `stop` is set.
-            ServerRefused, SettingsError: as `run`.
+            ServerUnavailable, ServerRefused, StoreUnavailable: it was retried for too long, or `stop` is set.
         """
         parts = self.pending.next_request()
         if parts:
@@ -139,35 +135,40 @@ class Forwarder:
         except SourceRefused as exc:
             # It is about these rows alone: those of other senders go on.
             self._reject([(row, str(exc)) for part in parts for row in part])
-        except ServerRefused:
-            self.totals.is_up = False
-            raise
 
-    def _post(self, parts: Sequence[Part]) -> dict[str, Any]:
+    def _post(self, parts: Sequence[Part]) -> Result:
         try:
-            answer: dict[str, Any] = self._retrying(self._server.send, parts)
+            result: Result = self._retrying(self._server.send, parts)
         except (BodyTooLarge, BodyRefused) as exc:
             self.totals.requests += 1
             size = sum(map(len, parts))
             if isinstance(exc, BodyTooLarge) and size > 1:
                 self.pending.limit = max(1, min(self.pending.limit, size) // 2)
+                self._until_larger = _REQUESTS_BEFORE_LARGER
             raise
         self.totals.requests += 1
-        return answer
+        self._until_larger -= 1
+        if self.pending.limit < self._largest and self._until_larger <= 0:
+            self.pending.limit = min(self._largest, 2 * self.pending.limit)
+            self._until_larger = _REQUESTS_BEFORE_LARGER
+        return result
 
-    def _settle(self, parts: Sequence[Part], answer: dict[str, Any] | BodyTooLarge | BodyRefused) -> None:
+    def _settle(self, parts: Sequence[Part], result: Result | BodyTooLarge | BodyRefused) -> None:
         rows = [row for part in parts for row in part]
-        if isinstance(answer, TickpipeError):
-            self._reject([(row, str(answer)) for row in rows])
+        self._recover()
+        if isinstance(result, TickpipeError):
+            self._reject([(row, str(result)) for row in rows])
             return
-        if self.totals.is_up is False:
-            log.info("The server takes ticks again.", action="forward_recovered")
-        self.totals.is_up = True
-        self._logged_at = -_REPEAT_SECONDS
-        rejected = _rejected(rows, answer)
+        rejected = _rejected(rows, result)
         if rejected:
             self._reject(rejected)
         self.totals.forwarded += len(rows) - len(rejected)
+
+    def _recover(self) -> None:
+        if self.totals.trouble:
+            log.info("The server takes ticks again.", action="forward_recovered")
+        self.totals.trouble = self.totals.cause = ""
+        self._logged_at = -_REPEAT_SECONDS
 
     def _reject(self, rejected: Sequence[tuple[Row, str]]) -> None:
         self._retrying(self.pending.reject, rejected)
@@ -179,21 +180,12 @@ class Forwarder:
         )  # fmt: skip
 
     def _delete_old(self) -> None:
-        if self._retention_seconds is None or time.monotonic() - self._deleted_at < _DELETE_EVERY_SECONDS:
-            return
-        self._deleted_at = time.monotonic()
-        try:
-            deleted = delete_old(self._store, self._retention_seconds)
-        except StoreUnavailable:
-            return  # the store has reported it; the next minute is as good
-        self.totals.deleted += deleted
-        if deleted:
-            log.info(f"{deleted:,} confirmed rows were old and are deleted.", action="store_deleted", rows=deleted)
+        if self._retention is not None:
+            self.totals.deleted += self._retention.delete_due()
 
     def _before_pause(self, exc: BaseException, seconds: float) -> None:
         self.totals.retries += 1
-        if isinstance(exc, ServerUnavailable):
-            self.totals.is_up = False
+        self.totals.trouble, self.totals.cause = str(exc), getattr(exc, "cause", "store")
         self._on_wait(str(exc), seconds)
 
     def _log_wait(self, why: str, seconds: float) -> None:
@@ -203,12 +195,8 @@ class Forwarder:
         log.warning(f"{why}; ticks stay stored, next try in {seconds:.1f} s.", action="forward_waits")
 
 
-def _rejected(rows: Sequence[Row], answer: dict[str, Any]) -> list[tuple[Row, str]]:
-    """The rows that an answer refuses, with the reasons that it gives."""
-    reasons: dict[int, str] = {}
-    for detail in answer.get("details") or ():
-        if isinstance(detail, dict) and isinstance(detail.get("index"), int):
-            reasons[detail["index"]] = f"{detail.get('field')}: {detail.get('message')}"
-    if int(answer.get("errors") or 0) >= len(rows):
-        return [(row, reasons.get(i, "refused with the rest of its request")) for i, row in enumerate(rows)]
-    return [(rows[i], reason) for i, reason in sorted(reasons.items()) if 0 <= i < len(rows)]
+def _rejected(rows: Sequence[Row], result: Result) -> list[tuple[Row, str]]:
+    """The rows that the server refused, with the reasons that it gave."""
+    if result.errors >= len(rows):
+        return [(row, result.reasons.get(i, "refused with the rest of its request")) for i, row in enumerate(rows)]
+    return [(rows[i], reason) for i, reason in sorted(result.reasons.items()) if i < len(rows)]

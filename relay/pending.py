@@ -6,7 +6,9 @@ each confirmed request, so a crash sends at most the last request again, which t
 
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -28,9 +30,6 @@ FORWARD: Final = "forward"
 
 #: How often it is stored which rows are confirmed by now, from which retention counts (seconds).
 _CHECKPOINT_SECONDS: Final = 60.0
-
-#: Rows deleted in one transaction: the EA waits for no more than that.
-_DELETE_STEP: Final = 2_000
 
 #: Stored of one item that was refused, at most (characters), as on the server.
 _STORED_CHARACTERS: Final = 64 * 1024
@@ -118,31 +117,22 @@ def _object_in(meta: str | None) -> msgspec.Raw | None:
     return msgspec.Raw((meta or "").encode())
 
 
-class Pending:
-    """The rows that one receiver has not confirmed, in the order in which they go."""
+class Pages:
+    """Rows from `next_id` on, in the order in which they go; nothing is remembered of what was sent."""
 
     def __init__(
-        self, store: Store, name: str = FORWARD, *, limit: int, page: int | None = None,
-        ticks_path: str = "/ingest/tick", bars_path: str = "/ingest",
+        self, store: Store, *, limit: int, page: int | None = None, next_id: int = 0, where: str = "1",
+        values: Mapping[str, object] | None = None, ticks_path: str = "/ingest/tick", bars_path: str = "/ingest",
     ) -> None:  # fmt: skip
+        """`limit` rows a request and `page` rows a reading; `where` is a constant condition on their `values`."""
         self.limit = limit
-        self._store, self._name, self._page = store, name, page or limit
+        self._store, self._page = store, page or limit
         self._paths = (ticks_path, bars_path)
         self._lanes = Lanes()
-        self._checkpoint_at = -math.inf
-        cursor = _cursor(store.connection, name)
         #: Everything before this was sent or waits in the lanes.
-        self._next_id, _ = cursor.pop("", (0, 0))
-        if cursor:
-            self._load(cursor)
-
-    def _load(self, cursor: dict[str, tuple[int, int]]) -> None:
-        """Read again what had been read and not sent."""
-        first = min(next_id for next_id, _ in cursor.values())
-        query = f"SELECT {COLUMNS} FROM ticks WHERE id >= ? AND id < ? ORDER BY id"  # noqa: S608  # constants
-        raws = self._store.connection.execute(query, [first, self._next_id]).fetchall()
-        rows = rows_of(self._store, raws, *self._paths)
-        self._lanes.add(row for row in rows if row.lane in cursor and row.id >= cursor[row.lane][0])
+        self._next_id = next_id
+        self._query = f"SELECT {COLUMNS} FROM ticks WHERE id >= :next AND ({where}) ORDER BY id LIMIT :page"  # noqa: S608
+        self._values = dict(values or {})
 
     def next_request(self) -> list[Part]:
         """What goes next; empty when nothing waits."""
@@ -157,12 +147,40 @@ class Pending:
 
     def _read_page(self) -> bool:
         """Whether the database holds nothing behind what was read."""
-        query = f"SELECT {COLUMNS} FROM ticks WHERE id >= ? ORDER BY id LIMIT ?"  # noqa: S608  # constants
-        page = self._store.connection.execute(query, [self._next_id, self._page]).fetchall()
+        values = {**self._values, "next": self._next_id, "page": self._page}
+        page = self._store.connection.execute(self._query, values).fetchall()
         self._lanes.add(rows_of(self._store, page, *self._paths))
         if page:
             self._next_id = page[-1][0] + 1
         return len(page) < self._page
+
+    def confirm(self) -> None:
+        """Note that everything handed out so far is confirmed."""
+
+    def reject(self, rejected: Sequence[tuple[Row, str]]) -> None:
+        """Store rows that the server will never take in the table `rejected`, with the reason."""
+        _insert_rejected(self._store, [(r.id, r.symbol, r.ts_ms, reason, r.item.decode()) for r, reason in rejected])
+
+
+class Pending(Pages):
+    """The rows that one receiver has not confirmed; a cursor in the database says which."""
+
+    def __init__(self, store: Store, name: str = FORWARD, **options: Any) -> None:
+        super().__init__(store, **options)
+        self._name = name
+        self._checkpoint_at = -math.inf
+        cursor = _cursor(store.connection, name)
+        self._next_id, _ = cursor.pop("", (0, 0))
+        if cursor:
+            self._load(cursor)
+
+    def _load(self, cursor: dict[str, tuple[int, int]]) -> None:
+        """Read again what had been read and not sent."""
+        first = min(next_id for next_id, _ in cursor.values())
+        query = f"SELECT {COLUMNS} FROM ticks WHERE id >= ? AND id < ? ORDER BY id"  # noqa: S608  # constants
+        raws = self._store.connection.execute(query, [first, self._next_id]).fetchall()
+        rows = rows_of(self._store, raws, *self._paths)
+        self._lanes.add(row for row in rows if row.lane in cursor and row.id >= cursor[row.lane][0])
 
     def confirm(self) -> None:
         """Store that everything handed out so far is confirmed.
@@ -186,15 +204,6 @@ class Pending:
         self._store.run(write)
         if is_due:
             self._checkpoint_at = now
-
-    def reject(self, rejected: Sequence[tuple[Row, str]]) -> None:
-        """Store rows that the server will never take in the table `rejected`, with the reason."""
-        store_rejected(self._store, rejected)
-
-
-def store_rejected(store: Store, rejected: Sequence[tuple[Row, str]]) -> None:
-    """As `Pending.reject`."""
-    _insert_rejected(store, [(r.id, r.symbol, r.ts_ms, reason, r.item.decode()) for r, reason in rejected])
 
 
 def _insert_rejected(store: Store, entries: Sequence[tuple[int, str, int, str, str | None]]) -> None:
@@ -228,25 +237,38 @@ def count_pending(connection: sqlite3.Connection, name: str = FORWARD) -> int:
     return int(behind) + sum(waiting for _, waiting in cursor.values())
 
 
-def delete_old(store: Store, retention_seconds: float, name: str = FORWARD) -> int:
-    """Delete rows confirmed more than `retention_seconds` of running time ago, in small steps; returns how many."""
-    before_id = store.connection.execute(
-        "SELECT max(next_id) FROM confirmed WHERE name = ? AND confirmed_at < ?",
-        [name, store.ran_seconds() - retention_seconds],
-    ).fetchone()[0]
-    if before_id is None:
-        return 0
-    deleted = 0
-    step = "DELETE FROM ticks WHERE id IN (SELECT id FROM ticks WHERE id < ? ORDER BY id LIMIT ?)"
-    while True:
-        count = store.run(lambda connection: connection.execute(step, [before_id, _DELETE_STEP]).rowcount)
-        deleted += count
-        if count < _DELETE_STEP:
-            break
-    store.run(
-        lambda connection: connection.execute("DELETE FROM confirmed WHERE name = ? AND next_id < ?", [name, before_id])
-    )
-    return deleted
+class Backlog:
+    """The rows that wait to be confirmed, for who looks again and again from several threads."""
+
+    def __init__(self, store: Store, name: str = FORWARD) -> None:
+        self._store, self._name = store, name
+        self._lock = threading.Lock()
+        self._next_id, self._last_id, self._behind = 0, 0, 0
+
+    def rows(self) -> int:
+        """How many wait. While the server is away, only those that came since the last look are counted."""
+        connection = self._store.connection
+        with self._lock:
+            cursor = _cursor(connection, self._name)
+            next_id, _ = cursor.pop("", (0, 0))
+            (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM ticks").fetchone()
+            known = self._behind if (next_id == self._next_id and last_id >= self._last_id) else 0
+            after = max(next_id - 1, self._last_id) if known else next_id - 1
+            query = "SELECT count(*) FROM ticks WHERE id > ? AND id <= ?"
+            (new,) = connection.execute(query, [after, last_id]).fetchone()
+            self._next_id, self._last_id, self._behind = next_id, last_id, known + int(new)
+            return self._behind + sum(waiting for _, waiting in cursor.values())
+
+    def oldest_seconds(self) -> float:
+        """How long the oldest of them has waited, by the PC's clock; 0 when none does, or nobody knows."""
+        connection = self._store.connection
+        first_id = min((next_id for next_id, _ in _cursor(connection, self._name).values()), default=0)
+        query = "SELECT created_at FROM ticks WHERE id >= ? ORDER BY id LIMIT 1"
+        row = connection.execute(query, [first_id]).fetchone()
+        with suppress(TypeError, ValueError):  # none, or another program wrote it
+            stored = datetime.fromisoformat(row[0]).replace(tzinfo=UTC)
+            return max(0.0, (datetime.now(UTC) - stored).total_seconds())
+        return 0.0
 
 
 def _cursor(connection: sqlite3.Connection, name: str) -> dict[str, tuple[int, int]]:

@@ -16,10 +16,10 @@ from marketdata.errors import SettingsError
 from relay.api import Api, Application
 from relay.forwarder import BATCH, Forwarder
 from relay.pending import Pending
+from relay.retention import Retention
 from relay.server import Server
 from relay.store import Store
 from runtime.health import Guard, Health
-from runtime.posting import ServerRefused
 from runtime.serving import KEEP_ALIVE_SECONDS, run_server, server_config
 from runtime.settings import Settings
 
@@ -41,7 +41,7 @@ _GRACEFUL_SECONDS: Final = 5
 def serve(
     settings: Settings, db: Path, *, host: str, port: int, server: Server | None, retention_seconds: float | None
 ) -> int:
-    """Serve until Ctrl-C or SIGTERM; the exit code.
+    """Serve until Ctrl-C or SIGTERM; the exit code. `retention_seconds` is as for `Retention`.
 
     Raises:
         SettingsError: when the address can be reached by others and there is no key.
@@ -59,9 +59,8 @@ def serve(
         stop = threading.Event()
         forwarder = None
         if server is not None:
-            forwarder = Forwarder(
-                store, server, Pending(store, limit=BATCH), stop=stop, retention_seconds=retention_seconds
-            )
+            retention = Retention(store, retention_seconds)
+            forwarder = Forwarder(store, server, Pending(store, limit=BATCH), stop=stop, retention=retention)
             store.on_insert = forwarder.wake.set
         api = Api(store, settings, key=key, totals=forwarder.totals if forwarder else None, health=health)
         http = http_server(api, host, port)
@@ -73,7 +72,7 @@ def serve(
         sys.setswitchinterval(_SWITCH_SECONDS)
         log.info(
             f"EAs post to http://{host}:{port}/ingest/tick; ticks are in {db}, "
-            + (f"and go on to {server.url}." if server else "and stay there (no --forward)."),
+            + (f"and go on to {server.url}. {retention.plan()}" if server else "and stay there (no --forward)."),
             action="relay_started",
         )
         try:
@@ -90,10 +89,8 @@ def _forward(forwarder: Forwarder, store: Store, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             forwarder.run()
-        except (ServerRefused, SettingsError) as exc:
-            log.error(f"Nothing is forwarded any more, ticks are still stored: {exc}", action="forward_stopped")
-            return
-        except Exception:
+        except Exception as exc:
+            forwarder.totals.trouble, forwarder.totals.cause = f"forwarding failed ({exc!r})", "failed"
             log.exception("Forwarding failed; it begins again where it was confirmed.", action="forward_failed")
             stop.wait(_AFTER_FAILURE_SECONDS)
             with suppress(Exception):  # the next round fails as well, and says why

@@ -1,52 +1,49 @@
-"""The client's end of the contract: one connection, and every answer as a result or as an error.
+"""What an answer of a server means for the sender: taken, to be sent again, to be split, or refused.
+
+Anything may answer in the server's place: a hotel's Wi-Fi page with 200, a proxy with a redirect or a 401. Only an
+answer in the contract's form that counts what was sent confirms it, and no single answer ends sending.
 
 ::
 
     TickpipeError
-    ├── ServerUnavailable   the server did not take a request yet (retriable)
-    │   └── NoAnswer        nothing came back at all
-    ├── ServerRefused       the server takes nothing from here until somebody puts something right
-    │   ├── KeyRefused      401, 403
-    │   └── NoSuchEndpoint  404
-    ├── SourceRefused       403: the key may not speak for the source that this request names
-    ├── BodyTooLarge        413: the body has to be split
-    └── BodyRefused         400 without details: some item of the body spoils it
+    ├── ServerUnavailable       the server did not take a request yet (retriable)
+    │   └── NoAnswer            nothing came back at all
+    ├── ServerRefused           nothing is taken from here until somebody puts something right (retriable)
+    │   ├── KeyRefused          401, 403
+    │   ├── NoSuchEndpoint      404
+    │   └── ForeignAnswer       something else than a Tickpipe server answers
+    ├── SourceRefused           403: the key may not speak for the source that this request names
+    ├── BodyTooLarge            413: the body has to be split
+    └── BodyRefused             400 without details: some item of the body spoils it
 """
 
 import email.utils
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from ipaddress import ip_address
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
-import httpx
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_delay,
-    stop_any,
-    stop_when_event_set,
-    wait_random_exponential,
-)
+import msgspec
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, stop_when_event_set
+from tenacity.stop import stop_base
+from tenacity.wait import wait_random_exponential
 
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE
-from marketdata.errors import SettingsError, TickpipeError
+from marketdata.errors import TickpipeError
 
 Item = TypeVar("Item")
-
-#: The producer waits 10 s for Kafka before it answers 503; less would give up on answers that are on their way.
-_ANSWER_SECONDS: Final = 30.0
-_CONNECT_SECONDS: Final = 5.0
 
 #: Longest pause before the next try when the server does not say, and the longest that it may ask for (seconds).
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _LONGEST_ASKED_SECONDS: Final = 300.0
 
+#: So many refusals in a row end the tries of who has limited patience.
+_MOST_REFUSALS: Final = 3
+
 #: An event that ends a pause is looked at so often: Windows delivers Ctrl-C between waits only (seconds).
 _SLICE_SECONDS: Final = 0.5
+
+#: Of what something else than our server said, so much is quoted (characters).
+_QUOTED: Final = 80
 
 _wait_exponential: Final = wait_random_exponential(multiplier=0.25, max=_LONGEST_PAUSE_SECONDS)
 
@@ -55,6 +52,8 @@ class ServerUnavailable(TickpipeError):
     """The server did not take the request yet (network, 408, 429, 5xx); send it again."""
 
     retriable = True
+    #: The kind of trouble, as a word for metrics.
+    cause: ClassVar[str] = "unavailable"
 
     def __init__(self, message: str, retry_after_seconds: float = 0.0) -> None:
         super().__init__(message)
@@ -64,17 +63,38 @@ class ServerUnavailable(TickpipeError):
 class NoAnswer(ServerUnavailable):
     """Nothing came back: the server is down, or the network is. It may have taken the request all the same."""
 
+    cause = "no_answer"
+
 
 class ServerRefused(TickpipeError):
-    """The server will not take ticks from here; put the key or the address right and start again."""
+    """The server takes nothing from here; put right what the message names, sending then goes on."""
+
+    retriable = True
+    cause: ClassVar[str] = "refused"
 
 
 class KeyRefused(ServerRefused):
     """The server does not know the key, or the key may not speak for the source (401, 403)."""
 
+    cause = "key"
+
 
 class NoSuchEndpoint(ServerRefused):
     """The server has no such path (404)."""
+
+    cause = "no_endpoint"
+
+
+class ForeignAnswer(ServerRefused):
+    """Something answers that is no Tickpipe server: a network's login page, a proxy, a redirect."""
+
+    cause = "foreign_answer"
+
+
+#: Every `cause`.
+CAUSES: Final = tuple(
+    error.cause for error in (ServerUnavailable, NoAnswer, ServerRefused, KeyRefused, NoSuchEndpoint, ForeignAnswer)
+)
 
 
 class SourceRefused(TickpipeError):
@@ -89,89 +109,113 @@ class BodyRefused(TickpipeError):
     """400 that does not say which item is wrong: halve the body until it is found."""
 
 
-def new_client(url: str, headers: Mapping[str, str]) -> httpx.Client:
-    """A client of one kept-alive connection; a proxy from the environment is not asked for this machine's own ports.
+class Reply(NamedTuple):
+    """What came back; the body is empty when it was longer than an answer of ours can be."""
 
-    Raises:
-        SettingsError: when `url` is no address.
-    """
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as exc:
-        raise _no_address(url) from exc
-    if not parsed.host or parsed.scheme not in ("http", "https"):
-        raise _no_address(url)
-    return httpx.Client(
-        # Names of sources may have letters of any language.
-        headers=httpx.Headers(headers, encoding="utf-8"),
-        timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
-        limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
-        trust_env=not is_this_machine(url),
-    )
+    status: int
+    url: str
+    reason_phrase: str
+    headers: Mapping[str, str]
+    body: bytes
 
 
-def address_of(url: str) -> str:
-    """The server's address without a slash at its end, and without a route that somebody pasted with it."""
-    address = url.rstrip("/")
-    for route in (TICKS_ROUTE, BARS_ROUTE):
-        if address.lower().endswith(route):
-            return address[: -len(route)].rstrip("/")
-    return address
+class Result(NamedTuple):
+    """The confirmation of a request."""
+
+    #: How many items were sent, and how many of them the server refused for good.
+    sent: int
+    errors: int
+    #: Why, by index of the item; a long body's reasons stop at the first hundred.
+    reasons: dict[int, str]
 
 
-def is_this_machine(url: str) -> bool:
-    """Whether the address is one of this machine alone."""
-    host = httpx.URL(url).host
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def result_of(reply: Reply, sent: int | None) -> Result:
+    """What became of the `sent` items of a request that the server took, wholly, in part or (400) not at all.
 
-
-def post(client: httpx.Client, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> httpx.Response:
-    """Whatever came back; `result_of` tells what it means.
-
-    Raises:
-        NoAnswer: when nothing did.
-        SettingsError: when `url` is no address.
-    """
-    try:
-        return client.post(url, content=body, headers=httpx.Headers(headers, encoding="utf-8"))
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
-        raise _no_address(url) from exc
-    except httpx.RequestError as exc:
-        raise NoAnswer(f"{url} does not answer ({exc or type(exc).__name__})") from exc
-
-
-def result_of(response: httpx.Response) -> dict[str, Any]:
-    """The answer to a request that the server took, wholly, in part (207) or whose every item it rejected (400).
+    `sent` is None where the sender does not know how many items its body has.
 
     Raises:
         ServerUnavailable: it may be sent again, and has to be.
-        ServerRefused: the key (KeyRefused) or the address is wrong.
+        ServerRefused: likewise, once somebody has put the key (KeyRefused), the address (NoSuchEndpoint) or the network
+            (ForeignAnswer) right.
         SourceRefused: the key is not that of the source that the request names.
         BodyTooLarge, BodyRefused: it has to be split.
     """
-    status, url = response.status_code, response.url
-    answer = _json_of(response)
-    if status < 300 or status == 409:
-        return answer
-    said = str(answer.get("error") or response.reason_phrase)
-    if status == 400:
-        if not answer.get("details"):
-            raise BodyRefused(said)
-        # Nothing was usable: every item is an error, though a long body's details stop at the first hundred.
-        return {**answer, "errors": sys.maxsize}
+    status, url = reply.status, reply.url
+    answer = answer_in(reply)
+    is_ours = isinstance(answer.get("error"), str) and isinstance(answer.get("code"), str)
+    if _is_confirmation(status, answer, sent) or (status == 409 and is_ours):
+        count = sent or _count(answer, "received") or 0
+        return Result(count, min(count, _count(answer, "errors") or 0), _reasons(answer))
+    said = str(answer.get("error") or reply.reason_phrase)[:_QUOTED]
+    if status in (408, 429) or status >= 500:
+        raise ServerUnavailable(f"{url} answers {status}: {said}", _retry_after_seconds(reply))
+    if status == 413 and sent != 1:
+        raise BodyTooLarge(said)
+    if status == 404:
+        raise NoSuchEndpoint(f"{url} answers 404: {said}; is this the address of a Tickpipe producer?")
+    # Gateways and login pages have statuses as well; what costs ticks or asks for a cure must be said in our words.
+    if not is_ours:
+        raise ForeignAnswer(f"{url} answers {_told(reply)}, which no Tickpipe server does: {_FOREIGN_CURE}")
     if status == 413:
         raise BodyTooLarge(said)
-    if status == 403 and answer.get("code") == "FORBIDDEN":
+    if status == 400:
+        if not (reasons := _reasons(answer)):
+            raise BodyRefused(said)
+        count = sent or len(reasons)
+        return Result(count, count, reasons)
+    if status == 403 and answer["code"] == "FORBIDDEN":
         raise SourceRefused(f"{url} refuses the source ({said})")
     if status in (401, 403):
         raise KeyRefused(f"{url} refuses the key ({status}: {said})")
-    if status in (408, 429) or status >= 500:
-        raise ServerUnavailable(f"{url} answers {status}: {said}", _retry_after_seconds(response))
-    error = NoSuchEndpoint if status == 404 else ServerRefused
-    raise error(f"{url} answers {status}: {said}; is this the address of a Tickpipe producer?")
+    raise ServerRefused(f"{url} answers {status}: {said}; is this the address of a Tickpipe producer?")
+
+
+_FOREIGN_CURE: Final = "is a login page or a proxy between, or is the address wrong?"
+
+
+def answer_in(reply: Reply) -> dict[str, Any]:
+    """The JSON object in a reply; empty when there is none."""
+    try:
+        answer = msgspec.json.decode(reply.body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _is_confirmation(status: int, answer: Mapping[str, Any], sent: int | None) -> bool:
+    """Whether the answer counts what was sent. Older relays say `queued`, without a number."""
+    if status == 409:
+        return sent is not None and sent in (_count(answer, "received"), _count(answer, "duplicates"))
+    if not 200 <= status < 300:
+        return False
+    if "received" in answer:
+        received = _count(answer, "received")
+        return bool(received) and sent in (None, received)
+    return answer.get("ok") is True and answer.get("queued") is True
+
+
+def _count(answer: Mapping[str, Any], name: str) -> int | None:
+    number = answer.get(name)
+    return number if isinstance(number, int) and not isinstance(number, bool) and number >= 0 else None
+
+
+def _reasons(answer: Mapping[str, Any]) -> dict[int, str]:
+    details = answer.get("details")
+    return {
+        detail["index"]: f"{detail.get('field')}: {detail.get('message')}"
+        for detail in (details if isinstance(details, list) else ())
+        if isinstance(detail, dict) and _count(detail, "index") is not None
+    }
+
+
+def _told(reply: Reply) -> str:
+    """The answer of something foreign, in a few words."""
+    if target := reply.headers.get("location"):
+        return f"{reply.status} with a redirect to {target[:_QUOTED]!r}"
+    kind = reply.headers.get("content-type", "no type").partition(";")[0][:_QUOTED]
+    text = reply.body[: 4 * _QUOTED].decode("utf-8", "replace")[:_QUOTED]
+    return f"{reply.status} ({kind}) {text!r}" if text else f"{reply.status} ({kind})"
 
 
 def new_retrying(
@@ -183,16 +227,18 @@ def new_retrying(
     """Tries again, longer and longer apart or as the server asks, what may succeed later; the last error is raised.
 
     Args:
-        patience_seconds: for how long; None is for ever.
+        patience_seconds: for how long, and no more than some refusals in a row; None is for ever.
         on_wait: told the error and the pause before the next try (seconds).
         stop: ends the tries, and a pause at once.
     """
     stop = stop or threading.Event()
-    ends = stop_when_event_set(stop)
+    ends: stop_base = stop_when_event_set(stop)
+    if patience_seconds is not None:
+        ends = ends | stop_after_delay(patience_seconds) | _Refusals()
     return Retrying(
         retry=retry_if_exception(lambda exc: isinstance(exc, TickpipeError) and exc.retriable),
         wait=_pause,
-        stop=ends if patience_seconds is None else stop_any(ends, stop_after_delay(patience_seconds)),
+        stop=ends,
         sleep=lambda seconds: wait_for(stop, seconds),
         before_sleep=lambda state: _tell(state, on_wait),
         reraise=True,
@@ -208,9 +254,9 @@ def wait_for(event: threading.Event, seconds: float) -> None:
 
 def send_split(
     items: Sequence[Item],
-    send: Callable[[Sequence[Item]], dict[str, Any]],
+    send: Callable[[Sequence[Item]], Result],
     halves: Callable[[Sequence[Item]], Sequence[Sequence[Item]]],
-) -> Iterator[tuple[Sequence[Item], dict[str, Any] | BodyTooLarge | BodyRefused]]:
+) -> Iterator[tuple[Sequence[Item], Result | BodyTooLarge | BodyRefused]]:
     """Send items in order, in halves where one request is too large (413) or spoilt by an item that is not named.
 
     Yields what went in each request with its answer, or with the error where `halves` gives nothing smaller.
@@ -228,6 +274,20 @@ def send_split(
     yield items, answer
 
 
+class _Refusals(stop_base):
+    """Stops at so many refusals in a row: one alone may be of something that stood between for a moment."""
+
+    def __init__(self) -> None:
+        self._in_row = 0
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        if retry_state.attempt_number == 1:
+            self._in_row = 0
+        exc = retry_state.outcome.exception() if retry_state.outcome is not None else None
+        self._in_row = self._in_row + 1 if isinstance(exc, ServerRefused) else 0
+        return self._in_row >= _MOST_REFUSALS
+
+
 def _pause(state: RetryCallState) -> float:
     exc = state.outcome.exception() if state.outcome is not None else None
     asked = exc.retry_after_seconds if isinstance(exc, ServerUnavailable) else 0.0
@@ -240,28 +300,14 @@ def _tell(state: RetryCallState, on_wait: Callable[[BaseException, float], None]
         on_wait(exc, state.next_action.sleep)
 
 
-def _no_address(url: str) -> SettingsError:
-    return SettingsError(
-        f"{url!r} is no address of a producer; use one such as https://ticks.example.com or http://127.0.0.1:18001"
-    )
-
-
-def _json_of(response: httpx.Response) -> dict[str, Any]:
-    try:
-        answer = response.json()
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
-
-
-def _retry_after_seconds(response: httpx.Response) -> float:
+def _retry_after_seconds(reply: Reply) -> float:
     """Retry-After in either of its forms: seconds, or the date of the next try."""
-    text = response.headers.get("Retry-After", "")
+    text = reply.headers.get("Retry-After", "")
     try:
         return max(0.0, float(text))
     except ValueError:
         pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

@@ -23,6 +23,8 @@ class Request:
 
 @dataclass
 class Answer:
+    """A planned answer; one of success counts the items that were sent, unless its body says another number."""
+
     status: int
     body: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
@@ -52,10 +54,19 @@ class ScriptedServer:
         if path in self.missing:
             return Answer(404, {"error": "not found"})
         if len(items) > self.most_items:
-            return Answer(413, {"error": "too large"})
+            return Answer(413, {"error": "too large", "code": "PAYLOAD_TOO_LARGE"})
         if self.answers:
             return self.answers.pop(0)
         return Answer(200, {"ok": True, "received": len(items), "inserted": len(items), "errors": 0})
+
+
+def read_body(handler: BaseHTTPRequestHandler) -> dict[str, Any]:
+    """The body of a request, unpacked."""
+    raw = handler.rfile.read(int(handler.headers["Content-Length"]))
+    body: dict[str, Any] = json.loads(
+        gzip.decompress(raw) if handler.headers.get("Content-Encoding") == "gzip" else raw
+    )
+    return body
 
 
 def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
@@ -64,8 +75,7 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
-            raw = self.rfile.read(int(self.headers["Content-Length"]))
-            body = json.loads(gzip.decompress(raw) if self.headers.get("Content-Encoding") == "gzip" else raw)
+            body = read_body(self)
             items = body.get("ticks") or body.get("items") or []
             answer = server.answer(self.path, items)
             server.requests.append(
@@ -73,7 +83,8 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
             )
             if server.held.is_set():
                 server.released.wait(20)
-            content = json.dumps(answer.body).encode()
+            counted = {"received": len(items)} if answer.status < 300 else {}
+            content = json.dumps(counted | answer.body).encode()
             try:
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():

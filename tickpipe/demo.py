@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-import httpx
 import msgspec
 import structlog
 
@@ -22,8 +21,8 @@ from marketdata.contract.tick import PostedTick, posted_tick
 from marketdata.errors import TickpipeError
 from marketdata.tick import Tick
 from runtime import clock
+from runtime.exchange import Connection, address_of
 from runtime.logs import configure_logs
-from runtime.posting import address_of, new_client
 from runtime.process import exit_on_stop_signal
 from runtime.settings import load_settings
 from tickpipe.sending.sender import post
@@ -99,8 +98,8 @@ class RandomWalk:
 class ExpertAdvisor:
     """Posts its walks' ticks about once a second; what was not taken is buffered and sent again, oldest first."""
 
-    def __init__(self, client: httpx.Client, url: str, walks: list[RandomWalk]) -> None:
-        self._client, self._url = client, f"{address_of(url)}{TICKS_ROUTE}"
+    def __init__(self, connection: Connection, url: str, walks: list[RandomWalk]) -> None:
+        self._connection, self._url = connection, f"{address_of(url)}{TICKS_ROUTE}"
         self._walks = walks
         #: What the producer has not taken yet, oldest first.
         self.unsent: deque[PostedTick] = deque(maxlen=_RING_TICKS)
@@ -117,12 +116,13 @@ class ExpertAdvisor:
         while self.unsent:
             batch = [self.unsent[index] for index in range(min(_REQUEST_TICKS, len(self.unsent)))]
             try:
-                answer = post(self._client, self._url, msgspec.json.encode({"ticks": batch}))
+                result = post(self._connection, self._url, msgspec.json.encode({"ticks": batch}), len(batch))
             except TickpipeError as exc:
                 self._warn_once(str(exc) or type(exc).__name__)
                 return False
-            if answer.get("errors"):
-                log.warning("The producer rejected ticks.", action="demo_rejected", details=answer.get("details"))
+            if result.errors:
+                reasons = list(result.reasons.values())
+                log.warning("The producer rejected ticks.", action="demo_rejected", reasons=reasons)
             for _ in batch:
                 self.unsent.popleft()
         if self._troubled:
@@ -171,8 +171,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         **source_header(options.source),
     }
     start = clock.now_ms()
-    with new_client(options.url, headers) as client:
-        ea = ExpertAdvisor(client, options.url, [RandomWalk(item, options.seed, start) for item in INSTRUMENTS])
+    with Connection(options.url, headers) as connection:
+        ea = ExpertAdvisor(connection, options.url, [RandomWalk(item, options.seed, start) for item in INSTRUMENTS])
         log.info("The simulated EA trades.", action="demo_started", url=options.url, source=options.source)
         while True:
             ea.collect(clock.now_ms())

@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
 import logging
+import math
 import os
 import re
 from enum import StrEnum
@@ -26,6 +27,9 @@ class _Aggregate(StrEnum):
     M1 = "M1"
 
 
+#: Rows that a run sends when nothing says which.
+_NEWEST_ROWS = 200
+
 #: The server's key, so that it need not stand in a command line.
 _KEY_VARIABLE = "TICKPIPE_RELAY_FORWARD_KEY"
 
@@ -41,9 +45,21 @@ def duration(text: str | float) -> float:
     return float(found[1]) * _SECONDS[found[2].lower()]
 
 
+def retention(text: str | float) -> float:
+    """Seconds of a duration, infinity for `forever`."""
+    return math.inf if str(text).strip().lower() == "forever" else duration(text)
+
+
 Db = Annotated[Path, typer.Option("--db", metavar="FILE", help="The database of ticks; created when missing.")]
 Keep = Annotated[
-    float, typer.Option("--keep", parser=duration, metavar="TIME", help="Keep rows so long after confirmation.")
+    float | None,
+    typer.Option(
+        "--keep",
+        parser=retention,
+        metavar="TIME",
+        help="Delete rows so long after the server confirmed them: 7d, 12h, forever. Default: 7d, but forever in a file"
+        " that was there before the relay's first start.",
+    ),
 ]
 
 
@@ -56,11 +72,12 @@ def serve(
     forward_to: Annotated[
         str | None, typer.Option("--forward", metavar="URL", help="Server to forward to. Default: only store.")
     ] = None,
-    keep: Keep = "7d",  # type: ignore[assignment]  # typer hands defaults to the parser
+    keep: Keep = None,
 ) -> None:
     """Store what EAs post, on disk before each answer, and forward it at once when --forward names a server.
 
-    The server's key is read from TICKPIPE_RELAY_FORWARD_KEY. Without a server's confirmation nothing is ever deleted.
+    The server's key is read from TICKPIPE_RELAY_FORWARD_KEY. The first line of its log says which rows will be deleted,
+    and when; without a server's confirmation none ever is.
 
     Examples:
 
@@ -85,8 +102,8 @@ def forward(
     db: Db = Path("ea.db"),
     every: Annotated[
         float, typer.Option("--every", parser=duration, metavar="TIME", help="Pause between two looks.")
-    ] = "5m",  # type: ignore[assignment]
-    keep: Keep = "7d",  # type: ignore[assignment]
+    ] = "5m",  # type: ignore[assignment]  # typer hands defaults to the parser
+    keep: Keep = None,
 ) -> None:
     """Forward what another program stores in the database, every few minutes, until Ctrl-C.
 
@@ -97,16 +114,48 @@ def forward(
     with _Extra():
         from relay.forwarder import BATCH, Forwarder
         from relay.pending import Pending
+        from relay.retention import Retention
         from relay.server import Server
         from relay.store import Store
 
     _settings()
     with Server(to, _key()) as server, Store(_existing(db)) as store:
-        forwarder = Forwarder(store, server, Pending(store, limit=BATCH), retention_seconds=keep)
+        rows = Retention(store, keep)
+        err.print(f"{db} goes to {server.url}. {rows.plan()}", markup=False, soft_wrap=True)
+        forwarder = Forwarder(store, server, Pending(store, limit=BATCH), retention=rows)
         try:
             forwarder.run(every)
         except KeyboardInterrupt:
             raise typer.Exit(DONE) from None
+
+
+@app.command()
+def check(
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="Server that ticks are to be forwarded to.")],
+    source: Annotated[
+        str | None, typer.Option(help="Source that an EA names (X-Source). Default: the server says which.")
+    ] = None,
+) -> None:
+    """Check whether ticks would get from here to the server: network, clock, key, source, a test tick.
+
+    The test tick is not stored. Exit code 1 when something is wrong.
+
+    Examples:
+
+    * `tickpipe relay check --to https://ticks.example.com`
+    """
+    with _Extra():
+        from relay.check import check as run
+        from relay.server import Server
+
+    is_good = True
+    with Server(to, _key(), user_agent="tickpipe-check") as server:
+        for finding in run(server, source):
+            is_good = is_good and finding.is_good
+            sign = "ok   " if finding.is_good else "WRONG"
+            out.print(f"{sign} {finding.what}: {finding.text}", markup=False, soft_wrap=True)
+    raise typer.Exit(DONE if is_good else PROBLEM)
 
 
 @app.command()
@@ -115,9 +164,15 @@ def export(
     api: Annotated[str, typer.Option("--api", metavar="URL", help="Server to send to.")],
     db: Db = Path("ea.db"),
     token: Annotated[str | None, typer.Option(help=f"The server's key. Default: {_KEY_VARIABLE}.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Without --all: send the newest rows, at most so many.")] = 200,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Without --all: send the newest rows, at most so many. Default: 200; none with --since-minutes.",
+        ),
+    ] = None,
     since_minutes: Annotated[
-        int | None, typer.Option(min=1, help="Without --all: only rows that were stored in the last N minutes.")
+        int | None, typer.Option(min=1, help="Without --all: all rows that were stored in the last N minutes.")
     ] = None,
     all_rows: Annotated[bool, typer.Option("--all", help="Send what no earlier run with --all has sent.")] = False,
     from_start: Annotated[bool, typer.Option(help="With --all: send everything again.")] = False,
@@ -128,6 +183,19 @@ def export(
     aggregate_to: Annotated[
         _Aggregate, typer.Option(help="M1 sends bars; auto does when the server knows no ticks (404).")
     ] = _Aggregate.AUTO,
+    wrap_items: Annotated[
+        bool,
+        typer.Option(
+            "--wrap-items",
+            help='For older scripts; changes nothing: bodies always are {"ticks": […]} or {"items": […]}.',
+        ),
+    ] = False,
+    fallback: Annotated[
+        bool,
+        typer.Option(
+            "--fallback-aggregate-on-404", help="For older scripts: the same as --aggregate-to auto, the default."
+        ),
+    ] = False,
 ) -> None:
     """Send stored ticks once, for example from the Task Scheduler. Sending ticks twice changes no candle.
 
@@ -136,7 +204,7 @@ def export(
     Examples:
 
     * `tickpipe relay export --db C:\\ticks\\ea.db --api https://ticks.example.com --all`
-    * `tickpipe relay export --db ea.db --api http://127.0.0.1:18001 --since-minutes 10 --limit 100000`
+    * `tickpipe relay export --db ea.db --api http://127.0.0.1:18001 --since-minutes 10`
     * `tickpipe relay export --db ea.db --api http://127.0.0.1:18001 --all --dry-run`
     """
     with _Extra():
@@ -144,10 +212,15 @@ def export(
         from relay.pending import restart
         from relay.server import Server
         from relay.store import Store
+        from runtime.exchange import address_of
 
+    if fallback and aggregate_to is _Aggregate.NONE:
+        raise typer.BadParameter("--aggregate-to none and --fallback-aggregate-on-404 contradict each other")
     _settings()
-    address = api.rstrip("/").removesuffix(endpoint)
+    address = address_of(api.rstrip("/").removesuffix(endpoint))
     key = "" if dry_run else _key(token)
+    if limit is None and since_minutes is None:
+        limit = _NEWEST_ROWS
     choice = Choice(all_rows=all_rows, limit=limit, since_minutes=since_minutes, page=page_size)
     with Server(address, key, user_agent="tickpipe-export") as server, Store(_existing(db)) as store, _Bar() as bar:
         run = Export(store, server, choice, endpoint=endpoint, batch=batch, on_progress=bar.update, on_wait=bar.wait)

@@ -74,6 +74,8 @@ class Taken(Struct, gc=False, kw_only=True):
     total: int
     details: _Details = UNSET
     details_truncated: _Truncated = UNSET
+    dry_run: Annotated[bool, Meta(description="true when X-Dry-Run asked, and nothing was stored")] | UnsetType = UNSET
+    source: Annotated[str, Meta(description="of a dry run: the source that the ticks would get")] | UnsetType = UNSET
 
 
 class Refused(Struct, gc=False):
@@ -85,9 +87,16 @@ class Refused(Struct, gc=False):
     details_truncated: _Truncated = UNSET
 
 
-def taken(received: int, details: Sequence[Detail], errors: int, *, queued: bool = False) -> tuple[int, Taken]:
-    """Status and answer: 200 when `errors` is 0, else 207; `details` may be shorter than `errors`."""
+def taken(
+    received: int, details: Sequence[Detail], errors: int, *, queued: bool = False, dry_run_for: str | None = None
+) -> tuple[int, Taken]:
+    """Status and answer: 200 when `errors` is 0, else 207; `details` may be shorter than `errors`.
+
+    `dry_run_for` is the source where the request was a dry run.
+    """
     answer = Taken(received=received, inserted=received - errors, errors=errors, total=received)
+    if dry_run_for is not None:
+        answer.dry_run, answer.source = True, dry_run_for
     if queued:
         answer.queued = True
     if not errors:

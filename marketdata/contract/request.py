@@ -55,6 +55,11 @@ def source_in(headers: Mapping[bytes, bytes]) -> str | None:
     return source
 
 
+def is_dry_run(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether `X-Dry-Run` asks what would be answered, with nothing stored."""
+    return headers.get(b"x-dry-run", b"").strip().lower() not in (b"", b"0", b"false")
+
+
 def source_header(source: str | None) -> dict[str, str]:
     """What `source_in` reads, to be sent in UTF-8; nothing for a sender that names no source."""
     return {} if source is None else {"X-Source": source}

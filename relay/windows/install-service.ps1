@@ -21,7 +21,7 @@ param(
     # Port that EAs post to.
     [Parameter(ParameterSetName = 'Install')][ValidateRange(1, 65535)][int]$Port = 18000,
     # How long confirmed rows are retained, for example 7d.
-    [Parameter(ParameterSetName = 'Install')][string]$Keep = '7d',
+    [Parameter(ParameterSetName = 'Install')][string]$Keep,
     # A file with the server's key in its first line.
     [Parameter(ParameterSetName = 'Install')][string]$KeyFile,
     # tickpipe.exe, when it is not found by itself.
@@ -56,7 +56,8 @@ $Db = Get-FullPath $Db
 $KeyFile = Get-FullPath $KeyFile
 $program = Find-Tickpipe $Tickpipe
 Initialize-Folder (Split-Path -Parent $Db)
-$arguments = @('-Db', $Db, '-Port', "$Port", '-Keep', $Keep, '-KeyFile', $KeyFile, '-Tickpipe', $program)
+$arguments = @('-Db', $Db, '-Port', "$Port", '-KeyFile', $KeyFile, '-Tickpipe', $program)
+if ($Keep) { $arguments += @('-Keep', $Keep) }
 if ($Forward) {
     # A task does not see the variables of this window: the key must be in the file.
     if (-not (Test-Path -LiteralPath $KeyFile -PathType Leaf)) {

@@ -17,8 +17,8 @@ param(
     [string]$Db,
     # Port that EAs post to.
     [ValidateRange(1, 65535)][int]$Port = 18000,
-    # How long confirmed rows are retained, for example 7d.
-    [string]$Keep = '7d',
+    # How long confirmed rows are retained: 7d, 12h, forever. Without it seven days, or for ever in a file that was there before.
+    [string]$Keep,
     # A file with the server's key in its first line.
     [string]$KeyFile,
     # tickpipe.exe, when it is not found by itself.
@@ -35,7 +35,8 @@ if (-not $Log) { $Log = Join-Path $TickpipeData 'relay.log' }
 
 $program = Find-Tickpipe $Tickpipe
 Initialize-Folder (Split-Path -Parent $Db)
-$arguments = @('relay', 'serve', '--db', $Db, '--port', "$Port", '--keep', $Keep)
+$arguments = @('relay', 'serve', '--db', $Db, '--port', "$Port")
+if ($Keep) { $arguments += @('--keep', $Keep) }
 if ($Forward) {
     $env:TICKPIPE_RELAY_FORWARD_KEY = Read-Secret $KeyFile 'TICKPIPE_RELAY_FORWARD_KEY' "the server's key"
     $arguments += @('--forward', $Forward)

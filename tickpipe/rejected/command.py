@@ -2,7 +2,6 @@
 
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
-import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from enum import StrEnum
@@ -27,6 +26,7 @@ from tickpipe.console import (
 )
 
 if TYPE_CHECKING:
+    from runtime.posting import Result
     from runtime.rejected import RejectedRecord, Which
     from runtime.settings import Settings
     from tickpipe.rejected.engine import Post, Produce, Unusable
@@ -242,19 +242,20 @@ class _Producer:
     def __init__(self, data_dir: Path | None, url: str | None, key: str | None) -> None:
         self._data_dir, self._url, self._key = data_dir, url, key
 
-    def post(self, one: "Post") -> dict[str, Any]:
-        """The producer's answer; see `tickpipe.sending.sender.post`."""
+    def post(self, one: "Post") -> "Result":
+        """What became of one; see `tickpipe.sending.sender.post`."""
         from marketdata.contract.request import source_header
-        from runtime.posting import address_of, new_client
-        from tickpipe.sending.sender import post
+        from runtime.exchange import Connection, address_of
+        from tickpipe.sending.sender import keys_cure, post
 
         url, key = producer_address(self._data_dir, self._url, self._key, one.source or None)
         headers = {
             "X-API-Key": key, "Content-Type": "application/json", "User-Agent": "tickpipe-resend",
             **source_header(one.source or None),
         }  # fmt: skip
-        with new_client(url, headers) as client:
-            return post(client, address_of(url) + one.path, one.body)
+        # What was rejected as a whole may hold any number of items.
+        with keys_cure(), Connection(url, headers) as connection:
+            return post(connection, address_of(url) + one.path, one.body, None)
 
 
 class _Resend:
@@ -330,11 +331,11 @@ class _Resend:
         from runtime.posting import BodyRefused, BodyTooLarge, ServerRefused
 
         try:
-            answer = self._producer.post(what)
+            result = self._producer.post(what)
         except (ServerRefused, BodyTooLarge, BodyRefused) as exc:
             return str(exc)
-        if answer.get("errors"):
-            return f"the producer rejects it again: {json.dumps(answer.get('details') or answer.get('error'))}"
+        if result.errors:
+            return f"the producer rejects it again: {'; '.join(result.reasons.values())}"
         return None
 
 

@@ -6,11 +6,11 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar
 
-import httpx
 import msgspec
 from msgspec import UNSET
 
@@ -19,15 +19,14 @@ from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, source_header
 from marketdata.contract.tick import iso_instant, iso_second, middle_change, posted_tick
 from marketdata.errors import SettingsError, TickpipeError
 from marketdata.tick import ChartMode
-from runtime import posting
+from runtime.exchange import Connection, address_of
 from runtime.posting import (
     BodyTooLarge,
     KeyRefused,
     NoAnswer,
+    Result,
     ServerRefused,
     SourceRefused,
-    address_of,
-    new_client,
     new_retrying,
     result_of,
     send_split,
@@ -100,7 +99,7 @@ class Sender(ABC, Generic[Item]):
         headers = {
             "X-API-Key": api_key, "Content-Type": "application/json", "User-Agent": user_agent, **source_header(source),
         }  # fmt: skip
-        self._client = new_client(url, headers)
+        self._connection = Connection(address_of(url), headers)
         self._encoder = msgspec.json.Encoder()
 
     @abstractmethod
@@ -111,7 +110,7 @@ class Sender(ABC, Generic[Item]):
         return self
 
     def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._client.close()
+        self._connection.close()
 
     def send(self, items: Sequence[Item]) -> None:
         """Post `items` and count what became of them in `outcome`.
@@ -124,28 +123,27 @@ class Sender(ABC, Generic[Item]):
         retrying = new_retrying(
             patience_seconds=self._patience_seconds, on_wait=lambda exc, seconds: self._on_wait(str(exc), seconds)
         )
-        for sent, answer in send_split(items, lambda part: retrying(self._post, part), self._halves):
-            if isinstance(answer, TickpipeError):
-                status = 413 if isinstance(answer, BodyTooLarge) else 400
-                raise ServerRefused(f"{self._url} refuses a single {self.noun} ({status}: {answer})") from answer
-            self._count(sent, answer)
+        with keys_cure():
+            for sent, result in send_split(items, lambda part: retrying(self._post, part), self._halves):
+                if isinstance(result, TickpipeError):
+                    status = 413 if isinstance(result, BodyTooLarge) else 400
+                    raise ServerRefused(f"{self._url} refuses a single {self.noun} ({status}: {result})") from result
+                self._count(sent, result)
 
-    def _post(self, items: Sequence[Item]) -> dict[str, Any]:
-        return post(self._client, self._url, self._body(items))
+    def _post(self, items: Sequence[Item]) -> Result:
+        return post(self._connection, self._url, self._body(items), len(items))
 
     @abstractmethod
     def _halves(self, items: Sequence[Item]) -> Sequence[Sequence[Item]]:
         """The items in two parts, or in one where they cannot be parted."""
 
-    def _count(self, items: Sequence[Item], answer: dict[str, Any]) -> None:
+    def _count(self, items: Sequence[Item], result: Result) -> None:
         outcome = self.outcome
-        rejected = min(len(items), int(answer.get("errors") or 0))
-        for detail in answer.get("details") or ():
-            if len(outcome.reasons) < _QUOTED and isinstance(detail, dict):
-                number = outcome.sent + int(detail.get("index") or 0) + 1
-                outcome.reasons.append(f"{self.noun} {number:,}: {detail.get('field')}: {detail.get('message')}")
-        outcome.accepted += len(items) - rejected
-        outcome.rejected += rejected
+        for index, reason in result.reasons.items():
+            if len(outcome.reasons) < _QUOTED:
+                outcome.reasons.append(f"{self.noun} {outcome.sent + index + 1:,}: {reason}")
+        outcome.accepted += len(items) - result.errors
+        outcome.rejected += result.errors
 
 
 def halved(items: Sequence[TimedItem]) -> Sequence[Sequence[TimedItem]]:
@@ -365,16 +363,18 @@ def live(ticks: Iterable[FileTick]) -> Iterator[FileTick | None]:
         yield arrival
 
 
-def post(client: httpx.Client, url: str, body: bytes) -> dict[str, Any]:
-    """The producer's answer to one request that it took, wholly, in part (207) or whose every item it rejected (400).
-
-    Raises:
-        ServerUnavailable, ServerRefused, SettingsError: as `Sender.send`.
-        BodyTooLarge, BodyRefused: when the body has to be split.
-    """
+def post(connection: Connection, url: str, body: bytes, sent: int | None) -> Result:
+    """What became of one request; see `runtime.posting.result_of` for `sent` and the errors."""
     try:
-        return result_of(posting.post(client, url, body))
+        return result_of(connection.post(url, body), sent)
     except NoAnswer as exc:
         raise NoAnswer(f"{exc}; is the producer up?") from exc
+
+
+@contextmanager
+def keys_cure() -> Iterator[None]:
+    """Turns a refusal of the key into wrong use, with what to do about it."""
+    try:
+        yield
     except (KeyRefused, SourceRefused) as exc:
         raise SettingsError(f"{exc}; pass the right one with --key or TICKPIPE_API_KEYS") from exc

@@ -1,7 +1,10 @@
 """What the EA's tests have in common: a morning, ticks, an attached EA, and what a server has of it."""
 
+from typing import Any
+
 from marketdata.tick import Tick
 from tests.integration.ea.terminal import Terminal
+from tests.lying import LyingServer
 from tests.scripted import ScriptedServer
 
 #: A Monday morning; ticks begin ten seconds later.
@@ -16,15 +19,22 @@ def tick(after_ms: int, bid: float = 1.1, **more: float) -> Tick:
 def sent(server: ScriptedServer, symbol: str = "EURUSD") -> list[Tick]:
     """The ticks of a symbol that the server has, in the order of arrival."""
     return [
-        Tick(i["time_msc"], i["bid"], i["ask"], i["last"], i["volume_real"], i["flags"])
+        posted(item)
         for request in server.requests
         if request.path == "/ingest/tick" and request.status < 300
-        for i in request.items
-        if i["symbol"] == symbol
+        for item in request.items
+        if item["symbol"] == symbol
     ]
 
 
-def begin(terminal: Terminal, server: ScriptedServer, **inputs: object) -> None:
+def posted(item: dict[str, Any]) -> Tick:
+    """The tick in an item as the EA posts it."""
+    return Tick(
+        item["time_msc"], item["bid"], item["ask"], item["last"], item["volume_real"], item["flags"]
+    )  # fmt: skip
+
+
+def begin(terminal: Terminal, server: ScriptedServer | LyingServer, **inputs: object) -> None:
     terminal("allow", server.url)
     terminal.inputs(**{"RelayUrl": server.url, "SendBars": False} | inputs)
     terminal.start(NOW_MS)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, sent, tick
+from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, posted, sent, tick
 from tests.integration.ea.terminal import Terminal
+from tests.lying import LIES, PORTAL, lying_server
 from tests.ports import free_port
 from tests.scripted import Answer, ScriptedServer, scripted_server
 
@@ -88,22 +89,48 @@ def test_one_item_that_is_too_large_does_not_stop_the_others(terminal: Terminal,
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_key_stops_sending_with_a_cure_and_loses_nothing(
+def test_a_refused_key_is_said_with_a_cure_and_loses_nothing(
     terminal: Terminal, server: ScriptedServer, status: int
 ) -> None:
-    server.answers = [Answer(status, {"error": "send a valid key", "code": "UNAUTHORIZED"})]
+    server.answers = [Answer(status, {"error": "send a valid key", "code": "UNAUTHORIZED"}) for _ in range(100)]
     begin(terminal, server, ApiKey="wrong")
     terminal.run(120)
-    assert statuses(server) == [status]
+    assert 3 <= len(server.requests) <= 15
     assert "ApiKey" in terminal.status()
     assert sum("send a valid key" in line for line in terminal.log) == 2  # the log and the alert
-    # The user changes the input: MetaTrader runs OnDeinit and OnInit of the same program.
-    terminal("deinit")
-    terminal.inputs(ApiKey="right")
-    assert terminal("init") == "0"
+    # Set right on the server: nobody touches the EA.
+    server.answers.clear()
     terminal.run_until_sent(len(TICKS))
     assert sent(server) == TICKS
-    assert server.requests[-1].headers["X-API-Key"] == "right"
+    assert "ApiKey" not in terminal.status()
+
+
+def test_a_key_that_is_refused_once_raises_no_alert(terminal: Terminal, server: ScriptedServer) -> None:
+    server.answers = [Answer(401, {"error": "send a valid key", "code": "UNAUTHORIZED"})]
+    begin(terminal, server)
+    terminal.run_until_sent(len(TICKS))
+    assert sent(server) == TICKS
+    assert sum("valid key" in line for line in terminal.log) == 1
+
+
+@pytest.mark.parametrize("lie", LIES, ids=str)
+def test_a_lie_confirms_no_tick(terminal: Terminal, lie: str) -> None:
+    with lying_server() as lying:
+        lying.lies = [LIES[lie]] * 2
+        begin(terminal, lying, TimeoutMs=1_000)
+        terminal.run_until_sent(len(TICKS))
+        assert [posted(item) for item in lying.taken] == TICKS
+        assert lying.lies == []
+
+
+def test_a_login_page_shows_on_the_chart(terminal: Terminal) -> None:
+    with lying_server() as lying:
+        lying.lies = [PORTAL] * 1_000
+        begin(terminal, lying)
+        terminal.run(60)
+        assert "login page" in terminal.status()
+        assert terminal.sent == 0
+        assert lying.requests > 3
 
 
 def test_what_can_never_be_used_does_not_stop_the_rest(terminal: Terminal, server: ScriptedServer) -> None:

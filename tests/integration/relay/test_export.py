@@ -56,7 +56,33 @@ def test_the_newest_rows_are_sent_by_default(db: Path, server: ScriptedServer) -
     assert numbers(server) == list(range(470, 500))
     assert server.requests[0].headers["Authorization"] == "Bearer mine"
     assert len(server.requests) == 2
-    assert export(db, server, "--since-minutes", "5", "--limit", "1000").stdout == "500 rows sent, 0 rejected\n"
+    assert export(db, server).stdout == "200 rows sent, 0 rejected\n"
+
+
+def test_since_minutes_has_no_limit_of_its_own(db: Path, server: ScriptedServer) -> None:
+    with closing(sqlite3.connect(db)) as connection, connection:
+        connection.execute("UPDATE ticks SET created_at = '2020-01-01 00:00:00' WHERE id <= 50")
+    ended = export(db, server, "--since-minutes", "5", "--page-size", "100", "--batch", "60")
+    assert (ended.returncode, ended.stdout) == (0, "450 rows sent, 0 rejected\n"), ended.stderr
+    assert numbers(server) == list(range(50, 500))
+    assert export(db, server, "--since-minutes", "5", "--limit", "30").stdout == "30 rows sent, 0 rejected\n"
+    assert numbers(server)[-30:] == list(range(470, 500))
+
+
+@pytest.mark.parametrize("route", ["/ingest", "/ingest/tick", "/Ingest/Tick/"])
+def test_the_address_and_the_flags_of_older_scripts_are_taken(db: Path, server: ScriptedServer, route: str) -> None:
+    server.url += route
+    ended = export(db, server, "--all", "--wrap-items", "--fallback-aggregate-on-404")
+    assert (ended.returncode, ended.stdout) == (0, "500 rows sent, 0 rejected\n"), ended.stderr
+    assert {request.path for request in server.requests} == {"/ingest/tick"}
+    assert numbers(server) == list(range(500))
+
+
+def test_flags_that_contradict_each_other_are_wrong_use(db: Path, server: ScriptedServer) -> None:
+    ended = export(db, server, "--aggregate-to", "none", "--fallback-aggregate-on-404")
+    assert ended.returncode == 2
+    assert "contradict" in ended.stderr
+    assert server.requests == []
 
 
 def test_a_dry_run_sends_nothing(db: Path, server: ScriptedServer) -> None:
@@ -66,7 +92,7 @@ def test_a_dry_run_sends_nothing(db: Path, server: ScriptedServer) -> None:
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(db: Path, server: ScriptedServer) -> None:
-    server.answers = [Answer(200, {}), Answer(200, {}), Answer(401, {"error": "no"})]
+    server.answers = [Answer(200), Answer(200), *[Answer(401, {"error": "no", "code": "UNAUTHORIZED"})] * 3]
     ended = export(db, server, "--all", "--page-size", "300")
     assert ended.returncode != 0
     assert "--token" in ended.stderr

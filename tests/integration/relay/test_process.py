@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 
 from tests.integration.relay.conftest import StartRelay
+from tests.integration.relay.process import RelayProcess
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, tick
+from tests.unit.relay.test_database import old_file
 from tests.waiting import wait_until
 
 
@@ -128,17 +130,25 @@ def test_every_answer_of_a_server_is_survived(start_relay: StartRelay, server: S
         assert connection.execute("SELECT ts_ms - ?, reason FROM rejected", [BASE]).fetchall() == [(2, "bid: odd")]
 
 
-def test_a_wrong_key_stops_forwarding_but_not_storing(start_relay: StartRelay, server: ScriptedServer) -> None:
-    server.answers = [Answer(401, {"error": "no"})]
+def test_a_refused_key_shows_everywhere_until_the_server_takes_it(
+    start_relay: StartRelay, server: ScriptedServer
+) -> None:
+    server.answers = [Answer(401, {"error": "no", "code": "UNAUTHORIZED"}) for _ in range(1_000)]
     relay = start_relay(server.url)
     relay.post(tick(0))
-    stopped = wait_until(lambda: relay.stats()["forwarding"]["stopped"], what="a relay that stopped forwarding")
-    assert "TICKPIPE_RELAY_FORWARD_KEY" in stopped
+    wait_until(lambda: relay.stats()["forwarding"]["trouble"], what="a relay that says its trouble")
+    assert "TICKPIPE_RELAY_FORWARD_KEY" in relay.stats()["forwarding"]["trouble"]
     assert relay.post(tick(1)).status_code == 200
-    assert len(server.requests) == 1
-    assert "tickpipe_relay_server_up 0.0" in relay.get("/metrics").text
-    assert relay.stop() == 0
-    relay.start()
+    health = relay.get("/health")
+    assert (health.status_code, health.json()["ok"]) == (200, False)
+    assert "refuses the key" in health.json()["trouble"]
+    metrics = relay.get("/metrics").text
+    assert "tickpipe_relay_server_up 0.0" in metrics
+    assert 'tickpipe_relay_trouble{cause="key"} 1.0' in metrics
+    assert 'tickpipe_relay_trouble{cause="foreign_answer"} 0.0' in metrics
+    assert "tickpipe_relay_backlog_rows 2.0" in metrics
+    # Nobody starts the relay again.
+    server.answers.clear()
     relay.wait_forwarded()
     assert times(server) == [0, 1]
 
@@ -154,3 +164,15 @@ def test_a_locked_database_is_answered_503_and_survived(start_relay: StartRelay,
     assert relay.post(tick(0)).status_code == 200
     relay.wait_forwarded()
     assert times(server) == [0]
+
+
+def test_the_start_says_that_an_archive_is_not_deleted_from(tmp_path: Path, server: ScriptedServer) -> None:
+    old_file(tmp_path / "ea.db", 10)
+    relay = RelayProcess(tmp_path / "ea.db", server.url, log=tmp_path / "relay.log")
+    try:
+        relay.start()
+        relay.wait_forwarded()
+    finally:
+        relay.close()
+    assert "No row is deleted: the file was there before the relay." in (tmp_path / "relay.log").read_text()
+    assert len(server.taken) == 10

@@ -4,6 +4,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -11,6 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from dashboard.metrics import Metrics as DashboardMetrics
 from producer.metrics import Metrics as ProducerMetrics
+from relay.forwarder import Totals
+from relay.metrics import Metrics as RelayMetrics
+from relay.pending import Backlog
+from relay.store import Store
 from runtime.settings import Settings
 from sink.metrics import Metrics as SinkMetrics
 from stream_app.metrics import Metrics as StreamMetrics
@@ -35,7 +40,7 @@ _PROMQL = {
     "sum", "min", "max", "count", "by", "on", "and", "or", "unless", "absent", "rate", "increase", "changes", "deriv",
     "predict_linear", "histogram_quantile", "vector", "time", "day_of_week", "hour", "le", "stage", "source", "route",
     "status", "task", "kind", "topic", "consumergroup", "action", "verdict", "symbol", "instance", "job", "datname",
-    "mountpoint", "fits",
+    "mountpoint", "fits", "cause",
 }  # fmt: skip
 
 #: Variables of the compose files that are no settings of the services.
@@ -49,12 +54,14 @@ def exposed_metrics() -> set[str]:
     """Names as Prometheus sees them, from the registries of the services."""
     registries = [each().registry for each in (ProducerMetrics, StreamMetrics, DashboardMetrics)]
     registries.append(SinkMetrics(CollectorRegistry()).registry)
-    return {
-        family.name + suffix
-        for registry in registries
-        for family in registry.collect()
-        for suffix in _EXPOSED[family.type]
-    }
+    with TemporaryDirectory() as folder, Store(Path(folder) / "ea.db") as store:
+        registries.append(RelayMetrics(store, Totals(), Backlog(store)).registry)
+        return {
+            family.name + suffix
+            for registry in registries
+            for family in registry.collect()
+            for suffix in _EXPOSED[family.type]
+        }
 
 
 def expressions() -> list[str]:

@@ -578,3 +578,21 @@ def test_the_openapi_shows_every_form_of_body() -> None:
     body = schema["paths"]["/ingest/tick"]["post"]["requestBody"]["content"]["application/json"]
     assert len(body["schema"]["anyOf"]) == 3
     assert {"200", "207", "400", "401", "413", "429", "503"} <= set(schema["paths"]["/ingest"]["post"]["responses"])
+
+
+async def test_a_dry_run_answers_and_stores_nothing(bench: Bench) -> None:
+    answer = await bench.post("/ingest/tick", {"ticks": [PRO]}, X_Dry_Run="1")
+    assert answer.status_code == 200
+    assert answer.json() == {**taken(1), "dry_run": True, "source": "Broker-Demo"}
+    answer = await bench.post("/ingest", {"items": [BAR, {"symbol": "EURUSD"}]}, X_Dry_Run="1")
+    assert (answer.status_code, answer.json()["errors"], answer.json()["details"][0]["index"]) == (207, 1, 1)
+    assert (await bench.post("/ingest/tick", [{"n": 1}], X_Dry_Run="1")).status_code == 400
+    assert (await bench.post("/ingest/tick", b"data=1", X_Dry_Run="1")).status_code == 400
+    assert (await bench.post("/ingest/tick", b" " * 6_000_000 + b"[]", X_Dry_Run="1")).status_code == 413
+    assert (await bench.post("/ingest/tick", [PRO], X_Dry_Run="1", X_API_Key="wrong")).status_code == 401
+    assert bench.gateway.records == []
+    assert bench.metrics.registry.get_sample_value(
+        "tickpipe_producer_ticks_accepted_total", {"source": "Broker-Demo"}
+    ) in (None, 0.0)
+    assert (await bench.post("/ingest/tick", [PRO], X_Dry_Run="0")).json() == taken(1)
+    assert len(bench.gateway.records) == 1

@@ -142,3 +142,13 @@ def test_a_server_that_an_ea_names_is_told_on(api: Api, store: Store, server: Sc
         "tickpipe-relay (Server:XM.COM-Real 2)", "tickpipe-relay (Server:Broker-Demo)", "tickpipe-relay",
     ]  # fmt: skip
     assert all("X-Source" not in request.headers for request in server.requests)
+
+
+def test_a_dry_run_stores_nothing(api: Api, store: Store) -> None:
+    body = json.dumps([tick(0), {"n": 1}]).encode()
+    status, answer, _ = call(api, body, x_dry_run="1", x_source="Demo")
+    assert (status, answer["dry_run"], answer["source"], answer["errors"]) == (207, True, "Demo", 1)
+    assert "queued" not in answer
+    assert call(api, b"data=1", x_dry_run="1")[0] == 400
+    assert store.counts().by_symbol.total() == 0
+    assert store.connection.execute("SELECT count(*) FROM rejected").fetchone() == (0,)

@@ -210,17 +210,37 @@ async def test_a_body_that_is_too_large_is_split_between_times(
     assert server.requests[-1].status == 200
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
-async def test_a_refused_key_or_address_stops_and_loses_nothing(
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+async def test_refusals_in_a_row_end_a_run_and_lose_nothing(
     store: Store, server: ScriptedServer, forwarder: NewForwarder, status: int
 ) -> None:
     await put(store, tick(0))
-    server.answers = [Answer(status, {"error": "no"})]
+    server.answers = [Answer(status, {"error": "no", "code": "NO"}) for _ in range(3)]
     with pytest.raises(ServerRefused, match=r"KEY|address"):
-        forwarder().run()
+        drain(forwarder())
+    assert len(server.requests) == 3
     assert count_pending(store.connection) == 1
     drain(forwarder())
     assert times(server) == [0]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+async def test_the_relay_never_gives_up_and_says_what_is_wrong_meanwhile(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder, status: int
+) -> None:
+    await put(store, tick(0))
+    server.answers = [Answer(status, {"error": "no", "code": "NO"}) for _ in range(5)]
+    said: list[tuple[str, str]] = []
+
+    def wait(*_: object) -> None:
+        said.append((sender.totals.cause, sender.totals.trouble))
+
+    sender: Forwarder = forwarder(patience_seconds=None, on_wait=wait)
+    drain(sender)
+    assert times(server) == [0]
+    assert {cause for cause, _ in said} == {{401: "key", 403: "key", 404: "no_endpoint", 405: "refused"}[status]}
+    assert all(str(status) in trouble for _, trouble in said)
+    assert (sender.totals.cause, sender.totals.trouble) == ("", "")
 
 
 @pytest.mark.parametrize("status", [207, 400])
@@ -229,7 +249,8 @@ async def test_refused_items_are_stored_and_not_sent_again(
 ) -> None:
     await put(store, tick(0), tick(1))
     details = [{"index": 1, "field": "bid", "message": "odd"}]
-    server.answers = [Answer(status, {"errors": 1, "details": details} if status == 207 else {"details": details})]
+    refusal = {"error": "odd", "code": "VALIDATION_ERROR", "details": details}
+    server.answers = [Answer(status, {"errors": 1, "details": details} if status == 207 else refusal)]
     drain(forwarder())
     rejected = store.connection.execute("SELECT ts_ms, reason FROM rejected ORDER BY id").fetchall()
     assert rejected[-1] == (BASE + 1, "bid: odd")
@@ -242,7 +263,8 @@ async def test_an_item_that_spoils_its_request_is_found(
     store: Store, server: ScriptedServer, forwarder: NewForwarder
 ) -> None:
     def answer(_: str, items: list[Any]) -> Answer:
-        return Answer(400, {"error": "odd"}) if any(item.get("bad") for item in items) else Answer(200, {})
+        refusal = Answer(400, {"error": "odd", "code": "VALIDATION_ERROR"})
+        return refusal if any(item.get("bad") for item in items) else Answer(200)
 
     server.answer = answer  # type: ignore[method-assign, assignment]
     await put(store, *(tick(n, bad=n == 5) for n in range(16)))

@@ -12,19 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.errors import SettingsError, TickpipeError
+from runtime.exchange import Connection, address_of, is_this_machine
 from runtime.posting import (
     BodyRefused,
     BodyTooLarge,
+    ForeignAnswer,
     KeyRefused,
     NoAnswer,
     NoSuchEndpoint,
+    Result,
     ServerRefused,
     ServerUnavailable,
-    address_of,
-    is_this_machine,
-    new_client,
     new_retrying,
-    post,
     result_of,
     send_split,
 )
@@ -38,9 +37,9 @@ def server() -> Iterator[ScriptedServer]:
         yield running
 
 
-def answer_to_a_request(url: str) -> dict[str, object]:
-    with new_client(url, {}) as client:
-        return result_of(post(client, f"{url}/ingest/tick", b'{"ticks":[]}'))
+def answer_to_a_request(url: str, sent: int | None = 3) -> Result:
+    with Connection(url, {}) as connection:
+        return result_of(connection.post(f"{url}/ingest/tick", b'{"ticks":[{},{},{}]}'), sent)
 
 
 @pytest.mark.parametrize(
@@ -54,24 +53,76 @@ def answer_to_a_request(url: str) -> dict[str, object]:
 def test_each_refusal_is_an_error_that_knows_whether_to_try_again(
     server: ScriptedServer, status: int, error: type[TickpipeError]
 ) -> None:
-    server.answers = [Answer(status, {"error": "because"})]
+    server.answers = [Answer(status, {"error": "because", "code": "WHY"})]
     with pytest.raises(error, match="because") as caught:
         answer_to_a_request(server.url)
     assert type(caught.value) is error
-    assert caught.value.retriable is (error is ServerUnavailable)
+    assert caught.value.retriable is (error not in (BodyRefused, BodyTooLarge))
 
 
-@pytest.mark.parametrize("status", [200, 207, 409])
-def test_what_was_taken_is_a_result(server: ScriptedServer, status: int) -> None:
-    server.answers = [Answer(status, {"inserted": 1})]
-    assert answer_to_a_request(server.url) == {"inserted": 1}
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (301, ForeignAnswer), (400, ForeignAnswer), (401, ForeignAnswer), (403, ForeignAnswer), (404, NoSuchEndpoint),
+        (405, ForeignAnswer), (409, ForeignAnswer), (413, BodyTooLarge), (511, ServerUnavailable),
+    ],
+)  # fmt: skip
+def test_what_is_not_in_our_words_refuses_no_item_and_no_key(
+    server: ScriptedServer, status: int, error: type[TickpipeError]
+) -> None:
+    server.answers = [Answer(status, {"message": "of a gateway"})]
+    with pytest.raises(error) as caught:
+        answer_to_a_request(server.url)
+    assert type(caught.value) is error
 
 
-def test_a_400_with_details_means_that_every_item_is_an_error(server: ScriptedServer) -> None:
-    server.answers = [Answer(400, {"details": [{"index": 0}]})]
-    errors = answer_to_a_request(server.url)["errors"]
-    assert isinstance(errors, int)
-    assert errors >= 20_000  # the items of one body
+def test_a_gateway_that_finds_one_item_too_large_is_not_believed(server: ScriptedServer) -> None:
+    server.answers = [Answer(413, {}), Answer(413, {"error": "too large", "code": "PAYLOAD_TOO_LARGE"})]
+    with pytest.raises(ForeignAnswer):
+        answer_to_a_request(server.url, sent=1)
+    with pytest.raises(BodyTooLarge):
+        answer_to_a_request(server.url, sent=1)
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (200, {"ok": True, "received": 3, "inserted": 3, "duplicates": 0, "errors": 0, "total": 3}),
+        (200, {"ok": True, "queued": True, "received": 3}),
+        (202, {"received": 3}),
+        (409, {"duplicates": 3}),
+        (409, {"error": "all of them are here", "code": "DUPLICATE"}),
+    ],
+)
+def test_what_counts_the_items_is_a_confirmation(server: ScriptedServer, status: int, answer: dict[str, Any]) -> None:
+    server.answers = [Answer(status, answer)]
+    assert answer_to_a_request(server.url) == Result(3, 0, {})
+
+
+@pytest.mark.parametrize("received", [0, 2, 4, -3, True, "3", None, [3]])
+def test_another_count_confirms_nothing(server: ScriptedServer, received: object) -> None:
+    server.answers = [Answer(200, {"ok": True, "queued": True, "received": received})]
+    with pytest.raises(ForeignAnswer):
+        answer_to_a_request(server.url)
+
+
+def test_refusals_come_with_their_reasons(server: ScriptedServer) -> None:
+    details = [{"index": 1, "field": "bid", "message": "odd"}, {"index": "x"}, 7]
+    server.answers = [
+        Answer(207, {"errors": 1, "details": details}),
+        Answer(207, {"errors": "many", "details": {}}),
+        Answer(400, {"error": "odd", "code": "VALIDATION_ERROR", "details": details}),
+    ]
+    assert answer_to_a_request(server.url) == Result(3, 1, {1: "bid: odd"})
+    assert answer_to_a_request(server.url) == Result(3, 0, {})
+    assert answer_to_a_request(server.url) == Result(3, 3, {1: "bid: odd"})
+
+
+def test_who_does_not_know_how_many_items_it_sent_is_told(server: ScriptedServer) -> None:
+    server.answers = [Answer(200, {"received": 5}), Answer(200, {"received": 0})]
+    assert answer_to_a_request(server.url, sent=None).sent == 5
+    with pytest.raises(ForeignAnswer):
+        answer_to_a_request(server.url, sent=None)
 
 
 @pytest.mark.parametrize("form", ["seconds", "date", "nonsense"])
@@ -82,12 +133,6 @@ def test_retry_after_is_read_in_both_forms(server: ScriptedServer, form: str) ->
         answer_to_a_request(server.url)
     at_least = {"seconds": 7, "date": 30, "nonsense": 0}[form]
     assert at_least <= caught.value.retry_after_seconds <= 60
-
-
-def test_an_answer_that_cannot_be_unpacked_is_none(server: ScriptedServer) -> None:
-    server.answers = [Answer(200, {}, {"Content-Encoding": "gzip"})]
-    with pytest.raises(NoAnswer):
-        answer_to_a_request(server.url)
 
 
 def test_nobody_there_is_no_answer() -> None:
@@ -107,14 +152,14 @@ def test_every_way_in_which_httpx_fails_to_ask_is_known() -> None:
 @pytest.mark.parametrize("url", ["", "127.0.0.1:18001", "ftp://host", "http://", "http://[::1"])
 def test_what_is_no_address_is_wrong_use(url: str) -> None:
     with pytest.raises(SettingsError, match="no address"):
-        new_client(url, {})
+        Connection(url, {})
 
 
 @pytest.mark.parametrize(
     "url",
     [
         "http://host:1", "http://host:1/", "http://host:1/ingest", "http://host:1/ingest/tick/", "http://host:1/Ingest/Tick",
-        "http://host:1//ingest/tick",
+        "http://host:1//ingest/tick", " http://host:1/ingest ",
     ],
 )  # fmt: skip
 def test_an_address_may_carry_a_route(url: str) -> None:
@@ -139,13 +184,13 @@ def test_a_split_request_arrives_in_order_but_for_what_nobody_takes(
 ) -> None:
     arrived: list[int] = []
 
-    def send(part: Sequence[int]) -> dict[str, Any]:
+    def send(part: Sequence[int]) -> Result:
         if len(part) > most:
             raise BodyTooLarge("too many")
         if spoilt & set(part):
             raise BodyRefused("something in it")
         arrived.extend(part)
-        return {"inserted": len(part)}
+        return Result(len(part), 0, {})
 
     def halves(part: Sequence[int]) -> Sequence[Sequence[int]]:
         middle = len(part) // 2
@@ -182,3 +227,23 @@ def test_a_pause_ends_when_it_is_told_to() -> None:
     with pytest.raises(ServerUnavailable):
         retrying(refuse)
     assert time.monotonic() - began < 30
+
+
+def test_refusals_in_a_row_end_limited_patience_and_one_does_not() -> None:
+    script: list[TickpipeError | None] = [
+        KeyRefused("a"), KeyRefused("b"), ServerUnavailable("c"), KeyRefused("d"), KeyRefused("e"), None
+    ]  # fmt: skip
+
+    def ask() -> None:
+        if (error := script.pop(0)) is not None:
+            raise error
+
+    retrying = new_retrying(patience_seconds=60, on_wait=lambda _exc, _seconds: None)
+    retrying(ask)
+    assert script == []
+    script = [KeyRefused("f"), KeyRefused("g"), KeyRefused("h"), None]
+    with pytest.raises(KeyRefused, match="h"):
+        retrying(ask)
+    script = [KeyRefused("i") for _ in range(4)] + [None]
+    new_retrying(patience_seconds=None, on_wait=lambda _exc, _seconds: None)(ask)
+    assert script == []

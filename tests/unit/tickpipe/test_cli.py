@@ -258,13 +258,13 @@ def test_a_damaged_file_ends_the_run_and_says_where_to_go_on(tmp_path: Path, pro
 
 
 def test_wrong_key_is_wrong_use(tmp_path: Path, producer: ScriptedServer) -> None:
-    producer.answers = [Answer(401, {"error": "unknown key"})]
+    producer.answers = [Answer(401, {"error": "unknown key", "code": "UNAUTHORIZED"})] * 3
 
     result = run("send", ticks_file(tmp_path), "-s", "EURUSD", "--url", producer.url, "--key", "secret")
 
     assert result.exit_code == 2
     assert "--key" in result.stderr
-    assert len(producer.requests) == 1
+    assert len(producer.requests) == 3
 
 
 def test_no_key_is_wrong_use(tmp_path: Path) -> None:

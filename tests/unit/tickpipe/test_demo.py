@@ -5,7 +5,7 @@ from itertools import pairwise
 import msgspec
 
 from marketdata.contract.tick import PostedTick
-from runtime.posting import new_client
+from runtime.exchange import Connection
 from tests.scripted import Answer, ScriptedServer
 from tickpipe.demo import INSTRUMENTS, ExpertAdvisor, RandomWalk, user_agent
 
@@ -38,7 +38,7 @@ def test_walk_looks_like_a_market() -> None:
 
 def test_unanswered_ticks_are_sent_again_with_newer_ones_appended(producer: ScriptedServer) -> None:
     producer.answers = [Answer(503, {"error": "no Kafka"}, {"Retry-After": "1"})]
-    with new_client(producer.url, {"User-Agent": user_agent(), "X-API-Key": "k"}) as client:
+    with Connection(producer.url, {"User-Agent": user_agent(), "X-API-Key": "k"}) as client:
         ea = ExpertAdvisor(client, producer.url, walks())
         ea.collect(START + 1_000)
         assert not ea.flush()
@@ -53,7 +53,7 @@ def test_unanswered_ticks_are_sent_again_with_newer_ones_appended(producer: Scri
 
 
 def test_body_is_that_of_data_collector_pro(producer: ScriptedServer) -> None:
-    with new_client(producer.url, {}) as client:
+    with Connection(producer.url, {}) as client:
         ea = ExpertAdvisor(client, producer.url, walks())
         ea.collect(START)
         ea.flush()
@@ -68,7 +68,7 @@ def test_body_is_that_of_data_collector_pro(producer: ScriptedServer) -> None:
 
 
 def test_ring_keeps_the_newest_ticks() -> None:
-    with new_client("http://127.0.0.1:1", {}) as client:
+    with Connection("http://127.0.0.1:1", {}) as client:
         ea = ExpertAdvisor(client, "http://127.0.0.1:1", walks())
         ea.collect(START + 6 * HOUR_MS)
         assert not ea.flush()

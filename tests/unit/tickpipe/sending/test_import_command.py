@@ -263,7 +263,7 @@ def test_from_start_forgets_an_interrupted_import(
 ) -> None:
     monkeypatch.setenv("TICKPIPE_DATA_DIR", str(folder / "data"))
     (folder / BARS).write_text(BAR_HEADER + "2019.02.04\t00:00:00\t1.1\t1.2\t1.0\t1.1\t45\t0\t2\n" * 1_500)
-    producer.answers = [Answer(200), Answer(404, {"error": "gone"})]
+    producer.answers = [Answer(200), *[Answer(404, {"error": "gone"})] * 3]
 
     run(BARS, producer=producer)
     again = run(BARS, "--from-start", producer=producer)

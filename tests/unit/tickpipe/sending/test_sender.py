@@ -104,21 +104,32 @@ def test_single_tick_that_is_too_large_is_refused(producer: ScriptedServer) -> N
         sender.send(TICKS)
 
 
-def test_wrong_key_stops_at_once_with_the_cure(producer: ScriptedServer) -> None:
-    producer.answers = [Answer(401, {"error": "unknown key", "code": "UNAUTHORIZED"})]
+def test_wrong_key_stops_soon_with_the_cure(producer: ScriptedServer) -> None:
+    producer.answers = [Answer(401, {"error": "unknown key", "code": "UNAUTHORIZED"}) for _ in range(3)]
 
     with TickSender(producer.url, "k") as sender, pytest.raises(SettingsError, match="--key"):
         sender.send(TICKS)
 
-    assert len(producer.requests) == 1
+    assert len(producer.requests) == 3
     assert sender.outcome.sent == 0
 
 
-def test_another_server_stops_at_once(producer: ScriptedServer) -> None:
-    producer.answers = [Answer(404)]
+def test_another_server_stops_soon(producer: ScriptedServer) -> None:
+    producer.answers = [Answer(404) for _ in range(3)]
 
     with TickSender(producer.url, "k") as sender, pytest.raises(ServerRefused, match="404"):
         sender.send(TICKS)
+
+
+@pytest.mark.parametrize("lie", [Answer(401, {"error": "who", "code": "UNAUTHORIZED"}), Answer(200, {"received": 0})])
+def test_one_refusal_or_lie_ends_nothing(producer: ScriptedServer, lie: Answer) -> None:
+    producer.answers = [lie, lie]
+
+    with TickSender(producer.url, "k") as sender:
+        sender.send(TICKS)
+
+    assert sender.outcome.accepted == 10
+    assert [tick["ts_msc"] for tick in producer.requests[-1].items] == [tick.time_msc for tick in TICKS]
 
 
 def test_rejected_ticks_are_counted_and_the_reasons_number_them(producer: ScriptedServer) -> None:

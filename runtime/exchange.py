@@ -1,0 +1,190 @@
+"""One connection to a server, and requests over it whose answers are bounded in size and time.
+
+A server that is none of ours, or something between, may send bytes for ever or drip one a minute; neither may hold up
+the sender or fill its memory.
+"""
+
+import socket
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE
+from marketdata.errors import SettingsError
+from runtime.posting import NoAnswer, Reply
+
+#: The producer waits 10 s for Kafka before it answers 503; less would give up on answers that are on their way.
+ANSWER_SECONDS: Final = 30.0
+_CONNECT_SECONDS: Final = 5.0
+
+#: A body may take a second more for so many bytes, as the producer allows it.
+_SLOWEST_BYTES_PER_SECOND: Final = 64 * 1024
+
+#: Of an answer, at most so much is read: ours have some kilobytes (bytes).
+_LONGEST_ANSWER_BYTES: Final = 1024 * 1024
+
+
+class Connection:
+    """A client of one kept-alive connection; a proxy from the environment is not asked for this machine's own ports.
+
+    Args:
+        url: any address of the server.
+        headers: of every request.
+        answer_seconds: how long a request may take from its last byte to the last byte of its answer.
+
+    Raises:
+        SettingsError: when `url` is no address.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str], *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL as exc:
+            raise _no_address(url) from exc
+        if not parsed.host or parsed.scheme not in ("http", "https"):
+            raise _no_address(url)
+        self._answer_seconds = answer_seconds
+        # An answer that is not packed cannot unpack to more than was read. Names of sources may be of any language.
+        self._client = httpx.Client(
+            headers=httpx.Headers({"Accept-Encoding": "identity", **headers}, encoding="utf-8"),
+            timeout=httpx.Timeout(answer_seconds, connect=min(_CONNECT_SECONDS, answer_seconds)),
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
+            trust_env=not is_this_machine(url),
+            follow_redirects=False,
+        )
+        self._line = _Line()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+        self._line.close()
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+        """Whatever came back; `runtime.posting.result_of` tells what it means.
+
+        Raises:
+            NoAnswer: when nothing did, or nothing that came to an end.
+            SettingsError: when `url` is no address.
+        """
+        return self._ask("POST", url, body, headers)
+
+    def get(self, url: str) -> Reply:
+        """As `post`."""
+        return self._ask("GET", url, b"", None)
+
+    def _ask(self, method: str, url: str, body: bytes, headers: Mapping[str, str] | None) -> Reply:
+        seconds = self._answer_seconds + len(body) / _SLOWEST_BYTES_PER_SECOND
+        # The timeouts of httpx begin again with every byte.
+        limit = threading.Timer(seconds, self._line.cut)
+        limit.daemon = True
+        self._line.is_cut = False
+        limit.start()
+        try:
+            with self._client.stream(
+                method, url, content=body, headers=httpx.Headers(headers, encoding="utf-8"),
+                extensions={"trace": self._line.trace},
+            ) as response:  # fmt: skip
+                answer = _read(response)
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
+            raise _no_address(url) from exc
+        except httpx.RequestError as exc:
+            if self._line.is_cut:
+                raise _endless(url, seconds) from exc
+            raise NoAnswer(f"{url} does not answer ({exc or type(exc).__name__})") from exc
+        finally:
+            limit.cancel()
+        # Where the connection's end is the answer's, cutting it looks like one.
+        if self._line.is_cut:
+            raise _endless(url, seconds)
+        if answer is None:
+            self._line.cut()
+        return Reply(response.status_code, str(response.url), response.reason_phrase, response.headers, answer or b"")
+
+
+class _Line:
+    """The socket of the present connection, so that another thread can end an exchange."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
+        self.is_cut = False
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Hold on to each new connection; httpx tells of it by this name (its extension `trace`)."""
+        if event == "connection.connect_tcp.complete":
+            opened = info["return_value"].get_extra_info("socket")
+            # A second descriptor stays good when TLS takes over the first.
+            with self._lock:
+                self._close()
+                self._socket = opened.dup()
+
+    def cut(self) -> None:
+        """End the connection now; whoever reads from it is told that it is gone."""
+        with self._lock:
+            self.is_cut = True
+            if self._socket is not None:
+                with suppress(OSError):  # it is gone already
+                    self._socket.shutdown(socket.SHUT_RDWR)
+            self._close()
+
+    def close(self) -> None:
+        """Give the socket up."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _read(response: httpx.Response) -> bytes | None:
+    """The answer as it came; None when it is longer than any of ours."""
+    chunks, size = [], 0
+    for chunk in response.iter_raw():
+        size += len(chunk)
+        if size > _LONGEST_ANSWER_BYTES:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def address_of(url: str) -> str:
+    """The server's address without a slash at its end, and without a route that somebody pasted with it."""
+    address = url.strip().rstrip("/")
+    for route in (TICKS_ROUTE, BARS_ROUTE):
+        if address.lower().endswith(route):
+            return address[: -len(route)].rstrip("/")
+    return address
+
+
+def is_this_machine(url: str) -> bool:
+    """Whether the address is one of this machine alone."""
+    host = httpx.URL(url).host
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _endless(url: str, seconds: float) -> NoAnswer:
+    return NoAnswer(f"{url} did not come to the end of an answer in {seconds:.0f} s")
+
+
+def _no_address(url: str) -> SettingsError:
+    return SettingsError(
+        f"{url!r} is no address of a producer; use one such as https://ticks.example.com or http://127.0.0.1:18001"
+    )
