@@ -13,6 +13,8 @@ from tests.waiting import eventually
 
 __all__ = ["browser", "reader"]
 
+pytestmark = pytest.mark.long(45)
+
 
 async def say(market: Market, *records: Reference) -> None:
     await market.flow.send(

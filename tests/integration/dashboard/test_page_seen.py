@@ -21,6 +21,8 @@ from tests.services import Service, running
 
 __all__ = ["browser"]
 
+pytestmark = pytest.mark.long(35)
+
 
 @pytest.fixture
 async def page(browser: Browser) -> AsyncIterator[Page]:
