@@ -198,7 +198,8 @@ class BarFile(ColumnFile[Bar]):
     def _begin(self, rows: list[list[str]]) -> None:
         column = self.dialect.column_of
         inferred = inferred_timeframe(self._sampled_openings(rows))
-        in_column = _timeframe_in(rows[0][column["timeframe"]]) if "timeframe" in column and rows else None
+        whole = next((row for row in rows if len(row) >= len(self.dialect.columns)), None)
+        in_column = _timeframe_in(whole[column["timeframe"]]) if "timeframe" in column and whole else None
         told = (
             (self.said.timeframe, "as said"),
             (in_column, "by its column"),

@@ -49,7 +49,10 @@ def split_cells(line: str, separator: str) -> list[str]:
     line = line.rstrip("\r\n")
     if '"' not in line:
         return line.split(separator)
-    return next(csv.reader([line], delimiter=separator), [])
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:  # a cell is too long for csv
+        return [line]
 
 
 @dataclass(frozen=True)

@@ -118,16 +118,22 @@ class TextFile:
             unpacked = arrow().CompressedInputStream(arrow().PythonFile(raw, mode="r"), "zstd")
             stream = io.BufferedReader(self._open.enter_context(unpacked))
         elif magic == _ZIP and raw.seekable():
-            archive = self._open.enter_context(zipfile.ZipFile(raw))
-            stream = cast(
-                io.BufferedReader, io.BufferedReader(self._open.enter_context(archive.open(self._member(archive))))
-            )
+            stream = self._of_zip(raw)
         text = io.TextIOWrapper(stream, encoding=_encoding(stream.peek(4)[:4]), errors="replace", newline="")
         if not self.is_live:
             # The file is closed by its own context; a wrapper that is collected first would close it with a warning.
             # From a pipe, a thread may be reading: it alone has the wrapper, and the descriptor stays open.
             self._open.callback(text.detach)
         return text
+
+    def _of_zip(self, raw: BinaryIO) -> io.BufferedReader:
+        archive = self._open.enter_context(zipfile.ZipFile(raw))
+        name = self._member(archive)
+        try:
+            return io.BufferedReader(cast(io.RawIOBase, self._open.enter_context(archive.open(name))))
+        except (RuntimeError, OSError) as exc:
+            # With a password, or packed in a way that zipfile does not know.
+            raise UnknownForm(f"{self.path}: {name} in it cannot be unpacked: {exc}") from exc
 
     def _member(self, archive: zipfile.ZipFile) -> str:
         names = [name for name in archive.namelist() if not name.endswith("/")]

@@ -16,8 +16,10 @@ TICKS = "GBPUSD_201902040000_201902042359.csv"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    # Interrupted imports are saved there.
+    monkeypatch.setenv("TICKPIPE_DATA_DIR", str(tmp_path_factory.mktemp("data")))
     (tmp_path / BARS).write_text(M1)
     (tmp_path / TICKS).write_text(MT5)
     return tmp_path

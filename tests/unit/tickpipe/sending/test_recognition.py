@@ -2,6 +2,7 @@
 
 import builtins
 import gzip
+import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tickpipe.sending.columnfile import kind_of
 from tickpipe.sending.dialects import Kind, Said, UnknownForm
-from tickpipe.sending.history import FileTick, TickFile
+from tickpipe.sending.history import BarFile, FileTick, TickFile
 from tickpipe.sending.textfile import DataFileError, MissingLibrary
 from tickpipe.sending.timeforms import TimeForm, said_form
 
@@ -246,3 +249,41 @@ def test_the_lines_before_the_damage_are_used_even_of_a_short_file(tmp_path: Pat
         given.extend(ticks)
 
     assert 0 < len(given) < 150
+
+
+def test_an_archive_with_a_password_is_refused_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "ticks.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ticks.csv", "time_msc,bid,ask\n1,1.1,1.2\n")
+    content = bytearray(path.read_bytes())
+    # The flag of encryption, in the header of the file and in the directory of the archive.
+    for header, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(header) + at] |= 1
+    path.write_bytes(content)
+
+    with pytest.raises(UnknownForm, match=r"ticks\.csv in it cannot be unpacked: .*password"):
+        kind_of(path, Said())
+
+
+CHARACTERS = st.sampled_from(
+    [*'0123456789.,;:-+eE"\t\n\r\0 T', "2019.02.04", "1549238400994", "1.14543", ",,", "EURUSD"]
+)
+HEADERS = st.sampled_from(
+    [
+        "", "time_msc,bid,ask\n", "<DATE>\t<TIME>\t<BID>\t<ASK>\t<LAST>\t<VOLUME>\t<FLAGS>\n", "time;price;size\n",
+        "<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>\n", "20190204 000001123,1.1,1.2,0\n",
+    ]
+)  # fmt: skip
+
+
+@given(header=HEADERS, rest=st.lists(CHARACTERS, max_size=40).map("".join))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_a_file_holds_is_read_or_refused_in_a_sentence(tmp_path: Path, header: str, rest: str) -> None:
+    path = write(tmp_path, header + rest)
+
+    try:
+        with (TickFile if kind_of(path, Said()) is Kind.TICKS else BarFile)(path) as items:
+            count = sum(1 for _ in items)
+    except UnknownForm:
+        return
+    assert count + items.skipped <= len(f"{header}{rest}".splitlines())
