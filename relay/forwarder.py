@@ -129,12 +129,15 @@ class Forwarder:
         return sum(map(len, parts))
 
     def _send(self, parts: list[Part]) -> None:
+        settled = 0
         try:
             for sent, answer in send_split(parts, self._post, halves):
                 self._settle(sent, answer)
+                settled += sum(map(len, sent))
         except SourceRefused as exc:
             # It is about these rows alone: those of other senders go on.
-            self._reject([(row, str(exc)) for part in parts for row in part])
+            self._recover()
+            self._reject([(row, str(exc)) for part in parts for row in part][settled:])
 
     def _post(self, parts: Sequence[Part]) -> Result:
         try:

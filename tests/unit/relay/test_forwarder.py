@@ -122,6 +122,20 @@ async def test_a_source_that_the_key_may_not_speak_for_stops_no_other(
     assert "another source" in rejected[0][2]
 
 
+async def test_what_was_taken_before_the_source_was_refused_is_not_rejected(
+    store: Store, server: ScriptedServer, forwarder: NewForwarder
+) -> None:
+    await put(store, *(tick(n) for n in range(8)))
+    too_large = Answer(413, {"error": "too large", "code": "PAYLOAD_TOO_LARGE"})
+    server.answers = [too_large, Answer(200), Answer(403, {"error": "another source", "code": "FORBIDDEN"})]
+    sender = forwarder()
+    drain(sender)
+    assert times(server) == [0, 1, 2, 3]
+    rejected = store.connection.execute("SELECT ts_ms - ? FROM rejected ORDER BY id", [BASE]).fetchall()
+    assert [after for (after,) in rejected] == [4, 5, 6, 7]
+    assert (sender.totals.forwarded, sender.totals.rejected) == (4, 4)
+
+
 async def test_a_row_of_an_old_file_goes_as_the_exporter_sends_it(
     store: Store, server: ScriptedServer, forwarder: NewForwarder
 ) -> None:
