@@ -8,8 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from marketdata.fold import is_deal
-from marketdata.tick import Tick
+from marketdata.tick import Tick, is_deal
 from tickpipe.sending.columnfile import DataFileError, UnknownForm
 from tickpipe.sending.history import Bar, BarFile, TickFile, inferred_timeframe, parse_file_name
 
