@@ -161,9 +161,9 @@ class CandleFold:
             self._pass = number
             self._held.add(ticks)
             if frame.coarse:
-                self._coarse_frames().forward(number, [_bounds(frame)])
+                self._coarse_frames().forward(number, [_bounds(frame)], frame)
         elif frame.coarse:
-            ticks = self._new_in_coarse(number, passes.opener is frame, frame, ticks)
+            ticks = self._new_in_coarse(passes, frame, ticks)
         else:
             ticks = self._new_in_pass(number, ticks)
         if ticks:
@@ -194,7 +194,7 @@ class CandleFold:
         self._held.add(ticks)
         if frames[0].coarse:
             bounds = {(frame.ticks[0].time_msc, frame.ticks[-1].time_msc): None for frame in frames}
-            self._coarse_frames().forward(number, list(bounds))
+            self._coarse_frames().forward(number, list(bounds), frames[-1])
         self.settle()
         # At once, while the ticks are in the processor's cache.
         if not self._settle_run(frames[-1], ticks):
@@ -213,8 +213,9 @@ class CandleFold:
             self._coarse = CoarseFrames(self.ts, self.ts + self.timeframe.base_width_ms, self._pass, self.latest)
         return self._coarse
 
-    def _new_in_coarse(self, number: int, is_opener: bool, frame: Frame, ticks: list[Tick]) -> list[Tick]:
-        piece = Piece(number, is_opener, *_bounds(frame), ticks, list(map(same, ticks)))
+    def _new_in_coarse(self, passes: Passes, frame: Frame, ticks: list[Tick]) -> list[Tick]:
+        is_opener = passes.opener is frame
+        piece = Piece(passes.number, is_opener, frame, passes.turned, *_bounds(frame), ticks, list(map(same, ticks)))
         return self._coarse_frames().later(piece, self._counted())
 
     def _new_in_pass(self, pass_number: int, ticks: list[Tick]) -> list[Tick]:

@@ -30,7 +30,7 @@ from marketdata.tick import Frame, Tick, same
 class Passes:
     """Numbers the passes of one source and symbol; fed with every frame of it, in log order."""
 
-    __slots__ = ("_before", "_high", "number", "opener")
+    __slots__ = ("_before", "_high", "number", "opener", "turned")
 
     def __init__(self) -> None:
         #: Number of the pass that the newest frame belongs to.
@@ -38,6 +38,8 @@ class Passes:
         #: The newest frame, or the first of the newest run, if it has whole-second times and opened its pass by going
         #: back in time.
         self.opener: Frame | None = None
+        #: The last frame of the pass before, if the newest pass was opened by going back in time.
+        self.turned: Frame | None = None
         self._high = -1
         self._before: Frame | None = None
 
@@ -45,7 +47,7 @@ class Passes:
         """Begin a new pass with the next frame: the log was not read without a gap."""
         self._high = -1
         self._before = None
-        self.opener = None
+        self.opener = self.turned = None
         self.number += 1
 
     def enter(self, frame: Frame, earliest: int, latest: int) -> None:
@@ -54,8 +56,10 @@ class Passes:
         self.opener = None
         if earliest < high or (earliest == high and self._before is not None and repeats(self._before, frame, high)):
             self.number += 1
-            if frame.coarse and earliest < high:
-                self.opener = frame
+            self.turned = None
+            if earliest < high:
+                self.turned = self._before
+                self.opener = frame if frame.coarse else None
         self._high = latest
         self._before = frame
 
@@ -91,6 +95,9 @@ class Piece(NamedTuple):
     number: int
     #: It opened that pass by going back in time.
     is_opener: bool
+    frame: Frame
+    #: See `Passes.turned`.
+    turned: Frame | None
     #: Times of the whole frame's earliest and latest tick (UTC epoch milliseconds).
     earliest: int
     latest: int
@@ -110,9 +117,21 @@ class _Repeat:
         self.is_resend = False
         self.low, self.high = -1, -1
 
-    def goes_on(self, piece: Piece) -> bool:
-        """Whether the frame follows, forward or newest first."""
-        return bool(self.content) and (piece.earliest >= self.high or piece.latest <= self.low)
+    def touches(self, piece: Piece) -> bool:
+        """Whether the frame begins in the second where it ends, or ends where it begins."""
+        return piece.earliest == self.high or piece.latest == self.low
+
+    def goes_on(self, piece: Piece, best: Counter[Tick]) -> bool:
+        """Whether the frame follows, forward or newest first; a run that is sent again leaves nothing out."""
+        if not self.content:
+            return False
+        if piece.earliest >= self.high:
+            low, high = self.high, piece.earliest
+        elif piece.latest <= self.low:
+            low, high = piece.latest, self.low
+        else:
+            return False
+        return not any(low < key.time_msc < high for key in best)
 
     def include(self, piece: Piece) -> None:
         """Extend its times by those of the frame."""
@@ -132,7 +151,7 @@ class _Repeat:
 class CoarseFrames:
     """The frames of whole-second times that touch one period, in log order."""
 
-    __slots__ = ("_begin", "_bounds", "_end", "_high", "_number", "_repeat", "_tail", "_trusted")
+    __slots__ = ("_begin", "_bounds", "_end", "_high", "_newest", "_number", "_repeat", "_tail", "_trusted")
 
     def __init__(self, begin: int, end: int, number: int, high: int) -> None:
         """Of the period from `begin` to `end`, given the pass and the latest tick of the frames before the first."""
@@ -141,6 +160,7 @@ class CoarseFrames:
         self._bounds: set[tuple[int, int]] = set()
         self._high = high
         self._number = number
+        self._newest: Frame | None = None
         # Where the newest frame ends, when its ticks were new: what begins there continues it.
         self._tail = -1
         self._repeat = _Repeat()
@@ -151,8 +171,9 @@ class CoarseFrames:
         """Ticks that repeat a single one and count, as far as is known by now. They draw nothing: an equal one did."""
         return self._trusted + self._repeat.doubtful
 
-    def forward(self, number: int, bounds: Sequence[tuple[int, int]]) -> None:
+    def forward(self, number: int, bounds: Sequence[tuple[int, int]], newest: Frame) -> None:
         """Note frames of the first pass, in which every tick counts, by the times of their first and last ticks."""
+        self._newest = newest
         for earliest, latest in bounds:
             self._note(number, *self._clipped(earliest, latest))
 
@@ -162,21 +183,27 @@ class CoarseFrames:
         piece = piece._replace(earliest=earliest, latest=latest)
         overlaps = any(earliest < high and low < latest for low, high in self._bounds)
         times_back = piece.number - self._number
-        is_forward = earliest > self._high or (times_back == 0 and earliest == self._tail)
+        # Beside a queue that is replayed a live request continues the one before it, whatever older ones lie between.
+        continues = earliest == self._tail and (
+            times_back == 0 or (times_back == 1 and piece.turned is not None and piece.turned is self._newest)
+        )
+        is_forward = earliest > self._high or continues
+        self._newest = piece.frame
         self._note(piece.number, earliest, latest)
 
-        repeat = self._repeat if self._repeat.goes_on(piece) else _Repeat()
+        repeat = self._repeat if self._repeat.goes_on(piece, best) else _Repeat()
         if not overlaps and is_forward:
-            if times_back:
+            if times_back and not continues:
                 self._trust(_Repeat(), best)
             return self._all(piece, best)
         if not overlaps and _holds_nothing_new(piece, repeat, best):
             if not repeat.proves_resend(piece, went_back_between=times_back > piece.is_opener):
                 self._doubt(piece, repeat, best)
                 return []
-        elif not overlaps and not repeat.is_resend:
+        elif not overlaps and not (repeat.is_resend and repeat.touches(piece)):
             # New, though behind what came: a queue is replayed, and what it seemed to repeat was honest as well.
-            self._trust(_Repeat(), best)
+            if not repeat.is_resend:
+                self._trust(_Repeat(), best)
             return self._all(piece, best)
         return self._beyond(piece, repeat, best)
 

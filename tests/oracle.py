@@ -85,6 +85,8 @@ class Arrival:
     number: int
     #: It began its pass by an earlier time than the frame before it had.
     is_back: bool
+    #: The frame before the first one of its pass, if that one went back in time.
+    turned: Frame | None
 
     @property
     def low(self) -> int:
@@ -102,16 +104,21 @@ Place = tuple[int, int, Frame, Tick]
 def _arrivals(log: list[tuple[int, Frame]], source: str, symbol: str, ranges: Ranges) -> list[Arrival]:
     found: list[Arrival] = []
     number = -1
+    turned: Frame | None = None
     for first, last in spans(ranges):
         before: Frame | None = None
         for offset, frame in log:
             if not (first <= offset <= last and (frame.source, frame.symbol) == (source, symbol)):
                 continue
-            number += before is None or _goes_back(before, frame)
+            if before is None or _goes_back(before, frame):
+                number += 1
+                turned = None
             is_back = before is not None and min(t.time_msc for t in frame.ticks) < max(
                 t.time_msc for t in before.ticks
             )
-            found.append(Arrival(offset, frame, number, is_back))
+            if is_back:
+                turned = before
+            found.append(Arrival(offset, frame, number, is_back, turned))
             before = frame
     return found
 
@@ -198,20 +205,28 @@ class _Seconds:
         identities = [_identity(place[3]) for place in places]
         overlaps = any(low < each.high and each.low < high for each in self.before)
         times_back = arrival.number - self.number
-        continues = times_back == 0 and self.last_was_new and low == self.before[-1].high
+        follows = times_back == 0 or (times_back == 1 and arrival.turned is not None and self.follows(arrival.turned))
+        continues = follows and self.last_was_new and low == self.before[-1].high
         is_ahead = low > self.latest or continues
         self.note(arrival)
-        goes_on = bool(self.run) and (
-            low >= max(each.high for each in self.run) or high <= min(each.low for each in self.run)
-        )
+        goes_on = False
+        if self.run:
+            run_low, run_high = min(each.low for each in self.run), max(each.high for each in self.run)
+            known = {identity.time_msc for identity, count in best.items() if count}
+            goes_on = (low >= run_high and not known & set(range(run_high + 1, low))) or (
+                low < run_high and high <= run_low and not known & set(range(high + 1, run_low))
+            )
         content = (self.run_content if goes_on else Counter()) + Counter(identities)
         is_known = all(content[identity] <= best[identity] for identity in identities)
         is_run = (goes_on and (self.run_is_resend or len(self.run_content | Counter(identities)) > 1)) or len(
             identities
         ) > 1
         between = times_back - arrival.is_back > 0
-        if not overlaps and (is_ahead or not (is_known or (goes_on and self.run_is_resend))):
-            if not is_ahead or times_back:
+        touches = bool(self.run) and (
+            low == max(each.high for each in self.run) or high == min(each.low for each in self.run)
+        )
+        if not overlaps and (is_ahead or not (is_known or (goes_on and self.run_is_resend and touches))):
+            if (not is_ahead and not (goes_on and self.run_is_resend)) or (is_ahead and times_back and not continues):
                 self._end_run(best)
             best.update(identities)
             return places
@@ -225,6 +240,9 @@ class _Seconds:
             return []
         self.run_is_resend, self.run_copies = True, []
         return _exceeding(places, self.run_content, best)
+
+    def follows(self, turned: Frame) -> bool:
+        return bool(self.before) and self.before[-1].frame is turned
 
     def _end_run(self, best: Counter[Tick]) -> None:
         if not self.run_is_resend:
