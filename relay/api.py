@@ -15,7 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, Unusable, none_usable, refused, taken
-from marketdata.contract.body import LARGE_BYTES, decode, decode_large, text_of
+from marketdata.contract.body import decode, text_of
+from marketdata.contract.large_body import LARGE_BYTES, decode_large
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, key_in, route_of, sender_in, source_in
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
@@ -220,7 +221,7 @@ async def _read(raw: bytes, source: str | None, server: str | None) -> _Found:
         return found
     found = _Found(large.utc_offset_seconds, source, server)
     for piece in large.pieces():
-        found.add(decode(piece).items)
+        found.add((decode(piece) if isinstance(piece, bytes) else piece).items)
         await asyncio.sleep(0)
     return found
 
