@@ -185,6 +185,11 @@ def test_single_ticks_of_a_queue_beside_live_ones_lose_nothing(each: int, second
         ([[(1, 1)] * 3, [(2, 2)], [(1, 1)] * 3, [(2, 2)]], 4),
         ([[(1, 1)], [(2, 2)], [(1, 1), (2, 2)], [(3, 3)]], 3),  # again as one request
         ([[(5, 5)], [(1, 1)], [(0, 0)]] * 2, 3),  # the exporter runs twice
+        # A resend between two requests that share a second takes none of its ticks with it.
+        ([[(1, 1), (2, 2)], [(3, 3), (5, 5)], [(1, 1), (2, 2)], [(5, 5), (6, 6)]], 6),
+        ([[(1, 1), (2, 2)], [(3, 3), (5, 5)], [(1, 1), (2, 2)], [(5, 5)]], 5),
+        # Live ticks of one second, between them what a queue holds of the minute before.
+        ([[(5, 5)], [(-60, 9)], [(5, 5)], [(-59, 8)], [(5, 5)], [(6, 6)]], 4),
     ],
 )
 def test_a_run_that_repeats_is_a_resend_and_a_single_tick_is_not(
