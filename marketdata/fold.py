@@ -7,25 +7,21 @@ The rules, in short (docs/candles.md tells them to users):
 - MetaTrader repeats the last deal's price and volume in every quote. A tick is a deal by its flags (MT5: LAST, VOLUME,
   BUY, SELL), or when its sender gives none; only a deal has a last price and a volume.
 - Open is the price of the smallest (time_msc, arrival), close that of the greatest; arrival is the order in the log.
-- A *pass* is a run of frames of one source and symbol in which time does not go back from one frame to the next. Within
-  a pass every tick counts; the ticks of a minute are the element-wise maximum over its passes. So a resend, which goes
-  back in time, adds only what is new in it, and forward flow loses nothing however coarse its times are. A resend
-  that begins in the very millisecond where the frame before it ended is told by its content (docs/decisions/0002).
+- A resend adds only what is new in it, and forward flow loses nothing however coarse its times are: what tells them
+  apart stands in marketdata/resends.py.
 - Between two ranges of offsets a new pass begins, so that folding stored ranges again gives the same answer for ever.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import takewhile
 from math import inf
-from operator import attrgetter, eq, sub
-
-from msgspec.structs import replace
+from operator import attrgetter, sub
 
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges, Span
 from marketdata.packed import PackedTicks
-from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Frame, Tick, period_of
+from marketdata.resends import CoarseFrames, Passes, Piece
+from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Frame, Tick, is_deal, period_of, same
 from marketdata.timeframes import M1, Timeframe
 
 #: Doubles are whole numbers of 2**-1074: counted in these units volumes add up exactly, in whatever order they come.
@@ -36,11 +32,6 @@ _NEVER = MAX_TIME_MSC + 1
 
 #: No instrument trades more in a tick (lots, contracts or shares); what a foreign sender claims beyond is not added.
 _MAX_VOLUME = 1e18
-
-#: MT5: TICK_FLAG_LAST, TICK_FLAG_VOLUME, TICK_FLAG_BUY, TICK_FLAG_SELL; with TICK_FLAG_BID and TICK_FLAG_ASK all that
-#: are documented.
-_DEAL_FLAGS = 8 | 16 | 32 | 64
-_FLAGS = 2 | 4 | _DEAL_FLAGS
 
 _bid, _ask, _last, _volume = map(attrgetter, ("bid", "ask", "last", "volume"))
 
@@ -61,72 +52,19 @@ def split_by_period(frame: Frame, width_ms: int = MINUTE_MS) -> tuple[int, int, 
     return earliest, latest, list(periods.items())
 
 
-class Passes:
-    """Numbers the passes of one source and symbol; fed with every frame of it, in log order."""
-
-    __slots__ = ("_before", "_high", "number")
-
-    def __init__(self) -> None:
-        #: Number of the pass that the newest frame belongs to.
-        self.number = 0
-        self._high = -1
-        self._before: Frame | None = None
-
-    def cut(self) -> None:
-        """Begin a new pass with the next frame: the log was not read without a gap."""
-        self._high = -1
-        self._before = None
-        self.number += 1
-
-    def enter(self, frame: Frame, earliest: int, latest: int) -> int:
-        """Number of the pass that this frame belongs to, given the times of its earliest and latest tick."""
-        high = self._high
-        if earliest < high or (earliest == high and self._before is not None and repeats(self._before, frame, high)):
-            self.number += 1
-        self._high = latest
-        self._before = frame
-        return self.number
-
-    def enter_run(self, first: Frame, last: Frame, earliest: int, latest: int) -> int:
-        """The same for many frames that follow each other as one pass, given the first and the last of them."""
-        number = self.enter(first, earliest, latest)
-        self._before = last
-        return number
+def _bounds(frame: Frame) -> tuple[int, int]:
+    times = [tick.time_msc for tick in frame.ticks]
+    return min(times), max(times)
 
 
-def repeats(before: Frame, frame: Frame, boundary: int) -> bool:
-    """Whether a frame that begins in the millisecond `boundary` where the one before it ended repeats that one.
-
-    A lone tick whose answer was lost is sent again at the same millisecond, with newer ones behind it; a collector that
-    asks for "everything from the last time on" repeats the last millisecond. Neither goes back in time.
-    """
-    if frame.request == before.request and frame.received == before.received and frame.ticks == before.ticks:
-        return True  # one record, written twice
-    if frame.coarse or before.coarse:
-        return False  # equal ticks in one second are honest
-    sent, again = before.ticks, frame.ticks
-    if frame.mode == "last" and sent[0].time_msc != boundary:
-        return False  # equal deals in one millisecond are honest, cut anywhere; only a whole frame tells a resend
-    tail = list(takewhile(lambda tick: tick.time_msc == boundary, reversed(sent)))[::-1]
-    head = list(takewhile(lambda tick: tick.time_msc == boundary, again))
-    common = min(len(tail), len(head))
-    return common > 0 and all(map(eq, map(same, tail), map(same, head)))
-
-
-def is_deal(tick: Tick) -> bool:
-    """Whether the tick's last price and volume are those of a deal, not repeated from an earlier one."""
-    return bool(tick.flags & _DEAL_FLAGS) or not tick.flags & _FLAGS
-
-
-def same(tick: Tick) -> Tick:
-    """What two ticks have in common when they are the same one: all fields, and of the flags the documented bits.
-
-    Live ticks have others (1030 was seen) that the history of the same tick lacks.
-    """
-    flags = tick.flags & _FLAGS
-    if flags == tick.flags:
-        return tick
-    return replace(tick, flags=flags)
+def _units(ticks: Iterable[Tick]) -> int:
+    """Sum of the deals' volumes in units of 2**-1074."""
+    total = 0
+    for volume in map(_volume, filter(is_deal, ticks)):
+        if 0.0 < volume < _MAX_VOLUME:
+            units, parts = volume.as_integer_ratio()
+            total += units << (_VOLUME_SCALE + 1 - parts.bit_length())
+    return total
 
 
 class CandleFold:
@@ -136,10 +74,9 @@ class CandleFold:
     """
 
     __slots__ = (
-        "_best", "_close_at", "_current", "_held", "_offsets", "_open_at", "_pass", "_pending", "_point", "_run",
-        "_spread", "_volume_units",
+        "_best", "_close_at", "_coarse", "_current", "_held", "_offsets", "_open_at", "_pass", "_pending", "_point",
+        "_run", "_spread", "_volume", "_volume_units",
         "close", "earliest", "high", "latest", "low", "open", "received", "source", "symbol", "timeframe", "ts",
-        "volume",
     )  # fmt: skip
 
     def __init__(self, source: str, symbol: str, ts: int, timeframe: Timeframe = M1) -> None:
@@ -149,13 +86,12 @@ class CandleFold:
         self.timeframe = timeframe
         self.open = self.close = 0.0
         self.high, self.low = -inf, inf
-        #: Ticks, with and without a price.
-        self.volume = 0
         #: Times of the earliest and the latest tick (UTC epoch milliseconds).
         self.earliest, self.latest = _NEVER, -1
         self.received = 0
         # Times of the ticks that open and close show; ticks without a price move neither.
         self._open_at, self._close_at = _NEVER, -1
+        self._volume = 0
         self._volume_units = 0
         self._spread = inf
         self._point: float | None = None
@@ -166,6 +102,8 @@ class CandleFold:
         self._held = PackedTicks()
         self._best: Counter[Tick] | None = None
         self._current: Counter[Tick] = Counter()
+        # From the first frame of whole-second times on.
+        self._coarse: CoarseFrames | None = None
         # Added and counted, not yet in the prices and sums.
         self._pending: list[tuple[Frame, list[Tick]]] = []
 
@@ -196,12 +134,15 @@ class CandleFold:
     def finish(self) -> None:
         """Let go of the ticks that are held in case of a resend: nothing more will be added."""
         self.settle()
+        if self._coarse is not None:
+            self._volume, self._volume_units = self.volume, self._units()
+            self._coarse = None
         self._held = PackedTicks()
         self._best = None
         self._current = Counter()
 
-    def add(self, offset: int, run: int, pass_number: int, frame: Frame, ticks: list[Tick]) -> bool:
-        """Fold `ticks`, the ones of this period in `frame`, read at `offset`.
+    def add(self, offset: int, run: int, passes: Passes, frame: Frame, ticks: list[Tick]) -> bool:
+        """Fold `ticks`, the ones of this period in `frame`, read at `offset`; `passes` has the frame as its newest.
 
         `run` changes whenever the log was not read without a gap; a range never spans two runs. A record that was
         folded already is skipped. Returns whether the candle, or its proof, changed.
@@ -215,48 +156,74 @@ class CandleFold:
             self._run = run
             offsets.append([offset, offset])
 
-        if self._best is None and self._pass in (pass_number, -1):
-            self._pass = pass_number
+        number = passes.number
+        if self._best is None and self._pass in (number, -1):
+            self._pass = number
             self._held.add(ticks)
+            if frame.coarse:
+                self._coarse_frames().forward(number, [_bounds(frame)], frame)
+        elif frame.coarse:
+            ticks = self._new_in_coarse(passes, frame, ticks)
         else:
-            ticks = self._new_in_pass(pass_number, ticks)
+            ticks = self._new_in_pass(number, ticks)
         if ticks:
             self._pending.append((frame, ticks))
         return True
 
     def add_run(
-        self, offsets: Sequence[int], run: int, pass_number: int, frames: Sequence[Frame], ticks: list[Tick]
+        self, offsets: Sequence[int], run: int, passes: Passes, frames: Sequence[Frame], ticks: list[Tick]
     ) -> None:
         """Fold frames that follow each other in one pass and whose times do not go back, as `add` would one by one.
 
-        `ticks` are the ones of this period in all of `frames`, which agree in mode and point; none was folded before.
+        `ticks` are the ones of this period in all of `frames`, which agree in mode, point and coarseness; none was
+        folded before.
         """
-        if self._best is not None or self._pass not in (pass_number, -1):
+        number = passes.number
+        if self._best is not None or self._pass not in (number, -1):
             for offset, frame in zip(offsets, frames, strict=True):
                 width_ms = self.timeframe.base_width_ms
                 own = [tick for tick in frame.ticks if period_of(tick.time_msc, width_ms) == self.ts]
-                self.add(offset, run, pass_number, frame, own)
+                self.add(offset, run, passes, frame, own)
             return
         if run == self._run:
             self._offsets[-1][1] = offsets[-1]
         else:
             self._run = run
             self._offsets.append([offsets[0], offsets[-1]])
-        self._pass = pass_number
+        self._pass = number
         self._held.add(ticks)
+        if frames[0].coarse:
+            bounds = {(frame.ticks[0].time_msc, frame.ticks[-1].time_msc): None for frame in frames}
+            self._coarse_frames().forward(number, list(bounds), frames[-1])
         self.settle()
         # At once, while the ticks are in the processor's cache.
         if not self._settle_run(frames[-1], ticks):
             self._settle_frames([(frames[-1], ticks)])
 
-    def _new_in_pass(self, pass_number: int, ticks: list[Tick]) -> list[Tick]:
+    def _counted(self) -> Counter[Tick]:
+        """How often each tick counts, the ones held so far included."""
         if self._best is None:
             self._best = Counter(map(same, self._held))
             self._held = PackedTicks()
+        return self._best
+
+    def _coarse_frames(self) -> CoarseFrames:
+        if self._coarse is None:
+            self.settle()
+            self._coarse = CoarseFrames(self.ts, self.ts + self.timeframe.base_width_ms, self._pass, self.latest)
+        return self._coarse
+
+    def _new_in_coarse(self, passes: Passes, frame: Frame, ticks: list[Tick]) -> list[Tick]:
+        is_opener = passes.opener is frame
+        piece = Piece(passes.number, is_opener, frame, passes.turned, *_bounds(frame), ticks, list(map(same, ticks)))
+        return self._coarse_frames().later(piece, self._counted())
+
+    def _new_in_pass(self, pass_number: int, ticks: list[Tick]) -> list[Tick]:
+        best = self._best if self._best is not None else self._counted()
         if pass_number != self._pass:
             self._pass = pass_number
             self._current = Counter()
-        best, current = self._best, self._current
+        current = self._current
         new = []
         for tick in ticks:
             key = same(tick)
@@ -332,19 +299,24 @@ class CandleFold:
         return True
 
     def _count(self, frame: Frame, ticks: list[Tick]) -> None:
-        self.volume += len(ticks)
+        self._volume += len(ticks)
         if any(map(_volume, ticks)):
-            for volume in map(_volume, filter(is_deal, ticks)):
-                if 0.0 < volume < _MAX_VOLUME:
-                    units, parts = volume.as_integer_ratio()
-                    self._volume_units += units << (_VOLUME_SCALE + 1 - parts.bit_length())
+            self._volume_units += _units(ticks)
         if frame.point is not None and (self._point is None or frame.point < self._point):
             self._point = frame.point
+
+    def _units(self) -> int:
+        return self._volume_units + (_units(self._coarse.copies) if self._coarse is not None else 0)
+
+    @property
+    def volume(self) -> int:
+        """Number of ticks, with and without a price."""
+        return self._volume + (len(self._coarse.copies) if self._coarse is not None else 0)
 
     @property
     def real_volume(self) -> float:
         """Sum of the ticks' volumes, exact before it becomes a double."""
-        return self._volume_units / (1 << _VOLUME_SCALE)
+        return self._units() / (1 << _VOLUME_SCALE)
 
     @property
     def spread(self) -> int | None:

@@ -9,8 +9,9 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from marketdata.fold import CandleFold, Passes, split_by_period
+from marketdata.fold import CandleFold, split_by_period
 from marketdata.offsets import Range, Ranges, from_spans, normalized, spans
+from marketdata.resends import Passes
 from marketdata.runs import Chunk, Run, flows
 from marketdata.tick import Frame, Tick
 from marketdata.timeframes import M1, Timeframe
@@ -60,10 +61,10 @@ class _Target:
             if not self._next_span():
                 return False
         if position >= self.spans[self.index][0]:
-            number = self.passes.enter(frame, earliest, latest)
+            self.passes.enter(frame, earliest, latest)
             for ts, ticks in periods:
                 if ts == self.fold.ts:
-                    self.fold.add(position, self.index, number, frame, ticks)
+                    self.fold.add(position, self.index, self.passes, frame, ticks)
         return True
 
     def feed_run(self, run: Run) -> bool:
@@ -71,9 +72,9 @@ class _Target:
         while self.spans[self.index][0] <= run.offsets[-1]:
             first, last = self.spans[self.index]
             if (inside := run.within(first, last)) is not None:
-                number = self.passes.enter_run(inside.frames[0], inside.frames[-1], inside.earliest, inside.latest)
+                self.passes.enter_run(inside.frames[0], inside.frames[-1], inside.earliest, inside.latest)
                 if (part := inside.part(self.fold.ts, self.width_ms)) is not None:
-                    self.fold.add_run(part.offsets, self.index, number, part.frames, part.ticks)
+                    self.fold.add_run(part.offsets, self.index, self.passes, part.frames, part.ticks)
             if last >= run.offsets[-1]:
                 break
             if not self._next_span():

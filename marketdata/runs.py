@@ -11,7 +11,7 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import NamedTuple, Protocol, Self
 
-from marketdata.fold import repeats
+from marketdata.resends import repeats
 from marketdata.tick import Frame, Tick, period_of
 
 #: Fewer ticks than this fold as fast frame by frame.
@@ -24,7 +24,7 @@ Chunk = Sequence[tuple[int, Frame]]
 #: ticks at a time take half the time of 5,000.
 _PIECE_BYTES = 192 * 1024
 
-_mode_and_point = attrgetter("mode", "point")
+_form = attrgetter("mode", "point", "coarse")
 _time = attrgetter("time_msc")
 
 
@@ -53,7 +53,7 @@ class Part(NamedTuple):
 
 
 class Run:
-    """Frames of one source and symbol, one after the other in the log, with one mode and point and no resend inside.
+    """Frames of one source and symbol that follow each other in the log, of one form and without a resend inside.
 
     Times never go back, neither within a frame nor from one to the next, so all frames belong to one pass.
     """
@@ -82,7 +82,7 @@ class Run:
         ticks: list[Tick] = []
         for frame in frames:
             ticks += frame.ticks
-        if len(ticks) < MIN_TICKS or len(set(map(_mode_and_point, frames))) > 1:
+        if len(ticks) < MIN_TICKS or len(set(map(_form, frames))) > 1:
             return None
         times = list(map(_time, ticks))
         if times != sorted(times):

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 #: A minute (milliseconds).
 MINUTE_MS = 60_000
@@ -12,6 +13,11 @@ MAX_TIME_MSC = 253_402_300_799_999
 
 #: Price that draws the chart (MT5: SYMBOL_CHART_MODE_BID, SYMBOL_CHART_MODE_LAST).
 ChartMode = Literal["bid", "last"]
+
+#: MT5: TICK_FLAG_LAST, TICK_FLAG_VOLUME, TICK_FLAG_BUY, TICK_FLAG_SELL; with TICK_FLAG_BID and TICK_FLAG_ASK all that
+#: are documented.
+_DEAL_FLAGS = 8 | 16 | 32 | 64
+_FLAGS = 2 | 4 | _DEAL_FLAGS
 
 TimeMsc = Annotated[int, Meta(ge=0, le=MAX_TIME_MSC)]
 
@@ -52,3 +58,19 @@ class Frame(Struct, gc=False, omit_defaults=True, kw_only=True):
 def period_of(time_msc: int, width_ms: int = MINUTE_MS) -> int:
     """Start of the period of `width_ms` that holds `time_msc` (UTC epoch milliseconds)."""
     return time_msc - time_msc % width_ms
+
+
+def is_deal(tick: Tick) -> bool:
+    """Whether the tick's last price and volume are those of a deal, not repeated from an earlier one."""
+    return bool(tick.flags & _DEAL_FLAGS) or not tick.flags & _FLAGS
+
+
+def same(tick: Tick) -> Tick:
+    """What two ticks have in common when they are the same one: all fields, and of the flags the documented bits.
+
+    Live ticks have others (1030 was seen) that the history of the same tick lacks.
+    """
+    flags = tick.flags & _FLAGS
+    if flags == tick.flags:
+        return tick
+    return replace(tick, flags=flags)

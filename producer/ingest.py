@@ -15,7 +15,8 @@ from marketdata.candle import BrokerBar
 from marketdata.contract import answers
 from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, TooLarge, Unusable
 from marketdata.contract.bar import read_bar
-from marketdata.contract.body import LARGE_BYTES, decode, decode_large
+from marketdata.contract.body import Body, decode
+from marketdata.contract.large_body import LARGE_BYTES, decode_large
 from marketdata.contract.names import is_bar
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, is_dry_run
 from marketdata.contract.sender import sender_in
@@ -230,16 +231,16 @@ class Ingest:
             raise answers.none_usable(found.details, found.errors)
         return taken(found.received, found.details, found.errors)
 
-    def _read(self, body: bytes, found: ReadBody, origin: Origin) -> None:
+    def _read(self, body: bytes | Body, found: ReadBody, origin: Origin) -> None:
         """Add what the items of a body, or of a piece of one, hold."""
         done = 0
-        if (bulk := decode_bulk(body)) is not None:
+        if isinstance(body, bytes) and (bulk := decode_bulk(body)) is not None:
             clock = found.clock = found.clock or self._clock(bulk.utc_offset_s, origin)
             done = read_bulk(bulk, clock, found.ticks)
             if done == len(bulk.ticks):
                 found.received += done
                 return
-        decoded = decode(body)
+        decoded = decode(body) if isinstance(body, bytes) else body
         clock = found.clock = found.clock or self._clock(decoded.utc_offset_seconds, origin)
         first = found.received
         found.received += len(decoded.items)

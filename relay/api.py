@@ -13,7 +13,8 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, TooLarge, Unusable, none_usable, refused, taken
-from marketdata.contract.body import LARGE_BYTES, decode, decode_large, text_of
+from marketdata.contract.body import decode, text_of
+from marketdata.contract.large_body import LARGE_BYTES, decode_large
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, is_dry_run, key_in, route_of, source_in
 from marketdata.contract.sender import server_in
 from marketdata.contract.times import Clock, offset_zone
@@ -241,7 +242,7 @@ async def _read(raw: bytes, source: str | None, server: str | None) -> _Found:
         return found
     found = _Found(large.utc_offset_seconds, source, server)
     for piece in large.pieces():
-        found.add(decode(piece).items)
+        found.add((decode(piece) if isinstance(piece, bytes) else piece).items)
         await asyncio.sleep(0)
     return found
 

@@ -15,7 +15,8 @@ from tenacity import Retrying
 from marketdata.contract.request import source_header
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem, TickpipeError
-from marketdata.fold import CandleFold, Passes, split_by_period
+from marketdata.fold import CandleFold, split_by_period
+from marketdata.resends import Passes
 from marketdata.tick import Frame, Tick
 from relay.forwarder import Forwarder, Waiting
 from relay.lanes import Origin, Part
@@ -216,12 +217,12 @@ class BarFold:
         lane, origin = part[0].lane, part[0].origin
         passes = self._passes.setdefault(lane, Passes())
         earliest, latest, minutes = split_by_period(frame)
-        number = passes.enter(frame, earliest, latest)
+        passes.enter(frame, earliest, latest)
         for minute, ticks in minutes:
             key = (lane, minute)
             if key not in self._folds:
                 self._folds[key] = (origin, CandleFold(frame.source, frame.symbol, minute))
-            self._folds[key][1].add(self._number, 0, number, frame, ticks)
+            self._folds[key][1].add(self._number, 0, passes, frame, ticks)
 
     def bars(self, *, without_first: bool) -> Iterator[Bar]:
         """The bars in order of lane and time; `without_first` leaves out the first minute, which may lack rows."""

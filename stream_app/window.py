@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from marketdata.candle import Candle
-from marketdata.fold import CandleFold, Passes, split_by_period
+from marketdata.fold import CandleFold, split_by_period
+from marketdata.resends import Passes
 from marketdata.runs import Chunk, Run, flows
 from marketdata.tick import MINUTE_MS, Frame
 from marketdata.timeframes import M1, Timeframe
@@ -147,17 +148,17 @@ class Window:
         return ticks_folded
 
     def _fold_each(self, key: tuple[str, str], symbol: _Symbol, offsets: Sequence[int], frames: Sequence[Frame]) -> int:
-        run, width_ms, ticks_folded = self._run, self._width_ms, 0
+        run, width_ms, passes, ticks_folded = self._run, self._width_ms, symbol.passes, 0
         for offset, frame in zip(offsets, frames, strict=True):
             earliest, latest, parts = split_by_period(frame, width_ms)
-            number = symbol.passes.enter(frame, earliest, latest)
+            passes.enter(frame, earliest, latest)
             if latest > symbol.newest_ms:
                 symbol.newest_ms = latest
             for ts, ticks in parts:
                 period = symbol.periods.get(ts)
                 if period is None or period.touched_batch != self._batch:
                     period = self._touch(key, symbol, ts, offset)
-                period.fold.add(offset, run, number, frame, ticks)
+                period.fold.add(offset, run, passes, frame, ticks)
                 ticks_folded += len(ticks)
         return ticks_folded
 
@@ -166,11 +167,11 @@ class Window:
         return iter(self._touched)
 
     def _fold_run(self, key: tuple[str, str], symbol: _Symbol, run: Run) -> int:
-        number = symbol.passes.enter_run(run.frames[0], run.frames[-1], run.earliest, run.latest)
+        symbol.passes.enter_run(run.frames[0], run.frames[-1], run.earliest, run.latest)
         symbol.newest_ms = max(symbol.newest_ms, run.latest)
         for part in run.parts(self._width_ms):
             period = self._touch(key, symbol, part.ts, part.offsets[0])
-            period.fold.add_run(part.offsets, self._run, number, part.frames, part.ticks)
+            period.fold.add_run(part.offsets, self._run, symbol.passes, part.frames, part.ticks)
         return len(run)
 
     def _touch(self, key: tuple[str, str], symbol: _Symbol, ts: int, offset: int) -> Period:

@@ -17,6 +17,9 @@ from marketdata.contract.times import Clock, Instant, Time, time_in, time_of
 from marketdata.errors import InvalidItem
 from marketdata.timeframes import TIMEFRAMES
 
+#: Where in `meta` a collector says when the bar opened.
+BAR_TIME: Final = "bar_time"
+
 _MAX_COUNT: Final = 2**63 - 1
 _MAX_SPREAD: Final = 2**31 - 1
 _DAY_MS: Final = 86_400_000
@@ -57,17 +60,29 @@ class ReadBar(NamedTuple):
     real_volume: float | None
     #: Points.
     spread: int | None
-    #: When the sender read the bar, or heard the last tick in it, as far as it says so.
-    seen: tuple[Time, ...]
+    #: When the sender heard the last tick in it, and when it read the bar, as far as it says so.
+    last_tick: Time | None
+    collected_at: Time | None
+
+    @property
+    def seen(self) -> tuple[Time, ...]:
+        """When the bar was still open, if these lie in its period."""
+        return tuple(time for time in (self.last_tick, self.collected_at) if time is not None)
 
     def opening(self, clock: Clock) -> Time:
         """When the bar opened; a time that its sender read it at is floored.
+
+        A collector that only stamps the time of the reading sends a quiet symbol's bar on in periods in which nothing
+        ticks: such a bar is that of its last tick.
 
         Raises:
             InvalidItem: when bars of its timeframe do not open then by the sender's clock, or it is beyond the limits.
         """
         clock.utc_ms(self.time)
         time = self.time
+        if self._is_stale(clock):
+            time = self.last_tick or time
+            clock.utc_ms(time)
         if isinstance(time, Instant) and not clock.is_known:
             return time  # bars open by a clock that only the server knows
         wall_ms = clock.wall_ms(time)
@@ -77,6 +92,11 @@ class ReadBar(NamedTuple):
         if self.seen:
             return type(time)(time.ms - (wall_ms - opening_ms), time.coarse, time.field)
         raise InvalidItem(time.field, f"no bar of {self.timeframe} opens then; its time is that of its opening")
+
+    def _is_stale(self, clock: Clock) -> bool:
+        if self.last_tick is None or self.collected_at is None or self.time.field == BAR_TIME:
+            return False
+        return clock.wall_ms(self.last_tick) < _opening(clock.wall_ms(self.time), self.timeframe)
 
     def of(self, source: str, clock: Clock, received_ms: int) -> BrokerBar:
         """The bar of a source.
@@ -110,11 +130,14 @@ def read_bar(item: object) -> ReadBar:
     timeframe = timeframe_of(item.get("timeframe"))
     meta = item.get("meta")
     said = meta if isinstance(meta, dict) else {}
-    time = time_in(said["bar_time"], "bar_time") if said.get("bar_time") else time_of(item)
+    time = time_in(said[BAR_TIME], BAR_TIME) if said.get(BAR_TIME) else time_of(item)
     open_, high, low, close = (_price(item, field) for field in ("open", "high", "low", "close"))
     volume, real_volume = _volumes(item)
     check_prices(open_, high, low, close, volume)
-    return ReadBar(symbol, timeframe, time, open_, high, low, close, volume, real_volume, _spread(item), _seen(said))
+    return ReadBar(
+        symbol, timeframe, time, open_, high, low, close, volume, real_volume, _spread(item),
+        _said_time(said, "last_tick"), _said_time(said, "collected_at"),
+    )  # fmt: skip
 
 
 def check_prices(open_: float, high: float, low: float, close: float, ticks: int) -> None:
@@ -135,13 +158,11 @@ def check_prices(open_: float, high: float, low: float, close: float, ticks: int
         raise InvalidItem("low", "a negative price in a bar without ticks")
 
 
-def _seen(meta: Mapping[str, Any]) -> tuple[Time, ...]:
-    times = []
-    for field in ("last_tick", "collected_at"):
-        with suppress(InvalidItem):  # it is not needed
-            if meta.get(field):
-                times.append(time_in(meta[field], field))
-    return tuple(times)
+def _said_time(meta: Mapping[str, Any], field: str) -> Time | None:
+    with suppress(InvalidItem):  # it is not needed
+        if meta.get(field):
+            return time_in(meta[field], field)
+    return None
 
 
 def _opening(wall_ms: int, name: str) -> int:

@@ -2,11 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
 
 from marketdata.contract.answers import TooLarge, Unusable
 
@@ -22,20 +20,11 @@ MAX_OFFSET_SECONDS: Final = 18 * 3600
 #: A double has 309 at most.
 _MAX_DIGITS: Final = 309
 
-#: A larger body is decoded piece by piece: as Python's objects it takes six times its bytes, and 5 MB take 50 ms.
-LARGE_BYTES: Final = 5_000_000
-
-#: How much of a large body is decoded at once: 1 MB, or so many items.
-_PIECE_BYTES: Final = 1024 * 1024
-_PIECE_ITEMS: Final = 5_000
-
 _WRAPPERS: Final = ("ticks", "items")
 
-_UTF8_MARK: Final = b"\xef\xbb\xbf"
-_PADDING: Final = b"\x00 \t\r\n"
-
-#: How far into a large body its first bracket, and from its end the last, is looked for.
-_EDGE_BYTES: Final = 64
+#: What some senders put before the JSON, and behind it.
+UTF8_MARK: Final = b"\xef\xbb\xbf"
+PADDING: Final = b"\x00 \t\r\n"
 
 _HOW_TO_POST: Final = 'post the JSON itself as the body: {"ticks":[{"symbol":"EURUSD","time_msc":…,"bid":…,"ask":…}]}'
 
@@ -73,66 +62,6 @@ class Body(msgspec.Struct, gc=False):
     utc_offset_seconds: int | None
 
 
-class LargeBody(msgspec.Struct, gc=False):
-    """A large body whose items are not decoded yet; they point into its bytes."""
-
-    items: list[Raw]
-    #: See `Body`.
-    utc_offset_seconds: int | None
-
-    def pieces(self) -> Iterator[bytes]:
-        """The items as arrays of about a megabyte, each a body for `decode`."""
-        piece: list[Raw] = []
-        size_bytes = 0
-        for item in self.items:
-            piece.append(item)
-            size_bytes += len(memoryview(item))
-            if size_bytes >= _PIECE_BYTES or len(piece) >= _PIECE_ITEMS:
-                yield b"[" + b",".join(piece) + b"]"
-                piece, size_bytes = [], 0
-        if piece:
-            yield b"[" + b",".join(piece) + b"]"
-
-
-class _Wrapped(msgspec.Struct, gc=False):
-    ticks: list[Raw] | UnsetType = UNSET
-    items: list[Raw] | UnsetType = UNSET
-    utc_offset_s: Any = None
-
-
-_wrapped: Final = msgspec.json.Decoder(_Wrapped)
-_array: Final = msgspec.json.Decoder(list[Raw])
-
-
-def decode_large(body: bytes) -> LargeBody | None:
-    """The items of a body of LARGE_BYTES or more, to be decoded piece by piece; None for `decode` to take it whole.
-
-    Raises:
-        Unusable, TooLarge: as `decode`.
-    """
-    if len(body) < LARGE_BYTES:
-        return None
-    check_values(body)
-    try:
-        bare = _bare(body)
-        is_array = bytes(bare[:_EDGE_BYTES]).lstrip().startswith(b"[")
-        wrapped = _Wrapped(_array.decode(bare)) if is_array else _wrapped.decode(bare)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-    items = wrapped.items if wrapped.ticks is UNSET else wrapped.ticks
-    if items is UNSET:
-        return None
-    _check_count(len(items))
-    return LargeBody(items, _utc_offset(wrapped.utc_offset_s))
-
-
-def _bare(body: bytes) -> memoryview:
-    """The body without the byte order mark and the NUL that some senders put around it; no copy of it is made."""
-    head, tail = body[:_EDGE_BYTES], body[-_EDGE_BYTES:]
-    begin = len(_UTF8_MARK) if head.startswith(_UTF8_MARK) else 0
-    return memoryview(body)[begin : len(body) - len(tail) + len(tail.rstrip(_PADDING))]
-
-
 def decode(body: bytes) -> Body:
     """The items of a body.
 
@@ -164,7 +93,7 @@ def check_values(body: bytes) -> None:
 def _decode_tolerantly(body: bytes, strict: Exception) -> Any:
     if isinstance(strict, RecursionError):
         raise Unusable("the JSON is nested too deeply") from None
-    trimmed = body.removeprefix(_UTF8_MARK).strip(_PADDING)
+    trimmed = body.removeprefix(UTF8_MARK).strip(PADDING)
     if not trimmed:
         raise Unusable(f"the body is empty; {_HOW_TO_POST}")
     if is_form_data(trimmed):
@@ -188,7 +117,7 @@ def _integer(digits: str) -> int | float:
 def _unwrapped(value: Any) -> Body:
     utc_offset_seconds = None
     if isinstance(value, dict):
-        utc_offset_seconds = _utc_offset(value.get("utc_offset_s"))
+        utc_offset_seconds = utc_offset_of(value.get("utc_offset_s"))
         key = next((key for key in _WRAPPERS if key in value), None)
         items = [value] if key is None else value[key]
         if not isinstance(items, list):
@@ -197,16 +126,26 @@ def _unwrapped(value: Any) -> Body:
         items = value
     else:
         raise Unusable("the body must be an object or an array")
-    _check_count(len(items))
+    check_count(len(items))
     return Body(items, utc_offset_seconds)
 
 
-def _check_count(items: int) -> None:
+def check_count(items: int) -> None:
+    """Refuse more items than a body may have.
+
+    Raises:
+        TooLarge: when there are more than MAX_ITEMS.
+    """
     if items > MAX_ITEMS:
         raise TooLarge(f"the body holds more than {MAX_ITEMS} items; split it and send the parts")
 
 
-def _utc_offset(value: Any) -> int | None:
+def utc_offset_of(value: Any) -> int | None:
+    """Offset of the sender's clock from UTC (seconds), as a body says it.
+
+    Raises:
+        Unusable: when it is no offset.
+    """
     if value is None:
         return None
     if isinstance(value, float) and value.is_integer():

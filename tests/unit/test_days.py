@@ -9,6 +9,7 @@ from statistics import median
 import pytest
 
 from marketdata.fold import CandleFold, split_by_period
+from marketdata.resends import Passes
 from marketdata.tick import Frame
 from tests import generated_day
 from tests.days import DAYS, EURUSD_COUNT, GENERATED, Day
@@ -69,7 +70,7 @@ def test_the_fold_of_a_day_is_its_bars(day: Day) -> None:
             ticks=day.ticks[start : start + 70],
         )  # fmt: skip
         for ts, ticks in split_by_period(frame)[2]:
-            folds.setdefault(ts, CandleFold("S", "EURUSD", ts)).add(offset, 0, 0, frame, ticks)
+            folds.setdefault(ts, CandleFold("S", "EURUSD", ts)).add(offset, 0, Passes(), frame, ticks)
 
     candles = [fold.candle(log="l", offsets=((0, 0, 0),), closed=True, emitted=0) for fold in folds.values()]
     assert {c.ts: (c.open, c.high, c.low, c.close) for c in candles if c is not None} == day.bars

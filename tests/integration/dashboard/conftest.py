@@ -12,6 +12,7 @@ import pytest_asyncio
 from marketdata.candle import Candle
 from marketdata.fold import CandleFold, split_by_period
 from marketdata.offsets import from_spans
+from marketdata.resends import Passes
 from marketdata.tick import Frame, Tick
 from runtime import clock
 from runtime.log_identity import wait_for_log
@@ -113,7 +114,7 @@ def day_candles(log: str) -> list[Candle]:
     for offset, frame in enumerate(day_frames()):
         for ts, ticks in split_by_period(frame)[2]:
             fold = folds.setdefault(ts, CandleFold(DAY_SOURCE, "EURUSD", ts))
-            fold.add(offset, 0, 0, frame, ticks)
+            fold.add(offset, 0, Passes(), frame, ticks)
     now = clock.now_ms()
     candles = [
         fold.candle(log=log, offsets=from_spans(fold.spans), closed=True, emitted=now) for fold in folds.values()

@@ -112,14 +112,18 @@ async def test_a_compressed_body_and_a_large_one_are_stored(service: Service, se
     assert [len(frame.ticks) for frame in await read_frames(settings)] == [15_000, 15_000]
 
 
-@pytest.mark.parametrize("every", [0, 1_000], ids=["usual", "odd items throughout"])
+@pytest.mark.parametrize(
+    ("every", "token"),
+    [(0, b""), (1_000, b""), (200_000, b"nan"), (1, b"1.#INF"), (200_000, b'"\xa3"')],
+    ids=["usual", "odd items throughout", "one NaN", "1.#INF throughout", "a byte of Windows-1252"],
+)
 async def test_a_body_of_64_mb_is_stored_within_300_mb_of_memory(
-    service: Service, settings: Settings, every: int
+    service: Service, settings: Settings, every: int, token: bytes
 ) -> None:
     ticks = [PRO | {"ts_msc": MSC + n // 3, "bid": 1.1 + n / 1e7} for n in range(200_000)]
     for index in range(0, len(ticks), every) if every else ():
-        ticks[index]["flags"] = "6"
-    body = ('{"ticks":[' + ",".join(map(json.dumps, ticks)) + "]}").encode()
+        ticks[index] |= {"spread": "odd"} if token else {"flags": "6"}
+    body = ('{"ticks":[' + ",".join(map(json.dumps, ticks)) + "]}").encode().replace(b'"odd"', token or b'"odd"')
     assert 60_000_000 < len(body) <= 64 * 1024 * 1024
 
     posting = asyncio.create_task(asyncio.to_thread(service.post, body, timeout=60))

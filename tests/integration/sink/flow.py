@@ -8,8 +8,9 @@ from typing import Any, Self
 from aiokafka import AIOKafkaProducer
 
 from marketdata.candle import BrokerBar, Candle
-from marketdata.fold import CandleFold, Passes, split_by_period
+from marketdata.fold import CandleFold, split_by_period
 from marketdata.offsets import from_spans
+from marketdata.resends import Passes
 from marketdata.tick import Frame, Tick
 from marketdata.wire import bar_key, candle_key, encode, frame_key
 from runtime import clock
@@ -98,10 +99,11 @@ class Flow:
         for number, (offset, frame) in enumerate(logged, 1):
             key = (frame.source, frame.symbol)
             earliest, latest, minutes = split_by_period(frame)
-            pass_number = passes.setdefault(key, Passes()).enter(frame, earliest, latest)
+            own = passes.setdefault(key, Passes())
+            own.enter(frame, earliest, latest)
             for ts, ticks in minutes:
                 fold = folds.setdefault((*key, ts), CandleFold(*key, ts))
-                fold.add(offset, 0, pass_number, frame, ticks)
+                fold.add(offset, 0, own, frame, ticks)
                 if every and number % every == 0:
                     emitted.append(self._candle(fold, closed=False))
         return [*emitted, *(self._candle(fold, closed=True) for fold in folds.values())]

@@ -9,8 +9,9 @@ from hypothesis import given
 
 from marketdata.candle import BrokerBar, check_bar, check_candle
 from marketdata.errors import InvalidCandle
-from marketdata.fold import CandleFold, Passes, split_by_period
+from marketdata.fold import CandleFold, split_by_period
 from marketdata.offsets import MAX_OFFSET, MAX_PARTITION, from_spans
+from marketdata.resends import Passes
 from marketdata.tick import Frame
 from tests.unit.marketdata.test_fold_properties import LOGS
 from tests.unit.sink.candles import MINUTE, candle
@@ -128,10 +129,11 @@ def test_every_fold_is_a_valid_candle(frames: list[Frame]) -> None:
     folds: dict[tuple[str, int], CandleFold] = {}
     for offset, frame in enumerate(frames):
         earliest, latest, parts = split_by_period(frame)
-        number = passes.setdefault(frame.symbol, Passes()).enter(frame, earliest, latest)
+        own = passes.setdefault(frame.symbol, Passes())
+        own.enter(frame, earliest, latest)
         for ts, ticks in parts:
             fold = folds.setdefault((frame.symbol, ts), CandleFold(frame.source, frame.symbol, ts))
-            fold.add(offset, 0, number, frame, ticks)
+            fold.add(offset, 0, own, frame, ticks)
 
     for fold in folds.values():
         made = fold.candle(log="l", offsets=from_spans(fold.spans), closed=True, emitted=0)

@@ -5,10 +5,11 @@ import math
 
 import pytest
 
-from marketdata.fold import CandleFold, Passes, is_deal, split_by_period
+from marketdata.fold import CandleFold, split_by_period
 from marketdata.offsets import Ranges
 from marketdata.refold import Proof, Refold
-from marketdata.tick import ChartMode, Frame, Tick
+from marketdata.resends import Passes
+from marketdata.tick import ChartMode, Frame, Tick, is_deal
 
 REQUESTS = map(str, itertools.count())
 T0 = 1_549_238_400_000  # 2019-02-04T00:00:00Z
@@ -211,17 +212,20 @@ def test_a_record_that_was_folded_is_skipped() -> None:
     one = frame(tick(1), tick(2))
     passes = Passes()
 
-    assert candle.add(5, 0, passes.enter(one, T0 + 1, T0 + 2), one, one.ticks) is True
-    assert candle.add(5, 0, passes.enter(one, T0 + 1, T0 + 2), one, one.ticks) is False
+    for is_new in (True, False):
+        passes.enter(one, T0 + 1, T0 + 2)
+        assert candle.add(5, 0, passes, one, one.ticks) is is_new
     candle.settle()
     assert (candle.volume, candle.spans) == (2, ((5, 5),))
 
 
 def test_spans_are_what_was_read_and_a_gap_splits_them() -> None:
     candle = CandleFold("s", "EURUSD", T0)
+    passes = Passes()
     for offset, run in ((3, 0), (9, 0), (12, 1), (13, 1)):
         one = frame(tick(offset))
-        candle.add(offset, run, run, one, one.ticks)
+        passes.enter(one, T0 + offset, T0 + offset)
+        candle.add(offset, run, passes, one, one.ticks)
 
     assert candle.spans == ((3, 9), (12, 13))
 

@@ -10,7 +10,8 @@ import msgspec
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from marketdata.contract.body import LARGE_BYTES, decode
+from marketdata.contract.body import decode
+from marketdata.contract.large_body import LARGE_BYTES
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem

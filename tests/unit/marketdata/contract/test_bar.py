@@ -96,6 +96,18 @@ def test_a_bar_off_its_grid_is_refused(timeframe: str, ts: str, zone: tzinfo | N
             "MN1", "2025-10-20T02:23:17Z", {"last_tick": "2025-10-20T02:23:17Z"}, "2025-10-01T00:00", False,
             id="a month",
         ),
+        pytest.param(
+            "H1", "2025-10-20T03:25:00Z", {"last_tick": "2025.10.20 02:24:58", "collected_at": "2025.10.20 03:25:01"},
+            "2025-10-20T02:00", False, id="quiet since the hour before, stamped with the collection alone",
+        ),
+        pytest.param(
+            "H1", "2025-10-20T03:00:00Z", {"last_tick": "2025.10.17 20:59:58", "collected_at": "2025.10.20 03:00:01"},
+            "2025-10-17T20:00", False, id="quiet since Friday",
+        ),
+        pytest.param(
+            "H1", "2025-10-20T02:00:00Z", {"last_tick": "2025.10.20 03:00:02", "collected_at": "2025.10.20 03:00:02"},
+            "2025-10-20T02:00", True, id="the hour before, read in the next",
+        ),
         pytest.param("M1", "2025-10-20T02:20:00Z", {"last_tick": "soon"}, "2025-10-20T02:20", True, id="unreadable"),
         pytest.param("M1", "2025-10-20T02:20:00Z", {"srv": "Broker"}, "2025-10-20T02:20", True, id="says nothing"),
     ],

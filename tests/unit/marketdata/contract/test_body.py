@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.contract.answers import Refusal
-from marketdata.contract.body import MAX_ITEMS, decode, decode_large, has_decimal_comma, readable, text_of
+from marketdata.contract.body import MAX_ITEMS, decode, has_decimal_comma, readable, text_of
 
 
 @pytest.mark.parametrize(
@@ -31,28 +31,6 @@ def test_what_holds_no_items_is_refused(body: bytes, status: int) -> None:
     with pytest.raises(Refusal) as caught:
         decode(body)
     assert caught.value.status == status
-
-
-@pytest.mark.parametrize("unit", [b"[],", b"0,", b'{"a":[]},', b"[" * 100 + b"]" * 100 + b","])
-def test_a_body_that_would_fill_the_memory_is_refused_before_it_is_decoded(unit: bytes) -> None:
-    body = b"[" + unit * (64_000_000 // len(unit)) + b"0]"
-    for read in (decode, decode_large):
-        with pytest.raises(Refusal) as caught:
-            read(body)
-        assert caught.value.status == 413
-
-
-@pytest.mark.parametrize("around", [(b"", b""), (b"", b"\0"), (b"\xef\xbb\xbf", b"\r\n\0"), (b" \n", b" ")])
-def test_the_pieces_of_a_large_body_hold_every_item_in_order(around: tuple[bytes, bytes]) -> None:
-    items = [{"n": n, "text": "x" * 500} for n in range(12_000)]
-    body = around[0] + json.dumps({"utc_offset_s": 7200, "ticks": items}).encode() + around[1]
-    large = decode_large(body)
-
-    assert large is not None
-    pieces = [decode(piece).items for piece in large.pieces()]
-    assert [item for piece in pieces for item in piece] == items
-    assert large.utc_offset_seconds == 7200
-    assert len(pieces) > 5
 
 
 @pytest.mark.parametrize(

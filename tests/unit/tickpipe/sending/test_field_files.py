@@ -10,8 +10,9 @@ from typing import NamedTuple
 import pytest
 
 from marketdata.contract.tick import POINTS
-from marketdata.fold import CandleFold, is_deal, split_by_period
-from marketdata.tick import ChartMode, Frame, Tick
+from marketdata.fold import CandleFold, split_by_period
+from marketdata.resends import Passes
+from marketdata.tick import ChartMode, Frame, Tick, is_deal
 from runtime.settings import parse_zone
 from tests.unit.tickpipe.sending.test_history import as_tick
 from tickpipe.sending.columnfile import kind_of
@@ -499,9 +500,12 @@ def candles(ticks: Iterable[FileTick], mode: ChartMode, digits: int) -> list[Row
         v=1, source="S", symbol="X", mode=mode, point=POINTS[digits], request="r", received=0, ticks=read
     )  # fmt: skip
     folded: list[Row] = []
-    for ts, part in split_by_period(frame)[2]:
+    earliest, latest, parts = split_by_period(frame)
+    passes = Passes()
+    passes.enter(frame, earliest, latest)
+    for ts, part in parts:
         fold = CandleFold("S", "X", ts)
-        fold.add(0, 0, 0, frame, part)
+        fold.add(0, 0, passes, frame, part)
         candle = fold.candle(log="l", offsets=((0, 0, 0),), closed=True, emitted=0)
         if candle is not None:
             prices = (candle.open, candle.high, candle.low, candle.close)

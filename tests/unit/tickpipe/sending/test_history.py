@@ -8,8 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from marketdata.fold import is_deal
-from marketdata.tick import Tick
+from marketdata.tick import Tick, is_deal
 from tickpipe.sending.dialects import Said, UnknownForm, parse_file_name
 from tickpipe.sending.history import Bar, BarFile, FileTick, TickFile, inferred_timeframe
 from tickpipe.sending.textfile import DataFileError

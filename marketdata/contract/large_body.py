@@ -1,0 +1,153 @@
+"""Large bodies, decoded piece by piece: as Python's objects a body takes six times its bytes."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final, Protocol
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from marketdata.contract.answers import Unusable
+from marketdata.contract.body import PADDING, UTF8_MARK, Body, check_count, check_values, decode, utc_offset_of
+
+#: A body of so many bytes is large: 5 MB take 50 ms.
+LARGE_BYTES: Final = 5_000_000
+
+#: How much is decoded at once: 1 MB, or so many items.
+_PIECE_BYTES: Final = 1024 * 1024
+_PIECE_ITEMS: Final = 5_000
+
+#: How far into a body its first bracket, and from its end the last, is looked for.
+_EDGE_BYTES: Final = 64
+
+#: The same where other fields stand around the items; none holds a bracket of its own.
+_WRAPPER_BYTES: Final = 4_096
+_BEGIN: Final = re.compile(rb'(?:\xef\xbb\xbf)?[\s\0]*(?:\{[^\[\]{}]*?"(?:ticks|items)"\s*:\s*)?\[')
+
+#: Where one item may end and the next begin: between two objects. It may as well stand in a string or in an item.
+_BETWEEN: Final = re.compile(rb"\}\s*,\s*\{")
+
+#: An item that holds such a place within spoils a piece; then the piece is made longer, so often.
+_EXTENSIONS: Final = 2
+
+
+class LargeBody(Protocol):
+    """A large body whose items are not decoded yet."""
+
+    #: See `Body`.
+    utc_offset_seconds: int | None
+
+    def pieces(self) -> Iterator[bytes | Body]:
+        """The items in pieces of about a megabyte: arrays that `decode` takes, or what they were found to hold.
+
+        Raises:
+            Unusable, TooLarge: as `decode`.
+        """
+
+
+def decode_large(body: bytes) -> LargeBody | None:
+    """The items of a body of LARGE_BYTES or more, to be decoded piece by piece; None for `decode` to take it whole.
+
+    Raises:
+        Unusable, TooLarge: as `decode`.
+    """
+    if len(body) < LARGE_BYTES:
+        return None
+    check_values(body)
+    try:
+        bare = _bare(body)
+        is_array = bytes(bare[:_EDGE_BYTES]).lstrip().startswith(b"[")
+        wrapped = _Wrapped(_array.decode(bare)) if is_array else _wrapped.decode(bare)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return _NearlyJson.of(body)
+    items = wrapped.items if wrapped.ticks is UNSET else wrapped.ticks
+    if items is UNSET:
+        return None
+    check_count(len(items))
+    return _Json(items, utc_offset_of(wrapped.utc_offset_s))
+
+
+class _Wrapped(msgspec.Struct, gc=False):
+    ticks: list[Raw] | UnsetType = UNSET
+    items: list[Raw] | UnsetType = UNSET
+    utc_offset_s: Any = None
+
+
+_wrapped: Final = msgspec.json.Decoder(_Wrapped)
+_array: Final = msgspec.json.Decoder(list[Raw])
+
+
+def _bare(body: bytes) -> memoryview:
+    """The body without the byte order mark and the NUL that some senders put around it; no copy of it is made."""
+    head, tail = body[:_EDGE_BYTES], body[-_EDGE_BYTES:]
+    begin = len(UTF8_MARK) if head.startswith(UTF8_MARK) else 0
+    return memoryview(body)[begin : len(body) - len(tail) + len(tail.rstrip(PADDING))]
+
+
+class _Json:
+    """The usual: items that point into the body's bytes."""
+
+    def __init__(self, items: list[Raw], utc_offset_seconds: int | None) -> None:
+        self.utc_offset_seconds = utc_offset_seconds
+        self._items = items
+
+    def pieces(self) -> Iterator[bytes | Body]:
+        piece: list[Raw] = []
+        size_bytes = 0
+        for item in self._items:
+            piece.append(item)
+            size_bytes += len(memoryview(item))
+            if size_bytes >= _PIECE_BYTES or len(piece) >= _PIECE_ITEMS:
+                yield b"[" + b",".join(piece) + b"]"
+                piece, size_bytes = [], 0
+        if piece:
+            yield b"[" + b",".join(piece) + b"]"
+
+
+class _NearlyJson:
+    """A body with something that is no JSON in it, such as a NaN, cut where one item seems to end and the next begins.
+
+    A cut at a wrong place leaves a bracket or a quotation mark open, so that the piece cannot be decoded.
+    """
+
+    def __init__(self, body: bytes, begin: int, end: int, utc_offset_seconds: int | None) -> None:
+        self.utc_offset_seconds = utc_offset_seconds
+        self._body = body
+        self._begin, self._end = begin, end
+
+    @classmethod
+    def of(cls, body: bytes) -> "_NearlyJson | None":
+        """The body, or None when its items cannot be told from what is around them."""
+        found = _BEGIN.match(body, 0, _WRAPPER_BYTES)
+        end = body.rfind(b"]", max(0, len(body) - _WRAPPER_BYTES))
+        if found is None or end < found.end():
+            return None
+        try:
+            around = decode(body[: found.end()] + body[end:])
+        except Unusable:
+            return None
+        return None if around.items else cls(body, found.end(), end, around.utc_offset_seconds)
+
+    def pieces(self) -> Iterator[bytes | Body]:
+        at, count = self._begin, 0
+        while at < self._end:
+            found = self._piece(at)
+            if found is None:
+                yield Body(decode(self._body).items[count:], self.utc_offset_seconds)
+                return
+            piece, at = found
+            count += len(piece.items)
+            check_count(count)
+            yield piece
+
+    def _piece(self, at: int) -> tuple[Body, int] | None:
+        """The items from `at` on and where the next begin; None when no piece can be decoded."""
+        for extension in range(_EXTENSIONS + 1):
+            between = _BETWEEN.search(self._body, at + (_PIECE_BYTES << extension), self._end)
+            comma = self._end if between is None else self._body.index(b",", between.start())
+            try:
+                return decode(b"[" + self._body[at:comma] + b"]"), comma + 1
+            except Unusable:
+                if between is None:
+                    return None
+        return None

@@ -1,0 +1,111 @@
+"""Large bodies come in pieces, whatever is odd in them."""
+
+import json
+import math
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from marketdata.contract.answers import Refusal
+from marketdata.contract.body import decode
+from marketdata.contract.large_body import LARGE_BYTES, LargeBody, decode_large
+
+
+def pieces_of(large: LargeBody) -> list[list[Any]]:
+    return [(decode(piece) if isinstance(piece, bytes) else piece).items for piece in large.pieces()]
+
+
+@pytest.mark.parametrize("unit", [b"[],", b"0,", b'{"a":[]},', b"[" * 100 + b"]" * 100 + b","])
+def test_a_body_that_would_fill_the_memory_is_refused_before_it_is_decoded(unit: bytes) -> None:
+    body = b"[" + unit * (64_000_000 // len(unit)) + b"0]"
+    for read in (decode, decode_large):
+        with pytest.raises(Refusal) as caught:
+            read(body)
+        assert caught.value.status == 413
+
+
+@pytest.mark.parametrize("around", [(b"", b""), (b"", b"\0"), (b"\xef\xbb\xbf", b"\r\n\0"), (b" \n", b" ")])
+def test_the_pieces_of_a_large_body_hold_every_item_in_order(around: tuple[bytes, bytes]) -> None:
+    items = [{"n": n, "text": "x" * 500} for n in range(12_000)]
+    body = around[0] + json.dumps({"utc_offset_s": 7200, "ticks": items}).encode() + around[1]
+    large = decode_large(body)
+
+    assert large is not None
+    pieces = pieces_of(large)
+    assert [item for piece in pieces for item in piece] == items
+    assert large.utc_offset_seconds == 7200
+    assert len(pieces) > 5
+
+
+#: Texts in which an item seems to end, brackets that do not match, and an item that holds objects.
+TRAPS: list[Any] = ["}, {", '"},{"', "[{", {"in": [{"a": 1}, {"b": {}}, {}]}, "\\"]
+
+
+def odd_body(odd: bytes, wrapper: tuple[bytes, bytes]) -> tuple[bytes, list[Any]]:
+    items = [{"n": n, "trap": TRAPS[n % len(TRAPS)], "text": "x" * 500} for n in range(12_000)]
+    written = [json.dumps(item).encode() for item in items]
+    written[7_000] = b'{"odd":' + odd + b"}"
+    return wrapper[0] + b" , ".join(written) + wrapper[1], items
+
+
+@pytest.mark.parametrize(
+    ("odd", "value"),
+    [(b"nan", math.nan), (b"1.#INF", math.inf), (b'"\xa3"', "£"), (b'"C:\\Users"', "C:\\Users"), (b"[1,]", [1])],
+)
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        (b"[", b"]"), (b'{"ticks":[', b'],"utc_offset_s":7200}'), (b'{"utc_offset_s":7200,"ea":"x","items" : [', b"]}"),
+        (b'\xef\xbb\xbf {"ticks":[', b"] }\r\n\0"),
+    ],
+)  # fmt: skip
+def test_what_is_nearly_json_comes_in_pieces_as_well(odd: bytes, value: Any, wrapper: tuple[bytes, bytes]) -> None:
+    body, items = odd_body(odd, wrapper)
+
+    large = decode_large(body)
+
+    assert large is not None
+    pieces = pieces_of(large)
+    found = [item for piece in pieces for item in piece]
+    assert repr(found.pop(7_000)) == repr({"odd": value})
+    del items[7_000]
+    assert found == items
+    assert large.utc_offset_seconds == (7200 if b"utc" in wrapper[0] + wrapper[1] else None)
+    assert max(map(len, pieces)) < 5_000
+
+
+def test_what_is_no_json_is_refused_as_a_small_body_is() -> None:
+    body, _ = odd_body(b'"', (b"[", b"]"))
+    large = decode_large(body)
+
+    assert large is not None
+    with pytest.raises(Refusal, match="not JSON"):
+        pieces_of(large)
+
+
+def test_one_item_that_is_larger_than_any_piece_is_read() -> None:
+    items = [{"a": [{}] * 2_000_000}, {"b": 2}]
+    body = json.dumps(items).replace("2}", "nan}").encode()
+    assert len(body) > LARGE_BYTES
+    large = decode_large(body)
+
+    assert large is not None
+    ((first, second),) = pieces_of(large)
+    assert first == items[0]
+    assert math.isnan(second["b"])
+
+
+def test_a_body_with_a_nan_takes_little_more_memory_than_its_bytes() -> None:
+    body, _ = odd_body(b"nan", (b'{"ticks":[', b"]}"))
+    tracemalloc.start()
+    try:
+        large = decode_large(body)
+        assert large is not None
+        for piece in large.pieces():
+            assert len((decode(piece) if isinstance(piece, bytes) else piece).items) > 0
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # A piece as bytes, as text and as objects; the whole would take six times its 6.8 MB.
+    assert peak < 12_000_000
