@@ -40,6 +40,7 @@ from tickpipe.backup.archive import (
     new_archive,
     partition_member,
 )  # fmt: skip
+from tickpipe.backup.completeness import require_complete
 from tickpipe.backup.topics import LogRecord, read_records
 from tickpipe.replay.engine import group_offsets, set_offsets
 
@@ -159,7 +160,7 @@ class Restored:
 
 
 class Restore:
-    """One restore of an archive whose checksums were checked; call `prepare`, then `run`."""
+    """One restore of an archive that `check_archive` found whole; call `prepare`, then `run`."""
 
     def __init__(self, settings: Settings, archive: ArchiveReader, *, database_only: bool) -> None:
         self._archive = archive
@@ -178,11 +179,13 @@ class Restore:
         """Check whether the restore is possible; changes nothing, except that a missing schema is created.
 
         Raises:
+            ArchiveDamaged: when a table, a topic or a member is missing.
             DatabaseNotEmpty: when the database holds candles, unless they are to be replaced.
             ArchiveTooNew: when this version has no place for what is in the backup.
             PartitionsDiffer: when offsets could not be the same here.
             KafkaUnavailable, psycopg.OperationalError: when a server does not answer.
         """
+        require_complete(self._archive)
         url = self._settings.database_url.get_secret_value()
         await migrate(url)
         async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
