@@ -69,8 +69,6 @@ async def begin_snapshot(connection: Connection) -> None:
     await connection.set_autocommit(False)
     await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     await connection.set_read_only(True)
-    await connection.execute(SQL["lift_local_timeout"])
-    await _set_text_forms(connection)
 
 
 async def dump(connection: Connection, archive: ArchiveWriter, on_progress: OnProgress) -> DatabasePart:
@@ -145,8 +143,6 @@ async def load(
     `pieces` gives a table's bytes; `logs` are the names of the log in the backup and here, when it has a new one.
     """
     async with connection.transaction():
-        await connection.execute(SQL["lift_local_timeout"])
-        await _set_text_forms(connection)
         await connection.execute(SQL["empty_tables"])
         await connection.execute(SQL["empty_settings"])
         for table in sorted(part.tables, key=lambda one: _ORDER.index(one.name)):
@@ -204,8 +200,3 @@ async def _columns(connection: Connection, table: str) -> list[str]:
 
 def _names(columns: Iterable[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, columns))
-
-
-async def _set_text_forms(connection: Connection) -> None:
-    # A server or a role may have set other forms.
-    await connection.execute(SQL["set_text_forms"])

@@ -22,7 +22,6 @@ from typing import Protocol
 
 import msgspec
 from aiokafka import TopicPartition
-from psycopg import AsyncConnection
 
 from marketdata.errors import KafkaUnavailable, TickpipeError
 from runtime import clock
@@ -30,6 +29,7 @@ from runtime.kafka import ensure_topics, log_ends
 from runtime.log_identity import own_log
 from runtime.settings import Settings
 from sink.db.migrations import migrate
+from sink.db.session import open_session
 from tickpipe.backup import database, topics
 from tickpipe.backup.archive import (
     FORMAT,
@@ -97,9 +97,7 @@ async def take_backup(settings: Settings, path: Path, progress: Progress, *, wit
             if with_topics:
                 raise
             kafka = None
-        async with await AsyncConnection.connect(
-            settings.database_url.get_secret_value(), connect_timeout=10, application_name="tickpipe-backup"
-        ) as connection:
+        async with await open_session(settings.database_url.get_secret_value(), "tickpipe backup") as connection:
             await database.begin_snapshot(connection)
             progress.begin("database", await database.dump_bytes(connection) or None)
             part = await database.dump(connection, archive, Count(progress, bytes_text).add)
@@ -188,7 +186,7 @@ class Restore:
         require_complete(self._archive)
         url = self._settings.database_url.get_secret_value()
         await migrate(url)
-        async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
+        async with await open_session(url, "tickpipe restore") as connection:
             await database.check_schema(connection, self._archive.manifest.database)
             if not replace:
                 await database.require_empty(connection)
@@ -286,10 +284,8 @@ class Restore:
         self._progress.begin(
             "database", sum(size.bytes for name, size in members.items() if name.startswith("database/"))
         )
-        async with await AsyncConnection.connect(
-            self._settings.database_url.get_secret_value(), autocommit=True, connect_timeout=10,
-            application_name="tickpipe-restore",
-        ) as connection:  # fmt: skip
+        url = self._settings.database_url.get_secret_value()
+        async with await open_session(url, "tickpipe restore") as connection:
             on_progress = Count(self._progress, bytes_text).add
             await database.load(connection, part, self._archive.pieces, on_progress, logs=logs)
 
