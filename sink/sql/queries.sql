@@ -371,15 +371,26 @@ SELECT name FROM schema_migrations;
 INSERT INTO schema_migrations (name) VALUES (%(name)s);
 
 -- name: candles
-SELECT ts, symbol, timeframe, open, high, low, close, volume
+SELECT ts, symbol, timeframe, open, high, low, close, volume, source
 FROM market_data
 WHERE symbol = %(symbol)s AND timeframe = %(timeframe)s AND ts >= %(from_)s AND ts < %(to)s
     AND (%(source)s::text IS NULL OR source = %(source)s)
 ORDER BY ts, source;
 
+-- name: known_symbols
+SELECT DISTINCT symbol FROM candle_series ORDER BY symbol;
+
+-- name: has_broker_bars
+SELECT EXISTS (
+    SELECT FROM broker_bars AS b
+    WHERE b.timeframe = 'M1' AND (%(symbol)s::text IS NULL OR b.symbol = %(symbol)s)
+);
+
 -- name: newest_candles
 SELECT m.symbol, m.source, m.ts, m.close, m.volume, m.closed, m.last_tick, m.stored_at
-FROM (SELECT DISTINCT symbol FROM candle_series) AS s
+FROM (
+    SELECT DISTINCT symbol FROM candle_series WHERE %(symbol)s::text IS NULL OR symbol = %(symbol)s
+) AS s
 CROSS JOIN LATERAL (
     SELECT * FROM market_data AS m
     WHERE m.symbol = s.symbol AND m.timeframe = 'M1'

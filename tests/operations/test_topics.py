@@ -7,10 +7,11 @@ import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from typer.testing import CliRunner, Result
 
-from runtime.kafka import admin_client, ensure_topics, topics
+from marketdata.errors import TopicUnsafe
+from runtime.kafka import DAY_MS, admin_client, check_topics, ensure_topics, topics
 from runtime.settings import Settings
 from tests.services import Service, environment, running
-from tests.waiting import wait_until
+from tests.waiting import eventually, wait_until
 from tickpipe.cli import app
 
 pytestmark = pytest.mark.long(25)
@@ -21,6 +22,12 @@ async def configured(settings: Settings, topic: str, **config: str) -> None:
     async with admin_client(settings) as client:
         (answer,) = await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, config)])
         assert [code for code, *_ in answer.resources] == [0]
+
+    async def applied() -> bool:
+        # The controller answers before the broker has heard of it.
+        return config.items() <= (await config_of(settings, topic)).items()
+
+    await eventually(applied, what=f"the configuration of {topic}")
 
 
 async def config_of(settings: Settings, topic: str) -> dict[str, str]:
@@ -124,3 +131,15 @@ def test_longer_retention_than_is_needed_is_no_difference(settings: Settings) ->
 
     asyncio.run(arrange())
     assert fix().exit_code == 0
+
+
+def test_retention_that_was_chosen_is_accepted(settings: Settings) -> None:
+    async def check(days: int) -> None:
+        chosen = settings.model_copy(update={"ticks_retention_days": days})
+        await configured(settings, settings.ticks_topic, **{"retention.ms": str(30 * DAY_MS)})
+        await check_topics(chosen)
+
+    asyncio.run(check(30))
+    for days in (0, 31):
+        with pytest.raises(TopicUnsafe, match=r"retention\.ms=2592000000"):
+            asyncio.run(check(days))
