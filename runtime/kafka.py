@@ -12,9 +12,10 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, stop_never, wait_exponential
 from tenacity.stop import stop_base
 
-from marketdata.errors import TopicUnsafe, UnknownTopic
+from marketdata.errors import KafkaUnavailable, TopicUnsafe, UnknownTopic
 from runtime.aiokafka_internals import end_fetches
 from runtime.kafka_errors import kafka_errors, mapped
+from runtime.listeners import unreachable_listeners
 from runtime.settings import Settings
 from runtime.topic_configs import Topic, differences
 
@@ -88,6 +89,15 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
         with kafka_errors(settings):
             await client.start()
         yield client
+    except KafkaUnavailable as exc:
+        # Also of what is done with it: the first request goes to the bootstrap address, the next to the broker's own.
+        unreachable = await unreachable_listeners(settings)
+        if not unreachable:
+            raise
+        raise KafkaUnavailable(
+            f"Kafka answers on {settings.kafka_bootstrap} and sends clients to {', '.join(unreachable)}, which cannot "
+            "be reached from here; set advertised.listeners of the broker to an address that can"
+        ) from exc
     finally:
         await client.close()
 

