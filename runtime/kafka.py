@@ -149,6 +149,26 @@ async def ensure_topics(settings: Settings) -> str:
         return str(cluster["cluster_id"])
 
 
+async def restore_topics(settings: Settings, *names: str) -> None:
+    """Create those of these topics that somebody deleted while their writer runs, and say so.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+        KafkaRefused: when the broker refuses a topic.
+    """
+    async with admin_client(settings) as client:
+        with kafka_errors(settings):
+            present = set(await client.list_topics())
+            missing = [topic for topic in topics(settings) if topic.name in names and topic.name not in present]
+            for topic in missing:
+                log.error(
+                    "A topic is gone: somebody deleted it, or this user may not see it any more. It is created again.",
+                    action="topic_gone", topic=topic.name,
+                )  # fmt: skip
+            if missing:
+                await _create(settings, client, missing)
+
+
 async def check_topics(settings: Settings) -> None:
     """Compare the topics that exist with what they need; log what is not as it should be.
 
