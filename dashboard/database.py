@@ -8,12 +8,12 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dashboard.answers import Refusal
 from runtime.settings import Settings
 from sink.db.connection import Trouble, trouble_of
+from sink.db.session import Limits, session_conninfo, state_session
 from sink.db.statements import parse_statements
 
 Connection = AsyncConnection[Any]
@@ -31,15 +31,7 @@ _PATIENCE_SECONDS: Final = 5.0
 #: The same for a readiness probe, which has a short timeout itself (seconds).
 _PROBE_SECONDS: Final = 1.0
 
-#: A host that vanished silently is noticed after about 15 s, not after the kernel's quarter of an hour.
-_SESSION_OPTIONS: Final[dict[str, str | int | None]] = {
-    "application_name": "tickpipe dashboard",
-    "connect_timeout": 5,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-}
+_LIMITS: Final = Limits(statement=15, lock=5, idle_in_transaction=30)
 
 _BUSY: Final = "DATABASE_BUSY"
 
@@ -53,10 +45,8 @@ class Database:
     """A connection pool that opens without waiting, so that the service runs while the database is away."""
 
     def __init__(self, settings: Settings) -> None:
-        # What the URL itself sets has precedence.
-        options = {**_SESSION_OPTIONS, **conninfo_to_dict(database_url(settings))}
         self._pool = AsyncConnectionPool(
-            make_conninfo("", **options),
+            session_conninfo(database_url(settings), application_name="tickpipe dashboard", connect_timeout=5),
             min_size=1,
             max_size=_POOL_SIZE,
             timeout=_PATIENCE_SECONDS,
@@ -172,7 +162,8 @@ def database_url(settings: Settings) -> str:
 
 
 async def _make_read_only(connection: Connection) -> None:
+    # Compiling a plan takes longer than reading a page.
+    await state_session(connection, _LIMITS, jit="off")
+    await connection.commit()
     # Every transaction begins with BEGIN READ ONLY, whatever the role may do.
     await connection.set_read_only(True)
-    await connection.execute(SQL["prepare_session"])
-    await connection.commit()

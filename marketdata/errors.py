@@ -13,6 +13,7 @@
     ├── KafkaRefused        a broker answered and refused the request
     │   ├── RecordTooLarge  a record is larger than its topic takes
     │   ├── NotAuthorized   the user may not use the topic or group
+    │   ├── TopicUnsafe     an existing topic would delete what was acknowledged
     │   ├── UnknownTopic    the topic, or this partition of it, does not exist (retriable)
     │   └── PartitionsLost  the group assigned the partitions to another member
     ├── LogTruncated        offsets that a candle was folded from are no longer in the log
@@ -74,6 +75,10 @@ class RecordTooLarge(KafkaRefused):
 
 class NotAuthorized(KafkaRefused):
     """Kafka does not allow this user the topic or group that the message names; grant it with kafka-acls."""
+
+
+class TopicUnsafe(KafkaRefused):
+    """An existing topic would delete what was acknowledged; `tickpipe topics fix --yes` changes its configuration."""
 
 
 class UnknownTopic(KafkaRefused):

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -13,10 +12,12 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, stop_never, wait_exponential
 from tenacity.stop import stop_base
 
-from marketdata.errors import UnknownTopic
+from marketdata.errors import KafkaUnavailable, TopicUnsafe, UnknownTopic
 from runtime.aiokafka_internals import end_fetches
 from runtime.kafka_errors import kafka_errors, mapped
+from runtime.listeners import unreachable_listeners
 from runtime.settings import Settings
+from runtime.topic_configs import Topic, differences
 
 log = structlog.get_logger(__name__)
 
@@ -30,36 +31,37 @@ DAY_MS = 86_400_000
 LONE_BROKER_FLUSH_MS = 1_000
 
 
-@dataclass(frozen=True)
-class Topic:
-    """A topic as it is created; `config` holds Kafka's own names and values."""
-
-    name: str
-    partitions: int
-    replication: int
-    config: dict[str, str] = field(default_factory=dict)
+#: Said for each topic, whatever the broker's own defaults are.
+_OF_EVERY_TOPIC: dict[str, str | int] = {
+    "retention_bytes": -1,
+    "message_timestamp_type": "CreateTime",
+    "compression_type": "producer",
+}
 
 
 def topics(settings: Settings) -> tuple[Topic, ...]:
-    """Every topic of the project, in the order of the flow."""
+    """Every topic of the project as it is created, and what an existing one needs; in the order of the flow."""
 
-    def topic(name: str, **config: str | int) -> Topic:
-        kafka_names = {key.replace("_", "."): str(value) for key, value in config.items()}
-        return Topic(name, settings.kafka_partitions, settings.kafka_replication, kafka_names)
+    def topic(name: str, *vital: str, **config: str | int) -> Topic:
+        kafka_names = {key.replace("_", "."): str(value) for key, value in {**_OF_EVERY_TOPIC, **config}.items()}
+        return Topic(name, settings.kafka_partitions, settings.kafka_replication, kafka_names, frozenset(vital))
 
     lone_broker: dict[str, str | int] = {"flush_ms": LONE_BROKER_FLUSH_MS} if settings.kafka_replication == 1 else {}
     return (
         # The record timestamp is event time: with Kafka's default of 7 days a replayed 2019 would be deleted at once.
         topic(
             settings.ticks_topic,
+            "cleanup.policy",
+            "retention.ms",
+            "retention.bytes",
             cleanup_policy="delete",
-            retention_ms=-1,
+            retention_ms=settings.ticks_retention_days * DAY_MS or -1,
             max_message_bytes=MAX_RECORD_BYTES,
             **lone_broker,
         ),
         # Never compacted: the newest record of a key may be a late partial fold, and compaction could drop the wide
         # one before the sink saw it.
-        topic(settings.candles_topic, cleanup_policy="delete", retention_ms=30 * DAY_MS),
+        topic(settings.candles_topic, "cleanup.policy", cleanup_policy="delete", retention_ms=30 * DAY_MS),
         topic(settings.broker_candles_topic, cleanup_policy="compact"),
         topic(settings.reference_topic, cleanup_policy="compact"),
         topic(
@@ -93,6 +95,15 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
         with kafka_errors(settings):
             await client.start()
         yield client
+    except KafkaUnavailable as exc:
+        # Also of what is done with it: the first request goes to the bootstrap address, the next to the broker's own.
+        unreachable = await unreachable_listeners(settings)
+        if not unreachable:
+            raise
+        raise KafkaUnavailable(
+            f"Kafka answers on {settings.kafka_bootstrap} and sends clients to {', '.join(unreachable)}, which cannot "
+            "be reached from here; set advertised.listeners of the broker to an address that can"
+        ) from exc
     finally:
         await client.close()
 
@@ -101,6 +112,7 @@ async def wait_for_kafka(settings: Settings, *, timeout_seconds: float | None = 
     """Wait until a broker answers and every topic exists; return the cluster's id.
 
     Raises:
+        TopicUnsafe: when a topic that exists would delete what was acknowledged.
         KafkaUnavailable: after `timeout_seconds`; without it the wait has no end.
     """
     stop: stop_base = stop_never if timeout_seconds is None else stop_after_delay(timeout_seconds)
@@ -109,7 +121,9 @@ async def wait_for_kafka(settings: Settings, *, timeout_seconds: float | None = 
         before_sleep=_say_that_we_wait,
     ):  # fmt: skip
         with attempt:
-            return await ensure_topics(settings)
+            cluster_id = await ensure_topics(settings)
+            await check_topics(settings)
+            return cluster_id
     raise AssertionError("unreachable: tenacity returns or raises")
 
 
@@ -139,6 +153,52 @@ async def ensure_topics(settings: Settings) -> str:
             with kafka_errors(settings):
                 await _create(settings, client, missing)
         return str(cluster["cluster_id"])
+
+
+async def restore_topics(settings: Settings, *names: str) -> None:
+    """Create those of these topics that somebody deleted while their writer runs, and say so.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+        KafkaRefused: when the broker refuses a topic.
+    """
+    async with admin_client(settings) as client:
+        with kafka_errors(settings):
+            present = set(await client.list_topics())
+            missing = [topic for topic in topics(settings) if topic.name in names and topic.name not in present]
+            for topic in missing:
+                log.error(
+                    "A topic is gone: somebody deleted it, or this user may not see it any more. It is created again.",
+                    action="topic_gone", topic=topic.name,
+                )  # fmt: skip
+            if missing:
+                await _create(settings, client, missing)
+
+
+async def check_topics(settings: Settings) -> None:
+    """Compare the topics that exist with what they need; log what is not as it should be.
+
+    Raises:
+        TopicUnsafe: when one would delete what was acknowledged.
+        KafkaUnavailable: when no broker answers.
+    """
+    async with admin_client(settings) as client:
+        with kafka_errors(settings):
+            found, hidden = await differences(settings, client, topics(settings))
+    if hidden:
+        log.warning(
+            "The configuration of topics cannot be checked; grant DESCRIBE_CONFIGS (kafka-acls).",
+            action="topics_hidden", topics=hidden,
+        )  # fmt: skip
+    for difference in found:
+        if not difference.is_vital:
+            log.warning(
+                "A topic is not as it should be; `tickpipe topics fix` shows what to change.",
+                action="topic_differs", topic=difference.topic, found=f"{difference.setting}={difference.found}",
+                wanted=difference.wanted, reason=difference.reason,
+            )  # fmt: skip
+    if vital := [difference for difference in found if difference.is_vital]:
+        raise TopicUnsafe(f"{'; '.join(map(str, vital))}. Run `tickpipe topics fix --yes`, then start again")
 
 
 async def _create(settings: Settings, client: AIOKafkaAdminClient, missing: list[Topic]) -> None:

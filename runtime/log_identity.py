@@ -8,7 +8,7 @@ this one follows Kafka's description of its protocol.
 import base64
 from io import BytesIO
 
-from aiokafka.errors import IncompatibleBrokerVersion
+from aiokafka.errors import IncompatibleBrokerVersion, TopicAuthorizationFailedError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     AbstractType,
@@ -131,3 +131,18 @@ async def own_log(settings: Settings) -> str:
     if topic_id == _NO_ID:
         return f"{cluster_id}/{topic}"
     return f"{cluster_id}/{topic}/{base64.urlsafe_b64encode(topic_id).decode().rstrip('=')}"
+
+
+async def is_hidden(settings: Settings, topic: str) -> bool:
+    """Whether this user may not see the topic; asking does not create one that is missing.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+    """
+    async with admin_client(settings) as client:
+        with kafka_errors(settings, topic=topic):
+            try:
+                answer = await send_request(client, _MetadataRequest(topic))
+            except (IncompatibleBrokerVersion, NotImplementedError):
+                return False
+    return any(code == TopicAuthorizationFailedError.errno for code, *_ in answer.topics)

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="host:port of one or more brokers, by comma")
     kafka_partitions: PositiveInt = Field(4, description="partitions of a topic that is created")
     kafka_replication: PositiveInt = Field(1, description="replicas of a topic that is created")
+    ticks_retention_days: NonNegativeInt = Field(
+        0, description="least age at which Kafka may delete ticks; 0 is never (days)"
+    )
     ticks_topic: str = Field("ticks", description="topic of the ticks: the only truth")
     candles_topic: str = Field("candles.m1", description="topic of the folded candles")
     broker_candles_topic: str = Field("candles.broker", description="topic of the bars that brokers computed")

@@ -6,7 +6,7 @@ import sys
 import structlog
 from prometheus_client import REGISTRY
 
-from marketdata.errors import SettingsError
+from marketdata.errors import SettingsError, TickpipeError
 from runtime.logs import configure_logs
 from runtime.process import collect_rarely, on_stop_signal
 from runtime.settings import Settings, load_settings
@@ -33,6 +33,9 @@ def main() -> int:
     collect_rarely()
     try:
         return asyncio.run(_serve(settings))
+    except TickpipeError as exc:
+        log.error("The sink ends. Offsets were not committed.", action="sink_refused", error=str(exc))
+        return 1
     except Exception:
         log.exception("The sink ends: this was not foreseen. Offsets were not committed.", action="sink_failed")
         return 1

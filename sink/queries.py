@@ -29,7 +29,7 @@ PROOF_COLUMNS: Final = (
 
 
 class CandleRow(NamedTuple):
-    """The first eight columns of `market_data`, in another order."""
+    """The first eight columns of `market_data`, in another order, and whose candle it is."""
 
     ts: datetime
     symbol: str
@@ -40,6 +40,7 @@ class CandleRow(NamedTuple):
     close: float
     #: Ticks.
     volume: int
+    source: str
 
 
 class NewestCandle(NamedTuple):
@@ -120,11 +121,22 @@ async def run_query(connection: AsyncConnection[Any], name: int | str) -> tuple[
     return [column.name for column in cursor.description or ()], await cursor.fetchall()
 
 
-async def newest_candles(connection: AsyncConnection[Any]) -> list[NewestCandle]:
-    """The newest M1 candle of each symbol, by symbol."""
+async def newest_candles(connection: AsyncConnection[Any], symbol: str | None = None) -> list[NewestCandle]:
+    """The newest M1 candle of each symbol, or of this one, by symbol."""
     async with connection.cursor(row_factory=class_row(NewestCandle)) as cursor:
-        await cursor.execute(SQL["newest_candles"])
+        await cursor.execute(SQL["newest_candles"], {"symbol": symbol})
         return await cursor.fetchall()
+
+
+async def known_symbols(connection: AsyncConnection[Any]) -> list[str]:
+    """Every symbol of which a candle is stored, in order."""
+    return [symbol for (symbol,) in await (await connection.execute(SQL["known_symbols"])).fetchall()]
+
+
+async def has_broker_bars(connection: AsyncConnection[Any], symbol: str | None) -> bool:
+    """Whether any minute of the broker's own is stored, of this symbol when one is named."""
+    row = await (await connection.execute(SQL["has_broker_bars"], {"symbol": symbol})).fetchone()
+    return row is not None and bool(row[0])
 
 
 class CandleDay(NamedTuple):

@@ -26,7 +26,11 @@ def main() -> None:
     # Until Faust takes the signals over: a worker that is told to stop while it starts ends with 0 as well.
     exit_on_stop_signal()
     # Faust exits at once when no broker answers, so the wait is here.
-    log_name = asyncio.run(wait_for_log(settings))
+    try:
+        log_name = asyncio.run(wait_for_log(settings))
+    except TickpipeError as exc:
+        log.error("The worker does not start.", action="start_refused", error=str(exc))
+        sys.exit(1)
     collect_rarely()
     app = create_app(settings, log_name)
     worker = faust.Worker(app, quiet=True, override_logging=False, redirect_stdouts=False)

@@ -14,9 +14,9 @@ import structlog
 from faust.types import TP
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from marketdata.errors import KafkaUnavailable, UnknownTopic
+from marketdata.errors import KafkaRefused, KafkaUnavailable, UnknownTopic
 from runtime.health import Guard, Health
-from runtime.kafka import METADATA_MAX_AGE_MS
+from runtime.kafka import METADATA_MAX_AGE_MS, restore_topics
 from runtime.log_identity import own_log
 from runtime.process import EXIT_FAILED
 from runtime.settings import Settings
@@ -224,6 +224,9 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
         while not app.should_stop:
             await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
             consumer: BatchConsumer = app.consumer
+            with contextlib.suppress(KafkaUnavailable, KafkaRefused):
+                # What is emitted meanwhile waits until it is confirmed, and the commit with it.
+                await restore_topics(settings, settings.candles_topic, settings.ticks_rejected_topic)
             with contextlib.suppress(KafkaUnavailable, UnknownTopic):
                 if worker.start_over(await own_log(settings)):
                     # Kafka forgot the commits with the topic, but what was read since may have been committed again.

@@ -2,15 +2,28 @@
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marketdata.errors import TickpipeError
 from tickpipe.connection import DataDir, connected_settings, open_database
-from tickpipe.console import Format, FormatOption, FromTime, TimeframeOption, ToTime, err, print_table, run, write_rows
+from tickpipe.console import (
+    AllRows,
+    Format,
+    FormatOption,
+    FromTime,
+    TimeframeOption,
+    ToTime,
+    err,
+    print_head,
+    print_table,
+    run,
+    write_rows,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -18,7 +31,7 @@ if TYPE_CHECKING:
     from runtime.settings import Settings
     from sink.queries import CandleRow
 
-COLUMNS = ("ts", "symbol", "timeframe", "open", "high", "low", "close", "volume")
+COLUMNS = ("ts", "symbol", "timeframe", "open", "high", "low", "close", "volume", "source")
 
 _NUMBERED = {
     "1": "The last 20 rows.",
@@ -53,7 +66,8 @@ def candles(
     """Show the stored candles of a symbol, in order of time.
 
     `ts` is the start of the candle in UTC. `--from` is included, `--to` is not: `--from 2019-02-04 --to 2019-02-05` is
-    one day. Prices are written with all their digits.
+    one day. Prices are written with all their digits. Where several sources have the symbol, `source` tells whose
+    candle it is.
 
     Examples:
 
@@ -75,29 +89,26 @@ class _Selection:
     def __init__(self, symbol: str, timeframe: str, source: str | None, from_: datetime, to: datetime) -> None:
         self.symbol, self.timeframe, self.source = symbol, timeframe, source
         self.from_, self.to = from_, to
-        self._warned_of_sources = False
 
     async def rows(self, connection: "AsyncConnection[Any]", from_: datetime) -> "AsyncGenerator[CandleRow]":
         """The rows from `from_` on, oldest first; close it before the connection."""
         from sink.queries import candles
 
-        before: datetime | None = None
+        is_empty = True
         stored = candles(connection, self.symbol, from_, self.to, timeframe=self.timeframe, source=self.source)
         async with aclosing(stored) as found:
             async for row in found:
-                if before == row.ts and not self._warned_of_sources:
-                    self._warned_of_sources = True
-                    err.print(f"Several sources have {row.symbol}; choose one with --source.", markup=False)
-                before = row.ts
+                is_empty = False
                 yield row
-        if before is None and from_ == self.from_:
+        if is_empty and from_ == self.from_:
+            await require_symbol(connection, self.symbol)
             err.print(f"No {self.timeframe} candle of {self.symbol} is stored for that time.", markup=False)
 
     async def newest(self, connection: "AsyncConnection[Any]", limit: int) -> "AsyncGenerator[CandleRow]":
         """The newest rows, at most `limit`, oldest first."""
         from sink.queries import newest_candles
 
-        known = [candle.ts for candle in await newest_candles(connection) if candle.symbol == self.symbol]
+        known = [candle.ts for candle in await newest_candles(connection, self.symbol)]
         end = min([self.to, *known])
         newest: deque[CandleRow] = deque(maxlen=limit)
         for begin in (*(max(self.from_, end - span) for span in _LOOK_BACK), self.from_):
@@ -110,6 +121,26 @@ class _Selection:
             yield row
 
 
+class UnknownSymbol(TickpipeError):
+    """No candle of the symbol is stored; the message names those that are written alike."""
+
+
+async def require_symbol(connection: "AsyncConnection[Any]", symbol: str) -> None:
+    """Raise UnknownSymbol when nothing of the symbol is stored."""
+    from difflib import get_close_matches
+
+    from sink.queries import known_symbols
+
+    known = await known_symbols(connection)
+    if symbol in known:
+        return
+    alike = [one for one in known if one.casefold() == symbol.casefold()]
+    by_capitals = {one.upper(): one for one in known}
+    alike = alike or [by_capitals[one] for one in get_close_matches(symbol.upper(), by_capitals, n=3)]
+    hint = f"; did you mean {' or '.join(alike)}?" if alike else "; `tickpipe query latest` lists those that are"
+    raise UnknownSymbol(f"nothing of {symbol} is stored{hint}")
+
+
 async def _show(settings: "Settings", selection: _Selection, limit: int | None, format_: Format) -> None:
     async with await open_database(settings) as connection:
         found = selection.rows(connection, selection.from_) if limit is None else selection.newest(connection, limit)
@@ -120,6 +151,7 @@ async def _show(settings: "Settings", selection: _Selection, limit: int | None, 
 def query(
     name: Annotated[str | None, typer.Argument(help="1 to 5, or the name of an analysis.")] = None,
     *,
+    all_rows: AllRows = False,
     format_: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
@@ -144,16 +176,18 @@ def query(
         return
     if name not in {*_NUMBERED, *analyses()}:
         raise typer.BadParameter(f"{name!r} is none of {', '.join([*_NUMBERED, *analyses()])}", param_hint="NAME")
-    run(_query(connected_settings(data_dir), name, format_))
+    columns, rows = run(_query(connected_settings(data_dir), name))
+    if format_ is Format.TABLE:
+        print_head(columns, rows, all_rows=all_rows)
+    else:
+        run(write_rows(columns, rows, format_))
 
 
-async def _query(settings: "Settings", name: str, format_: Format) -> None:
+async def _query(settings: "Settings", name: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     from sink.queries import run_query
 
     async with await open_database(settings) as connection:
-        columns, rows = await run_query(connection, name)
-
-    await write_rows(columns, rows, format_)
+        return await run_query(connection, name)
 
 
 def fidelity(
@@ -195,17 +229,28 @@ async def _compare(
         found = compared(connection, symbol, from_, to, daily=daily, all_minutes=all_minutes)
         async with aclosing(found) as rows:
             columns = await anext(rows)
-            if format_ is Format.TABLE:
-                await _show_differences(columns, rows)
-            else:
+            if format_ is not Format.TABLE:
                 await write_rows(columns, rows, format_)
+                return
+            shown = [row async for row in rows]
+        if shown:
+            print_table(columns, shown)
+        else:
+            await _say_why_nothing_is_shown(connection, symbol, daily=daily)
 
 
-async def _show_differences(columns: tuple[str, ...], rows: AsyncIterator[tuple[Any, ...]]) -> None:
-    shown = [row async for row in rows]
-    if shown:
-        print_table(columns, shown)
-    else:
-        err.print(
-            "Nothing differs, or nothing could be compared: `tickpipe fidelity --daily` shows which.", markup=False
+async def _say_why_nothing_is_shown(connection: "AsyncConnection[Any]", symbol: str | None, *, daily: bool) -> None:
+    from sink.queries import has_broker_bars
+
+    if symbol is not None:
+        await require_symbol(connection, symbol)
+    if not await has_broker_bars(connection, symbol):
+        whose = "the broker" if symbol is None else f"the broker of {symbol}"
+        said = (
+            f"No bar of {whose} is stored: the EA sends them, and `tickpipe import` reads them from MetaTrader's files."
         )
+    elif daily:
+        said = "There is no time of which both the broker's bars and our candles are known."
+    else:
+        said = "Nothing differs, or nothing could be compared: `tickpipe fidelity --daily` shows which."
+    err.print(said, markup=False, soft_wrap=True)

@@ -153,14 +153,9 @@ async def open_database(settings: "Settings", *, timeout_seconds: int = 10) -> "
     Raises:
         psycopg.OperationalError: when the database does not answer.
     """
-    from psycopg import AsyncConnection
+    from sink.db.session import open_session
 
-    return await AsyncConnection.connect(
-        settings.database_url.get_secret_value(),
-        autocommit=True,
-        connect_timeout=timeout_seconds,
-        application_name="tickpipe-cli",
-    )
+    return await open_session(settings.database_url.get_secret_value(), "tickpipe cli", connect_timeout=timeout_seconds)
 
 
 def producer_address(data_dir: Path | None, url: str | None, key: str | None, source: str | None) -> tuple[str, str]:

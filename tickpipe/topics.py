@@ -2,7 +2,7 @@
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from tickpipe.console import DONE, PROBLEM, Format, FormatOption, err, out, run,
 if TYPE_CHECKING:
     from runtime.kafka import Ends
     from runtime.settings import Settings
+    from runtime.topic_configs import Difference
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Change what is shown.")]
 
 app = typer.Typer(no_args_is_help=True, help="The topics in Kafka.")
 
@@ -38,7 +41,7 @@ def create(*, data_dir: DataDir = None) -> None:
 
 @app.command("list")
 def list_(*, format_: FormatOption = Format.TABLE, data_dir: DataDir = None) -> None:
-    """List the project's topics with their partitions and records; exit code 1 when one is missing.
+    """List the project's topics with their partitions and records; exit code 1 when one is missing or cannot be seen.
 
     Examples:
 
@@ -46,15 +49,70 @@ def list_(*, format_: FormatOption = Format.TABLE, data_dir: DataDir = None) -> 
     * `tickpipe topics list --format json`
     """
     settings = connected_settings(data_dir)
-    found = run(present_ends(settings))
+    found, hidden = run(_visible_ends(settings))
     columns = ("topic", "partitions", "records", "end_offset")
     rows = [(name, len(ends), sum(e - f for f, e in ends.values()), sum(e for _, e in ends.values()))
             for name, ends in found.items()]  # fmt: skip
     run(write_rows(columns, rows, format_))
-    missing = [name for name, ends in found.items() if not ends]
+    missing = [name for name, ends in found.items() if not ends and name not in hidden]
     if missing:
         err.print(f"Missing: {', '.join(missing)}; create with `tickpipe topics create`", markup=False)
-    raise typer.Exit(PROBLEM if missing else DONE)
+    if hidden:
+        err.print(
+            f"Not allowed to see: {', '.join(hidden)}; grant this user DESCRIBE (kafka-acls)", markup=False,
+            soft_wrap=True,
+        )  # fmt: skip
+    raise typer.Exit(PROBLEM if missing or hidden else DONE)
+
+
+async def _visible_ends(settings: "Settings") -> "tuple[dict[str, Ends], list[str]]":
+    # And the names of the topics that this user may not see.
+    from runtime.log_identity import is_hidden
+
+    found = await present_ends(settings)
+    absent = [name for name, ends in found.items() if not ends]
+    return found, [name for name in absent if await is_hidden(settings, name)]
+
+
+@app.command()
+def fix(*, yes: Yes = False, data_dir: DataDir = None) -> None:
+    """Show where topics that exist are not configured as they need; with `--yes` change them.
+
+    A topic of the ticks that deletes or compacts is refused by every service when it starts. Only the settings that are
+    listed are changed, and no record is touched. The number of replicas is shown, but only kafka-reassign-partitions
+    changes it. Exit code 1 when something differs and is left so.
+
+    Examples:
+
+    * `tickpipe topics fix`
+    * `tickpipe topics fix --yes`
+    """
+    found, left, hidden = run(_fix(connected_settings(data_dir), apply=yes))
+    for difference in found:
+        said = "" if not yes else " (left)" if difference in left else " (changed)"
+        out.print(f"{difference}{said}", markup=False, soft_wrap=True)
+    if hidden:
+        err.print(
+            f"Not allowed to look at: {', '.join(hidden)}; grant DESCRIBE_CONFIGS (kafka-acls)", markup=False,
+            soft_wrap=True,
+        )  # fmt: skip
+    elif not found:
+        out.print("Every topic that exists is configured as it needs.")
+    if found and not yes:
+        err.print("Nothing was changed; `tickpipe topics fix --yes` does it.", markup=False)
+    raise typer.Exit(PROBLEM if left or hidden else DONE)
+
+
+async def _fix(settings: "Settings", *, apply: bool) -> "tuple[list[Difference], list[Difference], list[str]]":
+    # What differs, what of it still does, and the topics that this user may not look at.
+    from runtime.kafka import admin_client, topics
+    from runtime.kafka_errors import kafka_errors
+    from runtime.topic_configs import change, differences
+
+    async with admin_client(settings) as client:
+        with kafka_errors(settings):
+            found, hidden = await differences(settings, client, topics(settings))
+            return found, await change(settings, client, found) if apply else found, hidden
 
 
 async def present_ends(settings: "Settings") -> "dict[str, Ends]":

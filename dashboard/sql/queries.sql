@@ -1,14 +1,5 @@
 -- Every statement of the dashboard, by name. All of them read.
 
--- name: prepare_session
-SELECT
-    set_config('statement_timeout', '15s', false),
-    set_config('lock_timeout', '5s', false),
-    set_config('idle_in_transaction_session_timeout', '30s', false),
-    set_config('timezone', 'UTC', false),
-    -- Compiling a plan takes longer than reading a page.
-    set_config('jit', 'off', false);
-
 -- name: ping
 SELECT 1 FROM candle_settings;
 

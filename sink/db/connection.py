@@ -20,26 +20,16 @@ from typing import Any, Final, TypeVar
 import psycopg
 import structlog
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential, wait_random
 
 from runtime.tasks import sleep_unless
+from sink.db.session import SERVICE_LIMITS, open_session
 from sink.db.statements import SQL
 
 log = structlog.get_logger(__name__)
 
 Connection = AsyncConnection[Any]
 Result = TypeVar("Result")
-
-#: A host that vanished without a word is noticed after this long, not after the kernel's quarter of an hour.
-_SESSION_OPTIONS: Final[dict[str, str | int | None]] = {
-    "application_name": "tickpipe",
-    "connect_timeout": 10,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-}
 
 #: The database's refusals of a value: the same row is refused for ever.
 REFUSALS = (psycopg.DataError, psycopg.IntegrityError, UnicodeEncodeError)
@@ -233,19 +223,15 @@ def _is_to_be_repeated(exc: BaseException) -> bool:
 
 
 async def connect(conninfo: str, name: str = "") -> Connection:
-    """A connection in autocommit mode with this project's timeouts and staging tables.
+    """A connection in autocommit mode with the limits of a service and the staging tables.
 
     Raises:
         psycopg.OperationalError: when the database does not answer.
         psycopg.errors.ReadOnlySqlTransaction: when it is a standby.
     """
-    # What the URL says itself goes first.
-    options: dict[str, Any] = {**_SESSION_OPTIONS, **conninfo_to_dict(conninfo)}
-    if name and options["application_name"] == _SESSION_OPTIONS["application_name"]:
-        options["application_name"] = f"tickpipe {name}"
-    connection = await AsyncConnection.connect(make_conninfo("", **options), autocommit=True)
+    connection = await open_session(conninfo, f"tickpipe {name}".strip(), SERVICE_LIMITS)
     try:
-        for statement in ("prepare_session", "create_incoming_candles", "create_incoming_bars"):
+        for statement in ("create_incoming_candles", "create_incoming_bars"):
             await connection.execute(SQL[statement])
     except BaseException:
         await connection.close()

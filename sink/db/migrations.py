@@ -4,8 +4,8 @@ from importlib.resources import files
 from typing import Final
 
 import structlog
-from psycopg import AsyncConnection
 
+from sink.db.session import open_session
 from sink.db.statements import SQL
 
 log = structlog.get_logger(__name__)
@@ -30,9 +30,9 @@ async def migrate(conninfo: str) -> list[str]:
     """
     applied = []
     # The lock belongs to the connection, so closing it, or losing it, gives the lock back.
-    async with await AsyncConnection.connect(
-        conninfo, autocommit=True, connect_timeout=10, prepare_threshold=None
-    ) as connection:
+    async with await open_session(conninfo, "tickpipe migrations") as connection:
+        # A migration may change what a prepared statement answers.
+        connection.prepare_threshold = None
         await connection.execute(SQL["lock_migrations"], {"key": _LOCK_KEY})
         await connection.execute(SQL["create_schema_migrations"])
         rows = await (await connection.execute(SQL["applied_migrations"])).fetchall()

@@ -18,11 +18,6 @@ SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint
 FROM parts AS p
 JOIN pg_class AS c ON c.oid = p.oid;
 
--- name: set_text_forms
-SELECT
-    set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true),
-    set_config('intervalstyle', 'postgres', true), set_config('extra_float_digits', '1', true);
-
 -- name: forget_stale
 DELETE FROM stale_hours;
 

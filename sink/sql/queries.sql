@@ -1,22 +1,27 @@
 -- Every statement of the sink, by name. Which candle replaces which is `candle_verdict` of the first migration, which
 -- the statements call; marketdata/rule.py says it in Python and the tests hold the two together.
 
--- name: prepare_session
-SELECT
-    set_config('statement_timeout', '30s', false),
-    -- A locked table becomes a retry, with a line in the log, not a silence.
-    set_config('lock_timeout', '10s', false),
-    set_config('idle_in_transaction_session_timeout', '60s', false),
-    set_config('timezone', 'UTC', false),
-    -- The packed rows of COPY are written in it.
-    set_config('client_encoding', 'UTF8', false);
+-- name: state_session
+-- Names are qualified because the search_path is not stated yet. What this server does not know is left out; a role
+-- that turned off synchronous_commit would lose rows whose offsets are committed, and one that is a replica the
+-- triggers.
+SELECT pg_catalog.set_config(s.name, s.setting, false)
+FROM (
+    SELECT key AS name, value AS setting FROM pg_catalog.jsonb_each_text(%(settings)s)
+    UNION ALL
+    SELECT 'synchronous_commit', 'on' WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
+    UNION ALL
+    SELECT 'session_replication_role', 'origin'
+    WHERE pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.<>) 'origin'
+) AS s
+WHERE pg_catalog.current_setting(s.name, true) IS NOT NULL;
 
 -- name: ping
 SELECT 1;
 
 -- name: lift_statement_timeout
 -- For reading a whole table, which takes as long as it takes.
-SELECT set_config('statement_timeout', '0', false);
+SET statement_timeout = 0;
 
 -- name: create_incoming_candles
 CREATE TEMPORARY TABLE IF NOT EXISTS incoming_candles (
@@ -366,15 +371,26 @@ SELECT name FROM schema_migrations;
 INSERT INTO schema_migrations (name) VALUES (%(name)s);
 
 -- name: candles
-SELECT ts, symbol, timeframe, open, high, low, close, volume
+SELECT ts, symbol, timeframe, open, high, low, close, volume, source
 FROM market_data
 WHERE symbol = %(symbol)s AND timeframe = %(timeframe)s AND ts >= %(from_)s AND ts < %(to)s
     AND (%(source)s::text IS NULL OR source = %(source)s)
 ORDER BY ts, source;
 
+-- name: known_symbols
+SELECT DISTINCT symbol FROM candle_series ORDER BY symbol;
+
+-- name: has_broker_bars
+SELECT EXISTS (
+    SELECT FROM broker_bars AS b
+    WHERE b.timeframe = 'M1' AND (%(symbol)s::text IS NULL OR b.symbol = %(symbol)s)
+);
+
 -- name: newest_candles
 SELECT m.symbol, m.source, m.ts, m.close, m.volume, m.closed, m.last_tick, m.stored_at
-FROM (SELECT DISTINCT symbol FROM candle_series) AS s
+FROM (
+    SELECT DISTINCT symbol FROM candle_series WHERE %(symbol)s::text IS NULL OR symbol = %(symbol)s
+) AS s
 CROSS JOIN LATERAL (
     SELECT * FROM market_data AS m
     WHERE m.symbol = s.symbol AND m.timeframe = 'M1'

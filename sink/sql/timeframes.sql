@@ -25,7 +25,7 @@ FROM candle_settings;
 SELECT set_candle_day(%(zone)s, %(start)s, %(week_start)s);
 
 -- name: folded_candles
-SELECT ts, symbol, %(timeframe)s::text AS timeframe, open, high, low, close, volume
+SELECT ts, symbol, %(timeframe)s::text AS timeframe, open, high, low, close, volume, source
 FROM candles(%(symbol)s, %(timeframe)s, %(from_)s, %(to)s, %(source)s);
 
 -- name: compared_minutes

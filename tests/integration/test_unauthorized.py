@@ -1,9 +1,11 @@
 """A Kafka that forbids this user the topics of rejected records: poison is logged and lost, everything else goes on."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 from aiokafka.protocol.admin import CreateAclsRequest
+from typer.testing import CliRunner, Result
 
 from marketdata.errors import NotAuthorized, UnknownTopic
 from marketdata.wire import candle_key, encode, frame_key
@@ -14,11 +16,12 @@ from runtime.settings import Settings
 from tests import plainhttp
 from tests.conftest import API_KEY
 from tests.days import eurusd_ticks
-from tests.kafka_log import KafkaLog, frames_of, group_lag, send_empty
+from tests.kafka_log import KafkaLog, delete_topic, frames_of, group_lag, send_empty
 from tests.servers import EmbeddedServers
-from tests.services import running
+from tests.services import environment, running
 from tests.unit.sink.candles import MINUTE, candle
 from tests.waiting import eventually
+from tickpipe.cli import app
 from tickpipe.embedded import kafka as embedded_kafka
 
 pytestmark = pytest.mark.long(27)
@@ -126,3 +129,23 @@ async def test_the_producer_goes_on(settings: Settings, kafka: KafkaLog, capfd: 
     assert answers == [207, 200]
     assert len(await kafka.read(settings.ticks_topic)) == 2
     assert capfd.readouterr().err.count("action=reject_lost") == 1
+
+
+async def test_the_list_tells_topics_that_cannot_be_seen_from_those_that_are_missing(
+    settings: Settings, kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await forbid(settings, settings.ticks_rejected_topic, visible=False)
+    await delete_topic(settings, settings.candles_rejected_topic)
+    for name, value in environment(settings).items():
+        monkeypatch.setenv(name, value)
+
+    async def told() -> Result | None:
+        # A broker hears of the rule a moment after the controller has confirmed it.
+        result = await asyncio.to_thread(CliRunner().invoke, app, ["topics", "list"])
+        return result if "Not allowed" in result.stderr else None
+
+    result = await eventually(told, what="a topic that cannot be seen")
+    assert result is not None
+    assert f"Missing: {settings.candles_rejected_topic};" in result.stderr
+    assert f"Not allowed to see: {settings.ticks_rejected_topic};" in result.stderr
+    assert result.exit_code == 1

@@ -86,7 +86,9 @@ def described(manifest: "Manifest") -> list[str]:
 def restore(
     file: Annotated[Path, typer.Argument(help="What `tickpipe backup` wrote.")],
     *,
-    check: Annotated[bool, typer.Option("--check", help="Only read the file and compare checksums.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only read the file: is it complete, is every checksum right.")
+    ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Delete the candles that the database holds. Topics are never deleted.")
     ] = False,
@@ -98,8 +100,9 @@ def restore(
 ) -> None:
     """Restore a backup into an empty database and, when it has topics, into a Kafka without records.
 
-    Checksums are compared before anything is written. Records come back to the offsets they had, so every candle is
-    still proven: `tickpipe verify` afterwards says so. Services of the embedded stack are stopped and started again;
+    Before anything is deleted or written the file is read: every table and topic is there, every count and checksum is
+    right. Then the database is replaced in one transaction. Records come back to the offsets they had, so every candle
+    is still proven: `tickpipe verify` afterwards says so. Services of the embedded stack are stopped and started again;
     elsewhere you stop producer, stream workers and sink, and start them afterwards. A restore that was interrupted is
     run again and continues.
 
@@ -120,7 +123,7 @@ def restore(
         for line in described(archive.manifest):
             out.print(line, markup=False, soft_wrap=True)
         if check:
-            out.print("The backup is complete: every checksum is right.")
+            out.print("The backup is complete: every table, topic and count is there, every checksum is right.")
             return
         settings = connected_settings(data_dir)
         directory = data_directory(data_dir)
@@ -134,11 +137,12 @@ def restore(
 
 
 def _check(archive: "ArchiveReader") -> None:
+    from tickpipe.backup.completeness import check_archive
     from tickpipe.backup.engine import Count, bytes_text
     from tickpipe.console import Bar
 
     with Bar("checking", archive.total_bytes) as bar:
-        archive.check(Count(bar, bytes_text).add)
+        check_archive(archive, Count(bar, bytes_text).add)
 
 
 def _restore(

@@ -13,23 +13,51 @@ from marketdata.errors import TickpipeError
 from sink.db.migrations import migration_files
 from sink.db.statements import SQL
 from sink.db.storage import edition
-from tickpipe.backup.archive import ArchiveTooNew, ArchiveWriter, DatabasePart, OnProgress, Table, table_member
+from tickpipe.backup.archive import (
+    ArchiveDamaged,
+    ArchiveTooNew,
+    ArchiveWriter,
+    DatabasePart,
+    OnProgress,
+    Table,
+    table_member,
+)  # fmt: skip
 
 Connection = AsyncConnection[Any]
 
-#: Every table of the schema with rows of its own, in the order in which they are restored: while minutes are written,
-#: triggers make their hours stale, so what is materialised or stale comes after them.
-TABLES: Final = (
-    "candle_settings", "market_data", "broker_bars", "pending_refolds", "stale_hours", "candle_hours", "candle_days",
-    "sender_counts", "instruments",
-)  # fmt: skip
+#: Every table of the schema with rows of its own, and the migration that creates it, in the order in which they are
+#: restored: while minutes are written, triggers make their hours stale, so what is materialised or stale comes after
+#: them.
+TABLES: Final = {
+    "candle_settings": "0002_timeframes.sql",
+    "market_data": "0001_market_data.sql",
+    "broker_bars": "0001_market_data.sql",
+    "pending_refolds": "0001_market_data.sql",
+    "stale_hours": "0003_roll_ups.sql",
+    "candle_hours": "0003_roll_ups.sql",
+    "candle_days": "0003_roll_ups.sql",
+    "sender_counts": "0001_market_data.sql",
+    "instruments": "0001_market_data.sql",
+}
 
 #: Tables whose `log` column names the log that offsets belong to. It is the first of each line, where it is found
 #: without reading the rest.
 _WITH_LOG: Final = frozenset({"market_data", "pending_refolds"})
 
+#: The longest row that is restored (bytes).
+_MOST_ROW_BYTES: Final = 64 << 20
+
 #: Lines of one COPY of the restore; a trigger sees the rows of one statement at once (bytes).
 _COPY_BYTES: Final = 8 << 20
+
+
+_ORDER: Final = tuple(TABLES)
+
+
+def tables_of(migrations: Iterable[str]) -> list[str]:
+    """The tables that a backup with these migrations has; those of the first migration always."""
+    present = {next(iter(migration_files())), *migrations}
+    return [table for table, migration in TABLES.items() if migration in present]
 
 
 class DatabaseNotEmpty(TickpipeError):
@@ -43,8 +71,6 @@ async def begin_snapshot(connection: Connection) -> None:
     await connection.set_autocommit(False)
     await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     await connection.set_read_only(True)
-    await connection.execute(SQL["lift_local_timeout"])
-    await _set_text_forms(connection)
 
 
 async def dump(connection: Connection, archive: ArchiveWriter, on_progress: OnProgress) -> DatabasePart:
@@ -90,13 +116,17 @@ async def require_empty(connection: Connection) -> None:
             )
 
 
-async def check_schema(connection: Connection, part: DatabasePart) -> None:
-    """Raise ArchiveTooNew when the backup has what the schema of this version has no place for."""
+def require_known_migrations(part: DatabasePart) -> None:
+    """Raise ArchiveTooNew when the backup has migrations that this version does not know."""
     if unknown := sorted(set(part.migrations) - set(migration_files())):
         raise ArchiveTooNew(
             f"the backup has migrations that this version does not know ({', '.join(unknown)}); restore it with the "
             "version that wrote it or a later one"
         )
+
+
+async def check_schema(connection: Connection, part: DatabasePart) -> None:
+    """Raise ArchiveTooNew when the backup has columns that the schema of this version has no place for."""
     for table in part.tables:
         if missing := sorted(set(table.columns) - set(await _columns(connection, table.name))):
             raise ArchiveTooNew(f"the table {table.name} has no column {', '.join(missing)} in this version")
@@ -115,11 +145,9 @@ async def load(
     `pieces` gives a table's bytes; `logs` are the names of the log in the backup and here, when it has a new one.
     """
     async with connection.transaction():
-        await connection.execute(SQL["lift_local_timeout"])
-        await _set_text_forms(connection)
         await connection.execute(SQL["empty_tables"])
         await connection.execute(SQL["empty_settings"])
-        for table in sorted(part.tables, key=lambda one: TABLES.index(one.name)):
+        for table in sorted(part.tables, key=lambda one: _ORDER.index(one.name)):
             if table.name == "stale_hours":
                 await connection.execute(SQL["forget_stale"])
             renamed = logs if table.name in _WITH_LOG else None
@@ -139,7 +167,7 @@ async def _load_table(
             rows += cursor.rowcount
         on_progress(len(lines))
     if rows != table.rows:
-        raise RuntimeError(f"{rows} rows of {table.name} were written, and the manifest says {table.rows}")
+        raise ArchiveDamaged(f"{rows:,} rows of {table.name} were written, and the manifest says {table.rows:,}")
 
 
 def whole_lines(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
@@ -153,6 +181,8 @@ def whole_lines(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
             if end:
                 yield bytes(waiting[:end])
                 del waiting[:end]
+            elif len(waiting) > _MOST_ROW_BYTES:
+                raise ArchiveDamaged(f"a row is longer than {_MOST_ROW_BYTES:,} bytes; take an earlier backup")
     if waiting:
         yield bytes(waiting)
 
@@ -172,8 +202,3 @@ async def _columns(connection: Connection, table: str) -> list[str]:
 
 def _names(columns: Iterable[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, columns))
-
-
-async def _set_text_forms(connection: Connection) -> None:
-    # A server or a role may have set other forms.
-    await connection.execute(SQL["set_text_forms"])

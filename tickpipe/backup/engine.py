@@ -22,7 +22,6 @@ from typing import Protocol
 
 import msgspec
 from aiokafka import TopicPartition
-from psycopg import AsyncConnection
 
 from marketdata.errors import KafkaUnavailable, TickpipeError
 from runtime import clock
@@ -30,6 +29,7 @@ from runtime.kafka import ensure_topics, log_ends
 from runtime.log_identity import own_log
 from runtime.settings import Settings
 from sink.db.migrations import migrate
+from sink.db.session import open_session
 from tickpipe.backup import database, topics
 from tickpipe.backup.archive import (
     FORMAT,
@@ -40,6 +40,7 @@ from tickpipe.backup.archive import (
     new_archive,
     partition_member,
 )  # fmt: skip
+from tickpipe.backup.completeness import require_complete
 from tickpipe.backup.topics import LogRecord, read_records
 from tickpipe.replay.engine import group_offsets, set_offsets
 
@@ -96,9 +97,7 @@ async def take_backup(settings: Settings, path: Path, progress: Progress, *, wit
             if with_topics:
                 raise
             kafka = None
-        async with await AsyncConnection.connect(
-            settings.database_url.get_secret_value(), connect_timeout=10, application_name="tickpipe-backup"
-        ) as connection:
+        async with await open_session(settings.database_url.get_secret_value(), "tickpipe backup") as connection:
             await database.begin_snapshot(connection)
             progress.begin("database", await database.dump_bytes(connection) or None)
             part = await database.dump(connection, archive, Count(progress, bytes_text).add)
@@ -159,7 +158,7 @@ class Restored:
 
 
 class Restore:
-    """One restore of an archive whose checksums were checked; call `prepare`, then `run`."""
+    """One restore of an archive that `check_archive` found whole; call `prepare`, then `run`."""
 
     def __init__(self, settings: Settings, archive: ArchiveReader, *, database_only: bool) -> None:
         self._archive = archive
@@ -178,14 +177,16 @@ class Restore:
         """Check whether the restore is possible; changes nothing, except that a missing schema is created.
 
         Raises:
+            ArchiveDamaged: when a table, a topic or a member is missing.
             DatabaseNotEmpty: when the database holds candles, unless they are to be replaced.
             ArchiveTooNew: when this version has no place for what is in the backup.
             PartitionsDiffer: when offsets could not be the same here.
             KafkaUnavailable, psycopg.OperationalError: when a server does not answer.
         """
+        require_complete(self._archive)
         url = self._settings.database_url.get_secret_value()
         await migrate(url)
-        async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
+        async with await open_session(url, "tickpipe restore") as connection:
             await database.check_schema(connection, self._archive.manifest.database)
             if not replace:
                 await database.require_empty(connection)
@@ -283,10 +284,8 @@ class Restore:
         self._progress.begin(
             "database", sum(size.bytes for name, size in members.items() if name.startswith("database/"))
         )
-        async with await AsyncConnection.connect(
-            self._settings.database_url.get_secret_value(), autocommit=True, connect_timeout=10,
-            application_name="tickpipe-restore",
-        ) as connection:  # fmt: skip
+        url = self._settings.database_url.get_secret_value()
+        async with await open_session(url, "tickpipe restore") as connection:
             on_progress = Count(self._progress, bytes_text).add
             await database.load(connection, part, self._archive.pieces, on_progress, logs=logs)
 

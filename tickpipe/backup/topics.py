@@ -22,6 +22,10 @@ from tickpipe.backup.archive import ArchiveDamaged, ArchiveWriter, OnProgress, P
 _BLOCK_RECORDS: Final = 1_000
 _BLOCK_BYTES: Final = 1 << 20
 
+#: The longest block that is read: it may be full but for one byte when the largest record comes, and headers count
+#: extra (bytes).
+_MOST_BLOCK_BYTES: Final = 64 << 20
+
 
 class LogRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A record of a topic."""
@@ -77,7 +81,7 @@ def read_records(pieces: Iterable[bytes]) -> Iterator[LogRecord]:
     waiting = bytearray()
     for piece in pieces:
         waiting += piece
-        while len(waiting) >= 4 and len(waiting) >= (end := 4 + int.from_bytes(waiting[:4], "big")):
+        while len(waiting) >= 4 and len(waiting) >= (end := 4 + _block_bytes(waiting)):
             try:
                 yield from _decoder.decode(bytes(waiting[4:end]))
             except msgspec.MsgspecError as exc:
@@ -85,6 +89,13 @@ def read_records(pieces: Iterable[bytes]) -> Iterator[LogRecord]:
             del waiting[:end]
     if waiting:
         raise ArchiveDamaged("the last block of records is cut off")
+
+
+def _block_bytes(waiting: bytearray) -> int:
+    length = int.from_bytes(waiting[:4], "big")
+    if length > _MOST_BLOCK_BYTES:
+        raise ArchiveDamaged(f"a block of records claims {length:,} bytes; take an earlier backup")
+    return length
 
 
 #: Settings that name the topics, in the order of the flow.

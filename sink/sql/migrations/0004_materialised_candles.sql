@@ -314,3 +314,35 @@ BEGIN
     RETURN QUERY SELECT s.minutes_from, s.hours_from, s.days_from;
 END
 $$;
+
+-- What `pg_dump --data-only` brings into a migrated database: rows that the migrations wrote, and stale hours that the
+-- restored minutes made already. The first are skipped, the second as well; its settings replace ours. -----------------
+
+-- The argument is the condition under which the row `t` is the new row, `$1`.
+CREATE FUNCTION skip_present_row() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    is_present boolean;
+BEGIN
+    EXECUTE format('SELECT EXISTS (SELECT FROM %I.%I AS t WHERE %s)', TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[0])
+    INTO is_present USING NEW;
+    RETURN CASE WHEN is_present THEN NULL ELSE NEW END;
+END
+$$;
+
+CREATE FUNCTION replace_candle_settings() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    DELETE FROM candle_settings;
+    RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER skip_present_migration BEFORE INSERT ON schema_migrations
+    FOR EACH ROW EXECUTE FUNCTION skip_present_row('t.name = $1.name');
+CREATE TRIGGER skip_present_timeframe BEFORE INSERT ON timeframes
+    FOR EACH ROW EXECUTE FUNCTION skip_present_row('t.name = $1.name');
+-- Not for the triggers of market_data, which lock the row that is there.
+CREATE TRIGGER skip_present_hour BEFORE INSERT ON stale_hours
+    FOR EACH ROW WHEN (pg_trigger_depth() = 0)
+    EXECUTE FUNCTION skip_present_row('(t.symbol, t.source, t.ts) = ($1.symbol, $1.source, $1.ts)');
+CREATE TRIGGER replace_present_settings BEFORE INSERT ON candle_settings
+    FOR EACH ROW EXECUTE FUNCTION replace_candle_settings();

@@ -58,7 +58,7 @@ async def test_candles_of_a_stretch_of_time_stream_in_order(connection: Connecti
 
     # Assert
     assert [row.volume for row in found] == [1, 2, 3]
-    assert found[0] == (MINUTE_UTC, "EURUSD", "M1", 1.1, 1.3, 1.0, 1.2, 1)
+    assert found[0] == (MINUTE_UTC, "EURUSD", "M1", 1.1, 1.3, 1.0, 1.2, 1, found[0].source)
 
 
 async def test_the_five_queries_answer(connection: Connection) -> None:

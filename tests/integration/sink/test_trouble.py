@@ -6,6 +6,7 @@ Each of them concerns the work that meets it; candles are stored all the while, 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -15,6 +16,7 @@ from structlog.testing import capture_logs
 
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database, StepSize, TooSlow, Trouble, connect, trouble_of
+from sink.db.session import SERVICE_LIMITS
 from sink.db.statements import SQL
 from sink.maintenance import Materialiser, Retainer, Retention
 from sink.metrics import Metrics
@@ -35,8 +37,7 @@ KILL = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datn
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sink's sessions wait 0.3 s for a lock and 1 s for a statement, instead of 10 and 30."""
-    patient = SQL["prepare_session"]
-    monkeypatch.setitem(SQL, "prepare_session", patient.replace(b"'10s'", b"'300ms'").replace(b"'30s'", b"'1s'"))
+    monkeypatch.setattr("sink.db.connection.SERVICE_LIMITS", replace(SERVICE_LIMITS, statement=1, lock=0.3))
 
 
 async def slow_down(connection: Connection, table: str, seconds_per_row: float) -> None:

@@ -6,6 +6,7 @@ from runtime.settings import Settings
 from tickpipe.backup.archive import (
     ArchiveReader,
 )
+from tickpipe.backup.completeness import check_archive
 from tickpipe.backup.engine import Restore, Restored
 
 
@@ -21,7 +22,7 @@ class Silent:
 
 async def restored(settings: Settings, path: Path, *, replace: bool = False, database_only: bool = False) -> Restored:
     with ArchiveReader(path) as archive:
-        archive.check()
+        check_archive(archive)
         restore = Restore(settings, archive, database_only=database_only)
         await restore.prepare(replace=replace)
         return await restore.run(Silent())

@@ -1,6 +1,10 @@
 """Backups that are damaged, too new or interrupted change nothing and say what they are."""
 
+import hashlib
+import stat
+import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,11 @@ import pytest
 
 from runtime.kafka import ensure_topics
 from runtime.settings import Settings
+from sink.db.connection import connect
 from sink.db.migrations import migrate
+from tests.integration.sink.fixed import new_writer
 from tests.integration.tickpipe.backups import Silent, archives, restored
+from tests.unit.sink.candles import MINUTE, candle
 from tickpipe.backup.archive import (
     FORMAT,
     ArchiveDamaged,
@@ -20,6 +27,7 @@ from tickpipe.backup.archive import (
     Manifest,
     new_archive,
 )
+from tickpipe.backup.completeness import check_archive
 from tickpipe.backup.database import TABLES
 from tickpipe.backup.engine import take_backup
 
@@ -95,8 +103,147 @@ async def test_what_a_newer_version_wrote_is_refused(settings: Settings, small: 
 
 
 async def test_what_was_changed_by_hand_is_told_by_its_checksum(settings: Settings, small: Path) -> None:
+    with zipfile.ZipFile(small) as archive:
+        settings_in_backup = archive.read("database/candle_settings.copy")
     with pytest.raises(ArchiveDamaged, match="is not what was written"):
-        await restored(settings, rewritten(small, {}, member=b"t\tUTC\t00:00:00\n"))
+        await restored(settings, rewritten(small, {}, member=settings_in_backup.replace(b"UTC", b"EST")))
+
+
+def forged(path: Path, change: Callable[[dict[str, Any], dict[str, bytes]], None]) -> Path:
+    """The archive with its manifest and members changed; sizes and checksums are right again."""
+    with zipfile.ZipFile(path) as before:
+        members = {name: before.read(name) for name in before.namelist()}
+    manifest = msgspec.json.decode(members.pop("manifest.json"))
+    named = dict(members)
+    change(manifest, members)
+    manifest["members"] = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in members.items()
+        if name in named or name in manifest.get("also", ())
+    }
+    changed = path.with_name("forged.zip")
+    with zipfile.ZipFile(changed, "w", zipfile.ZIP_DEFLATED) as after:
+        for name, content in members.items():
+            after.writestr(name, content)
+        after.writestr("manifest.json", manifest.get("raw") or msgspec.json.encode(manifest))
+    return changed
+
+
+def _no_tables(manifest: dict[str, Any], members: dict[str, bytes]) -> None:
+    manifest["database"]["tables"] = []
+    for name in [name for name in members if name.startswith("database/")]:
+        del members[name]
+
+
+def _no_tables_of_no_migration(manifest: dict[str, Any], members: dict[str, bytes]) -> None:
+    manifest["database"]["migrations"] = []
+    _no_tables(manifest, members)
+
+
+def _a_table_twice(manifest: dict[str, Any], members: dict[str, bytes]) -> None:
+    manifest["database"]["tables"] *= 2
+
+
+def _no_settings(manifest: dict[str, Any], members: dict[str, bytes]) -> None:
+    manifest["database"]["tables"][0]["rows"] = 0
+    members["database/candle_settings.copy"] = b""
+
+
+def _other_count_of_rows(manifest: dict[str, Any], members: dict[str, bytes]) -> None:
+    manifest["database"]["tables"][1]["rows"] = 7
+
+
+def _a_topic_missing(manifest: dict[str, Any], members: dict[str, bytes]) -> None:
+    topic = manifest["kafka"]["topics"].pop()
+    for part in topic["partitions"]:
+        del members[f"topics/{topic['role']}/{part['partition']}.records"]
+
+
+def _a_partition_missing(manifest: dict[str, Any], members: dict[str, bytes]) -> None:
+    del manifest["kafka"]["topics"][0]["partitions"][0]
+    del members["topics/ticks_topic/0.records"]
+
+
+def _a_member_missing(manifest: dict[str, Any], members: dict[str, bytes]) -> None:
+    del members["database/broker_bars.copy"]
+
+
+def _a_member_outside(manifest: dict[str, Any], members: dict[str, bytes]) -> None:
+    manifest["also"] = ["../../outside"]
+    members["../../outside"] = b"x"
+
+
+def _records_missing(manifest: dict[str, Any], members: dict[str, bytes]) -> None:
+    manifest["kafka"]["topics"][0]["partitions"][0] |= {"end": 3, "records": 3}
+
+
+def _a_block_of_four_gigabytes(manifest: dict[str, Any], members: dict[str, bytes]) -> None:
+    manifest["kafka"]["topics"][0]["partitions"][0] |= {"end": 3, "records": 3}
+    members["topics/ticks_topic/0.records"] = b"\xff" * 4 + bytes(200 << 20)
+
+
+def _a_large_manifest(manifest: dict[str, Any], members: dict[str, bytes]) -> None:
+    manifest["raw"] = msgspec.json.encode(manifest) + b" " * (200 << 20)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _no_tables, _no_tables_of_no_migration, _a_table_twice, _no_settings, _other_count_of_rows, _a_topic_missing,
+        _a_partition_missing, _a_member_missing, _a_member_outside, _records_missing, _a_block_of_four_gigabytes,
+        _a_large_manifest,
+    ],
+)  # fmt: skip
+async def test_nothing_is_deleted_for_a_backup_that_is_not_whole(
+    settings: Settings, small: Path, change: Callable[[dict[str, Any], dict[str, bytes]], None]
+) -> None:
+    # Arrange
+    path = forged(small, change)
+    async with await connect(settings.database_url.get_secret_value()) as connection:
+        await new_writer().write(connection, [candle(ts=MINUTE)])
+    tracemalloc.start()
+
+    # Act
+    try:
+        with pytest.raises(ArchiveDamaged, match="earlier"):
+            await restored(settings, path, replace=True)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    # Assert
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection_after:
+        assert connection_after.execute("SELECT count(*) FROM market_data").fetchone() == (1,)
+    assert peak_bytes < 100 << 20
+
+
+async def test_a_restore_that_fails_leaves_the_database_as_it_was(settings: Settings, small: Path) -> None:
+    """A whole archive with a row that the database refuses."""
+
+    def change(manifest: dict[str, Any], members: dict[str, bytes]) -> None:
+        manifest["database"]["tables"][2]["rows"] = 1
+        members["database/broker_bars.copy"] = b"no bar\n"
+
+    async with await connect(settings.database_url.get_secret_value()) as connection:
+        await new_writer().write(connection, [candle(ts=MINUTE)])
+    with pytest.raises(psycopg.DataError):
+        await restored(settings, forged(small, change), replace=True)
+    with psycopg.connect(settings.database_url.get_secret_value()) as after:
+        assert after.execute("SELECT count(*) FROM market_data").fetchone() == (1,)
+
+
+def test_a_member_that_is_larger_than_the_manifest_says_is_refused(small: Path) -> None:
+    changed = small.with_name("larger.zip")
+    with zipfile.ZipFile(small) as before, zipfile.ZipFile(changed, "w", zipfile.ZIP_DEFLATED) as after:
+        for name in before.namelist():
+            content = before.read(name)
+            after.writestr(name, bytes(300 << 20) if name == "database/broker_bars.copy" else content)
+    with ArchiveReader(changed) as archive, pytest.raises(ArchiveDamaged, match="314,572,800 bytes"):
+        check_archive(archive)
+
+
+def test_only_its_owner_may_read_a_backup(small: Path) -> None:
+    assert stat.S_IMODE(small.stat().st_mode) == 0o600
 
 
 async def test_an_interrupted_backup_leaves_nothing(settings: Settings, small: Path) -> None:
@@ -106,7 +253,7 @@ async def test_an_interrupted_backup_leaves_nothing(settings: Settings, small: P
     with pytest.raises(FileExistsError, match="never written over"):
         await take_backup(settings, small, Silent(), with_topics=False)
     with ArchiveReader(small) as archive:
-        archive.check()
+        check_archive(archive)
 
 
 async def test_every_table_of_the_schema_is_backed_up(settings: Settings, small: Path) -> None:

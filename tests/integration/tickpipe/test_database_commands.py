@@ -204,6 +204,48 @@ def test_fidelity_shows_what_is_not_equal(database: str) -> None:
     ]
     assert len(every) == 10
     assert rows("fidelity", "--symbol", "USDJPY") == []
-    table = run("fidelity", "--symbol", "USDJPY")
+    table = run("fidelity", "--symbol", "EURUSD", "--from", "2019-02-04T12:10", "--to", "2019-02-04T12:20")
     assert (table.exit_code, table.stdout) == (0, "")
     assert "Nothing differs" in table.stderr
+    assert "did you mean EURUSD?" in run("fidelity", "--symbol", "EURUSD.").stderr
+
+
+@pytest.mark.parametrize("option", ["--daily", "--all"])
+def test_fidelity_without_bars_says_how_they_come(database: str, option: str) -> None:
+    assert database
+    result = run("fidelity", option)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "No bar of the broker is stored" in result.stderr
+    assert "fidelity --daily" not in result.stderr
+
+
+def test_candles_of_several_sources_say_whose_they_are(database: str) -> None:
+    assert database
+    mixed = rows("candles", "-s", "EURUSD", "--to", "2019-02-04T00:02")
+    assert [row["source"] for row in mixed] == ["S", "T", "S", "T"]
+    assert {row["source"] for row in rows("candles", "-s", "EURUSD", "--timeframe", "H1", "--source", "T")} == {"T"}
+
+
+@pytest.mark.parametrize("written", ["eurusd", "EURSUD", "EURUSD.pro"])
+def test_an_unknown_symbol_hints_at_those_that_are_stored(database: str, written: str) -> None:
+    assert database
+    result = run("candles", "--symbol", written)
+    assert result.exit_code == 1
+    assert f"nothing of {written} is stored; did you mean EURUSD?" in " ".join(result.stderr.split())
+
+
+def test_ten_thousand_symbols_are_cut_and_counted(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            b"""
+            INSERT INTO market_data (ts, symbol, timeframe, open, high, low, close, volume, source, origin, closed)
+            SELECT '2019-02-06', 'S' || n, 'M1', 1, 1, 1, 1, 1, 'S', 'broker', true FROM generate_series(1, 9999) AS n
+            """
+        )
+    for command in (["query", "latest"], ["status"]):
+        cut, whole = run(*command), run(*command, "--all")
+        assert cut.stdout.count("2019-02-0") < 120
+        assert "9,95" in cut.stderr
+        assert "--all shows them" in cut.stderr
+        assert whole.stdout.count("2019-02-06") >= 9_999
+        assert "more of" not in whole.stderr

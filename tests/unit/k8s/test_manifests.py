@@ -59,7 +59,7 @@ def test_topics_are_those_the_services_would_create(replication: int, overlay: s
     found = of_kind("KafkaTopic")
     assert set(found) == {topic.name for topic in wanted}
     for topic in wanted:
-        config = {key: str(value).lower() for key, value in found[topic.name]["spec"]["config"].items()}
+        config = {key: str(value) for key, value in found[topic.name]["spec"]["config"].items()}
         if overlay == "production":
             config.pop("flush.ms", None)
         assert config == topic.config

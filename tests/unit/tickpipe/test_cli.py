@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import shlex
 import signal
@@ -18,7 +19,7 @@ from marketdata.errors import KafkaUnavailable, SettingsError, StackError
 from tests.scripted import Answer, ScriptedServer
 from tickpipe.cli import app
 from tickpipe.console import explain
-from tickpipe.embedded.command import curl_line
+from tickpipe.embedded.command import curl_line, program_name, without_password
 from tickpipe.sending.dialects import UnknownForm
 from tickpipe.sending.textfile import DataFileError
 
@@ -92,12 +93,12 @@ def test_without_a_stack_the_cure_is_named(command: str) -> None:
     assert result.stdout == ""
 
 
-def test_status_without_a_stack_is_a_problem(tmp_path: Path) -> None:
+def test_status_without_a_stack_names_the_cure(tmp_path: Path) -> None:
     other = tmp_path / "other dir"
 
     result = run("status", "--json", "--data-dir", str(other))
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert f"tickpipe up --data-dir {shlex.quote(str(other))}" in result.stderr
 
 
@@ -292,6 +293,32 @@ def test_ready_curl_line_is_one_tick_of_now() -> None:
     assert "X-API-Key: a-key" in words
     (tick,) = json.loads(words[-1])["ticks"]
     assert (tick["symbol"], tick["digits"], tick["point"]) == ("EURUSD", 5, 0.00001)
+
+
+def test_printed_commands_work_where_the_name_alone_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "a folder" / "tickpipe"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setattr("sys.argv", [str(program), "up"])
+    monkeypatch.setenv("PATH", os.defpath)
+    assert program_name() == shlex.quote(str(program))
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert program_name() == "tickpipe"
+
+
+def test_secrets_are_not_shown() -> None:
+    assert without_password("postgresql://postgres:s%2Fecret@127.0.0.1:5/market") == (
+        "postgresql://postgres:…@127.0.0.1:5/market"
+    )
+
+
+def test_a_missing_package_names_its_extra() -> None:
+    explained = explain(ModuleNotFoundError("No module named 'jgo'", name="jgo.maven"))
+
+    assert explained == ("jgo.maven is not installed: pip install 'tickpipe[embedded]'", 2)
+    assert explain(ModuleNotFoundError("No module named 'odd'", name="odd")) is None
 
 
 @pytest.mark.parametrize(

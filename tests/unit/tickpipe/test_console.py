@@ -24,8 +24,8 @@ from tickpipe.console import (
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 ROWS = [
-    (datetime(2019, 2, 4, tzinfo=UTC), "EURUSD", "M1", 1.14543, 1.1457, 1.14542, 0.1 + 0.2, 153),
-    (datetime(2019, 2, 4, 0, 1, tzinfo=UTC), "EURUSD", "M1", 1.0, 1e-07, 1.14542, 1.14569, 0),
+    (datetime(2019, 2, 4, tzinfo=UTC), "EURUSD", "M1", 1.14543, 1.1457, 1.14542, 0.1 + 0.2, 153, "S"),
+    (datetime(2019, 2, 4, 0, 1, tzinfo=UTC), "EURUSD", "M1", 1.0, 1e-07, 1.14542, 1.14569, 0, "S"),
 ]
 
 
@@ -38,9 +38,9 @@ async def test_csv_keeps_every_digit(capsys: pytest.CaptureFixture[str]) -> None
     await write_csv(COLUMNS, each(ROWS))
 
     assert capsys.readouterr().out == (
-        "ts,symbol,timeframe,open,high,low,close,volume\n"
-        "2019-02-04T00:00:00Z,EURUSD,M1,1.14543,1.1457,1.14542,0.30000000000000004,153\n"
-        "2019-02-04T00:01:00Z,EURUSD,M1,1.0,1e-07,1.14542,1.14569,0\n"
+        "ts,symbol,timeframe,open,high,low,close,volume,source\n"
+        "2019-02-04T00:00:00Z,EURUSD,M1,1.14543,1.1457,1.14542,0.30000000000000004,153,S\n"
+        "2019-02-04T00:01:00Z,EURUSD,M1,1.0,1e-07,1.14542,1.14569,0,S\n"
     )
 
 
