@@ -117,9 +117,16 @@ class _Repeat:
         self.is_resend = False
         self.low, self.high = -1, -1
 
-    def touches(self, piece: Piece) -> bool:
-        """Whether the frame begins in the second where it ends, or ends where it begins."""
-        return piece.earliest == self.high or piece.latest == self.low
+    def reaches(self, piece: Piece, best: Counter[Tick]) -> bool:
+        """Whether a frame with new ticks is the next one of a resend: nothing of the second between is left out."""
+        if piece.earliest == self.high:
+            second = self.high
+        elif piece.latest == self.low:
+            second = self.low
+        else:
+            return False
+        held = self.content + Counter(piece.keys)
+        return all(count <= held[key] for key, count in best.items() if key.time_msc == second)
 
     def goes_on(self, piece: Piece, best: Counter[Tick]) -> bool:
         """Whether the frame follows, forward or newest first; a run that is sent again leaves nothing out."""
@@ -200,7 +207,7 @@ class CoarseFrames:
             if not repeat.proves_resend(piece, went_back_between=times_back > piece.is_opener):
                 self._doubt(piece, repeat, best)
                 return []
-        elif not overlaps and not (repeat.is_resend and repeat.touches(piece)):
+        elif not overlaps and not (repeat.is_resend and repeat.reaches(piece, best)):
             # New, though behind what came: a queue is replayed, and what it seemed to repeat was honest as well.
             if not repeat.is_resend:
                 self._trust(_Repeat(), best)

@@ -222,10 +222,11 @@ class _Seconds:
             identities
         ) > 1
         between = times_back - arrival.is_back > 0
-        touches = bool(self.run) and (
-            low == max(each.high for each in self.run) or high == min(each.low for each in self.run)
-        )
-        if not overlaps and (is_ahead or not (is_known or (goes_on and self.run_is_resend and touches))):
+        reaches = False
+        if self.run and (low == run_high or high == run_low):
+            second = run_high if low == run_high else run_low
+            reaches = all(count <= content[each] for each, count in best.items() if each.time_msc == second)
+        if not overlaps and (is_ahead or not (is_known or (goes_on and self.run_is_resend and reaches))):
             if (not is_ahead and not (goes_on and self.run_is_resend)) or (is_ahead and times_back and not continues):
                 self._end_run(best)
             best.update(identities)

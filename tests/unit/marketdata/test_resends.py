@@ -138,6 +138,21 @@ def test_what_is_sent_again_counts_once(requests: list[Request], senders: int, s
 
 @settings(max_examples=500)
 @given(honest(), st.integers(0, 2**32))
+def test_resends_in_the_middle_of_flow_cost_nothing_and_add_nothing(requests: list[Request], seed: int) -> None:
+    """After any request an older one again, as a sender does that had no answer in time."""
+    rng = random.Random(seed)
+    spread = [n for n, request in enumerate(requests) if request[0].time_msc < request[-1].time_msc]
+    sent: list[Request] = []
+    for number, request in enumerate(requests):
+        sent.append(request)
+        if (older := [n for n in spread if n < number]) and rng.random() < 0.4:
+            sent.append(requests[rng.choice(older)])
+
+    assert minutes(sent) == truth(list(itertools.chain(*requests)))
+
+
+@settings(max_examples=500)
+@given(honest(), st.integers(0, 2**32))
 def test_a_piece_that_is_cut_differently_when_it_is_sent_again_counts_once(requests: list[Request], seed: int) -> None:
     """A request of a single tick, or two of equal ones, may count again where nothing else of the minute is sent."""
     rng = random.Random(seed)
