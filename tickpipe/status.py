@@ -132,8 +132,13 @@ async def _or_problem(status: PipelineStatus, who: str, asking: Awaitable[None])
 
 
 async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
+    from contextlib import suppress
+
+    import psycopg
+
     from runtime.kafka import admin_client, committed_offsets, lag_of
     from runtime.kafka_errors import kafka_errors
+    from sink.group import with_sink_group
     from tickpipe.topics import present_ends
 
     found = await present_ends(settings)
@@ -145,11 +150,16 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
         }
         for name, ends in found.items()
     }
+    # While the database, which knows the name of the sinks' group, is away, their lag is unknown.
+    with suppress(psycopg.Error):
+        settings = await with_sink_group(settings)
     async with admin_client(settings) as client:
         for name, group, read in (
             ("stream", settings.stream_group, (settings.ticks_topic,)),
             ("sink", settings.sink_group, (settings.candles_topic, settings.broker_candles_topic)),
         ):
+            if not group:
+                continue
             with kafka_errors(settings, group=group):
                 committed = await committed_offsets(client, group)
             status.lag[name] = lag_of({topic: found[topic] for topic in read}, committed)

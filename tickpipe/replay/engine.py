@@ -21,6 +21,7 @@ from runtime.kafka import admin_client, committed_offsets, log_ends, new_consume
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import LogReader, frames_of
 from runtime.settings import Settings
+from sink.group import with_sink_group
 
 #: A frame that begins long before the minute and still reaches it is looked for in so many records before the place
 #: that the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
@@ -244,6 +245,7 @@ async def follow_sink(
     Raises:
         ReplayStalled: when nothing moves for `patience_seconds`.
     """
+    settings = await with_sink_group(settings)
     ends = await log_ends(settings, settings.candles_topic)
     committed = await group_offsets(settings, settings.sink_group, settings.candles_topic)
     goals = {p: (max(first, committed.get(p, first)), end) for p, (first, end) in ends.items()}

@@ -188,3 +188,12 @@ CREATE TABLE pending_refolds (
     PRIMARY KEY (source, symbol, timeframe, ts)
 );
 CREATE INDEX pending_refolds_log_idx ON pending_refolds (log, position_partition(lower(offsets)));
+
+-- How far the sinks have stored what they read, see sink/progress.py: every record of the partition below `next_offset`
+-- is in this database, or was rejected.
+CREATE TABLE sink_progress (
+    log text NOT NULL,
+    partition integer NOT NULL,
+    next_offset bigint NOT NULL,
+    PRIMARY KEY (log, partition)
+);
