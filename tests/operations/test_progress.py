@@ -135,30 +135,33 @@ async def store_round(settings: Settings, flow: Flow, number: int) -> None:
 async def test_a_sink_of_another_database_under_the_same_group_takes_nothing(
     settings: Settings, flow: Flow, databases: Databases
 ) -> None:
-    # Arrange: production runs, and a staging sink with a database of its own joins its group
+    # Arrange: production runs, and a staging sink with a database of its own joins its group and gets partitions
     staging = databases.create(settings, "staging")
     await store_round(settings, flow, 0)
+    rounds = 1
     async with RunningSink(settings):
-        async with RunningSink(staging):
-            await send_round(flow, 1)
-            await eventually(lambda: _any_rows(staging))
+        async with RunningSink(staging) as sink:
+            await eventually(lambda: _reports_lag(sink, settings.candles_topic))
+            for _ in range(2):
+                await send_round(flow, rounds)
+                rounds += 1
 
             async def is_committed() -> bool:
                 return await group_lag(settings, settings.sink_group, settings.candles_topic) == 0
 
             await eventually(is_committed)
-            # Act: it leaves
-        await send_round(flow, 2)
+            assert await rows(staging) > 0
+
+        # Act: it leaves
+        await send_round(flow, rounds)
 
         # Assert
-        await eventually(holds(settings, 3))
+        await eventually(holds(settings, rounds + 1))
 
 
-async def _any_rows(settings: Settings) -> bool:
-    try:
-        return await rows(settings) > 0
-    except psycopg.Error:
-        return False
+async def _reports_lag(sink: Sink, topic: str) -> bool:
+    # As it does of partitions that it was assigned.
+    return any(sample.labels["topic"] == topic for metric in sink.metrics.lag.collect() for sample in metric.samples)
 
 
 async def test_an_older_state_of_the_database_is_filled_up(
