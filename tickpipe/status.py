@@ -132,6 +132,7 @@ async def _or_problem(status: PipelineStatus, who: str, asking: Awaitable[None])
 
 
 async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
+    import asyncio
     from contextlib import suppress
 
     import psycopg
@@ -151,8 +152,8 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
         for name, ends in found.items()
     }
     # While the database, which knows the name of the sinks' group, is away, their lag is unknown.
-    with suppress(psycopg.Error):
-        settings = await with_sink_group(settings)
+    with suppress(psycopg.Error, TimeoutError):
+        settings = await asyncio.wait_for(with_sink_group(settings), _PATIENCE_SECONDS / 2)
     async with admin_client(settings) as client:
         for name, group, read in (
             ("stream", settings.stream_group, (settings.ticks_topic,)),
