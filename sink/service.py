@@ -284,7 +284,7 @@ class Sink:
         if self._uncommitted:
             await self._commit(consumer)
         if time.monotonic() - self._asked_database_at > _PING_SECONDS:
-            await live.run_patiently(_ping)
+            await live.run_patiently(ping)
 
     async def _commit(self, consumer: AIOKafkaConsumer) -> None:
         # A partition that was lost meanwhile is the next owner's: it reads the batch again, which changes nothing.
@@ -310,8 +310,9 @@ async def _leave(consumer: AIOKafkaConsumer) -> None:
         await asyncio.wait_for(consumer.stop(), _COMMIT_TIMEOUT_SECONDS)
 
 
-async def _ping(connection: Connection) -> None:
-    await connection.execute(SQL["ping"])
+async def ping(connection: Connection) -> None:
+    """Find out whether the database takes writes; raises as any work on it does."""
+    await connection.execute(SQL["ping_write"])
 
 
 def _may_pass(exc: BaseException) -> bool:

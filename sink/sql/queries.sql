@@ -14,6 +14,10 @@ SELECT
 -- name: ping
 SELECT 1;
 
+-- name: ping_write
+-- A write, though of nothing: a server that is a standby by now would still answer what only reads.
+DELETE FROM sink_progress WHERE false;
+
 -- name: database_id
 -- The same for a standby and after a failover; another for a copy, a restored dump or another database of the server.
 SELECT substr(md5(system_identifier::text || '/' || oid::text), 1, 12)
