@@ -16,6 +16,7 @@ from benchmarks.fold import arguments, filled, folding, measured, new_worker
 from benchmarks.rounds import Measured, run_rounds
 from benchmarks.services import serving
 from runtime.settings import Settings
+from sink.group import with_sink_group
 from tests.kafka_log import group_lag
 from tests.services import environment
 
@@ -41,7 +42,8 @@ def replaying(settings: Settings, sink: psutil.Process, ticks: int) -> Callable[
                 return float(row[0]) if row else 0.0
 
             # Candles of the round before may still be on their way.
-            while asyncio.run(group_lag(settings, settings.sink_group, settings.candles_topic)):
+            group = asyncio.run(with_sink_group(settings)).sink_group
+            while asyncio.run(group_lag(settings, group, settings.candles_topic)):
                 time.sleep(0.2)
             connection.execute("TRUNCATE market_data, pending_refolds")
             with new_worker(settings) as worker:

@@ -11,19 +11,21 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
 
+import psycopg
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from dashboard.answers import Refusal, encode
 from dashboard.catalogue import Catalogue
-from dashboard.database import SQL, Database
+from dashboard.database import SQL, Database, database_url
 from dashboard.hub import Hub
 from dashboard.metrics import Gauges, Metrics
 from marketdata.errors import TickpipeError
 from runtime.kafka import Ends, committed_offsets, lag_of, new_consumer, sink_topics, topic_ends
 from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
+from sink.group import with_sink_group
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +45,8 @@ _RECENT_MS: Final = 600_000
 _FEEDS: Final = 100
 #: The longest wait for Kafka, and for the list of feeds (seconds).
 _PATIENCE_SECONDS: Final = 5.0
+#: The longest wait for the database to tell the name of the sinks' group (seconds).
+_GROUP_SECONDS: Final = 2.0
 
 
 class Pipeline:
@@ -200,6 +204,7 @@ class KafkaCounts:
 
     async def _ask(self) -> dict[str, Any]:
         admin, consumer = await self._connected()
+        await self._learn_sink_group()
         settings = self._settings
         groups = {
             "stream": (settings.stream_group, {settings.ticks_topic}),
@@ -208,9 +213,12 @@ class KafkaCounts:
         rejected = {"ticks": settings.ticks_rejected_topic, "candles": settings.candles_rejected_topic}
         wanted = {*rejected.values(), *(name for _, names in groups.values() for name in names)}
         ends = await topic_ends(admin, consumer, wanted)
-        committed = {name: await committed_offsets(admin, group) for name, (group, _) in groups.items()}
+        committed = {
+            name: await committed_offsets(admin, group) if group else {} for name, (group, _) in groups.items()
+        }
         lag = {
-            name: lag_of({topic: ends[topic] for topic in read}, committed[name]) for name, (_, read) in groups.items()
+            name: lag_of({topic: ends[topic] for topic in read}, committed[name]) if group else None
+            for name, (group, read) in groups.items()
         }
         records = {topic: sum(end for _, end in partitions.values()) for topic, partitions in ends.items()}
         # A worker that finds nothing to fold commits all the same.
@@ -225,6 +233,12 @@ class KafkaCounts:
             },
             "rejected_lately": {name: await _recent(consumer, topic, ends[topic]) for name, topic in rejected.items()},
         }
+
+    async def _learn_sink_group(self) -> None:
+        # Kafka's numbers are to be seen while the database is away as well, then without the sinks'.
+        with suppress(psycopg.Error, TimeoutError):
+            async with asyncio.timeout(_GROUP_SECONDS):
+                self._settings = await with_sink_group(self._settings, database_url(self._settings))
 
     async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
         if self._admin is None or self._consumer is None:

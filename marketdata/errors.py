@@ -19,6 +19,7 @@
     ├── LogTruncated        offsets that a candle was folded from are no longer in the log
     ├── LogShortened        the log ends before what was read of it
     ├── MissedRecords       records that are in the log were not handed to their reader
+    ├── ProgressLost        the database ends before what was read of the log begins
     └── StackError          the embedded stack is not there, is there already, or did not start
 """
 
@@ -111,6 +112,10 @@ class LogShortened(TickpipeError):
 
 class MissedRecords(TickpipeError):
     """Records that are in the log were not handed to their reader; it must begin again from its last commit."""
+
+
+class ProgressLost(TickpipeError):
+    """The database ends before what was read of the log begins; its reader must begin again where the database ends."""
 
 
 class StackError(TickpipeError):

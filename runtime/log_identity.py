@@ -1,4 +1,4 @@
-"""The name of the log that candles prove themselves by: cluster, topic, and the id that Kafka gave the topic.
+"""The name of a log, which offsets belong to: cluster, topic, and the id that Kafka gave the topic.
 
 A topic that is deleted and re-created under its name has a new id (Kafka 3.1 and later tell it), so the offsets of
 the old one are never taken for offsets of the new. aiokafka knows no version of the metadata request that has the id;
@@ -109,14 +109,22 @@ async def wait_for_log(settings: Settings, *, timeout_seconds: float | None = No
 
 
 async def own_log(settings: Settings) -> str:
-    """`<cluster id>/<topic>/<topic id>` of the ticks topic, as candles carry it; the id is written as Kafka's tools do.
+    """The name of the log of ticks, as candles carry it; see `log_name`.
+
+    Raises:
+        KafkaUnavailable: when no broker answers, or the topic is not there at the moment.
+    """
+    return await log_name(settings, settings.ticks_topic)
+
+
+async def log_name(settings: Settings, topic: str) -> str:
+    """`<cluster id>/<topic>/<topic id>`; the id is written as Kafka's tools do.
 
     A broker that gives topics no ids leaves the last part out.
 
     Raises:
         KafkaUnavailable: when no broker answers, or the topic is not there at the moment.
     """
-    topic = settings.ticks_topic
     async with admin_client(settings) as client:
         with kafka_errors(settings, topic=topic):
             cluster_id = (await client.describe_cluster())["cluster_id"]

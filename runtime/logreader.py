@@ -30,6 +30,10 @@ _POLL_RECORDS: Final = 2_000
 #: A broker hears of a new topic or partition a moment after it was created (seconds).
 _NEWS_SECONDS: Final = 1.0
 
+#: A frame that begins long before a moment and still reaches it is looked for in so many records before the place that
+#: the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
+SCAN_RECORDS: Final = 2_000
+
 #: Markers of transactions move the position and are no records: a poll that waited longer for a record would hide it.
 _POLL_MS: Final = 500
 
@@ -214,13 +218,30 @@ class TickLog:
         """
         return await self._reader.holds_records(self._topic, partition, first, last)
 
-    async def first_since(self, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
-        """The first offset of each partition whose record is not older (epoch milliseconds); without one, none.
+    async def first_reaching(self, partition: int, ends: tuple[int, int], time_ms: int, *, margin_ms: int) -> int:
+        """The offset, within `ends`, from which frames may hold ticks at or after `time_ms` (epoch milliseconds).
+
+        The time index is asked for the first record of `margin_ms` before, because a record's timestamp is the time of
+        its first tick only, or of its arrival when that was earlier: one frame holds as many hours as its sender put
+        into one request, and the clock of a source may be hours ahead. So frames are read backwards from there as long
+        as `SCAN_RECORDS` in a row have one that reaches the time.
 
         Raises:
             KafkaUnavailable: when the broker does not answer; the call can be repeated.
         """
-        return await self._reader.offsets_at(self._topic, list(partitions), time_ms)
+        first, end = ends
+        found = await self._reader.offsets_at(self._topic, [partition], max(0, time_ms - margin_ms))
+        offset = found.get(partition, end)
+        while offset > first:
+            touching = None
+            async for chunk in self.read(partition, max(first, offset - SCAN_RECORDS), offset - 1):
+                for place, frame in chunk:
+                    if touching is None and any(tick.time_msc >= time_ms for tick in frame.ticks):
+                        touching = place - position(partition, 0)
+            if touching is None:
+                break
+            offset = touching
+        return offset
 
     async def _bounds(self, partition: int) -> tuple[int, int]:
         try:

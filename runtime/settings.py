@@ -46,7 +46,9 @@ class Settings(BaseSettings):
     ticks_rejected_topic: str = Field("ticks.rejected", description="topic of items and records that are no ticks")
     candles_rejected_topic: str = Field("candles.rejected", description="topic of candles that could not be stored")
     stream_group: str = Field("tickpipe-stream", description="consumer group of the stream workers")
-    sink_group: str = Field("tickpipe-sink", description="consumer group of the sinks")
+    sink_group: str = Field(
+        "", description="consumer group of the sinks; by default `tickpipe-sink-` and the id of their database"
+    )
     # With a lasting name a restarted worker takes its partitions back at once instead of after the session timeout.
     stream_instance: str = Field("", description="lasting name of this stream worker, unlike any other's")
     sink_instance: str = Field("", description="lasting name of this sink, unlike any other's")

@@ -29,6 +29,10 @@ _BATCH_PERIODS: Final = 5_000
 #: Candles that the workers have published reach the table within this, or the sink is away (seconds).
 _STORE_SECONDS: Final = 30.0
 
+#: So far before what is asked for the reading begins at least (milliseconds: an hour). Frames that begin even earlier
+#: are looked for: `TickLog.first_reaching`.
+_MARGIN_MS: Final = 3_600_000
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -141,13 +145,14 @@ class Completeness:
             await asyncio.sleep(0.5)
 
     async def _begins(self, ends: Ends) -> dict[int, int]:
-        # The first record whose time is an hour before what is asked for: no request's ticks span more.
         if self.selection.from_ is None:
             return {partition: first for partition, (first, _) in ends.items()}
-        since_ms = max(0, time_msc(self.selection.from_ - timedelta(hours=1)))
+        from_ms = time_msc(self.selection.from_)
         async with TickLog(self.settings) as tick_log:
-            found = await tick_log.first_since(sorted(ends), since_ms)
-        return {partition: found.get(partition, end) for partition, (_, end) in ends.items()}
+            return {
+                partition: await tick_log.first_reaching(partition, of_log, from_ms, margin_ms=_MARGIN_MS)
+                for partition, of_log in ends.items()
+            }
 
     async def _compared(self, folding: TickLog, touched: dict[PeriodKey, Ranges]) -> AsyncIterator[list[Candle]]:
         wanted = [key for key in touched if self.selection.holds(key) and not self._is_deleted(key)]

@@ -1,7 +1,8 @@
-"""What the sink knows of its consumer group: its lag, the partitions that come and go, and whether polls follow on."""
+"""The sink's consumer group: its name, its lag, the partitions that come and go, and where each is read on."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -12,15 +13,42 @@ from marketdata.errors import MissedRecords, PartitionsLost, TickpipeError
 from marketdata.runs import Record
 from runtime.health import Health
 from runtime.kafka_errors import kafka_errors
+from runtime.log_identity import log_name
 from runtime.logreader import LogReader
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask
+from sink.db.connection import Database
+from sink.db.session import open_session
+from sink.db.statements import SQL
 from sink.metrics import Metrics
+from sink.progress import Bounds, Span, find_starts
 
 log = structlog.get_logger(__name__)
 
 #: Kafka tells committed offsets in milliseconds; later means that it is away (seconds).
 _COMMITTED_SECONDS: Final = 5.0
+
+#: For asking the database its id (seconds).
+_CONNECT_SECONDS: Final = 10
+
+
+async def with_sink_group(settings: Settings, url: str = "") -> Settings:
+    """The settings with the name of the sinks' consumer group, which by default contains the id of their database.
+
+    A copy of the database, restored from a dump say, has an id of its own, so its sinks take nothing from others. `url`
+    is that of the database for those who read with a role of their own.
+
+    Raises:
+        psycopg.OperationalError: when the database does not answer.
+    """
+    if settings.sink_group:
+        return settings
+    url = url or settings.database_url.get_secret_value()
+    async with await open_session(url, "tickpipe group", connect_timeout=_CONNECT_SECONDS) as connection:
+        row = await (await connection.execute(SQL["database_id"])).fetchone()
+    if row is None:
+        raise RuntimeError("unreachable: every database is in pg_database")
+    return settings.model_copy(update={"sink_group": f"tickpipe-sink-{row[0]}"})
 
 
 def retried(stopping: asyncio.Event) -> AsyncRetrying:
@@ -63,71 +91,124 @@ class LagMeter(PeriodicTask[None]):
         self._health.set("kafka", True)
 
 
-class Order:
-    """Notices records that the consumer skipped: committed over, they would be lost without a sign."""
+class Positions:
+    """Where the next poll of each assigned partition begins, so that no record is skipped without a sign."""
 
-    def __init__(self, settings: Settings, stopping: asyncio.Event) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, stopping: asyncio.Event) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._stopping = stopping
         self._next: dict[TopicPartition, int] = {}
+        self._logs: dict[TopicPartition, str] = {}
         self._assignments = 0
 
     def forget(self) -> None:
-        """Partitions came or went: the next poll of each follows on what is committed."""
+        """Partitions came or went, or the database changed: each begins again where the database ends."""
         self._assignments += 1
         self._next.clear()
 
-    async def check(self, consumer: AIOKafkaConsumer, tp: TopicPartition, records: Sequence[Record]) -> None:
-        """Take note of a poll of a topic that is not compacted.
+    def unknown(self, consumer: AIOKafkaConsumer) -> set[TopicPartition]:
+        """The assigned partitions that have to begin; what was fetched of them until then is not to be used."""
+        return set(consumer.assignment()) - self._next.keys()
 
-        Offsets may be missing for good reasons, retention and the markers of transactions, so a gap alone is no error.
+    async def begin(self, consumer: AIOKafkaConsumer, database: Database) -> None:
+        """Set the consumer to where the database ends, for each partition that has to begin.
+
+        Raises:
+            psycopg.OperationalError, KafkaUnavailable: when the service is told to stop while one of them is away.
+        """
+        assignments, starting = self._assignments, self.unknown(consumer)
+        async for attempt in retried(self._stopping):
+            with attempt:
+                # A partition that goes elsewhere meanwhile would never be answered for.
+                if assignments != self._assignments:
+                    return
+                bounds = await self._bounds(consumer, starting)
+        starts = await database.run_patiently(partial(find_starts, bounds=bounds))
+        if assignments != self._assignments:
+            return
+        for tp, start in starts.items():
+            consumer.seek(tp, start.offset)
+            self._next[tp], self._logs[tp] = start.offset, bounds[tp].log
+            self._count_unseen(tp, start.unseen)
+
+    async def _bounds(
+        self, consumer: AIOKafkaConsumer, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, Bounds]:
+        logs = {topic: await log_name(self._settings, topic) for topic in {tp.topic for tp in tps}}
+        with kafka_errors(self._settings, group=self._settings.sink_group):
+            async with asyncio.timeout(_COMMITTED_SECONDS):
+                first, end = await consumer.beginning_offsets(list(tps)), await consumer.end_offsets(list(tps))
+                return {
+                    tp: Bounds(logs[tp.topic], first[tp], end[tp], await consumer.committed(tp)) for tp in tps
+                }  # fmt: skip
+
+    def _count_unseen(self, tp: TopicPartition, records: int) -> None:
+        self._metrics.unseen.labels(tp.topic).inc(records)
+        if records:
+            log.error(
+                "Records were deleted from the topic before they were stored; `tickpipe verify --complete --repair` "
+                "folds their minutes again from the ticks.",
+                action="records_unseen", topic=tp.topic, partition=tp.partition, records=records,
+            )  # fmt: skip
+
+    async def take(self, tp: TopicPartition, records: Sequence[Record]) -> Span | None:
+        """The part of the log that a poll has read; None when the poll is not to be used, its partition begins again.
+
+        Offsets may be missing for good reasons, retention, compaction and the markers of transactions, so a gap alone
+        is no error.
 
         Raises:
             MissedRecords: when the log holds records between this poll and the one before.
             KafkaUnavailable: when the service is told to stop while no broker answers.
         """
         assignments, expected, first = self._assignments, self._next.get(tp), records[0].offset
-        if expected is None or first > expected:
+        if expected is None:
+            return None
+        if first < expected:
+            log.warning(
+                "The topic begins again before what was read of it.", action="position_moved_back", topic=tp.topic,
+                partition=tp.partition, expected=expected, offset=first,
+            )  # fmt: skip
+            del self._next[tp]
+            return None
+        # The broker's bars are compacted, so theirs are missing as a matter of course.
+        if first > expected and tp.topic == self._settings.candles_topic:
             async for attempt in retried(self._stopping):
                 with attempt:
                     if assignments == self._assignments:
-                        await self._check_gap(consumer, tp, expected, first)
+                        await self._check_gap(tp, expected, first)
         # What was polled of a partition that went elsewhere during the check says nothing about its next poll.
-        if assignments == self._assignments:
-            self._next[tp] = records[-1].offset + 1
+        if assignments != self._assignments:
+            return None
+        self._next[tp] = records[-1].offset + 1
+        return Span(self._logs[tp], tp.partition, expected, self._next[tp])
 
-    async def _check_gap(
-        self, consumer: AIOKafkaConsumer, tp: TopicPartition, expected: int | None, first: int
-    ) -> None:
-        if expected is None:
-            with kafka_errors(self._settings, group=self._settings.sink_group):
-                # A partition that goes elsewhere meanwhile would never be answered for.
-                async with asyncio.timeout(_COMMITTED_SECONDS):
-                    expected = await consumer.committed(tp) or 0
-        if first <= expected:
-            return
+    async def _check_gap(self, tp: TopicPartition, expected: int, first: int) -> None:
         async with LogReader(self._settings) as reader:
+            begin, _ = await reader.ends(tp.topic, tp.partition)
             if await reader.holds_records(tp.topic, tp.partition, expected, first - 1):
                 raise MissedRecords(
                     f"offsets {expected} to {first - 1} of {tp.topic}-{tp.partition} were never handed over"
                 )
+        self._count_unseen(tp, max(0, min(begin, first) - expected))
         log.info("The log has a hole.", action="hole", partition=tp.partition, first=expected, last=first - 1)
 
 
 class Revocations(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
     """Forgets what was polled and not committed of partitions that went elsewhere."""
 
-    def __init__(self, uncommitted: dict[TopicPartition, int], order: Order, metrics: Metrics) -> None:
+    def __init__(self, uncommitted: dict[TopicPartition, int], positions: Positions, metrics: Metrics) -> None:
         self._uncommitted = uncommitted
-        self._order = order
+        self._positions = positions
         self._metrics = metrics
 
     def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         for tp in revoked:
             self._uncommitted.pop(tp, None)
-        self._order.forget()
+        self._positions.forget()
         self._metrics.lag.clear()
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        self._order.forget()
+        self._positions.forget()
         log.info("Partitions were assigned.", action="partitions_assigned", partitions=len(assigned))

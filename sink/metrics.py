@@ -42,6 +42,12 @@ class Metrics:
         self.lag = Gauge(
             "tickpipe_sink_lag_records", "Records that wait in Kafka.", ["topic", "partition"], registry=registry
         )
+        self.unseen = Counter(
+            "tickpipe_sink_unseen_records",
+            "Records that Kafka deleted before the sinks had read them.",
+            ["topic"],
+            registry=registry,
+        )
         self.database_up = Gauge("tickpipe_sink_database_up", "1 while the database answers.", registry=registry)
         #: task: live, refold, keep, compare, retain, close. kind: away, busy, too_slow.
         self.database_trouble = Counter(

@@ -10,7 +10,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
-from marketdata.errors import PartitionsLost, TickpipeError
+from marketdata.errors import PartitionsLost, ProgressLost, TickpipeError
 from marketdata.runs import Record
 from runtime import clock
 from runtime.health import Guard, Health, StatusServer
@@ -26,9 +26,10 @@ from sink.db.connection import Connection, Database, Trouble, trouble_of
 from sink.db.migrations import migrate
 from sink.db.statements import SQL
 from sink.db.storage import edition, set_compression
-from sink.group import LagMeter, Order, Revocations
+from sink.group import LagMeter, Positions, Revocations, with_sink_group
 from sink.maintenance import Comparer, Materialiser, Retainer, retention_of
 from sink.metrics import Metrics, Observer
+from sink.progress import Span
 from sink.records import Incoming, incoming_bars, incoming_candles, incoming_reference
 from sink.refolds import Refolder
 from sink.store import BATCH_RECORDS, Batch, Rejects, Store
@@ -78,7 +79,8 @@ class Sink:
         }
         # Offsets that are stored in the database but not yet committed to Kafka.
         self._uncommitted: Offsets = {}
-        self._order = Order(settings, self._stopping)
+        #: Set when the database has told the name of the group.
+        self._positions: Positions
 
     def stop(self) -> None:
         """Finish the batch, commit, leave the group."""
@@ -142,6 +144,7 @@ class Sink:
         if log_name is None:
             return
         await live.run_patiently(self._migrate)
+        self._positions = Positions(self._settings, self._metrics, self._stopping)
         log_ends = LogEnds(self._settings, log_name)
         writer = Writer(log_ends, self._metrics)
         async with Rejects(self._settings, self._metrics, self._stopping) as rejects:
@@ -172,6 +175,7 @@ class Sink:
         await migrate(self._settings.database_url.get_secret_value())
         log.info("Found a database.", action="database_edition", edition=await edition(connection))
         await set_compression(connection, self._settings.compress_after_days)
+        self._settings = await with_sink_group(self._settings)
 
     def _new_consumer(self) -> AIOKafkaConsumer:
         settings = self._settings
@@ -184,7 +188,9 @@ class Sink:
             heartbeat_interval_ms=_SESSION_TIMEOUT_MS // 3,
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
         )
-        consumer.subscribe(sink_topics(settings), listener=Revocations(self._uncommitted, self._order, self._metrics))
+        consumer.subscribe(
+            sink_topics(settings), listener=Revocations(self._uncommitted, self._positions, self._metrics)
+        )
         return consumer
 
     async def _join_group(self) -> AIOKafkaConsumer:
@@ -206,35 +212,51 @@ class Sink:
         storing: asyncio.Task[None] | None = None
         try:
             while not self._stopping.is_set():
+                if self._positions.unknown(consumer):
+                    await self._finish(storing)
+                    storing = None
+                    await self._positions.begin(consumer, live)
                 batch, offsets = await self._next_batch(consumer, store)
-                if storing is not None:
-                    await storing
+                if not await self._finish(storing):
+                    storing = None
+                    continue
                 storing = asyncio.create_task(self._store(consumer, live, store, batch, offsets))
-            if storing is not None:
-                await storing
+            await self._finish(storing)
         finally:
             if storing is not None:
                 await cancel(storing)
 
+    async def _finish(self, storing: "asyncio.Task[None] | None") -> bool:
+        """Wait for the batch; returns False when the database has lost progress, and reading has to begin again."""
+        try:
+            if storing is not None:
+                await storing
+        except ProgressLost as exc:
+            log.warning("Reading begins again where the database ends.", action="progress_lost", error=str(exc))
+            self._positions.forget()
+            self._uncommitted.clear()
+            return False
+        return True
+
     async def _next_batch(self, consumer: AIOKafkaConsumer, store: Store) -> tuple[Batch, Offsets]:
         """What has been fetched, up to the size of a batch, and the offsets that follow on it."""
+        spans: dict[TopicPartition, Span] = {}
         good: list[Incoming] = []
         bad: list[Rejected] = []
-        offsets: Offsets = {}
-        while len(good) + len(bad) < BATCH_RECORDS:
-            polled = await self._poll(consumer, 0 if offsets else _POLL_TIMEOUT_MS)
+        while len(good) + len(bad) < BATCH_RECORDS and not self._positions.unknown(consumer):
+            polled = await self._poll(consumer, 0 if spans else _POLL_TIMEOUT_MS)
             if not polled:
                 break
             for tp, records in polled.items():
-                # Offsets of the others are missing as a matter of course: their topics are compacted.
-                if tp.topic == self._settings.candles_topic:
-                    await self._order.check(consumer, tp, records)
+                if (span := await self._positions.take(tp, records)) is None:
+                    continue
+                spans[tp] = spans.get(tp, span)._replace(next=span.next)
                 usable, unusable = self._decode[tp.topic](tp, records)
                 good += usable
                 bad += unusable
-                offsets[tp] = records[-1].offset + 1
             await asyncio.sleep(0)
-        return await store.prepare(good, bad), offsets
+        offsets = {tp: span.next for tp, span in spans.items()}
+        return await store.prepare(good, bad, list(spans.values())), offsets
 
     def _kafka_errors(self) -> contextlib.AbstractContextManager[None]:
         return kafka_errors(self._settings, group=self._settings.sink_group)
@@ -265,7 +287,7 @@ class Sink:
         if self._uncommitted:
             await self._commit(consumer)
         if time.monotonic() - self._asked_database_at > _PING_SECONDS:
-            await live.run_patiently(_ping)
+            await live.run_patiently(ping)
 
     async def _commit(self, consumer: AIOKafkaConsumer) -> None:
         # A partition that was lost meanwhile is the next owner's: it reads the batch again, which changes nothing.
@@ -291,8 +313,9 @@ async def _leave(consumer: AIOKafkaConsumer) -> None:
         await asyncio.wait_for(consumer.stop(), _COMMIT_TIMEOUT_SECONDS)
 
 
-async def _ping(connection: Connection) -> None:
-    await connection.execute(SQL["ping"])
+async def ping(connection: Connection) -> None:
+    """Find out whether the database takes writes; raises as any work on it does."""
+    await connection.execute(SQL["ping_write"])
 
 
 def _may_pass(exc: BaseException) -> bool:

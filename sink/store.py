@@ -1,7 +1,7 @@
 """Stores a batch; records that cannot be stored go to `candles.rejected`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -17,6 +17,7 @@ from runtime.telemetry import trace_id_of
 from sink.db.connection import REFUSALS, Database, StepSize, TooSlow
 from sink.group import retried
 from sink.metrics import Metrics
+from sink.progress import Span, advance
 from sink.records import Incoming
 from sink.writer import Prepared, Writer
 
@@ -38,6 +39,8 @@ class Batch:
     good: Sequence[Incoming]
     bad: Sequence[Rejected]
     prepared: Prepared
+    #: What was read for it; nothing for a part of a batch.
+    spans: Collection[Span] = ()
 
 
 class Rejects:
@@ -83,24 +86,33 @@ class Store:
         self._rejects = rejects
         self._size = StepSize(BATCH_RECORDS, goal_seconds=_BATCH_SECONDS)
 
-    async def prepare(self, good: Sequence[Incoming], bad: Sequence[Rejected] = ()) -> Batch:
-        """The batch of what is to be stored (`good`) and of what is to be rejected as it is (`bad`)."""
+    async def prepare(
+        self, good: Sequence[Incoming], bad: Sequence[Rejected] = (), spans: Collection[Span] = ()
+    ) -> Batch:
+        """The batch of what is to be stored (`good`) and of what is to be rejected as it is (`bad`).
+
+        `spans` are the parts of the log that all of it was read from.
+        """
         candles = [incoming.value for incoming in good if isinstance(incoming.value, Candle)]
         bars = [incoming.value for incoming in good if isinstance(incoming.value, BrokerBar)]
         reference = [incoming.value for incoming in good if isinstance(incoming.value, SenderCount | Instrument)]
-        return Batch(good, bad, await self._writer.prepare(candles, bars, reference))
+        return Batch(good, bad, await self._writer.prepare(candles, bars, reference), spans)
 
     async def store(self, batch: Batch) -> None:
-        """Store and reject; the same batch may be stored again without harm.
+        """Store and reject, then move the progress; the same batch may be stored again without harm.
 
         Raises:
+            ProgressLost: when the database ends before the batch begins.
             psycopg.OperationalError, KafkaUnavailable: when the service is told to stop while one of them is away.
         """
-        await self._store(batch)
         if batch.bad:
             await self._rejects.write(batch.bad)
+        if not await self._store_whole(batch):
+            # In pieces, or with records that were rejected: only now is all of it in a safe place.
+            await self._database.run_patiently(partial(advance, spans=batch.spans))
 
-    async def _store(self, batch: Batch) -> None:
+    async def _store_whole(self, batch: Batch) -> bool:
+        """Store the batch; returns whether one transaction did it, which then moved the progress as well."""
         size = len(batch.good)
         if size > self._size.value:
             await self._store_halves(batch)
@@ -108,8 +120,9 @@ class Store:
             try:
                 # A single record has to be stored however long it takes.
                 run = self._database.run_patiently if size == 1 else self._database.run
-                await run(partial(self._writer.store, batch=batch.prepared))
+                await run(partial(self._writer.store, batch=batch.prepared, spans=batch.spans))
                 self._size.took(self._database.took_seconds, size)
+                return True
             except TooSlow:
                 self._size.too_slow(size)
                 if self._database.stopping.is_set():
@@ -119,13 +132,14 @@ class Store:
                 if size > 1:
                     # Halving finds the culprits in a dozen transactions, whatever the database says about their place.
                     await self._store_halves(batch)
-                    return
+                    return False
                 [refused] = batch.good
                 reason = f"the database refuses it: {exc}"
                 tp = refused.tp
                 await self._rejects.write([Rejected(tp.topic, tp.partition, refused.record, reason)])
+        return False
 
     async def _store_halves(self, batch: Batch) -> None:
         middle = len(batch.good) // 2
-        await self._store(await self.prepare(batch.good[:middle]))
-        await self._store(await self.prepare(batch.good[middle:]))
+        await self._store_whole(await self.prepare(batch.good[:middle]))
+        await self._store_whole(await self.prepare(batch.good[middle:]))

@@ -21,6 +21,7 @@ from runtime.settings import Settings
 from sink.completeness import Completeness, Selection
 from sink.db.connection import Connection, Database, connect
 from sink.db.statements import SQL
+from sink.group import with_sink_group
 from sink.metrics import Metrics
 from sink.refolds import proven_candle
 from sink.staging import time_msc, utc
@@ -103,6 +104,7 @@ async def verify(
         psycopg.OperationalError: when the database does not answer.
         KafkaUnavailable: when no broker answers.
     """
+    settings = await with_sink_group(settings)
     log_ends = LogEnds(settings, await wait_for_log(settings, timeout_seconds=_KAFKA_TIMEOUT_SECONDS))
     selection = Selection(symbol, source, from_, to)
     about = asdict(selection)

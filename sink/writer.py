@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -20,6 +20,7 @@ from runtime.settings import Settings
 from sink.db.connection import REFUSALS, Connection
 from sink.db.statements import SQL
 from sink.metrics import Metrics
+from sink.progress import Span, advance
 from sink.reference import apply_reference
 from sink.staging import Staging, append_history, utc
 
@@ -130,30 +131,33 @@ class Writer:
         """Prepare and store a batch."""
         return await self.store(connection, await self.prepare(candles, bars))
 
-    async def store(self, connection: Connection, batch: Prepared) -> Actions:
-        """Store a batch in one transaction.
+    async def store(self, connection: Connection, batch: Prepared, spans: Collection[Span] = ()) -> Actions:
+        """Store a batch and move the progress over `spans`, in one transaction.
 
         Raises:
             psycopg.DataError, psycopg.IntegrityError: when the database refuses a value of at least one row.
             psycopg.OperationalError: when the database is away, a lock could not be had, or two sinks deadlocked;
                 nothing was written, and `Database.run` repeats the call.
             KafkaUnavailable: when the ends of the log had to be asked for and no broker answered; nothing was written.
+            ProgressLost: when the database ends before a span begins; nothing was written.
         """
         for log_name in {candle.log for candle in batch.candles}:
             await self._log_ends.meet(log_name)
         if self._log_ends.own_log != batch.own_log:
             batch = await self.prepare(batch.candles, batch.bars, batch.reference)
         try:
-            actions = await self._store(connection, batch, append=True)
+            actions = await self._store(connection, batch, spans, append=True)
         except psycopg.errors.UniqueViolation:
             # Another sink, whose partition this was, has stored some of the history meanwhile.
-            actions = await self._store(connection, batch, append=False)
+            actions = await self._store(connection, batch, spans, append=False)
         actions[Verdict.IGNORED] += len(batch.candles) - len(batch.reduced)
         actions[Verdict.CROSS_LOG] += sum(r.cross_log for r in batch.reduced)
         self.count(actions)
         return actions
 
-    async def _store(self, connection: Connection, batch: Prepared, *, append: bool) -> Actions:
+    async def _store(
+        self, connection: Connection, batch: Prepared, spans: Collection[Span], *, append: bool
+    ) -> Actions:
         reduced = batch.reduced
         packed = self._staging.pack(reduced) if batch.packed is None else batch.packed
         actions: Actions = Counter()
@@ -166,6 +170,8 @@ class Writer:
             actions += await self.apply_candles(connection, reduced, packed)
             actions["bar"] += await self._apply_bars(connection, batch.bars)
             actions["reference"] += await apply_reference(connection, batch.reference)
+            # Last, so that sinks that share a partition for a moment wait for each other as briefly as can be.
+            await advance(connection, spans)
         return actions
 
     async def apply_candles(

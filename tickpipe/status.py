@@ -143,8 +143,14 @@ async def _or_problem(status: PipelineStatus, who: str, asking: Awaitable[None])
 
 
 async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
+    import asyncio
+    from contextlib import suppress
+
+    import psycopg
+
     from runtime.kafka import admin_client, committed_offsets, lag_of, sink_topics
     from runtime.kafka_errors import kafka_errors
+    from sink.group import with_sink_group
     from tickpipe.topics import present_ends
 
     found = await present_ends(settings)
@@ -156,11 +162,16 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
         }
         for name, ends in found.items()
     }
+    # While the database, which knows the name of the sinks' group, is away, their lag is unknown.
+    with suppress(psycopg.Error, TimeoutError):
+        settings = await asyncio.wait_for(with_sink_group(settings), _PATIENCE_SECONDS / 2)
     async with admin_client(settings) as client:
         for name, group, read in (
             ("stream", settings.stream_group, (settings.ticks_topic,)),
             ("sink", settings.sink_group, sink_topics(settings)),
         ):
+            if not group:
+                continue
             with kafka_errors(settings, group=group):
                 committed = await committed_offsets(client, group)
             status.lag[name] = lag_of({topic: found[topic] for topic in read}, committed)

@@ -19,6 +19,40 @@ WHERE pg_catalog.current_setting(s.name, true) IS NOT NULL;
 -- name: ping
 SELECT 1;
 
+-- name: ping_write
+-- A write, though of nothing: a server that is a standby by now would still answer what only reads.
+DELETE FROM sink_progress WHERE false;
+
+-- name: database_id
+-- The same for a standby and after a failover; another for a copy, a restored dump or another database of the server.
+SELECT substr(md5(system_identifier::text || '/' || oid::text), 1, 12)
+FROM pg_control_system(), pg_database
+WHERE datname = current_database();
+
+-- name: stored_progress
+SELECT next_offset FROM sink_progress WHERE log = %(log)s AND partition = %(partition)s FOR UPDATE;
+
+-- name: set_progress
+INSERT INTO sink_progress (log, partition, next_offset) VALUES (%(log)s, %(partition)s, %(next)s)
+ON CONFLICT (log, partition) DO UPDATE SET next_offset = excluded.next_offset;
+
+-- name: advance_progress
+-- Returns those that begin after the progress, which did not move.
+WITH span AS (
+    SELECT *
+    FROM unnest(%(logs)s::text[], %(partitions)s::integer[], %(firsts)s::bigint[], %(nexts)s::bigint[])
+        AS s (log, partition, first, next)
+), moved AS (
+    UPDATE sink_progress AS p
+    SET next_offset = greatest(p.next_offset, s.next)
+    FROM span AS s
+    WHERE p.log = s.log AND p.partition = s.partition AND p.next_offset >= s.first
+    RETURNING p.log, p.partition
+)
+SELECT s.log, s.partition
+FROM span AS s
+WHERE NOT EXISTS (SELECT FROM moved AS m WHERE m.log = s.log AND m.partition = s.partition);
+
 -- name: lift_statement_timeout
 -- For reading a whole table, which takes as long as it takes.
 SET statement_timeout = 0;

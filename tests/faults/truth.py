@@ -13,6 +13,7 @@ from marketdata.tick import Frame, Tick
 from marketdata.wire import decode_frame
 from runtime.kafka import log_ends
 from runtime.settings import Settings
+from sink.group import with_sink_group
 from tests import oracle
 from tests.kafka_log import group_lag, read_records
 
@@ -110,6 +111,7 @@ async def unfinished(settings: Settings) -> int:
 
 async def lag(settings: Settings) -> int:
     """Records that the stream workers or the sink have not committed."""
+    settings = await with_sink_group(settings)
     groups = [(settings.stream_group, settings.ticks_topic), (settings.sink_group, settings.candles_topic)]
     return sum([await group_lag(settings, group, topic) for group, topic in groups])
 

@@ -1,0 +1,1 @@
+"""What operators do to a running pipeline, on a real Kafka and a real PostgreSQL."""

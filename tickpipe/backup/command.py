@@ -181,10 +181,12 @@ def _restore(
 
 
 async def _wait_until_groups_are_empty(settings: "Settings") -> None:
+    from sink.group import with_sink_group
     from tickpipe.replay.engine import GroupActive, wait_until_empty
 
     try:
         with err.status("waiting until Kafka has let go of the stopped services"):
+            settings = await with_sink_group(settings)
             for group in (settings.stream_group, settings.sink_group):
                 await wait_until_empty(settings, lambda members, waited: None, group=group)
     except GroupActive as exc:

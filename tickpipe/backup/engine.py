@@ -30,6 +30,7 @@ from runtime.log_identity import own_log
 from runtime.settings import Settings
 from sink.db.migrations import migrate
 from sink.db.session import open_session
+from sink.group import with_sink_group
 from tickpipe.backup import database, topics
 from tickpipe.backup.archive import (
     FORMAT,
@@ -90,6 +91,7 @@ async def take_backup(settings: Settings, path: Path, progress: Progress, *, wit
         FileExistsError: when `path` is there already.
         KafkaUnavailable: when the topics are wanted and no broker answers.
     """
+    settings = await with_sink_group(settings)
     with new_archive(path) as archive:
         try:
             kafka = await _kafka_part(settings)
@@ -291,7 +293,8 @@ class Restore:
 
     async def _set_groups(self, kafka: KafkaPart) -> None:
         # The stream goes on behind what it had folded, the sink behind what the snapshot holds.
-        groups = ((self._settings.stream_group, kafka.stream_offsets), (self._settings.sink_group, kafka.sink_offsets))
+        settings = await with_sink_group(self._settings)
+        groups = ((settings.stream_group, kafka.stream_offsets), (settings.sink_group, kafka.sink_offsets))
         for group, committed in groups:
             offsets = {}
             for role, of_partitions in committed.items():

@@ -6,7 +6,7 @@ of fewer offsets never replaces a stored one of more, so it would simply repair 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,15 +16,11 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorFor
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from marketdata.errors import KafkaUnavailable, PartitionsLost, TickpipeError
-from marketdata.tick import Frame
 from runtime.kafka import admin_client, committed_offsets, log_ends, new_consumer
 from runtime.kafka_errors import kafka_errors
-from runtime.logreader import LogReader, frames_of
+from runtime.logreader import TickLog
 from runtime.settings import Settings
-
-#: A frame that begins long before the minute and still reaches it is looked for in so many records before the place
-#: that the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
-SCAN_RECORDS: Final = 2_000
+from sink.group import with_sink_group
 
 #: A worker with a static member name stays in the group until its session ends, 10 s after it stopped; plus a reserve
 #: (seconds).
@@ -82,51 +78,25 @@ def begin_of(*, found: int | None, committed: int | None, first: int, end: int) 
     return max(first, min(end if found is None else found, reached, end))
 
 
-def first_touching(frames: Iterable[tuple[int, Frame]], minute_ms: int) -> int | None:
-    """The lowest offset whose frame has a tick at or after `minute_ms` (UTC epoch milliseconds)."""
-    return min((offset for offset, frame in frames if any(t.time_msc >= minute_ms for t in frame.ticks)), default=None)
-
-
 async def plan(settings: Settings, minute_ms: int, *, margin_ms: int) -> list[PartitionPlan]:
     """Where to fold each partition from, so that every minute from `minute_ms` on is complete.
 
-    The time index is asked for the first record of `margin_ms` before, because a record's timestamp is the time of its
-    first tick only, or of its arrival when that was earlier. Then frames are read backwards from there as long as they
-    reach the minute. All partitions are planned: a symbol may lie in several of them, when some were added or a foreign
-    producer partitions in its own way.
+    All partitions are planned: a symbol may lie in several of them, when some were added or a foreign producer
+    partitions in its own way.
 
     Raises:
         KafkaUnavailable: when no broker answers.
     """
     ends = await log_ends(settings, settings.ticks_topic)
     committed = await group_offsets(settings, settings.stream_group, settings.ticks_topic)
-    partitions = sorted(ends)
-    async with LogReader(settings) as reader:
-        since_ms = max(0, minute_ms - margin_ms)
-        by_index = await reader.offsets_at(settings.ticks_topic, partitions, since_ms)
+    async with TickLog(settings) as tick_log:
         plans = []
-        for partition in partitions:
-            first, end = ends[partition]
-            tp = TopicPartition(settings.ticks_topic, partition)
-            touching = await _scan_back(reader, tp, by_index.get(partition, end), first, minute_ms)
+        for partition, (first, end) in sorted(ends.items()):
+            touching = await tick_log.first_reaching(partition, (first, end), minute_ms, margin_ms=margin_ms)
             reached = committed.get(partition)
             begin = begin_of(found=touching, committed=reached, first=first, end=end)
             plans.append(PartitionPlan(partition, reached, begin, end))
         return plans
-
-
-async def _scan_back(reader: LogReader, tp: TopicPartition, offset: int, first: int, minute_ms: int) -> int:
-    """The lowest offset of a frame that reaches the minute, found by reading backwards from `offset` in steps."""
-    while offset > first:
-        step_first = max(first, offset - SCAN_RECORDS)
-        frames: list[tuple[int, Frame]] = []
-        async for records in reader.read(tp.topic, tp.partition, step_first, offset - 1):
-            frames += frames_of([(record.offset, record.value) for record in records])
-        touching = first_touching(frames, minute_ms)
-        if touching is None:
-            break
-        offset = touching
-    return offset
 
 
 async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int, int]:
@@ -244,6 +214,7 @@ async def follow_sink(
     Raises:
         ReplayStalled: when nothing moves for `patience_seconds`.
     """
+    settings = await with_sink_group(settings)
     ends = await log_ends(settings, settings.candles_topic)
     committed = await group_offsets(settings, settings.sink_group, settings.candles_topic)
     goals = {p: (max(first, committed.get(p, first)), end) for p, (first, end) in ends.items()}

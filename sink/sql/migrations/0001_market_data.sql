@@ -248,3 +248,12 @@ CREATE TABLE instruments (
     received_at timestamptz NOT NULL,
     PRIMARY KEY (source, symbol)
 );
+
+-- How far the sinks have stored what they read, see sink/progress.py: every record of the partition below `next_offset`
+-- is in this database, or was rejected.
+CREATE TABLE sink_progress (
+    log text NOT NULL,
+    partition integer NOT NULL,
+    next_offset bigint NOT NULL,
+    PRIMARY KEY (log, partition)
+);

@@ -4,18 +4,22 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from prometheus_client import CollectorRegistry
 
 from marketdata.errors import MissedRecords
 from marketdata.runs import Record
 from marketdata.wire import candle_key, encode
 from runtime.kafka import log_ends, new_consumer, new_producer
 from runtime.settings import Settings
-from sink.db.connection import Connection
-from sink.group import Order
+from sink.db.connection import Connection, Database
+from sink.group import Positions
+from sink.metrics import Metrics
+from sink.progress import advance
 from sink.service import Sink
 from tests.integration.sink.flow import Flow, value
 from tests.kafka_log import group_lag
@@ -55,41 +59,72 @@ async def polled(
         await consumer.stop()
 
 
-async def test_a_poll_that_skips_a_record_is_refused(settings: Settings, flow: Flow) -> None:
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    opened = Database(url, asyncio.Event())
+    yield opened
+    await opened.close()
+
+
+async def begun(settings: Settings, consumer: AIOKafkaConsumer, database: Database) -> Positions:
+    positions = Positions(settings, Metrics(CollectorRegistry()), asyncio.Event())
+    await positions.begin(consumer, database)
+    assert not positions.unknown(consumer)
+    return positions
+
+
+async def test_a_poll_that_skips_a_record_is_refused(settings: Settings, flow: Flow, database: Database) -> None:
     async with polled(settings, flow) as (consumer, tp, records):
-        order = Order(settings, asyncio.Event())
-        await order.check(consumer, tp, records[:2])
+        positions = await begun(settings, consumer, database)
+        span = await positions.take(tp, records[:2])
+        assert span is not None
+        assert span[1:] == (0, 0, 2)
         with pytest.raises(MissedRecords, match="offsets 2 to 3"):
-            await order.check(consumer, tp, records[3:])
+            await positions.take(tp, records[3:])
 
 
-@pytest.mark.parametrize("committed", [None, 1])
-async def test_a_first_poll_that_begins_after_the_commit_is_refused(
-    settings: Settings, flow: Flow, committed: int | None
+async def test_a_first_poll_that_begins_after_the_progress_is_refused(
+    settings: Settings, flow: Flow, database: Database
 ) -> None:
     async with polled(settings, flow) as (consumer, tp, records):
-        if committed is not None:
+        positions = await begun(settings, consumer, database)
+        with pytest.raises(MissedRecords, match="offsets 0 to 1"):
+            await positions.take(tp, records[2:])
+
+
+async def test_a_marker_is_no_missed_record(settings: Settings, flow: Flow, database: Database) -> None:
+    async with polled(settings, flow) as (consumer, tp, records):
+        positions = await begun(settings, consumer, database)
+        for part, offsets in ((records[:3], (0, 3)), (records[3:], (3, 7))):
+            span = await positions.take(tp, part)
+            assert span is not None
+            assert (span.first, span.next) == offsets
+
+
+async def test_records_from_before_the_position_begin_the_partition_again(
+    settings: Settings, flow: Flow, database: Database
+) -> None:
+    async with polled(settings, flow) as (consumer, tp, records):
+        positions = await begun(settings, consumer, database)
+        await positions.take(tp, records[:3])
+        assert await positions.take(tp, records[1:]) is None
+        assert positions.unknown(consumer) == {tp}
+
+
+async def test_after_a_rebalance_reading_begins_at_the_smaller_of_progress_and_commit(
+    settings: Settings, flow: Flow, database: Database
+) -> None:
+    async with polled(settings, flow) as (consumer, tp, records):
+        positions = await begun(settings, consumer, database)
+        span = await positions.take(tp, records[:4])
+        assert span is not None
+        await database.run(partial(advance, spans=[span]))
+        for committed, expected in ((2, 2), (7, span.next)):
+            positions.forget()
+            assert await positions.take(tp, records) is None
             await consumer.commit({tp: committed})
-        with pytest.raises(MissedRecords, match=f"offsets {committed or 0} to 1"):
-            await Order(settings, asyncio.Event()).check(consumer, tp, records[2:])
-
-
-async def test_a_marker_and_records_that_are_read_once_more_are_no_missed_ones(settings: Settings, flow: Flow) -> None:
-    async with polled(settings, flow) as (consumer, tp, records):
-        order = Order(settings, asyncio.Event())
-        await order.check(consumer, tp, records[:3])
-        await order.check(consumer, tp, records[3:])
-        await order.check(consumer, tp, records[1:])
-
-
-async def test_after_a_rebalance_polls_follow_on_the_commit(settings: Settings, flow: Flow) -> None:
-    async with polled(settings, flow) as (consumer, tp, records):
-        order = Order(settings, asyncio.Event())
-        await order.check(consumer, tp, records[:1])
-        # Somebody else stored the next two meanwhile.
-        order.forget()
-        await consumer.commit({tp: 3})
-        await order.check(consumer, tp, records[3:])
+            await positions.begin(consumer, database)
+            assert await consumer.position(tp) == expected
 
 
 async def test_a_sink_that_skipped_records_ends_before_it_commits_over_them(

@@ -20,7 +20,7 @@ from sink.db.session import SERVICE_LIMITS
 from sink.db.statements import SQL
 from sink.maintenance import Materialiser, Retainer, Retention
 from sink.metrics import Metrics
-from sink.service import Sink
+from sink.service import Sink, ping
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, value
 from tests.integration.sink.test_retention import MONDAY
@@ -222,6 +222,16 @@ async def test_a_standby_is_left_for_the_primary(url: str, connection: Connectio
         await own.execute(b"INSERT INTO pending_refolds SELECT * FROM pending_refolds")
 
     await asyncio.wait_for(database.run(write), 20)
+    assert states == [False, True]
+    await database.close()
+
+
+async def test_an_idle_sink_notices_that_the_server_takes_no_more_writes(url: str) -> None:
+    states: list[bool] = []
+    database = Database(url, asyncio.Event(), on_state=states.append)
+    await (await database.connection()).execute(b"SET default_transaction_read_only = on")
+
+    await asyncio.wait_for(database.run(ping), 20)
     assert states == [False, True]
     await database.close()
 
