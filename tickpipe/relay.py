@@ -16,6 +16,7 @@ from marketdata.errors import SettingsError
 from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out
 
 if TYPE_CHECKING:
+    from relay.exporter import Report
     from runtime.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Store an EA's ticks on this machine and forward them to the server.")
@@ -158,44 +159,47 @@ def check(
     raise typer.Exit(DONE if is_good else PROBLEM)
 
 
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Without --all: send the newest rows, at most so many. Default: 200; none with --since-minutes."
+    ),
+]
+SinceMinutes = Annotated[
+    int | None, typer.Option(min=1, help="Without --all: all rows that were stored in the last N minutes.")
+]
+AggregateTo = Annotated[_Aggregate, typer.Option(help="M1 sends bars; auto does when the server knows no ticks (404).")]
+WrapItems = Annotated[
+    bool,
+    typer.Option(
+        "--wrap-items", help='For older scripts; changes nothing: bodies always are {"ticks": […]} or {"items": […]}.'
+    ),
+]
+Fallback = Annotated[
+    bool,
+    typer.Option(
+        "--fallback-aggregate-on-404", help="For older scripts: the same as --aggregate-to auto, the default."
+    ),
+]
+
+
 @app.command()
 def export(
     *,
     api: Annotated[str, typer.Option("--api", metavar="URL", help="Server to send to.")],
     db: Db = Path("ea.db"),
     token: Annotated[str | None, typer.Option(help=f"The server's key. Default: {_KEY_VARIABLE}.")] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Without --all: send the newest rows, at most so many. Default: 200; none with --since-minutes.",
-        ),
-    ] = None,
-    since_minutes: Annotated[
-        int | None, typer.Option(min=1, help="Without --all: all rows that were stored in the last N minutes.")
-    ] = None,
+    limit: Limit = None,
+    since_minutes: SinceMinutes = None,
     all_rows: Annotated[bool, typer.Option("--all", help="Send what no earlier run with --all has sent.")] = False,
     from_start: Annotated[bool, typer.Option(help="With --all: send everything again.")] = False,
     batch: Annotated[int, typer.Option(min=1, max=20_000, help="Most rows of one request.")] = 200,
     page_size: Annotated[int, typer.Option(min=1, max=100_000, help="Rows read from the database at once.")] = 1_000,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be sent, and send nothing.")] = False,
     endpoint: Annotated[str, typer.Option(metavar="PATH", help="Where the server takes ticks.")] = "/ingest/tick",
-    aggregate_to: Annotated[
-        _Aggregate, typer.Option(help="M1 sends bars; auto does when the server knows no ticks (404).")
-    ] = _Aggregate.AUTO,
-    wrap_items: Annotated[
-        bool,
-        typer.Option(
-            "--wrap-items",
-            help='For older scripts; changes nothing: bodies always are {"ticks": […]} or {"items": […]}.',
-        ),
-    ] = False,
-    fallback: Annotated[
-        bool,
-        typer.Option(
-            "--fallback-aggregate-on-404", help="For older scripts: the same as --aggregate-to auto, the default."
-        ),
-    ] = False,
+    aggregate_to: AggregateTo = _Aggregate.AUTO,
+    wrap_items: WrapItems = False,
+    fallback: Fallback = False,
 ) -> None:
     """Send stored ticks once, for example from the Task Scheduler. Sending ticks twice changes no candle.
 
@@ -236,11 +240,15 @@ def export(
         except KeyboardInterrupt:
             err.print(f"{run.report.sent:,} rows were sent. With --all the same command continues.", soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
+    _show(report)
+    raise typer.Exit(PROBLEM if report.rejected else DONE)
+
+
+def _show(report: "Report") -> None:
     if report.why_bars:
         err.print(f"{report.why_bars}: M1 bars were sent instead of ticks", markup=False, soft_wrap=True)
     what = f"{report.bars:,} bars" if report.bars else f"{report.sent:,} rows"
     out.print(f"{what} sent, {report.rejected:,} rejected", markup=False)
-    raise typer.Exit(PROBLEM if report.rejected else DONE)
 
 
 @app.command()
