@@ -8,6 +8,7 @@ import asyncio
 
 from marketdata.errors import TickpipeError
 from runtime.kafka import admin_client
+from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
 
 #: So many topics are worth a connection of their own.
@@ -29,8 +30,9 @@ def finish_topics(settings: Settings) -> None:
 async def _delete(settings: Settings) -> None:
     try:
         async with admin_client(settings) as client:
-            if there := _finished.intersection(await client.list_topics()):
-                await client.delete_topics(list(there))
+            with kafka_errors(settings):
+                if there := _finished.intersection(await client.list_topics()):
+                    await client.delete_topics(list(there))
     except TickpipeError:
         return  # the test has left a broker that does not answer; the next one tries again
     _finished.clear()

@@ -43,7 +43,7 @@ def test_a_day_goes_in_and_comes_out(stack: Stack, ticks: Path) -> None:
     stack.settle()
 
     rows = stack.candles("--symbol", "EURUSD", "--from", "2019-02-04", "--to", "2019-02-05")
-    assert list(rows[0]) == ["ts", "symbol", "timeframe", "open", "high", "low", "close", "volume"]
+    assert list(rows[0]) == ["ts", "symbol", "timeframe", "open", "high", "low", "close", "volume", "source"]
     assert rows[0]["ts"] == "2019-02-04T00:00:00Z"
     assert_is_the_day(rows)
     stack.run("verify", "--symbol", "EURUSD")
