@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from marketdata.candle import BrokerBar, Candle
-from marketdata.errors import InvalidCandle, InvalidFrame, InvalidReference
+from marketdata.errors import InvalidCandle, InvalidFrame, InvalidReference, TickpipeError
 from marketdata.reference import Reference, SenderCount
 from marketdata.tick import Frame
 
@@ -68,12 +68,7 @@ def decode_frame(value: bytes | None) -> Frame:
     Raises:
         InvalidFrame: when it is a tombstone, no JSON, another version or breaks a limit.
     """
-    if value is None:
-        raise InvalidFrame("a tombstone, not a frame")
-    try:
-        return _frame.decode(value)
-    except _UNDECODABLE as exc:
-        raise InvalidFrame(str(exc)) from exc
+    return _decode_one(_frame, value, InvalidFrame, "a frame")
 
 
 def decode_frames(values: Sequence[bytes | None]) -> list[Frame] | None:
@@ -102,12 +97,7 @@ def decode_candle(value: bytes | None) -> Candle:
     Raises:
         InvalidCandle: when it is none.
     """
-    if value is None:
-        raise InvalidCandle("a tombstone, not a candle")
-    try:
-        return _candle.decode(value)
-    except _UNDECODABLE as exc:
-        raise InvalidCandle(str(exc)) from exc
+    return _decode_one(_candle, value, InvalidCandle, "a candle")
 
 
 def decode_bar(value: bytes | None) -> BrokerBar:
@@ -116,12 +106,7 @@ def decode_bar(value: bytes | None) -> BrokerBar:
     Raises:
         InvalidCandle: when it is none.
     """
-    if value is None:
-        raise InvalidCandle("a tombstone, not a bar")
-    try:
-        return _bar.decode(value)
-    except _UNDECODABLE as exc:
-        raise InvalidCandle(str(exc)) from exc
+    return _decode_one(_bar, value, InvalidCandle, "a bar")
 
 
 def decode_reference(value: bytes | None) -> Reference:
@@ -130,9 +115,13 @@ def decode_reference(value: bytes | None) -> Reference:
     Raises:
         InvalidReference: when it is none.
     """
+    return _decode_one(_reference, value, InvalidReference, "reference data")
+
+
+def _decode_one(decoder: msgspec.json.Decoder[T], value: bytes | None, error: type[TickpipeError], what: str) -> T:
     if value is None:
-        raise InvalidReference("a tombstone, not reference data")
+        raise error(f"a tombstone, not {what}")
     try:
-        return _reference.decode(value)
+        return decoder.decode(value)
     except _UNDECODABLE as exc:
-        raise InvalidReference(str(exc)) from exc
+        raise error(str(exc)) from exc

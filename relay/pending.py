@@ -131,6 +131,7 @@ class Pages:
         self._lanes = Lanes()
         #: Everything before this was sent or waits in the lanes.
         self._next_id = next_id
+        # `where` is this program's own, its values are bound.
         self._query = f"SELECT {COLUMNS} FROM ticks WHERE id >= :next AND ({where}) ORDER BY id LIMIT :page"  # noqa: S608
         self._values = dict(values or {})
 

@@ -14,7 +14,7 @@ from tenacity.stop import stop_base
 
 from marketdata.errors import KafkaUnavailable, TopicUnsafe, UnknownTopic
 from runtime.aiokafka_internals import end_fetches
-from runtime.kafka_errors import kafka_errors, mapped
+from runtime.kafka_errors import is_retriable, kafka_errors, mapped
 from runtime.listeners import unreachable_listeners
 from runtime.settings import Settings
 from runtime.topic_configs import Topic, differences
@@ -117,7 +117,7 @@ async def wait_for_kafka(settings: Settings, *, timeout_seconds: float | None = 
     """
     stop: stop_base = stop_never if timeout_seconds is None else stop_after_delay(timeout_seconds)
     async for attempt in AsyncRetrying(
-        retry=retry_if_exception(_may_pass), wait=wait_exponential(0.2, max=5), stop=stop, reraise=True,
+        retry=retry_if_exception(is_retriable), wait=wait_exponential(0.2, max=5), stop=stop, reraise=True,
         before_sleep=_say_that_we_wait,
     ):  # fmt: skip
         with attempt:
@@ -125,10 +125,6 @@ async def wait_for_kafka(settings: Settings, *, timeout_seconds: float | None = 
             await check_topics(settings)
             return cluster_id
     raise AssertionError("unreachable: tenacity returns or raises")
-
-
-def _may_pass(exc: BaseException) -> bool:
-    return bool(getattr(exc, "retriable", False))
 
 
 def _say_that_we_wait(state: RetryCallState) -> None:

@@ -113,6 +113,11 @@ _SENTENCES: Final[tuple[tuple[tuple[type[BaseException], ...], type[TickpipeErro
 )
 
 
+def is_retriable(exc: BaseException) -> bool:
+    """Whether the same may succeed later, by the error's own word: ours and aiokafka's say so alike."""
+    return bool(getattr(exc, "retriable", False))
+
+
 def mapped(exc: BaseException, settings: Settings, *, topic: str = "", group: str = "") -> TickpipeError:
     """This project's error for one of `KAFKA_ERRORS`."""
     words = {
@@ -124,7 +129,7 @@ def mapped(exc: BaseException, settings: Settings, *, topic: str = "", group: st
     for kinds, error, sentence in _SENTENCES:
         if isinstance(exc, kinds):
             return error(sentence.format_map(words))
-    if getattr(exc, "retriable", False):
+    if is_retriable(exc):
         sentence = "Kafka on {kafka} cannot serve a request{about} now ({said}); it is tried again"
         return KafkaUnavailable(sentence.format_map(words))
     return KafkaRefused("Kafka refused a request{about}: {said}; the broker's log may say more".format_map(words))

@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 from marketdata.errors import MissedRecords, PartitionsLost, TickpipeError
 from marketdata.runs import Record
 from runtime.health import Health
-from runtime.kafka_errors import kafka_errors
+from runtime.kafka_errors import is_retriable, kafka_errors
 from runtime.log_identity import log_name
 from runtime.logreader import LogReader
 from runtime.settings import Settings
@@ -54,7 +54,7 @@ async def with_sink_group(settings: Settings, url: str = "") -> Settings:
 def retried(stopping: asyncio.Event) -> AsyncRetrying:
     """Attempts at something that needs Kafka: repeated while it is away, until `stopping`, which ends in the error."""
     return AsyncRetrying(
-        retry=retry_if_exception(lambda exc: getattr(exc, "retriable", False)),
+        retry=retry_if_exception(is_retriable),
         wait=wait_exponential(0.2, max=5),
         stop=lambda _: stopping.is_set(),
         reraise=True,

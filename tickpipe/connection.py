@@ -40,19 +40,6 @@ def data_directory(data_dir: Path | None) -> Path:
     return data_dir.expanduser().absolute() if data_dir is not None else load_settings().data_dir
 
 
-def running_stack(data_dir: Path | None) -> "StackState":
-    """The embedded stack of the directory.
-
-    Raises:
-        StackError: when none runs on it.
-    """
-    directory = data_directory(data_dir)
-    stack = stack_on(directory)
-    if stack is None:
-        raise no_stack(directory)
-    return stack
-
-
 def stack_on(directory: Path) -> "StackState | None":
     """The embedded stack of the directory, None when none runs, and on Windows."""
     if sys.platform == "win32":

@@ -1,8 +1,8 @@
-"""What a request says beside its items: its route, its key, its source, its sender."""
+"""What a request says beside its items: its route, its key, its source."""
 
 import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from marketdata.contract.answers import Refusal
 from marketdata.contract.names import MAX_SOURCE, name_of
@@ -11,13 +11,6 @@ TICKS_ROUTE: Final = "/ingest/tick"
 BARS_ROUTE: Final = "/ingest"
 
 _SLASHES: Final = re.compile("/{2,}")
-
-
-class Sender(NamedTuple):
-    """The broker's server and the account that an EA names, as far as it does."""
-
-    server: str | None = None
-    account: str | None = None
 
 
 def route_of(path: str) -> str:

@@ -22,6 +22,7 @@ import structlog
 from psycopg import AsyncConnection
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential, wait_random
 
+from runtime.kafka_errors import is_retriable
 from runtime.tasks import sleep_unless
 from sink.db.session import SERVICE_LIMITS, open_session
 from sink.db.statements import SQL
@@ -219,7 +220,7 @@ class Database:
 
 
 def _is_to_be_repeated(exc: BaseException) -> bool:
-    return trouble_of(exc) in (Trouble.AWAY, Trouble.BUSY) or getattr(exc, "retriable", False)
+    return trouble_of(exc) in (Trouble.AWAY, Trouble.BUSY) or is_retriable(exc)
 
 
 async def connect(conninfo: str, name: str = "") -> Connection:

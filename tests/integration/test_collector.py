@@ -179,7 +179,7 @@ def stored_bars(pipeline: Pipeline) -> dict[tuple[str, str], dict[int, tuple[Bar
 def candles(pipeline: Pipeline, symbol: str, timeframe: str) -> dict[int, Bar]:
     query = f"SELECT * FROM candles('{symbol}', '{timeframe}', '2025-10-01', '2025-11-01')"  # noqa: S608 - our own
     values = "extract(epoch FROM ts)::bigint, open, high, low, close, volume"
-    return {ts: Bar(*bar) for ts, *bar in rows(pipeline, f"SELECT {values} FROM ({query}) AS c")}  # noqa: S608
+    return {ts: Bar(*bar) for ts, *bar in rows(pipeline, f"SELECT {values} FROM ({query}) AS c")}  # noqa: S608 - see above
 
 
 async def test_three_hours_with_an_outage_are_the_truth_on_every_timeframe(pipeline: Pipeline, tmp_path: Path) -> None:

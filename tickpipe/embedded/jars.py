@@ -130,17 +130,6 @@ class Download:
         yield received
 
 
-def tool_command(main_class: str, *arguments: str, on_event: OnEvent = _say_nothing) -> list[str]:
-    """The argv of one of Kafka's own Java tools.
-
-    For example `org.apache.kafka.tools.consumer.group.ConsumerGroupCommand`, which is kafka-consumer-groups, or
-    `org.apache.kafka.tools.TopicCommand`, which is kafka-topics.
-    """
-    # Kafka's log4j default would print its client's log into the tool's output.
-    options = [*SHORT_LIVED_JVM, "-Dlog4j2.level=ERROR"]
-    return resolve_jars(on_event).command(options, main_class, *arguments)
-
-
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Hold a lock on the folder: two stacks that start at once on a new machine must not both fill it."""

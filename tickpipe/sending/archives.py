@@ -6,17 +6,15 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from marketdata.contract.answers import TooLarge, Unusable
 from marketdata.contract.body import Body, decode
 from marketdata.contract.names import is_bar
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE
 from marketdata.errors import TickpipeError
-from tickpipe.sending.columnfile import BadLine
+from tickpipe.sending.columnfile import BadLine, SkippingFile
 from tickpipe.sending.dialects import UnknownForm
 from tickpipe.sending.textfile import DataFileError, TextFile
 
@@ -28,9 +26,6 @@ _LOOKED_AT: Final = 50
 
 #: A document that takes more lines than this is not read (characters): the server takes requests of 64 MB.
 _LONGEST_DOCUMENT: Final = 64_000_000
-
-_REPORTED_LINES: Final = 20
-_MOST_TEXT: Final = 1_000
 
 #: Requests in requests: a relay that archives what another one queued.
 _DEEPEST: Final = 4
@@ -52,7 +47,7 @@ class Posted(NamedTuple):
     items: list[Any]
 
 
-class ArchiveFile:
+class ArchiveFile(SkippingFile):
     """An archive opened for one pass, `with ArchiveFile(path) as requests`.
 
     Args:
@@ -69,29 +64,9 @@ class ArchiveFile:
         on_bad: Callable[[BadLine], None] = lambda line: None,
         is_strict: bool = False,
     ) -> None:
-        self.path = path
-        self.skipped = 0
-        self.reasons: list[str] = []
-        self._symbol, self._on_bad, self._is_strict = symbol, on_bad, is_strict
-        self._file = TextFile(path)
-        self._open = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._open.enter_context(self._file)
-        return self
-
-    def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._open.close()
-
-    @property
-    def total_bytes(self) -> int | None:
-        """Size on disk."""
-        return self._file.total_bytes
-
-    @property
-    def read_bytes(self) -> int:
-        """How much of it was read."""
-        return self._file.read_bytes
+        self._document = TextFile(path)
+        super().__init__(path, self._document, on_bad, is_strict)
+        self._symbol = symbol
 
     def __iter__(self) -> Iterator[Posted]:
         """The requests in the order of the file; short ones of one origin are joined.
@@ -122,7 +97,7 @@ class ArchiveFile:
             try:
                 bodies = list(_bodies(decode(text.encode()), None, None, 0))
             except (Unusable, TooLarge) as exc:
-                self._skip(line, text, exc.message)
+                self._skip_line(line, text.strip(), exc.message)
                 continue
             for body, source, agent in bodies:
                 wanted = [item for item in body.items if self._is_wanted(line, item)]
@@ -133,7 +108,7 @@ class ArchiveFile:
 
     def _texts(self) -> Iterator[tuple[int, str]]:
         """The JSON texts, with the number of the line that each begins in."""
-        lines = enumerate(self._file.lines(_LONGEST_DOCUMENT), 1)
+        lines = enumerate(self._document.lines(_LONGEST_DOCUMENT), 1)
         first: list[tuple[int, str]] = []
         for number, line in lines:
             if not line.strip():
@@ -158,17 +133,8 @@ class ArchiveFile:
         said = item.get("symbol") if isinstance(item, dict) else None
         if self._symbol is None or said is None or said == self._symbol:
             return True
-        self._skip(line, json.dumps(item), f"it is of {said}, not of {self._symbol}")
+        self._skip_line(line, json.dumps(item), f"it is of {said}, not of {self._symbol}")
         return False
-
-    def _skip(self, line: int, text: str, why: str) -> None:
-        reason = f"{self.path}: line {line:,}: {why}"
-        if self._is_strict:
-            raise DataFileError(reason)
-        self.skipped += 1
-        if len(self.reasons) < _REPORTED_LINES:
-            self.reasons.append(reason)
-        self._on_bad(BadLine(line, text.strip()[:_MOST_TEXT], why))
 
 
 def is_archive(path: Path) -> bool:

@@ -60,7 +60,60 @@ class BadLine(NamedTuple):
     reason: str
 
 
-class ColumnFile(ABC, Generic[Item]):
+class SkippingFile:
+    """A file opened for one pass, of which lines that cannot be used are skipped.
+
+    Args:
+        path: of the file.
+        file: that reads it.
+        on_bad: told every line that is skipped.
+        is_strict: whether the first such line ends the reading.
+    """
+
+    def __init__(
+        self, path: Path, file: TextFile | ParquetFile, on_bad: Callable[[BadLine], None], is_strict: bool
+    ) -> None:
+        self.path = path
+        #: How many lines were skipped, and the reasons of the first of them.
+        self.skipped = 0
+        self.reasons: list[str] = []
+        self._file = file
+        self._open = ExitStack()
+        self._on_bad, self._is_strict = on_bad, is_strict
+
+    def __enter__(self) -> Self:
+        """Open the file.
+
+        Raises:
+            OSError: when it cannot be opened.
+        """
+        self._open.enter_context(self._file)
+        return self
+
+    def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._open.close()
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Size on disk (bytes); None for the standard input."""
+        return self._file.total_bytes
+
+    @property
+    def read_bytes(self) -> int:
+        """How far the reading is in the file on disk, for a progress bar."""
+        return self._file.read_bytes
+
+    def _skip_line(self, line: int, text: str, why: str) -> None:
+        reason = f"{self.path}: line {line:,}: {why}"
+        if self._is_strict:
+            raise DataFileError(reason)
+        self.skipped += 1
+        if len(self.reasons) < _REPORTED_LINES:
+            self.reasons.append(reason)
+        self._on_bad(BadLine(line, text[:_MOST_TEXT], why))
+
+
+class ColumnFile(SkippingFile, ABC, Generic[Item]):
     """A file opened for one pass, `with … as items`; memory does not grow with it. `-` is the standard input.
 
     Args:
@@ -79,18 +132,11 @@ class ColumnFile(ABC, Generic[Item]):
         on_bad: Callable[[BadLine], None] = lambda line: None,
         is_strict: bool = False,
     ) -> None:
-        self.path = path
+        super().__init__(path, ParquetFile(path) if is_parquet(path) else TextFile(path), on_bad, is_strict)
         self.said = said or Said()
-        #: How many lines were skipped, and the reasons of the first of them.
-        self.skipped = 0
-        self.reasons: list[str] = []
         #: Of every item, where no column says it.
         self.symbol = self.said.symbol
         self.dialect: Dialect
-        self._on_bad = on_bad
-        self._is_strict = is_strict
-        self._open = ExitStack()
-        self._file: TextFile | ParquetFile = ParquetFile(path) if is_parquet(path) else TextFile(path)
         self._symbols: dict[str, str] = {}
         self._shortest = 0
         self._line, self._text = 0, ""
@@ -105,7 +151,7 @@ class ColumnFile(ABC, Generic[Item]):
             DataFileError: when they cannot be read.
             OSError: when the file cannot be opened.
         """
-        self._open.enter_context(self._file)
+        super().__enter__()
         try:
             lines = self._file.lines()
             sample = self._sample(lines)
@@ -128,9 +174,6 @@ class ColumnFile(ABC, Generic[Item]):
             raise
         return self
 
-    def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._open.close()
-
     def __iter__(self) -> Iterator[Item]:
         return self._found  # quicker than asking this object for each
 
@@ -151,16 +194,6 @@ class ColumnFile(ABC, Generic[Item]):
     def is_live(self) -> bool:
         """Whether the items come through a pipe or a terminal, which may pause and resume."""
         return self._file.is_live
-
-    @property
-    def total_bytes(self) -> int | None:
-        """Size on disk (bytes); None for the standard input."""
-        return self._file.total_bytes
-
-    @property
-    def read_bytes(self) -> int:
-        """How far the reading is in the file on disk, for a progress bar."""
-        return self._file.read_bytes
 
     def _begin(self, rows: list[list[str]]) -> None:
         """Look at the first rows.
@@ -240,13 +273,7 @@ class ColumnFile(ABC, Generic[Item]):
         line, text = line or self._line, self._text if text is None else text
         if isinstance(why, InvalidItem):
             why = f"{why.field}: {why.message}" if why.field else why.message
-        reason = f"{self.path}: line {line:,}: {why}"
-        if self._is_strict:
-            raise DataFileError(reason)
-        self.skipped += 1
-        if len(self.reasons) < _REPORTED_LINES:
-            self.reasons.append(reason)
-        self._on_bad(BadLine(line, text.rstrip("\r\n")[:_MOST_TEXT], why))
+        self._skip_line(line, text.rstrip("\r\n"), why)
 
     def _symbol_in(self, cell: str) -> str:
         """The symbol that a cell names.

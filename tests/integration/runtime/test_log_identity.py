@@ -12,7 +12,7 @@ from runtime.log_identity import own_log, wait_for_log
 from runtime.settings import Settings
 from sink.writer import LogEnds
 from tests.kafka_log import delete_ticks_topic
-from tickpipe.embedded.jars import tool_command
+from tests.kafka_tool import tool_command
 
 
 @pytest.mark.contract

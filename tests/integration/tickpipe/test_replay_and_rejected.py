@@ -23,8 +23,8 @@ from tests import plainhttp
 from tests.days import eurusd_bars, eurusd_ticks
 from tests.integration.stack import Row, Stack
 from tests.kafka_log import KafkaLog
+from tests.kafka_tool import tool_command
 from tests.waiting import wait_until
-from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.stack import start_service, stop_service
 from tickpipe.replay.engine import group_offsets, wait_until_empty
 

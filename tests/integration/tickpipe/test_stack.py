@@ -18,8 +18,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from marketdata.errors import StackError
 from tests.integration.stack import Stack
+from tests.kafka_tool import tool_command
 from tests.waiting import wait_until
-from tickpipe.embedded.jars import tool_command
 from tickpipe.embedded.stack import (
     StackConfig,
     find_stack,
