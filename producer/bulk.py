@@ -59,8 +59,6 @@ def _sort(ticks: list[TickFields], clock: Clock, symbols: dict[str, SymbolTicks]
     known: dict[str, tuple[int, bool]] = {}
     for tick in ticks:
         bid, ask, last, volume = tick.bid, tick.ask, tick.last, tick.volume_real
-        if not (bid or ask or last):
-            raise InvalidItem("bid", "no price")
         coarse = False
         time_msc = tick.time_msc or tick.ts_msc
         if not time_msc:

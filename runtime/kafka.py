@@ -9,7 +9,15 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, stop_never, wait_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    retry_if_result,
+    stop_after_delay,
+    stop_never,
+    wait_exponential,
+)
 from tenacity.stop import stop_base
 
 from marketdata.errors import KafkaUnavailable, TopicUnsafe, UnknownTopic
@@ -78,6 +86,9 @@ def sink_topics(settings: Settings) -> tuple[str, ...]:
 
 #: Kafka's error code for a topic that is there already.
 _TOPIC_ALREADY_EXISTS = TopicAlreadyExistsError.errno
+
+#: Within milliseconds as a rule; whoever needs such a topic waits for it by itself after that.
+_TOLD_WITHIN_SECONDS = 5.0
 
 #: Answer to one request of an administration or metadata call (milliseconds); smaller fails on a broker that starts.
 _REQUEST_TIMEOUT_MS = 10_000
@@ -198,6 +209,7 @@ async def check_topics(settings: Settings) -> None:
 
 
 async def _create(settings: Settings, client: AIOKafkaAdminClient, missing: list[Topic]) -> None:
+    """Create the topics and wait until brokers tell of them: the answer to the request comes a moment earlier."""
     response = await client.create_topics(
         [NewTopic(t.name, t.partitions, t.replication, topic_configs=t.config) for t in missing]
     )
@@ -206,6 +218,15 @@ async def _create(settings: Settings, client: AIOKafkaAdminClient, missing: list
             log.info("Created a topic.", action="topic_created", topic=name)
         elif code != _TOPIC_ALREADY_EXISTS:  # another service was faster
             raise mapped(for_code(code)(f"it was to be created: {rest}"), settings, topic=name)
+    names = {topic.name for topic in missing}
+    told = AsyncRetrying(
+        retry=retry_if_result(lambda present: not names.issubset(present)), wait=wait_exponential(0.02, max=0.5),
+        stop=stop_after_delay(_TOLD_WITHIN_SECONDS),
+        retry_error_callback=lambda _: log.warning(
+            "Kafka does not tell of the topics that it created.", action="topics_untold", topics=sorted(names)
+        ),
+    )  # fmt: skip
+    await told(client.list_topics)
 
 
 #: A member that joins its group while the broker still starts sees no partitions and gets none, until it asks again for
