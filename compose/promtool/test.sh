@@ -13,7 +13,7 @@ if ! promtool=$(command -v promtool); then
     go build -C compose/promtool -o "$promtool" github.com/prometheus/prometheus/cmd/promtool
 fi
 
-"$promtool" check rules --lint=all --lint-fatal compose/prometheus/rules.yml
+"$promtool" check rules --lint=all --lint-fatal compose/prometheus/rules.yml compose/prometheus/compat.yml
 "$promtool" test rules tests/compose/rules/*.test.yml
 
 # Each expression of a panel as a recorded rule, with Grafana's variable in place of the range.

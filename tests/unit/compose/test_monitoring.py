@@ -22,6 +22,7 @@ from stream_app.metrics import Metrics as StreamMetrics
 
 ROOT = Path(__file__).parents[3]
 RULES = (ROOT / "compose" / "prometheus" / "rules.yml").read_text()
+COMPAT = (ROOT / "compose" / "prometheus" / "compat.yml").read_text()
 DASHBOARDS = [json.loads(path.read_text()) for path in sorted((ROOT / "compose/grafana/dashboards").glob("*.json"))]
 PANELS = [panel for dashboard in DASHBOARDS for panel in dashboard["panels"]]
 COMPOSE = (ROOT / "compose" / "compose.yaml").read_text()
@@ -32,7 +33,10 @@ _EXPOSED = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum
 
 #: Metrics of the exporters that are asked for, as the documentation lists them.
 _FOREIGN = set(
-    re.findall(r"`(\w+)`", (ROOT / "docs" / "monitoring.md").read_text().partition("## Metrics of the exporters")[2])
+    re.findall(
+        r"`(\w+)`",
+        (ROOT / "docs" / "monitoring.md").read_text().partition("## Metrics of the exporters")[2].partition("\n## ")[0],
+    )
 )
 
 #: Functions and keywords of PromQL that are asked with, and labels.
@@ -40,7 +44,7 @@ _PROMQL = {
     "sum", "min", "max", "count", "by", "on", "and", "or", "unless", "absent", "rate", "increase", "changes", "deriv",
     "predict_linear", "histogram_quantile", "vector", "time", "day_of_week", "hour", "le", "stage", "source", "route",
     "status", "task", "kind", "topic", "consumergroup", "action", "verdict", "symbol", "instance", "job", "datname",
-    "mountpoint", "fits", "cause",
+    "mountpoint", "fits", "cause", "endpoint", "label_replace",
 }  # fmt: skip
 
 #: Variables of the compose files that are no settings of the services.
@@ -65,7 +69,8 @@ def exposed_metrics() -> set[str]:
 
 
 def expressions() -> list[str]:
-    rules = [rule["expr"] for group in yaml.safe_load(RULES)["groups"] for rule in group["rules"]]
+    files = (yaml.safe_load(text)["groups"] for text in (RULES, COMPAT))
+    rules = [rule["expr"] for groups in files for group in groups for rule in group["rules"]]
     return rules + [target["expr"] for panel in PANELS for target in panel["targets"] if "expr" in target]
 
 
@@ -90,6 +95,14 @@ def test_every_metric_that_is_asked_for_exists(expression: str) -> None:
     asked = asked_metrics(expression)
     assert asked or "day_of_week" in expression
     assert asked <= exposed_metrics() | recorded | _FOREIGN
+
+
+def test_every_name_of_the_older_stack_is_documented_and_tried() -> None:
+    recorded = {rule["record"] for group in yaml.safe_load(COMPAT)["groups"] for rule in group["rules"]}
+    section = (ROOT / "docs" / "monitoring.md").read_text().partition("## Names of an older stack")[2]
+    assert recorded <= set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE))
+    tried = (ROOT / "tests" / "compose" / "rules" / "compat.test.yml").read_text().partition("promql_expr_test")[2]
+    assert all(name in tried for name in recorded)
 
 
 def test_no_documented_metric_of_an_exporter_is_idle() -> None:
