@@ -102,7 +102,7 @@ def sinking(settings: Settings, count: int, during: During = lambda _: nullconte
 
     def run() -> Measured:
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("TRUNCATE market_data")
+            connection.execute("TRUNCATE market_data, sink_progress")
         environment = os.environ | {
             "TICKPIPE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
             "TICKPIPE_KAFKA_PARTITIONS": "1",

@@ -61,8 +61,9 @@ def _warn_if_open(settings: Settings) -> None:
 def _server(parts: Parts) -> Server:
     settings = parts.settings
     config = server_config(
-        create_app(parts), settings.dashboard_host, settings.dashboard_port, graceful_seconds=_GRACEFUL_SECONDS
-    )
+        create_app(parts), settings.dashboard_host, settings.dashboard_port,
+        graceful_seconds=_GRACEFUL_SECONDS, max_connections=settings.max_connections,
+    )  # fmt: skip
     return Server(config, parts)
 
 

@@ -38,6 +38,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return serving.server_config(
         app, settings.producer_host, settings.producer_port,
         graceful_seconds=_GRACEFUL_SECONDS, timeout_keep_alive=serving.KEEP_ALIVE_SECONDS,
+        max_connections=settings.max_connections,
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from producer.reference import ReferenceData
 from runtime import clock
 from runtime.metrics import AHEAD_MS, arrival_seconds, seconds_between
 from runtime.request_body import Intake
-from runtime.settings import Settings
+from runtime.settings import ANY_SOURCE, Settings
 from runtime.telemetry import Telemetry, TraceContext, parse_traceparent, trace_id_of
 
 log = structlog.get_logger(__name__)
@@ -151,10 +151,11 @@ class Ingest:
             raise Refusal(429, "RATE_LIMITED", "too many requests", retry_after_seconds=retry_after_seconds)
         if not self._gateway.is_open:
             raise _kafka_refusal("Kafka cannot be reached")
-        with self._intake.place() as place:
+        address, _ = request.scope.get("client") or ("", 0)
+        # A key for any source is often the only one; its users are told apart by their addresses.
+        with self._intake.place(address if holder == ANY_SOURCE else holder) as place:
             body = await place.read(request.receive, headers, limit_bytes)
             sender = sender_in(headers, body)
-            address, _ = request.scope.get("client") or ("", 0)
             origin = Origin(
                 source or sender.server or DEFAULT_SOURCE, trace, context, clock.now_ms(),
                 sender=sender, address=address,

@@ -106,7 +106,8 @@ class Api:
         if path in self._limits:
             if method != "POST":
                 raise Refusal(405, "METHOD_NOT_ALLOWED", "POST is expected")
-            return await self._ingest(path, dict(scope["headers"]), receive)
+            address, _ = scope.get("client") or ("", 0)
+            return await self._ingest(path, dict(scope["headers"]), receive, address)
         if path not in _GETS:
             raise Refusal(404, "NOT_FOUND", "there is POST /ingest/tick, POST /ingest, GET /health, /stats, /metrics")
         if method not in ("GET", "HEAD"):
@@ -155,14 +156,14 @@ class Api:
             }
         return stats
 
-    async def _ingest(self, path: str, headers: Mapping[bytes, bytes], receive: Receive) -> Answer:
+    async def _ingest(self, path: str, headers: Mapping[bytes, bytes], receive: Receive, address: str) -> Answer:
         if b"origin" in headers:
             # Only browsers send it, and no web page may write ticks through its reader's machine.
             raise Refusal(403, "FORBIDDEN", "requests of web pages are not taken")
         if self._key and not hmac.compare_digest(key_in(headers), self._key):
             raise Refusal(401, "UNAUTHORIZED", "send the key as `X-API-Key: KEY` or `Authorization: Bearer KEY`")
         source = source_in(headers)
-        with self._intake.place() as place:
+        with self._intake.place(address) as place:
             raw = await place.read(receive, headers, self._limits[path])
             server = server_in(headers, raw)
             if is_dry_run(headers):

@@ -38,6 +38,9 @@ _ENCODINGS: Final = (*_PLAIN, *_GZIP, _DEFLATE)
 class Intake:
     """Bounds the bodies of all requests while they are on their way and being read: their number and their bytes.
 
+    One sender may have half of the places, and with more than one body three quarters of the memory: bodies that never
+    come, or come slowly, leave room for the others.
+
     Args:
         limit_bytes: the largest body; two of them have room.
     """
@@ -48,12 +51,17 @@ class Intake:
         #: Of all bodies.
         self.bytes = 0
         self.bodies = 0
+        self._senders: dict[str, _Share] = {}
 
-    def place(self) -> "Place":
-        """A place for the body of one request, to be entered."""
-        return Place(self)
+    def place(self, sender: str) -> "Place":
+        """A place for the body of one request, to be entered.
 
-    def enter(self) -> None:
+        Args:
+            sender: whom it counts for: the holder of the key, or the address where no key is needed.
+        """
+        return Place(self, sender)
+
+    def enter(self, sender: str) -> "_Share":
         """Take a place.
 
         Raises:
@@ -61,9 +69,16 @@ class Intake:
         """
         if self.bodies >= self._max_bodies:
             raise _crowded("too many bodies are on their way")
+        share = self._senders.get(sender)
+        if share is None:
+            share = self._senders[sender] = _Share()
+        elif share.bodies >= self._max_bodies // 2:
+            raise _crowded("too many bodies of this sender are on their way")
+        share.bodies += 1
         self.bodies += 1
+        return share
 
-    def add(self, count: int) -> None:
+    def add(self, share: "_Share", count: int) -> None:
         """Take room for so many bytes.
 
         Raises:
@@ -71,32 +86,53 @@ class Intake:
         """
         if self.bytes + count > self._max_bytes:
             raise _crowded("the bodies of other requests fill the memory")
+        if share.bodies > 1 and share.bytes + count > self._max_bytes * 3 // 4:
+            raise _crowded("other bodies of this sender fill its share of the memory")
         self.bytes += count
+        share.bytes += count
+
+    def leave(self, sender: str, share: "_Share", count: int) -> None:
+        """Give back a place and its bytes."""
+        self.bodies -= 1
+        self.bytes -= count
+        share.bodies -= 1
+        share.bytes -= count
+        if not share.bodies:
+            del self._senders[sender]
+
+
+class _Share:
+    """What the bodies of one sender take."""
+
+    __slots__ = ("bodies", "bytes")
+
+    def __init__(self) -> None:
+        self.bodies = self.bytes = 0
 
 
 class Place:
     """The room of one body in an intake."""
 
-    __slots__ = ("_bytes", "_intake")
+    __slots__ = ("_bytes", "_intake", "_sender", "_share")
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, sender: str) -> None:
         self._intake = intake
+        self._sender = sender
         self._bytes = 0
 
     def __enter__(self) -> Self:
-        self._intake.enter()
+        self._share = self._intake.enter(self._sender)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._intake.bodies -= 1
-        self._intake.bytes -= self._bytes
+        self._intake.leave(self._sender, self._share, self._bytes)
 
     def read(self, receive: Receive, headers: Mapping[bytes, bytes], limit_bytes: int) -> Awaitable[bytes]:
         """See `read_body`; 503 also when other bodies leave no room."""
         return read_body(receive, headers, limit_bytes, self._add)
 
     def _add(self, count: int) -> None:
-        self._intake.add(count)
+        self._intake.add(self._share, count)
         self._bytes += count
 
 

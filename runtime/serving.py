@@ -5,15 +5,26 @@ from typing import Any
 
 import uvicorn
 
+from runtime.connections import Connections, bounded_protocol
 from runtime.health import Guard
 from runtime.process import exit_on_stop_signal
 
 #: EAs send every second or so and reuse the connection (seconds).
 KEEP_ALIVE_SECONDS = 75
 
+#: Some hundred trading PCs, each with a few; an idle one holds some 20 kB.
+MAX_CONNECTIONS = 4_096
+
 
 def server_config(
-    app: Any, host: str, port: int, *, graceful_seconds: int, extensions: bool = True, **options: Any
+    app: Any,
+    host: str,
+    port: int,
+    *,
+    graceful_seconds: int,
+    extensions: bool = True,
+    max_connections: int = MAX_CONNECTIONS,
+    **options: Any,
 ) -> uvicorn.Config:
     """Plain HTTP without words of uvicorn's own: lines in logs and headers in answers are the application's.
 
@@ -23,11 +34,12 @@ def server_config(
         port: to listen on.
         graceful_seconds: requests under way get this long to finish.
         extensions: whether uvloop (not on Windows, which has none) and httptools are installed and used.
+        max_connections: open at once, as far as the process may open files; one address may have half of them.
         options: of `uvicorn.Config`, in the place of what is chosen here.
     """
     chosen: dict[str, Any] = {
         "loop": "uvloop" if extensions and sys.platform != "win32" else "asyncio",
-        "http": "httptools" if extensions else "auto",
+        "http": bounded_protocol(Connections(max_connections), extensions=extensions),
         "lifespan": "on",
         "ws": "none",
         "access_log": False,

@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     dashboard_max_streams: PositiveInt = Field(
         200, description="live streams that the dashboard serves at once; one more is answered 503"
     )
+    max_connections: PositiveInt = Field(
+        4096, description="connections to the producer, and to the dashboard, at once; one address may have half"
+    )
     max_tick_body_bytes: PositiveInt = Field(64 * 1024 * 1024, description="largest body of ticks (bytes)")
     max_bar_body_bytes: PositiveInt = Field(64 * 1024 * 1024, description="largest body of bars (bytes)")
     max_pending_requests: PositiveInt = Field(

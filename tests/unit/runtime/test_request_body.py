@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import random
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -74,17 +75,42 @@ def sends(*parts: bytes) -> Receive:
 
 def test_bodies_that_never_come_are_bounded_apart_from_those_that_did() -> None:
     intake = Intake(100, max_bodies=2)
-    with intake.place(), intake.place():
-        with pytest.raises(Refusal, match="on their way") as caught, intake.place():
+    with intake.place("A"), intake.place("B"):
+        with pytest.raises(Refusal, match="on their way") as caught, intake.place("C"):
             pass
         assert (caught.value.status, caught.value.retry_after_seconds) == (503, 2)
-    with intake.place():
+    with intake.place("A"):
         assert intake.bodies == 1
+
+
+def test_bodies_of_one_sender_leave_room_for_others() -> None:
+    intake = Intake(100, max_bodies=4)
+    with intake.place("A"), intake.place("A"):
+        with pytest.raises(Refusal, match="of this sender are on their way"), intake.place("A"):
+            pass
+        with intake.place("B"), intake.place("C"):
+            assert intake.bodies == 4
+    with intake.place("A"), intake.place("A"):
+        assert intake.bodies == 2
+
+
+async def test_one_sender_leaves_memory_for_others_and_one_body_may_take_all() -> None:
+    intake = Intake(100)
+    with intake.place("A") as first, intake.place("A") as second, intake.place("B") as other:
+        await first.read(sends(b"x" * 100), {}, 100)
+        with pytest.raises(Refusal, match="its share"):
+            await second.read(sends(b"x" * 51), {}, 100)
+        await other.read(sends(b"x" * 99), {}, 100)
+    with intake.place("A") as alone:
+        packed = gzip.compress(random.Random(1).randbytes(70))
+        await alone.read(sends(packed), {b"content-encoding": b"gzip"}, 100)
+        assert intake.bytes == len(packed) + 70
+    assert (intake.bytes, intake.bodies) == (0, 0)
 
 
 async def test_two_of_the_largest_bodies_have_room_and_give_it_back() -> None:
     intake = Intake(100)
-    with intake.place() as first, intake.place() as second, intake.place() as third:
+    with intake.place("A") as first, intake.place("B") as second, intake.place("C") as third:
         await first.read(sends(b"x" * 60, b"x" * 40), {}, 100)
         await second.read(sends(b"x" * 90), {}, 100)
         with pytest.raises(Refusal, match="fill the memory") as caught:
@@ -96,7 +122,7 @@ async def test_two_of_the_largest_bodies_have_room_and_give_it_back() -> None:
 async def test_a_packed_body_takes_the_room_of_what_it_unpacks_to() -> None:
     intake = Intake(100)
     packed = gzip.compress(b" " * 100)
-    with intake.place() as place:
+    with intake.place("A") as place:
         await place.read(sends(packed), {b"content-encoding": b"gzip"}, 100)
         assert intake.bytes == len(packed) + 100
 
