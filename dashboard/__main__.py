@@ -6,9 +6,11 @@ from types import FrameType
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from dashboard.app import Parts, create_app
 from marketdata.errors import SettingsError
+from runtime.hosts import OwnNames
 from runtime.logs import configure_logs
 from runtime.serving import run_server, server_config
 from runtime.settings import Settings, load_settings
@@ -58,10 +60,15 @@ def _warn_if_open(settings: Settings) -> None:
         )  # fmt: skip
 
 
+def _guarded(app: FastAPI, settings: Settings) -> FastAPI | OwnNames:
+    # A page that takes another name has no password of this one.
+    return app if settings.dashboard_password.get_secret_value() else OwnNames(app, settings.allowed_hosts)
+
+
 def _server(parts: Parts) -> Server:
     settings = parts.settings
     config = server_config(
-        create_app(parts), settings.dashboard_host, settings.dashboard_port,
+        _guarded(create_app(parts), settings), settings.dashboard_host, settings.dashboard_port,
         graceful_seconds=_GRACEFUL_SECONDS, max_connections=settings.max_connections,
     )  # fmt: skip
     return Server(config, parts)

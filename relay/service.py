@@ -20,6 +20,7 @@ from relay.retention import Retention
 from relay.server import Server
 from relay.store import Store
 from runtime.health import Guard, Health
+from runtime.hosts import OwnNames
 from runtime.serving import KEEP_ALIVE_SECONDS, run_server, server_config
 from runtime.settings import Settings
 
@@ -63,7 +64,7 @@ def serve(
             forwarder = Forwarder(store, server, Pending(store, limit=BATCH), stop=stop, retention=retention)
             store.on_insert = forwarder.wake.set
         api = Api(store, settings, key=key, totals=forwarder.totals if forwarder else None, health=health)
-        http = http_server(api, host, port)
+        http = http_server(OwnNames(api, settings.allowed_hosts), host, port)
         thread = None
         if forwarder is not None:
             thread = guard.thread("forwarder", partial(_forward, forwarder, store, stop))
@@ -104,7 +105,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def http_server(api: Application, host: str, port: int) -> uvicorn.Server:
+def http_server(api: Application | OwnNames, host: str, port: int) -> uvicorn.Server:
     """A server of `api`, not started."""
     config = server_config(
         api, host, port,

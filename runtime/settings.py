@@ -102,6 +102,10 @@ class Settings(BaseSettings):
     dashboard_max_streams: PositiveInt = Field(
         200, description="live streams that the dashboard serves at once; one more is answered 503"
     )
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description='JSON, names with dots by which pages without a password are opened: `["pc7.example.com"]`',
+    )
     max_connections: PositiveInt = Field(
         4096, description="connections to the producer, and to the dashboard, at once; one address may have half"
     )
