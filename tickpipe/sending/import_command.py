@@ -33,14 +33,25 @@ if TYPE_CHECKING:
 #: Endings of names that are read where a folder is named; others in it are not looked at.
 _READ = (".csv", ".txt", ".gz", ".zip", ".zst", ".parquet", ".json", ".jsonl")
 
+#: How an argument begins that names a database, and the word that may stand before it.
+_DATABASE = ("postgresql://", "postgres://")
+_MARKET_DATA = "market-data"
 
 #: Ticks of one request, of 150 bytes each: what a request costs besides hardly counts.
 _BATCH_TICKS = 2_000
 
 
 def import_files(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of ticks or bars, or folders of them.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Files of ticks or bars, folders of them, or a database with a table of bars: "
+            "`market-data postgresql://user@host/name`.",
+        ),
+    ],
     *,
+    table: Annotated[str, typer.Option(help="Table of bars in a database.")] = "market_data",
     symbol: Annotated[
         str | None, typer.Option("--symbol", "-s", help="Symbol of all files. Default: from their columns or names.")
     ] = None,
@@ -82,18 +93,50 @@ def import_files(
     * `tickpipe import --dry-run EURUSD_*.csv`
     * `tickpipe import ticks.txt --symbol EURUSD --columns time,ask,bid --date-format '%d/%m/%Y %H:%M:%S'`
     * `tickpipe import PDC_outbound_20251020.jsonl`
+    * `tickpipe import market-data postgresql://trader@127.0.0.1/mt5_trading --source Broker`
     """
     said = said_of(
         columns=columns, skip_rows=skip_rows, date_format=date_format, decimal=decimal, zone=zone,
         symbol_column=symbol_column, digits=digits, symbol=symbol, timeframe=timeframe,
     )  # fmt: skip
-    imports, unread = _recognised(files, said)
+    paths, copies = _paths(files, table, data_directory(data_dir), from_start)
+    imports, unread = _recognised(paths, said)
     if dry_run:
-        raise typer.Exit(PROBLEM if _previewed(imports) or unread else DONE)
-    address, api_key = producer_address(data_dir, url, key, source)
-    target = Target(address, api_key, source, patience)
-    wrong = [_post(each, target, data_directory(data_dir), from_start, strict) for each in imports]
-    raise typer.Exit(PROBLEM if unread or any(wrong) else DONE)
+        wrong = _previewed(imports)
+    else:
+        address, api_key = producer_address(data_dir, url, key, source)
+        target = Target(address, api_key, source, patience)
+        wrong = sum(_post(each, target, data_directory(data_dir), from_start, strict) for each in imports) > 0
+    if copies:
+        from tickpipe.sending.table import discard
+
+        discard(copies)
+    raise typer.Exit(PROBLEM if unread or wrong else DONE)
+
+
+def _paths(arguments: list[str], table: str, directory: Path, from_start: bool) -> tuple[list[Path], list[Path]]:
+    """The files that are named, tables of databases among them as copies, and these copies alone.
+
+    Raises:
+        TableUnusable: see `copied`.
+    """
+    if not any(argument.startswith(_DATABASE) for argument in arguments):
+        return [Path(argument) for argument in arguments], []
+    from tickpipe.sending.table import copied, discard
+
+    paths: list[Path] = []
+    copies: list[Path] = []
+    for number, argument in enumerate(arguments):
+        if argument.startswith(_DATABASE):
+            made = copied(argument, table, directory / "imports")
+            if from_start:
+                discard(made)
+                made = copied(argument, table, directory / "imports")
+            copies += made
+            paths += made
+        elif argument != _MARKET_DATA or not "".join(arguments[number + 1 : number + 2]).startswith(_DATABASE):
+            paths.append(Path(argument))
+    return paths, copies
 
 
 def _recognised(files: list[Path], said: "Said") -> "tuple[list[Import], int]":
