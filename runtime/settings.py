@@ -152,6 +152,12 @@ class Settings(BaseSettings):
             raise ValueError("a password is shorter than 8 characters")
         return value
 
+    @field_validator("database_url", "dashboard_database_url")
+    @classmethod
+    def _check_database_url(cls, value: SecretStr) -> SecretStr:
+        check_database_url(value.get_secret_value())
+        return value
+
     @field_validator("source_zones")
     @classmethod
     def _check_zones(cls, value: dict[str, str]) -> dict[str, str]:
@@ -184,6 +190,22 @@ class Settings(BaseSettings):
     def zones(self) -> dict[str, tzinfo]:
         """The zone of each source's clock; a source that is not listed sends UTC."""
         return {source: parse_zone(zone) for source, zone in self.source_zones.items()}
+
+
+def check_database_url(url: str) -> None:
+    """Refuse a URL whose password is not written as a URL needs it.
+
+    libpq takes a piece of such a password for a host or a port, and shows it in its error.
+
+    Raises:
+        ValueError: telling how; the URL is not in it.
+    """
+    authority = re.match(r"postgres(?:ql)?://([^/?#]*)", url)
+    if authority is None:
+        return
+    ends = authority[1].count("@")
+    if ends > 1 or (not ends and "@" in url) or re.search(r"%(?![0-9A-Fa-f]{2})", url):
+        raise ValueError("in a URL a password has %25 for %, %40 for @, %2F for /, %3F for ? and %23 for #")
 
 
 def load_settings(**overrides: object) -> Settings:

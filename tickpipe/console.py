@@ -20,6 +20,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 from marketdata.errors import SettingsError, StackError, TickpipeError
@@ -54,10 +55,33 @@ _AGO = re.compile(r"-(\d{1,9})([smhdw])", re.ASCII)
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+#: Characters that a terminal obeys instead of showing them, and those that turn the direction of reading. What senders
+#: choose (symbols, sources, errors of items) reaches the terminal with them written out, as in `\\x1b`.
+_OBEYED = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for codes in (
+        {*range(9), *range(11, 32)}, range(127, 160), (0x061C, 0x200E, 0x200F), range(0x2028, 0x202F),
+        range(0x2066, 0x206A),
+    )
+    for code in codes
+}  # fmt: skip
+
+
+class SafeConsole(Console):
+    """A console that shows foreign text as it is: nothing in it moves the cursor, and `:bomb:` is no picture."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text with what a terminal would obey written out."""
+        return super().render_str(text.translate(_OBEYED), **options)
+
+
 #: Results; nothing else goes to standard output, so that it can be piped.
-out = Console(highlight=False)
+out = SafeConsole()
 #: Progress, notes and errors.
-err = Console(stderr=True, highlight=False)
+err = SafeConsole(stderr=True)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -244,7 +268,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
     for row in rows:
         table.add_row(*("" if value is None else escape(str(value)) for value in row))
     # In a file or a pipe there is no width to fold at.
-    console = out if out.is_terminal else Console(width=_PIPE_WIDTH, highlight=False)
+    console = out if out.is_terminal else SafeConsole(width=_PIPE_WIDTH)
     console.print(table)
 
 

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from marketdata.errors import TickpipeError
+from runtime.settings import check_database_url
 from sink.db.session import open_session
 from tickpipe.console import Bar, iso_utc, out
 
@@ -53,6 +54,10 @@ def copied(url: str, table: str, folder: Path) -> list[Path]:
     Raises:
         TableUnusable: when the database cannot be reached, or the table has not the columns of bars.
     """
+    try:
+        check_database_url(url)
+    except ValueError as exc:
+        raise TableUnusable(str(exc)) from exc
     source = hashlib.sha256(f"{_without_password(url)} {table}".encode()).hexdigest()[:12]
     folder = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', table)}-{source}"
     complete = folder / _COMPLETE

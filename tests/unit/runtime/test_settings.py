@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -84,3 +85,18 @@ def test_a_zone_may_be_put_forward(zone: str, hours: list[float]) -> None:
     assert [moment.astimezone(parse_zone(zone)).utcoffset() for moment in (winter, summer)] == [
         timedelta(hours=each) for each in hours
     ]
+
+
+@pytest.mark.parametrize("password", ["pa%ss", "p@ss", "pa/ss", "pa?ss", "pa#ss", "p%", "100%sure"])
+def test_a_password_that_a_url_cannot_hold_is_refused_without_being_shown(password: str) -> None:
+    with pytest.raises(SettingsError, match=r"TICKPIPE_DATABASE_URL.*%25") as caught:
+        load_settings(database_url=f"postgresql://u:{password}@h/d")
+    assert password not in str(caught.value)
+
+    escaped = quote(password, safe="")
+    assert load_settings(database_url=f"postgresql://u:{escaped}@h/d").database_url.get_secret_value().count("@") == 1
+
+
+def test_other_connection_strings_are_left_to_libpq() -> None:
+    for url in ("postgresql:///d?host=/run/postgresql", "host=h password=p@s%s", "postgresql://u@[::1]:5/d", ""):
+        assert load_settings(database_url=url).database_url.get_secret_value() == url

@@ -12,8 +12,10 @@ from tickpipe.candles import COLUMNS
 from tickpipe.console import (
     Format,
     epoch_ms,
+    err,
     iso_utc,
     moment_of,
+    out,
     parse_time,
     print_table,
     write_csv,
@@ -121,3 +123,20 @@ def test_milliseconds_survive_both_ways() -> None:
 def test_shown_times_are_utc_without_needless_fraction() -> None:
     assert iso_utc(datetime.fromisoformat("2019-02-04T02:00:00+02:00")) == "2019-02-04T00:00:00Z"
     assert iso_utc(moment_of(1_549_238_400_994)) == "2019-02-04T00:00:00.994Z"
+
+
+def test_foreign_text_neither_moves_the_cursor_nor_becomes_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    foreign = "EUR\x1b[2J\x07USD\r\x9b1A\u202e[bold]:bomb:"
+    shown = "EUR\\x1b[2J\\x07USD\\x0d\\x9b1A\\u202e[bold]:bomb:"
+
+    print_table(["symbol\x1b"], [[foreign]], title="of \x1b")
+    out.print(foreign, markup=False, soft_wrap=True)
+    err.print(foreign, markup=False, soft_wrap=True)
+
+    written = capsys.readouterr()
+    assert written.out.count(shown) == 2
+    assert shown in written.err
+    assert not {"\x1b", "\x07", "\r", "\x9b", "\u202e"} & set(written.out + written.err)
+    # What the program itself says in lines and columns stays.
+    out.print("one\ttwo\nthree é — 💶", markup=False)
+    assert capsys.readouterr().out.split() == ["one", "two", "three", "é", "—", "💶"]
