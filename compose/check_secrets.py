@@ -1,7 +1,11 @@
-"""`secrets-check`: ends with 1 before anything else starts when a secret is empty, an example or too short."""
+"""`secrets-check`: ends with 1 before anything else starts when a secret is empty, an example or too short, or when the
+volume of the ticks belongs to another deployment.
+"""
 
 import os
+import re
 import sys
+from pathlib import Path
 
 from marketdata.errors import SettingsError
 from runtime.settings import load_settings
@@ -24,9 +28,26 @@ def complaints(environment: dict[str, str]) -> list[str]:
     return found
 
 
+def foreign_volume(environment: dict[str, str], kafka_data: Path) -> list[str]:
+    """One sentence when the volume holds the log of another cluster than the one that `.env` names."""
+    try:
+        text = (kafka_data / "meta.properties").read_text()
+    except OSError:  # it is new, or only Kafka may read it, and then Kafka will say the same
+        return []
+    found = re.search(r"^cluster\.id=(\S+)$", text, re.MULTILINE)
+    wanted = environment.get("TICKPIPE_KAFKA_CLUSTER_ID", "")
+    if found is None or found[1] == wanted:
+        return []
+    return [
+        f"the volume of the ticks holds the log {found[1]}, TICKPIPE_KAFKA_CLUSTER_ID in .env is {wanted}: "
+        "this .env belongs to another deployment. Put back the one that was here, or give this deployment "
+        "a COMPOSE_PROJECT_NAME of its own"
+    ]
+
+
 def main() -> int:
     """The exit code; complaints go to stderr."""
-    found = complaints(dict(os.environ))
+    found = complaints(dict(os.environ)) + foreign_volume(dict(os.environ), Path("/kafka-data"))
     try:
         load_settings()
     except SettingsError as exc:

@@ -1,11 +1,33 @@
 #!/usr/bin/env bash
-# `make env`: .env from .env.example, with a fresh random value for every example. An existing .env is left alone: it
-# holds the passwords of existing volumes.
+# `make env`: .env from .env.example, with a fresh random value for every example, and the volume of the ticks. An
+# existing .env is left alone: it holds the name and the passwords of existing volumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# The volume that `docker compose` must find, because it never makes or deletes it.
+make_volume() {
+    local project volume others
+    project=$(sed -n 's/^COMPOSE_PROJECT_NAME=//p' .env | tail -n 1)
+    volume=${project}_kafka-data
+    if ! docker info >/dev/null 2>&1; then
+        echo "Docker does not answer here. Before the first start: docker volume create $volume"
+        return
+    fi
+    if docker volume inspect "$volume" >/dev/null 2>&1; then
+        return
+    fi
+    others=$(docker volume ls --quiet | grep '^tickpipe.*_kafka-data$' || true)
+    docker volume create "$volume" >/dev/null
+    echo "Made the volume $volume for the ticks; 'docker compose down -v' does not delete it."
+    if [ -n "$others" ]; then
+        echo "Other deployments' ticks are on this machine:" $others
+        echo "To go on with one of them, put its .env here instead of this one."
+    fi
+}
+
 if [ -e .env ]; then
     echo ".env exists and is left as it is."
+    make_volume
     exit 0
 fi
 
@@ -20,6 +42,8 @@ umask 077
 trap 'rm -f .env.new' EXIT
 while IFS= read -r line; do
     case $line in
+        # Project names have lower-case letters, digits, - and _.
+        COMPOSE_PROJECT_NAME=change-me) echo "${line%%=*}=tickpipe-$(head -c 3 /dev/urandom | od -An -tx1 | tr -d ' ')" ;;
         TICKPIPE_KAFKA_CLUSTER_ID=change-me) echo "${line%%=*}=$(random 16)" ;;
         *=change-me) echo "${line%%=*}=$(random 24)" ;;
         *) printf '%s\n' "$line" ;;
@@ -27,3 +51,4 @@ while IFS= read -r line; do
 done < .env.example > .env.new
 mv .env.new .env
 echo "Wrote .env with fresh secrets. TICKPIPE_API_KEY in it is the key for your EA."
+make_volume

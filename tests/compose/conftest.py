@@ -17,12 +17,11 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     """The stack after `make env` and `docker compose up -d --wait`; taken down with its volumes at the end."""
     tools.probe("docker", [tools.find("docker"), "info"])
     folder = new_folder(tmp_path_factory.mktemp("deployment"))
-    deployment = Deployment(folder, "tickpipe-test")
+    deployment = Deployment(folder)
     deployment.make_env()
-    deployment.down("--volumes")
     try:
         deployment.up()
         yield deployment
     finally:
         deployment.write_logs(Path(os.environ.get("TICKPIPE_COMPOSE_LOGS", folder / "logs.txt")))
-        deployment.down("--volumes")
+        deployment.delete()

@@ -47,21 +47,29 @@ def docker(*arguments: str) -> str:
 class Deployment:
     """One project of `docker compose`."""
 
-    def __init__(self, folder: Path, project: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.project = project
         self._port = free_port()
         self._prometheus_port = free_port()
         self._dashboard_port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.prometheus_url = f"http://127.0.0.1:{self._prometheus_port}"
 
-    def make_env(self) -> None:
-        """What `make env` does, and free ports."""
-        subprocess.run([self.folder / "compose" / "env.sh"], check=True, capture_output=True)
+    @property
+    def project(self) -> str:
+        """The name that `make env` has given it."""
+        return self.setting("COMPOSE_PROJECT_NAME")
+
+    def make_env(self) -> str:
+        """What `make env` does, and free ports; what it said."""
+        is_new = not (self.folder / ".env").exists()
+        done = subprocess.run([self.folder / "compose" / "env.sh"], check=True, capture_output=True, text=True)
+        if not is_new:
+            return done.stdout
         with (self.folder / ".env").open("a") as file:
             file.write(f"TICKPIPE_PORT={self._port}\nTICKPIPE_PROMETHEUS_PORT={self._prometheus_port}\n")
             file.write(f"TICKPIPE_DASHBOARD_PORT={self._dashboard_port}\n")
+        return done.stdout
 
     def setting(self, name: str) -> str:
         """The value of a variable in `.env`."""
@@ -76,7 +84,7 @@ class Deployment:
         """
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
         done = subprocess.run(
-            [DOCKER, "compose", "--project-name", self.project, *arguments],
+            [DOCKER, "compose", *arguments],
             cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout_seconds, check=False,
         )  # fmt: skip
         if done.returncode:
@@ -92,6 +100,11 @@ class Deployment:
     def down(self, *arguments: str) -> None:
         profiles = [option for profile in PROFILES for option in ("--profile", profile)]
         self.compose(*profiles, "down", "--remove-orphans", *arguments)
+
+    def delete(self) -> None:
+        """Leave nothing of it, not even the ticks."""
+        self.down("--volumes")
+        docker("volume", "rm", "--force", f"{self.project}_kafka-data")
 
     def containers(self, service: str = "") -> list[dict[str, Any]]:
         """What `docker inspect` says of the project's containers, those that ended included."""

@@ -70,21 +70,25 @@ def assert_the_day(deployment: Deployment, source: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["TICKPIPE_API_KEY", "TICKPIPE_DB_PASSWORD", "TICKPIPE_READER_PASSWORD", "TICKPIPE_GRAFANA_PASSWORD",
-     "TICKPIPE_DEMO_KEY", "TICKPIPE_KAFKA_CLUSTER_ID"],
+     "TICKPIPE_DEMO_KEY", "TICKPIPE_KAFKA_CLUSTER_ID", "COMPOSE_PROJECT_NAME"],
 )  # fmt: skip
 def test_an_empty_secret_refuses_to_start(tmp_path: Path, name: str) -> None:
-    refused = Deployment(new_folder(tmp_path), "tickpipe-refused")
+    refused = Deployment(new_folder(tmp_path))
     refused.make_env()
+    project = refused.project
     env = tmp_path / ".env"
     env.write_text(re.sub(rf"^{name}=.*$", f"{name}=", env.read_text(), flags=re.MULTILINE))
 
-    with pytest.raises(ComposeError, match=f"{name}.*run make env"):
-        refused.up()
+    try:
+        with pytest.raises(ComposeError, match=f"{name}.*run make env"):
+            refused.up()
+    finally:
+        docker("volume", "rm", f"{project}_kafka-data")
 
 
 @pytest.mark.parametrize("value", ["change-me", "short", "my-change-me-1234"])
 def test_an_example_or_a_short_secret_refuses_to_start(tmp_path: Path, value: str) -> None:
-    refused = Deployment(new_folder(tmp_path), "tickpipe-refused")
+    refused = Deployment(new_folder(tmp_path))
     refused.make_env()
     env = tmp_path / ".env"
     env.write_text(re.sub(r"^TICKPIPE_DB_PASSWORD=.*$", f"TICKPIPE_DB_PASSWORD={value}", env.read_text(), flags=re.M))
@@ -96,12 +100,12 @@ def test_an_example_or_a_short_secret_refuses_to_start(tmp_path: Path, value: st
         running = refused.compose("ps", "--services", "--status", "running")
         assert running.strip() == ""
     finally:
-        refused.down("--volumes")
+        refused.delete()
 
 
 def test_make_env_never_overwrites(tmp_path: Path) -> None:
     folder = new_folder(tmp_path)
-    first = Deployment(folder, "tickpipe-refused")
+    first = Deployment(folder)
     first.make_env()
     written = (folder / ".env").read_text()
     secrets = re.findall(r"^TICKPIPE_\w+=(\S{20,})$", written, re.MULTILINE)
@@ -112,6 +116,7 @@ def test_make_env_never_overwrites(tmp_path: Path) -> None:
     assert (folder / ".env").stat().st_mode & 0o077 == 0
     assert "change-me" not in written
     assert len(secrets) == len(set(secrets)) == 6
+    first.delete()
 
 
 # What runs.
@@ -134,7 +139,7 @@ def test_containers_are_not_root_cannot_write_and_are_limited(deployment: Deploy
         assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "5", "max-size": "10m"}}, name
         # Only what a named volume holds outlives the container.
         volumes = [mount["Name"] for mount in container["Mounts"] if mount["Type"] == "volume"]
-        assert all(volume.startswith("tickpipe-test_") for volume in volumes), name
+        assert all(volume.startswith(f"{deployment.project}_") for volume in volumes), name
     for service in (*SERVICES, "kafka", "timescaledb"):
         assert int(deployment.compose("exec", "-T", service, "id", "-u")) > 0
         with pytest.raises(ComposeError, match="Read-only file system"):
@@ -322,7 +327,8 @@ def test_prometheus_sees_every_service(deployment: Deployment) -> None:
     wait_until(up, within_seconds=90, what="all targets up, three stream workers among them")
     rules = httpx.get(f"{deployment.prometheus_url}/api/v1/rules").json()["data"]["groups"]
     broken = [rule["name"] for group in rules for rule in group["rules"] if rule["health"] == "err"]
-    written = yaml.safe_load((ROOT / "compose" / "prometheus" / "rules.yml").read_text())["groups"]
+    files = [ROOT / "compose" / "prometheus" / name for name in ("rules.yml", "compat.yml")]
+    written = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
     assert sum(len(group["rules"]) for group in rules) == sum(len(group["rules"]) for group in written)
     assert broken == []
     pg_up = httpx.get(f"{deployment.prometheus_url}/api/v1/query", params={"query": "pg_up"}).json()["data"]["result"]
@@ -331,6 +337,39 @@ def test_prometheus_sees_every_service(deployment: Deployment) -> None:
     for container in (one for service in exporters for one in deployment.containers(service)):
         assert container["HostConfig"]["ReadonlyRootfs"]
         assert container["Config"]["User"] not in ("", "0", "root")
+
+
+# What another copy of the files, or another .env, must not do.
+
+
+def test_a_second_copy_is_another_deployment(deployment: Deployment, tmp_path: Path) -> None:
+    running = {one["Id"] for one in deployment.containers()}
+    second = Deployment(new_folder(tmp_path))
+    said = second.make_env()
+    assert f"{deployment.project}_kafka-data" in said
+    assert second.project != deployment.project
+
+    second.compose("create", "--no-build", "kafka", "timescaledb")
+    assert not running & {one["Id"] for one in second.containers()}
+    second.delete()
+
+    assert {one["Id"] for one in deployment.containers()} == running
+    assert docker("volume", "inspect", f"{deployment.project}_kafka-data", f"{deployment.project}_database-data")
+
+
+def test_another_deployments_env_starts_nothing_on_these_ticks(deployment: Deployment) -> None:
+    env = deployment.folder / ".env"
+    right = env.read_text()
+    env.write_text(re.sub(r"^(TICKPIPE_KAFKA_CLUSTER_ID)=.*$", r"\1=ABCDEFGHIJKLMNOPQRSTUV", right, flags=re.M))
+    try:
+        with pytest.raises(ComposeError, match="secrets-check"):
+            deployment.up()
+        assert "this .env belongs to another deployment" in "".join(deployment.log_lines("secrets-check"))
+        assert not any(one["State"]["Running"] for one in deployment.containers("kafka"))
+    finally:
+        env.write_text(right)
+        deployment.up()
+    assert_takes_and_stores_ticks(deployment, "after-another-env")
 
 
 # The last, for it deletes the volumes.
@@ -349,6 +388,9 @@ def test_backup_and_restore_as_the_page_says(deployment: Deployment, tmp_path: P
     deployment.compose("cp", f"timescaledb:{dump}", str(tmp_path / "tickpipe.dump"))
 
     deployment.down("--volumes")
+    # Only who names it deletes the ticks.
+    docker("volume", "rm", f"{deployment.project}_kafka-data")
+    deployment.make_env()
     deployment.compose("create", "--no-build", "kafka")
     docker(*tar, "-xzpf", "/backup/kafka-data.tar.gz")
     deployment.up("kafka", "timescaledb")
