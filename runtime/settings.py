@@ -57,6 +57,10 @@ class Settings(BaseSettings):
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"), description="libpq URL of the database"
     )
 
+    check_days: NonNegativeInt = Field(
+        2, description="newest days that an idle sink checks for minutes missing from the table; 0 checks none (days)"
+    )
+
     compress_after_days: NonNegativeInt = Field(
         0, description="age at which TimescaleDB's community edition compresses candles; 0 compresses none (days)"
     )

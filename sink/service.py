@@ -21,6 +21,7 @@ from runtime.rejected import Rejected
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask, cancel, unless_set, until_first_ends
 from runtime.telemetry import start_telemetry
+from sink.checking import Checker
 from sink.closing import Closer
 from sink.db.connection import Connection, Database, Trouble, trouble_of
 from sink.db.migrations import migrate
@@ -69,6 +70,8 @@ class Sink:
         self._metrics = Metrics(registry or CollectorRegistry())
         self._observer = Observer(self._metrics, start_telemetry(settings, "sink"))
         self._stopping = asyncio.Event()
+        #: Set while nothing that was read waits to be stored.
+        self._idle = asyncio.Event()
         self.health = Health("kafka", "database")
         self._guard = Guard(self.health)
         self._asked_database_at = time.monotonic()
@@ -113,7 +116,9 @@ class Sink:
                 url, self._stopping, name=name, on_trouble=self._count_trouble,
                 on_state=self._set_database_up if name == "live" else lambda _: None,
             )
-            for name in ("live", Refolder.name, Materialiser.name, Comparer.name, Retainer.name, Closer.name)
+            for name in (
+                "live", Refolder.name, Materialiser.name, Comparer.name, Retainer.name, Closer.name, Checker.name
+            )
         ]  # fmt: skip
         try:
             await self._work(live, others)
@@ -154,7 +159,7 @@ class Sink:
             try:
                 self.health.set("kafka", True)
                 log.info("The sink is running.", action="sink_running", group=self._settings.sink_group)
-                refolding, materialising, comparing, retaining, closing = others
+                refolding, materialising, comparing, retaining, closing, checking = others
                 background: list[PeriodicTask[Any]] = [
                     Refolder(self._settings, log_ends, refolding, writer, self._metrics),
                     Materialiser(materialising, self._metrics),
@@ -163,6 +168,11 @@ class Sink:
                     Closer(self._settings, closing, self._metrics),
                     LagMeter(self._settings, consumer, self._metrics, self.health),
                 ]
+                if self._settings.check_days:
+                    mine = consumer.assignment
+                    background.append(
+                        Checker(self._settings, checking, writer, self._metrics, idle=self._idle, assignment=mine)
+                    )
                 await until_first_ends(
                     self._flow(consumer, live, Store(live, writer, rejects)),
                     *(task.run(self._stopping, self._metrics.tasks) for task in background),
@@ -247,6 +257,7 @@ class Sink:
             polled = await self._poll(consumer, 0 if spans else _POLL_TIMEOUT_MS)
             if not polled:
                 break
+            self._idle.clear()
             for tp, records in polled.items():
                 if (span := await self._positions.take(tp, records)) is None:
                     continue
@@ -279,6 +290,7 @@ class Sink:
         self, consumer: AIOKafkaConsumer, live: Database, store: Store, batch: Batch, offsets: Offsets
     ) -> None:
         if offsets:
+            self._idle.clear()
             began_ms = clock.now_ms()
             with self._metrics.batch_seconds.time():
                 await store.store(batch)
@@ -288,6 +300,7 @@ class Sink:
             await self._commit(consumer)
         if time.monotonic() - self._asked_database_at > _PING_SECONDS:
             await live.run_patiently(ping)
+        self._idle.set()
 
     async def _commit(self, consumer: AIOKafkaConsumer) -> None:
         # A partition that was lost meanwhile is the next owner's: it reads the batch again, which changes nothing.
