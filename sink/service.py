@@ -25,6 +25,7 @@ from sink.checking import Checker
 from sink.closing import Closer
 from sink.db.connection import Connection, Database, Trouble, trouble_of
 from sink.db.migrations import migrate
+from sink.db.session import database_conninfo
 from sink.db.statements import SQL
 from sink.db.storage import edition, set_compression
 from sink.group import LagMeter, Positions, Revocations, with_sink_group
@@ -109,7 +110,7 @@ class Sink:
         settings = self._settings
         status = StatusServer(settings.sink_host, settings.sink_port, self._metrics.registry, self.health, self._guard)
         status.start()
-        url = settings.database_url.get_secret_value()
+        url = database_conninfo(settings)
         # Tasks that wait for each other's connection would wait for each other's locks as well.
         live, *others = databases = [
             Database(
@@ -182,7 +183,7 @@ class Sink:
         log.info("The sink has stopped.", action="sink_stopped")
 
     async def _migrate(self, connection: Connection) -> None:
-        await migrate(self._settings.database_url.get_secret_value())
+        await migrate(database_conninfo(self._settings))
         log.info("Found a database.", action="database_edition", edition=await edition(connection))
         await set_compression(connection, self._settings.compress_after_days)
         self._settings = await with_sink_group(self._settings)

@@ -19,6 +19,7 @@ from runtime.logreader import TickLog
 from runtime.settings import Settings
 from sink.completeness import Completeness, Selection, store_folds
 from sink.db.connection import Connection, Database, connect
+from sink.db.session import database_conninfo
 from sink.db.statements import SQL
 from sink.group import with_sink_group
 from sink.metrics import Metrics
@@ -107,7 +108,7 @@ async def verify(
     log_ends = LogEnds(settings, await wait_for_log(settings, timeout_seconds=_KAFKA_TIMEOUT_SECONDS))
     selection = Selection(symbol, source, from_, to)
     about = asdict(selection)
-    url = settings.database_url.get_secret_value()
+    url = database_conninfo(settings)
     report = VerifyReport()
     database = Database(url, asyncio.Event())
     writer = Writer(log_ends, Metrics(CollectorRegistry()))
