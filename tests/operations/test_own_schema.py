@@ -1,5 +1,6 @@
 """A schema of our own beside what others have in the database: every part follows it, and touches nothing else."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from dashboard.database import Database
 from runtime.log_identity import wait_for_log
@@ -90,6 +91,11 @@ def rows(settings: Settings, query: str) -> list[Any]:
         return connection.execute(query.encode()).fetchall()
 
 
+async def command(*arguments: str) -> Result:
+    """In a thread, for a command has an event loop of its own."""
+    return await asyncio.to_thread(CliRunner().invoke, app, arguments)
+
+
 async def test_every_part_follows_the_schema(stored: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, setting in environment(stored).items():
         monkeypatch.setenv(name, setting)
@@ -103,8 +109,8 @@ async def test_every_part_follows_the_schema(stored: Settings, tmp_path: Path, m
             await connection.execute(b"SELECT count(*) FROM candles('EURUSD', 'H1', '2019-02-04', '2019-02-05', 'S')")
         ).fetchall()
     await database.close()
-    status = CliRunner().invoke(app, ["db", "status", "--json"])
-    query = CliRunner().invoke(app, ["candles", "--symbol", "EURUSD", "--from", "2019-02-04", "--format", "csv"])
+    status = await command("db", "status", "--json")
+    query = await command("candles", "--symbol", "EURUSD", "--from", "2019-02-04", "--format", "csv")
     groups = [(await with_sink_group(each.model_copy(update={"sink_group": ""}))).sink_group
               for each in (stored, stored.model_copy(update={"database_schema": "public"}))]  # fmt: skip
 
