@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.resources import files
 from typing import Any, Final, TypeVar
 
@@ -13,7 +14,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from dashboard.answers import Refusal
 from runtime.settings import Settings
 from sink.db.connection import Trouble, trouble_of
-from sink.db.session import Limits, session_conninfo, state_session
+from sink.db.session import Limits, database_conninfo, schema_of, session_conninfo, state_session
 from sink.db.statements import parse_statements
 
 Connection = AsyncConnection[Any]
@@ -45,12 +46,13 @@ class Database:
     """A connection pool that opens without waiting, so that the service runs while the database is away."""
 
     def __init__(self, settings: Settings) -> None:
+        conninfo = database_conninfo(settings, database_url(settings))
         self._pool = AsyncConnectionPool(
-            session_conninfo(database_url(settings), application_name="tickpipe dashboard", connect_timeout=5),
+            session_conninfo(conninfo, application_name="tickpipe dashboard", connect_timeout=5),
             min_size=1,
             max_size=_POOL_SIZE,
             timeout=_PATIENCE_SECONDS,
-            configure=_make_read_only,
+            configure=partial(_make_read_only, schema=schema_of(conninfo)),
             check=AsyncConnectionPool.check_connection,
             open=False,
             name="dashboard",
@@ -161,9 +163,9 @@ def database_url(settings: Settings) -> str:
     return settings.dashboard_database_url.get_secret_value() or settings.database_url.get_secret_value()
 
 
-async def _make_read_only(connection: Connection) -> None:
+async def _make_read_only(connection: Connection, schema: str) -> None:
     # Compiling a plan takes longer than reading a page.
-    await state_session(connection, _LIMITS, jit="off")
+    await state_session(connection, _LIMITS, schema, jit="off")
     await connection.commit()
     # Every transaction begins with BEGIN READ ONLY, whatever the role may do.
     await connection.set_read_only(True)

@@ -20,6 +20,7 @@
     ├── LogShortened        the log ends before what was read of it
     ├── MissedRecords       records that are in the log were not handed to their reader
     ├── ProgressLost        the database ends before what was read of the log begins
+    ├── SchemaTaken         the database's schema holds something else by a name that is needed
     └── StackError          the embedded stack is not there, is there already, or did not start
 """
 
@@ -116,6 +117,10 @@ class MissedRecords(TickpipeError):
 
 class ProgressLost(TickpipeError):
     """The database ends before what was read of the log begins; its reader must begin again where the database ends."""
+
+
+class SchemaTaken(TickpipeError):
+    """The schema holds something else by a name that is needed; the message says the two ways on."""
 
 
 class StackError(TickpipeError):

@@ -177,6 +177,11 @@ class Coverage:
         since = self._position - BRIDGE_RECORDS
         return self._taken([key for key, positions in self._touched.items() if positions[-1] < since])
 
+    @property
+    def settled_until(self) -> int:
+        """The position of the first record of a period that is left, or behind the last record that was fed."""
+        return min((positions[0] for positions in self._touched.values()), default=self._position + 1)
+
     def rest(self) -> dict[PeriodKey, Ranges]:
         """All that is left, when the partition was read to its end."""
         return self._taken(list(self._touched))

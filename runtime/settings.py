@@ -56,6 +56,15 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"), description="libpq URL of the database"
     )
+    database_schema: str = Field(
+        "public",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="schema of the tables, views and functions; one that is missing is created",
+    )
+
+    check_days: NonNegativeInt = Field(
+        2, description="newest days that an idle sink checks for minutes missing from the table; 0 checks none (days)"
+    )
 
     compress_after_days: NonNegativeInt = Field(
         0, description="age at which TimescaleDB's community edition compresses candles; 0 compresses none (days)"

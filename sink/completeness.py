@@ -1,27 +1,32 @@
-"""Finds what the log holds and the table does not: the periods of every record, in one pass over the log."""
+"""Finds and stores what the log holds and the table does not: the periods of every record, in one pass over the log."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import structlog
 from aiokafka import TopicPartition
 
 from marketdata.candle import Candle
 from marketdata.errors import TickpipeError
-from marketdata.offsets import Ranges, contains, from_multirange, union
+from marketdata.offsets import Ranges, contains, from_multirange, position, union
 from marketdata.refold import Coverage, PeriodKey, Proof, bridged
+from marketdata.rule import Reduced, Verdict
 from marketdata.timeframes import M1, Timeframe
 from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import TickLog
 from runtime.settings import Settings
-from sink.db.connection import Connection
+from sink.db.connection import REFUSALS, Connection, Database, TooSlow
 from sink.db.statements import SQL
 from sink.refolds import proven_candle
 from sink.staging import time_msc, utc
+from sink.writer import Writer
+
+log = structlog.get_logger(__name__)
 
 #: Periods that are compared with the table at once; their records are named in memory until then.
 _BATCH_PERIODS: Final = 5_000
@@ -66,16 +71,33 @@ class _Stored:
     is_foreign: bool
 
 
+async def _at_once() -> None:
+    pass
+
+
 @dataclass
 class Completeness:
     """One pass over the log; `missing` gives what the table lacks of it."""
 
     settings: Settings
-    connection: Connection
+    database: Database
     own_log: str
     selection: Selection
     timeframe: Timeframe = M1
+    #: Look only at what the workers and the sinks have certainly dealt with. Without it a worker that never committed
+    #: has nothing on its way, and a sink that is away is not waited for longer than `_STORE_SECONDS`.
+    only_settled: bool = False
+    #: Whether the periods whose candles are in this partition of `candles.m1` are looked at.
+    looks_at: Callable[[int], bool] = lambda _: True
+    #: Awaited between two pieces of the log, some hundred records each.
+    pause: Callable[[], Awaitable[None]] = _at_once
     on_progress: Callable[[int], None] = lambda _: None
+    #: Told how many periods were compared with the table.
+    on_compared: Callable[[int], None] = lambda _: None
+    #: The pass has reached the end of every partition.
+    is_done: bool = field(default=False, init=False)
+    # By partition, the first offset that is to be read when the pass is taken up again.
+    _next: dict[int, int] = field(default_factory=dict, init=False)
     #: Periods before it were deleted by retention.
     _minutes_from: datetime | None = field(default=None, init=False)
     _now: datetime = field(default_factory=lambda: datetime.now(UTC), init=False)
@@ -83,43 +105,61 @@ class Completeness:
     async def missing(self) -> AsyncIterator[list[Candle]]:
         """Candles that the table lacks, or that hold records which its row does not, folded from the log.
 
-        Records that no worker has committed are not looked at: their candles may be on their way.
+        Records that no worker has committed are not looked at: their candles may be on their way. After an error the
+        next call takes the pass up where it broke off.
 
         Raises:
             KafkaUnavailable: when no broker answers.
-            psycopg.Error: when the database does not.
+            psycopg.Error: when the database refuses, or the service is told to stop while it is away.
         """
         ends = await self._folded()
-        row = await (await self.connection.execute(SQL["minutes_from"])).fetchone()
-        self._minutes_from = row[0] if row else None
+        if ends is None:
+            return
+        self._now = datetime.now(UTC)
+        self._minutes_from = await self.database.run(_minutes_from)
         async with TickLog(self.settings) as reading, TickLog(self.settings) as folding:
             for partition, (first, end) in ends.items():
-                if first >= end:
-                    continue
-                coverage = Coverage(self.timeframe.base_width_ms)
-                async for chunk in reading.read(partition, first, end - 1, on_progress=self.on_progress):
-                    coverage.feed(chunk)
-                    if len(coverage) >= 2 * _BATCH_PERIODS:
-                        async for candles in self._compared(folding, coverage.settled()):
-                            yield candles
-                async for candles in self._compared(folding, coverage.rest()):
+                async for candles in self._missing_in((reading, folding), partition, first, end):
                     yield candles
+        self.is_done = True
 
-    async def _folded(self) -> Ends:
-        """The part of each partition that the workers have folded and the sink has stored."""
+    async def _missing_in(
+        self, logs: tuple[TickLog, TickLog], partition: int, first: int, end: int
+    ) -> AsyncIterator[list[Candle]]:
+        reading, folding = logs
+        first = max(first, self._next.get(partition, 0))
+        if first >= end:
+            return
+        coverage = Coverage(self.timeframe.base_width_ms)
+        async for chunk in reading.read(partition, first, end - 1, on_progress=self.on_progress):
+            coverage.feed(chunk)
+            await self.pause()
+            if len(coverage) >= 2 * _BATCH_PERIODS:
+                async for candles in self._compared(folding, coverage.settled()):
+                    yield candles
+                self._next[partition] = coverage.settled_until - position(partition, 0)
+        async for candles in self._compared(folding, coverage.rest()):
+            yield candles
+        self._next[partition] = end
+
+    async def _folded(self) -> Ends | None:
+        """The part of each partition that the workers have folded and the sink has stored; None while it has not."""
         settings = self.settings
         ends = await log_ends(settings, settings.ticks_topic)
         folded = await self._committed(settings.stream_group)
         candles = await log_ends(settings, settings.candles_topic)
-        await self._wait_for_sink(candles)
+        if not await self._wait_for_sink(candles) and self.only_settled:
+            return None
         begins = await self._begins(ends)
-        return {
-            # A group that never was here has nothing on its way.
-            partition: (begins[partition], folded.get(TopicPartition(settings.ticks_topic, partition), end))
-            for partition, (_, end) in sorted(ends.items())
-        }
+        parts: Ends = {}
+        for partition, (first, end) in sorted(ends.items()):
+            if self.looks_at(partition % max(1, len(candles))):
+                unknown = first if self.only_settled else end
+                reached = folded.get(TopicPartition(settings.ticks_topic, partition), unknown)
+                parts[partition] = (begins[partition], reached)
+        return parts
 
-    async def _wait_for_sink(self, candles: Ends) -> None:
+    async def _wait_for_sink(self, candles: Ends) -> bool:
         settings = self.settings
         deadline = time.monotonic() + _STORE_SECONDS
         while time.monotonic() < deadline:
@@ -128,8 +168,9 @@ class Completeness:
                 stored.get(TopicPartition(settings.candles_topic, partition), end) >= end
                 for partition, (_, end) in candles.items()
             ):
-                return
+                return True
             await asyncio.sleep(0.5)
+        return False
 
     async def _committed(self, group: str) -> dict[TopicPartition, int]:
         # A cluster that is new makes the topic of its groups at the first question for one.
@@ -158,6 +199,7 @@ class Completeness:
         wanted = [key for key in touched if self.selection.holds(key) and not self._is_deleted(key)]
         for start in range(0, len(wanted), _BATCH_PERIODS):
             keys = wanted[start : start + _BATCH_PERIODS]
+            self.on_compared(len(keys))
             proofs: dict[Proof, _Stored] = {}
             for key, stored in zip(keys, await self._stored(keys), strict=True):
                 if not stored.is_foreign and not contains(stored.offsets, touched[key]):
@@ -189,5 +231,42 @@ class Completeness:
             "timeframe": self.timeframe.name, "first_ts": utc(min(times)), "last_ts": utc(max(times)),
             "log": self.own_log,
         }  # fmt: skip
-        rows = await (await self.connection.execute(SQL["stored_proofs"], about)).fetchall()
+
+        async def read(connection: Connection) -> list[Any]:
+            return await (await connection.execute(SQL["stored_proofs"], about)).fetchall()
+
+        rows = await self.database.run(read)
         return [_Stored(from_multirange(offsets), closed, is_foreign) for offsets, closed, is_foreign in rows]
+
+
+async def _minutes_from(connection: Connection) -> datetime | None:
+    row = await (await connection.execute(SQL["minutes_from"])).fetchone()
+    return row[0] if row else None
+
+
+async def store_folds(database: Database, writer: Writer, folds: Sequence[Candle]) -> int:
+    """Store what was folded again; returns how many rows changed.
+
+    In halves where it is too much at once, and without what the database refuses, which is logged.
+    """
+
+    async def write(connection: Connection) -> int:
+        async with connection.transaction():
+            actions = await writer.apply_candles(connection, [Reduced(candle, candle.offsets) for candle in folds])
+        return actions[Verdict.REPLACED] + actions[Verdict.INSERTED]
+
+    try:
+        return await database.run(write)
+    except (TooSlow, *REFUSALS) as exc:
+        if len(folds) > 1:
+            middle = len(folds) // 2
+            stored = await store_folds(database, writer, folds[:middle])
+            return stored + await store_folds(database, writer, folds[middle:])
+        if isinstance(exc, TooSlow):
+            raise
+        candle = folds[0]
+        log.error(
+            "The database refuses a minute that was folded again; the table stays as it is.",
+            action="fold_refused", symbol=candle.symbol, ts=utc(candle.ts).isoformat(), error=str(exc).strip(),
+        )  # fmt: skip
+        return 0

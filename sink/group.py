@@ -18,7 +18,7 @@ from runtime.logreader import LogReader
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask
 from sink.db.connection import Database
-from sink.db.session import open_session
+from sink.db.session import database_conninfo, open_session
 from sink.db.statements import SQL
 from sink.metrics import Metrics
 from sink.progress import Bounds, Span, find_starts
@@ -43,8 +43,9 @@ async def with_sink_group(settings: Settings, url: str = "") -> Settings:
     """
     if settings.sink_group:
         return settings
-    url = url or settings.database_url.get_secret_value()
-    async with await open_session(url, "tickpipe group", connect_timeout=_CONNECT_SECONDS) as connection:
+    async with await open_session(
+        database_conninfo(settings, url), "tickpipe group", connect_timeout=_CONNECT_SECONDS
+    ) as connection:
         row = await (await connection.execute(SQL["database_id"])).fetchone()
     if row is None:
         raise RuntimeError("unreachable: every database is in pg_database")

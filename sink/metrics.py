@@ -49,7 +49,7 @@ class Metrics:
             registry=registry,
         )
         self.database_up = Gauge("tickpipe_sink_database_up", "1 while the database answers.", registry=registry)
-        #: task: live, refold, keep, compare, retain, close. kind: away, busy, too_slow.
+        #: task: live, refold, materialise, compare, retain, close, check. kind: away, busy, too_slow.
         self.database_trouble = Counter(
             "tickpipe_sink_database_trouble",
             "Times that work for the database could not be done, and was tried again or made smaller.",
@@ -70,6 +70,21 @@ class Metrics:
         )
         self.materialised_hours = Counter(
             "tickpipe_sink_materialised_hours", "Stale hours that were folded in the background.", registry=registry
+        )
+        self.checked_minutes = Counter(
+            "tickpipe_sink_checked_minutes",
+            "Minutes of a symbol that the log holds and that were looked for in the table.",
+            registry=registry,
+        )
+        self.missing_minutes = Counter(
+            "tickpipe_sink_missing_minutes",
+            "Minutes that the table lacked, in whole or in part, and that were folded from the log and stored.",
+            registry=registry,
+        )
+        self.checked_at = Gauge(
+            "tickpipe_sink_checked_timestamp_seconds",
+            "Beginning of the newest check that got done, or of the sink before its first; 0 when it checks none.",
+            registry=registry,
         )
         #: verdict: equal, differs, no_bar, no_candle. At most 200 symbols by name, the rest together as `other`.
         self.compared_minutes = Gauge(

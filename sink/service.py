@@ -21,9 +21,11 @@ from runtime.rejected import Rejected
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask, cancel, unless_set, until_first_ends
 from runtime.telemetry import start_telemetry
+from sink.checking import Checker
 from sink.closing import Closer
 from sink.db.connection import Connection, Database, Trouble, trouble_of
 from sink.db.migrations import migrate
+from sink.db.session import database_conninfo
 from sink.db.statements import SQL
 from sink.db.storage import edition, set_compression
 from sink.group import LagMeter, Positions, Revocations, with_sink_group
@@ -69,6 +71,8 @@ class Sink:
         self._metrics = Metrics(registry or CollectorRegistry())
         self._observer = Observer(self._metrics, start_telemetry(settings, "sink"))
         self._stopping = asyncio.Event()
+        #: Set while nothing that was read waits to be stored.
+        self._idle = asyncio.Event()
         self.health = Health("kafka", "database")
         self._guard = Guard(self.health)
         self._asked_database_at = time.monotonic()
@@ -106,14 +110,16 @@ class Sink:
         settings = self._settings
         status = StatusServer(settings.sink_host, settings.sink_port, self._metrics.registry, self.health, self._guard)
         status.start()
-        url = settings.database_url.get_secret_value()
+        url = database_conninfo(settings)
         # Tasks that wait for each other's connection would wait for each other's locks as well.
         live, *others = databases = [
             Database(
                 url, self._stopping, name=name, on_trouble=self._count_trouble,
                 on_state=self._set_database_up if name == "live" else lambda _: None,
             )
-            for name in ("live", Refolder.name, Materialiser.name, Comparer.name, Retainer.name, Closer.name)
+            for name in (
+                "live", Refolder.name, Materialiser.name, Comparer.name, Retainer.name, Closer.name, Checker.name
+            )
         ]  # fmt: skip
         try:
             await self._work(live, others)
@@ -154,7 +160,7 @@ class Sink:
             try:
                 self.health.set("kafka", True)
                 log.info("The sink is running.", action="sink_running", group=self._settings.sink_group)
-                refolding, materialising, comparing, retaining, closing = others
+                refolding, materialising, comparing, retaining, closing, checking = others
                 background: list[PeriodicTask[Any]] = [
                     Refolder(self._settings, log_ends, refolding, writer, self._metrics),
                     Materialiser(materialising, self._metrics),
@@ -163,6 +169,11 @@ class Sink:
                     Closer(self._settings, closing, self._metrics),
                     LagMeter(self._settings, consumer, self._metrics, self.health),
                 ]
+                if self._settings.check_days:
+                    mine = consumer.assignment
+                    background.append(
+                        Checker(self._settings, checking, writer, self._metrics, idle=self._idle, assignment=mine)
+                    )
                 await until_first_ends(
                     self._flow(consumer, live, Store(live, writer, rejects)),
                     *(task.run(self._stopping, self._metrics.tasks) for task in background),
@@ -172,7 +183,7 @@ class Sink:
         log.info("The sink has stopped.", action="sink_stopped")
 
     async def _migrate(self, connection: Connection) -> None:
-        await migrate(self._settings.database_url.get_secret_value())
+        await migrate(database_conninfo(self._settings))
         log.info("Found a database.", action="database_edition", edition=await edition(connection))
         await set_compression(connection, self._settings.compress_after_days)
         self._settings = await with_sink_group(self._settings)
@@ -247,6 +258,7 @@ class Sink:
             polled = await self._poll(consumer, 0 if spans else _POLL_TIMEOUT_MS)
             if not polled:
                 break
+            self._idle.clear()
             for tp, records in polled.items():
                 if (span := await self._positions.take(tp, records)) is None:
                     continue
@@ -279,6 +291,7 @@ class Sink:
         self, consumer: AIOKafkaConsumer, live: Database, store: Store, batch: Batch, offsets: Offsets
     ) -> None:
         if offsets:
+            self._idle.clear()
             began_ms = clock.now_ms()
             with self._metrics.batch_seconds.time():
                 await store.store(batch)
@@ -288,6 +301,7 @@ class Sink:
             await self._commit(consumer)
         if time.monotonic() - self._asked_database_at > _PING_SECONDS:
             await live.run_patiently(ping)
+        self._idle.set()
 
     async def _commit(self, consumer: AIOKafkaConsumer) -> None:
         # A partition that was lost meanwhile is the next owner's: it reads the batch again, which changes nothing.

@@ -13,13 +13,13 @@ from marketdata.candle import PROVEN_FIELDS, Candle
 from marketdata.errors import UnknownTimeframe
 from marketdata.offsets import from_multirange
 from marketdata.refold import Proof
-from marketdata.rule import Reduced, Verdict
 from marketdata.timeframes import timeframe_named
 from runtime.log_identity import wait_for_log
 from runtime.logreader import TickLog
 from runtime.settings import Settings
-from sink.completeness import Completeness, Selection
+from sink.completeness import Completeness, Selection, store_folds
 from sink.db.connection import Connection, Database, connect
+from sink.db.session import database_conninfo
 from sink.db.statements import SQL
 from sink.group import with_sink_group
 from sink.metrics import Metrics
@@ -108,10 +108,11 @@ async def verify(
     log_ends = LogEnds(settings, await wait_for_log(settings, timeout_seconds=_KAFKA_TIMEOUT_SECONDS))
     selection = Selection(symbol, source, from_, to)
     about = asdict(selection)
-    url = settings.database_url.get_secret_value()
+    url = database_conninfo(settings)
     report = VerifyReport()
     database = Database(url, asyncio.Event())
-    repair_with = partial(_write, database, log_ends) if repair else None
+    writer = Writer(log_ends, Metrics(CollectorRegistry()))
+    repair_with = partial(store_folds, database, writer) if repair else None
     reading = await connect(url)
     try:
         await reading.execute(SQL["lift_statement_timeout"])
@@ -127,7 +128,7 @@ async def verify(
                     report.unprovable += map(_key, stored)
                 on_progress(len(stored))
         if complete:
-            await _complete(Completeness(settings, reading, log_ends.own_log, selection), report, repair_with)
+            await _complete(Completeness(settings, database, log_ends.own_log, selection), report, repair_with)
     finally:
         await reading.close()
         await database.close()
@@ -201,17 +202,6 @@ def _differences(stored: Candle, folded: Candle | None) -> list[Difference]:
         for name in PROVEN_FIELDS
         if getattr(stored, name) != getattr(folded, name)
     ]
-
-
-async def _write(database: Database, log_ends: LogEnds, folded: Sequence[Candle]) -> int:
-    writer = Writer(log_ends, Metrics(CollectorRegistry()))
-
-    async def write(connection: Connection) -> int:
-        async with connection.transaction():
-            actions = await writer.apply_candles(connection, [Reduced(candle, candle.offsets) for candle in folded])
-        return actions[Verdict.REPLACED] + actions[Verdict.INSERTED]
-
-    return await database.run(write)
 
 
 def _key(candle: Candle) -> Key:

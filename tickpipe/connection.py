@@ -140,9 +140,9 @@ async def open_database(settings: "Settings", *, timeout_seconds: int = 10) -> "
     Raises:
         psycopg.OperationalError: when the database does not answer.
     """
-    from sink.db.session import open_session
+    from sink.db.session import database_conninfo, open_session
 
-    return await open_session(settings.database_url.get_secret_value(), "tickpipe cli", connect_timeout=timeout_seconds)
+    return await open_session(database_conninfo(settings), "tickpipe cli", connect_timeout=timeout_seconds)
 
 
 def producer_address(data_dir: Path | None, url: str | None, key: str | None, source: str | None) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from tickpipe.adopt import adopt
 from tickpipe.connection import DataDir, connected_settings, open_database
 from tickpipe.console import DONE, PROBLEM, err, out, print_json, print_table, run
 
@@ -21,6 +22,7 @@ _STEP_DAYS = 14
 _TRY_AGAIN_SECONDS = 0.5
 
 app = typer.Typer(no_args_is_help=True, help="The schema and the size of the database.")
+app.command()(adopt)
 
 
 @app.command()
@@ -35,8 +37,9 @@ def migrate(*, data_dir: DataDir = None) -> None:
     * `TICKPIPE_DATABASE_URL=postgresql://me@db/market tickpipe db migrate`
     """
     from sink.db.migrations import migrate as apply_migrations
+    from sink.db.session import database_conninfo
 
-    applied = run(apply_migrations(connected_settings(data_dir).database_url.get_secret_value()))
+    applied = run(apply_migrations(database_conninfo(connected_settings(data_dir))))
     for name in applied:
         out.print(f"Applied {name}", markup=False)
     if not applied:
@@ -66,7 +69,7 @@ def status(
 
 
 async def _status(settings: "Settings") -> dict[str, Any]:
-    from sink.db.migrations import migration_files
+    from sink.db.migrations import applied_migrations, migration_files
     from sink.db.storage import edition, storage
 
     async with await open_database(settings) as connection:
@@ -75,11 +78,9 @@ async def _status(settings: "Settings") -> dict[str, Any]:
             row = await (await connection.execute(statement.encode())).fetchone()
             return row[0] if row else None
 
-        applied: set[str] = set()
-        if await value("SELECT to_regclass('schema_migrations')"):
-            cursor = await connection.execute("SELECT name FROM schema_migrations")
-            applied = {name for (name,) in await cursor.fetchall()}
-        stored = await value("SELECT to_regclass('market_data')")
+        applied = await applied_migrations(connection)
+        # A table of that name that no migration of ours has made is somebody else's.
+        stored = bool(applied)
         missing = sorted(set(migration_files()) - applied)
         facts = {} if missing else (await storage(connection))._asdict()
         return {

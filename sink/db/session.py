@@ -1,5 +1,6 @@
 """Opens connections to PostgreSQL that state every setting they rely on, whatever the server, database or role says."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -7,6 +8,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import Jsonb
 
+from runtime.settings import Settings
 from sink.db.statements import SQL
 
 #: A host that vanished silently is noticed after about 15 s, not after the kernel's quarter of an hour.
@@ -23,7 +25,6 @@ _CONNECTING: Final[dict[str, str | int | None]] = {
 
 #: The settings that change what a statement means, reads or answers, or whether what was committed is on disk.
 _STATED: Final = {
-    "search_path": "public",
     "timezone": "UTC",
     "datestyle": "ISO, YMD",
     "intervalstyle": "postgres",
@@ -58,14 +59,37 @@ NO_LIMITS: Final = Limits()
 SERVICE_LIMITS: Final = Limits(statement=30, lock=10, idle_in_transaction=60)
 
 
+#: libpq's own way to name a schema in a URL. It is taken out and stated, for poolers refuse it.
+_SCHEMA_OPTION: Final = re.compile(r"-c\s*search_path=(\w+)")
+
+
+def database_conninfo(settings: Settings, url: str = "") -> str:
+    """The connection string of the settings' database, or of `url`, with the settings' schema in its `options`."""
+    url = url or settings.database_url.get_secret_value()
+    if settings.database_schema == "public":
+        return url
+    options = conninfo_to_dict(url).get("options") or ""
+    return make_conninfo(url, options=f"{options} -c search_path={settings.database_schema}".strip())
+
+
+def schema_of(conninfo: str) -> str:
+    """The schema that the connection string names."""
+    named = _SCHEMA_OPTION.findall(str(conninfo_to_dict(conninfo).get("options") or ""))
+    return named[-1] if named else "public"
+
+
 def session_conninfo(conninfo: str, **defaults: str | int | None) -> str:
     """The connection string with `defaults`, such as `application_name`; what the URL says itself has precedence."""
-    return make_conninfo("", **{**_CONNECTING, **defaults, **conninfo_to_dict(conninfo)})
+    given = conninfo_to_dict(conninfo)
+    if options := _SCHEMA_OPTION.sub("", str(given.pop("options", None) or "")).strip():
+        given["options"] = options
+    return make_conninfo("", **{**_CONNECTING, **defaults, **given})
 
 
-async def state_session(connection: AsyncConnection[Any], limits: Limits, **others: str) -> None:
+async def state_session(connection: AsyncConnection[Any], limits: Limits, schema: str, **others: str) -> None:
     """Set on a new connection all that its statements rely on; `others` are settings that only this user has."""
     settings = _STATED | {
+        "search_path": schema,
         "statement_timeout": _milliseconds(limits.statement),
         "lock_timeout": _milliseconds(limits.lock),
         "idle_in_transaction_session_timeout": _milliseconds(limits.idle_in_transaction),
@@ -83,10 +107,10 @@ async def open_session(
     Raises:
         psycopg.OperationalError: when the database does not answer.
     """
-    conninfo = session_conninfo(conninfo, application_name=name, **defaults)
-    connection = await AsyncConnection.connect(conninfo, autocommit=True)
+    stated = session_conninfo(conninfo, application_name=name, **defaults)
+    connection = await AsyncConnection.connect(stated, autocommit=True)
     try:
-        await state_session(connection, limits)
+        await state_session(connection, limits, schema_of(conninfo))
     except BaseException:
         await connection.close()
         raise

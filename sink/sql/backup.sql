@@ -1,11 +1,15 @@
 -- What backup and restore ask of the schema.
 
 -- name: table_columns
--- In order; empty when there is no such table.
-SELECT attname::text
+-- In order, with their types; empty when there is no such table.
+SELECT attname::text, format_type(atttypid, atttypmod)
 FROM pg_attribute
 WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
 ORDER BY attnum;
+
+-- name: is_type
+-- Whether the text is the name of a type and nothing else.
+SELECT to_regtype(%(type)s) IS NOT NULL;
 
 -- name: dump_estimate
 -- Rows of a table and of its chunks, as the last ANALYZE knew.

@@ -7,7 +7,19 @@
 -- triggers.
 SELECT pg_catalog.set_config(s.name, s.setting, false)
 FROM (
-    SELECT key AS name, value AS setting FROM pg_catalog.jsonb_each_text(%(settings)s)
+    SELECT
+        key AS name,
+        CASE key
+            -- TimescaleDB's functions are where it was created, which may be another schema than ours.
+            WHEN 'search_path' THEN pg_catalog.concat_ws(', ', value, (
+                SELECT pg_catalog.quote_ident(n.nspname)
+                FROM pg_catalog.pg_extension AS e
+                JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
+                WHERE e.extname OPERATOR(pg_catalog.=) 'timescaledb' AND n.nspname OPERATOR(pg_catalog.<>) value
+            ))
+            ELSE value
+        END AS setting
+    FROM pg_catalog.jsonb_each_text(%(settings)s)
     UNION ALL
     SELECT 'synchronous_commit', 'on' WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
     UNION ALL
@@ -24,8 +36,9 @@ SELECT 1;
 DELETE FROM sink_progress WHERE false;
 
 -- name: database_id
--- The same for a standby and after a failover; another for a copy, a restored dump or another database of the server.
-SELECT substr(md5(system_identifier::text || '/' || oid::text), 1, 12)
+-- The same for a standby and after a failover; another for a copy, a restored dump, another database of the server or
+-- another schema.
+SELECT substr(md5(concat_ws('/', system_identifier, oid, nullif(current_schema(), 'public'))), 1, 12)
 FROM pg_control_system(), pg_database
 WHERE datname = current_database();
 
@@ -392,17 +405,26 @@ SELECT
 -- name: lock_migrations
 SELECT pg_advisory_lock(%(key)s);
 
--- name: create_schema_migrations
-CREATE TABLE IF NOT EXISTS schema_migrations (
+-- name: schema_and_database
+SELECT current_schema()::text, current_database()::text;
+
+-- name: has_schema
+SELECT current_schema() IS NOT NULL;
+
+-- name: has_migrations
+SELECT to_regclass('tickpipe_migrations') IS NOT NULL;
+
+-- name: create_migrations_table
+CREATE TABLE IF NOT EXISTS tickpipe_migrations (
     name text PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
 -- name: applied_migrations
-SELECT name FROM schema_migrations;
+SELECT name FROM tickpipe_migrations;
 
 -- name: record_migration
-INSERT INTO schema_migrations (name) VALUES (%(name)s);
+INSERT INTO tickpipe_migrations (name) VALUES (%(name)s);
 
 -- name: candles
 SELECT ts, symbol, timeframe, open, high, low, close, volume, source

@@ -14,22 +14,22 @@ SELECT hypertable_size('market_data');
 -- name: chunks
 SELECT count(*), count(*) FILTER (WHERE is_compressed)
 FROM timescaledb_information.chunks
-WHERE hypertable_name = 'market_data';
+WHERE hypertable_schema = current_schema() AND hypertable_name = 'market_data';
 
 -- name: policies
 SELECT proc_name, schedule_interval::text, config::text
 FROM timescaledb_information.jobs
-WHERE hypertable_name = 'market_data'
+WHERE hypertable_schema = current_schema() AND hypertable_name = 'market_data'
 ORDER BY job_id;
 
 -- name: compression_policy
 -- Whole days.
 SELECT (extract(epoch FROM (config ->> 'compress_after')::interval) / 86400)::int
 FROM timescaledb_information.jobs
-WHERE hypertable_name = 'market_data' AND proc_name IN ('policy_compression', 'policy_columnstore');
+WHERE hypertable_schema = current_schema() AND hypertable_name = 'market_data' AND proc_name IN ('policy_compression', 'policy_columnstore');
 
 -- name: is_compressible
-SELECT compression_enabled FROM timescaledb_information.hypertables WHERE hypertable_name = 'market_data';
+SELECT compression_enabled FROM timescaledb_information.hypertables WHERE hypertable_schema = current_schema() AND hypertable_name = 'market_data';
 
 -- name: make_compressible
 -- A chunk's minutes of one symbol lie together, in order of time, so that a page opens few batches.

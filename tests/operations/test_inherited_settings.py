@@ -56,7 +56,7 @@ SHADOWS = b"""
 CREATE SCHEMA hostile;
 CREATE TABLE hostile.market_data (ts text);
 CREATE TABLE hostile.candle_settings (ts text);
-CREATE TABLE hostile.schema_migrations (name text);
+CREATE TABLE hostile.tickpipe_migrations (name text);
 CREATE FUNCTION hostile.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS 'SELECT $2';
 CREATE FUNCTION hostile.now() RETURNS timestamptz LANGUAGE sql AS $$SELECT timestamptz '1999-01-01'$$;
 CREATE FUNCTION hostile.candles(text, text, timestamptz, timestamptz, text) RETURNS text LANGUAGE sql AS 'SELECT $1';

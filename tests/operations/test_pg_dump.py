@@ -39,7 +39,7 @@ def contents(url: str) -> dict[str, list[Any]]:
                 "SELECT * FROM candles_d1 ORDER BY 1, 2, 3",
                 "SELECT day_zone, day_shift, week_shift FROM candle_settings",
                 "SELECT * FROM timeframes ORDER BY width",
-                "SELECT name FROM schema_migrations ORDER BY 1",
+                "SELECT name FROM tickpipe_migrations ORDER BY 1",
             )
         }
 

@@ -56,6 +56,8 @@ class Table(msgspec.Struct, frozen=True):
     name: str
     columns: tuple[str, ...]
     rows: int
+    #: Types by column, so that columns that users have added can be made again; empty in older backups.
+    types: dict[str, str] = {}
 
 
 class DatabasePart(msgspec.Struct, frozen=True):

@@ -101,7 +101,7 @@ async def _dump_table(connection: Connection, archive: ArchiveWriter, name: str,
                 async for data in copy:
                     write(bytes(data))
                     on_progress(len(data))
-            return Table(name, tuple(columns), cursor.rowcount)
+            return Table(name, tuple(columns), cursor.rowcount, columns)
 
 
 async def require_empty(connection: Connection) -> None:
@@ -126,10 +126,28 @@ def require_known_migrations(part: DatabasePart) -> None:
 
 
 async def check_schema(connection: Connection, part: DatabasePart) -> None:
-    """Raise ArchiveTooNew when the backup has columns that the schema of this version has no place for."""
+    """Raise ArchiveTooNew when the backup has columns that neither are of this version nor can be added."""
     for table in part.tables:
-        if missing := sorted(set(table.columns) - set(await _columns(connection, table.name))):
-            raise ArchiveTooNew(f"the table {table.name} has no column {', '.join(missing)} in this version")
+        unknown = []
+        for column in sorted(set(table.columns) - (await _columns(connection, table.name)).keys()):
+            about = {"type": table.types.get(column)}
+            row = await (await connection.execute(SQL["is_type"], about)).fetchone()
+            if row is None or not row[0]:
+                unknown.append(" ".join(filter(None, (column, about["type"]))))
+        if unknown:
+            raise ArchiveTooNew(
+                f"the table {table.name} has no column {', '.join(unknown)} here, and none of its type can be added"
+            )
+
+
+async def _add_columns(connection: Connection, table: Table) -> None:
+    # All migrations of the backup are known, so what they do not make, its users had added. `check_schema` has found
+    # out that these are types.
+    for column in sorted(set(table.columns) - (await _columns(connection, table.name)).keys()):
+        statement = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
+            sql.Identifier(table.name), sql.Identifier(column), sql.SQL(table.types[column])
+        )
+        await connection.execute(statement)
 
 
 async def load(
@@ -150,6 +168,7 @@ async def load(
         for table in sorted(part.tables, key=lambda one: _ORDER.index(one.name)):
             if table.name == "stale_hours":
                 await connection.execute(SQL["forget_stale"])
+            await _add_columns(connection, table)
             renamed = logs if table.name in _WITH_LOG else None
             await _load_table(connection, table, pieces(table_member(table.name)), on_progress, renamed)
 
@@ -194,10 +213,10 @@ def with_other_log(lines: bytes, old: str, new: str) -> bytes:
     return after + renamed[len(before) :] if renamed.startswith(before) else renamed
 
 
-async def _columns(connection: Connection, table: str) -> list[str]:
-    rows = await (await connection.execute(SQL["table_columns"], {"table": table})).fetchall()
-    columns = [name for (name,) in rows]
-    return sorted(columns, key=lambda name: name != "log") if table in _WITH_LOG else columns
+async def _columns(connection: Connection, table: str) -> dict[str, str]:
+    # Types by column, in the order in which they are dumped.
+    columns = await (await connection.execute(SQL["table_columns"], {"table": table})).fetchall()
+    return dict(sorted(columns, key=lambda column: column[0] != "log") if table in _WITH_LOG else columns)
 
 
 def _names(columns: Iterable[str]) -> sql.Composed:

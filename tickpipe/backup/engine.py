@@ -29,7 +29,7 @@ from runtime.kafka import ensure_topics, log_ends
 from runtime.log_identity import own_log
 from runtime.settings import Settings
 from sink.db.migrations import migrate
-from sink.db.session import open_session
+from sink.db.session import database_conninfo, open_session
 from sink.group import with_sink_group
 from tickpipe.backup import database, topics
 from tickpipe.backup.archive import (
@@ -99,7 +99,7 @@ async def take_backup(settings: Settings, path: Path, progress: Progress, *, wit
             if with_topics:
                 raise
             kafka = None
-        async with await open_session(settings.database_url.get_secret_value(), "tickpipe backup") as connection:
+        async with await open_session(database_conninfo(settings), "tickpipe backup") as connection:
             await database.begin_snapshot(connection)
             progress.begin("database", await database.dump_bytes(connection) or None)
             part = await database.dump(connection, archive, Count(progress, bytes_text).add)
@@ -186,7 +186,7 @@ class Restore:
             KafkaUnavailable, psycopg.OperationalError: when a server does not answer.
         """
         require_complete(self._archive)
-        url = self._settings.database_url.get_secret_value()
+        url = database_conninfo(self._settings)
         await migrate(url)
         async with await open_session(url, "tickpipe restore") as connection:
             await database.check_schema(connection, self._archive.manifest.database)
@@ -286,7 +286,7 @@ class Restore:
         self._progress.begin(
             "database", sum(size.bytes for name, size in members.items() if name.startswith("database/"))
         )
-        url = self._settings.database_url.get_secret_value()
+        url = database_conninfo(self._settings)
         async with await open_session(url, "tickpipe restore") as connection:
             on_progress = Count(self._progress, bytes_text).add
             await database.load(connection, part, self._archive.pieces, on_progress, logs=logs)

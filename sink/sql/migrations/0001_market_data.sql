@@ -83,9 +83,10 @@ CREATE TABLE market_data (
     volume bigint NOT NULL,
     real_volume double precision,
     spread integer,
-    source text NOT NULL,
-    origin text NOT NULL CHECK (origin IN ('ticks', 'broker')),
-    closed boolean NOT NULL,
+    -- The defaults are for rows that people insert by hand, of which no tick is known.
+    source text NOT NULL DEFAULT 'manual',
+    origin text NOT NULL DEFAULT 'broker' CHECK (origin IN ('ticks', 'broker')),
+    closed boolean NOT NULL DEFAULT true,
     first_tick timestamptz,
     last_tick timestamptz,
     log text,
@@ -93,6 +94,7 @@ CREATE TABLE market_data (
     received_at timestamptz,
     folded_at timestamptz,
     stored_at timestamptz NOT NULL DEFAULT now(),
+    tick_volume bigint GENERATED ALWAYS AS (volume) STORED,
     PRIMARY KEY (symbol, timeframe, ts, source),
     -- What marketdata/candle.py says of a candle. A NaN is greater than all other numbers.
     CONSTRAINT market_data_prices CHECK (
@@ -124,6 +126,7 @@ CREATE TABLE market_data (
 CREATE INDEX market_data_ts_idx ON market_data (ts DESC);
 
 COMMENT ON COLUMN market_data.volume IS 'number of ticks';
+COMMENT ON COLUMN market_data.tick_volume IS 'volume, by the name that MetaTrader gives it';
 COMMENT ON COLUMN market_data.spread IS 'lowest ask - bid, in points';
 COMMENT ON COLUMN market_data.origin IS 'ticks: folded from the log; broker: the broker''s own bar, where there is no fold';
 COMMENT ON COLUMN market_data.folded_at IS 'when the worker published the fold';

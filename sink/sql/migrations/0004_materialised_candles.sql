@@ -290,7 +290,8 @@ BEGIN
         IF to_regclass('timescaledb_information.chunks') IS NOT NULL THEN
             -- Deleting from a chunk that has to stay, perhaps compressed, is dear; dropping one costs nothing.
             SELECT max(c.range_end) INTO whole FROM timescaledb_information.chunks AS c
-            WHERE c.hypertable_name = 'market_data' AND c.range_end <= minutes;
+            WHERE c.hypertable_schema = current_schema() AND c.hypertable_name = 'market_data'
+                AND c.range_end <= minutes;
             minutes := next_bar(whole, '1 day', s);
         END IF;
         IF minutes > s.minutes_from AND NOT EXISTS (SELECT FROM stale_hours AS k WHERE k.ts < minutes) THEN
@@ -336,7 +337,7 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER skip_present_migration BEFORE INSERT ON schema_migrations
+CREATE TRIGGER skip_present_migration BEFORE INSERT ON tickpipe_migrations
     FOR EACH ROW EXECUTE FUNCTION skip_present_row('t.name = $1.name');
 CREATE TRIGGER skip_present_timeframe BEFORE INSERT ON timeframes
     FOR EACH ROW EXECUTE FUNCTION skip_present_row('t.name = $1.name');

@@ -36,11 +36,22 @@ async def test_the_first_eight_columns_are_the_ones_that_users_know(connection: 
     assert [row[0] for row in rows] == [
         "ts", "symbol", "timeframe", "open", "high", "low", "close", "volume", "real_volume", "spread", "source",
         "origin", "closed", "first_tick", "last_tick", "log", "offsets", "received_at", "folded_at",
-        "stored_at",
+        "stored_at", "tick_volume",
     ]  # fmt: skip
     assert [row[1] for row in rows[:8]] == [
         "timestamp with time zone", "text", "text", *["double precision"] * 4, "bigint"
     ]  # fmt: skip
+
+
+async def test_those_eight_columns_can_be_inserted_by_hand(connection: Connection) -> None:
+    await connection.execute(
+        b"INSERT INTO market_data (ts, symbol, timeframe, open, high, low, close, volume)"
+        b" VALUES ('2019-02-04', 'EURUSD', 'M1', 1.1, 1.3, 1.0, 1.2, 7)"
+    )
+
+    rows = await connection.execute(b"SELECT source, origin, closed, tick_volume FROM market_data")
+    assert await rows.fetchall() == [("manual", "broker", True, 7)]
+    assert await value(connection, "SELECT volume FROM candles_h1") == 7
 
 
 async def test_the_edition_is_named(connection: Connection) -> None:

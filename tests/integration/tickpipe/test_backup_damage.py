@@ -260,7 +260,7 @@ async def test_every_table_of_the_schema_is_backed_up(settings: Settings, small:
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         tables = {name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
     # The rows of two come with the migrations; the progress is empty after a restore, so that all is read again.
-    assert tables == {*TABLES, "schema_migrations", "timeframes", "sink_progress"}
+    assert tables == {*TABLES, "tickpipe_migrations", "timeframes", "sink_progress"}
     with ArchiveReader(small) as archive:
         assert isinstance(archive.manifest, Manifest)
         assert {table.name for table in archive.manifest.database.tables} == set(TABLES)
