@@ -13,7 +13,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from dashboard.answers import Refusal
 from runtime.settings import Settings
 from sink.db.connection import Trouble, trouble_of
-from sink.db.session import Limits, session_conninfo, state_session
+from sink.db.session import Limits, Session, session_conninfo, state_session
 from sink.db.statements import parse_statements
 
 Connection = AsyncConnection[Any]
@@ -47,6 +47,7 @@ class Database:
     def __init__(self, settings: Settings) -> None:
         self._pool = AsyncConnectionPool(
             session_conninfo(database_url(settings), application_name="tickpipe dashboard", connect_timeout=5),
+            connection_class=Session,
             min_size=1,
             max_size=_POOL_SIZE,
             timeout=_PATIENCE_SECONDS,
@@ -161,7 +162,7 @@ def database_url(settings: Settings) -> str:
     return settings.dashboard_database_url.get_secret_value() or settings.database_url.get_secret_value()
 
 
-async def _make_read_only(connection: Connection) -> None:
+async def _make_read_only(connection: Session) -> None:
     # Compiling a plan takes longer than reading a page.
     await state_session(connection, _LIMITS, jit="off")
     await connection.commit()

@@ -24,7 +24,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exp
 
 from runtime.kafka_errors import is_retriable
 from runtime.tasks import sleep_unless
-from sink.db.session import SERVICE_LIMITS, open_session
+from sink.db.session import SERVICE_LIMITS, is_pooled, open_session
 from sink.db.statements import SQL
 
 log = structlog.get_logger(__name__)
@@ -224,7 +224,7 @@ def _is_to_be_repeated(exc: BaseException) -> bool:
 
 
 async def connect(conninfo: str, name: str = "") -> Connection:
-    """A connection in autocommit mode with the limits of a service and the staging tables.
+    """A connection in autocommit mode with the limits of a service, to a server that takes writes.
 
     Raises:
         psycopg.OperationalError: when the database does not answer.
@@ -232,9 +232,30 @@ async def connect(conninfo: str, name: str = "") -> Connection:
     """
     connection = await open_session(conninfo, f"tickpipe {name}".strip(), SERVICE_LIMITS)
     try:
-        for statement in ("create_incoming_candles", "create_incoming_bars"):
-            await connection.execute(SQL[statement])
+        # Behind a pooler they are gone right away, and a standby is found out all the same.
+        for table in StagingTable:
+            await _create(connection, table)
     except BaseException:
         await connection.close()
         raise
     return connection
+
+
+class StagingTable(StrEnum):
+    """Temporary tables that a transaction fills and that are empty, or gone, after it."""
+
+    CANDLES = "create_incoming_candles"
+    BARS = "create_incoming_bars"
+
+
+async def provide(connection: Connection, table: StagingTable) -> None:
+    """See to it that the transaction has the staging table, which `connect` has created in a session of our own."""
+    if is_pooled(connection):
+        await _create(connection, table)
+
+
+async def _create(connection: Connection, table: StagingTable) -> None:
+    # Created with every batch they would fill the catalog with dead rows; left in a pooler's session they would be
+    # found there by another version.
+    ending = b" ON COMMIT DROP" if is_pooled(connection) else b" ON COMMIT DELETE ROWS"
+    await connection.execute(SQL[table] + ending)

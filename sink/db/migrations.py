@@ -1,9 +1,10 @@
 """Brings the schema up to date: the numbered files of `sink/sql/migrations`, each once and each in a transaction."""
 
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 import structlog
+from psycopg import AsyncConnection
 
 from sink.db.session import open_session
 from sink.db.statements import SQL
@@ -29,20 +30,27 @@ async def migrate(conninfo: str) -> list[str]:
         psycopg.OperationalError: when the database does not answer; the call can be repeated.
     """
     applied = []
-    # The lock belongs to the connection, so closing it, or losing it, gives the lock back.
     async with await open_session(conninfo, "tickpipe migrations") as connection:
         # A migration may change what a prepared statement answers.
         connection.prepare_threshold = None
-        await connection.execute(SQL["lock_migrations"], {"key": _LOCK_KEY})
-        await connection.execute(SQL["create_schema_migrations"])
-        rows = await (await connection.execute(SQL["applied_migrations"])).fetchall()
-        present = {name for (name,) in rows}
+        async with connection.transaction():
+            await connection.execute(SQL["lock_migrations"], {"key": _LOCK_KEY})
+            await connection.execute(SQL["create_schema_migrations"])
         for name, sql in migration_files().items():
-            if name in present:
-                continue
-            async with connection.transaction():
-                await connection.execute(sql)
-                await connection.execute(SQL["record_migration"], {"name": name})
-            log.info("Applied a migration.", action="migration_applied", migration=name)
-            applied.append(name)
+            if await _apply(connection, name, sql):
+                log.info("Applied a migration.", action="migration_applied", migration=name)
+                applied.append(name)
     return applied
+
+
+async def _apply(connection: AsyncConnection[Any], name: str, sql: bytes) -> bool:
+    """Apply a migration unless the database has it; returns whether it was applied."""
+    async with connection.transaction():
+        # Behind a pooler no lock outlasts a transaction, so each takes it, and looks again.
+        await connection.execute(SQL["lock_migrations"], {"key": _LOCK_KEY})
+        rows = await (await connection.execute(SQL["applied_migrations"])).fetchall()
+        if (name,) in rows:
+            return False
+        await connection.execute(sql)
+        await connection.execute(SQL["record_migration"], {"name": name})
+    return True
