@@ -103,7 +103,9 @@ class Database:
                 raise Refusal(
                     504, "TOO_SLOW", "the database took too long; ask for less: a smaller limit or time range"
                 ) from exc
-            raise (_busy() if trouble is Trouble.BUSY else _unreachable()) from exc
+            # A standby has ended a query in favour of the primary's changes; asked again it may answer.
+            is_in_conflict = isinstance(exc, psycopg.errors.SerializationFailure)
+            raise (_busy() if trouble is Trouble.BUSY or is_in_conflict else _unreachable()) from exc
 
     async def within(self, seconds: float, reading: Coroutine[Any, Any, T]) -> T:
         """The result of `reading`, which works with this database, if it comes in time.
