@@ -14,7 +14,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from dashboard.answers import Refusal
 from runtime.settings import Settings
 from sink.db.connection import Trouble, trouble_of
-from sink.db.session import Limits, database_conninfo, schema_of, session_conninfo, state_session
+from sink.db.session import Limits, Session, database_conninfo, schema_of, session_conninfo, state_session
 from sink.db.statements import parse_statements
 
 Connection = AsyncConnection[Any]
@@ -49,6 +49,7 @@ class Database:
         conninfo = database_conninfo(settings, database_url(settings))
         self._pool = AsyncConnectionPool(
             session_conninfo(conninfo, application_name="tickpipe dashboard", connect_timeout=5),
+            connection_class=Session,
             min_size=1,
             max_size=_POOL_SIZE,
             timeout=_PATIENCE_SECONDS,
@@ -104,7 +105,9 @@ class Database:
                 raise Refusal(
                     504, "TOO_SLOW", "the database took too long; ask for less: a smaller limit or time range"
                 ) from exc
-            raise (_busy() if trouble is Trouble.BUSY else _unreachable()) from exc
+            # A standby has ended a query in favour of the primary's changes; asked again it may answer.
+            is_in_conflict = isinstance(exc, psycopg.errors.SerializationFailure)
+            raise (_busy() if trouble is Trouble.BUSY or is_in_conflict else _unreachable()) from exc
 
     async def within(self, seconds: float, reading: Coroutine[Any, Any, T]) -> T:
         """The result of `reading`, which works with this database, if it comes in time.
@@ -163,7 +166,7 @@ def database_url(settings: Settings) -> str:
     return settings.dashboard_database_url.get_secret_value() or settings.database_url.get_secret_value()
 
 
-async def _make_read_only(connection: Connection, schema: str) -> None:
+async def _make_read_only(connection: Session, schema: str) -> None:
     # Compiling a plan takes longer than reading a page.
     await state_session(connection, _LIMITS, schema, jit="off")
     await connection.commit()

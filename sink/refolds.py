@@ -4,7 +4,7 @@ Such are late ticks, a day that was sent twice, and a symbol whose ticks lie in 
 """
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -26,6 +26,7 @@ from runtime.logreader import Refolded, TickLog
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask
 from sink.db.connection import REFUSALS, Connection, Database, StepSize
+from sink.db.session import is_pooled
 from sink.db.statements import SQL
 from sink.metrics import Metrics
 from sink.staging import time_msc
@@ -109,10 +110,9 @@ class Refolder(PeriodicTask[int]):
 
     async def _refold(self, connection: Connection, minutes: int, *, log_name: str, partition: int) -> int:
         at = {"log": log_name, "partition": partition}
-        row = await (await connection.execute(SQL["try_lock_refolds"], at)).fetchone()
-        if row is None or not row[0]:
-            return 0  # another sink is at it
-        try:
+        async with _alone(connection, at) as is_alone:
+            if not is_alone:
+                return 0
             rows = await (await connection.execute(SQL["take_refolds"], {**at, "limit": minutes})).fetchall()
             taken = [
                 Pending(source, symbol, timeframe, ts, closed, from_multirange(offsets))
@@ -124,10 +124,6 @@ class Refolder(PeriodicTask[int]):
                     await self._writer.apply_candles(connection, largest, incomparable=True)
             await self._store(connection, at, proven, taken)
             return len(taken)
-        finally:
-            # A lost connection has given the lock back already.
-            with contextlib.suppress(psycopg.Error):
-                await connection.execute(SQL["unlock_refolds"], at)
 
     async def _fold(self, log_name: str, taken: Sequence[Pending]) -> tuple[list[Reduced], list[Reduced]]:
         # The folds of whole proofs, and of what the log still holds of the others.
@@ -205,3 +201,24 @@ def proven_candle(fold: CandleFold, ranges: Ranges, log_name: str, *, closed: bo
     """The candle of a fold of all records of `ranges`; None when they hold no usable price of the period."""
     # The fold knows only the records that touched the period; all of the ranges were read, so all of them are proven.
     return fold.candle(log=log_name, offsets=ranges, closed=closed, emitted=clock.now_ms())
+
+
+@contextlib.asynccontextmanager
+async def _alone(connection: Connection, at: dict[str, Any]) -> AsyncIterator[bool]:
+    """Whether no other sink folds the same minutes, which a lock ensures until the end.
+
+    Behind a pooler no lock outlasts a transaction. Two sinks then fold the same, which changes nothing but their work.
+    """
+    if is_pooled(connection):
+        yield True
+        return
+    row = await (await connection.execute(SQL["try_lock_refolds"], at)).fetchone()
+    if row is None or not row[0]:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        # A lost connection has given the lock back already.
+        with contextlib.suppress(psycopg.Error):
+            await connection.execute(SQL["unlock_refolds"], at)

@@ -17,7 +17,7 @@ import psycopg
 from marketdata.candle import BrokerBar, Candle
 from marketdata.offsets import Ranges, position, spans
 from marketdata.rule import Reduced
-from sink.db.connection import Connection
+from sink.db.connection import Connection, StagingTable, provide
 from sink.db.statements import SQL
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -82,6 +82,7 @@ class Staging:
     async def stage_candles(self, connection: Connection, candles: Sequence[Reduced], packed: Sequence[bytes]) -> None:
         """Stage one row per key; `packed` are the same candles by `pack`."""
         wanted = (reduced.wanted for reduced in candles)
+        await provide(connection, StagingTable.CANDLES)
         await _copy(connection, "copy_candles", staged_rows(zip(packed, wanted, strict=True)))
 
     async def append_candles(self, connection: Connection, packed: Sequence[bytes]) -> None:
@@ -94,6 +95,7 @@ class Staging:
 
     async def stage_bars(self, connection: Connection, bars: Sequence[BrokerBar]) -> None:
         """Stage one row per key."""
+        await provide(connection, StagingTable.BARS)
         async with connection.cursor() as cursor, cursor.copy(SQL["copy_bars"]) as copy:
             for bar in bars:
                 await copy.write_row(bar_row(bar))

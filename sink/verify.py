@@ -18,8 +18,8 @@ from runtime.log_identity import wait_for_log
 from runtime.logreader import TickLog
 from runtime.settings import Settings
 from sink.completeness import Completeness, Selection, store_folds
-from sink.db.connection import Connection, Database, connect
-from sink.db.session import database_conninfo
+from sink.db.connection import Connection, Database
+from sink.db.session import database_conninfo, open_session
 from sink.db.statements import SQL
 from sink.group import with_sink_group
 from sink.metrics import Metrics
@@ -113,9 +113,8 @@ async def verify(
     database = Database(url, asyncio.Event())
     writer = Writer(log_ends, Metrics(CollectorRegistry()))
     repair_with = partial(store_folds, database, writer) if repair else None
-    reading = await connect(url)
+    reading = await open_session(url, "tickpipe verify")
     try:
-        await reading.execute(SQL["lift_statement_timeout"])
         row = await (await reading.execute(SQL["count_stored"], about)).fetchone()
         on_total(row[0] if row else 0)
         async with TickLog(settings) as tick_log:
@@ -150,8 +149,7 @@ async def _passes(
     # Stored candles of one log at a time, in the order of their first offsets.
     chunk: list[Candle] = []
     ticks = 0
-    # WITH HOLD: a pass over the log may outlast the timeout of an idle transaction.
-    async with connection.cursor(name="stored_candles", withhold=True) as cursor:
+    async with connection.transaction(), connection.cursor(name="stored_candles") as cursor:
         cursor.itersize = _FETCH_ROWS
         await cursor.execute(SQL["stored_candles"], selection)
         async for *fields, pending in cursor:

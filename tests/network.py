@@ -54,6 +54,12 @@ class Cable:
         if self._carrying:
             await asyncio.wait(self._carrying)
 
+    async def lead_to(self, server_port: int) -> None:
+        """Break what is under way, and lead to another server from now on."""
+        await self.pull()
+        self._server_port = server_port
+        await self.plug()
+
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None

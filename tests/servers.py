@@ -37,8 +37,8 @@ class EmbeddedServers:
         ports = Ports(data_dir)
         self._kafka: Kafka = local_kafka(data_dir, ports, ready_kafka(on_event), short_lived=short_lived)
         self._postgres: Postgres = local_postgres(data_dir, ports, load_credentials(data_dir).database_password)
-        self._kafka_child = _Child(self._kafka.spec)
-        self._postgres_child = _Child(self._postgres.spec)
+        self._kafka_child = Child(self._kafka.spec)
+        self._postgres_child = Child(self._postgres.spec)
 
     @property
     def kafka_bootstrap(self) -> str:
@@ -114,7 +114,7 @@ class EmbeddedServers:
         self._postgres_child.kill()
 
 
-class _Child:
+class Child:
     """One server process that is started and stopped by hand."""
 
     def __init__(self, spec: ServiceSpec) -> None:

@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 #: What `.ci/run` installs, or has installed by what it calls.
-PROMISED = frozenset(("chromium", "docker", "g++", "node", "npm"))
+PROMISED = frozenset(("chromium", "docker", "g++", "node", "npm", "pgbouncer"))
 
 _PROBE_SECONDS = 60
 

@@ -5,8 +5,7 @@ Work fails for now for one of three reasons, and each is retried in its own way:
 ========  ======================================================  =====================================================
 away      no server that takes writes: connection refused or      on a new connection, until it is back
           lost, starting, shutting down, a standby, disk full
-busy      somebody else is in the way: lock, deadlock,            the same again
-          serialisation, no free connection
+busy      somebody else is in the way: lock, deadlock             the same again
 too slow  a statement ran into its time limit                     not as it is: the caller does less at a time
 ========  ======================================================  =====================================================
 """
@@ -24,7 +23,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exp
 
 from runtime.kafka_errors import is_retriable
 from runtime.tasks import sleep_unless
-from sink.db.session import SERVICE_LIMITS, open_session
+from sink.db.session import SERVICE_LIMITS, is_pooled, open_session
 from sink.db.statements import SQL
 
 log = structlog.get_logger(__name__)
@@ -51,8 +50,8 @@ class Trouble(StrEnum):
 _TROUBLES: Final = {
     "55P03": Trouble.BUSY,  # lock_not_available
     "40P01": Trouble.BUSY,  # deadlock_detected
-    "40001": Trouble.BUSY,  # serialization_failure
-    "53300": Trouble.BUSY,  # too_many_connections
+    # serialization_failure: at READ COMMITTED only a standby says so, when the primary's changes end what it does
+    "40001": Trouble.AWAY,
     "57014": Trouble.TOO_SLOW,  # query_canceled
     "25006": Trouble.AWAY,  # read_only_sql_transaction: after a failover the old primary is a standby
     "25P03": Trouble.AWAY,  # idle_in_transaction_session_timeout: the server has closed the connection
@@ -96,8 +95,10 @@ class StepSize:
 class Database:
     """A connection of its own to the database, opened when needed and again when lost.
 
-    `on_state` is told whether the database answers, `on_trouble` of each time that work could not be done; `name` is
-    that of the user of this connection, in log lines and in `pg_stat_activity`. `stopping` ends every wait.
+    `on_state` is told whether the database takes writes: false when it is away, true when work was done, before which
+    every new connection writes. A database that is busy is what it was before. `on_trouble` is told of each time that
+    work could not be done; `name` is that of the user of this connection, in log lines and in `pg_stat_activity`.
+    `stopping` ends every wait.
     """
 
     def __init__(
@@ -194,7 +195,6 @@ class Database:
         except Exception as exc:
             trouble = trouble_of(exc)
             if trouble is not None:
-                self._on_state(trouble is not Trouble.AWAY)
                 self._on_trouble(self._name, trouble)
             if trouble is Trouble.TOO_SLOW:
                 log.warning(
@@ -202,6 +202,7 @@ class Database:
                     action="database_too_slow", task=self._name, error=str(exc).strip(),
                 )  # fmt: skip
             elif trouble is Trouble.AWAY:
+                self._on_state(False)
                 # A standby answers for ever, and only a new connection finds the primary.
                 await self.close()
             raise
@@ -224,7 +225,7 @@ def _is_to_be_repeated(exc: BaseException) -> bool:
 
 
 async def connect(conninfo: str, name: str = "") -> Connection:
-    """A connection in autocommit mode with the limits of a service and the staging tables.
+    """A connection in autocommit mode with the limits of a service, to a server that takes writes.
 
     Raises:
         psycopg.OperationalError: when the database does not answer.
@@ -232,9 +233,30 @@ async def connect(conninfo: str, name: str = "") -> Connection:
     """
     connection = await open_session(conninfo, f"tickpipe {name}".strip(), SERVICE_LIMITS)
     try:
-        for statement in ("create_incoming_candles", "create_incoming_bars"):
-            await connection.execute(SQL[statement])
+        # Behind a pooler they are gone right away, and a standby is found out all the same.
+        for table in StagingTable:
+            await _create(connection, table)
     except BaseException:
         await connection.close()
         raise
     return connection
+
+
+class StagingTable(StrEnum):
+    """Temporary tables that a transaction fills and that are empty, or gone, after it."""
+
+    CANDLES = "create_incoming_candles"
+    BARS = "create_incoming_bars"
+
+
+async def provide(connection: Connection, table: StagingTable) -> None:
+    """See to it that the transaction has the staging table, which `connect` has created in a session of our own."""
+    if is_pooled(connection):
+        await _create(connection, table)
+
+
+async def _create(connection: Connection, table: StagingTable) -> None:
+    # Created with every batch they would fill the catalog with dead rows; left in a pooler's session they would be
+    # found there by another version.
+    ending = b" ON COMMIT DROP" if is_pooled(connection) else b" ON COMMIT DELETE ROWS"
+    await connection.execute(SQL[table] + ending)

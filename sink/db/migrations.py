@@ -41,19 +41,16 @@ async def migrate(conninfo: str) -> list[str]:
         SchemaTaken: when something else in the schema has a name that a migration needs.
     """
     applied = []
-    # The lock belongs to the connection, so closing it, or losing it, gives the lock back.
     async with await open_session(conninfo, "tickpipe migrations") as connection:
         # A migration may change what a prepared statement answers.
         connection.prepare_threshold = None
-        await connection.execute(SQL["lock_migrations"], {"key": _LOCK_KEY})
-        await _create_schema(connection, schema_of(conninfo))
-        present = await applied_migrations(connection)
+        async with connection.transaction():
+            await connection.execute(SQL["lock_migrations"], {"key": _LOCK_KEY})
+            await _create_schema(connection, schema_of(conninfo))
         for name, sql in migration_files().items():
-            if name in present:
-                continue
-            await _apply(connection, name, sql)
-            log.info("Applied a migration.", action="migration_applied", migration=name)
-            applied.append(name)
+            if await _apply(connection, name, sql):
+                log.info("Applied a migration.", action="migration_applied", migration=name)
+                applied.append(name)
     return applied
 
 
@@ -64,9 +61,14 @@ async def _create_schema(connection: AsyncConnection[Any], schema: str) -> None:
         await connection.execute(composing.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(composing.Identifier(schema)))
 
 
-async def _apply(connection: AsyncConnection[Any], name: str, sql: bytes) -> None:
+async def _apply(connection: AsyncConnection[Any], name: str, sql: bytes) -> bool:
+    """Apply a migration unless the database has it; returns whether it was applied."""
     try:
         async with connection.transaction():
+            # Behind a pooler no lock outlasts a transaction, so each takes it, and looks again.
+            await connection.execute(SQL["lock_migrations"], {"key": _LOCK_KEY})
+            if name in await applied_migrations(connection):
+                return False
             # Not before the first, so that one that is refused leaves nothing behind.
             await connection.execute(SQL["create_migrations_table"])
             await connection.execute(sql)
@@ -79,3 +81,4 @@ async def _apply(connection: AsyncConnection[Any], name: str, sql: bytes) -> Non
             f"({exc.diag.message_primary}); let Tickpipe have a schema of its own, TICKPIPE_DATABASE_SCHEMA=tickpipe, "
             "or take over a table market_data of candles with `tickpipe db adopt`"
         ) from exc
+    return True

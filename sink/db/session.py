@@ -1,13 +1,38 @@
-"""Opens connections to PostgreSQL that state every setting they rely on, whatever the server, database or role says."""
+"""Opens connections to PostgreSQL that state every setting they rely on, whatever the server, database or role says.
+
+Nothing relies on a session for longer than a transaction. Behind a pooler in transaction mode, such as PgBouncer, each
+transaction may run in another session, and other clients use that as well:
+
+====================  ================================  =====================================================
+of a session          directly                          through a pooler
+====================  ================================  =====================================================
+settings and limits   set once, on connecting           set by each transaction for itself
+staging tables        emptied by every commit           created in the transaction and dropped by its end
+prepared statements   psycopg's                         none
+cursors               inside a transaction              inside a transaction
+advisory locks        inside a transaction, but that    inside a transaction; two sinks may refold the same
+                      of `Refolder` spans several       minutes, which changes nothing but their work
+LISTEN and NOTIFY     not used                          not used
+startup parameters    those of libpq, and `options`     the same; PgBouncer refuses `options`, unless its
+                      if the URL has them               `ignore_startup_parameters` names them
+====================  ================================  =====================================================
+
+PostgreSQL tells a client on connecting the process id of its session. A pooler makes one up, which gives it away.
+"""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from psycopg import AsyncConnection
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor, AsyncTransaction, IsolationLevel, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
+from marketdata.errors import SettingsError
 from runtime.settings import Settings
 from sink.db.statements import SQL
 
@@ -78,6 +103,87 @@ def schema_of(conninfo: str) -> str:
     return named[-1] if named else "public"
 
 
+class PoolerUnusable(SettingsError):
+    """The pooler does not let a transaction have several statements; set PgBouncer's `pool_mode` to `transaction`."""
+
+
+class Session(AsyncConnection[Any]):
+    """A connection whose every transaction states what it relies on, if a pooler makes that necessary."""
+
+    #: Opens each transaction behind a pooler; None for a session of our own, which `state_session` set up.
+    _opening: sql.Composed | None = None
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a pooler gives each transaction a session of its own choice."""
+        return self._opening is not None
+
+    async def state_per_transaction(self, opening: sql.Composed) -> None:
+        """Open every transaction from now on with these statements."""
+        # A prepared statement belongs to the session that prepared it.
+        self.prepare_threshold = None
+        self.cursor_factory = _StatingCursor
+        # Of a transaction that has begun these cannot be stated any more.
+        await self.set_isolation_level(IsolationLevel.READ_COMMITTED)
+        await self.set_deferrable(False)
+        self._opening = opening
+
+    @asynccontextmanager
+    async def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> AsyncIterator[AsyncTransaction]:
+        """As psycopg's; the outermost one behind a pooler begins with the statements that set it up."""
+        is_outermost = self.info.transaction_status is TransactionStatus.IDLE
+        async with AsyncExitStack() as stack:
+            try:
+                transaction = await stack.enter_async_context(super().transaction(savepoint_name, force_rollback))
+            except psycopg.errors.FeatureNotSupported as exc:
+                # The answer of a standby to BEGIN READ WRITE; to a statement that writes it is this.
+                raise psycopg.errors.ReadOnlySqlTransaction(str(exc)) from exc
+            if is_outermost:
+                await self.open_transaction()
+            yield transaction
+
+    async def open_transaction(self) -> None:
+        """Set up the transaction that has begun, or that psycopg begins with the first statement."""
+        if self._opening is not None:
+            await AsyncCursor(self).execute(self._opening)
+
+
+class _StatingCursor(AsyncCursor[Any]):
+    """Gives a statement outside of a transaction one of its own, or sets up that which psycopg begins with it."""
+
+    async def execute(self, *args: Any, **kwargs: Any) -> Self:
+        async with self._set_up():
+            return await super().execute(*args, **kwargs)
+
+    async def executemany(self, *args: Any, **kwargs: Any) -> None:
+        async with self._set_up():
+            await super().executemany(*args, **kwargs)
+
+    @asynccontextmanager
+    async def copy(self, *args: Any, **kwargs: Any) -> AsyncIterator[psycopg.AsyncCopy]:
+        async with self._set_up(), super().copy(*args, **kwargs) as copy:
+            yield copy
+
+    @asynccontextmanager
+    async def _set_up(self) -> AsyncIterator[None]:
+        connection = self.connection
+        if not isinstance(connection, Session) or connection.info.transaction_status is not TransactionStatus.IDLE:
+            yield
+        elif connection.autocommit:
+            async with connection.transaction():
+                yield
+        else:
+            await connection.open_transaction()
+            yield
+
+
+def is_pooled(connection: AsyncConnection[Any]) -> bool:
+    """Whether the next transaction of this connection may run in another session, behind a pooler."""
+    return isinstance(connection, Session) and connection.is_pooled
+
+
 def session_conninfo(conninfo: str, **defaults: str | int | None) -> str:
     """The connection string with `defaults`, such as `application_name`; what the URL says itself has precedence."""
     given = conninfo_to_dict(conninfo)
@@ -86,29 +192,57 @@ def session_conninfo(conninfo: str, **defaults: str | int | None) -> str:
     return make_conninfo("", **{**_CONNECTING, **defaults, **given})
 
 
-async def state_session(connection: AsyncConnection[Any], limits: Limits, schema: str, **others: str) -> None:
-    """Set on a new connection all that its statements rely on; `others` are settings that only this user has."""
+async def state_session(connection: Session, limits: Limits, schema: str, **others: str) -> None:
+    """Set up a new connection, or its transactions; `others` are settings that only this user has.
+
+    Raises:
+        PoolerUnusable: when a pooler has each statement run in another session.
+    """
     settings = _STATED | {
         "search_path": schema,
         "statement_timeout": _milliseconds(limits.statement),
         "lock_timeout": _milliseconds(limits.lock),
         "idle_in_transaction_session_timeout": _milliseconds(limits.idle_in_transaction),
     }
-    # First of all, for the role's own limit may be too short for the next statement.
-    await connection.execute(SQL["lift_statement_timeout"])
-    await connection.execute(SQL["state_session"], {"settings": Jsonb(settings | others)})
+    row = await (await connection.execute(SQL["session"])).fetchone()
+    if row is None:
+        raise RuntimeError("unreachable: a SELECT without FROM returns a row")
+    process_id, is_standby = row
+    is_behind_pooler = process_id != connection.info.backend_pid
+    stating = sql.SQL(SQL["state_session"].decode()).format(
+        settings=sql.Literal(Jsonb(settings | others)), is_local=sql.Literal(is_behind_pooler)
+    )
+    if not is_behind_pooler:
+        await connection.execute(stating)
+        return
+    # Ends the transaction that reading the process id has begun, if it has.
+    await connection.commit()
+    await connection.state_per_transaction(stating)
+    if not is_standby:
+        # Whatever the role says; a standby refuses to be asked for it.
+        await connection.set_read_only(False)
+    try:
+        async with connection.transaction():
+            pass
+    except psycopg.errors.ProtocolViolation as exc:
+        # PgBouncer has this one code for all that it says itself, and does not translate it.
+        if "statement pooling" not in str(exc):
+            raise
+        raise PoolerUnusable(
+            f"the pooler does not let a transaction have several statements ({str(exc).strip()}); set pool_mode of "
+            "PgBouncer to transaction or session, or let TICKPIPE_DATABASE_URL name PostgreSQL itself"
+        ) from exc
 
 
-async def open_session(
-    conninfo: str, name: str, limits: Limits = NO_LIMITS, **defaults: str | int | None
-) -> AsyncConnection[Any]:
+async def open_session(conninfo: str, name: str, limits: Limits = NO_LIMITS, **defaults: str | int | None) -> Session:
     """A connection in autocommit mode; `name` is its application's in `pg_stat_activity`, unless the URL names one.
 
     Raises:
         psycopg.OperationalError: when the database does not answer.
+        PoolerUnusable: when it is a pooler's that has each statement run in another session.
     """
     stated = session_conninfo(conninfo, application_name=name, **defaults)
-    connection = await AsyncConnection.connect(stated, autocommit=True)
+    connection = await Session.connect(stated, autocommit=True)
     try:
         await state_session(connection, limits, schema_of(conninfo))
     except BaseException:

@@ -1,11 +1,17 @@
 -- Every statement of the sink, by name. Which candle replaces which is `candle_verdict` of the first migration, which
 -- the statements call; marketdata/rule.py says it in Python and the tests hold the two together.
 
+-- name: session
+-- The process of the session that answers, and whether its server is a standby.
+SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery();
+
 -- name: state_session
--- Names are qualified because the search_path is not stated yet. What this server does not know is left out; a role
--- that turned off synchronous_commit would lose rows whose offsets are committed, and one that is a replica the
--- triggers.
-SELECT pg_catalog.set_config(s.name, s.setting, false)
+-- For the session or, where `is_local`, for the transaction. First of all the role's own time limit, which may be too
+-- short for what follows. Names are qualified because the search_path is not stated yet. What this server does not know
+-- is left out; a role that turned off synchronous_commit would lose rows whose offsets are committed, and one that is a
+-- replica the triggers.
+SELECT pg_catalog.set_config('statement_timeout', '0', {is_local});
+SELECT pg_catalog.set_config(s.name, s.setting, {is_local})
 FROM (
     SELECT
         key AS name,
@@ -19,7 +25,7 @@ FROM (
             ))
             ELSE value
         END AS setting
-    FROM pg_catalog.jsonb_each_text(%(settings)s)
+    FROM pg_catalog.jsonb_each_text({settings})
     UNION ALL
     SELECT 'synchronous_commit', 'on' WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
     UNION ALL
@@ -66,11 +72,8 @@ SELECT s.log, s.partition
 FROM span AS s
 WHERE NOT EXISTS (SELECT FROM moved AS m WHERE m.log = s.log AND m.partition = s.partition);
 
--- name: lift_statement_timeout
--- For reading a whole table, which takes as long as it takes.
-SET statement_timeout = 0;
-
 -- name: create_incoming_candles
+-- What becomes of it at the end of a transaction, ON COMMIT, is said by `sink/db/connection.py`.
 CREATE TEMPORARY TABLE IF NOT EXISTS incoming_candles (
     ts timestamptz NOT NULL,
     symbol text NOT NULL,
@@ -95,7 +98,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_candles (
     verdict text NOT NULL DEFAULT 'inserted',
     -- Whether the stored candle names other offsets.
     is_other boolean NOT NULL DEFAULT false
-) ON COMMIT DELETE ROWS;
+);
 
 -- name: create_incoming_bars
 CREATE TEMPORARY TABLE IF NOT EXISTS incoming_bars (
@@ -112,7 +115,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_bars (
     spread integer,
     closed boolean NOT NULL,
     received_at timestamptz NOT NULL
-) ON COMMIT DELETE ROWS;
+);
 
 -- name: copy_candles
 COPY incoming_candles (
@@ -403,7 +406,7 @@ SELECT
     current_setting('timescaledb.license', true);
 
 -- name: lock_migrations
-SELECT pg_advisory_lock(%(key)s);
+SELECT pg_advisory_xact_lock(%(key)s);
 
 -- name: schema_and_database
 SELECT current_schema()::text, current_database()::text;

@@ -1,15 +1,20 @@
-"""Settings of the database and of the role, however hostile, change no byte of what is stored, shown and exported."""
+"""Settings of the database and of the role, however hostile, change no byte of what is stored, shown and exported.
+
+Nor does a pooler, whose sessions have them again in every transaction.
+"""
 
 import asyncio
 import csv
 import zipfile
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from runtime.log_identity import wait_for_log
@@ -19,6 +24,7 @@ from tests import plainhttp
 from tests.conftest import own_settings
 from tests.integration.sink.flow import Flow, RunningSink, day_frames
 from tests.integration.tickpipe.backups import Silent, restored
+from tests.pooler import pooler, through
 from tests.servers import EmbeddedServers
 from tests.services import running
 from tests.waiting import eventually
@@ -26,7 +32,7 @@ from tickpipe.backup.archive import ArchiveReader
 from tickpipe.backup.engine import take_backup
 from tickpipe.cli import app
 
-pytestmark = pytest.mark.long(30)
+pytestmark = pytest.mark.long(40)
 
 #: Each one legal, and none what a statement of ours expects.
 HOSTILE = {
@@ -50,6 +56,9 @@ HOSTILE = {
     "session_replication_role": "replica",
     "statement_timeout": "20ms",
 }
+
+#: What would end a pooler's session, or a transaction before it can say what it relies on.
+ENDS_SESSIONS = {"idle_in_transaction_session_timeout", "idle_session_timeout", "statement_timeout"}
 
 #: What a search_path that is inherited finds first.
 SHADOWS = b"""
@@ -93,22 +102,30 @@ async def candles(settings: Settings) -> AsyncIterator[int]:
 
 
 @pytest.fixture
-def hostile(servers: EmbeddedServers, settings: Settings, request: pytest.FixtureRequest) -> Iterator[Settings]:
-    """The same log, for another sink, whose database or role says what nobody expects."""
+def hostile(
+    servers: EmbeddedServers, settings: Settings, request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Settings]:
+    """The same log, for another sink, whose database or role says what nobody expects, to a pooler or directly."""
     name = f"hostile{settings.sink_group.rpartition('-')[2]}"
     other = own_settings(servers, name)
     database = sql.Identifier(f"test_{name}")
-    who = {"database": sql.SQL("DATABASE {}"), "role": sql.SQL("ROLE postgres IN DATABASE {}")}[request.param]
+    who = sql.SQL("ROLE postgres IN DATABASE {}" if request.param == "role" else "DATABASE {}")
+    is_pooled = request.param == "pooler"
     with psycopg.connect(other.database_url.get_secret_value(), autocommit=True) as connection:
         connection.execute(SHADOWS)
-        for setting, value in HOSTILE.items():
-            words = sql.SQL(", ").join(map(sql.Literal, value.split(", ")))
+        for setting in HOSTILE.keys() - (ENDS_SESSIONS if is_pooled else set()):
+            words = sql.SQL(", ").join(map(sql.Literal, HOSTILE[setting].split(", ")))
             connection.execute(
                 sql.SQL("ALTER {} SET {} = {}").format(who.format(database), sql.Identifier(setting), words)
             )
-    yield settings.model_copy(
-        update={"database_url": other.database_url, "sink_group": name, "dashboard_port": other.dashboard_port}
-    )
+    url = other.database_url.get_secret_value()
+    with pooler(url, tmp_path) if is_pooled else nullcontext() as port:
+        yield settings.model_copy(
+            update={
+                "database_url": SecretStr(through(url, port) if port else url), "sink_group": name,
+                "dashboard_port": other.dashboard_port,
+            }
+        )  # fmt: skip
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
 
@@ -160,7 +177,7 @@ async def all_that_is_said(settings: Settings, candles: int, directory: Path) ->
     return said
 
 
-@pytest.mark.parametrize("hostile", ["database", "role"], indirect=True)
+@pytest.mark.parametrize("hostile", ["database", "role", "pooler"], indirect=True)
 async def test_what_database_and_role_say_changes_nothing(
     settings: Settings, hostile: Settings, candles: int, tmp_path: Path
 ) -> None:

@@ -63,7 +63,7 @@ def test_every_connection_to_the_database_states_what_it_relies_on() -> None:
         str(module.relative_to(ROOT))
         for package in [*MAY_IMPORT, "tickpipe"]
         for module in (ROOT / package).rglob("*.py")
-        if re.search(r"\b(AsyncConnection|Connection|psycopg)\.connect\(", module.read_text())
+        if re.search(r"\b(AsyncConnection|Connection|Session|psycopg)\.connect\(", module.read_text())
     }
     assert opening == {"sink/db/session.py", "tickpipe/embedded/postgres.py"}
 

@@ -334,6 +334,8 @@ async def test_every_kind_of_trouble_is_told_apart(url: str, connection: Connect
     assert trouble_of(await error_of(b"SELECT pg_sleep(1)")) is Trouble.TOO_SLOW
     await connection.execute(b"SET default_transaction_read_only = on")
     assert trouble_of(await error_of(b"TRUNCATE market_data")) is Trouble.AWAY
+    # At READ COMMITTED only a standby says so, of a query that is in the way of the primary's changes.
+    assert trouble_of(await error_of(b"DO $$ BEGIN RAISE SQLSTATE '40001'; END $$")) is Trouble.AWAY
     assert trouble_of(await error_of(b"SELECT nothing")) is None
     assert trouble_of(await error_of(b"SELECT 1 / 0")) is None
     assert trouble_of(await error_of(b"SELECT pg_terminate_backend(pg_backend_pid())")) is Trouble.AWAY
@@ -341,3 +343,37 @@ async def test_every_kind_of_trouble_is_told_apart(url: str, connection: Connect
         await connect("postgresql://127.0.0.1:1/nowhere?connect_timeout=1")
     assert trouble_of(refused.value) is Trouble.AWAY
     assert trouble_of(ConnectionResetError()) is Trouble.AWAY
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_database_that_was_away_is_back_when_work_was_done_and_not_when_it_is_busy(
+    url: str, connection: Connection
+) -> None:
+    # Arrange
+    states: list[bool] = []
+    troubles: list[Trouble] = []
+    database = Database(
+        url, asyncio.Event(), name="test", on_state=states.append, on_trouble=lambda _, kind: troubles.append(kind)
+    )
+
+    async def is_busy() -> bool:
+        return Trouble.BUSY in troubles
+
+    async def work(own: Connection) -> None:
+        await own.execute(b"DELETE FROM market_data")
+
+    await database.run(work)
+
+    # Act
+    async with connection.transaction():
+        await connection.execute(b"LOCK TABLE market_data")
+        await connection.execute(KILL.encode() + b"application_name = 'tickpipe test'")
+        working = asyncio.create_task(database.run(work))
+        await eventually(is_busy)
+        before = list(states)
+    await working
+
+    # Assert
+    assert troubles[0] is Trouble.AWAY
+    assert (before, states) == ([True, False], [True, False, True])
+    await database.close()
