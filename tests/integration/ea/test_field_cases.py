@@ -140,7 +140,11 @@ async def test_a_future_charted_by_its_deals(start_terminal: StartTerminal, site
     ]  # fmt: skip
 
     # Act
-    play(at.terminal, "WINV26", [Tick(utc(f"2026-08-12T{t}"), *map(float, rest[:4]), rest[4]) for t, *rest in quoted])
+    play(
+        at.terminal,
+        "WINV26",
+        [Tick(utc(f"2026-08-12T{t}"), bid, ask, last, lots, flags) for t, bid, ask, last, lots, flags in quoted],
+    )
 
     # Assert: 15, 3 and 0 of real volume, as the broker's bars have it
     candles, bars = await at.candles("WINV26"), await at.bars("WINV26")
