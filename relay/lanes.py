@@ -29,6 +29,8 @@ class Origin(NamedTuple):
     utc_offset_seconds: int | None
     #: The broker's server, when the sender named one: the source where the key may speak for any.
     server: str | None = None
+    #: The account, when the sender named one.
+    account: str | None = None
 
 
 class Row(NamedTuple):

@@ -15,6 +15,7 @@
 
 #include "market.hpp"
 #include "mql5_shim.hpp"
+#include "sha256.hpp"
 #include "web_request.hpp"
 
 #include "DataCollectorPRO.translated.hpp"
