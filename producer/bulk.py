@@ -4,12 +4,13 @@ It takes only what `read_tick` would take, with the same result, and stops at ev
 item by item and finds out what is wrong. Measured: 200 ticks in 0.11 ms instead of 0.60 ms.
 """
 
-from typing import Annotated, Final
+from typing import Final, NamedTuple
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Raw
 
-from marketdata.contract.body import MAX_ITEMS, MAX_OFFSET_SECONDS
+from marketdata.contract.answers import Unusable
+from marketdata.contract.body import MAX_ITEMS, FieldName, Fields, arrays_in, field_name, fields_of, utc_offset_in
 from marketdata.contract.names import symbol_of
 from marketdata.contract.tick import POINTS, TickFields
 from marketdata.contract.times import EARLIEST_MS, Clock, parse_time
@@ -18,24 +19,30 @@ from marketdata.tick import Tick
 from producer.records import SymbolTicks, TicksBySymbol
 
 
-class BulkBody(Struct, gc=False):
-    """The usual body."""
+class BulkBody(NamedTuple):
+    """The usual body: one array of ticks."""
 
     ticks: list[TickFields]
-    utc_offset_s: Annotated[int, Meta(ge=-MAX_OFFSET_SECONDS, le=MAX_OFFSET_SECONDS)] | None = None
+    utc_offset_seconds: int | None
 
 
-_body_decoder: Final = msgspec.json.Decoder(BulkBody)
-_array_decoder: Final = msgspec.json.Decoder(list[TickFields])
+_Field = list[TickFields] | dict[str, Raw] | str | float | int | bool | None
+_decoder: Final = msgspec.json.Decoder(dict[FieldName, _Field] | list[TickFields], dec_hook=field_name)
 
 
 def decode_bulk(body: bytes) -> BulkBody | None:
     """The body, or None when it is of any other kind."""
     try:
-        bulk = BulkBody(_array_decoder.decode(body)) if body.startswith(b"[") else _body_decoder.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+        decoded = _decoder.decode(body)
+        bulk = BulkBody(decoded, None) if isinstance(decoded, list) else _unwrapped(fields_of(decoded))
+    except (msgspec.MsgspecError, ValueError, RecursionError, Unusable):
         return None
-    return bulk if len(bulk.ticks) <= MAX_ITEMS else None
+    return bulk if bulk is not None and len(bulk.ticks) <= MAX_ITEMS else None
+
+
+def _unwrapped(fields: Fields) -> BulkBody | None:
+    arrays = arrays_in(fields)
+    return BulkBody(arrays[0], utc_offset_in(fields)) if arrays is not None and len(arrays) == 1 else None
 
 
 def read_bulk(bulk: BulkBody, clock: Clock, by_symbol: TicksBySymbol) -> int:

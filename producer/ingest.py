@@ -236,7 +236,7 @@ class Ingest:
         """Add what the items of a body, or of a piece of one, hold."""
         done = 0
         if isinstance(body, bytes) and (bulk := decode_bulk(body)) is not None:
-            clock = found.clock = found.clock or self._clock(bulk.utc_offset_s, origin)
+            clock = found.clock = found.clock or self._clock(bulk.utc_offset_seconds, origin)
             done = read_bulk(bulk, clock, found.ticks)
             if done == len(bulk.ticks):
                 found.received += done

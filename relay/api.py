@@ -16,7 +16,7 @@ from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, TooLarge, 
 from marketdata.contract.body import decode, text_of
 from marketdata.contract.large_body import LARGE_BYTES, decode_large
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, is_dry_run, key_in, route_of, source_in
-from marketdata.contract.sender import server_in
+from marketdata.contract.sender import Sender, sender_in
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
 from relay.database import StoreUnavailable
@@ -165,27 +165,27 @@ class Api:
         source = source_in(headers)
         with self._intake.place(address) as place:
             raw = await place.read(receive, headers, self._limits[path])
-            server = server_in(headers, raw)
+            sender = sender_in(headers, raw)
             if is_dry_run(headers):
-                return await self._dry_run(raw, source, server)
+                return await self._dry_run(raw, source, sender)
             if len(raw) < LARGE_BYTES:
-                return await self._take(raw, source, server)
+                return await self._take(raw, source, sender)
             async with self._large:
-                return await self._take(raw, source, server)
+                return await self._take(raw, source, sender)
 
-    async def _dry_run(self, raw: bytes, source: str | None, server: str | None) -> Answer:
+    async def _dry_run(self, raw: bytes, source: str | None, sender: Sender) -> Answer:
         if len(raw) >= LARGE_BYTES:
             raise TooLarge(f"a dry run takes bodies of less than {LARGE_BYTES:,} bytes")
-        found = await _read(raw, source, server)
+        found = await _read(raw, source, sender)
         errors = len(found.refused)
         if errors and not found.rows:
             raise none_usable(found.details, errors)
-        status, answer = taken(found.received, found.details, errors, dry_run_for=source or server or "")
+        status, answer = taken(found.received, found.details, errors, dry_run_for=source or sender.server)
         return Answer(status, _encode(answer))
 
-    async def _take(self, raw: bytes, source: str | None, server: str | None) -> Answer:
+    async def _take(self, raw: bytes, source: str | None, sender: Sender) -> Answer:
         try:
-            found = await _read(raw, source, server)
+            found = await _read(raw, source, sender)
         except Unusable as exc:
             if raw:
                 await self._store_refused([(text_of(raw), exc.message)])
@@ -209,8 +209,8 @@ class Api:
 class _Found:
     """The rows and the refused items of a body."""
 
-    def __init__(self, utc_offset_seconds: int | None, source: str | None, server: str | None) -> None:
-        self._offset_seconds, self._source, self._server = utc_offset_seconds, source, server
+    def __init__(self, utc_offset_seconds: int | None, source: str | None, sender: Sender) -> None:
+        self._offset_seconds, self._source, self._sender = utc_offset_seconds, source, sender
         zone = None if utc_offset_seconds is None else offset_zone(utc_offset_seconds)
         self._clock = Clock(zone, now_ms=None, is_known=zone is not None)
         self.received = 0
@@ -224,7 +224,7 @@ class _Found:
             try:
                 row = read_item(
                     item, self._clock, utc_offset_seconds=self._offset_seconds, source=self._source,
-                    server=self._server,
+                    sender=self._sender,
                 )  # fmt: skip
                 self.rows.append(row)
             except InvalidItem as exc:
@@ -234,14 +234,14 @@ class _Found:
         self.received += len(items)
 
 
-async def _read(raw: bytes, source: str | None, server: str | None) -> _Found:
+async def _read(raw: bytes, source: str | None, sender: Sender) -> _Found:
     """The items of a body; other requests go on between the pieces of a large one."""
     if (large := decode_large(raw)) is None:
         body = decode(raw)
-        found = _Found(body.utc_offset_seconds, source, server)
+        found = _Found(body.utc_offset_seconds, source, sender)
         found.add(body.items)
         return found
-    found = _Found(large.utc_offset_seconds, source, server)
+    found = _Found(large.utc_offset_seconds, source, sender)
     for piece in large.pieces():
         found.add((decode(piece) if isinstance(piece, bytes) else piece).items)
         await asyncio.sleep(0)

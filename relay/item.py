@@ -12,6 +12,7 @@ import msgspec
 
 from marketdata.contract.bar import read_bar
 from marketdata.contract.names import is_bar
+from marketdata.contract.sender import NOBODY, Sender
 from marketdata.contract.tick import ReadTick, read_tick
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem
@@ -33,6 +34,8 @@ class Facts(msgspec.Struct, gc=False, omit_defaults=True):
     has_deals: bool = False
     #: The broker's server that the sender named.
     server: str | None = None
+    #: The account that the sender named, as it came.
+    account: str | None = None
 
 
 #: Those of NewRow up to `kind`.
@@ -62,14 +65,13 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 @lru_cache(1_024)  # the same for nearly all ticks of a sender
-def _facts(
-    source: str | None, utc_offset_seconds: int | None, server: str | None, *, coarse: bool, has_deals: bool
-) -> str:
-    return _encode(Facts(source, utc_offset_seconds, coarse, has_deals, server)).decode()
+def _facts(source: str | None, utc_offset_seconds: int | None, sender: Sender, *, coarse: bool, has_deals: bool) -> str:
+    facts = Facts(source, utc_offset_seconds, coarse, has_deals, sender.server or None, sender.account or None)
+    return _encode(facts).decode()
 
 
 def read_item(
-    item: Any, clock: Clock, *, utc_offset_seconds: int | None, source: str | None, server: str | None = None
+    item: Any, clock: Clock, *, utc_offset_seconds: int | None, source: str | None, sender: Sender = NOBODY
 ) -> NewRow:
     """The row of a tick, or of a bar.
 
@@ -79,14 +81,14 @@ def read_item(
     if is_bar(item):
         bar = read_bar(item)
         bar.opening(clock)
-        facts = _facts(source, utc_offset_seconds, server, coarse=False, has_deals=False)
+        facts = _facts(source, utc_offset_seconds, sender, coarse=False, has_deals=False)
         columns: _Columns = (
             bar.symbol, bar.time.ms, bar.timeframe, bar.open, bar.high, bar.low, bar.close, float(bar.volume), BAR,
         )  # fmt: skip
     else:
         tick = read_tick(item)
         clock.utc_ms(tick.time)
-        facts = _facts(source, utc_offset_seconds, server, coarse=tick.time.coarse, has_deals=has_deals(tick))
+        facts = _facts(source, utc_offset_seconds, sender, coarse=tick.time.coarse, has_deals=has_deals(tick))
         columns = (
             tick.symbol, tick.time.ms, TICK, tick.bid, tick.ask, tick.bid, tick.last, tick.volume, TICK,
         )  # fmt: skip

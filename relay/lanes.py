@@ -4,8 +4,10 @@ One request becomes one frame for each symbol, and the fold recognises a resend 
 which begins with what the frame before ended with (docs/candles.md). Merging an EA's requests must hide neither, so:
 
 - Rows of one symbol go in the order in which they were stored, and what one request brought stays in one request.
-- Two requests are merged only when the second begins later than the first ended, or in the same second when neither
-  knows milliseconds. A resend therefore stays a frame of its own.
+- Two requests are merged only when the second begins later than the first ended, so a resend stays a frame of its own.
+- Requests of whole seconds are never merged: whether one that goes back is a resend the fold tells by where each of
+  them began and ended. Archives of older programs are the exception; they hold one row of a second, so nothing in them
+  is equal, and one request for each of millions of rows would take days.
 - Where a symbol may be charted by last, a request of one single millisecond does not end a merged one: equal deals in a
   millisecond are ordinary there, and the fold takes them for a resend only when the frame before has no other time.
 - Only a single request that is larger than a batch is cut, and then between two timestamps.
@@ -27,6 +29,8 @@ class Origin(NamedTuple):
     utc_offset_seconds: int | None
     #: The broker's server, when the sender named one: the source where the key may speak for any.
     server: str | None = None
+    #: The account, when the sender named one.
+    account: str | None = None
 
 
 class Row(NamedTuple):
@@ -48,6 +52,8 @@ class Row(NamedTuple):
     is_bar: bool = False
     #: A tick of a symbol that may be charted by last, where equal ticks in one millisecond are ordinary.
     has_deals: bool = False
+    #: An older program stored it: of a symbol and a time it has one row.
+    is_archived: bool = False
 
 
 #: The rows of one lane that go into one request.
@@ -133,8 +139,9 @@ def _joins(before: Row, high: int, block: Sequence[Row]) -> bool:
     """Whether a request may go into the frame of those before it, whose latest time is `high`."""
     if before.origin != block[0].origin:
         return False
-    earliest = min(row.ts_ms for row in block)
-    return earliest > high or (earliest == high and before.coarse and block[0].coarse)
+    if any(row.coarse and not row.is_archived for row in (before, *block)):
+        return False
+    return min(row.ts_ms for row in block) > high
 
 
 def _hides_its_resend(last: Sequence[Row]) -> bool:

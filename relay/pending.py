@@ -93,8 +93,12 @@ def row_of(raw: RawRow, ticks_path: str, bars_path: str) -> Row:
         item = _encode(exported | ({"meta": original} if (original := _object_in(meta)) else {}))
     sender = facts.source or facts.server or ""
     lane = record_key(sender, symbol, str(timeframe) if is_bar else "").decode()
-    origin = Origin(bars_path if is_bar else ticks_path, facts.source, facts.utc_offset_seconds, facts.server)
-    return Row(id_, lane, origin, symbol, ts_ms, created_at, facts.coarse, item, is_bar, facts.has_deals)
+    path = bars_path if is_bar else ticks_path
+    origin = Origin(path, facts.source, facts.utc_offset_seconds, facts.server, facts.account)
+    return Row(
+        id_, lane, origin, symbol, ts_ms, created_at, facts.coarse, item, is_bar, facts.has_deals,
+        is_archived=not known,
+    )  # fmt: skip
 
 
 def _facts_of_original(meta: str | None, symbol: str, *, is_bar: bool) -> Facts | None:

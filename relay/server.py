@@ -57,7 +57,7 @@ class Server:
         offset = origin.utc_offset_seconds
         said = b"" if offset is None else b'"utc_offset_s":%d,' % offset
         body = b'{%b"%b":[%b]}' % (said, wrapper, b",".join([row.item for part in parts for row in part]))
-        headers = source_header(origin.source) | agent_header(self._user_agent, origin.server)
+        headers = source_header(origin.source) | agent_header(self._user_agent, origin.server, origin.account)
         return self.post(origin.path, body, headers, sum(map(len, parts)))
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str], sent: int) -> Result:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
 from psycopg import AsyncConnection, IsolationLevel
-from psycopg.rows import class_row
+from psycopg.rows import class_row, dict_row
 
 from sink.db.statements import SQL
 
@@ -201,6 +201,16 @@ async def compared(
         yield tuple(column.name for column in cursor.description or ())
         async for row in cursor:
             yield row
+
+
+async def different_minutes(
+    connection: AsyncConnection[Any], symbol: str | None, from_: datetime | None, to: datetime | None
+) -> list[dict[str, Any]]:
+    """The minutes that are not equal, with the values of both sides: what `tickpipe.fidelity` explains."""
+    about = {"symbol": symbol, "from_": from_, "to": to}
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(SQL["different_minutes"], about)
+        return await cursor.fetchall()
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,7 @@ def fidelity(
 
     `differs` names the fields, and the differences are ours minus the broker's; `no_bar`: the broker has no bar of the
     minute; `no_candle`: we have no ticks of it. Compared is the span in which both are known, closed minutes only.
+    Below the table stands what probably happened, as far as the numbers tell.
 
     Examples:
 
@@ -223,7 +224,8 @@ async def _compare(
     daily: bool,
     all_minutes: bool,
 ) -> None:
-    from sink.queries import compared
+    from sink.queries import compared, different_minutes
+    from tickpipe.fidelity import diagnose
 
     async with await open_database(settings) as connection:
         found = compared(connection, symbol, from_, to, daily=daily, all_minutes=all_minutes)
@@ -235,6 +237,9 @@ async def _compare(
             shown = [row async for row in rows]
         if shown:
             print_table(columns, shown)
+            if not daily:
+                for diagnosis in diagnose(await different_minutes(connection, symbol, from_, to)):
+                    err.print(str(diagnosis), markup=False, soft_wrap=True)
         else:
             await _say_why_nothing_is_shown(connection, symbol, daily=daily)
 

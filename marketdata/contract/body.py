@@ -20,7 +20,9 @@ MAX_OFFSET_SECONDS: Final = 18 * 3600
 #: A double has 309 at most.
 _MAX_DIGITS: Final = 309
 
-_WRAPPERS: Final = ("ticks", "items")
+#: The fields of a body that hold its items, and the one that holds the offset of the sender's clock.
+WRAPPERS: Final = ("ticks", "items")
+OFFSET: Final = "utc_offset_s"
 
 #: What some senders put before the JSON, and behind it.
 UTF8_MARK: Final = b"\xef\xbb\xbf"
@@ -54,6 +56,29 @@ _FORM_DATA: Final = re.compile(rb"[A-Za-z_][\w.-]{0,63}=")
 _DECIMAL_COMMA: Final = re.compile(r":\s?-?\d{1,9},\d{1,12}\s?[,}]")
 
 
+#: The fields of an object in their order, also those that are written twice.
+Fields = list[tuple[str, Any]]
+
+
+class FieldName:
+    """The name of a field beside the items. Two that are spelled alike are not equal, so that a decoder that makes a
+    `dict[FieldName, …]` of an object returns all of its fields, in order, also those that are written twice.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def field_name(_: type, name: str) -> FieldName:
+    """The `dec_hook` of decoders that use FieldName."""
+    return FieldName(name)
+
+
+_decoder: Final = msgspec.json.Decoder(dict[FieldName, Any] | list[Any], dec_hook=field_name)
+
+
 class Body(msgspec.Struct, gc=False):
     """What a body holds, item by item as it came."""
 
@@ -74,10 +99,18 @@ def decode(body: bytes) -> Body:
     """
     check_values(body)
     try:
-        value = msgspec.json.decode(body)
+        decoded = _decoder.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
-        value = _decode_tolerantly(body, exc)
-    return _unwrapped(value)
+        found = _decode_tolerantly(body, exc)
+    else:
+        found = Body(decoded, None) if isinstance(decoded, list) else _unwrapped(fields_of(decoded))
+    check_count(len(found.items))
+    return found
+
+
+def fields_of(decoded: dict[FieldName, Any]) -> Fields:
+    """The fields of an object, in order."""
+    return [(field.name, value) for field, value in decoded.items()]
 
 
 def check_values(body: bytes) -> None:
@@ -90,7 +123,7 @@ def check_values(body: bytes) -> None:
         raise TooLarge("the body holds more values than ticks have; split it and send the parts")
 
 
-def _decode_tolerantly(body: bytes, strict: Exception) -> Any:
+def _decode_tolerantly(body: bytes, strict: Exception) -> Body:
     if isinstance(strict, RecursionError):
         raise Unusable("the JSON is nested too deeply") from None
     trimmed = body.removeprefix(UTF8_MARK).strip(PADDING)
@@ -99,14 +132,27 @@ def _decode_tolerantly(body: bytes, strict: Exception) -> Any:
     if is_form_data(trimmed):
         raise Unusable(f"the body is form data; {_HOW_TO_POST}")
     text = text_of(trimmed)
+    outermost: Fields = []
+
+    def note(fields: Fields) -> dict[str, Any]:
+        # An object is complete after all that are in it, so the outermost is the last.
+        nonlocal outermost
+        outermost = fields
+        return dict(fields)
+
     try:
-        return json.loads(readable(text), parse_int=_integer, strict=False)
+        value = json.loads(readable(text), parse_int=_integer, strict=False, object_pairs_hook=note)
     except RecursionError:
         raise Unusable("the JSON is nested too deeply") from None
     except json.JSONDecodeError as exc:
         cure = "; a number has a decimal comma: write 1.16512" if has_decimal_comma(text, exc.pos) else ""
         # msgspec's message has the position in the body as it came.
         raise Unusable(f"the body is not JSON: {strict}{cure}") from None
+    if isinstance(value, dict):
+        return _unwrapped(outermost)
+    if not isinstance(value, list):
+        raise Unusable("the body must be an object or an array")
+    return Body(value, None)
 
 
 def _integer(digits: str) -> int | float:
@@ -114,20 +160,29 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 
-def _unwrapped(value: Any) -> Body:
-    utc_offset_seconds = None
-    if isinstance(value, dict):
-        utc_offset_seconds = utc_offset_of(value.get("utc_offset_s"))
-        key = next((key for key in _WRAPPERS if key in value), None)
-        items = [value] if key is None else value[key]
-        if not isinstance(items, list):
-            raise Unusable(f"`{key}` must be an array")
-    elif isinstance(value, list):
-        items = value
-    else:
-        raise Unusable("the body must be an object or an array")
-    check_count(len(items))
-    return Body(items, utc_offset_seconds)
+def _unwrapped(fields: Fields) -> Body:
+    arrays = arrays_in(fields)
+    # Without a wrapper the object is itself the item.
+    items = [dict(fields)] if arrays is None else [item for array in arrays for item in array]
+    return Body(items, utc_offset_in(fields))
+
+
+def arrays_in(fields: Fields) -> list[list[Any]] | None:
+    """The arrays of items of a body, in its order; None when it has none of the names that stand for items.
+
+    Some senders write `ticks` and `items`, one of them empty, or one name twice. All are taken: to choose one would
+    lose the items of the others.
+
+    Raises:
+        Unusable: when what should be an array is not, and may hold something.
+    """
+    wrapped = [(name, value) for name, value in fields if name in WRAPPERS]
+    arrays = [value for _, value in wrapped if isinstance(value, list)]
+    for name, value in wrapped:
+        # Beside an array a null, or a number of items, holds none.
+        if not isinstance(value, list) and (not arrays or isinstance(value, dict)):
+            raise Unusable(f"`{name}` must be an array")
+    return arrays if wrapped else None
 
 
 def check_count(items: int) -> None:
@@ -140,18 +195,25 @@ def check_count(items: int) -> None:
         raise TooLarge(f"the body holds more than {MAX_ITEMS} items; split it and send the parts")
 
 
-def utc_offset_of(value: Any) -> int | None:
+def utc_offset_in(fields: Fields) -> int | None:
     """Offset of the sender's clock from UTC (seconds), as a body says it.
 
     Raises:
-        Unusable: when it is no offset.
+        Unusable: when it is no offset, or the body names two.
     """
+    offsets = {_utc_offset_of(value) for name, value in fields if name == OFFSET}
+    if len(offsets) > 1:
+        raise Unusable(f"`{OFFSET}` is written twice, with different values; write one")
+    return offsets.pop() if offsets else None
+
+
+def _utc_offset_of(value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_OFFSET_SECONDS:
-        raise Unusable(f"`utc_offset_s` must be whole seconds, at most {MAX_OFFSET_SECONDS} either way")
+        raise Unusable(f"`{OFFSET}` must be whole seconds, at most {MAX_OFFSET_SECONDS} either way")
     return int(value)
 
 

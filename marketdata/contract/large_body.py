@@ -2,13 +2,27 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from itertools import chain
+from typing import Final, Protocol
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
 from marketdata.contract.answers import Unusable
-from marketdata.contract.body import PADDING, UTF8_MARK, Body, check_count, check_values, decode, utc_offset_of
+from marketdata.contract.body import (
+    OFFSET,
+    PADDING,
+    UTF8_MARK,
+    Body,
+    FieldName,
+    arrays_in,
+    check_count,
+    check_values,
+    decode,
+    field_name,
+    fields_of,
+    utc_offset_in,
+)
 
 #: A body of so many bytes is large: 5 MB take 50 ms.
 LARGE_BYTES: Final = 5_000_000
@@ -23,6 +37,7 @@ _EDGE_BYTES: Final = 64
 #: The same where other fields stand around the items; none holds a bracket of its own.
 _WRAPPER_BYTES: Final = 4_096
 _BEGIN: Final = re.compile(rb'(?:\xef\xbb\xbf)?[\s\0]*(?:\{[^\[\]{}]*?"(?:ticks|items)"\s*:\s*)?\[')
+_OFFSET: Final = OFFSET.encode()
 
 #: Where one item may end and the next begin: between two objects. It may as well stand in a string or in an item.
 _BETWEEN: Final = re.compile(rb"\}\s*,\s*\{")
@@ -55,26 +70,25 @@ def decode_large(body: bytes) -> LargeBody | None:
         return None
     check_values(body)
     try:
-        bare = _bare(body)
-        is_array = bytes(bare[:_EDGE_BYTES]).lstrip().startswith(b"[")
-        wrapped = _Wrapped(_array.decode(bare)) if is_array else _wrapped.decode(bare)
+        decoded = _decoder.decode(_bare(body))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return _NearlyJson.of(body)
-    items = wrapped.items if wrapped.ticks is UNSET else wrapped.ticks
-    if items is UNSET:
-        return None
-    check_count(len(items))
-    return _Json(items, utc_offset_of(wrapped.utc_offset_s))
+    if isinstance(decoded, list):
+        arrays, utc_offset_seconds = [decoded], None
+    else:
+        fields = fields_of(decoded)
+        found = arrays_in(fields)
+        if found is None:
+            return None
+        arrays, utc_offset_seconds = found, utc_offset_in(fields)
+    check_count(sum(map(len, arrays)))
+    return _Json(arrays, utc_offset_seconds)
 
 
-class _Wrapped(msgspec.Struct, gc=False):
-    ticks: list[Raw] | UnsetType = UNSET
-    items: list[Raw] | UnsetType = UNSET
-    utc_offset_s: Any = None
+#: What may stand in a field beside the items; its own arrays stay undecoded as well.
+_Field = list[Raw] | dict[str, Raw] | str | float | int | bool | None
 
-
-_wrapped: Final = msgspec.json.Decoder(_Wrapped)
-_array: Final = msgspec.json.Decoder(list[Raw])
+_decoder: Final = msgspec.json.Decoder(dict[FieldName, _Field] | list[Raw], dec_hook=field_name)
 
 
 def _bare(body: bytes) -> memoryview:
@@ -87,14 +101,14 @@ def _bare(body: bytes) -> memoryview:
 class _Json:
     """The usual: items that point into the body's bytes."""
 
-    def __init__(self, items: list[Raw], utc_offset_seconds: int | None) -> None:
+    def __init__(self, arrays: list[list[Raw]], utc_offset_seconds: int | None) -> None:
         self.utc_offset_seconds = utc_offset_seconds
-        self._items = items
+        self._arrays = arrays
 
     def pieces(self) -> Iterator[bytes | Body]:
         piece: list[Raw] = []
         size_bytes = 0
-        for item in self._items:
+        for item in chain.from_iterable(self._arrays):
             piece.append(item)
             size_bytes += len(memoryview(item))
             if size_bytes >= _PIECE_BYTES or len(piece) >= _PIECE_ITEMS:
@@ -122,8 +136,12 @@ class _NearlyJson:
         end = body.rfind(b"]", max(0, len(body) - _WRAPPER_BYTES))
         if found is None or end < found.end():
             return None
+        edges = body[: found.end()] + body[end:]
+        if edges.count(_OFFSET) != body.count(_OFFSET):
+            # It may stand between two arrays of items, and holds for all of them.
+            return None
         try:
-            around = decode(body[: found.end()] + body[end:])
+            around = decode(edges)
         except Unusable:
             return None
         return None if around.items else cls(body, found.end(), end, around.utc_offset_seconds)

@@ -61,14 +61,10 @@ def sender_in(headers: Mapping[bytes, bytes], body: bytes) -> Sender:
     return _sender(headers.get(b"user-agent", b"").partition(_CHANGING)[0], _meta_in(body))
 
 
-def server_in(headers: Mapping[bytes, bytes], body: bytes) -> str | None:
-    """The broker's server that the sender names, if it does."""
-    return sender_in(headers, body).server or None
-
-
-def agent_header(program: str, server: str | None) -> dict[str, str]:
-    """A User-Agent in which `sender_in` finds the server, for a program that sends on what others sent."""
-    return {} if server is None else {"User-Agent": f"{program} (Server:{server})"}
+def agent_header(program: str, server: str | None, account: str | None) -> dict[str, str]:
+    """A User-Agent in which `sender_in` finds server and account, for a program that sends on what others sent."""
+    said = [f"{name}:{value}" for name, value in (("Server", server), ("Account", account)) if value]
+    return {"User-Agent": f"{program} ({'; '.join(said)})"} if said else {}
 
 
 def _meta_in(body: bytes) -> bytes:

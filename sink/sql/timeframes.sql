@@ -37,6 +37,15 @@ FROM compared_minutes(coalesce(%(from_)s::timestamptz, '-infinity'), coalesce(%(
 WHERE (%(symbol)s::text IS NULL OR symbol = %(symbol)s) AND (verdict <> 'equal' OR %(all)s::boolean)
 ORDER BY symbol, source, ts;
 
+-- name: different_minutes
+SELECT
+    ts, symbol, source, verdict, differing,
+    open, high, low, close, volume, real_volume,
+    broker_open, broker_high, broker_low, broker_close, broker_volume, broker_real_volume
+FROM compared_minutes(coalesce(%(from_)s::timestamptz, '-infinity'), coalesce(%(to)s::timestamptz, 'infinity'))
+WHERE (%(symbol)s::text IS NULL OR symbol = %(symbol)s) AND verdict <> 'equal'
+ORDER BY symbol, source, ts;
+
 -- name: compared_days
 SELECT *
 FROM compared_days(coalesce(%(from_)s::timestamptz, '-infinity'), coalesce(%(to)s::timestamptz, 'infinity'))

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from marketdata.candle import BrokerBar
+from marketdata.contract.large_body import LARGE_BYTES
 from marketdata.wire import decode_bar
 from relay.api import Api
 from relay.pending import Pending
@@ -226,6 +227,39 @@ async def test_deflate_is_unpacked(bench: Bench, store: Store, bits: int) -> Non
     assert (await both(bench, store, "/ingest/tick", packed, Content_Encoding="deflate"))["status"] == 200
 
 
+A, B = (b'{"symbol":"%c","bid":1,"ask":2,"ts_msc":1760926800417}' % name for name in b"AB")
+BARE = b'{"symbol":"C","bid":1.#QNAN,"ask":2,"ts_msc":1760926800417}'
+
+
+@pytest.mark.parametrize("padding", [0, LARGE_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("body", "symbols", "refused"),
+    [
+        (b'{"ticks":[],"items":[%b]}' % A, "A", []),
+        (b'{"items":[],"ticks":[%b]}' % A, "A", []),
+        (b'{"items":[%b],"utc_offset_s":0,"ticks":[%b]}' % (A, B), "AB", []),
+        (b'{"ticks":[%b],"ticks":[%b]}' % (A, B), "AB", []),
+        (b'{"ticks":[%b],"\\u0074icks":[]}' % A, "A", []),
+        (b'{"ticks":[%b],"items":null}' % A, "A", []),
+        (b'{"items":1,"ticks":[%b]}' % A, "A", []),
+        (b'{"items":[%b,7],"ticks":[%b,%b,]}' % (A, BARE, B), "AB", [1, 2]),
+        (b'{"ticks":[%b],"items":%b}' % (A, B), "", None),
+        (b'{"utc_offset_s":0,"ticks":[%b],"utc_offset_s":7200}' % A, "", None),
+        (b'{"ticks":[%b],"utc_offset_s":7200,"items":[%b]}' % (A, BARE), "A", [1]),
+    ],
+)  # fmt: skip
+async def test_every_array_of_a_body_is_taken_or_the_body_refused(
+    bench: Bench, store: Store, *, body: bytes, symbols: str, refused: list[int] | None, padding: int
+) -> None:
+    answer = await both(bench, store, "/ingest/tick", body.replace(b":[", b":[" + b" " * padding, 1))
+
+    assert sorted(frame.symbol for frame in bench.frames) == list(symbols)
+    assert (answer["status"] == 400) == (refused is None)
+    if refused is not None:
+        assert [index for index, _ in refused_in(answer)] == refused
+        assert answer["received"] == len(symbols) + len(refused)
+
+
 ODD: list[bytes] = [
     b"1.1", b"0", b"-1", b"6", b'"1.1"', b'"1,1"', b"null", b"true", b"nan", b"-nan(ind)", b"1.#INF", b"1e400", b"[]",
     b"{}", b'""', b'"\xa3"', b'"\\ud800"', b"1760926800", b"1760926800417", b"1760926800.5", b'"1760926800417"',
@@ -255,7 +289,16 @@ def mutated_bodies(draw: st.DrawFn) -> bytes:
             item.pop(name, None)
         items.append(b"{" + b",".join(b'"%b":%b' % field for field in item.items()) + b"}")
     wrapper = draw(
-        st.sampled_from([b'{"ticks":[%b]}', b'{"items":[%b]}', b"[%b]", b'{"utc_offset_s":7200,"ticks":[%b]}'])
+        st.sampled_from(
+            [
+                b'{"ticks":[%b]}',
+                b'{"items":[%b]}',
+                b"[%b]",
+                b'{"utc_offset_s":7200,"ticks":[%b]}',
+                b'{"ticks":[],"items":[%b]}',
+                b'{"ticks":[%b],"ticks":[],"items":null}',
+            ]
+        )
     )
     body = bytearray(wrapper % b",".join(items))
     for position in draw(st.lists(st.integers(0, len(body) - 1), max_size=1)):

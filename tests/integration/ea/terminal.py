@@ -18,6 +18,11 @@ INIT_SUCCEEDED, INIT_PARAMETERS_INCORRECT = 0, 32767
 _COUNTS = re.compile(r"(\d+) ticks and (\d+) bars sent, (\d+) requests wait")
 
 
+def _word(symbol: str) -> str:
+    """A symbol as one word of a command."""
+    return symbol.replace(" ", "\x1f")
+
+
 class Terminal:
     """One terminal. Its files outlive it, as MQL5\\Files does."""
 
@@ -55,14 +60,14 @@ class Terminal:
             assert self("input", name, value if not isinstance(value, bool) else str(value).lower()) == ""
 
     def symbol(self, name: str, *, digits: int = 5, point: float = 1e-5, mode: str = "bid") -> None:
-        self("symbol", name, digits, point, mode)
+        self("symbol", _word(name), digits, point, mode)
 
     def ticks(self, symbol: str, ticks: Iterable[Tick], *, known_msc: int | None = None) -> None:
         """What the broker sends; each becomes known at its own time, or at `known_msc` (broker's clock)."""
         for tick in ticks:
             when = tick.time_msc if known_msc is None else known_msc
             numbers = (repr(number) for number in (tick.bid, tick.ask, tick.last, tick.volume))
-            self._write("tick", symbol, tick.time_msc, *numbers, tick.flags, when)
+            self._write("tick", _word(symbol), tick.time_msc, *numbers, tick.flags, when)
 
     def start(self, now_ms: int) -> None:
         """Attach the EA at a time (UTC)."""

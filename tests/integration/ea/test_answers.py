@@ -1,5 +1,7 @@
 """What the EA does with each answer of a server, and without one."""
 
+import hashlib
+
 import pytest
 
 from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, posted, sent, tick
@@ -20,6 +22,16 @@ def terminal(terminal: Terminal) -> Terminal:
 
 def statuses(server: ScriptedServer) -> list[int]:
     return [request.status for request in server.requests]
+
+
+def test_the_account_is_named_without_its_number(terminal: Terminal, server: ScriptedServer) -> None:
+    begin(terminal, server)
+    terminal.run(20)
+    headers = server.requests[0].headers
+    account = hashlib.sha256(b"Broker-Demo 12345").hexdigest()[:12]
+    assert f"; Account:{account};" in headers["User-Agent"]
+    assert headers["X-Trace-Id"].startswith(f"ea-{account}-")
+    assert "12345" not in str(headers)
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -207,6 +207,9 @@ def test_fidelity_shows_what_is_not_equal(database: str) -> None:
     table = run("fidelity", "--symbol", "EURUSD", "--from", "2019-02-04T12:10", "--to", "2019-02-04T12:20")
     assert (table.exit_code, table.stdout) == (0, "")
     assert "Nothing differs" in table.stderr
+    said = run("fidelity").stderr
+    assert "EURUSD of S, 2019-02-04 12:05: the broker has no bar" in said
+    assert "EURUSD of S, 2019-02-04 12:31: ticks were lost" in said
     assert "did you mean EURUSD?" in run("fidelity", "--symbol", "EURUSD.").stderr
 
 

@@ -128,7 +128,7 @@ def test_the_fast_path_reads_what_the_slow_path_reads(
     # Where it stops is no item that the slow path takes with ease: it stopped for a reason.
     assert count == len(plain.items) or cannot_be_read(plain.items[count], clock)
     assert shown(fast) == shown(careful)
-    assert bulk.utc_offset_s == plain.utc_offset_seconds
+    assert bulk.utc_offset_seconds == plain.utc_offset_seconds
 
 
 @given(tick=ITEMS)

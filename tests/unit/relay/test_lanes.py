@@ -45,10 +45,11 @@ def test_a_resend_stays_a_request_of_its_own(again: int) -> None:
     assert [ids(parts) for parts in drain(lanes, 10)] == [[[1, 2]], [[3, 4]]]
 
 
-def test_equal_whole_seconds_of_two_requests_are_merged() -> None:
+@pytest.mark.parametrize(("archived", "sent"), [(False, [[[1]], [[2]]]), (True, [[[1, 2]]])])
+def test_requests_of_whole_seconds_are_merged_only_from_an_archive(archived: bool, sent: list[list[list[int]]]) -> None:
     lanes = Lanes()
-    lanes.add([row(1, 0, request="a", coarse=True), row(2, 0, request="b", coarse=True)])
-    assert ids(lanes.take(10, at_end=True)) == [[1, 2]]
+    lanes.add(row(n, n * 1000, request=str(n), coarse=True, is_archived=archived) for n in (1, 2))
+    assert [ids(parts) for parts in drain(lanes, 10)] == sent
 
 
 def test_deals_of_one_millisecond_never_end_a_merged_request() -> None:
@@ -215,8 +216,7 @@ def merged(rows: list[Row]) -> list[Part]:
 def test_merging_requests_counts_as_if_the_ea_had_posted_to_the_server(
     requests: list[tuple[str, int, list[int]]], coarse: bool, has_deals: bool
 ) -> None:
-    # Whole seconds only forward: of a request that goes back, a merged one shows more, or less, than it does alone.
-    jumps = [("EURUSD", abs(jump) if coarse else jump, steps) for _, jump, steps in requests]
+    jumps = [("EURUSD", jump, steps) for _, jump, steps in requests]
     rows = stored(jumps, coarse=coarse, has_deals=has_deals)
     relayed = volumes(frames_of(merged(rows)))
     assert relayed == volumes(frames_of(by_request(rows)))

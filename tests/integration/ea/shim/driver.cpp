@@ -15,6 +15,7 @@
 
 #include "market.hpp"
 #include "mql5_shim.hpp"
+#include "sha256.hpp"
 #include "web_request.hpp"
 
 #include "DataCollectorPRO.translated.hpp"
@@ -39,10 +40,18 @@ static bool set_input(const std::string &name, const std::string &value) {
     return true;
 }
 
-static void add_tick(std::istream &line) {
+// A symbol; a space in it is written as the unit separator.
+static std::string symbol_in(std::istream &line) {
     std::string name;
+    line >> name;
+    std::replace(name.begin(), name.end(), '\x1f', ' ');
+    return name;
+}
+
+static void add_tick(std::istream &line) {
+    std::string name = symbol_in(line);
     MqlTick tick{};
-    line >> name >> tick.time_msc >> tick.bid >> tick.ask >> tick.last >> tick.volume_real >> tick.flags;
+    line >> tick.time_msc >> tick.bid >> tick.ask >> tick.last >> tick.volume_real >> tick.flags;
     tick.time = tick.time_msc / 1000;
     tick.volume = (ulong)tick.volume_real;
     long known_msc = tick.time_msc;
@@ -76,12 +85,12 @@ static std::string run(const std::string &command, std::istream &line) {
         std::getline(line >> std::ws, value);
         return set_input(name, value) ? "" : "no such input";
     } else if(command == "symbol") {
-        line >> name;
-        Symbol &symbol = symbols[name];
+        Symbol &symbol = symbols[symbol_in(line)];
         line >> symbol.digits >> symbol.point >> value;
         symbol.by_last = value == "last";
     } else if(command == "sync") {
-        line >> name >> number >> step;
+        name = symbol_in(line);
+        line >> number >> step;
         symbols.at(name).synchronising = (int)number;
         symbols.at(name).partial_from_msc = step;
     } else if(command == "now" && line >> number)

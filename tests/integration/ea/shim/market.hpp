@@ -81,7 +81,10 @@ inline int CopyTicks(const string &name, Array<MqlTick> &ticks, int, ulong from_
     return ArraySize(ticks);
 }
 
-// Bars of the bids that are known, the newest at position 0.
+// TICK_FLAG_LAST, _VOLUME, _BUY and _SELL: any of them makes a deal of a tick.
+const uint DEAL_FLAGS = 8 | 16 | 32 | 64;
+
+// Bars of the prices that are known, the newest at position 0: of the bids, or of a chart by last of the deals.
 inline int CopyRates(const string &name, int, int start, int count, Array<MqlRates> &rates) {
     std::vector<MqlRates> bars;
     const Symbol &symbol = symbols.at(name.text);
@@ -89,16 +92,23 @@ inline int CopyRates(const string &name, int, int start, int count, Array<MqlRat
         if(known.known_msc > broker_msc())
             continue;
         const MqlTick &tick = known.tick;
+        if(symbol.by_last && (tick.flags & DEAL_FLAGS) == 0)
+            continue;
+        double price = symbol.by_last ? tick.last : tick.bid;
+        if(price == 0.0)
+            continue;
         long minute = tick.time_msc / 60'000 * 60;
         int spread = (int)std::lround((tick.ask - tick.bid) / symbol.point);
         if(bars.empty() || bars.back().time != minute)
-            bars.push_back({minute, tick.bid, tick.bid, tick.bid, tick.bid, 0, spread, 0});
+            bars.push_back({minute, price, price, price, price, 0, spread, 0});
         MqlRates &bar = bars.back();
-        bar.high = std::max(bar.high, tick.bid);
-        bar.low = std::min(bar.low, tick.bid);
-        bar.close = tick.bid;
+        bar.high = std::max(bar.high, price);
+        bar.low = std::min(bar.low, price);
+        bar.close = price;
         bar.tick_volume++;
         bar.spread = std::min(bar.spread, spread);
+        if((tick.flags & DEAL_FLAGS) != 0)
+            bar.real_volume += (long)tick.volume_real;
     }
     int end = (int)bars.size() - start;
     int begin = std::max(0, end - count);

@@ -135,6 +135,12 @@ inline string StringFormat(const char *format, double value) {
     return string(text);
 }
 
+inline string StringFormat(const char *format, uchar value) {
+    char text[8];
+    std::snprintf(text, sizeof text, format, value);
+    return string(text);
+}
+
 inline string DoubleToString(double value, int digits) {
     char text[400];
     std::snprintf(text, sizeof text, "%.*f", digits, value);
@@ -195,7 +201,8 @@ inline int StringSplit(const string &s, ushort separator, Array<string> &parts) 
 const uint CP_UTF8 = 65001;
 
 // As in MQL5: with WHOLE_ARRAY the terminating 0 is copied too.
-inline int StringToCharArray(const string &s, Array<char> &array, int start, int count, uint codepage) {
+template <class Byte>
+int StringToCharArray(const string &s, Array<Byte> &array, int start, int count, uint codepage) {
     (void)codepage;
     std::string bytes = s.text;
     if(count == WHOLE_ARRAY)
