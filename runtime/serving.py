@@ -7,6 +7,7 @@ import uvicorn
 
 from runtime.health import Guard
 from runtime.process import exit_on_stop_signal
+from runtime.unread import reading_to_the_end
 
 #: EAs send every second or so and reuse the connection (seconds).
 KEEP_ALIVE_SECONDS = 75
@@ -36,7 +37,7 @@ def server_config(
         "proxy_headers": False,
         "timeout_graceful_shutdown": graceful_seconds,
     }
-    return uvicorn.Config(app, host=host, port=port, **chosen | options)
+    return uvicorn.Config(reading_to_the_end(app), host=host, port=port, **chosen | options)
 
 
 def run_server(server: uvicorn.Server, guard: Guard) -> int:
