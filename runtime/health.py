@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from runtime.addresses import ThreadedServer
 from runtime.process import EXIT_FAILED, end_process
 from runtime.tasks import cancel
 
@@ -161,8 +162,7 @@ class StatusServer:
     """
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health, guard: Guard) -> None:
-        self._server = ThreadingHTTPServer((host, port), _handler(registry, health))
-        self._server.daemon_threads = True
+        self._server = ThreadedServer(host, port, _handler(registry, health))
         self._thread = guard.thread("status server", self._server.serve_forever)
 
     @property

@@ -35,6 +35,11 @@ _DEFLATE: Final = b"deflate"
 _ENCODINGS: Final = (*_PLAIN, *_GZIP, _DEFLATE)
 
 
+def patience_seconds(size_bytes: int) -> float:
+    """In what time so much of a body must have arrived."""
+    return _READ_TIMEOUT_SECONDS + size_bytes / _LEAST_BYTES_PER_SECOND
+
+
 class Intake:
     """Bounds the bodies of all requests while they are on their way and being read: their number and their bytes.
 
@@ -144,7 +149,7 @@ async def read_body(
 ) -> bytes:
     """The body, unpacked when it came with `Content-Encoding: gzip` or `deflate`.
 
-    A body that is refused half read does the connection no harm: uvicorn reads the rest away after the answer.
+    A body that is refused half read does the connection no harm: `runtime.unread` reads the rest before the answer.
 
     Args:
         headers: with lower-case names, as in ASGI.
@@ -214,7 +219,7 @@ def _is_last(message: _Message) -> bool:
 
 async def _receive_in_time(first: _Begun, receive: Receive, limit_bytes: int, reserve: Callable[[int], None]) -> bytes:
     try:
-        async with asyncio.timeout(_READ_TIMEOUT_SECONDS) as deadline:
+        async with asyncio.timeout(patience_seconds(0)) as deadline:
             return await _receive_all(await first, receive, limit_bytes, reserve, deadline)
     except TimeoutError:
         raise Refusal(408, "TIMEOUT", "the body did not arrive in time; the connection is too slow, or broke") from None
@@ -232,17 +237,17 @@ async def _receive_all(
     size = 0
     while True:
         part: bytes = message.get("body", b"")
-        reserve(len(part))
-        parts.append(part)
         size += len(part)
         if size > limit_bytes:
             raise _too_large(limit_bytes)
+        reserve(len(part))
+        parts.append(part)
         if message["type"] != "http.request":
             raise Unusable("the connection was closed before the body was complete")
         if _is_last(message):
             return b"".join(parts)
         if not deadline.expired():
-            deadline.reschedule(started + _READ_TIMEOUT_SECONDS + size / _LEAST_BYTES_PER_SECOND)
+            deadline.reschedule(started + patience_seconds(size))
         message = await receive()
 
 

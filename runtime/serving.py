@@ -5,9 +5,11 @@ from typing import Any
 
 import uvicorn
 
+from runtime.addresses import asyncio_host
 from runtime.connections import Connections, bounded_protocol
 from runtime.health import Guard
 from runtime.process import exit_on_stop_signal
+from runtime.unread import reading_to_the_end
 
 #: EAs send every second or so and reuse the connection (seconds).
 KEEP_ALIVE_SECONDS = 75
@@ -30,7 +32,7 @@ def server_config(
 
     Args:
         app: an ASGI application.
-        host: address to listen on.
+        host: address to listen on; `::` is every address of both families.
         port: to listen on.
         graceful_seconds: requests under way get this long to finish.
         extensions: whether uvloop (not on Windows, which has none) and httptools are installed and used.
@@ -48,7 +50,7 @@ def server_config(
         "proxy_headers": False,
         "timeout_graceful_shutdown": graceful_seconds,
     }
-    return uvicorn.Config(app, host=host, port=port, **chosen | options)
+    return uvicorn.Config(reading_to_the_end(app), host=asyncio_host(host), port=port, **chosen | options)
 
 
 def run_server(server: uvicorn.Server, guard: Guard) -> int:

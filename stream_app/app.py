@@ -15,6 +15,7 @@ from faust.types import TP
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, UnknownTopic
+from runtime.addresses import asyncio_host
 from runtime.health import Guard, Health
 from runtime.kafka import METADATA_MAX_AGE_MS, restore_topics
 from runtime.log_identity import own_log
@@ -100,7 +101,7 @@ def create_app(settings: Settings, log_name: str) -> StreamApp:
         # With the default Faust waits at every rebalance until nothing is unacknowledged: with held ones, for ever.
         stream_wait_empty=False,
         stream_buffer_maxsize=BUFFERED_POLLS,
-        web_bind=settings.stream_host,
+        web_bind=asyncio_host(settings.stream_host),
         web_host=settings.stream_host,
         web_port=settings.stream_port,
     )

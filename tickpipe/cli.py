@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from runtime.process import collect_rarely
-from tickpipe import candles, database, relay, senders, status, topics, verify
+from tickpipe import candles, database, relay, senders, status, systemd, topics, verify
 from tickpipe.backup import command as backup
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
@@ -50,6 +50,7 @@ def tickpipe(
 
 app.command()(stack.up)
 app.command()(stack.down)
+app.command("install-service")(systemd.install_service)
 app.command()(status.status)
 app.command()(send.send)
 app.command("import")(imports.import_files)

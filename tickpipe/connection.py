@@ -152,6 +152,7 @@ def producer_address(data_dir: Path | None, url: str | None, key: str | None, so
         StackError: when no stack runs and the environment names no pipeline either.
         SettingsError: when no key is known.
     """
+    from runtime.addresses import url_of
     from runtime.settings import ANY_SOURCE, load_settings
 
     if url is not None and key is not None:
@@ -163,7 +164,7 @@ def producer_address(data_dir: Path | None, url: str | None, key: str | None, so
     if url is None:
         if "producer_port" not in settings.model_fields_set and "producer_host" not in settings.model_fields_set:
             raise StackError(f"{no_stack(data_directory(data_dir))}, or name a producer with --url")
-        url = f"http://{settings.producer_host}:{settings.producer_port}"
+        url = url_of(settings.producer_host, settings.producer_port)
     keys = settings.api_keys
     found = keys.get(source or "") or keys.get(ANY_SOURCE) or (next(iter(keys.values())) if len(keys) == 1 else None)
     if key is None and found is None:

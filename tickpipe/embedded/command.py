@@ -36,7 +36,7 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when everything is ready.")] = False,
     demo: Annotated[bool, typer.Option("--demo", help="With a simulated EA: EURUSD and GBPUSD.")] = False,
     producer_host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 lets EAs on other machines in.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets EAs on other machines in, :: those of IPv6 as well.")
     ] = "127.0.0.1",
     producer_port: Annotated[
         int, typer.Option(min=0, max=65_535, help="Port that EAs post to; 0 takes a free one.")
@@ -128,6 +128,7 @@ class _Watcher:
 def _welcome(config: "StackConfig", state: "StackState") -> None:
     option = data_dir_option(config.data_dir)
     program = program_name()
+    _tell_of_moved_page(config, state)
     # With the demo EURUSD has a source already.
     symbol = "XAUUSD" if config.demo else "EURUSD"
     out.print("\n[bold green]Tickpipe runs.[/]")
@@ -149,6 +150,17 @@ def _welcome(config: "StackConfig", state: "StackState") -> None:
     for command in (f"candles --symbol {symbol}", "status", "verify"):
         out.print(f"  {program} {command}{option}", markup=False, soft_wrap=True)
     out.print()
+
+
+def _tell_of_moved_page(config: "StackConfig", state: "StackState") -> None:
+    from tickpipe.embedded.services import DASHBOARD_PORT
+
+    if config.dashboard_port == 0 and urlsplit(state.dashboard_url).port not in (None, DASHBOARD_PORT):
+        err.print(
+            f"\nPort {DASHBOARD_PORT} is in use, so the chart is on {state.dashboard_url} this time; "
+            "choose its port with --dashboard-port.",
+            style="bold yellow", markup=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def program_name() -> str:

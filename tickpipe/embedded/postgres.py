@@ -188,19 +188,20 @@ class Postgres:
             raise StackError(f"PostgreSQL's {program} failed in {self.directory}:\n{done.stdout}{done.stderr}".rstrip())
 
     def _drop_stale_pid(self) -> None:
-        """Remove the pid file of a dead server when its pid now belongs to another process.
+        """Remove the pid file of a killed server, unless one of its processes still works in the cluster.
 
-        PostgreSQL refuses to start as long as that pid lives. In a container pids are few, and after a restart the
-        old one is likely to be another process's.
+        PostgreSQL refuses to start as long as any process has that pid, be it a browser or the server of another
+        cluster. It works in the folder of its data, and the lock of the stack keeps other machines' servers away.
         """
-        pid_file = self._cluster / "postmaster.pid"
-        try:
-            pid = int(pid_file.read_text().split("\n", 1)[0])
-            is_postgres = psutil.Process(pid).name() == "postgres"
-        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
-            return  # PostgreSQL itself knows what to do with a file whose process is gone
-        if not is_postgres:
-            pid_file.unlink()
+        if not any(_works_in(process, self._cluster) for process in psutil.process_iter()):
+            (self._cluster / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.name() == "postgres" and Path(process.cwd()).samefile(folder)
+    except (psutil.Error, OSError):  # it has ended, or belongs to somebody else and so is no server of ours
+        return False
 
 
 def local_postgres(data_dir: Path, ports: Ports, password: str) -> Postgres:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from marketdata.errors import StackError
+from runtime.addresses import reachable_host, url_of
 from runtime.settings import ANY_SOURCE, load_settings
 from tickpipe.embedded.process import ServiceSpec
 from tickpipe.embedded.state import HOST, Ports, require_free
@@ -17,11 +18,10 @@ from tickpipe.embedded.state import HOST, Ports, require_free
 #: Everything that a stack can run, in the order in which it is shown.
 SERVICES = ("kafka", "postgres", "producer", "stream", "sink", "dashboard")
 
-#: The usual port of the page; another is chosen when it is in use.
-_DASHBOARD_PORT = 18_080
+#: The usual port of the page; another is chosen for the time when it is in use.
+DASHBOARD_PORT = 18_080
 
 _PROBE_TIMEOUT_SECONDS = 2.0
-_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not listened on
 
 _MODULES = {
     "producer": "producer",
@@ -102,7 +102,7 @@ def claim_addresses(config: StackConfig, ports: Ports, kafka_bootstrap: str, dat
         require_free(producer_port, config.producer_host, "--producer-port")
     dashboard_port = config.dashboard_port
     if dashboard_port == 0:
-        dashboard_port = ports.claim("dashboard", first=_DASHBOARD_PORT)
+        dashboard_port = ports.choose(DASHBOARD_PORT, config.dashboard_host)
     elif "dashboard" in config.services:
         require_free(dashboard_port, config.dashboard_host, "--dashboard-port")
     return Addresses(
@@ -132,7 +132,7 @@ def service_specs(config: StackConfig, addresses: Addresses, api_key: str) -> li
             | {f"TICKPIPE_{kind.upper()}_HOST": host, f"TICKPIPE_{kind.upper()}_PORT": str(port)}
             # Two workers with the same static member name would fence each other.
             | ({f"TICKPIPE_{kind.upper()}_INSTANCE": name} if kind in ("stream", "sink") else {}),
-            ready=answers_ready(_reachable(host), port),
+            ready=answers_ready(reachable_host(host), port),
             log=config.data_dir / "logs" / f"{name}.log",
             after=after,
         )
@@ -160,12 +160,6 @@ def service_specs(config: StackConfig, addresses: Addresses, api_key: str) -> li
             )
         )
     return specs
-
-
-def url_of(host: str, port: int) -> str:
-    """Where a client on this machine reaches a service that listens on `host`."""
-    host = _reachable(host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def answers_ready(host: str, port: int) -> Callable[[], bool]:
@@ -219,8 +213,3 @@ def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dic
         "DATA_DIR": str(config.data_dir),
     }
     return {**os.environ, "PYTHONUNBUFFERED": "1"} | {f"TICKPIPE_{name}": value for name, value in owned.items()}
-
-
-def _reachable(host: str) -> str:
-    """A host that clients can connect to, for one that a server listens on."""
-    return HOST if host in _EVERYWHERE else host

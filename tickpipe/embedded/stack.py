@@ -19,6 +19,7 @@ import psutil
 import structlog
 
 from marketdata.errors import StackError, TickpipeError
+from runtime.addresses import url_of
 from runtime.process import on_stop_signal
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
 from tickpipe.embedded.postgres import local_postgres
@@ -29,7 +30,6 @@ from tickpipe.embedded.services import (
     any_source_key,
     claim_addresses,
     service_specs,
-    url_of,
 )
 from tickpipe.embedded.state import (
     HOST,

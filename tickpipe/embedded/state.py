@@ -26,7 +26,7 @@ HOST = "127.0.0.1"
 #: Inner ports come from here, below the range from which Linux takes the ports of outgoing connections (32768 and up).
 #: A port in that range could be taken, while its server restarts, by the very client that retries to connect.
 _INNER_PORTS = range(20_000, 32_000)
-#: How long a taken port may take to become free: the children of a killed supervisor need a moment to die.
+#: How long a taken port may take to become free (seconds).
 _PATIENCE_SECONDS = 1.0
 
 #: File descriptors of the locks of the ports that this process holds; the system closes them however it ends.
@@ -86,9 +86,8 @@ class StackState:
 
 def write_state(data_dir: Path, state: StackState) -> None:
     """Publish the state atomically."""
-    write_json(
-        data_dir / _STATE_FILE, {"version": _VERSION} | asdict(state) | {"started_at": state.started_at.isoformat()}
-    )
+    own = {"version": _VERSION, "inode": data_dir.stat().st_ino, "started_at": state.started_at.isoformat()}
+    write_json(data_dir / _STATE_FILE, asdict(state) | own)
 
 
 def find_stack(data_dir: Path) -> StackState | None:
@@ -97,6 +96,7 @@ def find_stack(data_dir: Path) -> StackState | None:
     A `stack.json` that a killed supervisor left behind does not count: its lock is gone.
     """
     content = read_json(data_dir / _STATE_FILE)
+    content.pop("inode", None)
     if content.pop("version", None) != _VERSION or _lock_holder(data_dir) != content.get("supervisor_pid"):
         return None
     return _parsed(content)
@@ -112,12 +112,13 @@ def stack_lock(data_dir: Path) -> Iterator[None]:
     """Hold the lock of the data directory's only supervisor within the block.
 
     Raises:
-        StackError: when another supervisor holds it.
+        StackError: when another supervisor holds it, or the directory was copied while a stack ran on it.
     """
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(data_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _take(descriptor, data_dir)
+        _require_original(data_dir)
         # By the pid readers know whether stack.json is this stack's: a killed supervisor may have left one behind.
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
@@ -140,6 +141,22 @@ def _take(descriptor: int, data_dir: Path) -> None:
                     f"a stack is already running on {data_dir} (pid {holder}); stop it or choose another data directory"
                 ) from None
         time.sleep(0.02)
+
+
+def _require_original(data_dir: Path) -> None:
+    """Check that what a killed stack left behind is where it was left.
+
+    `stack.json` is there while a stack runs, and after it was killed. A copy has it as well, but another inode; the
+    files of its servers are of different moments then, and what is missing or torn would show up much later.
+    """
+    path = data_dir / _STATE_FILE
+    inode = read_json(path).get("inode")
+    if inode is not None and inode != data_dir.stat().st_ino:
+        raise StackError(
+            f"{data_dir} was copied while the stack ran, so its files are of different moments. Stop the stack there "
+            f"with `tickpipe down` and copy again, or take a backup there with `tickpipe backup` and restore it here. "
+            f"If the stack had been killed before it was copied, remove {path} and start again"
+        )
 
 
 def _lock_holder(data_dir: Path) -> int | None:
@@ -194,13 +211,20 @@ class Ports:
         stored = read_json(self._path)
         self._ports: dict[str, int] = {name: port for name, port in stored.items() if isinstance(port, int)}
 
-    def claim(self, name: str, first: int | None = None) -> int:
-        """The remembered port of `name` if it is free, else `first` if that is, else another; it is remembered."""
+    def choose(self, first: int, host: str) -> int:
+        """`first`, else a free one for this time; nothing is remembered."""
+        if becomes_free(first, host) and hold(first, again=True):
+            return first
+        return next(port for port in shuffled(_INNER_PORTS) if self._is_new(port) and is_free(port, host))
+
+    def _is_new(self, port: int) -> bool:
+        return port not in self._ports.values() and hold(port)
+
+    def claim(self, name: str) -> int:
+        """The remembered port of `name` if it is free, else another; it is remembered."""
         port = self._ports.get(name)
         if port is None or not (hold(port, again=True) and is_free(port)):
-            taken = set(self._ports.values())
-            candidates = [*([first] if first is not None else []), *shuffled(_INNER_PORTS)]
-            port = next(port for port in candidates if port not in taken and is_free(port) and hold(port))
+            port = next(port for port in shuffled(_INNER_PORTS) if is_free(port) and self._is_new(port))
             self._ports[name] = port
             write_json(self._path, self._ports)
         return port
@@ -245,12 +269,16 @@ def require_free(port: int, host: str, option: str) -> None:
     Raises:
         StackError: when it is in use, naming the `option` that chooses another.
     """
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not is_free(port, host):
-        if time.monotonic() < deadline:
-            time.sleep(0.05)
-            continue
+    if not becomes_free(port, host):
         raise StackError(f"port {port} is in use; stop what listens there or choose another with {option}")
+
+
+def becomes_free(port: int, host: str) -> bool:
+    """Whether the port is free, or is so in a moment: the children of a killed supervisor need one to die."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not (found := is_free(port, host)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
 
 
 def shuffled(ports: range) -> list[int]:

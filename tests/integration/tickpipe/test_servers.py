@@ -1,17 +1,38 @@
 """The two servers alone, as other tests use them."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
+import pytest
 
+from runtime.settings import Settings
 from tests.servers import EmbeddedServers
+from tests.waiting import wait_until
 from tickpipe.embedded.jars import resolve_jars
 from tickpipe.embedded.kafka import broker_answers, local_kafka
 from tickpipe.embedded.state import Ports
 
 
-def test_servers_come_back_where_they_were_after_a_kill_and_a_stop(tmp_path: Path) -> None:
+@pytest.fixture
+def another_clusters_pid(settings: Settings) -> Iterator[int]:
+    """The pid of a PostgreSQL process that has nothing to do with the servers of the test."""
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        yield connection.info.backend_pid
+
+
+def _processes_in(folder: Path) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found += [process.pid] if process.cwd() == str(folder) else []
+    return found
+
+
+def test_servers_come_back_where_they_were_after_a_kill_and_a_stop(tmp_path: Path, another_clusters_pid: int) -> None:
     with EmbeddedServers(tmp_path) as servers:
         bootstrap, url = servers.kafka_bootstrap, servers.database_url
         port = int(bootstrap.rpartition(":")[2])
@@ -19,6 +40,10 @@ def test_servers_come_back_where_they_were_after_a_kill_and_a_stop(tmp_path: Pat
             connection.execute("CREATE TABLE kept AS SELECT 1 AS a_row")
 
         servers.kill_postgres()
+        pid_file = tmp_path / "postgres" / "data" / "postmaster.pid"
+        wait_until(lambda: not _processes_in(pid_file.parent), what="the end of the killed server's children")
+        _, _, rest = pid_file.read_text().partition("\n")
+        pid_file.write_text(f"{another_clusters_pid}\n{rest}")
         servers.start_postgres()
         servers.stop_kafka()
         assert not broker_answers(port)

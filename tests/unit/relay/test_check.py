@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -24,17 +23,7 @@ from tests.lying import PORTAL, lying_server
 from tests.ports import free_port
 from tests.unit.producer.conftest import ANY_KEY, KEY, new_settings
 from tests.unit.producer.gateway import InMemoryGateway
-
-
-def served(server: uvicorn.Server) -> Iterator[str]:
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.config.port}"
-    server.should_exit = True
-    thread.join(20)
+from tests.unit.serving import served
 
 
 @pytest.fixture
@@ -45,7 +34,8 @@ def gateway() -> InMemoryGateway:
 @pytest.fixture
 def producer(gateway: InMemoryGateway) -> Iterator[str]:
     app = create_app(new_settings(), gateway=gateway)
-    yield from served(uvicorn.Server(server_config(app, "127.0.0.1", free_port(), graceful_seconds=1)))
+    with served(uvicorn.Server(server_config(app, "127.0.0.1", free_port(), graceful_seconds=1))) as url:
+        yield url
 
 
 def findings(url: str, key: str, source: str | None = None) -> dict[str, Finding]:
@@ -80,7 +70,7 @@ def test_what_is_wrong_is_found(producer: str, gateway: InMemoryGateway) -> None
 
 
 def test_a_relay_and_a_login_page_are_no_server(store: Store) -> None:
-    for url in served(http_server(Api(store, load_settings()), "127.0.0.1", free_port())):
+    with served(http_server(Api(store, load_settings()), "127.0.0.1", free_port())) as url:
         found = findings(url, KEY)
         assert "is a relay" in found["server"].text
     with lying_server() as lying:

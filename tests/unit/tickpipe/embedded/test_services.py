@@ -8,7 +8,7 @@ import pytest
 from marketdata.errors import SettingsError, StackError
 from runtime.settings import load_settings
 from tickpipe.embedded.process import ServiceSpec
-from tickpipe.embedded.services import Addresses, StackConfig, answers_ready, any_source_key, service_specs, url_of
+from tickpipe.embedded.services import Addresses, StackConfig, answers_ready, any_source_key, service_specs
 
 _DATABASE_URL = "postgresql://postgres:pw@127.0.0.1:2/market"
 
@@ -81,14 +81,6 @@ def test_demo_gets_the_address_and_the_key(tmp_path: Path) -> None:
     demo = _specs(StackConfig(tmp_path, demo=True, commands={"demo": ("ea",)}))["demo"]
     assert list(demo.argv) == ["ea", "--url", "http://127.0.0.1:18001"]
     assert demo.env["TICKPIPE_DEMO_KEY"] == "the stack's key"
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [("127.0.0.1", "http://127.0.0.1:18001"), ("", "http://127.0.0.1:18001"), ("::1", "http://[::1]:18001")],
-)
-def test_address_is_one_that_a_client_can_use(host: str, url: str) -> None:
-    assert url_of(host, 18001) == url
 
 
 def test_config_reaches_the_background_process_whole(tmp_path: Path) -> None:

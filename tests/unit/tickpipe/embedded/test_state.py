@@ -1,6 +1,7 @@
 """Who may believe `stack.json`, credentials, and ports that stay the same as long as they can."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from marketdata.errors import StackError
+from tests.ports import free_port
 from tickpipe.embedded.state import (
     Ports,
     ServiceState,
@@ -164,6 +166,43 @@ def test_port_that_another_stack_holds_is_replaced(tmp_path: Path) -> None:
         assert other.stdout.readline() == b"True\n"
         assert Ports(tmp_path).claim("kafka") != port
         other.communicate()
+
+
+def test_a_port_that_was_taken_once_is_chosen_again_when_it_is_free(tmp_path: Path) -> None:
+    first = free_port()
+    with socket.create_server(("127.0.0.1", first)):
+        other = Ports(tmp_path).choose(first, "127.0.0.1")
+        assert other != first
+        assert is_free(other)
+    assert Ports(tmp_path).choose(first, "127.0.0.1") == first
+
+
+def test_a_directory_that_was_copied_while_a_stack_ran_is_refused(tmp_path: Path) -> None:
+    running, copied, moved = tmp_path / "running", tmp_path / "copied", tmp_path / "moved"
+    with stack_lock(running):
+        write_state(running, _STATE)
+        shutil.copytree(running, copied)
+    with pytest.raises(StackError, match=f"{copied} was copied while.*remove {copied}/stack.json"), stack_lock(copied):
+        pass
+    (copied / "stack.json").unlink()
+    with stack_lock(copied):
+        pass
+
+    write_state(running, _STATE)  # as a kill leaves it
+    with stack_lock(running):
+        write_state(running, _STATE)
+    write_state(running, _STATE)
+    running.rename(moved)
+    with stack_lock(moved):
+        pass
+
+
+def test_a_directory_that_was_copied_after_its_stack_had_stopped_is_taken(tmp_path: Path) -> None:
+    with stack_lock(tmp_path / "first"):
+        write_state(tmp_path / "first", _STATE)
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    with stack_lock(tmp_path / "second"):
+        assert find_stack(tmp_path / "second") is None
 
 
 def test_torn_file_of_ports_is_as_good_as_none(tmp_path: Path) -> None:
