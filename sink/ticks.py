@@ -16,6 +16,7 @@ from aiokafka import TopicPartition
 
 from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges, from_multirange, size, union
+from marketdata.reference import decimals_of
 from marketdata.refold import Coverage, Proof, bridged
 from marketdata.tick import MINUTE_MS, period_of
 from marketdata.ticks import RecordFold, TickFold, TickRow
@@ -246,6 +247,12 @@ async def count_minutes(connection: Connection, wanted: TickRange) -> int:
     """How many minutes of the range are stored."""
     row = await (await connection.execute(SQL["count_tick_minutes"], wanted.about)).fetchone()
     return int(row[0]) if row else 0
+
+
+async def digits_of(connection: Connection, source: str, symbol: str) -> int | None:
+    """Decimals of the prices; None where their sender does not say."""
+    row = await (await connection.execute(SQL["point_of"], {"source": source, "symbol": symbol})).fetchone()
+    return None if row is None else decimals_of(row[0])
 
 
 def missing_spans(minutes: Iterable[int]) -> list[tuple[int, int]]:

@@ -27,3 +27,6 @@ SELECT partition, next_offset FROM sink_progress WHERE log = %(log)s;
 
 -- name: sources_of
 SELECT source FROM candle_series WHERE symbol = %(symbol)s ORDER BY source;
+
+-- name: point_of
+SELECT point FROM instruments WHERE source = %(source)s AND symbol = %(symbol)s;
