@@ -4,6 +4,7 @@ Both are fed by `marketdata.refold.Refold`, so what counts is decided by the fol
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final
 
@@ -19,10 +20,32 @@ from marketdata.timeframes import M1, Timeframe
 TICK_COLUMNS: Final = ("time_msc", "bid", "ask", "last", "volume", "flags")
 RECORD_COLUMNS: Final = ("partition", "offset", "index", "received", "request")
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
 _time = attrgetter("time_msc")
 
 #: A tick as a row of TICK_COLUMNS, or of TICK_COLUMNS and RECORD_COLUMNS.
 TickRow = tuple[Any, ...]
+
+
+def columns_of(*, raw: bool) -> tuple[str, ...]:
+    """The names of what `shown` gives: each form that people and programs are given has these columns."""
+    return ("time", *TICK_COLUMNS, *(RECORD_COLUMNS if raw else ()))
+
+
+def shown(row: TickRow) -> list[Any]:
+    """The row with its time in UTC in front, as text; also the receipt of a raw one."""
+    cells = [iso_milliseconds(row[0]), *row]
+    if len(row) > len(TICK_COLUMNS):
+        at = columns_of(raw=True).index("received")
+        cells[at] = iso_milliseconds(cells[at])
+    return cells
+
+
+def iso_milliseconds(time_msc: int) -> str:
+    """`2019-02-04T00:00:00.417Z`, always with milliseconds."""
+    moment = _EPOCH + timedelta(milliseconds=time_msc)
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 class TickFold(CandleFold):

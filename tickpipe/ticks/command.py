@@ -214,7 +214,7 @@ class _Output:
     def show_table(self) -> None:
         """Print the first ticks, where a table is wanted, and how many more there are."""
         if self._wanted.format is TickFormat.TABLE and self.ticks:
-            from tickpipe.ticks.files import columns_of, shown
+            from marketdata.ticks import columns_of, shown
 
             print_table(columns_of(raw=self._wanted.raw), map(shown, self._head))
             if more := self.ticks - len(self._head):

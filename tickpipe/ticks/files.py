@@ -13,7 +13,7 @@ from typing import IO, Any, Final, Protocol
 
 import msgspec
 
-from marketdata.ticks import RECORD_COLUMNS, TICK_COLUMNS, TickRow
+from marketdata.ticks import TickRow, columns_of, shown
 from tickpipe.export.files import ParquetMissing
 
 #: Rows of one row group of Parquet: the unit that readers load, and what is held in memory.
@@ -28,26 +28,6 @@ _FLAG_OF_VALUE: Final = (2, 4, 8, 16)
 _DOCUMENTED_FLAGS: Final = 2 | 4 | 8 | 16 | 32 | 64
 
 _MT5_HEADER: Final = "<DATE>\t<TIME>\t<BID>\t<ASK>\t<LAST>\t<VOLUME>\t<FLAGS>\r\n"
-
-
-def columns_of(*, raw: bool) -> tuple[str, ...]:
-    """The names of what `shown` gives."""
-    return ("time", *TICK_COLUMNS, *(RECORD_COLUMNS if raw else ()))
-
-
-def shown(row: TickRow) -> list[Any]:
-    """The row with its time in UTC in front, as text; also the receipt of a raw one."""
-    cells = [iso_milliseconds(row[0]), *row]
-    if len(row) > len(TICK_COLUMNS):
-        at = columns_of(raw=True).index("received")
-        cells[at] = iso_milliseconds(cells[at])
-    return cells
-
-
-def iso_milliseconds(time_msc: int) -> str:
-    """`2019-02-04T00:00:00.417Z`, always with milliseconds."""
-    moment = _EPOCH + timedelta(milliseconds=time_msc)
-    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 class TickWriter(Protocol):
