@@ -34,6 +34,10 @@ _NEWS_SECONDS: Final = 1.0
 #: the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
 SCAN_RECORDS: Final = 2_000
 
+#: What is read is there already. The consumer fetches ahead, and at the end of the log the broker holds such a request
+#: back, half a second by default, before the next range can be asked for.
+_FETCH_WAIT_MS: Final = 10
+
 #: Markers of transactions move the position and are no records: a poll that waited longer for a record would hide it.
 _POLL_MS: Final = 500
 
@@ -49,7 +53,9 @@ class LogReader:
         self._settings = settings
         self._stall_seconds = stall_seconds
         # An offset that is gone is an error: by default the consumer would go on at the end, as if nothing were there.
-        self._consumer = new_consumer(settings, max_poll_records=_POLL_RECORDS, auto_offset_reset="none")
+        self._consumer = new_consumer(
+            settings, max_poll_records=_POLL_RECORDS, auto_offset_reset="none", fetch_max_wait_ms=_FETCH_WAIT_MS
+        )
         self._known: set[TopicPartition] = set()
 
     async def __aenter__(self) -> Self:

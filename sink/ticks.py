@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from aiokafka import TopicPartition
 
+from marketdata.errors import UnknownTopic
 from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges, from_multirange, size, union
 from marketdata.reference import decimals_of
@@ -21,7 +22,7 @@ from marketdata.refold import Coverage, Proof, bridged
 from marketdata.tick import MINUTE_MS, period_of
 from marketdata.ticks import RecordFold, TickFold, TickRow
 from marketdata.timeframes import M1, Timeframe
-from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
+from runtime.kafka import Ends, admin_client, committed_offsets, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors
 from runtime.log_identity import log_name, own_log
 from runtime.logreader import TickLog
@@ -199,12 +200,10 @@ class TickReader:
         as far. Where that cannot be told, all of the log that may hold ticks of the range is read.
         """
         settings = self._settings
-        async with admin_client(settings) as client:
-            with kafka_errors(settings, group=settings.stream_group):
-                folded = await committed_offsets(client, settings.stream_group)
-        is_known = await self._is_stored(await log_ends(settings, settings.candles_topic))
+        folded, ends = await self._offsets()
+        is_known = await self._is_stored(ends[settings.candles_topic])
         unfolded: Ends = {}
-        for partition, (first, end) in (await log_ends(settings, settings.ticks_topic)).items():
+        for partition, (first, end) in ends[settings.ticks_topic].items():
             begin = folded.get(TopicPartition(settings.ticks_topic, partition))
             if begin is None or not is_known:
                 from_ms = self._wanted.first_ms
@@ -213,6 +212,22 @@ class TickReader:
             if (begin := max(begin, first)) < end:
                 unfolded[partition] = (begin, end)
         return unfolded
+
+    async def _offsets(self) -> tuple[dict[TopicPartition, int], dict[str, Ends]]:
+        """What the workers have committed, and then the ends of ticks and candles."""
+        settings = self._settings
+        consumer = new_consumer(settings)
+        async with admin_client(settings) as client:
+            try:
+                with kafka_errors(settings, group=settings.stream_group):
+                    await consumer.start()
+                    folded = await committed_offsets(client, settings.stream_group)
+                    ends = await topic_ends(client, consumer, [settings.ticks_topic, settings.candles_topic])
+            finally:
+                await consumer.stop()
+        if missing := [topic for topic, of_topic in ends.items() if not of_topic]:
+            raise UnknownTopic(missing[0])
+        return folded, ends
 
     async def _is_stored(self, published: Ends) -> bool:
         """Whether the table has every minute that was published so far and is asked for."""
