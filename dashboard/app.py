@@ -28,6 +28,7 @@ from dashboard.live import LiveReader, Settler
 from dashboard.metrics import CountRequests, Gauges, Metrics
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
+from dashboard.tick_routes import add_tick_routes
 from runtime.health import Guard, Health
 from runtime.settings import Settings
 
@@ -86,7 +87,7 @@ def create_app(parts: Parts) -> FastAPI:
 
     app = FastAPI(
         title="Tickpipe dashboard",
-        description="Candles out of the table, live candles as they move, and the state of the pipeline. Read-only.",
+        description="Candles out of the table, live candles as they move, ticks, the state of the pipeline. Read-only.",
         version=version("tickpipe"),
         lifespan=lifespan,
         # FastAPI's pages load scripts from a CDN: a LAN without internet has none, and the CSP forbids it.
@@ -94,6 +95,7 @@ def create_app(parts: Parts) -> FastAPI:
         redoc_url=None,
     )
     add_routes(app, parts)
+    add_tick_routes(app, parts)
     _document(app)
     _add_probes(app, parts)
     _add_errors(app)

@@ -45,7 +45,7 @@ def choose_format(wanted: str | None, accept: str | None, *, proof: bool = False
     for media_type in _by_preference(accept or "*/*"):
         if chosen := _ACCEPTED.get(media_type):
             return chosen
-    raise Refusal(406, "NOT_ACCEPTABLE", f"candles come as {names}; ask with `format=` or a fitting Accept")
+    raise Refusal(406, "NOT_ACCEPTABLE", f"answers come as {names}; ask with `format=` or a fitting Accept")
 
 
 def render(name: str, request: Request, rows: Sequence[AnyRow], digits: int | None = None) -> bytes:

@@ -49,7 +49,7 @@ _CANDLE: Final = {
 }  # fmt: skip
 
 
-def _refuse_unknown(request: HttpRequest) -> None:
+def refuse_unknown(request: HttpRequest) -> None:
     """Refuse a parameter that is misspelt or given twice, which FastAPI would ignore.
 
     Raises:
@@ -70,7 +70,7 @@ def add_routes(app: FastAPI, parts: "Parts") -> None:
     _add_candles(app, parts)
     _add_stream(app, parts)
 
-    strict = [Depends(_refuse_unknown)]
+    strict = [Depends(refuse_unknown)]
 
     @app.head("/symbols", include_in_schema=False, dependencies=strict)
     @app.get(
@@ -80,7 +80,7 @@ def add_routes(app: FastAPI, parts: "Parts") -> None:
         """Every symbol of every source, with its first and newest minute."""
         listings = await parts.catalogue.listings()
         content = encode({"symbols": [listing._asdict() for listing in listings]})
-        return _cacheable(request, content, MEDIA_TYPES["json"])
+        return cacheable(request, content, MEDIA_TYPES["json"])
 
     @app.head("/senders", include_in_schema=False, dependencies=strict)
     @app.get(
@@ -95,7 +95,7 @@ def add_routes(app: FastAPI, parts: "Parts") -> None:
         moment = datetime.now(UTC) - _SENDERS_SEEN if since is None else parse_time("since", since)
         async with parts.database.reading() as connection:
             rows = await read_senders(connection, moment)
-        return _cacheable(request, encode({"senders": [row._asdict() for row in rows]}), MEDIA_TYPES["json"])
+        return cacheable(request, encode({"senders": [row._asdict() for row in rows]}), MEDIA_TYPES["json"])
 
     @app.head("/pipeline", include_in_schema=False, dependencies=strict)
     @app.get(
@@ -115,9 +115,9 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
         "application/vnd.apache.arrow.stream": {},
     }
 
-    @app.head("/candles", include_in_schema=False, dependencies=[Depends(_refuse_unknown)])
+    @app.head("/candles", include_in_schema=False, dependencies=[Depends(refuse_unknown)])
     @app.get(
-        "/candles", tags=["candles"], response_class=Response, dependencies=[Depends(_refuse_unknown)],
+        "/candles", tags=["candles"], response_class=Response, dependencies=[Depends(refuse_unknown)],
         responses={200: {"content": contents}, **refusals(400, 406, 503, 504)},
     )  # fmt: skip
     async def candles(
@@ -148,7 +148,7 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
             async with parts.database.reading() as connection:
                 rows = await read_candles(connection, asked)
                 digits = await read_digits(connection, rows)
-        response = _cacheable(request, render(name, asked, rows, digits), MEDIA_TYPES[name])
+        response = cacheable(request, render(name, asked, rows, digits), MEDIA_TYPES[name])
         response.headers["Vary"] = "Accept"
         following = asked.next_page(rows)
         if following:
@@ -158,7 +158,7 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
 
 def _add_stream(app: FastAPI, parts: "Parts") -> None:
     @app.get(
-        "/stream", tags=["candles"], response_class=StreamingResponse, dependencies=[Depends(_refuse_unknown)],
+        "/stream", tags=["candles"], response_class=StreamingResponse, dependencies=[Depends(refuse_unknown)],
         responses={200: {"content": {"text/event-stream": {}}}, **refusals(400, 503)},
     )  # fmt: skip
     async def stream(
@@ -229,7 +229,7 @@ class EventStream(StreamingResponse):
             self._hub.unsubscribe(subscription)
 
 
-def _cacheable(request: HttpRequest, content: bytes, media_type: str) -> Response:
+def cacheable(request: HttpRequest, content: bytes, media_type: str) -> Response:
     """The content, or 304 when the client has it."""
     etag = f'W/"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache"}

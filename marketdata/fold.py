@@ -269,7 +269,7 @@ class CandleFold:
                 if time_msc >= latest:
                     latest = time_msc
                     self.received = frame.received
-            self._count(frame, ticks)
+            self.count(frame, ticks)
         self.high, self.low, self._spread = high, low, spread
         self._open_at, self._close_at, self.earliest, self.latest = open_at, close_at, earliest, latest
 
@@ -295,10 +295,11 @@ class CandleFold:
         self.earliest = min(self.earliest, first)
         if last >= self.latest:
             self.latest, self.received = last, frame.received
-        self._count(frame, ticks)
+        self.count(frame, ticks)
         return True
 
-    def _count(self, frame: Frame, ticks: list[Tick]) -> None:
+    def count(self, frame: Frame, ticks: list[Tick]) -> None:
+        """Add the ticks to the sums; each tick that counts comes here once, in order of arrival, except `copies`."""
         self._volume += len(ticks)
         if any(map(_volume, ticks)):
             self._volume_units += _units(ticks)
@@ -306,12 +307,17 @@ class CandleFold:
             self._point = frame.point
 
     def _units(self) -> int:
-        return self._volume_units + (_units(self._coarse.copies) if self._coarse is not None else 0)
+        return self._volume_units + _units(self.copies)
+
+    @property
+    def copies(self) -> Sequence[Tick]:
+        """Ticks of whole-second times that count although an equal one did: see `CoarseFrames.copies`."""
+        return self._coarse.copies if self._coarse is not None else ()
 
     @property
     def volume(self) -> int:
         """Number of ticks, with and without a price."""
-        return self._volume + (len(self._coarse.copies) if self._coarse is not None else 0)
+        return self._volume + len(self.copies)
 
     @property
     def real_volume(self) -> float:

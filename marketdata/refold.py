@@ -6,7 +6,7 @@ is plain forward flow in a chunk folds as runs (marketdata/runs.py).
 """
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from marketdata.fold import CandleFold, split_by_period
@@ -43,11 +43,15 @@ def bridged(ranges: Iterable[Range]) -> Ranges:
     return tuple(found)
 
 
+#: Makes the fold of a source, symbol, start of the period and timeframe.
+NewFold = Callable[[str, str, int, Timeframe], CandleFold]
+
+
 class _Target:
     __slots__ = ("fold", "index", "passes", "spans", "width_ms")
 
-    def __init__(self, proof: Proof) -> None:
-        self.fold = CandleFold(proof.source, proof.symbol, proof.ts, proof.timeframe)
+    def __init__(self, proof: Proof, new_fold: NewFold) -> None:
+        self.fold = new_fold(proof.source, proof.symbol, proof.ts, proof.timeframe)
         self.width_ms = proof.timeframe.base_width_ms
         self.passes = Passes()
         self.spans = spans(proof.ranges)
@@ -97,12 +101,12 @@ _Key = tuple[str, str, int]
 class Refold:
     """Folds candles of one log again; feed it with chunks of frames in ascending order of positions."""
 
-    def __init__(self, proofs: Iterable[Proof]) -> None:
+    def __init__(self, proofs: Iterable[Proof], new_fold: NewFold = CandleFold) -> None:
         self._targets: dict[Proof, _Target] = {}
         self._waiting: dict[_Key, list[_Target]] = {}
         self._active: dict[_Key, list[_Target]] = {}
         for proof in proofs:
-            target = self._targets[proof] = _Target(proof)
+            target = self._targets[proof] = _Target(proof, new_fold)
             self._waiting.setdefault((proof.source, proof.symbol, target.width_ms), []).append(target)
         self._widths_ms = {width_ms for _, _, width_ms in self._waiting}
         for targets in self._waiting.values():

@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from marketdata.errors import InvalidFrame, KafkaUnavailable, LogTruncated, UnknownTopic
 from marketdata.fold import CandleFold
 from marketdata.offsets import clip, position
-from marketdata.refold import Proof, Refold
+from marketdata.refold import NewFold, Proof, Refold
 from marketdata.runs import Chunk, Record, in_pieces
 from marketdata.tick import Frame
 from marketdata.wire import decode_frame, decode_frames
@@ -34,6 +34,10 @@ _NEWS_SECONDS: Final = 1.0
 #: the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
 SCAN_RECORDS: Final = 2_000
 
+#: What is read is there already. The consumer fetches ahead, and at the end of the log the broker holds such a request
+#: back, half a second by default, before the next range can be asked for.
+_FETCH_WAIT_MS: Final = 10
+
 #: Markers of transactions move the position and are no records: a poll that waited longer for a record would hide it.
 _POLL_MS: Final = 500
 
@@ -49,7 +53,9 @@ class LogReader:
         self._settings = settings
         self._stall_seconds = stall_seconds
         # An offset that is gone is an error: by default the consumer would go on at the end, as if nothing were there.
-        self._consumer = new_consumer(settings, max_poll_records=_POLL_RECORDS, auto_offset_reset="none")
+        self._consumer = new_consumer(
+            settings, max_poll_records=_POLL_RECORDS, auto_offset_reset="none", fetch_max_wait_ms=_FETCH_WAIT_MS
+        )
         self._known: set[TopicPartition] = set()
 
     async def __aenter__(self) -> Self:
@@ -184,8 +190,10 @@ class TickLog:
     async def __aexit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self._reader.__aexit__(*exc_info)
 
-    async def refold(self, proofs: Iterable[Proof], *, on_progress: Progress | None = None) -> Refolded:
-        """Fold every proof again, in one pass over the parts of the log that they name.
+    async def refold(
+        self, proofs: Iterable[Proof], *, new_fold: NewFold = CandleFold, on_progress: Progress | None = None
+    ) -> Refolded:
+        """Fold every proof again, in one pass over the parts of the log that they name; `new_fold` makes each fold.
 
         Records that are no frames are skipped, as the stream app does. Of a partition that the topic does not have
         every proof is unprovable.
@@ -198,14 +206,16 @@ class TickLog:
         ends = {p: await self._bounds(p) for p in {partition for proof in proofs for partition, _, _ in proof.ranges}}
         provable = {proof for proof in proofs if proof.ranges and clip(proof.ranges, ends) == proof.ranges}
         outcome = Refolded(unprovable=proofs - provable)
-        refold = Refold(provable)
+        refold = Refold(provable, new_fold)
         try:
             for partition, first, last in refold.to_read():
                 async for chunk in self.read(partition, first, last, on_progress=on_progress):
                     refold.feed(chunk)
+                    # A server that reads the log for one request goes on serving the others.
+                    await asyncio.sleep(0)
         except LogTruncated:
             # Retention was faster than the reading: what it took is unprovable by now.
-            again = await self.refold(provable, on_progress=on_progress)
+            again = await self.refold(provable, new_fold=new_fold, on_progress=on_progress)
             return Refolded(again.folds, again.unprovable | outcome.unprovable)
         outcome.folds = refold.results()
         return outcome

@@ -14,6 +14,7 @@ from tickpipe.rejected import command as rejected
 from tickpipe.replay import command as replay
 from tickpipe.sending import command as send
 from tickpipe.sending import import_command as imports
+from tickpipe.ticks import command as ticks
 
 app = typer.Typer(
     cls=ErrorsAsSentences,
@@ -55,6 +56,7 @@ app.command()(status.status)
 app.command()(send.send)
 app.command("import")(imports.import_files)
 app.command()(candles.candles)
+app.command()(ticks.ticks)
 app.command()(candles.query)
 app.command()(candles.fidelity)
 app.command()(senders.senders)

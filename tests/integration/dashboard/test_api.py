@@ -34,6 +34,8 @@ READ_TABLES = (
     "candles_m1",
     "senders",
     "instruments",
+    "pending_refolds",
+    "sink_progress",
 )
 
 DAY = "symbol=EURUSD&source=S"

@@ -24,7 +24,7 @@ from tickpipe.sending.dialects import UnknownForm
 from tickpipe.sending.textfile import DataFileError
 
 COMMANDS = ["up", "down", "status", "send", "candles", "query", "fidelity", "senders", "verify", "topics create",
-            "topics list",
+            "topics list", "ticks",
             "db migrate", "db status", "db day-zone"]  # fmt: skip
 
 
@@ -75,6 +75,7 @@ def test_help_loads_no_heavy_library() -> None:
     "command",
     [
         "candles -s EURUSD",
+        "ticks -s EURUSD --from -1h",
         "query 1",
         "query gaps",
         "fidelity",
@@ -113,7 +114,9 @@ def test_down_without_a_stack_has_nothing_to_do() -> None:
     "command",
     [
         "query 6", "query x", "candles", "candles -s EURUSD --from yesterday", "candles -s EURUSD --timeframe M2",
-        "candles -s EURUSD --format xml", "send missing.csv -s EURUSD", "up --stream-workers 0", "nonsense",
+        "candles -s EURUSD --format xml", "ticks -s EURUSD", "ticks -s EURUSD --from now --to -1h",
+        "ticks -s EURUSD --from -1h --raw --format mt5", "ticks -s EURUSD --from -1h --output ticks.csv",
+        "send missing.csv -s EURUSD", "up --stream-workers 0", "nonsense",
     ],
 )  # fmt: skip
 def test_wrong_use_is_2(command: str) -> None:

@@ -1,0 +1,219 @@
+"""Queries of ticks: the request, the page that answers it, and its forms."""
+
+import csv
+import io
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from dashboard.answers import Refusal, encode
+from dashboard.candles import epoch_ms, parse_time
+from dashboard.database import Database
+from marketdata.tick import MAX_TIME_MSC, period_of
+from marketdata.ticks import TickRow, columns_of, iso_milliseconds, shown
+from runtime import clock
+from runtime.settings import Settings
+from sink.ticks import PASS_TICKS, TickRange, TickReader, missing_spans
+
+DEFAULT_LIMIT: Final = 10_000
+#: A day of most symbols; more comes page by page.
+MAX_LIMIT: Final = 200_000
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where a page goes on: behind so many ticks of a millisecond, or, raw, of a minute.
+
+    Ticks that arrive meanwhile stand behind those of their millisecond that were there, so nothing shifts.
+    """
+
+    time_msc: int
+    given: int
+
+    def __str__(self) -> str:
+        return f"{self.time_msc}-{self.given}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Cursor":
+        """The cursor that `next` of an answer contains.
+
+        Raises:
+            Refusal: 400 for anything else.
+        """
+        time_msc, _, given = text.partition("-")
+        if not (text.isascii() and time_msc.isdecimal() and given.isdecimal() and len(text) < 40):
+            raise _unusable("cursor", "take it from `next` of an answer, or leave it out")
+        return cls(min(int(time_msc), MAX_TIME_MSC), int(given))
+
+
+@dataclass(frozen=True)
+class TickRequest:
+    """The ticks of one source and symbol from `first_ms` up to, not including, `end_ms` (UTC epoch milliseconds)."""
+
+    symbol: str
+    source: str | None
+    first_ms: int
+    end_ms: int
+    limit: int = DEFAULT_LIMIT
+    raw: bool = False
+    cursor: Cursor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse names that no record has, and times that leave nothing between them."""
+        if "\0" in self.symbol or (self.source is not None and "\0" in self.source):
+            raise _unusable("symbol", "a NUL is no part of a name")
+        if self.first_ms < 0:
+            raise _unusable("from", "ticks begin in 1970")
+        if self.first_ms >= self.end_ms:
+            raise _unusable("from", "`from` must be before `to`")
+
+    @classmethod
+    def parse(cls, *, from_: str | None, to: str | None, cursor: str | None, **others: Any) -> "TickRequest":
+        """The request that the query parameters describe; without `to` up to now.
+
+        Raises:
+            Refusal: 400 naming the parameter that cannot be used and what is accepted.
+        """
+        if from_ is None:
+            raise _unusable("from", "say from when on; a day is from=2019-02-04&to=2019-02-05")
+        end_ms = clock.now_ms() + 1 if to is None else epoch_ms(parse_time("to", to))
+        at = None if cursor is None else Cursor.parse(cursor)
+        return cls(first_ms=epoch_ms(parse_time("from", from_)), end_ms=end_ms, cursor=at, **others)
+
+    def place_of(self, row: TickRow) -> int:
+        """What a cursor names: the tick's millisecond, or the minute that raw ticks are ordered by."""
+        time_msc: int = row[0]
+        return period_of(time_msc) if self.raw else time_msc
+
+
+@dataclass
+class Page:
+    """The first ticks of a request, at most `limit`."""
+
+    request: TickRequest
+    rows: list[TickRow] = field(default_factory=list)
+    #: Minutes that the log lost, as far as the page reaches.
+    gone: list[int] = field(default_factory=list)
+    has_more: bool = False
+
+    def take(self, rows: Sequence[TickRow]) -> None:
+        """Add the ticks of one minute, from the cursor on."""
+        if (cursor := self.request.cursor) is not None and rows and not self.rows:
+            # Reading begins at what the cursor names, so what was given already comes first.
+            given = sum(self.request.place_of(row) == cursor.time_msc for row in rows)
+            rows = rows[min(given, cursor.given) :]
+        self.rows += rows
+        if len(self.rows) > self.request.limit:
+            del self.rows[self.request.limit :]
+            self.has_more = True
+
+    @property
+    def following(self) -> str | None:
+        """The URL of the page that follows, relative to where the API begins; None when this is the last."""
+        if not self.has_more:
+            return None
+        request = self.request
+        at = request.place_of(self.rows[-1])
+        given = sum(1 for row in self.rows if request.place_of(row) == at)
+        if request.cursor is not None and request.cursor.time_msc == at:
+            given += request.cursor.given
+        query = {
+            "symbol": request.symbol, "source": request.source or "", "from": request.first_ms, "to": request.end_ms,
+            "limit": request.limit, "cursor": Cursor(at, given),
+        }  # fmt: skip
+        return "ticks?" + urlencode(query | ({"raw": "true"} if request.raw else {}))
+
+    @property
+    def gone_spans(self) -> list[dict[str, str]]:
+        """The minutes that the log lost, as spans."""
+        return [{"from": iso_milliseconds(a), "to": iso_milliseconds(b)} for a, b in missing_spans(self.gone)]
+
+
+async def read_page(settings: Settings, database: Database, request: TickRequest) -> Page:
+    """The ticks that the request asks for, which names its source.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+        Refusal: when the database does not.
+    """
+    page = Page(request)
+    first_ms = request.first_ms
+    if request.cursor is not None:
+        first_ms = max(first_ms, request.cursor.time_msc)
+    if first_ms >= request.end_ms:
+        return page
+    wanted = TickRange(request.source or "", request.symbol, first_ms, request.end_ms)
+    reader = TickReader(
+        settings, database.reading, wanted, raw=request.raw, pass_ticks=min(PASS_TICKS, request.limit)
+    )  # fmt: skip
+    async with aclosing(reader.minutes()) as minutes:
+        async for minute in minutes:
+            if minute.is_gone:
+                page.gone.append(minute.ts)
+            page.take(minute.rows)
+            if page.has_more:
+                break
+    return page
+
+
+def render_page(name: str, page: Page, following: str | None) -> bytes:
+    """The page as `json`, `csv` or `arrow`; `following` is the URL of the page that follows.
+
+    Raises:
+        Refusal: 406 for Arrow where pyarrow is not installed.
+    """
+    if name == "json":
+        return _json(page, following)
+    return _csv(page) if name == "csv" else _arrow(page)
+
+
+def _json(page: Page, following: str | None) -> bytes:
+    columns, request = columns_of(raw=page.request.raw), page.request
+    return encode({
+        "symbol": request.symbol,
+        "source": request.source,
+        "from": iso_milliseconds(request.first_ms),
+        "to": iso_milliseconds(request.end_ms),
+        "ticks": [dict(zip(columns, shown(row), strict=True)) for row in page.rows],
+        "gone": page.gone_spans,
+        "next": following,
+    })  # fmt: skip
+
+
+def _csv(page: Page) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns_of(raw=page.request.raw))
+    writer.writerows(map(shown, page.rows))
+    return text.getvalue().encode()
+
+
+def _arrow(page: Page) -> bytes:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
+    except ImportError as exc:
+        raise Refusal(
+            406, "ARROW_NOT_INSTALLED", "this server has no pyarrow; install it with `pip install 'tickpipe[arrow]'`, "
+            "or ask for json or csv"
+        ) from exc  # fmt: skip
+    moment = pa.timestamp("ms", tz="UTC")
+    types: dict[str, Any] = {
+        "time": moment, "time_msc": pa.int64(), "bid": pa.float64(), "ask": pa.float64(), "last": pa.float64(),
+        "volume": pa.float64(), "flags": pa.int64(), "partition": pa.int32(), "offset": pa.int64(),
+        "index": pa.int32(), "received": moment, "request": pa.string(),
+    }  # fmt: skip
+    names = columns_of(raw=page.request.raw)
+    schema = pa.schema([(name, types[name]) for name in names])
+    columns: list[Sequence[Any]] = list(zip(*page.rows, strict=True)) or [()] * (len(names) - 1)
+    # The first column is the time once more, as a timestamp.
+    arrays = [pa.array(column, types[name]) for name, column in zip(names, (columns[0], *columns), strict=True)]
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_table(pa.table(arrays, schema=schema))
+    return sink.getvalue()
+
+
+def _unusable(name: str, message: str) -> Refusal:
+    return Refusal(400, "INVALID_PARAMETER", f"{name}: {message}")

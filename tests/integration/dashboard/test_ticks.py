@@ -1,0 +1,170 @@
+"""Ticks over HTTP: two hours of the day, some of it sent twice, out of a real log and a real database."""
+
+import csv
+import io
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import polars
+import pytest
+import pytest_asyncio
+from aiokafka import TopicPartition
+from prometheus_client import CollectorRegistry
+
+from marketdata.tick import Tick
+from runtime.log_identity import wait_for_log
+from runtime.settings import Settings
+from sink.db.connection import connect
+from sink.db.migrations import migrate
+from sink.metrics import Metrics
+from sink.writer import LogEnds, Writer
+from tests import plainhttp
+from tests.integration.dashboard.conftest import market_settings
+from tests.integration.sink.flow import Flow, day_frames
+from tests.servers import EmbeddedServers
+from tests.services import Service, environment, running
+from tests.unit.marketdata.test_ticks import naive_candle
+from tickpipe.replay.engine import set_offsets
+
+FRAMES = 60
+
+QUERY = "symbol=EURUSD&from=2019-02-04&to=2019-02-05"
+
+
+@dataclass
+class Ticks:
+    """The dashboard, and what it has to show."""
+
+    settings: Settings
+    dashboard: Service
+    ticks: list[Tick]
+    records: int
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return plainhttp.get(
+            self.dashboard.url + path, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        )
+
+    def pages(self, path: str) -> list[list[dict[str, Any]]]:
+        found = []
+        url: httpx.URL | None = httpx.URL(self.dashboard.url + path)
+        while url is not None:
+            page = plainhttp.get(str(url)).json()
+            found.append(page["ticks"])
+            url = url.join(page["next"]) if page["next"] else None
+            assert len(found) < 100
+        return found
+
+
+@pytest_asyncio.fixture(scope="module")
+async def ticks(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ticks]:
+    settings = market_settings(servers, "ticks", tmp_path_factory.mktemp("ticks"))
+    url = settings.database_url.get_secret_value()
+    await migrate(url)
+    log_name = await wait_for_log(settings)
+    frames = day_frames()[:FRAMES]
+    sent = [*frames, *frames[10:20], *frames[15:20]]
+    async with Flow(settings, log_name) as flow, await connect(url) as connection:
+        logged = await flow.log_frames(sent)
+        writer = Writer(LogEnds(settings, log_name), Metrics(CollectorRegistry()))
+        await writer.write(connection, flow.candles(logged))
+        await set_offsets(settings, settings.stream_group, {TopicPartition(settings.ticks_topic, 0): len(sent)})
+    with running(settings, "dashboard") as (dashboard,):
+        yield Ticks(settings, dashboard, [tick for one in frames for tick in one.ticks], len(sent))
+
+
+def values(tick: Tick) -> tuple[Any, ...]:
+    return tick.time_msc, tick.bid, tick.ask, tick.last, tick.volume, tick.flags
+
+
+def rows(found: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [tuple(one[name] for name in ("time_msc", "bid", "ask", "last", "volume", "flags")) for one in found]
+
+
+def test_every_form_has_every_tick_once(ticks: Ticks) -> None:
+    expected = list(map(values, ticks.ticks))
+    assert rows(ticks.get(f"/ticks?{QUERY}").json()["ticks"]) == expected
+    header, *lines = csv.reader(io.StringIO(ticks.get(f"/ticks?{QUERY}&format=csv").text))
+    assert header == ["time", "time_msc", "bid", "ask", "last", "volume", "flags"]
+    assert [(int(cells[1]), *map(float, cells[2:6]), int(cells[6])) for cells in lines] == expected
+    frame = polars.read_ipc_stream(ticks.get(f"/ticks?{QUERY}", accept="application/vnd.apache.arrow.stream").content)
+    assert frame.drop("time").rows() == expected
+    assert frame["time"][0] == datetime.fromtimestamp(expected[0][0] / 1000, UTC)
+
+
+def test_pages_join_and_raw_ones_hold_every_record(ticks: Ticks) -> None:
+    pages = ticks.pages(f"/ticks?{QUERY}&limit=1999")
+    assert [len(page) for page in pages[:-1]] == [1999] * (len(pages) - 1)
+    assert rows([tick for page in pages for tick in page]) == list(map(values, ticks.ticks))
+    raw = [tick for page in ticks.pages(f"/ticks?{QUERY}&raw=true&limit=3000") for tick in page]
+    assert len(raw) == ticks.records * 100
+    assert len({(one["partition"], one["offset"], one["index"]) for one in raw}) == len(raw)
+    assert {one["offset"] for one in raw} == set(range(ticks.records))
+
+
+@pytest.mark.parametrize(("timeframe", "at"), [("M1", "2019-02-04T00:07Z"), ("M5", "1549238820000")])
+def test_the_ticks_behind_a_candle_fold_to_it(ticks: Ticks, timeframe: str, at: str) -> None:
+    answer = ticks.get(f"/candles/{at}/ticks?symbol=EURUSD&timeframe={timeframe}").json()
+
+    (candle,) = ticks.get(f"/candles?symbol=EURUSD&timeframe={timeframe}&from={answer['from']}&limit=1").json()[
+        "candles"
+    ]
+    assert candle["ts"] == answer["from"].replace(".000Z", "Z")
+    assert naive_candle(rows(answer["ticks"]), "bid") == (
+        candle["open"], candle["high"], candle["low"], candle["close"], candle["volume"], candle["real_volume"],
+    )  # fmt: skip
+    paged = ticks.pages(f"/candles/{at}/ticks?symbol=EURUSD&timeframe={timeframe}&limit=40")
+    assert len(paged) > 1
+    assert [tick for page in paged for tick in page] == answer["ticks"]
+
+
+@pytest.mark.parametrize(
+    ("path", "cure"),
+    [
+        ("/ticks?symbol=EURUSD", "from: say from when on"),
+        ("/ticks?from=2019-02-04", "symbol: Field required"),
+        (f"/ticks?{QUERY}&cursor=x", "cursor: take it from `next`"),
+        (f"/ticks?{QUERY}&limit=200001", "limit: "),
+        (f"/ticks?{QUERY}&format=mt5", "use one of json, csv, arrow"),
+        (f"/ticks?{QUERY}&page=2", "page: no such parameter; use cursor, format, from"),
+        ("/ticks?symbol=EURUSD&from=2019-02-05&to=2019-02-04", "`from` must be before `to`"),
+        ("/ticks?symbol=EURUSD&from=1969-02-05&to=2019-02-04", "ticks begin in 1970"),
+        ("/candles/noon/ticks?symbol=EURUSD", "ts: 'noon' is no time"),
+        ("/candles/2019-02-04/ticks?symbol=EURUSD&timeframe=M2", "timeframe: 'M2' is none"),
+    ],
+)
+def test_error_tells_the_cure(ticks: Ticks, path: str, cure: str) -> None:
+    answer = ticks.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_PARAMETER")
+    assert cure in answer.json()["error"]
+
+
+def test_it_answers_as_the_other_reads_do(ticks: Ticks) -> None:
+    path = f"/ticks?{QUERY}&limit=5"
+    got, head = ticks.get(path), httpx.head(ticks.dashboard.url + path)
+    assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", got.headers["etag"])
+    assert head.headers["link"] == f'<{got.json()["next"]}>; rel="next"'
+    assert ticks.get(path, if_none_match=got.headers["etag"]).status_code == 304
+    assert ticks.get(path, accept_encoding="gzip").headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in ticks.get(path, accept_encoding="identity").headers
+    nobody = ticks.get("/ticks?symbol=NONE&from=2019-02-04").json()
+    assert (nobody["ticks"], nobody["source"], nobody["next"]) == ([], None, None)
+    documented = ticks.get("/openapi.json").json()["paths"]
+    assert {"/ticks", "/candles/{ts}/ticks"} <= set(documented)
+    assert "429" in documented["/ticks"]["get"]["responses"]
+
+
+def test_the_command_gives_the_same(ticks: Ticks) -> None:
+    command = [sys.executable, "-m", "tickpipe", "ticks", "-s", "EURUSD", "--from", "2019-02-04", "--to", "2019-02-05"]
+    of_command = subprocess.run(
+        [*command, "--format", "csv"], env=environment(ticks.settings), capture_output=True, check=True, timeout=60
+    )
+    assert of_command.stdout.decode() == ticks.get(f"/ticks?{QUERY}&format=csv").text
+    table = subprocess.run(command, env=environment(ticks.settings), capture_output=True, check=True, timeout=60)
+    assert table.stdout.count(b"2019-02-04T") == 50
+    assert f"… and {len(ticks.ticks) - 50:,} more of {len(ticks.ticks):,}" in table.stderr.decode()

@@ -1,0 +1,140 @@
+"""A day goes in through the producer and comes out of `tickpipe ticks` in every form, tick for tick."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+from pyarrow import parquet
+
+from marketdata.tick import Tick
+from runtime.settings import Settings
+from tests.conftest import own_settings
+from tests.days import DAYS, Day
+from tests.kafka_log import group_lag
+from tests.ports import free_port
+from tests.servers import EmbeddedServers
+from tests.services import environment, running
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.full
+
+RANGE = ("--from", "2019-02-04", "--to", "2019-02-05")
+
+
+class Sent:
+    """A pipeline that has stored a day, and the command line on it."""
+
+    def __init__(self, settings: Settings, url: str, ticks: list[Tick]) -> None:
+        self.settings = settings
+        self.url = url
+        self.ticks = ticks
+
+    def run(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[bytes]:
+        done = subprocess.run(
+            [sys.executable, "-m", "tickpipe", *arguments],
+            env=environment(self.settings), capture_output=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == expect, f"{arguments}: {done.stdout[-2000:]!r} {done.stderr.decode()}"
+        return done
+
+    def send(self, path: Path, source: str) -> None:
+        self.run("send", str(path), "-s", "EURUSD", "--source", source, "--url", self.url, "--zone", "UTC")
+
+    def candles(self, source: str) -> list[tuple[object, ...]]:
+        with psycopg.connect(self.settings.database_url.get_secret_value()) as connection:
+            return connection.execute(
+                "SELECT ts, open, high, low, close, volume, real_volume, spread FROM market_data"
+                " WHERE source = %s ORDER BY ts",
+                [source],
+            ).fetchall()
+
+    async def settled(self) -> None:
+        async def done() -> bool:
+            settings = self.settings
+            folding = await group_lag(settings, settings.stream_group, settings.ticks_topic)
+            return folding + await group_lag(settings, settings.sink_group, settings.candles_topic) == 0
+
+        await eventually(done, what="a settled pipeline")
+
+
+@pytest.fixture(scope="module", params=DAYS, ids=str)
+def day(request: pytest.FixtureRequest) -> Day:
+    assert isinstance(request.param, Day)
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def sent(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory, day: Day) -> Iterator[Sent]:
+    folder = tmp_path_factory.mktemp("ticks")
+    settings = own_settings(servers, f"ticks_{free_port()}", data_dir=folder, kafka_partitions=2)
+    ticks = day.ticks
+    path = folder / "day.csv"
+    path.write_text("time_msc,bid,ask\n" + "".join(f"{t.time_msc},{t.bid:.5f},{t.ask:.5f}\n" for t in ticks))
+    with running(settings, "producer", "stream_app", "sink") as (producer, _, _):
+        sent = Sent(settings, producer.url, ticks)
+        sent.send(path, "Day")
+        # The last third comes once more.
+        again = folder / "again.csv"
+        lines = path.read_text().splitlines(keepends=True)
+        again.write_text(lines[0] + "".join(lines[1 + len(ticks) * 2 // 3 :]))
+        sent.send(again, "Day")
+        yield sent
+
+
+async def test_every_form_has_every_tick_once(sent: Sent, tmp_path: Path) -> None:
+    # Arrange
+    expected = [(t.time_msc, t.bid, t.ask, t.last, t.volume, t.flags) for t in sent.ticks]
+    await sent.settled()
+
+    # Act
+    as_csv = sent.run("ticks", "-s", "EURUSD", *RANGE, "--format", "csv").stdout
+    as_json = sent.run("ticks", "-s", "EURUSD", *RANGE, "--format", "json").stdout
+    sent.run("ticks", "-s", "EURUSD", *RANGE, "--format", "parquet", "--output", str(tmp_path / "day.parquet"))
+    sent.run("ticks", "-s", "EURUSD", *RANGE, "--format", "mt5", "--output", str(tmp_path / "mt5.csv"))
+
+    # Assert
+    header, *lines = csv.reader(io.StringIO(as_csv.decode()))
+    assert header == ["time", "time_msc", "bid", "ask", "last", "volume", "flags"]
+    assert [(int(cells[1]), *map(float, cells[2:6]), int(cells[6])) for cells in lines] == expected
+    assert [tuple(list(row.values())[1:]) for row in json.loads(as_json)] == expected
+    table = parquet.read_table(tmp_path / "day.parquet")
+    assert list(zip(*(table[name].to_pylist() for name in header[1:]), strict=True)) == expected
+    assert table["time"][0].as_py() == datetime.fromtimestamp(expected[0][0] / 1000, UTC)
+    await assert_mt5_is_read_back(sent, tmp_path / "mt5.csv")
+
+
+async def assert_mt5_is_read_back(sent: Sent, path: Path) -> None:
+    """Sent as a file of MetaTrader it makes the same candles, of another source."""
+    sent.send(path, "Copy")
+    await sent.settled()
+    assert sent.candles("Copy") == sent.candles("Day")
+    assert len(sent.candles("Day")) > 1000
+
+    several = sent.run("ticks", "-s", "EURUSD", *RANGE, expect=2).stderr.decode()
+    assert "EURUSD comes from Copy and Day; name one with --source" in several
+
+
+async def test_raw_has_the_records(sent: Sent) -> None:
+    await sent.settled()
+    said = sent.run("ticks", "-s", "EURUSD", "--source", "Day", *RANGE, "--raw", "--format", "csv").stdout.decode()
+    rows = list(csv.DictReader(io.StringIO(said)))
+    assert len(rows) == len(sent.ticks) + len(sent.ticks) - len(sent.ticks) * 2 // 3
+    assert len({(row["partition"], row["offset"], row["index"]) for row in rows}) == len(rows)
+
+
+async def test_a_table_is_cut_and_unknown_symbols_are_hinted_at(sent: Sent) -> None:
+    await sent.settled()
+    table = sent.run("ticks", "-s", "EURUSD", "--source", "Day", *RANGE)
+    assert table.stdout.count(b"2019-02-04T") == 50
+    assert f"… and {len(sent.ticks) - 50:,} more of {len(sent.ticks):,}" in table.stderr.decode()
+    unknown = sent.run("ticks", "-s", "eurusd", *RANGE, expect=1).stderr.decode()
+    assert "nothing of eurusd is stored; did you mean EURUSD?" in unknown
+    nothing = sent.run("ticks", "-s", "EURUSD", "--source", "Other", *RANGE).stderr.decode()
+    assert "No tick of EURUSD from Other is in the log for that time. It comes from" in nothing

@@ -1,0 +1,1 @@
+"""Ticks out again: the command, and the forms in which it writes them."""
