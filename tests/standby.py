@@ -34,8 +34,8 @@ class Server:
     def copy_of(self, primary: "Server") -> None:
         """Become a standby of the primary, by a copy of its files."""
         cluster = self._postgres.directory / "data"
-        command = [server_binaries() / "pg_basebackup", "-D", cluster, "-d", primary.url, "-R", "-X", "stream"]
-        subprocess.run([*command, "--checkpoint=fast"], check=True, capture_output=True)
+        options = ["-D", str(cluster), "-d", primary.url, "-R", "-X", "stream", "--checkpoint=fast"]
+        subprocess.run([str(server_binaries() / "pg_basebackup"), *options], check=True, capture_output=True)
         if os.geteuid() == 0:
             # The server does not run as root.
             for path in (self._postgres.directory, *self._postgres.directory.rglob("*")):

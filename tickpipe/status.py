@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from runtime.settings import Settings
     from tickpipe.embedded.state import StackState
 
-_ADDRESSES = ("dashboard_url", "producer_url", "stream_url", "sink_url", "kafka_bootstrap", "database_url")
+_ADDRESSES = (
+    "dashboard_url",
+    "producer_url",
+    "stream_url",
+    "sink_url",
+    "kafka_bootstrap",
+    "database_url",
+    "reader_url",
+)
 
 #: How long Kafka and PostgreSQL may take to answer (seconds).
 _PATIENCE_SECONDS: Final = 5
@@ -100,6 +108,7 @@ def _show(stack: "StackState | None", pipeline: PipelineStatus, *, all_rows: boo
         services = [(s.name, _state(s.state), s.pid, s.restarts, s.log) for s in stack.services]
         print_table(("name", "state", "pid", "restarts", "log"), services, title="Services")
         out.print(f"Producer {stack.producer_url}   Kafka {stack.kafka_bootstrap}", markup=False, soft_wrap=True)
+        out.print(f"Database, for reading {stack.reader_url}", markup=False, soft_wrap=True)
     if pipeline.topics:
         rows = [(name, t["partitions"], t["records"], t["end_offset"]) for name, t in pipeline.topics.items()]
         print_table(("topic", "partitions", "records", "end offset"), rows, title="Topics")

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from runtime.settings import Settings
 from tests.ports import free_port
-from tests.servers import EmbeddedServers, _Child
+from tests.servers import Child, EmbeddedServers
 from tickpipe.embedded.kafka import Kafka
 
 _HOST = "127.0.0.1"
@@ -122,7 +122,7 @@ class ProxiedServers(EmbeddedServers):
         self.database_proxy = Proxy(self._postgres.port)
         fields = {field.name: getattr(self._kafka, field.name) for field in dataclasses.fields(self._kafka)}
         self._kafka = ProxiedKafka(**fields, behind_port=behind, proxy_port=self.broker_proxy.port)
-        self._kafka_child = _Child(self._kafka.spec)
+        self._kafka_child = Child(self._kafka.spec)
 
     def through_proxies(self, settings: Settings) -> Settings:
         """The settings of a client on the far side of the bad network."""

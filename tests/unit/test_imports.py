@@ -58,14 +58,14 @@ def test_the_domain_does_no_io() -> None:
 
 
 def test_every_connection_to_the_database_states_what_it_relies_on() -> None:
-    """Only one module opens them; the embedded server's probe runs no statement."""
+    """One module opens them; that which prepares the embedded server states it in the options of the connection."""
     opening = {
         str(module.relative_to(ROOT))
         for package in [*MAY_IMPORT, "tickpipe"]
         for module in (ROOT / package).rglob("*.py")
         if re.search(r"\b(AsyncConnection|Connection|Session|psycopg)\.connect\(", module.read_text())
     }
-    assert opening == {"sink/db/session.py", "tickpipe/embedded/postgres.py"}
+    assert opening == {"sink/db/session.py", "tickpipe/embedded/access.py"}
 
 
 #: Names with an underscore that are public all the same: of named tuples, and `os._exit`.

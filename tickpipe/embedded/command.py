@@ -48,6 +48,11 @@ def up(
     dashboard_port: Annotated[
         int, typer.Option(min=0, max=65_535, help="Port of the chart; 0 takes 18080 if it is free.")
     ] = 0,
+    postgres_host: Annotated[
+        str, typer.Option(help="Address of PostgreSQL; 0.0.0.0 lets other machines read it, see `tickpipe status`.")
+    ] = "127.0.0.1",
+    postgres_database: Annotated[str, typer.Option(help="Name of the database; a new name begins empty.")] = "market",
+    postgres_reader: Annotated[str, typer.Option(help="Name of the role that may read, and do no more.")] = "reader",
     stream_workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that fold ticks.")] = 1,
     timeout: Annotated[float, typer.Option(min=1, help="With --detach: how long to wait (seconds).")] = 180.0,
 ) -> None:
@@ -72,6 +77,9 @@ def up(
         producer_port=producer_port,
         dashboard_host=dashboard_host,
         dashboard_port=dashboard_port,
+        postgres_host=postgres_host,
+        postgres_database=postgres_database,
+        postgres_reader=postgres_reader,
         demo=demo,
         stream_workers=stream_workers,
     )

@@ -16,14 +16,11 @@ import psutil
 import psycopg
 
 from marketdata.errors import StackError
+from tickpipe.embedded.access import LOCAL, OWNER, Access
 from tickpipe.embedded.process import ServiceSpec
 from tickpipe.embedded.state import HOST, Ports
 
-SUPERUSER = "postgres"
-DATABASE = "market"
-
 _SETTINGS = {
-    "listen_addresses": HOST,
     "unix_socket_directories": "",
     "shared_buffers": "128MB",
     "max_connections": "50",
@@ -92,23 +89,26 @@ def open_to_all(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Postgres:
-    """A PostgreSQL in `data_dir/postgres` on a fixed port of 127.0.0.1, with one database named `market`."""
+    """A PostgreSQL in `data_dir/postgres` on a fixed port, with the one database that `access` names."""
 
     directory: Path
     port: int
     password: str = field(repr=False)
     binaries: Path
     log: Path
+    access: Access = LOCAL
 
     @property
     def url(self) -> str:
         """The libpq URL of the database."""
-        return f"postgresql://{SUPERUSER}:{quote(self.password, safe='')}@{HOST}:{self.port}/{DATABASE}"
+        password, database = quote(self.password, safe=""), quote(self.access.database, safe="")
+        return f"postgresql://{OWNER}:{password}@{HOST}:{self.port}/{database}"
 
     @property
     def spec(self) -> ServiceSpec:
         """The server as a child process; SIGINT is its fast shutdown, SIGQUIT leaves the rest to crash recovery."""
-        settings = [f"{name}={value}" for name, value in _SETTINGS.items()] + [f"port={self.port}"]
+        own = {"port": self.port, "listen_addresses": self.access.listen_addresses, "hba_file": self._rules}
+        settings = [f"{name}={value}" for name, value in (_SETTINGS | own).items()]
         options = [word for setting in settings for word in ("-c", setting)]
         return ServiceSpec(
             name="postgres",
@@ -127,19 +127,24 @@ class Postgres:
         return self.directory / "data"
 
     @property
+    def _rules(self) -> Path:
+        """Who may connect from where."""
+        return self.directory / "pg_hba.conf"
+
+    @property
     def _privileges(self) -> Privileges:
         return unprivileged(must_reach=[self.directory, self.binaries / "postgres"])
 
     def answers(self) -> bool:
-        """Whether the database takes connections."""
+        """Whether the database takes connections; once it does, it has what `access` names."""
         try:
-            psycopg.connect(self.url, connect_timeout=2).close()
+            self.access.provide(self.url)
         except psycopg.OperationalError:
             return False
         return True
 
     def prepare(self) -> None:
-        """Make the cluster and the database, if that was never done.
+        """Make the cluster, if that was never done, and write who may connect.
 
         Raises:
             StackError: with PostgreSQL's own message when it fails.
@@ -147,6 +152,8 @@ class Postgres:
         privileges = self._privileges
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         privileges.own(self.directory)
+        self._rules.write_text(self.access.host_based_authentication)
+        privileges.own(self._rules)
         if self._cluster.exists():
             self._drop_stale_pid()
             return
@@ -158,12 +165,11 @@ class Postgres:
         password_file.write_text(self.password)
         privileges.own(password_file)
         try:
-            options = ["--username", SUPERUSER, "--pwfile", str(password_file), "--auth", "scram-sha-256"]
+            options = ["--username", OWNER, "--pwfile", str(password_file), "--auth", "scram-sha-256"]
             options += ["--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8"]
             self._run("initdb", "-D", str(draft), *options, "--no-instructions")
         finally:
             password_file.unlink()
-        self._run("postgres", "--single", "-D", str(draft), "postgres", stdin=f'CREATE DATABASE "{DATABASE}"\n')
         draft.rename(self._cluster)
 
     def _run(self, program: str, *arguments: str, stdin: str = "") -> None:
@@ -204,7 +210,7 @@ def _works_in(process: psutil.Process, folder: Path) -> bool:
         return False
 
 
-def local_postgres(data_dir: Path, ports: Ports, password: str) -> Postgres:
+def local_postgres(data_dir: Path, ports: Ports, password: str, access: Access = LOCAL) -> Postgres:
     """The PostgreSQL of a data directory.
 
     Raises:
@@ -216,6 +222,7 @@ def local_postgres(data_dir: Path, ports: Ports, password: str) -> Postgres:
         password=password,
         binaries=server_binaries(),
         log=data_dir / "logs" / "postgres.log",
+        access=access,
     )
 
 

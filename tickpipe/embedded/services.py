@@ -47,6 +47,10 @@ class StackConfig:
     producer_port: int = 18001
     dashboard_host: str = HOST
     dashboard_port: int = 0
+    #: What the server listens on, its database, and the role that may read it.
+    postgres_host: str = HOST
+    postgres_database: str = "market"
+    postgres_reader: str = "reader"
     demo: bool = False
     stream_workers: int = 1
     services: tuple[str, ...] = SERVICES

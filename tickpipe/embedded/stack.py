@@ -21,6 +21,7 @@ import structlog
 from marketdata.errors import StackError, TickpipeError
 from runtime.addresses import url_of
 from runtime.process import on_stop_signal
+from tickpipe.embedded.access import Access
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
 from tickpipe.embedded.postgres import local_postgres
 from tickpipe.embedded.process import ServiceSpec, open_log, tail
@@ -196,12 +197,15 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
     credentials = load_credentials(data_dir)
     api_key = any_source_key(credentials.api_key)
     specs = []
-    kafka_bootstrap = database_url = ""
+    kafka_bootstrap = database_url = reader_url = ""
     # The cheap checks first: a port in use should be reported before a download, not after it.
     addresses = claim_addresses(config, ports, "", "")
     if "postgres" in config.services:
-        postgres = local_postgres(data_dir, ports, credentials.database_password)
-        database_url = postgres.url
+        access = Access(
+            config.postgres_host, config.postgres_database, config.postgres_reader, credentials.reader_password
+        )
+        postgres = local_postgres(data_dir, ports, credentials.database_password, access)
+        database_url, reader_url = postgres.url, access.reader_url(postgres.port)
         specs.append(postgres.spec)
     if "kafka" in config.services:
         kafka = local_kafka(data_dir, ports, ready_kafka(lambda message: on_event(StackEvent(message))))
@@ -221,6 +225,7 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
         started_at=datetime.now(UTC),
         control="",
         services=(),
+        reader_url=reader_url,
     )
     return specs, state
 

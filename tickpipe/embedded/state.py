@@ -66,6 +66,8 @@ class StackState:
     #: Path of the unix socket that takes commands.
     control: str
     services: tuple[ServiceState, ...]
+    #: For the role that may read the database, and do no more.
+    reader_url: str = field(default="", repr=False)
 
     @property
     def is_ready(self) -> bool:
@@ -187,17 +189,18 @@ def _parsed(content: dict[str, Any]) -> StackState | None:
 
 @dataclass(frozen=True)
 class Credentials:
-    """The key of the producer's API, which may speak for any source, and the password of the database."""
+    """The key of the producer's API, which may speak for any source, and the passwords of the database."""
 
     api_key: str = field(repr=False)
     database_password: str = field(repr=False)
+    reader_password: str = field(repr=False)
 
 
 def load_credentials(data_dir: Path) -> Credentials:
     """The credentials of the data directory; made and stored in `secrets.json`, mode 0600, when there are none."""
     path = data_dir / "secrets.json"
     stored = read_json(path)
-    wanted = {name: stored.get(name) or secrets.token_urlsafe(24) for name in ("api_key", "database_password")}
+    wanted = {name: stored.get(name) or secrets.token_urlsafe(24) for name in Credentials.__dataclass_fields__}
     if wanted != stored:
         write_json(path, stored | wanted)
     return Credentials(**wanted)

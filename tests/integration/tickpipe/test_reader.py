@@ -1,0 +1,145 @@
+"""Other machines reach the embedded PostgreSQL as a role that reads, when the user says so, and as nobody else."""
+
+import asyncio
+import dataclasses
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from typer.testing import CliRunner
+
+from marketdata.errors import StackError
+from sink.db.migrations import migrate
+from tests.ports import free_port
+from tests.servers import Child
+from tickpipe.cli import app
+from tickpipe.embedded.access import Access
+from tickpipe.embedded.postgres import Postgres, server_binaries
+
+
+def own_address() -> str:
+    """An address of this machine by which it meets itself as others do."""
+    for addresses in psutil.net_if_addrs().values():
+        for one in addresses:
+            if one.family is socket.AF_INET and not one.address.startswith("127."):
+                return one.address
+    pytest.skip("this machine has no address but the loopback's")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server open to other machines, with the schema, and names as an older set-up had them."""
+    directory = tmp_path_factory.mktemp("reader")
+    access = Access("0.0.0.0", "mt5_trading", "trader", secrets.token_hex(8))  # noqa: S104 - what is tested
+    made = Postgres(
+        directory / "postgres", free_port(), secrets.token_hex(8), server_binaries(), directory / "log", access
+    )
+    child = Child(made.spec)
+    try:
+        child.start()
+        child.wait_ready()
+        asyncio.run(migrate(made.url))
+        yield made
+    finally:
+        child.stop()
+
+
+@pytest.fixture
+def reader_url(server: Postgres) -> str:
+    return make_conninfo(server.access.reader_url(server.port), host=own_address())
+
+
+def test_the_reader_reads_every_table_and_view(server: Postgres, reader_url: str) -> None:
+    """Those as well that were created after the role."""
+    names = conninfo_to_dict(reader_url)
+    assert (names["dbname"], names["user"]) == ("mt5_trading", "trader")
+    with psycopg.connect(reader_url, autocommit=True) as connection:
+        readable = "SELECT count(*), bool_and(has_table_privilege(c.oid, 'SELECT')) FROM pg_class AS c"
+        found = connection.execute(
+            f"{readable} WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')".encode()
+        ).fetchone()
+        assert found is not None
+        assert found[0] > 8
+        assert found[1]
+        connection.execute("SELECT * FROM market_data, senders")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO instruments DEFAULT VALUES",
+        "UPDATE market_data SET close = 0",
+        "DELETE FROM market_data",
+        "TRUNCATE market_data",
+        "CREATE TABLE mine (n integer)",
+        "CREATE TEMPORARY TABLE mine (n integer)",
+        "ALTER TABLE market_data ADD COLUMN mine integer",
+        "SELECT set_candle_day('UTC', '00:00', NULL)",
+        # What holds secrets, and ways to the files and programs of the server.
+        "SELECT rolpassword FROM pg_authid",
+        "COPY (SELECT 1) TO PROGRAM 'true'",
+        "SELECT pg_read_file('PG_VERSION')",
+        "ALTER ROLE trader SUPERUSER",
+    ],
+)
+def test_the_reader_does_nothing_else(reader_url: str, statement: str) -> None:
+    """Nor when it takes back the setting that makes its transactions read-only."""
+    with psycopg.connect(reader_url, autocommit=True) as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(statement.encode())
+
+
+def test_the_owner_does_not_get_in_from_another_machine(server: Postgres) -> None:
+    with psycopg.connect(server.url) as connection:
+        assert connection.info.user == "postgres"
+    with pytest.raises(psycopg.OperationalError, match="pg_hba"):
+        psycopg.connect(make_conninfo(server.url, host=own_address()))
+
+
+def test_other_databases_are_none_of_the_readers_business(reader_url: str) -> None:
+    with pytest.raises(psycopg.OperationalError, match="pg_hba"):
+        psycopg.connect(make_conninfo(reader_url, dbname="postgres"))
+
+
+def test_the_five_queries_are_answered_to_the_reader(reader_url: str, tmp_path: Path) -> None:
+    """As `run-verify-sql.ps1` asks them."""
+    environment = {"TICKPIPE_DATABASE_URL": reader_url, "TICKPIPE_DATA_DIR": str(tmp_path / "none")}
+    for number in range(1, 6):
+        result = CliRunner().invoke(app, ["query", str(number), "--format", "csv"], env={**os.environ, **environment})
+        assert result.exit_code == 0, result.output
+
+
+def test_another_password_counts_from_the_next_start_on(server: Postgres) -> None:
+    renewed = dataclasses.replace(server, access=dataclasses.replace(server.access, password="an-other"))  # noqa: S106
+    try:
+        assert renewed.answers()
+        psycopg.connect(renewed.access.reader_url(server.port).replace(socket.gethostname(), "127.0.0.1")).close()
+    finally:
+        assert server.answers()
+
+
+@pytest.mark.parametrize("names", [{"reader": "postgres"}, {"database": "postgres"}, {"database": "template1"}])
+def test_names_of_the_server_itself_are_refused(names: dict[str, str]) -> None:
+    with pytest.raises(StackError, match="choose another"):
+        Access(**names)
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "127.0.0.1"),
+        ("0.0.0.0", "0.0.0.0"),  # noqa: S104 - what is tested
+        ("::", "*"),
+        ("192.168.1.10", "127.0.0.1,192.168.1.10"),
+    ],
+)
+def test_services_reach_the_server_whatever_it_listens_on(host: str, addresses: str) -> None:
+    assert Access(host).listen_addresses == addresses
