@@ -1,4 +1,4 @@
-"""`secrets-check`: ends with 1 before anything else starts when a secret is empty, an example or too short, or when the
+"""`secrets-check`: ends with 1 before anything else starts when a secret or a setting cannot be used as it is, or the
 volume of the ticks belongs to another deployment.
 """
 
@@ -15,6 +15,8 @@ _PLACEHOLDER = "change-me"
 
 _SHORTEST = 12
 
+_INSTEAD = "TICKPIPE_BIND and TICKPIPE_PORT publish the producer, TICKPIPE_DASHBOARD_BIND and _PORT the chart"
+
 
 def complaints(environment: dict[str, str]) -> list[str]:
     """One sentence for each variable that must not be used as it is."""
@@ -25,7 +27,10 @@ def complaints(environment: dict[str, str]) -> list[str]:
             found.append(f"{name} is still the example's `{_PLACEHOLDER}`")
         elif len(value) < _SHORTEST:
             found.append(f"{name} is empty or shorter than {_SHORTEST} characters")
-    return found
+    return found + [
+        f"{name} has no effect here, compose.yaml decides it; remove it from .env and the shell ({_INSTEAD})"
+        for name in environment.get("OVERRULED", "").split()
+    ]
 
 
 def foreign_volume(environment: dict[str, str], kafka_data: Path) -> list[str]:
@@ -55,7 +60,7 @@ def main() -> int:
     for complaint in found:
         print(complaint, file=sys.stderr)
     if found:
-        print("Nothing was started. `make env` writes a .env with fresh secrets.", file=sys.stderr)
+        print("Nothing was started. Where there is no .env, `make env` writes one with fresh secrets.", file=sys.stderr)
     return 1 if found else 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import tomllib
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -160,8 +161,27 @@ def test_every_panel_names_a_provisioned_data_source() -> None:
 @pytest.mark.parametrize("text", [COMPOSE, EXAMPLE], ids=["compose.yaml", ".env.example"])
 def test_every_setting_exists(text: str) -> None:
     fields = {f"TICKPIPE_{name.upper()}" for name in Settings.model_fields}
-    unknown = {name for name in re.findall(r"TICKPIPE_[A-Z_]+", text) if not _OF_COMPOSE.fullmatch(name)} - fields
+    unknown = {name for name in re.findall(r"TICKPIPE_[A-Z0-9_]+", text) if not _OF_COMPOSE.fullmatch(name)} - fields
     assert unknown == set()
+
+
+def test_compose_passes_on_or_refuses_every_setting() -> None:
+    """The settings' page names them all, by a test of its own."""
+    names = {f"TICKPIPE_{name.upper()}" for name in Settings.model_fields}
+    passed_on = set(re.findall(r"^ +(TICKPIPE_\w+):(?: \$\{\1:-\w+\})?$", COMPOSE, re.MULTILINE))
+    of_some_services = {"TICKPIPE_API_KEYS"}
+    published = {"TICKPIPE_DASHBOARD_PORT"}  # outside; inside it is the image's
+    refused = {name for name, same in re.findall(r"\$\{(TICKPIPE_\w+):\+(\w+)\}", COMPOSE) if name == same}
+    assert names == (passed_on | of_some_services | published | refused) & names
+    assert not refused & passed_on
+
+
+def test_a_setting_that_compose_overrules_is_refused() -> None:
+    check = runpy.run_path(str(ROOT / "compose" / "check_secrets.py"))["complaints"]
+    [complaint] = check({"SECRETS": "", "OVERRULED": "  TICKPIPE_PRODUCER_PORT "})
+    assert complaint.startswith("TICKPIPE_PRODUCER_PORT has no effect here")
+    assert "TICKPIPE_PORT publish the producer" in complaint
+    assert check({"SECRETS": "", "OVERRULED": "   "}) == []
 
 
 def test_every_required_secret_has_an_example_and_is_checked() -> None:
