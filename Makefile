@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
+# Container images forbid Python to save what it compiled; every process that the tests start would compile us again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup kafka run check format test test-full test-newest bench clean
 
 help: ## list the targets
