@@ -17,6 +17,7 @@ from relay.store import Store
 from runtime.posting import ServerRefused, ServerUnavailable
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, put, tick
+from tests.waiting import PATIENCE_SECONDS
 
 NewForwarder = Callable[..., Forwarder]
 
@@ -324,4 +325,4 @@ async def test_stop_ends_the_waiting(store: Store, forwarder: NewForwarder) -> N
     await asyncio.sleep(0.3)
     stop.set()
     sender.wake.set()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, PATIENCE_SECONDS)
