@@ -244,7 +244,8 @@ async def test_the_relay_never_gives_up_and_says_what_is_wrong_meanwhile(
     store: Store, server: ScriptedServer, forwarder: NewForwarder, status: int
 ) -> None:
     await put(store, tick(0))
-    server.answers = [Answer(status, {"error": "no", "code": "NO"}) for _ in range(5)]
+    # One more than end a run that has limited patience.
+    server.answers = [Answer(status, {"error": "no", "code": "NO"}) for _ in range(4)]
     said: list[tuple[str, str]] = []
 
     def wait(*_: object) -> None:
