@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
+# Container images forbid Python to save what it compiled; every process that the tests start would compile us again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup kafka run check format test test-full test-newest bench clean
 
 help: ## list the targets
@@ -36,8 +39,8 @@ format: setup ## edit what the formatter and the linter can mend
 kafka: setup ## download Kafka and prepare it to start fast, if that was never done on this machine
 	@$(BIN)/python -m tickpipe.embedded.kafka
 
-test: setup kafka ## run the tests on real Kafkas and PostgreSQLs, four files at a time
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+test: setup kafka ## run the tests on real Kafkas and PostgreSQLs, five files at a time
+	$(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder
 
 test-full: setup kafka ## run every test there is, one file after the other (more than an hour)
 	TICKPIPE_TESTS=full $(BIN)/pytest

@@ -23,12 +23,19 @@ from tests.ports import free_port
 from tests.scripted import ScriptedServer, scripted_server
 from tests.servers import EmbeddedServers
 
-# New examples in every run, also where CI=true; and a busy machine is no fault of what is tested.
-hypothesis.settings.register_profile("tests", hypothesis.settings.get_profile("default"), deadline=None)
-hypothesis.settings.load_profile("tests")
-
 #: Set by `make faults` and `make test-full`: everything runs, not only what `make test` has the time for.
 FULL = os.environ.get("TICKPIPE_TESTS") == "full"
+
+# Every run draws new examples, also where CI=true, so a few in each run find in time what many at once would. A slow
+# example is the fault of a busy machine. Fixtures are shared by the examples of one test, which none of ours minds.
+hypothesis.settings.register_profile(
+    "tests",
+    hypothesis.settings.get_profile("default"),
+    max_examples=500 if FULL else 50,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("tests")
 
 #: The key that the tests' producers accept, for any source.
 API_KEY = "integration-tests"

@@ -127,7 +127,7 @@ class Process:
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         return sum(
             float(line.rpartition(" ")[2])
-            for line in self.get("/metrics", timeout=5).text.splitlines()
+            for line in self.get("/metrics").text.splitlines()
             if line.startswith((f"{name} ", f"{name}{{")) and all(label in line for label in wanted)
         )
 

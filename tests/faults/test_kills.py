@@ -8,12 +8,11 @@ from runtime.settings import Settings
 from tests.faults.stage import Stage
 from tests.servers import EmbeddedServers
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(1200)]
 
 VICTIMS = ("producer", "stream_app", "sink", "broker", "database")
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("victim", VICTIMS)
 async def test_the_same_victim_is_killed_again_and_again(
     settings: Settings, servers: EmbeddedServers, seed: int, rounds: int, victim: str
@@ -30,7 +29,6 @@ async def test_the_same_victim_is_killed_again_and_again(
         await stage.settle_and_compare()
 
 
-@pytest.mark.full
 async def test_a_worker_is_killed_between_folding_and_publishing(
     settings: Settings, servers: EmbeddedServers, seed: int, rounds: int
 ) -> None:
@@ -46,7 +44,6 @@ async def test_a_worker_is_killed_between_folding_and_publishing(
         await stage.settle_and_compare()
 
 
-@pytest.mark.long(25)
 async def test_each_victim_in_turn(settings: Settings, servers: EmbeddedServers, seed: int, rounds: int) -> None:
     async with Stage(settings, servers, case="each killed in turn", seed=seed) as stage:
         stage.trade("EURUSD", "GBPUSD")

@@ -31,7 +31,7 @@ from tests.network import Cable
 from tests.services import running
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(1800)]
 
 MINUTES = int(os.environ.get("TICKPIPE_OUTAGE_MINUTES", "5"))
 SEED = int(os.environ.get("TICKPIPE_OUTAGE_SEED", str(random.SystemRandom().randrange(2**32))))

@@ -13,7 +13,7 @@ import pytest
 
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.long(48)
+pytestmark = pytest.mark.long(35)
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,7 +93,7 @@ def _names(process: psutil.Process, *words: str) -> bool:
     ("number", "options"),
     [
         (signal.SIGKILL, ("-n", "1")),
-        (signal.SIGINT, ("-n", "1")),
+        pytest.param(signal.SIGINT, ("-n", "1"), marks=pytest.mark.full),
         pytest.param(signal.SIGKILL, (), marks=pytest.mark.full),
         pytest.param(signal.SIGINT, (), marks=pytest.mark.full),
     ],

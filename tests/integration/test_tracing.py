@@ -35,6 +35,11 @@ class Collector:
             names = [each.value.string_value for each in resource.resource.attributes if each.key == "service.name"]
             self.spans += [(names[0], span) for scope in resource.scope_spans for span in scope.spans]
 
+    def followed_by(self, service: str) -> set[str]:
+        """The traces of the service's spans, and those that they link to."""
+        spans = [span for name, span in self.spans if name == service]
+        return {span.trace_id.hex() for span in spans} | {link.trace_id.hex() for s in spans for link in s.links}
+
     def of(self, service: str, trace_id: str) -> list[Span]:
         return [span for name, span in self.spans if name == service and span.trace_id.hex() == trace_id]
 
@@ -90,10 +95,15 @@ async def test_a_request_is_followed_to_its_row(
             await asyncio.sleep(0.3)  # another poll
             post(producer.url, "EURUSD", traceparent=f"00-{TRACE}-{SPAN}-01")
 
-            async def stored() -> bool:
-                return bool(collector.of("tickpipe-sink", TRACE))
+            async def told() -> bool:
+                """Each service exports its spans in its own time, and here none is given the time to end."""
+                services = ("producer", "stream", "sink")
+                return all(collector.of(f"tickpipe-{service}", TRACE) for service in services) and {
+                    TRACE,
+                    other,
+                } <= collector.followed_by("tickpipe-stream")
 
-            await eventually(stored, what="a span of the sink")
+            await eventually(told, what="the spans of all three")
 
     [ingest], fold, store = [collector.of(f"tickpipe-{service}", TRACE) for service in ("producer", "stream", "sink")]
     assert (ingest.name, ingest.parent_span_id.hex()) == ("ingest", SPAN)
@@ -101,9 +111,7 @@ async def test_a_request_is_followed_to_its_row(
     assert {span.parent_span_id for span in store} <= {span.span_id for span in fold}
     assert all(span.start_time_unix_nano < span.end_time_unix_nano for span in (ingest, *fold, *store))
     # Whether both requests meet in one candle depends on where the emit interval cuts.
-    folds = [span for name, span in collector.spans if name == "tickpipe-stream"]
-    followed = {span.trace_id.hex() for span in folds} | {link.trace_id.hex() for s in folds for link in s.links}
-    assert {TRACE, other} <= followed
+    assert {TRACE, other} <= collector.followed_by("tickpipe-stream")
 
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
     actions = {line["action"] for line in lines if line.get("trace_id") == TRACE}

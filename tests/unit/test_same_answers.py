@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from marketdata.candle import BrokerBar
@@ -308,7 +308,6 @@ def mutated_bodies(draw: st.DrawFn) -> bytes:
 
 @given(body=mutated_bodies(), path=st.sampled_from(["/ingest/tick", "/ingest"]))
 @example(body=b'{"ticks":[{"symbol":"A\xa3","bid":1,"ask":2,"ts_msc":1760926800417}]}', path="/ingest/tick")
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_mutated_body_gets_one_answer_from_both(bench: Bench, store: Store, body: bytes, path: str) -> None:
     bench.gateway.records.clear()
 

@@ -1,91 +1,23 @@
-"""A market to look at: a day and two live symbols, stored by a real sink, shown by a real dashboard."""
+"""A market to look at: a day and live symbols, stored by a real sink, shown by a real dashboard, seen in a Chromium."""
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+import os
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 
-import httpx
 import pytest
 import pytest_asyncio
+from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Error as BrowserError
 
-from marketdata.candle import Candle
-from marketdata.fold import CandleFold, split_by_period
-from marketdata.offsets import from_spans
-from marketdata.resends import Passes
-from marketdata.tick import Frame, Tick
-from runtime import clock
 from runtime.log_identity import wait_for_log
-from runtime.settings import Settings
-from tests import plainhttp
-from tests.conftest import own_settings
+from tests import tools
 from tests.days import eurusd_bars
-from tests.integration.sink.flow import Flow, Logged, day_frames
-from tests.ports import free_port
+from tests.integration.dashboard.market import Market, day_candles, market_settings
+from tests.integration.dashboard.reader import Reader
+from tests.integration.sink.flow import Flow
 from tests.servers import EmbeddedServers
-from tests.services import Service, running
-from tests.waiting import eventually
-
-MINUTE_MS = 60_000
-
-#: The source of the day's frames.
-DAY_SOURCE = "S"
-
-
-@dataclass
-class Market:
-    """The services, and the test's hand in `candles.m1`."""
-
-    settings: Settings
-    flow: Flow
-    dashboard: Service
-
-    @property
-    def url(self) -> str:
-        return self.dashboard.url
-
-    def get(self, path: str, **headers: str) -> httpx.Response:
-        return plainhttp.get(
-            self.url + path, headers={name.replace("_", "-"): value for name, value in headers.items()}
-        )
-
-    def candle(
-        self, symbol: str, ts: int, prices: tuple[float, float, float, float], *, ticks: int, closed: bool = False
-    ) -> Candle:
-        """A state of a minute: open, high, low, close."""
-        open_, high, low, close = prices
-        now = clock.now_ms()
-        return Candle(
-            source="Live", symbol=symbol, ts=ts, open=open_, high=high, low=low, close=close, volume=ticks,
-            real_volume=0.0, spread=2, first_tick=ts, last_tick=ts + 30_000, log=self.flow.own_log,
-            offsets=((0, 0, ticks),), closed=closed, received=now, emitted=now,
-        )  # fmt: skip
-
-    async def log_ticks(self, symbol: str, times_msc: Iterable[int]) -> list[Logged]:
-        """Append to the log one frame for each of these ticks, whose prices tell them apart."""
-        frames = []
-        for number, time_msc in enumerate(times_msc):
-            price = 1 + number / 1e5
-            tick = Tick(time_msc, price, price + 0.00002, 0.0, 0.0, 6)
-            frames.append(
-                Frame(
-                    v=1, source="Live", symbol=symbol, mode="bid", point=0.00001, request=f"{symbol}-{number}",
-                    received=time_msc + 50, ticks=[tick],
-                )
-            )  # fmt: skip
-        return await self.flow.log_frames(frames)
-
-    async def publish(self, *candles: Candle) -> None:
-        await self.flow.send_candles(candles)
-
-    async def stored(self, symbol: str, candles: int) -> None:
-        """Wait until the sink has stored so many minutes of the symbol."""
-
-        async def count() -> bool:
-            answer = self.get(f"/candles?symbol={symbol}&limit=20000").json()
-            return len(answer.get("candles", [])) >= candles
-
-        await eventually(count, what=f"{candles} candles of {symbol}")
+from tests.services import running
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -102,22 +34,26 @@ async def market(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFact
             yield market
 
 
-def market_settings(servers: EmbeddedServers, name: str, data_dir: Path) -> Settings:
-    """Settings of a pipeline of its own, with an empty database."""
-    unique = f"{name}_{data_dir.parent.name}_{free_port()}".replace("-", "_")
-    return own_settings(servers, unique, data_dir=data_dir, kafka_partitions=1)
+@pytest_asyncio.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """The Chromium that TEST_BROWSER names, or the one on the PATH."""
+    path = os.environ.get("TEST_BROWSER") or tools.find("chromium", "chromium-browser", "google-chrome")
+    await asyncio.to_thread(tools.probe, "chromium", [path, "--version"])
+    async with async_playwright() as playwright:
+        try:
+            launched = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        except BrowserError as exc:
+            tools.unavailable("chromium", f"does not start: {exc.message.splitlines()[0]}")
+        yield launched
+        await launched.close()
 
 
-def day_candles(log: str) -> list[Candle]:
-    """The closed minutes of the day, as the stream app folds them from frames at offsets 0, 1, 2 and so on."""
-    folds: dict[int, CandleFold] = {}
-    for offset, frame in enumerate(day_frames()):
-        for ts, ticks in split_by_period(frame)[2]:
-            fold = folds.setdefault(ts, CandleFold(DAY_SOURCE, "EURUSD", ts))
-            fold.add(offset, 0, Passes(), frame, ticks)
-    now = clock.now_ms()
-    candles = [
-        fold.candle(log=log, offsets=from_spans(fold.spans), closed=True, emitted=now) for fold in folds.values()
-    ]
-    assert all(candles)
-    return [candle for candle in candles if candle is not None]
+@pytest.fixture
+async def reader(browser: Browser, market: Market) -> AsyncIterator[Reader]:
+    """A page without a cache or choices of before; what the console says must be nothing."""
+    context = await browser.new_context(viewport={"width": 1280, "height": 760}, locale="en-GB", color_scheme="light")
+    page = await context.new_page()
+    reader = Reader(page, market)
+    yield reader
+    await context.close()
+    assert reader.complaints == []

@@ -19,7 +19,7 @@ from dashboard.database import Database
 from marketdata.timeframes import TIMEFRAMES
 from tests import plainhttp
 from tests.days import EURUSD_COUNT, eurusd_bars
-from tests.integration.dashboard.conftest import DAY_SOURCE, Market, day_candles
+from tests.integration.dashboard.market import DAY_SOURCE, Market, day_candles
 from tests.ports import free_port
 from tests.services import Service, running
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib import image
 
 from tests.days import EURUSD_COUNT, eurusd_bars
-from tests.integration.dashboard.conftest import Market
+from tests.integration.dashboard.market import Market
 
 SCRIPT = Path(__file__).parents[3] / "docs" / "examples" / "plot_day.py"
 

@@ -11,18 +11,17 @@ from marketdata.tick import Frame, Tick
 from runtime import clock
 from runtime.log_identity import wait_for_log
 from tests import plainhttp
-from tests.integration.dashboard.conftest import MINUTE_MS, Market, market_settings
-from tests.integration.dashboard.test_page import Reader, as_shown, browser, reader, rows_of
+from tests.conftest import FULL
+from tests.integration.dashboard.market import MINUTE_MS, Market, market_settings
+from tests.integration.dashboard.reader import Reader, as_shown, rows_of
 from tests.integration.sink.flow import Flow
 from tests.servers import EmbeddedServers
 from tests.services import running
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.long(29)
+pytestmark = pytest.mark.long(18)
 
-__all__ = ["browser", "reader"]
-
-SECONDS = 20
+SECONDS = 20 if FULL else 8
 SYMBOL = "RANDOM"
 TIMEFRAMES = ("M1", "M5", "H1", "D1")
 

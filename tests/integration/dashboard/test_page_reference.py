@@ -7,11 +7,9 @@ from playwright.async_api import expect
 from marketdata.reference import Instrument, Reference, SenderCount
 from marketdata.wire import encode, reference_key
 from runtime import clock
-from tests.integration.dashboard.conftest import MINUTE_MS, Market
-from tests.integration.dashboard.test_page import Reader, browser, reader, rows_of
+from tests.integration.dashboard.market import MINUTE_MS, Market
+from tests.integration.dashboard.reader import Reader, rows_of
 from tests.waiting import eventually
-
-__all__ = ["browser", "reader"]
 
 pytestmark = pytest.mark.long(45)
 

@@ -11,17 +11,14 @@ from pydantic import SecretStr
 
 from runtime.log_identity import wait_for_log
 from tests.faults.network import Proxy
-from tests.integration.dashboard.conftest import Market, market_settings
-from tests.integration.dashboard.test_page import browser
+from tests.integration.dashboard.market import Market, market_settings
 from tests.integration.dashboard.test_seen import BUSY_SECONDS, started, ticking
 from tests.integration.sink.flow import Flow
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import Service, running
 
-__all__ = ["browser"]
-
-pytestmark = pytest.mark.long(35)
+pytestmark = pytest.mark.long(18)
 
 
 @pytest.fixture
@@ -63,6 +60,7 @@ async def test_frozen_database_shows_within_three_seconds(page: Page, market: Ma
         await proxy.stop()
 
 
+@pytest.mark.full  # dashboard/test_seen.py has what the page is told
 @pytest.mark.fault
 async def test_killed_worker_shows_within_five_seconds(
     page: Page, servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory

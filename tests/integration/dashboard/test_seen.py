@@ -14,7 +14,7 @@ from marketdata.tick import Frame, Tick
 from runtime import clock
 from runtime.log_identity import wait_for_log
 from tests.faults.network import Proxy
-from tests.integration.dashboard.conftest import MINUTE_MS, Market, market_settings
+from tests.integration.dashboard.market import MINUTE_MS, Market, market_settings
 from tests.integration.dashboard.test_stream import events, first
 from tests.integration.sink.flow import Flow
 from tests.ports import free_port

@@ -13,9 +13,9 @@ from tests.services import Service
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """A source with a key of its own, and a short wait for Kafka's confirmation."""
+    """A source with a key of its own; the wait for Kafka's confirmation is short, yet enough for a busy machine."""
     keys = {"Broker-Demo": SecretStr("key-of-the-broker"), "*": SecretStr("key-of-everybody")}
-    return settings.model_copy(update={"api_keys": keys, "confirm_timeout_seconds": 2.0})
+    return settings.model_copy(update={"api_keys": keys, "confirm_timeout_seconds": 5.0})
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ import pytest
 from runtime.settings import Settings
 from tests.integration.producer.service import logging_producer, read_frames
 from tests.integration.producer.test_service import BAR, MSC, PRO
+from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import Service
 from tests.waiting import shorter_than, wait_until
 
-pytestmark = [pytest.mark.fault, pytest.mark.long(48)]
+pytestmark = [pytest.mark.fault, pytest.mark.long(30)]
 
 #: The producer asks a Kafka that is away again every two seconds; the rest is for a busy machine.
 READY_AGAIN_SECONDS = 10.0
@@ -32,7 +33,7 @@ def _kafka_is_there_afterwards(servers: EmbeddedServers) -> Iterator[None]:
     servers.start_kafka()
 
 
-@pytest.mark.parametrize("how", ["stop_kafka", "kill_kafka"])
+@pytest.mark.parametrize("how", [pytest.param("stop_kafka", marks=pytest.mark.full), "kill_kafka"])
 async def test_what_was_refused_in_an_outage_is_accepted_after_it(
     service: Service, settings: Settings, servers: EmbeddedServers, how: str
 ) -> None:
@@ -132,47 +133,45 @@ def test_more_requests_than_may_wait_are_turned_away_at_once(
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
 
 
-def test_an_idle_producer_notices_that_kafka_went_and_came(service: Service, servers: EmbeddedServers) -> None:
+async def test_an_idle_producer_notices_that_kafka_went_and_another_starts_without_it(
+    service: Service, settings: Settings, servers: EmbeddedServers, tmp_path: Path
+) -> None:
     servers.stop_kafka()
     wait_until(lambda: service.get("/ready").status_code == 503, what="a producer that is not ready")
     assert "tickpipe_producer_kafka_up 0.0" in service.get("/metrics").text
-
-    servers.start_kafka()
-    service.wait_ready()
-    assert "tickpipe_producer_kafka_up 1.0" in service.get("/metrics").text
-
-
-async def test_it_starts_without_kafka_and_goes_on_when_kafka_comes(
-    settings: Settings, servers: EmbeddedServers, tmp_path: Path
-) -> None:
-    servers.stop_kafka()
-    with logging_producer(settings, tmp_path / "producer.log") as service:
-        assert service.get("/health").status_code == 200
-        assert service.get("/ready").status_code == 503
-        response = service.post(PRO)
+    beside = settings.model_copy(update={"producer_port": free_port()})
+    with logging_producer(beside, tmp_path / "second.log") as second:
+        assert second.get("/health").status_code == 200
+        assert second.get("/ready").status_code == 503
+        response = second.post(PRO)
         assert (response.status_code, response.json()["code"]) == (503, "KAFKA_UNAVAILABLE")
 
         servers.start_kafka()
         with shorter_than(READY_AGAIN_SECONDS):
-            service.wait_ready()
-        assert service.post(PRO).status_code == 200
+            second.wait_ready()
+        assert second.post(PRO).status_code == 200
         assert len(await read_frames(settings)) == 1
+    service.wait_ready()
+    assert "tickpipe_producer_kafka_up 1.0" in service.get("/metrics").text
 
 
-@pytest.mark.parametrize("is_waiting", [False, True])
-def test_sigterm_without_kafka_does_not_hang(service: Service, servers: EmbeddedServers, is_waiting: bool) -> None:
-    servers.kill_kafka()
-    if is_waiting:
+def test_sigterm_without_kafka_does_not_hang(
+    service: Service, settings: Settings, servers: EmbeddedServers, tmp_path: Path
+) -> None:
+    beside = settings.model_copy(update={"producer_port": free_port()})
+    with logging_producer(beside, tmp_path / "second.log") as idle:
+        idle.wait_ready()
+        servers.kill_kafka()
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(service.post, PRO)
             time.sleep(0.5)
             with shorter_than(STOP_SECONDS):
                 assert service.stop() == 0
             assert waiting.result().status_code == 503  # it was answered before the end
-    else:
         with shorter_than(STOP_SECONDS):
-            assert service.stop() == 0
-    assert "Traceback" not in service.said()
+            assert idle.stop() == 0
+        for stopped in (service, idle):
+            assert "Traceback" not in stopped.said()
 
 
 @contextmanager

@@ -130,7 +130,7 @@ async def test_a_reader_stops_at_once_while_the_broker_is_silent(
 ) -> None:
     async with reader(settings, bare=True) as bare:
         await kafka.producer.send_and_wait(settings.ticks_topic, b"x", partition=0)
-        assert await bare.consumer.getmany(timeout_ms=500)
+        await eventually(lambda: bare.consumer.getmany(timeout_ms=500), what="the record")
         await asyncio.to_thread(servers.pause_kafka)
         try:
             # A fetch rests after its failure when it is told to end.

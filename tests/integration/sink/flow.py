@@ -20,7 +20,7 @@ from runtime.settings import Settings
 from sink.db.connection import Connection
 from sink.service import Sink
 from tests.days import eurusd_ticks
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 #: One record of the ticks log.
 Logged = tuple[int, Frame]
@@ -129,7 +129,7 @@ class RunningSink:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.sink.stop()
-        await asyncio.wait_for(self._task, 30)
+        await asyncio.wait_for(self._task, PATIENCE_SECONDS)
 
 
 async def value(connection: Connection, query: str, *parameters: object) -> Any:

@@ -24,7 +24,7 @@ from sink.service import Sink
 from tests.integration.sink.flow import Flow, value
 from tests.kafka_log import group_lag
 from tests.unit.sink.candles import MINUTE, candle
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 Polled = tuple[AIOKafkaConsumer, TopicPartition, list[Record]]
 
@@ -151,7 +151,7 @@ async def test_a_sink_that_skipped_records_ends_before_it_commits_over_them(
     made[0].seek(TopicPartition(settings.candles_topic, 0), 3)
     await flow.send_candles(candles[1:])
     with pytest.raises(MissedRecords, match="offsets 1 to 2"):
-        await asyncio.wait_for(running, 30)
+        await asyncio.wait_for(running, PATIENCE_SECONDS)
     assert await group_lag(settings, settings.sink_group, settings.candles_topic) == 3
 
     # Assert: the next one stores all of them

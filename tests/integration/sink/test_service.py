@@ -21,7 +21,7 @@ from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import Service
 from tests.unit.sink.candles import MINUTE, candle, frame
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 pytestmark = pytest.mark.long(75)
 
@@ -284,7 +284,7 @@ async def test_what_nobody_foresaw_ends_the_sink_before_the_commit(
 
     # Act and Assert
     with pytest.raises(Exception, match="spread"):
-        await asyncio.wait_for(running.sink.run(), 30)
+        await asyncio.wait_for(running.sink.run(), PATIENCE_SECONDS)
     await connection.execute(b"ALTER TABLE market_data RENAME COLUMN spread_points TO spread")
     async with RunningSink(settings):
         await eventually(_rows_are(connection, 1))

@@ -25,7 +25,7 @@ from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, value
 from tests.integration.sink.test_retention import MONDAY
 from tests.unit.sink.candles import MINUTE, candle
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 pytestmark = pytest.mark.long(48)
 
@@ -221,7 +221,7 @@ async def test_a_standby_is_left_for_the_primary(url: str, connection: Connectio
     async def write(own: Connection) -> None:
         await own.execute(b"INSERT INTO pending_refolds SELECT * FROM pending_refolds")
 
-    await asyncio.wait_for(database.run(write), 20)
+    await asyncio.wait_for(database.run(write), PATIENCE_SECONDS)
     assert states == [False, True]
     await database.close()
 
@@ -231,7 +231,7 @@ async def test_an_idle_sink_notices_that_the_server_takes_no_more_writes(url: st
     database = Database(url, asyncio.Event(), on_state=states.append)
     await (await database.connection()).execute(b"SET default_transaction_read_only = on")
 
-    await asyncio.wait_for(database.run(ping), 20)
+    await asyncio.wait_for(database.run(ping), PATIENCE_SECONDS)
     assert states == [False, True]
     await database.close()
 
@@ -253,7 +253,9 @@ async def test_retention_deletes_less_at_a_time_when_it_takes_too_long(url: str,
 
     # Act
     retention = Retention(MONDAY - MONDAY.replace(day=3), None, None)
-    deleted = await asyncio.wait_for(Retainer(database, retention, now=lambda: MONDAY.replace(month=5)).step(), 60)
+    deleted = await asyncio.wait_for(
+        Retainer(database, retention, now=lambda: MONDAY.replace(month=5)).step(), PATIENCE_SECONDS
+    )
 
     # Assert
     assert deleted is not None
@@ -274,7 +276,7 @@ async def test_history_is_folded_by_fewer_days_when_it_takes_too_long(url: str, 
     keeper = Materialiser(database, Metrics(CollectorRegistry()), quiet_seconds=0.0)
 
     # Act
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while await value(connection, "SELECT materialised_from > '-infinity' FROM candle_settings"):
             await keeper.step()
 
@@ -298,7 +300,7 @@ async def test_waiting_for_the_database_does_not_make_work_smaller(url: str, con
         await connection.execute(b"LOCK TABLE market_data IN ACCESS EXCLUSIVE MODE")
         waiting = asyncio.create_task(database.run_sized(work, size))
         await asyncio.sleep(1.0)
-    await asyncio.wait_for(waiting, 20)
+    await asyncio.wait_for(waiting, PATIENCE_SECONDS)
 
     # Assert
     assert size.value == 8
@@ -315,7 +317,7 @@ async def test_what_cannot_be_smaller_is_handed_back(url: str) -> None:
         await connection.execute(b"SELECT pg_sleep(1)")
 
     with pytest.raises(TooSlow):
-        await asyncio.wait_for(database.run_sized(work, StepSize(5, goal_seconds=1.0)), 20)
+        await asyncio.wait_for(database.run_sized(work, StepSize(5, goal_seconds=1.0)), PATIENCE_SECONDS)
     assert sizes == [5, 2, 1]
     await database.close()
 

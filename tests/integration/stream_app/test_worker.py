@@ -156,16 +156,16 @@ async def test_a_worker_that_its_group_refuses_ends_and_tells_why(
 async def test_workers_come_and_go_under_load(settings: Settings, kafka: KafkaLog) -> None:
     """One worker, a second joins, the first is killed, a third joins: every minute of every symbol is whole."""
     symbols = [f"SYM{i}" for i in range(8)]
-    frames = {symbol: frames_of(eurusd_ticks()[:20_000], 20, symbol) for symbol in symbols}
+    frames = {symbol: frames_of(eurusd_ticks()[:12_000], 20, symbol) for symbol in symbols}
     others = [
         settings.model_copy(update={"stream_port": free_port(), "stream_instance": f"other-{i}"}) for i in range(2)
     ]
     workers = [Service("stream_app", one) for one in (settings, *others)]
 
     async def flow() -> None:
-        for i in range(1000):
+        for i in range(600):
             await kafka.send(*(frames[symbol][i] for symbol in symbols))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.015)
 
     try:
         workers[0].start().wait_ready()
@@ -187,4 +187,4 @@ async def test_workers_come_and_go_under_load(settings: Settings, kafka: KafkaLo
 
     candles = await kafka.candles()
     for symbol in symbols:
-        assert sum(candle.volume for (_, s, _), candle in candles.items() if s == symbol) == 20_000
+        assert sum(candle.volume for (_, s, _), candle in candles.items() if s == symbol) == 12_000

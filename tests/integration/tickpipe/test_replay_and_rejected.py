@@ -28,7 +28,7 @@ from tests.waiting import wait_until
 from tickpipe.embedded.stack import start_service, stop_service
 from tickpipe.replay.engine import group_offsets, wait_until_empty
 
-pytestmark = pytest.mark.long(150)
+pytestmark = pytest.mark.long(170)
 
 #: The first ticks of the day; batches of ten make 300 records of a symbol.
 COUNT, BATCH = 3_000, 10
@@ -181,6 +181,7 @@ def test_ctrl_c_starts_the_workers_again(stack: Pipeline) -> None:
     assert stack.committed() == before
 
 
+@pytest.mark.full
 def test_workers_that_run_elsewhere_must_be_stopped_first(stack: Pipeline, tmp_path: Path) -> None:
     before = stack.committed()
     status = stack.status()

@@ -21,12 +21,14 @@ def test_a_broker_maps_the_cache_that_was_written(tmp_path: Path) -> None:
     assert str(cache) in maps
 
 
+@pytest.mark.full
 def test_a_cache_of_another_java_is_no_obstacle(tmp_path: Path) -> None:
     jars = _copied(tmp_path)
     jars.start_cache.write_bytes(b"not a cache")
     _boot(tmp_path, jars)
 
 
+@pytest.mark.full
 def test_where_no_cache_can_be_written_nobody_tries_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jars = _copied(tmp_path)
     monkeypatch.setattr(embedded_kafka, "resolve_jars", lambda _: jars)

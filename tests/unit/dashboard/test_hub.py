@@ -9,6 +9,7 @@ from dashboard.hub import Hub, Key
 from dashboard.stream import MAX_PENDING, Batch, Subscription
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges
+from tests.waiting import PATIENCE_SECONDS
 
 MINUTE = 60_000
 FEED = ("S", "EURUSD")
@@ -513,7 +514,7 @@ async def test_waiting_stream_ends_when_the_hub_closes() -> None:
     waiting = asyncio.create_task(hub.subscribe().next(60))
     await asyncio.sleep(0)
     hub.close()
-    assert await asyncio.wait_for(waiting, 5) is None
+    assert await asyncio.wait_for(waiting, PATIENCE_SECONDS) is None
 
 
 async def test_newest_status_survives_a_resync() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.hub import Hub, Key
@@ -134,7 +134,6 @@ class Scene:
 
 
 @given(st.lists(steps, max_size=60))
-@settings(deadline=None, max_examples=300)
 def test_client_ends_with_what_is_stored(taken: list[Candle | str]) -> None:
     async def play() -> None:
         scene = Scene()
@@ -152,7 +151,6 @@ def test_client_ends_with_what_is_stored(taken: list[Candle | str]) -> None:
 
 
 @given(st.lists(steps.filter(lambda step: step != "away"), max_size=60))
-@settings(deadline=None, max_examples=300)
 def test_client_is_never_told_less_than_the_table_held_when_it_was_asked(taken: list[Candle | str]) -> None:
     async def play() -> None:
         scene = Scene()
@@ -173,7 +171,6 @@ def test_client_is_never_told_less_than_the_table_held_when_it_was_asked(taken: 
 
 
 @given(st.lists(steps, max_size=60), st.integers(0, 60))
-@settings(deadline=None, max_examples=200)
 def test_resumed_stream_misses_nothing(taken: list[Candle | str], lost_at: int) -> None:
     async def play() -> None:
         scene = Scene()

@@ -4,7 +4,7 @@ import itertools
 import random
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.offsets import Ranges, normalized
@@ -75,7 +75,6 @@ def test_any_set_of_offsets_equals_the_oracle(frames: list[Frame], pairs: list[t
         assert_equals_oracle(log, proof, fold)
 
 
-@settings(max_examples=50)
 @given(st.integers(0, 2**32), st.integers(1, 7))
 def test_any_split_into_frames_gives_the_same_candles(seed: int, frame_size: int) -> None:
     """Distinct ticks in order of time, cut into frames at will, sent once or with overlapping resends."""
@@ -97,7 +96,6 @@ def test_any_split_into_frames_gives_the_same_candles(seed: int, frame_size: int
     assert candles(cut) == candles(resent) == candles(shuffled) == candles(cut + cut) == expected
 
 
-@settings(max_examples=50)
 @given(st.integers(0, 2**32), st.integers(1, 5))
 def test_forward_flow_with_whole_second_times_loses_no_tick(seed: int, frame_size: int) -> None:
     rng = random.Random(seed)

@@ -97,7 +97,6 @@ def tables(log: Log, candles: Iterable[Candle], rng: random.Random) -> dict[tupl
     return found
 
 
-@settings(max_examples=150)
 @given(LOGS, st.integers(1, 4), st.integers(0, 2**32))
 def test_any_split_over_partitions_with_any_repetition_ends_in_the_fold_of_the_union(
     frames: list[Frame], partitions: int, seed: int

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.refold import Proof, Refold
@@ -103,7 +103,6 @@ def recut(ticks: Sequence[Tick], rng: random.Random) -> list[Request]:
     return [list(ticks[begin:end]) for begin, end in itertools.pairwise(cuts)]
 
 
-@settings(max_examples=300)
 @given(honest(), st.integers(1, 3), st.integers(0, 2**32))
 def test_senders_that_overtake_each_other_lose_nothing(requests: list[Request], senders: int, seed: int) -> None:
     flow = list(itertools.chain(*requests))
@@ -111,7 +110,6 @@ def test_senders_that_overtake_each_other_lose_nothing(requests: list[Request], 
     assert minutes(interleaved(requests, senders, random.Random(seed))) == truth(flow)
 
 
-@settings(max_examples=200)
 @given(honest())
 def test_pages_newest_first_lose_nothing(requests: list[Request]) -> None:
     flow = list(itertools.chain(*requests))
@@ -119,7 +117,6 @@ def test_pages_newest_first_lose_nothing(requests: list[Request]) -> None:
     assert minutes(requests[::-1]) == truth(flow)
 
 
-@settings(max_examples=500)
 @given(honest(), st.integers(1, 3), st.integers(0, 2**32))
 def test_what_is_sent_again_counts_once(requests: list[Request], senders: int, seed: int) -> None:
     """Any requests in a row, in order or newest first, a little later or much later."""
@@ -136,7 +133,6 @@ def test_what_is_sent_again_counts_once(requests: list[Request], senders: int, s
     assert minutes([*sent, later, *beside_live]) == truth([*flow, *later, *(at(610 + n, n) for n in range(len(again)))])
 
 
-@settings(max_examples=500)
 @given(honest(), st.integers(0, 2**32))
 def test_resends_in_the_middle_of_flow_cost_nothing_and_add_nothing(requests: list[Request], seed: int) -> None:
     """After any request an older one again, as a sender does that had no answer in time."""
@@ -151,7 +147,6 @@ def test_resends_in_the_middle_of_flow_cost_nothing_and_add_nothing(requests: li
     assert minutes(sent) == truth(list(itertools.chain(*requests)))
 
 
-@settings(max_examples=500)
 @given(honest(), st.integers(0, 2**32))
 def test_a_piece_that_is_cut_differently_when_it_is_sent_again_counts_once(requests: list[Request], seed: int) -> None:
     """A request of a single tick, or two of equal ones, may count again where nothing else of the minute is sent."""

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata import runs
@@ -109,7 +109,6 @@ CUTS = st.lists(st.integers(0, 100), max_size=5)
 AFTER = ((0, 1_000, 1_001),)
 
 
-@settings(max_examples=200)
 @given(st.one_of(LOGS, flows()), CUTS, st.booleans())
 def test_runs_give_the_bytes_of_frame_by_frame(frames: list[Frame], cuts: list[int], emit_each: bool) -> None:
     log_polls = polls(list(enumerate(frames, start=5)), cuts)
@@ -151,7 +150,6 @@ def refolded_frame_by_frame(log_polls: list[Log], proofs: list[Proof]) -> dict[P
 PAIRS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=4)
 
 
-@settings(max_examples=200)
 @given(st.one_of(LOGS, flows()), CUTS, PAIRS)
 def test_runs_refold_as_frame_by_frame(frames: list[Frame], cuts: list[int], pairs: list[tuple[int, int]]) -> None:
     """Every minute from the stretch that holds it, and from stretches that begin, end and have holes anywhere."""

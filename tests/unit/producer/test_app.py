@@ -52,7 +52,7 @@ async def test_a_failed_publisher_shows_and_ends_the_process() -> None:
     assert (ends, guard.exit_code) == (["process"], EXIT_FAILED)
 
 
-async def test_ten_thousand_sources_share_a_bounded_number_of_series() -> None:
+async def test_a_thousand_sources_share_a_bounded_number_of_series() -> None:
     # Arrange: the key's own source comes last, and still has a series of its own
     gateway, metrics = InMemoryGateway(), Metrics(sources=["Broker-Demo", "*"])
     transport = httpx.ASGITransport(create_app(new_settings(), gateway=gateway, metrics=metrics))
@@ -60,7 +60,7 @@ async def test_ten_thousand_sources_share_a_bounded_number_of_series() -> None:
 
     # Act: of each source a tick that is taken and one that is not
     async with httpx.AsyncClient(transport=transport, base_url="http://producer") as client:
-        for number in range(10_000):
+        for number in range(1_000):
             headers = {"X-API-Key": ANY_KEY, "X-Source": f"source-{number}"}
             await client.post("/ingest/tick", json={"ticks": [tick, {}]}, headers=headers)
         await client.post("/ingest/tick", json={"ticks": [tick]}, headers={"X-API-Key": KEY})
@@ -70,7 +70,7 @@ async def test_ten_thousand_sources_share_a_bounded_number_of_series() -> None:
         sample for family in metrics.registry.collect() for sample in family.samples if "source" in sample.labels
     ]
     ticks = {s.labels["source"]: s.value for s in samples if s.name == "tickpipe_producer_ticks_accepted_total"}
-    assert sum(ticks.values()) == 10_001
+    assert sum(ticks.values()) == 1_001
     assert (len(ticks), ticks["Broker-Demo"], ticks["source-0"]) == (100, 1, 1)
-    assert ticks["other"] > 9_900
+    assert ticks["other"] > 900
     assert len({(s.labels["source"], s.labels.get("symbol", "")) for s in samples}) < 700

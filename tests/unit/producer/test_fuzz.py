@@ -7,7 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from marketdata.contract.body import decode
@@ -85,7 +85,6 @@ ZONES = st.sampled_from([None, offset_zone(7_200), offset_zone(-12_600), ZoneInf
 @given(value=JSON)
 @example(value={"ticks": [{"symbol": "\ud800"}]})
 @example(value=[math.nan, math.inf])
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_json_is_answered_by_the_contract(bench: Bench, value: Any) -> None:
     body = json.dumps(value).encode()
     for path in ("/ingest/tick", "/ingest"):
@@ -96,7 +95,6 @@ async def test_any_json_is_answered_by_the_contract(bench: Bench, value: Any) ->
 
 
 @given(body=st.binary(max_size=60))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_bytes_are_answered_by_the_contract(bench: Bench, body: bytes) -> None:
     response = await bench.post("/ingest/tick", body)
 
@@ -110,7 +108,6 @@ async def test_any_bytes_are_answered_by_the_contract(bench: Bench, body: bytes)
     bare=st.booleans(),
 )
 @example(items=[{"symbol": "A", "bid": 0, "ask": 0, "last": 0, "ts_msc": NOW_MS}], zone=None, offset_s=None, bare=True)
-@settings(max_examples=300, deadline=None)
 def test_the_fast_path_reads_what_the_slow_path_reads(
     items: list[Any], zone: tzinfo | None, offset_s: int | None, bare: bool
 ) -> None:
@@ -132,7 +129,6 @@ def test_the_fast_path_reads_what_the_slow_path_reads(
 
 
 @given(tick=ITEMS)
-@settings(max_examples=300, deadline=None)
 def test_a_tick_that_is_read_obeys_the_limits(tick: Any) -> None:
     try:
         read = read_tick(tick)
@@ -151,7 +147,6 @@ def test_a_tick_that_is_read_obeys_the_limits(tick: Any) -> None:
     offset_s=st.sampled_from([None, 7_200, 1e9]),
     wrapper=st.sampled_from(["ticks", "items", None]),
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_large_body_is_answered_as_a_small_one_with_the_same_items(
     items: list[Any], offset_s: float | None, wrapper: str | None
 ) -> None:

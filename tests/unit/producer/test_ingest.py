@@ -4,6 +4,7 @@ import gzip
 import json
 import time
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -424,10 +425,8 @@ async def test_a_compressed_body_is_unpacked(bench: Bench) -> None:
         (b"no gzip", "gzip", 400),
         (b"no deflate", "deflate", 400),
         (zlib.compress(b"[]")[:-2], "deflate", 400),
-        (zlib.compress(b" " * 68_000_000), "deflate", 413),
         (gzip.compress(b"[]", mtime=0)[:-4], "gzip", 400),
         (gzip.compress(b"[]", mtime=0) + b"more", "gzip", 400),
-        (gzip.compress(b" " * 68_000_000, mtime=0), "gzip", 413),
         (b"[]", "br", 415),
         (b"[]", "identity", 200),
     ],
@@ -436,6 +435,15 @@ async def test_other_encodings_are_refused(bench: Bench, body: bytes, encoding: 
     response = await bench.post("/ingest/tick", body, Content_Encoding=encoding)
 
     assert response.status_code == status
+
+
+@pytest.mark.parametrize(("compress", "encoding"), [(zlib.compress, "deflate"), (gzip.compress, "gzip")])
+async def test_a_body_that_unpacks_to_more_than_the_limit_is_413(
+    bench: Bench, compress: Callable[[bytes], bytes], encoding: str
+) -> None:
+    response = await bench.post("/ingest/tick", compress(b" " * 68_000_000), Content_Encoding=encoding)
+
+    assert response.status_code == 413
 
 
 @pytest.mark.parametrize("path", ["/ingest/tick", "/ingest"])

@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.api import Api
@@ -88,14 +87,12 @@ json_values = st.recursive(
 
 
 @given(json_values, st.sampled_from(["/ingest", "/ingest/tick"]))
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_no_body_is_answered_500(api: Api, value: Any, path: str) -> None:
     status, answer, _ = call(api, json.dumps(value).encode(), path)
     assert status in (200, 207, 400), answer
 
 
 @given(st.binary(max_size=60))
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_no_bytes_are_answered_500(api: Api, body: bytes) -> None:
     assert call(api, body)[0] in (200, 207, 400)
 

@@ -17,6 +17,7 @@ from relay.store import Store
 from runtime.posting import ServerRefused, ServerUnavailable
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, put, tick
+from tests.waiting import PATIENCE_SECONDS
 
 NewForwarder = Callable[..., Forwarder]
 
@@ -243,7 +244,8 @@ async def test_the_relay_never_gives_up_and_says_what_is_wrong_meanwhile(
     store: Store, server: ScriptedServer, forwarder: NewForwarder, status: int
 ) -> None:
     await put(store, tick(0))
-    server.answers = [Answer(status, {"error": "no", "code": "NO"}) for _ in range(5)]
+    # One more than end a run that has limited patience.
+    server.answers = [Answer(status, {"error": "no", "code": "NO"}) for _ in range(4)]
     said: list[tuple[str, str]] = []
 
     def wait(*_: object) -> None:
@@ -324,4 +326,4 @@ async def test_stop_ends_the_waiting(store: Store, forwarder: NewForwarder) -> N
     await asyncio.sleep(0.3)
     stop.set()
     sender.wake.set()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, PATIENCE_SECONDS)

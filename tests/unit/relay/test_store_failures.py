@@ -23,6 +23,7 @@ from runtime.settings import load_settings
 from tests.ports import free_port
 from tests.unit.relay.rows import put, tick
 from tests.unit.relay.test_api import call
+from tests.waiting import PATIENCE_SECONDS
 
 
 class _Stubborn(sqlite3.Connection):
@@ -51,10 +52,10 @@ async def test_a_rollback_that_fails_is_survived_and_nothing_half_is_stored(stub
     store = stubborn_store
     await put(store, tick(0))
     with capture_logs() as logs, pytest.raises(ValueError, match="a bug"):
-        await asyncio.wait_for(asyncio.to_thread(store.run, _spoil), 10)
+        await asyncio.wait_for(asyncio.to_thread(store.run, _spoil), PATIENCE_SECONDS)
     assert "store_rollback_failed" in [line["action"] for line in logs]
 
-    await asyncio.wait_for(put(store, tick(1)), 10)
+    await asyncio.wait_for(put(store, tick(1)), PATIENCE_SECONDS)
     assert list(store.counts().by_symbol) == ["EURUSD"]
     assert store.counts().by_symbol.total() == 2
 
@@ -79,10 +80,10 @@ async def test_the_end_of_the_writing_thread_is_told_to_all_who_wait(tmp_path: P
 
         # Act: the first is stored, for the thread died afterwards; the others come too late
         waiting = [put(store, tick(n)) for n in range(1, 50)]
-        outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
-        late = await asyncio.wait_for(asyncio.gather(put(store, tick(50)), return_exceptions=True), 10)
+        outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), PATIENCE_SECONDS)
+        late = await asyncio.wait_for(asyncio.gather(put(store, tick(50)), return_exceptions=True), PATIENCE_SECONDS)
         with pytest.raises(StoreUnavailable, match="no memory"):
-            await asyncio.wait_for(asyncio.to_thread(store.run, lambda connection: connection), 10)
+            await asyncio.wait_for(asyncio.to_thread(store.run, lambda connection: connection), PATIENCE_SECONDS)
 
         # Assert: who was told that his ticks are stored finds them
         stored = store.counts().by_symbol.total()

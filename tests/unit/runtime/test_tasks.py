@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from runtime import tasks
 from runtime.tasks import PeriodicTask, TaskMetrics, unless_set, until_first_ends
+from tests.waiting import PATIENCE_SECONDS
 
 
 async def test_work_is_broken_off_when_told_to_stop() -> None:
@@ -24,7 +25,7 @@ async def test_work_is_broken_off_when_told_to_stop() -> None:
     waiting = asyncio.create_task(unless_set(stopping, work()))
     await begun.wait()
     stopping.set()
-    assert await asyncio.wait_for(waiting, 5) is None
+    assert await asyncio.wait_for(waiting, PATIENCE_SECONDS) is None
     assert ended == ["work"]
 
 
@@ -54,7 +55,7 @@ async def test_the_first_error_ends_the_others() -> None:
         raise ValueError("mine")
 
     with pytest.raises(ValueError, match="mine"):
-        await asyncio.wait_for(until_first_ends(work(), fail(), work()), 5)
+        await asyncio.wait_for(until_first_ends(work(), fail(), work()), PATIENCE_SECONDS)
     assert ended == ["work", "work"]
 
 
@@ -79,7 +80,7 @@ async def test_failures_are_counted_and_the_task_goes_on(monkeypatch: pytest.Mon
     monkeypatch.setattr(tasks, "_FIRST_PAUSE_SECONDS", 0.001)
     registry, stopping = CollectorRegistry(), asyncio.Event()
     task = _Task(stopping, fails_before=3, steps=6)
-    await asyncio.wait_for(task.run(stopping, TaskMetrics(registry)), 10)
+    await asyncio.wait_for(task.run(stopping, TaskMetrics(registry)), PATIENCE_SECONDS)
     assert task.begun == 6
     assert registry.get_sample_value("tickpipe_task_failures_total", {"task": "count"}) == 3
     assert registry.get_sample_value("tickpipe_task_success_timestamp_seconds", {"task": "count"})
@@ -88,11 +89,11 @@ async def test_failures_are_counted_and_the_task_goes_on(monkeypatch: pytest.Mon
 async def test_what_is_broken_off_by_the_stop_is_no_failure() -> None:
     registry, stopping = CollectorRegistry(), asyncio.Event()
     task = _Task(stopping, fails_before=1, steps=1)
-    await asyncio.wait_for(task.run(stopping, TaskMetrics(registry)), 10)
+    await asyncio.wait_for(task.run(stopping, TaskMetrics(registry)), PATIENCE_SECONDS)
     assert registry.get_sample_value("tickpipe_task_failures_total", {"task": "count"}) is None
 
 
 async def test_the_stop_is_not_waited_for() -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().call_later(0.05, stopping.set)
-    await asyncio.wait_for(tasks.sleep_unless(stopping, 3600), 5)
+    await asyncio.wait_for(tasks.sleep_unless(stopping, 3600), PATIENCE_SECONDS)

@@ -1,13 +1,15 @@
 """A database of each edition, with the schema and empty; see editions.py."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from sink.db.connection import Connection, connect
 from sink.db.migrations import migrate
+from sink.db.storage import set_compression
 from sink.writer import Writer
-from tests.integration.sink.db.editions import GIVEN_SERVER, database_on, install_pglite, pglite_database
+from tests.integration.sink.db.editions import EDITIONS, GIVEN_SERVER, database_on, install_pglite, pglite_database
 from tests.integration.sink.fixed import new_writer
 from tests.servers import EmbeddedServers
 
@@ -20,28 +22,28 @@ def pglite() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["postgresql", "pglite", *(["given"] if GIVEN_SERVER else [])])
+@pytest.fixture(scope="session")
+def migrated(servers: EmbeddedServers) -> Iterator[str]:
+    """A database of plain PostgreSQL with the schema, of which every test gets a copy of its own."""
+    with database_on(servers.database_url) as url:
+        asyncio.run(migrate(url))
+        yield url
+
+
+@pytest.fixture(params=EDITIONS)
 def database(request: pytest.FixtureRequest) -> Iterator[str]:
     """The libpq URL of a database of each edition: plain PostgreSQL, TimescaleDB's community edition, a given one."""
     if request.param == "pglite":
         url: str = request.getfixturevalue("pglite")
         yield url
         return
-    servers: EmbeddedServers = request.getfixturevalue("servers")
-    with database_on(GIVEN_SERVER if GIVEN_SERVER and request.param == "given" else servers.database_url) as url:
-        yield url
-
-
-@pytest.fixture(params=["postgresql", "pglite", *(["given"] if GIVEN_SERVER else [])])
-def empty_database(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The libpq URL of a database that nobody migrated yet, of each edition."""
-    if request.param == "pglite":
-        install_pglite()
-        with pglite_database() as url:
-            yield url
-        return
-    servers: EmbeddedServers = request.getfixturevalue("servers")
-    with database_on(GIVEN_SERVER if GIVEN_SERVER and request.param == "given" else servers.database_url) as url:
+    if request.param == "given":
+        assert GIVEN_SERVER is not None
+        server, template = GIVEN_SERVER, None
+    else:
+        servers: EmbeddedServers = request.getfixturevalue("servers")
+        server, template = servers.database_url, request.getfixturevalue("migrated")
+    with database_on(server, template) as url:
         yield url
 
 
@@ -55,6 +57,7 @@ async def connection(database: str) -> AsyncIterator[Connection]:
         await opened.execute(b"DEALLOCATE ALL")
         await opened.execute(b"TRUNCATE market_data, broker_bars, pending_refolds")
         await opened.execute(b"SELECT set_candle_day('UTC', '00:00', 'sunday')")
+        await set_compression(opened, 0)
         yield opened
     finally:
         # Leaving a block of its own would wait for its statement: for ever, if that is where the test ran out of time.

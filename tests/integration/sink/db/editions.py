@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests import tools
 from tests.ports import free_port
@@ -19,16 +19,20 @@ _PGLITE = Path(__file__).parent / "pglite"
 #: Names a server of any edition, such as TimescaleDB's Apache edition, to run on as well.
 GIVEN_SERVER = os.environ.get("TICKPIPE_TEST_DATABASE_DSN")
 
+EDITIONS = ["postgresql", "pglite", *(["given"] if GIVEN_SERVER else [])]
+
 #: npm's download of 30 MB, at most (seconds).
 _INSTALL_TIMEOUT_SECONDS = 120
 
 
 @contextmanager
-def database_on(server_url: str) -> Iterator[str]:
-    """An empty database of a server that is there."""
+def database_on(server_url: str, template_url: str | None = None) -> Iterator[str]:
+    """A database of a server that is there: a copy of another one, or empty."""
     name = f"timeframes_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        template = conninfo_to_dict(template_url)["dbname"] if template_url else "template1"
+        copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        connection.execute(copy.format(sql.Identifier(name), sql.Identifier(str(template))))
     yield make_conninfo(server_url, dbname=name)
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -1,20 +1,46 @@
+import asyncio
 import random
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
 
 from sink.db.connection import connect
 from sink.db.migrations import migrate
+from tests.integration.sink.db.editions import EDITIONS, GIVEN_SERVER, database_on, install_pglite, pglite_database
 from tests.integration.sink.db.history import assert_exact, insert, materialise_step, refresh, some_minutes
 from tests.integration.sink.db.oracle import Day
 from tests.integration.sink.flow import value
+from tests.servers import EmbeddedServers
 
 MATERIALISED = ("H1", "H4", "D1", "W1", "MN1")
 
 
-async def test_what_is_not_materialised_is_read_at_once_and_materialised_step_by_step(empty_database: str) -> None:
+@pytest.fixture(params=EDITIONS, scope="module")
+def fresh_database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The libpq URL of a database of each edition that was empty when it was migrated, just now."""
+    with ExitStack() as stack:
+        if request.param == "pglite":
+            install_pglite()
+            url = stack.enter_context(pglite_database())
+        else:
+            servers: EmbeddedServers = request.getfixturevalue("servers")
+            server = GIVEN_SERVER if GIVEN_SERVER and request.param == "given" else servers.database_url
+            url = stack.enter_context(database_on(server))
+        asyncio.run(migrate(url))
+        yield url
+
+
+async def test_a_database_without_rows_has_nothing_to_catch_up(fresh_database: str) -> None:
+    async with await connect(fresh_database) as connection:
+        assert await value(connection, "SELECT materialised_from::text FROM candle_settings") == "-infinity"
+
+
+async def test_what_is_not_materialised_is_read_at_once_and_materialised_step_by_step(fresh_database: str) -> None:
     # Arrange: a history of which no hour is materialised
     dice = random.Random(3)
     stored = [bar for source in ("S", "T") for bar in some_minutes(dice, "EURUSD", source)]
-    await migrate(empty_database)
-    async with await connect(empty_database) as connection:
+    async with await connect(fresh_database) as connection:
         await connection.execute(b"DEALLOCATE ALL")
         await insert(connection, stored)
         await connection.execute(b"DELETE FROM stale_hours")
@@ -30,9 +56,3 @@ async def test_what_is_not_materialised_is_read_at_once_and_materialised_step_by
         assert await value(connection, "SELECT count(*) FROM stale_hours") == 0
         assert await value(connection, "SELECT count(*) FROM candle_hours") > 1_000
         await assert_exact(connection, stored, Day(), MATERIALISED, dice)
-
-
-async def test_a_database_without_rows_has_nothing_to_catch_up(empty_database: str) -> None:
-    await migrate(empty_database)
-    async with await connect(empty_database) as connection:
-        assert await value(connection, "SELECT materialised_from::text FROM candle_settings") == "-infinity"

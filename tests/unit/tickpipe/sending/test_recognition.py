@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tickpipe.sending.columnfile import kind_of
@@ -277,7 +277,6 @@ HEADERS = st.sampled_from(
 
 
 @given(header=HEADERS, rest=st.lists(CHARACTERS, max_size=40).map("".join))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_whatever_a_file_holds_is_read_or_refused_in_a_sentence(tmp_path: Path, header: str, rest: str) -> None:
     path = write(tmp_path, header + rest)
 
