@@ -168,6 +168,7 @@ def test_symbols_are_listed_with_their_stretch_of_time(market: Market) -> None:
         ("/candles?symbol=EURUSD&symbol=GBPUSD", 400, "INVALID_PARAMETER", "symbol: given more than once"),
         ("/symbols?source=S", 400, "INVALID_PARAMETER", "source: no such parameter; there are none here"),
         ("/stream?symbol=EURUSD&since=1&since=2", 400, "INVALID_PARAMETER", "since: given more than once"),
+        ("/stream?symbol=", 400, "INVALID_PARAMETER", "at least 1 character"),
         ("/stream?timeframe=M2", 400, "INVALID_PARAMETER", "use one of M1, M5"),
         ("/nothing", 404, "NOT_FOUND", "Not Found"),
     ],
@@ -183,7 +184,21 @@ def test_nothing_can_be_written(market: Market) -> None:
         assert httpx.request(method, f"{market.url}/candles?symbol=EURUSD").status_code == 405
 
 
-@pytest.mark.parametrize("path", [f"/candles?{DAY}&limit=5", "/symbols", "/pipeline", "/health", "/ready", "/metrics"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/candles?{DAY}&limit=5",
+        "/symbols",
+        "/senders",
+        "/pipeline",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/openapi.json",
+        "/vendor/lightweight-charts.js",
+        "/js/main.js",
+    ],
+)
 def test_head_answers_as_get_without_the_content(market: Market, path: str) -> None:
     got, head = market.get(path), httpx.head(market.url + path)
     assert (head.status_code, head.content) == (200, b"")
@@ -192,12 +207,28 @@ def test_head_answers_as_get_without_the_content(market: Market, path: str) -> N
         assert head.headers["etag"] == got.headers["etag"]
 
 
+def test_head_of_a_stream_is_an_answer_without_a_stream(market: Market) -> None:
+    head = httpx.head(f"{market.url}/stream?symbol=EURUSD", timeout=5)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"].startswith("text/event-stream")
+    assert httpx.head(f"{market.url}/stream?timeframe=M2").status_code == 400
+
+
 def test_what_the_client_has_is_not_sent_again(market: Market) -> None:
     for path in (f"/candles?{DAY}", "/js/main.js", "/vendor/lightweight-charts.js"):
         first = market.get(path)
         again = market.get(path, if_none_match=first.headers["etag"])
         assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
     assert market.get(f"/candles?{DAY}&limit=9", if_none_match=first.headers["etag"]).status_code == 200
+
+
+@pytest.mark.parametrize("path", [f"/candles?{DAY}", "/vendor/lightweight-charts.js", "/js/main.js"])
+def test_weak_and_strong_tags_name_the_same_content(market: Market, path: str) -> None:
+    """RFC 9110 compares those of If-None-Match weakly; proxies weaken tags, and some clients cut the W/."""
+    tag = market.get(path).headers["etag"].removeprefix("W/")
+    for held in (tag, f"W/{tag}", f'"other", W/{tag}', "*"):
+        assert market.get(path, if_none_match=held).status_code == 304
+    assert market.get(path, if_none_match='"other"').status_code == 200
 
 
 def test_answers_are_compressed_for_those_who_take_it(market: Market) -> None:
