@@ -1,5 +1,6 @@
 """Queries of stored candles: the request, the page of rows that answers it, and where bars begin."""
 
+import math
 import re
 import time
 from collections import deque
@@ -219,28 +220,29 @@ class Bar(NamedTuple):
 
     starts: int
     ends: int
-    valid_until: float
+    valid_until: float = math.inf
 
 
 class BarStarts:
-    """The openings of bars, as the database computes them; cached."""
+    """The bounds of bars, as the database computes them; cached."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._bars: dict[str, deque[Bar]] = {}
 
-    async def of(self, timeframe: str, ts: int) -> int | None:
-        """Opening of the bar of `timeframe` that holds the minute `ts` (UTC epoch milliseconds).
+    async def of(self, timeframe: str, ts: int) -> Bar | None:
+        """The bar of `timeframe` that holds the minute `ts` (UTC epoch milliseconds).
 
         None while the database does not answer.
         """
         if timeframe == M1.name:
-            return ts - ts % M1.base_width_ms
+            starts = ts - ts % M1.base_width_ms
+            return Bar(starts, starts + M1.base_width_ms)
         bars = self._bars.setdefault(timeframe, deque(maxlen=_CACHED_BARS))
         now = time.monotonic()
         for bar in reversed(bars):
             if bar.starts <= ts < bar.ends and now < bar.valid_until:
-                return bar.starts
+                return bar
         try:
             row = await self._database.within(_PATIENCE_SECONDS, self._bounds(timeframe, ts))
         except Refusal:
@@ -249,7 +251,7 @@ class BarStarts:
             return None
         bar = Bar(epoch_ms(row[0]), epoch_ms(row[1]), now + _BAR_VALID_SECONDS)
         bars.append(bar)
-        return bar.starts
+        return bar
 
     async def _bounds(self, timeframe: str, ts: int) -> Sequence[Any] | None:
         about = {"timeframe": timeframe, "moment": datetime.fromtimestamp(ts / 1000, UTC)}

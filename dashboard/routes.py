@@ -173,10 +173,11 @@ def _add_stream(app: FastAPI, parts: "Parts") -> None:
     ) -> Response:
         """Candles as they move, as server-sent events.
 
-        `candle`: the newest state of a minute, with its proof; `bar` is the opening of the bar of `timeframe` that it
-        belongs to. No candle holds less than the table; with `stored` it is the table's row, so that longer bars that
-        hold the minute can be read again. `stale`: stored candles changed from `ts` on; read them again. `resync`: too
-        much was missed; read everything again. `pipeline`: as in `/pipeline`. `ping`: nothing happened.
+        `candle`: the newest state of a minute, with its proof; `bar` and `bar_end` are the opening of the bar of
+        `timeframe` that it belongs to, and of the one that follows. No candle holds less than the table; with `stored`
+        it is the table's row, so that longer bars that hold the minute can be read again. `stale`: stored candles
+        changed from `ts` on; read them again. `resync`: too much was missed; read everything again. `pipeline`: as in
+        `/pipeline`. `ping`: nothing happened.
 
         A stream begins with the newest minutes. One that is resumed, by the header Last-Event-ID or `since`, begins
         with what changed after that event, or with `resync` where that is not known any more.

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -15,7 +16,9 @@ from pydantic import SecretStr
 
 from dashboard.answers import Refusal
 from dashboard.candles import BarStarts
+from dashboard.catalogue import Catalogue
 from dashboard.database import Database
+from dashboard.hub import Hub
 from marketdata.timeframes import TIMEFRAMES
 from tests import plainhttp
 from tests.days import EURUSD_COUNT, eurusd_bars
@@ -402,7 +405,11 @@ async def test_bars_of_live_candles_begin_where_those_of_the_database_do(market:
             listed = market.get(f"/candles?{DAY}&timeframe={timeframe}&limit=2000").json()["candles"]
             expected[timeframe] = {candle["ts"] for candle in listed}
             bars = {await starts.of(timeframe, ts) for ts in eurusd_bars()}
-            found[timeframe] = {f"{datetime.fromtimestamp((bar or 0) / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" for bar in bars}
+            found[timeframe] = {
+                f"{datetime.fromtimestamp(bar.starts / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" for bar in bars if bar
+            }
+        catalogue = Catalogue(database, Hub())
+        await catalogue.listings()
         await database.close()
     finally:
         with psycopg.connect(owner, autocommit=True) as connection:
@@ -410,11 +417,13 @@ async def test_bars_of_live_candles_begin_where_those_of_the_database_do(market:
     assert found == expected
     # The day of foreign exchange: 22:00 UTC in winter. Our day holds the end of one and the start of the next.
     assert expected["D1"] == {"2019-02-03T22:00:00Z", "2019-02-04T22:00:00Z"}
+    # On a clock that is seven hours later than New York's, such days begin at 0:00.
+    assert catalogue.day == ("America/New_York", 7 * 3_600_000)
 
 
 async def test_without_a_database_nobody_knows_where_a_bar_begins(market: Market) -> None:
     database = Database(market.settings)
     starts = BarStarts(database)
-    assert await starts.of("M1", 60_001) == 60_000
+    assert await starts.of("M1", 60_001) == (60_000, 120_000, math.inf)
     # The pool was not opened.
     assert await starts.of("H1", 60_000) is None
