@@ -3,11 +3,12 @@
 import base64
 import binascii
 import hmac
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from typing import Any, Final
 
 import msgspec
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -52,6 +53,26 @@ def encode(content: object) -> bytes:
 def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """`content` as JSON."""
     return Response(encode(content), status, headers, "application/json")
+
+
+def cacheable(request: Request, content: bytes, media_type: str, *, etag: str | None = None) -> Response:
+    """The content, or 304 when the client has it; `etag` spares hashing what never changes."""
+    etag = etag or etag_of(content)
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    if has_current(request.headers, etag):
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def etag_of(content: bytes) -> str:
+    """A weak ETag: the same content is sent compressed or as it is."""
+    return f'W/"{blake2b(content, digest_size=12).hexdigest()}"'
+
+
+def has_current(headers: Headers, etag: str) -> bool:
+    """Whether the client has what `etag` names, by the weak comparison of RFC 9110 for If-None-Match."""
+    held = [tag.strip() for tag in headers.get("if-none-match", "").split(",")]
+    return "*" in held or etag.removeprefix("W/") in [tag.removeprefix("W/") for tag in held]
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from dashboard.answers import Password, Refusal, SecurityHeaders, json_response
+from dashboard.answers import Password, Refusal, SecurityHeaders, cacheable, etag_of, json_response
 from dashboard.candles import BarStarts
 from dashboard.catalogue import Catalogue
 from dashboard.database import Database
@@ -159,14 +159,12 @@ def _add_page(app: FastAPI) -> None:
             "brings it.", action="no_chart_library",
         )  # fmt: skip
     else:
-        etag = f'"{hashlib.sha256(library).hexdigest()[:20]}"'
+        etag = etag_of(library)
 
+        @app.head("/vendor/lightweight-charts.js", include_in_schema=False)
         @app.get("/vendor/lightweight-charts.js", include_in_schema=False)
         async def chart_library_file(request: Request) -> Response:
-            headers = {"ETag": etag, "Cache-Control": "no-cache"}
-            if request.headers.get("if-none-match", "").removeprefix("W/") == etag:
-                return Response(status_code=304, headers=headers)
-            return Response(library, media_type="text/javascript", headers=headers)
+            return cacheable(request, library, "text/javascript", etag=etag)
 
     app.mount("/", StaticFiles(directory=STATIC, html=True))
 

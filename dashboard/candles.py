@@ -1,5 +1,7 @@
 """Queries of stored candles: the request, the page of rows that answers it, and where bars begin."""
 
+import math
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -31,8 +33,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: PostgreSQL accepts later times, which Python's datetime cannot hold.
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
-#: Whole numbers in this range are epoch seconds (2001 to 2286); as milliseconds they would be the spring of 1970.
-_EPOCH_SECONDS: Final = range(10**9, 10**10)
+#: Smaller numbers are epoch seconds (1970 to 2286); as milliseconds they would be of the first months of 1970.
+_EPOCH_MILLISECONDS_FROM: Final = 10**10
+#: A Unix time, which programs write with a fraction as well.
+_UNIX_TIME: Final = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
 _TIME_FORMS: Final = (
     "2019-02-04, 2019-02-04T10:30Z, 2019-02-04T12:30+02:00 (no zone means UTC), epoch seconds or milliseconds"
@@ -216,28 +220,29 @@ class Bar(NamedTuple):
 
     starts: int
     ends: int
-    valid_until: float
+    valid_until: float = math.inf
 
 
 class BarStarts:
-    """The openings of bars, as the database computes them; cached."""
+    """The bounds of bars, as the database computes them; cached."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._bars: dict[str, deque[Bar]] = {}
 
-    async def of(self, timeframe: str, ts: int) -> int | None:
-        """Opening of the bar of `timeframe` that holds the minute `ts` (UTC epoch milliseconds).
+    async def of(self, timeframe: str, ts: int) -> Bar | None:
+        """The bar of `timeframe` that holds the minute `ts` (UTC epoch milliseconds).
 
         None while the database does not answer.
         """
         if timeframe == M1.name:
-            return ts - ts % M1.base_width_ms
+            starts = ts - ts % M1.base_width_ms
+            return Bar(starts, starts + M1.base_width_ms)
         bars = self._bars.setdefault(timeframe, deque(maxlen=_CACHED_BARS))
         now = time.monotonic()
         for bar in reversed(bars):
             if bar.starts <= ts < bar.ends and now < bar.valid_until:
-                return bar.starts
+                return bar
         try:
             row = await self._database.within(_PATIENCE_SECONDS, self._bounds(timeframe, ts))
         except Refusal:
@@ -246,7 +251,7 @@ class BarStarts:
             return None
         bar = Bar(epoch_ms(row[0]), epoch_ms(row[1]), now + _BAR_VALID_SECONDS)
         bars.append(bar)
-        return bar.starts
+        return bar
 
     async def _bounds(self, timeframe: str, ts: int) -> Sequence[Any] | None:
         about = {"timeframe": timeframe, "moment": datetime.fromtimestamp(ts / 1000, UTC)}
@@ -266,9 +271,9 @@ def parse_time(name: str, text: str) -> datetime:
         Refusal: 400 with the accepted forms.
     """
     try:
-        if text.isascii() and text.isdecimal():
-            number = int(text)
-            return _EPOCH + timedelta(milliseconds=number * 1000 if number in _EPOCH_SECONDS else number)
+        if _UNIX_TIME.fullmatch(text):
+            number = float(text)
+            return _EPOCH + timedelta(milliseconds=number if number >= _EPOCH_MILLISECONDS_FROM else number * 1000)
         # A `+` in a URL that was not encoded arrives as a space.
         moment = datetime.fromisoformat(
             text.strip().replace(" ", "+") if text.count(" ") == 1 and "T" in text else text

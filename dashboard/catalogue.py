@@ -1,4 +1,4 @@
-"""Lists symbols and sources: from the database, with a cache, and from the live candles."""
+"""Lists symbols and sources: from the database, with a cache, and from the live candles. Tells where days begin."""
 
 import asyncio
 import time
@@ -33,6 +33,14 @@ class Listing(NamedTuple):
     digits: int | None = None
 
 
+class TradingDay(NamedTuple):
+    """The clock on which the days of longer bars begin at 0:00: that of a zone, shifted."""
+
+    zone: str
+    #: Later than the zone's clock by so much: 25,200,000 where days begin at 17:00 the evening before.
+    shift_ms: int
+
+
 class Catalogue:
     """The listings, cached."""
 
@@ -41,6 +49,8 @@ class Catalogue:
         self._hub = hub
         self._stored: list[Listing] = []
         self._digits: dict[Feed, int] = {}
+        #: None while the database has not answered.
+        self.day: TradingDay | None = None
         self._good_until = 0.0
         self._asking = asyncio.Lock()
 
@@ -69,6 +79,8 @@ class Catalogue:
                 await cursor.execute(SQL["symbols"])
                 self._stored = await cursor.fetchall()
                 instruments = await (await connection.execute(SQL["instruments"])).fetchall()
+                row = await (await connection.execute(SQL["trading_day"])).fetchone()
+                self.day = TradingDay._make(row) if row is not None else None
                 self._digits = {(source, symbol): decimals_of(point) for source, symbol, point in instruments}
         except Refusal:
             if not self._stored:

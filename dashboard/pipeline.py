@@ -99,7 +99,7 @@ class Pipeline:
             self._sent_at, self._sent_health = now, health
 
     async def state(self) -> dict[str, Any]:
-        """The current state; null where Kafka or the database do not answer."""
+        """The current state; null where Kafka or the database do not answer. `day` is the clock of trading days."""
         await self._ask()
         counts = self._counts or dict.fromkeys(("lag", "rejected", "rejected_lately", "folding", "storing"))
         return {
@@ -111,6 +111,7 @@ class Pipeline:
             "ticks_per_second": round(self._gauges.ticks_per_second(), 1),
             "latency_ms": self._gauges.latency_ms(),
             "feeds": await self._feeds(),
+            "day": self._catalogue.day and self._catalogue.day._asdict(),
         }
 
     async def _ask(self) -> None:

@@ -1,15 +1,15 @@
 """The read API: candles, symbols, the live stream and the state of the pipeline."""
 
-import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, Header, Query
+from pydantic import StringConstraints
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from dashboard.answers import Refusal, encode, refusals
+from dashboard.answers import Refusal, cacheable, encode, refusals
 from dashboard.candles import DEFAULT_LIMIT, MAX_LIMIT, BarStarts, Request, parse_time, read_candles, read_digits
 from dashboard.formats import MEDIA_TYPES, choose_format, render
 from dashboard.hub import Hub
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 _TIME = "ISO 8601 (no zone means UTC), epoch seconds or milliseconds"
 
-Symbol = Annotated[str, Query(description="as the sender names it", examples=["EURUSD"], min_length=1, max_length=32)]
-Symbols = Annotated[list[str] | None, Query(alias="symbol", description="only these; repeat it for several")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=32)]
+Symbol = Annotated[Name, Query(description="as the sender names it", examples=["EURUSD"])]
+Symbols = Annotated[list[Name] | None, Query(alias="symbol", description="only these; repeat it for several")]
 TimeframeName = Annotated[str, Query(description=", ".join(TIMEFRAMES))]
 Source = Annotated[str | None, Query(description="the feed; without it the one with the newest candle", max_length=64)]
 StreamSource = Annotated[str | None, Query(alias="source", description="the feed; without it every one", max_length=64)]
@@ -157,6 +158,7 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
 
 
 def _add_stream(app: FastAPI, parts: "Parts") -> None:
+    @app.head("/stream", include_in_schema=False, dependencies=[Depends(refuse_unknown)])
     @app.get(
         "/stream", tags=["candles"], response_class=StreamingResponse, dependencies=[Depends(refuse_unknown)],
         responses={200: {"content": {"text/event-stream": {}}}, **refusals(400, 503)},
@@ -171,10 +173,11 @@ def _add_stream(app: FastAPI, parts: "Parts") -> None:
     ) -> Response:
         """Candles as they move, as server-sent events.
 
-        `candle`: the newest state of a minute, with its proof; `bar` is the opening of the bar of `timeframe` that it
-        belongs to. No candle holds less than the table; with `stored` it is the table's row, so that longer bars that
-        hold the minute can be read again. `stale`: stored candles changed from `ts` on; read them again. `resync`: too
-        much was missed; read everything again. `pipeline`: as in `/pipeline`. `ping`: nothing happened.
+        `candle`: the newest state of a minute, with its proof; `bar` and `bar_end` are the opening of the bar of
+        `timeframe` that it belongs to, and of the one that follows. No candle holds less than the table; with `stored`
+        it is the table's row, so that longer bars that hold the minute can be read again. `stale`: stored candles
+        changed from `ts` on; read them again. `resync`: too much was missed; read everything again. `pipeline`: as in
+        `/pipeline`. `ping`: nothing happened.
 
         A stream begins with the newest minutes. One that is resumed, by the header Last-Event-ID or `since`, begins
         with what changed after that event, or with `resync` where that is not known any more.
@@ -211,7 +214,7 @@ class EventStream(StreamingResponse):
         self._max_streams = max_streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send events until the service stops or the client is gone.
+        """Send events until the service stops or the client is gone; of HEAD the headers alone.
 
         Raises:
             Refusal: 503 when there are as many streams as may be.
@@ -221,18 +224,12 @@ class EventStream(StreamingResponse):
                 503, "TOO_MANY_STREAMS", "TICKPIPE_DASHBOARD_MAX_STREAMS live streams are open; close some or raise it",
                 Retry_After="10",
             )  # fmt: skip
+        if scope["method"] == "HEAD":
+            await Response(headers=dict(self.headers))(scope, receive, send)
+            return
         subscription = self._hub.subscribe(self._symbols, self._source, self._since)
         try:
             self.body_iterator = events(subscription, self._bars, self._timeframe)
             await super().__call__(scope, receive, send)
         finally:
             self._hub.unsubscribe(subscription)
-
-
-def cacheable(request: HttpRequest, content: bytes, media_type: str) -> Response:
-    """The content, or 304 when the client has it."""
-    etag = f'W/"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
-    headers = {"ETag": etag, "Cache-Control": "no-cache"}
-    if etag in (tag.strip() for tag in request.headers.get("if-none-match", "").split(",")):
-        return Response(status_code=304, headers=headers)
-    return Response(content, media_type=media_type, headers=headers)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from dashboard.answers import encode
-from dashboard.candles import BarStarts
+from dashboard.candles import Bar, BarStarts
 from marketdata.candle import Candle
 
 #: Source and symbol.
@@ -128,8 +128,8 @@ class Subscription:
 async def events(subscription: Subscription, bars: BarStarts, timeframe: str) -> AsyncIterator[bytes]:
     """The bytes of a stream until the service stops or the client is gone.
 
-    `candle`: the newest state of a minute with its proof; `bar` is the opening of the bar of `timeframe` that it
-    belongs to, null while the database does not answer; `stored`: it is the table's row.
+    `candle`: the newest state of a minute with its proof; `bar` and `bar_end` bound the bar of `timeframe`
+    that it belongs to, null while the database does not answer; `stored`: it is the table's row.
     `stale`: stored candles changed from a minute, and its `bar`, on; read them again. `resync`: read everything again.
     `pipeline`: the state of the pipeline. `ping`: nothing happened. What is sent at once carries the id to resume from.
     """
@@ -144,7 +144,8 @@ async def _text(batch: Batch, bars: BarStarts, timeframe: str) -> bytes:
     parts = [_event("resync", {})] if batch.resync else []
     for (source, symbol), ts in batch.stale.items():
         bar = await bars.of(timeframe, ts)
-        content = {"symbol": symbol, "source": source, "ts": _moment(ts), "bar": None if bar is None else _moment(bar)}
+        opening = None if bar is None else _moment(bar.starts)
+        content = {"symbol": symbol, "source": source, "ts": _moment(ts), "bar": opening}
         parts.append(_event("stale", content))
     for update in batch.updates:
         parts.append(_event("candle", _content(update, await bars.of(timeframe, update.candle.ts))))
@@ -155,7 +156,7 @@ async def _text(batch: Batch, bars: BarStarts, timeframe: str) -> bytes:
     return b"".join((*parts, f"id: {batch.position}\n".encode(), last))
 
 
-def _content(update: Update, bar: int | None) -> dict[str, Any]:
+def _content(update: Update, bar: Bar | None) -> dict[str, Any]:
     candle = update.candle
     return {
         "symbol": candle.symbol,
@@ -170,7 +171,8 @@ def _content(update: Update, bar: int | None) -> dict[str, Any]:
         "spread": candle.spread,
         "closed": candle.closed,
         "last_tick": _moment(candle.last_tick),
-        "bar": None if bar is None else _moment(bar),
+        "bar": None if bar is None else _moment(bar.starts),
+        "bar_end": None if bar is None else _moment(bar.ends),
         "stored": update.stored,
         "log": candle.log,
         "offsets": candle.offsets,

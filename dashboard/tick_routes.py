@@ -12,11 +12,11 @@ from fastapi import Depends, FastAPI, Path, Query
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from dashboard.answers import Refusal, refusals
+from dashboard.answers import Refusal, cacheable, refusals
 from dashboard.candles import epoch_ms, parse_time
 from dashboard.database import SQL
 from dashboard.formats import MEDIA_TYPES, choose_format
-from dashboard.routes import Format, From, Source, Symbol, TimeframeName, To, cacheable, refuse_unknown
+from dashboard.routes import Format, From, Source, Symbol, TimeframeName, To, refuse_unknown
 from dashboard.ticks import DEFAULT_LIMIT, MAX_LIMIT, Page, TickRequest, read_page, render_page
 from marketdata.errors import TickpipeError
 from marketdata.timeframes import TIMEFRAMES

@@ -3,6 +3,9 @@
 -- name: ping
 SELECT 1 FROM candle_settings;
 
+-- name: trading_day
+SELECT day_zone, (extract(epoch FROM -day_shift) * 1000)::bigint FROM candle_settings;
+
 -- name: newest_source
 SELECT newest_source(%(symbol)s);
 

@@ -38,9 +38,12 @@ export async function candlePage(query, signal) {
   return withTimes(await getJson(`candles?${new URLSearchParams(wanted)}`, signal));
 }
 
+/** Candles of a page that `candlesFrom` reads. */
+export const FROM_PAGE = 5000;
+
 /** Every candle from a moment on, page by page; null when that would be more than `pages`. */
 export async function candlesFrom(query, from, pages, signal) {
-  let page = await candlePage({ ...query, from, limit: 5000 }, signal);
+  let page = await candlePage({ ...query, from: iso(from), limit: FROM_PAGE }, signal);
   const candles = page.candles;
   for (let read = 1; page.next; read += 1) {
     if (read === pages) return null;
@@ -49,6 +52,9 @@ export async function candlesFrom(query, from, pages, signal) {
   }
   return candles;
 }
+
+/** A moment as parameters have it. */
+export const iso = (time) => new Date(time).toISOString();
 
 function withTimes(page) {
   for (const candle of page.candles) candle.time = Date.parse(candle.ts);

@@ -1,14 +1,20 @@
 // The bars of one symbol, source and timeframe: pages of the past, and a present that moves.
 //
+// They begin with the newest, or around a moment that the reader goes to. From there they reach the present only when
+// the reader has come to it; until then nothing that is live is added behind the last one.
+//
 // A live minute changes the bar that holds it. For bars longer than a minute those that move are held in parts (hours
 // and minutes), so that such a bar is always the exact fold of its minutes, volume included. An older bar is read again
 // when the table holds the minute that changed.
 
-import { candlePage, candlesFrom } from "./api.js";
+import { FROM_PAGE, candlePage, candlesFrom, iso } from "./api.js";
 import { winner } from "./rule.js";
+import { widthOf } from "./timeframes.js";
 
 const PAGE = 1000;
 const FIRST_PAGE = 1500;
+/** Bars before the moment that the reader goes to, which are read with those after it. */
+const PAST_PAGE = 500;
 /** A gap of more pages than this is not filled, the chart starts over. */
 const GAP_PAGES = 4;
 const MINUTE_MS = 60_000;
@@ -22,22 +28,28 @@ export class Bars {
   /** Ascending; each with time (epoch milliseconds), open, high, low, close, volume, closed. */
   list = [];
   hasOlder = true;
+  /** Whether stored bars follow the last one that is loaded. */
+  hasNewer = false;
   /** Decimals of the prices; null while the sender has not said them. */
   digits = null;
   #query;
+  #at;
   #parts = new Map();
   /** Openings of older bars that move all the same. */
   #wanted = new Set();
   #abort = new AbortController();
   #older = null;
+  #newer = null;
   #reading = Promise.resolve();
   #isReady = false;
   #live = new Map();
   /** What came while something was read. */
   #came = [];
 
-  constructor(symbol, source, timeframe) {
+  /** `at`: the moment to begin around, or null for the newest. */
+  constructor(symbol, source, timeframe, at = null) {
     this.#query = { symbol, source, timeframe };
+    this.#at = at;
   }
 
   get timeframe() {
@@ -48,14 +60,22 @@ export class Bars {
     return this.list.at(-1);
   }
 
+  /** The bar of a moment; of one in a gap the bar behind it, of one behind all bars the last. */
+  at(time) {
+    const next = this.list.findIndex((bar) => bar.time > time);
+    if (next < 0) return this.last;
+    const before = this.list[next - 1];
+    return before && time - before.time < (widthOf(this.timeframe) ?? Infinity) ? before : this.list[next];
+  }
+
   /** Stop whatever is being read; nothing of it arrives any more. */
   close() {
     this.#abort.abort();
   }
 
   /**
-   * Read the newest bars, or after the first time those from the opening of one on; one reading at a time. Returns the
-   * opening of the first bar that has to be read again, for it changed meanwhile, or null.
+   * Read the first bars, or after the first time again those from the opening of one on; one reading at a time. Returns
+   * the opening of the first bar that has to be read again, for it changed meanwhile, or null.
    */
   sync(from) {
     const reading = this.#reading.then(() => this.#sync(from));
@@ -83,18 +103,39 @@ export class Bars {
 
   async #read(from) {
     const start = from ?? this.last?.time;
-    const query = this.#provenQuery;
-    let fresh = start === undefined ? null : await candlesFrom(query, start, GAP_PAGES, this.#signal);
-    if (fresh === null) {
-      const page = await candlePage({ ...query, limit: FIRST_PAGE }, this.#signal);
-      fresh = page.candles;
-      this.hasOlder = page.next !== null;
-      this.digits = page.digits ?? this.digits;
-      this.list = fresh;
-    } else {
-      this.list = [...this.list.filter((bar) => bar.time < start), ...fresh];
-    }
+    const fresh = start === undefined ? null : await this.#readFrom(start);
+    if (fresh !== null) this.list = [...this.list.filter((bar) => bar.time < start), ...fresh];
+    else if (this.#at !== null && !this.list.length) await this.#readAround(this.#at);
+    else await this.#readNewest();
     await this.#readParts();
+  }
+
+  /** The bars from one on, up to the last one that is loaded or to the present; null where they are too many. */
+  async #readFrom(start) {
+    if (!this.hasNewer) return candlesFrom(this.#provenQuery, start, GAP_PAGES, this.#signal);
+    if (start > this.last.time) return [];
+    const pages = GAP_PAGES + Math.ceil(this.list.length / FROM_PAGE);
+    return candlesFrom({ ...this.#provenQuery, to: iso(this.last.time + 1) }, start, pages, this.#signal);
+  }
+
+  async #readNewest() {
+    const page = await candlePage({ ...this.#provenQuery, limit: FIRST_PAGE }, this.#signal);
+    this.list = page.candles;
+    this.hasOlder = page.next !== null;
+    this.hasNewer = false;
+    this.digits = page.digits ?? this.digits;
+  }
+
+  async #readAround(at) {
+    const query = this.#provenQuery;
+    const [past, present] = await Promise.all([
+      candlePage({ ...query, before: iso(at), limit: PAST_PAGE }, this.#signal),
+      candlePage({ ...query, from: iso(at), limit: PAGE }, this.#signal),
+    ]);
+    this.list = [...past.candles, ...present.candles];
+    this.hasOlder = past.next !== null;
+    this.hasNewer = present.next !== null;
+    this.digits = present.digits ?? past.digits ?? this.digits;
   }
 
   /** Read one page of the past; false when there is none. One reading at a time. */
@@ -107,12 +148,32 @@ export class Bars {
   }
 
   async #loadOlder() {
-    const before = new Date(this.list[0].time).toISOString();
-    const page = await candlePage({ ...this.#provenQuery, before, limit: PAGE }, this.#signal);
-    this.hasOlder = page.next !== null;
     const first = this.list[0].time;
-    this.list = [...page.candles.filter((bar) => bar.time < first), ...this.list];
+    const page = await candlePage({ ...this.#provenQuery, before: iso(first), limit: PAGE }, this.#signal);
+    // Meanwhile the chart may have started over with newer bars; the page does not join these.
+    if (this.list[0].time !== first) return false;
+    this.hasOlder = page.next !== null;
+    this.list = [...page.candles, ...this.list];
     return page.candles.length > 0;
+  }
+
+  /**
+   * Read one page towards the present, after whatever is being read. When it was the last, `sync` has to read what
+   * moves.
+   */
+  loadNewer() {
+    this.#newer ??= this.#reading.then(() => this.#loadNewer()).finally(() => {
+      this.#newer = null;
+    });
+    this.#reading = this.#newer.catch(() => {});
+    return this.#newer;
+  }
+
+  async #loadNewer() {
+    if (!this.hasNewer) return;
+    const page = await candlePage({ ...this.#provenQuery, from: iso(this.last.time + 1), limit: PAGE }, this.#signal);
+    this.list = [...this.list, ...page.candles];
+    this.hasNewer = page.next !== null;
   }
 
   /**
@@ -186,7 +247,7 @@ export class Bars {
 
   #movingBars() {
     // A tick that is stamped ahead makes a bar ahead of those that move.
-    const present = this.list.filter(({ time }) => time <= Date.now() + MINUTE_MS).slice(-MOVING_BARS);
+    const present = this.hasNewer ? [] : this.list.filter(({ time }) => time <= Date.now() + MINUTE_MS).slice(-MOVING_BARS);
     const wanted = this.list.filter(({ time }) => this.#wanted.has(time)).slice(-MOVING_BARS);
     return [...new Set([...wanted, ...present])].sort((a, b) => a.time - b.time);
   }
@@ -197,6 +258,7 @@ export class Bars {
     const time = Date.parse(minute.ts);
     const barTime = Date.parse(minute.bar);
     const candle = { ...minute, time };
+    if (this.hasNewer && barTime > this.last.time) return null;
     if (this.timeframe === "M1") return this.#put(candle);
     let bar = this.#parts.get(barTime);
     if (!bar && (!this.list.length || barTime > this.last.time)) {

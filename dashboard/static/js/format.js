@@ -1,4 +1,6 @@
-// Numbers and times in the reader's language. Times are UTC, as the candles are.
+// Numbers and times in the reader's language, times on the clock that the reader has chosen.
+
+import { wall } from "./zone.js";
 
 let locale = "en-GB";
 
@@ -49,13 +51,22 @@ export function since(time, now) {
   return now - time > 7 * 86_400_000 ? date(time) : ago(now - time);
 }
 
+/** Hours, minutes and seconds that are left, as a stopwatch has them. */
+export function remaining(milliseconds) {
+  const seconds = Math.max(0, Math.ceil(milliseconds / 1000));
+  const [days, hours, minutes] = [Math.floor(seconds / 86_400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60];
+  const two = (number) => String(number).padStart(2, "0");
+  const clockwise = hours || days ? `${hours}:${two(minutes)}:${two(seconds % 60)}` : `${minutes}:${two(seconds % 60)}`;
+  return days ? `${days} d ${clockwise}` : clockwise;
+}
+
 export function duration(milliseconds) {
   if (milliseconds < 1000) return `${milliseconds} ms`;
   if (milliseconds < 120_000) return `${count(milliseconds / 1000)} s`;
   return `${count(milliseconds / 60_000)} min`;
 }
 
-const parts = (options) => (time) => new Date(time).toLocaleString(locale, { timeZone: "UTC", hour12: false, ...options });
+const parts = (options) => (time) => new Date(wall(time)).toLocaleString(locale, { timeZone: "UTC", hour12: false, ...options });
 
 export const clock = parts({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
 export const dateTime = parts({ weekday: "short", day: "2-digit", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });

@@ -1,45 +1,54 @@
 // The page: what is chosen, what is shown, and what happens when.
 
-import { ApiError, Stream, listSymbols } from "./api.js";
+import { Stream, listSymbols } from "./api.js";
+import { Appearance } from "./appearance.js";
 import { Bars } from "./bars.js";
 import { Chart } from "./chart.js";
-import { $, element } from "./dom.js";
-import { clock, digitsOf, setLocale } from "./format.js";
-import { preferredLanguage, setLanguage, t } from "./i18n.js";
+import { $ } from "./dom.js";
+import { Foot } from "./foot.js";
+import { digitsOf } from "./format.js";
+import { GoingDialog } from "./going.js";
+import { t } from "./i18n.js";
 import { listen } from "./keys.js";
 import { drawLegend } from "./legend.js";
+import { notice } from "./notice.js";
 import { Picker } from "./picker.js";
 import { PipelinePane } from "./pipeline.js";
-import { preferences, remember } from "./preferences.js";
-import { LIVE_MS, statusOf } from "./status.js";
-import { BarTable } from "./table.js";
+import { addressed, preferences, remember } from "./preferences.js";
+import { StatusLine } from "./status.js";
+import { BarTable, ROWS } from "./table.js";
+import { TIMEFRAMES, TimeframeButtons, widthOf } from "./timeframes.js";
 
-const TIMEFRAMES = ["M1", "M5", "M15", "M30", "H1", "H4", "D1", "W1", "MN1"];
 /** What changed in the table is read again so soon: changes come in flocks. */
 const STALE_MS = 150;
 const RETRY_MS = 3_000;
 
-const chosen = { timeframe: "M1", language: preferredLanguage(), ...preferences() };
+const chosen = { timeframe: "M1", zone: "UTC", ...preferences() };
 if (!TIMEFRAMES.includes(chosen.timeframe)) chosen.timeframe = "M1";
 
 const view = {
-  bars: null, stream: null, link: "connecting", refusal: null, pipeline: null, version: null, lastTick: 0, aheadTick: 0,
-  pointed: null, digits: 5, timer: 0, staleFrom: null,
+  bars: null, stream: null, version: null, barEnd: 0, pointed: null, digits: 5, timer: 0, staleFrom: null,
 };
 
 const chart = globalThis.LightweightCharts
   ? new Chart($("chart"), {
-      onPast: loadOlder,
+      onPast: () => load("hasOlder", "loadOlder"),
+      onFuture: () => load("hasNewer", "loadNewer"),
       onPoint: (bar) => {
         // What is being replaced is not told any more.
         view.pointed = view.bars?.list.length ? bar : null;
         showLegend();
       },
-      onView: (isAway) => { $("latest").hidden = !isAway; },
+      onView: (isAway) => { $("latest").hidden = !isAway && !view.bars?.hasNewer; },
     })
   : null;
 const pane = new PipelinePane({ onChoose: choose, onClose: () => showPane(false) });
 const table = new BarTable();
+const status = new StatusLine();
+const timeframes = new TimeframeButtons({ onChoose: chooseTimeframe });
+const going = new GoingDialog({ onGo: goTo });
+const foot = new Foot({ chosen: chosen.zone, onChoose: chooseZone });
+const appearance = new Appearance({ ...chosen, onLanguage: showWords, onTheme: () => chart?.recolour() });
 const picker = new Picker({ onChoose: choose, onOpen: refreshQuietly });
 
 // --- what is chosen ---------------------------------------------------------------------------------------------
@@ -48,9 +57,13 @@ function choose({ symbol, source, last_tick: lastTick }) {
   Object.assign(chosen, { symbol, source });
   remember({ symbol, source, timeframe: chosen.timeframe });
   picker.choose(chosen);
-  // Nothing of the symbol before stays beside the name of this one.
-  Object.assign(view, { lastTick: 0, aheadTick: 0 });
-  if (lastTick) noteTick(Date.parse(lastTick));
+  restart(lastTick);
+}
+
+/** Nothing of the symbol before stays beside the name of this one. */
+function restart(lastTick) {
+  status.forget();
+  if (lastTick) status.noteTick(Date.parse(lastTick));
   clear();
   start();
 }
@@ -58,11 +71,49 @@ function choose({ symbol, source, last_tick: lastTick }) {
 function chooseTimeframe(timeframe) {
   if (timeframe === chosen.timeframe) return;
   chosen.timeframe = timeframe;
-  remember({ symbol: chosen.symbol, source: chosen.source, timeframe });
-  showTimeframes();
+  // Who looks at the past goes on to look at it.
+  if (chosen.at !== null) chosen.at = (view.bars?.list.length ? chart?.middle : null) ?? chosen.at;
+  remember({ symbol: chosen.symbol, source: chosen.source, timeframe, at: chosen.at });
+  timeframes.show(timeframe);
   if (!chosen.symbol) return;
   clear();
   start();
+}
+
+/** Go to a moment: 0 is the start of history, null the newest bar. */
+function goTo(at) {
+  if (!chosen.symbol) return;
+  if (at !== chosen.at) remember({ at }, { isStep: true });
+  chosen.at = at;
+  showMoment();
+}
+
+/** Show the chosen moment, and read what is there if that is not loaded. */
+function showMoment() {
+  const { bars } = view;
+  const { at } = chosen;
+  const isLoaded = bars?.list.length && (at === null
+    ? !bars.hasNewer
+    : (at >= bars.list[0].time || !bars.hasOlder) && (at <= bars.last.time || !bars.hasNewer));
+  if (!isLoaded) read();
+  else if (at === null) chart?.toNewest();
+  else chart?.goTo(at);
+  showBars();
+}
+
+/** The browser's buttons Back and Forward. */
+function walk() {
+  const { at, ...there } = addressed();
+  const isElsewhere = Object.entries(there).some(([name, value]) => chosen[name] !== value);
+  Object.assign(chosen, there, { at });
+  if (!chosen.symbol) return;
+  if (!isElsewhere) {
+    showMoment();
+    return;
+  }
+  picker.choose(chosen);
+  timeframes.show(chosen.timeframe);
+  restart();
 }
 
 async function refreshSymbols() {
@@ -104,15 +155,23 @@ async function begin() {
 // --- the bars ---------------------------------------------------------------------------------------------------
 
 function start() {
-  clearTimeout(view.timer);
-  Object.assign(view, { timer: 0, bars: new Bars(chosen.symbol, chosen.source, chosen.timeframe), pointed: null, staleFrom: null });
   document.title = `${chosen.symbol} · Tickpipe`;
   connect({
     candle: takeMinute,
     stale: ({ ts, bar }) => readAgain(Date.parse(bar ?? ts)),
     resync: () => readAgain(view.bars.list[0]?.time),
   });
-  sync(view.bars);
+  view.barEnd = 0;
+  read();
+}
+
+/** Read the bars, those of the chosen moment or the newest. */
+function read() {
+  clearTimeout(view.timer);
+  view.bars?.close();
+  const bars = new Bars(chosen.symbol, chosen.source, chosen.timeframe, chosen.at);
+  Object.assign(view, { timer: 0, bars, pointed: null, staleFrom: null });
+  sync(bars);
 }
 
 /** Take what is drawn away. */
@@ -123,8 +182,7 @@ function clear() {
   notice();
   Object.assign($("chart").dataset, { bars: 0, first: "" });
   chart?.draw([], view.digits);
-  table.show([], view.digits);
-  showLegend();
+  showBars();
 }
 
 async function sync(bars, from) {
@@ -151,7 +209,8 @@ async function sync(bars, from) {
   if (bars.list.length) notice();
   else notice(null, t(chosen.source ? "noSuchFeed" : "noSuchSymbol", chosen), t("noSuchSymbolHint"));
   redraw();
-  if (isFirst) chart?.reset();
+  if (isFirst && chosen.at === null) chart?.reset();
+  else if (isFirst) chart?.goTo(chosen.at);
   if (changed !== null) readAgain(changed);
 }
 
@@ -168,13 +227,6 @@ function readAgain(from, delayMs = STALE_MS) {
   }, delayMs);
 }
 
-/** A tick of the chosen feed is known of. */
-function noteTick(time) {
-  // One that is stamped tomorrow does not make the feed live until then.
-  if (time > Date.now() + LIVE_MS) view.aheadTick = Math.max(view.aheadTick, time);
-  else view.lastTick = Math.max(view.lastTick, time);
-}
-
 function takeMinute(minute) {
   if (minute.symbol !== chosen.symbol) return;
   if (!chosen.source) {
@@ -183,7 +235,8 @@ function takeMinute(minute) {
     return;
   }
   if (minute.source !== chosen.source) return;
-  noteTick(Date.parse(minute.last_tick));
+  status.noteTick(Date.parse(minute.last_tick));
+  if (minute.bar_end && Date.parse(minute.bar) <= Date.now()) view.barEnd = Math.max(view.barEnd, Date.parse(minute.bar_end));
   const wasEmpty = !view.bars.list.length;
   const result = view.bars.take(minute);
   if (result === "stale") readAgain(minute.bar === null ? view.bars.list.at(-2)?.time : Date.parse(minute.bar));
@@ -191,10 +244,9 @@ function takeMinute(minute) {
   else if (result) {
     $("chart").dataset.bars = view.bars.list.length;
     chart?.update(result);
-    table.show(view.bars.list, view.digits);
-    showLegend();
+    showBars();
   }
-  showStatus();
+  status.show();
 }
 
 /** The sender has said, or changed, the decimals of its prices. */
@@ -204,27 +256,30 @@ function takeDigits(digits) {
   if (view.bars.list.length) redraw();
 }
 
-async function loadOlder() {
+/** Load one page more at the end that the reader nears. */
+async function load(hasMore, loadPage) {
   const bars = view.bars;
-  if (!bars?.hasOlder || !bars.list.length) return;
+  if (!bars?.[hasMore] || !bars.list.length) return;
   const known = bars.list.length;
   try {
-    await bars.loadOlder();
+    await bars[loadPage]();
   } catch {
     // The next scroll asks again.
     return;
   }
-  if (bars === view.bars && bars.list.length !== known) redraw();
+  if (bars !== view.bars) return;
+  if (bars.list.length !== known) redraw();
+  // The present is reached: what moves is read as well.
+  if (!bars[hasMore] && hasMore === "hasNewer") readAgain(bars.last.time, 0);
 }
 
 function redraw() {
-  const { list } = view.bars;
+  const { list, hasNewer } = view.bars;
   Object.assign($("chart").dataset, { bars: list.length, first: list.length ? new Date(list[0].time).toISOString() : "" });
   if (list.length) notice();
   view.digits = view.bars.digits ?? digitsOf(list);
-  chart?.draw(list, view.digits);
-  table.show(list, view.digits);
-  showLegend();
+  chart?.draw(list, view.digits, { widthMs: widthOf(chosen.timeframe), isPresent: !hasNewer });
+  showBars();
 }
 
 // --- the stream -------------------------------------------------------------------------------------------------
@@ -236,23 +291,18 @@ function connect(handlers) {
   if (chosen.source) query.source = chosen.source;
   view.stream = new Stream(query, {
     ...handlers,
-    state: (link, refusal = null) => {
-      view.link = link;
-      if (link === "refused") view.refusal = refusal;
-      else if (link === "open" || link === "gone") view.refusal = null;
-      showStatus();
-    },
+    state: (link, refusal) => status.noteLink(link, refusal),
     pipeline: (state) => {
       // Scripts and API belong together: those of another version are fetched.
       if (state.version !== (view.version ??= state.version)) location.reload();
-      view.pipeline = state;
       const feed = state.feeds.find(({ symbol, source }) => symbol === chosen.symbol && source === chosen.source);
       if (feed) {
-        noteTick(Date.parse(feed.last_tick));
+        status.noteTick(Date.parse(feed.last_tick));
         takeDigits(feed.digits);
       }
+      if (foot.takeDay(state.day)) showTimes();
       pane.show(state);
-      showStatus();
+      status.notePipeline(state);
     },
   });
 }
@@ -261,83 +311,42 @@ for (const event of ["online", "focus"]) addEventListener(event, () => view.stre
 
 // --- what is shown ----------------------------------------------------------------------------------------------
 
-function showStatus() {
-  const [kind, text] = statusOf(view);
-  if ($("status").dataset.kind !== kind) $("status").dataset.kind = kind;
-  if ($("status-text").textContent !== text) $("status-text").textContent = text;
-  if ($("status").title !== text) $("status").title = text;
+/** The bar that the legend tells of while none is pointed at: the newest, or that of the moment that was gone to. */
+function shownBar() {
+  return chosen.at === null ? view.bars?.last : view.bars?.at(chosen.at);
 }
 
 function showLegend() {
-  drawLegend(chosen, view.pointed ?? view.bars?.last, view.digits);
+  drawLegend(chosen, view.pointed ?? shownBar(), view.digits);
 }
 
-/** Say something in the middle of the stage; without arguments say nothing. */
-function notice(error, title = "", hint = "") {
-  let [heading, text] = [title, hint];
-  if (error) [heading, text] = [t("failed"), error instanceof ApiError && error.code !== "OFFLINE" ? error.message : t("offline")];
-  if (!chart) [heading, text] = [t("noChart"), t("noChartHint")];
-  $("notice").hidden = !heading;
-  $("notice").replaceChildren(element("strong", "", heading), element("p", "", text));
-}
-
-function showTimeframes() {
-  $("timeframes").replaceChildren(...TIMEFRAMES.map((name) => {
-    const isChosen = name === chosen.timeframe;
-    const button = element("button", "", name, { role: "radio", "aria-checked": String(isChosen), tabindex: isChosen ? "0" : "-1" });
-    button.addEventListener("click", () => chooseTimeframe(name));
-    return button;
-  }));
-  const active = $("timeframes").querySelector("[aria-checked=true]");
-  active?.scrollIntoView({ block: "nearest", inline: "nearest" });
-}
-
-$("timeframes").addEventListener("keydown", (event) => {
-  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-  if (!step) return;
-  event.preventDefault();
-  chooseTimeframe(TIMEFRAMES[(TIMEFRAMES.indexOf(chosen.timeframe) + step + TIMEFRAMES.length) % TIMEFRAMES.length]);
-  $("timeframes").querySelector("[aria-checked=true]").focus();
-});
-
-function showLanguage() {
-  setLanguage(chosen.language);
-  setLocale(t("locale"));
-  chart?.relabel(t("locale"));
-  $("language").textContent = chosen.language === "en" ? "PT" : "EN";
-  const keys = [
-    ["1 … 9", "keyTimeframe"], ["/", "keySymbol"], ["← →", "keyScroll"], ["+ −", "keyZoom"], ["End", "keyLatest"],
-    ["Home", "keyFit"], ["P", "keyPane"], ["D", "keyTable"], ["T", "keyTheme"], ["L", "keyLanguage"],
-  ];
-  $("key-list").replaceChildren(...keys.map(([key, name]) =>
-    element("div", "", [element("dt", "", element("kbd", "", key)), element("dd", "", t(name))])));
+/** What is told of the bars beside the chart; of the past, the table has those around the moment that was gone to. */
+function showBars() {
+  const list = view.bars?.list ?? [];
+  const end = view.bars?.hasNewer ? list.indexOf(shownBar()) + ROWS / 2 : list.length;
+  table.show(list.slice(Math.max(0, end - ROWS), end), view.digits);
   showLegend();
-  showStatus();
+}
+
+/** Show times on another clock. */
+function showTimes() {
+  chart?.relabel(t("locale"));
+  showBars();
+  status.show();
   pane.render();
-  table.show(view.bars?.list ?? [], view.digits);
+  foot.tick(view.barEnd);
 }
 
-function toggleLanguage() {
-  chosen.language = chosen.language === "en" ? "pt" : "en";
-  remember({ language: chosen.language });
-  showLanguage();
+function chooseZone(zone) {
+  chosen.zone = zone;
+  remember({ zone });
+  showTimes();
 }
 
-const prefersDark = matchMedia("(prefers-color-scheme: dark)");
-
-function showTheme() {
-  const isDark = chosen.theme ? chosen.theme === "dark" : prefersDark.matches;
-  document.documentElement.dataset.theme = isDark ? "dark" : "light";
-  $("theme").setAttribute("aria-pressed", String(isDark));
-  chart?.recolour();
-}
-
-/** The other one; who comes back to the system's follows the system again. */
-function toggleTheme() {
-  const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-  chosen.theme = (theme === "dark") === prefersDark.matches ? null : theme;
-  remember({ theme: chosen.theme });
-  showTheme();
+/** Say everything in another language. */
+function showWords() {
+  foot.label();
+  showTimes();
 }
 
 function showPane(isOpen) {
@@ -347,15 +356,18 @@ function showPane(isOpen) {
   pane.render();
 }
 
+function askWhere() {
+  going.open(chart?.middle ?? Date.now());
+}
+
 // --- what starts it ---------------------------------------------------------------------------------------------
 
-$("language").addEventListener("click", toggleLanguage);
-$("theme").addEventListener("click", toggleTheme);
-prefersDark.addEventListener("change", showTheme);
 $("pane-toggle").addEventListener("click", () => showPane($("pane").hidden));
 $("table-toggle").addEventListener("click", () => table.toggle());
 $("help-toggle").addEventListener("click", () => $("help").showModal());
-$("latest").addEventListener("click", () => chart?.toNewest());
+$("latest").addEventListener("click", () => goTo(null));
+$("going-open").addEventListener("click", askWhere);
+addEventListener("popstate", walk);
 
 listen({
   ...Object.fromEntries(TIMEFRAMES.map((name, index) => [String(index + 1), () => chooseTimeframe(name)])),
@@ -365,23 +377,23 @@ listen({
   "+": () => chart?.zoom(0.8),
   "=": () => chart?.zoom(0.8),
   "-": () => chart?.zoom(1.25),
-  End: () => chart?.toNewest(),
-  Home: () => chart?.toFirst(),
+  End: () => goTo(null),
+  Home: () => goTo(0),
+  g: askWhere,
   p: () => showPane($("pane").hidden),
   d: () => table.toggle(),
   Escape: () => (table.isOpen ? table.toggle(false) : showPane(false)),
-  t: toggleTheme,
-  l: toggleLanguage,
+  t: () => appearance.toggleTheme(),
+  l: () => appearance.toggleLanguage(),
   "?": () => $("help").showModal(),
 });
 
-showTimeframes();
-showLanguage();
-showTheme();
+timeframes.show(chosen.timeframe);
+appearance.show();
 showPane(chosen.pane ?? false);
 setInterval(() => {
-  $("clock").textContent = `${clock(Date.now())} UTC`;
-  showStatus();
+  foot.tick(view.barEnd);
+  status.show();
 }, 1000);
 if (!chart) notice();
 begin();

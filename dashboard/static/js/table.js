@@ -3,9 +3,10 @@
 import { $, element } from "./dom.js";
 import { count, dateTime, price } from "./format.js";
 import { t } from "./i18n.js";
+import { zoneLabel } from "./zone.js";
 
-/** The newest so many bars. */
-const ROWS = 500;
+/** Bars at most. */
+export const ROWS = 500;
 
 export class BarTable {
   #bars = [];
@@ -44,8 +45,9 @@ export class BarTable {
       ...["open", "high", "low", "close"].map((name) => number(price(bar[name], this.#digits))),
       number(count(bar.volume)),
     ]));
+    const zone = zoneLabel(this.#bars.at(-1)?.time ?? Date.now());
     const names = ["barTime", "openWord", "highWord", "lowWord", "closeWord", "volumeWord"];
-    const head = element("tr", "", names.map((name) => element("th", "", t(name), { scope: "col" })));
+    const head = element("tr", "", names.map((name) => element("th", "", t(name, { zone }), { scope: "col" })));
     $("table").replaceChildren(element("table", "", [
       element("caption", "visually-hidden", t("tableCaption", { count: String(rows.length) })),
       element("thead", "", head), element("tbody", "", rows),

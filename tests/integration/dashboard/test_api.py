@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -15,7 +16,9 @@ from pydantic import SecretStr
 
 from dashboard.answers import Refusal
 from dashboard.candles import BarStarts
+from dashboard.catalogue import Catalogue
 from dashboard.database import Database
+from dashboard.hub import Hub
 from marketdata.timeframes import TIMEFRAMES
 from tests import plainhttp
 from tests.days import EURUSD_COUNT, eurusd_bars
@@ -170,6 +173,7 @@ def test_symbols_are_listed_with_their_stretch_of_time(market: Market) -> None:
         ("/candles?symbol=EURUSD&symbol=GBPUSD", 400, "INVALID_PARAMETER", "symbol: given more than once"),
         ("/symbols?source=S", 400, "INVALID_PARAMETER", "source: no such parameter; there are none here"),
         ("/stream?symbol=EURUSD&since=1&since=2", 400, "INVALID_PARAMETER", "since: given more than once"),
+        ("/stream?symbol=", 400, "INVALID_PARAMETER", "at least 1 character"),
         ("/stream?timeframe=M2", 400, "INVALID_PARAMETER", "use one of M1, M5"),
         ("/nothing", 404, "NOT_FOUND", "Not Found"),
     ],
@@ -185,7 +189,21 @@ def test_nothing_can_be_written(market: Market) -> None:
         assert httpx.request(method, f"{market.url}/candles?symbol=EURUSD").status_code == 405
 
 
-@pytest.mark.parametrize("path", [f"/candles?{DAY}&limit=5", "/symbols", "/pipeline", "/health", "/ready", "/metrics"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/candles?{DAY}&limit=5",
+        "/symbols",
+        "/senders",
+        "/pipeline",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/openapi.json",
+        "/vendor/lightweight-charts.js",
+        "/js/main.js",
+    ],
+)
 def test_head_answers_as_get_without_the_content(market: Market, path: str) -> None:
     got, head = market.get(path), httpx.head(market.url + path)
     assert (head.status_code, head.content) == (200, b"")
@@ -194,12 +212,28 @@ def test_head_answers_as_get_without_the_content(market: Market, path: str) -> N
         assert head.headers["etag"] == got.headers["etag"]
 
 
+def test_head_of_a_stream_is_an_answer_without_a_stream(market: Market) -> None:
+    head = httpx.head(f"{market.url}/stream?symbol=EURUSD", timeout=5)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"].startswith("text/event-stream")
+    assert httpx.head(f"{market.url}/stream?timeframe=M2").status_code == 400
+
+
 def test_what_the_client_has_is_not_sent_again(market: Market) -> None:
     for path in (f"/candles?{DAY}", "/js/main.js", "/vendor/lightweight-charts.js"):
         first = market.get(path)
         again = market.get(path, if_none_match=first.headers["etag"])
         assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
     assert market.get(f"/candles?{DAY}&limit=9", if_none_match=first.headers["etag"]).status_code == 200
+
+
+@pytest.mark.parametrize("path", [f"/candles?{DAY}", "/vendor/lightweight-charts.js", "/js/main.js"])
+def test_weak_and_strong_tags_name_the_same_content(market: Market, path: str) -> None:
+    """RFC 9110 compares those of If-None-Match weakly; proxies weaken tags, and some clients cut the W/."""
+    tag = market.get(path).headers["etag"].removeprefix("W/")
+    for held in (tag, f"W/{tag}", f'"other", W/{tag}', "*"):
+        assert market.get(path, if_none_match=held).status_code == 304
+    assert market.get(path, if_none_match='"other"').status_code == 200
 
 
 def test_answers_are_compressed_for_those_who_take_it(market: Market) -> None:
@@ -373,7 +407,11 @@ async def test_bars_of_live_candles_begin_where_those_of_the_database_do(market:
             listed = market.get(f"/candles?{DAY}&timeframe={timeframe}&limit=2000").json()["candles"]
             expected[timeframe] = {candle["ts"] for candle in listed}
             bars = {await starts.of(timeframe, ts) for ts in eurusd_bars()}
-            found[timeframe] = {f"{datetime.fromtimestamp((bar or 0) / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" for bar in bars}
+            found[timeframe] = {
+                f"{datetime.fromtimestamp(bar.starts / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" for bar in bars if bar
+            }
+        catalogue = Catalogue(database, Hub())
+        await catalogue.listings()
         await database.close()
     finally:
         with psycopg.connect(owner, autocommit=True) as connection:
@@ -381,11 +419,13 @@ async def test_bars_of_live_candles_begin_where_those_of_the_database_do(market:
     assert found == expected
     # The day of foreign exchange: 22:00 UTC in winter. Our day holds the end of one and the start of the next.
     assert expected["D1"] == {"2019-02-03T22:00:00Z", "2019-02-04T22:00:00Z"}
+    # On a clock that is seven hours later than New York's, such days begin at 0:00.
+    assert catalogue.day == ("America/New_York", 7 * 3_600_000)
 
 
 async def test_without_a_database_nobody_knows_where_a_bar_begins(market: Market) -> None:
     database = Database(market.settings)
     starts = BarStarts(database)
-    assert await starts.of("M1", 60_001) == 60_000
+    assert await starts.of("M1", 60_001) == (60_000, 120_000, math.inf)
     # The pool was not opened.
     assert await starts.of("H1", 60_000) is None

@@ -17,6 +17,9 @@ from tests.ports import free_port
 from tests.services import Service, running
 from tests.waiting import eventually
 
+#: What is looked at of an event.
+MOVED = ("symbol", "source", "ts", "bar", "bar_end", "open", "high", "low", "close")
+
 #: A Wednesday, 13:30 UTC (epoch milliseconds).
 MOMENT = 1_700_055_000_000
 
@@ -67,8 +70,9 @@ async def test_moving_candle_arrives_with_the_bar_that_it_belongs_to(market: Mar
         await first(stream, "ping")
         await market.publish(market.candle("MOVES", MOMENT, (1.0, 1.2, 0.9, 1.1), ticks=5))
         candle = await first(stream, "candle")
-        assert {name: candle[name] for name in ("symbol", "source", "ts", "bar", "open", "high", "low", "close")} == {
+        assert {name: candle[name] for name in MOVED} == {
             "symbol": "MOVES", "source": "Live", "ts": "2023-11-15T13:30:00Z", "bar": "2023-11-15T13:00:00Z",
+            "bar_end": "2023-11-15T14:00:00Z",
             "open": 1.0, "high": 1.2, "low": 0.9, "close": 1.1,
         }  # fmt: skip
         assert (candle["volume"], candle["closed"], candle["last_tick"]) == (5, False, "2023-11-15T13:30:30Z")

@@ -24,7 +24,7 @@ from sink.db.migrations import migrate
 from sink.metrics import Metrics
 from sink.writer import LogEnds, Writer
 from tests import plainhttp
-from tests.integration.dashboard.conftest import market_settings
+from tests.integration.dashboard.market import market_settings
 from tests.integration.sink.flow import Flow, day_frames
 from tests.servers import EmbeddedServers
 from tests.services import Service, environment, running

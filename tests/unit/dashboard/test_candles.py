@@ -25,6 +25,9 @@ def request(**parameters: Any) -> Request:
         ("2019-02-04 10:30", datetime(2019, 2, 4, 10, 30, tzinfo=UTC)),
         ("1549238400000", datetime(2019, 2, 4, tzinfo=UTC)),
         ("1549238400", datetime(2019, 2, 4, tzinfo=UTC)),
+        ("1549238400.25", datetime(2019, 2, 4, microsecond=250_000, tzinfo=UTC)),
+        ("1549238400123", datetime(2019, 2, 4, microsecond=123_000, tzinfo=UTC)),
+        ("946684800", datetime(2000, 1, 1, tzinfo=UTC)),
         ("0", datetime(1970, 1, 1, tzinfo=UTC)),
     ],
 )
@@ -32,7 +35,9 @@ def test_time_is_read(text: str, moment: datetime) -> None:
     assert parse_time("from", text) == moment
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2019-02-30", "99999999999999999999", "²", "0001-01-01T00:00+14:00"])
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "2019-02-30", "99999999999999999999", "²", "-5", "1549238400.", "0001-01-01T00:00+14:00"]
+)
 def test_time_that_is_none_is_refused_with_the_accepted_forms(text: str) -> None:
     with pytest.raises(Refusal, match="no time; use 2019-02-04") as refused:
         parse_time("from", text)

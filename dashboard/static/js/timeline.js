@@ -1,0 +1,66 @@
+// The places on the time axis: a bar each, and empty ones where bars are missing.
+
+/** A gap is as wide as the bars that are missing, up to so many: a weekend of minutes would fill ten screens. */
+const WIDEST_GAP = 12;
+
+export class Timeline {
+  /** Ascending: bars, and `{ time }` alone for an empty place. */
+  points = [];
+  #widthMs;
+
+  /** `widthMs`: from a bar to the next; null where they are not equally far apart, and gaps are not shown. */
+  constructor(bars = [], widthMs = null) {
+    this.#widthMs = widthMs;
+    for (const bar of bars) this.append(bar);
+  }
+
+  get length() {
+    return this.points.length;
+  }
+
+  /** Put a bar behind the others; returns the points that this makes. */
+  append(bar) {
+    const last = this.points.at(-1);
+    const missing = last && this.#widthMs ? Math.round((bar.time - last.time) / this.#widthMs) - 1 : 0;
+    const added = [];
+    for (let place = 1; place <= Math.min(missing, WIDEST_GAP); place += 1) added.push({ time: last.time + place * this.#widthMs });
+    added.push(bar);
+    this.points.push(...added);
+    return added;
+  }
+
+  /** Take a bar in the place that it has already; false when it has none. */
+  replace(bar) {
+    const index = this.indexOf(bar.time);
+    if (this.points[index]?.time !== bar.time) return false;
+    this.points[index] = bar;
+    return true;
+  }
+
+  timeAt(index) {
+    return this.points[index]?.time ?? null;
+  }
+
+  /** Place of the first point at or after a moment. */
+  indexOf(time) {
+    let [low, high] = [0, this.points.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.points[middle].time < time) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  /** The bar at a moment, or the gap there as `{ gap: [from, to] }`, or null. */
+  at(time) {
+    let index = this.indexOf(time);
+    const point = this.points[index];
+    if (point?.time !== time) return null;
+    if (point.open !== undefined) return point;
+    let before = index;
+    while (this.points[before].open === undefined) before -= 1;
+    while (this.points[index].open === undefined) index += 1;
+    return { gap: [this.points[before].time + this.#widthMs, this.points[index].time] };
+  }
+}
