@@ -129,7 +129,9 @@ def test_what_is_refused_is_kept(api: Api, store: Store) -> None:
     assert all(id_ < 0 for id_, _, _ in rows)  # those of rows that the server refuses are above
 
 
-def test_the_server_and_the_account_that_an_ea_names_are_told_on(api: Api, store: Store, server: ScriptedServer) -> None:
+def test_the_server_and_the_account_that_an_ea_names_are_told_on(
+    api: Api, store: Store, server: ScriptedServer
+) -> None:
     agent = "DataCollectorPRO/PDC/1.65 (Account:1; Server:XM.COM-Real 2; Build:3850)"
     call(api, json.dumps(tick(0)).encode(), user_agent=agent)
     call(api, json.dumps(tick(1, meta={"srv": "Broker-Demo"})).encode())
