@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import asdict
 from psycopg import AsyncConnection
@@ -12,6 +12,10 @@ from marketdata.reference import Reference, SenderCount
 from marketdata.wire import reference_key
 from sink.db.statements import SQL
 from sink.staging import utc
+
+#: How long a count is retained after the last request in it (days). Every start of a producer begins another, and
+#: whoever has a key may invent names: without an end the table would only grow.
+_RETAINED_DAYS: Final = 90
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -27,11 +31,14 @@ async def apply_reference(connection: AsyncConnection[Any], records: Sequence[Re
     for record in ordered:
         if isinstance(record, SenderCount):
             times = {"first_seen": utc(record.first_seen), "last_seen": utc(record.last_seen)}
-            cursor = await connection.execute(SQL["apply_sender_count"], asdict(record) | times)
+            about = asdict(record) | times | {"retained_days": _RETAINED_DAYS}
+            cursor = await connection.execute(SQL["apply_sender_count"], about)
         else:
             about = asdict(record) | {"received": utc(record.received)}
             cursor = await connection.execute(SQL["apply_instrument"], about)
         changed += cursor.rowcount
+    if any(isinstance(record, SenderCount) for record in ordered):
+        await connection.execute(SQL["forget_sender_counts"], {"retained_days": _RETAINED_DAYS})
     return changed
 
 

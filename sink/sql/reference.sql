@@ -4,13 +4,18 @@
 INSERT INTO sender_counts AS c (
     source, server, account, build, ea, version, address, counter, first_seen, last_seen, ticks, bars
 )
-VALUES (
+SELECT
     %(source)s, %(server)s, %(account)s, %(build)s, %(ea)s, %(version)s, %(address)s, %(counter)s, %(first_seen)s,
     %(last_seen)s, %(ticks)s, %(bars)s
-)
+-- A replayed topic brings none back that was forgotten.
+WHERE %(last_seen)s >= now() - make_interval(days => %(retained_days)s)
 ON CONFLICT (source, server, account, build, ea, version, address, counter) DO UPDATE
 SET last_seen = excluded.last_seen, ticks = excluded.ticks, bars = excluded.bars
 WHERE excluded.last_seen >= c.last_seen AND excluded.ticks >= c.ticks AND excluded.bars >= c.bars;
+
+-- name: forget_sender_counts
+DELETE FROM sender_counts
+WHERE last_seen < now() - make_interval(days => %(retained_days)s);
 
 -- name: apply_instrument
 INSERT INTO instruments AS i (source, symbol, point, received_at)

@@ -52,6 +52,25 @@ async def test_records_in_any_order_and_number_give_the_same_rows(connection: Co
     assert await apply_reference(connection, [COUNT, quoted[0]]) == 0
 
 
+async def test_counts_are_forgotten_after_ninety_days_and_a_replay_brings_none_back(connection: Connection) -> None:
+    def seen(days_ago: int, counter: str, ticks: int) -> SenderCount:
+        at = NOW - days_ago * 86_400_000
+        return changed(counter=counter, first_seen=at, last_seen=at, ticks=ticks)
+
+    runs = [seen(89, "a", 1), seen(1, "b", 2)]
+    await apply_reference(connection, runs)
+    # As it is when two days have passed.
+    await connection.execute(
+        b"UPDATE sender_counts SET first_seen = last_seen - interval '2 days',"
+        b" last_seen = last_seen - interval '2 days'"
+    )
+    await apply_reference(connection, [seen(0, "c", 4)])
+    await apply_reference(connection, [seen(91, "a", 1)])
+
+    [row] = await read_senders(connection)
+    assert row.ticks == 2 + 4
+
+
 @pytest.mark.parametrize(
     ("others", "shared"),
     [
