@@ -409,7 +409,8 @@ SELECT pg_advisory_lock(%(key)s);
 SELECT current_schema()::text, current_database()::text;
 
 -- name: has_schema
-SELECT current_schema() IS NOT NULL;
+-- Not current_schema(), which is that of TimescaleDB where ours is missing.
+SELECT to_regnamespace(%(schema)s) IS NOT NULL;
 
 -- name: has_migrations
 SELECT to_regclass('tickpipe_migrations') IS NOT NULL;

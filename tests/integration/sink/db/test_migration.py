@@ -1,7 +1,9 @@
 import random
 
+from runtime.settings import load_settings
 from sink.db.connection import connect
 from sink.db.migrations import migrate
+from sink.db.session import database_conninfo
 from tests.integration.sink.db.history import assert_exact, insert, materialise_step, refresh, some_minutes
 from tests.integration.sink.db.oracle import Day
 from tests.integration.sink.flow import value
@@ -36,3 +38,16 @@ async def test_a_database_without_rows_has_nothing_to_catch_up(empty_database: s
     await migrate(empty_database)
     async with await connect(empty_database) as connection:
         assert await value(connection, "SELECT materialised_from::text FROM candle_settings") == "-infinity"
+
+
+async def test_a_schema_of_our_own_though_the_extension_is_in_another(empty_database: str) -> None:
+    async with await connect(empty_database) as connection:
+        if await value(connection, "SELECT count(*) FROM pg_available_extensions WHERE name = 'timescaledb'"):
+            await connection.execute(b"CREATE EXTENSION IF NOT EXISTS timescaledb SCHEMA public")
+    own = database_conninfo(load_settings(database_schema="tickpipe"), empty_database)
+
+    await migrate(own)
+
+    async with await connect(own) as connection:
+        assert await value(connection, "SELECT 'market_data'::regclass = 'tickpipe.market_data'::regclass")
+        assert await value(connection, "SELECT to_regclass('public.market_data') IS NULL")
