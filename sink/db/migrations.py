@@ -56,7 +56,7 @@ async def migrate(conninfo: str) -> list[str]:
 
 async def _create_schema(connection: AsyncConnection[Any], schema: str) -> None:
     # Asked first: who may not create schemas can use one that is there.
-    row = await (await connection.execute(SQL["has_schema"])).fetchone()
+    row = await (await connection.execute(SQL["has_schema"], {"schema": schema})).fetchone()
     if row is None or not row[0]:
         await connection.execute(composing.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(composing.Identifier(schema)))
 

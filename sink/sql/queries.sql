@@ -412,10 +412,12 @@ SELECT pg_advisory_xact_lock(%(key)s);
 SELECT current_schema()::text, current_database()::text;
 
 -- name: has_schema
-SELECT current_schema() IS NOT NULL;
+-- Not current_schema(), which is that of TimescaleDB where ours is missing.
+SELECT to_regnamespace(%(schema)s) IS NOT NULL;
 
 -- name: has_migrations
-SELECT to_regclass('tickpipe_migrations') IS NOT NULL;
+-- Only those of our schema: behind it in the search_path may be that of TimescaleDB, with others' migrations in it.
+SELECT to_regclass(quote_ident(current_schema()) || '.tickpipe_migrations') IS NOT NULL;
 
 -- name: create_migrations_table
 CREATE TABLE IF NOT EXISTS tickpipe_migrations (

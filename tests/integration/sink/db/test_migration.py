@@ -5,8 +5,10 @@ from contextlib import ExitStack
 
 import pytest
 
+from runtime.settings import load_settings
 from sink.db.connection import connect
 from sink.db.migrations import migrate
+from sink.db.session import database_conninfo
 from tests.integration.sink.db.editions import EDITIONS, GIVEN_SERVER, database_on, install_pglite, pglite_database
 from tests.integration.sink.db.history import assert_exact, insert, materialise_step, refresh, some_minutes
 from tests.integration.sink.db.oracle import Day
@@ -56,3 +58,14 @@ async def test_what_is_not_materialised_is_read_at_once_and_materialised_step_by
         assert await value(connection, "SELECT count(*) FROM stale_hours") == 0
         assert await value(connection, "SELECT count(*) FROM candle_hours") > 1_000
         await assert_exact(connection, stored, Day(), MATERIALISED, dice)
+
+
+async def test_a_schema_of_our_own_though_the_extension_is_in_another(fresh_database: str) -> None:
+    own = database_conninfo(load_settings(database_schema="tickpipe"), fresh_database)
+
+    await migrate(own)
+
+    async with await connect(own) as connection:
+        assert await value(connection, "SELECT 'market_data'::regclass = 'tickpipe.market_data'::regclass")
+        assert await value(connection, "SELECT 'public.market_data'::regclass <> 'market_data'::regclass")
+        assert await value(connection, "SELECT count(*) FROM market_data") == 0
