@@ -84,7 +84,7 @@ async def test_after_a_bad_night_the_table_is_the_fold_of_the_log(
     lost, doubled = truth.miscounted(found, expected)
     write(
         Figures(
-            case="a bad night: everything killed at random, and misfortunes",
+            case="a bad night: everything killed at random",
             rounds=killed.total() + misfortunes.befallen.total(),
             ticks=sum(sender.ticks for sender in senders),
             unknown=sum(len(sender.unknown) for sender in senders),
