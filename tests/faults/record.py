@@ -34,6 +34,8 @@ class Figures:
     seed: int
     #: Exit codes of processes that ended by themselves.
     ended: list[str]
+    #: Candles that the log proves and the table does not have at all.
+    missing_rows: int = 0
 
 
 def write(figures: Figures) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,10 +56,10 @@ class Sender:
         """All but those that certainly did not."""
         return set(self.acknowledged) | self.unknown
 
-    async def trade(self, url: str, api_key: str, stopping: asyncio.Event) -> None:
-        """Trade until told to stop, then deliver what is pending."""
+    async def trade(self, urls: str | Sequence[str], api_key: str, stopping: asyncio.Event) -> None:
+        """Trade until told to stop, then deliver what is pending; each request goes to any of the producers."""
+        urls = [urls] if isinstance(urls, str) else urls
         async with httpx.AsyncClient(
-            base_url=url,
             headers={"X-API-Key": api_key, "X-Source": "EA"},
             timeout=ANSWER_SECONDS,
             verify=plainhttp.NOBODY,
@@ -67,7 +67,7 @@ class Sender:
             while not stopping.is_set() or self._pending:
                 if not stopping.is_set():
                     self._quote()
-                await self._post(client)
+                await self._post(client, self.rng.choice(urls))
                 await asyncio.sleep(self.rng.uniform(0.05, 0.15))
 
     def _quote(self) -> None:
@@ -83,9 +83,9 @@ class Sender:
             before_ms = self._pending[-1].time_msc if self._pending else 0
             self._pending.append(Tick(max(event_ms, before_ms), bid, bid + 0.0001, 0.0, 0.0, 6))
 
-    async def _post(self, client: httpx.AsyncClient) -> None:
+    async def _post(self, client: httpx.AsyncClient, url: str) -> None:
         sent = list(self._pending)
-        outcome = await self._outcome(client, {"ticks": [item(self.symbol, tick) for tick in sent]})
+        outcome = await self._outcome(client, url, {"ticks": [item(self.symbol, tick) for tick in sent]})
         self.requests[outcome] += 1
         if outcome == "acknowledged":
             self.acknowledged += sent
@@ -100,9 +100,9 @@ class Sender:
         else:
             self.failed |= set(sent) - self.unknown
 
-    async def _outcome(self, client: httpx.AsyncClient, body: dict[str, Any]) -> str:
+    async def _outcome(self, client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> str:
         try:
-            answer = await client.post("/ingest/tick", json=body)
+            answer = await client.post(f"{url}/ingest/tick", json=body)
         except (httpx.ConnectError, httpx.ConnectTimeout):
             return "failed"  # there was no connection that a byte could have gone through
         except httpx.HTTPError:

@@ -294,6 +294,7 @@ class Stage:
                     settled=round(settled, 1),
                     seed=self.seed,
                     ended=self.ended,
+                    missing_rows=truth.missing_rows(found, expected),
                 )
             )
         if wrong := truth.differences(found, expected):

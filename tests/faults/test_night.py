@@ -1,6 +1,8 @@
 """A bad night in short: everything is killed at random under EAs, and in the end the table is the fold of the log.
 
-Here the stack's own supervisor restarts what dies. `TICKPIPE_NIGHT_SECONDS` makes the night longer.
+In between partitions are added, offsets get lost and the database is put back to an older state, while two producers
+learn of the partitions at different moments. The stack's own supervisor restarts what dies. `TICKPIPE_NIGHT_SECONDS`
+makes the night longer.
 """
 
 import asyncio
@@ -17,9 +19,11 @@ import pytest
 
 from runtime.settings import load_settings
 from tests.faults import truth
+from tests.faults.misfortunes import Misfortunes
 from tests.faults.record import Figures, write
 from tests.faults.sender import Sender
 from tests.ports import free_port
+from tests.services import Service, running
 from tickpipe.embedded.stack import StackConfig, StackState, find_stack, start_detached, stop_stack
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.long(400), pytest.mark.timeout(3600)]
@@ -41,14 +45,28 @@ def stack(tmp_path: Path) -> Iterator[StackState]:
         stop_stack(config.data_dir)
 
 
-async def test_after_a_bad_night_the_table_is_the_fold_of_the_log(stack: StackState, tmp_path: Path, seed: int) -> None:
+@pytest.fixture
+def second_producer(stack: StackState) -> Iterator[Service]:
+    """It is not killed, so it knows the partitions from its own looks; the stack's knows them at each start."""
+    settings = load_settings(
+        kafka_bootstrap=stack.kafka_bootstrap, api_keys={"*": stack.api_key}, producer_port=free_port()
+    )
+    with running(settings, "producer") as [producer]:
+        yield producer
+
+
+async def test_after_a_bad_night_the_table_is_the_fold_of_the_log(
+    stack: StackState, second_producer: Service, tmp_path: Path, seed: int
+) -> None:
     print(f"seed {seed}")
     rng = random.Random(seed)
     senders = [Sender(symbol, random.Random(rng.random())) for symbol in SYMBOLS]
     settings = load_settings(kafka_bootstrap=stack.kafka_bootstrap, database_url=stack.database_url)
     morning = asyncio.Event()
-    trading = [asyncio.create_task(sender.trade(stack.producer_url, stack.api_key, morning)) for sender in senders]
-    killed = await kill_at_random(tmp_path / "night", rng, time.monotonic() + NIGHT_SECONDS)
+    misfortunes = Misfortunes(tmp_path / "night", settings, rng)
+    urls = (stack.producer_url, second_producer.url)
+    trading = [asyncio.create_task(sender.trade(urls, stack.api_key, morning)) for sender in senders]
+    killed = await pass_the_night(tmp_path / "night", rng, misfortunes)
     morning.set()
     began = time.monotonic()
     async with asyncio.timeout(HEAL_SECONDS):
@@ -67,7 +85,7 @@ async def test_after_a_bad_night_the_table_is_the_fold_of_the_log(stack: StackSt
     write(
         Figures(
             case="a bad night: everything killed at random",
-            rounds=killed.total(),
+            rounds=killed.total() + misfortunes.befallen.total(),
             ticks=sum(sender.ticks for sender in senders),
             unknown=sum(len(sender.unknown) for sender in senders),
             lost=lost + len(acknowledged - written),
@@ -77,9 +95,12 @@ async def test_after_a_bad_night_the_table_is_the_fold_of_the_log(stack: StackSt
             settled=round(settled, 1),
             seed=seed,
             ended=[],
+            missing_rows=truth.missing_rows(found, expected),
         )
     )
-    assert killed.total() >= NIGHT_SECONDS / 10
+    print(f"killed {dict(killed)}, befallen {dict(misfortunes.befallen)}, partitions {len(log.ends)}")
+    assert killed.total() >= NIGHT_SECONDS / 20
+    assert len(misfortunes.befallen) == 3
     assert killed.keys() == {service.name for service in stack.services}
     assert acknowledged <= written, "a confirmed tick is not in the log"
     assert written <= may_have_arrived, "a tick is in the log that certainly did not arrive"
@@ -87,10 +108,22 @@ async def test_after_a_bad_night_the_table_is_the_fold_of_the_log(stack: StackSt
     assert sum(candle.volume for candle in found.values()) == len(written), "every tick counts once"
 
 
-async def kill_at_random(data_dir: Path, rng: random.Random, until: float) -> Counter[str]:
+async def pass_the_night(data_dir: Path, rng: random.Random, misfortunes: Misfortunes) -> Counter[str]:
+    """Kill at random, and let a misfortune happen now and then; the first ones need something to be in the table."""
+    count = max(3, round(NIGHT_SECONDS / 30))
+    killed = await kill_at_random(data_dir, rng, NIGHT_SECONDS / (count + 2))
+    await misfortunes.save_database()
+    for _ in range(count):
+        killed += await kill_at_random(data_dir, rng, NIGHT_SECONDS / (count + 2))
+        await misfortunes.next()
+    return killed + await kill_at_random(data_dir, rng, NIGHT_SECONDS / (count + 2))
+
+
+async def kill_at_random(data_dir: Path, rng: random.Random, seconds: float) -> Counter[str]:
     """How often each service was killed; all of them have their turn before one is killed again."""
     killed = Counter[str]()
-    while time.monotonic() < until - 2:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
         await asyncio.sleep(rng.uniform(0.5, 4))
         state = find_stack(data_dir)
         if state is None:

@@ -132,6 +132,11 @@ def miscounted(found: dict[Key, oracle.OracleCandle], expected: dict[Key, oracle
     return sum(-n for n in surplus if n < 0), sum(n for n in surplus if n > 0)
 
 
+def missing_rows(found: dict[Key, oracle.OracleCandle], expected: dict[Key, oracle.OracleCandle]) -> int:
+    """Candles that the log proves and the table does not have; their ticks are among the lost."""
+    return len(expected.keys() - found.keys())
+
+
 def differences(found: dict[Key, oracle.OracleCandle], expected: dict[Key, oracle.OracleCandle]) -> list[str]:
     """The first ten rows that are not as they should be, in words."""
     keys = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))

@@ -97,7 +97,7 @@ def test_the_commands_that_a_page_names_exist(page: Path) -> None:
     code = "\n".join(a or b for a, b in re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", page.read_text(), re.DOTALL))
     assert set(re.findall(r"\bmake ([a-z][\w-]*)", code)) - TARGETS == set()
     # Not `kubectl -n tickpipe get`.
-    assert set(re.findall(r"(?<![\w/.:-])(?<!-n )tickpipe ([a-z]+)", code)) - COMMANDS == set()
+    assert set(re.findall(r"(?<![\w/.:-])(?<!-n )tickpipe ([a-z][a-z-]*)", code)) - COMMANDS == set()
     for module in re.findall(r"python -m ([\w.]+)", code):
         path = ROOT.joinpath(*module.split("."))
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
