@@ -10,6 +10,7 @@ import uvicorn
 from dashboard.app import Parts, create_app
 from marketdata.errors import SettingsError
 from runtime.logs import configure_logs
+from runtime.process import collect_rarely
 from runtime.serving import run_server, server_config
 from runtime.settings import Settings, load_settings
 
@@ -40,6 +41,7 @@ def main() -> int:
         print(exc, file=sys.stderr)
         return 2
     configure_logs(settings)
+    collect_rarely()
     _warn_if_open(settings)
     parts = Parts(settings)
     return run_server(_server(parts), parts.guard)
