@@ -25,8 +25,8 @@ MAX_LIMIT: Final = 200_000
 #: Ticks that are folded in one pass: while it is prepared no other request is served, for some 20 ms.
 _PASS_TICKS: Final = 20_000
 
-#: Ticks that are rendered in one go, some 5 ms.
-_SLICE_ROWS: Final = 2_000
+#: Ticks that are rendered in one go, some 2 ms.
+_SLICE_ROWS: Final = 500
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ async def read_page(settings: Settings, database: Database, request: TickRequest
 async def render_page(name: str, page: Page, following: str | None) -> bytes:
     """The page as `json`, `csv` or `arrow`; `following` is the URL of the page that follows.
 
-    Some thousand ticks at a time, and in between the other requests are served. In a thread it would hold them up for
+    Some hundred ticks at a time, and in between the other requests are served. In a thread it would hold them up for
     longer: they and the thread would hand each other the interpreter lock at every turn.
 
     Raises:
