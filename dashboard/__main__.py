@@ -12,6 +12,7 @@ from dashboard.app import Parts, create_app
 from marketdata.errors import SettingsError
 from runtime.hosts import OwnNames
 from runtime.logs import configure_logs
+from runtime.process import collect_rarely
 from runtime.serving import run_server, server_config
 from runtime.settings import Settings, load_settings
 
@@ -42,6 +43,7 @@ def main() -> int:
         print(exc, file=sys.stderr)
         return 2
     configure_logs(settings)
+    collect_rarely()
     _warn_if_open(settings)
     parts = Parts(settings)
     return run_server(_server(parts), parts.guard)

@@ -169,9 +169,8 @@ async def _answer(
             page = Page(asked)
         if asked.source is not None:
             page = await read_page(parts.settings, parts.database, asked)
-        # In a thread, as is the compression: meanwhile the others are answered.
         following = page.following and _root(request) + page.following
-        content = await asyncio.to_thread(render_page, name, page, following)
+        content = await render_page(name, page, following)
     response = cacheable(request, content, MEDIA_TYPES[name])
     response.headers["Vary"] = "Accept, Accept-Encoding"
     if following:
@@ -181,6 +180,7 @@ async def _answer(
         response.headers["Tickpipe-Gone-Minutes"] = str(len(page.gone))
         response.headers["Tickpipe-Gone"] = ", ".join(spans)
     if response.status_code == 200 and "gzip" in request.headers.get("accept-encoding", ""):
+        # In a thread, which does it without the interpreter lock.
         response.body = await asyncio.to_thread(gzip.compress, content, _GZIP_LEVEL, mtime=0)
         response.headers["Content-Encoding"] = "gzip"
         response.headers["Content-Length"] = str(len(response.body))

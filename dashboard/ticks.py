@@ -1,5 +1,6 @@
 """Queries of ticks: the request, the page that answers it, and its forms."""
 
+import asyncio
 import csv
 import io
 from collections.abc import Sequence
@@ -15,11 +16,17 @@ from marketdata.tick import MAX_TIME_MSC, period_of
 from marketdata.ticks import TickRow, columns_of, iso_milliseconds, shown
 from runtime import clock
 from runtime.settings import Settings
-from sink.ticks import PASS_TICKS, TickRange, TickReader, missing_spans
+from sink.ticks import TickRange, TickReader, missing_spans
 
 DEFAULT_LIMIT: Final = 10_000
 #: A day of most symbols; more comes page by page.
 MAX_LIMIT: Final = 200_000
+
+#: Ticks that are folded in one pass: while it is prepared no other request is served, for some 20 ms.
+_PASS_TICKS: Final = 20_000
+
+#: Ticks that are rendered in one go, some 2 ms.
+_SLICE_ROWS: Final = 500
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,7 @@ async def read_page(settings: Settings, database: Database, request: TickRequest
         return page
     wanted = TickRange(request.source or "", request.symbol, first_ms, request.end_ms)
     reader = TickReader(
-        settings, database.reading, wanted, raw=request.raw, pass_ticks=min(PASS_TICKS, request.limit)
+        settings, database.reading, wanted, raw=request.raw, pass_ticks=min(_PASS_TICKS, request.limit)
     )  # fmt: skip
     async with aclosing(reader.minutes()) as minutes:
         async for minute in minutes:
@@ -158,61 +165,90 @@ async def read_page(settings: Settings, database: Database, request: TickRequest
     return page
 
 
-def render_page(name: str, page: Page, following: str | None) -> bytes:
+async def render_page(name: str, page: Page, following: str | None) -> bytes:
     """The page as `json`, `csv` or `arrow`; `following` is the URL of the page that follows.
+
+    Some hundred ticks at a time, and in between the other requests are served. In a thread it would hold them up for
+    longer: they and the thread would hand each other the interpreter lock at every turn.
 
     Raises:
         Refusal: 406 for Arrow where pyarrow is not installed.
     """
-    if name == "json":
-        return _json(page, following)
-    return _csv(page) if name == "csv" else _arrow(page)
+    form = _FORMS[name](page, following)
+    for begin in range(0, len(page.rows), _SLICE_ROWS):
+        form.add(page.rows[begin : begin + _SLICE_ROWS])
+        await asyncio.sleep(0)
+    return form.content()
 
 
-def _json(page: Page, following: str | None) -> bytes:
-    columns, request = columns_of(raw=page.request.raw), page.request
-    return encode({
-        "symbol": request.symbol,
-        "source": request.source,
-        "from": iso_milliseconds(request.first_ms),
-        "to": iso_milliseconds(request.end_ms),
-        "ticks": [dict(zip(columns, shown(row), strict=True)) for row in page.rows],
-        "gone": page.gone_spans,
-        "next": following,
-    })  # fmt: skip
+class _Json:
+    def __init__(self, page: Page, following: str | None) -> None:
+        request = page.request
+        self._columns = columns_of(raw=request.raw)
+        self._parts: list[bytes] = []
+        self._frame = encode({
+            "symbol": request.symbol,
+            "source": request.source,
+            "from": iso_milliseconds(request.first_ms),
+            "to": iso_milliseconds(request.end_ms),
+            "gone": page.gone_spans,
+            "next": following,
+        })  # fmt: skip
+
+    def add(self, rows: list[TickRow]) -> None:
+        columns = self._columns
+        self._parts.append(encode([dict(zip(columns, shown(row), strict=True)) for row in rows])[1:-1])
+
+    def content(self) -> bytes:
+        return self._frame[:-1] + b',"ticks":[' + b",".join(self._parts) + b"]}"
 
 
-def _csv(page: Page) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns_of(raw=page.request.raw))
-    writer.writerows(map(shown, page.rows))
-    return text.getvalue().encode()
+class _Csv:
+    def __init__(self, page: Page, _following: str | None) -> None:
+        self._text = io.StringIO()
+        self._writer = csv.writer(self._text, lineterminator="\n")
+        self._writer.writerow(columns_of(raw=page.request.raw))
+
+    def add(self, rows: list[TickRow]) -> None:
+        self._writer.writerows(map(shown, rows))
+
+    def content(self) -> bytes:
+        return self._text.getvalue().encode()
 
 
-def _arrow(page: Page) -> bytes:
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
-    except ImportError as exc:
-        raise Refusal(
-            406, "ARROW_NOT_INSTALLED", "this server has no pyarrow; install it with `pip install 'tickpipe[arrow]'`, "
-            "or ask for json or csv"
-        ) from exc  # fmt: skip
-    moment = pa.timestamp("ms", tz="UTC")
-    types: dict[str, Any] = {
-        "time": moment, "time_msc": pa.int64(), "bid": pa.float64(), "ask": pa.float64(), "last": pa.float64(),
-        "volume": pa.float64(), "flags": pa.int64(), "partition": pa.int32(), "offset": pa.int64(),
-        "index": pa.int32(), "received": moment, "request": pa.string(),
-    }  # fmt: skip
-    names = columns_of(raw=page.request.raw)
-    schema = pa.schema([(name, types[name]) for name in names])
-    columns: list[Sequence[Any]] = list(zip(*page.rows, strict=True)) or [()] * (len(names) - 1)
-    # The first column is the time once more, as a timestamp.
-    arrays = [pa.array(column, types[name]) for name, column in zip(names, (columns[0], *columns), strict=True)]
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_table(pa.table(arrays, schema=schema))
-    return sink.getvalue()
+class _Arrow:
+    def __init__(self, page: Page, _following: str | None) -> None:
+        try:
+            import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
+        except ImportError as exc:
+            raise Refusal(
+                406, "ARROW_NOT_INSTALLED", "this server has no pyarrow; install it with "
+                "`pip install 'tickpipe[arrow]'`, or ask for json or csv"
+            ) from exc  # fmt: skip
+        moment = pa.timestamp("ms", tz="UTC")
+        types: dict[str, Any] = {
+            "time": moment, "time_msc": pa.int64(), "bid": pa.float64(), "ask": pa.float64(), "last": pa.float64(),
+            "volume": pa.float64(), "flags": pa.int64(), "partition": pa.int32(), "offset": pa.int64(),
+            "index": pa.int32(), "received": moment, "request": pa.string(),
+        }  # fmt: skip
+        self._pa = pa
+        self._schema = pa.schema([(name, types[name]) for name in columns_of(raw=page.request.raw)])
+        self._sink = io.BytesIO()
+        self._writer = pa.ipc.new_stream(self._sink, self._schema)
+
+    def add(self, rows: list[TickRow]) -> None:
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        # The first column is the time once more, as a timestamp.
+        values = zip((columns[0], *columns), self._schema, strict=True)
+        arrays = [self._pa.array(column, field.type) for column, field in values]
+        self._writer.write_batch(self._pa.record_batch(arrays, schema=self._schema))
+
+    def content(self) -> bytes:
+        self._writer.close()
+        return self._sink.getvalue()
+
+
+_FORMS: Final[dict[str, type[_Json | _Csv | _Arrow]]] = {"json": _Json, "csv": _Csv, "arrow": _Arrow}
 
 
 def _unusable(name: str, message: str) -> Refusal:

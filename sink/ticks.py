@@ -123,11 +123,11 @@ class TickReader:
         async with TickLog(self._settings) as tick_log:
             unstored = await self._unstored(tick_log)
             async for minutes in self._passes(own, unstored):
-                for found in await self._read(tick_log, minutes):
+                async for found in self._read(tick_log, minutes):
                     yield found
                 self._on_progress(len(minutes))
 
-    async def _read(self, tick_log: TickLog, minutes: list[_Minute]) -> list[MinuteTicks]:
+    async def _read(self, tick_log: TickLog, minutes: list[_Minute]) -> AsyncIterator[MinuteTicks]:
         folds: dict[int, TickFold | RecordFold] = {}
 
         def new_fold(source: str, symbol: str, ts: int, timeframe: Timeframe) -> CandleFold:
@@ -137,16 +137,16 @@ class TickReader:
         wanted = self._wanted
         proofs = {m.ts: Proof(wanted.source, wanted.symbol, m.ts, m.ranges) for m in minutes if not m.is_foreign}
         outcome = await tick_log.refold(proofs.values(), new_fold=new_fold)
-        found = []
         for minute in minutes:
+            # A server goes on serving others.
+            await asyncio.sleep(0)
             proof = proofs.get(minute.ts)
             if proof is None or proof in outcome.unprovable:
-                found.append(MinuteTicks(minute.ts, [], is_gone=True))
+                yield MinuteTicks(minute.ts, [], is_gone=True)
                 continue
             rows = [row for row in folds.pop(minute.ts).rows() if wanted.first_ms <= row[0] < wanted.end_ms]
             if rows:
-                found.append(MinuteTicks(minute.ts, rows))
-        return found
+                yield MinuteTicks(minute.ts, rows)
 
     async def _passes(self, own: str, unstored: dict[int, Ranges]) -> AsyncIterator[list[_Minute]]:
         group: list[_Minute] = []

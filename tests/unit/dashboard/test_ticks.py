@@ -63,12 +63,12 @@ def test_a_cursor_that_is_none_is_refused(text: str) -> None:
         Cursor.parse(text)
 
 
-def test_lost_minutes_are_named_as_spans() -> None:
+async def test_lost_minutes_are_named_as_spans() -> None:
     page = Page(TickRequest("EURUSD", "S", T0, T0 + 1), gone=[T0, T0 + MINUTE_MS, T0 + 3 * MINUTE_MS])
     assert (
         b'"gone":[{"from":"2019-02-04T00:00:00.000Z","to":"2019-02-04T00:02:00.000Z"},'
         b'{"from":"2019-02-04T00:03:00.000Z","to":"2019-02-04T00:04:00.000Z"}]'
-    ) in render_page("json", page, None)
+    ) in await render_page("json", page, None)
 
 
 async def test_the_third_request_waits_and_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
