@@ -19,6 +19,8 @@ from tests.pooler import pooler, through
 from tests.standby import Pair, replicated
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.long(20)
+
 #: What a sink needs to find a server, to be refused, and to try again (seconds).
 _SEVERAL_ATTEMPTS = 2.0
 

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import secrets
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from marketdata.errors import StackError
 from sink.db.migrations import migrate
+from tests.architecture import ROOT
 from tests.ports import free_port
 from tests.servers import Child
 from tickpipe.cli import app
@@ -143,3 +145,24 @@ def test_names_of_the_server_itself_are_refused(names: dict[str, str]) -> None:
 )
 def test_services_reach_the_server_whatever_it_listens_on(host: str, addresses: str) -> None:
     assert Access(host).listen_addresses == addresses
+
+
+def test_the_reader_of_the_compose_file_reads_what_is_migrated_later_and_no_passwords(server: Postgres) -> None:
+    """Its script runs once, when the database is created, as the owner of the tables to come."""
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE tickpipe SUPERUSER LOGIN PASSWORD 'owner'")
+        connection.execute("CREATE DATABASE tickpipe OWNER tickpipe")
+    binaries = server_binaries()
+    environment = {
+        "PATH": f"{binaries}:{os.environ['PATH']}", "POSTGRES_USER": "tickpipe", "POSTGRES_DB": "tickpipe",
+        "TICKPIPE_READER_PASSWORD": "reader", "PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGPASSWORD": "owner",
+    }  # fmt: skip
+    subprocess.run(["bash", str(ROOT / "compose/timescaledb/reader.sh")], check=True, env=environment)
+    asyncio.run(migrate(make_conninfo(server.url, dbname="tickpipe", user="tickpipe", password="owner")))  # noqa: S106
+
+    url = make_conninfo(server.url, dbname="tickpipe", user="tickpipe_reader", password="reader")  # noqa: S106
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT * FROM market_data, senders")
+        for statement in ("SELECT rolpassword FROM pg_authid", "DELETE FROM market_data"):
+            with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)):
+                connection.execute(statement.encode())

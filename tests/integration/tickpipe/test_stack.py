@@ -97,6 +97,8 @@ async def test_servers_take_records_and_rows(stack_dir: Path) -> None:
     with psycopg.connect(state.database_url) as connection:
         row = connection.execute("SELECT current_database(), current_setting('TimeZone')").fetchone()
     assert row == ("market", "UTC")
+    with psycopg.connect(state.reader_url) as connection:
+        assert connection.info.user == "reader"
 
 
 def test_database_refuses_a_wrong_password(stack_dir: Path) -> None:
