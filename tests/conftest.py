@@ -120,6 +120,8 @@ def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Set
         candles_rejected_topic=f"candles.rejected.{unique}",
         stream_group=f"stream-{unique}",
         sink_group=f"sink-{unique}",
+        # What the pipeline loses must not be mended before a test looks.
+        check_days=0,
         producer_port=free_port(),
         stream_port=free_port(),
         sink_port=free_port(),

@@ -83,7 +83,7 @@ async def preview(conninfo: str, timeframes: Sequence[str]) -> Adopted:
 async def adopt(
     conninfo: str, source: str, timeframes: Sequence[str], on_progress: Callable[[float], None] = lambda _: None
 ) -> Adopted:
-    """Take the table over, or go on where an adoption was interrupted; `on_progress` is told the part done (0 to 1).
+    """Take the table over, or go on where an adoption was interrupted; `on_progress` is told the share done (0 to 1).
 
     An adoption that goes on has the source and timeframes that it began with.
 
@@ -183,7 +183,7 @@ async def _parts(connection: Connection) -> list[_Part]:
 
 
 async def _step(connection: Connection, parts: Sequence[_Part]) -> float:
-    """Copy the next rows; returns which part of all is done."""
+    """Copy the next rows; returns the share that is done by now (0 to 1)."""
     async with connection.transaction():
         # Two that adopt at once take turns.
         row = await (await connection.execute(SQL["lock_adoption"])).fetchone()
@@ -241,7 +241,7 @@ async def _adopted(connection: Connection) -> Adopted:
 
 
 async def _objects(connection: Connection) -> list[str]:
-    return [described for (described,) in await (await connection.execute(SQL["schema_objects"])).fetchall()]
+    return [name for (name,) in await (await connection.execute(SQL["schema_objects"])).fetchall()]
 
 
 async def _value(connection: Connection, statement: str) -> Any:

@@ -163,11 +163,11 @@ def test_candles_that_came_since_are_not_dropped_without_a_word(url: str) -> Non
     )
 
     asked = run("db", "adopt", "--undo")
-    kept = rows(url, "SELECT count(*), max(source) FILTER (WHERE symbol = 'X') FROM market_data")
+    retained = rows(url, "SELECT count(*), max(source) FILTER (WHERE symbol = 'X') FROM market_data")
     told = run("db", "adopt", "--undo", "--yes")
 
     assert (asked.exit_code, "1 candles came after the adoption" in asked.stderr) == (1, True)
-    assert kept == [(9, "manual")]
+    assert retained == [(9, "manual")]
     assert told.exit_code == 0, told.stderr
     assert rows(url, "SELECT count(*) FROM market_data") == [(8,)]
 
