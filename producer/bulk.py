@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from marketdata.contract.answers import Unusable
-from marketdata.contract.body import MAX_ITEMS, FieldName, Fields, arrays_in, field_name, fields_of, utc_offset_in
+from marketdata.contract.body import MAX_ITEMS, WRAPPERS, FieldName, arrays_in, field_name, fields_of, utc_offset_in
 from marketdata.contract.names import symbol_of
 from marketdata.contract.tick import POINTS, TickFields
 from marketdata.contract.times import EARLIEST_MS, Clock, parse_time
@@ -34,13 +34,18 @@ def decode_bulk(body: bytes) -> BulkBody | None:
     """The body, or None when it is of any other kind."""
     try:
         decoded = _decoder.decode(body)
-        bulk = BulkBody(decoded, None) if isinstance(decoded, list) else _unwrapped(fields_of(decoded))
+        bulk = BulkBody(decoded, None) if isinstance(decoded, list) else _unwrapped(decoded)
     except (msgspec.MsgspecError, ValueError, RecursionError, Unusable):
         return None
     return bulk if bulk is not None and len(bulk.ticks) <= MAX_ITEMS else None
 
 
-def _unwrapped(fields: Fields) -> BulkBody | None:
+def _unwrapped(decoded: dict[FieldName, _Field]) -> BulkBody | None:
+    if len(decoded) == 1:
+        # Nearly every body; what all others need would take a microsecond more.
+        [(field, value)] = decoded.items()
+        return BulkBody(value, None) if isinstance(value, list) and field.name in WRAPPERS else None
+    fields = fields_of(decoded)
     arrays = arrays_in(fields)
     return BulkBody(arrays[0], utc_offset_in(fields)) if arrays is not None and len(arrays) == 1 else None
 
