@@ -49,7 +49,8 @@ const timeframes = new TimeframeButtons({ onChoose: chooseTimeframe });
 const going = new GoingDialog({ onGo: goTo });
 const foot = new Foot({ chosen: chosen.zone, onChoose: chooseZone });
 const appearance = new Appearance({ ...chosen, onLanguage: showWords, onTheme: () => chart?.recolour() });
-const picker = new Picker({ onChoose: choose, onOpen: refreshQuietly });
+// The list that it opens with may be old; without an answer that stays.
+const picker = new Picker({ onChoose: choose, onOpen: () => refreshSymbols().catch(() => {}) });
 
 // --- what is chosen ---------------------------------------------------------------------------------------------
 
@@ -120,11 +121,6 @@ async function refreshSymbols() {
   const listings = await listSymbols();
   picker.list(listings);
   return listings;
-}
-
-/** The list that the picker opened with may be old; without an answer it stays. */
-function refreshQuietly() {
-  refreshSymbols().catch(() => {});
 }
 
 /** Choose the remembered symbol, or the one with the newest candle; without any wait for the first. */
@@ -269,8 +265,14 @@ async function load(hasMore, loadPage) {
   }
   if (bars !== view.bars) return;
   if (bars.list.length !== known) redraw();
-  // The present is reached: what moves is read as well.
-  if (!bars[hasMore] && hasMore === "hasNewer") readAgain(bars.last.time, 0);
+  if (hasMore === "hasNewer" && !bars.hasNewer) arrive();
+}
+
+/** The reader has come to the present: what moves is read as well, and the moment that was gone to is left. */
+function arrive() {
+  chosen.at = null;
+  remember({ at: null });
+  readAgain(view.bars.last.time, 0);
 }
 
 function redraw() {
@@ -338,7 +340,6 @@ function showTimes() {
 }
 
 function chooseZone(zone) {
-  chosen.zone = zone;
   remember({ zone });
   showTimes();
 }
