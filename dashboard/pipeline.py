@@ -23,6 +23,7 @@ from dashboard.hub import Hub
 from dashboard.metrics import Gauges, Metrics
 from marketdata.errors import TickpipeError
 from runtime.kafka import Ends, committed_offsets, lag_of, new_consumer, sink_topics, topic_ends
+from runtime.kafka_credentials import client_options
 from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
 from sink.group import with_sink_group
@@ -244,7 +245,7 @@ class KafkaCounts:
     async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
         if self._admin is None or self._consumer is None:
             await self.close()
-            self._admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka_bootstrap)
+            self._admin = AIOKafkaAdminClient(**client_options(self._settings))
             await self._admin.start()
             self._consumer = new_consumer(self._settings)
             await self._consumer.start()

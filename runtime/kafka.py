@@ -22,8 +22,9 @@ from tenacity.stop import stop_base
 
 from marketdata.errors import KafkaUnavailable, TopicUnsafe, UnknownTopic
 from runtime.aiokafka_internals import end_fetches
+from runtime.kafka_credentials import client_options
 from runtime.kafka_errors import is_retriable, kafka_errors, mapped
-from runtime.listeners import unreachable_listeners
+from runtime.listeners import why_unavailable
 from runtime.settings import Settings
 from runtime.topic_configs import Topic, differences
 
@@ -100,21 +101,19 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
 
     Raises:
         KafkaUnavailable: when no broker answers.
+        KafkaRefused: when one answers and accepts neither this user nor the encryption, or the other way round.
     """
-    client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=_REQUEST_TIMEOUT_MS)
+    client = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=_REQUEST_TIMEOUT_MS)
     try:
         with kafka_errors(settings):
             await client.start()
         yield client
     except KafkaUnavailable as exc:
         # Also of what is done with it: the first request goes to the bootstrap address, the next to the broker's own.
-        unreachable = await unreachable_listeners(settings)
-        if not unreachable:
+        reason = await why_unavailable(settings)
+        if reason is None:
             raise
-        raise KafkaUnavailable(
-            f"Kafka answers on {settings.kafka_bootstrap} and sends clients to {', '.join(unreachable)}, which cannot "
-            "be reached from here; set advertised.listeners of the broker to an address that can"
-        ) from exc
+        raise reason from exc
     finally:
         await client.close()
 
@@ -242,7 +241,7 @@ def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
         "max_request_size": MAX_RECORD_BYTES,
         "metadata_max_age_ms": METADATA_MAX_AGE_MS,
     }
-    return AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, **{**defaults, **options})
+    return AIOKafkaProducer(**{**client_options(settings), **defaults, **options})
 
 
 class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
@@ -258,7 +257,7 @@ def new_consumer(settings: Settings, *topic_names: str, **options: Any) -> Consu
     """A consumer that commits nothing by itself; without `group_id` it belongs to no group."""
     return Consumer(
         *topic_names,
-        bootstrap_servers=settings.kafka_bootstrap,
+        **client_options(settings),
         enable_auto_commit=False,
         max_partition_fetch_bytes=MAX_RECORD_BYTES,
         metadata_max_age_ms=METADATA_MAX_AGE_MS,

@@ -1,6 +1,7 @@
 """Maps aiokafka's errors to this project's own, each with a sentence that says what to do. Every call of aiokafka runs
 inside `kafka_errors`."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -28,16 +29,23 @@ AWAY: Final = (
     errors.NodeNotReadyError, errors.MetadataEmptyBrokerList, errors.BrokerNotAvailableError, OSError,
 )  # fmt: skip
 
+#: Somebody answered and ended the connection at once: it speaks another protocol, or wants to know who this is.
+CUT: Final = (errors.KafkaConnectionError, ConnectionResetError, ssl.SSLError)
+
 TOO_LARGE: Final = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError, errors.RecordTooLargeError)
 
 NOT_AUTHORIZED: Final = (
     errors.TopicAuthorizationFailedError, errors.GroupAuthorizationFailedError,
-    errors.ClusterAuthorizationFailedError, errors.TransactionalIdAuthorizationFailed,
-    errors.AuthenticationFailedError, errors.AuthenticationMethodNotSupported, errors.SaslAuthenticationFailed,
-    errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError, errors.SecurityDisabled,
+    errors.ClusterAuthorizationFailedError, errors.TransactionalIdAuthorizationFailed, errors.SecurityDisabled,
     errors.DelegationTokenAuthDisabled, errors.DelegationTokenNotFound, errors.DelegationTokenOwnerMismatch,
     errors.DelegationTokenRequestNotAllowed, errors.DelegationTokenAuthorizationFailed, errors.DelegationTokenExpired,
     errors.InvalidPrincipalType,
+)  # fmt: skip
+
+#: Asked before anything else: who this is.
+LOGIN_REFUSED: Final = (
+    errors.AuthenticationFailedError, errors.AuthenticationMethodNotSupported, errors.SaslAuthenticationFailed,
+    errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError,
 )  # fmt: skip
 
 UNKNOWN_TOPIC: Final = (errors.UnknownTopicOrPartitionError,)
@@ -98,6 +106,12 @@ _SENTENCES: Final[tuple[tuple[tuple[type[BaseException], ...], type[TickpipeErro
         "once",
     ),
     (
+        LOGIN_REFUSED,
+        NotAuthorized,
+        "Kafka on {kafka} does not accept the login{user} ({said}); check TICKPIPE_KAFKA_SASL_MECHANISM, and the "
+        "user and password or the token command",
+    ),
+    (
         NOT_AUTHORIZED,
         NotAuthorized,
         "Kafka on {kafka} does not allow this request{about} ({said}); grant the user READ, WRITE and DESCRIBE "
@@ -122,6 +136,7 @@ def mapped(exc: BaseException, settings: Settings, *, topic: str = "", group: st
     """This project's error for one of `KAFKA_ERRORS`."""
     words = {
         "kafka": settings.kafka_bootstrap,
+        "user": f" of {settings.kafka_sasl_username}" if settings.kafka_sasl_username else "",
         "topic": topic,
         "about": f" of the topic {topic}" if topic else f" of the group {group}" if group else "",
         "said": said_by(exc),

@@ -17,10 +17,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from marketdata.contract.times import ShiftedZone
 from marketdata.errors import SettingsError
+from runtime.security_settings import SecuritySettings
 
 #: The key of `api_keys` whose holder may speak for any source, by sending `X-Source`.
 ANY_SOURCE = "*"
@@ -28,7 +29,7 @@ ANY_SOURCE = "*"
 _OFFSET_AT_END = re.compile(r"([+-])([01]?\d|2[0-3])(?::?([0-5]\d))?$", re.ASCII)
 
 
-class Settings(BaseSettings):
+class Settings(SecuritySettings):
     """One immutable set of settings; `kafka_bootstrap` is read from `TICKPIPE_KAFKA_BOOTSTRAP`, and so on."""
 
     model_config = SettingsConfigDict(env_prefix="TICKPIPE_", env_file=".env", extra="ignore", frozen=True)

@@ -12,12 +12,14 @@ from typing import Any, Final, cast
 import faust
 import structlog
 from faust.types import TP
+from faust.types.auth import CredentialsT
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, UnknownTopic
 from runtime.addresses import asyncio_host
 from runtime.health import Guard, Health
 from runtime.kafka import METADATA_MAX_AGE_MS, restore_topics
+from runtime.kafka_credentials import client_options
 from runtime.log_identity import own_log
 from runtime.process import EXIT_FAILED
 from runtime.settings import Settings
@@ -87,6 +89,7 @@ def create_app(settings: Settings, log_name: str) -> StreamApp:
     app = StreamApp(
         settings.stream_group,
         broker=[f"kafka://{server.strip()}" for server in settings.kafka_bootstrap.split(",")],
+        broker_credentials=_credentials(settings),
         topic_allow_declare=False,
         topic_disable_leader=True,
         broker_session_timeout=SESSION_TIMEOUT_SECONDS,
@@ -123,6 +126,22 @@ def create_app(settings: Settings, log_name: str) -> StreamApp:
     _watch(app, settings, worker, metrics)
     _serve(app, metrics)
     return app
+
+
+def _credentials(settings: Settings) -> CredentialsT | None:
+    """What Faust's own clients authenticate with, as `client_options` has it for all others."""
+    options = client_options(settings)
+    context = options.get("ssl_context")
+    if "sasl_oauth_token_provider" in options:
+        return faust.OAuthCredentials(oauth_cb=options["sasl_oauth_token_provider"], ssl_context=context)
+    if "sasl_mechanism" in options:
+        return faust.SASLCredentials(
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
+            mechanism=options["sasl_mechanism"],
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)
 
 
 class _Offsets:

@@ -94,6 +94,21 @@ def test_errors_of_kafka_are_mapped_in_one_module() -> None:
                 assert not names.search(module.read_text()), module
 
 
+def test_every_client_of_kafka_says_who_it_is() -> None:
+    made = []
+    for package in (*MAY_IMPORT, "tickpipe"):
+        for module in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(module.read_text())):
+                if isinstance(node, ast.Call) and re.fullmatch(
+                    r"AIOKafka(Consumer|Producer|AdminClient|Client)|Consumer", ast.unparse(node.func)
+                ):
+                    made.append(module.name)
+                    assert "**client_options(" in ast.unparse(node) or "**{**client_options(" in ast.unparse(node), (
+                        f"{module}:{node.lineno} leaves out TLS and the login"
+                    )
+    assert {"kafka.py", "listeners.py", "pipeline.py"} <= set(made)
+
+
 def test_the_relay_loads_nothing_that_its_extra_does_not_install() -> None:
     code = "import sys, relay.service, relay.exporter; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

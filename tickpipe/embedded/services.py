@@ -11,6 +11,7 @@ from typing import Any
 
 from marketdata.errors import StackError
 from runtime.addresses import reachable_host, url_of
+from runtime.security_settings import UNSECURED
 from runtime.settings import ANY_SOURCE, load_settings
 from tickpipe.embedded.process import ServiceSpec
 from tickpipe.embedded.state import HOST, Ports, require_free
@@ -202,6 +203,7 @@ def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dic
     owned = {
         "KAFKA_BOOTSTRAP": addresses.kafka_bootstrap,
         "KAFKA_REPLICATION": "1",
+        **{name.upper(): value for name, value in UNSECURED.items()},
         "DATABASE_URL": addresses.database_url,
         # Keys that the user set are never replaced.
         "API_KEYS": json.dumps({ANY_SOURCE: api_key} | user_keys),

@@ -21,6 +21,7 @@ from runtime.settings import Settings, load_settings
 
 KINDS = {
     "AWAY": KafkaUnavailable, "TOO_LARGE": RecordTooLarge, "NOT_AUTHORIZED": NotAuthorized,
+    "LOGIN_REFUSED": NotAuthorized,
     "UNKNOWN_TOPIC": UnknownTopic, "TRUNCATED": LogTruncated, "LOST": PartitionsLost, "REFUSED": KafkaRefused,
 }  # fmt: skip
 

@@ -1,0 +1,115 @@
+"""The settings that say who this process is to Kafka, and those that contradict each other."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings
+
+_PROTOCOL = "TICKPIPE_KAFKA_SECURITY_PROTOCOL"
+_SASL_NAMES = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password", "kafka_sasl_password_file",
+               "kafka_sasl_token_command")  # fmt: skip
+_FILE_NAMES = ("kafka_ssl_ca_file", "kafka_ssl_certificate_file", "kafka_ssl_key_file")
+
+
+class SecuritySettings(BaseSettings):
+    """How clients of Kafka authenticate and encrypt; part of the settings of every service."""
+
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="what Kafka's listener speaks: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`"
+    )
+    kafka_sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        "", description="how this user logs in: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`"
+    )
+    kafka_sasl_username: str = Field("", description="user that logs in to Kafka")
+    kafka_sasl_password: SecretStr = Field(SecretStr(""), description="password of that user")
+    kafka_sasl_password_file: str = Field("", description="file that holds the password of that user instead")
+    kafka_sasl_token_command: str = Field(
+        "", description="command that prints a token for `OAUTHBEARER`; it runs for every connection, without a shell"
+    )
+    kafka_ssl_ca_file: str = Field(
+        "", description="PEM file of the authority that signed the brokers' certificates; by default the system's"
+    )
+    kafka_ssl_certificate_file: str = Field("", description="PEM file of this client's certificate")
+    kafka_ssl_key_file: str = Field("", description="PEM file of the key of that certificate")
+    kafka_ssl_key_password: SecretStr = Field(SecretStr(""), description="password of that key, if it has one")
+    kafka_ssl_check_hostname: bool = Field(
+        True, description="whether the brokers' certificates must name the host that is connected to"
+    )
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether connections to Kafka are encrypted."""
+        return self.kafka_security_protocol in {"SSL", "SASL_SSL"}
+
+    @property
+    def uses_sasl(self) -> bool:
+        """Whether this process logs in to Kafka."""
+        return self.kafka_security_protocol in {"SASL_PLAINTEXT", "SASL_SSL"}
+
+    @model_validator(mode="after")
+    def _check_security(self) -> Self:
+        for problem in (self._sasl_problem(), self._tls_problem()):
+            if problem:
+                raise ValueError(problem)
+        return self
+
+    def _sasl_problem(self) -> str:
+        given = self._given(*_SASL_NAMES)
+        if not self.uses_sasl:
+            return given and f"{given} is set, but {_PROTOCOL}={self.kafka_security_protocol} logs nobody in; " + (
+                f"set {_PROTOCOL} to SASL_SSL (or SASL_PLAINTEXT), or unset it"
+            )
+        if not self.kafka_sasl_mechanism:
+            return f"{_PROTOCOL}={self.kafka_security_protocol} needs TICKPIPE_KAFKA_SASL_MECHANISM"
+        problem = self._token_problem() if self.kafka_sasl_mechanism == "OAUTHBEARER" else self._password_problem()
+        return problem and f"TICKPIPE_KAFKA_SASL_MECHANISM={self.kafka_sasl_mechanism} {problem}"
+
+    def _token_problem(self) -> str:
+        if unused := self._given("kafka_sasl_username", "kafka_sasl_password", "kafka_sasl_password_file"):
+            return f"does not use {unused}; unset it"
+        return "" if self.kafka_sasl_token_command else "needs TICKPIPE_KAFKA_SASL_TOKEN_COMMAND"
+
+    def _password_problem(self) -> str:
+        if self.kafka_sasl_token_command:
+            return "does not use TICKPIPE_KAFKA_SASL_TOKEN_COMMAND; unset it, or choose OAUTHBEARER"
+        if not self.kafka_sasl_username:
+            return "needs TICKPIPE_KAFKA_SASL_USERNAME"
+        if bool(self.kafka_sasl_password.get_secret_value()) == bool(self.kafka_sasl_password_file):
+            return "needs one of TICKPIPE_KAFKA_SASL_PASSWORD and TICKPIPE_KAFKA_SASL_PASSWORD_FILE"
+        missing = self._missing_file("kafka_sasl_password_file")
+        return missing and f"needs a password; {missing}"
+
+    def _tls_problem(self) -> str:
+        given = self._given(*_FILE_NAMES, "kafka_ssl_key_password") or (
+            "" if self.kafka_ssl_check_hostname else "TICKPIPE_KAFKA_SSL_CHECK_HOSTNAME"
+        )
+        if not self.uses_tls:
+            return given and f"{given} is set, but {_PROTOCOL}={self.kafka_security_protocol} does not encrypt; " + (
+                f"set {_PROTOCOL} to SSL or SASL_SSL, or unset it"
+            )
+        if self.kafka_ssl_certificate_file and not self.kafka_ssl_key_file:
+            return "TICKPIPE_KAFKA_SSL_CERTIFICATE_FILE needs TICKPIPE_KAFKA_SSL_KEY_FILE"
+        unsigned = self._given("kafka_ssl_key_file", "kafka_ssl_key_password")
+        if unsigned and not self.kafka_ssl_certificate_file:
+            return f"{unsigned} needs TICKPIPE_KAFKA_SSL_CERTIFICATE_FILE"
+        return next(filter(None, map(self._missing_file, _FILE_NAMES)), "")
+
+    def _given(self, *names: str) -> str:
+        # The first of these settings that has a value, as its variable.
+        for name in names:
+            value = getattr(self, name)
+            if value.get_secret_value() if isinstance(value, SecretStr) else value:
+                return f"TICKPIPE_{name.upper()}"
+        return ""
+
+    def _missing_file(self, name: str) -> str:
+        path = getattr(self, name)
+        return f"TICKPIPE_{name.upper()}: there is no file {path}" if path and not Path(path).is_file() else ""
+
+
+#: The settings of a Kafka that asks nobody anything, as the embedded one, whatever the environment says of another.
+UNSECURED = dict.fromkeys(SecuritySettings.model_fields, "") | {
+    "kafka_security_protocol": "PLAINTEXT",
+    "kafka_ssl_check_hostname": "true",
+}
