@@ -16,6 +16,8 @@
 #define REFUSALS_BEFORE_ALERT 3
 // Of an answer, at most so much is read: ours have some kilobytes.
 #define MOST_ANSWER_BYTES 65536
+// Of the account's hash, so much is sent: enough to tell accounts apart (bytes).
+#define ACCOUNT_BYTES 6
 
 // WebRequest's errors (MQL5: "Codes of Runtime Errors").
 #define ERROR_NOT_ALLOWED 4014
@@ -116,6 +118,22 @@ string BaseUrl(const string given) {
     while(StringLen(url) > 0 && StringSubstr(url, StringLen(url) - 1, 1) == "/")
         url = StringSubstr(url, 0, StringLen(url) - 1);
     return url;
+}
+
+// The account as others may know it: the number itself stays on this PC.
+string AccountName(const string server) {
+    string named = server + " " + IntegerToString(AccountInfoInteger(ACCOUNT_LOGIN));
+    uchar text[];
+    uchar key[];
+    uchar hash[];
+    // By its length, without the 0 at the end.
+    StringToCharArray(named, text, 0, StringLen(named), CP_UTF8);
+    if(CryptEncode(CRYPT_HASH_SHA256, text, key, hash) < ACCOUNT_BYTES)
+        return "";
+    string name = "";
+    for(int i = 0; i < ACCOUNT_BYTES; i++)
+        name += StringFormat("%02x", hash[i]);
+    return name;
 }
 
 class Sender {

@@ -25,8 +25,6 @@
 // The broker's clock is a multiple of that away from UTC (seconds), and never further than 18 hours.
 #define OFFSET_STEP_S 900
 #define MOST_OFFSET_S 64800
-// Of the account's hash, so much is sent: enough to tell accounts apart (bytes).
-#define ACCOUNT_BYTES 6
 
 class TickCollector {
 private:
@@ -60,22 +58,6 @@ private:
             plain += fine ? StringSubstr(text, i, 1) : "-";
         }
         return plain;
-    }
-
-    // The account as others may know it: the number itself stays on this PC.
-    string AccountName(const string server) const {
-        string named = server + " " + IntegerToString(AccountInfoInteger(ACCOUNT_LOGIN));
-        uchar text[];
-        uchar key[];
-        uchar hash[];
-        // By its length, without the 0 at the end.
-        StringToCharArray(named, text, 0, StringLen(named), CP_UTF8);
-        if(CryptEncode(CRYPT_HASH_SHA256, text, key, hash) < ACCOUNT_BYTES)
-            return "";
-        string name = "";
-        for(int i = 0; i < ACCOUNT_BYTES; i++)
-            name += StringFormat("%02x", hash[i]);
-        return name;
     }
 
     // Offset of the broker's clock from UTC (seconds); false while the terminal does not know the broker's time.

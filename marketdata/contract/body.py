@@ -17,6 +17,9 @@ _MAX_VALUES: Final = 6_000_000
 #: No zone is further from UTC (seconds).
 MAX_OFFSET_SECONDS: Final = 18 * 3600
 
+#: An offset as text, as some senders write all their numbers.
+_OFFSET_TEXT: Final = re.compile(r"[+-]?[0-9]{1,5}")
+
 #: A double has 309 at most.
 _MAX_DIGITS: Final = 309
 
@@ -210,6 +213,8 @@ def utc_offset_in(fields: Fields) -> int | None:
 def _utc_offset_of(value: Any) -> int | None:
     if value is None:
         return None
+    if isinstance(value, str) and _OFFSET_TEXT.fullmatch(value):
+        value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_OFFSET_SECONDS:

@@ -34,6 +34,13 @@ def test_what_holds_no_items_is_refused(body: bytes, status: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "seconds"), [("7200", 7200), ("7200.0", 7200), ('"7200"', 7200), ('"-12600"', -12_600), ("null", None)]
+)
+def test_the_offset_of_the_clock_is_read(written: str, seconds: int | None) -> None:
+    assert decode(f'{{"utc_offset_s":{written},"ticks":[]}}'.encode()).utc_offset_seconds == seconds
+
+
+@pytest.mark.parametrize(
     ("token", "value"),
     [
         ("nan", math.nan), ("-nan(ind)", math.nan), ("NaN", math.nan), ("-1.#IND", math.nan), ("1.#QNAN", math.nan),
