@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from marketdata.errors import TickpipeError
+
 log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
@@ -90,9 +92,11 @@ class PeriodicTask(ABC, Generic[Result]):
                 pause_seconds = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**failures)
                 failures += 1
                 metrics.failures.labels(self.name).inc()
+                # Our own errors say what to do; of others the place tells more.
+                reason = {"error": str(exc)} if isinstance(exc, TickpipeError) else {"exc_info": exc}
                 log.error(
                     "A background task failed; it is tried again.",
-                    action="task_failed", task=self.name, failures=failures, pause_seconds=pause_seconds, exc_info=exc,
+                    action="task_failed", task=self.name, failures=failures, pause_seconds=pause_seconds, **reason,
                 )  # fmt: skip
             else:
                 failures = 0

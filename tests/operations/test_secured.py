@@ -1,5 +1,6 @@
 """A Kafka that encrypts and wants a login: clients get in with the right settings and are told why with others."""
 
+import asyncio
 import base64
 import json
 import shlex
@@ -11,14 +12,16 @@ from typing import Any
 
 import psycopg
 import pytest
+from aiokafka.protocol.admin import CreateAclsRequest
 
 from marketdata.errors import KafkaRefused
-from runtime.kafka import ensure_topics, topics
+from runtime.aiokafka_internals import send_request
+from runtime.kafka import admin_client, ensure_topics, topics
 from runtime.settings import Settings, load_settings
 from tests.certificates import Authority
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
-from tests.services import Service, running
+from tests.services import Service
 from tests.unit.sink.candles import MINUTE
 from tests.waiting import wait_until
 from tickpipe.embedded import kafka as embedded_kafka
@@ -40,7 +43,7 @@ listener.name.expired.ssl.keystore.type=PEM
 listener.name.expired.ssl.keystore.location={folder}/expired.store.pem
 listener.name.login.sasl.enabled.mechanisms=PLAIN,OAUTHBEARER
 listener.name.login.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\
-  user_admin="right" user_nobody="right";
+  user_admin="right" user_nobody="right" user_producer="right" user_stream_app="right" user_sink="right";
 listener.name.login.oauthbearer.sasl.jaas.config=\\
   org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="admin";
 listener.name.clear.sasl.enabled.mechanisms=PLAIN
@@ -148,21 +151,70 @@ async def test_what_keeps_a_client_out_is_said_with_the_cure(
     assert "\n" not in str(caught.value)
 
 
-def test_a_tick_becomes_a_row_over_tls_with_a_login(login: dict[str, Any]) -> None:
-    secured = load_settings(**login)
-    with running(secured, "producer", "stream_app", "sink") as [producer, _, _]:
-        ticks = [
-            {"symbol": "EURUSD", "ts_msc": MINUTE + i * 60_000, "bid": 1.1, "ask": 1.2, "last": 0, "volume": 0}
-            for i in range(3)
-        ]
-        assert producer.post({"ticks": ticks}, X_Source="Broker-Demo").status_code == 200
+#: Of Kafka's protocol (org.apache.kafka.common.acl and resource).
+TOPIC, GROUP, LITERAL, ALLOW = 2, 3, 3, 3
+READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = 3, 4, 8, 10
+
+#: The least rights of each service, as docs/deploy/kafka.md lists them.
+READS = {
+    "stream_app": ("ticks_topic",),
+    "sink": ("ticks_topic", "candles_topic", "broker_candles_topic", "reference_topic"),
+}
+WRITES = {
+    "producer": ("ticks_topic", "broker_candles_topic", "reference_topic", "ticks_rejected_topic"),
+    "stream_app": ("candles_topic", "ticks_rejected_topic"),
+    "sink": ("candles_rejected_topic",),
+}
+GROUPS = {"stream_app": "stream_group", "sink": "sink_group"}
+
+
+async def grant(settings: Settings, service: str) -> None:
+    """Give the user of that name what the service needs, and nothing else."""
+    values = settings.model_dump()
+    wanted = [(TOPIC, topic.name, right) for topic in topics(settings) for right in (DESCRIBE, DESCRIBE_CONFIGS)]
+    wanted += [(TOPIC, values[name], READ) for name in READS.get(service, ())]
+    wanted += [(TOPIC, values[name], WRITE) for name in WRITES[service]]
+    wanted += [(GROUP, values[GROUPS[service]], READ)] if service in GROUPS else []
+    wanted += [(GROUP, settings.stream_group, DESCRIBE)] if service == "sink" else []
+    async with admin_client(settings) as client:
+        for kind, name, right in wanted:
+            request = CreateAclsRequest(kind, name, LITERAL, f"User:{service}", "*", right, ALLOW)
+            answer = await send_request(client, request)
+            assert [code for code, _ in answer.creation_responses] == [0]
+
+
+def test_a_tick_becomes_a_row_over_tls_with_the_least_rights(
+    settings: Settings, login: dict[str, Any], tmp_path: Path
+) -> None:
+    async def arrange() -> None:
+        await ensure_topics(settings)
+        for name in WRITES:
+            await grant(settings, name)
+
+    asyncio.run(arrange())
+    services = [
+        Service(name, load_settings(**login | {"kafka_sasl_username": name}), log=tmp_path / name) for name in WRITES
+    ]
+    try:
+        for service in services:
+            service.start()
+        for service in services:
+            service.wait_ready()
+        ticks = [{"symbol": "EURUSD", "ts_msc": MINUTE + i * 60_000, "bid": 1.1, "ask": 1.2} for i in range(3)]
+        assert services[0].post({"ticks": ticks}, X_Source="Broker-Demo").status_code == 200
 
         def stored() -> bool:
-            with psycopg.connect(secured.database_url.get_secret_value()) as connection:
+            with psycopg.connect(settings.database_url.get_secret_value()) as connection:
                 row = connection.execute("SELECT count(*) FROM market_data WHERE timeframe = 'M1'").fetchone()
-            return row is not None and row[0] >= 1
+            return row is not None and row[0] == len(ticks)
 
-        wait_until(stored, what="a row")
+        wait_until(stored, what="a row for each minute")
+        for service in services:
+            assert "uthoriz" not in service.said()
+            assert "Traceback" not in service.said()
+    finally:
+        for service in services:
+            service.close()
 
 
 def test_a_user_without_rights_is_named_what_is_missing_and_the_services_end(

@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
+from marketdata.errors import KafkaUnavailable
 from runtime import tasks
 from runtime.tasks import PeriodicTask, TaskMetrics, unless_set, until_first_ends
 from tests.waiting import PATIENCE_SECONDS
@@ -97,3 +99,21 @@ async def test_the_stop_is_not_waited_for() -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().call_later(0.05, stopping.set)
     await asyncio.wait_for(tasks.sleep_unless(stopping, 3600), PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize(("error", "is_line"), [(KafkaUnavailable("start it"), True), (ValueError("odd"), False)])
+async def test_only_an_error_that_was_not_foreseen_is_logged_with_its_place(error: Exception, is_line: bool) -> None:
+    stopping = asyncio.Event()
+
+    class Failing(PeriodicTask[int]):
+        name = "failing"
+        interval_seconds = 0.001
+
+        async def step(self) -> int:
+            asyncio.get_running_loop().call_soon(stopping.set)
+            raise error
+
+    with capture_logs() as lines:
+        await asyncio.wait_for(Failing().run(stopping, TaskMetrics(CollectorRegistry())), 5)
+    [line] = lines
+    assert (line.get("error") == str(error), line.get("exc_info") is error) == (is_line, not is_line)
