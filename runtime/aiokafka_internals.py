@@ -8,6 +8,7 @@ tests marked `contract` hold it to what is relied on here, and `make test-newest
 | `partitions_of` | `_client` | `partitions_for_topic()`: None until the topic is assigned, never refreshed for a reader that assigns by hand; an admin client needs connections of its own | `AttributeError` at the first read |
 | `send_request` | `AIOKafkaAdminClient._send_request` | `describe_topics()`: knows no version of the request that tells a topic's id | `AttributeError` when a service starts |
 | `group_error` | `_coordinator` | asking the consumer for it: Faust never does | `AttributeError` in the worker's watch |
+| `rejoin_group` | `_coordinator`, `_client` | `unsubscribe()` and `subscribe()`: forgets positions, and Faust's own subscription with them | `AttributeError` in the group watch |
 | `discard_producer` | `_closed`, `_sender` | `AIOKafkaProducer.stop()`: waits until everything is confirmed, without end while the broker is away | `AttributeError` when a connection is given up |
 """  # noqa: E501  # a table
 
@@ -68,6 +69,13 @@ def group_error(consumer: AIOKafkaConsumer) -> Exception | None:
     """Why a consumer with a group takes no part in it any more; None when it does, or may again by itself."""
     coordinator = consumer._coordinator
     return None if coordinator is None else coordinator._pending_exception
+
+
+async def rejoin_group(consumer: AIOKafkaConsumer) -> None:
+    """Have a consumer join its group again, knowing the partitions of now; await it in the loop that it runs in."""
+    if (coordinator := consumer._coordinator) is not None:
+        await consumer._client.force_metadata_update()
+        coordinator.request_rejoin()
 
 
 async def discard_producer(producer: AIOKafkaProducer) -> None:

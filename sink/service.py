@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -13,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from marketdata.errors import PartitionsLost, ProgressLost, TickpipeError
 from marketdata.runs import Record
 from runtime import clock
+from runtime.aiokafka_internals import rejoin_group
+from runtime.group_watch import GroupWatch
 from runtime.health import Guard, Health, StatusServer
 from runtime.kafka import new_consumer, sink_topics
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
@@ -168,6 +171,12 @@ class Sink:
                     Retainer(retaining, retention_of(self._settings)),
                     Closer(self._settings, closing, self._metrics),
                     LagMeter(self._settings, consumer, self._metrics, self.health),
+                    GroupWatch(
+                        self._settings,
+                        self._settings.sink_group,
+                        sink_topics(self._settings),
+                        partial(rejoin_group, consumer),
+                    ),
                 ]
                 if self._settings.check_days:
                     mine = consumer.assignment

@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, UnknownTopic
 from runtime.addresses import asyncio_host
+from runtime.group_watch import GroupWatch
 from runtime.health import Guard, Health
 from runtime.kafka import METADATA_MAX_AGE_MS, restore_topics
 from runtime.kafka_credentials import client_options
@@ -241,9 +242,12 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
 
     async def look() -> None:
         offsets: dict[int, tuple[int | None, int]] = {}
+        group_watch = GroupWatch(settings, settings.stream_group, [settings.ticks_topic], app.consumer.rejoin_group)
         while not app.should_stop:
             await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
             consumer: BatchConsumer = app.consumer
+            with contextlib.suppress(KafkaUnavailable, KafkaRefused, UnknownTopic):
+                await group_watch.step()
             with contextlib.suppress(KafkaUnavailable, KafkaRefused):
                 # What is emitted meanwhile waits until it is confirmed, and the commit with it.
                 await restore_topics(settings, settings.candles_topic, settings.ticks_rejected_topic)

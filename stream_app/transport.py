@@ -25,7 +25,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
 from marketdata.runs import Record
-from runtime.aiokafka_internals import end_fetches, group_error, hand_out_bare_records
+from runtime.aiokafka_internals import end_fetches, group_error, hand_out_bare_records, rejoin_group
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +58,11 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         aiokafka waits until it is asked for such an error, and Faust never asks: it would stand idle for ever.
         """
         return None if self._consumer is None else group_error(self._consumer)
+
+    async def rejoin_group(self) -> None:
+        """Join the group again; see `GroupWatch`."""
+        if self._consumer is not None:
+            await self.call_thread(rejoin_group, self._consumer)
 
 
 class BatchConsumer(driver.Consumer):
@@ -140,6 +145,11 @@ class BatchConsumer(driver.Consumer):
         """Why this process takes no part in its group any more, None while it does."""
         thread = cast(_ConsumerThread | None, self._thread)
         return None if thread is None else thread.group_error()
+
+    async def rejoin_group(self) -> None:
+        """Join the group again; see `GroupWatch`."""
+        if (thread := cast(_ConsumerThread | None, self._thread)) is not None:
+            await thread.rejoin_group()
 
     def committed_offset(self, tp: TP) -> int | None:
         """What this process last committed or found committed."""
