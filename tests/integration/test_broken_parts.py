@@ -17,7 +17,7 @@ from tests.services import environment
         ("producer", "producer.publisher:Publisher.run"),
         ("dashboard", "dashboard.live:LiveReader.run"),
         ("dashboard", "dashboard.pipeline:Pipeline.run"),
-        ("sink", "runtime.health:ThreadingHTTPServer.serve_forever"),
+        ("sink", "runtime.health:ThreadedServer.serve_forever"),
         ("stream_app", "stream_app.app:own_log"),
         ("stream_app", "stream_app.transport:BatchConsumer.group_error"),
         ("stream_app", "stream_app.worker:Worker.publish"),

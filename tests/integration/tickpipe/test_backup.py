@@ -17,6 +17,7 @@ from marketdata.errors import KafkaUnavailable
 from marketdata.reference import Instrument, Reference, SenderCount
 from marketdata.tick import Frame
 from marketdata.wire import encode, reference_key
+from runtime import clock
 from runtime.kafka import admin_client, ensure_topics, log_ends, new_producer
 from runtime.log_identity import own_log, wait_for_log
 from runtime.logreader import LogReader
@@ -48,10 +49,13 @@ pytestmark = pytest.mark.long(30)
 #: Frames of 100 ticks each: a morning.
 FRAMES = 240
 
+#: Counts of long ago are forgotten.
+_SEEN_MS = clock.now_ms() - 86_400_000
+
 REFERENCE: list[Reference] = [
     SenderCount(
         source="S", server="Broker-Demo", account="1", build="3850", ea="PDC", version="1.65", address="10.0.0.7",
-        counter="a", first_seen=1_549_000_000_000, last_seen=1_549_000_000_500, ticks=3, bars=4,
+        counter="a", first_seen=_SEEN_MS, last_seen=_SEEN_MS + 500, ticks=3, bars=4,
     ),
     Instrument(source="S", symbol="EURUSD", point=0.00001, received=1_549_000_000_000),
 ]  # fmt: skip

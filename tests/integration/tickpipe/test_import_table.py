@@ -97,7 +97,7 @@ def test_a_table_of_an_older_database_is_imported(settings: Settings, old: str) 
 def test_what_cannot_be_read_is_said_in_a_sentence(settings: Settings, old: str) -> None:
     for arguments, words in (
         ([old, "--table", "older.missing"], "there is no table older.missing"),
-        ([old, "--table", "schema_migrations"], "no table of bars"),
+        ([old, "--table", "timeframes"], "no table of bars"),
         (["postgresql://user:hush@127.0.0.1:9/none"], "127.0.0.1:9/none"),
         (["postgresql://user:hu@sh%@127.0.0.1:9/none"], "%25 for %"),
     ):
