@@ -8,7 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
+import psutil
+
 from marketdata.errors import StackError
+from tests.waiting import wait_until
 from tickpipe.embedded.kafka import Kafka, local_kafka, ready_kafka
 from tickpipe.embedded.postgres import Postgres, local_postgres
 from tickpipe.embedded.process import ServiceSpec, spawn, tail
@@ -146,6 +149,10 @@ class Child:
     def signal(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
+            if number == signal.SIGSTOP:
+                # On a busy machine its threads go on for a moment.
+                child = psutil.Process(self._process.pid)
+                wait_until(lambda: child.status() == psutil.STATUS_STOPPED, what="a process that stands still")
 
     def kill(self) -> None:
         if self._process is not None:

@@ -143,7 +143,9 @@ async def all_that_is_said(settings: Settings, candles: int, directory: Path) ->
         async with RunningSink(settings):
 
             async def are_stored() -> bool:
-                return len(dashboard.get(PAGES[0]).json().get("candles", [])) == candles
+                # Not in this loop: the sink in it may hold the pooler's last session.
+                answer = await asyncio.to_thread(dashboard.get, PAGES[0])
+                return len(answer.json().get("candles", [])) == candles
 
             await eventually(are_stored, what=f"{candles} candles")
         for page in PAGES:
