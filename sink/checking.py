@@ -60,7 +60,7 @@ class Checker(PeriodicTask[bool]):
         self._assignment = assignment
         self._first_seconds = FIRST_SECONDS if first_seconds is None else first_seconds
         self._began = datetime.now(UTC)
-        metrics.checked_at.set(self._began.timestamp())
+        metrics.checks.begun_at.set(self._began.timestamp())
         self._piece_began = time.monotonic()
         self._under_way: Completeness | None = None
 
@@ -80,7 +80,7 @@ class Checker(PeriodicTask[bool]):
         self._piece_began = time.monotonic()
         async for candles in completeness.missing():
             stored = await store_folds(self._database, self._writer, candles)
-            self._metrics.missing_minutes.inc(stored)
+            self._metrics.checks.missing.inc(stored)
             if stored:
                 log.warning(
                     "Minutes that the log holds were missing from the table; they were folded again and stored.",
@@ -88,7 +88,7 @@ class Checker(PeriodicTask[bool]):
                     last=max(candle.ts for candle in candles),
                 )  # fmt: skip
         if completeness.is_done:
-            self._metrics.checked_at.set(self._began.timestamp())
+            self._metrics.checks.begun_at.set(self._began.timestamp())
             self._under_way = None
         return completeness.is_done
 
@@ -105,7 +105,7 @@ class Checker(PeriodicTask[bool]):
                 only_settled=True,
                 looks_at=self._is_mine,
                 pause=self._pause,
-                on_compared=self._metrics.checked_minutes.inc,
+                on_compared=self._metrics.checks.minutes.inc,
             )
         return found
 

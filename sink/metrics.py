@@ -20,6 +20,27 @@ log = structlog.get_logger(__name__)
 _IS_DEBUGGING: Final = logging.getLogger(__name__).isEnabledFor
 
 
+class CheckMetrics:
+    """What the idle-time check has looked at and found."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.minutes = Counter(
+            "tickpipe_sink_checked_minutes",
+            "Minutes of a symbol that the log holds and that were looked for in the table.",
+            registry=registry,
+        )
+        self.missing = Counter(
+            "tickpipe_sink_missing_minutes",
+            "Minutes that the table lacked, in whole or in part, and that were folded from the log and stored.",
+            registry=registry,
+        )
+        self.begun_at = Gauge(
+            "tickpipe_sink_checked_timestamp_seconds",
+            "Beginning of the newest check that got done, or of the sink before its first; 0 when it checks none.",
+            registry=registry,
+        )
+
+
 class Metrics:
     """The sink's metrics, in the registry that is handed in; names begin with `tickpipe_sink_`."""
 
@@ -71,21 +92,7 @@ class Metrics:
         self.materialised_hours = Counter(
             "tickpipe_sink_materialised_hours", "Stale hours that were folded in the background.", registry=registry
         )
-        self.checked_minutes = Counter(
-            "tickpipe_sink_checked_minutes",
-            "Minutes of a symbol that the log holds and that were looked for in the table.",
-            registry=registry,
-        )
-        self.missing_minutes = Counter(
-            "tickpipe_sink_missing_minutes",
-            "Minutes that the table lacked, in whole or in part, and that were folded from the log and stored.",
-            registry=registry,
-        )
-        self.checked_at = Gauge(
-            "tickpipe_sink_checked_timestamp_seconds",
-            "Beginning of the newest check that got done, or of the sink before its first; 0 when it checks none.",
-            registry=registry,
-        )
+        self.checks = CheckMetrics(registry)
         #: verdict: equal, differs, no_bar, no_candle. At most 200 symbols by name, the rest together as `other`.
         self.compared_minutes = Gauge(
             "tickpipe_sink_compared_minutes",

@@ -26,6 +26,17 @@ _STYLES = {"running": "green", "backoff": "yellow", "stopped": "dim"}
 _UNSAID = ("starting",)
 
 
+_ProducerHost = Annotated[
+    str, typer.Option(help="Address to listen on; 0.0.0.0 lets EAs on other machines in, :: those of IPv6 as well.")
+]
+_DashboardHost = Annotated[
+    str, typer.Option(help="Address of the chart; 0.0.0.0 shows it to other machines (TICKPIPE_DASHBOARD_PASSWORD).")
+]
+_PostgresHost = Annotated[
+    str, typer.Option(help="Address of PostgreSQL; 0.0.0.0 lets other machines read it, see `tickpipe status`.")
+]
+
+
 class StartFailed(TickpipeError):
     """The stack did not start; the message names what stands in the way."""
 
@@ -35,22 +46,15 @@ def up(
     data_dir: DataDir = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when everything is ready.")] = False,
     demo: Annotated[bool, typer.Option("--demo", help="With a simulated EA: EURUSD and GBPUSD.")] = False,
-    producer_host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 lets EAs on other machines in, :: those of IPv6 as well.")
-    ] = "127.0.0.1",
+    producer_host: _ProducerHost = "127.0.0.1",
     producer_port: Annotated[
         int, typer.Option(min=0, max=65_535, help="Port that EAs post to; 0 takes a free one.")
     ] = 18_001,
-    dashboard_host: Annotated[
-        str,
-        typer.Option(help="Address of the chart; 0.0.0.0 shows it to other machines (TICKPIPE_DASHBOARD_PASSWORD)."),
-    ] = "127.0.0.1",
+    dashboard_host: _DashboardHost = "127.0.0.1",
     dashboard_port: Annotated[
         int, typer.Option(min=0, max=65_535, help="Port of the chart; 0 takes 18080 if it is free.")
     ] = 0,
-    postgres_host: Annotated[
-        str, typer.Option(help="Address of PostgreSQL; 0.0.0.0 lets other machines read it, see `tickpipe status`.")
-    ] = "127.0.0.1",
+    postgres_host: _PostgresHost = "127.0.0.1",
     postgres_database: Annotated[str, typer.Option(help="Name of the database; a new name begins empty.")] = "market",
     postgres_reader: Annotated[str, typer.Option(help="Name of the role that may read, and do no more.")] = "reader",
     stream_workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that fold ticks.")] = 1,

@@ -10,10 +10,15 @@ import typer
 from tickpipe.connection import DataDir, data_directory, producer_address
 from tickpipe.console import DONE, PROBLEM, err, out, print_table
 from tickpipe.sending.options import (
+    BarsTimeframeOption,
     ColumnsOption,
     DateFormatOption,
     DecimalOption,
     DigitsOption,
+    DryRunOption,
+    FilesArgument,
+    FilesSymbolOption,
+    FromStartOption,
     KeyOption,
     PatienceOption,
     SkipRowsOption,
@@ -42,23 +47,11 @@ _BATCH_TICKS = 2_000
 
 
 def import_files(
-    files: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FILE...",
-            help="Files of ticks or bars, folders of them, or a database with a table of bars: "
-            "`market-data postgresql://user@host/name`.",
-        ),
-    ],
+    files: FilesArgument,
     *,
     table: Annotated[str, typer.Option(help="Table of bars in a database.")] = "market_data",
-    symbol: Annotated[
-        str | None, typer.Option("--symbol", "-s", help="Symbol of all files. Default: from their columns or names.")
-    ] = None,
-    timeframe: Annotated[
-        str | None,
-        typer.Option(help="Timeframe of the bars. Default: from their column, their name or their opening times."),
-    ] = None,
+    symbol: FilesSymbolOption = None,
+    timeframe: BarsTimeframeOption = None,
     source: SourceOption = None,
     zone: ZoneOption = None,
     columns: ColumnsOption = None,
@@ -68,12 +61,8 @@ def import_files(
     symbol_column: SymbolColumnOption = None,
     digits: DigitsOption = None,
     strict: StrictOption = False,
-    from_start: Annotated[
-        bool, typer.Option("--from-start", help="Post everything, also what an interrupted import has posted.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read every file, and say how it was read and what would be sent.")
-    ] = False,
+    from_start: FromStartOption = False,
+    dry_run: DryRunOption = False,
     url: UrlOption = None,
     key: KeyOption = None,
     patience: PatienceOption = 300.0,

@@ -15,6 +15,27 @@ if TYPE_CHECKING:
 #: Decimals up to which 10**-digits is a point that an instrument has.
 _MOST_DIGITS = 8
 
+FilesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...",
+        help="Files of ticks or bars, folders of them, or a database with a table of bars: "
+        "`market-data postgresql://user@host/name`.",
+    ),
+]
+FilesSymbolOption = Annotated[
+    str | None, typer.Option("--symbol", "-s", help="Symbol of all files. Default: from their columns or names.")
+]
+BarsTimeframeOption = Annotated[
+    str | None,
+    typer.Option("--timeframe", help="Timeframe of the bars. Default: from their column, name or opening times."),
+]
+FromStartOption = Annotated[
+    bool, typer.Option("--from-start", help="Post everything, also what an interrupted import has posted.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Read every file, and say how it was read and what would be sent.")
+]
 SourceOption = Annotated[
     str | None, typer.Option(help="Source to post for; needs a key that may. Default: the source of the key.")
 ]
