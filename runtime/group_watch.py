@@ -1,4 +1,4 @@
-"""Finds partitions that no member of a consumer group reads, and has them given out."""
+"""Finds partitions that no member of a consumer group reads, and has them assigned."""
 
 from collections.abc import Awaitable, Callable, Collection
 from typing import ClassVar, Final
@@ -28,7 +28,7 @@ class GroupWatch(PeriodicTask[None]):
     Args:
         group: the name of the group.
         topics: whose every partition is to be read.
-        rejoin: has this member join again; the broker gives the partitions out anew when that member leads.
+        rejoin: has this member join again; the broker then assigns the partitions again if that member leads.
     """
 
     name = "group"
