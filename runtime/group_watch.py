@@ -7,7 +7,7 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.coordinator.protocol import ConsumerProtocol
 
-from runtime.kafka import admin_client
+from runtime.kafka import METADATA_MAX_AGE_MS, admin_client, describe_group
 from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask
@@ -32,7 +32,8 @@ class GroupWatch(PeriodicTask[None]):
     """
 
     name = "group"
-    interval_seconds: ClassVar[float] = 10.0
+    #: Longer than a leader takes to find new partitions, or a topic that was made again, by itself.
+    interval_seconds: ClassVar[float] = 1.5 * METADATA_MAX_AGE_MS / 1000
 
     def __init__(
         self, settings: Settings, group: str, topics: Collection[str], rejoin: Callable[[], Awaitable[None]]
@@ -68,10 +69,8 @@ async def unread_partitions(settings: Settings, group: str, topics: Collection[s
     """
     async with admin_client(settings) as client:
         with kafka_errors(settings, group=group):
-            [answer] = await client.describe_consumer_groups([group])
+            state, members = await describe_group(client, group)
             described = await client.describe_topics(sorted(topics))
-    # Error code, group, state, protocol type, protocol, members, …
-    _, _, state, _, _, members, *_ = answer.groups[0]
     if state != _STABLE:
         return set()
     unread = {TopicPartition(topic["topic"], p["partition"]) for topic in described for p in topic["partitions"]}

@@ -302,6 +302,14 @@ async def topic_ends(
     return ends
 
 
+async def describe_group(client: AIOKafkaAdminClient, group: str) -> tuple[str, list[Any]]:
+    """State and members of a consumer group; a member is id, client, host, metadata and assignment."""
+    [answer] = await client.describe_consumer_groups([group])
+    # Error code, group, state, protocol type, protocol, members, …
+    _, _, state, _, _, members, *_ = answer.groups[0]
+    return state, members
+
+
 async def committed_offsets(client: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, int]:
     """What the group has committed; partitions without a commit are missing."""
     offsets = await client.list_consumer_group_offsets(group)

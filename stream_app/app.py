@@ -243,11 +243,14 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
     async def look() -> None:
         offsets: dict[int, tuple[int | None, int]] = {}
         group_watch = GroupWatch(settings, settings.stream_group, [settings.ticks_topic], app.consumer.rejoin_group)
+        asked_group_at = time.monotonic()
         while not app.should_stop:
             await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
             consumer: BatchConsumer = app.consumer
-            with contextlib.suppress(KafkaUnavailable, KafkaRefused, UnknownTopic):
-                await group_watch.step()
+            if time.monotonic() - asked_group_at >= group_watch.interval_seconds:
+                with contextlib.suppress(KafkaUnavailable, KafkaRefused, UnknownTopic):
+                    await group_watch.step()
+                asked_group_at = time.monotonic()
             with contextlib.suppress(KafkaUnavailable, KafkaRefused):
                 # What is emitted meanwhile waits until it is confirmed, and the commit with it.
                 await restore_topics(settings, settings.candles_topic, settings.ticks_rejected_topic)

@@ -16,7 +16,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorFor
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from marketdata.errors import KafkaUnavailable, PartitionsLost, TickpipeError
-from runtime.kafka import admin_client, committed_offsets, log_ends, new_consumer
+from runtime.kafka import admin_client, committed_offsets, describe_group, log_ends, new_consumer
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import TickLog
 from runtime.settings import Settings
@@ -139,9 +139,7 @@ async def wait_until_empty(
     started = time.monotonic()
     async with admin_client(settings) as client:
         while True:
-            (answer,) = await _coordinated(settings, group, lambda: client.describe_consumer_groups([group]))
-            # error code, group, state, protocol type, protocol, members, …
-            _, _, state, _, _, members, *_ = answer.groups[0]
+            state, members = await _coordinated(settings, group, lambda: describe_group(client, group))
             if state in _NO_MEMBERS:
                 return
             waited = time.monotonic() - started
