@@ -1,7 +1,6 @@
 """`python -m dashboard`: serves on TICKPIPE_DASHBOARD_HOST and _PORT until SIGTERM or Ctrl-C."""
 
 import sys
-from ipaddress import ip_address
 from types import FrameType
 
 import structlog
@@ -10,6 +9,7 @@ from fastapi import FastAPI
 
 from dashboard.app import Parts, create_app
 from marketdata.errors import SettingsError
+from runtime.addresses import is_loopback
 from runtime.hosts import OwnNames
 from runtime.logs import configure_logs
 from runtime.process import collect_rarely
@@ -51,11 +51,7 @@ def main() -> int:
 
 def _warn_if_open(settings: Settings) -> None:
     host = settings.dashboard_host
-    try:
-        is_local = ip_address(host).is_loopback
-    except ValueError:
-        is_local = host == "localhost"
-    if not is_local and not settings.dashboard_password.get_secret_value():
+    if not is_loopback(host) and not settings.dashboard_password.get_secret_value():
         log.warning(
             "Everybody who reaches this address can see the candles; TICKPIPE_DASHBOARD_PASSWORD sets a password.",
             action="no_password", host=host,

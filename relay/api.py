@@ -5,7 +5,7 @@ more than the work itself.
 import asyncio
 import hmac
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -26,15 +26,10 @@ from relay.metrics import Metrics
 from relay.pending import Backlog, store_refused
 from relay.store import Store
 from runtime.health import Health
-from runtime.request_body import Intake, Receive
+from runtime.request_body import Intake, Receive, Scope, Send
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
-
-Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-#: ASGI.
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: How many symbols /stats names.
 _TOP_SYMBOLS: Final = 10

@@ -5,7 +5,6 @@ import sys
 import threading
 from contextlib import suppress
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -13,14 +12,16 @@ import structlog
 import uvicorn
 
 from marketdata.errors import SettingsError
-from relay.api import Api, Application
+from relay.api import Api
 from relay.forwarder import BATCH, Forwarder
 from relay.pending import Pending
 from relay.retention import Retention
 from relay.server import Server
 from relay.store import Store
+from runtime.addresses import is_loopback
 from runtime.health import Guard, Health
 from runtime.hosts import OwnNames
+from runtime.request_body import Application
 from runtime.serving import KEEP_ALIVE_SECONDS, run_server, server_config
 from runtime.settings import Settings
 
@@ -49,7 +50,7 @@ def serve(
         StoreUnusable, StoreUnavailable: when the database cannot be opened.
     """
     key = os.environ.get(KEY_VARIABLE, "")
-    if not key and not _is_loopback(host):
+    if not key and not is_loopback(host):
         raise SettingsError(
             f"{host} can be reached from other machines, so senders must show a key: set {KEY_VARIABLE},"
             " or leave out --host to serve this machine only"
@@ -98,14 +99,7 @@ def _forward(forwarder: Forwarder, store: Store, stop: threading.Event) -> None:
                 forwarder.pending = Pending(store, limit=BATCH)
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def http_server(api: Application | OwnNames, host: str, port: int) -> uvicorn.Server:
+def http_server(api: Application, host: str, port: int) -> uvicorn.Server:
     """A server of `api`, not started."""
     config = server_config(
         api, host, port,

@@ -2,6 +2,7 @@
 
 import socket
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from typing import Final
 
 LOOPBACK: Final = "127.0.0.1"
@@ -18,6 +19,14 @@ def asyncio_host(host: str) -> str:
 def reachable_host(host: str) -> str:
     """A host that clients on this machine can connect to, for one that a server listens on."""
     return LOOPBACK if host in _EVERYWHERE else host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the host."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def url_of(host: str, port: int) -> str:

@@ -160,9 +160,6 @@ class _Bounded:
             self._expect(None)
             super().connection_lost(exc)  # type: ignore[misc]
 
-    def eof_received(self) -> None:
-        """Nothing is sent after the end of what the peer sends."""
-
     def data_received(self, data: bytes) -> None:
         """Hand the data on, and end the connection when a head is too large."""
         if not self._is_admitted:

@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -16,6 +15,7 @@ import httpx
 
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE
 from marketdata.errors import SettingsError
+from runtime.addresses import is_loopback
 from runtime.posting import NoAnswer, Reply
 
 #: The producer waits 10 s for Kafka before it answers 503; less would give up on answers that are on their way.
@@ -173,11 +173,7 @@ def address_of(url: str) -> str:
 
 def is_this_machine(url: str) -> bool:
     """Whether the address is one of this machine alone."""
-    host = httpx.URL(url).host
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(httpx.URL(url).host)
 
 
 def _endless(url: str, seconds: float) -> NoAnswer:

@@ -6,18 +6,15 @@ dot in it: addresses, and names without one, cannot be anybody's page on the int
 """
 
 import re
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Collection
 from ipaddress import ip_address
 from socket import gethostname
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from marketdata.contract.answers import Refused
-
-_Scope = MutableMapping[str, Any]
-_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-_App = Callable[[_Scope, Any, _Send], Awaitable[None]]
+from runtime.request_body import Application, Receive, Scope, Send
 
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/@\s]+)(?::\d{1,5})?")
 
@@ -46,14 +43,14 @@ def is_own_name(host: str, allowed: Collection[str]) -> bool:
 class OwnNames:
     """ASGI: hands on reads for this server's own names, and answers 421 to others."""
 
-    def __init__(self, app: _App, allowed: Collection[str]) -> None:
+    def __init__(self, app: Application, allowed: Collection[str]) -> None:
         """Serve `app`, an ASGI application; `allowed` are names with dots that are this server's besides its own."""
         self._app = app
         self._allowed = frozenset(name.rstrip(".").lower() for name in (*allowed, gethostname()))
         #: Few names are asked for, again and again.
         self._known: set[bytes] = set()
 
-    async def __call__(self, scope: _Scope, receive: Any, send: _Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         # What writes is no web page's: a browser says of it where it comes from, and that is refused.
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
@@ -67,7 +64,7 @@ class OwnNames:
                     self._known.add(host)
         await self._app(scope, receive, send)
 
-    async def _refuse(self, host: bytes, send: _Send) -> None:
+    async def _refuse(self, host: bytes, send: Send) -> None:
         name = host[:200].decode("latin-1")
         message = f"this server does not know itself as {name!r}; if it is, list the name in TICKPIPE_ALLOWED_HOSTS"
         body = msgspec.json.encode(Refused(message, "UNKNOWN_HOST"))

@@ -7,10 +7,12 @@ from typing import Any, Final, Self
 
 from marketdata.contract.answers import Refusal, TooLarge, Unusable
 
-_Message = MutableMapping[str, Any]
-
-#: ASGI: the next message of a request.
-Receive = Callable[[], Awaitable[_Message]]
+#: ASGI: a message, a connection, the next message of a request, the way of an answer, an application.
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: A body must arrive in this time (seconds), and in a second more for each so many bytes: 64 MB at half a megabit a
 #: second. A sender that is slower, or has gone, frees its place.
@@ -190,16 +192,16 @@ class _Begun:
 
     __slots__ = ("_steps", "_waits_for", "result")
 
-    def __init__(self, call: Awaitable[_Message]) -> None:
+    def __init__(self, call: Awaitable[Message]) -> None:
         self._steps = call.__await__()
         #: None until it is known.
-        self.result: _Message | None = None
+        self.result: Message | None = None
         try:
             self._waits_for = next(self._steps)
         except StopIteration as done:
             self.result = done.value
 
-    def __await__(self) -> Generator[Any, Any, _Message]:
+    def __await__(self) -> Generator[Any, Any, Message]:
         while self.result is None:
             try:
                 try:
@@ -213,7 +215,7 @@ class _Begun:
         return self.result
 
 
-def _is_last(message: _Message) -> bool:
+def _is_last(message: Message) -> bool:
     return message["type"] == "http.request" and not message.get("more_body")
 
 
@@ -226,7 +228,7 @@ async def _receive_in_time(first: _Begun, receive: Receive, limit_bytes: int, re
 
 
 async def _receive_all(
-    message: _Message,
+    message: Message,
     receive: Receive,
     limit_bytes: int,
     reserve: Callable[[int], None],

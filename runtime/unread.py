@@ -5,17 +5,9 @@ is lost: the sender never learns that its body was too large or its key wrong.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Final
 
-from runtime.request_body import Receive, patience_seconds
-
-_Message = MutableMapping[str, Any]
-_Scope = MutableMapping[str, Any]
-_Send = Callable[[_Message], Awaitable[None]]
-
-#: An ASGI application.
-Application = Callable[[_Scope, Receive, _Send], Awaitable[None]]
+from runtime.request_body import Application, Message, Receive, Scope, Send, patience_seconds
 
 #: How much of a body is read for nothing: four times the largest body by default. Beyond that a sender must notice by
 #: the reset (bytes).
@@ -30,7 +22,7 @@ def reading_to_the_end(app: Application) -> Application:
     Where the body does not end within them, the answer says `Connection: close`.
     """
 
-    async def answer(scope: _Scope, receive: Receive, send: _Send) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"]) if scope["type"] == "http" else {}
         if b"content-length" in headers or b"transfer-encoding" in headers:
             exchange = _Exchange(headers, receive, send)
@@ -46,25 +38,25 @@ class _Exchange:
 
     __slots__ = ("_asks_first", "_declared", "_is_read", "_receive", "_send")
 
-    def __init__(self, headers: dict[bytes, bytes], receive: Receive, send: _Send) -> None:
+    def __init__(self, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
         self._declared = headers.get(b"content-length", b"")
         #: Sends its body only when it is asked for it, which the first `receive` does.
         self._asks_first = headers.get(b"expect", b"").lower() == b"100-continue"
         self._is_read = False
 
-    async def receive(self) -> _Message:
+    async def receive(self) -> Message:
         self._asks_first = False
         message = await self._receive()
         self._is_read = not message.get("more_body")  # neither the last part has it nor a disconnect
         return message
 
-    async def send(self, message: _Message) -> None:
+    async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start" and not self._is_read and not await self._read_rest(message):
             message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
         await self._send(message)
 
-    async def _read_rest(self, answer: _Message) -> bool:
+    async def _read_rest(self, answer: Message) -> bool:
         """Whether the body was read to its end."""
         # A sender that is answered 408 has used up its time already.
         if self._asks_first or answer["status"] == _REQUEST_TIMEOUT or int(self._declared or 0) > _MAX_BYTES:

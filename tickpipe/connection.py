@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -94,6 +95,12 @@ def data_dir_option(directory: Path) -> str:
     from runtime.settings import load_settings
 
     return "" if directory == load_settings().data_dir else f" --data-dir {shlex.quote(str(directory))}"
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":…@")).geturl()
 
 
 def connected_settings(data_dir: Path | None) -> "Settings":

@@ -13,7 +13,7 @@ import typer
 
 from marketdata.errors import StackError, TickpipeError
 from runtime import clock
-from tickpipe.connection import DataDir, data_dir_option, data_directory, stack_on
+from tickpipe.connection import DataDir, data_dir_option, data_directory, stack_on, without_password
 from tickpipe.console import err, out
 
 if TYPE_CHECKING:
@@ -182,12 +182,6 @@ def program_name() -> str:
     if found is not None and Path(found).resolve() == ran.resolve():
         return ran.name
     return shlex.quote(str(ran.absolute())) if ran.name == "tickpipe" else f"{shlex.quote(sys.executable)} -m tickpipe"
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":…@")).geturl()
 
 
 def curl_line(url: str, api_key: str, symbol: str) -> str:

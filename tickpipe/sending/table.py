@@ -11,7 +11,6 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -19,6 +18,7 @@ from psycopg import AsyncConnection, sql
 from marketdata.errors import TickpipeError
 from runtime.settings import check_database_url
 from sink.db.session import open_session
+from tickpipe.connection import without_password
 from tickpipe.console import Bar, iso_utc, out
 
 #: Columns that are copied, by the names that such tables give them.
@@ -58,7 +58,7 @@ def copied(url: str, table: str, folder: Path) -> list[Path]:
         check_database_url(url)
     except ValueError as exc:
         raise TableUnusable(str(exc)) from exc
-    source = hashlib.sha256(f"{_without_password(url)} {table}".encode()).hexdigest()[:12]
+    source = hashlib.sha256(f"{without_password(url)} {table}".encode()).hexdigest()[:12]
     folder = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', table)}-{source}"
     complete = folder / _COMPLETE
     if complete.exists():
@@ -72,7 +72,7 @@ def copied(url: str, table: str, folder: Path) -> list[Path]:
     try:
         asyncio.run(_copy_all(url, table, folder))
     except psycopg.Error as exc:
-        raise TableUnusable(f"{_without_password(url)}: {' '.join(str(exc).split())}") from exc
+        raise TableUnusable(f"{without_password(url)}: {' '.join(str(exc).split())}") from exc
     complete.touch()
     return _copies(folder)
 
@@ -148,8 +148,3 @@ async def _timeframes(connection: AsyncConnection[Any], name: sql.Composable) ->
 
 def _file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", text.rpartition(".")[2])
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"

@@ -18,8 +18,9 @@ from typer.testing import CliRunner, Result
 from marketdata.errors import KafkaUnavailable, SettingsError, StackError
 from tests.scripted import Answer, ScriptedServer
 from tickpipe.cli import app
+from tickpipe.connection import without_password
 from tickpipe.console import explain
-from tickpipe.embedded.command import curl_line, program_name, without_password
+from tickpipe.embedded.command import curl_line, program_name
 from tickpipe.sending.dialects import UnknownForm
 from tickpipe.sending.textfile import DataFileError
 
