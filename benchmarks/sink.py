@@ -30,7 +30,7 @@ from marketdata.offsets import spans
 from marketdata.wire import candle_key, encode
 from runtime.kafka import ensure_topics, new_producer, wait_for_kafka
 from runtime.settings import Settings, load_settings
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from sink.staging import utc
 from tests import plainhttp
 from tests.servers import EmbeddedServers

@@ -26,7 +26,7 @@ from runtime.kafka import Ends, committed_offsets, lag_of, new_consumer, sink_to
 from runtime.kafka_credentials import client_options
 from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
-from sink.group import with_sink_group
+from sink.progress import with_sink_group
 
 log = structlog.get_logger(__name__)
 

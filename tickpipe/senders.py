@@ -11,7 +11,7 @@ from tickpipe.console import TIME_HELP, Format, FormatOption, err, run, time_opt
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
-    from sink.reference import SenderRow
+    from sink.queries import SenderRow
 
 #: How far back senders are shown unless told.
 _SHOWN = timedelta(days=7)
@@ -51,13 +51,13 @@ def senders(
 
 
 def _columns() -> tuple[str, ...]:
-    from sink.reference import SenderRow
+    from sink.queries import SenderRow
 
     return SenderRow._fields
 
 
 async def _read(settings: "Settings", since: datetime) -> "list[SenderRow]":
-    from sink.reference import read_senders
+    from sink.queries import read_senders
 
     async with await open_database(settings) as connection:
         return await read_senders(connection, since)

@@ -159,7 +159,7 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
 
     from runtime.kafka import admin_client, committed_offsets, lag_of, sink_topics
     from runtime.kafka_errors import kafka_errors
-    from sink.group import with_sink_group
+    from sink.progress import with_sink_group
     from tickpipe.topics import present_ends
 
     found = await present_ends(settings)

@@ -10,7 +10,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from marketdata.errors import StackError
-from sink.db.statements import SQL
+from sink.db.session import SQL
 from tickpipe.embedded.state import HOST
 
 #: The role that the services use; it owns everything and gets in from this machine alone.

@@ -19,7 +19,7 @@ from runtime.kafka_errors import kafka_errors
 from runtime.logreader import LogReader
 from runtime.rejected import WHOLE_BODY, Rejected, RejectedRecord, Which
 from runtime.settings import Settings
-from sink.records import Incoming, incoming_bars, incoming_candles, incoming_reference
+from sink.batch import Incoming, incoming_bars, incoming_candles, incoming_reference
 
 
 class NoSuchRecord(TickpipeError):

@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from typer.testing import CliRunner
 
 from marketdata.errors import StackError
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from tests.architecture import ROOT
 from tests.ports import free_port
 from tests.servers import Child
