@@ -32,10 +32,17 @@ from producer.publisher import Gateway
 from producer.records import FrameWriter, Origin, RejectWriter, TicksBySymbol
 from producer.reference import ReferenceData
 from runtime import clock
-from runtime.metrics import AHEAD_MS, arrival_seconds, seconds_between
 from runtime.request_body import Intake
 from runtime.settings import ANY_SOURCE, Settings
-from runtime.telemetry import Telemetry, TraceContext, parse_traceparent, trace_id_of
+from runtime.telemetry import (
+    AHEAD_MS,
+    Telemetry,
+    TraceContext,
+    arrival_seconds,
+    parse_traceparent,
+    seconds_between,
+    trace_id_of,
+)
 
 log = structlog.get_logger(__name__)
 

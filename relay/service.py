@@ -19,8 +19,8 @@ from relay.retention import Retention
 from relay.server import Server
 from relay.store import Store
 from runtime.addresses import is_loopback
+from runtime.asgi import OwnNames
 from runtime.health import Guard, Health
-from runtime.hosts import OwnNames
 from runtime.request_body import Application
 from runtime.serving import KEEP_ALIVE_SECONDS, run_server, server_config
 from runtime.settings import Settings

@@ -21,10 +21,9 @@ from marketdata.reference import Instrument, Reference, SenderCount
 from marketdata.runs import Record
 from marketdata.wire import decode_bar, decode_candle, decode_candles, decode_reference
 from runtime import clock
-from runtime.metrics import received_header, seconds_between
 from runtime.rejected import REASON_CHARACTERS, Rejected, RejectedWriter, Which
 from runtime.settings import Settings
-from runtime.telemetry import Telemetry, context_of, trace_id_of
+from runtime.telemetry import Telemetry, context_of, received_header, seconds_between, trace_id_of
 from sink.db.connection import REFUSALS, Database, StepSize, TooSlow
 from sink.metrics import Metrics
 from sink.progress import Span, advance, retried

@@ -2,9 +2,9 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from runtime.metrics import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 from runtime.rejected import REJECTS_LOST
 from runtime.tasks import TaskMetrics
+from runtime.telemetry import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 
 class CheckMetrics:

@@ -15,15 +15,15 @@ from marketdata.errors import PartitionsLost, ProgressLost, TickpipeError
 from marketdata.runs import Record
 from runtime import clock
 from runtime.aiokafka_internals import rejoin_group
-from runtime.group_watch import GroupWatch
 from runtime.health import Guard, Health, StatusServer
-from runtime.kafka import new_consumer, sink_topics
+from runtime.kafka import GroupWatch, new_consumer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.log_identity import wait_for_log
 from runtime.rejected import Rejected
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask, cancel, unless_set, until_first_ends
 from runtime.telemetry import start_telemetry
+from runtime.topics import sink_topics
 from sink.batch import (
     BATCH_RECORDS,
     Batch,

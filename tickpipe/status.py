@@ -157,8 +157,9 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
 
     import psycopg
 
-    from runtime.kafka import admin_client, committed_offsets, lag_of, sink_topics
+    from runtime.kafka import admin_client, committed_offsets, lag_of
     from runtime.kafka_errors import kafka_errors
+    from runtime.topics import sink_topics
     from sink.progress import with_sink_group
     from tickpipe.topics import present_ends
 

@@ -106,7 +106,7 @@ def test_every_client_of_kafka_says_who_it_is() -> None:
                     assert "**client_options(" in ast.unparse(node) or "**{**client_options(" in ast.unparse(node), (
                         f"{module}:{node.lineno} leaves out TLS and the login"
                     )
-    assert {"kafka.py", "listeners.py", "pipeline.py"} <= set(made)
+    assert {"kafka.py", "kafka_access.py", "pipeline.py"} <= set(made)
 
 
 def test_the_relay_loads_nothing_that_its_extra_does_not_install() -> None:

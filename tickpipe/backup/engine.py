@@ -25,9 +25,10 @@ from aiokafka import TopicPartition
 
 from marketdata.errors import KafkaUnavailable, TickpipeError
 from runtime import clock
-from runtime.kafka import ensure_topics, log_ends
+from runtime.kafka import log_ends
 from runtime.log_identity import own_log
 from runtime.settings import Settings
+from runtime.topics import ensure_topics
 from sink.db.schema import migrate
 from sink.db.session import database_conninfo, open_session
 from sink.progress import with_sink_group

@@ -18,10 +18,11 @@ from marketdata.reference import Instrument, Reference, SenderCount
 from marketdata.tick import Frame
 from marketdata.wire import encode, reference_key
 from runtime import clock
-from runtime.kafka import admin_client, ensure_topics, log_ends, new_producer
+from runtime.kafka import admin_client, log_ends, new_producer
 from runtime.log_identity import own_log, wait_for_log
 from runtime.logreader import LogReader
 from runtime.settings import Settings
+from runtime.topics import ensure_topics
 from sink.db.connection import connect
 from sink.db.schema import migrate
 from sink.verify import verify

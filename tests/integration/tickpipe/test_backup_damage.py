@@ -12,8 +12,8 @@ import msgspec
 import psycopg
 import pytest
 
-from runtime.kafka import ensure_topics
 from runtime.settings import Settings
+from runtime.topics import ensure_topics
 from sink.db.connection import connect
 from sink.db.schema import migrate
 from tests.integration.sink.fixed import new_writer
