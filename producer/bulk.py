@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from marketdata.contract.answers import Unusable
 from marketdata.contract.body import MAX_ITEMS, WRAPPERS, FieldName, arrays_in, field_name, fields_of, utc_offset_in
-from marketdata.contract.names import symbol_of
+from marketdata.contract.fields import symbol_of
 from marketdata.contract.tick import POINTS, TickFields
 from marketdata.contract.times import EARLIEST_MS, Clock, parse_time
 from marketdata.errors import InvalidItem

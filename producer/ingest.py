@@ -16,10 +16,9 @@ from marketdata.contract import answers
 from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, TooLarge, Unusable
 from marketdata.contract.bar import read_bar
 from marketdata.contract.body import Body, decode
+from marketdata.contract.fields import is_bar
 from marketdata.contract.large_body import LARGE_BYTES, decode_large
-from marketdata.contract.names import is_bar
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, is_dry_run
-from marketdata.contract.sender import sender_in
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, is_dry_run, sender_in
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem, KafkaUnavailable

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from marketdata.contract.sender import NOBODY, Sender
+from marketdata.contract.request import NOBODY, Sender
 from marketdata.contract.tick import ReadTick
 from marketdata.tick import ChartMode, Frame, Tick
 from marketdata.wire import encode, frame_key

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Final
 
-from marketdata.contract.sender import Sender
+from marketdata.contract.request import Sender
 from marketdata.reference import Instrument, Reference, SenderCount
 from producer.records import Origin
 

@@ -4,8 +4,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Final, Self
 
-from marketdata.contract.request import source_header
-from marketdata.contract.sender import agent_header
+from marketdata.contract.request import agent_header, source_header
 from marketdata.errors import SettingsError
 from relay.lanes import Part
 from runtime.exchange import ANSWER_SECONDS, Connection, address_of, is_this_machine

@@ -8,7 +8,7 @@ from typing import Any, Self
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from marketdata.contract.names import is_bar
+from marketdata.contract.fields import is_bar
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidFrame, InvalidItem, TickpipeError

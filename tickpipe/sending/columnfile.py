@@ -13,8 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
-from marketdata.contract.names import symbol_of
-from marketdata.contract.numbers import finite, quoted
+from marketdata.contract.fields import finite, quoted, symbol_of
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem
 from tickpipe.sending.dialects import Dialect, Kind, Said, UnknownForm, parse_file_name

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import sink.db.schema
 from dashboard.candles import Request
-from marketdata.contract.names import timeframe_of
+from marketdata.contract.fields import timeframe_of
 from marketdata.timeframes import TIMEFRAMES, Timeframe
 from sink.db.connection import Connection, connect
 from sink.db.schema import edition, migrate, migration_files
