@@ -24,11 +24,10 @@ from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
 from producer.auth import Keyring, TokenBuckets
-from producer.bulk import decode_bulk, read_bulk
 from producer.connection import Record
 from producer.metrics import Metrics
 from producer.publisher import Gateway
-from producer.records import FrameWriter, Origin, RejectWriter, TicksBySymbol
+from producer.records import FrameWriter, Origin, RejectWriter, TicksBySymbol, decode_bulk, read_bulk
 from producer.reference import ReferenceData
 from runtime import clock
 from runtime.request_body import Intake

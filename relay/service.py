@@ -13,9 +13,8 @@ import uvicorn
 
 from marketdata.errors import SettingsError
 from relay.api import Api
-from relay.forwarder import BATCH, Forwarder
+from relay.forwarder import BATCH, Forwarder, Retention
 from relay.pending import Pending
-from relay.retention import Retention
 from relay.server import Server
 from relay.store import Store
 from runtime.addresses import is_loopback
