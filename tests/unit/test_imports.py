@@ -65,7 +65,7 @@ def test_every_connection_to_the_database_states_what_it_relies_on() -> None:
         for module in (ROOT / package).rglob("*.py")
         if re.search(r"\b(AsyncConnection|Connection|Session|psycopg)\.connect\(", module.read_text())
     }
-    assert opening == {"sink/db/session.py", "tickpipe/embedded/access.py"}
+    assert opening == {"sink/db/session.py", "tickpipe/embedded/postgres.py"}
 
 
 #: Names with an underscore that are public all the same: of named tuples, and `os._exit`.

@@ -17,9 +17,8 @@ from marketdata.contract.fields import finite, quoted, symbol_of
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem
 from tickpipe.sending.dialects import Dialect, Kind, Said, UnknownForm, parse_file_name
-from tickpipe.sending.parquet import ParquetFile, is_parquet
 from tickpipe.sending.recognition import FORMS, SAMPLE_LINES, recognise, split_cells
-from tickpipe.sending.textfile import DataFileError, TextFile
+from tickpipe.sending.textfile import DataFileError, ParquetFile, TextFile, is_parquet
 from tickpipe.sending.timeforms import is_time, reader_of
 
 

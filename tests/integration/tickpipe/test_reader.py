@@ -21,8 +21,7 @@ from tests.architecture import ROOT
 from tests.ports import free_port
 from tests.servers import Child
 from tickpipe.cli import app
-from tickpipe.embedded.access import Access
-from tickpipe.embedded.postgres import Postgres, server_binaries
+from tickpipe.embedded.postgres import Access, Postgres, server_binaries
 
 
 def own_address() -> str:
