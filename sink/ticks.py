@@ -18,9 +18,8 @@ from marketdata.errors import UnknownTopic
 from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges, from_multirange, size, union
 from marketdata.reference import decimals_of
-from marketdata.refold import Coverage, Proof, bridged
+from marketdata.refold import Coverage, Proof, RecordFold, TickFold, TickRow, bridged
 from marketdata.tick import MINUTE_MS, period_of
-from marketdata.ticks import RecordFold, TickFold, TickRow
 from marketdata.timeframes import M1, Timeframe
 from runtime.kafka import Ends, admin_client, committed_offsets, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors
