@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Final
 
 from marketdata.contract.answers import Refusal
-from marketdata.contract.names import MAX_SOURCE, is_name
+from marketdata.contract.fields import MAX_SOURCE, is_name
 from marketdata.contract.request import key_in, source_in
 from marketdata.errors import SettingsError
 from runtime.settings import ANY_SOURCE, Settings

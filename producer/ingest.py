@@ -16,26 +16,31 @@ from marketdata.contract import answers
 from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, TooLarge, Unusable
 from marketdata.contract.bar import read_bar
 from marketdata.contract.body import Body, decode
+from marketdata.contract.fields import is_bar
 from marketdata.contract.large_body import LARGE_BYTES, decode_large
-from marketdata.contract.names import is_bar
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, is_dry_run
-from marketdata.contract.sender import sender_in
+from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, is_dry_run, sender_in
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
 from producer.auth import Keyring, TokenBuckets
-from producer.bulk import decode_bulk, read_bulk
 from producer.connection import Record
 from producer.metrics import Metrics
 from producer.publisher import Gateway
-from producer.records import FrameWriter, Origin, RejectWriter, TicksBySymbol
+from producer.records import FrameWriter, Origin, RejectWriter, TicksBySymbol, decode_bulk, read_bulk
 from producer.reference import ReferenceData
 from runtime import clock
-from runtime.metrics import AHEAD_MS, arrival_seconds, seconds_between
 from runtime.request_body import Intake
 from runtime.settings import ANY_SOURCE, Settings
-from runtime.telemetry import Telemetry, TraceContext, parse_traceparent, trace_id_of
+from runtime.telemetry import (
+    AHEAD_MS,
+    Telemetry,
+    TraceContext,
+    arrival_seconds,
+    parse_traceparent,
+    seconds_between,
+    trace_id_of,
+)
 
 log = structlog.get_logger(__name__)
 

@@ -25,9 +25,10 @@ from tenacity.stop import stop_base
 
 from marketdata.errors import KafkaUnavailable
 from runtime.aiokafka_internals import send_request
-from runtime.kafka import admin_client, wait_for_kafka
+from runtime.kafka import admin_client
 from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
+from runtime.topics import wait_for_kafka
 
 _UUID_BYTES = 16
 

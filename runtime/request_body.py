@@ -151,7 +151,7 @@ async def read_body(
 ) -> bytes:
     """The body, unpacked when it came with `Content-Encoding: gzip` or `deflate`.
 
-    A body that is refused half read does the connection no harm: `runtime.unread` reads the rest before the answer.
+    A body that is refused half read does the connection no harm: `runtime.asgi` reads the rest before the answer.
 
     Args:
         headers: with lower-case names, as in ASGI.

@@ -28,7 +28,7 @@ from runtime.log_identity import log_name, own_log
 from runtime.logreader import TickLog
 from runtime.settings import Settings
 from sink.db.connection import Connection
-from sink.db.statements import SQL
+from sink.db.session import SQL
 from sink.staging import time_msc, utc
 
 #: Ticks that are folded in one pass over the log, and the most minutes: they are held in memory, some 50 MB.

@@ -17,14 +17,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, UnknownTopic
 from runtime.addresses import asyncio_host
-from runtime.group_watch import GroupWatch
 from runtime.health import Guard, Health
-from runtime.kafka import METADATA_MAX_AGE_MS, restore_topics
-from runtime.kafka_credentials import client_options
+from runtime.kafka import METADATA_MAX_AGE_MS, GroupWatch
+from runtime.kafka_access import client_options
 from runtime.log_identity import own_log
 from runtime.process import EXIT_FAILED
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
+from runtime.topics import restore_topics
 from stream_app.emitter import Emitter
 from stream_app.metrics import Metrics
 from stream_app.transport import BatchConsumer, install

@@ -15,8 +15,8 @@ from benchmarks.peers.installed import BYTEWAX, JACKSON_VERSION, KAFKA_STREAMS_V
 from benchmarks.peers.running import Peer, Setup, contender
 from benchmarks.peers.ticks import SYMBOLS, expected_bars, ticks_of_a_symbol, write_ticks
 from benchmarks.rounds import run_rounds
-from runtime.kafka import wait_for_kafka
 from runtime.settings import load_settings
+from runtime.topics import wait_for_kafka
 from tests.days import EURUSD_COUNT
 from tests.servers import EmbeddedServers
 

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from marketdata.candle import BrokerBar
-from marketdata.contract.names import symbol_of, timeframe_of
-from marketdata.contract.numbers import finite, number, quoted, whole
+from marketdata.contract.fields import finite, number, quoted, symbol_of, timeframe_of, whole
 from marketdata.contract.tick import point_of
 from marketdata.contract.times import Clock, Instant, Time, time_in, time_of
 from marketdata.errors import InvalidItem

@@ -1,11 +1,15 @@
-"""What a request says beside its items: its route, its key, its source."""
+"""What a request says beside its items: its route, its key, its source, and who sends it.
+
+An EA says who it is in its User-Agent and in the `meta` of its items.
+"""
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from marketdata.contract.answers import Refusal
-from marketdata.contract.names import MAX_SOURCE, name_of
+from marketdata.contract.fields import MAX_SOURCE, name_of
 
 TICKS_ROUTE: Final = "/ingest/tick"
 BARS_ROUTE: Final = "/ingest"
@@ -56,3 +60,93 @@ def is_dry_run(headers: Mapping[bytes, bytes]) -> bool:
 def source_header(source: str | None) -> dict[str, str]:
     """What `source_in` reads, to be sent in UTF-8; nothing for a sender that names no source."""
     return {} if source is None else {"X-Source": source}
+
+
+#: A User-Agent: `DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; Build:3850; Symbols:28; trace_id:0f3a)`.
+_SERVER_OF_AGENT: Final = re.compile(rb"[(; ]Server:([^;)]{1,256})")
+_ACCOUNT_OF_AGENT: Final = re.compile(rb"[(; ]Account:\s?([\w*.-]{1,64})")
+_BUILD_OF_AGENT: Final = re.compile(rb"[(; ]Build:\s?(\d{1,10})")
+_PROGRAM_OF_AGENT: Final = re.compile(rb"\s*([^\s(]{1,64})")
+
+#: `meta`: {"ea":"PDC","ver":"1.65","src":"tick","acct":12345,"srv":"Broker-Demo","build":3850}.
+_SERVER_OF_META: Final = re.compile(rb'"srv"\s?:\s?"([^"\\]{1,256})"')
+_ACCOUNT_OF_META: Final = re.compile(rb'"acct"\s?:\s?(?!null\b)"?([\w*.-]{1,64})')
+_BUILD_OF_META: Final = re.compile(rb'"build"\s?:\s?"?(\d{1,10})')
+_EA_OF_META: Final = re.compile(rb'"ea"\s?:\s?"([^"\\]{1,64})"')
+_VERSION_OF_META: Final = re.compile(rb'"ver"\s?:\s?"([^"\\]{1,64})"')
+
+#: How far into a body `meta` is looked for, and how long one is read (bytes).
+_SEARCHED_BYTES: Final = 4096
+_META_BYTES: Final = 1024
+
+#: Of a User-Agent, what is different in every request.
+_CHANGING: Final = b"trace_id:"
+
+#: What senders say is read once for each of so many (entries).
+_CACHED_SENDERS: Final = 1_024
+
+
+class Sender(NamedTuple):
+    """What a sender says of itself; empty where it says nothing."""
+
+    #: The broker's server.
+    server: str = ""
+    #: The trading account as it comes: a number, or what an EA makes of it so that it need not leave the PC.
+    account: str = ""
+    #: The build of the terminal.
+    build: str = ""
+    ea: str = ""
+    version: str = ""
+
+
+#: A sender that says nothing of itself.
+NOBODY: Final = Sender()
+
+
+def sender_in(headers: Mapping[bytes, bytes], body: bytes) -> Sender:
+    """The sender of a request.
+
+    Server and account are those of the User-Agent, else of the `meta` of its first items. EA, version and build are
+    those of `meta`, for a relay sends on under its own User-Agent what an EA wrote.
+
+    Args:
+        headers: with lower-case names, as in ASGI.
+        body: as it came.
+    """
+    return _sender(headers.get(b"user-agent", b"").partition(_CHANGING)[0], _meta_in(body))
+
+
+def agent_header(program: str, server: str | None, account: str | None) -> dict[str, str]:
+    """A User-Agent in which `sender_in` finds server and account, for a program that sends on what others sent."""
+    said = [f"{name}:{value}" for name, value in (("Server", server), ("Account", account)) if value]
+    return {"User-Agent": f"{program} ({'; '.join(said)})"} if said else {}
+
+
+def _meta_in(body: bytes) -> bytes:
+    """The first `meta` that names a server, else the first one; senders write the same in each of their items."""
+    inside = body.find(b'"srv"', 0, _SEARCHED_BYTES)
+    begin = body.rfind(b"{", 0, inside) if inside >= 0 else body.find(b'"meta"', 0, _SEARCHED_BYTES)
+    if begin < 0:
+        return b""
+    end = body.find(b"}", max(begin, inside), begin + _META_BYTES)
+    return body[begin : end if end >= 0 else begin + _META_BYTES]
+
+
+@lru_cache(_CACHED_SENDERS)
+def _sender(agent: bytes, meta: bytes) -> Sender:
+    ea, version = _found(_EA_OF_META, meta), _found(_VERSION_OF_META, meta)
+    if not ea:
+        program, _, version = _found(_PROGRAM_OF_AGENT, agent).rpartition("/")
+        ea, version = (program, version) if program else (version, "")
+    return Sender(
+        server=_found(_SERVER_OF_AGENT, agent) or _found(_SERVER_OF_META, meta),
+        account=_found(_ACCOUNT_OF_AGENT, agent) or _found(_ACCOUNT_OF_META, meta),
+        build=_found(_BUILD_OF_META, meta) or _found(_BUILD_OF_AGENT, agent),
+        ea=ea,
+        version=version,
+    )
+
+
+def _found(pattern: re.Pattern[bytes], text: bytes) -> str:
+    found = pattern.search(text)
+    return "" if found is None else name_of(found[1].strip(), MAX_SOURCE) or ""

@@ -20,7 +20,7 @@ from runtime.kafka import admin_client, committed_offsets, describe_group, log_e
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import TickLog
 from runtime.settings import Settings
-from sink.group import with_sink_group
+from sink.progress import with_sink_group
 
 #: A worker with a static member name stays in the group until its session ends, 10 s after it stopped; plus a reserve
 #: (seconds).

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database, connect
-from sink.db.statements import SQL
+from sink.db.session import SQL
 from sink.maintenance import Deleted, Retainer, Retention
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, value

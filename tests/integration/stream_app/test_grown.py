@@ -8,10 +8,10 @@ from aiokafka import TopicPartition
 from aiokafka.admin import NewPartitions
 
 from runtime.aiokafka_internals import rejoin_group
-from runtime.group_watch import GroupWatch, unread_partitions
-from runtime.kafka import Consumer, admin_client, ensure_topics
-from runtime.kafka_credentials import client_options
+from runtime.kafka import Consumer, GroupWatch, admin_client, unread_partitions
+from runtime.kafka_access import client_options
 from runtime.settings import Settings
+from runtime.topics import ensure_topics
 from tests.services import Service
 from tests.waiting import eventually, wait_until
 

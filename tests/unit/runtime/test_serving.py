@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from runtime import connections
-from runtime.connections import HEAD_BYTES, Connections, owner_of
-from runtime.serving import server_config
+from runtime import serving
+from runtime.serving import HEAD_BYTES, Connections, owner_of, server_config
 
 Dial = Callable[..., Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
@@ -136,7 +135,7 @@ async def test_usual_bodies_are_taken_whatever_their_size_and_pieces(dial: Dial,
 async def test_a_head_that_does_not_come_is_not_awaited(
     dial: Dial, extensions: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(serving, "HEAD_SECONDS", 0.5)
     async with served(extensions=extensions) as port:
         silent, _ = await dial(port)
         slow, slow_writer = await dial(port)
@@ -159,7 +158,7 @@ async def test_a_head_that_does_not_come_is_not_awaited(
 async def test_a_body_may_take_longer_than_a_head(
     dial: Dial, extensions: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(serving, "HEAD_SECONDS", 0.2)
     async with served(extensions=extensions) as port:
         reader, writer = await dial(port)
         writer.write(b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\n")

@@ -1,5 +1,4 @@
 """`tickpipe ticks`: the ticks behind the candles, read from the log."""
-# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -28,6 +27,9 @@ from tickpipe.console import (
     run,
     time_option,
 )
+
+# ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
+
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -196,7 +198,7 @@ class _Output:
                 self._head += minute.rows[: _TABLE_ROWS - len(self._head)]
                 self._note(minute, gone)
             return gone
-        from tickpipe.ticks.files import writer_for
+        from tickpipe.export.files import writer_for
 
         with _stream(wanted.output) as stream:
             writer = writer_for(wanted.format, stream, raw=wanted.raw, digits=self._digits)
@@ -223,7 +225,7 @@ class _Output:
 
 @contextmanager
 def _stream(output: Path | None) -> Iterator[IO[bytes]]:
-    from tickpipe.ticks.files import whole_file
+    from tickpipe.export.files import whole_file
 
     if output is not None:
         with whole_file(output.expanduser().absolute()) as stream:

@@ -4,7 +4,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from marketdata.wire import encode
-from sink.records import incoming_bars, incoming_candles
+from sink.batch import incoming_bars, incoming_candles
 from tests.unit.sink.candles import MINUTE, candle
 
 HERE = TopicPartition("candles.m1", 0)

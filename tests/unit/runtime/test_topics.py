@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runtime import kafka
-from runtime.kafka import ensure_topics, topics
+from runtime import topics as module
 from runtime.settings import Settings, load_settings
+from runtime.topics import ensure_topics, topics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ async def test_creating_ends_when_the_topics_are_told_of(monkeypatch: pytest.Mon
     async def admin_client(_settings: Settings) -> "AsyncIterator[SlowToTell]":
         yield cluster
 
-    monkeypatch.setattr(kafka, "admin_client", admin_client)
+    monkeypatch.setattr(module, "admin_client", admin_client)
     await ensure_topics(settings)
 
     assert set(await cluster.list_topics()) == {topic.name for topic in topics(settings)}

@@ -12,8 +12,7 @@ import uvicorn
 
 from producer.app import create_app
 from relay.api import Api
-from relay.check import Finding, check
-from relay.server import Server
+from relay.server import Finding, Server, check
 from relay.service import http_server
 from relay.store import Store
 from runtime.posting import Reply

@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from sink.db.migrations import migration_files
-from sink.db.statements import SQL, parse_statements
+from sink.db.schema import migration_files
+from sink.db.session import SQL, parse_statements
 
 
 def test_statements_stand_under_their_names() -> None:

@@ -13,9 +13,9 @@ from pyarrow import parquet
 
 from marketdata.tick import Tick
 from marketdata.ticks import TickRow, columns_of
+from tickpipe.export.files import whole_file, writer_for
 from tickpipe.sending.dialects import Said
 from tickpipe.sending.history import TickFile
-from tickpipe.ticks.files import whole_file, writer_for
 
 T0 = 1_549_238_400_000
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from marketdata.contract.names import is_bar, symbol_of
+from marketdata.contract.fields import is_bar, symbol_of
 from marketdata.contract.request import key_in
 from marketdata.errors import InvalidItem
 

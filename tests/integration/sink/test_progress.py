@@ -17,9 +17,8 @@ from marketdata.wire import candle_key, encode
 from runtime.kafka import log_ends, new_consumer, new_producer
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database
-from sink.group import Positions
 from sink.metrics import Metrics
-from sink.progress import advance
+from sink.progress import Positions, advance
 from sink.service import Sink
 from tests.integration.sink.flow import Flow, value
 from tests.kafka_log import group_lag
