@@ -17,9 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from marketdata.contract.answers import Refused, Taken
 from marketdata.contract.bar import PostedBar
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, route_of
+from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, Refused, Taken, route_of
 from marketdata.contract.tick import PostedTick
 from producer.ingest import Ingest, json_response
 from producer.metrics import Metrics

@@ -14,10 +14,9 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from marketdata.contract.answers import Unusable
 from marketdata.contract.body import MAX_ITEMS, WRAPPERS, FieldName, arrays_in, field_name, fields_of, utc_offset_in
 from marketdata.contract.fields import symbol_of
-from marketdata.contract.request import NOBODY, Sender
+from marketdata.contract.http import NOBODY, Sender, Unusable
 from marketdata.contract.tick import POINTS, ReadTick, TickFields
 from marketdata.contract.times import EARLIEST_MS, Clock, parse_time
 from marketdata.errors import InvalidItem

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from marketdata.contract.request import Sender
+from marketdata.contract.http import Sender
 from marketdata.errors import TickpipeError
 from marketdata.reference import Instrument, Reference, SenderCount
 from marketdata.wire import encode, reference_key

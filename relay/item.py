@@ -12,7 +12,7 @@ import msgspec
 
 from marketdata.contract.bar import read_bar
 from marketdata.contract.fields import is_bar
-from marketdata.contract.request import NOBODY, Sender
+from marketdata.contract.http import NOBODY, Sender
 from marketdata.contract.tick import ReadTick, read_tick
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Self
 
 import msgspec
 
-from marketdata.contract.request import TICKS_ROUTE, agent_header, source_header
+from marketdata.contract.http import TICKS_ROUTE, agent_header, source_header
 from marketdata.errors import SettingsError, TickpipeError
 from relay.lanes import Part
 from runtime.exchange import ANSWER_SECONDS, Connection, address_of, is_this_machine

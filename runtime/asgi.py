@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from marketdata.contract.answers import Refused
+from marketdata.contract.http import Refused
 from runtime.request_body import Application, Message, Receive, Scope, Send, patience_seconds
 
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/@\s]+)(?::\d{1,5})?")

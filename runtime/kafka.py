@@ -9,6 +9,8 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocol
+from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from marketdata.errors import KafkaUnavailable, UnknownTopic
 from runtime.aiokafka_internals import end_fetches
@@ -27,13 +29,18 @@ _REQUEST_TIMEOUT_MS = 10_000
 
 
 @asynccontextmanager
-async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A connected administration client.
+async def admin_client(
+    settings: Settings, shared: AIOKafkaAdminClient | None = None
+) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A connected administration client: `shared`, which stays connected, or one for this block.
 
     Raises:
         KafkaUnavailable: when no broker answers.
         KafkaRefused: when one answers and accepts neither this user nor the encryption, or the other way round.
     """
+    if shared is not None:
+        yield shared
+        return
     client = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=_REQUEST_TIMEOUT_MS)
     try:
         with kafka_errors(settings):
@@ -123,9 +130,13 @@ async def topic_ends(
     return ends
 
 
+#: How long a broker that has just started may take to find the coordinator of a group (seconds).
+_COORDINATOR_SECONDS: Final = 15.0
+
+
 async def describe_group(client: AIOKafkaAdminClient, group: str) -> tuple[str, list[Any]]:
     """State and members of a consumer group; a member is id, client, host, metadata and assignment."""
-    [answer] = await client.describe_consumer_groups([group])
+    [answer] = await _coordinated(lambda: client.describe_consumer_groups([group]))
     # Error code, group, state, protocol type, protocol, members, …
     _, _, state, _, _, members, *_ = answer.groups[0]
     return state, members
@@ -133,8 +144,31 @@ async def describe_group(client: AIOKafkaAdminClient, group: str) -> tuple[str, 
 
 async def committed_offsets(client: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, int]:
     """What the group has committed; partitions without a commit are missing."""
-    offsets = await client.list_consumer_group_offsets(group)
+    offsets = await _coordinated(lambda: client.list_consumer_group_offsets(group))
     return {tp: meta.offset for tp, meta in offsets.items() if meta.offset >= 0}
+
+
+async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int, int]:
+    """What the group has committed of a topic, by partition; partitions without a commit are missing.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+    """
+    async with admin_client(settings) as client:
+        with kafka_errors(settings, group=group):
+            offsets = await committed_offsets(client, group)
+    return {tp.partition: offset for tp, offset in offsets.items() if tp.topic == topic}
+
+
+async def _coordinated(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """The answer of a group's coordinator. A new broker creates the topic of offsets only when it is first asked."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type((GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError)),
+        wait=wait_exponential(0.1, max=1), stop=stop_after_delay(_COORDINATOR_SECONDS), reraise=True,
+    ):  # fmt: skip
+        with attempt:
+            return await ask()
+    raise AssertionError("unreachable: tenacity returns or raises")
 
 
 def lag_of(ends: Mapping[str, Ends], committed: Mapping[TopicPartition, int]) -> int:
@@ -177,12 +211,23 @@ class GroupWatch(PeriodicTask[None]):
         self._unread: set[TopicPartition] = set()
 
     async def step(self) -> None:
+        """Look once.
+
+        Raises:
+            KafkaUnavailable, KafkaRefused: when Kafka does not tell.
+        """
+        async with admin_client(self._settings) as client:
+            await self.look(client)
+
+    async def look(self, client: AIOKafkaAdminClient) -> None:
         """Look once; act on what was so at the look before as well.
 
         Raises:
             KafkaUnavailable, KafkaRefused: when Kafka does not tell.
         """
-        before, self._unread = self._unread, await unread_partitions(self._settings, self._group, self._topics)
+        before = self._unread
+        with kafka_errors(self._settings, group=self._group):
+            self._unread = await unread_partitions(client, self._group, self._topics)
         if still := self._unread & before:
             self._unread = set()  # a rebalance takes its time
             log.warning(
@@ -193,16 +238,10 @@ class GroupWatch(PeriodicTask[None]):
             await self._rejoin()
 
 
-async def unread_partitions(settings: Settings, group: str, topics: Collection[str]) -> set[TopicPartition]:
-    """The partitions of the topics that no member is assigned; none while the group rebalances or has no members.
-
-    Raises:
-        KafkaUnavailable, KafkaRefused: when Kafka does not tell.
-    """
-    async with admin_client(settings) as client:
-        with kafka_errors(settings, group=group):
-            state, members = await describe_group(client, group)
-            described = await client.describe_topics(sorted(topics))
+async def unread_partitions(client: AIOKafkaAdminClient, group: str, topics: Collection[str]) -> set[TopicPartition]:
+    """The partitions of the topics that no member is assigned; none while the group rebalances or has no members."""
+    state, members = await describe_group(client, group)
+    described = await client.describe_topics(sorted(topics))
     if state != _STABLE:
         return set()
     unread = {TopicPartition(topic["topic"], p["partition"]) for topic in described for p in topic["partitions"]}

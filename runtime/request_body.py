@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
 from typing import Any, Final, Self
 
-from marketdata.contract.answers import Refusal, TooLarge, Unusable
+from marketdata.contract.http import Refusal, TooLarge, Unusable
 
 #: ASGI: a message, a connection, the next message of a request, the way of an answer, an application.
 Message = MutableMapping[str, Any]

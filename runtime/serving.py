@@ -16,7 +16,7 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from marketdata.contract.answers import Refused
+from marketdata.contract.http import Refused
 from runtime.addresses import asyncio_host
 from runtime.asgi import reading_to_the_end
 from runtime.health import Guard

@@ -272,14 +272,14 @@ async def ensure_topics(settings: Settings) -> str:
         return str(cluster["cluster_id"])
 
 
-async def restore_topics(settings: Settings, *names: str) -> None:
+async def restore_topics(settings: Settings, *names: str, shared: AIOKafkaAdminClient | None = None) -> None:
     """Create those of these topics that somebody deleted while their writer runs, and say so.
 
     Raises:
         KafkaUnavailable: when no broker answers.
         KafkaRefused: when the broker refuses a topic.
     """
-    async with admin_client(settings) as client:
+    async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
             present = set(await client.list_topics())
             missing = [topic for topic in topics(settings) if topic.name in names and topic.name not in present]

@@ -5,26 +5,26 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from aiokafka import TopicPartition
 
 from marketdata.candle import Candle
-from marketdata.errors import TickpipeError
 from marketdata.offsets import Ranges, contains, from_multirange, position, union
 from marketdata.refold import Coverage, PeriodKey, Proof, bridged
 from marketdata.rule import Reduced, Verdict
 from marketdata.timeframes import M1, Timeframe
-from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
-from runtime.kafka_errors import kafka_errors
-from runtime.log_identity import own_log
+from runtime.kafka import Ends, group_offsets, log_ends
+from runtime.log_identity import log_name, own_log
 from runtime.logreader import TickLog
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask, sleep_unless, unless_set
 from sink.db.connection import REFUSALS, Connection, Database, TooSlow
 from sink.db.session import SQL
 from sink.metrics import Metrics
+from sink.progress import reached_offsets, wait_until_stored
 from sink.refolds import proven_candle
 from sink.staging import time_msc, utc
 from sink.writer import Writer
@@ -149,44 +149,25 @@ class Completeness:
         """The part of each partition that the workers have folded and the sink has stored; None while it has not."""
         settings = self.settings
         ends = await log_ends(settings, settings.ticks_topic)
-        folded = await self._committed(settings.stream_group)
+        folded = await group_offsets(settings, settings.stream_group, settings.ticks_topic)
         candles = await log_ends(settings, settings.candles_topic)
-        if not await self._wait_for_sink(candles) and self.only_settled:
+        if not await self._is_stored(candles) and self.only_settled:
             return None
         begins = await self._begins(ends)
         parts: Ends = {}
         for partition, (first, end) in sorted(ends.items()):
             if self.looks_at(partition % max(1, len(candles))):
                 unknown = first if self.only_settled else end
-                reached = folded.get(TopicPartition(settings.ticks_topic, partition), unknown)
-                parts[partition] = (begins[partition], reached)
+                parts[partition] = (begins[partition], folded.get(partition, unknown))
         return parts
 
-    async def _wait_for_sink(self, candles: Ends) -> bool:
-        settings = self.settings
-        deadline = time.monotonic() + _STORE_SECONDS
-        while time.monotonic() < deadline:
-            stored = await self._committed(settings.sink_group)
-            if all(
-                stored.get(TopicPartition(settings.candles_topic, partition), end) >= end
-                for partition, (_, end) in candles.items()
-            ):
-                return True
-            await asyncio.sleep(0.5)
-        return False
+    async def _is_stored(self, published: Ends) -> bool:
+        log_of_candles = await log_name(self.settings, self.settings.candles_topic)
 
-    async def _committed(self, group: str) -> dict[TopicPartition, int]:
-        # A cluster that is new makes the topic of its groups at the first question for one.
-        deadline = time.monotonic() + _STORE_SECONDS
-        while True:
-            try:
-                async with admin_client(self.settings) as client:
-                    with kafka_errors(self.settings, group=group):
-                        return await committed_offsets(client, group)
-            except TickpipeError as exc:
-                if not exc.retriable or time.monotonic() > deadline:
-                    raise
-            await asyncio.sleep(0.5)
+        async def ask() -> dict[int, int]:
+            return await self.database.run(partial(reached_offsets, log_name=log_of_candles))
+
+        return await wait_until_stored(ask, published, timeout_seconds=_STORE_SECONDS)
 
     async def _begins(self, ends: Ends) -> dict[int, int]:
         if self.selection.from_ is None:

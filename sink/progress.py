@@ -6,7 +6,8 @@ committed offset says no such thing: it belongs to a group, whatever database th
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
@@ -18,6 +19,7 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 from marketdata.errors import MissedRecords, PartitionsLost, ProgressLost, TickpipeError
 from marketdata.runs import Record
 from runtime.health import Health
+from runtime.kafka import Ends
 from runtime.kafka_errors import is_retriable, kafka_errors
 from runtime.log_identity import log_name
 from runtime.logreader import LogReader
@@ -28,6 +30,9 @@ from sink.db.session import SQL, database_conninfo, open_session
 from sink.metrics import Metrics
 
 log = structlog.get_logger(__name__)
+
+#: How often the database is asked whether it has what is waited for; the sink stores within as much (seconds).
+_ASK_SECONDS: Final = 0.1
 
 
 class Span(NamedTuple):
@@ -75,6 +80,28 @@ async def advance(connection: Connection, spans: Collection[Span]) -> None:
             "the database ends before what was read begins: "
             + ", ".join(f"{name} partition {partition}" for name, partition in behind)
         )
+
+
+async def reached_offsets(connection: Connection, log_name: str) -> dict[int, int]:
+    """The progress by partition of a log, up to which every record is stored; without it nothing is known to be."""
+    return dict(await (await connection.execute(SQL["sink_reached"], {"log": log_name})).fetchall())
+
+
+async def wait_until_stored(
+    ask: Callable[[], Awaitable[Mapping[int, int]]], published: Ends, *, timeout_seconds: float
+) -> bool:
+    """Wait until the table has every record below the ends in `published`; whether it did so in time.
+
+    `ask` gives the progress, see `reached_offsets`.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        reached = await ask()
+        if all(end <= max(first, reached.get(partition, 0)) for partition, (first, end) in published.items()):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(_ASK_SECONDS)
 
 
 async def find_starts(connection: Connection, bounds: Mapping[TopicPartition, Bounds]) -> dict[TopicPartition, Start]:

@@ -25,7 +25,7 @@ from aiokafka import TopicPartition
 
 from marketdata.errors import KafkaUnavailable, TickpipeError
 from runtime import clock
-from runtime.kafka import log_ends
+from runtime.kafka import group_offsets, log_ends
 from runtime.log_identity import own_log
 from runtime.settings import Settings
 from runtime.topics import ensure_topics
@@ -44,7 +44,7 @@ from tickpipe.backup.archive import (
 )  # fmt: skip
 from tickpipe.backup.completeness import require_complete
 from tickpipe.backup.topics import LogRecord, read_records
-from tickpipe.replay.engine import group_offsets, set_offsets
+from tickpipe.replay.engine import set_offsets
 
 
 class Progress(Protocol):

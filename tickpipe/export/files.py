@@ -23,7 +23,7 @@ import msgspec
 
 from marketdata.errors import TickpipeError
 from marketdata.offsets import Ranges, from_spans
-from marketdata.ticks import TickRow, columns_of, shown
+from marketdata.refold import TickRow, columns_of, shown
 from tickpipe.console import plain
 
 #: Rows of one row group: the unit that readers load, and what is held in memory.

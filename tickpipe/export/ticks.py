@@ -34,7 +34,7 @@ from tickpipe.console import (
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-    from marketdata.ticks import TickRow
+    from marketdata.refold import TickRow
     from runtime.settings import Settings
     from sink.ticks import MinuteTicks, TickRange
     from tickpipe.console import Bar
@@ -216,7 +216,7 @@ class _Output:
     def show_table(self) -> None:
         """Print the first ticks, where a table is wanted, and how many more there are."""
         if self._wanted.format is TickFormat.TABLE and self.ticks:
-            from marketdata.ticks import columns_of, shown
+            from marketdata.refold import columns_of, shown
 
             print_table(columns_of(raw=self._wanted.raw), map(shown, self._head))
             if more := self.ticks - len(self._head):

@@ -18,7 +18,7 @@ from marketdata.reference import Instrument, Reference, SenderCount
 from marketdata.tick import Frame
 from marketdata.wire import encode, reference_key
 from runtime import clock
-from runtime.kafka import admin_client, log_ends, new_producer
+from runtime.kafka import admin_client, group_offsets, log_ends, new_producer
 from runtime.log_identity import own_log, wait_for_log
 from runtime.logreader import LogReader
 from runtime.settings import Settings
@@ -43,7 +43,7 @@ from tickpipe.backup.archive import (
 from tickpipe.backup.database import TABLES, DatabaseNotEmpty, whole_lines, with_other_log
 from tickpipe.backup.engine import LogState, take_backup
 from tickpipe.backup.topics import LogRecord, read_records
-from tickpipe.replay.engine import group_offsets, set_offsets
+from tickpipe.replay.engine import set_offsets
 
 pytestmark = pytest.mark.long(30)
 

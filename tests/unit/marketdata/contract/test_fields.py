@@ -3,7 +3,7 @@
 import pytest
 
 from marketdata.contract.fields import is_bar, symbol_of
-from marketdata.contract.request import key_in
+from marketdata.contract.http import key_in
 from marketdata.errors import InvalidItem
 
 

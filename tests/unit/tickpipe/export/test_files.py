@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from marketdata.refold import TickRow, columns_of
 from marketdata.tick import Tick
-from marketdata.ticks import TickRow, columns_of
 from tickpipe.export.files import whole_file, writer_for
 from tickpipe.sending.dialects import Said
 from tickpipe.sending.history import TickFile

@@ -2,7 +2,7 @@
 
 import pytest
 
-from marketdata.contract.request import NOBODY, Sender, _meta_in, sender_in
+from marketdata.contract.http import NOBODY, Sender, _meta_in, sender_in
 
 AGENT = "DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; Build:3850; Symbols:28; trace_id:0f3a9c)"
 META = '{"ea":"PDC","ver":"1.64","src":"tick","acct":99,"srv":"Other-Real 2","build":3851}'
