@@ -97,6 +97,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: -seconds.get(item.path, 0))
 
 
+@pytest.fixture(scope="session")
+def run_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of the run share, for what is made once."""
+    own = tmp_path_factory.getbasetemp()
+    # A worker of xdist has a folder of its own in that of the controller.
+    return own.parent if hasattr(request.config, "workerinput") else own
+
+
 @contextmanager
 def started_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers | ContainerServers]:
     """The servers that `TICKPIPE_TEST_STACK` names: `embedded` (the default) or `containers`."""
