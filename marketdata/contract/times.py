@@ -178,8 +178,8 @@ class Clock:
     def opening_ms(self, opening: Time, series: str, width_ms: int, seen_ms: int | None) -> int:
         """The moment at which a bar opened (UTC epoch milliseconds); those of one series are asked for in their order.
 
-        In the hour that the clock shows twice a bar goes by what it was sent with: the latest time at which its sender
-        saw it open (`seen_ms`, by the sender's clock), else it was over when it came. A bar that is wider than that hour
+        In the hour that the clock shows twice a bar goes by what came with it: the latest time at which its sender
+        saw it open (`seen_ms`, on its clock), else that it was over when it came. A bar that is wider than the hour
         opened in the first pass.
 
         Raises:
@@ -233,7 +233,7 @@ class Clock:
         return self._minute_shift_ms
 
     def _offsets_at(self, wall_ms: int) -> tuple[int, int]:
-        """How far the clock was ahead of UTC when it showed `wall_ms` for the first and for the last time (milliseconds).
+        """How far the clock was ahead of UTC when it showed `wall_ms` for the first and the last time (milliseconds).
 
         In the hour that it skips in spring both are what they are around it; beyond the limits of times, 0.
         """
