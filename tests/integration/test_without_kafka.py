@@ -16,6 +16,12 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.fault, pytest.mark.long(36)]
 
 
+@pytest.fixture(scope="module")
+def servers(own_servers: EmbeddedServers) -> EmbeddedServers:
+    """Servers that the tests of this file stop."""
+    return own_servers
+
+
 def test_a_reader_stops_and_leaves_no_connection(servers: EmbeddedServers, settings: Settings) -> None:
     async def reader() -> set[asyncio.Task[None]]:
         # Arrange: a consumer that fetches again and again in vain

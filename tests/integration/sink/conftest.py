@@ -20,7 +20,7 @@ from tests.servers import EmbeddedServers
 _numbers = count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def server_url(servers: EmbeddedServers) -> str:
     """The database server: the embedded one, or the one that TEST_DATABASE_URL names (with `-m "not fault"`)."""
     return os.environ.get("TEST_DATABASE_URL", servers.database_url)

@@ -26,6 +26,12 @@ from tests.waiting import PATIENCE_SECONDS, eventually
 pytestmark = pytest.mark.long(75)
 
 
+@pytest.fixture(scope="module")
+def servers(own_servers: EmbeddedServers) -> EmbeddedServers:
+    """Servers that the tests of this file stop."""
+    return own_servers
+
+
 def _rows_are(connection: Connection, expected: int) -> "_Condition":
     return _Condition(connection, "SELECT count(*) FROM market_data", expected)
 

@@ -26,8 +26,9 @@ def naive_candle(rows: list[TickRow], mode: str) -> tuple[Any, ...] | None:
     prices = [price for price in prices if price]
     if not prices:
         return None
-    real_volume = math.fsum(tick.volume for tick in ticks if is_deal(tick))
-    return prices[0], max(prices), min(prices), prices[-1], len(ticks), real_volume
+    deals = list(filter(is_deal, ticks))
+    real_volume = math.fsum(tick.volume for tick in deals)
+    return prices[0], max(prices), min(prices), prices[-1], len(ticks if mode == "bid" else deals), real_volume
 
 
 def folds_of(log: Log, new_fold: NewFold) -> dict[Proof, Any]:
