@@ -104,7 +104,7 @@ class PartitionsLost(KafkaRefused):
 
 
 class LogTruncated(TickpipeError):
-    """The log no longer holds offsets that a candle was folded from; keep `retention.ms=-1` on `ticks`."""
+    """The log no longer holds offsets that a candle was folded from; set `retention.ms=-1` on `ticks`."""
 
 
 class LogShortened(TickpipeError):

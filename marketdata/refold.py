@@ -182,20 +182,20 @@ class Coverage:
             self._position = position
 
     def settled(self) -> dict[PeriodKey, Ranges]:
-        """The periods that nothing touched for a while, and the records that did; they are forgotten here.
+        """Return and forget the periods that nothing has touched for a while, with the offsets that touched them.
 
-        So long that what touches them later is no part of the same range (`marketdata.refold.bridged`).
+        A later touch is too far away to be part of the same range (`bridged`).
         """
         since = self._position - BRIDGE_RECORDS
         return self._taken([key for key, positions in self._touched.items() if positions[-1] < since])
 
     @property
     def settled_until(self) -> int:
-        """The position of the first record of a period that is left, or behind the last record that was fed."""
+        """The position of the first record of any remaining period, or the one after the last record that was fed."""
         return min((positions[0] for positions in self._touched.values()), default=self._position + 1)
 
     def rest(self) -> dict[PeriodKey, Ranges]:
-        """All that is left, when the partition was read to its end."""
+        """The remaining periods, once the partition was read to its end."""
         return self._taken(list(self._touched))
 
     def _taken(self, keys: list[PeriodKey]) -> dict[PeriodKey, Ranges]:
@@ -225,7 +225,7 @@ TickRow = tuple[Any, ...]
 
 
 def columns_of(*, raw: bool) -> tuple[str, ...]:
-    """The names of what `shown` gives: each form that people and programs are given has these columns."""
+    """The column names of what `shown` returns; every output format has these columns."""
     return ("time", *TICK_COLUMNS, *(RECORD_COLUMNS if raw else ()))
 
 
@@ -260,7 +260,7 @@ class TickFold(CandleFold):
         self._ticks += ticks
 
     def finish(self) -> None:
-        """Take over the copies that are known to count now that nothing more will be added."""
+        """Add the copies that are now known to count, as no more frames will follow."""
         self._held_copies += self.copies
         super().finish()
 

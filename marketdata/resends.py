@@ -1,4 +1,4 @@
-"""Tells resends from flow. Pure.
+"""Tells resends from forward flow. Pure.
 
 A *pass* is a run of frames of one source and symbol in which time does not go back from one frame to the next. Within
 a pass every tick counts. A resend goes back in time and opens a new pass, or begins in the very millisecond where the
@@ -53,7 +53,7 @@ class Passes:
         self.number += 1
 
     def enter(self, frame: Frame, earliest: int, latest: int) -> None:
-        """Make this frame the newest, given the times of its earliest and latest tick."""
+        """Register the next frame, given the times of its earliest and latest tick."""
         high = self._high
         self.opener = None
         if earliest < high or (earliest == high and self._before is not None and repeats(self._before, frame, high)):
@@ -263,7 +263,7 @@ def _holds_nothing_new(piece: Piece, repeat: _Repeat, best: Counter[Tick]) -> bo
     return all(repeat.content[key] + count <= best[key] for key, count in Counter(piece.keys).items())
 
 
-#: So many ticks are packed together. Smaller packs more often, larger lets them leave the cache before.
+#: Ticks packed together. Smaller packs more often; with larger packs they leave the cache first.
 PACK_TICKS = 16
 
 _encoder: Final = msgspec.msgpack.Encoder()

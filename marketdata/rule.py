@@ -60,12 +60,12 @@ class Reduced(msgspec.Struct, frozen=True, gc=False):
     candle: Candle
     #: Offsets that the stored candle should come to hold; more than its own when two candles were incomparable.
     wanted: Ranges
-    #: Candles that other logs had, and that lost by ticks.
+    #: Candles of other logs that lost because they had fewer ticks.
     cross_log: int = 0
 
 
 def reduce_candles(candles: Sequence[Candle], own_log: str) -> Reduced:
-    """The one candle of `candles`, all of one key, that is worth bringing to the database, in whatever order they came.
+    """Reduce candles of one key, in any order, to the one that is worth writing to the database.
 
     `own_log` is the log that this installation reads. `candles` must not be empty.
     """

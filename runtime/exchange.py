@@ -30,7 +30,7 @@ _LONGEST_ANSWER_BYTES: Final = 1024 * 1024
 
 
 class Connection:
-    """A client of one kept-alive connection; a proxy from the environment is not asked for this machine's own ports.
+    """A client with one persistent connection; a proxy from the environment is not asked for this machine's own ports.
 
     Args:
         url: any address of the server.

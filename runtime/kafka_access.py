@@ -126,7 +126,7 @@ _PROTOCOL: Final = "TICKPIPE_KAFKA_SECURITY_PROTOCOL"
 
 
 async def why_unavailable(settings: Settings) -> TickpipeError | None:
-    """What keeps clients from a Kafka that does answer, with the cure; None when nothing answers.
+    """Why clients cannot use a Kafka that does answer, with the cure; None when nothing answers.
 
     Raises:
         SettingsError: when a certificate, key or password cannot be read.

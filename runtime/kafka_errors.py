@@ -121,7 +121,7 @@ _SENTENCES: Final[tuple[tuple[tuple[type[BaseException], ...], type[TickpipeErro
     (
         TRUNCATED,
         LogTruncated,
-        "offsets{about} are no longer in the log ({said}); keep retention.ms=-1 on the topic of the ticks",
+        "offsets{about} are no longer in the log ({said}); set retention.ms=-1 on the topic of the ticks",
     ),
     (LOST, PartitionsLost, "partitions{about} were assigned to another member of the group ({said})"),
 )

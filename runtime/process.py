@@ -53,7 +53,7 @@ def collect_rarely() -> None:
     """Look for garbage after 100,000 new objects instead of 700, and never again at what is there now.
 
     A poll decodes to some ten thousand objects that die together without the collector's help. Looking at them over and
-    over costs a quarter of the decoding, and half of folding again from the log, which keeps many minutes in memory.
+    over costs a quarter of the decoding, and half of folding again from the log, which holds many minutes in memory.
     """
     gc.set_threshold(100_000, 20, 20)
     gc.freeze()

@@ -283,7 +283,7 @@ def _log_loss(stored: Stored, exc: TickpipeError) -> None:
     REJECTS_LOST.inc()
     said = {name: value.decode("utf-8", "replace") for name, value in stored.headers}
     log.error(
-        "A rejected record cannot be stored. What came from a topic is still there, as long as that topic keeps it.",
+        "A rejected record cannot be stored. What came from a topic is still there, as long as that topic retains it.",
         action="reject_lost", error=str(exc), reason=said["reason"], topic=said["topic"], partition=said["partition"],
         offset=said["offset"], size_bytes=len(stored.key or b"") + len(stored.value or b""),
         trace_id=trace_id_of(stored.headers),

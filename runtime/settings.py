@@ -72,13 +72,13 @@ class Settings(SecuritySettings):
     )
 
     keep_m1_days: NonNegativeInt = Field(
-        0, description="age at which M1, and with it M5 to M30, is deleted; 0 keeps it for ever (days)"
+        0, description="age at which M1, and with it M5 to M30, is deleted; 0 never deletes it (days)"
     )
     keep_h1_days: NonNegativeInt = Field(
-        0, description="age at which H1 and H4 are deleted, not before M1; 0 keeps them for ever (days)"
+        0, description="age at which H1 and H4 are deleted, not before M1; 0 never deletes them (days)"
     )
     keep_d1_days: NonNegativeInt = Field(
-        0, description="age at which D1, W1 and MN1 are deleted, not before H1; 0 keeps them for ever (days)"
+        0, description="age at which D1, W1 and MN1 are deleted, not before H1; 0 never deletes them (days)"
     )
 
     api_keys: dict[str, SecretStr] = Field(
@@ -147,7 +147,7 @@ class Settings(SecuritySettings):
     log_format: Literal["console", "json"] = Field("console", description="`console` for people, `json` for machines")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least important line to write")
     data_dir: Path = Field(
-        Path("~/.local/share/tickpipe"), description="where the embedded stack keeps its data", validate_default=True
+        Path("~/.local/share/tickpipe"), description="where the embedded stack stores its data", validate_default=True
     )
 
     @field_validator("data_dir")
@@ -192,7 +192,7 @@ class Settings(SecuritySettings):
             if more_days and not 0 < days <= more_days:
                 raise ValueError(
                     f"TICKPIPE_{longer.upper()}={more_days} needs TICKPIPE_{shorter.upper()} between 1 and "
-                    f"{more_days}: a longer timeframe is made of the shorter one and kept at least as long"
+                    f"{more_days}: a longer timeframe is made of the shorter one and retained at least as long"
                 )
         return self
 

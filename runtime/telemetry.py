@@ -214,7 +214,7 @@ STAGE_BUCKETS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0
 #: A tick that comes later than this after its own time is history that somebody sends, not a delay (milliseconds).
 LIVE_MS: Final = 3_600_000
 
-#: Clocks that are kept by NTP differ by less; a tick further ahead comes from a clock or a zone that is wrong
+#: Clocks synchronised by NTP differ by less; a tick further ahead comes from a clock or a zone that is wrong
 #: (milliseconds).
 AHEAD_MS: Final = 1_000
 

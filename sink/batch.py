@@ -80,11 +80,12 @@ def incoming_reference(tp: TopicPartition, records: Sequence[Any]) -> tuple[list
 
 log = structlog.get_logger(__name__)
 
-#: A line for each candle costs more than storing it, so the question comes first.
+#: Logging a candle costs more than storing it, so the level is checked first.
 _IS_DEBUGGING: Final = logging.getLogger(__name__).isEnabledFor
 
-#: Most records of one transaction: some 80 ms. More makes a repeated batch dearer and takes memory (20,000: 45 MB more
-#: for 2 % more candles a second), fewer costs commits (5,000: 5 to 8 % fewer candles a second).
+#: Maximum number of records in one transaction, which takes some 80 ms. More makes repeating a batch more expensive and
+#: takes memory (20,000: 45 MB more for 2 % more candles a second), fewer costs commits (5,000: 5 to 8 % fewer candles a
+#: second).
 BATCH_RECORDS: Final = 10_000
 
 #: What a transaction may take: half of the time limit of a statement (seconds). Shorter makes a busy database slower
@@ -99,7 +100,7 @@ class Batch:
     good: Sequence[Incoming]
     bad: Sequence[Rejected]
     prepared: Prepared
-    #: What was read for it; nothing for a part of a batch.
+    #: The parts of the log that it was read from; empty for a part of a batch.
     spans: Collection[Span] = ()
 
 
@@ -149,9 +150,9 @@ class Store:
     async def prepare(
         self, good: Sequence[Incoming], bad: Sequence[Rejected] = (), spans: Collection[Span] = ()
     ) -> Batch:
-        """The batch of what is to be stored (`good`) and of what is to be rejected as it is (`bad`).
+        """Build a batch of records to store (`good`) and records to reject (`bad`).
 
-        `spans` are the parts of the log that all of it was read from.
+        `spans` are the parts of the log from which all of them were read.
         """
         candles = [incoming.value for incoming in good if isinstance(incoming.value, Candle)]
         bars = [incoming.value for incoming in good if isinstance(incoming.value, BrokerBar)]
@@ -159,7 +160,7 @@ class Store:
         return Batch(good, bad, await self._writer.prepare(candles, bars, reference), spans)
 
     async def store(self, batch: Batch) -> None:
-        """Store and reject, then move the progress; the same batch may be stored again without harm.
+        """Store and reject, then advance the progress; storing the same batch again does no harm.
 
         Raises:
             ProgressLost: when the database ends before the batch begins.
@@ -168,17 +169,17 @@ class Store:
         if batch.bad:
             await self._rejects.write(batch.bad)
         if not await self._store_whole(batch):
-            # In pieces, or with records that were rejected: only now is all of it in a safe place.
+            # It was stored in pieces, or some records were rejected: only now is all of it safe.
             await self._database.run_patiently(partial(advance, spans=batch.spans))
 
     async def _store_whole(self, batch: Batch) -> bool:
-        """Store the batch; returns whether one transaction did it, which then moved the progress as well."""
+        """Store the batch; returns whether a single transaction did so, which then advanced the progress as well."""
         size = len(batch.good)
         if size > self._size.value:
             await self._store_halves(batch)
         elif size:
             try:
-                # A single record has to be stored however long it takes.
+                # A single record cannot be split, so it may take as long as it needs.
                 run = self._database.run_patiently if size == 1 else self._database.run
                 await run(partial(self._writer.store, batch=batch.prepared, spans=batch.spans))
                 self._size.took(self._database.took_seconds, size)
@@ -190,7 +191,7 @@ class Store:
                 await self._store_halves(batch)
             except REFUSALS as exc:
                 if size > 1:
-                    # Halving finds the culprits in a dozen transactions, whatever the database says about their place.
+                    # Halving finds the refused rows in a dozen transactions, without relying on the error message.
                     await self._store_halves(batch)
                     return False
                 [refused] = batch.good
@@ -206,14 +207,14 @@ class Store:
 
 
 class Observer:
-    """Times the candles of stored batches, ends their traces and, at level DEBUG, logs each."""
+    """Times stored candles, ends their traces and, at level DEBUG, logs each of them."""
 
     def __init__(self, metrics: Metrics, telemetry: Telemetry) -> None:
         self._stage = metrics.stages.labels("stored")
         self._telemetry = telemetry
 
     def stored(self, batch: Sequence[Incoming], began_ms: int) -> None:
-        """The batch, begun at `began_ms` (UTC epoch milliseconds), is in the database."""
+        """Record that the batch, begun at `began_ms` (UTC epoch milliseconds), has been stored."""
         now_ms = clock.now_ms()
         debugging = _IS_DEBUGGING(logging.DEBUG)
         for incoming in batch:

@@ -31,24 +31,24 @@ from sink.writer import Writer
 
 log = structlog.get_logger(__name__)
 
-#: Periods that are compared with the table at once; their records are named in memory until then.
+#: Periods that are compared with the table at once; until then their offsets are held in memory.
 _BATCH_PERIODS: Final = 5_000
 
-#: Candles that the workers have published reach the table within this, or the sink is away (seconds).
+#: Published candles reach the table within this time, or the sink is not running (seconds).
 _STORE_SECONDS: Final = 30.0
 
-#: So far before what is asked for the reading begins at least (milliseconds: an hour). Frames that begin even earlier
-#: are looked for: `TickLog.first_reaching`.
+#: Reading begins at least this long before the first period asked for (milliseconds: an hour). Frames that begin even
+#: earlier are found by `TickLog.first_reaching`.
 _MARGIN_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The candles that are asked for; what is None excludes nothing."""
+    """Which candles are asked for; None does not restrict."""
 
     symbol: str | None = None
     source: str | None = None
-    #: Start of the first period, and the end, which is not included.
+    #: Start of the first period, and the exclusive end.
     from_: datetime | None = None
     to: datetime | None = None
 
@@ -65,12 +65,12 @@ class Selection:
 
 @dataclass
 class _Stored:
-    """What the table says of a period."""
+    """What the table holds of a period."""
 
-    #: Offsets of the own log that its row holds, or is going to hold.
+    #: Offsets of our log that its row holds, or will hold once a pending refold is done.
     offsets: Ranges
     closed: bool
-    #: The row is a fold of another log: which of the two has more ticks was decided when they met.
+    #: The row was folded from another log; the one with more ticks won when the two met.
     is_foreign: bool
 
 
@@ -80,36 +80,36 @@ async def _at_once() -> None:
 
 @dataclass
 class Completeness:
-    """One pass over the log; `missing` gives what the table lacks of it."""
+    """One pass over the log; `missing` yields the candles that the table lacks."""
 
     settings: Settings
     database: Database
     own_log: str
     selection: Selection
     timeframe: Timeframe = M1
-    #: Look only at what the workers and the sinks have certainly dealt with. Without it a worker that never committed
-    #: has nothing on its way, and a sink that is away is not waited for longer than `_STORE_SECONDS`.
+    #: Check only what the workers and sinks have certainly finished. Otherwise a group that never committed is taken to
+    #: have nothing in flight, and a sink that does not store is waited for no longer than `_STORE_SECONDS`.
     only_settled: bool = False
     #: Whether the periods whose candles are in this partition of `candles.m1` are looked at.
     looks_at: Callable[[int], bool] = lambda _: True
     #: Awaited between two pieces of the log, some hundred records each.
     pause: Callable[[], Awaitable[None]] = _at_once
     on_progress: Callable[[int], None] = lambda _: None
-    #: Told how many periods were compared with the table.
+    #: Called with the number of periods compared with the table.
     on_compared: Callable[[int], None] = lambda _: None
-    #: The pass has reached the end of every partition.
+    #: Whether the pass has reached the end of every partition.
     is_done: bool = field(default=False, init=False)
-    # By partition, the first offset that is to be read when the pass is taken up again.
+    # By partition, the offset at which an interrupted pass resumes.
     _next: dict[int, int] = field(default_factory=dict, init=False)
-    #: Periods before it were deleted by retention.
+    #: Earlier periods were deleted by retention.
     _minutes_from: datetime | None = field(default=None, init=False)
     _now: datetime = field(default_factory=lambda: datetime.now(UTC), init=False)
 
     async def missing(self) -> AsyncIterator[list[Candle]]:
-        """Candles that the table lacks, or that hold records which its row does not, folded from the log.
+        """Yield candles, folded from the log, that the table lacks or whose rows lack some of the records.
 
-        Records that no worker has committed are not looked at: their candles may be on their way. After an error the
-        next call takes the pass up where it broke off.
+        Records that no worker has committed are left out: their candles may still be in flight. After an error the next
+        call resumes the pass where it stopped.
 
         Raises:
             KafkaUnavailable: when no broker answers.
@@ -229,9 +229,9 @@ async def _minutes_from(connection: Connection) -> datetime | None:
 
 
 async def store_folds(database: Database, writer: Writer, folds: Sequence[Candle]) -> int:
-    """Store what was folded again; returns how many rows changed.
+    """Store refolded candles; returns how many rows changed.
 
-    In halves where it is too much at once, and without what the database refuses, which is logged.
+    They are halved when they are too many for one transaction; what the database refuses is logged and left out.
     """
 
     async def write(connection: Connection) -> int:
@@ -256,26 +256,26 @@ async def store_folds(database: Database, writer: Writer, folds: Sequence[Candle
         return 0
 
 
-#: A sink that has just started, or was given partitions, still stores what waited for it (seconds).
+#: A sink that has just started, or was assigned partitions, first stores its backlog (seconds).
 FIRST_SECONDS: Final = 60.0
 
 #: When the workers or the sinks are behind the log, the check is tried again after this (seconds).
 _BEHIND_SECONDS: Final = 60.0
 
-#: After each piece of the log the check rests this many times as long as the piece took: it never takes more than a
-#: quarter of a core.
+#: After each piece of the log the check pauses for this many times as long as the piece took, so that it never takes
+#: more than a quarter of a core.
 _REST: Final = 3.0
 
 
 class Checker(PeriodicTask[bool]):
     """The task that does what `tickpipe verify --complete --repair` does, for the newest days and by itself.
 
-    It reads only while nothing waits to be stored. Each sink checks the partitions that it is assigned; what it has
-    gone through it does not read again when a check is broken off, by an error or because partitions went elsewhere.
+    It reads only while nothing waits to be stored. Each sink checks the partitions assigned to it. A check that is
+    interrupted, by an error or a rebalance, resumes where it stopped.
     """
 
     name = "check"
-    #: Reading two days of a hundred symbols takes minutes, so shorter would never rest.
+    #: Reading two days of a hundred symbols takes minutes; a shorter interval would leave no pause.
     interval_seconds = 3_600.0
 
     def __init__(
@@ -302,7 +302,7 @@ class Checker(PeriodicTask[bool]):
         self._under_way: Completeness | None = None
 
     async def step(self) -> bool:
-        """Check once, or go on with what was broken off; returns whether the check is done."""
+        """Check once, or resume an interrupted check; returns whether the check is complete."""
         await sleep_unless(self._database.stopping, self._first_seconds)
         self._first_seconds = 0
         return bool(await unless_set(self._database.stopping, self._check()))

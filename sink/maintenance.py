@@ -1,4 +1,5 @@
-"""The sink's background tasks on the table: roll-ups are materialised, minutes compared, old candles deleted.
+"""The sink's background tasks on the table: roll-ups are materialised, minutes compared, old candles
+deleted, and overdue ones closed.
 
 Each has a connection of its own and works in small transactions, so that the flow of candles hardly notices it.
 """
@@ -30,33 +31,33 @@ log = structlog.get_logger(__name__)
 #: What a transaction may take; hours, days, minutes and rows are halved and doubled to fit (seconds).
 _STEP_SECONDS: Final = 2.0
 
-#: Between two transactions, when there is more to do, the database belongs to the live flow (seconds).
+#: Pause between two transactions when there is more to do, so that live candles are not held up (seconds).
 _BREATHER_SECONDS: Final = 0.1
 
-#: An hour is rolled up when it is over, and was stale, for so long: shorter does so again and again while a replay goes
-#: through it, longer leaves more to be rolled up by whoever reads (seconds).
+#: An hour is rolled up once it has been over, and stale, for this long: shorter rolls it up repeatedly while a replay
+#: passes through it, longer leaves more to be rolled up by readers (seconds).
 QUIET_SECONDS: Final = 30.0
 
-#: Most hours of one transaction: some 100 ms. A sink that writes to one of them waits so long.
+#: Maximum number of hours in one transaction, some 100 ms: a sink that writes to one of them waits that long.
 _MOST_HOURS: Final = 500
 
-#: Most days of one step back through history, and those of the first.
+#: Maximum number of days in one step back through history, and the size of the first step.
 _MOST_DAYS: Final = 64
 _FIRST_DAYS: Final = 7
 
-#: How often the progress through a long history is told (seconds).
+#: How often progress through a long history is logged (seconds).
 _PROGRESS_SECONDS: Final = 30.0
 
-#: Symbols with time series of their own; more than one screen shows nobody looks at.
+#: Maximum number of symbols with a time series of their own; nobody looks at more than a screen shows.
 MAX_SYMBOLS: Final = 200
 
-#: Pause when a long transaction was in the way (seconds).
+#: Pause after another transaction held the lock (seconds).
 _RETRY_SECONDS: Final = 5.0
 
-#: Most minutes of one transaction: six hours of a hundred symbols are some 36,000 rows, less than a second.
+#: Maximum number of minutes in one transaction: 360 of a hundred symbols are some 36,000 rows, less than a second.
 _MOST_MINUTES: Final = 360
 
-#: Most rows of one transaction that deletes hours, days or bars.
+#: Maximum number of rows in one transaction that deletes hours, days or bars.
 _MOST_ROWS: Final = 20_000
 
 #: Stored rows with which the broker's bars of each timeframe go: column `stored_as` of the table `timeframes`.
@@ -66,9 +67,9 @@ _OF_DAYS: Final = "D1"
 
 
 class Materialiser(PeriodicTask[int]):
-    """The task that materialises roll-ups , `refresh_candles()` and `materialise_candles()`; one sink at a time.
+    """The task that materialises roll-ups, `refresh_candles()` and `materialise_candles()`; one sink at a time.
 
-    Answers are right without it: what is not materialised is rolled up from M1 when it is read.
+    Queries are correct without it: what is not materialised is rolled up from M1 when it is read.
     """
 
     name = "materialise"
@@ -108,12 +109,12 @@ class Materialiser(PeriodicTask[int]):
     async def _materialise(self, connection: Connection, days: int) -> None:
         async with connection.transaction():
             if days == 1:
-                # It cannot be less, so it may take as long as it takes: nobody waits for it.
+                # A day is the smallest step, so it may take as long as it needs: nobody waits for it.
                 await connection.execute(SQL["lift_local_timeout"])
             row = await (await connection.execute(SQL["materialise_candles"], {"days": days})).fetchone()
         materialised_from = row[0] if row else None
         if materialised_from is None:
-            self._all_materialised = True  # as far as this one is concerned: another sink is at it
+            self._all_materialised = True  # for now: another sink is materialising
             return
         self._all_materialised = materialised_from == "-infinity"
         if self._all_materialised and self._told > float("-inf"):
@@ -155,7 +156,7 @@ class Comparer(PeriodicTask[None]):
 
 @dataclass(frozen=True)
 class Retention:
-    """How long candles are retained; None is for ever."""
+    """How long candles are retained; None means for ever."""
 
     minutes: timedelta | None
     hours: timedelta | None
@@ -163,14 +164,14 @@ class Retention:
 
 
 def retention_of(settings: Settings) -> Retention:
-    """What the settings say."""
+    """The retention that the settings ask for."""
     retained = (settings.keep_m1_days, settings.keep_h1_days, settings.keep_d1_days)
     return Retention(*(timedelta(days=days) if days else None for days in retained))
 
 
 @dataclass(frozen=True)
 class Deleted:
-    """Rows that were deleted, of M1, hours, days and the broker's bars; without those of chunks that were dropped."""
+    """Deleted rows of M1, hours, days and the broker's bars, not counting rows of dropped chunks."""
 
     minutes: int = 0
     hours: int = 0
@@ -179,10 +180,10 @@ class Deleted:
 
 
 class Retainer(PeriodicTask[Deleted | None]):
-    """The task that deletes old candles; several sinks may do so at once."""
+    """The task that deletes old candles; several sinks may run it at once."""
 
     name = "retain"
-    #: Rows are deleted at most this late.
+    #: Rows outlive their retention by at most this long.
     interval_seconds = 600.0
 
     def __init__(
@@ -195,11 +196,11 @@ class Retainer(PeriodicTask[Deleted | None]):
         self._rows = StepSize(_MOST_ROWS, goal_seconds=_STEP_SECONDS)
 
     def pause_seconds(self, result: Deleted | None) -> float:
-        """The interval, or less when a transaction was in the way."""
+        """The interval, or less when another transaction held the lock."""
         return _RETRY_SECONDS if result is None else self.interval_seconds
 
     async def step(self) -> Deleted | None:
-        """Delete what is too old by now; returns early when told to stop, and None when a transaction is in the way."""
+        """Delete expired candles; returns early when told to stop, and None when another transaction holds the lock."""
         if self._retention.minutes is None:
             return Deleted()
         reached = await self._database.run(self._advance)
@@ -239,7 +240,7 @@ class Retainer(PeriodicTask[Deleted | None]):
             row = await (await connection.execute(SQL["advance_retention"], about)).fetchone()
         except psycopg.errors.LockNotAvailable:
             return None
-        # Without a row somebody else has the settings at the moment.
+        # Without a row another session holds the settings.
         return (row[0], row[1], row[2]) if row else None
 
     async def _drop_chunks(self, connection: Connection, before: datetime) -> None:
@@ -261,7 +262,7 @@ class Retainer(PeriodicTask[Deleted | None]):
         return await self._all(self._rows, delete)
 
     async def _all(self, size: StepSize, delete: Callable[[Connection, int], Awaitable[int | None]]) -> int:
-        # Transaction after transaction, until one says that nothing is left.
+        # Repeats the transaction until nothing is left.
         total = 0
         while not self._database.stopping.is_set():
             count = await self._database.run_sized(delete, size)
@@ -272,29 +273,29 @@ class Retainer(PeriodicTask[Deleted | None]):
         return total
 
 
-#: A worker closes what it has in memory by itself, and forgets what was not touched for two minutes (seconds).
+#: A worker closes the minutes it has in memory, and forgets those not touched for two minutes (seconds).
 _UNTOUCHED_SECONDS: Final = 180.0
 
-#: Readings that wait until they are reached; of a backlog of more than a day the oldest are not waited for.
+#: Maximum number of readings waited for; with a backlog of more than a day the oldest are dropped.
 _MAX_READINGS: Final = 1_440
 
-#: Looked at again at every step: what was not closed because it waited for a refold, or had just been stored.
+#: Checked again at every step, because a refold was pending or the row had just been stored.
 _AGAIN: Final = timedelta(hours=1)
 
-#: So far back candles are looked for that were left open while no sink ran, a piece at every step.
+#: How far back to look for candles left open while no sink ran, one piece per step.
 _LOOKBACK: Final = timedelta(days=7)
 _PIECE: Final = timedelta(hours=6)
 
 
-#: A moment, and how far a topic reached at it.
+#: A moment, and the ends of a topic at that moment.
 _Reading = tuple[datetime, Ends]
 
 
 class Closer(PeriodicTask[int]):
-    """The task that closes rows whose period was over at a moment of which all that the log held is stored by now."""
+    """The task that closes rows whose period had ended by a moment up to which the whole log is now stored."""
 
     name = "close"
-    #: Shorter asks Kafka the more, longer closes the later.
+    #: Shorter asks Kafka more often, longer closes candles later.
     interval_seconds = 60.0
 
     def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
@@ -305,7 +306,7 @@ class Closer(PeriodicTask[int]):
         # workers had, that the sinks have not stored yet.
         self._unfolded: deque[_Reading] = deque(maxlen=_MAX_READINGS)
         self._unstored: deque[_Reading] = deque(maxlen=_MAX_READINGS)
-        # What lies between the two was looked through; an index of the open rows would cost every write of a row.
+        # The rows between the two were checked; an index of open rows would slow down every write.
         self._oldest: datetime | None = None
         self._newest: datetime | None = None
 
@@ -316,7 +317,7 @@ class Closer(PeriodicTask[int]):
         return closed
 
     async def close(self, connection: Connection, *, now: datetime | None = None) -> int:
-        """Close what can be closed; returns how many candles. What was read is told from the next call on.
+        """Close what can be closed; returns how many candles. Readings taken here count from the next call on.
 
         Raises:
             KafkaUnavailable: when Kafka does not answer; the call can be repeated.
@@ -329,9 +330,9 @@ class Closer(PeriodicTask[int]):
         over -= timedelta(seconds=self._settings.grace_seconds)
         closed = await self._close(connection, (self._newest or over) - _AGAIN, over, now)
         self._newest, oldest = over, self._oldest or over
-        # Compressed rows are dear to look at, and long over.
+        # Compressed rows are expensive to read, and closed long ago.
         if oldest > now - min(_LOOKBACK, timedelta(days=self._settings.compress_after_days or _LOOKBACK.days)):
-            # Those that begin in the piece may end after it.
+            # Candles that begin in the piece may end after it.
             closed += await self._close(connection, oldest - _PIECE, min(oldest + _AGAIN, over), now)
             self._oldest = oldest - _PIECE
         if closed:
@@ -350,7 +351,7 @@ class Closer(PeriodicTask[int]):
         return (await connection.execute(SQL["close_overdue"], about)).rowcount
 
     async def _stored_until(self, now: datetime) -> datetime | None:
-        """The newest moment of which all that the log held is known to be folded and stored."""
+        """The newest moment up to which the whole log is known to be folded and stored."""
         settings = self._settings
         async with admin_client(settings) as client:
             with kafka_errors(settings):

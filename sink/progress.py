@@ -31,7 +31,7 @@ from sink.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-#: How often the database is asked whether it has what is waited for; the sink stores within as much (seconds).
+#: How often the database is asked whether the sink has caught up (seconds).
 _ASK_SECONDS: Final = 0.1
 
 
@@ -46,10 +46,10 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Bounds:
-    """What Kafka tells of a partition at its assignment."""
+    """What Kafka reports about a partition when it is assigned."""
 
     log: str
-    #: First record that is left, and the offset that the next record gets.
+    #: Offset of the first record still in the log, and of the next to be written.
     first: int
     end: int
     committed: int | None
@@ -57,15 +57,15 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Start:
-    """Where the reading of a partition begins."""
+    """Where reading of a partition begins."""
 
     offset: int
-    #: Records that were deleted from the log before this database had them.
+    #: Records that the log deleted before this database had stored them.
     unseen: int
 
 
 async def advance(connection: Connection, spans: Collection[Span]) -> None:
-    """Move the progress over `spans`, in the caller's transaction, if there is one; the same again changes nothing.
+    """Advance the progress over `spans`, in the caller's transaction if there is one; idempotent.
 
     Raises:
         ProgressLost: when the database ends before a span begins. It was restored or failed over to an older state.
@@ -83,16 +83,16 @@ async def advance(connection: Connection, spans: Collection[Span]) -> None:
 
 
 async def reached_offsets(connection: Connection, log_name: str) -> dict[int, int]:
-    """The progress by partition of a log, up to which every record is stored; without it nothing is known to be."""
+    """The progress of each partition of a log; a partition without progress is missing."""
     return dict(await (await connection.execute(SQL["sink_reached"], {"log": log_name})).fetchall())
 
 
 async def wait_until_stored(
     ask: Callable[[], Awaitable[Mapping[int, int]]], published: Ends, *, timeout_seconds: float
 ) -> bool:
-    """Wait until the table has every record below the ends in `published`; whether it did so in time.
+    """Wait until every record below the ends in `published` is stored; returns whether that happened in time.
 
-    `ask` gives the progress, see `reached_offsets`.
+    `ask` returns the progress, as `reached_offsets` does.
     """
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -119,7 +119,7 @@ async def find_starts(connection: Connection, bounds: Mapping[TopicPartition, Bo
                 await connection.execute(
                     SQL["set_progress"], {"log": found.log, "partition": tp.partition, "next": found.first}
                 )
-            # A partition that nothing was read of is as far as one that was read up to its first record.
+            # A partition of which nothing was read counts as read up to its first record.
             if _or_first(progress, found) != _or_first(found.committed, found):
                 stored, committed = ("nothing" if offset is None else offset for offset in (progress, found.committed))
                 differing.append(
@@ -143,7 +143,7 @@ def _start(progress: int | None, found: Bounds) -> Start:
     reached = found.committed if progress is None else progress
     unseen = max(0, found.first - reached) if reached is not None else 0
     if progress is None or progress > found.end:
-        # Offsets beyond the end will be given to other records.
+        # Other records will get the offsets beyond the end.
         return Start(found.first, unseen)
     known = progress if found.committed is None else min(progress, found.committed)
     return Start(max(known, found.first), unseen)
@@ -153,7 +153,7 @@ def _or_first(offset: int | None, found: Bounds) -> int:
     return found.first if offset is None else offset
 
 
-#: Kafka tells committed offsets in milliseconds; later means that it is away (seconds).
+#: Kafka answers with committed offsets in milliseconds; later means that it is away (seconds).
 _COMMITTED_SECONDS: Final = 5.0
 
 #: For asking the database its id (seconds).
@@ -163,8 +163,8 @@ _CONNECT_SECONDS: Final = 10
 async def with_sink_group(settings: Settings, url: str = "") -> Settings:
     """The settings with the name of the sinks' consumer group, which by default contains the id of their database.
 
-    A copy of the database, restored from a dump say, has an id of its own, so its sinks take nothing from others. `url`
-    is that of the database for those who read with a role of their own.
+    A copy of the database, for example one restored from a dump, has an id of its own, so its sinks share a group with
+    no others. `url` names the database for callers with a role of their own.
 
     Raises:
         psycopg.OperationalError: when the database does not answer.
@@ -181,7 +181,7 @@ async def with_sink_group(settings: Settings, url: str = "") -> Settings:
 
 
 def retried(stopping: asyncio.Event) -> AsyncRetrying:
-    """Attempts at something that needs Kafka: repeated while it is away, until `stopping`, which ends in the error."""
+    """Retry something that needs Kafka while it is away; once `stopping` is set, the error is raised."""
     return AsyncRetrying(
         retry=retry_if_exception(is_retriable),
         wait=wait_exponential(0.2, max=5),
@@ -191,7 +191,7 @@ def retried(stopping: asyncio.Event) -> AsyncRetrying:
 
 
 class LagMeter(PeriodicTask[None]):
-    """The task that sets `tickpipe_sink_lag_records`, and finds out whether Kafka answers."""
+    """The task that measures `tickpipe_sink_lag_records`, and whether Kafka answers."""
 
     name = "lag"
     interval_seconds = 5.0
@@ -213,7 +213,7 @@ class LagMeter(PeriodicTask[None]):
                         position = await self._consumer.position(tp)
                         self._metrics.lag.labels(tp.topic, tp.partition).set(max(0, ends[tp] - position))
         except PartitionsLost:
-            return  # the partition went elsewhere meanwhile
+            return  # the partition was reassigned meanwhile
         except TickpipeError:
             self._health.set("kafka", False)
             return
@@ -221,7 +221,7 @@ class LagMeter(PeriodicTask[None]):
 
 
 class Positions:
-    """Where the next poll of each assigned partition begins, so that no record is skipped without a sign."""
+    """Where the next poll of each assigned partition begins, so that no record is skipped unnoticed."""
 
     def __init__(self, settings: Settings, metrics: Metrics, stopping: asyncio.Event) -> None:
         self._settings = settings
@@ -232,16 +232,16 @@ class Positions:
         self._assignments = 0
 
     def forget(self) -> None:
-        """Partitions came or went, or the database changed: each begins again where the database ends."""
+        """Make each partition begin again at its progress, after a rebalance or a change of database."""
         self._assignments += 1
         self._next.clear()
 
     def unknown(self, consumer: AIOKafkaConsumer) -> set[TopicPartition]:
-        """The assigned partitions that have to begin; what was fetched of them until then is not to be used."""
+        """The assigned partitions whose beginning is not known yet; records fetched from them are not to be used."""
         return set(consumer.assignment()) - self._next.keys()
 
     async def begin(self, consumer: AIOKafkaConsumer, database: Database) -> None:
-        """Set the consumer to where the database ends, for each partition that has to begin.
+        """Seek to the progress of each partition whose beginning is not known yet.
 
         Raises:
             psycopg.OperationalError, KafkaUnavailable: when the service is told to stop while one of them is away.
@@ -249,7 +249,7 @@ class Positions:
         assignments, starting = self._assignments, self.unknown(consumer)
         async for attempt in retried(self._stopping):
             with attempt:
-                # A partition that goes elsewhere meanwhile would never be answered for.
+                # Kafka would never answer for a partition that was reassigned meanwhile.
                 if assignments != self._assignments:
                     return
                 bounds = await self._bounds(consumer, starting)
@@ -282,10 +282,9 @@ class Positions:
             )  # fmt: skip
 
     async def take(self, tp: TopicPartition, records: Sequence[Record]) -> Span | None:
-        """The part of the log that a poll has read; None when the poll is not to be used, its partition begins again.
+        """The part of the log that a poll has read; None when the poll must be discarded and the partition reread.
 
-        Offsets may be missing for good reasons, retention, compaction and the markers of transactions, so a gap alone
-        is no error.
+        Retention, compaction and transaction markers leave gaps between offsets, so a gap alone is no error.
 
         Raises:
             MissedRecords: when the log holds records between this poll and the one before.
@@ -301,13 +300,13 @@ class Positions:
             )  # fmt: skip
             del self._next[tp]
             return None
-        # The broker's bars are compacted, so theirs are missing as a matter of course.
+        # The broker's bars are compacted, so gaps are normal there.
         if first > expected and tp.topic == self._settings.candles_topic:
             async for attempt in retried(self._stopping):
                 with attempt:
                     if assignments == self._assignments:
                         await self._check_gap(tp, expected, first)
-        # What was polled of a partition that went elsewhere during the check says nothing about its next poll.
+        # After a reassignment during the check this poll says nothing about the next one.
         if assignments != self._assignments:
             return None
         self._next[tp] = records[-1].offset + 1
@@ -325,7 +324,7 @@ class Positions:
 
 
 class Revocations(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
-    """Forgets what was polled and not committed of partitions that went elsewhere."""
+    """Forgets uncommitted polls of revoked partitions."""
 
     def __init__(self, uncommitted: dict[TopicPartition, int], positions: Positions, metrics: Metrics) -> None:
         self._uncommitted = uncommitted

@@ -1,6 +1,6 @@
 """Refolds candles of which two folds are known and neither contains the other.
 
-Such are late ticks, a day that was sent twice, and a symbol whose ticks lie in several partitions.
+That happens with late ticks, a day that was sent twice, and a symbol whose ticks lie in several partitions.
 """
 
 import contextlib
@@ -33,17 +33,17 @@ from sink.writer import LogEnds, Writer
 
 log = structlog.get_logger(__name__)
 
-#: What waits is folded again when nothing was added for this long: shorter reads the log piecemeal while the second
+#: Pending minutes are refolded once nothing was added for this long: shorter reads the log piecemeal while the second
 #: copy of a day arrives, longer shows late ticks later (seconds).
 QUIET_SECONDS = 1.0
 
-#: However busy it is, a pending minute waits no longer (seconds).
+#: A pending minute waits no longer than this, however busy the sink is (seconds).
 PATIENCE_SECONDS = 10.0
 
-#: Most minutes of one pass: their ticks are held in memory, some 100 MB of a busy symbol.
+#: Maximum number of minutes in one pass: their ticks are held in memory, some 100 MB for a busy symbol.
 _PASS_MINUTES = 5_000
 
-#: A pass over the log takes what it takes; only statements that run into their limit make it smaller (seconds).
+#: A pass over the log may take long; only statements that run into their time limit make it smaller (seconds).
 _PASS_SECONDS = 600.0
 
 
@@ -59,7 +59,7 @@ class Pending:
     ranges: Ranges
 
     def proof(self, ranges: Ranges) -> Proof:
-        """What the log is asked: the fold of `ranges`.
+        """The proof to refold: the ticks in `ranges`.
 
         Raises:
             UnknownTimeframe: when ticks cannot be folded into it.
@@ -70,7 +70,7 @@ class Pending:
 
 
 class Refolder(PeriodicTask[int]):
-    """The task that empties `pending_refolds`; it has a connection of its own and leaves the live flow alone."""
+    """The task that works off `pending_refolds`, over a connection of its own, so that live candles are not held up."""
 
     name = "refold"
     interval_seconds = 0.5
@@ -95,7 +95,7 @@ class Refolder(PeriodicTask[int]):
         self._delays = {"quiet_seconds": quiet_seconds, "patience_seconds": patience_seconds}
 
     async def step(self) -> int:
-        """Fold what is due, in one pass for each partition where proofs begin; returns the number of candles."""
+        """Refold what is due, in one pass for each partition where proofs begin; returns the number of candles."""
         folded = 0
         for log_name, partition in await self._database.run(self._due):
             refold = partial(self._refold, log_name=log_name, partition=partition)
@@ -171,7 +171,7 @@ class Refolder(PeriodicTask[int]):
                     own = [r for r in proven if (r.candle.symbol, r.candle.ts, r.candle.source) == about]
                     await self._store(connection, at, own, [pending])
                 return
-            # It must not be tried for ever; the stored candle stays as it is.
+            # Retrying would never succeed; the stored candle stays as it is.
             log.error(
                 "The database refuses a minute that was folded again; the stored candle stays.",
                 action="refold_refused", symbol=taken[0].symbol, ts=taken[0].ts.isoformat(), error=str(exc),
@@ -197,16 +197,16 @@ class Refolder(PeriodicTask[int]):
 
 
 def proven_candle(fold: CandleFold, ranges: Ranges, log_name: str, *, closed: bool) -> Candle | None:
-    """The candle of a fold of all records of `ranges`; None when they hold no usable price of the period."""
+    """The candle folded from all records in `ranges`; None when they hold no usable price of the period."""
     # The fold knows only the records that touched the period; all of the ranges were read, so all of them are proven.
     return fold.candle(log=log_name, offsets=ranges, closed=closed, emitted=clock.now_ms())
 
 
 @contextlib.asynccontextmanager
 async def _alone(connection: Connection, at: dict[str, Any]) -> AsyncIterator[bool]:
-    """Whether no other sink folds the same minutes, which a lock ensures until the end.
+    """Whether no other sink is refolding; a lock ensures that until the end of the block.
 
-    Behind a pooler no lock outlasts a transaction. Two sinks then fold the same, which changes nothing but their work.
+    Behind a pooler no lock outlasts a transaction. Two sinks may then refold the same minutes, which only wastes work.
     """
     if is_pooled(connection):
         yield True
@@ -218,6 +218,6 @@ async def _alone(connection: Connection, at: dict[str, Any]) -> AsyncIterator[bo
     try:
         yield True
     finally:
-        # A lost connection has given the lock back already.
+        # A lost connection has released the lock already.
         with contextlib.suppress(psycopg.Error):
             await connection.execute(SQL["unlock_refolds"], at)

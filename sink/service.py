@@ -1,4 +1,4 @@
-"""The loop of the sink: poll, store, commit; and what it does when Kafka or the database is away."""
+"""The main loop of the sink: poll, store, commit; and what happens while Kafka or the database is away."""
 
 import asyncio
 import contextlib
@@ -47,39 +47,39 @@ from sink.writer import LogEnds, Writer
 
 log = structlog.get_logger(__name__)
 
-#: Offsets that follow on what was read of each partition.
+#: The next offset to read of each partition.
 Offsets = dict[TopicPartition, int]
 
-#: Records that are taken from what was fetched, and decoded, in one go: half a millisecond. The database answers half a
-#: dozen times while it stores a batch, and every answer waits for the end of that (250: 13 % fewer candles a second).
+#: Records that are polled and decoded in one go, some half a millisecond. The database answers half a dozen times
+#: while it stores a batch, and each answer waits until that is done (250: 13 % fewer candles a second).
 _POLL_RECORDS: Final = 125
 
-#: How long a poll waits for the first record; it bounds how late SIGTERM is noticed (milliseconds).
+#: How long a poll waits for the first record, and so at most until SIGTERM is noticed (milliseconds).
 _POLL_TIMEOUT_MS: Final = 200
 
-#: A sink that was killed holds its partitions this long (milliseconds).
+#: A killed sink retains its partitions this long (milliseconds).
 _SESSION_TIMEOUT_MS: Final = 10_000
 
-#: While the database is away nothing is polled, and the partitions must stay: aiokafka's heartbeats prove that the
-#: process lives, and the database's timeouts that it does not hang (milliseconds: a day).
+#: While the database is away nothing is polled, yet the partitions must stay assigned: aiokafka's heartbeats prove that
+#: the process lives, and the database's timeouts that it does not hang (milliseconds: a day).
 _MAX_POLL_INTERVAL_MS: Final = 86_400_000
 
 #: Kafka answers a commit in milliseconds; later means that it is away, and the next commit covers this one (seconds).
 _COMMIT_TIMEOUT_SECONDS: Final = 10.0
 
-#: An idle sink asks the database this often whether it is there (seconds).
+#: How often an idle sink checks whether the database answers (seconds).
 _PING_SECONDS: Final = 2.0
 
 
 class Sink:
-    """The service. `await Sink(settings).run()` returns after `stop()` and raises what it cannot repair."""
+    """The service. `await Sink(settings).run()` returns after `stop()`, and raises what it cannot recover from."""
 
     def __init__(self, settings: Settings, *, registry: CollectorRegistry | None = None) -> None:
         self._settings = settings
         self._metrics = Metrics(registry or CollectorRegistry())
         self._observer = Observer(self._metrics, start_telemetry(settings, "sink"))
         self._stopping = asyncio.Event()
-        #: Set while nothing that was read waits to be stored.
+        #: Set while no record waits to be stored.
         self._idle = asyncio.Event()
         self.health = Health("kafka", "database")
         self._guard = Guard(self.health)
@@ -91,7 +91,7 @@ class Sink:
         }
         # Offsets that are stored in the database but not yet committed to Kafka.
         self._uncommitted: Offsets = {}
-        #: Set when the database has told the name of the group.
+        #: Set once the name of the group is known, which the database decides.
         self._positions: Positions
 
     def stop(self) -> None:
@@ -100,7 +100,7 @@ class Sink:
 
     @property
     def metrics(self) -> Metrics:
-        """What is counted."""
+        """The metrics of this sink."""
         return self._metrics
 
     @property
@@ -113,13 +113,13 @@ class Sink:
 
         Raises:
             OSError: when the address of `/health`, `/ready` and `/metrics` cannot be bound.
-            Exception: whatever nobody foresaw, before the offsets of the batch are committed.
+            Exception: anything unforeseen, before the offsets of the batch are committed.
         """
         settings = self._settings
         status = StatusServer(settings.sink_host, settings.sink_port, self._metrics.registry, self.health, self._guard)
         status.start()
         url = database_conninfo(settings)
-        # Tasks that wait for each other's connection would wait for each other's locks as well.
+        # One connection each: on a shared one, tasks would wait for each other's locks as well.
         live, *others = databases = [
             Database(
                 url, self._stopping, name=name, on_trouble=self._count_trouble,
@@ -132,7 +132,7 @@ class Sink:
         try:
             await self._work(live, others)
         except Exception as exc:
-            # Being told to stop while something is away ends the waiting with its error; the offsets stay.
+            # When told to stop while something is away, waiting ends with its error, and no offset is committed.
             if not (self._stopping.is_set() and _may_pass(exc)):
                 self.health.fail("flow", repr(exc))
                 raise
@@ -140,7 +140,7 @@ class Sink:
             self.health.set("kafka", False)
             for database in databases:
                 await database.close()
-            # shutdown() waits for the thread's next look, half a second.
+            # shutdown() waits for the thread's next check, half a second.
             await asyncio.to_thread(status.close)
 
     def _set_database_up(self, up: bool) -> None:
@@ -264,7 +264,7 @@ class Sink:
         return True
 
     async def _next_batch(self, consumer: AIOKafkaConsumer, store: Store) -> tuple[Batch, Offsets]:
-        """What has been fetched, up to the size of a batch, and the offsets that follow on it."""
+        """The fetched records, up to the size of a batch, and the offsets that follow them."""
         spans: dict[TopicPartition, Span] = {}
         good: list[Incoming] = []
         bad: list[Rejected] = []
@@ -318,7 +318,7 @@ class Sink:
         self._idle.set()
 
     async def _commit(self, consumer: AIOKafkaConsumer) -> None:
-        # A partition that was lost meanwhile is the next owner's: it reads the batch again, which changes nothing.
+        # The next owner of a partition lost meanwhile reads the batch again, which changes nothing.
         mine = consumer.assignment()
         offsets = {tp: offset for tp, offset in self._uncommitted.items() if tp in mine}
         try:
@@ -342,7 +342,7 @@ async def _leave(consumer: AIOKafkaConsumer) -> None:
 
 
 async def ping(connection: Connection) -> None:
-    """Find out whether the database takes writes; raises as any work on it does."""
+    """Check that the database takes writes; raises as any work on it does."""
     await connection.execute(SQL["ping_write"])
 
 

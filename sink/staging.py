@@ -1,7 +1,7 @@
 """Brings rows into the database by COPY: into the staging tables, or history straight into `market_data`.
 
 Candles go in the binary form of the PostgreSQL manual ("COPY", Binary Format); every value is what the receive function
-of its type takes. Datetimes, range objects and texts on the way to the same rows cost the sink three times the time
+of its type takes. Sending the same rows as datetimes, range objects and text takes the sink three times as long
 (measured). A candle is packed once, without its last field: for the staging table that is `wanted`, for `market_data`
 the origin.
 """
@@ -22,8 +22,8 @@ from sink.db.session import SQL
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-#: Minutes of each symbol in a batch that make it history. Live batches hold one or two of each, nearly all stored
-#: already, and asking for those would be in vain.
+#: A batch with this many minutes per symbol is history. Live batches hold one or two of each, nearly all stored
+#: already, so asking for the newest would be wasted.
 _MINUTES_OF_HISTORY: Final = 4
 
 #: Symbol, timeframe and source.
@@ -37,10 +37,10 @@ _TRAILER: Final = b"\xff\xff"
 #: As many as `copy_candles` and `append_candles` name columns.
 _FIELDS: Final = 19
 
-#: PostgreSQL's time begins with the year 2000 (UTC epoch milliseconds), and counts microseconds.
+#: PostgreSQL counts microseconds from the year 2000 (UTC epoch milliseconds).
 _EPOCH_2000_MS: Final = 946_684_800_000
 
-# A value stands behind its length in bytes. Texts and ranges, whose length differs, stand between these groups.
+# Each value follows its length in bytes. Texts and ranges, which vary in length, come between these groups.
 _minute = struct.Struct("!hiq").pack
 _prices = struct.Struct("!idididid" + "iq" + "id").pack
 _int4 = struct.Struct("!ii").pack
@@ -56,12 +56,12 @@ _LOWER_IS_INSIDE: Final = 0x02
 
 
 def utc(time_msc: int) -> datetime:
-    """The moment of epoch milliseconds, exactly."""
+    """The exact datetime of epoch milliseconds."""
     return _EPOCH + timedelta(milliseconds=time_msc)
 
 
 def time_msc(moment: datetime) -> int:
-    """Epoch milliseconds of an aware datetime, exactly."""
+    """The exact epoch milliseconds of an aware datetime."""
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
@@ -89,7 +89,7 @@ class Staging:
         """Copy candles into `market_data` itself.
 
         Raises:
-            psycopg.errors.UniqueViolation: when one of them is there, in whatever form.
+            psycopg.errors.UniqueViolation: when a row of one of their keys exists.
         """
         await _copy(connection, "append_candles", folded_rows(packed))
 
@@ -124,14 +124,14 @@ async def append_history(
     fresh: list[int] = []
     for place, reduced in enumerate(candles):
         candle = reduced.candle
-        # A candle that wants more offsets than it has is to be folded again, which is found out by judging it.
+        # A candle that wants more offsets than it has needs a refold, which only judging requests.
         is_fresh = (
             candle.ts > newest.get((candle.symbol, candle.timeframe, candle.source), -1)
             and reduced.wanted == candle.offsets
         )
         (fresh if is_fresh else rest).append(place)
     if fresh:
-        # In the order of `apply_candles`, so that two sinks that append at once lock in one order.
+        # In the order of `apply_candles`, so that two sinks appending at once lock rows in the same order.
         fresh.sort(key=lambda place: _order(candles[place]))
         await staging.append_candles(connection, [packed[place] for place in fresh])
     return rest
@@ -154,7 +154,7 @@ def _spans(candles: Sequence[Reduced]) -> dict[_Group, tuple[int, int]]:
 
 
 async def _newest(connection: Connection, spans: dict[_Group, tuple[int, int]]) -> dict[_Group, int]:
-    """The newest stored period of each group within its span; those that have none are missing."""
+    """The newest stored period of each group within its span; groups without one are missing."""
     symbols, timeframes, sources = zip(*spans, strict=True)
     firsts, lasts = zip(*spans.values(), strict=True)
     found = await connection.execute(
@@ -186,7 +186,7 @@ def pack_candle(candle: Candle) -> bytes:
 
     Raises:
         psycopg.DataError: when a number is beyond its column's type.
-        UnicodeEncodeError: when a text is none, such as half a surrogate.
+        UnicodeEncodeError: when a text is not encodable, such as half a surrogate pair.
     """
     try:
         return b"".join(

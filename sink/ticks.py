@@ -1,8 +1,8 @@
 """Reads the ticks of one source and symbol from the log: each once, exactly those that the candles count.
 
-The table says which records hold a minute: its row names them as its proof. What the table cannot know yet is read from
-the end of the log (docs/decisions/0014). Every minute is then folded again, by the fold that made its candle, which
-gives back the ticks instead.
+The proof in a minute's row names the records that hold the minute. What the table cannot know yet is read from the end
+of the log (docs/decisions/0014). Each minute is then refolded by the same fold that made its candle, which returns the
+ticks instead.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ from sink.db.session import SQL
 from sink.progress import reached_offsets, wait_until_stored
 from sink.staging import time_msc, utc
 
-#: Ticks that are folded in one pass over the log, and the most minutes: they are held in memory, some 50 MB.
+#: Maximum number of ticks and of minutes folded in one pass over the log: they are held in memory, some 50 MB.
 PASS_TICKS: Final = 100_000
 _PASS_MINUTES: Final = 1_500
 
-#: Candles that the workers have published reach the table within this, or the sink is away (seconds).
+#: Published candles reach the table within this time, or the sink is not running (seconds).
 _STORE_SECONDS: Final = 2.0
 
-#: So far before what is asked for the reading of a log without candles begins at least (milliseconds: an hour).
+#: Without candles, reading begins at least this long before the range asked for (milliseconds: an hour).
 _MARGIN_MS: Final = 3_600_000
 
 #: Opens a connection, or takes one from a pool, for a moment.
@@ -46,7 +46,7 @@ Reading = Callable[[], AbstractAsyncContextManager[Connection]]
 
 @dataclass(frozen=True)
 class TickRange:
-    """Whose ticks are asked for, from `first_ms` up to, not including, `end_ms` (UTC epoch milliseconds)."""
+    """The ticks asked for, from `first_ms` up to, not including, `end_ms` (UTC epoch milliseconds)."""
 
     source: str
     symbol: str
@@ -55,7 +55,7 @@ class TickRange:
 
     @property
     def about(self) -> dict[str, Any]:
-        """The same for SQL, as whole minutes."""
+        """The parameters of the SQL statements, in whole minutes."""
         return {
             "source": self.source, "symbol": self.symbol,
             "from_": utc(period_of(self.first_ms)), "to": utc(self.end_ms),
@@ -82,14 +82,14 @@ class MinuteTicks:
 class _Minute:
     ts: int
     ranges: Ranges
-    #: Its candle is the fold of another log.
+    #: Its candle was folded from another log.
     is_foreign: bool
-    #: As far as it is known.
+    #: As far as known.
     ticks: int
 
 
 class TickReader:
-    """Reads the ticks of one range; `minutes` gives them."""
+    """Reads the ticks of one range; `minutes` yields them."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class TickReader:
         proofs = {m.ts: Proof(wanted.source, wanted.symbol, m.ts, m.ranges) for m in minutes if not m.is_foreign}
         outcome = await tick_log.refold(proofs.values(), new_fold=new_fold)
         for minute in minutes:
-            # A server goes on serving others.
+            # Lets a server answer other requests.
             await asyncio.sleep(0)
             proof = proofs.get(minute.ts)
             if proof is None or proof in outcome.unprovable:
@@ -177,7 +177,7 @@ class TickReader:
             begin = reached
 
     async def _unstored(self, tick_log: TickLog) -> dict[int, Ranges]:
-        """The minutes that are touched by records of which the table may know nothing yet, and these records."""
+        """The minutes touched by records that the table may not know yet, and the offsets of these records."""
         wanted = self._wanted
         touched: dict[int, Ranges] = {}
         for partition, (first, end) in (await self._unfolded(tick_log)).items():
@@ -195,8 +195,8 @@ class TickReader:
     async def _unfolded(self, tick_log: TickLog) -> Ends:
         """The part of each partition that may hold ticks of which no candle is stored.
 
-        What the workers have committed is in candles that they have published; these are stored once the sink has read
-        as far. Where that cannot be told, all of the log that may hold ticks of the range is read.
+        What the workers have committed is in published candles, which are stored once the sink has read that far. Where
+        that is unknown, the whole part of the log that may hold ticks of the range is read.
         """
         settings = self._settings
         folded, ends = await self._offsets()
@@ -213,7 +213,7 @@ class TickReader:
         return unfolded
 
     async def _offsets(self) -> tuple[dict[TopicPartition, int], dict[str, Ends]]:
-        """What the workers have committed, and then the ends of ticks and candles."""
+        """The offsets committed by the workers, and then the ends of ticks and candles."""
         settings = self._settings
         consumer = new_consumer(settings)
         async with admin_client(settings) as client:
@@ -268,7 +268,7 @@ async def digits_of(connection: Connection, source: str, symbol: str) -> int | N
 
 
 def missing_spans(minutes: Iterable[int]) -> list[tuple[int, int]]:
-    """Minutes in order, as spans of those that follow each other: start of the first, end of the last."""
+    """Group ascending minutes into spans of consecutive ones: start of the first, end of the last."""
     spans: list[tuple[int, int]] = []
     for ts in minutes:
         if spans and spans[-1][1] == ts:

@@ -26,14 +26,14 @@ from sink.refolds import proven_candle
 from sink.staging import time_msc, utc
 from sink.writer import LogEnds, Writer
 
-#: One pass over the log folds at most this many candles, or candles of this many ticks, which are held in memory.
+#: Maximum number of candles and of ticks in one pass over the log; they are held in memory.
 _PASS_CANDLES: Final = 50_000
 _PASS_TICKS: Final = 2_000_000
 
 #: Rows that the server-side cursor fetches at once.
 _FETCH_ROWS: Final = 5_000
 
-#: Somebody waits at the terminal: a broker that does not answer for so long is down (seconds).
+#: Somebody is waiting at the terminal: a broker that does not answer for this long counts as down (seconds).
 _KAFKA_TIMEOUT_SECONDS: Final = 15.0
 
 
@@ -54,7 +54,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Difference(Key):
-    """A field whose stored value is not the fold's; times are UTC epoch milliseconds."""
+    """A field whose stored value differs from the fold's; times are UTC epoch milliseconds."""
 
     #: One of `marketdata.candle.PROVEN_FIELDS`, or `candle` when the offsets hold no priced tick of the period at all.
     field: str
@@ -212,7 +212,7 @@ def _proof(candle: Candle) -> Proof:
 
 
 def _msc(moment: datetime | None) -> int:
-    # NULL, in a row that somebody edited, equals no fold.
+    # NULL, in a row that somebody edited, never equals a fold.
     return -1 if moment is None else time_msc(moment)
 
 

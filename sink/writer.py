@@ -45,23 +45,23 @@ Actions = Counter[str]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch as far as it can be made ready without the database."""
+    """A batch prepared as far as possible without the database."""
 
     candles: Sequence[Candle]
     bars: Sequence[BrokerBar]
     #: One candle per key.
     reduced: Sequence[Reduced]
-    #: The same, packed; None when one of them cannot be, which the database's refusal is to tell.
+    #: The same, packed; None when one of them cannot be packed, so that the database refuses it by name.
     packed: Sequence[bytes] | None
-    #: The log that counted as our own.
+    #: The log that was ours when it was prepared.
     own_log: str
     reference: Sequence[Reference] = ()
 
 
 class LogEnds:
-    """The log that is read here and the ends of its partitions, asked for only when a candle makes it necessary.
+    """Our log and the ends of its partitions, asked for only when a candle makes it necessary.
 
-    Stored offsets beyond the ends belong to records that are gone.
+    Stored offsets beyond the ends belong to records that no longer exist.
     """
 
     def __init__(self, settings: Settings, log_name: str) -> None:
@@ -72,7 +72,7 @@ class LogEnds:
         self._ends: Ends = {}
 
     async def meet(self, log_name: str) -> None:
-        """Find out whether a candle's log is ours: when it is not, the ticks topic may have been re-created.
+        """Check whether a candle's log is ours: if not, the ticks topic may have been re-created.
 
         Raises:
             KafkaUnavailable: when no broker answers; the call can be repeated.
@@ -92,7 +92,7 @@ class LogEnds:
         return beyond(self._ends)
 
     async def refresh(self) -> None:
-        """Ask how far the log reaches by now.
+        """Ask Kafka how far the log reaches now.
 
         Raises:
             KafkaUnavailable: when no broker answers; the call can be repeated.
@@ -114,7 +114,7 @@ class Writer:
         bars: Sequence[BrokerBar] = (),
         reference: Sequence[Reference] = (),
     ) -> Prepared:
-        """What can be done for a batch while the database is busy with the one before.
+        """Prepare a batch as far as possible while the database is busy with the previous one.
 
         Several candles or bars of one key may be in it, in any order.
         """
@@ -156,7 +156,7 @@ class Writer:
         try:
             actions = await self._store(connection, batch, spans, append=True)
         except psycopg.errors.UniqueViolation:
-            # Another sink, whose partition this was, has stored some of the history meanwhile.
+            # The previous owner of the partition has stored some of the history meanwhile.
             actions = await self._store(connection, batch, spans, append=False)
         actions[Verdict.IGNORED] += len(batch.candles) - len(batch.reduced)
         actions[Verdict.CROSS_LOG] += sum(r.cross_log for r in batch.reduced)
@@ -178,7 +178,7 @@ class Writer:
             actions += await self.apply_candles(connection, reduced, packed)
             actions["bar"] += await self._apply_bars(connection, batch.bars)
             actions["reference"] += await apply_reference(connection, batch.reference)
-            # Last, so that sinks that share a partition for a moment wait for each other as briefly as can be.
+            # Last, so that sinks that briefly share a partition wait for each other as little as possible.
             await advance(connection, spans)
         return actions
 
@@ -190,7 +190,7 @@ class Writer:
         *,
         incomparable: bool = False,
     ) -> Actions:
-        """Bring one candle per key to the table, inside the caller's transaction and once in it.
+        """Apply one candle per key to the table, inside the caller's transaction and once in it.
 
         `packed` are the same candles by `Staging.pack`, if that was done already. With `incomparable` the sets of
         offsets decide nothing any more (the log cannot prove them): more ticks win.
@@ -231,7 +231,7 @@ class Writer:
         return actions
 
     async def _verdicts(self, connection: Connection, bounds: dict[str, datetime]) -> tuple[Actions, bool]:
-        # And whether it has to be asked that the log reaches as far as what is stored.
+        # Also tells whether stored offsets have to be compared with the ends of the log.
         await connection.execute(SQL["judge_candles"], bounds)
         own = {"own_log": self._log_ends.own_log}
         verdicts = await (await connection.execute(SQL["count_verdicts"], own)).fetchall()
@@ -270,9 +270,9 @@ class Writer:
 async def apply_reference(connection: Connection, records: Sequence[Reference]) -> int:
     """Store what is newer than the rows, inside the caller's transaction; returns how many rows changed.
 
-    Records may come again and in any order.
+    Records may be repeated and in any order.
     """
-    # In one order, or two sinks would wait for each other's rows.
+    # Sorted, or two sinks would deadlock on each other's rows.
     ordered = sorted(records, key=reference_key)
     changed = 0
     for record in ordered:

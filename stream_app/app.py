@@ -32,17 +32,17 @@ from stream_app.worker import Worker
 
 log = structlog.get_logger(__name__)
 
-#: A killed worker's partitions stand still this long; below some seconds a busy machine loses its own (seconds).
+#: The partitions of a killed worker are idle this long; with only a few seconds a busy machine loses its own (seconds).
 SESSION_TIMEOUT_SECONDS = 10.0
 HEARTBEAT_SECONDS = 3.0
 
-#: How often released offsets are committed: what is read again after a crash (seconds).
+#: How often released offsets are committed, and so how much is read again after a crash (seconds).
 COMMIT_INTERVAL_SECONDS = 1.0
 
 #: Records of one poll and partition: folding them takes some 25 ms, in which nothing else runs.
 POLL_RECORDS = 5_000
 
-#: Polls that wait for the agent; each holds up to a megabyte.
+#: Maximum number of polls that wait for the agent; each holds up to a megabyte.
 BUFFERED_POLLS = 4
 
 WATCHDOG_INTERVAL_SECONDS = 5.0
@@ -61,7 +61,7 @@ class StreamApp(faust.App):
     async def on_first_start(self) -> None:
         await super().on_first_start()
         await self.emitter.start()
-        # Not a task of Faust's: those wait for the first assignment, which a refused worker never gets.
+        # Not a Faust task: those wait for the first assignment, which a refused worker never gets.
         self.add_future(_guarded(self.guard, "group watch", self._watch_group))
 
     async def _watch_group(self) -> None:
@@ -76,7 +76,7 @@ class StreamApp(faust.App):
                 os._exit(EXIT_FAILED)
 
     def _create_directories(self) -> None:
-        """Nothing: the folders are for tables, and there are none."""
+        """Do nothing: the directories are for tables, and there are none."""
 
     async def on_stop(self) -> None:
         hard_end = threading.Timer(STOP_TIMEOUT_SECONDS, os._exit, [EXIT_FAILED])
@@ -100,9 +100,9 @@ def create_app(settings: Settings, log_name: str) -> StreamApp:
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=settings.stream_instance or None,
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
-        # No tables, so no standbys: with the default Faust brings an assignor of its own.
+        # No tables, so no standbys: with the default, Faust uses an assignor of its own.
         table_standby_replicas=0,
-        # With the default Faust waits at every rebalance until nothing is unacknowledged: with held ones, for ever.
+        # With the default, Faust waits at every rebalance until nothing is unacknowledged, which is never.
         stream_wait_empty=False,
         stream_buffer_maxsize=BUFFERED_POLLS,
         web_bind=asyncio_host(settings.stream_host),
@@ -130,7 +130,7 @@ def create_app(settings: Settings, log_name: str) -> StreamApp:
 
 
 def _credentials(settings: Settings) -> CredentialsT | None:
-    """What Faust's own clients authenticate with, as `client_options` has it for all others."""
+    """Faust's credentials for Kafka, equivalent to `client_options` for all other clients."""
     options = client_options(settings)
     context = options.get("ssl_context")
     if "sasl_oauth_token_provider" in options:
@@ -183,7 +183,7 @@ def _consume(app: Any, settings: Settings, worker: Worker) -> None:
             await _guarded(app.guard, "write rejected", worker.write_rejected)
 
     async def drain(*_: Any, **__: Any) -> None:
-        # What is folded is published and what may be is released, so that Faust's last commit covers it.
+        # Publishes and releases what was folded, so that Faust's last commit covers it.
         await worker.write_rejected()
         await worker.publish()
         await app.emitter.stop()
@@ -196,7 +196,7 @@ def _consume(app: Any, settings: Settings, worker: Worker) -> None:
 
 
 async def _guarded(guard: Guard, part: str, step: Callable[..., Awaitable[None]], *args: Any) -> None:
-    """Do a step of a task of Faust's; when it fails the process ends, and the next one folds from the last commit."""
+    """Run a step of a Faust task; if it fails, the process ends and the next one folds from the last commit."""
     try:
         await step(*args)
     except Exception as exc:
@@ -225,7 +225,7 @@ def _follow_rebalances(app: Any, settings: Settings, worker: Worker, metrics: Me
 
 
 def _ask_for_the_name(settings: Settings) -> None:
-    """Partitions come and go, or the group refuses the worker: what two workers of one name do to each other."""
+    """Log the likely cause of an unstable membership: another worker with the same name."""
     if settings.stream_instance:
         log.error(
             "Does another worker live under the same name? They take the partitions from each other for ever. Give "
@@ -254,7 +254,7 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
                         with contextlib.suppress(KafkaUnavailable, KafkaRefused, UnknownTopic):
                             await group_watch.look(client)
                     with contextlib.suppress(KafkaUnavailable, KafkaRefused):
-                        # What is emitted meanwhile waits until it is confirmed, and the commit with it.
+                        # Emissions, and with them the commit, wait until the topic exists again.
                         await restore_topics(
                             settings, settings.candles_topic, settings.ticks_rejected_topic, shared=client
                         )
@@ -269,7 +269,7 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
                 offsets[tp.partition] = (committed, end)
                 metrics.lag.labels(partition=tp.partition).set(max(0, end - (committed or 0)))
             for partition, (committed, end) in offsets.items():
-                # Nothing moved since the last look, so there may be nothing to read.
+                # Nothing moved since the last check, so there may be nothing to read.
                 if before.get(partition) == (committed, end) and (committed or 0) < end:
                     with contextlib.suppress(KafkaUnavailable, UnknownTopic):
                         await worker.pass_hole(partition, end)

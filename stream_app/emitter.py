@@ -1,4 +1,4 @@
-"""What leaves a worker: candles with the headers of the requests behind them, and rejected records, until confirmed."""
+"""Sends what a worker produces, and waits until it is confirmed: candles with their headers, and rejected records."""
 
 import asyncio
 from bisect import bisect_left
@@ -49,14 +49,14 @@ class Emitter:
         self._rejected = RejectedWriter(settings, Which.TICKS)
 
     async def start(self) -> None:
-        """Connect; the broker is known to be there."""
+        """Connect; the broker has already answered."""
         self._producer = new_producer(
             self._settings, enable_idempotence=False, compression_type="lz4", max_batch_size=128 * 1024
         )
         await self._producer.start()
 
     async def stop(self) -> None:
-        """Disconnect, after what is on its way was sent or has failed."""
+        """Disconnect, once everything in flight was sent or has failed."""
         await self._rejected.stop()
         if self._producer is not None:
             await self._producer.stop()
@@ -85,20 +85,20 @@ class Emitter:
                 await asyncio.gather(*futures)
 
     async def reject(self, rejected: Sequence[Rejected]) -> None:
-        """Write to `ticks.rejected`; see `RejectedWriter.keep`."""
+        """Write to `ticks.rejected`; see `RejectedWriter.write`."""
         await self._rejected.write(rejected)
 
 
 _OFFSET: Final = attrgetter("offset")
 
-#: A candle that waits for the broker gathers requests without end; so many of them are held.
+#: Maximum number of requests held for a candle that waits for the broker.
 _MAX_OTHERS: Final = 32
 
 
 def note_origins(
     window: Window, records: Sequence[Record], frames: Sequence[tuple[int, Frame]], *, wall_ms: int, links: bool
 ) -> None:
-    """Note, of every period that this chunk touched, the newest frame; both sequences are in order of their offsets.
+    """Note the newest frame of every period that this chunk touched; both sequences are in offset order.
 
     With `links` the requests before it since the last candle as well. A chunk touches few periods and has hundreds of
     records, so the loop over the records is left alone.
@@ -110,11 +110,11 @@ def note_origins(
     for period in window.touched():
         offset = period.fold.last_offset
         if offset < first:
-            continue  # all of it had been read before
+            continue  # all of it was read before
         if whole:
             received_ms, headers = frames[offset - first][1].received, records[offset - first].headers
         else:
-            # A tuple of one comes before those that begin with it.
+            # A one-element tuple sorts before those that begin with it.
             received_ms = frames[bisect_left(frames, (offset,))][1].received
             headers = records[bisect_left(records, offset, key=_OFFSET)].headers
         period.origin = Origin(received_ms, wall_ms, headers, _others(period.origin) if links else ())
@@ -139,7 +139,7 @@ def outgoing(emission: Emission, live_since_ms: int, telemetry: Telemetry) -> Ou
     headers: list[tuple[str, bytes]] = []
     span = None
     if not telemetry.is_on:
-        # Passed on as it came: reading it would cost more than all the rest.
+        # Passed on unparsed: parsing would cost more than all the rest.
         headers += [header for header in origin.headers if header[0] == TRACEPARENT]
     elif (context := context_of(origin.headers)) is not None:
         emission.period.origin = origin._replace(others=())

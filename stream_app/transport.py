@@ -48,7 +48,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         """
         committed: Mapping[TP, int] = await super().seek_to_committed()
         if uncommitted := [tp for tp, offset in committed.items() if not offset]:
-            with suppress(IllegalStateError):  # another rebalance has taken them, and seeks once more
+            with suppress(IllegalStateError):  # another rebalance has revoked them, and will seek again
                 await self.seek_to_beginning(*uncommitted)
         return committed
 
@@ -81,7 +81,7 @@ class BatchConsumer(driver.Consumer):
         if records is None or self.should_stop:
             return
         if not self.flow_active or self.app.consumer_generation_id != generation:
-            # A rebalance began, or even ended, while we waited. Which positions these records belong to is unknown.
+            # A rebalance began, or even ended, while we waited: it is unknown which positions these records belong to.
             try:
                 await self.perform_seek()
             except Exception as exc:  # Faust does the same: the partitions may be gone by now
@@ -106,7 +106,7 @@ class BatchConsumer(driver.Consumer):
         )  # fmt: skip
 
     def release(self, tp: TP, offset: int) -> None:
-        """Everything below `offset` may be committed; the next commit does so if this process still owns `tp`."""
+        """Allow everything below `offset` to be committed, by the next commit if this process still owns `tp`."""
         self._released[tp] = offset
 
     async def start_over(self) -> None:
@@ -123,17 +123,17 @@ class BatchConsumer(driver.Consumer):
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        # What was released meanwhile was the former generation's.
+        # Offsets released meanwhile belong to the previous generation.
         self._released.clear()
         await super().on_partitions_assigned(assigned, generation_id)
 
     def ack(self, message: Message) -> bool:
-        """Nothing: streams acknowledge by themselves what they skip."""
+        """Do nothing: streams acknowledge by themselves what they skip."""
         self._unacked_messages.discard(message)
         return False
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Nothing: between the last records of two polls there is always a gap."""
+        """Do nothing: there is always a gap between the last records of two polls."""
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return iter(list(self._released))

@@ -1,4 +1,4 @@
-"""The candles of one partition that are still moving: which to publish, which are over, how far may be committed. Pure.
+"""The open candles of one partition: which to publish, which are over, and the committable offset. Pure.
 
 Time enters as arguments only: `wall_ms` is the clock (UTC epoch milliseconds), `now` a monotonic one (seconds).
 """
@@ -16,7 +16,7 @@ from marketdata.timeframes import M1, Timeframe
 from runtime.telemetry import Headers, TraceContext
 
 #: A closed candle stays in memory this long after its last tick: what comes later is refolded by the sink. Smaller
-#: makes more refolds, larger keeps more ticks in memory (seconds).
+#: makes more refolds, larger holds more ticks in memory (seconds).
 FORGET_IDLE_SECONDS = 5.0
 
 #: In a fast replay: a closed candle is forgotten when its symbol is this far past it (milliseconds of event time).
@@ -49,7 +49,7 @@ class Period:
         self.fold = fold
         #: Of the newest chunk of a poll that touched it; the worker notes it.
         self.origin: Origin | None = None
-        #: Over, by the clock of its symbol.
+        #: Over, by the watermark of its symbol.
         self.closed = False
         #: Over, and the broker has confirmed a candle that says so.
         self.final = False
@@ -62,7 +62,7 @@ class Period:
 
     @property
     def settled(self) -> bool:
-        """Whether the broker has confirmed everything that is in memory."""
+        """Whether the broker has confirmed everything held of the period."""
         return self.dirty_from is None and self.sending_from is None
 
     @property
@@ -96,7 +96,7 @@ class Emission:
 
 
 class Window:
-    """Every moving period of one partition. Feed it polls in order of the log; publish what `emissions` gives."""
+    """Every period of one partition in memory. Feed it polls in log order; publish what `emissions` returns."""
 
     def __init__(self, *, log: str, partition: int, grace_ms: int, timeframe: Timeframe = M1) -> None:
         self._log = log
@@ -162,7 +162,7 @@ class Window:
         return ticks_folded
 
     def touched(self) -> Iterator[Period]:
-        """The periods that the newest poll touched, in the order in which it first did."""
+        """The periods that the newest poll touched, in order of first touch."""
         return iter(self._touched)
 
     def _fold_run(self, key: tuple[str, str], symbol: _Symbol, run: Run) -> int:
@@ -189,13 +189,13 @@ class Window:
         if self.position < 0:
             self._run_first = self.position = first
         elif first < self._run_first:
-            # Read again from further back: what is in memory lacks the beginning, the log has all of it.
+            # Reading restarted further back: memory lacks the beginning, the log has all of it.
             self._symbols.clear()
             self._dirty.clear()
             self._run += 1
             self._run_first = self.position = first
         elif first > self.position:
-            # Offsets are missing, by a transaction marker or a reader's fault: claim nothing that was not read.
+            # Offsets are missing, through a transaction marker or an error in reading: claim nothing that was not read.
             self._run += 1
             self._run_first = self.position = first
             for symbol in self._symbols.values():
@@ -229,19 +229,19 @@ class Window:
         return emissions
 
     def settle(self, emission: Emission) -> None:
-        """The broker has confirmed this candle."""
+        """Note that the broker has confirmed this candle."""
         emission.period.sending_from = None
         emission.period.final = emission.period.final or emission.says_closed
 
     def give_back(self, emission: Emission) -> None:
-        """The broker did not confirm this candle: publish the period again."""
+        """Queue the period for publication again: the broker did not confirm its candle."""
         period = emission.period
         if period.sending_from is not None:
             period.dirty_from, period.sending_from = period.sending_from, None
         self._dirty.add(period)
 
     def forget(self, *, wall_ms: int, now: float) -> int:
-        """Drop the periods that nothing more is expected for; returns how many."""
+        """Drop periods that expect no more ticks; returns how many."""
         forgotten = 0
         for key, symbol in list(self._symbols.items()):
             behind_ms = min(symbol.newest_ms, wall_ms) - self._width_ms - FORGET_BEHIND_MS

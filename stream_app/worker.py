@@ -24,7 +24,7 @@ from stream_app.window import Emission, Window
 
 log = structlog.get_logger(__name__)
 
-#: A line for each candle costs more than the candle, so the question comes first.
+#: Logging a candle costs more than folding it, so the level is checked first.
 _IS_DEBUGGING = logging.getLogger(__name__).isEnabledFor
 
 #: Rejected records that may wait to be written, and their bytes; more are waited for.
@@ -53,14 +53,14 @@ class _Partition:
 
 @dataclass(frozen=True)
 class _Round:
-    """What is on its way to the broker for one partition."""
+    """What is in flight to the broker for one partition."""
 
     partition: _Partition
     emissions: list[Emission]
 
 
 class Offsets(Protocol):
-    """What the worker asks of the consumer."""
+    """What the worker needs from the consumer."""
 
     def committed(self, partition: int) -> int | None:
         """Where reading began when the partition was assigned; None when nothing was committed."""
@@ -69,7 +69,7 @@ class Offsets(Protocol):
         """Everything below `offset` may be committed."""
 
     def end(self, partition: int) -> int:
-        """The end of the partition as its newest poll told it."""
+        """The end of the partition as of its newest poll."""
 
 
 class Worker:

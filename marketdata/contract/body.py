@@ -8,10 +8,10 @@ import msgspec
 
 from marketdata.contract.http import TooLarge, Unusable
 
-#: 64 MB hold about as many of the shortest ticks; more items are not ticks and would only keep the process busy.
+#: 64 MB hold about as many of the shortest ticks; more items are not ticks and would only burden the process.
 MAX_ITEMS: Final = 1_000_000
 
-#: Commas and opening brackets: each makes one more value to keep. 64 MB of DataCollectorPRO's ticks have 4 million.
+#: Commas and opening brackets: each makes one more value. 64 MB of DataCollectorPRO's ticks have 4 million.
 _MAX_VALUES: Final = 6_000_000
 
 #: No zone is further from UTC (seconds).

@@ -52,7 +52,7 @@ class TickFields(Struct, gc=False):
     )
     mode: Annotated[_Mode | None, Meta(description="the price that draws the chart")] | UnsetType = UNSET
     chart_mode: Annotated[_Mode | None, Meta(description="the same by its other name")] | UnsetType = UNSET
-    #: An open price may make a bar of the item (`names.is_bar`), so the fast path takes none.
+    #: An open price may make a bar of the item (`fields.is_bar`), so the fast path takes none.
     open: Annotated[None, Meta(description="a tick has none")] | UnsetType = UNSET
 
 
