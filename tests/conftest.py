@@ -17,8 +17,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from runtime.kafka import new_producer, wait_for_kafka
+from runtime.kafka import new_producer
 from runtime.settings import Settings, load_settings
+from runtime.topics import wait_for_kafka
 from tests import days, shared_servers, tools
 from tests.containers import ContainerServers
 from tests.finished_topics import finish_topics

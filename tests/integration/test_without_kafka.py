@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from aiokafka import TopicPartition
 
-from runtime.kafka import new_consumer, wait_for_kafka
+from runtime.kafka import new_consumer
 from runtime.settings import Settings
+from runtime.topics import wait_for_kafka
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import Service, running

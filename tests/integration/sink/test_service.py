@@ -12,8 +12,8 @@ from marketdata.wire import candle_key, encode
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask
 from sink.db.connection import Connection, connect
-from sink.group import LagMeter
 from sink.maintenance import Comparer, Materialiser, Retainer
+from sink.progress import LagMeter
 from sink.refolds import Refolder
 from sink.verify import verify
 from tests.integration.sink.flow import Flow, RunningSink, rejected_records, value
