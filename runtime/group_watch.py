@@ -68,7 +68,7 @@ async def unread_partitions(settings: Settings, group: str, topics: Collection[s
         KafkaUnavailable, KafkaRefused: when Kafka does not tell.
     """
     async with admin_client(settings) as client:
-        with kafka_errors(settings, group=group):
+        with kafka_errors(settings, group=group, right="DESCRIBE"):
             state, members = await describe_group(client, group)
             described = await client.describe_topics(sorted(topics))
     if state != _STABLE:

@@ -112,7 +112,7 @@ async def change(settings: Settings, client: AIOKafkaAdminClient, found: Iterabl
         (answer,) = await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, own)])
         for code, *_ in answer.resources:
             if code:
-                raise mapped(for_code(code)(), settings, topic=name)
+                raise mapped(for_code(code)(), settings, topic=name, right="ALTER_CONFIGS")
     return others
 
 

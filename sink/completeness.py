@@ -178,7 +178,7 @@ class Completeness:
         while True:
             try:
                 async with admin_client(self.settings) as client:
-                    with kafka_errors(self.settings, group=group):
+                    with kafka_errors(self.settings, group=group, right="DESCRIBE"):
                         return await committed_offsets(client, group)
             except TickpipeError as exc:
                 if not exc.retriable or time.monotonic() > deadline:

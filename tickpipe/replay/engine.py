@@ -112,7 +112,7 @@ async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int,
 
 async def _coordinated(settings: Settings, group: str, ask: Callable[[], Awaitable[Any]]) -> Any:
     """The answer of a group's coordinator. A new broker creates the topic of offsets only when it is first asked."""
-    with kafka_errors(settings, group=group):
+    with kafka_errors(settings, group=group, right="DESCRIBE"):
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type((GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError)),
             wait=wait_exponential(0.1, max=1), stop=stop_after_delay(_COORDINATOR_SECONDS), reraise=True,
@@ -170,7 +170,7 @@ async def set_offsets(settings: Settings, group: str, offsets: dict[TopicPartiti
     """
     consumer = new_consumer(settings, group_id=group)
     try:
-        with kafka_errors(settings, group=group):
+        with kafka_errors(settings, group=group, right="READ"):
             await consumer.start()
             # Assigning partitions by hand does not join the group: the commit is that of an empty group.
             consumer.assign(list(offsets))
