@@ -30,7 +30,7 @@ from tests.servers import EmbeddedServers
 from tests.services import Service as Program
 from tests.services import environment
 from tests.unit.sink.candles import MINUTE
-from tests.waiting import eventually, wait_until
+from tests.waiting import PATIENCE_SECONDS, eventually, wait_until
 from tickpipe.embedded import kafka as embedded_kafka
 
 pytestmark = pytest.mark.long(25)
@@ -365,7 +365,7 @@ def send_and_look(services: Sequence[Program], settings: Settings) -> None:
             return row is not None and row[0] == len(ticks)
 
         wait_until(stored, what="a row for each minute")
-        asked = dashboard.get(f"/ticks?symbol=EURUSD&from={MINUTE}&to={MINUTE + 180_000}")
+        asked = dashboard.get(f"/ticks?symbol=EURUSD&from={MINUTE}&to={MINUTE + 180_000}", timeout=PATIENCE_SECONDS)
         assert asked.status_code == 200, asked.text
         pipeline = dashboard.get("/pipeline").json()
         assert pipeline["lag"].keys() == {"stream", "sink"}
