@@ -1,4 +1,4 @@
-"""What each fault case measured, as JSON lines; `python -m tests.faults.record` makes the tables of docs/reliability.md.
+"""What each fault case measured, as JSON lines; `python -m tests.faults.record` makes the tables of the page.
 
 `TICKPIPE_FAULT_REPORT` names the file that the cases append to. Figures of bad nights of full length are stored in
 docs/nights.jsonl.

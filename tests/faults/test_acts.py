@@ -67,7 +67,10 @@ class Operator:
 
     def connection(self, database: str = "") -> psycopg.Connection[Any]:
         url = self.settings.database_url.get_secret_value()
-        return psycopg.connect(make_conninfo(url, **({"dbname": database} if database else {})), autocommit=True)
+        own = {"dbname": database} if database else {}
+        # Stated, or what an act has set would be in its own way.
+        stated = "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off -c search_path=public"
+        return psycopg.connect(make_conninfo(url, options=stated, **own), autocommit=True)
 
     def sql(self, *statements: str, database: str = "") -> list[Any]:
         with self.connection(database) as connection:
@@ -84,14 +87,10 @@ class Operator:
 
     async def with_setting(self, change: str, undo: str) -> None:
         """Set something for a while, for sessions that begin then."""
-        self.sql(change)
+        self.sql(change, "SELECT pg_reload_conf()")
         await self.reconnect()
         await asyncio.sleep(4)
-        # Stated, or what was set would be in the way.
-        with self.connection() as connection:
-            connection.execute(b"SET default_transaction_read_only = off")
-            connection.execute(b"SET statement_timeout = 0")
-            connection.execute(undo.encode())
+        self.sql(undo, "SELECT pg_reload_conf()")
         await self.reconnect()
 
     async def stop(self, *names: str) -> None:
@@ -201,7 +200,7 @@ async def _(op: Operator) -> None:
 @act("`tickpipe up` once more on the same data directory")
 async def _(op: Operator) -> None:
     again = Stack(op.data_dir)
-    await asyncio.to_thread(lambda: again.run("up", "--detach", "--producer-port", "0", expect=1))
+    await asyncio.to_thread(lambda: again.run("up", "--detach", "--producer-port", "0", expect=2))
 
 
 def _setting(name: str, change: str, undo: str) -> None:
