@@ -17,10 +17,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 
 from runtime import aiokafka_internals
-from runtime.kafka import new_producer, prepare_topics
+from runtime.kafka import new_producer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.rights import Service
 from runtime.settings import Settings
+from runtime.topics import prepare_topics
 
 log = structlog.get_logger(__name__)
 

@@ -6,16 +6,18 @@ the old one are never taken for offsets of the new.
 
 import base64
 
+from aiokafka.admin import AIOKafkaAdminClient
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, stop_never, wait_fixed
 from tenacity.stop import stop_base
 
 from marketdata.errors import KafkaUnavailable
 from runtime.aiokafka_internals import send_request
-from runtime.kafka import admin_client, wait_for_kafka
+from runtime.kafka import admin_client
 from runtime.kafka_errors import kafka_errors
 from runtime.kafka_protocol import NO_ID, NOT_SUPPORTED, MetadataRequest
 from runtime.rights import Service
 from runtime.settings import Settings
+from runtime.topics import wait_for_kafka
 
 
 async def wait_for_log(
@@ -37,24 +39,24 @@ async def wait_for_log(
     raise AssertionError("unreachable: tenacity returns or raises")
 
 
-async def own_log(settings: Settings) -> str:
+async def own_log(settings: Settings, shared: AIOKafkaAdminClient | None = None) -> str:
     """The name of the log of ticks, as candles carry it; see `log_name`.
 
     Raises:
         KafkaUnavailable: when no broker answers, or the topic is not there at the moment.
     """
-    return await log_name(settings, settings.ticks_topic)
+    return await log_name(settings, settings.ticks_topic, shared)
 
 
-async def log_name(settings: Settings, topic: str) -> str:
-    """`<cluster id>/<topic>/<topic id>`; the id is written as Kafka's tools do.
+async def log_name(settings: Settings, topic: str, shared: AIOKafkaAdminClient | None = None) -> str:
+    """`<cluster id>/<topic>/<topic id>`; the id is written as Kafka's tools do. Asked over `shared`, if it is given.
 
     A broker that gives topics no ids leaves the last part out.
 
     Raises:
         KafkaUnavailable: when no broker answers, or the topic is not there at the moment.
     """
-    async with admin_client(settings) as client:
+    async with admin_client(settings, shared) as client:
         with kafka_errors(settings, topic=topic, right="DESCRIBE"):
             cluster_id = (await client.describe_cluster())["cluster_id"]
             try:

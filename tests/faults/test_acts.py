@@ -19,7 +19,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from runtime.settings import load_settings
-from sink.group import with_sink_group
+from sink.progress import with_sink_group
 from sink.verify import verify
 from tests.faults import truth
 from tests.faults.sender import Sender

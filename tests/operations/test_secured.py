@@ -19,10 +19,11 @@ from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized
 from runtime.aiokafka_internals import send_request
-from runtime.kafka import admin_client, ensure_topics
+from runtime.kafka import admin_client
 from runtime.kafka_errors import kafka_errors
 from runtime.rights import Kind, Operation, Right, Service, check_rights, rights_of
 from runtime.settings import Settings, load_settings
+from runtime.topics import ensure_topics
 from tests.certificates import Authority
 from tests.kafka_tool import tool_command
 from tests.ports import free_port
