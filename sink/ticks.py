@@ -218,7 +218,7 @@ class TickReader:
         consumer = new_consumer(settings)
         async with admin_client(settings) as client:
             try:
-                with kafka_errors(settings, group=settings.stream_group):
+                with kafka_errors(settings, group=settings.stream_group, right="DESCRIBE"):
                     await consumer.start()
                     folded = await committed_offsets(client, settings.stream_group)
                     ends = await topic_ends(client, consumer, [settings.ticks_topic, settings.candles_topic])
