@@ -1,21 +1,33 @@
-"""Topics are created so that nothing that is wanted is deleted."""
+"""What a broker answers until it has found a group's coordinator is waited for by those that ask the coordinator."""
 
-from runtime.settings import load_settings
-from runtime.topics import topics
+from types import SimpleNamespace
 
+from aiokafka import TopicPartition
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-def test_ticks_are_kept_for_ever_and_candles_are_never_compacted() -> None:
-    by_name = {topic.name: topic for topic in topics(load_settings())}
-
-    assert by_name["ticks"].config["retention.ms"] == "-1"
-    assert by_name["ticks"].config["cleanup.policy"] == "delete"
-    assert by_name["candles.m1"].config["cleanup.policy"] == "delete"
-    assert by_name["candles.broker"].config["cleanup.policy"] == "compact"
+from runtime.kafka import committed_offsets, describe_group
 
 
-def test_a_lone_broker_writes_ticks_to_disk_every_second_and_replicas_need_not() -> None:
-    alone, replicated = (topics(load_settings(kafka_replication=n))[0] for n in (1, 3))
+class NewBroker:
+    """A broker that makes the topic of offsets when it is first asked for a group, as a new one does."""
 
-    assert alone.config["flush.ms"] == "1000"
-    assert "flush.ms" not in replicated.config
-    assert replicated.replication == 3
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def _coordinate(self) -> None:
+        self.asked += 1
+        if self.asked == 1:
+            raise GroupCoordinatorNotAvailableError
+
+    async def list_consumer_group_offsets(self, _group: str) -> dict[TopicPartition, SimpleNamespace]:
+        self._coordinate()
+        return {TopicPartition("t", 0): SimpleNamespace(offset=7), TopicPartition("t", 1): SimpleNamespace(offset=-1)}
+
+    async def describe_consumer_groups(self, _groups: list[str]) -> list[SimpleNamespace]:
+        self._coordinate()
+        return [SimpleNamespace(groups=[(0, "g", "Stable", "consumer", "range", ["member"])])]
+
+
+async def test_a_groups_coordinator_is_waited_for_whoever_asks() -> None:
+    assert await committed_offsets(NewBroker(), "g") == {TopicPartition("t", 0): 7}
+    assert await describe_group(NewBroker(), "g") == ("Stable", ["member"])

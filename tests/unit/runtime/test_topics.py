@@ -1,4 +1,7 @@
-"""A topic that was created can be used at once, although Kafka confirms it before every broker tells of it."""
+"""Topics are created so that nothing that is wanted is deleted, and can be used at once.
+
+Kafka confirms a topic before every broker tells of it.
+"""
 
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -50,3 +53,20 @@ async def test_creating_ends_when_the_topics_are_told_of(monkeypatch: pytest.Mon
 
     assert set(await cluster.list_topics()) == {topic.name for topic in topics(settings)}
     assert cluster.asked == 5  # once for what is missing, three times until they are told of, once here
+
+
+def test_ticks_are_retained_for_ever_and_candles_are_never_compacted() -> None:
+    by_name = {topic.name: topic for topic in topics(load_settings())}
+
+    assert by_name["ticks"].config["retention.ms"] == "-1"
+    assert by_name["ticks"].config["cleanup.policy"] == "delete"
+    assert by_name["candles.m1"].config["cleanup.policy"] == "delete"
+    assert by_name["candles.broker"].config["cleanup.policy"] == "compact"
+
+
+def test_a_lone_broker_writes_ticks_to_disk_every_second_and_replicas_need_not() -> None:
+    alone, replicated = (topics(load_settings(kafka_replication=n))[0] for n in (1, 3))
+
+    assert alone.config["flush.ms"] == "1000"
+    assert "flush.ms" not in replicated.config
+    assert replicated.replication == 3
