@@ -64,7 +64,8 @@ def serve(
             retention = Retention(store, retention_seconds)
             forwarder = Forwarder(store, server, Pending(store, limit=BATCH), stop=stop, retention=retention)
             store.on_insert = forwarder.wake.set
-        api = Api(store, settings, key=key, totals=forwarder.totals if forwarder else None, health=health)
+        totals, url = (forwarder.totals, forwarder.server_url) if forwarder else (None, "")
+        api = Api(store, settings, key=key, totals=totals, health=health, server_url=url)
         http = http_server(OwnNames(api, settings.allowed_hosts), host, port)
         thread = None
         if forwarder is not None:
@@ -92,7 +93,7 @@ def _forward(forwarder: Forwarder, store: Store, stop: threading.Event) -> None:
         try:
             forwarder.run()
         except Exception as exc:
-            forwarder.totals.trouble, forwarder.totals.cause = f"forwarding failed ({exc!r})", "failed"
+            forwarder.totals.fail(f"forwarding failed ({exc!r})", "failed")
             log.exception("Forwarding failed; it begins again where it was confirmed.", action="forward_failed")
             stop.wait(_AFTER_FAILURE_SECONDS)
             with suppress(Exception):  # the next round fails as well, and says why
