@@ -14,12 +14,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, route_of
+from producer.auth import Keyring
 from producer.documentation import ANSWERS, BAR_OPERATION, COMPONENTS, TICK_OPERATION
 from producer.ingest import Ingest, json_response
 from producer.metrics import Metrics
 from producer.publisher import Gateway, Publisher
 from producer.reference import ReferenceData
 from producer.reference_writer import ReferenceWriter
+from producer.windows import add_windows_kit
 from runtime.health import Guard, Health
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
@@ -110,6 +112,7 @@ def create_app(
     _add_ingest(app, ingest)
     _add_probes(app, gateway, metrics, guard.health)
     _add_errors(app, metrics)
+    add_windows_kit(app, Keyring(settings))
     return app
 
 

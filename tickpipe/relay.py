@@ -251,29 +251,6 @@ def _show(report: "Report") -> None:
     out.print(f"{what} sent, {report.rejected:,} rejected", markup=False)
 
 
-@app.command()
-def unpack(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write them; created when missing.")],
-) -> None:
-    """Write the EA (DataCollectorPRO) and the Windows scripts to a folder; files that are there are replaced.
-
-    Examples:
-
-    * `tickpipe relay unpack C:\\tickpipe`
-    """
-    import shutil
-
-    import relay
-
-    package = Path(relay.__file__).parent
-    ea = package / "ea"
-    if not ea.is_dir():  # the project's own folder, not an installed package
-        ea = package.parent / "ea"
-    for source, target in ((ea, folder / "DataCollectorPRO"), (package / "windows", folder / "windows")):
-        shutil.copytree(source, target, dirs_exist_ok=True)
-        out.print(str(target), markup=False, soft_wrap=True)
-
-
 class _Bar:
     """The progress bar of an export."""
 
@@ -311,7 +288,9 @@ class _Extra:
 
     def __exit__(self, _type: object, exc: object, _traceback: object) -> None:
         if isinstance(exc, ModuleNotFoundError):
-            raise SettingsError(f'{exc.name} is not installed; run `pip install "tickpipe[relay]"`') from exc
+            raise SettingsError(
+                f"{exc.name} is not installed; install what requirements.txt of the kit lists (`tickpipe kit DIR`)"
+            ) from exc
 
 
 def _settings() -> "Settings":
