@@ -33,6 +33,9 @@ from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+#: The key that senders must show; needed when other machines can reach the relay.
+KEY_VARIABLE: Final = "TICKPIPE_RELAY_KEY"
+
 _GETS: Final = frozenset({"/", "/debug/recent", "/health", "/stats", "/metrics"})
 
 #: These show prices and who sends them.
@@ -240,7 +243,7 @@ def _text_of_item(item: object) -> str:
 
 
 def _ask_for_key() -> Answer:
-    answer = _refused(Refusal(401, "UNAUTHORIZED", "send TICKPIPE_RELAY_KEY as X-API-Key, or as password in a browser"))
+    answer = _refused(Refusal(401, "UNAUTHORIZED", f"send {KEY_VARIABLE} as X-API-Key, or as password in a browser"))
     answer.headers = _lower(ASK_FOR_KEY)
     return answer
 

@@ -12,7 +12,7 @@ import structlog
 import uvicorn
 
 from marketdata.errors import SettingsError
-from relay.api import Api
+from relay.api import KEY_VARIABLE, Api
 from relay.forwarder import BATCH, Forwarder
 from relay.pending import Pending
 from relay.retention import Retention
@@ -26,9 +26,6 @@ from runtime.serving import KEEP_ALIVE_SECONDS, run_server, server_config
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
-
-#: The key that senders must show; needed when other machines can reach the relay.
-KEY_VARIABLE: Final = "TICKPIPE_RELAY_KEY"
 
 #: Pause after an unexpected error (seconds).
 _AFTER_FAILURE_SECONDS: Final = 10.0
