@@ -18,7 +18,7 @@ from marketdata.errors import SettingsError
 from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, explain, out
 
 if TYPE_CHECKING:
-    from relay.exporter import Report
+    from relay.exporter import Export, Report
     from runtime.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Store an EA's ticks on this machine and forward them to the server.")
@@ -265,16 +265,17 @@ def export(
             out.print(f"{total:,} rows would be sent to {address}{endpoint}", markup=False, soft_wrap=True)
             raise typer.Exit(DONE)
         bar.begin(total)
-        try:
-            report = run.run(aggregate_to.value)
-        except KeyboardInterrupt:
-            _say(f"{run.report.sent:,} rows were sent. With --all the same command continues.", log_file)
-            raise typer.Exit(INTERRUPTED) from None
-        _show(report, log_file)
+        report = _finish(run, aggregate_to, log_file)
     raise typer.Exit(PROBLEM if report.rejected else DONE)
 
 
-def _show(report: "Report", log_file: Path | None) -> None:
+def _finish(run: "Export", aggregate_to: _Aggregate, log_file: Path | None) -> "Report":
+    """Run an export to its end, and say what it did."""
+    try:
+        report = run.run(aggregate_to.value)
+    except KeyboardInterrupt:
+        _say(f"{run.report.sent:,} rows were sent. With --all the same command continues.", log_file)
+        raise typer.Exit(INTERRUPTED) from None
     if report.why_bars:
         _say(f"{report.why_bars}: M1 bars were sent instead of ticks", log_file)
     what = f"{report.bars:,} bars" if report.bars else f"{report.sent:,} rows"
@@ -282,6 +283,7 @@ def _show(report: "Report", log_file: Path | None) -> None:
     if log_file is not None:
         _say(outcome, log_file)
     out.print(outcome, markup=False)
+    return report
 
 
 def _say(text: str, log_file: Path | None) -> None:
