@@ -20,7 +20,8 @@ header { display: flex; justify-content: space-between; align-items: baseline; }
 h1 { font-size: 1.4rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
-th { font-weight: 500; color: var(--faint); white-space: nowrap; padding-right: 2rem } td.n, th.n { text-align: right; padding-right: .8rem }
+th { font-weight: 500; color: var(--faint); white-space: nowrap; padding-right: 2rem }
+td.n, th.n { text-align: right; padding-right: .8rem }
 th:first-child { width: 1% } td { overflow-wrap: anywhere } td.n { white-space: nowrap }
 pre { padding: .7rem 1rem; border: 1px solid var(--line); border-radius: 4px; overflow-x: auto }
 .state { font-size: 1.1rem; font-weight: 600 } .good { color: var(--good) } .bad { color: var(--bad) }
