@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from marketdata.contract.answers import Refusal, refused
+from marketdata.contract.http import Refusal, refused
 from producer.auth import Keyring
 from producer.ingest import json_response
 from runtime.kit import KIT_NAME, kit_files, packed

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from marketdata.contract.answers import Refusal
+from marketdata.contract.http import Refusal
 from relay.forwarder import Totals
 from relay.item import Facts
 from relay.pending import Backlog

@@ -133,9 +133,8 @@ def forward(
     * `tickpipe relay forward --every 5m --db C:\\ticks\\ea.db --to https://ticks.example.com`
     """
     with _Extra():
-        from relay.forwarder import BATCH, Forwarder
+        from relay.forwarder import BATCH, Forwarder, Retention
         from relay.pending import Pending
-        from relay.retention import Retention
         from relay.server import Server
         from relay.store import Store
 
@@ -171,13 +170,14 @@ def check(
     * `tickpipe relay check --to https://ticks.example.com --relay http://127.0.0.1:18000`
     """
     with _Extra():
-        from relay.check import check as run
-        from relay.check import check_relay
-        from relay.server import Server
+        from relay.api import KEY_VARIABLE
+        from relay.server import Server, check_relay
+        from relay.server import check as run
 
     is_good = True
     with Server(to, _key(key_file), user_agent="tickpipe-check") as server:
-        for finding in (*(check_relay(relay, server.url) if relay else ()), *run(server, source)):
+        nearby = check_relay(relay, server.url, os.environ.get(KEY_VARIABLE, "")) if relay else ()
+        for finding in (*nearby, *run(server, source)):
             is_good = is_good and finding.is_good
             sign = "ok   " if finding.is_good else "WRONG"
             out.print(f"{sign} {finding.what}: {finding.text}", markup=False, soft_wrap=True)

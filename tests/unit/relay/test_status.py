@@ -12,7 +12,7 @@ import pytest
 from relay.api import Api
 from relay.forwarder import Totals
 from relay.store import Store
-from runtime.hosts import OwnNames
+from runtime.asgi import OwnNames
 from runtime.request_body import Application
 from runtime.settings import load_settings
 from tests.unit.relay.rows import BASE, put, tick
