@@ -36,6 +36,7 @@ _TEXTS: Final[dict[Language, dict[str, str]]] = {
         "forwarding": "Ticks are stored and forwarded.",
         "only_stores": "Ticks are stored on this PC; no server is named (--forward).",
         "trouble": "Ticks are stored, but cannot be forwarded now.",
+        "not_stored": "Ticks cannot be stored now; EAs are asked to send them again.",
         "failed": "A part of the relay failed; it is starting again.",
         "unavailable": "The server does not take ticks now.",
         "no_answer": "The server does not answer.",
@@ -68,6 +69,7 @@ _TEXTS: Final[dict[Language, dict[str, str]]] = {
         "forwarding": "Os ticks são gravados e encaminhados.",
         "only_stores": "Os ticks são gravados neste PC; nenhum servidor foi indicado (--forward).",
         "trouble": "Os ticks são gravados, mas não podem ser encaminhados agora.",
+        "not_stored": "Os ticks não podem ser gravados agora; pede-se aos EAs que os enviem de novo.",
         "failed": "Uma parte do relay falhou; ele está sendo reiniciado.",
         "unavailable": "O servidor não aceita ticks agora.",
         "no_answer": "O servidor não responde.",
@@ -159,6 +161,8 @@ class Status:
         totals = self._totals
         if self._parts.failed:
             sentence, is_good = texts["failed"], False
+        elif self._store.is_failing:
+            sentence, is_good = texts["not_stored"], False
         elif totals is None:
             sentence, is_good = texts["only_stores"], True
         elif totals.trouble:

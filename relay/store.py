@@ -135,6 +135,11 @@ class Store:
             self._readers.append(found)
         return found
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last transaction could not be written."""
+        return self._failing or self._died is not None
+
     def ran_seconds(self) -> float:
         """How long the relay has run, together with its earlier runs on this file (seconds).
 

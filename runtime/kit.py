@@ -13,7 +13,8 @@ from hashlib import sha256
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from marketdata.errors import SettingsError
 
@@ -100,7 +101,7 @@ def _project_folder(found: Distribution) -> Path | None:
     origin = json.loads(found.read_text("direct_url.json") or "{}")
     if not origin.get("dir_info", {}).get("editable"):
         return None
-    return Path(unquote(urlsplit(origin["url"]).path))
+    return Path(url2pathname(urlsplit(origin["url"]).path))
 
 
 def _project_files(root: Path) -> Iterator[tuple[str, Path]]:

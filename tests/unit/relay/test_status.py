@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from relay.api import Api
+from relay.database import StoreUnavailable
 from relay.forwarder import Totals
 from relay.store import Store
 from runtime.asgi import OwnNames
@@ -117,12 +118,19 @@ def test_what_keeps_ticks_from_the_server_is_said_and_remembered(api: Api, total
     assert re.search(r"Last error since the start \d{4}-\d\d-\d\d [\d:]{8} UTC: https.* refuses the key <1>", text)
 
 
-def test_a_full_disk_is_the_last_error(api: Api, store: Store) -> None:
+def test_a_full_disk_shows_until_there_is_space_and_stays_the_last_error(api: Api, store: Store) -> None:
     (pages,) = store.connection.execute("PRAGMA page_count").fetchone()
     store.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}"))
-    with pytest.raises(Exception, match="disk is full"):
+    with pytest.raises(StoreUnavailable, match="disk is full"):
         asyncio.run(put(store, *(tick(n) for n in range(2_000))))
-    assert "UTC: The disk is full" in words(get(api, "/")[1])
+    text = words(get(api, "/")[1])
+    assert "Ticks cannot be stored now" in text
+    assert "UTC: The disk is full" in text
+    store.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages + 1_000}"))
+    fill(store)
+    text = words(get(api, "/")[1])
+    assert "Ticks are stored and forwarded." in text
+    assert "UTC: The disk is full" in text
 
 
 @pytest.mark.parametrize(
