@@ -17,7 +17,7 @@ from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, tick
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 #: No index can be asked, whatever this machine's settings say.
 OFFLINE = {**os.environ, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -111,6 +111,9 @@ def test_it_runs_without_an_index_and_replaces_an_older_relay_without_losing_a_r
     # Act: the kit's version takes its place.
     install(environment, wheel)
     assert version_in(environment) == wheel.name.split("-")[1]
+    # What is installed makes the same kit, as in the container image.
+    subprocess.run([str(environment / "bin" / "tickpipe"), "kit", str(tmp_path / "again")], check=True, cwd=folder)
+    assert (tmp_path / "again" / "wheels" / wheel.name).read_bytes() == wheel.read_bytes()
     server.answers = []
     with relay(environment, folder, server) as url:
         assert plainhttp.post(f"{url}/ingest/tick", json={"ticks": [tick(50)]}, timeout=30).status_code == 200
