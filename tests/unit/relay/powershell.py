@@ -1,7 +1,8 @@
 """What the tests of the Windows scripts ask of a script's syntax tree."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from functools import cache, cached_property
+from typing import NamedTuple
 
 import tree_sitter_powershell
 from tree_sitter import Language, Node, Parser
@@ -29,7 +30,8 @@ class Script:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.root = _parser.parse(text.encode()).root_node
+        self._bytes = text.encode()
+        self.root = _parser.parse(self._bytes).root_node
 
     def walk(self, kind: str, node: Node | None = None) -> Iterator[Node]:
         """The nodes of a kind, in the order of the text."""
@@ -40,14 +42,14 @@ class Script:
             yield from self.walk(kind, child)
 
     def source(self, node: Node) -> str:
-        return self.text.encode()[node.start_byte : node.end_byte].decode()
+        return self._bytes[node.start_byte : node.end_byte].decode()
 
     @property
     def faults(self) -> list[str]:
         """Where it does not parse."""
         return [f"line {node.start_point.row + 1}" for node in _all(self.root) if node.is_error or node.is_missing]
 
-    @property
+    @cached_property
     def functions(self) -> dict[str, list[str]]:
         """The parameters of each function."""
         found = {}
@@ -56,7 +58,7 @@ class Script:
             found[name] = [self.source(each).lstrip("$") for each in _parameters(self, node)]
         return found
 
-    @property
+    @cached_property
     def commands(self) -> list[Command]:
         return [self._command(node) for node in self.walk("command")]
 
@@ -91,9 +93,11 @@ class Script:
                         values.append(text)
         return Command(name, is_called, parameters, values, self.reach(node), node.start_point.row + 1)
 
-    @classmethod
-    def of(cls, texts: dict[str, str]) -> dict[str, Self]:
-        return {name: cls(text) for name, text in texts.items()}
+
+@cache
+def parsed(text: str) -> Script:
+    """The script of a text, which many tests ask for."""
+    return Script(text)
 
 
 def _parameters(script: Script, function: Node) -> list[Node]:

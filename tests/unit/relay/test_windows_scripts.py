@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from tests.unit.relay.powershell import Command, Script
+from tests.unit.relay.powershell import Command, Script, parsed
 from tickpipe.cli import app
 
 _FOLDER = Path(__file__).parents[3] / "relay" / "windows"
@@ -177,9 +177,13 @@ def _code(script: Script) -> str:
     return re.sub(r"(?m)^\s*#.*", "", re.sub(r"<#.*?#>", "", script.text, flags=re.S))
 
 
+def scripts(texts: dict[str, str] = TEXTS) -> dict[str, Script]:
+    return {name: parsed(text) for name, text in texts.items()}
+
+
 @each_script
 def test_it_parses(name: str) -> None:
-    assert Script(TEXTS[name]).faults == []
+    assert parsed(TEXTS[name]).faults == []
 
 
 def test_the_parser_finds_a_missing_brace() -> None:
@@ -196,7 +200,7 @@ def test_windows_powershell_reads_it_right(name: str) -> None:
 
 @each_script
 def test_it_has_no_path_of_one_machine_and_no_secret(name: str) -> None:
-    code = re.sub(r"HKLM:\\", "", _code(Script(TEXTS[name])))
+    code = re.sub(r"HKLM:\\", "", _code(parsed(TEXTS[name])))
     assert not re.search(r"[A-Z]:\\", code)
     assert not re.search(r"(?i)(password|token|key)\s*=\s*['\"]\S", code)
 
@@ -213,11 +217,11 @@ def test_every_parameter_is_explained(name: str) -> None:
 
 
 def test_every_command_and_parameter_exists() -> None:
-    assert list(wrong_commands(Script.of(TEXTS))) == []
+    assert list(wrong_commands(scripts())) == []
 
 
 def test_nobody_but_administrators_decides_what_runs_and_nobody_sees_the_key() -> None:
-    assert list(unsafe(Script.of(TEXTS))) == []
+    assert list(unsafe(scripts())) == []
 
 
 @pytest.mark.parametrize(
@@ -234,7 +238,7 @@ def test_nobody_but_administrators_decides_what_runs_and_nobody_sees_the_key() -
 )
 def test_a_command_that_does_not_exist_is_found(name: str, good: str, bad: str) -> None:
     assert good in TEXTS[name]
-    assert list(wrong_commands(Script.of(TEXTS | {name: TEXTS[name].replace(good, bad)})))
+    assert list(wrong_commands(scripts(TEXTS | {name: TEXTS[name].replace(good, bad)})))
 
 
 @pytest.mark.parametrize(
@@ -259,4 +263,4 @@ def test_a_command_that_does_not_exist_is_found(name: str, good: str, bad: str) 
 )
 def test_an_unsafe_script_is_found(name: str, good: str, bad: str) -> None:
     assert good in TEXTS[name]
-    assert list(unsafe(Script.of(TEXTS | {name: TEXTS[name].replace(good, bad)})))
+    assert list(unsafe(scripts(TEXTS | {name: TEXTS[name].replace(good, bad)})))
