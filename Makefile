@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+# What a trading PC needs of uv.lock; it travels in the wheel, to the kit that the server hands out.
+KIT_LOCK := relay/windows/requirements.txt
+EXPORT_KIT_LOCK = $(BIN)/uv export --quiet --frozen --no-dev --extra relay --no-emit-project --no-header --no-annotate
 
 # Container images forbid Python to save what it compiled; every process that the tests start would compile us again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,11 +31,13 @@ run: setup ## start the whole pipeline on this machine with a simulated EA (Ctrl
 
 check: setup ## report on format, lint, types and the lock file
 	$(BIN)/uv lock --check --quiet
+	@$(EXPORT_KIT_LOCK) | diff -q - $(KIT_LOCK) >/dev/null || { echo "$(KIT_LOCK) is not what uv.lock says: make format" >&2; exit 1; }
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: setup ## edit what the formatter and the linter can mend
+format: setup ## edit what the formatter and the linter can mend, and export what the kit needs of uv.lock
+	$(EXPORT_KIT_LOCK) > $(KIT_LOCK)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

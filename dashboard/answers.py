@@ -1,7 +1,5 @@
 """What all answers share: JSON, refusals, security headers, and the password."""
 
-import base64
-import binascii
 import hmac
 from hashlib import blake2b, sha256
 from typing import Any, Final
@@ -11,6 +9,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtime.pages import ASK_FOR_KEY, password_in
 
 _encoder: Final = msgspec.json.Encoder()
 
@@ -118,18 +118,12 @@ class Password:
         if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS and not self._is_known(Headers(scope=scope)):
             refusal = Refusal(
                 401, "UNAUTHORIZED", "send the password of TICKPIPE_DASHBOARD_PASSWORD with any user name (HTTP basic)",
-                WWW_Authenticate='Basic realm="Tickpipe", charset="UTF-8"',
+                **ASK_FOR_KEY,
             )  # fmt: skip
             await refusal.response()(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
     def _is_known(self, headers: Headers) -> bool:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "basic":
-            return False
-        try:
-            given = base64.b64decode(token.strip(), validate=True).partition(b":")[2]
-        except (binascii.Error, ValueError):
-            return False
-        return hmac.compare_digest(sha256(given).digest(), self._digest)
+        given = password_in(headers.get("authorization", ""))
+        return given is not None and hmac.compare_digest(sha256(given).digest(), self._digest)

@@ -20,10 +20,12 @@ from starlette.types import Receive, Scope, Send
 from marketdata.contract.bar import PostedBar
 from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, Refused, Taken, route_of
 from marketdata.contract.tick import PostedTick
+from producer.auth import Keyring
 from producer.ingest import Ingest, json_response
 from producer.metrics import Metrics
 from producer.publisher import Gateway, Publisher
 from producer.reference import ReferenceData, ReferenceWriter
+from producer.windows import add_windows_kit
 from runtime.health import Guard, Health
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
@@ -114,6 +116,7 @@ def create_app(
     _add_ingest(app, ingest)
     _add_probes(app, gateway, metrics, guard.health)
     _add_errors(app, metrics)
+    add_windows_kit(app, Keyring(settings))
     return app
 
 

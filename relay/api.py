@@ -38,18 +38,23 @@ from relay.database import StoreUnavailable
 from relay.forwarder import Totals
 from relay.item import NewRow, as_json, read_item
 from relay.metrics import Metrics
-from relay.pending import Backlog, store_refused
+from relay.pending import store_refused
+from relay.status import Status, recent
 from relay.store import Store
 from runtime.health import Health
+from runtime.pages import ASK_FOR_KEY, HEADERS, language_of, password_in
 from runtime.request_body import Intake, Receive, Scope, Send
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-#: How many symbols /stats names.
-_TOP_SYMBOLS: Final = 10
+#: The key that senders must show; needed when other machines can reach the relay.
+KEY_VARIABLE: Final = "TICKPIPE_RELAY_KEY"
 
-_GETS: Final = frozenset({"/health", "/stats", "/metrics"})
+_GETS: Final = frozenset({"/", "/debug/recent", "/health", "/stats", "/metrics"})
+
+#: These show prices and who sends them.
+_NEED_KEY: Final = frozenset({"/", "/debug/recent"})
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -74,16 +79,17 @@ class Api:
         key: str = "",
         totals: Totals | None = None,
         health: Health | None = None,
+        server_url: str = "",
     ) -> None:
-        self._store, self._totals = store, totals
+        self._store = store
         self._parts = health or Health()
+        self._status = Status(store, totals, self._parts, server_url)
         self._key = key.encode()
         self._limits = {TICKS_ROUTE: settings.max_tick_body_bytes, BARS_ROUTE: settings.max_bar_body_bytes}
         self._intake = Intake(max(self._limits.values()))
         # Large bodies are decoded one at a time: their objects fill the memory once, not once for each that waits.
         self._large = asyncio.Lock()
-        self._backlog = Backlog(store)
-        self.metrics = Metrics(store, totals, self._backlog)
+        self.metrics = Metrics(store, totals, self._status.backlog)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -119,52 +125,38 @@ class Api:
             address, _ = scope.get("client") or ("", 0)
             return await self._ingest(path, dict(scope["headers"]), receive, address)
         if path not in _GETS:
-            raise Refusal(404, "NOT_FOUND", "there is POST /ingest/tick, POST /ingest, GET /health, /stats, /metrics")
+            raise Refusal(
+                404, "NOT_FOUND",
+                "there is POST /ingest/tick, POST /ingest, GET / (a page), /health, /stats, /debug/recent, /metrics",
+            )  # fmt: skip
         if method not in ("GET", "HEAD"):
             raise Refusal(405, "METHOD_NOT_ALLOWED", "GET is expected")
+        headers = dict(scope["headers"])
+        if path in _NEED_KEY and not self._knows_reader(headers):
+            return _ask_for_key()
         if path == "/metrics":
             # Some of them are read from the database.
             text = await asyncio.to_thread(generate_latest, self.metrics.registry)
             return Answer(200, text, content_type=CONTENT_TYPE_LATEST.encode())
+        return await self._shown(path, headers, scope.get("query_string", b"").decode("latin-1"))
+
+    async def _shown(self, path: str, headers: Mapping[bytes, bytes], query: str) -> Answer:
         if path == "/health" and self._parts.failed:
             return Answer(503, _encode({"ok": False, "failed": self._parts.failed}))
         # Counting may take a second on a large file the first time.
-        found = await asyncio.to_thread(self._stats if path == "/stats" else self._health)
+        if path == "/":
+            language = language_of(query, headers.get(b"accept-language", b"").decode("latin-1"))
+            return Answer(200, await asyncio.to_thread(self._status.page, language), _PAGE_HEADERS, _HTML)
+        if path == "/debug/recent":
+            return Answer(200, _encode({"rows": await asyncio.to_thread(recent, self._store, query)}))
+        found = await asyncio.to_thread(self._status.stats if path == "/stats" else self._status.health)
         return Answer(200, _encode(found))
 
-    def _health(self) -> dict[str, Any]:
-        total, pending = self._store.counts().by_symbol.total(), self._backlog.rows()
-        health = {"ok": True, "total_ticks": total, **self._old_names(total, pending)}
-        if self._totals is not None:
-            # The status stays 200: starting the relay again would cure nothing, and it stores what comes.
-            health |= {
-                "ok": not self._totals.trouble,
-                "trouble": self._totals.trouble or None,
-                "oldest_unsent_seconds": round(self._backlog.oldest_seconds()),
-            }
-        return health
-
-    def _old_names(self, total: int, pending: int) -> dict[str, Any]:
-        """The same numbers under the names that scripts written for earlier relays read."""
-        return {"count": total, "db": str(self._store.path), "queue": pending}
-
-    def _stats(self) -> dict[str, Any]:
-        counts, pending = self._store.counts().by_symbol, self._backlog.rows()
-        stats: dict[str, Any] = {
-            "total_ticks": counts.total(),
-            "unique_symbols": len(counts),
-            "top_symbols": [{"symbol": symbol, "ticks": n} for symbol, n in counts.most_common(_TOP_SYMBOLS)],
-            "pending": pending,
-            **self._old_names(counts.total(), pending),
-        }
-        if self._totals is not None:
-            stats["forwarding"] = {
-                "forwarded": self._totals.forwarded,
-                "rejected": self._totals.rejected,
-                "trouble": self._totals.trouble or None,
-                "oldest_unsent_seconds": round(self._backlog.oldest_seconds()),
-            }
-        return stats
+    def _knows_reader(self, headers: Mapping[bytes, bytes]) -> bool:
+        if not self._key:
+            return True
+        password = password_in(headers.get(b"authorization", b"").decode("latin-1"))
+        return hmac.compare_digest(key_in(headers) if password is None else password, self._key)
 
     async def _ingest(self, path: str, headers: Mapping[bytes, bytes], receive: Receive, address: str) -> Answer:
         if b"origin" in headers:
@@ -265,8 +257,21 @@ def _text_of_item(item: object) -> str:
         return f'"{exc.message}"'
 
 
+def _ask_for_key() -> Answer:
+    answer = _refused(Refusal(401, "UNAUTHORIZED", f"send {KEY_VARIABLE} as X-API-Key, or as password in a browser"))
+    answer.headers = _lower(ASK_FOR_KEY)
+    return answer
+
+
 def _refused(refusal: Refusal) -> Answer:
     answer, headers = refused(refusal)
-    return Answer(
-        refusal.status, _encode(answer), [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    )
+    return Answer(refusal.status, _encode(answer), _lower(headers))
+
+
+def _lower(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Headers as ASGI wants them."""
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+_HTML: Final = HEADERS["Content-Type"].encode()
+_PAGE_HEADERS: Final = _lower({name: value for name, value in HEADERS.items() if name != "Content-Type"})

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 import structlog
@@ -145,6 +146,13 @@ class Totals:
     #: Why nothing is forwarded now, in a sentence and as a word; empty while all is well.
     trouble: str = ""
     cause: str = ""
+    #: The newest error, also one that is over: when (UTC), and what it was.
+    last_error: tuple[datetime, str] | None = None
+
+    def fail(self, trouble: str, cause: str) -> None:
+        """Note why nothing is forwarded from now on."""
+        self.trouble, self.cause = trouble, cause
+        self.last_error = datetime.now(UTC), trouble
 
 
 class Waiting(Protocol):
@@ -179,6 +187,7 @@ class Forwarder:
         self.totals = Totals()
         self.wake = threading.Event()
         self._store, self._server = store, server
+        self.server_url = server.url
         self.pending = pending
         self._largest, self._until_larger = pending.limit, _REQUESTS_BEFORE_LARGER
         self._stop = stop or threading.Event()
@@ -265,6 +274,7 @@ class Forwarder:
         self._retrying(self.pending.reject, rejected)
         self.totals.rejected += len(rejected)
         row, reason = rejected[0]
+        self.totals.last_error = datetime.now(UTC), f"{row.symbol}: {reason}"
         log.warning(
             f"The server refused {len(rejected)} items for good; they are in the table `rejected`. The first: {reason}",
             action="forward_rejected", symbol=row.symbol, ts_ms=row.ts_ms, id=row.id,
@@ -276,7 +286,7 @@ class Forwarder:
 
     def _before_pause(self, exc: BaseException, seconds: float) -> None:
         self.totals.retries += 1
-        self.totals.trouble, self.totals.cause = str(exc), getattr(exc, "cause", "store")
+        self.totals.fail(str(exc), getattr(exc, "cause", "store"))
         self._on_wait(str(exc), seconds)
 
     def _log_wait(self, why: str, seconds: float) -> None:

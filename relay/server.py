@@ -113,6 +113,33 @@ class Finding(NamedTuple):
     text: str
 
 
+def check_relay(url: str, server_url: str, key: str = "") -> Iterator[Finding]:
+    """Hand the relay at `url` a test tick that it does not store, and ask whether it forwards.
+
+    `key` is the one that it asks senders for.
+    """
+    with Server(url, key, user_agent="tickpipe-check") as relay:
+        try:
+            reply = _dry_run(relay, None)
+            refused = result_of(reply, 1).errors
+            health = answer_in(relay.connection.get(f"{relay.url}/health"))
+        except TickpipeError as exc:
+            yield Finding("relay", False, f"{exc}; does it run?")
+            return
+    if refused or answer_in(reply).get("dry_run") is not True or "total_ticks" not in health:
+        yield Finding(
+            "relay", False, f"{relay.url} answers, but not as this version's relay: another program, an older one?"
+        )
+    elif health.get("trouble"):
+        yield Finding("relay", False, f"it stores ticks, but cannot forward them: {health['trouble']}")
+    elif "trouble" not in health:
+        yield Finding(
+            "relay", False, f"it stores ticks, but forwards them nowhere; start it with --forward {server_url}"
+        )
+    else:
+        yield Finding("relay", True, f"{relay.url} takes ticks; {health['queue']:,} rows wait for the server")
+
+
 def check(server: Server, source: str | None = None) -> Iterator[Finding]:
     """Ask the server for its health, then how it would answer a tick of `source`.
 
@@ -153,13 +180,16 @@ def _clock(reply: Reply) -> Finding:
     return Finding("clock", is_good, text if is_good else f"{text}; on Windows: w32tm /resync")
 
 
-def _tick(server: Server, source: str | None) -> Iterator[Finding]:
+def _dry_run(server: Server, source: str | None) -> Reply:
     # Without a price it draws no candle where a server that knows no dry run stores it.
     tick = {"time_msc": int(time.time() * 1000), "symbol": _SYMBOL, "bid": 0, "ask": 0, "last": 0, "flags": 0}
     body = msgspec.json.encode({"utc_offset_s": 0, "ticks": [tick]})
-    headers = {"X-Dry-Run": "1", **source_header(source)}
+    return server.connection.post(server.url + TICKS_ROUTE, body, {"X-Dry-Run": "1", **source_header(source)})
+
+
+def _tick(server: Server, source: str | None) -> Iterator[Finding]:
     try:
-        reply = server.connection.post(server.url + TICKS_ROUTE, body, headers)
+        reply = _dry_run(server, source)
         result = result_of(reply, 1)
     except KeyRefused as exc:
         yield Finding("key", False, f"{exc}; it must be one of TICKPIPE_API_KEYS there")

@@ -12,7 +12,7 @@ import structlog
 import uvicorn
 
 from marketdata.errors import SettingsError
-from relay.api import Api
+from relay.api import KEY_VARIABLE, Api
 from relay.forwarder import BATCH, Forwarder, Retention
 from relay.pending import Pending
 from relay.server import Server
@@ -25,9 +25,6 @@ from runtime.serving import KEEP_ALIVE_SECONDS, run_server, server_config
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
-
-#: The key that senders must show; needed when other machines can reach the relay.
-KEY_VARIABLE: Final = "TICKPIPE_RELAY_KEY"
 
 #: Pause after an unexpected error (seconds).
 _AFTER_FAILURE_SECONDS: Final = 10.0
@@ -63,7 +60,8 @@ def serve(
             retention = Retention(store, retention_seconds)
             forwarder = Forwarder(store, server, Pending(store, limit=BATCH), stop=stop, retention=retention)
             store.on_insert = forwarder.wake.set
-        api = Api(store, settings, key=key, totals=forwarder.totals if forwarder else None, health=health)
+        totals, url = (forwarder.totals, forwarder.server_url) if forwarder else (None, "")
+        api = Api(store, settings, key=key, totals=totals, health=health, server_url=url)
         http = http_server(OwnNames(api, settings.allowed_hosts), host, port)
         thread = None
         if forwarder is not None:
@@ -91,7 +89,7 @@ def _forward(forwarder: Forwarder, store: Store, stop: threading.Event) -> None:
         try:
             forwarder.run()
         except Exception as exc:
-            forwarder.totals.trouble, forwarder.totals.cause = f"forwarding failed ({exc!r})", "failed"
+            forwarder.totals.fail(f"forwarding failed ({exc!r})", "failed")
             log.exception("Forwarding failed; it begins again where it was confirmed.", action="forward_failed")
             stop.wait(_AFTER_FAILURE_SECONDS)
             with suppress(Exception):  # the next round fails as well, and says why

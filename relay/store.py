@@ -46,6 +46,12 @@ _INSERT: Final = (
     " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
+#: The condition that a row is a tick; rows of older programs may say nothing.
+IS_TICK: Final = "ifnull(kind, 'tick') <> 'bar' AND lower(ifnull(timeframe, 'tick')) = 'tick'"
+
+_COUNT: Final = f"""SELECT symbol, count(*), max(CASE WHEN {IS_TICK} THEN id END)
+    FROM ticks WHERE id > ? GROUP BY symbol"""  # noqa: S608  # constants
+
 
 class _Job(NamedTuple):
     work: Work
@@ -59,6 +65,8 @@ class Counts(NamedTuple):
     first_id: int
     last_id: int
     by_symbol: "Counter[str]"
+    #: The id of each symbol's newest tick.
+    newest: dict[str, int]
 
 
 class Store:
@@ -74,12 +82,14 @@ class Store:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting_rows = 0
         self._failing = False
+        #: The newest error of the database, also one that is over: when (UTC), and what it was.
+        self.last_error: tuple[datetime, str] | None = None
         #: The jobs of the transaction in progress, and the error that ended the writing thread.
         self._group: list[_Job] = []
         self._died: StoreUnavailable | None = None
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
-        self._counts = Counts(0, 0, Counter())
+        self._counts = Counts(0, 0, Counter(), {})
         self._counts_lock = threading.Lock()
         #: Transactions and jobs so far; their ratio is what group commit saves.
         self.commits = self.jobs = 0
@@ -124,6 +134,11 @@ class Store:
             found = self._local.connection = connect(self.path, self._busy_seconds)
             self._readers.append(found)
         return found
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last transaction could not be written."""
+        return self._failing or self._died is not None
 
     def ran_seconds(self) -> float:
         """How long the relay has run, together with its earlier runs on this file (seconds).
@@ -244,6 +259,7 @@ class Store:
             connection.close()
 
     def _report_failure(self, exc: Exception) -> None:
+        self.last_error = datetime.now(UTC), str(explained(exc))
         if not isinstance(exc, sqlite3.Error):
             log.error("A write failed; this is a bug.", action="store_bug", exc_info=exc)
         elif not self._failing:
@@ -257,17 +273,19 @@ class Store:
             connection.execute("BEGIN")
             try:
                 first, last = connection.execute("SELECT ifnull(min(id), 0), ifnull(max(id), 0) FROM ticks").fetchone()
-                by_symbol = known.by_symbol if first == known.first_id else Counter()
-                after = known.last_id if first == known.first_id else 0
-                if last > after:
-                    by_symbol = Counter(by_symbol)
-                    query = "SELECT symbol, count(*) FROM ticks WHERE id > ? GROUP BY symbol"
-                    for symbol, number in connection.execute(query, [after]):
+                if first != known.first_id:
+                    known = Counts(first, 0, Counter(), {})
+                by_symbol, newest = known.by_symbol, known.newest
+                if last > known.last_id:
+                    by_symbol, newest = Counter(by_symbol), dict(newest)
+                    for symbol, number, newest_id in connection.execute(_COUNT, [known.last_id]):
                         by_symbol[symbol] += number
+                        if newest_id is not None:
+                            newest[symbol] = newest_id
             finally:
                 # It only read, so there is nothing that could be lost by it.
                 connection.rollback()
-            self._counts = Counts(first, last, by_symbol)
+            self._counts = Counts(first, last, by_symbol, newest)
             return self._counts
 
 

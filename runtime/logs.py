@@ -1,10 +1,14 @@
 """Log lines of every service: a sentence for people, an `action` and fields for machines."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -22,6 +26,9 @@ _SHARED: list[Processor] = [
 
 #: Libraries that report their ordinary life, such as every rebalance, at INFO.
 _CHATTY = ("aiokafka", "faust", "mode", "httpx", "httpcore", "uvicorn.access", "kafka")
+
+#: A log file of this size becomes `NAME.1`, and the one of that name goes (bytes).
+MAX_FILE_BYTES: Final = 5_000_000
 
 #: Lines of one wording are counted for so long (seconds).
 REPEAT_SECONDS: Final = 30.0
@@ -95,8 +102,27 @@ def _tell(record: logging.LogRecord, held_back: int) -> None:
         record.msg = f"{record.msg} ({held_back} more like this)"
 
 
-def configure_logs(settings: Settings) -> None:
-    """Send structlog's and the standard library's lines to stderr in one format (TICKPIPE_LOG_FORMAT)."""
+class LogFile(RotatingFileHandler):
+    """A log file in UTF-8 that is put aside as `NAME.1` while the program runs, so that it never fills the disk."""
+
+    def __init__(self, path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(path, maxBytes=max_bytes, encoding="utf-8", errors="backslashreplace")
+
+    def doRollover(self) -> None:  # noqa: N802  # logging's name
+        """Begin a file; on Windows one that a viewer holds open cannot be renamed, and grows until it can."""
+        self.close()
+        with suppress(OSError):
+            os.replace(self.baseFilename, f"{self.baseFilename}.1")
+        self.stream = self._open()
+
+
+def configure_logs(settings: Settings, file: Path | None = None) -> None:
+    """Send structlog's and the standard library's lines to stderr, or to a file, in one format (TICKPIPE_LOG_FORMAT).
+
+    Raises:
+        OSError: when the file cannot be written.
+    """
     renderer: Processor
     shared: list[Processor]
     if settings.log_format == "json":
@@ -105,7 +131,7 @@ def configure_logs(settings: Settings) -> None:
     else:
         # The plain traceback: the rich one prints local variables, and keys and passwords with them.
         renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=file is None and sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
         shared = _SHARED
     structlog.configure(
@@ -114,7 +140,7 @@ def configure_logs(settings: Settings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr) if file is None else LogFile(file)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -123,6 +149,9 @@ def configure_logs(settings: Settings) -> None:
     )
     handler.addFilter(Unrepeated())
     root = logging.getLogger()
+    for before in root.handlers:
+        if isinstance(before, LogFile):
+            before.close()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
     for name in _CHATTY:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from runtime.process import collect_rarely
-from tickpipe import candles, database, relay, status, systemd, topics, verify
+from tickpipe import candles, database, kit, relay, status, systemd, topics, verify
 from tickpipe.backup import command as backup
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
@@ -63,6 +63,7 @@ app.command()(export.export)
 app.command()(backup.backup)
 app.command()(backup.restore)
 app.command()(verify.verify)
+app.command()(kit.kit)
 app.command()(replay.replay)
 app.add_typer(rejected.app, name="rejected")
 app.add_typer(topics.app, name="topics")

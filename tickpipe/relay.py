@@ -6,6 +6,8 @@ import logging
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
@@ -13,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 
 from marketdata.errors import SettingsError
-from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, out
+from tickpipe.console import DONE, INTERRUPTED, PROBLEM, err, explain, out
 
 if TYPE_CHECKING:
-    from relay.exporter import Report
+    from relay.exporter import Export, Report
     from runtime.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Store an EA's ticks on this machine and forward them to the server.")
@@ -63,6 +65,19 @@ Keep = Annotated[
     ),
 ]
 
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-file", metavar="FILE", help=f"The server's key is its first line. Default: the variable {_KEY_VARIABLE}."
+    ),
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-file", metavar="FILE", help="Write the log there, in UTF-8; at 5 MB it becomes FILE.1. Default: stderr."
+    ),
+]
+
 
 @app.command()
 def serve(
@@ -74,11 +89,14 @@ def serve(
         str | None, typer.Option("--forward", metavar="URL", help="Server to forward to. Default: only store.")
     ] = None,
     keep: Keep = None,
+    key_file: KeyFile = None,
+    log_file: LogFile = None,
 ) -> None:
     """Store what EAs post, on disk before each answer, and forward it at once when --forward names a server.
 
-    The server's key is read from TICKPIPE_RELAY_FORWARD_KEY. The first line of its log says which rows will be deleted,
-    and when; without a server's confirmation none ever is.
+    The server's key is the first line of --key-file, or TICKPIPE_RELAY_FORWARD_KEY. The first line of the log says
+    which rows will be deleted, and when; without a server's confirmation none ever is. The state is shown on
+    http://127.0.0.1:18000.
 
     Examples:
 
@@ -89,11 +107,11 @@ def serve(
         from relay.server import Server
         from relay.service import serve as run
 
-    settings = _settings()
-    if forward_to is None:
-        raise typer.Exit(run(settings, db, host=host, port=port, server=None, retention_seconds=keep))
-    with Server(forward_to, _key()) as server:
-        raise typer.Exit(run(settings, db, host=host, port=port, server=server, retention_seconds=keep))
+    with _settings(log_file) as settings:
+        if forward_to is None:
+            raise typer.Exit(run(settings, db, host=host, port=port, server=None, retention_seconds=keep))
+        with Server(forward_to, _key(key_file)) as server:
+            raise typer.Exit(run(settings, db, host=host, port=port, server=server, retention_seconds=keep))
 
 
 @app.command()
@@ -105,6 +123,8 @@ def forward(
         float, typer.Option("--every", parser=duration, metavar="TIME", help="Pause between two looks.")
     ] = "5m",  # type: ignore[assignment]  # typer hands defaults to the parser
     keep: Keep = None,
+    key_file: KeyFile = None,
+    log_file: LogFile = None,
 ) -> None:
     """Forward what another program stores in the database, every few minutes, until Ctrl-C.
 
@@ -118,10 +138,9 @@ def forward(
         from relay.server import Server
         from relay.store import Store
 
-    _settings()
-    with Server(to, _key()) as server, Store(_existing(db)) as store:
+    with _settings(log_file), Server(to, _key(key_file)) as server, Store(_existing(db)) as store:
         rows = Retention(store, keep)
-        err.print(f"{db} goes to {server.url}. {rows.plan()}", markup=False, soft_wrap=True)
+        _say(f"{db} goes to {server.url}. {rows.plan()}", log_file)
         forwarder = Forwarder(store, server, Pending(store, limit=BATCH), retention=rows)
         try:
             forwarder.run(every)
@@ -136,22 +155,29 @@ def check(
     source: Annotated[
         str | None, typer.Option(help="Source that an EA names (X-Source). Default: the server says which.")
     ] = None,
+    relay: Annotated[
+        str | None, typer.Option(metavar="URL", help="Also try the relay there, for example http://127.0.0.1:18000.")
+    ] = None,
+    key_file: KeyFile = None,
 ) -> None:
-    """Check whether ticks would get from here to the server: network, clock, key, source, a test tick.
+    """Check whether ticks would get from here to the server: relay, network, clock, key, source, a test tick.
 
-    The test tick is not stored. Exit code 1 when something is wrong.
+    The test tick is stored nowhere. Exit code 1 when something is wrong.
 
     Examples:
 
     * `tickpipe relay check --to https://ticks.example.com`
+    * `tickpipe relay check --to https://ticks.example.com --relay http://127.0.0.1:18000`
     """
     with _Extra():
-        from relay.server import Server
+        from relay.api import KEY_VARIABLE
+        from relay.server import Server, check_relay
         from relay.server import check as run
 
     is_good = True
-    with Server(to, _key(), user_agent="tickpipe-check") as server:
-        for finding in run(server, source):
+    with Server(to, _key(key_file), user_agent="tickpipe-check") as server:
+        nearby = check_relay(relay, server.url, os.environ.get(KEY_VARIABLE, "")) if relay else ()
+        for finding in (*nearby, *run(server, source)):
             is_good = is_good and finding.is_good
             sign = "ok   " if finding.is_good else "WRONG"
             out.print(f"{sign} {finding.what}: {finding.text}", markup=False, soft_wrap=True)
@@ -199,6 +225,8 @@ def export(
     aggregate_to: AggregateTo = _Aggregate.AUTO,
     wrap_items: WrapItems = False,
     fallback: Fallback = False,
+    key_file: KeyFile = None,
+    log_file: LogFile = None,
 ) -> None:
     """Send stored ticks once, for example from the Task Scheduler. Sending ticks twice changes no candle.
 
@@ -219,13 +247,16 @@ def export(
 
     if fallback and aggregate_to is _Aggregate.NONE:
         raise typer.BadParameter("--aggregate-to none and --fallback-aggregate-on-404 contradict each other")
-    _settings()
     address = address_of(api.rstrip("/").removesuffix(endpoint))
-    key = "" if dry_run else _key(token)
     if limit is None and since_minutes is None:
         limit = _NEWEST_ROWS
     choice = Choice(all_rows=all_rows, limit=limit, since_minutes=since_minutes, page=page_size)
-    with Server(address, key, user_agent="tickpipe-export") as server, Store(_existing(db)) as store, _Bar() as bar:
+    with (
+        _settings(log_file),
+        Server(address, "" if dry_run else _key(key_file, token), user_agent="tickpipe-export") as server,
+        Store(_existing(db)) as store,
+        _Bar(log_file) as bar,
+    ):
         run = Export(store, server, choice, endpoint=endpoint, batch=batch, on_progress=bar.update, on_wait=bar.wait)
         if from_start and not dry_run:
             restart(store, run.cursor)
@@ -234,54 +265,44 @@ def export(
             out.print(f"{total:,} rows would be sent to {address}{endpoint}", markup=False, soft_wrap=True)
             raise typer.Exit(DONE)
         bar.begin(total)
-        try:
-            report = run.run(aggregate_to.value)
-        except KeyboardInterrupt:
-            err.print(f"{run.report.sent:,} rows were sent. With --all the same command continues.", soft_wrap=True)
-            raise typer.Exit(INTERRUPTED) from None
-    _show(report)
+        report = _finish(run, aggregate_to, log_file)
     raise typer.Exit(PROBLEM if report.rejected else DONE)
 
 
-def _show(report: "Report") -> None:
+def _finish(run: "Export", aggregate_to: _Aggregate, log_file: Path | None) -> "Report":
+    """Run an export to its end, and say what it did."""
+    try:
+        report = run.run(aggregate_to.value)
+    except KeyboardInterrupt:
+        _say(f"{run.report.sent:,} rows were sent. With --all the same command continues.", log_file)
+        raise typer.Exit(INTERRUPTED) from None
     if report.why_bars:
-        err.print(f"{report.why_bars}: M1 bars were sent instead of ticks", markup=False, soft_wrap=True)
+        _say(f"{report.why_bars}: M1 bars were sent instead of ticks", log_file)
     what = f"{report.bars:,} bars" if report.bars else f"{report.sent:,} rows"
-    out.print(f"{what} sent, {report.rejected:,} rejected", markup=False)
+    outcome = f"{what} sent, {report.rejected:,} rejected"
+    if log_file is not None:
+        _say(outcome, log_file)
+    out.print(outcome, markup=False)
+    return report
 
 
-@app.command()
-def unpack(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write them; created when missing.")],
-) -> None:
-    """Write the EA (DataCollectorPRO) and the Windows scripts to a folder; files that are there are replaced.
-
-    Examples:
-
-    * `tickpipe relay unpack C:\\tickpipe`
-    """
-    import shutil
-
-    import relay
-
-    package = Path(relay.__file__).parent
-    ea = package / "ea"
-    if not ea.is_dir():  # the project's own folder, not an installed package
-        ea = package.parent / "ea"
-    for source, target in ((ea, folder / "DataCollectorPRO"), (package / "windows", folder / "windows")):
-        shutil.copytree(source, target, dirs_exist_ok=True)
-        out.print(str(target), markup=False, soft_wrap=True)
+def _say(text: str, log_file: Path | None) -> None:
+    if log_file is None:
+        err.print(text, markup=False, soft_wrap=True)
+    else:
+        logging.getLogger(__name__).info(text)
 
 
 class _Bar:
     """The progress bar of an export."""
 
-    def __init__(self) -> None:
+    def __init__(self, log_file: Path | None) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        self._log_file = log_file
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            console=err, transient=True,
+            console=err, transient=True, disable=log_file is not None,
         )  # fmt: skip
         self._task = self._progress.add_task("rows", total=None)
 
@@ -299,7 +320,7 @@ class _Bar:
         self._progress.update(self._task, completed=sent)
 
     def wait(self, why: str, seconds: float) -> None:
-        err.print(f"{why}; next try in {seconds:.1f} s", markup=False, soft_wrap=True)
+        _say(f"{why}; next try in {seconds:.1f} s", self._log_file)
 
 
 class _Extra:
@@ -310,23 +331,59 @@ class _Extra:
 
     def __exit__(self, _type: object, exc: object, _traceback: object) -> None:
         if isinstance(exc, ModuleNotFoundError):
-            raise SettingsError(f'{exc.name} is not installed; run `pip install "tickpipe[relay]"`') from exc
+            raise SettingsError(
+                f"{exc.name} is not installed; install what requirements.txt of the kit lists (`tickpipe kit DIR`)"
+            ) from exc
 
 
-def _settings() -> "Settings":
+@contextmanager
+def _settings(log_file: Path | None) -> "Iterator[Settings]":
+    """The settings; an error that ends the command is logged where a file was named: nobody sees a task's console."""
     from runtime.logs import configure_logs
-    from runtime.settings import load_settings
+    from runtime.settings import Settings, load_settings
 
-    settings = load_settings()
-    configure_logs(settings)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    return settings
+    if log_file is not None:
+        configure_logs(Settings.model_construct(), log_file)
+    try:
+        settings = load_settings()
+        configure_logs(settings, log_file)
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        yield settings
+    except (typer.Exit, typer.BadParameter):
+        raise
+    except Exception as exc:
+        if log_file is not None:
+            explained = explain(exc)
+            logging.getLogger(__name__).error(
+                explained[0] if explained else "The command failed; this is a bug.", exc_info=None if explained else exc
+            )
+        raise
 
 
-def _key(token: str | None = None) -> str:
-    key = token or os.environ.get(_KEY_VARIABLE, "")
+def _key(file: Path | None, token: str | None = None) -> str:
+    """The server's key, from wherever it was said.
+
+    Raises:
+        SettingsError: when it was not, or the file cannot be read.
+    """
+    key = token or (_first_line(file) if file is not None else os.environ.get(_KEY_VARIABLE, ""))
     if not key:
-        raise SettingsError(f"no key for the server: set {_KEY_VARIABLE} to the key that the server knows")
+        raise SettingsError(
+            f"no key for the server: name a --key-file, or set {_KEY_VARIABLE} to what the server knows"
+        )
+    return key
+
+
+def _first_line(file: Path) -> str:
+    try:
+        content = file.read_bytes()
+    except OSError as exc:
+        raise SettingsError(f"the key cannot be read: {exc}") from exc
+    # Windows PowerShell's > and Notepad may write UTF-16.
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    key = content.decode(encoding, "replace").partition("\n")[0].strip()
+    if not key:
+        raise SettingsError(f"{file} is empty; write the server's key into its first line")
     return key
 
 

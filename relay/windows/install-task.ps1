@@ -1,30 +1,32 @@
 <#
 .SYNOPSIS
-Lets the Task Scheduler send the ticks of an EA's database every five minutes, for ever, also while nobody is logged on.
+Lets the Task Scheduler send the ticks of a database that another program fills, every five minutes, for ever.
 
 .DESCRIPTION
-Needs administrator rights once. No password is stored. Put the server's key into the first line of the key file before
-(%ProgramData%\Tickpipe\key.txt when nothing else is said). Installing again replaces the task.
+Needs administrator rights once, and the program that install.ps1 installs (install.ps1 without -Forward will do). A task runs
+tickpipe.exe, whether somebody is logged on or not, without a stored password. Its key and its log are in
+%ProgramData%\Tickpipe exporter, which only administrators and the account of the task can read. The server's key is asked for.
+Installing again replaces the task.
 
 .EXAMPLE
-.\install-task.ps1 -Api https://ticks.example.com
+.\install-task.ps1 -Api https://ticks.example.com -Db D:\ticks\ea.db
 .EXAMPLE
 .\install-task.ps1 -Uninstall
 #>
 [CmdletBinding(DefaultParameterSetName = 'Install')]
 param(
     # URL of the server.
-    [Parameter(Mandatory = $true, ParameterSetName = 'Install')][string]$Api,
+    [Parameter(Mandatory = $true, ParameterSetName = 'Install')][ValidatePattern('^https?://[^\s"]+$')][string]$Api,
+    # The database that the other program fills; the account of the task must be able to write it.
+    [Parameter(Mandatory = $true, ParameterSetName = 'Install')][string]$Db,
     # Minutes between two runs.
     [Parameter(ParameterSetName = 'Install')][ValidateRange(1, 1440)][int]$Minutes = 5,
-    # The database that the EA or the relay fills.
-    [Parameter(ParameterSetName = 'Install')][string]$Db,
-    # A file with the server's key in its first line.
-    [Parameter(ParameterSetName = 'Install')][string]$KeyFile,
-    # tickpipe.exe, when it is not found by itself.
-    [Parameter(ParameterSetName = 'Install')][string]$Tickpipe,
-    # User: you, without a stored password. System: for accounts that do not allow that.
-    [Parameter(ParameterSetName = 'Install')][ValidateSet('User', 'System')][string]$RunAs = 'User',
+    # A folder for this task alone, with key.txt and exporter.log.
+    [Parameter(ParameterSetName = 'Install')][string]$Data,
+    # Ask for the server's key, although there is one.
+    [Parameter(ParameterSetName = 'Install')][switch]$NewKey,
+    # User: you, with the rights of a normal user. Service: LOCAL SERVICE, for accounts that no task may run as.
+    [Parameter(ParameterSetName = 'Install')][ValidateSet('User', 'Service')][string]$RunAs = 'User',
     # Remove the task instead.
     [Parameter(Mandatory = $true, ParameterSetName = 'Uninstall')][switch]$Uninstall,
     # Name of the task.
@@ -39,20 +41,32 @@ if ($Uninstall) {
     exit 0
 }
 
-if (-not $Db) { $Db = Join-Path $TickpipeData 'ea.db' }
-if (-not $KeyFile) { $KeyFile = Join-Path $TickpipeData 'key.txt' }
-$Db = Get-FullPath $Db
-$KeyFile = Get-FullPath $KeyFile
-$program = Find-Tickpipe $Tickpipe
-# A task does not see the variables of this window: the key must be in the file.
-if (-not (Test-Path -LiteralPath $KeyFile -PathType Leaf)) {
-    Stop-WithMessage "$KeyFile does not exist. Cure: write the server's key into its first line, then call the script again."
+$program = Join-Path $TickpipeProgram 'env\Scripts\tickpipe.exe'
+if (-not (Test-Path -LiteralPath $program -PathType Leaf)) {
+    Stop-WithMessage "$program does not exist. Cure: run install.ps1 first."
 }
+$Db = Get-FullPath $Db
+if (-not (Test-Path -LiteralPath $Db -PathType Leaf)) {
+    Stop-WithMessage "$Db does not exist. Cure: name the database that the other program fills with -Db."
+}
+if (-not $Data) { $Data = "$TickpipeData exporter" }
+$Data = Get-FullPath $Data
+$keyFile = Join-Path $Data 'key.txt'
+$log = Join-Path $Data 'exporter.log'
 
-Protect-Data $KeyFile
-$action = New-ScriptAction 'run-exporter.ps1' @('-Api', $Api, '-Db', $Db, '-KeyFile', $KeyFile, '-Tickpipe', $program)
+if ($RunAs -eq 'Service') {
+    $account = $ServiceSid
+    $principal = New-ScheduledTaskPrincipal -UserId $ServiceSid -LogonType ServiceAccount -RunLevel Limited
+} else {
+    $account = [Security.Principal.WindowsIdentity]::GetCurrent().User.Value
+    $principal = New-ScheduledTaskPrincipal -UserId ([Security.Principal.WindowsIdentity]::GetCurrent().Name) -LogonType S4U -RunLevel Limited
+}
+$before = Get-ScheduledTask -TaskName $Name -ErrorAction SilentlyContinue
+if ($before) { Stop-Task $before }
+Protect-Folder $Data $account
+Request-Key $keyFile $NewKey.IsPresent $account
+$action = New-ProgramAction $program @('relay', 'export', '--db', $Db, '--api', $Api, '--all', '--key-file', $keyFile, '--log-file', $log)
 # A run that takes longer than the pause goes on; the next waits for its turn.
-$settings = New-ScheduledTaskSettingsSet -MultipleInstances IgnoreNew -StartWhenAvailable -AllowStartIfOnBatteries -DontStopIfGoingOnBatteries -ExecutionTimeLimit (New-TimeSpan -Hours 12)
-Register-Task $Name $action @(New-EndlessTrigger $Minutes) $settings $RunAs "Sends the ticks of $Db to $Api."
+Register-Task $Name $action @(New-EndlessTrigger $Minutes) $principal (New-TimeSpan -Hours 12) "Sends the ticks of $Db to $Api."
 Start-ScheduledTask -TaskName $Name
-Write-Output "The task '$Name' runs every $Minutes minutes. What it does is in $(Join-Path $TickpipeData 'exporter.log'); remove it with -Uninstall."
+Write-Output "The task '$Name' runs every $Minutes minutes. What it does is in $log; remove it with -Uninstall."

@@ -1,11 +1,19 @@
 # What the scripts of this folder share. They dot-source it; it does nothing by itself.
 # Windows PowerShell 5.1 and PowerShell 7.
 
-# Where the database, the key and the logs are when nothing else is said.
-$TickpipeData = Join-Path $env:ProgramData 'Tickpipe'
+# The system's own folders, not those that variables name: a user may set those for what runs as administrator.
+$SystemFolder = [Environment]::GetFolderPath('System')
 
-# Larger logs are put aside before the next run (bytes).
-$MaxLogBytes = 5MB
+# The program, which only administrators may change, and the data of the relay.
+$TickpipeProgram = Join-Path ([Environment]::GetFolderPath('ProgramFiles')) 'Tickpipe'
+$TickpipeData = Join-Path ([Environment]::GetFolderPath('CommonApplicationData')) 'Tickpipe'
+
+# Accounts by number, as their names are translated.
+$SystemSid = 'S-1-5-18'
+$ServiceSid = 'S-1-5-19'
+$AdministratorsSid = 'S-1-5-32-544'
+$TrustedInstallerSid = 'S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464'
+$CreatorOwnerSid = 'S-1-3-0'
 
 function Stop-WithMessage {
     # One sentence and its cure instead of a stack trace.
@@ -15,22 +23,16 @@ function Stop-WithMessage {
 }
 
 function Find-Tickpipe {
-    # The tickpipe.exe that was named, else the one of the environment these scripts were installed into, else the one on the PATH.
+    # The tickpipe.exe that was named, else the one that install.ps1 put beside these scripts. Never one of the PATH or of a
+    # variable: who can write there could run a program of their own with the rights of whoever calls this.
     param([string]$Named)
     if ($Named) {
-        if (Test-Path -LiteralPath $Named -PathType Leaf) { return (Resolve-Path -LiteralPath $Named).Path }
-        Stop-WithMessage "$Named does not exist. Cure: name tickpipe.exe with -Tickpipe, for example <environment>\Scripts\tickpipe.exe."
+        if (Test-Path -LiteralPath $Named -PathType Leaf) { return (Get-FullPath $Named) }
+        Stop-WithMessage "$Named does not exist. Cure: name tickpipe.exe with -Tickpipe."
     }
-    # <environment>\Lib\site-packages\relay\windows
-    $beside = Join-Path $PSScriptRoot '..\..\..\..\Scripts\tickpipe.exe'
-    if (Test-Path -LiteralPath $beside -PathType Leaf) { return (Resolve-Path -LiteralPath $beside).Path }
-    if ($env:VIRTUAL_ENV) {
-        $active = Join-Path $env:VIRTUAL_ENV 'Scripts\tickpipe.exe'
-        if (Test-Path -LiteralPath $active -PathType Leaf) { return $active }
-    }
-    $onPath = Get-Command -Name 'tickpipe.exe' -CommandType Application -ErrorAction SilentlyContinue | Select-Object -First 1
-    if ($onPath) { return $onPath.Path }
-    Stop-WithMessage 'tickpipe.exe was not found. Cure: py -m venv FOLDER; FOLDER\Scripts\pip install "tickpipe[relay]"; then name FOLDER\Scripts\tickpipe.exe with -Tickpipe.'
+    $beside = Join-Path $PSScriptRoot 'env\Scripts\tickpipe.exe'
+    if (Test-Path -LiteralPath $beside -PathType Leaf) { return $beside }
+    Stop-WithMessage "$beside does not exist. Cure: run install.ps1 of the kit, then the scripts in $TickpipeProgram; or name tickpipe.exe with -Tickpipe."
 }
 
 function Get-FullPath {
@@ -40,7 +42,7 @@ function Get-FullPath {
 }
 
 function Read-Secret {
-    # The first line of a file, else the environment variable. Never an argument: those are seen by everybody on the PC.
+    # The first line of a file, else the environment variable. Never an argument: everybody on the PC sees those.
     param([string]$File, [string]$Variable, [string]$What)
     if (Test-Path -LiteralPath $File -PathType Leaf) {
         $line = Get-Content -LiteralPath $File -TotalCount 1 -ErrorAction SilentlyContinue
@@ -52,11 +54,30 @@ function Read-Secret {
     Stop-WithMessage "$What is not known. Cure: write it into the first line of $File, or set the variable $Variable."
 }
 
+function Request-Key {
+    # Asks for the server's key and writes it to a file, unless there is one. Typed at a prompt it is in no history, no
+    # variable of the environment and no command line. The file's folder is protected already.
+    param([string]$File, [bool]$Anyway, [string]$ReaderSid)
+    if ($Anyway -or -not (Test-Path -LiteralPath $File -PathType Leaf)) {
+        $typed = Read-Host -Prompt "The server's key" -AsSecureString
+        $memory = [Runtime.InteropServices.Marshal]::SecureStringToBSTR($typed)
+        try {
+            $key = [Runtime.InteropServices.Marshal]::PtrToStringBSTR($memory).Trim()
+            if (-not $key) { Stop-WithMessage 'no key was typed. Cure: call the script again; the server has it in TICKPIPE_API_KEYS.' }
+            [IO.File]::WriteAllText($File, $key)
+        } finally {
+            [Runtime.InteropServices.Marshal]::ZeroFreeBSTR($memory)
+        }
+    }
+    Set-Rights $File @('/reset')
+    Set-Rights $File @('/inheritance:r', '/grant:r', "*${SystemSid}:F", "*${AdministratorsSid}:F", "*${ReaderSid}:R")
+}
+
 function Assert-Administrator {
     $identity = [Security.Principal.WindowsIdentity]::GetCurrent()
     $principal = New-Object Security.Principal.WindowsPrincipal($identity)
     if (-not $principal.IsInRole([Security.Principal.WindowsBuiltInRole]::Administrator)) {
-        Stop-WithMessage 'administrator rights are needed to run a task while nobody is logged on. Cure: right-click PowerShell, "Run as administrator", and call the script again.'
+        Stop-WithMessage 'administrator rights are needed. Cure: right-click PowerShell, "Run as administrator", and call the script again.'
     }
 }
 
@@ -70,54 +91,79 @@ function Initialize-Folder {
     }
 }
 
-function Protect-Data {
-    # The data folder is for who runs the task; the key is for nobody else. Groups by number, as their names are translated.
-    param([string]$KeyFile)
-    $user = [Security.Principal.WindowsIdentity]::GetCurrent().User.Value
-    Initialize-Folder $TickpipeData
-    & icacls.exe $TickpipeData /grant "*${user}:(OI)(CI)M" /Q | Out-Null
-    if ($LASTEXITCODE -ne 0) { Stop-WithMessage "the rights of $TickpipeData cannot be set. Cure: who owns it?" 1 }
-    if (-not (Test-Path -LiteralPath $KeyFile -PathType Leaf)) { return }
-    & icacls.exe $KeyFile /inheritance:r /grant:r "*${user}:R" '*S-1-5-18:R' '*S-1-5-32-544:F' /Q | Out-Null
-    if ($LASTEXITCODE -ne 0) { Stop-WithMessage "the rights of $KeyFile cannot be set. Cure: who owns it?" 1 }
+function Set-Rights {
+    param([string]$Path, [string[]]$Arguments)
+    & (Join-Path $SystemFolder 'icacls.exe') $Path @Arguments '/L' '/Q' | Out-Null
+    if ($LASTEXITCODE -ne 0) { Stop-WithMessage "the rights of $Path cannot be set. Cure: is it on a disk with NTFS, and does another program hold it?" 1 }
+}
+
+function Assert-OwnFolder {
+    # The folder's rights are about to be replaced: nothing of anybody else's may be in it, and no link to another place.
+    param([string]$Folder)
+    if (-not (Test-Path -LiteralPath $Folder)) { return }
+    $known = '^(ea\.db.*|key\.txt|database-url\.txt|.*\.log(\.1)?)$'
+    $inside = @(Get-ChildItem -LiteralPath $Folder -Force)
+    foreach ($item in @(Get-Item -LiteralPath $Folder -Force) + $inside) {
+        if ($item.Attributes -band [IO.FileAttributes]::ReparsePoint) {
+            Stop-WithMessage "$($item.FullName) is a link to another place. Cure: delete it, or name another folder with -Data."
+        }
+    }
+    foreach ($item in $inside) {
+        if ($item.PSIsContainer -or $item.Name -notmatch $known) {
+            Stop-WithMessage "$($item.FullName) is none of Tickpipe's. Cure: move it away, or name a folder for Tickpipe alone with -Data."
+        }
+    }
+}
+
+function Protect-Folder {
+    # Administrators and the system may do everything there, the account of the task may change files, nobody else anything.
+    # In ProgramData anybody may make the folder first, with rights of their own and files or links in it: it becomes the
+    # administrators', and so does what is in it.
+    param([string]$Folder, [string]$WriterSid)
+    Assert-OwnFolder $Folder
+    Initialize-Folder $Folder
+    Set-Rights $Folder @('/setowner', "*$AdministratorsSid")
+    Set-Rights $Folder @('/reset')
+    Set-Rights $Folder @('/inheritance:r', '/grant:r', "*${SystemSid}:(OI)(CI)F", "*${AdministratorsSid}:(OI)(CI)F", "*${WriterSid}:(OI)(CI)M")
+    # Again, now that nobody else can add to it.
+    Assert-OwnFolder $Folder
+    foreach ($item in @(Get-ChildItem -LiteralPath $Folder -Force)) {
+        Set-Rights $item.FullName @('/setowner', "*$AdministratorsSid")
+        Set-Rights $item.FullName @('/reset')
+    }
+}
+
+function Assert-OnlyAdministratorsWrite {
+    # What a service runs must not be another user's to change.
+    param([string]$Path)
+    $trusted = @($SystemSid, $AdministratorsSid, $TrustedInstallerSid, $CreatorOwnerSid)
+    $named = [Security.AccessControl.FileSystemRights]'WriteData, AppendData, Delete, DeleteSubdirectoriesAndFiles, ChangePermissions, TakeOwnership'
+    # GENERIC_ALL and GENERIC_WRITE have no name there.
+    $writing = [int]$named -bor 0x50000000
+    $rules = (Get-Acl -LiteralPath $Path).GetAccessRules($true, $true, [Security.Principal.SecurityIdentifier])
+    foreach ($rule in $rules) {
+        if ($rule.AccessControlType -ne 'Allow' -or $trusted -contains $rule.IdentityReference.Value) { continue }
+        if ([int]$rule.FileSystemRights -band $writing) {
+            Stop-WithMessage "$($rule.IdentityReference.Value) may change $Path, which would run as a service. Cure: install Python for all users into Program Files."
+        }
+    }
 }
 
 function Invoke-Logged {
-    # Runs a program, appends what it says to a log with the time, and returns its exit code.
+    # Runs a command of tickpipe.exe that writes its own log, and returns its exit code.
     param([string]$Program, [string[]]$Arguments, [string]$Log)
-    Initialize-Folder (Split-Path -Parent $Log)
-    if ((Test-Path -LiteralPath $Log) -and (Get-Item -LiteralPath $Log).Length -gt $MaxLogBytes) {
-        Move-Item -LiteralPath $Log -Destination "$Log.1" -Force -ErrorAction SilentlyContinue
-    }
-    $env:PYTHONUTF8 = '1'
-    $env:NO_COLOR = '1'
-    # Windows PowerShell makes an error of each line on stderr, where the log lines are.
-    $ErrorActionPreference = 'Continue'
-    & $Program @Arguments 2>&1 | ForEach-Object {
-        Add-Content -LiteralPath $Log -Value ('{0:yyyy-MM-ddTHH:mm:ssK} {1}' -f (Get-Date), "$_") -Encoding UTF8
-    }
+    & $Program @Arguments '--log-file' $Log | Out-Null
     return $LASTEXITCODE
 }
 
-function New-TaskPrincipal {
-    # User: the rights of whoever installs it, without a stored password (S4U); System: for accounts that do not allow that.
-    param([string]$RunAs)
-    if ($RunAs -eq 'System') {
-        return New-ScheduledTaskPrincipal -UserId 'SYSTEM' -LogonType ServiceAccount -RunLevel Limited
+function New-ProgramAction {
+    # tickpipe.exe itself, in the program's folder: no shell between, no window, nothing that others can write.
+    param([string]$Program, [string[]]$Arguments)
+    $quoted = foreach ($argument in $Arguments) {
+        if ($argument.Contains('"') -or $argument.EndsWith('\')) { Stop-WithMessage "'$argument' cannot be handed to a task." }
+        if ($argument -match '^-{0,2}[a-z][a-z-]*$') { $argument } else { '"' + $argument + '"' }
     }
-    $user = [Security.Principal.WindowsIdentity]::GetCurrent().Name
-    return New-ScheduledTaskPrincipal -UserId $user -LogonType S4U -RunLevel Limited
-}
-
-function New-ScriptAction {
-    # Runs a script of this folder without a window. Arguments are quoted as one command line.
-    param([string]$Script, [string[]]$Arguments)
-    $quoted = $Arguments | ForEach-Object {
-        if ($_ -match '^-[A-Za-z]+$') { $_ } else { '"' + $_ + '"' }
-    }
-    $line = '-NoProfile -NonInteractive -ExecutionPolicy Bypass -WindowStyle Hidden -File "{0}" {1}' -f (Join-Path $PSScriptRoot $Script), ($quoted -join ' ')
-    $shell = Join-Path $env:SystemRoot 'System32\WindowsPowerShell\v1.0\powershell.exe'
-    return New-ScheduledTaskAction -Execute $shell -Argument $line
+    return New-ScheduledTaskAction -Execute $Program -Argument ($quoted -join ' ') -WorkingDirectory $TickpipeProgram
 }
 
 function New-EndlessTrigger {
@@ -129,12 +175,43 @@ function New-EndlessTrigger {
 }
 
 function Register-Task {
-    param([string]$Name, $Action, $Triggers, $Settings, [string]$RunAs, [string]$Description)
+    # Priority 4 is that of an ordinary program; tasks have 7 otherwise, and the disk makes them wait.
+    param([string]$Name, $Action, $Triggers, $Principal, [TimeSpan]$Limit, [string]$Description)
+    $settings = New-ScheduledTaskSettingsSet -MultipleInstances IgnoreNew -StartWhenAvailable -AllowStartIfOnBatteries -DontStopIfGoingOnBatteries -ExecutionTimeLimit $Limit -Priority 4
     try {
-        Register-ScheduledTask -TaskName $Name -Action $Action -Trigger $Triggers -Settings $Settings -Principal (New-TaskPrincipal $RunAs) -Description $Description -Force -ErrorAction Stop | Out-Null
+        Register-ScheduledTask -TaskName $Name -Action $Action -Trigger $Triggers -Settings $settings -Principal $Principal -Description $Description -Force -ErrorAction Stop | Out-Null
     } catch {
-        Stop-WithMessage "the task '$Name' could not be registered: $($_.Exception.Message) Cure: if it is about the account, call the script again with -RunAs System." 1
+        Stop-WithMessage "the task '$Name' could not be registered: $($_.Exception.Message) Cure: Get-Help of this script tells of its accounts." 1
     }
+}
+
+function Stop-Task {
+    # Ends a task and what its program may have left: of the processes on this PC only those of this task's database.
+    param($Task)
+    Stop-ScheduledTask -InputObject $Task -ErrorAction SilentlyContinue
+    foreach ($action in $Task.Actions) {
+        if (-not ($action.Arguments -match '-Db "([^"]+)"')) { continue }
+        $database = '["\s]' + [regex]::Escape($Matches[1]) + '(["\s]|$)'
+        $left = @(Get-CimInstance -ClassName Win32_Process -Filter "Name = 'tickpipe.exe' OR Name = 'python.exe'" |
+            Where-Object { $_.CommandLine -match '\brelay"?\s+"?(serve|export)\b' -and $_.CommandLine -match $database })
+        foreach ($process in $left) {
+            Stop-Process -Id $process.ProcessId -Force -ErrorAction SilentlyContinue
+            Wait-Process -Id $process.ProcessId -Timeout 30 -ErrorAction SilentlyContinue
+        }
+    }
+}
+
+function Suspend-Task {
+    # Disabled first: else its trigger starts it again while it ends.
+    param($Task)
+    Disable-ScheduledTask -InputObject $Task | Out-Null
+    Stop-Task $Task
+}
+
+function Resume-Task {
+    param($Task)
+    Enable-ScheduledTask -InputObject $Task | Out-Null
+    Start-ScheduledTask -InputObject $Task
 }
 
 function Remove-Task {
@@ -144,7 +221,7 @@ function Remove-Task {
         Write-Output "There is no task '$Name'."
         return
     }
-    Stop-ScheduledTask -TaskName $Name -ErrorAction SilentlyContinue
+    Suspend-Task $task
     Unregister-ScheduledTask -TaskName $Name -Confirm:$false
-    Write-Output "The task '$Name' is removed. Database, key and logs are left as they are."
+    Write-Output "The task '$Name' is removed. Database, key and logs are left as they are, and so is $TickpipeProgram."
 }

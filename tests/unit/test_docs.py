@@ -20,7 +20,7 @@ FOLDERS = {*PACKAGES, "benchmarks", "compose", "docs", "ea", "k8s", "tests"}
 _PATH = re.compile(r"(?<![\w./~-])(?:[\w-]+/[\w./*-]*|[\w-]+\.(?:py|sql|js|mq5|mqh|ps1))(?![\w/])")
 
 #: What commands write, and what stands for the name of another file.
-MADE = {"benchmarks/results/", "relay.log", "SCRIPT.ps1"}
+MADE = {"benchmarks/results/", "relay.log", "tickpipe.exe", "SCRIPT.ps1"}
 
 #: Targets of the Makefile and its parts.
 TARGETS = {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from tests import plainhttp
 from tests.integration.relay.conftest import StartRelay
 from tests.integration.relay.process import RelayProcess
 from tests.scripted import Answer, ScriptedServer
@@ -93,6 +94,10 @@ async def test_concurrent_posts_are_all_stored_and_forwarded_in_order(
     await asyncio.to_thread(relay.wait_forwarded)
     for symbol in symbols:
         assert [item["n"] for item in server.taken if item["symbol"] == symbol] == list(range(100))
+    page = await asyncio.to_thread(relay.get, "/")
+    assert all(symbol in page.text for symbol in (*symbols, server.url, ">800<"))
+    rebound = await asyncio.to_thread(plainhttp.get, relay.url, headers={"Host": "rebound.example.com"}, timeout=30)
+    assert rebound.status_code == 421
 
 
 def test_a_kill_between_commit_and_confirmation_loses_nothing(start_relay: StartRelay, server: ScriptedServer) -> None:

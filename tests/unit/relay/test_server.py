@@ -12,7 +12,8 @@ import uvicorn
 
 from producer.app import create_app
 from relay.api import Api
-from relay.server import Finding, Server, check
+from relay.forwarder import Totals
+from relay.server import Finding, Server, check, check_relay
 from relay.service import http_server
 from relay.store import Store
 from runtime.posting import Reply
@@ -77,6 +78,28 @@ def test_a_relay_and_a_login_page_are_no_server(store: Store) -> None:
         found = findings(lying.url, KEY)
         assert (list(found), found["server"].is_good) == (["server"], False)
         assert "login page" in found["server"].text
+
+
+def test_the_relay_is_tried_with_a_tick_that_it_does_not_store(store: Store) -> None:
+    totals = Totals()
+    api = Api(store, load_settings(), totals=totals)
+    with served(http_server(api, "127.0.0.1", free_port())) as url:
+        (found,) = check_relay(url, "http://server")
+        assert (found.is_good, "0 rows wait" in found.text) == (True, True)
+        totals.fail("the key is wrong", "key")
+        (found,) = check_relay(url, "http://server")
+        assert (found.is_good, "the key is wrong" in found.text) == (False, True)
+    assert store.counts().last_id == 0
+
+
+def test_a_relay_that_forwards_nothing_or_is_none_is_found(store: Store, producer: str) -> None:
+    with served(http_server(Api(store, load_settings()), "127.0.0.1", free_port())) as url:
+        (found,) = check_relay(url, "http://server")
+        assert (found.is_good, "--forward http://server" in found.text) == (False, True)
+    (found,) = check_relay(f"http://127.0.0.1:{free_port()}", "http://server")
+    assert (found.is_good, "does it run?" in found.text) == (False, True)
+    (found,) = check_relay(producer, "http://server")
+    assert found.is_good is False
 
 
 @pytest.mark.parametrize(("ahead", "is_good"), [(0, True), (30, True), (600, False), (-7_200, False)])

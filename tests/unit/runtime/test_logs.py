@@ -1,8 +1,11 @@
-"""Whoever repeats himself does not fill the disk."""
+"""Logs do not fill the disk: whoever repeats himself, a file that grows."""
 
 import logging
+from pathlib import Path
 
-from runtime.logs import BURST, MAX_WORDINGS, REPEAT_SECONDS, Unrepeated
+import pytest
+
+from runtime.logs import BURST, MAX_WORDINGS, REPEAT_SECONDS, LogFile, Unrepeated
 
 
 def record(name: str, message: str) -> logging.LogRecord:
@@ -81,3 +84,45 @@ def test_a_library_of_endless_wordings_fills_no_memory() -> None:
 
     assert len(unrepeated._seen) == MAX_WORDINGS
     assert not unrepeated.filter(record("aiokafka.conn", f"node {3 * MAX_WORDINGS - 1} is gone"))
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> LogFile:
+    return LogFile(tmp_path / "logs" / "relay.log", max_bytes=2_000)
+
+
+def line(text: str) -> logging.LogRecord:
+    return logging.LogRecord("relay", logging.INFO, __file__, 1, text, None, None)
+
+
+def written(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_a_log_file_is_put_aside_while_it_is_written_and_is_utf_8(tmp_path: Path, log_file: LogFile) -> None:
+    texts = [f"{number:03} Câmbio €" for number in range(300)]
+    for text in texts:
+        log_file.emit(line(text))
+    log_file.close()
+    folder = tmp_path / "logs"
+    assert sorted(path.name for path in folder.iterdir()) == ["relay.log", "relay.log.1"]
+    assert all(path.stat().st_size <= 2_000 for path in folder.iterdir())
+    newest = [text for name in ("relay.log.1", "relay.log") for text in written(folder / name)]
+    assert newest == texts[-len(newest) :]
+
+
+def test_a_log_file_that_cannot_be_put_aside_goes_on(
+    tmp_path: Path, log_file: LogFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held_open(*_: object) -> None:
+        raise PermissionError(13, "a viewer has it open, as on Windows")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", held_open)
+        for number in range(300):
+            log_file.emit(line(f"{number:03}{'.' * 20}"))
+    path = tmp_path / "logs" / "relay.log"
+    assert [text[:3] for text in written(path)] == [f"{number:03}" for number in range(300)]
+    log_file.emit(line("free again"))
+    log_file.close()
+    assert written(path) == ["free again"]

@@ -1,0 +1,74 @@
+"""`tickpipe relay`, as a task runs it: its key is in a file, and whatever it has to say is in another."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from relay.store import Store
+from runtime.logs import configure_logs
+from runtime.settings import load_settings
+from tests.scripted import Answer, ScriptedServer
+from tests.unit.relay.rows import put, tick
+from tickpipe.cli import app
+
+
+@pytest.fixture(autouse=True)
+def _no_log_file_stays_open() -> Iterator[None]:
+    yield
+    configure_logs(load_settings())
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> Path:
+    with Store(tmp_path / "ea.db") as store:
+        await put(store, tick(0), tick(1))
+    return tmp_path / "ea.db"
+
+
+def export(db: Path, server: ScriptedServer, *arguments: str | Path) -> tuple[int, str]:
+    command = ["relay", "export", "--db", str(db), "--api", server.url, "--all", *map(str, arguments)]
+    result = CliRunner().invoke(app, command, env={"TICKPIPE_RELAY_FORWARD_KEY": ""})
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"open-sesame", b"open-sesame\r\nand a note", b"\xef\xbb\xbfopen-sesame \n", "open-sesame\r\n".encode("utf-16")],
+)
+def test_the_key_is_the_first_line_of_a_file(db: Path, server: ScriptedServer, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "key.txt").write_bytes(content)
+    assert export(db, server, "--key-file", tmp_path / "key.txt")[0] == 0
+    assert server.requests[0].headers["X-API-Key"] == "open-sesame"
+
+
+def test_a_key_file_that_is_missing_or_empty_is_named(db: Path, server: ScriptedServer, tmp_path: Path) -> None:
+    key = tmp_path / "key.txt"
+    code, said = export(db, server, "--key-file", key)
+    assert (code, "key.txt" in said) == (2, True)
+    key.write_bytes(b"\n")
+    code, said = export(db, server, "--key-file", key)
+    assert (code, "is empty" in said) == (2, True)
+    assert server.requests == []
+
+
+def test_the_log_file_has_the_outcome(db: Path, server: ScriptedServer, tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "exporter.log"
+    server.answers = [Answer(503)]
+    assert export(db, server, "--token", "key", "--log-file", log)[0] == 0
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert "next try in" in lines[0]
+    assert "2 rows sent, 0 rejected" in lines[-1]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_the_log_file_has_the_error_that_ended_the_command(
+    db: Path, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "exporter.log"
+    assert export(db, server, "--log-file", log)[0] == 2
+    assert "no key for the server" in log.read_text(encoding="utf-8")
+    monkeypatch.setenv("TICKPIPE_PRODUCER_PORT", "many")
+    assert export(db, server, "--log-file", log)[0] == 2
+    assert "TICKPIPE_PRODUCER_PORT" in log.read_text(encoding="utf-8")
