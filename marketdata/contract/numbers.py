@@ -16,6 +16,9 @@ _MAX_SHOWN_BITS: Final = 128
 _MAX_TEXT: Final = 64
 
 _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+#: How C, Python and MQL write what is no number: nan, -nan(ind), inf, 1.#INF, and in fewer places 1.#J, 1.#R, 1.$.
+NO_NUMBER: Final = r"[+-]?(?:nan(?:\([a-z]{0,16}\))?|inf(?:inity)?|1\.(?:\#\w{0,12}|\$))"
+_NO_NUMBER: Final = re.compile(NO_NUMBER, re.IGNORECASE)
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 
@@ -38,6 +41,15 @@ def finite(value: object, field: str) -> float:
     if not isfinite(converted):
         raise InvalidItem(field, f"a finite number is expected, not {quoted(value)}")
     return converted
+
+
+def is_computed(value: object) -> bool:
+    """Whether a field says anything but that it could not be computed (`nan`, `inf`); for one that is not needed."""
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, str) and len(value) <= _MAX_TEXT:
+        return _NO_NUMBER.fullmatch(value.strip()) is None and value != ""
+    return value is not None
 
 
 def number(value: object, field: str) -> float:
