@@ -20,8 +20,7 @@ from operator import attrgetter, sub
 
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges, Span
-from marketdata.packed import PackedTicks
-from marketdata.resends import CoarseFrames, Passes, Piece
+from marketdata.resends import CoarseFrames, PackedTicks, Passes, Piece
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Frame, Tick, is_deal, period_of, same
 from marketdata.timeframes import M1, Timeframe
 

@@ -27,10 +27,11 @@ from prometheus_client import Counter
 from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized, RecordTooLarge, TickpipeError
 from marketdata.runs import Record
 from runtime.aiokafka_internals import discard_producer
-from runtime.kafka import ensure_topics, new_producer
+from runtime.kafka import new_producer
 from runtime.kafka_errors import KAFKA_ERRORS, NOT_AUTHORIZED, TOO_LARGE, kafka_errors
 from runtime.settings import Settings
 from runtime.telemetry import trace_id_of
+from runtime.topics import ensure_topics
 
 log = structlog.get_logger(__name__)
 
@@ -237,7 +238,7 @@ class RejectedWriter:
 
     async def _send(self, stored: Stored) -> None:
         assert self._producer is not None  # noqa: S101 - `_write` connects
-        with kafka_errors(self._settings, topic=self._topic):
+        with kafka_errors(self._settings, topic=self._topic, right="WRITE"):
             await self._producer.send_and_wait(
                 self._topic, stored.value, key=stored.key, timestamp_ms=stored.timestamp_ms, headers=stored.headers
             )
@@ -247,7 +248,7 @@ class RejectedWriter:
         assert self._producer is not None  # noqa: S101 - `_write` connects
         try:
             async with asyncio.timeout(_TOPIC_TIMEOUT_SECONDS):
-                with kafka_errors(self._settings, topic=self._topic):
+                with kafka_errors(self._settings, topic=self._topic, right="WRITE"):
                     await self._producer.partitions_for(self._topic)
         except NotAuthorized as exc:
             return exc

@@ -6,11 +6,10 @@ gives back the ticks instead.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 from aiokafka import TopicPartition
 
@@ -18,9 +17,8 @@ from marketdata.errors import UnknownTopic
 from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges, from_multirange, size, union
 from marketdata.reference import decimals_of
-from marketdata.refold import Coverage, Proof, bridged
-from marketdata.tick import MINUTE_MS, period_of
-from marketdata.ticks import RecordFold, TickFold, TickRow
+from marketdata.refold import Coverage, Proof, RecordFold, TickFold, TickRow, bridged, columns_of
+from marketdata.tick import MINUTE_MS, Tick, period_of
 from marketdata.timeframes import M1, Timeframe
 from runtime.kafka import Ends, admin_client, committed_offsets, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors
@@ -28,7 +26,8 @@ from runtime.log_identity import log_name, own_log
 from runtime.logreader import TickLog
 from runtime.settings import Settings
 from sink.db.connection import Connection
-from sink.db.statements import SQL
+from sink.db.session import SQL
+from sink.progress import reached_offsets, wait_until_stored
 from sink.staging import time_msc, utc
 
 #: Ticks that are folded in one pass over the log, and the most minutes: they are held in memory, some 50 MB.
@@ -219,7 +218,7 @@ class TickReader:
         consumer = new_consumer(settings)
         async with admin_client(settings) as client:
             try:
-                with kafka_errors(settings, group=settings.stream_group):
+                with kafka_errors(settings, group=settings.stream_group, right="DESCRIBE"):
                     await consumer.start()
                     folded = await committed_offsets(client, settings.stream_group)
                     ends = await topic_ends(client, consumer, [settings.ticks_topic, settings.candles_topic])
@@ -231,20 +230,18 @@ class TickReader:
 
     async def _is_stored(self, published: Ends) -> bool:
         """Whether the table has every minute that was published so far and is asked for."""
-        name = await log_name(self._settings, self._settings.candles_topic)
-        deadline = time.monotonic() + _STORE_SECONDS
-        while True:
+        log = await log_name(self._settings, self._settings.candles_topic)
+
+        async def ask() -> dict[int, int]:
             async with self._reading() as connection:
-                row = await (await connection.execute(SQL["minutes_from"])).fetchone()
-                reached = dict(await (await connection.execute(SQL["sink_reached"], {"log": name})).fetchall())
-            # Minutes before it were deleted from the table, not from the log.
-            if row is not None and row[0] is not None and row[0] > utc(self._wanted.first_ms):
-                return False
-            if all(end <= max(first, reached.get(partition, 0)) for partition, (first, end) in published.items()):
-                return True
-            if time.monotonic() > deadline:
-                return False
-            await asyncio.sleep(0.1)
+                return await reached_offsets(connection, log)
+
+        if not await wait_until_stored(ask, published, timeout_seconds=_STORE_SECONDS):
+            return False
+        async with self._reading() as connection:
+            row = await (await connection.execute(SQL["minutes_from"])).fetchone()
+        # Minutes before it were deleted from the table, not from the log.
+        return row is None or row[0] is None or row[0] <= utc(self._wanted.first_ms)
 
 
 def _with_unstored(ts: int, stored: _Minute | None, ranges: Ranges) -> _Minute:
@@ -279,3 +276,27 @@ def missing_spans(minutes: Iterable[int]) -> list[tuple[int, int]]:
         else:
             spans.append((ts, ts + MINUTE_MS))
     return spans
+
+
+class ArrowTicks:
+    """Ticks as Arrow's columns, for those who have pyarrow."""
+
+    def __init__(self, *, raw: bool) -> None:
+        """`raw` is for the ticks of every record. Raises ImportError without pyarrow."""
+        import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
+
+        moment = pa.timestamp("ms", tz="UTC")
+        of_python = {int: pa.int64(), float: pa.float64()}
+        types = {name: of_python[type_] for name, type_ in get_type_hints(Tick).items()} | {
+            "time": moment, "partition": pa.int32(), "offset": pa.int64(), "index": pa.int32(), "received": moment,
+            "request": pa.string(),
+        }  # fmt: skip
+        self._pa = pa
+        self.schema = pa.schema([(name, types[name]) for name in columns_of(raw=raw)])
+
+    def batch(self, rows: Sequence[TickRow]) -> Any:
+        """The rows as a `pyarrow.RecordBatch`."""
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        # The first column is the time once more, as a timestamp.
+        values = zip((columns[0], *columns), self.schema, strict=True)
+        return self._pa.record_batch([self._pa.array(column, field.type) for column, field in values], self.schema)

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from marketdata.candle import BrokerBar
-from marketdata.contract.names import symbol_of, timeframe_of, with_names
-from marketdata.contract.numbers import finite, is_computed, number, quoted, whole
+from marketdata.contract.fields import finite, is_computed, number, quoted, symbol_of, timeframe_of, whole, with_names
 from marketdata.contract.tick import point_of
 from marketdata.contract.times import Clock, Instant, Time, time_in, time_of
 from marketdata.errors import InvalidItem

@@ -9,8 +9,16 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from marketdata.contract.names import chart_mode_of, symbol_of, with_names
-from marketdata.contract.numbers import finite, is_computed, number, quoted, whole
+from marketdata.contract.fields import (
+    chart_mode_of,
+    finite,
+    is_computed,
+    number,
+    quoted,
+    symbol_of,
+    whole,
+    with_names,
+)
 from marketdata.contract.times import Time, time_of
 from marketdata.errors import InvalidItem
 from marketdata.tick import ChartMode, Tick

@@ -7,7 +7,7 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
-from marketdata.contract.numbers import finite, quoted, whole
+from marketdata.contract.fields import finite, quoted, whole
 from marketdata.errors import InvalidItem
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS
 

@@ -8,18 +8,19 @@ from typing import Any, Self
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from marketdata.contract.names import is_bar
+from marketdata.contract.fields import is_bar
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidFrame, InvalidItem, TickpipeError
 from marketdata.wire import bar_key, candle_key, decode_frame, frame_key, reference_key
 from runtime import clock
-from runtime.kafka import DAY_MS, admin_client, new_producer
+from runtime.kafka import admin_client, new_producer
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import LogReader
 from runtime.rejected import WHOLE_BODY, Rejected, RejectedRecord, Which
 from runtime.settings import Settings
-from sink.records import Incoming, incoming_bars, incoming_candles, incoming_reference
+from runtime.topics import DAY_MS
+from sink.batch import Incoming, incoming_bars, incoming_candles, incoming_reference
 
 
 class NoSuchRecord(TickpipeError):
@@ -111,7 +112,7 @@ class RejectedTopics:
         }
         if until:
             async with admin_client(self._settings) as client:
-                with kafka_errors(self._settings, topic=topic):
+                with kafka_errors(self._settings, topic=topic, right="DELETE"):
                     await client.delete_records(until)
         return sum(records.before_offset - present[tp.partition][0] for tp, records in until.items())
 
@@ -244,5 +245,5 @@ class Resender:
         Raises:
             KafkaUnavailable, KafkaRefused: when it did not; sending it again is harmless.
         """
-        with kafka_errors(self._settings, topic=one.topic):
+        with kafka_errors(self._settings, topic=one.topic, right="WRITE"):
             await self._producer.send_and_wait(one.topic, one.value, key=one.key, timestamp_ms=one.timestamp)

@@ -193,7 +193,7 @@ CREATE TABLE pending_refolds (
 CREATE INDEX pending_refolds_log_idx ON pending_refolds (log, position_partition(lower(offsets)));
 
 -- What each producer has counted of each sender. `counter` names one such count: a producer that starts begins another.
--- What is older than 90 days is deleted (sink/reference.py).
+-- What is older than 90 days is deleted (sink/writer.py).
 -- Texts are empty where the sender says nothing.
 CREATE TABLE sender_counts (
     source text NOT NULL,

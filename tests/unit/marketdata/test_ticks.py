@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from marketdata.fold import CandleFold
 from marketdata.offsets import normalized, place
-from marketdata.refold import NewFold, Proof, Refold
+from marketdata.refold import NewFold, Proof, RecordFold, Refold, TickFold, TickRow
 from marketdata.tick import Frame, Tick, is_deal
-from marketdata.ticks import RecordFold, TickFold, TickRow
 from tests import oracle
 from tests.unit.marketdata.test_fold_properties import LOGS, T0
 from tests.unit.marketdata.test_refold_partitions import Log, spread
