@@ -301,11 +301,11 @@ def _sort(ticks: list[TickFields], clock: Clock, symbols: dict[str, SymbolTicks]
         # What fails comes before what changes: a tick is sorted in wholly, or not at all.
         of_symbol = symbols.get(tick.symbol)
         if of_symbol is None:
-            of_symbol = symbols[symbol_of(tick.symbol)] = SymbolTicks()
+            if symbol_of(tick.symbol) != tick.symbol:
+                raise InvalidItem("symbol", "not as it is read")
+            of_symbol = symbols[tick.symbol] = SymbolTicks()
         if coarse:
             of_symbol.coarse = True
-        of_symbol.ticks.append(
-            Tick(time_msc, bid, ask, last, volume if isinstance(volume, float) else tick.volume, tick.flags)
-        )
+        of_symbol.ticks.append(Tick(time_msc, bid, ask, last, volume or tick.volume, tick.flags))
         if of_symbol.point is None:
             of_symbol.point = tick.point or (POINTS[tick.digits] if isinstance(tick.digits, int) else None)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from marketdata.candle import BrokerBar
-from marketdata.contract.fields import finite, number, quoted, symbol_of, timeframe_of, whole
+from marketdata.contract.fields import finite, is_computed, number, quoted, symbol_of, timeframe_of, whole, with_names
 from marketdata.contract.tick import point_of
 from marketdata.contract.times import Clock, Instant, Time, time_in, time_of
 from marketdata.errors import InvalidItem
@@ -18,6 +18,10 @@ from marketdata.timeframes import TIMEFRAMES
 
 #: Where in `meta` a collector says when the bar opened.
 BAR_TIME: Final = "bar_time"
+
+#: The fields in which senders say whether a bar is over, and what says that it is not.
+_CLOSED_FIELDS: Final = ("closed", "complete", "is_closed")
+_NO: Final = (False, 0, "0", "false", "False")
 
 _MAX_COUNT: Final = 2**63 - 1
 _MAX_SPREAD: Final = 2**31 - 1
@@ -62,6 +66,8 @@ class ReadBar(NamedTuple):
     #: When the sender heard the last tick in it, and when it read the bar, as far as it says so.
     last_tick: Time | None
     collected_at: Time | None
+    #: It says itself that it was still open.
+    is_open: bool
 
     @property
     def seen(self) -> tuple[Time, ...]:
@@ -113,7 +119,7 @@ class ReadBar(NamedTuple):
         return BrokerBar(
             source=source, symbol=self.symbol, timeframe=self.timeframe, ts=ts, open=self.open,
             high=self.high, low=self.low, close=self.close, volume=self.volume, real_volume=self.real_volume,
-            spread=self.spread, closed=not within, received=received_ms,
+            spread=self.spread, closed=not (within or self.is_open), received=received_ms,
         )  # fmt: skip
 
 
@@ -128,6 +134,7 @@ def read_bar(item: object) -> ReadBar:
     """
     if not isinstance(item, dict):
         raise InvalidItem("", f"an object is expected, not {quoted(item)}")
+    item = with_names(item)
     symbol = symbol_of(item.get("symbol"))
     timeframe = timeframe_of(item.get("timeframe"))
     meta = item.get("meta")
@@ -139,6 +146,7 @@ def read_bar(item: object) -> ReadBar:
     return ReadBar(
         symbol, timeframe, time, open_, high, low, close, volume, real_volume, _spread(item),
         _said_time(said, "last_tick"), _said_time(said, "collected_at"),
+        any(item.get(field) in _NO for field in _CLOSED_FIELDS),
     )  # fmt: skip
 
 
@@ -201,8 +209,14 @@ def _volumes(item: dict[str, Any]) -> tuple[int, float | None]:
     value = item.get(field)
     if value is None:
         raise InvalidItem(field, "missing")
-    real_volume = None if (said := item.get("real_volume")) is None else number(said, "real_volume")
-    if field == "volume" and not (amount := number(value, field)).is_integer():
+    real_volume = number(said, "real_volume") if is_computed(said := item.get("real_volume")) else None
+    if field == "tick_volume":
+        ticks = whole(value, field, _MAX_COUNT)
+        if real_volume is None and is_computed(traded := item.get("volume")):
+            # Beside a number of ticks the volume is what was traded; some senders write the number twice.
+            real_volume = amount if (amount := number(traded, "volume")) != ticks else None
+        return ticks, real_volume
+    if not (amount := number(value, field)).is_integer():
         return 0, amount if real_volume is None else real_volume
     return whole(value, field, _MAX_COUNT), real_volume
 
@@ -210,8 +224,8 @@ def _volumes(item: dict[str, Any]) -> tuple[int, float | None]:
 def _spread(item: dict[str, Any]) -> int | None:
     """Points. What is written as a fraction, such as 1.00 for gold, is a price difference."""
     value = item.get("spread")
-    if value is None or (isinstance(value, float) and not isfinite(value)):
-        return None  # it is not needed: one that could not be computed is none
+    if not is_computed(value):
+        return None
     spread = number(value, "spread")
     if isinstance(value, float) or (isinstance(value, str) and not value.strip().isdecimal()):
         point = point_of(item)

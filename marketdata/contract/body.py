@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from marketdata.contract.fields import NO_NUMBER
 from marketdata.contract.http import TooLarge, Unusable
 
 #: 64 MB hold about as many of the shortest ticks; more items are not ticks and would only burden the process.
@@ -31,24 +32,33 @@ OFFSET: Final = "utc_offset_s"
 UTF8_MARK: Final = b"\xef\xbb\xbf"
 PADDING: Final = b"\x00 \t\r\n"
 
+_UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
+
 _HOW_TO_POST: Final = 'post the JSON itself as the body: {"ticks":[{"symbol":"EURUSD","time_msc":…,"bid":…,"ask":…}]}'
 
 #: What Python makes of a byte that is no UTF-8 (PEP 383), to the character that it is in Windows-1252.
 _STRAY: Final = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in range(0x80, 0x100)}
 
-#: How C, and so MQL, prints what is no number: nan, -nan(ind), inf, 1.#INF, -1.#IND00, 1.#QNAN.
-#: A string is matched first, as a whole and even when it does not end, so that nothing is looked at twice. Beside it
-#: the comma that a loop leaves behind the last element.
+#: What JSON writes otherwise, or not at all: nan and 1.#INF, `None`, `True`, `+1.1`, `.5`, `5.`, a missing value, a
+#: comma behind the last element. A string is matched first, as a whole and even when it does not end: nothing is
+#: looked at twice.
 _MENDED: Final = re.compile(
-    r"""
+    rf"""
     "(?:[^"\\]|\\.?)*+"?
-    | ,(?=\s*+[\]}])
-    | (?<![\w.])[+-]?(?:
-        nan(?:\([a-z]{0,16}\))? | inf(?:inity)? | 1\.\#(?:inf|ind|qnan|snan)\d{0,8}
-      )(?!\w)
+    | ,(?=\s*+[\]}}])
+    | :(?=\s*+[,}}])
+    | (?<![\w.])(?:
+        {NO_NUMBER}(?!\w) | (?:none|null|undefined|true|false)(?!\w)
+        | [+-]?(?:\.[0-9] | [0-9]++\.(?![0-9#$])) | \+(?=[0-9])
+      )
     """,
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
+
+_WRITTEN: Final = {
+    ",": "", "": "", ":": ":null", "none": "null", "null": "null", "undefined": "null", "true": "true",
+    "false": "false",
+}  # fmt: skip
 
 #: A backslash in a string and what it escapes: a path of Windows has others than JSON knows.
 _ESCAPE: Final = re.compile(r"\\(u[0-9a-fA-F]{4}|[^u])?", re.DOTALL)
@@ -130,6 +140,8 @@ def _decode_tolerantly(body: bytes, strict: Exception) -> Body:
     if isinstance(strict, RecursionError):
         raise Unusable("the JSON is nested too deeply") from None
     trimmed = body.removeprefix(UTF8_MARK).strip(PADDING)
+    if body.startswith(_UTF16_MARKS):
+        trimmed = body.decode("utf-16", "replace").strip("\0 \t\r\n").encode()
     if not trimmed:
         raise Unusable(f"the body is empty; {_HOW_TO_POST}")
     if is_form_data(trimmed):
@@ -179,7 +191,7 @@ def arrays_in(fields: Fields) -> list[list[Any]] | None:
     Raises:
         Unusable: when what should be an array is not, and may hold something.
     """
-    wrapped = [(name, value) for name, value in fields if name in WRAPPERS]
+    wrapped = [(name, value) for name, value in fields if name.lower() in WRAPPERS]
     arrays = [value for _, value in wrapped if isinstance(value, list)]
     for name, value in wrapped:
         # Beside an array a null, or a number of items, holds none.
@@ -251,12 +263,16 @@ def _as_python_writes_it(match: re.Match[str]) -> str:
     found = match.group()
     if found.startswith('"'):
         return _ESCAPE.sub(_as_json_escapes, found) if "\\" in found else found
-    if found == ",":
-        return ""
-    name = found.lstrip("+-").lower()
-    if name.startswith("n") or "#ind" in name or "nan" in name:
-        return "NaN"
-    return "-Infinity" if found.startswith("-") else "Infinity"
+    name = found.lstrip("+").lower()
+    if name in _WRITTEN:
+        return _WRITTEN[name]
+    if name.lstrip("-").startswith("."):
+        return name.replace(".", "0.", 1)
+    if name[-1] == "." and "#" not in name:
+        return f"{name}0"
+    if "inf" in name:
+        return "-Infinity" if found.startswith("-") else "Infinity"
+    return "NaN"
 
 
 def _as_json_escapes(match: re.Match[str]) -> str:

@@ -6,7 +6,7 @@ Also tells a tick from a bar.
 import re
 from functools import lru_cache
 from math import isfinite
-from typing import Final
+from typing import Any, Final
 
 from marketdata.errors import InvalidItem
 from marketdata.tick import ChartMode
@@ -22,6 +22,15 @@ _CACHED_NAMES: Final = 4_096
 #: MQL: how EnumToString writes a timeframe.
 _MQL_PREFIX: Final = "PERIOD_"
 
+#: Timeframes as numbers: MQL4 counts minutes, MQL5 has numbers of its own from H1 on (MQL5: ENUM_TIMEFRAMES).
+_NUMBERED: Final = {
+    "1": "M1", "5": "M5", "15": "M15", "30": "M30", "60": "H1", "240": "H4", "1440": "D1", "10080": "W1",
+    "43200": "MN1", "16385": "H1", "16388": "H4", "16408": "D1", "32769": "W1", "49153": "MN1",
+}  # fmt: skip
+
+#: What MQL leaves around a text.
+_AROUND: Final = " \t\r\n\0"
+
 
 def is_bar(item: object) -> bool:
     """Whether an item is a bar rather than a tick, by what it has; the route does not matter.
@@ -31,6 +40,7 @@ def is_bar(item: object) -> bool:
     """
     if not isinstance(item, dict):
         return False
+    item = with_names(item)
     timeframe = item.get("timeframe")
     for said in (timeframe, item.get("kind")):
         if isinstance(said, str) and said.lower() == "tick":
@@ -40,6 +50,18 @@ def is_bar(item: object) -> bool:
     if item.get("bid") is not None or item.get("ask") is not None or item.get("last") is not None:
         return is_named and has_open
     return is_named or has_open
+
+
+def with_names(item: dict[str, Any]) -> dict[str, Any]:
+    """The item with the names of its fields as they are read: `Symbol`, `Bid` and so on mean the same.
+
+    Only one that has no `symbol` is looked at so closely; a field in lower case goes before the same in another.
+    """
+    if "symbol" in item:
+        return item
+    return {name.lower(): value for name, value in item.items()} | {
+        name: value for name, value in item.items() if name.islower()
+    }
 
 
 @lru_cache(_CACHED_NAMES)
@@ -67,29 +89,33 @@ def symbol_of(value: object) -> str:
     """
     if value is None:
         raise InvalidItem("symbol", "missing")
-    if not isinstance(value, str) or len(value) > MAX_SYMBOL or not is_name(value, MAX_SYMBOL):
+    name = value[: 2 * MAX_SYMBOL].strip(_AROUND) if isinstance(value, str) else ""
+    if len(name) > MAX_SYMBOL or not is_name(name, MAX_SYMBOL):
         raise InvalidItem("symbol", f"1 to {MAX_SYMBOL} printable characters are expected, not {quoted(value)}")
-    return value
+    return name
 
 
 def chart_mode_of(*said: object) -> ChartMode | None:
     """The first of a sender's fields that names a chart mode; others may mean something else by `mode`."""
     for value in said:
-        if value == "bid":
+        name = value.lower() if isinstance(value, str) else ""
+        if name == "bid":
             return "bid"
-        if value == "last":
+        if name == "last":
             return "last"
     return None
 
 
 def timeframe_of(value: object) -> str:
-    """The name of a timeframe of MetaTrader, given in any case, `M1` or `PERIOD_M1`.
+    """The name of a timeframe of MetaTrader, given in any case, `M1` or `PERIOD_M1`, or as MetaTrader numbers it.
 
     Raises:
         InvalidItem: when it is none.
     """
-    if isinstance(value, str) and len(value) <= len(_MQL_PREFIX) + 3:
-        name = value.upper().removeprefix(_MQL_PREFIX)
+    said = str(value) if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**16 else value
+    if isinstance(said, str) and len(said) <= len(_MQL_PREFIX) + 3:
+        name = said.upper().removeprefix(_MQL_PREFIX)
+        name = _NUMBERED.get(name, name)
         if name in TIMEFRAMES:
             return name
     raise InvalidItem("timeframe", f"one of {' '.join(TIMEFRAMES)} is expected, not {quoted(value)}")
@@ -105,6 +131,9 @@ _MAX_SHOWN_BITS: Final = 128
 _MAX_TEXT: Final = 64
 
 _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+#: How C, Python and MQL write what is no number: nan, -nan(ind), inf, 1.#INF, and in fewer places 1.#J, 1.#R, 1.$.
+NO_NUMBER: Final = r"[+-]?(?:nan(?:\([a-z]{0,16}\))?|inf(?:inity)?|1\.(?:\#\w{0,12}|\$))"
+_NO_NUMBER: Final = re.compile(NO_NUMBER, re.IGNORECASE)
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 
@@ -127,6 +156,15 @@ def finite(value: object, field: str) -> float:
     if not isfinite(converted):
         raise InvalidItem(field, f"a finite number is expected, not {quoted(value)}")
     return converted
+
+
+def is_computed(value: object) -> bool:
+    """Whether a field says anything but that it could not be computed (`nan`, `inf`); for one that is not needed."""
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, str) and len(value) <= _MAX_TEXT:
+        return _NO_NUMBER.fullmatch(value.strip()) is None and value != ""
+    return value is not None
 
 
 def number(value: object, field: str) -> float:

@@ -1,15 +1,24 @@
 """A tick as senders write it: the one reader, and the one writer."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
-from math import isfinite
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from marketdata.contract.fields import chart_mode_of, finite, number, quoted, symbol_of, whole
+from marketdata.contract.fields import (
+    chart_mode_of,
+    finite,
+    is_computed,
+    number,
+    quoted,
+    symbol_of,
+    whole,
+    with_names,
+)
 from marketdata.contract.times import Time, time_of
 from marketdata.errors import InvalidItem
 from marketdata.tick import ChartMode, Tick
@@ -94,6 +103,7 @@ def read_tick(item: object) -> ReadTick:
     """
     if not isinstance(item, dict):
         raise InvalidItem("", f"an object is expected, not {quoted(item)}")
+    item = with_names(item)
     if not ("bid" in item or "ask" in item or "open" not in item):
         item = _exported(item)
     symbol = symbol_of(item.get("symbol"))
@@ -102,16 +112,21 @@ def read_tick(item: object) -> ReadTick:
     said_bid, said_ask, said_last = item.get("bid"), item.get("ask"), item.get("last")
     bid = 0.0 if said_bid is None else finite(said_bid, "bid")
     ask = 0.0 if said_ask is None else finite(said_ask, "ask")
-    last = 0.0 if said_last is None else finite(said_last, "last")
-    if said_bid is None and said_ask is None and said_last is None:
+    is_quote = said_bid is not None or said_ask is not None
+    if not is_quote and said_last is None:
         raise InvalidItem("bid", "missing; a tick has at least one of bid, ask and last")
-    field = "volume" if item.get("volume_real") is None else "volume_real"
-    volume = 0.0 if (said := item.get(field)) is None else number(said, field)
+    last = 0.0 if is_quote and not is_computed(said_last) else finite(said_last, "last")
+    # Some senders fill in one of the two, and leave the other 0.
+    volume = _volume(item, "volume_real") or _volume(item, "volume")
     flags = item.get("flags")
     return ReadTick(
-        symbol, time, bid, ask, last, volume, 0 if flags is None else whole(flags, "flags", MAX_FLAGS),
+        symbol, time, bid, ask, last, volume, 0 if flags in (None, "") else whole(flags, "flags", MAX_FLAGS),
         point_of(item), chart_mode_of(item.get("mode"), item.get("chart_mode")),
     )  # fmt: skip
+
+
+def _volume(item: dict[str, Any], field: str) -> float:
+    return number(value, field) if is_computed(value := item.get(field)) else 0.0
 
 
 def posted_tick(
@@ -189,10 +204,11 @@ def _original(meta: object) -> dict[str, Any]:
 
 def point_of(item: dict[str, Any]) -> float | None:
     """Size of a point in price units, from `point` or `digits`; None when the item has neither."""
-    point = item.get("point")
-    # It is not needed: one that could not be computed is none.
-    is_computed = not isinstance(point, float) or isfinite(point)
-    if point is not None and is_computed and (size := number(point, "point")):
-        return size
-    digits = item.get("digits")
-    return None if digits is None else POINTS[whole(digits, "digits", MAX_DIGITS)]
+    # It is not needed: one that cannot be used is none.
+    with suppress(InvalidItem):
+        if size := number(item.get("point"), "point"):
+            return size
+    with suppress(InvalidItem):
+        if (digits := item.get("digits")) is not None:
+            return POINTS[whole(digits, "digits", MAX_DIGITS)]
+    return None

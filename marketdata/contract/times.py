@@ -25,9 +25,21 @@ _SECONDS_FROM: Final = 10**9
 _SECONDS_BELOW: Final = 10**10
 
 #: A number in quotation marks; a date without dashes has 8 digits.
-_EPOCH_TEXT: Final = re.compile(r"[0-9]{9,13}(?:\.[0-9]{1,9})?")
+_EPOCH_TEXT: Final = re.compile(r"[0-9]{9,19}(?:\.[0-9]{1,9})?")
 
-_MQL_DATE: Final = re.compile(r"[0-9]{4}\.[0-9]{2}\.[0-9]{2}(?:[ T]|$)")
+#: Micro- and nanoseconds, as pandas and databases count: 2001 to 2286; how many of them are a millisecond.
+_FINE: Final = ((10**15, 10**16, 10**3), (10**18, 10**19, 10**6))
+
+#: MQL's TimeToString, and the same with slashes or without leading zeros.
+_MQL_TIME: Final = re.compile(
+    r"([0-9]{4})[./]([0-9]{1,2})[./]([0-9]{1,2})(?:[ T]([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:[.,:]([0-9]{1,9}))?)?)?"
+)
+
+#: Behind the seconds, a fraction of them.
+_FRACTION: Final = re.compile(r"[0-9]{2}(?::?[0-9]{2}){2}[.,:][0-9]")
+
+#: What senders leave around a text: MQL a NUL, files the end of the line.
+_AROUND: Final = " \t\r\n\0"
 
 #: No text of a time is longer (characters).
 _MAX_TEXT: Final = 64
@@ -88,7 +100,7 @@ def time_in(value: object, field: str) -> Time:
     Raises:
         InvalidItem: naming `field` when it says none.
     """
-    if not isinstance(value, str) or _EPOCH_TEXT.fullmatch(value):
+    if not isinstance(value, str) or _EPOCH_TEXT.fullmatch(value.strip(_AROUND)):
         return _epoch_time(value, field)
     parsed = parse_time(value, field)
     return type(parsed)(parsed.ms, parsed.coarse, field)
@@ -112,12 +124,15 @@ def parse_time(text: str, field: str) -> Time:
 
 @lru_cache(_CACHED_TEXTS)
 def _parsed(text: str) -> Time:
+    text = text.strip(_AROUND)
     is_wall = text[-1:] in ("Z", "z")
     iso = text[:-1] if is_wall else text
-    if _MQL_DATE.match(iso):
-        iso = iso[:10].replace(".", "-") + iso[10:]
+    if mql := _MQL_TIME.fullmatch(iso):
+        year, month, day, *time, fraction = mql.groups(default="0")
+        iso = f"{year}-{month:>02}-{day:>02}T{':'.join(f'{part:>02}' for part in time)}"
+        iso += f".{fraction}" if mql[7] else ""
     moment = datetime.fromisoformat(iso)
-    coarse = "." not in iso and "," not in iso
+    coarse = _FRACTION.search(iso, 8) is None
     if moment.tzinfo is None:
         return WallTime((moment.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND, coarse)
     if is_wall:
@@ -131,6 +146,10 @@ def _is_there(value: object) -> bool:
 
 def _epoch_time(value: object, field: str) -> WallTime:
     amount = finite(value, field)
+    for low, high, of_a_millisecond in _FINE:
+        if low <= amount < high:
+            ms = _whole(value, amount) // of_a_millisecond
+            return WallTime(ms, ms % 1000 == 0, field)
     if _SECONDS_FROM <= amount < _SECONDS_BELOW:
         ms = round(amount * 1000)
         return WallTime(ms, ms % 1000 == 0, field)
@@ -138,6 +157,13 @@ def _epoch_time(value: object, field: str) -> WallTime:
         raise InvalidItem(field, f"neither seconds (10 digits) nor milliseconds (13) since 1970: {quoted(value)}")
     ms = int(amount)
     return WallTime(ms, ms % 1000 == 0, field)
+
+
+def _whole(value: object, amount: float) -> int:
+    """The number with all its digits; of nanoseconds a double lacks the last three."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value if isinstance(value, int) else round(int(amount), -3 if amount >= 2**53 else 0)
 
 
 def _floored(value: object) -> object:

@@ -130,6 +130,34 @@ TIMES = b'"bid":1.16512,"ask":1.16518,'
             id="what C prints for no number",
         ),
         pytest.param(
+            b'[{"symbol":"A",' + TIMES + b'"last":1.#INF,"volume":"nan","volume_real":-1.#J,"point":"","digits":99,'
+            b'"flags":"","ts_msc":1760926800417},{"symbol":"B","bid":+1.16512,"ask":1.16518,"last":,"spread":.5,'
+            b'"volume":5.,"mode":None,"ts_msc":1760926800417},'
+            b'{"symbol":"C","bid":"","ask":"","last":1.#INF,"ts_msc":1760926800417}]',
+            [(name, MSC, 1.16512, 1.16518, False) for name in ("A", "B")], [(2, "bid")],
+            id="what a quote can do without",
+        ),
+        pytest.param(
+            b'{"Ticks":[{"Symbol":" A\\u0000","Bid":1.16512,"Ask":1.16518,"Time_msc":1760926800417},'
+            b'{"SYMBOL":"A","bid":2,"Bid":9,"Ask":3,"Ts":1760926800}]}',
+            [("A", MSC, 1.16512, 1.16518, True), ("A", SECOND, 2.0, 3.0, True)], [],
+            id="letter case, what stands around a name",
+        ),
+        pytest.param(
+            b'[{"symbol":"A",' + TIMES + b'"ts_msc":1760926800417},{"symbol":"A ",' + TIMES
+            + b'"ts_msc":1760926800418},{"symbol":"A",' + TIMES + b'"ts_msc":1760926800419}]',
+            [("A", MSC + n, 1.16512, 1.16518, False) for n in range(3)], [], id="one symbol, spelled in two ways",
+        ),
+        pytest.param(
+            b'[{"symbol":"A",' + TIMES + b'"ts":1760926800417000},{"symbol":"B",' + TIMES
+            + b'"time":"1760926800417999999"},{"symbol":"C",' + TIMES + b'"timestamp":1.760926800417e18}]',
+            [(name, MSC, 1.16512, 1.16518, False) for name in "ABC"], [], id="microseconds, nanoseconds of pandas",
+        ),
+        pytest.param(
+            b"\xff\xfe" + (b'[{"symbol":"A",' + TIMES + b'"ts_msc":1760926800417}]\0').decode().encode("utf-16-le"),
+            [("A", MSC, 1.16512, 1.16518, False)], [], id="UTF-16 with its mark",
+        ),
+        pytest.param(
             b'{"ticks":[{"symbol":"CL","bid":-37.63,"ask":-37.40,"ts_msc":1587407341000},'
             b'{"symbol":"CL","bid":0,"ask":0.20,"ts_msc":1587407385000}]}',
             [("CL", 1_587_407_341_000, -37.63, -37.4, False), ("CL", 1_587_407_385_000, 0.0, 0.2, False)],
@@ -184,8 +212,10 @@ async def test_any_printable_name_is_a_symbol(bench: Bench, store: Store, name: 
          "low": "1.14542", "close": "1.14569", "volume": "84", "spread": "2", "real_volume": "0"},
         {"symbol": "EURUSD", "timeframe": "m1", "ts": "2019.02.04 00:00", "open": 1.14543, "high": 1.1457,
          "low": 1.14542, "close": 1.14569, "volume": 84, "spread": 2, "real_volume": 0.0, "bid": 1.14569},
+        {"Symbol": "EURUSD", "Timeframe": 1, "Time": 1549238400, "Open": 1.14543, "High": 1.1457, "Low": 1.14542,
+         "Close": 1.14569, "Tick_volume": 84, "Spread": 2, "Volume": 0},
     ],
-    ids=["MqlRates", "strings", "a bar with a bid"],
+    ids=["MqlRates", "strings", "a bar with a bid", "MQL4's number of a timeframe"],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/ingest/tick", "/ingest"])
 async def test_a_bar_is_a_bar_on_either_route(bench: Bench, store: Store, path: str, item: dict[str, Any]) -> None:

@@ -168,3 +168,37 @@ def test_of_many_symbols_in_one_request_each_has_an_order_of_its_own() -> None:
         ]
 
         assert found == [f"2025-10-26T{hour}:{minute:02}" for hour in ("00", "01") for minute in range(60)], symbol
+
+
+@pytest.mark.parametrize(
+    ("said", "closed"),
+    [
+        ({}, True), ({"closed": True}, True), ({"closed": False}, False), ({"complete": False}, False),
+        ({"is_closed": 0}, False), ({"is_closed": "false"}, False), ({"complete": None}, True),
+    ],
+)  # fmt: skip
+def test_a_sender_may_say_itself_that_a_bar_is_open(said: dict[str, Any], closed: bool) -> None:
+    assert read(bar("M1", "2025-10-20T02:21:00Z", **said)).closed is closed
+
+
+@pytest.mark.parametrize(
+    ("said", "ticks", "real_volume"),
+    [
+        ({"volume": 3.5}, 0, 3.5),
+        ({"tick_volume": 3, "volume": 3}, 3, None),
+        ({"tick_volume": 3, "volume": 120}, 3, 120.0),
+        ({"tick_volume": 3, "volume": 120, "real_volume": 7}, 3, 7.0),
+        ({"tick_volume": 3, "volume": "nan", "real_volume": "nan"}, 3, None),
+    ],
+)
+def test_ticks_and_what_was_traded_are_told_apart(said: dict[str, Any], ticks: int, real_volume: float | None) -> None:
+    one = read(bar("M1", "2025-10-20T02:21:00Z") | said)
+
+    assert (one.volume, one.real_volume) == (ticks, real_volume)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(60, "H1"), ("240", "H4"), (1440, "D1"), (16385, "H1"), (16388, "H4"), (16408, "D1")]
+)
+def test_a_timeframe_may_be_a_number_of_metatrader(number: object, name: str) -> None:
+    assert read(bar("M1", "2025-10-20") | {"timeframe": number}).timeframe == name

@@ -26,10 +26,10 @@ from marketdata.errors import InvalidItem
     ],
 )
 def test_names_that_brokers_use_are_symbols(name: str) -> None:
-    assert symbol_of(name) == name
+    assert symbol_of(name) == symbol_of(f" {name}\r\n\0") == name
 
 
-@pytest.mark.parametrize("name", ["", " A", "A ", "A\n", "A\x00", "A\u200b", "A\ufffd", "\ud800", "X" * 33, None, 1])
+@pytest.mark.parametrize("name", ["", " ", "A\u200b", "A\ufffd", "\ud800", "X" * 33, None, 1])
 def test_other_names_are_none(name: object) -> None:
     with pytest.raises(InvalidItem):
         symbol_of(name)
