@@ -216,6 +216,7 @@ def copy_seconds(url: str) -> float:
 
 @pytest.mark.fault
 @pytest.mark.full
+@pytest.mark.timeout(900)
 def test_a_million_rows_in_under_a_minute(url: str) -> None:
     older(url, 1_000_000)
     bare = copy_seconds(url)
