@@ -262,22 +262,22 @@ async def prepare_topics(settings: Settings, service: Service | None) -> str:
     Raises:
         KafkaUnavailable, KafkaRefused: see `wait_for_kafka`.
     """
-    # First, or a topic that may not be seen would be taken for one that is missing.
-    is_known = service is None or await _check_rights(settings, service)
-    cluster_id = await ensure_topics(settings)
-    if service is not None and not is_known:
-        await _check_rights(settings, service)
-    await check_topics(settings)
-    return cluster_id
-
-
-async def _check_rights(settings: Settings, service: Service) -> bool:
     async with admin_client(settings) as client:
-        with kafka_errors(settings):
-            return await check_rights(settings, client, service)
+        # First, or a topic that may not be seen would be taken for one that is missing.
+        is_known = service is None or await _check_rights(settings, client, service)
+        cluster_id = await ensure_topics(settings, client)
+        if service is not None and not is_known:
+            await _check_rights(settings, client, service)
+        await check_topics(settings, client)
+        return cluster_id
 
 
-async def ensure_topics(settings: Settings) -> str:
+async def _check_rights(settings: Settings, client: AIOKafkaAdminClient, service: Service) -> bool:
+    with kafka_errors(settings):
+        return await check_rights(settings, client, service)
+
+
+async def ensure_topics(settings: Settings, shared: AIOKafkaAdminClient | None = None) -> str:
     """Create the topics that are missing; those that exist are left as they are. Returns the cluster's id.
 
     Raises:
@@ -285,7 +285,7 @@ async def ensure_topics(settings: Settings) -> str:
         KafkaRefused: when the broker refuses a topic, for example for want of replicas.
         NotAuthorized: when this user may not see a topic, which may be there.
     """
-    async with admin_client(settings) as client:
+    async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
             cluster = await client.describe_cluster()
             present = set(await client.list_topics())
@@ -318,14 +318,14 @@ async def restore_topics(settings: Settings, *names: str, shared: AIOKafkaAdminC
                 await _create(settings, client, missing)
 
 
-async def check_topics(settings: Settings) -> None:
+async def check_topics(settings: Settings, shared: AIOKafkaAdminClient | None = None) -> None:
     """Compare the topics that exist and may be seen with what they need; log what is not as it should be.
 
     Raises:
         TopicUnsafe: when one would delete what was acknowledged.
         KafkaUnavailable: when no broker answers.
     """
-    async with admin_client(settings) as client:
+    async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
             found, _ = await differences(settings, client, topics(settings))
     for difference in found:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -80,6 +81,27 @@ async def test_what_is_missing_of_the_newest_days_is_stored(
     assert rows == [(datetime.fromtimestamp((RECENT + n * 60_000) / 1000, UTC), 3, True) for n in range(2)]
     assert (checked.counted("missing_minutes_total"), checked.counted("checked_minutes_total")) == (1, 4)
     assert datetime.now(UTC).timestamp() - checked.counted("checked_timestamp_seconds") < 30
+
+
+@pytest.mark.parametrize("deletion", [b"TRUNCATE market_data", b"DELETE FROM market_data WHERE source = 'S'"])
+async def test_rows_that_somebody_deleted_are_stored_again(
+    checked: Checked, settings: Settings, connection: Connection, flow: Flow, deletion: bytes
+) -> None:
+    async def stored() -> list[Any]:
+        return await (await connection.execute(b"SELECT ts, volume, offsets FROM market_data ORDER BY ts")).fetchall()
+
+    logged = await flow.log_frames([recent(0), recent(1)])
+    await checked.writer.write(connection, flow.candles(logged))
+    await folded(settings, 2)
+    before = await stored()
+    # How far the sinks have stored the log stays as it is, so none of them would read these candles again.
+    async with connection.transaction():
+        await connection.execute(deletion)
+    assert (len(before), await stored()) == (2, [])
+
+    assert await checked.checker.step()
+
+    assert await stored() == before
 
 
 async def test_a_check_waits_for_live_work(

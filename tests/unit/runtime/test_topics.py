@@ -45,7 +45,7 @@ async def test_creating_ends_when_the_topics_are_told_of(monkeypatch: pytest.Mon
     settings, cluster = load_settings(), SlowToTell()
 
     @asynccontextmanager
-    async def admin_client(_settings: Settings) -> "AsyncIterator[SlowToTell]":
+    async def admin_client(_settings: Settings, _shared: object = None) -> "AsyncIterator[SlowToTell]":
         yield cluster
 
     monkeypatch.setattr(module, "admin_client", admin_client)
