@@ -26,6 +26,7 @@ from tests.finished_topics import finish_topics
 from tests.guardian import Guardian
 from tests.kafka_log import KafkaLog
 from tests.ports import free_port
+from tests.scheduling import PgliteTogether
 from tests.scripted import ScriptedServer, scripted_server
 from tests.servers import TEST_DATABASE, EmbeddedServers
 from tests.shared_servers import ServerDesk, SharedServers
@@ -79,6 +80,11 @@ def pytest_configure_node(node: Any) -> None:
         desk = config.stash[_DESK] = ServerDesk()
         config.add_cleanup(desk.close)
     node.workerinput["server_desk"] = desk.address
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> PgliteTogether | None:
+    return PgliteTogether(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_report_header() -> str:

@@ -30,7 +30,8 @@ from tests.integration.sink.db.history import (
 from tests.integration.sink.db.oracle import TIMEFRAMES, Bar, Day
 from tests.integration.sink.flow import Flow, day_frames
 
-pytestmark = pytest.mark.long(49)
+# With the other files that share its PGlite.
+pytestmark = pytest.mark.long(150)
 
 MATERIALISED = ("H1", "H4", "D1", "W1", "MN1")
 
