@@ -209,7 +209,8 @@ private:
         return more || items >= most;
     }
 
-    // Reads the bars that closed since the last time. A bar is closed when the terminal has begun the next.
+    // Reads the bars that closed since the last time. A bar is closed when the terminal has begun the next, so the newest of
+    // an answer waits.
     void ReadBars(const int offset_s, const ulong began) {
         int items = 0;
         string text = BodyHead("items", offset_s);
@@ -224,9 +225,11 @@ private:
                 m_bars_at = 0; // the others at the next turn
                 break;
             }
-            int copied = CopyRates(m_cursors[i].Name(), PERIOD_M1, 1, (int)MathMin(minutes, (long)MOST_BARS), rates);
+            long from = m_bar_times[i] + MINUTE_S;
+            long to = from + (long)MathMin(minutes, (long)MOST_BARS) * MINUTE_S;
+            int copied = CopyRates(m_cursors[i].Name(), PERIOD_M1, (datetime)from, (datetime)to, rates);
             long newest = m_bar_times[i];
-            for(int k = 0; k < copied; k++) {
+            for(int k = 0; k < copied - 1; k++) {
                 if((long)rates[k].time <= newest)
                     continue;
                 if(items > 0)

@@ -47,7 +47,7 @@ def test_the_newest_millisecond_waits_for_its_brothers(terminal: Terminal, serve
     terminal.symbol("EURUSD")
     ticks = [tick(0), tick(0, 1.2), tick(0, 1.3)]
     terminal.ticks("EURUSD", ticks[:1])
-    terminal.ticks("EURUSD", ticks[1:], known_msc=FIRST_MSC + 500)
+    terminal.ticks("EURUSD", ticks[1:], known_ms=FIRST_MSC + 500)
     begin(terminal, server)
     terminal.run(30)
     # One request: the first was not sent alone although the EA saw it alone.
@@ -61,7 +61,7 @@ def test_a_brother_that_comes_after_its_millisecond_was_sent_is_not_lost(
     terminal.symbol("EURUSD")
     ticks = [tick(0), tick(0, 1.2)]
     terminal.ticks("EURUSD", ticks[:1])
-    terminal.ticks("EURUSD", ticks[1:], known_msc=FIRST_MSC + 5_000)
+    terminal.ticks("EURUSD", ticks[1:], known_ms=FIRST_MSC + 5_000)
     begin(terminal, server)
     terminal.run(30)
     assert sent(server) == ticks
@@ -96,20 +96,20 @@ def test_symbols_share_requests_and_none_starves(terminal: Terminal, server: Scr
 
 
 @pytest.mark.parametrize(
-    "partial_from_msc",
+    "from_msc",
     [
-        -1,  # CopyTicks answers -1
+        None,  # CopyTicks answers -1
         FIRST_MSC + 60_000,  # CopyTicks gives the newest ticks and says that it timed out: there is a hole
     ],
 )
 def test_nothing_is_lost_while_the_terminal_fetches_history(
-    terminal: Terminal, server: ScriptedServer, partial_from_msc: int
+    terminal: Terminal, server: ScriptedServer, from_msc: int | None
 ) -> None:
     terminal.symbol("EURUSD")
     ticks = [tick(ms) for ms in range(0, 120_000, 100)]
     terminal.ticks("EURUSD", ticks)
     begin(terminal, server)
-    terminal("sync", "EURUSD", 3, partial_from_msc)
+    terminal.waits_for_history("EURUSD", calls=3, from_msc=from_msc)
     terminal.run(0.25)
     assert "history of 1 symbols is on its way" in terminal.status()
     terminal.run_until_sent(len(ticks))

@@ -297,7 +297,7 @@ def test_whatever_happens_every_tick_arrives_once_and_in_order(
         for _ in range(chance.randrange(1, 8)):
             server.answers += [chance.choice(bad) for _ in range(chance.randrange(6))]
             if chance.random() < 0.2:
-                terminal("sync", chance.choice(list(quotes)), 1, chance.choice([-1, now_ms]))
+                terminal.waits_for_history(chance.choice(list(quotes)), from_msc=chance.choice([None, now_ms]))
             seconds = chance.randrange(1, 20)
             terminal.run(seconds, step_ms=chance.choice([50, 250, 1_000]))
             now_ms += seconds * 1_000
