@@ -88,9 +88,18 @@ class Terminal:
 
         They are appended to the terminal's list; `late` ones are inserted by their time.
         """
-        for tick in ticks:
-            numbers = (repr(number) for number in (tick.bid, tick.ask, tick.last, tick.volume))
-            self._write("late" if late else "tick", _word(symbol), tick.time_msc, *numbers, tick.flags, known_ms)
+        self.load(symbol, ((tick, known_ms) for tick in ticks), command="late" if late else "tick")
+
+    def load(self, symbol: str, quoted: Iterable[tuple[Tick, int]], *, command: str = "tick") -> None:
+        """Ticks, each with the time when it becomes known."""
+        name = _word(symbol)
+        assert self._process.stdin is not None
+        self._process.stdin.write(
+            "".join(
+                f"{command} {name} {t.time_msc} {t.bid!r} {t.ask!r} {t.last!r} {t.volume!r} {t.flags} {known_ms}\n"
+                for t, known_ms in quoted
+            )
+        )
 
     def start(self, now_ms: int) -> None:
         """Attach the EA at a time (UTC)."""

@@ -39,7 +39,8 @@ enum { SYMBOL_CHART_MODE_BID = 0, SYMBOL_CHART_MODE_LAST = 1 };
 enum { COPY_TICKS_ALL = -1 };
 enum { PERIOD_M1 = 1 };
 enum { SERIES_SYNCHRONIZED = 1 };
-const int ERR_MARKET_UNKNOWN_SYMBOL = 4301, ERR_MARKET_NOT_SELECTED = 4302, ERR_HISTORY_TIMEOUT = 4403;
+const int ERR_MARKET_UNKNOWN_SYMBOL = 4301, ERR_MARKET_NOT_SELECTED = 4302, ERR_HISTORY_NOT_FOUND = 4401,
+          ERR_HISTORY_TIMEOUT = 4403;
 
 // What calls cost (ns). Guesses on the high side: a property is a look-up in the terminal's memory, ticks and bars are
 // copied under a lock that the terminal's own threads share.

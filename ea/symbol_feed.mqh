@@ -1,0 +1,408 @@
+// One symbol: its cursor, what was taken of it lately, when it is read again, and what is wrong with it.
+
+#ifndef TICKPIPE_SYMBOL_FEED_MQH
+#define TICKPIPE_SYMBOL_FEED_MQH
+
+#include "tick_ring.mqh"
+#include "tick_cursor.mqh"
+
+// Without a new quote the list is read so often all the same (ms).
+#define QUIET_READ_MS 10000
+// First and longest wait after a reading that failed (ms); between them it doubles. Each may cost the others 45 s.
+#define FIRST_RETRY_MS 1000
+#define LONGEST_RETRY_MS 600000
+// How often a symbol is tried that the broker does not know or the Market Watch does not show (ms).
+#define RETIRED_RETRY_MS 60000
+
+#define FEED_MINUTE_MS 60000
+// Every minute is read again when it is so old, and so much is read at a time (ms).
+#define CHECKS 3
+const long CHECK_AGE_MS[CHECKS] = {60000, 600000, 3600000};
+const long CHECK_STEP_MS[CHECKS] = {60000, 120000, 600000};
+#define CHECK_MOST_MS 600000
+// So many answers in a row with fewer ticks than were there before are not believed: the terminal may still load them. After
+// that the broker has taken ticks back.
+#define SHORT_ANSWERS 10
+// Beyond that nothing is remembered, whether it was read again or not (ms).
+#define MOST_RECENT_MS 10800000
+
+// Ours: an answer without an error that has fewer ticks than were there before.
+#define ERROR_FEWER_TICKS (-2)
+
+string ErrorMeaning(const int error) {
+    switch(error) {
+    case ERR_MARKET_UNKNOWN_SYMBOL:
+        return "the broker does not know it";
+    case ERR_MARKET_NOT_SELECTED:
+        return "it is not in the Market Watch";
+    case ERR_HISTORY_TIMEOUT:
+        return "its history is on its way";
+    case ERR_HISTORY_NOT_FOUND:
+        return "the terminal has no history of it";
+    case ERROR_FEWER_TICKS:
+        return "the terminal gives fewer ticks than before";
+    }
+    return "the terminal's answer is not whole";
+}
+
+class SymbolFeed {
+private:
+    string m_symbol;
+    TickCursor m_cursor;
+    RecentTicks m_recent;
+    SymbolFacts m_facts;
+    // Whether it is known where to begin.
+    bool m_begun;
+    ulong m_seen_at;
+    // The newest quote, when it came (GetTickCount64), and when the list was last read.
+    long m_quote_msc;
+    ulong m_quote_at;
+    bool m_has_new_quote;
+    ulong m_read_at;
+    int m_error;
+    int m_failures;
+    ulong m_not_before;
+    int m_short_answers;
+    // The latest tick of the newest record of this symbol. A record that begins before it is a resend to the server.
+    long m_sent_msc;
+    // Up to where each check has read again.
+    long m_checked_msc[CHECKS];
+    // What is sent again up to here did not come late.
+    long m_resend_msc;
+    long m_late;
+    long m_bar_time;
+    long m_bars_asked;
+
+    bool IsRetired() const { return m_error == ERR_MARKET_UNKNOWN_SYMBOL || m_error == ERR_MARKET_NOT_SELECTED; }
+
+    void Failed(const int error) {
+        if(error != m_error)
+            Print(m_symbol, ": error ", IntegerToString(error), ", ", ErrorMeaning(error),
+                  ". It is tried again now and then; the other symbols go on.");
+        m_error = error;
+        int wait_ms = FIRST_RETRY_MS;
+        for(int n = 0; n < m_failures && wait_ms < LONGEST_RETRY_MS; n++)
+            wait_ms *= 2;
+        if(IsRetired())
+            wait_ms = RETIRED_RETRY_MS;
+        m_failures++;
+        m_not_before = GetTickCount64() + (ulong)MathMin(wait_ms, LONGEST_RETRY_MS);
+    }
+
+    void Succeeded() {
+        if(m_error != 0)
+            Print(m_symbol, ": is read again.");
+        m_error = 0;
+        m_failures = 0;
+        m_not_before = 0;
+    }
+
+    // All ticks from one time to another; false when the answer is not whole, or has fewer than were there before.
+    bool CopyRange(const long from_msc, const long to_msc, const long before, MqlTick &ticks[], int &copied) {
+        ResetLastError();
+        copied = CopyTicksRange(m_symbol, ticks, COPY_TICKS_ALL, (ulong)from_msc, (ulong)to_msc);
+        int error = GetLastError();
+        if(copied >= 0 && error == 0) {
+            if(copied >= before || m_short_answers >= SHORT_ANSWERS) {
+                m_short_answers = 0;
+                return true;
+            }
+            m_short_answers++;
+            error = ERROR_FEWER_TICKS;
+        }
+        Failed(error != 0 ? error : ERR_HISTORY_NOT_FOUND);
+        return false;
+    }
+
+    void CheckFrom(const long msc) {
+        for(int i = 0; i < CHECKS; i++)
+            m_checked_msc[i] = msc;
+    }
+
+    // The time at the broker by this symbol's newest quote: the PC's clock may be wrong.
+    long NowMsc() const { return m_quote_msc + (long)(GetTickCount64() - m_quote_at); }
+
+    // Compares the list of the time before a restart with what was taken then.
+    bool LoadRecent() {
+        MqlTick ticks[];
+        int copied = 0;
+        TickTotals before = m_recent.Totals();
+        if(!CopyRange(before.since_msc, m_cursor.Msc(), before.count, ticks, copied))
+            return false;
+        if(m_recent.Load(ticks, copied))
+            return true;
+        Print(m_symbol, ": the terminal's list changed since the last run (", IntegerToString(before.count), " ticks then, ",
+              IntegerToString(copied), " now); that time is sent again.");
+        m_late += MathMax((long)copied - before.count, (long)0);
+        m_resend_msc = m_cursor.Msc();
+        return true;
+    }
+
+    // A resend is known by its going back. One that begins where the last record ended gets the millisecond before it too.
+    bool GoBack(MqlTick &late[]) {
+        if(late[0].time_msc != m_sent_msc)
+            return true;
+        long before_msc = m_recent.Before(late[0].time_msc);
+        if(before_msc == 0)
+            return true;
+        MqlTick ticks[];
+        int copied = 0;
+        if(!CopyRange(before_msc, before_msc, 1, ticks, copied))
+            return false;
+        int count = ArraySize(late);
+        ArrayResize(ticks, copied + count);
+        for(int i = 0; i < count; i++)
+            ticks[copied + i] = late[i];
+        ArrayResize(late, copied + count);
+        for(int i = 0; i < copied + count; i++)
+            late[i] = ticks[i];
+        return true;
+    }
+
+public:
+    SymbolFeed() { Begin(""); }
+
+    void Begin(const string symbol) {
+        m_symbol = symbol;
+        m_begun = false;
+        m_seen_at = GetTickCount64();
+        m_quote_msc = 0;
+        m_quote_at = 0;
+        m_has_new_quote = false;
+        m_read_at = 0;
+        m_error = 0;
+        m_failures = 0;
+        m_not_before = 0;
+        m_short_answers = 0;
+        m_sent_msc = 0;
+        CheckFrom(0);
+        m_resend_msc = 0;
+        m_late = 0;
+        m_bar_time = 0;
+        m_bars_asked = 0;
+    }
+
+    string Name() const { return m_symbol; }
+    bool HasBegun() const { return m_begun; }
+    bool IsTroubled() const { return m_failures > 0; }
+    bool HasMore() const { return m_cursor.HasMore(); }
+    // Ticks that came into the terminal's list behind the cursor.
+    long Late() const { return m_late; }
+    SymbolFacts Facts() const { return m_facts; }
+
+    string Trouble() const { return m_error == 0 ? "" : m_symbol + ": " + ErrorMeaning(m_error) + " (" + IntegerToString(m_error) + ")"; }
+
+    // Reads again what a broker may change: digits, point and chart mode.
+    void RefreshFacts() { ReadFacts(m_symbol, m_facts); }
+
+    // Looks at the newest quote.
+    void Look() {
+        long quote_msc = SymbolInfoInteger(m_symbol, SYMBOL_TIME_MSC);
+        if(quote_msc == 0 || quote_msc == m_quote_msc)
+            return;
+        m_quote_msc = quote_msc;
+        m_quote_at = GetTickCount64();
+        m_has_new_quote = true;
+    }
+
+    // Begins at the newest quote, `first_hours` before it, or where the ring says. How much is left out (ms).
+    long BeginAt(const TickRing &ring, const int first_hours, const int catch_up_hours) {
+        CursorMark mark;
+        bool is_known = ring.FindMark(m_symbol, mark);
+        // Without a quote at first, what came since is new.
+        long newest_msc = m_quote_msc;
+        if(!is_known && m_quote_at - m_seen_at > 0)
+            newest_msc -= (long)(m_quote_at - m_seen_at) + 1;
+        long left_out_ms = 0;
+        if(!is_known) {
+            mark.msc = newest_msc - (long)first_hours * 3600000;
+            mark.taken = 0;
+            mark.bar_time = mark.msc / FEED_MINUTE_MS * 60 - 60;
+        }
+        long oldest_msc = newest_msc - (long)catch_up_hours * 3600000;
+        if(mark.msc < oldest_msc) {
+            left_out_ms = oldest_msc - mark.msc;
+            mark.msc = oldest_msc - 1;
+            mark.taken = 0;
+            is_known = false;
+        }
+        if(!is_known) {
+            mark.recent.since_msc = mark.msc + 1;
+            mark.recent.count = 0;
+            mark.recent.sum = 0;
+        }
+        m_cursor.Begin(m_symbol, mark.msc, mark.taken);
+        if(is_known)
+            m_cursor.Hold();
+        m_recent.Begin(mark.recent);
+        CheckFrom(mark.recent.since_msc);
+        m_sent_msc = mark.msc;
+        m_bar_time = MathMax(mark.bar_time, oldest_msc / FEED_MINUTE_MS * 60 - 60);
+        m_begun = true;
+        return left_out_ms;
+    }
+
+    bool CanBegin() const { return !m_begun && m_quote_msc > 0; }
+    bool MayTry() const { return m_begun && m_not_before <= GetTickCount64(); }
+
+    // Whether reading may bring something.
+    bool IsDue() const {
+        return m_has_new_quote || m_cursor.HasMore() || m_cursor.IsWaiting() || !m_recent.IsLoaded() ||
+               GetTickCount64() - m_read_at >= QUIET_READ_MS;
+    }
+
+    // Reads what can be taken: ticks[first] to ticks[end - 1]; false when there is nothing.
+    bool Read(MqlTick &ticks[], const int room, int &first, int &end) {
+        if(!m_recent.IsLoaded() && !LoadRecent())
+            return false;
+        m_has_new_quote = false;
+        m_read_at = GetTickCount64();
+        bool found = m_cursor.Read(ticks, room, first, end);
+        if(m_cursor.Error() != 0)
+            Failed(m_cursor.Error());
+        else
+            Succeeded();
+        if(found)
+            m_recent.Propose(ticks, first, end);
+        return found;
+    }
+
+    void MarkNow(CursorMark &mark) const {
+        mark.symbol = m_symbol;
+        mark.msc = m_cursor.Msc();
+        mark.taken = m_cursor.Taken();
+        mark.bar_time = m_bar_time;
+        mark.recent = m_recent.Totals();
+    }
+
+    // What is true once the ticks that Read() gave are stored.
+    void MarkNext(CursorMark &mark) const {
+        MarkNow(mark);
+        mark.msc = m_cursor.NextMsc();
+        mark.taken = m_cursor.NextTaken();
+        mark.recent = m_recent.NextTotals();
+    }
+
+    // The ticks that Read() gave are stored.
+    void Taken() {
+        m_recent.Commit();
+        m_cursor.Advance();
+        m_sent_msc = m_cursor.Msc();
+    }
+
+    // After a reconnection, or when nobody looked for a while, the list may still change behind the cursor.
+    void Doubt() {
+        m_cursor.Hold();
+        m_checked_msc[0] = m_recent.Totals().since_msc;
+    }
+
+    // A record was lost: the last hours are sent again.
+    void SendAgain() {
+        if(!m_recent.IsLoaded())
+            return;
+        m_recent.Forget();
+        CheckFrom(m_recent.Totals().since_msc);
+        m_resend_msc = m_cursor.Msc();
+    }
+
+    // Which time is to be read again, and by which check; false when none is.
+    bool NextCheck(int &check, long &from_msc, long &end_msc) const {
+        if(!m_begun || !m_recent.IsLoaded() || m_failures > 0)
+            return false;
+        long reach_msc = m_cursor.Msc() / FEED_MINUTE_MS * FEED_MINUTE_MS + FEED_MINUTE_MS;
+        for(check = 0; check < CHECKS; check++) {
+            from_msc = m_checked_msc[check];
+            long old_msc = (NowMsc() - CHECK_AGE_MS[check]) / FEED_MINUTE_MS * FEED_MINUTE_MS;
+            end_msc = MathMin(MathMin(old_msc, reach_msc), from_msc / FEED_MINUTE_MS * FEED_MINUTE_MS + CHECK_MOST_MS);
+            if(old_msc - from_msc >= CHECK_STEP_MS[check] && end_msc > from_msc)
+                return true;
+        }
+        return false;
+    }
+
+    // Reads a time again: all ticks of the milliseconds in which some are new. False when the answer is not whole.
+    bool ReadAgain(const long from_msc, const long end_msc, MqlTick &late[]) {
+        MqlTick ticks[];
+        int copied = 0;
+        int count = 0;
+        ArrayResize(late, 0);
+        long to_msc = MathMin(end_msc - 1, m_cursor.Msc());
+        if(!CopyRange(from_msc, to_msc, m_recent.Count(from_msc, to_msc), ticks, copied))
+            return false;
+        for(int i = 0; i < copied;) {
+            int end = i + 1;
+            while(end < copied && ticks[end].time_msc == ticks[i].time_msc)
+                end++;
+            if(m_recent.Missing(ticks, i, end) > 0) {
+                ArrayResize(late, count + end - i, 4096);
+                for(int k = i; k < end; k++)
+                    late[count++] = ticks[k];
+            }
+            i = end;
+        }
+        return count == 0 || GoBack(late);
+    }
+
+    // What is true once late ticks are stored.
+    void MarkWithLate(const MqlTick &ticks[], const int first, const int end, CursorMark &mark) const {
+        MarkNow(mark);
+        m_recent.AddTotals(ticks, first, end, mark.recent);
+    }
+
+    // Late ticks are stored; their bars are sent again as well.
+    void TakenLate(const MqlTick &ticks[], const int first, const int end) {
+        int added = m_recent.AddMissing(ticks, first, end);
+        m_sent_msc = ticks[end - 1].time_msc;
+        if(m_sent_msc <= m_resend_msc)
+            return;
+        m_late += added;
+        m_bar_time = MathMin(m_bar_time, ticks[first].time_msc / FEED_MINUTE_MS * 60 - 60);
+        m_bars_asked = 0;
+    }
+
+    // A check has read again up to here.
+    void Checked(const int check, const long end_msc) {
+        m_checked_msc[check] = end_msc;
+        long done_msc = m_checked_msc[0];
+        for(int i = 1; i < CHECKS; i++)
+            done_msc = MathMin(done_msc, m_checked_msc[i]);
+        m_recent.Drop(MathMin(MathMax(done_msc, m_cursor.Msc() - MOST_RECENT_MS), m_cursor.Msc()));
+        // What was dropped cannot be compared any more.
+        for(int i = 0; i < CHECKS; i++)
+            m_checked_msc[i] = MathMax(m_checked_msc[i], m_recent.Totals().since_msc);
+        if(check == 0 && end_msc > m_resend_msc)
+            m_resend_msc = 0;
+    }
+
+    // Reads the bars that closed since the last time; how many. A bar is closed when the terminal has begun the next, so the
+    // newest waits. The cursor may move to `next_time` once they are stored.
+    int ReadBars(MqlRates &bars[], const int most, long &next_time) {
+        long quoted = m_quote_msc / FEED_MINUTE_MS * 60;
+        next_time = m_bar_time;
+        if(!m_begun || m_failures > 0 || quoted == m_bars_asked || quoted < m_bar_time + 120)
+            return 0;
+        if(SeriesInfoInteger(m_symbol, PERIOD_M1, SERIES_SYNCHRONIZED) == 0)
+            return 0;
+        long to = MathMin(quoted, m_bar_time + (long)most * 60);
+        ResetLastError();
+        int copied = CopyRates(m_symbol, PERIOD_M1, (datetime)(m_bar_time + 60), (datetime)to, bars);
+        if(copied < 0 || GetLastError() != 0)
+            return 0;
+        if(to < quoted) {
+            next_time = to;
+            return copied;
+        }
+        m_bars_asked = quoted;
+        copied = MathMax(copied - 1, 0);
+        if(copied > 0)
+            next_time = (long)bars[copied - 1].time;
+        return copied;
+    }
+
+    long BarTime() const { return m_bar_time; }
+    void SetBarTime(const long time) { m_bar_time = time; }
+    // Bars that could not be stored are read again.
+    void BarsNotStored() { m_bars_asked = 0; }
+};
+
+#endif
