@@ -131,13 +131,18 @@ public:
     // known, and every tick of that time is new.
     bool Load(const MqlTick &ticks[], const int copied) {
         TickTotals before = m_totals;
-        Clear(before.since_msc);
-        for(int i = 0; i < copied; i++)
-            Add(ticks[i].time_msc, TickHash(ticks[i]));
+        Adopt(ticks, copied);
         if(m_totals.count == before.count && m_totals.sum == before.sum)
             return true;
         Clear(before.since_msc);
         return false;
+    }
+
+    // Takes over a reading, whatever it adds up to.
+    void Adopt(const MqlTick &ticks[], const int copied) {
+        Clear(m_totals.since_msc);
+        for(int i = 0; i < copied; i++)
+            Add(ticks[i].time_msc, TickHash(ticks[i]));
     }
 
     // Everything may be missing on the server.
@@ -151,24 +156,26 @@ public:
 
     // How many of the ticks from `begin` to `end`, all of one millisecond, are not here.
     int Missing(const MqlTick &ticks[], const int begin, const int end) const {
-        long msc = ticks[begin].time_msc;
-        int at = Find(msc);
         int missing = 0;
-        for(int i = begin; i < end; i++) {
-            if(!Holds(at, msc, TickHash(ticks[i]), Earlier(ticks, begin, i)))
+        for(int i = begin; i < end; i++)
+            if(IsMissing(ticks, begin, i))
                 missing++;
-        }
         return missing;
+    }
+
+    // Whether tick `i` is not here, when those from `begin` on precede it.
+    bool IsMissing(const MqlTick &ticks[], const int begin, const int i) const {
+        long msc = ticks[i].time_msc;
+        return !Holds(Find(msc), msc, TickHash(ticks[i]), Earlier(ticks, begin, i));
     }
 
     // Adds those of the ticks, by time, that are not here; how many they were.
     int AddMissing(const MqlTick &ticks[], const int begin, const int end) {
         int added = 0;
         for(int i = begin; i < end; i++) {
-            uint hash = TickHash(ticks[i]);
-            if(Holds(Find(ticks[i].time_msc), ticks[i].time_msc, hash, Earlier(ticks, begin, i)))
+            if(!IsMissing(ticks, begin, i))
                 continue;
-            Add(ticks[i].time_msc, hash);
+            Add(ticks[i].time_msc, TickHash(ticks[i]));
             added++;
         }
         return added;
@@ -177,11 +184,10 @@ public:
     // Adds to totals what AddMissing() would add.
     void AddTotals(const MqlTick &ticks[], const int begin, const int end, TickTotals &totals) const {
         for(int i = begin; i < end; i++) {
-            uint hash = TickHash(ticks[i]);
-            if(Holds(Find(ticks[i].time_msc), ticks[i].time_msc, hash, Earlier(ticks, begin, i)))
+            if(!IsMissing(ticks, begin, i))
                 continue;
             totals.count++;
-            totals.sum += hash;
+            totals.sum += TickHash(ticks[i]);
         }
     }
 

@@ -3,8 +3,10 @@
 #ifndef TICKPIPE_SYMBOL_FEED_MQH
 #define TICKPIPE_SYMBOL_FEED_MQH
 
-#include "tick_ring.mqh"
+#include "bar_cursor.mqh"
 #include "tick_cursor.mqh"
+#include "check_schedule.mqh"
+#include "tick_ring.mqh"
 
 // Without a new quote the list is read so often all the same (ms).
 #define QUIET_READ_MS 10000
@@ -14,12 +16,6 @@
 // How often a symbol is tried that the broker does not know or the Market Watch does not show (ms).
 #define RETIRED_RETRY_MS 60000
 
-#define FEED_MINUTE_MS 60000
-// Every minute is read again when it is so old, and so much is read at a time (ms).
-#define CHECKS 3
-const long CHECK_AGE_MS[CHECKS] = {60000, 600000, 3600000};
-const long CHECK_STEP_MS[CHECKS] = {60000, 120000, 600000};
-#define CHECK_MOST_MS 600000
 // So many answers in a row with fewer ticks than were there before are not believed: the terminal may still load them. After
 // that the broker has taken ticks back.
 #define SHORT_ANSWERS 10
@@ -65,13 +61,11 @@ private:
     int m_short_answers;
     // The latest tick of the newest record of this symbol. A record that begins before it is a resend to the server.
     long m_sent_msc;
-    // Up to where each check has read again.
-    long m_checked_msc[CHECKS];
+    CheckSchedule m_checks;
+    BarCursor m_bars;
     // What is sent again up to here did not come late.
     long m_resend_msc;
     long m_late;
-    long m_bar_time;
-    long m_bars_asked;
 
     bool IsRetired() const { return m_error == ERR_MARKET_UNKNOWN_SYMBOL || m_error == ERR_MARKET_NOT_SELECTED; }
 
@@ -114,13 +108,15 @@ private:
         return false;
     }
 
-    void CheckFrom(const long msc) {
-        for(int i = 0; i < CHECKS; i++)
-            m_checked_msc[i] = msc;
-    }
-
     // The time at the broker by this symbol's newest quote: the PC's clock may be wrong.
     long NowMsc() const { return m_quote_msc + (long)(GetTickCount64() - m_quote_at); }
+
+    // The broker's clock went back while this symbol trades: its ticks carry times again that were there before.
+    void ClockWentBack(const long before_msc) {
+        Print(m_symbol, ": the broker's clock went back from ", TimeToString((datetime)(before_msc / 1000)), " to ",
+              TimeToString((datetime)(m_quote_msc / 1000)), "; what is new in that time is found by comparing.");
+        m_checks.BeginRepeat(m_quote_msc, before_msc);
+    }
 
     // Compares the list of the time before a restart with what was taken then.
     bool LoadRecent() {
@@ -131,6 +127,11 @@ private:
             return false;
         if(m_recent.Load(ticks, copied))
             return true;
+        if(m_checks.IsRepeating(m_quote_msc)) {
+            Print(m_symbol, ": nobody looked when the broker's clock went back; what came since is left out.");
+            m_recent.Adopt(ticks, copied);
+            return true;
+        }
         Print(m_symbol, ": the terminal's list changed since the last run (", IntegerToString(before.count), " ticks then, ",
               IntegerToString(copied), " now); that time is sent again.");
         m_late += MathMax((long)copied - before.count, (long)0);
@@ -175,11 +176,10 @@ public:
         m_not_before = 0;
         m_short_answers = 0;
         m_sent_msc = 0;
-        CheckFrom(0);
+        m_checks.Begin(0);
+        m_bars.Begin(0);
         m_resend_msc = 0;
         m_late = 0;
-        m_bar_time = 0;
-        m_bars_asked = 0;
     }
 
     string Name() const { return m_symbol; }
@@ -200,9 +200,15 @@ public:
         long quote_msc = SymbolInfoInteger(m_symbol, SYMBOL_TIME_MSC);
         if(quote_msc == 0 || quote_msc == m_quote_msc)
             return;
+        long before_msc = m_quote_msc;
         m_quote_msc = quote_msc;
         m_quote_at = GetTickCount64();
         m_has_new_quote = true;
+        if(m_begun && quote_msc < before_msc - CLOCK_BACK_MS)
+            ClockWentBack(MathMax(before_msc, m_cursor.Msc()));
+        // The time that the clock showed twice is over, and was read by the checks.
+        if(m_begun && m_checks.IsTwice(before_msc) && !m_checks.IsTwice(quote_msc) && quote_msc > before_msc)
+            m_cursor.Begin(m_symbol, MathMax(m_checks.RepeatTo(), m_cursor.Msc()), 0);
     }
 
     // Begins at the newest quote, `first_hours` before it, or where the ring says. How much is left out (ms).
@@ -217,7 +223,7 @@ public:
         if(!is_known) {
             mark.msc = newest_msc - (long)first_hours * 3600000;
             mark.taken = 0;
-            mark.bar_time = mark.msc / FEED_MINUTE_MS * 60 - 60;
+            mark.bar_time = mark.msc / MINUTE_MS * MINUTE_S - MINUTE_S;
         }
         long oldest_msc = newest_msc - (long)catch_up_hours * 3600000;
         if(mark.msc < oldest_msc) {
@@ -235,15 +241,17 @@ public:
         if(is_known)
             m_cursor.Hold();
         m_recent.Begin(mark.recent);
-        CheckFrom(mark.recent.since_msc);
+        m_checks.Begin(mark.recent.since_msc);
+        if(is_known && m_quote_msc < mark.msc - CLOCK_BACK_MS)
+            ClockWentBack(mark.msc);
         m_sent_msc = mark.msc;
-        m_bar_time = MathMax(mark.bar_time, oldest_msc / FEED_MINUTE_MS * 60 - 60);
+        m_bars.Begin(MathMax(mark.bar_time, oldest_msc / MINUTE_MS * MINUTE_S - MINUTE_S));
         m_begun = true;
         return left_out_ms;
     }
 
     bool CanBegin() const { return !m_begun && m_quote_msc > 0; }
-    bool MayTry() const { return m_begun && m_not_before <= GetTickCount64(); }
+    bool MayTry() const { return m_begun && m_not_before <= GetTickCount64() && !m_checks.IsRepeating(m_quote_msc); }
 
     // Whether reading may bring something.
     bool IsDue() const {
@@ -271,7 +279,7 @@ public:
         mark.symbol = m_symbol;
         mark.msc = m_cursor.Msc();
         mark.taken = m_cursor.Taken();
-        mark.bar_time = m_bar_time;
+        mark.bar_time = m_bars.Time();
         mark.recent = m_recent.Totals();
     }
 
@@ -293,7 +301,7 @@ public:
     // After a reconnection, or when nobody looked for a while, the list may still change behind the cursor.
     void Doubt() {
         m_cursor.Hold();
-        m_checked_msc[0] = m_recent.Totals().since_msc;
+        m_checks.Doubt(m_recent.Totals().since_msc);
     }
 
     // A record was lost: the last hours are sent again.
@@ -301,32 +309,33 @@ public:
         if(!m_recent.IsLoaded())
             return;
         m_recent.Forget();
-        CheckFrom(m_recent.Totals().since_msc);
+        m_checks.Begin(m_recent.Totals().since_msc);
         m_resend_msc = m_cursor.Msc();
+    }
+
+    // The broker's clock differs from UTC by something else now: what was sent before cannot be sent again by it. Where the
+    // quotes went back first, that is known already.
+    void ClockChanged() {
+        if(!m_checks.IsRepeating(m_quote_msc))
+            m_checks.NotBefore(m_cursor.Msc() + 1);
     }
 
     // Which time is to be read again, and by which check; false when none is.
     bool NextCheck(int &check, long &from_msc, long &end_msc) const {
-        if(!m_begun || !m_recent.IsLoaded() || m_failures > 0)
-            return false;
-        long reach_msc = m_cursor.Msc() / FEED_MINUTE_MS * FEED_MINUTE_MS + FEED_MINUTE_MS;
-        for(check = 0; check < CHECKS; check++) {
-            from_msc = m_checked_msc[check];
-            long old_msc = (NowMsc() - CHECK_AGE_MS[check]) / FEED_MINUTE_MS * FEED_MINUTE_MS;
-            end_msc = MathMin(MathMin(old_msc, reach_msc), from_msc / FEED_MINUTE_MS * FEED_MINUTE_MS + CHECK_MOST_MS);
-            if(old_msc - from_msc >= CHECK_STEP_MS[check] && end_msc > from_msc)
-                return true;
-        }
-        return false;
+        return m_begun && m_failures == 0 && (m_recent.IsLoaded() || m_checks.IsRepeating(m_quote_msc)) &&
+               m_checks.Next(NowMsc(), m_cursor.Msc(), check, from_msc, end_msc);
     }
 
-    // Reads a time again: all ticks of the milliseconds in which some are new. False when the answer is not whole.
+    // Reads a time again: all ticks of the milliseconds in which some are new, or in a time that the clock shows twice those
+    // alone. False when the answer is not whole.
     bool ReadAgain(const long from_msc, const long end_msc, MqlTick &late[]) {
         MqlTick ticks[];
         int copied = 0;
         int count = 0;
         ArrayResize(late, 0);
         long to_msc = MathMin(end_msc - 1, m_cursor.Msc());
+        if(!m_recent.IsLoaded() && !LoadRecent())
+            return false;
         if(!CopyRange(from_msc, to_msc, m_recent.Count(from_msc, to_msc), ticks, copied))
             return false;
         for(int i = 0; i < copied;) {
@@ -336,11 +345,15 @@ public:
             if(m_recent.Missing(ticks, i, end) > 0) {
                 ArrayResize(late, count + end - i, 4096);
                 for(int k = i; k < end; k++)
-                    late[count++] = ticks[k];
+                    if(!m_checks.IsTwice(ticks[k].time_msc) || m_recent.IsMissing(ticks, i, k)) {
+                        late[count] = ticks[k];
+                        count++;
+                    }
+                ArrayResize(late, count, 4096);
             }
             i = end;
         }
-        return count == 0 || GoBack(late);
+        return count == 0 || m_checks.IsTwice(late[0].time_msc) || GoBack(late);
     }
 
     // What is true once late ticks are stored.
@@ -353,56 +366,30 @@ public:
     void TakenLate(const MqlTick &ticks[], const int first, const int end) {
         int added = m_recent.AddMissing(ticks, first, end);
         m_sent_msc = ticks[end - 1].time_msc;
-        if(m_sent_msc <= m_resend_msc)
+        if(m_sent_msc <= m_resend_msc || m_checks.IsTwice(m_sent_msc))
             return;
         m_late += added;
-        m_bar_time = MathMin(m_bar_time, ticks[first].time_msc / FEED_MINUTE_MS * 60 - 60);
-        m_bars_asked = 0;
+        m_bars.ReadAgain(ticks[first].time_msc / MINUTE_MS * MINUTE_S);
     }
 
     // A check has read again up to here.
     void Checked(const int check, const long end_msc) {
-        m_checked_msc[check] = end_msc;
-        long done_msc = m_checked_msc[0];
-        for(int i = 1; i < CHECKS; i++)
-            done_msc = MathMin(done_msc, m_checked_msc[i]);
-        m_recent.Drop(MathMin(MathMax(done_msc, m_cursor.Msc() - MOST_RECENT_MS), m_cursor.Msc()));
-        // What was dropped cannot be compared any more.
-        for(int i = 0; i < CHECKS; i++)
-            m_checked_msc[i] = MathMax(m_checked_msc[i], m_recent.Totals().since_msc);
+        m_checks.Done(check, end_msc);
+        m_recent.Drop(MathMin(MathMax(m_checks.DoneMsc(), m_cursor.Msc() - MOST_RECENT_MS), m_cursor.Msc()));
+        m_checks.NotBefore(m_recent.Totals().since_msc);
         if(check == 0 && end_msc > m_resend_msc)
             m_resend_msc = 0;
     }
 
-    // Reads the bars that closed since the last time; how many. A bar is closed when the terminal has begun the next, so the
-    // newest waits. The cursor may move to `next_time` once they are stored.
-    int ReadBars(MqlRates &bars[], const int most, long &next_time) {
-        long quoted = m_quote_msc / FEED_MINUTE_MS * 60;
-        next_time = m_bar_time;
-        if(!m_begun || m_failures > 0 || quoted == m_bars_asked || quoted < m_bar_time + 120)
-            return 0;
-        if(SeriesInfoInteger(m_symbol, PERIOD_M1, SERIES_SYNCHRONIZED) == 0)
-            return 0;
-        long to = MathMin(quoted, m_bar_time + (long)most * 60);
-        ResetLastError();
-        int copied = CopyRates(m_symbol, PERIOD_M1, (datetime)(m_bar_time + 60), (datetime)to, bars);
-        if(copied < 0 || GetLastError() != 0)
-            return 0;
-        if(to < quoted) {
-            next_time = to;
-            return copied;
-        }
-        m_bars_asked = quoted;
-        copied = MathMax(copied - 1, 0);
-        if(copied > 0)
-            next_time = (long)bars[copied - 1].time;
-        return copied;
+    // Reads the bars that closed since the last time; how many, and up to where the cursor may move once they are stored.
+    int ReadBars(MqlRates &bars[], long &next_time) {
+        next_time = m_bars.Time();
+        return m_begun && m_failures == 0 ? m_bars.Read(m_symbol, m_quote_msc, bars, next_time) : 0;
     }
 
-    long BarTime() const { return m_bar_time; }
-    void SetBarTime(const long time) { m_bar_time = time; }
-    // Bars that could not be stored are read again.
-    void BarsNotStored() { m_bars_asked = 0; }
+    long BarTime() const { return m_bars.Time(); }
+    void BarsStored(const long time) { m_bars.Advance(time); }
+    void BarsNotStored() { m_bars.ReadAgain(m_bars.Time() + MINUTE_S); }
 };
 
 #endif

@@ -14,6 +14,7 @@
 //     bar-fault NAME CALLS ERROR MOST                         of CopyRates
 //     now UTC_MS                    moves the clock, never back
 //     init | deinit | timer COUNT STEP_MS
+//     service MS                    runs the service until the user stops it after that time
 //     stop CALLS                    the user stops the program after so many calls into the terminal
 //     calls                         calls that read or sent after that, and what all calls cost (ns)
 //     die REQUESTS                  end without warning while that request is under way
@@ -27,6 +28,11 @@
 #include "web_request.hpp"
 
 #include "DataCollectorPRO.translated.hpp"
+
+// Its names are the EA's.
+namespace service {
+#include "DataCollectorPROService.translated.hpp"
+}
 
 static bool set_input(const std::string &name, const std::string &value) {
     std::map<std::string, string *> texts = {{"RelayUrl", &RelayUrl}, {"ServerUrl", &ServerUrl}, {"ApiKey", &ApiKey},
@@ -151,6 +157,10 @@ static std::string run(const std::string &command, std::istream &line) {
             longest = std::max(longest, steady_ms() - began);
         }
         return std::to_string(longest);
+    } else if(command == "service" && line >> number) {
+        terminal.stopped_at_ms = terminal.now_ms + number;
+        terminal.calls_until_stop = -1;
+        service::OnStart();
     } else if(command == "stop") {
         line >> terminal.calls_until_stop;
         terminal.calls_after_stop = 0;

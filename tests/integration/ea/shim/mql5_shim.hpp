@@ -101,6 +101,8 @@ struct Terminal {
     int last_error = 0;
     // Calls into the terminal until the user stops the program; negative is never.
     long calls_until_stop = -1;
+    // When the user stops a service (ms); 0 is never.
+    long stopped_at_ms = 0;
     // Calls that read ticks or bars or send, after that.
     int calls_after_stop = 0;
     // What calls cost (ns), see market.hpp.
@@ -118,6 +120,14 @@ inline void note_call(long cost_ns, bool is_heavy) {
 }
 
 inline bool IsStopped() { return terminal.calls_until_stop == 0; }
+
+// Time passes for a service while it sleeps.
+inline void Sleep(int ms) {
+    terminal.now_ms += ms;
+    if(terminal.stopped_at_ms != 0 && terminal.now_ms >= terminal.stopped_at_ms)
+        terminal.calls_until_stop = 0;
+}
+
 inline int GetLastError() { return terminal.last_error; }
 inline void ResetLastError() { terminal.last_error = 0; }
 
