@@ -59,6 +59,7 @@ private:
     int m_failures;
     ulong m_not_before;
     int m_short_answers;
+    bool m_has_expired;
     // The latest tick of the newest record of this symbol. A record that begins before it is a resend to the server.
     long m_sent_msc;
     CheckSchedule m_checks;
@@ -175,6 +176,7 @@ public:
         m_failures = 0;
         m_not_before = 0;
         m_short_answers = 0;
+        m_has_expired = false;
         m_sent_msc = 0;
         m_checks.Begin(0);
         m_bars.Begin(0);
@@ -193,7 +195,16 @@ public:
     string Trouble() const { return m_error == 0 ? "" : m_symbol + ": " + ErrorMeaning(m_error) + " (" + IntegerToString(m_error) + ")"; }
 
     // Reads again what a broker may change: digits, point and chart mode.
-    void RefreshFacts() { ReadFacts(m_symbol, m_facts); }
+    void RefreshFacts() {
+        if(SymbolInfoInteger(m_symbol, SYMBOL_EXIST) == 0)
+            return;
+        ReadFacts(m_symbol, m_facts);
+        long expires = SymbolInfoInteger(m_symbol, SYMBOL_EXPIRATION_TIME);
+        bool has_expired = expires > 0 && m_quote_msc > 0 && expires * 1000 <= NowMsc();
+        if(has_expired && !m_has_expired)
+            Print(m_symbol, ": expired on ", TimeToString((datetime)expires), "; it is still looked at every ten seconds.");
+        m_has_expired = has_expired;
+    }
 
     // Looks at the newest quote.
     void Look() {
@@ -255,7 +266,7 @@ public:
 
     // Whether reading may bring something.
     bool IsDue() const {
-        return m_has_new_quote || m_cursor.HasMore() || m_cursor.IsWaiting() || !m_recent.IsLoaded() ||
+        return m_has_new_quote || m_cursor.HasMore() || m_cursor.HasWaited() || !m_recent.IsLoaded() ||
                GetTickCount64() - m_read_at >= QUIET_READ_MS;
     }
 

@@ -120,8 +120,11 @@ public:
     int Error() const { return m_error; }
     // Whether the last reading left ticks behind for lack of room.
     bool HasMore() const { return m_has_more; }
-    // Whether it left ticks behind that only have to prove whole.
-    bool IsWaiting() const { return m_is_waiting; }
+    // Whether it left ticks behind that only had to prove whole, and have had the time for it.
+    bool HasWaited() const {
+        ulong now = GetTickCount64();
+        return m_is_waiting && (m_holding ? now - m_held_since >= AGREE_MS : now - m_newest_since >= SETTLE_MS);
+    }
 
     // The ticks that can be taken are ticks[first] to ticks[end - 1]. About `room` ticks are read. The answer is false
     // when there are none; the cursor stays until Advance().

@@ -118,6 +118,11 @@ class Terminal:
                 return
         raise AssertionError(f"{self.status()} after {most_seconds} s of terminal time; log: {self.log[-5:]}")
 
+    def run_until_time(self, now_ms: int, *, step_ms: int = STEP_MS) -> None:
+        """Let turns pass until the clock shows a time (UTC): calls that wait move it as well."""
+        while int(self("clock-shows")) < now_ms:
+            self("timer", 1, step_ms)
+
     def status(self) -> str:
         """The chart's comment."""
         return self("status")

@@ -18,5 +18,5 @@ def test_the_ea_with_its_includes_and_the_scripts_are_written(tmp_path: Path) ->
         for line in path.read_text(encoding="utf-8-sig").splitlines()
         if line.startswith("#include")
     }
-    assert {path.name for path in ea.iterdir()} == included | {"DataCollectorPRO.mq5"}
+    assert {path.name for path in ea.iterdir()} == included | {"DataCollectorPRO.mq5", "DataCollectorPROService.mq5"}
     assert (tmp_path / "new" / "windows" / "install-task.ps1").is_file()

@@ -13,6 +13,7 @@
 //     fault NAME CALLS ERROR MOST FROM_MSC WAIT_MS            of CopyTicks and CopyTicksRange
 //     bar-fault NAME CALLS ERROR MOST                         of CopyRates
 //     now UTC_MS                    moves the clock, never back
+//     clock-shows                   the time (UTC, ms)
 //     init | deinit | timer COUNT STEP_MS
 //     service MS                    runs the service until the user stops it after that time
 //     stop CALLS                    the user stops the program after so many calls into the terminal
@@ -144,6 +145,8 @@ static std::string run(const std::string &command, std::istream &line) {
         line >> fault.calls >> fault.error >> fault.most;
     } else if(command == "now" && line >> number)
         terminal.now_ms = std::max(terminal.now_ms, number);
+    else if(command == "clock-shows")
+        return std::to_string(terminal.now_ms);
     else if(command == "init")
         return std::to_string(OnInit());
     else if(command == "deinit")
