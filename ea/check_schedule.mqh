@@ -55,8 +55,9 @@ public:
             m_checked_msc[i] = m_repeat_from_msc;
     }
 
-    // Whether the clock shows a time for the second time.
-    bool IsRepeating(const long now_msc) const { return now_msc <= m_repeat_to_msc; }
+    // Whether the clock shows a time for the second time, or not all of that was read.
+    bool IsRepeating() const { return m_repeat_read_msc <= m_repeat_to_msc && m_repeat_to_msc > 0; }
+    long RepeatFrom() const { return m_repeat_from_msc; }
     long RepeatTo() const { return m_repeat_to_msc; }
     // Whether the clock showed this time twice: not all of its ticks belong together.
     bool IsTwice(const long msc) const { return msc >= m_repeat_from_msc && msc <= m_repeat_to_msc; }
@@ -64,10 +65,10 @@ public:
     // Which time is to be read again, and by which check; false when none is. What is behind the cursor's minute was never
     // read at all.
     bool Next(const long now_msc, const long cursor_msc, int &check, long &from_msc, long &end_msc) const {
-        if(IsRepeating(now_msc)) {
+        if(IsRepeating()) {
             check = CHECKS;
             from_msc = MathMax(m_repeat_from_msc, m_repeat_read_msc - REPEAT_AGAIN_MS);
-            end_msc = now_msc - SETTLE_MS;
+            end_msc = MathMin(now_msc - SETTLE_MS, m_repeat_to_msc + 1);
             return end_msc > m_repeat_read_msc;
         }
         long reach_msc = cursor_msc / MINUTE_MS * MINUTE_MS + MINUTE_MS;

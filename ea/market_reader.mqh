@@ -28,6 +28,8 @@
 // The broker's clock is a multiple of that away from UTC (seconds), and never further than 18 hours.
 #define OFFSET_STEP_S 900
 #define MOST_OFFSET_S 64800
+// So long after the broker's clock changed there may be ticks from before (ms).
+#define FORMER_MS 60000
 
 // Offset of the broker's clock from UTC (seconds); false while the terminal does not know the broker's time.
 bool UtcOffset(const CollectorSettings &settings, int &offset_s) {
@@ -57,7 +59,10 @@ private:
     ulong m_read_at;
     ulong m_looked_at;
     bool m_was_connected;
+    // The broker's offset from UTC, the one that it had before, and since when it is another (GetTickCount64).
     int m_offset_s;
+    int m_former_offset_s;
+    ulong m_offset_since;
     long m_left_out_ms;
     long m_late_said;
     bool m_disk_said;
@@ -118,12 +123,16 @@ private:
     }
 
     // Reads one symbol into the request that is being written. False when the call took so long that the others go first.
-    bool ReadSymbol(const int i, const int most, string &text, int &items, int &read[], bool &more) {
+    bool ReadSymbol(const int i, const int most, string &text, int &items, int &offset_s, int &read[], bool &more) {
         MqlTick ticks[];
         int first = 0;
         int end = 0;
         ulong called = GetTickCount64();
-        if(m_feeds[i].Read(ticks, most < READ_TICKS ? most : READ_TICKS, first, end)) {
+        bool found = m_feeds[i].Read(ticks, most < READ_TICKS ? most : READ_TICKS, first, end);
+        if(found && !FitsOffset(ticks[first].time_msc, items, offset_s)) {
+            m_feeds[i].NotTaken();
+            more = true;
+        } else if(found) {
             text += TickItems(ticks, first, end, m_feeds[i].Facts(), items > 0);
             items += end - first;
             more = more || m_feeds[i].HasMore();
@@ -136,12 +145,13 @@ private:
 
     // Reads new ticks of all symbols into one request and stores it. Whether there are more. Symbols in trouble come last and
     // one in a turn, for each may cost the others 45 s.
-    bool ReadTicks(TickRing &ring, const int most, const int offset_s, const ulong began) {
+    bool ReadTicks(TickRing &ring, const int most, const ulong began) {
         int symbols = ArraySize(m_feeds);
         int items = 0;
         bool more = false;
         int read[];
-        string text = BodyHead("ticks", offset_s);
+        string text = "";
+        int offset_s = NO_OFFSET;
         int begin = m_turn;
         bool goes_on = true;
         for(int n = 0; n < 2 * symbols && goes_on && items < most && !IsStopped(); n++) {
@@ -149,7 +159,7 @@ private:
             bool is_second_round = n >= symbols;
             if(!m_feeds[i].MayTry() || m_feeds[i].IsTroubled() != is_second_round || !m_feeds[i].IsDue())
                 continue;
-            goes_on = ReadSymbol(i, most, text, items, read, more) && !is_second_round &&
+            goes_on = ReadSymbol(i, most, text, items, offset_s, read, more) && !is_second_round &&
                       GetTickCount64() - began <= (ulong)m_settings.timeout_ms;
             m_turn = (i + 1) % symbols;
         }
@@ -160,7 +170,7 @@ private:
         ArrayResize(marks, count);
         for(int k = 0; k < count; k++)
             m_feeds[read[k]].MarkNext(marks[k]);
-        if(!Store(ring, RECORD_TICKS, items, text + BODY_END, marks))
+        if(!Store(ring, RECORD_TICKS, items, BodyHead("ticks", offset_s) + text + BODY_END, marks))
             return false;
         for(int k = 0; k < count; k++)
             m_feeds[read[k]].Taken();
@@ -214,9 +224,10 @@ private:
     }
 
     // Reads the bars that closed since the last time.
-    void ReadBars(TickRing &ring, const int offset_s, const ulong began) {
+    void ReadBars(TickRing &ring, const ulong began) {
         int items = 0;
-        string text = BodyHead("items", offset_s);
+        int offset_s = NO_OFFSET;
+        string text = "";
         CursorMark marks[];
         int read[];
         MqlRates bars[];
@@ -227,6 +238,11 @@ private:
             }
             long next_time = 0;
             int found = m_feeds[i].ReadBars(bars, next_time);
+            if(found > 0 && !FitsOffset((long)bars[0].time * 1000, items, offset_s)) {
+                m_feeds[i].BarsNotStored();
+                m_bars_at = 0;
+                continue;
+            }
             for(int k = 0; k < found; k++) {
                 if(items > 0)
                     text += ",\n";
@@ -242,7 +258,7 @@ private:
             marks[count].bar_time = next_time;
             read[count] = i;
         }
-        bool stored = items == 0 || Store(ring, RECORD_BARS, items, text + BODY_END, marks);
+        bool stored = items == 0 || Store(ring, RECORD_BARS, items, BodyHead("items", offset_s) + text + BODY_END, marks);
         for(int k = 0; k < ArraySize(read); k++) {
             if(stored)
                 m_feeds[read[k]].BarsStored(marks[k].bar_time);
@@ -258,6 +274,34 @@ private:
             return false;
         at = now;
         return true;
+    }
+
+    void NoteOffset(const int offset_s) {
+        if(offset_s == m_offset_s)
+            return;
+        for(int i = 0; i < ArraySize(m_feeds); i++)
+            m_feeds[i].ClockChanged();
+        m_former_offset_s = m_offset_s;
+        m_offset_s = offset_s;
+        m_offset_since = GetTickCount64();
+    }
+
+    // The offset at a tick's time: one that was not read yet when the broker's clock changed has the former.
+    int OffsetAt(const long msc) const {
+        if(m_former_offset_s == NO_OFFSET || GetTickCount64() - m_offset_since > FORMER_MS)
+            return m_offset_s;
+        long now_msc = (long)TimeGMT() * 1000;
+        long by_former = now_msc - (msc - (long)m_former_offset_s * 1000);
+        long by_offset = now_msc - (msc - (long)m_offset_s * 1000);
+        return MathAbs(by_former) < MathAbs(by_offset) ? m_former_offset_s : m_offset_s;
+    }
+
+    // Whether the ticks or bars of this time may go into a request that says one offset; the first decides which.
+    bool FitsOffset(const long msc, const int items, int &offset_s) const {
+        int offset_at_s = OffsetAt(msc);
+        if(items == 0)
+            offset_s = offset_at_s;
+        return offset_at_s == offset_s;
     }
 
     // Whether the terminal has its broker. After a reconnection or a long pause its list may be filled from behind.
@@ -287,6 +331,8 @@ public:
         m_looked_at = 0;
         m_was_connected = true;
         m_offset_s = NO_OFFSET;
+        m_former_offset_s = NO_OFFSET;
+        m_offset_since = 0;
         m_left_out_ms = 0;
         m_late_said = 0;
         m_disk_said = false;
@@ -312,10 +358,7 @@ public:
         m_looked_at = GetTickCount64();
         if(!connected || !UtcOffset(m_settings, offset_s))
             return false;
-        if(offset_s != m_offset_s)
-            for(int i = 0; i < ArraySize(m_feeds); i++)
-                m_feeds[i].ClockChanged();
-        m_offset_s = offset_s;
+        NoteOffset(offset_s);
         if(ring.Waiting() > 0 && !going_on && !Due(m_read_at, BUSY_READ_MS))
             return false;
         if(Due(m_symbols_at, SYMBOLS_EVERY_MS)) {
@@ -327,11 +370,11 @@ public:
                 m_feeds[i].RefreshFacts();
         }
         LookAtQuotes(ring);
-        bool more = ReadTicks(ring, most, offset_s, began);
+        bool more = ReadTicks(ring, most, began);
         if(Due(m_checks_at, CHECKS_EVERY_MS))
             ReadAgain(ring, most, offset_s, began);
         if(m_settings.send_bars && Due(m_bars_at, BARS_EVERY_MS))
-            ReadBars(ring, offset_s, began);
+            ReadBars(ring, began);
         m_looked_at = GetTickCount64();
         return more;
     }

@@ -127,11 +127,11 @@ public:
     int Size() const { return ArraySize(m_times) - m_first; }
     TickTotals Totals() const { return m_totals; }
 
-    // Takes over a reading of the time that the totals cover. False when it adds up to something else: then nothing is
-    // known, and every tick of that time is new.
+    // Takes over what a reading of the time that the totals cover begins with, if it adds up to them. More ticks than that
+    // are new. Else the answer is false, nothing is known, and every tick of that time is new.
     bool Load(const MqlTick &ticks[], const int copied) {
         TickTotals before = m_totals;
-        Adopt(ticks, copied);
+        Adopt(ticks, (int)MathMin((long)copied, before.count));
         if(m_totals.count == before.count && m_totals.sum == before.sum)
             return true;
         Clear(before.since_msc);
@@ -141,6 +141,13 @@ public:
     // Takes over a reading, whatever it adds up to.
     void Adopt(const MqlTick &ticks[], const int copied) {
         Clear(m_totals.since_msc);
+        for(int i = 0; i < copied; i++)
+            Add(ticks[i].time_msc, TickHash(ticks[i]));
+    }
+
+    // Covers an earlier time as well, of which these ticks are known.
+    void ReachBack(const long since_msc, const MqlTick &ticks[], const int copied) {
+        m_totals.since_msc = since_msc;
         for(int i = 0; i < copied; i++)
             Add(ticks[i].time_msc, TickHash(ticks[i]));
     }

@@ -63,6 +63,8 @@ private:
     // The latest tick of the newest record of this symbol. A record that begins before it is a resend to the server.
     long m_sent_msc;
     CheckSchedule m_checks;
+    // Up to where ticks from before the clock went back may still have to be taken; 0 when they were.
+    long m_rest_msc;
     BarCursor m_bars;
     // What is sent again up to here did not come late.
     long m_resend_msc;
@@ -100,6 +102,7 @@ private:
         if(copied >= 0 && error == 0) {
             if(copied >= before || m_short_answers >= SHORT_ANSWERS) {
                 m_short_answers = 0;
+                Succeeded();
                 return true;
             }
             m_short_answers++;
@@ -117,7 +120,30 @@ private:
         Print(m_symbol, ": the broker's clock went back from ", TimeToString((datetime)(before_msc / 1000)), " to ",
               TimeToString((datetime)(m_quote_msc / 1000)), "; what is new in that time is found by comparing.");
         m_checks.BeginRepeat(m_quote_msc, before_msc);
+        m_rest_msc = m_checks.RepeatTo();
+        // Of the time before this program's own begin, what is behind the newest quote was there when it was shown first.
+        long since_msc = m_recent.Totals().since_msc;
+        MqlTick ticks[];
+        int copied = 0;
+        if(m_recent.IsLoaded() && since_msc > m_quote_msc && CopyRange(m_quote_msc + 1, since_msc - 1, 0, ticks, copied))
+            m_recent.ReachBack(m_checks.RepeatFrom(), ticks, copied);
     }
+
+    // What came before the clock went back and was not taken yet.
+    bool ReadRest(MqlTick &ticks[], int &first, int &end) {
+        first = 0;
+        if(!CopyRange(m_cursor.Msc() + 1, m_rest_msc, 0, ticks, end))
+            return false;
+        if(end == 0) {
+            m_rest_msc = 0;
+            return false;
+        }
+        m_cursor.Propose(ticks, end);
+        m_recent.Propose(ticks, first, end);
+        return true;
+    }
+
+    bool IsRepeating() const { return m_checks.IsRepeating(); }
 
     // Compares the list of the time before a restart with what was taken then.
     bool LoadRecent() {
@@ -128,7 +154,7 @@ private:
             return false;
         if(m_recent.Load(ticks, copied))
             return true;
-        if(m_checks.IsRepeating(m_quote_msc)) {
+        if(IsRepeating()) {
             Print(m_symbol, ": nobody looked when the broker's clock went back; what came since is left out.");
             m_recent.Adopt(ticks, copied);
             return true;
@@ -179,6 +205,7 @@ public:
         m_has_expired = false;
         m_sent_msc = 0;
         m_checks.Begin(0);
+        m_rest_msc = 0;
         m_bars.Begin(0);
         m_resend_msc = 0;
         m_late = 0;
@@ -217,9 +244,6 @@ public:
         m_has_new_quote = true;
         if(m_begun && quote_msc < before_msc - CLOCK_BACK_MS)
             ClockWentBack(MathMax(before_msc, m_cursor.Msc()));
-        // The time that the clock showed twice is over, and was read by the checks.
-        if(m_begun && m_checks.IsTwice(before_msc) && !m_checks.IsTwice(quote_msc) && quote_msc > before_msc)
-            m_cursor.Begin(m_symbol, MathMax(m_checks.RepeatTo(), m_cursor.Msc()), 0);
     }
 
     // Begins at the newest quote, `first_hours` before it, or where the ring says. How much is left out (ms).
@@ -262,7 +286,9 @@ public:
     }
 
     bool CanBegin() const { return !m_begun && m_quote_msc > 0; }
-    bool MayTry() const { return m_begun && m_not_before <= GetTickCount64() && !m_checks.IsRepeating(m_quote_msc); }
+    bool MayTry() const {
+        return m_begun && m_not_before <= GetTickCount64() && (!IsRepeating() || m_rest_msc > 0);
+    }
 
     // Whether reading may bring something.
     bool IsDue() const {
@@ -274,6 +300,8 @@ public:
     bool Read(MqlTick &ticks[], const int room, int &first, int &end) {
         if(!m_recent.IsLoaded() && !LoadRecent())
             return false;
+        if(IsRepeating())
+            return ReadRest(ticks, first, end);
         m_has_new_quote = false;
         m_read_at = GetTickCount64();
         bool found = m_cursor.Read(ticks, room, first, end);
@@ -302,8 +330,12 @@ public:
         mark.recent = m_recent.NextTotals();
     }
 
+    // The ticks that Read() gave go into another request.
+    void NotTaken() { m_has_new_quote = true; }
+
     // The ticks that Read() gave are stored.
     void Taken() {
+        m_rest_msc = 0;
         m_recent.Commit();
         m_cursor.Advance();
         m_sent_msc = m_cursor.Msc();
@@ -327,13 +359,14 @@ public:
     // The broker's clock differs from UTC by something else now: what was sent before cannot be sent again by it. Where the
     // quotes went back first, that is known already.
     void ClockChanged() {
-        if(!m_checks.IsRepeating(m_quote_msc))
+        if(!IsRepeating())
             m_checks.NotBefore(m_cursor.Msc() + 1);
     }
 
     // Which time is to be read again, and by which check; false when none is.
     bool NextCheck(int &check, long &from_msc, long &end_msc) const {
-        return m_begun && m_failures == 0 && (m_recent.IsLoaded() || m_checks.IsRepeating(m_quote_msc)) &&
+        bool may_try = IsRepeating() ? m_not_before <= GetTickCount64() : m_failures == 0 && m_recent.IsLoaded();
+        return m_begun && may_try &&
                m_checks.Next(NowMsc(), m_cursor.Msc(), check, from_msc, end_msc);
     }
 
@@ -386,6 +419,8 @@ public:
     // A check has read again up to here.
     void Checked(const int check, const long end_msc) {
         m_checks.Done(check, end_msc);
+        if(check == CHECKS && !IsRepeating())
+            m_cursor.Begin(m_symbol, MathMax(m_checks.RepeatTo(), m_cursor.Msc()), 0);
         m_recent.Drop(MathMin(MathMax(m_checks.DoneMsc(), m_cursor.Msc() - MOST_RECENT_MS), m_cursor.Msc()));
         m_checks.NotBefore(m_recent.Totals().since_msc);
         if(check == 0 && end_msc > m_resend_msc)

@@ -170,6 +170,12 @@ public:
         return true;
     }
 
+    // As if Read() had given these ticks, all of them whole.
+    void Propose(const MqlTick &ticks[], const int copied) {
+        m_next_msc = ticks[copied - 1].time_msc;
+        m_next_taken = 1;
+    }
+
     // What Read() gave is safe.
     void Advance() {
         m_msc = m_next_msc;

@@ -192,7 +192,7 @@ inline int copy_ticks(const string &name, Array<MqlTick> &ticks, long from_msc, 
     }
     for(size_t at = first_from(*symbol, from_msc); at < symbol->ticks.size() && ticks.items.size() < most; at++) {
         const KnownTick &known = symbol->ticks[at];
-        if(symbol->is_sorted && known.tick.time_msc > std::min(to_msc, broker_msc()))
+        if(symbol->is_sorted && (known.tick.time_msc > to_msc || (known.known_ms < 0 && known.tick.time_msc > broker_msc())))
             break;
         if(is_known(known) && known.tick.time_msc >= from_msc && known.tick.time_msc <= to_msc)
             ticks.items.push_back(known.tick);
