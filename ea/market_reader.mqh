@@ -3,7 +3,7 @@
 #ifndef TICKPIPE_MARKET_READER_MQH
 #define TICKPIPE_MARKET_READER_MQH
 
-#include "settings.mqh"
+#include "broker_clock.mqh"
 #include "symbol_choice.mqh"
 #include "symbol_feed.mqh"
 
@@ -25,25 +25,6 @@
 #define BARS_OF_REQUEST 5000
 // Symbols in trouble that the status names.
 #define MOST_NAMED 3
-// The broker's clock is a multiple of that away from UTC (seconds), and never further than 18 hours.
-#define OFFSET_STEP_S 900
-#define MOST_OFFSET_S 64800
-// So long after the broker's clock changed there may be ticks from before (ms).
-#define FORMER_MS 60000
-
-// Offset of the broker's clock from UTC (seconds); false while the terminal does not know the broker's time.
-bool UtcOffset(const CollectorSettings &settings, int &offset_s) {
-    offset_s = NO_OFFSET;
-    if(settings.clock == CLOCK_SERVER)
-        return true;
-    if(settings.clock == CLOCK_FIXED) {
-        offset_s = settings.fixed_offset_s;
-        return true;
-    }
-    double apart_s = (double)((long)TimeTradeServer() - (long)TimeGMT());
-    offset_s = (int)MathRound(apart_s / OFFSET_STEP_S) * OFFSET_STEP_S;
-    return MathAbs(offset_s) <= MOST_OFFSET_S;
-}
 
 class MarketReader {
 private:
@@ -59,10 +40,7 @@ private:
     ulong m_read_at;
     ulong m_looked_at;
     bool m_was_connected;
-    // The broker's offset from UTC, the one that it had before, and since when it is another (GetTickCount64).
-    int m_offset_s;
-    int m_former_offset_s;
-    ulong m_offset_since;
+    BrokerClock m_clock;
     long m_left_out_ms;
     long m_late_said;
     bool m_disk_said;
@@ -276,29 +254,9 @@ private:
         return true;
     }
 
-    void NoteOffset(const int offset_s) {
-        if(offset_s == m_offset_s)
-            return;
-        for(int i = 0; i < ArraySize(m_feeds); i++)
-            m_feeds[i].ClockChanged();
-        m_former_offset_s = m_offset_s;
-        m_offset_s = offset_s;
-        m_offset_since = GetTickCount64();
-    }
-
-    // The offset at a tick's time: one that was not read yet when the broker's clock changed has the former.
-    int OffsetAt(const long msc) const {
-        if(m_former_offset_s == NO_OFFSET || GetTickCount64() - m_offset_since > FORMER_MS)
-            return m_offset_s;
-        long now_msc = (long)TimeGMT() * 1000;
-        long by_former = now_msc - (msc - (long)m_former_offset_s * 1000);
-        long by_offset = now_msc - (msc - (long)m_offset_s * 1000);
-        return MathAbs(by_former) < MathAbs(by_offset) ? m_former_offset_s : m_offset_s;
-    }
-
     // Whether the ticks or bars of this time may go into a request that says one offset; the first decides which.
     bool FitsOffset(const long msc, const int items, int &offset_s) const {
-        int offset_at_s = OffsetAt(msc);
+        int offset_at_s = m_clock.OffsetAt(msc);
         if(items == 0)
             offset_s = offset_at_s;
         return offset_at_s == offset_s;
@@ -330,9 +288,7 @@ public:
         m_read_at = 0;
         m_looked_at = 0;
         m_was_connected = true;
-        m_offset_s = NO_OFFSET;
-        m_former_offset_s = NO_OFFSET;
-        m_offset_since = 0;
+        m_clock.Begin();
         m_left_out_ms = 0;
         m_late_said = 0;
         m_disk_said = false;
@@ -358,7 +314,9 @@ public:
         m_looked_at = GetTickCount64();
         if(!connected || !UtcOffset(m_settings, offset_s))
             return false;
-        NoteOffset(offset_s);
+        if(m_clock.Note(offset_s))
+            for(int i = 0; i < ArraySize(m_feeds); i++)
+                m_feeds[i].ClockChanged();
         if(ring.Waiting() > 0 && !going_on && !Due(m_read_at, BUSY_READ_MS))
             return false;
         if(Due(m_symbols_at, SYMBOLS_EVERY_MS)) {

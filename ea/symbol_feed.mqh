@@ -6,40 +6,16 @@
 #include "bar_cursor.mqh"
 #include "tick_cursor.mqh"
 #include "check_schedule.mqh"
+#include "reading_trouble.mqh"
 #include "tick_ring.mqh"
 
 // Without a new quote the list is read so often all the same (ms).
 #define QUIET_READ_MS 10000
-// First and longest wait after a reading that failed (ms); between them it doubles. Each may cost the others 45 s.
-#define FIRST_RETRY_MS 1000
-#define LONGEST_RETRY_MS 600000
-// How often a symbol is tried that the broker does not know or the Market Watch does not show (ms).
-#define RETIRED_RETRY_MS 60000
-
 // So many answers in a row with fewer ticks than were there before are not believed: the terminal may still load them. After
 // that the broker has taken ticks back.
 #define SHORT_ANSWERS 10
 // Beyond that nothing is remembered, whether it was read again or not (ms).
 #define MOST_RECENT_MS 10800000
-
-// Ours: an answer without an error that has fewer ticks than were there before.
-#define ERROR_FEWER_TICKS (-2)
-
-string ErrorMeaning(const int error) {
-    switch(error) {
-    case ERR_MARKET_UNKNOWN_SYMBOL:
-        return "the broker does not know it";
-    case ERR_MARKET_NOT_SELECTED:
-        return "it is not in the Market Watch";
-    case ERR_HISTORY_TIMEOUT:
-        return "its history is on its way";
-    case ERR_HISTORY_NOT_FOUND:
-        return "the terminal has no history of it";
-    case ERROR_FEWER_TICKS:
-        return "the terminal gives fewer ticks than before";
-    }
-    return "the terminal's answer is not whole";
-}
 
 class SymbolFeed {
 private:
@@ -55,9 +31,7 @@ private:
     ulong m_quote_at;
     bool m_has_new_quote;
     ulong m_read_at;
-    int m_error;
-    int m_failures;
-    ulong m_not_before;
+    ReadingTrouble m_trouble;
     int m_short_answers;
     bool m_has_expired;
     // The latest tick of the newest record of this symbol. A record that begins before it is a resend to the server.
@@ -70,30 +44,6 @@ private:
     long m_resend_msc;
     long m_late;
 
-    bool IsRetired() const { return m_error == ERR_MARKET_UNKNOWN_SYMBOL || m_error == ERR_MARKET_NOT_SELECTED; }
-
-    void Failed(const int error) {
-        if(error != m_error)
-            Print(m_symbol, ": error ", IntegerToString(error), ", ", ErrorMeaning(error),
-                  ". It is tried again now and then; the other symbols go on.");
-        m_error = error;
-        int wait_ms = FIRST_RETRY_MS;
-        for(int n = 0; n < m_failures && wait_ms < LONGEST_RETRY_MS; n++)
-            wait_ms *= 2;
-        if(IsRetired())
-            wait_ms = RETIRED_RETRY_MS;
-        m_failures++;
-        m_not_before = GetTickCount64() + (ulong)MathMin(wait_ms, LONGEST_RETRY_MS);
-    }
-
-    void Succeeded() {
-        if(m_error != 0)
-            Print(m_symbol, ": is read again.");
-        m_error = 0;
-        m_failures = 0;
-        m_not_before = 0;
-    }
-
     // All ticks from one time to another; false when the answer is not whole, or has fewer than were there before.
     bool CopyRange(const long from_msc, const long to_msc, const long before, MqlTick &ticks[], int &copied) {
         ResetLastError();
@@ -102,13 +52,13 @@ private:
         if(copied >= 0 && error == 0) {
             if(copied >= before || m_short_answers >= SHORT_ANSWERS) {
                 m_short_answers = 0;
-                Succeeded();
+                m_trouble.Succeeded();
                 return true;
             }
             m_short_answers++;
             error = ERROR_FEWER_TICKS;
         }
-        Failed(error != 0 ? error : ERR_HISTORY_NOT_FOUND);
+        m_trouble.Failed(error != 0 ? error : ERR_HISTORY_NOT_FOUND);
         return false;
     }
 
@@ -198,9 +148,7 @@ public:
         m_quote_at = 0;
         m_has_new_quote = false;
         m_read_at = 0;
-        m_error = 0;
-        m_failures = 0;
-        m_not_before = 0;
+        m_trouble.Begin(symbol);
         m_short_answers = 0;
         m_has_expired = false;
         m_sent_msc = 0;
@@ -213,13 +161,13 @@ public:
 
     string Name() const { return m_symbol; }
     bool HasBegun() const { return m_begun; }
-    bool IsTroubled() const { return m_failures > 0; }
+    bool IsTroubled() const { return m_trouble.Is(); }
     bool HasMore() const { return m_cursor.HasMore(); }
     // Ticks that came into the terminal's list behind the cursor.
     long Late() const { return m_late; }
     SymbolFacts Facts() const { return m_facts; }
 
-    string Trouble() const { return m_error == 0 ? "" : m_symbol + ": " + ErrorMeaning(m_error) + " (" + IntegerToString(m_error) + ")"; }
+    string Trouble() const { return m_trouble.Text(); }
 
     // Reads again what a broker may change: digits, point and chart mode.
     void RefreshFacts() {
@@ -287,7 +235,7 @@ public:
 
     bool CanBegin() const { return !m_begun && m_quote_msc > 0; }
     bool MayTry() const {
-        return m_begun && m_not_before <= GetTickCount64() && (!IsRepeating() || m_rest_msc > 0);
+        return m_begun && m_trouble.MayTry() && (!IsRepeating() || m_rest_msc > 0);
     }
 
     // Whether reading may bring something.
@@ -306,9 +254,9 @@ public:
         m_read_at = GetTickCount64();
         bool found = m_cursor.Read(ticks, room, first, end);
         if(m_cursor.Error() != 0)
-            Failed(m_cursor.Error());
+            m_trouble.Failed(m_cursor.Error());
         else
-            Succeeded();
+            m_trouble.Succeeded();
         if(found)
             m_recent.Propose(ticks, first, end);
         return found;
@@ -365,7 +313,7 @@ public:
 
     // Which time is to be read again, and by which check; false when none is.
     bool NextCheck(int &check, long &from_msc, long &end_msc) const {
-        bool may_try = IsRepeating() ? m_not_before <= GetTickCount64() : m_failures == 0 && m_recent.IsLoaded();
+        bool may_try = IsRepeating() ? m_trouble.MayTry() : !m_trouble.Is() && m_recent.IsLoaded();
         return m_begun && may_try &&
                m_checks.Next(NowMsc(), m_cursor.Msc(), check, from_msc, end_msc);
     }
@@ -430,7 +378,7 @@ public:
     // Reads the bars that closed since the last time; how many, and up to where the cursor may move once they are stored.
     int ReadBars(MqlRates &bars[], long &next_time) {
         next_time = m_bars.Time();
-        return m_begun && m_failures == 0 ? m_bars.Read(m_symbol, m_quote_msc, bars, next_time) : 0;
+        return m_begun && !m_trouble.Is() ? m_bars.Read(m_symbol, m_quote_msc, bars, next_time) : 0;
     }
 
     long BarTime() const { return m_bars.Time(); }
