@@ -155,13 +155,13 @@ def test_metaeditor_reads_it_right(path: Path) -> None:
     assert content.isascii() or content.startswith(b"\xef\xbb\xbf")
 
 
-def test_the_documentation_has_every_input_with_its_default() -> None:
+@pytest.mark.parametrize(("page", "clock"), [("ea.md", "this terminal"), ("ea.pt-BR.md", "este terminal")])
+def test_the_documentation_has_every_input_with_its_default(page: str, clock: str) -> None:
     text = (_FOLDER / "inputs.mqh").read_text(encoding="utf-8-sig")
     inputs = dict(re.findall(r"^input \w+ (\w+) = ([^;]*);", text, re.M))
-    page = (_FOLDER.parent / "docs" / "ea.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| .* \| ([^|]*) ?\|$", page, re.M)
+    rows = re.findall(r"^\| `(\w+)` \| .* \| ([^|]*) ?\|$", (_FOLDER.parent / "docs" / page).read_text(), re.M)
     defaults = {name: default.strip(" `") for name, default in rows}
-    assert defaults.pop("Clock") == "this terminal"
+    assert defaults.pop("Clock") == clock
     assert inputs.pop("Clock") == "CLOCK_AUTO"
     assert {name: value.strip('"') for name, value in inputs.items()} == defaults
 
