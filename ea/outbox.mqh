@@ -131,7 +131,7 @@ public:
     // Sends until the ring is empty, nobody takes anything or less than half of `budget_ms` is left. No request may take
     // longer than what is left, so that the call ends within `budget_ms`.
     void Drain(TickRing &ring, Sender &sender, const ulong began, const int budget_ms) {
-        while(ring.Waiting() > 0) {
+        while(ring.Waiting() > 0 && !IsStopped()) {
             int left_ms = budget_ms - (int)(GetTickCount64() - began);
             if(left_ms * 2 < budget_ms || !Load(ring))
                 return;

@@ -7,6 +7,7 @@
 #define TICKPIPE_RING_FILE_MQH
 
 #include "post_body.mqh"
+#include "recent_ticks.mqh"
 
 #define RECORD_MARK 0x31525054 // "TPR1"
 #define RECORD_HEADER_BYTES 32
@@ -28,10 +29,10 @@ struct CursorMark {
     string symbol;
     long msc;
     int taken;
-    // See TickCursor: in the second pass of an hour.
-    long until;
     // Opening of the newest bar (seconds, broker's clock).
     long bar_time;
+    // What the ticks of the last hours add up to.
+    TickTotals recent;
 };
 
 struct RecordHeader {
@@ -57,19 +58,22 @@ void MarkLines(const CursorMark &marks[], char &bytes[]) {
     string lines = "";
     for(int i = 0; i < ArraySize(marks); i++)
         lines += marks[i].symbol + "\t" + IntegerToString(marks[i].msc) + "\t" + IntegerToString(marks[i].taken) + "\t" +
-                 IntegerToString(marks[i].until) + "\t" + IntegerToString(marks[i].bar_time) + "\n";
+                 IntegerToString(marks[i].bar_time) + "\t" + IntegerToString(marks[i].recent.since_msc) + "\t" +
+                 IntegerToString(marks[i].recent.count) + "\t" + IntegerToString((long)marks[i].recent.sum) + "\n";
     ToUtf8(lines, bytes);
 }
 
 bool ReadMarkLine(const string line, CursorMark &mark) {
     string fields[];
-    if(StringSplit(line, '\t', fields) != 5)
+    if(StringSplit(line, '\t', fields) != 7)
         return false;
     mark.symbol = fields[0];
     mark.msc = StringToInteger(fields[1]);
     mark.taken = (int)StringToInteger(fields[2]);
-    mark.until = StringToInteger(fields[3]);
-    mark.bar_time = StringToInteger(fields[4]);
+    mark.bar_time = StringToInteger(fields[3]);
+    mark.recent.since_msc = StringToInteger(fields[4]);
+    mark.recent.count = StringToInteger(fields[5]);
+    mark.recent.sum = (ulong)StringToInteger(fields[6]);
     return true;
 }
 

@@ -1,4 +1,4 @@
-// What the inputs of the EA say, in one place that every part reads.
+// What the inputs say, in one place that every part reads.
 
 #ifndef TICKPIPE_SETTINGS_MQH
 #define TICKPIPE_SETTINGS_MQH
@@ -18,7 +18,7 @@ struct CollectorSettings {
     string api_key;
     // Name of the feed, sent as X-Source; "auto" is the broker's server, empty leaves it to the key.
     string source;
-    // Comma-separated; empty is every symbol of the Market Watch.
+    // Comma-separated; empty is every visible symbol of the Market Watch that the broker quotes.
     string symbols;
     bool send_bars;
     int timeout_ms;

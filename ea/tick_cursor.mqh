@@ -1,15 +1,14 @@
 // How far the ticks of one symbol were taken. OnTick skips ticks by design, so they are read from the terminal's own
 // list with CopyTicks, from the cursor on.
 //
-// Only whole milliseconds are taken: the newest one may still get brothers, and the server recognises a resend only when
-// the ticks of a millisecond travel together. The cursor is a millisecond and how many of its ticks were taken; CopyTicks
-// answers with that millisecond again, and those are skipped.
-//
-// In autumn a broker's clock shows an hour twice. In the second pass CopyTicks by time would answer with the first as well,
-// so the newest ticks are read, and those taken that came after the clock went back.
+// Only whole milliseconds are taken: the newest one may still get another tick, and the server recognises a resend only when
+// the ticks of a millisecond travel together. The cursor is the last millisecond that was taken; what enters the list at or
+// before it is found by reading again (symbol_feed.mqh).
 
 #ifndef TICKPIPE_TICK_CURSOR_MQH
 #define TICKPIPE_TICK_CURSOR_MQH
+
+#include "recent_ticks.mqh"
 
 // The newest millisecond counts as whole when nothing was added to it for so long.
 #define SETTLE_MS 1000
@@ -17,17 +16,15 @@
 // One millisecond never holds so many ticks.
 #define MOST_READ 65536
 
-// From one tick to the next only a clock that was put back goes back so far.
-#define WENT_BACK_MS 60000
+// After a reconnection two readings must agree that are so far apart.
+#define AGREE_MS 2000
 
 class TickCursor {
 private:
     string m_symbol;
-    // Taken: everything before m_msc, and the first m_taken ticks of m_msc.
+    // Everything up to here was taken, the last millisecond with so many ticks.
     long m_msc;
     int m_taken;
-    // In the second pass of an hour: the tick before the clock went back, until the time has passed it. Else 0.
-    long m_until;
     // The same after the ticks that Read() gave, until Advance() or the next Read().
     long m_next_msc;
     int m_next_taken;
@@ -35,8 +32,15 @@ private:
     long m_newest_msc;
     int m_newest_count;
     ulong m_newest_since;
-    bool m_waiting;
+    // While the list may still be filled from behind: the reading that the next must agree with, and its time.
+    bool m_holding;
+    long m_held_msc;
+    int m_held_count;
+    uint m_held_hash;
+    ulong m_held_since;
+    int m_error;
     bool m_has_more;
+    bool m_is_waiting;
 
     bool Settled(const MqlTick &ticks[], const int copied) {
         long newest = ticks[copied - 1].time_msc;
@@ -52,130 +56,109 @@ private:
         return GetTickCount64() - m_newest_since >= SETTLE_MS;
     }
 
-    // CopyTicks from a time on, or with 0 of the newest ticks. While the terminal fetches history (up to 45 s at first) it answers -1 or 0, or says
-    // ERR_HISTORY_TIMEOUT and gives what it has, which may have a hole in the middle and is not used.
-    int Copy(MqlTick &ticks[], const long from_msc, const int count) {
+    // Whether a reading still has what the one before had, and nothing in between.
+    bool Agrees(const MqlTick &ticks[], const int copied) {
+        int count = 0;
+        uint hash = 0;
+        for(; count < copied && ticks[count].time_msc <= m_held_msc; count++)
+            hash = MixedIn(hash, TickHash(ticks[count]));
+        if(m_held_msc > 0 && count == m_held_count && hash == m_held_hash)
+            return GetTickCount64() - m_held_since >= AGREE_MS;
+        m_held_hash = 0;
+        for(int i = 0; i < copied; i++)
+            m_held_hash = MixedIn(m_held_hash, TickHash(ticks[i]));
+        m_held_msc = ticks[copied - 1].time_msc;
+        m_held_count = copied;
+        m_held_since = GetTickCount64();
+        return false;
+    }
+
+    // CopyTicks from the cursor on; 0 when its answer is not whole. While the terminal fetches history (up to 45 s) it answers
+    // -1 or 0, or gives what it has with an error, which may have a hole in the middle and is not used.
+    int Copy(MqlTick &ticks[], const int count) {
         ResetLastError();
-        int copied = CopyTicks(m_symbol, ticks, COPY_TICKS_ALL, (ulong)from_msc, (uint)count);
-        m_waiting = copied < 0 || GetLastError() == ERR_HISTORY_TIMEOUT;
-        return m_waiting ? -1 : copied;
-    }
-
-    // The first tick after the clock went back from `before_msc`; -1 when it is not among these.
-    int WentBackAt(const MqlTick &ticks[], const int copied, const long before_msc) const {
-        for(int i = copied - 1; i > 0; i--)
-            if(ticks[i - 1].time_msc == before_msc && ticks[i].time_msc < before_msc - WENT_BACK_MS)
-                return i;
-        return -1;
-    }
-
-    // The newest ticks, as many as it takes to have all from `after_msc` on; `first` is the one after the clock went back
-    // from `before_msc`, or -1.
-    int CopyNewest(MqlTick &ticks[], const long before_msc, const long after_msc, int &first) {
-        int copied = 0;
-        first = -1;
-        for(int wide = 1024; wide <= MOST_READ; wide *= 2) {
-            copied = Copy(ticks, 0, wide);
-            if(copied <= 0)
-                break;
-            first = WentBackAt(ticks, copied, before_msc);
-            if(first >= 0 || copied < wide || ticks[0].time_msc < after_msc)
-                break;
-        }
-        return copied;
-    }
-
-    // Whether the clock shows an hour again. It does when it is behind the cursor, and a tick that came later is as well.
-    bool InSecondPass(MqlTick &ticks[], const long broker_msc) {
-        if(m_until > 0 && m_msc > m_until)
-            m_until = 0;
-        long behind_msc = m_msc - WENT_BACK_MS;
-        if(m_until > 0 || m_taken == 0 || broker_msc >= behind_msc)
-            return m_until > 0;
-        if(Copy(ticks, 0, 1) != 1 || ticks[0].time_msc >= behind_msc)
-            return false;
-        int first = -1;
-        if(CopyNewest(ticks, m_msc, 0, first) <= 0 || first < 0)
-            return false;
-        m_until = m_msc;
-        m_msc = ticks[first].time_msc;
-        m_taken = 0;
-        return true;
-    }
-
-    // As Read() does, in the second pass.
-    void ReadSecondPass(MqlTick &ticks[], const int room, int &first, int &end) {
-        int copied = CopyNewest(ticks, m_until, m_msc, first);
-        first = first < 0 ? 0 : first;
-        while(first < copied && ticks[first].time_msc < m_msc)
-            first++;
-        for(int i = 0; i < m_taken && first < copied && ticks[first].time_msc == m_msc; i++)
-            first++;
-        end = first;
-        while(end < copied && (end - first < room || ticks[end].time_msc == ticks[end - 1].time_msc))
-            end++;
-        m_has_more = end < copied;
-        if(end > first && !m_has_more && !Settled(ticks, copied)) {
-            long newest = ticks[copied - 1].time_msc;
-            while(end > first && ticks[end - 1].time_msc == newest)
-                end--;
-        }
+        int copied = CopyTicks(m_symbol, ticks, COPY_TICKS_ALL, (ulong)m_msc, (uint)count);
+        m_error = GetLastError();
+        if(copied < 0 && m_error == 0)
+            m_error = ERR_HISTORY_NOT_FOUND;
+        return m_error == 0 ? copied : 0;
     }
 
 public:
-    TickCursor() : m_symbol(""), m_msc(0), m_taken(0), m_until(0), m_next_msc(0), m_next_taken(0), m_newest_msc(0),
-                   m_newest_count(0), m_newest_since(0), m_waiting(false), m_has_more(false) {}
+    TickCursor() { Begin("", 0, 0); }
 
-    void Begin(const string symbol, const long msc, const int taken, const long until) {
+    void Begin(const string symbol, const long msc, const int taken) {
         m_symbol = symbol;
         m_msc = msc;
         m_taken = taken;
-        m_until = until;
         m_next_msc = msc;
         m_next_taken = taken;
+        m_newest_msc = 0;
+        m_newest_count = 0;
+        m_newest_since = 0;
+        m_holding = false;
+        m_held_msc = 0;
+        m_held_count = 0;
+        m_held_hash = 0;
+        m_held_since = 0;
+        m_error = 0;
+        m_has_more = false;
+        m_is_waiting = false;
     }
 
-    string Name() const { return m_symbol; }
+    // Takes nothing until two readings agree: after a reconnection the terminal fills its list from both ends.
+    void Hold() {
+        m_holding = true;
+        m_held_msc = 0;
+    }
+
     long Msc() const { return m_msc; }
     int Taken() const { return m_taken; }
-    long Until() const { return m_until; }
     long NextMsc() const { return m_next_msc; }
     int NextTaken() const { return m_next_taken; }
-    // Whether the terminal still fetches this symbol's ticks.
-    bool Waiting() const { return m_waiting; }
+    // Why the last reading cannot be used; 0 when it can.
+    int Error() const { return m_error; }
     // Whether the last reading left ticks behind for lack of room.
     bool HasMore() const { return m_has_more; }
+    // Whether it left ticks behind that only had to prove whole, and have had the time for it.
+    bool HasWaited() const {
+        ulong now = GetTickCount64();
+        return m_is_waiting && (m_holding ? now - m_held_since >= AGREE_MS : now - m_newest_since >= SETTLE_MS);
+    }
 
-    // The ticks that can be taken are ticks[first] to ticks[end - 1]. About `room` ticks are read; `broker_msc` is what the
-    // broker's clock shows. The answer is false when there are none; the cursor stays until Advance().
-    bool Read(MqlTick &ticks[], const int room, const long broker_msc, int &first, int &end) {
+    // The ticks that can be taken are ticks[first] to ticks[end - 1]. About `room` ticks are read. The answer is false
+    // when there are none; the cursor stays until Advance().
+    bool Read(MqlTick &ticks[], const int room, int &first, int &end) {
         first = 0;
         end = 0;
         m_has_more = false;
-        bool second_pass = InSecondPass(ticks, broker_msc);
+        m_is_waiting = false;
         m_next_msc = m_msc;
         m_next_taken = m_taken;
-        if(second_pass) {
-            ReadSecondPass(ticks, room, first, end);
-            if(end == first)
-                return false;
-        }
         // As wide as it takes to see the end of one millisecond.
         for(int wide = room; end == first; wide *= 2) {
-            int copied = Copy(ticks, m_msc, wide + m_taken);
-            if(copied <= 0)
+            int copied = Copy(ticks, wide + m_taken);
+            if(copied <= 0 || IsStopped())
                 return false;
             first = 0;
-            while(first < copied && first < m_taken && ticks[first].time_msc == m_msc)
+            while(first < copied && ticks[first].time_msc <= m_msc)
                 first++;
+            if(m_holding && first < copied) {
+                m_is_waiting = true;
+                if(!Agrees(ticks, copied))
+                    return false;
+                m_holding = false;
+            }
             end = copied;
             // Of a full reading the newest millisecond may be cut.
             bool full = copied >= wide + m_taken;
             m_has_more = full;
-            if(full ? wide < MOST_READ : !Settled(ticks, copied)) {
+            m_is_waiting = false;
+            if(first < copied && (full ? wide < MOST_READ : !Settled(ticks, copied))) {
                 long newest = ticks[copied - 1].time_msc;
                 while(end > first && ticks[end - 1].time_msc == newest)
                     end--;
+                m_is_waiting = true;
             }
             if(end == first && !full)
                 return false;
@@ -185,6 +168,12 @@ public:
         for(int i = end - 1; i >= 0 && ticks[i].time_msc == m_next_msc; i--)
             m_next_taken++;
         return true;
+    }
+
+    // As if Read() had given these ticks, all of them whole.
+    void Propose(const MqlTick &ticks[], const int copied) {
+        m_next_msc = ticks[copied - 1].time_msc;
+        m_next_taken = 1;
     }
 
     // What Read() gave is safe.

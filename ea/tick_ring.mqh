@@ -1,13 +1,15 @@
 // The queue on the disk: every request is here before it is posted, and leaves only when a server has confirmed it. So the
-// very same request is sent again after a lost answer, a crash of the terminal or a power cut, and in its order.
+// very same request is sent again after a lost answer or a crash of the terminal, and in its order.
 //
-// The queue is a row of files in MQL5\Files\DataCollectorPRO\BROKER, each about a megabyte. A file is only ever written at
-// its end. It begins with all cursors, so that older files can be deleted once what they hold is confirmed. Each record
-// carries the cursors that are true once it is kept: a torn record takes its cursors with it, and its ticks are read from
-// the terminal again.
+// The queue is a row of files in DataCollectorPRO\BROKER of the folder that all terminals of the PC share, each about a
+// megabyte. A file is only ever written at its end. It begins with all cursors, so that older files can be deleted once what
+// they hold is confirmed. Each record carries the cursors that are true once it is stored: a torn record takes its cursors
+// with it, and its ticks are read from the terminal again. What was written is flushed and read back before the cursors move;
+// that shows a full disk. MQL5 cannot make a disk write its cache, so a power cut may take the newest records, and then their
+// ticks are read again as well.
 //
-// The ring is bounded. When it is full, the oldest is kept and nothing is added: the cursors stand still, and the newer
-// ticks wait in the terminal's own tick history.
+// The ring is bounded. When it is full, nothing is added: the cursors stand still, and the newer ticks wait in the
+// terminal's own tick history.
 
 #ifndef TICKPIPE_TICK_RING_MQH
 #define TICKPIPE_TICK_RING_MQH
@@ -82,13 +84,13 @@ private:
     }
 
     void Scan(const int file) {
-        int handle = FileOpen(FileName(file), FILE_READ | FILE_BIN | FILE_SHARE_READ);
+        int handle = FileOpen(FileName(file), FILE_READ | FILE_BIN | FILE_SHARE_READ | FILE_COMMON);
         if(handle == INVALID_HANDLE)
             return;
         RecordHeader header = {};
         char cursors[];
         char body[];
-        while(true) {
+        while(!IsStopped()) {
             ulong offset = FileTell(handle);
             if(!ReadRecord(handle, header, cursors, body)) {
                 if(offset < FileSize(handle))
@@ -113,7 +115,7 @@ private:
         string name;
         m_oldest = 0;
         m_newest = 0;
-        long search = FileFindFirst(m_folder + "\\*.ring", name);
+        long search = FileFindFirst(m_folder + "\\*.ring", name, FILE_COMMON);
         if(search == INVALID_HANDLE)
             return false;
         do {
@@ -125,6 +127,26 @@ private:
         } while(FileFindNext(search, name));
         FileFindClose(search);
         return m_oldest > 0;
+    }
+
+    // One record of a file; false when it is not whole.
+    bool ReadAt(const int file, const ulong offset, RecordHeader &header, char &body[]) const {
+        int handle = FileOpen(FileName(file), FILE_READ | FILE_BIN | FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_COMMON);
+        if(handle == INVALID_HANDLE)
+            return false;
+        char cursors[];
+        FileSeek(handle, (long)offset, SEEK_SET);
+        bool read = ReadRecord(handle, header, cursors, body);
+        FileClose(handle);
+        return read;
+    }
+
+    // Whether a record that was just written is there: a disk may be full without saying so.
+    bool IsThere(const RecordHeader &written, const ulong offset) const {
+        RecordHeader header = {};
+        char body[];
+        return ReadAt(m_newest, offset, header, body) && header.number == written.number &&
+               header.checksum == written.checksum;
     }
 
     // Appends a record to the newest file; false when the disk did not take it.
@@ -139,7 +161,7 @@ private:
         ulong after = FileSize(m_writer);
         m_file_bytes[m_newest - m_oldest] = after;
         m_bytes += after - before;
-        return written;
+        return written && IsThere(header, before);
     }
 
     // Begins a file with all cursors in it.
@@ -150,7 +172,7 @@ private:
             m_oldest = m_newest;
         ArrayResize(m_file_bytes, m_newest - m_oldest + 1, 64);
         m_file_bytes[m_newest - m_oldest] = 0;
-        m_writer = FileOpen(FileName(m_newest), FILE_WRITE | FILE_BIN | FILE_SHARE_READ);
+        m_writer = FileOpen(FileName(m_newest), FILE_WRITE | FILE_BIN | FILE_SHARE_READ | FILE_COMMON);
         RecordHeader header = {};
         header.kind = RECORD_CURSORS;
         header.number = m_confirmed;
@@ -162,7 +184,7 @@ private:
             return true;
         // A file that does not begin with all cursors must not be the newest.
         StopWriting();
-        FileDelete(FileName(m_newest));
+        FileDelete(FileName(m_newest), FILE_COMMON);
         m_bytes -= m_file_bytes[m_newest - m_oldest];
         m_newest--;
         if(m_newest < m_oldest)
@@ -184,7 +206,7 @@ private:
             return;
         int gone = needed - m_oldest;
         for(int i = 0; i < gone; i++) {
-            FileDelete(FileName(m_oldest + i));
+            FileDelete(FileName(m_oldest + i), FILE_COMMON);
             m_bytes -= m_file_bytes[i];
         }
         int left = ArraySize(m_file_bytes) - gone;
@@ -220,14 +242,15 @@ private:
 public:
     TickRing() : m_folder(""), m_most_bytes(0), m_most_file_bytes(0) { Forget(); }
 
-    // Opens the ring of a folder below MQL5\Files. False when another EA of this terminal has it, or nothing can be written.
+    // Opens the ring of a folder that all terminals of the PC share. False when another program has it, or nothing can be
+    // written.
     bool Open(const string folder, const int most_megabytes) {
         Forget();
         m_folder = folder;
         m_most_bytes = (ulong)most_megabytes * 1048576;
         m_most_file_bytes = (ulong)MathMin(m_most_bytes / 8, (ulong)RING_FILE_BYTES);
-        // Without sharing: a second EA on the same broker would send every tick twice.
-        m_lock = FileOpen(folder + "\\lock", FILE_WRITE | FILE_BIN);
+        // Without sharing: a second program on the same broker, in this terminal or another, would send every tick twice.
+        m_lock = FileOpen(folder + "\\lock", FILE_WRITE | FILE_BIN | FILE_COMMON);
         if(m_lock == INVALID_HANDLE)
             return false;
         if(FindFiles()) {
@@ -237,6 +260,8 @@ public:
                 Scan(file);
             }
         }
+        if(IsStopped())
+            return false;
         while(m_first < ArraySize(m_entries) && m_entries[m_first].number <= m_confirmed)
             m_first++;
         ForgetConfirmed();
@@ -268,7 +293,7 @@ public:
         return false;
     }
 
-    // Keeps cursors without a request: where a symbol begins that never had a tick.
+    // Stores cursors without a request: where a symbol begins that never had a tick.
     void Remember(const CursorMark &marks[]) {
         for(int i = 0; i < ArraySize(marks); i++)
             SetMark(marks[i]);
@@ -282,7 +307,7 @@ public:
             StopWriting(); // the next file begins with them
     }
 
-    // Keeps a request and the cursors that are true with it. False when the disk did not take it: nothing has changed.
+    // Stores a request and the cursors that are true with it. False when the disk did not take it: nothing has changed.
     bool Append(const int kind, const int items, const char &body[], const CursorMark &marks[]) {
         if((m_writer == INVALID_HANDLE || m_file_bytes[m_newest - m_oldest] >= m_most_file_bytes) && !BeginFile())
             return false;
@@ -324,15 +349,8 @@ public:
             ArrayCopy(body, m_cache);
             return true;
         }
-        int handle = FileOpen(FileName(m_entries[m_first].file), FILE_READ | FILE_BIN | FILE_SHARE_READ | FILE_SHARE_WRITE);
-        if(handle == INVALID_HANDLE)
-            return false;
         RecordHeader header = {};
-        char cursors[];
-        FileSeek(handle, (long)m_entries[m_first].offset, SEEK_SET);
-        bool read = ReadRecord(handle, header, cursors, body);
-        FileClose(handle);
-        return read && header.number == number;
+        return ReadAt(m_entries[m_first].file, m_entries[m_first].offset, header, body) && header.number == number;
     }
 
     // A server has the oldest request.

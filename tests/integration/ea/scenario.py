@@ -1,8 +1,10 @@
 """What the EA's tests have in common: a morning, ticks, an attached EA, and what a server has of it."""
 
+from collections import Counter
 from typing import Any
 
-from marketdata.tick import Tick
+from marketdata.resends import Passes
+from marketdata.tick import Frame, Tick, same
 from tests.integration.ea.terminal import Terminal
 from tests.lying import LyingServer
 from tests.scripted import ScriptedServer
@@ -10,6 +12,9 @@ from tests.scripted import ScriptedServer
 #: A Monday morning; ticks begin ten seconds later.
 NOW_MS = 1_549_238_400_000
 FIRST_MSC = NOW_MS + 10_000
+
+#: The server took the request, but its answer was lost on the way: a gateway's time-out.
+TAKEN_UNHEARD = 504
 
 
 def tick(after_ms: int, bid: float = 1.1, **more: float) -> Tick:
@@ -27,6 +32,27 @@ def sent(server: ScriptedServer, symbol: str = "EURUSD") -> list[Tick]:
     ]
 
 
+def held(server: ScriptedServer, symbol: str = "EURUSD") -> Counter[Tick]:
+    """The ticks of a symbol that the server counts: the most that any pass holds of each."""
+    passes, by_pass = Passes(), dict[int, Counter[Tick]]()
+    for request in server.requests:
+        if request.path != "/ingest/tick" or not (request.status < 300 or request.status == TAKEN_UNHEARD):
+            continue
+        ticks = [posted(item) for item in request.items if item["symbol"] == symbol]
+        if ticks:
+            times = [tick.time_msc for tick in ticks]
+            frame = Frame(
+                v=1, source="source", symbol=symbol, mode="bid", point=1e-5, request=request.headers["X-Trace-Id"],
+                received=0, ticks=ticks,
+            )  # fmt: skip
+            passes.enter(frame, min(times), max(times))
+            by_pass.setdefault(passes.number, Counter()).update(map(same, ticks))
+    most: Counter[Tick] = Counter()
+    for counted in by_pass.values():
+        most |= counted
+    return most
+
+
 def posted(item: dict[str, Any]) -> Tick:
     """The tick in an item as the EA posts it."""
     return Tick(
@@ -38,3 +64,5 @@ def begin(terminal: Terminal, server: ScriptedServer | LyingServer, **inputs: ob
     terminal("allow", server.url)
     terminal.inputs(**{"RelayUrl": server.url, "SendBars": False} | inputs)
     terminal.start(NOW_MS)
+    # One turn: a symbol begins at the newest quote that the EA sees.
+    terminal.run(0.25)

@@ -15,6 +15,9 @@ STEP_MS = 250
 #: What OnInit answers.
 INIT_SUCCEEDED, INIT_PARAMETERS_INCORRECT = 0, 32767
 
+#: Errors of the terminal (MQL5: "Codes of Runtime Errors").
+UNKNOWN_SYMBOL, NOT_SELECTED, HISTORY_NOT_FOUND, HISTORY_TIMEOUT = 4301, 4302, 4401, 4403
+
 _COUNTS = re.compile(r"(\d+) ticks and (\d+) bars sent, (\d+) requests wait")
 
 
@@ -24,14 +27,16 @@ def _word(symbol: str) -> str:
 
 
 class Terminal:
-    """One terminal. Its files outlive it, as MQL5\\Files does."""
+    """One terminal. Its files outlive it, as MQL5\\Files does, and so does the folder that all terminals share."""
 
     def __init__(self, binary: Path, files: Path, *, broker: str = "Broker-Demo") -> None:
         self.files = files
+        self.common = files.parent / "Common"
         #: The lines of the Experts log and the alerts.
         self.log: list[str] = []
         self._process = subprocess.Popen([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self("files", files)
+        self("common", self.common)
         self("server", broker)
 
     def __enter__(self) -> Self:
@@ -62,12 +67,39 @@ class Terminal:
     def symbol(self, name: str, *, digits: int = 5, point: float = 1e-5, mode: str = "bid") -> None:
         self("symbol", _word(name), digits, point, mode)
 
-    def ticks(self, symbol: str, ticks: Iterable[Tick], *, known_msc: int | None = None) -> None:
-        """What the broker sends; each becomes known at its own time, or at `known_msc` (broker's clock)."""
-        for tick in ticks:
-            when = tick.time_msc if known_msc is None else known_msc
-            numbers = (repr(number) for number in (tick.bid, tick.ask, tick.last, tick.volume))
-            self._write("tick", _word(symbol), tick.time_msc, *numbers, tick.flags, when)
+    def state(self, symbol: str, **states: int) -> None:
+        """What the terminal knows of a symbol: exists, selected, visible, custom, bars, expires."""
+        for name, value in states.items():
+            assert self("state", _word(symbol), name, int(value)) == ""
+
+    def fault(
+        self, symbol: str, error: int, *, calls: int = 1, most: int = -1, from_msc: int = 0, wait_ms: int = 0
+    ) -> None:
+        """Let the next calls for ticks fail, or give too little: `most` ticks from `from_msc` on, -1 for none."""
+        self("fault", _word(symbol), calls, error, most, from_msc, wait_ms)
+
+    def waits_for_history(self, symbol: str, *, calls: int = 1, from_msc: int | None = None) -> None:
+        """Let the next calls wait for 45 s each and give nothing, or what is there from `from_msc` on."""
+        most = -1 if from_msc is None else 1_000_000_000
+        self.fault(symbol, HISTORY_TIMEOUT, calls=calls, most=most, from_msc=from_msc or 0, wait_ms=45_000)
+
+    def ticks(self, symbol: str, ticks: Iterable[Tick], *, known_ms: int = -1, late: bool = False) -> None:
+        """What the broker sends: each becomes known at its own time, or at `known_ms` (UTC).
+
+        They are appended to the terminal's list; `late` ones are inserted by their time.
+        """
+        self.load(symbol, ((tick, known_ms) for tick in ticks), command="late" if late else "tick")
+
+    def load(self, symbol: str, quoted: Iterable[tuple[Tick, int]], *, command: str = "tick") -> None:
+        """Ticks, each with the time when it becomes known."""
+        name = _word(symbol)
+        assert self._process.stdin is not None
+        self._process.stdin.write(
+            "".join(
+                f"{command} {name} {t.time_msc} {t.bid!r} {t.ask!r} {t.last!r} {t.volume!r} {t.flags} {known_ms}\n"
+                for t, known_ms in quoted
+            )
+        )
 
     def start(self, now_ms: int) -> None:
         """Attach the EA at a time (UTC)."""
@@ -85,6 +117,11 @@ class Terminal:
             if self.sent >= ticks:
                 return
         raise AssertionError(f"{self.status()} after {most_seconds} s of terminal time; log: {self.log[-5:]}")
+
+    def run_until_time(self, now_ms: int, *, step_ms: int = STEP_MS) -> None:
+        """Let turns pass until the clock shows a time (UTC): calls that wait move it as well."""
+        while int(self("clock-shows")) < now_ms:
+            self("timer", 1, step_ms)
 
     def status(self) -> str:
         """The chart's comment."""

@@ -42,7 +42,7 @@ def test_retry_after_is_honoured_and_the_same_request_sent_again(
     begin(terminal, server)
     terminal.run(11)
     assert statuses(server) == [status]
-    terminal.run(6)
+    terminal.run(5)
     assert statuses(server) == [status]
     terminal.run(2)
     assert statuses(server)[:2] == [status, 200]

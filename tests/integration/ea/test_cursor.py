@@ -1,11 +1,13 @@
 """Every tick once and in order, whatever CopyTicks does."""
 
+from collections import Counter
+
 import pytest
 
 from marketdata.tick import Tick
 from tests.days import eurusd_ticks
 from tests.integration.ea.conftest import StartTerminal
-from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, sent, tick
+from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, held, sent, tick
 from tests.integration.ea.terminal import Terminal
 from tests.scripted import ScriptedServer
 
@@ -48,7 +50,7 @@ def test_the_newest_millisecond_waits_for_its_brothers(terminal: Terminal, serve
     terminal.symbol("EURUSD")
     ticks = [tick(0), tick(0, 1.2), tick(0, 1.3)]
     terminal.ticks("EURUSD", ticks[:1])
-    terminal.ticks("EURUSD", ticks[1:], known_msc=FIRST_MSC + 500)
+    terminal.ticks("EURUSD", ticks[1:], known_ms=FIRST_MSC + 500)
     begin(terminal, server)
     terminal.run(30)
     # One request: the first was not sent alone although the EA saw it alone.
@@ -56,17 +58,17 @@ def test_the_newest_millisecond_waits_for_its_brothers(terminal: Terminal, serve
     assert sent(server) == ticks
 
 
-def test_a_brother_that_comes_after_its_millisecond_was_sent_is_not_lost(
-    terminal: Terminal, server: ScriptedServer
-) -> None:
+def test_a_tick_that_joins_a_millisecond_that_was_sent_is_not_lost(terminal: Terminal, server: ScriptedServer) -> None:
     terminal.symbol("EURUSD")
-    ticks = [tick(0), tick(0, 1.2)]
-    terminal.ticks("EURUSD", ticks[:1])
-    terminal.ticks("EURUSD", ticks[1:], known_msc=FIRST_MSC + 5_000)
+    # The second equals the first in every field, and so does the third, which comes later still.
+    terminal.ticks("EURUSD", [tick(-20), tick(0)])
+    terminal.ticks("EURUSD", [tick(0)], known_ms=FIRST_MSC + 5_000)
+    terminal.ticks("EURUSD", [tick(0)], known_ms=FIRST_MSC + 300_000)
     begin(terminal, server)
-    terminal.run(30)
-    assert sent(server) == ticks
-    assert len(server.requests) == 2
+    terminal.run(200)
+    assert held(server) == Counter([tick(-20), tick(0), tick(0)])
+    terminal.run(900)
+    assert held(server) == Counter([tick(-20), tick(0), tick(0), tick(0)])
 
 
 def test_equal_ticks_of_one_millisecond_stay_together_over_request_borders(
@@ -97,22 +99,22 @@ def test_symbols_share_requests_and_none_starves(terminal: Terminal, server: Scr
 
 
 @pytest.mark.parametrize(
-    "partial_from_msc",
+    "from_msc",
     [
-        -1,  # CopyTicks answers -1
+        None,  # CopyTicks answers -1
         FIRST_MSC + 60_000,  # CopyTicks gives the newest ticks and says that it timed out: there is a hole
     ],
 )
 def test_nothing_is_lost_while_the_terminal_fetches_history(
-    terminal: Terminal, server: ScriptedServer, partial_from_msc: int
+    terminal: Terminal, server: ScriptedServer, from_msc: int | None
 ) -> None:
     terminal.symbol("EURUSD")
     ticks = [tick(ms) for ms in range(0, 120_000, 100)]
     terminal.ticks("EURUSD", ticks)
     begin(terminal, server)
-    terminal("sync", "EURUSD", 3, partial_from_msc)
-    terminal.run(0.25)
-    assert "history of 1 symbols is on its way" in terminal.status()
+    terminal.waits_for_history("EURUSD", calls=3, from_msc=from_msc)
+    terminal.run(10)
+    assert "EURUSD: its history is on its way (4403)" in terminal.status()
     terminal.run_until_sent(len(ticks))
     assert sent(server) == ticks
     assert "on its way" not in terminal.status()
@@ -154,7 +156,7 @@ def test_a_terminal_that_does_not_know_its_broker_yet_waits(terminal: Terminal, 
     terminal("forget-server")
     begin(terminal, server, Source="auto")
     terminal.run(5)
-    assert not (terminal.files / "DataCollectorPRO").exists()
+    assert not (terminal.common / "DataCollectorPRO").exists()
     terminal("server", "Broker-Demo")
     terminal.run(15)
     assert {request.headers["X-Source"] for request in server.requests} == {"Broker-Demo"}
@@ -239,12 +241,11 @@ AFTER = [0.2, 0.2, *range(5, 3_590, 10), 3_599.9, 3_600.5, 3_700]
 def at_the_change(terminal: Terminal, url: str, former_s: int, latter_s: int) -> None:
     """A terminal that gets ticks so many seconds before and after the change, each at its moment."""
     terminal.symbol("BTCUSD")
-    terminal("known-in-utc")
     for seconds, offset_s in ((BEFORE, former_s), (AFTER, latter_s)):
         for second in seconds:
             at_ms = CHANGE_MS + round(second * 1000)
             one = Tick(at_ms + offset_s * 1000, 1.1 + second / 1e6, 1.2, 0.0, 0.0, 6)
-            terminal.ticks("BTCUSD", [one], known_msc=at_ms)
+            terminal.ticks("BTCUSD", [one], known_ms=at_ms)
     terminal("allow", url)
     terminal.inputs(RelayUrl=url)
 

@@ -1,6 +1,6 @@
 """The ring on the disk: what is in it is sent once and in order, whatever ends in between."""
 
-import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 
 from marketdata.tick import Tick
 from tests.integration.ea.conftest import StartTerminal
-from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, sent, tick
+from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, held, sent, tick
 from tests.integration.ea.terminal import Terminal
 from tests.scripted import Answer, ScriptedServer
 
@@ -31,7 +31,7 @@ def at_desk(terminal: Terminal, ticks: list[Tick]) -> Terminal:
 
 
 def ring_files(terminal: Terminal) -> list[Path]:
-    return sorted((terminal.files / "DataCollectorPRO" / "Broker-Demo").glob("*.ring"))
+    return sorted((terminal.common / "DataCollectorPRO" / "Broker-Demo").glob("*.ring"))
 
 
 def ring_bytes(terminal: Terminal) -> int:
@@ -100,11 +100,12 @@ def test_a_restart_goes_on_where_the_last_run_stopped(start_terminal: StartTermi
 def test_a_kill_before_the_first_tick_does_not_move_the_beginning(
     start_terminal: StartTerminal, server: ScriptedServer
 ) -> None:
-    first = at_desk(start_terminal(), TICKS)
+    quoted = [tick(-86_400_000), *TICKS]
+    first = at_desk(start_terminal(), quoted)
     begin(first, server)
     first.run(5)
     first.kill()
-    second = at_desk(start_terminal(), TICKS)
+    second = at_desk(start_terminal(), quoted)
     second("now", NOW_MS + 700_000)
     begin(second, server)
     second.run(10)
@@ -183,7 +184,7 @@ def test_a_spoilt_byte_costs_no_tick(start_terminal: StartTerminal, away: Script
     assert sent(away) == TICKS
 
 
-def test_a_request_that_cannot_be_read_back_is_given_up_after_a_minute_and_counted(
+def test_a_request_that_cannot_be_read_back_is_counted_and_its_ticks_are_sent_all_the_same(
     terminal: Terminal, away: ScriptedServer
 ) -> None:
     at_desk(terminal, TICKS)
@@ -199,9 +200,7 @@ def test_a_request_that_cannot_be_read_back_is_given_up_after_a_minute_and_count
     assert "1 requests lost" in terminal.status()
     assert waited > 10
     assert terminal.waiting == 0
-    had = sent(away)
-    assert len(TICKS) - 50 < len(had) < len(TICKS)
-    assert had == [t for t in TICKS if t in set(had)]
+    assert held(away) == Counter(TICKS)
 
 
 def test_a_full_disk_is_said_and_costs_no_tick(terminal: Terminal, server: ScriptedServer) -> None:
@@ -223,7 +222,7 @@ def test_a_second_ea_on_the_same_broker_does_not_start(start_terminal: StartTerm
     begin(second, server)
     second("now", NOW_MS + 30_000)
     second.run(60)
-    assert sum("Does another chart run DataCollectorPRO" in line for line in second.log) == 1
+    assert sum("Does another chart or terminal run" in line for line in second.log) == 1
     first.run(600)
     assert sent(server) == TICKS
     # It takes over when the first has gone.
@@ -253,11 +252,11 @@ def test_only_the_wanted_hours_are_caught_up_and_the_rest_is_counted(
 
 def test_brokers_have_rings_of_their_own(ea_binary: Path, tmp_path: Path, server: ScriptedServer) -> None:
     for broker in ("First-Live", "Second Broker/Demo"):
-        with Terminal(ea_binary, tmp_path, broker=broker) as terminal:
+        with Terminal(ea_binary, tmp_path / "Files", broker=broker) as terminal:
             at_desk(terminal, TICKS[:10])
             begin(terminal, server)
             terminal.run(30)
-    assert sorted(path.name for path in (tmp_path / "DataCollectorPRO").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "Common" / "DataCollectorPRO").iterdir()) == [
         "First-Live",
         "Second-Broker-Demo",
     ]
@@ -276,48 +275,3 @@ def test_changed_inputs_go_on_with_the_same_ring(terminal: Terminal, away: Scrip
     terminal.run(600)
     assert waited > 10
     assert sent(away) == TICKS
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_whatever_happens_every_tick_arrives_once_and_in_order(
-    start_terminal: StartTerminal, server: ScriptedServer, seed: int
-) -> None:
-    chance = random.Random(seed)
-    quotes = {name: random_ticks(chance) for name in ("EURUSD", "GBPUSD", "XAUUSD")}
-    bad = [Answer(503), Answer(500), Answer(429, {}, {"Retry-After": "3"}), Answer(408), Answer(404)]
-    now_ms = NOW_MS
-    for _ in range(5):
-        terminal = start_terminal()
-        for name, ticks in quotes.items():
-            terminal.symbol(name)
-            terminal.ticks(name, ticks)
-        terminal("now", now_ms)
-        begin(terminal, server, MaxTicks=chance.choice([1, 10, 2_000]), RingMegabytes=1)
-        server.most_items = chance.choice([1, 7, 1_000_000])
-        for _ in range(chance.randrange(1, 8)):
-            server.answers += [chance.choice(bad) for _ in range(chance.randrange(6))]
-            if chance.random() < 0.2:
-                terminal("sync", chance.choice(list(quotes)), 1, chance.choice([-1, now_ms]))
-            seconds = chance.randrange(1, 20)
-            terminal.run(seconds, step_ms=chance.choice([50, 250, 1_000]))
-            now_ms += seconds * 1_000
-        terminal.kill()
-    server.answers.clear()
-    last = start_terminal()
-    for name, ticks in quotes.items():
-        last.symbol(name)
-        last.ticks(name, ticks)
-    last("now", max(now_ms, NOW_MS + 400_000))
-    begin(last, server)
-    last.run(60)
-    assert {name: sent(server, name) for name in quotes} == quotes
-
-
-def random_ticks(chance: random.Random) -> list[Tick]:
-    """Bursts and pauses, many ticks of one millisecond, some of them equal."""
-    ticks: list[Tick] = []
-    ms = 0
-    while ms < 300_000:
-        ms += chance.choice([0, 0, 0, 1, 3, 250, 1_500, 9_000])
-        ticks += [tick(ms, chance.choice([1.1, 1.2])) for _ in range(chance.choice([1, 1, 2, 5]))]
-    return ticks

@@ -80,11 +80,10 @@ async def test_as_it_happens_each_pass_is_told_by_the_receipt(
     terminal("allow", relay.url)
     terminal.inputs(RelayUrl=relay.url, Source="auto", SendBars=False, Clock=SERVER_ZONE)
     terminal.symbol("BTCUSD")
-    terminal("known-in-utc")
     moments = [CHANGE + timedelta(seconds=second) for second in (-3000, -2, 605, 3605)]
     for moment in moments:
         at_ms = round(wall(moment).timestamp() * 1000)
-        terminal.ticks("BTCUSD", [Tick(at_ms, 1.1, 1.2, 0.0, 0.0, 6)], known_msc=round(moment.timestamp() * 1000))
+        terminal.ticks("BTCUSD", [Tick(at_ms, 1.1, 1.2, 0.0, 0.0, 6)], known_ms=round(moment.timestamp() * 1000))
     terminal("offset", 10_800)
     terminal.start(round((moments[0] - timedelta(seconds=10)).timestamp() * 1000))
 

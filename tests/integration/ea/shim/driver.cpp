@@ -1,14 +1,23 @@
 // The EA in a scripted terminal. Commands come on stdin, a line each; what the EA logs and then one line `ok …` go to
 // stdout.
 //
-//     files FOLDER | server NAME | forget-server | allow URL | disallow | connected 0|1 | offset SECONDS | disk BYTES
+//     files FOLDER | common FOLDER | server NAME | forget-server | allow URL | disallow | connected 0|1 | offset SECONDS
+//     clock MS                      how far the PC's clock is ahead of the truth
+//     disk BYTES [late]             so much is free; `late`: writing says that all is well
+//     no-timer                      the terminal gives the program no timer
 //     input NAME VALUE              an input of the EA, before init
 //     symbol NAME DIGITS POINT bid|last
-//     tick NAME TIME_MSC BID ASK LAST VOLUME FLAGS [KNOWN_MSC]
-//     known-in-utc                  KNOWN_MSC is UTC, for a clock that is put back
-//     sync NAME CALLS PARTIAL_FROM_MSC
+//     state NAME exists|selected|visible|custom|bars 0|1      state NAME expires SECONDS
+//     tick NAME TIME_MSC BID ASK LAST VOLUME FLAGS [KNOWN_MS] appends to the list, in whatever order
+//     late NAME TIME_MSC BID ASK LAST VOLUME FLAGS KNOWN_MS   inserts by its time, behind equal ones
+//     fault NAME CALLS ERROR MOST FROM_MSC WAIT_MS            of CopyTicks and CopyTicksRange
+//     bar-fault NAME CALLS ERROR MOST                         of CopyRates
 //     now UTC_MS                    moves the clock, never back
+//     clock-shows                   the time (UTC, ms)
 //     init | deinit | timer COUNT STEP_MS
+//     service MS                    runs the service until the user stops it after that time
+//     stop CALLS                    the user stops the program after so many calls into the terminal
+//     calls                         calls that read or sent after that, and what all calls cost (ns)
 //     die REQUESTS                  end without warning while that request is under way
 //     status                        ok and the chart's comment
 
@@ -20,6 +29,11 @@
 #include "web_request.hpp"
 
 #include "DataCollectorPRO.translated.hpp"
+
+// Its names are the EA's.
+namespace service {
+#include "DataCollectorPROService.translated.hpp"
+}
 
 static bool set_input(const std::string &name, const std::string &value) {
     std::map<std::string, string *> texts = {{"RelayUrl", &RelayUrl}, {"ServerUrl", &ServerUrl}, {"ApiKey", &ApiKey},
@@ -49,24 +63,49 @@ static std::string symbol_in(std::istream &line) {
     return name;
 }
 
-static void add_tick(std::istream &line) {
-    std::string name = symbol_in(line);
+static void add_tick(std::istream &line, bool by_time) {
+    Symbol &symbol = symbols.at(symbol_in(line));
     MqlTick tick{};
     line >> tick.time_msc >> tick.bid >> tick.ask >> tick.last >> tick.volume_real >> tick.flags;
     tick.time = tick.time_msc / 1000;
     tick.volume = (ulong)tick.volume_real;
-    long known_msc = tick.time_msc;
-    line >> known_msc;
-    symbols.at(name).ticks.push_back({tick, line ? known_msc : tick.time_msc});
+    long known_ms = -1;
+    if(!(line >> known_ms))
+        known_ms = -1;
+    if(by_time) {
+        size_t at = first_from(symbol, tick.time_msc + 1);
+        symbol.ticks.insert(symbol.ticks.begin() + (long)at, {tick, known_ms});
+        return;
+    }
+    if(!symbol.ticks.empty() && symbol.ticks.back().tick.time_msc > tick.time_msc)
+        symbol.is_sorted = false;
+    symbol.ticks.push_back({tick, known_ms});
+}
+
+static bool set_state(Symbol &symbol, const std::string &name, long value) {
+    std::map<std::string, bool *> flags = {{"exists", &symbol.exists},
+                                           {"selected", &symbol.is_selected},
+                                           {"visible", &symbol.is_visible},
+                                           {"custom", &symbol.is_custom},
+                                           {"bars", &symbol.has_bars}};
+    if(name == "expires")
+        symbol.expires = value;
+    else if(flags.count(name))
+        *flags[name] = value != 0;
+    else
+        return false;
+    return true;
 }
 
 static std::string run(const std::string &command, std::istream &line) {
     std::string name, value;
     long number = 0, step = 0;
-    if(command == "tick")
-        add_tick(line);
+    if(command == "tick" || command == "late")
+        add_tick(line, command == "late");
     else if(command == "files")
         line >> terminal.files;
+    else if(command == "common")
+        line >> terminal.common;
     else if(command == "server")
         std::getline(line >> std::ws, terminal.server);
     else if(command == "forget-server")
@@ -79,10 +118,13 @@ static std::string run(const std::string &command, std::istream &line) {
         line >> terminal.connected;
     else if(command == "offset")
         line >> terminal.broker_offset_s;
-    else if(command == "known-in-utc")
-        known_in_utc = true;
-    else if(command == "disk")
-        line >> terminal.disk_bytes;
+    else if(command == "clock")
+        line >> terminal.pc_error_ms;
+    else if(command == "disk") {
+        line >> terminal.disk_bytes >> name;
+        terminal.disk_shows_late = name == "late";
+    } else if(command == "no-timer")
+        terminal.has_timers = false;
     else if(command == "input") {
         line >> name;
         std::getline(line >> std::ws, value);
@@ -91,13 +133,20 @@ static std::string run(const std::string &command, std::istream &line) {
         Symbol &symbol = symbols[symbol_in(line)];
         line >> symbol.digits >> symbol.point >> value;
         symbol.by_last = value == "last";
-    } else if(command == "sync") {
-        name = symbol_in(line);
-        line >> number >> step;
-        symbols.at(name).synchronising = (int)number;
-        symbols.at(name).partial_from_msc = step;
+    } else if(command == "state") {
+        Symbol &symbol = symbols.at(symbol_in(line));
+        line >> name >> number;
+        return set_state(symbol, name, number) ? "" : "no such state";
+    } else if(command == "fault") {
+        Fault &fault = symbols.at(symbol_in(line)).fault;
+        line >> fault.calls >> fault.error >> fault.most >> fault.from_msc >> fault.wait_ms;
+    } else if(command == "bar-fault") {
+        Fault &fault = symbols.at(symbol_in(line)).bar_fault;
+        line >> fault.calls >> fault.error >> fault.most;
     } else if(command == "now" && line >> number)
         terminal.now_ms = std::max(terminal.now_ms, number);
+    else if(command == "clock-shows")
+        return std::to_string(terminal.now_ms);
     else if(command == "init")
         return std::to_string(OnInit());
     else if(command == "deinit")
@@ -111,7 +160,16 @@ static std::string run(const std::string &command, std::istream &line) {
             longest = std::max(longest, steady_ms() - began);
         }
         return std::to_string(longest);
-    } else if(command == "die")
+    } else if(command == "service" && line >> number) {
+        terminal.stopped_at_ms = terminal.now_ms + number;
+        terminal.calls_until_stop = -1;
+        service::OnStart();
+    } else if(command == "stop") {
+        line >> terminal.calls_until_stop;
+        terminal.calls_after_stop = 0;
+    } else if(command == "calls")
+        return std::to_string(terminal.calls_after_stop) + " " + std::to_string(terminal.cost_ns);
+    else if(command == "die")
         line >> requests_until_death;
     else if(command == "status") {
         std::string text = terminal.comment;
@@ -129,7 +187,7 @@ int main() {
         line >> command;
         std::string answer = run(command, line);
         // A day of ticks is loaded without an answer for each.
-        if(command != "tick") {
+        if(command != "tick" && command != "late") {
             std::printf("ok %s\n", answer.c_str());
             std::fflush(stdout);
         }

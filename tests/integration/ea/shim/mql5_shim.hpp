@@ -80,20 +80,53 @@ template <typename T> int ArrayCopy(Array<T> &to, const Array<T> &from, int to_s
 // ---- what a test scripts ----
 
 struct Terminal {
-    // UTC, and the broker's clock ahead of it. Both move by commands, and by the time that a request really takes.
+    // True UTC. It moves by commands, by what calls are said to cost, and by the time that a request really takes.
     long now_ms = 0;
+    // The broker's clock ahead of UTC, and the error of the PC's own clock.
     int broker_offset_s = 0;
+    long pc_error_ms = 0;
+    // MQL5\Files of this terminal, and the folder that all terminals of the PC share.
     std::string files;
+    std::string common;
     std::string server = "Broker-Demo";
     bool connected = true;
     // Beginnings of the URLs that WebRequest may use.
     std::vector<std::string> allowed;
-    // Bytes that the disk still takes; negative is no limit.
+    // Bytes that the disk still takes; negative is no limit. Where it shows late, writing says that all is well.
     long disk_bytes = -1;
+    bool disk_shows_late = false;
+    // Whether the terminal gives the program a timer.
+    bool has_timers = true;
     std::string comment;
     int last_error = 0;
+    // Calls into the terminal until the user stops the program; negative is never.
+    long calls_until_stop = -1;
+    // When the user stops a service (ms); 0 is never.
+    long stopped_at_ms = 0;
+    // Calls that read ticks or bars or send, after that.
+    int calls_after_stop = 0;
+    // What calls cost (ns), see market.hpp.
+    long cost_ns = 0;
 };
 inline Terminal terminal;
+
+// Each call into the terminal that reads the market or the network begins with this.
+inline void note_call(long cost_ns, bool is_heavy) {
+    terminal.cost_ns += cost_ns;
+    if(terminal.calls_until_stop > 0)
+        terminal.calls_until_stop--;
+    else if(terminal.calls_until_stop == 0 && is_heavy)
+        terminal.calls_after_stop++;
+}
+
+inline bool IsStopped() { return terminal.calls_until_stop == 0; }
+
+// Time passes for a service while it sleeps.
+inline void Sleep(int ms) {
+    terminal.now_ms += ms;
+    if(terminal.stopped_at_ms != 0 && terminal.now_ms >= terminal.stopped_at_ms)
+        terminal.calls_until_stop = 0;
+}
 
 inline int GetLastError() { return terminal.last_error; }
 inline void ResetLastError() { terminal.last_error = 0; }
@@ -101,8 +134,9 @@ inline void ResetLastError() { terminal.last_error = 0; }
 // ---- time ----
 
 inline ulong GetTickCount64() { return (ulong)terminal.now_ms; }
-inline datetime TimeGMT() { return terminal.now_ms / 1000; }
-inline datetime TimeTradeServer() { return terminal.now_ms / 1000 + terminal.broker_offset_s; }
+// Both are computed from the PC's clock, as the reference says of TimeTradeServer.
+inline datetime TimeGMT() { return (terminal.now_ms + terminal.pc_error_ms) / 1000; }
+inline datetime TimeTradeServer() { return TimeGMT() + terminal.broker_offset_s; }
 
 inline string TimeToString(datetime time) {
     char text[32];
@@ -236,28 +270,28 @@ template <typename... Parts> void Print(const Parts &...parts) { log_line("log",
 template <typename... Parts> void Alert(const Parts &...parts) { log_line("alert", (std::string() + ... + as_text(string(parts)))); }
 inline void Comment(const string &text) { terminal.comment = text.text; }
 
-// ---- files, below terminal.files ----
+// ---- files, below terminal.files or terminal.common ----
 
 const int INVALID_HANDLE = -1;
-const int FILE_READ = 1, FILE_WRITE = 2, FILE_BIN = 4, FILE_SHARE_READ = 128, FILE_SHARE_WRITE = 256;
+const int FILE_READ = 1, FILE_WRITE = 2, FILE_BIN = 4, FILE_SHARE_READ = 128, FILE_SHARE_WRITE = 256, FILE_COMMON = 4096;
 const int INT_VALUE = 4;
 
 struct OpenFile { std::FILE *file = nullptr; };
 inline std::map<int, OpenFile> open_files;
 
-inline std::string path_of(const string &name) {
+inline std::string path_of(const string &name, int flags) {
     std::string path = name.text;
     std::replace(path.begin(), path.end(), '\\', '/');
-    return terminal.files + "/" + path;
+    return ((flags & FILE_COMMON) ? terminal.common : terminal.files) + "/" + path;
 }
 
 // Without a sharing flag nobody else may have the file, which flock stands for.
 inline int FileOpen(const string &name, int flags) {
-    std::string path = path_of(name);
+    std::string path = path_of(name, flags);
     if(flags & FILE_WRITE)
         std::filesystem::create_directories(std::filesystem::path(path).parent_path());
     bool exclusive = !(flags & (FILE_SHARE_READ | FILE_SHARE_WRITE));
-    if((flags & FILE_WRITE) && terminal.disk_bytes == 0)
+    if((flags & FILE_WRITE) && terminal.disk_bytes == 0 && !terminal.disk_shows_late)
         return INVALID_HANDLE;
     std::FILE *file = std::fopen(path.c_str(), (flags & FILE_WRITE) ? (exclusive ? "ab+" : "wb+") : "rb");
     if(!file)
@@ -279,7 +313,7 @@ inline void FileClose(int handle) {
 inline void FileFlush(int handle) { std::fflush(open_files.at(handle).file); }
 inline ulong FileTell(int handle) { return (ulong)std::ftell(open_files.at(handle).file); }
 inline bool FileSeek(int handle, long offset, int) { return std::fseek(open_files.at(handle).file, offset, SEEK_SET) == 0; }
-inline bool FileDelete(const string &name) { return std::filesystem::remove(path_of(name)); }
+inline bool FileDelete(const string &name, int flags = 0) { return std::filesystem::remove(path_of(name, flags)); }
 
 inline ulong FileSize(int handle) {
     std::FILE *file = open_files.at(handle).file;
@@ -291,11 +325,13 @@ inline ulong FileSize(int handle) {
 }
 
 inline size_t write_bytes(int handle, const void *bytes, size_t count) {
+    size_t said = count;
     if(terminal.disk_bytes >= 0) {
         count = std::min(count, (size_t)terminal.disk_bytes);
         terminal.disk_bytes -= (long)count;
     }
-    return std::fwrite(bytes, 1, count, open_files.at(handle).file);
+    size_t written = std::fwrite(bytes, 1, count, open_files.at(handle).file);
+    return terminal.disk_shows_late ? said : written;
 }
 
 inline uint FileWriteInteger(int handle, int value, int size) { return (uint)write_bytes(handle, &value, (size_t)size); }
@@ -333,8 +369,8 @@ inline bool FileFindNext(long search, string &name) {
 }
 
 // Filters of the form FOLDER\*.ENDING, in no order at all.
-inline long FileFindFirst(const string &filter, string &name) {
-    std::filesystem::path pattern = path_of(filter);
+inline long FileFindFirst(const string &filter, string &name, int flags = 0) {
+    std::filesystem::path pattern = path_of(filter, flags);
     static long next = 1;
     FileSearch &found = searches[next];
     std::error_code error;
@@ -358,5 +394,5 @@ inline long MQLInfoInteger(int) { return 0; }
 inline long TerminalInfoInteger(int what) { return what == TERMINAL_BUILD ? 5000 : terminal.connected; }
 inline long AccountInfoInteger(int) { return 12345; }
 inline string AccountInfoString(int) { return string(terminal.server); }
-inline bool EventSetMillisecondTimer(int) { return true; }
+inline bool EventSetMillisecondTimer(int) { return terminal.has_timers; }
 inline void EventKillTimer() {}

@@ -66,6 +66,7 @@ inline int exchange(const std::string &host, int port, const std::string &reques
 
 inline int WebRequest(const string &method, const string &url, const string &headers, int timeout, const Array<char> &data,
                       Array<char> &result, string &result_headers) {
+    note_call(0, true);
     bool allowed = false;
     for(const std::string &beginning : terminal.allowed)
         allowed = allowed || url.text.rfind(beginning, 0) == 0;

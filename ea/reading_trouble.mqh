@@ -1,0 +1,77 @@
+// What is wrong with the reading of one symbol, and when it is tried again.
+
+#ifndef TICKPIPE_READING_TROUBLE_MQH
+#define TICKPIPE_READING_TROUBLE_MQH
+
+// First and longest wait after a reading that failed (ms); between them it doubles. Each may cost the others 45 s.
+#define FIRST_RETRY_MS 1000
+#define LONGEST_RETRY_MS 600000
+// How often a symbol is tried that the broker does not know or the Market Watch does not show (ms).
+#define RETIRED_RETRY_MS 60000
+// Ours: an answer without an error that has fewer ticks than were there before.
+#define ERROR_FEWER_TICKS (-2)
+
+string ErrorMeaning(const int error) {
+    switch(error) {
+    case ERR_MARKET_UNKNOWN_SYMBOL:
+        return "the broker does not know it";
+    case ERR_MARKET_NOT_SELECTED:
+        return "it is not in the Market Watch";
+    case ERR_HISTORY_TIMEOUT:
+        return "its history is on its way";
+    case ERR_HISTORY_NOT_FOUND:
+        return "the terminal has no history of it";
+    case ERROR_FEWER_TICKS:
+        return "the terminal gives fewer ticks than before";
+    }
+    return "the terminal's answer is not whole";
+}
+
+class ReadingTrouble {
+private:
+    string m_symbol;
+    int m_error;
+    int m_failures;
+    ulong m_not_before;
+
+    bool IsRetired() const { return m_error == ERR_MARKET_UNKNOWN_SYMBOL || m_error == ERR_MARKET_NOT_SELECTED; }
+
+public:
+    ReadingTrouble() { Begin(""); }
+
+    void Begin(const string symbol) {
+        m_symbol = symbol;
+        m_error = 0;
+        m_failures = 0;
+        m_not_before = 0;
+    }
+
+    bool Is() const { return m_failures > 0; }
+    bool MayTry() const { return m_not_before <= GetTickCount64(); }
+    string Text() const { return m_error == 0 ? "" : m_symbol + ": " + ErrorMeaning(m_error) + " (" + IntegerToString(m_error) + ")"; }
+
+    // A reading failed; the next is tried later.
+    void Failed(const int error) {
+        if(error != m_error)
+            Print(m_symbol, ": error ", IntegerToString(error), ", ", ErrorMeaning(error),
+                  ". It is tried again now and then; the other symbols go on.");
+        m_error = error;
+        int wait_ms = FIRST_RETRY_MS;
+        for(int n = 0; n < m_failures && wait_ms < LONGEST_RETRY_MS; n++)
+            wait_ms *= 2;
+        if(IsRetired())
+            wait_ms = RETIRED_RETRY_MS;
+        m_failures++;
+        m_not_before = GetTickCount64() + (ulong)MathMin(wait_ms, LONGEST_RETRY_MS);
+    }
+
+    void Succeeded() {
+        if(m_error != 0)
+            Print(m_symbol, ": is read again.");
+        m_error = 0;
+        m_failures = 0;
+        m_not_before = 0;
+    }
+};
+
+#endif

@@ -1,0 +1,195 @@
+"""Random scripts of an unkind terminal: whatever happens, the server ends with what the terminal's history holds.
+
+Ticks come late anywhere in the terminal's list, calls fail with every documented error or give too little, symbols are
+hidden or vanish, the PC's clock is wrong, the disk is full and says so or not, answers are lost, terminals are killed,
+stopped and started beside each other.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from marketdata.tick import Tick
+from tests.conftest import FULL
+from tests.integration.ea.scenario import NOW_MS, TAKEN_UNHEARD, held
+from tests.integration.ea.terminal import Terminal
+from tests.scripted import Answer, ScriptedServer, scripted_server
+
+SYMBOLS = ("EURUSD", "PETR4", "BTCUSD")
+
+#: What CopyTicks may say (MQL5: "Codes of Runtime Errors"): internal, parameter, memory, stopped; unknown, not
+#: selected, select; not found, time-out, load errors, too small a buffer.
+ERRORS = (4001, 4003, 4004, 4022, 4301, 4302, 4305, 4401, 4403, 4405, 4407)
+
+#: How long the market is open, and how much later its last ticks become known (ms).
+OPEN_MS = 600_000
+LATEST_MS = 1_200_000
+
+
+#: A tick, and when the terminal gets it (UTC, ms).
+Quoted = tuple[Tick, int]
+
+
+def market(chance: random.Random, offline: list[tuple[int, int]]) -> list[Quoted]:
+    """The history of a symbol: bursts and pauses, equal ticks in one millisecond, and some that come late."""
+    quoted = [(Tick(NOW_MS - 3_600_000, 1.1, 1.2, 0.0, 0.0, 6), NOW_MS - 3_600_000)]
+    late = chance.choice([0.0, 0.02, 0.3])
+    ms = NOW_MS + 3_000
+    while ms < NOW_MS + OPEN_MS:
+        ms += chance.choice([0, 1, 3, 250, 1_500, 9_000, 9_000, 40_000])
+        for _ in range(chance.choice([1, 1, 2, 5])):
+            known_ms = ms + (chance.randrange(LATEST_MS) if chance.random() < late else 0)
+            for begin, end in offline:
+                if begin <= ms < end:
+                    known_ms = max(known_ms, end + chance.choice([0, 0, 700, 5_000, 60_000]))
+            bid = chance.choice([1.1, 1.2])
+            quoted.append((Tick(ms, bid, bid + 0.1, 0.0, 0.0, 6), known_ms))
+    return quoted
+
+
+@dataclass
+class Script:
+    """One script: a PC, its terminals and their broker."""
+
+    binary: Path
+    folder: Path
+    server: ScriptedServer
+    chance: random.Random
+    stack: ExitStack
+    now_ms: int = NOW_MS
+    offline: list[tuple[int, int]] = field(default_factory=list)
+    history: dict[str, list[Quoted]] = field(default_factory=dict)
+    terminals: list[Terminal] = field(default_factory=list)
+    started: int = 0
+
+    def prepare(self) -> None:
+        if self.chance.random() < 0.5:
+            begin = NOW_MS + self.chance.randrange(OPEN_MS)
+            self.offline.append((begin, begin + self.chance.randrange(1_000, 200_000)))
+        names = SYMBOLS[: self.chance.choice([1, 2, 3])]
+        self.history = {name: market(self.chance, self.offline) for name in names}
+
+    def start(self) -> None:
+        """Start another terminal of this PC."""
+        self.started += 1
+        terminal = self.stack.enter_context(Terminal(self.binary, self.folder / f"Files{self.started}"))
+        for name, quoted in self.history.items():
+            terminal.symbol(name)
+            terminal.load(name, quoted)
+        terminal("allow", self.server.url)
+        terminal.inputs(
+            RelayUrl=self.server.url,
+            SendBars=self.chance.random() < 0.3,
+            MaxTicks=self.chance.choice([1, 10, 2_000]),
+            RingMegabytes=1,
+        )
+        terminal.start(self.now_ms)
+        self.terminals.append(terminal)
+
+    def kill(self) -> None:
+        self.terminals.pop(self.chance.randrange(len(self.terminals))).kill()
+        if not self.terminals:
+            self.start()
+
+    def run(self, seconds: int, step_ms: int) -> None:
+        """Let time pass in every terminal."""
+        self.now_ms += seconds * 1_000
+        is_online = not any(begin <= self.now_ms < end for begin, end in self.offline)
+        for terminal in self.terminals:
+            terminal.run(seconds, step_ms=step_ms)
+            terminal("connected", int(is_online))
+            # Waiting for history and for answers moves its clock as well.
+            terminal("now", self.now_ms)
+
+    def misfortune(self) -> None:
+        """Something goes wrong, or right again."""
+        chance = self.chance
+        terminal, symbol = chance.choice(self.terminals), chance.choice(list(self.history))
+        happens: list[Callable[[], object]] = [
+            lambda: terminal.fault(
+                symbol,
+                chance.choice(ERRORS),
+                calls=chance.randrange(1, 6),
+                most=chance.choice([-1, 0, 1, 7, 10_000]),
+                from_msc=chance.choice([0, self.now_ms - 5_000]),
+                wait_ms=chance.choice([0, 0, 45_000]),
+            ),
+            lambda: terminal.fault(symbol, 0, calls=chance.randrange(1, 9), most=chance.choice([0, 1, 3])),
+            lambda: terminal.state(symbol, selected=chance.randrange(2)),
+            lambda: terminal.state(symbol, exists=chance.randrange(2)),
+            lambda: terminal("clock", chance.choice([0, -400_000, 3_600_000])),
+            lambda: terminal("disk", chance.choice([0, 900, 20_000]), chance.choice(["", "late"])),
+            lambda: terminal("disk", -1),
+            self.lose_answers,
+            self.kill,
+            self.start if len(self.terminals) < 2 else self.kill,
+            lambda: self.stop(terminal),
+        ]
+        chance.choice(happens)()
+
+    def lose_answers(self) -> None:
+        bad = [Answer(503), Answer(500), Answer(429, {}, {"Retry-After": "3"}), Answer(408), Answer(TAKEN_UNHEARD)]
+        self.server.answers += [self.chance.choice(bad) for _ in range(self.chance.randrange(6))]
+        # A millisecond that is larger than a server takes cannot travel as a whole.
+        self.server.most_items = self.chance.choice([60, 1_000_000])
+
+    def stop(self, terminal: Terminal) -> None:
+        """The user removes the program in the middle of a turn, and attaches it again."""
+        terminal("stop", self.chance.randrange(30))
+        terminal.run(1)
+        terminal("deinit")
+        terminal("stop", -1)
+        terminal("init")
+
+    def recover(self) -> None:
+        """All is well again, and stays so until every minute was read again for the last time."""
+        self.server.answers.clear()
+        self.server.most_items = 1_000_000
+        for terminal in self.terminals:
+            terminal("disk", -1)
+            terminal("clock", 0)
+            for name in self.history:
+                terminal.state(name, exists=1, selected=1)
+                terminal.fault(name, 0, calls=0)
+        for _, end in self.offline:
+            if end >= self.now_ms:
+                self.run((end - self.now_ms) // 1_000 + 1, 1_000)
+        left_s = max(0, NOW_MS + OPEN_MS + LATEST_MS - self.now_ms) // 1_000
+        self.run(left_s + 4_500, 5_000)
+
+
+def play(binary: Path, seed: int) -> None:
+    """One script from begin to end, and what came of it."""
+    with TemporaryDirectory() as folder, scripted_server() as server, ExitStack() as stack:
+        chance = random.Random(seed)
+        script = Script(binary, Path(folder), server, chance, stack)
+        script.prepare()
+        script.start()
+        while script.now_ms < NOW_MS + OPEN_MS:
+            script.run(chance.randrange(1, 40), chance.choice([250, 500, 1_000]))
+            script.misfortune()
+        script.recover()
+        for name, quoted in script.history.items():
+            has = Counter(tick for tick, _ in quoted[1:])
+            counts = held(server, name)
+            counts.pop(quoted[0][0], None)
+            assert has == counts, (
+                f"seed {seed}, {name}: lost {sorted((has - counts).elements(), key=lambda t: t.time_msc)}, "
+                f"doubled {sorted((counts - has).elements(), key=lambda t: t.time_msc)}"
+            )
+
+
+# A smaller seed is no smaller script.
+@settings(max_examples=1_000 if FULL else 50, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@pytest.mark.timeout(3_000 if FULL else 180)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_server_ends_with_what_the_history_holds(ea_binary: Path, seed: int) -> None:
+    play(ea_binary, seed)
