@@ -51,7 +51,8 @@ def send_ticks(file: Path, target: Target, how: SendOptions, place: SavedPlace |
     skip = how.skip if place is None else place.items
     bad = BadLines(file, target, wait, 0 if place is None else place.bad_lines)
     with bad, TickFile(file, how.said, on_bad=bad.take, is_strict=how.is_strict) as ticks:
-        check_symbol(ticks)
+        if missing := missing_symbol(ticks):
+            raise typer.BadParameter(missing, param_hint="--symbol")
         form = _Form(ticks, how.point)
         sender = TickSender(
             target.address, target.api_key, form.of, source=target.source, patience_seconds=target.patience_seconds,
@@ -88,12 +89,11 @@ def send_ticks(file: Path, target: Target, how: SendOptions, place: SavedPlace |
     return sender.outcome
 
 
-def check_symbol(file: ColumnFile[Any]) -> None:
-    """Refuse, as wrong use, a file that does not tell its symbol."""
-    if file.symbol is None and "symbol" not in file.dialect.column_of:
-        raise typer.BadParameter(
-            f"neither a column nor the name of {file.path} tells the symbol; pass --symbol", param_hint="--symbol"
-        )
+def missing_symbol(file: ColumnFile[Any]) -> str:
+    """What to do about a file that does not tell its symbol; empty when it does."""
+    if file.symbol is not None or "symbol" in file.dialect.column_of:
+        return ""
+    return f"neither a column nor the name of {file.path} tells the symbol; pass --symbol"
 
 
 def _selected(ticks: Iterator[FileTick | None], skip: int, from_: datetime | None) -> Iterator[FileTick | None]:
