@@ -19,7 +19,7 @@ from tickpipe.sending.textfile import on_disk
 _BAD_LINES: Final = 200
 
 #: How often the place in a file is saved (seconds): what was sent since the last time is sent again, and counts once.
-_SAVED_EVERY_SECONDS: Final = 1.0
+_SAVED_EVERY_SECONDS: Final = 0.2
 
 
 class Measured(Protocol):

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, Final, Self, cast
 from marketdata.errors import TickpipeError
 from tickpipe.sending.dialects import UnknownForm
 
-#: A longer line is not one of ticks or bars; its rest is left out (characters).
-_LONGEST_LINE: Final = 1_000_000
+#: A longer line is not one of ticks or bars; its rest is left out (characters). Two hundred are in memory at once.
+_LONGEST_LINE: Final = 20_000
 
 #: What a zip holds that is read, the likeliest first: beside its CSV, HistData packs a report as text.
 _MEMBERS: Final = (".csv", ".jsonl", ".json", ".txt")
