@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Final
 
-from marketdata.contract.answers import Refusal
-from marketdata.contract.names import MAX_SOURCE, is_name
-from marketdata.contract.request import key_in, source_in
+from marketdata.contract.fields import MAX_SOURCE, is_name
+from marketdata.contract.http import Refusal, key_in, source_in
 from marketdata.errors import SettingsError
 from runtime.settings import ANY_SOURCE, Settings
 
