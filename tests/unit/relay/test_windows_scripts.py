@@ -82,3 +82,29 @@ def test_every_parameter_is_explained(path: Path) -> None:
     for name in re.findall(r"'(-[A-Z]\w+)'", text):
         # What an installer hands on, its script takes.
         assert any(f"${name[1:]}" in other.read_text() for other in ENTRIES), name
+
+
+@pytest.mark.parametrize(
+    ("command", "is_older"),
+    [
+        ("powershell.exe -File D:\\mt5\\run-exporter.ps1 -Token x", True),
+        ("python.exe D:\\mt5\\export_ticks.py --db ea.db", True),
+        ("python.exe -m edge_relay", True),
+        ("D:\\API-Lite\\start.bat", True),
+        ("powershell.exe -File C:\\Windows\\cleanup.ps1", False),
+        ("tickpipe.exe relay serve", False),
+    ],
+)
+def test_tasks_of_an_older_exporter_are_told_by_their_commands(command: str, is_older: bool) -> None:
+    said = re.search(r"^\$OlderCommands = '(.*)'$", (_FOLDER / "tickpipe.ps1").read_text(), re.M)
+    assert said is not None
+    assert bool(re.search(said[1], command)) is is_older
+    for script in ("run-exporter.ps1", "run-verify-sql.ps1"):
+        assert "\nWrite-OlderTask\n" in (_FOLDER / script).read_text()
+
+
+def test_the_exporter_takes_the_parameters_of_an_older_one() -> None:
+    text = (_FOLDER / "run-exporter.ps1").read_text()
+    declared = text[text.index("param(") : text.index("\n)\n")]
+    assert {"Api", "Token", "PageSize", "Batch", "All", "SinceLastHour"} <= set(re.findall(r"\$(\w+)", declared))
+    assert "Mandatory" not in declared
