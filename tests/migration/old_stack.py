@@ -142,7 +142,7 @@ def write_queue(folder: Path, ticks: Iterable[dict[str, Any]], url: str) -> None
 def write_rows(url: str, rows: int) -> None:
     """Its table, in a schema of its own."""
     with psycopg.connect(url) as connection:
-        connection.execute(_ROWS.format(rows=rows, first=FIRST_MSC // 1000))  # type: ignore[arg-type]  # numbers alone
+        connection.execute(_ROWS.format(rows=rows, first=FIRST_MSC // 1000))
 
 
 def _groups(ticks: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -98,10 +99,13 @@ class Move:
             total = connection.execute("SELECT count(*) FROM broker_bars").fetchone()
             assert total == (self.rows,)
             for query in old_stack.QUERIES:
-                assert connection.execute(query).fetchall()  # type: ignore[arg-type]  # constants
+                assert connection.execute(query).fetchall()
         self.older_metrics_have_their_sources()
 
     def older_metrics_have_their_sources(self) -> None:
+        # Ages are those of live ticks alone.
+        live = int(time.time() * 1_000)
+        old_stack.post(self.producer.url, KEY, [self.market.tick(0) | {"symbol": "GBPUSD", "ts_msc": live}])
         compat = (ROOT / "compose" / "prometheus" / "compat.yml").read_text()
         exposed = "".join(each.get("/metrics").text for each in (self.producer, self.sink, self.relay))
         names = {name for name in re.findall(r"\btickpipe_\w+", compat) if not name.startswith("tickpipe_dashboard_")}
@@ -141,10 +145,10 @@ class Move:
     def candles(self) -> dict[tuple[str, datetime], tuple[Any, ...]]:
         query = (
             "SELECT symbol, ts, open, high, low, close, volume FROM market_data"
-            " WHERE timeframe = 'M1' AND origin = 'ticks' AND source = %s"
+            " WHERE timeframe = 'M1' AND origin = 'ticks' AND source = %s AND symbol = ANY (%s)"
         )
         with psycopg.connect(self.database) as connection:
-            rows = connection.execute(query, [SOURCE]).fetchall()
+            rows = connection.execute(query, [SOURCE, list(old_stack.SYMBOLS)]).fetchall()
         return {(symbol, ts.astimezone(UTC)): tuple(values) for symbol, ts, *values in rows}
 
 
