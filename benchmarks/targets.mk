@@ -1,4 +1,4 @@
-.PHONY: bench-flames bench-goals bench-growth bench-ingest bench-latency bench-memory bench-page bench-peers \
+.PHONY: bench-flames bench-goals bench-growth bench-imports bench-ingest bench-latency bench-memory bench-page bench-peers \
 	bench-recovery bench-refold bench-replay bench-storage bench-timeframes bench-whole
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
@@ -6,6 +6,9 @@ bench-timeframes: setup ## measure pages of candles from ten years of M1 (some m
 
 bench-ingest: setup ## measure the producer against a route that does nothing and against unparsed bodies
 	$(BIN)/python -m benchmarks.ingest
+
+bench-imports: setup ## measure `tickpipe import` against what the producer accepts in bodies of 200 ticks
+	$(BIN)/python -m benchmarks.imports
 
 bench-storage: setup ## measure M1 with and without compression (some minutes; TimescaleDB in Node.js)
 	$(BIN)/python -m benchmarks.storage

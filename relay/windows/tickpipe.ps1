@@ -225,3 +225,17 @@ function Remove-Task {
     Unregister-ScheduledTask -TaskName $Name -Confirm:$false
     Write-Output "The task '$Name' is removed. Database, key and logs are left as they are, and so is $TickpipeProgram."
 }
+
+# What the commands of an older exporter, local API or edge relay are called.
+$OlderCommands = '(?i)run-exporter|run-relay|export(er)?[-_ ]?ticks|exporter\.py|edge[-_ ]?relay|api[-_ ]?lite|forwarder\.py'
+
+function Write-OlderTask {
+    # Names scheduled tasks that would send the same ticks beside these scripts; nothing is changed.
+    $tasks = Get-ScheduledTask -ErrorAction SilentlyContinue | Where-Object { "$($_.State)" -ne 'Disabled' }
+    foreach ($task in $tasks) {
+        $commands = @($task.Actions | ForEach-Object { "$($_.Execute) $($_.Arguments)" }) -join '; '
+        if ($commands -match $OlderCommands -and -not $commands.Contains($PSScriptRoot)) {
+            Write-Output "The task '$($task.TaskPath)$($task.TaskName)' runs an older program: $commands. Ticks sent by both count once; disable it when it has nothing left to send."
+        }
+    }
+}

@@ -109,6 +109,7 @@ class ArchiveFile(SkippingFile):
         """The JSON texts, with the number of the line that each begins in."""
         lines = enumerate(self._document.lines(_LONGEST_DOCUMENT), 1)
         first: list[tuple[int, str]] = []
+        size = 0
         for number, line in lines:
             if not line.strip():
                 continue
@@ -117,10 +118,10 @@ class ArchiveFile(SkippingFile):
                 yield from first
                 yield from ((number, line) for number, line in lines if line.strip())
                 return
-            if len(first) >= _LOOKED_AT:
+            size += len(line)
+            if len(first) >= _LOOKED_AT or size > _LONGEST_DOCUMENT:
                 break
         parts = [line for _, line in first]
-        size = sum(map(len, parts))
         for _, line in lines:
             parts.append(line)
             if (size := size + len(line)) > _LONGEST_DOCUMENT:

@@ -151,7 +151,7 @@ def import_files(
         symbol_column=symbol_column, digits=digits, symbol=symbol, timeframe=timeframe,
     )  # fmt: skip
     paths, copies = _paths(files, table, data_directory(data_dir), from_start)
-    imports, unread = _recognised(paths, said)
+    imports, unread = _recognised(paths, said, dry_run)
     if dry_run:
         wrong = _previewed(imports)
     else:
@@ -190,30 +190,60 @@ def _paths(arguments: list[str], table: str, directory: Path, from_start: bool) 
     return paths, copies
 
 
-def _recognised(files: list[Path], said: "Said") -> "tuple[list[Import], int]":
-    """The files, those of folders in the order of their names, and how many of those are in no form that is read.
+def _recognised(files: list[Path], said: "Said", dry_run: bool) -> "tuple[list[Import], int]":
+    """The files, those of folders and zips in the order of their names, and how many of those cannot be read.
+
+    A dry run shows what is missing beside what was recognised.
 
     Raises:
-        UnknownForm: when a file that was named itself is in none.
+        UnknownForm: when a file that was named itself is in no form that is read.
+        typer.BadParameter: when something has to be said before it can be sent.
     """
     from tickpipe.sending.dialects import UnknownForm
     from tickpipe.sending.imports import recognised
+    from tickpipe.sending.textfile import on_disk
 
     imports, unread = [], 0
     for path in files:
-        if not path.exists():
+        if not path.exists() and not on_disk(path).is_file():
             raise typer.BadParameter(f"there is no file {path}", param_hint="FILE")
-        for each in _within(path) if path.is_dir() else [path]:
+        parts, damaged = _parts(path)
+        unread += damaged
+        for part in parts:
             try:
-                imports.append(recognised(each, said))
+                found = recognised(part, said)
+                if found.missing and not dry_run:
+                    raise UnknownForm(found.missing)
+                imports.append(found)
             except UnknownForm as exc:
-                if each == path:
+                if len(parts) == 1 and not path.is_dir():
                     raise
                 unread += 1
                 err.print(f"not read: {exc}", markup=False, soft_wrap=True)
     if not imports:
         raise typer.BadParameter("there is no file to read", param_hint="FILE")
     return imports, unread
+
+
+def _parts(path: Path) -> tuple[list[Path], int]:
+    """The files that a folder or a zip holds, zips in the folder included, and how many of these are damaged.
+
+    Raises:
+        UnknownForm: when the zip that was named is.
+    """
+    from tickpipe.sending.dialects import UnknownForm
+    from tickpipe.sending.textfile import unpacked
+
+    if not path.is_dir():
+        return (unpacked(path) if path.is_file() else [path]), 0
+    parts, damaged = [], 0
+    for file in _within(path):
+        try:
+            parts += unpacked(file)
+        except UnknownForm as exc:
+            damaged += 1
+            err.print(f"not read: {exc}", markup=False, soft_wrap=True)
+    return parts, damaged
 
 
 def _within(folder: Path) -> list[Path]:
@@ -230,9 +260,10 @@ def _previewed(imports: "list[Import]") -> bool:
     from tickpipe.sending.imports import preview
 
     summaries = [preview(each) for each in imports]
+    lacking = any(each.missing for each in imports)
     print_table(("file", "holds", "symbol", "items", "first", "last", "bad lines"), summaries)
     out.print("Nothing was sent. Without a zone, times are as they are written.")
-    return any(summary[-1] for summary in summaries)
+    return lacking or any(summary[-1] for summary in summaries)
 
 
 def _post(each: "Import", target: Target, directory: Path, from_start: bool, strict: bool) -> int:

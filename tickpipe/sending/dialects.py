@@ -83,8 +83,9 @@ WRITERS: Final = (
     Writer("MetaTrader 5", frozenset({"date", "time", "bid", "ask", "last", "flags"})),
     Writer("MetaTrader 5", frozenset({"date", "open", "tickvol", "vol", "spread"})),
     Writer("MetaTrader5 package for Python", frozenset({"time", "bid", "ask", "last", "volume", "flags"})),
-    Writer("dukascopy-node", frozenset({"timestamp", "askprice", "bidprice"}), zone=UTC),
+    Writer("MetaTrader5 package for Python", frozenset({"timemsc", "bid", "ask", "last", "volume", "flags"})),
     Writer("Tickstory", frozenset({"date", "timestamp", "bidprice", "askprice"})),
+    Writer("dukascopy-node", frozenset({"timestamp", "askprice", "bidprice"}), zone=UTC),
     Writer("Dukascopy", frozenset({"gmttime"})),
     Writer("Dukascopy", frozenset({"localtime"})),
     Writer("Dukascopy", frozenset({"timeutc"})),
@@ -94,9 +95,12 @@ WRITERS: Final = (
     Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S%f"), zone=_EST),
     Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S"), zone=_EST),
     Writer("TrueFX", form=TimeForm("%Y%m%d", "%H:%M:%S"), first="symbol", zone=UTC),
+    Writer("MetaTrader 4", form=TimeForm("%Y.%m.%d", "%H:%M"), first="date"),
+    Writer("MetaTrader 5", form=TimeForm("%Y.%m.%d", "%H:%M:%S"), first="date"),
+    Writer("FXData", form=TimeForm("%Y.%m.%d", "%H:%M:%S")),
 )
 
-UNKNOWN_WRITER: Final = "CSV"
+UNKNOWN_WRITER: Final = "an unknown program"
 
 #: Names of files, and the zone where the writer says it: MetaTrader 5, HistData, Dukascopy, dukascopy-node, TrueFX,
 #: MetaTrader 4 (whose names end with the minutes of a bar).
@@ -214,15 +218,21 @@ def writer_of(header: Sequence[str], columns: Sequence[str], form: TimeForm | No
     for writer in WRITERS:
         if writer.header and writer.header <= names:
             return writer
-        if not header and "date" not in columns and columns[0] == writer.first and writer.form == form is not None:
+        is_first = columns[0] == writer.first and ("date" in columns) is (writer.first == "date")
+        if not header and is_first and writer.form == form is not None:
             return writer
     return Writer(UNKNOWN_WRITER)
 
 
 def parse_file_name(path: Path) -> FileName:
-    """What the name of a file says, where it is one that a known program gives."""
+    """What the name of a file says, or that of the zip it is in, where it is one that a known program gives."""
+    names = [path.name, *(parent.name for parent in path.parents if parent.suffix.lower() == ".zip")]
+    return next((found for name in names if (found := _parse(name)) != FileName()), FileName())
+
+
+def _parse(name: str) -> FileName:
     for pattern, zone in _FILE_NAMES:
-        if (found := pattern.fullmatch(path.name)) is None:
+        if (found := pattern.fullmatch(name)) is None:
             continue
         symbol, named = found["symbol"], found.groupdict().get("timeframe")
         timeframe = TIMEFRAME_NAMES.get(named.upper(), named.upper()) if named else None

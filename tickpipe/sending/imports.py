@@ -23,7 +23,7 @@ from tickpipe.sending.history import Bar, BarFile, TickFile
 from tickpipe.sending.options import Target
 from tickpipe.sending.progress import BadLines, FileBar, SavedPlace, report, wait
 from tickpipe.sending.sender import BarSender, ItemSender, Outcome
-from tickpipe.sending.ticks import check_symbol
+from tickpipe.sending.ticks import missing_symbol
 
 ARCHIVE: Final = "archive"
 
@@ -46,6 +46,8 @@ class Import:
     holds: str
     symbol: str = ""
     timeframe: str | None = None
+    #: What has to be said before it can be sent; empty when nothing has.
+    missing: str = ""
 
 
 def recognised(path: Path, said: Said) -> Import:
@@ -53,7 +55,7 @@ def recognised(path: Path, said: Said) -> Import:
 
     Raises:
         UnknownForm, DataFileError: when that cannot be recognised.
-        typer.BadParameter: when symbol or timeframe are not known.
+        typer.BadParameter: when the options do not fit such a file.
     """
     if is_archive(path):
         if said.zone is not None:
@@ -62,18 +64,15 @@ def recognised(path: Path, said: Said) -> Import:
         return Import(path, ARCHIVE, said, "archive of requests")
     if kind_of(path, said) is Kind.TICKS:
         with TickFile(path, said) as ticks:
-            check_symbol(ticks)
-            return Import(path, Kind.TICKS, said, "ticks", ticks.symbol or "its column")
+            return Import(path, Kind.TICKS, said, "ticks", _symbol(ticks), missing=missing_symbol(ticks))
     with BarFile(path, said) as bars:
-        check_symbol(bars)
-        if bars.timeframe is None:
-            raise typer.BadParameter(
-                f"neither the name nor the opening times of {path} tell the timeframe", param_hint="--timeframe"
-            )
-        holds = f"{bars.timeframe} bars"
+        missing = missing_symbol(bars)
+        if bars.timeframe is None and not missing:
+            missing = f"neither the name nor the opening times of {path} tell the timeframe; pass --timeframe"
+        holds = f"{bars.timeframe or 'unknown'} bars"
         if bars.timeframe_from == "by its opening times":
             holds += ", by their opening times"
-        return Import(path, Kind.BARS, said, holds, bars.symbol or "its column", bars.timeframe)
+        return Import(path, Kind.BARS, said, holds, _symbol(bars), bars.timeframe, missing)
 
 
 def preview(each: Import) -> tuple[object, ...]:
@@ -92,7 +91,7 @@ def preview(each: Import) -> tuple[object, ...]:
             count += 1
             last = item.time_msc
             first = last if first is None else first
-    for reason in file.reasons:
+    for reason in [each.missing, *file.reasons] if each.missing else file.reasons:
         err.print(f"  {reason}", markup=False, soft_wrap=True)
     return (each.path, each.holds, each.symbol, count, _time(first), _time(last), file.skipped)
 
@@ -151,6 +150,12 @@ def send_archive(each: Import, target: Target, place: SavedPlace, is_strict: boo
         outcome.add_skipped(archive.skipped, archive.reasons)
     report(outcome, "items", time.monotonic() - started)
     return outcome
+
+
+def _symbol(file: ColumnFile[Any]) -> str:
+    if "symbol" in file.dialect.column_of:
+        return file.said.symbol or "its column"
+    return file.symbol or "unknown"
 
 
 def _groups(bars: Iterator[Bar]) -> Iterator[list[Bar]]:

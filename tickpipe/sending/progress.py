@@ -13,12 +13,13 @@ from tickpipe.sending.columnfile import BadLine
 from tickpipe.sending.dialects import Said
 from tickpipe.sending.options import Target
 from tickpipe.sending.sender import BadLineSender, Outcome
+from tickpipe.sending.textfile import on_disk
 
 #: Bad lines that are posted together.
 _BAD_LINES: Final = 200
 
 #: How often the place in a file is saved (seconds): what was sent since the last time is sent again, and counts once.
-_SAVED_EVERY_SECONDS: Final = 1.0
+_SAVED_EVERY_SECONDS: Final = 0.2
 
 
 class Measured(Protocol):
@@ -115,7 +116,7 @@ class SavedPlace:
     """
 
     def __init__(self, directory: Path, path: Path, target: Target, said: Said) -> None:
-        file = path.stat()
+        file = on_disk(path).stat()
         identity = (str(path.resolve()), file.st_size, file.st_mtime_ns, target.address, target.source, repr(said))
         name = hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
         self._path = directory / "imports" / f"{name}.json"

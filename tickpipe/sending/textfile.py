@@ -19,11 +19,14 @@ from typing import Any, BinaryIO, Final, Self, cast
 from marketdata.errors import TickpipeError
 from tickpipe.sending.dialects import UnknownForm
 
-#: A longer line is not one of ticks or bars; its rest is left out (characters).
-_LONGEST_LINE: Final = 1_000_000
+#: A longer line is not one of ticks or bars; its rest is left out (characters). Two hundred are in memory at once.
+_LONGEST_LINE: Final = 20_000
 
-#: What an archive holds that is read, the likeliest first: beside its CSV, HistData packs a report as text.
+#: What a zip holds that is read, the likeliest first: beside its CSV, HistData packs a report as text.
 _MEMBERS: Final = (".csv", ".jsonl", ".json", ".txt")
+
+#: What macOS packs beside each file.
+_RESOURCE_FORK: Final = "._"
 
 _GZIP, _ZIP, _ZSTANDARD = b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd"
 
@@ -39,7 +42,10 @@ class MissingLibrary(TickpipeError):
 
 
 class TextFile:
-    """A file opened for one pass over its lines, `with TextFile(path) as file`; memory does not grow with it."""
+    """A file opened for one pass over its lines, `with TextFile(path) as file`; memory does not grow with it.
+
+    `-` is the standard input, and `history.zip/EURUSD.csv` the file of that name in the zip.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,8 +71,9 @@ class TextFile:
             if str(self.path) == "-":
                 self._raw = self._standard_input()
             else:
-                self._raw = self._open.enter_context(self.path.open("rb"))
-                self.total_bytes = self.path.stat().st_size
+                packed = on_disk(self.path)
+                self._raw = self._open.enter_context(packed.open("rb"))
+                self.total_bytes = packed.stat().st_size
             self._text = self._as_text(self._raw)
         except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as exc:
             self._open.close()
@@ -131,22 +138,56 @@ class TextFile:
 
     def _of_zip(self, raw: BinaryIO) -> io.BufferedReader:
         archive = self._open.enter_context(zipfile.ZipFile(raw))
-        name = self._member(archive)
+        packed = on_disk(self.path)
+        files = members(packed, archive)
+        name = self.path.relative_to(packed).as_posix() if self.path != packed else ""
+        if not name:
+            if len(files) != 1:
+                count = len(archive.namelist())
+                raise UnknownForm(f"{self.path}: it holds {count} files and not one of CSV; name one: {self.path}/FILE")
+            name = files[0].relative_to(packed).as_posix()
         try:
             return io.BufferedReader(cast(io.RawIOBase, self._open.enter_context(archive.open(name))))
         except (RuntimeError, OSError) as exc:
             # With a password, or packed in a way that zipfile does not know.
-            raise UnknownForm(f"{self.path}: {name} in it cannot be unpacked: {exc}") from exc
+            raise UnknownForm(f"{packed}: {name} in it cannot be unpacked: {exc}") from exc
+        except KeyError as exc:
+            raise UnknownForm(f"{packed}: there is no {name} in it") from exc
 
-    def _member(self, archive: zipfile.ZipFile) -> str:
-        names = [name for name in archive.namelist() if not name.endswith("/")]
-        for suffix in _MEMBERS:
-            found = [name for name in names if name.lower().endswith(suffix)]
-            if len(found) == 1:
-                return found[0]
-            if found:
-                break
-        raise UnknownForm(f"{self.path}: the archive has {len(names)} files and not one of CSV; unpack it")
+
+def on_disk(path: Path) -> Path:
+    """The file on disk that a path names or lies within: `history.zip` of `history.zip/EURUSD.csv`."""
+    return next((part for part in (path, *path.parents) if part.is_file()), path)
+
+
+def unpacked(path: Path) -> list[Path]:
+    """The files in a zip, as paths within it, in the order of their names; any other file is itself.
+
+    Raises:
+        UnknownForm: when the zip is damaged, or holds nothing that is read.
+        OSError: when it cannot be opened.
+    """
+    with path.open("rb") as raw:
+        if raw.read(len(_ZIP)) != _ZIP:
+            return [path]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = members(path, archive)
+    except zipfile.BadZipFile as exc:
+        raise UnknownForm(f"{path}: damaged: {exc}") from exc
+    if not files:
+        raise UnknownForm(f"{path}: it holds no file that ends with {', '.join(_MEMBERS)}")
+    return files
+
+
+def members(path: Path, archive: zipfile.ZipFile) -> list[Path]:
+    """The files of the likeliest ending in a zip."""
+    names = [name for name in archive.namelist() if not name.rpartition("/")[2].startswith(_RESOURCE_FORK)]
+    for suffix in _MEMBERS:
+        found = sorted(path / name for name in names if name.lower().endswith(suffix) and not name.startswith("/"))
+        if found:
+            return found
+    return []
 
 
 def arrow() -> Any:

@@ -1,12 +1,14 @@
 """A tick file on its way to the producer: which of its ticks are sent, and how."""
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import typer
 
@@ -22,6 +24,9 @@ from tickpipe.sending.textfile import DataFileError
 
 #: Ticks whose times are inspected before any is sent.
 _SAMPLE_TICKS: Final = 1_000
+
+#: How long one wait for an answer takes at most (seconds).
+_LONGEST_WAIT_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,8 @@ def send_ticks(file: Path, target: Target, how: SendOptions, place: SavedPlace |
     skip = how.skip if place is None else place.items
     bad = BadLines(file, target, wait, 0 if place is None else place.bad_lines)
     with bad, TickFile(file, how.said, on_bad=bad.take, is_strict=how.is_strict) as ticks:
-        check_symbol(ticks)
+        if missing := missing_symbol(ticks):
+            raise typer.BadParameter(missing, param_hint="--symbol")
         form = _Form(ticks, how.point)
         sender = TickSender(
             target.address, target.api_key, form.of, source=target.source, patience_seconds=target.patience_seconds,
@@ -60,17 +66,19 @@ def send_ticks(file: Path, target: Target, how: SendOptions, place: SavedPlace |
         bar = FileBar(ticks.symbol or file.name, ticks, started)
         last_msc: int | None = None
         try:
-            with bar, sender:
+            with bar, sender, _Posting(sender, is_ahead=place is not None) as posting:
                 for group in batches(_selected(form.ticks(), skip, how.from_), how.batch, how.speed):
+                    posting.wait()
                     form.learn(group)
                     sender.set_form(
                         coarse=form.coarse, are_instants=ticks.are_instants, mode=None if ticks.has_quotes else "last"
                     )
-                    sender.send(group)
-                    last_msc = group[-1].time_msc
-                    bar.update(sender.outcome, last_msc)
                     if place is not None:
                         place.reached(skip + sender.outcome.sent, bad.posted)
+                    posting.begin(group)
+                    last_msc = group[-1].time_msc
+                    bar.update(sender.outcome, last_msc)
+                posting.wait()
                 bad.flush()
         except (Exception, KeyboardInterrupt) as exc:
             if place is not None:
@@ -88,12 +96,62 @@ def send_ticks(file: Path, target: Target, how: SendOptions, place: SavedPlace |
     return sender.outcome
 
 
-def check_symbol(file: ColumnFile[Any]) -> None:
-    """Refuse, as wrong use, a file that does not tell its symbol."""
-    if file.symbol is None and "symbol" not in file.dialect.column_of:
-        raise typer.BadParameter(
-            f"neither a column nor the name of {file.path} tells the symbol; pass --symbol", param_hint="--symbol"
-        )
+class _Posting:
+    """Posts one batch after the other; ahead of time, the next is read while one is on its way.
+
+    Args:
+        is_ahead: whether to return before the answer is there.
+    """
+
+    def __init__(self, sender: TickSender, *, is_ahead: bool) -> None:
+        self._sender, self._is_ahead = sender, is_ahead
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        # What was read before a damaged line is on its way; whoever presses Ctrl-C does not wait for it.
+        if exc_type is not None and issubclass(exc_type, Exception):
+            with suppress(TickpipeError):
+                self.wait()
+
+    def begin(self, group: list[FileTick]) -> None:
+        """Post the batch, after `wait`."""
+        if not self._is_ahead:
+            self._sender.send(group)
+            return
+
+        def post() -> None:
+            try:
+                self._sender.send(group)
+            except Exception as exc:
+                self._error = exc
+
+        self._thread = threading.Thread(target=post, name="posting", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait for the answer to the batch that was posted last.
+
+        Raises:
+            As `Sender.send`.
+        """
+        # Never without a limit: on Windows, Ctrl-C does not wake a thread that waits for ever.
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(_LONGEST_WAIT_SECONDS)
+        self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+
+def missing_symbol(file: ColumnFile[Any]) -> str:
+    """What to do about a file that does not tell its symbol; empty when it does."""
+    if file.symbol is not None or "symbol" in file.dialect.column_of:
+        return ""
+    return f"neither a column nor the name of {file.path} tells the symbol; pass --symbol"
 
 
 def _selected(ticks: Iterator[FileTick | None], skip: int, from_: datetime | None) -> Iterator[FileTick | None]:

@@ -209,7 +209,8 @@ def _minute_of(parts: dict[str, str | None]) -> int:
     Raises:
         ValueError: when the calendar or the day has none such.
     """
-    year = int(parts.get("Y") or 0) or 2000 + int(parts["y"] or 0)
+    full = parts.get("Y")
+    year = int(full) if full else 2000 + int(parts["y"] or 0)
     month = _MONTHS.index(parts["b"].lower()) + 1 if parts.get("b") else int(parts["m"] or 0)  # type: ignore[union-attr]
     hour = int(parts.get("H") or parts.get("I") or 0)
     if half := parts.get("p"):

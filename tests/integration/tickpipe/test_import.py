@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from runtime.settings import Settings
 from tests.conftest import API_KEY
@@ -54,3 +55,37 @@ def rows(settings: Settings, table: str) -> list[tuple[Any, ...]]:
     )
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         return connection.execute(query).fetchall()
+
+
+@pytest.mark.full
+def test_a_killed_import_goes_on_and_counts_every_tick_once(settings: Settings, tmp_path: Path) -> None:
+    # Arrange: 20 ticks a second, equal ones in a row among them
+    file = tmp_path / "EURUSD_201902040000_201902050000.csv"
+    count = 120_000
+    with file.open("w") as lines:
+        lines.write("time_msc,bid,ask\n")
+        for number in range(count):
+            lines.write(f"{1_549_238_400_000 + number // 2 * 100},1.1454{number // 4 % 10},1.14555\n")
+    command = [sys.executable, "-m", "tickpipe", "import", str(file), "--source", "Broker", "--key", API_KEY]
+    environment_ = environment(settings) | {"TICKPIPE_DATA_DIR": str(tmp_path)}
+
+    with running(settings, "producer", "stream_app", "sink") as (producer, _, _):
+        # Act: killed as soon as it has saved how far it came
+        command += ["--url", producer.url]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment_) as process:
+            wait_until(lambda: bool([*tmp_path.glob("imports/*.json")]), what="the saved place")
+            process.kill()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment_)
+
+        # Assert
+        assert done.returncode == 0, done.stderr
+        assert "continues after" in done.stdout
+        assert f"{count:,} ticks sent" not in done.stdout
+
+        def volumes() -> list[int]:
+            with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+                rows_ = connection.execute("SELECT volume FROM market_data WHERE closed ORDER BY ts").fetchall()
+                return [volume for (volume,) in rows_]
+
+        wait_until(lambda: len(volumes()) == count // 1200, what="the candles")
+        assert volumes() == [1200] * (count // 1200)

@@ -58,7 +58,7 @@ def test_what_the_request_says_goes_into_every_item() -> None:
 @pytest.mark.parametrize(
     ("item", "field"),
     [
-        (7, ""), ({}, "symbol"), (tick(0, symbol="a\n"), "symbol"), (tick(0, symbol="x" * 33), "symbol"),
+        (7, ""), ({}, "symbol"), (tick(0, symbol="a\nb"), "symbol"), (tick(0, symbol="x" * 33), "symbol"),
         ({"symbol": "A", "bid": 1}, "ts"), (tick(0, ts_msc=1_549_238_400), "ts_msc"),
         (tick(0, ts_msc=10**40), "ts_msc"),
         (tick(0, ts_msc=None, ts="yesterday"), "ts"), (tick(0, ts_msc=True), "ts_msc"),

@@ -264,3 +264,29 @@ def test_a_command_that_does_not_exist_is_found(name: str, good: str, bad: str) 
 def test_an_unsafe_script_is_found(name: str, good: str, bad: str) -> None:
     assert good in TEXTS[name]
     assert list(unsafe(scripts(TEXTS | {name: TEXTS[name].replace(good, bad)})))
+
+
+@pytest.mark.parametrize(
+    ("command", "is_older"),
+    [
+        ("powershell.exe -File D:\\mt5\\run-exporter.ps1 -Token x", True),
+        ("python.exe D:\\mt5\\export_ticks.py --db ea.db", True),
+        ("python.exe -m edge_relay", True),
+        ("D:\\API-Lite\\start.bat", True),
+        ("powershell.exe -File C:\\Windows\\cleanup.ps1", False),
+        ("tickpipe.exe relay serve", False),
+    ],
+)
+def test_tasks_of_an_older_exporter_are_told_by_their_commands(command: str, is_older: bool) -> None:
+    said = re.search(r"^\$OlderCommands = '(.*)'$", TEXTS[SHARED], re.M)
+    assert said is not None
+    assert bool(re.search(said[1], command)) is is_older
+    for script in ("run-exporter.ps1", "run-verify-sql.ps1"):
+        assert "\nWrite-OlderTask\n" in TEXTS[script]
+
+
+def test_the_exporter_takes_the_parameters_of_an_older_one() -> None:
+    text = TEXTS["run-exporter.ps1"]
+    declared = text[text.index("param(") : text.index("\n)\n")]
+    assert {"Api", "Token", "PageSize", "Batch", "All", "SinceLastHour"} <= set(re.findall(r"\$(\w+)", declared))
+    assert "Mandatory" not in declared

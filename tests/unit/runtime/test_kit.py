@@ -46,7 +46,7 @@ def test_the_wheel_holds_every_module_as_it_is_here_and_a_true_record(kit: dict[
 def test_the_ea_has_all_that_it_includes(kit: dict[str, bytes]) -> None:
     ea = {path.partition("/")[2]: text for path, text in kit.items() if path.startswith("DataCollectorPRO/")}
     included = set(re.findall(r'^#include "(.*)"', "\n".join(text.decode("utf-8-sig") for text in ea.values()), re.M))
-    assert ea.keys() == included | {"DataCollectorPRO.mq5"}
+    assert ea.keys() == included | {"DataCollectorPRO.mq5", "DataCollectorPROService.mq5"}
     assert ea["DataCollectorPRO.mq5"] == (ROOT / "ea" / "DataCollectorPRO.mq5").read_bytes()
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -294,3 +295,32 @@ def test_an_archive_is_posted_for_whoever_sent_it(folder: Path, producer: Script
     assert (request.headers["X-Source"], request.headers["X-API-Key"]) == ("Broker-Demo", "secret-key")
     assert request.headers["User-Agent"] == "PDC (Server:Broker-Demo)"
     assert run("1.json", "--zone", "UTC").exit_code == 2
+
+
+def test_every_file_of_a_zip_and_of_a_folder_is_imported(folder: Path, producer: ScriptedServer) -> None:
+    history = folder / "history"
+    history.mkdir()
+    with zipfile.ZipFile(history / "2019.zip", "w") as archive:
+        archive.writestr(f"forex/{BARS}", M1)
+        archive.writestr(f"forex/{TICKS}", MT5)
+        archive.writestr("nobody.csv", MT5)
+        archive.writestr("readme.txt", "nothing")
+    (history / "damaged.zip").write_bytes((history / "2019.zip").read_bytes()[:200])
+    (history / "notes.csv").write_text("nothing\n")
+
+    shown = run("--dry-run", "history", producer=producer)
+    result = run("history", producer=producer)
+
+    said = " ".join(shown.stdout.split())
+    assert f"2019.zip/forex/{BARS} M1 bars EURUSD 2" in said
+    assert f"2019.zip/forex/{TICKS} ticks GBPUSD 5" in said
+    assert "2019.zip/nobody.csv ticks unknown 5" in said
+    assert "written by MetaTrader 5, with header" in said
+    assert (shown.exit_code, result.exit_code) == (1, 1)
+    assert [len(request.items) for request in producer.requests] == [2, 5]
+    # What cannot be read takes nothing with it.
+    not_read = [line.partition(": ")[2] for line in result.stderr.splitlines() if line.startswith("not read")]
+    assert [next(word for word in ("damaged.zip", "notes", "nobody") if word in line) for line in not_read] == [
+        "damaged.zip", "nobody", "notes",
+    ]  # fmt: skip
+    assert "pass --symbol" in not_read[1]

@@ -1,13 +1,21 @@
-"""Files in combinations of separator, decimal sign, date, order, header and zone come back as they were written."""
+"""Files in combinations of separator, decimal sign, date, order, header and zone come back as they were written.
 
+So do those that are packed, or encoded in another way than UTF-8.
+"""
+
+import gzip
 import random
+import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pytest
+from pyarrow import csv, parquet
 
 from tickpipe.sending.columnfile import kind_of
 from tickpipe.sending.dialects import Kind, Said
@@ -126,9 +134,57 @@ def milliseconds(moment: datetime) -> int:
     return (moment - EPOCH) // timedelta(milliseconds=1)
 
 
-@pytest.mark.parametrize("form", chosen(), ids=str)
-def test_ticks_come_back_as_they_were_written(tmp_path: Path, form: Form) -> None:
-    # Arrange: two weeks of days, so that day and month are told apart
+def as_zip(path: Path, text: str) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("EURUSD.csv", text)
+        archive.writestr("report.txt", "Gaps: none\n")
+        archive.writestr("__MACOSX/._EURUSD.csv", b"\0\5\x16\7")
+
+
+def as_zstandard(path: Path, text: str) -> None:
+    with pa.CompressedOutputStream(str(path), "zstd") as file:
+        file.write(text.encode())
+
+
+def as_parquet(path: Path, text: str) -> None:
+    """The columns in the types that pyarrow finds in the text: numbers are doubles, times are timestamps."""
+    parquet.write_table(csv.read_csv(pa.py_buffer(text.encode())), path)
+
+
+#: How the text of a file gets on the disk.
+CONTAINERS: dict[str, Callable[[Path, str], object]] = {
+    "plain": lambda path, text: path.write_text(text),
+    "gzip": lambda path, text: path.write_bytes(gzip.compress(text.encode())),
+    "zip": as_zip,
+    "Zstandard": as_zstandard,
+    "Parquet": as_parquet,
+    "UTF-8 with mark": lambda path, text: path.write_bytes(text.encode("utf-8-sig")),
+    "UTF-16 with mark": lambda path, text: path.write_bytes(text.encode("utf-16")),
+    "UTF-16 LE": lambda path, text: path.write_bytes(text.encode("utf-16-le")),
+    "UTF-16 BE": lambda path, text: path.write_bytes(text.encode("utf-16-be")),
+    "UTF-16 in gzip": lambda path, text: path.write_bytes(gzip.compress(text.encode("utf-16"))),
+    "ends of Windows": lambda path, text: path.write_text(text, newline="\r\n"),
+    "ends of old Macs": lambda path, text: path.write_text(text, newline="\r"),
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("order", [order for order in ORDERS if order != "symbol first"])
+def test_ticks_come_back_however_the_file_is_packed(tmp_path: Path, container: str, order: str) -> None:
+    form = Form("comma", ".", "pandas", order, True, "none")
+    rows = ticks_of(form)
+    path = tmp_path / "ticks"
+    CONTAINERS[container](path, lines_of(form, rows))
+
+    with TickFile(path, said(form)) as ticks:
+        found = [(tick.time_msc, tick.bid, tick.ask) for tick in ticks]
+
+    assert (ticks.reasons, ticks.total_bytes) == ([], path.stat().st_size)
+    assert found == [(milliseconds(at), float(row["bid"]), float(row["ask"])) for at, row in rows]
+
+
+def ticks_of(form: Form) -> list[tuple[datetime, dict[str, str]]]:
+    """A month of ticks, so that day and month are told apart."""
     random_ = random.Random(str(form))
     moment = datetime(2019, 2, 4, tzinfo=UTC)
     rows = []
@@ -144,15 +200,19 @@ def test_ticks_come_back_as_they_were_written(tmp_path: Path, form: Form) -> Non
                 },
             )
         )  # fmt: skip
+    return rows
+
+
+@pytest.mark.parametrize("form", chosen(), ids=str)
+def test_ticks_come_back_as_they_were_written(tmp_path: Path, form: Form) -> None:
+    rows = ticks_of(form)
     path = tmp_path / "ticks"
     path.write_text(lines_of(form, rows))
 
-    # Act
     assert kind_of(path, said(form)) is Kind.TICKS
     with TickFile(path, said(form)) as ticks:
         found = [(tick.time_msc, tick.bid, tick.ask) for tick in ticks]
 
-    # Assert
     assert ticks.reasons == []
     assert found == [(milliseconds(at), float(row["bid"]), float(row["ask"])) for at, row in rows]
     assert ticks.digits_of("EURUSD") == 5

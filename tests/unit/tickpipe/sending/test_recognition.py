@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tickpipe.sending.columnfile import kind_of
 from tickpipe.sending.dialects import Kind, Said, UnknownForm
 from tickpipe.sending.history import BarFile, FileTick, TickFile
+from tickpipe.sending.recognition import recognise
 from tickpipe.sending.textfile import DataFileError, MissingLibrary
 from tickpipe.sending.timeforms import TimeForm, said_form
 
@@ -286,3 +287,35 @@ def test_whatever_a_file_holds_is_read_or_refused_in_a_sentence(tmp_path: Path, 
     except UnknownForm:
         return
     assert count + items.skipped <= len(f"{header}{rest}".splitlines())
+
+
+PYTHON = "MetaTrader5 package for Python"
+MT5_TICKS = "<DATE>\t<TIME>\t<BID>\t<ASK>\t<LAST>\t<VOLUME>\t<FLAGS>\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "writer"),
+    [
+        ("time,bid,ask,last,volume,time_msc,flags,volume_real\n1,1.1,1.2,0,0,1771268400083,6,0\n", PYTHON),
+        ("time_msc,bid,ask,last,volume,flags\n1771268400083,1.1,1.2,,,6.0\n", PYTHON),
+        ("time,open,high,low,close,tick_volume,spread,real_volume\n1786525200,1,2,1,2,2,5,0\n", PYTHON),
+        (MT5_TICKS + "2019.02.04\t00:00:01.123\t1.1\t1.2\t\t\t6\n", "MetaTrader 5"),
+        ("2019.02.04\t00:00:01.123\t1.1\t1.2\t\t\t6\n", "MetaTrader 5"),
+        ("2012.02.01,00:00,1.3,1.4,1.2,1.3,12\n2012.02.01,00:01,1.3,1.4,1.2,1.3,31\n", "MetaTrader 4"),
+        ("Date,Time,Open,High,Low,Close,Volume\n2011.12.08,18:49,1,2,1,2,3\n", "MetaTrader 4 or StrategyQuant"),
+        ("Time,Ask,Bid,Volume\n2016.05.02 00:00:01,1.2,1.1,1\n", "StrategyQuant"),
+        ("timestamp,askPrice,bidPrice,askVolume,bidVolume\n1730426400123,2.2,2.1,1,1\n", "dukascopy-node"),
+        ("Gmt time,Open,High,Low,Close,Volume\n04.02.2019 00:00:00.000,1,2,1,2,3.5\n", "Dukascopy"),
+        ("Local time,Ask,Bid,AskVolume,BidVolume\n01.03.2013 00:00:00.605 GMT-0000,2.2,2.1,4,7\n", "Dukascopy"),
+        ("20120201 000003660,1.306600,1.306770,0\n", "HistData"),
+        ("20120201 000000;1.3;1.3;1.2;1.2;0\n20120201 000100;1.3;1.3;1.2;1.2;0\n", "HistData"),
+        ("EUR/USD,20190204 00:00:01.123,1.14543,1.14545\n", "TrueFX"),
+        ("2022.01.02 22:03:54.650,1.13695,1.13664,1.50,0.75\n", "FXData"),
+        ("<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>\nX,1,20140801,000000,1,2,1,2,3\n", "FINAM"),
+        ("<TICKER>,<DTYYYYMMDD>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>\nX,20190204,000100,1,2,1,2,4\n", "MetaStock"),
+        ("Date,Timestamp,Bid Price,Ask Price,Volume\n20190204,00:00:01:123,1.1,1.2,1\n", "Tickstory"),
+        ("when,time_msc,bid,ask\nnow,1771268400083,1.1,1.2\n", "an unknown program"),
+    ],
+)  # fmt: skip
+def test_whoever_wrote_the_file_is_named(lines: str, writer: str) -> None:
+    assert recognise(Path("file.csv"), lines.splitlines(keepends=True), Said()).writer == writer

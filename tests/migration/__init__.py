@@ -1,0 +1,1 @@
+"""The way over from an older collection stack."""
