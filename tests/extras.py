@@ -57,5 +57,5 @@ class Installed:
         return subprocess.run(
             [sys.executable, "-S", "-c", code, *arguments],
             env=os.environ | {"PYTHONPATH": f"{self._folder}{os.pathsep}{ROOT}"} | environment,
-            input=given, capture_output=True, text=True, check=False, timeout=120,
+            input=given, capture_output=True, text=True, check=False, timeout=150,
         )  # fmt: skip

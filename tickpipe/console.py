@@ -121,18 +121,26 @@ def explain(exc: Exception) -> tuple[str, int] | None:
     origin = type(exc).__module__.partition(".")[0]
     text = " ".join(str(exc).split()) or type(exc).__name__
     if origin == "psycopg":
-        if type(exc).__name__ == "UndefinedTable":
-            return f"PostgreSQL: {text}; run `tickpipe db migrate`", PROBLEM
-        # libpq asks whether the server runs; ours names the setting as well.
-        text = text.partition(" Is the server running")[0]
-        is_away = getattr(exc, "sqlstate", None) is None and any(word in text.lower() for word in _NOTHING_ANSWERS)
-        question = "is it running? " if is_away else ""
-        return f"PostgreSQL: {text}; {question}(TICKPIPE_DATABASE_URL, `tickpipe status`)", PROBLEM
+        return f"PostgreSQL: {_explain_database(exc, text)}", PROBLEM
     if origin == "aiokafka":
         return f"Kafka: {text}; see `tickpipe status`", PROBLEM
     if isinstance(exc, OSError):
         return text, PROBLEM
     return _missing_extra(exc)
+
+
+def _explain_database(exc: Exception, text: str) -> str:
+    from sink.db.connection import cure_of  # noqa: PLC0415  # not before psycopg itself was loaded
+
+    if type(exc).__name__ == "UndefinedTable":
+        return f"{text}; run `tickpipe db migrate`"
+    if cure := cure_of(exc):
+        return cure
+    # libpq asks whether the server runs; ours names the setting as well.
+    text = text.partition(" Is the server running")[0]
+    is_away = getattr(exc, "sqlstate", None) is None and any(word in text.lower() for word in _NOTHING_ANSWERS)
+    question = "is it running? " if is_away else ""
+    return f"{text}; {question}(TICKPIPE_DATABASE_URL, `tickpipe status`)"
 
 
 def _missing_extra(exc: Exception) -> tuple[str, int] | None:

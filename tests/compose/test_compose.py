@@ -240,6 +240,28 @@ def test_down_and_up_keeps_the_data(deployment: Deployment) -> None:
     assert seconds < 120
 
 
+def test_ticks_are_taken_while_the_database_refuses_the_password(deployment: Deployment) -> None:
+    env = deployment.folder / ".env"
+    right = env.read_text()
+    deployment.down()
+    env.write_text(re.sub(r"^(TICKPIPE_DB_PASSWORD)=.*$", r"\1=another-password", right, flags=re.M))
+    try:
+        deployment.compose("up", "--detach", "--no-build")
+        deployment.wait_healthy("producer")
+        deployment.wait_healthy("stream")
+        body: dict[str, object] = {"ticks": [{"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1}]}
+        with deployment.client("wrong-password") as client:
+            wait_until(lambda: _taken(client, body), within_seconds=60, what="a producer that takes ticks")
+        wait_until(
+            lambda: any("set in the database, not by .env" in line for line in deployment.log_lines("sink")),
+            within_seconds=60, what="the cure in the sink's log",
+        )  # fmt: skip
+    finally:
+        env.write_text(right)
+        deployment.up()
+    wait_until(lambda: deployment.ticks("wrong-password") == 1, within_seconds=60, what="the candle of the tick")
+
+
 def test_three_workers_share_the_work_under_load_and_one_may_die(deployment: Deployment) -> None:
     with ThreadPoolExecutor(len(SOURCES)) as senders:
         sending = [senders.submit(post_day, deployment, source) for source in SOURCES]

@@ -1,4 +1,4 @@
-"""Every command with the packages that the image holds, on a real pipeline: what it needs must be there, or be named."""
+"""Every command with the packages that the image holds, on a real pipeline; what is missing there must be named."""
 
 import json
 import re
@@ -23,16 +23,18 @@ RUNS: dict[str, tuple[str, int]] = {
     "db migrate": ("", 0),
     "db status": ("", 0),
     "db day-zone": ("UTC", 0),
-    "db adopt": ("--dry-run", 1),
+    "db adopt": ("--source EA --dry-run", 2),
+    # Nothing is given on standard input.
+    "db password": ("", 2),
     "status": ("", 0),
     "send": ("{folder}/ticks.csv -s EURUSD --source EA {producer}", 0),
-    "import": ("{folder}/EURUSD_M1.csv --source EA {producer}", 0),
+    "import": ("{folder}/EURUSD_M1.csv -s EURUSD --timeframe M1 --source EA {producer}", 0),
     "candles": ("-s EURUSD", 0),
     "ticks": ("-s EURUSD --from 2019-02-04", 0),
     "query": ("latest", 0),
     "fidelity": ("", 0),
     "senders": ("", 0),
-    "export": ("{folder}/export", 0),
+    "export": ("{folder}/export --format csv", 0),
     "backup": ("{folder}/backup.tpb --topics", 0),
     "restore": ("{folder}/backup.tpb --check", 0),
     "verify": ("", 0),
@@ -41,13 +43,14 @@ RUNS: dict[str, tuple[str, int]] = {
     "rejected resend": ("--all --yes {producer}", 0),
     "rejected delete": ("--all --yes", 0),
     "relay check": ("--to {url}", 0),
-    "relay forward": ("--to {url} --db {folder}/missing/ea.db", 1),
-    "relay export": ("--api {url} --db {folder}/missing/ea.db", 1),
-    "relay serve": ("--db {folder}/missing/ea.db", 1),
+    "relay forward": ("--to {url} --db {folder}/ticks.csv/ea.db", 2),
+    "relay export": ("--api {url} --db {folder}/ticks.csv/ea.db", 2),
+    "relay serve": ("--db {folder}/ticks.csv/ea.db", 1),
     "relay unpack": ("{folder}/relay", 0),
-    "install-service": ("--print", 2),
+    "install-service": ("--print", 0),
+    # A stack inside of a container is none of the image's business: both name the extra that it lacks.
     "up": ("", 2),
-    "down": ("", 0),
+    "down": ("", 2),
     # After the stream worker was stopped; nobody folds what is to be folded again.
     "replay": ("--from 2019-02-04 --yes --patience 1", 1),
 }
@@ -83,7 +86,9 @@ def test_every_command_works_in_the_image(settings: Settings, tmp_path: Path) ->
     image = Installed(tmp_path / "site", *EXTRAS)
     lines = "".join(f"{1_549_238_400_001 + n * 1_000},1.1,1.2\n" for n in range(200))
     (tmp_path / "ticks.csv").write_text(f"time_msc,bid,ask\n{lines}")
-    (tmp_path / "EURUSD_M1.csv").write_text("time,open,high,low,close,tick_volume\n2019-02-04 00:00,1.1,1.1,1.1,1.1,1\n")
+    (tmp_path / "EURUSD_M1.csv").write_text(
+        "time,open,high,low,close,tick_volume\n2019-02-04 00:00,1.1,1.1,1.1,1.1,1\n"
+    )
 
     def run(names: list[str], url: str) -> list[str]:
         places = {"folder": tmp_path, "url": url, "producer": f"--url {url} --key {API_KEY}"}
@@ -102,4 +107,4 @@ def test_every_command_works_in_the_image(settings: Settings, tmp_path: Path) ->
         wrong = run(most, producer.url)
         stream.stop()
         wrong += run([last], producer.url)
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
