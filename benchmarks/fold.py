@@ -21,8 +21,9 @@ from aiokafka import TopicPartition
 from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
 from marketdata.tick import Frame
 from marketdata.wire import encode, frame_key
-from runtime.kafka import log_ends, new_consumer, new_producer, wait_for_kafka
+from runtime.kafka import log_ends, new_consumer, new_producer
 from runtime.settings import Settings, load_settings
+from runtime.topics import wait_for_kafka
 from tests import plainhttp
 from tests.days import EURUSD_COUNT, eurusd_ticks
 from tests.servers import EmbeddedServers

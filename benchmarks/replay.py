@@ -16,7 +16,7 @@ from benchmarks.fold import arguments, filled, folding, measured, new_worker
 from benchmarks.rounds import Measured, run_rounds
 from benchmarks.services import serving
 from runtime.settings import Settings
-from sink.group import with_sink_group
+from sink.progress import with_sink_group
 from tests.kafka_log import group_lag
 from tests.services import environment
 

@@ -28,9 +28,10 @@ from benchmarks.services import wait_ready
 from marketdata.candle import Candle
 from marketdata.offsets import spans
 from marketdata.wire import candle_key, encode
-from runtime.kafka import ensure_topics, new_producer, wait_for_kafka
+from runtime.kafka import new_producer
 from runtime.settings import Settings, load_settings
-from sink.db.migrations import migrate
+from runtime.topics import ensure_topics, wait_for_kafka
+from sink.db.schema import migrate
 from sink.staging import utc
 from tests import plainhttp
 from tests.servers import EmbeddedServers

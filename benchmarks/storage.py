@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sink.db.connection import Connection, connect
-from sink.db.migrations import migrate
-from sink.db.storage import edition, set_compression
+from sink.db.schema import edition, migrate, set_compression
 from sink.writer import Writer
 from tests.integration.sink.db.editions import install_pglite, pglite_database
 from tests.integration.sink.fixed import new_writer

@@ -1,5 +1,5 @@
 .PHONY: bench-flames bench-goals bench-growth bench-ingest bench-latency bench-memory bench-page bench-peers \
-	bench-recovery bench-refold bench-replay bench-storage bench-timeframes
+	bench-recovery bench-refold bench-replay bench-storage bench-timeframes bench-whole
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
 	$(BIN)/python -m benchmarks.timeframes
@@ -12,6 +12,9 @@ bench-storage: setup ## measure M1 with and without compression (some minutes; T
 
 bench-peers: setup ## the fold against Kafka Streams, Quix Streams, Bytewax and Faust; downloads them, then 10 minutes or more
 	$(BIN)/python -m benchmarks.peers
+
+bench-whole: setup ## the whole way, HTTP to rows, against PostgreSQL doing it all alone (five minutes)
+	$(BIN)/python -m benchmarks.whole
 
 bench-flames: setup ## draw flame graphs of the services at the work of their benchmarks (needs the right to trace)
 	$(BIN)/python -m benchmarks.flames
@@ -39,5 +42,5 @@ bench-growth: setup ## curves of the fold over symbols, ticks a record, partitio
 bench-recovery: setup ## measure the way back after kill -9 and after an hour without the stream worker
 	$(BIN)/python -m benchmarks.recovery
 
-bench-goals: bench-peers bench bench-refold bench-replay bench-latency bench-memory ## measure every stage and hold it against its goal (half an hour)
+bench-goals: bench-peers bench-whole bench bench-refold bench-replay bench-latency bench-memory ## measure every stage and hold it against its goal (half an hour)
 	$(BIN)/python -m benchmarks.goals

@@ -22,8 +22,7 @@ from psycopg import sql
 
 from marketdata.timeframes import TIMEFRAMES
 from sink.db.connection import connect
-from sink.db.migrations import migrate
-from sink.db.storage import edition
+from sink.db.schema import edition, migrate
 from tests.integration.sink.fixed import new_writer
 from tests.servers import EmbeddedServers
 from tests.unit.sink.candles import candle

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from dashboard.app import Parts, create_app
 from marketdata.errors import SettingsError
 from runtime.addresses import is_loopback
-from runtime.hosts import OwnNames
+from runtime.asgi import OwnNames
 from runtime.logs import configure_logs
 from runtime.process import collect_rarely
 from runtime.serving import run_server, server_config

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from dashboard.answers import Password, Refusal, SecurityHeaders, cacheable, etag_of, json_response
+from dashboard.answers import Password, Refusal, SecurityHeaders, cacheable, encode, etag_of, json_response
 from dashboard.candles import BarStarts
 from dashboard.catalogue import Catalogue
 from dashboard.database import Database
@@ -29,6 +29,7 @@ from dashboard.metrics import CountRequests, Gauges, Metrics
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
 from dashboard.tick_routes import add_tick_routes
+from marketdata.timeframes import TIMEFRAMES
 from runtime.health import Guard, Health
 from runtime.settings import Settings
 
@@ -44,6 +45,8 @@ STATIC: Final = Path(__file__).parent / "static"
 #: not part of this project, and nothing of that package is ever run here.
 CHART_LIBRARY_VERSION: Final = "5.2.0"
 _CHART_LIBRARY_SHA256: Final = "c0992580867c4912cc9385b3c2728315bcc1a76c7f1087dca908430fccdf31d7"
+
+_DAY_MS: Final = 86_400_000
 
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
@@ -166,7 +169,23 @@ def _add_page(app: FastAPI) -> None:
         async def chart_library_file(request: Request) -> Response:
             return cacheable(request, library, "text/javascript", etag=etag)
 
+    widths = timeframe_widths()
+
+    @app.head("/js/timeframe-widths.js", include_in_schema=False)
+    @app.get("/js/timeframe-widths.js", include_in_schema=False)
+    async def timeframe_widths_file(request: Request) -> Response:
+        return cacheable(request, widths, "text/javascript")
+
     app.mount("/", StaticFiles(directory=STATIC, html=True))
+
+
+def timeframe_widths() -> bytes:
+    """The module of the page that names the timeframes, shortest first, and the milliseconds from a bar to the next.
+
+    Days, weeks and months are not equally far apart, and hold weekends anyway: theirs are null.
+    """
+    widths = {t.name: t.width_ms if t.width_ms and t.width_ms < _DAY_MS else None for t in TIMEFRAMES.values()}
+    return b"export const WIDTHS = " + encode(widths) + b";\n"
 
 
 def chart_library() -> bytes | None:

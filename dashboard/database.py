@@ -14,8 +14,15 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from dashboard.answers import Refusal
 from runtime.settings import Settings
 from sink.db.connection import Trouble, trouble_of
-from sink.db.session import Limits, Session, database_conninfo, schema_of, session_conninfo, state_session
-from sink.db.statements import parse_statements
+from sink.db.session import (
+    Limits,
+    Session,
+    database_conninfo,
+    parse_statements,
+    schema_of,
+    session_conninfo,
+    state_session,
+)
 
 Connection = AsyncConnection[Any]
 T = TypeVar("T")

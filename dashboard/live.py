@@ -24,8 +24,8 @@ from runtime import clock
 from runtime.kafka import new_consumer
 from runtime.kafka_errors import kafka_errors
 from runtime.log_identity import wait_for_log
-from runtime.metrics import arrival_seconds, received_header, seconds_between
 from runtime.settings import Settings
+from runtime.telemetry import arrival_seconds, received_header, seconds_between
 
 log = structlog.get_logger(__name__)
 

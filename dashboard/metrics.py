@@ -12,7 +12,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime.metrics import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+from runtime.telemetry import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 _PREFIX = "tickpipe_dashboard"
 

@@ -15,7 +15,7 @@ from dashboard.formats import MEDIA_TYPES, choose_format, render
 from dashboard.hub import Hub
 from dashboard.stream import events
 from marketdata.timeframes import TIMEFRAMES
-from sink.reference import read_senders
+from sink.queries import read_senders
 
 if TYPE_CHECKING:
     from dashboard.app import Parts

@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 from dashboard.answers import Refusal, encode
 from dashboard.candles import epoch_ms, parse_time
 from dashboard.database import Database
+from marketdata.refold import TickRow, columns_of, iso_milliseconds, shown
 from marketdata.tick import MAX_TIME_MSC, period_of
-from marketdata.ticks import TickRow, columns_of, iso_milliseconds, shown
 from runtime import clock
 from runtime.settings import Settings
 from sink.ticks import TickRange, TickReader, missing_spans

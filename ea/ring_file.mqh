@@ -28,6 +28,8 @@ struct CursorMark {
     string symbol;
     long msc;
     int taken;
+    // See TickCursor: in the second pass of an hour.
+    long until;
     // Opening of the newest bar (seconds, broker's clock).
     long bar_time;
 };
@@ -55,18 +57,19 @@ void MarkLines(const CursorMark &marks[], char &bytes[]) {
     string lines = "";
     for(int i = 0; i < ArraySize(marks); i++)
         lines += marks[i].symbol + "\t" + IntegerToString(marks[i].msc) + "\t" + IntegerToString(marks[i].taken) + "\t" +
-                 IntegerToString(marks[i].bar_time) + "\n";
+                 IntegerToString(marks[i].until) + "\t" + IntegerToString(marks[i].bar_time) + "\n";
     ToUtf8(lines, bytes);
 }
 
 bool ReadMarkLine(const string line, CursorMark &mark) {
     string fields[];
-    if(StringSplit(line, '\t', fields) != 4)
+    if(StringSplit(line, '\t', fields) != 5)
         return false;
     mark.symbol = fields[0];
     mark.msc = StringToInteger(fields[1]);
     mark.taken = (int)StringToInteger(fields[2]);
-    mark.bar_time = StringToInteger(fields[3]);
+    mark.until = StringToInteger(fields[3]);
+    mark.bar_time = StringToInteger(fields[4]);
     return true;
 }
 

@@ -25,6 +25,8 @@
 // The broker's clock is a multiple of that away from UTC (seconds), and never further than 18 hours.
 #define OFFSET_STEP_S 900
 #define MOST_OFFSET_S 64800
+// So long after the broker's clock changed there may be ticks from before (ms).
+#define FORMER_MS 60000
 
 class TickCollector {
 private:
@@ -38,6 +40,10 @@ private:
     long m_bar_times[];
     // Whose turn is first: no symbol waits for ever behind a busy one.
     int m_turn;
+    // The broker's offset from UTC, the one that it had before, and since when it is another (GetTickCount64).
+    int m_offset_s;
+    int m_former_offset_s;
+    ulong m_offset_since;
     ulong m_bars_at;
     ulong m_symbols_at;
     ulong m_read_at;
@@ -74,6 +80,24 @@ private:
         return MathAbs(offset_s) <= MOST_OFFSET_S;
     }
 
+    void NoteOffset(const int offset_s) {
+        if(offset_s == m_offset_s)
+            return;
+        m_former_offset_s = m_offset_s;
+        m_offset_s = offset_s;
+        m_offset_since = GetTickCount64();
+    }
+
+    // The offset at a tick's time: one that was not read yet when the broker's clock changed has the former.
+    int OffsetAt(const long msc) const {
+        if(m_former_offset_s == NO_OFFSET || GetTickCount64() - m_offset_since > FORMER_MS)
+            return m_offset_s;
+        long now_msc = (long)TimeGMT() * 1000;
+        long by_former = now_msc - (msc - (long)m_former_offset_s * 1000);
+        long by_offset = now_msc - (msc - (long)m_offset_s * 1000);
+        return MathAbs(by_former) < MathAbs(by_offset) ? m_former_offset_s : m_offset_s;
+    }
+
     void AddSymbol(const string symbol) {
         for(int i = 0; i < ArraySize(m_cursors); i++)
             if(m_cursors[i].Name() == symbol)
@@ -85,6 +109,7 @@ private:
         mark.symbol = symbol;
         mark.msc = begin_s * 1000;
         mark.taken = 0;
+        mark.until = 0;
         mark.bar_time = begin_s - begin_s % MINUTE_S - MINUTE_S;
         if(m_ring.FindMark(symbol, mark) && mark.msc < oldest_msc) {
             Print(symbol, ": ticks before ", TimeToString((datetime)(oldest_msc / 1000)), " are left out, ",
@@ -92,6 +117,7 @@ private:
             m_skipped_ms += oldest_msc - mark.msc;
             mark.msc = oldest_msc;
             mark.taken = 0;
+            mark.until = 0;
         }
         if(mark.bar_time < oldest_msc / 1000 - MINUTE_S)
             mark.bar_time = oldest_msc / 1000 - MINUTE_S;
@@ -99,7 +125,7 @@ private:
         ArrayResize(m_cursors, count + 1, 64);
         ArrayResize(m_facts, count + 1, 64);
         ArrayResize(m_bar_times, count + 1, 64);
-        m_cursors[count].Begin(symbol, mark.msc, mark.taken);
+        m_cursors[count].Begin(symbol, mark.msc, mark.taken, mark.until);
         ReadFacts(symbol, m_facts[count]);
         m_bar_times[count] = mark.bar_time;
     }
@@ -144,6 +170,7 @@ private:
         mark.symbol = m_cursors[i].Name();
         mark.msc = msc;
         mark.taken = taken;
+        mark.until = m_cursors[i].Until();
         mark.bar_time = m_bar_times[i];
     }
 
@@ -166,13 +193,14 @@ private:
     }
 
     // Reads new ticks of all symbols into one request and keeps it. Whether there are more.
-    bool ReadTicks(const int offset_s, const ulong began) {
+    bool ReadTicks(const ulong began) {
         int symbols = ArraySize(m_cursors);
         int most = MostTicks();
         int items = 0;
         bool more = false;
         int touched[];
-        string text = BodyHead("ticks", offset_s);
+        int offset_s = NO_OFFSET;
+        string text = "";
         MqlTick ticks[];
         for(int n = 0; n < symbols && items < most; n++) {
             // The first CopyTicks of a symbol may wait for the broker: the others have their turn next time.
@@ -181,8 +209,17 @@ private:
             int i = (m_turn + n) % symbols;
             int first = 0;
             int end = 0;
-            if(!m_cursors[i].Read(ticks, most < READ_TICKS ? most : READ_TICKS, first, end))
+            int room = most < READ_TICKS ? most : READ_TICKS;
+            if(!m_cursors[i].Read(ticks, room, (long)TimeTradeServer() * 1000, first, end))
                 continue;
+            int of_ticks_s = OffsetAt(ticks[first].time_msc);
+            if(items == 0) {
+                offset_s = of_ticks_s;
+                text = BodyHead("ticks", offset_s);
+            } else if(of_ticks_s != offset_s) {
+                more = true; // a request says one offset
+                continue;
+            }
             more = more || m_cursors[i].HasMore();
             for(int k = first; k < end; k++) {
                 if(items > 0)
@@ -210,9 +247,10 @@ private:
     }
 
     // Reads the bars that closed since the last time. A bar is closed when the terminal has begun the next.
-    void ReadBars(const int offset_s, const ulong began) {
+    void ReadBars(const ulong began) {
         int items = 0;
-        string text = BodyHead("items", offset_s);
+        int offset_s = NO_OFFSET;
+        string text = "";
         CursorMark marks[];
         int touched[];
         MqlRates rates[];
@@ -229,7 +267,14 @@ private:
             for(int k = 0; k < copied; k++) {
                 if((long)rates[k].time <= newest)
                     continue;
-                if(items > 0)
+                int of_bar_s = OffsetAt(((long)rates[k].time + MINUTE_S) * 1000);
+                if(items == 0) {
+                    offset_s = of_bar_s;
+                    text = BodyHead("items", offset_s);
+                } else if(of_bar_s != offset_s) {
+                    m_bars_at = 0; // a request says one offset: the others at the next turn
+                    break;
+                } else
                     text += ",\n";
                 text += BarItem(rates[k], m_facts[i]);
                 items++;
@@ -278,9 +323,10 @@ private:
             return false;
         if(Due(m_symbols_at, SYMBOLS_EVERY_MS))
             AddSymbols();
-        bool more = ReadTicks(offset_s, began);
+        NoteOffset(offset_s);
+        bool more = ReadTicks(began);
         if(m_settings.send_bars && Due(m_bars_at, BARS_EVERY_MS))
-            ReadBars(offset_s, began);
+            ReadBars(began);
         return more;
     }
 
@@ -290,6 +336,9 @@ private:
         ArrayResize(m_facts, 0);
         ArrayResize(m_bar_times, 0);
         m_turn = 0;
+        m_offset_s = NO_OFFSET;
+        m_former_offset_s = NO_OFFSET;
+        m_offset_since = 0;
         m_bars_at = 0;
         m_symbols_at = 0;
         m_read_at = 0;

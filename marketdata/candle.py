@@ -38,7 +38,7 @@ class Candle(Struct, frozen=True, gc=False, kw_only=True):
     high: float
     low: float
     close: float
-    #: Number of ticks, those without a usable price included (MT5: tick_volume).
+    #: Number of ticks (MT5: tick_volume), those without a usable price included; charted by last, number of deals.
     volume: int
     #: Sum of the ticks' volumes.
     real_volume: float

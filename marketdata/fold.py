@@ -6,6 +6,7 @@ The rules, in short (docs/candles.md tells them to users):
   not finite is no price: the tick is counted, not folded. A negative price is one. Nothing is rounded.
 - MetaTrader repeats the last deal's price and volume in every quote. A tick is a deal by its flags (MT5: LAST, VOLUME,
   BUY, SELL), or when its sender gives none; only a deal has a last price and a volume.
+- The volume is the number of ticks, by bid of all of them, by last of the deals: what MetaTrader counts in its bars.
 - Open is the price of the smallest (time_msc, arrival), close that of the greatest; arrival is the order in the log.
 - A resend adds only what is new in it, and forward flow loses nothing however coarse its times are: what tells them
   apart stands in marketdata/resends.py.
@@ -19,8 +20,7 @@ from operator import attrgetter, sub
 
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges, Span
-from marketdata.packed import PackedTicks
-from marketdata.resends import CoarseFrames, Passes, Piece
+from marketdata.resends import CoarseFrames, PackedTicks, Passes, Piece
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Frame, Tick, is_deal, period_of, same
 from marketdata.timeframes import M1, Timeframe
 
@@ -74,8 +74,8 @@ class CandleFold:
     """
 
     __slots__ = (
-        "_best", "_close_at", "_coarse", "_current", "_held", "_offsets", "_open_at", "_pass", "_pending", "_point",
-        "_run", "_spread", "_volume", "_volume_units",
+        "_best", "_close_at", "_coarse", "_counts_deals", "_current", "_held", "_offsets", "_open_at", "_pass",
+        "_pending", "_point", "_run", "_spread", "_volume", "_volume_units",
         "close", "earliest", "high", "latest", "low", "open", "received", "source", "symbol", "timeframe", "ts",
     )  # fmt: skip
 
@@ -93,6 +93,8 @@ class CandleFold:
         self._open_at, self._close_at = _NEVER, -1
         self._volume = 0
         self._volume_units = 0
+        # Whether a frame of a symbol charted by last has counted.
+        self._counts_deals = False
         self._spread = inf
         self._point: float | None = None
         self._offsets: list[list[int]] = []
@@ -300,7 +302,11 @@ class CandleFold:
 
     def count(self, frame: Frame, ticks: list[Tick]) -> None:
         """Add the ticks to the sums; each tick that counts comes here once, in order of arrival, except `copies`."""
-        self._volume += len(ticks)
+        if frame.mode == "bid":
+            self._volume += len(ticks)
+        else:
+            self._counts_deals = True
+            self._volume += sum(map(is_deal, ticks))
         if any(map(_volume, ticks)):
             self._volume_units += _units(ticks)
         if frame.point is not None and (self._point is None or frame.point < self._point):
@@ -316,8 +322,9 @@ class CandleFold:
 
     @property
     def volume(self) -> int:
-        """Number of ticks, with and without a price."""
-        return self._volume + len(self.copies)
+        """Number of ticks, with and without a price; of a symbol charted by last, of deals."""
+        copies = self.copies
+        return self._volume + (sum(map(is_deal, copies)) if self._counts_deals else len(copies))
 
     @property
     def real_volume(self) -> float:

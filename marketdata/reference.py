@@ -21,7 +21,7 @@ class SenderCount(Struct, frozen=True, gc=False, kw_only=True, tag_field="kind",
     """How much one producer has taken from one sender; a later record replaces an earlier one."""
 
     source: Annotated[str, Meta(min_length=1, max_length=64)]
-    #: As in `marketdata.contract.sender`; empty where the sender does not say.
+    #: As in `marketdata.contract.http`; empty where the sender does not say.
     server: _Name
     account: _Name
     build: _Name

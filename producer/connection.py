@@ -17,9 +17,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 
 from runtime import aiokafka_internals
-from runtime.kafka import check_topics, ensure_topics, new_producer
+from runtime.kafka import new_producer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.settings import Settings
+from runtime.topics import check_topics, ensure_topics
 
 log = structlog.get_logger(__name__)
 

@@ -12,30 +12,44 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from marketdata.candle import BrokerBar
-from marketdata.contract import answers
-from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, TooLarge, Unusable
+from marketdata.contract import http
 from marketdata.contract.bar import read_bar
 from marketdata.contract.body import Body, decode
+from marketdata.contract.fields import is_bar
+from marketdata.contract.http import (
+    BARS_ROUTE,
+    MAX_DETAILS,
+    TICKS_ROUTE,
+    Detail,
+    Refusal,
+    TooLarge,
+    Unusable,
+    is_dry_run,
+    sender_in,
+)
 from marketdata.contract.large_body import LARGE_BYTES, decode_large
-from marketdata.contract.names import is_bar
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, is_dry_run
-from marketdata.contract.sender import sender_in
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
-from producer.auth import Keyring, TokenBuckets
-from producer.bulk import decode_bulk, read_bulk
+from producer.auth import Keyring, NewSymbols, TokenBuckets
 from producer.connection import Record
 from producer.metrics import Metrics
 from producer.publisher import Gateway
-from producer.records import FrameWriter, Origin, RejectWriter, TicksBySymbol
+from producer.records import FrameWriter, Origin, RejectWriter, TicksBySymbol, decode_bulk, read_bulk
 from producer.reference import ReferenceData
 from runtime import clock
-from runtime.metrics import AHEAD_MS, arrival_seconds, seconds_between
 from runtime.request_body import Intake
 from runtime.settings import ANY_SOURCE, Settings
-from runtime.telemetry import Telemetry, TraceContext, parse_traceparent, trace_id_of
+from runtime.telemetry import (
+    AHEAD_MS,
+    Telemetry,
+    TraceContext,
+    arrival_seconds,
+    parse_traceparent,
+    seconds_between,
+    trace_id_of,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +108,7 @@ class Ingest:
         self._reference = reference
         self._keyring = Keyring(settings)
         self._buckets = TokenBuckets(settings.rate_limit_per_second)
+        self._new_symbols = NewSymbols(settings.max_new_symbols_per_hour)
         self._frames = FrameWriter(settings)
         self._rejects = RejectWriter(settings)
         self._pending = 0
@@ -169,7 +184,7 @@ class Ingest:
                 )
             self._pending += 1
             try:
-                return await self._take_body(body, origin)
+                return await self._take_body(body, origin, holder)
             except KafkaUnavailable as exc:
                 raise _kafka_refusal(str(exc)) from exc
             finally:
@@ -182,16 +197,16 @@ class Ingest:
         found = ReadBody()
         self._read(body, found, origin)
         if found.errors and found.errors == found.received:
-            raise answers.none_usable(found.details, found.errors)
+            raise http.none_usable(found.details, found.errors)
         return taken(found.received, found.details, found.errors, dry_run_for=origin.source)
 
-    async def _take_body(self, body: bytes, origin: Origin) -> Response:
+    async def _take_body(self, body: bytes, origin: Origin, holder: str) -> Response:
         if len(body) < LARGE_BYTES:
-            return await self._store(body, origin)
+            return await self._store(body, origin, holder)
         async with self._large:
-            return await self._store(body, origin)
+            return await self._store(body, origin, holder)
 
-    async def _store(self, body: bytes, origin: Origin) -> Response:
+    async def _store(self, body: bytes, origin: Origin, holder: str) -> Response:
         found = ReadBody()
         try:
             if (large := decode_large(body)) is None:
@@ -209,6 +224,7 @@ class Ingest:
                 await self._gateway.publish([self._rejects.body(body, unusable.message, origin)])
             self._metrics.items_rejected.labels(origin.source).inc()
             raise
+        self._new_symbols.check(holder, {*found.ticks.symbols, *(bar.symbol for bar in found.bars)})
         accepted = found.received - found.errors
         await self._gateway.publish(
             [
@@ -229,7 +245,7 @@ class Ingest:
             first=found.details[0].message,
         )  # fmt: skip
         if not accepted:
-            raise answers.none_usable(found.details, found.errors)
+            raise http.none_usable(found.details, found.errors)
         return taken(found.received, found.details, found.errors)
 
     def _read(self, body: bytes | Body, found: ReadBody, origin: Origin) -> None:
@@ -318,10 +334,10 @@ def json_response(status: int, content: object, headers: dict[str, str] | None =
 
 def taken(received: int, details: Sequence[Detail], errors: int, *, dry_run_for: str | None = None) -> Response:
     """200 when `errors` is 0, else 207: every valid item is in Kafka."""
-    return json_response(*answers.taken(received, details, errors, dry_run_for=dry_run_for))
+    return json_response(*http.taken(received, details, errors, dry_run_for=dry_run_for))
 
 
 def refused(refusal: Refusal) -> Response:
     """The answer that a refusal stands for."""
-    answer, headers = answers.refused(refusal)
+    answer, headers = http.refused(refusal)
     return json_response(refusal.status, answer, headers)

@@ -8,8 +8,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from producer.source_watch import SourceWatch
-from runtime.metrics import OTHER, STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, Bounded, BoundedCounter
 from runtime.rejected import REJECTS_LOST
+from runtime.telemetry import OTHER, STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, Bounded, BoundedCounter
 
 _PREFIX = "tickpipe_producer"
 

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from marketdata.contract.answers import Refusal, TooLarge
+from marketdata.contract.http import Refusal, TooLarge
 from marketdata.errors import KafkaUnavailable, RecordTooLarge, TickpipeError
 from producer.connection import GroupCommit, Record, close_producer, discard_producer, open_producer
 from producer.metrics import Metrics

@@ -9,7 +9,7 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from marketdata.contract.sender import Sender
+from marketdata.contract.http import Sender
 from marketdata.contract.times import Clock, Instant
 from runtime import clock as wall
 

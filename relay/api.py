@@ -12,11 +12,26 @@ import msgspec
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from marketdata.contract.answers import MAX_DETAILS, Detail, Refusal, TooLarge, Unusable, none_usable, refused, taken
 from marketdata.contract.body import decode, text_of
+from marketdata.contract.http import (
+    BARS_ROUTE,
+    MAX_DETAILS,
+    TICKS_ROUTE,
+    Detail,
+    Refusal,
+    Sender,
+    TooLarge,
+    Unusable,
+    is_dry_run,
+    key_in,
+    none_usable,
+    refused,
+    route_of,
+    sender_in,
+    source_in,
+    taken,
+)
 from marketdata.contract.large_body import LARGE_BYTES, decode_large
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, is_dry_run, key_in, route_of, source_in
-from marketdata.contract.sender import Sender, sender_in
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
 from relay.database import StoreUnavailable

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 from tenacity import Retrying
 
-from marketdata.contract.request import source_header
+from marketdata.contract.http import source_header
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem, TickpipeError
 from marketdata.fold import CandleFold, split_by_period

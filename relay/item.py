@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from marketdata.contract.bar import read_bar
-from marketdata.contract.names import is_bar
-from marketdata.contract.sender import NOBODY, Sender
+from marketdata.contract.fields import is_bar
+from marketdata.contract.http import NOBODY, Sender
 from marketdata.contract.tick import ReadTick, read_tick
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem

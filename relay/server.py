@@ -1,15 +1,21 @@
-"""Posts to the server, one request at a time over one connection; every answer is a result or an error."""
+"""Posts to the server, one request at a time over one connection; every answer is a result or an error.
 
+`check` tells step by step whether ticks would get from this PC to the server, without storing one.
+"""
+
+import time
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Final, Self
+from collections.abc import Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Final, NamedTuple, Self
 
-from marketdata.contract.request import source_header
-from marketdata.contract.sender import agent_header
-from marketdata.errors import SettingsError
+import msgspec
+
+from marketdata.contract.http import TICKS_ROUTE, agent_header, source_header
+from marketdata.errors import SettingsError, TickpipeError
 from relay.lanes import Part
 from runtime.exchange import ANSWER_SECONDS, Connection, address_of, is_this_machine
-from runtime.posting import KeyRefused, Reply, Result, ServerRefused, result_of
+from runtime.posting import KeyRefused, NoAnswer, Reply, Result, ServerRefused, SourceRefused, answer_in, result_of
 
 #: Smaller bodies fit into a packet or two as they are (bytes).
 _LEAST_PACKED_BYTES: Final = 1_500
@@ -90,3 +96,92 @@ class Server:
 def _gzip(body: bytes) -> bytes:
     packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP_WINDOW_BITS)
     return packer.compress(body) + packer.flush()
+
+
+#: A clock that is off by more spoils what the PC says of its broker's zone (seconds).
+_CLOCK_SECONDS: Final = 60.0
+
+#: The symbol of the test tick, should a server store it.
+_SYMBOL: Final = "TICKPIPE-CHECK"
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    what: str
+    is_good: bool
+    text: str
+
+
+def check(server: Server, source: str | None = None) -> Iterator[Finding]:
+    """Ask the server for its health, then how it would answer a tick of `source`.
+
+    The findings end where going on makes no sense.
+    """
+    began = time.monotonic()
+    try:
+        reply = server.connection.get(f"{server.url}/health")
+    except NoAnswer as exc:
+        yield Finding("server", False, f"{exc}; is it up, and does a firewall let this PC through?")
+        return
+    milliseconds = (time.monotonic() - began) * 1000
+    answer = answer_in(reply)
+    if "total_ticks" in answer:
+        yield Finding("server", False, f"{server.url} is a relay, not the server")
+        return
+    if "status" not in answer:
+        yield Finding(
+            "server", False, f"{server.url} answers {reply.status}, but not as Tickpipe: a login page, a proxy?"
+        )
+        return
+    yield Finding("server", reply.status == 200, f"{server.url} answers {reply.status} within {milliseconds:.0f} ms")
+    yield _clock(reply)
+    yield from _tick(server, source)
+
+
+def _clock(reply: Reply) -> Finding:
+    try:
+        there = parsedate_to_datetime(reply.headers.get("Date", "")).timestamp()
+    except (ValueError, OverflowError):
+        return Finding("clock", True, "the server does not say its time")
+    # The header has whole seconds.
+    ahead = time.time() - there - 0.5
+    if abs(ahead) < 1.5:
+        return Finding("clock", True, "this PC's is the server's, to a second or two")
+    text = f"this PC's is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} the server's"
+    is_good = abs(ahead) < _CLOCK_SECONDS
+    return Finding("clock", is_good, text if is_good else f"{text}; on Windows: w32tm /resync")
+
+
+def _tick(server: Server, source: str | None) -> Iterator[Finding]:
+    # Without a price it draws no candle where a server that knows no dry run stores it.
+    tick = {"time_msc": int(time.time() * 1000), "symbol": _SYMBOL, "bid": 0, "ask": 0, "last": 0, "flags": 0}
+    body = msgspec.json.encode({"utc_offset_s": 0, "ticks": [tick]})
+    headers = {"X-Dry-Run": "1", **source_header(source)}
+    try:
+        reply = server.connection.post(server.url + TICKS_ROUTE, body, headers)
+        result = result_of(reply, 1)
+    except KeyRefused as exc:
+        yield Finding("key", False, f"{exc}; it must be one of TICKPIPE_API_KEYS there")
+        return
+    except SourceRefused as exc:
+        yield Finding("key", True, "the server knows it")
+        yield Finding("source", False, str(exc))
+        return
+    except TickpipeError as exc:
+        yield Finding("test tick", False, str(exc))
+        return
+    yield Finding("key", True, "the server knows it")
+    answer = answer_in(reply)
+    if answer.get("source"):
+        yield Finding(
+            "source", True, f"ticks get the source {answer['source']!r}, unless a request names its broker's server"
+        )
+    if result.errors:
+        yield Finding("test tick", False, f"refused ({'; '.join(result.reasons.values())})")
+    elif answer.get("dry_run") is True:
+        yield Finding("test tick", True, "would be taken; it was not stored")
+    else:
+        yield Finding(
+            "test tick", True, f"taken; this server knows no dry run, so {_SYMBOL} is stored, without a candle"
+        )

@@ -13,14 +13,13 @@ import uvicorn
 
 from marketdata.errors import SettingsError
 from relay.api import Api
-from relay.forwarder import BATCH, Forwarder
+from relay.forwarder import BATCH, Forwarder, Retention
 from relay.pending import Pending
-from relay.retention import Retention
 from relay.server import Server
 from relay.store import Store
 from runtime.addresses import is_loopback
+from runtime.asgi import OwnNames
 from runtime.health import Guard, Health
-from runtime.hosts import OwnNames
 from runtime.request_body import Application
 from runtime.serving import KEEP_ALIVE_SECONDS, run_server, server_config
 from runtime.settings import Settings

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 import httpx
 
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE
+from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE
 from marketdata.errors import SettingsError
 from runtime.addresses import is_loopback
 from runtime.posting import NoAnswer, Reply

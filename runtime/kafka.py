@@ -1,108 +1,46 @@
-"""The topics, the clients that read, write and create them, and what a broker tells: ends and committed offsets."""
+"""Clients of Kafka that read, write and administrate, and what a broker tells: ends, committed offsets and groups."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, for_code
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    retry_if_result,
-    stop_after_delay,
-    stop_never,
-    wait_exponential,
-)
-from tenacity.stop import stop_base
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocol
+from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from marketdata.errors import KafkaUnavailable, TopicUnsafe, UnknownTopic
+from marketdata.errors import KafkaUnavailable, UnknownTopic
 from runtime.aiokafka_internals import end_fetches
-from runtime.kafka_credentials import client_options
-from runtime.kafka_errors import is_retriable, kafka_errors, mapped
-from runtime.listeners import why_unavailable
+from runtime.kafka_access import client_options, why_unavailable
+from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
-from runtime.topic_configs import Topic, differences
+from runtime.tasks import PeriodicTask
 
 log = structlog.get_logger(__name__)
 
 #: A body of 5 MB makes a frame of less; the limit is per record batch (bytes).
 MAX_RECORD_BYTES = 8 * 1024 * 1024
 
-DAY_MS = 86_400_000
-
-#: A lone broker confirms what the kernel has, not yet the disk: a power cut takes at most this much (milliseconds).
-#: Replicas make it needless; flushing every record would cost a disk's write per request (docs/decisions/0003).
-LONE_BROKER_FLUSH_MS = 1_000
-
-
-#: Said for each topic, whatever the broker's own defaults are.
-_OF_EVERY_TOPIC: dict[str, str | int] = {
-    "retention_bytes": -1,
-    "message_timestamp_type": "CreateTime",
-    "compression_type": "producer",
-}
-
-
-def topics(settings: Settings) -> tuple[Topic, ...]:
-    """Every topic of the project as it is created, and what an existing one needs; in the order of the flow."""
-
-    def topic(name: str, *vital: str, **config: str | int) -> Topic:
-        kafka_names = {key.replace("_", "."): str(value) for key, value in {**_OF_EVERY_TOPIC, **config}.items()}
-        return Topic(name, settings.kafka_partitions, settings.kafka_replication, kafka_names, frozenset(vital))
-
-    lone_broker: dict[str, str | int] = {"flush_ms": LONE_BROKER_FLUSH_MS} if settings.kafka_replication == 1 else {}
-    return (
-        # The record timestamp is event time: with Kafka's default of 7 days a replayed 2019 would be deleted at once.
-        topic(
-            settings.ticks_topic,
-            "cleanup.policy",
-            "retention.ms",
-            "retention.bytes",
-            cleanup_policy="delete",
-            retention_ms=settings.ticks_retention_days * DAY_MS or -1,
-            max_message_bytes=MAX_RECORD_BYTES,
-            **lone_broker,
-        ),
-        # Never compacted: the newest record of a key may be a late partial fold, and compaction could drop the wide
-        # one before the sink saw it.
-        topic(settings.candles_topic, "cleanup.policy", cleanup_policy="delete", retention_ms=30 * DAY_MS),
-        topic(settings.broker_candles_topic, cleanup_policy="compact"),
-        topic(settings.reference_topic, cleanup_policy="compact"),
-        topic(
-            settings.ticks_rejected_topic, cleanup_policy="delete", retention_ms=-1, max_message_bytes=MAX_RECORD_BYTES
-        ),
-        topic(settings.candles_rejected_topic, cleanup_policy="delete", retention_ms=-1),
-    )
-
-
-def sink_topics(settings: Settings) -> tuple[str, ...]:
-    """The topics that the sink reads."""
-    return settings.candles_topic, settings.broker_candles_topic, settings.reference_topic
-
-
-#: Kafka's error code for a topic that is there already.
-_TOPIC_ALREADY_EXISTS = TopicAlreadyExistsError.errno
-
-#: Within milliseconds as a rule; whoever needs such a topic waits for it by itself after that.
-_TOLD_WITHIN_SECONDS = 5.0
-
 #: Answer to one request of an administration or metadata call (milliseconds); smaller fails on a broker that starts.
 _REQUEST_TIMEOUT_MS = 10_000
 
 
 @asynccontextmanager
-async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A connected administration client.
+async def admin_client(
+    settings: Settings, shared: AIOKafkaAdminClient | None = None
+) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A connected administration client: `shared`, which stays connected, or one for this block.
 
     Raises:
         KafkaUnavailable: when no broker answers.
         KafkaRefused: when one answers and accepts neither this user nor the encryption, or the other way round.
     """
+    if shared is not None:
+        yield shared
+        return
     client = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=_REQUEST_TIMEOUT_MS)
     try:
         with kafka_errors(settings):
@@ -116,116 +54,6 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
         raise reason from exc
     finally:
         await client.close()
-
-
-async def wait_for_kafka(settings: Settings, *, timeout_seconds: float | None = None) -> str:
-    """Wait until a broker answers and every topic exists; return the cluster's id.
-
-    Raises:
-        TopicUnsafe: when a topic that exists would delete what was acknowledged.
-        KafkaUnavailable: after `timeout_seconds`; without it the wait has no end.
-    """
-    stop: stop_base = stop_never if timeout_seconds is None else stop_after_delay(timeout_seconds)
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception(is_retriable), wait=wait_exponential(0.2, max=5), stop=stop, reraise=True,
-        before_sleep=_say_that_we_wait,
-    ):  # fmt: skip
-        with attempt:
-            cluster_id = await ensure_topics(settings)
-            await check_topics(settings)
-            return cluster_id
-    raise AssertionError("unreachable: tenacity returns or raises")
-
-
-def _say_that_we_wait(state: RetryCallState) -> None:
-    # The first tries fail whenever everything starts together; that is not worth a line.
-    if state.attempt_number >= 3 and state.outcome is not None:
-        log.warning("Waiting for Kafka.", action="wait_for_kafka", error=str(state.outcome.exception()))
-
-
-async def ensure_topics(settings: Settings) -> str:
-    """Create the topics that are missing; those that exist are left as they are. Returns the cluster's id.
-
-    Raises:
-        KafkaUnavailable: when no broker answers.
-        KafkaRefused: when the broker refuses a topic, for example for want of replicas.
-    """
-    async with admin_client(settings) as client:
-        with kafka_errors(settings):
-            cluster = await client.describe_cluster()
-            present = set(await client.list_topics())
-        missing = [topic for topic in topics(settings) if topic.name not in present]
-        if missing:
-            with kafka_errors(settings):
-                await _create(settings, client, missing)
-        return str(cluster["cluster_id"])
-
-
-async def restore_topics(settings: Settings, *names: str) -> None:
-    """Create those of these topics that somebody deleted while their writer runs, and say so.
-
-    Raises:
-        KafkaUnavailable: when no broker answers.
-        KafkaRefused: when the broker refuses a topic.
-    """
-    async with admin_client(settings) as client:
-        with kafka_errors(settings):
-            present = set(await client.list_topics())
-            missing = [topic for topic in topics(settings) if topic.name in names and topic.name not in present]
-            for topic in missing:
-                log.error(
-                    "A topic is gone: somebody deleted it, or this user may not see it any more. It is created again.",
-                    action="topic_gone", topic=topic.name,
-                )  # fmt: skip
-            if missing:
-                await _create(settings, client, missing)
-
-
-async def check_topics(settings: Settings) -> None:
-    """Compare the topics that exist with what they need; log what is not as it should be.
-
-    Raises:
-        TopicUnsafe: when one would delete what was acknowledged.
-        KafkaUnavailable: when no broker answers.
-    """
-    async with admin_client(settings) as client:
-        with kafka_errors(settings):
-            found, hidden = await differences(settings, client, topics(settings))
-    if hidden:
-        log.warning(
-            "The configuration of topics cannot be checked; grant DESCRIBE_CONFIGS (kafka-acls).",
-            action="topics_hidden", topics=hidden,
-        )  # fmt: skip
-    for difference in found:
-        if not difference.is_vital:
-            log.warning(
-                "A topic is not as it should be; `tickpipe topics fix` shows what to change.",
-                action="topic_differs", topic=difference.topic, found=f"{difference.setting}={difference.found}",
-                wanted=difference.wanted, reason=difference.reason,
-            )  # fmt: skip
-    if vital := [difference for difference in found if difference.is_vital]:
-        raise TopicUnsafe(f"{'; '.join(map(str, vital))}. Run `tickpipe topics fix --yes`, then start again")
-
-
-async def _create(settings: Settings, client: AIOKafkaAdminClient, missing: list[Topic]) -> None:
-    """Create the topics and wait until brokers tell of them: the answer to the request comes a moment earlier."""
-    response = await client.create_topics(
-        [NewTopic(t.name, t.partitions, t.replication, topic_configs=t.config) for t in missing]
-    )
-    for name, code, *rest in response.topic_errors:
-        if code == 0:
-            log.info("Created a topic.", action="topic_created", topic=name)
-        elif code != _TOPIC_ALREADY_EXISTS:  # another service was faster
-            raise mapped(for_code(code)(f"it was to be created: {rest}"), settings, topic=name)
-    names = {topic.name for topic in missing}
-    told = AsyncRetrying(
-        retry=retry_if_result(lambda present: not names.issubset(present)), wait=wait_exponential(0.02, max=0.5),
-        stop=stop_after_delay(_TOLD_WITHIN_SECONDS),
-        retry_error_callback=lambda _: log.warning(
-            "Kafka does not tell of the topics that it created.", action="topics_untold", topics=sorted(names)
-        ),
-    )  # fmt: skip
-    await told(client.list_topics)
 
 
 #: A member that joins its group while the broker still starts sees no partitions and gets none, until it asks again for
@@ -292,7 +120,7 @@ async def log_ends(settings: Settings, topic: str) -> Ends:
 async def topic_ends(
     client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, names: Collection[str]
 ) -> dict[str, Ends]:
-    """First and next offset of each partition by topic, asked over connections that the caller keeps."""
+    """First and next offset of each partition by topic, asked over connections that the caller has."""
     described = await client.describe_topics(sorted(names))
     every = [TopicPartition(topic["topic"], p["partition"]) for topic in described for p in topic["partitions"]]
     first, end = await asyncio.gather(consumer.beginning_offsets(every), consumer.end_offsets(every))
@@ -302,9 +130,13 @@ async def topic_ends(
     return ends
 
 
+#: How long a broker that has just started may take to find the coordinator of a group (seconds).
+_COORDINATOR_SECONDS: Final = 15.0
+
+
 async def describe_group(client: AIOKafkaAdminClient, group: str) -> tuple[str, list[Any]]:
     """State and members of a consumer group; a member is id, client, host, metadata and assignment."""
-    [answer] = await client.describe_consumer_groups([group])
+    [answer] = await _coordinated(lambda: client.describe_consumer_groups([group]))
     # Error code, group, state, protocol type, protocol, members, …
     _, _, state, _, _, members, *_ = answer.groups[0]
     return state, members
@@ -312,8 +144,31 @@ async def describe_group(client: AIOKafkaAdminClient, group: str) -> tuple[str, 
 
 async def committed_offsets(client: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, int]:
     """What the group has committed; partitions without a commit are missing."""
-    offsets = await client.list_consumer_group_offsets(group)
+    offsets = await _coordinated(lambda: client.list_consumer_group_offsets(group))
     return {tp: meta.offset for tp, meta in offsets.items() if meta.offset >= 0}
+
+
+async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int, int]:
+    """What the group has committed of a topic, by partition; partitions without a commit are missing.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+    """
+    async with admin_client(settings) as client:
+        with kafka_errors(settings, group=group):
+            offsets = await committed_offsets(client, group)
+    return {tp.partition: offset for tp, offset in offsets.items() if tp.topic == topic}
+
+
+async def _coordinated(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """The answer of a group's coordinator. A new broker creates the topic of offsets only when it is first asked."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type((GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError)),
+        wait=wait_exponential(0.1, max=1), stop=stop_after_delay(_COORDINATOR_SECONDS), reraise=True,
+    ):  # fmt: skip
+        with attempt:
+            return await ask()
+    raise AssertionError("unreachable: tenacity returns or raises")
 
 
 def lag_of(ends: Mapping[str, Ends], committed: Mapping[TopicPartition, int]) -> int:
@@ -323,3 +178,73 @@ def lag_of(ends: Mapping[str, Ends], committed: Mapping[TopicPartition, int]) ->
         for topic, partitions in ends.items()
         for partition, (first, end) in partitions.items()
     )
+
+
+#: The state of a group whose members all have their partitions.
+_STABLE: Final = "Stable"
+
+
+class GroupWatch(PeriodicTask[None]):
+    """Joins the group again when partitions lie unread.
+
+    Only the leader of a group watches for partitions that are added. A leader with a lasting name that was killed and
+    came back gets its partitions from the broker without being told that it leads, so nobody watches; a member that
+    joins for the first time while Kafka creates a topic may not know all of its partitions either.
+
+    Args:
+        group: the name of the group.
+        topics: whose every partition is to be read.
+        rejoin: has this member join again; the broker then assigns the partitions again if that member leads.
+    """
+
+    name = "group"
+    #: Longer than a leader takes to find new partitions, or a topic that was made again, by itself.
+    interval_seconds: ClassVar[float] = 1.5 * METADATA_MAX_AGE_MS / 1000
+
+    def __init__(
+        self, settings: Settings, group: str, topics: Collection[str], rejoin: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._settings = settings
+        self._group = group
+        self._topics = topics
+        self._rejoin = rejoin
+        self._unread: set[TopicPartition] = set()
+
+    async def step(self) -> None:
+        """Look once.
+
+        Raises:
+            KafkaUnavailable, KafkaRefused: when Kafka does not tell.
+        """
+        async with admin_client(self._settings) as client:
+            await self.look(client)
+
+    async def look(self, client: AIOKafkaAdminClient) -> None:
+        """Look once; act on what was so at the look before as well.
+
+        Raises:
+            KafkaUnavailable, KafkaRefused: when Kafka does not tell.
+        """
+        before = self._unread
+        with kafka_errors(self._settings, group=self._group):
+            self._unread = await unread_partitions(client, self._group, self._topics)
+        if still := self._unread & before:
+            self._unread = set()  # a rebalance takes its time
+            log.warning(
+                "Nobody in the group reads these partitions; joining again, so that they are given out.",
+                action="partitions_unread", group=self._group,
+                partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in still),
+            )  # fmt: skip
+            await self._rejoin()
+
+
+async def unread_partitions(client: AIOKafkaAdminClient, group: str, topics: Collection[str]) -> set[TopicPartition]:
+    """The partitions of the topics that no member is assigned; none while the group rebalances or has no members."""
+    state, members = await describe_group(client, group)
+    described = await client.describe_topics(sorted(topics))
+    if state != _STABLE:
+        return set()
+    unread = {TopicPartition(topic["topic"], p["partition"]) for topic in described for p in topic["partitions"]}
+    for *_, assignment in members:
+        unread.difference_update(ConsumerProtocol.ASSIGNMENT.decode(assignment).partitions())
+    return unread

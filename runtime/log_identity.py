@@ -8,6 +8,7 @@ this one follows Kafka's description of its protocol.
 import base64
 from io import BytesIO
 
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import IncompatibleBrokerVersion, TopicAuthorizationFailedError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
@@ -25,9 +26,10 @@ from tenacity.stop import stop_base
 
 from marketdata.errors import KafkaUnavailable
 from runtime.aiokafka_internals import send_request
-from runtime.kafka import admin_client, wait_for_kafka
+from runtime.kafka import admin_client
 from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
+from runtime.topics import wait_for_kafka
 
 _UUID_BYTES = 16
 
@@ -108,24 +110,24 @@ async def wait_for_log(settings: Settings, *, timeout_seconds: float | None = No
     raise AssertionError("unreachable: tenacity returns or raises")
 
 
-async def own_log(settings: Settings) -> str:
+async def own_log(settings: Settings, shared: AIOKafkaAdminClient | None = None) -> str:
     """The name of the log of ticks, as candles carry it; see `log_name`.
 
     Raises:
         KafkaUnavailable: when no broker answers, or the topic is not there at the moment.
     """
-    return await log_name(settings, settings.ticks_topic)
+    return await log_name(settings, settings.ticks_topic, shared)
 
 
-async def log_name(settings: Settings, topic: str) -> str:
-    """`<cluster id>/<topic>/<topic id>`; the id is written as Kafka's tools do.
+async def log_name(settings: Settings, topic: str, shared: AIOKafkaAdminClient | None = None) -> str:
+    """`<cluster id>/<topic>/<topic id>`; the id is written as Kafka's tools do. Asked over `shared`, if it is given.
 
     A broker that gives topics no ids leaves the last part out.
 
     Raises:
         KafkaUnavailable: when no broker answers, or the topic is not there at the moment.
     """
-    async with admin_client(settings) as client:
+    async with admin_client(settings, shared) as client:
         with kafka_errors(settings, topic=topic):
             cluster_id = (await client.describe_cluster())["cluster_id"]
             try:

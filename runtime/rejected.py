@@ -27,10 +27,11 @@ from prometheus_client import Counter
 from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized, RecordTooLarge, TickpipeError
 from marketdata.runs import Record
 from runtime.aiokafka_internals import discard_producer
-from runtime.kafka import ensure_topics, new_producer
+from runtime.kafka import new_producer
 from runtime.kafka_errors import KAFKA_ERRORS, NOT_AUTHORIZED, TOO_LARGE, kafka_errors
 from runtime.settings import Settings
 from runtime.telemetry import trace_id_of
+from runtime.topics import ensure_topics
 
 log = structlog.get_logger(__name__)
 

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
 from typing import Any, Final, Self
 
-from marketdata.contract.answers import Refusal, TooLarge, Unusable
+from marketdata.contract.http import Refusal, TooLarge, Unusable
 
 #: ASGI: a message, a connection, the next message of a request, the way of an answer, an application.
 Message = MutableMapping[str, Any]
@@ -151,7 +151,7 @@ async def read_body(
 ) -> bytes:
     """The body, unpacked when it came with `Content-Encoding: gzip` or `deflate`.
 
-    A body that is refused half read does the connection no harm: `runtime.unread` reads the rest before the answer.
+    A body that is refused half read does the connection no harm: `runtime.asgi` reads the rest before the answer.
 
     Args:
         headers: with lower-case names, as in ASGI.

@@ -1,15 +1,26 @@
-"""How the project's HTTP servers are served; import it only where uvicorn is installed."""
+"""How the project's HTTP servers are served, and what a connection may take; import it only where uvicorn is installed.
 
+Descriptors, bytes and seconds are bounded before anybody is known to be behind a connection. uvicorn waits without end
+for the head of a first request, holds heads of any size with httptools, and accepts until the process has no descriptor
+left. All three are open to whoever reaches the port, before any key is looked at.
+"""
+
+import asyncio
 import sys
-from typing import Any
+from collections import Counter
+from ipaddress import IPv6Address, ip_address
+from typing import Any, ClassVar, Final
 
+import msgspec
+import structlog
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from marketdata.contract.http import Refused
 from runtime.addresses import asyncio_host
-from runtime.connections import Connections, bounded_protocol
+from runtime.asgi import reading_to_the_end
 from runtime.health import Guard
 from runtime.process import exit_on_stop_signal
-from runtime.unread import reading_to_the_end
 
 #: EAs send every second or so and reuse the connection (seconds).
 KEEP_ALIVE_SECONDS = 75
@@ -62,3 +73,205 @@ def run_server(server: uvicorn.Server, guard: Guard) -> int:
     exit_on_stop_signal(lambda: guard.exit_code)
     server.run()
     return guard.exit_code if server.started else 1
+
+
+log = structlog.get_logger(__name__)
+
+#: A request's line and headers together, its trailers, and what frames its chunks beyond the chunks (bytes).
+HEAD_BYTES: Final = 64 * 1024
+
+#: A head must be complete this long after the connection, or after its first byte (seconds).
+HEAD_SECONDS: Final = 20.0
+
+#: The rest of a body whose request was answered early is read away for so long: many clients read an answer only when
+#: they have sent everything, and a connection that is closed before takes the answer with it (seconds).
+_REST_SECONDS: Final = 60.0
+
+#: Descriptors for files, Kafka and the database.
+_OTHER_DESCRIPTORS: Final = 128
+
+#: Log that connections are refused so often at most (seconds).
+_SAY_EVERY_SECONDS: Final = 30.0
+
+
+def _answer(status: bytes, refused: Refused, *more: bytes) -> bytes:
+    body = msgspec.json.encode(refused)
+    lines = (b"HTTP/1.1 " + status, b"content-type: application/json", b"connection: close", *more)
+    return b"\r\n".join((*lines, b"content-length: %d" % len(body), b"", body))
+
+
+_CROWDED: Final = _answer(
+    b"503 Service Unavailable", Refused("too many connections are open", "CROWDED"), b"retry-after: 5"
+)
+_HEAD_TOO_LARGE: Final = _answer(
+    b"431 Request Header Fields Too Large",
+    Refused(f"the URL and the headers have more than {HEAD_BYTES // 1024} kB", "HEAD_TOO_LARGE"),
+)
+
+
+def raise_descriptor_limit(wanted: int) -> int:
+    """Raise the process's own limit of descriptors as far as it may, up to `wanted`; the limit that holds now."""
+    if sys.platform == "win32":
+        return wanted
+    import resource  # noqa: PLC0415  # Windows has none
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft != unlimited and soft < wanted:
+        soft = wanted if hard == unlimited else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == unlimited else soft
+
+
+class Connections:
+    """Counts the connections of a server, all and by address.
+
+    One address may have half of them, so that no single machine locks out the others. IPv6 addresses count by their
+    /64, which is what one customer gets.
+
+    Args:
+        limit: connections at once, as far as the descriptors allow.
+    """
+
+    def __init__(self, limit: int) -> None:
+        descriptors = raise_descriptor_limit(limit + _OTHER_DESCRIPTORS)
+        self.limit = max(2, min(limit, descriptors - _OTHER_DESCRIPTORS))
+        if self.limit < limit:
+            log.warning(
+                "The process may open few files; that limits the connections. Raise it (ulimit -n, LimitNOFILE=).",
+                action="few_descriptors", descriptors=descriptors, connections=self.limit,
+            )  # fmt: skip
+        self._by_address: Counter[object] = Counter()
+        self._count = 0
+        self._refused = 0
+        self._said_at = -_SAY_EVERY_SECONDS
+
+    def enter(self, owner: object) -> bool:
+        """Whether one more connection of this owner has room; if so it is counted."""
+        if self._count >= self.limit or (owner is not None and self._by_address[owner] >= self.limit // 2):
+            self._say_refused(owner)
+            return False
+        self._count += 1
+        self._by_address[owner] += 1
+        return True
+
+    def leave(self, owner: object) -> None:
+        """A connection that was counted has ended."""
+        self._count -= 1
+        self._by_address[owner] -= 1
+        if not self._by_address[owner]:
+            del self._by_address[owner]
+
+    def _say_refused(self, owner: object) -> None:
+        self._refused += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._said_at >= _SAY_EVERY_SECONDS:
+            self._said_at = now
+            log.warning(
+                "Refusing connections: too many are open.",
+                action="crowded", open=self._count, limit=self.limit, of_address=self._by_address[owner],
+                address=str(owner), refused=self._refused,
+            )  # fmt: skip
+
+
+def owner_of(address: str) -> object:
+    """Who connections from this address count for; None when that is not known."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return None
+    if isinstance(parsed, IPv6Address):
+        return parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64)
+    return parsed
+
+
+class _Bounded:
+    """Ends what takes too much; to be put before one of uvicorn's protocols."""
+
+    admitted: ClassVar[Connections]
+
+    transport: asyncio.Transport
+    cycle: Any
+    loop: asyncio.AbstractEventLoop
+
+    #: Bytes that may come beside the body until the request is complete.
+    _spare = HEAD_BYTES
+    _owner: object = None
+    _is_admitted = False
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Take a place, or answer 503."""
+        peer = transport.get_extra_info("peername")
+        self._owner = owner_of(peer[0]) if isinstance(peer, tuple) else None
+        self._is_admitted = self.admitted.enter(self._owner)
+        if not self._is_admitted:
+            transport.write(_CROWDED)
+            transport.close()
+            return
+        super().connection_made(transport)  # type: ignore[misc]
+        self._expect(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give the place back."""
+        if self._is_admitted:
+            self.admitted.leave(self._owner)
+            self._expect(None)
+            super().connection_lost(exc)  # type: ignore[misc]
+
+    def data_received(self, data: bytes) -> None:
+        """Hand the data on, and end the connection when a head is too large."""
+        if not self._is_admitted:
+            return
+        before = self.cycle
+        self._spare -= len(data)
+        super().data_received(data)  # type: ignore[misc]
+        cycle = self.cycle
+        if cycle is not before:
+            self._spare = HEAD_BYTES
+            if self._deadline is not None:
+                self._expect(None)
+        elif self._spare > HEAD_BYTES:
+            self._spare = HEAD_BYTES
+        elif self._spare < 0:
+            self._end_too_large(cycle)
+        elif self._deadline is None and (cycle is None or cycle.response_complete):
+            self._expect(_REST_SECONDS if cycle is not None and cycle.more_body else HEAD_SECONDS)
+
+    def _end_too_large(self, cycle: Any) -> None:
+        if not self.transport.is_closing():
+            if cycle is None or cycle.response_complete:
+                self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
+
+    def _expect(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.loop.call_later(seconds, self._close)
+
+    def _close(self) -> None:
+        self._deadline = None
+        self.transport.close()
+
+
+class _BoundedH11(_Bounded, H11Protocol):  # type: ignore[misc]
+    def handle_events(self) -> None:
+        """Bytes that h11 took for a request or its body are not the head's; h11 bounds heads and trailers itself."""
+        super().handle_events()
+        self._spare = HEAD_BYTES
+
+
+def bounded_protocol(connections: Connections, *, extensions: bool) -> type[asyncio.Protocol]:
+    """uvicorn's protocol with these bounds; httptools' where that is installed and wanted."""
+    base: type = _BoundedH11
+    if extensions:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415  # not on every machine
+
+        class BoundedHttpTools(_Bounded, HttpToolsProtocol):  # type: ignore[misc]
+            def on_body(self, body: bytes) -> None:
+                """What is body needs no room."""
+                self._spare += 2 * len(body)
+                super().on_body(body)
+
+        base = BoundedHttpTools
+    return type(base.__name__, (base,), {"admitted": connections})

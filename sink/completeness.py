@@ -2,26 +2,29 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from aiokafka import TopicPartition
 
 from marketdata.candle import Candle
-from marketdata.errors import TickpipeError
 from marketdata.offsets import Ranges, contains, from_multirange, position, union
 from marketdata.refold import Coverage, PeriodKey, Proof, bridged
 from marketdata.rule import Reduced, Verdict
 from marketdata.timeframes import M1, Timeframe
-from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
-from runtime.kafka_errors import kafka_errors
+from runtime.kafka import Ends, group_offsets, log_ends
+from runtime.log_identity import log_name, own_log
 from runtime.logreader import TickLog
 from runtime.settings import Settings
+from runtime.tasks import PeriodicTask, sleep_unless, unless_set
 from sink.db.connection import REFUSALS, Connection, Database, TooSlow
-from sink.db.statements import SQL
+from sink.db.session import SQL
+from sink.metrics import Metrics
+from sink.progress import reached_offsets, wait_until_stored
 from sink.refolds import proven_candle
 from sink.staging import time_msc, utc
 from sink.writer import Writer
@@ -146,44 +149,25 @@ class Completeness:
         """The part of each partition that the workers have folded and the sink has stored; None while it has not."""
         settings = self.settings
         ends = await log_ends(settings, settings.ticks_topic)
-        folded = await self._committed(settings.stream_group)
+        folded = await group_offsets(settings, settings.stream_group, settings.ticks_topic)
         candles = await log_ends(settings, settings.candles_topic)
-        if not await self._wait_for_sink(candles) and self.only_settled:
+        if not await self._is_stored(candles) and self.only_settled:
             return None
         begins = await self._begins(ends)
         parts: Ends = {}
         for partition, (first, end) in sorted(ends.items()):
             if self.looks_at(partition % max(1, len(candles))):
                 unknown = first if self.only_settled else end
-                reached = folded.get(TopicPartition(settings.ticks_topic, partition), unknown)
-                parts[partition] = (begins[partition], reached)
+                parts[partition] = (begins[partition], folded.get(partition, unknown))
         return parts
 
-    async def _wait_for_sink(self, candles: Ends) -> bool:
-        settings = self.settings
-        deadline = time.monotonic() + _STORE_SECONDS
-        while time.monotonic() < deadline:
-            stored = await self._committed(settings.sink_group)
-            if all(
-                stored.get(TopicPartition(settings.candles_topic, partition), end) >= end
-                for partition, (_, end) in candles.items()
-            ):
-                return True
-            await asyncio.sleep(0.5)
-        return False
+    async def _is_stored(self, published: Ends) -> bool:
+        log_of_candles = await log_name(self.settings, self.settings.candles_topic)
 
-    async def _committed(self, group: str) -> dict[TopicPartition, int]:
-        # A cluster that is new makes the topic of its groups at the first question for one.
-        deadline = time.monotonic() + _STORE_SECONDS
-        while True:
-            try:
-                async with admin_client(self.settings) as client:
-                    with kafka_errors(self.settings, group=group):
-                        return await committed_offsets(client, group)
-            except TickpipeError as exc:
-                if not exc.retriable or time.monotonic() > deadline:
-                    raise
-            await asyncio.sleep(0.5)
+        async def ask() -> dict[int, int]:
+            return await self.database.run(partial(reached_offsets, log_name=log_of_candles))
+
+        return await wait_until_stored(ask, published, timeout_seconds=_STORE_SECONDS)
 
     async def _begins(self, ends: Ends) -> dict[int, int]:
         if self.selection.from_ is None:
@@ -270,3 +254,102 @@ async def store_folds(database: Database, writer: Writer, folds: Sequence[Candle
             action="fold_refused", symbol=candle.symbol, ts=utc(candle.ts).isoformat(), error=str(exc).strip(),
         )  # fmt: skip
         return 0
+
+
+#: A sink that has just started, or was given partitions, still stores what waited for it (seconds).
+FIRST_SECONDS: Final = 60.0
+
+#: When the workers or the sinks are behind the log, the check is tried again after this (seconds).
+_BEHIND_SECONDS: Final = 60.0
+
+#: After each piece of the log the check rests this many times as long as the piece took: it never takes more than a
+#: quarter of a core.
+_REST: Final = 3.0
+
+
+class Checker(PeriodicTask[bool]):
+    """The task that does what `tickpipe verify --complete --repair` does, for the newest days and by itself.
+
+    It reads only while nothing waits to be stored. Each sink checks the partitions that it is assigned; what it has
+    gone through it does not read again when a check is broken off, by an error or because partitions went elsewhere.
+    """
+
+    name = "check"
+    #: Reading two days of a hundred symbols takes minutes, so shorter would never rest.
+    interval_seconds = 3_600.0
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        writer: Writer,
+        metrics: Metrics,
+        *,
+        idle: asyncio.Event,
+        assignment: Callable[[], Collection[TopicPartition]],
+        first_seconds: float | None = None,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._writer = writer
+        self._metrics = metrics
+        self._idle = idle
+        self._assignment = assignment
+        self._first_seconds = FIRST_SECONDS if first_seconds is None else first_seconds
+        self._began = datetime.now(UTC)
+        metrics.checks.begun_at.set(self._began.timestamp())
+        self._piece_began = time.monotonic()
+        self._under_way: Completeness | None = None
+
+    async def step(self) -> bool:
+        """Check once, or go on with what was broken off; returns whether the check is done."""
+        await sleep_unless(self._database.stopping, self._first_seconds)
+        self._first_seconds = 0
+        return bool(await unless_set(self._database.stopping, self._check()))
+
+    def pause_seconds(self, result: bool) -> float:
+        """The interval, or less when something was behind."""
+        return self.interval_seconds if result else _BEHIND_SECONDS
+
+    async def _check(self) -> bool:
+        await self._idle.wait()
+        completeness = await self._taken_up()
+        self._piece_began = time.monotonic()
+        async for candles in completeness.missing():
+            stored = await store_folds(self._database, self._writer, candles)
+            self._metrics.checks.missing.inc(stored)
+            if stored:
+                log.warning(
+                    "Minutes that the log holds were missing from the table; they were folded again and stored.",
+                    action="missing_stored", candles=stored, first=min(candle.ts for candle in candles),
+                    last=max(candle.ts for candle in candles),
+                )  # fmt: skip
+        if completeness.is_done:
+            self._metrics.checks.begun_at.set(self._began.timestamp())
+            self._under_way = None
+        return completeness.is_done
+
+    async def _taken_up(self) -> Completeness:
+        log_name = await own_log(self._settings)
+        found = self._under_way
+        if found is None or found.own_log != log_name:
+            self._began = datetime.now(UTC)
+            found = self._under_way = Completeness(
+                self._settings,
+                self._database,
+                log_name,
+                Selection(from_=self._began - timedelta(days=self._settings.check_days)),
+                only_settled=True,
+                looks_at=self._is_mine,
+                pause=self._pause,
+                on_compared=self._metrics.checks.minutes.inc,
+            )
+        return found
+
+    def _is_mine(self, partition: int) -> bool:
+        return TopicPartition(self._settings.candles_topic, partition) in self._assignment()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(_REST * (time.monotonic() - self._piece_began))
+        await self._idle.wait()
+        self._piece_began = time.monotonic()

@@ -1,23 +1,10 @@
-"""The sink's metrics, and the last step of the traces of what it stores."""
+"""The sink's metrics."""
 
-import logging
-from collections.abc import Sequence
-from typing import Final
-
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from runtime import clock
-from runtime.metrics import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, received_header, seconds_between
 from runtime.rejected import REJECTS_LOST
 from runtime.tasks import TaskMetrics
-from runtime.telemetry import Telemetry, context_of, trace_id_of
-from sink.records import Incoming
-
-log = structlog.get_logger(__name__)
-
-#: A line for each candle costs more than storing it, so the question comes first.
-_IS_DEBUGGING: Final = logging.getLogger(__name__).isEnabledFor
+from runtime.telemetry import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 
 class CheckMetrics:
@@ -100,28 +87,3 @@ class Metrics:
             ["symbol", "verdict"],
             registry=registry,
         )
-
-
-class Observer:
-    """Times the candles of stored batches, ends their traces and, at level DEBUG, logs each."""
-
-    def __init__(self, metrics: Metrics, telemetry: Telemetry) -> None:
-        self._stage = metrics.stages.labels("stored")
-        self._telemetry = telemetry
-
-    def stored(self, batch: Sequence[Incoming], began_ms: int) -> None:
-        """The batch, begun at `began_ms` (UTC epoch milliseconds), is in the database."""
-        now_ms = clock.now_ms()
-        debugging = _IS_DEBUGGING(logging.DEBUG)
-        for incoming in batch:
-            tp, record = incoming.tp, incoming.record
-            if (received_ms := received_header(record.headers)) is not None:
-                self._stage.observe(seconds_between(received_ms, now_ms))
-            if self._telemetry.is_on and (context := context_of(record.headers)) is not None:
-                span = self._telemetry.begin("store", context, started_ms=began_ms)
-                span.end(topic=tp.topic, partition=tp.partition, offset=record.offset)
-            if debugging:
-                log.debug(
-                    "Stored a record.", action="record_stored", trace_id=trace_id_of(record.headers),
-                    topic=tp.topic, partition=tp.partition, offset=record.offset,
-                )  # fmt: skip

@@ -5,18 +5,34 @@ only over records that were read from there or from before, together with their 
 committed offset says no such thing: it belongs to a group, whatever database the group's members write to.
 """
 
-from collections.abc import Collection, Mapping
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Final, NamedTuple
 
 import structlog
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 
-from marketdata.errors import ProgressLost
-from sink.db.connection import Connection
-from sink.db.statements import SQL
+from marketdata.errors import MissedRecords, PartitionsLost, ProgressLost, TickpipeError
+from marketdata.runs import Record
+from runtime.health import Health
+from runtime.kafka import Ends
+from runtime.kafka_errors import is_retriable, kafka_errors
+from runtime.log_identity import log_name
+from runtime.logreader import LogReader
+from runtime.settings import Settings
+from runtime.tasks import PeriodicTask
+from sink.db.connection import Connection, Database
+from sink.db.session import SQL, database_conninfo, open_session
+from sink.metrics import Metrics
 
 log = structlog.get_logger(__name__)
+
+#: How often the database is asked whether it has what is waited for; the sink stores within as much (seconds).
+_ASK_SECONDS: Final = 0.1
 
 
 class Span(NamedTuple):
@@ -66,6 +82,28 @@ async def advance(connection: Connection, spans: Collection[Span]) -> None:
         )
 
 
+async def reached_offsets(connection: Connection, log_name: str) -> dict[int, int]:
+    """The progress by partition of a log, up to which every record is stored; without it nothing is known to be."""
+    return dict(await (await connection.execute(SQL["sink_reached"], {"log": log_name})).fetchall())
+
+
+async def wait_until_stored(
+    ask: Callable[[], Awaitable[Mapping[int, int]]], published: Ends, *, timeout_seconds: float
+) -> bool:
+    """Wait until the table has every record below the ends in `published`; whether it did so in time.
+
+    `ask` gives the progress, see `reached_offsets`.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        reached = await ask()
+        if all(end <= max(first, reached.get(partition, 0)) for partition, (first, end) in published.items()):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(_ASK_SECONDS)
+
+
 async def find_starts(connection: Connection, bounds: Mapping[TopicPartition, Bounds]) -> dict[TopicPartition, Start]:
     """Where to begin: at the smaller of progress and committed offset, or at the first record if there is no progress.
 
@@ -113,3 +151,193 @@ def _start(progress: int | None, found: Bounds) -> Start:
 
 def _or_first(offset: int | None, found: Bounds) -> int:
     return found.first if offset is None else offset
+
+
+#: Kafka tells committed offsets in milliseconds; later means that it is away (seconds).
+_COMMITTED_SECONDS: Final = 5.0
+
+#: For asking the database its id (seconds).
+_CONNECT_SECONDS: Final = 10
+
+
+async def with_sink_group(settings: Settings, url: str = "") -> Settings:
+    """The settings with the name of the sinks' consumer group, which by default contains the id of their database.
+
+    A copy of the database, restored from a dump say, has an id of its own, so its sinks take nothing from others. `url`
+    is that of the database for those who read with a role of their own.
+
+    Raises:
+        psycopg.OperationalError: when the database does not answer.
+    """
+    if settings.sink_group:
+        return settings
+    async with await open_session(
+        database_conninfo(settings, url), "tickpipe group", connect_timeout=_CONNECT_SECONDS
+    ) as connection:
+        row = await (await connection.execute(SQL["database_id"])).fetchone()
+    if row is None:
+        raise RuntimeError("unreachable: every database is in pg_database")
+    return settings.model_copy(update={"sink_group": f"tickpipe-sink-{row[0]}"})
+
+
+def retried(stopping: asyncio.Event) -> AsyncRetrying:
+    """Attempts at something that needs Kafka: repeated while it is away, until `stopping`, which ends in the error."""
+    return AsyncRetrying(
+        retry=retry_if_exception(is_retriable),
+        wait=wait_exponential(0.2, max=5),
+        stop=lambda _: stopping.is_set(),
+        reraise=True,
+    )
+
+
+class LagMeter(PeriodicTask[None]):
+    """The task that sets `tickpipe_sink_lag_records`, and finds out whether Kafka answers."""
+
+    name = "lag"
+    interval_seconds = 5.0
+
+    def __init__(self, settings: Settings, consumer: AIOKafkaConsumer, metrics: Metrics, health: Health) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self._metrics = metrics
+        self._health = health
+
+    async def step(self) -> None:
+        """Measure once."""
+        try:
+            with kafka_errors(self._settings, topic=self._settings.candles_topic):
+                async with asyncio.timeout(self.interval_seconds):
+                    mine = sorted(self._consumer.assignment())
+                    ends = await self._consumer.end_offsets(mine)
+                    for tp in mine:
+                        position = await self._consumer.position(tp)
+                        self._metrics.lag.labels(tp.topic, tp.partition).set(max(0, ends[tp] - position))
+        except PartitionsLost:
+            return  # the partition went elsewhere meanwhile
+        except TickpipeError:
+            self._health.set("kafka", False)
+            return
+        self._health.set("kafka", True)
+
+
+class Positions:
+    """Where the next poll of each assigned partition begins, so that no record is skipped without a sign."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, stopping: asyncio.Event) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._stopping = stopping
+        self._next: dict[TopicPartition, int] = {}
+        self._logs: dict[TopicPartition, str] = {}
+        self._assignments = 0
+
+    def forget(self) -> None:
+        """Partitions came or went, or the database changed: each begins again where the database ends."""
+        self._assignments += 1
+        self._next.clear()
+
+    def unknown(self, consumer: AIOKafkaConsumer) -> set[TopicPartition]:
+        """The assigned partitions that have to begin; what was fetched of them until then is not to be used."""
+        return set(consumer.assignment()) - self._next.keys()
+
+    async def begin(self, consumer: AIOKafkaConsumer, database: Database) -> None:
+        """Set the consumer to where the database ends, for each partition that has to begin.
+
+        Raises:
+            psycopg.OperationalError, KafkaUnavailable: when the service is told to stop while one of them is away.
+        """
+        assignments, starting = self._assignments, self.unknown(consumer)
+        async for attempt in retried(self._stopping):
+            with attempt:
+                # A partition that goes elsewhere meanwhile would never be answered for.
+                if assignments != self._assignments:
+                    return
+                bounds = await self._bounds(consumer, starting)
+        starts = await database.run_patiently(partial(find_starts, bounds=bounds))
+        if assignments != self._assignments:
+            return
+        for tp, start in starts.items():
+            consumer.seek(tp, start.offset)
+            self._next[tp], self._logs[tp] = start.offset, bounds[tp].log
+            self._count_unseen(tp, start.unseen)
+
+    async def _bounds(
+        self, consumer: AIOKafkaConsumer, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, Bounds]:
+        logs = {topic: await log_name(self._settings, topic) for topic in {tp.topic for tp in tps}}
+        with kafka_errors(self._settings, group=self._settings.sink_group):
+            async with asyncio.timeout(_COMMITTED_SECONDS):
+                first, end = await consumer.beginning_offsets(list(tps)), await consumer.end_offsets(list(tps))
+                return {
+                    tp: Bounds(logs[tp.topic], first[tp], end[tp], await consumer.committed(tp)) for tp in tps
+                }  # fmt: skip
+
+    def _count_unseen(self, tp: TopicPartition, records: int) -> None:
+        self._metrics.unseen.labels(tp.topic).inc(records)
+        if records:
+            log.error(
+                "Records were deleted from the topic before they were stored; `tickpipe verify --complete --repair` "
+                "folds their minutes again from the ticks.",
+                action="records_unseen", topic=tp.topic, partition=tp.partition, records=records,
+            )  # fmt: skip
+
+    async def take(self, tp: TopicPartition, records: Sequence[Record]) -> Span | None:
+        """The part of the log that a poll has read; None when the poll is not to be used, its partition begins again.
+
+        Offsets may be missing for good reasons, retention, compaction and the markers of transactions, so a gap alone
+        is no error.
+
+        Raises:
+            MissedRecords: when the log holds records between this poll and the one before.
+            KafkaUnavailable: when the service is told to stop while no broker answers.
+        """
+        assignments, expected, first = self._assignments, self._next.get(tp), records[0].offset
+        if expected is None:
+            return None
+        if first < expected:
+            log.warning(
+                "The topic begins again before what was read of it.", action="position_moved_back", topic=tp.topic,
+                partition=tp.partition, expected=expected, offset=first,
+            )  # fmt: skip
+            del self._next[tp]
+            return None
+        # The broker's bars are compacted, so theirs are missing as a matter of course.
+        if first > expected and tp.topic == self._settings.candles_topic:
+            async for attempt in retried(self._stopping):
+                with attempt:
+                    if assignments == self._assignments:
+                        await self._check_gap(tp, expected, first)
+        # What was polled of a partition that went elsewhere during the check says nothing about its next poll.
+        if assignments != self._assignments:
+            return None
+        self._next[tp] = records[-1].offset + 1
+        return Span(self._logs[tp], tp.partition, expected, self._next[tp])
+
+    async def _check_gap(self, tp: TopicPartition, expected: int, first: int) -> None:
+        async with LogReader(self._settings) as reader:
+            begin, _ = await reader.ends(tp.topic, tp.partition)
+            if await reader.holds_records(tp.topic, tp.partition, expected, first - 1):
+                raise MissedRecords(
+                    f"offsets {expected} to {first - 1} of {tp.topic}-{tp.partition} were never handed over"
+                )
+        self._count_unseen(tp, max(0, min(begin, first) - expected))
+        log.info("The log has a hole.", action="hole", partition=tp.partition, first=expected, last=first - 1)
+
+
+class Revocations(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
+    """Forgets what was polled and not committed of partitions that went elsewhere."""
+
+    def __init__(self, uncommitted: dict[TopicPartition, int], positions: Positions, metrics: Metrics) -> None:
+        self._uncommitted = uncommitted
+        self._positions = positions
+        self._metrics = metrics
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        for tp in revoked:
+            self._uncommitted.pop(tp, None)
+        self._positions.forget()
+        self._metrics.lag.clear()
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._positions.forget()
+        log.info("Partitions were assigned.", action="partitions_assigned", partitions=len(assigned))

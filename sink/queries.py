@@ -1,4 +1,4 @@
-"""What the command line reads from the database: candles, ready queries, comparisons, and exports of the whole."""
+"""What is read from the database: candles, ready queries, comparisons, senders, and exports of the whole."""
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import AsyncConnection, IsolationLevel
 from psycopg.rows import class_row, dict_row
 
-from sink.db.statements import SQL
+from sink.db.session import SQL
 
 #: Rows that a server-side cursor fetches at once, and that of an export: memory grows with them, not with the history.
 _FETCH_ROWS: Final = 5_000
@@ -26,6 +26,9 @@ PROOF_COLUMNS: Final = (
     "origin", "first_tick", "last_tick", "log", "offsets", "received_at", "folded_at",
     "stored_at",
 )  # fmt: skip
+
+
+_BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class CandleRow(NamedTuple):
@@ -283,3 +286,29 @@ def years(first: datetime, end: datetime) -> list[tuple[int, datetime, datetime]
         begins, ends = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
         found.append((year, max(first, begins), min(end, ends)))
     return found
+
+
+class SenderRow(NamedTuple):
+    """One sender; None where it says nothing."""
+
+    source: str
+    server: str | None
+    account: str | None
+    build: str | None
+    ea: str | None
+    version: str | None
+    address: str | None
+    #: By receipt.
+    first_seen: datetime
+    last_seen: datetime
+    ticks: int
+    bars: int
+    #: What the senders of its source differ in within the hour: `servers`, `accounts`, both, or None.
+    shared: str | None
+
+
+async def read_senders(connection: AsyncConnection[Any], since: datetime = _BEGINNING) -> list[SenderRow]:
+    """The senders that were seen since then, the latest first."""
+    async with connection.cursor(row_factory=class_row(SenderRow)) as cursor:
+        await cursor.execute(SQL["senders"], {"since": since})
+        return await cursor.fetchall()

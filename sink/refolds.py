@@ -26,8 +26,7 @@ from runtime.logreader import Refolded, TickLog
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask
 from sink.db.connection import REFUSALS, Connection, Database, StepSize
-from sink.db.session import is_pooled
-from sink.db.statements import SQL
+from sink.db.session import SQL, is_pooled
 from sink.metrics import Metrics
 from sink.staging import time_msc
 from sink.writer import LogEnds, Writer

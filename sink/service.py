@@ -15,29 +15,34 @@ from marketdata.errors import PartitionsLost, ProgressLost, TickpipeError
 from marketdata.runs import Record
 from runtime import clock
 from runtime.aiokafka_internals import rejoin_group
-from runtime.group_watch import GroupWatch
 from runtime.health import Guard, Health, StatusServer
-from runtime.kafka import new_consumer, sink_topics
+from runtime.kafka import GroupWatch, new_consumer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.log_identity import wait_for_log
 from runtime.rejected import Rejected
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask, cancel, unless_set, until_first_ends
 from runtime.telemetry import start_telemetry
-from sink.checking import Checker
-from sink.closing import Closer
+from runtime.topics import sink_topics
+from sink.batch import (
+    BATCH_RECORDS,
+    Batch,
+    Incoming,
+    Observer,
+    Rejects,
+    Store,
+    incoming_bars,
+    incoming_candles,
+    incoming_reference,
+)
+from sink.completeness import Checker
 from sink.db.connection import Connection, Database, Trouble, trouble_of
-from sink.db.migrations import migrate
-from sink.db.session import database_conninfo
-from sink.db.statements import SQL
-from sink.db.storage import edition, set_compression
-from sink.group import LagMeter, Positions, Revocations, with_sink_group
-from sink.maintenance import Comparer, Materialiser, Retainer, retention_of
-from sink.metrics import Metrics, Observer
-from sink.progress import Span
-from sink.records import Incoming, incoming_bars, incoming_candles, incoming_reference
+from sink.db.schema import edition, migrate, set_compression
+from sink.db.session import SQL, database_conninfo
+from sink.maintenance import Closer, Comparer, Materialiser, Retainer, retention_of
+from sink.metrics import Metrics
+from sink.progress import LagMeter, Positions, Revocations, Span, with_sink_group
 from sink.refolds import Refolder
-from sink.store import BATCH_RECORDS, Batch, Rejects, Store
 from sink.writer import LogEnds, Writer
 
 log = structlog.get_logger(__name__)

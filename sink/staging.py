@@ -18,7 +18,7 @@ from marketdata.candle import BrokerBar, Candle
 from marketdata.offsets import Ranges, position, spans
 from marketdata.rule import Reduced
 from sink.db.connection import Connection, StagingTable, provide
-from sink.db.statements import SQL
+from sink.db.session import SQL
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -6,7 +6,6 @@ gives back the ticks instead.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -18,9 +17,8 @@ from marketdata.errors import UnknownTopic
 from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges, from_multirange, size, union
 from marketdata.reference import decimals_of
-from marketdata.refold import Coverage, Proof, bridged
+from marketdata.refold import Coverage, Proof, RecordFold, TickFold, TickRow, bridged
 from marketdata.tick import MINUTE_MS, period_of
-from marketdata.ticks import RecordFold, TickFold, TickRow
 from marketdata.timeframes import M1, Timeframe
 from runtime.kafka import Ends, admin_client, committed_offsets, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors
@@ -28,7 +26,8 @@ from runtime.log_identity import log_name, own_log
 from runtime.logreader import TickLog
 from runtime.settings import Settings
 from sink.db.connection import Connection
-from sink.db.statements import SQL
+from sink.db.session import SQL
+from sink.progress import reached_offsets, wait_until_stored
 from sink.staging import time_msc, utc
 
 #: Ticks that are folded in one pass over the log, and the most minutes: they are held in memory, some 50 MB.
@@ -231,20 +230,18 @@ class TickReader:
 
     async def _is_stored(self, published: Ends) -> bool:
         """Whether the table has every minute that was published so far and is asked for."""
-        name = await log_name(self._settings, self._settings.candles_topic)
-        deadline = time.monotonic() + _STORE_SECONDS
-        while True:
+        log = await log_name(self._settings, self._settings.candles_topic)
+
+        async def ask() -> dict[int, int]:
             async with self._reading() as connection:
-                row = await (await connection.execute(SQL["minutes_from"])).fetchone()
-                reached = dict(await (await connection.execute(SQL["sink_reached"], {"log": name})).fetchall())
-            # Minutes before it were deleted from the table, not from the log.
-            if row is not None and row[0] is not None and row[0] > utc(self._wanted.first_ms):
-                return False
-            if all(end <= max(first, reached.get(partition, 0)) for partition, (first, end) in published.items()):
-                return True
-            if time.monotonic() > deadline:
-                return False
-            await asyncio.sleep(0.1)
+                return await reached_offsets(connection, log)
+
+        if not await wait_until_stored(ask, published, timeout_seconds=_STORE_SECONDS):
+            return False
+        async with self._reading() as connection:
+            row = await (await connection.execute(SQL["minutes_from"])).fetchone()
+        # Minutes before it were deleted from the table, not from the log.
+        return row is None or row[0] is None or row[0] <= utc(self._wanted.first_ms)
 
 
 def _with_unstored(ts: int, stored: _Minute | None, ranges: Ranges) -> _Minute:

@@ -19,10 +19,9 @@ from runtime.logreader import TickLog
 from runtime.settings import Settings
 from sink.completeness import Completeness, Selection, store_folds
 from sink.db.connection import Connection, Database
-from sink.db.session import database_conninfo, open_session
-from sink.db.statements import SQL
-from sink.group import with_sink_group
+from sink.db.session import SQL, database_conninfo, open_session
 from sink.metrics import Metrics
+from sink.progress import with_sink_group
 from sink.refolds import proven_candle
 from sink.staging import time_msc, utc
 from sink.writer import LogEnds, Writer

@@ -1,4 +1,7 @@
-"""One batch in one transaction: stage candles, judge them by their offsets, write what must be written."""
+"""Writes one batch in one transaction: candles are staged, judged by their offsets, and written where they must be.
+
+The broker's bars, reference data and the progress go with them.
+"""
 
 import asyncio
 from collections import Counter
@@ -9,22 +12,27 @@ from typing import Final
 
 import psycopg
 import structlog
+from msgspec.structs import asdict
 
 from marketdata.candle import BrokerBar, Candle
 from marketdata.offsets import beyond
-from marketdata.reference import Reference
+from marketdata.reference import Reference, SenderCount
 from marketdata.rule import Reduced, Verdict, reduce_batch
+from marketdata.wire import reference_key
 from runtime.kafka import Ends, log_ends
 from runtime.log_identity import own_log
 from runtime.settings import Settings
 from sink.db.connection import REFUSALS, Connection
-from sink.db.statements import SQL
+from sink.db.session import SQL
 from sink.metrics import Metrics
 from sink.progress import Span, advance
-from sink.reference import apply_reference
 from sink.staging import Staging, append_history, utc
 
 log = structlog.get_logger(__name__)
+
+#: How long a count is retained after the last request in it (days). Every start of a producer begins another, and
+#: whoever has a key may invent names: without an end the table would only grow.
+_RETAINED_DAYS: Final = 90
 
 _UNTOUCHED = (Verdict.IGNORED, Verdict.CLOSED)
 
@@ -257,3 +265,25 @@ class Writer:
         stored = (await connection.execute(SQL["apply_bars"])).rowcount
         await connection.execute(SQL["fill_from_bars"])
         return stored
+
+
+async def apply_reference(connection: Connection, records: Sequence[Reference]) -> int:
+    """Store what is newer than the rows, inside the caller's transaction; returns how many rows changed.
+
+    Records may come again and in any order.
+    """
+    # In one order, or two sinks would wait for each other's rows.
+    ordered = sorted(records, key=reference_key)
+    changed = 0
+    for record in ordered:
+        if isinstance(record, SenderCount):
+            times = {"first_seen": utc(record.first_seen), "last_seen": utc(record.last_seen)}
+            about = asdict(record) | times | {"retained_days": _RETAINED_DAYS}
+            cursor = await connection.execute(SQL["apply_sender_count"], about)
+        else:
+            about = asdict(record) | {"received": utc(record.received)}
+            cursor = await connection.execute(SQL["apply_instrument"], about)
+        changed += cursor.rowcount
+    if any(isinstance(record, SenderCount) for record in ordered):
+        await connection.execute(SQL["forget_sender_counts"], {"retained_days": _RETAINED_DAYS})
+    return changed

@@ -17,14 +17,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, UnknownTopic
 from runtime.addresses import asyncio_host
-from runtime.group_watch import GroupWatch
 from runtime.health import Guard, Health
-from runtime.kafka import METADATA_MAX_AGE_MS, restore_topics
-from runtime.kafka_credentials import client_options
+from runtime.kafka import METADATA_MAX_AGE_MS, GroupWatch, admin_client
+from runtime.kafka_access import client_options
 from runtime.log_identity import own_log
 from runtime.process import EXIT_FAILED
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
+from runtime.topics import restore_topics
 from stream_app.emitter import Emitter
 from stream_app.metrics import Metrics
 from stream_app.transport import BatchConsumer, install
@@ -247,17 +247,22 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
         while not app.should_stop:
             await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
             consumer: BatchConsumer = app.consumer
-            if time.monotonic() - asked_group_at >= group_watch.interval_seconds:
-                with contextlib.suppress(KafkaUnavailable, KafkaRefused, UnknownTopic):
-                    await group_watch.step()
-                asked_group_at = time.monotonic()
             with contextlib.suppress(KafkaUnavailable, KafkaRefused):
-                # What is emitted meanwhile waits until it is confirmed, and the commit with it.
-                await restore_topics(settings, settings.candles_topic, settings.ticks_rejected_topic)
-            with contextlib.suppress(KafkaUnavailable, UnknownTopic):
-                if worker.start_over(await own_log(settings)):
-                    # Kafka forgot the commits with the topic, but what was read since may have been committed again.
-                    await consumer.start_over()
+                async with admin_client(settings) as client:
+                    if time.monotonic() - asked_group_at >= group_watch.interval_seconds:
+                        asked_group_at = time.monotonic()
+                        with contextlib.suppress(KafkaUnavailable, KafkaRefused, UnknownTopic):
+                            await group_watch.look(client)
+                    with contextlib.suppress(KafkaUnavailable, KafkaRefused):
+                        # What is emitted meanwhile waits until it is confirmed, and the commit with it.
+                        await restore_topics(
+                            settings, settings.candles_topic, settings.ticks_rejected_topic, shared=client
+                        )
+                    with contextlib.suppress(KafkaUnavailable, UnknownTopic):
+                        log_name = await own_log(settings, client)
+                        if worker.start_over(log_name):
+                            # Kafka forgot the commits with the topic, but what was read since may have been committed.
+                            await consumer.start_over()
             before, offsets = offsets, {}
             for tp in consumer.assignment():
                 committed, end = consumer.committed_offset(tp), consumer.highwater(tp) or 0

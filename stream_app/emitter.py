@@ -15,10 +15,9 @@ from marketdata.tick import Frame
 from marketdata.wire import candle_key, encode
 from runtime.kafka import new_producer
 from runtime.kafka_errors import kafka_errors
-from runtime.metrics import RECEIVED_HEADER, Headers
 from runtime.rejected import Rejected, RejectedWriter, Which
 from runtime.settings import Settings
-from runtime.telemetry import TRACEPARENT, Span, Telemetry, TraceContext, context_of
+from runtime.telemetry import RECEIVED_HEADER, TRACEPARENT, Headers, Span, Telemetry, TraceContext, context_of
 from stream_app.window import Emission, Origin, Window
 
 #: A round that takes longer is tried again; a restarted broker needs some seconds (seconds).

@@ -2,8 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from runtime.metrics import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 from runtime.rejected import REJECTS_LOST
+from runtime.telemetry import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 
 class Metrics:

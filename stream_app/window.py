@@ -13,8 +13,7 @@ from marketdata.resends import Passes
 from marketdata.runs import Chunk, Run, flows
 from marketdata.tick import MINUTE_MS, Frame
 from marketdata.timeframes import M1, Timeframe
-from runtime.metrics import Headers
-from runtime.telemetry import TraceContext
+from runtime.telemetry import Headers, TraceContext
 
 #: A closed candle stays in memory this long after its last tick: what comes later is refolded by the sink. Smaller
 #: makes more refolds, larger keeps more ticks in memory (seconds).

@@ -15,10 +15,9 @@ from marketdata.timeframes import M1, Timeframe
 from marketdata.wire import decode_frame, decode_frames
 from runtime import clock
 from runtime.logreader import TickLog
-from runtime.metrics import seconds_between
 from runtime.rejected import Rejected
 from runtime.settings import Settings
-from runtime.telemetry import NoTelemetry, Telemetry, trace_id_of
+from runtime.telemetry import NoTelemetry, Telemetry, seconds_between, trace_id_of
 from stream_app.emitter import Emitter, Outgoing, note_origins, outgoing
 from stream_app.metrics import Metrics
 from stream_app.window import Emission, Window

@@ -1,27 +1,34 @@
-"""One Kafka and one PostgreSQL for the whole run; every test gets topics, groups, ports and a database of its own."""
+"""One Kafka and one PostgreSQL for the whole run; every test gets topics, groups, ports and a database of its own.
+
+A file that stops a server starts two of its own.
+"""
 
 import os
 import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
 
-from runtime.kafka import new_producer, wait_for_kafka
+from runtime.kafka import new_producer
 from runtime.settings import Settings, load_settings
-from tests import days, tools
+from runtime.topics import wait_for_kafka
+from tests import days, shared_servers, tools
 from tests.containers import ContainerServers
 from tests.finished_topics import finish_topics
 from tests.guardian import Guardian
 from tests.kafka_log import KafkaLog
 from tests.ports import free_port
 from tests.scripted import ScriptedServer, scripted_server
-from tests.servers import EmbeddedServers
+from tests.servers import TEST_DATABASE, EmbeddedServers
+from tests.shared_servers import ServerDesk, SharedServers
 
 #: Set by `make faults` and `make test-full`: everything runs, not only what `make test` has the time for.
 FULL = os.environ.get("TICKPIPE_TESTS") == "full"
@@ -36,6 +43,9 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("tests")
+
+_STACK = os.environ.get("TICKPIPE_TEST_STACK", "embedded")
+_DESK = pytest.StashKey[ServerDesk]()
 
 #: The key that the tests' producers accept, for any source.
 API_KEY = "integration-tests"
@@ -59,6 +69,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(clear_up)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of xdist where to ask for the servers; this process is the controller."""
+    if _STACK != "embedded":
+        return
+    config: pytest.Config = node.config
+    if (desk := config.stash.get(_DESK, None)) is None:
+        desk = config.stash[_DESK] = ServerDesk()
+        config.add_cleanup(desk.close)
+    node.workerinput["server_desk"] = desk.address
+
+
 def pytest_report_header() -> str:
     return days.report()
 
@@ -77,11 +99,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers | ContainerServers]:
+def run_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of the run share, for what is made once."""
+    own = tmp_path_factory.getbasetemp()
+    # A worker of xdist has a folder of its own in that of the controller.
+    return own.parent if hasattr(request.config, "workerinput") else own
+
+
+@contextmanager
+def started_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers | ContainerServers]:
     """The servers that `TICKPIPE_TEST_STACK` names: `embedded` (the default) or `containers`."""
-    match os.environ.get("TICKPIPE_TEST_STACK", "embedded"):
+    match _STACK:
         case "embedded":
-            with EmbeddedServers(tmp_path_factory.mktemp("servers")) as embedded:
+            with EmbeddedServers(tmp_path_factory.mktemp("servers"), database_settings=TEST_DATABASE) as embedded:
                 yield embedded
         case "containers":
             tools.probe("docker", [tools.find("docker"), "info"])
@@ -89,6 +119,25 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
                 yield containers
         case other:
             raise pytest.UsageError(f"TICKPIPE_TEST_STACK is `embedded` or `containers`, not {other!r}")
+
+
+@pytest.fixture(scope="session")
+def servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedServers | EmbeddedServers | ContainerServers]:
+    """The servers of the run, which no test stops."""
+    if desk := getattr(request.config, "workerinput", {}).get("server_desk"):
+        yield shared_servers.ask(desk)
+        return
+    with started_servers(tmp_path_factory) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers | ContainerServers]:
+    """Servers for a file that stops them: it overrides `servers` by these."""
+    with started_servers(tmp_path_factory) as started:
+        yield started
 
 
 @pytest.fixture

@@ -48,8 +48,8 @@ def minutes_in(frames: list[tuple[int, Frame]]) -> dict[tuple[str, str, int], Ra
 
 def fold(log: list[tuple[int, Frame]], source: str, symbol: str, ts: int, ranges: Ranges) -> OracleCandle | None:
     """The candle of one minute from the offsets in `ranges`; the log has its frames by position."""
-    counted, copies = _counted(_arrivals(log, source, symbol, ranges), ts)
-    ticks = sorted((tick.time_msc, offset, i, tick, frame) for offset, i, frame, tick in counted)
+    places, copies = _counted(_arrivals(log, source, symbol, ranges), ts)
+    ticks = sorted((tick.time_msc, offset, i, tick, frame) for offset, i, frame, tick in places)
     priced = [
         tick.bid if frame.mode == "bid" else tick.last
         for _, _, _, tick, frame in ticks
@@ -58,6 +58,9 @@ def fold(log: list[tuple[int, Frame]], source: str, symbol: str, ts: int, ranges
     priced = [price for price in priced if price != 0 and math.isfinite(price)]
     if not priced:
         return None
+    by_last = any(frame.mode == "last" for _, _, _, _, frame in ticks)
+    counted = [t for _, _, _, t, frame in ticks if frame.mode == "bid" or _is_deal(t)]
+    counted += [t for t in copies if not by_last or _is_deal(t)]
     deals = [*(t for _, _, _, t, _ in ticks), *copies]
     spreads = [t.ask - t.bid for _, _, _, t, _ in ticks if t.bid != 0 and t.ask != 0 and math.isfinite(t.ask - t.bid)]
     points = [frame.point for _, _, _, _, frame in ticks if frame.point is not None]
@@ -66,7 +69,7 @@ def fold(log: list[tuple[int, Frame]], source: str, symbol: str, ts: int, ranges
         high=max(priced),
         low=min(priced),
         close=priced[-1],
-        volume=len(ticks) + len(copies),
+        volume=len(counted),
         real_volume=float(sum(Fraction(t.volume) for t in deals if t.volume > 0 and _is_deal(t))),
         spread=round(min(spreads) / min(points)) if spreads and points else None,
         first_tick=ticks[0][0],

@@ -3,10 +3,11 @@
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 import psutil
 
@@ -21,6 +22,10 @@ _START_TIMEOUT_SECONDS = 60.0
 _STOP_TIMEOUT_SECONDS = 15.0
 _PROBE_INTERVAL_SECONDS = 0.05
 
+#: For databases of tests: a killed server loses nothing by it, only a machine that fails would; and several test
+#: processes have connections.
+TEST_DATABASE: Mapping[str, str] = {"fsync": "off", "max_connections": "300"}
+
 #: Children die with the thread that started them, so one thread that lives as long as the process starts them all.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
@@ -30,18 +35,26 @@ class EmbeddedServers:
 
     The methods block, so a coroutine calls them through `asyncio.to_thread`. Ports and data stay the same over
     `stop_…`, `kill_…` and `start_…`. There is no supervisor: what is killed stays dead until it is started again.
-    `short_lived` starts Kafka a second faster and runs it slower.
+    `short_lived` starts Kafka a second faster and runs it slower. `database_settings` are PostgreSQL's, by name.
     """
 
     def __init__(
-        self, data_dir: Path, *, short_lived: bool = True, on_event: Callable[[str], None] = lambda _: None
+        self,
+        data_dir: Path,
+        *,
+        short_lived: bool = True,
+        database_settings: Mapping[str, str] = MappingProxyType({}),
+        on_event: Callable[[str], None] = lambda _: None,
     ) -> None:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         ports = Ports(data_dir)
         self._kafka: Kafka = local_kafka(data_dir, ports, ready_kafka(on_event), short_lived=short_lived)
         self._postgres: Postgres = local_postgres(data_dir, ports, load_credentials(data_dir).database_password)
         self._kafka_child = Child(self._kafka.spec)
-        self._postgres_child = Child(self._postgres.spec)
+        spec = self._postgres.spec
+        # Of a setting that is given twice PostgreSQL takes the last.
+        options = [word for setting in database_settings.items() for word in ("-c", "=".join(setting))]
+        self._postgres_child = Child(replace(spec, argv=[*spec.argv, *options]))
 
     @property
     def kafka_bootstrap(self) -> str:

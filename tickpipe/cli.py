@@ -5,16 +5,15 @@ from typing import Annotated
 import typer
 
 from runtime.process import collect_rarely
-from tickpipe import candles, database, relay, senders, status, systemd, topics, verify
+from tickpipe import candles, database, relay, status, systemd, topics, verify
 from tickpipe.backup import command as backup
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
 from tickpipe.export import command as export
+from tickpipe.export import ticks
 from tickpipe.rejected import command as rejected
 from tickpipe.replay import command as replay
-from tickpipe.sending import command as send
-from tickpipe.sending import import_command as imports
-from tickpipe.ticks import command as ticks
+from tickpipe.sending import command as sending
 
 app = typer.Typer(
     cls=ErrorsAsSentences,
@@ -53,13 +52,13 @@ app.command()(stack.up)
 app.command()(stack.down)
 app.command("install-service")(systemd.install_service)
 app.command()(status.status)
-app.command()(send.send)
-app.command("import")(imports.import_files)
+app.command()(sending.send)
+app.command("import")(sending.import_files)
 app.command()(candles.candles)
 app.command()(ticks.ticks)
 app.command()(candles.query)
 app.command()(candles.fidelity)
-app.command()(senders.senders)
+app.command()(status.senders)
 app.command()(export.export)
 app.command()(backup.backup)
 app.command()(backup.restore)

@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 import msgspec
 import structlog
 
-from marketdata.contract.request import TICKS_ROUTE, source_header
+from marketdata.contract.http import TICKS_ROUTE, source_header
 from marketdata.contract.tick import PostedTick, posted_tick
 from marketdata.errors import TickpipeError
 from marketdata.tick import Tick

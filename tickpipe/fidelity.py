@@ -15,9 +15,9 @@ _PRICES: Final = ("open", "high", "low", "close")
 _CLOCK_STEP: Final = timedelta(minutes=15)
 _CLOCK_STEPS: Final = 26 * 4
 
-#: So many minutes must agree under another clock, and such a share of those compared: flat minutes agree by chance.
-_CLOCK_MINUTES: Final = 10
-_CLOCK_SHARE: Final = 0.9
+#: What concerns a whole series shows in so many minutes, and in such a share of them: some agree or differ by chance.
+_SERIES_MINUTES: Final = 10
+_SERIES_SHARE: Final = 0.9
 
 
 class Cause(Enum):
@@ -29,6 +29,10 @@ class Cause(Enum):
     NO_TICKS = "no ticks came, though the broker has bars: was the EA, the PC or the network away?"
     NO_BAR = "the broker has no bar, though ticks came: is its file of bars complete?"
     OPEN_BAR = "the broker's bar was still forming when it was read: send or import it again"
+    CHART = (
+        "the broker charts it by its deals, we chart it by the bid: name it in TICKPIPE_LAST_MODE_SYMBOLS, or let the "
+        "sender say `mode` last"
+    )
     DEALS = (
         "quotes counted as deals: MetaTrader repeats the last deal in every quote; does the sender leave out `flags`?"
     )
@@ -71,10 +75,33 @@ def _of_series(symbol: str, source: str, rows: list[Row]) -> Iterator[Diagnosis]
     if ahead := _clock_difference(rows):
         yield Diagnosis(symbol, source, Cause.CLOCK, [row["ts"] for row in different], ahead)
         return
-    causes = [(_cause(row), row["ts"]) for row in different]
+    counting = _counting_cause(different)
+    causes = [(counting if counting in _counting_causes(row) else _cause(row), row["ts"]) for row in different]
     for cause in Cause:
         if minutes := [ts for found, ts in causes if found is cause]:
             yield Diagnosis(symbol, source, cause, minutes)
+
+
+def _counting_cause(rows: Sequence[Row]) -> Cause | None:
+    """What makes nearly every minute of a symbol that the broker charts by last count too many ticks, if it is so."""
+    compared = [row for row in rows if row["verdict"] == "differs"]
+    too_many = [_counting_causes(row) for row in compared if row["volume"] > row["broker_volume"]]
+    for cause in (Cause.CHART, Cause.DEALS):
+        found = sum(cause in causes for causes in too_many)
+        if found >= max(_SERIES_MINUTES, len(compared) * _SERIES_SHARE):
+            return cause
+    return None
+
+
+def _counting_causes(row: Row) -> tuple[Cause, ...]:
+    """What may make a minute differ where it makes nearly all others differ; alone it proves little."""
+    if row["verdict"] == "no_bar":
+        return (Cause.CHART, Cause.DEALS)  # by last, a minute of quotes alone has none
+    if row["verdict"] == "no_candle" or not row["broker_real_volume"]:
+        return ()
+    if row["real_volume"] == row["broker_real_volume"]:
+        return () if set(row["differing"]).isdisjoint(_PRICES) else (Cause.CHART,)
+    return (Cause.DEALS,) if row["real_volume"] > row["broker_real_volume"] else ()
 
 
 def _cause(row: Row) -> Cause:
@@ -111,14 +138,14 @@ def _clock_difference(rows: Sequence[Row]) -> timedelta:
     """How far our times are ahead of the broker's, when the same minutes agree under another clock; else 0."""
     ours = {row["ts"]: _prices_of(row, "") for row in rows if row["open"] is not None}
     theirs = {row["ts"]: _prices_of(row, "broker_") for row in rows if row["broker_open"] is not None}
-    if sum(theirs.get(ts) == prices for ts, prices in ours.items()) > len(ours) * (1 - _CLOCK_SHARE):
+    if sum(theirs.get(ts) == prices for ts, prices in ours.items()) > len(ours) * (1 - _SERIES_SHARE):
         return timedelta()
     # A small difference is likelier than a large one.
     for step in sorted(range(-_CLOCK_STEPS, _CLOCK_STEPS + 1), key=abs):
         ahead = step * _CLOCK_STEP
         pairs = [(prices, theirs[ts - ahead]) for ts, prices in ours.items() if ts - ahead in theirs]
         agreeing = sum(one == other for one, other in pairs)
-        if step and agreeing >= max(_CLOCK_MINUTES, len(pairs) * _CLOCK_SHARE):
+        if step and agreeing >= max(_SERIES_MINUTES, len(pairs) * _SERIES_SHARE):
             return ahead
     return timedelta()
 

@@ -113,9 +113,8 @@ def forward(
     * `tickpipe relay forward --every 5m --db C:\\ticks\\ea.db --to https://ticks.example.com`
     """
     with _Extra():
-        from relay.forwarder import BATCH, Forwarder
+        from relay.forwarder import BATCH, Forwarder, Retention
         from relay.pending import Pending
-        from relay.retention import Retention
         from relay.server import Server
         from relay.store import Store
 
@@ -147,8 +146,8 @@ def check(
     * `tickpipe relay check --to https://ticks.example.com`
     """
     with _Extra():
-        from relay.check import check as run
         from relay.server import Server
+        from relay.server import check as run
 
     is_good = True
     with Server(to, _key(), user_agent="tickpipe-check") as server:

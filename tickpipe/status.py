@@ -1,4 +1,4 @@
-"""`tickpipe status`: what runs, how far it is, what is down.
+"""`tickpipe status`: what runs, how far it is, what is down; `tickpipe senders`: who sends.
 
 Kafka and PostgreSQL are asked at the same time and each within a few seconds; what does not answer becomes a sentence
 in `problems` instead of an error, because a status is needed most when something is down.
@@ -7,6 +7,7 @@ in `problems` instead of an error, because a status is needed most when somethin
 
 from collections.abc import Awaitable
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -14,11 +15,29 @@ from rich.markup import escape
 
 from marketdata.errors import SettingsError, TickpipeError
 from tickpipe.connection import DataDir, connected_settings, data_directory, open_database, stack_on
-from tickpipe.console import DONE, PROBLEM, AllRows, err, iso_utc, out, print_head, print_json, print_table, run
+from tickpipe.console import (
+    DONE,
+    PROBLEM,
+    TIME_HELP,
+    AllRows,
+    Format,
+    FormatOption,
+    err,
+    iso_utc,
+    out,
+    print_head,
+    print_json,
+    print_table,
+    run,
+    time_option,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
+    from sink.queries import SenderRow
     from tickpipe.embedded.state import StackState
+
 
 _ADDRESSES = (
     "dashboard_url",
@@ -157,9 +176,10 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
 
     import psycopg
 
-    from runtime.kafka import admin_client, committed_offsets, lag_of, sink_topics
+    from runtime.kafka import admin_client, committed_offsets, lag_of
     from runtime.kafka_errors import kafka_errors
-    from sink.group import with_sink_group
+    from runtime.topics import sink_topics
+    from sink.progress import with_sink_group
     from tickpipe.topics import present_ends
 
     found = await present_ends(settings)
@@ -200,3 +220,53 @@ async def _ask_database(settings: "Settings", status: PipelineStatus) -> None:
             }
             for candle in await newest_candles(connection)
         ]
+
+
+#: How far back senders are shown unless told.
+_SHOWN = timedelta(days=7)
+
+
+def senders(
+    *,
+    since: Annotated[
+        datetime | None,
+        typer.Option(parser=time_option, metavar="T", help=f"Seen since T: {TIME_HELP}. Default: -7d."),
+    ] = None,
+    format_: FormatOption = Format.TABLE,
+    data_dir: DataDir = None,
+) -> None:
+    """Show who sends: server, account, terminal build, EA and address of each sender, and how much it sent.
+
+    First and last seen go by the receipt of requests, not by the time of ticks. `shared` names what several senders of
+    one source differ in within the hour: their ticks become one candle, so each server and account needs a source of
+    its own.
+
+    Examples:
+
+    * `tickpipe senders`
+    * `tickpipe senders --since -1h --format json`
+    """
+    rows = run(_read(connected_settings(data_dir), since or datetime.now(UTC) - _SHOWN))
+    for source, shared in sorted({(row.source, row.shared) for row in rows if row.shared}):
+        err.print(
+            f"Several {shared.replace(', ', ' and ')} send under the source {source}, and their ticks become one "
+            "candle; give each a source of its own.",
+            style="yellow", markup=False,
+        )  # fmt: skip
+    if not rows and format_ is Format.TABLE:
+        err.print("Nobody has sent anything since then.", markup=False)
+        return
+    run(write_rows(_columns(), rows, format_))
+
+
+def _columns() -> tuple[str, ...]:
+    from sink.queries import SenderRow
+
+    return SenderRow._fields
+
+
+async def _read(settings: "Settings", since: datetime) -> "list[SenderRow]":
+    from sink.queries import read_senders
+
+    async with await open_database(settings) as connection:
+        return await read_senders(connection, since)

@@ -13,7 +13,7 @@ from tickpipe.console import DONE, PROBLEM, Format, FormatOption, err, out, run,
 if TYPE_CHECKING:
     from runtime.kafka import Ends
     from runtime.settings import Settings
-    from runtime.topic_configs import Difference
+    from runtime.topics import Difference
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Change what is shown.")]
 
@@ -31,7 +31,7 @@ def create(*, data_dir: DataDir = None) -> None:
 
     * `tickpipe topics create`
     """
-    from runtime.kafka import topics, wait_for_kafka
+    from runtime.topics import topics, wait_for_kafka
 
     settings = connected_settings(data_dir)
     cluster_id = run(wait_for_kafka(settings, timeout_seconds=15.0))
@@ -105,9 +105,9 @@ def fix(*, yes: Yes = False, data_dir: DataDir = None) -> None:
 
 async def _fix(settings: "Settings", *, apply: bool) -> "tuple[list[Difference], list[Difference], list[str]]":
     # What differs, what of it still does, and the topics that this user may not look at.
-    from runtime.kafka import admin_client, topics
+    from runtime.kafka import admin_client
     from runtime.kafka_errors import kafka_errors
-    from runtime.topic_configs import change, differences
+    from runtime.topics import change, differences, topics
 
     async with admin_client(settings) as client:
         with kafka_errors(settings):
@@ -121,8 +121,9 @@ async def present_ends(settings: "Settings") -> "dict[str, Ends]":
     Raises:
         KafkaUnavailable: when no broker answers.
     """
-    from runtime.kafka import admin_client, new_consumer, topic_ends, topics
+    from runtime.kafka import admin_client, new_consumer, topic_ends
     from runtime.kafka_errors import kafka_errors
+    from runtime.topics import topics
 
     names = [topic.name for topic in topics(settings)]
     consumer = new_consumer(settings)

@@ -15,8 +15,8 @@ from benchmarks.peers.installed import BYTEWAX, JACKSON_VERSION, KAFKA_STREAMS_V
 from benchmarks.peers.running import Peer, Setup, contender
 from benchmarks.peers.ticks import SYMBOLS, expected_bars, ticks_of_a_symbol, write_ticks
 from benchmarks.rounds import run_rounds
-from runtime.kafka import wait_for_kafka
 from runtime.settings import load_settings
+from runtime.topics import wait_for_kafka
 from tests.days import EURUSD_COUNT
 from tests.servers import EmbeddedServers
 
@@ -39,8 +39,17 @@ async def peers(setup: Setup, ticks: int, slow_ticks: int) -> list[Peer]:
     fewest = "ticks-fewest", await write_ticks(setup.settings, "ticks-fewest", least, 1), expected_bars(least)
     interval_ms = round(setup.settings.emit_interval_seconds * 1000)
     return [
-        start.kafka_streams(f"Kafka Streams, updates every {interval_ms} ms", single, interval_ms),
-        start.kafka_streams("Kafka Streams, default (30 s)", single, None),
+        start.kafka_streams(f"Kafka Streams, tuned, updates every {interval_ms} ms", single, interval_ms, "tuned"),
+        start.kafka_streams(
+            f"Kafka Streams, tuned, in memory, updates every {interval_ms} ms", single, interval_ms, "in_memory"
+        ),
+        start.kafka_streams(
+            f"Kafka Streams, tuned, exactly once, updates every {interval_ms} ms", single, interval_ms, "exactly_once"
+        ),
+        start.kafka_streams(
+            f"Kafka Streams as documented, updates every {interval_ms} ms", single, interval_ms, "documented"
+        ),
+        start.kafka_streams("Kafka Streams as documented, default (30 s)", single, None, "documented"),
         start.quix("Quix Streams", fewer),
         start.bytewax("Bytewax", fewer),
         start.faust("Faust, windowed table", fewest),

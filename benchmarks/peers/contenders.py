@@ -53,15 +53,22 @@ async def _folds(process: Process) -> int:
     raise NotMeasured("the stream worker ended before it folded a tick")
 
 
-def kafka_streams(name: str, topic: Topic, commit_interval_ms: int | None) -> Peer:
-    """Kafka Streams, which publishes at each commit; None keeps its default of 30 s."""
+def kafka_streams(name: str, topic: Topic, commit_interval_ms: int | None, written: str) -> Peer:
+    """Kafka Streams, which publishes at each commit; None leaves its default of 30 s.
+
+    Args:
+        name: in the table.
+        topic: what it reads.
+        commit_interval_ms: None for its own default.
+        written: `documented`, `tuned`, `in_memory` or `exactly_once`; KafkaStreamsCandles.java says what each is.
+    """
     interval = "default" if commit_interval_ms is None else str(commit_interval_ms)
 
     def command(this: Round) -> list[str]:
         class_path = kafka_streams_class_path(this.setup.directory)
         return [
             JAVA, "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow", "-cp", class_path,
-            "KafkaStreamsCandles", *_arguments(this), this.group, str(topic[1]), str(this.state), interval,
+            "KafkaStreamsCandles", *_arguments(this), this.group, str(topic[1]), str(this.state), interval, written,
         ]  # fmt: skip
 
     return Peer(name, *topic, command)

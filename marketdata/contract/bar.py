@@ -10,8 +10,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from marketdata.candle import BrokerBar
-from marketdata.contract.names import symbol_of, timeframe_of
-from marketdata.contract.numbers import finite, number, quoted, whole
+from marketdata.contract.fields import finite, number, quoted, symbol_of, timeframe_of, whole
 from marketdata.contract.tick import point_of
 from marketdata.contract.times import Clock, Instant, Time, time_in, time_of
 from marketdata.errors import InvalidItem
@@ -107,11 +106,14 @@ class ReadBar(NamedTuple):
         opening = self.opening(clock)
         begin_ms = clock.wall_ms(opening)
         end_ms = _end(begin_ms, self.timeframe)
+        within = [ms for time in self.seen if begin_ms <= (ms := clock.wall_ms(time)) < end_ms]
+        ts = clock.opening_ms(
+            opening, f"{self.symbol}/{self.timeframe}", end_ms - begin_ms, max(within, default=None)
+        )  # fmt: skip
         return BrokerBar(
-            source=source, symbol=self.symbol, timeframe=self.timeframe, ts=clock.utc_ms(opening), open=self.open,
+            source=source, symbol=self.symbol, timeframe=self.timeframe, ts=ts, open=self.open,
             high=self.high, low=self.low, close=self.close, volume=self.volume, real_volume=self.real_volume,
-            spread=self.spread, closed=not any(begin_ms <= clock.wall_ms(time) < end_ms for time in self.seen),
-            received=received_ms,
+            spread=self.spread, closed=not within, received=received_ms,
         )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from marketdata.contract.answers import TooLarge, Unusable
+from marketdata.contract.http import TooLarge, Unusable
 
 #: 64 MB hold about as many of the shortest ticks; more items are not ticks and would only keep the process busy.
 MAX_ITEMS: Final = 1_000_000

@@ -8,7 +8,6 @@ from typing import Final, Protocol
 import msgspec
 from msgspec import Raw
 
-from marketdata.contract.answers import Unusable
 from marketdata.contract.body import (
     OFFSET,
     PADDING,
@@ -23,6 +22,7 @@ from marketdata.contract.body import (
     fields_of,
     utc_offset_in,
 )
+from marketdata.contract.http import Unusable
 
 #: A body of so many bytes is large: 5 MB take 50 ms.
 LARGE_BYTES: Final = 5_000_000

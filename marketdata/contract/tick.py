@@ -9,8 +9,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from marketdata.contract.names import chart_mode_of, symbol_of
-from marketdata.contract.numbers import finite, number, quoted, whole
+from marketdata.contract.fields import chart_mode_of, finite, number, quoted, symbol_of, whole
 from marketdata.contract.times import Time, time_of
 from marketdata.errors import InvalidItem
 from marketdata.tick import ChartMode, Tick

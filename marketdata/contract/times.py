@@ -7,7 +7,7 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
-from marketdata.contract.numbers import finite, quoted, whole
+from marketdata.contract.fields import finite, quoted, whole
 from marketdata.errors import InvalidItem
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS
 
@@ -175,6 +175,27 @@ class Clock:
             return self.checked(time.ms, time.field)
         return self.checked(time.ms - self.shift_at(time.ms, symbol), time.field)
 
+    def opening_ms(self, opening: Time, series: str, width_ms: int, seen_ms: int | None) -> int:
+        """The moment at which a bar opened (UTC epoch milliseconds); those of one series are asked for in their order.
+
+        In the hour that the clock shows twice a bar goes by what came with it: the latest time at which its sender
+        saw it open (`seen_ms`, on its clock), else that it was over when it came. A bar that is wider than the hour
+        opened in the first pass.
+
+        Raises:
+            InvalidItem: as `utc_ms`.
+        """
+        shift_ms = None if isinstance(opening, WallTime) else 0
+        if shift_ms is None and (shift_ms := self.shift_ms) is None:
+            first, second = self._offsets_at(opening.ms)
+            is_second = first - second >= width_ms and (
+                self._is_second(opening.ms, first, second, series, ends_after_ms=width_ms)
+                if seen_ms is None
+                else self._is_second(seen_ms, first, second, series)
+            )
+            shift_ms = second if is_second else first
+        return self.checked(opening.ms - shift_ms, opening.field)
+
     def wall_ms(self, time: Time) -> int:
         """What the sender's clock showed at that time (epoch milliseconds as if it were UTC)."""
         if isinstance(time, WallTime):
@@ -203,20 +224,33 @@ class Clock:
         if self.shift_ms is not None:
             return self.shift_ms
         minute = wall_ms // MINUTE_MS
-        if minute != self._minute and 0 <= wall_ms <= min(self.latest_ms + _DAY_MS, MAX_TIME_MSC):
-            wall = datetime.fromtimestamp(minute * 60, UTC).replace(tzinfo=self._zone)
-            first, second = (_offset_ms(wall.replace(fold=fold)) for fold in (0, 1))
+        if minute != self._minute:
+            first, second = self._offsets_at(wall_ms)
             if second < first and self._is_second(wall_ms, first, second, symbol):
                 return second
             self._minute_shift_ms = first
             self._minute = -1 if second < first else minute
         return self._minute_shift_ms
 
-    def _is_second(self, wall_ms: int, first: int, second: int, symbol: str) -> bool:
-        """Whether a time that the clock shows twice is of the second pass, given the offsets of both (milliseconds)."""
+    def _offsets_at(self, wall_ms: int) -> tuple[int, int]:
+        """How far the clock was ahead of UTC when it showed `wall_ms` for the first and the last time (milliseconds).
+
+        In the hour that it skips in spring both are what they are around it; beyond the limits of times, 0.
+        """
+        if not 0 <= wall_ms <= min(self.latest_ms + _DAY_MS, MAX_TIME_MSC):
+            return 0, 0
+        wall = datetime.fromtimestamp(wall_ms // MINUTE_MS * 60, UTC).replace(tzinfo=self._zone)
+        return _offset_ms(wall.replace(fold=0)), _offset_ms(wall.replace(fold=1))
+
+    def _is_second(self, wall_ms: int, first: int, second: int, symbol: str, *, ends_after_ms: int = 0) -> bool:
+        """Whether a time that the clock shows twice is of the second pass, given the offsets of both (milliseconds).
+
+        `ends_after_ms`: how long that lasted which began then and was over when it was sent.
+        """
         step_ms = first - second
         if self._now_ms is not None:
-            since_first, since_second = (self._now_ms - (wall_ms - offset) for offset in (first, second))
+            ended_ms = wall_ms + ends_after_ms
+            since_first, since_second = (self._now_ms - (ended_ms - offset) for offset in (first, second))
             if -_AHEAD_MS <= since_second <= step_ms:
                 return since_second <= abs(since_first)
             if -_AHEAD_MS <= since_first <= step_ms:

@@ -1,1 +1,1 @@
-"""The database as the sink knows it: connections, statements by name, migrations, storage."""
+"""The database as the sink knows it: sessions and statements by name, connections, the schema."""

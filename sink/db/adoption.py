@@ -13,9 +13,8 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import class_row, namedtuple_row
 
 from marketdata.errors import TickpipeError
-from sink.db.migrations import migrate
-from sink.db.session import open_session
-from sink.db.statements import SQL
+from sink.db.schema import migrate
+from sink.db.session import SQL, open_session
 
 Connection = AsyncConnection[Any]
 

@@ -24,8 +24,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exp
 
 from runtime.kafka_errors import is_retriable
 from runtime.tasks import sleep_unless
-from sink.db.session import SERVICE_LIMITS, is_pooled, open_session
-from sink.db.statements import SQL
+from sink.db.session import SERVICE_LIMITS, SQL, is_pooled, open_session
 
 log = structlog.get_logger(__name__)
 

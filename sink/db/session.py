@@ -24,6 +24,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any, Final, Self
 
 import psycopg
@@ -34,7 +35,6 @@ from psycopg.types.json import Jsonb
 
 from marketdata.errors import SettingsError
 from runtime.settings import Settings
-from sink.db.statements import SQL
 
 #: A host that vanished silently is noticed after about 15 s, not after the kernel's quarter of an hour.
 _CONNECTING: Final[dict[str, str | int | None]] = {
@@ -253,3 +253,38 @@ async def open_session(conninfo: str, name: str, limits: Limits = NO_LIMITS, **d
 
 def _milliseconds(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms"
+
+
+_HEADING: Final = "-- name: "
+
+
+def parse_statements(text: str) -> dict[str, bytes]:
+    """Statements by name; what stands before the first heading of a file is a comment.
+
+    They are bytes because that is how psycopg takes SQL that is no literal of the program.
+
+    Raises:
+        ValueError: when two statements share a name.
+    """
+    statements: dict[str, bytes] = {}
+    for block in ("\n" + text).split("\n" + _HEADING)[1:]:
+        name, _, body = block.partition("\n")
+        if name.strip() in statements:
+            raise ValueError(f"two statements are named {name.strip()}")
+        statements[name.strip()] = body.strip().removesuffix(";").encode()
+    return statements
+
+
+def _read_statements() -> dict[str, bytes]:
+    found = (entry for entry in files("sink").joinpath("sql").iterdir() if entry.name.endswith(".sql"))
+    statements: dict[str, bytes] = {}
+    for entry in sorted(found, key=lambda entry: entry.name):
+        parsed = parse_statements(entry.read_text(encoding="utf-8"))
+        if twice := statements.keys() & parsed.keys():
+            raise ValueError(f"two statements are named {', '.join(twice)}")
+        statements |= parsed
+    return statements
+
+
+#: Every statement of `sink/sql/*.sql`.
+SQL: Final = _read_statements()

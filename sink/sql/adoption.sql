@@ -1,4 +1,4 @@
--- Taking over a table of candles that was there before: sink/db/adoption.py. What stands in braces is put in there.
+-- Taking over a table of candles that was there before: tickpipe/database.py. What stands in braces is put in there.
 
 -- name: has_adoption
 SELECT to_regclass('tickpipe_adoption') IS NOT NULL;

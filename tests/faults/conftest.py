@@ -5,10 +5,13 @@
 
 import os
 import random
+from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import FULL
+from tests.conftest import FULL, started_servers
+from tests.containers import ContainerServers
+from tests.servers import EmbeddedServers
 
 
 @pytest.fixture
@@ -19,3 +22,10 @@ def seed() -> int:
 @pytest.fixture
 def rounds() -> int:
     return int(os.environ.get("TICKPIPE_FAULT_ROUNDS", "10" if FULL else "1"))
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers | ContainerServers]:
+    """Servers of this process alone, whose tests do them harm."""
+    with started_servers(tmp_path_factory) as started:
+        yield started

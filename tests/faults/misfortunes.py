@@ -11,7 +11,7 @@ from aiokafka.admin import NewPartitions
 
 from runtime.kafka import admin_client, log_ends
 from runtime.settings import Settings
-from sink.group import with_sink_group
+from sink.progress import with_sink_group
 from tests.kafka_tool import tool_command
 from tests.waiting import eventually
 from tickpipe.embedded.stack import find_stack, start_service, stop_service

@@ -19,8 +19,8 @@ import pytest
 
 from marketdata.errors import TickpipeError
 from marketdata.tick import Tick
-from runtime.kafka import wait_for_kafka
 from runtime.settings import Settings
+from runtime.topics import wait_for_kafka
 from tests import oracle, plainhttp
 from tests.conftest import API_KEY
 from tests.faults import truth

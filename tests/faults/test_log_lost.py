@@ -10,8 +10,9 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from marketdata.tick import Tick
-from runtime.kafka import admin_client, ensure_topics, log_ends
+from runtime.kafka import admin_client, log_ends
 from runtime.settings import Settings
+from runtime.topics import ensure_topics
 from tests.days import eurusd_ticks
 from tests.faults import truth
 from tests.faults.stage import Stage

@@ -7,14 +7,14 @@ import subprocess
 import psycopg
 import pytest
 
-from runtime.kafka import log_ends
+from runtime.kafka import group_offsets, log_ends
 from runtime.settings import Settings
 from tests.days import eurusd_ticks
 from tests.faults.stage import Stage
 from tests.kafka_log import KafkaLog, frames_of
 from tests.kafka_tool import tool_command
 from tests.servers import EmbeddedServers
-from tickpipe.replay.engine import PartitionPlan, group_offsets, reset, wait_until_empty
+from tickpipe.replay.engine import PartitionPlan, reset, wait_until_empty
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.long(300), pytest.mark.timeout(1800)]
 

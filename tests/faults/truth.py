@@ -13,7 +13,7 @@ from marketdata.tick import Frame, Tick
 from marketdata.wire import decode_frame
 from runtime.kafka import log_ends
 from runtime.settings import Settings
-from sink.group import with_sink_group
+from sink.progress import with_sink_group
 from tests import oracle
 from tests.kafka_log import group_lag, read_records
 

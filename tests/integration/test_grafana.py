@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from runtime.settings import Settings
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 
 FOLDER = Path(__file__).parents[2] / "compose" / "grafana" / "dashboards"
 DASHBOARDS = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]

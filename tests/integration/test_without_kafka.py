@@ -5,14 +5,21 @@ import asyncio
 import pytest
 from aiokafka import TopicPartition
 
-from runtime.kafka import new_consumer, wait_for_kafka
+from runtime.kafka import new_consumer
 from runtime.settings import Settings
+from runtime.topics import wait_for_kafka
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import Service, running
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.long(36)]
+
+
+@pytest.fixture(scope="module")
+def servers(own_servers: EmbeddedServers) -> EmbeddedServers:
+    """Servers that the tests of this file stop."""
+    return own_servers
 
 
 def test_a_reader_stops_and_leaves_no_connection(servers: EmbeddedServers, settings: Settings) -> None:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sink.db import adoption
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from tests.integration.sink.db.editions import database_on
 from tests.servers import EmbeddedServers
 from tickpipe.cli import app

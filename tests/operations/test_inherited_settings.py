@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from tests import plainhttp
 from tests.conftest import own_settings
 from tests.integration.sink.flow import Flow, RunningSink, day_frames

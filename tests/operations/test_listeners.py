@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from marketdata.errors import KafkaUnavailable
-from runtime.kafka import ensure_topics
 from runtime.settings import Settings
+from runtime.topics import ensure_topics
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import environment

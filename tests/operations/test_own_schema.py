@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 from dashboard.database import Database
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from sink.db.session import database_conninfo, open_session
-from sink.group import with_sink_group
+from sink.progress import with_sink_group
 from tests.integration.sink.db.editions import database_on
 from tests.integration.sink.flow import Flow, RunningSink
 from tests.servers import EmbeddedServers

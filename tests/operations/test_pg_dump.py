@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from sink.db.connection import connect
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from sink.queries import set_candle_day
 from tests.integration.sink.db.editions import database_on
 from tests.integration.sink.db.history import insert, marks, minute

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from sink.db.connection import Database, connect
-from sink.db.migrations import migrate, migration_files
+from sink.db.schema import migrate, migration_files
 from sink.db.session import PoolerUnusable, open_session
 from sink.metrics import Metrics
 from sink.verify import verify

@@ -19,9 +19,8 @@ from runtime.kafka import admin_client, committed_offsets, log_ends
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from sink.db.connection import connect
-from sink.db.migrations import migrate
-from sink.group import with_sink_group
-from sink.progress import Span, advance
+from sink.db.schema import migrate
+from sink.progress import Span, advance, with_sink_group
 from sink.service import Sink
 from tests.integration.sink.flow import Flow, RunningSink, rejected_records, value
 from tests.kafka_log import group_lag

@@ -16,8 +16,9 @@ from aiokafka.protocol.admin import CreateAclsRequest
 
 from marketdata.errors import KafkaRefused
 from runtime.aiokafka_internals import send_request
-from runtime.kafka import admin_client, ensure_topics, topics
+from runtime.kafka import admin_client
 from runtime.settings import Settings, load_settings
+from runtime.topics import ensure_topics, topics
 from tests.certificates import Authority
 from tests.ports import free_port
 from tests.servers import EmbeddedServers

@@ -65,7 +65,7 @@ def test_every_connection_to_the_database_states_what_it_relies_on() -> None:
         for module in (ROOT / package).rglob("*.py")
         if re.search(r"\b(AsyncConnection|Connection|Session|psycopg)\.connect\(", module.read_text())
     }
-    assert opening == {"sink/db/session.py", "tickpipe/embedded/access.py"}
+    assert opening == {"sink/db/session.py", "tickpipe/embedded/postgres.py"}
 
 
 #: Names with an underscore that are public all the same: of named tuples, and `os._exit`.
@@ -106,7 +106,7 @@ def test_every_client_of_kafka_says_who_it_is() -> None:
                     assert "**client_options(" in ast.unparse(node) or "**{**client_options(" in ast.unparse(node), (
                         f"{module}:{node.lineno} leaves out TLS and the login"
                     )
-    assert {"kafka.py", "listeners.py", "pipeline.py"} <= set(made)
+    assert {"kafka.py", "kafka_access.py", "pipeline.py"} <= set(made)
 
 
 def test_the_relay_loads_nothing_that_its_extra_does_not_install() -> None:

@@ -181,7 +181,7 @@ def _restore(
 
 
 async def _wait_until_groups_are_empty(settings: "Settings") -> None:
-    from sink.group import with_sink_group
+    from sink.progress import with_sink_group
     from tickpipe.replay.engine import GroupActive, wait_until_empty
 
     try:

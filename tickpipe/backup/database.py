@@ -10,9 +10,8 @@ from typing import Any, Final
 from psycopg import AsyncConnection, IsolationLevel, sql
 
 from marketdata.errors import TickpipeError
-from sink.db.migrations import migration_files
-from sink.db.statements import SQL
-from sink.db.storage import edition
+from sink.db.schema import edition, migration_files
+from sink.db.session import SQL
 from tickpipe.backup.archive import (
     ArchiveDamaged,
     ArchiveTooNew,

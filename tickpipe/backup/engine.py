@@ -25,12 +25,13 @@ from aiokafka import TopicPartition
 
 from marketdata.errors import KafkaUnavailable, TickpipeError
 from runtime import clock
-from runtime.kafka import ensure_topics, log_ends
+from runtime.kafka import group_offsets, log_ends
 from runtime.log_identity import own_log
 from runtime.settings import Settings
-from sink.db.migrations import migrate
+from runtime.topics import ensure_topics
+from sink.db.schema import migrate
 from sink.db.session import database_conninfo, open_session
-from sink.group import with_sink_group
+from sink.progress import with_sink_group
 from tickpipe.backup import database, topics
 from tickpipe.backup.archive import (
     FORMAT,
@@ -43,7 +44,7 @@ from tickpipe.backup.archive import (
 )  # fmt: skip
 from tickpipe.backup.completeness import require_complete
 from tickpipe.backup.topics import LogRecord, read_records
-from tickpipe.replay.engine import group_offsets, set_offsets
+from tickpipe.replay.engine import set_offsets
 
 
 class Progress(Protocol):

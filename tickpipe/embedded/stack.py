@@ -21,9 +21,8 @@ import structlog
 from marketdata.errors import StackError, TickpipeError
 from runtime.addresses import url_of
 from runtime.process import on_stop_signal
-from tickpipe.embedded.access import Access
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
-from tickpipe.embedded.postgres import local_postgres
+from tickpipe.embedded.postgres import Access, local_postgres
 from tickpipe.embedded.process import ServiceSpec, open_log, tail
 from tickpipe.embedded.services import (
     SERVICES,

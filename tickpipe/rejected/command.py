@@ -244,7 +244,7 @@ class _Producer:
 
     def post(self, one: "Post") -> "Result":
         """What became of one; see `tickpipe.sending.sender.post`."""
-        from marketdata.contract.request import source_header
+        from marketdata.contract.http import source_header
         from runtime.exchange import Connection, address_of
         from tickpipe.sending.sender import keys_cure, post
 

@@ -8,18 +8,19 @@ from typing import Any, Self
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from marketdata.contract.names import is_bar
+from marketdata.contract.fields import is_bar
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidFrame, InvalidItem, TickpipeError
 from marketdata.wire import bar_key, candle_key, decode_frame, frame_key, reference_key
 from runtime import clock
-from runtime.kafka import DAY_MS, admin_client, new_producer
+from runtime.kafka import admin_client, new_producer
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import LogReader
 from runtime.rejected import WHOLE_BODY, Rejected, RejectedRecord, Which
 from runtime.settings import Settings
-from sink.records import Incoming, incoming_bars, incoming_candles, incoming_reference
+from runtime.topics import DAY_MS
+from sink.batch import Incoming, incoming_bars, incoming_candles, incoming_reference
 
 
 class NoSuchRecord(TickpipeError):

@@ -6,28 +6,23 @@ of fewer offsets never replaces a stored one of more, so it would simply repair 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from aiokafka import TopicPartition
-from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from marketdata.errors import KafkaUnavailable, PartitionsLost, TickpipeError
-from runtime.kafka import admin_client, committed_offsets, describe_group, log_ends, new_consumer
+from runtime.kafka import admin_client, describe_group, group_offsets, log_ends, new_consumer
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import TickLog
 from runtime.settings import Settings
-from sink.group import with_sink_group
+from sink.progress import with_sink_group
 
 #: A worker with a static member name stays in the group until its session ends, 10 s after it stopped; plus a reserve
 #: (seconds).
 SESSION_OVER_SECONDS: Final = 15.0
-
-#: How long a broker that has just started may take to find the coordinator of a group (seconds).
-_COORDINATOR_SECONDS: Final = 15.0
 
 #: How often a group is asked for its members or offsets (seconds).
 _POLL_SECONDS: Final = 0.5
@@ -99,29 +94,6 @@ async def plan(settings: Settings, minute_ms: int, *, margin_ms: int) -> list[Pa
         return plans
 
 
-async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int, int]:
-    """What the group has committed of a topic, by partition; partitions without a commit are missing.
-
-    Raises:
-        KafkaUnavailable: when no broker answers.
-    """
-    async with admin_client(settings) as client:
-        offsets = await _coordinated(settings, group, lambda: committed_offsets(client, group))
-    return {tp.partition: offset for tp, offset in offsets.items() if tp.topic == topic}
-
-
-async def _coordinated(settings: Settings, group: str, ask: Callable[[], Awaitable[Any]]) -> Any:
-    """The answer of a group's coordinator. A new broker creates the topic of offsets only when it is first asked."""
-    with kafka_errors(settings, group=group):
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError)),
-            wait=wait_exponential(0.1, max=1), stop=stop_after_delay(_COORDINATOR_SECONDS), reraise=True,
-        ):  # fmt: skip
-            with attempt:
-                return await ask()
-    raise AssertionError("unreachable: tenacity returns or raises")
-
-
 async def wait_until_empty(
     settings: Settings,
     on_wait: Callable[[int, float], None],
@@ -139,7 +111,8 @@ async def wait_until_empty(
     started = time.monotonic()
     async with admin_client(settings) as client:
         while True:
-            state, members = await _coordinated(settings, group, lambda: describe_group(client, group))
+            with kafka_errors(settings, group=group):
+                state, members = await describe_group(client, group)
             if state in _NO_MEMBERS:
                 return
             waited = time.monotonic() - started

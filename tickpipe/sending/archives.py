@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from marketdata.contract.answers import TooLarge, Unusable
 from marketdata.contract.body import Body, decode
-from marketdata.contract.names import is_bar
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE
+from marketdata.contract.fields import is_bar
+from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, TooLarge, Unusable
 from marketdata.errors import TickpipeError
 from tickpipe.sending.columnfile import BadLine, SkippingFile
 from tickpipe.sending.dialects import UnknownForm

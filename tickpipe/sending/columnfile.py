@@ -13,14 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
-from marketdata.contract.names import symbol_of
-from marketdata.contract.numbers import finite, quoted
+from marketdata.contract.fields import finite, quoted, symbol_of
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem
 from tickpipe.sending.dialects import Dialect, Kind, Said, UnknownForm, parse_file_name
-from tickpipe.sending.parquet import ParquetFile, is_parquet
 from tickpipe.sending.recognition import FORMS, SAMPLE_LINES, recognise, split_cells
-from tickpipe.sending.textfile import DataFileError, TextFile
+from tickpipe.sending.textfile import DataFileError, ParquetFile, TextFile, is_parquet
 from tickpipe.sending.timeforms import is_time, reader_of
 
 

@@ -1,20 +1,24 @@
-"""`tickpipe send`: posts a tick file to the producer, as if an EA had posted it."""
-
+"""`tickpipe send` and `tickpipe import`: post files of ticks and bars, and archives of requests, as an EA would."""
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tickpipe.connection import DataDir, producer_address
-from tickpipe.console import DONE, PROBLEM, TIME_HELP, time_option
+from tickpipe.connection import DataDir, data_directory, producer_address
+from tickpipe.console import DONE, PROBLEM, TIME_HELP, err, out, print_table, time_option
 from tickpipe.sending.options import (
+    BarsTimeframeOption,
     ColumnsOption,
     DateFormatOption,
     DecimalOption,
     DigitsOption,
+    DryRunOption,
+    FilesArgument,
+    FilesSymbolOption,
+    FromStartOption,
     KeyOption,
     PatienceOption,
     SkipRowsOption,
@@ -26,6 +30,10 @@ from tickpipe.sending.options import (
     ZoneOption,
     said_of,
 )
+
+if TYPE_CHECKING:
+    from tickpipe.sending.dialects import Said
+    from tickpipe.sending.imports import Import
 
 
 def send(
@@ -87,3 +95,166 @@ def send(
     target = Target(address, api_key, source, patience)
     outcome = send_ticks(file, target, SendOptions(said, speed, batch, skip, from_, point, strict))
     raise typer.Exit(PROBLEM if outcome.rejected or outcome.skipped else DONE)
+
+
+#: Endings of names that are read where a folder is named; others in it are not looked at.
+_READ = (".csv", ".txt", ".gz", ".zip", ".zst", ".parquet", ".json", ".jsonl")
+
+#: How an argument begins that names a database, and the word that may stand before it.
+_DATABASE = ("postgresql://", "postgres://")
+_MARKET_DATA = "market-data"
+
+#: Ticks of one request, of 150 bytes each: what a request costs besides hardly counts.
+_BATCH_TICKS = 2_000
+
+
+def import_files(
+    files: FilesArgument,
+    *,
+    table: Annotated[str, typer.Option(help="Table of bars in a database.")] = "market_data",
+    symbol: FilesSymbolOption = None,
+    timeframe: BarsTimeframeOption = None,
+    source: SourceOption = None,
+    zone: ZoneOption = None,
+    columns: ColumnsOption = None,
+    skip_rows: SkipRowsOption = 0,
+    date_format: DateFormatOption = None,
+    decimal: DecimalOption = None,
+    symbol_column: SymbolColumnOption = None,
+    digits: DigitsOption = None,
+    strict: StrictOption = False,
+    from_start: FromStartOption = False,
+    dry_run: DryRunOption = False,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    patience: PatienceOption = 300.0,
+    data_dir: DataDir = None,
+) -> None:
+    """Import files of ticks and bars: of MetaTrader 4 and 5, of data sites, of scripts, and archives of EAs and relays.
+
+    Ticks become candles. Bars are the broker's own: they are stored in `broker_bars` and fill `market_data` where no
+    ticks are known. The first lines tell how a file is written: --dry-run shows it, and options say what they do not.
+
+    Times are the broker's: --zone, or the zone of the source, makes them UTC. Importing a file twice changes nothing,
+    and an interrupted import goes on where it ended. A line that cannot be used is skipped, listed, and stored with the
+    rejected records. Exit code 1 when there was one, or when an item was rejected.
+
+    Examples:
+
+    * `tickpipe import --dry-run EURUSD_*.csv`
+    * `tickpipe import ticks.txt --symbol EURUSD --columns time,ask,bid --date-format '%d/%m/%Y %H:%M:%S'`
+    * `tickpipe import PDC_outbound_20251020.jsonl`
+    * `tickpipe import market-data postgresql://trader@127.0.0.1/mt5_trading --source Broker`
+    """
+    said = said_of(
+        columns=columns, skip_rows=skip_rows, date_format=date_format, decimal=decimal, zone=zone,
+        symbol_column=symbol_column, digits=digits, symbol=symbol, timeframe=timeframe,
+    )  # fmt: skip
+    paths, copies = _paths(files, table, data_directory(data_dir), from_start)
+    imports, unread = _recognised(paths, said)
+    if dry_run:
+        wrong = _previewed(imports)
+    else:
+        address, api_key = producer_address(data_dir, url, key, source)
+        target = Target(address, api_key, source, patience)
+        wrong = sum(_post(each, target, data_directory(data_dir), from_start, strict) for each in imports) > 0
+    if copies:
+        from tickpipe.sending.table import discard
+
+        discard(copies)
+    raise typer.Exit(PROBLEM if unread or wrong else DONE)
+
+
+def _paths(arguments: list[str], table: str, directory: Path, from_start: bool) -> tuple[list[Path], list[Path]]:
+    """The files that are named, tables of databases among them as copies, and these copies alone.
+
+    Raises:
+        TableUnusable: see `copied`.
+    """
+    if not any(argument.startswith(_DATABASE) for argument in arguments):
+        return [Path(argument) for argument in arguments], []
+    from tickpipe.sending.table import copied, discard
+
+    paths: list[Path] = []
+    copies: list[Path] = []
+    for number, argument in enumerate(arguments):
+        if argument.startswith(_DATABASE):
+            made = copied(argument, table, directory / "imports")
+            if from_start:
+                discard(made)
+                made = copied(argument, table, directory / "imports")
+            copies += made
+            paths += made
+        elif argument != _MARKET_DATA or not "".join(arguments[number + 1 : number + 2]).startswith(_DATABASE):
+            paths.append(Path(argument))
+    return paths, copies
+
+
+def _recognised(files: list[Path], said: "Said") -> "tuple[list[Import], int]":
+    """The files, those of folders in the order of their names, and how many of those are in no form that is read.
+
+    Raises:
+        UnknownForm: when a file that was named itself is in none.
+    """
+    from tickpipe.sending.dialects import UnknownForm
+    from tickpipe.sending.imports import recognised
+
+    imports, unread = [], 0
+    for path in files:
+        if not path.exists():
+            raise typer.BadParameter(f"there is no file {path}", param_hint="FILE")
+        for each in _within(path) if path.is_dir() else [path]:
+            try:
+                imports.append(recognised(each, said))
+            except UnknownForm as exc:
+                if each == path:
+                    raise
+                unread += 1
+                err.print(f"not read: {exc}", markup=False, soft_wrap=True)
+    if not imports:
+        raise typer.BadParameter("there is no file to read", param_hint="FILE")
+    return imports, unread
+
+
+def _within(folder: Path) -> list[Path]:
+    """The files in a folder that have one of the endings that are read; the others are named."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    others = [path.name for path in files if path.suffix.lower() not in _READ]
+    if others:
+        err.print(f"{folder}: not read: {', '.join(others)}", markup=False, soft_wrap=True)
+    return [path for path in files if path.suffix.lower() in _READ]
+
+
+def _previewed(imports: "list[Import]") -> bool:
+    """Show what would be sent; whether a line would be skipped."""
+    from tickpipe.sending.imports import preview
+
+    summaries = [preview(each) for each in imports]
+    print_table(("file", "holds", "symbol", "items", "first", "last", "bad lines"), summaries)
+    out.print("Nothing was sent. Without a zone, times are as they are written.")
+    return any(summary[-1] for summary in summaries)
+
+
+def _post(each: "Import", target: Target, directory: Path, from_start: bool, strict: bool) -> int:
+    """Post one file; how many items and lines were rejected or skipped."""
+    from tickpipe.sending.imports import ARCHIVE, send_archive, send_bars
+    from tickpipe.sending.progress import SavedPlace
+    from tickpipe.sending.ticks import SendOptions, send_ticks
+
+    place = SavedPlace(directory, each.path, target, each.said)
+    if from_start:
+        place.forget()
+    out.print(
+        f"{each.path}: {each.holds}" + (f" of {each.symbol}" if each.symbol else ""), markup=False, soft_wrap=True
+    )
+    if place.items:
+        out.print(f"  continues after {place.items:,} items that are on the server", markup=False)
+    if each.kind == ARCHIVE:
+        outcome = send_archive(each, target, place, strict)
+    elif each.timeframe is not None:
+        outcome = send_bars(each, target, place, strict)
+    else:
+        how = SendOptions(each.said, batch=_BATCH_TICKS, is_strict=strict)
+        outcome = send_ticks(each.path, target, how, place)
+    place.forget()
+    return outcome.rejected + outcome.skipped

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from marketdata.errors import TickpipeError
+from marketdata.timeframes import TIMEFRAMES
 from tickpipe.sending.timeforms import TimeForm
 
 
@@ -55,8 +56,7 @@ ZONE_IN_NAME: Final = {"gmt": UTC, "utc": UTC, "eet": ZoneInfo("EET"), "est": _E
 SEPARATORS: Final = ("\t", ";", "|", ",")
 
 #: Timeframes as FINAM (minutes, D, W, M) and MetaTrader's names of files write them.
-TIMEFRAME_NAMES: Final = {
-    "1": "M1", "5": "M5", "15": "M15", "30": "M30", "60": "H1", "240": "H4", "1440": "D1", "10080": "W1",
+TIMEFRAME_NAMES: Final = {str(t.width_ms // 60_000): t.name for t in TIMEFRAMES.values() if t.width_ms} | {
     "43200": "MN1", "D": "D1", "W": "W1", "M": "MN1", "DAILY": "D1", "WEEKLY": "W1", "MONTHLY": "MN1", "MN": "MN1",
 }  # fmt: skip
 

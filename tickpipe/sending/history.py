@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from marketdata.contract.bar import check_prices
-from marketdata.contract.names import timeframe_of
+from marketdata.contract.fields import timeframe_of
 from marketdata.errors import InvalidItem
 from marketdata.tick import Tick
 from marketdata.timeframes import TIMEFRAMES

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import typer
 
-from marketdata.contract.request import BARS_ROUTE
+from marketdata.contract.http import BARS_ROUTE
 from marketdata.contract.times import time_of
 from marketdata.errors import InvalidItem, TickpipeError
 from tickpipe.console import INTERRUPTED, err, iso_utc, moment_of, out, print_table

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET
 
 from marketdata.contract.bar import PostedBar
-from marketdata.contract.request import BARS_ROUTE, TICKS_ROUTE, source_header
+from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, source_header
 from marketdata.contract.tick import iso_instant, iso_second, middle_change, posted_tick
 from marketdata.errors import SettingsError, TickpipeError
 from marketdata.tick import ChartMode

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from marketdata.contract.numbers import quoted
+from marketdata.contract.fields import quoted
 from marketdata.errors import InvalidItem
 from marketdata.tick import MAX_TIME_MSC
 

@@ -1,14 +1,8 @@
 // The timeframes: their buttons, and how far apart their bars are.
 
 import { $, element } from "./dom.js";
-
-const MINUTE_MS = 60_000;
-
-/** From a bar to the next; days, weeks and months are not equally far apart, and hold weekends anyway. */
-const WIDTHS = {
-  M1: MINUTE_MS, M5: 5 * MINUTE_MS, M15: 15 * MINUTE_MS, M30: 30 * MINUTE_MS, H1: 60 * MINUTE_MS, H4: 240 * MINUTE_MS,
-  D1: null, W1: null, MN1: null,
-};
+// The server makes it of its own list (dashboard/app.py).
+import { WIDTHS } from "./timeframe-widths.js";
 
 export const TIMEFRAMES = Object.keys(WIDTHS);
 

@@ -125,7 +125,7 @@ CREATE TABLE market_data (
 );
 CREATE INDEX market_data_ts_idx ON market_data (ts DESC);
 
-COMMENT ON COLUMN market_data.volume IS 'number of ticks';
+COMMENT ON COLUMN market_data.volume IS 'number of ticks; of a symbol charted by last, of deals';
 COMMENT ON COLUMN market_data.tick_volume IS 'volume, by the name that MetaTrader gives it';
 COMMENT ON COLUMN market_data.spread IS 'lowest ask - bid, in points';
 COMMENT ON COLUMN market_data.origin IS 'ticks: folded from the log; broker: the broker''s own bar, where there is no fold';
@@ -193,7 +193,7 @@ CREATE TABLE pending_refolds (
 CREATE INDEX pending_refolds_log_idx ON pending_refolds (log, position_partition(lower(offsets)));
 
 -- What each producer has counted of each sender. `counter` names one such count: a producer that starts begins another.
--- What is older than 90 days is deleted (sink/reference.py).
+-- What is older than 90 days is deleted (sink/writer.py).
 -- Texts are empty where the sender says nothing.
 CREATE TABLE sender_counts (
     source text NOT NULL,

@@ -20,7 +20,7 @@ from marketdata.tick import Tick
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings
 from sink.db.connection import connect
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from sink.metrics import Metrics
 from sink.writer import LogEnds, Writer
 from tests import plainhttp

@@ -4,6 +4,7 @@ import pytest
 
 from marketdata.tick import Tick
 from tests.days import eurusd_ticks
+from tests.integration.ea.conftest import StartTerminal
 from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, sent, tick
 from tests.integration.ea.terminal import Terminal
 from tests.scripted import ScriptedServer
@@ -226,3 +227,62 @@ def test_closed_bars_are_sent_once(terminal: Terminal, server: ScriptedServer) -
             of_minute[0], max(of_minute), min(of_minute), of_minute[-1], len(of_minute),
         )  # fmt: skip
         assert bar["timeframe"] == "M1"
+
+
+#: When a broker's clock is put back from 04:00 to 03:00, or on from 03:00 to 04:00 (UTC epoch milliseconds).
+CHANGE_MS = 1_761_440_400_000
+SUMMER_S, WINTER_S = 10_800, 7_200
+BEFORE = [*range(-590, 0, 10), -0.3, -0.1, -0.1]
+AFTER = [0.2, 0.2, *range(5, 3_590, 10), 3_599.9, 3_600.5, 3_700]
+
+
+def at_the_change(terminal: Terminal, url: str, former_s: int, latter_s: int) -> None:
+    """A terminal that gets ticks so many seconds before and after the change, each at its moment."""
+    terminal.symbol("BTCUSD")
+    terminal("known-in-utc")
+    for seconds, offset_s in ((BEFORE, former_s), (AFTER, latter_s)):
+        for second in seconds:
+            at_ms = CHANGE_MS + round(second * 1000)
+            one = Tick(at_ms + offset_s * 1000, 1.1 + second / 1e6, 1.2, 0.0, 0.0, 6)
+            terminal.ticks("BTCUSD", [one], known_msc=at_ms)
+    terminal("allow", url)
+    terminal.inputs(RelayUrl=url)
+
+
+def in_utc(server: ScriptedServer, path: str) -> list[float]:
+    """When the ticks or bars that the server has were, in seconds from the change."""
+    return [
+        (item["time_msc"] - request.body["utc_offset_s"] * 1000 - CHANGE_MS) / 1000
+        for request in server.requests
+        if request.path == path and request.status < 300
+        for item in request.items
+    ]
+
+
+@pytest.mark.parametrize("restart_after", [None, 1, 1_200])
+@pytest.mark.parametrize(("former_s", "latter_s"), [(SUMMER_S, WINTER_S), (WINTER_S, SUMMER_S)])
+def test_when_the_brokers_clock_changes_each_tick_is_sent_once_at_its_moment(
+    start_terminal: StartTerminal, server: ScriptedServer, former_s: int, latter_s: int, restart_after: int | None
+) -> None:
+    terminal = start_terminal()
+    at_the_change(terminal, server.url, former_s, latter_s)
+    terminal("offset", former_s)
+    terminal.start(CHANGE_MS - 600_000)
+
+    terminal.run(600, step_ms=500)
+    terminal("offset", latter_s)
+    terminal.run(restart_after or 60, step_ms=500)
+    if restart_after is not None:
+        terminal("deinit")
+        terminal = start_terminal()
+        at_the_change(terminal, server.url, former_s, latter_s)
+        terminal("offset", latter_s)
+        terminal.start(CHANGE_MS + restart_after * 1_000)
+    terminal.run(3_800, step_ms=5_000)
+
+    assert in_utc(server, "/ingest/tick") == [*BEFORE, *AFTER]
+    bars = in_utc(server, "/ingest")
+    assert bars == sorted(set(bars))
+    # In the second pass the terminal has no bar of its own for minutes that it had a bar of in the first.
+    own = {-600 + 60 * n for n in range(10)} | {60 * n for n in range(61)}
+    assert set(bars) <= own if former_s == SUMMER_S else set(bars) == own

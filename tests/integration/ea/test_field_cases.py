@@ -151,8 +151,7 @@ async def test_a_future_charted_by_its_deals(start_terminal: StartTerminal, site
     assert sorted(candles) == ["09:00", "09:01", "09:03"]
     for minute, expected in (("09:00", (156755, 156760, 156755, 156760)), ("09:01", (156700,) * 4)):
         assert prices(candles[minute])[:4] == prices(bars[minute])[:4] == expected
-    # Our volume counts quotes as well (docs/candles.md), the broker's of a chart by last the deals.
-    assert [(candles[m].volume, bars[m].volume) for m in ("09:00", "09:01")] == [(5, 2), (2, 1)]
+    assert [(candles[m].volume, bars[m].volume) for m in ("09:00", "09:01")] == [(2, 2), (1, 1)]
     assert [(candles[m].real_volume, bars[m].real_volume) for m in ("09:00", "09:01")] == [(15, 15), (3, 3)]
     assert [(candles[m].spread, bars[m].spread) for m in ("09:00", "09:01")] == [(5, 5), (15, 15)]
 

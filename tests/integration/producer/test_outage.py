@@ -27,6 +27,12 @@ READY_AGAIN_SECONDS = 10.0
 STOP_SECONDS = 15.0
 
 
+@pytest.fixture(scope="module")
+def servers(own_servers: EmbeddedServers) -> EmbeddedServers:
+    """Servers that the tests of this file stop."""
+    return own_servers
+
+
 @pytest.fixture(autouse=True)
 def _kafka_is_there_afterwards(servers: EmbeddedServers) -> Iterator[None]:
     yield

@@ -8,8 +8,9 @@ from aiokafka.admin import NewTopic
 
 from marketdata.reference import Instrument, Reference, SenderCount
 from marketdata.wire import decode_reference, reference_key
-from runtime.kafka import admin_client, ensure_topics
+from runtime.kafka import admin_client
 from runtime.settings import Settings
+from runtime.topics import ensure_topics
 from tests.integration.producer.service import logging_producer
 from tests.kafka_log import read_records
 from tests.services import Service

@@ -24,6 +24,12 @@ pytestmark = pytest.mark.contract
 Seen = tuple[int, int, int, bytes | None, bytes | None, list[tuple[str, bytes]]]
 
 
+@pytest.fixture(scope="module")
+def servers(own_servers: EmbeddedServers) -> EmbeddedServers:
+    """Servers that the tests of this file stop."""
+    return own_servers
+
+
 @asynccontextmanager
 async def reader(settings: Settings, *, bare: bool, isolation: str = "read_uncommitted") -> AsyncIterator["Reader"]:
     consumer = new_consumer(settings, isolation_level=isolation)

@@ -7,9 +7,9 @@ import subprocess
 import pytest
 
 from marketdata.errors import KafkaUnavailable
-from runtime.kafka import ensure_topics
 from runtime.log_identity import own_log, wait_for_log
 from runtime.settings import Settings
+from runtime.topics import ensure_topics
 from sink.writer import LogEnds
 from tests.kafka_log import delete_ticks_topic
 from tests.kafka_tool import tool_command

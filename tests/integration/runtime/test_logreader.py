@@ -22,6 +22,12 @@ MINUTE_MS = 1_700_000_040_000
 NO_PARTITION = 1_000
 
 
+@pytest.fixture(scope="module")
+def servers(own_servers: EmbeddedServers) -> EmbeddedServers:
+    """Servers that the tests of this file stop."""
+    return own_servers
+
+
 async def ten_frames(kafka: KafkaLog) -> int:
     """The partition of ten records of one tick each, at offsets 0 to 9."""
     await kafka.send(*frames_of([Tick(MINUTE_MS + n, 1.1, 1.2, 0.0, 0.0, 6) for n in range(10)], 1))

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from runtime.log_identity import wait_for_log
 from runtime.settings import Settings, load_settings
 from sink.db.connection import Connection, connect
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from tests.finished_topics import finish_topics
 from tests.integration.sink.flow import Flow
 from tests.servers import EmbeddedServers
@@ -20,7 +20,7 @@ from tests.servers import EmbeddedServers
 _numbers = count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def server_url(servers: EmbeddedServers) -> str:
     """The database server: the embedded one, or the one that TEST_DATABASE_URL names (with `-m "not fault"`)."""
     return os.environ.get("TEST_DATABASE_URL", servers.database_url)

@@ -15,8 +15,8 @@ from marketdata.tick import Frame, Tick
 from marketdata.wire import bar_key, candle_key, encode, frame_key
 from runtime import clock
 from runtime.kafka import new_consumer, new_producer
-from runtime.metrics import RECEIVED_HEADER
 from runtime.settings import Settings
+from runtime.telemetry import RECEIVED_HEADER
 from sink.db.connection import Connection
 from sink.service import Sink
 from tests.days import eurusd_ticks

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from marketdata.errors import KafkaUnavailable
 from marketdata.tick import Frame
 from runtime.settings import Settings
-from sink.checking import Checker
+from sink.completeness import Checker
 from sink.db.connection import Connection, Database
 from sink.metrics import Metrics
 from sink.writer import LogEnds, Writer
@@ -143,8 +143,8 @@ async def test_a_sink_checks_by_itself_unless_told_not_to(
     settings: Settings, connection: Connection, flow: Flow, monkeypatch: pytest.MonkeyPatch, check_days: int
 ) -> None:
     # Arrange: the candle of the first minute never comes
-    monkeypatch.setattr("sink.checking.FIRST_SECONDS", 0.0)
-    monkeypatch.setattr("sink.checking._BEHIND_SECONDS", 0.2)
+    monkeypatch.setattr("sink.completeness.FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("sink.completeness._BEHIND_SECONDS", 0.2)
     logged = await flow.log_frames([recent(0), recent(1)])
     await folded(settings, 2)
     await flow.send_candles(flow.candles(logged[1:]))

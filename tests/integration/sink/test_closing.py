@@ -8,8 +8,8 @@ from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from runtime.settings import Settings
-from sink.closing import Closer
 from sink.db.connection import Connection, Database
+from sink.maintenance import Closer
 from sink.metrics import Metrics
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, value

@@ -14,7 +14,7 @@ from marketdata.offsets import normalized
 from marketdata.rule import Verdict
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database, Trouble, connect
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from sink.staging import Staging
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value

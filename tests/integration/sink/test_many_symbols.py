@@ -8,7 +8,7 @@ import pytest
 
 from marketdata.candle import Candle
 from sink.db.connection import Connection
-from sink.db.statements import SQL
+from sink.db.session import SQL
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value
 from tests.unit.sink.candles import MINUTE, candle

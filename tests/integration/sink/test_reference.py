@@ -12,7 +12,8 @@ from marketdata.wire import encode, reference_key
 from runtime import clock
 from runtime.settings import Settings
 from sink.db.connection import Connection
-from sink.reference import apply_reference, read_senders
+from sink.queries import read_senders
+from sink.writer import apply_reference
 from tests.integration.sink.flow import Flow, RunningSink, rejected_records
 
 NOW = clock.now_ms()

@@ -3,15 +3,15 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+from runtime.kafka import group_offsets
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database, connect
-from sink.db.statements import SQL
+from sink.db.session import SQL
 from sink.maintenance import Deleted, Retainer, Retention
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, value
 from tests.unit.sink.candles import MINUTE, candle
 from tests.waiting import eventually
-from tickpipe.replay.engine import group_offsets
 
 MONDAY = datetime(2019, 2, 4, tzinfo=UTC)
 

@@ -13,8 +13,7 @@ from marketdata.offsets import MAX_OFFSET
 from runtime import clock
 from runtime.settings import Settings
 from sink.db.connection import Connection
-from sink.db.migrations import migrate, migration_files
-from sink.db.storage import edition
+from sink.db.schema import edition, migrate, migration_files
 from sink.queries import candles, newest_candles, run_query
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value

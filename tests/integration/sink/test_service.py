@@ -12,8 +12,8 @@ from marketdata.wire import candle_key, encode
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask
 from sink.db.connection import Connection, connect
-from sink.group import LagMeter
 from sink.maintenance import Comparer, Materialiser, Retainer
+from sink.progress import LagMeter
 from sink.refolds import Refolder
 from sink.verify import verify
 from tests.integration.sink.flow import Flow, RunningSink, rejected_records, value
@@ -24,6 +24,12 @@ from tests.unit.sink.candles import MINUTE, candle, frame
 from tests.waiting import PATIENCE_SECONDS, eventually
 
 pytestmark = pytest.mark.long(75)
+
+
+@pytest.fixture(scope="module")
+def servers(own_servers: EmbeddedServers) -> EmbeddedServers:
+    """Servers that the tests of this file stop."""
+    return own_servers
 
 
 def _rows_are(connection: Connection, expected: int) -> "_Condition":

@@ -16,8 +16,7 @@ from structlog.testing import capture_logs
 
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database, StepSize, TooSlow, Trouble, connect, trouble_of
-from sink.db.session import SERVICE_LIMITS
-from sink.db.statements import SQL
+from sink.db.session import SERVICE_LIMITS, SQL
 from sink.maintenance import Materialiser, Retainer, Retention
 from sink.metrics import Metrics
 from sink.service import Sink, ping

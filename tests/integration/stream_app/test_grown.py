@@ -8,10 +8,10 @@ from aiokafka import TopicPartition
 from aiokafka.admin import NewPartitions
 
 from runtime.aiokafka_internals import rejoin_group
-from runtime.group_watch import GroupWatch, unread_partitions
-from runtime.kafka import Consumer, admin_client, ensure_topics
-from runtime.kafka_credentials import client_options
+from runtime.kafka import Consumer, GroupWatch, admin_client, unread_partitions
+from runtime.kafka_access import client_options
 from runtime.settings import Settings
+from runtime.topics import ensure_topics
 from tests.services import Service
 from tests.waiting import eventually, wait_until
 
@@ -43,7 +43,8 @@ async def test_partitions_that_nobody_reads_are_found_and_given_out(settings: Se
         unread = {TopicPartition(settings.ticks_topic, number) for number in (4, 5)}
 
         async def are_unread() -> bool:
-            return await unread_partitions(settings, settings.stream_group, topics) == unread
+            async with admin_client(settings) as client:
+                return await unread_partitions(client, settings.stream_group, topics) == unread
 
         await eventually(are_unread, what="partitions that nobody reads")
         # One look is not enough: the group may be about to find them itself.
@@ -51,7 +52,8 @@ async def test_partitions_that_nobody_reads_are_found_and_given_out(settings: Se
         assert await assigned(4)
         await watch.step()
         await eventually(partial(assigned, 6), what="all partitions")
-        assert await unread_partitions(settings, settings.stream_group, topics) == set()
+        async with admin_client(settings) as client:
+            assert await unread_partitions(client, settings.stream_group, topics) == set()
     finally:
         await consumer.stop()
 

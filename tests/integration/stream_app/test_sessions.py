@@ -24,6 +24,12 @@ OUTLIVED_SECONDS = 14.0
 RATE = 400
 
 
+@pytest.fixture(scope="module")
+def servers(own_servers: EmbeddedServers) -> EmbeddedServers:
+    """Servers that the tests of this file stop."""
+    return own_servers
+
+
 async def flow(kafka: KafkaLog, symbols: list[str], seconds: int) -> None:
     """The day's first ticks for every symbol, at live pace as far as requests go; an outage comes on top."""
     frames = {symbol: frames_of(eurusd_ticks()[: RATE * seconds], 20, symbol) for symbol in symbols}

@@ -18,14 +18,15 @@ from marketdata.reference import Instrument, Reference, SenderCount
 from marketdata.tick import Frame
 from marketdata.wire import encode, reference_key
 from runtime import clock
-from runtime.kafka import admin_client, ensure_topics, log_ends, new_producer
+from runtime.kafka import admin_client, group_offsets, log_ends, new_producer
 from runtime.log_identity import own_log, wait_for_log
 from runtime.logreader import LogReader
 from runtime.settings import Settings
+from runtime.topics import ensure_topics
 from sink.db.connection import connect
-from sink.db.migrations import migrate
-from sink.reference import apply_reference
+from sink.db.schema import migrate
 from sink.verify import verify
+from sink.writer import apply_reference
 from tests.conftest import own_settings
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, day_frames, value
@@ -42,7 +43,7 @@ from tickpipe.backup.archive import (
 from tickpipe.backup.database import TABLES, DatabaseNotEmpty, whole_lines, with_other_log
 from tickpipe.backup.engine import LogState, take_backup
 from tickpipe.backup.topics import LogRecord, read_records
-from tickpipe.replay.engine import group_offsets, set_offsets
+from tickpipe.replay.engine import set_offsets
 
 pytestmark = pytest.mark.long(30)
 

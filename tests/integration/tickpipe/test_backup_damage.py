@@ -12,10 +12,10 @@ import msgspec
 import psycopg
 import pytest
 
-from runtime.kafka import ensure_topics
 from runtime.settings import Settings
+from runtime.topics import ensure_topics
 from sink.db.connection import connect
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from tests.integration.sink.fixed import new_writer
 from tests.integration.tickpipe.backups import Silent, archives, restored
 from tests.unit.sink.candles import MINUTE, candle

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from sink.queries import analyses, purpose
 from tests.integration.sink.db.editions import database_on
 from tests.servers import EmbeddedServers

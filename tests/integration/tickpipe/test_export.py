@@ -15,7 +15,7 @@ from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
 import sink.queries
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from tests.integration.sink.db.editions import database_on
 from tests.servers import EmbeddedServers
 from tickpipe.cli import app

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from runtime.settings import Settings
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from tests.conftest import API_KEY
 from tests.services import environment, running
 from tests.waiting import wait_until

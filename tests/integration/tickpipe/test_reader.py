@@ -16,13 +16,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from typer.testing import CliRunner
 
 from marketdata.errors import StackError
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from tests.architecture import ROOT
 from tests.ports import free_port
 from tests.servers import Child
 from tickpipe.cli import app
-from tickpipe.embedded.access import Access
-from tickpipe.embedded.postgres import Postgres, server_binaries
+from tickpipe.embedded.postgres import Access, Postgres, server_binaries
 
 
 def own_address() -> str:

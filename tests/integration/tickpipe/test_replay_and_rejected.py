@@ -17,7 +17,7 @@ import pytest
 
 from marketdata.tick import Frame, Tick
 from marketdata.wire import encode
-from runtime.kafka import new_producer
+from runtime.kafka import group_offsets, new_producer
 from runtime.settings import Settings
 from tests import plainhttp
 from tests.days import eurusd_bars, eurusd_ticks
@@ -26,7 +26,7 @@ from tests.kafka_log import KafkaLog
 from tests.kafka_tool import tool_command
 from tests.waiting import wait_until
 from tickpipe.embedded.stack import start_service, stop_service
-from tickpipe.replay.engine import group_offsets, wait_until_empty
+from tickpipe.replay.engine import wait_until_empty
 
 pytestmark = pytest.mark.long(170)
 

@@ -4,6 +4,7 @@ A dashboard of which a part failed does not go on looking alive.
 """
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 from starlette.types import Message
 
 from dashboard.app import CHART_LIBRARY_VERSION, STATIC, Parts, chart_library, create_app
+from marketdata.timeframes import TIMEFRAMES
 from runtime.health import Guard, Health
 from runtime.settings import load_settings
 
@@ -56,6 +58,19 @@ def test_languages_have_the_same_texts() -> None:
     names = [set(re.findall(r'(?:^ {4}|, )(\w+): "', half, re.MULTILINE)) for half in (english, portuguese)]
     assert names[0] == names[1]
     assert len(names[0]) > 60
+
+
+async def test_the_page_has_the_servers_timeframes() -> None:
+    app = create_app(Parts(load_settings()))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://dashboard") as client:
+        answer = await client.get("/js/timeframe-widths.js")
+        again = await client.get("/js/timeframe-widths.js", headers={"If-None-Match": answer.headers["etag"]})
+
+    assert answer.headers["content-type"].startswith("text/javascript")
+    widths = json.loads(answer.text.removeprefix("export const WIDTHS = ").removesuffix(";\n"))
+    assert list(widths) == list(TIMEFRAMES)
+    assert (widths["M1"], widths["H4"], widths["D1"], widths["MN1"]) == (60_000, 4 * 3_600_000, None, None)
+    assert again.status_code == 304
 
 
 async def _fail() -> None:

@@ -13,8 +13,8 @@ from dashboard.answers import Refusal
 from dashboard.tick_routes import Turns
 from dashboard.ticks import Cursor, Page, TickRequest, render_page
 from marketdata.errors import KafkaUnavailable
+from marketdata.refold import TickRow
 from marketdata.tick import MINUTE_MS, period_of
-from marketdata.ticks import TickRow
 
 T0 = 1_549_238_400_000
 

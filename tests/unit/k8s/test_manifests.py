@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from runtime.kafka import topics
 from runtime.settings import Settings, load_settings
+from runtime.topics import topics
 
 ROOT = Path(__file__).parents[3]
 K8S = ROOT / "k8s"

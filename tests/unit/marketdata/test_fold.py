@@ -255,10 +255,10 @@ def test_quotes_repeat_the_last_deal_and_neither_draw_nor_add() -> None:
     )  # fmt: skip
     minutes = [fold(sent, minute=T0 + n * 60_000) for n in range(3)]
 
-    assert [(each.open, each.high, each.low, each.close, each.real_volume) for each in minutes[:2]] == [
-        (156_755, 156_760, 156_755, 156_760, 15.0), (156_700, 156_700, 156_700, 156_700, 3.0),
+    assert [(m.open, m.high, m.low, m.close, m.volume, m.real_volume) for m in minutes[:2]] == [
+        (156_755, 156_760, 156_755, 156_760, 2, 15.0), (156_700, 156_700, 156_700, 156_700, 1, 3.0),
     ]  # fmt: skip
-    assert minutes[2].real_volume == 0.0
+    assert (minutes[2].volume, minutes[2].real_volume) == (0, 0.0)
     assert minutes[2].candle(log="l", offsets=((0, 0, 0),), closed=True, emitted=0) is None
 
 

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from marketdata.fold import CandleFold
 from marketdata.offsets import normalized, place
-from marketdata.refold import NewFold, Proof, Refold
+from marketdata.refold import NewFold, Proof, RecordFold, Refold, TickFold, TickRow
 from marketdata.tick import Frame, Tick, is_deal
-from marketdata.ticks import RecordFold, TickFold, TickRow
 from tests import oracle
 from tests.unit.marketdata.test_fold_properties import LOGS, T0
 from tests.unit.marketdata.test_refold_partitions import Log, spread
@@ -27,8 +26,9 @@ def naive_candle(rows: list[TickRow], mode: str) -> tuple[Any, ...] | None:
     prices = [price for price in prices if price]
     if not prices:
         return None
-    real_volume = math.fsum(tick.volume for tick in ticks if is_deal(tick))
-    return prices[0], max(prices), min(prices), prices[-1], len(ticks), real_volume
+    deals = list(filter(is_deal, ticks))
+    real_volume = math.fsum(tick.volume for tick in deals)
+    return prices[0], max(prices), min(prices), prices[-1], len(ticks if mode == "bid" else deals), real_volume
 
 
 def folds_of(log: Log, new_fold: NewFold) -> dict[Proof, Any]:

@@ -15,8 +15,7 @@ from marketdata.contract.large_body import LARGE_BYTES
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
-from producer.bulk import decode_bulk, read_bulk
-from producer.records import TicksBySymbol
+from producer.records import TicksBySymbol, decode_bulk, read_bulk
 from tests.unit.producer.conftest import Bench, new_bench
 
 NOW_MS = 1760926800417

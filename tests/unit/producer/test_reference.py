@@ -2,7 +2,7 @@
 
 import pytest
 
-from marketdata.contract.sender import Sender
+from marketdata.contract.http import Sender
 from marketdata.reference import Instrument, Reference, SenderCount
 from producer import reference
 from producer.records import Origin

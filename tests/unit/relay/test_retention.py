@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from relay.forwarder import Retention, delete_old
 from relay.pending import Pending, count_pending
-from relay.retention import Retention, delete_old
 from relay.store import Store
 from tests.unit.relay.rows import BASE, put, tick
 

@@ -1,7 +1,7 @@
 """Topics are created so that nothing that is wanted is deleted."""
 
-from runtime.kafka import topics
 from runtime.settings import load_settings
+from runtime.topics import topics
 
 
 def test_ticks_are_kept_for_ever_and_candles_are_never_compacted() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from marketdata.contract.answers import Refusal
+from marketdata.contract.http import Refusal
 from runtime import request_body
 from runtime.request_body import Intake, Receive, read_body
 

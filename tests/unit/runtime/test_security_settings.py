@@ -1,7 +1,7 @@
 import pytest
 
 from marketdata.errors import SettingsError
-from runtime.kafka_credentials import client_options
+from runtime.kafka_access import client_options
 from runtime.security_settings import UNSECURED
 from runtime.settings import load_settings
 

@@ -6,8 +6,7 @@ from typing import Any
 import msgspec
 
 from marketdata.tick import Frame
-from runtime.metrics import RECEIVED_HEADER, arrival_seconds, received_header
-from runtime.telemetry import NoTelemetry, TraceContext, context_of
+from runtime.telemetry import RECEIVED_HEADER, NoTelemetry, TraceContext, arrival_seconds, context_of, received_header
 from stream_app.emitter import Outgoing, note_origins, outgoing
 from stream_app.window import Window
 from tests.unit.stream_app.test_window import GRACE_MS, T0, frame

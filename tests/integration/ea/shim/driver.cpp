@@ -5,6 +5,7 @@
 //     input NAME VALUE              an input of the EA, before init
 //     symbol NAME DIGITS POINT bid|last
 //     tick NAME TIME_MSC BID ASK LAST VOLUME FLAGS [KNOWN_MSC]
+//     known-in-utc                  KNOWN_MSC is UTC, for a clock that is put back
 //     sync NAME CALLS PARTIAL_FROM_MSC
 //     now UTC_MS                    moves the clock, never back
 //     init | deinit | timer COUNT STEP_MS
@@ -78,6 +79,8 @@ static std::string run(const std::string &command, std::istream &line) {
         line >> terminal.connected;
     else if(command == "offset")
         line >> terminal.broker_offset_s;
+    else if(command == "known-in-utc")
+        known_in_utc = true;
     else if(command == "disk")
         line >> terminal.disk_bytes;
     else if(command == "input") {

@@ -32,7 +32,7 @@ const int ERR_HISTORY_TIMEOUT = 4403;
 
 struct KnownTick {
     MqlTick tick;
-    // When the terminal gets it (broker's clock, ms).
+    // When the terminal gets it (broker's clock, ms; after the command `known-in-utc` UTC).
     long known_msc;
 };
 
@@ -51,6 +51,10 @@ struct Symbol {
 inline std::map<std::string, Symbol> symbols;
 
 inline long broker_msc() { return terminal.now_ms + terminal.broker_offset_s * 1000L; }
+inline bool known_in_utc = false;
+inline bool is_known(const KnownTick &known) {
+    return known.known_msc <= (known_in_utc ? terminal.now_ms : broker_msc());
+}
 
 inline int SymbolsTotal(bool) { return (int)symbols.size(); }
 inline string SymbolName(int at, bool) { return string(std::next(symbols.begin(), at)->first); }
@@ -73,11 +77,14 @@ inline int CopyTicks(const string &name, Array<MqlTick> &ticks, int, ulong from_
         from_msc = (ulong)std::max((long)from_msc, symbol.partial_from_msc);
     }
     for(const KnownTick &known : symbol.ticks) {
-        if(ticks.items.size() == count)
+        if(from_msc > 0 && ticks.items.size() == count)
             break;
-        if(known.known_msc <= broker_msc() && known.tick.time_msc >= (long)from_msc)
+        if(is_known(known) && known.tick.time_msc >= (long)from_msc)
             ticks.items.push_back(known.tick);
     }
+    // From 0 on it gives the newest ones.
+    if(ticks.items.size() > count)
+        ticks.items.erase(ticks.items.begin(), ticks.items.end() - count);
     return ArraySize(ticks);
 }
 
@@ -89,7 +96,7 @@ inline int CopyRates(const string &name, int, int start, int count, Array<MqlRat
     std::vector<MqlRates> bars;
     const Symbol &symbol = symbols.at(name.text);
     for(const KnownTick &known : symbol.ticks) {
-        if(known.known_msc > broker_msc())
+        if(!is_known(known))
             continue;
         const MqlTick &tick = known.tick;
         if(symbol.by_last && (tick.flags & DEAL_FLAGS) == 0)

@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from sink.db.connection import Connection, connect
-from sink.db.migrations import migrate
-from sink.db.storage import set_compression
+from sink.db.schema import migrate, set_compression
 from sink.writer import Writer
 from tests.integration.sink.db.editions import EDITIONS, GIVEN_SERVER, database_on, install_pglite, pglite_database
 from tests.integration.sink.fixed import new_writer

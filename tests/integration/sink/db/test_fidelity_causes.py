@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from marketdata.candle import BrokerBar, Candle
 from marketdata.fold import CandleFold, split_by_period
 from marketdata.resends import Passes
-from marketdata.tick import Frame, Tick, period_of
+from marketdata.tick import ChartMode, Frame, Tick, period_of
 from sink.db.connection import Connection
 from sink.queries import compared, different_minutes
 from sink.writer import Writer
@@ -52,11 +52,17 @@ def true_ticks() -> list[Tick]:
 class Day:
     """What the broker had, and what came of it."""
 
+    #: How the broker charts the symbol, and how we do.
+    charted: ChartMode
+    mode: ChartMode = "bid"
     ticks: list[Tick] = field(default_factory=true_ticks)
     bars: dict[int, BrokerBar] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.bars = {ts: bar_of(ts, list(ticks)) for ts, ticks in groupby(self.ticks, lambda t: period_of(t.time_msc))}
+        self.mode = self.charted
+        minutes = groupby(self.ticks, lambda t: period_of(t.time_msc))
+        bars = (bar_of(ts, list(ticks), self.charted) for ts, ticks in minutes)
+        self.bars = {bar.ts: bar for bar in bars if bar is not None}
 
     def of_minute(self, ts: int) -> list[int]:
         return [n for n, tick in enumerate(self.ticks) if period_of(tick.time_msc) == ts]
@@ -67,7 +73,7 @@ class Day:
         cuts = [n for n in range(1, len(self.ticks)) if self.ticks[n].time_msc != self.ticks[n - 1].time_msc][::20]
         for offset, (begin, end) in enumerate(zip([0, *cuts], [*cuts, len(self.ticks)], strict=True)):
             frame = Frame(
-                v=1, source="S", symbol="EURUSD", mode="bid", point=POINT,
+                v=1, source="S", symbol="EURUSD", mode=self.mode, point=POINT,
                 request=str(offset), received=START_MS, ticks=self.ticks[begin:end],
             )  # fmt: skip
             earliest, latest, minutes = split_by_period(frame)
@@ -82,11 +88,14 @@ class Day:
         return [candle for candle in made if candle is not None]
 
 
-def bar_of(ts: int, ticks: list[Tick]) -> BrokerBar:
-    bids = [tick.bid for tick in ticks]
+def bar_of(ts: int, ticks: list[Tick], charted: ChartMode) -> BrokerBar | None:
+    """MetaTrader's bar: by bid of all ticks, by last of the deals alone; none where there is nothing to chart."""
+    prices = [tick.bid for tick in ticks] if charted == "bid" else [tick.last for tick in ticks if tick.flags == 56]
+    if not prices:
+        return None
     return BrokerBar(
-        source="S", symbol="EURUSD", timeframe="M1", ts=ts, open=bids[0], high=max(bids), low=min(bids), close=bids[-1],
-        volume=len(ticks), real_volume=sum(tick.volume for tick in ticks if tick.flags == 56),
+        source="S", symbol="EURUSD", timeframe="M1", ts=ts, open=prices[0], high=max(prices), low=min(prices),
+        close=prices[-1], volume=len(prices), real_volume=sum(tick.volume for tick in ticks if tick.flags == 56),
         spread=min(round((tick.ask - tick.bid) / POINT) for tick in ticks), received=ts + 60_000,
     )  # fmt: skip
 
@@ -103,7 +112,9 @@ def zone_an_hour_off(day: Day) -> None:
 def open_bar_taken_as_closed(day: Day) -> None:
     at = day.of_minute(FAULTY)
     high = max(at, key=lambda n: day.ticks[n].bid)
-    day.bars[FAULTY] = bar_of(FAULTY, [day.ticks[n] for n in at[: max(1, high - at[0])]])
+    part = bar_of(FAULTY, [day.ticks[n] for n in at[: max(1, high - at[0])]], day.charted)
+    assert part is not None
+    day.bars[FAULTY] = part
 
 
 def deals_repeated_in_quotes(day: Day) -> None:
@@ -118,13 +129,28 @@ def spread_as_price_difference(day: Day) -> None:
     day.bars = {ts: replace(bar, spread=0) for ts, bar in day.bars.items()}
 
 
+def a_deal_of(day: Day) -> int:
+    """One in the middle of the minute, neither its highest nor its lowest."""
+    deals = [n for n in day.of_minute(FAULTY)[1:-1] if day.ticks[n].flags == 56]
+    return sorted(deals, key=lambda n: day.ticks[n].last)[len(deals) // 2]
+
+
 def a_lost_tick(day: Day) -> None:
-    del day.ticks[day.of_minute(FAULTY)[3]]
+    del day.ticks[a_deal_of(day)]
 
 
 def a_doubled_tick(day: Day) -> None:
-    at = day.of_minute(FAULTY)[3]
+    at = a_deal_of(day)
     day.ticks.insert(at, day.ticks[at])
+
+
+def quotes_counted_twice(day: Day) -> None:
+    """Of a symbol charted by last they count nowhere."""
+    day.ticks = [tick for each in day.ticks for tick in ([each] if each.flags == 56 else [each, each])]
+
+
+def charted_by_bid(day: Day) -> None:
+    day.mode = "bid"
 
 
 def a_minute_without_ticks(day: Day) -> None:
@@ -147,30 +173,36 @@ ONE = [datetime.fromtimestamp(FAULTY / 1000, UTC)]
 
 
 @pytest.mark.parametrize(
-    ("fault", "cause", "minutes"),
+    ("charted", "fault", "expected"),
     [
-        (nothing, None, []),
-        (zone_an_hour_off, Cause.CLOCK, ALL),
-        (open_bar_taken_as_closed, Cause.OPEN_BAR, ONE),
-        (deals_repeated_in_quotes, Cause.DEALS, ALL),
-        (no_volume_of_deals, Cause.REAL_VOLUME, ALL),
-        (spread_as_price_difference, Cause.SPREAD, ALL),
-        (a_lost_tick, Cause.FEWER_TICKS, ONE),
-        (a_doubled_tick, Cause.MORE_TICKS, ONE),
-        (a_minute_without_ticks, Cause.NO_TICKS, ONE),
-        (a_missing_bar, Cause.NO_BAR, ONE),
-        (bars_of_another_server, Cause.PRICE, ALL),
+        ("bid", nothing, None),
+        ("bid", zone_an_hour_off, (Cause.CLOCK, ALL)),
+        ("bid", open_bar_taken_as_closed, (Cause.OPEN_BAR, ONE)),
+        ("bid", deals_repeated_in_quotes, (Cause.DEALS, ALL)),
+        ("bid", no_volume_of_deals, (Cause.REAL_VOLUME, ALL)),
+        ("bid", spread_as_price_difference, (Cause.SPREAD, ALL)),
+        ("bid", a_lost_tick, (Cause.FEWER_TICKS, ONE)),
+        ("bid", a_doubled_tick, (Cause.MORE_TICKS, ONE)),
+        ("bid", a_minute_without_ticks, (Cause.NO_TICKS, ONE)),
+        ("bid", a_missing_bar, (Cause.NO_BAR, ONE)),
+        ("bid", bars_of_another_server, (Cause.PRICE, ALL)),
+        ("last", nothing, None),
+        ("last", quotes_counted_twice, None),
+        ("last", charted_by_bid, (Cause.CHART, ALL)),
+        ("last", deals_repeated_in_quotes, (Cause.DEALS, ALL)),
+        ("last", a_lost_tick, (Cause.FEWER_TICKS, ONE)),
+        ("last", a_doubled_tick, (Cause.MORE_TICKS, ONE)),
     ],
 )
 async def test_exactly_the_fault_is_named(
     connection: Connection,
     writer: Writer,
+    charted: ChartMode,
     fault: Callable[[Day], None],
-    cause: Cause | None,
-    minutes: list[datetime] | None,
+    expected: tuple[Cause, list[datetime] | None] | None,
 ) -> None:
     # Arrange
-    day = Day()
+    day = Day(charted)
     fault(day)
     await writer.write(connection, day.candles(), list(day.bars.values()))
 
@@ -180,6 +212,7 @@ async def test_exactly_the_fault_is_named(
 
     # Assert
     assert sum(day[3] for day in days) > 100  # minutes were compared
+    cause, minutes = expected or (None, [])
     assert [each.cause for each in found] == ([] if cause is None else [cause])
     if minutes is ALL:
         assert len(found[0].minutes) > 100

@@ -7,7 +7,7 @@ import pytest
 
 from runtime.settings import load_settings
 from sink.db.connection import connect
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from sink.db.session import database_conninfo
 from tests.integration.sink.db.editions import EDITIONS, GIVEN_SERVER, database_on, install_pglite, pglite_database
 from tests.integration.sink.db.history import assert_exact, insert, materialise_step, refresh, some_minutes

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from sink.db.connection import Connection, connect
-from sink.db.migrations import migrate
+from sink.db.schema import migrate
 from tests.integration.sink.db.editions import database_on
 from tests.integration.sink.db.history import set_day
 from tests.integration.sink.db.oracle import Day

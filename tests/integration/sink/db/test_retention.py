@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from sink.db.connection import Connection, Database
-from sink.db.storage import edition, set_compression, storage
+from sink.db.schema import edition, set_compression, storage
 from sink.maintenance import Deleted, Retainer, Retention
 from sink.writer import Writer
 from tests.integration.sink.db.history import (

@@ -13,13 +13,12 @@ import pytest
 from psycopg import sql
 from typer.testing import CliRunner
 
-import sink.db.migrations
+import sink.db.schema
 from dashboard.candles import Request
-from marketdata.contract.names import timeframe_of
+from marketdata.contract.fields import timeframe_of
 from marketdata.timeframes import TIMEFRAMES, Timeframe
 from sink.db.connection import Connection, connect
-from sink.db.migrations import migrate, migration_files
-from sink.db.storage import edition
+from sink.db.schema import edition, migrate, migration_files
 from tests.integration.sink.db.editions import database_on
 from tests.integration.sink.db.history import (
     SERIES,
@@ -62,7 +61,7 @@ def another_timeframe(servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch)
     row = b"    ('H4', '4 hours', 'H1'),\n"
     assert files["0002_timeframes.sql"].count(row) == 1
     files["0002_timeframes.sql"] = files["0002_timeframes.sql"].replace(row, b"    ('H2', '2 hours', 'H1'),\n" + row)
-    monkeypatch.setattr(sink.db.migrations, "migration_files", lambda: files)
+    monkeypatch.setattr(sink.db.schema, "migration_files", lambda: files)
     monkeypatch.setitem(TIMEFRAMES, "H2", H2)
     with database_on(servers.database_url) as url:
         run_coroutine(migrate(url))

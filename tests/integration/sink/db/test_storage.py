@@ -3,7 +3,7 @@ import random
 import pytest
 
 from sink.db.connection import Connection
-from sink.db.storage import edition, set_compression, storage
+from sink.db.schema import edition, set_compression, storage
 from sink.writer import Writer
 from tests.integration.sink.db.history import assert_exact, delete, insert, marks, refresh, some_minutes
 from tests.integration.sink.db.oracle import Day

@@ -12,6 +12,7 @@ from marketdata.contract.times import Clock, ShiftedZone
 from marketdata.errors import InvalidItem
 
 BROKER = ShiftedZone(ZoneInfo("America/New_York"), timedelta(hours=7))
+ATHENS = ZoneInfo("Europe/Athens")
 INDIA = timezone(timedelta(hours=5, minutes=30))
 NOW_MS = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp()) * 1000
 
@@ -118,3 +119,52 @@ def test_a_bar_that_was_read_within_its_period_is_open(
     one = read(bar(timeframe, ts, meta=meta))
 
     assert (utc(one.ts), one.closed) == (opened, closed)
+
+
+@pytest.mark.parametrize(
+    ("received", "timeframe", "wall", "meta", "opened"),
+    [
+        # Athens shows 03:00 to 04:00 from 00:00Z on and from 01:00Z on. M1 bars, each sent soon after it was over:
+        ("00:11:02", "M1", "03:10", {}, "00:10"),
+        ("01:11:02", "M1", "03:10", {}, "01:10"),
+        ("01:00:03", "M1", "03:59", {}, "00:59"),
+        # It is over, so at 01:10:05 it cannot be the one that opened five seconds ago.
+        ("01:10:05", "M1", "03:10", {"collected_at": "2025-10-26T03:10:05Z"}, "01:10"),
+        ("01:00:05", "H1", "03:00", {}, "00:00"),
+        ("02:00:05", "H1", "03:00", {}, "01:00"),
+        # Still open, and seen at a time that only one of the two can mean.
+        ("01:00:05", "H1", "03:00", {"last_tick": "2025-10-26T03:59:58Z"}, "00:00"),
+        ("01:00:05", "H1", "03:00", {"last_tick": "2025-10-26T03:00:01Z"}, "01:00"),
+        ("01:30:05", "M30", "03:00", {"collected_at": "2025-10-26T03:29:58Z"}, "01:00"),
+    ],
+)
+def test_a_bar_of_the_hour_that_comes_twice_goes_by_its_receipt(
+    received: str, timeframe: str, wall: str, meta: dict[str, str], opened: str
+) -> None:
+    now_ms = int(datetime.fromisoformat(f"2025-10-26T{received}+00:00").timestamp()) * 1000
+
+    one = read_bar(bar(timeframe, f"2025-10-26T{wall}:00Z", meta=meta)).of("s", Clock(ATHENS, now_ms), now_ms)
+
+    assert utc(one.ts) == f"2025-10-26T{opened}"
+
+
+def test_a_bar_that_is_wider_than_the_hour_opened_in_its_first_pass() -> None:
+    # New York + 7: 08:00 to 09:00 from 05:00Z on and from 06:00Z on. H4 opens at 08:00, whenever it is read.
+    for received in ("05:20:05", "06:20:05", "10:00:02"):
+        now_ms = int(datetime.fromisoformat(f"2025-11-02T{received}+00:00").timestamp()) * 1000
+        item = bar("H4", "2025-11-02T08:00:00Z", meta={"collected_at": "2025-11-02T08:20:00Z"})
+
+        assert utc(read_bar(item).of("s", Clock(BROKER, now_ms), now_ms).ts) == "2025-11-02T05:00"
+
+
+def test_of_many_symbols_in_one_request_each_has_an_order_of_its_own() -> None:
+    # History: nothing but the order tells the two passes apart.
+    walls = [f"2025-10-26T03:{minute:02}:00Z" for minute in range(60)]
+    clock = Clock(ATHENS, NOW_MS)
+
+    for symbol in ("BTCUSD", "ETHUSD"):
+        found = [
+            utc(read_bar(bar("M1", wall) | {"symbol": symbol}).of("s", clock, NOW_MS).ts) for wall in [*walls, *walls]
+        ]
+
+        assert found == [f"2025-10-26T{hour}:{minute:02}" for hour in ("00", "01") for minute in range(60)], symbol

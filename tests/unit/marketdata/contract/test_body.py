@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata.contract.answers import Refusal
 from marketdata.contract.body import MAX_ITEMS, decode, has_decimal_comma, readable, text_of
+from marketdata.contract.http import Refusal
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from marketdata.contract.answers import Refusal
 from marketdata.contract.body import decode
+from marketdata.contract.http import Refusal
 from marketdata.contract.large_body import LARGE_BYTES, LargeBody, decode_large
 
 

@@ -1,0 +1,188 @@
+"""Reads the fields of items that anybody may have written: names, and real numbers, finite and within bounds.
+
+Also tells a tick from a bar.
+"""
+
+import re
+from functools import lru_cache
+from math import isfinite
+from typing import Final
+
+from marketdata.errors import InvalidItem
+from marketdata.tick import ChartMode
+from marketdata.timeframes import TIMEFRAMES
+
+#: Longest names (characters). Brokers write `EURUSD.£`, `[SP500]`, `Volatility 75 (1s) Index`, `Газпром`.
+MAX_SYMBOL: Final = 32
+MAX_SOURCE: Final = 64
+
+#: Names that are looked at only once; a sender has a few hundred symbols.
+_CACHED_NAMES: Final = 4_096
+
+#: MQL: how EnumToString writes a timeframe.
+_MQL_PREFIX: Final = "PERIOD_"
+
+
+def is_bar(item: object) -> bool:
+    """Whether an item is a bar rather than a tick, by what it has; the route does not matter.
+
+    A tick says so in `timeframe` or `kind`, or has a price of a tick. An open price makes a bar of it when a timeframe
+    stands beside it, or no price of a tick.
+    """
+    if not isinstance(item, dict):
+        return False
+    timeframe = item.get("timeframe")
+    for said in (timeframe, item.get("kind")):
+        if isinstance(said, str) and said.lower() == "tick":
+            return False
+    is_named = timeframe is not None
+    has_open = item.get("open") is not None
+    if item.get("bid") is not None or item.get("ask") is not None or item.get("last") is not None:
+        return is_named and has_open
+    return is_named or has_open
+
+
+@lru_cache(_CACHED_NAMES)
+def is_name(value: str, most: int) -> bool:
+    """Whether it is 1 to `most` printable characters, of which the first and the last is no space."""
+    # U+FFFD stands for a byte that could not be read.
+    return 0 < len(value) <= most and value.isprintable() and value == value.strip() and "\ufffd" not in value
+
+
+@lru_cache(_CACHED_NAMES)
+def name_of(given: bytes, most: int) -> str | None:
+    """The name of at most `most` characters that is written in UTF-8 or Windows-1252; None when it is no name."""
+    try:
+        name = given.decode()
+    except UnicodeDecodeError:
+        name = given.decode("cp1252", "replace")
+    return name if len(name) <= most and is_name(name, most) else None
+
+
+def symbol_of(value: object) -> str:
+    """`value`, when it is a symbol's name.
+
+    Raises:
+        InvalidItem: when it is not.
+    """
+    if value is None:
+        raise InvalidItem("symbol", "missing")
+    if not isinstance(value, str) or len(value) > MAX_SYMBOL or not is_name(value, MAX_SYMBOL):
+        raise InvalidItem("symbol", f"1 to {MAX_SYMBOL} printable characters are expected, not {quoted(value)}")
+    return value
+
+
+def chart_mode_of(*said: object) -> ChartMode | None:
+    """The first of a sender's fields that names a chart mode; others may mean something else by `mode`."""
+    for value in said:
+        if value == "bid":
+            return "bid"
+        if value == "last":
+            return "last"
+    return None
+
+
+def timeframe_of(value: object) -> str:
+    """The name of a timeframe of MetaTrader, given in any case, `M1` or `PERIOD_M1`.
+
+    Raises:
+        InvalidItem: when it is none.
+    """
+    if isinstance(value, str) and len(value) <= len(_MQL_PREFIX) + 3:
+        name = value.upper().removeprefix(_MQL_PREFIX)
+        if name in TIMEFRAMES:
+            return name
+    raise InvalidItem("timeframe", f"one of {' '.join(TIMEFRAMES)} is expected, not {quoted(value)}")
+
+
+#: Longest echo of a sender's value in a message (characters).
+_MAX_ECHO: Final = 80
+
+#: Beyond this an integer is shown as what it is; Python refuses to print very long ones (bits).
+_MAX_SHOWN_BITS: Final = 128
+
+#: Longer texts are no numbers (characters).
+_MAX_TEXT: Final = 64
+
+_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
+
+
+def finite(value: object, field: str) -> float:
+    """A finite number; `"1.5"` is one as well.
+
+    Raises:
+        InvalidItem: for anything else; booleans are none.
+    """
+    if type(value) is float and isfinite(value):
+        return value
+    if isinstance(value, str):
+        value = _from_text(value, field)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidItem(field, f"a number is expected, not {quoted(value)}")
+    try:
+        converted = float(value)
+    except OverflowError:
+        raise InvalidItem(field, "the number is too large") from None
+    if not isfinite(converted):
+        raise InvalidItem(field, f"a finite number is expected, not {quoted(value)}")
+    return converted
+
+
+def number(value: object, field: str) -> float:
+    """A finite number that is not negative.
+
+    Raises:
+        InvalidItem: for anything else.
+    """
+    converted = finite(value, field)
+    if converted < 0:
+        raise InvalidItem(field, f"must not be negative: {quoted(value)}")
+    return converted
+
+
+def whole(value: object, field: str, most: int) -> int:
+    """A whole number from 0 to `most`; `6.0` and `"6"` are one as well.
+
+    Raises:
+        InvalidItem: for anything else.
+    """
+    given = value
+    if isinstance(value, str):
+        value = _from_text(value, field)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidItem(field, f"a whole number is expected, not {quoted(given)}")
+    if not 0 <= value <= most:
+        raise InvalidItem(field, f"must be from 0 to {most}, not {quoted(given)}")
+    return value
+
+
+def _from_text(text: str, field: str) -> int | float:
+    stripped = text[: _MAX_TEXT + 1].strip()
+    if len(text) <= _MAX_TEXT and _DECIMAL.fullmatch(stripped):
+        try:
+            return int(stripped)
+        except ValueError:
+            return float(stripped)
+    if _DECIMAL_COMMA.fullmatch(stripped):
+        raise InvalidItem(field, f"a decimal comma: write {stripped.replace(',', '.')}, not {quoted(text)}")
+    raise InvalidItem(field, f"a number is expected, not {quoted(text)}")
+
+
+def quoted(value: object) -> str:
+    """`value` for a message: printable, on one line, and short however long it is."""
+    if isinstance(value, str):
+        text = ascii(value[:_MAX_ECHO])
+    elif isinstance(value, dict):
+        return "an object"
+    elif isinstance(value, list):
+        return "an array"
+    elif isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    elif isinstance(value, int) and value.bit_length() > _MAX_SHOWN_BITS:
+        return "a huge number"
+    else:
+        text = repr(value)
+    return text if len(text) <= _MAX_ECHO else f"{text[:_MAX_ECHO]}…"

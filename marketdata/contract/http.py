@@ -1,0 +1,278 @@
+"""The HTTP side of the contract: what a request says beside its items, and what is answered.
+
+A request names its route, its key, its source, and who sends it: an EA says so in its User-Agent and in the `meta` of
+its items. It is accepted, accepted in part, or refused.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Final, NamedTuple
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from marketdata.contract.fields import MAX_SOURCE, name_of
+
+TICKS_ROUTE: Final = "/ingest/tick"
+BARS_ROUTE: Final = "/ingest"
+
+_SLASHES: Final = re.compile("/{2,}")
+
+
+def route_of(path: str) -> str:
+    """The path without what does not tell routes apart: letter case, trailing slashes, doubled ones."""
+    if path in (TICKS_ROUTE, BARS_ROUTE):
+        return path
+    return _SLASHES.sub("/", path).rstrip("/").lower() or "/"
+
+
+def key_in(headers: Mapping[bytes, bytes]) -> bytes:
+    """The key in `X-API-Key` or `Authorization: Bearer`, or nothing.
+
+    Args:
+        headers: with lower-case names, as in ASGI.
+    """
+    key = headers.get(b"x-api-key")
+    if key is not None:
+        return key.strip()
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
+
+
+def source_in(headers: Mapping[bytes, bytes]) -> str | None:
+    """The source that `X-Source` names, in UTF-8 or Windows-1252; None when it is missing or empty.
+
+    Raises:
+        Refusal: 400 when no source can have that name. It is about this request, not about the key.
+    """
+    given = headers.get(b"x-source", b"").strip()
+    if not given:
+        return None
+    source = name_of(given, MAX_SOURCE)
+    if source is None:
+        raise Refusal(400, "INVALID_SOURCE", f"X-Source must be 1 to {MAX_SOURCE} printable characters")
+    return source
+
+
+def is_dry_run(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether `X-Dry-Run` asks what would be answered, with nothing stored."""
+    return headers.get(b"x-dry-run", b"").strip().lower() not in (b"", b"0", b"false")
+
+
+def source_header(source: str | None) -> dict[str, str]:
+    """What `source_in` reads, to be sent in UTF-8; nothing for a sender that names no source."""
+    return {} if source is None else {"X-Source": source}
+
+
+#: A User-Agent: `DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; Build:3850; Symbols:28; trace_id:0f3a)`.
+_SERVER_OF_AGENT: Final = re.compile(rb"[(; ]Server:([^;)]{1,256})")
+_ACCOUNT_OF_AGENT: Final = re.compile(rb"[(; ]Account:\s?([\w*.-]{1,64})")
+_BUILD_OF_AGENT: Final = re.compile(rb"[(; ]Build:\s?(\d{1,10})")
+_PROGRAM_OF_AGENT: Final = re.compile(rb"\s*([^\s(]{1,64})")
+
+#: `meta`: {"ea":"PDC","ver":"1.65","src":"tick","acct":12345,"srv":"Broker-Demo","build":3850}.
+_SERVER_OF_META: Final = re.compile(rb'"srv"\s?:\s?"([^"\\]{1,256})"')
+_ACCOUNT_OF_META: Final = re.compile(rb'"acct"\s?:\s?(?!null\b)"?([\w*.-]{1,64})')
+_BUILD_OF_META: Final = re.compile(rb'"build"\s?:\s?"?(\d{1,10})')
+_EA_OF_META: Final = re.compile(rb'"ea"\s?:\s?"([^"\\]{1,64})"')
+_VERSION_OF_META: Final = re.compile(rb'"ver"\s?:\s?"([^"\\]{1,64})"')
+
+#: How far into a body `meta` is looked for, and how long one is read (bytes).
+_SEARCHED_BYTES: Final = 4096
+_META_BYTES: Final = 1024
+
+#: Of a User-Agent, what is different in every request.
+_CHANGING: Final = b"trace_id:"
+
+#: What senders say is read once for each of so many (entries).
+_CACHED_SENDERS: Final = 1_024
+
+
+class Sender(NamedTuple):
+    """What a sender says of itself; empty where it says nothing."""
+
+    #: The broker's server.
+    server: str = ""
+    #: The trading account as it comes: a number, or what an EA makes of it so that it need not leave the PC.
+    account: str = ""
+    #: The build of the terminal.
+    build: str = ""
+    ea: str = ""
+    version: str = ""
+
+
+#: A sender that says nothing of itself.
+NOBODY: Final = Sender()
+
+
+def sender_in(headers: Mapping[bytes, bytes], body: bytes) -> Sender:
+    """The sender of a request.
+
+    Server and account are those of the User-Agent, else of the `meta` of its first items. EA, version and build are
+    those of `meta`, for a relay sends on under its own User-Agent what an EA wrote.
+
+    Args:
+        headers: with lower-case names, as in ASGI.
+        body: as it came.
+    """
+    return _sender(headers.get(b"user-agent", b"").partition(_CHANGING)[0], _meta_in(body))
+
+
+def agent_header(program: str, server: str | None, account: str | None) -> dict[str, str]:
+    """A User-Agent in which `sender_in` finds server and account, for a program that sends on what others sent."""
+    said = [f"{name}:{value}" for name, value in (("Server", server), ("Account", account)) if value]
+    return {"User-Agent": f"{program} ({'; '.join(said)})"} if said else {}
+
+
+def _meta_in(body: bytes) -> bytes:
+    """The first `meta` that names a server, else the first one; senders write the same in each of their items."""
+    inside = body.find(b'"srv"', 0, _SEARCHED_BYTES)
+    begin = body.rfind(b"{", 0, inside) if inside >= 0 else body.find(b'"meta"', 0, _SEARCHED_BYTES)
+    if begin < 0:
+        return b""
+    end = body.find(b"}", max(begin, inside), begin + _META_BYTES)
+    return body[begin : end if end >= 0 else begin + _META_BYTES]
+
+
+@lru_cache(_CACHED_SENDERS)
+def _sender(agent: bytes, meta: bytes) -> Sender:
+    ea, version = _found(_EA_OF_META, meta), _found(_VERSION_OF_META, meta)
+    if not ea:
+        program, _, version = _found(_PROGRAM_OF_AGENT, agent).rpartition("/")
+        ea, version = (program, version) if program else (version, "")
+    return Sender(
+        server=_found(_SERVER_OF_AGENT, agent) or _found(_SERVER_OF_META, meta),
+        account=_found(_ACCOUNT_OF_AGENT, agent) or _found(_ACCOUNT_OF_META, meta),
+        build=_found(_BUILD_OF_META, meta) or _found(_BUILD_OF_AGENT, agent),
+        ea=ea,
+        version=version,
+    )
+
+
+def _found(pattern: re.Pattern[bytes], text: bytes) -> str:
+    found = pattern.search(text)
+    return "" if found is None else name_of(found[1].strip(), MAX_SOURCE) or ""
+
+
+#: More of them would not help the reader, and a body can hold a hundred thousand.
+MAX_DETAILS: Final = 100
+
+
+class Detail(Struct, gc=False):
+    """What is wrong with one item of a body."""
+
+    #: Position of the item in the body, from 0.
+    index: int
+    field: str
+    message: str
+
+
+class Refusal(Exception):
+    """The request is answered with an error; raised wherever that is found out.
+
+    `retry_after_seconds` becomes the header Retry-After.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        details: Sequence[Detail] | None = None,
+        errors: int = 0,
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+        self.errors = errors
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Unusable(Refusal):
+    """400: the body holds no items; sending the same again will not help."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, "VALIDATION_ERROR", message, details=())
+
+
+class TooLarge(Refusal):
+    """413: the sender should split the body and send the parts."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(413, "PAYLOAD_TOO_LARGE", message)
+
+
+_Details = list[Detail] | UnsetType
+_Truncated = Annotated[bool, Meta(description="true when there are more errors than details")] | UnsetType
+
+
+class Taken(Struct, gc=False, kw_only=True):
+    """Every valid item is stored: in Kafka, or in the relay's database when `queued`."""
+
+    ok: bool = True
+    queued: bool | UnsetType = UNSET
+    received: int
+    inserted: int
+    #: A resend is recognised where candles are folded, not here.
+    duplicates: Annotated[int, Meta(description="always 0: resends are recognised where candles are folded")] = 0
+    errors: int
+    total: int
+    details: _Details = UNSET
+    details_truncated: _Truncated = UNSET
+    dry_run: Annotated[bool, Meta(description="true when X-Dry-Run asked, and nothing was stored")] | UnsetType = UNSET
+    source: Annotated[str, Meta(description="of a dry run: the source that the ticks would get")] | UnsetType = UNSET
+
+
+class Refused(Struct, gc=False):
+    """Nothing was stored."""
+
+    error: str
+    code: str
+    details: _Details = UNSET
+    details_truncated: _Truncated = UNSET
+
+
+def taken(
+    received: int, details: Sequence[Detail], errors: int, *, queued: bool = False, dry_run_for: str | None = None
+) -> tuple[int, Taken]:
+    """Status and answer: 200 when `errors` is 0, else 207; `details` may be shorter than `errors`.
+
+    `dry_run_for` is the source where the request was a dry run.
+    """
+    answer = Taken(received=received, inserted=received - errors, errors=errors, total=received)
+    if dry_run_for is not None:
+        answer.dry_run, answer.source = True, dry_run_for
+    if queued:
+        answer.queued = True
+    if not errors:
+        return 200, answer
+    _add_details(answer, details, errors)
+    return 207, answer
+
+
+def refused(refusal: Refusal) -> tuple[Refused, dict[str, str]]:
+    """The answer that a refusal stands for, and its headers."""
+    answer = Refused(refusal.message, refusal.code)
+    if refusal.details is not None:
+        _add_details(answer, refusal.details, refusal.errors)
+    headers = {}
+    if refusal.retry_after_seconds is not None:
+        headers["Retry-After"] = str(refusal.retry_after_seconds)
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return answer, headers
+
+
+def none_usable(details: Sequence[Detail], errors: int) -> Refusal:
+    """400: a body of which no item can be used."""
+    return Refusal(400, "VALIDATION_ERROR", f"none of the {errors} items can be used", details=details, errors=errors)
+
+
+def _add_details(answer: Taken | Refused, details: Sequence[Detail], errors: int) -> None:
+    answer.details = list(details[:MAX_DETAILS])
+    if errors > len(answer.details):
+        answer.details_truncated = True

@@ -1,0 +1,29 @@
+import re
+
+import pytest
+
+from sink.db.schema import migration_files
+from sink.db.session import SQL, parse_statements
+
+
+def test_statements_stand_under_their_names() -> None:
+    text = "-- about\n\n-- name: one\n-- why\nSELECT 1;\n\n-- name: two\nSELECT\n    2;\n"
+    assert parse_statements(text) == {"one": b"-- why\nSELECT 1", "two": b"SELECT\n    2"}
+
+
+def test_a_name_is_used_once() -> None:
+    with pytest.raises(ValueError, match="one"):
+        parse_statements("-- name: one\nSELECT 1;\n-- name: one\nSELECT 2;\n")
+
+
+def test_five_queries_and_numbered_migrations_are_packaged() -> None:
+    assert {f"query_{number}" for number in range(1, 6)} <= set(SQL)
+    assert next(iter(migration_files())).startswith("0001_")
+
+
+@pytest.mark.parametrize("name", sorted(SQL.keys() - {"try_lock_refolds", "unlock_refolds"}))
+def test_a_statement_relies_on_nothing_that_outlasts_its_transaction(name: str) -> None:
+    """As `sink/db/session.py` says; the exceptions are not executed behind a pooler."""
+    statement = re.sub(r"--.*", "", SQL[name].decode())
+    assert not re.search(r"(\A|;)\s*(SET(?! LOCAL)|LISTEN|NOTIFY|PREPARE|DISCARD)\b", statement)
+    assert not re.search(r"pg_(try_)?advisory_(un)?lock", statement)

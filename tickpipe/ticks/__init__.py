@@ -1,1 +1,0 @@
-"""Ticks out again: the command, and the forms in which it writes them."""
