@@ -153,10 +153,29 @@ class Store:
 
         `spans` are the parts of the log that all of it was read from.
         """
+        good, impossible = await self._sort_out(good)
+        bad = [*bad, *impossible]
         candles = [incoming.value for incoming in good if isinstance(incoming.value, Candle)]
         bars = [incoming.value for incoming in good if isinstance(incoming.value, BrokerBar)]
         reference = [incoming.value for incoming in good if isinstance(incoming.value, SenderCount | Instrument)]
         return Batch(good, bad, await self._writer.prepare(candles, bars, reference), spans)
+
+    async def _sort_out(self, good: Sequence[Incoming]) -> tuple[Sequence[Incoming], list[Rejected]]:
+        """What can be stored, and candles that the log says nobody can have folded: they would outweigh true ones."""
+        ends = self._writer.log_ends
+        impossible: list[Rejected] = []
+        possible: list[Incoming] = []
+        for incoming in good:
+            if isinstance(incoming.value, Candle):
+                async for attempt in retried(self._database.stopping):
+                    with attempt:
+                        is_far_beyond = await ends.is_far_beyond(incoming.value)
+                if is_far_beyond:
+                    reason = "its offsets lie far beyond the end of the log, or in no partition of it"
+                    impossible.append(Rejected(incoming.tp.topic, incoming.tp.partition, incoming.record, reason))
+                    continue
+            possible.append(incoming)
+        return (possible, impossible) if impossible else (good, [])
 
     async def store(self, batch: Batch) -> None:
         """Store and reject, then move the progress; the same batch may be stored again without harm.

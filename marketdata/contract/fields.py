@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Final
 
 from marketdata.errors import InvalidItem
-from marketdata.tick import ChartMode
+from marketdata.tick import MAX_PRICE, ChartMode
 from marketdata.timeframes import TIMEFRAMES
 
 #: Longest names (characters). Brokers write `EURUSD.£`, `[SP500]`, `Volatility 75 (1s) Index`, `Газпром`.
@@ -126,6 +126,18 @@ def finite(value: object, field: str) -> float:
         raise InvalidItem(field, "the number is too large") from None
     if not isfinite(converted):
         raise InvalidItem(field, f"a finite number is expected, not {quoted(value)}")
+    return converted
+
+
+def price(value: object, field: str) -> float:
+    """A number that can be a price, which may be negative.
+
+    Raises:
+        InvalidItem: for anything else.
+    """
+    converted = finite(value, field)
+    if not -MAX_PRICE <= converted <= MAX_PRICE:
+        raise InvalidItem(field, "no price is so large")
     return converted
 
 

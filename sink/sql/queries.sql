@@ -391,6 +391,14 @@ WHERE m.origin = 'ticks'
     AND (%(from_)s::timestamptz IS NULL OR m.ts >= %(from_)s) AND (%(to)s::timestamptz IS NULL OR m.ts < %(to)s)
 ORDER BY m.log, lower(m.offsets);
 
+-- name: delete_candles
+-- The rows of these keys, which are stored again in the same transaction.
+DELETE FROM market_data AS m
+USING unnest(%(sources)s::text[], %(symbols)s::text[], %(timeframes)s::text[], %(times)s::timestamptz[])
+    AS k (source, symbol, timeframe, ts)
+WHERE m.symbol = k.symbol AND m.timeframe = k.timeframe AND m.ts = k.ts AND m.source = k.source
+    AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s;
+
 -- name: stored_proofs
 -- What the rows of these keys hold of a log, or are going to hold, and whether they are of another log; in the order of
 -- the keys.
