@@ -135,6 +135,7 @@ def test_containers_are_not_root_cannot_write_and_are_limited(deployment: Deploy
         assert host["CapDrop"] == ["ALL"], name
         assert "no-new-privileges:true" in host["SecurityOpt"], name
         assert host["Memory"] > 0, name
+        assert host["PidsLimit"] > 0, name
         assert host["NanoCpus"] > 0, name
         assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "5", "max-size": "10m"}}, name
         # Only what a named volume holds outlives the container.

@@ -1,5 +1,6 @@
-"""What the services of the deployment wait for."""
+"""What the services of the deployment wait for, and how much of each other they can take."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +23,14 @@ def test_no_service_waits_for_the_database() -> None:
     """Where one waits in vain, Compose starts none of those that it has not come to yet, the producer among them."""
     assert waits_for("producer") == waits_for("stream") == {"topics", "kafka", "secrets-check"}
     assert not [name for name in SERVICES if "timescaledb" in waits_for(name)]
+
+
+def test_every_container_is_limited_in_processes() -> None:
+    assert [name for name, service in SERVICES.items() if not service.get("pids_limit")] == []
+
+
+def test_readers_at_their_limit_leave_connections_to_the_sink() -> None:
+    limits = re.findall(r"CONNECTION LIMIT (\d+)", (FILE.parent / "timescaledb" / "reader.sh").read_text())
+    connections = SERVICES["timescaledb"]["environment"]["TS_TUNE_MAX_CONNS"]
+    # Three sinks of seven connections each, and three that PostgreSQL reserves.
+    assert connections - sum(map(int, limits)) - 3 >= 3 * 7
