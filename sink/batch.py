@@ -163,19 +163,21 @@ class Store:
     async def _sort_out(self, good: Sequence[Incoming]) -> tuple[Sequence[Incoming], list[Rejected]]:
         """What can be stored, and candles that the log says nobody can have folded: they would outweigh true ones."""
         ends = self._writer.log_ends
-        impossible: list[Rejected] = []
-        possible: list[Incoming] = []
-        for incoming in good:
-            if isinstance(incoming.value, Candle):
-                async for attempt in retried(self._database.stopping):
-                    with attempt:
-                        is_far_beyond = await ends.is_far_beyond(incoming.value)
-                if is_far_beyond:
-                    reason = "its offsets lie far beyond the end of the log, or in no partition of it"
-                    impossible.append(Rejected(incoming.tp.topic, incoming.tp.partition, incoming.record, reason))
-                    continue
-            possible.append(incoming)
-        return (possible, impossible) if impossible else (good, [])
+
+        def suspects(among: Sequence[Incoming]) -> list[Incoming]:
+            return [one for one in among if isinstance(one.value, Candle) and not ends.may_hold(one.value)]
+
+        if not (suspected := suspects(good)):
+            return good, []
+        # Once for all of them: the log has grown since it was last asked.
+        async for attempt in retried(self._database.stopping):
+            with attempt:
+                await ends.refresh()
+        impossible = set(map(id, suspects(suspected)))
+        reason = "its offsets lie far beyond the end of the log, or in no partition of it"
+        return [one for one in good if id(one) not in impossible], [
+            Rejected(one.tp.topic, one.tp.partition, one.record, reason) for one in suspected if id(one) in impossible
+        ]
 
     async def store(self, batch: Batch) -> None:
         """Store and reject, then move the progress; the same batch may be stored again without harm.

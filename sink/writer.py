@@ -91,18 +91,12 @@ class LogEnds:
         if log_name != self.own_log:
             self._others.add(log_name)
 
-    async def is_far_beyond(self, candle: Candle) -> bool:
-        """Whether a candle of this log names records that it cannot hold: of no partition, or far beyond its end.
+    def may_hold(self, candle: Candle) -> bool:
+        """Whether the log, as far as is known of it, can hold what a candle names, or it is a candle of another log.
 
-        A little beyond may be records that a broker has lost since.
-
-        Raises:
-            KafkaUnavailable: when no broker answers; the call can be repeated.
+        A little beyond the end may be records that a broker has lost since.
         """
-        if candle.log != self.own_log or self.holds(candle.offsets, _FAR_RECORDS):
-            return False
-        await self.refresh()
-        return not self.holds(candle.offsets, _FAR_RECORDS)
+        return candle.log != self.own_log or self.holds(candle.offsets, _FAR_RECORDS)
 
     def holds(self, ranges: Ranges, more: int = 0) -> bool:
         """Whether the ranges are of partitions that there are, and end before these do, and `more` records later."""
