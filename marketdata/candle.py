@@ -10,11 +10,12 @@ from msgspec import Meta, Struct
 
 from marketdata.errors import InvalidCandle
 from marketdata.offsets import MAX_OFFSET, MAX_PARTITION, Ranges
-from marketdata.tick import TimeMsc
+from marketdata.tick import MAX_PRICE, TimeMsc
 from marketdata.timeframes import FOLDABLE, TIMEFRAMES
 
-#: 9999-01-01 UTC: every period that begins before ends at a time that datetimes can hold (epoch milliseconds).
-_END_MS: Final = 253_370_764_800_000
+#: 2100-01-01 UTC: no log of today holds ticks of later, and every longer bar ends at a time that datetimes can hold
+#: (epoch milliseconds).
+_END_MS: Final = 4_102_444_800_000
 
 #: Zones are whole quarters of an hour from UTC, so bars longer than that begin on a quarter (milliseconds).
 _WIDEST_GRID_MS: Final = 15 * 60_000
@@ -98,7 +99,7 @@ def check_candle(candle: Candle) -> None:
     if not 1 <= candle.volume <= _MAX_VOLUME:
         raise InvalidCandle(f"{candle.volume} ticks: a candle has at least one")
     if candle.ts % width_ms or not 0 <= candle.ts < _END_MS:
-        raise InvalidCandle(f"{candle.ts} is no start of a period of {candle.timeframe} before the year 9999")
+        raise InvalidCandle(f"{candle.ts} is no start of a period of {candle.timeframe} before the year 2100")
     if not candle.ts <= candle.first_tick <= candle.last_tick < candle.ts + width_ms:
         raise InvalidCandle("its ticks lie outside of its period, or the last before the first")
     if not candle.log:
@@ -125,13 +126,13 @@ def check_bar(bar: BrokerBar) -> None:
         raise InvalidCandle(f"{bar.volume} ticks")
     grid_ms = min(timeframe.width_ms or _WIDEST_GRID_MS, _WIDEST_GRID_MS)
     if bar.ts % grid_ms or not 0 <= bar.ts < _END_MS:
-        raise InvalidCandle(f"{bar.ts} is no start of a bar of {bar.timeframe} before the year 9999")
+        raise InvalidCandle(f"{bar.ts} is no start of a bar of {bar.timeframe} before the year 2100")
 
 
 def _check_values(of: Candle | BrokerBar) -> None:
     low, high = of.low, of.high
-    if not (-inf < low <= of.open <= high < inf and low <= of.close <= high):
-        raise InvalidCandle("its prices are not finite, or not between its low and its high")
+    if not (-MAX_PRICE <= low <= of.open <= high <= MAX_PRICE and low <= of.close <= high):
+        raise InvalidCandle("its prices are beyond 10^15, or not between its low and its high")
     if (real_volume := of.real_volume) is not None and not 0 <= real_volume < inf:
         raise InvalidCandle(f"its real volume is {real_volume}")
 

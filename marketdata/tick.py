@@ -11,6 +11,10 @@ MINUTE_MS = 60_000
 #: Last millisecond of the year 9999: what every datetime type on the way can hold.
 MAX_TIME_MSC = 253_402_300_799_999
 
+#: Largest price, and the negative of the smallest: beyond it a double has no digit left behind the point, and sums of
+#: prices come out infinite.
+MAX_PRICE = 1e15
+
 #: Price that draws the chart (MT5: SYMBOL_CHART_MODE_BID, SYMBOL_CHART_MODE_LAST).
 ChartMode = Literal["bid", "last"]
 

@@ -3,7 +3,7 @@
 import hmac
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Final
 
@@ -89,3 +89,42 @@ class TokenBuckets:
             return 0
         self._buckets[holder] = (tokens, now)
         return max(1, math.ceil((1.0 - tokens) / self._per_second))
+
+
+class NewSymbols:
+    """Each holder of a key may bring `per_hour` symbols an hour that it has not sent lately; 0 means no limit.
+
+    A symbol costs memory in every service and rows in the database for ever, so a wrong name for each tick must not
+    become one. What was sent in this hour or the one before is known.
+    """
+
+    def __init__(self, per_hour: int, clock: Callable[[], float] = time.time) -> None:
+        self._per_hour = per_hour
+        self._clock = clock
+        # Holder to the hour, how many new ones it has brought, and the symbols of that hour and of the one before.
+        self._known: dict[str, tuple[int, int, set[str], set[str]]] = {}
+
+    def check(self, holder: str, symbols: Iterable[str]) -> None:
+        """Take note of symbols, all or none.
+
+        Raises:
+            Refusal: 429 when more of them are new than the holder may bring in this hour.
+        """
+        if not self._per_hour:
+            return
+        now = self._clock()
+        hour = int(now // 3600)
+        before, brought, current, former = self._known.get(holder, (hour, 0, set(), set()))
+        if hour != before:
+            brought, current, former = 0, set(), current if hour == before + 1 else set()
+        sent = set(symbols)
+        new = len(sent - current - former)
+        if new and brought + new > self._per_hour:
+            raise Refusal(
+                429, "TOO_MANY_SYMBOLS",
+                f"this key has brought {brought:,} new symbols in this hour, and the request has {new:,} more; it may "
+                f"bring {self._per_hour:,} (TICKPIPE_MAX_NEW_SYMBOLS_PER_HOUR)",
+                retry_after_seconds=math.ceil((hour + 1) * 3600 - now),
+            )  # fmt: skip
+        current |= sent
+        self._known[holder] = (hour, brought + new, current, former)

@@ -32,7 +32,7 @@ from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
-from producer.auth import Keyring, TokenBuckets
+from producer.auth import Keyring, NewSymbols, TokenBuckets
 from producer.connection import Record
 from producer.metrics import Metrics
 from producer.publisher import Gateway
@@ -108,6 +108,7 @@ class Ingest:
         self._reference = reference
         self._keyring = Keyring(settings)
         self._buckets = TokenBuckets(settings.rate_limit_per_second)
+        self._new_symbols = NewSymbols(settings.max_new_symbols_per_hour)
         self._frames = FrameWriter(settings)
         self._rejects = RejectWriter(settings)
         self._pending = 0
@@ -183,7 +184,7 @@ class Ingest:
                 )
             self._pending += 1
             try:
-                return await self._take_body(body, origin)
+                return await self._take_body(body, origin, holder)
             except KafkaUnavailable as exc:
                 raise _kafka_refusal(str(exc)) from exc
             finally:
@@ -199,13 +200,13 @@ class Ingest:
             raise http.none_usable(found.details, found.errors)
         return taken(found.received, found.details, found.errors, dry_run_for=origin.source)
 
-    async def _take_body(self, body: bytes, origin: Origin) -> Response:
+    async def _take_body(self, body: bytes, origin: Origin, holder: str) -> Response:
         if len(body) < LARGE_BYTES:
-            return await self._store(body, origin)
+            return await self._store(body, origin, holder)
         async with self._large:
-            return await self._store(body, origin)
+            return await self._store(body, origin, holder)
 
-    async def _store(self, body: bytes, origin: Origin) -> Response:
+    async def _store(self, body: bytes, origin: Origin, holder: str) -> Response:
         found = ReadBody()
         try:
             if (large := decode_large(body)) is None:
@@ -223,6 +224,7 @@ class Ingest:
                 await self._gateway.publish([self._rejects.body(body, unusable.message, origin)])
             self._metrics.items_rejected.labels(origin.source).inc()
             raise
+        self._new_symbols.check(holder, {*found.ticks.symbols, *(bar.symbol for bar in found.bars)})
         accepted = found.received - found.errors
         await self._gateway.publish(
             [

@@ -125,6 +125,9 @@ class Settings(SecuritySettings):
         256, description="requests that may wait for Kafka at once; one more is answered 503"
     )
     rate_limit_per_second: float = Field(0.0, ge=0, description="requests a second and key; 0 sets no limit")
+    max_new_symbols_per_hour: int = Field(
+        10_000, ge=0, description="symbols an hour and key that were not sent lately; 0 sets no limit"
+    )
     confirm_timeout_seconds: PositiveFloat = Field(
         10.0, description="wait for Kafka's confirmation before a request is answered 503 (seconds)"
     )

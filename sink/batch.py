@@ -154,10 +154,31 @@ class Store:
 
         `spans` are the parts of the log from which all of them were read.
         """
+        good, impossible = await self._sort_out(good)
+        bad = [*bad, *impossible]
         candles = [incoming.value for incoming in good if isinstance(incoming.value, Candle)]
         bars = [incoming.value for incoming in good if isinstance(incoming.value, BrokerBar)]
         reference = [incoming.value for incoming in good if isinstance(incoming.value, SenderCount | Instrument)]
         return Batch(good, bad, await self._writer.prepare(candles, bars, reference), spans)
+
+    async def _sort_out(self, good: Sequence[Incoming]) -> tuple[Sequence[Incoming], list[Rejected]]:
+        """What can be stored, and candles that the log says nobody can have folded: they would outweigh true ones."""
+        ends = self._writer.log_ends
+
+        def suspects(among: Sequence[Incoming]) -> list[Incoming]:
+            return [one for one in among if isinstance(one.value, Candle) and not ends.may_hold(one.value)]
+
+        if not (suspected := suspects(good)):
+            return good, []
+        # Once for all of them: the log has grown since it was last asked.
+        async for attempt in retried(self._database.stopping):
+            with attempt:
+                await ends.refresh()
+        impossible = set(map(id, suspects(suspected)))
+        reason = "its offsets lie far beyond the end of the log, or in no partition of it"
+        return [one for one in good if id(one) not in impossible], [
+            Rejected(one.tp.topic, one.tp.partition, one.record, reason) for one in suspected if id(one) in impossible
+        ]
 
     async def store(self, batch: Batch) -> None:
         """Store and reject, then advance the progress; storing the same batch again does no harm.

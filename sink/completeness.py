@@ -87,6 +87,8 @@ class Completeness:
     own_log: str
     selection: Selection
     timeframe: Timeframe = M1
+    #: Check these periods alone, and fold them from all that the log holds of them, whatever their rows claim.
+    rebuilt: Collection[PeriodKey] | None = None
     #: Check only what the workers and sinks have certainly finished. Otherwise a group that never committed is taken to
     #: have nothing in flight, and a sink that does not store is waited for no longer than `_STORE_SECONDS`.
     only_settled: bool = False
@@ -180,12 +182,18 @@ class Completeness:
             }
 
     async def _compared(self, folding: TickLog, touched: dict[PeriodKey, Ranges]) -> AsyncIterator[list[Candle]]:
-        wanted = [key for key in touched if self.selection.holds(key) and not self._is_deleted(key)]
+        wanted = [
+            key
+            for key in touched
+            if self.selection.holds(key) and not self._is_deleted(key) and (self.rebuilt is None or key in self.rebuilt)
+        ]
         for start in range(0, len(wanted), _BATCH_PERIODS):
             keys = wanted[start : start + _BATCH_PERIODS]
             self.on_compared(len(keys))
             proofs: dict[Proof, _Stored] = {}
             for key, stored in zip(keys, await self._stored(keys), strict=True):
+                if self.rebuilt is not None:
+                    stored = _Stored((), stored.closed, is_foreign=False)  # noqa: PLW2901  # what it claims is a lie
                 if not stored.is_foreign and not contains(stored.offsets, touched[key]):
                     # As one range where the records are close, so that the refold sees one pass.
                     ranges = union(stored.offsets, bridged(touched[key]))
@@ -228,14 +236,16 @@ async def _minutes_from(connection: Connection) -> datetime | None:
     return row[0] if row else None
 
 
-async def store_folds(database: Database, writer: Writer, folds: Sequence[Candle]) -> int:
-    """Store refolded candles; returns how many rows changed.
+async def store_folds(database: Database, writer: Writer, folds: Sequence[Candle], *, instead: bool = False) -> int:
+    """Store refolded candles; returns how many rows changed. With `instead` rows are replaced whatever they hold.
 
     They are halved when they are too many for one transaction; what the database refuses is logged and left out.
     """
 
     async def write(connection: Connection) -> int:
         async with connection.transaction():
+            if instead:
+                await _delete_rows(connection, folds)
             actions = await writer.apply_candles(connection, [Reduced(candle, candle.offsets) for candle in folds])
         return actions[Verdict.REPLACED] + actions[Verdict.INSERTED]
 
@@ -244,8 +254,8 @@ async def store_folds(database: Database, writer: Writer, folds: Sequence[Candle
     except (TooSlow, *REFUSALS) as exc:
         if len(folds) > 1:
             middle = len(folds) // 2
-            stored = await store_folds(database, writer, folds[:middle])
-            return stored + await store_folds(database, writer, folds[middle:])
+            stored = await store_folds(database, writer, folds[:middle], instead=instead)
+            return stored + await store_folds(database, writer, folds[middle:], instead=instead)
         if isinstance(exc, TooSlow):
             raise
         candle = folds[0]
@@ -254,6 +264,16 @@ async def store_folds(database: Database, writer: Writer, folds: Sequence[Candle
             action="fold_refused", symbol=candle.symbol, ts=utc(candle.ts).isoformat(), error=str(exc).strip(),
         )  # fmt: skip
         return 0
+
+
+async def _delete_rows(connection: Connection, folds: Sequence[Candle]) -> None:
+    times = [utc(candle.ts) for candle in folds]
+    about = {
+        "sources": [candle.source for candle in folds], "symbols": [candle.symbol for candle in folds],
+        "timeframes": [candle.timeframe for candle in folds], "times": times,
+        "first_ts": min(times), "last_ts": max(times),
+    }  # fmt: skip
+    await connection.execute(SQL["delete_candles"], about)
 
 
 #: A sink that has just started, or was assigned partitions, first stores its backlog (seconds).

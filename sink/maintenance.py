@@ -286,6 +286,9 @@ _AGAIN: Final = timedelta(hours=1)
 _LOOKBACK: Final = timedelta(days=7)
 _PIECE: Final = timedelta(hours=6)
 
+#: Rows that one statement closes, and live candles of the same symbols wait for: some 100 ms.
+_MOST_CLOSED: Final = 2_000
+
 
 #: A moment, and the ends of a topic at that moment.
 _Reading = tuple[datetime, Ends]
@@ -344,11 +347,16 @@ class Closer(PeriodicTask[int]):
 
     async def _close(self, connection: Connection, since: datetime, over: datetime, now: datetime) -> int:
         about = {
-            "since": since, "over": over, "untouched": now - timedelta(seconds=_UNTOUCHED_SECONDS),
+            "since": since, "over": over, "most": _MOST_CLOSED,
+            "untouched": now - timedelta(seconds=_UNTOUCHED_SECONDS),
             "timeframes": list(FOLDABLE),
             "widths": [timedelta(milliseconds=timeframe.base_width_ms) for timeframe in FOLDABLE.values()],
         }  # fmt: skip
-        return (await connection.execute(SQL["close_overdue"], about)).rowcount
+        closed = 0
+        # What is done stays done when a later statement is too slow.
+        while (rows := (await connection.execute(SQL["close_overdue"], about)).rowcount) > 0:
+            closed += rows
+        return closed
 
     async def _stored_until(self, now: datetime) -> datetime | None:
         """The newest moment up to which the whole log is known to be folded and stored."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from marketdata.candle import PROVEN_FIELDS, Candle
 from marketdata.errors import UnknownTimeframe
 from marketdata.offsets import from_multirange
 from marketdata.refold import Proof
-from marketdata.timeframes import timeframe_named
+from marketdata.timeframes import M1, timeframe_named
 from runtime.log_identity import wait_for_log
 from runtime.logreader import TickLog
 from runtime.settings import Settings
@@ -91,13 +91,15 @@ async def verify(
     on_progress: Callable[[int], None] = lambda _: None,
     repair: bool = False,
     complete: bool = False,
+    distrust: bool = False,
 ) -> VerifyReport:
     """Fold every stored candle of the selection again (`from_` included, `to` not; aware datetimes) and compare.
 
     `on_total` is told the number of candles once, `on_progress` how many were dealt with since the last call. Reads the
-    parts of the log that the candles name. With `repair` the folds of candles that differ are written; the report still
-    lists the differences that were found. With `complete` the whole log is read as well: what the table lacks of it is
-    listed as missing, and with `repair` written.
+    parts of the log that the candles name. With `repair` the folds of candles that differ are written, and candles that
+    name offsets which the log cannot hold, or which hold no tick of theirs, are folded from what it does hold of their
+    period; with `distrust` those of other logs as well. The report still lists the differences that were found. With
+    `complete` the whole log is read as well: what the table lacks of it is listed as missing, with `repair` written.
 
     Raises:
         psycopg.OperationalError: when the database does not answer.
@@ -116,21 +118,48 @@ async def verify(
     try:
         row = await (await reading.execute(SQL["count_stored"], about)).fetchone()
         on_total(row[0] if row else 0)
+        await log_ends.refresh()
+        lies: list[Candle] = []
         async with TickLog(settings) as tick_log:
             async for stored in _passes(reading, about, report, on_progress):
                 if stored[0].log == log_ends.own_log:
-                    wrong = await _compare(tick_log, stored, report)
+                    wrong = await _compare(tick_log, stored, report, lies, log_ends)
                     if repair_with is not None and wrong:
                         report.repaired += await repair_with(wrong)
                 else:
                     report.unprovable += map(_key, stored)
+                    lies += stored if distrust else ()
                 on_progress(len(stored))
+        if repair and lies:
+            report.repaired += await _rebuild(settings, database, writer, lies)
         if complete:
             await _complete(Completeness(settings, database, log_ends.own_log, selection), report, repair_with)
     finally:
         await reading.close()
         await database.close()
     return report
+
+
+async def _rebuild(settings: Settings, database: Database, writer: Writer, lies: Sequence[Candle]) -> int:
+    """Fold these periods from all that the log holds of them, and store that instead of what is there."""
+    periods = {(candle.source, candle.symbol, candle.ts) for candle in lies if candle.timeframe == M1.name}
+    if not periods:
+        return 0
+    times = [utc(ts) for _, _, ts in periods]
+    selection = Selection(from_=min(times), to=max(times) + timedelta(minutes=1))
+    completeness = Completeness(settings, database, writer.log_ends.own_log, selection, rebuilt=frozenset(periods))
+    rebuilt = 0
+    done: set[tuple[str, str, int]] = set()
+    async for candles in completeness.missing():
+        # A second partition with ticks of the same period adds to what the first has brought.
+        first = [candle for candle in candles if (candle.source, candle.symbol, candle.ts) not in done]
+        more = [candle for candle in candles if (candle.source, candle.symbol, candle.ts) in done]
+        done |= {(candle.source, candle.symbol, candle.ts) for candle in first}
+        if first:
+            rebuilt += await store_folds(database, writer, first, instead=True)
+        if more:
+            await store_folds(database, writer, more)
+    return rebuilt
 
 
 async def _complete(completeness: Completeness, report: VerifyReport, repair_with: Repair | None) -> None:
@@ -167,8 +196,10 @@ async def _passes(
         yield chunk
 
 
-async def _compare(tick_log: TickLog, stored: Sequence[Candle], report: VerifyReport) -> list[Candle]:
-    # Returns the folds of the candles that differ.
+async def _compare(
+    tick_log: TickLog, stored: Sequence[Candle], report: VerifyReport, lies: list[Candle], log_ends: LogEnds
+) -> list[Candle]:
+    # Returns the folds of the candles that differ, and adds those that the log contradicts to `lies`.
     proofs: dict[Proof, Candle] = {}
     for candle in stored:
         try:
@@ -177,6 +208,7 @@ async def _compare(tick_log: TickLog, stored: Sequence[Candle], report: VerifyRe
             report.unprovable.append(_key(candle))
     outcome = await tick_log.refold(proofs)
     report.unprovable += (_key(proofs[proof]) for proof in outcome.unprovable)
+    lies += (proofs[proof] for proof in outcome.unprovable if not log_ends.holds(proof.ranges))
     wrong = []
     for proof, fold in outcome.folds.items():
         candle = proofs[proof]
@@ -185,7 +217,9 @@ async def _compare(tick_log: TickLog, stored: Sequence[Candle], report: VerifyRe
         report.checked += 1
         report.equal += not differences
         report.differences += differences
-        if differences and folded is not None:
+        if folded is None:
+            lies.append(candle)
+        elif differences:
             wrong.append(folded)
     return wrong
 

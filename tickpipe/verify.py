@@ -30,6 +30,13 @@ def verify(
         bool,
         typer.Option("--complete", help="Read the whole log: also find what it holds and the table does not."),
     ] = False,
+    distrust: Annotated[
+        bool,
+        typer.Option(
+            "--distrust",
+            help="With --repair: also fold candles of other logs from what this log holds of their minutes.",
+        ),
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Prove the stored candles: fold each again from the log offsets it carries and compare every field.
@@ -45,7 +52,12 @@ def verify(
     * `tickpipe verify --complete --from -7d`
     """
     settings = connected_settings(data_dir)
-    report = run(_verify(settings, symbol=symbol, source=source, from_=from_, to=to, repair=repair, complete=complete))
+    report = run(
+        _verify(
+            settings, symbol=symbol, source=source, from_=from_, to=to, repair=repair, complete=complete,
+            distrust=distrust,
+        )
+    )  # fmt: skip
     if json:
         print_json(asdict(report))
     else:
@@ -63,6 +75,7 @@ async def _verify(
     to: datetime | None,
     repair: bool,
     complete: bool,
+    distrust: bool,
 ) -> "VerifyReport":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -84,6 +97,7 @@ async def _verify(
             on_progress=lambda count: progress.advance(bar, count),
             repair=repair,
             complete=complete,
+            distrust=distrust,
         )
 
 

@@ -10,7 +10,16 @@ from typing import Annotated, Any, Final, NamedTuple
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from marketdata.candle import BrokerBar
-from marketdata.contract.fields import finite, is_computed, number, quoted, symbol_of, timeframe_of, whole, with_names
+from marketdata.contract.fields import (
+    is_computed,
+    number,
+    price,
+    quoted,
+    symbol_of,
+    timeframe_of,
+    whole,
+    with_names,
+)
 from marketdata.contract.tick import point_of
 from marketdata.contract.times import Clock, Instant, Time, time_in, time_of
 from marketdata.errors import InvalidItem
@@ -156,8 +165,8 @@ def check_prices(open_: float, high: float, low: float, close: float, ticks: int
     Raises:
         InvalidItem: when they are not.
     """
-    for field, price in (("open", open_), ("high", high), ("low", low), ("close", close)):
-        if not price or not isfinite(price):
+    for field, value in (("open", open_), ("high", high), ("low", low), ("close", close)):
+        if not value or not isfinite(value):
             raise InvalidItem(field, "must be a finite number other than 0")
     if high < max(open_, close, low):
         raise InvalidItem("high", "must not be below open, close or low")
@@ -200,7 +209,7 @@ def _price(item: dict[str, Any], field: str) -> float:
     value = item.get(field)
     if value is None:
         raise InvalidItem(field, "missing")
-    return finite(value, field)
+    return price(value, field)
 
 
 def _volumes(item: dict[str, Any]) -> tuple[int, float | None]:

@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Any, Final
 
 from marketdata.errors import InvalidItem
-from marketdata.tick import ChartMode
+from marketdata.tick import MAX_PRICE, ChartMode
 from marketdata.timeframes import TIMEFRAMES
 
 #: Longest names (characters). Brokers write `EURUSD.£`, `[SP500]`, `Volatility 75 (1s) Index`, `Газпром`.
@@ -165,6 +165,18 @@ def is_computed(value: object) -> bool:
     if isinstance(value, str) and len(value) <= _MAX_TEXT:
         return _NO_NUMBER.fullmatch(value.strip()) is None and value != ""
     return value is not None
+
+
+def price(value: object, field: str) -> float:
+    """A number that can be a price, which may be negative.
+
+    Raises:
+        InvalidItem: for anything else.
+    """
+    converted = finite(value, field)
+    if not -MAX_PRICE <= converted <= MAX_PRICE:
+        raise InvalidItem(field, "no price is so large")
+    return converted
 
 
 def number(value: object, field: str) -> float:

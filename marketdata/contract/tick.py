@@ -11,9 +11,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from marketdata.contract.fields import (
     chart_mode_of,
-    finite,
     is_computed,
     number,
+    price,
     quoted,
     symbol_of,
     whole,
@@ -21,7 +21,7 @@ from marketdata.contract.fields import (
 )
 from marketdata.contract.times import Time, time_of
 from marketdata.errors import InvalidItem
-from marketdata.tick import ChartMode, Tick
+from marketdata.tick import MAX_PRICE, ChartMode, Tick
 
 #: MT5: MqlTick.flags is a uint; other senders have had wider ones.
 MAX_FLAGS: Final = 2**63 - 1
@@ -32,6 +32,7 @@ MAX_DIGITS: Final = 18
 #: MT5: SYMBOL_POINT from SYMBOL_DIGITS.
 POINTS: Final = tuple(float(f"1e-{digits}") for digits in range(MAX_DIGITS + 1))
 
+_Price = Annotated[float, Meta(ge=-MAX_PRICE, le=MAX_PRICE)]
 _Positive = Annotated[float, Meta(ge=0)]
 _Digits = Annotated[int, Meta(ge=0, le=MAX_DIGITS)]
 _EpochMs = Annotated[int, Meta(ge=0)]
@@ -45,9 +46,9 @@ class TickFields(Struct, gc=False):
     """
 
     symbol: Annotated[str, Meta(description="1 to 32 printable characters")]
-    bid: Annotated[float, Meta(description="0 is none")]
-    ask: Annotated[float, Meta(description="0 is none")]
-    last: Annotated[float, Meta(description="price of the last deal; 0 is none")] = 0.0
+    bid: Annotated[_Price, Meta(description="0 is none")]
+    ask: Annotated[_Price, Meta(description="0 is none")]
+    last: Annotated[_Price, Meta(description="price of the last deal; 0 is none")] = 0.0
     volume: Annotated[_Positive, Meta(description="volume of the deal")] = 0.0
     flags: Annotated[int, Meta(ge=0, le=MAX_FLAGS, description="a bit mask (MT5: TICK_FLAG)")] = 0
     ts: Annotated[str | None, Meta(description="ISO-8601")] | UnsetType = UNSET
@@ -110,12 +111,12 @@ def read_tick(item: object) -> ReadTick:
     time = time_of(item)
     # A price of 0 is a tick without one, which is counted; a tick without any price field is no tick.
     said_bid, said_ask, said_last = item.get("bid"), item.get("ask"), item.get("last")
-    bid = 0.0 if said_bid is None else finite(said_bid, "bid")
-    ask = 0.0 if said_ask is None else finite(said_ask, "ask")
+    bid = 0.0 if said_bid is None else price(said_bid, "bid")
+    ask = 0.0 if said_ask is None else price(said_ask, "ask")
     is_quote = said_bid is not None or said_ask is not None
     if not is_quote and said_last is None:
         raise InvalidItem("bid", "missing; a tick has at least one of bid, ask and last")
-    last = 0.0 if is_quote and not is_computed(said_last) else finite(said_last, "last")
+    last = 0.0 if is_quote and not is_computed(said_last) else price(said_last, "last")
     # Some senders fill in one of the two, and leave the other 0.
     volume = _volume(item, "volume_real") or _volume(item, "volume")
     flags = item.get("flags")

@@ -11,6 +11,7 @@ too slow  a statement ran into its time limit                     not as it is: 
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -63,6 +64,18 @@ def trouble_of(exc: BaseException) -> Trouble | None:
     if isinstance(exc, psycopg.Error) and exc.sqlstate in _TROUBLES:
         return _TROUBLES[exc.sqlstate]
     return Trouble.AWAY if isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError, OSError)) else None
+
+
+def cure_of(exc: BaseException) -> str:
+    """What cures an error that waiting does not, though it looks as if the database were away; often empty."""
+    # libpq gives an error while it connects no code.
+    refused = re.search(r'password authentication failed for user "([^"]*)"', str(exc))
+    if refused is None:
+        return ""
+    return (
+        f"the password of {refused[1]} is set in the database, not by .env or a variable: put back the former one and "
+        "change it with `tickpipe db password`, or set it there as a superuser, ALTER ROLE … PASSWORD …"
+    )
 
 
 class StepSize:
@@ -212,10 +225,11 @@ class Database:
     def _log_the_wait(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         trouble = None if error is None else trouble_of(error)
+        cure = {"cure": cure_of(error)} if error is not None and cure_of(error) else {}
         log.warning(
             "The work for the database cannot be done now; it is tried again, nothing is lost.",
             action="database_wait", task=self._name, trouble=trouble and str(trouble), attempt=state.attempt_number,
-            error=str(error).strip(),
+            error=str(error).strip(), **cure,
         )  # fmt: skip
 
 

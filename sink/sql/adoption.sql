@@ -103,7 +103,7 @@ SELECT
         g.symbol <> '' AND g.timeframe <> '' AND g.low > '-Infinity' AND g.high < 'Infinity'
         AND g.open BETWEEN g.low AND g.high AND g.close BETWEEN g.low AND g.high
         AND g.volume >= 0 AND coalesce(g.real_volume >= 0 AND g.real_volume < 'Infinity', true)
-        AND g.ts >= '1970-01-01 00:00:00+00' AND g.ts < '9999-01-01 00:00:00+00'
+        AND g.ts >= '1970-01-01 00:00:00+00' AND g.ts < '2100-01-01 00:00:00+00'
         AND (g.timeframe <> 'M1' OR date_bin('1 minute', g.ts, '2000-01-01 00:00:00+00') = g.ts),
         false
     ) AS fits,

@@ -96,6 +96,9 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_candles (
     -- Offsets that the stored candle should come to hold: more than `offsets` when a batch had several folds.
     wanted int8multirange NOT NULL,
     verdict text NOT NULL DEFAULT 'inserted',
+    -- A column of its own, because nothing is known of what a temporary table holds: of a boolean half are expected to be
+    -- true, of a text next to none to be equal, and for next to none the rows of the minute are searched once for each.
+    closes boolean NOT NULL GENERATED ALWAYS AS (verdict = 'closed') STORED,
     -- Whether the stored candle names other offsets.
     is_other boolean NOT NULL DEFAULT false
 );
@@ -241,7 +244,7 @@ WHERE
 UPDATE market_data AS m
 SET closed = true
 FROM incoming_candles AS i
-WHERE i.verdict = 'closed'
+WHERE i.closes
     AND m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
     AND candle_verdict(
         m.origin, m.log, m.offsets, m.closed, i.log, i.offsets, i.wanted, i.closed, false
@@ -250,15 +253,23 @@ WHERE i.verdict = 'closed'
 
 -- name: close_overdue
 -- Rows whose period was over at `over`, up to which the log is folded and stored; who waits for a refold is left to it.
+-- At most so many, whose locks live candles of the same rows wait for. By their places, because a join by the key would
+-- search all rows of a minute for each of them.
 UPDATE market_data AS m
 SET closed = true
-FROM unnest(%(timeframes)s::text[], %(widths)s::interval[]) AS t (name, width)
-WHERE NOT m.closed AND m.origin = 'ticks' AND m.timeframe = t.name
-    AND m.ts >= %(since)s AND m.ts < %(over)s AND m.ts + t.width <= %(over)s AND m.stored_at <= %(untouched)s
-    AND NOT EXISTS (
-        SELECT FROM pending_refolds AS p
-        WHERE p.source = m.source AND p.symbol = m.symbol AND p.timeframe = m.timeframe AND p.ts = m.ts
-    );
+FROM (
+    SELECT o.tableoid AS place_table, o.ctid AS place
+    FROM unnest(%(timeframes)s::text[], %(widths)s::interval[]) AS t (name, width)
+    JOIN market_data AS o ON o.timeframe = t.name
+    WHERE NOT o.closed AND o.origin = 'ticks'
+        AND o.ts >= %(since)s AND o.ts < %(over)s AND o.ts + t.width <= %(over)s AND o.stored_at <= %(untouched)s
+        AND NOT EXISTS (
+            SELECT FROM pending_refolds AS p
+            WHERE p.source = o.source AND p.symbol = o.symbol AND p.timeframe = o.timeframe AND p.ts = o.ts
+        )
+    LIMIT %(most)s
+) AS o
+WHERE m.tableoid = o.place_table AND m.ctid = o.place AND NOT m.closed AND m.ts >= %(since)s AND m.ts < %(over)s;
 
 -- name: request_refolds
 -- Whatever is not contained in the stored candle by now was neither wider nor narrower.
@@ -379,6 +390,14 @@ WHERE m.origin = 'ticks'
     AND (%(symbol)s::text IS NULL OR m.symbol = %(symbol)s) AND (%(source)s::text IS NULL OR m.source = %(source)s)
     AND (%(from_)s::timestamptz IS NULL OR m.ts >= %(from_)s) AND (%(to)s::timestamptz IS NULL OR m.ts < %(to)s)
 ORDER BY m.log, lower(m.offsets);
+
+-- name: delete_candles
+-- The rows of these keys, which are stored again in the same transaction.
+DELETE FROM market_data AS m
+USING unnest(%(sources)s::text[], %(symbols)s::text[], %(timeframes)s::text[], %(times)s::timestamptz[])
+    AS k (source, symbol, timeframe, ts)
+WHERE m.symbol = k.symbol AND m.timeframe = k.timeframe AND m.ts = k.ts AND m.source = k.source
+    AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s;
 
 -- name: stored_proofs
 -- What the rows of these keys hold of a log, or are going to hold, and whether they are of another log; in the order of

@@ -135,6 +135,7 @@ def test_containers_are_not_root_cannot_write_and_are_limited(deployment: Deploy
         assert host["CapDrop"] == ["ALL"], name
         assert "no-new-privileges:true" in host["SecurityOpt"], name
         assert host["Memory"] > 0, name
+        assert host["PidsLimit"] > 0, name
         assert host["NanoCpus"] > 0, name
         assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "5", "max-size": "10m"}}, name
         # Only what a named volume holds outlives the container.
@@ -238,6 +239,28 @@ def test_down_and_up_keeps_the_data(deployment: Deployment) -> None:
     assert_the_day(deployment, "day")
     assert_takes_and_stores_ticks(deployment, "after-up")
     assert seconds < 120
+
+
+def test_ticks_are_taken_while_the_database_refuses_the_password(deployment: Deployment) -> None:
+    env = deployment.folder / ".env"
+    right = env.read_text()
+    deployment.down()
+    env.write_text(re.sub(r"^(TICKPIPE_DB_PASSWORD)=.*$", r"\1=another-password", right, flags=re.M))
+    try:
+        deployment.compose("up", "--detach", "--no-build")
+        deployment.wait_healthy("producer")
+        deployment.wait_healthy("stream")
+        body: dict[str, object] = {"ticks": [{"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1}]}
+        with deployment.client("wrong-password") as client:
+            wait_until(lambda: _taken(client, body), within_seconds=60, what="a producer that takes ticks")
+        wait_until(
+            lambda: any("set in the database, not by .env" in line for line in deployment.log_lines("sink")),
+            within_seconds=60, what="the cure in the sink's log",
+        )  # fmt: skip
+    finally:
+        env.write_text(right)
+        deployment.up()
+    wait_until(lambda: deployment.ticks("wrong-password") == 1, within_seconds=60, what="the candle of the tick")
 
 
 def test_three_workers_share_the_work_under_load_and_one_may_die(deployment: Deployment) -> None:

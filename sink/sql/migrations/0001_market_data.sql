@@ -98,14 +98,14 @@ CREATE TABLE market_data (
     PRIMARY KEY (symbol, timeframe, ts, source),
     -- What marketdata/candle.py says of a candle. A NaN is greater than all other numbers.
     CONSTRAINT market_data_prices CHECK (
-        low > '-Infinity' AND high < 'Infinity'
+        low >= -1e15 AND high <= 1e15
         AND open BETWEEN low AND high AND close BETWEEN low AND high
     ),
     CONSTRAINT market_data_volumes CHECK (
         volume >= CASE origin WHEN 'ticks' THEN 1 ELSE 0 END AND real_volume >= 0 AND real_volume < 'Infinity'
     ),
     CONSTRAINT market_data_times CHECK (
-        ts >= '1970-01-01 00:00:00+00' AND ts < '9999-01-01 00:00:00+00'
+        ts >= '1970-01-01 00:00:00+00' AND ts < '2100-01-01 00:00:00+00'
         AND (timeframe <> 'M1' OR date_bin('1 minute', ts, '2000-01-01 00:00:00+00') = ts)
         AND (
             origin = 'broker'
@@ -161,12 +161,12 @@ CREATE TABLE broker_bars (
     stored_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (source, symbol, timeframe, ts),
     CONSTRAINT broker_bars_prices CHECK (
-        low > '-Infinity' AND high < 'Infinity'
+        low >= -1e15 AND high <= 1e15
         AND open BETWEEN low AND high AND close BETWEEN low AND high
     ),
     CONSTRAINT broker_bars_volumes CHECK (volume >= 0 AND real_volume >= 0 AND real_volume < 'Infinity'),
     CONSTRAINT broker_bars_times CHECK (
-        ts >= '1970-01-01 00:00:00+00' AND ts < '9999-01-01 00:00:00+00'
+        ts >= '1970-01-01 00:00:00+00' AND ts < '2100-01-01 00:00:00+00'
         -- Longer bars open by the clock of the source, whose offset is a multiple of a quarter of an hour.
         AND date_bin(
             CASE timeframe WHEN 'M1' THEN interval '1 minute' WHEN 'M5' THEN '5 minutes' ELSE '15 minutes' END,

@@ -90,3 +90,17 @@ async def test_a_rejected_topic_with_a_small_limit_costs_only_what_outgrows_it(
     found = sorted(await rejected(settings), key=lambda one: int(one.headers["offset"]))
     assert [one.value for one in found] == [values[0], None, values[2], values[3]]
     assert [one.is_whole for one in found] == [True, False, True, True]
+
+
+async def test_a_candle_of_records_that_the_log_cannot_hold_is_rejected_and_replaces_nothing(
+    settings: Settings, connection: Connection, flow: Flow
+) -> None:
+    beyond = candle([(0, 10**9)], log=flow.own_log, volume=10**9, high=99.0, closed=True)
+    elsewhere = candle([(700, 0, 9)], log=flow.own_log, volume=10**9, high=99.0, closed=True)
+
+    async with flow_around_poison(settings, connection, flow):
+        await flow.send_candles([beyond, elsewhere])
+
+    found = await rejected(settings)
+    assert ["far beyond the end of the log" in one.headers["reason"] for one in found] == [True, True]
+    assert await value(connection, "SELECT max(high) FROM market_data") < 99

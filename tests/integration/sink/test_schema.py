@@ -166,11 +166,12 @@ async def test_the_view_shows_where_the_broker_differs(connection: Connection) -
         ({"open": math.nan}, "market_data_prices"),
         ({"high": math.inf}, "market_data_prices"),
         ({"low": -math.inf}, "market_data_prices"),
+        ({"high": 1.1e15}, "market_data_prices"),
         ({"volume": 0}, "market_data_volumes"),
         ({"real_volume": -1.0}, "market_data_volumes"),
         ({"real_volume": math.nan}, "market_data_volumes"),
         ({"ts": MINUTE + 1}, "market_data_times"),
-        ({"ts": 253_370_764_800_000}, "market_data_times"),  # 9999-01-01
+        ({"ts": 4_102_444_800_000}, "market_data_times"),  # 2100-01-01
         ({"first_tick": MINUTE - 1}, "market_data_times"),
         ({"last_tick": MINUTE + 60_000}, "market_data_times"),
         ({"log": ""}, "market_data_proof"),

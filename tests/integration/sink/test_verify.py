@@ -102,3 +102,31 @@ async def test_offsets_without_a_tick_of_the_minute_are_a_difference(
     report = await verify(settings)
     assert [(d.field, d.stored, d.folded) for d in report.differences] == [("candle", 12, None)]
     assert report.checked == stored_minutes
+
+
+@pytest.mark.usefixtures("stored_minutes")
+async def test_repair_folds_from_the_log_whatever_a_row_claims(settings: Settings, connection: Connection) -> None:
+    # Arrange
+    query = "SELECT array_agg((high, volume, log, offsets)::text ORDER BY ts) FROM market_data"
+    before = await value(connection, query)
+    claims = [
+        "offsets = '{[0,1000000000)}'",  # far beyond the end of the log
+        "offsets = int8multirange(int8range(log_position(900, 0), log_position(900, 5)))",  # a partition that is not
+        "offsets = '{[19,20)}'",  # a record that is none of this minute
+        "log = 'elsewhere/ticks'",
+    ]
+    for minute, claim in enumerate(claims):
+        await connection.execute(
+            f"UPDATE market_data SET high = 9, volume = 9000000000, {claim} WHERE ts = %s".encode(),  # noqa: S608
+            [MINUTE_UTC.replace(minute=minute)],
+        )
+
+    # Act
+    repaired = (await verify(settings, repair=True)).repaired
+    distrusted = (await verify(settings, repair=True, distrust=True)).repaired
+
+    # Assert: a fold of another log may hold what this one has never had, so it is replaced only when that is asked for.
+    assert (repaired, distrusted) == (3, 1)
+    after = await verify(settings)
+    assert (after.equal, after.differences, after.unprovable) == (5, [], [])
+    assert await value(connection, query) == before

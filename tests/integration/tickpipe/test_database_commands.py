@@ -1,6 +1,7 @@
 """`tickpipe db day-zone`, `candles --timeframe`, `query NAME` and `fidelity`, as people type them."""
 
 import json
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -252,3 +253,25 @@ def test_two_thousand_symbols_are_cut_and_counted(database: str, monkeypatch: py
         assert "--all shows them" in cut.stderr
         assert whole.stdout.count("2019-02-06") >= 1_999
         assert "more of" not in whole.stderr
+
+
+def test_a_password_is_changed_in_the_database_and_a_wrong_one_says_so(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = f"role_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'the-former-one'".encode())
+    try:
+        changed = CliRunner().invoke(app, ["db", "password", role], input="%the'n@w one\n")
+        assert (changed.exit_code, changed.stdout) == (0, f"Changed the password of {role}.\n")
+        psycopg.connect(database, user=role, password="%the'n@w one").close()  # noqa: S106
+
+        wrong = psycopg.conninfo.make_conninfo(database, user=role, password="the-former-one")  # noqa: S106
+        monkeypatch.setenv("TICKPIPE_DATABASE_URL", wrong)
+        refused = run("db", "status")
+        assert refused.exit_code == 1
+        assert f"the password of {role} is set in the database, not by .env" in refused.stderr.replace("\n", " ")
+        assert CliRunner().invoke(app, ["db", "password"], input="short\n").exit_code == 2
+    finally:
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute(f"DROP ROLE {role}".encode())

@@ -29,8 +29,8 @@ BAR = BrokerBar(
     received=0,
 )
 
-#: 9999-01-01 UTC.
-YEAR_9999_MS = 253_370_764_800_000
+#: 2100-01-01 UTC.
+YEAR_2100_MS = 4_102_444_800_000
 
 PRICES = [
     {"high": 1.05},  # below the open
@@ -38,6 +38,8 @@ PRICES = [
     {"open": nan},
     {"high": inf},
     {"low": -inf},
+    {"high": 1.1e15},
+    {"low": -1.1e15},
     {"close": 1.31},  # above the high
     {"real_volume": -1.0},
     {"real_volume": nan},
@@ -45,7 +47,7 @@ PRICES = [
     {"volume": -1},
     {"volume": 2**63},
     {"ts": -60_000},
-    {"ts": YEAR_9999_MS},
+    {"ts": YEAR_2100_MS},
     {"ts": MINUTE + 1},
 ]
 
@@ -92,13 +94,13 @@ def test_what_no_bar_can_be_is_refused(change: dict[str, Any]) -> None:
         {},
         {"open": -37.63, "low": -40.32, "close": -37.63},  # oil on 20 April 2020
         {"open": 0.0, "high": 0.0, "low": 0.0, "close": 0.0},
-        {"high": 1.7e308, "low": -1.7e308},
+        {"high": 1e15, "low": -1e15},
         {"spread": None},
         {"spread": -3},
         {"offsets": ((0, 5, 9), (0, 11, 12), (1, 0, 3))},
         {"offsets": ((MAX_PARTITION, 0, MAX_OFFSET),)},
         {"timeframe": "S5", "last_tick": MINUTE + 4_999},
-        {"ts": YEAR_9999_MS - 60_000},
+        {"ts": YEAR_2100_MS - 60_000},
     ],
     ids=str,
 )

@@ -2,9 +2,10 @@
 
 import pytest
 
+from marketdata.contract.http import Refusal
 from marketdata.errors import SettingsError
 from producer.app import create_app
-from producer.auth import TokenBuckets
+from producer.auth import NewSymbols, TokenBuckets
 from tests.unit.producer.conftest import new_settings
 
 
@@ -33,3 +34,22 @@ def test_without_a_key_there_is_no_application() -> None:
 def test_a_source_that_no_frame_can_carry_is_refused_at_start(source: str) -> None:
     with pytest.raises(SettingsError, match="TICKPIPE_API_KEYS"):
         create_app(new_settings(api_keys={source: "long-enough"}))
+
+
+def test_new_symbols_are_limited_by_key_and_hour_and_known_ones_are_not() -> None:
+    now = 1_800.0
+    symbols = NewSymbols(3, clock=lambda: now)
+    symbols.check("a", ["X", "Y"])
+    with pytest.raises(Refusal, match="2 new symbols in this hour, and the request has 2 more") as refused:
+        symbols.check("a", ["X", "V", "W"])
+    assert (refused.value.status, refused.value.retry_after_seconds) == (429, 1_800)
+    symbols.check("a", ["X", "Y", "Z"])
+    symbols.check("b", ["V", "W"])
+
+    now = 3_600.0
+    symbols.check("a", ["X", "P", "Q", "R"])
+    now = 7_200.0
+    # Z was last sent two hours ago.
+    symbols.check("a", ["X", "P", "Q", "R", "Z", "1", "2"])
+    with pytest.raises(Refusal):
+        symbols.check("a", ["3"])

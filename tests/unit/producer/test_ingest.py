@@ -480,6 +480,17 @@ async def test_the_rate_limit_is_429_with_retry_after() -> None:
     assert (response.json()["code"], response.headers["Retry-After"]) == ("RATE_LIMITED", "2")
 
 
+async def test_too_many_new_symbols_of_a_key_are_429_and_nothing_of_them_is_sent() -> None:
+    bench = new_bench(max_new_symbols_per_hour=1)
+    tick = {"time_msc": 1_549_238_400_000, "bid": 1.1}
+
+    answers = [await bench.post("/ingest/tick", [tick | {"symbol": symbol}]) for symbol in ("A", "B", "A")]
+
+    assert [answer.status_code for answer in answers] == [200, 429, 200]
+    assert answers[1].json()["code"] == "TOO_MANY_SYMBOLS"
+    assert 0 < int(answers[1].headers["Retry-After"]) <= 3_600
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [

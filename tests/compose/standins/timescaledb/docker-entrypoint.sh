@@ -16,6 +16,8 @@ if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
     # shellcheck disable=SC2086  # several options in one variable, as in the real entry point
     initdb --username="$POSTGRES_USER" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") ${POSTGRES_INITDB_ARGS:-}
     printf '\nhost all all all scram-sha-256\n' >> "$PGDATA/pg_hba.conf"
+    # As the real image's tuning does, which gives 1 GB no more than 25.
+    printf '\nmax_connections = %s\n' "${TS_TUNE_MAX_CONNS:-25}" >> "$PGDATA/postgresql.conf"
     PGUSER=$POSTGRES_USER pg_ctl -w -o "-c listen_addresses=''" start
     export PGPASSWORD=$POSTGRES_PASSWORD
     if [ "$POSTGRES_DB" != postgres ]; then

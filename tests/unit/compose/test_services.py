@@ -1,0 +1,36 @@
+"""What the services of the deployment wait for, and how much of each other they can take."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FILE = Path(__file__).parents[3] / "compose" / "compose.yaml"
+
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())["services"]
+
+
+def waits_for(service: str) -> set[str]:
+    """Everything that must be done or healthy before Compose starts the service."""
+    waited = {
+        name for name, how in SERVICES[service].get("depends_on", {}).items() if how["condition"] != "service_started"
+    }
+    return waited.union(*(waits_for(name) for name in waited))
+
+
+def test_no_service_waits_for_the_database() -> None:
+    """Where one waits in vain, Compose starts none of those that it has not come to yet, the producer among them."""
+    assert waits_for("producer") == waits_for("stream") == {"topics", "kafka", "secrets-check"}
+    assert not [name for name in SERVICES if "timescaledb" in waits_for(name)]
+
+
+def test_every_container_is_limited_in_processes() -> None:
+    assert [name for name, service in SERVICES.items() if not service.get("pids_limit")] == []
+
+
+def test_readers_at_their_limit_leave_connections_to_the_sink() -> None:
+    limits = re.findall(r"CONNECTION LIMIT (\d+)", (FILE.parent / "timescaledb" / "reader.sh").read_text())
+    connections = SERVICES["timescaledb"]["environment"]["TS_TUNE_MAX_CONNS"]
+    # Three sinks of seven connections each, and three that PostgreSQL reserves.
+    assert connections - sum(map(int, limits)) - 3 >= 3 * 7
