@@ -1,6 +1,6 @@
-"""A candle with the log offsets it was folded from (its proof), a broker's bar, and what holds for every valid one.
+"""A candle with the log offsets it was folded from (its proof), a broker's bar, and the invariants of both.
 
-The CHECK constraints of `market_data` and `broker_bars` say the same, as far as a row alone can tell.
+The CHECK constraints of `market_data` and `broker_bars` state the same, as far as a single row can tell.
 """
 
 from math import inf

@@ -1,6 +1,6 @@
-"""The fold: from the ticks that a set of log offsets holds to one candle. Pure; the whole project rests on it.
+"""The fold: turns the ticks that a set of log offsets holds into one candle. Pure; the whole project rests on it.
 
-The rules, in short (docs/candles.md tells them to users):
+The rules in short (docs/candles.md explains them to users):
 
 - The price is the bid, or the deal's price for a symbol charted by last (MT5: SYMBOL_CHART_MODE). A price that is 0 or
   not finite is no price: the tick is counted, not folded. A negative price is one. Nothing is rounded.
@@ -8,9 +8,9 @@ The rules, in short (docs/candles.md tells them to users):
   BUY, SELL), or when its sender gives none; only a deal has a last price and a volume.
 - The volume is the number of ticks, by bid of all of them, by last of the deals: what MetaTrader counts in its bars.
 - Open is the price of the smallest (time_msc, arrival), close that of the greatest; arrival is the order in the log.
-- A resend adds only what is new in it, and forward flow loses nothing however coarse its times are: what tells them
-  apart stands in marketdata/resends.py.
-- Between two ranges of offsets a new pass begins, so that folding stored ranges again gives the same answer for ever.
+- A resend adds only what is new in it, and forward flow loses nothing however coarse its times are;
+  marketdata/resends.py tells the two apart.
+- Between two ranges of offsets a new pass begins, so that refolding stored ranges always gives the same answer.
 """
 
 from collections import Counter
@@ -30,14 +30,14 @@ _VOLUME_SCALE = 1074
 #: Later than every tick.
 _NEVER = MAX_TIME_MSC + 1
 
-#: No instrument trades more in a tick (lots, contracts or shares); what a foreign sender claims beyond is not added.
+#: No instrument trades more in a tick (lots, contracts or shares); a larger volume that a sender claims is not added.
 _MAX_VOLUME = 1e18
 
 _bid, _ask, _last, _volume = map(attrgetter, ("bid", "ask", "last", "volume"))
 
 
 def split_by_period(frame: Frame, width_ms: int = MINUTE_MS) -> tuple[int, int, list[tuple[int, list[Tick]]]]:
-    """Times of the earliest and the latest tick, and the frame's ticks by the period that they belong to."""
+    """The times of the earliest and the latest tick, and the frame's ticks grouped by period."""
     ticks = frame.ticks
     if len(ticks) == 1:
         time_msc = ticks[0].time_msc
@@ -70,7 +70,7 @@ def _units(ticks: Iterable[Tick]) -> int:
 class CandleFold:
     """The fold of one source, symbol and period, fed with the frames that touch the period, in log order.
 
-    Offsets are whatever numbers the records in their order: those of one partition, or positions in the whole log.
+    Offsets may be those of one partition, or positions in the whole log: anything that numbers the records in order.
     """
 
     __slots__ = (
@@ -99,7 +99,7 @@ class CandleFold:
         self._point: float | None = None
         self._offsets: list[list[int]] = []
         self._run = -1
-        # Ordinary flow is one pass, whose ticks are only held; counting starts with a second pass.
+        # Ordinary flow is a single pass, whose ticks are merely held; counting starts with a second pass.
         self._pass = -1
         self._held = PackedTicks()
         self._best: Counter[Tick] | None = None
@@ -121,20 +121,20 @@ class CandleFold:
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """First and last offset of each part of the log that was read without a gap."""
+        """The first and last offset of each part of the log that was read without a gap."""
         return tuple((first, last) for first, last in self._offsets)
 
     def ranges(self, partition: int) -> Ranges:
-        """The same as a proof, when the offsets are those of one partition."""
+        """The spans as a proof, when the offsets are those of one partition."""
         return tuple([(partition, first, last) for first, last in self._offsets])
 
     @property
     def ticks_held(self) -> int:
-        """How many ticks are held in memory in case the period is sent again."""
+        """Number of ticks held in memory in case the period is resent."""
         return len(self._held) if self._best is None else len(self._best)
 
     def finish(self) -> None:
-        """Let go of the ticks that are held in case of a resend: nothing more will be added."""
+        """Release the ticks held in case of a resend: nothing more will be added."""
         self.settle()
         if self._coarse is not None:
             self._volume, self._volume_units = self.volume, self._units()
@@ -144,7 +144,7 @@ class CandleFold:
         self._current = Counter()
 
     def add(self, offset: int, run: int, passes: Passes, frame: Frame, ticks: list[Tick]) -> bool:
-        """Fold `ticks`, the ones of this period in `frame`, read at `offset`; `passes` has the frame as its newest.
+        """Fold `ticks`, those of this period in `frame`, read at `offset`; `passes` has entered `frame` last.
 
         `run` changes whenever the log was not read without a gap; a range never spans two runs. A record that was
         folded already is skipped. Returns whether the candle, or its proof, changed.
@@ -177,7 +177,7 @@ class CandleFold:
     ) -> None:
         """Fold frames that follow each other in one pass and whose times do not go back, as `add` would one by one.
 
-        `ticks` are the ones of this period in all of `frames`, which agree in mode, point and coarseness; none was
+        `ticks` are those of this period in all of `frames`, which agree in mode, point and coarseness; none was
         folded before.
         """
         number = passes.number
@@ -203,7 +203,7 @@ class CandleFold:
             self._settle_frames([(frames[-1], ticks)])
 
     def _counted(self) -> Counter[Tick]:
-        """How often each tick counts, the ones held so far included."""
+        """How often each tick counts, including those held so far."""
         if self._best is None:
             self._best = Counter(map(same, self._held))
             self._held = PackedTicks()
@@ -236,16 +236,16 @@ class CandleFold:
         return new
 
     def settle(self) -> None:
-        """Work what was added into the prices and sums; `candle` does it, and whoever reads the attributes must.
+        """Update prices and sums with the added ticks; `candle` does so, and callers that read the attributes must.
 
-        Many small frames in one go take half the time of one by one.
+        Many small frames at once take half the time of one by one.
         """
         if self._pending:
             pending, self._pending = self._pending, []
             self._settle_frames(pending)
 
     def _settle_frames(self, pending: Iterable[tuple[Frame, list[Tick]]]) -> None:
-        # One loop, because calls cost more than the work in it.
+        # One loop, because function calls would cost more than the work.
         high, low, spread = self.high, self.low, self._spread
         open_at, close_at, earliest, latest = self._open_at, self._close_at, self.earliest, self.latest
         for frame, ticks in pending:
@@ -276,7 +276,7 @@ class CandleFold:
         self._open_at, self._close_at, self.earliest, self.latest = open_at, close_at, earliest, latest
 
     def _settle_run(self, frame: Frame, ticks: list[Tick]) -> bool:
-        """The same for a run, a column at a time; False when not every price is positive and finite."""
+        """Update them with a run, column by column; False when not every price is positive and finite."""
         bids, asks = list(map(_bid, ticks)), list(map(_ask, ticks))
         if frame.mode == "last" and not all(map(is_deal, ticks)):
             return False
@@ -340,7 +340,7 @@ class CandleFold:
         return round(points) if abs(points) < 2**31 - 1 else None
 
     def candle(self, *, log: str, offsets: Ranges, closed: bool, emitted: int) -> Candle | None:
-        """The candle as it stands, or None while no tick of the period had a usable price.
+        """The current candle, or None while no tick of the period had a usable price.
 
         `offsets` are its proof: the ranges of `log` of which every record was read.
         """

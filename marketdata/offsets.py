@@ -1,10 +1,11 @@
 """Sets of log offsets as ranges: which records of the log a candle was folded from.
 
-A range `(partition, first, last)` includes both ends and says: every record of the partition from `first` to `last` was
-read, and what it held of the candle's source, symbol and period was folded. Ranges are ascending and never touch.
+A range `(partition, first, last)` includes both ends. It means that every record of the partition from `first` to
+`last` was read, and that what it held of the candle's source, symbol and period was folded. Ranges
+are ascending and never touch.
 
-A *position* is a place in the whole log as one number, so that a fold over several partitions reads on in one order,
-and PostgreSQL's int8multirange holds the ranges of all of them: `partition * 2**48 + offset`.
+A *position* is a place in the whole log as one number, so that a fold over several partitions has one order, and
+PostgreSQL's int8multirange holds the ranges of all of them: `partition * 2**48 + offset`.
 """
 
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ Span = tuple[int, int]
 
 _OFFSET_BITS: Final = 48
 
-#: The largest that a position has room for: the end of a range excludes its bound, and is a bigint.
+#: The largest values that fit into a position: the exclusive end of a range is a bigint as well.
 MAX_PARTITION: Final = 2**15 - 2
 MAX_OFFSET: Final = 2**_OFFSET_BITS - 2
 
@@ -39,7 +40,7 @@ def spans(ranges: Iterable[Range]) -> tuple[Span, ...]:
 
 
 def from_spans(of: Iterable[Span]) -> Ranges:
-    """The ranges that positions stand for; a span never crosses partitions."""
+    """The ranges of spans of positions; a span never crosses partitions."""
     found = []
     for first, last in of:
         partition, offset = place(first)
@@ -83,7 +84,7 @@ def size(ranges: Ranges) -> int:
 
 
 def clip(ranges: Ranges, ends: dict[int, tuple[int, int]]) -> Ranges:
-    """What of the ranges a log still holds, given the first and the next offset of each of its partitions."""
+    """The part of the ranges that a log still holds, given the first and the next offset of each of its partitions."""
     clipped = []
     for partition, first, last in ranges:
         begin, end = ends.get(partition, (0, 0))

@@ -10,7 +10,7 @@ from marketdata.tick import TimeMsc
 _Name = Annotated[str, Meta(max_length=64)]
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
-#: A size of a point is computed by senders, so that its last digits may be noise (significant digits).
+#: Senders compute the size of a point, so its last digits may be noise (significant digits).
 _POINT_DIGITS: Final = 9
 
 #: More decimals than any price has.
@@ -18,7 +18,7 @@ MAX_DECIMALS: Final = 18
 
 
 class SenderCount(Struct, frozen=True, gc=False, kw_only=True, tag_field="kind", tag="sender"):
-    """How much one producer has taken from one sender; a later record replaces an earlier one."""
+    """How much one producer has accepted from one sender; a later record replaces an earlier one."""
 
     source: Annotated[str, Meta(min_length=1, max_length=64)]
     #: As in `marketdata.contract.http`; empty where the sender does not say.
@@ -46,7 +46,7 @@ class Instrument(Struct, frozen=True, gc=False, kw_only=True, tag_field="kind", 
     symbol: Annotated[str, Meta(min_length=1, max_length=32)]
     #: Size of a point in price units (MT5: SYMBOL_POINT).
     point: Annotated[float, Meta(gt=0)]
-    #: When the producer was told (UTC epoch milliseconds).
+    #: When the producer received it (UTC epoch milliseconds).
     received: TimeMsc
 
 

@@ -1,10 +1,10 @@
-"""Folding stored candles again from the offsets they name, and finding the periods that a log touches. Pure.
+"""Refolds stored candles from the offsets they name, and finds the periods that a log touches. Pure.
 
 The caller reads what `to_read` names, in order, and feeds every frame with its position in the log; frames of the same
-source and symbol that do not touch the candle matter as well, because time going back through them opens a pass. What
-is plain forward flow in a chunk folds as runs (marketdata/runs.py).
+source and symbol that do not touch the candle matter as well, because going back in time opens a pass. Plain forward
+flow is folded in runs (marketdata/runs.py).
 
-`TickFold` and `RecordFold` give back the ticks of a minute instead of its candle: those that count, or those of every
+`TickFold` and `RecordFold` return the ticks of a minute instead of its candle: those that count, or those of every
 record. Both are fed by `Refold`, so what counts is decided by the fold itself and nowhere else.
 """
 
@@ -68,7 +68,7 @@ class _Target:
     def feed(
         self, position: int, frame: Frame, earliest: int, latest: int, periods: list[tuple[int, list[Tick]]]
     ) -> bool:
-        """Fold the frame if its position belongs to the proof; False when nothing later can."""
+        """Fold the frame if its position belongs to the proof; False once no later one can."""
         while self.spans[self.index][1] < position:
             if not self._next_span():
                 return False
@@ -80,7 +80,7 @@ class _Target:
         return True
 
     def feed_run(self, run: Run) -> bool:
-        """Fold what of the run belongs to the proof; False when nothing later can."""
+        """Fold the part of the run that belongs to the proof; False once no later one can."""
         while self.spans[self.index][0] <= run.offsets[-1]:
             first, last = self.spans[self.index]
             if (inside := run.within(first, last)) is not None:
@@ -212,7 +212,7 @@ def _ranges(positions: "array[int]") -> Ranges:
     return from_spans(spans)
 
 
-#: The columns of a tick that counts, and what a tick of a record has besides.
+#: The columns of a tick that counts, and the additional ones of a tick in a record.
 TICK_COLUMNS: Final = Tick.__struct_fields__
 RECORD_COLUMNS: Final = ("partition", "offset", "index", "received", "request")
 
@@ -230,7 +230,7 @@ def columns_of(*, raw: bool) -> tuple[str, ...]:
 
 
 def shown(row: TickRow) -> list[Any]:
-    """The row with its time in UTC in front, as text; also the receipt of a raw one."""
+    """The row preceded by its time in UTC as text; the receipt of a raw row is text as well."""
     cells = [iso_milliseconds(row[0]), *row]
     if len(row) > len(TICK_COLUMNS):
         at = columns_of(raw=True).index("received")

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 #: Logging a candle costs more than folding it, so the level is checked first.
 _IS_DEBUGGING = logging.getLogger(__name__).isEnabledFor
 
-#: Rejected records that may wait to be written, and their bytes; more are waited for.
+#: Maximum number of rejected records that wait to be written, and of their bytes; with more, folding pauses.
 _MAX_WAITING_REJECTS = 500
 _MAX_WAITING_BYTES = 32 * 1024 * 1024
 
@@ -40,13 +40,13 @@ class _Partition:
 
     @property
     def safe_offset(self) -> int:
-        """Everything below is published and needed by no open minute."""
+        """The committable offset: everything below is published and needed by no open minute."""
         safe = self.window.safe_offset
         return min(safe, self.rejected[0].record.offset) if self.rejected else safe
 
     @property
     def has_many_rejected(self) -> bool:
-        """Whether more wait to be written than memory is meant for."""
+        """Whether more rejected records wait to be written than may be held in memory."""
         waiting_bytes = sum(rejected.size_bytes for rejected in self.rejected)
         return len(self.rejected) > _MAX_WAITING_REJECTS or waiting_bytes > _MAX_WAITING_BYTES
 
@@ -124,7 +124,7 @@ class Worker:
         else:
             position = partition.window.position
             if records[0].offset < position and (end := self._offsets.end(number)) < position:
-                # Not read once more, as after a seek, but other records: they must not pass for the ones before.
+                # Not the same records again, as after a seek, but others: they must not be taken for the previous ones.
                 raise LogShortened(f"partition {number} was read up to offset {position} and ends at {end}")
             await self._check_gap(number, position, records[0].offset)
         if self._partitions.get(number) is not partition:
@@ -208,7 +208,7 @@ class Worker:
     async def publish(self) -> None:
         """Publish what changed, release what may be committed, forget what is over.
 
-        A round that the broker does not confirm is given back and published again with the next.
+        A round that the broker does not confirm is published again with the next one.
         """
         async with self._publishing:
             started = time.monotonic()
@@ -239,7 +239,7 @@ class Worker:
     async def write_rejected(self) -> None:
         """Write the rejected records that wait; until then nothing after the first of them is committed.
 
-        Apart from the candles, which a topic of rejected records that makes trouble must not hold up.
+        This is separate from publishing, so that trouble with the topic of rejected records does not hold up candles.
         """
         async with self._keeping:
             waiting = [(partition, list(partition.rejected)) for partition in self._partitions.values()]
@@ -269,14 +269,14 @@ class Worker:
         self._offsets.release(partition.number, partition.safe_offset)
 
     def drop(self) -> None:
-        """Forget every partition: a rebalance takes all of them away, the next owner folds again."""
+        """Forget every partition: a rebalance revokes all of them, and the next owner folds again."""
         self._partitions.clear()
         self._unconfirmed_since = None
         self._live_since_ms = clock.now_ms()
         self._observe()
 
     def start_over(self, log_name: str) -> bool:
-        """Whether the log is another one than so far; then nothing of it was folded yet."""
+        """Forget everything if the log was re-created; returns whether it was."""
         if log_name == self._log_name:
             return False
         log.warning(

@@ -1,4 +1,4 @@
-"""A bar that a broker computed, as senders write it: `PostedBar` is what ours write, `read_bar` what anybody may."""
+"""A bar that a broker computed, as senders write it: `PostedBar` is what ours write, `read_bar` reads anybody's."""
 
 from calendar import monthrange
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ class PostedBar(Struct, gc=False):
 
 
 class ReadBar(NamedTuple):
-    """A bar as its sender has it."""
+    """A bar as its sender states it."""
 
     symbol: str
     timeframe: str
@@ -84,7 +84,7 @@ class ReadBar(NamedTuple):
         return tuple(time for time in (self.last_tick, self.collected_at) if time is not None)
 
     def opening(self, clock: Clock) -> Time:
-        """When the bar opened; a time that its sender read it at is floored.
+        """When the bar opened; a time at which its sender read it is rounded down.
 
         A collector that only stamps the time of the reading sends a quiet symbol's bar on in periods in which nothing
         ticks: such a bar is that of its last tick.
@@ -160,7 +160,7 @@ def read_bar(item: object) -> ReadBar:
 
 
 def check_prices(open_: float, high: float, low: float, close: float, ticks: int) -> None:
-    """Whether these are the prices of one bar.
+    """Check that these can be the prices of one bar.
 
     Raises:
         InvalidItem: when they are not.

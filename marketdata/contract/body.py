@@ -93,7 +93,7 @@ _decoder: Final = msgspec.json.Decoder(dict[FieldName, Any] | list[Any], dec_hoo
 
 
 class Body(msgspec.Struct, gc=False):
-    """What a body holds, item by item as it came."""
+    """The items of a body as they were sent."""
 
     items: list[Any]
     #: Offset of the sender's clock from UTC (seconds), when the sender says it.
@@ -103,8 +103,8 @@ class Body(msgspec.Struct, gc=False):
 def decode(body: bytes) -> Body:
     """The items of a body.
 
-    NaN and Infinity, which JSON does not have, bytes of Windows-1252, and the NUL that MQL5 appends to a string are let
-    pass here: what they spoil is one item, not the body.
+    NaN and Infinity, which JSON lacks, bytes of Windows-1252, and the NUL that MQL5 appends to a string are accepted
+    here: they spoil one item, not the body.
 
     Raises:
         Unusable: when it is no JSON, or JSON that can hold no items.
@@ -171,7 +171,7 @@ def _decode_tolerantly(body: bytes, strict: Exception) -> Body:
 
 
 def _integer(digits: str) -> int | float:
-    # Python refuses to convert thousands of digits; as a float they are infinite, which spoils one item only.
+    # Python refuses to convert thousands of digits; as a float they are infinite, which spoils only one item.
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 
@@ -185,8 +185,8 @@ def _unwrapped(fields: Fields) -> Body:
 def arrays_in(fields: Fields) -> list[list[Any]] | None:
     """The arrays of items of a body, in its order; None when it has none of the names that stand for items.
 
-    Some senders write `ticks` and `items`, one of them empty, or one name twice. All are taken: to choose one would
-    lose the items of the others.
+    Some senders write `ticks` and `items`, one of them empty, or one name twice. All are taken: choosing one
+    would lose the items of the others.
 
     Raises:
         Unusable: when what should be an array is not, and may hold something.
@@ -255,7 +255,7 @@ def is_form_data(body: bytes) -> bool:
 
 
 def has_decimal_comma(text: str, position: int) -> bool:
-    """Whether a number with a decimal comma stands where, or shortly before, JSON ceased to be readable."""
+    """Whether a number with a decimal comma stands at, or just before, the place where the JSON became unreadable."""
     return _DECIMAL_COMMA.search(text, max(0, position - 64), position + 64) is not None
 
 

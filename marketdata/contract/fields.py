@@ -16,7 +16,7 @@ from marketdata.timeframes import TIMEFRAMES
 MAX_SYMBOL: Final = 32
 MAX_SOURCE: Final = 64
 
-#: Names that are looked at only once; a sender has a few hundred symbols.
+#: Maximum number of cached names; a sender has a few hundred symbols.
 _CACHED_NAMES: Final = 4_096
 
 #: MQL: how EnumToString writes a timeframe.
@@ -33,7 +33,7 @@ _AROUND: Final = " \t\r\n\0"
 
 
 def is_bar(item: object) -> bool:
-    """Whether an item is a bar rather than a tick, by what it has; the route does not matter.
+    """Whether an item is a bar rather than a tick, judged by its fields; the route does not matter.
 
     A tick says so in `timeframe` or `kind`, or has a price of a tick. An open price makes a bar of it when a timeframe
     stands beside it, or no price of a tick.
@@ -66,7 +66,7 @@ def with_names(item: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(_CACHED_NAMES)
 def is_name(value: str, most: int) -> bool:
-    """Whether it is 1 to `most` printable characters, of which the first and the last is no space."""
+    """Whether it has 1 to `most` printable characters, with no space at either end."""
     # U+FFFD stands for a byte that could not be read.
     return 0 < len(value) <= most and value.isprintable() and value == value.strip() and "\ufffd" not in value
 
@@ -138,7 +138,7 @@ _DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 
 def finite(value: object, field: str) -> float:
-    """A finite number; `"1.5"` is one as well.
+    """`value` as a finite number; the text `"1.5"` is one as well.
 
     Raises:
         InvalidItem: for anything else; booleans are none.
@@ -222,7 +222,7 @@ def _from_text(text: str, field: str) -> int | float:
 
 
 def quoted(value: object) -> str:
-    """`value` for a message: printable, on one line, and short however long it is."""
+    """`value` as quoted in a message: printable, on one line, and shortened."""
     if isinstance(value, str):
         text = ascii(value[:_MAX_ECHO])
     elif isinstance(value, dict):

@@ -20,7 +20,7 @@ _SLASHES: Final = re.compile("/{2,}")
 
 
 def route_of(path: str) -> str:
-    """The path without what does not tell routes apart: letter case, trailing slashes, doubled ones."""
+    """The path in lower case, without trailing or repeated slashes."""
     if path in (TICKS_ROUTE, BARS_ROUTE):
         return path
     return _SLASHES.sub("/", path).rstrip("/").lower() or "/"
@@ -55,12 +55,12 @@ def source_in(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 def is_dry_run(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether `X-Dry-Run` asks what would be answered, with nothing stored."""
+    """Whether `X-Dry-Run` asks for the answer only, without storing anything."""
     return headers.get(b"x-dry-run", b"").strip().lower() not in (b"", b"0", b"false")
 
 
 def source_header(source: str | None) -> dict[str, str]:
-    """What `source_in` reads, to be sent in UTF-8; nothing for a sender that names no source."""
+    """The header that `source_in` reads, in UTF-8; none for a sender that names no source."""
     return {} if source is None else {"X-Source": source}
 
 
@@ -81,10 +81,10 @@ _VERSION_OF_META: Final = re.compile(rb'"ver"\s?:\s?"([^"\\]{1,64})"')
 _SEARCHED_BYTES: Final = 4096
 _META_BYTES: Final = 1024
 
-#: Of a User-Agent, what is different in every request.
+#: The part of a User-Agent that differs in every request.
 _CHANGING: Final = b"trace_id:"
 
-#: What senders say is read once for each of so many (entries).
+#: Maximum number of cached senders (entries).
 _CACHED_SENDERS: Final = 1_024
 
 
@@ -109,7 +109,7 @@ def sender_in(headers: Mapping[bytes, bytes], body: bytes) -> Sender:
     """The sender of a request.
 
     Server and account are those of the User-Agent, else of the `meta` of its first items. EA, version and build are
-    those of `meta`, for a relay sends on under its own User-Agent what an EA wrote.
+    those of `meta`, because a relay forwards what an EA wrote under its own User-Agent.
 
     Args:
         headers: with lower-case names, as in ASGI.
@@ -119,7 +119,7 @@ def sender_in(headers: Mapping[bytes, bytes], body: bytes) -> Sender:
 
 
 def agent_header(program: str, server: str | None, account: str | None) -> dict[str, str]:
-    """A User-Agent in which `sender_in` finds server and account, for a program that sends on what others sent."""
+    """A User-Agent in which `sender_in` finds server and account, for a program that forwards what others sent."""
     said = [f"{name}:{value}" for name, value in (("Server", server), ("Account", account)) if value]
     return {"User-Agent": f"{program} ({'; '.join(said)})"} if said else {}
 
@@ -168,7 +168,7 @@ class Detail(Struct, gc=False):
 
 
 class Refusal(Exception):
-    """The request is answered with an error; raised wherever that is found out.
+    """An error answer to the request, raised wherever the error is found.
 
     `retry_after_seconds` becomes the header Retry-After.
     """
@@ -255,7 +255,7 @@ def taken(
 
 
 def refused(refusal: Refusal) -> tuple[Refused, dict[str, str]]:
-    """The answer that a refusal stands for, and its headers."""
+    """The answer to a refused request, and its headers."""
     answer = Refused(refusal.message, refusal.code)
     if refusal.details is not None:
         _add_details(answer, refusal.details, refusal.errors)
@@ -268,7 +268,7 @@ def refused(refusal: Refusal) -> tuple[Refused, dict[str, str]]:
 
 
 def none_usable(details: Sequence[Detail], errors: int) -> Refusal:
-    """400: a body of which no item can be used."""
+    """The refusal of a body without a single usable item: 400."""
     return Refusal(400, "VALIDATION_ERROR", f"none of the {errors} items can be used", details=details, errors=errors)
 
 

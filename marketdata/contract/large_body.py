@@ -1,4 +1,4 @@
-"""Large bodies, decoded piece by piece: as Python's objects a body takes six times its bytes."""
+"""Decodes large bodies piece by piece: as Python objects a body takes six times its size."""
 
 import re
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ _OFFSET: Final = OFFSET.encode()
 #: Where one item may end and the next begin: between two objects. It may as well stand in a string or in an item.
 _BETWEEN: Final = re.compile(rb"\}\s*,\s*\{")
 
-#: An item that holds such a place within spoils a piece; then the piece is made longer, so often.
+#: How often a piece is extended when an item that contains such a place has spoilt it.
 _EXTENSIONS: Final = 2
 
 

@@ -42,7 +42,7 @@ _Mode = Literal["bid", "last"]
 class TickFields(Struct, gc=False):
     """The fields of a tick that are read, in the types that most senders give them.
 
-    `read_tick` takes other types and names as well; what it takes of these types it takes with the same result.
+    `read_tick` accepts other types and names as well; for these types its result is the same.
     """
 
     symbol: Annotated[str, Meta(description="1 to 32 printable characters")]
@@ -74,7 +74,7 @@ class PostedTick(TickFields, gc=False):
 
 
 class ReadTick(NamedTuple):
-    """A tick, and what its frame needs to know beside it."""
+    """A tick, and what its frame needs besides."""
 
     symbol: str
     time: Time
@@ -139,7 +139,7 @@ def posted_tick(
     coarse: bool = False,
     is_instant: bool = False,
 ) -> PostedTick:
-    """The tick in the EA's words; `ts` is in whole seconds, `ts_msc` has the milliseconds.
+    """The tick as an EA writes it; `ts` is in whole seconds, `ts_msc` has the milliseconds.
 
     `coarse` is for times that are known to the second only: no milliseconds are claimed, so that the fold takes equal
     ticks in a row for what they are. `is_instant` says that its time is UTC, whatever the sender's clock shows.

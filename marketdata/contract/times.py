@@ -1,4 +1,4 @@
-"""The time of an item: a moment, or what the sender's clock showed. Only `Clock` makes one of the other."""
+"""The time of an item: a moment, or what the sender's clock showed. Only `Clock` converts between them."""
 
 import re
 from collections.abc import Mapping
