@@ -180,11 +180,16 @@ def unpacked(path: Path) -> list[Path]:
     return files
 
 
+def _is_within(name: str) -> bool:
+    """Whether a name in a zip stays in it: `/etc/a.csv` and `../a.csv` would be files beside it."""
+    return not name.startswith("/") and ".." not in name.split("/")
+
+
 def members(path: Path, archive: zipfile.ZipFile) -> list[Path]:
     """The files of the likeliest ending in a zip."""
     names = [name for name in archive.namelist() if not name.rpartition("/")[2].startswith(_RESOURCE_FORK)]
     for suffix in _MEMBERS:
-        found = sorted(path / name for name in names if name.lower().endswith(suffix) and not name.startswith("/"))
+        found = sorted(path / name for name in names if name.lower().endswith(suffix) and _is_within(name))
         if found:
             return found
     return []

@@ -1,13 +1,17 @@
 """Damaged files: no error of Python reaches the user, a bad line costs itself alone, and memory stays bounded."""
 
 import gzip
+import io
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import csv, parquet
 
 from marketdata.errors import TickpipeError
 from tests.unit.tickpipe.sending.test_history import M1, MT5
@@ -27,6 +31,20 @@ ARCHIVE = "".join(
     for number in range(20)
 )
 
+
+def zipped(text: str) -> bytes:
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("ticks.csv", text)
+        return file.getvalue()
+
+
+def as_parquet(text: str) -> bytes:
+    with io.BytesIO() as file:
+        parquet.write_table(csv.read_csv(pa.py_buffer(text.encode())), file)
+        return file.getvalue()
+
+
 FILES = {
     "ticks": TICKS.encode(),
     "MetaTrader's ticks": MT5.encode("utf-16"),
@@ -34,6 +52,9 @@ FILES = {
     "HistData": b"20120201 000003660,1.306600,1.306770,0\r\n" * 30,
     "epochs": b"time;bid;ask\n" + b"1549238401;1,14543;1,14545\n" * 30,
     "archive": ARCHIVE.encode(),
+    "zip": zipped(TICKS),
+    "Zstandard": pa.compress(TICKS.encode(), "zstd", asbytes=True),
+    "Parquet": as_parquet(TICKS),
     "gzip": gzip.compress(TICKS.encode(), mtime=0),
 }
 
