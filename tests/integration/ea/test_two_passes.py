@@ -86,6 +86,7 @@ async def test_as_it_happens_each_pass_is_told_by_the_receipt(
         terminal.ticks("BTCUSD", [Tick(at_ms, 1.1, 1.2, 0.0, 0.0, 6)], known_ms=round(moment.timestamp() * 1000))
     terminal("offset", 10_800)
     terminal.start(round((moments[0] - timedelta(seconds=10)).timestamp() * 1000))
+    terminal.run(1)
 
     # Act
     try:
@@ -94,7 +95,8 @@ async def test_as_it_happens_each_pass_is_told_by_the_receipt(
             wait_until(partial(has_reached, producer, moment), what=f"a producer that has {moment}")
             terminal("offset", 10_800 if moment < CHANGE else 7_200)
             terminal("now", round(moment.timestamp() * 1000))
-            terminal.run(2)
+            # After a pause two readings must agree.
+            terminal.run(6)
             for url, symbol in ((producer, "STRAIGHT"), (relay, "RELAYED")):
                 answer = url.post(tick_and_bar(symbol, moment), X_API_Key=API_KEY, X_Source=SOURCE)
                 assert answer.json()["inserted"] == 2

@@ -163,7 +163,7 @@ class Script:
             if end >= self.now_ms:
                 self.run((end - self.now_ms) // 1_000 + 1, 1_000)
         left_s = max(0, NOW_MS + OPEN_MS + LATEST_MS - self.now_ms) // 1_000
-        self.run(left_s + 4_500, 5_000)
+        self.run(left_s + 4_500, 10_000)
 
 
 def play(binary: Path, seed: int) -> None:
