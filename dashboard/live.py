@@ -24,6 +24,7 @@ from runtime import clock
 from runtime.kafka import new_consumer
 from runtime.kafka_errors import kafka_errors
 from runtime.log_identity import wait_for_log
+from runtime.rights import Service
 from runtime.settings import Settings
 from runtime.telemetry import arrival_seconds, received_header, seconds_between
 
@@ -57,8 +58,8 @@ class LiveReader:
         """Read until cancelled, and start over after every failure of Kafka."""
         while True:
             try:
-                self._hub.own_log = await wait_for_log(self._settings)
-                with kafka_errors(self._settings, topic=self._settings.candles_topic):
+                self._hub.own_log = await wait_for_log(self._settings, service=Service.DASHBOARD)
+                with kafka_errors(self._settings, topic=self._settings.candles_topic, right="READ"):
                     await self._read()
             except TickpipeError as exc:
                 log.warning(

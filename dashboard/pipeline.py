@@ -15,6 +15,7 @@ import psycopg
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupAuthorizationFailedError
 
 from dashboard.answers import Refusal, encode
 from dashboard.catalogue import Catalogue
@@ -216,12 +217,12 @@ class KafkaCounts:
         rejected = {"ticks": settings.ticks_rejected_topic, "candles": settings.candles_rejected_topic}
         wanted = {*rejected.values(), *(name for _, names in groups.values() for name in names)}
         ends = await topic_ends(admin, consumer, wanted)
-        committed = {
-            name: await committed_offsets(admin, group) if group else {} for name, (group, _) in groups.items()
-        }
+        committed = {name: await _committed(admin, group) for name, (group, _) in groups.items()}
         lag = {
-            name: lag_of({topic: ends[topic] for topic in read}, committed[name]) if group else None
-            for name, (group, read) in groups.items()
+            name: None
+            if (offsets := committed[name]) is None
+            else lag_of({topic: ends[topic] for topic in read}, offsets)
+            for name, (_, read) in groups.items()
         }
         records = {topic: sum(end for _, end in partitions.values()) for topic, partitions in ends.items()}
         # A worker that finds nothing to fold commits all the same.
@@ -230,7 +231,9 @@ class KafkaCounts:
         return {
             "lag": lag,
             "folding": self._folding.note(records[settings.ticks_topic], folded),
-            "storing": self._storing.note(records[settings.candles_topic], stored),
+            "storing": None
+            if committed["sink"] is None
+            else self._storing.note(records[settings.candles_topic], stored),
             "rejected": {
                 name: sum(end - first for first, end in ends[topic].values()) for name, topic in rejected.items()
             },
@@ -251,6 +254,19 @@ class KafkaCounts:
             self._consumer = new_consumer(self._settings)
             await self._consumer.start()
         return self._admin, self._consumer
+
+
+async def _committed(client: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, int] | None:
+    """What the group has committed; None when its name is not known, or this user may not ask about it."""
+    if not group:
+        return None
+    try:
+        return await committed_offsets(client, group)
+    except GroupAuthorizationFailedError:
+        log.warning(
+            "Kafka does not allow DESCRIBE on a group, so its lag is not known.", action="lag_hidden", group=group
+        )
+        return None
 
 
 class Progress:

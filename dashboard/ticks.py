@@ -16,7 +16,7 @@ from marketdata.refold import TickRow, columns_of, iso_milliseconds, shown
 from marketdata.tick import MAX_TIME_MSC, period_of
 from runtime import clock
 from runtime.settings import Settings
-from sink.ticks import TickRange, TickReader, missing_spans
+from sink.ticks import ArrowTicks, TickRange, TickReader, missing_spans
 
 DEFAULT_LIMIT: Final = 10_000
 #: A day of most symbols; more comes page by page.
@@ -225,23 +225,12 @@ class _Arrow:
                 406, "ARROW_NOT_INSTALLED", "this server has no pyarrow; install it with "
                 "`pip install 'tickpipe[arrow]'`, or ask for json or csv"
             ) from exc  # fmt: skip
-        moment = pa.timestamp("ms", tz="UTC")
-        types: dict[str, Any] = {
-            "time": moment, "time_msc": pa.int64(), "bid": pa.float64(), "ask": pa.float64(), "last": pa.float64(),
-            "volume": pa.float64(), "flags": pa.int64(), "partition": pa.int32(), "offset": pa.int64(),
-            "index": pa.int32(), "received": moment, "request": pa.string(),
-        }  # fmt: skip
-        self._pa = pa
-        self._schema = pa.schema([(name, types[name]) for name in columns_of(raw=page.request.raw)])
+        self._arrow = ArrowTicks(raw=page.request.raw)
         self._sink = io.BytesIO()
-        self._writer = pa.ipc.new_stream(self._sink, self._schema)
+        self._writer = pa.ipc.new_stream(self._sink, self._arrow.schema)
 
     def add(self, rows: list[TickRow]) -> None:
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-        # The first column is the time once more, as a timestamp.
-        values = zip((columns[0], *columns), self._schema, strict=True)
-        arrays = [self._pa.array(column, field.type) for column, field in values]
-        self._writer.write_batch(self._pa.record_batch(arrays, schema=self._schema))
+        self._writer.write_batch(self._arrow.batch(rows))
 
     def content(self) -> bytes:
         self._writer.close()

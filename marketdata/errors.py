@@ -93,8 +93,7 @@ class UnknownTopic(KafkaRefused):
         self.topic = topic
         self.partition = partition
         if partition is None:
-            cure = "create it with `tickpipe topics create`, or allow this user to see it"
-            super().__init__(f"Kafka has no topic {topic}; {cure}")
+            super().__init__(f"Kafka has no topic {topic}; create it with `tickpipe topics create`")
         else:
             super().__init__(f"the topic {topic} has no partition {partition}")
 

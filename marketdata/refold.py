@@ -213,7 +213,7 @@ def _ranges(positions: "array[int]") -> Ranges:
 
 
 #: The columns of a tick that counts, and what a tick of a record has besides.
-TICK_COLUMNS: Final = ("time_msc", "bid", "ask", "last", "volume", "flags")
+TICK_COLUMNS: Final = Tick.__struct_fields__
 RECORD_COLUMNS: Final = ("partition", "offset", "index", "received", "request")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

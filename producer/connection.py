@@ -19,8 +19,9 @@ from aiokafka.partitioner import murmur2
 from runtime import aiokafka_internals
 from runtime.kafka import new_producer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
+from runtime.rights import Service
 from runtime.settings import Settings
-from runtime.topics import check_topics, ensure_topics
+from runtime.topics import prepare_topics
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +48,7 @@ async def open_producer(settings: Settings) -> AIOKafkaProducer:
 
 
 async def _open(settings: Settings) -> AIOKafkaProducer:
-    await ensure_topics(settings)
-    await check_topics(settings)
+    await prepare_topics(settings, Service.PRODUCER)
     producer = new_producer(
         settings,
         max_batch_size=_BATCH_BYTES,

@@ -122,7 +122,7 @@ class Publisher:
                     self._timeouts.discard(timeout)
         # Not `kafka_errors`: each request comes here, and a context manager costs more than all the rest of this.
         except KAFKA_ERRORS as exc:
-            error = mapped(exc, self._settings)
+            error = mapped(exc, self._settings, right="WRITE")
             self._give_up(commit, error)
             if isinstance(error, RecordTooLarge):  # the topic's own limit was lowered
                 raise TooLarge("more ticks of one symbol than the topic takes; split the body") from exc
@@ -132,7 +132,7 @@ class Publisher:
         # What goes wrong here is no reason to give up the connection of the ticks.
         items = [Stored(record.key, record.value, record.headers, record.timestamp_ms) for record in rejects]
         try:
-            with kafka_errors(self._settings, topic=self._rejected_topic):
+            with kafka_errors(self._settings, topic=self._rejected_topic, right="WRITE"):
                 async with asyncio.timeout(self._settings.confirm_timeout_seconds):
                     await self._rejected.write_items(items)
         except TickpipeError as exc:

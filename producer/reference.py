@@ -166,7 +166,7 @@ class ReferenceWriter:
             return
         topic = self._settings.reference_topic
         try:
-            with kafka_errors(self._settings, topic=topic):
+            with kafka_errors(self._settings, topic=topic, right="WRITE"):
                 async with asyncio.timeout(timeout_seconds):
                     producer = await self._connected()
                     sending = (

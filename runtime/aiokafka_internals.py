@@ -60,9 +60,9 @@ async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
     return set(cluster.partitions_for_topic(topic) or ())
 
 
-async def send_request(client: AIOKafkaAdminClient, request: Any) -> Any:
-    """The answer to a request that aiokafka itself does not know."""
-    return await client._send_request(request)
+async def send_request(client: AIOKafkaAdminClient, request: Any, node: int | None = None) -> Any:
+    """The answer of a broker, any without `node`, to a request that aiokafka itself does not know."""
+    return await client._send_request(request, node)
 
 
 def group_error(consumer: AIOKafkaConsumer) -> Exception | None:

@@ -9,13 +9,18 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocol
-from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    NotCoordinatorForGroupError,
+    TopicAuthorizationFailedError,
+)
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from marketdata.errors import KafkaUnavailable, UnknownTopic
+from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized, UnknownTopic
 from runtime.aiokafka_internals import end_fetches
 from runtime.kafka_access import client_options, why_unavailable
-from runtime.kafka_errors import kafka_errors
+from runtime.kafka_errors import kafka_errors, mapped
+from runtime.rights import hidden_topics
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask
 
@@ -107,14 +112,33 @@ async def log_ends(settings: Settings, topic: str) -> Ends:
     consumer = new_consumer(settings)
     try:
         async with admin_client(settings) as client:
-            with kafka_errors(settings, topic=topic):
+            with kafka_errors(settings, topic=topic, right="DESCRIBE"):
                 await consumer.start()
                 ends = (await topic_ends(client, consumer, [topic]))[topic]
     finally:
         await consumer.stop()
     if not ends:
-        raise UnknownTopic(topic)
+        raise await why_missing(settings, topic)
     return ends
+
+
+async def why_missing(settings: Settings, topic: str) -> KafkaRefused:
+    """The error for a topic that Kafka does not tell of: it is not there, or this user may not see it.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+    """
+    async with admin_client(settings) as client:
+        with kafka_errors(settings):
+            hidden = await hidden_topics(client, [topic])
+    return not_seen(settings, hidden) if hidden else UnknownTopic(topic)
+
+
+def not_seen(settings: Settings, hidden: Collection[str]) -> NotAuthorized:
+    """The error for topics that this user may not see."""
+    error = mapped(TopicAuthorizationFailedError(set(hidden)), settings, right="DESCRIBE")
+    assert isinstance(error, NotAuthorized)  # noqa: S101 - what that error becomes
+    return error
 
 
 async def topic_ends(
@@ -155,7 +179,7 @@ async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int,
         KafkaUnavailable: when no broker answers.
     """
     async with admin_client(settings) as client:
-        with kafka_errors(settings, group=group):
+        with kafka_errors(settings, group=group, right="DESCRIBE"):
             offsets = await committed_offsets(client, group)
     return {tp.partition: offset for tp, offset in offsets.items() if tp.topic == topic}
 
@@ -226,7 +250,7 @@ class GroupWatch(PeriodicTask[None]):
             KafkaUnavailable, KafkaRefused: when Kafka does not tell.
         """
         before = self._unread
-        with kafka_errors(self._settings, group=self._group):
+        with kafka_errors(self._settings, group=self._group, right="DESCRIBE"):
             self._unread = await unread_partitions(client, self._group, self._topics)
         if still := self._unread & before:
             self._unread = set()  # a rebalance takes its time

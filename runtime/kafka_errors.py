@@ -80,8 +80,10 @@ REFUSED: Final = (
 
 
 @contextmanager
-def kafka_errors(settings: Settings, *, topic: str = "", group: str = "") -> Iterator[None]:
+def kafka_errors(settings: Settings, *, topic: str = "", group: str = "", right: str = "") -> Iterator[None]:
     """Raise this project's error for one of aiokafka's; `topic` and `group` are what the calls inside are about.
+
+    `right` is the operation on them that the user needs, for example `READ`.
 
     A `TimeoutError` of the caller's own `asyncio.timeout` counts as a broker that does not answer.
 
@@ -93,7 +95,7 @@ def kafka_errors(settings: Settings, *, topic: str = "", group: str = "") -> Ite
     try:
         yield
     except KAFKA_ERRORS as exc:
-        raise mapped(exc, settings, topic=topic, group=group) from exc
+        raise mapped(exc, settings, topic=topic, group=group, right=right) from exc
 
 
 #: What an error becomes, and its sentence; the first line that fits counts.
@@ -108,14 +110,13 @@ _SENTENCES: Final[tuple[tuple[tuple[type[BaseException], ...], type[TickpipeErro
     (
         LOGIN_REFUSED,
         NotAuthorized,
-        "Kafka on {kafka} does not accept the login{user} ({said}); check TICKPIPE_KAFKA_SASL_MECHANISM, and the "
+        "Kafka on {kafka} does not accept the login{of_user} ({said}); check TICKPIPE_KAFKA_SASL_MECHANISM, and the "
         "user and password or the token command",
     ),
     (
         NOT_AUTHORIZED,
         NotAuthorized,
-        "Kafka on {kafka} does not allow this request{about} ({said}); grant the user READ, WRITE and DESCRIBE "
-        "(kafka-acls)",
+        "Kafka on {kafka} does not allow the user{user} {right}{on} ({said}); grant it (kafka-acls)",
     ),
     (UNKNOWN_TOPIC, UnknownTopic, "{topic}"),
     (
@@ -132,13 +133,20 @@ def is_retriable(exc: BaseException) -> bool:
     return bool(getattr(exc, "retriable", False))
 
 
-def mapped(exc: BaseException, settings: Settings, *, topic: str = "", group: str = "") -> TickpipeError:
+def mapped(
+    exc: BaseException, settings: Settings, *, topic: str = "", group: str = "", right: str = ""
+) -> TickpipeError:
     """This project's error for one of `KAFKA_ERRORS`."""
+    if isinstance(exc, errors.TopicAuthorizationFailedError):
+        topic, group = topic or _named_by(exc), ""
     words = {
         "kafka": settings.kafka_bootstrap,
-        "user": f" of {settings.kafka_sasl_username}" if settings.kafka_sasl_username else "",
+        "user": f" {settings.kafka_sasl_username}" if settings.kafka_sasl_username else "",
+        "of_user": f" of {settings.kafka_sasl_username}" if settings.kafka_sasl_username else "",
+        "right": right or "READ, WRITE or DESCRIBE",
         "topic": topic,
         "about": f" of the topic {topic}" if topic else f" of the group {group}" if group else "",
+        "on": f" on the topic {topic}" if topic else f" on the group {group}" if group else "",
         "said": said_by(exc),
     }
     for kinds, error, sentence in _SENTENCES:
@@ -155,6 +163,12 @@ def unavailable(settings: Settings) -> KafkaUnavailable:
     error = mapped(TimeoutError(), settings)
     assert isinstance(error, KafkaUnavailable)  # noqa: S101 - `AWAY` comes first
     return error
+
+
+def _named_by(exc: errors.TopicAuthorizationFailedError) -> str:
+    """The topics that aiokafka named when it raised the error: one, or a set."""
+    named = exc.args[0] if exc.args else ()
+    return ", ".join(sorted([named] if isinstance(named, str) else map(str, named)))
 
 
 def said_by(exc: BaseException) -> str:

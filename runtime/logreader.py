@@ -17,7 +17,7 @@ from marketdata.runs import Chunk, Record, in_pieces
 from marketdata.tick import Frame
 from marketdata.wire import decode_frame, decode_frames
 from runtime.aiokafka_internals import hand_out_bare_records, partitions_of
-from runtime.kafka import new_consumer
+from runtime.kafka import new_consumer, why_missing
 from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings
 
@@ -78,7 +78,7 @@ class LogReader:
     async def ends(self, topic: str, partition: int) -> tuple[int, int]:
         """First and next offset of the partition."""
         tp = await self._existing(topic, partition)
-        with kafka_errors(self._settings, topic=topic):
+        with kafka_errors(self._settings, topic=topic, right="READ"):
             async with asyncio.timeout(self._stall_seconds):
                 first = await self._consumer.beginning_offsets([tp])
                 end = await self._consumer.end_offsets([tp])
@@ -87,7 +87,7 @@ class LogReader:
     async def offsets_at(self, topic: str, partitions: Collection[int], time_ms: int) -> dict[int, int]:
         """By partition the first offset whose timestamp is not before `time_ms`; without one it is missing."""
         tps = [await self._existing(topic, partition) for partition in partitions]
-        with kafka_errors(self._settings, topic=topic):
+        with kafka_errors(self._settings, topic=topic, right="READ"):
             async with asyncio.timeout(self._stall_seconds):
                 found = await self._consumer.offsets_for_times(dict.fromkeys(tps, time_ms))
         return {tp.partition: found[tp].offset for tp in tps if found.get(tp) is not None}
@@ -110,7 +110,7 @@ class LogReader:
         consumer.seek(tp, first)
         position, moved_at = first, time.monotonic()
         while position <= last:
-            with kafka_errors(self._settings, topic=topic):
+            with kafka_errors(self._settings, topic=topic, right="READ"):
                 polled = await consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=max_records)
                 reached = await consumer.position(tp)
             if reached > position:
@@ -148,14 +148,16 @@ class LogReader:
     async def _learn_partitions(self, topic: str, *, until: TopicPartition | None = None) -> set[int]:
         deadline = time.monotonic() + _NEWS_SECONDS
         while True:
-            with kafka_errors(self._settings, topic=topic):
+            with kafka_errors(self._settings, topic=topic, right="READ"):
                 async with asyncio.timeout(self._stall_seconds):
                     found = await partitions_of(self._consumer, topic)
             self._known |= {TopicPartition(topic, partition) for partition in found}
             if found and (until is None or until in self._known):
                 return found
             if time.monotonic() > deadline:
-                raise UnknownTopic(topic, until.partition if found and until is not None else None)
+                if found and until is not None:
+                    raise UnknownTopic(topic, until.partition)
+                raise await why_missing(self._settings, topic)
             await asyncio.sleep(_NEWS_SECONDS / 10)
 
 

@@ -4,6 +4,8 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from structlog.typing import Processor
@@ -21,43 +23,76 @@ _SHARED: list[Processor] = [
 #: Libraries that report their ordinary life, such as every rebalance, at INFO.
 _CHATTY = ("aiokafka", "faust", "mode", "httpx", "httpcore", "uvicorn.access", "kafka")
 
-#: Wordings that are remembered; a library may put an address or a number into each (some 200 bytes).
-MAX_WORDINGS = 1_000
+#: Lines of one wording are counted for so long (seconds).
+REPEAT_SECONDS: Final = 30.0
 
-#: A library that cannot reach a broker says so forty times a second; once in so long is enough (seconds).
-REPEAT_SECONDS = 30.0
+#: Lines of one wording that are written in that time: what is said of each topic or partition comes in a burst. A
+#: library that cannot reach a broker says so forty times a second.
+BURST: Final = 20
+_BURST_OF_LIBRARY: Final = 1
 
-#: Wordings that are remembered; a library that writes numbers into them has as many as it likes.
-MAX_WORDINGS = 1_000
+#: Wordings that are remembered; a library that writes numbers into them has as many as it likes (some 200 bytes each).
+MAX_WORDINGS: Final = 1_000
+
+
+@dataclass
+class _Wording:
+    """Lines of one wording since a moment."""
+
+    since: float
+    written: int = 0
+    held_back: int = 0
+    #: The time before had more than a burst: while that lasts, one line stands for all.
+    is_flood: bool = False
 
 
 class Unrepeated(logging.Filter):
-    """Lets a library's line of one wording pass once in a while, with the number of those held back."""
+    """Bounds how often lines of one wording are written, whoever writes them.
+
+    In `REPEAT_SECONDS` a burst of them passes, and while they go on in greater number one in that time, which tells how
+    many were held back. Lines of level DEBUG always pass.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+        self._seen: dict[tuple[str, int, str], _Wording] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is to be written."""
-        if not record.name.startswith(_CHATTY):
+        if record.levelno <= logging.DEBUG:
             return True
-        key, now = (record.name, str(record.msg)), self._clock()
-        written_at, held_back = self._seen.get(key, (-REPEAT_SECONDS, 0))
-        if now - written_at < REPEAT_SECONDS:
-            self._seen[key] = (written_at, held_back + 1)
+        wording = self._wording(record)
+        burst = 1 if wording.is_flood else _BURST_OF_LIBRARY if record.name.startswith(_CHATTY) else BURST
+        if wording.written >= burst:
+            wording.held_back += 1
             return False
-        self._remember(key, now)
-        if held_back:
-            record.msg = f"{record.msg} ({held_back} more like this)"
+        wording.written += 1
         return True
 
-    def _remember(self, key: tuple[str, str], now: float) -> None:
+    def _wording(self, record: logging.LogRecord) -> _Wording:
+        # structlog hands its events over as dictionaries.
+        event = record.msg.get("event") if isinstance(record.msg, dict) else record.msg
+        key, now = (record.name, record.levelno, str(event)), self._clock()
+        found = self._seen.get(key)
+        if found is not None and now - found.since < REPEAT_SECONDS:
+            return found
         self._seen.pop(key, None)
         while len(self._seen) >= MAX_WORDINGS:
             del self._seen[next(iter(self._seen))]
-        self._seen[key] = (now, 0)
+        is_over = found is None or now - found.since >= 2 * REPEAT_SECONDS
+        self._seen[key] = wording = _Wording(now)
+        if found is not None and found.held_back:
+            _tell(record, found.held_back)
+            wording.is_flood = not is_over
+        return wording
+
+
+def _tell(record: logging.LogRecord, held_back: int) -> None:
+    if isinstance(record.msg, dict):
+        record.msg = {**record.msg, "held_back": held_back}
+    else:
+        record.msg = f"{record.msg} ({held_back} more like this)"
 
 
 def configure_logs(settings: Settings) -> None:

@@ -238,7 +238,7 @@ class RejectedWriter:
 
     async def _send(self, stored: Stored) -> None:
         assert self._producer is not None  # noqa: S101 - `_write` connects
-        with kafka_errors(self._settings, topic=self._topic):
+        with kafka_errors(self._settings, topic=self._topic, right="WRITE"):
             await self._producer.send_and_wait(
                 self._topic, stored.value, key=stored.key, timestamp_ms=stored.timestamp_ms, headers=stored.headers
             )
@@ -248,7 +248,7 @@ class RejectedWriter:
         assert self._producer is not None  # noqa: S101 - `_write` connects
         try:
             async with asyncio.timeout(_TOPIC_TIMEOUT_SECONDS):
-                with kafka_errors(self._settings, topic=self._topic):
+                with kafka_errors(self._settings, topic=self._topic, right="WRITE"):
                     await self._producer.partitions_for(self._topic)
         except NotAuthorized as exc:
             return exc

@@ -1,6 +1,6 @@
 """The topics: created where they are missing, compared with what each needs, and changed on request."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,8 +20,9 @@ from tenacity import (
 from tenacity.stop import stop_base
 
 from marketdata.errors import TopicUnsafe
-from runtime.kafka import MAX_RECORD_BYTES, admin_client
+from runtime.kafka import MAX_RECORD_BYTES, admin_client, not_seen
 from runtime.kafka_errors import is_retriable, kafka_errors, mapped
+from runtime.rights import Service, check_rights, hidden_topics
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -127,7 +128,7 @@ async def change(settings: Settings, client: AIOKafkaAdminClient, found: Iterabl
         (answer,) = await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, own)])
         for code, *_ in answer.resources:
             if code:
-                raise mapped(for_code(code)(), settings, topic=name)
+                raise mapped(for_code(code)(), settings, topic=name, right="ALTER_CONFIGS")
     return others
 
 
@@ -229,10 +230,13 @@ _TOPIC_ALREADY_EXISTS = TopicAlreadyExistsError.errno
 _TOLD_WITHIN_SECONDS = 5.0
 
 
-async def wait_for_kafka(settings: Settings, *, timeout_seconds: float | None = None) -> str:
+async def wait_for_kafka(
+    settings: Settings, *, service: Service | None = None, timeout_seconds: float | None = None
+) -> str:
     """Wait until a broker answers and every topic exists; return the cluster's id.
 
     Raises:
+        NotAuthorized: when the user lacks a right that `service` cannot work without.
         TopicUnsafe: when a topic that exists would delete what was acknowledged.
         KafkaUnavailable: after `timeout_seconds`; without it the wait has no end.
     """
@@ -242,9 +246,7 @@ async def wait_for_kafka(settings: Settings, *, timeout_seconds: float | None = 
         before_sleep=_say_that_we_wait,
     ):  # fmt: skip
         with attempt:
-            cluster_id = await ensure_topics(settings)
-            await check_topics(settings)
-            return cluster_id
+            return await prepare_topics(settings, service)
     raise AssertionError("unreachable: tenacity returns or raises")
 
 
@@ -254,12 +256,34 @@ def _say_that_we_wait(state: RetryCallState) -> None:
         log.warning("Waiting for Kafka.", action="wait_for_kafka", error=str(state.outcome.exception()))
 
 
+async def prepare_topics(settings: Settings, service: Service | None) -> str:
+    """Check the rights of the service, create the topics that are missing, check the others; the cluster's id.
+
+    Raises:
+        KafkaUnavailable, KafkaRefused: see `wait_for_kafka`.
+    """
+    # First, or a topic that may not be seen would be taken for one that is missing.
+    is_known = service is None or await _check_rights(settings, service)
+    cluster_id = await ensure_topics(settings)
+    if service is not None and not is_known:
+        await _check_rights(settings, service)
+    await check_topics(settings)
+    return cluster_id
+
+
+async def _check_rights(settings: Settings, service: Service) -> bool:
+    async with admin_client(settings) as client:
+        with kafka_errors(settings):
+            return await check_rights(settings, client, service)
+
+
 async def ensure_topics(settings: Settings) -> str:
     """Create the topics that are missing; those that exist are left as they are. Returns the cluster's id.
 
     Raises:
         KafkaUnavailable: when no broker answers.
         KafkaRefused: when the broker refuses a topic, for example for want of replicas.
+        NotAuthorized: when this user may not see a topic, which may be there.
     """
     async with admin_client(settings) as client:
         with kafka_errors(settings):
@@ -268,6 +292,7 @@ async def ensure_topics(settings: Settings) -> str:
         missing = [topic for topic in topics(settings) if topic.name not in present]
         if missing:
             with kafka_errors(settings):
+                await _check_seen(settings, client, missing)
                 await _create(settings, client, missing)
         return str(cluster["cluster_id"])
 
@@ -277,15 +302,16 @@ async def restore_topics(settings: Settings, *names: str, shared: AIOKafkaAdminC
 
     Raises:
         KafkaUnavailable: when no broker answers.
-        KafkaRefused: when the broker refuses a topic.
+        KafkaRefused: when the broker refuses a topic, or this user may not see it any more.
     """
     async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
             present = set(await client.list_topics())
             missing = [topic for topic in topics(settings) if topic.name in names and topic.name not in present]
+            await _check_seen(settings, client, missing)
             for topic in missing:
                 log.error(
-                    "A topic is gone: somebody deleted it, or this user may not see it any more. It is created again.",
+                    "A topic is gone: somebody deleted it. It is created again.",
                     action="topic_gone", topic=topic.name,
                 )  # fmt: skip
             if missing:
@@ -293,7 +319,7 @@ async def restore_topics(settings: Settings, *names: str, shared: AIOKafkaAdminC
 
 
 async def check_topics(settings: Settings) -> None:
-    """Compare the topics that exist with what they need; log what is not as it should be.
+    """Compare the topics that exist and may be seen with what they need; log what is not as it should be.
 
     Raises:
         TopicUnsafe: when one would delete what was acknowledged.
@@ -301,12 +327,7 @@ async def check_topics(settings: Settings) -> None:
     """
     async with admin_client(settings) as client:
         with kafka_errors(settings):
-            found, hidden = await differences(settings, client, topics(settings))
-    if hidden:
-        log.warning(
-            "The configuration of topics cannot be checked; grant DESCRIBE_CONFIGS (kafka-acls).",
-            action="topics_hidden", topics=hidden,
-        )  # fmt: skip
+            found, _ = await differences(settings, client, topics(settings))
     for difference in found:
         if not difference.is_vital:
             log.warning(
@@ -318,6 +339,11 @@ async def check_topics(settings: Settings) -> None:
         raise TopicUnsafe(f"{'; '.join(map(str, vital))}. Run `tickpipe topics fix --yes`, then start again")
 
 
+async def _check_seen(settings: Settings, client: AIOKafkaAdminClient, missing: Collection[Topic]) -> None:
+    if hidden := await hidden_topics(client, [topic.name for topic in missing]):
+        raise not_seen(settings, hidden)
+
+
 async def _create(settings: Settings, client: AIOKafkaAdminClient, missing: list[Topic]) -> None:
     """Create the topics and wait until brokers tell of them: the answer to the request comes a moment earlier."""
     response = await client.create_topics(
@@ -327,7 +353,7 @@ async def _create(settings: Settings, client: AIOKafkaAdminClient, missing: list
         if code == 0:
             log.info("Created a topic.", action="topic_created", topic=name)
         elif code != _TOPIC_ALREADY_EXISTS:  # another service was faster
-            raise mapped(for_code(code)(f"it was to be created: {rest}"), settings, topic=name)
+            raise mapped(for_code(code)(f"it was to be created: {rest}"), settings, topic=name, right="CREATE")
     names = {topic.name for topic in missing}
     told = AsyncRetrying(
         retry=retry_if_result(lambda present: not names.issubset(present)), wait=wait_exponential(0.02, max=0.5),

@@ -353,7 +353,7 @@ class Closer(PeriodicTask[int]):
         """The newest moment of which all that the log held is known to be folded and stored."""
         settings = self._settings
         async with admin_client(settings) as client:
-            with kafka_errors(settings):
+            with kafka_errors(settings, right="DESCRIBE"):
                 folded = await committed_offsets(client, settings.stream_group)
                 stored = await committed_offsets(client, settings.sink_group)
         over = _passed(self._unstored, stored, settings.candles_topic)

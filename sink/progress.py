@@ -265,7 +265,7 @@ class Positions:
         self, consumer: AIOKafkaConsumer, tps: Collection[TopicPartition]
     ) -> dict[TopicPartition, Bounds]:
         logs = {topic: await log_name(self._settings, topic) for topic in {tp.topic for tp in tps}}
-        with kafka_errors(self._settings, group=self._settings.sink_group):
+        with kafka_errors(self._settings, group=self._settings.sink_group, right="READ"):
             async with asyncio.timeout(_COMMITTED_SECONDS):
                 first, end = await consumer.beginning_offsets(list(tps)), await consumer.end_offsets(list(tps))
                 return {

@@ -20,6 +20,7 @@ from runtime.kafka import GroupWatch, new_consumer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.log_identity import wait_for_log
 from runtime.rejected import Rejected
+from runtime.rights import Service
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask, cancel, unless_set, until_first_ends
 from runtime.telemetry import start_telemetry
@@ -154,7 +155,7 @@ class Sink:
         self._metrics.database_trouble.labels(task, str(kind)).inc()
 
     async def _work(self, live: Database, others: Sequence[Database]) -> None:
-        log_name = await unless_set(self._stopping, wait_for_log(self._settings))
+        log_name = await unless_set(self._stopping, wait_for_log(self._settings, service=Service.SINK))
         if log_name is None:
             return
         await live.run_patiently(self._migrate)
@@ -285,7 +286,7 @@ class Sink:
         return await store.prepare(good, bad, list(spans.values())), offsets
 
     def _kafka_errors(self) -> contextlib.AbstractContextManager[None]:
-        return kafka_errors(self._settings, group=self._settings.sink_group)
+        return kafka_errors(self._settings, group=self._settings.sink_group, right="READ")
 
     async def _poll(self, consumer: AIOKafkaConsumer, timeout_ms: int) -> dict[TopicPartition, list[Record]]:
         try:

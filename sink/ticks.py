@@ -6,10 +6,10 @@ gives back the ticks instead.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 from aiokafka import TopicPartition
 
@@ -17,8 +17,8 @@ from marketdata.errors import UnknownTopic
 from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges, from_multirange, size, union
 from marketdata.reference import decimals_of
-from marketdata.refold import Coverage, Proof, RecordFold, TickFold, TickRow, bridged
-from marketdata.tick import MINUTE_MS, period_of
+from marketdata.refold import Coverage, Proof, RecordFold, TickFold, TickRow, bridged, columns_of
+from marketdata.tick import MINUTE_MS, Tick, period_of
 from marketdata.timeframes import M1, Timeframe
 from runtime.kafka import Ends, admin_client, committed_offsets, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors
@@ -218,7 +218,7 @@ class TickReader:
         consumer = new_consumer(settings)
         async with admin_client(settings) as client:
             try:
-                with kafka_errors(settings, group=settings.stream_group):
+                with kafka_errors(settings, group=settings.stream_group, right="DESCRIBE"):
                     await consumer.start()
                     folded = await committed_offsets(client, settings.stream_group)
                     ends = await topic_ends(client, consumer, [settings.ticks_topic, settings.candles_topic])
@@ -276,3 +276,27 @@ def missing_spans(minutes: Iterable[int]) -> list[tuple[int, int]]:
         else:
             spans.append((ts, ts + MINUTE_MS))
     return spans
+
+
+class ArrowTicks:
+    """Ticks as Arrow's columns, for those who have pyarrow."""
+
+    def __init__(self, *, raw: bool) -> None:
+        """`raw` is for the ticks of every record. Raises ImportError without pyarrow."""
+        import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
+
+        moment = pa.timestamp("ms", tz="UTC")
+        of_python = {int: pa.int64(), float: pa.float64()}
+        types = {name: of_python[type_] for name, type_ in get_type_hints(Tick).items()} | {
+            "time": moment, "partition": pa.int32(), "offset": pa.int64(), "index": pa.int32(), "received": moment,
+            "request": pa.string(),
+        }  # fmt: skip
+        self._pa = pa
+        self.schema = pa.schema([(name, types[name]) for name in columns_of(raw=raw)])
+
+    def batch(self, rows: Sequence[TickRow]) -> Any:
+        """The rows as a `pyarrow.RecordBatch`."""
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        # The first column is the time once more, as a timestamp.
+        values = zip((columns[0], *columns), self.schema, strict=True)
+        return self._pa.record_batch([self._pa.array(column, field.type) for column, field in values], self.schema)

@@ -10,6 +10,7 @@ from marketdata.errors import TickpipeError
 from runtime.log_identity import wait_for_log
 from runtime.logs import configure_logs
 from runtime.process import collect_rarely, exit_on_stop_signal
+from runtime.rights import Service
 from runtime.settings import load_settings
 from stream_app.app import create_app
 
@@ -27,7 +28,7 @@ def main() -> None:
     exit_on_stop_signal()
     # Faust exits at once when no broker answers, so the wait is here.
     try:
-        log_name = asyncio.run(wait_for_log(settings))
+        log_name = asyncio.run(wait_for_log(settings, service=Service.STREAM))
     except TickpipeError as exc:
         log.error("The worker does not start.", action="start_refused", error=str(exc))
         sys.exit(1)

@@ -47,6 +47,10 @@ BUFFERED_POLLS = 4
 
 WATCHDOG_INTERVAL_SECONDS = 5.0
 
+#: Candles that wait longer for the broker's confirmation make the worker not ready (seconds): a broker that is
+#: restarted takes some. What is not confirmed is sent again, and nothing is committed meanwhile.
+UNCONFIRMED_SECONDS = 5.0
+
 #: A stop that takes longer hangs, as Faust's does after some failures of the broker (seconds).
 STOP_TIMEOUT_SECONDS = 20.0
 
@@ -121,11 +125,11 @@ def create_app(settings: Settings, log_name: str) -> StreamApp:
         telemetry=start_telemetry(settings, "stream"),
     )
     # Faust goes on after a failure of an agent, and hangs in a shutdown from inside one: the process ends on the spot.
-    app.guard = Guard(Health("kafka"), end=lambda: os._exit(EXIT_FAILED))
+    app.guard = Guard(Health("kafka", "candles"), end=lambda: os._exit(EXIT_FAILED))
     _consume(app, settings, worker)
     _follow_rebalances(app, settings, worker, metrics)
     _watch(app, settings, worker, metrics)
-    _serve(app, metrics)
+    _serve(app, worker, metrics)
     return app
 
 
@@ -284,7 +288,7 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
     app.task(watch)
 
 
-def _serve(app: Any, metrics: Metrics) -> None:
+def _serve(app: Any, worker: Worker, metrics: Metrics) -> None:
     health: Health = app.guard.health
 
     async def healthy(web: Any, request: Any) -> Any:
@@ -292,6 +296,7 @@ def _serve(app: Any, metrics: Metrics) -> None:
         return web.json(body, status=status)
 
     async def ready(web: Any, request: Any) -> Any:
+        health.set("candles", worker.unconfirmed_seconds < UNCONFIRMED_SECONDS)
         status, body = health.ready()
         return web.json(body, status=status)
 

@@ -70,7 +70,7 @@ class Emitter:
         if self._producer is None:
             raise RuntimeError("the emitter was not started")
         producer, topic = self._producer, self._settings.candles_topic
-        with kafka_errors(self._settings, topic=topic):
+        with kafka_errors(self._settings, topic=topic, right="WRITE"):
             async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):
                 futures = [
                     await producer.send(

@@ -99,6 +99,12 @@ class Worker:
         # `<cluster id>/<topic>`, which candles name as their log.
         self._log_name = log_name
         self._timeframe = timeframe
+        self._unconfirmed_since: float | None = None
+
+    @property
+    def unconfirmed_seconds(self) -> float:
+        """How long candles have been waiting to be confirmed by the broker; 0 while none waits."""
+        return 0.0 if self._unconfirmed_since is None else time.monotonic() - self._unconfirmed_since
 
     async def fold(self, number: int, records: Sequence[Record]) -> None:
         """Fold one poll of the partition `number`.
@@ -211,6 +217,7 @@ class Worker:
             made = (outgoing(emission, self._live_since_ms, self._telemetry) for emission in emissions)
             candles = [each for each in made if each is not None]
             if candles:
+                self._unconfirmed_since = self._unconfirmed_since or started
                 try:
                     await self._emitter.emit(candles)
                 except (KafkaUnavailable, KafkaRefused) as exc:
@@ -220,6 +227,7 @@ class Worker:
                         for emission in one.emissions:
                             one.partition.window.give_back(emission)
                     return
+                self._unconfirmed_since = None
                 self._count(candles, time.monotonic() - started)
             # A rebalance may have taken partitions away while the broker was confirming.
             owned = {id(partition) for partition in self._partitions.values()}
@@ -263,6 +271,7 @@ class Worker:
     def drop(self) -> None:
         """Forget every partition: a rebalance takes all of them away, the next owner folds again."""
         self._partitions.clear()
+        self._unconfirmed_since = None
         self._live_since_ms = clock.now_ms()
         self._observe()
 

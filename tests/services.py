@@ -91,6 +91,11 @@ class Process:
         """What it wrote to its log, when it has one of its own."""
         return self._log.read_text() if self._log else ""
 
+    def forget_said(self) -> None:
+        """Empty its log; it goes on writing at the end."""
+        if self._log:
+            os.truncate(self._log, 0)
+
     @property
     def returncode(self) -> int | None:
         return self._process.poll() if self._process is not None else None

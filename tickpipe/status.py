@@ -201,7 +201,7 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
         ):
             if not group:
                 continue
-            with kafka_errors(settings, group=group):
+            with kafka_errors(settings, group=group, right="DESCRIBE"):
                 committed = await committed_offsets(client, group)
             status.lag[name] = lag_of({topic: found[topic] for topic in read}, committed)
 

@@ -67,11 +67,14 @@ def list_(*, format_: FormatOption = Format.TABLE, data_dir: DataDir = None) -> 
 
 async def _visible_ends(settings: "Settings") -> "tuple[dict[str, Ends], list[str]]":
     # And the names of the topics that this user may not see.
-    from runtime.log_identity import is_hidden
+    from runtime.kafka import admin_client
+    from runtime.kafka_errors import kafka_errors
+    from runtime.rights import hidden_topics
 
     found = await present_ends(settings)
-    absent = [name for name, ends in found.items() if not ends]
-    return found, [name for name in absent if await is_hidden(settings, name)]
+    async with admin_client(settings) as client:
+        with kafka_errors(settings):
+            return found, await hidden_topics(client, [name for name, ends in found.items() if not ends])
 
 
 @app.command()

@@ -1,6 +1,7 @@
-"""What each fault case measured, as JSON lines; `python -m tests.faults.record` makes the table of docs/reliability.md.
+"""What each fault case measured, as JSON lines; `python -m tests.faults.record` makes the tables of the page.
 
-`TICKPIPE_FAULT_REPORT` names the file that the cases append to.
+`TICKPIPE_FAULT_REPORT` names the file that the cases append to. Figures of bad nights of full length are stored in
+docs/nights.jsonl.
 """
 
 import json
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+
+#: Bad nights, one a line, beside the page.
+NIGHTS = PAGE.parent / "nights.jsonl"
 
 #: What `make soak` found, beside the page.
 SOAK = PAGE.parent / "soak.json"
@@ -67,6 +71,25 @@ def rows(lines: list[str]) -> str:
     return "\n".join(text)
 
 
+def night_rows(lines: list[str]) -> str:
+    """The Markdown table of bad nights, one a row and their sum."""
+    nights = sorted((Figures(**json.loads(line)) for line in lines), key=lambda night: night.seed)
+    text = [
+        "| seed | kills and misfortunes | ticks sent | lost | doubled | rows missing | settled after |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    text += [
+        f"| {night.seed} | {night.rounds} | {night.ticks:,} | {night.lost} | {night.doubled} | {night.missing_rows} "
+        f"| {night.settled:.1f} s |"
+        for night in nights
+    ]
+    sums = [sum(getattr(night, name) for night in nights) for name in ("rounds", "ticks", "lost", "doubled")]
+    missing, settled = sum(night.missing_rows for night in nights), max(night.settled for night in nights)
+    rounds, ticks, lost, doubled = sums
+    text.append(f"| {len(nights)} nights | {rounds} | {ticks:,} | {lost} | {doubled} | {missing} | {settled:.1f} s |")
+    return "\n".join(text)
+
+
 def soak_text(found: dict[str, Any]) -> str:
     """What a soak found, in Markdown."""
     text = [
@@ -83,8 +106,12 @@ def soak_text(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Put the table of the given file of JSON lines, and what the soak found, into docs/reliability.md."""
-    page = _replaced(PAGE.read_text(), "figures", rows(Path(sys.argv[1]).read_text().splitlines()))
+    """Put the table of the given file of JSON lines, if one is given, and what is stored into docs/reliability.md."""
+    page = PAGE.read_text()
+    if len(sys.argv) > 1:
+        page = _replaced(page, "figures", rows(Path(sys.argv[1]).read_text().splitlines()))
+    if NIGHTS.exists():
+        page = _replaced(page, "nights", night_rows(NIGHTS.read_text().splitlines()))
     if SOAK.exists():
         page = _replaced(page, "soak", soak_text(json.loads(SOAK.read_text())))
     PAGE.write_text(page)

@@ -1,10 +1,14 @@
 """Somebody deletes the topic of the candles under the running services: it is named and comes back, nothing is lost."""
 
+import asyncio
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from runtime.kafka import admin_client
 from runtime.settings import Settings
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, delete_topic, frames_of
@@ -53,3 +57,31 @@ async def test_the_topic_of_the_candles_comes_back(settings: Settings, kafka: Ka
     finally:
         worker.close()
         sink.close()
+
+
+async def test_a_worker_whose_candles_are_not_confirmed_is_not_ready(settings: Settings, kafka: KafkaLog) -> None:
+    async def largest_batch(size_bytes: int) -> None:
+        async with admin_client(settings) as client:
+            wanted = {"max.message.bytes": str(size_bytes)}
+            await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.candles_topic, wanted)])
+
+    def checks() -> tuple[int, dict[str, bool]]:
+        answer = worker.get("/ready")
+        return answer.status_code, answer.json()["checks"]
+
+    async def candles_are(confirmed: bool) -> bool:
+        status, found = await asyncio.to_thread(checks)
+        return (status == 200) is confirmed and found == {"kafka": True, "candles": confirmed}
+
+    worker = Service("stream_app", settings).start()
+    try:
+        await asyncio.to_thread(worker.wait_ready)
+        await largest_batch(10)
+        await kafka.send(*frames_of(eurusd_ticks()[:100], 100))
+        await eventually(partial(candles_are, False), what="a worker that is not ready")
+
+        await largest_batch(1_000_000)
+        await eventually(partial(candles_are, True), what="a worker that is ready")
+        assert len(await kafka.candles()) > 0
+    finally:
+        worker.close()

@@ -243,7 +243,7 @@ class TopicRestore:
             wrote = True
             if len(sent) == _IN_FLIGHT:
                 await self._confirm(tp, sent)
-            with kafka_errors(self._settings, topic=tp.topic):
+            with kafka_errors(self._settings, topic=tp.topic, right="WRITE"):
                 future = await self._producer.send(
                     tp.topic, record.value, key=record.key, partition=tp.partition, timestamp_ms=record.timestamp,
                     headers=list(record.headers),
@@ -257,12 +257,12 @@ class TopicRestore:
 
     async def _delete_before(self, tp: TopicPartition, first: int) -> None:
         async with admin_client(self._settings) as client:
-            with kafka_errors(self._settings, topic=tp.topic):
+            with kafka_errors(self._settings, topic=tp.topic, right="DELETE"):
                 await client.delete_records({tp: RecordsToDelete(before_offset=first)})
 
     async def _confirm(self, tp: TopicPartition, sent: "deque[tuple[int, asyncio.Future[object]]]") -> None:
         offset, future = sent.popleft()
-        with kafka_errors(self._settings, topic=tp.topic):
+        with kafka_errors(self._settings, topic=tp.topic, right="WRITE"):
             stored_at = getattr(await future, "offset", None)
         if stored_at != offset:
             raise TopicsDiffer(

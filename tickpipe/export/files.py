@@ -267,19 +267,13 @@ class ParquetTicks:
     def __init__(self, stream: IO[bytes], *, raw: bool) -> None:
         """Raises ParquetMissing without pyarrow."""
         try:
-            import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
-            import pyarrow.parquet as pq  # noqa: PLC0415
+            import pyarrow.parquet as pq  # noqa: PLC0415 - an optional extra, and slow to load
         except ImportError as exc:
             raise ParquetMissing(ParquetMissing.__doc__) from exc
-        moment = pa.timestamp("ms", tz="UTC")
-        types = {
-            "time": moment, "time_msc": pa.int64(), "bid": pa.float64(), "ask": pa.float64(), "last": pa.float64(),
-            "volume": pa.float64(), "flags": pa.int64(), "partition": pa.int32(), "offset": pa.int64(),
-            "index": pa.int32(), "received": moment, "request": pa.string(),
-        }  # fmt: skip
-        self._pa = pa
-        self._schema = pa.schema([(name, types[name]) for name in columns_of(raw=raw)])
-        self._writer = pq.ParquetWriter(stream, self._schema, compression="zstd")
+        from sink.ticks import ArrowTicks  # noqa: PLC0415 - loads the clients of Kafka and PostgreSQL
+
+        self._arrow = ArrowTicks(raw=raw)
+        self._writer = pq.ParquetWriter(stream, self._arrow.schema, compression="zstd")
         self._rows: list[TickRow] = []
 
     def write(self, rows: Sequence[TickRow]) -> None:
@@ -295,11 +289,7 @@ class ParquetTicks:
 
     def _flush(self) -> None:
         if self._rows:
-            columns: list[Sequence[Any]] = list(zip(*self._rows, strict=True))
-            # The first column is the time once more, as a timestamp.
-            values = zip((columns[0], *columns), self._schema, strict=True)
-            arrays = [self._pa.array(column, field.type) for column, field in values]
-            self._writer.write_table(self._pa.table(arrays, schema=self._schema))
+            self._writer.write_batch(self._arrow.batch(self._rows))
             self._rows = []
 
 

@@ -112,7 +112,7 @@ class RejectedTopics:
         }
         if until:
             async with admin_client(self._settings) as client:
-                with kafka_errors(self._settings, topic=topic):
+                with kafka_errors(self._settings, topic=topic, right="DELETE"):
                     await client.delete_records(until)
         return sum(records.before_offset - present[tp.partition][0] for tp, records in until.items())
 
@@ -245,5 +245,5 @@ class Resender:
         Raises:
             KafkaUnavailable, KafkaRefused: when it did not; sending it again is harmless.
         """
-        with kafka_errors(self._settings, topic=one.topic):
+        with kafka_errors(self._settings, topic=one.topic, right="WRITE"):
             await self._producer.send_and_wait(one.topic, one.value, key=one.key, timestamp_ms=one.timestamp)

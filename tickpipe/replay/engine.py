@@ -111,7 +111,7 @@ async def wait_until_empty(
     started = time.monotonic()
     async with admin_client(settings) as client:
         while True:
-            with kafka_errors(settings, group=group):
+            with kafka_errors(settings, group=group, right="READ"):
                 state, members = await describe_group(client, group)
             if state in _NO_MEMBERS:
                 return
@@ -143,7 +143,7 @@ async def set_offsets(settings: Settings, group: str, offsets: dict[TopicPartiti
     """
     consumer = new_consumer(settings, group_id=group)
     try:
-        with kafka_errors(settings, group=group):
+        with kafka_errors(settings, group=group, right="READ"):
             await consumer.start()
             # Assigning partitions by hand does not join the group: the commit is that of an empty group.
             consumer.assign(list(offsets))

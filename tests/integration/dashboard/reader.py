@@ -29,6 +29,11 @@ class Reader:
         self.complaints: list[str] = []
         self._attend(page)
 
+    def leave(self) -> None:
+        """Stop listening to the page, which the next test will use."""
+        self.page.remove_listener("console", self._listen)
+        self.page.remove_listener("pageerror", self._complain)
+
     async def another(self) -> Page:
         """One more page beside the first."""
         page = await self.page.context.new_page()
@@ -38,7 +43,10 @@ class Reader:
     def _attend(self, page: Page) -> None:
         page.set_default_timeout(PATIENCE_MS)
         page.on("console", self._listen)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", self._complain)
+
+    def _complain(self, error: object) -> None:
+        self.complaints.append(str(error))
 
     def _listen(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):

@@ -24,42 +24,39 @@ def quoted(symbol: str, point: float) -> Instrument:
     return Instrument(source="Live", symbol=symbol, point=point, received=clock.now_ms())
 
 
-@pytest.mark.parametrize(
-    ("symbol", "point", "close", "digits", "shown"),
-    [
+async def test_prices_have_the_decimals_that_their_sender_says(reader: Reader, market: Market) -> None:
+    cases = [
         ("USDJPY", 0.001, 150.1, 3, "150.100"),
         ("EURCHF", 0.00001, 0.95, 5, "0.95000"),
         ("US30", 1.0, 39_000.0, 0, "39,000"),
         ("WHEAT", 0.25, 541.5, 2, "541.50"),
         ("ETHBTC", 1e-8, 0.034, 8, "0.03400000"),
         ("PEPEUSD", 1e-10, 0.000008431, 10, "0.0000084310"),
-    ],
-)
-async def test_prices_have_the_decimals_that_their_sender_says(
-    reader: Reader, market: Market, *, symbol: str, point: float, close: float, digits: int, shown: str
-) -> None:
+    ]
     ts = clock.now_ms() // MINUTE_MS * MINUTE_MS
-    await say(market, quoted(symbol, point))
-    await market.publish(market.candle(symbol, ts, (close,) * 4, ticks=5))
-    await market.stored(symbol, 1)
+    await say(market, *(quoted(symbol, point) for symbol, point, *_ in cases))
+    await market.publish(*(market.candle(symbol, ts, (close,) * 4, ticks=5) for symbol, _, close, *_ in cases))
+    for symbol, _, _, digits, shown in cases:
+        await market.stored(symbol, 1)
 
-    async def is_told() -> bool:
-        listed = market.get("/symbols").json()["symbols"]
-        return [each["digits"] for each in listed if each["symbol"] == symbol] == [digits]
+        async def is_told(symbol: str = symbol, digits: int = digits) -> bool:
+            listed = market.get("/symbols").json()["symbols"]
+            return [each["digits"] for each in listed if each["symbol"] == symbol] == [digits]
 
-    await eventually(is_told, what="the digits in /symbols")
-    assert market.get(f"/candles?symbol={symbol}").json()["digits"] == digits
-    arrow = pa.ipc.open_stream(market.get(f"/candles?symbol={symbol}&format=arrow").content)
-    assert arrow.schema.metadata[b"digits"] == str(digits).encode()
+        await eventually(is_told, what=f"the digits of {symbol} in /symbols")
+        assert market.get(f"/candles?symbol={symbol}").json()["digits"] == digits
+        arrow = pa.ipc.open_stream(market.get(f"/candles?symbol={symbol}&format=arrow").content)
+        assert arrow.schema.metadata[b"digits"] == str(digits).encode()
 
-    await reader.open(f"?symbol={symbol}")
-    legend = reader.page.locator("#legend")
-    await expect(legend).to_contain_text(f"C{shown}")
-    await reader.page.keyboard.press("d")
-    assert await rows_of(reader.page) == [[shown] * 4 + ["5"]]
-    await reader.page.keyboard.press("p")
-    row = reader.page.locator("#pane").get_by_role("row", name=f"{symbol} Live")
-    await expect(row.get_by_role("cell").nth(1)).to_have_text(shown)
+        await reader.open(f"?symbol={symbol}")
+        await expect(reader.page.locator("#legend")).to_contain_text(f"C{shown}")
+        await reader.page.keyboard.press("d")
+        assert await rows_of(reader.page) == [[shown] * 4 + ["5"]]
+        await reader.page.keyboard.press("p")
+        row = reader.page.locator("#pane").get_by_role("row", name=f"{symbol} Live")
+        await expect(row.get_by_role("cell").nth(1)).to_have_text(shown)
+        # The page remembers that the pane is open.
+        await reader.page.keyboard.press("p")
 
 
 async def test_prices_of_a_sender_that_does_not_say_are_guessed_until_it_does(reader: Reader, market: Market) -> None:

@@ -76,8 +76,9 @@ def test_what_a_broker_answered_is_not_called_an_absent_broker(error: type[Excep
     ("exc", "about", "words"),
     [
         (errors.MessageSizeTooLargeError(), {"topic": "candles.rejected"}, ["candles.rejected", "max.message.bytes"]),
-        (errors.TopicAuthorizationFailedError("t"), {"topic": "ticks"}, ["of the topic ticks", "kafka-acls"]),
-        (errors.GroupAuthorizationFailedError("g"), {"group": "sink"}, ["of the group sink", "kafka-acls"]),
+        (errors.TopicAuthorizationFailedError("t"), {"topic": "ticks"}, ["DESCRIBE on the topic ticks", "kafka-acls"]),
+        (errors.TopicAuthorizationFailedError({"b", "a"}), {"group": "g", "right": "READ"}, ["READ on the topic a, b"]),
+        (errors.GroupAuthorizationFailedError("g"), {"group": "g", "right": "READ"}, ["READ on the group g"]),
         (errors.UnknownTopicOrPartitionError(), {"topic": "ticks"}, ["no topic ticks", "tickpipe topics create"]),
         (errors.NotEnoughReplicasError(), {"topic": "ticks"}, ["NotEnoughReplicas", "it is tried again"]),
         (errors.OffsetOutOfRangeError(), {"topic": "ticks"}, ["no longer in the log", "retention.ms"]),

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiokafka.errors import UnknownTopicOrPartitionError
 
 from runtime import topics as module
 from runtime.settings import Settings, load_settings
@@ -23,6 +24,10 @@ class SlowToTell:
 
     async def describe_cluster(self) -> dict[str, str]:
         return {"cluster_id": "c"}
+
+    async def _send_request(self, request: Any, _node: int | None) -> SimpleNamespace:
+        unknown: list[Any] = [(UnknownTopicOrPartitionError.errno, name, 0, {}) for name in request._topics]
+        return SimpleNamespace(topics=unknown)
 
     async def create_topics(self, new: list[Any]) -> SimpleNamespace:
         self.created = {topic.name for topic in new}

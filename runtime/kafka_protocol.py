@@ -1,0 +1,125 @@
+"""Requests of Kafka's protocol in versions that aiokafka does not know, after Kafka's description of its protocol."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Final
+
+from aiokafka.errors import IncompatibleBrokerVersion
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import (
+    AbstractType,
+    Array,
+    Boolean,
+    Bytes,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Schema,
+    String,
+    TaggedFields,
+)
+
+#: What aiokafka raises when the broker does not have a version of the request.
+NOT_SUPPORTED: Final = (IncompatibleBrokerVersion, NotImplementedError)
+
+_UUID_BYTES = 16
+
+#: What a broker answers that knows the topic but gave it no id.
+NO_ID = bytes(_UUID_BYTES)
+
+
+class _Uuid(AbstractType[bytes]):
+    @classmethod
+    def encode(cls, value: bytes) -> bytes:
+        return value
+
+    @classmethod
+    def decode(cls, data: BytesIO) -> bytes:
+        return data.read(_UUID_BYTES)
+
+
+class _MetadataResponse(Response):
+    API_KEY = 3
+    API_VERSION = 12
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", CompactArray(
+            ("node_id", Int32), ("host", CompactString("utf-8")), ("port", Int32), ("rack", CompactString("utf-8")),
+            ("tags", TaggedFields),
+        )),
+        ("cluster_id", CompactString("utf-8")),
+        ("controller_id", Int32),
+        ("topics", CompactArray(
+            ("error_code", Int16), ("name", CompactString("utf-8")), ("topic_id", _Uuid), ("is_internal", Boolean),
+            ("partitions", CompactArray(
+                ("error_code", Int16), ("partition", Int32), ("leader", Int32), ("leader_epoch", Int32),
+                ("replicas", CompactArray(Int32)), ("isr", CompactArray(Int32)), ("offline", CompactArray(Int32)),
+                ("tags", TaggedFields),
+            )),
+            ("authorized_operations", Int32), ("tags", TaggedFields),
+        )),
+        ("tags", TaggedFields),
+    )  # fmt: skip
+
+
+class _MetadataRequestStruct(RequestStruct):
+    API_KEY = 3
+    API_VERSION = 12
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _MetadataResponse
+    SCHEMA = Schema(
+        ("topics", CompactArray(("topic_id", _Uuid), ("name", CompactString("utf-8")), ("tags", TaggedFields))),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class MetadataRequest(Request[_MetadataRequestStruct]):
+    """Asks about topics, and with `with_operations` what this user may do with each; creates none."""
+
+    API_KEY = 3
+
+    def __init__(self, topics: Sequence[str], *, with_operations: bool = False) -> None:
+        self._topics = topics
+        self._with_operations = with_operations
+
+    def build(self, request_struct_class: type[_MetadataRequestStruct]) -> _MetadataRequestStruct:
+        return request_struct_class([(NO_ID, topic, {}) for topic in self._topics], False, self._with_operations, {})
+
+
+class _DescribeGroupsResponse(Response):
+    API_KEY = 15
+    API_VERSION = 3
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("groups", Array(
+            ("error_code", Int16), ("group", String("utf-8")), ("state", String("utf-8")),
+            ("protocol_type", String("utf-8")), ("protocol", String("utf-8")),
+            ("members", Array(
+                ("member_id", String("utf-8")), ("client_id", String("utf-8")), ("client_host", String("utf-8")),
+                ("metadata", Bytes), ("assignment", Bytes),
+            )),
+            ("authorized_operations", Int32),
+        )),
+    )  # fmt: skip
+
+
+class _DescribeGroupsRequestStruct(RequestStruct):
+    API_KEY = 15
+    API_VERSION = 3
+    RESPONSE_TYPE = _DescribeGroupsResponse
+    SCHEMA = Schema(("groups", Array(String("utf-8"))), ("include_authorized_operations", Boolean))
+
+
+class GroupOperationsRequest(Request[_DescribeGroupsRequestStruct]):
+    """Asks the coordinator of a group what this user may do with it; aiokafka's own leaves that out of the answer."""
+
+    API_KEY = 15
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    def build(self, request_struct_class: type[_DescribeGroupsRequestStruct]) -> _DescribeGroupsRequestStruct:
+        return request_struct_class([self._group], True)
