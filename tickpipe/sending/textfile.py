@@ -7,6 +7,7 @@ import gzip
 import io
 import os
 import stat
+import struct
 import sys
 import zipfile
 import zlib
@@ -24,6 +25,14 @@ _LONGEST_LINE: Final = 20_000
 
 #: What a zip holds that is read, the likeliest first: beside its CSV, HistData packs a report as text.
 _MEMBERS: Final = (".csv", ".jsonl", ".json", ".txt")
+
+#: What unpacking raises beside OSError, which is also pyarrow's for damaged files.
+_DAMAGES: Final = (
+    EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile, NotImplementedError, UnicodeDecodeError, struct.error,
+)  # fmt: skip
+
+#: Longest part of a library's message that is quoted (characters).
+_QUOTED: Final = 200
 
 #: What macOS packs beside each file.
 _RESOURCE_FORK: Final = "._"
@@ -74,10 +83,14 @@ class TextFile:
                 packed = on_disk(self.path)
                 self._raw = self._open.enter_context(packed.open("rb"))
                 self.total_bytes = packed.stat().st_size
-            self._text = self._as_text(self._raw)
-        except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as exc:
+        except BaseException:
             self._open.close()
-            raise UnknownForm(f"{self.path}: damaged: {exc}") from exc
+            raise
+        try:
+            self._text = self._as_text(self._raw)
+        except (*_DAMAGES, OSError) as exc:
+            self._open.close()
+            raise UnknownForm(f"{self.path}: damaged: {_told(exc)}") from exc
         except BaseException:
             self._open.close()
             raise
@@ -106,8 +119,8 @@ class TextFile:
                     while line[-1] not in "\r\n" and (rest := read(longest)):
                         line = line[:-1] + rest[-1]
                 yield line
-        except (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, zlib.error, OSError) as exc:
-            why = f"{self.path}: damaged or cut off after line {self.line_number:,}: {exc}"
+        except (*_DAMAGES, OSError) as exc:
+            why = f"{self.path}: damaged or cut off after line {self.line_number:,}: {_told(exc)}"
             raise DataFileError(why) from exc
 
     def _standard_input(self) -> BinaryIO:
@@ -155,6 +168,11 @@ class TextFile:
             raise UnknownForm(f"{packed}: there is no {name} in it") from exc
 
 
+def _told(exc: BaseException) -> str:
+    """What a library says, in one line."""
+    return " ".join("".join(filter(str.isprintable, str(exc).replace("\n", " "))).split())[:_QUOTED]
+
+
 def on_disk(path: Path) -> Path:
     """The file on disk that a path names or lies within: `history.zip` of `history.zip/EURUSD.csv`."""
     return next((part for part in (path, *path.parents) if part.is_file()), path)
@@ -173,8 +191,8 @@ def unpacked(path: Path) -> list[Path]:
     try:
         with zipfile.ZipFile(path) as archive:
             files = members(path, archive)
-    except zipfile.BadZipFile as exc:
-        raise UnknownForm(f"{path}: damaged: {exc}") from exc
+    except (*_DAMAGES, OSError) as exc:
+        raise UnknownForm(f"{path}: damaged: {_told(exc)}") from exc
     if not files:
         raise UnknownForm(f"{path}: it holds no file that ends with {', '.join(_MEMBERS)}")
     return files
@@ -243,14 +261,16 @@ class ParquetFile:
             UnknownForm: when it is damaged.
             MissingLibrary: when pyarrow is not installed.
         """
-        arrow_error = arrow().ArrowInvalid
+        arrow_error = arrow().ArrowException
         from pyarrow import parquet  # noqa: PLC0415  # optional
 
-        try:
-            self._file = self._open.enter_context(parquet.ParquetFile(self.path))
-        except arrow_error as exc:
-            raise UnknownForm(f"{self.path}: damaged: {exc}") from exc
+        raw = self._open.enter_context(self.path.open("rb"))
         self.total_bytes = self.path.stat().st_size
+        try:
+            self._file = self._open.enter_context(parquet.ParquetFile(raw))
+        except (arrow_error, OSError) as exc:
+            self._open.close()
+            raise UnknownForm(f"{self.path}: damaged: {_told(exc)}") from exc
         self._rows = self._file.metadata.num_rows
         return self
 
@@ -275,7 +295,7 @@ class ParquetFile:
                     self._read_rows += 1
                     yield "\t".join(cells) + "\n"
         except (arrow().ArrowException, OSError) as exc:
-            raise DataFileError(f"{self.path}: damaged after row {self._read_rows:,}: {exc}") from exc
+            raise DataFileError(f"{self.path}: damaged after row {self._read_rows:,}: {_told(exc)}") from exc
 
 
 def is_parquet(path: Path) -> bool:
