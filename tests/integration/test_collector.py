@@ -232,6 +232,8 @@ async def test_three_hours_with_an_outage_are_the_truth_on_every_timeframe(pipel
     assert candles(pipeline, TICKING, "M1") == bars_of(flow, MINUTE)
     for timeframe, seconds in TIMEFRAMES.items():
         assert candles(pipeline, TICKING, timeframe) == bars_of(flow, seconds), timeframe
+    for timeframe in ("W1", "MN1"):
+        assert list(candles(pipeline, TICKING, timeframe).values()) == list(bars_of(flow, 10 * END).values()), timeframe
     await pipeline.assert_proven(len(bars_of(flow, MINUTE)))
 
     # Bars: where they opened, as they were last collected, and none that there was not.
