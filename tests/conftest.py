@@ -139,11 +139,11 @@ def started_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
 
 @pytest.fixture(scope="session")
 def servers(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, run_folder: Path
 ) -> Iterator[SharedServers | EmbeddedServers | ContainerServers]:
     """The servers of the run, which no test stops."""
     if desk := getattr(request.config, "workerinput", {}).get("server_desk"):
-        yield shared_servers.ask(desk)
+        yield shared_servers.ask(desk, run_folder)
         return
     with started_servers(tmp_path_factory) as started:
         yield started
