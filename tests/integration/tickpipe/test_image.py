@@ -46,7 +46,7 @@ RUNS: dict[str, tuple[str, int]] = {
     "relay forward": ("--to {url} --db {folder}/ticks.csv/ea.db", 2),
     "relay export": ("--api {url} --db {folder}/ticks.csv/ea.db", 2),
     "relay serve": ("--db {folder}/ticks.csv/ea.db", 1),
-    "relay unpack": ("{folder}/relay", 0),
+    "kit": ("{folder}/kit", 0),
     "install-service": ("--print", 0),
     # A stack inside of a container is none of the image's business: both name the extra that it lacks.
     "up": ("", 2),
