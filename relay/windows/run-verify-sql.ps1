@@ -5,7 +5,8 @@ Asks the server whether it takes ticks, and the database what it has: the five r
 .DESCRIPTION
 1 the last 20 rows, 2 rows and newest time per symbol over 24 hours, 3 latency per symbol, 4 the structure of the table, 5 timeline
 per symbol. The database's URL holds a password, so it is read from a file or from the variable TICKPIPE_DATABASE_URL:
-postgresql://USER:PASSWORD@HOST:5432/NAME. Needs: pip install "tickpipe[sink]".
+postgresql://USER:PASSWORD@HOST:5432/NAME. Needs the extra `sink` of the kit's
+wheel: pip install "tickpipe-VERSION-py3-none-any.whl[sink]".
 
 The server's URL is the first line of server-url.txt in %ProgramData%\Tickpipe or the variable TICKPIPE_RELAY_FORWARD_URL, its
 key that of key.txt or TICKPIPE_RELAY_FORWARD_KEY. Scheduled tasks of an older exporter or relay are named.
@@ -49,6 +50,6 @@ foreach ($number in $Query) {
     if ($LASTEXITCODE -ne 0) { $failed = $LASTEXITCODE }
 }
 if ($failed -ne 0) {
-    Stop-WithMessage 'the server or at least one query failed; the reason is above. Cure: is the URL right, and is "tickpipe[sink]" installed?' $failed
+    Stop-WithMessage 'the server or at least one query failed; the reason is above. Cure: is the URL right, and is the extra `sink` of the wheel installed?' $failed
 }
 exit 0

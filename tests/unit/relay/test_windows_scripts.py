@@ -26,6 +26,7 @@ CMDLETS = {
     "Copy-Item": {"LiteralPath", "Destination", "Recurse", "Force"},
     "Disable-ScheduledTask": {"InputObject"},
     "Enable-ScheduledTask": {"InputObject"},
+    "ForEach-Object": set(),
     "Get-Acl": {"LiteralPath"},
     "Get-ChildItem": {"LiteralPath", "Path", "Filter", "Force"},
     "Get-CimInstance": {"ClassName", "Filter"},
