@@ -65,14 +65,23 @@ def rights_of(settings: Settings, service: Service) -> list[Right]:
 
     READ and WRITE include DESCRIBE. The group of the sinks is missing as long as the database has not told its name.
     """
+    own = [right for right in _OWN[service](settings) if right.name]
     topics = (
         settings.ticks_topic, settings.candles_topic, settings.broker_candles_topic, settings.reference_topic,
         settings.ticks_rejected_topic, settings.candles_rejected_topic,
     )  # fmt: skip
-    seen = [Right(Operation.DESCRIBE, Kind.TOPIC, topic) for topic in topics]
+    used = {right.name for right in own}
+    seen = [
+        Right(Operation.DESCRIBE, Kind.TOPIC, topic, _LOSS_OF_CONFIGS) for topic in topics if topic not in used
+    ]  # fmt: skip
     seen += [Right(Operation.DESCRIBE_CONFIGS, Kind.TOPIC, topic, _LOSS_OF_CONFIGS) for topic in topics]
-    own = [right for right in _OWN[service](settings) if right.name]
     return own + seen
+
+
+def vital_topics(settings: Settings, service: Service) -> set[str]:
+    """The topics without which the service cannot work."""
+    rights = rights_of(settings, service)
+    return {right.name for right in rights if right.kind is Kind.TOPIC and not right.loss}
 
 
 _LOSS_OF_CONFIGS: Final = "the configuration of topics is not checked"
@@ -142,7 +151,13 @@ async def check_rights(settings: Settings, client: AIOKafkaAdminClient, service:
         right.name: await _operations_on_group(client, right.name) for right in rights if right.kind is Kind.GROUP
     }
     allowed = {Kind.TOPIC: topics, Kind.GROUP: groups}
-    missing = [right for right in rights if not _includes(allowed[right.kind][right.name], right.operation)]
+    missing: list[Right] = []
+    for right in rights:
+        operations = allowed[right.kind][right.name]
+        # Of what may not be seen Kafka does not tell which other rights there are, so the first stands for all.
+        is_named = operations == 0 and any((one.kind, one.name) == (right.kind, right.name) for one in missing)
+        if not is_named and not _includes(operations, right.operation):
+            missing.append(right)
     if vital := [right for right in missing if not right.loss]:
         raise NotAuthorized(f"{_refusal(settings, service, vital)}; grant it (kafka-acls, docs/deploy/kafka.md)")
     for loss in dict.fromkeys(right.loss for right in missing):

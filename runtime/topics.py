@@ -22,7 +22,7 @@ from tenacity.stop import stop_base
 from marketdata.errors import TopicUnsafe
 from runtime.kafka import MAX_RECORD_BYTES, admin_client, not_seen
 from runtime.kafka_errors import is_retriable, kafka_errors, mapped
-from runtime.rights import Service, check_rights, hidden_topics
+from runtime.rights import Service, check_rights, hidden_topics, vital_topics
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -265,7 +265,8 @@ async def prepare_topics(settings: Settings, service: Service | None) -> str:
     async with admin_client(settings) as client:
         # First, or a topic that may not be seen would be taken for one that is missing.
         is_known = service is None or await _check_rights(settings, client, service)
-        cluster_id = await ensure_topics(settings, client)
+        needed = None if service is None else vital_topics(settings, service)
+        cluster_id = await ensure_topics(settings, client, needed=needed)
         if service is not None and not is_known:
             await _check_rights(settings, client, service)
         await check_topics(settings, client)
@@ -277,13 +278,18 @@ async def _check_rights(settings: Settings, client: AIOKafkaAdminClient, service
         return await check_rights(settings, client, service)
 
 
-async def ensure_topics(settings: Settings, shared: AIOKafkaAdminClient | None = None) -> str:
+async def ensure_topics(
+    settings: Settings, shared: AIOKafkaAdminClient | None = None, *, needed: Collection[str] | None = None
+) -> str:
     """Create the topics that are missing; those that exist are left as they are. Returns the cluster's id.
+
+    A topic that this user may not see may be there, so it is not created; `needed` are those that must be seen, by
+    default all.
 
     Raises:
         KafkaUnavailable: when no broker answers.
         KafkaRefused: when the broker refuses a topic, for example for want of replicas.
-        NotAuthorized: when this user may not see a topic, which may be there.
+        NotAuthorized: when this user may not see a topic that is needed.
     """
     async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
@@ -292,8 +298,11 @@ async def ensure_topics(settings: Settings, shared: AIOKafkaAdminClient | None =
         missing = [topic for topic in topics(settings) if topic.name not in present]
         if missing:
             with kafka_errors(settings):
-                await _check_seen(settings, client, missing)
-                await _create(settings, client, missing)
+                hidden = await hidden_topics(client, [topic.name for topic in missing])
+                if vital := [name for name in hidden if needed is None or name in needed]:
+                    raise not_seen(settings, vital)
+                if missing := [topic for topic in missing if topic.name not in hidden]:
+                    await _create(settings, client, missing)
         return str(cluster["cluster_id"])
 
 

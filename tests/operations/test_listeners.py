@@ -58,7 +58,7 @@ def test_a_database_that_refuses_is_not_asked_whether_it_runs(
         return result.stderr
 
     wrong_password = said(right.replace("//postgres:", "//postgres:wrong"))
-    assert "TICKPIPE_DATABASE_URL" in wrong_password
+    assert "tickpipe db password" in wrong_password
     assert "is it running" not in wrong_password
     assert "is it running" not in said(f"{right}_missing")
     assert "is it running" in said(f"postgresql://postgres@127.0.0.1:{free_port()}/market?connect_timeout=2")

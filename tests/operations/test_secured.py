@@ -21,7 +21,7 @@ from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized
 from runtime.aiokafka_internals import send_request
 from runtime.kafka import admin_client
 from runtime.kafka_errors import kafka_errors
-from runtime.rights import Kind, Operation, Right, Service, check_rights, rights_of
+from runtime.rights import Kind, Right, Service, check_rights, rights_of
 from runtime.settings import Settings, load_settings
 from runtime.topics import ensure_topics
 from tests.certificates import Authority
@@ -216,13 +216,6 @@ async def acls(settings: Settings) -> AsyncIterator[Acls]:
         yield Acls(settings, client)
 
 
-def is_implied(right: Right, rights: Sequence[Right]) -> bool:
-    """Whether another right includes this one."""
-    return right.operation is Operation.DESCRIBE and any(
-        other.name == right.name and other.operation in (Operation.READ, Operation.WRITE) for other in rights
-    )
-
-
 @pytest.mark.parametrize("service", Service)
 async def test_each_right_that_is_missing_is_named(
     service: Service, settings: Settings, login: dict[str, Any], acls: Acls
@@ -247,8 +240,6 @@ async def test_each_right_that_is_missing_is_named(
             return await said() == ""
 
         for right in rights:
-            if is_implied(right, rights):
-                continue
             await eventually(is_content, what="a service that has all its rights")
             await acls.take(service, right)
 
@@ -268,7 +259,7 @@ def vital(*services: Service) -> list[Any]:
     found = []
     for service in services:
         rights = rights_of(load_settings(sink_group="sinks"), service)
-        places = [i for i, right in enumerate(rights) if not right.loss and not is_implied(right, rights)]
+        places = [i for i, right in enumerate(rights) if not right.loss]
         for i in places:
             marks = () if i == places[0] else pytest.mark.full
             found.append(pytest.param(service, i, id=f"{service}-{rights[i]}".replace(" ", "-"), marks=marks))

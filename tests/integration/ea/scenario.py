@@ -34,6 +34,17 @@ def sent(server: ScriptedServer, symbol: str = "EURUSD") -> list[Tick]:
     return [posted(item) for items in taken.values() for item in items if item["symbol"] == symbol]
 
 
+def taken(server: ScriptedServer, symbol: str) -> list[Tick]:
+    """The same of every request, also of those that are alike."""
+    return [
+        posted(item)
+        for request in server.requests
+        if request.path == "/ingest/tick" and request.status < 300
+        for item in request.items
+        if item["symbol"] == symbol
+    ]
+
+
 def held(server: ScriptedServer, symbol: str = "EURUSD") -> Counter[Tick]:
     """The ticks of a symbol that the server counts: the most that any pass holds of each."""
     passes, by_pass = Passes(), dict[int, Counter[Tick]]()

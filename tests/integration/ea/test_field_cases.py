@@ -186,7 +186,7 @@ ODD_QUOTES = [
     ("ASK.ONLY", 4, 0.0001, 0.0, 1.1653),
     ("BID.ONLY", 4, 0.0001, 1.1651, 0.0),
     ("NEITHER", 4, 0.0001, 0.0, 0.0),
-    ("LARGE", 2, 0.01, 1e300, 1e300),
+    ("LARGE", 2, 0.01, 1e15, 1e15),
 ]
 NAMES = [
     "EURUSD.a", "#AAPL", "XAUUSD+", "BTC/USD", "[SP500]", "WIN$N", "@ES", "_CrudeOilUS_Z0", "Volatility 75 (1s) Index",
