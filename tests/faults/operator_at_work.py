@@ -1,0 +1,99 @@
+"""Somebody with a shell on the machine of a stack: what operators use to do things by hand."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from runtime.settings import load_settings
+from tests.integration.stack import Stack
+from tests.kafka_tool import tool_command
+from tickpipe.embedded.stack import start_service, stop_service
+
+#: For what a service waits for meanwhile, on a busy machine (seconds).
+HEAL_SECONDS: Final = 180.0
+
+
+class Operator:
+    """Somebody with a shell on the machine of the stack."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.stack = Stack(data_dir)
+        state = self.stack.found()
+        self.api_key, self.producer_url = state.api_key, state.producer_url
+        self.settings = load_settings(
+            kafka_bootstrap=state.kafka_bootstrap, database_url=state.database_url, grace_seconds=1
+        )
+
+    def connection(self, database: str = "") -> psycopg.Connection[Any]:
+        url = self.settings.database_url.get_secret_value()
+        own = {"dbname": database} if database else {}
+        # Stated, or what an act has set would be in its own way.
+        stated = "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off -c search_path=public"
+        return psycopg.connect(make_conninfo(url, options=stated, **own), autocommit=True)
+
+    def sql(self, *statements: str, database: str = "") -> list[Any]:
+        with self.connection(database) as connection:
+            for statement in statements:
+                cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    async def reconnect(self) -> None:
+        """End everybody's sessions, so that new ones have what was set."""
+        self.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+
+    async def with_setting(self, change: str, undo: str) -> None:
+        """Set something for a while, for sessions that begin then."""
+        self.sql(change, "SELECT pg_reload_conf()")
+        await self.reconnect()
+        await asyncio.sleep(4)
+        self.sql(undo, "SELECT pg_reload_conf()")
+        await self.reconnect()
+
+    async def stop(self, *names: str) -> None:
+        for name in names:
+            await asyncio.to_thread(stop_service, self.data_dir, name)
+
+    async def start(self, *names: str) -> None:
+        for name in names:
+            await asyncio.to_thread(start_service, self.data_dir, name, HEAL_SECONDS)
+
+    async def signal(self, name: str, number: signal.Signals) -> None:
+        pid = self.stack.found().service(name).pid
+        assert pid is not None
+        os.kill(pid, number)
+
+    def named(self, beginning: str) -> list[str]:
+        return [service.name for service in self.stack.found().services if service.name.startswith(beginning)]
+
+    async def tool(self, main_class: str, *arguments: str, stdin: str = "", expect: int | None = 0) -> str:
+        """One of Kafka's own tools."""
+        command = tool_command(main_class, "--bootstrap-server", self.settings.kafka_bootstrap, *arguments)
+        done = await asyncio.to_thread(
+            subprocess.run, command, input=stdin, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert expect is None or done.returncode == expect, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    async def topic(self, name: str, *arguments: str) -> None:
+        await self.tool("org.apache.kafka.tools.TopicCommand", "--topic", name, *arguments)
+
+    async def configure(self, topic: str, *arguments: str) -> None:
+        about = ("--entity-type", "topics", "--entity-name", topic, "--alter", *arguments)
+        await self.tool("kafka.admin.ConfigCommand", *about)
+
+    async def group(self, *arguments: str, expect: int | None = 0) -> str:
+        return await self.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", *arguments, expect=expect)
+
+    async def write_by_hand(self, topic: str, lines: str, *properties: str) -> None:
+        options = [word for each in properties for word in ("--reader-property", each)]
+        await self.tool("org.apache.kafka.tools.ConsoleProducer", "--topic", topic, *options, stdin=lines)
