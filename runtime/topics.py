@@ -309,15 +309,18 @@ async def ensure_topics(
 async def restore_topics(settings: Settings, *names: str, shared: AIOKafkaAdminClient | None = None) -> None:
     """Create those of these topics that somebody deleted while their writer runs, and say so.
 
+    One that this user may not see is no sign of that.
+
     Raises:
         KafkaUnavailable: when no broker answers.
-        KafkaRefused: when the broker refuses a topic, or this user may not see it any more.
+        KafkaRefused: when the broker refuses a topic.
     """
     async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
             present = set(await client.list_topics())
             missing = [topic for topic in topics(settings) if topic.name in names and topic.name not in present]
-            await _check_seen(settings, client, missing)
+            hidden = await hidden_topics(client, [topic.name for topic in missing])
+            missing = [topic for topic in missing if topic.name not in hidden]
             for topic in missing:
                 log.error(
                     "A topic is gone: somebody deleted it. It is created again.",
@@ -346,11 +349,6 @@ async def check_topics(settings: Settings, shared: AIOKafkaAdminClient | None = 
             )  # fmt: skip
     if vital := [difference for difference in found if difference.is_vital]:
         raise TopicUnsafe(f"{'; '.join(map(str, vital))}. Run `tickpipe topics fix --yes`, then start again")
-
-
-async def _check_seen(settings: Settings, client: AIOKafkaAdminClient, missing: Collection[Topic]) -> None:
-    if hidden := await hidden_topics(client, [topic.name for topic in missing]):
-        raise not_seen(settings, hidden)
 
 
 async def _create(settings: Settings, client: AIOKafkaAdminClient, missing: list[Topic]) -> None:

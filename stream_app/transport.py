@@ -135,6 +135,12 @@ class BatchConsumer(driver.Consumer):
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Do nothing: there is always a gap between the last records of two polls."""
 
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Do nothing: `stream_app.app.Watchdog` looks whether commits move.
+
+        Faust looks at positions that aiokafka does not have between an assignment and the seek: the worker would end.
+        """
+
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return iter(list(self._released))
 
