@@ -77,12 +77,12 @@ def add_windows_kit(app: FastAPI, keyring: Keyring) -> None:
     async def show_page(request: Request) -> Response:
         if (refusal := _refusal(request, keyring)) is not None:
             return refusal
-        kit = await asyncio.to_thread(_kit)
+        kit, digest = await asyncio.to_thread(_kit)
         language = language_of(request.url.query, request.headers.get("accept-language", ""))
         body = _BODIES[language].format(
             name=KIT_NAME,
             kilobytes=round(len(kit) / 1000),
-            digest=sha256(kit).hexdigest(),
+            digest=digest,
             install=escape(_INSTALL.format(url=_url(request))),
         )
         return Response(page(language, _TITLES[language], body), headers=HEADERS)
@@ -91,14 +91,16 @@ def add_windows_kit(app: FastAPI, keyring: Keyring) -> None:
     async def download(request: Request) -> Response:
         if (refusal := _refusal(request, keyring)) is not None:
             return refusal
-        kit = await asyncio.to_thread(_kit)
+        kit, _ = await asyncio.to_thread(_kit)
         headers = {"Content-Disposition": f'attachment; filename="{KIT_NAME}"', "Cache-Control": "no-store"}
         return Response(kit, media_type="application/zip", headers=headers)
 
 
 @cache
-def _kit() -> bytes:
-    return packed(kit_files())
+def _kit() -> tuple[bytes, str]:
+    """The kit and its SHA-256."""
+    kit = packed(kit_files())
+    return kit, sha256(kit).hexdigest()
 
 
 def _refusal(request: Request, keyring: Keyring) -> Response | None:

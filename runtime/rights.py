@@ -151,13 +151,12 @@ async def check_rights(settings: Settings, client: AIOKafkaAdminClient, service:
         right.name: await _operations_on_group(client, right.name) for right in rights if right.kind is Kind.GROUP
     }
     allowed = {Kind.TOPIC: topics, Kind.GROUP: groups}
-    missing: list[Right] = []
-    for right in rights:
-        operations = allowed[right.kind][right.name]
-        # Of what may not be seen Kafka does not tell which other rights there are, so the first stands for all.
-        is_named = operations == 0 and any((one.kind, one.name) == (right.kind, right.name) for one in missing)
-        if not is_named and not _includes(operations, right.operation):
-            missing.append(right)
+    lacking = [right for right in rights if not _includes(allowed[right.kind][right.name], right.operation)]
+    # Of what may not be seen Kafka does not tell which other rights there are, so the first stands for all.
+    first = {(right.kind, right.name): right for right in reversed(lacking)}
+    missing = [
+        right for right in lacking if allowed[right.kind][right.name] or first[right.kind, right.name] is right
+    ]  # fmt: skip
     if vital := [right for right in missing if not right.loss]:
         raise NotAuthorized(f"{_refusal(settings, service, vital)}; grant it (kafka-acls, docs/deploy/kafka.md)")
     for loss in dict.fromkeys(right.loss for right in missing):

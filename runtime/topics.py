@@ -294,16 +294,20 @@ async def ensure_topics(
     async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
             cluster = await client.describe_cluster()
-            present = set(await client.list_topics())
-        missing = [topic for topic in topics(settings) if topic.name not in present]
-        if missing:
-            with kafka_errors(settings):
-                hidden = await hidden_topics(client, [topic.name for topic in missing])
-                if vital := [name for name in hidden if needed is None or name in needed]:
-                    raise not_seen(settings, vital)
-                if missing := [topic for topic in missing if topic.name not in hidden]:
-                    await _create(settings, client, missing)
+            missing, hidden = await _absent(client, topics(settings))
+            if vital := [name for name in hidden if needed is None or name in needed]:
+                raise not_seen(settings, vital)
+            if missing:
+                await _create(settings, client, missing)
         return str(cluster["cluster_id"])
+
+
+async def _absent(client: AIOKafkaAdminClient, wanted: Iterable[Topic]) -> tuple[list[Topic], list[str]]:
+    """Of these topics those that are missing, and the names of those that this user may not see, there or not."""
+    present = set(await client.list_topics())
+    unlisted = [topic for topic in wanted if topic.name not in present]
+    hidden = await hidden_topics(client, [topic.name for topic in unlisted])
+    return [topic for topic in unlisted if topic.name not in hidden], hidden
 
 
 async def restore_topics(settings: Settings, *names: str, shared: AIOKafkaAdminClient | None = None) -> None:
@@ -317,10 +321,7 @@ async def restore_topics(settings: Settings, *names: str, shared: AIOKafkaAdminC
     """
     async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
-            present = set(await client.list_topics())
-            missing = [topic for topic in topics(settings) if topic.name in names and topic.name not in present]
-            hidden = await hidden_topics(client, [topic.name for topic in missing])
-            missing = [topic for topic in missing if topic.name not in hidden]
+            missing, _ = await _absent(client, [topic for topic in topics(settings) if topic.name in names])
             for topic in missing:
                 log.error(
                     "A topic is gone: somebody deleted it. It is created again.",

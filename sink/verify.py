@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -12,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from marketdata.candle import PROVEN_FIELDS, Candle
 from marketdata.errors import UnknownTimeframe
 from marketdata.offsets import from_multirange
-from marketdata.refold import Proof
+from marketdata.refold import PeriodKey, Proof
 from marketdata.timeframes import M1, timeframe_named
 from runtime.log_identity import wait_for_log
 from runtime.logreader import TickLog
@@ -142,19 +143,20 @@ async def verify(
 
 async def _rebuild(settings: Settings, database: Database, writer: Writer, lies: Sequence[Candle]) -> int:
     """Fold these periods from all that the log holds of them, and store that instead of what is there."""
-    periods = {(candle.source, candle.symbol, candle.ts) for candle in lies if candle.timeframe == M1.name}
+    period_of: Callable[[Candle], PeriodKey] = attrgetter("source", "symbol", "ts")
+    periods = {period_of(candle) for candle in lies if candle.timeframe == M1.name}
     if not periods:
         return 0
     times = [utc(ts) for _, _, ts in periods]
     selection = Selection(from_=min(times), to=max(times) + timedelta(minutes=1))
     completeness = Completeness(settings, database, writer.log_ends.own_log, selection, rebuilt=frozenset(periods))
     rebuilt = 0
-    done: set[tuple[str, str, int]] = set()
+    done: set[PeriodKey] = set()
     async for candles in completeness.missing():
         # A second partition with ticks of the same period adds to what the first has brought.
-        first = [candle for candle in candles if (candle.source, candle.symbol, candle.ts) not in done]
-        more = [candle for candle in candles if (candle.source, candle.symbol, candle.ts) in done]
-        done |= {(candle.source, candle.symbol, candle.ts) for candle in first}
+        first = [candle for candle in candles if period_of(candle) not in done]
+        more = [candle for candle in candles if period_of(candle) in done]
+        done.update(map(period_of, first))
         if first:
             rebuilt += await store_folds(database, writer, first, instead=True)
         if more:

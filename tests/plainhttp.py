@@ -1,5 +1,6 @@
 """Requests to services of this machine: plain HTTP, for which no certificates are loaded; that takes 30 ms a call."""
 
+import socket
 import ssl
 from functools import partial
 
@@ -10,3 +11,17 @@ NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 get = partial(httpx.get, verify=NOBODY)
 post = partial(httpx.post, verify=NOBODY)
+
+
+def read_status(connection: socket.socket) -> int:
+    """The status of the next answer on a bare connection; the answer is read to its end."""
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        received = connection.recv(65_536)
+        assert received, "the connection was closed without an answer"
+        answer += received
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    [length] = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
+    while len(rest) < length:
+        rest += connection.recv(65_536)
+    return int(head.split()[1])

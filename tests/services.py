@@ -160,9 +160,9 @@ class Service(Process):
 
 
 @contextmanager
-def running(settings: Settings, *modules: str) -> Iterator[list[Service]]:
-    """The named services, ready; whatever is left of them at the end is killed."""
-    services = [Service(module, settings) for module in modules]
+def running(settings: Settings, *modules: str, logs: Path | None = None) -> Iterator[list[Service]]:
+    """The named services, ready; whatever is left of them at the end is killed. Each logs to a file in `logs`."""
+    services = [Service(module, settings, log=logs / f"{module}.log" if logs else None) for module in modules]
     try:
         for service in services:
             service.start()

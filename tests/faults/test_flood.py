@@ -13,7 +13,7 @@ import pytest
 from runtime.settings import Settings
 from tests.kafka_log import delete_topic
 from tests.servers import EmbeddedServers
-from tests.services import Service
+from tests.services import Service, running
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.long(300), pytest.mark.timeout(1200)]
 
@@ -28,17 +28,8 @@ WRONG_KEYS = 3_000
 
 @pytest.fixture
 def services(settings: Settings, tmp_path: Path) -> Iterator[list[Service]]:
-    modules = ("producer", "stream_app", "sink", "dashboard")
-    started = [Service(module, settings, log=tmp_path / f"{module}.log") for module in modules]
-    try:
-        for service in started:
-            service.start()
-        for service in started:
-            service.wait_ready()
+    with running(settings, "producer", "stream_app", "sink", "dashboard", logs=tmp_path) as started:
         yield started
-    finally:
-        for service in started:
-            service.close()
 
 
 async def test_no_line_is_repeated_without_end(

@@ -1,13 +1,14 @@
 """What the EA's tests have in common: a morning, ticks, an attached EA, and what a server has of it."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from marketdata.resends import Passes
 from marketdata.tick import Frame, Tick, same
 from tests.integration.ea.terminal import Terminal
 from tests.lying import LyingServer
-from tests.scripted import ScriptedServer
+from tests.scripted import Request, ScriptedServer
 
 #: A Monday morning; ticks begin ten seconds later.
 NOW_MS = 1_549_238_400_000
@@ -26,23 +27,21 @@ def sent(server: ScriptedServer, symbol: str = "EURUSD") -> list[Tick]:
 
     A request that came again counts once: a busy machine may answer the first too late for the EA.
     """
-    taken = {
-        (request.headers["X-Trace-Id"], str(request.items)): request.items
-        for request in server.requests
-        if request.path == "/ingest/tick" and request.status < 300
-    }
-    return [posted(item) for items in taken.values() for item in items if item["symbol"] == symbol]
+    bodies = {(request.headers["X-Trace-Id"], str(request.items)): request.items for request in _confirmed(server)}
+    return _ticks_in(bodies.values(), symbol)
 
 
 def taken(server: ScriptedServer, symbol: str) -> list[Tick]:
     """The same of every request, also of those that are alike."""
-    return [
-        posted(item)
-        for request in server.requests
-        if request.path == "/ingest/tick" and request.status < 300
-        for item in request.items
-        if item["symbol"] == symbol
-    ]
+    return _ticks_in((request.items for request in _confirmed(server)), symbol)
+
+
+def _confirmed(server: ScriptedServer) -> Iterator[Request]:
+    return (request for request in server.requests if request.path == "/ingest/tick" and request.status < 300)
+
+
+def _ticks_in(bodies: Iterable[list[dict[str, Any]]], symbol: str) -> list[Tick]:
+    return [posted(item) for items in bodies for item in items if item["symbol"] == symbol]
 
 
 def held(server: ScriptedServer, symbol: str = "EURUSD") -> Counter[Tick]:

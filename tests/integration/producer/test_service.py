@@ -21,6 +21,7 @@ from runtime.rejected import Which
 from runtime.settings import Settings
 from tests.integration.producer.service import logging_producer, read_frames
 from tests.kafka_log import delete_topic, read_records
+from tests.plainhttp import read_status
 from tests.rejected import rejected_records
 from tests.services import Service
 from tests.waiting import eventually
@@ -161,9 +162,9 @@ def test_a_refused_body_leaves_the_connection_usable(service: Service, size: int
     with socket.create_connection((host, int(port)), 10) as connection:
         head = f"POST /ingest/tick HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Length: {size}\r\n\r\n"
         connection.sendall(head.encode() + b" " * size)
-        assert _status(connection) == status
+        assert read_status(connection) == status
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert _status(connection) == 200
+        assert read_status(connection) == 200
 
 
 def test_a_refused_body_in_chunks_leaves_the_connection_usable(service: Service) -> None:
@@ -176,9 +177,9 @@ def test_a_refused_body_in_chunks_leaves_the_connection_usable(service: Service)
         for _ in range(680):
             connection.sendall(b"186a0\r\n" + b" " * 100_000 + b"\r\n")
         connection.sendall(b"0\r\n\r\n")
-        assert _status(connection) == 413
+        assert read_status(connection) == 413
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert _status(connection) == 200
+        assert read_status(connection) == 200
 
 
 def test_sigterm_ends_the_process_cleanly(service: Service) -> None:
@@ -191,19 +192,6 @@ def test_sigterm_ends_the_process_cleanly(service: Service) -> None:
 def peak_memory_mb(pid: int) -> float:
     [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) / 1024
-
-
-def _status(connection: socket.socket) -> int:
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        part = connection.recv(65536)
-        assert part, "the connection was closed"
-        answer += part
-    head, _, rest = answer.partition(b"\r\n\r\n")
-    [length] = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
-    while len(rest) < length:
-        rest += connection.recv(65536)
-    return int(head.split()[1])
 
 
 def _now_ms() -> int:

@@ -20,6 +20,7 @@ from runtime import asgi
 from runtime.asgi import OwnNames, is_own_name
 from runtime.serving import server_config
 from runtime.settings import load_settings
+from tests.plainhttp import read_status
 from tests.ports import free_port
 from tests.unit.producer.conftest import KEY, new_settings
 from tests.unit.producer.gateway import InMemoryGateway
@@ -107,10 +108,10 @@ def test_a_client_that_sends_everything_first_reads_the_answer(
             client.sendall(part(form, 100_000))
         client.sendall(b"0\r\n\r\n" if form == "chunked" else b"")
         time.sleep(0.2)  # the answer, and a reset after it, have arrived
-        assert answered(client) == status
+        assert read_status(client) == status
         if connection == "keep-alive":
             client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert answered(client) == 200
+            assert read_status(client) == 200
 
 
 def test_a_slow_client_is_waited_for(address: tuple[str, int]) -> None:
@@ -119,13 +120,13 @@ def test_a_slow_client_is_waited_for(address: tuple[str, int]) -> None:
         for _ in range(20):
             client.sendall(part("declared", LARGE_BYTES // 20))
             time.sleep(0.03)
-        assert answered(client) == 413
+        assert read_status(client) == 413
 
 
 def test_a_client_that_asks_first_is_told_before_it_sends(address: tuple[str, int]) -> None:
     with socket.create_connection(address, 20) as client:
         client.sendall(head(KEY, "declared", "Expect: 100-continue\r\n"))
-        assert answered(client) == 413
+        assert read_status(client) == 413
         assert client.recv(1) == b""  # what it would send now might be the body or another request
 
 
@@ -141,7 +142,7 @@ def test_the_patience_has_an_end(address: tuple[str, int], sends: bool, monkeypa
             with pytest.raises((ConnectionResetError, BrokenPipeError)):
                 client.sendall(1_000 * part("chunked", 100_000))
         else:
-            assert answered(client) == 413
+            assert read_status(client) == 413
             assert client.recv(1) == b""
         assert time.monotonic() - started < 10
 
@@ -154,17 +155,3 @@ def head(key: str, form: str, more: str = "", *, connection: str = "keep-alive")
 
 def part(form: str, size: int) -> bytes:
     return b"%x\r\n%b\r\n" % (size, b" " * size) if form == "chunked" else b" " * size
-
-
-def answered(client: socket.socket) -> int:
-    """The status of the next answer, which is read to its end."""
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        received = client.recv(65_536)
-        assert received, "the connection was closed without an answer"
-        answer += received
-    first, _, rest = answer.partition(b"\r\n\r\n")
-    [length] = [int(line.split(b":")[1]) for line in first.split(b"\r\n") if line.lower().startswith(b"content-length")]
-    while len(rest) < length:
-        rest += client.recv(65_536)
-    return int(first.split()[1])
