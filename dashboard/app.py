@@ -27,8 +27,9 @@ from dashboard.hub import Hub
 from dashboard.live import LiveReader, Settler
 from dashboard.metrics import CountRequests, Gauges, Metrics
 from dashboard.pipeline import Pipeline
+from dashboard.proofs import add_proof_routes
 from dashboard.routes import add_routes
-from dashboard.tick_routes import add_tick_routes
+from dashboard.tick_routes import Turns, add_tick_routes
 from marketdata.timeframes import TIMEFRAMES
 from runtime.health import Guard, Health
 from runtime.settings import Settings
@@ -97,8 +98,10 @@ def create_app(parts: Parts) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    turns = Turns()
     add_routes(app, parts)
-    add_tick_routes(app, parts)
+    add_tick_routes(app, parts, turns)
+    add_proof_routes(app, parts, turns)
     _document(app)
     _add_probes(app, parts)
     _add_errors(app)
