@@ -316,7 +316,7 @@ def test_kafkas_own_tool_resets_the_offsets_for_a_replay(deployment: Deployment)
 
 def test_the_simulated_ea_trades(deployment: Deployment) -> None:
     deployment.compose("--profile", "demo", "up", "--detach", "--no-build", "--no-recreate", "demo")
-    wait_until(lambda: deployment.ticks("Broker-Demo") > 10, within_seconds=60, what="ticks of the simulated EA")
+    wait_until(lambda: deployment.ticks("Simulated") > 10, within_seconds=60, what="ticks of the simulated EA")
     deployment.compose("--profile", "demo", "rm", "--stop", "--force", "demo")
 
 
