@@ -29,6 +29,8 @@ class Listing(NamedTuple):
     #: Price and time of the newest tick.
     close: float
     last_tick: datetime
+    #: The close of the trading day before that of its newest minute; None without one within two weeks.
+    previous_close: float | None = None
     #: Decimals of its prices, if its sender says them.
     digits: int | None = None
 

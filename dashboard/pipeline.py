@@ -164,6 +164,7 @@ class Pipeline:
             {
                 "symbol": feed.symbol,
                 "source": feed.source,
+                "previous_close": feed.previous_close,
                 "last_tick": feed.last_tick,
                 "close": feed.close,
                 "digits": feed.digits,

@@ -60,8 +60,18 @@ WITH hours AS (
     CROSS JOIN candle_settings AS s
 )
 
-SELECT h.symbol, h.source, a.ts AS first, z.ts AS last, z.close, coalesce(z.last_tick, z.ts) AS last_tick
+SELECT
+    h.symbol, h.source, a.ts AS first, z.ts AS last, z.close, coalesce(z.last_tick, z.ts) AS last_tick,
+    -- The last minute before the newest one's day; a market that is closed for longer is not traded any more.
+    (
+        SELECT m.close FROM market_data AS m
+        WHERE m.symbol = h.symbol AND m.timeframe = 'M1' AND m.source = h.source
+            AND m.ts < bar_start(z.ts, '1 day', s) AND m.ts >= bar_start(z.ts, '1 day', s) - interval '14 days'
+        ORDER BY m.ts DESC
+        LIMIT 1
+    ) AS previous_close
 FROM hours AS h
+CROSS JOIN candle_settings AS s
 CROSS JOIN LATERAL (
     SELECT m.ts FROM market_data AS m
     WHERE m.symbol = h.symbol AND m.timeframe = 'M1' AND m.source = h.source AND m.ts >= h.first

@@ -16,9 +16,9 @@ export function count(value) {
   return value.toLocaleString(locale, { maximumFractionDigits: value < 10 ? 1 : 0 });
 }
 
-export function percent(value) {
+export function percent(value, most = 3) {
   const sign = value > 0 ? "+" : "";
-  return sign + value.toLocaleString(locale, { style: "percent", minimumFractionDigits: 2, maximumFractionDigits: 3 });
+  return sign + value.toLocaleString(locale, { style: "percent", minimumFractionDigits: 2, maximumFractionDigits: most });
 }
 
 /** More decimals than a guess should claim, and fewer than that noise of doubles shows. */

@@ -1,7 +1,7 @@
 // The pane with the state of the pipeline, drawn from what the stream tells every two seconds.
 
 import { $, element, patch } from "./dom.js";
-import { count, decimals, duration, price, since } from "./format.js";
+import { count, decimals, duration, percent, price, since } from "./format.js";
 import { t } from "./i18n.js";
 import { SenderList } from "./senders.js";
 
@@ -123,10 +123,11 @@ export class PipelinePane {
       return element("tr", "", [
         element("td", "", name),
         element("td", "number", price(feed.close, feed.digits ?? decimals(feed.close))),
+        dayChange(feed),
         element("td", "number", since(Date.parse(feed.last_tick), now)),
       ], { "data-key": keyOf(feed) });
     });
-    const head = element("tr", "", ["feed", "lastPrice", "when"].map((name) => element("th", "", t(name), { scope: "col" })));
+    const head = element("tr", "", ["feed", "lastPrice", "dayChange", "when"].map((name) => element("th", "", t(name), { scope: "col" })));
     const table = element("table", "", [element("thead", "", head), element("tbody", "", rows)]);
     return element("div", "feeds", [element("h3", "", t("feeds")), rows.length ? table : element("p", "hint", t("none"))]);
   }
@@ -134,6 +135,13 @@ export class PipelinePane {
 
 /** Names may hold any character that can be seen; a tab cannot. */
 const keyOf = ({ symbol, source }) => `${symbol}\t${source}`;
+
+/** The cell with the change since the close of the day before. */
+function dayChange({ close, previous_close: before }) {
+  if (!before) return element("td", "number", "–");
+  const change = (close - before) / Math.abs(before);
+  return element("td", `number ${change < 0 ? "down" : "up"}`, percent(change, 2));
+}
 
 function sparkline(values) {
   const width = 240;

@@ -1,6 +1,7 @@
 """The page while candles come: bars that move, late ticks, a lost connection, the pane and the status line."""
 
 import asyncio
+import re
 
 import pytest
 from playwright.async_api import expect
@@ -118,6 +119,21 @@ async def test_pane_shows_the_state_of_the_pipeline(reader: Reader) -> None:
     await expect(pane.get_by_role("row", name=f"EURUSD S {last_close():.5f}")).to_be_visible()
     await reader.page.keyboard.press("p")
     await expect(pane).to_be_hidden()
+
+
+async def test_newest_ticks_are_listed_with_the_days_change(reader: Reader, market: Market) -> None:
+    today = clock.now_ms() // (24 * 60 * MINUTE_MS) * 24 * 60 * MINUTE_MS
+    await market.publish(
+        market.candle("CHANGED", today - 3 * MINUTE_MS, (2.0, 2.0, 1.9, 1.9), ticks=3, closed=True),
+        market.candle("CHANGED", today - 2 * MINUTE_MS, (1.9, 2.0, 1.9, 2.0), ticks=3, closed=True),
+        market.candle("CHANGED", today, (2.1, 2.1, 2.0, 2.05), ticks=3),
+    )
+    await market.stored("CHANGED", 3)
+    await reader.open("?symbol=CHANGED")
+    await reader.page.keyboard.press("p")
+    row = reader.page.get_by_role("row", name=re.compile(r"CHANGED Live 2.05\d* \+2.50%"))
+    await expect(row).to_be_visible()
+    await expect(reader.page.get_by_role("row", name=re.compile(r"EURUSD S 1.\d+ –"))).to_be_visible()
 
 
 async def test_pane_keeps_what_the_reader_is_at_while_it_changes(reader: Reader, market: Market) -> None:
