@@ -24,6 +24,7 @@ from marketdata.contract.http import (
     Refusal,
     TooLarge,
     Unusable,
+    check_said_once,
     is_dry_run,
     sender_in,
 )
@@ -131,6 +132,7 @@ class Ingest:
         trace = _trace(headers.get(b"x-trace-id"), context)
         self._metrics.in_flight.inc()
         try:
+            check_said_once(headers, request.scope["headers"])
             response = await self._take(request, headers, trace, context, limit_bytes)
         except Refusal as refusal:
             # While Kafka is away every request is refused; that was logged once, when it went.
