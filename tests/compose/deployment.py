@@ -138,11 +138,11 @@ class Deployment:
         lines = self.inside(f"http://{address}/metrics").splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
-    def sql(self, query: str) -> list[list[str]]:
+    def sql(self, query: str, role: str = "tickpipe") -> list[list[str]]:
         """Rows as text; doubles in the shortest form that reads back exactly."""
         psql = (
             "psql",
-            "--username=tickpipe",
+            f"--username={role}",
             "--dbname=tickpipe",
             "--no-align",
             "--tuples-only",

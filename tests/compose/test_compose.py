@@ -69,8 +69,8 @@ def assert_the_day(deployment: Deployment, source: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["TICKPIPE_API_KEY", "TICKPIPE_DB_PASSWORD", "TICKPIPE_READER_PASSWORD", "TICKPIPE_GRAFANA_PASSWORD",
-     "TICKPIPE_DEMO_KEY", "TICKPIPE_KAFKA_CLUSTER_ID", "COMPOSE_PROJECT_NAME"],
+    ["TICKPIPE_API_KEY", "TICKPIPE_DB_PASSWORD", "TICKPIPE_WRITER_PASSWORD", "TICKPIPE_READER_PASSWORD",
+     "TICKPIPE_GRAFANA_PASSWORD", "TICKPIPE_DEMO_KEY", "TICKPIPE_KAFKA_CLUSTER_ID", "COMPOSE_PROJECT_NAME"],
 )  # fmt: skip
 def test_an_empty_secret_refuses_to_start(tmp_path: Path, name: str) -> None:
     refused = Deployment(new_folder(tmp_path))
@@ -115,7 +115,7 @@ def test_make_env_never_overwrites(tmp_path: Path) -> None:
     assert (folder / ".env").read_text() == written
     assert (folder / ".env").stat().st_mode & 0o077 == 0
     assert "change-me" not in written
-    assert len(secrets) == len(set(secrets)) == 6
+    assert len(secrets) == len(set(secrets)) == 7
     first.delete()
 
 
@@ -175,6 +175,34 @@ def test_every_page_answers(deployment: Deployment) -> None:
             assert deployment.inside(f"http://{address}{page}")
     assert deployment.metric("sink:18003", "tickpipe_sink_database_up") == 1
     assert deployment.inside("http://dashboard:18080/vendor/lightweight-charts.js")
+
+
+def test_the_roles_are_those_of_their_services(deployment: Deployment) -> None:
+    found = deployment.sql(
+        "SELECT DISTINCT usename FROM pg_stat_activity"
+        " WHERE application_name LIKE 'tickpipe%' AND client_addr IS NOT NULL",
+        role="postgres",
+    )
+    assert ["tickpipe_writer"] in found
+    assert ["tickpipe"] not in found
+    assert ["postgres"] not in found
+    assert deployment.sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'") == [["tickpipe"]]
+    assert deployment.sql("SELECT drop_minutes('2000-01-01')", role="tickpipe_writer") == [[""]]
+
+
+def test_what_takes_ticks_cannot_reach_the_database(deployment: Deployment) -> None:
+    networks = deployment.containers("timescaledb")[0]["NetworkSettings"]["Networks"]
+    program = "import socket, sys; print(socket.socket().connect_ex((sys.argv[1], 5432)))"
+    connect = "import socket, sys; s = socket.socket(); s.settimeout(2); print(s.connect_ex((sys.argv[1], 5432)))"
+    for network in networks.values():
+        assert deployment.compose("exec", "-T", "sink", "python", "-c", program, network["IPAddress"]).strip() == "0"
+        assert (
+            deployment.compose("exec", "-T", "producer", "python", "-c", connect, network["IPAddress"]).strip() != "0"
+        )
+    with pytest.raises(ComposeError, match=r"Name or service|name resolution|getaddrinfo"):
+        deployment.compose(
+            "exec", "-T", "producer", "python", "-c", "import socket; socket.getaddrinfo('timescaledb', 1)"
+        )
 
 
 def test_a_wrong_key_is_refused(deployment: Deployment) -> None:
@@ -245,7 +273,7 @@ def test_ticks_are_taken_while_the_database_refuses_the_password(deployment: Dep
     env = deployment.folder / ".env"
     right = env.read_text()
     deployment.down()
-    env.write_text(re.sub(r"^(TICKPIPE_DB_PASSWORD)=.*$", r"\1=another-password", right, flags=re.M))
+    env.write_text(re.sub(r"^(TICKPIPE_(?:DB|WRITER)_PASSWORD)=.*$", r"\1=another-password", right, flags=re.M))
     try:
         deployment.compose("up", "--detach", "--no-build")
         deployment.wait_healthy("producer")
@@ -407,7 +435,7 @@ def test_backup_and_restore_as_the_page_says(deployment: Deployment, tmp_path: P
     deployment.compose("start", "kafka")
     database = ("exec", "-T", "timescaledb")
     dump = "/var/lib/postgresql/data/tickpipe.dump"
-    deployment.compose(*database, "pg_dump", "-U", "tickpipe", "-Fc", "--file", dump, "tickpipe")
+    deployment.compose(*database, "pg_dump", "-U", "postgres", "-Fc", "--file", dump, "tickpipe")
     deployment.compose("cp", f"timescaledb:{dump}", str(tmp_path / "tickpipe.dump"))
 
     deployment.down("--volumes")
@@ -419,9 +447,9 @@ def test_backup_and_restore_as_the_page_says(deployment: Deployment, tmp_path: P
     deployment.up("kafka", "timescaledb")
     assert deployment.sql("SELECT to_regclass('market_data') IS NULL") == [["t"]]
     deployment.compose("cp", str(tmp_path / "tickpipe.dump"), f"timescaledb:{dump}")
-    deployment.sql("SELECT timescaledb_pre_restore()")
-    deployment.compose(*database, "pg_restore", "-U", "tickpipe", "-d", "tickpipe", "--no-owner", dump)
-    deployment.sql("SELECT timescaledb_post_restore()")
+    deployment.sql("SELECT timescaledb_pre_restore()", role="postgres")
+    deployment.compose(*database, "pg_restore", "-U", "postgres", "-d", "tickpipe", dump)
+    deployment.sql("SELECT timescaledb_post_restore()", role="postgres")
     deployment.up()
 
     assert_the_day(deployment, "day")
