@@ -24,8 +24,6 @@ BATCH = 500
 #: Sources that send the day at the same time, enough to give each of three workers something.
 SOURCES = ("A", "B", "C", "D", "E", "F")
 
-CONSUMER_GROUPS = "/opt/kafka/bin/kafka-consumer-groups.sh"
-
 
 def post_day(deployment: Deployment, source: str, symbol: str = "EURUSD") -> None:
     """The day over HTTP; what is not taken is sent again, as an EA does."""
@@ -319,27 +317,87 @@ def test_the_command_line_works_inside(deployment: Deployment) -> None:
     deployment.compose("run", "--rm", "-T", "tickpipe", "verify", timeout_seconds=600)
 
 
+SEND = "Send, back up, replay"
+
+
+def test_ticks_are_sent_from_the_host_and_from_inside(deployment: Deployment) -> None:
+    ticks = [f"{1_549_238_400_000 + n},1.1,1.2\n" for n in range(3)]
+    file = deployment.folder / "EURUSD.csv"
+    file.write_text("time_msc,bid,ask\n" + "".join(ticks))
+    file.chmod(0o644)
+
+    deployment.recipe(heading=SEND, block=0)
+    wait_until(lambda: deployment.ticks("ICMarkets-Demo") == 3, within_seconds=60, what="the ticks of the host")
+    deployment.recipe(heading=SEND, block=1)
+
+    # The same ticks count once.
+    assert "3" in deployment.recipe(heading=SEND, block=1)
+    assert deployment.ticks("ICMarkets-Demo") == 3
+
+
+def test_a_backup_is_taken_while_everything_runs(deployment: Deployment) -> None:
+    deployment.recipe(heading=SEND, block=2)
+    assert (deployment.folder / "backup" / "today.zip").stat().st_size > 1_000_000
+
+
+def test_a_replay_mends_what_was_deleted(deployment: Deployment) -> None:
+    assert "Nothing was changed" in deployment.recipe(heading=SEND, block=3)
+    deployment.sql("DELETE FROM market_data WHERE source = 'day'")
+
+    with ThreadPoolExecutor(1) as replaying:
+        replay = replaying.submit(deployment.recipe, heading=SEND, block=4)
+        wait_until(
+            lambda: replay.done() or deployment.is_set_back(), within_seconds=60, what="a group that was set back"
+        )
+        deployment.compose("start", "stream")
+        assert "0 different" in replay.result()
+
+    wait_stored(deployment, "day")
+    assert_the_day(deployment, "day")
+
+
 def test_kafkas_own_tool_resets_the_offsets_for_a_replay(deployment: Deployment) -> None:
-    kafka = ("exec", "-T", "kafka", CONSUMER_GROUPS, "--bootstrap-server", "kafka:9092", "--group", "tickpipe-stream")
-    deployment.compose("stop", "stream")
     deployment.sql("DELETE FROM market_data WHERE source = 'A'")
 
-    def reset() -> bool:
+    def reset() -> str:
         # The group keeps its members until they left or their sessions ran out.
         try:
-            deployment.compose(*kafka, "--topic", "ticks", "--reset-offsets", "--to-earliest", "--execute")
+            return deployment.recipe(heading="Replay with Kafka's own tool", block=0)
         except ComposeError as exc:
             if "inactive" in str(exc):
-                return False
+                return ""
             raise
-        return True
 
-    wait_until(reset, within_seconds=60, what="a stopped group")
+    said = wait_until(reset, within_seconds=90, what="a stopped group")
+    assert "CURRENT-OFFSET" in said
+    assert "NEW-OFFSET" in said
     deployment.compose("up", "--detach", "--wait", "--no-build", "--no-recreate", "--scale", "stream=1", "stream")
 
     wait_stored(deployment, "A", within_seconds=300)
     for source in ("day", *SOURCES):
         assert_the_day(deployment, source)
+
+
+def test_the_image_of_a_revision_stays_when_another_is_built(deployment: Deployment, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    git = ("git", "-c", "user.name=Test", "-c", "user.email=test@example.com")
+    subprocess.run([*git, "clone", "--quiet", "--depth", "1", f"file://{ROOT}", clone], check=True)
+    (clone / ".env").write_text("TICKPIPE_API_KEY=stays\n")
+    build = [str(clone / "compose" / "image.sh"), "--quiet", "--network", "host"]
+    tags = []
+    try:
+        for _ in range(2):
+            subprocess.run(build, check=True, capture_output=True)
+            said, tag = (clone / ".env").read_text().splitlines()
+            assert said == "TICKPIPE_API_KEY=stays"
+            tags.append(tag.removeprefix("TICKPIPE_IMAGE="))
+            subprocess.run([*git, "-C", clone, "commit", "--quiet", "--allow-empty", "-m", "Another"], check=True)
+        found = [json.loads(docker("image", "inspect", tag))[0]["Config"]["Labels"] for tag in tags]
+        revisions = [labels["org.opencontainers.image.revision"] for labels in found]
+        assert all(revision.startswith(tag.partition(":")[2]) for revision, tag in zip(revisions, tags, strict=True))
+        assert len(set(revisions)) == 2
+    finally:
+        docker("image", "rm", *tags)
 
 
 def test_the_simulated_ea_trades(deployment: Deployment) -> None:
