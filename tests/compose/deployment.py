@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 DOCKER = shutil.which("docker") or "docker"
 
-PROFILES = ("monitoring", "demo", "tools")
+PROFILES = ("monitoring", "demo", "tls", "tools")
 
 Bar = tuple[float, float, float, float]
 

@@ -1,7 +1,10 @@
 """The deployment under `docker compose`, from start to replay, in the order of a user's life with it."""
 
 import json
+import os
 import re
+import socket
+import ssl
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +15,10 @@ import httpx
 import pytest
 import yaml
 
+from tests.certificates import Authority
 from tests.compose.deployment import ROOT, ComposeError, Deployment, docker, new_folder
 from tests.days import EURUSD_COUNT, eurusd_bars, eurusd_ticks
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 SERVICES = ("producer", "stream", "sink", "dashboard")
@@ -404,6 +409,62 @@ def test_the_simulated_ea_trades(deployment: Deployment) -> None:
     deployment.compose("--profile", "demo", "up", "--detach", "--no-build", "--no-recreate", "demo")
     wait_until(lambda: deployment.ticks("Broker-Demo") > 10, within_seconds=60, what="ticks of the simulated EA")
     deployment.compose("--profile", "demo", "rm", "--stop", "--force", "demo")
+
+
+def test_tls_before_producer_and_dashboard(deployment: Deployment) -> None:
+    authority = Authority(deployment.folder / "authority")
+    certificate, key = authority.signed("ticks")
+    key.chmod(0o644)
+    port, dashboard_port = free_port(), free_port()
+    with (deployment.folder / ".env").open("a") as file:
+        file.write("TICKPIPE_TLS_HOST=127.0.0.1\nTICKPIPE_TLS_BIND=127.0.0.1\n")
+        file.write(f"TICKPIPE_TLS_PORT={port}\nTICKPIPE_TLS_DASHBOARD_PORT={dashboard_port}\n")
+        file.write(f"TICKPIPE_TLS_CERTIFICATE={certificate}\nTICKPIPE_TLS_KEY={key}\n")
+    with_tls = ("--profile", "tls", "up", "--detach", "--wait", "--no-build", "--no-recreate", "caddy")
+    deployment.compose(*with_tls)
+
+    # Certificates of one's own.
+    trusting = ssl.create_default_context(cafile=authority.certificate)
+    tick = {"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}
+    headers = {"X-API-Key": deployment.setting("TICKPIPE_API_KEY"), "X-Source": "over-tls"}
+    answer = httpx.post(
+        f"https://127.0.0.1:{port}/ingest/tick", verify=trusting, headers=headers, json={"ticks": [tick]}
+    )
+    assert answer.status_code == 200, answer.text
+    with httpx.stream("GET", f"https://127.0.0.1:{dashboard_port}/stream?symbol=X", verify=trusting) as stream:
+        assert stream.status_code == 200
+        assert next(stream.iter_raw())
+    with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+        httpx.get(f"https://127.0.0.1:{port}/health")
+    assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 400
+    trusting.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        trusting.wrap_socket(plain, server_hostname="127.0.0.1") as tls,
+    ):
+        assert tls.selected_alpn_protocol() == "h2"
+
+    # An authority that is made there, and a client that trusts it.
+    env = deployment.folder / ".env"
+    env.write_text(re.sub(r"^TICKPIPE_TLS_(CERTIFICATE|KEY)=.*\n", "", env.read_text(), flags=re.MULTILINE))
+    with env.open("a") as file:
+        file.write("TICKPIPE_TLS_OWN_AUTHORITY=yes\n")
+    deployment.compose(*with_tls[:-2], "caddy")
+    root = "/tmp/data/caddy/pki/authorities/local/root.crt"  # noqa: S108 - in the container
+    deployment.compose("--profile", "tls", "cp", f"caddy:{root}", "tickpipe-root.crt")
+    sent = subprocess.run(
+        [ROOT / ".venv/bin/tickpipe", "send", "EURUSD.csv", "--symbol", "EURUSD", "--source", "over-own-tls",
+         "--url", f"https://127.0.0.1:{port}", "--key", deployment.setting("TICKPIPE_API_KEY")],
+        cwd=deployment.folder, env=os.environ | {"SSL_CERT_FILE": "tickpipe-root.crt"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert sent.returncode == 0, sent.stdout + sent.stderr
+
+    (container,) = deployment.containers("caddy")
+    assert container["HostConfig"]["ReadonlyRootfs"]
+    assert container["Config"]["User"] == "1000"
+    deployment.compose("--profile", "tls", "rm", "--stop", "--force", "caddy")
+    wait_until(lambda: deployment.ticks("over-own-tls") == 3, within_seconds=60, what="the ticks that came over TLS")
 
 
 # Monitoring: Prometheus and the exporters of PostgreSQL and of the machine run. Grafana and Kafka's exporter are in no
