@@ -1,4 +1,4 @@
-"""Every setting of every service, read from `TICKPIPE_*` variables and a `.env` file."""
+"""Every setting of every service, read from `TICKPIPE_*` variables, a `.env` file, and files that hold secrets."""
 
 import re
 from datetime import timedelta, timezone, tzinfo
@@ -17,11 +17,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from marketdata.contract.times import ShiftedZone
 from marketdata.errors import SettingsError
-from runtime.security_settings import SecuritySettings
+from runtime.security_settings import SecretFiles, SecuritySettings
 
 #: The key of `api_keys` whose holder may speak for any source, by sending `X-Source`.
 ANY_SOURCE = "*"
@@ -152,6 +152,19 @@ class Settings(SecuritySettings):
     data_dir: Path = Field(
         Path("~/.local/share/tickpipe"), description="where the embedded stack stores its data", validate_default=True
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What the caller passes, then files of secrets, the environment, `.env`."""
+        files = SecretFiles(settings_cls, env_settings, dotenv_settings)
+        return init_settings, files, env_settings, dotenv_settings
 
     @field_validator("data_dir")
     @classmethod

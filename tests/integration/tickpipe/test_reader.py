@@ -146,22 +146,43 @@ def test_services_reach_the_server_whatever_it_listens_on(host: str, addresses: 
     assert Access(host).listen_addresses == addresses
 
 
-def test_the_reader_of_the_compose_file_reads_what_is_migrated_later_and_no_passwords(server: Postgres) -> None:
-    """Its script runs once, when the database is created, as the owner of the tables to come."""
+@pytest.fixture(scope="module")
+def of_compose(server: Postgres) -> str:
+    """A migrated database whose roles the script of the compose file has made, as the superuser that it runs as."""
     with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute("CREATE ROLE tickpipe SUPERUSER LOGIN PASSWORD 'owner'")
-        connection.execute("CREATE DATABASE tickpipe OWNER tickpipe")
-    binaries = server_binaries()
+        connection.execute("CREATE ROLE bootstrap SUPERUSER LOGIN PASSWORD 'bootstrap'")
+        connection.execute("CREATE DATABASE tickpipe OWNER bootstrap")
+    passwords = {f"TICKPIPE_{name}_PASSWORD": f"of-{name}" for name in ("DB", "WRITER", "READER")}
     environment = {
-        "PATH": f"{binaries}:{os.environ['PATH']}", "POSTGRES_USER": "tickpipe", "POSTGRES_DB": "tickpipe",
-        "TICKPIPE_READER_PASSWORD": "reader", "PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGPASSWORD": "owner",
+        "PATH": f"{server_binaries()}:{os.environ['PATH']}", "POSTGRES_USER": "bootstrap", "POSTGRES_DB": "tickpipe",
+        "PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGPASSWORD": "bootstrap", **passwords,
     }  # fmt: skip
-    subprocess.run(["bash", str(ROOT / "compose/timescaledb/reader.sh")], check=True, env=environment)
-    asyncio.run(migrate(make_conninfo(server.url, dbname="tickpipe", user="tickpipe", password="owner")))  # noqa: S106
+    subprocess.run(["bash", str(ROOT / "compose/timescaledb/roles.sh")], check=True, env=environment)
+    url = make_conninfo(server.url, dbname="tickpipe")
+    asyncio.run(migrate(make_conninfo(url, user="tickpipe", password="of-DB")))  # noqa: S106
+    return url
 
-    url = make_conninfo(server.url, dbname="tickpipe", user="tickpipe_reader", password="reader")  # noqa: S106
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SELECT * FROM market_data, senders")
-        for statement in ("SELECT rolpassword FROM pg_authid", "DELETE FROM market_data"):
-            with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)):
-                connection.execute(statement.encode())
+
+def test_each_role_of_the_compose_file_may_do_its_part_and_no_more(of_compose: str) -> None:
+    refusals = {
+        "tickpipe_reader": ("DELETE FROM market_data", "SELECT rolpassword FROM pg_authid", "CREATE TEMP TABLE t ()"),
+        "tickpipe_writer": ("DROP TABLE market_data", "CREATE TABLE t ()", "SELECT rolpassword FROM pg_authid"),
+        "tickpipe": ("CREATE ROLE other", "SELECT rolpassword FROM pg_authid"),
+    }
+    works = {
+        "tickpipe_reader": "SELECT * FROM market_data, senders",
+        "tickpipe_writer": "DELETE FROM market_data; CREATE TEMP TABLE incoming ()",
+        "tickpipe": "ALTER TABLE market_data ADD COLUMN note text",
+    }
+    for role, password in (("tickpipe", "DB"), ("tickpipe_writer", "WRITER"), ("tickpipe_reader", "READER")):
+        url = make_conninfo(of_compose, user=role, password=f"of-{password}")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(works[role].encode())
+            for statement in refusals[role]:
+                with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)):
+                    connection.execute(statement.encode())
+
+
+def test_the_superuser_of_the_compose_file_has_no_password(of_compose: str) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(make_conninfo(of_compose, user="bootstrap", password="bootstrap"))  # noqa: S106

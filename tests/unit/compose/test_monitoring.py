@@ -50,9 +50,9 @@ _PROMQL = {
 
 #: Variables of the compose files that are no settings of the services.
 _OF_COMPOSE = re.compile(
-    r"TICKPIPE_(API_KEY|DB_PASSWORD|DEMO_KEY|READER_PASSWORD|BIND|PORT|(PAGES|DASHBOARD|POSTGRES)_BIND"
+    r"TICKPIPE_(API_KEY|(DB|READER|WRITER)_PASSWORD|DEMO_KEY|BIND|PORT|(PAGES|DASHBOARD|POSTGRES)_BIND"
     r"|(GRAFANA|PROMETHEUS)_(PORT|PASSWORD)|POSTGRES_PORT"
-    r"|PROMETHEUS_(RETENTION|SIZE)|KAFKA_(CLUSTER_ID|HEAP|MEMORY|CPUS)|DATABASE_(TUNE_)?(MEMORY|CPUS)|([A-Z_]+_)?IMAGE)"
+    r"|PROMETHEUS_(RETENTION|SIZE)|KAFKA_(CLUSTER_ID|HEAP|MEMORY|CPUS)|DATABASE_(TUNE_)?(MEMORY|CPUS)|([A-Z_]+_)?IMAGE|TLS_[A-Z_]+)"
 )
 
 
@@ -194,14 +194,16 @@ def test_every_required_secret_has_an_example_and_is_checked() -> None:
 
 
 def test_producer_and_dashboard_alone_of_ours_are_published() -> None:
-    ports = re.findall(r"- host_ip: \$\{(\w+):-127\.0\.0\.1\}\n +published: \$\{\w+:-(\d+)\}\n +target: (\d+)", COMPOSE)
+    ports = re.findall(r"- host_ip: \$\{(\w+):-([\d.]+)\}\n +published: \$\{\w+:-(\d+)\}\n +target: (\d+)", COMPOSE)
     assert ports == [
-        ("TICKPIPE_BIND", "18001", "18001"),
-        ("TICKPIPE_DASHBOARD_BIND", "18080", "18080"),
-        ("TICKPIPE_PAGES_BIND", "9090", "9090"),
-        ("TICKPIPE_PAGES_BIND", "3000", "3000"),
+        ("TICKPIPE_BIND", "127.0.0.1", "18001", "18001"),
+        ("TICKPIPE_DASHBOARD_BIND", "127.0.0.1", "18080", "18080"),
+        ("TICKPIPE_TLS_BIND", "0.0.0.0", "443", "8443"),  # noqa: S104 - compared with
+        ("TICKPIPE_TLS_BIND", "0.0.0.0", "8443", "9443"),  # noqa: S104 - compared with
+        ("TICKPIPE_PAGES_BIND", "127.0.0.1", "9090", "9090"),
+        ("TICKPIPE_PAGES_BIND", "127.0.0.1", "3000", "3000"),
     ]
-    assert COMPOSE.count("ports:") == len(ports)
+    assert COMPOSE.count("ports:") == len(ports) - 1, "Caddy publishes two"
 
 
 def test_the_image_is_tagged_with_the_projects_version() -> None:

@@ -40,6 +40,6 @@ def test_the_database_is_published_only_when_the_user_says_so(database: Any) -> 
 
     (port,) = published["ports"]
     assert (port["host_ip"], port["published"], port["target"]) == ("192.168.1.5", "5433", 5432)
-    # With the rules by which from there one role gets in.
+    # By these rules one role gets in from there.
     assert published["command"] == ["postgres", "-c", "hba_file=/etc/tickpipe/pg_hba.conf"]
     assert "/etc/tickpipe/pg_hba.conf" in [volume["target"] for volume in published["volumes"]]
