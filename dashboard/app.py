@@ -19,7 +19,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from dashboard.answers import Password, Refusal, SecurityHeaders, cacheable, encode, etag_of, json_response
+from dashboard.access import Access
+from dashboard.answers import Refusal, SecurityHeaders, cacheable, encode, etag_of, json_response
 from dashboard.candles import BarStarts
 from dashboard.catalogue import Catalogue
 from dashboard.database import Database
@@ -30,6 +31,7 @@ from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
 from dashboard.tick_routes import add_tick_routes
 from marketdata.timeframes import TIMEFRAMES
+from runtime.api_keys import ApiKeys
 from runtime.health import Guard, Health
 from runtime.settings import Settings
 
@@ -105,7 +107,7 @@ def create_app(parts: Parts) -> FastAPI:
     _add_page(app)
     app.add_middleware(GZipMiddleware, minimum_size=_GZIP_FROM_BYTES)
     if password := parts.settings.dashboard_password.get_secret_value():
-        app.add_middleware(Password, password=password)
+        app.add_middleware(Access, password=password, keys=ApiKeys(parts.settings), metrics=parts.metrics)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(CountRequests, metrics=parts.metrics)
     return app

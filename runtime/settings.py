@@ -85,6 +85,9 @@ class Settings(SecuritySettings):
         default_factory=dict,
         description='JSON, source to key: `{"ICMarkets-Demo": "…"}`; the source `*` may speak for any source',
     )
+    api_keys_file: Path | None = Field(
+        None, description="file of the keys that `tickpipe keys` makes; producer and dashboard read it when it changes"
+    )
     source_zones: dict[str, str] = Field(
         default_factory=dict,
         description='JSON, source to the zone of its clock: `{"ICMarkets-Demo": "America/New_York+07:00"}`',
@@ -153,10 +156,10 @@ class Settings(SecuritySettings):
         Path("~/.local/share/tickpipe"), description="where the embedded stack stores its data", validate_default=True
     )
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "api_keys_file", mode="before")
     @classmethod
-    def _expand(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _expand(cls, value: Path | str | None) -> Path | None:
+        return Path(value).expanduser().absolute() if value else None
 
     @field_validator("dashboard_password")
     @classmethod

@@ -11,6 +11,7 @@ from typing import Any
 
 from marketdata.errors import StackError
 from runtime.addresses import reachable_host, url_of
+from runtime.api_keys import KEYS_FILE
 from runtime.security_settings import UNSECURED
 from runtime.settings import ANY_SOURCE, load_settings
 from tickpipe.embedded.process import ServiceSpec
@@ -199,7 +200,8 @@ def any_source_key(own_key: str) -> str:
 
 def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dict[str, str]:
     """The user's environment with the settings that the stack decides."""
-    user_keys = {source: key.get_secret_value() for source, key in load_settings().api_keys.items()}
+    settings = load_settings()
+    user_keys = {source: key.get_secret_value() for source, key in settings.api_keys.items()}
     owned = {
         "KAFKA_BOOTSTRAP": addresses.kafka_bootstrap,
         "KAFKA_REPLICATION": "1",
@@ -207,6 +209,7 @@ def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dic
         "DATABASE_URL": addresses.database_url,
         # Keys that the user set are never replaced.
         "API_KEYS": json.dumps({ANY_SOURCE: api_key} | user_keys),
+        "API_KEYS_FILE": str(settings.api_keys_file or config.data_dir / KEYS_FILE),
         "PRODUCER_HOST": config.producer_host,
         "PRODUCER_PORT": str(addresses.producer_port),
         "STREAM_HOST": HOST,
