@@ -98,6 +98,8 @@ def create_app(parts: Parts) -> FastAPI:
         # FastAPI's pages load scripts from a CDN: a LAN without internet has none, and the CSP forbids it.
         docs_url=None,
         redoc_url=None,
+        # Starlette's redirects name the host that the client sent.
+        redirect_slashes=False,
     )
     add_routes(app, parts)
     add_tick_routes(app, parts)

@@ -111,6 +111,8 @@ def create_app(
         version=version("tickpipe"),
         lifespan=lifespan,
         redoc_url=None,
+        # Starlette's redirects name the host that the client sent.
+        redirect_slashes=False,
     )
     _add_ingest(app, ingest)
     _add_probes(app, gateway, metrics, guard.health)

@@ -113,7 +113,7 @@ class Settings(SecuritySettings):
         SecretStr(""), description="libpq URL that the dashboard reads from, for a role of its own that may only read"
     )
     dashboard_max_streams: PositiveInt = Field(
-        200, description="live streams that the dashboard serves at once; one more is answered 503"
+        200, description="live streams that the dashboard serves at once, half of them to one address; one more is 503"
     )
     allowed_hosts: list[str] = Field(
         default_factory=list,
