@@ -93,6 +93,8 @@ class Addresses:
     stream_ports: tuple[int, ...]
     sink_port: int
     dashboard_port: int
+    #: For the role that may only read.
+    dashboard_database_url: str = field(default="", repr=False)
 
 
 def claim_addresses(config: StackConfig, ports: Ports, kafka_bootstrap: str, database_url: str) -> Addresses:
@@ -216,7 +218,7 @@ def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dic
         "STREAM_PORT": str(addresses.stream_ports[0]),
         "SINK_HOST": HOST,
         "SINK_PORT": str(addresses.sink_port),
-        "DASHBOARD_DATABASE_URL": "",
+        "DASHBOARD_DATABASE_URL": addresses.dashboard_database_url,
         "DASHBOARD_HOST": config.dashboard_host,
         "DASHBOARD_PORT": str(addresses.dashboard_port),
         "DATA_DIR": str(config.data_dir),

@@ -194,6 +194,7 @@ class Credentials:
     api_key: str = field(repr=False)
     database_password: str = field(repr=False)
     reader_password: str = field(repr=False)
+    services_password: str = field(repr=False)
 
 
 def load_credentials(data_dir: Path) -> Credentials:
