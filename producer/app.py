@@ -159,7 +159,9 @@ def _add_probes(app: FastAPI, gateway: Gateway, metrics: Metrics, health: Health
         health.set("kafka", gateway.is_open)
         return json_response(*health.ready())
 
-    @app.get("/metrics", tags=["probes"])
+    @app.get(
+        "/metrics", tags=["probes"], response_class=Response, responses={200: {"content": {"text/plain": {}}}}
+    )  # fmt: skip
     async def show_metrics(_request: Request) -> Response:
         """Metrics in Prometheus's text format."""
         return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
