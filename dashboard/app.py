@@ -18,6 +18,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from dashboard.access import Access
 from dashboard.answers import Refusal, SecurityHeaders, cacheable, encode, etag_of, json_response
@@ -158,6 +159,16 @@ def _add_probes(app: FastAPI, parts: Parts) -> None:
         return Response(generate_latest(parts.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
+class _Page(StaticFiles):
+    """The files of the page, without redirects: Starlette's name the host that the client sent."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        if response.status_code == 307:
+            raise HTTPException(404)
+        return response
+
+
 def _add_page(app: FastAPI) -> None:
     library = chart_library()
     if library is None:
@@ -180,7 +191,7 @@ def _add_page(app: FastAPI) -> None:
     async def timeframe_widths_file(request: Request) -> Response:
         return cacheable(request, widths, "text/javascript")
 
-    app.mount("/", StaticFiles(directory=STATIC, html=True))
+    app.mount("/", _Page(directory=STATIC, html=True))
 
 
 def timeframe_widths() -> bytes:
