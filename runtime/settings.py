@@ -85,6 +85,9 @@ class Settings(SecuritySettings):
         default_factory=dict,
         description='JSON, source to key: `{"ICMarkets-Demo": "…"}`; the source `*` may speak for any source',
     )
+    api_keys_file: Path | None = Field(
+        None, description="file of the keys that `tickpipe keys` makes; producer and dashboard read it when it changes"
+    )
     source_zones: dict[str, str] = Field(
         default_factory=dict,
         description='JSON, source to the zone of its clock: `{"ICMarkets-Demo": "America/New_York+07:00"}`',
@@ -110,7 +113,7 @@ class Settings(SecuritySettings):
         SecretStr(""), description="libpq URL that the dashboard reads from, for a role of its own that may only read"
     )
     dashboard_max_streams: PositiveInt = Field(
-        200, description="live streams that the dashboard serves at once; one more is answered 503"
+        200, description="live streams that the dashboard serves at once, half of them to one address; one more is 503"
     )
     allowed_hosts: list[str] = Field(
         default_factory=list,
@@ -166,10 +169,10 @@ class Settings(SecuritySettings):
         files = SecretFiles(settings_cls, env_settings, dotenv_settings)
         return init_settings, files, env_settings, dotenv_settings
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "api_keys_file", mode="before")
     @classmethod
-    def _expand(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _expand(cls, value: Path | str | None) -> Path | None:
+        return Path(value).expanduser().absolute() if value else None
 
     @field_validator("dashboard_password")
     @classmethod

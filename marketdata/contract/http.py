@@ -6,6 +6,7 @@ its items. It is accepted, accepted in part, or refused.
 
 import re
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Final, NamedTuple
 
@@ -75,6 +76,17 @@ def source_in(headers: Mapping[bytes, bytes]) -> str | None:
     if source is None:
         raise Refusal(400, "INVALID_SOURCE", f"X-Source must be 1 to {MAX_SOURCE} printable characters")
     return source
+
+
+class Right(StrEnum):
+    """What a key may do."""
+
+    #: Send ticks and bars of its own source.
+    INGEST = "ingest"
+    #: Read the dashboard.
+    READ = "read"
+    #: Both, for every source.
+    ADMIN = "admin"
 
 
 def is_dry_run(headers: Mapping[bytes, bytes]) -> bool:

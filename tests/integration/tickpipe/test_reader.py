@@ -37,7 +37,7 @@ def own_address() -> str:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A server open to other machines, with the schema, and names as an older set-up had them."""
     directory = tmp_path_factory.mktemp("reader")
-    access = Access("0.0.0.0", "mt5_trading", "trader", secrets.token_hex(8))  # noqa: S104 - what is tested
+    access = Access("0.0.0.0", "mt5_trading", "trader", secrets.token_hex(8), secrets.token_hex(8))  # noqa: S104 - what is tested
     made = Postgres(
         directory / "postgres", free_port(), secrets.token_hex(8), server_binaries(), directory / "log", access
     )
@@ -45,7 +45,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     try:
         child.start()
         child.wait_ready()
+        # As a superuser, as stacks did whose services had no role of their own; the next start hands it over.
         asyncio.run(migrate(made.url))
+        assert made.answers()
         yield made
     finally:
         child.stop()
@@ -97,11 +99,33 @@ def test_the_reader_does_nothing_else(reader_url: str, statement: str) -> None:
             connection.execute(statement.encode())
 
 
-def test_the_owner_does_not_get_in_from_another_machine(server: Postgres) -> None:
-    with psycopg.connect(server.url) as connection:
-        assert connection.info.user == "postgres"
+@pytest.mark.parametrize(("name", "user"), [("url", "postgres"), ("services_url", "tickpipe")])
+def test_no_other_role_gets_in_from_another_machine(server: Postgres, name: str, user: str) -> None:
+    url = getattr(server, name)
+    with psycopg.connect(url) as connection:
+        assert connection.info.user == user
     with pytest.raises(psycopg.OperationalError, match="pg_hba"):
-        psycopg.connect(make_conninfo(server.url, host=own_address()))
+        psycopg.connect(make_conninfo(url, host=own_address()))
+
+
+def test_the_role_of_the_services_owns_their_database_and_is_no_superuser(server: Postgres) -> None:
+    with psycopg.connect(server.services_url, autocommit=True) as connection:
+        others = connection.execute(
+            "SELECT array_agg(DISTINCT relkind), array_agg(DISTINCT relowner::regrole::text) FROM pg_class"
+            " WHERE relnamespace = 'public'::regnamespace"
+        ).fetchone()
+        assert others is not None
+        assert others[1] == ["tickpipe"]
+        assert {"r", "v", "i"} <= set(others[0])
+        connection.execute("ALTER TABLE market_data ADD COLUMN mine integer")
+        connection.execute("ALTER TABLE market_data DROP COLUMN mine")
+        connection.execute("CREATE OR REPLACE VIEW mine AS SELECT 1")
+        connection.execute("DROP VIEW mine")
+        for statement in ("SELECT rolpassword FROM pg_authid", "COPY (SELECT 1) TO PROGRAM 'true'", "CREATE ROLE mine"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+    # What it makes from now on the reader reads as well.
+    asyncio.run(migrate(server.services_url))
 
 
 def test_other_databases_are_none_of_the_readers_business(reader_url: str) -> None:
@@ -118,7 +142,7 @@ def test_the_five_queries_are_answered_to_the_reader(reader_url: str, tmp_path: 
 
 
 def test_another_password_counts_from_the_next_start_on(server: Postgres) -> None:
-    renewed = dataclasses.replace(server, access=dataclasses.replace(server.access, password="an-other"))  # noqa: S106
+    renewed = dataclasses.replace(server, access=dataclasses.replace(server.access, reader_password="an-other"))  # noqa: S106
     try:
         assert renewed.answers()
         psycopg.connect(renewed.access.reader_url(server.port).replace(socket.gethostname(), "127.0.0.1")).close()
@@ -126,7 +150,9 @@ def test_another_password_counts_from_the_next_start_on(server: Postgres) -> Non
         assert server.answers()
 
 
-@pytest.mark.parametrize("names", [{"reader": "postgres"}, {"database": "postgres"}, {"database": "template1"}])
+@pytest.mark.parametrize(
+    "names", [{"reader": "postgres"}, {"reader": "tickpipe"}, {"database": "postgres"}, {"database": "template1"}]
+)
 def test_names_of_the_server_itself_are_refused(names: dict[str, str]) -> None:
     with pytest.raises(StackError, match="choose another"):
         Access(**names)
