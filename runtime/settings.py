@@ -85,7 +85,7 @@ class Settings(SecuritySettings):
         default_factory=dict,
         description='JSON, source to key: `{"ICMarkets-Demo": "…"}`; the source `*` may speak for any source',
     )
-    api_keys_file: Path | None = Field(
+    keys_file: Path | None = Field(
         None, description="file of the keys that `tickpipe keys` makes; producer and dashboard read it when it changes"
     )
     source_zones: dict[str, str] = Field(
@@ -169,7 +169,7 @@ class Settings(SecuritySettings):
         files = SecretFiles(settings_cls, env_settings, dotenv_settings)
         return init_settings, files, env_settings, dotenv_settings
 
-    @field_validator("data_dir", "api_keys_file", mode="before")
+    @field_validator("data_dir", "keys_file", mode="before")
     @classmethod
     def _expand(cls, value: Path | str | None) -> Path | None:
         return Path(value).expanduser().absolute() if value else None

@@ -53,7 +53,7 @@ def test_an_item_is_a_bar_by_what_it_has(item: object, expected: bool) -> None:
     ("headers", "key"),
     [
         ({b"x-api-key": b" k "}, b"k"), ({b"authorization": b"bearer k"}, b"k"), ({b"authorization": b"Basic k"}, b""),
-        ({b"x-api-key": b"", b"authorization": b"Bearer k"}, b""), ({}, b""),
+        ({b"x-api-key": b"", b"authorization": b"Bearer k"}, b"k"), ({}, b""),
     ],
 )  # fmt: skip
 def test_a_key_is_shown_in_either_header(headers: dict[bytes, bytes], key: bytes) -> None:
