@@ -7,6 +7,7 @@ import secrets
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -33,11 +34,9 @@ def own_address() -> str:
     pytest.skip("this machine has no address but the loopback's")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A server open to other machines, with the schema, and names as an older set-up had them."""
-    directory = tmp_path_factory.mktemp("reader")
-    access = Access("0.0.0.0", "mt5_trading", "trader", secrets.token_hex(8), secrets.token_hex(8))  # noqa: S104 - what is tested
+@contextmanager
+def running(directory: Path, access: Access) -> Iterator[Postgres]:
+    """A server of its own."""
     made = Postgres(
         directory / "postgres", free_port(), secrets.token_hex(8), server_binaries(), directory / "log", access
     )
@@ -45,12 +44,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     try:
         child.start()
         child.wait_ready()
+        yield made
+    finally:
+        child.stop()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server open to other machines, with the schema, and names as an older set-up had them."""
+    access = Access("0.0.0.0", "mt5_trading", "trader", secrets.token_hex(8), secrets.token_hex(8))  # noqa: S104 - what is tested
+    with running(tmp_path_factory.mktemp("reader"), access) as made:
         # As a superuser, as stacks did whose services had no role of their own; the next start hands it over.
         asyncio.run(migrate(made.url))
         assert made.answers()
         yield made
-    finally:
-        child.stop()
 
 
 @pytest.fixture
@@ -173,9 +180,14 @@ def test_services_reach_the_server_whatever_it_listens_on(host: str, addresses: 
 
 
 @pytest.fixture(scope="module")
-def of_compose(server: Postgres) -> str:
+def of_compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A migrated database whose roles the script of the compose file has made, as the superuser that it runs as."""
-    with psycopg.connect(server.url, autocommit=True) as connection:
+    with running(tmp_path_factory.mktemp("compose"), Access()) as server:
+        yield _made_by_compose(server)
+
+
+def _made_by_compose(server: Postgres) -> str:
+    with psycopg.connect(make_conninfo(server.url, dbname="postgres"), autocommit=True) as connection:
         connection.execute("CREATE ROLE bootstrap SUPERUSER LOGIN PASSWORD 'bootstrap'")
         connection.execute("CREATE DATABASE tickpipe OWNER bootstrap")
     passwords = {f"TICKPIPE_{name}_PASSWORD": f"of-{name}" for name in ("DB", "WRITER", "READER")}
