@@ -132,7 +132,7 @@ class Settings(SecuritySettings):
         10_000, ge=0, description="symbols an hour and key that were not sent lately; 0 sets no limit"
     )
     confirm_timeout_seconds: PositiveFloat = Field(
-        10.0, description="wait for Kafka's confirmation before a request is answered 503 (seconds)"
+        10.0, description="wait for Kafka's confirmation, and 1 s more for each MB, before a request is 503 (seconds)"
     )
 
     emit_interval_seconds: PositiveFloat = Field(

@@ -8,7 +8,6 @@ from marketdata.contract.http import (
     Sender,
     _meta_in,
     check_said_once,
-    key_in,
     route_of,
     sender_in,
 )
@@ -85,11 +84,6 @@ def test_a_body_that_is_no_body_has_no_sender() -> None:
 )  # fmt: skip
 def test_a_client_that_speaks_through_a_proxy_names_the_server_before_the_path(path: str, route: str) -> None:
     assert route_of(path) == route
-
-
-def test_an_empty_key_leaves_the_other_header_to_say_it() -> None:
-    assert key_in({b"x-api-key": b" ", b"authorization": b"bearer  secret "}) == b"secret"
-    assert key_in({b"x-api-key": b"first", b"authorization": b"Bearer secret"}) == b"first"
 
 
 def test_a_header_that_counts_may_stand_twice_but_say_one_thing() -> None:
