@@ -161,7 +161,7 @@ def test_every_panel_names_a_provisioned_data_source() -> None:
 
 @pytest.mark.parametrize("text", [COMPOSE, EXAMPLE], ids=["compose.yaml", ".env.example"])
 def test_every_setting_exists(text: str) -> None:
-    fields = {f"TICKPIPE_{name.upper()}" for name in Settings.model_fields}
+    fields = {f"TICKPIPE_{name.upper()}{of}" for name in Settings.model_fields for of in ("", "_FILE")}
     unknown = {name for name in re.findall(r"TICKPIPE_[A-Z0-9_]+", text) if not _OF_COMPOSE.fullmatch(name)} - fields
     assert unknown == set()
 
