@@ -9,11 +9,15 @@ pinned=$(
     grep -ohE '\$\{TICKPIPE_[A-Z_]*IMAGE:-[^}]+\}' compose/compose.yaml | sort -u | grep -v ':-tickpipe:' | tr -d '${}' |
         while IFS= read -r line; do
             image=${line#*:-}
-            digest=$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' "$image")
+            # Of several platforms' manifests the index comes first.
+            digest=$(docker buildx imagetools inspect --format '{{json .Manifest}}' "$image" |
+                sed -nE 's/.*"digest": *"(sha256:[0-9a-f]{64})".*/\1/p' | head -n 1)
+            [ -n "$digest" ] || { echo "The registry names no digest of $image." >&2; exit 1; }
             echo "${line%%:-*}=$image@$digest"
         done
 )
 umask 077
-{ grep -vE '^TICKPIPE_(PYTHON|KAFKA|DATABASE|[A-Z_]+_EXPORTER|PROMETHEUS|GRAFANA)_IMAGE=' .env; echo "$pinned"; } > .env.new
+# All but our own, which make image names.
+{ grep -vE '^TICKPIPE_[A-Z_]+_IMAGE=' .env; echo "$pinned"; } > .env.new
 mv .env.new .env
 echo "$pinned"

@@ -542,6 +542,57 @@ def test_another_deployments_env_starts_nothing_on_these_ticks(deployment: Deplo
     assert_takes_and_stores_ticks(deployment, "after-another-env")
 
 
+# Growing out of one machine.
+
+
+def test_partitions_are_added_while_ticks_come(deployment: Deployment) -> None:
+    with ThreadPoolExecutor(1) as sending:
+        sent = sending.submit(post_day, deployment, "growing")
+        deployment.recipe(heading="Grow out of one machine", block=0)
+        sent.result()
+    wait_stored(deployment, "growing")
+    assert_the_day(deployment, "growing")
+    post_day(deployment, "grown")
+    wait_stored(deployment, "grown")
+    assert_the_day(deployment, "grown")
+    described = deployment.compose(
+        "exec", "-T", "kafka", "/opt/kafka/bin/kafka-topics.sh", "--bootstrap-server", "kafka:9092", "--describe",
+        "--topic", "ticks",
+    )  # fmt: skip
+    assert "PartitionCount: 12" in described
+
+
+def test_servers_elsewhere_serve_a_deployment_that_has_none(deployment: Deployment, tmp_path: Path) -> None:
+    second = Deployment(new_folder(tmp_path))
+    second.make_env()
+    password = deployment.setting("TICKPIPE_DB_PASSWORD")
+    with (second.folder / ".env").open("a") as file:
+        file.write(
+            f"TICKPIPE_KAFKA_BOOTSTRAP=kafka:9092\nTICKPIPE_DATABASE_URL=postgresql://tickpipe:{password}@db/tickpipe\n"
+        )
+    deployment.compose("stop", *SERVICES)
+    try:
+        second.compose("create", "--no-build")
+        # The servers of the first deployment, in the networks of the second as a cluster would be reached.
+        for service, network, name in (("kafka", "log", "kafka"), ("timescaledb", "data", "db")):
+            (server,) = deployment.containers(service)
+            docker("network", "connect", "--alias", name, f"{second.project}_{network}", server["Id"])
+        second.up()
+
+        running = set(second.compose("ps", "--services", "--status", "running").split())
+        assert running == set(SERVICES)
+        tick: dict[str, object] = {"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}
+        with second.client("elsewhere") as client:
+            wait_until(lambda: _taken(client, {"ticks": [tick]}), within_seconds=60, what="a producer that takes ticks")
+        wait_until(lambda: deployment.ticks("elsewhere") == 1, within_seconds=60, what="the candle of the tick")
+    finally:
+        for service, network in (("kafka", "log"), ("timescaledb", "data")):
+            (server,) = deployment.containers(service)
+            docker("network", "disconnect", "--force", f"{second.project}_{network}", server["Id"])
+        second.delete()
+        deployment.up()
+
+
 # The last, for it deletes the volumes.
 
 

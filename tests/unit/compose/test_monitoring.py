@@ -52,7 +52,7 @@ _PROMQL = {
 _OF_COMPOSE = re.compile(
     r"TICKPIPE_(API_KEY|(DB|READER|WRITER)_PASSWORD|DEMO_KEY|BIND|PORT|(PAGES|DASHBOARD|POSTGRES)_BIND"
     r"|(GRAFANA|PROMETHEUS)_(PORT|PASSWORD)|POSTGRES_PORT"
-    r"|PROMETHEUS_(RETENTION|SIZE)|KAFKA_(CLUSTER_ID|HEAP|MEMORY|CPUS)|DATABASE_(TUNE_)?(MEMORY|CPUS)|([A-Z_]+_)?IMAGE|TLS_[A-Z_]+)"
+    r"|PROMETHEUS_(RETENTION|SIZE)|KAFKA_(CLUSTER_ID|HEAP|MEMORY|CPUS)|DATABASE_(TUNE_)?(MEMORY|CPUS)|([A-Z_]+_)?IMAGE|TLS_[A-Z_]+|FILES|OWNER_DATABASE_URL)"
 )
 
 
@@ -161,7 +161,7 @@ def test_every_panel_names_a_provisioned_data_source() -> None:
 
 @pytest.mark.parametrize("text", [COMPOSE, EXAMPLE], ids=["compose.yaml", ".env.example"])
 def test_every_setting_exists(text: str) -> None:
-    fields = {f"TICKPIPE_{name.upper()}" for name in Settings.model_fields}
+    fields = {f"TICKPIPE_{name.upper()}{of}" for name in Settings.model_fields for of in ("", "_FILE")}
     unknown = {name for name in re.findall(r"TICKPIPE_[A-Z0-9_]+", text) if not _OF_COMPOSE.fullmatch(name)} - fields
     assert unknown == set()
 
@@ -169,8 +169,8 @@ def test_every_setting_exists(text: str) -> None:
 def test_compose_passes_on_or_refuses_every_setting() -> None:
     """The settings' page names them all, by a test of its own."""
     names = {f"TICKPIPE_{name.upper()}" for name in Settings.model_fields}
-    passed_on = set(re.findall(r"^ +(TICKPIPE_\w+):(?: \$\{\1:-\w+\})?$", COMPOSE, re.MULTILINE))
-    of_some_services = {"TICKPIPE_API_KEYS"}
+    passed_on = set(re.findall(r"^ +(TICKPIPE_\w+):(?: \$\{\1:-[\w:]+\})?$", COMPOSE, re.MULTILINE))
+    of_some_services = {"TICKPIPE_API_KEYS", "TICKPIPE_DATABASE_URL", "TICKPIPE_DASHBOARD_DATABASE_URL"}
     published = {"TICKPIPE_DASHBOARD_PORT"}  # outside; inside it is the image's
     refused = {name for name, same in re.findall(r"\$\{(TICKPIPE_\w+):\+(\w+)\}", COMPOSE) if name == same}
     assert names == (passed_on | of_some_services | published | refused) & names

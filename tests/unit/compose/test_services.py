@@ -23,7 +23,7 @@ def waits_for(service: str) -> set[str]:
 
 def test_no_service_needs_the_database() -> None:
     """Where one waits in vain, Compose starts none of those that it has not come to yet, the producer among them."""
-    assert waits_for("producer") == waits_for("stream") == {"topics", "kafka", "secrets-check"}
+    assert waits_for("producer") == waits_for("stream") == {"topics", "secrets-check"}
     assert not [name for name in SERVICES if "timescaledb" in waits_for(name)]
 
 
