@@ -11,7 +11,7 @@ from tests.architecture import IN_FILE, PACKAGES, PAGE, ROOT, names
 from tests.unit.test_imports import MAY_IMPORT
 from tickpipe.cli import app
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 FOLDERS = {*PACKAGES, "benchmarks", "compose", "docs", "ea", "k8s", "tests"}
