@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from prometheus_client import Counter
 
-from marketdata.errors import SettingsError
+from marketdata.errors import SettingsError, missing_extra
 from runtime.settings import Settings
 
 #: Headers of a record, as aiokafka has them.
@@ -185,9 +185,7 @@ def start_telemetry(settings: Settings, service: str) -> Telemetry:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as exc:
-        raise SettingsError(
-            "TICKPIPE_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: pip install 'tickpipe[otel]'"
-        ) from exc
+        raise SettingsError(f"TICKPIPE_OTLP_ENDPOINT is set, but {missing_extra('OpenTelemetry', 'otel')}") from exc
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: f"tickpipe-{service}"}))
     url = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url)))

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, cast
 
-from marketdata.errors import TickpipeError
+from marketdata.errors import TickpipeError, missing_extra
 from tickpipe.sending.dialects import UnknownForm
 
 #: A longer line is not one of ticks or bars; its rest is left out (characters). Two hundred are in memory at once.
@@ -45,7 +45,7 @@ class DataFileError(TickpipeError):
 
 
 class MissingLibrary(TickpipeError):
-    """Parquet and Zstandard are read by pyarrow, which is not installed: pip install "tickpipe[arrow]"."""
+    """Parquet and Zstandard are read by pyarrow, which is not installed."""
 
     is_wrong_use = True
 
@@ -222,7 +222,7 @@ def arrow() -> Any:
     try:
         import pyarrow  # noqa: PLC0415  # optional, and slow to load
     except ImportError as exc:
-        raise MissingLibrary(MissingLibrary.__doc__) from exc
+        raise MissingLibrary(missing_extra("pyarrow, which reads Parquet and Zstandard,", "arrow")) from exc
     return pyarrow
 
 
