@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from marketdata.errors import missing_extra
+
 _encoder: Final = msgspec.json.Encoder()
 
 #: Everything is loaded from this server, and the page has no inline scripts or styles.
@@ -37,6 +39,20 @@ class Refusal(Exception):
     def response(self) -> Response:
         """The answer: `{"error": …, "code": …}`."""
         return json_response({"error": self.message, "code": self.code}, self.status, self.headers)
+
+
+def load_pyarrow() -> Any:
+    """The module, which is an extra and slow to load.
+
+    Raises:
+        Refusal: 406 where it is not installed.
+    """
+    try:
+        import pyarrow  # noqa: PLC0415 - see above
+    except ImportError as exc:
+        cure = missing_extra("pyarrow", "arrow")
+        raise Refusal(406, "ARROW_NOT_INSTALLED", f"on this server {cure}; or ask for json or csv") from exc
+    return pyarrow
 
 
 def encode(content: object) -> bytes:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from dashboard.answers import Refusal, encode
+from dashboard.answers import Refusal, encode, load_pyarrow
 from dashboard.candles import AnyRow, Request, Row
 from runtime.foreign import cell
 
@@ -85,13 +85,7 @@ def _csv(request: Request, rows: Sequence[AnyRow], _digits: int | None) -> bytes
 
 
 def _arrow(request: Request, rows: Sequence[AnyRow], digits: int | None) -> bytes:
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
-    except ImportError as exc:
-        raise Refusal(
-            406, "ARROW_NOT_INSTALLED", "this server has no pyarrow; install it with `pip install 'tickpipe[arrow]'`, "
-            "or ask for json or csv"
-        ) from exc  # fmt: skip
+    pa = load_pyarrow()
     types: dict[str, Any] = {
         "ts": pa.timestamp("ms", tz="UTC"), "symbol": pa.string(), "source": pa.string(), "open": pa.float64(),
         "high": pa.float64(), "low": pa.float64(), "close": pa.float64(), "volume": pa.int64(),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from dashboard.answers import Refusal, encode
+from dashboard.answers import Refusal, encode, load_pyarrow
 from dashboard.candles import check_names, epoch_ms, parse_time
 from dashboard.database import Database
 from marketdata.refold import TickRow, columns_of, iso_milliseconds, shown
@@ -220,13 +220,7 @@ class _Csv:
 
 class _Arrow:
     def __init__(self, page: Page, _following: str | None) -> None:
-        try:
-            import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
-        except ImportError as exc:
-            raise Refusal(
-                406, "ARROW_NOT_INSTALLED", "this server has no pyarrow; install it with "
-                "`pip install 'tickpipe[arrow]'`, or ask for json or csv"
-            ) from exc  # fmt: skip
+        pa = load_pyarrow()
         self._arrow = ArrowTicks(raw=page.request.raw)
         self._sink = io.BytesIO()
         self._writer = pa.ipc.new_stream(self._sink, self._arrow.schema)

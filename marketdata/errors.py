@@ -26,6 +26,11 @@
 """
 
 
+def missing_extra(name: str, extra: str) -> str:
+    """A library of an extra is not installed, and how to install it; the project itself is in no package index."""
+    return f"{name} is not installed; in a clone of Tickpipe: pip install '.[{extra}]'"
+
+
 class TickpipeError(Exception):
     """Base of every error that this project raises on purpose."""
 

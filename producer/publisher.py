@@ -144,7 +144,7 @@ class Publisher:
                 async with asyncio.timeout(self._patience_seconds()):
                     await self._rejected.write_items(items)
         except TickpipeError as exc:
-            log.warning("Rejected items are not stored yet.", action="keep_wait", error=str(exc))
+            log.warning("Rejected items are not stored yet.", action="rejected_wait", error=str(exc))
             raise KafkaUnavailable("Kafka did not confirm the rejected items; send the body again") from exc
 
     async def run(self) -> None:

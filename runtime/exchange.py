@@ -87,7 +87,7 @@ class Connection:
         self._line.close()
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
-        """Whatever came back; `runtime.posting.result_of` tells what it means.
+        """The server's answer, whatever it is; `runtime.posting.result_of` tells what it means.
 
         Raises:
             NoAnswer: when nothing did, or nothing that came to an end.
@@ -96,7 +96,7 @@ class Connection:
         return self._ask("POST", url, body, headers)
 
     def get(self, url: str) -> Reply:
-        """As `post`."""
+        """Like `post`."""
         return self._ask("GET", url, b"", None)
 
     def _ask(self, method: str, url: str, body: bytes, headers: Mapping[str, str] | None) -> Reply:
@@ -129,7 +129,7 @@ class Connection:
 
 
 class _Line:
-    """The socket of the present connection, so that another thread can end an exchange."""
+    """The socket of the current connection, so that another thread can cut an exchange short."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
@@ -146,7 +146,7 @@ class _Line:
                 self._socket = opened.dup()
 
     def cut(self) -> None:
-        """End the connection now; whoever reads from it is told that it is gone."""
+        """Close the connection now; whoever reads from it gets an error."""
         with self._lock:
             self.is_cut = True
             if self._socket is not None:
@@ -177,7 +177,7 @@ def _read(response: httpx.Response) -> bytes | None:
 
 
 def address_of(url: str) -> str:
-    """The server's address without a slash at its end, and without a route that somebody pasted with it."""
+    """The server's address without a trailing slash, and without a route that was pasted with it."""
     address = url.strip().rstrip("/")
     for route in (TICKS_ROUTE, BARS_ROUTE):
         if address.lower().endswith(route):
@@ -186,7 +186,7 @@ def address_of(url: str) -> str:
 
 
 def is_this_machine(url: str) -> bool:
-    """Whether the address is one of this machine alone."""
+    """Whether the address is on this machine."""
     return is_loopback(httpx.URL(url).host)
 
 

@@ -1,4 +1,4 @@
-"""Reading the body of a request: within its limit, within its time, unpacked; and how much all bodies may take."""
+"""Reads the body of a request within limits of size and time, unpacked, and bounds what all bodies take together."""
 
 import asyncio
 import zlib
@@ -41,12 +41,12 @@ _ENCODINGS: Final = (*_PLAIN, *_GZIP, _DEFLATE)
 
 
 def patience_seconds(size_bytes: int) -> float:
-    """In what time so much of a body must have arrived."""
+    """How long so much of a body may take to arrive."""
     return _READ_TIMEOUT_SECONDS + size_bytes / _LEAST_BYTES_PER_SECOND
 
 
 class Intake:
-    """Bounds the bodies of all requests while they are on their way and being read: their number and their bytes.
+    """Bounds the bodies of all requests in progress: their number and their bytes.
 
     One sender may have half of the places, and with more than one body three quarters of the memory: bodies that never
     come, or come slowly, leave room for the others.
@@ -89,7 +89,7 @@ class Intake:
         return share
 
     def add(self, share: "_Share", count: int) -> None:
-        """Take room for so many bytes.
+        """Reserve room for so many bytes.
 
         Raises:
             Refusal: 503 when there is none.
@@ -102,7 +102,7 @@ class Intake:
         share.bytes += count
 
     def leave(self, sender: str, share: "_Share", count: int) -> None:
-        """Give back a place and its bytes."""
+        """Release a place and its bytes."""
         self.bodies -= 1
         self.bytes -= count
         share.bodies -= 1
@@ -189,7 +189,7 @@ async def read_body(
 
 
 class _Begun:
-    """A call that has run up to its first wait, to be awaited for the rest.
+    """A call that has run up to its first wait; await it for the rest.
 
     A body that has arrived whole is there at once, and the timer that waiting needs would cost a fifth of all the work
     on a request with one tick.

@@ -1,4 +1,4 @@
-"""How the project's HTTP servers are served, and what a connection may take; import it only where uvicorn is installed.
+"""How our HTTP servers run, and what one connection may use; import it only where uvicorn is installed.
 
 Descriptors, bytes and seconds are bounded before anybody is known to be behind a connection. uvicorn waits without end
 for the head of a first request, holds heads of any size with httptools, and accepts until the process has no descriptor
@@ -41,7 +41,7 @@ def server_config(
     max_connections: int = MAX_CONNECTIONS,
     **options: Any,
 ) -> uvicorn.Config:
-    """Plain HTTP without words of uvicorn's own: lines in logs and headers in answers are the application's.
+    """The configuration of a plain HTTP server; lines in logs and headers in answers are the application's alone.
 
     Args:
         app: an ASGI application.
@@ -173,7 +173,7 @@ class Connections:
         return True
 
     def leave(self, owner: object) -> None:
-        """A connection that was counted has ended."""
+        """Count a connection as ended."""
         self._count -= 1
         self._by_address[owner] -= 1
         if not self._by_address[owner]:
@@ -192,7 +192,7 @@ class Connections:
 
 
 def owner_of(address: str) -> object:
-    """Who connections from this address count for; None when that is not known."""
+    """Whom connections from this address count for; None when that is not known."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -203,7 +203,7 @@ def owner_of(address: str) -> object:
 
 
 class _Bounded:
-    """Ends what takes too much; to be put before one of uvicorn's protocols."""
+    """Closes connections that take too much; a mixin to be put before one of uvicorn's protocols."""
 
     admitted: ClassVar[Connections]
 
@@ -230,7 +230,7 @@ class _Bounded:
         self._expect(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give the place back."""
+        """Release the place."""
         if self._is_admitted:
             self.admitted.leave(self._owner)
             self._expect(None)
@@ -315,7 +315,7 @@ def bounded_protocol(connections: Connections, *, extensions: bool) -> type[asyn
 
         class BoundedHttpTools(_Bounded, HttpToolsProtocol):  # type: ignore[misc]
             def on_body(self, body: bytes) -> None:
-                """What is body needs no room."""
+                """Ignore the body: only heads are bounded here."""
                 self._spare += 2 * len(body)
                 super().on_body(body)
 

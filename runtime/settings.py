@@ -71,13 +71,13 @@ class Settings(SecuritySettings):
         0, description="age at which TimescaleDB's community edition compresses candles; 0 compresses none (days)"
     )
 
-    keep_m1_days: NonNegativeInt = Field(
+    retain_m1_days: NonNegativeInt = Field(
         0, description="age at which M1, and with it M5 to M30, is deleted; 0 never deletes it (days)"
     )
-    keep_h1_days: NonNegativeInt = Field(
+    retain_h1_days: NonNegativeInt = Field(
         0, description="age at which H1 and H4 are deleted, not before M1; 0 never deletes them (days)"
     )
-    keep_d1_days: NonNegativeInt = Field(
+    retain_d1_days: NonNegativeInt = Field(
         0, description="age at which D1, W1 and MN1 are deleted, not before H1; 0 never deletes them (days)"
     )
 
@@ -148,7 +148,7 @@ class Settings(SecuritySettings):
     )
 
     otlp_endpoint: str = Field(
-        "", description="URL of an OpenTelemetry collector (OTLP over HTTP) that takes spans; needs `tickpipe[otel]`"
+        "", description="URL of an OpenTelemetry collector (OTLP over HTTP) that takes spans; needs the extra `otel`"
     )
     log_format: Literal["console", "json"] = Field("console", description="`console` for people, `json` for machines")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least important line to write")
@@ -206,7 +206,7 @@ class Settings(SecuritySettings):
 
     @model_validator(mode="after")
     def _check_retention(self) -> Self:
-        for shorter, longer in (("keep_m1_days", "keep_h1_days"), ("keep_h1_days", "keep_d1_days")):
+        for shorter, longer in (("retain_m1_days", "retain_h1_days"), ("retain_h1_days", "retain_d1_days")):
             days, more_days = getattr(self, shorter), getattr(self, longer)
             if more_days and not 0 < days <= more_days:
                 raise ValueError(

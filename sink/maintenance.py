@@ -164,7 +164,7 @@ class Retention:
 
 def retention_of(settings: Settings) -> Retention:
     """The retention that the settings ask for."""
-    retained = (settings.keep_m1_days, settings.keep_h1_days, settings.keep_d1_days)
+    retained = (settings.retain_m1_days, settings.retain_h1_days, settings.retain_d1_days)
     return Retention(*(timedelta(days=days) if days else None for days in retained))
 
 

@@ -185,6 +185,8 @@ def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Set
         candles_rejected_topic=f"candles.rejected.{unique}",
         stream_group=f"stream-{unique}",
         sink_group=f"sink-{unique}",
+        # Two workers can share them, and the broker works for each.
+        kafka_partitions=others.pop("kafka_partitions", 2),
         # What the pipeline loses must not be mended before a test looks.
         check_days=0,
         producer_port=free_port(),

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from marketdata.errors import SettingsError, StackError, TickpipeError
+from marketdata.errors import SettingsError, StackError, TickpipeError, missing_extra
 from runtime.foreign import cell, shown
 
 T = TypeVar("T")
@@ -136,7 +136,7 @@ def _explain_database(exc: Exception, text: str) -> str:
 def _missing_extra(exc: Exception) -> tuple[str, int] | None:
     name = exc.name if isinstance(exc, ModuleNotFoundError) else None
     extra = EXTRAS.get((name or "").partition(".")[0])
-    return None if extra is None else (f"{name} is not installed: pip install 'tickpipe[{extra}]'", WRONG_USE)
+    return None if extra is None else (missing_extra(str(name), extra), WRONG_USE)
 
 
 def parse_time(text: str, *, now: datetime | None = None) -> datetime:

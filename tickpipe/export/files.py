@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from marketdata.errors import TickpipeError
+from marketdata.errors import TickpipeError, missing_extra
 from marketdata.offsets import Ranges, from_spans
 from marketdata.refold import TickRow, columns_of, shown
 from runtime.foreign import cell
@@ -43,7 +43,7 @@ class ExportExists(TickpipeError):
 
 
 class ParquetMissing(TickpipeError):
-    """Parquet needs pyarrow: install it with `pip install 'tickpipe[arrow]'`, or use --format csv."""
+    """Parquet needs pyarrow, which is not installed; --format csv does not."""
 
 
 class CandleFile(Protocol):
@@ -93,7 +93,7 @@ class ParquetFile:
             import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
             import pyarrow.parquet as pq  # noqa: PLC0415
         except ImportError as exc:
-            raise ParquetMissing(ParquetMissing.__doc__) from exc
+            raise ParquetMissing(f"{missing_extra('pyarrow', 'arrow')}; or use --format csv") from exc
         moment = pa.timestamp("us", tz="UTC")
         types = {
             "source": pa.string(), "timeframe": pa.string(), "ts": moment, "open": pa.float64(), "high": pa.float64(),
@@ -274,7 +274,7 @@ class ParquetTicks:
         try:
             import pyarrow.parquet as pq  # noqa: PLC0415 - an optional extra, and slow to load
         except ImportError as exc:
-            raise ParquetMissing(ParquetMissing.__doc__) from exc
+            raise ParquetMissing(f"{missing_extra('pyarrow', 'arrow')}; or use --format csv") from exc
         from sink.ticks import ArrowTicks  # noqa: PLC0415 - loads the clients of Kafka and PostgreSQL
 
         self._arrow = ArrowTicks(raw=raw)

@@ -37,7 +37,7 @@ _OFFSET_STEP_MS: Final = 15 * 60_000
 _ENOUGH_BARS: Final = 3
 
 
-class FileTick(Tick, frozen=True, array_like=True, gc=False):
+class FileTick(Tick, frozen=True, array_like=True, gc=False, kw_only=True):
     """A tick of a file."""
 
     symbol: str = ""
@@ -100,7 +100,7 @@ class TickFile(ColumnFile[FileTick]):
                 flags = 0 if last or volume else _QUOTE_FLAGS
                 if flags_at is not None:
                     flags = _flags_in(cells[flags_at], flags)
-                tick = FileTick(time_msc, bid, ask, last, volume, flags, symbol)
+                tick = FileTick(time_msc, bid, ask, last, volume, flags, symbol=symbol)
             except InvalidItem as exc:
                 self._skip(exc)
                 continue
@@ -132,7 +132,7 @@ class TickFile(ColumnFile[FileTick]):
                         changed |= _FLAG_OF_COLUMN[name]
                 _volume(now[3])
                 flags = changed if flags_at is None else _flags_in(cells[flags_at], changed)
-                tick = FileTick(time_msc, now[0], now[1], now[2], now[3], flags, symbol)
+                tick = FileTick(time_msc, now[0], now[1], now[2], now[3], flags, symbol=symbol)
             except InvalidItem as exc:
                 self._skip(exc)
                 continue

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, cast
 
 from marketdata.contract.body import stray_character
-from marketdata.errors import TickpipeError
+from marketdata.errors import TickpipeError, missing_extra
 from tickpipe.sending.dialects import UnknownForm
 
 #: A longer line is not one of ticks or bars; its rest is left out (characters). Two hundred are in memory at once.
@@ -51,7 +51,7 @@ class DataFileError(TickpipeError):
 
 
 class MissingLibrary(TickpipeError):
-    """Parquet and Zstandard are read by pyarrow, which is not installed: pip install "tickpipe[arrow]"."""
+    """Parquet and Zstandard are read by pyarrow, which is not installed."""
 
     is_wrong_use = True
 
@@ -228,7 +228,7 @@ def arrow() -> Any:
     try:
         import pyarrow  # noqa: PLC0415  # optional, and slow to load
     except ImportError as exc:
-        raise MissingLibrary(MissingLibrary.__doc__) from exc
+        raise MissingLibrary(missing_extra("pyarrow, which reads Parquet and Zstandard,", "arrow")) from exc
     return pyarrow
 
 

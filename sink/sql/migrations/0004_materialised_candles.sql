@@ -25,7 +25,7 @@ END
 $$;
 
 -- What makes hours stale. What lies before `minutes_from` is frozen: no change of a minute makes its hour stale any
--- more, so the hours and days that are kept longer stay as they were rolled up from whole minutes. -------------------
+-- more, so the hours and days that are retained longer stay as they were rolled up from whole minutes. ---------------
 
 -- The row of a stale hour is locked until the transaction ends, also where it was there already: refresh_candles()
 -- skips rows that are locked, so it never takes one away whose change it cannot see yet.

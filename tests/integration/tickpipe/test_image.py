@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import psycopg
+import pytest
 from typer.main import get_command
 
 from runtime.settings import Settings
@@ -90,6 +91,7 @@ def folded_rows(settings: Settings) -> int:
     return int(count)
 
 
+@pytest.mark.full
 def test_every_command_works_in_the_image(settings: Settings, tmp_path: Path) -> None:
     assert set(RUNS) == commands()
     (tmp_path / "site").mkdir()

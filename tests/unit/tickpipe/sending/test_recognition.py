@@ -237,7 +237,9 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return whole(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_arrow)
-    with pytest.raises(MissingLibrary, match=r'pip install "tickpipe\[arrow\]"'):
+    with pytest.raises(
+        MissingLibrary, match=r"pyarrow, .* is not installed; in a clone of Tickpipe: pip install '\.\[arrow\]'"
+    ):
         read(path)
 
 
