@@ -294,7 +294,7 @@ async def ensure_topics(
     async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
             cluster = await client.describe_cluster()
-            missing, hidden = await _absent(client, topics(settings))
+            missing, hidden = await absent(client, topics(settings))
             if vital := [name for name in hidden if needed is None or name in needed]:
                 raise not_seen(settings, vital)
             if missing:
@@ -302,8 +302,11 @@ async def ensure_topics(
         return str(cluster["cluster_id"])
 
 
-async def _absent(client: AIOKafkaAdminClient, wanted: Iterable[Topic]) -> tuple[list[Topic], list[str]]:
-    """Of these topics those that are missing, and the names of those that this user may not see, there or not."""
+async def absent(client: AIOKafkaAdminClient, wanted: Iterable[Topic]) -> tuple[list[Topic], list[str]]:
+    """Of these topics those that are missing, and the names of those that this user may not see, there or not.
+
+    Called inside `kafka_errors`.
+    """
     present = set(await client.list_topics())
     unlisted = [topic for topic in wanted if topic.name not in present]
     hidden = await hidden_topics(client, [topic.name for topic in unlisted])
@@ -321,7 +324,7 @@ async def restore_topics(settings: Settings, *names: str, shared: AIOKafkaAdminC
     """
     async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
-            missing, _ = await _absent(client, [topic for topic in topics(settings) if topic.name in names])
+            missing, _ = await absent(client, [topic for topic in topics(settings) if topic.name in names])
             for topic in missing:
                 log.error(
                     "A topic is gone: somebody deleted it. It is created again.",

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from runtime.process import collect_rarely
-from tickpipe import candles, database, gaps, keys, kit, relay, status, systemd, topics, verify
+from tickpipe import candles, database, doctor, gaps, keys, kit, relay, status, systemd, topics, verify
 from tickpipe.backup import command as backup
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
@@ -52,6 +52,7 @@ app.command()(stack.up)
 app.command()(stack.down)
 app.command("install-service")(systemd.install_service)
 app.command()(status.status)
+app.command()(doctor.doctor)
 app.command()(sending.send)
 app.command("import")(sending.import_files)
 app.command()(candles.candles)
