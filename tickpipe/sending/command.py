@@ -104,8 +104,9 @@ _READ = (".csv", ".txt", ".gz", ".zip", ".zst", ".parquet", ".json", ".jsonl")
 _DATABASE = ("postgresql://", "postgres://")
 _MARKET_DATA = "market-data"
 
-#: Ticks of one request, of 150 bytes each: what a request costs besides hardly counts.
-_BATCH_TICKS = 2_000
+#: Ticks of one request, of 150 bytes each: what a request costs besides hardly counts, and the threads that read and
+#: post take turns seldom.
+_BATCH_TICKS = 5_000
 
 
 def import_files(

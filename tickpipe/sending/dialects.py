@@ -26,20 +26,21 @@ _EST: Final = timezone(timedelta(hours=-5), "EST, UTC-05:00")
 
 #: The fields of a tick or a bar, and what their columns are called: in lower case, letters and digits only.
 NAMES: Final = {
-    "symbol": ("symbol", "ticker", "instrument", "pair"),
+    "symbol": ("symbol", "ticker", "instrument", "pair", "ric"),
     "timeframe": ("timeframe", "per", "period", "tf"),
-    "date": ("date", "day", "dtyyyymmdd"),
-    "time": ("time", "timestamp", "datetime", "ts", "localtime", "dateandtime", "opentime", "timeopen"),
+    "date": ("date", "day", "dtyyyymmdd", "datum", "data", "fecha"),
+    "time": ("time", "timestamp", "datetime", "ts", "localtime", "dateandtime", "opentime", "timeopen",
+             "transacttime", "windowstart", "zeit", "hora"),
     "time_msc": ("timemsc", "tsmsc", "timems", "timestampms"),
     "bid": ("bid", "bidprice"),
     "ask": ("ask", "askprice", "offer"),
     "last": ("last", "lastprice", "price"),
-    "open": ("open",),
-    "high": ("high",),
-    "low": ("low",),
-    "close": ("close",),
-    "tick_volume": ("tickvolume", "tickvol", "ticks"),
-    "volume": ("volume", "vol", "size"),
+    "open": ("open", "abertura", "apertura"),
+    "high": ("high", "máxima", "máximo"),
+    "low": ("low", "mínima", "mínimo"),
+    "close": ("close", "fechamento", "cierre"),
+    "tick_volume": ("tickvolume", "tickvol", "ticks", "numberoftrades"),
+    "volume": ("volume", "vol", "size", "quantity", "qty", "totalvolume"),
     "volume_real": ("volumereal", "realvolume"),
     "spread": ("spread",),
     "flags": ("flags", "flag"),
@@ -90,6 +91,10 @@ WRITERS: Final = (
     Writer("Dukascopy", frozenset({"localtime"})),
     Writer("Dukascopy", frozenset({"timeutc"})),
     Writer("Dukascopy", frozenset({"timeeet"})),
+    Writer("Binance", frozenset({"opentime", "closetime", "quotevolume"}), zone=UTC),
+    Writer("Binance", frozenset({"aggtradeid", "transacttime"}), zone=UTC),
+    Writer("Binance", frozenset({"id", "price", "qty", "quoteqty"}), zone=UTC),
+    Writer("Polygon", frozenset({"windowstart", "open"}), zone=UTC),
     Writer("StrategyQuant", frozenset({"time", "ask", "bid", "volume"})),
     Writer("MetaTrader 4 or StrategyQuant", frozenset({"date", "time", "open", "volume"})),
     Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S%f"), zone=_EST),
@@ -103,7 +108,7 @@ WRITERS: Final = (
 UNKNOWN_WRITER: Final = "an unknown program"
 
 #: Names of files, and the zone where the writer says it: MetaTrader 5, HistData, Dukascopy, dukascopy-node, TrueFX,
-#: MetaTrader 4 (whose names end with the minutes of a bar).
+#: Binance, NinjaTrader, MetaTrader 4 (whose names end with the minutes of a bar).
 _FILE_NAMES: Final = tuple(
     (re.compile(pattern + r"(?:\..*)?", re.ASCII), zone)
     for pattern, zone in (
@@ -114,6 +119,9 @@ _FILE_NAMES: Final = tuple(
         (r"(?P<symbol>[A-Za-z0-9]+)-tick-\d{4}-\d\d-\d\d-.*", None),
         (r"(?P<symbol>[A-Za-z0-9]+)-(?P<timeframe>[mh]\d+|d1|mn1)-(?:bid|ask)-\d{4}-\d\d-\d\d-.*", None),
         (r"(?P<symbol>[A-Z]{6})-\d{4}-\d\d", None),
+        (r"(?P<symbol>[A-Z0-9]{5,20})-(?P<timeframe>\d+(?:mo|[mhdw]))-\d{4}-\d\d(?:-\d\d)?", UTC),
+        (r"(?P<symbol>[A-Z0-9]{5,20})-(?:aggTrades|trades)-\d{4}-\d\d(?:-\d\d)?", UTC),
+        (r"(?P<symbol>[^.]+)\.(?:Last|Bid|Ask)", UTC),
         (r"(?P<symbol>[A-Z]{6}[A-Za-z.]{0,6})(?P<timeframe>1|5|15|30|60|240|1440|10080|43200)", None),
     )
 )
@@ -235,6 +243,8 @@ def _parse(name: str) -> FileName:
         if (found := pattern.fullmatch(name)) is None:
             continue
         symbol, named = found["symbol"], found.groupdict().get("timeframe")
+        if named and (turned := re.fullmatch(r"(\d+)(mo|[mhdw])", named)):
+            named = f"{'MN' if turned[2] == 'mo' else turned[2].upper()}{turned[1]}"
         timeframe = TIMEFRAME_NAMES.get(named.upper(), named.upper()) if named else None
         if timeframe is not None and not re.fullmatch(r"M\d+|H\d+|D1|W1|MN1", timeframe):
             # The part behind the underscore belongs to the symbol, as in `US_TECH`.

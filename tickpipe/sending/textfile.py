@@ -25,6 +25,9 @@ from tickpipe.sending.dialects import UnknownForm
 #: A longer line is not one of ticks or bars; its rest is left out (characters). Two hundred are in memory at once.
 _LONGEST_LINE: Final = 20_000
 
+#: Of a text that is not read by lines, so much is read at once (characters).
+_CHUNK: Final = 65_536
+
 #: What a zip holds that is read, the likeliest first: beside its CSV, HistData packs a report as text.
 _MEMBERS: Final = (".csv", ".jsonl", ".json", ".txt")
 
@@ -109,6 +112,21 @@ class TextFile:
     def read_bytes(self) -> int:
         """How far the reading is in the file on disk, for a progress bar."""
         return self._raw.tell() if self._raw is not None and self.total_bytes is not None else 0
+
+    def chunks(self) -> Iterator[str]:
+        """The text in pieces, whatever its lines.
+
+        Raises:
+            DataFileError: when the file is damaged or cut off.
+        """
+        assert self._text is not None  # noqa: S101  # it is open
+        line = 1
+        try:
+            while chunk := self._text.read(_CHUNK):
+                line += chunk.count("\n")
+                yield chunk
+        except (*_DAMAGES, OSError) as exc:
+            raise DataFileError(f"{self.path}: damaged or cut off in line {line:,}: {_told(exc)}") from exc
 
     def lines(self, longest: int = _LONGEST_LINE) -> Iterator[str]:
         """The lines with their ends, of a line no more than `longest`; bytes that are no UTF-8 are of Windows-1252.
