@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `make test-compose`: the deployment as users run it, on a machine that can reach no image registry. Installs the
 # engine where it is missing, builds stand-ins for the images that the files name, brings the unchanged files up and
-# tests them. Takes about six minutes the first time. Leaves behind: the engine's packages, and its images in the cache.
+# tests them. Takes some eight minutes on two idle cores. Leaves behind: the engine's packages, and its images in the cache.
 #
 # The engine is one of the tests' own, also beside another. It builds without networks, then runs in a network namespace,
 # and the tests with it, so that no rule of the firewall, no interface and no port of the machine is touched.
