@@ -147,7 +147,8 @@ def _layout(path: Path, rows: list[list[str]], start: int, said: Said) -> _Layou
     if (
         not first[0].strip()
         and not {"time", "time_msc", "date"} & {*columns}
-        and is_time("".join(rows[1:2] and rows[1][:1]))
+        and len(rows) > 1
+        and is_time("".join(rows[1][:1]))
     ):
         columns = ("time", *columns[1:])  # pandas writes no name over its index
     if sum(map(bool, columns)) > 1 and not any(is_time(cell) for cell in first):
