@@ -407,7 +407,7 @@ def test_the_image_of_a_revision_stays_when_another_is_built(deployment: Deploym
 
 def test_the_simulated_ea_trades(deployment: Deployment) -> None:
     deployment.compose("--profile", "demo", "up", "--detach", "--no-build", "--no-recreate", "demo")
-    wait_until(lambda: deployment.ticks("Broker-Demo") > 10, within_seconds=60, what="ticks of the simulated EA")
+    wait_until(lambda: deployment.ticks("Simulated") > 10, within_seconds=60, what="ticks of the simulated EA")
     deployment.compose("--profile", "demo", "rm", "--stop", "--force", "demo")
 
 

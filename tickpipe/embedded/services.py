@@ -41,7 +41,7 @@ class StackConfig:
     `producer_port` 0 takes a free one, `dashboard_port` 0 takes 18080 or, when that is in use, a free one.
     `services` chooses from `SERVICES`; `demo` adds the simulated EA. `stream_workers` are named stream, stream-2 and so
     on. `commands` replaces the argv of a service of ours, by name (`producer`, `stream`, `sink`, `dashboard`, `demo`);
-    the demo's is followed by `--url URL`.
+    the demo's is followed by `--url URL --history FILE`.
     """
 
     data_dir: Path
@@ -160,7 +160,13 @@ def service_specs(config: StackConfig, addresses: Addresses, api_key: str) -> li
         specs.append(
             ServiceSpec(
                 name="demo",
-                argv=[*config.command("demo"), "--url", url_of(config.producer_host, addresses.producer_port)],
+                argv=[
+                    *config.command("demo"),
+                    "--url",
+                    url_of(config.producer_host, addresses.producer_port),
+                    "--history",
+                    str(config.data_dir / "demo-history-sent"),
+                ],
                 env=env | {"TICKPIPE_DEMO_KEY": api_key},
                 ready=lambda: True,
                 log=config.data_dir / "logs" / "demo.log",
