@@ -17,11 +17,17 @@ WITH minutes AS (
             AND t.ts < %(to)s
         ORDER BY t.ts LIMIT 1
     ) AS first_tick
+    LEFT JOIN LATERAL (
+        -- A silence may have begun before.
+        SELECT b.ts FROM market_data AS b
+        WHERE b.symbol = s.symbol AND b.source = s.source AND b.timeframe = 'M1' AND b.ts < %(from_)s::timestamptz
+        ORDER BY b.ts DESC LIMIT 1
+    ) AS before ON true
     CROSS JOIN LATERAL (
         -- OFFSET 0: along the index, one symbol after the other, however long the table is.
         SELECT * FROM market_data AS m
         WHERE m.symbol = s.symbol AND m.source = s.source AND m.timeframe = 'M1'
-            AND m.ts >= greatest(%(from_)s::timestamptz, first_tick.ts) AND m.ts < %(to)s
+            AND m.ts >= greatest(coalesce(before.ts, %(from_)s), first_tick.ts) AND m.ts < %(to)s
         OFFSET 0
     ) AS m
     WHERE (%(symbol)s::text IS NULL OR s.symbol = %(symbol)s)
@@ -33,12 +39,13 @@ SELECT
     symbol, source, min(ts) AS begins, max(ts) + interval '1 minute' AS ends, count(*) AS bars,
     sum(volume)::bigint AS ticks
 FROM minutes
-WHERE NOT is_own AND volume > 0
+WHERE NOT is_own AND volume > 0 AND ts >= %(from_)s
 GROUP BY symbol, source, island
 UNION ALL
-SELECT symbol, source, ts + interval '1 minute', next_ts, 0, 0
+SELECT symbol, source, greatest(ts + interval '1 minute', %(from_)s), next_ts, 0, 0
 FROM minutes
-WHERE next_ts - ts > interval '1 minute' * (%(least)s::integer + 1) AND (is_own OR next_is_own)
+WHERE next_ts - greatest(ts + interval '1 minute', %(from_)s) >= interval '1 minute' * %(least)s::integer
+    AND (is_own OR next_is_own)
 ORDER BY symbol, source, begins;
 
 -- name: minutes_by_hour

@@ -38,6 +38,8 @@ RUNS: dict[str, tuple[str, int]] = {
     "ticks": ("-s EURUSD --from 2019-02-04", 0),
     "query": ("latest", 0),
     "fidelity": ("", 0),
+    # Nothing came in the last seven days.
+    "gaps": ("", 1),
     "senders": ("", 0),
     "export": ("{folder}/export --format csv", 0),
     "backup": ("{folder}/backup.tpb --topics", 0),
