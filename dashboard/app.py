@@ -29,8 +29,9 @@ from dashboard.hub import Hub
 from dashboard.live import LiveReader, Settler
 from dashboard.metrics import CountRequests, Gauges, Metrics
 from dashboard.pipeline import Pipeline
+from dashboard.proofs import add_proof_routes
 from dashboard.routes import add_routes
-from dashboard.tick_routes import add_tick_routes
+from dashboard.tick_routes import add_tick_routes, reading_turns
 from marketdata.timeframes import TIMEFRAMES
 from runtime.api_keys import ApiKeys
 from runtime.health import Guard, Health
@@ -102,8 +103,10 @@ def create_app(parts: Parts) -> FastAPI:
         # Starlette's redirects name the host that the client sent.
         redirect_slashes=False,
     )
+    turns = reading_turns()
     add_routes(app, parts)
-    add_tick_routes(app, parts)
+    add_tick_routes(app, parts, turns)
+    add_proof_routes(app, parts, turns)
     _document(app)
     _add_probes(app, parts)
     _add_errors(app)

@@ -13,7 +13,16 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from dashboard.answers import Refusal, cacheable, encode, refusals
-from dashboard.candles import DEFAULT_LIMIT, MAX_LIMIT, BarStarts, Request, parse_time, read_candles, read_digits
+from dashboard.candles import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    BarStarts,
+    Request,
+    parse_time,
+    read_candles,
+    read_digits,
+    timeframe_asked,
+)
 from dashboard.formats import MEDIA_TYPES, choose_format, render
 from dashboard.hub import Hub
 from dashboard.stream import events
@@ -38,7 +47,11 @@ To = Annotated[str | None, Query(description=f"up to this time, which is not inc
 Before = Annotated[str | None, Query(description=f"the newest candles before this time: {_TIME}")]
 Limit = Annotated[int, Query(description=f"1 to {MAX_LIMIT:,} candles", ge=1, le=MAX_LIMIT)]
 Proof = Annotated[
-    bool, Query(description="M1 as JSON: with `log` and `offsets`, the log's records that each candle is the fold of")
+    bool,
+    Query(
+        description="M1 as JSON: with `log` and `offsets`, the log's records that each candle is the fold of, and when "
+        "the newest of its ticks was received"
+    ),
 ]
 Since = Annotated[str | None, Query(description="the id of the last event that came: go on after it", max_length=64)]
 LastEventId = Annotated[str | None, Header(description="as `since`; browsers send it by themselves", max_length=64)]
@@ -210,12 +223,8 @@ def _add_stream(app: FastAPI, parts: "Parts") -> None:
         A stream begins with the newest minutes. One that is resumed, by the header Last-Event-ID or `since`, begins
         with what changed after that event, or with `resync` where that is not known any more.
         """
-        if timeframe.upper() not in TIMEFRAMES:
-            raise Refusal(
-                400, "INVALID_PARAMETER", f"timeframe: {timeframe!r} is none; use one of {', '.join(TIMEFRAMES)}"
-            )
         return EventStream(
-            parts.hub, by_client, parts.bars, timeframe.upper(), symbols=frozenset(symbol) if symbol else None,
+            parts.hub, by_client, parts.bars, timeframe_asked(timeframe), symbols=frozenset(symbol) if symbol else None,
             source=source or None, since=last_event_id or since, max_streams=parts.settings.dashboard_max_streams,
         )  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from dashboard.answers import Refusal, encode
-from dashboard.candles import epoch_ms, parse_time
+from dashboard.candles import check_names, epoch_ms, parse_time
 from dashboard.database import Database
 from marketdata.refold import TickRow, columns_of, iso_milliseconds, shown
 from marketdata.tick import MAX_TIME_MSC, period_of
@@ -70,8 +70,7 @@ class TickRequest:
 
     def __post_init__(self) -> None:
         """Refuse names that no record has, and times that leave nothing between them."""
-        if "\0" in self.symbol or (self.source is not None and "\0" in self.source):
-            raise _unusable("symbol", "a NUL is no part of a name")
+        check_names(self.symbol, self.source)
         if self.first_ms < 0:
             raise _unusable("from", "ticks begin in 1970")
         if self.first_ms >= self.end_ms:

@@ -13,7 +13,7 @@ from runtime.settings import Settings
 _HOW_TO_SET_KEYS: Final = (
     "no API key is configured, and without one anybody could send; set for example "
     'TICKPIPE_API_KEYS=\'{"MyBroker-Demo": "a-long-random-key"}\' (the source "*" may speak for any source), or '
-    "TICKPIPE_API_KEYS_FILE, which `tickpipe keys create` writes"
+    "TICKPIPE_KEYS_FILE, which `tickpipe keys create` writes"
 )
 
 

@@ -24,6 +24,7 @@ from marketdata.contract.http import (
     Refusal,
     TooLarge,
     Unusable,
+    check_said_once,
     is_dry_run,
     sender_in,
 )
@@ -133,6 +134,7 @@ class Ingest:
         self._metrics.in_flight.inc()
         key = None
         try:
+            check_said_once(headers, request.scope["headers"])
             key, source = self.keyring.identify(headers)
             self._rates.request(key)
             response = await self._take(

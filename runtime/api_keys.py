@@ -1,6 +1,6 @@
 """API keys: whom a request comes from, what it may do, how much of it, and until when.
 
-The keys of `TICKPIPE_API_KEYS` may send. Those of the file `TICKPIPE_API_KEYS_FILE`, which `tickpipe keys` writes, have
+The keys of `TICKPIPE_API_KEYS` may send. Those of the file `TICKPIPE_KEYS_FILE`, which `tickpipe keys` writes, have
 rights, rates and an end; the file is read again when it changed, so a key begins and ends without a restart. It holds
 digests alone. A key is 256 random bits, which nobody finds by trying, so a plain SHA-256 is as good as a slow one.
 """
@@ -97,7 +97,7 @@ def read_keys(path: Path) -> list[ApiKey]:
     except FileNotFoundError:
         return []
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"TICKPIPE_API_KEYS_FILE: {path} cannot be read as keys ({exc})") from exc
+        raise SettingsError(f"TICKPIPE_KEYS_FILE: {path} cannot be read as keys ({exc})") from exc
 
 
 def write_keys(path: Path, keys: list[ApiKey]) -> None:
@@ -134,7 +134,7 @@ class ApiKeys:
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._path = settings.api_keys_file
+        self._path = settings.keys_file
         self._of_settings = [
             _key_of_settings(source, key.get_secret_value()) for source, key in settings.api_keys.items()
         ]

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from runtime.process import collect_rarely
-from tickpipe import candles, database, keys, kit, relay, status, systemd, topics, verify
+from tickpipe import candles, database, gaps, keys, kit, relay, status, systemd, topics, verify
 from tickpipe.backup import command as backup
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
@@ -58,6 +58,7 @@ app.command()(candles.candles)
 app.command()(ticks.ticks)
 app.command()(candles.query)
 app.command()(candles.fidelity)
+app.command()(gaps.gaps)
 app.command()(status.senders)
 app.command()(export.export)
 app.command()(backup.backup)

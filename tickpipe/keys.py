@@ -220,11 +220,11 @@ def _path(data_dir: Path | None) -> Path:
     from runtime.api_keys import KEYS_FILE
     from runtime.settings import load_settings
 
-    if (path := load_settings().api_keys_file) is not None:
+    if (path := load_settings().keys_file) is not None:
         return path
     directory = data_directory(data_dir)
     if not directory.is_dir():
-        raise SettingsError(f"{no_stack(directory)}, or set TICKPIPE_API_KEYS_FILE for services that run elsewhere")
+        raise SettingsError(f"{no_stack(directory)}, or set TICKPIPE_KEYS_FILE for services that run elsewhere")
     return directory / KEYS_FILE
 
 

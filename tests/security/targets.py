@@ -101,7 +101,7 @@ def running_targets(folder: Path) -> Iterator[Targets]:
     )  # fmt: skip
     away = f"127.0.0.1:{free_port()}"
     settings = load_settings(
-        api_keys={"*": ANY_SENDER}, api_keys_file=keys, dashboard_password=DASHBOARD, kafka_bootstrap=away,
+        api_keys={"*": ANY_SENDER}, keys_file=keys, dashboard_password=DASHBOARD, kafka_bootstrap=away,
         database_url=f"postgresql://nobody:{RELAY}@{away}/none",
         producer_port=free_port(), dashboard_port=free_port(),
     )  # fmt: skip

@@ -38,7 +38,7 @@ COMMANDS = {
 _VARIABLE = re.compile(r"\bTICKPIPE_[A-Z0-9_]*[A-Z0-9]\b(?!_)")
 
 #: Variables that the services read, and those that scripts, compose and tests do.
-VARIABLES = {f"TICKPIPE_{name.upper()}" for name in Settings.model_fields} | {
+VARIABLES = {f"TICKPIPE_{name.upper()}{of}" for name in Settings.model_fields for of in ("", "_FILE")} | {
     name
     for folder in sorted(FOLDERS - {"docs"})
     for file in (ROOT / folder).rglob("*")

@@ -211,7 +211,7 @@ def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dic
         "DATABASE_URL": addresses.database_url,
         # Keys that the user set are never replaced.
         "API_KEYS": json.dumps({ANY_SOURCE: api_key} | user_keys),
-        "API_KEYS_FILE": str(settings.api_keys_file or config.data_dir / KEYS_FILE),
+        "KEYS_FILE": str(settings.keys_file or config.data_dir / KEYS_FILE),
         "PRODUCER_HOST": config.producer_host,
         "PRODUCER_PORT": str(addresses.producer_port),
         "STREAM_HOST": HOST,

@@ -7,6 +7,7 @@ import secrets
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -33,11 +34,9 @@ def own_address() -> str:
     pytest.skip("this machine has no address but the loopback's")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A server open to other machines, with the schema, and names as an older set-up had them."""
-    directory = tmp_path_factory.mktemp("reader")
-    access = Access("0.0.0.0", "mt5_trading", "trader", secrets.token_hex(8), secrets.token_hex(8))  # noqa: S104 - what is tested
+@contextmanager
+def running(directory: Path, access: Access) -> Iterator[Postgres]:
+    """A server of its own."""
     made = Postgres(
         directory / "postgres", free_port(), secrets.token_hex(8), server_binaries(), directory / "log", access
     )
@@ -45,12 +44,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     try:
         child.start()
         child.wait_ready()
+        yield made
+    finally:
+        child.stop()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server open to other machines, with the schema, and names as an older set-up had them."""
+    access = Access("0.0.0.0", "mt5_trading", "trader", secrets.token_hex(8), secrets.token_hex(8))  # noqa: S104 - what is tested
+    with running(tmp_path_factory.mktemp("reader"), access) as made:
         # As a superuser, as stacks did whose services had no role of their own; the next start hands it over.
         asyncio.run(migrate(made.url))
         assert made.answers()
         yield made
-    finally:
-        child.stop()
 
 
 @pytest.fixture
@@ -172,22 +179,48 @@ def test_services_reach_the_server_whatever_it_listens_on(host: str, addresses: 
     assert Access(host).listen_addresses == addresses
 
 
-def test_the_reader_of_the_compose_file_reads_what_is_migrated_later_and_no_passwords(server: Postgres) -> None:
-    """Its script runs once, when the database is created, as the owner of the tables to come."""
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute("CREATE ROLE composed SUPERUSER LOGIN PASSWORD 'owner'")
-        connection.execute("CREATE DATABASE composed OWNER composed")
-    binaries = server_binaries()
-    environment = {
-        "PATH": f"{binaries}:{os.environ['PATH']}", "POSTGRES_USER": "composed", "POSTGRES_DB": "composed",
-        "TICKPIPE_READER_PASSWORD": "reader", "PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGPASSWORD": "owner",
-    }  # fmt: skip
-    subprocess.run(["bash", str(ROOT / "compose/timescaledb/reader.sh")], check=True, env=environment)
-    asyncio.run(migrate(make_conninfo(server.url, dbname="composed", user="composed", password="owner")))  # noqa: S106
+@pytest.fixture(scope="module")
+def of_compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A migrated database whose roles the script of the compose file has made, as the superuser that it runs as."""
+    with running(tmp_path_factory.mktemp("compose"), Access()) as server:
+        yield _made_by_compose(server)
 
-    url = make_conninfo(server.url, dbname="composed", user="tickpipe_reader", password="reader")  # noqa: S106
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SELECT * FROM market_data, senders")
-        for statement in ("SELECT rolpassword FROM pg_authid", "DELETE FROM market_data"):
-            with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)):
-                connection.execute(statement.encode())
+
+def _made_by_compose(server: Postgres) -> str:
+    with psycopg.connect(make_conninfo(server.url, dbname="postgres"), autocommit=True) as connection:
+        connection.execute("CREATE ROLE bootstrap SUPERUSER LOGIN PASSWORD 'bootstrap'")
+        connection.execute("CREATE DATABASE tickpipe OWNER bootstrap")
+    passwords = {f"TICKPIPE_{name}_PASSWORD": f"of-{name}" for name in ("DB", "WRITER", "READER")}
+    environment = {
+        "PATH": f"{server_binaries()}:{os.environ['PATH']}", "POSTGRES_USER": "bootstrap", "POSTGRES_DB": "tickpipe",
+        "PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGPASSWORD": "bootstrap", **passwords,
+    }  # fmt: skip
+    subprocess.run(["bash", str(ROOT / "compose/timescaledb/roles.sh")], check=True, env=environment)
+    url = make_conninfo(server.url, dbname="tickpipe")
+    asyncio.run(migrate(make_conninfo(url, user="tickpipe", password="of-DB")))  # noqa: S106
+    return url
+
+
+def test_each_role_of_the_compose_file_may_do_its_part_and_no_more(of_compose: str) -> None:
+    refusals = {
+        "tickpipe_reader": ("DELETE FROM market_data", "SELECT rolpassword FROM pg_authid", "CREATE TEMP TABLE t ()"),
+        "tickpipe_writer": ("DROP TABLE market_data", "CREATE TABLE t ()", "SELECT rolpassword FROM pg_authid"),
+        "tickpipe": ("CREATE ROLE other", "SELECT rolpassword FROM pg_authid"),
+    }
+    works = {
+        "tickpipe_reader": "SELECT * FROM market_data, senders",
+        "tickpipe_writer": "DELETE FROM market_data; CREATE TEMP TABLE incoming ()",
+        "tickpipe": "ALTER TABLE market_data ADD COLUMN note text",
+    }
+    for role, password in (("tickpipe", "DB"), ("tickpipe_writer", "WRITER"), ("tickpipe_reader", "READER")):
+        url = make_conninfo(of_compose, user=role, password=f"of-{password}")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(works[role].encode())
+            for statement in refusals[role]:
+                with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)):
+                    connection.execute(statement.encode())
+
+
+def test_the_superuser_of_the_compose_file_has_no_password(of_compose: str) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(make_conninfo(of_compose, user="bootstrap", password="bootstrap"))  # noqa: S106

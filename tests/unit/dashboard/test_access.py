@@ -23,7 +23,7 @@ class Visitors:
     def __init__(self, folder: Path, *keys: ApiKey) -> None:
         path = folder / "keys.json"
         write_keys(path, list(keys))
-        self.parts = Parts(load_settings(dashboard_password=WORD, api_keys_file=path))
+        self.parts = Parts(load_settings(dashboard_password=WORD, keys_file=path))
         self._app = create_app(self.parts)
 
     def at(self, address: str) -> httpx.AsyncClient:

@@ -56,7 +56,7 @@ async def test_a_key_of_the_file_writes_its_own_source_alone(tmp_path: Path) -> 
         for name, source, right, ticks in given
     ]  # fmt: skip
     write_keys(path, keys)
-    bench = new_bench(api_keys={}, api_keys_file=path)
+    bench = new_bench(api_keys={}, keys_file=path)
 
     async def code(key: str, source: str = "", ticks: int = 1) -> str:
         body = [{"time": 1_760_926_800, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2}] * ticks

@@ -27,7 +27,7 @@ class Opened:
         self.now = NOW.timestamp()
         self.path = folder / "keys.json"
         write_keys(self.path, list(keys))
-        self.keys = ApiKeys(load_settings(api_keys_file=self.path, **settings), clock=lambda: self.now)
+        self.keys = ApiKeys(load_settings(keys_file=self.path, **settings), clock=lambda: self.now)
 
     def refusal(self, secret: bytes, right: Right = Right.INGEST) -> tuple[int, str]:
         with pytest.raises(Refusal) as refused:
@@ -112,8 +112,8 @@ def test_a_file_that_cannot_be_read_leaves_the_keys_as_they_were_and_is_refused_
     opened.path.write_text('{"keys": [{"name": ')
     opened.now += 1
     assert opened.keys.authorise(b"secret", Right.INGEST)
-    with pytest.raises(SettingsError, match=r"TICKPIPE_API_KEYS_FILE: .*keys\.json cannot be read as keys"):
-        ApiKeys(load_settings(api_keys_file=opened.path))
+    with pytest.raises(SettingsError, match=r"TICKPIPE_KEYS_FILE: .*keys\.json cannot be read as keys"):
+        ApiKeys(load_settings(keys_file=opened.path))
 
 
 def test_times_of_the_file_have_a_zone(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class Folder:
 
     def refusal(self, secret: str, right: Right = Right.INGEST) -> str:
         """The code of the refusal; empty where the key may do it."""
-        keys = ApiKeys(load_settings(api_keys_file=self.path / "api-keys.json"))
+        keys = ApiKeys(load_settings(keys_file=self.path / "api-keys.json"))
         try:
             keys.authorise(secret.encode(), right)
         except Refusal as refusal:
@@ -45,7 +45,7 @@ class Folder:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TICKPIPE_API_KEYS_FILE", raising=False)
+    monkeypatch.delenv("TICKPIPE_KEYS_FILE", raising=False)
     return Folder(tmp_path / "data")
 
 
@@ -116,11 +116,11 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(folder: Folder, words: 
 
 def test_without_a_stack_the_file_has_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TICKPIPE_API_KEYS_FILE", raising=False)
+    monkeypatch.delenv("TICKPIPE_KEYS_FILE", raising=False)
     monkeypatch.setenv("TICKPIPE_DATA_DIR", str(tmp_path / "nothing"))
     result = CliRunner().invoke(app, ["keys", "list"])
     assert result.exit_code == 2
-    assert "TICKPIPE_API_KEYS_FILE" in result.stderr
-    monkeypatch.setenv("TICKPIPE_API_KEYS_FILE", str(tmp_path / "keys.json"))
+    assert "TICKPIPE_KEYS_FILE" in result.stderr
+    monkeypatch.setenv("TICKPIPE_KEYS_FILE", str(tmp_path / "keys.json"))
     assert CliRunner().invoke(app, ["keys", "create", "pc7", "--source", "A"]).exit_code == 0
     assert (tmp_path / "keys.json").exists()
