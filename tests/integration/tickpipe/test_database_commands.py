@@ -306,4 +306,8 @@ def test_gaps_are_told_from_closed_markets(database: str) -> None:
     assert "did you mean EURUSD" in run("gaps", "--symbol", "eurusd").stderr
     # Nothing came in all of the time that is looked at, nor before it.
     [silent] = json.loads(run("gaps", "--from", "2019-02-07T06:00", "--to", "2019-02-08", "--format", "json").stdout)
-    assert (silent["from"], silent["to"], silent["state"]) == ("2019-02-07T06:00:00Z", "2019-02-08T00:00:00Z", "unknown")
+    assert (silent["from"], silent["to"], silent["state"]) == (
+        "2019-02-07T06:00:00Z",
+        "2019-02-08T00:00:00Z",
+        "unknown",
+    )

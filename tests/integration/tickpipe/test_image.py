@@ -53,6 +53,10 @@ RUNS: dict[str, tuple[str, int]] = {
     "relay forward": ("--to {url} --db {folder}/ticks.csv/ea.db", 2),
     "relay export": ("--api {url} --db {folder}/ticks.csv/ea.db", 2),
     "relay serve": ("--db {folder}/ticks.csv/ea.db", 1),
+    "keys create": ("pc7 --source EA", 0),
+    "keys list": ("", 0),
+    "keys rotate": ("pc7", 0),
+    "keys revoke": ("pc7", 0),
     "kit": ("{folder}/kit", 0),
     "install-service": ("--print", 0),
     # A stack inside of a container is none of the image's business: both name the extra that it lacks.
@@ -107,7 +111,9 @@ def test_every_command_works_in_the_image(settings: Settings, tmp_path: Path) ->
     def run(names: list[str], url: str) -> list[str]:
         places = {"folder": tmp_path, "url": url, "producer": f"--url {url} --key {API_KEY}"}
         words = [[*name.split(), *RUNS[name][0].format(**places).split()] for name in names]
-        own = environment(settings) | {"TICKPIPE_RELAY_FORWARD_KEY": API_KEY}
+        own = environment(settings) | {
+            "TICKPIPE_RELAY_FORWARD_KEY": API_KEY, "TICKPIPE_KEYS_FILE": str(tmp_path / "keys.json"),
+        }  # fmt: skip
         done = image.run(_RUN_EACH, given=json.dumps(words), **own)
         assert done.returncode == 0, done.stderr
         return [
