@@ -12,7 +12,7 @@ from tests.unit.tickpipe.export.test_files import written
 from tickpipe.export.files import CsvFile
 from tickpipe.sending.columnfile import kind_of
 from tickpipe.sending.dialects import Kind, Said
-from tickpipe.sending.history import BarFile, FileTick, TickFile
+from tickpipe.sending.history import BarFile, TickFile
 from tickpipe.sending.textfile import unpacked
 
 #: 2019-02-04 22:00:00, by the clock of the file (epoch milliseconds).
@@ -139,7 +139,8 @@ def test_exported_ticks_come_back_as_they_were(tmp_path: Path, form: str) -> Non
     path.write_bytes(written(form, rows))
     with TickFile(path, Said(symbol="S")) as ticks:
         assert ticks.are_instants
-        assert list(ticks) == [FileTick(*row, symbol="S") for row in rows]
+        found = [(t.time_msc, t.bid, t.ask, t.last, t.volume, t.flags) for t in ticks]
+        assert found == rows
         assert ticks.dialect.writer == "Tickpipe"
 
 
@@ -153,3 +154,13 @@ def test_exported_candles_come_back_as_they_were(tmp_path: Path) -> None:
         assert (bars.symbol, bars.timeframe, bars.are_instants) == ("EUR/USD", "M1", True)
         first = next(bars)
     assert (first.time_msc, *first[1:5], first.tick_volume, first.real_volume) == (EVENING, *BAR, 45, 2.5)
+
+
+def test_columns_without_names_may_be_said(tmp_path: Path) -> None:
+    # Binance's aggregated trades: which number is the price only its page tells.
+    path = tmp_path / "BTCUSDT-aggTrades-2019-02.csv"
+    path.write_text("".join(f"9182{n},3405.50,0.125,100,102,154931760{n}123,True,True\n" for n in range(3)))
+    columns = ("-", "last", "volume", "-", "-", "time", "-", "-")
+    with TickFile(path, Said(columns=columns)) as ticks:
+        assert (ticks.symbol, ticks.are_instants) == ("BTCUSDT", True)
+        assert next((t.time_msc, t.last, t.volume) for t in ticks) == (EVENING + 123, 3405.5, 0.125)
