@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from dashboard.answers import Refusal, encode
 from dashboard.candles import AnyRow, Request, Row
+from runtime.foreign import cell
 
 #: Media types by the name that `format` takes.
 MEDIA_TYPES: Final = {
@@ -73,10 +74,13 @@ def _csv(request: Request, rows: Sequence[AnyRow], _digits: int | None) -> bytes
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*Row._fields, "timeframe"))
     for row in rows:
-        ts, *rest = row
+        ts, symbol, source, *rest = row
         writer.writerow(
-            (ts.strftime("%Y-%m-%dT%H:%M:%SZ"), *rest[:-1], "true" if row.closed else "false", request.timeframe)
-        )
+            (
+                ts.strftime("%Y-%m-%dT%H:%M:%SZ"), cell(symbol), cell(source), *rest[:-1],
+                "true" if row.closed else "false", request.timeframe,
+            )
+        )  # fmt: skip
     return text.getvalue().encode()
 
 

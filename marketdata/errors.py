@@ -21,6 +21,7 @@
     ├── MissedRecords       records that are in the log were not handed to their reader
     ├── ProgressLost        the database ends before what was read of the log begins
     ├── SchemaTaken         the database's schema holds something else by a name that is needed
+    ├── NotMigrated         the database lacks migrations that this role may not apply (retriable)
     └── StackError          the embedded stack is not there, is there already, or did not start
 """
 
@@ -120,6 +121,13 @@ class ProgressLost(TickpipeError):
 
 class SchemaTaken(TickpipeError):
     """The schema holds something else by a name that is needed; the message says the two ways on."""
+
+
+class NotMigrated(TickpipeError):
+    """The database lacks migrations that this role may not apply; its owner runs `tickpipe db migrate`."""
+
+    #: The owner may do it at any moment.
+    retriable = True
 
 
 class StackError(TickpipeError):

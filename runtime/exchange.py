@@ -4,7 +4,9 @@ A server that is none of ours, or something between, may send bytes for ever or 
 the sender or fill its memory.
 """
 
+import os
 import socket
+import ssl
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,6 +29,17 @@ _SLOWEST_BYTES_PER_SECOND: Final = 64 * 1024
 
 #: Of an answer, at most so much is read: ours have some kilobytes (bytes).
 _LONGEST_ANSWER_BYTES: Final = 1024 * 1024
+
+
+def trusted_authorities() -> ssl.SSLContext:
+    """Trusts whom this machine trusts, in Windows its certificate store, or `SSL_CERT_FILE` alone where that is set.
+
+    httpx by itself trusts a list of its own, in which no company's authority is.
+    """
+    context = httpx.create_ssl_context()
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        context.load_default_certs()
+    return context
 
 
 class Connection:
@@ -55,6 +68,7 @@ class Connection:
             timeout=httpx.Timeout(answer_seconds, connect=min(_CONNECT_SECONDS, answer_seconds)),
             limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
             trust_env=not is_this_machine(url),
+            verify=trusted_authorities() if parsed.scheme == "https" else True,
             follow_redirects=False,
         )
         self._line = _Line()

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 from structlog.typing import Processor
 
+from runtime.foreign import shown_fields
 from runtime.settings import Settings
 
 _SHARED: list[Processor] = [
@@ -133,7 +134,8 @@ def configure_logs(settings: Settings, file: Path | None = None) -> None:
         renderer = structlog.dev.ConsoleRenderer(
             colors=file is None and sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
-        shared = _SHARED
+        # JSON writes control characters out by itself.
+        shared = [*_SHARED, shown_fields]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -31,6 +31,9 @@ _GZIP_WINDOW_BITS: Final = 31
 #: zlib: no header at all, the largest window. What HTTP calls deflate has zlib's header, but some send it bare.
 _BARE_WINDOW_BITS: Final = -15
 
+#: What every gzip begins with.
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+
 _PLAIN: Final = (b"", b"identity")
 _GZIP: Final = (b"gzip", b"x-gzip")
 _DEFLATE: Final = b"deflate"
@@ -177,7 +180,9 @@ async def read_body(
     else:
         body = await _receive_in_time(first, receive, limit_bytes, reserve)
     if encoding in _PLAIN:
-        return body
+        if not body.startswith(_GZIP_MAGIC):
+            return body
+        encoding = _GZIP[0]  # it is no text in any case
     unpacked = _unpacked(body, _window_bits(body, encoding), encoding.decode(), limit_bytes)
     reserve(len(unpacked))
     return unpacked
@@ -266,7 +271,7 @@ def _unpacked(body: bytes, window_bits: int, encoding: str, limit_bytes: int) ->
     try:
         unpacked = unpacker.decompress(body, limit_bytes + 1)
     except zlib.error:
-        raise Unusable(f"Content-Encoding says {encoding}, but the body is not") from None
+        raise Unusable(f"the body is said to be {encoding}, but is not") from None
     if len(unpacked) > limit_bytes:
         raise _too_large(limit_bytes)
     if not unpacker.eof or unpacker.unused_data:

@@ -1,4 +1,4 @@
-"""Every setting of every service, read from `TICKPIPE_*` variables and a `.env` file."""
+"""Every setting of every service, read from `TICKPIPE_*` variables, a `.env` file, and files that hold secrets."""
 
 import re
 from datetime import timedelta, timezone, tzinfo
@@ -17,11 +17,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from marketdata.contract.times import ShiftedZone
 from marketdata.errors import SettingsError
-from runtime.security_settings import SecuritySettings
+from runtime.security_settings import SecretFiles, SecuritySettings
 
 #: The key of `api_keys` whose holder may speak for any source, by sending `X-Source`.
 ANY_SOURCE = "*"
@@ -85,6 +85,9 @@ class Settings(SecuritySettings):
         default_factory=dict,
         description='JSON, source to key: `{"ICMarkets-Demo": "…"}`; the source `*` may speak for any source',
     )
+    keys_file: Path | None = Field(
+        None, description="file of the keys that `tickpipe keys` makes; producer and dashboard read it when it changes"
+    )
     source_zones: dict[str, str] = Field(
         default_factory=dict,
         description='JSON, source to the zone of its clock: `{"ICMarkets-Demo": "America/New_York+07:00"}`',
@@ -110,7 +113,7 @@ class Settings(SecuritySettings):
         SecretStr(""), description="libpq URL that the dashboard reads from, for a role of its own that may only read"
     )
     dashboard_max_streams: PositiveInt = Field(
-        200, description="live streams that the dashboard serves at once; one more is answered 503"
+        200, description="live streams that the dashboard serves at once, half of them to one address; one more is 503"
     )
     allowed_hosts: list[str] = Field(
         default_factory=list,
@@ -129,7 +132,7 @@ class Settings(SecuritySettings):
         10_000, ge=0, description="symbols an hour and key that were not sent lately; 0 sets no limit"
     )
     confirm_timeout_seconds: PositiveFloat = Field(
-        10.0, description="wait for Kafka's confirmation before a request is answered 503 (seconds)"
+        10.0, description="wait for Kafka's confirmation, and 1 s more for each MB, before a request is 503 (seconds)"
     )
 
     emit_interval_seconds: PositiveFloat = Field(
@@ -153,10 +156,23 @@ class Settings(SecuritySettings):
         Path("~/.local/share/tickpipe"), description="where the embedded stack stores its data", validate_default=True
     )
 
-    @field_validator("data_dir")
     @classmethod
-    def _expand(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What the caller passes, then files of secrets, the environment, `.env`."""
+        files = SecretFiles(settings_cls, env_settings, dotenv_settings)
+        return init_settings, files, env_settings, dotenv_settings
+
+    @field_validator("data_dir", "keys_file", mode="before")
+    @classmethod
+    def _expand(cls, value: Path | str | None) -> Path | None:
+        return Path(value).expanduser().absolute() if value else None
 
     @field_validator("dashboard_password")
     @classmethod

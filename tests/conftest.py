@@ -40,7 +40,7 @@ FULL = os.environ.get("TICKPIPE_TESTS") == "full"
 hypothesis.settings.register_profile(
     "tests",
     hypothesis.settings.get_profile("default"),
-    max_examples=500 if FULL else 50,
+    max_examples=int(os.environ.get("TICKPIPE_TEST_EXAMPLES") or (500 if FULL else 50)),
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )

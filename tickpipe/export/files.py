@@ -24,6 +24,7 @@ import msgspec
 from marketdata.errors import TickpipeError
 from marketdata.offsets import Ranges, from_spans
 from marketdata.refold import TickRow, columns_of, shown
+from runtime.foreign import cell
 from tickpipe.console import plain
 
 #: Rows of one row group: the unit that readers load, and what is held in memory.
@@ -78,7 +79,7 @@ class CsvFile:
 
     def write(self, row: Row) -> None:
         """Append a row."""
-        self._writer.writerow([str(cell).lower() if isinstance(cell, bool) else plain(cell) for cell in row])
+        self._writer.writerow([str(one).lower() if isinstance(one, bool) else cell(plain(one)) for one in row])
 
 
 class ParquetFile:
@@ -229,12 +230,16 @@ class CsvTicks:
 
     def __init__(self, stream: IO[bytes], *, raw: bool) -> None:
         self._stream = stream
+        self._raw = raw
         self._stream.write((",".join(columns_of(raw=raw)) + "\n").encode())
 
     def write(self, rows: Sequence[TickRow]) -> None:
         """Append rows; a double has every digit (shortest round trip)."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(map(shown, rows))
+        # Of a tick itself nothing is text; of a record the request's id is, and its sender chose it.
+        csv.writer(text, lineterminator="\n").writerows(
+            [cell(one) for one in shown(row)] if self._raw else shown(row) for row in rows
+        )
         self._stream.write(text.getvalue().encode())
 
     def finish(self) -> None:

@@ -102,6 +102,8 @@ def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
         raise unknown(path, rows[0], separator)
     decimal = said.decimal or _decimal(path, layout, separator)
     form = said.time_form or _form(path, layout)
+    if kind is Kind.TICKS and form is not None and not (form.unit or form.clock):
+        raise UnknownForm(f"{path}: its ticks have a day and no time of day ({form}); all would be of its first minute")
     name_zones = (zone_in(name) for name in layout.names if field_of(name) in ("time", "date"))
     writer = writer_of(layout.names, layout.columns, form)
     named = next((zone for zone in name_zones if zone), None) or parse_file_name(path).zone or writer.zone

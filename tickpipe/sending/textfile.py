@@ -3,6 +3,7 @@
 A Parquet file is read as lines of text as well, so that its columns are read by the same rules as those of CSV.
 """
 
+import codecs
 import gzip
 import io
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, cast
 
+from marketdata.contract.body import stray_character
 from marketdata.errors import TickpipeError
 from tickpipe.sending.dialects import UnknownForm
 
@@ -39,6 +41,10 @@ _QUOTED: Final = 200
 
 #: What macOS packs beside each file.
 _RESOURCE_FORK: Final = "._"
+
+#: Windows programs write files in Windows-1252 as well.
+_STRAY_BYTES: Final = "tickpipe-stray"
+codecs.register_error(_STRAY_BYTES, stray_character)
 
 _GZIP, _ZIP, _ZSTANDARD = b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd"
 
@@ -123,7 +129,7 @@ class TextFile:
             raise DataFileError(f"{self.path}: damaged or cut off in line {line:,}: {_told(exc)}") from exc
 
     def lines(self, longest: int = _LONGEST_LINE) -> Iterator[str]:
-        """The lines with their ends; bytes that are no text come as U+FFFD, and of a line no more than `longest`.
+        """The lines with their ends, of a line no more than `longest`; bytes that are no UTF-8 are of Windows-1252.
 
         Raises:
             DataFileError: when the file is damaged or cut off.
@@ -160,7 +166,7 @@ class TextFile:
             stream = io.BufferedReader(self._open.enter_context(unpacked))
         elif magic == _ZIP and raw.seekable():
             stream = self._of_zip(raw)
-        text = io.TextIOWrapper(stream, encoding=_encoding(stream.peek(4)[:4]), errors="replace", newline="")
+        text = io.TextIOWrapper(stream, encoding=_encoding(stream.peek(4)[:4]), errors=_STRAY_BYTES, newline="")
         if not self.is_live:
             # The file is closed by its own context; a wrapper that is collected first would close it with a warning.
             # From a pipe, a thread may be reading: it alone has the wrapper, and the descriptor stays open.

@@ -316,6 +316,23 @@ BEGIN
 END
 $$;
 
+-- Drops the chunks of market_data that end before the time, for any role that may delete its rows; TimescaleDB would let
+-- the owner alone.
+CREATE FUNCTION drop_minutes(before timestamptz) RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF NOT has_table_privilege(session_user, 'market_data', 'DELETE') THEN
+        RAISE insufficient_privilege USING MESSAGE = format('%s may not delete rows of market_data', session_user);
+    END IF;
+    IF to_regclass('timescaledb_information.chunks') IS NOT NULL THEN
+        PERFORM drop_chunks('market_data', older_than => before);
+    END IF;
+END
+$$;
+
 -- What `pg_dump --data-only` brings into a migrated database: rows that the migrations wrote, and stale hours that the
 -- restored minutes made already. The first are skipped, the second as well; its settings replace ours. -----------------
 

@@ -78,7 +78,7 @@ def test_help_loads_no_heavy_library() -> None:
         "candles -s EURUSD",
         "ticks -s EURUSD --from -1h",
         "query 1",
-        "query gaps",
+        "gaps",
         "fidelity",
         "senders",
         "verify",

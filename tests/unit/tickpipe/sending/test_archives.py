@@ -88,6 +88,15 @@ def test_a_fallback_holds_bodies(tmp_path: Path, content: str) -> None:
     assert (origin.route, items) == ("/ingest", [bar(20), bar(21)])
 
 
+def test_bytes_of_windows_1252_are_read_as_the_server_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "PDC_fallback_1.json"
+    path.write_bytes(b'{"ticks":[{"symbol":"EURUSD.\xa3","bid":1.1,"ask":1.2,"ts_msc":1760926800417}]}')
+
+    ((_, items),), _ = requests(path)
+
+    assert [item["symbol"] for item in items] == ["EURUSD.£"]
+
+
 def test_a_torn_line_costs_itself_alone(tmp_path: Path) -> None:
     path = tmp_path / "PDC_outbound_20251020.jsonl"
     whole = [json.dumps({"ts": "x", "kind": "tick", "body": {"ticks": [tick(n)]}}) for n in range(3)]
