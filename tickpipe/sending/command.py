@@ -248,8 +248,11 @@ def _parts(path: Path) -> tuple[list[Path], int]:
 
 
 def _within(folder: Path) -> list[Path]:
-    """The files in a folder that have one of the endings that are read; the others are named."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """The files in a folder that have one of the endings that are read; the others are named.
+
+    One that begins with an underscore describes the others, as in the folders of `tickpipe export`.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("_"))
     others = [path.name for path in files if path.suffix.lower() not in _READ]
     if others:
         err.print(f"{folder}: not read: {', '.join(others)}", markup=False, soft_wrap=True)

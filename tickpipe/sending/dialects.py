@@ -1,12 +1,13 @@
 """What files of ticks and bars look like, as tables: names of columns, programs that write them, names of files."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, timedelta, timezone, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
 from marketdata.errors import TickpipeError
@@ -67,16 +68,20 @@ class Writer(NamedTuple):
 
     name: str
     #: Names that the header has, as in NAMES; empty for files without a header.
-    header: frozenset[str] = frozenset()
+    header: Collection[str] = ()
     #: How times are written in one cell, and the first column, where no header tells.
     form: TimeForm | None = None
     first: str = "time"
     #: The clock of the file, where the writer says it.
     zone: tzinfo | None = None
+    #: Whether the names of `header` have to be the first, in this order.
+    is_ordered: bool = False
 
 
 #: Whoever fits first is named; what is read depends on the columns alone, but for the zone.
 WRITERS: Final = (
+    Writer("Tickpipe", ("time", "timemsc", "bid", "ask", "last", "volume", "flags"), zone=UTC, is_ordered=True),
+    Writer("Tickpipe", ("source", "timeframe", "ts", "open"), zone=UTC, is_ordered=True),
     Writer("MetaTrader5 package for Python", frozenset({"time", "timemsc", "volumereal"})),
     Writer("MetaTrader5 package for Python", frozenset({"time", "tickvolume", "realvolume"})),
     Writer("FINAM", frozenset({"ticker", "per"})),
@@ -125,6 +130,10 @@ _FILE_NAMES: Final = tuple(
         (r"(?P<symbol>[A-Z]{6}[A-Za-z.]{0,6})(?P<timeframe>1|5|15|30|60|240|1440|10080|43200)", None),
     )
 )
+
+
+#: How a folder of `tickpipe export` begins, as readers of partitioned files expect it.
+_PARTITION: Final = "symbol="
 
 
 class UnknownForm(TickpipeError):
@@ -222,10 +231,12 @@ def zone_in(name: str) -> tzinfo | None:
 
 def writer_of(header: Sequence[str], columns: Sequence[str], form: TimeForm | None) -> Writer:
     """Who writes files with this header or, without one, with these columns and times in this form."""
-    names = {normalised(name) for name in header}
+    names = [normalised(name) for name in header]
     for writer in WRITERS:
-        if writer.header and writer.header <= names:
-            return writer
+        if writer.header and {*writer.header} <= {*names}:
+            if not writer.is_ordered or (*names[: len(writer.header)],) == writer.header:
+                return writer
+            continue
         is_first = columns[0] == writer.first and ("date" in columns) is (writer.first == "date")
         if not header and is_first and writer.form == form is not None:
             return writer
@@ -234,6 +245,9 @@ def writer_of(header: Sequence[str], columns: Sequence[str], form: TimeForm | No
 
 def parse_file_name(path: Path) -> FileName:
     """What the name of a file says, or that of the zip it is in, where it is one that a known program gives."""
+    partition = next((part for part in path.parts if part.startswith(_PARTITION)), "")
+    if partition:
+        return FileName(unquote(partition.removeprefix(_PARTITION)))
     names = [path.name, *(parent.name for parent in path.parents if parent.suffix.lower() == ".zip")]
     return next((found for name in names if (found := _parse(name)) != FileName()), FileName())
 

@@ -144,12 +144,8 @@ def _layout(path: Path, rows: list[list[str]], start: int, said: Said) -> _Layou
             return _Layout(columns, (), rows, start)
         return _Layout(columns, tuple(first), rows[1:], start + 1)
     columns = tuple(field_of(name) for name in first)
-    if (
-        not first[0].strip()
-        and not {"time", "time_msc", "date"} & {*columns}
-        and len(rows) > 1
-        and is_time("".join(rows[1][:1]))
-    ):
+    is_nameless = not first[0].strip() and not {"time", "time_msc", "date"} & {*columns}
+    if is_nameless and len(rows) > 1 and is_time(rows[1][0]):
         columns = ("time", *columns[1:])  # pandas writes no name over its index
     if sum(map(bool, columns)) > 1 and not any(is_time(cell) for cell in first):
         return _Layout(_named(columns), tuple(first), rows[1:], start + 1)

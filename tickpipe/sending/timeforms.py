@@ -170,7 +170,8 @@ def _text_reader(form: TimeForm, field: str) -> TimeReader:
             return minutes[text[:at]] + seconds[text[at:end]] + fractions[text[end:]]
         except KeyError:
             pass
-        found = pattern.fullmatch(f"{cell.strip()} {clock.strip()}".strip())
+        bare = f"{cell.strip()} {clock.strip()}".strip()
+        found = pattern.fullmatch(bare)
         if found is None:
             return _none(cell, clock, field, expected)
         parts = found.groupdict()
@@ -187,7 +188,7 @@ def _text_reader(form: TimeForm, field: str) -> TimeReader:
             offset = abs(int(parts["z"])) * 60 + int(parts["zz"] or 0)
             return _checked(minute + within - (-offset if parts["z"][0] == "-" else offset) * 60_000, field)
         ends = (found.end("M"), found.end("S" if "S" in parts else "M")) if "M" in parts else (-1, -1)
-        if at in (-1, ends[0]) and end in (-1, ends[1]) and "p" not in parts and text == text.strip():
+        if at in (-1, ends[0]) and end in (-1, ends[1]) and "p" not in parts and text == bare:
             at, end = ends
             _remember(minutes, text[:at], minute)
             _remember(seconds, text[at:end], second)

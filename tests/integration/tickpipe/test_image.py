@@ -32,6 +32,7 @@ RUNS: dict[str, tuple[str, int]] = {
     # Nothing is given on standard input.
     "db password": ("", 2),
     "status": ("", 0),
+    "doctor": ("", 0),
     "send": ("{folder}/ticks.csv -s EURUSD --source EA {producer}", 0),
     "import": ("{folder}/EURUSD_M1.csv -s EURUSD --timeframe M1 --source EA {producer}", 0),
     "candles": ("-s EURUSD", 0),
