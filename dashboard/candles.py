@@ -1,5 +1,6 @@
 """Queries of stored candles: the request, the page of rows that answers it, and where bars begin."""
 
+import asyncio
 import math
 import re
 import time
@@ -45,6 +46,9 @@ _TIME_FORMS: Final = (
 #: Cached bars of each timeframe.
 _CACHED_BARS: Final = 32
 
+#: Rows that are decoded before others have their turn.
+_ROWS_AT_ONCE: Final = 2_000
+
 #: Bounds are cached for this long (seconds), because the start of the day may be changed (set_candle_day).
 _BAR_VALID_SECONDS: Final = 60.0
 
@@ -87,6 +91,8 @@ class ProvenRow(NamedTuple):
     log: str | None
     #: As in the records of `candles.m1`.
     offsets: Ranges | None
+    #: When its newest tick was received.
+    received_at: datetime | None
 
 
 AnyRow = Row | ProvenRow
@@ -114,23 +120,21 @@ class Request:
         Raises:
             Refusal: 400 naming the parameter that cannot be used and what is accepted.
         """
-        if timeframe.upper() not in TIMEFRAMES:
-            raise _unusable("timeframe", f"{timeframe!r} is no timeframe; use one of {', '.join(TIMEFRAMES)}")
+        name = timeframe_asked(timeframe)
         if not 1 <= limit <= MAX_LIMIT:
             raise _unusable("limit", f"use 1 to {MAX_LIMIT:,}; the answer's `next` leads to the rest")
-        if proof and timeframe.upper() != "M1":
+        if proof and name != "M1":
             raise _unusable("proof", "only M1 is folded from the log; longer bars are folded from M1")
         if before is not None and (from_ is not None or to is not None):
             raise _unusable("before", "`before` asks for the newest candles before a time; leave out `from` and `to`")
-        if "\0" in symbol or (source is not None and "\0" in source):
-            raise _unusable("symbol", "a NUL is no part of a name")
+        check_names(symbol, source)
         start = None if from_ is None else parse_time("from", from_)
         end = _END_OF_TIME
         if to is not None or before is not None:
             end = parse_time("to", to) if to is not None else parse_time("before", before or "")
         if start is not None and start >= end:
             raise _unusable("from", "`from` must be before `to`")
-        return cls(symbol, timeframe.upper(), source or None, start, end, limit, proof)
+        return cls(symbol, name, source or None, start, end, limit, proof)
 
     def next_page(self, rows: Sequence[AnyRow]) -> str | None:
         """The query string of the page that follows `rows`, None when this is the last."""
@@ -157,7 +161,7 @@ async def read_candles(connection: Connection, request: Request) -> Sequence[Any
         "to": request.to, "limit": request.limit,
     }  # fmt: skip
     if request.source is None:
-        about["source"] = await _value(connection, "newest_source", about)
+        about["source"] = await newest_source(connection, request.symbol)
     if request.proof:
         return await _proven_rows(connection, about)
     if request.from_ is None:
@@ -167,6 +171,12 @@ async def read_candles(connection: Connection, request: Request) -> Sequence[Any
     if request.timeframe not in _WIDTHS:
         return await _rows(connection, "candles", about)
     return await _rows_from(connection, about)
+
+
+async def newest_source(connection: Connection, symbol: str) -> str | None:
+    """The source with the symbol's newest candle; None when nobody sent it."""
+    source: str | None = await _value(connection, "newest_source", {"symbol": symbol})
+    return source
 
 
 async def read_digits(connection: Connection, rows: Sequence[AnyRow]) -> int | None:
@@ -199,7 +209,13 @@ async def _rows_from(connection: Connection, about: dict[str, Any]) -> list[Row]
 async def _rows(connection: Connection, name: str, about: dict[str, Any]) -> list[Row]:
     async with connection.cursor(row_factory=class_row(Row)) as cursor:
         await cursor.execute(SQL[name], about)
-        return await cursor.fetchall()
+        rows = batch = await cursor.fetchmany(_ROWS_AT_ONCE)
+        while len(batch) == _ROWS_AT_ONCE:
+            # Others' turn: twenty thousand rows take as long as ten small requests.
+            await asyncio.sleep(0)
+            batch = await cursor.fetchmany(_ROWS_AT_ONCE)
+            rows += batch
+        return rows
 
 
 async def _proven_rows(connection: Connection, about: dict[str, Any]) -> list[ProvenRow]:
@@ -244,7 +260,8 @@ class BarStarts:
             if bar.starts <= ts < bar.ends and now < bar.valid_until:
                 return bar
         try:
-            row = await self._database.within(_PATIENCE_SECONDS, self._bounds(timeframe, ts))
+            moment = datetime.fromtimestamp(ts / 1000, UTC)
+            row = await self._database.within(_PATIENCE_SECONDS, bar_bounds(self._database, timeframe, moment))
         except Refusal:
             return None
         if row is None:
@@ -253,15 +270,38 @@ class BarStarts:
         bars.append(bar)
         return bar
 
-    async def _bounds(self, timeframe: str, ts: int) -> Sequence[Any] | None:
-        about = {"timeframe": timeframe, "moment": datetime.fromtimestamp(ts / 1000, UTC)}
-        async with self._database.reading() as connection:
-            return await (await connection.execute(SQL["bar_bounds"], about)).fetchone()
-
 
 def epoch_ms(moment: datetime) -> int:
     """UTC epoch milliseconds."""
     return round(moment.timestamp() * 1000)
+
+
+async def bar_bounds(database: Database, timeframe: str, moment: datetime) -> tuple[datetime, datetime] | None:
+    """Opening and end of the bar of `timeframe` that holds a moment; None when it has none."""
+    async with database.reading() as connection:
+        about = {"timeframe": timeframe, "moment": moment}
+        return await (await connection.execute(SQL["bar_bounds"], about)).fetchone()
+
+
+def timeframe_asked(text: str) -> str:
+    """The name of the timeframe that a parameter names.
+
+    Raises:
+        Refusal: 400 with those that there are.
+    """
+    if (name := text.upper()) not in TIMEFRAMES:
+        raise _unusable("timeframe", f"{text!r} is no timeframe; use one of {', '.join(TIMEFRAMES)}")
+    return name
+
+
+def check_names(symbol: str, source: str | None) -> None:
+    """Refuse names that no record has and PostgreSQL cannot take.
+
+    Raises:
+        Refusal: 400.
+    """
+    if "\0" in symbol or (source is not None and "\0" in source):
+        raise _unusable("symbol", "a NUL is no part of a name")
 
 
 def parse_time(name: str, text: str) -> datetime:

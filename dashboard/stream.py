@@ -176,6 +176,7 @@ def _content(update: Update, bar: Bar | None) -> dict[str, Any]:
         "stored": update.stored,
         "log": candle.log,
         "offsets": candle.offsets,
+        "received_at": _moment(candle.received),
     }
 
 

@@ -13,13 +13,12 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from dashboard.answers import Refusal, cacheable, refusals
-from dashboard.candles import epoch_ms, parse_time
-from dashboard.database import SQL
+from dashboard.candles import bar_bounds, epoch_ms, newest_source, parse_time, timeframe_asked
 from dashboard.formats import MEDIA_TYPES, choose_format
-from dashboard.routes import Format, From, Source, Symbol, TimeframeName, To, refuse_unknown
+from dashboard.routes import Format, From, Source, Symbol, TimeframeName, To, client_of, refuse_unknown
 from dashboard.ticks import DEFAULT_LIMIT, MAX_LIMIT, Page, TickRequest, read_page, render_page
+from dashboard.turns import Turns
 from marketdata.errors import TickpipeError
-from marketdata.timeframes import TIMEFRAMES
 
 if TYPE_CHECKING:
     from dashboard.app import Parts
@@ -56,44 +55,29 @@ _CONTENT: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
-class Turns:
-    """Lets a few requests read the log at once; the others wait for a moment."""
+@asynccontextmanager
+async def reading_the_log() -> AsyncIterator[None]:
+    """Read within.
 
-    def __init__(self) -> None:
-        self._free = asyncio.Semaphore(_AT_ONCE)
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Read within.
-
-        Raises:
-            Refusal: 429 when the others do not finish soon; 504 when the reading takes too long; 503 when Kafka does
-                not answer.
-        """
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._free.acquire()
-        except TimeoutError as exc:
-            raise Refusal(
-                429, "TOO_MANY_READS", f"{_AT_ONCE} requests read ticks already; ask again, or for fewer at a time",
-                Retry_After="5",
-            ) from exc  # fmt: skip
-        try:
-            async with asyncio.timeout(_READING_SECONDS):
-                yield
-        except TimeoutError as exc:
-            raise Refusal(
-                504, "TOO_SLOW", "reading the log took too long; ask for less, or use `tickpipe ticks`"
-            ) from exc
-        except TickpipeError as exc:
-            raise Refusal(503, "KAFKA_UNAVAILABLE", str(exc), Retry_After="5") from exc
-        finally:
-            self._free.release()
+    Raises:
+        Refusal: 504 when the reading takes too long; 503 when Kafka does not answer.
+    """
+    try:
+        async with asyncio.timeout(_READING_SECONDS):
+            yield
+    except TimeoutError as exc:
+        raise Refusal(504, "TOO_SLOW", "reading the log took too long; ask for less, or use `tickpipe ticks`") from exc
+    except TickpipeError as exc:
+        raise Refusal(503, "KAFKA_UNAVAILABLE", str(exc), Retry_After="5") from exc
 
 
-def add_tick_routes(app: FastAPI, parts: "Parts") -> None:
-    """Add the routes to the application."""
-    turns = Turns()
+def reading_turns() -> Turns:
+    """The turns of all requests that read the log."""
+    return Turns(_AT_ONCE, "read ticks", patience_seconds=_PATIENCE_SECONDS)
+
+
+def add_tick_routes(app: FastAPI, parts: "Parts", turns: Turns) -> None:
+    """Add the routes to the application; `turns` are `reading_turns()`."""
     strict = [Depends(refuse_unknown)]
     responses: dict[int | str, dict[str, Any]] = {
         200: {"content": _CONTENT}, **refusals(400, 406, 429, 503, 504),
@@ -138,22 +122,22 @@ def add_tick_routes(app: FastAPI, parts: "Parts") -> None:
         format: Format = None,
     ) -> Response:
         """The ticks behind one candle: those of `/ticks` from its opening to its end, which the answer names."""
-        if timeframe.upper() not in TIMEFRAMES:
-            raise Refusal(
-                400, "INVALID_PARAMETER", f"timeframe: {timeframe!r} is none; use one of {', '.join(TIMEFRAMES)}"
-            )
-        first_ms, end_ms = await _bounds(parts, timeframe.upper(), parse_time("ts", ts))
-        asked = TickRequest(symbol, source or None, first_ms, end_ms, limit, raw)
+        begins, ends = await bounds_asked(parts, timeframe, ts)
+        asked = TickRequest(symbol, source or None, epoch_ms(begins), epoch_ms(ends), limit, raw)
         return await _answer(parts, turns, request, asked, format)
 
 
-async def _bounds(parts: "Parts", timeframe: str, moment: datetime) -> tuple[int, int]:
-    async with parts.database.reading() as connection:
-        about = {"timeframe": timeframe, "moment": moment}
-        row = await (await connection.execute(SQL["bar_bounds"], about)).fetchone()
-    if row is None:
-        raise Refusal(400, "INVALID_PARAMETER", f"ts: no {timeframe} holds it")
-    return epoch_ms(row[0]), epoch_ms(row[1])
+async def bounds_asked(parts: "Parts", timeframe: str, ts: str) -> tuple[datetime, datetime]:
+    """Opening and end of the bar that a path names.
+
+    Raises:
+        Refusal: 400 when it names none, and what reading raises.
+    """
+    name = timeframe_asked(timeframe)
+    bounds = await bar_bounds(parts.database, name, parse_time("ts", ts))
+    if bounds is None:
+        raise Refusal(400, "INVALID_PARAMETER", f"ts: no {name} holds it")
+    return bounds
 
 
 async def _answer(
@@ -161,11 +145,10 @@ async def _answer(
 ) -> Response:
     name = choose_format(wanted_format, request.headers.get("accept"))
     page = Page(asked)
-    async with turns.turn():
+    async with turns.turn(client_of(request)), reading_the_log():
         if asked.source is None:
             async with parts.database.reading() as connection:
-                row = await (await connection.execute(SQL["newest_source"], {"symbol": asked.symbol})).fetchone()
-            asked = replace(asked, source=row[0] if row else None)
+                asked = replace(asked, source=await newest_source(connection, asked.symbol))
             page = Page(asked)
         if asked.source is not None:
             page = await read_page(parts.settings, parts.database, asked)

@@ -1,4 +1,4 @@
-"""Clients of Kafka that read, write and administrate, and what a broker tells: ends, committed offsets and groups."""
+"""Kafka clients that read, write and administer, and what brokers report: ends, committed offsets and groups."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
@@ -142,7 +142,7 @@ async def log_ends(settings: Settings, topic: str) -> Ends:
 
 
 async def why_missing(settings: Settings, topic: str) -> KafkaRefused:
-    """The error for a topic that Kafka does not tell of: it is not there, or this user may not see it.
+    """The error for a topic that Kafka does not list: it does not exist, or this user may not see it.
 
     Raises:
         KafkaUnavailable: when no broker answers.
@@ -163,7 +163,7 @@ def not_seen(settings: Settings, hidden: Collection[str]) -> NotAuthorized:
 async def topic_ends(
     client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, names: Collection[str]
 ) -> dict[str, Ends]:
-    """First and next offset of each partition by topic, asked over connections that the caller has."""
+    """First and next offset of each partition by topic, over the caller's connections."""
     described = await client.describe_topics(sorted(names))
     every = [TopicPartition(topic["topic"], p["partition"]) for topic in described for p in topic["partitions"]]
     first, end = await asyncio.gather(consumer.beginning_offsets(every), consumer.end_offsets(every))
@@ -228,7 +228,7 @@ _STABLE: Final = "Stable"
 
 
 class GroupWatch(PeriodicTask[None]):
-    """Joins the group again when partitions lie unread.
+    """Makes a consumer rejoin its group when partitions are left unread.
 
     Only the leader of a group watches for partitions that are added. A leader with a lasting name that was killed and
     came back gets its partitions from the broker without being told that it leads, so nobody watches; a member that
@@ -254,7 +254,7 @@ class GroupWatch(PeriodicTask[None]):
         self._unread: set[TopicPartition] = set()
 
     async def step(self) -> None:
-        """Look once.
+        """Check once.
 
         Raises:
             KafkaUnavailable, KafkaRefused: when Kafka does not tell.

@@ -31,14 +31,14 @@ class Operation(IntEnum):
 
 
 class Kind(StrEnum):
-    """What a right is about."""
+    """The kind of resource that a right is about."""
 
     TOPIC = "topic"
     GROUP = "group"
 
 
 class Service(StrEnum):
-    """Who asks."""
+    """The service whose rights are checked."""
 
     PRODUCER = "producer"
     STREAM = "stream worker"

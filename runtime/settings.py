@@ -1,4 +1,4 @@
-"""Every setting of every service, read from `TICKPIPE_*` variables and a `.env` file."""
+"""Every setting of every service, read from `TICKPIPE_*` variables, a `.env` file, and files that hold secrets."""
 
 import json
 import re
@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from marketdata.contract.times import ShiftedZone
 from marketdata.errors import SettingsError
-from runtime.security_settings import SecuritySettings
+from runtime.security_settings import SecretFiles, SecuritySettings
 
 #: The key of `api_keys` whose holder may speak for any source, by sending `X-Source`.
 ANY_SOURCE = "*"
@@ -94,19 +94,22 @@ class Settings(SecuritySettings):
         0, description="age at which TimescaleDB's community edition compresses candles; 0 compresses none (days)"
     )
 
-    keep_m1_days: Days = Field(
+    retain_m1_days: Days = Field(
         0, description="age at which M1, and with it M5 to M30, is deleted; 0 never deletes it (days)"
     )
-    keep_h1_days: Days = Field(
+    retain_h1_days: Days = Field(
         0, description="age at which H1 and H4 are deleted, not before M1; 0 never deletes them (days)"
     )
-    keep_d1_days: Days = Field(
+    retain_d1_days: Days = Field(
         0, description="age at which D1, W1 and MN1 are deleted, not before H1; 0 never deletes them (days)"
     )
 
     api_keys: dict[str, SecretStr] = Field(
         default_factory=dict,
         description='JSON, source to key: `{"ICMarkets-Demo": "…"}`; the source `*` may speak for any source',
+    )
+    keys_file: Path | None = Field(
+        None, description="file of the keys that `tickpipe keys` makes; producer and dashboard read it when it changes"
     )
     source_zones: dict[str, str] = Field(
         default_factory=dict,
@@ -133,7 +136,7 @@ class Settings(SecuritySettings):
         SecretStr(""), description="libpq URL that the dashboard reads from, for a role of its own that may only read"
     )
     dashboard_max_streams: Count = Field(
-        200, description="live streams that the dashboard serves at once; one more is answered 503"
+        200, description="live streams that the dashboard serves at once, half of them to one address; one more is 503"
     )
     allowed_hosts: list[str] = Field(
         default_factory=list,
@@ -152,7 +155,7 @@ class Settings(SecuritySettings):
         10_000, ge=0, le=2**40, description="symbols an hour and key that were not sent lately; 0 sets no limit"
     )
     confirm_timeout_seconds: Seconds = Field(
-        10.0, description="wait for Kafka's confirmation before a request is answered 503 (seconds)"
+        10.0, description="wait for Kafka's confirmation, and 1 s more for each MB, before a request is 503 (seconds)"
     )
 
     emit_interval_seconds: Seconds = Field(
@@ -170,7 +173,7 @@ class Settings(SecuritySettings):
     otlp_endpoint: str = Field(
         "",
         pattern=r"^(https?://\S+)?$",
-        description="URL of an OpenTelemetry collector (OTLP over HTTP) that takes spans; needs `tickpipe[otel]`",
+        description="URL of an OpenTelemetry collector (OTLP over HTTP) that takes spans; needs the extra `otel`",
     )
     log_format: Literal["console", "json"] = Field("console", description="`console` for people, `json` for machines")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least important line to write")
@@ -195,10 +198,23 @@ class Settings(SecuritySettings):
                 raise ValueError(f"{broker!r} is no broker: write host:port, several by comma")
         return value
 
-    @field_validator("data_dir")
     @classmethod
-    def _expand(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What the caller passes, then files of secrets, the environment, `.env`."""
+        files = SecretFiles(settings_cls, env_settings, dotenv_settings)
+        return init_settings, files, env_settings, dotenv_settings
+
+    @field_validator("data_dir", "keys_file", mode="before")
+    @classmethod
+    def _expand(cls, value: Path | str | None) -> Path | None:
+        return Path(value).expanduser().absolute() if value else None
 
     @field_validator("dashboard_password")
     @classmethod
@@ -240,7 +256,7 @@ class Settings(SecuritySettings):
 
     @model_validator(mode="after")
     def _check_retention(self) -> Self:
-        for shorter, longer in (("keep_m1_days", "keep_h1_days"), ("keep_h1_days", "keep_d1_days")):
+        for shorter, longer in (("retain_m1_days", "retain_h1_days"), ("retain_h1_days", "retain_d1_days")):
             days, more_days = getattr(self, shorter), getattr(self, longer)
             if more_days and not 0 < days <= more_days:
                 raise ValueError(

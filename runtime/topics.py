@@ -65,7 +65,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting of an existing topic that is not as it should be."""
+    """A setting of an existing topic that differs from what it should be."""
 
     topic: str
     setting: str
@@ -76,7 +76,7 @@ class Difference:
 
     @property
     def reason(self) -> str:
-        """What the setting does as it is."""
+        """The effect of the setting as it is."""
         return _REASONS[self.setting]
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ class Difference:
 async def differences(
     settings: Settings, client: AIOKafkaAdminClient, topics: Iterable[Topic]
 ) -> tuple[list[Difference], list[str]]:
-    """What of these topics, as far as they exist, is not as it should be; and those whose configuration is hidden.
+    """The differences of those topics that exist, and the topics whose configuration is hidden.
 
     Called inside `kafka_errors`.
     """

@@ -1,7 +1,7 @@
 """Verifies stored candles: refolds them from the offsets they name, compares, and on request repairs them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from marketdata.candle import PROVEN_FIELDS, Candle
 from marketdata.errors import UnknownTimeframe
-from marketdata.offsets import from_multirange
+from marketdata.offsets import Ranges, from_multirange
 from marketdata.refold import PeriodKey, Proof
 from marketdata.timeframes import M1, timeframe_named
-from runtime.log_identity import wait_for_log
+from runtime.log_identity import own_log, wait_for_log
 from runtime.logreader import TickLog
 from runtime.settings import Settings
 from sink.completeness import Completeness, Selection, store_folds
@@ -124,7 +124,7 @@ async def verify(
         async with TickLog(settings) as tick_log:
             async for stored in _passes(reading, about, report, on_progress):
                 if stored[0].log == log_ends.own_log:
-                    wrong = await _compare(tick_log, stored, report, lies, log_ends)
+                    wrong = await _compare(tick_log, stored, report, lies, log_ends.holds)
                     if repair_with is not None and wrong:
                         report.repaired += await repair_with(wrong)
                 else:
@@ -141,6 +141,29 @@ async def verify(
     return report
 
 
+async def compare_with_log(settings: Settings, rows: Iterable[Sequence[Any]]) -> VerifyReport:
+    """Fold the candles in rows of the query `stored_candles` again and compare; nothing is written.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+    """
+    report = VerifyReport()
+    log_name = await own_log(settings)
+    provable = []
+    for *fields, pending in rows:
+        candle = _stored(fields)
+        if pending:
+            report.pending.append(_key(candle))
+        elif candle.log != log_name:
+            report.unprovable.append(_key(candle))
+        else:
+            provable.append(candle)
+    if provable:
+        async with TickLog(settings) as tick_log:
+            await _compare(tick_log, provable, report, [], lambda _: True)
+    return report
+
+
 async def _rebuild(settings: Settings, database: Database, writer: Writer, lies: Sequence[Candle]) -> int:
     """Fold these periods from all that the log holds of them, and store that instead of what is there."""
     period_of: Callable[[Candle], PeriodKey] = attrgetter("source", "symbol", "ts")
@@ -148,8 +171,8 @@ async def _rebuild(settings: Settings, database: Database, writer: Writer, lies:
     if not periods:
         return 0
     times = [utc(ts) for _, _, ts in periods]
-    selection = Selection(from_=min(times), to=max(times) + timedelta(minutes=1))
-    completeness = Completeness(settings, database, writer.log_ends.own_log, selection, rebuilt=frozenset(periods))
+    selection = Selection(from_=min(times), to=max(times) + timedelta(minutes=1), periods=periods)
+    completeness = Completeness(settings, database, writer.log_ends.own_log, selection, distrusts_rows=True)
     rebuilt = 0
     done: set[PeriodKey] = set()
     async for candles in completeness.missing():
@@ -199,7 +222,11 @@ async def _passes(
 
 
 async def _compare(
-    tick_log: TickLog, stored: Sequence[Candle], report: VerifyReport, lies: list[Candle], log_ends: LogEnds
+    tick_log: TickLog,
+    stored: Sequence[Candle],
+    report: VerifyReport,
+    lies: list[Candle],
+    holds: Callable[[Ranges], bool],
 ) -> list[Candle]:
     # Returns the folds of the candles that differ, and adds those that the log contradicts to `lies`.
     proofs: dict[Proof, Candle] = {}
@@ -210,7 +237,7 @@ async def _compare(
             report.unprovable.append(_key(candle))
     outcome = await tick_log.refold(proofs)
     report.unprovable += (_key(proofs[proof]) for proof in outcome.unprovable)
-    lies += (proofs[proof] for proof in outcome.unprovable if not log_ends.holds(proof.ranges))
+    lies += (proofs[proof] for proof in outcome.unprovable if not holds(proof.ranges))
     wrong = []
     for proof, fold in outcome.folds.items():
         candle = proofs[proof]

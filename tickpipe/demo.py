@@ -11,6 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NoReturn
 
 import msgspec
@@ -38,7 +39,12 @@ _RING_TICKS: Final = 50_000
 #: Ticks of one request, far below the producer's limit of 5 MB.
 _REQUEST_TICKS: Final = 2_000
 
-_ACCOUNT, _SERVER, _BUILD, _VERSION = 12345, "Broker-Demo", 3850, "1.65"
+#: The server is the source as well: wherever its candles are shown, they are called simulated.
+_ACCOUNT, _SERVER, _BUILD, _VERSION = 12345, "Simulated", 3850, "1.65"
+
+#: The history that a new demo begins with, and how much of it is made at once (milliseconds).
+_HISTORY_MS: Final = 24 * 3_600_000
+_HISTORY_STEP_MS: Final = 3_600_000
 
 #: MT5: TICK_FLAG_BID, TICK_FLAG_ASK.
 _BID_CHANGED, _ASK_CHANGED = 2, 4
@@ -137,6 +143,14 @@ class ExpertAdvisor:
             log.warning("Ticks were not taken; they are buffered and sent again.", action="demo_buffered", error=error)
 
 
+def send_history(ea: ExpertAdvisor, from_msc: int, to_msc: int) -> None:
+    """Post the market of a time that is over, an hour after the other; waits while the producer does not take it."""
+    for time_msc in (*range(from_msc, to_msc, _HISTORY_STEP_MS), to_msc):
+        ea.collect(time_msc)
+        while not ea.flush():
+            time.sleep(_POST_INTERVAL_SECONDS)
+
+
 def _as_posted(tick: Tick, instrument: Instrument) -> PostedTick:
     posted = posted_tick(tick, instrument.symbol, digits=instrument.digits, point=10**-instrument.digits)
     posted.spread = round(tick.ask - tick.bid, instrument.digits)
@@ -158,6 +172,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     parser.add_argument("--url", default="http://127.0.0.1:18001", help="the producer (default: %(default)s)")
     parser.add_argument("--source", default=_SERVER, help="the source to speak for (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same walk (default: 1)")
+    parser.add_argument(
+        "--history", type=Path, metavar="FILE", help="begin with a day of history, unless FILE says that it was sent"
+    )
     options = parser.parse_args(arguments)
     key = os.environ.get("TICKPIPE_DEMO_KEY")
     if not key:
@@ -170,10 +187,16 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         "User-Agent": user_agent(),
         **source_header(options.source),
     }
-    start = clock.now_ms()
+    now = clock.now_ms()
+    is_new = options.history is not None and not options.history.exists()
+    start = now - _HISTORY_MS if is_new else now
     with Connection(options.url, headers) as connection:
         ea = ExpertAdvisor(connection, options.url, [RandomWalk(item, options.seed, start) for item in INSTRUMENTS])
         log.info("The simulated EA trades.", action="demo_started", url=options.url, source=options.source)
+        if is_new:
+            send_history(ea, start, now)
+            options.history.touch()
+            log.info("A day of simulated history was sent.", action="demo_history_sent")
         while True:
             ea.collect(clock.now_ms())
             ea.flush()

@@ -92,7 +92,7 @@ WHERE m.origin = 'ticks'
 -- As `minutes`, each with its proof; a broker's bar has none.
 SELECT
     m.ts, m.symbol, m.source, m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.closed, m.log,
-    m.offsets
+    m.offsets, m.received_at
 FROM market_data AS m
 WHERE m.timeframe = 'M1' AND m.symbol = %(symbol)s AND m.source = %(source)s
     AND m.ts >= %(from_)s AND m.ts < %(to)s
@@ -103,7 +103,7 @@ LIMIT %(limit)s;
 SELECT * FROM (
     SELECT
         m.ts, m.symbol, m.source, m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.closed, m.log,
-        m.offsets
+        m.offsets, m.received_at
     FROM market_data AS m
     WHERE m.timeframe = 'M1' AND m.symbol = %(symbol)s AND m.source = %(source)s AND m.ts < %(to)s
     ORDER BY m.ts DESC
@@ -124,3 +124,45 @@ SELECT source, symbol, point FROM instruments;
 
 -- name: instrument
 SELECT point FROM instruments WHERE source = %(source)s AND symbol = %(symbol)s;
+
+-- name: proof
+-- What a bar is made of, in sum: of the minutes that are stored of it.
+SELECT
+    count(*) AS minutes, count(*) FILTER (WHERE m.origin = 'broker') AS broker_minutes, count(p.ts) AS pending,
+    sum(m.volume)::bigint AS ticks, bool_and(m.closed) AS closed, min(m.first_tick) AS first_tick,
+    max(m.last_tick) AS last_tick, max(m.received_at) AS received_at, max(m.folded_at) AS folded_at,
+    max(m.stored_at) AS stored_at
+FROM market_data AS m
+LEFT JOIN pending_refolds AS p
+    ON p.source = m.source AND p.symbol = m.symbol AND p.timeframe = m.timeframe AND p.ts = m.ts
+WHERE m.timeframe = 'M1' AND m.symbol = %(symbol)s AND m.source = %(source)s
+    AND m.ts >= %(from_)s AND m.ts < %(to)s;
+
+-- name: proof_ranges
+-- The records that these minutes are the fold of, by log.
+SELECT m.log, range_agg(r) AS ranges
+FROM market_data AS m
+CROSS JOIN LATERAL unnest(m.offsets) AS r
+WHERE m.timeframe = 'M1' AND m.symbol = %(symbol)s AND m.source = %(source)s
+    AND m.ts >= %(from_)s AND m.ts < %(to)s
+GROUP BY m.log
+ORDER BY max(m.ts) DESC;
+
+-- name: compared_bars
+-- The broker's bars, rolled up from its minutes, and how many minutes of each bar agree with our folds.
+SELECT
+    bar_start(c.ts, t.width, s) AS ts,
+    (array_agg(c.broker_open ORDER BY c.ts) FILTER (WHERE c.broker_open IS NOT NULL))[1] AS open,
+    max(c.broker_high) AS high, min(c.broker_low) AS low,
+    (array_agg(c.broker_close ORDER BY c.ts DESC) FILTER (WHERE c.broker_close IS NOT NULL))[1] AS close,
+    sum(c.broker_volume)::bigint AS volume, sum(c.broker_real_volume) AS real_volume, min(c.broker_spread) AS spread,
+    count(*) FILTER (WHERE c.verdict = 'equal') AS equal, count(*) FILTER (WHERE c.verdict = 'differs') AS differs,
+    count(*) FILTER (WHERE c.verdict = 'no_bar') AS no_bar,
+    count(*) FILTER (WHERE c.verdict = 'no_candle') AS no_candle
+FROM compared_minutes(%(from_)s, %(to)s) AS c
+CROSS JOIN timeframe_named(%(timeframe)s) AS t
+CROSS JOIN candle_settings AS s
+WHERE c.symbol = %(symbol)s AND c.source = %(source)s
+GROUP BY 1
+ORDER BY 1
+LIMIT %(limit)s;

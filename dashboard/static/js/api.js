@@ -53,11 +53,43 @@ export async function candlesFrom(query, from, pages, signal) {
   return candles;
 }
 
+/** Where the bars are that open from one moment up to another, both included. */
+export function candlesUrl(query, first, last) {
+  return `candles?${new URLSearchParams({ ...query, limit: 20_000, from: iso(first), to: iso(last + 1) })}`;
+}
+
+/** What the bar of `feed` (symbol, source and timeframe) that opens at `time` is the fold of; `verify`: and whether it is. */
+export async function proofOf({ symbol, source, timeframe }, time, signal, { verify = false } = {}) {
+  const query = new URLSearchParams({ symbol, source, timeframe, ...(verify ? { verify } : {}) });
+  return getJson(`candles/${iso(time)}/proof?${query}`, signal);
+}
+
+/** Where the ticks behind a bar are. */
+export function ticksUrl({ symbol, source, timeframe }, time, options) {
+  return `candles/${iso(time)}/ticks?${new URLSearchParams({ symbol, source, timeframe, ...options })}`;
+}
+
+/** The first of them. */
+export async function ticksOf(feed, time, limit, signal) {
+  return getJson(ticksUrl(feed, time, { limit }), signal);
+}
+
+/** The broker's bars between two moments, and how far ours agree. */
+export async function comparedBars({ symbol, source, timeframe }, from, to, signal) {
+  const query = new URLSearchParams({ symbol, source, timeframe, from: iso(from), to: iso(to), limit: 20_000 });
+  const { bars } = await getJson(`compared?${query}`, signal);
+  for (const bar of bars) bar.time = Date.parse(bar.ts);
+  return bars;
+}
+
 /** A moment as parameters have it. */
 export const iso = (time) => new Date(time).toISOString();
 
 function withTimes(page) {
-  for (const candle of page.candles) candle.time = Date.parse(candle.ts);
+  for (const candle of page.candles) {
+    candle.time = Date.parse(candle.ts);
+    if (candle.received_at) candle.received = Date.parse(candle.received_at);
+  }
   return page;
 }
 

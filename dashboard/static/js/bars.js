@@ -257,7 +257,7 @@ export class Bars {
     if (minute.bar === null) return null;
     const time = Date.parse(minute.ts);
     const barTime = Date.parse(minute.bar);
-    const candle = { ...minute, time };
+    const candle = { ...minute, time, received: Date.parse(minute.received_at) };
     if (this.hasNewer && barTime > this.last.time) return null;
     if (this.timeframe === "M1") return this.#put(candle);
     let bar = this.#parts.get(barTime);
@@ -271,7 +271,7 @@ export class Bars {
     const stays = winner(known, candle);
     if (stays === known) return null;
     bar.parts.set(time, { ...stays, time });
-    return this.#put(fold(barTime, bar.parts));
+    return this.#put({ ...fold(barTime, bar.parts), closed: candle.closed && Date.parse(minute.bar_end) <= Date.now() });
   }
 
   #put(bar) {
@@ -304,6 +304,6 @@ export function fold(time, parts) {
     low: Math.min(...ordered.map((part) => part.low)),
     close: ordered.at(-1).close,
     volume: ordered.reduce((sum, part) => sum + part.volume, 0),
-    closed: false,
+    spread: ordered.reduce((least, { spread }) => (least === null || (spread ?? least) < least ? spread ?? null : least), null),
   };
 }

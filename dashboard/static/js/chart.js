@@ -1,6 +1,7 @@
 // The drawing: candles and volume with lightweight-charts, in the colours of the page.
 
 import { dateTime, price, tickMark } from "./format.js";
+import { Overlays } from "./overlays.js";
 import { Timeline } from "./timeline.js";
 import { wall } from "./zone.js";
 
@@ -9,7 +10,9 @@ const FIRST_BARS = 140;
 /** Bars beside the screen at which more is fetched. */
 const NEAR_THE_END = 80;
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const MINUTE_MS = 60_000;
+
+const COLOURS = ["grid", "muted", "cross", "label", "line", "up", "down", "up-soft", "down-soft", "accent", "warn", "separator"];
 
 export class Chart {
   #library = globalThis.LightweightCharts;
@@ -26,12 +29,15 @@ export class Chart {
   /** Whether the reader has a zoom of their own already. */
   #isZoomed = false;
   #timeline = new Timeline();
+  #widthMs = null;
+  #overlays;
+  #paint = {};
 
   /**
    * `onPast` and `onFuture` are called when the reader nears the first or the last bar, `onPoint` with what is under the
-   * cursor, a bar or a gap, or with null.
+   * cursor, a bar or a gap, or with null, `onPick` with the bar that is clicked.
    */
-  constructor(element, { onPast, onFuture, onPoint, onView }) {
+  constructor(element, { onPast, onFuture, onPoint, onPick, onView }) {
     this.#element = element;
     const { createChartEx, CandlestickSeries, HistogramSeries, CrosshairMode } = this.#library;
     this.#chart = createChartEx(element, wallClock(this.#library), {
@@ -41,15 +47,20 @@ export class Chart {
       crosshair: { mode: CrosshairMode.Normal },
       rightPriceScale: { borderVisible: false, scaleMargins: { top: 0.1, bottom: 0.22 } },
       timeScale: { borderVisible: false, timeVisible: true, rightOffset: 6, minBarSpacing: 0.6, tickMarkFormatter: tickMark },
-      localization: { timeFormatter: (time) => dateTime(time * 1000), priceFormatter: (value) => price(value, this.#digits) },
+      localization: { timeFormatter: (time) => dateTime(time * 1000) },
     });
     this.#volume = this.#chart.addSeries(HistogramSeries, {
       priceScaleId: "volume", priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false,
     });
     this.#chart.priceScale("volume").applyOptions({ scaleMargins: { top: 0.86, bottom: 0 } });
-    this.#candles = this.#chart.addSeries(CandlestickSeries, { borderVisible: false, priceLineStyle: 1 });
+    this.#candles = this.#chart.addSeries(CandlestickSeries, { priceLineStyle: 1 });
+    this.#overlays = new Overlays(this.#library, this.#chart, this.#candles);
     this.recolour();
     this.#chart.subscribeCrosshairMove((point) => onPoint(point.time === undefined ? null : this.#timeline.at(point.time * 1000)));
+    this.#chart.subscribeClick((point) => {
+      const bar = point.time === undefined ? null : this.#timeline.at(point.time * 1000);
+      if (bar && !bar.gap) onPick(bar);
+    });
     this.#onRange = ({ from, to }) => {
       onView(to < this.#timeline.length - 0.5);
       if (from < NEAR_THE_END) onPast();
@@ -63,19 +74,26 @@ export class Chart {
 
   /** Take the colours of the page's theme. */
   recolour() {
-    const line = colour("grid");
+    const style = getComputedStyle(document.documentElement);
+    const paint = Object.fromEntries(COLOURS.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+    this.#paint = paint;
     this.#chart.applyOptions({
-      layout: { textColor: colour("muted"), fontFamily: getComputedStyle(document.body).fontFamily },
-      grid: { vertLines: { color: line }, horzLines: { color: line } },
+      layout: {
+        textColor: paint.muted, fontFamily: getComputedStyle(document.body).fontFamily,
+        panes: { separatorColor: paint.line, separatorHoverColor: paint.grid },
+      },
+      grid: { vertLines: { color: paint.grid }, horzLines: { color: paint.grid } },
       crosshair: {
-        vertLine: { color: colour("cross"), labelBackgroundColor: colour("label") },
-        horzLine: { color: colour("cross"), labelBackgroundColor: colour("label") },
+        vertLine: { color: paint.cross, labelBackgroundColor: paint.label },
+        horzLine: { color: paint.cross, labelBackgroundColor: paint.label },
       },
     });
     this.#candles.applyOptions({
-      upColor: colour("up"), downColor: colour("down"), wickUpColor: colour("up"), wickDownColor: colour("down"),
+      upColor: paint.up, downColor: paint.down, wickUpColor: paint.up, wickDownColor: paint.down,
+      borderUpColor: paint.up, borderDownColor: paint.down,
     });
-    this.#drawVolume();
+    this.#setData();
+    this.#overlays.recolour(paint);
   }
 
   /**
@@ -87,14 +105,15 @@ export class Chart {
     const follows = this.#isPresent && (!shown || shown.to >= this.#timeline.length - 0.5);
     const place = shown && Math.max(0, Math.ceil(shown.from));
     const anchor = follows ? null : this.#timeline.timeAt(place);
-    [this.#timeline, this.#isPresent] = [new Timeline(bars, widthMs), isPresent];
+    [this.#timeline, this.#isPresent, this.#widthMs] = [new Timeline(bars, widthMs), isPresent, widthMs];
     if (digits !== this.#digits) {
       this.#digits = digits;
-      this.#candles.applyOptions({ priceFormat: { type: "price", precision: digits, minMove: 10 ** -digits } });
+      this.#formatPrices();
     }
     // The last bar that is loaded of the past has no price of now.
     this.#candles.applyOptions({ priceLineVisible: isPresent, lastValueVisible: isPresent });
     this.#setData();
+    this.#overlays.draw(bars, widthMs);
     if (anchor !== null && this.#timeline.length) {
       const by = this.#timeline.indexOf(anchor) - place;
       this.#show(shown.from + by, shown.to + by);
@@ -103,13 +122,61 @@ export class Chart {
 
   /** Draw one bar, the newest or one before it. */
   update(bar) {
-    if (this.#timeline.replace(bar)) this.#put(bar, bar.time < this.#timeline.points.at(-1).time);
-    else for (const point of this.#timeline.append(bar)) this.#put(point, false);
+    const before = this.#timeline.points.at(-1);
+    const isNew = !this.#timeline.replace(bar);
+    const isOld = !isNew && bar.time < before.time;
+    if (isNew) {
+      for (const point of this.#timeline.append(bar)) this.#put(point, false);
+      // It moves no more, and was drawn as if it did.
+      if (before?.closed === false) this.#put(before, true);
+    } else this.#put(bar, isOld);
+    this.#overlays.update(bar, { isNew, isOld, widthMs: this.#widthMs });
   }
 
   #put(point, isOld) {
-    this.#candles.update(candle(point), isOld);
+    this.#candles.update(this.#candle(point), isOld);
     if (point.open !== undefined) this.#volume.update(this.#volumeOf(point), isOld);
+  }
+
+  /** Show the spread in a pane of its own, or not. */
+  showSpread(isShown) {
+    this.#overlays.showSpread(isShown);
+  }
+
+  /** Lay the broker's bars over the candles; see `Overlays.showBroker`. */
+  showBroker(compared) {
+    this.#overlays.showBroker(compared);
+  }
+
+  /** Prices as they are, by their logarithm, or in percent of the first on the screen: normal, log or percent. */
+  setScale(name) {
+    const { PriceScaleMode } = this.#library;
+    const mode = { log: PriceScaleMode.Logarithmic, percent: PriceScaleMode.Percentage }[name] ?? PriceScaleMode.Normal;
+    this.#chart.priceScale("right").applyOptions({ mode });
+  }
+
+  /** What is on the screen, as a canvas. */
+  picture() {
+    return this.#chart.takeScreenshot();
+  }
+
+  /** Whether ticks of a bar came late. */
+  isLate(bar) {
+    return this.#overlays.isLate(bar.time);
+  }
+
+  /** Whether a bar still moves: one longer than a minute is told to be over only when it is read again. */
+  isOpen(bar) {
+    return bar.closed === false && (this.#widthMs === MINUTE_MS || bar.time === this.#timeline.points.at(-1)?.time);
+  }
+
+  /** The times of the first and the last bar on the screen, or nulls. */
+  get span() {
+    const shown = this.#shown;
+    const last = this.#timeline.length - 1;
+    if (!shown || last < 0) return [null, null];
+    const at = (index) => this.#timeline.timeAt(Math.max(0, Math.min(last, Math.round(index))));
+    return [at(shown.from), at(shown.to)];
   }
 
   /** The newest bars, at the first zoom. */
@@ -142,12 +209,14 @@ export class Chart {
   /** Words and numbers of another language, or times on another clock. */
   relabel(locale) {
     this.#chart.applyOptions({ localization: { locale } });
+    this.#formatPrices();
     // Which bars begin a day is found out when they are set.
     const [shown, timeline] = [this.#shown, this.#timeline];
     this.#timeline = new Timeline();
     this.#setData();
     this.#timeline = timeline;
     this.#setData();
+    this.#overlays.redraw(this.#widthMs);
     if (shown) this.#show(shown.from, shown.to);
   }
 
@@ -194,7 +263,7 @@ export class Chart {
 
   #setData() {
     this.#isDrawing = true;
-    this.#candles.setData(this.#timeline.points.map(candle));
+    this.#candles.setData(this.#timeline.points.map((point) => this.#candle(point)));
     this.#drawVolume();
     this.#isDrawing = false;
   }
@@ -203,13 +272,24 @@ export class Chart {
     this.#volume.setData(this.#timeline.points.filter(({ open }) => open !== undefined).map((bar) => this.#volumeOf(bar)));
   }
 
+  /** Prices as the reader's language has them; the library would write all of the chart's numbers alike. */
+  #formatPrices() {
+    const digits = this.#digits;
+    this.#candles.applyOptions({ priceFormat: { type: "custom", formatter: (value) => price(value, digits), minMove: 10 ** -digits } });
+  }
+
   #volumeOf(bar) {
-    return { time: bar.time / 1000, value: bar.volume, color: colour(bar.close < bar.open ? "down-soft" : "up-soft") };
+    return { time: bar.time / 1000, value: bar.volume, color: this.#paint[bar.close < bar.open ? "down-soft" : "up-soft"] };
+  }
+
+  /** A point as the library takes it: an empty place has a time alone, a bar that still moves is hollow. */
+  #candle(point) {
+    const { time, open, high, low, close } = point;
+    if (open === undefined) return { time: time / 1000 };
+    const drawn = { time: time / 1000, open, high, low, close };
+    return this.isOpen(point) ? { ...drawn, color: this.#paint[close < open ? "down-soft" : "up-soft"] } : drawn;
   }
 }
-
-/** A bar as the library takes it; an empty place has a time alone. */
-const candle = ({ time, open, high, low, close }) => (open === undefined ? { time: time / 1000 } : { time: time / 1000, open, high, low, close });
 
 /** The library's time axis, on which days and hours begin by the clock that the reader has chosen. */
 function wallClock({ defaultHorzScaleBehavior }) {

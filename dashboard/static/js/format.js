@@ -72,6 +72,12 @@ export const clock = parts({ hour: "2-digit", minute: "2-digit", second: "2-digi
 export const dateTime = parts({ weekday: "short", day: "2-digit", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
 export const date = parts({ day: "2-digit", month: "short", year: "numeric" });
 
+const MILLISECONDS = { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 };
+
+/** A moment to the millisecond, with its day or without. */
+export const moment = parts({ day: "2-digit", month: "short", ...MILLISECONDS });
+export const toMilliseconds = parts(MILLISECONDS);
+
 /** Labels of the time axis, by the chart's own kinds: year, month, day, time, time with seconds. */
 export function tickMark(time, kind) {
   const options = [{ year: "numeric" }, { month: "short" }, { day: "numeric", month: "short" }, { hour: "2-digit", minute: "2-digit" }];

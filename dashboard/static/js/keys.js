@@ -1,7 +1,37 @@
 // The keyboard: one key, one thing; nothing while somebody types.
 
-/** `actions` maps a key (as in KeyboardEvent.key, letters in lower case) to a function. */
-export function listen(actions) {
+import { $ } from "./dom.js";
+import { TIMEFRAMES } from "./timeframes.js";
+
+/** Let keys do what the parts of the page can. */
+export function listen({ appearance, askWhere, chart, chooseTimeframe, dialog, goTo, picker, proof, showPane, showProof, table }) {
+  // As in KeyboardEvent.key, letters in lower case.
+  const actions = {
+    ...Object.fromEntries(TIMEFRAMES.map((name, index) => [String(index + 1), () => chooseTimeframe(name)])),
+    "/": () => picker.open(),
+    ArrowLeft: () => chart?.scroll(-0.1),
+    ArrowRight: () => chart?.scroll(0.1),
+    "+": () => chart?.zoom(0.8),
+    "=": () => chart?.zoom(0.8),
+    "-": () => chart?.zoom(1.25),
+    End: () => goTo(null),
+    Home: () => goTo(0),
+    g: askWhere,
+    p: () => showPane($("pane").hidden),
+    d: () => table.toggle(),
+    v: () => showProof(),
+    c: () => dialog.open(),
+    s: () => dialog.toggle("spread"),
+    b: () => dialog.toggle("broker"),
+    Escape: () => {
+      if (table.isOpen) table.toggle(false);
+      else if (proof.isOpen) proof.close();
+      else showPane(false);
+    },
+    t: () => appearance.toggleTheme(),
+    l: () => appearance.toggleLanguage(),
+    "?": () => $("help").showModal(),
+  };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     // A dialog that was just closed holds the focus until the next frame.

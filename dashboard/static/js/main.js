@@ -1,9 +1,9 @@
 // The page: what is chosen, what is shown, and what happens when.
 
-import { Stream, listSymbols } from "./api.js";
+import { Stream, candlesUrl, listSymbols } from "./api.js";
 import { Appearance } from "./appearance.js";
-import { Bars } from "./bars.js";
 import { Chart } from "./chart.js";
+import { Comparison } from "./comparison.js";
 import { $ } from "./dom.js";
 import { Foot } from "./foot.js";
 import { digitsOf } from "./format.js";
@@ -15,34 +15,63 @@ import { notice } from "./notice.js";
 import { Picker } from "./picker.js";
 import { PipelinePane } from "./pipeline.js";
 import { addressed, preferences, remember } from "./preferences.js";
+import { ProofPane } from "./proof.js";
+import { Reading } from "./reading.js";
 import { StatusLine } from "./status.js";
 import { BarTable, ROWS } from "./table.js";
 import { TIMEFRAMES, TimeframeButtons, widthOf } from "./timeframes.js";
+import { ViewDialog } from "./view.js";
 
-/** What changed in the table is read again so soon: changes come in flocks. */
-const STALE_MS = 150;
 const RETRY_MS = 3_000;
 
 const chosen = { timeframe: "M1", zone: "UTC", ...preferences() };
 if (!TIMEFRAMES.includes(chosen.timeframe)) chosen.timeframe = "M1";
 
-const view = {
-  bars: null, stream: null, version: null, barEnd: 0, pointed: null, digits: 5, timer: 0, staleFrom: null,
-};
+const view = { stream: null, version: null, barEnd: 0, pointed: null, digits: 5 };
+const reading = new Reading({
+  begun: () => view.stream.begun,
+  onBusy: (isBusy) => { $("loading").hidden = !isBusy; },
+  onFail: notice,
+  onRead: showRead,
+  onPage: (isPresent) => {
+    redraw();
+    if (isPresent) arrive();
+  },
+});
 
 const chart = globalThis.LightweightCharts
   ? new Chart($("chart"), {
-      onPast: () => load("hasOlder", "loadOlder"),
-      onFuture: () => load("hasNewer", "loadNewer"),
+      onPast: () => reading.older(),
+      onFuture: () => reading.newer(),
       onPoint: (bar) => {
         // What is being replaced is not told any more.
-        view.pointed = view.bars?.list.length ? bar : null;
+        view.pointed = reading.bars?.list.length ? bar : null;
         showLegend();
       },
-      onView: (isAway) => { $("latest").hidden = !isAway && !view.bars?.hasNewer; },
+      onPick: showProof,
+      onView: (isAway) => {
+        $("latest").hidden = !isAway && !reading.bars?.hasNewer;
+        comparison.look(...chart.span);
+      },
     })
   : null;
 const pane = new PipelinePane({ onChoose: choose, onClose: () => showPane(false) });
+const proof = new ProofPane({ onToggle: (isOpen) => { $("pane").hidden = isOpen || !chosen.pane; } });
+const comparison = new Comparison({
+  onChange: () => {
+    chart?.showBroker(comparison.bars);
+    showLegend();
+  },
+});
+const dialog = new ViewDialog({
+  ...chosen,
+  onSpread: (isShown) => chart?.showSpread(isShown),
+  onBroker: compare,
+  onScale: (name) => chart?.setScale(name),
+  csvUrl: () => candlesUrl({ ...feed(), format: "csv" }, reading.bars.list[0].time, reading.bars.last.time),
+  picture: () => chart?.picture(),
+  name: () => `${chosen.symbol} ${chosen.timeframe}`,
+});
 const table = new BarTable();
 const status = new StatusLine();
 const timeframes = new TimeframeButtons({ onChoose: chooseTimeframe });
@@ -73,7 +102,7 @@ function chooseTimeframe(timeframe) {
   if (timeframe === chosen.timeframe) return;
   chosen.timeframe = timeframe;
   // Who looks at the past goes on to look at it.
-  if (chosen.at !== null) chosen.at = (view.bars?.list.length ? chart?.middle : null) ?? chosen.at;
+  if (chosen.at !== null) chosen.at = (reading.bars?.list.length ? chart?.middle : null) ?? chosen.at;
   remember({ symbol: chosen.symbol, source: chosen.source, timeframe, at: chosen.at });
   timeframes.show(timeframe);
   if (!chosen.symbol) return;
@@ -154,8 +183,8 @@ function start() {
   document.title = `${chosen.symbol} · Tickpipe`;
   connect({
     candle: takeMinute,
-    stale: ({ ts, bar }) => readAgain(Date.parse(bar ?? ts)),
-    resync: () => readAgain(view.bars.list[0]?.time),
+    stale: ({ ts, bar }) => reading.again(Date.parse(bar ?? ts)),
+    resync: () => reading.again(reading.bars.list[0]?.time),
   });
   view.barEnd = 0;
   read();
@@ -163,40 +192,24 @@ function start() {
 
 /** Read the bars, those of the chosen moment or the newest. */
 function read() {
-  clearTimeout(view.timer);
-  view.bars?.close();
-  const bars = new Bars(chosen.symbol, chosen.source, chosen.timeframe, chosen.at);
-  Object.assign(view, { timer: 0, bars, pointed: null, staleFrom: null });
-  sync(bars);
+  view.pointed = null;
+  reading.begin(chosen);
 }
 
 /** Take what is drawn away. */
 function clear() {
-  view.bars?.close();
-  view.bars = null;
+  reading.end();
   view.pointed = null;
+  proof.close();
   notice();
   Object.assign($("chart").dataset, { bars: 0, first: "" });
   chart?.draw([], view.digits);
   showBars();
 }
 
-async function sync(bars, from) {
-  const isFirst = !bars.list.length;
-  $("loading").hidden = false;
-  let changed;
-  try {
-    await view.stream.begun;
-    changed = await bars.sync(from);
-  } catch (error) {
-    if (error.name === "AbortError") return;
-    if (isFirst) notice(error);
-    if (bars === view.bars) readAgain(from, RETRY_MS);
-    return;
-  } finally {
-    if (bars === view.bars) $("loading").hidden = true;
-  }
-  if (bars !== view.bars) return;
+/** What was read is shown; the first time, at the newest bar or at the moment that was gone to. */
+function showRead(isFirst) {
+  const { bars } = reading;
   if (!chosen.source && bars.list.length) {
     chosen.source = bars.last.source;
     picker.choose(chosen);
@@ -205,22 +218,10 @@ async function sync(bars, from) {
   if (bars.list.length) notice();
   else notice(null, t(chosen.source ? "noSuchFeed" : "noSuchSymbol", chosen), t("noSuchSymbolHint"));
   redraw();
-  if (isFirst && chosen.at === null) chart?.reset();
-  else if (isFirst) chart?.goTo(chosen.at);
-  if (changed !== null) readAgain(changed);
-}
-
-/** Read the bars again from the opening of one on, soon; without one, from the newest that is known. */
-function readAgain(from, delayMs = STALE_MS) {
-  const bars = view.bars;
-  if (from !== undefined) view.staleFrom = Math.min(from, view.staleFrom ?? from);
-  // What comes meanwhile is read with it, and does not put it off.
-  if (view.timer) return;
-  view.timer = setTimeout(() => {
-    const at = view.staleFrom ?? undefined;
-    Object.assign(view, { timer: 0, staleFrom: null });
-    sync(bars, at);
-  }, delayMs);
+  if (!isFirst) return;
+  if (chosen.at === null) chart?.reset();
+  else chart?.goTo(chosen.at);
+  compare(dialog.isComparing);
 }
 
 function takeMinute(minute) {
@@ -233,13 +234,14 @@ function takeMinute(minute) {
   if (minute.source !== chosen.source) return;
   status.noteTick(Date.parse(minute.last_tick));
   if (minute.bar_end && Date.parse(minute.bar) <= Date.now()) view.barEnd = Math.max(view.barEnd, Date.parse(minute.bar_end));
-  const wasEmpty = !view.bars.list.length;
-  const result = view.bars.take(minute);
-  if (result === "stale") readAgain(minute.bar === null ? view.bars.list.at(-2)?.time : Date.parse(minute.bar));
-  else if (result === "reordered" || (result && (wasEmpty || (view.bars.digits === null && digitsOf([result]) > view.digits)))) redraw();
+  const wasEmpty = !reading.bars.list.length;
+  const result = reading.bars.take(minute);
+  if (result === "stale") reading.again(minute.bar === null ? reading.bars.list.at(-2)?.time : Date.parse(minute.bar));
+  else if (result === "reordered" || (result && (wasEmpty || (reading.bars.digits === null && digitsOf([result]) > view.digits)))) redraw();
   else if (result) {
-    $("chart").dataset.bars = view.bars.list.length;
+    $("chart").dataset.bars = reading.bars.list.length;
     chart?.update(result);
+    if (chart && result === reading.bars.last) comparison.look(...chart.span, { isNew: true });
     showBars();
   }
   status.show();
@@ -247,39 +249,23 @@ function takeMinute(minute) {
 
 /** The sender has said, or changed, the decimals of its prices. */
 function takeDigits(digits) {
-  if (!view.bars || digits === null || digits === view.bars.digits) return;
-  view.bars.digits = digits;
-  if (view.bars.list.length) redraw();
-}
-
-/** Load one page more at the end that the reader nears. */
-async function load(hasMore, loadPage) {
-  const bars = view.bars;
-  if (!bars?.[hasMore] || !bars.list.length) return;
-  const known = bars.list.length;
-  try {
-    await bars[loadPage]();
-  } catch {
-    // The next scroll asks again.
-    return;
-  }
-  if (bars !== view.bars) return;
-  if (bars.list.length !== known) redraw();
-  if (hasMore === "hasNewer" && !bars.hasNewer) arrive();
+  if (!reading.bars || digits === null || digits === reading.bars.digits) return;
+  reading.bars.digits = digits;
+  if (reading.bars.list.length) redraw();
 }
 
 /** The reader has come to the present: what moves is read as well, and the moment that was gone to is left. */
 function arrive() {
   chosen.at = null;
   remember({ at: null });
-  readAgain(view.bars.last.time, 0);
+  reading.again(reading.bars.last.time, 0);
 }
 
 function redraw() {
-  const { list, hasNewer } = view.bars;
+  const { list, hasNewer } = reading.bars;
   Object.assign($("chart").dataset, { bars: list.length, first: list.length ? new Date(list[0].time).toISOString() : "" });
   if (list.length) notice();
-  view.digits = view.bars.digits ?? digitsOf(list);
+  view.digits = reading.bars.digits ?? digitsOf(list);
   chart?.draw(list, view.digits, { widthMs: widthOf(chosen.timeframe), isPresent: !hasNewer });
   showBars();
 }
@@ -315,17 +301,34 @@ for (const event of ["online", "focus"]) addEventListener(event, () => view.stre
 
 /** The bar that the legend tells of while none is pointed at: the newest, or that of the moment that was gone to. */
 function shownBar() {
-  return chosen.at === null ? view.bars?.last : view.bars?.at(chosen.at);
+  return chosen.at === null ? reading.bars?.last : reading.bars?.at(chosen.at);
 }
 
 function showLegend() {
-  drawLegend(chosen, view.pointed ?? shownBar(), view.digits);
+  const bar = view.pointed ?? shownBar();
+  const isBar = chart && bar && !bar.gap;
+  drawLegend(chosen, bar, view.digits, {
+    isOpen: isBar && chart.isOpen(bar), isLate: isBar && chart.isLate(bar), comparison: comparison.bars && comparison,
+  });
 }
+
+/** Show the proof of a bar: of the one that is pointed at, else of the one that the legend tells of. */
+function showProof(bar = view.pointed?.gap ? null : view.pointed ?? shownBar()) {
+  if (bar) proof.open(feed(), bar, view.digits);
+}
+
+/** Lay the broker's bars over ours, or not. */
+function compare(isComparing) {
+  comparison.begin(isComparing && chosen.source ? feed() : null);
+  if (chart) comparison.look(...chart.span);
+}
+
+const feed = () => ({ symbol: chosen.symbol, source: chosen.source, timeframe: chosen.timeframe });
 
 /** What is told of the bars beside the chart; of the past, the table has those around the moment that was gone to. */
 function showBars() {
-  const list = view.bars?.list ?? [];
-  const end = view.bars?.hasNewer ? list.indexOf(shownBar()) + ROWS / 2 : list.length;
+  const list = reading.bars?.list ?? [];
+  const end = reading.bars?.hasNewer ? list.indexOf(shownBar()) + ROWS / 2 : list.length;
   table.show(list.slice(Math.max(0, end - ROWS), end), view.digits);
   showLegend();
 }
@@ -336,6 +339,7 @@ function showTimes() {
   showBars();
   status.show();
   pane.render();
+  proof.render();
   foot.tick(view.barEnd);
 }
 
@@ -351,6 +355,8 @@ function showWords() {
 }
 
 function showPane(isOpen) {
+  if (isOpen) proof.close();
+  chosen.pane = isOpen;
   $("pane").hidden = !isOpen;
   $("pane-toggle").setAttribute("aria-pressed", String(isOpen));
   remember({ pane: isOpen });
@@ -368,29 +374,14 @@ $("table-toggle").addEventListener("click", () => table.toggle());
 $("help-toggle").addEventListener("click", () => $("help").showModal());
 $("latest").addEventListener("click", () => goTo(null));
 $("going-open").addEventListener("click", askWhere);
+$("view-open").addEventListener("click", () => dialog.open());
 addEventListener("popstate", walk);
 
-listen({
-  ...Object.fromEntries(TIMEFRAMES.map((name, index) => [String(index + 1), () => chooseTimeframe(name)])),
-  "/": () => picker.open(),
-  ArrowLeft: () => chart?.scroll(-0.1),
-  ArrowRight: () => chart?.scroll(0.1),
-  "+": () => chart?.zoom(0.8),
-  "=": () => chart?.zoom(0.8),
-  "-": () => chart?.zoom(1.25),
-  End: () => goTo(null),
-  Home: () => goTo(0),
-  g: askWhere,
-  p: () => showPane($("pane").hidden),
-  d: () => table.toggle(),
-  Escape: () => (table.isOpen ? table.toggle(false) : showPane(false)),
-  t: () => appearance.toggleTheme(),
-  l: () => appearance.toggleLanguage(),
-  "?": () => $("help").showModal(),
-});
+listen({ appearance, askWhere, chart, chooseTimeframe, dialog, goTo, picker, proof, showPane, showProof, table });
 
 timeframes.show(chosen.timeframe);
 appearance.show();
+dialog.show();
 showPane(chosen.pane ?? false);
 setInterval(() => {
   foot.tick(view.barEnd);

@@ -56,8 +56,11 @@ class Market:
             offsets=((0, 0, ticks),), closed=closed, received=now, emitted=now,
         )  # fmt: skip
 
-    async def log_ticks(self, symbol: str, times_msc: Iterable[int]) -> list[Logged]:
-        """Append to the log one frame for each of these ticks, whose prices tell them apart."""
+    async def log_ticks(self, symbol: str, times_msc: Iterable[int], *, received: int | None = None) -> list[Logged]:
+        """Append to the log one frame for each of these ticks, whose prices tell them apart.
+
+        Without `received` each is received 50 ms after its own time.
+        """
         frames = []
         for number, time_msc in enumerate(times_msc):
             price = 1 + number / 1e5
@@ -65,7 +68,7 @@ class Market:
             frames.append(
                 Frame(
                     v=1, source="Live", symbol=symbol, mode="bid", point=0.00001, request=f"{symbol}-{number}",
-                    received=time_msc + 50, ticks=[tick],
+                    received=received or time_msc + 50, ticks=[tick],
                 )
             )  # fmt: skip
         return await self.flow.log_frames(frames)

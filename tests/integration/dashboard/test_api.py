@@ -39,6 +39,7 @@ READ_TABLES = (
     "instruments",
     "pending_refolds",
     "sink_progress",
+    "broker_bars",
 )
 
 DAY = "symbol=EURUSD&source=S"
@@ -175,6 +176,10 @@ def test_symbols_are_listed_with_their_stretch_of_time(market: Market) -> None:
         ("/stream?symbol=EURUSD&since=1&since=2", 400, "INVALID_PARAMETER", "since: given more than once"),
         ("/stream?symbol=", 400, "INVALID_PARAMETER", "at least 1 character"),
         ("/stream?timeframe=M2", 400, "INVALID_PARAMETER", "use one of M1, M5"),
+        ("/candles/noon/proof?symbol=EURUSD", 400, "INVALID_PARAMETER", "ts: 'noon' is no time"),
+        ("/candles/2001-01-01/proof?symbol=EURUSD", 404, "NO_CANDLE", "no M1 of EURUSD at 2001-01-01 00:00 UTC"),
+        ("/candles/2019-02-04/proof?symbol=EURUSD&timeframe=W1&verify=1", 400, "INVALID_PARAMETER", "at most a day"),
+        ("/compared?symbol=EURUSD", 400, "INVALID_PARAMETER", "from: say from when on"),
         ("/nothing", 404, "NOT_FOUND", "Not Found"),
     ],
 )
@@ -385,7 +390,8 @@ def test_role_with_the_documented_grants_suffices(market: Market) -> None:
         for timeframe in ("M1", "M5", "H1", "D1", "MN1"):
             answer = plainhttp.get(f"{service.url}/candles?{DAY}&timeframe={timeframe}&limit=1", timeout=20)
             assert (answer.status_code, len(answer.json()["candles"])) == (200, 1)
-        assert plainhttp.get(f"{service.url}/symbols", timeout=20).status_code == 200
+        for path in ("symbols", f"candles/2019-02-04/proof?{DAY}", f"compared?{DAY}&from=2019-02-04"):
+            assert plainhttp.get(f"{service.url}/{path}", timeout=20).status_code == 200, path
     finally:
         service.kill()
         with psycopg.connect(owner, autocommit=True) as connection:

@@ -152,7 +152,7 @@ async def test_api_is_described_on_a_page_of_its_own(reader: Reader) -> None:
     await reader.page.get_by_role("link", name="/candles").click()
     headings = reader.page.get_by_role("heading", level=2)
     await expect(headings).to_contain_text(["GET /candles", "GET /stream", "GET /symbols", "GET /pipeline"])
-    await expect(reader.page.get_by_role("cell", name="1 to 20,000 candles")).to_be_visible()
+    await expect(reader.page.get_by_role("cell", name="1 to 20,000 candles").first).to_be_visible()
 
 
 async def test_symbol_of_a_link_that_is_not_there_is_said_and_found_when_it_comes(

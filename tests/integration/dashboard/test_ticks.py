@@ -135,7 +135,7 @@ def test_the_ticks_behind_a_candle_fold_to_it(ticks: Ticks, timeframe: str, at: 
         ("/ticks?symbol=EURUSD&from=2019-02-05&to=2019-02-04", "`from` must be before `to`"),
         ("/ticks?symbol=EURUSD&from=1969-02-05&to=2019-02-04", "ticks begin in 1970"),
         ("/candles/noon/ticks?symbol=EURUSD", "ts: 'noon' is no time"),
-        ("/candles/2019-02-04/ticks?symbol=EURUSD&timeframe=M2", "timeframe: 'M2' is none"),
+        ("/candles/2019-02-04/ticks?symbol=EURUSD&timeframe=M2", "timeframe: 'M2' is no timeframe"),
     ],
 )
 def test_error_tells_the_cure(ticks: Ticks, path: str, cure: str) -> None:

@@ -46,7 +46,7 @@ def test_what_cannot_be_used_is_named(name: str, value: object) -> None:
 
 
 #: Settings of which every text is a value.
-_FREE = frozenset({"stream_group", "sink_group", "dashboard_password", "data_dir"})
+_FREE = frozenset({"stream_group", "sink_group", "dashboard_password", "data_dir", "keys_file"})
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - _FREE))
@@ -118,15 +118,15 @@ def test_a_service_ends_with_2_and_one_line(
 
 
 @pytest.mark.parametrize("days", [(30, 20, 0), (0, 20, 0), (30, 0, 3650), (30, 60, 59)])
-def test_a_longer_timeframe_is_kept_at_least_as_long(days: tuple[int, int, int]) -> None:
-    with pytest.raises(SettingsError, match=r"TICKPIPE_KEEP_(H1|D1)_DAYS=\d+ needs TICKPIPE_KEEP_(M1|H1)_DAYS"):
-        load_settings(keep_m1_days=days[0], keep_h1_days=days[1], keep_d1_days=days[2])
+def test_a_longer_timeframe_is_retained_at_least_as_long(days: tuple[int, int, int]) -> None:
+    with pytest.raises(SettingsError, match=r"TICKPIPE_RETAIN_(H1|D1)_DAYS=\d+ needs TICKPIPE_RETAIN_(M1|H1)_DAYS"):
+        load_settings(retain_m1_days=days[0], retain_h1_days=days[1], retain_d1_days=days[2])
 
 
 def test_retention_is_off_unless_set() -> None:
     settings = load_settings()
-    assert (settings.keep_m1_days, settings.keep_h1_days, settings.keep_d1_days) == (0, 0, 0)
-    assert load_settings(keep_m1_days=30, keep_h1_days=30, keep_d1_days=60).keep_d1_days == 60
+    assert (settings.retain_m1_days, settings.retain_h1_days, settings.retain_d1_days) == (0, 0, 0)
+    assert load_settings(retain_m1_days=30, retain_h1_days=30, retain_d1_days=60).retain_d1_days == 60
 
 
 def test_secrets_do_not_show() -> None:

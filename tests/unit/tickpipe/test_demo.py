@@ -7,7 +7,7 @@ import msgspec
 from marketdata.contract.tick import PostedTick
 from runtime.exchange import Connection
 from tests.scripted import Answer, ScriptedServer
-from tickpipe.demo import INSTRUMENTS, ExpertAdvisor, RandomWalk, user_agent
+from tickpipe.demo import INSTRUMENTS, ExpertAdvisor, RandomWalk, send_history, user_agent
 
 START = 1_760_926_800_000
 HOUR_MS = 3_600_000
@@ -49,7 +49,23 @@ def test_unanswered_ticks_are_sent_again_with_newer_ones_appended(producer: Scri
     assert taken.items[: len(lost.items)] == lost.items
     assert len(taken.items) > len(lost.items)
     assert not ea.unsent
-    assert taken.headers["User-Agent"].startswith("DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; ")
+    assert taken.headers["User-Agent"].startswith("DataCollectorPRO/PDC/1.65 (Account:12345; Server:Simulated; ")
+
+
+def test_history_of_both_symbols_comes_in_order_and_the_present_joins_it(producer: ScriptedServer) -> None:
+    with Connection(producer.url, {}) as client:
+        ea = ExpertAdvisor(client, producer.url, walks())
+        send_history(ea, START, START + 2 * HOUR_MS + 500)
+        sent = len(producer.requests)
+        ea.collect(START + 2 * HOUR_MS + 60_000)
+        ea.flush()
+
+    ticks = [item for request in producer.requests for item in request.items]
+    for symbol in ("EURUSD", "GBPUSD"):
+        times = [tick["ts_msc"] for tick in ticks if tick["symbol"] == symbol]
+        assert times == sorted(times)
+        assert {time // 60_000 for time in times} == set(range(START // 60_000, (START + 2 * HOUR_MS) // 60_000 + 1))
+    assert sent > 1
 
 
 def test_body_is_that_of_data_collector_pro(producer: ScriptedServer) -> None:

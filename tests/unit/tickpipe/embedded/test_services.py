@@ -79,7 +79,8 @@ def test_setting_that_no_service_would_take_ends_the_start(tmp_path: Path, monke
 
 def test_demo_gets_the_address_and_the_key(tmp_path: Path) -> None:
     demo = _specs(StackConfig(tmp_path, demo=True, commands={"demo": ("ea",)}))["demo"]
-    assert list(demo.argv) == ["ea", "--url", "http://127.0.0.1:18001"]
+    sent = str(tmp_path / "demo-history-sent")
+    assert list(demo.argv) == ["ea", "--url", "http://127.0.0.1:18001", "--history", sent]
     assert demo.env["TICKPIPE_DEMO_KEY"] == "the stack's key"
 
 

@@ -1,0 +1,209 @@
+"""The routes that prove candles: what a bar is the fold of, whether it still is, and the broker's own bars."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+
+from fastapi import Depends, FastAPI, Query
+from psycopg.rows import class_row
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from dashboard.answers import Refusal, cacheable, encode, json_response, refusals
+from dashboard.candles import Request, check_names, newest_source
+from dashboard.database import SQL, Connection
+from dashboard.formats import MEDIA_TYPES
+from dashboard.routes import From, Limit, Source, Symbol, TimeframeName, To, client_of, refuse_unknown
+from dashboard.tick_routes import Opening, bounds_asked, reading_the_log
+from dashboard.turns import Turns
+from marketdata.offsets import Ranges, from_multirange
+from runtime.settings import Settings
+from sink.db.session import SQL as SINK_SQL
+from sink.verify import VerifyReport, compare_with_log
+
+if TYPE_CHECKING:
+    from dashboard.app import Parts
+
+#: The longest bar that is folded again for one request: a day, which a change of clocks makes an hour longer.
+_LONGEST_VERIFIED: Final = timedelta(hours=25)
+
+_DEFAULT_BARS: Final = 500
+
+Verify = Annotated[bool, Query(description="fold the bar's minutes again from the log, and compare; up to D1")]
+
+_EXAMPLE: Final = {
+    "symbol": "EURUSD", "source": "Dukascopy", "timeframe": "M1", "from": "2019-02-04T00:00:00Z",
+    "to": "2019-02-04T00:01:00Z", "minutes": 1, "broker_minutes": 0, "pending": 0, "ticks": 92, "closed": True,
+    "first_tick": "2019-02-04T00:00:00.417Z", "last_tick": "2019-02-04T00:00:59.803Z",
+    "received_at": "2019-02-04T00:00:59.853Z", "folded_at": "2019-02-04T00:00:59.861Z",
+    "stored_at": "2019-02-04T00:00:59.874Z",
+    "logs": [{"log": "kZ2…/ticks/3Qv…", "is_current": True, "ranges": [[0, 1204, 1295]]}],
+    "verified": {"verdict": "equal", "checked": 1, "equal": 1, "unprovable": 0, "pending": 0, "differences": []},
+}  # fmt: skip
+
+_COMPARED: Final = {
+    "ts": "2019-02-04T00:00:00Z", "open": 1.14543, "high": 1.14551, "low": 1.14538, "close": 1.14549, "volume": 92,
+    "real_volume": None, "spread": 2, "equal": 1, "differs": 0, "no_bar": 0, "no_candle": 0,
+}  # fmt: skip
+
+
+class Summary(NamedTuple):
+    """What a bar is made of, in sum."""
+
+    #: Stored minutes, those of them that are the broker's own bars, and those that wait to be folded again.
+    minutes: int
+    broker_minutes: int
+    pending: int
+    ticks: int | None
+    closed: bool | None
+    #: None where all minutes are the broker's bars.
+    first_tick: datetime | None
+    last_tick: datetime | None
+    #: When the newest tick was received, and the newest state folded and stored.
+    received_at: datetime | None
+    folded_at: datetime | None
+    stored_at: datetime | None
+
+
+class ComparedBar(NamedTuple):
+    """The broker's bar; its numbers are None where there is only ours."""
+
+    ts: datetime
+    open: float | None
+    high: float | None
+    low: float | None
+    close: float | None
+    volume: int | None
+    real_volume: float | None
+    spread: int | None
+    #: Minutes of the bar on which both sides agree, or do not, and those that one side lacks.
+    equal: int
+    differs: int
+    no_bar: int
+    no_candle: int
+
+
+def add_proof_routes(app: FastAPI, parts: "Parts", turns: Turns) -> None:
+    """Add the routes to the application; `turns` are those of all requests that read the log."""
+    strict = [Depends(refuse_unknown)]
+
+    @app.head("/candles/{ts}/proof", include_in_schema=False, dependencies=strict)
+    @app.get(
+        "/candles/{ts}/proof", tags=["candles"], response_class=Response, dependencies=strict,
+        responses={
+            200: {"content": {"application/json": {"example": _EXAMPLE}}}, **refusals(400, 404, 429, 503, 504),
+        },
+    )  # fmt: skip
+    async def proof(
+        request: HttpRequest,
+        *,
+        ts: Opening,
+        symbol: Symbol,
+        timeframe: TimeframeName = "M1",
+        source: Source = None,
+        verify: Verify = False,
+    ) -> Response:
+        """What a bar is the fold of: the log and its records as `[partition, first, last]`, and the times on the way.
+
+        With `verify` its minutes are folded again from the log and compared with the table; `verdict` is `equal`,
+        `different`, `pending` when minutes wait to be folded again, or `unprovable` when the log does not hold their
+        records, or the minutes are the broker's own bars.
+        """
+        check_names(symbol, source)
+        begins, ends = await bounds_asked(parts, timeframe, ts)
+        if verify and ends - begins > _LONGEST_VERIFIED:
+            raise Refusal(
+                400, "INVALID_PARAMETER", "verify: at most a day at once; verify its days, or use `tickpipe verify`"
+            )
+        about: dict[str, Any] = {"symbol": symbol, "source": source or None, "from_": begins, "to": ends}
+        async with parts.database.reading() as connection:
+            about["source"] = about["source"] or await newest_source(connection, symbol)
+            summary, logs = await _read_proof(connection, about)
+            stored = await (await connection.execute(SINK_SQL["stored_candles"], about)).fetchall() if verify else []
+        if not summary.minutes:
+            raise Refusal(
+                404, "NO_CANDLE", f"there is no {timeframe.upper()} of {symbol} at {begins:%Y-%m-%d %H:%M} UTC"
+            )
+        answer = {
+            "symbol": symbol, "source": about["source"], "timeframe": timeframe.upper(), "from": begins, "to": ends,
+            **summary._asdict(),
+            "logs": [{"log": log, "is_current": log == parts.hub.own_log, "ranges": ranges} for log, ranges in logs],
+            "verified": await _verified(parts.settings, turns, client_of(request), stored) if verify else None,
+        }  # fmt: skip
+        return json_response(answer)
+
+    @app.head("/compared", include_in_schema=False, dependencies=strict)
+    @app.get(
+        "/compared", tags=["candles"], response_class=Response, dependencies=strict,
+        responses={
+            200: {"content": {"application/json": {"example": {"bars": [_COMPARED]}}}}, **refusals(400, 503, 504),
+        },
+    )  # fmt: skip
+    async def compared(
+        request: HttpRequest,
+        *,
+        symbol: Symbol,
+        timeframe: TimeframeName = "M1",
+        source: Source = None,
+        from_: From = None,
+        to: To = None,
+        limit: Limit = _DEFAULT_BARS,
+    ) -> Response:
+        """The broker's bars of `[from, to)`, where both its bars and our folds are known, and how far they agree.
+
+        Longer bars are rolled up from the broker's minutes. What still moves is not compared.
+        """
+        asked = Request.parse(
+            symbol=symbol, timeframe=timeframe, source=source, from_=from_, to=to, before=None, limit=limit
+        )
+        if asked.from_ is None:
+            raise Refusal(400, "INVALID_PARAMETER", "from: say from when on; a day is from=2019-02-04&to=2019-02-05")
+        about = {
+            "symbol": symbol, "source": asked.source, "timeframe": asked.timeframe, "from_": asked.from_,
+            "to": asked.to, "limit": limit,
+        }  # fmt: skip
+        async with parts.database.reading() as connection:
+            about["source"] = about["source"] or await newest_source(connection, symbol)
+            async with connection.cursor(row_factory=class_row(ComparedBar)) as cursor:
+                await cursor.execute(SQL["compared_bars"], about)
+                bars = await cursor.fetchall()
+        content = encode({
+            "symbol": symbol, "source": about["source"], "timeframe": asked.timeframe,
+            "bars": [bar._asdict() for bar in bars],
+        })  # fmt: skip
+        return cacheable(request, content, MEDIA_TYPES["json"])
+
+
+async def _read_proof(connection: Connection, about: dict[str, Any]) -> tuple[Summary, list[tuple[str, Ranges]]]:
+    async with connection.cursor(row_factory=class_row(Summary)) as cursor:
+        await cursor.execute(SQL["proof"], about)
+        summary = await cursor.fetchone()
+    rows = await (await connection.execute(SQL["proof_ranges"], about)).fetchall()
+    if summary is None:
+        raise AssertionError("an aggregate without GROUP BY has one row")
+    return summary, [(log, from_multirange(ranges)) for log, ranges in rows]
+
+
+async def _verified(
+    settings: Settings, turns: Turns, client: object, stored: Sequence[Sequence[Any]]
+) -> dict[str, Any]:
+    """The outcome of folding the minutes again."""
+    async with turns.turn(client), reading_the_log():
+        report = await compare_with_log(settings, stored)
+    return {
+        "verdict": _verdict(report),
+        "checked": report.checked,
+        "equal": report.equal,
+        "unprovable": len(report.unprovable),
+        "pending": len(report.pending),
+        "differences": [asdict(difference) for difference in report.differences],
+    }
+
+
+def _verdict(report: VerifyReport) -> str:
+    if report.differences:
+        return "different"
+    if report.pending:
+        return "pending"
+    return "equal" if report.checked and not report.unprovable else "unprovable"
