@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from runtime.addresses import ThreadedServer
+from runtime.addresses import ThreadedServer, cannot_listen
 from runtime.process import EXIT_FAILED, end_process
 from runtime.tasks import cancel
 
@@ -158,11 +158,14 @@ class StatusServer:
     """A small HTTP server, so that probes are answered however busy the event loop is.
 
     Raises:
-        OSError: when the address cannot be bound.
+        SettingsError: when the address cannot be listened on.
     """
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health, guard: Guard) -> None:
-        self._server = ThreadedServer(host, port, _handler(registry, health))
+        try:
+            self._server = ThreadedServer(host, port, _handler(registry, health))
+        except OSError as exc:
+            raise cannot_listen(host, port, exc) from exc
         self._thread = guard.thread("status server", self._server.serve_forever)
 
     @property
