@@ -5,6 +5,7 @@ It changes nothing. What cannot be asked because its server is away is told once
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
 import shutil
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -347,18 +348,23 @@ async def _groups(settings: "Settings", client: "AIOKafkaAdminClient") -> AsyncI
             yield Line(name, Level.GREEN, said)
 
 
+def _is_installed(package: str) -> bool:
+    # Faust puts an object without a spec in its own place, of which find_spec cannot tell.
+    return package in sys.modules or find_spec(package) is not None
+
+
 def installed(settings: "Settings") -> Iterator[Line]:
     """The version that is installed, and the extras that are not."""
     from importlib.metadata import version
 
-    missing = sorted({extra for package, extra in EXTRAS.items() if find_spec(package) is None})
+    missing = sorted({extra for package, extra in EXTRAS.items() if not _is_installed(package)})
     said = f"tickpipe {version('tickpipe')}"
-    if settings.otlp_endpoint and find_spec("opentelemetry") is None:
-        cure = "pip install 'tickpipe[otel]', or unset TICKPIPE_OTLP_ENDPOINT"
+    if settings.otlp_endpoint and not _is_installed("opentelemetry"):
+        cure = "pip install '.[otel]' in a clone, or unset TICKPIPE_OTLP_ENDPOINT"
         yield Line("installation", Level.RED, f"{said} is to send spans and cannot", cure)
     if missing:
         wanted = ",".join(missing)
-        cure = f"pip install 'tickpipe[{wanted}]' where a command or service asks for it"
+        cure = f"pip install '.[{wanted}]' in a clone, where a command or service asks for it"
         yield Line("installation", Level.YELLOW, f"{said} without {', '.join(missing)}", cure)
     else:
         yield Line("installation", Level.GREEN, f"{said} with every extra")

@@ -269,5 +269,5 @@ def test_extras_that_are_not_installed(tmp_path: Path) -> None:
     )
     done = Installed(tmp_path, "sink").run(script)
 
-    assert done.stdout.startswith("('red', \"pip install 'tickpipe[otel]'"), done.stderr
-    assert "('yellow', \"pip install 'tickpipe[arrow,dashboard,embedded,producer,stream]'" in done.stdout
+    assert done.stdout.startswith("('red', \"pip install '.[otel]' in a clone"), done.stderr
+    assert "('yellow', \"pip install '.[arrow,dashboard,embedded,producer,stream]' in a clone" in done.stdout
