@@ -10,7 +10,7 @@ EXPORT_KIT_LOCK = $(BIN)/uv export --quiet --frozen --no-dev --extra relay --no-
 # Container images forbid Python to save what it compiled; every process that the tests start would compile us again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup kafka run check format test test-full test-newest bench clean
+.PHONY: help setup kafka run check format test test-full test-newest fuzz audit bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -59,6 +59,15 @@ test-newest: setup ## run the contract tests on the newest aiokafka and faust-st
 	$(BIN)/uv pip install --quiet --python $$folder/venv --no-deps --editable . && \
 	$(BIN)/uv pip list --quiet --python $$folder/venv | grep -E '^(aiokafka|faust-streaming) ' && \
 	$$folder/venv/bin/python -m pytest -m contract
+
+fuzz: EXAMPLES ?= 5000
+fuzz: setup ## give every reader and route generated input for ten minutes (EXAMPLES=500 for one)
+	TICKPIPE_TEST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -n 2 tests/security/test_fuzz.py
+
+audit: setup ## ask the advisory database about the locked packages (needs the internet)
+	@list=$$(mktemp) && trap 'rm -f "$$list"' EXIT && \
+	$(BIN)/uv export --quiet --frozen --no-dev --all-extras --no-emit-project > $$list && \
+	$(BIN)/uv tool run --quiet 'pip-audit>=2.9,<3' --requirement $$list --disable-pip --require-hashes --strict
 
 bench: setup ## measure the fold against reading alone, the sink against a bare COPY, the producer against no work
 	$(BIN)/python -m benchmarks.fold

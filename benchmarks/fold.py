@@ -105,23 +105,29 @@ def measured(
     Raises:
         SystemExit: when a count stands still.
     """
-    before = _moving(begun or folded, 1, 0.0)
+    before = until_counted(begun or folded, 1, 0.0)
     began, cpu_before = time.monotonic(), sum(map(cpu_seconds, processes))
-    _moving(done or folded, ticks, before)
+    until_counted(done or folded, ticks, before)
     wall = time.monotonic() - began
     cpu = sum(map(cpu_seconds, processes)) - cpu_before
     return Measured(wall, cpu, sum(map(peak_bytes, processes)), ticks - int(before))
 
 
-def _moving(count: Callable[[], float], enough: int, seen: float) -> float:
-    """Wait until the count is enough; what it is then."""
+def until_counted(
+    count: Callable[[], float], enough: int, seen: float = 0.0, *, every_seconds: float = ASK_SECONDS
+) -> float:
+    """Wait until the count is enough; what it is then.
+
+    Raises:
+        SystemExit: when the count stands still.
+    """
     moved = time.monotonic()
     while (counted := count()) < enough:
         if counted > seen:
             seen, moved = counted, time.monotonic()
         if time.monotonic() - moved > STALL_SECONDS:
             raise SystemExit(f"{counted:,.0f} of {enough:,} are done and nothing moves")
-        time.sleep(ASK_SECONDS)
+        time.sleep(every_seconds)
     return counted
 
 

@@ -3,7 +3,7 @@
 `python -m benchmarks.imports` starts Kafka and one process of the producer, as `benchmarks.ingest` does, and sends it
 bodies of 200 ticks over 64 connections, a file of CSV and MetaTrader's export of the same ticks in turn. CPU seconds
 are those of the importing process alone, its start included, and those of the producer where the bodies are sent to it.
-An import reads on while a request is on its way, but the next one goes only when the last was answered.
+An import reads some batches ahead of the request that is on its way; the next one goes when the last was answered.
 """
 
 import argparse

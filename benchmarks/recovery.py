@@ -9,12 +9,12 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.curves import measure
-from benchmarks.fold import STALL_SECONDS, Record, folded, new_worker, write
+from benchmarks.fold import Record, folded, new_worker, until_counted, write
 from benchmarks.growth import topic
 from benchmarks.replay import replaying, running_sink
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes
@@ -61,24 +61,16 @@ def killed(settings: Settings, records: int) -> Contender:
         ahead_ms = period_of(clock.now_ms()) + 3 * MINUTE_MS
         asyncio.run(write(here, single_ticks(SYMBOLS, records // SYMBOLS, ahead_ms, 1)))
         with new_worker(here, group=group):
-            _wait(lambda: folded() == records)
+            until_counted(folded, records, every_seconds=0.02)
             # Long enough for candles and commits to be out.
             time.sleep(2)
         began = time.monotonic()
         with new_worker(here, group=group) as worker:
-            _wait(lambda: folded() == records)
+            until_counted(folded, records, every_seconds=0.02)
             wall = time.monotonic() - began
             return Measured(wall, cpu_seconds(worker), peak_bytes(worker), records)
 
     return run
-
-
-def _wait(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + STALL_SECONDS
-    while not done():
-        if time.monotonic() > deadline:
-            raise SystemExit("the worker did not fold every record of the open minutes")
-        time.sleep(0.02)
 
 
 def main() -> None:

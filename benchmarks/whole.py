@@ -22,6 +22,7 @@ import msgspec
 import psutil
 import psycopg
 
+from benchmarks.fold import until_counted
 from benchmarks.ingest import post_all
 from benchmarks.memory import variables
 from benchmarks.peers.ticks import DAY_MS, SYMBOLS, Bars, closing_tick, expected_bars, ticks_of_a_symbol
@@ -34,8 +35,8 @@ from tests.servers import EmbeddedServers
 SERVICES = ("producer", "stream_app", "sink")
 TICKS = 200
 BATCH = 10_000
-#: The rows are looked at so often (seconds), and given up when they are not complete after so long.
-_LOOK_SECONDS, _GIVE_UP_SECONDS = 0.05, 120.0
+#: The rows are looked at so often (seconds).
+_LOOK_SECONDS = 0.05
 
 _TABLES = """
     DROP TABLE IF EXISTS bare_ticks, bare_candles;
@@ -148,22 +149,18 @@ def _moment(ms: int) -> str:
 
 
 def _waits_for_rows(connection: psycopg.Connection, bodies: Bodies) -> None:
-    """Until every tick is in a closed row.
+    """Until every tick is in a closed row."""
+    period = [_moment(min(minute for _, minute in bodies.bars)), _moment(bodies.end_ms)]
 
-    Raises:
-        NotMeasured: when some are not after the time that it may take.
-    """
-    first = _moment(min(minute for _, minute in bodies.bars))
-    deadline = time.monotonic() + _GIVE_UP_SECONDS
-    while time.monotonic() < deadline:
-        total = connection.execute(
-            "SELECT sum(volume) FROM market_data WHERE closed AND timeframe = 'M1' AND ts >= %s AND ts < %s",
-            [first, _moment(bodies.end_ms)],
+    def stored() -> float:
+        row = connection.execute(
+            "SELECT coalesce(sum(volume), 0) FROM market_data"
+            " WHERE closed AND timeframe = 'M1' AND ts >= %s AND ts < %s",
+            period,
         ).fetchone()
-        if total is not None and total[0] == bodies.count:
-            return
-        time.sleep(_LOOK_SECONDS)
-    raise NotMeasured(f"{total[0] if total else 0} of {bodies.count} ticks are in the table")
+        return float(row[0]) if row else 0.0
+
+    until_counted(stored, bodies.count, every_seconds=_LOOK_SECONDS)
 
 
 class Bench:

@@ -15,6 +15,9 @@ _PLACEHOLDER = "change-me"
 
 _SHORTEST = 12
 
+#: The Kafka of the deployment, which speaks neither TLS nor asks for a login.
+_OWN_KAFKA = "kafka:9092"
+
 _INSTEAD = "TICKPIPE_BIND and TICKPIPE_PORT publish the producer, TICKPIPE_DASHBOARD_BIND and _PORT the chart"
 
 
@@ -54,7 +57,11 @@ def main() -> int:
     """The exit code; complaints go to stderr."""
     found = complaints(dict(os.environ)) + foreign_volume(dict(os.environ), Path("/kafka-data"))
     try:
-        load_settings()
+        settings = load_settings()
+        if settings.kafka_bootstrap == _OWN_KAFKA and (settings.uses_tls or settings.uses_sasl):
+            found.append(
+                "TICKPIPE_KAFKA_SECURITY_PROTOCOL is for a Kafka elsewhere: set TICKPIPE_KAFKA_BOOTSTRAP as well"
+            )
     except SettingsError as exc:
         found.append(str(exc))
     for complaint in found:

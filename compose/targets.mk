@@ -1,7 +1,13 @@
-.PHONY: env test-compose test-containers lint-compose test-rules
+.PHONY: env image pin test-compose test-containers lint-compose test-rules
 
 env: ## write .env for docker compose with fresh random secrets; an existing one is left as it is
 	@compose/env.sh
+
+image: ## build the image of the services for docker compose under a tag of this revision, which .env then names
+	@compose/image.sh --pull
+
+pin: ## have .env name every image by tag and digest, as the registry has them now
+	@compose/pin.sh
 
 test-compose: setup ## try `docker compose up` on a real engine, which it installs (Debian, root), without a registry
 	@tests/compose/run.sh

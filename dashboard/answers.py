@@ -1,7 +1,6 @@
-"""What all answers share: JSON, refusals, security headers, and the password."""
+"""What all answers share: JSON, refusals and security headers."""
 
-import hmac
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
@@ -10,12 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime.pages import ASK_FOR_KEY, password_in
+from marketdata.errors import missing_extra
 
 _encoder: Final = msgspec.json.Encoder()
-
-#: Paths that need no password: probes and Prometheus ask for them, and they hold no prices.
-_OPEN_PATHS: Final = frozenset({"/health", "/ready", "/metrics"})
 
 #: Everything is loaded from this server, and the page has no inline scripts or styles.
 _SECURITY_HEADERS: Final = {
@@ -43,6 +39,20 @@ class Refusal(Exception):
     def response(self) -> Response:
         """The answer: `{"error": …, "code": …}`."""
         return json_response({"error": self.message, "code": self.code}, self.status, self.headers)
+
+
+def load_pyarrow() -> Any:
+    """The module, which is an extra and slow to load.
+
+    Raises:
+        Refusal: 406 where it is not installed.
+    """
+    try:
+        import pyarrow  # noqa: PLC0415 - see above
+    except ImportError as exc:
+        cure = missing_extra("pyarrow", "arrow")
+        raise Refusal(406, "ARROW_NOT_INSTALLED", f"on this server {cure}; or ask for json or csv") from exc
+    return pyarrow
 
 
 def encode(content: object) -> bytes:
@@ -104,26 +114,3 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
-
-
-class Password:
-    """ASGI middleware that asks for the password (HTTP basic, any user name) and compares it in constant time."""
-
-    def __init__(self, app: ASGIApp, password: str) -> None:
-        self._app = app
-        # Digests have one length, so the time of a comparison does not reveal the password's.
-        self._digest = sha256(password.encode()).digest()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS and not self._is_known(Headers(scope=scope)):
-            refusal = Refusal(
-                401, "UNAUTHORIZED", "send the password of TICKPIPE_DASHBOARD_PASSWORD with any user name (HTTP basic)",
-                **ASK_FOR_KEY,
-            )  # fmt: skip
-            await refusal.response()(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    def _is_known(self, headers: Headers) -> bool:
-        given = password_in(headers.get("authorization", ""))
-        return given is not None and hmac.compare_digest(sha256(given).digest(), self._digest)

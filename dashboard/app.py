@@ -18,8 +18,10 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
-from dashboard.answers import Password, Refusal, SecurityHeaders, cacheable, encode, etag_of, json_response
+from dashboard.access import Access
+from dashboard.answers import Refusal, SecurityHeaders, cacheable, encode, etag_of, json_response
 from dashboard.candles import BarStarts
 from dashboard.catalogue import Catalogue
 from dashboard.database import Database
@@ -29,8 +31,9 @@ from dashboard.metrics import CountRequests, Gauges, Metrics
 from dashboard.pipeline import Pipeline
 from dashboard.proofs import add_proof_routes
 from dashboard.routes import add_routes
-from dashboard.tick_routes import Turns, add_tick_routes
+from dashboard.tick_routes import add_tick_routes, reading_turns
 from marketdata.timeframes import TIMEFRAMES
+from runtime.api_keys import ApiKeys
 from runtime.health import Guard, Health
 from runtime.settings import Settings
 
@@ -97,8 +100,10 @@ def create_app(parts: Parts) -> FastAPI:
         # FastAPI's pages load scripts from a CDN: a LAN without internet has none, and the CSP forbids it.
         docs_url=None,
         redoc_url=None,
+        # Starlette's redirects name the host that the client sent.
+        redirect_slashes=False,
     )
-    turns = Turns()
+    turns = reading_turns()
     add_routes(app, parts)
     add_tick_routes(app, parts, turns)
     add_proof_routes(app, parts, turns)
@@ -108,7 +113,7 @@ def create_app(parts: Parts) -> FastAPI:
     _add_page(app)
     app.add_middleware(GZipMiddleware, minimum_size=_GZIP_FROM_BYTES)
     if password := parts.settings.dashboard_password.get_secret_value():
-        app.add_middleware(Password, password=password)
+        app.add_middleware(Access, password=password, keys=ApiKeys(parts.settings), metrics=parts.metrics)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(CountRequests, metrics=parts.metrics)
     return app
@@ -157,6 +162,16 @@ def _add_probes(app: FastAPI, parts: Parts) -> None:
         return Response(generate_latest(parts.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
+class _Page(StaticFiles):
+    """The files of the page, without redirects: Starlette's name the host that the client sent."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        if response.status_code == 307:
+            raise HTTPException(404)
+        return response
+
+
 def _add_page(app: FastAPI) -> None:
     library = chart_library()
     if library is None:
@@ -179,7 +194,7 @@ def _add_page(app: FastAPI) -> None:
     async def timeframe_widths_file(request: Request) -> Response:
         return cacheable(request, widths, "text/javascript")
 
-    app.mount("/", StaticFiles(directory=STATIC, html=True))
+    app.mount("/", _Page(directory=STATIC, html=True))
 
 
 def timeframe_widths() -> bytes:

@@ -1,5 +1,6 @@
 """Queries of stored candles: the request, the page of rows that answers it, and where bars begin."""
 
+import asyncio
 import math
 import re
 import time
@@ -44,6 +45,9 @@ _TIME_FORMS: Final = (
 
 #: Cached bars of each timeframe.
 _CACHED_BARS: Final = 32
+
+#: Rows that are decoded before others have their turn.
+_ROWS_AT_ONCE: Final = 2_000
 
 #: Bounds are cached for this long (seconds), because the start of the day may be changed (set_candle_day).
 _BAR_VALID_SECONDS: Final = 60.0
@@ -205,7 +209,13 @@ async def _rows_from(connection: Connection, about: dict[str, Any]) -> list[Row]
 async def _rows(connection: Connection, name: str, about: dict[str, Any]) -> list[Row]:
     async with connection.cursor(row_factory=class_row(Row)) as cursor:
         await cursor.execute(SQL[name], about)
-        return await cursor.fetchall()
+        rows = batch = await cursor.fetchmany(_ROWS_AT_ONCE)
+        while len(batch) == _ROWS_AT_ONCE:
+            # Others' turn: twenty thousand rows take as long as ten small requests.
+            await asyncio.sleep(0)
+            batch = await cursor.fetchmany(_ROWS_AT_ONCE)
+            rows += batch
+        return rows
 
 
 async def _proven_rows(connection: Connection, about: dict[str, Any]) -> list[ProvenRow]:

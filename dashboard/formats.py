@@ -5,8 +5,9 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from dashboard.answers import Refusal, encode
+from dashboard.answers import Refusal, encode, load_pyarrow
 from dashboard.candles import AnyRow, Request, Row
+from runtime.foreign import cell
 
 #: Media types by the name that `format` takes.
 MEDIA_TYPES: Final = {
@@ -73,21 +74,18 @@ def _csv(request: Request, rows: Sequence[AnyRow], _digits: int | None) -> bytes
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*Row._fields, "timeframe"))
     for row in rows:
-        ts, *rest = row
+        ts, symbol, source, *rest = row
         writer.writerow(
-            (ts.strftime("%Y-%m-%dT%H:%M:%SZ"), *rest[:-1], "true" if row.closed else "false", request.timeframe)
-        )
+            (
+                ts.strftime("%Y-%m-%dT%H:%M:%SZ"), cell(symbol), cell(source), *rest[:-1],
+                "true" if row.closed else "false", request.timeframe,
+            )
+        )  # fmt: skip
     return text.getvalue().encode()
 
 
 def _arrow(request: Request, rows: Sequence[AnyRow], digits: int | None) -> bytes:
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
-    except ImportError as exc:
-        raise Refusal(
-            406, "ARROW_NOT_INSTALLED", "this server has no pyarrow; install it with `pip install 'tickpipe[arrow]'`, "
-            "or ask for json or csv"
-        ) from exc  # fmt: skip
+    pa = load_pyarrow()
     types: dict[str, Any] = {
         "ts": pa.timestamp("ms", tz="UTC"), "symbol": pa.string(), "source": pa.string(), "open": pa.float64(),
         "high": pa.float64(), "low": pa.float64(), "close": pa.float64(), "volume": pa.int64(),

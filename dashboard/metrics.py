@@ -12,9 +12,12 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime.telemetry import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
+from runtime.telemetry import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, Bounded, BoundedCounter
 
 _PREFIX = "tickpipe_dashboard"
+
+#: Keys with time series of their own.
+_MAX_KEYS: Final = 100
 
 #: Ticks a second are averaged over this long (seconds).
 _RATE_SECONDS: Final = 10.0
@@ -36,6 +39,10 @@ class Metrics:
         self.requests = Counter(
             f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=self.registry
         )
+        key_requests = Counter(
+            f"{_PREFIX}_key_requests", "Requests that came with a key that may read.", ["key"], registry=self.registry
+        )
+        self._by_key = BoundedCounter(key_requests, Bounded(_MAX_KEYS))
         self.query_seconds = Histogram(
             f"{_PREFIX}_query_seconds",
             "Time to read one page of candles.",
@@ -54,6 +61,10 @@ class Metrics:
         self.stages = Histogram(STAGE_METRIC, STAGE_HELP, ["stage"], buckets=STAGE_BUCKETS, registry=self.registry)
         self.kafka_up = Gauge(f"{_PREFIX}_kafka_up", "1 while Kafka answers.", registry=self.registry)
         self.kafka_up.set(0)
+
+    def count_key(self, name: str) -> None:
+        """Count a request that came with the key of that name."""
+        self._by_key.labels(name).inc()
 
 
 class CountRequests:

@@ -14,8 +14,9 @@ from dashboard.answers import Refusal, cacheable, encode, json_response, refusal
 from dashboard.candles import Request, check_names, newest_source
 from dashboard.database import SQL, Connection
 from dashboard.formats import MEDIA_TYPES
-from dashboard.routes import From, Limit, Source, Symbol, TimeframeName, To, refuse_unknown
-from dashboard.tick_routes import Opening, Turns, bounds_asked
+from dashboard.routes import From, Limit, Source, Symbol, TimeframeName, To, client_of, refuse_unknown
+from dashboard.tick_routes import Opening, bounds_asked, reading_the_log
+from dashboard.turns import Turns
 from marketdata.offsets import Ranges, from_multirange
 from runtime.settings import Settings
 from sink.db.session import SQL as SINK_SQL
@@ -95,7 +96,13 @@ def add_proof_routes(app: FastAPI, parts: "Parts", turns: Turns) -> None:
         },
     )  # fmt: skip
     async def proof(
-        *, ts: Opening, symbol: Symbol, timeframe: TimeframeName = "M1", source: Source = None, verify: Verify = False
+        request: HttpRequest,
+        *,
+        ts: Opening,
+        symbol: Symbol,
+        timeframe: TimeframeName = "M1",
+        source: Source = None,
+        verify: Verify = False,
     ) -> Response:
         """What a bar is the fold of: the log and its records as `[partition, first, last]`, and the times on the way.
 
@@ -122,7 +129,7 @@ def add_proof_routes(app: FastAPI, parts: "Parts", turns: Turns) -> None:
             "symbol": symbol, "source": about["source"], "timeframe": timeframe.upper(), "from": begins, "to": ends,
             **summary._asdict(),
             "logs": [{"log": log, "is_current": log == parts.hub.own_log, "ranges": ranges} for log, ranges in logs],
-            "verified": await _verified(parts.settings, turns, stored) if verify else None,
+            "verified": await _verified(parts.settings, turns, client_of(request), stored) if verify else None,
         }  # fmt: skip
         return json_response(answer)
 
@@ -178,9 +185,11 @@ async def _read_proof(connection: Connection, about: dict[str, Any]) -> tuple[Su
     return summary, [(log, from_multirange(ranges)) for log, ranges in rows]
 
 
-async def _verified(settings: Settings, turns: Turns, stored: Sequence[Sequence[Any]]) -> dict[str, Any]:
+async def _verified(
+    settings: Settings, turns: Turns, client: object, stored: Sequence[Sequence[Any]]
+) -> dict[str, Any]:
     """The outcome of folding the minutes again."""
-    async with turns.turn():
+    async with turns.turn(client), reading_the_log():
         report = await compare_with_log(settings, stored)
     return {
         "verdict": _verdict(report),

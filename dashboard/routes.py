@@ -1,5 +1,8 @@
 """The read API: candles, symbols, the live stream and the state of the pipeline."""
 
+import asyncio
+from collections import Counter
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -23,7 +26,9 @@ from dashboard.candles import (
 from dashboard.formats import MEDIA_TYPES, choose_format, render
 from dashboard.hub import Hub
 from dashboard.stream import events
+from dashboard.turns import Turns
 from marketdata.timeframes import TIMEFRAMES
+from runtime.serving import owner_of
 from sink.queries import read_senders
 
 if TYPE_CHECKING:
@@ -57,10 +62,20 @@ Format = Annotated[str | None, Query(description="json, csv or arrow; without it
 #: How far back senders are told unless asked otherwise.
 _SENDERS_SEEN: Final = timedelta(days=7)
 
+#: Pages of more candles than these are heavy; few of them are read at once, and the others wait for so long (seconds).
+_HEAVY_FROM: Final = 2_000
+_HEAVY_AT_ONCE: Final = 2
+_PATIENCE_SECONDS: Final = 30.0
+
 _CANDLE: Final = {
     "ts": "2019-02-04T00:00:00Z", "symbol": "EURUSD", "source": "Dukascopy", "open": 1.14543, "high": 1.14551,
     "low": 1.14538, "close": 1.14549, "volume": 92, "real_volume": 0.0, "spread": 2, "closed": True,
 }  # fmt: skip
+
+
+def client_of(request: HttpRequest) -> object:
+    """Whom a request counts for: its address, or the customer's network."""
+    return owner_of(request.client.host if request.client else "")
 
 
 def refuse_unknown(request: HttpRequest) -> None:
@@ -129,10 +144,12 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
         "application/vnd.apache.arrow.stream": {},
     }
 
+    turns = Turns(_HEAVY_AT_ONCE, "read many candles", patience_seconds=_PATIENCE_SECONDS)
+
     @app.head("/candles", include_in_schema=False, dependencies=[Depends(refuse_unknown)])
     @app.get(
         "/candles", tags=["candles"], response_class=Response, dependencies=[Depends(refuse_unknown)],
-        responses={200: {"content": contents}, **refusals(400, 406, 503, 504)},
+        responses={200: {"content": contents}, **refusals(400, 406, 429, 503, 504)},
     )  # fmt: skip
     async def candles(
         request: HttpRequest,
@@ -158,11 +175,19 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
             proof=proof,
         )  # fmt: skip
         name = choose_format(format, request.headers.get("accept"), proof=proof)
-        with parts.metrics.query_seconds.time():
-            async with parts.database.reading() as connection:
-                rows = await read_candles(connection, asked)
-                digits = await read_digits(connection, rows)
-        response = cacheable(request, render(name, asked, rows, digits), MEDIA_TYPES[name])
+        is_heavy = limit > _HEAVY_FROM
+        async with turns.turn(client_of(request)) if is_heavy else nullcontext():
+            with parts.metrics.query_seconds.time():
+                async with parts.database.reading() as connection:
+                    rows = await read_candles(connection, asked)
+                    digits = await read_digits(connection, rows)
+            # A tenth of a second for the largest, in which the loop would serve nobody else.
+            content = (
+                await asyncio.to_thread(render, name, asked, rows, digits)
+                if is_heavy
+                else render(name, asked, rows, digits)
+            )
+        response = cacheable(request, content, MEDIA_TYPES[name])
         response.headers["Vary"] = "Accept"
         following = asked.next_page(rows)
         if following:
@@ -171,6 +196,9 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
 
 
 def _add_stream(app: FastAPI, parts: "Parts") -> None:
+    #: Open streams of each address: one may have half of them.
+    by_client: Counter[object] = Counter()
+
     @app.head("/stream", include_in_schema=False, dependencies=[Depends(refuse_unknown)])
     @app.get(
         "/stream", tags=["candles"], response_class=StreamingResponse, dependencies=[Depends(refuse_unknown)],
@@ -196,7 +224,7 @@ def _add_stream(app: FastAPI, parts: "Parts") -> None:
         with what changed after that event, or with `resync` where that is not known any more.
         """
         return EventStream(
-            parts.hub, parts.bars, timeframe_asked(timeframe), symbols=frozenset(symbol) if symbol else None,
+            parts.hub, by_client, parts.bars, timeframe_asked(timeframe), symbols=frozenset(symbol) if symbol else None,
             source=source or None, since=last_event_id or since, max_streams=parts.settings.dashboard_max_streams,
         )  # fmt: skip
 
@@ -207,6 +235,7 @@ class EventStream(StreamingResponse):
     def __init__(
         self,
         hub: Hub,
+        by_client: Counter[object],
         bars: BarStarts,
         timeframe: str,
         *,
@@ -218,7 +247,7 @@ class EventStream(StreamingResponse):
         # A proxy that buffers answers would hold this one for ever.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__((), headers=headers, media_type="text/event-stream")
-        self._hub, self._bars, self._timeframe = hub, bars, timeframe
+        self._hub, self._by_client, self._bars, self._timeframe = hub, by_client, bars, timeframe
         self._symbols, self._source, self._since = symbols, source, since
         self._max_streams = max_streams
 
@@ -226,19 +255,27 @@ class EventStream(StreamingResponse):
         """Send events until the service stops or the client is gone; of HEAD the headers alone.
 
         Raises:
-            Refusal: 503 when there are as many streams as may be.
+            Refusal: 503 when there are as many streams as may be, or half of them are this client's.
         """
-        if len(self._hub) >= self._max_streams:
+        client = owner_of((scope.get("client") or ("",))[0])
+        of_client = client is not None and self._by_client[client] >= max(1, self._max_streams // 2)
+        if of_client or len(self._hub) >= self._max_streams:
+            whose = "half of them are this address's" if of_client else "close some or raise it"
             raise Refusal(
-                503, "TOO_MANY_STREAMS", "TICKPIPE_DASHBOARD_MAX_STREAMS live streams are open; close some or raise it",
+                503, "TOO_MANY_STREAMS",
+                f"TICKPIPE_DASHBOARD_MAX_STREAMS ({self._max_streams}) bounds the live streams; {whose}",
                 Retry_After="10",
             )  # fmt: skip
         if scope["method"] == "HEAD":
             await Response(headers=dict(self.headers))(scope, receive, send)
             return
         subscription = self._hub.subscribe(self._symbols, self._source, self._since)
+        self._by_client[client] += 1
         try:
             self.body_iterator = events(subscription, self._bars, self._timeframe)
             await super().__call__(scope, receive, send)
         finally:
             self._hub.unsubscribe(subscription)
+            self._by_client[client] -= 1
+            if not self._by_client[client]:
+                del self._by_client[client]

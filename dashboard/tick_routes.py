@@ -15,8 +15,9 @@ from starlette.responses import Response
 from dashboard.answers import Refusal, cacheable, refusals
 from dashboard.candles import bar_bounds, epoch_ms, newest_source, parse_time, timeframe_asked
 from dashboard.formats import MEDIA_TYPES, choose_format
-from dashboard.routes import Format, From, Source, Symbol, TimeframeName, To, refuse_unknown
+from dashboard.routes import Format, From, Source, Symbol, TimeframeName, To, client_of, refuse_unknown
 from dashboard.ticks import DEFAULT_LIMIT, MAX_LIMIT, Page, TickRequest, read_page, render_page
+from dashboard.turns import Turns
 from marketdata.errors import TickpipeError
 
 if TYPE_CHECKING:
@@ -54,43 +55,29 @@ _CONTENT: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
-class Turns:
-    """Lets a few requests read the log at once; the others wait for a moment."""
+@asynccontextmanager
+async def reading_the_log() -> AsyncIterator[None]:
+    """Read within.
 
-    def __init__(self) -> None:
-        self._free = asyncio.Semaphore(_AT_ONCE)
+    Raises:
+        Refusal: 504 when the reading takes too long; 503 when Kafka does not answer.
+    """
+    try:
+        async with asyncio.timeout(_READING_SECONDS):
+            yield
+    except TimeoutError as exc:
+        raise Refusal(504, "TOO_SLOW", "reading the log took too long; ask for less, or use `tickpipe ticks`") from exc
+    except TickpipeError as exc:
+        raise Refusal(503, "KAFKA_UNAVAILABLE", str(exc), Retry_After="5") from exc
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Read within.
 
-        Raises:
-            Refusal: 429 when the others do not finish soon; 504 when the reading takes too long; 503 when Kafka does
-                not answer.
-        """
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._free.acquire()
-        except TimeoutError as exc:
-            raise Refusal(
-                429, "TOO_MANY_READS", f"{_AT_ONCE} requests read ticks already; ask again, or for fewer at a time",
-                Retry_After="5",
-            ) from exc  # fmt: skip
-        try:
-            async with asyncio.timeout(_READING_SECONDS):
-                yield
-        except TimeoutError as exc:
-            raise Refusal(
-                504, "TOO_SLOW", "reading the log took too long; ask for less, or use `tickpipe ticks`"
-            ) from exc
-        except TickpipeError as exc:
-            raise Refusal(503, "KAFKA_UNAVAILABLE", str(exc), Retry_After="5") from exc
-        finally:
-            self._free.release()
+def reading_turns() -> Turns:
+    """The turns of all requests that read the log."""
+    return Turns(_AT_ONCE, "read ticks", patience_seconds=_PATIENCE_SECONDS)
 
 
 def add_tick_routes(app: FastAPI, parts: "Parts", turns: Turns) -> None:
-    """Add the routes to the application."""
+    """Add the routes to the application; `turns` are `reading_turns()`."""
     strict = [Depends(refuse_unknown)]
     responses: dict[int | str, dict[str, Any]] = {
         200: {"content": _CONTENT}, **refusals(400, 406, 429, 503, 504),
@@ -158,7 +145,7 @@ async def _answer(
 ) -> Response:
     name = choose_format(wanted_format, request.headers.get("accept"))
     page = Page(asked)
-    async with turns.turn():
+    async with turns.turn(client_of(request)), reading_the_log():
         if asked.source is None:
             async with parts.database.reading() as connection:
                 asked = replace(asked, source=await newest_source(connection, asked.symbol))

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from dashboard.answers import Refusal, encode
+from dashboard.answers import Refusal, encode, load_pyarrow
 from dashboard.candles import check_names, epoch_ms, parse_time
 from dashboard.database import Database
 from marketdata.refold import TickRow, columns_of, iso_milliseconds, shown
 from marketdata.tick import MAX_TIME_MSC, period_of
 from runtime import clock
+from runtime.foreign import cell
 from runtime.settings import Settings
 from sink.ticks import ArrowTicks, TickRange, TickReader, missing_spans
 
@@ -205,11 +206,13 @@ class _Json:
 class _Csv:
     def __init__(self, page: Page, _following: str | None) -> None:
         self._text = io.StringIO()
+        self._raw = page.request.raw
         self._writer = csv.writer(self._text, lineterminator="\n")
         self._writer.writerow(columns_of(raw=page.request.raw))
 
     def add(self, rows: list[TickRow]) -> None:
-        self._writer.writerows(map(shown, rows))
+        # Of a tick itself nothing is text; of a record the request's id is, and its sender chose it.
+        self._writer.writerows([cell(one) for one in shown(row)] if self._raw else shown(row) for row in rows)
 
     def content(self) -> bytes:
         return self._text.getvalue().encode()
@@ -217,13 +220,7 @@ class _Csv:
 
 class _Arrow:
     def __init__(self, page: Page, _following: str | None) -> None:
-        try:
-            import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
-        except ImportError as exc:
-            raise Refusal(
-                406, "ARROW_NOT_INSTALLED", "this server has no pyarrow; install it with "
-                "`pip install 'tickpipe[arrow]'`, or ask for json or csv"
-            ) from exc  # fmt: skip
+        pa = load_pyarrow()
         self._arrow = ArrowTicks(raw=page.request.raw)
         self._sink = io.BytesIO()
         self._writer = pa.ipc.new_stream(self._sink, self._arrow.schema)

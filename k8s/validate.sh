@@ -16,7 +16,7 @@ command -v go > /dev/null || { echo "Go 1.26 or later is needed to check the ope
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r k8s/base k8s/kafka k8s/components k8s/overlays k8s/secrets.sh "$work"
-rm -f "$work"/overlays/*/secrets.env
+rm -f "$work"/overlays/*/{secrets.env,reader.login}
 
 for overlay in single production; do
     if kubectl=$(command -v kubectl) && "$kubectl" kustomize "$work/overlays/$overlay" > /dev/null 2>&1; then

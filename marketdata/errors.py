@@ -21,8 +21,14 @@
     ├── MissedRecords       records that are in the log were not handed to their reader
     ├── ProgressLost        the database ends before what was read of the log begins
     ├── SchemaTaken         the database's schema holds something else by a name that is needed
+    ├── NotMigrated         the database lacks migrations that this role may not apply (retriable)
     └── StackError          the embedded stack is not there, is there already, or did not start
 """
+
+
+def missing_extra(name: str, extra: str) -> str:
+    """A library of an extra is not installed, and how to install it; the project itself is in no package index."""
+    return f"{name} is not installed; in a clone of Tickpipe: pip install '.[{extra}]'"
 
 
 class TickpipeError(Exception):
@@ -120,6 +126,13 @@ class ProgressLost(TickpipeError):
 
 class SchemaTaken(TickpipeError):
     """The schema holds something else by a name that is needed; the message says the two ways on."""
+
+
+class NotMigrated(TickpipeError):
+    """The database lacks migrations that this role may not apply; its owner runs `tickpipe db migrate`."""
+
+    #: The owner may do it at any moment.
+    retriable = True
 
 
 class StackError(TickpipeError):

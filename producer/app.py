@@ -20,7 +20,6 @@ from starlette.types import Receive, Scope, Send
 from marketdata.contract.bar import PostedBar
 from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, Refused, Taken, route_of
 from marketdata.contract.tick import PostedTick
-from producer.auth import Keyring
 from producer.ingest import Ingest, json_response
 from producer.metrics import Metrics
 from producer.publisher import Gateway, Publisher
@@ -112,11 +111,13 @@ def create_app(
         version=version("tickpipe"),
         lifespan=lifespan,
         redoc_url=None,
+        # Starlette's redirects name the host that the client sent.
+        redirect_slashes=False,
     )
     _add_ingest(app, ingest)
     _add_probes(app, gateway, metrics, guard.health)
     _add_errors(app, metrics)
-    add_windows_kit(app, Keyring(settings))
+    add_windows_kit(app, ingest.keyring)
     return app
 
 
@@ -158,7 +159,9 @@ def _add_probes(app: FastAPI, gateway: Gateway, metrics: Metrics, health: Health
         health.set("kafka", gateway.is_open)
         return json_response(*health.ready())
 
-    @app.get("/metrics", tags=["probes"])
+    @app.get(
+        "/metrics", tags=["probes"], response_class=Response, responses={200: {"content": {"text/plain": {}}}}
+    )  # fmt: skip
     async def show_metrics(_request: Request) -> Response:
         """Metrics in Prometheus's text format."""
         return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -225,11 +228,11 @@ ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
         ),
     },
     400: _refusal("Nothing in the body can be used.", "VALIDATION_ERROR", details=_DETAILS_EXAMPLE),
-    401: _refusal("No API key, or a wrong one.", "UNAUTHORIZED"),
-    403: _refusal("The key may not speak for the source in X-Source.", "FORBIDDEN"),
+    401: _refusal("No API key, a wrong one, or one that has ended.", "UNAUTHORIZED"),
+    403: _refusal("The key has no right to send, or not for the source in X-Source.", "FORBIDDEN"),
     413: _refusal("The body is too large: split it and send the parts.", "PAYLOAD_TOO_LARGE"),
     415: _refusal("Another Content-Encoding than gzip.", "UNSUPPORTED_ENCODING"),
-    429: _refusal("Too many requests of this key; see Retry-After.", "RATE_LIMITED"),
+    429: _refusal("Too many requests, ticks or new symbols of this key; see Retry-After.", "RATE_LIMITED"),
     503: _refusal("Kafka is away, or too much waits for it; see Retry-After.", "KAFKA_UNAVAILABLE"),
 }
 

@@ -24,6 +24,7 @@ from marketdata.contract.http import (
     Refusal,
     TooLarge,
     Unusable,
+    check_said_once,
     is_dry_run,
     sender_in,
 )
@@ -32,15 +33,16 @@ from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
-from producer.auth import Keyring, NewSymbols, TokenBuckets
+from producer.auth import Keyring, NewSymbols
 from producer.connection import Record
 from producer.metrics import Metrics
 from producer.publisher import Gateway
 from producer.records import FrameWriter, Origin, RejectWriter, TicksBySymbol, decode_bulk, read_bulk
 from producer.reference import ReferenceData
 from runtime import clock
+from runtime.api_keys import ApiKey, Rates
 from runtime.request_body import Intake
-from runtime.settings import ANY_SOURCE, Settings
+from runtime.settings import Settings
 from runtime.telemetry import (
     AHEAD_MS,
     Telemetry,
@@ -106,8 +108,8 @@ class Ingest:
         self._metrics = metrics
         self._telemetry = telemetry
         self._reference = reference
-        self._keyring = Keyring(settings)
-        self._buckets = TokenBuckets(settings.rate_limit_per_second)
+        self.keyring = Keyring(settings)
+        self._rates = Rates(settings.rate_limit_per_second)
         self._new_symbols = NewSymbols(settings.max_new_symbols_per_hour)
         self._frames = FrameWriter(settings)
         self._rejects = RejectWriter(settings)
@@ -130,8 +132,14 @@ class Ingest:
         context = span.context
         trace = _trace(headers.get(b"x-trace-id"), context)
         self._metrics.in_flight.inc()
+        key = None
         try:
-            response = await self._take(request, headers, trace, context, limit_bytes)
+            check_said_once(headers, request.scope["headers"])
+            key, source = self.keyring.identify(headers)
+            self._rates.request(key)
+            response = await self._take(
+                request, headers, key, source, trace=trace, context=context, limit_bytes=limit_bytes
+            )
         except Refusal as refusal:
             # While Kafka is away every request is refused; that was logged once, when it went.
             (log.debug if refusal.status == 503 else log.warning)(
@@ -148,6 +156,8 @@ class Ingest:
         finally:
             self._metrics.in_flight.dec()
         self._metrics.answered(route, response.status_code).inc()
+        if key is not None:
+            self._metrics.answered_key(key.name, response.status_code).inc()
         # By `headers` it would take five times as long.
         response.raw_headers.append((b"x-trace-id", trace.encode()))
         span.end(route=route, status=response.status_code, trace=trace)
@@ -157,18 +167,18 @@ class Ingest:
         self,
         request: Request,
         headers: Mapping[bytes, bytes],
+        key: ApiKey,
+        source: str | None,
+        *,
         trace: str,
         context: TraceContext,
         limit_bytes: int,
     ) -> Response:
-        holder, source = self._keyring.identify(headers)
-        if retry_after_seconds := self._buckets.take(holder):
-            raise Refusal(429, "RATE_LIMITED", "too many requests", retry_after_seconds=retry_after_seconds)
         if not self._gateway.is_open:
             raise _kafka_refusal("Kafka cannot be reached")
         address, _ = request.scope.get("client") or ("", 0)
         # A key for any source is often the only one; its users are told apart by their addresses.
-        with self._intake.place(address if holder == ANY_SOURCE else holder) as place:
+        with self._intake.place(address if key.speaks_for_any else key.name) as place:
             body = await place.read(request.receive, headers, limit_bytes)
             sender = sender_in(headers, body)
             origin = Origin(
@@ -184,7 +194,7 @@ class Ingest:
                 )
             self._pending += 1
             try:
-                return await self._take_body(body, origin, holder)
+                return await self._take_body(body, origin, key)
             except KafkaUnavailable as exc:
                 raise _kafka_refusal(str(exc)) from exc
             finally:
@@ -200,13 +210,13 @@ class Ingest:
             raise http.none_usable(found.details, found.errors)
         return taken(found.received, found.details, found.errors, dry_run_for=origin.source)
 
-    async def _take_body(self, body: bytes, origin: Origin, holder: str) -> Response:
+    async def _take_body(self, body: bytes, origin: Origin, key: ApiKey) -> Response:
         if len(body) < LARGE_BYTES:
-            return await self._store(body, origin, holder)
+            return await self._store(body, origin, key)
         async with self._large:
-            return await self._store(body, origin, holder)
+            return await self._store(body, origin, key)
 
-    async def _store(self, body: bytes, origin: Origin, holder: str) -> Response:
+    async def _store(self, body: bytes, origin: Origin, key: ApiKey) -> Response:
         found = ReadBody()
         try:
             if (large := decode_large(body)) is None:
@@ -224,7 +234,8 @@ class Ingest:
                 await self._gateway.publish([self._rejects.body(body, unusable.message, origin)])
             self._metrics.items_rejected.labels(origin.source).inc()
             raise
-        self._new_symbols.check(holder, {*found.ticks.symbols, *(bar.symbol for bar in found.bars)})
+        self._new_symbols.check(key.name, {*found.ticks.symbols, *(bar.symbol for bar in found.bars)})
+        self._rates.sent(key, found.received)
         accepted = found.received - found.errors
         await self._gateway.publish(
             [

@@ -1,7 +1,7 @@
 """What the producer counts; names begin with `tickpipe_producer_`, but for the stages that all services share."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -19,6 +19,9 @@ _PUBLISH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 #: Sources, and symbols of sources, with time series of their own.
 MAX_SOURCES = 100
 MAX_SYMBOLS = 500
+
+#: Keys with time series of their own.
+MAX_KEYS = 100
 
 #: A live tick, a batch of a minute, a resend after an outage, a replay (seconds).
 _AGE_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86400.0)
@@ -43,6 +46,15 @@ class Metrics:
         requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
         #: The counter of a route and a status, of which there are few.
         self.answered: Callable[[str, int], Counter] = cache(requests.labels)
+        key_requests = Counter(
+            f"{_PREFIX}_key_requests", "Requests of known keys answered, by the key's name.", ["key", "status"],
+            registry=registry,
+        )  # fmt: skip
+        key_of = Bounded(MAX_KEYS)
+        #: The same of a key by its name, and a status.
+        self.answered_key: Callable[[str, int], Counter] = lru_cache(4 * MAX_KEYS)(
+            lambda name, status: key_requests.labels(key_of(name), status)
+        )
         self.in_flight = Gauge(
             f"{_PREFIX}_requests_in_flight", "Ingest requests that are not answered yet.", registry=registry
         )

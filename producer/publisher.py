@@ -32,6 +32,9 @@ _PROBE_SECONDS: Final = 2.0
 #: Bodies of all requests that wait for Kafka; one that is larger passes alone (bytes).
 _MAX_PENDING_BYTES: Final = 64 * 1024 * 1024
 
+#: A broker that is busy confirms as much as this; what waits gets that much more time.
+_LEAST_BYTES_PER_SECOND: Final = 1024 * 1024
+
 #: Key, headers and the batch around a value take less than the rest (bytes).
 _MAX_VALUE_BYTES: Final = MAX_RECORD_BYTES - 4096
 
@@ -107,6 +110,11 @@ class Publisher:
             self._pending_bytes -= size_bytes
         self._metrics.publish_seconds.observe(time.perf_counter() - started)
 
+    def _patience_seconds(self) -> float:
+        # A large body that is refused for its size comes again as large. Those that wait behind it share its time, for
+        # whoever runs out of time ends the connection; a broker that is away is noticed by `_watch`.
+        return self._settings.confirm_timeout_seconds + self._pending_bytes / _LEAST_BYTES_PER_SECOND
+
     async def _publish_with_rejects(self, commit: GroupCommit, records: Sequence[Record]) -> None:
         if usable := [record for record in records if record.topic != self._rejected_topic]:
             await self._confirm(commit, usable)
@@ -114,7 +122,7 @@ class Publisher:
 
     async def _confirm(self, commit: GroupCommit, records: Sequence[Record]) -> None:
         try:
-            async with asyncio.timeout(self._settings.confirm_timeout_seconds) as timeout:
+            async with asyncio.timeout(self._patience_seconds()) as timeout:
                 self._timeouts.add(timeout)
                 try:
                     await commit.send(records)
@@ -133,10 +141,10 @@ class Publisher:
         items = [Stored(record.key, record.value, record.headers, record.timestamp_ms) for record in rejects]
         try:
             with kafka_errors(self._settings, topic=self._rejected_topic, right="WRITE"):
-                async with asyncio.timeout(self._settings.confirm_timeout_seconds):
+                async with asyncio.timeout(self._patience_seconds()):
                     await self._rejected.write_items(items)
         except TickpipeError as exc:
-            log.warning("Rejected items are not stored yet.", action="keep_wait", error=str(exc))
+            log.warning("Rejected items are not stored yet.", action="rejected_wait", error=str(exc))
             raise KafkaUnavailable("Kafka did not confirm the rejected items; send the body again") from exc
 
     async def run(self) -> None:

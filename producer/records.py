@@ -6,15 +6,25 @@ goes on item by item and finds out what is wrong. Measured: 200 ticks in 0.11 ms
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import Meta, Raw
 
-from marketdata.contract.body import MAX_ITEMS, WRAPPERS, FieldName, arrays_in, field_name, fields_of, utc_offset_in
+from marketdata.contract.body import (
+    MAX_ITEMS,
+    MAX_OFFSET_SECONDS,
+    OFFSET,
+    FieldName,
+    arrays_in,
+    field_name,
+    fields_of,
+    utc_offset_in,
+)
 from marketdata.contract.fields import symbol_of
 from marketdata.contract.http import NOBODY, Sender, Unusable
 from marketdata.contract.tick import POINTS, ReadTick, TickFields
@@ -234,32 +244,44 @@ def _as_python_writes_it(item: object) -> bytes:
         return b'"cannot be written as JSON"'
 
 
-class BulkBody(NamedTuple):
+_Offset = Annotated[int, Meta(ge=-MAX_OFFSET_SECONDS, le=MAX_OFFSET_SECONDS)]
+
+
+class BulkBody(msgspec.Struct, gc=False):
     """The usual body: one array of ticks."""
 
     ticks: list[TickFields]
-    utc_offset_seconds: int | None
+    utc_offset_seconds: _Offset | None = msgspec.field(default=None, name=OFFSET)
 
 
 _Field = list[TickFields] | dict[str, Raw] | str | float | int | bool | None
 _decoder: Final = msgspec.json.Decoder(dict[FieldName, _Field] | list[TickFields], dec_hook=field_name)
+_usual_decoder: Final = msgspec.json.Decoder(BulkBody)
+
+#: How EAs begin a body, up to its array.
+_BEGIN: Final = re.compile(rb'\{\s?(?:"utc_offset_s"\s?:\s?-?[0-9]+\s?,\s?)?"ticks"\s?:\s?\[')
 
 
 def decode_bulk(body: bytes) -> BulkBody | None:
     """The body, or None when it is of any other kind."""
     try:
-        decoded = _decoder.decode(body)
-        bulk = BulkBody(decoded, None) if isinstance(decoded, list) else _unwrapped(decoded)
+        bulk = _usual_decoder.decode(body) if _is_usual(body) else _unwrapped(_decoder.decode(body))
     except (msgspec.MsgspecError, ValueError, RecursionError, Unusable):
         return None
     return bulk if bulk is not None and len(bulk.ticks) <= MAX_ITEMS else None
 
 
-def _unwrapped(decoded: dict[FieldName, _Field]) -> BulkBody | None:
-    if len(decoded) == 1:
-        # Nearly every body; what all others need would take a microsecond more.
-        [(field, value)] = decoded.items()
-        return BulkBody(value, None) if isinstance(value, list) and field.name in WRAPPERS else None
+def _is_usual(body: bytes) -> bool:
+    """Whether no field is written twice, for sure: the only array ends with the body, as in nearly all that come.
+
+    To look at the names of the fields one by one takes a microsecond more.
+    """
+    return body.find(b"]") == len(body) - 2 and (body.startswith(b'{"ticks":[') or _BEGIN.match(body) is not None)
+
+
+def _unwrapped(decoded: dict[FieldName, _Field] | list[TickFields]) -> BulkBody | None:
+    if isinstance(decoded, list):
+        return BulkBody(decoded, None)
     fields = fields_of(decoded)
     arrays = arrays_in(fields)
     return BulkBody(arrays[0], utc_offset_in(fields)) if arrays is not None and len(arrays) == 1 else None

@@ -73,6 +73,10 @@ neste servidor grava o kit com tudo o que ele baixaria.</p>""",
 def add_windows_kit(app: FastAPI, keyring: Keyring) -> None:
     """Add the page and the kit; both need a key, which a browser asks for."""
 
+    @app.get("/windows", include_in_schema=False)
+    async def show_way() -> Response:
+        return Response(status_code=307, headers={"Location": "/windows/"})
+
     @app.get("/windows/", include_in_schema=False)
     async def show_page(request: Request) -> Response:
         if (refusal := _refusal(request, keyring)) is not None:

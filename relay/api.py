@@ -22,6 +22,7 @@ from marketdata.contract.http import (
     Sender,
     TooLarge,
     Unusable,
+    check_said_once,
     is_dry_run,
     key_in,
     none_usable,
@@ -123,7 +124,7 @@ class Api:
             if method != "POST":
                 raise Refusal(405, "METHOD_NOT_ALLOWED", "POST is expected")
             address, _ = scope.get("client") or ("", 0)
-            return await self._ingest(path, dict(scope["headers"]), receive, address)
+            return await self._ingest(path, scope["headers"], receive, address)
         if path not in _GETS:
             raise Refusal(
                 404, "NOT_FOUND",
@@ -158,7 +159,9 @@ class Api:
         password = password_in(headers.get(b"authorization", b"").decode("latin-1"))
         return hmac.compare_digest(key_in(headers) if password is None else password, self._key)
 
-    async def _ingest(self, path: str, headers: Mapping[bytes, bytes], receive: Receive, address: str) -> Answer:
+    async def _ingest(self, path: str, pairs: Sequence[tuple[bytes, bytes]], receive: Receive, address: str) -> Answer:
+        headers = dict(pairs)
+        check_said_once(headers, pairs)
         if b"origin" in headers:
             # Only browsers send it, and no web page may write ticks through its reader's machine.
             raise Refusal(403, "FORBIDDEN", "requests of web pages are not taken")

@@ -9,7 +9,9 @@
 Errors of the server that ticks are forwarded to are in runtime/posting.py.
 """
 
+import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -91,8 +93,15 @@ def connect_writer(path: Path, busy_seconds: float) -> sqlite3.Connection:
     In WAL mode `synchronous=NORMAL` does not flush the log at a commit, so a power cut may take back what was answered.
     FULL flushes it at each commit.
     """
+    # For its owner alone, as its rows tell who trades what; what stands in the way SQLite says itself.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     connection = connect(path, busy_seconds)
     connection.execute("PRAGMA journal_mode = WAL")
+    if is_created_here(connection):
+        for side in ("", "-wal", "-shm"):
+            with suppress(OSError):
+                os.chmod(f"{path}{side}", 0o600)
     connection.execute("PRAGMA synchronous = FULL")
     return connection
 

@@ -115,12 +115,11 @@ class Status:
         health = {"ok": True, "total_ticks": total, **self._old_names(total, pending)}
         if self._totals is not None:
             # The status stays 200: starting the relay again would cure nothing, and it stores what comes.
-            health |= {
-                "ok": not self._totals.trouble,
-                "trouble": self._totals.trouble or None,
-                "oldest_unsent_seconds": round(self.backlog.oldest_seconds()),
-            }
+            health |= {"ok": not self._totals.trouble, **self._trouble(self._totals)}
         return health
+
+    def _trouble(self, totals: Totals) -> dict[str, Any]:
+        return {"trouble": totals.trouble or None, "oldest_unsent_seconds": round(self.backlog.oldest_seconds())}
 
     def _old_names(self, total: int, pending: int) -> dict[str, Any]:
         """The same numbers under the names that scripts written for earlier relays read."""
@@ -140,8 +139,7 @@ class Status:
             stats["forwarding"] = {
                 "forwarded": self._totals.forwarded,
                 "rejected": self._totals.rejected,
-                "trouble": self._totals.trouble or None,
-                "oldest_unsent_seconds": round(self.backlog.oldest_seconds()),
+                **self._trouble(self._totals),
             }
         return stats
 

@@ -5,6 +5,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from typing import Final
 
+from marketdata.errors import SettingsError
+
 LOOPBACK: Final = "127.0.0.1"
 
 _BOTH_FAMILIES: Final = "::"
@@ -33,6 +35,26 @@ def url_of(host: str, port: int) -> str:
     """Where a client on this machine reaches a service that listens on `host`."""
     host = reachable_host(host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def cannot_listen(host: str, port: int, why: OSError) -> SettingsError:
+    """The error of an address that cannot be listened on."""
+    reason = why.strerror or str(why)
+    return SettingsError(
+        f"cannot listen on {host or '*'} port {port}: {reason}; does this service run already, or another on that port?"
+    )
+
+
+def require_listenable(host: str, port: int) -> None:
+    """Check an address before a library, which says it less plainly, listens on it.
+
+    Raises:
+        SettingsError: when the address cannot be listened on.
+    """
+    try:
+        ThreadedServer(host, port, BaseHTTPRequestHandler).server_close()
+    except OSError as exc:
+        raise cannot_listen(host, port, exc) from exc
 
 
 class ThreadedServer(ThreadingHTTPServer):

@@ -31,7 +31,7 @@ _DISCARD_TIMEOUT_SECONDS: Final = 1.0
 
 
 async def end_fetches(consumer: AIOKafkaConsumer) -> None:
-    """Let a consumer that is about to be stopped fetch no more; call it before `AIOKafkaConsumer.stop()`.
+    """Cancel a consumer's fetches; call it before `AIOKafkaConsumer.stop()`.
 
     aiokafka cancels its fetches in `stop()`, and one that rests there after a failure, so whenever the broker is away,
     ends `stop()` half done with `CancelledError`, as if the caller were cancelled.
@@ -66,20 +66,20 @@ async def send_request(client: AIOKafkaAdminClient, request: Any, node: int | No
 
 
 def group_error(consumer: AIOKafkaConsumer) -> Exception | None:
-    """Why a consumer with a group takes no part in it any more; None when it does, or may again by itself."""
+    """The error that keeps a consumer out of its group; None while it is a member, or may become one by itself."""
     coordinator = consumer._coordinator
     return None if coordinator is None else coordinator._pending_exception
 
 
 async def rejoin_group(consumer: AIOKafkaConsumer) -> None:
-    """Have a consumer join its group again, knowing the partitions of now; await it in the loop that it runs in."""
+    """Make a consumer rejoin its group with fresh metadata; await it in the event loop that the consumer runs in."""
     if (coordinator := consumer._coordinator) is not None:
         await consumer._client.force_metadata_update()
         coordinator.request_rejoin()
 
 
 async def discard_producer(producer: AIOKafkaProducer) -> None:
-    """Cut the connections and forget what is not confirmed; futures that wait for it stay pending.
+    """Close the connections and drop what is not confirmed; futures that wait for it stay pending.
 
     Raises:
         KafkaError, OSError: when a connection did not close; the producer is discarded all the same.
@@ -153,7 +153,7 @@ def _getall(result: FetchResult, max_records: int | None = None) -> list[Record]
 
 
 class _Run:
-    """Records of one batch that follow each other; aiokafka takes them for the last of them."""
+    """Consecutive records of one batch; aiokafka takes them for the last of them."""
 
     __slots__ = ("offset", "records")
 
@@ -206,7 +206,7 @@ class _Batches:
 
 
 class _Batch:
-    """One batch; what is asked of it but its records, the batch itself answers."""
+    """One batch; everything but its records is delegated to aiokafka's own."""
 
     def __init__(self, batch: Any, wanted: _Wanted) -> None:
         self._batch = batch

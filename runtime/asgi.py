@@ -1,4 +1,4 @@
-"""ASGI layers around our applications: foreign host names are refused, and request bodies are read to their end.
+"""ASGI layers around our applications: foreign host names are refused, and request bodies are read to the end.
 
 `OwnNames` answers only reads for names that are this server's own, so that no web page can read it through its reader.
 A page may let its own name point at 127.0.0.1 a moment after it was loaded (DNS rebinding); the browser then takes the
@@ -127,7 +127,7 @@ class _Exchange:
         await self._send(message)
 
     async def _read_rest(self, answer: Message) -> bool:
-        """Whether the body was read to its end."""
+        """Read the rest of the body; returns whether it was read to the end."""
         # A sender that is answered 408 has used up its time already.
         if self._asks_first or answer["status"] == _REQUEST_TIMEOUT or int(self._declared or 0) > _MAX_BYTES:
             return False

@@ -1,8 +1,8 @@
-"""The wall clock as this project counts: UTC epoch milliseconds."""
+"""The wall clock as UTC epoch milliseconds."""
 
 import time
 
 
 def now_ms() -> int:
-    """Now."""
+    """The current time."""
     return time.time_ns() // 1_000_000

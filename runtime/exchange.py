@@ -4,7 +4,10 @@ A server that is none of ours, or something between, may send bytes for ever or 
 the sender or fill its memory.
 """
 
+import gc
+import os
 import socket
+import ssl
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,6 +30,21 @@ _SLOWEST_BYTES_PER_SECOND: Final = 64 * 1024
 
 #: Of an answer, at most so much is read: ours have some kilobytes (bytes).
 _LONGEST_ANSWER_BYTES: Final = 1024 * 1024
+
+
+def trusted_authorities() -> ssl.SSLContext:
+    """Trusts whom this machine trusts, in Windows its certificate store, or `SSL_CERT_FILE` alone where that is set.
+
+    httpx by itself trusts a list of its own, in which no company's authority is.
+    """
+    context = httpx.create_ssl_context()
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        context.load_default_certs()
+    return context
+
+
+#: Bodies from this size on are freed at once (bytes).
+_LARGE_BODY_BYTES: Final = 100_000
 
 
 class Connection:
@@ -55,6 +73,7 @@ class Connection:
             timeout=httpx.Timeout(answer_seconds, connect=min(_CONNECT_SECONDS, answer_seconds)),
             limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
             trust_env=not is_this_machine(url),
+            verify=trusted_authorities() if parsed.scheme == "https" else True,
             follow_redirects=False,
         )
         self._line = _Line()
@@ -73,7 +92,7 @@ class Connection:
         self._line.close()
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
-        """Whatever came back; `runtime.posting.result_of` tells what it means.
+        """The server's answer, whatever it is; `runtime.posting.result_of` tells what it means.
 
         Raises:
             NoAnswer: when nothing did, or nothing that came to an end.
@@ -82,11 +101,15 @@ class Connection:
         return self._ask("POST", url, body, headers)
 
     def get(self, url: str) -> Reply:
-        """As `post`."""
+        """Like `post`."""
         return self._ask("GET", url, b"", None)
 
     def _ask(self, method: str, url: str, body: bytes, headers: Mapping[str, str] | None) -> Reply:
         seconds = self._answer_seconds + len(body) / _SLOWEST_BYTES_PER_SECOND
+        if len(body) >= _LARGE_BODY_BYTES:
+            # httpx leaves each request in a cycle with its answer, and the body with it. Few objects are made for one,
+            # so that the collector would come after a gigabyte of them (`runtime.process.collect_rarely`).
+            gc.collect(0)
         # The timeouts of httpx begin again with every byte.
         limit = threading.Timer(seconds, self._line.cut)
         limit.daemon = True
@@ -115,7 +138,7 @@ class Connection:
 
 
 class _Line:
-    """The socket of the present connection, so that another thread can end an exchange."""
+    """The socket of the current connection, so that another thread can cut an exchange short."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
@@ -132,7 +155,7 @@ class _Line:
                 self._socket = opened.dup()
 
     def cut(self) -> None:
-        """End the connection now; whoever reads from it is told that it is gone."""
+        """Close the connection now; whoever reads from it gets an error."""
         with self._lock:
             self.is_cut = True
             if self._socket is not None:
@@ -163,7 +186,7 @@ def _read(response: httpx.Response) -> bytes | None:
 
 
 def address_of(url: str) -> str:
-    """The server's address without a slash at its end, and without a route that somebody pasted with it."""
+    """The server's address without a trailing slash, and without a route that was pasted with it."""
     address = url.strip().rstrip("/")
     for route in (TICKS_ROUTE, BARS_ROUTE):
         if address.lower().endswith(route):
@@ -172,7 +195,7 @@ def address_of(url: str) -> str:
 
 
 def is_this_machine(url: str) -> bool:
-    """Whether the address is one of this machine alone."""
+    """Whether the address is on this machine."""
     return is_loopback(httpx.URL(url).host)
 
 

@@ -1,4 +1,4 @@
-"""What of a service runs: checks, guarded tasks and threads, and how `/health` and `/ready` tell it."""
+"""A service's health: checks, guarded tasks and threads, and how `/health` and `/ready` report them."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from runtime.addresses import ThreadedServer
+from runtime.addresses import ThreadedServer, cannot_listen
 from runtime.process import EXIT_FAILED, end_process
 from runtime.tasks import cancel
 
@@ -23,7 +23,7 @@ Answer = tuple[int, dict[str, object]]
 
 
 class Health:
-    """The state of what a service depends on (checks), and of the tasks and threads it consists of.
+    """The results of a service's checks, and which of its tasks and threads have failed.
 
     Checks pass and fail as Kafka and the database come and go; that is `/ready`. A part that failed stays failed until
     the process is replaced; that is `/health`. May be used from any thread.
@@ -43,7 +43,7 @@ class Health:
             self._failing_since[check] = self._now()
 
     def passes(self, check: str) -> bool:
-        """Whether the check passed when it was made last."""
+        """Whether the check passed when it last ran."""
         return self._failing_since[check] is None
 
     def fail(self, part: str, why: str) -> None:
@@ -117,7 +117,7 @@ class Guard:
 
     @asynccontextmanager
     async def running(self, **work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        """Run coroutines as tasks, by the name of each, until the block is left; then cancel them.
+        """Run the coroutines as named tasks until the block is left; then cancel them.
 
         They are not to end before, in whatever way: returning and being cancelled by a library count as failures too.
         """
@@ -140,7 +140,7 @@ class Guard:
     def thread(
         self, name: str, work: Callable[[], None], on_failure: Callable[[BaseException], None] = lambda _: None
     ) -> threading.Thread:
-        """A daemon thread, not started, that does `work`; to return from it is its orderly end.
+        """A daemon thread, not started, that does `work`; returning from it is an orderly end.
 
         When it raises, `on_failure` is called before the process ends: whoever waits for the thread must be told.
         """
@@ -158,20 +158,23 @@ class StatusServer:
     """A small HTTP server, so that probes are answered however busy the event loop is.
 
     Raises:
-        OSError: when the address cannot be bound.
+        SettingsError: when the address cannot be listened on.
     """
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health, guard: Guard) -> None:
-        self._server = ThreadedServer(host, port, _handler(registry, health))
+        try:
+            self._server = ThreadedServer(host, port, _handler(registry, health))
+        except OSError as exc:
+            raise cannot_listen(host, port, exc) from exc
         self._thread = guard.thread("status server", self._server.serve_forever)
 
     @property
     def port(self) -> int:
-        """The port that was bound; another than asked for when that was 0."""
+        """The port that was bound; it differs from the one asked for when that was 0."""
         return self._server.server_port
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start answering."""
         self._thread.start()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Clients of Kafka that read, write and administrate, and what a broker tells: ends, committed offsets and groups."""
+"""Kafka clients that read, write and administer, and what brokers report: ends, committed offsets and groups."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
@@ -17,9 +17,10 @@ from aiokafka.errors import (
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized, UnknownTopic
-from runtime.aiokafka_internals import end_fetches
+from runtime.aiokafka_internals import end_fetches, send_request
 from runtime.kafka_access import client_options, why_unavailable
 from runtime.kafka_errors import kafka_errors, mapped
+from runtime.kafka_protocol import NOT_SUPPORTED, LogDirsRequest
 from runtime.rights import hidden_topics
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask
@@ -98,6 +99,24 @@ def new_consumer(settings: Settings, *topic_names: str, **options: Any) -> Consu
     )
 
 
+async def log_volumes(client: AIOKafkaAdminClient) -> dict[str, tuple[int, int]]:
+    """Size and free bytes of each volume that brokers store records on; none of brokers that do not tell (before 3.3,
+    or to this user).
+
+    Called inside `kafka_errors`.
+    """
+    found = {}
+    for broker in (await client.describe_cluster())["brokers"]:
+        try:
+            answer = await send_request(client, LogDirsRequest(), broker["node_id"])
+        except NOT_SUPPORTED:
+            continue
+        for code, path, _, total, usable, *_ in answer.results:
+            if not code and total > 0:
+                found[f"broker {broker['node_id']}, {path}"] = (total, usable)
+    return found
+
+
 #: First and next offset of each partition of a topic.
 Ends = dict[int, tuple[int, int]]
 
@@ -123,7 +142,7 @@ async def log_ends(settings: Settings, topic: str) -> Ends:
 
 
 async def why_missing(settings: Settings, topic: str) -> KafkaRefused:
-    """The error for a topic that Kafka does not tell of: it is not there, or this user may not see it.
+    """The error for a topic that Kafka does not list: it does not exist, or this user may not see it.
 
     Raises:
         KafkaUnavailable: when no broker answers.
@@ -144,7 +163,7 @@ def not_seen(settings: Settings, hidden: Collection[str]) -> NotAuthorized:
 async def topic_ends(
     client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, names: Collection[str]
 ) -> dict[str, Ends]:
-    """First and next offset of each partition by topic, asked over connections that the caller has."""
+    """First and next offset of each partition by topic, over the caller's connections."""
     described = await client.describe_topics(sorted(names))
     every = [TopicPartition(topic["topic"], p["partition"]) for topic in described for p in topic["partitions"]]
     first, end = await asyncio.gather(consumer.beginning_offsets(every), consumer.end_offsets(every))
@@ -209,7 +228,7 @@ _STABLE: Final = "Stable"
 
 
 class GroupWatch(PeriodicTask[None]):
-    """Joins the group again when partitions lie unread.
+    """Makes a consumer rejoin its group when partitions are left unread.
 
     Only the leader of a group watches for partitions that are added. A leader with a lasting name that was killed and
     came back gets its partitions from the broker without being told that it leads, so nobody watches; a member that
@@ -235,7 +254,7 @@ class GroupWatch(PeriodicTask[None]):
         self._unread: set[TopicPartition] = set()
 
     async def step(self) -> None:
-        """Look once.
+        """Check once.
 
         Raises:
             KafkaUnavailable, KafkaRefused: when Kafka does not tell.

@@ -1,4 +1,4 @@
-"""How clients reach Kafka: TLS and the login from the settings, and why a Kafka that answers cannot be used.
+"""How clients reach Kafka: TLS and login from the settings, and why a Kafka that answers cannot be used.
 
 One that answers may refuse the login or the encryption, or name addresses of its brokers that cannot be reached.
 """
@@ -94,7 +94,7 @@ class TokenCommand(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka shi
         self._command = shlex.split(command)
 
     async def token(self) -> str:
-        """The token.
+        """A fresh token.
 
         Raises:
             AuthenticationFailedError: when the command fails or prints nothing.
@@ -189,7 +189,7 @@ def _certificate_fault(settings: Settings, exc: ssl.SSLCertVerificationError) ->
 
 
 async def _wrong_protocol(settings: Settings, host: str, port: int, exc: BaseException) -> TickpipeError | None:
-    """The connection was made and then cut; why."""
+    """Why a connection that was made was then cut."""
     speaks_tls = await _speaks_tls(host, port)
     if speaks_tls is None:
         return None

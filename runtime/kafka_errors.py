@@ -129,7 +129,7 @@ _SENTENCES: Final[tuple[tuple[tuple[type[BaseException], ...], type[TickpipeErro
 
 
 def is_retriable(exc: BaseException) -> bool:
-    """Whether the same may succeed later, by the error's own word: ours and aiokafka's say so alike."""
+    """Whether the same call may succeed later; our errors and aiokafka's say so by the same attribute."""
     return bool(getattr(exc, "retriable", False))
 
 
@@ -159,7 +159,7 @@ def mapped(
 
 
 def unavailable(settings: Settings) -> KafkaUnavailable:
-    """The error that names the address that nobody answered on."""
+    """The error that names the address where nothing answered."""
     error = mapped(TimeoutError(), settings)
     assert isinstance(error, KafkaUnavailable)  # noqa: S101 - `AWAY` comes first
     return error
@@ -172,5 +172,5 @@ def _named_by(exc: errors.TopicAuthorizationFailedError) -> str:
 
 
 def said_by(exc: BaseException) -> str:
-    """What the error says, in one line."""
+    """The error's message in one line."""
     return " ".join(str(exc).split()) or type(exc).__name__

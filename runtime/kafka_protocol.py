@@ -15,6 +15,7 @@ from aiokafka.protocol.types import (
     CompactString,
     Int16,
     Int32,
+    Int64,
     Schema,
     String,
     TaggedFields,
@@ -123,3 +124,47 @@ class GroupOperationsRequest(Request[_DescribeGroupsRequestStruct]):
 
     def build(self, request_struct_class: type[_DescribeGroupsRequestStruct]) -> _DescribeGroupsRequestStruct:
         return request_struct_class([self._group], True)
+
+
+class _LogDirsResponse(Response):
+    API_KEY = 35
+    API_VERSION = 4
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("error_code", Int16),
+        ("results", CompactArray(
+            ("error_code", Int16), ("log_dir", CompactString("utf-8")),
+            ("topics", CompactArray(
+                ("name", CompactString("utf-8")),
+                ("partitions", CompactArray(
+                    ("partition", Int32), ("size", Int64), ("offset_lag", Int64), ("is_future", Boolean),
+                    ("tags", TaggedFields),
+                )),
+                ("tags", TaggedFields),
+            )),
+            ("total_bytes", Int64), ("usable_bytes", Int64), ("tags", TaggedFields),
+        )),
+        ("tags", TaggedFields),
+    )  # fmt: skip
+
+
+class _LogDirsRequestStruct(RequestStruct):
+    API_KEY = 35
+    API_VERSION = 4
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _LogDirsResponse
+    SCHEMA = Schema(
+        ("topics", CompactArray(
+            ("name", CompactString("utf-8")), ("partitions", CompactArray(Int32)), ("tags", TaggedFields),
+        )),
+        ("tags", TaggedFields),
+    )  # fmt: skip
+
+
+class LogDirsRequest(Request[_LogDirsRequestStruct]):
+    """Asks a broker (Kafka 3.3 and later) for the size of its volumes, and what is left; of no topic in particular."""
+
+    API_KEY = 35
+
+    def build(self, request_struct_class: type[_LogDirsRequestStruct]) -> _LogDirsRequestStruct:
+        return request_struct_class([], {})

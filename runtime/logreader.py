@@ -1,4 +1,4 @@
-"""Reads ranges of offsets of any topic, and folds candles again from those of the ticks; disturbs no consumer group."""
+"""Reads ranges of offsets of any topic, and refolds candles from those of the ticks, without a consumer group."""
 
 import asyncio
 import time
@@ -167,7 +167,7 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Refolded:
-    """What came of folding again: the folds, and the proofs that the log can no longer answer."""
+    """The result of a refold: the folds, and the proofs that the log can no longer answer."""
 
     folds: dict[Proof, CandleFold] = field(default_factory=dict)
     #: Proofs with offsets that retention deleted, or that lie beyond the end of their partition (the log was
@@ -176,7 +176,7 @@ class Refolded:
 
 
 class TickLog:
-    """The ticks topic, opened for reading at will; it belongs to no consumer group and disturbs none.
+    """The ticks topic, opened for reading outside of any consumer group.
 
     Use it as `async with TickLog(settings) as tick_log`.
     """

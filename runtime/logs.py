@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 from structlog.typing import Processor
 
+from runtime.foreign import shown_fields
 from runtime.settings import Settings
 
 _SHARED: list[Processor] = [
@@ -44,7 +45,7 @@ MAX_WORDINGS: Final = 1_000
 
 @dataclass
 class _Wording:
-    """Lines of one wording since a moment."""
+    """Lines of one wording since a point in time."""
 
     since: float
     written: int = 0
@@ -54,7 +55,7 @@ class _Wording:
 
 
 class Unrepeated(logging.Filter):
-    """Bounds how often lines of one wording are written, whoever writes them.
+    """Limits how often lines of one wording are written, whichever logger they come from.
 
     In `REPEAT_SECONDS` a burst of them passes, and while they go on in greater number one in that time, which tells how
     many were held back. Lines of level DEBUG always pass.
@@ -66,7 +67,7 @@ class Unrepeated(logging.Filter):
         self._seen: dict[tuple[str, int, str], _Wording] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is to be written."""
+        """Whether the line is written."""
         if record.levelno <= logging.DEBUG:
             return True
         wording = self._wording(record)
@@ -103,14 +104,14 @@ def _tell(record: logging.LogRecord, held_back: int) -> None:
 
 
 class LogFile(RotatingFileHandler):
-    """A log file in UTF-8 that is put aside as `NAME.1` while the program runs, so that it never fills the disk."""
+    """A UTF-8 log file that is rotated to `NAME.1` while the program runs, so that it never fills the disk."""
 
     def __init__(self, path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(path, maxBytes=max_bytes, encoding="utf-8", errors="backslashreplace")
 
     def doRollover(self) -> None:  # noqa: N802  # logging's name
-        """Begin a file; on Windows one that a viewer holds open cannot be renamed, and grows until it can."""
+        """Start a new file; on Windows one that a viewer holds open cannot be renamed, and grows until it can."""
         self.close()
         with suppress(OSError):
             os.replace(self.baseFilename, f"{self.baseFilename}.1")
@@ -133,7 +134,8 @@ def configure_logs(settings: Settings, file: Path | None = None) -> None:
         renderer = structlog.dev.ConsoleRenderer(
             colors=file is None and sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
-        shared = _SHARED
+        # JSON writes control characters out by itself.
+        shared = [*_SHARED, shown_fields]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -1,4 +1,4 @@
-"""What an answer of a server means for the sender: taken, to be sent again, to be split, or refused.
+"""What a server's answer means for the sender: accepted, retry, split, or refused.
 
 Anything may answer in the server's place: a hotel's Wi-Fi page with 200, a proxy with a redirect or a 401. Only an
 answer in the contract's form that counts what was sent confirms it, and no single answer ends sending.
@@ -49,7 +49,7 @@ _wait_exponential: Final = wait_random_exponential(multiplier=0.25, max=_LONGEST
 
 
 class ServerUnavailable(TickpipeError):
-    """The server did not take the request yet (network, 408, 429, 5xx); send it again."""
+    """The server has not accepted the request yet (network, 408, 429, 5xx); send it again."""
 
     retriable = True
     #: The kind of trouble, as a word for metrics.
@@ -67,7 +67,7 @@ class NoAnswer(ServerUnavailable):
 
 
 class ServerRefused(TickpipeError):
-    """The server takes nothing from here; put right what the message names, sending then goes on."""
+    """The server accepts nothing from this sender; correct what the message names, and sending resumes."""
 
     retriable = True
     cause: ClassVar[str] = "refused"
@@ -224,7 +224,7 @@ def new_retrying(
     on_wait: Callable[[BaseException, float], None],
     stop: threading.Event | None = None,
 ) -> Retrying:
-    """Tries again, longer and longer apart or as the server asks, what may succeed later; the last error is raised.
+    """Retries what may succeed later, at growing intervals or as the server asks; the last error is raised.
 
     Args:
         patience_seconds: for how long, and no more than some refusals in a row; None is for ever.

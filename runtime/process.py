@@ -1,4 +1,4 @@
-"""What a process sets up for itself: how it is told to stop, how it ends when broken, when garbage is collected."""
+"""What a process sets up for itself: stop signals, how it ends when broken, and garbage collection."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ EXIT_FAILED: Final = 70  # BSD's EX_SOFTWARE
 
 
 def on_stop_signal(stop: Callable[[], None], *, hang_up: bool = False) -> None:
-    """Call `stop` in the running event loop at SIGTERM, at Ctrl-C and, with `hang_up`, when the terminal goes away."""
+    """Call `stop` in the running event loop at SIGTERM, at Ctrl-C and, with `hang_up`, when the terminal closes."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hang_up else ())):
         try:
@@ -29,7 +29,7 @@ def on_stop_signal(stop: Callable[[], None], *, hang_up: bool = False) -> None:
 
 
 def exit_on_stop_signal(exit_code: Callable[[], int] = lambda: 0) -> None:
-    """Let SIGTERM and Ctrl-C raise SystemExit in the main thread, with the exit code of then.
+    """Make SIGTERM and Ctrl-C raise SystemExit in the main thread, with the exit code at that moment.
 
     uvicorn handles both while it serves and raises them again when it has shut down; a wished end is no failure.
     """
@@ -50,7 +50,7 @@ def end_process() -> None:
 
 
 def collect_rarely() -> None:
-    """Look for garbage after 100,000 new objects instead of 700, and never again at what is there now.
+    """Collect garbage after 100,000 new objects instead of 700, and never again examine what exists now.
 
     A poll decodes to some ten thousand objects that die together without the collector's help. Looking at them over and
     over costs a quarter of the decoding, and half of folding again from the log, which holds many minutes in memory.

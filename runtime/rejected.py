@@ -170,7 +170,7 @@ class RejectedWriter:
         await self.stop()
 
     async def stop(self) -> None:
-        """Disconnect; nobody was told that what is not confirmed is stored."""
+        """Disconnect; what is not confirmed was never reported as stored."""
         producer, self._producer = self._producer, None
         if producer is not None:
             with suppress(*KAFKA_ERRORS):
@@ -188,7 +188,7 @@ class RejectedWriter:
         await self._write([(whole(one), brief(one)) for one in rejected])
 
     async def write_items(self, items: Sequence[Stored]) -> None:
-        """The same for items of HTTP bodies, which are in no log: see `headers_of`."""
+        """Like `write`, for items of HTTP bodies, which are in no log: see `headers_of`."""
         await self._write([(item, without_value(item)) for item in items])
 
     async def _write(self, forms: Sequence[tuple[Stored, Stored]]) -> None:
@@ -314,7 +314,7 @@ class RejectedRecord:
 
     @property
     def name(self) -> str:
-        """How the user names it."""
+        """What the user calls it."""
         return f"{self.which} {self.partition} {self.offset}"
 
     @property

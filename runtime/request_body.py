@@ -1,4 +1,4 @@
-"""Reading the body of a request: within its limit, within its time, unpacked; and how much all bodies may take."""
+"""Reads the body of a request within limits of size and time, unpacked, and bounds what all bodies take together."""
 
 import asyncio
 import zlib
@@ -31,6 +31,9 @@ _GZIP_WINDOW_BITS: Final = 31
 #: zlib: no header at all, the largest window. What HTTP calls deflate has zlib's header, but some send it bare.
 _BARE_WINDOW_BITS: Final = -15
 
+#: What every gzip begins with.
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+
 _PLAIN: Final = (b"", b"identity")
 _GZIP: Final = (b"gzip", b"x-gzip")
 _DEFLATE: Final = b"deflate"
@@ -38,12 +41,12 @@ _ENCODINGS: Final = (*_PLAIN, *_GZIP, _DEFLATE)
 
 
 def patience_seconds(size_bytes: int) -> float:
-    """In what time so much of a body must have arrived."""
+    """How long so much of a body may take to arrive."""
     return _READ_TIMEOUT_SECONDS + size_bytes / _LEAST_BYTES_PER_SECOND
 
 
 class Intake:
-    """Bounds the bodies of all requests while they are on their way and being read: their number and their bytes.
+    """Bounds the bodies of all requests in progress: their number and their bytes.
 
     One sender may have half of the places, and with more than one body three quarters of the memory: bodies that never
     come, or come slowly, leave room for the others.
@@ -86,7 +89,7 @@ class Intake:
         return share
 
     def add(self, share: "_Share", count: int) -> None:
-        """Take room for so many bytes.
+        """Reserve room for so many bytes.
 
         Raises:
             Refusal: 503 when there is none.
@@ -99,7 +102,7 @@ class Intake:
         share.bytes += count
 
     def leave(self, sender: str, share: "_Share", count: int) -> None:
-        """Give back a place and its bytes."""
+        """Release a place and its bytes."""
         self.bodies -= 1
         self.bytes -= count
         share.bodies -= 1
@@ -177,14 +180,16 @@ async def read_body(
     else:
         body = await _receive_in_time(first, receive, limit_bytes, reserve)
     if encoding in _PLAIN:
-        return body
+        if not body.startswith(_GZIP_MAGIC):
+            return body
+        encoding = _GZIP[0]  # it is no text in any case
     unpacked = _unpacked(body, _window_bits(body, encoding), encoding.decode(), limit_bytes)
     reserve(len(unpacked))
     return unpacked
 
 
 class _Begun:
-    """A call that has run up to its first wait, to be awaited for the rest.
+    """A call that has run up to its first wait; await it for the rest.
 
     A body that has arrived whole is there at once, and the timer that waiting needs would cost a fifth of all the work
     on a request with one tick.
@@ -266,7 +271,7 @@ def _unpacked(body: bytes, window_bits: int, encoding: str, limit_bytes: int) ->
     try:
         unpacked = unpacker.decompress(body, limit_bytes + 1)
     except zlib.error:
-        raise Unusable(f"Content-Encoding says {encoding}, but the body is not") from None
+        raise Unusable(f"the body is said to be {encoding}, but is not") from None
     if len(unpacked) > limit_bytes:
         raise _too_large(limit_bytes)
     if not unpacker.eof or unpacker.unused_data:

@@ -31,14 +31,14 @@ class Operation(IntEnum):
 
 
 class Kind(StrEnum):
-    """What a right is about."""
+    """The kind of resource that a right is about."""
 
     TOPIC = "topic"
     GROUP = "group"
 
 
 class Service(StrEnum):
-    """Who asks."""
+    """The service whose rights are checked."""
 
     PRODUCER = "producer"
     STREAM = "stream worker"
@@ -145,6 +145,20 @@ async def check_rights(settings: Settings, client: AIOKafkaAdminClient, service:
     Raises:
         NotAuthorized: naming every right that the service cannot work without.
     """
+    missing, is_known = await missing_rights(settings, client, service)
+    if vital := [right for right in missing if not right.loss]:
+        raise NotAuthorized(f"{_refusal(settings, service, vital)}; grant it (kafka-acls, docs/deploy/kafka.md)")
+    for loss in dict.fromkeys(right.loss for right in missing):
+        of_loss = [right for right in missing if right.loss == loss]
+        log.warning(f"{_refusal(settings, service, of_loss)}, so {loss}.", action="rights_missing", service=service)
+    return is_known
+
+
+async def missing_rights(settings: Settings, client: AIOKafkaAdminClient, service: Service) -> tuple[list[Right], bool]:
+    """The rights of the service that this user lacks, and whether Kafka told of all: it cannot of a missing topic.
+
+    Called inside `kafka_errors`.
+    """
     rights = rights_of(settings, service)
     topics = await _operations_on_topics(client, [right.name for right in rights if right.kind is Kind.TOPIC])
     groups = {
@@ -157,12 +171,7 @@ async def check_rights(settings: Settings, client: AIOKafkaAdminClient, service:
     missing = [
         right for right in lacking if allowed[right.kind][right.name] or first[right.kind, right.name] is right
     ]  # fmt: skip
-    if vital := [right for right in missing if not right.loss]:
-        raise NotAuthorized(f"{_refusal(settings, service, vital)}; grant it (kafka-acls, docs/deploy/kafka.md)")
-    for loss in dict.fromkeys(right.loss for right in missing):
-        of_loss = [right for right in missing if right.loss == loss]
-        log.warning(f"{_refusal(settings, service, of_loss)}, so {loss}.", action="rights_missing", service=service)
-    return None not in topics.values()
+    return missing, None not in topics.values()
 
 
 def _refusal(settings: Settings, service: Service, rights: Iterable[Right]) -> str:

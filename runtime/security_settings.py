@@ -1,10 +1,14 @@
-"""The settings that say who this process is to Kafka, and those that contradict each other."""
+"""The settings that say who this process is to Kafka, those that contradict each other, and secrets from files."""
 
+import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
+
+from marketdata.errors import SettingsError
 
 _PROTOCOL = "TICKPIPE_KAFKA_SECURITY_PROTOCOL"
 _SASL_NAMES = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password", "kafka_sasl_password_file",
@@ -106,6 +110,58 @@ class SecuritySettings(BaseSettings):
     def _missing_file(self, name: str) -> str:
         path = getattr(self, name)
         return f"TICKPIPE_{name.upper()}: there is no file {path}" if path and not Path(path).is_file() else ""
+
+
+#: Behind the name of a secret's variable: the variable that names the file which holds it.
+_OF_FILE: Final = "_file"
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """The source of secrets that are in files: `TICKPIPE_API_KEYS_FILE` names the file that holds `TICKPIPE_API_KEYS`.
+
+    Every secret can be given like this, without a setting of its own for it. `kafka_sasl_password_file` is one, because
+    its file is read again for every new client.
+    """
+
+    def __init__(self, settings_cls: type[BaseSettings], *others: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        # The environment comes before `.env`; names are in lower case there.
+        sources = [source.env_vars for source in reversed(others) if isinstance(source, EnvSettingsSource)]
+        self._variables = {name: value for source in sources for name, value in source.items()}
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The secret (None without a file), the name of its setting, and whether it is JSON.
+
+        Raises:
+            SettingsError: when the file cannot be read, or the secret is given as well.
+        """
+        is_json = SecretStr in get_args(field.annotation)
+        if not (is_json or field.annotation is SecretStr) or field_name + _OF_FILE in self.settings_cls.model_fields:
+            return None, field_name, False
+        variable = f"{self.config.get('env_prefix', '')}{field_name}"
+        path = self._variables.get(f"{variable}{_OF_FILE}".lower())
+        if not path:
+            return None, field_name, is_json
+        name = variable.upper()
+        if self._variables.get(variable.lower()):
+            raise SettingsError(f"{name} and {name}_FILE are both set; unset one of them")
+        try:
+            return Path(path).read_text().strip(), field_name, is_json
+        except OSError as exc:
+            raise SettingsError(f"{name}_FILE: {path} cannot be read: {exc.strerror}") from exc
+
+    def __call__(self) -> dict[str, Any]:
+        """The secrets that are in files, by the names of their settings."""
+        found: dict[str, Any] = {}
+        for field_name, field in self.settings_cls.model_fields.items():
+            value, _, is_json = self.get_field_value(field, field_name)
+            if value is None:
+                continue
+            try:
+                found[field_name] = json.loads(value) if is_json else value
+            except ValueError as exc:
+                raise SettingsError(f"the file of TICKPIPE_{field_name.upper()} holds no JSON") from exc
+        return found
 
 
 #: The settings of a Kafka that asks nobody anything, as the embedded one, whatever the environment says of another.

@@ -1,4 +1,4 @@
-"""How the project's HTTP servers are served, and what a connection may take; import it only where uvicorn is installed.
+"""How our HTTP servers run, and what one connection may use; import it only where uvicorn is installed.
 
 Descriptors, bytes and seconds are bounded before anybody is known to be behind a connection. uvicorn waits without end
 for the head of a first request, holds heads of any size with httptools, and accepts until the process has no descriptor
@@ -6,11 +6,13 @@ left. All three are open to whoever reaches the port, before any key is looked a
 """
 
 import asyncio
+import re
 import sys
 from collections import Counter
 from ipaddress import IPv6Address, ip_address
 from typing import Any, ClassVar, Final
 
+import h11
 import msgspec
 import structlog
 import uvicorn
@@ -39,7 +41,7 @@ def server_config(
     max_connections: int = MAX_CONNECTIONS,
     **options: Any,
 ) -> uvicorn.Config:
-    """Plain HTTP without words of uvicorn's own: lines in logs and headers in answers are the application's.
+    """The configuration of a plain HTTP server; lines in logs and headers in answers are the application's alone.
 
     Args:
         app: an ASGI application.
@@ -107,6 +109,21 @@ _HEAD_TOO_LARGE: Final = _answer(
     b"431 Request Header Fields Too Large",
     Refused(f"the URL and the headers have more than {HEAD_BYTES // 1024} kB", "HEAD_TOO_LARGE"),
 )
+_NO_HTTP: Final = _answer(
+    b"400 Bad Request",
+    Refused(
+        "this is no HTTP/1.1 request; does Content-Length count the bytes of the body, not its characters?", "NO_HTTP"
+    ),
+)
+
+#: A header in which a client offers another protocol, as Java's does HTTP/2 with each request.
+_UPGRADE: Final = re.compile(rb"\r\nUpgrade(?=[ \t]*:)", re.IGNORECASE)
+
+
+def _without_offer(data: bytes) -> bytes:
+    """A head whose client offers another protocol, without that; llhttp would take the body for the other protocol."""
+    end = data.find(b"\r\n\r\n")
+    return data if data.find(b"pgrade", 0, end) < 0 else _UPGRADE.sub(b"\r\nX-Offered", data[:end]) + data[end:]
 
 
 def raise_descriptor_limit(wanted: int) -> int:
@@ -156,7 +173,7 @@ class Connections:
         return True
 
     def leave(self, owner: object) -> None:
-        """A connection that was counted has ended."""
+        """Count a connection as ended."""
         self._count -= 1
         self._by_address[owner] -= 1
         if not self._by_address[owner]:
@@ -175,7 +192,7 @@ class Connections:
 
 
 def owner_of(address: str) -> object:
-    """Who connections from this address count for; None when that is not known."""
+    """Whom connections from this address count for; None when that is not known."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -186,7 +203,7 @@ def owner_of(address: str) -> object:
 
 
 class _Bounded:
-    """Ends what takes too much; to be put before one of uvicorn's protocols."""
+    """Closes connections that take too much; a mixin to be put before one of uvicorn's protocols."""
 
     admitted: ClassVar[Connections]
 
@@ -213,7 +230,7 @@ class _Bounded:
         self._expect(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give the place back."""
+        """Release the place."""
         if self._is_admitted:
             self.admitted.leave(self._owner)
             self._expect(None)
@@ -224,6 +241,8 @@ class _Bounded:
         if not self._is_admitted:
             return
         before = self.cycle
+        if before is None or not before.more_body:
+            data = _without_offer(data)
         self._spare -= len(data)
         super().data_received(data)  # type: ignore[misc]
         cycle = self.cycle
@@ -237,6 +256,24 @@ class _Bounded:
             self._end_too_large(cycle)
         elif self._deadline is None and (cycle is None or cycle.response_complete):
             self._expect(_REST_SECONDS if cycle is not None and cycle.more_body else HEAD_SECONDS)
+
+    def eof_received(self) -> bool:
+        """Answer a sender that has said all and only listens; whoever leaves while it reads is gone."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body or cycle.scope["method"] != "POST":
+            return False
+        cycle.keep_alive = False
+        return True
+
+    def send_400_response(self, _: str) -> None:
+        """Say what may be wrong, in the place of uvicorn; a request that is complete gets its own answer first."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            cycle.keep_alive = False
+            return
+        if cycle is None or not cycle.more_body or not cycle.response_complete:
+            self.transport.write(_NO_HTTP)
+        self.transport.close()
 
     def _end_too_large(self, cycle: Any) -> None:
         if not self.transport.is_closing():
@@ -256,7 +293,16 @@ class _Bounded:
 
 class _BoundedH11(_Bounded, H11Protocol):  # type: ignore[misc]
     def handle_events(self) -> None:
-        """Bytes that h11 took for a request or its body are not the head's; h11 bounds heads and trailers itself."""
+        """Bytes that h11 took for a request or its body are not the head's; h11 bounds heads and trailers itself.
+
+        The line end that some clients write behind a body, and do not count, is no head (RFC 9112, 2.2).
+        """
+        if self.conn.their_state is h11.IDLE:
+            waiting, _ = self.conn.trailing_data
+            if waiting.startswith((b"\r", b"\n")):
+                self.conn = h11.Connection(h11.SERVER, self.config.h11_max_incomplete_event_size or HEAD_BYTES)
+                if rest := waiting.lstrip(b"\r\n"):  # nothing would be the connection's end
+                    self.conn.receive_data(rest)
         super().handle_events()
         self._spare = HEAD_BYTES
 
@@ -269,7 +315,7 @@ def bounded_protocol(connections: Connections, *, extensions: bool) -> type[asyn
 
         class BoundedHttpTools(_Bounded, HttpToolsProtocol):  # type: ignore[misc]
             def on_body(self, body: bytes) -> None:
-                """What is body needs no room."""
+                """Ignore the body: only heads are bounded here."""
                 self._spare += 2 * len(body)
                 super().on_body(body)
 

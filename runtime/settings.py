@@ -1,30 +1,47 @@
-"""Every setting of every service, read from `TICKPIPE_*` variables and a `.env` file."""
+"""Every setting of every service, read from `TICKPIPE_*` variables, a `.env` file, and files that hold secrets."""
 
+import json
 import re
 from datetime import timedelta, timezone, tzinfo
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import (
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_settings import SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from marketdata.contract.times import ShiftedZone
 from marketdata.errors import SettingsError
-from runtime.security_settings import SecuritySettings
+from runtime.security_settings import SecretFiles, SecuritySettings
 
 #: The key of `api_keys` whose holder may speak for any source, by sending `X-Source`.
 ANY_SOURCE = "*"
+
+#: A number of things, or of bytes: no more than a machine has.
+Count = Annotated[int, Field(ge=1, le=2**40)]
+#: Up to a century; more overflows the times of databases and Kafka.
+Days = Annotated[int, Field(ge=0, le=36_525)]
+#: Up to eleven days: an infinite wait is a mistake, and so is one that outlasts the log of its reason.
+Seconds = Annotated[float, Field(gt=0, le=1_000_000)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+#: A name or an address to listen on; empty is everywhere.
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:%-]*$")]
+#: Kafka's rule for names of topics, and for lasting names of a group's members.
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+InstanceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,249}$")]
+
+#: One broker: a name, an IPv4 address or an IPv6 address in brackets, and a port.
+_BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,5}))?")
+
+#: Settings whose variable holds JSON.
+_AS_JSON: Final = ("api_keys", "source_zones", "last_mode_symbols", "allowed_hosts")
+
+_TOPICS: Final = (
+    "ticks_topic", "candles_topic", "broker_candles_topic", "reference_topic", "ticks_rejected_topic",
+    "candles_rejected_topic",
+)  # fmt: skip
 
 _OFFSET_AT_END = re.compile(r"([+-])([01]?\d|2[0-3])(?::?([0-5]\d))?$", re.ASCII)
 
@@ -32,27 +49,33 @@ _OFFSET_AT_END = re.compile(r"([+-])([01]?\d|2[0-3])(?::?([0-5]\d))?$", re.ASCII
 class Settings(SecuritySettings):
     """One immutable set of settings; `kafka_bootstrap` is read from `TICKPIPE_KAFKA_BOOTSTRAP`, and so on."""
 
-    model_config = SettingsConfigDict(env_prefix="TICKPIPE_", env_file=".env", extra="ignore", frozen=True)
+    # Notepad puts a byte order mark in front. JSON is decoded by a validator, whose error names the variable.
+    model_config = SettingsConfigDict(
+        env_prefix="TICKPIPE_", env_file=".env", env_file_encoding="utf-8-sig", extra="ignore", frozen=True,
+        enable_decoding=False,
+    )  # fmt: skip
 
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="host:port of one or more brokers, by comma")
-    kafka_partitions: PositiveInt = Field(4, description="partitions of a topic that is created")
-    kafka_replication: PositiveInt = Field(1, description="replicas of a topic that is created")
-    ticks_retention_days: NonNegativeInt = Field(
-        0, description="least age at which Kafka may delete ticks; 0 is never (days)"
+    kafka_partitions: Count = Field(4, le=10_000, description="partitions of a topic that is created")
+    kafka_replication: Count = Field(1, le=100, description="replicas of a topic that is created")
+    ticks_retention_days: Days = Field(0, description="least age at which Kafka may delete ticks; 0 is never (days)")
+    ticks_topic: TopicName = Field("ticks", description="topic of the ticks: the only truth")
+    candles_topic: TopicName = Field("candles.m1", description="topic of the folded candles")
+    broker_candles_topic: TopicName = Field("candles.broker", description="topic of the bars that brokers computed")
+    reference_topic: TopicName = Field("reference", description="topic of who sends, and how instruments are quoted")
+    ticks_rejected_topic: TopicName = Field(
+        "ticks.rejected", description="topic of items and records that are no ticks"
     )
-    ticks_topic: str = Field("ticks", description="topic of the ticks: the only truth")
-    candles_topic: str = Field("candles.m1", description="topic of the folded candles")
-    broker_candles_topic: str = Field("candles.broker", description="topic of the bars that brokers computed")
-    reference_topic: str = Field("reference", description="topic of who sends, and how instruments are quoted")
-    ticks_rejected_topic: str = Field("ticks.rejected", description="topic of items and records that are no ticks")
-    candles_rejected_topic: str = Field("candles.rejected", description="topic of candles that could not be stored")
-    stream_group: str = Field("tickpipe-stream", description="consumer group of the stream workers")
+    candles_rejected_topic: TopicName = Field(
+        "candles.rejected", description="topic of candles that could not be stored"
+    )
+    stream_group: str = Field("tickpipe-stream", min_length=1, description="consumer group of the stream workers")
     sink_group: str = Field(
         "", description="consumer group of the sinks; by default `tickpipe-sink-` and the id of their database"
     )
     # With a lasting name a restarted worker takes its partitions back at once instead of after the session timeout.
-    stream_instance: str = Field("", description="lasting name of this stream worker, unlike any other's")
-    sink_instance: str = Field("", description="lasting name of this sink, unlike any other's")
+    stream_instance: InstanceName = Field("", description="lasting name of this stream worker, unlike any other's")
+    sink_instance: InstanceName = Field("", description="lasting name of this sink, unlike any other's")
 
     database_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"), description="libpq URL of the database"
@@ -63,27 +86,30 @@ class Settings(SecuritySettings):
         description="schema of the tables, views and functions; one that is missing is created",
     )
 
-    check_days: NonNegativeInt = Field(
+    check_days: Days = Field(
         2, description="newest days that an idle sink checks for minutes missing from the table; 0 checks none (days)"
     )
 
-    compress_after_days: NonNegativeInt = Field(
+    compress_after_days: Days = Field(
         0, description="age at which TimescaleDB's community edition compresses candles; 0 compresses none (days)"
     )
 
-    keep_m1_days: NonNegativeInt = Field(
+    retain_m1_days: Days = Field(
         0, description="age at which M1, and with it M5 to M30, is deleted; 0 never deletes it (days)"
     )
-    keep_h1_days: NonNegativeInt = Field(
+    retain_h1_days: Days = Field(
         0, description="age at which H1 and H4 are deleted, not before M1; 0 never deletes them (days)"
     )
-    keep_d1_days: NonNegativeInt = Field(
+    retain_d1_days: Days = Field(
         0, description="age at which D1, W1 and MN1 are deleted, not before H1; 0 never deletes them (days)"
     )
 
     api_keys: dict[str, SecretStr] = Field(
         default_factory=dict,
         description='JSON, source to key: `{"ICMarkets-Demo": "…"}`; the source `*` may speak for any source',
+    )
+    keys_file: Path | None = Field(
+        None, description="file of the keys that `tickpipe keys` makes; producer and dashboard read it when it changes"
     )
     source_zones: dict[str, str] = Field(
         default_factory=dict,
@@ -94,14 +120,14 @@ class Settings(SecuritySettings):
         description='JSON, patterns of symbols charted by last price (exchanges): `["PETR4", "WIN*"]`',
     )
 
-    producer_host: str = Field("127.0.0.1", description="address that the producer listens on")
-    producer_port: int = Field(18001, description="port of the producer")
-    stream_host: str = Field("127.0.0.1", description="address of the stream worker's health and metrics")
-    stream_port: int = Field(18002, description="port of the stream worker's health and metrics")
-    sink_host: str = Field("127.0.0.1", description="address of the sink's health and metrics")
-    sink_port: int = Field(18003, description="port of the sink's health and metrics")
-    dashboard_host: str = Field("127.0.0.1", description="address that the dashboard (chart and read API) listens on")
-    dashboard_port: int = Field(18080, description="port of the dashboard")
+    producer_host: Host = Field("127.0.0.1", description="address that the producer listens on")
+    producer_port: Port = Field(18001, description="port of the producer")
+    stream_host: Host = Field("127.0.0.1", description="address of the stream worker's health and metrics")
+    stream_port: Port = Field(18002, description="port of the stream worker's health and metrics")
+    sink_host: Host = Field("127.0.0.1", description="address of the sink's health and metrics")
+    sink_port: Port = Field(18003, description="port of the sink's health and metrics")
+    dashboard_host: Host = Field("127.0.0.1", description="address that the dashboard (chart and read API) listens on")
+    dashboard_port: Port = Field(18080, description="port of the dashboard")
     dashboard_password: SecretStr = Field(
         SecretStr(""),
         description="password of the dashboard (HTTP basic, any user), 8 characters or more; without one it is open",
@@ -109,43 +135,45 @@ class Settings(SecuritySettings):
     dashboard_database_url: SecretStr = Field(
         SecretStr(""), description="libpq URL that the dashboard reads from, for a role of its own that may only read"
     )
-    dashboard_max_streams: PositiveInt = Field(
-        200, description="live streams that the dashboard serves at once; one more is answered 503"
+    dashboard_max_streams: Count = Field(
+        200, description="live streams that the dashboard serves at once, half of them to one address; one more is 503"
     )
     allowed_hosts: list[str] = Field(
         default_factory=list,
         description='JSON, names with dots by which pages without a password are opened: `["pc7.example.com"]`',
     )
-    max_connections: PositiveInt = Field(
+    max_connections: Count = Field(
         4096, description="connections to the producer, and to the dashboard, at once; one address may have half"
     )
-    max_tick_body_bytes: PositiveInt = Field(64 * 1024 * 1024, description="largest body of ticks (bytes)")
-    max_bar_body_bytes: PositiveInt = Field(64 * 1024 * 1024, description="largest body of bars (bytes)")
-    max_pending_requests: PositiveInt = Field(
+    max_tick_body_bytes: Count = Field(64 * 1024 * 1024, description="largest body of ticks (bytes)")
+    max_bar_body_bytes: Count = Field(64 * 1024 * 1024, description="largest body of bars (bytes)")
+    max_pending_requests: Count = Field(
         256, description="requests that may wait for Kafka at once; one more is answered 503"
     )
-    rate_limit_per_second: float = Field(0.0, ge=0, description="requests a second and key; 0 sets no limit")
+    rate_limit_per_second: float = Field(0.0, ge=0, le=1e9, description="requests a second and key; 0 sets no limit")
     max_new_symbols_per_hour: int = Field(
-        10_000, ge=0, description="symbols an hour and key that were not sent lately; 0 sets no limit"
+        10_000, ge=0, le=2**40, description="symbols an hour and key that were not sent lately; 0 sets no limit"
     )
-    confirm_timeout_seconds: PositiveFloat = Field(
-        10.0, description="wait for Kafka's confirmation before a request is answered 503 (seconds)"
+    confirm_timeout_seconds: Seconds = Field(
+        10.0, description="wait for Kafka's confirmation, and 1 s more for each MB, before a request is 503 (seconds)"
     )
 
-    emit_interval_seconds: PositiveFloat = Field(
+    emit_interval_seconds: Seconds = Field(
         0.2, description="how often a moving candle is published: less is fresher and costs more records (seconds)"
     )
-    grace_seconds: PositiveFloat = Field(
+    grace_seconds: Seconds = Field(
         5.0,
         description="how far behind the newest tick of its symbol a tick may come before its minute closes (seconds)",
     )
     # Two minutes of standstill are ordinary: an open minute holds the commit.
-    watchdog_seconds: PositiveFloat = Field(
+    watchdog_seconds: Seconds = Field(
         300.0, description="standstill with lag after which a stream worker ends to start afresh (seconds)"
     )
 
     otlp_endpoint: str = Field(
-        "", description="URL of an OpenTelemetry collector (OTLP over HTTP) that takes spans; needs `tickpipe[otel]`"
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="URL of an OpenTelemetry collector (OTLP over HTTP) that takes spans; needs the extra `otel`",
     )
     log_format: Literal["console", "json"] = Field("console", description="`console` for people, `json` for machines")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least important line to write")
@@ -153,10 +181,40 @@ class Settings(SecuritySettings):
         Path("~/.local/share/tickpipe"), description="where the embedded stack stores its data", validate_default=True
     )
 
-    @field_validator("data_dir")
+    @field_validator(*_AS_JSON, mode="before")
     @classmethod
-    def _expand(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _decode(cls, value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError as exc:
+            raise ValueError(f"it is no JSON ({exc}); docs/settings.md has an example") from None
+
+    @field_validator("kafka_bootstrap")
+    @classmethod
+    def _check_brokers(cls, value: str) -> str:
+        for broker in value.split(","):
+            found = _BROKER.fullmatch(broker.strip())
+            if found is None or not 0 < int(found["port"] or 9092) < 65_536:
+                raise ValueError(f"{broker!r} is no broker: write host:port, several by comma")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What the caller passes, then files of secrets, the environment, `.env`."""
+        files = SecretFiles(settings_cls, env_settings, dotenv_settings)
+        return init_settings, files, env_settings, dotenv_settings
+
+    @field_validator("data_dir", "keys_file", mode="before")
+    @classmethod
+    def _expand(cls, value: Path | str | None) -> Path | None:
+        return Path(value).expanduser().absolute() if value else None
 
     @field_validator("dashboard_password")
     @classmethod
@@ -189,8 +247,16 @@ class Settings(SecuritySettings):
         return value
 
     @model_validator(mode="after")
+    def _check_topics(self) -> Self:
+        names = [getattr(self, field) for field in _TOPICS]
+        if (shared := next((name for name in names if names.count(name) > 1), None)) is not None:
+            both = [f"TICKPIPE_{field.upper()}" for field in _TOPICS if getattr(self, field) == shared]
+            raise ValueError(f"{' and '.join(both)} name the same topic, {shared}; each needs one of its own")
+        return self
+
+    @model_validator(mode="after")
     def _check_retention(self) -> Self:
-        for shorter, longer in (("keep_m1_days", "keep_h1_days"), ("keep_h1_days", "keep_d1_days")):
+        for shorter, longer in (("retain_m1_days", "retain_h1_days"), ("retain_h1_days", "retain_d1_days")):
             days, more_days = getattr(self, shorter), getattr(self, longer)
             if more_days and not 0 < days <= more_days:
                 raise ValueError(
@@ -213,6 +279,8 @@ def check_database_url(url: str) -> None:
     Raises:
         ValueError: telling how; the URL is not in it.
     """
+    if url and "=" not in url.partition("://")[0] and not re.match(r"postgres(?:ql)?://", url):
+        raise ValueError("it is neither a URL, postgresql://…, nor libpq's keywords, host=… dbname=…")
     authority = re.match(r"postgres(?:ql)?://([^/?#]*)", url)
     if authority is None:
         return
@@ -230,9 +298,16 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what the caller passes
     except ValidationError as exc:
-        # What two settings say together has no place of its own; its message names both.
-        lines = [f"TICKPIPE_{str(e['loc'][0]).upper()}: {e['msg']}" if e["loc"] else e["msg"] for e in exc.errors()]
-        raise SettingsError("\n".join(lines)) from exc
+        raise SettingsError("\n".join(map(_sentence, exc.errors()))) from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError("the file .env is not UTF-8; save it with that encoding") from exc
+
+
+def _sentence(error: ErrorDetails) -> str:
+    # Pydantic's prefix of what our own checks say.
+    said = error["msg"].removeprefix("Value error, ")
+    # What two settings say together has no place of its own; its message names both.
+    return f"TICKPIPE_{str(error['loc'][0]).upper()}: {said}" if error["loc"] else said
 
 
 def parse_zone(zone: str) -> tzinfo:

@@ -1,4 +1,4 @@
-"""Tasks of a service: waiting for several at once, and doing a step again and again as long as the service runs."""
+"""Tasks of a service: waiting for several at once, and steps that are repeated as long as the service runs."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -61,7 +61,7 @@ class TaskMetrics:
 
 
 class PeriodicTask(ABC, Generic[Result]):
-    """A background task of a service that can do its main work without it.
+    """A background task that a service's main work does not depend on.
 
     So a failed step does not end the service: it is logged and counted, and the task tries again, less and less often.
     """
@@ -81,7 +81,7 @@ class PeriodicTask(ABC, Generic[Result]):
         return self.interval_seconds
 
     async def run(self, stopping: asyncio.Event, metrics: TaskMetrics) -> None:
-        """Do step after step until told to stop."""
+        """Run step after step until told to stop."""
         failures = 0
         while not stopping.is_set():
             try:

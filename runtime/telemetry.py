@@ -1,4 +1,4 @@
-"""What the services tell of a tick's way: its trace, and the time that each stage took.
+"""A tick's trace through the services, and the time that each stage took.
 
 Trace contexts are those of the W3C (https://www.w3.org/TR/trace-context/). Spans are exported when
 TICKPIPE_OTLP_ENDPOINT is set; without it nothing of OpenTelemetry is imported, and a span is no more than the context
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from prometheus_client import Counter
 
-from marketdata.errors import SettingsError
+from marketdata.errors import SettingsError, missing_extra
 from runtime.settings import Settings
 
 #: Headers of a record, as aiokafka has them.
@@ -80,11 +80,11 @@ def trace_id_of(headers: Headers) -> str | None:
 
 
 class Span(Protocol):
-    """One step that has begun."""
+    """One step in progress."""
 
     @property
     def context(self) -> TraceContext:
-        """What goes on with the data."""
+        """The context that is passed on with the data."""
 
     def end(self, **attributes: str | int) -> None:
         """The step is over."""
@@ -120,7 +120,7 @@ class _ContextOnly:
 
 
 class NoTelemetry:
-    """No spans; contexts are made and passed on all the same."""
+    """Makes no spans; contexts are still created and passed on."""
 
     is_on = False
 
@@ -144,7 +144,7 @@ class _Exported:
 
 
 class OtlpTelemetry:
-    """Spans by OTLP over HTTP, in batches and from a thread of its own; when nobody takes them they are dropped."""
+    """Spans by OTLP over HTTP, in batches and from a thread of its own; those that no collector takes are dropped."""
 
     is_on = True
 
@@ -172,7 +172,7 @@ class OtlpTelemetry:
 
 
 def start_telemetry(settings: Settings, service: str) -> Telemetry:
-    """Spans as the settings say; what waits at the end of the process is exported then.
+    """Telemetry as the settings say; spans that wait when the process ends are exported then.
 
     Raises:
         SettingsError: when an endpoint is set and OpenTelemetry is not installed.
@@ -185,9 +185,7 @@ def start_telemetry(settings: Settings, service: str) -> Telemetry:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as exc:
-        raise SettingsError(
-            "TICKPIPE_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: pip install 'tickpipe[otel]'"
-        ) from exc
+        raise SettingsError(f"TICKPIPE_OTLP_ENDPOINT is set, but {missing_extra('OpenTelemetry', 'otel')}") from exc
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: f"tickpipe-{service}"}))
     url = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url)))

@@ -65,7 +65,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting of an existing topic that is not as it should be."""
+    """A setting of an existing topic that differs from what it should be."""
 
     topic: str
     setting: str
@@ -76,7 +76,7 @@ class Difference:
 
     @property
     def reason(self) -> str:
-        """What the setting does as it is."""
+        """The effect of the setting as it is."""
         return _REASONS[self.setting]
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ class Difference:
 async def differences(
     settings: Settings, client: AIOKafkaAdminClient, topics: Iterable[Topic]
 ) -> tuple[list[Difference], list[str]]:
-    """What of these topics, as far as they exist, is not as it should be; and those whose configuration is hidden.
+    """The differences of those topics that exist, and the topics whose configuration is hidden.
 
     Called inside `kafka_errors`.
     """
@@ -294,7 +294,7 @@ async def ensure_topics(
     async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
             cluster = await client.describe_cluster()
-            missing, hidden = await _absent(client, topics(settings))
+            missing, hidden = await absent(client, topics(settings))
             if vital := [name for name in hidden if needed is None or name in needed]:
                 raise not_seen(settings, vital)
             if missing:
@@ -302,8 +302,11 @@ async def ensure_topics(
         return str(cluster["cluster_id"])
 
 
-async def _absent(client: AIOKafkaAdminClient, wanted: Iterable[Topic]) -> tuple[list[Topic], list[str]]:
-    """Of these topics those that are missing, and the names of those that this user may not see, there or not."""
+async def absent(client: AIOKafkaAdminClient, wanted: Iterable[Topic]) -> tuple[list[Topic], list[str]]:
+    """Of these topics those that are missing, and the names of those that this user may not see, there or not.
+
+    Called inside `kafka_errors`.
+    """
     present = set(await client.list_topics())
     unlisted = [topic for topic in wanted if topic.name not in present]
     hidden = await hidden_topics(client, [topic.name for topic in unlisted])
@@ -321,7 +324,7 @@ async def restore_topics(settings: Settings, *names: str, shared: AIOKafkaAdminC
     """
     async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
-            missing, _ = await _absent(client, [topic for topic in topics(settings) if topic.name in names])
+            missing, _ = await absent(client, [topic for topic in topics(settings) if topic.name in names])
             for topic in missing:
                 log.error(
                     "A topic is gone: somebody deleted it. It is created again.",

@@ -51,6 +51,7 @@ class Selection:
     #: Start of the first period, and the exclusive end.
     from_: datetime | None = None
     to: datetime | None = None
+    periods: Collection[PeriodKey] | None = None
 
     def holds(self, key: PeriodKey) -> bool:
         """Whether the period is one of these."""
@@ -60,6 +61,7 @@ class Selection:
             and (self.source is None or source == self.source)
             and (self.from_ is None or utc(ts) >= self.from_)
             and (self.to is None or utc(ts) < self.to)
+            and (self.periods is None or key in self.periods)
         )
 
 
@@ -87,8 +89,8 @@ class Completeness:
     own_log: str
     selection: Selection
     timeframe: Timeframe = M1
-    #: Check these periods alone, and fold them from all that the log holds of them, whatever their rows claim.
-    rebuilt: Collection[PeriodKey] | None = None
+    #: Fold from all that the log holds of a period: the offsets that rows claim to hold prove nothing.
+    distrusts_rows: bool = False
     #: Check only what the workers and sinks have certainly finished. Otherwise a group that never committed is taken to
     #: have nothing in flight, and a sink that does not store is waited for no longer than `_STORE_SECONDS`.
     only_settled: bool = False
@@ -182,18 +184,12 @@ class Completeness:
             }
 
     async def _compared(self, folding: TickLog, touched: dict[PeriodKey, Ranges]) -> AsyncIterator[list[Candle]]:
-        wanted = [
-            key
-            for key in touched
-            if self.selection.holds(key) and not self._is_deleted(key) and (self.rebuilt is None or key in self.rebuilt)
-        ]
+        wanted = [key for key in touched if self.selection.holds(key) and not self._is_deleted(key)]
         for start in range(0, len(wanted), _BATCH_PERIODS):
             keys = wanted[start : start + _BATCH_PERIODS]
             self.on_compared(len(keys))
             proofs: dict[Proof, _Stored] = {}
             for key, stored in zip(keys, await self._stored(keys), strict=True):
-                if self.rebuilt is not None:
-                    stored = _Stored((), stored.closed, is_foreign=False)  # noqa: PLW2901  # what it claims is a lie
                 if not stored.is_foreign and not contains(stored.offsets, touched[key]):
                     # As one range where the records are close, so that the refold sees one pass.
                     ranges = union(stored.offsets, bridged(touched[key]))
@@ -228,6 +224,8 @@ class Completeness:
             return await (await connection.execute(SQL["stored_proofs"], about)).fetchall()
 
         rows = await self.database.run(read)
+        if self.distrusts_rows:
+            return [_Stored((), closed, is_foreign=False) for _, closed, _ in rows]
         return [_Stored(from_multirange(offsets), closed, is_foreign) for offsets, closed, is_foreign in rows]
 
 

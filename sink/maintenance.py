@@ -22,7 +22,6 @@ from runtime.settings import Settings
 from runtime.tasks import PeriodicTask, sleep_unless
 from runtime.telemetry import Bounded
 from sink.db.connection import Connection, Database, StepSize
-from sink.db.schema import edition
 from sink.db.session import SQL
 from sink.metrics import Metrics
 
@@ -165,7 +164,7 @@ class Retention:
 
 def retention_of(settings: Settings) -> Retention:
     """The retention that the settings ask for."""
-    retained = (settings.keep_m1_days, settings.keep_h1_days, settings.keep_d1_days)
+    retained = (settings.retain_m1_days, settings.retain_h1_days, settings.retain_d1_days)
     return Retention(*(timedelta(days=days) if days else None for days in retained))
 
 
@@ -209,7 +208,7 @@ class Retainer(PeriodicTask[Deleted | None]):
         minutes_from, hours_from, days_from = reached
         minutes = hours = days = bars = 0
         if minutes_from is not None:
-            await self._database.run(lambda connection: self._drop_chunks(connection, minutes_from))
+            await self._database.run(lambda connection: self._drop_minutes(connection, minutes_from))
             minutes = await self._all(
                 self._minutes, lambda connection, step: self._delete_minutes(connection, minutes_from, step)
             )
@@ -243,9 +242,8 @@ class Retainer(PeriodicTask[Deleted | None]):
         # Without a row another session holds the settings.
         return (row[0], row[1], row[2]) if row else None
 
-    async def _drop_chunks(self, connection: Connection, before: datetime) -> None:
-        if (await edition(connection)).startswith("timescaledb"):
-            await connection.execute(SQL["drop_chunks"], {"before": before})
+    async def _drop_minutes(self, connection: Connection, before: datetime) -> None:
+        await connection.execute(SQL["drop_minutes"], {"before": before})
 
     async def _delete_minutes(self, connection: Connection, before: datetime, minutes: int) -> int | None:
         row = await (await connection.execute(SQL["oldest_minute"], {"before": before})).fetchone()

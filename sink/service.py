@@ -113,7 +113,7 @@ class Sink:
         """Work until `stop()`; waits for Kafka and for the database as long as it takes.
 
         Raises:
-            OSError: when the address of `/health`, `/ready` and `/metrics` cannot be bound.
+            SettingsError: when the address of `/health`, `/ready` and `/metrics` cannot be listened on.
             Exception: anything unforeseen, before the offsets of the batch are committed.
         """
         settings = self._settings

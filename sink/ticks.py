@@ -279,7 +279,7 @@ def missing_spans(minutes: Iterable[int]) -> list[tuple[int, int]]:
 
 
 class ArrowTicks:
-    """Ticks as Arrow's columns, for those who have pyarrow."""
+    """Ticks as Arrow columns, where pyarrow is installed."""
 
     def __init__(self, *, raw: bool) -> None:
         """`raw` is for the ticks of every record. Raises ImportError without pyarrow."""

@@ -171,8 +171,8 @@ async def _rebuild(settings: Settings, database: Database, writer: Writer, lies:
     if not periods:
         return 0
     times = [utc(ts) for _, _, ts in periods]
-    selection = Selection(from_=min(times), to=max(times) + timedelta(minutes=1))
-    completeness = Completeness(settings, database, writer.log_ends.own_log, selection, rebuilt=frozenset(periods))
+    selection = Selection(from_=min(times), to=max(times) + timedelta(minutes=1), periods=periods)
+    completeness = Completeness(settings, database, writer.log_ends.own_log, selection, distrusts_rows=True)
     rebuilt = 0
     done: set[PeriodKey] = set()
     async for candles in completeness.missing():

@@ -56,7 +56,7 @@ STOP_TIMEOUT_SECONDS = 20.0
 
 
 class StreamApp(faust.App):
-    """A Faust app that starts the emitter before the first poll, and watches its membership before it has one."""
+    """A Faust app that starts the emitter before the first poll, and checks its membership before it has one."""
 
     emitter: Emitter
     settings: Settings

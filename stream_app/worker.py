@@ -93,7 +93,7 @@ class Worker:
         self._telemetry = telemetry or NoTelemetry()
         self._partitions: dict[int, _Partition] = {}
         self._publishing = asyncio.Lock()
-        self._keeping = asyncio.Lock()
+        self._storing_rejected = asyncio.Lock()
         # What was received before the partitions were assigned is not timed: it waited for a reader.
         self._live_since_ms = clock.now_ms()
         # `<cluster id>/<topic>`, which candles name as their log.
@@ -241,7 +241,7 @@ class Worker:
 
         This is separate from publishing, so that trouble with the topic of rejected records does not hold up candles.
         """
-        async with self._keeping:
+        async with self._storing_rejected:
             waiting = [(partition, list(partition.rejected)) for partition in self._partitions.values()]
             if not any(rejected for _, rejected in waiting):
                 return
@@ -251,7 +251,7 @@ class Worker:
                 if not exc.retriable:
                     raise
                 log.warning(
-                    "Rejected records are not stored yet; it is tried again.", action="keep_wait", error=str(exc)
+                    "Rejected records are not stored yet; it is tried again.", action="rejected_wait", error=str(exc)
                 )
                 return
             for partition, rejected in waiting:

@@ -40,7 +40,7 @@ FULL = os.environ.get("TICKPIPE_TESTS") == "full"
 hypothesis.settings.register_profile(
     "tests",
     hypothesis.settings.get_profile("default"),
-    max_examples=500 if FULL else 50,
+    max_examples=int(os.environ.get("TICKPIPE_TEST_EXAMPLES") or (500 if FULL else 50)),
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
@@ -185,6 +185,8 @@ def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Set
         candles_rejected_topic=f"candles.rejected.{unique}",
         stream_group=f"stream-{unique}",
         sink_group=f"sink-{unique}",
+        # Two workers can share them, and the broker works for each.
+        kafka_partitions=others.pop("kafka_partitions", 2),
         # What the pipeline loses must not be mended before a test looks.
         check_days=0,
         producer_port=free_port(),

@@ -28,6 +28,8 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def _as_text(value: object) -> str:
+    if value is None:
+        return ""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, dict):

@@ -165,7 +165,6 @@ def query(
     * `tickpipe query`
     * `tickpipe query 1`
     * `tickpipe query latency`
-    * `tickpipe query gaps`
     * `tickpipe query 5 --format csv`
     """
     from sink.queries import analyses, purpose

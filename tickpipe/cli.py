@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from runtime.process import collect_rarely
-from tickpipe import candles, database, kit, relay, status, systemd, topics, verify
+from tickpipe import candles, database, doctor, gaps, keys, kit, relay, status, systemd, topics, verify
 from tickpipe.backup import command as backup
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
@@ -52,12 +52,14 @@ app.command()(stack.up)
 app.command()(stack.down)
 app.command("install-service")(systemd.install_service)
 app.command()(status.status)
+app.command()(doctor.doctor)
 app.command()(sending.send)
 app.command("import")(sending.import_files)
 app.command()(candles.candles)
 app.command()(ticks.ticks)
 app.command()(candles.query)
 app.command()(candles.fidelity)
+app.command()(gaps.gaps)
 app.command()(status.senders)
 app.command()(export.export)
 app.command()(backup.backup)
@@ -67,6 +69,7 @@ app.command()(kit.kit)
 app.command()(replay.replay)
 app.add_typer(rejected.app, name="rejected")
 app.add_typer(topics.app, name="topics")
+app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
 app.add_typer(relay.app, name="relay")
 

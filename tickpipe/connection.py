@@ -16,6 +16,7 @@ from tickpipe.console import err
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
+    from pydantic import SecretStr
 
     from runtime.settings import Settings
     from tickpipe.embedded.state import StackState
@@ -103,11 +104,34 @@ def without_password(url: str) -> str:
     return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":…@")).geturl()
 
 
+def _compose_deployment() -> "tuple[str, SecretStr] | None":
+    """URL and key of the producer that `.env` of this folder publishes, None when it is not Docker Compose's."""
+    from pydantic import SecretStr
+    from pydantic_settings import BaseSettings, SettingsConfigDict
+
+    from runtime.addresses import url_of
+
+    class Deployment(BaseSettings):
+        model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+
+        compose_project_name: str = ""
+        tickpipe_bind: str = ""
+        tickpipe_port: int = 18001
+        tickpipe_api_key: SecretStr = SecretStr("")
+
+    found = Deployment()
+    return (
+        (url_of(found.tickpipe_bind, found.tickpipe_port), found.tickpipe_api_key)
+        if found.compose_project_name
+        else None
+    )
+
+
 def connected_settings(data_dir: Path | None) -> "Settings":
     """Settings that lead to the embedded stack of the directory, or to what the environment or `.env` names.
 
     Raises:
-        StackError: when no stack runs and the environment names neither Kafka nor a database.
+        StackError: when no stack runs and the environment names neither Kafka nor a database, or Docker Compose's.
         SettingsError: when a setting cannot be understood.
     """
     from runtime.security_settings import UNSECURED
@@ -128,6 +152,11 @@ def connected_settings(data_dir: Path | None) -> "Settings":
     settings = load_settings()
     if settings.model_fields_set & _ELSEWHERE:
         return _quiet_logs(settings)
+    if _compose_deployment() is not None:
+        raise StackError(
+            "the Kafka and the database of this folder's deployment are reached from inside it alone: "
+            "docker compose run --rm tickpipe, and then the command"
+        )
     raise StackError(f"{no_stack(directory)}, or set TICKPIPE_KAFKA_BOOTSTRAP and TICKPIPE_DATABASE_URL")
 
 
@@ -155,7 +184,9 @@ async def open_database(settings: "Settings", *, timeout_seconds: int = 10) -> "
 
 
 def producer_address(data_dir: Path | None, url: str | None, key: str | None, source: str | None) -> tuple[str, str]:
-    """URL of the producer and the key for `source`; what the options leave open comes from the stack or the settings.
+    """URL of the producer and the key for `source`.
+
+    What the options leave open comes from the stack, the settings, or the deployment of `.env` in this folder.
 
     Raises:
         StackError: when no stack runs and the environment names no pipeline either.
@@ -170,11 +201,17 @@ def producer_address(data_dir: Path | None, url: str | None, key: str | None, so
     if stack is not None and url in (None, stack.producer_url):
         return stack.producer_url, key or stack.api_key
     settings = load_settings()
-    if url is None:
-        if "producer_port" not in settings.model_fields_set and "producer_host" not in settings.model_fields_set:
-            raise StackError(f"{no_stack(data_directory(data_dir))}, or name a producer with --url")
-        url = url_of(settings.producer_host, settings.producer_port)
     keys = settings.api_keys
+    deployment = _compose_deployment()
+    if deployment is not None:
+        keys = keys or {ANY_SOURCE: deployment[1]}
+    if url is None:
+        if {"producer_port", "producer_host"} & settings.model_fields_set:
+            url = url_of(settings.producer_host, settings.producer_port)
+        elif deployment is not None:
+            url = deployment[0]
+        else:
+            raise StackError(f"{no_stack(data_directory(data_dir))}, or name a producer with --url")
     found = keys.get(source or "") or keys.get(ANY_SOURCE) or (next(iter(keys.values())) if len(keys) == 1 else None)
     if key is None and found is None:
         raise SettingsError("no key for the producer: pass --key, or set TICKPIPE_API_KEYS")

@@ -23,7 +23,8 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from marketdata.errors import SettingsError, StackError, TickpipeError
+from marketdata.errors import SettingsError, StackError, TickpipeError, missing_extra
+from runtime.foreign import cell, shown
 
 T = TypeVar("T")
 
@@ -55,17 +56,6 @@ _AGO = re.compile(r"-(\d{1,9})([smhdw])", re.ASCII)
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-#: Characters that a terminal obeys instead of showing them, and those that turn the direction of reading. What senders
-#: choose (symbols, sources, errors of items) reaches the terminal with them written out, as in `\\x1b`.
-_OBEYED = {
-    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    for codes in (
-        {*range(9), *range(11, 32)}, range(127, 160), (0x061C, 0x200E, 0x200F), range(0x2028, 0x202F),
-        range(0x2066, 0x206A),
-    )
-    for code in codes
-}  # fmt: skip
-
 
 class SafeConsole(Console):
     """A console that shows foreign text as it is: nothing in it moves the cursor, and `:bomb:` is no picture."""
@@ -75,7 +65,7 @@ class SafeConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """The text with what a terminal would obey written out."""
-        return super().render_str(text.translate(_OBEYED), **options)
+        return super().render_str(shown(text), **options)
 
 
 #: Results; nothing else goes to standard output, so that it can be piped.
@@ -146,7 +136,7 @@ def _explain_database(exc: Exception, text: str) -> str:
 def _missing_extra(exc: Exception) -> tuple[str, int] | None:
     name = exc.name if isinstance(exc, ModuleNotFoundError) else None
     extra = EXTRAS.get((name or "").partition(".")[0])
-    return None if extra is None else (f"{name} is not installed: pip install 'tickpipe[{extra}]'", WRONG_USE)
+    return None if extra is None else (missing_extra(str(name), extra), WRONG_USE)
 
 
 def parse_time(text: str, *, now: datetime | None = None) -> datetime:
@@ -304,7 +294,7 @@ async def write_csv(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]]) 
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     async for row in rows:
-        writer.writerow([plain(value) for value in row])
+        writer.writerow([cell(plain(value)) for value in row])
     sys.stdout.flush()
 
 

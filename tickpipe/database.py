@@ -30,23 +30,31 @@ app = typer.Typer(no_args_is_help=True, help="The schema and the size of the dat
 
 @app.command()
 def migrate(*, data_dir: DataDir = None) -> None:
-    """Bring the schema up to date; what is applied already is left alone.
+    """Bring the schema up to date and set the compression; what is applied already is left alone.
 
-    The sink does the same when it starts. Works on TimescaleDB and on plain PostgreSQL 14 and later.
+    The sink does the same when it starts, unless its role may not, and then it waits for this command. Works on
+    TimescaleDB and on plain PostgreSQL 14 and later.
 
     Examples:
 
     * `tickpipe db migrate`
     * `TICKPIPE_DATABASE_URL=postgresql://me@db/market tickpipe db migrate`
     """
-    from sink.db.schema import migrate as apply_migrations
-    from sink.db.session import database_conninfo
-
-    applied = run(apply_migrations(database_conninfo(connected_settings(data_dir))))
+    applied = run(_migrate(connected_settings(data_dir)))
     for name in applied:
         out.print(f"Applied {name}", markup=False)
     if not applied:
         out.print("The schema is up to date.")
+
+
+async def _migrate(settings: "Settings") -> list[str]:
+    from sink.db.schema import migrate, set_compression
+    from sink.db.session import database_conninfo
+
+    applied = await migrate(database_conninfo(settings))
+    async with await open_database(settings) as connection:
+        await set_compression(connection, settings.compress_after_days)
+    return applied
 
 
 @app.command()

@@ -34,6 +34,9 @@ from tickpipe.console import (
 )
 
 if TYPE_CHECKING:
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    from runtime.kafka import Ends
     from runtime.settings import Settings
     from sink.queries import SenderRow
     from tickpipe.embedded.state import StackState
@@ -176,9 +179,7 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
 
     import psycopg
 
-    from runtime.kafka import admin_client, committed_offsets, lag_of
-    from runtime.kafka_errors import kafka_errors
-    from runtime.topics import sink_topics
+    from runtime.kafka import admin_client
     from sink.progress import with_sink_group
     from tickpipe.topics import present_ends
 
@@ -195,15 +196,36 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
     with suppress(psycopg.Error, TimeoutError):
         settings = await asyncio.wait_for(with_sink_group(settings), _PATIENCE_SECONDS / 2)
     async with admin_client(settings) as client:
-        for name, group, read in (
-            ("stream", settings.stream_group, (settings.ticks_topic,)),
-            ("sink", settings.sink_group, sink_topics(settings)),
-        ):
-            if not group:
-                continue
-            with kafka_errors(settings, group=group, right="DESCRIBE"):
-                committed = await committed_offsets(client, group)
-            status.lag[name] = lag_of({topic: found[topic] for topic in read}, committed)
+        status.lag |= await _lags(settings, client, found)
+
+
+async def group_lags(settings: "Settings", client: "AIOKafkaAdminClient") -> dict[str, int]:
+    """Records that the stream workers and the sinks have not committed; without those whose group is not known.
+
+    Raises:
+        KafkaUnavailable, KafkaRefused: when Kafka does not tell.
+    """
+    from tickpipe.topics import present_ends
+
+    return await _lags(settings, client, await present_ends(settings))
+
+
+async def _lags(settings: "Settings", client: "AIOKafkaAdminClient", found: "dict[str, Ends]") -> dict[str, int]:
+    from runtime.kafka import committed_offsets, lag_of
+    from runtime.kafka_errors import kafka_errors
+    from runtime.topics import sink_topics
+
+    lags = {}
+    for name, group, read in (
+        ("stream", settings.stream_group, (settings.ticks_topic,)),
+        ("sink", settings.sink_group, sink_topics(settings)),
+    ):
+        if not group:
+            continue
+        with kafka_errors(settings, group=group, right="DESCRIBE"):
+            committed = await committed_offsets(client, group)
+        lags[name] = lag_of({topic: found[topic] for topic in read}, committed)
+    return lags
 
 
 async def _ask_database(settings: "Settings", status: PipelineStatus) -> None:

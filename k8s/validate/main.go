@@ -23,6 +23,7 @@ import (
 	core "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
 	policy "k8s.io/api/policy/v1"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/resource"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
@@ -38,6 +39,7 @@ var types = map[string]func() any{
 	"monitoring.coreos.com/v1 PodMonitor":     func() any { return &monitoring.PodMonitor{} },
 	"monitoring.coreos.com/v1 PrometheusRule": func() any { return &monitoring.PrometheusRule{} },
 	"monitoring.coreos.com/v1 ServiceMonitor": func() any { return &monitoring.ServiceMonitor{} },
+	"gateway.networking.k8s.io/v1 HTTPRoute":  func() any { return &gateway.HTTPRoute{} },
 	"networking.k8s.io/v1 Ingress":            func() any { return &networking.Ingress{} },
 	"networking.k8s.io/v1 NetworkPolicy":      func() any { return &networking.NetworkPolicy{} },
 	"policy/v1 PodDisruptionBudget":           func() any { return &policy.PodDisruptionBudget{} },
@@ -50,7 +52,7 @@ var types = map[string]func() any{
 }
 
 // Groups whose kinds are no part of Kubernetes, so that its schemas do not know them.
-var operators = regexp.MustCompile(`^(keda\.sh|monitoring\.coreos\.com|postgresql\.cnpg\.io|kafka\.strimzi\.io)/`)
+var operators = regexp.MustCompile(`^(gateway\.networking\.k8s\.io|keda\.sh|monitoring\.coreos\.com|postgresql\.cnpg\.io|kafka\.strimzi\.io)/`)
 
 var kedaName = regexp.MustCompile(`keda:"name=(\w+)`)
 

@@ -148,7 +148,7 @@ def read_bar(item: object) -> ReadBar:
     timeframe = timeframe_of(item.get("timeframe"))
     meta = item.get("meta")
     said = meta if isinstance(meta, dict) else {}
-    time = time_in(said[BAR_TIME], BAR_TIME) if said.get(BAR_TIME) else time_of(item)
+    time = time_in(said[BAR_TIME], BAR_TIME) if said.get(BAR_TIME) else time_of(item, is_opening=True)
     open_, high, low, close = (_price(item, field) for field in ("open", "high", "low", "close"))
     volume, real_volume = _volumes(item)
     check_prices(open_, high, low, close, volume)

@@ -242,6 +242,15 @@ def text_of(body: bytes) -> str:
         return body.decode("utf-8", "surrogateescape").translate(_STRAY)
 
 
+def stray_character(error: UnicodeError) -> tuple[str, int]:
+    """A handler of errors for `codecs`: what is no UTF-8 becomes what `text_of` makes of it."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    if error.encoding != "utf-8":
+        return "\ufffd", error.end
+    return "".join(_STRAY[0xDC00 + byte] for byte in error.object[error.start : error.end]), error.end
+
+
 def readable(text: str) -> str:
     """The text with NaN and Infinity as Python's reader knows them, without commas behind a last element, and with
     backslashes that escape nothing written as such.

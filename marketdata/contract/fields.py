@@ -113,6 +113,7 @@ def timeframe_of(value: object) -> str:
         InvalidItem: when it is none.
     """
     said = str(value) if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**16 else value
+    said = said[:_MAX_TEXT].strip(_AROUND) if isinstance(said, str) else said
     if isinstance(said, str) and len(said) <= len(_MQL_PREFIX) + 3:
         name = said.upper().removeprefix(_MQL_PREFIX)
         name = _NUMBERED.get(name, name)
@@ -163,7 +164,7 @@ def is_computed(value: object) -> bool:
     if isinstance(value, float):
         return isfinite(value)
     if isinstance(value, str) and len(value) <= _MAX_TEXT:
-        return _NO_NUMBER.fullmatch(value.strip()) is None and value != ""
+        return _NO_NUMBER.fullmatch(value.strip(_AROUND)) is None and value != ""
     return value is not None
 
 
@@ -210,7 +211,7 @@ def whole(value: object, field: str, most: int) -> int:
 
 
 def _from_text(text: str, field: str) -> int | float:
-    stripped = text[: _MAX_TEXT + 1].strip()
+    stripped = text[: _MAX_TEXT + 1].strip(_AROUND)
     if len(text) <= _MAX_TEXT and _DECIMAL.fullmatch(stripped):
         try:
             return int(stripped)

@@ -6,6 +6,7 @@ its items. It is accepted, accepted in part, or refused.
 
 import re
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Final, NamedTuple
 
@@ -18,12 +19,36 @@ BARS_ROUTE: Final = "/ingest"
 
 _SLASHES: Final = re.compile("/{2,}")
 
+#: What a client that speaks through a proxy writes before the path.
+_SERVER_BEFORE_PATH: Final = re.compile("^https?://[^/]*", re.IGNORECASE)
+
 
 def route_of(path: str) -> str:
-    """The path in lower case, without trailing or repeated slashes."""
+    """The path in lower case, without trailing or repeated slashes, and without a server's name before it."""
     if path in (TICKS_ROUTE, BARS_ROUTE):
         return path
-    return _SLASHES.sub("/", path).rstrip("/").lower() or "/"
+    return _SLASHES.sub("/", _SERVER_BEFORE_PATH.sub("", path)).rstrip("/").lower() or "/"
+
+
+#: What is taken of the headers of a request, and would mean another thing by its other value.
+_SAID_ONCE: Final = (b"x-source", b"x-api-key", b"authorization", b"content-encoding", b"x-dry-run")
+
+
+def check_said_once(headers: Mapping[bytes, bytes], pairs: Sequence[tuple[bytes, bytes]]) -> None:
+    """Refuse a request whose headers say two things where only one can count.
+
+    Args:
+        headers: with lower-case names, as `pairs` has them in ASGI.
+        pairs: all that came.
+
+    Raises:
+        Refusal: 400.
+    """
+    if len(headers) == len(pairs):
+        return
+    for said in _SAID_ONCE:
+        if len({value.strip() for name, value in pairs if name == said}) > 1:
+            raise Refusal(400, "HEADER_TWICE", f"the header {said.decode()} stands twice, with different values")
 
 
 def key_in(headers: Mapping[bytes, bytes]) -> bytes:
@@ -32,9 +57,8 @@ def key_in(headers: Mapping[bytes, bytes]) -> bytes:
     Args:
         headers: with lower-case names, as in ASGI.
     """
-    key = headers.get(b"x-api-key")
-    if key is not None:
-        return key.strip()
+    if key := headers.get(b"x-api-key", b"").strip():
+        return key
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     return token.strip() if scheme.lower() == b"bearer" else b""
 
@@ -52,6 +76,17 @@ def source_in(headers: Mapping[bytes, bytes]) -> str | None:
     if source is None:
         raise Refusal(400, "INVALID_SOURCE", f"X-Source must be 1 to {MAX_SOURCE} printable characters")
     return source
+
+
+class Right(StrEnum):
+    """What a key may do."""
+
+    #: Send ticks and bars of its own source.
+    INGEST = "ingest"
+    #: Read the dashboard.
+    READ = "read"
+    #: Both, for every source.
+    ADMIN = "admin"
 
 
 def is_dry_run(headers: Mapping[bytes, bytes]) -> bool:

@@ -107,6 +107,8 @@ def read_tick(item: object) -> ReadTick:
     item = with_names(item)
     if not ("bid" in item or "ask" in item or "open" not in item):
         item = _exported(item)
+    if "symbol" not in item and "why" in item:
+        raise _of_skipped_line(item)
     symbol = symbol_of(item.get("symbol"))
     time = time_of(item)
     # A price of 0 is a tick without one, which is counted; a tick without any price field is no tick.
@@ -124,6 +126,16 @@ def read_tick(item: object) -> ReadTick:
         symbol, time, bid, ask, last, volume, 0 if flags in (None, "") else whole(flags, "flags", MAX_FLAGS),
         point_of(item), chart_mode_of(item.get("mode"), item.get("chart_mode")),
     )  # fmt: skip
+
+
+def skipped_line(file: str, line: int, text: str, why: str) -> dict[str, Any]:
+    """A line of a file that its reader could not use, as an item: the server rejects it, and so stores it."""
+    return {"file": file, "line": line, "text": text, "why": why}
+
+
+def _of_skipped_line(item: dict[str, Any]) -> InvalidItem:
+    file, line, why = (quoted(item.get(name)) for name in ("file", "line", "why"))
+    return InvalidItem("", f"line {line} of {file} cannot be used: {why}")
 
 
 def _volume(item: dict[str, Any], field: str) -> float:

@@ -24,6 +24,9 @@ _CACHED_TEXTS: Final = 1_000
 _SECONDS_FROM: Final = 10**9
 _SECONDS_BELOW: Final = 10**10
 
+#: Hour and minute without a colon, as ISO-8601 allows.
+_BARE_MINUTE: Final = re.compile(r"[T ][0-9]{4}", re.IGNORECASE)
+
 #: A number in quotation marks; a date without dashes has 8 digits.
 _EPOCH_TEXT: Final = re.compile(r"[0-9]{9,19}(?:\.[0-9]{1,9})?")
 
@@ -73,12 +76,16 @@ class WallTime(NamedTuple):
 Time = Instant | WallTime
 
 
-def time_of(item: Mapping[str, Any]) -> Time:
+def time_of(item: Mapping[str, Any], *, is_opening: bool = False) -> Time:
     """The time of a tick or a bar.
 
     The first that is there, and not 0, counts: `time_msc` and `ts_msc` (milliseconds), then `ts` as a number, `time`,
     `ts` as text, `timestamp`. Those are seconds from 10^9 to 10^10, milliseconds above, or one of the forms of
     `parse_time`; a number is what the sender's clock showed.
+
+    Args:
+        item: with the names of its fields in lower case.
+        is_opening: whether it is of a bar, which a day or an hour alone may open.
 
     Raises:
         InvalidItem: when there is none, or it cannot be read.
@@ -90,11 +97,11 @@ def time_of(item: Mapping[str, Any]) -> Time:
     fields = ("time", "ts", "timestamp") if isinstance(ts, str) else ("ts", "time", "timestamp")
     for field in fields:
         if _is_there(value := item.get(field)):
-            return time_in(value, field)
+            return time_in(value, field, is_opening=is_opening)
     raise InvalidItem("ts", "no time: send time_msc, ts_msc or ts")
 
 
-def time_in(value: object, field: str) -> Time:
+def time_in(value: object, field: str, *, is_opening: bool = True) -> Time:
     """The time that a number (seconds from 10^9 to 10^10, milliseconds above) or a text (`parse_time`) says.
 
     Raises:
@@ -102,23 +109,28 @@ def time_in(value: object, field: str) -> Time:
     """
     if not isinstance(value, str) or _EPOCH_TEXT.fullmatch(value.strip(_AROUND)):
         return _epoch_time(value, field)
-    parsed = parse_time(value, field)
+    parsed = parse_time(value, field, is_opening=is_opening)
     return type(parsed)(parsed.ms, parsed.coarse, field)
 
 
-def parse_time(text: str, field: str) -> Time:
+def parse_time(text: str, field: str, *, is_opening: bool = False) -> Time:
     """The time that a text says, in ISO-8601 or as MQL's TimeToString writes it, `2025.10.20 02:20:00`.
 
     `Z` or no offset is what the sender's clock showed, any other offset says the moment itself.
 
     Raises:
-        InvalidItem: naming `field` when it is neither.
+        InvalidItem: naming `field` when it is neither, or has no minute and is not the opening of a bar: all ticks of
+            a day would be of its first minute.
     """
     if len(text) <= _MAX_TEXT:
         try:
-            return _parsed(text)
+            parsed = _parsed(text)
         except ValueError:
             pass
+        else:
+            if is_opening or ":" in text or _BARE_MINUTE.search(text):
+                return parsed
+            raise InvalidItem(field, f"a time of day is expected, not only {quoted(text)}")
     raise InvalidItem(field, f"not an ISO-8601 time: {quoted(text)}")
 
 
@@ -131,6 +143,8 @@ def _parsed(text: str) -> Time:
         year, month, day, *time, fraction = mql.groups(default="0")
         iso = f"{year}-{month:>02}-{day:>02}T{':'.join(f'{part:>02}' for part in time)}"
         iso += f".{fraction}" if mql[7] else ""
+    if iso[10:11] in ("+", "-"):
+        raise ValueError("an offset behind a day alone, which Python takes for a time of day")
     moment = datetime.fromisoformat(iso)
     coarse = _FRACTION.search(iso, 8) is None
     if moment.tzinfo is None:

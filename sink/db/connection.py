@@ -263,7 +263,7 @@ class StagingTable(StrEnum):
 
 
 async def provide(connection: Connection, table: StagingTable) -> None:
-    """See to it that the transaction has the staging table, which `connect` has created in a session of our own."""
+    """Make sure that the transaction has the staging table, which `connect` has created in a session of our own."""
     if is_pooled(connection):
         await _create(connection, table)
 

@@ -11,7 +11,7 @@ import structlog
 from psycopg import AsyncConnection, errors
 from psycopg import sql as composing
 
-from marketdata.errors import SchemaTaken
+from marketdata.errors import NotMigrated, SchemaTaken
 from sink.db.session import SQL, open_session, schema_of
 
 log = structlog.get_logger(__name__)
@@ -42,6 +42,7 @@ async def migrate(conninfo: str) -> list[str]:
     Raises:
         psycopg.OperationalError: when the database does not answer; the call can be repeated.
         SchemaTaken: when something else in the schema has a name that a migration needs.
+        NotMigrated: when migrations are missing that this role may not apply; the call can be repeated.
     """
     applied = []
     async with await open_session(conninfo, "tickpipe migrations") as connection:
@@ -76,6 +77,11 @@ async def _apply(connection: AsyncConnection[Any], name: str, sql: bytes) -> boo
             await connection.execute(SQL["create_migrations_table"])
             await connection.execute(sql)
             await connection.execute(SQL["record_migration"], {"name": name})
+    except errors.InsufficientPrivilege as exc:
+        raise NotMigrated(
+            f"the role {connection.info.user} may not apply the migration {name} ({exc.diag.message_primary}); run "
+            "`tickpipe db migrate` as the owner of the tables"
+        ) from exc
     except (errors.DuplicateTable, errors.DuplicateFunction, errors.DuplicateObject) as exc:
         row = await (await connection.execute(SQL["schema_and_database"])).fetchone()
         schema, database = row or ("", "")
@@ -136,7 +142,8 @@ async def storage(connection: AsyncConnection[Any]) -> Storage:
 async def set_compression(connection: AsyncConnection[Any], after_days: int) -> None:
     """Chunks are compressed when they are so many days old; 0 compresses no more and leaves what is compressed.
 
-    Other editions than TimescaleDB's community edition cannot; that is logged.
+    Other editions than TimescaleDB's community edition cannot, nor can a role that does not own the table; that is
+    logged.
     """
     if not (await edition(connection)).startswith("timescaledb community"):
         if after_days:
@@ -144,19 +151,32 @@ async def set_compression(connection: AsyncConnection[Any], after_days: int) -> 
                 "Nothing is compressed: that needs TimescaleDB's community edition.", action="compression_missing"
             )
         return
-    async with connection.transaction():
-        await connection.execute(SQL["lock_policies"], {"key": _POLICIES_LOCK})
-        row = await (await connection.execute(SQL["compression_policy"])).fetchone()
-        present = row[0] if row else 0
-        if present == after_days:
-            return
-        await connection.execute(SQL["remove_compression_policy"])
-        if after_days:
-            (compressible,) = await _row(connection, "is_compressible")
-            if not compressible:
-                await connection.execute(SQL["make_compressible"])
-            await connection.execute(SQL["add_compression_policy"], {"days": after_days})
-    log.info("The compression of old chunks was set.", action="compression_set", after_days=after_days)
+    try:
+        async with connection.transaction():
+            changed = await _change_compression(connection, after_days)
+    except errors.InsufficientPrivilege as exc:
+        log.warning(
+            "Only the owner of the tables may set their compression: run `tickpipe db migrate` as that role.",
+            action="compression_refused", after_days=after_days, error=str(exc).strip(),
+        )  # fmt: skip
+        return
+    if changed:
+        log.info("The compression of old chunks was set.", action="compression_set", after_days=after_days)
+
+
+async def _change_compression(connection: AsyncConnection[Any], after_days: int) -> bool:
+    """Set the policy unless it is set like this already; returns whether it was not."""
+    await connection.execute(SQL["lock_policies"], {"key": _POLICIES_LOCK})
+    row = await (await connection.execute(SQL["compression_policy"])).fetchone()
+    if (row[0] if row else 0) == after_days:
+        return False
+    await connection.execute(SQL["remove_compression_policy"])
+    if after_days:
+        (compressible,) = await _row(connection, "is_compressible")
+        if not compressible:
+            await connection.execute(SQL["make_compressible"])
+        await connection.execute(SQL["add_compression_policy"], {"days": after_days})
+    return True
 
 
 async def _row(connection: AsyncConnection[Any], name: str) -> tuple[Any, ...]:

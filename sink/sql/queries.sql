@@ -430,6 +430,27 @@ SELECT pg_advisory_xact_lock(%(key)s);
 -- name: schema_and_database
 SELECT current_schema()::text, current_database()::text;
 
+-- name: missing_privileges
+-- What the role of this session may not do of what the sink does.
+SELECT p.privilege || ' on ' || t.name
+FROM unnest(ARRAY['market_data', 'sink_progress', 'broker_bars', 'sender_counts']) AS t (name)
+CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p (privilege)
+WHERE to_regclass(t.name) IS NOT NULL AND NOT has_table_privilege(t.name, p.privilege)
+ORDER BY 1;
+
+-- name: server_clock
+SELECT clock_timestamp();
+
+-- name: sender_clocks
+-- Of each source that was heard within a quarter of an hour: its last request, and the time of its newest tick.
+SELECT s.source, max(s.last_seen), (
+    SELECT max(m.last_tick) FROM market_data AS m
+    WHERE m.source = s.source AND m.timeframe = 'M1' AND m.ts > now() - interval '3 days'
+)
+FROM sender_counts AS s
+WHERE s.last_seen > now() - interval '15 minutes'
+GROUP BY s.source;
+
 -- name: has_schema
 -- Not current_schema(), which is that of TimescaleDB where ours is missing.
 SELECT to_regnamespace(%(schema)s) IS NOT NULL;

@@ -12,8 +12,8 @@ SELECT
     nullif(minutes_from, '-infinity'), nullif(hours_from, '-infinity'), nullif(days_from, '-infinity')
 FROM advance_retention(%(minutes)s, %(hours)s, %(days)s);
 
--- name: drop_chunks
-SELECT drop_chunks('market_data', older_than => %(before)s::timestamptz);
+-- name: drop_minutes
+SELECT drop_minutes(%(before)s);
 
 -- name: oldest_minute
 SELECT ts FROM market_data WHERE ts < %(before)s ORDER BY ts LIMIT 1;

@@ -52,6 +52,7 @@ build() {
 build python python
 build kafka apache/kafka
 build timescaledb timescale/timescaledb
+build caddy caddy
 build prometheus prom/prometheus
 build postgres-exporter prometheuscommunity/postgres-exporter
 build node-exporter prom/node-exporter

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 DOCKER = shutil.which("docker") or "docker"
 
-PROFILES = ("monitoring", "demo", "tools")
+PROFILES = ("monitoring", "demo", "tls", "tools")
 
 Bar = tuple[float, float, float, float]
 
@@ -91,6 +92,21 @@ class Deployment:
             raise ComposeError(f"docker compose {' '.join(arguments)}\n{done.stdout}{done.stderr}")
         return done.stdout
 
+    def recipe(self, *, heading: str, block: int) -> str:
+        """The n-th block of commands below a heading of the page, run in the folder; what it said."""
+        page = (ROOT / "docs" / "deploy" / "compose.md").read_text()
+        section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+        script = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[block]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
+        environment["PATH"] = f"{ROOT}/.venv/bin:{environment['PATH']}"
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise ComposeError(f"{script}\n{done.stdout}{done.stderr}")
+        return done.stdout + done.stderr
+
     def up(self, *arguments: str) -> float:
         """Start and wait until everything is healthy; the seconds it took."""
         started = time.monotonic()
@@ -138,11 +154,11 @@ class Deployment:
         lines = self.inside(f"http://{address}/metrics").splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
-    def sql(self, query: str) -> list[list[str]]:
+    def sql(self, query: str, role: str = "tickpipe") -> list[list[str]]:
         """Rows as text; doubles in the shortest form that reads back exactly."""
         psql = (
             "psql",
-            "--username=tickpipe",
+            f"--username={role}",
             "--dbname=tickpipe",
             "--no-align",
             "--tuples-only",
@@ -164,6 +180,15 @@ class Deployment:
             f"SELECT coalesce(sum(volume), 0) FROM market_data WHERE source = '{source}'"  # noqa: S608
         )
         return int(volume)
+
+    def is_set_back(self) -> bool:
+        """Whether the stream workers' group has no members and does not stand at the end of the log."""
+        said = self.compose(
+            "exec", "-T", "kafka", "/opt/kafka/bin/kafka-consumer-groups.sh", "--bootstrap-server", "kafka:9092",
+            "--group", "tickpipe-stream", "--describe",
+        )  # fmt: skip
+        lags = re.findall(r"^tickpipe-stream +ticks +\d+ +\d+ +\d+ +(\d+)", said, re.MULTILINE)
+        return any(int(lag) for lag in lags)
 
     def client(self, source: str) -> httpx.Client:
         """An HTTP client that posts as the source."""

@@ -19,7 +19,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 fi
 
 export DEBIAN_FRONTEND=noninteractive
-packages=(docker.io docker-cli docker-buildx docker-compose debootstrap iptables ca-certificates)
+packages=(docker.io docker-cli docker-buildx docker-compose debootstrap iptables iproute2 ca-certificates)
 extra=/etc/apt/sources.list.d/tickpipe-test-engine.sources
 pin=/etc/apt/preferences.d/tickpipe-test-engine
 trap 'rm -f "$extra" "$pin"' EXIT

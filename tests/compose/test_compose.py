@@ -1,7 +1,10 @@
 """The deployment under `docker compose`, from start to replay, in the order of a user's life with it."""
 
 import json
+import os
 import re
+import socket
+import ssl
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +15,10 @@ import httpx
 import pytest
 import yaml
 
+from tests.certificates import Authority
 from tests.compose.deployment import ROOT, ComposeError, Deployment, docker, new_folder
 from tests.days import EURUSD_COUNT, eurusd_bars, eurusd_ticks
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 SERVICES = ("producer", "stream", "sink", "dashboard")
@@ -23,8 +28,6 @@ BATCH = 500
 
 #: Sources that send the day at the same time, enough to give each of three workers something.
 SOURCES = ("A", "B", "C", "D", "E", "F")
-
-CONSUMER_GROUPS = "/opt/kafka/bin/kafka-consumer-groups.sh"
 
 
 def post_day(deployment: Deployment, source: str, symbol: str = "EURUSD") -> None:
@@ -69,8 +72,8 @@ def assert_the_day(deployment: Deployment, source: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["TICKPIPE_API_KEY", "TICKPIPE_DB_PASSWORD", "TICKPIPE_READER_PASSWORD", "TICKPIPE_GRAFANA_PASSWORD",
-     "TICKPIPE_DEMO_KEY", "TICKPIPE_KAFKA_CLUSTER_ID", "COMPOSE_PROJECT_NAME"],
+    ["TICKPIPE_API_KEY", "TICKPIPE_DB_PASSWORD", "TICKPIPE_WRITER_PASSWORD", "TICKPIPE_READER_PASSWORD",
+     "TICKPIPE_GRAFANA_PASSWORD", "TICKPIPE_DEMO_KEY", "TICKPIPE_KAFKA_CLUSTER_ID", "COMPOSE_PROJECT_NAME"],
 )  # fmt: skip
 def test_an_empty_secret_refuses_to_start(tmp_path: Path, name: str) -> None:
     refused = Deployment(new_folder(tmp_path))
@@ -115,7 +118,7 @@ def test_make_env_never_overwrites(tmp_path: Path) -> None:
     assert (folder / ".env").read_text() == written
     assert (folder / ".env").stat().st_mode & 0o077 == 0
     assert "change-me" not in written
-    assert len(secrets) == len(set(secrets)) == 6
+    assert len(secrets) == len(set(secrets)) == 7
     first.delete()
 
 
@@ -175,6 +178,34 @@ def test_every_page_answers(deployment: Deployment) -> None:
             assert deployment.inside(f"http://{address}{page}")
     assert deployment.metric("sink:18003", "tickpipe_sink_database_up") == 1
     assert deployment.inside("http://dashboard:18080/vendor/lightweight-charts.js")
+
+
+def test_the_roles_are_those_of_their_services(deployment: Deployment) -> None:
+    found = deployment.sql(
+        "SELECT DISTINCT usename FROM pg_stat_activity"
+        " WHERE application_name LIKE 'tickpipe%' AND client_addr IS NOT NULL",
+        role="postgres",
+    )
+    assert ["tickpipe_writer"] in found
+    assert ["tickpipe"] not in found
+    assert ["postgres"] not in found
+    assert deployment.sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'") == [["tickpipe"]]
+    assert deployment.sql("SELECT drop_minutes('2000-01-01')", role="tickpipe_writer") == [[""]]
+
+
+def test_what_takes_ticks_cannot_reach_the_database(deployment: Deployment) -> None:
+    networks = deployment.containers("timescaledb")[0]["NetworkSettings"]["Networks"]
+    program = "import socket, sys; print(socket.socket().connect_ex((sys.argv[1], 5432)))"
+    connect = "import socket, sys; s = socket.socket(); s.settimeout(2); print(s.connect_ex((sys.argv[1], 5432)))"
+    for network in networks.values():
+        assert deployment.compose("exec", "-T", "sink", "python", "-c", program, network["IPAddress"]).strip() == "0"
+        assert (
+            deployment.compose("exec", "-T", "producer", "python", "-c", connect, network["IPAddress"]).strip() != "0"
+        )
+    with pytest.raises(ComposeError, match=r"Name or service|name resolution|getaddrinfo"):
+        deployment.compose(
+            "exec", "-T", "producer", "python", "-c", "import socket; socket.getaddrinfo('timescaledb', 1)"
+        )
 
 
 def test_a_wrong_key_is_refused(deployment: Deployment) -> None:
@@ -245,7 +276,7 @@ def test_ticks_are_taken_while_the_database_refuses_the_password(deployment: Dep
     env = deployment.folder / ".env"
     right = env.read_text()
     deployment.down()
-    env.write_text(re.sub(r"^(TICKPIPE_DB_PASSWORD)=.*$", r"\1=another-password", right, flags=re.M))
+    env.write_text(re.sub(r"^(TICKPIPE_(?:DB|WRITER)_PASSWORD)=.*$", r"\1=another-password", right, flags=re.M))
     try:
         deployment.compose("up", "--detach", "--no-build")
         deployment.wait_healthy("producer")
@@ -291,22 +322,60 @@ def test_the_command_line_works_inside(deployment: Deployment) -> None:
     deployment.compose("run", "--rm", "-T", "tickpipe", "verify", timeout_seconds=600)
 
 
+SEND = "Send, back up, replay"
+
+
+def test_ticks_are_sent_from_the_host_and_from_inside(deployment: Deployment) -> None:
+    ticks = [f"{1_549_238_400_000 + n},1.1,1.2\n" for n in range(3)]
+    file = deployment.folder / "EURUSD.csv"
+    file.write_text("time_msc,bid,ask\n" + "".join(ticks))
+    file.chmod(0o644)
+
+    deployment.recipe(heading=SEND, block=0)
+    wait_until(lambda: deployment.ticks("ICMarkets-Demo") == 3, within_seconds=60, what="the ticks of the host")
+    deployment.recipe(heading=SEND, block=1)
+
+    # The same ticks count once.
+    assert "3" in deployment.recipe(heading=SEND, block=1)
+    assert deployment.ticks("ICMarkets-Demo") == 3
+
+
+def test_a_backup_is_taken_while_everything_runs(deployment: Deployment) -> None:
+    deployment.recipe(heading=SEND, block=2)
+    assert (deployment.folder / "backup" / "today.zip").stat().st_size > 1_000_000
+
+
+def test_a_replay_mends_what_was_deleted(deployment: Deployment) -> None:
+    assert "Nothing was changed" in deployment.recipe(heading=SEND, block=3)
+    deployment.sql("DELETE FROM market_data WHERE source = 'day'")
+
+    with ThreadPoolExecutor(1) as replaying:
+        replay = replaying.submit(deployment.recipe, heading=SEND, block=4)
+        wait_until(
+            lambda: replay.done() or deployment.is_set_back(), within_seconds=60, what="a group that was set back"
+        )
+        deployment.compose("start", "stream")
+        assert "0 different" in replay.result()
+
+    wait_stored(deployment, "day")
+    assert_the_day(deployment, "day")
+
+
 def test_kafkas_own_tool_resets_the_offsets_for_a_replay(deployment: Deployment) -> None:
-    kafka = ("exec", "-T", "kafka", CONSUMER_GROUPS, "--bootstrap-server", "kafka:9092", "--group", "tickpipe-stream")
-    deployment.compose("stop", "stream")
     deployment.sql("DELETE FROM market_data WHERE source = 'A'")
 
-    def reset() -> bool:
+    def reset() -> str:
         # The group keeps its members until they left or their sessions ran out.
         try:
-            deployment.compose(*kafka, "--topic", "ticks", "--reset-offsets", "--to-earliest", "--execute")
+            return deployment.recipe(heading="Replay with Kafka's own tool", block=0)
         except ComposeError as exc:
             if "inactive" in str(exc):
-                return False
+                return ""
             raise
-        return True
 
-    wait_until(reset, within_seconds=60, what="a stopped group")
+    said = wait_until(reset, within_seconds=90, what="a stopped group")
+    assert "CURRENT-OFFSET" in said
+    assert "NEW-OFFSET" in said
     deployment.compose("up", "--detach", "--wait", "--no-build", "--no-recreate", "--scale", "stream=1", "stream")
 
     wait_stored(deployment, "A", within_seconds=300)
@@ -314,10 +383,88 @@ def test_kafkas_own_tool_resets_the_offsets_for_a_replay(deployment: Deployment)
         assert_the_day(deployment, source)
 
 
+def test_the_image_of_a_revision_stays_when_another_is_built(deployment: Deployment, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    git = ("git", "-c", "user.name=Test", "-c", "user.email=test@example.com")
+    subprocess.run([*git, "clone", "--quiet", "--depth", "1", f"file://{ROOT}", clone], check=True)
+    (clone / ".env").write_text("TICKPIPE_API_KEY=stays\n")
+    build = [str(clone / "compose" / "image.sh"), "--quiet", "--network", "host"]
+    tags = []
+    try:
+        for _ in range(2):
+            subprocess.run(build, check=True, capture_output=True)
+            said, tag = (clone / ".env").read_text().splitlines()
+            assert said == "TICKPIPE_API_KEY=stays"
+            tags.append(tag.removeprefix("TICKPIPE_IMAGE="))
+            subprocess.run([*git, "-C", clone, "commit", "--quiet", "--allow-empty", "-m", "Another"], check=True)
+        found = [json.loads(docker("image", "inspect", tag))[0]["Config"]["Labels"] for tag in tags]
+        revisions = [labels["org.opencontainers.image.revision"] for labels in found]
+        assert all(revision.startswith(tag.partition(":")[2]) for revision, tag in zip(revisions, tags, strict=True))
+        assert len(set(revisions)) == 2
+    finally:
+        docker("image", "rm", *tags)
+
+
 def test_the_simulated_ea_trades(deployment: Deployment) -> None:
     deployment.compose("--profile", "demo", "up", "--detach", "--no-build", "--no-recreate", "demo")
     wait_until(lambda: deployment.ticks("Simulated") > 10, within_seconds=60, what="ticks of the simulated EA")
     deployment.compose("--profile", "demo", "rm", "--stop", "--force", "demo")
+
+
+def test_tls_before_producer_and_dashboard(deployment: Deployment) -> None:
+    authority = Authority(deployment.folder / "authority")
+    certificate, key = authority.signed("ticks")
+    key.chmod(0o644)
+    port, dashboard_port = free_port(), free_port()
+    with (deployment.folder / ".env").open("a") as file:
+        file.write("TICKPIPE_TLS_HOST=127.0.0.1\nTICKPIPE_TLS_BIND=127.0.0.1\n")
+        file.write(f"TICKPIPE_TLS_PORT={port}\nTICKPIPE_TLS_DASHBOARD_PORT={dashboard_port}\n")
+        file.write(f"TICKPIPE_TLS_CERTIFICATE={certificate}\nTICKPIPE_TLS_KEY={key}\n")
+    with_tls = ("--profile", "tls", "up", "--detach", "--wait", "--no-build", "--no-recreate", "caddy")
+    deployment.compose(*with_tls)
+
+    # Certificates of one's own.
+    trusting = ssl.create_default_context(cafile=authority.certificate)
+    tick = {"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}
+    headers = {"X-API-Key": deployment.setting("TICKPIPE_API_KEY"), "X-Source": "over-tls"}
+    answer = httpx.post(
+        f"https://127.0.0.1:{port}/ingest/tick", verify=trusting, headers=headers, json={"ticks": [tick]}
+    )
+    assert answer.status_code == 200, answer.text
+    with httpx.stream("GET", f"https://127.0.0.1:{dashboard_port}/stream?symbol=X", verify=trusting) as stream:
+        assert stream.status_code == 200
+        assert next(stream.iter_raw())
+    with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+        httpx.get(f"https://127.0.0.1:{port}/health")
+    assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 400
+    trusting.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        trusting.wrap_socket(plain, server_hostname="127.0.0.1") as tls,
+    ):
+        assert tls.selected_alpn_protocol() == "h2"
+
+    # An authority that is made there, and a client that trusts it.
+    env = deployment.folder / ".env"
+    env.write_text(re.sub(r"^TICKPIPE_TLS_(CERTIFICATE|KEY)=.*\n", "", env.read_text(), flags=re.MULTILINE))
+    with env.open("a") as file:
+        file.write("TICKPIPE_TLS_OWN_AUTHORITY=yes\n")
+    deployment.compose(*with_tls[:-2], "caddy")
+    root = "/tmp/data/caddy/pki/authorities/local/root.crt"  # noqa: S108 - in the container
+    deployment.compose("--profile", "tls", "cp", f"caddy:{root}", "tickpipe-root.crt")
+    sent = subprocess.run(
+        [ROOT / ".venv/bin/tickpipe", "send", "EURUSD.csv", "--symbol", "EURUSD", "--source", "over-own-tls",
+         "--url", f"https://127.0.0.1:{port}", "--key", deployment.setting("TICKPIPE_API_KEY")],
+        cwd=deployment.folder, env=os.environ | {"SSL_CERT_FILE": "tickpipe-root.crt"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert sent.returncode == 0, sent.stdout + sent.stderr
+
+    (container,) = deployment.containers("caddy")
+    assert container["HostConfig"]["ReadonlyRootfs"]
+    assert container["Config"]["User"] == "1000"
+    deployment.compose("--profile", "tls", "rm", "--stop", "--force", "caddy")
+    wait_until(lambda: deployment.ticks("over-own-tls") == 3, within_seconds=60, what="the ticks that came over TLS")
 
 
 # Monitoring: Prometheus and the exporters of PostgreSQL and of the machine run. Grafana and Kafka's exporter are in no
@@ -395,6 +542,57 @@ def test_another_deployments_env_starts_nothing_on_these_ticks(deployment: Deplo
     assert_takes_and_stores_ticks(deployment, "after-another-env")
 
 
+# Growing out of one machine.
+
+
+def test_partitions_are_added_while_ticks_come(deployment: Deployment) -> None:
+    with ThreadPoolExecutor(1) as sending:
+        sent = sending.submit(post_day, deployment, "growing")
+        deployment.recipe(heading="Grow out of one machine", block=0)
+        sent.result()
+    wait_stored(deployment, "growing")
+    assert_the_day(deployment, "growing")
+    post_day(deployment, "grown")
+    wait_stored(deployment, "grown")
+    assert_the_day(deployment, "grown")
+    described = deployment.compose(
+        "exec", "-T", "kafka", "/opt/kafka/bin/kafka-topics.sh", "--bootstrap-server", "kafka:9092", "--describe",
+        "--topic", "ticks",
+    )  # fmt: skip
+    assert "PartitionCount: 12" in described
+
+
+def test_servers_elsewhere_serve_a_deployment_that_has_none(deployment: Deployment, tmp_path: Path) -> None:
+    second = Deployment(new_folder(tmp_path))
+    second.make_env()
+    password = deployment.setting("TICKPIPE_DB_PASSWORD")
+    with (second.folder / ".env").open("a") as file:
+        file.write(
+            f"TICKPIPE_KAFKA_BOOTSTRAP=kafka:9092\nTICKPIPE_DATABASE_URL=postgresql://tickpipe:{password}@db/tickpipe\n"
+        )
+    deployment.compose("stop", *SERVICES)
+    try:
+        second.compose("create", "--no-build")
+        # The servers of the first deployment, in the networks of the second as a cluster would be reached.
+        for service, network, name in (("kafka", "log", "kafka"), ("timescaledb", "data", "db")):
+            (server,) = deployment.containers(service)
+            docker("network", "connect", "--alias", name, f"{second.project}_{network}", server["Id"])
+        second.up()
+
+        running = set(second.compose("ps", "--services", "--status", "running").split())
+        assert running == set(SERVICES)
+        tick: dict[str, object] = {"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}
+        with second.client("elsewhere") as client:
+            wait_until(lambda: _taken(client, {"ticks": [tick]}), within_seconds=60, what="a producer that takes ticks")
+        wait_until(lambda: deployment.ticks("elsewhere") == 1, within_seconds=60, what="the candle of the tick")
+    finally:
+        for service, network in (("kafka", "log"), ("timescaledb", "data")):
+            (server,) = deployment.containers(service)
+            docker("network", "disconnect", "--force", f"{second.project}_{network}", server["Id"])
+        second.delete()
+        deployment.up()
+
+
 # The last, for it deletes the volumes.
 
 
@@ -407,7 +605,7 @@ def test_backup_and_restore_as_the_page_says(deployment: Deployment, tmp_path: P
     deployment.compose("start", "kafka")
     database = ("exec", "-T", "timescaledb")
     dump = "/var/lib/postgresql/data/tickpipe.dump"
-    deployment.compose(*database, "pg_dump", "-U", "tickpipe", "-Fc", "--file", dump, "tickpipe")
+    deployment.compose(*database, "pg_dump", "-U", "postgres", "-Fc", "--file", dump, "tickpipe")
     deployment.compose("cp", f"timescaledb:{dump}", str(tmp_path / "tickpipe.dump"))
 
     deployment.down("--volumes")
@@ -419,9 +617,9 @@ def test_backup_and_restore_as_the_page_says(deployment: Deployment, tmp_path: P
     deployment.up("kafka", "timescaledb")
     assert deployment.sql("SELECT to_regclass('market_data') IS NULL") == [["t"]]
     deployment.compose("cp", str(tmp_path / "tickpipe.dump"), f"timescaledb:{dump}")
-    deployment.sql("SELECT timescaledb_pre_restore()")
-    deployment.compose(*database, "pg_restore", "-U", "tickpipe", "-d", "tickpipe", "--no-owner", dump)
-    deployment.sql("SELECT timescaledb_post_restore()")
+    deployment.sql("SELECT timescaledb_pre_restore()", role="postgres")
+    deployment.compose(*database, "pg_restore", "-U", "postgres", "-d", "tickpipe", dump)
+    deployment.sql("SELECT timescaledb_post_restore()", role="postgres")
     deployment.up()
 
     assert_the_day(deployment, "day")

@@ -1,10 +1,12 @@
 """What operators do to a running stack by hand."""
 
 import asyncio
+import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -88,6 +90,40 @@ async def _(op: Operator) -> None:
     await asyncio.sleep(15)
     with suppress(ProcessLookupError):
         await op.signal(name, signal.SIGCONT)
+
+
+@act("PostgreSQL's data folder put back to a copy of before")
+async def _(op: Operator) -> None:
+    folder, copy = op.data_dir / "postgres", op.data_dir.parent / "copy-of-postgres"
+    await op.stop("postgres")
+    await op.copy(folder, copy)
+    await op.start("postgres")
+    # What is stored meanwhile the copy does not have, and its progress neither.
+    await asyncio.sleep(8)
+    await op.stop("postgres")
+    shutil.rmtree(folder)
+    copy.rename(folder)
+    await op.start("postgres")
+
+
+async def _freeze(op: Operator, name: str) -> None:
+    await op.signal(name, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(120)
+    finally:
+        with suppress(ProcessLookupError):
+            await op.signal(name, signal.SIGCONT)
+
+
+for _service in ("kafka", "postgres", "producer"):
+    act(f"{_service} stopped with SIGSTOP for two minutes")(partial(_freeze, name=_service))
+
+
+@act("a second sink and a second worker by hand, under the names of the first")
+async def _(op: Operator) -> None:
+    for name, module in (("sink", "sink"), ("stream", "stream_app")):
+        code, said = await op.run_again(name, module)
+        assert (code, "Traceback" in said) == (1, False), said
 
 
 @act("a second stack on the same machine")

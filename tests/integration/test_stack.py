@@ -111,6 +111,21 @@ def test_a_live_tick_is_a_candle_within_seconds(stack: Stack) -> None:
     wait_until(lambda: stack.candles("--symbol", "XAUUSD"), what="the candle of a live tick", within_seconds=20)
 
 
+def test_a_key_begins_and_ends_while_the_stack_runs(stack: Stack) -> None:
+    url = stack.status()["producer_url"]
+    key = stack.run("keys", "create", "pc7", "--source", "Keyed").strip()
+
+    def answer() -> tuple[int, str]:
+        tick = {"ts_msc": clock.now_ms(), "symbol": "XAUUSD", "bid": 2650.25, "ask": 2650.51}
+        found = plainhttp.post(f"{url}/ingest/tick", headers={"X-API-Key": key}, json=tick)
+        return found.status_code, found.json().get("code", "")
+
+    wait_until(lambda: answer() == (200, ""), what="a key that was made", within_seconds=20)
+    assert "valid" in stack.run("keys", "list")
+    stack.run("keys", "revoke", "pc7")
+    wait_until(lambda: answer() == (401, "KEY_REVOKED"), what="a key that was revoked", within_seconds=20)
+
+
 def test_who_sends_is_listed_and_two_servers_under_one_source_are_warned_about(stack: Stack) -> None:
     state = stack.status()
     for server in ("Broker-Demo", "Broker-Real 2"):

@@ -1,25 +1,95 @@
-"""What is told to stop while no broker answers."""
+"""What is told to stop, and what is read, while no broker answers."""
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import TopicPartition
 
-from runtime.kafka import new_consumer
+from marketdata.errors import KafkaUnavailable
+from runtime.aiokafka_internals import discard_producer, hand_out_bare_records
+from runtime.kafka import new_consumer, new_producer
+from runtime.logreader import LogReader
 from runtime.settings import Settings
 from runtime.topics import wait_for_kafka
+from tests.kafka_log import KafkaLog
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import Service, running
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.fault, pytest.mark.long(36)]
+pytestmark = [pytest.mark.fault, pytest.mark.long(40)]
 
 
 @pytest.fixture(scope="module")
 def servers(own_servers: EmbeddedServers) -> EmbeddedServers:
     """Servers that the tests of this file stop."""
     return own_servers
+
+
+@asynccontextmanager
+async def silent_broker(servers: EmbeddedServers) -> AsyncIterator[None]:
+    """Its connections stay, and nothing is answered."""
+    await asyncio.to_thread(servers.pause_kafka)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(servers.resume_kafka)
+
+
+async def test_a_broker_that_falls_silent_ends_every_read(
+    settings: Settings, kafka: KafkaLog, servers: EmbeddedServers
+) -> None:
+    for n in range(10):
+        await kafka.producer.send_and_wait(settings.ticks_topic, b"%d" % n, partition=0)
+    async with LogReader(settings, stall_seconds=1.5) as reader:
+        assert await reader.ends(settings.ticks_topic, 0) == (0, 10)
+        async with silent_broker(servers):
+            began = time.monotonic()
+            with pytest.raises(KafkaUnavailable, match="offset 0 of"):
+                [batch async for batch in reader.read(settings.ticks_topic, 0, 0, 9)]
+            with pytest.raises(KafkaUnavailable):
+                await reader.ends(settings.ticks_topic, 0)
+            assert time.monotonic() - began < 10
+        read = [record.offset async for batch in reader.read(settings.ticks_topic, 0, 3, 6) for record in batch]
+    assert read == [3, 4, 5, 6]
+
+
+@pytest.mark.contract
+async def test_a_reader_stops_at_once_while_the_broker_is_silent(
+    settings: Settings, kafka: KafkaLog, servers: EmbeddedServers
+) -> None:
+    consumer = new_consumer(settings)
+    await consumer.start()
+    try:
+        hand_out_bare_records(consumer)
+        consumer.assign([partition := TopicPartition(settings.ticks_topic, 0)])
+        consumer.seek(partition, 0)
+        await kafka.producer.send_and_wait(settings.ticks_topic, b"x", partition=0)
+        await eventually(lambda: consumer.getmany(timeout_ms=500), what="the record")
+        async with silent_broker(servers):
+            # A fetch rests after its failure when it is told to end.
+            await consumer.getmany(timeout_ms=500)
+            async with asyncio.timeout(15):
+                await consumer.stop()
+    finally:
+        await consumer.stop()
+
+
+@pytest.mark.contract
+async def test_a_discarded_producer_ends_at_once_while_the_broker_is_silent(
+    settings: Settings, kafka: KafkaLog, servers: EmbeddedServers
+) -> None:
+    producer = new_producer(settings)
+    await producer.start()
+    await producer.send_and_wait(settings.ticks_topic, b"x", partition=0)
+    async with silent_broker(servers):
+        unconfirmed = await producer.send(settings.ticks_topic, b"y", partition=0)
+        async with asyncio.timeout(10):
+            await discard_producer(producer)
+        assert not unconfirmed.done() or unconfirmed.cancelled() or unconfirmed.exception()
 
 
 def test_a_reader_stops_and_leaves_no_connection(servers: EmbeddedServers, settings: Settings) -> None:

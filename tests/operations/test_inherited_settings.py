@@ -76,7 +76,7 @@ COMMANDS = [
     "candles -s EURUSD --format csv",
     "candles -s EURUSD --timeframe H1 --format json",
     "query 2 --format csv",
-    "query gaps --format csv",
+    "gaps --from 2019-02-04 --to 2019-02-04T02:00 --least 30 --closed --format csv",
     "fidelity --format csv",
     "db day-zone",
 ]

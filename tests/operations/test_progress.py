@@ -91,13 +91,13 @@ def with_database(settings: Settings, name: str) -> Settings:
 
 
 async def send_round(flow: Flow, number: int) -> None:
-    """Send candles of forty minutes that were not sent before, a quarter to each partition."""
+    """Send candles of forty minutes that were not sent before, as many to each partition."""
     candles: Sequence[Candle] = [
         candle(ts=MINUTE + (number * ROUND + i) * 60_000, log=flow.own_log) for i in range(ROUND)
     ]
-    topic = flow.settings.candles_topic
+    topic, partitions = flow.settings.candles_topic, flow.settings.kafka_partitions
     sent = [
-        await flow.producer.send(topic, encode(one), key=candle_key(one), partition=i % 4)
+        await flow.producer.send(topic, encode(one), key=candle_key(one), partition=i % partitions)
         for i, one in enumerate(candles)
     ]
     for one in sent:
@@ -235,7 +235,7 @@ async def test_records_that_were_deleted_before_they_were_stored_are_counted(set
     await send_round(flow, 1)
     tp = TopicPartition(settings.candles_topic, 0)
     async with admin_client(settings) as client:
-        await client.delete_records({tp: RecordsToDelete(before_offset=ROUND // 4 + 7)})
+        await client.delete_records({tp: RecordsToDelete(before_offset=ROUND // settings.kafka_partitions + 7)})
 
     async with RunningSink(settings) as sink:
         await eventually(lambda: _has_rows(settings, 2 * ROUND - 7))

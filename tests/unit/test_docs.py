@@ -11,7 +11,7 @@ from tests.architecture import IN_FILE, PACKAGES, PAGE, ROOT, names
 from tests.unit.test_imports import MAY_IMPORT
 from tickpipe.cli import app
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 FOLDERS = {*PACKAGES, "benchmarks", "compose", "docs", "ea", "k8s", "tests"}
@@ -38,7 +38,7 @@ COMMANDS = {
 _VARIABLE = re.compile(r"\bTICKPIPE_[A-Z0-9_]*[A-Z0-9]\b(?!_)")
 
 #: Variables that the services read, and those that scripts, compose and tests do.
-VARIABLES = {f"TICKPIPE_{name.upper()}" for name in Settings.model_fields} | {
+VARIABLES = {f"TICKPIPE_{name.upper()}{of}" for name in Settings.model_fields for of in ("", "_FILE")} | {
     name
     for folder in sorted(FOLDERS - {"docs"})
     for file in (ROOT / folder).rglob("*")

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import example, given
@@ -20,7 +21,7 @@ from relay.api import Api
 from relay.pending import Pending
 from relay.store import Store
 from runtime.settings import load_settings
-from tests.unit.producer.conftest import Bench, new_bench
+from tests.unit.producer.conftest import KEY, Bench, new_bench
 from tests.unit.relay.test_api import call_api
 
 SECOND = 1_760_926_800_000
@@ -255,6 +256,22 @@ async def test_deflate_is_unpacked(bench: Bench, store: Store, bits: int) -> Non
     packed = packer.compress(b'{"symbol":"A","bid":1,"ask":2,"ts_msc":1760926800417}') + packer.flush()
 
     assert (await both(bench, store, "/ingest/tick", packed, Content_Encoding="deflate"))["status"] == 200
+
+
+@pytest.mark.parametrize("name", [b"x-source", b"content-encoding"])
+async def test_a_header_that_says_two_things_is_refused_by_both(bench: Bench, store: Store, name: bytes) -> None:
+    pairs = [(b"content-type", b"application/json"), (name, b"gzip"), (name, b"identity")]
+    response = await bench.client.post("/ingest/tick", content=b"[]", headers=[*pairs, (b"x-api-key", KEY.encode())])
+    scope = {"type": "http", "method": "POST", "path": "/ingest/tick", "headers": pairs, "client": None}
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await Api(store, load_settings())(scope, AsyncMock(), send)
+
+    assert (response.status_code, response.json()["code"]) == (400, "HEADER_TWICE")
+    assert (sent[0]["status"], json.loads(sent[1]["body"])) == (400, response.json())
 
 
 A, B = (b'{"symbol":"%c","bid":1,"ask":2,"ts_msc":1760926800417}' % name for name in b"AB")

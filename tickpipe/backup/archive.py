@@ -3,8 +3,10 @@
 Every unzip program opens it. The manifest is written last, and the file gets its name only when it is complete.
 """
 
+import errno
 import hashlib
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -202,6 +204,14 @@ def _sync_directory(directory: Path) -> None:
             os.close(descriptor)
 
 
+#: What zipfile and the decoders raise where a file is damaged: of a place before its beginning the system says EINVAL,
+#: and a bit may say that a member is encrypted (RuntimeError).
+_DAMAGES: Final = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, RuntimeError, ValueError, OSError,
+    msgspec.MsgspecError,
+)  # fmt: skip
+
+
 class ArchiveReader:
     """An archive opened for reading; use it as `with ArchiveReader(path) as archive`."""
 
@@ -275,7 +285,9 @@ class ArchiveReader:
     def _damage_named(self) -> Iterator[None]:
         try:
             yield
-        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, msgspec.MsgspecError) as exc:
+        except _DAMAGES as exc:
+            if isinstance(exc, OSError) and exc.errno != errno.EINVAL:
+                raise
             raise ArchiveDamaged(
                 f"{self.path} is not a complete backup ({exc}): it was cut off or changed; take an earlier one"
             ) from exc

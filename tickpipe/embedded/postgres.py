@@ -27,8 +27,10 @@ from sink.db.session import SQL
 from tickpipe.embedded.process import ServiceSpec
 from tickpipe.embedded.state import HOST, Ports
 
-#: The role that the services use; it owns everything and gets in from this machine alone.
-OWNER: Final = "postgres"
+#: The superuser, which prepares the server and no more, and the role of the services, which owns their database.
+#: Both get in from this machine alone.
+SUPERUSER: Final = "postgres"
+SERVICES: Final = "tickpipe"
 
 #: PostgreSQL's own database, which every server has.
 _MAINTENANCE: Final = "postgres"
@@ -41,16 +43,17 @@ _EVERYWHERE: Final = {"0.0.0.0": "0.0.0.0", "::": "*", "*": "*"}  # noqa: S104 -
 
 @dataclass(frozen=True)
 class Access:
-    """The database, the address that the server listens on, and the role that reads; no role without a password."""
+    """The database, the address that the server listens on, and its roles; no role without a password."""
 
     host: str = HOST
     database: str = "market"
     reader: str = "reader"
-    password: str = field(default="", repr=False)
+    reader_password: str = field(default="", repr=False)
+    services_password: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        if self.reader == OWNER:
-            raise StackError(f"{OWNER} is the role of the services; choose another with --postgres-reader")
+        if self.reader in (SUPERUSER, SERVICES):
+            raise StackError(f"{self.reader} is a role of the stack itself; choose another with --postgres-reader")
         if self.database in (_MAINTENANCE, "template0", "template1"):
             raise StackError(f"{self.database} is PostgreSQL's own database; choose another with --postgres-database")
 
@@ -74,34 +77,44 @@ class Access:
     def reader_url(self, port: int) -> str:
         """The libpq URL for the role that reads, with the host by which other machines know this one if they may."""
         host = socket.gethostname() if self.host in _EVERYWHERE else self.host
-        host = f"[{host}]" if ":" in host else host
-        user, password = quote(self.reader, safe=""), quote(self.password, safe="")
-        return f"postgresql://{user}:{password}@{host}:{port}/{quote(self.database, safe='')}"
+        return _url(self.reader, self.reader_password, f"[{host}]" if ":" in host else host, port, self.database)
 
     def provide(self, url: str) -> None:
-        """Create what is missing, the database and the role, and give the role its rights and its password.
+        """Create what is missing, the database and the roles, and give the roles their rights and passwords.
+
+        Args:
+            url: the superuser's.
 
         Raises:
             psycopg.OperationalError: when the server does not answer.
         """
         about = {
             "database": sql.Identifier(self.database), "reader": sql.Identifier(self.reader),
-            "password": sql.Literal(self.password),
+            "services": sql.Identifier(SERVICES), "reader_password": sql.Literal(self.reader_password),
+            "services_password": sql.Literal(self.services_password),
         }  # fmt: skip
 
-        def statement(name: str) -> sql.Composed:
-            return sql.SQL(SQL[name].decode()).format(**about)
+        def statement(name: str, **more: sql.Composable) -> sql.Composed:
+            return sql.SQL(SQL[name].decode()).format(**about, **more)
 
         with _connect(make_conninfo(url, dbname=_MAINTENANCE)) as connection:
-            names = {"database": self.database, "reader": self.reader}
-            has_database, has_reader = connection.execute(SQL["find_database_and_reader"], names).fetchone() or (0, 0)
+            has_database, roles = connection.execute(
+                SQL["find_database_and_roles"], {"database": self.database}
+            ).fetchone() or (False, [])
             if not has_database:
                 connection.execute(statement("create_database"))
-            if self.password and not has_reader:
-                connection.execute(statement("create_reader"))
-        if self.password:
-            with _connect(url) as connection:
-                connection.execute(statement("set_up_reader"))
+            if not self.services_password:
+                return
+            for role in {SERVICES, self.reader} - set(roles):
+                connection.execute(statement("create_role", role=sql.Identifier(role)))
+        with _connect(url) as connection:
+            for name in ("set_up_services", "hand_over", "set_up_reader"):
+                connection.execute(statement(name))
+
+
+def _url(user: str, password: str, host: str, port: int, database: str) -> str:
+    credentials = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    return f"postgresql://{credentials}@{host}:{port}/{quote(database, safe='')}"
 
 
 def _connect(url: str) -> "psycopg.Connection[Any]":
@@ -110,7 +123,7 @@ def _connect(url: str) -> "psycopg.Connection[Any]":
     return psycopg.connect(url, autocommit=True, connect_timeout=_CONNECT_SECONDS, options=stated)
 
 
-#: For this machine alone, and without a role that reads.
+#: For this machine alone, and without roles besides the superuser.
 LOCAL: Final = Access()
 
 
@@ -194,9 +207,18 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """The libpq URL of the database."""
-        password, database = quote(self.password, safe=""), quote(self.access.database, safe="")
-        return f"postgresql://{OWNER}:{password}@{HOST}:{self.port}/{database}"
+        """The superuser's libpq URL of the database."""
+        return _url(SUPERUSER, self.password, HOST, self.port, self.access.database)
+
+    @property
+    def services_url(self) -> str:
+        """The same for the role of the services."""
+        return _url(SERVICES, self.access.services_password, HOST, self.port, self.access.database)
+
+    @property
+    def local_reader_url(self) -> str:
+        """The same for the role that reads, by the address of this machine's own services."""
+        return _url(self.access.reader, self.access.reader_password, HOST, self.port, self.access.database)
 
     @property
     def spec(self) -> ServiceSpec:
@@ -259,7 +281,7 @@ class Postgres:
         password_file.write_text(self.password)
         privileges.own(password_file)
         try:
-            options = ["--username", OWNER, "--pwfile", str(password_file), "--auth", "scram-sha-256"]
+            options = ["--username", SUPERUSER, "--pwfile", str(password_file), "--auth", "scram-sha-256"]
             options += ["--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8"]
             self._run("initdb", "-D", str(draft), *options, "--no-instructions")
         finally:

@@ -11,6 +11,7 @@ from typing import Any
 
 from marketdata.errors import StackError
 from runtime.addresses import reachable_host, url_of
+from runtime.api_keys import KEYS_FILE
 from runtime.security_settings import UNSECURED
 from runtime.settings import ANY_SOURCE, load_settings
 from tickpipe.embedded.process import ServiceSpec
@@ -92,6 +93,8 @@ class Addresses:
     stream_ports: tuple[int, ...]
     sink_port: int
     dashboard_port: int
+    #: For the role that may only read.
+    dashboard_database_url: str = field(default="", repr=False)
 
 
 def claim_addresses(config: StackConfig, ports: Ports, kafka_bootstrap: str, database_url: str) -> Addresses:
@@ -205,7 +208,8 @@ def any_source_key(own_key: str) -> str:
 
 def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dict[str, str]:
     """The user's environment with the settings that the stack decides."""
-    user_keys = {source: key.get_secret_value() for source, key in load_settings().api_keys.items()}
+    settings = load_settings()
+    user_keys = {source: key.get_secret_value() for source, key in settings.api_keys.items()}
     owned = {
         "KAFKA_BOOTSTRAP": addresses.kafka_bootstrap,
         "KAFKA_REPLICATION": "1",
@@ -213,13 +217,14 @@ def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dic
         "DATABASE_URL": addresses.database_url,
         # Keys that the user set are never replaced.
         "API_KEYS": json.dumps({ANY_SOURCE: api_key} | user_keys),
+        "KEYS_FILE": str(settings.keys_file or config.data_dir / KEYS_FILE),
         "PRODUCER_HOST": config.producer_host,
         "PRODUCER_PORT": str(addresses.producer_port),
         "STREAM_HOST": HOST,
         "STREAM_PORT": str(addresses.stream_ports[0]),
         "SINK_HOST": HOST,
         "SINK_PORT": str(addresses.sink_port),
-        "DASHBOARD_DATABASE_URL": "",
+        "DASHBOARD_DATABASE_URL": addresses.dashboard_database_url,
         "DASHBOARD_HOST": config.dashboard_host,
         "DASHBOARD_PORT": str(addresses.dashboard_port),
         "DATA_DIR": str(config.data_dir),

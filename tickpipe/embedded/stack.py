@@ -196,21 +196,26 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
     credentials = load_credentials(data_dir)
     api_key = any_source_key(credentials.api_key)
     specs = []
-    kafka_bootstrap = database_url = reader_url = ""
+    kafka_bootstrap = database_url = reader_url = dashboard_database_url = ""
     # The cheap checks first: a port in use should be reported before a download, not after it.
     addresses = claim_addresses(config, ports, "", "")
     if "postgres" in config.services:
         access = Access(
-            config.postgres_host, config.postgres_database, config.postgres_reader, credentials.reader_password
-        )
+            config.postgres_host, config.postgres_database, config.postgres_reader, credentials.reader_password,
+            credentials.services_password,
+        )  # fmt: skip
         postgres = local_postgres(data_dir, ports, credentials.database_password, access)
-        database_url, reader_url = postgres.url, access.reader_url(postgres.port)
+        database_url, reader_url = postgres.services_url, access.reader_url(postgres.port)
+        dashboard_database_url = postgres.local_reader_url
         specs.append(postgres.spec)
     if "kafka" in config.services:
         kafka = local_kafka(data_dir, ports, ready_kafka(lambda message: on_event(StackEvent(message))))
         kafka_bootstrap = kafka.bootstrap
         specs.insert(0, kafka.spec)
-    addresses = replace(addresses, kafka_bootstrap=kafka_bootstrap, database_url=database_url)
+    addresses = replace(
+        addresses, kafka_bootstrap=kafka_bootstrap, database_url=database_url,
+        dashboard_database_url=dashboard_database_url,
+    )  # fmt: skip
     specs += service_specs(config, addresses, api_key)
     state = StackState(
         supervisor_pid=os.getpid(),

@@ -194,6 +194,7 @@ class Credentials:
     api_key: str = field(repr=False)
     database_password: str = field(repr=False)
     reader_password: str = field(repr=False)
+    services_password: str = field(repr=False)
 
 
 def load_credentials(data_dir: Path) -> Credentials:
@@ -241,9 +242,11 @@ def hold(port: int, *, again: bool = False) -> bool:
     """
     if port in _held:
         return again
-    directory = Path(tempfile.gettempdir()) / f"tickpipe-ports-{os.getuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    lock = os.open(directory / str(port), os.O_WRONLY | os.O_CREAT, 0o600)
+    folder = _claims_folder()
+    try:
+        lock = os.open(str(port), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    finally:
+        os.close(folder)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -251,6 +254,29 @@ def hold(port: int, *, again: bool = False) -> bool:
         return False
     _held[port] = lock
     return True
+
+
+def _claims_folder() -> int:
+    """A descriptor of the folder of all this user's claims.
+
+    Anybody may put a folder, or a link to another, into a shared folder before us; such a one is left alone.
+
+    Raises:
+        StackError: when there is no folder of our own.
+    """
+    candidates = (
+        Path(tempfile.gettempdir()) / f"tickpipe-ports-{os.getuid()}",
+        Path.home() / ".cache" / "tickpipe" / "ports",
+    )
+    for path in candidates:
+        with contextlib.suppress(OSError):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            found = os.fstat(folder)
+            if found.st_uid == os.getuid() and not found.st_mode & 0o022:
+                return folder
+            os.close(folder)
+    raise StackError(f"ports are claimed in {candidates[0]} or {candidates[1]}, and neither is ours alone")
 
 
 def is_free(port: int, host: str = HOST) -> bool:

@@ -21,9 +21,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from marketdata.errors import TickpipeError
+from marketdata.errors import TickpipeError, missing_extra
 from marketdata.offsets import Ranges, from_spans
 from marketdata.refold import TickRow, columns_of, shown
+from runtime.foreign import cell
 from tickpipe.console import plain
 
 #: Rows of one row group: the unit that readers load, and what is held in memory.
@@ -42,7 +43,7 @@ class ExportExists(TickpipeError):
 
 
 class ParquetMissing(TickpipeError):
-    """Parquet needs pyarrow: install it with `pip install 'tickpipe[arrow]'`, or use --format csv."""
+    """Parquet needs pyarrow, which is not installed; --format csv does not."""
 
 
 class CandleFile(Protocol):
@@ -78,7 +79,7 @@ class CsvFile:
 
     def write(self, row: Row) -> None:
         """Append a row."""
-        self._writer.writerow([str(cell).lower() if isinstance(cell, bool) else plain(cell) for cell in row])
+        self._writer.writerow([str(one).lower() if isinstance(one, bool) else cell(plain(one)) for one in row])
 
 
 class ParquetFile:
@@ -92,7 +93,7 @@ class ParquetFile:
             import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
             import pyarrow.parquet as pq  # noqa: PLC0415
         except ImportError as exc:
-            raise ParquetMissing(ParquetMissing.__doc__) from exc
+            raise ParquetMissing(f"{missing_extra('pyarrow', 'arrow')}; or use --format csv") from exc
         moment = pa.timestamp("us", tz="UTC")
         types = {
             "source": pa.string(), "timeframe": pa.string(), "ts": moment, "open": pa.float64(), "high": pa.float64(),
@@ -229,12 +230,16 @@ class CsvTicks:
 
     def __init__(self, stream: IO[bytes], *, raw: bool) -> None:
         self._stream = stream
+        self._raw = raw
         self._stream.write((",".join(columns_of(raw=raw)) + "\n").encode())
 
     def write(self, rows: Sequence[TickRow]) -> None:
         """Append rows; a double has every digit (shortest round trip)."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(map(shown, rows))
+        # Of a tick itself nothing is text; of a record the request's id is, and its sender chose it.
+        csv.writer(text, lineterminator="\n").writerows(
+            [cell(one) for one in shown(row)] if self._raw else shown(row) for row in rows
+        )
         self._stream.write(text.getvalue().encode())
 
     def finish(self) -> None:
@@ -269,7 +274,7 @@ class ParquetTicks:
         try:
             import pyarrow.parquet as pq  # noqa: PLC0415 - an optional extra, and slow to load
         except ImportError as exc:
-            raise ParquetMissing(ParquetMissing.__doc__) from exc
+            raise ParquetMissing(f"{missing_extra('pyarrow', 'arrow')}; or use --format csv") from exc
         from sink.ticks import ArrowTicks  # noqa: PLC0415 - loads the clients of Kafka and PostgreSQL
 
         self._arrow = ArrowTicks(raw=raw)

@@ -6,6 +6,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,16 +16,17 @@ from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, TooLarge, Unusable
 from marketdata.errors import TickpipeError
 from tickpipe.sending.columnfile import BadLine, SkippingFile
 from tickpipe.sending.dialects import UnknownForm
+from tickpipe.sending.document import Document
 from tickpipe.sending.textfile import DataFileError, TextFile
 
 #: Items of short requests that are sent together.
 _TOGETHER: Final = 200
 
-#: Lines in which the first JSON is looked for; where none is whole, the file is one document.
+#: Lines in which the first JSON is looked for; where none is whole, a long file is one document.
 _LOOKED_AT: Final = 50
 
-#: A document that takes more lines than this is not read (characters): the server takes requests of 64 MB.
-_LONGEST_DOCUMENT: Final = 64_000_000
+#: A line, or a document that is read at once, may be as long as this (characters); decoded, it takes six times as much.
+_LONGEST_TEXT: Final = 8_000_000
 
 #: Requests in requests: a relay that archives what another one queued.
 _DEEPEST: Final = 4
@@ -63,8 +65,8 @@ class ArchiveFile(SkippingFile):
         on_bad: Callable[[BadLine], None] = lambda line: None,
         is_strict: bool = False,
     ) -> None:
-        self._document = TextFile(path)
-        super().__init__(path, self._document, on_bad, is_strict)
+        super().__init__(path, TextFile(path), on_bad, is_strict)
+        self._file: TextFile
         self._symbol = symbol
 
     def __iter__(self) -> Iterator[Posted]:
@@ -94,40 +96,58 @@ class ArchiveFile(SkippingFile):
     def _requests(self) -> Iterator[Posted]:
         for line, text in self._texts():
             try:
-                bodies = list(_bodies(decode(text.encode()), None, None, 0))
+                yield from self._posted(line, text)
             except (Unusable, TooLarge) as exc:
                 self._skip_line(line, text.strip(), exc.message)
-                continue
-            for body, source, agent in bodies:
-                wanted = [item for item in body.items if self._is_wanted(line, item)]
-                for route in (TICKS_ROUTE, BARS_ROUTE):
-                    items = [item for item in wanted if is_bar(item) is (route == BARS_ROUTE)]
-                    if items:
-                        yield Posted(Origin(route, source, agent, body.utc_offset_seconds), items)
+
+    def _posted(self, line: int, text: str) -> Iterator[Posted]:
+        """The requests in one text.
+
+        Raises:
+            Unusable, TooLarge: before the first, when it is no body.
+        """
+        for body, source, agent in list(_bodies(decode(text.encode()), None, None, 0)):
+            wanted = [item for item in body.items if self._is_wanted(line, item)]
+            for route in (TICKS_ROUTE, BARS_ROUTE):
+                items = [item for item in wanted if is_bar(item) is (route == BARS_ROUTE)]
+                if items:
+                    yield Posted(Origin(route, source, agent, body.utc_offset_seconds), items)
 
     def _texts(self) -> Iterator[tuple[int, str]]:
-        """The JSON texts, with the number of the line that each begins in."""
-        lines = enumerate(self._document.lines(_LONGEST_DOCUMENT), 1)
-        first: list[tuple[int, str]] = []
-        size = 0
-        for number, line in lines:
-            if not line.strip():
-                continue
-            first.append((number, line))
-            if _is_json(line):
-                yield from first
-                yield from ((number, line) for number, line in lines if line.strip())
-                return
-            size += len(line)
-            if len(first) >= _LOOKED_AT or size > _LONGEST_DOCUMENT:
-                break
-        parts = [line for _, line in first]
-        for _, line in lines:
-            parts.append(line)
-            if (size := size + len(line)) > _LONGEST_DOCUMENT:
-                raise UnknownForm(f"{self.path}: no line is JSON, and as one document it is too large")
-        if parts:
-            yield first[0][0], "".join(parts)
+        """The JSON texts, with the number of the line that each begins in; a long document comes in pieces.
+
+        Raises:
+            UnknownForm: when the file is one long document and not a list of items.
+            DataFileError: when it is damaged.
+        """
+        start = _start_of(self.path)
+        is_short = sum(map(len, start)) < _LONGEST_TEXT
+        if is_short and len(start) > 1 and _is_json("".join(start)):
+            yield 1, "".join(start)
+        elif any(len(line) < _LONGEST_TEXT and _is_json(line) for line in start[:_LOOKED_AT]) or (
+            is_short and len(start) == 1
+        ):
+            numbered = enumerate(self._file.lines(_LONGEST_TEXT), 1)
+            yield from ((number, line) for number, line in numbered if line.strip())
+        elif is_short:
+            yield 1, "".join(self._file.chunks())
+        else:
+            yield from self._in_pieces()
+
+    def _in_pieces(self) -> Iterator[tuple[int, str]]:
+        """A document with some of its items at a time, read twice: what is said behind the items holds for all."""
+        document = Document(self.path)
+        with TextFile(self.path) as file:
+            for _ in document.pieces(file.chunks()):
+                pass
+        if not _is_empty(document.around("")):
+            raise UnknownForm(f"{self.path}: no line is JSON, and as one document it has several lists of items")
+        for line, piece in document.pieces(self._file.chunks()):
+            text = document.around(piece)
+            if _is_json(text):
+                yield line, text
+            else:
+                yield from ((line, document.around(item)) for item in document.items(piece))
 
     def _is_wanted(self, line: int, item: Any) -> bool:
         said = item.get("symbol") if isinstance(item, dict) else None
@@ -147,12 +167,33 @@ def is_archive(path: Path) -> bool:
     return first.startswith("{") or first[:1] + first[1:].lstrip()[:1] in ("[", "[{", "[[")
 
 
+def _start_of(path: Path) -> list[str]:
+    """The first lines of a file that are not empty, up to where it is damaged; with a longer one it is cut there."""
+    lines: list[str] = []
+    size = 0
+    with TextFile(path) as file, suppress(DataFileError):
+        for line in file.lines(_LONGEST_TEXT):
+            if line.strip():
+                lines.append(line)
+            if (size := size + len(line)) >= _LONGEST_TEXT:
+                break
+    return lines
+
+
 def _is_json(line: str) -> bool:
     try:
         decode(line.encode())
     except (Unusable, TooLarge):
         return False
     return True
+
+
+def _is_empty(document: str) -> bool:
+    """Whether a document without its items holds no others."""
+    try:
+        return not any(body.items for body, _, _ in _bodies(decode(document.encode()), None, None, 0))
+    except (Unusable, TooLarge):
+        return False
 
 
 def _bodies(

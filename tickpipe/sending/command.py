@@ -104,8 +104,9 @@ _READ = (".csv", ".txt", ".gz", ".zip", ".zst", ".parquet", ".json", ".jsonl")
 _DATABASE = ("postgresql://", "postgres://")
 _MARKET_DATA = "market-data"
 
-#: Ticks of one request, of 150 bytes each: what a request costs besides hardly counts.
-_BATCH_TICKS = 2_000
+#: Ticks of one request, of 150 bytes each: what a request costs besides hardly counts, and the threads that read and
+#: post take turns seldom.
+_BATCH_TICKS = 5_000
 
 
 def import_files(
@@ -247,8 +248,11 @@ def _parts(path: Path) -> tuple[list[Path], int]:
 
 
 def _within(folder: Path) -> list[Path]:
-    """The files in a folder that have one of the endings that are read; the others are named."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """The files in a folder that have one of the endings that are read; the others are named.
+
+    One that begins with an underscore describes the others, as in the folders of `tickpipe export`.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("_"))
     others = [path.name for path in files if path.suffix.lower() not in _READ]
     if others:
         err.print(f"{folder}: not read: {', '.join(others)}", markup=False, soft_wrap=True)

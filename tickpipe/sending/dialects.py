@@ -1,12 +1,13 @@
 """What files of ticks and bars look like, as tables: names of columns, programs that write them, names of files."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, timedelta, timezone, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
 from marketdata.errors import TickpipeError
@@ -26,20 +27,21 @@ _EST: Final = timezone(timedelta(hours=-5), "EST, UTC-05:00")
 
 #: The fields of a tick or a bar, and what their columns are called: in lower case, letters and digits only.
 NAMES: Final = {
-    "symbol": ("symbol", "ticker", "instrument", "pair"),
+    "symbol": ("symbol", "ticker", "instrument", "pair", "ric"),
     "timeframe": ("timeframe", "per", "period", "tf"),
-    "date": ("date", "day", "dtyyyymmdd"),
-    "time": ("time", "timestamp", "datetime", "ts", "localtime", "dateandtime", "opentime", "timeopen"),
+    "date": ("date", "day", "dtyyyymmdd", "datum", "data", "fecha"),
+    "time": ("time", "timestamp", "datetime", "ts", "localtime", "dateandtime", "opentime", "timeopen",
+             "transacttime", "windowstart", "zeit", "hora"),
     "time_msc": ("timemsc", "tsmsc", "timems", "timestampms"),
     "bid": ("bid", "bidprice"),
     "ask": ("ask", "askprice", "offer"),
     "last": ("last", "lastprice", "price"),
-    "open": ("open",),
-    "high": ("high",),
-    "low": ("low",),
-    "close": ("close",),
-    "tick_volume": ("tickvolume", "tickvol", "ticks"),
-    "volume": ("volume", "vol", "size"),
+    "open": ("open", "abertura", "apertura"),
+    "high": ("high", "máxima", "máximo"),
+    "low": ("low", "mínima", "mínimo"),
+    "close": ("close", "fechamento", "cierre"),
+    "tick_volume": ("tickvolume", "tickvol", "ticks", "numberoftrades"),
+    "volume": ("volume", "vol", "size", "quantity", "qty", "totalvolume"),
     "volume_real": ("volumereal", "realvolume"),
     "spread": ("spread",),
     "flags": ("flags", "flag"),
@@ -66,16 +68,20 @@ class Writer(NamedTuple):
 
     name: str
     #: Names that the header has, as in NAMES; empty for files without a header.
-    header: frozenset[str] = frozenset()
+    header: Collection[str] = ()
     #: How times are written in one cell, and the first column, where no header tells.
     form: TimeForm | None = None
     first: str = "time"
     #: The clock of the file, where the writer says it.
     zone: tzinfo | None = None
+    #: Whether the names of `header` have to be the first, in this order.
+    is_ordered: bool = False
 
 
 #: Whoever fits first is named; what is read depends on the columns alone, but for the zone.
 WRITERS: Final = (
+    Writer("Tickpipe", ("time", "timemsc", "bid", "ask", "last", "volume", "flags"), zone=UTC, is_ordered=True),
+    Writer("Tickpipe", ("source", "timeframe", "ts", "open"), zone=UTC, is_ordered=True),
     Writer("MetaTrader5 package for Python", frozenset({"time", "timemsc", "volumereal"})),
     Writer("MetaTrader5 package for Python", frozenset({"time", "tickvolume", "realvolume"})),
     Writer("FINAM", frozenset({"ticker", "per"})),
@@ -90,6 +96,10 @@ WRITERS: Final = (
     Writer("Dukascopy", frozenset({"localtime"})),
     Writer("Dukascopy", frozenset({"timeutc"})),
     Writer("Dukascopy", frozenset({"timeeet"})),
+    Writer("Binance", frozenset({"opentime", "closetime", "quotevolume"}), zone=UTC),
+    Writer("Binance", frozenset({"aggtradeid", "transacttime"}), zone=UTC),
+    Writer("Binance", frozenset({"id", "price", "qty", "quoteqty"}), zone=UTC),
+    Writer("Polygon", frozenset({"windowstart", "open"}), zone=UTC),
     Writer("StrategyQuant", frozenset({"time", "ask", "bid", "volume"})),
     Writer("MetaTrader 4 or StrategyQuant", frozenset({"date", "time", "open", "volume"})),
     Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S%f"), zone=_EST),
@@ -103,7 +113,7 @@ WRITERS: Final = (
 UNKNOWN_WRITER: Final = "an unknown program"
 
 #: Names of files, and the zone where the writer says it: MetaTrader 5, HistData, Dukascopy, dukascopy-node, TrueFX,
-#: MetaTrader 4 (whose names end with the minutes of a bar).
+#: Binance, NinjaTrader, MetaTrader 4 (whose names end with the minutes of a bar).
 _FILE_NAMES: Final = tuple(
     (re.compile(pattern + r"(?:\..*)?", re.ASCII), zone)
     for pattern, zone in (
@@ -114,9 +124,16 @@ _FILE_NAMES: Final = tuple(
         (r"(?P<symbol>[A-Za-z0-9]+)-tick-\d{4}-\d\d-\d\d-.*", None),
         (r"(?P<symbol>[A-Za-z0-9]+)-(?P<timeframe>[mh]\d+|d1|mn1)-(?:bid|ask)-\d{4}-\d\d-\d\d-.*", None),
         (r"(?P<symbol>[A-Z]{6})-\d{4}-\d\d", None),
+        (r"(?P<symbol>[A-Z0-9]{5,20})-(?P<timeframe>\d+(?:mo|[mhdw]))-\d{4}-\d\d(?:-\d\d)?", UTC),
+        (r"(?P<symbol>[A-Z0-9]{5,20})-(?:aggTrades|trades)-\d{4}-\d\d(?:-\d\d)?", UTC),
+        (r"(?P<symbol>[^.]+)\.(?:Last|Bid|Ask)", UTC),
         (r"(?P<symbol>[A-Z]{6}[A-Za-z.]{0,6})(?P<timeframe>1|5|15|30|60|240|1440|10080|43200)", None),
     )
 )
+
+
+#: How a folder of `tickpipe export` begins, as readers of partitioned files expect it.
+_PARTITION: Final = "symbol="
 
 
 class UnknownForm(TickpipeError):
@@ -214,10 +231,12 @@ def zone_in(name: str) -> tzinfo | None:
 
 def writer_of(header: Sequence[str], columns: Sequence[str], form: TimeForm | None) -> Writer:
     """Who writes files with this header or, without one, with these columns and times in this form."""
-    names = {normalised(name) for name in header}
+    names = [normalised(name) for name in header]
     for writer in WRITERS:
-        if writer.header and writer.header <= names:
-            return writer
+        if writer.header and {*writer.header} <= {*names}:
+            if not writer.is_ordered or (*names[: len(writer.header)],) == writer.header:
+                return writer
+            continue
         is_first = columns[0] == writer.first and ("date" in columns) is (writer.first == "date")
         if not header and is_first and writer.form == form is not None:
             return writer
@@ -226,6 +245,9 @@ def writer_of(header: Sequence[str], columns: Sequence[str], form: TimeForm | No
 
 def parse_file_name(path: Path) -> FileName:
     """What the name of a file says, or that of the zip it is in, where it is one that a known program gives."""
+    partition = next((part for part in path.parts if part.startswith(_PARTITION)), "")
+    if partition:
+        return FileName(unquote(partition.removeprefix(_PARTITION)))
     names = [path.name, *(parent.name for parent in path.parents if parent.suffix.lower() == ".zip")]
     return next((found for name in names if (found := _parse(name)) != FileName()), FileName())
 
@@ -235,6 +257,8 @@ def _parse(name: str) -> FileName:
         if (found := pattern.fullmatch(name)) is None:
             continue
         symbol, named = found["symbol"], found.groupdict().get("timeframe")
+        if named and (turned := re.fullmatch(r"(\d+)(mo|[mhdw])", named)):
+            named = f"{'MN' if turned[2] == 'mo' else turned[2].upper()}{turned[1]}"
         timeframe = TIMEFRAME_NAMES.get(named.upper(), named.upper()) if named else None
         if timeframe is not None and not re.fullmatch(r"M\d+|H\d+|D1|W1|MN1", timeframe):
             # The part behind the underscore belongs to the symbol, as in `US_TECH`.

@@ -37,7 +37,7 @@ _OFFSET_STEP_MS: Final = 15 * 60_000
 _ENOUGH_BARS: Final = 3
 
 
-class FileTick(Tick, frozen=True, array_like=True, gc=False):
+class FileTick(Tick, frozen=True, array_like=True, gc=False, kw_only=True):
     """A tick of a file."""
 
     symbol: str = ""
@@ -100,7 +100,7 @@ class TickFile(ColumnFile[FileTick]):
                 flags = 0 if last or volume else _QUOTE_FLAGS
                 if flags_at is not None:
                     flags = _flags_in(cells[flags_at], flags)
-                tick = FileTick(time_msc, bid, ask, last, volume, flags, symbol)
+                tick = FileTick(time_msc, bid, ask, last, volume, flags, symbol=symbol)
             except InvalidItem as exc:
                 self._skip(exc)
                 continue
@@ -129,10 +129,11 @@ class TickFile(ColumnFile[FileTick]):
                 for index, place, name in at:
                     if cells[place]:
                         now[index] = number(cells[place], name)
-                        changed |= _FLAG_OF_COLUMN[name]
+                        if now[index]:  # a 0 is written where there is no such price
+                            changed |= _FLAG_OF_COLUMN[name]
                 _volume(now[3])
                 flags = changed if flags_at is None else _flags_in(cells[flags_at], changed)
-                tick = FileTick(time_msc, now[0], now[1], now[2], now[3], flags, symbol)
+                tick = FileTick(time_msc, now[0], now[1], now[2], now[3], flags, symbol=symbol)
             except InvalidItem as exc:
                 self._skip(exc)
                 continue
@@ -291,6 +292,8 @@ def inferred_timeframe(openings: Sequence[int]) -> str | None:
 
     None when they are too few or out of order. Bars a minute apart are of M1, however few.
     """
+    if openings and openings[0] > openings[-1]:
+        openings = openings[::-1]  # the newest stand first
     steps = [after - before for before, after in pairwise(openings)]
     shortest = min(steps, default=0)
     if shortest <= 0 or (len(openings) < _ENOUGH_BARS and shortest != TIMEFRAMES["M1"].width_ms):

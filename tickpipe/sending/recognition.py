@@ -40,6 +40,12 @@ _SURE: Final = 0.95
 #: 49,500 may be one of two numbers.
 _THOUSANDS: Final = re.compile("-?[0-9]{1,3}(?:,[0-9]{3})+")
 
+#: What Excel takes as the separator of a file.
+_SEP: Final = re.compile('"?sep=."?', re.IGNORECASE)
+
+#: A third price without a name is not further from the first than this share of it; a volume is.
+_NEAR: Final = 0.01
+
 #: Longest part of a first line that a message quotes (characters).
 _QUOTED: Final = 80
 
@@ -53,6 +59,16 @@ def split_cells(line: str, separator: str) -> list[str]:
         return next(csv.reader([line], delimiter=separator), [])
     except csv.Error:  # a cell is too long for csv
         return [line]
+
+
+def _is_before_header(line: str, following: Sequence[str]) -> bool:
+    """Whether a line is empty, Excel's `sep=;`, or a title: one cell with the names of columns in the next line."""
+    if not line.strip() or _SEP.fullmatch(line.strip()):
+        return True
+    if any(sign in line for sign in SEPARATORS):
+        return False
+    names = [field_of(name) for text in following for name in split_cells(text, _separator(text, Said()))]
+    return sum(map(bool, names)) > 2
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
         UnknownForm: when they are in no form that is read, or in several.
     """
     start = said.skip_rows
-    while start < len(lines) and not lines[start].strip():
+    while start < len(lines) and _is_before_header(lines[start], lines[start + 1 : start + 2]):
         start += 1
     if start >= len(lines):
         raise UnknownForm(f"{path}: there is no line to read; {FORMS}")
@@ -86,9 +102,11 @@ def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
         raise unknown(path, rows[0], separator)
     decimal = said.decimal or _decimal(path, layout, separator)
     form = said.time_form or _form(path, layout)
+    if kind is Kind.TICKS and form is not None and not (form.unit or form.clock):
+        raise UnknownForm(f"{path}: its ticks have a day and no time of day ({form}); all would be of its first minute")
     name_zones = (zone_in(name) for name in layout.names if field_of(name) in ("time", "date"))
     writer = writer_of(layout.names, layout.columns, form)
-    named = next((zone for zone in name_zones if zone), None) or writer.zone or parse_file_name(path).zone
+    named = next((zone for zone in name_zones if zone), None) or parse_file_name(path).zone or writer.zone
     has_offset = form is not None and form.has_offset
     return Dialect(
         writer.name, kind, separator, decimal, layout.columns, layout.first_row, bool(layout.names), form,
@@ -126,6 +144,9 @@ def _layout(path: Path, rows: list[list[str]], start: int, said: Said) -> _Layou
             return _Layout(columns, (), rows, start)
         return _Layout(columns, tuple(first), rows[1:], start + 1)
     columns = tuple(field_of(name) for name in first)
+    is_nameless = not first[0].strip() and not {"time", "time_msc", "date"} & {*columns}
+    if is_nameless and len(rows) > 1 and is_time(rows[1][0]):
+        columns = ("time", *columns[1:])  # pandas writes no name over its index
     if sum(map(bool, columns)) > 1 and not any(is_time(cell) for cell in first):
         return _Layout(_named(columns), tuple(first), rows[1:], start + 1)
     return _Layout(_without_header(path, rows), (), rows, start)
@@ -134,6 +155,8 @@ def _layout(path: Path, rows: list[list[str]], start: int, said: Said) -> _Layou
 def _named(columns: tuple[str, ...]) -> tuple[str, ...]:
     """The columns of a header; of those with one name, and of times, the one that says the most is read."""
     fields = [field if field not in columns[:index] else "" for index, field in enumerate(columns)]
+    if {"open", "high", "low", "last"} <= {*fields} and "close" not in fields:
+        fields[fields.index("last")] = "close"
     if "time_msc" in fields:
         return tuple("" if field in ("time", "date") else field for field in fields)
     if "date" in fields and "time" not in fields:
@@ -181,6 +204,8 @@ def _without_header(path: Path, rows: list[list[str]]) -> tuple[str, ...]:
     elif width >= 5 or are_bars:
         more = ("tick_volume", "volume", "spread") if width >= 7 else ("volume",)
         named = (*_PRICES, *more)
+    elif 3 <= width <= 4 and all(map(_is_deal, values)):
+        named = ("last", "bid", "ask", "volume")
     elif 2 <= width <= 4:
         named = _quote_order(path, first, values)
     else:
@@ -199,6 +224,15 @@ def _numbers(cells: Sequence[str]) -> list[float] | None:
 def _are_bar(cells: Sequence[str]) -> bool:
     prices = _numbers(cells[:4])
     return prices is not None and prices[1] == max(prices) and prices[2] == min(prices)
+
+
+def _is_deal(cells: Sequence[str]) -> bool:
+    """Whether three prices are those of a deal and of the quote at its time."""
+    prices = _numbers(cells[:3])
+    if prices is None or not prices[0]:
+        return False
+    last, bid, ask = prices
+    return bid <= ask and max(abs(bid - last), abs(ask - last)) <= _NEAR * last
 
 
 def _quote_order(path: Path, first: list[str], values: list[list[str]]) -> tuple[str, ...]:

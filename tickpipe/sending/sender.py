@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from marketdata.contract.bar import PostedBar
 from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, source_header
-from marketdata.contract.tick import iso_instant, iso_second, middle_change, posted_tick
+from marketdata.contract.tick import iso_instant, iso_second, middle_change, posted_tick, skipped_line
 from marketdata.errors import SettingsError, TickpipeError
 from marketdata.tick import ChartMode
 from runtime.exchange import Connection, address_of
@@ -272,7 +272,7 @@ class BadLineSender(Sender[BadLine]):
         self._file = file
 
     def _body(self, items: Sequence[BadLine]) -> bytes:
-        lines = [{"file": self._file, "line": line.number, "text": line.text, "why": line.reason} for line in items]
+        lines = [skipped_line(self._file, line.number, line.text, line.reason) for line in items]
         return self._encoder.encode({"ticks": lines})
 
     def _halves(self, items: Sequence[BadLine]) -> Sequence[Sequence[BadLine]]:

@@ -3,6 +3,7 @@
 A Parquet file is read as lines of text as well, so that its columns are read by the same rules as those of CSV.
 """
 
+import codecs
 import gzip
 import io
 import os
@@ -17,11 +18,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, cast
 
-from marketdata.errors import TickpipeError
+from marketdata.contract.body import stray_character
+from marketdata.errors import TickpipeError, missing_extra
 from tickpipe.sending.dialects import UnknownForm
 
 #: A longer line is not one of ticks or bars; its rest is left out (characters). Two hundred are in memory at once.
 _LONGEST_LINE: Final = 20_000
+
+#: Of a text that is not read by lines, so much is read at once (characters).
+_CHUNK: Final = 65_536
 
 #: What a zip holds that is read, the likeliest first: beside its CSV, HistData packs a report as text.
 _MEMBERS: Final = (".csv", ".jsonl", ".json", ".txt")
@@ -37,6 +42,10 @@ _QUOTED: Final = 200
 #: What macOS packs beside each file.
 _RESOURCE_FORK: Final = "._"
 
+#: Windows programs write files in Windows-1252 as well.
+_STRAY_BYTES: Final = "tickpipe-stray"
+codecs.register_error(_STRAY_BYTES, stray_character)
+
 _GZIP, _ZIP, _ZSTANDARD = b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd"
 
 
@@ -45,7 +54,7 @@ class DataFileError(TickpipeError):
 
 
 class MissingLibrary(TickpipeError):
-    """Parquet and Zstandard are read by pyarrow, which is not installed: pip install "tickpipe[arrow]"."""
+    """Parquet and Zstandard are read by pyarrow, which is not installed."""
 
     is_wrong_use = True
 
@@ -104,8 +113,23 @@ class TextFile:
         """How far the reading is in the file on disk, for a progress bar."""
         return self._raw.tell() if self._raw is not None and self.total_bytes is not None else 0
 
+    def chunks(self) -> Iterator[str]:
+        """The text in pieces, whatever its lines.
+
+        Raises:
+            DataFileError: when the file is damaged or cut off.
+        """
+        assert self._text is not None  # noqa: S101  # it is open
+        line = 1
+        try:
+            while chunk := self._text.read(_CHUNK):
+                line += chunk.count("\n")
+                yield chunk
+        except (*_DAMAGES, OSError) as exc:
+            raise DataFileError(f"{self.path}: damaged or cut off in line {line:,}: {_told(exc)}") from exc
+
     def lines(self, longest: int = _LONGEST_LINE) -> Iterator[str]:
-        """The lines with their ends; bytes that are no text come as U+FFFD, and of a line no more than `longest`.
+        """The lines with their ends, of a line no more than `longest`; bytes that are no UTF-8 are of Windows-1252.
 
         Raises:
             DataFileError: when the file is damaged or cut off.
@@ -142,7 +166,7 @@ class TextFile:
             stream = io.BufferedReader(self._open.enter_context(unpacked))
         elif magic == _ZIP and raw.seekable():
             stream = self._of_zip(raw)
-        text = io.TextIOWrapper(stream, encoding=_encoding(stream.peek(4)[:4]), errors="replace", newline="")
+        text = io.TextIOWrapper(stream, encoding=_encoding(stream.peek(4)[:4]), errors=_STRAY_BYTES, newline="")
         if not self.is_live:
             # The file is closed by its own context; a wrapper that is collected first would close it with a warning.
             # From a pipe, a thread may be reading: it alone has the wrapper, and the descriptor stays open.
@@ -222,7 +246,7 @@ def arrow() -> Any:
     try:
         import pyarrow  # noqa: PLC0415  # optional, and slow to load
     except ImportError as exc:
-        raise MissingLibrary(MissingLibrary.__doc__) from exc
+        raise MissingLibrary(missing_extra("pyarrow, which reads Parquet and Zstandard,", "arrow")) from exc
     return pyarrow
 
 

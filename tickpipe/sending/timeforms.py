@@ -20,8 +20,9 @@ DATES: Final = (
     "%d-%b-%Y", "%d %b %Y",
 )  # fmt: skip
 
-#: Times of day that are recognised; `%H%M%S%f` is HistData's, whose last three digits are milliseconds.
-CLOCKS: Final = ("%H:%M:%S", "%H:%M", "%H%M%S", "%H%M%S%f", "%H%M", "%I:%M:%S %p", "%I:%M %p")
+#: Times of day that are recognised; `%H%M%S%f` is HistData's, whose last three digits are milliseconds, and `%H%M%S %f`
+#: NinjaTrader's, with seven.
+CLOCKS: Final = ("%H:%M:%S", "%H:%M", "%H%M%S", "%H%M%S%f", "%H%M%S %f", "%H%M", "%I:%M:%S %p", "%I:%M %p")
 
 #: Numbers since 1970: how many digits they have in our time, and how many make a millisecond (a second has 0.001).
 EPOCHS: Final = {"seconds": 10, "milliseconds": 13, "microseconds": 16, "nanoseconds": 19}
@@ -33,7 +34,7 @@ _DIRECTIVES: Final = {
 }  # fmt: skip
 _DIRECTIVE: Final = re.compile("%(.)")
 _FRACTION: Final = r"(?:[.,:](?P<f>[0-9]{1,9}))?"
-_OFFSET: Final = r" ?(?:GMT|UTC)?(?P<z>[+-][0-9]{2}):?(?P<zz>[0-9]{2})"
+_OFFSET: Final = r" ?(?:GMT|UTC)?(?P<z>[+-][0-9]{2})(?::?(?P<zz>[0-9]{2}))?"
 #: Z claims nothing: MetaTrader's scripts write it behind the broker's time.
 _NO_OFFSET: Final = "Z?"
 
@@ -169,7 +170,8 @@ def _text_reader(form: TimeForm, field: str) -> TimeReader:
             return minutes[text[:at]] + seconds[text[at:end]] + fractions[text[end:]]
         except KeyError:
             pass
-        found = pattern.fullmatch(text.strip())
+        bare = f"{cell.strip()} {clock.strip()}".strip()
+        found = pattern.fullmatch(bare)
         if found is None:
             return _none(cell, clock, field, expected)
         parts = found.groupdict()
@@ -183,10 +185,10 @@ def _text_reader(form: TimeForm, field: str) -> TimeReader:
             raise InvalidItem(field, f"{quoted(text)} is no time of the calendar")
         within = second + thousandths
         if form.has_offset:
-            offset = abs(int(parts["z"])) * 60 + int(parts["zz"])
+            offset = abs(int(parts["z"])) * 60 + int(parts["zz"] or 0)
             return _checked(minute + within - (-offset if parts["z"][0] == "-" else offset) * 60_000, field)
         ends = (found.end("M"), found.end("S" if "S" in parts else "M")) if "M" in parts else (-1, -1)
-        if at in (-1, ends[0]) and end in (-1, ends[1]) and "p" not in parts and text == text.strip():
+        if at in (-1, ends[0]) and end in (-1, ends[1]) and "p" not in parts and text == bare:
             at, end = ends
             _remember(minutes, text[:at], minute)
             _remember(seconds, text[at:end], second)

@@ -25,7 +25,7 @@ END
 $$;
 
 -- What makes hours stale. What lies before `minutes_from` is frozen: no change of a minute makes its hour stale any
--- more, so the hours and days that are kept longer stay as they were rolled up from whole minutes. -------------------
+-- more, so the hours and days that are retained longer stay as they were rolled up from whole minutes. ---------------
 
 -- The row of a stale hour is locked until the transaction ends, also where it was there already: refresh_candles()
 -- skips rows that are locked, so it never takes one away whose change it cannot see yet.
@@ -313,6 +313,23 @@ BEGIN
         WHERE (c.minutes_from, c.hours_from, c.days_from) <> (s.minutes_from, s.hours_from, s.days_from);
     END IF;
     RETURN QUERY SELECT s.minutes_from, s.hours_from, s.days_from;
+END
+$$;
+
+-- Drops the chunks of market_data that end before the time, for any role that may delete its rows; TimescaleDB would let
+-- the owner alone.
+CREATE FUNCTION drop_minutes(before timestamptz) RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF NOT has_table_privilege(session_user, 'market_data', 'DELETE') THEN
+        RAISE insufficient_privilege USING MESSAGE = format('%s may not delete rows of market_data', session_user);
+    END IF;
+    IF to_regclass('timescaledb_information.chunks') IS NOT NULL THEN
+        PERFORM drop_chunks('market_data', older_than => before);
+    END IF;
 END
 $$;
 

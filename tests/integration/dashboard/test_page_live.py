@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+from urllib.parse import quote
 
 import pytest
-from playwright.async_api import expect
+from msgspec.structs import replace
+from playwright.async_api import Dialog, expect
 
 from runtime import clock
 from tests.days import eurusd_bars
@@ -33,6 +35,38 @@ async def test_bar_moves_and_the_next_one_begins(reader: Reader, market: Market)
         market.candle("MOVING", ts + MINUTE_MS, (1.10022, 1.10043, 1.10022, 1.10043), ticks=3),
     )
     await reader.close(1.10043)
+
+
+async def test_names_that_are_markup_are_shown_as_they_are(reader: Reader, market: Market) -> None:
+    """In the legend, the table, the list of symbols, the pane and the title; nothing of them runs."""
+    symbol, source = "<img src=x onerror=alert(1)>", '"><script>alert(2)</script>'
+    ts = clock.now_ms() // MINUTE_MS * MINUTE_MS
+    candle = market.candle(symbol, ts, (1.1, 1.2, 1.0, 1.15001), ticks=5)
+    await market.publish(replace(candle, source=source))
+    await market.stored(quote(symbol), 1)
+    dialogs: list[str] = []
+
+    async def dismiss(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        await dialog.dismiss()
+
+    reader.page.on("dialog", dismiss)
+    try:
+        scripts = "document.querySelectorAll('script:not([src])').length"
+        await reader.open()
+        before = await reader.page.evaluate(scripts)
+        await reader.open(f"?symbol={quote(symbol)}&source={quote(source)}")
+        await reader.close(1.15001)
+        await expect(reader.page.locator("#legend")).to_contain_text(symbol)
+        await reader.page.keyboard.press("d")
+        await reader.page.keyboard.press("/")
+        await reader.page.get_by_role("combobox", name="Search").fill("img")
+        await expect(reader.page.locator("#symbol-list").get_by_role("option")).to_contain_text([symbol])
+        assert await reader.page.evaluate(scripts) == before
+        assert await reader.page.locator("img[src=x]").count() == 0
+    finally:
+        reader.page.remove_listener("dialog", dismiss)
+    assert dialogs == []
 
 
 async def test_bar_of_a_higher_timeframe_is_the_exact_fold_while_it_moves(reader: Reader, market: Market) -> None:

@@ -66,7 +66,8 @@ async def test_bodies_of_every_sender_land_in_ticks(service: Service, settings: 
         assert record.key in (frame_key("Broker-Demo", "EURUSD"), frame_key("Broker-Demo", "XAUUSD"))
         assert record.timestamp in (MSC, MSC - 417)
         assert record.headers[0][0] == "trace"
-        assert record.partition == DefaultPartitioner()(record.key, range(4), range(4))
+        partitions = range(settings.kafka_partitions)
+        assert record.partition == DefaultPartitioner()(record.key, partitions, partitions)
 
 
 async def test_a_tick_of_tomorrow_is_stamped_now(service: Service, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""What runtime/aiokafka_internals.py relies on: bare records, and clients that end while the broker is away."""
+"""What runtime/aiokafka_internals.py relies on; of clients that end without a broker, see `test_without_kafka.py`."""
 
 import asyncio
 import gc
@@ -11,23 +11,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 
 from marketdata.runs import Record
-from runtime.aiokafka_internals import discard_producer, group_error, hand_out_bare_records, partitions_of
+from runtime.aiokafka_internals import group_error, hand_out_bare_records, partitions_of
 from runtime.kafka import log_ends, new_consumer, new_producer
 from runtime.settings import Settings
 from tests.kafka_log import KafkaLog
-from tests.servers import EmbeddedServers
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.contract
 
 #: Offset, time, its type, key, value, headers.
 Seen = tuple[int, int, int, bytes | None, bytes | None, list[tuple[str, bytes]]]
-
-
-@pytest.fixture(scope="module")
-def servers(own_servers: EmbeddedServers) -> EmbeddedServers:
-    """Servers that the tests of this file stop."""
-    return own_servers
 
 
 @asynccontextmanager
@@ -129,38 +122,6 @@ async def test_what_was_handed_out_needs_no_collection_of_garbage(settings: Sett
         finally:
             gc.enable()
     assert left == []
-
-
-async def test_a_reader_stops_at_once_while_the_broker_is_silent(
-    settings: Settings, kafka: KafkaLog, servers: EmbeddedServers
-) -> None:
-    async with reader(settings, bare=True) as bare:
-        await kafka.producer.send_and_wait(settings.ticks_topic, b"x", partition=0)
-        await eventually(lambda: bare.consumer.getmany(timeout_ms=500), what="the record")
-        await asyncio.to_thread(servers.pause_kafka)
-        try:
-            # A fetch rests after its failure when it is told to end.
-            await bare.consumer.getmany(timeout_ms=500)
-            async with asyncio.timeout(15):
-                await bare.consumer.stop()
-        finally:
-            await asyncio.to_thread(servers.resume_kafka)
-
-
-async def test_a_discarded_producer_ends_at_once_while_the_broker_is_silent(
-    settings: Settings, kafka: KafkaLog, servers: EmbeddedServers
-) -> None:
-    producer = new_producer(settings)
-    await producer.start()
-    await producer.send_and_wait(settings.ticks_topic, b"x", partition=0)
-    await asyncio.to_thread(servers.pause_kafka)
-    try:
-        unconfirmed = await producer.send(settings.ticks_topic, b"y", partition=0)
-        async with asyncio.timeout(10):
-            await discard_producer(producer)
-        assert not unconfirmed.done() or unconfirmed.cancelled() or unconfirmed.exception()
-    finally:
-        await asyncio.to_thread(servers.resume_kafka)
 
 
 async def test_partitions_are_told_without_a_subscription(settings: Settings, kafka: KafkaLog) -> None:

@@ -1,31 +1,23 @@
-"""Folding again from a real log: what it cannot prove is told apart from a broker that does not answer."""
+"""Folding again from a real log, and what of it cannot be proven."""
 
-import asyncio
 import time
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from marketdata.errors import KafkaUnavailable, UnknownTopic
+from marketdata.errors import UnknownTopic
 from marketdata.refold import Proof
 from marketdata.tick import Tick
 from runtime.kafka import admin_client
 from runtime.logreader import LogReader, Refolded, TickLog
 from runtime.settings import Settings
 from tests.kafka_log import KafkaLog, delete_ticks_topic, frames_of
-from tests.servers import EmbeddedServers
 
 MINUTE_MS = 1_700_000_040_000
 
 #: More partitions than a topic of the tests has.
 NO_PARTITION = 1_000
-
-
-@pytest.fixture(scope="module")
-def servers(own_servers: EmbeddedServers) -> EmbeddedServers:
-    """Servers that the tests of this file stop."""
-    return own_servers
 
 
 async def ten_frames(kafka: KafkaLog) -> int:
@@ -85,26 +77,6 @@ async def test_what_retention_deletes_while_it_is_read_is_unprovable(
 
     assert outcome.unprovable == {taken}
     assert volume(outcome, left) == 5
-
-
-async def test_a_broker_that_falls_silent_ends_every_read(
-    settings: Settings, kafka: KafkaLog, servers: EmbeddedServers
-) -> None:
-    partition = await ten_frames(kafka)
-    async with LogReader(settings, stall_seconds=1.5) as reader:
-        assert await reader.ends(settings.ticks_topic, partition) == (0, 10)
-        await asyncio.to_thread(servers.pause_kafka)
-        try:
-            began = time.monotonic()
-            with pytest.raises(KafkaUnavailable, match="offset 0 of"):
-                [batch async for batch in reader.read(settings.ticks_topic, partition, 0, 9)]
-            with pytest.raises(KafkaUnavailable):
-                await reader.ends(settings.ticks_topic, partition)
-            assert time.monotonic() - began < 10
-        finally:
-            await asyncio.to_thread(servers.resume_kafka)
-        read = [record.offset async for batch in reader.read(settings.ticks_topic, partition, 3, 6) for record in batch]
-    assert read == [3, 4, 5, 6]
 
 
 async def test_whether_the_log_holds_records_is_told_for_holes_and_ends(settings: Settings, kafka: KafkaLog) -> None:

@@ -69,7 +69,7 @@ async def test_the_sink_stores_nothing_that_is_too_old(settings: Settings, flow:
     await new_writer().write(connection, [candle(ts=MINUTE - 60_000)])
     await connection.execute(SQL["refresh_candles"], {"quiet": timedelta(0), "max_hours": 100})
     now_ms = int(datetime.now(UTC).timestamp() * 1000) // 60_000 * 60_000
-    async with RunningSink(settings.model_copy(update={"keep_m1_days": 30})):
+    async with RunningSink(settings.model_copy(update={"retain_m1_days": 30})):
         await eventually(deletes)
         await flow.send_candles([candle(ts=ts, log=flow.own_log) for ts in (MINUTE, now_ms)])
         await eventually(stored)

@@ -110,7 +110,7 @@ def test_every_timeframe_is_shown(database: str) -> None:
 def test_queries_are_listed_with_what_they_answer() -> None:
     result = run("query")
     assert result.exit_code == 0
-    assert len(analyses()) == 9
+    assert len(analyses()) == 8
     for name in ("1", "2", "3", "4", "5", *analyses()):
         assert f" {name} " in result.stdout
     assert all(len(purpose(name)) > 40 for name in analyses())
@@ -125,12 +125,6 @@ def test_analyses_answer(database: str) -> None:
         ("S", "2019-02-05T23:59:00Z", 2880.5), ("T", "2019-02-04T00:59:00Z", 60.5)
     ]  # fmt: skip
     assert [(row["source"], row["days"], row["ticks"]) for row in found["summary"]] == [("S", 2, 28_700), ("T", 1, 590)]
-    assert found["gaps"] == [
-        {
-            "symbol": "EURUSD", "source": "S", "gap_from": "2019-02-04T10:00:00Z", "gap_to": "2019-02-04T10:10:00Z",
-            "minutes": 10,
-        }
-    ]  # fmt: skip
     assert [row["ts"] for row in found["duplicates"]] == [
         f"{MONDAY + timedelta(minutes=n):%Y-%m-%dT%H:%M:%SZ}" for n in range(60)
     ]
@@ -275,3 +269,45 @@ def test_a_password_is_changed_in_the_database_and_a_wrong_one_says_so(
     finally:
         with psycopg.connect(database, autocommit=True) as connection:
             connection.execute(f"DROP ROLE {role}".encode())
+
+
+def test_gaps_are_told_from_closed_markets(database: str) -> None:
+    # Arrange: the broker has bars of three of the ten minutes without ticks, and of two others; then nothing comes
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            b"""
+            UPDATE market_data SET origin = 'broker', log = NULL, offsets = NULL
+            WHERE source = 'S' AND ts IN ('2019-02-04 12:00+00', '2019-02-04 12:01+00')
+            """
+        )
+        connection.execute(
+            b"""
+            INSERT INTO market_data (ts, symbol, timeframe, open, high, low, close, volume, source)
+            SELECT '2019-02-04 10:00+00'::timestamptz + n * interval '1 minute', 'EURUSD', 'M1', 1, 1, 1, 1, 7, 'S'
+            FROM generate_series(0, 2) AS n
+            """
+        )
+
+    # Act
+    result = run("gaps", "--from", "2019-02-01", "--to", "2019-02-07", "--least", "5", "--suggest", "--format", "json")
+
+    # Assert: the source T has bars alone, so nothing of it is missing
+    assert result.exit_code == 1, result.stderr
+    assert [tuple(gap.values())[1:] for gap in json.loads(result.stdout)] == [
+        ("S", "2019-02-04T10:00:00Z", "2019-02-04T10:03:00Z", "missing", 3, 21),
+        ("S", "2019-02-04T10:03:00Z", "2019-02-04T10:10:00Z", "unknown", 7, None),
+        ("S", "2019-02-04T12:00:00Z", "2019-02-04T12:02:00Z", "missing", 2, 20),
+        # Two days of history: the hour of the gap is usually half as long.
+        ("S", "2019-02-06T00:00:00Z", "2019-02-07T00:00:00Z", "unknown", 1436, None),
+    ]
+    assert result.stderr.count("tickpipe import TICKS.csv --symbol EURUSD --source S") == 4
+
+    assert run("gaps", "--from", "2019-02-04T13:00", "--to", "2019-02-06").exit_code == 0
+    assert "did you mean EURUSD" in run("gaps", "--symbol", "eurusd").stderr
+    # Nothing came in all of the time that is looked at, nor before it.
+    [silent] = json.loads(run("gaps", "--from", "2019-02-07T06:00", "--to", "2019-02-08", "--format", "json").stdout)
+    assert (silent["from"], silent["to"], silent["state"]) == (
+        "2019-02-07T06:00:00Z",
+        "2019-02-08T00:00:00Z",
+        "unknown",
+    )

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import psycopg
+import pytest
 from typer.main import get_command
 
 from runtime.settings import Settings
@@ -31,12 +32,15 @@ RUNS: dict[str, tuple[str, int]] = {
     # Nothing is given on standard input.
     "db password": ("", 2),
     "status": ("", 0),
+    "doctor": ("", 0),
     "send": ("{folder}/ticks.csv -s EURUSD --source EA {producer}", 0),
     "import": ("{folder}/EURUSD_M1.csv -s EURUSD --timeframe M1 --source EA {producer}", 0),
     "candles": ("-s EURUSD", 0),
     "ticks": ("-s EURUSD --from 2019-02-04", 0),
     "query": ("latest", 0),
     "fidelity": ("", 0),
+    # Nothing came in the last seven days.
+    "gaps": ("", 1),
     "senders": ("", 0),
     "export": ("{folder}/export --format csv", 0),
     "backup": ("{folder}/backup.tpb --topics", 0),
@@ -50,6 +54,10 @@ RUNS: dict[str, tuple[str, int]] = {
     "relay forward": ("--to {url} --db {folder}/ticks.csv/ea.db", 2),
     "relay export": ("--api {url} --db {folder}/ticks.csv/ea.db", 2),
     "relay serve": ("--db {folder}/ticks.csv/ea.db", 1),
+    "keys create": ("pc7 --source EA", 0),
+    "keys list": ("", 0),
+    "keys rotate": ("pc7", 0),
+    "keys revoke": ("pc7", 0),
     "kit": ("{folder}/kit", 0),
     "install-service": ("--print", 0),
     # A stack inside of a container is none of the image's business: both name the extra that it lacks.
@@ -90,6 +98,7 @@ def folded_rows(settings: Settings) -> int:
     return int(count)
 
 
+@pytest.mark.full
 def test_every_command_works_in_the_image(settings: Settings, tmp_path: Path) -> None:
     assert set(RUNS) == commands()
     (tmp_path / "site").mkdir()
@@ -103,7 +112,9 @@ def test_every_command_works_in_the_image(settings: Settings, tmp_path: Path) ->
     def run(names: list[str], url: str) -> list[str]:
         places = {"folder": tmp_path, "url": url, "producer": f"--url {url} --key {API_KEY}"}
         words = [[*name.split(), *RUNS[name][0].format(**places).split()] for name in names]
-        own = environment(settings) | {"TICKPIPE_RELAY_FORWARD_KEY": API_KEY}
+        own = environment(settings) | {
+            "TICKPIPE_RELAY_FORWARD_KEY": API_KEY, "TICKPIPE_KEYS_FILE": str(tmp_path / "keys.json"),
+        }  # fmt: skip
         done = image.run(_RUN_EACH, given=json.dumps(words), **own)
         assert done.returncode == 0, done.stderr
         return [

@@ -126,6 +126,7 @@ async def test_a_line_that_cannot_be_used_is_stored_with_the_rejected_records(pi
     assert json.loads(rejected.value or b"") == {
         "file": "ticks.csv", "line": 3, "text": "1771268403083,,", "why": "bid: a number is expected, not ''",
     }  # fmt: skip
+    assert rejected.reason == """line 3 of 'ticks.csv' cannot be used: "bid: a number is expected, not ''\""""
     await pipeline.stores("market_data", "Broker", {
         (minute("2026-02-16T19:00"), "EURUSD", 1.1, 1.3, 1.1, 1.3, 2, 1),
     })  # fmt: skip

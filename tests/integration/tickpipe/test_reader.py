@@ -7,6 +7,7 @@ import secrets
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -33,11 +34,9 @@ def own_address() -> str:
     pytest.skip("this machine has no address but the loopback's")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A server open to other machines, with the schema, and names as an older set-up had them."""
-    directory = tmp_path_factory.mktemp("reader")
-    access = Access("0.0.0.0", "mt5_trading", "trader", secrets.token_hex(8))  # noqa: S104 - what is tested
+@contextmanager
+def running(directory: Path, access: Access) -> Iterator[Postgres]:
+    """A server of its own."""
     made = Postgres(
         directory / "postgres", free_port(), secrets.token_hex(8), server_binaries(), directory / "log", access
     )
@@ -45,10 +44,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     try:
         child.start()
         child.wait_ready()
-        asyncio.run(migrate(made.url))
         yield made
     finally:
         child.stop()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server open to other machines, with the schema, and names as an older set-up had them."""
+    access = Access("0.0.0.0", "mt5_trading", "trader", secrets.token_hex(8), secrets.token_hex(8))  # noqa: S104 - what is tested
+    with running(tmp_path_factory.mktemp("reader"), access) as made:
+        # As a superuser, as stacks did whose services had no role of their own; the next start hands it over.
+        asyncio.run(migrate(made.url))
+        assert made.answers()
+        yield made
 
 
 @pytest.fixture
@@ -97,11 +106,33 @@ def test_the_reader_does_nothing_else(reader_url: str, statement: str) -> None:
             connection.execute(statement.encode())
 
 
-def test_the_owner_does_not_get_in_from_another_machine(server: Postgres) -> None:
-    with psycopg.connect(server.url) as connection:
-        assert connection.info.user == "postgres"
+@pytest.mark.parametrize(("name", "user"), [("url", "postgres"), ("services_url", "tickpipe")])
+def test_no_other_role_gets_in_from_another_machine(server: Postgres, name: str, user: str) -> None:
+    url = getattr(server, name)
+    with psycopg.connect(url) as connection:
+        assert connection.info.user == user
     with pytest.raises(psycopg.OperationalError, match="pg_hba"):
-        psycopg.connect(make_conninfo(server.url, host=own_address()))
+        psycopg.connect(make_conninfo(url, host=own_address()))
+
+
+def test_the_role_of_the_services_owns_their_database_and_is_no_superuser(server: Postgres) -> None:
+    with psycopg.connect(server.services_url, autocommit=True) as connection:
+        others = connection.execute(
+            "SELECT array_agg(DISTINCT relkind), array_agg(DISTINCT relowner::regrole::text) FROM pg_class"
+            " WHERE relnamespace = 'public'::regnamespace"
+        ).fetchone()
+        assert others is not None
+        assert others[1] == ["tickpipe"]
+        assert {"r", "v", "i"} <= set(others[0])
+        connection.execute("ALTER TABLE market_data ADD COLUMN mine integer")
+        connection.execute("ALTER TABLE market_data DROP COLUMN mine")
+        connection.execute("CREATE OR REPLACE VIEW mine AS SELECT 1")
+        connection.execute("DROP VIEW mine")
+        for statement in ("SELECT rolpassword FROM pg_authid", "COPY (SELECT 1) TO PROGRAM 'true'", "CREATE ROLE mine"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+    # What it makes from now on the reader reads as well.
+    asyncio.run(migrate(server.services_url))
 
 
 def test_other_databases_are_none_of_the_readers_business(reader_url: str) -> None:
@@ -118,7 +149,7 @@ def test_the_five_queries_are_answered_to_the_reader(reader_url: str, tmp_path: 
 
 
 def test_another_password_counts_from_the_next_start_on(server: Postgres) -> None:
-    renewed = dataclasses.replace(server, access=dataclasses.replace(server.access, password="an-other"))  # noqa: S106
+    renewed = dataclasses.replace(server, access=dataclasses.replace(server.access, reader_password="an-other"))  # noqa: S106
     try:
         assert renewed.answers()
         psycopg.connect(renewed.access.reader_url(server.port).replace(socket.gethostname(), "127.0.0.1")).close()
@@ -126,7 +157,9 @@ def test_another_password_counts_from_the_next_start_on(server: Postgres) -> Non
         assert server.answers()
 
 
-@pytest.mark.parametrize("names", [{"reader": "postgres"}, {"database": "postgres"}, {"database": "template1"}])
+@pytest.mark.parametrize(
+    "names", [{"reader": "postgres"}, {"reader": "tickpipe"}, {"database": "postgres"}, {"database": "template1"}]
+)
 def test_names_of_the_server_itself_are_refused(names: dict[str, str]) -> None:
     with pytest.raises(StackError, match="choose another"):
         Access(**names)
@@ -146,22 +179,48 @@ def test_services_reach_the_server_whatever_it_listens_on(host: str, addresses: 
     assert Access(host).listen_addresses == addresses
 
 
-def test_the_reader_of_the_compose_file_reads_what_is_migrated_later_and_no_passwords(server: Postgres) -> None:
-    """Its script runs once, when the database is created, as the owner of the tables to come."""
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute("CREATE ROLE tickpipe SUPERUSER LOGIN PASSWORD 'owner'")
-        connection.execute("CREATE DATABASE tickpipe OWNER tickpipe")
-    binaries = server_binaries()
-    environment = {
-        "PATH": f"{binaries}:{os.environ['PATH']}", "POSTGRES_USER": "tickpipe", "POSTGRES_DB": "tickpipe",
-        "TICKPIPE_READER_PASSWORD": "reader", "PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGPASSWORD": "owner",
-    }  # fmt: skip
-    subprocess.run(["bash", str(ROOT / "compose/timescaledb/reader.sh")], check=True, env=environment)
-    asyncio.run(migrate(make_conninfo(server.url, dbname="tickpipe", user="tickpipe", password="owner")))  # noqa: S106
+@pytest.fixture(scope="module")
+def of_compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A migrated database whose roles the script of the compose file has made, as the superuser that it runs as."""
+    with running(tmp_path_factory.mktemp("compose"), Access()) as server:
+        yield _made_by_compose(server)
 
-    url = make_conninfo(server.url, dbname="tickpipe", user="tickpipe_reader", password="reader")  # noqa: S106
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SELECT * FROM market_data, senders")
-        for statement in ("SELECT rolpassword FROM pg_authid", "DELETE FROM market_data"):
-            with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)):
-                connection.execute(statement.encode())
+
+def _made_by_compose(server: Postgres) -> str:
+    with psycopg.connect(make_conninfo(server.url, dbname="postgres"), autocommit=True) as connection:
+        connection.execute("CREATE ROLE bootstrap SUPERUSER LOGIN PASSWORD 'bootstrap'")
+        connection.execute("CREATE DATABASE tickpipe OWNER bootstrap")
+    passwords = {f"TICKPIPE_{name}_PASSWORD": f"of-{name}" for name in ("DB", "WRITER", "READER")}
+    environment = {
+        "PATH": f"{server_binaries()}:{os.environ['PATH']}", "POSTGRES_USER": "bootstrap", "POSTGRES_DB": "tickpipe",
+        "PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGPASSWORD": "bootstrap", **passwords,
+    }  # fmt: skip
+    subprocess.run(["bash", str(ROOT / "compose/timescaledb/roles.sh")], check=True, env=environment)
+    url = make_conninfo(server.url, dbname="tickpipe")
+    asyncio.run(migrate(make_conninfo(url, user="tickpipe", password="of-DB")))  # noqa: S106
+    return url
+
+
+def test_each_role_of_the_compose_file_may_do_its_part_and_no_more(of_compose: str) -> None:
+    refusals = {
+        "tickpipe_reader": ("DELETE FROM market_data", "SELECT rolpassword FROM pg_authid", "CREATE TEMP TABLE t ()"),
+        "tickpipe_writer": ("DROP TABLE market_data", "CREATE TABLE t ()", "SELECT rolpassword FROM pg_authid"),
+        "tickpipe": ("CREATE ROLE other", "SELECT rolpassword FROM pg_authid"),
+    }
+    works = {
+        "tickpipe_reader": "SELECT * FROM market_data, senders",
+        "tickpipe_writer": "DELETE FROM market_data; CREATE TEMP TABLE incoming ()",
+        "tickpipe": "ALTER TABLE market_data ADD COLUMN note text",
+    }
+    for role, password in (("tickpipe", "DB"), ("tickpipe_writer", "WRITER"), ("tickpipe_reader", "READER")):
+        url = make_conninfo(of_compose, user=role, password=f"of-{password}")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(works[role].encode())
+            for statement in refusals[role]:
+                with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)):
+                    connection.execute(statement.encode())
+
+
+def test_the_superuser_of_the_compose_file_has_no_password(of_compose: str) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(make_conninfo(of_compose, user="bootstrap", password="bootstrap"))  # noqa: S106

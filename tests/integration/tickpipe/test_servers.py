@@ -13,7 +13,7 @@ from runtime.settings import Settings
 from tests.servers import EmbeddedServers
 from tests.waiting import wait_until
 from tickpipe.embedded.jars import resolve_jars
-from tickpipe.embedded.kafka import broker_answers, local_kafka
+from tickpipe.embedded.kafka import broker_answers, local_kafka, ready_kafka
 from tickpipe.embedded.state import Ports
 
 
@@ -32,39 +32,53 @@ def _processes_in(folder: Path) -> list[int]:
     return found
 
 
-def test_servers_come_back_where_they_were_after_a_kill_and_a_stop(tmp_path: Path, another_clusters_pid: int) -> None:
-    with EmbeddedServers(tmp_path) as servers:
-        bootstrap, url = servers.kafka_bootstrap, servers.database_url
-        port = int(bootstrap.rpartition(":")[2])
-        with psycopg.connect(url) as connection:
-            connection.execute("CREATE TABLE kept AS SELECT 1 AS a_row")
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+    """For all tests of this file; once they are stopped, nothing answers."""
+    with EmbeddedServers(tmp_path_factory.mktemp("both")) as servers:
+        yield servers
+    assert not broker_answers(int(servers.kafka_bootstrap.rpartition(":")[2]))
 
-        servers.kill_postgres()
-        pid_file = tmp_path / "postgres" / "data" / "postmaster.pid"
-        wait_until(lambda: not _processes_in(pid_file.parent), what="the end of the killed server's children")
-        _, _, rest = pid_file.read_text().partition("\n")
-        pid_file.write_text(f"{another_clusters_pid}\n{rest}")
-        servers.start_postgres()
-        servers.stop_kafka()
-        assert not broker_answers(port)
-        servers.start_kafka()
 
-        assert (servers.kafka_bootstrap, servers.database_url) == (bootstrap, url)
-        assert broker_answers(port)
-        with psycopg.connect(url) as connection:
-            assert connection.execute("SELECT a_row FROM kept").fetchone() == (1,)
+def test_a_broker_maps_the_cache_that_was_written(both: EmbeddedServers) -> None:
+    cache = ready_kafka().start_cache
+    assert cache.stat().st_size > 10_000_000
+    maps = Path(f"/proc/{both._kafka_child._process.pid}/maps").read_text()  # type: ignore[union-attr]
+    assert str(cache) in maps
+
+
+def test_a_broker_of_another_cluster_is_not_taken_for_ours(tmp_path: Path, both: EmbeddedServers) -> None:
+    port = int(both.kafka_bootstrap.rpartition(":")[2])
+    assert broker_answers(port)
+    assert not broker_answers(port, "another")
+
+    # Theirs took the port between the moment when ours found it free and the moment when ours listens.
+    ours = local_kafka(tmp_path, Ports(tmp_path), resolve_jars())
+    taken = dataclasses.replace(ours, port=port)
+    taken.prepare()
+    assert not taken.spec.ready()
+
+
+def test_servers_come_back_where_they_were_after_a_kill_and_a_stop(
+    both: EmbeddedServers, another_clusters_pid: int
+) -> None:
+    bootstrap, url = both.kafka_bootstrap, both.database_url
+    port = int(bootstrap.rpartition(":")[2])
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE stored AS SELECT 1 AS a_row")
+        [(data,)] = connection.execute("SHOW data_directory")
+
+    both.kill_postgres()
+    pid_file = Path(data) / "postmaster.pid"
+    wait_until(lambda: not _processes_in(pid_file.parent), what="the end of the killed server's children")
+    _, _, rest = pid_file.read_text().partition("\n")
+    pid_file.write_text(f"{another_clusters_pid}\n{rest}")
+    both.start_postgres()
+    both.stop_kafka()
     assert not broker_answers(port)
+    both.start_kafka()
 
-
-def test_a_broker_of_another_cluster_is_not_taken_for_ours(tmp_path: Path) -> None:
-    with EmbeddedServers(tmp_path / "theirs") as theirs:
-        port = int(theirs.kafka_bootstrap.rpartition(":")[2])
-        assert broker_answers(port)
-        assert not broker_answers(port, "another")
-
-        # Theirs took the port between the moment when ours found it free and the moment when ours listens.
-        (tmp_path / "ours").mkdir()
-        ours = local_kafka(tmp_path / "ours", Ports(tmp_path / "ours"), resolve_jars())
-        taken = dataclasses.replace(ours, port=port)
-        taken.prepare()
-        assert not taken.spec.ready()
+    assert (both.kafka_bootstrap, both.database_url) == (bootstrap, url)
+    assert broker_answers(port)
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT a_row FROM stored").fetchone() == (1,)

@@ -95,8 +95,11 @@ async def test_servers_take_records_and_rows(stack_dir: Path) -> None:
 
     assert await _write_and_read_back(state.kafka_bootstrap, "first") == [b"a record"]
     with psycopg.connect(state.database_url) as connection:
-        row = connection.execute("SELECT current_database(), current_setting('TimeZone')").fetchone()
-    assert row == ("market", "UTC")
+        row = connection.execute(
+            "SELECT current_database(), current_setting('TimeZone'), current_user::text, rolsuper"
+            " FROM pg_roles WHERE rolname = current_user"
+        ).fetchone()
+    assert row == ("market", "UTC", "tickpipe", False)
     with psycopg.connect(state.reader_url) as connection:
         assert connection.info.user == "reader"
 

@@ -50,9 +50,9 @@ _PROMQL = {
 
 #: Variables of the compose files that are no settings of the services.
 _OF_COMPOSE = re.compile(
-    r"TICKPIPE_(API_KEY|DB_PASSWORD|DEMO_KEY|READER_PASSWORD|BIND|PORT|(PAGES|DASHBOARD|POSTGRES)_BIND"
+    r"TICKPIPE_(API_KEY|(DB|READER|WRITER)_PASSWORD|DEMO_KEY|BIND|PORT|(PAGES|DASHBOARD|POSTGRES)_BIND"
     r"|(GRAFANA|PROMETHEUS)_(PORT|PASSWORD)|POSTGRES_PORT"
-    r"|PROMETHEUS_(RETENTION|SIZE)|KAFKA_(CLUSTER_ID|HEAP|MEMORY|CPUS)|DATABASE_(TUNE_)?(MEMORY|CPUS)|([A-Z_]+_)?IMAGE)"
+    r"|PROMETHEUS_(RETENTION|SIZE)|KAFKA_(CLUSTER_ID|HEAP|MEMORY|CPUS)|DATABASE_(TUNE_)?(MEMORY|CPUS)|([A-Z_]+_)?IMAGE|TLS_[A-Z_]+|FILES|OWNER_DATABASE_URL)"
 )
 
 
@@ -161,7 +161,7 @@ def test_every_panel_names_a_provisioned_data_source() -> None:
 
 @pytest.mark.parametrize("text", [COMPOSE, EXAMPLE], ids=["compose.yaml", ".env.example"])
 def test_every_setting_exists(text: str) -> None:
-    fields = {f"TICKPIPE_{name.upper()}" for name in Settings.model_fields}
+    fields = {f"TICKPIPE_{name.upper()}{of}" for name in Settings.model_fields for of in ("", "_FILE")}
     unknown = {name for name in re.findall(r"TICKPIPE_[A-Z0-9_]+", text) if not _OF_COMPOSE.fullmatch(name)} - fields
     assert unknown == set()
 
@@ -169,8 +169,8 @@ def test_every_setting_exists(text: str) -> None:
 def test_compose_passes_on_or_refuses_every_setting() -> None:
     """The settings' page names them all, by a test of its own."""
     names = {f"TICKPIPE_{name.upper()}" for name in Settings.model_fields}
-    passed_on = set(re.findall(r"^ +(TICKPIPE_\w+):(?: \$\{\1:-\w+\})?$", COMPOSE, re.MULTILINE))
-    of_some_services = {"TICKPIPE_API_KEYS"}
+    passed_on = set(re.findall(r"^ +(TICKPIPE_\w+):(?: \$\{\1:-[\w:]+\})?$", COMPOSE, re.MULTILINE))
+    of_some_services = {"TICKPIPE_API_KEYS", "TICKPIPE_DATABASE_URL", "TICKPIPE_DASHBOARD_DATABASE_URL"}
     published = {"TICKPIPE_DASHBOARD_PORT"}  # outside; inside it is the image's
     refused = {name for name, same in re.findall(r"\$\{(TICKPIPE_\w+):\+(\w+)\}", COMPOSE) if name == same}
     assert names == (passed_on | of_some_services | published | refused) & names
@@ -194,14 +194,16 @@ def test_every_required_secret_has_an_example_and_is_checked() -> None:
 
 
 def test_producer_and_dashboard_alone_of_ours_are_published() -> None:
-    ports = re.findall(r"- host_ip: \$\{(\w+):-127\.0\.0\.1\}\n +published: \$\{\w+:-(\d+)\}\n +target: (\d+)", COMPOSE)
+    ports = re.findall(r"- host_ip: \$\{(\w+):-([\d.]+)\}\n +published: \$\{\w+:-(\d+)\}\n +target: (\d+)", COMPOSE)
     assert ports == [
-        ("TICKPIPE_BIND", "18001", "18001"),
-        ("TICKPIPE_DASHBOARD_BIND", "18080", "18080"),
-        ("TICKPIPE_PAGES_BIND", "9090", "9090"),
-        ("TICKPIPE_PAGES_BIND", "3000", "3000"),
+        ("TICKPIPE_BIND", "127.0.0.1", "18001", "18001"),
+        ("TICKPIPE_DASHBOARD_BIND", "127.0.0.1", "18080", "18080"),
+        ("TICKPIPE_TLS_BIND", "0.0.0.0", "443", "8443"),  # noqa: S104 - compared with
+        ("TICKPIPE_TLS_BIND", "0.0.0.0", "8443", "9443"),  # noqa: S104 - compared with
+        ("TICKPIPE_PAGES_BIND", "127.0.0.1", "9090", "9090"),
+        ("TICKPIPE_PAGES_BIND", "127.0.0.1", "3000", "3000"),
     ]
-    assert COMPOSE.count("ports:") == len(ports)
+    assert COMPOSE.count("ports:") == len(ports) - 1, "Caddy publishes two"
 
 
 def test_the_image_is_tagged_with_the_projects_version() -> None:

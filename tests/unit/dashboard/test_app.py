@@ -73,6 +73,17 @@ async def test_the_page_has_the_servers_timeframes() -> None:
     assert again.status_code == 304
 
 
+@pytest.mark.parametrize(
+    "path", ["/js", "/js/", "/vendor", "/candles/", "//evil.example/..", "/\\evil.example", "/js/.."]
+)
+async def test_no_redirect_names_the_host_that_the_client_sent(path: str) -> None:
+    app = create_app(Parts(load_settings()))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://evil.example") as client:
+        answer = await client.get(path, headers={"X-Forwarded-Proto": "ftp", "X-Forwarded-Host": "evil.example"})
+    assert "evil.example" not in answer.headers.get("location", "")
+    assert answer.status_code in (200, 404)
+
+
 async def _fail() -> None:
     raise RuntimeError("a bug")
 
@@ -121,6 +132,41 @@ async def test_parts_that_are_told_to_stop_end_nothing() -> None:
     async with dashboard.client() as client:
         assert (await client.get("/health")).status_code == 200
     assert (dashboard.ends, dashboard.parts.guard.exit_code) == (0, 0)
+
+
+async def test_one_address_may_have_half_of_the_streams() -> None:
+    parts = Parts(load_settings(dashboard_max_streams=4))
+    app = create_app(parts)
+
+    @asynccontextmanager
+    async def open_stream(address: str) -> AsyncIterator[int]:
+        opened, closed = asyncio.get_running_loop().create_future(), asyncio.Event()
+        scope = {
+            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "method": "GET", "path": "/stream",
+            "raw_path": b"/stream", "root_path": "", "scheme": "http", "query_string": b"", "headers": [],
+            "server": ("dashboard", 80), "client": (address, 1),
+        }  # fmt: skip
+
+        async def receive() -> Message:
+            await closed.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                opened.set_result(message["status"])
+
+        task = asyncio.ensure_future(app(scope, receive, send))
+        yield await opened
+        closed.set()
+        await task
+
+    async with (
+        open_stream("10.0.0.1") as first, open_stream("10.0.0.1") as second, open_stream("10.0.0.1") as third,
+        open_stream("10.0.0.2") as other,
+    ):  # fmt: skip
+        assert [first, second, third, other] == [200, 200, 503, 200]
+    async with open_stream("10.0.0.1") as again:
+        assert again == 200
 
 
 async def test_client_that_goes_before_the_first_event_leaves_no_stream_open() -> None:

@@ -1,7 +1,6 @@
 """Pages of ticks join without gap or overlap wherever they end, and few requests read the log at once."""
 
 import asyncio
-from contextlib import AsyncExitStack
 from urllib.parse import parse_qs
 
 import pytest
@@ -10,8 +9,9 @@ from hypothesis import strategies as st
 
 import dashboard.tick_routes
 from dashboard.answers import Refusal
-from dashboard.tick_routes import Turns
+from dashboard.tick_routes import reading_the_log
 from dashboard.ticks import Cursor, Page, TickRequest, render_page
+from dashboard.turns import Turns
 from marketdata.errors import KafkaUnavailable
 from marketdata.refold import TickRow
 from marketdata.tick import MINUTE_MS, period_of
@@ -71,29 +71,16 @@ async def test_lost_minutes_are_named_as_spans() -> None:
     ) in await render_page("json", page, None)
 
 
-async def test_the_third_request_waits_and_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dashboard.tick_routes, "_PATIENCE_SECONDS", 0.05)
-    turns = Turns()
-    async with AsyncExitStack() as stack:
-        for _ in range(2):
-            await stack.enter_async_context(turns.turn())
-        with pytest.raises(Refusal) as refused:
-            await stack.enter_async_context(turns.turn())
-    assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "5"})
-    async with turns.turn():
-        pass
-
-
 async def test_what_fails_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard.tick_routes, "_READING_SECONDS", 0.05)
-    turns = Turns()
+    turns = Turns(2, "read ticks", patience_seconds=5)
 
     async def slow() -> None:
-        async with turns.turn():
+        async with turns.turn("a"), reading_the_log():
             await asyncio.sleep(60)
 
     async def failing() -> None:
-        async with turns.turn():
+        async with turns.turn("a"), reading_the_log():
             raise KafkaUnavailable("no broker answers")
 
     for _ in range(3):

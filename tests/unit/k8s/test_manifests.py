@@ -1,6 +1,8 @@
 """The Kubernetes files say what the code and the compose files say; pure text, no cluster and no schema."""
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import yaml
 
 from runtime.settings import Settings, load_settings
 from runtime.topics import topics
+from tests import tools
 
 ROOT = Path(__file__).parents[3]
 K8S = ROOT / "k8s"
@@ -105,6 +108,24 @@ def test_no_file_in_git_holds_a_secret() -> None:
         assert env(path) == {"TICKPIPE_API_KEYS": '{"*":"CHANGE"}', "TICKPIPE_DASHBOARD_PASSWORD": "CHANGE"}
 
 
+def test_the_dashboard_reads_by_a_role_of_its_own(tmp_path: Path) -> None:
+    kubectl = tools.find("kubectl")
+    shutil.copytree(K8S, tmp_path / "k8s", ignore=shutil.ignore_patterns("validate", "secrets.env", "reader.login"))
+    subprocess.run([tmp_path / "k8s" / "secrets.sh", "single"], check=True, capture_output=True)
+    overlay = tmp_path / "k8s" / "overlays" / "single"
+    rendered = subprocess.run([kubectl, "kustomize", overlay], check=True, capture_output=True, text=True).stdout
+    found = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(rendered)}
+
+    [container] = found["Deployment", "dashboard"]["spec"]["template"]["spec"]["containers"]
+    names = {variable["name"]: variable for variable in container["env"]}
+    assert "TICKPIPE_DATABASE_URL" not in names
+    assert "tickpipe_reader@" in names["TICKPIPE_DASHBOARD_DATABASE_URL"]["value"]
+    secret = names["PGPASSWORD"]["valueFrom"]["secretKeyRef"]["name"]
+    [role] = found["Cluster", "tickpipe-db"]["spec"]["managed"]["roles"]
+    assert ("Secret", secret) in found
+    assert role["passwordSecret"]["name"] == secret
+
+
 def rules(groups: list[dict[str, Any]], *, servers: bool) -> dict[str, dict[str, Any]]:
     return {
         rule.get("alert") or rule["record"]: rule
@@ -129,4 +150,22 @@ def test_the_image_is_tagged_with_the_projects_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     base = (K8S / "base" / "kustomization.yaml").read_text()
     assert re.findall(r"newTag: (\S+)", base) == [version]
-    assert list(of_kind("Job")) == [f"migrate-{version.replace('.', '-')}"]
+
+
+def test_nothing_stands_in_the_way_of_another_apply() -> None:
+    """A Job cannot be changed: `kubectl apply` with another image would fail."""
+    assert of_kind("Job") == {}
+
+
+def test_a_single_database_lets_its_node_be_drained() -> None:
+    assert of_kind("Cluster")["tickpipe-db"]["spec"]["enablePDB"] is False
+    [production] = documents(K8S / "overlays" / "production" / "database.yaml")
+    assert production["spec"]["enablePDB"] is True
+
+
+def test_every_overlay_has_one_way_in_over_tls() -> None:
+    for overlay, component in (("single", "ingress"), ("production", "gateway")):
+        used = yaml.safe_load((K8S / "overlays" / overlay / "kustomization.yaml").read_text())["components"]
+        assert [one for one in used if one.endswith(("ingress", "gateway"))] == [f"../../components/{component}"]
+    assert of_kind("Ingress")["producer"]["spec"]["tls"]
+    assert of_kind("HTTPRoute")["producer"]["spec"]["parentRefs"][0]["sectionName"] == "https"

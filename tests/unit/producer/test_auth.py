@@ -1,28 +1,18 @@
-"""Keys and rates."""
+"""Whether there is a key, and how many new symbols one may bring."""
+
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from marketdata.contract.http import Refusal
+from marketdata.contract.http import Refusal, Right
 from marketdata.errors import SettingsError
 from producer.app import create_app
-from producer.auth import NewSymbols, TokenBuckets
-from tests.unit.producer.conftest import new_settings
+from producer.auth import NewSymbols
+from runtime.api_keys import ApiKey, Secret, digest_of, write_keys
+from tests.unit.producer.conftest import new_bench, new_settings
 
-
-def test_a_bucket_refills_with_time_and_belongs_to_one_key() -> None:
-    now = 0.0
-    buckets = TokenBuckets(2.0, clock=lambda: now)
-
-    assert [buckets.take("a") for _ in range(3)] == [0, 0, 1]  # two at once, the third after half a second
-    assert buckets.take("b") == 0
-    now = 0.5
-    assert [buckets.take("a") for _ in range(2)] == [0, 1]
-
-
-def test_no_rate_means_no_limit() -> None:
-    buckets = TokenBuckets(0.0)
-
-    assert not any(buckets.take("a") for _ in range(1000))
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def test_without_a_key_there_is_no_application() -> None:
@@ -53,3 +43,36 @@ def test_new_symbols_are_limited_by_key_and_hour_and_known_ones_are_not() -> Non
     symbols.check("a", ["X", "P", "Q", "R", "Z", "1", "2"])
     with pytest.raises(Refusal):
         symbols.check("a", ["3"])
+
+
+async def test_a_key_of_the_file_writes_its_own_source_alone(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    given = (("pc7", "A", Right.INGEST, 2), ("bot", "", Right.READ, 0), ("boss", "", Right.ADMIN, 0))
+    keys = [
+        ApiKey(
+            name=name, source=source, rights=(right,), secrets=(Secret(digest_of(name.encode()), NOW),),
+            ticks_per_minute=ticks,
+        )
+        for name, source, right, ticks in given
+    ]  # fmt: skip
+    write_keys(path, keys)
+    bench = new_bench(api_keys={}, keys_file=path)
+
+    async def code(key: str, source: str = "", ticks: int = 1) -> str:
+        body = [{"time": 1_760_926_800, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2}] * ticks
+        answer = await bench.post("/ingest/tick", body, X_API_Key=key, **({"X_Source": source} if source else {}))
+        return str(answer.json().get("code", answer.status_code))
+
+    async with bench.client:
+        assert await code("pc7", "B") == "FORBIDDEN"
+        assert await code("pc7") == "200"
+        assert await code("boss", "B") == "200"
+        assert {frame.source for frame in bench.frames} == {"A", "B"}
+        assert await code("bot") == "RIGHT_MISSING"
+        assert await code("pc7", ticks=2) == "200"  # one was left
+        assert await code("pc7") == "RATE_LIMITED"
+        assert (await bench.client.get("/windows/", auth=("any", "bot"))).status_code == 403
+        counted = (await bench.client.get("/metrics")).text
+    assert 'tickpipe_producer_key_requests_total{key="pc7",status="200"} 2.0' in counted
+    assert 'tickpipe_producer_key_requests_total{key="pc7",status="429"} 1.0' in counted
+    assert 'key="bot"' not in counted

@@ -33,6 +33,15 @@ class SilentProducer:
         return confirmation
 
 
+class SlowProducer(SilentProducer):
+    """Confirms after twice the time that a small request has."""
+
+    async def send_batch(self, batch: object, topic: str, *, partition: int) -> asyncio.Future[None]:
+        confirmation = await super().send_batch(batch, topic, partition=partition)
+        asyncio.get_running_loop().call_later(0.1, confirmation.set_result, None)
+        return confirmation
+
+
 class Batch(list[object]):
     """A batch that takes everything."""
 
@@ -76,3 +85,16 @@ async def test_a_later_request_does_not_wait_longer_than_the_first_that_failed(
     await asyncio.gather(first, second, return_exceptions=True)
 
     assert loop.time() - started < 0.075  # the first gave up after 0.05 s, the second alone would at 0.08 s
+
+
+async def test_what_is_large_gets_more_time_and_so_does_what_waits_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would come again as large, and never be taken."""
+    monkeypatch.setattr("producer.publisher._LEAST_BYTES_PER_SECOND", 10)
+    producer = SlowProducer()
+    publisher = publisher_with(producer, monkeypatch)  # its time is 0.05 s, and 0.1 s for each byte
+
+    large = asyncio.create_task(publisher.publish([RECORD._replace(value=b"large")]))
+    await asyncio.sleep(0)
+    await asyncio.gather(large, publisher.publish([RECORD]))
+
+    assert publisher.is_open

@@ -52,6 +52,12 @@ async def test_the_command_names_the_server_as_the_browser_does(
     assert expected in page.text
 
 
+async def test_the_redirect_to_the_page_names_no_host(bench: Bench) -> None:
+    answer = await bench.client.get("/windows", headers={"Host": "evil.example"})
+    assert (answer.status_code, answer.headers["Location"]) == (307, "/windows/")
+    assert (await bench.client.get("/health/", headers={"Host": "evil.example"})).status_code == 404
+
+
 async def test_the_page_speaks_portuguese(bench: Bench) -> None:
     page = await bench.client.get("/windows/", headers=bench.headers | {"Accept-Language": "pt-BR"})
     assert '<html lang="pt-BR">' in page.text

@@ -1,7 +1,9 @@
 """The writing thread: nothing is lost, whatever the disk, the clock or another program does."""
 
 import asyncio
+import os
 import sqlite3
+import stat
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -77,3 +79,21 @@ async def test_the_relays_own_clock_goes_on_after_a_restart(store: Store) -> Non
         first = reopened.ran_seconds()
         assert first >= 1_000
         assert reopened.ran_seconds() > first
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+async def test_the_file_and_its_side_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ea.db"
+    before = os.umask(0)
+    try:
+        first = Store(path)
+        await put(first, tick(0))
+        found = {name: stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in os.listdir(tmp_path)}
+        assert found == {"ea.db": 0o600, "ea.db-wal": 0o600, "ea.db-shm": 0o600}
+        first.close()
+        # One that an older version made.
+        path.chmod(0o644)
+        Store(path).close()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)

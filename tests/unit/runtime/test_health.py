@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 
+from marketdata.errors import SettingsError
+from runtime.addresses import require_listenable
 from runtime.health import Guard, Health, StatusServer
 from runtime.process import EXIT_FAILED
 from tests import plainhttp
@@ -71,6 +73,16 @@ def server(health: Health, ended: list[str]) -> Iterator[StatusServer]:
 @pytest.fixture
 def url(server: StatusServer) -> str:
     return f"http://127.0.0.1:{server.port}"
+
+
+def test_an_address_that_is_taken_is_said_in_one_sentence(server: StatusServer, health: Health) -> None:
+    taken = f"cannot listen on 127.0.0.1 port {server.port}: .*in use; does this service run already"
+    with pytest.raises(SettingsError, match=taken):
+        StatusServer("127.0.0.1", server.port, CollectorRegistry(), health, Guard(health))
+    with pytest.raises(SettingsError, match=taken):
+        require_listenable("127.0.0.1", server.port)
+    with pytest.raises(SettingsError, match="cannot listen on no-such-host"):
+        require_listenable("no-such-host.invalid", 0)
 
 
 def test_health_ready_and_metrics(url: str) -> None:

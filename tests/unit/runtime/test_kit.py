@@ -39,7 +39,7 @@ def test_the_wheel_holds_every_module_as_it_is_here_and_a_true_record(kit: dict[
         assert told.pop(name) == f"sha256={digest},{len(content)}"
     assert told == {}
     assert {name.rpartition("/")[2] for name in parts if ".dist-info/" in name} == {
-        "METADATA", "WHEEL", "entry_points.txt", "LICENSE",
+        "METADATA", "WHEEL", "entry_points.txt", "LICENSE", "NOTICE",
     }  # fmt: skip
 
 

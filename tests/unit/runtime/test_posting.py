@@ -1,9 +1,12 @@
 """What a sender makes of each answer, and of none."""
 
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from email.utils import formatdate
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,6 +30,7 @@ from runtime.posting import (
     result_of,
     send_split,
 )
+from tests.certificates import Authority
 from tests.ports import free_port
 from tests.scripted import Answer, ScriptedServer, scripted_server
 
@@ -247,3 +251,22 @@ def test_refusals_in_a_row_end_limited_patience_and_one_does_not() -> None:
     script = [KeyRefused("i") for _ in range(4)] + [None]
     new_retrying(patience_seconds=None, on_wait=lambda _exc, _seconds: None)(ask)
     assert script == []
+
+
+def test_an_authority_of_ones_own_is_trusted_when_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.signed("server"))
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"https://127.0.0.1:{server.server_port}/"
+        try:
+            with Connection(url, {}) as connection, pytest.raises(NoAnswer, match="certificate verify failed"):
+                connection.get(url)
+
+            monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+            with Connection(url, {}) as connection:
+                assert connection.get(url).status == 200
+        finally:
+            server.shutdown()

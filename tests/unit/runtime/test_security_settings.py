@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
+from pydantic import SecretStr
 
 from marketdata.errors import SettingsError
 from runtime.kafka_access import client_options
 from runtime.security_settings import UNSECURED
-from runtime.settings import load_settings
+from runtime.settings import Settings, load_settings
 
 SASL = {"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_mechanism": "PLAIN", "kafka_sasl_username": "sink"}
 
@@ -37,3 +40,44 @@ def test_the_embedded_kafka_is_not_asked_for_what_another_wants(monkeypatch: pyt
     assert client_options(load_settings(**UNSECURED)) == {
         "bootstrap_servers": "127.0.0.1:9092", "security_protocol": "PLAINTEXT",
     }  # fmt: skip
+
+
+#: What each secret's file may hold.
+_SECRETS = {
+    "api_keys": '{"*": "0123456789"}\n',
+    "database_url": "postgresql://trader:secret@db/market\n",
+    "dashboard_password": "long-enough\n",
+    "dashboard_database_url": "postgresql://reader:secret@db/market\n",
+    "kafka_ssl_key_password": "",
+}
+
+
+def test_every_secret_can_be_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+    assert secret == {*_SECRETS, "kafka_sasl_password"}, "which has a setting for its file"
+    (tmp_path / ".env").write_text(f"TICKPIPE_DATABASE_URL_FILE={tmp_path}/database_url\n")
+    monkeypatch.chdir(tmp_path)
+    for name, text in _SECRETS.items():
+        (tmp_path / name).write_text(text)
+        if name != "database_url":
+            monkeypatch.setenv(f"TICKPIPE_{name.upper()}_FILE", str(tmp_path / name))
+
+    settings = load_settings()
+
+    assert settings.api_keys == {"*": SecretStr("0123456789")}
+    for name in _SECRETS.keys() - {"api_keys"}:
+        assert getattr(settings, name).get_secret_value() == _SECRETS[name].strip(), name
+
+
+def test_a_secrets_file_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKPIPE_API_KEYS_FILE", str(tmp_path / "keys"))
+    with pytest.raises(SettingsError, match=r"TICKPIPE_API_KEYS_FILE: .*/keys cannot be read: No such file"):
+        load_settings()
+
+    (tmp_path / "keys").write_text("no JSON")
+    with pytest.raises(SettingsError, match="the file of TICKPIPE_API_KEYS holds no JSON"):
+        load_settings()
+
+    monkeypatch.setenv("TICKPIPE_API_KEYS", '{"*": "0123456789"}')
+    with pytest.raises(SettingsError, match="TICKPIPE_API_KEYS and TICKPIPE_API_KEYS_FILE are both set"):
+        load_settings()

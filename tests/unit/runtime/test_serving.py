@@ -21,10 +21,14 @@ BOTH = pytest.mark.parametrize("extensions", [True, False], ids=["httptools", "h
 
 
 async def answer_ok(scope: Any, receive: Any, send: Any) -> None:
-    """ASGI: 200 when the whole body has come; `/early` is answered before."""
-    while scope["path"] != "/early" and (await receive()).get("more_body"):
-        pass
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    """ASGI: 200 and the size of the body when all of it has come; `/early` is answered before."""
+    size, is_whole = 0, scope["path"] == "/early"
+    while not is_whole:
+        message = await receive()
+        size += len(message.get("body", b""))
+        is_whole = not message.get("more_body")
+    headers = [(b"content-length", b"2"), (b"size", b"%d" % size)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"ok"})
 
 
@@ -172,6 +176,62 @@ async def test_a_body_may_take_longer_than_a_head(
             writer.write(b"x")
             await asyncio.sleep(0.1)
         assert b"200 OK" in await reader.readuntil(b"ok")
+
+
+POST = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n"
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\n\r\n"
+
+
+@BOTH
+@pytest.mark.parametrize("pause_at", [0, len(POST + OFFER)], ids=["at once", "head first"])
+async def test_the_offer_of_another_protocol_costs_no_body(dial: Dial, extensions: bool, pause_at: int) -> None:
+    async with served(extensions=extensions) as port:
+        reader, writer = await dial(port)
+        for _ in range(2):
+            request = POST + OFFER + b"body"
+            writer.write(request[:pause_at])
+            await asyncio.sleep(0.05 * bool(pause_at))
+            writer.write(request[pause_at:])
+            assert b"size: 4\r\n" in await asyncio.wait_for(reader.readuntil(b"ok"), 10)
+
+
+@BOTH
+@pytest.mark.parametrize("between", [b"\r\n", b"\n", b"\r\n\r\n"])
+async def test_a_line_end_around_a_request_is_not_part_of_it(dial: Dial, extensions: bool, between: bytes) -> None:
+    async with served(extensions=extensions) as port:
+        reader, writer = await dial(port)
+        one = POST + b"\r\nbody"
+        writer.write(between + one + between + one + between)
+        for _ in range(2):
+            assert b"size: 4\r\n" in await asyncio.wait_for(reader.readuntil(b"ok"), 10)
+        writer.write(between + one)
+        assert b"size: 4\r\n" in await asyncio.wait_for(reader.readuntil(b"ok"), 10)
+
+
+@BOTH
+async def test_a_sender_that_only_listens_any_more_is_answered(dial: Dial, extensions: bool) -> None:
+    async with served(extensions=extensions) as port:
+        reader, writer = await dial(port)
+        writer.write(POST + b"\r\nbody")
+        writer.write_eof()
+        assert (await told(reader)).endswith(b"\r\n\r\nok")
+        reader, writer = await dial(port)
+        writer.write(POST + b"\r\nbo")
+        writer.write_eof()
+        assert await told(reader) == b""
+
+
+@BOTH
+async def test_what_is_no_http_is_told_the_cure(dial: Dial, extensions: bool) -> None:
+    async with served(extensions=extensions) as port:
+        reader, writer = await dial(port)
+        writer.write(b"\x16\x03\x01\x02\x00\r\n\r\n")
+        assert (answer := await told(reader)).startswith(b"HTTP/1.1 400")
+        assert b'"code":"NO_HTTP"' in answer
+        # A length of four for more bytes: the request is answered, what is behind it ends the connection.
+        reader, writer = await dial(port)
+        writer.write(POST + b"\r\nbody-and-more\r\n\r\n")
+        assert (await told(reader)).startswith(b"HTTP/1.1 200 OK")
 
 
 async def test_one_address_leaves_room_and_places_are_given_back(dial: Dial) -> None:

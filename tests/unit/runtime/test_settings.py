@@ -1,10 +1,12 @@
 """Settings are read from the environment, refused with the name of the variable, and all of them are documented."""
 
+import importlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from pydantic import SecretStr
 
 from marketdata.errors import SettingsError
 from runtime.settings import Settings, load_settings, parse_zone
@@ -43,16 +45,88 @@ def test_what_cannot_be_used_is_named(name: str, value: object) -> None:
         load_settings(**{name: value})
 
 
+#: Settings of which every text is a value.
+_FREE = frozenset({"stream_group", "sink_group", "dashboard_password", "data_dir", "keys_file"})
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - _FREE))
+def test_nonsense_in_a_variable_is_one_sentence_that_names_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = f"TICKPIPE_{name.upper()}"
+    monkeypatch.setenv(variable, "? nonsense [")
+
+    with pytest.raises(SettingsError, match=rf"\A{variable}\b.*\Z") as caught:
+        load_settings()
+
+    if isinstance(Settings.model_fields[name].default, SecretStr):
+        assert "nonsense" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, field in Settings.model_fields.items() if type(field.default) in (int, float)]
+)
+@pytest.mark.parametrize("value", ["-1", "99999999999999999999", "inf", "nan", "1e400"])
+def test_no_number_is_without_bounds(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"TICKPIPE_{name.upper()}", value)
+
+    with pytest.raises(SettingsError, match=f"TICKPIPE_{name.upper()}"):
+        load_settings()
+
+
+@pytest.mark.parametrize("value", ["", "b:0", "b:65536", "b:x", "kafka://b:9092", "b:9092,", "::1:9092", "b 9092"])
+def test_what_is_no_broker_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"TICKPIPE_KAFKA_BOOTSTRAP: .* host:port"):
+        load_settings(kafka_bootstrap=value)
+
+
+def test_brokers_by_name_and_both_kinds_of_address() -> None:
+    brokers = "kafka-1.example.com:9092, 10.0.0.1:9093,[::1]:9094,kafka"
+    assert load_settings(kafka_bootstrap=brokers).kafka_bootstrap == brokers
+
+
+def test_two_topics_do_not_share_a_name() -> None:
+    with pytest.raises(SettingsError, match="TICKPIPE_TICKS_TOPIC and TICKPIPE_CANDLES_TOPIC name the same topic, t"):
+        load_settings(ticks_topic="t", candles_topic="t")
+
+
+def test_a_file_of_settings_as_windows_saves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / ".env"
+
+    file.write_text("TICKPIPE_PRODUCER_PORT=1234\n", encoding="utf-8-sig")
+    assert load_settings().producer_port == 1234
+
+    file.write_text("TICKPIPE_PRODUCER_PORT=1234\n", encoding="utf-16")
+    with pytest.raises(SettingsError, match=r"\.env is not UTF-8"):
+        load_settings()
+
+
+@pytest.mark.parametrize("service", ["producer", "stream_app", "sink", "dashboard"])
+def test_a_service_ends_with_2_and_one_line(
+    service: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TICKPIPE_API_KEYS", "nonsense")
+    main = importlib.import_module(f"{service}.__main__").main
+
+    try:
+        code = main()
+    except SystemExit as exc:
+        code = exc.code
+
+    said = capsys.readouterr()
+    assert (code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert said.err.startswith("TICKPIPE_API_KEYS: ")
+
+
 @pytest.mark.parametrize("days", [(30, 20, 0), (0, 20, 0), (30, 0, 3650), (30, 60, 59)])
-def test_a_longer_timeframe_is_kept_at_least_as_long(days: tuple[int, int, int]) -> None:
-    with pytest.raises(SettingsError, match=r"TICKPIPE_KEEP_(H1|D1)_DAYS=\d+ needs TICKPIPE_KEEP_(M1|H1)_DAYS"):
-        load_settings(keep_m1_days=days[0], keep_h1_days=days[1], keep_d1_days=days[2])
+def test_a_longer_timeframe_is_retained_at_least_as_long(days: tuple[int, int, int]) -> None:
+    with pytest.raises(SettingsError, match=r"TICKPIPE_RETAIN_(H1|D1)_DAYS=\d+ needs TICKPIPE_RETAIN_(M1|H1)_DAYS"):
+        load_settings(retain_m1_days=days[0], retain_h1_days=days[1], retain_d1_days=days[2])
 
 
 def test_retention_is_off_unless_set() -> None:
     settings = load_settings()
-    assert (settings.keep_m1_days, settings.keep_h1_days, settings.keep_d1_days) == (0, 0, 0)
-    assert load_settings(keep_m1_days=30, keep_h1_days=30, keep_d1_days=60).keep_d1_days == 60
+    assert (settings.retain_m1_days, settings.retain_h1_days, settings.retain_d1_days) == (0, 0, 0)
+    assert load_settings(retain_m1_days=30, retain_h1_days=30, retain_d1_days=60).retain_d1_days == 60
 
 
 def test_secrets_do_not_show() -> None:
@@ -97,6 +171,18 @@ def test_a_password_that_a_url_cannot_hold_is_refused_without_being_shown(passwo
     assert load_settings(database_url=f"postgresql://u:{escaped}@h/d").database_url.get_secret_value().count("@") == 1
 
 
+@pytest.mark.parametrize("url", ["mysql://u:secret@h/d", "localhost:5432", "http://h/d?a=b", "market"])
+def test_another_kind_of_database_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"TICKPIPE_DATABASE_URL: .*postgresql://"):
+        load_settings(database_url=url)
+
+
 def test_other_connection_strings_are_left_to_libpq() -> None:
-    for url in ("postgresql:///d?host=/run/postgresql", "host=h password=p@s%s", "postgresql://u@[::1]:5/d", ""):
+    for url in (
+        "postgres://h/d",
+        "postgresql:///d?host=/run/postgresql",
+        "host=h password=p@s%s",
+        "postgresql://u@[::1]:5/d",
+        "",
+    ):
         assert load_settings(database_url=url).database_url.get_secret_value() == url

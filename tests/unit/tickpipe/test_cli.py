@@ -78,7 +78,7 @@ def test_help_loads_no_heavy_library() -> None:
         "candles -s EURUSD",
         "ticks -s EURUSD --from -1h",
         "query 1",
-        "query gaps",
+        "gaps",
         "fidelity",
         "senders",
         "verify",
@@ -321,7 +321,7 @@ def test_secrets_are_not_shown() -> None:
 def test_a_missing_package_names_its_extra() -> None:
     explained = explain(ModuleNotFoundError("No module named 'jgo'", name="jgo.maven"))
 
-    assert explained == ("jgo.maven is not installed: pip install 'tickpipe[embedded]'", 2)
+    assert explained == ("jgo.maven is not installed; in a clone of Tickpipe: pip install '.[embedded]'", 2)
     assert explain(ModuleNotFoundError("No module named 'odd'", name="odd")) is None
 
 

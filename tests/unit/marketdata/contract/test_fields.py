@@ -2,7 +2,7 @@
 
 import pytest
 
-from marketdata.contract.fields import is_bar, symbol_of
+from marketdata.contract.fields import is_bar, is_computed, price, symbol_of, timeframe_of, whole
 from marketdata.contract.http import key_in
 from marketdata.errors import InvalidItem
 
@@ -29,6 +29,11 @@ def test_names_that_brokers_use_are_symbols(name: str) -> None:
     assert symbol_of(name) == symbol_of(f" {name}\r\n\0") == name
 
 
+def test_what_mql_leaves_around_a_text_is_no_part_of_it() -> None:
+    assert (price("1.1\0", "bid"), whole(" 6\0", "flags", 9), timeframe_of(" PERIOD_m1\0")) == (1.1, 6, "M1")
+    assert not is_computed(" nan\0")
+
+
 @pytest.mark.parametrize("name", ["", " ", "A\u200b", "A\ufffd", "\ud800", "X" * 33, None, 1])
 def test_other_names_are_none(name: object) -> None:
     with pytest.raises(InvalidItem):
@@ -53,7 +58,7 @@ def test_an_item_is_a_bar_by_what_it_has(item: object, expected: bool) -> None:
     ("headers", "key"),
     [
         ({b"x-api-key": b" k "}, b"k"), ({b"authorization": b"bearer k"}, b"k"), ({b"authorization": b"Basic k"}, b""),
-        ({b"x-api-key": b"", b"authorization": b"Bearer k"}, b""), ({}, b""),
+        ({b"x-api-key": b" ", b"authorization": b"Bearer  k "}, b"k"), ({}, b""),
     ],
 )  # fmt: skip
 def test_a_key_is_shown_in_either_header(headers: dict[bytes, bytes], key: bytes) -> None:

@@ -1,8 +1,16 @@
-"""What is known of a sender from its request."""
+"""What a request says beside its items."""
 
 import pytest
 
-from marketdata.contract.http import NOBODY, Sender, _meta_in, sender_in
+from marketdata.contract.http import (
+    NOBODY,
+    Refusal,
+    Sender,
+    _meta_in,
+    check_said_once,
+    route_of,
+    sender_in,
+)
 
 AGENT = "DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; Build:3850; Symbols:28; trace_id:0f3a9c)"
 META = '{"ea":"PDC","ver":"1.64","src":"tick","acct":99,"srv":"Other-Real 2","build":3851}'
@@ -65,3 +73,23 @@ def test_no_more_than_a_meta_is_remembered_of_a_body() -> None:
 def test_a_body_that_is_no_body_has_no_sender() -> None:
     assert sender_in({}, b'"meta"') == NOBODY
     assert sender_in({}, b'{"meta":{"srv":"Broker' + b"x" * 5000) == NOBODY
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("http://127.0.0.1:18000/ingest/tick", "/ingest/tick"), ("HTTPS://H.example//Ingest/", "/ingest"),
+        ("http://h.example", "/"), ("/http://h/ingest", "/http:/h/ingest"),
+    ],
+)  # fmt: skip
+def test_a_client_that_speaks_through_a_proxy_names_the_server_before_the_path(path: str, route: str) -> None:
+    assert route_of(path) == route
+
+
+def test_a_header_that_counts_may_stand_twice_but_say_one_thing() -> None:
+    said = [(b"x-source", b"A"), (b"x-source", b"A "), (b"accept", b"a"), (b"accept", b"b")]
+    check_said_once(dict(said), said)
+    for name in (b"x-source", b"x-api-key", b"authorization", b"content-encoding", b"x-dry-run"):
+        pairs = [(name, b"gzip"), (b"host", b"x"), (name, b"identity")]
+        with pytest.raises(Refusal, match=name.decode()):
+            check_said_once(dict(pairs), pairs)

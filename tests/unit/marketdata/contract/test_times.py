@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata.contract.times import Clock, ShiftedZone, WallTime, parse_time
+from marketdata.contract.times import Clock, ShiftedZone, WallTime, parse_time, time_of
 from marketdata.errors import InvalidItem
 
 ATHENS = ZoneInfo("Europe/Athens")
@@ -67,7 +67,6 @@ def test_wall_time_becomes_utc(zone: tzinfo | None, wall: str, utc: str) -> None
         ("2025-10-20T02:20:00.417999Z", "2025-10-19T23:20:00.417", False),
         ("2025-10-20T02:20:00+00:00", "2025-10-20T02:20:00", True),
         ("2025-10-20T02:20:00.5-05:00", "2025-10-20T07:20:00.500", False),
-        ("2025-10-20", "2025-10-19T21:00:00", True),
         ("2025.10.20 02:20:00", "2025-10-19T23:20:00", True),
         ("2025.10.20 02:20", "2025-10-19T23:20:00", True),
         ("2025.10.20 02:20:00.417", "2025-10-19T23:20:00.417", False),
@@ -95,6 +94,23 @@ def test_minutes_on_both_sides_of_a_jump_have_their_own_offsets() -> None:
         -7_200_000,
         -10_800_000,
     ]
+
+
+@pytest.mark.parametrize("text", ["2025-10-20", "2025.10.20", "20251020", "2025-10-20T02", "2025-10-20Z"])
+def test_a_day_alone_opens_a_bar_and_is_no_time_of_a_tick(text: str) -> None:
+    """All ticks of the day would be of its first minute."""
+    opening = time_of({"time": text}, is_opening=True)
+    assert opening.ms == ms("2025-10-20T02:00:00" if "T" in text else "2025-10-20")
+    for field in ("ts", "time", "timestamp"):
+        with pytest.raises(InvalidItem, match="time of day"):
+            time_of({field: text})
+
+
+def test_an_offset_behind_a_day_is_no_time_of_day() -> None:
+    """Python reads 02:00 here."""
+    for text in ("2025-10-20+02:00", "2025-10-20-02:00"):
+        with pytest.raises(InvalidItem):
+            time_of({"time": text}, is_opening=True)
 
 
 @pytest.mark.parametrize("zone", [None, ATHENS, timezone(timedelta(hours=3))])

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -155,6 +156,34 @@ def test_port_of_a_server_that_restarts_is_not_given_to_another_stack(tmp_path: 
     assert asked.stdout.strip() == "False"
     assert not hold(port)
     assert ours.claim("kafka") == port
+
+
+@pytest.mark.parametrize("planted", ["link", "dangling link", "file", "writable folder"])
+def test_claims_are_never_written_where_somebody_else_may_have_put_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    shared, target = tmp_path / "shared", tmp_path / "target"
+    shared.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(shared))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = shared / f"tickpipe-ports-{os.getuid()}"
+    match planted:
+        case "link":
+            target.mkdir()
+            folder.symlink_to(target)
+        case "dangling link":
+            folder.symlink_to(target)
+        case "file":
+            folder.touch()
+        case _:
+            folder.mkdir()
+            folder.chmod(0o777)
+    port = 12_345
+    assert hold(port)
+    os.close(_held.pop(port))
+    assert (tmp_path / "home" / ".cache" / "tickpipe" / "ports" / str(port)).exists()
+    assert not target.exists() or not list(target.iterdir())
+    assert not folder.is_dir() or not list(folder.iterdir())
 
 
 def test_port_that_another_stack_holds_is_replaced(tmp_path: Path) -> None:

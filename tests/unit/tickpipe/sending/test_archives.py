@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from tickpipe.sending.archives import ArchiveFile, Posted, is_archive
+from tickpipe.sending import archives, document
+from tickpipe.sending.archives import ArchiveFile, Origin, Posted, is_archive
+from tickpipe.sending.dialects import UnknownForm
 
 AGENT = "DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; Build:3850)"
 
@@ -73,6 +75,8 @@ def test_a_queued_request_says_who_sent_it(tmp_path: Path, indent: int | None, *
         json.dumps({"items": [bar(20), bar(21)]}),
         json.dumps([bar(20), bar(21)], indent=1),
         json.dumps(bar(20)) + "\n" + json.dumps(bar(21)) + "\n",
+        # A line that is JSON by itself, though it belongs to a document.
+        "[\n" + json.dumps(bar(20)) + ",\n" + json.dumps(bar(21)) + "\n]\n",
     ],
 )
 def test_a_fallback_holds_bodies(tmp_path: Path, content: str) -> None:
@@ -82,6 +86,15 @@ def test_a_fallback_holds_bodies(tmp_path: Path, content: str) -> None:
     ((origin, items),), _ = requests(path)
 
     assert (origin.route, items) == ("/ingest", [bar(20), bar(21)])
+
+
+def test_bytes_of_windows_1252_are_read_as_the_server_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "PDC_fallback_1.json"
+    path.write_bytes(b'{"ticks":[{"symbol":"EURUSD.\xa3","bid":1.1,"ask":1.2,"ts_msc":1760926800417}]}')
+
+    ((_, items),), _ = requests(path)
+
+    assert [item["symbol"] for item in items] == ["EURUSD.£"]
 
 
 def test_a_torn_line_costs_itself_alone(tmp_path: Path) -> None:
@@ -94,6 +107,69 @@ def test_a_torn_line_costs_itself_alone(tmp_path: Path) -> None:
     assert items == [tick(0), tick(1), tick(2)]
     assert [reason.partition(": ")[2][:6] for reason in reasons] == ["line 1", "line 5"]
     assert all("the body is not JSON" in reason for reason in reasons)
+
+
+#: Nothing in a text ends an item.
+AWKWARD = {"comment": 'an "item", {with [all] of} it: \\ },{', "meta": {"a": [1, [2], {"b": None}]}}
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents are long from 100 KB on, in place of 8 MB, and cut into pieces of 50 KB."""
+    monkeypatch.setattr(archives, "_LONGEST_TEXT", 100_000)
+    monkeypatch.setattr(document, "_PIECE", 50_000)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_long_document_comes_back_whole(tmp_path: Path, indent: int | None) -> None:
+    # Arrange: what is said behind the items holds for all of them
+    ticks = [tick(number, **AWKWARD) for number in range(2_000)]
+    path = tmp_path / "1760926800417.json"
+    payload = {"ticks": ticks, "utc_offset_s": 7200}
+    path.write_text(json.dumps({"url": "u", "payload": payload, "headers": {"X-Source": "Demo"}}, indent=indent))
+    assert path.stat().st_size > 300_000
+
+    # Act
+    found, reasons = requests(path)
+
+    # Assert
+    assert {posted.origin for posted in found} == {Origin("/ingest/tick", "Demo", None, 7200)}
+    assert [item for posted in found for item in posted.items] == ticks
+    assert max(len(posted.items) for posted in found) < 500
+    assert reasons == []
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_bad_item_of_a_long_document_costs_itself_alone(tmp_path: Path) -> None:
+    path = tmp_path / "PDC_fallback_1.json"
+    items = [json.dumps(tick(number)) for number in range(2_000)]
+    items[1_000] = '{"symbol" "EURUSD"}'
+    path.write_text("[\n" + ",\n".join(items) + "\n]")
+
+    found, reasons = requests(path)
+
+    expected = [tick(number) for number in range(2_000) if number != 1_000]
+    assert [item for posted in found for item in posted.items] == expected
+    assert len(reasons) == 1
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"ticks":[ITEMS,\n', "is no item"),
+        ('{"ticks":[ITEMS\n],"items":[{"bid":1}\n]}', "several lists"),
+        ('{"a":[ITEMS],\n"b":2}', "no list of items"),
+        ('{"ticks":[\n],"b":[ITEMS]}', "much stands behind"),
+    ],
+)
+def test_a_long_document_that_is_no_list_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "PDC_fallback_1.json"
+    item = json.dumps({"bid": 1, "comment": "x" * 1_000})
+    path.write_text(text.replace("ITEMS", f"{item},\n" * 300 + item))
+    with ArchiveFile(path) as archive, pytest.raises(UnknownForm, match=why):
+        list(archive)
 
 
 def test_items_of_other_symbols_are_skipped(tmp_path: Path) -> None:

@@ -1,16 +1,25 @@
 """`tickpipe import` against a small producer: what is recognised, what is sent, what is said."""
 
+import gc
 import gzip
 import json
+import threading
 import zipfile
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from runtime.exchange import Connection
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.tickpipe.sending.test_history import BAR_HEADER, M1, MT5
+from tests.waiting import wait_until
 from tickpipe.cli import app
+from tickpipe.sending.dialects import Said
+from tickpipe.sending.options import Target
+from tickpipe.sending.progress import SavedPlace
+from tickpipe.sending.ticks import SendOptions, send_ticks
 
 BARS = "EURUSD_M1_201902040000_201902042359.csv"
 TICKS = "GBPUSD_201902040000_201902042359.csv"
@@ -212,7 +221,7 @@ def test_an_interrupted_import_goes_on_where_it_ended(
 ) -> None:
     # Arrange: a bad line before and one behind the place at which the server says no
     monkeypatch.setenv("TICKPIPE_DATA_DIR", str(folder / "data"))
-    lines = [f"{number},1.1,1.2\n" for number in range(5_000)]
+    lines = [f"{number},1.1,1.2\n" for number in range(12_000)]
     name = "EURUSD_201902040000_201902042359.csv"
     (folder / name).write_text("time_msc,bid,ask\nx,1,2\n" + "".join(lines) + "y,1,2\n")
     producer.answers = [Answer(200), Answer(404, {"error": "gone"})]
@@ -224,16 +233,43 @@ def test_an_interrupted_import_goes_on_where_it_ended(
 
     # Assert
     assert failed.exit_code == 1
-    assert sent == 2_000
-    assert "2,000 items are on the server; the same command continues there" in " ".join(failed.stderr.split())
+    assert sent == 5_000
+    assert "5,000 items are on the server; the same command continues there" in " ".join(failed.stderr.split())
     assert resumed.exit_code == 1, resumed.output  # for its bad lines
-    assert "continues after 2,000 items" in resumed.stdout
-    assert [item["ts_msc"] for item in producer.taken if "bid" in item] == list(range(5_000))
-    assert [item["line"] for item in producer.taken if "line" in item] == [2, 5_003]
+    assert "continues after 5,000 items" in resumed.stdout
+    assert [item["ts_msc"] for item in producer.taken if "bid" in item] == list(range(12_000))
+    assert [item["line"] for item in producer.taken if "line" in item] == [2, 12_003]
     # It was finished, so the next time everything is sent again.
     assert not list((folder / "data" / "imports").iterdir())
     run(name, producer=producer)
-    assert len([item for item in producer.taken if "bid" in item]) == 10_000
+    assert len([item for item in producer.taken if "bid" in item]) == 24_000
+
+
+def test_an_import_reads_ahead_of_a_slow_server(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, producer: ScriptedServer
+) -> None:
+    # Arrange: two batches behind the one that waits for its answer, and then lines that are posted as they are read
+    path = tmp_path / "EURUSD.csv"
+    lines = [f"{number},1.1,1.2\n" for number in range(3_500)]
+    path.write_text("time_msc,bid,ask\n" + "".join(lines) + "x,1,2\n" * 200)
+    target, said = Target(producer.url, "secret-key", None, 0.0), Said(symbol="EURUSD")
+    place = SavedPlace(tmp_path_factory.mktemp("data"), path, target, said)
+    producer.held.set()
+    sending = threading.Thread(target=send_ticks, args=(path, target, SendOptions(said, batch=1_000), place))
+
+    # Act
+    sending.start()
+    try:
+        wait_until(lambda: any("line" in r.items[0] for r in producer.requests), what="the bad lines")
+        waiting = [item for request in producer.requests for item in request.items if "bid" in item]
+    finally:
+        producer.held.clear()
+        producer.released.set()
+        sending.join()
+
+    # Assert: in order, one request after the other
+    assert [item["ts_msc"] for item in waiting] == list(range(1_000))
+    assert [item["ts_msc"] for item in producer.taken if "bid" in item] == list(range(3_500))
 
 
 @pytest.mark.parametrize(
@@ -324,3 +360,17 @@ def test_every_file_of_a_zip_and_of_a_folder_is_imported(folder: Path, producer:
         "damaged.zip", "nobody", "notes",
     ]  # fmt: skip
     assert "pass --symbol" in not_read[1]
+
+
+def test_bodies_do_not_pile_up_where_garbage_is_collected_rarely(producer: ScriptedServer) -> None:
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1_000_000)
+    connection = Connection(producer.url, {})
+    try:
+        for _ in range(6):
+            connection.post(f"{producer.url}/ingest/tick", b'{"ticks":[]}' + b" " * 200_000)
+        alive = sum(isinstance(each, httpx.Request) for each in gc.get_objects())
+    finally:
+        gc.set_threshold(*thresholds)
+        connection.close()
+    assert alive <= 2

@@ -460,6 +460,17 @@ def test_a_column_says_the_symbol_of_each_line(tmp_path: Path) -> None:
         check_bad(ticks.reasons, [(3, "it is of GBPUSD, not of EURUSD"), (4, "it is of XAUUSD, not of EURUSD")])
 
 
+def test_bytes_that_are_no_utf_8_are_of_windows_1252(tmp_path: Path) -> None:
+    path = tmp_path / "ticks.csv"
+    # One that neither knows costs its line alone.
+    rows = [b"EURUSD.\xa3,1.1", "EURUSD.£,1.2".encode(), b"A\x81,1.3", "Газпром,1.4".encode()]
+    path.write_bytes(b"time_msc,symbol,bid,ask\n" + b"".join(b"1771268400083," + row + b",2\n" for row in rows))
+
+    with TickFile(path) as ticks:
+        assert [(tick.symbol, tick.bid) for tick in ticks] == [("EURUSD.£", 1.1), ("EURUSD.£", 1.2), ("Газпром", 1.4)]
+        assert ticks.skipped == 1
+
+
 def test_finam_says_symbol_and_timeframe_in_columns(tmp_path: Path) -> None:
     path = tmp_path / "bars.csv"
     header = "<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>\n"

@@ -73,6 +73,8 @@ def test_digits_are_said_or_those_of_the_text(tmp_path: Path) -> None:
         ("time,bid,ask\n1549238400994,1.1,1.2\n", Said(symbol_column="pair"), "there is no column pair"),
         ("time,bid,ask\n", Said(skip_rows=9), "there is no line to read"),
         ("time_msc\tbid\task\n1\t49,500\t49,502\n", Said(), "the comma in 49,500 may part thousands"),
+        ("time,bid,ask\n2019-02-04,1.1,1.2\n", Said(), "a day and no time of day (%Y-%m-%d)"),
+        ("date,bid,ask\n04.02.2019,1.1,1.2\n", Said(time_form=TimeForm("%d.%m.%Y")), "a day and no time of day"),
         # Which of the two is the bid, nobody can say.
         ("20190204 00:00:01.1,1.1,1.2\n20190204 00:00:02.1,1.3,1.2\n", Said(), "the first line is"),
     ],
@@ -235,7 +237,9 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return whole(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_arrow)
-    with pytest.raises(MissingLibrary, match=r'pip install "tickpipe\[arrow\]"'):
+    with pytest.raises(
+        MissingLibrary, match=r"pyarrow, .* is not installed; in a clone of Tickpipe: pip install '\.\[arrow\]'"
+    ):
         read(path)
 
 

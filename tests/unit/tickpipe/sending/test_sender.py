@@ -22,7 +22,7 @@ from tickpipe.sending.textfile import DataFileError
 #: 2019-02-04T00:00:00Z
 DAY = 1_549_238_400_000
 
-TICKS = [FileTick(DAY + n, 1.1 + n / 1e5, 1.2, 0.0, 0.0, 6, "EURUSD") for n in range(10)]
+TICKS = [FileTick(DAY + n, 1.1 + n / 1e5, 1.2, 0.0, 0.0, 6, symbol="EURUSD") for n in range(10)]
 
 
 def sent_times(producer: ScriptedServer) -> list[int]:

@@ -1,0 +1,1 @@
+"""Attacks on the doors of the services, each by its name."""
