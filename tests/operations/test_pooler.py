@@ -28,7 +28,9 @@ from tests.waiting import eventually
 LEFT_BEHIND = """
 SELECT
     (SELECT count(*) FROM pg_class WHERE relpersistence = 't'), (SELECT count(*) FROM pg_prepared_statements),
-    (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'),
+    -- Of this database: others of the server are other tests'.
+    (SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+     WHERE l.locktype = 'advisory' AND d.datname = current_database()),
     (SELECT count(*) FROM pg_settings WHERE source = 'session' AND name <> 'application_name')
 """
 
