@@ -198,8 +198,8 @@ def test_producer_and_dashboard_alone_of_ours_are_published() -> None:
     assert ports == [
         ("TICKPIPE_BIND", "127.0.0.1", "18001", "18001"),
         ("TICKPIPE_DASHBOARD_BIND", "127.0.0.1", "18080", "18080"),
-        ("TICKPIPE_TLS_BIND", "0.0.0.0", "443", "8443"),  # noqa: S104 - compared with
         ("TICKPIPE_TLS_BIND", "0.0.0.0", "8443", "9443"),  # noqa: S104 - compared with
+        ("TICKPIPE_TLS_BIND", "0.0.0.0", "443", "8443"),  # noqa: S104 - compared with
         ("TICKPIPE_PAGES_BIND", "127.0.0.1", "9090", "9090"),
         ("TICKPIPE_PAGES_BIND", "127.0.0.1", "3000", "3000"),
     ]
