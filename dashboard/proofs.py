@@ -86,6 +86,11 @@ class ComparedBar(NamedTuple):
 
 def add_proof_routes(app: FastAPI, parts: "Parts", turns: Turns) -> None:
     """Add the routes to the application; `turns` are those of all requests that read the log."""
+    _add_proof(app, parts, turns)
+    _add_compared(app, parts)
+
+
+def _add_proof(app: FastAPI, parts: "Parts", turns: Turns) -> None:
     strict = [Depends(refuse_unknown)]
 
     @app.head("/candles/{ts}/proof", include_in_schema=False, dependencies=strict)
@@ -132,6 +137,10 @@ def add_proof_routes(app: FastAPI, parts: "Parts", turns: Turns) -> None:
             "verified": await _verified(parts.settings, turns, client_of(request), stored) if verify else None,
         }  # fmt: skip
         return json_response(answer)
+
+
+def _add_compared(app: FastAPI, parts: "Parts") -> None:
+    strict = [Depends(refuse_unknown)]
 
     @app.head("/compared", include_in_schema=False, dependencies=strict)
     @app.get(
