@@ -325,11 +325,16 @@ def test_the_command_line_works_inside(deployment: Deployment) -> None:
 SEND = "Send, back up, replay"
 
 
-def test_ticks_are_sent_from_the_host_and_from_inside(deployment: Deployment) -> None:
+def write_three_ticks(deployment: Deployment) -> None:
+    """The file that the page of Docker Compose sends."""
     ticks = [f"{1_549_238_400_000 + n},1.1,1.2\n" for n in range(3)]
     file = deployment.folder / "EURUSD.csv"
     file.write_text("time_msc,bid,ask\n" + "".join(ticks))
     file.chmod(0o644)
+
+
+def test_ticks_are_sent_from_the_host_and_from_inside(deployment: Deployment) -> None:
+    write_three_ticks(deployment)
 
     deployment.recipe(heading=SEND, block=0)
     wait_until(lambda: deployment.ticks("ICMarkets-Demo") == 3, within_seconds=60, what="the ticks of the host")
@@ -450,6 +455,7 @@ def test_tls_before_producer_and_dashboard(deployment: Deployment) -> None:
     with env.open("a") as file:
         file.write("TICKPIPE_TLS_OWN_AUTHORITY=yes\n")
     deployment.compose(*with_tls[:-2], "caddy")
+    write_three_ticks(deployment)
     root = "/tmp/data/caddy/pki/authorities/local/root.crt"  # noqa: S108 - in the container
     deployment.compose("--profile", "tls", "cp", f"caddy:{root}", "tickpipe-root.crt")
     sent = subprocess.run(
