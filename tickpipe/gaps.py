@@ -69,7 +69,7 @@ def gaps(
     * `tickpipe gaps --format json`
     """
     settings = connected_settings(data_dir)
-    end = min(to or datetime.max.replace(tzinfo=UTC), datetime.now(UTC) - _NEWEST)
+    end = min(to or datetime.max.replace(tzinfo=UTC), datetime.now(UTC).replace(second=0, microsecond=0) - _NEWEST)
     begin = from_ or end - _DEFAULT_SPAN
     found = run(_find(settings, (begin, end), symbol, source, least))
     shown = [gap for gap in found if closed or gap.state != "closed"]
