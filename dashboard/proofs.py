@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
-from fastapi import Depends, FastAPI, Query
+from fastapi import FastAPI, Query
 from psycopg.rows import class_row
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -14,7 +14,7 @@ from dashboard.answers import Refusal, cacheable, encode, json_response, refusal
 from dashboard.candles import Request, check_names, newest_source
 from dashboard.database import SQL, Connection
 from dashboard.formats import MEDIA_TYPES
-from dashboard.routes import From, Limit, Source, Symbol, TimeframeName, To, client_of, refuse_unknown
+from dashboard.routes import STRICT, From, Limit, Source, Symbol, TimeframeName, To, client_of
 from dashboard.tick_routes import Opening, bounds_asked, reading_the_log
 from dashboard.turns import Turns
 from marketdata.offsets import Ranges, from_multirange
@@ -91,11 +91,9 @@ def add_proof_routes(app: FastAPI, parts: "Parts", turns: Turns) -> None:
 
 
 def _add_proof(app: FastAPI, parts: "Parts", turns: Turns) -> None:
-    strict = [Depends(refuse_unknown)]
-
-    @app.head("/candles/{ts}/proof", include_in_schema=False, dependencies=strict)
+    @app.head("/candles/{ts}/proof", include_in_schema=False, dependencies=STRICT)
     @app.get(
-        "/candles/{ts}/proof", tags=["candles"], response_class=Response, dependencies=strict,
+        "/candles/{ts}/proof", tags=["candles"], response_class=Response, dependencies=STRICT,
         responses={
             200: {"content": {"application/json": {"example": _EXAMPLE}}}, **refusals(400, 404, 429, 503, 504),
         },
@@ -140,11 +138,9 @@ def _add_proof(app: FastAPI, parts: "Parts", turns: Turns) -> None:
 
 
 def _add_compared(app: FastAPI, parts: "Parts") -> None:
-    strict = [Depends(refuse_unknown)]
-
-    @app.head("/compared", include_in_schema=False, dependencies=strict)
+    @app.head("/compared", include_in_schema=False, dependencies=STRICT)
     @app.get(
-        "/compared", tags=["candles"], response_class=Response, dependencies=strict,
+        "/compared", tags=["candles"], response_class=Response, dependencies=STRICT,
         responses={
             200: {"content": {"application/json": {"example": {"bars": [_COMPARED]}}}}, **refusals(400, 503, 504),
         },

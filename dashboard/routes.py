@@ -94,16 +94,18 @@ def refuse_unknown(request: HttpRequest) -> None:
             raise Refusal(400, "INVALID_PARAMETER", f"{name}: given more than once")
 
 
+#: What every route of the API depends on.
+STRICT: Final = (Depends(refuse_unknown),)
+
+
 def add_routes(app: FastAPI, parts: "Parts") -> None:
     """Add the routes of the API to the application."""
     _add_candles(app, parts)
     _add_stream(app, parts)
 
-    strict = [Depends(refuse_unknown)]
-
-    @app.head("/symbols", include_in_schema=False, dependencies=strict)
+    @app.head("/symbols", include_in_schema=False, dependencies=STRICT)
     @app.get(
-        "/symbols", tags=["candles"], response_class=Response, responses=refusals(400, 503), dependencies=strict
+        "/symbols", tags=["candles"], response_class=Response, responses=refusals(400, 503), dependencies=STRICT
     )  # fmt: skip
     async def symbols(request: HttpRequest) -> Response:
         """Every symbol of every source, with its first and newest minute."""
@@ -111,9 +113,9 @@ def add_routes(app: FastAPI, parts: "Parts") -> None:
         content = encode({"symbols": [listing._asdict() for listing in listings]})
         return cacheable(request, content, MEDIA_TYPES["json"])
 
-    @app.head("/senders", include_in_schema=False, dependencies=strict)
+    @app.head("/senders", include_in_schema=False, dependencies=STRICT)
     @app.get(
-        "/senders", tags=["pipeline"], response_class=Response, responses=refusals(400, 503, 504), dependencies=strict
+        "/senders", tags=["pipeline"], response_class=Response, responses=refusals(400, 503, 504), dependencies=STRICT
     )  # fmt: skip
     async def senders(request: HttpRequest, *, since: SeenSince = None) -> Response:
         """Who sends, the latest first: server, account, terminal build, EA and address of each sender, and how much.
@@ -126,9 +128,9 @@ def add_routes(app: FastAPI, parts: "Parts") -> None:
             rows = await read_senders(connection, moment)
         return cacheable(request, encode({"senders": [row._asdict() for row in rows]}), MEDIA_TYPES["json"])
 
-    @app.head("/pipeline", include_in_schema=False, dependencies=strict)
+    @app.head("/pipeline", include_in_schema=False, dependencies=STRICT)
     @app.get(
-        "/pipeline", tags=["pipeline"], response_class=Response, responses=refusals(400), dependencies=strict
+        "/pipeline", tags=["pipeline"], response_class=Response, responses=refusals(400), dependencies=STRICT
     )  # fmt: skip
     async def pipeline() -> Response:
         """Lag in records, ticks a second, latency (ms), rejected records, the newest tick of each feed."""
@@ -146,9 +148,9 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
 
     turns = Turns(_HEAVY_AT_ONCE, "read many candles", patience_seconds=_PATIENCE_SECONDS)
 
-    @app.head("/candles", include_in_schema=False, dependencies=[Depends(refuse_unknown)])
+    @app.head("/candles", include_in_schema=False, dependencies=STRICT)
     @app.get(
-        "/candles", tags=["candles"], response_class=Response, dependencies=[Depends(refuse_unknown)],
+        "/candles", tags=["candles"], response_class=Response, dependencies=STRICT,
         responses={200: {"content": contents}, **refusals(400, 406, 429, 503, 504)},
     )  # fmt: skip
     async def candles(
@@ -199,9 +201,9 @@ def _add_stream(app: FastAPI, parts: "Parts") -> None:
     #: Open streams of each address: one may have half of them.
     by_client: Counter[object] = Counter()
 
-    @app.head("/stream", include_in_schema=False, dependencies=[Depends(refuse_unknown)])
+    @app.head("/stream", include_in_schema=False, dependencies=STRICT)
     @app.get(
-        "/stream", tags=["candles"], response_class=StreamingResponse, dependencies=[Depends(refuse_unknown)],
+        "/stream", tags=["candles"], response_class=StreamingResponse, dependencies=STRICT,
         responses={200: {"content": {"text/event-stream": {}}}, **refusals(400, 503)},
     )  # fmt: skip
     async def stream(

@@ -8,14 +8,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from fastapi import Depends, FastAPI, Path, Query
+from fastapi import FastAPI, Path, Query
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from dashboard.answers import Refusal, cacheable, refusals
 from dashboard.candles import bar_bounds, epoch_ms, newest_source, parse_time, timeframe_asked
 from dashboard.formats import MEDIA_TYPES, choose_format
-from dashboard.routes import Format, From, Source, Symbol, TimeframeName, To, client_of, refuse_unknown
+from dashboard.routes import STRICT, Format, From, Source, Symbol, TimeframeName, To, client_of
 from dashboard.ticks import DEFAULT_LIMIT, MAX_LIMIT, Page, TickRequest, read_page, render_page
 from dashboard.turns import Turns
 from marketdata.errors import TickpipeError
@@ -78,13 +78,12 @@ def reading_turns() -> Turns:
 
 def add_tick_routes(app: FastAPI, parts: "Parts", turns: Turns) -> None:
     """Add the routes to the application; `turns` are `reading_turns()`."""
-    strict = [Depends(refuse_unknown)]
     responses: dict[int | str, dict[str, Any]] = {
         200: {"content": _CONTENT}, **refusals(400, 406, 429, 503, 504),
     }  # fmt: skip
 
-    @app.head("/ticks", include_in_schema=False, dependencies=strict)
-    @app.get("/ticks", tags=["ticks"], response_class=Response, responses=responses, dependencies=strict)
+    @app.head("/ticks", include_in_schema=False, dependencies=STRICT)
+    @app.get("/ticks", tags=["ticks"], response_class=Response, responses=responses, dependencies=STRICT)
     async def ticks(
         request: HttpRequest,
         *,
@@ -108,8 +107,8 @@ def add_tick_routes(app: FastAPI, parts: "Parts", turns: Turns) -> None:
         )
         return await _answer(parts, turns, request, asked, format)
 
-    @app.head("/candles/{ts}/ticks", include_in_schema=False, dependencies=strict)
-    @app.get("/candles/{ts}/ticks", tags=["ticks"], response_class=Response, responses=responses, dependencies=strict)
+    @app.head("/candles/{ts}/ticks", include_in_schema=False, dependencies=STRICT)
+    @app.get("/candles/{ts}/ticks", tags=["ticks"], response_class=Response, responses=responses, dependencies=STRICT)
     async def ticks_of_candle(
         request: HttpRequest,
         *,

@@ -117,7 +117,8 @@ async def find_gaps(
     """
     about = {"from_": from_, "to": to, "symbol": symbol, "source": source, "least": least}
     found = await (await connection.execute(SQL["gaps"], about)).fetchall()
-    habits = await _habits(connection, {**about, "habit": HABIT})
+    # Only a silence needs to be judged by it.
+    habits = {} if all(row[4] for row in found) else await _habits(connection, {**about, "habit": HABIT})
     return [_judged(row, habits.get((row[0], row[1])), least) for row in found]
 
 

@@ -53,7 +53,8 @@ _PIPE_WIDTH = 240
 TIME_HELP = "2019-02-04, 2019-02-04T10:30, 2019-02-04T12:30+02:00 (no zone means UTC), now, -1h, -2d"
 
 _AGO = re.compile(r"-(\d{1,9})([smhdw])", re.ASCII)
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+#: Units of a length of time as people type it (seconds).
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -151,7 +152,7 @@ def parse_time(text: str, *, now: datetime | None = None) -> datetime:
         return now
     try:
         if ago := _AGO.fullmatch(text.lower()):
-            return now - timedelta(seconds=int(ago[1]) * _UNIT_SECONDS[ago[2]])
+            return now - timedelta(seconds=int(ago[1]) * UNIT_SECONDS[ago[2]])
         return as_utc(datetime.fromisoformat(text))
     except (ValueError, OverflowError) as exc:
         raise ValueError(f"{text!r} is no time; use one of: {TIME_HELP}") from exc

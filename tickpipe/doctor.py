@@ -18,7 +18,7 @@ import typer
 
 from marketdata.errors import TickpipeError
 from tickpipe.connection import DataDir, connected_settings, data_directory, open_database, stack_on
-from tickpipe.console import DONE, EXTRAS, PROBLEM, print_json, print_table, run
+from tickpipe.console import DONE, EXTRAS, PROBLEM, explain, print_json, print_table, run
 
 if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient
@@ -167,7 +167,6 @@ async def _database(settings: "Settings") -> tuple[list[Line], float | None]:
     import psycopg
 
     from sink.db.session import SQL
-    from tickpipe.console import explain
 
     try:
         async with await open_database(settings, timeout_seconds=int(_PATIENCE_SECONDS)) as connection:

@@ -72,12 +72,12 @@ def gaps(
     end = min(to or datetime.max.replace(tzinfo=UTC), datetime.now(UTC).replace(second=0, microsecond=0) - _NEWEST)
     begin = from_ or end - _DEFAULT_SPAN
     found = run(_find(settings, (begin, end), symbol, source, least))
-    shown = [gap for gap in found if closed or gap.state != "closed"]
-    _write(shown, format_, all_rows=all_rows)
+    lacking = [gap for gap in found if gap.state != "closed"]
+    _write(found if closed else lacking, format_, all_rows=all_rows)
     if suggest:
-        for line in _suggestions(settings, [gap for gap in shown if gap.state != "closed"]):
+        for line in _suggestions(settings, lacking):
             (out if format_ is Format.TABLE else err).print(line, markup=False, soft_wrap=True)
-    raise typer.Exit(PROBLEM if any(gap.state != "closed" for gap in shown) else DONE)
+    raise typer.Exit(PROBLEM if lacking else DONE)
 
 
 async def _find(

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from marketdata.contract.http import Right
 from marketdata.errors import SettingsError
 from tickpipe.connection import DataDir, data_directory, no_stack
-from tickpipe.console import Format, FormatOption, as_utc, err, iso_utc, out, parse_time, run, write_rows
+from tickpipe.console import UNIT_SECONDS, Format, FormatOption, as_utc, err, iso_utc, out, parse_time, run, write_rows
 
 if TYPE_CHECKING:
     from runtime.api_keys import ApiKey, Secret
@@ -27,7 +27,6 @@ app = typer.Typer(no_args_is_help=True, help="API keys with rights, rates and an
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", re.ASCII)
 _SPAN = re.compile(r"(\d{1,5})([smhdw])", re.ASCII)
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class NoSuchKey(SettingsError):
@@ -38,7 +37,7 @@ def _span(text: str) -> timedelta:
     found = _SPAN.fullmatch(text)
     if found is None:
         raise typer.BadParameter(f"{text!r} is no length of time; use for example 90d, 12h or 0s")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    return timedelta(seconds=int(found[1]) * UNIT_SECONDS[found[2]])
 
 
 def _end(text: str) -> datetime:
