@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from marketdata.errors import TickpipeError
+from marketdata.errors import TickpipeError, install_extra
 from tickpipe.connection import DataDir, connected_settings, data_directory, open_database, stack_on
 from tickpipe.console import DONE, EXTRAS, PROBLEM, explain, print_json, print_table, run
 
@@ -359,11 +359,10 @@ def installed(settings: "Settings") -> Iterator[Line]:
     missing = sorted({extra for package, extra in EXTRAS.items() if not _is_installed(package)})
     said = f"tickpipe {version('tickpipe')}"
     if settings.otlp_endpoint and not _is_installed("opentelemetry"):
-        cure = "pip install '.[otel]' in a clone, or unset TICKPIPE_OTLP_ENDPOINT"
+        cure = f"{install_extra('otel')}; or unset TICKPIPE_OTLP_ENDPOINT"
         yield Line("installation", Level.RED, f"{said} is to send spans and cannot", cure)
     if missing:
-        wanted = ",".join(missing)
-        cure = f"pip install '.[{wanted}]' in a clone, where a command or service asks for it"
+        cure = f"where a command or service asks for it, {install_extra(','.join(missing))}"
         yield Line("installation", Level.YELLOW, f"{said} without {', '.join(missing)}", cure)
     else:
         yield Line("installation", Level.GREEN, f"{said} with every extra")
