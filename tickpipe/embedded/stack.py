@@ -21,6 +21,7 @@ import structlog
 from marketdata.errors import StackError, TickpipeError
 from runtime.addresses import url_of
 from runtime.process import on_stop_signal
+from runtime.serving import raise_descriptor_limit
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
 from tickpipe.embedded.postgres import Access, local_postgres
 from tickpipe.embedded.process import ServiceSpec, open_log, tail
@@ -62,6 +63,10 @@ __all__ = [
 _HOPELESS_RESTARTS = 3
 _POLL_INTERVAL_SECONDS = 0.1
 
+#: Descriptors for each process: with fewer Kafka does not start, and a log of many partitions needs many.
+_FEWEST_DESCRIPTORS = 256
+_WANTED_DESCRIPTORS = 65_536
+
 OnEvent = Callable[[StackEvent], None]
 
 _log = structlog.get_logger("tickpipe.embedded")
@@ -80,9 +85,24 @@ def run_stack(config: StackConfig, on_event: OnEvent = _ignore) -> None:
         StackError: when another stack runs on the data directory, a port is taken or a server is not installed.
     """
     config = replace(config, data_dir=config.data_dir.expanduser().absolute())
+    _prepare_for_children()
     with stack_lock(config.data_dir):
         specs, state = _plan(config, on_event)
         asyncio.run(_supervise(config, specs, state, on_event))
+
+
+def _prepare_for_children() -> None:
+    """Set what the services inherit of this process: what they write is ours alone, and they may open many files.
+
+    Raises:
+        StackError: when they may not open enough.
+    """
+    os.umask(0o077)
+    if (limit := raise_descriptor_limit(_WANTED_DESCRIPTORS)) < _FEWEST_DESCRIPTORS:
+        raise StackError(
+            f"a process may open no more than {limit} files here, and Kafka needs {_FEWEST_DESCRIPTORS}; raise the "
+            f"limit with `ulimit -n {_WANTED_DESCRIPTORS}`, or where your system sets it, and start again"
+        )
 
 
 def start_detached(config: StackConfig, timeout_seconds: float = 180.0, on_event: OnEvent = _ignore) -> StackState:
