@@ -156,17 +156,17 @@ def _none(cell: str, clock: str, field: str, expected: str) -> int:
 
 def _number_reader(form: TimeForm, field: str) -> TimeReader:
     digits = EPOCHS[form.unit]
+    # A number of so many units is that many milliseconds.
+    times, units = (1_000, 1) if digits == 10 else (1, 10 ** (digits - 13))
 
     def read(cell: str, _: str) -> int:
-        text = cell.strip()
-        whole, _, fraction = text.partition(".")
-        if not fraction.isdecimal():
-            whole, _, fraction = _plain(text).partition(".")
+        if cell.isdecimal() and len(cell) <= digits:
+            return _checked(int(cell) * times // units, field)
+        whole, _, fraction = _plain(cell.strip()).partition(".")
         if not whole.isdecimal() or len(whole) > digits + 1 or (fraction and not fraction.isdecimal()):
             return _none(cell, "", field, f"the {form.unit} since 1970")
-        if digits > 10:
-            return _checked(int(whole) // 10 ** (digits - 13), field)
-        return _checked(int(whole) * 1_000 + int(fraction[:3].ljust(3, "0")), field)
+        # Of a second, the milliseconds follow the point.
+        return _checked(int(whole) * times // units + (int(fraction[:3].ljust(3, "0")) if times > 1 else 0), field)
 
     return read
 
