@@ -187,13 +187,19 @@ def iso_instant(time_ms: int, *, coarse: bool) -> str:
 
 def iso_second(time_ms: int) -> str:
     """`2019-02-04T00:00:00Z`, the second of epoch milliseconds."""
-    minute, second = divmod(time_ms // 1000, 60)
-    return f"{_iso_minute(minute)}:{second:02d}Z"
+    return _iso_second(time_ms // 1000)
+
+
+# Ticks in a row are often of the same second, and nearly always of the same minute.
+@lru_cache(4)
+def _iso_second(second: int) -> str:
+    minute, within = divmod(second, 60)
+    return f"{_iso_minute(minute)}:{within:02d}Z"
 
 
 @lru_cache(4)
 def _iso_minute(minute: int) -> str:
-    # Ticks in a row are of the same minute, and strftime takes longer than all the rest of a tick.
+    # strftime takes longer than all the rest of a tick.
     return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m-%dT%H:%M")
 
 

@@ -160,6 +160,8 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
                 self.symbol = self.symbol or parse_file_name(self.path).symbol
             self._time = reader_of(dialect.form, "time")
             self._clock = None if dialect.zone is None else Clock(dialect.zone, None)
+            #: Whether the times are put from the clock of the file to UTC.
+            self._is_shifted = dialect.zone is not None and not (dialect.form is not None and dialect.form.has_offset)
             filled = [line for line in sample[dialect.first_row :] if line.strip()]
             rows = [split_cells(line, dialect.separator) for line in filled]
             whole = [row for row, line in zip(rows, filled, strict=True) if line[-1] in "\r\n"]
@@ -292,7 +294,7 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
     def _utc_ms(self, wall_ms: int, symbol: str) -> int:
         """What is sent as the time: UTC where `are_instants`, else that of the clock of the file."""
         clock = self._clock
-        if clock is None or (self.dialect.form is not None and self.dialect.form.has_offset):
+        if clock is None or not self._is_shifted:
             return wall_ms
         return clock.checked(wall_ms - clock.shift_at(wall_ms, symbol), "time")
 

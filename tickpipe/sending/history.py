@@ -63,6 +63,8 @@ class TickFile(ColumnFile[FileTick]):
     def _begin(self, rows: list[list[str]]) -> None:
         #: By symbol: the most decimals of a price, and how many lines were inspected.
         self._digits: dict[str, list[int]] = {}
+        #: Symbols of which enough lines were inspected.
+        self._sampled: set[str] = set()
 
     def _items(self, rows: Iterator[list[str]]) -> Iterator[FileTick]:
         if {"date", "time", "bid"} <= self.dialect.column_of.keys():
@@ -78,11 +80,14 @@ class TickFile(ColumnFile[FileTick]):
         prices_at = [at for at in (bid_at, ask_at, last_at) if at is not None]
         volumes_at = [column[name] for name in ("volume_real", "volume") if name in column]
         flags_at, symbol_at, symbol = column.get("flags"), column.get("symbol"), self.symbol or ""
+        is_shifted, sampled = self._is_shifted, self._sampled
         for cells in rows:
             try:
                 if symbol_at is not None:
                     symbol = self._symbol_in(cells[symbol_at])
-                time_msc = utc_ms(read_time(cells[time_at], "" if clock_at is None else cells[clock_at]), symbol)
+                time_msc = read_time(cells[time_at], "" if clock_at is None else cells[clock_at])
+                if is_shifted:
+                    time_msc = utc_ms(time_msc, symbol)
                 bid = 0.0 if bid_at is None else number(cells[bid_at], "bid")
                 ask = 0.0 if ask_at is None else number(cells[ask_at], "ask")
                 # Where there are bids, a tick need not be a deal.
@@ -104,7 +109,8 @@ class TickFile(ColumnFile[FileTick]):
             except InvalidItem as exc:
                 self._skip(exc)
                 continue
-            self._sample_digits(symbol, cells, prices_at)
+            if symbol not in sampled:
+                self._sample_digits(symbol, cells, prices_at)
             yield tick
 
     def _carried(self, rows: Iterator[list[str]]) -> Iterator[FileTick]:
@@ -116,36 +122,44 @@ class TickFile(ColumnFile[FileTick]):
             column.get("flags"),
             column.get("symbol"),
         )
-        at = [(index, column[name], name) for index, name in enumerate(_FLAG_OF_COLUMN) if name in column]
-        prices_at = [place for _, place, name in at if name != "volume"]
+        at = [
+            (index, column[name], name, flag) for index, (name, flag) in enumerate(_FLAG_OF_COLUMN.items())
+            if name in column
+        ]  # fmt: skip
+        prices_at = [place for _, place, name, _ in at if name != "volume"]
         values: dict[str, list[float]] = {}
         symbol = self.symbol or ""
+        is_shifted, sampled = self._is_shifted, self._sampled
         for cells in rows:
             try:
                 if symbol_at is not None:
                     symbol = self._symbol_in(cells[symbol_at])
-                time_msc = utc_ms(read_time(cells[date_at], cells[time_at]), symbol)
+                time_msc = read_time(cells[date_at], cells[time_at])
+                if is_shifted:
+                    time_msc = utc_ms(time_msc, symbol)
                 now, changed = values.get(symbol, [0.0] * 4).copy(), 0
-                for index, place, name in at:
-                    if cells[place]:
-                        now[index] = number(cells[place], name)
-                        if now[index]:  # a 0 is written where there is no such price
-                            changed |= _FLAG_OF_COLUMN[name]
-                _volume(now[3])
+                for index, place, name, flag in at:
+                    if cell := cells[place]:
+                        now[index] = value = number(cell, name)
+                        if value:  # a 0 is written where there is no such price
+                            changed |= flag
+                if now[3] < 0:
+                    _volume(now[3])  # raises
                 flags = changed if flags_at is None else _flags_in(cells[flags_at], changed)
                 tick = FileTick(time_msc, now[0], now[1], now[2], now[3], flags, symbol=symbol)
             except InvalidItem as exc:
                 self._skip(exc)
                 continue
             values[symbol] = now
-            self._sample_digits(symbol, cells, prices_at)
+            if symbol not in sampled:
+                self._sample_digits(symbol, cells, prices_at)
             yield tick
 
     def _sample_digits(self, symbol: str, cells: Sequence[str], prices_at: Sequence[int]) -> None:
         sampled = self._digits.setdefault(symbol, [-1, 0])
-        if sampled[1] >= _SAMPLED_LINES:
-            return
         sampled[1] += 1
+        if sampled[1] >= _SAMPLED_LINES:
+            self._sampled.add(symbol)
         for text in (cells[at].strip() for at in prices_at):
             if text:
                 # The text has the digits: 49500.00 is a price of two. One with an exponent was computed.
