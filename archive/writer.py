@@ -69,6 +69,10 @@ class Writer:
             held.tables.append(table_of(partition, chunk, self._series))
             self.ticks += len(held.tables[-1])
 
+    def archived(self, partition: int) -> int:
+        """The offset after the last one that is archived."""
+        return self._next[partition]
+
     def due(self, max_age_seconds: float) -> list[int]:
         """The partitions that hold something as old as that, or all that hold any when they hold too much."""
         now = time.monotonic()

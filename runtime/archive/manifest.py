@@ -175,23 +175,32 @@ class Catalogue:
         found = self.files.read(path)
         if found is None:
             return None
-        try:
-            loaded = msgspec.json.decode(found, type=kind)
-        except msgspec.MsgspecError as exc:
-            raise ArchiveDamaged(f"{self.files.full(path)} is damaged: {exc}") from exc
+        loaded = _decoded(kind, found, self.files.full(path))
         if loaded.log != self.log:
             raise ArchiveDamaged(f"{self.files.full(path)} belongs to the log {loaded.log}, not to {self.log}")
         return loaded
 
 
 def logs_in(files: ArchiveFiles) -> list[str]:
-    """The names of the logs that the archive has anything of."""
+    """The names of the logs that the archive has anything of.
+
+    Raises:
+        ArchiveDamaged: when the progress of a partition cannot be read.
+    """
     found = set()
     for folder in files.names(""):
         for name in files.names(f"{folder}/progress"):
-            if name.startswith("partition=") and (content := files.read(f"{folder}/progress/{name}")):
-                found.add(msgspec.json.decode(content, type=Progress).log)
+            path = f"{folder}/progress/{name}"
+            if name.startswith("partition=") and (content := files.read(path)) is not None:
+                found.add(_decoded(Progress, content, files.full(path)).log)
     return sorted(found)
+
+
+def _decoded(kind: type[T], content: bytes, where: str) -> T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.MsgspecError as exc:
+        raise ArchiveDamaged(f"{where} is damaged: {exc}") from exc
 
 
 def folder_of(log: str) -> str:

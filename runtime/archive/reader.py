@@ -12,7 +12,7 @@ from pyarrow.parquet import ParquetFile, read_table
 from marketdata.errors import ArchiveDamaged
 from marketdata.runs import Chunk
 from runtime.archive.columns import SCHEMA, WITH_SERIES, frames_in
-from runtime.archive.files import ArchiveFiles
+from runtime.archive.files import ArchiveFiles, open_files
 from runtime.archive.manifest import ArchivedFile, Catalogue, Manifest, Progress, Series
 
 #: Ticks that are read at once, some 30 MB as frames.
@@ -53,7 +53,9 @@ class ArchiveReader:
 
         What the archive does not have is left out; `progress` tells what it has.
         """
-        progress, attempts = self.progress(partition), 0
+        progress, attempts = self._progress.get(partition), 0
+        if progress is None or progress.next <= last:
+            progress = self.progress(partition)
         while first <= last:
             files = self._files(progress, partition, first, last, series)
             try:
@@ -112,6 +114,15 @@ class ArchiveReader:
             yield end, frames_in(_in_order(tables), names)
             first = end + 1
             files = [file for file in files if file.last >= first]
+
+
+def open_archive(location: str, log: str) -> ArchiveReader:
+    """A reader of what the archive at this location has of a log.
+
+    Raises:
+        SettingsError: when it is no location.
+    """
+    return ArchiveReader(Catalogue(open_files(location), log))
 
 
 def read_whole(files: ArchiveFiles, file: ArchivedFile) -> pa.Table:
