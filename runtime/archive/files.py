@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from pyarrow import PythonFile
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
 
 from marketdata.errors import ArchiveUnavailable, SettingsError
 
@@ -103,17 +103,13 @@ class ArchiveFiles(ABC):
             raise _unavailable(self.full(folder), exc) from exc
         return sorted(info.base_name for info in found if not info.base_name.endswith(_UNFINISHED))
 
-    def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
-        return bool(self._filesystem.get_file_info(self.full(path)).type == FileType.File)
-
     def replace(self, path: str, content: bytes) -> None:
         """Put this in the place of what the file holds, at once: readers see the one or the other."""
         with self.create(path) as stream:
             stream.write(content)
 
     def delete(self, path: str) -> None:
-        """Delete the file, if it is there."""
+        """Delete the file, if it is there, and what a crash left of one that was being written."""
         try:
             self._filesystem.delete_file(self.full(path))
         except FileNotFoundError:
@@ -137,6 +133,11 @@ class LocalFiles(ArchiveFiles):
         super().__init__(LocalFileSystem(use_mmap=True), str(root))
         self._folder = root
 
+    def delete(self, path: str) -> None:
+        """See `ArchiveFiles.delete`."""
+        super().delete(path + _UNFINISHED)
+        super().delete(path)
+
     @contextlib.contextmanager
     def create(self, path: str) -> Iterator[Digest]:
         """See `ArchiveFiles.create`; the file and its name are on the disk when the block is left."""
@@ -149,16 +150,21 @@ class LocalFiles(ArchiveFiles):
                 _sync(raw)
             unfinished.replace(target)
             _sync_folder(target.parent)
-        except OSError as exc:
+        except Exception as exc:
             with contextlib.suppress(OSError):
                 unfinished.unlink()
-            raise _unavailable(str(target), exc) from exc
+            if isinstance(exc, OSError):
+                raise _unavailable(str(target), exc) from exc
+            raise
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:
         """See `ArchiveFiles.lock`; the system releases it however the process ends."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as exc:
+            raise _unavailable(str(self._folder / _LOCK_FILE), exc) from exc
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

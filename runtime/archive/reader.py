@@ -15,11 +15,16 @@ from runtime.archive.columns import SCHEMA, WITH_SERIES, frames_in
 from runtime.archive.files import ArchiveFiles, open_files
 from runtime.archive.manifest import ArchivedFile, Catalogue, Manifest, Progress, Series
 
-#: Ticks that are read at once, some 30 MB as frames.
-_WINDOW_TICKS: Final = 50_000
+#: Rows that are put in order at once, some 100 MB: with ten thousand symbols each window opens as many files.
+_WINDOW_TICKS: Final = 400_000
 
-#: Ticks of row groups that are held because the next window may need more of them, some 100 MB.
+#: Ticks that are handed out at once, some 30 MB as frames.
+_CHUNK_TICKS: Final = 50_000
+
+#: Ticks of row groups that are held because the next window may need more of them, some 100 MB; and row groups, of
+#: which even a small one takes some 40 KB.
 _HELD_TICKS: Final = 1_000_000
+_HELD_GROUPS: Final = 1_000
 
 #: A file may be merged into another between reading its name and opening it; not over and over.
 _ATTEMPTS: Final = 5
@@ -59,10 +64,10 @@ class ArchiveReader:
         while first <= last:
             files = self._files(progress, partition, first, last, series)
             try:
-                for window_last, chunk in self._windows(files, first, last):
+                for chunk_last, chunk in self._chunks(files, first, last):
                     if chunk:
                         yield chunk
-                    first, attempts = window_last + 1, 0
+                    first, attempts = chunk_last + 1, 0
                 return
             except FileNotFoundError as exc:
                 attempts += 1
@@ -99,8 +104,8 @@ class ArchiveReader:
                 ]  # fmt: skip
         return sorted(found, key=lambda file: file.first)
 
-    def _windows(self, files: list[ArchivedFile], first: int, last: int) -> Iterator[tuple[int, Chunk]]:
-        # By the last offset of each window.
+    def _chunks(self, files: list[ArchivedFile], first: int, last: int) -> Iterator[tuple[int, Chunk]]:
+        # Each with the last offset that it covers.
         names = sorted({(file.source, file.symbol) for file in files})
         number = {name: index for index, name in enumerate(names)}
         while first <= last and files:
@@ -111,7 +116,9 @@ class ArchiveReader:
                 for file in files
                 if file.first <= end
             ]
-            yield end, frames_in(_in_order(tables), names)
+            for rows in _whole_frames(_in_order(tables)):
+                yield rows["offset"][-1].as_py(), frames_in(rows, names)
+            yield end, []
             first = end + 1
             files = [file for file in files if file.last >= first]
 
@@ -164,6 +171,17 @@ def _in_order(tables: list[pa.Table]) -> pa.Table:
         return tables[0]
     whole = pa.concat_tables(tables)
     return whole.take(pc.sort_indices(whole, sort_keys=[("offset", "ascending"), ("index", "ascending")]))
+
+
+def _whole_frames(rows: pa.Table) -> Iterator[pa.Table]:
+    """Rows in order of their offsets, some at a time, none of them ending within a frame."""
+    offsets, begin = rows["offset"], 0
+    while begin < len(rows):
+        end = min(begin + _CHUNK_TICKS, len(rows))
+        while end < len(rows) and offsets[end] == offsets[end - 1]:
+            end += 1
+        yield rows.slice(begin, end - begin)
+        begin = end
 
 
 class _RowGroups:
@@ -219,7 +237,7 @@ class _RowGroups:
         if (found := self._held.get(key)) is None:
             found = self._held[key] = self._opened(file).read_row_group(group)
             self._ticks += len(found)
-            while self._ticks > _HELD_TICKS and len(self._held) > 1:
+            while len(self._held) > 1 and (self._ticks > _HELD_TICKS or len(self._held) > _HELD_GROUPS):
                 _, dropped = self._held.popitem(last=False)
                 self._ticks -= len(dropped)
         return found

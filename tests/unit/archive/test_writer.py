@@ -1,5 +1,6 @@
 """What the archive gives back is what went in: frame by frame, fold by fold, whatever was interrupted."""
 
+import errno
 import itertools
 import random
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from marketdata.offsets import normalized, position
 from marketdata.refold import Proof, Refold
 from marketdata.tick import Frame, Tick
 from marketdata.wire import encode
-from runtime.archive.files import LocalFiles
+from runtime.archive.files import Digest, LocalFiles
 from runtime.archive.manifest import DAY_MS, Catalogue, folder_name
 from runtime.archive.reader import ArchiveReader, read_whole
 from tests import oracle
@@ -55,6 +56,31 @@ FRAMES = st.builds(
 RECORDS = st.lists(st.tuples(FRAMES, st.sampled_from([0, 0, 0, 1, 7])), min_size=1, max_size=20)
 
 
+def resent(frame: Frame) -> Frame:
+    """The same ticks by another request, as a sender repeats them or fills a hole with its history."""
+    return replace(frame, request="again", received=min(frame.received + 1, 253_402_300_799_999))
+
+
+def of_200(frame: Frame) -> Frame:
+    """A frame of 200 ticks, some of them equal."""
+    ticks = [replace(tick, bid=tick.bid + n // 2) for n, tick in enumerate(itertools.islice(
+        itertools.cycle(frame.ticks), 200
+    ))]  # fmt: skip
+    return replace(frame, ticks=ticks)
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> Log:
+    """Frames of few ticks and of 200, some of them sent again, with holes between their offsets."""
+    records = [
+        (of_200(frame) if draw(st.integers(0, 9)) == 0 else frame, gap) for frame, gap in draw(RECORDS)
+    ]  # fmt: skip
+    for index in draw(st.lists(st.integers(0, len(records) - 1), max_size=4)):
+        records.append((resent(records[index][0]), 0))
+    offsets = itertools.accumulate(gap + 1 for _, gap in records)
+    return list(zip(offsets, (frame for frame, _ in records), strict=True))
+
+
 class Archive:
     """An archive in a folder, and what is written to it."""
 
@@ -81,6 +107,14 @@ class Archive:
     def stored_files(self) -> set[str]:
         root = Path(self.files.full(""))
         return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def disk_that_need_not_be_waited_for() -> Iterator[None]:
+    """A kill loses nothing that was written, and power is not cut here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runtime.archive.files.os.fsync", lambda _descriptor: None)
+        yield
 
 
 @pytest.fixture
@@ -117,13 +151,11 @@ def candles(log: Log) -> list[bytes]:
     return [encode(candle) for candle in made if candle is not None]
 
 
-@given(RECORDS, st.integers(1, 5), st.integers(0, 3))
+@given(logs(), st.integers(1, 5), st.integers(0, 3))
 def test_a_fold_from_the_archive_is_byte_equal_to_one_from_the_log(
-    tmp_path_factory: pytest.TempPathFactory, records: list[tuple[Frame, int]], cut: int, merged: int
+    tmp_path_factory: pytest.TempPathFactory, log: Log, cut: int, merged: int
 ) -> None:
     archive = Archive(tmp_path_factory.mktemp("archive"))
-    offsets = itertools.accumulate(gap + 1 for _, gap in records)
-    log = list(zip(offsets, (frame for frame, _ in records), strict=True))
     archive.write(log, cut=cut)
     for date in list(archive.catalogue.progress(0).days)[:merged]:
         writer = Writer(archive.catalogue)
@@ -140,7 +172,9 @@ def test_a_fold_from_the_archive_is_byte_equal_to_one_from_the_log(
 
 
 def test_days_are_read_in_windows_as_one(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.archive.reader._WINDOW_TICKS", 50)
+    monkeypatch.setattr("runtime.archive.reader._WINDOW_TICKS", 170)
+    monkeypatch.setattr("runtime.archive.reader._CHUNK_TICKS", 49)
+    monkeypatch.setattr("runtime.archive.reader._HELD_GROUPS", 2)
     monkeypatch.setattr("runtime.archive.columns.ROW_GROUP_TICKS", 64)
     log = [
         (offset, replace(frame, symbol=f"S{offset % 3}"))
@@ -149,7 +183,8 @@ def test_days_are_read_in_windows_as_one(archive: Archive, monkeypatch: pytest.M
     archive.write(log, cut=90)
     assert archive.read() == log
     assert archive.read(123, 321) == [one for one in log if 123 <= one[0] <= 321]
-    assert max(len(chunk) for chunk in ArchiveReader(archive.catalogue).read(0, 0, 499)) <= 50
+    # A frame is never cut: two ticks each, so 49 ticks are 25 frames.
+    assert max(len(chunk) for chunk in ArchiveReader(archive.catalogue).read(0, 0, 499)) == 25
 
 
 class Crash(BaseException):
@@ -157,29 +192,20 @@ class Crash(BaseException):
 
 
 @contextmanager
-def killed_at(files: LocalFiles, write: int, monkeypatch: pytest.MonkeyPatch, share: float) -> Iterator[None]:
-    """Die at the n-th change of a file: before it (share 0), with a part of it written, or after it (share 1)."""
+def killed_at(write: int, monkeypatch: pytest.MonkeyPatch, done: bool) -> Iterator[None]:
+    """Die at the n-th change of a file: before it, or when it is `done`."""
     count = itertools.count()
     create, delete = LocalFiles.create, LocalFiles.delete
 
     @contextmanager
     def dying_create(self: LocalFiles, path: str) -> Iterator[Any]:
-        if next(count) == write:
-            if share == 1:
-                with create(self, path) as stream:
-                    yield stream
-                raise Crash
-            target = Path(self.full(path))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with create(self, "torn") as stream:
-                yield stream
-            whole = Path(self.full("torn")).read_bytes()
-            Path(self.full("torn")).unlink()
-            if share:
-                target.with_name(f"{target.name}.unfinished").write_bytes(whole[: int(len(whole) * share)])
+        number = next(count)
+        if number == write and not done:
             raise Crash
         with create(self, path) as stream:
             yield stream
+        if number == write:
+            raise Crash
 
     def dying_delete(self: LocalFiles, path: str) -> None:
         if next(count) == write:
@@ -192,9 +218,15 @@ def killed_at(files: LocalFiles, write: int, monkeypatch: pytest.MonkeyPatch, sh
         yield
 
 
-@pytest.mark.parametrize("share", [0, 0.5, 1])
+def assert_tidy(archive: Archive) -> None:
+    """Among the ticks is no file but those of the manifests, and nothing half-written."""
+    files = {file.path for file in ArchiveReader(archive.catalogue).files(0)}
+    assert {path for path in archive.stored_files() if "/ticks/" in path} == files
+
+
+@pytest.mark.parametrize("done", [False, True])
 def test_a_crash_at_any_write_repeats_and_drops_nothing(
-    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: bool
 ) -> None:
     """Ticks of two days and symbols, in three flushes and a merge: each write of a file is the last one once."""
     log = [
@@ -212,19 +244,68 @@ def test_a_crash_at_any_write_repeats_and_drops_nothing(
     work(archive)
     expected = archive.stored_files()
     for write in itertools.count():
-        archive = Archive(tmp_path / f"{share}-{write}")
+        archive = Archive(tmp_path / f"{done}-{write}")
         try:
-            with killed_at(archive.files, write, monkeypatch, share):
+            with killed_at(write, monkeypatch, done):
                 work(archive)
         except Crash:
             work(archive)
         else:
             break
         assert archive.read() == log, f"killed at change {write}"
-        of_manifests = {file.path for file in ArchiveReader(archive.catalogue).files(0)}
-        assert {path for path in archive.stored_files() if path.endswith(".parquet")} == of_manifests
+        assert_tidy(archive)
     assert write > 20
     assert archive.stored_files() == expected
+
+
+@contextmanager
+def bytes_left(count: int, failure: BaseException, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """After so many bytes, written to whatever file, every write fails in its middle."""
+    left, write = count, Digest.write
+
+    def failing_write(self: Digest, data: Any) -> int:
+        nonlocal left
+        view = memoryview(data).cast("B")
+        if len(view) > left:
+            write(self, view[:left])
+            left = 0
+            raise failure
+        left -= len(view)
+        return write(self, view)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Digest, "write", failing_write)
+        yield
+
+
+def write_by_twos(writer: Writer, log: Log) -> None:
+    for begin in range(0, len(log), 2):
+        writer.add(0, begin, begin + 1, log[begin : begin + 2])
+        writer.flush(0)
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), Crash()], ids=["full", "killed"])
+@given(st.data())
+def test_a_write_torn_at_any_byte_repeats_and_drops_nothing(
+    tmp_path_factory: pytest.TempPathFactory, failure: BaseException, data: st.DataObject
+) -> None:
+    """A full disk is noticed by the archiver, which goes on; after a kill another one does."""
+    monkeypatch = pytest.MonkeyPatch()
+    archive = Archive(tmp_path_factory.mktemp("torn"))
+    log = [(offset, replace(frame, symbol=f"S{offset % 2}")) for offset, frame in frames(8, time_msc=MIDNIGHT - 4_000)]
+    #: What the four flushes write is some 21,000 bytes.
+    count = data.draw(st.integers(0, 20_000))
+    writer = Writer(archive.catalogue)
+    writer.resume(0)
+    with bytes_left(count, failure, monkeypatch), pytest.raises((ArchiveUnavailable, Crash)):
+        write_by_twos(writer, log)
+    if isinstance(failure, Crash):
+        writer = Writer(archive.catalogue)
+    first = writer.resume(0)
+    assert archive.read() == log[:first]
+    archive.write(log)
+    assert archive.read() == log
+    assert_tidy(archive)
 
 
 def test_late_ticks_of_an_old_day_are_one_more_file(archive: Archive) -> None:
@@ -279,8 +360,11 @@ def test_damage_is_named(archive: Archive) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    archive = Archive(tmp_path / "file")
     with pytest.raises(ArchiveUnavailable, match="file"):
-        Archive(tmp_path / "file").write(frames(1))
+        archive.write(frames(1))
+    with pytest.raises(ArchiveUnavailable, match="file"), archive.files.lock():
+        pass
 
 
 @pytest.mark.parametrize(
