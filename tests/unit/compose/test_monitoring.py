@@ -169,7 +169,7 @@ def test_every_setting_exists(text: str) -> None:
 def test_compose_passes_on_or_refuses_every_setting() -> None:
     """The settings' page names them all, by a test of its own."""
     names = {f"TICKPIPE_{name.upper()}" for name in Settings.model_fields}
-    passed_on = set(re.findall(r"^ +(TICKPIPE_\w+):(?: \$\{\1:-[\w:]+\})?$", COMPOSE, re.MULTILINE))
+    passed_on = set(re.findall(r"^ +(TICKPIPE_\w+):(?: \$\{\1:-[\w:/]+\})?$", COMPOSE, re.MULTILINE))
     of_some_services = {"TICKPIPE_API_KEYS", "TICKPIPE_DATABASE_URL", "TICKPIPE_DASHBOARD_DATABASE_URL"}
     published = {"TICKPIPE_DASHBOARD_PORT"}  # outside; inside it is the image's
     refused = {name for name, same in re.findall(r"\$\{(TICKPIPE_\w+):\+(\w+)\}", COMPOSE) if name == same}
