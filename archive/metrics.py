@@ -29,6 +29,11 @@ class Metrics:
             "Offsets that Kafka had deleted before they were archived.",
             registry=registry,
         )
+        self.damaged = Gauge(
+            "tickpipe_archive_damaged",
+            "1 while the archive does not hold what its manifests say or what Kafka holds, as far as it was read.",
+            registry=registry,
+        )
         self.merged = Counter(
             "tickpipe_archive_merged_files", "Small files that went into a day's file.", registry=registry
         )

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from archive.metrics import Metrics
 from archive.retention import LocalRetention
 from archive.writer import Writer
-from marketdata.errors import ArchiveFenced, LogShortened, LogTruncated, TickpipeError
+from marketdata.errors import ArchiveDamaged, ArchiveFenced, LogShortened, LogTruncated, TickpipeError
 from runtime.archive.files import ArchiveFiles, open_files
 from runtime.archive.manifest import DAY_MS, Catalogue, Progress, date_of
 from runtime.clock import now_ms
@@ -145,7 +145,7 @@ class Archiver:
                 if self._stopping.is_set():
                     return
                 if time.monotonic() - self._cared_at >= min(_CARE_SECONDS, self._settings.archive_flush_seconds):
-                    await self._care(flow)
+                    await self._care_or_warn(flow)
                 await sleep_unless(self._stopping, _POLL_SECONDS)
 
     async def _flush(self, flow: "_Flow", *, all_of_it: bool) -> None:
@@ -153,6 +153,19 @@ class Archiver:
             for date, day in progress.days.items():
                 if day.last >= flow.flushed_from[progress.partition]:
                     self._touched[progress.partition, date] = time.monotonic()
+
+    async def _care_or_warn(self, flow: "_Flow") -> None:
+        """`_care`. Damage there is no reason to archive nothing new: it is shown, and looked at again."""
+        try:
+            await self._care(flow)
+        except ArchiveDamaged as exc:
+            self.metrics.damaged.set(1)
+            log.error("The archive is damaged.", action="archive_damaged", error=str(exc))
+            for partition in flow.partitions:
+                await flow.begin_again(partition)
+        else:
+            self.metrics.damaged.set(0)
+        self._cared_at = time.monotonic()
 
     async def _care(self, flow: "_Flow") -> None:
         """Merge small files, and delete from Kafka what may go."""
@@ -167,7 +180,6 @@ class Archiver:
                     self.metrics.merged.inc(gone)
         if self._settings.ticks_local_retention_days:
             await LocalRetention(self._settings, flow.catalogue, flow.writer, self.metrics).step(self._stopping)
-        self._cared_at = time.monotonic()
 
 
 class _Flow:
@@ -190,14 +202,18 @@ class _Flow:
     async def resume(self, reader: LogReader) -> None:
         """Begin where the archive ends."""
         for partition in await reader.partitions(self._settings.ticks_topic):
-            self._next[partition] = await asyncio.to_thread(self.writer.resume, partition)
+            await self.begin_again(partition)
+
+    async def begin_again(self, partition: int) -> None:
+        """Read the partition again from where the archive ends."""
+        self._next[partition] = await asyncio.to_thread(self.writer.resume, partition)
 
     async def read_new(self, reader: LogReader, stopping: asyncio.Event) -> None:
         """Read every partition to its present end, and write whenever too much is held."""
         lag = 0
         for partition in await reader.partitions(self._settings.ticks_topic):
             if partition not in self._next:
-                self._next[partition] = await asyncio.to_thread(self.writer.resume, partition)
+                await self.begin_again(partition)
             begin, end = await reader.ends(self._settings.ticks_topic, partition)
             if end < self._next[partition]:
                 raise LogShortened(f"partition {partition} ends at offset {end}, before what was read of it")

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from marketdata.offsets import position
 from marketdata.tick import Frame
+from marketdata.wire import encode
 from runtime.archive.files import LocalFiles
 from runtime.archive.manifest import Catalogue
 from runtime.archive.reader import ArchiveReader
@@ -18,7 +20,7 @@ from runtime.settings import Settings
 from tests.kafka_log import KafkaLog, send_empty
 from tests.services import Service
 from tests.unit.archive.test_writer import MIDNIGHT, frames
-from tests.waiting import eventually
+from tests.waiting import eventually, wait_until
 
 LOG = list[tuple[int, Frame]]
 
@@ -43,6 +45,10 @@ async def stored(settings: Settings) -> dict[int, LOG]:
     }
 
 
+def a_file_of(settings: Settings) -> Path:
+    return next(Path(settings.archive).rglob("*.parquet"))
+
+
 def sent(kafka: KafkaLog) -> dict[int, LOG]:
     return {
         partition: [(place & (1 << 48) - 1, frame) for place, frame in log] for partition, log in kafka.log.items()
@@ -50,16 +56,20 @@ def sent(kafka: KafkaLog) -> dict[int, LOG]:
 
 
 async def test_kills_at_random_repeat_and_drop_nothing(settings: Settings, kafka: KafkaLog) -> None:
-    """What is sent meanwhile, and records that are no frames among it, comes out once; merging goes on as well."""
+    """What is sent meanwhile, and records that are no frames or have no key among it, comes out once; merging goes on
+    as well."""
     dice = random.Random(7)
     archiver = Service("archive", settings)
     try:
-        for round_ in range(6):
+        for round_ in range(3):
             archiver.start()
             for symbol in ("EURUSD", "WIN$", "a/b"):
                 log = frames(dice.randint(1, 80), symbol=symbol, time_msc=MIDNIGHT - 30_000 + round_)
                 await kafka.send(*(replace(frame, request=f"{round_}-{frame.request}") for _, frame in log))
             await send_empty(kafka.producer, settings.ticks_topic)
+            [(_, frame)] = frames(1, symbol="keyless", time_msc=MIDNIGHT + round_)
+            at = await kafka.producer.send_and_wait(settings.ticks_topic, encode(frame), partition=1)
+            kafka.log.setdefault(1, []).append((position(1, at.offset), frame))
             await asyncio.sleep(dice.uniform(0.7, 2.0))
             archiver.send_signal(signal.SIGKILL)
             archiver.wait()
@@ -99,3 +109,28 @@ async def test_of_two_archivers_one_waits_for_the_other(settings: Settings, kafk
     finally:
         first.close()
         second.close()
+
+
+async def test_damage_is_shown_and_new_ticks_are_archived_all_the_same(settings: Settings, kafka: KafkaLog) -> None:
+    settings = settings.model_copy(update={"ticks_local_retention_days": 1})
+    archiver = Service("archive", settings).start()
+    try:
+        archiver.wait_ready()
+        await kafka.send(*(frame for _, frame in frames(3)))
+
+        async def is_all_stored() -> bool:
+            return await stored(settings) == sent(kafka)
+
+        await eventually(is_all_stored, what="every record in the archive")
+        file = a_file_of(settings)
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1] + b"x")
+        # A second file of that day, which is to be merged with it.
+        await kafka.send(*(frame for _, frame in frames(2, time_msc=MIDNIGHT + 60_000)))
+        wait_until(lambda: archiver.metric("tickpipe_archive_damaged") == 1, what="the damage in the metrics")
+        await kafka.send(*(frame for _, frame in frames(2, time_msc=MIDNIGHT + 120_000)))
+        file.write_bytes(whole)
+        await eventually(is_all_stored, what="every record in the archive")
+        wait_until(lambda: archiver.metric("tickpipe_archive_damaged") == 0, what="the damage gone")
+    finally:
+        archiver.close()

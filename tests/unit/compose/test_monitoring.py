@@ -11,6 +11,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from archive.metrics import Metrics as ArchiveMetrics
 from dashboard.metrics import Metrics as DashboardMetrics
 from producer.metrics import Metrics as ProducerMetrics
 from relay.forwarder import Totals
@@ -59,7 +60,7 @@ _OF_COMPOSE = re.compile(
 def exposed_metrics() -> set[str]:
     """Names as Prometheus sees them, from the registries of the services."""
     registries = [each().registry for each in (ProducerMetrics, StreamMetrics, DashboardMetrics)]
-    registries.append(SinkMetrics(CollectorRegistry()).registry)
+    registries += [each(CollectorRegistry()).registry for each in (SinkMetrics, ArchiveMetrics)]
     with TemporaryDirectory() as folder, Store(Path(folder) / "ea.db") as store:
         registries.append(RelayMetrics(store, Totals(), Backlog(store)).registry)
         return {
