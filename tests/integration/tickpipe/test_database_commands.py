@@ -241,12 +241,13 @@ def test_ten_thousand_symbols_are_cut_and_counted(database: str, monkeypatch: py
             """
         )
     for command in (["query", "latest"], ["status"]):
-        cut, whole = run(*command), run(*command, "--all")
+        cut = run(*command)
         assert cut.stdout.count("2019-02-0") < 120
         assert "and 9,95" in cut.stderr
         assert "--all shows them" in cut.stderr
-        assert whole.stdout.count("2019-02-06") >= 9_999
-        assert "more of" not in whole.stderr
+    whole = run("query", "latest", "--all")
+    assert whole.stdout.count("2019-02-06") >= 9_999
+    assert "more of" not in whole.stderr
 
 
 def test_a_password_is_changed_in_the_database_and_a_wrong_one_says_so(
