@@ -28,6 +28,8 @@ class Stack:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self.producer_port = free_port()
+        #: Standard error of the last command.
+        self.said = ""
 
     def run(self, *arguments: str, expect: int = 0, timeout_seconds: float = 120) -> str:
         """Standard output of `tickpipe ARGUMENTS`, whose exit code must be the expected one."""
@@ -35,6 +37,7 @@ class Stack:
             [sys.executable, "-m", "tickpipe", *arguments, "--data-dir", str(self.data_dir)],
             capture_output=True, text=True, timeout=timeout_seconds, check=False,
         )  # fmt: skip
+        self.said = done.stderr
         assert done.returncode == expect, f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
 

@@ -43,13 +43,14 @@ _EVERYWHERE: Final = {"0.0.0.0": "0.0.0.0", "::": "*", "*": "*"}  # noqa: S104 -
 
 @dataclass(frozen=True)
 class Access:
-    """The database, the address that the server listens on, and its roles; no role without a password."""
+    """The database, its schema, the address that the server listens on, and its roles; no role without a password."""
 
     host: str = HOST
     database: str = "market"
     reader: str = "reader"
     reader_password: str = field(default="", repr=False)
     services_password: str = field(default="", repr=False)
+    schema: str = "public"
 
     def __post_init__(self) -> None:
         if self.reader in (SUPERUSER, SERVICES):
@@ -90,7 +91,8 @@ class Access:
         """
         about = {
             "database": sql.Identifier(self.database), "reader": sql.Identifier(self.reader),
-            "services": sql.Identifier(SERVICES), "reader_password": sql.Literal(self.reader_password),
+            "services": sql.Identifier(SERVICES), "schema": sql.Identifier(self.schema),
+            "reader_password": sql.Literal(self.reader_password),
             "services_password": sql.Literal(self.services_password),
         }  # fmt: skip
 

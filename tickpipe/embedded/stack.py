@@ -22,6 +22,7 @@ from marketdata.errors import StackError, TickpipeError
 from runtime.addresses import url_of
 from runtime.process import on_stop_signal
 from runtime.serving import raise_descriptor_limit
+from runtime.settings import load_settings
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
 from tickpipe.embedded.postgres import Access, local_postgres
 from tickpipe.embedded.process import ServiceSpec, open_log, tail
@@ -222,7 +223,7 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
     if "postgres" in config.services:
         access = Access(
             config.postgres_host, config.postgres_database, config.postgres_reader, credentials.reader_password,
-            credentials.services_password,
+            credentials.services_password, load_settings().database_schema,
         )  # fmt: skip
         postgres = local_postgres(data_dir, ports, credentials.database_password, access)
         database_url, reader_url = postgres.services_url, access.reader_url(postgres.port)
