@@ -308,13 +308,15 @@ class Ingest:
             metrics.bars_accepted.labels(origin.source).inc(bars)
         if accepted > bars:
             metrics.ticks_accepted.labels(origin.source).inc(accepted - bars)
+        if late := found.ticks.late:
+            metrics.ticks_late.labels(origin.source).inc(late)
         if found.errors:
             metrics.items_rejected.labels(origin.source).inc(found.errors)
         if not accepted:
             return
         received_ms = origin.received_ms
         metrics.source_watch.sender(origin.source, origin.sender, received_ms)
-        self._reference.count(origin, accepted - bars, bars)
+        self._reference.count(origin, accepted - bars, bars, late)
         metrics.logged_seconds.observe(seconds_between(received_ms, clock.now_ms()))
         newest_ms = 0
         for symbol, ticks in found.ticks.symbols.items():

@@ -63,6 +63,7 @@ class TickFields(Struct, gc=False):
     )
     mode: Annotated[_Mode | None, Meta(description="the price that draws the chart")] | UnsetType = UNSET
     chart_mode: Annotated[_Mode | None, Meta(description="the same by its other name")] | UnsetType = UNSET
+    late: Annotated[bool | None, Meta(description="came late into the terminal's list")] | UnsetType = UNSET
     #: An open price may make a bar of the item (`fields.is_bar`), so the fast path takes none.
     open: Annotated[None, Meta(description="a tick has none")] | UnsetType = UNSET
 
@@ -88,6 +89,8 @@ class ReadTick(NamedTuple):
     point: float | None
     #: The chart mode, if the sender says it.
     mode: ChartMode | None
+    #: Whether the sender says that it came into the terminal's list behind later ticks.
+    is_late: bool
 
     def at(self, time_msc: int) -> Tick:
         """The tick at this moment (UTC epoch milliseconds)."""
@@ -126,6 +129,7 @@ def read_tick(item: object) -> ReadTick:
     return ReadTick(
         symbol, time, bid, ask, last, volume, whole(flags, "flags", MAX_FLAGS) if is_said(flags) else 0,
         point_of(item), chart_mode_of(item.get("mode"), item.get("chart_mode")),
+        item.get("late") is True,
     )  # fmt: skip
 
 
