@@ -111,6 +111,8 @@ def _as_json(
     content |= {name: getattr(stack, name) for name in _ADDRESSES}
     return content | {
         "api_key": stack.api_key,
+        # As TICKPIPE_… they let a program elsewhere on this machine in.
+        "kafka_settings": {name: value for name, value in stack.kafka_settings.items() if value},
         "supervisor_pid": stack.supervisor_pid,
         "started_at": stack.started_at,
     }
