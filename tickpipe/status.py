@@ -182,6 +182,7 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
     import psycopg
 
     from runtime.kafka import admin_client
+    from runtime.volumes import CURE, log_volumes
     from sink.progress import with_sink_group
     from tickpipe.topics import present_ends
 
@@ -199,6 +200,9 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
         settings = await asyncio.wait_for(with_sink_group(settings), _PATIENCE_SECONDS / 2)
     async with admin_client(settings) as client:
         status.lag |= await _lags(settings, client, found)
+        for volume in await log_volumes(client):
+            if volume.is_low:
+                status.problems.append(f"disk of {volume.name}: {volume.room}; {CURE}")
 
 
 async def group_lags(settings: "Settings", client: "AIOKafkaAdminClient") -> dict[str, int]:
