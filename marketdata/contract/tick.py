@@ -83,9 +83,9 @@ class ReadTick(NamedTuple):
     last: float
     volume: float
     flags: int
-    #: Size of a point in price units, if the sender says it.
+    #: Size of a point in price units, if the sender states it.
     point: float | None
-    #: The chart mode, if the sender says it.
+    #: The chart mode, if the sender states it.
     mode: ChartMode | None
 
     def at(self, time_msc: int) -> Tick:
