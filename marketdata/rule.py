@@ -1,4 +1,4 @@
-"""The rule of the offsets: which of the candles of one key stays, and when one must be folded again. Pure.
+"""The rule of the offsets: which of several candles of one key is stored, and when it must be refolded. Pure.
 
 The functions `candle_verdict` and `candle_outweighs` say the same in SQL, where the stored candle is locked; the tests
 hold the two together.

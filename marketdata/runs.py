@@ -2,7 +2,7 @@
 
 A backlog is read in polls of thousands of records, nearly all of them plain forward flow. Folded together they take
 less time than frame by frame and give the same candles (tests/unit/marketdata/test_runs.py folds both ways). What is
-no run, such as a resend or late ticks, goes frame by frame.
+not a run, such as a resend or late ticks, is folded frame by frame.
 """
 
 from bisect import bisect_left, bisect_right

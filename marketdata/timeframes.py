@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from marketdata.errors import UnknownTimeframe
+from marketdata.tick import MINUTE_MS
 
-_MINUTE_MS: Final = 60_000
-_HOUR_MS: Final = 60 * _MINUTE_MS
+_HOUR_MS: Final = 60 * MINUTE_MS
 _DAY_MS: Final = 24 * _HOUR_MS
 
 
@@ -43,15 +43,15 @@ def _by_name(timeframes: Iterable[Timeframe]) -> dict[str, Timeframe]:
 
 
 #: What candles are folded into unless a setting says otherwise.
-M1: Final = Timeframe("M1", _MINUTE_MS)
+M1: Final = Timeframe("M1", MINUTE_MS)
 
 #: The timeframes of MetaTrader 5 that are offered, shortest first, by name.
 TIMEFRAMES: Final = _by_name(
     (
         M1,
-        Timeframe("M5", 5 * _MINUTE_MS, "M1"),
-        Timeframe("M15", 15 * _MINUTE_MS, "M1"),
-        Timeframe("M30", 30 * _MINUTE_MS, "M1"),
+        Timeframe("M5", 5 * MINUTE_MS, "M1"),
+        Timeframe("M15", 15 * MINUTE_MS, "M1"),
+        Timeframe("M30", 30 * MINUTE_MS, "M1"),
         Timeframe("H1", _HOUR_MS, "M1"),
         Timeframe("H4", 4 * _HOUR_MS, "H1", calendar=True),
         Timeframe("D1", _DAY_MS, "H1", calendar=True),

@@ -162,7 +162,7 @@ class Store:
         return Batch(good, bad, await self._writer.prepare(candles, bars, reference), spans)
 
     async def _sort_out(self, good: Sequence[Incoming]) -> tuple[Sequence[Incoming], list[Rejected]]:
-        """What can be stored, and candles that the log says nobody can have folded: they would outweigh true ones."""
+        """What can be stored, and candles that cannot have been folded from the log: they would outweigh true ones."""
         ends = self._writer.log_ends
 
         def suspects(among: Sequence[Incoming]) -> list[Incoming]:

@@ -16,12 +16,12 @@ from sink.db.session import SQL
 _FETCH_ROWS: Final = 5_000
 _EXPORT_ROWS: Final = 10_000
 
-#: What every candle says, in the order of `exported_candles`; the symbol is the series'.
+#: The columns of every candle, in the order of `exported_candles`; the symbol is that of the series.
 CANDLE_COLUMNS: Final = (
     "source", "timeframe", "ts", "open", "high", "low", "close", "volume", "real_volume", "spread", "closed",
 )  # fmt: skip
 
-#: What an M1 says besides: where it comes from, and its proof (`exported_minutes`).
+#: The additional columns of an M1 candle: where it comes from, and its proof (`exported_minutes`).
 PROOF_COLUMNS: Final = (
     "origin", "first_tick", "last_tick", "log", "offsets", "received_at", "folded_at",
     "stored_at",
@@ -289,7 +289,7 @@ def years(first: datetime, end: datetime) -> list[tuple[int, datetime, datetime]
 
 
 class SenderRow(NamedTuple):
-    """One sender; None where it says nothing."""
+    """One sender; None for what it did not state."""
 
     source: str
     server: str | None

@@ -222,11 +222,11 @@ async def _passes(
 class _Compared(NamedTuple):
     """Stored candles that are not as the log has them."""
 
-    #: What the log says of those that differ.
+    #: The folds of those that differ.
     wrong: list[Candle]
-    #: Those whose offsets hold no tick of theirs.
+    #: Candles whose offsets hold none of their ticks.
     without_tick: list[Candle]
-    #: Those whose offsets the log does not hold, or no longer.
+    #: Candles whose offsets the log does not hold, or no longer holds.
     unreadable: list[Candle]
 
 

@@ -31,7 +31,7 @@ from sink.staging import Staging, append_history, utc
 log = structlog.get_logger(__name__)
 
 #: How long a count is retained after the last request in it (days). Every start of a producer begins another, and
-#: whoever has a key may invent names: without an end the table would only grow.
+#: anyone with a key may invent names: without a limit the table would only grow.
 _RETAINED_DAYS: Final = 90
 
 _UNTOUCHED = (Verdict.IGNORED, Verdict.CLOSED)

@@ -138,7 +138,7 @@ class Worker:
 
     async def _check_gap(self, number: int, expected: int, first: int) -> None:
         # Offsets may be missing for good reasons (retention, transaction markers). Records that are there but were
-        # not handed to us would be committed over and lost without a trace, whoever's fault it was.
+        # not handed to us would be committed over and lost silently, whoever is to blame.
         if first <= expected:
             return
         async with TickLog(self._settings) as tick_log:
@@ -147,10 +147,10 @@ class Worker:
         log.info("The log has a hole.", action="hole", partition=number, first=expected, last=first - 1)
 
     async def pass_hole(self, number: int, end: int) -> None:
-        """Release up to `end`, the end of the log, if there is nothing but a hole between it and what was folded.
+        """Release up to `end`, the end of the log, if only a gap lies between it and what was folded.
 
-        A hole is handed over with the record after it. One at the end of the log (the marker of a transaction, or all
-        that retention left of a partition) would else be lag until the next tick.
+        A gap is seen with the record after it. One at the end of the log (the marker of a transaction, or all
+        that retention left of a partition) would otherwise count as lag until the next tick.
 
         Raises:
             KafkaUnavailable: when the broker does not answer; the call can be repeated.

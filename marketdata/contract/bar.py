@@ -25,10 +25,10 @@ from marketdata.contract.times import Clock, Instant, Time, says_time, time_in, 
 from marketdata.errors import InvalidItem
 from marketdata.timeframes import TIMEFRAMES
 
-#: Where in `meta` a collector says when the bar opened.
+#: The field of `meta` in which a collector states when the bar opened.
 BAR_TIME: Final = "bar_time"
 
-#: The fields in which senders say whether a bar is over, and what says that it is not.
+#: The fields in which senders state whether a bar is over, and the values that mean it is not.
 _CLOSED_FIELDS: Final = ("closed", "complete", "is_closed")
 _NO: Final = (False, 0, "0", "false")
 
@@ -72,10 +72,10 @@ class ReadBar(NamedTuple):
     real_volume: float | None
     #: Points.
     spread: int | None
-    #: When the sender heard the last tick in it, and when it read the bar, as far as it says so.
+    #: When the sender got the last tick in it, and when it read the bar, as far as it states that.
     last_tick: Time | None
     collected_at: Time | None
-    #: It says itself that it was still open.
+    #: Its sender stated that it was still open.
     is_open: bool
 
     @property

@@ -96,7 +96,7 @@ class Body(msgspec.Struct, gc=False):
     """The items of a body as they were sent."""
 
     items: list[Any]
-    #: Offset of the sender's clock from UTC (seconds), when the sender says it.
+    #: Offset of the sender's clock from UTC (seconds), if the sender states it.
     utc_offset_seconds: int | None
 
 
@@ -211,7 +211,7 @@ def check_count(items: int) -> None:
 
 
 def utc_offset_in(fields: Fields) -> int | None:
-    """Offset of the sender's clock from UTC (seconds), as a body says it.
+    """Offset of the sender's clock from UTC (seconds), as stated in a body.
 
     Raises:
         Unusable: when it is no offset, or the body names two.

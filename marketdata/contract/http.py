@@ -130,7 +130,7 @@ _CACHED_SENDERS: Final = 1_024
 
 
 class Sender(NamedTuple):
-    """What a sender says of itself; empty where it says nothing."""
+    """What a sender states about itself; empty where it states nothing."""
 
     #: The broker's server.
     server: str = ""
@@ -142,7 +142,7 @@ class Sender(NamedTuple):
     version: str = ""
 
 
-#: A sender that says nothing of itself.
+#: A sender that states nothing about itself.
 NOBODY: Final = Sender()
 
 

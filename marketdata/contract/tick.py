@@ -85,9 +85,9 @@ class ReadTick(NamedTuple):
     last: float
     volume: float
     flags: int
-    #: Size of a point in price units, if the sender says it.
+    #: Size of a point in price units, if the sender states it.
     point: float | None
-    #: The chart mode, if the sender says it.
+    #: The chart mode, if the sender states it.
     mode: ChartMode | None
     #: Whether the sender says that it came into the terminal's list behind later ticks.
     is_late: bool

@@ -102,10 +102,10 @@ def time_of(item: Mapping[str, Any], *, is_opening: bool = False) -> Time:
 
 
 def time_in(value: object, field: str, *, is_opening: bool = True) -> Time:
-    """The time that a number (seconds from 10^9 to 10^10, milliseconds above) or a text (`parse_time`) says.
+    """The time given as a number (seconds from 10^9 to 10^10, milliseconds above) or as a text (`parse_time`).
 
     Raises:
-        InvalidItem: naming `field` when it says none.
+        InvalidItem: naming `field` when it is neither.
     """
     if not isinstance(value, str) or _EPOCH_TEXT.fullmatch(value.strip(_AROUND)):
         return _epoch_time(value, field)
@@ -114,9 +114,9 @@ def time_in(value: object, field: str, *, is_opening: bool = True) -> Time:
 
 
 def parse_time(text: str, field: str, *, is_opening: bool = False) -> Time:
-    """The time that a text says, in ISO-8601 or as MQL's TimeToString writes it, `2025.10.20 02:20:00`.
+    """The time in a text, in ISO-8601 or as MQL's TimeToString writes it, `2025.10.20 02:20:00`.
 
-    `Z` or no offset is what the sender's clock showed, any other offset says the moment itself.
+    With `Z` or no offset it is what the sender's clock showed, with any other offset the moment itself.
 
     Raises:
         InvalidItem: naming `field` when it is neither, or has no minute and is not the opening of a bar: all ticks of

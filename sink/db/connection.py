@@ -60,7 +60,7 @@ _TROUBLES: Final = {
 
 
 def trouble_of(exc: BaseException) -> Trouble | None:
-    """The kind of trouble that an error tells of; None for an error that waiting does not cure."""
+    """The kind of trouble that an error means; None for an error that waiting does not cure."""
     if isinstance(exc, psycopg.Error) and exc.sqlstate in _TROUBLES:
         return _TROUBLES[exc.sqlstate]
     return Trouble.AWAY if isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError, OSError)) else None
@@ -91,7 +91,7 @@ class StepSize:
         self.value = first or most
 
     def took(self, seconds: float, done: int) -> None:
-        """Learn from a transaction; one that did much less than it might have says nothing about larger ones."""
+        """Adapt to a transaction that was done; one far below the limit proves nothing about larger ones."""
         if done * 2 <= self.value:
             return
         if seconds > self._goal_seconds:
@@ -100,7 +100,7 @@ class StepSize:
             self.value = min(self._most, self.value * 2)
 
     def too_slow(self, done: int) -> None:
-        """Learn from a transaction that did not get done."""
+        """Halve the limit after a transaction that ran out of time."""
         self.value = max(1, min(self.value, done) // 2)
 
 

@@ -219,13 +219,13 @@ async def state_session(connection: Session, limits: Limits, schema: str, **othe
     await connection.commit()
     await connection.state_per_transaction(stating)
     if not is_standby:
-        # Whatever the role says; a standby refuses to be asked for it.
+        # Whatever the default of the role is; a standby would refuse.
         await connection.set_read_only(False)
     try:
         async with connection.transaction():
             pass
     except psycopg.errors.ProtocolViolation as exc:
-        # PgBouncer has this one code for all that it says itself, and does not translate it.
+        # PgBouncer uses this one code for all of its own errors, and does not translate them.
         if "statement pooling" not in str(exc):
             raise
         raise PoolerUnusable(
