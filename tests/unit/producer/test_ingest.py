@@ -280,6 +280,8 @@ async def test_the_chart_mode_comes_from_the_item_then_from_the_settings() -> No
         ({"Broker-Demo": "Europe/Athens"}, None, MSC - 3 * 3_600_000),  # summer time until 26 October
         ({"Broker-Demo": "Europe/Athens"}, 7200, MSC - 2 * 3_600_000),  # the sender knows better
         ({"Other": "+03:00"}, None, MSC),
+        ({}, 19_797, MSC - 19_800_000),  # India, as the difference of two clocks
+        ({}, -3_603, MSC + 3_600_000),
     ],
 )
 async def test_the_brokers_wall_clock_becomes_utc(zones: dict[str, str], offset: int | None, expected: int) -> None:
