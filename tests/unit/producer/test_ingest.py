@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import re
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -614,3 +616,16 @@ async def test_a_dry_run_answers_and_stores_nothing(bench: Bench) -> None:
     ) in (None, 0.0)
     assert (await bench.post("/ingest/tick", [PRO], X_Dry_Run="0")).json() == taken(1)
     assert len(bench.gateway.records) == 1
+
+
+async def test_the_answers_are_those_that_the_page_of_the_contract_shows(bench: Bench) -> None:
+    page = (Path(__file__).parents[3] / "docs/http.md").read_text()
+    success, refusal = (json.loads(shown) for shown in re.findall(r"`(\{\"(?:ok|error)\".*?\})`", page))
+
+    taken_one = await bench.post("/ingest/tick", PRO)
+    nothing_usable = await bench.post("/ingest/tick", [{}, {}, PRO | {"symbol": ""}])
+
+    assert taken_one.json() == success
+    assert (nothing_usable.status_code, set(nothing_usable.json())) == (400, set(refusal))
+    assert nothing_usable.json()["code"] == refusal["code"]
+    assert nothing_usable.json()["details"][2] | {"message": "…"} == refusal["details"][0]
