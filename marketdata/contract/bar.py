@@ -100,7 +100,7 @@ class ReadBar(NamedTuple):
         if isinstance(time, Instant) and not clock.is_known:
             return time  # bars open by a clock that only the server knows
         wall_ms = clock.wall_ms(time)
-        opening_ms = _opening(wall_ms, self.timeframe)
+        opening_ms = opening_of(wall_ms, self.timeframe)
         if opening_ms == wall_ms:
             return time
         if self.seen:
@@ -110,7 +110,7 @@ class ReadBar(NamedTuple):
     def _is_stale(self, clock: Clock) -> bool:
         if self.last_tick is None or self.collected_at is None or self.time.field == BAR_TIME:
             return False
-        return clock.wall_ms(self.last_tick) < _opening(clock.wall_ms(self.time), self.timeframe)
+        return clock.wall_ms(self.last_tick) < opening_of(clock.wall_ms(self.time), self.timeframe)
 
     def of(self, source: str, clock: Clock, received_ms: int) -> BrokerBar:
         """The bar of a source.
@@ -188,8 +188,8 @@ def _said_time(meta: Mapping[str, Any], field: str) -> Time | None:
     return None
 
 
-def _opening(wall_ms: int, name: str) -> int:
-    """When the bar of that timeframe opened in which the clock showed `wall_ms`."""
+def opening_of(wall_ms: int, name: str) -> int:
+    """When the bar of that timeframe opened in which the clock showed `wall_ms` (milliseconds, as of a WallTime)."""
     width_ms = TIMEFRAMES[name].width_ms
     if width_ms is not None and width_ms <= _DAY_MS:
         return wall_ms - wall_ms % width_ms

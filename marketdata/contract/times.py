@@ -49,6 +49,8 @@ _MAX_TEXT: Final = 64
 
 _DAY_MS: Final = 86_400_000
 
+_QUARTER_SECONDS: Final = 900
+
 #: How far a sender's clock may be ahead of ours (milliseconds).
 _AHEAD_MS: Final = 60_000
 
@@ -341,8 +343,12 @@ class ShiftedZone(tzinfo):
 
 
 def offset_zone(utc_offset_seconds: int) -> timezone:
-    """The zone that is always `utc_offset_seconds` ahead of UTC."""
-    return timezone(timedelta(seconds=utc_offset_seconds))
+    """The zone that is always `utc_offset_seconds` ahead of UTC, to the quarter of an hour as all zones are.
+
+    Scripts send the difference of two clocks, such as MQL's TimeCurrent() - TimeGMT(), which is off by some seconds and
+    not always by the same: their ticks would change minutes, and a resend would be new ticks.
+    """
+    return timezone(timedelta(seconds=round(utc_offset_seconds / _QUARTER_SECONDS) * _QUARTER_SECONDS))
 
 
 def _fixed_shift_ms(zone: tzinfo | None) -> int | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from marketdata.contract.bar import check_prices
+from marketdata.contract.bar import check_prices, opening_of
 from marketdata.contract.fields import timeframe_of
 from marketdata.errors import InvalidItem
 from marketdata.tick import Tick
@@ -28,6 +28,8 @@ _PRICES: Final = ("open", "high", "low", "close")
 
 #: Longer bars open by the calendar (milliseconds).
 _DAY_MS: Final = 86_400_000
+
+_SHORTEST_MONTH_MS: Final = 28 * _DAY_MS
 
 #: Offsets of zones from UTC are whole multiples of this (milliseconds).
 _OFFSET_STEP_MS: Final = 15 * 60_000
@@ -315,7 +317,8 @@ class BarFile(ColumnFile[Bar]):
 def inferred_timeframe(openings: Sequence[int]) -> str | None:
     """The longest timeframe that fits these opening times (milliseconds); it is at most their smallest distance.
 
-    None when they are too few or out of order. Bars a minute apart are of M1, however few.
+    None when they are too few or out of order, or are days apart and open at no time at which bars of days, weeks or
+    months do: those open by another clock. Bars a minute apart are of M1, however few.
     """
     if openings and openings[0] > openings[-1]:
         openings = openings[::-1]  # the newest stand first
@@ -326,11 +329,12 @@ def inferred_timeframe(openings: Sequence[int]) -> str | None:
     fitting = [
         timeframe.name
         for timeframe in TIMEFRAMES.values()
-        if (width_ms := timeframe.width_ms) is not None
-        and width_ms <= shortest
-        and all(opening % width_ms == 0 for opening in openings)
+        if (timeframe.width_ms or _SHORTEST_MONTH_MS) <= shortest
+        and all(opening_of(opening, timeframe.name) == opening for opening in openings)
     ]
-    return fitting[-1] if fitting else None
+    least = next((name for name in ("W1", "D1") if shortest >= (TIMEFRAMES[name].width_ms or 0)), "M1")
+    names = list(TIMEFRAMES)
+    return fitting[-1] if fitting and names.index(fitting[-1]) >= names.index(least) else None
 
 
 def _volumes_at(column: dict[str, int]) -> tuple[int | None, int | None]:

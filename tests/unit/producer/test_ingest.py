@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import re
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -280,6 +282,8 @@ async def test_the_chart_mode_comes_from_the_item_then_from_the_settings() -> No
         ({"Broker-Demo": "Europe/Athens"}, None, MSC - 3 * 3_600_000),  # summer time until 26 October
         ({"Broker-Demo": "Europe/Athens"}, 7200, MSC - 2 * 3_600_000),  # the sender knows better
         ({"Other": "+03:00"}, None, MSC),
+        ({}, 19_797, MSC - 19_800_000),  # India, as the difference of two clocks
+        ({}, -3_603, MSC + 3_600_000),
     ],
 )
 async def test_the_brokers_wall_clock_becomes_utc(zones: dict[str, str], offset: int | None, expected: int) -> None:
@@ -612,3 +616,16 @@ async def test_a_dry_run_answers_and_stores_nothing(bench: Bench) -> None:
     ) in (None, 0.0)
     assert (await bench.post("/ingest/tick", [PRO], X_Dry_Run="0")).json() == taken(1)
     assert len(bench.gateway.records) == 1
+
+
+async def test_the_answers_are_those_that_the_page_of_the_contract_shows(bench: Bench) -> None:
+    page = (Path(__file__).parents[3] / "docs/http.md").read_text()
+    success, refusal = (json.loads(shown) for shown in re.findall(r"`(\{\"(?:ok|error)\".*?\})`", page))
+
+    taken_one = await bench.post("/ingest/tick", PRO)
+    nothing_usable = await bench.post("/ingest/tick", [{}, {}, PRO | {"symbol": ""}])
+
+    assert taken_one.json() == success
+    assert (nothing_usable.status_code, set(nothing_usable.json())) == (400, set(refusal))
+    assert nothing_usable.json()["code"] == refusal["code"]
+    assert nothing_usable.json()["details"][2] | {"message": "…"} == refusal["details"][0]

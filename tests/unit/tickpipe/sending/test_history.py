@@ -411,6 +411,11 @@ def test_bars_of_data_sites_and_scripts_are_read(tmp_path: Path, text: str, bar:
     [
         ([0, 1, 2], "M1"), ([0, 60, 120, 240], "H1"), ([0, 1440, 2880], "D1"), ([5, 10, 20], "M5"), ([0, 60, 61], "M1"),
         ([0, 60], None), ([60, 0, 120], None), ([0, 1], "M1"), ([], None),
+        # The day is a Monday. Weeks from Monday, and from the Sunday before it; four and three days apart.
+        ([0, 7 * 1440, 14 * 1440], "W1"), ([-1440, 6 * 1440, 20 * 1440], "W1"), ([0, 4 * 1440, 7 * 1440], "D1"),
+        # The first of March, April and June; every other Wednesday; days of a clock that is three hours ahead.
+        ([25 * 1440, 56 * 1440, 117 * 1440], "MN1"), ([2 * 1440, 16 * 1440, 30 * 1440], None),
+        ([1260, 1260 + 1440, 1260 + 2 * 1440], None),
     ],
 )  # fmt: skip
 def test_opening_times_tell_the_timeframe(minutes: list[int], timeframe: str | None) -> None:
