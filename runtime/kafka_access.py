@@ -5,6 +5,7 @@ One that answers may refuse the login or the encryption, or name addresses of it
 
 import asyncio
 import shlex
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -148,14 +149,8 @@ async def _refusal(settings: Settings, host: str, port: int) -> TickpipeError | 
     del options["bootstrap_servers"]
     try:
         connection = await create_conn(host, port, request_timeout_ms=round(_PATIENCE_SECONDS * 1000), **options)
-    except LOGIN_REFUSED as exc:
-        return mapped(exc, settings)
-    except ssl.SSLCertVerificationError as exc:
-        return KafkaRefused(f"the certificate of Kafka on {host}:{port} {_certificate_fault(settings, exc)}")
-    except CUT as exc:
-        return await _wrong_protocol(settings, host, port, exc)
-    except KAFKA_ERRORS:
-        return None
+    except KAFKA_ERRORS as exc:
+        return await _why_not_connected(settings, host, port, exc)
     try:
         await connection.send(MetadataRequest([]))
     except KAFKA_ERRORS:
@@ -163,6 +158,19 @@ async def _refusal(settings: Settings, host: str, port: int) -> TickpipeError | 
     finally:
         connection.close()
     return None
+
+
+async def _why_not_connected(settings: Settings, host: str, port: int, exc: BaseException) -> TickpipeError | None:
+    if isinstance(exc, LOGIN_REFUSED):
+        return mapped(exc, settings)
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return KafkaRefused(f"the certificate of Kafka on {host}:{port} {_certificate_fault(settings, exc)}")
+    if isinstance(exc, socket.gaierror):
+        return KafkaUnavailable(
+            f"the name {host} cannot be resolved ({exc.strerror}); correct TICKPIPE_KAFKA_BOOTSTRAP, or this machine's "
+            "name service"
+        )
+    return await _wrong_protocol(settings, host, port, exc) if isinstance(exc, CUT) else None
 
 
 def _login_wanted(settings: Settings, host: str, port: int) -> KafkaRefused:

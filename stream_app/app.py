@@ -16,7 +16,7 @@ from faust.types.auth import CredentialsT
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, UnknownTopic
-from runtime.addresses import asyncio_host
+from runtime.addresses import asyncio_host, url_of
 from runtime.health import Guard, Health
 from runtime.kafka import METADATA_MAX_AGE_MS, GroupWatch, admin_client
 from runtime.kafka_access import client_options
@@ -110,8 +110,9 @@ def create_app(settings: Settings, log_name: str) -> StreamApp:
         stream_wait_empty=False,
         stream_buffer_maxsize=BUFFERED_POLLS,
         web_bind=asyncio_host(settings.stream_host),
-        web_host=settings.stream_host,
         web_port=settings.stream_port,
+        # Which Faust would make of the host as it is, without the brackets of IPv6.
+        canonical_url=url_of(settings.stream_host, settings.stream_port),
     )
     install(app)
     metrics = Metrics()

@@ -21,11 +21,20 @@ if TYPE_CHECKING:
     from runtime.settings import Settings
     from tickpipe.embedded.state import StackState
 
+
+def _directory(text: str) -> Path:
+    # An empty path is the current folder, in which nobody wants a database by a variable that is not set.
+    if not text:
+        raise typer.BadParameter("the name of the directory is empty")
+    return Path(text)
+
+
 #: The option by which every command finds its stack.
 DataDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
+        parser=_directory,
         metavar="DIR",
         help="Data directory of the stack. Default: TICKPIPE_DATA_DIR, then ~/.local/share/tickpipe.",
     ),

@@ -44,6 +44,12 @@ async def test_where_nothing_answers_it_is_asked_whether_it_runs(settings: Setti
         await ensure_topics(nobody)
 
 
+async def test_a_name_that_cannot_be_resolved_is_named(settings: Settings) -> None:
+    unknown = settings.model_copy(update={"kafka_bootstrap": "kafka.invalid:9092"})
+    with pytest.raises(KafkaUnavailable, match=r"^the name kafka\.invalid cannot be resolved \(.+\); correct"):
+        await ensure_topics(unknown)
+
+
 def test_a_database_that_refuses_is_not_asked_whether_it_runs(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ from tickpipe.embedded.state import (
     find_stack,
     is_locked,
     load_credentials,
+    make_data_directory,
     stack_lock,
     write_state,
 )
@@ -117,6 +118,7 @@ def start_detached(config: StackConfig, timeout_seconds: float = 180.0, on_event
         StackError: when it does not come up, with the end of the log of the service that failed; it is stopped then.
     """
     config = replace(config, data_dir=config.data_dir.expanduser().absolute())
+    make_data_directory(config.data_dir)
     if is_locked(config.data_dir):
         raise StackError(f"a stack is already running on {config.data_dir}; stop it or choose another data directory")
     if "kafka" in config.services:
@@ -124,7 +126,6 @@ def start_detached(config: StackConfig, timeout_seconds: float = 180.0, on_event
         ready_kafka(lambda message: on_event(StackEvent(message)))
     announced: set[str] = set()
     log = config.data_dir / "logs" / "stack.log"
-    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open_log(log) as output:
         log_start_bytes = os.fstat(output).st_size
         process = subprocess.Popen(  # noqa: S603 - the command is ours

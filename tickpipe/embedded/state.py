@@ -36,6 +36,9 @@ _PATIENCE_SECONDS = 1.0
 #: File descriptors of the locks of the ports that this process holds; the system closes them however it ends.
 _held: dict[int, int] = {}
 
+#: More than what a full disk has left in blocks that are begun.
+_PROBE_BYTES = 65_536
+
 _VERSION = 1
 _STATE_FILE = "stack.json"
 _LOCK_FILE = "stack.lock"
@@ -120,14 +123,32 @@ def is_locked(data_dir: Path) -> bool:
     return _lock_holder(data_dir) is not None
 
 
+def make_data_directory(data_dir: Path) -> None:
+    """Make the directory, if it is not there yet, and see whether something can be written to it.
+
+    Raises:
+        StackError: when not, because the disk is full, say, or what is there is no directory.
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=data_dir) as probe:
+            probe.write(b"\0" * _PROBE_BYTES)
+    except OSError as exc:
+        raise StackError(
+            f"{data_dir} cannot hold the data of a stack ({exc.strerror}); choose another directory with --data-dir, "
+            "or correct that"
+        ) from exc
+
+
 @contextlib.contextmanager
 def stack_lock(data_dir: Path) -> Iterator[None]:
     """Hold the lock of the data directory's only supervisor within the block.
 
     Raises:
-        StackError: when another supervisor holds it, or the directory was copied while a stack ran on it.
+        StackError: when another supervisor holds it, the directory was copied while a stack ran on it, or it cannot be
+            written.
     """
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_data_directory(data_dir)
     descriptor = os.open(data_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _take(descriptor, data_dir)
@@ -176,7 +197,7 @@ def _lock_holder(data_dir: Path) -> int | None:
     """The pid of the supervisor that holds the lock, None when nobody does."""
     try:
         descriptor = os.open(data_dir / _LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -331,7 +352,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in the file; empty when the file is missing, torn or not an object."""
     try:
         content = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -6,12 +6,14 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import httpx
+import pytest
 
-from tests import plainhttp
+from tests import plainhttp, tools
 from tests.integration.relay.conftest import StartRelay
 from tests.integration.relay.process import RelayProcess
 from tests.scripted import Answer, ScriptedServer
@@ -181,3 +183,43 @@ def test_the_start_says_that_an_archive_is_not_deleted_from(tmp_path: Path, serv
         relay.close()
     assert "No row is deleted: the file was there before the relay." in (tmp_path / "relay.log").read_text()
     assert len(server.taken) == 10
+
+
+def mount(folder: Path, options: str) -> None:
+    """Mount a small disk there, or change its size."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        tools.unavailable("mount", f"cannot mount a small disk here, which takes root: {mounted.stderr.strip()}")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount(folder, "size=1m")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.full
+def test_a_full_disk_refuses_and_loses_nothing_that_was_taken(small_disk: Path, server: ScriptedServer) -> None:
+    queueing, forwarding = (RelayProcess(small_disk / "ea.db", url) for url in (None, server.url))
+    requests = [[tick(n, n=n, comment="x" * 200) for n in range(i * 50, i * 50 + 50)] for i in range(200)]
+    try:
+        queueing.start()
+        answers = [queueing.post(request) for request in requests]
+        assert {answer.status_code for answer in answers} == {200, 503}
+        refused = [request for request, answer in zip(requests, answers, strict=True) if answer.status_code == 503]
+        assert all(answer.headers["Retry-After"] for answer in answers if answer.status_code == 503)
+        assert 5 < len(refused) < 195
+
+        mount(small_disk, "remount,size=64m")
+        assert [queueing.post(request).status_code for request in refused] == [200] * len(refused)
+        queueing.close()
+        forwarding.start().wait_forwarded()
+        assert sorted(item["n"] for item in server.taken) == list(range(10_000))
+    finally:
+        queueing.close()
+        forwarding.close()

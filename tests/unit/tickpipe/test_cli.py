@@ -118,7 +118,7 @@ def test_down_without_a_stack_has_nothing_to_do() -> None:
         "query 6", "query x", "candles", "candles -s EURUSD --from yesterday", "candles -s EURUSD --timeframe M2",
         "candles -s EURUSD --format xml", "ticks -s EURUSD", "ticks -s EURUSD --from now --to -1h",
         "ticks -s EURUSD --from -1h --raw --format mt5", "ticks -s EURUSD --from -1h --output ticks.csv",
-        "send missing.csv -s EURUSD", "up --stream-workers 0", "nonsense",
+        "send missing.csv -s EURUSD", "up --stream-workers 0", "down --data-dir=", "nonsense",
     ],
 )  # fmt: skip
 def test_wrong_use_is_2(command: str) -> None:

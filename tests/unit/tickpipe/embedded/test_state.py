@@ -1,6 +1,7 @@
 """Who may believe `stack.json`, credentials, and ports that stay the same as long as they can."""
 
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from tickpipe.embedded.state import (
     is_free,
     is_locked,
     load_credentials,
+    make_data_directory,
     require_free,
     stack_lock,
     write_json,
@@ -83,6 +85,27 @@ def test_file_of_another_shape_is_no_stack(tmp_path: Path) -> None:
     with stack_lock(tmp_path):
         write_json(tmp_path / "stack.json", {"version": 1, "supervisor_pid": os.getpid(), "services": [{"name": "x"}]})
         assert find_stack(tmp_path) is None
+
+
+def test_what_cannot_hold_data_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert not is_locked(tmp_path / "file" / "data")
+    assert find_stack(tmp_path / "file" / "data") is None
+    for unusable in (tmp_path / "file", tmp_path / "file" / "data", Path("/proc/data")):
+        with pytest.raises(StackError, match=r"cannot hold the data of a stack \(.+\); choose another directory"):
+            make_data_directory(unusable)
+    make_data_directory(tmp_path / "new" / "data")
+    assert list((tmp_path / "new" / "data").iterdir()) == []
+
+
+def test_a_disk_that_takes_no_more_is_named(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        with pytest.raises(StackError, match=r"cannot hold the data of a stack \(File too large\)"):
+            make_data_directory(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_second_supervisor_is_refused(tmp_path: Path) -> None:
