@@ -98,7 +98,7 @@ def send(
 
 
 #: Endings of names that are read where a folder is named; others in it are not looked at.
-_READ = (".csv", ".txt", ".gz", ".zip", ".zst", ".parquet", ".feather", ".arrow", ".json", ".jsonl")
+_READ = (".csv", ".txt", ".gz", ".zip", ".zst", ".parquet", ".feather", ".arrow", ".json", ".jsonl", ".ndjson")
 
 #: How an argument begins that names a database, and the word that may stand before it.
 _DATABASE = ("postgresql://", "postgres://")
