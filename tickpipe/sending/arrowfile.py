@@ -18,6 +18,10 @@ _PARQUET, _INDEXED, _STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 #: Rows that are in memory at once.
 _ROWS: Final = 50_000
 
+#: Longer cells, which no tick or bar has, are cut off; rows of so many bytes are not decoded at all.
+_LONGEST_CELL: Final = 1_000
+_LONGEST_ROW_BYTES: Final = 100_000
+
 #: How pandas calls an index without a name in Parquet and Feather; in CSV it writes none over the first column.
 _INDEX: Final = "__index_level_0__"
 
@@ -53,6 +57,9 @@ class ArrowFile:
         except (lib.ArrowException, OSError) as exc:
             self._open.close()
             raise UnknownForm(f"{self.path}: damaged: {told(exc)}") from exc
+        except BaseException:
+            self._open.close()
+            raise
         return self
 
     def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -70,6 +77,7 @@ class ArrowFile:
 
         Raises:
             DataFileError: when the file is damaged.
+            UnknownForm: when its rows are longer than any of ticks.
         """
         names = self._schema.names
         places = [at for at, kind in enumerate(self._schema.types) if _is_text(kind)]
@@ -90,11 +98,11 @@ class ArrowFile:
             start = raw.read(len(_INDEXED))
         if start.startswith(_PARQUET):
             file = self._open.enter_context(parquet.ParquetFile(self._open.enter_context(self.path.open("rb"))))
-            self._schema, self._rows, self._batches = (
-                file.schema_arrow,
-                file.metadata.num_rows,
-                file.iter_batches(_ROWS),
-            )
+            metadata = file.metadata
+            for group in map(metadata.row_group, range(metadata.num_row_groups)):
+                self._check_length(group.num_rows, group.total_byte_size)
+            self._schema, self._rows = file.schema_arrow, metadata.num_rows
+            self._batches = file.iter_batches(_ROWS)
             return
         # Batches are read where they lie in the file, however long they are.
         self._raw = self._open.enter_context(lib.memory_map(str(self.path)))
@@ -105,8 +113,20 @@ class ArrowFile:
             batches = file = self._open.enter_context(ipc.open_stream(self._raw))
         self._schema = file.schema
         self._batches = (
-            batch.slice(first, _ROWS) for batch in batches for first in range(0, max(1, batch.num_rows), _ROWS)
+            batch.slice(first, _ROWS)
+            for batch in map(self._checked, batches)
+            for first in range(0, max(1, batch.num_rows), _ROWS)
         )
+
+    def _checked(self, batch: Any) -> Any:
+        self._check_length(batch.num_rows, batch.nbytes)
+        return batch
+
+    def _check_length(self, rows: int, size_bytes: int) -> None:
+        if size_bytes > _LONGEST_ROW_BYTES * max(rows, 1):
+            raise UnknownForm(
+                f"{self.path}: its rows have {size_bytes // max(rows, 1):,} bytes, which none of ticks has"
+            )
 
 
 def is_arrow(path: Path) -> bool:
@@ -132,6 +152,8 @@ def _is_text(kind: Any) -> bool:
 def _texts(column: Any) -> list[str]:
     """The values of a column as texts, doubles and floats with the digits that they need; none is empty."""
     lib = arrow()
+    from pyarrow import compute  # noqa: PLC0415  # optional
+
     kind = column.type
     if lib.types.is_dictionary(kind):
         column = column.dictionary_decode()
@@ -139,7 +161,7 @@ def _texts(column: Any) -> list[str]:
     if lib.types.is_timestamp(kind):
         # A moment gets its offset. Ticks have milliseconds; what is finer is cut off.
         column = column.cast(lib.timestamp("ms", "UTC" if kind.tz else None), safe=False)
-    texts = column.cast(lib.string()).to_pylist()
+    texts = compute.utf8_slice_codeunits(column.cast(lib.string()), 0, _LONGEST_CELL).to_pylist()
     if lib.types.is_timestamp(kind) and kind.tz:
         return ["" if text is None else f"{text.removesuffix('Z')}+00:00" for text in texts]
     return ["" if text is None else text for text in texts]

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather, parquet
 
+from marketdata.errors import TickpipeError
 from tickpipe.sending.columnfile import kind_of
 from tickpipe.sending.dialects import Kind, Said, UnknownForm, parse_file_name
 from tickpipe.sending.history import BarFile, TickFile
@@ -265,3 +266,32 @@ def test_columns_of_arrow_are_read_as_they_are_meant(tmp_path: Path, habit: str,
     with TickFile(path, Said(symbol="S")) as ticks:
         found = [(tick.time_msc, tick.bid, tick.ask, tick.last, tick.volume) for tick in ticks]
     assert (ticks.reasons, found) == ([], [(TIME, 1.08412, 1.08415, 0.0, 0.0)])
+
+
+@pytest.mark.parametrize("form", ["parquet", "feather"])
+def test_a_cell_without_end_is_not_decoded(tmp_path: Path, form: str) -> None:
+    table = pa.table({"time": ["9" * 30_000_000], "bid": [1.1], "ask": [1.2]})
+    path = tmp_path / f"ticks.{form}"
+    if form == "parquet":
+        parquet.write_table(table, path, compression="zstd")
+    else:
+        feather.write_feather(table, path, compression="zstd")
+    with pytest.raises(UnknownForm, match=r"its rows have 30,000,\d\d\d bytes"):
+        kind_of(path, Said())
+
+
+def test_a_zip_with_a_false_size_is_damaged(tmp_path: Path) -> None:
+    packed = bytearray(in_zip("ticks.csv", PLAIN * 100))
+    at = packed.rfind(b"PK\x01\x02") + 24  # the unpacked size in the index of a zip
+    packed[at : at + 4] = (100).to_bytes(4, "little")
+    path = tmp_path / "ticks.zip"
+    path.write_bytes(packed)
+    with pytest.raises(TickpipeError, match="damaged"):
+        kind_of(unpacked(path)[0], Said())
+
+
+def test_a_zip_of_zips_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "ticks.zip"
+    path.write_bytes(in_zip("a.zip", in_zip("b.csv", PLAIN)))
+    with pytest.raises(UnknownForm, match="it holds no file that ends with"):
+        unpacked(path)
