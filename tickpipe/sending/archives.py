@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from marketdata.contract.body import Body, decode
-from marketdata.contract.fields import is_bar
+from marketdata.contract.fields import is_bar, with_names
 from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, TooLarge, Unusable
 from marketdata.errors import TickpipeError
 from tickpipe.sending.columnfile import BadLine, SkippingFile
-from tickpipe.sending.dialects import UnknownForm
+from tickpipe.sending.dialects import UnknownForm, field_of, parse_file_name
 from tickpipe.sending.document import Document
 from tickpipe.sending.textfile import DataFileError, TextFile
 
@@ -27,6 +27,12 @@ _LOOKED_AT: Final = 50
 
 #: A line, or a document that is read at once, may be as long as this (characters); decoded, it takes six times as much.
 _LONGEST_TEXT: Final = 8_000_000
+
+#: Where programs put the rows of a table, beside the names of its columns.
+_TABLE: Final = ("data", "columns", "candles")
+_NO_TABLE: Final = (
+    "it is a table by its columns; write one object for each item, as pandas does with orient='records', lines=True"
+)
 
 #: Requests in requests: a relay that archives what another one queued.
 _DEEPEST: Final = 4
@@ -52,7 +58,7 @@ class ArchiveFile(SkippingFile):
     """An archive opened for one pass, `with ArchiveFile(path) as requests`.
 
     Args:
-        symbol: the only one that is wanted; None for all.
+        symbol: the only one that is wanted, and that of items that name none; None for all.
         on_bad: told every line that is skipped.
         is_strict: whether the first such line ends the reading.
     """
@@ -68,6 +74,8 @@ class ArchiveFile(SkippingFile):
         super().__init__(path, TextFile(path), on_bad, is_strict)
         self._file: TextFile
         self._symbol = symbol
+        #: Of items that name none.
+        self._default = symbol or parse_file_name(path).symbol
 
     def __iter__(self) -> Iterator[Posted]:
         """The requests in the order of the file; short ones of one origin are joined.
@@ -107,7 +115,7 @@ class ArchiveFile(SkippingFile):
             Unusable, TooLarge: before the first, when it is no body.
         """
         for body, source, agent in list(_bodies(decode(text.encode()), None, None, 0)):
-            wanted = [item for item in body.items if self._is_wanted(line, item)]
+            wanted = [self._with_symbol(item) for item in body.items if self._is_wanted(line, item)]
             for route in (TICKS_ROUTE, BARS_ROUTE):
                 items = [item for item in wanted if is_bar(item) is (route == BARS_ROUTE)]
                 if items:
@@ -149,7 +157,15 @@ class ArchiveFile(SkippingFile):
             else:
                 yield from ((line, document.around(item)) for item in document.items(piece))
 
+    def _with_symbol(self, item: Any) -> Any:
+        if self._default is None or not isinstance(item, dict) or "symbol" in with_names(item):
+            return item
+        return {"symbol": self._default, **item}
+
     def _is_wanted(self, line: int, item: Any) -> bool:
+        if _is_table(item):
+            self._skip_line(line, json.dumps(item), _NO_TABLE)
+            return False
         said = item.get("symbol") if isinstance(item, dict) else None
         if self._symbol is None or said is None or said == self._symbol:
             return True
@@ -215,6 +231,15 @@ def _bodies(
         yield from _bodies(decode(inner), named.get("x-source") or source, named.get("user-agent") or agent, depth + 1)
     if plain:
         yield Body(plain, body.utc_offset_seconds), source, agent
+
+
+def _is_table(item: Any) -> bool:
+    """Whether what stands for an item has the values of many, under the names of columns or none."""
+    if not isinstance(item, dict):
+        return isinstance(item, list)
+    nested = [name for name, value in item.items() if isinstance(value, (list, dict))]
+    is_item = any(field_of(name) for name in item.keys() - {*nested})
+    return bool(nested) and (not is_item or any(name in _TABLE or field_of(name) for name in nested))
 
 
 def _inner(item: Any) -> bytes | None:

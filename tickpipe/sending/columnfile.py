@@ -16,9 +16,10 @@ from typing import ClassVar, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 from marketdata.contract.fields import finite, quoted, symbol_of
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem
+from tickpipe.sending.arrowfile import ArrowFile, is_arrow
 from tickpipe.sending.dialects import Dialect, Kind, Said, UnknownForm, parse_file_name
 from tickpipe.sending.recognition import FORMS, SAMPLE_LINES, grouped, is_comment, recognise, split_cells
-from tickpipe.sending.textfile import DataFileError, ParquetFile, TextFile, is_parquet
+from tickpipe.sending.textfile import DataFileError, TextFile
 from tickpipe.sending.timeforms import is_time, reader_of
 
 
@@ -75,7 +76,7 @@ class SkippingFile:
     """
 
     def __init__(
-        self, path: Path, file: TextFile | ParquetFile, on_bad: Callable[[BadLine], None], is_strict: bool
+        self, path: Path, file: TextFile | ArrowFile, on_bad: Callable[[BadLine], None], is_strict: bool
     ) -> None:
         self.path = path
         #: How many lines were skipped, and the reasons of the first of them.
@@ -136,7 +137,7 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
         on_bad: Callable[[BadLine], None] = lambda line: None,
         is_strict: bool = False,
     ) -> None:
-        super().__init__(path, ParquetFile(path) if is_parquet(path) else TextFile(path), on_bad, is_strict)
+        super().__init__(path, ArrowFile(path) if is_arrow(path) else TextFile(path), on_bad, is_strict)
         self.said = said or Said()
         #: Of every item, where no column says it.
         self.symbol = self.said.symbol
@@ -359,7 +360,7 @@ def kind_of(path: Path, said: Said) -> Kind:
     Raises:
         UnknownForm, DataFileError, OSError: as opening it.
     """
-    with ParquetFile(path) if is_parquet(path) else TextFile(path) as file:
+    with ArrowFile(path) if is_arrow(path) else TextFile(path) as file:
         sample: list[str] = []
         try:
             sample.extend(islice(file.lines(), SAMPLE_LINES + said.skip_rows))

@@ -98,7 +98,7 @@ def send(
 
 
 #: Endings of names that are read where a folder is named; others in it are not looked at.
-_READ = (".csv", ".txt", ".gz", ".zip", ".zst", ".parquet", ".json", ".jsonl")
+_READ = (".csv", ".txt", ".gz", ".zip", ".zst", ".parquet", ".feather", ".arrow", ".json", ".jsonl", ".ndjson")
 
 #: How an argument begins that names a database, and the word that may stand before it.
 _DATABASE = ("postgresql://", "postgres://")
@@ -206,6 +206,9 @@ def _recognised(files: list[Path], said: "Said", dry_run: bool) -> "tuple[list[I
 
     imports, unread = [], 0
     for path in files:
+        if str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+            why = f"{path} can be read only once; `tickpipe send -` reads what comes through a pipe"
+            raise typer.BadParameter(why, param_hint="FILE")
         if not path.exists() and not on_disk(path).is_file():
             raise typer.BadParameter(f"there is no file {path}", param_hint="FILE")
         parts, damaged = _parts(path)

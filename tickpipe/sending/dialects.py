@@ -129,7 +129,7 @@ _CURRENCY: Final = (
 _PAIR_NAME: Final = (
     rf"(?:(?i:ticks?|bars?|quotes?)[ _-]+)?(?P<symbol>(?i:{_CURRENCY}{_CURRENCY}))"
     r"(?:[ _,.-]+(?P<timeframe>M(?:1|5|15|30)|H[14]|D1|W1|MN1))?(?:[ _-]+(?i:ticks?|bars?|quotes?|\d[\d._-]*))*"
-    r"(?=(?:\.(?i:csv|txt|gz|zip|zst|parquet|feather|arrow))*$)"
+    r"(?=(?:\.(?i:csv|txt|gz|zip|zst|parquet|feather|arrow|jsonl?|ndjson))*$)"
 )
 
 #: Names of files, and the zone where the writer says it: MetaTrader 5, HistData, Dukascopy, dukascopy-node, TrueFX,

@@ -1,7 +1,4 @@
-"""Opens a file of lines of text: plain, gzip, zip or Zstandard, in UTF-8 or UTF-16, or the standard input.
-
-A Parquet file is read as lines of text as well, so that its columns are read by the same rules as those of CSV.
-"""
+"""Opens a file of lines of text: plain, gzip, zip or Zstandard, in UTF-8 or UTF-16, or the standard input."""
 
 import codecs
 import gzip
@@ -46,6 +43,27 @@ _RESOURCE_FORK: Final = "._"
 _STRAY_BYTES: Final = "tickpipe-stray"
 codecs.register_error(_STRAY_BYTES, stray_character)
 
+#: Files that are not read, by how they begin and where, and what to do about them.
+_FOREIGN: Final = (
+    (0, b"BZh", "it is packed by bzip2; unpack it first"),
+    (0, b"\xfd7zXZ\0", "it is packed by xz; unpack it first"),
+    (0, b"7z\xbc\xaf\x27\x1c", "it is packed by 7-Zip; unpack it first"),
+    (0, b"Rar!\x1a\x07", "it is packed by RAR; unpack it first"),
+    (257, b"ustar", "it is a tar archive; unpack it and name the folder"),
+    (
+        0,
+        b"SQLite format 3\0",
+        "it is a database of SQLite; `tickpipe relay export --db` sends that of an EA or a relay",
+    ),
+    (0, b"\xd0\xcf\x11\xe0", "it is a workbook of Excel; save it as CSV"),
+)
+
+#: A file is known by so many bytes.
+_START_BYTES: Final = 512
+
+#: What a workbook of today has, which is a zip.
+_WORKBOOK: Final = "xl/workbook.xml"
+
 _GZIP, _ZIP, _ZSTANDARD = b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd"
 
 
@@ -54,7 +72,7 @@ class DataFileError(TickpipeError):
 
 
 class MissingLibrary(TickpipeError):
-    """Parquet and Zstandard are read by pyarrow, which is not installed."""
+    """Parquet, Arrow and Zstandard are read by pyarrow, which is not installed."""
 
     is_wrong_use = True
 
@@ -99,7 +117,7 @@ class TextFile:
             self._text = self._as_text(self._raw)
         except (*_DAMAGES, OSError) as exc:
             self._open.close()
-            raise UnknownForm(f"{self.path}: damaged: {_told(exc)}") from exc
+            raise UnknownForm(f"{self.path}: damaged: {told(exc)}") from exc
         except BaseException:
             self._open.close()
             raise
@@ -126,7 +144,7 @@ class TextFile:
                 line += chunk.count("\n")
                 yield chunk
         except (*_DAMAGES, OSError) as exc:
-            raise DataFileError(f"{self.path}: damaged or cut off in line {line:,}: {_told(exc)}") from exc
+            raise DataFileError(f"{self.path}: damaged or cut off in line {line:,}: {told(exc)}") from exc
 
     def lines(self, longest: int = _LONGEST_LINE) -> Iterator[str]:
         """The lines with their ends, of a line no more than `longest`; bytes that are no UTF-8 are of Windows-1252.
@@ -144,7 +162,7 @@ class TextFile:
                         line = line[:-1] + rest[-1]
                 yield line
         except (*_DAMAGES, OSError) as exc:
-            why = f"{self.path}: damaged or cut off after line {self.line_number:,}: {_told(exc)}"
+            why = f"{self.path}: damaged or cut off after line {self.line_number:,}: {told(exc)}"
             raise DataFileError(why) from exc
 
     def _standard_input(self) -> BinaryIO:
@@ -166,6 +184,12 @@ class TextFile:
             stream = io.BufferedReader(self._open.enter_context(unpacked))
         elif magic == _ZIP and raw.seekable():
             stream = self._of_zip(raw)
+        if stream is not raw and stream.peek(4)[:4].startswith((_GZIP, _ZIP, _ZSTANDARD)):
+            raise UnknownForm(f"{self.path}: what is packed in it is packed once more; unpack it first")
+        start = stream.peek(_START_BYTES)
+        for at, sign, why in _FOREIGN:
+            if start.startswith(sign, at):
+                raise UnknownForm(f"{self.path}: {why}")
         text = io.TextIOWrapper(stream, encoding=_encoding(stream.peek(4)[:4]), errors=_STRAY_BYTES, newline="")
         if not self.is_live:
             # The file is closed by its own context; a wrapper that is collected first would close it with a warning.
@@ -192,7 +216,7 @@ class TextFile:
             raise UnknownForm(f"{packed}: there is no {name} in it") from exc
 
 
-def _told(exc: BaseException) -> str:
+def told(exc: BaseException) -> str:
     """What a library says, in one line."""
     return " ".join("".join(filter(str.isprintable, str(exc).replace("\n", " "))).split())[:_QUOTED]
 
@@ -215,8 +239,11 @@ def unpacked(path: Path) -> list[Path]:
     try:
         with zipfile.ZipFile(path) as archive:
             files = members(path, archive)
+            is_workbook = _WORKBOOK in archive.namelist()
     except (*_DAMAGES, OSError) as exc:
-        raise UnknownForm(f"{path}: damaged: {_told(exc)}") from exc
+        raise UnknownForm(f"{path}: damaged: {told(exc)}") from exc
+    if is_workbook:
+        raise UnknownForm(f"{path}: it is a workbook of Excel; save it as CSV")
     if not files:
         raise UnknownForm(f"{path}: it holds no file that ends with {', '.join(_MEMBERS)}")
     return files
@@ -238,7 +265,7 @@ def members(path: Path, archive: zipfile.ZipFile) -> list[Path]:
 
 
 def arrow() -> Any:
-    """The library pyarrow.
+    """The library pyarrow; Arrow's files are read by `tickpipe.sending.arrowfile`.
 
     Raises:
         MissingLibrary: when it is not installed.
@@ -246,7 +273,7 @@ def arrow() -> Any:
     try:
         import pyarrow  # noqa: PLC0415  # optional, and slow to load
     except ImportError as exc:
-        raise MissingLibrary(missing_extra("pyarrow, which reads Parquet and Zstandard,", "arrow")) from exc
+        raise MissingLibrary(missing_extra("pyarrow, which reads Parquet, Arrow and Zstandard,", "arrow")) from exc
     return pyarrow
 
 
@@ -258,88 +285,3 @@ def _encoding(start: bytes) -> str:
     if start[1:2] == b"\0":
         return "utf-16-le"
     return "utf-16-be" if start[:1] == b"\0" else "utf-8-sig"
-
-
-_MAGIC: Final = b"PAR1"
-
-#: Rows that are in memory at once.
-_ROWS: Final = 50_000
-
-
-class ParquetFile:
-    """A Parquet file opened for one pass over its lines: the names of the columns, then its rows, with tabs between."""
-
-    is_live = False
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.total_bytes: int | None = None
-        self._read_rows, self._rows = 0, 1
-        self._open = ExitStack()
-        self._file: Any = None
-
-    def __enter__(self) -> Self:
-        """Open the file.
-
-        Raises:
-            UnknownForm: when it is damaged.
-            MissingLibrary: when pyarrow is not installed.
-        """
-        arrow_error = arrow().ArrowException
-        from pyarrow import parquet  # noqa: PLC0415  # optional
-
-        raw = self._open.enter_context(self.path.open("rb"))
-        self.total_bytes = self.path.stat().st_size
-        try:
-            self._file = self._open.enter_context(parquet.ParquetFile(raw))
-        except (arrow_error, OSError) as exc:
-            self._open.close()
-            raise UnknownForm(f"{self.path}: damaged: {_told(exc)}") from exc
-        self._rows = self._file.metadata.num_rows
-        return self
-
-    def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._open.close()
-
-    @property
-    def read_bytes(self) -> int:
-        """How far the reading is, in bytes of the file."""
-        return (self.total_bytes or 0) * self._read_rows // max(1, self._rows)
-
-    def lines(self) -> Iterator[str]:
-        """The lines.
-
-        Raises:
-            DataFileError: when the file is damaged.
-        """
-        yield "\t".join(name.replace("\t", " ") for name in self._file.schema_arrow.names) + "\n"
-        try:
-            for batch in self._file.iter_batches(_ROWS):
-                for cells in zip(*(_texts(column) for column in batch.columns), strict=True):
-                    self._read_rows += 1
-                    yield "\t".join(cells) + "\n"
-        except (arrow().ArrowException, OSError) as exc:
-            raise DataFileError(f"{self.path}: damaged after row {self._read_rows:,}: {_told(exc)}") from exc
-
-
-def is_parquet(path: Path) -> bool:
-    """Whether a file on disk is Parquet, by its first bytes."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
-
-
-def _texts(column: Any) -> list[str]:
-    """The values of a column as texts, doubles and floats with the digits that they need; none is empty."""
-    lib = arrow()
-    kind = column.type
-    if lib.types.is_dictionary(kind):
-        column = column.dictionary_decode()
-    if lib.types.is_timestamp(kind):
-        # A moment gets its offset. Ticks have milliseconds; what is finer is cut off.
-        column = column.cast(lib.timestamp("ms", "UTC" if kind.tz else None), safe=False)
-    texts = column.cast(lib.string()).to_pylist()
-    if lib.types.is_timestamp(kind) and kind.tz:
-        return ["" if text is None else f"{text.removesuffix('Z')}+00:00" for text in texts]
-    return ["" if text is None else text for text in texts]

@@ -187,3 +187,37 @@ def test_other_text_is_no_archive(tmp_path: Path, text: str) -> None:
     path = tmp_path / "file"
     path.write_text(text)
     assert not is_archive(path)
+
+
+@pytest.mark.parametrize("form", ["lines", "list"])
+def test_items_without_a_symbol_are_of_the_one_that_is_said_or_named_by_the_file(tmp_path: Path, form: str) -> None:
+    items = [{"time_msc": 1_760_926_800_417 + number, "bid": 1.1, "ask": 1.2} for number in range(2)]
+    text = "\n".join(map(json.dumps, items)) if form == "lines" else json.dumps(items)
+    for name, said, symbol in (("EURUSD_2025.json", None, "EURUSD"), ("ticks.json", "GBPUSD", "GBPUSD")):
+        path = tmp_path / name
+        path.write_text(text)
+        (posted,), reasons = requests(path, said)
+        assert ([item["symbol"] for item in posted.items], reasons) == ([symbol] * 2, [])
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"columns": ["time", "bid", "ask"], "index": [0], "data": [[1, 1.1, 1.2]]},
+        {"time": {"0": 1}, "bid": {"0": 1.1}, "ask": {"0": 1.2}},
+        {"time": [1], "bid": [1.1], "ask": [1.2]},
+        {"0": {"time": 1, "bid": 1.1, "ask": 1.2}},
+        [[1, 1.1, 1.2]],
+        {"s": "ok", "t": [1], "o": [1.1], "h": [1.2], "l": [1.0], "c": [1.1]},
+        {"instrument": "EUR_USD", "candles": [{"time": "2025-10-20T02:20:00Z"}]},
+    ],
+)
+def test_a_table_by_its_columns_is_told_and_takes_no_request_with_it(tmp_path: Path, table: Any) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_text(f"{json.dumps(table)}\n{json.dumps({'ticks': [tick(0)]})}\n")
+
+    found, (reason,) = requests(path)
+
+    assert [posted.items for posted in found] == [[tick(0)]]
+    assert "line 1" in reason
+    assert "orient='records', lines=True" in reason

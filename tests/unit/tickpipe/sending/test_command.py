@@ -3,6 +3,7 @@
 import gc
 import gzip
 import json
+import os
 import threading
 import zipfile
 from pathlib import Path
@@ -143,6 +144,13 @@ def test_what_cannot_be_recognised_is_wrong_use(
     result = run(name, *arguments)
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_what_comes_through_a_pipe_is_left_to_send(folder: Path) -> None:
+    os.mkfifo(folder / "feed.csv")
+    for name in ("-", "feed.csv"):
+        result = run(name, "--symbol", "EURUSD", "--dry-run")
+        assert (result.exit_code, "send -" in result.stderr) == (2, True)
 
 
 def test_a_file_without_bars_sends_nothing(folder: Path, producer: ScriptedServer) -> None:

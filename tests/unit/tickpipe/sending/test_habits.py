@@ -3,14 +3,29 @@
 What could mean two things is refused, and the message says which option tells.
 """
 
+import bz2
+import gzip
+import io
+import lzma
+import sqlite3
+import tarfile
+import zipfile
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import feather, parquet
 
+from marketdata.errors import TickpipeError
 from tickpipe.sending.columnfile import kind_of
 from tickpipe.sending.dialects import Kind, Said, UnknownForm, parse_file_name
 from tickpipe.sending.history import BarFile, TickFile
+from tickpipe.sending.textfile import unpacked
 
 #: 2024-03-25 13:07:09.250, and the minute and the day that it lies in (epoch milliseconds).
 TIME = 1_711_372_029_250
@@ -103,6 +118,44 @@ NAMES = {
 }
 
 
+PLAIN = b"time,bid,ask\n2024-03-25 13:07:09.250,1.08412,1.08415\n"
+
+
+def in_zip(name: str, content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def in_tar(content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo("ticks.csv")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def sqlite_database(folder: Path) -> bytes:
+    with closing(sqlite3.connect(folder / "other.db")) as connection, connection:
+        connection.execute("CREATE TABLE ticks (bid REAL)")
+    return (folder / "other.db").read_bytes()
+
+
+#: By what was done to a file that can be read: its bytes, and what the message says.
+PACKED: dict[str, tuple[Callable[[Path], bytes], str]] = {
+    "bzip2": (lambda folder: bz2.compress(PLAIN), "unpack it first"),
+    "xz": (lambda folder: lzma.compress(PLAIN), "unpack it first"),
+    "a zip in gzip": (lambda folder: gzip.compress(in_zip("a.csv", PLAIN)), "packed once more"),
+    "gzip twice": (lambda folder: gzip.compress(gzip.compress(PLAIN)), "packed once more"),
+    "gzip in a zip": (lambda folder: in_zip("a.csv", gzip.compress(PLAIN)), "packed once more"),
+    "tar in gzip": (lambda folder: in_tar(PLAIN), "tar archive"),
+    "a workbook": (lambda folder: in_zip("xl/workbook.xml", b"<xml/>"), "save it as CSV"),
+    "a database": (sqlite_database, "tickpipe relay export --db"),
+}
+
+
 def write(folder: Path, text: str, name: str = "file.csv") -> Path:
     path = folder / name
     path.write_text(text, newline="", encoding="utf-8")
@@ -172,3 +225,73 @@ def test_milliseconds_in_a_column_that_are_none_make_a_bad_line(tmp_path: Path) 
     with TickFile(write(tmp_path, "Date,Time,Milliseconds,Bid,Ask\n" + "".join(lines)), Said(symbol="S")) as ticks:
         assert [tick.time_msc % 1000 for tick in ticks] == [7, 42]
     assert ticks.skipped == 2
+
+
+@pytest.mark.parametrize("how", PACKED)
+def test_a_file_in_another_form_is_refused_with_what_to_do(tmp_path: Path, how: str) -> None:
+    make, why = PACKED[how]
+    path = tmp_path / "file.csv"
+    path.write_bytes(make(tmp_path))
+    with pytest.raises(UnknownForm, match=why):
+        kind_of(unpacked(path)[0], Said())
+
+
+#: Columns of Arrow's types: the same tick by each.
+AT = datetime(2024, 3, 25, 13, 7, 9, 250_000, tzinfo=UTC)
+COLUMNS: dict[str, dict[str, Any]] = {
+    "moments in New York": {"time": pa.array([AT], pa.timestamp("us", "America/New_York"))},
+    "exact prices": {"bid": pa.array([Decimal("1.08412")], pa.decimal128(12, 5))},
+    "lists beside them": {"tags": pa.array([["a", "b"]]), "more": pa.array([{"x": 1}])},
+    "symbols from a dictionary": {"symbol": pa.array(["S"]).dictionary_encode()},
+    "a date and a time of day": {"date": pa.array([AT.date()]), "time": pa.array([AT.time()], pa.time64("us"))},
+    "seconds in floats": {"time": pa.array([TIME / 1000])},
+    "the index of pandas": {"time": None, "__index_level_0__": pa.array([AT.replace(tzinfo=None)])},
+    "no values": {"last": pa.array([None], pa.float64()), "volume": pa.array([None], pa.null())},
+}
+
+
+@pytest.mark.parametrize("form", ["parquet", "feather", "stream"])
+@pytest.mark.parametrize("habit", COLUMNS)
+def test_columns_of_arrow_are_read_as_they_are_meant(tmp_path: Path, habit: str, form: str) -> None:
+    columns = {"time": pa.array([AT.replace(tzinfo=None)]), "bid": pa.array([1.08412]), "ask": pa.array([1.08415])}
+    table = pa.table({name: column for name, column in (columns | COLUMNS[habit]).items() if column is not None})
+    path = tmp_path / f"ticks.{form}"
+    if form == "parquet":
+        parquet.write_table(table, path)
+    elif form == "feather":
+        feather.write_feather(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    with TickFile(path, Said(symbol="S")) as ticks:
+        found = [(tick.time_msc, tick.bid, tick.ask, tick.last, tick.volume) for tick in ticks]
+    assert (ticks.reasons, found) == ([], [(TIME, 1.08412, 1.08415, 0.0, 0.0)])
+
+
+@pytest.mark.parametrize("form", ["parquet", "feather"])
+def test_a_cell_without_end_is_not_decoded(tmp_path: Path, form: str) -> None:
+    table = pa.table({"time": ["9" * 30_000_000], "bid": [1.1], "ask": [1.2]})
+    path = tmp_path / f"ticks.{form}"
+    if form == "parquet":
+        parquet.write_table(table, path, compression="zstd")
+    else:
+        feather.write_feather(table, path, compression="zstd")
+    with pytest.raises(UnknownForm, match=r"its rows have 30,000,\d\d\d bytes"):
+        kind_of(path, Said())
+
+
+def test_a_zip_with_a_false_size_is_damaged(tmp_path: Path) -> None:
+    packed = bytearray(in_zip("ticks.csv", PLAIN * 100))
+    at = packed.rfind(b"PK\x01\x02") + 24  # the unpacked size in the index of a zip
+    packed[at : at + 4] = (100).to_bytes(4, "little")
+    path = tmp_path / "ticks.zip"
+    path.write_bytes(packed)
+    with pytest.raises(TickpipeError, match="damaged"):
+        kind_of(unpacked(path)[0], Said())
+
+
+def test_a_zip_of_zips_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "ticks.zip"
+    path.write_bytes(in_zip("a.zip", in_zip("b.csv", PLAIN)))
+    with pytest.raises(UnknownForm, match="it holds no file that ends with"):
+        unpacked(path)

@@ -1,0 +1,167 @@
+"""Reads the files of Apache Arrow, which are Parquet, Feather and streams of IPC, as lines of text.
+
+That way their columns are read by the same rules as those of CSV.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from tickpipe.sending.dialects import UnknownForm
+from tickpipe.sending.textfile import DataFileError, arrow, told
+
+#: How the files begin: Parquet, IPC with an index (Feather), and IPC as a stream.
+_PARQUET, _INDEXED, _STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
+
+#: Rows that are in memory at once.
+_ROWS: Final = 50_000
+
+#: Longer cells, which no tick or bar has, are cut off; rows of so many bytes are not decoded at all.
+_LONGEST_CELL: Final = 1_000
+_LONGEST_ROW_BYTES: Final = 100_000
+
+#: How pandas calls an index without a name in Parquet and Feather; in CSV it writes none over the first column.
+_INDEX: Final = "__index_level_0__"
+
+
+class ArrowFile:
+    """A file of Arrow opened for one pass over its lines: the names of the columns, then its rows, with tabs between.
+
+    Columns that hold lists or other values that are no text, number or time are left out.
+    """
+
+    is_live = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.total_bytes: int | None = None
+        self._read_rows, self._rows = 0, 0
+        self._raw: Any = None
+        self._open = ExitStack()
+        self._schema: Any = None
+        self._batches: Iterator[Any] = iter(())
+
+    def __enter__(self) -> Self:
+        """Open the file.
+
+        Raises:
+            UnknownForm: when it is damaged.
+            MissingLibrary: when pyarrow is not installed.
+        """
+        lib = arrow()
+        self.total_bytes = self.path.stat().st_size
+        try:
+            self._begin(lib)
+        except (lib.ArrowException, OSError) as exc:
+            self._open.close()
+            raise UnknownForm(f"{self.path}: damaged: {told(exc)}") from exc
+        except BaseException:
+            self._open.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._open.close()
+
+    @property
+    def read_bytes(self) -> int:
+        """How far the reading is, in bytes of the file."""
+        if self._rows:
+            return (self.total_bytes or 0) * self._read_rows // self._rows
+        return 0 if self._raw is None else self._raw.tell()
+
+    def lines(self) -> Iterator[str]:
+        """The lines.
+
+        Raises:
+            DataFileError: when the file is damaged.
+            UnknownForm: when its rows are longer than any of ticks.
+        """
+        names = self._schema.names
+        places = [at for at, kind in enumerate(self._schema.types) if _is_text(kind)]
+        places.sort(key=lambda at: names[at] != _INDEX)
+        yield "\t".join("" if names[at] == _INDEX else names[at].replace("\t", " ") for at in places) + "\n"
+        try:
+            for batch in self._batches:
+                for cells in zip(*(_texts(batch.column(at)) for at in places), strict=True):
+                    self._read_rows += 1
+                    yield "\t".join(cells) + "\n"
+        except (arrow().ArrowException, OSError) as exc:
+            raise DataFileError(f"{self.path}: damaged after row {self._read_rows:,}: {told(exc)}") from exc
+
+    def _begin(self, lib: Any) -> None:
+        from pyarrow import ipc, parquet  # noqa: PLC0415  # optional
+
+        with self.path.open("rb") as raw:
+            start = raw.read(len(_INDEXED))
+        if start.startswith(_PARQUET):
+            file = self._open.enter_context(parquet.ParquetFile(self._open.enter_context(self.path.open("rb"))))
+            metadata = file.metadata
+            for group in map(metadata.row_group, range(metadata.num_row_groups)):
+                self._check_length(group.num_rows, group.total_byte_size)
+            self._schema, self._rows = file.schema_arrow, metadata.num_rows
+            self._batches = file.iter_batches(_ROWS)
+            return
+        # Batches are read where they lie in the file, however long they are.
+        self._raw = self._open.enter_context(lib.memory_map(str(self.path)))
+        if start == _INDEXED:
+            file = self._open.enter_context(ipc.open_file(self._raw))
+            batches: Iterator[Any] = map(file.get_batch, range(file.num_record_batches))
+        else:
+            batches = file = self._open.enter_context(ipc.open_stream(self._raw))
+        self._schema = file.schema
+        self._batches = (
+            batch.slice(first, _ROWS)
+            for batch in map(self._checked, batches)
+            for first in range(0, max(1, batch.num_rows), _ROWS)
+        )
+
+    def _checked(self, batch: Any) -> Any:
+        self._check_length(batch.num_rows, batch.nbytes)
+        return batch
+
+    def _check_length(self, rows: int, size_bytes: int) -> None:
+        if size_bytes > _LONGEST_ROW_BYTES * max(rows, 1):
+            raise UnknownForm(
+                f"{self.path}: its rows have {size_bytes // max(rows, 1):,} bytes, which none of ticks has"
+            )
+
+
+def is_arrow(path: Path) -> bool:
+    """Whether a file on disk is one of Arrow, by its first bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_INDEXED)).startswith((_PARQUET, _INDEXED, _STREAM))
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether values of a type can be written as text."""
+    lib = arrow()
+    if lib.types.is_nested(kind):
+        return False
+    try:
+        _texts(lib.array([], type=kind))
+    except lib.ArrowException:
+        return False
+    return True
+
+
+def _texts(column: Any) -> list[str]:
+    """The values of a column as texts, doubles and floats with the digits that they need; none is empty."""
+    lib = arrow()
+    from pyarrow import compute  # noqa: PLC0415  # optional
+
+    kind = column.type
+    if lib.types.is_dictionary(kind):
+        column = column.dictionary_decode()
+        kind = column.type
+    if lib.types.is_timestamp(kind):
+        # A moment gets its offset. Ticks have milliseconds; what is finer is cut off.
+        column = column.cast(lib.timestamp("ms", "UTC" if kind.tz else None), safe=False)
+    texts = compute.utf8_slice_codeunits(column.cast(lib.string()), 0, _LONGEST_CELL).to_pylist()
+    if lib.types.is_timestamp(kind) and kind.tz:
+        return ["" if text is None else f"{text.removesuffix('Z')}+00:00" for text in texts]
+    return ["" if text is None else text for text in texts]
