@@ -168,13 +168,16 @@ private:
         return more || items >= most;
     }
 
-    // Sends the ticks that came into a symbol's list behind its cursor, whole milliseconds of at most `most` ticks or so.
+    // Sends the ticks that came into a symbol's list behind its cursor, whole milliseconds of at most `most` ticks or so. A
+    // request ends where the time goes back.
     bool SendLate(TickRing &ring, const int most, const int i, const int offset_s, const MqlTick &late[]) {
         int count = ArraySize(late);
         CursorMark marks[];
         ArrayResize(marks, 1);
         for(int first = 0; first < count;) {
-            int end = (int)MathMin(first + most, count);
+            int end = first + 1;
+            while(end < count && end < first + most && late[end].time_msc >= late[end - 1].time_msc)
+                end++;
             while(end < count && late[end].time_msc == late[end - 1].time_msc)
                 end++;
             m_feeds[i].MarkWithLate(late, first, end, marks[0]);

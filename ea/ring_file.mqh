@@ -33,6 +33,8 @@ struct CursorMark {
     long bar_time;
     // What the ticks of the last hours add up to.
     TickTotals recent;
+    // The latest tick of the newest record of the symbol.
+    long sent_msc;
 };
 
 struct RecordHeader {
@@ -59,13 +61,14 @@ void MarkLines(const CursorMark &marks[], char &bytes[]) {
     for(int i = 0; i < ArraySize(marks); i++)
         lines += marks[i].symbol + "\t" + IntegerToString(marks[i].msc) + "\t" + IntegerToString(marks[i].taken) + "\t" +
                  IntegerToString(marks[i].bar_time) + "\t" + IntegerToString(marks[i].recent.since_msc) + "\t" +
-                 IntegerToString(marks[i].recent.count) + "\t" + IntegerToString((long)marks[i].recent.sum) + "\n";
+                 IntegerToString(marks[i].recent.count) + "\t" + IntegerToString((long)marks[i].recent.sum) + "\t" +
+                 IntegerToString(marks[i].sent_msc) + "\n";
     ToUtf8(lines, bytes);
 }
 
 bool ReadMarkLine(const string line, CursorMark &mark) {
     string fields[];
-    if(StringSplit(line, '\t', fields) != 7)
+    if(StringSplit(line, '\t', fields) != 8)
         return false;
     mark.symbol = fields[0];
     mark.msc = StringToInteger(fields[1]);
@@ -74,6 +77,7 @@ bool ReadMarkLine(const string line, CursorMark &mark) {
     mark.recent.since_msc = StringToInteger(fields[4]);
     mark.recent.count = StringToInteger(fields[5]);
     mark.recent.sum = (ulong)StringToInteger(fields[6]);
+    mark.sent_msc = StringToInteger(fields[7]);
     return true;
 }
 

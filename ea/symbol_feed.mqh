@@ -117,16 +117,16 @@ private:
         return true;
     }
 
-    // A resend is known by its going back. One that begins where the last record ended gets the millisecond before it too.
+    // A resend is known by its going back. One that begins where the last record ended gets the millisecond before it too;
+    // where there is none, the newest comes first, in a request of its own. The only one waits for another: false.
     bool GoBack(MqlTick &late[]) {
-        if(late[0].time_msc != m_sent_msc)
-            return true;
         long before_msc = m_recent.Before(late[0].time_msc);
-        if(before_msc == 0)
+        long other_msc = before_msc > 0 ? before_msc : m_cursor.Msc();
+        if(late[0].time_msc != m_sent_msc)
             return true;
         MqlTick ticks[];
         int copied = 0;
-        if(!CopyRange(before_msc, before_msc, 1, ticks, copied))
+        if(other_msc == m_sent_msc || !CopyRange(other_msc, other_msc, 1, ticks, copied))
             return false;
         ArrayCopy(ticks, late, copied);
         ArrayCopy(late, ticks);
@@ -223,7 +223,7 @@ public:
         m_checks.Begin(mark.recent.since_msc);
         if(is_known && m_quote_msc < mark.msc - CLOCK_BACK_MS)
             ClockWentBack(mark.msc);
-        m_sent_msc = mark.msc;
+        m_sent_msc = is_known ? mark.sent_msc : mark.msc;
         m_bars.Begin(MathMax(mark.bar_time, oldest_msc / MINUTE_MS * MINUTE_S - MINUTE_S));
         m_begun = true;
         return left_out_ms;
@@ -247,10 +247,10 @@ public:
         m_has_new_quote = false;
         m_read_at = GetTickCount64();
         bool found = m_cursor.Read(ticks, room, first, end);
-        if(m_cursor.Error() != 0)
-            m_trouble.Failed(m_cursor.Error());
-        else
+        if(m_cursor.Error() == 0)
             m_trouble.Succeeded();
+        else
+            m_trouble.Failed(m_cursor.Error());
         if(found)
             m_recent.Propose(ticks, first, end);
         return found;
@@ -262,6 +262,7 @@ public:
         mark.taken = m_cursor.Taken();
         mark.bar_time = m_bars.Time();
         mark.recent = m_recent.Totals();
+        mark.sent_msc = m_sent_msc;
     }
 
     // What is true once the ticks that Read() gave are stored.
@@ -270,11 +271,11 @@ public:
         mark.msc = m_cursor.NextMsc();
         mark.taken = m_cursor.NextTaken();
         mark.recent = m_recent.NextTotals();
+        mark.sent_msc = mark.msc;
     }
 
     // The ticks that Read() gave go into another request.
     void NotTaken() { m_has_new_quote = true; }
-
     // The ticks that Read() gave are stored.
     void Taken() {
         m_rest_msc = 0;
@@ -345,12 +346,12 @@ public:
     void MarkWithLate(const MqlTick &ticks[], const int first, const int end, CursorMark &mark) const {
         MarkNow(mark);
         m_recent.AddTotals(ticks, first, end, mark.recent);
+        mark.sent_msc = ticks[end - 1].time_msc;
     }
 
     // Which of the ticks came into the list behind the cursor; of those that came while nobody looked only the number is known.
     int FindLate(const MqlTick &ticks[], const int first, const int end, uchar &late[]) const {
-        int found = 0;
-        int begin = first;
+        int found = 0, begin = first;
         ArrayResize(late, end - first);
         for(int i = first; i < end; i++) {
             if(ticks[i].time_msc != ticks[begin].time_msc)
@@ -370,9 +371,8 @@ public:
         m_late += found;
         m_late_of_resend = MathMax(m_late_of_resend - found, (long)0);
         m_sent_msc = ticks[end - 1].time_msc;
-        if(m_sent_msc <= m_resend_msc || m_checks.IsTwice(m_sent_msc))
-            return;
-        m_bars.ReadAgain(ticks[first].time_msc / MINUTE_MS * MINUTE_S);
+        if(found > 0)
+            m_bars.ReadAgain(ticks[first].time_msc / MINUTE_MS * MINUTE_S);
     }
 
     // A check has read again up to here.

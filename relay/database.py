@@ -11,7 +11,8 @@ Errors of the server that ticks are forwarded to are in runtime/posting.py.
 
 import os
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +64,10 @@ _COLUMNS: Final = {
 }  # fmt: skip
 
 
+#: How long to wait for a relay that is ending: the task may start the next one meanwhile (seconds).
+_TAKEOVER_SECONDS: Final = 5.0
+
+
 class StoreUnavailable(TickpipeError):
     """The database cannot be written now; nothing was stored, send again."""
 
@@ -104,6 +109,29 @@ def connect_writer(path: Path, busy_seconds: float) -> sqlite3.Connection:
                 os.chmod(f"{path}{side}", 0o600)
     connection.execute("PRAGMA synchronous = FULL")
     return connection
+
+
+@contextmanager
+def forwarding_alone(path: Path) -> Iterator[None]:
+    """Keeps other processes from forwarding the same file: they would share one cursor, and each send all rows.
+
+    The lock is SQLite's own on an empty file beside it, which the system gives up when a process dies.
+
+    Raises:
+        StoreUnavailable: another one forwards it.
+    """
+    lock = sqlite3.connect(f"{path}-forwarding", timeout=_TAKEOVER_SECONDS, isolation_level=None)
+    try:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise explained(exc) from exc
+            message = f"Another relay forwards {path} already; end that one, or name another file with --db."
+            raise StoreUnavailable(message, 5) from exc
+        yield
+    finally:
+        lock.close()
 
 
 def explained(exc: Exception) -> Exception:

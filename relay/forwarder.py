@@ -87,9 +87,11 @@ class Retention:
         ).fetchone()
         if before_id is None:
             return f"{plan}; of those in the file none is confirmed yet."
-        (rows,) = connection.execute("SELECT count(*) FROM ticks WHERE id < ?", [before_id]).fetchone()
+        # By their ids, for to count them reads the whole file, while EAs wait for the relay to start.
+        (first_id,) = connection.execute("SELECT ifnull(min(id), ?) FROM ticks", [before_id]).fetchone()
+        rows = max(0, before_id - first_id)
         first = max(0.0, first_at + self.seconds - self._store.ran_seconds())
-        return f"{plan}: {rows:,} of those in the file, the first of them in {_spoken(first)}."
+        return f"{plan}: up to {rows:,} of those in the file, the first of them in {_spoken(first)}."
 
     def delete_due(self) -> int:
         """Delete what is due, at most once a minute; how many rows."""
@@ -114,9 +116,8 @@ def delete_old(store: Store, retention_seconds: float, name: str = FORWARD) -> i
     if before_id is None:
         return 0
     deleted = 0
-    step = "DELETE FROM ticks WHERE id IN (SELECT id FROM ticks WHERE id < ? ORDER BY id LIMIT ?)"
     while True:
-        count = store.run(lambda connection: connection.execute(step, [before_id, _STEP_ROWS]).rowcount)
+        count = store.delete_before(before_id, _STEP_ROWS)
         deleted += count
         if count < _STEP_ROWS:
             break

@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ import uvicorn
 
 from marketdata.errors import SettingsError
 from relay.api import KEY_VARIABLE, Api
+from relay.database import forwarding_alone
 from relay.forwarder import BATCH, Forwarder, Retention
 from relay.pending import Pending
 from relay.server import Server
@@ -43,7 +44,7 @@ def serve(
 
     Raises:
         SettingsError: when the address can be reached by others and there is no key.
-        StoreUnusable, StoreUnavailable: when the database cannot be opened.
+        StoreUnusable, StoreUnavailable: when the database cannot be opened, or another relay forwards it.
     """
     key = os.environ.get(KEY_VARIABLE, "")
     if not key and not is_loopback(host):
@@ -53,7 +54,7 @@ def serve(
         )
     health = Health()
     guard = Guard(health)
-    with Store(db, guard=guard) as store:
+    with Store(db, guard=guard) as store, nullcontext() if server is None else forwarding_alone(db):
         stop = threading.Event()
         forwarder = None
         if server is not None:

@@ -53,6 +53,17 @@ _COUNT: Final = f"""SELECT symbol, count(*), max(CASE WHEN {IS_TICK} THEN id END
     FROM ticks WHERE id > ? GROUP BY symbol"""  # noqa: S608  # constants
 
 
+#: One query for both would read every row: SQLite looks up a single minimum or maximum only.
+_FIRST: Final = "SELECT ifnull(min(id), 0) FROM ticks"
+_LAST: Final = "SELECT ifnull(max(id), 0) FROM ticks"
+
+_OLDEST: Final = "SELECT symbol FROM ticks WHERE id < ? ORDER BY id LIMIT ?"
+_DELETE: Final = "DELETE FROM ticks WHERE id IN (SELECT id FROM ticks WHERE id < ? ORDER BY id LIMIT ?)"
+
+#: Deletions that wait for somebody who looks at the counts; beyond it all are counted again (entries).
+_MAX_DELETIONS: Final = 10_000
+
+
 class _Job(NamedTuple):
     work: Work
     #: A job of the event loop is settled there, together with the others of its group.
@@ -90,7 +101,10 @@ class Store:
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
         self._counts = Counts(0, 0, Counter(), {})
+        #: What was deleted since: by the id that was the first, the one that is the first now, and symbols.
+        self._deleted: dict[int, tuple[int, Counter[str]]] = {}
         self._counts_lock = threading.Lock()
+        self._deleted_lock = threading.Lock()
         #: Transactions and jobs so far; their ratio is what group commit saves.
         self.commits = self.jobs = 0
         try:
@@ -266,15 +280,48 @@ class Store:
             self._failing = True
             log.error(f"{explained(exc)} Until then EAs are asked to send again.", action="store_failing")
 
+    def delete_before(self, before_id: int, limit: int) -> int:
+        """Delete the oldest rows below `before_id`, at most `limit`; how many.
+
+        Raises:
+            StoreUnavailable: nothing was deleted.
+        """
+
+        def delete(connection: sqlite3.Connection) -> int:
+            (first,) = connection.execute(_FIRST).fetchone()
+            symbols = Counter(symbol for (symbol,) in connection.execute(_OLDEST, [before_id, limit]))
+            connection.execute(_DELETE, [before_id, limit])
+            (after,) = connection.execute(_FIRST).fetchone()
+            with self._deleted_lock:
+                # Before the commit: who sees fewer rows finds why. Where it fails, the next try says it again.
+                self._deleted[first] = (after, symbols)
+                if len(self._deleted) > _MAX_DELETIONS:
+                    self._deleted.clear()
+            return symbols.total()
+
+        return self.run(delete)
+
+    def _without_deleted(self, known: Counts, first: int) -> Counts:
+        """What is known without what this store has deleted since, up to the row `first`; nothing if it was not us."""
+        left, at = Counter(known.by_symbol), known.first_id
+        while at != first:
+            with self._deleted_lock:
+                at, symbols = self._deleted.pop(at, (0, Counter()))
+            if not known.first_id < at <= known.last_id:
+                return Counts(first, 0, Counter(), {})
+            left -= symbols
+        newest = {symbol: id_ for symbol, id_ in known.newest.items() if id_ >= first}
+        return Counts(first, known.last_id, left, newest)
+
     def counts(self) -> Counts:
-        """How many rows there are; only what is new is counted, unless old rows were deleted."""
+        """How many rows there are; only what is new is counted, unless another program deleted rows."""
         with self._counts_lock:
             known, connection = self._counts, self.connection
             connection.execute("BEGIN")
             try:
-                first, last = connection.execute("SELECT ifnull(min(id), 0), ifnull(max(id), 0) FROM ticks").fetchone()
+                (first,), (last,) = (connection.execute(query).fetchone() for query in (_FIRST, _LAST))
                 if first != known.first_id:
-                    known = Counts(first, 0, Counter(), {})
+                    known = self._without_deleted(known, first)
                 by_symbol, newest = known.by_symbol, known.newest
                 if last > known.last_id:
                     by_symbol, newest = Counter(by_symbol), dict(newest)

@@ -133,12 +133,18 @@ def forward(
     * `tickpipe relay forward --every 5m --db C:\\ticks\\ea.db --to https://ticks.example.com`
     """
     with _Extra():
+        from relay.database import forwarding_alone
         from relay.forwarder import BATCH, Forwarder, Retention
         from relay.pending import Pending
         from relay.server import Server
         from relay.store import Store
 
-    with _settings(log_file), Server(to, _key(key_file)) as server, Store(_existing(db)) as store:
+    with (
+        _settings(log_file),
+        Server(to, _key(key_file)) as server,
+        Store(_existing(db)) as store,
+        forwarding_alone(db),
+    ):
         rows = Retention(store, keep)
         _say(f"{db} goes to {server.url}. {rows.plan()}", log_file)
         forwarder = Forwarder(store, server, Pending(store, limit=BATCH), retention=rows)

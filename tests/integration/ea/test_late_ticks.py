@@ -42,6 +42,32 @@ def test_ticks_that_come_behind_the_cursor_are_sent_and_counted(
     assert Counter(said_late(server)) == Counter(LATE)
 
 
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("next_ms", [2_000, 20 * MINUTE_MS])
+def test_ticks_that_come_late_one_by_one_into_the_first_millisecond_count_once(
+    start_terminal: StartTerminal, server: ScriptedServer, killed: bool, next_ms: int
+) -> None:
+    # Nothing precedes it that could show that time goes back, and nothing else is sent between.
+    late = {2: 5 * MINUTE_MS, 4: 30 * MINUTE_MS}
+    ticks = [*(tick(0, bid) for bid in (1.2, 1.1, 1.1, 1.2, 1.1, 1.2)), tick(next_ms)]
+    quoted = [(t, FIRST_MSC + late[k] if k in late else t.time_msc) for k, t in enumerate(ticks)]
+    quoted.insert(0, (tick(-HOUR_MS), NOW_MS - HOUR_MS))
+    terminal = start_terminal()
+    terminal.symbol("EURUSD")
+    terminal.load("EURUSD", quoted)
+    begin(terminal, server)
+    terminal.run(1_500, step_ms=2_000)
+    if killed:
+        terminal.kill()
+        terminal = start_terminal()
+        terminal.symbol("EURUSD")
+        terminal.load("EURUSD", quoted)
+        terminal("now", NOW_MS + 1_500_000)
+        begin(terminal, server)
+    terminal.run(3_600, step_ms=2_000)
+    assert held(server) == Counter(ticks)
+
+
 def said_late(server: ScriptedServer) -> list[Tick]:
     return [posted(item) for request in server.requests for item in request.items if item.get("late")]
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from relay import database
+from relay.database import forwarding_alone
 from relay.store import Store
 from runtime.logs import configure_logs
 from runtime.settings import load_settings
@@ -72,3 +74,20 @@ def test_the_log_file_has_the_error_that_ended_the_command(
     monkeypatch.setenv("TICKPIPE_PRODUCER_PORT", "many")
     assert export(db, server, "--log-file", log)[0] == 2
     assert "TICKPIPE_PRODUCER_PORT" in log.read_text(encoding="utf-8")
+
+
+def test_a_second_relay_does_not_forward_the_same_file(
+    db: Path, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_TAKEOVER_SECONDS", 0.1)
+    (db.parent / "key.txt").write_text("key")
+    arguments = ["--db", str(db), "--key-file", str(db.parent / "key.txt")]
+    with forwarding_alone(db):
+        for command in (["serve", "--forward", server.url, "--port", "1"], ["forward", "--to", server.url]):
+            result = CliRunner().invoke(app, ["relay", *command, *arguments])
+            assert result.exit_code != 0
+            assert "Another relay forwards" in result.output
+    assert server.requests == []
+    # The one that held it is gone.
+    with forwarding_alone(db):
+        pass

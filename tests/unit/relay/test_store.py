@@ -4,6 +4,7 @@ import asyncio
 import os
 import sqlite3
 import stat
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -97,3 +98,47 @@ async def test_the_file_and_its_side_files_are_for_their_owner_alone(tmp_path: P
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     finally:
         os.umask(before)
+
+
+def rows_read(store: Store, look: Callable[[], object]) -> int:
+    """About how many thousands of SQLite's steps a look takes in this thread; a row takes several."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    store.connection.set_progress_handler(count, 1_000)
+    look()
+    store.connection.set_progress_handler(None, 0)
+    return steps
+
+
+async def test_a_look_at_a_large_file_reads_what_is_new_alone(store: Store) -> None:
+    await put(store, *(tick(n, "EURUSD" if n % 2 else "PETR4") for n in range(20_000)))
+    assert rows_read(store, store.counts) > 50
+    assert rows_read(store, store.counts) < 5
+
+    await put(store, tick(20_000))
+    assert store.delete_before(9_001, 5_000) == 5_000
+    assert store.delete_before(9_001, 5_000) == 4_000
+    assert rows_read(store, store.counts) < 5
+    counts = store.counts()
+    assert counts.by_symbol == {"EURUSD": 5_501, "PETR4": 5_500}
+    assert (counts.first_id, counts.newest) == (9_001, {"EURUSD": 20_001, "PETR4": 19_999})
+
+
+async def test_rows_that_another_program_deleted_are_noticed(store: Store) -> None:
+    await put(store, *(tick(n) for n in range(100)))
+    assert store.counts().by_symbol.total() == 100
+    store.run(lambda connection: connection.execute("DELETE FROM ticks WHERE id <= 10"))
+    store.delete_before(21, 1_000)
+    assert store.counts().by_symbol.total() == 80
+
+
+async def test_a_symbol_whose_last_row_was_deleted_is_gone(store: Store) -> None:
+    await put(store, tick(0, "OLD"), *(tick(n) for n in range(1, 100)))
+    store.counts()
+    store.delete_before(11, 1_000)
+    assert (store.counts().by_symbol, store.counts().newest) == ({"EURUSD": 90}, {"EURUSD": 100})
