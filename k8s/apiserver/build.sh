@@ -39,4 +39,4 @@ subprocess.run(
     check=True,
 )
 END
-echo "$cache holds $("$cache/kubectl" version --client | head -n 1), and $(ls "$cache/crds" | wc -l) CRDs"
+echo "$cache holds $(go list -m k8s.io/kubernetes), and $(ls "$cache/crds" | wc -l) CRDs"
