@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 
 from marketdata.contract.http import Right
 from runtime.api_keys import ApiKey, Secret, write_keys
-from runtime.kafka import admin_client
+from runtime.kafka import admin_client, new_consumer
 from runtime.settings import Settings, load_settings
 from sink.db.schema import migrate
 from tests.conftest import own_settings
@@ -262,6 +263,25 @@ def test_groups_in_which_nobody_runs(pipeline: Settings) -> None:
     assert found["found"].startswith("none runs, ")
     assert "docker compose up -d stream" in found["cure"]
     assert line(other, "sink")["level"] == "green"
+
+
+def test_a_group_that_lags(pipeline: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tickpipe.doctor._MUCH_LAG", 0)
+    settings = changed(pipeline, stream_group=f"slow-{uuid.uuid4().hex[:8]}")
+
+    async def asked() -> dict[str, str]:
+        consumer = new_consumer(settings, settings.ticks_topic, group_id=settings.stream_group)
+        await consumer.start()
+        try:
+            while not consumer.assignment():
+                await consumer.getmany(timeout_ms=200)
+            return await asyncio.to_thread(line, settings, "stream")
+        finally:
+            await consumer.stop()
+
+    found = asyncio.run(asked())
+    assert (found["level"], found["cure"].rpartition(" ")[2]) == ("yellow", "stream=2")
+    assert re.match(rf"1 in the group {settings.stream_group}, \d+ records wait", found["found"])
 
 
 def test_extras_that_are_not_installed(tmp_path: Path) -> None:
