@@ -114,6 +114,7 @@ class Ingest:
         self._telemetry = telemetry
         self._reference = reference
         self.keyring = Keyring(settings)
+        metrics.key_ends.of_keys = self.keyring.keys.ends
         self._rates = Rates(settings.rate_limit_per_second)
         self._new_symbols = NewSymbols(settings.max_new_symbols_per_hour)
         self._frames = FrameWriter(settings)

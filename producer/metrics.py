@@ -1,6 +1,7 @@
 """What the producer counts; names begin with `tickpipe_producer_`, but for the stages that all services share."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime
 from functools import cache, lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -89,6 +90,8 @@ class Metrics:
         #: Receipt of the newest ticks (UTC epoch milliseconds) by source and symbol.
         self._last_received: dict[tuple[str, str], int] = {}
         registry.register(_LastReceived(self._last_received))
+        self.key_ends = KeyEnds()
+        registry.register(self.key_ends)
         self.kafka_up = Gauge(f"{_PREFIX}_kafka_up", "1 while Kafka confirms what is published.", registry=registry)
         self.kafka_up.set(0)
 
@@ -98,6 +101,24 @@ class Metrics:
         if key not in self._last_received and len(self._last_received) >= MAX_SYMBOLS:
             key = (OTHER, OTHER)
         self._last_received[key] = received_ms
+
+
+class KeyEnds(Collector):
+    """When keys end, asked for whenever somebody reads the metrics: the file of keys changes meanwhile."""
+
+    def __init__(self) -> None:
+        #: The end of each key by its name, the first to end first.
+        self.of_keys: Callable[[], Mapping[str, datetime]] = dict
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            f"{_PREFIX}_key_end_timestamp_seconds",
+            f"When a key of the file of keys ends; of the first {MAX_KEYS} to end, without those that last.",
+            labels=["key"],
+        )
+        for name, end in list(self.of_keys().items())[:MAX_KEYS]:
+            family.add_metric([name], end.timestamp())
+        yield family
 
 
 class _LastReceived(Collector):

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
@@ -37,6 +37,9 @@ MAX_SECRETS: Final = 2
 
 #: In front of what the keys of the settings are called, so that none has the name of one in the file.
 _OF_SETTINGS: Final = "settings:"
+
+#: Senders need some days to be given another key.
+ENDS_SOON: Final = timedelta(days=14)
 
 _LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 
@@ -76,6 +79,13 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     def speaks_for_any(self) -> bool:
         """Whether it may name any source."""
         return self.source == ANY_SOURCE or Right.ADMIN in self.rights
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When the last of its secrets ends; None for a key that lasts, or was revoked on purpose."""
+        ends = [secret.expires_at for secret in self.secrets]
+        lasts = self.revoked_at is not None or None in ends
+        return None if lasts else max((end for end in ends if end is not None), default=None)
 
 
 class KeyFile(msgspec.Struct):
@@ -151,6 +161,13 @@ class ApiKeys:
     def names(self) -> set[str]:
         """What the keys are called."""
         return {found.key.name for found in self._by_digest.values()}
+
+    def ends(self) -> dict[str, datetime]:
+        """When keys end, by name, the first to end first; without those that last."""
+        self._look()
+        keys = {found.key.name: found.key for found in self._by_digest.values()}
+        found = [(end, name) for name, key in keys.items() if (end := key.ends_at) is not None]
+        return {name: end for end, name in sorted(found)}
 
     def authorise(self, given: bytes, right: Right) -> ApiKey:
         """The key that was given, when it may do that now.

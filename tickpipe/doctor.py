@@ -5,20 +5,18 @@ It changes nothing. What cannot be asked because its server is away is told once
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
 import shutil
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from marketdata.errors import TickpipeError, install_extra
+from marketdata.errors import TickpipeError
 from tickpipe.connection import DataDir, connected_settings, data_directory, open_database, stack_on
-from tickpipe.console import DONE, EXTRAS, PROBLEM, explain, print_json, print_table, run
+from tickpipe.console import DONE, PROBLEM, explain, print_json, print_table, run
+from tickpipe.upkeep import Level, Line, ends_of_keys, installed, stored_backups, time_span
 
 if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient
@@ -37,8 +35,6 @@ _CLOCKS_WRONG_SECONDS: Final = 30.0
 #: The alert StreamLag begins here (records).
 _MUCH_LAG: Final = 10_000
 
-_OLD_BACKUP: Final = timedelta(days=7)
-
 #: While one sender is heard the market is open; another that was heard lately and is silent for so long has stopped.
 _HEARD: Final = timedelta(minutes=10)
 _SILENT: Final = timedelta(hours=1)
@@ -50,24 +46,6 @@ _HALF_HOUR_SECONDS: Final = 1_800
 
 #: PostgreSQL 14 has multiranges, which offsets are stored in.
 _OLDEST_POSTGRESQL: Final = 140_000
-
-
-class Level(StrEnum):
-    """How urgent a line is: fine, worth a look, or in need of the cure."""
-
-    GREEN = "green"
-    YELLOW = "yellow"
-    RED = "red"
-
-
-@dataclass(frozen=True)
-class Line:
-    """What was found of one part, and the cure unless it is green."""
-
-    part: str
-    level: Level
-    found: str
-    cure: str = ""
 
 
 def doctor(
@@ -94,13 +72,14 @@ def doctor(
     * `docker compose run --rm tickpipe doctor --producer http://producer:18001`
     """
     from runtime.addresses import url_of
+    from runtime.api_keys import KEYS_FILE
     from runtime.volumes import Volume
 
     settings = connected_settings(data_dir)
     directory = data_directory(data_dir)
     stack = stack_on(directory)
     own = stack.producer_url if stack is not None else url_of(settings.producer_host, settings.producer_port)
-    lines = [*installed(settings), *_backups(backups)]
+    lines = [*installed(settings), *stored_backups(backups), *ends_of_keys(settings.keys_file or directory / KEYS_FILE)]
     if directory.is_dir():
         # The volume of an embedded stack's servers. That of another PostgreSQL only its own host knows.
         usage = shutil.disk_usage(directory)
@@ -224,14 +203,16 @@ async def _last_heard(connection: "AsyncConnection[Any]") -> dict[str, datetime]
 def _senders(heard: Mapping[str, datetime]) -> Iterator[Line]:
     now = datetime.now(UTC)
     if not any(now - last < _HEARD for last in heard.values()):
-        last = f"; the last was heard {_ago(now - max(heard.values()))} ago" if heard else f" for {_LATELY.days} days"
+        last = (
+            f"; the last was heard {time_span(now - max(heard.values()))} ago" if heard else f" for {_LATELY.days} days"
+        )
         cure = "on a weekend nothing; else look at the terminal, its EA and the relay: `tickpipe relay check`"
         yield Line("senders", Level.YELLOW, f"nobody sends{last}", cure)
         return
     silent = {name: now - last for name, last in heard.items() if now - last > _SILENT}
     for name, since in silent.items():
         cure = "look at that terminal, its EA and the relay: `tickpipe relay check`"
-        yield Line("senders", Level.YELLOW, f"{name} has been silent for {_ago(since)} while others send", cure)
+        yield Line("senders", Level.YELLOW, f"{name} has been silent for {time_span(since)} while others send", cure)
     if not silent:
         yield Line("senders", Level.GREEN, f"{len(heard)} heard")
 
@@ -344,53 +325,3 @@ async def _groups(settings: "Settings", client: "AIOKafkaAdminClient") -> AsyncI
             yield Line(name, Level.YELLOW, said, f"after an outage it shrinks; else more of them: --scale {name}=2")
         else:
             yield Line(name, Level.GREEN, said)
-
-
-def _is_installed(package: str) -> bool:
-    # Faust puts an object without a spec in its own place, of which find_spec cannot tell.
-    return package in sys.modules or find_spec(package) is not None
-
-
-def installed(settings: "Settings") -> Iterator[Line]:
-    """The version that is installed, and the extras that are not."""
-    from importlib.metadata import version
-
-    missing = sorted({extra for package, extra in EXTRAS.items() if not _is_installed(package)})
-    said = f"tickpipe {version('tickpipe')}"
-    if settings.otlp_endpoint and not _is_installed("opentelemetry"):
-        cure = f"{install_extra('otel')}; or unset TICKPIPE_OTLP_ENDPOINT"
-        yield Line("installation", Level.RED, f"{said} is to send spans and cannot", cure)
-    if missing:
-        cure = f"where a command or service asks for it, {install_extra(','.join(missing))}"
-        yield Line("installation", Level.YELLOW, f"{said} without {', '.join(missing)}", cure)
-    else:
-        yield Line("installation", Level.GREEN, f"{said} with every extra")
-
-
-def _backups(directory: Path | None) -> Iterator[Line]:
-    from tickpipe.backup.archive import ArchiveDamaged, ArchiveReader, ArchiveTooNew
-
-    cure = "tickpipe backup --topics DIR, every day (docs/storage.md)"
-    if directory is None:
-        yield Line("backups", Level.YELLOW, "not looked at", "tickpipe doctor --backups DIR")
-        return
-    newest: datetime | None = None
-    for path in directory.glob("*.zip"):
-        try:
-            with ArchiveReader(path) as archive:
-                newest = max(newest or archive.manifest.created_at, archive.manifest.created_at)
-        except (ArchiveDamaged, ArchiveTooNew, OSError) as exc:
-            yield Line("backups", Level.YELLOW, str(exc), "tickpipe restore --check FILE says more")
-    if newest is None:
-        yield Line("backups", Level.RED, f"{directory} holds none", cure)
-    elif (age := datetime.now(UTC) - newest) > _OLD_BACKUP:
-        yield Line("backups", Level.RED, f"the newest is {_ago(age)} old", cure)
-    else:
-        yield Line("backups", Level.GREEN, f"the newest is {_ago(age)} old")
-
-
-def _ago(age: timedelta) -> str:
-    minutes = int(age.total_seconds() // 60)
-    return (
-        f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 2_880 else f"{minutes // 1_440} days"
-    )

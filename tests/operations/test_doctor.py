@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner
 
-from runtime.kafka import admin_client
+from marketdata.contract.http import Right
+from runtime.api_keys import ApiKey, Secret, write_keys
+from runtime.kafka import admin_client, new_consumer
 from runtime.settings import Settings, load_settings
 from sink.db.schema import migrate
 from tests.conftest import own_settings
@@ -29,7 +32,7 @@ from tests.services import Service, environment, running
 from tests.waiting import wait_until
 from tickpipe.backup.archive import FORMAT, DatabasePart, Manifest, new_archive
 from tickpipe.cli import app
-from tickpipe.doctor import Level
+from tickpipe.upkeep import Level, ends_of_keys
 
 pytestmark = pytest.mark.long(30)
 
@@ -262,9 +265,28 @@ def test_groups_in_which_nobody_runs(pipeline: Settings) -> None:
     assert line(other, "sink")["level"] == "green"
 
 
+def test_a_group_that_lags(pipeline: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tickpipe.doctor._MUCH_LAG", 0)
+    settings = changed(pipeline, stream_group=f"slow-{uuid.uuid4().hex[:8]}")
+
+    async def asked() -> dict[str, str]:
+        consumer = new_consumer(settings, settings.ticks_topic, group_id=settings.stream_group)
+        await consumer.start()
+        try:
+            while not consumer.assignment():
+                await consumer.getmany(timeout_ms=200)
+            return await asyncio.to_thread(line, settings, "stream")
+        finally:
+            await consumer.stop()
+
+    found = asyncio.run(asked())
+    assert (found["level"], found["cure"].rpartition(" ")[2]) == ("yellow", "stream=2")
+    assert re.match(rf"1 in the group {settings.stream_group}, \d+ records wait", found["found"])
+
+
 def test_extras_that_are_not_installed(tmp_path: Path) -> None:
     script = (
-        "from runtime.settings import load_settings; from tickpipe.doctor import installed;"
+        "from runtime.settings import load_settings; from tickpipe.upkeep import installed;"
         "print(*[(str(l.level), l.cure) for l in installed(load_settings(otlp_endpoint='http://collector:4318'))])"
     )
     done = Installed(tmp_path, "sink").run(script)
@@ -273,3 +295,30 @@ def test_extras_that_are_not_installed(tmp_path: Path) -> None:
     assert (
         "asks for it, in a clone of Tickpipe: pip install '.[arrow,dashboard,embedded,producer,stream]'" in done.stdout
     )
+
+
+def test_keys_that_end(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    path = tmp_path / "api-keys.json"
+
+    def found(*ends: datetime | None, revoked: bool = False) -> list[tuple[str, str]]:
+        secrets = tuple(Secret(f"{n}", now, end) for n, end in enumerate(ends))
+        key = ApiKey(
+            name="pc7", source="A", rights=(Right.INGEST,), secrets=secrets, revoked_at=now if revoked else None
+        )
+        write_keys(path, [key])
+        return [(line.level, line.found) for line in ends_of_keys(path)]
+
+    day = timedelta(days=1)
+    assert list(ends_of_keys(path)) == []
+    assert found(None) == [("green", "none of 1 ends within 14 days")]
+    assert found(now + 15 * day) == [("green", "none of 1 ends within 14 days")]
+    assert found(now + 13.5 * day) == [("yellow", "pc7 ends in 13 days")]
+    assert found(now - 3.5 * day) == [("red", "pc7 ended 3 days ago")]
+    # While the former of two ends, the other lasts; and nobody waits for a key that was revoked.
+    assert found(None, now + day) == [("green", "none of 1 ends within 14 days")]
+    assert found(now - day, revoked=True) == [("green", "none of 1 ends within 14 days")]
+    path.write_text("no keys")
+    ((level, said),) = [(line.level, line.found) for line in ends_of_keys(path)]
+    assert level == "red"
+    assert "cannot be read as keys" in said

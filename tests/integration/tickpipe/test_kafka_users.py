@@ -1,6 +1,7 @@
 """The embedded Kafka with its users: nobody without a login gets in, and each user may do its own work alone."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -8,6 +9,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, KafkaError
+from typer.testing import CliRunner
 
 from marketdata.errors import KafkaRefused
 from runtime.kafka import admin_client, new_consumer, new_producer
@@ -16,7 +18,9 @@ from runtime.settings import Settings, load_settings
 from runtime.topics import ensure_topics
 from sink.progress import SINK_GROUP_PREFIX
 from tests.servers import Child
+from tests.services import environment
 from tests.waiting import eventually
+from tickpipe.cli import app
 from tickpipe.embedded.jars import resolve_jars
 from tickpipe.embedded.kafka import Kafka, local_kafka
 from tickpipe.embedded.kafka_users import SERVICE_USERS, KafkaUsers
@@ -118,6 +122,15 @@ async def test_a_service_may_not_do_the_work_of_another(
             assert any(right in str(one) for one in missing)
         answer = await client.create_topics([NewTopic("of-its-own", 1, 1)])
         assert [code for _, code, *_ in answer.topic_errors] == [29]  # TOPIC_AUTHORIZATION_FAILED
+
+
+def test_the_doctor_says_what_a_user_may_not_do(kafka: Kafka, users: KafkaUsers, administrator: Settings) -> None:
+    settings = as_user("dashboard", users, kafka)
+    result = CliRunner().invoke(app, ["doctor", "--json"], env=environment(settings))
+    told = {line["found"]: line for line in json.loads(result.stdout) if line["part"] == "rights in Kafka"}
+    line = told["dashboard lacks WRITE on the topic ticks, which producer need"]
+    assert (line["level"], "docs/deploy/kafka.md" in line["cure"]) == ("yellow", True)
+    assert not any(found.startswith("dashboard lacks READ on the topic candles.m1") for found in told)
 
 
 async def test_a_broker_of_another_cluster_gets_no_password(

@@ -76,3 +76,23 @@ async def test_a_key_of_the_file_writes_its_own_source_alone(tmp_path: Path) -> 
     assert 'tickpipe_producer_key_requests_total{key="pc7",status="200"} 2.0' in counted
     assert 'tickpipe_producer_key_requests_total{key="pc7",status="429"} 1.0' in counted
     assert 'key="bot"' not in counted
+
+
+async def test_when_a_key_ends_is_a_metric_as_soon_as_it_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    end = datetime(2027, 1, 1, tzinfo=UTC)
+
+    def key(name: str, expires_at: datetime | None) -> ApiKey:
+        secret = Secret(digest_of(name.encode()), end, expires_at)
+        return ApiKey(name=name, source="A", rights=(Right.INGEST,), secrets=(secret,))
+
+    write_keys(path, [key("lasts", None), key("pc7", end)])
+    bench = new_bench(api_keys={}, keys_file=path)
+    async with bench.client:
+        told = [
+            line for line in (await bench.client.get("/metrics")).text.splitlines()
+            if line.startswith("tickpipe_producer_key_end")
+        ]  # fmt: skip
+    ((name, value),) = (line.rsplit(" ", 1) for line in told)
+    assert name == 'tickpipe_producer_key_end_timestamp_seconds{key="pc7"}'
+    assert float(value) == end.timestamp()

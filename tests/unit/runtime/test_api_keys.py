@@ -171,3 +171,14 @@ def test_ticks_are_counted_when_they_were_read_and_what_is_overdrawn_is_waited_f
     assert waits(rates, key) == 30
     clock.now = 31
     assert waits(rates, key) == 0
+
+
+def test_the_end_of_a_key_is_that_of_its_last_secret(tmp_path: Path) -> None:
+    hour = timedelta(hours=1)
+    keys = [
+        new_key(b"1", name="ends", expires_at=NOW + 2 * hour),
+        new_key(b"2", name="lasts"),
+        new_key(name="rotated", secrets=(Secret("a", NOW, NOW + hour), Secret("b", NOW, NOW - hour))),
+        new_key(b"3", name="revoked", expires_at=NOW + hour, revoked_at=NOW),
+    ]
+    assert list(Opened(tmp_path, *keys).keys.ends().items()) == [("rotated", NOW + hour), ("ends", NOW + 2 * hour)]
