@@ -60,6 +60,13 @@ export function remaining(milliseconds) {
   return days ? `${days} d ${clockwise}` : clockwise;
 }
 
+/** Days, hours and minutes of a time between two bars. */
+export function span(milliseconds) {
+  const minutes = Math.round(milliseconds / 60_000);
+  const units = [[Math.floor(minutes / 1440), "d"], [Math.floor(minutes / 60) % 24, "h"], [minutes % 60, "min"]];
+  return units.filter(([many]) => many).map(([many, unit]) => `${count(many)} ${unit}`).join(" ") || "0 min";
+}
+
 export function duration(milliseconds) {
   if (milliseconds < 1000) return `${milliseconds} ms`;
   if (milliseconds < 120_000) return `${count(milliseconds / 1000)} s`;
