@@ -185,21 +185,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="of drawing (default: 20)")
     parser.add_argument("--minutes", type=int, default=10, help="that the page is left open (default: 10)")
+    parser.add_argument("--url", help="of a dashboard that runs already, instead of a stack of its own")
     options = parser.parse_args()
     beginning, tickpipe = Beginning.now(), Path(sys.executable).with_name("tickpipe")
-    with tempfile.TemporaryDirectory() as directory:
-        port = free_port()
-        ports = ["--producer-port", "0", "--dashboard-port", str(port)]
-        run = [str(tickpipe), "up", "--detach", "--demo", "--data-dir", directory, *ports]
-        subprocess.run(run, check=True)  # noqa: S603  # our own
-        try:
-            # The day of history is folded and stored.
-            time.sleep(30)
-            figures = asyncio.run(
-                measure(f"http://127.0.0.1:{port}/", seconds=options.seconds, minutes=options.minutes)
-            )
-        finally:
-            subprocess.run([str(tickpipe), "down", "--data-dir", directory], check=True)  # noqa: S603  # our own
+    if options.url:
+        figures = asyncio.run(measure(options.url, seconds=options.seconds, minutes=options.minutes))
+    else:
+        with tempfile.TemporaryDirectory() as directory:
+            port = free_port()
+            ports = ["--producer-port", "0", "--dashboard-port", str(port)]
+            run = [str(tickpipe), "up", "--detach", "--demo", "--data-dir", directory, *ports]
+            subprocess.run(run, check=True)  # noqa: S603  # our own
+            try:
+                # The day of history is folded and stored.
+                time.sleep(30)
+                figures = asyncio.run(
+                    measure(f"http://127.0.0.1:{port}/", seconds=options.seconds, minutes=options.minutes)
+                )
+            finally:
+                subprocess.run([str(tickpipe), "down", "--data-dir", directory], check=True)  # noqa: S603  # our own
     beginning.store("browser", lines_of(figures, options.seconds), figures)
 
 

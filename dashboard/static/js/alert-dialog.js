@@ -3,7 +3,7 @@
 
 import { $, element } from "./dom.js";
 import { Alerts } from "./alerts.js";
-import { clock, count, price } from "./format.js";
+import { clock, count, price, typable, typed } from "./format.js";
 import { t } from "./i18n.js";
 import { preferences, remember } from "./preferences.js";
 
@@ -33,7 +33,7 @@ export class AlertDialog {
     const { symbol, source, now, digits } = this.#feed();
     if (!symbol) return;
     $("alerts-feed").textContent = source ? `${symbol} · ${source}` : symbol;
-    $("alert-price").value = now === undefined ? "" : now.toFixed(digits);
+    $("alert-price").value = now === undefined ? "" : typable(now, digits);
     this.render();
     $("alerts").showModal();
   }
@@ -60,11 +60,10 @@ export class AlertDialog {
 
   #add(event, kind) {
     event.preventDefault();
-    const value = Number($(`alert-${kind}`).value.trim().replace(",", "."));
-    const isGiven = Number.isFinite(value) && $(`alert-${kind}`).value.trim() !== "";
+    const value = typed($(`alert-${kind}`).value);
     const feed = this.#feed();
     // Whether a price is reached from below or from above is not known without that of now.
-    if (isGiven && (kind === "price" ? feed.now !== undefined : value >= 1)) this.#alerts.add({ ...feed, [kind]: value });
+    if (Number.isFinite(value) && (kind === "price" ? feed.now !== undefined : value >= 1)) this.#alerts.add({ ...feed, [kind]: value });
   }
 
   #tell(alert) {

@@ -15,7 +15,7 @@ const NEAR_THE_END = 80;
 
 const MINUTE_MS = 60_000;
 
-const COLOURS = ["grid", "muted", "cross", "label", "line", "up", "down", "up-soft", "down-soft", "accent", "warn", "separator",
+const COLOURS = ["grid", "muted", "cross", "label", "line", "quote", "up", "down", "up-soft", "down-soft", "accent", "warn", "separator",
   ...[1, 2, 3, 4, 5, 6].map((number) => `study-${number}`)];
 
 export class Chart {

@@ -12,6 +12,16 @@ export function price(value, digits) {
   return value.toLocaleString(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
+/** The number that a reader has typed, with the point or the comma of their language; NaN for what is none. */
+export function typed(text) {
+  return text.trim() === "" ? NaN : Number(text.trim().replace(",", "."));
+}
+
+/** A price for a reader to change. */
+export function typable(value, digits) {
+  return value.toLocaleString(locale, { useGrouping: false, minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
 export function count(value) {
   return value.toLocaleString(locale, { maximumFractionDigits: value < 10 ? 1 : 0 });
 }

@@ -4,7 +4,7 @@ import { t } from "./i18n.js";
 
 /** A tick that is stamped further ahead is not the newest for that. */
 const AHEAD_MS = 60_000;
-const SIDES = { bid: "label", ask: "down" };
+const SIDES = { bid: "quote", ask: "down" };
 
 export class PriceLines {
   #candles;

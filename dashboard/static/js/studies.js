@@ -70,8 +70,11 @@ export class Studies {
     for (const shown of this.#shown) {
       if (!shown.arithmetic) continue;
       if (isNew) shown.before = shown.after;
+      const { day } = shown.before;
       shown.after = shown.arithmetic.step(shown.before, bar);
       this.#put(shown, bar.time, shown.after.value);
+      // The line of the day before ends.
+      if (isNew && shown.after.day !== day) this.#redrawSoon();
     }
   }
 
@@ -98,6 +101,7 @@ export class Studies {
   }
 
   #compute(shown) {
+    const points = [];
     shown.values = new Map();
     // Days, weeks and months have no day that a mean could begin with.
     shown.arithmetic = shown.kind === "vwap" && this.#widthMs === null ? null : arithmeticOf(shown, this.#bars, this.#isWhole);
@@ -105,9 +109,14 @@ export class Studies {
     for (const bar of shown.arithmetic ? this.#bars : []) {
       shown.before = shown.after;
       shown.after = shown.arithmetic.step(shown.before, bar);
-      if (shown.after.value !== null) shown.values.set(bar.time, shown.after.value);
+      const { day, value } = shown.after;
+      if (value === null) continue;
+      // From the last bar of a day no line leads to the first of the next.
+      if (points.length && shown.before.day !== day) points.at(-1).color = "transparent";
+      shown.values.set(bar.time, value);
+      points.push({ time: bar.time / 1000, value });
     }
-    shown.series.setData([...shown.values].map(([time, value]) => ({ time: time / 1000, value })));
+    shown.series.setData(points);
   }
 
   #put(shown, time, value) {

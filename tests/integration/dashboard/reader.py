@@ -109,7 +109,7 @@ async def colours_of(page: Page) -> set[str]:
     return {f"#{colour:06x}" for colour in found}
 
 
-async def has_line(page: Page, name: str = "label") -> bool:
+async def has_line(page: Page, name: str = "quote") -> bool:
     """Whether there is a line across the chart in the colour that the page's theme calls `name`."""
     found: bool = await page.evaluate(
         """async (name) => {

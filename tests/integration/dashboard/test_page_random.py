@@ -119,6 +119,7 @@ class Looks:
             assert ticks not in states or states[ticks][1] == row
 
 
+@pytest.mark.timeout(SECONDS + 300)
 async def test_open_pages_show_and_end_with_what_is_stored(
     servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory, reader: Reader
 ) -> None:
