@@ -14,10 +14,11 @@ from marketdata.errors import missing_extra
 _encoder: Final = msgspec.json.Encoder()
 
 #: Everything is loaded from this server, and the page has no inline scripts or styles.
+#: It has itself in a frame, as its second chart; no other page has.
 _SECURITY_HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-        "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "manifest-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",

@@ -118,6 +118,7 @@ export class Stream {
   #begin;
   #asking = null;
 
+  /** `query`: an object, or pairs where a parameter comes more than once. */
   constructor(query, handlers) {
     this.#query = query;
     this.#handlers = handlers;
@@ -142,7 +143,9 @@ export class Stream {
   }
 
   get #url() {
-    return `stream?${new URLSearchParams(this.#lastId ? { ...this.#query, since: this.#lastId } : this.#query)}`;
+    const query = new URLSearchParams(this.#query);
+    if (this.#lastId) query.set("since", this.#lastId);
+    return `stream?${query}`;
   }
 
   #connect() {

@@ -7,7 +7,7 @@ import { remember } from "./preferences.js";
 
 const KEYS = [
   ["1 … 9", "keyTimeframe"], ["/", "keySymbol"], ["← →", "keyScroll"], ["+ −", "keyZoom"], ["End", "keyLatest"], ["Home", "keyFirst"],
-  ["G", "keyGoing"], ["P", "keyPane"], ["D", "keyTable"], ["V", "keyProof"], ["C", "view"], ["Q", "viewQuote"], ["S", "spread_"], ["B", "viewBroker"], ["T", "keyTheme"], ["L", "keyLanguage"],
+  ["G", "keyGoing"], ["P", "keyPane"], ["D", "keyTable"], ["V", "keyProof"], ["C", "view"], ["A", "alerts"], ["X", "keyBeside"], ["M", "measure"], ["Q", "viewQuote"], ["S", "spread_"], ["B", "viewBroker"], ["T", "keyTheme"], ["L", "keyLanguage"],
 ];
 
 export class Appearance {
@@ -31,6 +31,13 @@ export class Appearance {
   show() {
     this.#showLanguage();
     this.#showTheme();
+  }
+
+  /** Take what another page of this browser has chosen. */
+  take({ language, theme = null }) {
+    if (language !== undefined) this.#language = language;
+    this.#theme = theme;
+    this.show();
   }
 
   toggleLanguage() {

@@ -68,6 +68,13 @@ export class Bars {
     return before && time - before.time < (widthOf(this.timeframe) ?? Infinity) ? before : this.list[next];
   }
 
+  /** Whether what is around a moment, or without one the newest bar, is loaded. */
+  holds(at) {
+    if (!this.list.length) return false;
+    if (at === null) return !this.hasNewer;
+    return (at >= this.list[0].time || !this.hasOlder) && (at <= this.last.time || !this.hasNewer);
+  }
+
   /** Stop whatever is being read; nothing of it arrives any more. */
   close() {
     this.#abort.abort();
@@ -304,6 +311,7 @@ export function fold(time, parts) {
     low: Math.min(...ordered.map((part) => part.low)),
     close: ordered.at(-1).close,
     volume: ordered.reduce((sum, part) => sum + part.volume, 0),
+    real_volume: ordered.reduce((sum, part) => sum + (part.real_volume ?? 0), 0),
     spread: ordered.reduce((least, { spread }) => (least === null || (spread ?? least) < least ? spread ?? null : least), null),
   };
 }

@@ -1,8 +1,10 @@
 // The drawing: candles and volume with lightweight-charts, in the colours of the page.
 
 import { dateTime, price, tickMark } from "./format.js";
+import { Measure } from "./measure.js";
 import { Overlays } from "./overlays.js";
 import { PriceLines } from "./price-lines.js";
+import { Studies } from "./studies.js";
 import { Timeline } from "./timeline.js";
 import { wall } from "./zone.js";
 
@@ -13,7 +15,8 @@ const NEAR_THE_END = 80;
 
 const MINUTE_MS = 60_000;
 
-const COLOURS = ["grid", "muted", "cross", "label", "line", "up", "down", "up-soft", "down-soft", "accent", "warn", "separator"];
+const COLOURS = ["grid", "muted", "cross", "label", "line", "quote", "up", "down", "up-soft", "down-soft", "accent", "warn", "separator",
+  ...[1, 2, 3, 4, 5, 6].map((number) => `study-${number}`)];
 
 export class Chart {
   #library = globalThis.LightweightCharts;
@@ -33,13 +36,16 @@ export class Chart {
   #widthMs = null;
   #overlays;
   #lines;
+  #studies;
+  #measure;
   #paint = {};
 
   /**
    * `onPast` and `onFuture` are called when the reader nears the first or the last bar, `onPoint` with what is under the
-   * cursor, a bar or a gap, or with null, `onPick` with the bar that is clicked.
+   * cursor, a bar or a gap, and the moment there, or with null, `onPick` with the bar that is clicked, and `onStudies` when
+   * indicators have other values than they had when their bars changed.
    */
-  constructor(element, { onPast, onFuture, onPoint, onPick, onView }) {
+  constructor(element, { onPast, onFuture, onPoint, onPick, onView, onStudies }) {
     this.#element = element;
     const { createChartEx, CandlestickSeries, HistogramSeries, CrosshairMode } = this.#library;
     this.#chart = createChartEx(element, wallClock(this.#library), {
@@ -58,8 +64,13 @@ export class Chart {
     this.#candles = this.#chart.addSeries(CandlestickSeries, { priceLineStyle: 1 });
     this.#overlays = new Overlays(this.#library, this.#chart, this.#candles);
     this.#lines = new PriceLines(this.#candles);
+    this.#studies = new Studies(this.#library, this.#chart, onStudies);
+    this.#measure = new Measure(element, this.#chart, this.#candles, { place: (x) => this.#placeAt(x), digits: () => this.#digits });
     this.recolour();
-    this.#chart.subscribeCrosshairMove((point) => onPoint(point.time === undefined ? null : this.#timeline.at(point.time * 1000)));
+    this.#chart.subscribeCrosshairMove(({ time }) => {
+      if (time === undefined) onPoint(null, null);
+      else onPoint(this.#timeline.at(time * 1000), time * 1000);
+    });
     this.#chart.subscribeClick((point) => {
       const bar = point.time === undefined ? null : this.#timeline.at(point.time * 1000);
       if (bar && !bar.gap) onPick(bar);
@@ -98,13 +109,16 @@ export class Chart {
     this.#setData();
     this.#overlays.recolour(paint);
     this.#lines.recolour(paint);
+    this.#studies.recolour(paint);
+    this.#measure.recolour(paint);
   }
 
   /**
    * Draw all bars, `widthMs` apart where none is missing; what the reader looks at stays where it is. `isPresent`: the
-   * last of them is the newest there is, and who looks at it goes on to look at the newest.
+   * last of them is the newest there is, and who looks at it goes on to look at the newest. `isWhole`: the first
+   * of them is the oldest there is.
    */
-  draw(bars, digits, { widthMs = null, isPresent = true } = {}) {
+  draw(bars, digits, { widthMs = null, isPresent = true, isWhole = false } = {}) {
     const shown = this.#shown;
     const follows = this.#isPresent && (!shown || shown.to >= this.#timeline.length - 0.5);
     const place = shown && Math.max(0, Math.ceil(shown.from));
@@ -115,8 +129,10 @@ export class Chart {
       this.#formatPrices();
     }
     this.#lines.setPresent(isPresent);
+    if (!bars.length) this.#measure.clear();
     this.#setData();
     this.#overlays.draw(bars, widthMs);
+    this.#studies.draw(bars, widthMs, isWhole);
     if (anchor !== null && this.#timeline.length) {
       const by = this.#timeline.indexOf(anchor) - place;
       this.#show(shown.from + by, shown.to + by);
@@ -134,6 +150,7 @@ export class Chart {
       if (before?.closed === false) this.#put(before, true);
     } else this.#put(bar, isOld);
     this.#overlays.update(bar, { isNew, isOld, widthMs: this.#widthMs });
+    this.#studies.update(bar, { isNew, isOld });
   }
 
   #put(point, isOld) {
@@ -156,8 +173,23 @@ export class Chart {
     this.#lines.take(minute);
   }
 
+  /** Draw lines at the prices of alerts. */
+  showAlerts(alerts) {
+    this.#lines.setAlerts(alerts);
+  }
+
   get quote() {
     return this.#lines.quote;
+  }
+
+  /** Show indicators; see `Studies.choose`. */
+  chooseStudies(text) {
+    this.#studies.choose(text);
+  }
+
+  /** The indicators at a bar; see `Studies.at`. */
+  studiesAt(bar) {
+    return this.#studies.at(bar.time, this.#digits);
   }
 
   /** Lay the broker's bars over the candles; see `Overlays.showBroker`. */
@@ -170,6 +202,24 @@ export class Chart {
     const { PriceScaleMode } = this.#library;
     const mode = { log: PriceScaleMode.Logarithmic, percent: PriceScaleMode.Percentage }[name] ?? PriceScaleMode.Normal;
     this.#chart.priceScale("right").applyOptions({ mode });
+    this.#studies.setPercent(mode === PriceScaleMode.Percentage);
+  }
+
+  /** Show the crosshair at a moment that is pointed at elsewhere, or nowhere; returns the bar there, or null. */
+  cross(time) {
+    const bar = time === null ? null : this.#timeline.barOf(time);
+    const x = bar && this.#chart.timeScale().timeToCoordinate(bar.time / 1000);
+    if (x === null || x < 0 || x > this.#element.clientWidth) {
+      this.#chart.clearCrosshairPosition();
+      return null;
+    }
+    this.#chart.setCrosshairPosition(bar.close, bar.time / 1000, this.#candles);
+    return bar;
+  }
+
+  /** The tool that measures between two points. */
+  get measure() {
+    return this.#measure;
   }
 
   /** What is on the screen, as a canvas. */
@@ -235,6 +285,7 @@ export class Chart {
     this.#setData();
     this.#overlays.redraw(this.#widthMs);
     this.#lines.recolour(this.#paint);
+    this.#studies.redraw(this.#widthMs);
     if (shown) this.#show(shown.from, shown.to);
   }
 
@@ -262,6 +313,12 @@ export class Chart {
   get middle() {
     const shown = this.#shown;
     return shown && this.#timeline.timeAt(Math.round(Math.max(0, Math.min((shown.from + shown.to) / 2, this.#timeline.length - 1))));
+  }
+
+  /** Time of what is drawn at a coordinate, and how many bars are up to there; null where nothing is drawn. */
+  #placeAt(x) {
+    const index = this.#timeline.nearest(this.#chart.timeScale().coordinateToLogical(x));
+    return index === null ? null : { time: this.#timeline.timeAt(index), number: this.#timeline.barsUpTo(index) };
   }
 
   get #shown() {

@@ -3,6 +3,7 @@
 import { $, element } from "./dom.js";
 import { clock, remaining } from "./format.js";
 import { t } from "./i18n.js";
+import { remember } from "./preferences.js";
 import { setZone, zoneLabel } from "./zone.js";
 
 /** Where exchanges are whose clocks traders go by. */
@@ -18,15 +19,24 @@ export class Foot {
   #chosen;
   #day = null;
 
-  /** `chosen`: UTC, browser, day, or an IANA zone. `onChoose` is called with another, once times are shown by it. */
+  /** `chosen`: UTC, browser, day, or an IANA zone. `onChoose` is called when times are shown by another. */
   constructor({ chosen, onChoose }) {
     this.#chosen = chosen;
     this.#apply();
     $("zone").addEventListener("change", () => {
       this.#chosen = $("zone").value;
       this.#apply();
-      onChoose(this.#chosen);
+      remember({ zone: this.#chosen });
+      onChoose();
     });
+  }
+
+  /** Take the zone that another page of this browser has chosen; returns whether it is another. */
+  takeZone(zone) {
+    if (zone === undefined || zone === this.#chosen) return false;
+    this.#chosen = zone;
+    this.#apply();
+    return true;
   }
 
   /** Take the clock of the database's days; returns whether times are shown by it. */

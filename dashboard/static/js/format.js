@@ -12,6 +12,16 @@ export function price(value, digits) {
   return value.toLocaleString(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
+/** The number that a reader has typed, with the point or the comma of their language; NaN for what is none. */
+export function typed(text) {
+  return text.trim() === "" ? NaN : Number(text.trim().replace(",", "."));
+}
+
+/** A price for a reader to change. */
+export function typable(value, digits) {
+  return value.toLocaleString(locale, { useGrouping: false, minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
 export function count(value) {
   return value.toLocaleString(locale, { maximumFractionDigits: value < 10 ? 1 : 0 });
 }
@@ -58,6 +68,13 @@ export function remaining(milliseconds) {
   const two = (number) => String(number).padStart(2, "0");
   const clockwise = hours || days ? `${hours}:${two(minutes)}:${two(seconds % 60)}` : `${minutes}:${two(seconds % 60)}`;
   return days ? `${days} d ${clockwise}` : clockwise;
+}
+
+/** Days, hours and minutes of a time between two bars. */
+export function span(milliseconds) {
+  const minutes = Math.round(milliseconds / 60_000);
+  const units = [[Math.floor(minutes / 1440), "d"], [Math.floor(minutes / 60) % 24, "h"], [minutes % 60, "min"]];
+  return units.filter(([many]) => many).map(([many, unit]) => `${count(many)} ${unit}`).join(" ") || "0 min";
 }
 
 export function duration(milliseconds) {

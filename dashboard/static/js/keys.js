@@ -1,10 +1,11 @@
-// The keyboard: one key, one thing; nothing while somebody types.
+// The keyboard, where one key does one thing, and nothing while somebody types; and the buttons that do the same.
 
 import { $ } from "./dom.js";
+import { isBeside } from "./preferences.js";
 import { TIMEFRAMES } from "./timeframes.js";
 
-/** Let keys do what the parts of the page can. */
-export function listen({ appearance, askWhere, chart, chooseTimeframe, dialog, goTo, picker, proof, showPane, showProof, table }) {
+/** Let keys and buttons do what the parts of the page can. */
+export function listen({ alerts, appearance, beside, chart, chooseTimeframe, dialog, goTo, going, picker, proof, showPane, showProof, table }) {
   // As in KeyboardEvent.key, letters in lower case.
   const actions = {
     ...Object.fromEntries(TIMEFRAMES.map((name, index) => [String(index + 1), () => chooseTimeframe(name)])),
@@ -16,15 +17,19 @@ export function listen({ appearance, askWhere, chart, chooseTimeframe, dialog, g
     "-": () => chart?.zoom(1.25),
     End: () => goTo(null),
     Home: () => goTo(0),
-    g: askWhere,
+    g: () => going.open(chart?.middle ?? Date.now()),
     p: () => showPane($("pane").hidden),
     d: () => table.toggle(),
     v: () => showProof(),
     c: () => dialog.open(),
     q: () => dialog.toggle("quote"),
+    a: () => alerts?.open(),
+    x: () => beside.toggle(),
+    m: () => chart?.measure.arm(),
     s: () => dialog.toggle("spread"),
     b: () => dialog.toggle("broker"),
     Escape: () => {
+      if (chart?.measure.clear()) return;
       if (table.isOpen) table.toggle(false);
       else if (proof.isOpen) proof.close();
       else showPane(false);
@@ -33,6 +38,13 @@ export function listen({ appearance, askWhere, chart, chooseTimeframe, dialog, g
     l: () => appearance.toggleLanguage(),
     "?": () => $("help").showModal(),
   };
+  const buttons = {
+    "alerts-open": "a", "beside-toggle": "x", "going-open": "g", "help-toggle": "?", latest: "End", "pane-toggle": "p",
+    "table-toggle": "d", "view-open": "c",
+  };
+  for (const [id, key] of Object.entries(buttons)) $(id).addEventListener("click", () => actions[key]());
+  // The second chart has no pane and no alerts, and looks as the first does.
+  if (isBeside) for (const key of ["a", "l", "p", "t", "x"]) delete actions[key];
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     // A dialog that was just closed holds the focus until the next frame.

@@ -9,9 +9,10 @@ const PRICES = ["open", "high", "low", "close"];
 
 /**
  * Show a bar of what is chosen, or where a gap is; without one, nothing. `isOpen`: it still moves; `isLate`: ticks of it
- * came late; `comparison`: the broker's bars, or null; `quote`: bid and ask of now, or null.
+ * came late; `comparison`: the broker's bars, or null; `quote`: bid and ask of now, or null;
+ * `studies`: indicators at the bar, as `Studies.at` gives them.
  */
-export function drawLegend(chosen, bar, digits, { isOpen = false, isLate = false, comparison = null, quote = null } = {}) {
+export function drawLegend(chosen, bar, digits, { isOpen = false, isLate = false, comparison = null, quote = null, studies = [] } = {}) {
   $("chart").setAttribute("aria-label", chosen.symbol ? `${t("chart")}: ${chosen.symbol} ${chosen.timeframe}` : t("chart"));
   if (bar?.gap) {
     const [from, until] = bar.gap;
@@ -40,6 +41,8 @@ export function drawLegend(chosen, bar, digits, { isOpen = false, isLate = false
     ]),
     ...(quote ? [element("span", "numbers quote", ["bid", "ask"].filter((side) => quote[side] !== null)
       .map((side) => number(`${side}Word`, price(quote[side], digits))))] : []),
+    ...(studies.length ? [element("span", "numbers", studies.map(({ name, colour, value }) =>
+      element("span", colour, [element("i", "", name), value ?? "–"])))] : []),
     ...tags,
     ...(comparison ? [brokerRow(bar, digits, comparison)] : []),
   );

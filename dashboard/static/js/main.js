@@ -1,10 +1,13 @@
 // The page: what is chosen, what is shown, and what happens when.
 
-import { Stream, candlesUrl, listSymbols } from "./api.js";
+import { candlesUrl, listSymbols } from "./api.js";
+import { AlertDialog } from "./alert-dialog.js";
 import { Appearance } from "./appearance.js";
+import { Beside } from "./beside.js";
 import { Chart } from "./chart.js";
 import { Comparison } from "./comparison.js";
 import { $ } from "./dom.js";
+import { Following } from "./following.js";
 import { Foot } from "./foot.js";
 import { digitsOf } from "./format.js";
 import { GoingDialog } from "./going.js";
@@ -12,9 +15,9 @@ import { t } from "./i18n.js";
 import { listen } from "./keys.js";
 import { drawLegend } from "./legend.js";
 import { notice } from "./notice.js";
-import { Picker } from "./picker.js";
+import { Picker, newestOf } from "./picker.js";
 import { PipelinePane } from "./pipeline.js";
-import { addressed, preferences, remember } from "./preferences.js";
+import { addressed, isBeside, preferences, remember } from "./preferences.js";
 import { ProofPane } from "./proof.js";
 import { Reading } from "./reading.js";
 import { StatusLine } from "./status.js";
@@ -27,9 +30,9 @@ const RETRY_MS = 3_000;
 const chosen = { timeframe: "M1", zone: "UTC", ...preferences() };
 if (!TIMEFRAMES.includes(chosen.timeframe)) chosen.timeframe = "M1";
 
-const view = { stream: null, version: null, barEnd: 0, pointed: null, digits: 5, isQuoted: true };
+const view = { barEnd: 0, pointed: null, digits: 5, isQuoted: true, now: undefined };
 const reading = new Reading({
-  begun: () => view.stream.begun,
+  begun: () => following.begun,
   onBusy: (isBusy) => { $("loading").hidden = !isBusy; },
   onFail: notice,
   onRead: showRead,
@@ -43,12 +46,14 @@ const chart = globalThis.LightweightCharts
   ? new Chart($("chart"), {
       onPast: () => reading.older(),
       onFuture: () => reading.newer(),
-      onPoint: (bar) => {
+      onPoint: (bar, time) => {
+        beside.cross(time);
         // What is being replaced is not told any more.
         view.pointed = reading.bars?.list.length ? bar : null;
         showLegend();
       },
       onPick: showProof,
+      onStudies: showLegend,
       onView: (isAway) => {
         $("latest").hidden = !isAway && !reading.bars?.hasNewer;
         comparison.look(...chart.span);
@@ -73,15 +78,49 @@ const dialog = new ViewDialog({
   onSpread: (isShown) => chart?.showSpread(isShown),
   onBroker: compare,
   onScale: (name) => chart?.setScale(name),
+  onStudies: (studies) => {
+    chart?.chooseStudies(studies);
+    showLegend();
+  },
+  onMeasure: () => chart?.measure.arm(),
   csvUrl: () => candlesUrl({ ...feed(), format: "csv" }, reading.bars.list[0].time, reading.bars.last.time),
   picture: () => chart?.picture(),
   name: () => `${chosen.symbol} ${chosen.timeframe}`,
 });
+// The first of two charts watches for both.
+const alerts = isBeside ? null : new AlertDialog({
+  feed: () => {
+    const { last, hasNewer } = reading.bars ?? {};
+    return { ...feed(), digits: view.digits, now: last && !hasNewer ? last.close : view.now };
+  },
+  onPrices: (waiting) => chart?.showAlerts(waiting),
+});
+const beside = new Beside({
+  place: chosen.second ? { symbol: chosen.second, source: chosen["second-source"], timeframe: chosen["second-timeframe"] } : null,
+  first: feed,
+  onCross: (time) => {
+    view.pointed = chart?.cross(time) ?? null;
+    showLegend();
+  },
+});
 const table = new BarTable();
 const status = new StatusLine();
 const timeframes = new TimeframeButtons({ onChoose: chooseTimeframe });
+const following = new Following(chosen, {
+  onLink: (link, refusal) => status.noteLink(link, refusal),
+  onFeed: (told) => {
+    status.noteTick(Date.parse(told.last_tick));
+    takeDigits(told.digits);
+    view.now = told.close;
+  },
+  onPipeline: (state) => {
+    if (foot.takeDay(state.day)) showTimes();
+    pane.show(state);
+    status.notePipeline(state);
+  },
+});
 const going = new GoingDialog({ onGo: goTo });
-const foot = new Foot({ chosen: chosen.zone, onChoose: chooseZone });
+const foot = new Foot({ chosen: chosen.zone, onChoose: showTimes });
 const appearance = new Appearance({ ...chosen, onLanguage: showWords, onTheme: () => chart?.recolour() });
 // The list that it opens with may be old; without an answer that stays.
 const picker = new Picker({ onChoose: choose, onOpen: () => refreshSymbols().catch(() => {}) });
@@ -98,6 +137,7 @@ function choose({ symbol, source, last_tick: lastTick }) {
 /** Nothing of the symbol before stays beside the name of this one. */
 function restart(lastTick) {
   status.forget();
+  view.now = undefined;
   if (lastTick) status.noteTick(Date.parse(lastTick));
   clear();
   start();
@@ -125,12 +165,8 @@ function goTo(at) {
 
 /** Show the chosen moment, and read what is there if that is not loaded. */
 function showMoment() {
-  const { bars } = view;
   const { at } = chosen;
-  const isLoaded = bars?.list.length && (at === null
-    ? !bars.hasNewer
-    : (at >= bars.list[0].time || !bars.hasOlder) && (at <= bars.last.time || !bars.hasNewer));
-  if (!isLoaded) read();
+  if (!reading.bars?.holds(at)) read();
   else if (at === null) chart?.toNewest();
   else chart?.goTo(at);
   showBars();
@@ -169,24 +205,24 @@ async function begin() {
   }
   const wanted = listings.filter(({ symbol }) => symbol === chosen.symbol);
   // The list may be older than what a link asks for: that is said to be missing, or found, but never replaced.
-  if (wanted.length || new URLSearchParams(location.search).has("symbol")) {
-    choose(wanted.find(({ source }) => source === chosen.source) ?? (chosen.source ? chosen : wanted[0] ?? chosen));
-    return;
-  }
-  if (listings.length) {
-    choose(listings.reduce((a, b) => (Date.parse(b.last) > Date.parse(a.last) ? b : a)));
+  const first = wanted.length || new URLSearchParams(location.search).has("symbol")
+    ? wanted.find(({ source }) => source === chosen.source) ?? (chosen.source ? chosen : wanted[0] ?? chosen)
+    : newestOf(listings);
+  if (first) {
+    choose(first);
     return;
   }
   picker.choose(null);
   notice(null, t("noSymbols"), t("noSymbolsHint"));
-  connect({ candle: choose, resync: begin });
+  following.connect({ candle: choose, resync: begin });
 }
 
 // --- the bars ---------------------------------------------------------------------------------------------------
 
 function start() {
+  alerts?.render();
   document.title = `${chosen.symbol} · Tickpipe`;
-  connect({
+  following.connect({
     candle: takeMinute,
     stale: ({ ts, bar }) => reading.again(Date.parse(bar ?? ts)),
     resync: () => reading.again(reading.bars.list[0]?.time),
@@ -269,40 +305,13 @@ function arrive() {
 }
 
 function redraw() {
-  const { list, hasNewer } = reading.bars;
+  const { list, hasNewer, hasOlder } = reading.bars;
   Object.assign($("chart").dataset, { bars: list.length, first: list.length ? new Date(list[0].time).toISOString() : "" });
   if (list.length) notice();
   view.digits = reading.bars.digits ?? digitsOf(list);
-  chart?.draw(list, view.digits, { widthMs: widthOf(chosen.timeframe), isPresent: !hasNewer });
+  chart?.draw(list, view.digits, { widthMs: widthOf(chosen.timeframe), isPresent: !hasNewer, isWhole: !hasOlder });
   showBars();
 }
-
-// --- the stream -------------------------------------------------------------------------------------------------
-
-function connect(handlers) {
-  view.stream?.close();
-  const query = { timeframe: chosen.timeframe };
-  if (chosen.symbol) query.symbol = chosen.symbol;
-  if (chosen.source) query.source = chosen.source;
-  view.stream = new Stream(query, {
-    ...handlers,
-    state: (link, refusal) => status.noteLink(link, refusal),
-    pipeline: (state) => {
-      // Scripts and API belong together: those of another version are fetched.
-      if (state.version !== (view.version ??= state.version)) location.reload();
-      const feed = state.feeds.find(({ symbol, source }) => symbol === chosen.symbol && source === chosen.source);
-      if (feed) {
-        status.noteTick(Date.parse(feed.last_tick));
-        takeDigits(feed.digits);
-      }
-      if (foot.takeDay(state.day)) showTimes();
-      pane.show(state);
-      status.notePipeline(state);
-    },
-  });
-}
-
-for (const event of ["online", "focus"]) addEventListener(event, () => view.stream?.hurry());
 
 // --- what is shown ----------------------------------------------------------------------------------------------
 
@@ -316,6 +325,7 @@ function showLegend() {
   const isBar = chart && bar && !bar.gap;
   drawLegend(chosen, bar, view.digits, {
     isOpen: isBar && chart.isOpen(bar), isLate: isBar && chart.isLate(bar), comparison: comparison.bars && comparison,
+    studies: isBar ? chart.studiesAt(bar) : [],
     quote: isBar && view.isQuoted && bar === reading.bars.last && !reading.bars.hasNewer ? chart.quote : null,
   });
 }
@@ -331,7 +341,9 @@ function compare(isComparing) {
   if (chart) comparison.look(...chart.span);
 }
 
-const feed = () => ({ symbol: chosen.symbol, source: chosen.source, timeframe: chosen.timeframe });
+function feed() {
+  return { symbol: chosen.symbol, source: chosen.source, timeframe: chosen.timeframe };
+}
 
 /** What is told of the bars beside the chart; of the past, the table has those around the moment that was gone to. */
 function showBars() {
@@ -348,49 +360,39 @@ function showTimes() {
   status.show();
   pane.render();
   proof.render();
+  alerts?.render();
   foot.tick(view.barEnd);
-}
-
-function chooseZone(zone) {
-  remember({ zone });
-  showTimes();
 }
 
 /** Say everything in another language. */
 function showWords() {
   foot.label();
+  beside.label();
   showTimes();
 }
 
+/** Show the pipeline, or not; it stands where the proof does. */
 function showPane(isOpen) {
   if (isOpen) proof.close();
   chosen.pane = isOpen;
-  $("pane").hidden = !isOpen;
-  $("pane-toggle").setAttribute("aria-pressed", String(isOpen));
-  remember({ pane: isOpen });
-  pane.render();
-}
-
-function askWhere() {
-  going.open(chart?.middle ?? Date.now());
+  pane.toggle(isOpen);
 }
 
 // --- what starts it ---------------------------------------------------------------------------------------------
-
-$("pane-toggle").addEventListener("click", () => showPane($("pane").hidden));
-$("table-toggle").addEventListener("click", () => table.toggle());
-$("help-toggle").addEventListener("click", () => $("help").showModal());
-$("latest").addEventListener("click", () => goTo(null));
-$("going-open").addEventListener("click", askWhere);
-$("view-open").addEventListener("click", () => dialog.open());
 addEventListener("popstate", walk);
+// The second of two charts looks as the first does.
+if (isBeside) addEventListener("storage", () => {
+  const { language, theme, zone } = preferences();
+  appearance.take({ language, theme });
+  if (foot.takeZone(zone)) showTimes();
+});
 
-listen({ appearance, askWhere, chart, chooseTimeframe, dialog, goTo, picker, proof, showPane, showProof, table });
+listen({ alerts, appearance, beside, chart, chooseTimeframe, dialog, goTo, going, picker, proof, showPane, showProof, table });
 
 timeframes.show(chosen.timeframe);
 appearance.show();
 dialog.show();
-showPane(chosen.pane ?? false);
+showPane(!isBeside && (chosen.pane ?? false));
 setInterval(() => {
   foot.tick(view.barEnd);
   status.show();

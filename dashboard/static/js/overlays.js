@@ -69,8 +69,8 @@ export class Overlays {
       this.#spread = this.#chart.addSeries(LineSeries, {
         color: this.#paint.accent, lineWidth: 1, lineType: LineType.WithSteps, priceLineVisible: false,
         priceFormat: { type: "custom", formatter: count, minMove: 1 },
-      }, 1);
-      this.#chart.panes()[1]?.setStretchFactor(0.22);
+      }, this.#chart.panes().length);
+      this.#spread.getPane().setStretchFactor(0.22);
       this.#drawSpread();
     } else {
       this.#chart.removeSeries(this.#spread);

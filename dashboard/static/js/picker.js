@@ -96,4 +96,9 @@ export class Picker {
   }
 }
 
+/** The listing with the newest candle, or undefined. */
+export function newestOf(listings) {
+  return [...listings].sort((a, b) => Date.parse(b.last) - Date.parse(a.last))[0];
+}
+
 const same = (a, b) => a?.symbol === b?.symbol && a?.source === b?.source;

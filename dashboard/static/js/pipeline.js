@@ -3,6 +3,7 @@
 import { $, element, patch } from "./dom.js";
 import { count, decimals, duration, percent, price, since } from "./format.js";
 import { t } from "./i18n.js";
+import { remember } from "./preferences.js";
 import { SenderList } from "./senders.js";
 
 const HISTORY = 60;
@@ -21,6 +22,14 @@ export class PipelinePane {
       if (target.closest(".close")) onClose();
       else if (feed) onChoose(this.#state.feeds.find((each) => keyOf(each) === feed.dataset.key));
     });
+  }
+
+  /** Show the pane, or not. */
+  toggle(isOpen) {
+    $("pane").hidden = !isOpen;
+    $("pane-toggle").setAttribute("aria-pressed", String(isOpen));
+    remember({ pane: isOpen });
+    this.render();
   }
 
   show(state) {

@@ -1,14 +1,15 @@
-// Lines across the chart at a price: bid and ask, as the newest tick tells them.
+// Lines across the chart at a price: bid and ask, as the newest tick tells them, and prices that alerts wait for.
 
 import { t } from "./i18n.js";
 
 /** A tick that is stamped further ahead is not the newest for that. */
 const AHEAD_MS = 60_000;
-const SIDES = { bid: "label", ask: "down" };
+const SIDES = { bid: "quote", ask: "down" };
 
 export class PriceLines {
   #candles;
   #lines = {};
+  #alerts = [];
   #quote = null;
   #isShown = true;
   #isPresent = true;
@@ -47,6 +48,13 @@ export class PriceLines {
     this.#draw();
   }
 
+  /** Draw the prices of these alerts. */
+  setAlerts(alerts) {
+    this.#alerts = alerts;
+    for (const name of Object.keys(this.#lines)) if (!(name in SIDES)) this.#put(name, null);
+    this.#draw();
+  }
+
   /** `isPresent`: the last bar is the newest there is, and has a price of now. */
   setPresent(isPresent) {
     this.#isPresent = isPresent;
@@ -58,6 +66,9 @@ export class PriceLines {
     for (const [side, colour] of Object.entries(SIDES)) {
       const price = isQuoted ? this.#quote[side] : null;
       this.#put(side, price, { color: this.#paint[colour], title: t(`${side}Word`) });
+    }
+    for (const { id, price } of this.#alerts) {
+      this.#put(`alert ${id}`, price, { color: this.#paint.warn, lineStyle: 2, title: t("alert") });
     }
     // The line of the close would lie on that of the bid.
     const hasOwn = this.#isPresent && !(isQuoted && this.#quote.isClose);

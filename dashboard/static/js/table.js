@@ -1,5 +1,6 @@
 // The bars as a table: for those who do not see the chart, and to copy from.
 
+import { iso } from "./api.js";
 import { $, element } from "./dom.js";
 import { count, dateTime, price } from "./format.js";
 import { t } from "./i18n.js";
@@ -44,7 +45,7 @@ export class BarTable {
       element("th", "", dateTime(bar.time), { scope: "row" }),
       ...["open", "high", "low", "close"].map((name) => number(price(bar[name], this.#digits))),
       number(count(bar.volume)),
-    ]));
+    ], { "data-ts": iso(bar.time).slice(0, 16) }));
     const zone = zoneLabel(this.#bars.at(-1)?.time ?? Date.now());
     const names = ["barTime", "openWord", "highWord", "lowWord", "closeWord", "volumeWord"];
     const head = element("tr", "", names.map((name) => element("th", "", t(name, { zone }), { scope: "col" })));

@@ -41,6 +41,16 @@ export class Timeline {
     return this.points[index]?.time ?? null;
   }
 
+  /** The place that is nearest to a fraction of one, or null. */
+  nearest(index) {
+    return index === null || !this.length ? null : Math.max(0, Math.min(this.length - 1, Math.round(index)));
+  }
+
+  /** How many bars there are up to a place, without the empty ones. */
+  barsUpTo(index) {
+    return this.points.slice(0, index + 1).filter(({ open }) => open !== undefined).length;
+  }
+
   /** Place of the first point at or after a moment. */
   indexOf(time) {
     let [low, high] = [0, this.points.length];
@@ -50,6 +60,12 @@ export class Timeline {
       else high = middle;
     }
     return low;
+  }
+
+  /** The bar that holds a moment, or null. */
+  barOf(time) {
+    const bar = this.points[this.indexOf(time + 1) - 1];
+    return bar?.open !== undefined && (this.#widthMs === null || time < bar.time + this.#widthMs) ? bar : null;
   }
 
   /** The bar at a moment, or the gap there as `{ gap: [from, to] }`, or null. */

@@ -37,7 +37,15 @@ async def test_axe_finds_nothing(reader: Reader, market: Market, theme: str) -> 
     await expect(page.locator("#pane")).to_contain_text("Everything flows")
     assert await violations(page) == []
     # Each lies over the chart.
-    opened = {"v": "#proof .verdict", "d": "#table table", "/": "#symbols", "g": "#going", "c": "#view", "?": "#help"}
+    opened = {
+        "v": "#proof .verdict",
+        "d": "#table table",
+        "/": "#symbols",
+        "g": "#going",
+        "c": "#view",
+        "a": "#alerts",
+        "?": "#help",
+    }
     for key, selector in opened.items():
         await page.keyboard.press(key)
         await expect(page.locator(selector)).to_be_visible()

@@ -11,7 +11,7 @@ from playwright.async_api import Dialog, expect
 from runtime import clock
 from tests.days import eurusd_bars
 from tests.integration.dashboard.market import MINUTE_MS, Market
-from tests.integration.dashboard.reader import Reader, as_shown, last_close, lines_of, rows_of
+from tests.integration.dashboard.reader import Reader, as_shown, has_line, last_close, rows_of
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.long(30)
@@ -50,10 +50,10 @@ async def test_bid_and_ask_are_those_of_the_newest_tick(reader: Reader, market: 
         market.candle("QUOTED", ts, (1.1, 1.1001, 1.0999, 1.10005), ticks=6, ask=1.10012),
     )
     await expect(quote).to_have_text("Bid1.10005Ask1.10012")
-    assert await lines_of(reader.page, "label") == 1
+    await eventually(lambda: has_line(reader.page), what="a line at the bid")
     await reader.page.keyboard.press("q")
     await expect(quote).to_be_hidden()
-    assert await lines_of(reader.page, "label") == 0
+    assert not await has_line(reader.page)
     # It is a choice that stays.
     await reader.page.reload()
     await reader.close(1.10005)

@@ -1,4 +1,4 @@
-"""Open pages under late, resent and live ticks at random, folded by a real worker: they end with what is stored."""
+"""Open pages under late, resent and live ticks at random, folded by a real worker, show what is stored."""
 
 import asyncio
 import random
@@ -6,6 +6,7 @@ import time
 from contextlib import AsyncExitStack
 
 import pytest
+from playwright.async_api import Page
 
 from marketdata.tick import Frame, Tick
 from runtime import clock
@@ -21,7 +22,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.long(18)
 
-SECONDS = 20 if FULL else 8
+SECONDS = 600 if FULL else 8
 SYMBOL = "RANDOM"
 TIMEFRAMES = ("M1", "M5", "H1", "D1")
 
@@ -57,7 +58,69 @@ class Sender:
             await self._flow.log_frames([frame])
 
 
-async def test_open_pages_end_with_what_is_stored(
+class Looks:
+    """What pages showed when they were looked at, held against what the table held before and came to hold.
+
+    A bar is different when it has as many ticks as the table's had at some time, and other prices, when the table has
+    held more of it for longer than it may take to be shown, or when the table never comes to hold what it shows. As
+    many ticks are the same ticks, but in the newest bars of longer timeframes: they may be ahead in one minute and
+    behind in another.
+    """
+
+    #: Two seconds are promised; a busy machine may take longer.
+    PATIENCE_SECONDS = 10.0
+
+    def __init__(self, market: Market) -> None:
+        self._market = market
+        #: By timeframe and bar: when the table was seen to hold each state of it, by number of ticks.
+        self._held: dict[tuple[str, str], dict[int, tuple[float, list[str]]]] = {}
+        #: What a page showed before the table was seen to hold it: timeframe, bar, row and when.
+        self._ahead: list[tuple[str, str, list[str], float]] = []
+        self.bars = self.looks = 0
+        self.slowest_seconds = 0.0
+
+    def read(self) -> None:
+        """Note what the table holds."""
+        for timeframe in TIMEFRAMES:
+            path = f"/candles?symbol={SYMBOL}&timeframe={timeframe}&limit=500"
+            candles = plainhttp.get(self._market.url + path).json()["candles"]
+            for candle, row in zip(candles, as_shown(candles), strict=True):
+                states = self._held.setdefault((timeframe, candle["ts"][:16]), {})
+                known = states.setdefault(candle["volume"], (time.monotonic(), row))
+                assert known[1] == row
+
+    async def at(self, timeframe: str, page: Page) -> None:
+        """Look at a page."""
+        rows = await page.evaluate(
+            """() => [...document.querySelectorAll("#table tbody tr")].map((row) =>
+                [row.dataset.ts, ...[...row.querySelectorAll("td")].map((cell) => cell.textContent)])"""
+        )
+        self.looks += 1
+        moving = sorted(ts for ts, *_ in rows)[-2:] if timeframe != "M1" else []
+        for ts, *row in rows:
+            self.bars += 1
+            ticks = int(row[-1].replace(",", ""))
+            states = self._held.get((timeframe, ts), {})
+            if ticks in states and ts not in moving:
+                assert row == states[ticks][1], (timeframe, ts)
+            newer = [seen for held, (seen, _) in states.items() if held > ticks]
+            if newer:
+                lag = time.monotonic() - min(newer)
+                self.slowest_seconds = max(self.slowest_seconds, lag)
+                assert lag < self.PATIENCE_SECONDS, (timeframe, ts, row, states)
+            elif ticks not in states and ts not in moving:
+                self._ahead.append((timeframe, ts, row, time.monotonic()))
+
+    def settle(self) -> None:
+        """Everything that a page showed ahead of the table is in it by now."""
+        for timeframe, ts, row, _ in self._ahead:
+            ticks, states = int(row[-1].replace(",", "")), self._held[timeframe, ts]
+            assert max(states) >= ticks
+            assert ticks not in states or states[ticks][1] == row
+
+
+@pytest.mark.timeout(SECONDS + 300)
+async def test_open_pages_show_and_end_with_what_is_stored(
     servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory, reader: Reader
 ) -> None:
     settings = market_settings(servers, "random", tmp_path_factory.mktemp("random"))
@@ -77,9 +140,16 @@ async def test_open_pages_end_with_what_is_stored(
             await page.keyboard.press("d")
 
         ends = time.monotonic() + SECONDS
+        looks = Looks(market)
+        next_look = time.monotonic() + 1
         while time.monotonic() < ends:
             await sender.send()
             await asyncio.sleep(sender.random.random() * 0.1)
+            if time.monotonic() > next_look:
+                await asyncio.to_thread(looks.read)
+                for timeframe, page in pages.items():
+                    await looks.at(timeframe, page)
+                next_look = time.monotonic() + 1
 
         async def whole() -> bool:
             candles = plainhttp.get(f"{market.url}/candles?symbol={SYMBOL}&limit=500").json()["candles"]
@@ -87,6 +157,9 @@ async def test_open_pages_end_with_what_is_stored(
 
         await eventually(whole, what=f"{len(sender.times)} ticks in the table")
         stored_at = time.monotonic()
+        looks.read()
+        looks.settle()
+        print(f"{looks.bars} bars at {looks.looks} looks, the slowest {looks.slowest_seconds:.1f} s behind the table")
         for timeframe, page in pages.items():
             stored = as_shown(market.get(f"/candles?symbol={SYMBOL}&timeframe={timeframe}&limit=500").json()["candles"])
             while (found := await rows_of(page)) != stored:

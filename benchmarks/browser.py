@@ -1,0 +1,211 @@
+"""How the page performs in a browser: its weight, the first candle, frames while candles move, and whether it grows.
+
+`python -m benchmarks.browser` starts the embedded stack with its demo (`tickpipe up --demo`) on a directory of its own
+and opens the page in the Chromium that TEST_BROWSER names or that is on the PATH, at 1280 × 760 pixels.
+
+- weight: bytes of the files that an empty cache loads, as sent.
+- first candle: from the navigation to the moment the chart holds its bars, with an empty cache, ten times.
+- frames: a chart of 1,500 bars with four indicators gets a new state of its newest bar sixty times a second. A frame
+  is dropped where two or more refreshes of the browser pass between one and the next.
+- growth: the page is open while the demo trades. Each minute the heap after a collection, DOM nodes and listeners.
+"""
+
+import argparse
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from playwright.async_api import Browser, Page, async_playwright
+from rich.console import Console
+
+from benchmarks.outcome import Beginning
+from benchmarks.report import table_of
+from tests.ports import free_port
+
+OPENINGS = 10
+QUERY = "?symbol=EURUSD&studies=sma20,ema50,vwap,rsi14"
+
+#: The chart once it holds bars.
+DRAWN = '#chart[data-bars]:not([data-bars="0"])'
+
+#: Draws the newest bar of 1,500 anew 60 times a second, and gives the milliseconds between frames.
+DRAW = """async ([seconds, everyMs]) => {
+    const { Chart } = await import("./js/chart.js");
+    const element = document.createElement("div");
+    element.className = "chart";
+    document.querySelector("#chart").replaceWith(element);
+    const ignore = () => {};
+    const chart = new Chart(element, {
+        onPast: ignore, onFuture: ignore, onPoint: ignore, onPick: ignore, onView: ignore, onStudies: ignore,
+    });
+    chart.chooseStudies("sma20,ema50,vwap,rsi14");
+    const begins = Math.floor(Date.now() / 60_000) * 60_000 - 1_500 * 60_000;
+    const bars = Array.from({ length: 1_500 }, (_, n) => {
+        const open = 1.1 + Math.sin(n / 40) / 100, close = 1.1 + Math.sin((n + 1) / 40) / 100;
+        return { time: begins + n * 60_000, open, close, high: Math.max(open, close) + 1e-4,
+            low: Math.min(open, close) - 1e-4, volume: 50 + n % 90, closed: n < 1_499 };
+    });
+    chart.draw(bars, 5, { widthMs: 60_000, isWhole: true });
+    chart.reset();
+    const gaps = [];
+    let [updates, before] = [0, null];
+    const ends = performance.now() + seconds * 1000;
+    const timer = setInterval(() => {
+        updates += 1;
+        const bar = { ...bars.at(-1), close: bars.at(-1).open + Math.sin(updates / 7) / 5_000, volume: updates };
+        bar.high = Math.max(bar.high, bar.close);
+        bar.low = Math.min(bar.low, bar.close);
+        bars[bars.length - 1] = bar;
+        chart.update(bar);
+    }, everyMs);
+    await new Promise((done) => {
+        const frame = (now) => {
+            if (before !== null) gaps.push(now - before);
+            before = now;
+            if (now < ends) requestAnimationFrame(frame);
+            else done();
+        };
+        requestAnimationFrame(frame);
+    });
+    clearInterval(timer);
+    return { updates, gaps };
+}"""
+
+
+@dataclass(frozen=True)
+class Minute:
+    """What the open page held after a minute."""
+
+    minutes: int
+    heap_mb: float
+    nodes: int
+    listeners: int
+
+
+async def first_candle(browser: Browser, url: str) -> tuple[float, int]:
+    """Seconds from the navigation to the first bars, and bytes that were sent for files."""
+    context = await browser.new_context(viewport={"width": 1280, "height": 760})
+    page = await context.new_page()
+    await page.goto(url + QUERY)
+    await page.wait_for_selector(DRAWN)
+    seconds = await page.evaluate("performance.now() / 1000")
+    sent = await page.evaluate(
+        """performance.getEntries().filter(({ name }) => !/(candles|symbols|stream|senders)([?]|$)/.test(name))
+            .reduce((sum, { transferSize }) => sum + (transferSize ?? 0), 0)"""
+    )
+    await context.close()
+    return float(seconds), int(sent)
+
+
+async def drawing(browser: Browser, url: str, seconds: float) -> dict[str, Any]:
+    """Updates, and the time between frames (milliseconds)."""
+    page = await browser.new_page(viewport={"width": 1280, "height": 760})
+    await page.goto(url + QUERY)
+    await page.wait_for_selector(DRAWN)
+    drawn: dict[str, Any] = await page.evaluate(DRAW, [seconds, 1000 / 60])
+    await page.close()
+    return drawn
+
+
+async def held(page: Page, minutes: int) -> Minute:
+    """The page's heap, nodes and listeners, after the garbage was collected."""
+    devtools = await page.context.new_cdp_session(page)
+    await devtools.send("HeapProfiler.collectGarbage")
+    await devtools.send("Performance.enable")
+    metrics = {m["name"]: m["value"] for m in (await devtools.send("Performance.getMetrics"))["metrics"]}
+    await devtools.detach()
+    return Minute(
+        minutes, round(metrics["JSHeapUsedSize"] / 1e6, 2), int(metrics["Nodes"]), int(metrics["JSEventListeners"])
+    )
+
+
+async def growth(browser: Browser, url: str, minutes: int) -> list[Minute]:
+    """The open page, minute by minute; the first after a minute, in which it has loaded all that it loads."""
+    page = await browser.new_page(viewport={"width": 1280, "height": 760})
+    await page.goto(url + QUERY)
+    await page.keyboard.press("p")
+    rows = []
+    for minute in range(1, minutes + 2):
+        await asyncio.sleep(60)
+        rows.append(await held(page, minute))
+        Console().print(rows[-1])
+    await page.close()
+    return rows
+
+
+async def measure(url: str, *, seconds: float, minutes: int) -> dict[str, Any]:
+    """All figures of the page at the address."""
+    path = os.environ.get("TEST_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        openings = [await first_candle(browser, url) for _ in range(OPENINGS)]
+        drawn = await drawing(browser, url, seconds)
+        rows = await growth(browser, url, minutes)
+        figures = {
+            "chromium": browser.version, "first_candle_seconds": [seconds for seconds, _ in openings],
+            "bytes": openings[0][1], "updates": drawn["updates"], "frame_gaps_ms": drawn["gaps"],
+            "growth": [asdict(row) for row in rows],
+        }  # fmt: skip
+        await browser.close()
+    return figures
+
+
+def lines_of(figures: dict[str, Any], seconds: float) -> Sequence[str]:
+    """The figures as Markdown."""
+    gaps, opened = figures["frame_gaps_ms"], figures["first_candle_seconds"]
+    usual = median(gaps)
+    dropped = sum(max(0, round(gap / usual) - 1) for gap in gaps)
+    first, last = figures["growth"][0], figures["growth"][-1]
+    between = " / ".join(f"{gap:.1f}" for gap in (usual, quantiles(gaps, n=100)[98], max(gaps)))
+    minutes = f"after {first['minutes']} and {last['minutes']} minutes"
+    rows = [
+        ["weight, as sent", f"{figures['bytes'] / 1000:.0f} kB"],
+        ["first candle, median (most) of 10", f"{median(opened):.2f} s ({max(opened):.2f} s)"],
+        [f"updates a second, for {seconds:.0f} s", f"{figures['updates'] / seconds:.0f}"],
+        ["frames a second; dropped", f"{len(gaps) / seconds:.0f}; {dropped} of {len(gaps) + dropped:,}"],
+        ["between frames, p50 / p99 / most", f"{between} ms"],
+        [f"heap {minutes}", f"{first['heap_mb']:.1f} and {last['heap_mb']:.1f} MB"],
+        [f"DOM nodes {minutes}", f"{first['nodes']:,} and {last['nodes']:,}"],
+        [f"listeners {minutes}", f"{first['listeners']:,} and {last['listeners']:,}"],
+    ]
+    return [*table_of(["of the page", f"Chromium {figures['chromium']}"], rows), ""]
+
+
+def main() -> None:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of drawing (default: 20)")
+    parser.add_argument("--minutes", type=int, default=10, help="that the page is left open (default: 10)")
+    parser.add_argument("--url", help="of a dashboard that runs already, instead of a stack of its own")
+    options = parser.parse_args()
+    beginning, tickpipe = Beginning.now(), Path(sys.executable).with_name("tickpipe")
+    if options.url:
+        figures = asyncio.run(measure(options.url, seconds=options.seconds, minutes=options.minutes))
+    else:
+        with tempfile.TemporaryDirectory() as directory:
+            port = free_port()
+            ports = ["--producer-port", "0", "--dashboard-port", str(port)]
+            run = [str(tickpipe), "up", "--detach", "--demo", "--data-dir", directory, *ports]
+            subprocess.run(run, check=True)  # noqa: S603  # our own
+            try:
+                # The day of history is folded and stored.
+                time.sleep(30)
+                figures = asyncio.run(
+                    measure(f"http://127.0.0.1:{port}/", seconds=options.seconds, minutes=options.minutes)
+                )
+            finally:
+                subprocess.run([str(tickpipe), "down", "--data-dir", directory], check=True)  # noqa: S603  # our own
+    beginning.store("browser", lines_of(figures, options.seconds), figures)
+
+
+if __name__ == "__main__":
+    main()
