@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from marketdata.errors import InvalidFrame, LogTruncated, SettingsError, UnknownTopic
+from marketdata.errors import InvalidFrame, LogTruncated, SettingsError, UnknownTopic, missing_extra
 from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges, contains, intersection, position, union
 from marketdata.refold import NewFold, Proof, Refold
@@ -180,9 +180,7 @@ class TickLog:
             try:
                 from runtime.archive.reader import open_archive  # noqa: PLC0415  # not everywhere is pyarrow
             except ImportError as exc:
-                raise SettingsError(
-                    "TICKPIPE_ARCHIVE is set, but pyarrow is not installed: pip install 'tickpipe[archive]'"
-                ) from exc
+                raise SettingsError(f"TICKPIPE_ARCHIVE is set, but {missing_extra('pyarrow', 'archive')}") from exc
             self._archive = open_archive(self._settings.archive, await own_log(self._settings))
         return self._archive
 
