@@ -152,7 +152,7 @@ async def compare_with_log(settings: Settings, rows: Iterable[Sequence[Any]]) ->
     log_name = await own_log(settings)
     provable = []
     for *fields, pending in rows:
-        candle = _stored(fields)
+        candle = stored_candle(fields)
         if pending:
             report.pending.append(_key(candle))
         elif candle.log != log_name:
@@ -206,7 +206,7 @@ async def _passes(
         cursor.itersize = _FETCH_ROWS
         await cursor.execute(SQL["stored_candles"], selection)
         async for *fields, pending in cursor:
-            candle = _stored(fields)
+            candle = stored_candle(fields)
             if pending:
                 report.pending.append(_key(candle))
                 on_progress(1)
@@ -281,7 +281,8 @@ def _msc(moment: datetime | None) -> int:
     return -1 if moment is None else time_msc(moment)
 
 
-def _stored(fields: Sequence[Any]) -> Candle:
+def stored_candle(fields: Sequence[Any]) -> Candle:
+    """The candle in a row of the query `stored_candles`, without its last column."""
     (
         ts, symbol, timeframe, open_, high, low, close, volume, real_volume, spread, source, closed,
         first_tick, last_tick, log, offsets, received_at,

@@ -11,6 +11,7 @@ from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
 from tickpipe.export import command as export
 from tickpipe.export import ticks
+from tickpipe.proof import command as proof
 from tickpipe.rejected import command as rejected
 from tickpipe.replay import command as replay
 from tickpipe.sending import command as sending
@@ -70,6 +71,7 @@ app.command()(replay.replay)
 app.add_typer(rejected.app, name="rejected")
 app.add_typer(topics.app, name="topics")
 app.add_typer(archive.app, name="archive")
+app.add_typer(proof.app, name="proof")
 app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
 app.add_typer(relay.app, name="relay")

@@ -139,7 +139,7 @@ async def _ticks(settings: "Settings", wanted: _Wanted) -> bool:
         async def reading() -> "AsyncIterator[AsyncConnection[Any]]":
             yield connection
 
-        source = await _source(connection, wanted)
+        source = await only_source(connection, wanted.symbol, wanted.source)
         range_ = TickRange(source, wanted.symbol, epoch_ms(wanted.from_), epoch_ms(wanted.to))
         # A bar between the lines of a terminal would spoil both.
         is_quiet = wanted.format is not TickFormat.TABLE and wanted.output is None and sys.stdout.isatty()
@@ -167,16 +167,21 @@ def _advance(bar: "Bar | None") -> Any:
     return advance
 
 
-async def _source(connection: "AsyncConnection[Any]", wanted: _Wanted) -> str:
+async def only_source(connection: "AsyncConnection[Any]", symbol: str, named: str | None) -> str:
+    """The source that was named, or the only one that sends the symbol.
+
+    Raises:
+        UnknownSymbol, SeveralSources: when there is not exactly one.
+    """
     from sink.ticks import sources_of
 
-    if wanted.source is not None:
-        return wanted.source
-    sources = await sources_of(connection, wanted.symbol)
+    if named is not None:
+        return named
+    sources = await sources_of(connection, symbol)
     if not sources:
-        await require_symbol(connection, wanted.symbol)
+        await require_symbol(connection, symbol)
     if len(sources) != 1:
-        raise SeveralSources(f"{wanted.symbol} comes from {' and '.join(sources)}; name one with --source")
+        raise SeveralSources(f"{symbol} comes from {' and '.join(sources)}; name one with --source")
     return sources[0]
 
 

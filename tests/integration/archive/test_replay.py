@@ -10,6 +10,7 @@ from runtime.kafka import log_ends
 from tests.days import eurusd_ticks
 from tests.integration.stack import Row, Stack
 from tests.waiting import wait_until
+from tickpipe.proof.check import check
 
 pytestmark = pytest.mark.long(40)
 
@@ -62,3 +63,8 @@ def test_kafka_emptied_to_the_archived_offset_verifies_and_replays_alike(stack: 
     assert rows(stack) == before
     ticks = stack.run("ticks", "-s", "EURUSD", "--from", "2019-02-04", "--to", "2019-02-05", "--format", "csv")
     assert len(ticks.splitlines()) == 1 + 3_000
+    proof = stack.data_dir.parent / "proof"
+    said = stack.run("proof", "export", str(proof), "-s", "EURUSD", "--from", "2019-02-04", "--to", "2019-02-05")
+    assert f"{len(before)} candles and 3,000 ticks" in said
+    fingerprint = said.split("fingerprint ")[1].strip()
+    assert list(check(proof, fingerprint=fingerprint)) == []

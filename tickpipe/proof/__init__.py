@@ -1,0 +1,1 @@
+"""Candles with their ticks in a folder that proves itself, without Kafka and database."""
