@@ -159,8 +159,18 @@ class SecretFiles(PydanticBaseSettingsSource):
         return {name: value for name, value in values if value is not None}
 
 
-#: The settings of a Kafka that asks nobody anything, as the embedded one, whatever the environment says of another.
-UNSECURED = dict.fromkeys(SecuritySettings.model_fields, "") | {
+#: The settings of a Kafka that asks nobody anything, whatever the environment says of another.
+UNSECURED: Final = dict.fromkeys(SecuritySettings.model_fields, "") | {
     "kafka_security_protocol": "PLAINTEXT",
     "kafka_ssl_check_hostname": "true",
 }
+
+
+def scram_login(user: str, password: str) -> dict[str, str]:
+    """Settings of a client that logs in by SCRAM and does not encrypt; `UNSECURED` without a password."""
+    if not password:
+        return UNSECURED
+    return UNSECURED | {
+        "kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_mechanism": "SCRAM-SHA-256",
+        "kafka_sasl_username": user, "kafka_sasl_password": password,
+    }  # fmt: skip

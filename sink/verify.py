@@ -16,8 +16,8 @@ from marketdata.offsets import from_multirange
 from marketdata.refold import PeriodKey, Proof
 from marketdata.timeframes import M1, timeframe_named
 from runtime.log_identity import own_log, wait_for_log
-from runtime.logreader import TickLog
 from runtime.settings import Settings
+from runtime.ticklog import TickLog
 from sink.completeness import Completeness, Selection, store_folds
 from sink.db.connection import Connection, Database
 from sink.db.session import SQL, database_conninfo, open_session
@@ -27,9 +27,8 @@ from sink.refolds import proven_candle
 from sink.staging import time_msc, utc
 from sink.writer import LogEnds, Writer
 
-#: Maximum number of candles and of ticks in one pass over the log; they are held in memory.
+#: Maximum number of candles in one pass over the log; they are held in memory.
 _PASS_CANDLES: Final = 50_000
-_PASS_TICKS: Final = 2_000_000
 
 #: Rows that the server-side cursor fetches at once.
 _FETCH_ROWS: Final = 5_000
@@ -203,7 +202,6 @@ async def _passes(
 ) -> AsyncIterator[list[Candle]]:
     # Stored candles of one log at a time, in the order of their first offsets.
     chunk: list[Candle] = []
-    ticks = 0
     async with connection.transaction(), connection.cursor(name="stored_candles") as cursor:
         cursor.itersize = _FETCH_ROWS
         await cursor.execute(SQL["stored_candles"], selection)
@@ -213,12 +211,10 @@ async def _passes(
                 report.pending.append(_key(candle))
                 on_progress(1)
                 continue
-            full = len(chunk) == _PASS_CANDLES or ticks + candle.volume > _PASS_TICKS
-            if chunk and (full or chunk[0].log != candle.log):
+            if chunk and (len(chunk) == _PASS_CANDLES or chunk[0].log != candle.log):
                 yield chunk
-                chunk, ticks = [], 0
+                chunk = []
             chunk.append(candle)
-            ticks += candle.volume
     if chunk:
         yield chunk
 

@@ -194,6 +194,7 @@ def own_settings(servers: EmbeddedServers, unique: str, *, server_url: str = "",
         "stream_port": free_port(),
         "sink_port": free_port(),
         "dashboard_port": free_port(),
+        "archive_port": free_port(),
     }
     return load_settings(
         kafka_bootstrap=servers.kafka_bootstrap,
@@ -206,6 +207,7 @@ def own_settings(servers: EmbeddedServers, unique: str, *, server_url: str = "",
         ticks_rejected_topic=f"ticks.rejected.{unique}",
         candles_rejected_topic=f"candles.rejected.{unique}",
         stream_group=f"stream-{unique}",
+        archive_group=f"archive-{unique}",
         sink_group=f"sink-{unique}",
         **usual | others,
     )

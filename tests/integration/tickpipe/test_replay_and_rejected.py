@@ -150,7 +150,8 @@ def test_kafkas_own_reset_gives_the_same_rows(stack: Pipeline, rows: list[Row]) 
         stack.sql("DELETE FROM market_data WHERE ts >= '2019-02-04 00:15Z'")
         command = tool_command(
             "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-            "--bootstrap-server", settings.kafka_bootstrap, "--group", settings.stream_group,
+            "--bootstrap-server", settings.kafka_bootstrap,
+            "--command-config", str(stack.data_dir / "kafka" / "client.properties"), "--group", settings.stream_group,
             "--reset-offsets", "--to-datetime", "2019-02-04T00:14:00.000", "--topic", settings.ticks_topic, "--execute",
         )  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -187,9 +188,8 @@ def test_ctrl_c_starts_the_workers_again(stack: Pipeline) -> None:
 def test_workers_that_run_elsewhere_must_be_stopped_first(stack: Pipeline, tmp_path: Path) -> None:
     before = stack.committed()
     status = stack.status()
-    elsewhere = os.environ | {
-        "TICKPIPE_KAFKA_BOOTSTRAP": status["kafka_bootstrap"], "TICKPIPE_DATABASE_URL": status["database_url"],
-    }  # fmt: skip
+    elsewhere = os.environ | {"TICKPIPE_DATABASE_URL": status["database_url"]}
+    elsewhere |= {f"TICKPIPE_{name.upper()}": value for name, value in status["kafka_settings"].items()}
 
     done = subprocess.run(
         [sys.executable, "-m", "tickpipe", "replay", "--from", "2019-02-04", "--yes", "--data-dir", str(tmp_path)],
