@@ -160,22 +160,45 @@ def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedSe
 def settings(servers: EmbeddedServers, tmp_path: Path) -> Iterator[Settings]:
     """Settings of a pipeline that no other test touches."""
     unique = uuid.uuid4().hex[:12]
-    made = own_settings(
-        servers, unique, data_dir=tmp_path, stream_instance=f"worker-{unique}", sink_instance=f"sink-{unique}"
-    )
+    names = {"stream_instance": f"worker-{unique}", "sink_instance": f"sink-{unique}"}
+    with passing_settings(servers, unique, data_dir=tmp_path, **names) as made:
+        yield made
+
+
+@contextmanager
+def passing_settings(
+    servers: EmbeddedServers, unique: str, *, server_url: str = "", **others: object
+) -> Iterator[Settings]:
+    """`own_settings`, whose database and topics go after the block."""
+    made = own_settings(servers, unique, server_url=server_url, **others)
     yield made
-    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+    with psycopg.connect(server_url or servers.database_url, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(f"test_{unique}")))
     finish_topics(made)
 
 
-def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Settings:
-    """Settings with topics, groups and ports of their own, and with an empty database, `test_…`, which is created."""
-    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+def own_settings(servers: EmbeddedServers, unique: str, *, server_url: str = "", **others: object) -> Settings:
+    """Settings with topics, groups and ports of their own, and with an empty database, `test_…`, which is created.
+
+    `server_url` names another database server than that of `servers`.
+    """
+    server_url = server_url or servers.database_url
+    with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(f"test_{unique}")))
+    usual: dict[str, object] = {
+        # Two workers can share them, and the broker works for each.
+        "kafka_partitions": 2,
+        # What the pipeline loses must not be mended before a test looks.
+        "check_days": 0,
+        "producer_port": free_port(),
+        "stream_port": free_port(),
+        "sink_port": free_port(),
+        "dashboard_port": free_port(),
+        "archive_port": free_port(),
+    }
     return load_settings(
         kafka_bootstrap=servers.kafka_bootstrap,
-        database_url=servers.database_url.rpartition("/")[0] + f"/test_{unique}",
+        database_url=server_url.rpartition("/")[0] + f"/test_{unique}",
         api_keys={"*": API_KEY},
         ticks_topic=f"ticks.{unique}",
         candles_topic=f"candles.{unique}",
@@ -186,16 +209,7 @@ def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Set
         stream_group=f"stream-{unique}",
         archive_group=f"archive-{unique}",
         sink_group=f"sink-{unique}",
-        # Two workers can share them, and the broker works for each.
-        kafka_partitions=others.pop("kafka_partitions", 2),
-        # What the pipeline loses must not be mended before a test looks.
-        check_days=0,
-        producer_port=free_port(),
-        stream_port=free_port(),
-        sink_port=free_port(),
-        dashboard_port=free_port(),
-        archive_port=free_port(),
-        **others,
+        **usual | others,
     )
 
 

@@ -1,23 +1,18 @@
 """A real Kafka and a real PostgreSQL for the tests of the sink; each test has topics and a database of its own."""
 
 import os
+import uuid
 from collections.abc import AsyncIterator, Iterator
-from itertools import count
 
-import psycopg
 import pytest
-from psycopg import sql
-from pydantic import SecretStr
 
 from runtime.log_identity import wait_for_log
-from runtime.settings import Settings, load_settings
+from runtime.settings import Settings
 from sink.db.connection import Connection, connect
 from sink.db.schema import migrate
-from tests.finished_topics import finish_topics
+from tests.conftest import passing_settings
 from tests.integration.sink.flow import Flow
 from tests.servers import EmbeddedServers
-
-_numbers = count(1)
 
 
 @pytest.fixture
@@ -29,24 +24,10 @@ def server_url(servers: EmbeddedServers) -> str:
 @pytest.fixture
 def settings(servers: EmbeddedServers, server_url: str) -> Iterator[Settings]:
     """Settings with an empty database and topics that nobody used before; the topics are not created yet."""
-    name = f"sink_{os.getpid()}_{next(_numbers)}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    made = load_settings(
-        kafka_bootstrap=servers.kafka_bootstrap,
-        kafka_partitions=1,
-        ticks_topic=f"{name}.ticks",
-        candles_topic=f"{name}.candles.m1",
-        broker_candles_topic=f"{name}.candles.broker",
-        reference_topic=f"{name}.reference",
-        ticks_rejected_topic=f"{name}.ticks.rejected",
-        candles_rejected_topic=f"{name}.candles.rejected",
-        sink_group=name,
-        sink_port=0,
-        database_url=SecretStr(psycopg.conninfo.make_conninfo(server_url, dbname=name)),
-    )
-    yield made
-    finish_topics(made)
+    with passing_settings(
+        servers, uuid.uuid4().hex[:12], server_url=server_url, kafka_partitions=1, sink_port=0, check_days=2
+    ) as made:
+        yield made
 
 
 @pytest.fixture

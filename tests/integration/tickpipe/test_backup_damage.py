@@ -1,10 +1,12 @@
 """Backups that are damaged, too new or interrupted change nothing and say what they are."""
 
 import hashlib
+import shutil
 import stat
 import tracemalloc
+import uuid
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from runtime.settings import Settings
 from runtime.topics import ensure_topics
 from sink.db.connection import connect
 from sink.db.schema import migrate
+from tests.conftest import passing_settings
 from tests.integration.sink.fixed import new_writer
 from tests.integration.tickpipe.backups import Silent, archives, restored
+from tests.servers import EmbeddedServers
 from tests.unit.sink.candles import MINUTE, candle
 from tickpipe.backup.archive import (
     FORMAT,
@@ -41,13 +45,27 @@ class Interrupting(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.fixture
-async def small(settings: Settings, tmp_path: Path) -> Path:
-    """A backup of an empty pipeline."""
+@pytest.fixture(scope="module")
+def settings(servers: EmbeddedServers) -> Iterator[Settings]:
+    """Those of one pipeline for all tests: an empty one at first, later with one candle at most."""
+    with passing_settings(servers, uuid.uuid4().hex[:12]) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def backup(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backup of the empty pipeline."""
+    path = tmp_path_factory.mktemp("backup") / "small.zip"
     await ensure_topics(settings)
     await migrate(settings.database_url.get_secret_value())
-    await take_backup(settings, tmp_path / "small.zip", Silent(), with_topics=True)
-    return tmp_path / "small.zip"
+    await take_backup(settings, path, Silent(), with_topics=True)
+    return path
+
+
+@pytest.fixture
+def small(backup: Path, tmp_path: Path) -> Path:
+    """A copy of it in a folder of the test's own."""
+    return Path(shutil.copy2(backup, tmp_path / "small.zip"))
 
 
 def damaged(path: Path) -> list[Path]:
@@ -242,8 +260,8 @@ def test_a_member_that_is_larger_than_the_manifest_says_is_refused(small: Path) 
         check_archive(archive)
 
 
-def test_only_its_owner_may_read_a_backup(small: Path) -> None:
-    assert stat.S_IMODE(small.stat().st_mode) == 0o600
+def test_only_its_owner_may_read_a_backup(backup: Path) -> None:
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
 
 
 async def test_an_interrupted_backup_leaves_nothing(settings: Settings, small: Path) -> None:

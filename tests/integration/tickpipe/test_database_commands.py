@@ -259,9 +259,9 @@ def test_a_password_is_changed_in_the_database_and_a_wrong_one_says_so(
     try:
         changed = CliRunner().invoke(app, ["db", "password", role], input="%the'n@w one\n")
         assert (changed.exit_code, changed.stdout) == (0, f"Changed the password of {role}.\n")
-        psycopg.connect(database, user=role, password="%the'n@w one").close()  # noqa: S106
+        psycopg.connect(database, user=role, password="%the'n@w one").close()  # noqa: S106 - made up
 
-        wrong = psycopg.conninfo.make_conninfo(database, user=role, password="the-former-one")  # noqa: S106
+        wrong = psycopg.conninfo.make_conninfo(database, user=role, password="the-former-one")  # noqa: S106 - made up
         monkeypatch.setenv("TICKPIPE_DATABASE_URL", wrong)
         refused = run("db", "status")
         assert refused.exit_code == 1

@@ -149,7 +149,7 @@ def test_the_five_queries_are_answered_to_the_reader(reader_url: str, tmp_path: 
 
 
 def test_another_password_counts_from_the_next_start_on(server: Postgres) -> None:
-    renewed = dataclasses.replace(server, access=dataclasses.replace(server.access, reader_password="an-other"))  # noqa: S106
+    renewed = dataclasses.replace(server, access=dataclasses.replace(server.access, reader_password="an-other"))  # noqa: S106 - made up
     try:
         assert renewed.answers()
         psycopg.connect(renewed.access.reader_url(server.port).replace(socket.gethostname(), "127.0.0.1")).close()
@@ -208,7 +208,7 @@ def _made_by_compose(server: Postgres) -> str:
     }  # fmt: skip
     subprocess.run(["bash", str(ROOT / "compose/timescaledb/roles.sh")], check=True, env=environment)
     url = make_conninfo(server.url, dbname="tickpipe")
-    asyncio.run(migrate(make_conninfo(url, user="tickpipe", password="of-DB")))  # noqa: S106
+    asyncio.run(migrate(make_conninfo(url, user="tickpipe", password="of-DB")))  # noqa: S106 - made up
     return url
 
 
@@ -234,4 +234,4 @@ def test_each_role_of_the_compose_file_may_do_its_part_and_no_more(of_compose: s
 
 def test_the_superuser_of_the_compose_file_has_no_password(of_compose: str) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        psycopg.connect(make_conninfo(of_compose, user="bootstrap", password="bootstrap"))  # noqa: S106
+        psycopg.connect(make_conninfo(of_compose, user="bootstrap", password="bootstrap"))  # noqa: S106 - made up

@@ -79,7 +79,7 @@ async def test_migrations_wait_for_the_owner(servers: EmbeddedServers) -> None:
         role = sql.Identifier(f"writer_of_{owner.info.dbname}")
         owner.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'writer'").format(role))
         owner.execute(sql.SQL("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {}").format(role))
-        writer_url = make_conninfo(url, user=f"writer_of_{owner.info.dbname}", password="writer")  # noqa: S106
+        writer_url = make_conninfo(url, user=f"writer_of_{owner.info.dbname}", password="writer")  # noqa: S106 - made up
         try:
             with pytest.raises(NotMigrated, match=r"may not apply the migration 0001.*`tickpipe db migrate`") as raised:
                 await migrate(writer_url)
