@@ -22,8 +22,8 @@ from marketdata.timeframes import M1
 from runtime.kafka import Ends, admin_client, committed_offsets, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors
 from runtime.log_identity import log_name, own_log
-from runtime.logreader import Refolded, TickLog
 from runtime.settings import Settings
+from runtime.ticklog import Refolded, TickLog
 from sink.db.connection import Connection
 from sink.db.session import SQL
 from sink.progress import reached_offsets, wait_until_stored
@@ -198,7 +198,7 @@ class TickReader:
         folded, ends = await self._offsets()
         is_known = await self._is_stored(ends[settings.candles_topic])
         unfolded: Ends = {}
-        for partition, (first, end) in ends[settings.ticks_topic].items():
+        for partition, (first, end) in (await tick_log.extended(ends[settings.ticks_topic])).items():
             begin = folded.get(TopicPartition(settings.ticks_topic, partition))
             if begin is None or not is_known:
                 from_ms = self._wanted.first_ms

@@ -93,7 +93,8 @@ class Right(StrEnum):
 
 def is_dry_run(headers: Mapping[bytes, bytes]) -> bool:
     """Whether `X-Dry-Run` asks for the answer only, without storing anything."""
-    return headers.get(b"x-dry-run", b"").strip().lower() not in (b"", b"0", b"false")
+    asked = headers.get(b"x-dry-run")
+    return asked is not None and asked.strip().lower() not in (b"", b"0", b"false")
 
 
 def source_header(source: str | None) -> dict[str, str]:

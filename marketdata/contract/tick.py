@@ -63,6 +63,7 @@ class TickFields(Struct, gc=False):
     )
     mode: Annotated[_Mode | None, Meta(description="the price that draws the chart")] | UnsetType = UNSET
     chart_mode: Annotated[_Mode | None, Meta(description="the same by its other name")] | UnsetType = UNSET
+    late: Annotated[bool | None, Meta(description="came late into the terminal's list")] | UnsetType = UNSET
     #: An open price may make a bar of the item (`fields.is_bar`), so the fast path takes none.
     open: Annotated[None, Meta(description="a tick has none")] | UnsetType = UNSET
 
@@ -88,6 +89,8 @@ class ReadTick(NamedTuple):
     point: float | None
     #: The chart mode, if the sender says it.
     mode: ChartMode | None
+    #: Whether the sender says that it came into the terminal's list behind later ticks.
+    is_late: bool
 
     def at(self, time_msc: int) -> Tick:
         """The tick at this moment (UTC epoch milliseconds)."""
@@ -126,6 +129,7 @@ def read_tick(item: object) -> ReadTick:
     return ReadTick(
         symbol, time, bid, ask, last, volume, whole(flags, "flags", MAX_FLAGS) if is_said(flags) else 0,
         point_of(item), chart_mode_of(item.get("mode"), item.get("chart_mode")),
+        item.get("late") is True,
     )  # fmt: skip
 
 
@@ -187,13 +191,19 @@ def iso_instant(time_ms: int, *, coarse: bool) -> str:
 
 def iso_second(time_ms: int) -> str:
     """`2019-02-04T00:00:00Z`, the second of epoch milliseconds."""
-    minute, second = divmod(time_ms // 1000, 60)
-    return f"{_iso_minute(minute)}:{second:02d}Z"
+    return _iso_second(time_ms // 1000)
+
+
+# Ticks in a row are often of the same second, and nearly always of the same minute.
+@lru_cache(4)
+def _iso_second(second: int) -> str:
+    minute, within = divmod(second, 60)
+    return f"{_iso_minute(minute)}:{within:02d}Z"
 
 
 @lru_cache(4)
 def _iso_minute(minute: int) -> str:
-    # Ticks in a row are of the same minute, and strftime takes longer than all the rest of a tick.
+    # strftime takes longer than all the rest of a tick.
     return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m-%dT%H:%M")
 
 

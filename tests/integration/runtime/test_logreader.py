@@ -11,8 +11,9 @@ from marketdata.errors import UnknownTopic
 from marketdata.refold import Proof, TickFold
 from marketdata.tick import Tick
 from runtime.kafka import admin_client
-from runtime.logreader import LogReader, Refolded, TickLog
+from runtime.logreader import LogReader
 from runtime.settings import Settings
+from runtime.ticklog import Refolded, TickLog
 from tests.kafka_log import KafkaLog, delete_ticks_topic, frames_of
 
 MINUTE_MS = 1_700_000_040_000
