@@ -107,6 +107,11 @@ class Process:
         assert self._process is not None
         return self._process.pid
 
+    def peak_memory_mb(self) -> float:
+        """The most memory that it has had so far."""
+        [line] = [one for one in Path(f"/proc/{self.pid}/status").read_text().splitlines() if one.startswith("VmHWM:")]
+        return int(line.split()[1]) / 1024
+
     def send_signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)

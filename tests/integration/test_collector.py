@@ -73,6 +73,10 @@ COLLECTORS = [
     Collector("M1", stamps_tick_time=False, says_bar_time=True),
     Collector("H1", stamps_tick_time=True, says_bar_time=False),
     Collector("H4", stamps_tick_time=False, says_bar_time=False),
+    Collector("M5", stamps_tick_time=True, says_bar_time=True),
+    Collector("M15", stamps_tick_time=False, says_bar_time=False),
+    Collector("M30", stamps_tick_time=True, says_bar_time=False),
+    Collector("D1", stamps_tick_time=False, says_bar_time=True),
 ]
 
 
