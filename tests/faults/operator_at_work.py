@@ -39,9 +39,7 @@ class Operator:
         self.stack = Stack(data_dir)
         state = self.stack.found()
         self.api_key, self.producer_url = state.api_key, state.producer_url
-        self.settings = load_settings(
-            kafka_bootstrap=state.kafka_bootstrap, database_url=state.database_url, grace_seconds=1
-        )
+        self.settings = load_settings(database_url=state.database_url, grace_seconds=1, **state.kafka_settings)
 
     def connection(self, database: str = "") -> psycopg.Connection[Any]:
         """A session of the superuser; the services' own role may not do most of what is done here."""
@@ -107,7 +105,10 @@ class Operator:
 
     async def tool(self, main_class: str, *arguments: str, stdin: str = "", expect: int | None = 0) -> str:
         """One of Kafka's own tools."""
-        command = tool_command(main_class, "--bootstrap-server", self.settings.kafka_bootstrap, *arguments)
+        command = tool_command(
+            main_class, "--bootstrap-server", self.settings.kafka_bootstrap,
+            "--command-config", str(self.data_dir / "kafka" / "client.properties"), *arguments,
+        )  # fmt: skip
         done = await asyncio.to_thread(
             subprocess.run, command, input=stdin, capture_output=True, text=True, timeout=120, check=False
         )

@@ -76,9 +76,7 @@ class Stack:
 
     def settings(self) -> Settings:
         state = self.found()
-        return load_settings(
-            data_dir=self.data_dir, kafka_bootstrap=state.kafka_bootstrap, database_url=state.database_url
-        )
+        return load_settings(data_dir=self.data_dir, database_url=state.database_url, **state.kafka_settings)
 
     def sql(self, query: str) -> list[Row]:
         with psycopg.connect(self.found().database_url, autocommit=True) as connection:

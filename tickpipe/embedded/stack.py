@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from runtime.process import on_stop_signal
 from runtime.serving import raise_descriptor_limit
 from runtime.settings import load_settings
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
+from tickpipe.embedded.kafka_users import SERVICE_USERS, KafkaUsers
 from tickpipe.embedded.postgres import Access, local_postgres
 from tickpipe.embedded.process import ServiceSpec, open_log, tail
 from tickpipe.embedded.services import (
@@ -88,6 +90,8 @@ def run_stack(config: StackConfig, on_event: OnEvent = _ignore) -> None:
     """
     config = replace(config, data_dir=config.data_dir.expanduser().absolute())
     _prepare_for_children()
+    # A broker that is not ready is asked again.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     with stack_lock(config.data_dir):
         specs, state = _plan(config, on_event)
         asyncio.run(_supervise(config, specs, state, on_event))
@@ -218,6 +222,7 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
     credentials = load_credentials(data_dir)
     api_key = any_source_key(credentials.api_key)
     specs = []
+    kafka_logins: dict[str, dict[str, str]] = {}
     kafka_bootstrap = database_url = reader_url = dashboard_database_url = ""
     # The cheap checks first: a port in use should be reported before a download, not after it.
     addresses = claim_addresses(config, ports, "", "")
@@ -231,12 +236,15 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
         dashboard_database_url = postgres.local_reader_url
         specs.append(postgres.spec)
     if "kafka" in config.services:
-        kafka = local_kafka(data_dir, ports, ready_kafka(lambda message: on_event(StackEvent(message))))
+        jars = ready_kafka(lambda message: on_event(StackEvent(message)))
+        users = KafkaUsers(credentials.kafka_password)
+        kafka = local_kafka(data_dir, ports, jars, users)
         kafka_bootstrap = kafka.bootstrap
+        kafka_logins = {name: users.login(name) for name in SERVICE_USERS}
         specs.insert(0, kafka.spec)
     addresses = replace(
         addresses, kafka_bootstrap=kafka_bootstrap, database_url=database_url,
-        dashboard_database_url=dashboard_database_url,
+        dashboard_database_url=dashboard_database_url, kafka_logins=kafka_logins,
     )  # fmt: skip
     specs += service_specs(config, addresses, api_key)
     state = StackState(
@@ -252,6 +260,7 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
         control="",
         services=(),
         reader_url=reader_url,
+        kafka_password=credentials.kafka_password if kafka_bootstrap else "",
     )
     return specs, state
 
