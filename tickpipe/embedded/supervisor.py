@@ -139,6 +139,7 @@ class Service:
             self._process = await asyncio.create_subprocess_exec(
                 *self.spec.command,
                 env=dict(self.spec.env),
+                cwd=self.spec.cwd,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,

@@ -46,17 +46,22 @@ def _config(data_dir: Path, *services: str, **commands: tuple[str, ...]) -> Stac
 
 @pytest.fixture(scope="module")
 def stack_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The data directory of a whole running stack, started by a user in Turkey who hides nothing from others."""
-    data_dir = tmp_path_factory.mktemp("stack")
+    """The data directory of a whole running stack, started by a user in Turkey who hides nothing from others.
+
+    The folder in which it was started is gone since.
+    """
+    data_dir, gone = tmp_path_factory.mktemp("stack"), tmp_path_factory.mktemp("gone")
     umask = os.umask(0)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=tr -Duser.country=TR")
             patch.setenv("LC_ALL", "tr_TR.UTF-8")
             patch.setenv("TZ", "Asia/Kathmandu")
+            patch.chdir(gone)
             start_detached(_config(data_dir))
     finally:
         os.umask(umask)
+    gone.rmdir()
     yield data_dir
     stop_stack(data_dir)
 

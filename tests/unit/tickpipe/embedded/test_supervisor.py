@@ -61,6 +61,19 @@ async def test_dead_process_comes_back(tmp_path: Path) -> None:
         assert service.pid not in (None, first)
 
 
+async def test_a_process_runs_where_it_is_told_to_though_the_folder_of_its_parent_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, data = tmp_path / "gone", tmp_path / "data"
+    gone.mkdir()
+    data.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    says = "import os, time; open('where', 'w').write(os.getcwd()); time.sleep(60)"
+    async with _supervised(_spec(tmp_path, "a", says, cwd=data)):
+        await _until(lambda: (data / "where").exists() and (data / "where").read_text() == str(data))
+
+
 async def test_events_say_what_a_process_died_of(tmp_path: Path) -> None:
     events: list[StackEvent] = []
     async with _supervised(_spec(tmp_path, "a", "raise SystemExit(3)", ready=lambda: False), events=events):
