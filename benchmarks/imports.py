@@ -1,9 +1,10 @@
 """What `tickpipe import` posts a second on one core, against what the producer accepts in bodies of 200 ticks.
 
 `python -m benchmarks.imports` starts Kafka and one process of the producer, as `benchmarks.ingest` does, and sends it
-bodies of 200 ticks over 64 connections, a file of CSV and MetaTrader's export of the same ticks in turn. CPU seconds
-are those of the importing process alone, its start included, and those of the producer where the bodies are sent to it.
-An import reads some batches ahead of the request that is on its way; the next one goes when the last was answered.
+bodies of 200 ticks over 64 connections, and imports files of as many ticks in turn: CSV, MetaTrader's export, Parquet,
+and an EA's archive. CPU seconds are those of the importing process alone, its start included, and those of the producer
+where the bodies are sent to it. An import reads some batches ahead of the request that is on its way; the next one goes
+when the last was answered.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
+from pyarrow import csv, parquet
 
 from benchmarks.ingest import KEY, SERVER, TICKS, body_of, posting, variables
 from benchmarks.rounds import Contender, Measured, peak_bytes, run_rounds
@@ -46,9 +48,28 @@ def metatrader_lines(ticks: int) -> Iterator[str]:
         yield f"{at}.{ms:03d}\t{bid:.5f}\t{bid + 0.00002:.5f}\t\t\t6\n"
 
 
+def write_files(folder: Path, ticks: int) -> dict[str, Path]:
+    """The files that are imported, by what they are."""
+    files = {
+        "CSV": folder / "EURUSD-ticks.csv",
+        "MetaTrader's export": folder / "EURUSD_201902040000_201902052359.csv",
+        "Parquet": folder / "EURUSD.parquet",
+        "an EA's archive": folder / "PDC_outbound_20190204.jsonl",
+    }
+    csv_path, metatrader, columns, archive = files.values()
+    for path, lines in ((csv_path, csv_lines), (metatrader, metatrader_lines)):
+        with path.open("w") as file:
+            file.writelines(lines(ticks))
+    parquet.write_table(csv.read_csv(csv_path), columns)
+    with archive.open("wb") as file:
+        for number in range(ticks // TICKS):
+            file.write(b'{"ts":"2019-02-04T00:00:00Z","kind":"tick","body":%b}\n' % body_of(number, TICKS))
+    return files
+
+
 def importing(path: Path, port: int, ticks: int) -> Contender:
     """One import of the file by a process of its own."""
-    command = [sys.executable, "-m", "tickpipe", "import", str(path), "--symbol", "EURUSD", "--key", KEY]
+    command = [sys.executable, "-m", "tickpipe", "import", str(path), "--key", KEY]
 
     def run() -> Measured:
         began, peak, ended, status = time.monotonic(), 0, 0, 0
@@ -82,15 +103,13 @@ def main() -> None:
         EmbeddedServers(Path(directory)) as servers,
         serving({SERVER: options.port}, variables(servers.kafka_bootstrap, options.port)) as processes,
     ):
-        files = {name: Path(directory) / f"{name}.csv" for name in ("csv", "metatrader")}
-        for path, lines in zip(files.values(), (csv_lines, metatrader_lines), strict=True):
-            with path.open("w") as file:
-                file.writelines(lines(options.ticks))
         bodies = [body_of(number, TICKS) for number in range(options.bodies)]
         contenders = {
             "bodies of 200 ticks": posting(processes[SERVER], options.port, "/ingest/tick", bodies, TICKS),
-            "import of CSV": importing(files["csv"], options.port, options.ticks),
-            "import of MetaTrader's export": importing(files["metatrader"], options.port, options.ticks),
+            **{
+                f"import of {name}": importing(path, options.port, options.ticks)
+                for name, path in write_files(Path(directory), options.ticks).items()
+            },
         }
         run_rounds("imports", contenders, rounds=options.rounds, unit="ticks", ours=list(contenders)[1:])
 

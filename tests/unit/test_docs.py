@@ -2,9 +2,11 @@
 
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from runtime.settings import Settings
 from tests.architecture import IN_FILE, PACKAGES, PAGE, ROOT, names
@@ -101,6 +103,18 @@ def test_the_commands_that_a_page_names_exist(page: Path) -> None:
     for module in re.findall(r"python -m ([\w.]+)", code):
         path = ROOT.joinpath(*module.split("."))
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+@each_page
+def test_the_commands_of_a_page_take_the_options_that_it_gives_them(page: Path) -> None:
+    refused = {}
+    for line in re.findall(r"^(?:[ >$]*|.*\| )tickpipe ([a-z].+)", page.read_text(), re.MULTILINE):
+        written = re.split(r"\s#|\s[|>]|…|`", line)[0]
+        # With --help a command looks at its options and does nothing.
+        result = CliRunner().invoke(app, [*shlex.split(written), "--help"])
+        if result.exit_code:
+            refused[written] = result.stderr
+    assert refused == {}
 
 
 @each_page
