@@ -38,6 +38,8 @@ struct TickTotals {
     long since_msc;
     long count;
     ulong sum;
+    // The last millisecond with a tick before them; 0 when there was none.
+    long before_msc;
 };
 
 class RecentTicks {
@@ -112,7 +114,10 @@ private:
     }
 
 public:
-    RecentTicks() { Clear(0); }
+    RecentTicks() {
+        Clear(0);
+        m_totals.before_msc = 0;
+    }
 
     // Nothing is known but the totals of a run before.
     void Begin(const TickTotals &totals) {
@@ -148,6 +153,7 @@ public:
     // Covers an earlier time as well, of which these ticks are known.
     void ReachBack(const long since_msc, const MqlTick &ticks[], const int copied) {
         m_totals.since_msc = since_msc;
+        m_totals.before_msc = 0;
         for(int i = 0; i < copied; i++)
             Add(ticks[i].time_msc, TickHash(ticks[i]));
     }
@@ -158,7 +164,7 @@ public:
     // The last millisecond with a tick before a time; 0 when there is none.
     long Before(const long msc) const {
         int at = Find(msc);
-        return at > m_first ? m_times[at - 1] : 0;
+        return at > m_first ? m_times[at - 1] : m_totals.before_msc;
     }
 
     // How many of the ticks from `begin` to `end`, all of one millisecond, are not here.
@@ -231,6 +237,7 @@ public:
         for(; m_first < end; m_first++) {
             m_totals.count--;
             m_totals.sum -= m_hashes[m_first];
+            m_totals.before_msc = m_times[m_first];
         }
         m_totals.since_msc = before_msc;
         if(m_first < 4096 || m_first * 2 < ArraySize(m_times))

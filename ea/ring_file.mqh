@@ -62,13 +62,13 @@ void MarkLines(const CursorMark &marks[], char &bytes[]) {
         lines += marks[i].symbol + "\t" + IntegerToString(marks[i].msc) + "\t" + IntegerToString(marks[i].taken) + "\t" +
                  IntegerToString(marks[i].bar_time) + "\t" + IntegerToString(marks[i].recent.since_msc) + "\t" +
                  IntegerToString(marks[i].recent.count) + "\t" + IntegerToString((long)marks[i].recent.sum) + "\t" +
-                 IntegerToString(marks[i].sent_msc) + "\n";
+                 IntegerToString(marks[i].recent.before_msc) + "\t" + IntegerToString(marks[i].sent_msc) + "\n";
     ToUtf8(lines, bytes);
 }
 
 bool ReadMarkLine(const string line, CursorMark &mark) {
     string fields[];
-    if(StringSplit(line, '\t', fields) != 8)
+    if(StringSplit(line, '\t', fields) != 9)
         return false;
     mark.symbol = fields[0];
     mark.msc = StringToInteger(fields[1]);
@@ -77,7 +77,8 @@ bool ReadMarkLine(const string line, CursorMark &mark) {
     mark.recent.since_msc = StringToInteger(fields[4]);
     mark.recent.count = StringToInteger(fields[5]);
     mark.recent.sum = (ulong)StringToInteger(fields[6]);
-    mark.sent_msc = StringToInteger(fields[7]);
+    mark.recent.before_msc = StringToInteger(fields[7]);
+    mark.sent_msc = StringToInteger(fields[8]);
     return true;
 }
 

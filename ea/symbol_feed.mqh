@@ -95,7 +95,6 @@ private:
     }
 
     bool IsRepeating() const { return m_checks.IsRepeating(); }
-
     // Compares the list of the time before a restart with what was taken then.
     bool LoadRecent() {
         MqlTick ticks[];
@@ -118,7 +117,7 @@ private:
     }
 
     // A resend is known by its going back. One that begins where the last record ended gets the millisecond before it too;
-    // where there is none, the newest comes first, in a request of its own. The only one waits for another: false.
+    // where there is none, the newest comes first, in a request of its own. The very first waits for another: false.
     bool GoBack(MqlTick &late[]) {
         long before_msc = m_recent.Before(late[0].time_msc);
         long other_msc = before_msc > 0 ? before_msc : m_cursor.Msc();
@@ -215,6 +214,7 @@ public:
             mark.recent.since_msc = mark.msc + 1;
             mark.recent.count = 0;
             mark.recent.sum = 0;
+            mark.recent.before_msc = 0;
         }
         m_cursor.Begin(m_symbol, mark.msc, mark.taken);
         if(is_known)

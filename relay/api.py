@@ -35,7 +35,7 @@ from marketdata.contract.http import (
 from marketdata.contract.large_body import LARGE_BYTES, decode_large
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
-from relay.database import StoreUnavailable
+from relay.database import StoreUnavailable, explained
 from relay.forwarder import Totals
 from relay.item import NewRow, as_json, read_item
 from relay.metrics import Metrics
@@ -107,7 +107,7 @@ class Api:
         except StoreUnavailable as exc:
             answer = _refused(Refusal(503, "STORE_UNAVAILABLE", str(exc), retry_after_seconds=exc.retry_after_seconds))
         except sqlite3.Error as exc:
-            answer = _refused(Refusal(503, "STORE_UNAVAILABLE", f"the database: {exc}", retry_after_seconds=5))
+            answer = _refused(Refusal(503, "STORE_UNAVAILABLE", str(explained(exc)), retry_after_seconds=5))
         except Exception as exc:
             log.error("A request failed; this is a bug.", action="internal_error", path=path, exc_info=exc)
             answer = _refused(Refusal(500, "INTERNAL", "an internal error; it is in the log"))

@@ -143,6 +143,11 @@ def explained(exc: Exception) -> Exception:
         return StoreUnavailable("The disk is full, nothing can be stored; free some space.", 10)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreUnavailable("Another program holds the lock of the database; close it.", 1)
+    if code == sqlite3.SQLITE_CORRUPT:
+        return StoreUnavailable(
+            f"The file of ticks is damaged ({exc}). End the relay, move the file and those beside it away, and start"
+            " again with a new one; `sqlite3 OLD .recover` reads what is left of it, `relay export` sends that.", 10,
+        )  # fmt: skip
     return StoreUnavailable(f"The database cannot be written ({exc}); check the disk.", 10)
 
 

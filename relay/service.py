@@ -1,6 +1,7 @@
 """`tickpipe relay serve`: the local API in the foreground, the forwarder in a thread of its own."""
 
 import os
+import sqlite3
 import sys
 import threading
 from contextlib import nullcontext, suppress
@@ -13,7 +14,7 @@ import uvicorn
 
 from marketdata.errors import SettingsError
 from relay.api import KEY_VARIABLE, Api
-from relay.database import forwarding_alone
+from relay.database import explained, forwarding_alone
 from relay.forwarder import BATCH, Forwarder, Retention
 from relay.pending import Pending
 from relay.server import Server
@@ -90,8 +91,13 @@ def _forward(forwarder: Forwarder, store: Store, stop: threading.Event) -> None:
         try:
             forwarder.run()
         except Exception as exc:
-            forwarder.totals.fail(f"forwarding failed ({exc!r})", "failed")
-            log.exception("Forwarding failed; it begins again where it was confirmed.", action="forward_failed")
+            is_disk = isinstance(exc, sqlite3.DatabaseError)
+            text = str(explained(exc)) if is_disk else f"forwarding failed ({exc!r})"
+            forwarder.totals.fail(text, "store" if is_disk else "failed")
+            log.error(
+                f"{text} Forwarding begins again where it was confirmed.", action="forward_failed",
+                exc_info=None if is_disk else exc,
+            )  # fmt: skip
             stop.wait(_AFTER_FAILURE_SECONDS)
             with suppress(Exception):  # the next round fails as well, and says why
                 forwarder.pending = Pending(store, limit=BATCH)

@@ -68,6 +68,20 @@ def test_ticks_that_come_late_one_by_one_into_the_first_millisecond_count_once(
     assert held(server) == Counter(ticks)
 
 
+def test_a_late_tick_of_the_newest_millisecond_counts_when_the_one_before_is_long_past(
+    start_terminal: StartTerminal, server: ScriptedServer
+) -> None:
+    # The one before is no longer remembered, and none follows.
+    ticks = [tick(0), *(tick(3 * HOUR_MS, bid) for bid in (1.2, 1.1, 1.1, 1.2))]
+    quoted = [(t, t.time_msc + (5 * MINUTE_MS if k == 2 else 0)) for k, t in enumerate(ticks)]
+    terminal = start_terminal()
+    terminal.symbol("EURUSD")
+    terminal.load("EURUSD", [(tick(-HOUR_MS), NOW_MS - HOUR_MS), *quoted])
+    begin(terminal, server)
+    terminal.run(15_600, step_ms=10_000)
+    assert held(server) == Counter(ticks)
+
+
 def said_late(server: ScriptedServer) -> list[Tick]:
     return [posted(item) for request in server.requests for item in request.items if item.get("late")]
 

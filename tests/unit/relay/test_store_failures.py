@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,20 @@ import pytest
 from structlog.testing import capture_logs
 
 from relay.api import Api
-from relay.database import StoreUnavailable
+from relay.database import StoreUnavailable, explained
+from relay.forwarder import Forwarder
+from relay.pending import Pending
+from relay.server import Server
+from relay.service import _forward
 from relay.store import Store
 from runtime.health import Guard, Health
 from runtime.process import EXIT_FAILED
 from runtime.settings import load_settings
 from tests.ports import free_port
+from tests.scripted import ScriptedServer
 from tests.unit.relay.rows import put, tick
 from tests.unit.relay.test_api import call
-from tests.waiting import PATIENCE_SECONDS
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
 class _Stubborn(sqlite3.Connection):
@@ -136,3 +142,30 @@ def test_a_relay_whose_thread_fails_ends_with_another_code_than_0(tmp_path: Path
     )
     assert done.returncode == EXIT_FAILED, done.stderr.decode()
     assert b"part_failed" in done.stdout + done.stderr
+
+
+async def test_a_damaged_file_is_named_with_a_cure_and_new_ticks_are_stored(
+    tmp_path: Path, server: ScriptedServer
+) -> None:
+    path = tmp_path / "ea.db"
+    with Store(path) as store:
+        for n in range(40):
+            await put(store, *(tick(500 * n + k) for k in range(500)))
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2 // 4_096 * 4_096)
+        file.write(bytes(range(256)) * 48)
+    stop = threading.Event()
+    with Store(path) as store, Server(server.url, "key") as receiver:
+        await put(store, tick(0))
+        with pytest.raises(sqlite3.DatabaseError) as found:
+            store.counts()
+        assert "is damaged" in str(explained(found.value))
+        forwarder = Forwarder(store, receiver, Pending(store, limit=1_000), stop=stop)
+        thread = threading.Thread(target=_forward, args=(forwarder, store, stop))
+        thread.start()
+        wait_until(lambda: forwarder.totals.trouble != "", what="the damage")
+        stop.set()
+        thread.join()
+        assert forwarder.totals.forwarded > 0
+        assert "move the file" in forwarder.totals.trouble
+        assert forwarder.totals.cause == "store"
