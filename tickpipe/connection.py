@@ -134,17 +134,18 @@ def connected_settings(data_dir: Path | None) -> "Settings":
         StackError: when no stack runs and the environment names neither Kafka nor a database, or Docker Compose's.
         SettingsError: when a setting cannot be understood.
     """
-    from runtime.security_settings import UNSECURED
     from runtime.settings import ANY_SOURCE, load_settings
 
     directory = data_directory(data_dir)
     stack = stack_on(directory)
     if stack is not None:
+        from tickpipe.embedded.services import archive_of
+
         return _quiet_logs(
             load_settings(
                 data_dir=directory,
-                **UNSECURED,
-                kafka_bootstrap=stack.kafka_bootstrap,
+                archive=archive_of(directory),
+                **stack.kafka_settings,
                 database_url=stack.database_url,
                 api_keys={ANY_SOURCE: stack.api_key},
             )

@@ -86,7 +86,7 @@ def test_an_empty_secret_refuses_to_start(tmp_path: Path, name: str) -> None:
         with pytest.raises(ComposeError, match=f"{name}.*run make env"):
             refused.up()
     finally:
-        docker("volume", "rm", f"{project}_kafka-data")
+        docker("volume", "rm", f"{project}_kafka-data", f"{project}_archive-data")
 
 
 @pytest.mark.parametrize("value", ["change-me", "short", "my-change-me-1234"])
