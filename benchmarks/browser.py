@@ -19,11 +19,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import psutil
 from playwright.async_api import Browser, Page, async_playwright
 from rich.console import Console
 
@@ -91,19 +93,32 @@ class Minute:
     listeners: int
 
 
-async def first_candle(browser: Browser, url: str) -> tuple[float, int]:
-    """Seconds from the navigation to the first bars, and bytes that were sent for files."""
+def browser_cpu() -> float:
+    """Processor seconds of the browser's processes so far: a busy machine makes them hardly more."""
+    seconds = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "chrom" in process.name():
+                spent = process.cpu_times()
+                seconds += spent.user + spent.system
+    return seconds
+
+
+async def first_candle(browser: Browser, url: str) -> tuple[float, float, int]:
+    """Seconds from the navigation to the first bars, of them the browser's on a processor, and bytes of the files."""
     context = await browser.new_context(viewport={"width": 1280, "height": 760})
     page = await context.new_page()
+    spent = browser_cpu()
     await page.goto(url + QUERY)
     await page.wait_for_selector(DRAWN)
+    spent = browser_cpu() - spent
     seconds = await page.evaluate("performance.now() / 1000")
     sent = await page.evaluate(
         """performance.getEntries().filter(({ name }) => !/(candles|symbols|stream|senders)([?]|$)/.test(name))
             .reduce((sum, { transferSize }) => sum + (transferSize ?? 0), 0)"""
     )
     await context.close()
-    return float(seconds), int(sent)
+    return float(seconds), spent, int(sent)
 
 
 async def drawing(browser: Browser, url: str, seconds: float) -> dict[str, Any]:
@@ -111,7 +126,9 @@ async def drawing(browser: Browser, url: str, seconds: float) -> dict[str, Any]:
     page = await browser.new_page(viewport={"width": 1280, "height": 760})
     await page.goto(url + QUERY)
     await page.wait_for_selector(DRAWN)
+    spent = browser_cpu()
     drawn: dict[str, Any] = await page.evaluate(DRAW, [seconds, 1000 / 60])
+    drawn["cpu"] = browser_cpu() - spent
     await page.close()
     return drawn
 
@@ -149,10 +166,11 @@ async def measure(url: str, *, seconds: float, minutes: int) -> dict[str, Any]:
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         openings = [await first_candle(browser, url) for _ in range(OPENINGS)]
         drawn = await drawing(browser, url, seconds)
-        rows = await growth(browser, url, minutes)
+        rows = await growth(browser, url, minutes) if minutes else []
         figures = {
-            "chromium": browser.version, "first_candle_seconds": [seconds for seconds, _ in openings],
-            "bytes": openings[0][1], "updates": drawn["updates"], "frame_gaps_ms": drawn["gaps"],
+            "chromium": browser.version, "first_candle_seconds": [seconds for seconds, _, _ in openings],
+            "first_candle_cpu": [cpu for _, cpu, _ in openings], "bytes": openings[0][2], "drawing_cpu": drawn["cpu"],
+            "updates": drawn["updates"], "frame_gaps_ms": drawn["gaps"],
             "growth": [asdict(row) for row in rows],
         }  # fmt: skip
         await browser.close()
@@ -164,19 +182,20 @@ def lines_of(figures: dict[str, Any], seconds: float) -> Sequence[str]:
     gaps, opened = figures["frame_gaps_ms"], figures["first_candle_seconds"]
     usual = median(gaps)
     dropped = sum(max(0, round(gap / usual) - 1) for gap in gaps)
-    first, last = figures["growth"][0], figures["growth"][-1]
     between = " / ".join(f"{gap:.1f}" for gap in (usual, quantiles(gaps, n=100)[98], max(gaps)))
-    minutes = f"after {first['minutes']} and {last['minutes']} minutes"
     rows = [
         ["weight, as sent", f"{figures['bytes'] / 1000:.0f} kB"],
         ["first candle, median (most) of 10", f"{median(opened):.2f} s ({max(opened):.2f} s)"],
+        ["of them the browser on a processor", f"{median(figures['first_candle_cpu']):.2f} s"],
         [f"updates a second, for {seconds:.0f} s", f"{figures['updates'] / seconds:.0f}"],
         ["frames a second; dropped", f"{len(gaps) / seconds:.0f}; {dropped} of {len(gaps) + dropped:,}"],
+        ["the browser on a processor, a frame", f"{figures['drawing_cpu'] / len(gaps) * 1000:.1f} ms"],
         ["between frames, p50 / p99 / most", f"{between} ms"],
-        [f"heap {minutes}", f"{first['heap_mb']:.1f} and {last['heap_mb']:.1f} MB"],
-        [f"DOM nodes {minutes}", f"{first['nodes']:,} and {last['nodes']:,}"],
-        [f"listeners {minutes}", f"{first['listeners']:,} and {last['listeners']:,}"],
     ]
+    if growth := figures["growth"]:
+        minutes = f"after {growth[0]['minutes']} and {growth[-1]['minutes']} minutes"
+        for what, name in {"heap, MB": "heap_mb", "DOM nodes": "nodes", "listeners": "listeners"}.items():
+            rows.append([f"{what}, {minutes}", f"{growth[0][name]:,} and {growth[-1][name]:,}"])
     return [*table_of(["of the page", f"Chromium {figures['chromium']}"], rows), ""]
 
 
@@ -184,7 +203,9 @@ def main() -> None:
     """Measure, print, store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="of drawing (default: 20)")
-    parser.add_argument("--minutes", type=int, default=10, help="that the page is left open (default: 10)")
+    parser.add_argument(
+        "--minutes", type=int, default=10, help="that the page is left open; 0 leaves that out (default: 10)"
+    )
     parser.add_argument("--url", help="of a dashboard that runs already, instead of a stack of its own")
     options = parser.parse_args()
     beginning, tickpipe = Beginning.now(), Path(sys.executable).with_name("tickpipe")
@@ -204,7 +225,7 @@ def main() -> None:
                 )
             finally:
                 subprocess.run([str(tickpipe), "down", "--data-dir", directory], check=True)  # noqa: S603  # our own
-    beginning.store("browser", lines_of(figures, options.seconds), figures)
+    beginning.store("browser" if options.minutes else "browser-frames", lines_of(figures, options.seconds), figures)
 
 
 if __name__ == "__main__":

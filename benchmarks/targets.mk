@@ -1,4 +1,4 @@
-.PHONY: bench-archive bench-flames bench-goals bench-growth bench-imports bench-ingest bench-latency bench-memory bench-page bench-peers \
+.PHONY: bench-archive bench-browser bench-flames bench-goals bench-growth bench-imports bench-ingest bench-latency bench-memory bench-page bench-peers \
 	bench-recovery bench-refold bench-replay bench-storage bench-timeframes bench-whole
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
@@ -18,6 +18,9 @@ bench-peers: setup ## the fold against Kafka Streams, Quix Streams, Bytewax and 
 
 bench-whole: setup ## the whole way, HTTP to rows, against PostgreSQL doing it all alone (five minutes)
 	$(BIN)/python -m benchmarks.whole
+
+bench-browser: setup ## measure the page in a browser: weight, first candle, frames, growth (twelve minutes)
+	$(BIN)/python -m benchmarks.browser
 
 bench-flames: setup ## draw flame graphs of the services at the work of their benchmarks (needs the right to trace)
 	$(BIN)/python -m benchmarks.flames

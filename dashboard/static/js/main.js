@@ -178,13 +178,11 @@ function walk() {
   const isElsewhere = Object.entries(there).some(([name, value]) => chosen[name] !== value);
   Object.assign(chosen, there, { at });
   if (!chosen.symbol) return;
-  if (!isElsewhere) {
-    showMoment();
-    return;
-  }
-  picker.choose(chosen);
-  timeframes.show(chosen.timeframe);
-  restart();
+  if (isElsewhere) {
+    picker.choose(chosen);
+    timeframes.show(chosen.timeframe);
+    restart();
+  } else showMoment();
 }
 
 async function refreshSymbols() {
