@@ -29,9 +29,14 @@
 """
 
 
+def install_extra(extra: str) -> str:
+    """How an extra is installed, or several by comma; the project itself is in no package index."""
+    return f"in a clone of Tickpipe: pip install '.[{extra}]'"
+
+
 def missing_extra(name: str, extra: str) -> str:
-    """A library of an extra is not installed, and how to install it; the project itself is in no package index."""
-    return f"{name} is not installed; in a clone of Tickpipe: pip install '.[{extra}]'"
+    """A library of an extra is not installed, and how to install it."""
+    return f"{name} is not installed; {install_extra(extra)}"
 
 
 class TickpipeError(Exception):

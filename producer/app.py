@@ -3,6 +3,7 @@
 Its schemas are those of the structs that are read and written.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -27,7 +28,9 @@ from producer.reference import ReferenceData, ReferenceWriter
 from producer.windows import add_windows_kit
 from runtime.health import Guard, Health
 from runtime.settings import Settings
+from runtime.tasks import TaskMetrics
 from runtime.telemetry import start_telemetry
+from runtime.volumes import VolumeWatch
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +104,9 @@ def create_app(
         work = {"publisher": gateway.run()}
         if writer is not None:
             work["reference"] = writer.run()
+            work["volumes"] = VolumeWatch(settings, guard.health, metrics.registry).run(
+                asyncio.Event(), TaskMetrics(metrics.registry)
+            )
         async with guard.running(**work):
             yield
 

@@ -34,6 +34,7 @@ class Health:
         #: Since when each check has failed; None while it passes.
         self._failing_since: dict[str, datetime | None] = dict.fromkeys(checks, now())
         self._failed: dict[str, str] = {}
+        self._warnings: dict[str, str] = {}
 
     def set(self, check: str, passes: bool) -> None:
         """Record the outcome of a check; it fails until its first success."""
@@ -50,6 +51,13 @@ class Health:
         """Record that a part of the service failed for good."""
         self._failed.setdefault(part, why)
 
+    def warn(self, about: str, what: str) -> None:
+        """Have `/health` tell of something that will need an operator; an empty `what` takes it back."""
+        if what:
+            self._warnings[about] = what
+        else:
+            self._warnings.pop(about, None)
+
     @property
     def failed(self) -> Mapping[str, str]:
         """The parts that failed, and why."""
@@ -59,7 +67,7 @@ class Health:
         """`/health`: 200 while every part runs, 503 with the name of each that does not."""
         if self._failed:
             return 503, {"status": "failed", "failed": dict(self._failed)}
-        return 200, {"status": "ok"}
+        return 200, {"status": "ok", "warnings": dict(self._warnings)} if self._warnings else {"status": "ok"}
 
     def ready(self) -> Answer:
         """`/ready`: 200 when every check passes, 503 with the checks that fail and since when (UTC)."""

@@ -17,10 +17,9 @@ from aiokafka.errors import (
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized, UnknownTopic
-from runtime.aiokafka_internals import end_fetches, send_request
+from runtime.aiokafka_internals import end_fetches
 from runtime.kafka_access import client_options, why_unavailable
 from runtime.kafka_errors import kafka_errors, mapped
-from runtime.kafka_protocol import NOT_SUPPORTED, LogDirsRequest
 from runtime.rights import hidden_topics
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask
@@ -97,24 +96,6 @@ def new_consumer(settings: Settings, *topic_names: str, **options: Any) -> Consu
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
         **options,
     )
-
-
-async def log_volumes(client: AIOKafkaAdminClient) -> dict[str, tuple[int, int]]:
-    """Size and free bytes of each volume that brokers store records on; none of brokers that do not tell (before 3.3,
-    or to this user).
-
-    Called inside `kafka_errors`.
-    """
-    found = {}
-    for broker in (await client.describe_cluster())["brokers"]:
-        try:
-            answer = await send_request(client, LogDirsRequest(), broker["node_id"])
-        except NOT_SUPPORTED:
-            continue
-        for code, path, _, total, usable, *_ in answer.results:
-            if not code and total > 0:
-                found[f"broker {broker['node_id']}, {path}"] = (total, usable)
-    return found
 
 
 #: First and next offset of each partition of a topic.

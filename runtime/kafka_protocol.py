@@ -1,10 +1,13 @@
 """Requests of Kafka's protocol in versions that aiokafka does not know, after Kafka's description of its protocol."""
 
-from collections.abc import Sequence
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
 from aiokafka.errors import IncompatibleBrokerVersion
+from aiokafka.protocol.admin import CreateAclsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     AbstractType,
@@ -12,7 +15,9 @@ from aiokafka.protocol.types import (
     Boolean,
     Bytes,
     CompactArray,
+    CompactBytes,
     CompactString,
+    Int8,
     Int16,
     Int32,
     Int64,
@@ -168,3 +173,67 @@ class LogDirsRequest(Request[_LogDirsRequestStruct]):
 
     def build(self, request_struct_class: type[_LogDirsRequestStruct]) -> _LogDirsRequestStruct:
         return request_struct_class([], {})
+
+
+#: An ACL with Kafka's numbers: resource type, name, pattern type, principal, host, operation, permission.
+AclEntry = tuple[int, str, int, str, str, int, int]
+
+
+class AclsRequest(CreateAclsRequest):
+    """Creates many ACLs at once; aiokafka's own creates one."""
+
+    def __init__(self, entries: Sequence[AclEntry]) -> None:
+        self._entries = list(entries)
+
+    def build(self, request_struct_class: Any) -> Any:
+        return request_struct_class(self._entries)
+
+
+class _ScramCredentialsResponse(Response):
+    API_KEY = 51
+    API_VERSION = 0
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("results", CompactArray(
+            ("user", CompactString("utf-8")), ("error_code", Int16), ("error_message", CompactString("utf-8")),
+            ("tags", TaggedFields),
+        )),
+        ("tags", TaggedFields),
+    )  # fmt: skip
+
+
+class _ScramCredentialsRequestStruct(RequestStruct):
+    API_KEY = 51
+    API_VERSION = 0
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _ScramCredentialsResponse
+    SCHEMA = Schema(
+        ("deletions", CompactArray(("name", CompactString("utf-8")), ("mechanism", Int8), ("tags", TaggedFields))),
+        ("upsertions", CompactArray(
+            ("name", CompactString("utf-8")), ("mechanism", Int8), ("iterations", Int32), ("salt", CompactBytes),
+            ("salted_password", CompactBytes), ("tags", TaggedFields),
+        )),
+        ("tags", TaggedFields),
+    )  # fmt: skip
+
+
+#: Kafka's number of SCRAM-SHA-256, and the fewest iterations that it takes.
+_SCRAM_SHA_256, _SCRAM_ITERATIONS = 1, 4096
+_SALT_BYTES = 24
+
+
+class ScramCredentialsRequest(Request[_ScramCredentialsRequestStruct]):
+    """Sets the passwords with which users log in by SCRAM-SHA-256, by user; Kafka gets them salted."""
+
+    API_KEY = 51
+
+    def __init__(self, passwords: Mapping[str, str]) -> None:
+        self._passwords = passwords
+
+    def build(self, request_struct_class: type[_ScramCredentialsRequestStruct]) -> _ScramCredentialsRequestStruct:
+        upsertions: list[tuple[str, int, int, bytes, bytes, dict[int, bytes]]] = []
+        for user, password in self._passwords.items():
+            salt = secrets.token_bytes(_SALT_BYTES)
+            salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _SCRAM_ITERATIONS)
+            upsertions.append((user, _SCRAM_SHA_256, _SCRAM_ITERATIONS, salt, salted, {}))
+        return request_struct_class([], upsertions, {})

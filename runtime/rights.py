@@ -26,6 +26,7 @@ class Operation(IntEnum):
 
     READ = 3
     WRITE = 4
+    CREATE = 5
     DELETE = 6
     DESCRIBE = 8
     DESCRIBE_CONFIGS = 10

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 from marketdata.errors import InvalidFrame, LogTruncated, SettingsError, UnknownTopic, missing_extra
 from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges, contains, intersection, position, union
-from marketdata.refold import NewFold, Proof, Refold
+from marketdata.refold import NewFold, Proof, Refold, TooManyTicks
 from marketdata.runs import Chunk, in_pieces
 from marketdata.tick import Frame
 from marketdata.wire import decode_frame, decode_frames
@@ -30,6 +30,9 @@ SCAN_RECORDS: Final = 2_000
 
 #: Ticks of the archive that are handed out at once, for the same reason as `marketdata.runs.in_pieces`.
 _PIECE_TICKS: Final = 1_000
+
+#: Maximum number of ticks that a pass over the log holds while it folds, some 100 MB.
+HELD_TICKS: Final = 2_000_000
 
 #: Called with the number of records read since the last call.
 Progress = Callable[[int], None]
@@ -67,7 +70,41 @@ class TickLog:
         await self._reader.__aexit__(*exc_info)
 
     async def refold(
-        self, proofs: Iterable[Proof], *, new_fold: NewFold = CandleFold, on_progress: Progress | None = None
+        self, proofs: Iterable[Proof], *, max_ticks: int = HELD_TICKS, on_progress: Progress | None = None
+    ) -> Refolded:
+        """Fold every proof again, as `refold_parts` does; once a part is finished its folds hold no ticks."""
+        outcome = Refolded()
+        async for part in self.refold_parts(proofs, max_ticks=max_ticks, on_progress=on_progress):
+            outcome.folds |= part.folds
+            outcome.unprovable |= part.unprovable
+        return outcome
+
+    async def refold_parts(
+        self,
+        proofs: Iterable[Proof],
+        *,
+        new_fold: NewFold = CandleFold,
+        max_ticks: int = HELD_TICKS,
+        on_progress: Progress | None = None,
+    ) -> AsyncIterator[Refolded]:
+        """Fold every proof again, in as few passes as hold no more than `max_ticks`, in the order of the proofs.
+
+        How many ticks a fold holds, the volume of its candle does not tell: of a symbol charted by last that counts
+        only deals, and nowhere resends. A single candle is folded however many ticks it has.
+
+        Raises: as `_refold`.
+        """
+        waiting = [list(dict.fromkeys(proofs))]
+        while waiting:
+            part = waiting.pop()
+            try:
+                yield await self._refold(part, new_fold, max_ticks if len(part) > 1 else None, on_progress)
+            except TooManyTicks:
+                middle = len(part) // 2
+                waiting += [part[middle:], part[:middle]]
+
+    async def _refold(
+        self, proofs: Iterable[Proof], new_fold: NewFold, max_ticks: int | None, on_progress: Progress | None
     ) -> Refolded:
         """Fold every proof again, in one pass over the parts of the log that they name; `new_fold` makes each fold.
 
@@ -78,12 +115,13 @@ class TickLog:
             KafkaUnavailable: when the broker does not answer; the call can be repeated.
             UnknownTopic: when the topic does not exist at the moment; the call can be repeated.
             ArchiveUnavailable, ArchiveDamaged: when the archive is needed and cannot be read.
+            TooManyTicks: when the folds would hold more than `max_ticks`.
         """
         proofs = set(proofs)
         available = await self.available({partition for proof in proofs for partition, _, _ in proof.ranges})
         provable = {proof for proof in proofs if proof.ranges and contains(available, proof.ranges)}
         outcome = Refolded(unprovable=proofs - provable)
-        refold = Refold(provable, new_fold)
+        refold = Refold(provable, new_fold, max_ticks)
         series = {(proof.source, proof.symbol) for proof in provable}
         try:
             for partition, first, last in refold.to_read():
@@ -93,7 +131,7 @@ class TickLog:
                     await asyncio.sleep(0)
         except LogTruncated:
             # Retention was faster than the reading: what it took is unprovable by now.
-            again = await self.refold(provable, new_fold=new_fold, on_progress=on_progress)
+            again = await self._refold(provable, new_fold, max_ticks, on_progress)
             return Refolded(again.folds, again.unprovable | outcome.unprovable)
         outcome.folds = refold.results()
         return outcome

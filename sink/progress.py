@@ -156,6 +156,9 @@ def _or_first(offset: int | None, found: Bounds) -> int:
 #: Kafka answers with committed offsets in milliseconds; later means that it is away (seconds).
 _COMMITTED_SECONDS: Final = 5.0
 
+#: What the name of a group of sinks begins with by default; the id of their database follows.
+SINK_GROUP_PREFIX: Final = "tickpipe-sink-"
+
 #: For asking the database its id (seconds).
 _CONNECT_SECONDS: Final = 10
 
@@ -177,7 +180,7 @@ async def with_sink_group(settings: Settings, url: str = "") -> Settings:
         row = await (await connection.execute(SQL["database_id"])).fetchone()
     if row is None:
         raise RuntimeError("unreachable: every database is in pg_database")
-    return settings.model_copy(update={"sink_group": f"tickpipe-sink-{row[0]}"})
+    return settings.model_copy(update={"sink_group": f"{SINK_GROUP_PREFIX}{row[0]}"})
 
 
 def retried(stopping: asyncio.Event) -> AsyncRetrying:

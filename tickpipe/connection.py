@@ -134,7 +134,6 @@ def connected_settings(data_dir: Path | None) -> "Settings":
         StackError: when no stack runs and the environment names neither Kafka nor a database, or Docker Compose's.
         SettingsError: when a setting cannot be understood.
     """
-    from runtime.security_settings import UNSECURED
     from runtime.settings import ANY_SOURCE, load_settings
 
     directory = data_directory(data_dir)
@@ -146,8 +145,7 @@ def connected_settings(data_dir: Path | None) -> "Settings":
             load_settings(
                 data_dir=directory,
                 archive=archive_of(directory),
-                **UNSECURED,
-                kafka_bootstrap=stack.kafka_bootstrap,
+                **stack.kafka_settings,
                 database_url=stack.database_url,
                 api_keys={ANY_SOURCE: stack.api_key},
             )

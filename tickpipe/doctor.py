@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from marketdata.errors import TickpipeError
+from marketdata.errors import TickpipeError, install_extra
 from tickpipe.connection import DataDir, connected_settings, data_directory, open_database, stack_on
 from tickpipe.console import DONE, EXTRAS, PROBLEM, explain, print_json, print_table, run
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from runtime.settings import Settings
+    from runtime.volumes import Volume
 
 #: How long a server may take to answer (seconds).
 _PATIENCE_SECONDS: Final = 10.0
@@ -32,9 +33,6 @@ _PATIENCE_SECONDS: Final = 10.0
 #: Clocks that differ by more make latencies wrong, then candles close early or late (seconds).
 _CLOCKS_DIFFER_SECONDS: Final = 2.0
 _CLOCKS_WRONG_SECONDS: Final = 30.0
-
-#: Less than this share of a volume is little, less than that almost nothing; so many free bytes are always enough.
-_LITTLE_SHARE, _NO_SHARE, _ENOUGH_BYTES = 0.15, 0.05, 100 * 10**9
 
 #: The alert StreamLag begins here (records).
 _MUCH_LAG: Final = 10_000
@@ -96,6 +94,7 @@ def doctor(
     * `docker compose run --rm tickpipe doctor --producer http://producer:18001`
     """
     from runtime.addresses import url_of
+    from runtime.volumes import Volume
 
     settings = connected_settings(data_dir)
     directory = data_directory(data_dir)
@@ -105,7 +104,7 @@ def doctor(
     if directory.is_dir():
         # The volume of an embedded stack's servers. That of another PostgreSQL only its own host knows.
         usage = shutil.disk_usage(directory)
-        lines.append(_volume(f"disk of {directory}", usage.total, usage.free))
+        lines.append(_volume(Volume(str(directory), usage.total, usage.free)))
     lines += run(examine(settings, producer or own))
     if json:
         print_json([asdict(line) for line in lines])
@@ -311,19 +310,19 @@ async def _rights(settings: "Settings", client: "AIOKafkaAdminClient") -> AsyncI
 
 
 async def _volumes(settings: "Settings", client: "AIOKafkaAdminClient") -> AsyncIterator[Line]:
-    from runtime.kafka import log_volumes
+    from runtime.volumes import log_volumes
 
-    for name, (total, free) in (await log_volumes(client)).items():
-        yield _volume(f"disk of {name}", total, free)
+    for volume in await log_volumes(client):
+        yield _volume(volume)
 
 
-def _volume(part: str, total: int, free: int) -> Line:
-    share = free / total if total else 0.0
-    said = f"{free / 1e9:,.1f} of {total / 1e9:,.1f} GB are free"
-    if share >= _LITTLE_SHARE or free >= _ENOUGH_BYTES:
-        return Line(part, Level.GREEN, said)
-    level = Level.RED if share < _NO_SHARE else Level.YELLOW
-    return Line(part, level, said, "enlarge the volume, or let TICKPIPE_TICKS_RETENTION_DAYS delete (docs/storage.md)")
+def _volume(volume: "Volume") -> Line:
+    from runtime.volumes import CURE
+
+    part = f"disk of {volume.name}"
+    if not volume.is_low:
+        return Line(part, Level.GREEN, volume.room)
+    return Line(part, Level.RED if volume.is_almost_full else Level.YELLOW, volume.room, CURE)
 
 
 async def _groups(settings: "Settings", client: "AIOKafkaAdminClient") -> AsyncIterator[Line]:
@@ -359,11 +358,10 @@ def installed(settings: "Settings") -> Iterator[Line]:
     missing = sorted({extra for package, extra in EXTRAS.items() if not _is_installed(package)})
     said = f"tickpipe {version('tickpipe')}"
     if settings.otlp_endpoint and not _is_installed("opentelemetry"):
-        cure = "pip install '.[otel]' in a clone, or unset TICKPIPE_OTLP_ENDPOINT"
+        cure = f"{install_extra('otel')}; or unset TICKPIPE_OTLP_ENDPOINT"
         yield Line("installation", Level.RED, f"{said} is to send spans and cannot", cure)
     if missing:
-        wanted = ",".join(missing)
-        cure = f"pip install '.[{wanted}]' in a clone, where a command or service asks for it"
+        cure = f"where a command or service asks for it, {install_extra(','.join(missing))}"
         yield Line("installation", Level.YELLOW, f"{said} without {', '.join(missing)}", cure)
     else:
         yield Line("installation", Level.GREEN, f"{said} with every extra")

@@ -111,6 +111,8 @@ def _as_json(
     content |= {name: getattr(stack, name) for name in _ADDRESSES}
     return content | {
         "api_key": stack.api_key,
+        # As TICKPIPE_… they let a program elsewhere on this machine in.
+        "kafka_settings": {name: value for name, value in stack.kafka_settings.items() if value},
         "supervisor_pid": stack.supervisor_pid,
         "started_at": stack.started_at,
     }
@@ -180,6 +182,7 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
     import psycopg
 
     from runtime.kafka import admin_client
+    from runtime.volumes import CURE, log_volumes
     from sink.progress import with_sink_group
     from tickpipe.topics import present_ends
 
@@ -197,6 +200,9 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
         settings = await asyncio.wait_for(with_sink_group(settings), _PATIENCE_SECONDS / 2)
     async with admin_client(settings) as client:
         status.lag |= await _lags(settings, client, found)
+        for volume in await log_volumes(client):
+            if volume.is_low:
+                status.problems.append(f"disk of {volume.name}: {volume.room}; {CURE}")
 
 
 async def group_lags(settings: "Settings", client: "AIOKafkaAdminClient") -> dict[str, int]:
@@ -207,7 +213,7 @@ async def group_lags(settings: "Settings", client: "AIOKafkaAdminClient") -> dic
     """
     from tickpipe.topics import present_ends
 
-    return await _lags(settings, client, await present_ends(settings))
+    return await _lags(settings, client, await present_ends(settings, client))
 
 
 async def _lags(settings: "Settings", client: "AIOKafkaAdminClient", found: "dict[str, Ends]") -> dict[str, int]:

@@ -410,9 +410,10 @@ def test_the_image_of_a_revision_stays_when_another_is_built(deployment: Deploym
         docker("image", "rm", *tags)
 
 
-def test_the_simulated_ea_trades(deployment: Deployment) -> None:
+def test_the_simulated_ea_begins_with_a_day_of_history(deployment: Deployment) -> None:
     deployment.compose("--profile", "demo", "up", "--detach", "--no-build", "--no-recreate", "demo")
-    wait_until(lambda: deployment.ticks("Simulated") > 10, within_seconds=60, what="ticks of the simulated EA")
+    # Two symbols, 1 to 5 ticks a second.
+    wait_until(lambda: deployment.ticks("Simulated") > 2 * 86_400, within_seconds=120, what="a day of the simulated EA")
     deployment.compose("--profile", "demo", "rm", "--stop", "--force", "demo")
 
 

@@ -84,7 +84,8 @@ class Misfortunes:
         await _run(
             *tool_command(
                 "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-                "--bootstrap-server", self._settings.kafka_bootstrap, "--group", group, "--delete",
+                "--bootstrap-server", self._settings.kafka_bootstrap,
+                "--command-config", str(self._data_dir / "kafka" / "client.properties"), "--group", group, "--delete",
             )
         )  # fmt: skip
         for name in names:

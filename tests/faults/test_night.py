@@ -50,9 +50,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StackStat
 @pytest.fixture
 def second_producer(stack: StackState) -> Iterator[Service]:
     """It is not killed, so it knows the partitions from its own looks; the stack's knows them at each start."""
-    settings = load_settings(
-        kafka_bootstrap=stack.kafka_bootstrap, api_keys={"*": stack.api_key}, producer_port=free_port()
-    )
+    settings = load_settings(api_keys={"*": stack.api_key}, producer_port=free_port(), **stack.kafka_settings)
     with running(settings, "producer") as [producer]:
         yield producer
 
@@ -63,7 +61,7 @@ async def test_after_a_bad_night_the_table_is_the_fold_of_the_log(
     print(f"seed {seed}")
     rng = random.Random(seed)
     senders = [Sender(symbol, random.Random(rng.random())) for symbol in SYMBOLS]
-    settings = load_settings(kafka_bootstrap=stack.kafka_bootstrap, database_url=stack.database_url)
+    settings = load_settings(database_url=stack.database_url, **stack.kafka_settings)
     morning = asyncio.Event()
     misfortunes = Misfortunes(tmp_path / "night", settings, rng)
     urls = (stack.producer_url, second_producer.url)

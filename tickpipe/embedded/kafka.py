@@ -1,7 +1,9 @@
 """Apache Kafka as one local process, a single KRaft node, and the cache with which its JVM starts fast."""
 
+import asyncio
 import base64
 import os
+import secrets
 import socket
 import struct
 import subprocess
@@ -15,10 +17,12 @@ from pathlib import Path
 
 from marketdata.errors import StackError
 from tickpipe.embedded.jars import SHORT_LIVED_JVM, Jars, OnEvent, one_at_a_time, resolve_jars
-from tickpipe.embedded.process import ServiceSpec, spawn
+from tickpipe.embedded.kafka_users import KafkaUsers
+from tickpipe.embedded.process import ServiceSpec, server_environment, spawn
 from tickpipe.embedded.state import HOST, Ports
 
 _FORMAT_TIMEOUT_SECONDS = 120
+_CONNECT_SECONDS = 2.0
 
 #: How long the broker that writes the start cache may take to boot.
 _BOOT_SECONDS = 60.0
@@ -52,7 +56,7 @@ node.id=1
 controller.quorum.voters=1@{host}:{controller_port}
 listeners=BROKER://{host}:{port},CONTROLLER://{host}:{controller_port}
 advertised.listeners=BROKER://{host}:{port}
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=BROKER:{protocol},CONTROLLER:{protocol}
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
 log.dirs={data_dir}
@@ -86,6 +90,8 @@ class Kafka:
     controller_port: int
     jars: Jars
     log: Path
+    #: None for one that asks nobody for a login.
+    users: KafkaUsers | None = None
     short_lived: bool = False
 
     @property
@@ -96,15 +102,15 @@ class Kafka:
     @property
     def spec(self) -> ServiceSpec:
         """The broker as a child process."""
-        options = [*_HEAP, "-XX:+ExitOnOutOfMemoryError"]
+        options = [*_HEAP, "-XX:+ExitOnOutOfMemoryError", *self._crash_report]
         if self.short_lived:
             options += SHORT_LIVED_JVM
         options.append(f"-Dlog4j2.configurationFile={self._log4j}")
         return ServiceSpec(
             name="kafka",
             argv=self.jars.command(options, "kafka.Kafka", str(self._properties)),
-            env=dict(os.environ),
-            ready=lambda: broker_answers(self.port, self.cluster_id),
+            env=server_environment(),
+            ready=self.answers,
             log=self.log,
             prepare=self.prepare,
         )
@@ -115,6 +121,17 @@ class Kafka:
         lines = (self.directory / "data" / "meta.properties").read_text().splitlines()
         return next(line.removeprefix("cluster.id=") for line in lines if line.startswith("cluster.id="))
 
+    def answers(self) -> bool:
+        """Whether the broker takes requests; once it does, it has its users."""
+        if self.users is None:
+            return broker_answers(self.port, self.cluster_id)
+        return _listens(self.port) and asyncio.run(self.users.set_up(self.bootstrap, self.cluster_id))
+
+    @property
+    def command_config(self) -> Path:
+        """What Kafka's own tools need to log in, once `prepare` was called."""
+        return self.directory / "client.properties"
+
     @property
     def _properties(self) -> Path:
         return self.directory / "server.properties"
@@ -122,6 +139,12 @@ class Kafka:
     @property
     def _log4j(self) -> Path:
         return self.directory / "log4j2.yaml"
+
+    @property
+    def _crash_report(self) -> tuple[str, ...]:
+        """Options with which a JVM that crashes reports beside its log, and leaves nothing in the user's folder."""
+        folder = str(self.log.parent).replace("%", "%%")
+        return f"-XX:ErrorFile={folder}/kafka-crash-%p.log", "-XX:-CreateCoredumpOnCrash"
 
     def prepare(self) -> None:
         """Write the configuration; format the data directory if that was never done.
@@ -132,17 +155,21 @@ class Kafka:
         data_dir = self.directory / "data"
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._log4j.write_text(_LOG4J)
-        self._properties.write_text(
-            _SERVER_PROPERTIES.format(
-                host=HOST, port=self.port, controller_port=self.controller_port, data_dir=_escaped(data_dir)
-            )
-        )
+        properties = _SERVER_PROPERTIES.format(
+            host=HOST, port=self.port, controller_port=self.controller_port, data_dir=_escaped(data_dir),
+            protocol="PLAINTEXT" if self.users is None else "SASL_PLAINTEXT",
+        )  # fmt: skip
+        if self.users is not None:
+            properties += self.users.properties()
+            _write_secret(self.command_config, self.users.command_config())
+        _write_secret(self._properties, properties)
         if (data_dir / "meta.properties").exists():
             return
-        options = [*SHORT_LIVED_JVM, f"-Dlog4j2.configurationFile={self._log4j}"]
+        options = [*SHORT_LIVED_JVM, *self._crash_report, f"-Dlog4j2.configurationFile={self._log4j}"]
         arguments = ["format", "-t", _new_cluster_id(), "-c", str(self._properties)]
         done = subprocess.run(  # noqa: S603 - the command is ours
             self.jars.command(options, "kafka.tools.StorageTool", *arguments),
+            env=server_environment(),
             capture_output=True,
             text=True,
             timeout=_FORMAT_TIMEOUT_SECONDS,
@@ -152,7 +179,9 @@ class Kafka:
             raise StackError(f"Kafka could not format {data_dir}:\n{done.stdout}{done.stderr}".rstrip())
 
 
-def local_kafka(data_dir: Path, ports: Ports, jars: Jars, *, short_lived: bool = False) -> Kafka:
+def local_kafka(
+    data_dir: Path, ports: Ports, jars: Jars, users: KafkaUsers | None = None, *, short_lived: bool = False
+) -> Kafka:
     """The Kafka of a data directory. With `short_lived` it starts a little faster and runs slower."""
     return Kafka(
         directory=data_dir / "kafka",
@@ -160,6 +189,7 @@ def local_kafka(data_dir: Path, ports: Ports, jars: Jars, *, short_lived: bool =
         controller_port=ports.claim("kafka_controller"),
         jars=jars,
         log=data_dir / "logs" / "kafka.log",
+        users=users,
         short_lived=short_lived,
     )
 
@@ -186,6 +216,18 @@ def broker_answers(port: int, cluster_id: str | None = None, timeout_seconds: fl
     correlation_id, _throttle_ms, brokers = struct.unpack(">iii", answer[:12])
     named = b"" if cluster_id is None else struct.pack(">h", len(cluster_id)) + cluster_id.encode()
     return bool(correlation_id == 1 and brokers >= 1 and named in answer)
+
+
+def _write_secret(path: Path, content: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(content)
+
+
+def _listens(port: int) -> bool:
+    """Whether anything listens; a client of Kafka would complain of a port where nothing does."""
+    with suppress(OSError), socket.create_connection((HOST, port), _CONNECT_SECONDS):
+        return True
+    return False
 
 
 def _new_cluster_id() -> str:
@@ -249,7 +291,9 @@ def _write_start_cache(jars: Jars) -> None:
 
 
 def _run_broker(jars: Jars, directory: Path, written: Path) -> None:
-    kafka = local_kafka(directory, Ports(directory), jars, short_lived=True)
+    # With a login, so that the cache has its classes as well.
+    users = KafkaUsers(secrets.token_urlsafe(24))
+    kafka = local_kafka(directory, Ports(directory), jars, users, short_lived=True)
     kafka.prepare()
     spec = kafka.spec
     java, *arguments = spec.argv

@@ -97,6 +97,8 @@ class Addresses:
     archive_port: int
     #: For the role that may only read.
     dashboard_database_url: str = field(default="", repr=False)
+    #: Settings with which a service logs in to Kafka, by the kind of the service.
+    kafka_logins: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
 
 
 def claim_addresses(config: StackConfig, ports: Ports, kafka_bootstrap: str, database_url: str) -> Addresses:
@@ -140,6 +142,7 @@ def service_specs(config: StackConfig, addresses: Addresses, api_key: str) -> li
             name=name,
             argv=config.command(kind),
             env=env
+            | _variables(addresses.kafka_logins.get(kind, UNSECURED))
             | {f"TICKPIPE_{kind.upper()}_HOST": host, f"TICKPIPE_{kind.upper()}_PORT": str(port)}
             # Two workers with the same static member name would fence each other.
             | ({f"TICKPIPE_{kind.upper()}_INSTANCE": name} if kind in ("stream", "sink") else {}),
@@ -227,7 +230,6 @@ def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dic
     owned = {
         "KAFKA_BOOTSTRAP": addresses.kafka_bootstrap,
         "KAFKA_REPLICATION": "1",
-        **{name.upper(): value for name, value in UNSECURED.items()},
         "DATABASE_URL": addresses.database_url,
         # Keys that the user set are never replaced.
         "API_KEYS": json.dumps({ANY_SOURCE: api_key} | user_keys),
@@ -244,4 +246,8 @@ def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dic
         "ARCHIVE": archive_of(config.data_dir),
         "DATA_DIR": str(config.data_dir),
     }
-    return {**os.environ, "PYTHONUNBUFFERED": "1"} | {f"TICKPIPE_{name}": value for name, value in owned.items()}
+    return {**os.environ, "PYTHONUNBUFFERED": "1"} | _variables(UNSECURED | owned)
+
+
+def _variables(settings: Mapping[str, str]) -> dict[str, str]:
+    return {f"TICKPIPE_{name.upper()}": value for name, value in settings.items()}

@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -21,7 +22,10 @@ import structlog
 from marketdata.errors import StackError, TickpipeError
 from runtime.addresses import url_of
 from runtime.process import on_stop_signal
+from runtime.serving import raise_descriptor_limit
+from runtime.settings import load_settings
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
+from tickpipe.embedded.kafka_users import SERVICE_USERS, KafkaUsers
 from tickpipe.embedded.postgres import Access, local_postgres
 from tickpipe.embedded.process import ServiceSpec, open_log, tail
 from tickpipe.embedded.services import (
@@ -62,6 +66,10 @@ __all__ = [
 _HOPELESS_RESTARTS = 3
 _POLL_INTERVAL_SECONDS = 0.1
 
+#: Descriptors for each process: with fewer Kafka does not start, and a log of many partitions needs many.
+_FEWEST_DESCRIPTORS = 256
+_WANTED_DESCRIPTORS = 65_536
+
 OnEvent = Callable[[StackEvent], None]
 
 _log = structlog.get_logger("tickpipe.embedded")
@@ -80,9 +88,26 @@ def run_stack(config: StackConfig, on_event: OnEvent = _ignore) -> None:
         StackError: when another stack runs on the data directory, a port is taken or a server is not installed.
     """
     config = replace(config, data_dir=config.data_dir.expanduser().absolute())
+    _prepare_for_children()
+    # A broker that is not ready is asked again.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     with stack_lock(config.data_dir):
         specs, state = _plan(config, on_event)
         asyncio.run(_supervise(config, specs, state, on_event))
+
+
+def _prepare_for_children() -> None:
+    """Set what the services inherit of this process: what they write is ours alone, and they may open many files.
+
+    Raises:
+        StackError: when they may not open enough.
+    """
+    os.umask(0o077)
+    if (limit := raise_descriptor_limit(_WANTED_DESCRIPTORS)) < _FEWEST_DESCRIPTORS:
+        raise StackError(
+            f"a process may open no more than {limit} files here, and Kafka needs {_FEWEST_DESCRIPTORS}; raise the "
+            f"limit with `ulimit -n {_WANTED_DESCRIPTORS}`, or where your system sets it, and start again"
+        )
 
 
 def start_detached(config: StackConfig, timeout_seconds: float = 180.0, on_event: OnEvent = _ignore) -> StackState:
@@ -196,25 +221,29 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
     credentials = load_credentials(data_dir)
     api_key = any_source_key(credentials.api_key)
     specs = []
+    kafka_logins: dict[str, dict[str, str]] = {}
     kafka_bootstrap = database_url = reader_url = dashboard_database_url = ""
     # The cheap checks first: a port in use should be reported before a download, not after it.
     addresses = claim_addresses(config, ports, "", "")
     if "postgres" in config.services:
         access = Access(
             config.postgres_host, config.postgres_database, config.postgres_reader, credentials.reader_password,
-            credentials.services_password,
+            credentials.services_password, load_settings().database_schema,
         )  # fmt: skip
         postgres = local_postgres(data_dir, ports, credentials.database_password, access)
         database_url, reader_url = postgres.services_url, access.reader_url(postgres.port)
         dashboard_database_url = postgres.local_reader_url
         specs.append(postgres.spec)
     if "kafka" in config.services:
-        kafka = local_kafka(data_dir, ports, ready_kafka(lambda message: on_event(StackEvent(message))))
+        jars = ready_kafka(lambda message: on_event(StackEvent(message)))
+        users = KafkaUsers(credentials.kafka_password)
+        kafka = local_kafka(data_dir, ports, jars, users)
         kafka_bootstrap = kafka.bootstrap
+        kafka_logins = {name: users.login(name) for name in SERVICE_USERS}
         specs.insert(0, kafka.spec)
     addresses = replace(
         addresses, kafka_bootstrap=kafka_bootstrap, database_url=database_url,
-        dashboard_database_url=dashboard_database_url,
+        dashboard_database_url=dashboard_database_url, kafka_logins=kafka_logins,
     )  # fmt: skip
     specs += service_specs(config, addresses, api_key)
     state = StackState(
@@ -230,6 +259,7 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
         control="",
         services=(),
         reader_url=reader_url,
+        kafka_password=credentials.kafka_password if kafka_bootstrap else "",
     )
     return specs, state
 

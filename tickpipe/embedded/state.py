@@ -19,9 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from marketdata.errors import StackError
+from runtime.security_settings import scram_login
 from tickpipe.embedded.supervisor import State
 
 HOST = "127.0.0.1"
+
+#: The user of Kafka that commands log in as; it may do everything.
+KAFKA_ADMINISTRATOR = "tickpipe"
 
 #: Inner ports come from here, below the range from which Linux takes the ports of outgoing connections (32768 and up).
 #: A port in that range could be taken, while its server restarts, by the very client that retries to connect.
@@ -68,6 +72,13 @@ class StackState:
     services: tuple[ServiceState, ...]
     #: For the role that may read the database, and do no more.
     reader_url: str = field(default="", repr=False)
+    kafka_password: str = field(default="", repr=False)
+
+    @property
+    def kafka_settings(self) -> dict[str, str]:
+        """Settings of a client that may do everything with the stack's Kafka, by their names."""
+        login = scram_login(KAFKA_ADMINISTRATOR, self.kafka_password)
+        return login | {"kafka_bootstrap": self.kafka_bootstrap}
 
     @property
     def is_ready(self) -> bool:
@@ -189,12 +200,13 @@ def _parsed(content: dict[str, Any]) -> StackState | None:
 
 @dataclass(frozen=True)
 class Credentials:
-    """The key of the producer's API, which may speak for any source, and the passwords of the database."""
+    """The key of the producer's API, which may speak for any source, and the passwords of the servers."""
 
     api_key: str = field(repr=False)
     database_password: str = field(repr=False)
     reader_password: str = field(repr=False)
     services_password: str = field(repr=False)
+    kafka_password: str = field(repr=False)
 
 
 def load_credentials(data_dir: Path) -> Credentials:

@@ -13,15 +13,17 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 from marketdata.errors import StackError
+from runtime.kafka import admin_client, new_consumer, new_producer
+from runtime.settings import load_settings
 from tests.integration.stack import Stack
 from tests.kafka_tool import tool_command
 from tests.waiting import wait_until
 from tickpipe.embedded.stack import (
     StackConfig,
+    StackState,
     find_stack,
     restart_service,
     start_detached,
@@ -44,9 +46,17 @@ def _config(data_dir: Path, *services: str, **commands: tuple[str, ...]) -> Stac
 
 @pytest.fixture(scope="module")
 def stack_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The data directory of a whole running stack."""
+    """The data directory of a whole running stack, started by a user in Turkey who hides nothing from others."""
     data_dir = tmp_path_factory.mktemp("stack")
-    start_detached(_config(data_dir))
+    umask = os.umask(0)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=tr -Duser.country=TR")
+            patch.setenv("LC_ALL", "tr_TR.UTF-8")
+            patch.setenv("TZ", "Asia/Kathmandu")
+            start_detached(_config(data_dir))
+    finally:
+        os.umask(umask)
     yield data_dir
     stop_stack(data_dir)
 
@@ -64,21 +74,20 @@ def _descendants(data_dir: Path) -> list[psutil.Process]:
     return psutil.Process(state.supervisor_pid).children(recursive=True)
 
 
-async def _write_and_read_back(bootstrap: str, topic: str) -> list[bytes]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    if topic not in await admin.list_topics():
-        await admin.create_topics([NewTopic(topic, 1, 1)])
-    await admin.close()
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+async def _write_and_read_back(state: StackState, topic: str) -> list[bytes]:
+    settings = load_settings(**state.kafka_settings)
+    async with admin_client(settings) as admin:
+        if topic not in await admin.list_topics():
+            await admin.create_topics([NewTopic(topic, 1, 1)])
+    producer = new_producer(settings)
     await producer.start()
     await producer.send_and_wait(topic, b"a record")
     await producer.stop()
-    return await _records(bootstrap, topic, at_least=1)
+    return await _records(state, topic, at_least=1)
 
 
-async def _records(bootstrap: str, topic: str, at_least: int) -> list[bytes]:
-    consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+async def _records(state: StackState, topic: str, at_least: int) -> list[bytes]:
+    consumer = new_consumer(load_settings(**state.kafka_settings), topic, auto_offset_reset="earliest")
     await consumer.start()
     values: list[bytes] = []
     async with asyncio.timeout(20):
@@ -93,7 +102,7 @@ async def test_servers_take_records_and_rows(stack_dir: Path) -> None:
     state = find_stack(stack_dir)
     assert state is not None
 
-    assert await _write_and_read_back(state.kafka_bootstrap, "first") == [b"a record"]
+    assert await _write_and_read_back(state, "first") == [b"a record"]
     with psycopg.connect(state.database_url) as connection:
         row = connection.execute(
             "SELECT current_database(), current_setting('TimeZone'), current_user::text, rolsuper"
@@ -116,7 +125,10 @@ def test_database_refuses_a_wrong_password(stack_dir: Path) -> None:
 def test_kafkas_own_tools_run_against_it(stack_dir: Path) -> None:
     state = find_stack(stack_dir)
     assert state is not None
-    command = tool_command("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", state.kafka_bootstrap, "--list")
+    command = tool_command(
+        "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", state.kafka_bootstrap,
+        "--command-config", str(stack_dir / "kafka" / "client.properties"), "--list",
+    )  # fmt: skip
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
@@ -124,13 +136,36 @@ def test_kafkas_own_tools_run_against_it(stack_dir: Path) -> None:
 
 
 def test_state_and_secrets_are_readable_by_their_owner_only(stack_dir: Path) -> None:
-    for name in ("stack.json", "secrets.json", "logs/kafka.log"):
+    for name in ("stack.json", "secrets.json", "kafka/server.properties", "kafka/client.properties", "logs/kafka.log"):
         assert (stack_dir / name).stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("name", ["stream", "postgres", "kafka"])
+def test_nobody_else_may_write_what_the_servers_store(stack_dir: Path) -> None:
+    files = [path for path in stack_dir.rglob("*") if not path.is_symlink() and path.name != "stack.lock"]
+    assert len(files) > 100
+    assert [path for path in files if path.stat().st_mode & 0o022] == []
+
+
+@pytest.mark.parametrize("name", ["stream", "postgres"])
 def test_killed_service_is_started_again(stack_dir: Path, name: str) -> None:
     assert Stack(stack_dir).kill(name)[name] >= 1
+
+
+def test_a_kafka_that_crashes_reports_beside_its_log_and_is_started_again(stack_dir: Path) -> None:
+    pid = Stack(stack_dir).found().service("kafka").pid
+    assert Stack(stack_dir).kill("kafka", by=signal.SIGSEGV)["kafka"] >= 1
+    assert [path.name for path in (stack_dir / "logs").glob("kafka-crash-*")] == [f"kafka-crash-{pid}.log"]
+    assert list(Path.cwd().glob(f"hs_err_pid{pid}*")) == []
+
+
+def test_too_few_descriptors_are_named_with_the_cure(small_dir: Path) -> None:
+    done = subprocess.run(
+        ["prlimit", "--nofile=64:64", sys.executable, "-m", "tickpipe.embedded.stack",
+         _config(small_dir, "producer").to_json()],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: a process may open no more than 64 files here, and Kafka needs 256;")
 
 
 def test_second_start_on_the_same_directory_is_refused(stack_dir: Path) -> None:
@@ -176,7 +211,7 @@ async def test_stack_beside_another_outlives_the_kill_of_its_supervisor_with_its
     neighbour = find_stack(stack_dir)
     assert neighbour is not None
     assert neighbour.kafka_bootstrap != state.kafka_bootstrap
-    await _write_and_read_back(state.kafka_bootstrap, _TOPIC)
+    await _write_and_read_back(state, _TOPIC)
     with psycopg.connect(state.database_url) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 1 AS a_row")
     family = _descendants(small_dir)
@@ -191,7 +226,7 @@ async def test_stack_beside_another_outlives_the_kill_of_its_supervisor_with_its
     assert find_stack(small_dir) is None
     again = start_detached(_config(small_dir, "kafka", "postgres"))
     assert (again.kafka_bootstrap, again.database_url) == (state.kafka_bootstrap, state.database_url)
-    assert await _records(again.kafka_bootstrap, _TOPIC, at_least=1) == [b"a record"]
+    assert await _records(again, _TOPIC, at_least=1) == [b"a record"]
     with psycopg.connect(again.database_url) as connection:
         assert connection.execute("SELECT a_row FROM kept").fetchone() == (1,)
     family = _descendants(small_dir)

@@ -302,7 +302,8 @@ def test_a_write_torn_at_any_byte_repeats_and_drops_nothing(
     if isinstance(failure, Crash):
         writer = Writer(archive.catalogue)
     first = writer.resume(0)
-    assert archive.read() == log[:first]
+    # Of an interrupted flush a day may be there already, which the next one does not write again.
+    assert archive.read(0, first - 1) == log[:first]
     archive.write(log)
     assert archive.read() == log
     assert_tidy(archive)
