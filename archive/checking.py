@@ -1,8 +1,10 @@
 """Compares every file of an archive with its manifest, and the manifests with the progress."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import pyarrow.compute as pc
 
@@ -11,6 +13,10 @@ from runtime.archive.columns import SCHEMA
 from runtime.archive.files import ArchiveFiles
 from runtime.archive.manifest import DAY_MS, ArchivedFile, Catalogue, Manifest, date_of, logs_in
 from runtime.archive.reader import read_whole
+
+#: The archiver replaces a manifest and then the progress: between the two they differ for a moment (seconds).
+_ATTEMPTS: Final = 3
+_PAUSE_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -60,23 +66,38 @@ def check(files: ArchiveFiles, on_file: Callable[[], None] = lambda: None) -> It
         return
     for catalogue in catalogues:
         for partition in catalogue.partitions():
-            progress = catalogue.progress(partition)
-            for date, day in sorted(progress.days.items()):
+            for date in sorted(catalogue.progress(partition).days):
                 try:
-                    manifest = catalogue.manifest(date, partition)
+                    yield from _day_faults(catalogue, partition, date, on_file)
                 except ArchiveDamaged as exc:
                     yield str(exc)
-                    continue
-                ticks = sum(file.ticks for file in manifest.files)
-                if (ticks, len(manifest.files)) != (day.ticks, day.files):
-                    yield (
-                        f"the manifest of {date}, partition {partition}, lists {ticks:,} ticks in "
-                        f"{len(manifest.files)} files, its partition's progress {day.ticks:,} in {day.files}"
-                    )
-                yield from _overlaps(manifest)
-                for file in manifest.files:
-                    yield from _faults(catalogue, manifest, file)
-                    on_file()
+
+
+def _day_faults(catalogue: Catalogue, partition: int, date: str, on_file: Callable[[], None]) -> Iterator[str]:
+    """What is wrong with a day, as it is now: the archiver may write and merge all the while."""
+    for attempt in range(_ATTEMPTS):
+        day, manifest = catalogue.progress(partition).days[date], catalogue.manifest(date, partition)
+        ticks = sum(file.ticks for file in manifest.files)
+        if (ticks, len(manifest.files)) == (day.ticks, day.files):
+            break
+        if attempt == _ATTEMPTS - 1:
+            yield (
+                f"the manifest of {date}, partition {partition}, lists {ticks:,} ticks in "
+                f"{len(manifest.files)} files, its partition's progress {day.ticks:,} in {day.files}"
+            )
+        time.sleep(_PAUSE_SECONDS)
+    yield from _overlaps(manifest)
+    done: set[str] = set()
+    while todo := [file for file in manifest.files if file.path not in done]:
+        for file in todo:
+            faults = list(_faults(catalogue, manifest, file))
+            if faults and file not in (newer := catalogue.manifest(date, partition)).files:
+                # It went into another file meanwhile.
+                manifest = newer
+                break
+            done.add(file.path)
+            yield from faults
+            on_file()
 
 
 def _catalogues(files: ArchiveFiles) -> Iterator[Catalogue]:

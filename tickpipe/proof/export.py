@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from runtime.settings import Settings
-
-#: Ticks of the candles that are folded again in one pass, some 100 MB; a candle with more makes a pass of its own.
-_PASS_TICKS: Final = 300_000
 
 
 class NothingToProve(TickpipeError):
@@ -110,16 +107,15 @@ async def export(
 
     Raises:
         NothingToProve: when there is no candle to prove.
-        KafkaUnavailable, ArchiveUnavailable, ArchiveDamaged: as `TickLog.refold`.
+        KafkaUnavailable, ArchiveUnavailable, ArchiveDamaged: as `TickLog.refold_parts`.
     """
     writing = ProofWriter(directory, await own_log(settings))
     async with TickLog(settings) as tick_log:
         async for day, stored in _days(connection, wanted):
-            for candles in _passes(writing.provable(stored)):
-                proofs = {Proof(wanted.source, wanted.symbol, one.ts, one.offsets): one for one in candles}
-                outcome = await tick_log.refold(proofs, new_fold=ProvenFold)
-                for proof, candle in proofs.items():
-                    writing.take(candle, outcome.folds.get(proof))
+            proofs = {Proof(wanted.source, wanted.symbol, one.ts, one.offsets): one for one in writing.provable(stored)}
+            async for part in tick_log.refold_parts(proofs, new_fold=ProvenFold):
+                for proof in sorted(part.folds.keys() | part.unprovable, key=lambda one: one.ts):
+                    writing.take(proofs[proof], part.folds.get(proof))
             on_day(day, writing.done.ticks)
     if not writing.done.candles:
         raise NothingToProve(f"no candle of {wanted.symbol} can be proven for that time; nothing was written")
@@ -139,19 +135,6 @@ async def _days(
         stored = [(stored_candle(fields), bool(pending)) for *fields, pending in rows]
         yield begin, sorted((one for one in stored if one[0].timeframe == M1.name), key=lambda one: one[0].ts)
         begin = end
-
-
-def _passes(candles: Iterable[Candle]) -> Iterable[list[Candle]]:
-    found: list[Candle] = []
-    ticks = 0
-    for candle in candles:
-        if found and ticks + candle.volume > _PASS_TICKS:
-            yield found
-            found, ticks = [], 0
-        found.append(candle)
-        ticks += candle.volume
-    if found:
-        yield found
 
 
 class ProofWriter:

@@ -125,3 +125,31 @@ def test_a_file_of_other_columns_is_named(archive: Archive) -> None:
     manifest.files[0] = replace(file, sha256=stream.sha256)
     archive.catalogue.save_manifest(manifest)
     assert "other columns" in next(check(archive.files))
+
+
+def test_a_running_archiver_is_no_fault(archive: Archive) -> None:
+    """Behind the first file that is read, another flush is written and the day is merged."""
+    read = 0
+
+    def flush_and_merge() -> None:
+        nonlocal read
+        read += 1
+        if read == 1:
+            archive.write(frames(9))
+            writer = Writer(archive.catalogue)
+            writer.resume(0)
+            assert writer.merge(0, DATE, at_least=2) == 2
+
+    assert list(check(archive.files, flush_and_merge)) == []
+    assert read == 2
+
+
+def test_a_manifest_that_is_ahead_of_the_progress_for_a_moment_is_no_fault(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = archive.catalogue.progress(0)
+    archive.write(frames(9))
+    after = archive.catalogue.progress(0)
+    archive.catalogue.save_progress(before)
+    monkeypatch.setattr("archive.checking.time.sleep", lambda _seconds: archive.catalogue.save_progress(after))
+    assert list(check(archive.files)) == []
