@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -292,6 +293,27 @@ def test_ticks_are_taken_while_the_database_refuses_the_password(deployment: Dep
         env.write_text(right)
         deployment.up()
     wait_until(lambda: deployment.ticks("wrong-password") == 1, within_seconds=60, what="the candle of the tick")
+
+
+def test_ticks_are_taken_while_the_database_does_not_start(deployment: Deployment) -> None:
+    in_files = ("run", "--rm", "-T", "--no-deps", "--entrypoint", "sh", "timescaledb", "-c")
+    deployment.down()
+    # Its files are damaged, so its container ends at once, again and again.
+    deployment.compose(*in_files, 'mv "$PGDATA/PG_VERSION" "$PGDATA/PG_VERSION.away"')
+    try:
+        # It ends with what Compose says of the database.
+        with suppress(ComposeError):
+            deployment.compose("up", "--detach", "--no-build")
+        deployment.wait_healthy("producer")
+        deployment.wait_healthy("stream")
+        body: dict[str, object] = {"ticks": [{"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1}]}
+        with deployment.client("no-database") as client:
+            wait_until(lambda: _taken(client, body), within_seconds=60, what="a producer that takes ticks")
+    finally:
+        deployment.down()
+        deployment.compose(*in_files, 'mv "$PGDATA/PG_VERSION.away" "$PGDATA/PG_VERSION"')
+        deployment.up()
+    wait_until(lambda: deployment.ticks("no-database") == 1, within_seconds=60, what="the candle of the tick")
 
 
 def test_three_workers_share_the_work_under_load_and_one_may_die(deployment: Deployment) -> None:

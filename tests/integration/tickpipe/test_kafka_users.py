@@ -1,7 +1,6 @@
 """The embedded Kafka with its users: nobody without a login gets in, and each user may do its own work alone."""
 
 import asyncio
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -9,18 +8,18 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, KafkaError
-from typer.testing import CliRunner
+from prometheus_client import CollectorRegistry
 
 from marketdata.errors import KafkaRefused
+from runtime.health import Health
 from runtime.kafka import admin_client, new_consumer, new_producer
 from runtime.rights import Right, Service, missing_rights
 from runtime.settings import Settings, load_settings
 from runtime.topics import ensure_topics
+from runtime.volumes import VolumeWatch
 from sink.progress import SINK_GROUP_PREFIX
 from tests.servers import Child
-from tests.services import environment
 from tests.waiting import eventually
-from tickpipe.cli import app
 from tickpipe.embedded.jars import resolve_jars
 from tickpipe.embedded.kafka import Kafka, local_kafka
 from tickpipe.embedded.kafka_users import SERVICE_USERS, KafkaUsers
@@ -124,13 +123,14 @@ async def test_a_service_may_not_do_the_work_of_another(
         assert [code for _, code, *_ in answer.topic_errors] == [29]  # TOPIC_AUTHORIZATION_FAILED
 
 
-def test_the_doctor_says_what_a_user_may_not_do(kafka: Kafka, users: KafkaUsers, administrator: Settings) -> None:
-    settings = as_user("dashboard", users, kafka)
-    result = CliRunner().invoke(app, ["doctor", "--json"], env=environment(settings))
-    told = {line["found"]: line for line in json.loads(result.stdout) if line["part"] == "rights in Kafka"}
-    line = told["dashboard lacks WRITE on the topic ticks, which producer need"]
-    assert (line["level"], "docs/deploy/kafka.md" in line["cure"]) == ("yellow", True)
-    assert not any(found.startswith("dashboard lacks READ on the topic candles.m1") for found in told)
+@pytest.mark.parametrize(("name", "is_told"), [("producer", True), ("dashboard", False)])
+async def test_the_producer_alone_learns_how_much_room_there_is(
+    name: str, is_told: bool, kafka: Kafka, users: KafkaUsers, administrator: Settings
+) -> None:
+    registry = CollectorRegistry()
+    await VolumeWatch(as_user(name, users, kafka), Health(), registry).step()
+    samples = [sample for metric in registry.collect() for sample in metric.samples if sample.value > 0]
+    assert len(samples) == (2 if is_told else 0)
 
 
 async def test_a_broker_of_another_cluster_gets_no_password(

@@ -1,6 +1,7 @@
 """The window: when minutes close and are forgotten, what holds the commit, and that no crash can lose a tick."""
 
 import itertools
+import tracemalloc
 from typing import Any
 
 from hypothesis import given
@@ -290,3 +291,22 @@ def priced_alone(log: Log, symbol: str, ts: int, ranges: Ranges, touching: list[
         if t.time_msc // MINUTE * MINUTE == ts
     ]
     return all(price <= 0 for price in prices)
+
+
+def test_a_symbol_costs_a_few_kilobytes_while_it_ticks_and_no_period_later() -> None:
+    symbols = 500
+    drive = Drive()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for minute in range(4):
+            drive.feed(*(frame(minute * MINUTE + n, symbol=f"S{n}") for n in range(symbols)))
+            drive.sleep(60)
+            drive.publish()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (held - before) / symbols < 5_000
+    drive.sleep(FORGET_IDLE_SECONDS + FORGET_UNTOUCHED_SECONDS)
+    drive.publish()
+    assert len(drive.window) == 0
