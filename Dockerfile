@@ -1,5 +1,5 @@
 # One image for every service and the command line: `docker run tickpipe producer`, `… stream_app`, `… sink`,
-# `… dashboard`, `… tickpipe status`. Pin the base by digest with --build-arg PYTHON_DIGEST=sha256:…
+# `… dashboard`, `… archive`, `… tickpipe status`. Pin the base by digest with --build-arg PYTHON_DIGEST=sha256:…
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 ARG PYTHON_DIGEST=
 
@@ -23,10 +23,10 @@ WORKDIR /src
 # The dependencies have a layer of their own, which a change of the project's code does not touch.
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/cache \
-    /opt/uv/bin/uv sync --frozen --no-dev --no-install-project --extra producer --extra stream --extra sink --extra dashboard
+    /opt/uv/bin/uv sync --frozen --no-dev --no-install-project --extra producer --extra stream --extra sink --extra dashboard --extra archive
 COPY . .
 RUN --mount=type=cache,target=/cache \
-    /opt/uv/bin/uv sync --frozen --no-dev --no-editable --extra producer --extra stream --extra sink --extra dashboard
+    /opt/uv/bin/uv sync --frozen --no-dev --no-editable --extra producer --extra stream --extra sink --extra dashboard --extra archive
 
 FROM base
 ARG VERSION=0.1.0
@@ -45,15 +45,16 @@ ENV PATH=/opt/tickpipe/bin:$PATH \
     TICKPIPE_PRODUCER_HOST=0.0.0.0 \
     TICKPIPE_STREAM_HOST=0.0.0.0 \
     TICKPIPE_SINK_HOST=0.0.0.0 \
-    TICKPIPE_DASHBOARD_HOST=0.0.0.0
+    TICKPIPE_DASHBOARD_HOST=0.0.0.0 \
+    TICKPIPE_ARCHIVE_HOST=0.0.0.0
 RUN groupadd --gid 10001 tickpipe \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin tickpipe \
-    && install -d -o tickpipe -g tickpipe -m 700 /keys
+    && install -d -o tickpipe -g tickpipe -m 700 /keys /demo /archive
 COPY --from=builder /opt/tickpipe /opt/tickpipe
 COPY compose/healthcheck.py /usr/local/lib/tickpipe/healthcheck.py
 WORKDIR /
 USER 10001:10001
-EXPOSE 18001 18002 18003 18080
+EXPOSE 18001 18002 18003 18004 18080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
     CMD ["python", "-I", "-S", "/usr/local/lib/tickpipe/healthcheck.py"]
 ENTRYPOINT ["python", "-m"]

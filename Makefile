@@ -10,7 +10,7 @@ EXPORT_KIT_LOCK = $(BIN)/uv export --quiet --frozen --no-dev --extra relay --no-
 # Container images forbid Python to save what it compiled; every process that the tests start would compile us again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup kafka run check format test test-full test-newest fuzz audit bench clean
+.PHONY: help setup kafka run check format test test-rare test-full test-newest fuzz audit bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -46,6 +46,10 @@ kafka: setup ## download Kafka and prepare it to start fast, if that was never d
 
 test: setup kafka ## run the tests on real Kafkas and PostgreSQLs, five files at a time
 	$(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder
+
+test-rare: setup kafka ## run what `make test` leaves out, but for the fault suite and the migration
+	TICKPIPE_TESTS=full $(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder -m full \
+	    tests/unit tests/integration tests/operations
 
 test-full: setup kafka ## run every test there is, one file after the other (more than an hour)
 	TICKPIPE_TESTS=full $(BIN)/pytest

@@ -1,4 +1,4 @@
-.PHONY: bench-flames bench-goals bench-growth bench-imports bench-ingest bench-latency bench-memory bench-page bench-peers \
+.PHONY: bench-archive bench-flames bench-goals bench-growth bench-imports bench-ingest bench-latency bench-memory bench-page bench-peers \
 	bench-recovery bench-refold bench-replay bench-storage bench-timeframes bench-whole
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
@@ -31,6 +31,10 @@ bench-memory: setup ## measure what each service holds while a thousand symbols 
 bench-refold: setup ## measure folding again from stored offsets against the fold stage
 	$(BIN)/python -m benchmarks.refold
 	$(BIN)/python -m benchmarks.refold --frame 200
+
+bench-archive: setup ## measure the archiver against reading alone, and folds from the archive against those from Kafka
+	$(BIN)/python -m benchmarks.archive
+	$(BIN)/python -m benchmarks.archive --frame 200
 
 bench-replay: setup ## measure a replay from the log to the table against the fold alone
 	$(BIN)/python -m benchmarks.replay

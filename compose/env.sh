@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# `make env`: .env from .env.example, with a fresh random value for every example, and the volume of the ticks. An
+# `make env`: .env from .env.example, with a fresh random value for every example, and the volumes of the ticks. An
 # existing .env is left alone: it holds the name and the passwords of existing volumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The volume that `docker compose` must find, because it never makes or deletes it.
-make_volume() {
+# The volumes that `docker compose` must find, because it never makes or deletes them.
+make_volumes() {
     local project volume others
     project=$(sed -n 's/^COMPOSE_PROJECT_NAME=//p' .env | tail -n 1)
-    volume=${project}_kafka-data
     if ! docker info >/dev/null 2>&1; then
-        echo "Docker does not answer here. Before the first start: docker volume create $volume"
+        echo "Docker does not answer here. Before the first start:"
+        echo "docker volume create ${project}_kafka-data; docker volume create ${project}_archive-data"
         return
     fi
+    # Of a deployment that is older than the archive as well.
+    docker volume inspect "${project}_archive-data" >/dev/null 2>&1 || docker volume create "${project}_archive-data" >/dev/null
+    volume=${project}_kafka-data
     if docker volume inspect "$volume" >/dev/null 2>&1; then
         return
     fi
@@ -27,7 +30,7 @@ make_volume() {
 
 if [ -e .env ]; then
     echo ".env exists and is left as it is."
-    make_volume
+    make_volumes
     exit 0
 fi
 
@@ -51,4 +54,4 @@ while IFS= read -r line; do
 done < .env.example > .env.new
 mv .env.new .env
 echo "Wrote .env with fresh secrets. TICKPIPE_API_KEY in it is the key for your EA."
-make_volume
+make_volumes

@@ -16,6 +16,7 @@ _PORTS = {
     "stream_app": ("TICKPIPE_STREAM_PORT", 18002),
     "sink": ("TICKPIPE_SINK_PORT", 18003),
     "dashboard": ("TICKPIPE_DASHBOARD_PORT", 18080),
+    "archive": ("TICKPIPE_ARCHIVE_PORT", 18004),
 }
 
 

@@ -219,6 +219,9 @@ class Hub:
 
     def _take_row(self, key: Key, waiting: Waiting, row: Candle | None) -> None:
         known, waited = self._known(key), waiting.candles
+        is_other = row != waiting.row
+        before, waiting.row = waiting.row, row
+        row = _quoted_as(row, (*waited, *([known] if known is not None else [])))
         waiting.candles = [candle for candle in waited if row is None or not self._holds(row, candle)]
         if self._is_moving(key):
             # The widest candle that contains the row, stored or not.
@@ -227,8 +230,7 @@ class Hub:
         else:
             # Where the log cannot prove a fold of all candles, the row changes and holds none of them.
             state = row
-            is_news = len(waiting.candles) < len(waited) or (waiting.row is not None and row != waiting.row)
-        waiting.row = row
+            is_news = len(waiting.candles) < len(waited) or (before is not None and is_other)
         if state is None or not is_news:
             return
         if known is not None and not self._holds(state, known):
@@ -350,6 +352,14 @@ def _joined(known: Candle | None, candle: Candle) -> Candle | None:
             return known
         case _:
             return None
+
+
+def _quoted_as(row: Candle | None, candles: Iterable[Candle]) -> Candle | None:
+    """The row with bid and ask, which the table does not hold, from a candle of the same records."""
+    for candle in candles:
+        if row is not None and (row.log, row.offsets) == (candle.log, candle.offsets):
+            return msgspec.structs.replace(row, bid=candle.bid, ask=candle.ask)
+    return row
 
 
 def _in_place_of(known: Candle, candle: Candle) -> Candle:

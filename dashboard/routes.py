@@ -218,7 +218,8 @@ def _add_stream(app: FastAPI, parts: "Parts") -> None:
 
         `candle`: the newest state of a minute, with its proof; `bar` and `bar_end` are the opening of the bar of
         `timeframe` that it belongs to, and of the one that follows. No candle holds less than the table; with `stored`
-        it is the table's row, so that longer bars that hold the minute can be read again. `stale`: stored candles
+        it is the table's row, so that longer bars that hold the minute can be read again. `bid` and `ask` are those of
+        its newest tick, null where it has none or the minute comes from the table. `stale`: stored candles
         changed from `ts` on; read them again. `resync`: too much was missed; read everything again. `pipeline`: as in
         `/pipeline`. `ping`: nothing happened.
 

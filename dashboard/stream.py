@@ -129,7 +129,8 @@ async def events(subscription: Subscription, bars: BarStarts, timeframe: str) ->
     """The bytes of a stream until the service stops or the client is gone.
 
     `candle`: the newest state of a minute with its proof; `bar` and `bar_end` bound the bar of `timeframe`
-    that it belongs to, null while the database does not answer; `stored`: it is the table's row.
+    that it belongs to, null while the database does not answer; `stored`: it is the table's row; `bid` and `ask`:
+    those of its newest tick, null where they are not known.
     `stale`: stored candles changed from a minute, and its `bar`, on; read them again. `resync`: read everything again.
     `pipeline`: the state of the pipeline. `ping`: nothing happened. What is sent at once carries the id to resume from.
     """
@@ -169,6 +170,8 @@ def _content(update: Update, bar: Bar | None) -> dict[str, Any]:
         "volume": candle.volume,
         "real_volume": candle.real_volume,
         "spread": candle.spread,
+        "bid": candle.bid,
+        "ask": candle.ask,
         "closed": candle.closed,
         "last_tick": _moment(candle.last_tick),
         "bar": None if bar is None else _moment(bar.starts),

@@ -3,6 +3,7 @@
 #ifndef TICKPIPE_BROKER_CLOCK_MQH
 #define TICKPIPE_BROKER_CLOCK_MQH
 
+#include "post_body.mqh"
 #include "settings.mqh"
 
 // The broker's clock is a multiple of that away from UTC (seconds), and never further than 18 hours.

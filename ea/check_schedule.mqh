@@ -3,6 +3,8 @@
 #ifndef TICKPIPE_CHECK_SCHEDULE_MQH
 #define TICKPIPE_CHECK_SCHEDULE_MQH
 
+#include "tick_cursor.mqh"
+
 #define MINUTE_MS 60000
 // Every minute is read again when it is so old, and so much at a time (ms).
 #define CHECKS 3

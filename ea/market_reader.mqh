@@ -90,12 +90,25 @@ private:
         return false;
     }
 
-    string TickItems(const MqlTick &ticks[], const int first, const int end, const SymbolFacts &facts, const bool goes_on) const {
+    string TickItems(const MqlTick &ticks[], const int first, const int end, const int i, const bool goes_on) const {
         string text = "";
         for(int k = first; k < end; k++) {
             if(goes_on || k > first)
                 text += ",\n";
-            text += TickItem(ticks[k], facts);
+            text += m_feeds[i].ItemOf(ticks[k], false);
+        }
+        return text;
+    }
+
+    // The same of ticks that a symbol is read again for; those that came late say so.
+    string ItemsAgain(const MqlTick &ticks[], const int first, const int end, const int i) const {
+        uchar late[];
+        m_feeds[i].FindLate(ticks, first, end, late);
+        string text = "";
+        for(int k = first; k < end; k++) {
+            if(k > first)
+                text += ",\n";
+            text += m_feeds[i].ItemOf(ticks[k], late[k - first] == 1);
         }
         return text;
     }
@@ -111,7 +124,7 @@ private:
             m_feeds[i].NotTaken();
             more = true;
         } else if(found) {
-            text += TickItems(ticks, first, end, m_feeds[i].Facts(), items > 0);
+            text += TickItems(ticks, first, end, i, items > 0);
             items += end - first;
             more = more || m_feeds[i].HasMore();
             int count = ArraySize(read);
@@ -165,7 +178,7 @@ private:
             while(end < count && late[end].time_msc == late[end - 1].time_msc)
                 end++;
             m_feeds[i].MarkWithLate(late, first, end, marks[0]);
-            string text = BodyHead("ticks", offset_s) + TickItems(late, first, end, m_feeds[i].Facts(), false) + BODY_END;
+            string text = BodyHead("ticks", offset_s) + ItemsAgain(late, first, end, i) + BODY_END;
             if(ring.IsFull() || !Store(ring, RECORD_TICKS, end - first, text, marks))
                 return false;
             m_feeds[i].TakenLate(late, first, end);
@@ -224,7 +237,7 @@ private:
             for(int k = 0; k < found; k++) {
                 if(items > 0)
                     text += ",\n";
-                text += BarItem(bars[k], m_feeds[i].Facts());
+                text += m_feeds[i].ItemOfBar(bars[k]);
                 items++;
             }
             if(next_time == m_feeds[i].BarTime())

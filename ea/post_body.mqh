@@ -41,13 +41,14 @@ void ReadFacts(const string symbol, SymbolFacts &facts) {
                  ",\"mode\":" + JsonText(by_last ? "last" : "bid") + "}";
 }
 
-// time_msc and symbol come first: lines that agree up to `,"bid"` are of one millisecond and stay together.
-string TickItem(const MqlTick &tick, const SymbolFacts &facts) {
+// time_msc and symbol come first: lines that agree up to `,"bid"` are of one millisecond and stay together. `is_late` says
+// that the tick came into the terminal's list behind later ones.
+string TickItem(const MqlTick &tick, const SymbolFacts &facts, const bool is_late) {
     double volume = tick.volume_real > 0.0 ? tick.volume_real : (double)tick.volume;
     return "{\"time_msc\":" + IntegerToString(tick.time_msc) + ",\"symbol\":" + facts.symbol +
            ",\"bid\":" + JsonNumber(tick.bid, facts.digits) + ",\"ask\":" + JsonNumber(tick.ask, facts.digits) +
            ",\"last\":" + JsonNumber(tick.last, facts.digits) + ",\"volume_real\":" + JsonNumber(volume, 0) +
-           ",\"flags\":" + IntegerToString((long)tick.flags) + facts.tail;
+           ",\"flags\":" + IntegerToString((long)tick.flags) + (is_late ? ",\"late\":true" : "") + facts.tail;
 }
 
 string BarItem(const MqlRates &bar, const SymbolFacts &facts) {

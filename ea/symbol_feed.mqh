@@ -40,8 +40,9 @@ private:
     // Up to where ticks from before the clock went back may still have to be taken; 0 when they were.
     long m_rest_msc;
     BarCursor m_bars;
-    // What is sent again up to here did not come late.
+    // What is sent again up to here did not come late, but for some of which only the number is known.
     long m_resend_msc;
+    long m_late_of_resend;
     long m_late;
 
     // All ticks from one time to another; false when the answer is not whole, or has fewer than were there before.
@@ -111,7 +112,7 @@ private:
         }
         Print(m_symbol, ": the terminal's list changed since the last run (", IntegerToString(before.count), " ticks then, ",
               IntegerToString(copied), " now); that time is sent again.");
-        m_late += MathMax((long)copied - before.count, (long)0);
+        m_late_of_resend = MathMax((long)copied - before.count, (long)0);
         m_resend_msc = m_cursor.Msc();
         return true;
     }
@@ -127,13 +128,8 @@ private:
         int copied = 0;
         if(!CopyRange(before_msc, before_msc, 1, ticks, copied))
             return false;
-        int count = ArraySize(late);
-        ArrayResize(ticks, copied + count);
-        for(int i = 0; i < count; i++)
-            ticks[copied + i] = late[i];
-        ArrayResize(late, copied + count);
-        for(int i = 0; i < copied + count; i++)
-            late[i] = ticks[i];
+        ArrayCopy(ticks, late, copied);
+        ArrayCopy(late, ticks);
         return true;
     }
 
@@ -156,17 +152,17 @@ public:
         m_rest_msc = 0;
         m_bars.Begin(0);
         m_resend_msc = 0;
+        m_late_of_resend = 0;
         m_late = 0;
     }
 
     string Name() const { return m_symbol; }
-    bool HasBegun() const { return m_begun; }
     bool IsTroubled() const { return m_trouble.Is(); }
     bool HasMore() const { return m_cursor.HasMore(); }
     // Ticks that came into the terminal's list behind the cursor.
     long Late() const { return m_late; }
-    SymbolFacts Facts() const { return m_facts; }
-
+    string ItemOf(const MqlTick &tick, const bool is_late) const { return TickItem(tick, m_facts, is_late); }
+    string ItemOfBar(const MqlRates &bar) const { return BarItem(bar, m_facts); }
     string Trouble() const { return m_trouble.Text(); }
 
     // Reads again what a broker may change: digits, point and chart mode.
@@ -234,9 +230,7 @@ public:
     }
 
     bool CanBegin() const { return !m_begun && m_quote_msc > 0; }
-    bool MayTry() const {
-        return m_begun && m_trouble.MayTry() && (!IsRepeating() || m_rest_msc > 0);
-    }
+    bool MayTry() const { return m_begun && m_trouble.MayTry() && (!IsRepeating() || m_rest_msc > 0); }
 
     // Whether reading may bring something.
     bool IsDue() const {
@@ -289,7 +283,7 @@ public:
         m_sent_msc = m_cursor.Msc();
     }
 
-    // After a reconnection, or when nobody looked for a while, the list may still change behind the cursor.
+    // After a reconnection or a long pause the list may still change behind the cursor.
     void Doubt() {
         m_cursor.Hold();
         m_checks.Doubt(m_recent.Totals().since_msc);
@@ -322,8 +316,7 @@ public:
     // alone. False when the answer is not whole.
     bool ReadAgain(const long from_msc, const long end_msc, MqlTick &late[]) {
         MqlTick ticks[];
-        int copied = 0;
-        int count = 0;
+        int copied = 0, count = 0;
         ArrayResize(late, 0);
         long to_msc = MathMin(end_msc - 1, m_cursor.Msc());
         if(!m_recent.IsLoaded() && !LoadRecent())
@@ -354,13 +347,31 @@ public:
         m_recent.AddTotals(ticks, first, end, mark.recent);
     }
 
+    // Which of the ticks came into the list behind the cursor; of those that came while nobody looked only the number is known.
+    int FindLate(const MqlTick &ticks[], const int first, const int end, uchar &late[]) const {
+        int found = 0;
+        int begin = first;
+        ArrayResize(late, end - first);
+        for(int i = first; i < end; i++) {
+            if(ticks[i].time_msc != ticks[begin].time_msc)
+                begin = i;
+            bool may_be = !m_checks.IsTwice(ticks[i].time_msc) && (ticks[i].time_msc > m_resend_msc || found < m_late_of_resend);
+            late[i - first] = may_be && m_recent.IsMissing(ticks, begin, i) ? 1 : 0;
+            found += late[i - first];
+        }
+        return found;
+    }
+
     // Late ticks are stored; their bars are sent again as well.
     void TakenLate(const MqlTick &ticks[], const int first, const int end) {
-        int added = m_recent.AddMissing(ticks, first, end);
+        uchar late[];
+        int found = FindLate(ticks, first, end, late);
+        m_recent.AddMissing(ticks, first, end);
+        m_late += found;
+        m_late_of_resend = MathMax(m_late_of_resend - found, (long)0);
         m_sent_msc = ticks[end - 1].time_msc;
         if(m_sent_msc <= m_resend_msc || m_checks.IsTwice(m_sent_msc))
             return;
-        m_late += added;
         m_bars.ReadAgain(ticks[first].time_msc / MINUTE_MS * MINUTE_S);
     }
 

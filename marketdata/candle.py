@@ -57,6 +57,9 @@ class Candle(Struct, frozen=True, gc=False, kw_only=True):
     #: When the producer took the newest tick, and when this candle was published (UTC epoch milliseconds).
     received: TimeMsc
     emitted: TimeMsc
+    #: Prices of the newest tick, those that it has: what is quoted now. They are not stored.
+    bid: float | None = None
+    ask: float | None = None
 
 
 #: What verify compares: everything that the log alone determines.

@@ -20,15 +20,23 @@
     ├── LogShortened        the log ends before what was read of it
     ├── MissedRecords       records that are in the log were not handed to their reader
     ├── ProgressLost        the database ends before what was read of the log begins
+    ├── ArchiveUnavailable  the archive's folder or bucket does not answer or refuses (retriable)
+    ├── ArchiveDamaged      a file of the archive is not what its manifest says, or is missing
+    ├── ArchiveFenced       another archiver has written to the archive
     ├── SchemaTaken         the database's schema holds something else by a name that is needed
     ├── NotMigrated         the database lacks migrations that this role may not apply (retriable)
     └── StackError          the embedded stack is not there, is there already, or did not start
 """
 
 
+def install_extra(extra: str) -> str:
+    """How an extra is installed, or several by comma; the project itself is in no package index."""
+    return f"in a clone of Tickpipe: pip install '.[{extra}]'"
+
+
 def missing_extra(name: str, extra: str) -> str:
-    """A library of an extra is not installed, and how to install it; the project itself is in no package index."""
-    return f"{name} is not installed; in a clone of Tickpipe: pip install '.[{extra}]'"
+    """A library of an extra is not installed, and how to install it."""
+    return f"{name} is not installed; {install_extra(extra)}"
 
 
 class TickpipeError(Exception):
@@ -122,6 +130,20 @@ class MissedRecords(TickpipeError):
 
 class ProgressLost(TickpipeError):
     """The database ends before what was read of the log begins; its reader must begin again where the database ends."""
+
+
+class ArchiveUnavailable(TickpipeError):
+    """The archive could not be read or written; check TICKPIPE_ARCHIVE, the rights there and the free space."""
+
+    retriable = True
+
+
+class ArchiveDamaged(TickpipeError):
+    """A file of the archive is missing or is not what its manifest says; `tickpipe archive check` names all of them."""
+
+
+class ArchiveFenced(TickpipeError):
+    """Another archiver has written to the archive; one log and archive need exactly one."""
 
 
 class SchemaTaken(TickpipeError):

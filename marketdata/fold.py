@@ -21,7 +21,7 @@ from operator import attrgetter, sub
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges, Span
 from marketdata.resends import CoarseFrames, PackedTicks, Passes, Piece
-from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Frame, Tick, is_deal, period_of, same
+from marketdata.tick import MAX_PRICE, MAX_TIME_MSC, MINUTE_MS, Frame, Tick, is_deal, period_of, same
 from marketdata.timeframes import M1, Timeframe
 
 #: Doubles are whole numbers of 2**-1074: counted in these units volumes add up exactly, in whatever order they come.
@@ -74,8 +74,8 @@ class CandleFold:
     """
 
     __slots__ = (
-        "_best", "_close_at", "_coarse", "_counts_deals", "_current", "_held", "_offsets", "_open_at", "_pass",
-        "_pending", "_point", "_run", "_spread", "_volume", "_volume_units",
+        "_best", "_close_at", "_coarse", "_counts_deals", "_current", "_held", "_newest", "_offsets", "_open_at",
+        "_pass", "_pending", "_point", "_run", "_spread", "_volume", "_volume_units",
         "close", "earliest", "high", "latest", "low", "open", "received", "source", "symbol", "timeframe", "ts",
     )  # fmt: skip
 
@@ -89,6 +89,7 @@ class CandleFold:
         #: Times of the earliest and the latest tick (UTC epoch milliseconds).
         self.earliest, self.latest = _NEVER, -1
         self.received = 0
+        self._newest: Tick | None = None
         # Times of the ticks that open and close show; ticks without a price move neither.
         self._open_at, self._close_at = _NEVER, -1
         self._volume = 0
@@ -248,6 +249,7 @@ class CandleFold:
         # One loop, because function calls would cost more than the work.
         high, low, spread = self.high, self.low, self._spread
         open_at, close_at, earliest, latest = self._open_at, self._close_at, self.earliest, self.latest
+        newest = self._newest
         for frame, ticks in pending:
             by_bid = frame.mode == "bid"
             for tick in ticks:
@@ -270,9 +272,10 @@ class CandleFold:
                     earliest = time_msc
                 if time_msc >= latest:
                     latest = time_msc
+                    newest = tick
                     self.received = frame.received
             self.count(frame, ticks)
-        self.high, self.low, self._spread = high, low, spread
+        self.high, self.low, self._spread, self._newest = high, low, spread, newest
         self._open_at, self._close_at, self.earliest, self.latest = open_at, close_at, earliest, latest
 
     def _settle_run(self, frame: Frame, ticks: list[Tick]) -> bool:
@@ -296,7 +299,7 @@ class CandleFold:
             self._open_at, self.open = first, prices[0]
         self.earliest = min(self.earliest, first)
         if last >= self.latest:
-            self.latest, self.received = last, frame.received
+            self.latest, self.received, self._newest = last, frame.received, ticks[-1]
         self.count(frame, ticks)
         return True
 
@@ -347,6 +350,7 @@ class CandleFold:
         self.settle()
         if self._open_at == _NEVER:
             return None
+        newest = self._newest
         return Candle(
             source=self.source,
             symbol=self.symbol,
@@ -366,4 +370,11 @@ class CandleFold:
             closed=closed,
             received=self.received,
             emitted=emitted,
+            bid=None if newest is None else _quoted(newest.bid),
+            ask=None if newest is None else _quoted(newest.ask),
         )
+
+
+def _quoted(price: float) -> float | None:
+    """The price of a quote, or None where it is 0 or not finite."""
+    return price if price and -MAX_PRICE <= price <= MAX_PRICE else None

@@ -83,14 +83,19 @@ def size(ranges: Ranges) -> int:
     return sum(last - first + 1 for _, first, last in ranges)
 
 
-def clip(ranges: Ranges, ends: dict[int, tuple[int, int]]) -> Ranges:
-    """The part of the ranges that a log still holds, given the first and the next offset of each of its partitions."""
-    clipped = []
-    for partition, first, last in ranges:
-        begin, end = ends.get(partition, (0, 0))
-        if (first := max(first, begin)) <= (last := min(last, end - 1)):
-            clipped.append((partition, first, last))
-    return tuple(clipped)
+def intersection(a: Ranges, b: Ranges) -> Ranges:
+    """Offsets of both sets."""
+    found = []
+    ours, theirs = iter(a), iter(b)
+    one, other = next(ours, None), next(theirs, None)
+    while one is not None and other is not None:
+        if one[0] == other[0] and (first := max(one[1], other[1])) <= (last := min(one[2], other[2])):
+            found.append((one[0], first, last))
+        if (one[0], one[2]) < (other[0], other[2]):
+            one = next(ours, None)
+        else:
+            other = next(theirs, None)
+    return tuple(found)
 
 
 def to_multirange(ranges: Ranges) -> str:
@@ -104,7 +109,7 @@ def from_multirange(multirange: Any) -> Ranges:
 
 
 def beyond(ends: dict[int, tuple[int, int]]) -> str:
-    """Every position that the log does not reach, in PostgreSQL's text form, given `ends` as for `clip`."""
+    """Every position that a log does not reach, in PostgreSQL's text form, given first and next offset by partition."""
     begin, gaps = 0, []
     for partition, (_, end) in sorted(ends.items()):
         if begin < position(partition, 0):

@@ -37,6 +37,8 @@ class SenderCount(Struct, frozen=True, gc=False, kw_only=True, tag_field="kind",
     #: Ticks and broker's bars that Kafka confirmed.
     ticks: _Count
     bars: _Count
+    #: Those of the ticks that came into the terminal's list behind later ones, as the sender says.
+    late_ticks: _Count = 0
 
 
 class Instrument(Struct, frozen=True, gc=False, kw_only=True, tag_field="kind", tag="instrument"):

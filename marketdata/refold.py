@@ -93,10 +93,15 @@ class _Target:
                 return False
         return True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether later positions may belong to the proof."""
+        return self.index < len(self.spans)
+
     def _next_span(self) -> bool:
         self.index += 1
         self.passes.cut()
-        if self.index < len(self.spans):
+        if self.is_open:
             return True
         self.fold.finish()
         return False
@@ -106,13 +111,19 @@ class _Target:
 _Key = tuple[str, str, int]
 
 
+class TooManyTicks(Exception):
+    """The folds would hold more ticks than they may; fold fewer candles at a time."""
+
+
 class Refold:
     """Folds candles of one log again; feed it with chunks of frames in ascending order of positions."""
 
-    def __init__(self, proofs: Iterable[Proof], new_fold: NewFold = CandleFold) -> None:
+    def __init__(self, proofs: Iterable[Proof], new_fold: NewFold = CandleFold, max_ticks: int | None = None) -> None:
+        self._max_ticks = max_ticks
         self._targets: dict[Proof, _Target] = {}
         self._waiting: dict[_Key, list[_Target]] = {}
         self._active: dict[_Key, list[_Target]] = {}
+        self._holding: list[_Target] = []
         for proof in proofs:
             target = self._targets[proof] = _Target(proof, new_fold)
             self._waiting.setdefault((proof.source, proof.symbol, target.width_ms), []).append(target)
@@ -125,10 +136,16 @@ class Refold:
         return bridged(r for proof in self._targets for r in proof.ranges)
 
     def feed(self, chunk: Chunk) -> None:
-        """Fold frames into every candle whose proof holds their positions."""
+        """Fold frames into every candle whose proof holds their positions.
+
+        Raises:
+            TooManyTicks: when the folds then hold more than `max_ticks`.
+        """
         for (source, symbol), (positions, frames) in flows(chunk).items():
             for width_ms in self._widths_ms:
                 self._feed((source, symbol, width_ms), positions, frames)
+        if self._max_ticks is not None and self._ticks_held() > self._max_ticks:
+            raise TooManyTicks
 
     def _feed(self, key: _Key, positions: list[int], frames: list[Frame]) -> None:
         active = self._activated(key, positions[-1])
@@ -145,8 +162,14 @@ class Refold:
     def _activated(self, key: _Key, position: int) -> list[_Target]:
         waiting, active = self._waiting.get(key), self._active.setdefault(key, [])
         while waiting and waiting[-1].spans[0][0] <= position:
-            active.append(waiting.pop())
+            active.append(target := waiting.pop())
+            self._holding.append(target)
         return active
+
+    def _ticks_held(self) -> int:
+        # Those of candles that may still be added to, and those to be returned.
+        self._holding = [target for target in self._holding if target.is_open or target.fold.ticks_held]
+        return sum(target.fold.ticks_held for target in self._holding)
 
     def results(self) -> dict[Proof, CandleFold]:
         """The fold of every proof, complete once everything was fed."""
@@ -259,6 +282,11 @@ class TickFold(CandleFold):
         super().count(frame, ticks)
         self._ticks += ticks
 
+    @property
+    def ticks_held(self) -> int:
+        """Number of ticks held in memory, to be returned or in case the period is resent."""
+        return len(self._ticks) + super().ticks_held
+
     def finish(self) -> None:
         """Add the copies that are now known to count, as no more frames will follow."""
         self._held_copies += self.copies
@@ -287,15 +315,22 @@ class TickFold(CandleFold):
 class RecordFold(CandleFold):
     """Holds the frames that touch a minute, and folds nothing."""
 
-    __slots__ = ("_records",)
+    __slots__ = ("_records", "_ticks_held")
 
     def __init__(self, source: str, symbol: str, ts: int, timeframe: Timeframe = M1) -> None:
         super().__init__(source, symbol, ts, timeframe)
         self._records: list[tuple[int, Frame]] = []
+        self._ticks_held = 0
+
+    @property
+    def ticks_held(self) -> int:
+        """Number of ticks in the frames held."""
+        return self._ticks_held
 
     def add(self, offset: int, run: int, passes: Passes, frame: Frame, ticks: list[Tick]) -> bool:
         """Hold the frame; `offset` is its position in the log."""
         self._records.append((offset, frame))
+        self._ticks_held += len(frame.ticks)
         return True
 
     def add_run(
@@ -303,6 +338,7 @@ class RecordFold(CandleFold):
     ) -> None:
         """Hold the frames."""
         self._records += zip(offsets, frames, strict=True)
+        self._ticks_held += sum(len(frame.ticks) for frame in frames)
 
     def rows(self) -> Iterator[TickRow]:
         """Every tick of the minute, resends too, in the order of the log."""

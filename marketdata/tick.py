@@ -38,7 +38,7 @@ class Tick(Struct, array_like=True, frozen=True, gc=False):
     #: Volume of the last deal (MT5: volume_real).
     volume: float
     #: Bit mask of what changed, with undocumented bits: test bits, never compare.
-    flags: int
+    flags: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Frame(Struct, gc=False, omit_defaults=True, kw_only=True):

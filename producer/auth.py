@@ -75,8 +75,10 @@ class NewSymbols:
         before, brought, current, former = self._known.get(holder, (hour, 0, set(), set()))
         if hour != before:
             brought, current, former = 0, set(), current if hour == before + 1 else set()
-        sent = set(symbols)
-        new = len(sent - current - former)
+        sent = {symbol for symbol in symbols if symbol not in current}
+        if not sent and hour == before:
+            return
+        new = len(sent - former)
         if new and brought + new > self._per_hour:
             raise Refusal(
                 429, "TOO_MANY_SYMBOLS",

@@ -98,48 +98,64 @@ class Record(NamedTuple):
     headers: list[tuple[str, bytes]]
 
 
+class _Call(NamedTuple):
+    records: Sequence[Record]
+    done: asyncio.Future[None]
+    #: By the loop's clock (seconds).
+    deadline: float
+
+
 class GroupCommit:
-    """Sends through one producer, in the order of the calls; belongs to it and ends with it."""
+    """Sends through one producer, in the order of the calls; belongs to it and ends with it.
+
+    A write has one timer, for the call in it that has waited longest: one for each call would cost as much as all the
+    rest of this (measured).
+    """
 
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self._producer = producer
-        self._waiting: list[tuple[Sequence[Record], asyncio.Future[None]]] = []
+        self._waiting: list[_Call] = []
+        self._under_way: list[_Call] = []
         self._writing: asyncio.Task[None] | None = None
         self._partitions: dict[tuple[str, bytes], int] = {}
         self._partition_counts: dict[str, int] = {}
 
-    async def send(self, records: Sequence[Record]) -> None:
+    async def send(self, records: Sequence[Record], patience_seconds: float) -> None:
         """Return when every record is confirmed.
 
         Raises:
-            KAFKA_ERRORS: when Kafka refused one of them, or one of another request of the same write.
+            KAFKA_ERRORS: when Kafka refused one of them, or one of another request of the same write; TimeoutError when
+                a call of the write has waited for longer than its patience, or the connection was given up.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((records, done))
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(_Call(records, done, loop.time() + patience_seconds))
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all())
         await done
 
     def abandon(self) -> None:
-        """Stop sending; the calls that wait are not answered any more."""
+        """Stop sending; the calls that wait fail."""
+        calls = [*self._under_way, *self._waiting]
         self._waiting.clear()
         if self._writing is not None:
             self._writing.cancel()
+        _end(calls, TimeoutError())
 
     async def _write_all(self) -> None:
         try:
             while self._waiting:
-                group, self._waiting = self._waiting, []
+                group, self._waiting = [call for call in self._waiting if not call.done.done()], []
+                self._under_way = group
+                if not group:
+                    continue
+                error: Exception | None = None
                 try:
-                    await self._write([record for records, done in group if not done.done() for record in records])
+                    async with asyncio.timeout_at(min(call.deadline for call in group)):
+                        await self._write([record for call in group for record in call.records])
                 except Exception as exc:  # every caller must hear of it, whatever it is
-                    for _, done in group:
-                        if not done.done():
-                            done.set_exception(_copy(exc))
-                else:
-                    for _, done in group:
-                        if not done.done():
-                            done.set_result(None)
+                    error = exc
+                _end(group, error)
         finally:
             self._writing = None
 
@@ -186,6 +202,16 @@ class GroupCommit:
                 self._partitions.clear()
             self._partitions[topic, key] = partition
         return partition
+
+
+def _end(calls: Sequence[_Call], error: Exception | None) -> None:
+    for call in calls:
+        if call.done.done():
+            continue
+        if error is None:
+            call.done.set_result(None)
+        else:
+            call.done.set_exception(_copy(error))
 
 
 def _copy(exc: Exception) -> Exception:

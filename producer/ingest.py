@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import tzinfo
 from typing import Any, Final
 
@@ -87,6 +87,11 @@ class ReadBody:
         self.details: list[Detail] = []
         self.rejects: list[Record] = []
 
+    @property
+    def symbols(self) -> Collection[str]:
+        """The names of the symbols of ticks and bars."""
+        return {*self.ticks.symbols, *(bar.symbol for bar in self.bars)} if self.bars else self.ticks.symbols
+
 
 class Ingest:
     """Both ingest routes: authenticates, reads, converts, publishes, answers.
@@ -132,7 +137,7 @@ class Ingest:
         span = self._telemetry.begin("ingest", parse_traceparent(headers.get(b"traceparent")))
         context = span.context
         trace = _trace(headers.get(b"x-trace-id"), context)
-        self._metrics.in_flight.inc()
+        self._metrics.in_flight += 1
         key = None
         try:
             check_said_once(headers, request.scope["headers"])
@@ -155,7 +160,7 @@ class Ingest:
             )
             response = refused(refusal)
         finally:
-            self._metrics.in_flight.dec()
+            self._metrics.in_flight -= 1
         self._metrics.answered(route, response.status_code).inc()
         if key is not None:
             self._metrics.answered_key(key.name, response.status_code).inc()
@@ -235,7 +240,7 @@ class Ingest:
                 await self._gateway.publish([self._rejects.body(body, unusable.message, origin)])
             self._metrics.items_rejected.labels(origin.source).inc()
             raise
-        self._new_symbols.check(key.name, {*found.ticks.symbols, *(bar.symbol for bar in found.bars)})
+        self._new_symbols.check(key.name, found.symbols)
         self._rates.sent(key, found.received)
         accepted = found.received - found.errors
         await self._gateway.publish(
@@ -304,13 +309,15 @@ class Ingest:
             metrics.bars_accepted.labels(origin.source).inc(bars)
         if accepted > bars:
             metrics.ticks_accepted.labels(origin.source).inc(accepted - bars)
+        if late := found.ticks.late:
+            metrics.ticks_late.labels(origin.source).inc(late)
         if found.errors:
             metrics.items_rejected.labels(origin.source).inc(found.errors)
         if not accepted:
             return
         received_ms = origin.received_ms
         metrics.source_watch.sender(origin.source, origin.sender, received_ms)
-        self._reference.count(origin, accepted - bars, bars)
+        self._reference.count(origin, accepted - bars, bars, late)
         metrics.logged_seconds.observe(seconds_between(received_ms, clock.now_ms()))
         newest_ms = 0
         for symbol, ticks in found.ticks.symbols.items():
@@ -339,9 +346,18 @@ def _kafka_refusal(message: str) -> Refusal:
     return Refusal(503, "KAFKA_UNAVAILABLE", message, retry_after_seconds=_RETRY_KAFKA_SECONDS)
 
 
+class _JsonResponse(Response):
+    """JSON, whose headers are written as they go out; Starlette's way to them costs 3 µs (measured)."""
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        self.raw_headers = [(b"content-length", b"%d" % len(self.body)), (b"content-type", b"application/json")]
+        for name, value in (headers or {}).items():
+            self.raw_headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
+
+
 def json_response(status: int, content: object, headers: dict[str, str] | None = None) -> Response:
     """`content` as JSON."""
-    return Response(_encoder.encode(content), status, headers, "application/json")
+    return _JsonResponse(_encoder.encode(content), status, headers)
 
 
 def taken(received: int, details: Sequence[Detail], errors: int, *, dry_run_for: str | None = None) -> Response:

@@ -56,10 +56,13 @@ class Metrics:
         self.answered_key: Callable[[str, int], Counter] = lru_cache(4 * MAX_KEYS)(
             lambda name, status: key_requests.labels(key_of(name), status)
         )
-        self.in_flight = Gauge(
+        #: Ingest requests that are not answered yet; a number until somebody asks.
+        self.in_flight = 0
+        Gauge(
             f"{_PREFIX}_requests_in_flight", "Ingest requests that are not answered yet.", registry=registry
-        )
+        ).set_function(lambda: self.in_flight)
         self.ticks_accepted = by_source("ticks_accepted", "Ticks that Kafka confirmed.")
+        self.ticks_late = by_source("ticks_late", "Accepted ticks that came into a terminal's list behind later ones.")
         self.bars_accepted = by_source("bars_accepted", "Broker bars that Kafka confirmed.")
         self.items_rejected = by_source("items_rejected", "Items of bodies that could not be used.")
         self.publish_seconds = Histogram(

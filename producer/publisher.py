@@ -73,8 +73,6 @@ class Publisher:
         self._failed = asyncio.Event()
         self._probe_ok = True
         self._pending_bytes = 0
-        # Of the calls that wait for Kafka: a failure of one ends them all.
-        self._timeouts: set[asyncio.Timeout] = set()
         self._rejected_topic = settings.ticks_rejected_topic
         self._rejected = RejectedWriter(settings, Which.TICKS)
 
@@ -122,12 +120,7 @@ class Publisher:
 
     async def _confirm(self, commit: GroupCommit, records: Sequence[Record]) -> None:
         try:
-            async with asyncio.timeout(self._patience_seconds()) as timeout:
-                self._timeouts.add(timeout)
-                try:
-                    await commit.send(records)
-                finally:
-                    self._timeouts.discard(timeout)
+            await commit.send(records, self._patience_seconds())
         # Not `kafka_errors`: each request comes here, and a context manager costs more than all the rest of this.
         except KAFKA_ERRORS as exc:
             error = mapped(exc, self._settings, right="WRITE")
@@ -219,11 +212,6 @@ class Publisher:
         self._close()
         commit.abandon()
         self._failed.set()
-        now = asyncio.get_running_loop().time()
-        for timeout in self._timeouts:
-            # One that runs out in this very moment must not be touched any more.
-            if not timeout.expired():
-                timeout.reschedule(now)
 
     def _close(self) -> None:
         self._commit = None

@@ -112,6 +112,8 @@ class TicksBySymbol:
 
     def __init__(self) -> None:
         self.symbols: dict[str, SymbolTicks] = {}
+        #: How many of the ticks came late into their terminal's list, as their sender says.
+        self.late = 0
 
     def count(self) -> int:
         """The number of ticks."""
@@ -129,6 +131,7 @@ class TicksBySymbol:
             ticks.point = read.point
         if ticks.mode is None:
             ticks.mode = read.mode
+        self.late += read.is_late
 
 
 class FrameWriter:
@@ -299,6 +302,8 @@ def read_bulk(bulk: BulkBody, clock: Clock, by_symbol: TicksBySymbol) -> int:
         if tick.mode or tick.chart_mode:
             of_symbol = by_symbol.symbols[tick.symbol]
             of_symbol.mode = of_symbol.mode or tick.mode or tick.chart_mode or None
+        if tick.late:
+            by_symbol.late += 1
     return count
 
 

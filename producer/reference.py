@@ -36,7 +36,7 @@ _MAX_INSTRUMENTS: Final = 50_000
 class _Count:
     """The count of one sender."""
 
-    __slots__ = ("bars", "counter", "due_ms", "first_ms", "is_changed", "last_ms", "ticks")
+    __slots__ = ("bars", "counter", "due_ms", "first_ms", "is_changed", "last_ms", "late_ticks", "ticks")
 
     def __init__(self, first_ms: int) -> None:
         #: Unlike that of any other count, so that the database can add them up.
@@ -45,6 +45,7 @@ class _Count:
         self.last_ms = first_ms
         self.ticks = 0
         self.bars = 0
+        self.late_ticks = 0
         #: Whether there is more than Kafka has confirmed, and from when on it is written (UTC epoch milliseconds).
         self.is_changed = True
         self.due_ms = 0
@@ -63,8 +64,8 @@ class ReferenceData:
         #: Instruments that are not confirmed by Kafka yet.
         self._unwritten: dict[tuple[str, str], Instrument] = {}
 
-    def count(self, origin: Origin, ticks: int, bars: int) -> None:
-        """Count what a request brought."""
+    def count(self, origin: Origin, ticks: int, bars: int, late_ticks: int = 0) -> None:
+        """Count what a request brought; `late_ticks` are among its ticks."""
         key = (origin.source, origin.sender, origin.address)
         count = self._counts.get(key)
         if count is None:
@@ -75,6 +76,7 @@ class ReferenceData:
         count.last_ms = origin.received_ms
         count.ticks += ticks
         count.bars += bars
+        count.late_ticks += late_ticks
         count.is_changed = True
 
     def quoted(self, source: str, symbol: str, point: float, received_ms: int) -> None:
@@ -118,6 +120,7 @@ def _record(key: _Key, count: _Count) -> SenderCount:
     return SenderCount(
         source=source, **sender._asdict(), address=address, counter=count.counter,
         first_seen=count.first_ms, last_seen=count.last_ms, ticks=count.ticks, bars=count.bars,
+        late_ticks=count.late_ticks,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from marketdata.contract.http import Sender
+from marketdata.contract.http import NOBODY, Sender
 from marketdata.contract.times import Clock, Instant
 from runtime import clock as wall
 
@@ -63,6 +63,9 @@ class _Source:
         self.fits = ""
         #: Servers and accounts, each with the time of its last request (UTC epoch milliseconds).
         self.names: dict[str, dict[str, int]] = {"server": {}, "account": {}}
+        #: The sender of the last request, and when it was noted (UTC epoch milliseconds).
+        self.sender = NOBODY
+        self.noted_ms = 0
 
     def is_off(self) -> bool:
         lasted_ms = self.seen_ms - self.since_ms
@@ -105,8 +108,9 @@ class SourceWatch(Collector):
     def sender(self, source: str, sender: Sender, received_ms: int) -> None:
         """Note who sent a request (UTC epoch milliseconds), as far as it says so."""
         seen = self._source(source)
-        if seen is None:
+        if seen is None or (sender is seen.sender and 0 <= received_ms - seen.noted_ms < _NOTE_MS):
             return
+        seen.sender, seen.noted_ms = sender, received_ms
         for kind, name in (("server", sender.server), ("account", sender.account)):
             if not name:
                 continue

@@ -143,7 +143,7 @@ def check_relay(url: str, server_url: str, key: str = "") -> Iterator[Finding]:
 def check(server: Server, source: str | None = None) -> Iterator[Finding]:
     """Ask the server for its health, then how it would answer a tick of `source`.
 
-    The findings end where going on makes no sense.
+    What could not be checked after a failure is left out.
     """
     began = time.monotonic()
     try:

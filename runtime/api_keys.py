@@ -181,12 +181,11 @@ class ApiKeys:
         if found is None:
             raise Refusal(401, "UNAUTHORIZED", "send a valid key as `X-API-Key: KEY` or `Authorization: Bearer KEY`")
         key, secret = found
-        now = datetime.fromtimestamp(self._clock(), UTC)
         if key.revoked_at is not None:
             raise Refusal(
                 401, "KEY_REVOKED", f"the key {key.name} was revoked on {_day(key.revoked_at)}; ask for another"
             )
-        if secret.expires_at is not None and secret.has_expired(now):
+        if secret.expires_at is not None and secret.has_expired(datetime.fromtimestamp(self._clock(), UTC)):
             raise Refusal(
                 401, "KEY_EXPIRED",
                 f"this key {key.name} expired on {_day(secret.expires_at)}; `tickpipe keys rotate {key.name}` makes "

@@ -184,6 +184,24 @@ async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int,
     return {tp.partition: offset for tp, offset in offsets.items() if tp.topic == topic}
 
 
+async def commit_offsets(settings: Settings, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+    """Commit offsets of a group that has no members; nobody joins it.
+
+    Raises:
+        PartitionsLost: when it has members.
+        KafkaUnavailable: when no broker answers.
+    """
+    consumer = new_consumer(settings, group_id=group)
+    try:
+        with kafka_errors(settings, group=group, right="READ"):
+            await consumer.start()
+            # Assigning partitions by hand does not join the group.
+            consumer.assign(list(offsets))
+            await consumer.commit(dict(offsets))
+    finally:
+        await consumer.stop()
+
+
 async def _coordinated(ask: Callable[[], Awaitable[Any]]) -> Any:
     """The answer of a group's coordinator. A new broker creates the topic of offsets only when it is first asked."""
     async for attempt in AsyncRetrying(

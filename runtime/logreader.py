@@ -2,20 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
-from types import TracebackType
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Final, Self
 
 from aiokafka import TopicPartition
 
-from marketdata.errors import InvalidFrame, KafkaUnavailable, LogTruncated, UnknownTopic
-from marketdata.fold import CandleFold
-from marketdata.offsets import clip, position
-from marketdata.refold import NewFold, Proof, Refold
-from marketdata.runs import Chunk, Record, in_pieces
-from marketdata.tick import Frame
-from marketdata.wire import decode_frame, decode_frames
+from marketdata.errors import KafkaUnavailable, LogTruncated, UnknownTopic
+from marketdata.runs import Record
 from runtime.aiokafka_internals import hand_out_bare_records, partitions_of
 from runtime.kafka import new_consumer, why_missing
 from runtime.kafka_errors import kafka_errors
@@ -29,10 +22,6 @@ _POLL_RECORDS: Final = 2_000
 
 #: A broker hears of a new topic or partition a moment after it was created (seconds).
 _NEWS_SECONDS: Final = 1.0
-
-#: A frame that begins long before a moment and still reaches it is looked for in so many records before the place that
-#: the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
-SCAN_RECORDS: Final = 2_000
 
 #: What is read is there already. The consumer fetches ahead, and at the end of the log the broker holds such a request
 #: back, half a second by default, before the next range can be asked for.
@@ -159,137 +148,3 @@ class LogReader:
                     raise UnknownTopic(topic, until.partition)
                 raise await why_missing(self._settings, topic)
             await asyncio.sleep(_NEWS_SECONDS / 10)
-
-
-#: Called with the number of records read since the last call.
-Progress = Callable[[int], None]
-
-
-@dataclass
-class Refolded:
-    """The result of a refold: the folds, and the proofs that the log can no longer answer."""
-
-    folds: dict[Proof, CandleFold] = field(default_factory=dict)
-    #: Proofs with offsets that retention deleted, or that lie beyond the end of their partition (the log was
-    #: re-created), or of a partition that the topic does not have.
-    unprovable: set[Proof] = field(default_factory=set)
-
-
-class TickLog:
-    """The ticks topic, opened for reading outside of any consumer group.
-
-    Use it as `async with TickLog(settings) as tick_log`.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._topic = settings.ticks_topic
-        self._reader = LogReader(settings)
-
-    async def __aenter__(self) -> Self:
-        await self._reader.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
-        await self._reader.__aexit__(*exc_info)
-
-    async def refold(
-        self, proofs: Iterable[Proof], *, new_fold: NewFold = CandleFold, on_progress: Progress | None = None
-    ) -> Refolded:
-        """Fold every proof again, in one pass over the parts of the log that they name; `new_fold` makes each fold.
-
-        Records that are no frames are skipped, as the stream app does. Of a partition that the topic does not have
-        every proof is unprovable.
-
-        Raises:
-            KafkaUnavailable: when the broker does not answer; the call can be repeated.
-            UnknownTopic: when the topic does not exist at the moment; the call can be repeated.
-        """
-        proofs = set(proofs)
-        ends = {p: await self._bounds(p) for p in {partition for proof in proofs for partition, _, _ in proof.ranges}}
-        provable = {proof for proof in proofs if proof.ranges and clip(proof.ranges, ends) == proof.ranges}
-        outcome = Refolded(unprovable=proofs - provable)
-        refold = Refold(provable, new_fold)
-        try:
-            for partition, first, last in refold.to_read():
-                async for chunk in self.read(partition, first, last, on_progress=on_progress):
-                    refold.feed(chunk)
-                    # A server that reads the log for one request goes on serving the others.
-                    await asyncio.sleep(0)
-        except LogTruncated:
-            # Retention was faster than the reading: what it took is unprovable by now.
-            again = await self.refold(provable, new_fold=new_fold, on_progress=on_progress)
-            return Refolded(again.folds, again.unprovable | outcome.unprovable)
-        outcome.folds = refold.results()
-        return outcome
-
-    async def holds_records(self, partition: int, first: int, last: int) -> bool:
-        """Whether the log has any record from offset `first` to `last`.
-
-        Raises:
-            KafkaUnavailable: when the broker does not answer; the call can be repeated.
-        """
-        return await self._reader.holds_records(self._topic, partition, first, last)
-
-    async def first_reaching(self, partition: int, ends: tuple[int, int], time_ms: int, *, margin_ms: int) -> int:
-        """The offset, within `ends`, from which frames may hold ticks at or after `time_ms` (epoch milliseconds).
-
-        The time index is asked for the first record of `margin_ms` before, because a record's timestamp is the time of
-        its first tick only, or of its arrival when that was earlier: one frame holds as many hours as its sender put
-        into one request, and the clock of a source may be hours ahead. So frames are read backwards from there as long
-        as `SCAN_RECORDS` in a row have one that reaches the time.
-
-        Raises:
-            KafkaUnavailable: when the broker does not answer; the call can be repeated.
-        """
-        first, end = ends
-        found = await self._reader.offsets_at(self._topic, [partition], max(0, time_ms - margin_ms))
-        offset = found.get(partition, end)
-        while offset > first:
-            touching = None
-            async for chunk in self.read(partition, max(first, offset - SCAN_RECORDS), offset - 1):
-                for place, frame in chunk:
-                    if touching is None and any(tick.time_msc >= time_ms for tick in frame.ticks):
-                        touching = place - position(partition, 0)
-            if touching is None:
-                break
-            offset = touching
-        return offset
-
-    async def _bounds(self, partition: int) -> tuple[int, int]:
-        try:
-            return await self._reader.ends(self._topic, partition)
-        except UnknownTopic as exc:
-            if exc.partition is None:
-                raise
-            # The topic was re-created with fewer partitions, or somebody made the candle up.
-            return 0, 0
-
-    async def read(
-        self, partition: int, first: int, last: int, *, on_progress: Progress | None = None
-    ) -> AsyncIterator[Chunk]:
-        """The frames from offset `first` to `last`, which the log must hold, with their positions.
-
-        Raises:
-            KafkaUnavailable: when the broker does not answer; the call can be repeated.
-            LogTruncated: when the log begins after the next offset to read.
-        """
-        begin = position(partition, 0)
-        async for records in self._reader.read(self._topic, partition, first, last):
-            for piece in in_pieces(records):
-                yield frames_of([(begin + record.offset, record.value) for record in piece])
-            if on_progress is not None:
-                on_progress(len(records))
-
-
-def frames_of(records: list[tuple[int, bytes | None]]) -> list[tuple[int, Frame]]:
-    """The numbers that records were given, and the frames, of those that are frames."""
-    frames = decode_frames([value for _, value in records])
-    if frames is not None:
-        return [(offset, frame) for (offset, _), frame in zip(records, frames, strict=True)]
-    found = []
-    for offset, value in records:
-        try:
-            found.append((offset, decode_frame(value)))
-        except InvalidFrame:
-            continue
-    return found

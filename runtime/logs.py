@@ -25,6 +25,9 @@ _SHARED: list[Processor] = [
     structlog.processors.StackInfoRenderer(),
 ]
 
+#: structlog's processors. A logger holds this list from its first line on, so it is the same one whenever it is filled.
+_processors: Final[list[Processor]] = []
+
 #: Libraries that report their ordinary life, such as every rebalance, at INFO.
 _CHATTY = ("aiokafka", "faust", "mode", "httpx", "httpcore", "uvicorn.access", "kafka")
 
@@ -136,8 +139,9 @@ def configure_logs(settings: Settings, file: Path | None = None) -> None:
         )
         # JSON writes control characters out by itself.
         shared = [*_SHARED, shown_fields]
+    _processors[:] = [*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=_processors,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

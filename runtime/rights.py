@@ -27,6 +27,7 @@ class Operation(IntEnum):
     READ = 3
     WRITE = 4
     CREATE = 5
+    DELETE = 6
     DESCRIBE = 8
     DESCRIBE_CONFIGS = 10
 
@@ -45,6 +46,7 @@ class Service(StrEnum):
     STREAM = "stream worker"
     SINK = "sink"
     DASHBOARD = "dashboard"
+    ARCHIVE = "archiver"
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,26 @@ def _of_dashboard(settings: Settings) -> list[Right]:
     ]
 
 
+def _of_archive(settings: Settings) -> list[Right]:
+    loss = "archived ticks are not deleted from Kafka"
+    rights = [
+        Right(Operation.READ, Kind.TOPIC, settings.ticks_topic),
+        Right(Operation.READ, Kind.GROUP, settings.archive_group, "its lag does not show in Kafka"),
+    ]
+    if settings.ticks_local_retention_days:
+        rights += [
+            Right(Operation.DELETE, Kind.TOPIC, settings.ticks_topic, loss),
+            Right(Operation.DESCRIBE, Kind.GROUP, settings.stream_group, loss),
+        ]
+    return rights
+
+
 _OWN: Final = {
     Service.PRODUCER: _of_producer,
     Service.STREAM: _of_stream,
     Service.SINK: _of_sink,
     Service.DASHBOARD: _of_dashboard,
+    Service.ARCHIVE: _of_archive,
 }
 
 

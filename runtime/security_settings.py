@@ -1,6 +1,5 @@
 """The settings that say who this process is to Kafka, those that contradict each other, and secrets from files."""
 
-import json
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args
 
@@ -129,39 +128,35 @@ class SecretFiles(PydanticBaseSettingsSource):
         sources = [source.env_vars for source in reversed(others) if isinstance(source, EnvSettingsSource)]
         self._variables = {name: value for source in sources for name, value in source.items()}
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The secret (None without a file), the name of its setting, and whether it is JSON.
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
+        """The secret as it stands in its file (None without one), the name of its setting, and False: it is a text.
+
+        `Settings` decodes secrets that are JSON, as it does those of variables.
 
         Raises:
             SettingsError: when the file cannot be read, or the secret is given as well.
         """
-        is_json = SecretStr in get_args(field.annotation)
-        if not (is_json or field.annotation is SecretStr) or field_name + _OF_FILE in self.settings_cls.model_fields:
+        is_secret = field.annotation is SecretStr or SecretStr in get_args(field.annotation)
+        if not is_secret or field_name + _OF_FILE in self.settings_cls.model_fields:
             return None, field_name, False
         variable = f"{self.config.get('env_prefix', '')}{field_name}"
         path = self._variables.get(f"{variable}{_OF_FILE}".lower())
         if not path:
-            return None, field_name, is_json
+            return None, field_name, False
         name = variable.upper()
         if self._variables.get(variable.lower()):
             raise SettingsError(f"{name} and {name}_FILE are both set; unset one of them")
         try:
-            return Path(path).read_text().strip(), field_name, is_json
+            return Path(path).read_text().strip(), field_name, False
         except OSError as exc:
             raise SettingsError(f"{name}_FILE: {path} cannot be read: {exc.strerror}") from exc
 
     def __call__(self) -> dict[str, Any]:
         """The secrets that are in files, by the names of their settings."""
-        found: dict[str, Any] = {}
-        for field_name, field in self.settings_cls.model_fields.items():
-            value, _, is_json = self.get_field_value(field, field_name)
-            if value is None:
-                continue
-            try:
-                found[field_name] = json.loads(value) if is_json else value
-            except ValueError as exc:
-                raise SettingsError(f"the file of TICKPIPE_{field_name.upper()} holds no JSON") from exc
-        return found
+        values = (
+            (name, self.get_field_value(field, name)[0]) for name, field in self.settings_cls.model_fields.items()
+        )
+        return {name: value for name, value in values if value is not None}
 
 
 #: The settings of a Kafka that asks nobody anything, whatever the environment says of another.

@@ -69,6 +69,20 @@ class Settings(SecuritySettings):
     candles_rejected_topic: TopicName = Field(
         "candles.rejected", description="topic of candles that could not be stored"
     )
+    ticks_local_retention_days: Days = Field(
+        0, description="age at which ticks that are archived and compared are deleted from Kafka; 0 is never (days)"
+    )
+    archive: str = Field(
+        "", description="folder, or URL of a bucket, for the archive of the ticks (docs/archive.md); `off` has none"
+    )
+    archive_group: str = Field(
+        "tickpipe-archive", min_length=1, description="consumer group in which the archiver's progress shows"
+    )
+    archive_flush_seconds: Seconds = Field(
+        300.0, description="how long ticks wait until they are archived: less makes smaller files (seconds)"
+    )
+    archive_host: Host = Field("127.0.0.1", description="address of the archiver's health and metrics")
+    archive_port: Port = Field(18004, description="port of the archiver's health and metrics")
     stream_group: str = Field("tickpipe-stream", min_length=1, description="consumer group of the stream workers")
     sink_group: str = Field(
         "", description="consumer group of the sinks; by default `tickpipe-sink-` and the id of their database"
@@ -264,6 +278,11 @@ class Settings(SecuritySettings):
                     f"{more_days}: a longer timeframe is made of the shorter one and retained at least as long"
                 )
         return self
+
+    @property
+    def has_archive(self) -> bool:
+        """Whether ticks are archived, and read from there once Kafka no longer has them."""
+        return self.archive not in ("", "off")
 
     @cached_property
     def zones(self) -> dict[str, tzinfo]:

@@ -18,9 +18,9 @@ from marketdata.rule import Reduced, Verdict
 from marketdata.timeframes import M1, Timeframe
 from runtime.kafka import Ends, group_offsets, log_ends
 from runtime.log_identity import log_name, own_log
-from runtime.logreader import TickLog
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask, sleep_unless, unless_set
+from runtime.ticklog import TickLog
 from sink.db.connection import REFUSALS, Connection, Database, TooSlow
 from sink.db.session import SQL
 from sink.metrics import Metrics
@@ -174,10 +174,11 @@ class Completeness:
         return await wait_until_stored(ask, published, timeout_seconds=_STORE_SECONDS)
 
     async def _begins(self, ends: Ends) -> dict[int, int]:
-        if self.selection.from_ is None:
-            return {partition: first for partition, (first, _) in ends.items()}
-        from_ms = time_msc(self.selection.from_)
         async with TickLog(self.settings) as tick_log:
+            ends = await tick_log.extended(ends)
+            if self.selection.from_ is None:
+                return {partition: first for partition, (first, _) in ends.items()}
+            from_ms = time_msc(self.selection.from_)
             return {
                 partition: await tick_log.first_reaching(partition, of_log, from_ms, margin_ms=_MARGIN_MS)
                 for partition, of_log in ends.items()

@@ -303,6 +303,8 @@ class SenderRow(NamedTuple):
     last_seen: datetime
     ticks: int
     bars: int
+    #: Those of the ticks that came into the terminal's list behind later ones.
+    late_ticks: int
     #: What the senders of its source differ in within the hour: `servers`, `accounts`, both, or None.
     shared: str | None
 

@@ -16,15 +16,14 @@ import structlog
 from marketdata.candle import Candle
 from marketdata.errors import UnknownTimeframe
 from marketdata.fold import CandleFold
-from marketdata.offsets import Ranges, clip, from_multirange, to_multirange
+from marketdata.offsets import Ranges, from_multirange, intersection, to_multirange
 from marketdata.refold import Proof
 from marketdata.rule import Reduced
 from marketdata.timeframes import timeframe_named
 from runtime import clock
-from runtime.kafka import log_ends
-from runtime.logreader import Refolded, TickLog
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask
+from runtime.ticklog import Refolded, TickLog
 from sink.db.connection import REFUSALS, Connection, Database, StepSize
 from sink.db.session import SQL, is_pooled
 from sink.metrics import Metrics
@@ -141,8 +140,8 @@ class Refolder(PeriodicTask[int]):
             if unproven := len(taken) - len(proofs) + len(rest):
                 self._give_up(log_name, unproven)
             if rest:
-                ends = await log_ends(self._settings, self._settings.ticks_topic)
-                clipped = {p.proof(ranges): p for p in rest if (ranges := clip(p.ranges, ends))}
+                held = await tick_log.available({partition for p in rest for partition, _, _ in p.ranges})
+                clipped = {p.proof(ranges): p for p in rest if (ranges := intersection(p.ranges, held))}
                 remains = await tick_log.refold(clipped, on_progress=self._metrics.refold_records.inc)
         return list(self._candles(log_name, outcome, proofs)), list(self._candles(log_name, remains, clipped))
 

@@ -9,22 +9,21 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, cast, get_type_hints
 
 from aiokafka import TopicPartition
 
 from marketdata.errors import UnknownTopic
-from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges, from_multirange, size, union
 from marketdata.reference import decimals_of
 from marketdata.refold import Coverage, Proof, RecordFold, TickFold, TickRow, bridged, columns_of
 from marketdata.tick import MINUTE_MS, Tick, period_of
-from marketdata.timeframes import M1, Timeframe
+from marketdata.timeframes import M1
 from runtime.kafka import Ends, admin_client, committed_offsets, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors
 from runtime.log_identity import log_name, own_log
-from runtime.logreader import TickLog
 from runtime.settings import Settings
+from runtime.ticklog import Refolded, TickLog
 from sink.db.connection import Connection
 from sink.db.session import SQL
 from sink.progress import reached_offsets, wait_until_stored
@@ -127,24 +126,21 @@ class TickReader:
                 self._on_progress(len(minutes))
 
     async def _read(self, tick_log: TickLog, minutes: list[_Minute]) -> AsyncIterator[MinuteTicks]:
-        folds: dict[int, TickFold | RecordFold] = {}
-
-        def new_fold(source: str, symbol: str, ts: int, timeframe: Timeframe) -> CandleFold:
-            folds[ts] = fold = self._kind(source, symbol, ts, timeframe)
-            return fold
-
         wanted = self._wanted
         proofs = {m.ts: Proof(wanted.source, wanted.symbol, m.ts, m.ranges) for m in minutes if not m.is_foreign}
-        outcome = await tick_log.refold(proofs.values(), new_fold=new_fold)
+        parts = tick_log.refold_parts(proofs.values(), new_fold=self._kind, max_ticks=self._pass_ticks)
+        part = Refolded()
         for minute in minutes:
             # Lets a server answer other requests.
             await asyncio.sleep(0)
             proof = proofs.get(minute.ts)
-            if proof is None or proof in outcome.unprovable:
+            while proof is not None and proof not in part.folds and proof not in part.unprovable:
+                part = await anext(parts)
+            if proof is None or proof in part.unprovable:
                 yield MinuteTicks(minute.ts, [], is_gone=True)
                 continue
-            rows = [row for row in folds.pop(minute.ts).rows() if wanted.first_ms <= row[0] < wanted.end_ms]
-            if rows:
+            fold = cast(TickFold | RecordFold, part.folds.pop(proof))
+            if rows := [row for row in fold.rows() if wanted.first_ms <= row[0] < wanted.end_ms]:
                 yield MinuteTicks(minute.ts, rows)
 
     async def _passes(self, own: str, unstored: dict[int, Ranges]) -> AsyncIterator[list[_Minute]]:
@@ -202,7 +198,7 @@ class TickReader:
         folded, ends = await self._offsets()
         is_known = await self._is_stored(ends[settings.candles_topic])
         unfolded: Ends = {}
-        for partition, (first, end) in ends[settings.ticks_topic].items():
+        for partition, (first, end) in (await tick_log.extended(ends[settings.ticks_topic])).items():
             begin = folded.get(TopicPartition(settings.ticks_topic, partition))
             if begin is None or not is_known:
                 from_ms = self._wanted.first_ms

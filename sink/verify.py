@@ -6,18 +6,18 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry
 
 from marketdata.candle import PROVEN_FIELDS, Candle
 from marketdata.errors import UnknownTimeframe
-from marketdata.offsets import Ranges, from_multirange
+from marketdata.offsets import from_multirange
 from marketdata.refold import PeriodKey, Proof
 from marketdata.timeframes import M1, timeframe_named
 from runtime.log_identity import own_log, wait_for_log
-from runtime.logreader import TickLog
 from runtime.settings import Settings
+from runtime.ticklog import TickLog
 from sink.completeness import Completeness, Selection, store_folds
 from sink.db.connection import Connection, Database
 from sink.db.session import SQL, database_conninfo, open_session
@@ -27,9 +27,8 @@ from sink.refolds import proven_candle
 from sink.staging import time_msc, utc
 from sink.writer import LogEnds, Writer
 
-#: Maximum number of candles and of ticks in one pass over the log; they are held in memory.
+#: Maximum number of candles in one pass over the log; they are held in memory.
 _PASS_CANDLES: Final = 50_000
-_PASS_TICKS: Final = 2_000_000
 
 #: Rows that the server-side cursor fetches at once.
 _FETCH_ROWS: Final = 5_000
@@ -124,9 +123,11 @@ async def verify(
         async with TickLog(settings) as tick_log:
             async for stored in _passes(reading, about, report, on_progress):
                 if stored[0].log == log_ends.own_log:
-                    wrong = await _compare(tick_log, stored, report, lies, log_ends.holds)
-                    if repair_with is not None and wrong:
-                        report.repaired += await repair_with(wrong)
+                    compared = await _compare(tick_log, stored, report)
+                    lies += compared.without_tick
+                    lies += (candle for candle in compared.unreadable if not log_ends.holds(candle.offsets))
+                    if repair_with is not None and compared.wrong:
+                        report.repaired += await repair_with(compared.wrong)
                 else:
                     report.unprovable += map(_key, stored)
                     lies += stored if distrust else ()
@@ -160,7 +161,7 @@ async def compare_with_log(settings: Settings, rows: Iterable[Sequence[Any]]) ->
             provable.append(candle)
     if provable:
         async with TickLog(settings) as tick_log:
-            await _compare(tick_log, provable, report, [], lambda _: True)
+            await _compare(tick_log, provable, report)
     return report
 
 
@@ -201,7 +202,6 @@ async def _passes(
 ) -> AsyncIterator[list[Candle]]:
     # Stored candles of one log at a time, in the order of their first offsets.
     chunk: list[Candle] = []
-    ticks = 0
     async with connection.transaction(), connection.cursor(name="stored_candles") as cursor:
         cursor.itersize = _FETCH_ROWS
         await cursor.execute(SQL["stored_candles"], selection)
@@ -211,24 +211,27 @@ async def _passes(
                 report.pending.append(_key(candle))
                 on_progress(1)
                 continue
-            full = len(chunk) == _PASS_CANDLES or ticks + candle.volume > _PASS_TICKS
-            if chunk and (full or chunk[0].log != candle.log):
+            if chunk and (len(chunk) == _PASS_CANDLES or chunk[0].log != candle.log):
                 yield chunk
-                chunk, ticks = [], 0
+                chunk = []
             chunk.append(candle)
-            ticks += candle.volume
     if chunk:
         yield chunk
 
 
-async def _compare(
-    tick_log: TickLog,
-    stored: Sequence[Candle],
-    report: VerifyReport,
-    lies: list[Candle],
-    holds: Callable[[Ranges], bool],
-) -> list[Candle]:
-    # Returns the folds of the candles that differ, and adds those that the log contradicts to `lies`.
+class _Compared(NamedTuple):
+    """Stored candles that are not as the log has them."""
+
+    #: What the log says of those that differ.
+    wrong: list[Candle]
+    #: Those whose offsets hold no tick of theirs.
+    without_tick: list[Candle]
+    #: Those whose offsets the log does not hold, or no longer.
+    unreadable: list[Candle]
+
+
+async def _compare(tick_log: TickLog, stored: Sequence[Candle], report: VerifyReport) -> _Compared:
+    # Counts in the report as well.
     proofs: dict[Proof, Candle] = {}
     for candle in stored:
         try:
@@ -236,9 +239,8 @@ async def _compare(
         except UnknownTimeframe:
             report.unprovable.append(_key(candle))
     outcome = await tick_log.refold(proofs)
-    report.unprovable += (_key(proofs[proof]) for proof in outcome.unprovable)
-    lies += (proofs[proof] for proof in outcome.unprovable if not holds(proof.ranges))
-    wrong = []
+    compared = _Compared([], [], [proofs[proof] for proof in outcome.unprovable])
+    report.unprovable += map(_key, compared.unreadable)
     for proof, fold in outcome.folds.items():
         candle = proofs[proof]
         folded = proven_candle(fold, proof.ranges, candle.log, closed=candle.closed)
@@ -247,10 +249,10 @@ async def _compare(
         report.equal += not differences
         report.differences += differences
         if folded is None:
-            lies.append(candle)
+            compared.without_tick.append(candle)
         elif differences:
-            wrong.append(folded)
-    return wrong
+            compared.wrong.append(folded)
+    return compared
 
 
 def _differences(stored: Candle, folded: Candle | None) -> list[Difference]:

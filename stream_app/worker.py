@@ -14,10 +14,10 @@ from marketdata.runs import Chunk, Record, in_pieces
 from marketdata.timeframes import M1, Timeframe
 from marketdata.wire import decode_frame, decode_frames
 from runtime import clock
-from runtime.logreader import TickLog
 from runtime.rejected import Rejected
 from runtime.settings import Settings
 from runtime.telemetry import NoTelemetry, Telemetry, seconds_between, trace_id_of
+from runtime.ticklog import TickLog
 from stream_app.emitter import Emitter, Outgoing, note_origins, outgoing
 from stream_app.metrics import Metrics
 from stream_app.window import Emission, Window

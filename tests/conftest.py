@@ -184,6 +184,7 @@ def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Set
         ticks_rejected_topic=f"ticks.rejected.{unique}",
         candles_rejected_topic=f"candles.rejected.{unique}",
         stream_group=f"stream-{unique}",
+        archive_group=f"archive-{unique}",
         sink_group=f"sink-{unique}",
         # Two workers can share them, and the broker works for each.
         kafka_partitions=others.pop("kafka_partitions", 2),
@@ -193,6 +194,7 @@ def own_settings(servers: EmbeddedServers, unique: str, **others: object) -> Set
         stream_port=free_port(),
         sink_port=free_port(),
         dashboard_port=free_port(),
+        archive_port=free_port(),
         **others,
     )
 

@@ -140,7 +140,7 @@ class Process:
 
 
 class Service(Process):
-    """One of `producer`, `stream_app`, `sink` and `dashboard` as a process."""
+    """One of `producer`, `stream_app`, `sink`, `dashboard` and `archive` as a process."""
 
     def __init__(
         self, module: str, settings: Settings, *, command: list[str] | None = None, log: Path | None = None
@@ -149,7 +149,7 @@ class Service(Process):
         self.settings = settings
         port = {
             "producer": settings.producer_port, "stream_app": settings.stream_port, "sink": settings.sink_port,
-            "dashboard": settings.dashboard_port,
+            "dashboard": settings.dashboard_port, "archive": settings.archive_port,
         }  # fmt: skip
         super().__init__(command or [module], port[module], environment(settings), log=log)
 

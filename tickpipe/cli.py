@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from runtime.process import collect_rarely
-from tickpipe import candles, database, doctor, gaps, keys, kit, relay, status, systemd, topics, verify
+from tickpipe import archive, candles, database, doctor, gaps, keys, kit, relay, status, systemd, topics, verify
 from tickpipe.backup import command as backup
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
@@ -69,6 +69,7 @@ app.command()(kit.kit)
 app.command()(replay.replay)
 app.add_typer(rejected.app, name="rejected")
 app.add_typer(topics.app, name="topics")
+app.add_typer(archive.app, name="archive")
 app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
 app.add_typer(relay.app, name="relay")

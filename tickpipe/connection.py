@@ -139,9 +139,12 @@ def connected_settings(data_dir: Path | None) -> "Settings":
     directory = data_directory(data_dir)
     stack = stack_on(directory)
     if stack is not None:
+        from tickpipe.embedded.services import archive_of
+
         return _quiet_logs(
             load_settings(
                 data_dir=directory,
+                archive=archive_of(directory),
                 **stack.kafka_settings,
                 database_url=stack.database_url,
                 api_keys={ANY_SOURCE: stack.api_key},

@@ -213,7 +213,7 @@ async def group_lags(settings: "Settings", client: "AIOKafkaAdminClient") -> dic
     """
     from tickpipe.topics import present_ends
 
-    return await _lags(settings, client, await present_ends(settings))
+    return await _lags(settings, client, await present_ends(settings, client))
 
 
 async def _lags(settings: "Settings", client: "AIOKafkaAdminClient", found: "dict[str, Ends]") -> dict[str, int]:

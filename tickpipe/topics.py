@@ -11,6 +11,8 @@ from tickpipe.connection import DataDir, connected_settings
 from tickpipe.console import DONE, PROBLEM, Format, FormatOption, err, out, run, write_rows
 
 if TYPE_CHECKING:
+    from aiokafka.admin import AIOKafkaAdminClient
+
     from runtime.kafka import Ends
     from runtime.settings import Settings
     from runtime.topics import Difference
@@ -71,8 +73,8 @@ async def _visible_ends(settings: "Settings") -> "tuple[dict[str, Ends], list[st
     from runtime.kafka_errors import kafka_errors
     from runtime.rights import hidden_topics
 
-    found = await present_ends(settings)
     async with admin_client(settings) as client:
+        found = await present_ends(settings, client)
         with kafka_errors(settings):
             return found, await hidden_topics(client, [name for name, ends in found.items() if not ends])
 
@@ -118,8 +120,10 @@ async def _fix(settings: "Settings", *, apply: bool) -> "tuple[list[Difference],
             return found, await change(settings, client, found) if apply else found, hidden
 
 
-async def present_ends(settings: "Settings") -> "dict[str, Ends]":
+async def present_ends(settings: "Settings", shared: "AIOKafkaAdminClient | None" = None) -> "dict[str, Ends]":
     """First and next offset of each partition of the project's topics; a topic that does not exist has none.
+
+    Asks over `shared`, if it is given.
 
     Raises:
         KafkaUnavailable: when no broker answers.
@@ -131,7 +135,7 @@ async def present_ends(settings: "Settings") -> "dict[str, Ends]":
     names = [topic.name for topic in topics(settings)]
     consumer = new_consumer(settings)
     try:
-        async with admin_client(settings) as client:
+        async with admin_client(settings, shared) as client:
             with kafka_errors(settings):
                 # Asking about a topic that is missing could create it.
                 present = set(await client.list_topics())

@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from marketdata.candle import BrokerBar
 from marketdata.contract.fields import (
-    is_computed,
+    is_said,
     number,
     price,
     quoted,
@@ -21,7 +21,7 @@ from marketdata.contract.fields import (
     with_names,
 )
 from marketdata.contract.tick import point_of
-from marketdata.contract.times import Clock, Instant, Time, time_in, time_of
+from marketdata.contract.times import Clock, Instant, Time, says_time, time_in, time_of
 from marketdata.errors import InvalidItem
 from marketdata.timeframes import TIMEFRAMES
 
@@ -30,7 +30,7 @@ BAR_TIME: Final = "bar_time"
 
 #: The fields in which senders say whether a bar is over, and what says that it is not.
 _CLOSED_FIELDS: Final = ("closed", "complete", "is_closed")
-_NO: Final = (False, 0, "0", "false", "False")
+_NO: Final = (False, 0, "0", "false")
 
 _MAX_COUNT: Final = 2**63 - 1
 _MAX_SPREAD: Final = 2**31 - 1
@@ -148,14 +148,14 @@ def read_bar(item: object) -> ReadBar:
     timeframe = timeframe_of(item.get("timeframe"))
     meta = item.get("meta")
     said = meta if isinstance(meta, dict) else {}
-    time = time_in(said[BAR_TIME], BAR_TIME) if said.get(BAR_TIME) else time_of(item, is_opening=True)
+    time = time_in(said[BAR_TIME], BAR_TIME) if says_time(said.get(BAR_TIME)) else time_of(item, is_opening=True)
     open_, high, low, close = (_price(item, field) for field in ("open", "high", "low", "close"))
     volume, real_volume = _volumes(item)
     check_prices(open_, high, low, close, volume)
     return ReadBar(
-        symbol, timeframe, time, open_, high, low, close, volume, real_volume, _spread(item),
+        symbol, timeframe, time, open_, high, low, close, volume, real_volume, _spread(item, high),
         _said_time(said, "last_tick"), _said_time(said, "collected_at"),
-        any(item.get(field) in _NO for field in _CLOSED_FIELDS),
+        any(_is_no(item.get(field)) for field in _CLOSED_FIELDS),
     )  # fmt: skip
 
 
@@ -177,9 +177,13 @@ def check_prices(open_: float, high: float, low: float, close: float, ticks: int
         raise InvalidItem("low", "a negative price in a bar without ticks")
 
 
+def _is_no(value: object) -> bool:
+    return (value.lower() if isinstance(value, str) else value) in _NO
+
+
 def _said_time(meta: Mapping[str, Any], field: str) -> Time | None:
     with suppress(InvalidItem):  # it is not needed
-        if meta.get(field):
+        if says_time(meta.get(field)):
             return time_in(meta[field], field)
     return None
 
@@ -214,14 +218,14 @@ def _price(item: dict[str, Any], field: str) -> float:
 
 def _volumes(item: dict[str, Any]) -> tuple[int, float | None]:
     """Number of ticks, and volume of the deals; a fraction is never a number of ticks."""
-    field = "volume" if item.get("tick_volume") is None else "tick_volume"
+    field = "tick_volume" if is_said(item.get("tick_volume")) else "volume"
     value = item.get(field)
     if value is None:
         raise InvalidItem(field, "missing")
-    real_volume = number(said, "real_volume") if is_computed(said := item.get("real_volume")) else None
+    real_volume = number(said, "real_volume") if is_said(said := item.get("real_volume")) else None
     if field == "tick_volume":
         ticks = whole(value, field, _MAX_COUNT)
-        if real_volume is None and is_computed(traded := item.get("volume")):
+        if real_volume is None and is_said(traded := item.get("volume")):
             # Beside a number of ticks the volume is what was traded; some senders write the number twice.
             real_volume = amount if (amount := number(traded, "volume")) != ticks else None
         return ticks, real_volume
@@ -230,13 +234,19 @@ def _volumes(item: dict[str, Any]) -> tuple[int, float | None]:
     return whole(value, field, _MAX_COUNT), real_volume
 
 
-def _spread(item: dict[str, Any]) -> int | None:
-    """Points. What is written as a fraction, such as 1.00 for gold, is a price difference."""
+def _spread(item: dict[str, Any], high: float) -> int | None:
+    """Points. What is written as a fraction, such as 1.00 for gold, is a price difference.
+
+    Unless it is larger than the price: pandas writes points as 2.0 once a row of the column has none.
+    """
     value = item.get("spread")
-    if not is_computed(value):
+    if not is_said(value):
         return None
     spread = number(value, "spread")
-    if isinstance(value, float) or (isinstance(value, str) and not value.strip().isdecimal()):
+    is_fraction = isinstance(value, float) or (isinstance(value, str) and not value.strip().isdecimal())
+    if is_fraction and spread <= abs(high):
         point = point_of(item)
         return round(spread / point) if point and spread / point < _MAX_SPREAD else None
+    if not spread.is_integer():
+        return None
     return whole(value, "spread", _MAX_SPREAD)

@@ -39,9 +39,9 @@ _HOW_TO_POST: Final = 'post the JSON itself as the body: {"ticks":[{"symbol":"EU
 #: What Python makes of a byte that is no UTF-8 (PEP 383), to the character that it is in Windows-1252.
 _STRAY: Final = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in range(0x80, 0x100)}
 
-#: What JSON writes otherwise, or not at all: nan and 1.#INF, `None`, `True`, `+1.1`, `.5`, `5.`, a missing value, a
-#: comma behind the last element. A string is matched first, as a whole and even when it does not end: nothing is
-#: looked at twice.
+#: What JSON writes otherwise, or not at all: nan and 1.#INF, `None`, `True`, `+1.1`, `.5`, `5.`, `01.5`, a missing
+#: value, a comma behind the last element. A string is matched first, as a whole and even when it does not end: nothing
+#: is looked at twice.
 _MENDED: Final = re.compile(
     rf"""
     "(?:[^"\\]|\\.?)*+"?
@@ -49,14 +49,14 @@ _MENDED: Final = re.compile(
     | :(?=\s*+[,}}])
     | (?<![\w.])(?:
         {NO_NUMBER}(?!\w) | (?:none|null|undefined|true|false)(?!\w)
-        | [+-]?(?:\.[0-9] | [0-9]++\.(?![0-9#$])) | \+(?=[0-9])
+        | [+-]?(?:\.[0-9] | [0-9]++\.(?![0-9#$])) | [+-]?0+(?=[0-9]) | \+(?=[0-9])
       )
     """,
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 
 _WRITTEN: Final = {
-    ",": "", "": "", ":": ":null", "none": "null", "null": "null", "undefined": "null", "true": "true",
+    ",": "", ":": ":null", "none": "null", "null": "null", "undefined": "null", "true": "true",
     "false": "false",
 }  # fmt: skip
 
@@ -275,13 +275,14 @@ def _as_python_writes_it(match: re.Match[str]) -> str:
     name = found.lstrip("+").lower()
     if name in _WRITTEN:
         return _WRITTEN[name]
+    if not name.strip("-0"):
+        return name.rstrip("0")
     if name.lstrip("-").startswith("."):
         return name.replace(".", "0.", 1)
     if name[-1] == "." and "#" not in name:
         return f"{name}0"
-    if "inf" in name:
-        return "-Infinity" if found.startswith("-") else "Infinity"
-    return "NaN"
+    sign = "-" if found.startswith("-") else ""
+    return f"{sign}Infinity" if "inf" in name else "NaN"
 
 
 def _as_json_escapes(match: re.Match[str]) -> str:

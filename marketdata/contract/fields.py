@@ -45,9 +45,8 @@ def is_bar(item: object) -> bool:
     for said in (timeframe, item.get("kind")):
         if isinstance(said, str) and said.lower() == "tick":
             return False
-    is_named = timeframe is not None
-    has_open = item.get("open") is not None
-    if item.get("bid") is not None or item.get("ask") is not None or item.get("last") is not None:
+    is_named, has_open = is_said(timeframe), is_said(item.get("open"))
+    if is_said(item.get("bid")) or is_said(item.get("ask")) or is_said(item.get("last")):
         return is_named and has_open
     return is_named or has_open
 
@@ -55,13 +54,19 @@ def is_bar(item: object) -> bool:
 def with_names(item: dict[str, Any]) -> dict[str, Any]:
     """The item with the names of its fields as they are read: `Symbol`, `Bid` and so on mean the same.
 
-    Only one that has no `symbol` is looked at so closely; a field in lower case goes before the same in another.
+    A field in lower case goes before the same in another. An item that has symbol, bid, ask and a time in lower case is
+    a tick as it is: to look at the names of all fields would cost every tick more than it costs to read it.
     """
-    if "symbol" in item:
+    if item.keys() >= _TICK_NAMES and any(map(item.get, _TIME_NAMES)):
         return item
     return {name.lower(): value for name, value in item.items()} | {
         name: value for name, value in item.items() if name.islower()
     }
+
+
+#: What makes a tick of an item, however its other fields are spelled: the producer reads such items all at once.
+_TICK_NAMES: Final = {"symbol", "bid", "ask"}
+_TIME_NAMES: Final = ("time_msc", "ts_msc", "ts", "time", "timestamp")
 
 
 @lru_cache(_CACHED_NAMES)
@@ -112,7 +117,8 @@ def timeframe_of(value: object) -> str:
     Raises:
         InvalidItem: when it is none.
     """
-    said = str(value) if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**16 else value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 2**16
+    said = f"{value:g}" if is_number else value
     said = said[:_MAX_TEXT].strip(_AROUND) if isinstance(said, str) else said
     if isinstance(said, str) and len(said) <= len(_MQL_PREFIX) + 3:
         name = said.upper().removeprefix(_MQL_PREFIX)
@@ -121,6 +127,9 @@ def timeframe_of(value: object) -> str:
             return name
     raise InvalidItem("timeframe", f"one of {' '.join(TIMEFRAMES)} is expected, not {quoted(value)}")
 
+
+#: A number from here on stands for none: it is MQL's EMPTY_VALUE, the largest double, or what rounding left of it.
+NOTHING_FROM: Final = 1e300
 
 #: Longest echo of a sender's value in a message (characters).
 _MAX_ECHO: Final = 80
@@ -159,12 +168,19 @@ def finite(value: object, field: str) -> float:
     return converted
 
 
-def is_computed(value: object) -> bool:
-    """Whether a field says anything but that it could not be computed (`nan`, `inf`); for one that is not needed."""
+def is_said(value: object) -> bool:
+    """Whether a field says anything; for one that is not needed.
+
+    What is missing pandas writes as `nan`, PHP as an empty text; what could not be computed is `inf` in C, and DBL_MAX
+    in MQL (EMPTY_VALUE).
+    """
     if isinstance(value, float):
-        return isfinite(value)
+        return -NOTHING_FROM < value < NOTHING_FROM
     if isinstance(value, str) and len(value) <= _MAX_TEXT:
-        return _NO_NUMBER.fullmatch(value.strip(_AROUND)) is None and value != ""
+        text = value.strip(_AROUND)
+        if _DECIMAL.fullmatch(text):
+            return is_said(float(text))
+        return text != "" and _NO_NUMBER.fullmatch(text) is None
     return value is not None
 
 

@@ -6,10 +6,12 @@ its items. It is accepted, accepted in part, or refused.
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Final, NamedTuple
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from marketdata.contract.fields import MAX_SOURCE, name_of
@@ -91,7 +93,8 @@ class Right(StrEnum):
 
 def is_dry_run(headers: Mapping[bytes, bytes]) -> bool:
     """Whether `X-Dry-Run` asks for the answer only, without storing anything."""
-    return headers.get(b"x-dry-run", b"").strip().lower() not in (b"", b"0", b"false")
+    asked = headers.get(b"x-dry-run")
+    return asked is not None and asked.strip().lower() not in (b"", b"0", b"false")
 
 
 def source_header(source: str | None) -> dict[str, str]:
@@ -100,17 +103,20 @@ def source_header(source: str | None) -> dict[str, str]:
 
 
 #: A User-Agent: `DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; Build:3850; Symbols:28; trace_id:0f3a)`.
-_SERVER_OF_AGENT: Final = re.compile(rb"[(; ]Server:([^;)]{1,256})")
-_ACCOUNT_OF_AGENT: Final = re.compile(rb"[(; ]Account:\s?([\w*.-]{1,64})")
-_BUILD_OF_AGENT: Final = re.compile(rb"[(; ]Build:\s?(\d{1,10})")
+_SERVER_OF_AGENT: Final = re.compile(rb"[(; ]Server:([^;)]{1,256})", re.IGNORECASE)
+_ACCOUNT_OF_AGENT: Final = re.compile(rb"[(; ]Account:\s?([\w*.-]{1,64})", re.IGNORECASE)
+_BUILD_OF_AGENT: Final = re.compile(rb"[(; ]Build:\s?(\d{1,10})", re.IGNORECASE)
 _PROGRAM_OF_AGENT: Final = re.compile(rb"\s*([^\s(]{1,64})")
 
 #: `meta`: {"ea":"PDC","ver":"1.65","src":"tick","acct":12345,"srv":"Broker-Demo","build":3850}.
-_SERVER_OF_META: Final = re.compile(rb'"srv"\s?:\s?"([^"\\]{1,256})"')
+_SERVER_OF_META: Final = re.compile(rb'"srv"\s?:\s?"((?:[^"\\]|\\.){1,256})"')
 _ACCOUNT_OF_META: Final = re.compile(rb'"acct"\s?:\s?(?!null\b)"?([\w*.-]{1,64})')
 _BUILD_OF_META: Final = re.compile(rb'"build"\s?:\s?"?(\d{1,10})')
-_EA_OF_META: Final = re.compile(rb'"ea"\s?:\s?"([^"\\]{1,64})"')
-_VERSION_OF_META: Final = re.compile(rb'"ver"\s?:\s?"([^"\\]{1,64})"')
+_EA_OF_META: Final = re.compile(rb'"ea"\s?:\s?"((?:[^"\\]|\\.){1,64})"')
+_VERSION_OF_META: Final = re.compile(rb'"ver"\s?:\s?"((?:[^"\\]|\\.){1,64})"')
+
+#: What MQL leaves around a text.
+_AROUND: Final = b" \t\r\n\0"
 
 #: How far into a body `meta` is looked for, and how long one is read (bytes).
 _SEARCHED_BYTES: Final = 4096
@@ -186,7 +192,14 @@ def _sender(agent: bytes, meta: bytes) -> Sender:
 
 def _found(pattern: re.Pattern[bytes], text: bytes) -> str:
     found = pattern.search(text)
-    return "" if found is None else name_of(found[1].strip(), MAX_SOURCE) or ""
+    if found is None:
+        return ""
+    said = found[1]
+    if b"\\" in said:
+        # Python's json escapes what is not ASCII, PHP's every slash.
+        with suppress(msgspec.MsgspecError, ValueError):
+            said = msgspec.json.decode(b'"%b"' % said, type=str).encode()
+    return name_of(said.strip(_AROUND), MAX_SOURCE) or ""
 
 
 #: More of them would not help the reader, and a body can hold a hundred thousand.

@@ -10,8 +10,9 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from marketdata.contract.fields import (
+    NOTHING_FROM,
     chart_mode_of,
-    is_computed,
+    is_said,
     number,
     price,
     quoted,
@@ -33,7 +34,7 @@ MAX_DIGITS: Final = 18
 POINTS: Final = tuple(float(f"1e-{digits}") for digits in range(MAX_DIGITS + 1))
 
 _Price = Annotated[float, Meta(ge=-MAX_PRICE, le=MAX_PRICE)]
-_Positive = Annotated[float, Meta(ge=0)]
+_Positive = Annotated[float, Meta(ge=0, lt=NOTHING_FROM)]
 _Digits = Annotated[int, Meta(ge=0, le=MAX_DIGITS)]
 _EpochMs = Annotated[int, Meta(ge=0)]
 _Mode = Literal["bid", "last"]
@@ -62,6 +63,7 @@ class TickFields(Struct, gc=False):
     )
     mode: Annotated[_Mode | None, Meta(description="the price that draws the chart")] | UnsetType = UNSET
     chart_mode: Annotated[_Mode | None, Meta(description="the same by its other name")] | UnsetType = UNSET
+    late: Annotated[bool | None, Meta(description="came late into the terminal's list")] | UnsetType = UNSET
     #: An open price may make a bar of the item (`fields.is_bar`), so the fast path takes none.
     open: Annotated[None, Meta(description="a tick has none")] | UnsetType = UNSET
 
@@ -87,6 +89,8 @@ class ReadTick(NamedTuple):
     point: float | None
     #: The chart mode, if the sender says it.
     mode: ChartMode | None
+    #: Whether the sender says that it came into the terminal's list behind later ticks.
+    is_late: bool
 
     def at(self, time_msc: int) -> Tick:
         """The tick at this moment (UTC epoch milliseconds)."""
@@ -118,13 +122,14 @@ def read_tick(item: object) -> ReadTick:
     is_quote = said_bid is not None or said_ask is not None
     if not is_quote and said_last is None:
         raise InvalidItem("bid", "missing; a tick has at least one of bid, ask and last")
-    last = 0.0 if is_quote and not is_computed(said_last) else price(said_last, "last")
+    last = 0.0 if is_quote and not is_said(said_last) else price(said_last, "last")
     # Some senders fill in one of the two, and leave the other 0.
     volume = _volume(item, "volume_real") or _volume(item, "volume")
     flags = item.get("flags")
     return ReadTick(
-        symbol, time, bid, ask, last, volume, 0 if flags in (None, "") else whole(flags, "flags", MAX_FLAGS),
+        symbol, time, bid, ask, last, volume, whole(flags, "flags", MAX_FLAGS) if is_said(flags) else 0,
         point_of(item), chart_mode_of(item.get("mode"), item.get("chart_mode")),
+        item.get("late") is True,
     )  # fmt: skip
 
 
@@ -139,7 +144,7 @@ def _of_skipped_line(item: dict[str, Any]) -> InvalidItem:
 
 
 def _volume(item: dict[str, Any], field: str) -> float:
-    return number(value, field) if is_computed(value := item.get(field)) else 0.0
+    return number(value, field) if is_said(value := item.get(field)) else 0.0
 
 
 def posted_tick(
@@ -186,13 +191,19 @@ def iso_instant(time_ms: int, *, coarse: bool) -> str:
 
 def iso_second(time_ms: int) -> str:
     """`2019-02-04T00:00:00Z`, the second of epoch milliseconds."""
-    minute, second = divmod(time_ms // 1000, 60)
-    return f"{_iso_minute(minute)}:{second:02d}Z"
+    return _iso_second(time_ms // 1000)
+
+
+# Ticks in a row are often of the same second, and nearly always of the same minute.
+@lru_cache(4)
+def _iso_second(second: int) -> str:
+    minute, within = divmod(second, 60)
+    return f"{_iso_minute(minute)}:{within:02d}Z"
 
 
 @lru_cache(4)
 def _iso_minute(minute: int) -> str:
-    # Ticks in a row are of the same minute, and strftime takes longer than all the rest of a tick.
+    # strftime takes longer than all the rest of a tick.
     return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m-%dT%H:%M")
 
 
@@ -219,7 +230,7 @@ def point_of(item: dict[str, Any]) -> float | None:
     """Size of a point in price units, from `point` or `digits`; None when the item has neither."""
     # It is not needed: one that cannot be used is none.
     with suppress(InvalidItem):
-        if size := number(item.get("point"), "point"):
+        if (size := number(item.get("point"), "point")) and is_said(size):
             return size
     with suppress(InvalidItem):
         if (digits := item.get("digits")) is not None:

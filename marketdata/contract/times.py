@@ -7,7 +7,7 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
-from marketdata.contract.fields import finite, quoted, whole
+from marketdata.contract.fields import finite, is_said, quoted, whole
 from marketdata.errors import InvalidItem
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS
 
@@ -91,12 +91,12 @@ def time_of(item: Mapping[str, Any], *, is_opening: bool = False) -> Time:
         InvalidItem: when there is none, or it cannot be read.
     """
     for field in ("time_msc", "ts_msc"):
-        if _is_there(value := item.get(field)):
+        if says_time(value := item.get(field)):
             return WallTime(whole(_floored(value), field, 2**63 - 1), False, field)
     ts = item.get("ts")
     fields = ("time", "ts", "timestamp") if isinstance(ts, str) else ("ts", "time", "timestamp")
     for field in fields:
-        if _is_there(value := item.get(field)):
+        if says_time(value := item.get(field)):
             return time_in(value, field, is_opening=is_opening)
     raise InvalidItem("ts", "no time: send time_msc, ts_msc or ts")
 
@@ -154,8 +154,9 @@ def _parsed(text: str) -> Time:
     return Instant((moment - _EPOCH) // _MILLISECOND, coarse)
 
 
-def _is_there(value: object) -> bool:
-    return bool(value) and value != "0"
+def says_time(value: object) -> bool:
+    """Whether a field says a time, right or wrong; 0 and what `is_said` calls nothing are none."""
+    return bool(value) and value != "0" and is_said(value)
 
 
 def _epoch_time(value: object, field: str) -> WallTime:

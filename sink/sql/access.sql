@@ -15,7 +15,8 @@ CREATE ROLE {role};
 -- name: set_up_services
 ALTER ROLE {services} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS LOGIN PASSWORD {services_password};
 ALTER DATABASE {database} OWNER TO {services};
-ALTER SCHEMA public OWNER TO {services};
+CREATE SCHEMA IF NOT EXISTS {schema};
+ALTER SCHEMA {schema} OWNER TO {services};
 
 -- name: hand_over
 -- What was made before the services had a role of their own. Sequences and types of rows follow their tables.
@@ -56,5 +57,8 @@ ALTER ROLE {reader}
     NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS LOGIN CONNECTION LIMIT 20 PASSWORD {reader_password};
 ALTER ROLE {reader} SET default_transaction_read_only = on;
 REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC;
-GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader};
-ALTER DEFAULT PRIVILEGES FOR ROLE {services} IN SCHEMA public GRANT SELECT ON TABLES TO {reader};
+-- So that a query finds the tables by their names alone.
+ALTER ROLE {reader} IN DATABASE {database} SET search_path = {schema}, public;
+GRANT USAGE ON SCHEMA {schema} TO {reader};
+GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {reader};
+ALTER DEFAULT PRIVILEGES FOR ROLE {services} IN SCHEMA {schema} GRANT SELECT ON TABLES TO {reader};

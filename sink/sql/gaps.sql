@@ -1,4 +1,4 @@
--- Where ticks are missing; sink/gaps.py judges what `silences` finds.
+-- Where ticks are missing; `tickpipe/gaps.py` judges what `silences` finds.
 
 -- name: gaps
 -- From each symbol's first tick on: minutes of which only the broker's bar is stored, those in a row as one, and

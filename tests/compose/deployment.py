@@ -120,7 +120,7 @@ class Deployment:
     def delete(self) -> None:
         """Leave nothing of it, not even the ticks."""
         self.down("--volumes")
-        docker("volume", "rm", "--force", f"{self.project}_kafka-data")
+        docker("volume", "rm", "--force", f"{self.project}_kafka-data", f"{self.project}_archive-data")
 
     def containers(self, service: str = "") -> list[dict[str, Any]]:
         """What `docker inspect` says of the project's containers, those that ended included."""

@@ -87,7 +87,7 @@ def test_an_empty_secret_refuses_to_start(tmp_path: Path, name: str) -> None:
         with pytest.raises(ComposeError, match=f"{name}.*run make env"):
             refused.up()
     finally:
-        docker("volume", "rm", f"{project}_kafka-data")
+        docker("volume", "rm", f"{project}_kafka-data", f"{project}_archive-data")
 
 
 @pytest.mark.parametrize("value", ["change-me", "short", "my-change-me-1234"])
@@ -432,9 +432,10 @@ def test_the_image_of_a_revision_stays_when_another_is_built(deployment: Deploym
         docker("image", "rm", *tags)
 
 
-def test_the_simulated_ea_trades(deployment: Deployment) -> None:
+def test_the_simulated_ea_begins_with_a_day_of_history(deployment: Deployment) -> None:
     deployment.compose("--profile", "demo", "up", "--detach", "--no-build", "--no-recreate", "demo")
-    wait_until(lambda: deployment.ticks("Simulated") > 10, within_seconds=60, what="ticks of the simulated EA")
+    # Two symbols, 1 to 5 ticks a second.
+    wait_until(lambda: deployment.ticks("Simulated") > 2 * 86_400, within_seconds=120, what="a day of the simulated EA")
     deployment.compose("--profile", "demo", "rm", "--stop", "--force", "demo")
 
 

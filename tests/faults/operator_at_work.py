@@ -5,16 +5,27 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
+from aiokafka import AIOKafkaProducer
 from psycopg.conninfo import make_conninfo
 
+from marketdata.errors import TickpipeError
 from runtime.settings import load_settings
+from sink.verify import verify
+from tests.faults import truth
+from tests.faults.sender import Sender
 from tests.integration.stack import Stack
 from tests.kafka_tool import tool_command
+from tests.waiting import eventually
+from tickpipe.embedded.postgres import SUPERUSER
 from tickpipe.embedded.stack import start_service, stop_service
+from tickpipe.embedded.state import load_credentials
 
 #: For what a service waits for meanwhile, on a busy machine (seconds).
 HEAL_SECONDS: Final = 180.0
@@ -31,8 +42,10 @@ class Operator:
         self.settings = load_settings(database_url=state.database_url, grace_seconds=1, **state.kafka_settings)
 
     def connection(self, database: str = "") -> psycopg.Connection[Any]:
+        """A session of the superuser; the services' own role may not do most of what is done here."""
         url = self.settings.database_url.get_secret_value()
-        own = {"dbname": database} if database else {}
+        own = {"user": SUPERUSER, "password": load_credentials(self.data_dir).database_password}
+        own |= {"dbname": database} if database else {}
         # Stated, or what an act has set would be in its own way.
         stated = "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off -c search_path=public"
         return psycopg.connect(make_conninfo(url, options=stated, **own), autocommit=True)
@@ -112,6 +125,49 @@ class Operator:
     async def group(self, *arguments: str, expect: int | None = 0) -> str:
         return await self.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", *arguments, expect=expect)
 
+    @asynccontextmanager
+    async def writer(self) -> AsyncIterator[AIOKafkaProducer]:
+        """A client of Kafka that writes what it likes."""
+        async with AIOKafkaProducer(bootstrap_servers=self.settings.kafka_bootstrap, acks="all") as producer:
+            yield producer
+
     async def write_by_hand(self, topic: str, lines: str, *properties: str) -> None:
         options = [word for each in properties for word in ("--reader-property", each)]
         await self.tool("org.apache.kafka.tools.ConsoleProducer", "--topic", topic, *options, stdin=lines)
+
+
+async def is_read(operator: Operator) -> bool:
+    """Whether workers and sink have read everything; False as well while Kafka does not answer."""
+    with suppress(TickpipeError, psycopg.Error):
+        return await truth.lag(operator.settings) == 0
+    return False
+
+
+async def judged(
+    operator: Operator, senders: list[Sender], act: Callable[[Operator], Awaitable[None]], *, repair: bool = False
+) -> None:
+    """Act while the senders trade; then everything heals and the whole table is compared with the fold of the log."""
+    over = asyncio.Event()
+    trading = [asyncio.create_task(sender.trade(operator.producer_url, operator.api_key, over)) for sender in senders]
+    try:
+        await asyncio.sleep(1)
+        await act(operator)
+        await asyncio.sleep(1)
+    finally:
+        over.set()
+        async with asyncio.timeout(HEAL_SECONDS):
+            await asyncio.gather(*trading)
+
+    async def is_settled() -> bool:
+        return await truth.is_settled(operator.settings)
+
+    if repair:
+        # A minute whose ticks nobody folds any more stays open until then.
+        await eventually(partial(is_read, operator), what="no lag", within_seconds=HEAL_SECONDS)
+        found = await verify(operator.settings, complete=True, repair=True)
+        assert found.missing or found.differences, "nothing was missing"
+    await eventually(is_settled, what="a table that is settled", within_seconds=HEAL_SECONDS)
+    found = await verify(operator.settings, complete=True)
+    assert (found.missing, found.differences) == ([], [])
+    expected = (await truth.read_log(operator.settings)).expected()
+    assert truth.differences(await truth.table(operator.settings), expected) == []

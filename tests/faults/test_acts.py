@@ -3,26 +3,22 @@
 `TICKPIPE_ACTS` names the acts to try, by comma; by default all of them.
 """
 
-import asyncio
 import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
-import psycopg
 import pytest
 
-from marketdata.errors import TickpipeError
-from sink.verify import verify
-from tests.faults import truth
+from tests.faults import acts_on_kafka, acts_on_the_database, acts_on_the_machine, truth
 from tests.faults.acts import ACTS, TO_REPAIR
-from tests.faults.operator_at_work import HEAL_SECONDS, Operator
+from tests.faults.operator_at_work import Operator, judged
 from tests.faults.sender import Sender
-from tests.waiting import eventually
 from tickpipe.embedded.stack import StackConfig, start_detached, stop_stack
+
+#: Their acts are registered when they are imported.
+MODULES = (acts_on_kafka, acts_on_the_database, acts_on_the_machine)
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.long(900), pytest.mark.timeout(3600)]
 
@@ -49,7 +45,7 @@ async def test_after_each_act_the_table_is_the_fold_of_the_log(operator: Operato
         began = time.monotonic()
         outcome = "equal"
         try:
-            await do(operator, senders, name)
+            await judged(operator, senders, ACTS[name], repair=name in TO_REPAIR)
         except Exception as exc:  # the next act is tried all the same
             outcome = f"{type(exc).__name__}: {str(exc)[:600]}"
             failed.append(f"{name}: {outcome}")
@@ -57,38 +53,3 @@ async def test_after_each_act_the_table_is_the_fold_of_the_log(operator: Operato
     written = set((await truth.read_log(operator.settings)).ticks())
     assert {(each.symbol, tick) for each in senders for tick in each.acknowledged} <= written
     assert failed == []
-
-
-async def is_read(operator: Operator) -> bool:
-    """Whether workers and sink have read everything; False as well while Kafka does not answer."""
-    with suppress(TickpipeError, psycopg.Error):
-        return await truth.lag(operator.settings) == 0
-    return False
-
-
-async def do(operator: Operator, senders: list[Sender], name: str) -> None:
-    """Do it while the senders trade; then everything heals and is compared."""
-    over = asyncio.Event()
-    trading = [asyncio.create_task(sender.trade(operator.producer_url, operator.api_key, over)) for sender in senders]
-    try:
-        await asyncio.sleep(1)
-        await ACTS[name](operator)
-        await asyncio.sleep(1)
-    finally:
-        over.set()
-        async with asyncio.timeout(HEAL_SECONDS):
-            await asyncio.gather(*trading)
-
-    async def is_settled() -> bool:
-        return await truth.is_settled(operator.settings)
-
-    if name in TO_REPAIR:
-        # A minute whose ticks nobody folds any more stays open until then.
-        await eventually(partial(is_read, operator), what="no lag", within_seconds=HEAL_SECONDS)
-        found = await verify(operator.settings, complete=True, repair=True)
-        assert found.missing or found.differences, "nothing was missing"
-    await eventually(is_settled, what="a table that is settled", within_seconds=HEAL_SECONDS)
-    found = await verify(operator.settings, complete=True)
-    assert (found.missing, found.differences) == ([], [])
-    expected = (await truth.read_log(operator.settings)).expected()
-    assert truth.differences(await truth.table(operator.settings), expected) == []

@@ -28,6 +28,8 @@ class Stack:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self.producer_port = free_port()
+        #: Standard error of the last command.
+        self.said = ""
 
     def run(self, *arguments: str, expect: int = 0, timeout_seconds: float = 120) -> str:
         """Standard output of `tickpipe ARGUMENTS`, whose exit code must be the expected one."""
@@ -35,6 +37,7 @@ class Stack:
             [sys.executable, "-m", "tickpipe", *arguments, "--data-dir", str(self.data_dir)],
             capture_output=True, text=True, timeout=timeout_seconds, check=False,
         )  # fmt: skip
+        self.said = done.stderr
         assert done.returncode == expect, f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
@@ -51,12 +54,12 @@ class Stack:
         assert state is not None, "the stack does not run"
         return state
 
-    def kill(self, *names: str) -> dict[str, int]:
-        """Kill -9 these services at once and wait until all run again; how often each was started for that."""
+    def kill(self, *names: str, by: signal.Signals = signal.SIGKILL) -> dict[str, int]:
+        """Kill these services at once and wait until all run again; how often each was started for that."""
         before = {name: self.found().service(name) for name in names}
         for service in before.values():
             assert service.pid is not None
-            os.kill(service.pid, signal.SIGKILL)
+            os.kill(service.pid, by)
 
         def are_back() -> bool:
             now = self.found()

@@ -19,12 +19,15 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.long(95)
 
 
+#: What the start wrote to standard output and to standard error.
+welcomes: dict[Stack, tuple[str, str]] = {}
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(tmp_path_factory.mktemp("stack") / "data")
-    started = stack.up()
+    welcomes[stack] = stack.up(), stack.said
     try:
-        assert "curl" in started
         yield stack
     finally:
         stack.run("down")
@@ -99,16 +102,29 @@ def test_a_tampered_row_is_found_and_mended(stack: Stack) -> None:
     stack.run("verify")
 
 
-def test_a_live_tick_is_a_candle_within_seconds(stack: Stack) -> None:
-    state = stack.status()
-    answer = plainhttp.post(
-        f"{state['producer_url']}/ingest/tick",
-        headers={"Authorization": f"Bearer {state['api_key']}"},
-        json={"ts_msc": clock.now_ms(), "symbol": "XAUUSD", "bid": 2650.25, "ask": 2650.51},
-    )
+def test_the_commands_of_the_first_screen_make_a_candle_and_show_it_within_seconds(stack: Stack) -> None:
+    printed, _ = welcomes[stack]
+    curl, *others = [line.strip() for line in printed.splitlines() if line.startswith("  ")][7:]
+    assert [command.split(" --data-dir")[0].rpartition("tickpipe ")[2] for command in others] == [
+        "candles --symbol EURUSD", "status", "verify",
+    ]  # fmt: skip
 
-    assert (answer.status_code, answer.json()["inserted"]) == (200, 1)
-    wait_until(lambda: stack.candles("--symbol", "XAUUSD"), what="the candle of a live tick", within_seconds=20)
+    def shell(command: str) -> str:
+        return subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120, check=True).stdout  # noqa: S602 - as a user pastes it
+
+    assert json.loads(shell(curl))["inserted"] == 1
+    wait_until(
+        lambda: stack.candles("--symbol", "EURUSD", "--from", "-1h"), what="the candle of a tick", within_seconds=20
+    )
+    assert all(shell(command) for command in others)
+    assert stack.found().api_key not in printed
+
+
+def test_each_service_has_one_line_with_its_time_when_it_is_ready(stack: Stack) -> None:
+    _, said = welcomes[stack]
+    lines = [line.split() for line in said.splitlines() if line.endswith("is ready")]
+    assert sorted(line[2] for line in lines) == sorted(service.name for service in stack.found().services)
+    assert all(float(seconds) > 0 for seconds, *_ in lines)
 
 
 def test_a_key_begins_and_ends_while_the_stack_runs(stack: Stack) -> None:

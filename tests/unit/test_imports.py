@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 MAY_IMPORT = {
     "marketdata": set[str](),
     "runtime": {"marketdata"},
+    "archive": {"marketdata", "runtime"},
     "producer": {"marketdata", "runtime"},
     "stream_app": {"marketdata", "runtime"},
     "sink": {"marketdata", "runtime"},

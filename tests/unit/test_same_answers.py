@@ -139,6 +139,29 @@ TIMES = b'"bid":1.16512,"ask":1.16518,'
             id="what a quote can do without",
         ),
         pytest.param(
+            b'[{"symbol":"A",' + TIMES + b'"ts_msc":NaN,"time":"nan","ts":"2025-10-20T02:20:00.417","flags":NaN,'
+            b'"timeframe":NaN,"open":NaN,"kind":NaN,"mode":NaN},{"symbol":"B",' + TIMES + b'"ts_msc":" ",'
+            b'"ts":1760926800417,"flags":"nan","timeframe":"","open":0,"high":0,"low":0,"close":0}]',
+            [(name, MSC, 1.16512, 1.16518, False) for name in "AB"], [],
+            id="columns that pandas has no value for, defaults of .NET",
+        ),
+        pytest.param(
+            b'[{"symbol":"A",' + TIMES + b'"ts_msc":1760926800417,"last":1.7976931348623157e+308,"volume":1.8e308,'
+            b'"volume_real":1.7976931348623157e+308,"point":"1.797693134862316e+308"},'
+            b'{"symbol":"B","bid":1.7976931348623157e+308,"ask":1.2,"ts_msc":1760926800417}]',
+            [("A", MSC, 1.16512, 1.16518, False)], [(1, "bid")], id="EMPTY_VALUE of MQL",
+        ),
+        pytest.param(
+            b'[{"symbol":"A","bid":01.50,"ask":+001.6,"last":00.0,"ts_msc":1760926800417},'
+            b'{"symbol":"B","bid":-01.5,"ask":00.5,"spread":1e-05,"ts_msc":1760926800417}]',
+            [("A", MSC, 1.5, 1.6, False), ("B", MSC, -1.5, 0.5, False)], [], id="leading zeros",
+        ),
+        pytest.param(
+            b'[{"symbol":"A","Bid":1.5,"Ask":1.6,"ts_msc":1760926800417},{"symbol":"B","bid":1.5,"Ask":1.6,'
+            b'"Time":1760926800417},{"symbol":"C","bid":1.5,"ask":1.6,"Time_msc":1760926800417}]',
+            [(name, MSC, 1.5, 1.6, False) for name in "ABC"], [], id="letter case of single fields",
+        ),
+        pytest.param(
             b'{"Ticks":[{"Symbol":" A\\u0000","Bid":1.16512,"Ask":1.16518,"Time_msc":1760926800417},'
             b'{"SYMBOL":"A","bid":2,"Bid":9,"Ask":3,"Ts":1760926800}]}',
             [("A", MSC, 1.16512, 1.16518, True), ("A", SECOND, 2.0, 3.0, True)], [],
@@ -215,8 +238,11 @@ async def test_any_printable_name_is_a_symbol(bench: Bench, store: Store, name: 
          "low": 1.14542, "close": 1.14569, "volume": 84, "spread": 2, "real_volume": 0.0, "bid": 1.14569},
         {"Symbol": "EURUSD", "Timeframe": 1, "Time": 1549238400, "Open": 1.14543, "High": 1.1457, "Low": 1.14542,
          "Close": 1.14569, "Tick_volume": 84, "Spread": 2, "Volume": 0},
+        {"symbol": "EURUSD", "Timeframe": 1.0, "Time": 1549238400.0, "open": 1.14543, "High": 1.1457, "low": 1.14542,
+         "close": 1.14569, "tick_volume": 84.0, "spread": 2.0,
+         "digits": 5, "real_volume": 0.0, "meta": {"bar_time": 0.0}},
     ],
-    ids=["MqlRates", "strings", "a bar with a bid", "MQL4's number of a timeframe"],
+    ids=["MqlRates", "strings", "a bar with a bid", "MQL4's number of a timeframe", "floats of pandas, letter case"],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/ingest/tick", "/ingest"])
 async def test_a_bar_is_a_bar_on_either_route(bench: Bench, store: Store, path: str, item: dict[str, Any]) -> None:

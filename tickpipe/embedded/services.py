@@ -18,7 +18,7 @@ from tickpipe.embedded.process import ServiceSpec
 from tickpipe.embedded.state import HOST, Ports, require_free
 
 #: Everything that a stack can run, in the order in which it is shown.
-SERVICES = ("kafka", "postgres", "producer", "stream", "sink", "dashboard")
+SERVICES = ("kafka", "postgres", "producer", "stream", "sink", "dashboard", "archive")
 
 #: The usual port of the page; another is chosen for the time when it is in use.
 DASHBOARD_PORT = 18_080
@@ -30,6 +30,7 @@ _MODULES = {
     "stream": "stream_app",
     "sink": "sink",
     "dashboard": "dashboard",
+    "archive": "archive",
     "demo": "tickpipe.demo",
 }
 
@@ -40,8 +41,8 @@ class StackConfig:
 
     `producer_port` 0 takes a free one, `dashboard_port` 0 takes 18080 or, when that is in use, a free one.
     `services` chooses from `SERVICES`; `demo` adds the simulated EA. `stream_workers` are named stream, stream-2 and so
-    on. `commands` replaces the argv of a service of ours, by name (`producer`, `stream`, `sink`, `dashboard`, `demo`);
-    the demo's is followed by `--url URL --history FILE`.
+    on. `commands` replaces the argv of a service of ours, by name (`producer`, `stream`, `sink`, `dashboard`,
+    `archive`, `demo`); the demo's is followed by `--url URL --history FILE`.
     """
 
     data_dir: Path
@@ -93,6 +94,7 @@ class Addresses:
     stream_ports: tuple[int, ...]
     sink_port: int
     dashboard_port: int
+    archive_port: int
     #: For the role that may only read.
     dashboard_database_url: str = field(default="", repr=False)
     #: Settings with which a service logs in to Kafka, by the kind of the service.
@@ -122,6 +124,7 @@ def claim_addresses(config: StackConfig, ports: Ports, kafka_bootstrap: str, dat
         stream_ports=tuple(ports.claim(name) for name in stream_names(config)),
         sink_port=ports.claim("sink"),
         dashboard_port=dashboard_port,
+        archive_port=ports.claim("archive"),
     )
 
 
@@ -159,6 +162,8 @@ def service_specs(config: StackConfig, addresses: Addresses, api_key: str) -> li
     if "dashboard" in config.services:
         after = ("kafka", "postgres")
         specs.append(spec("dashboard", "dashboard", config.dashboard_host, addresses.dashboard_port, after))
+    if "archive" in config.services and archive_of(config.data_dir) != "off":
+        specs.append(spec("archive", "archive", HOST, addresses.archive_port, ("kafka",)))
     if config.demo:
         specs.append(
             ServiceSpec(
@@ -209,6 +214,15 @@ def any_source_key(own_key: str) -> str:
     return own_key if chosen is None else chosen.get_secret_value()
 
 
+def archive_of(data_dir: Path) -> str:
+    """Where the archive of a stack is, or `off`: as the user's settings say, else in the data directory.
+
+    Raises:
+        SettingsError: when a setting cannot be understood.
+    """
+    return load_settings().archive or str(data_dir / "archive")
+
+
 def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dict[str, str]:
     """The user's environment with the settings that the stack decides."""
     settings = load_settings()
@@ -229,6 +243,7 @@ def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dic
         "DASHBOARD_DATABASE_URL": addresses.dashboard_database_url,
         "DASHBOARD_HOST": config.dashboard_host,
         "DASHBOARD_PORT": str(addresses.dashboard_port),
+        "ARCHIVE": archive_of(config.data_dir),
         "DATA_DIR": str(config.data_dir),
     }
     return {**os.environ, "PYTHONUNBUFFERED": "1"} | _variables(UNSECURED | owned)

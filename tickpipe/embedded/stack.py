@@ -22,6 +22,8 @@ import structlog
 from marketdata.errors import StackError, TickpipeError
 from runtime.addresses import url_of
 from runtime.process import on_stop_signal
+from runtime.serving import raise_descriptor_limit
+from runtime.settings import load_settings
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
 from tickpipe.embedded.kafka_users import SERVICE_USERS, KafkaUsers
 from tickpipe.embedded.postgres import Access, local_postgres
@@ -64,6 +66,10 @@ __all__ = [
 _HOPELESS_RESTARTS = 3
 _POLL_INTERVAL_SECONDS = 0.1
 
+#: Descriptors for each process: with fewer Kafka does not start, and a log of many partitions needs many.
+_FEWEST_DESCRIPTORS = 256
+_WANTED_DESCRIPTORS = 65_536
+
 OnEvent = Callable[[StackEvent], None]
 
 _log = structlog.get_logger("tickpipe.embedded")
@@ -82,11 +88,26 @@ def run_stack(config: StackConfig, on_event: OnEvent = _ignore) -> None:
         StackError: when another stack runs on the data directory, a port is taken or a server is not installed.
     """
     config = replace(config, data_dir=config.data_dir.expanduser().absolute())
+    _prepare_for_children()
     # A broker that is not ready is asked again.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     with stack_lock(config.data_dir):
         specs, state = _plan(config, on_event)
         asyncio.run(_supervise(config, specs, state, on_event))
+
+
+def _prepare_for_children() -> None:
+    """Set what the services inherit of this process: what they write is ours alone, and they may open many files.
+
+    Raises:
+        StackError: when they may not open enough.
+    """
+    os.umask(0o077)
+    if (limit := raise_descriptor_limit(_WANTED_DESCRIPTORS)) < _FEWEST_DESCRIPTORS:
+        raise StackError(
+            f"a process may open no more than {limit} files here, and Kafka needs {_FEWEST_DESCRIPTORS}; raise the "
+            f"limit with `ulimit -n {_WANTED_DESCRIPTORS}`, or where your system sets it, and start again"
+        )
 
 
 def start_detached(config: StackConfig, timeout_seconds: float = 180.0, on_event: OnEvent = _ignore) -> StackState:
@@ -207,7 +228,7 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
     if "postgres" in config.services:
         access = Access(
             config.postgres_host, config.postgres_database, config.postgres_reader, credentials.reader_password,
-            credentials.services_password,
+            credentials.services_password, load_settings().database_schema,
         )  # fmt: skip
         postgres = local_postgres(data_dir, ports, credentials.database_password, access)
         database_url, reader_url = postgres.services_url, access.reader_url(postgres.port)

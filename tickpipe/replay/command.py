@@ -138,11 +138,25 @@ def _fold_again(
     if dry_run:
         out.print("Nothing was changed.")
         raise typer.Exit(DONE)
-    if any(one.is_reset for one in plans):
+    is_archived = any(one.archived for one in plans)
+    if is_archived or any(one.is_reset for one in plans):
         ask("Fold these records again?", yes)
+    if any(one.is_reset for one in plans):
         _Replay(settings, directory, plans, patience).run()
-    else:
+    elif not is_archived:
         out.print("The stream has nothing to fold again: there is no record from that time on, or it is not there yet.")
+
+    if is_archived:
+        # What Kafka no longer holds cannot go through the workers.
+        with err.status("folding what the archive holds"):
+            stored = run(_store_archived(settings, wanted))
+        out.print(f"{stored:,} candles stored that were missing or differed from what the archive holds")
+
+
+async def _store_archived(settings: "Settings", wanted: "_Range") -> int:
+    from sink.verify import verify
+
+    return (await verify(settings, from_=wanted.minute, complete=True, repair=True)).repaired
 
 
 @dataclass(frozen=True)
@@ -165,6 +179,8 @@ def _show_plans(plans: list["PartitionPlan"]) -> None:
     columns = ("partition", "committed", "from", "end", "records")
     print_table(columns, [(one.partition, one.committed, one.begin, one.end, one.records) for one in plans])
     out.print(f"{sum(one.records for one in plans):,} records to fold")
+    if archived := sum(one.archived for one in plans):
+        out.print(f"{archived:,} older ones are in the archive alone and are folded from there.")
 
 
 class _Replay:

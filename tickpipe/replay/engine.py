@@ -14,10 +14,10 @@ from typing import Final
 from aiokafka import TopicPartition
 
 from marketdata.errors import KafkaUnavailable, PartitionsLost, TickpipeError
-from runtime.kafka import admin_client, describe_group, group_offsets, log_ends, new_consumer
+from runtime.kafka import admin_client, commit_offsets, describe_group, group_offsets, log_ends
 from runtime.kafka_errors import kafka_errors
-from runtime.logreader import TickLog
 from runtime.settings import Settings
+from runtime.ticklog import TickLog
 from sink.progress import with_sink_group
 
 #: A worker with a static member name stays in the group until its session ends, 10 s after it stopped; plus a reserve
@@ -52,6 +52,8 @@ class PartitionPlan:
     begin: int
     #: The end of the log at the time of planning.
     end: int
+    #: Offsets before `begin` that belong to it and that the archive alone holds.
+    archived: int = 0
 
     @property
     def records(self) -> int:
@@ -90,7 +92,9 @@ async def plan(settings: Settings, minute_ms: int, *, margin_ms: int) -> list[Pa
             touching = await tick_log.first_reaching(partition, (first, end), minute_ms, margin_ms=margin_ms)
             reached = committed.get(partition)
             begin = begin_of(found=touching, committed=reached, first=first, end=end)
-            plans.append(PartitionPlan(partition, reached, begin, end))
+            whole = (await tick_log.extended({partition: (first, end)}))[partition]
+            oldest = await tick_log.first_reaching(partition, whole, minute_ms, margin_ms=margin_ms)
+            plans.append(PartitionPlan(partition, reached, begin, end, max(0, first - oldest)))
         return plans
 
 
@@ -141,17 +145,10 @@ async def set_offsets(settings: Settings, group: str, offsets: dict[TopicPartiti
         GroupActive: when a member came back meanwhile.
         KafkaUnavailable: when no broker answers.
     """
-    consumer = new_consumer(settings, group_id=group)
     try:
-        with kafka_errors(settings, group=group, right="READ"):
-            await consumer.start()
-            # Assigning partitions by hand does not join the group: the commit is that of an empty group.
-            consumer.assign(list(offsets))
-            await consumer.commit(offsets)
+        await commit_offsets(settings, group, offsets)
     except PartitionsLost as exc:
         raise GroupActive(f"a member of the group {group} came back before its offsets were set") from exc
-    finally:
-        await consumer.stop()
 
 
 #: Called with the number of records that are done so far.

@@ -17,7 +17,7 @@ from marketdata.contract.fields import finite, quoted, symbol_of
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem
 from tickpipe.sending.dialects import Dialect, Kind, Said, UnknownForm, parse_file_name
-from tickpipe.sending.recognition import FORMS, SAMPLE_LINES, recognise, split_cells
+from tickpipe.sending.recognition import FORMS, SAMPLE_LINES, grouped, is_comment, recognise, split_cells
 from tickpipe.sending.textfile import DataFileError, ParquetFile, TextFile, is_parquet
 from tickpipe.sending.timeforms import is_time, reader_of
 
@@ -45,6 +45,12 @@ _FAR_AHEAD_MS: Final = 7 * 86_400_000
 
 #: Lines that have to be there before one without its end is compared with them.
 _ENOUGH_LINES: Final = 3
+
+#: A second has 999 milliseconds at most.
+_MILLISECONDS_DIGITS: Final = 3
+
+#: What programs write into a cell that has no value.
+EMPTY: Final = frozenset({"", "nan", "NaN", "NAN", "null", "NULL", "None", "N/A", "#N/A", "NA", "\\N", "-"})
 
 #: Some write EUR/USD where MetaTrader writes EURUSD.
 _PAIR: Final = re.compile("([A-Z]{3})/([A-Z]{3})")
@@ -160,11 +166,14 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
                 self.symbol = self.symbol or parse_file_name(self.path).symbol
             self._time = reader_of(dialect.form, "time")
             self._clock = None if dialect.zone is None else Clock(dialect.zone, None)
+            #: Whether the times are put from the clock of the file to UTC.
+            self._is_shifted = dialect.zone is not None and not (dialect.form is not None and dialect.form.has_offset)
             filled = [line for line in sample[dialect.first_row :] if line.strip()]
             rows = [split_cells(line, dialect.separator) for line in filled]
             whole = [row for row, line in zip(rows, filled, strict=True) if line[-1] in "\r\n"]
             if len(whole) >= _ENOUGH_LINES:
                 self._shortest = min(len(row[-1]) for row in whole)
+            self._milliseconds_at = dialect.column_of.get("milliseconds")
             self._begin(rows)
             self._found = self._in_order(self._items(self._rows(chain(sample, lines))))
         except BaseException:
@@ -239,7 +248,7 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
 
     def _has_all(self, cells: list[str], width: int) -> bool:
         """Whether a row of another number of cells has all that are named, and none besides."""
-        if not any(map(str.strip, cells)):
+        if not any(map(str.strip, cells)) or is_comment(self._text):
             return False
         if len(cells) < width or any(cells[width:]):
             self._skip(f"it has {len(cells)} cells, the first line names {width} columns")
@@ -292,13 +301,34 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
     def _utc_ms(self, wall_ms: int, symbol: str) -> int:
         """What is sent as the time: UTC where `are_instants`, else that of the clock of the file."""
         clock = self._clock
-        if clock is None or (self.dialect.form is not None and self.dialect.form.has_offset):
+        if clock is None or not self._is_shifted:
             return wall_ms
         return clock.checked(wall_ms - clock.shift_at(wall_ms, symbol), "time")
 
+    def _milliseconds(self, cells: list[str]) -> int:
+        """The milliseconds of the second where they have a column of their own.
+
+        Raises:
+            InvalidItem: when there are none in it.
+        """
+        if self._milliseconds_at is None:
+            return 0
+        text = cells[self._milliseconds_at].strip()
+        if not text.isdecimal() or len(text) > _MILLISECONDS_DIGITS:
+            raise InvalidItem("milliseconds", f"a whole number below 1000 is expected, not {quoted(text)}")
+        return int(text)
+
     def _numbers(self) -> Callable[[str, str], float]:
         """What reads the number in a cell."""
-        return number_in if self.dialect.decimal == "." else _decimal_comma
+        number = number_in if self.dialect.decimal == "." else _decimal_comma
+        if not (sign := self.dialect.thousands):
+            return number
+        is_grouped = grouped(sign, self.dialect.decimal).fullmatch
+
+        def without_groups(cell: str, field: str) -> float:
+            return number(cell.replace(sign, "") if is_grouped(cell.strip()) else cell, field)
+
+        return without_groups
 
 
 def number_in(cell: str, field: str) -> float:

@@ -1,6 +1,7 @@
 """What files of ticks and bars look like, as tables: names of columns, programs that write them, names of files."""
 
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, timedelta, timezone, tzinfo
@@ -27,23 +28,27 @@ _EST: Final = timezone(timedelta(hours=-5), "EST, UTC-05:00")
 
 #: The fields of a tick or a bar, and what their columns are called: in lower case, letters and digits only.
 NAMES: Final = {
-    "symbol": ("symbol", "ticker", "instrument", "pair", "ric"),
+    "symbol": ("symbol", "ticker", "instrument", "pair", "ric", "currencypair"),
     "timeframe": ("timeframe", "per", "period", "tf"),
-    "date": ("date", "day", "dtyyyymmdd", "datum", "data", "fecha"),
+    "date": ("date", "day", "dtyyyymmdd", "datum", "data", "fecha", "дата", "日期", "日付"),
     "time": ("time", "timestamp", "datetime", "ts", "localtime", "dateandtime", "opentime", "timeopen",
-             "transacttime", "windowstart", "zeit", "hora"),
+             "transacttime", "windowstart", "ratedatetime", "zeit", "uhrzeit", "hora", "heure", "ora", "время", "时间",
+             "時刻", "日時"),
     "time_msc": ("timemsc", "tsmsc", "timems", "timestampms"),
-    "bid": ("bid", "bidprice"),
-    "ask": ("ask", "askprice", "offer"),
-    "last": ("last", "lastprice", "price"),
-    "open": ("open", "abertura", "apertura"),
-    "high": ("high", "máxima", "máximo"),
-    "low": ("low", "mínima", "mínimo"),
-    "close": ("close", "fechamento", "cierre"),
+    "milliseconds": ("milliseconds", "millisecond", "millis", "msec", "ms"),
+    "bid": ("bid", "bidprice", "ratebid", "geld", "бид"),
+    "ask": ("ask", "askprice", "rateask", "offer", "brief", "аск"),
+    "last": ("last", "lastprice", "price", "tradeprice", "preis", "precio", "preço", "prix", "prezzo", "цена", "价格",
+             "価格"),
+    "open": ("open", "abertura", "apertura", "eröffnung", "ouverture", "открытие", "开盘", "开盘价", "始値"),
+    "high": ("high", "máxima", "máximo", "hoch", "haut", "massimo", "максимум", "最高", "最高价", "高値"),
+    "low": ("low", "mínima", "mínimo", "tief", "bas", "minimo", "минимум", "最低", "最低价", "安値"),
+    "close": ("close", "fechamento", "cierre", "schluss", "clôture", "chiusura", "закрытие", "收盘", "收盘价", "終値"),
     "tick_volume": ("tickvolume", "tickvol", "ticks", "numberoftrades"),
-    "volume": ("volume", "vol", "size", "quantity", "qty", "totalvolume"),
+    "volume": ("volume", "vol", "size", "quantity", "qty", "totalvolume", "lots", "volumen", "объем", "объём", "成交量",
+               "出来高"),
     "volume_real": ("volumereal", "realvolume"),
-    "spread": ("spread",),
+    "spread": ("spread", "спред", "点差"),
     "flags": ("flags", "flag"),
 }  # fmt: skip
 _FIELD_OF: Final = {name: field for field, names in NAMES.items() for name in names}
@@ -59,7 +64,8 @@ SEPARATORS: Final = ("\t", ";", "|", ",")
 
 #: Timeframes as FINAM (minutes, D, W, M) and MetaTrader's names of files write them.
 TIMEFRAME_NAMES: Final = {str(t.width_ms // 60_000): t.name for t in TIMEFRAMES.values() if t.width_ms} | {
-    "43200": "MN1", "D": "D1", "W": "W1", "M": "MN1", "DAILY": "D1", "WEEKLY": "W1", "MONTHLY": "MN1", "MN": "MN1",
+    "43200": "MN1", "D": "D1", "1D": "D1", "1W": "W1", "W": "W1", "M": "MN1", "DAILY": "D1", "WEEKLY": "W1",
+    "MONTHLY": "MN1", "MN": "MN1",
 }  # fmt: skip
 
 
@@ -112,8 +118,22 @@ WRITERS: Final = (
 
 UNKNOWN_WRITER: Final = "an unknown program"
 
+#: Two of these make the symbol of a pair, whoever named the file.
+_CURRENCY: Final = (
+    "(?:AUD|BRL|CAD|CHF|CNH|CZK|DKK|EUR|GBP|HKD|HUF|ILS|INR|JPY|MXN|NOK|NZD|PLN|RON|RUB|SEK|SGD|THB|TRY|USD|ZAR|XAG|XAU"
+    "|XPD|XPT|BTC|ETH|LTC|XRP)"
+)
+
+#: A pair with a timeframe, dates, and words that are no part of a symbol. Any other ending than those of files may be
+#: the suffix of a broker, as in `EURUSD.m`.
+_PAIR_NAME: Final = (
+    rf"(?:(?i:ticks?|bars?|quotes?)[ _-]+)?(?P<symbol>(?i:{_CURRENCY}{_CURRENCY}))"
+    r"(?:[ _,.-]+(?P<timeframe>M(?:1|5|15|30)|H[14]|D1|W1|MN1))?(?:[ _-]+(?i:ticks?|bars?|quotes?|\d[\d._-]*))*"
+    r"(?=(?:\.(?i:csv|txt|gz|zip|zst|parquet|feather|arrow))*$)"
+)
+
 #: Names of files, and the zone where the writer says it: MetaTrader 5, HistData, Dukascopy, dukascopy-node, TrueFX,
-#: Binance, NinjaTrader, MetaTrader 4 (whose names end with the minutes of a bar).
+#: Binance, NinjaTrader, TradingView, pairs of currencies, MetaTrader 4 (whose names end with the minutes of a bar).
 _FILE_NAMES: Final = tuple(
     (re.compile(pattern + r"(?:\..*)?", re.ASCII), zone)
     for pattern, zone in (
@@ -127,6 +147,8 @@ _FILE_NAMES: Final = tuple(
         (r"(?P<symbol>[A-Z0-9]{5,20})-(?P<timeframe>\d+(?:mo|[mhdw]))-\d{4}-\d\d(?:-\d\d)?", UTC),
         (r"(?P<symbol>[A-Z0-9]{5,20})-(?:aggTrades|trades)-\d{4}-\d\d(?:-\d\d)?", UTC),
         (r"(?P<symbol>[^.]+)\.(?:Last|Bid|Ask)", UTC),
+        (r"[A-Z_]+_(?P<symbol>[A-Z0-9.!]+), (?P<timeframe>\d+|1[DW])(?:_[0-9a-f]+)?", UTC),
+        (_PAIR_NAME, None),
         (r"(?P<symbol>[A-Z]{6}[A-Za-z.]{0,6})(?P<timeframe>1|5|15|30|60|240|1440|10080|43200)", None),
     )
 )
@@ -185,6 +207,8 @@ class Dialect:
     form: TimeForm | None
     #: The clock of the file; None for that of the source, which the server knows.
     zone: tzinfo | None
+    #: What parts the thousands of numbers; empty when nothing does.
+    thousands: str = ""
 
     @property
     def column_of(self) -> dict[str, int]:
@@ -208,7 +232,10 @@ class Dialect:
             ("written by", f"{self.writer}, {header}"),
             ("columns", " ".join(field or "-" for field in self.columns)),
             ("separator", signs.get(self.separator, self.separator)),
-            ("decimal sign", signs[self.decimal]),
+            (
+                "decimal sign",
+                signs[self.decimal] + (f", {self.thousands!r} between thousands" if self.thousands else ""),
+            ),
             ("times", "in no known form" if self.form is None else str(self.form)),
             ("zone", zone),
         ]
@@ -221,7 +248,8 @@ def field_of(name: str) -> str:
 
 def normalised(name: str) -> str:
     """The letters and digits of a column's name, in lower case: `<Tick_Vol>` is `tickvol`."""
-    return "".join(filter(str.isalnum, name.lower()))
+    # Some programs, and macOS, write é as two characters.
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFC", name).lower()))
 
 
 def zone_in(name: str) -> tzinfo | None:

@@ -1,6 +1,6 @@
 """The ticks and the bars of files of history, whatever dialect they are written in."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -9,7 +9,7 @@ from marketdata.contract.fields import timeframe_of
 from marketdata.errors import InvalidItem
 from marketdata.tick import Tick
 from marketdata.timeframes import TIMEFRAMES
-from tickpipe.sending.columnfile import ColumnFile, number_in
+from tickpipe.sending.columnfile import EMPTY, ColumnFile, number_in
 from tickpipe.sending.dialects import TIMEFRAME_NAMES, Kind, UnknownForm, parse_file_name
 
 #: MT5: TICK_FLAG_BID, TICK_FLAG_ASK, TICK_FLAG_LAST, TICK_FLAG_VOLUME, by the column whose change they announce.
@@ -63,6 +63,8 @@ class TickFile(ColumnFile[FileTick]):
     def _begin(self, rows: list[list[str]]) -> None:
         #: By symbol: the most decimals of a price, and how many lines were inspected.
         self._digits: dict[str, list[int]] = {}
+        #: Symbols of which enough lines were inspected.
+        self._sampled: set[str] = set()
 
     def _items(self, rows: Iterator[list[str]]) -> Iterator[FileTick]:
         if {"date", "time", "bid"} <= self.dialect.column_of.keys():
@@ -78,22 +80,27 @@ class TickFile(ColumnFile[FileTick]):
         prices_at = [at for at in (bid_at, ask_at, last_at) if at is not None]
         volumes_at = [column[name] for name in ("volume_real", "volume") if name in column]
         flags_at, symbol_at, symbol = column.get("flags"), column.get("symbol"), self.symbol or ""
+        has_milliseconds, is_shifted, sampled = "milliseconds" in column, self._is_shifted, self._sampled
         for cells in rows:
             try:
                 if symbol_at is not None:
                     symbol = self._symbol_in(cells[symbol_at])
-                time_msc = utc_ms(read_time(cells[time_at], "" if clock_at is None else cells[clock_at]), symbol)
+                time_msc = read_time(cells[time_at], "" if clock_at is None else cells[clock_at])
+                if has_milliseconds:
+                    time_msc += self._milliseconds(cells)
+                if is_shifted:
+                    time_msc = utc_ms(time_msc, symbol)
                 bid = 0.0 if bid_at is None else number(cells[bid_at], "bid")
                 ask = 0.0 if ask_at is None else number(cells[ask_at], "ask")
                 # Where there are bids, a tick need not be a deal.
                 last = (
                     0.0
-                    if last_at is None or (not cells[last_at] and bid_at is not None)
+                    if last_at is None or (bid_at is not None and cells[last_at] in EMPTY)
                     else number(cells[last_at], "last")
                 )
                 volume = 0.0
                 for at in volumes_at:
-                    if cells[at]:
+                    if cells[at] not in EMPTY:
                         volume = _volume(number(cells[at], "volume"))
                         break
                 # Without flags a tick with a last price or a volume is taken for a deal (marketdata/fold.py).
@@ -104,7 +111,8 @@ class TickFile(ColumnFile[FileTick]):
             except InvalidItem as exc:
                 self._skip(exc)
                 continue
-            self._sample_digits(symbol, cells, prices_at)
+            if symbol not in sampled:
+                self._sample_digits(symbol, cells, prices_at)
             yield tick
 
     def _carried(self, rows: Iterator[list[str]]) -> Iterator[FileTick]:
@@ -116,36 +124,46 @@ class TickFile(ColumnFile[FileTick]):
             column.get("flags"),
             column.get("symbol"),
         )
-        at = [(index, column[name], name) for index, name in enumerate(_FLAG_OF_COLUMN) if name in column]
-        prices_at = [place for _, place, name in at if name != "volume"]
+        at = [
+            (index, column[name], name, flag) for index, (name, flag) in enumerate(_FLAG_OF_COLUMN.items())
+            if name in column
+        ]  # fmt: skip
+        prices_at = [place for _, place, name, _ in at if name != "volume"]
         values: dict[str, list[float]] = {}
         symbol = self.symbol or ""
+        has_milliseconds, is_shifted, sampled = "milliseconds" in column, self._is_shifted, self._sampled
         for cells in rows:
             try:
                 if symbol_at is not None:
                     symbol = self._symbol_in(cells[symbol_at])
-                time_msc = utc_ms(read_time(cells[date_at], cells[time_at]), symbol)
+                time_msc = read_time(cells[date_at], cells[time_at])
+                if has_milliseconds:
+                    time_msc += self._milliseconds(cells)
+                if is_shifted:
+                    time_msc = utc_ms(time_msc, symbol)
                 now, changed = values.get(symbol, [0.0] * 4).copy(), 0
-                for index, place, name in at:
-                    if cells[place]:
-                        now[index] = number(cells[place], name)
-                        if now[index]:  # a 0 is written where there is no such price
-                            changed |= _FLAG_OF_COLUMN[name]
-                _volume(now[3])
+                for index, place, name, flag in at:
+                    if (cell := cells[place]) not in EMPTY:
+                        now[index] = value = number(cell, name)
+                        if value:  # a 0 is written where there is no such price
+                            changed |= flag
+                if now[3] < 0:
+                    _volume(now[3])  # raises
                 flags = changed if flags_at is None else _flags_in(cells[flags_at], changed)
                 tick = FileTick(time_msc, now[0], now[1], now[2], now[3], flags, symbol=symbol)
             except InvalidItem as exc:
                 self._skip(exc)
                 continue
             values[symbol] = now
-            self._sample_digits(symbol, cells, prices_at)
+            if symbol not in sampled:
+                self._sample_digits(symbol, cells, prices_at)
             yield tick
 
     def _sample_digits(self, symbol: str, cells: Sequence[str], prices_at: Sequence[int]) -> None:
         sampled = self._digits.setdefault(symbol, [-1, 0])
-        if sampled[1] >= _SAMPLED_LINES:
-            return
         sampled[1] += 1
+        if sampled[1] >= _SAMPLED_LINES:
+            self._sampled.add(symbol)
         for text in (cells[at].strip() for at in prices_at):
             if text:
                 # The text has the digits: 49500.00 is a price of two. One with an exponent was computed.
@@ -161,10 +179,15 @@ def _volume(volume: float) -> float:
     return volume
 
 
+def _optional(number: Callable[[str, str], float], cell: str, field: str) -> float:
+    """The volume in a cell, 0 in one without a value."""
+    return 0.0 if cell in EMPTY else _volume(number(cell, field))
+
+
 def _flags_in(cell: str, missing: int) -> int:
     if cell.isdecimal():
         return int(cell)
-    if not cell:
+    if cell in EMPTY:
         return missing
     number = number_in(cell, "flags")  # pandas writes 6.0
     if not number.is_integer() or number < 0:
@@ -268,12 +291,14 @@ class BarFile(ColumnFile[Bar]):
                 if not self._is_opening(opening):
                     raise InvalidItem("time", f"no bar of {self.timeframe} opens then")
                 open_, high, low, close = (number(cells[at], name) for at, name in prices_at)
-                volume = 0.0 if volume_at is None else _volume(number(cells[volume_at] or "0", "volume"))
-                real = None if real_at is None else _volume(number(cells[real_at] or "0", "real_volume")) or None
+                volume = 0.0 if volume_at is None else _optional(number, cells[volume_at], "volume")
+                real = None if real_at is None else _optional(number, cells[real_at], "real_volume") or None
                 if not volume.is_integer():
                     volume, real = 0.0, volume  # no number of ticks has a fraction
                 spread = (
-                    None if spread_at is None or not cells[spread_at] else _volume(number(cells[spread_at], "spread"))
+                    None
+                    if spread_at is None or cells[spread_at] in EMPTY
+                    else _volume(number(cells[spread_at], "spread"))
                 )
                 check_prices(open_, high, low, close, int(volume))
                 bar = Bar(

@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ SAMPLE_LINES: Final = 200
 
 _PRICES: Final = ("open", "high", "low", "close")
 _NUMBERS: Final = frozenset({"bid", "ask", "last", *_PRICES, "volume_real"})
+_COUNTS: Final = frozenset({"volume", "tick_volume"})
 
 #: Share of the lines in which the bid has to be below the ask, where only the prices tell which is which.
 _SURE: Final = 0.95
@@ -40,11 +42,20 @@ _SURE: Final = 0.95
 #: 49,500 may be one of two numbers.
 _THOUSANDS: Final = re.compile("-?[0-9]{1,3}(?:,[0-9]{3})+")
 
+#: What parts thousands and is never a decimal sign: spaces of three widths, and Swiss apostrophes.
+_PARTING: Final = (" ", "\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}", "'", "\N{RIGHT SINGLE QUOTATION MARK}")
+
 #: What Excel takes as the separator of a file.
 _SEP: Final = re.compile('"?sep=."?', re.IGNORECASE)
 
+#: How comments begin; `#AAPL` may also be a symbol.
+_COMMENT: Final = ("#", "//")
+
 #: A third price without a name is not further from the first than this share of it; a volume is.
 _NEAR: Final = 0.01
+
+#: Times from which on it is the form that is not known, not the lines that are bad.
+_SEVERAL: Final = 3
 
 #: Longest part of a first line that a message quotes (characters).
 _QUOTED: Final = 80
@@ -62,13 +73,24 @@ def split_cells(line: str, separator: str) -> list[str]:
 
 
 def _is_before_header(line: str, following: Sequence[str]) -> bool:
-    """Whether a line is empty, Excel's `sep=;`, or a title: one cell with the names of columns in the next line."""
+    """Whether a line is empty, Excel's `sep=;`, a comment, or a title: one cell over the names of columns."""
     if not line.strip() or _SEP.fullmatch(line.strip()):
         return True
+    if is_comment(line):
+        return sum(map(bool, _fields_in(line))) < 2
     if any(sign in line for sign in SEPARATORS):
         return False
-    names = [field_of(name) for text in following for name in split_cells(text, _separator(text, Said()))]
-    return sum(map(bool, names)) > 2
+    return sum(bool(field) for text in following for field in _fields_in(text)) > 2
+
+
+def is_comment(line: str) -> bool:
+    """Whether a line is a remark: it begins like one, and has no time, as an item has."""
+    line = line.strip()
+    return line.startswith(_COMMENT) and not any(map(is_time, split_cells(line, _separator(line, Said()))[:3]))
+
+
+def _fields_in(line: str) -> list[str]:
+    return [field_of(name) for name in split_cells(line, _separator(line, Said()))]
 
 
 @dataclass(frozen=True)
@@ -101,6 +123,7 @@ def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
     if not (fields & {"time", "time_msc", "date"}) or (kind is Kind.TICKS and not _has_prices(fields)):
         raise unknown(path, rows[0], separator)
     decimal = said.decimal or _decimal(path, layout, separator)
+    thousands = _thousands(layout, decimal, is_said=said.decimal is not None)
     form = said.time_form or _form(path, layout)
     if kind is Kind.TICKS and form is not None and not (form.unit or form.clock):
         raise UnknownForm(f"{path}: its ticks have a day and no time of day ({form}); all would be of its first minute")
@@ -110,7 +133,7 @@ def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
     has_offset = form is not None and form.has_offset
     return Dialect(
         writer.name, kind, separator, decimal, layout.columns, layout.first_row, bool(layout.names), form,
-        said.zone or (None if has_offset else named),
+        said.zone or (None if has_offset else named), thousands,
     )  # fmt: skip
 
 
@@ -244,11 +267,19 @@ def _quote_order(path: Path, first: list[str], values: list[list[str]]) -> tuple
     return ("bid", "ask", "", "") if below >= above else ("ask", "bid", "", "")
 
 
-def _decimal(path: Path, layout: _Layout, separator: str) -> str:
-    cells = [
-        row[index] for row in layout.rows if len(row) == len(layout.columns)
-        for index, field in enumerate(layout.columns) if field in _NUMBERS
+def _cells_of(layout: _Layout, fields: frozenset[str]) -> list[str]:
+    return [
+        row[index].strip() for row in layout.rows if len(row) == len(layout.columns)
+        for index, field in enumerate(layout.columns) if field in fields
     ]  # fmt: skip
+
+
+def _decimal(path: Path, layout: _Layout, separator: str) -> str:
+    cells = _cells_of(layout, _NUMBERS)
+    # Of two signs in a number, the decimal sign is the last.
+    last = {max(",.", key=cell.rfind) for cell in cells if "," in cell and "." in cell}
+    if len(last) == 1:
+        return last.pop()
     with_comma = [cell for cell in cells if "," in cell]
     if len(with_comma) <= sum("." in cell for cell in cells):
         return "."
@@ -256,6 +287,27 @@ def _decimal(path: Path, layout: _Layout, separator: str) -> str:
     if separator != ";" and all(_THOUSANDS.fullmatch(cell.strip()) for cell in with_comma):
         raise UnknownForm(f"{path}: the comma in {with_comma[0]} may part thousands; say --decimal , or --decimal .")
     return ","
+
+
+def _thousands(layout: _Layout, decimal: str, *, is_said: bool) -> str:
+    """What parts the thousands of the numbers in the first lines; a comma or a point only where it is no decimal sign.
+
+    That is where somebody said so, or a price shows the decimal sign as nothing but that.
+    """
+    prices = _cells_of(layout, _NUMBERS)
+    other = "." if decimal == "," else ","
+    shown = [cell.replace(other, "") for cell in prices if decimal in cell]
+    is_certain = is_said or any(not grouped(decimal, "").fullmatch(cell) for cell in shown)
+    cells = prices + _cells_of(layout, _COUNTS)
+    signs = (*_PARTING, other) if is_certain else _PARTING
+    return next((sign for sign in signs if any(grouped(sign, decimal).fullmatch(cell) for cell in cells)), "")
+
+
+@lru_cache
+def grouped(sign: str, decimal: str) -> re.Pattern[str]:
+    """Matches numbers whose thousands are parted by a sign."""
+    fraction = f"(?:{re.escape(decimal)}[0-9]*)?" if decimal else ""
+    return re.compile(f"[+-]?[1-9][0-9]{{0,2}}(?:{re.escape(sign)}[0-9]{{3}})+{fraction}")
 
 
 def _form(path: Path, layout: _Layout) -> TimeForm | None:
@@ -273,4 +325,9 @@ def _form(path: Path, layout: _Layout) -> TimeForm | None:
         example = f"{cells[0][0]} {cells[0][1]}".strip()
         meant = " or ".join(f"'{form}'" for form in forms)
         raise UnknownForm(f"{path}: {example} may be {meant}; say which with --date-format")
+    if not forms and len(cells) >= _SEVERAL:
+        example = f"{cells[0][0]} {cells[0][1]}".strip()
+        raise UnknownForm(
+            f"{path}: {example[:_QUOTED]!r} is no time in a form that is known; say it with --date-format"
+        )
     return forms[0] if forms else None

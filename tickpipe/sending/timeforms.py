@@ -7,6 +7,7 @@ the second and an offset from UTC may follow any time of day.
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -17,7 +18,8 @@ from marketdata.tick import MAX_TIME_MSC
 #: Dates that are recognised. Where two fit all of the first lines, as with 03/04/2019, the user has to say which.
 DATES: Final = (
     "%Y.%m.%d", "%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y",
-    "%d-%b-%Y", "%d %b %Y",
+    "%d-%b-%Y", "%d %b %Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%y/%m/%d", "%d-%m-%y", "%m-%d-%y", "%y-%m-%d",
+    "%d-%b-%y",
 )  # fmt: skip
 
 #: Times of day that are recognised; `%H%M%S%f` is HistData's, whose last three digits are milliseconds, and `%H%M%S %f`
@@ -29,17 +31,23 @@ EPOCHS: Final = {"seconds": 10, "milliseconds": 13, "microseconds": 16, "nanosec
 
 #: What each directive matches; it is the group of that letter.
 _DIRECTIVES: Final = {
-    "Y": "[0-9]{4}", "y": "[0-9]{2}", "m": "[0-9]{1,2}", "d": "[0-9]{1,2}", "b": "[A-Za-z]{3}", "H": "[0-9]{1,2}",
-    "I": "[0-9]{1,2}", "M": "[0-9]{2}", "S": "[0-9]{2}", "f": "[0-9]{1,9}", "p": "[AaPp][Mm]",
+    "Y": "[0-9]{4}", "y": "[0-9]{2}", "m": "[0-9]{1,2}", "d": "[0-9]{1,2}", "b": "[A-Za-z]{3,9}", "H": "[0-9]{1,2}",
+    "I": "[0-9]{1,2}", "M": "[0-9]{2}", "S": "[0-9]{2}", "f": "[0-9]{1,9}", "p": r"[AaPp]\.?\s?[Mm]\.?",
 }  # fmt: skip
 _DIRECTIVE: Final = re.compile("%(.)")
 _FRACTION: Final = r"(?:[.,:](?P<f>[0-9]{1,9}))?"
-_OFFSET: Final = r" ?(?:GMT|UTC)?(?P<z>[+-][0-9]{2})(?::?(?P<zz>[0-9]{2}))?"
+_OFFSET: Final = r" ?(?:(?:GMT|UTC)?(?P<z>[+-][0-9]{2})(?::?(?P<zz>[0-9]{2}))?|GMT|UTC)"
 #: Z claims nothing: MetaTrader's scripts write it behind the broker's time.
 _NO_OFFSET: Final = "Z?"
 
-_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS: Final = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "december",
+)  # fmt: skip
 _NUMBER: Final = re.compile(r"([0-9]{9,19})(?:\.([0-9]{1,9}))?")
+
+#: A time as numpy writes it; with fewer digits its seconds are lost, as in Excel's 1.70964E+12.
+_SCIENTIFIC: Final = re.compile(r"[0-9]\.[0-9]{9,}[eE]\+?[0-9]{1,2}")
 
 #: Cells of which every form is tried; there are about 170.
 _TRIED: Final = 8
@@ -115,7 +123,7 @@ def reader_of(form: TimeForm | None, field: str) -> TimeReader:
 
 
 def _fitting(cell: str, clock: str) -> list[TimeForm]:
-    if not clock and (number := _NUMBER.fullmatch(cell.strip())):
+    if not clock and (number := _NUMBER.fullmatch(_plain(cell.strip()))):
         units = [unit for unit, digits in EPOCHS.items() if digits == len(number[1])]
         if units:
             return [TimeForm(unit=units[0])]
@@ -127,6 +135,11 @@ def _fitting(cell: str, clock: str) -> list[TimeForm]:
         if form or not (clock or has_offset)
     )
     return [form for form in candidates if _is_read(reader_of(form, ""), (cell, clock))]
+
+
+def _plain(number: str) -> str:
+    """A number without an exponent."""
+    return f"{Decimal(number):f}" if _SCIENTIFIC.fullmatch(number) else number
 
 
 def _is_read(reader: TimeReader, cell: tuple[str, str]) -> bool:
@@ -143,14 +156,17 @@ def _none(cell: str, clock: str, field: str, expected: str) -> int:
 
 def _number_reader(form: TimeForm, field: str) -> TimeReader:
     digits = EPOCHS[form.unit]
+    # A number of so many units is that many milliseconds.
+    times, units = (1_000, 1) if digits == 10 else (1, 10 ** (digits - 13))
 
     def read(cell: str, _: str) -> int:
-        whole, _, fraction = cell.strip().partition(".")
+        if cell.isdecimal() and len(cell) <= digits:
+            return _checked(int(cell) * times // units, field)
+        whole, _, fraction = _plain(cell.strip()).partition(".")
         if not whole.isdecimal() or len(whole) > digits + 1 or (fraction and not fraction.isdecimal()):
             return _none(cell, "", field, f"the {form.unit} since 1970")
-        if digits > 10:
-            return _checked(int(whole) // 10 ** (digits - 13), field)
-        return _checked(int(whole) * 1_000 + int(fraction[:3].ljust(3, "0")), field)
+        # Of a second, the milliseconds follow the point.
+        return _checked(int(whole) * times // units + (int(fraction[:3].ljust(3, "0")) if times > 1 else 0), field)
 
     return read
 
@@ -185,9 +201,11 @@ def _text_reader(form: TimeForm, field: str) -> TimeReader:
             raise InvalidItem(field, f"{quoted(text)} is no time of the calendar")
         within = second + thousandths
         if form.has_offset:
-            offset = abs(int(parts["z"])) * 60 + int(parts["zz"] or 0)
-            return _checked(minute + within - (-offset if parts["z"][0] == "-" else offset) * 60_000, field)
-        ends = (found.end("M"), found.end("S" if "S" in parts else "M")) if "M" in parts else (-1, -1)
+            sign = parts["z"] or "+00"
+            offset = abs(int(sign)) * 60 + int(parts["zz"] or 0)
+            return _checked(minute + within - (-offset if sign[0] == "-" else offset) * 60_000, field)
+        # Without minutes all of the text is the date.
+        ends = (found.end("M"), found.end("S" if "S" in parts else "M")) if "M" in parts else (len(text), len(text))
         if at in (-1, ends[0]) and end in (-1, ends[1]) and "p" not in parts and text == bare:
             at, end = ends
             _remember(minutes, text[:at], minute)
@@ -213,14 +231,20 @@ def _minute_of(parts: dict[str, str | None]) -> int:
     """
     full = parts.get("Y")
     year = int(full) if full else 2000 + int(parts["y"] or 0)
-    month = _MONTHS.index(parts["b"].lower()) + 1 if parts.get("b") else int(parts["m"] or 0)  # type: ignore[union-attr]
+    named = parts.get("b")
+    month = _month_named(named) if named else int(parts["m"] or 0)
     hour = int(parts.get("H") or parts.get("I") or 0)
     if half := parts.get("p"):
         if not 1 <= hour <= 12:
             raise ValueError(hour)
-        hour = hour % 12 + (12 if half.lower() == "pm" else 0)
+        hour = hour % 12 + (12 if half[0] in "Pp" else 0)
     moment = datetime(year, month, int(parts["d"] or 0), hour, int(parts.get("M") or 0), tzinfo=UTC)
     return int(moment.timestamp()) * 1_000
+
+
+def _month_named(name: str) -> int:
+    """The number of a month by its English name or the beginning of it; 0, which no calendar has, for another word."""
+    return next((number for number, month in enumerate(_MONTHS, 1) if month.startswith(name.lower())), 0)
 
 
 def _checked(ms: int, field: str) -> int:

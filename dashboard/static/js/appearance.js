@@ -7,7 +7,7 @@ import { remember } from "./preferences.js";
 
 const KEYS = [
   ["1 … 9", "keyTimeframe"], ["/", "keySymbol"], ["← →", "keyScroll"], ["+ −", "keyZoom"], ["End", "keyLatest"], ["Home", "keyFirst"],
-  ["G", "keyGoing"], ["P", "keyPane"], ["D", "keyTable"], ["V", "keyProof"], ["C", "view"], ["S", "spread_"], ["B", "viewBroker"], ["T", "keyTheme"], ["L", "keyLanguage"],
+  ["G", "keyGoing"], ["P", "keyPane"], ["D", "keyTable"], ["V", "keyProof"], ["C", "view"], ["Q", "viewQuote"], ["S", "spread_"], ["B", "viewBroker"], ["T", "keyTheme"], ["L", "keyLanguage"],
 ];
 
 export class Appearance {

@@ -2,6 +2,7 @@
 
 import { dateTime, price, tickMark } from "./format.js";
 import { Overlays } from "./overlays.js";
+import { PriceLines } from "./price-lines.js";
 import { Timeline } from "./timeline.js";
 import { wall } from "./zone.js";
 
@@ -31,6 +32,7 @@ export class Chart {
   #timeline = new Timeline();
   #widthMs = null;
   #overlays;
+  #lines;
   #paint = {};
 
   /**
@@ -55,6 +57,7 @@ export class Chart {
     this.#chart.priceScale("volume").applyOptions({ scaleMargins: { top: 0.86, bottom: 0 } });
     this.#candles = this.#chart.addSeries(CandlestickSeries, { priceLineStyle: 1 });
     this.#overlays = new Overlays(this.#library, this.#chart, this.#candles);
+    this.#lines = new PriceLines(this.#candles);
     this.recolour();
     this.#chart.subscribeCrosshairMove((point) => onPoint(point.time === undefined ? null : this.#timeline.at(point.time * 1000)));
     this.#chart.subscribeClick((point) => {
@@ -94,6 +97,7 @@ export class Chart {
     });
     this.#setData();
     this.#overlays.recolour(paint);
+    this.#lines.recolour(paint);
   }
 
   /**
@@ -110,8 +114,7 @@ export class Chart {
       this.#digits = digits;
       this.#formatPrices();
     }
-    // The last bar that is loaded of the past has no price of now.
-    this.#candles.applyOptions({ priceLineVisible: isPresent, lastValueVisible: isPresent });
+    this.#lines.setPresent(isPresent);
     this.#setData();
     this.#overlays.draw(bars, widthMs);
     if (anchor !== null && this.#timeline.length) {
@@ -141,6 +144,20 @@ export class Chart {
   /** Show the spread in a pane of its own, or not. */
   showSpread(isShown) {
     this.#overlays.showSpread(isShown);
+  }
+
+  /** Lines at bid and ask of the newest tick, or not. */
+  showQuote(isShown) {
+    this.#lines.show(isShown);
+  }
+
+  /** Take bid and ask of a live minute; see `PriceLines.take`. */
+  takeQuote(minute) {
+    this.#lines.take(minute);
+  }
+
+  get quote() {
+    return this.#lines.quote;
   }
 
   /** Lay the broker's bars over the candles; see `Overlays.showBroker`. */
@@ -217,6 +234,7 @@ export class Chart {
     this.#timeline = timeline;
     this.#setData();
     this.#overlays.redraw(this.#widthMs);
+    this.#lines.recolour(this.#paint);
     if (shown) this.#show(shown.from, shown.to);
   }
 

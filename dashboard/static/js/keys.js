@@ -21,6 +21,7 @@ export function listen({ appearance, askWhere, chart, chooseTimeframe, dialog, g
     d: () => table.toggle(),
     v: () => showProof(),
     c: () => dialog.open(),
+    q: () => dialog.toggle("quote"),
     s: () => dialog.toggle("spread"),
     b: () => dialog.toggle("broker"),
     Escape: () => {

@@ -9,9 +9,9 @@ const PRICES = ["open", "high", "low", "close"];
 
 /**
  * Show a bar of what is chosen, or where a gap is; without one, nothing. `isOpen`: it still moves; `isLate`: ticks of it
- * came late; `comparison`: the broker's bars, or null.
+ * came late; `comparison`: the broker's bars, or null; `quote`: bid and ask of now, or null.
  */
-export function drawLegend(chosen, bar, digits, { isOpen = false, isLate = false, comparison = null } = {}) {
+export function drawLegend(chosen, bar, digits, { isOpen = false, isLate = false, comparison = null, quote = null } = {}) {
   $("chart").setAttribute("aria-label", chosen.symbol ? `${t("chart")}: ${chosen.symbol} ${chosen.timeframe}` : t("chart"));
   if (bar?.gap) {
     const [from, until] = bar.gap;
@@ -38,6 +38,8 @@ export function drawLegend(chosen, bar, digits, { isOpen = false, isLate = false
       ...rows, element("span", "change", percent(change)), number("volume", count(bar.volume)),
       ...(Number.isFinite(bar.spread) ? [number("spread", count(bar.spread))] : []),
     ]),
+    ...(quote ? [element("span", "numbers quote", ["bid", "ask"].filter((side) => quote[side] !== null)
+      .map((side) => number(`${side}Word`, price(quote[side], digits))))] : []),
     ...tags,
     ...(comparison ? [brokerRow(bar, digits, comparison)] : []),
   );

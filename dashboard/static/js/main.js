@@ -27,7 +27,7 @@ const RETRY_MS = 3_000;
 const chosen = { timeframe: "M1", zone: "UTC", ...preferences() };
 if (!TIMEFRAMES.includes(chosen.timeframe)) chosen.timeframe = "M1";
 
-const view = { stream: null, version: null, barEnd: 0, pointed: null, digits: 5 };
+const view = { stream: null, version: null, barEnd: 0, pointed: null, digits: 5, isQuoted: true };
 const reading = new Reading({
   begun: () => view.stream.begun,
   onBusy: (isBusy) => { $("loading").hidden = !isBusy; },
@@ -65,6 +65,11 @@ const comparison = new Comparison({
 });
 const dialog = new ViewDialog({
   ...chosen,
+  onQuote: (isShown) => {
+    chart?.showQuote(isShown);
+    view.isQuoted = isShown;
+    showLegend();
+  },
   onSpread: (isShown) => chart?.showSpread(isShown),
   onBroker: compare,
   onScale: (name) => chart?.setScale(name),
@@ -204,6 +209,7 @@ function clear() {
   notice();
   Object.assign($("chart").dataset, { bars: 0, first: "" });
   chart?.draw([], view.digits);
+  chart?.takeQuote(null);
   showBars();
 }
 
@@ -233,6 +239,7 @@ function takeMinute(minute) {
   }
   if (minute.source !== chosen.source) return;
   status.noteTick(Date.parse(minute.last_tick));
+  chart?.takeQuote(minute);
   if (minute.bar_end && Date.parse(minute.bar) <= Date.now()) view.barEnd = Math.max(view.barEnd, Date.parse(minute.bar_end));
   const wasEmpty = !reading.bars.list.length;
   const result = reading.bars.take(minute);
@@ -243,7 +250,7 @@ function takeMinute(minute) {
     chart?.update(result);
     if (chart && result === reading.bars.last) comparison.look(...chart.span, { isNew: true });
     showBars();
-  }
+  } else showLegend();
   status.show();
 }
 
@@ -309,6 +316,7 @@ function showLegend() {
   const isBar = chart && bar && !bar.gap;
   drawLegend(chosen, bar, view.digits, {
     isOpen: isBar && chart.isOpen(bar), isLate: isBar && chart.isLate(bar), comparison: comparison.bars && comparison,
+    quote: isBar && view.isQuoted && bar === reading.bars.last && !reading.bars.hasNewer ? chart.quote : null,
   });
 }
 

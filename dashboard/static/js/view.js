@@ -10,14 +10,14 @@ export class ViewDialog {
   #handlers;
 
   /**
-   * `chosen` may have `spread`, `broker` and `scale`. `onSpread(isShown)`, `onBroker(isShown)` and `onScale(name)` are
-   * called with what is chosen, at first by `show`; `csvUrl()` says where the bars that are loaded are, `picture()` gives
-   * them as a canvas, and `name()` what they are called.
+   * What was chosen before may have `quote`, `spread`, `broker` and `scale`. `onQuote(isShown)`, `onSpread(isShown)`,
+   * `onBroker(isShown)` and `onScale(name)` are called with what is chosen, at first by `show`; `csvUrl()` says where the
+   * loaded bars are, `picture()` gives the chart as a canvas, and `name()` what both are called.
    */
-  constructor({ spread, broker, scale, ...handlers }) {
-    this.#chosen = { spread: Boolean(spread), broker: Boolean(broker), scale: SCALES.includes(scale) ? scale : "normal" };
+  constructor({ quote = true, spread, broker, scale, ...handlers }) {
+    this.#chosen = { quote: Boolean(quote), spread: Boolean(spread), broker: Boolean(broker), scale: SCALES.includes(scale) ? scale : "normal" };
     this.#handlers = handlers;
-    for (const name of ["spread", "broker"]) $(`view-${name}`).addEventListener("change", () => this.toggle(name));
+    for (const name of ["quote", "spread", "broker"]) $(`view-${name}`).addEventListener("change", () => this.toggle(name));
     $("view-scale").addEventListener("change", () => this.#choose({ scale: $("view-scale").value }));
     $("view-csv").addEventListener("click", () => save(this.#handlers.csvUrl(), `${this.#handlers.name()}.csv`));
     $("view-picture").addEventListener("click", () => this.#savePicture());
@@ -29,14 +29,15 @@ export class ViewDialog {
 
   /** Show what is chosen: all of it, or what is another than before. */
   show(before = {}) {
-    const { spread, broker, scale } = this.#chosen;
-    [$("view-spread").checked, $("view-broker").checked, $("view-scale").value] = [spread, broker, scale];
+    const { quote, spread, broker, scale } = this.#chosen;
+    [$("view-quote").checked, $("view-spread").checked, $("view-broker").checked, $("view-scale").value] = [quote, spread, broker, scale];
+    if (quote !== before.quote) this.#handlers.onQuote(quote);
     if (spread !== before.spread) this.#handlers.onSpread(spread);
     if (broker !== before.broker) this.#handlers.onBroker(broker);
     if (scale !== before.scale) this.#handlers.onScale(scale);
   }
 
-  /** Show the spread, or the broker's bars, or not. */
+  /** Show bid and ask, the spread, or the broker's bars, or not. */
   toggle(name) {
     this.#choose({ [name]: !this.#chosen[name] });
   }

@@ -208,6 +208,8 @@ CREATE TABLE sender_counts (
     last_seen timestamptz NOT NULL,
     ticks bigint NOT NULL CHECK (ticks >= 0),
     bars bigint NOT NULL CHECK (bars >= 0),
+    -- Those of the ticks that came into the terminal's list behind later ones.
+    late_ticks bigint NOT NULL DEFAULT 0 CHECK (late_ticks >= 0),
     PRIMARY KEY (source, server, account, build, ea, version, address, counter),
     CHECK (first_seen <= last_seen)
 );
@@ -219,7 +221,7 @@ WITH counted AS (
         source, nullif(server, '') AS server, nullif(account, '') AS account, nullif(build, '') AS build,
         nullif(ea, '') AS ea, nullif(version, '') AS version, nullif(address, '') AS address,
         min(first_seen) AS first_seen, max(last_seen) AS last_seen,
-        sum(ticks)::bigint AS ticks, sum(bars)::bigint AS bars
+        sum(ticks)::bigint AS ticks, sum(bars)::bigint AS bars, sum(late_ticks)::bigint AS late_ticks
     FROM sender_counts AS c
     GROUP BY c.source, c.server, c.account, c.build, c.ea, c.version, c.address
 ),

@@ -45,15 +45,17 @@ class Market:
         )
 
     def candle(
-        self, symbol: str, ts: int, prices: tuple[float, float, float, float], *, ticks: int, closed: bool = False
-    ) -> Candle:
-        """A state of a minute: open, high, low, close."""
+        self, symbol: str, ts: int, prices: tuple[float, float, float, float], *, ticks: int, closed: bool = False,
+        ask: float | None = None,
+    ) -> Candle:  # fmt: skip
+        """A state of a minute: open, high, low, close. With an ask its newest tick has both prices."""
         open_, high, low, close = prices
         now = clock.now_ms()
         return Candle(
             source="Live", symbol=symbol, ts=ts, open=open_, high=high, low=low, close=close, volume=ticks,
             real_volume=0.0, spread=2, first_tick=ts, last_tick=ts + 30_000, log=self.flow.own_log,
             offsets=((0, 0, ticks),), closed=closed, received=now, emitted=now,
+            bid=None if ask is None else prices[3], ask=ask,
         )  # fmt: skip
 
     async def log_ticks(self, symbol: str, times_msc: Iterable[int], *, received: int | None = None) -> list[Logged]:

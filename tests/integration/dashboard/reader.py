@@ -107,3 +107,29 @@ async def colours_of(page: Page) -> set[str]:
         }"""
     )
     return {f"#{colour:06x}" for colour in found}
+
+
+async def lines_of(page: Page, name: str) -> int:
+    """How many rows of the chart's pixels are mostly a line in the colour that the page's theme calls `name`."""
+    found: int = await page.evaluate(
+        """async (name) => {
+            await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+            const colour = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+            const wanted = parseInt(colour.slice(1), 16);
+            let rows = 0;
+            for (const canvas of document.querySelectorAll("#chart canvas")) {
+                if (canvas.width < 300 || !canvas.height) continue;
+                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                for (let y = 0; y < canvas.height; y += 1) {
+                    let count = 0;
+                    for (let i = y * canvas.width * 4; i < (y + 1) * canvas.width * 4; i += 4) {
+                        count += data[i + 3] === 255 && ((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]) === wanted;
+                    }
+                    rows += count > canvas.width / 4;
+                }
+            }
+            return rows;
+        }""",
+        name,
+    )
+    return found

@@ -11,7 +11,7 @@ from playwright.async_api import Dialog, expect
 from runtime import clock
 from tests.days import eurusd_bars
 from tests.integration.dashboard.market import MINUTE_MS, Market
-from tests.integration.dashboard.reader import Reader, as_shown, last_close, rows_of
+from tests.integration.dashboard.reader import Reader, as_shown, last_close, lines_of, rows_of
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.long(30)
@@ -35,6 +35,29 @@ async def test_bar_moves_and_the_next_one_begins(reader: Reader, market: Market)
         market.candle("MOVING", ts + MINUTE_MS, (1.10022, 1.10043, 1.10022, 1.10043), ticks=3),
     )
     await reader.close(1.10043)
+
+
+async def test_bid_and_ask_are_those_of_the_newest_tick(reader: Reader, market: Market) -> None:
+    ts = clock.now_ms() // MINUTE_MS * MINUTE_MS
+    await market.publish(market.candle("QUOTED", ts, (1.1, 1.1001, 1.0999, 1.10005), ticks=5, ask=1.10009))
+    await market.stored("QUOTED", 1)
+    await reader.open("?symbol=QUOTED&timeframe=M5")
+    quote = reader.page.locator("#legend .quote")
+    await expect(quote).to_have_text("Bid1.10005Ask1.10009")
+    # Of an older minute that is told later: late ticks quote nothing.
+    await market.publish(
+        market.candle("QUOTED", ts - MINUTE_MS, (1.2, 1.2, 1.2, 1.2), ticks=1, ask=1.3),
+        market.candle("QUOTED", ts, (1.1, 1.1001, 1.0999, 1.10005), ticks=6, ask=1.10012),
+    )
+    await expect(quote).to_have_text("Bid1.10005Ask1.10012")
+    assert await lines_of(reader.page, "label") == 1
+    await reader.page.keyboard.press("q")
+    await expect(quote).to_be_hidden()
+    assert await lines_of(reader.page, "label") == 0
+    # It is a choice that stays.
+    await reader.page.reload()
+    await reader.close(1.10005)
+    await expect(quote).to_be_hidden()
 
 
 async def test_names_that_are_markup_are_shown_as_they_are(reader: Reader, market: Market) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from marketdata.tick import Tick
 from tests.integration.ea.conftest import StartTerminal
-from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, held, sent, tick
+from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, held, posted, sent, tick
 from tests.integration.ea.terminal import Terminal
 from tests.scripted import ScriptedServer
 
@@ -39,6 +39,11 @@ def test_ticks_that_come_behind_the_cursor_are_sent_and_counted(
     assert set(counted.values()) == {1}
     assert f"{len(LATE)} ticks came late" in terminal.status()
     assert any("came late" in line for line in terminal.log)
+    assert Counter(said_late(server)) == Counter(LATE)
+
+
+def said_late(server: ScriptedServer) -> list[Tick]:
+    return [posted(item) for request in server.requests for item in request.items if item.get("late")]
 
 
 def test_history_of_a_reconnection_that_comes_in_pieces_is_complete(terminal: Terminal, server: ScriptedServer) -> None:
@@ -77,6 +82,8 @@ def test_what_changed_while_the_terminal_was_closed_is_sent_again(
     second.run(130)
     assert held(server) == Counter(TICKS)
     assert f"{len(LATE)} ticks came late" in second.status()
+    # Which they were nobody knows any more.
+    assert len(said_late(server)) == len(LATE)
 
 
 def test_a_list_that_did_not_change_is_not_sent_again(start_terminal: StartTerminal, server: ScriptedServer) -> None:

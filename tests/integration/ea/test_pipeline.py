@@ -137,6 +137,23 @@ async def test_through_the_relay_its_file_and_the_log_equal_the_brokers_ticks(
         assert rows.fetchall() == [(t.time_msc, t.bid, t.ask, t.last, t.volume) for t in on_broker_clock(DEALS)]
 
 
+async def test_how_many_ticks_came_late_is_told_to_the_server_through_the_relay(
+    settings: Settings, terminal: Terminal, start_relay: StartRelay
+) -> None:
+    late, live = TICKS[:200:10], [tick for k, tick in enumerate(TICKS[:200]) if k % 10]
+    with running(settings, "producer") as (producer,):
+        relay = start_relay(producer.url)
+        at_desk(terminal, relay.url, ApiKey="")
+        terminal.symbol("LATE")
+        terminal.ticks("LATE", on_broker_clock(live))
+        terminal.ticks("LATE", on_broker_clock(late), known_ms=FIRST_MSC + 300_000, late=True)
+        terminal.start(NOW_MS)
+        terminal.run(1_500, step_ms=5_000)
+        await asyncio.to_thread(relay.wait_forwarded)
+        assert await asyncio.to_thread(producer.metric, "tickpipe_producer_ticks_late_total") == len(late)
+    assert f"{len(late)} ticks came late" in terminal.status()
+
+
 async def test_the_relay_dies_for_good_and_the_server_is_used(
     kafka: KafkaLog, settings: Settings, terminal: Terminal, start_relay: StartRelay
 ) -> None:

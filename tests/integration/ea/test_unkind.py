@@ -188,7 +188,7 @@ def play(binary: Path, seed: int) -> None:
 
 
 # A smaller seed is no smaller script.
-@settings(max_examples=1_000 if FULL else 50, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=1_000 if FULL else 25, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @pytest.mark.timeout(3_000 if FULL else 180)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_server_ends_with_what_the_history_holds(ea_binary: Path, seed: int) -> None:

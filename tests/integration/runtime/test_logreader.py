@@ -5,13 +5,15 @@ import time
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
+from msgspec.structs import replace
 
 from marketdata.errors import UnknownTopic
-from marketdata.refold import Proof
+from marketdata.refold import Proof, TickFold
 from marketdata.tick import Tick
 from runtime.kafka import admin_client
-from runtime.logreader import LogReader, Refolded, TickLog
+from runtime.logreader import LogReader
 from runtime.settings import Settings
+from runtime.ticklog import Refolded, TickLog
 from tests.kafka_log import KafkaLog, delete_ticks_topic, frames_of
 
 MINUTE_MS = 1_700_000_040_000
@@ -56,6 +58,31 @@ async def test_a_topic_that_is_gone_is_named(settings: Settings, kafka: KafkaLog
         with pytest.raises(UnknownTopic, match=settings.ticks_topic) as caught:
             await tick_log.refold([proof(0, 0, 5)])
     assert caught.value.retriable
+
+
+async def test_no_more_ticks_are_held_than_allowed_whatever_the_candles_count(
+    settings: Settings, kafka: KafkaLog
+) -> None:
+    """Eight minutes of 1,000 quotes of a symbol charted by last, sent twice: none counts, and each is held."""
+    minutes = [MINUTE_MS + n * 60_000 for n in range(8)]
+    frames = [
+        replace(frame, mode="last")
+        for begin in minutes
+        for frame in frames_of([Tick(begin + n, 1.1, 1.2, 1.15, 3.0, 6) for n in range(1_000)], 1_000)
+    ]
+    await kafka.send(*frames, *frames)
+    [partition] = kafka.log
+    proofs = [
+        Proof("s", "EURUSD", begin, ((partition, n, n), (partition, 8 + n, 8 + n))) for n, begin in enumerate(minutes)
+    ]
+    async with TickLog(settings) as tick_log:
+        parts = [set(part.folds) async for part in tick_log.refold_parts(proofs, max_ticks=2_500)]
+        counted = [part async for part in tick_log.refold_parts(proofs[:1], new_fold=TickFold, max_ticks=500)]
+        outcome = await tick_log.refold(proofs, max_ticks=2_500)
+
+    assert parts == [set(proofs[n : n + 2]) for n in (0, 2, 4, 6)]
+    assert [len(list(fold.rows())) for part in counted for fold in part.folds.values()] == [1_000]  # type: ignore[attr-defined]
+    assert [(fold.latest - fold.ts, fold.ticks_held) for fold in outcome.folds.values()] == [(999, 0)] * 8
 
 
 async def test_what_retention_deletes_while_it_is_read_is_unprovable(

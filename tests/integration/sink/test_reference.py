@@ -33,8 +33,8 @@ async def points(connection: Connection) -> list[tuple[str, float]]:
 
 
 async def test_records_in_any_order_and_number_give_the_same_rows(connection: Connection) -> None:
-    later = changed(last_seen=NOW, ticks=7, bars=2)
-    other = changed(counter="b", first_seen=NOW - 90_000, last_seen=NOW - 80_000, ticks=10)
+    later = changed(last_seen=NOW, ticks=7, bars=2, late_ticks=3)
+    other = changed(counter="b", first_seen=NOW - 90_000, last_seen=NOW - 80_000, ticks=10, late_ticks=1)
     quoted = [Instrument(source="S", symbol="USDJPY", point=p, received=n) for n, p in enumerate((0.1, 0.01, 0.001))]
     records: list[Reference] = [COUNT, later, other, *quoted]
     chance = random.Random(1)
@@ -46,7 +46,7 @@ async def test_records_in_any_order_and_number_give_the_same_rows(connection: Co
     [row] = await read_senders(connection)
     assert (row.source, row.server, row.account, row.build) == ("S", "Broker-Demo", "1", "3850")
     assert (row.ea, row.version, row.address, row.shared) == ("PDC", "1.65", "10.0.0.7", None)
-    assert (row.ticks, row.bars) == (17, 2)  # 7 + 10
+    assert (row.ticks, row.bars, row.late_ticks) == (17, 2, 4)  # 7 + 10, 2 + 0, 3 + 1
     assert row.first_seen == datetime.fromtimestamp((NOW - 90_000) / 1000, UTC)
     assert row.last_seen == datetime.fromtimestamp(NOW / 1000, UTC)
     assert await points(connection) == [("USDJPY", 0.001)]

@@ -62,6 +62,7 @@ async def keep_running(workers: list[Service]) -> None:
         await asyncio.sleep(0.5)
 
 
+@pytest.mark.full  # test_worker.py has what becomes of a poll that a rebalance makes void
 async def test_a_worker_that_sleeps_through_its_session_spoils_nothing(settings: Settings, kafka: KafkaLog) -> None:
     symbols = [f"SYM{i}" for i in range(8)]
     other = settings.model_copy(update={"stream_port": free_port(), "stream_instance": "other"})

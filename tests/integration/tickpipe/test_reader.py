@@ -157,6 +157,17 @@ def test_another_password_counts_from_the_next_start_on(server: Postgres) -> Non
         assert server.answers()
 
 
+def test_the_reader_finds_the_tables_of_another_schema(server: Postgres) -> None:
+    access = dataclasses.replace(server.access, database="another", schema="tickpipe")
+    other = dataclasses.replace(server, access=access)
+    assert other.answers()
+    asyncio.run(migrate(make_conninfo(other.services_url, options="-c search_path=tickpipe")))
+    with psycopg.connect(other.local_reader_url) as connection:
+        found = connection.execute("SELECT count(*) FROM market_data")
+        assert found.fetchone() == (0,)
+        assert connection.execute("SELECT to_regclass('public.market_data')").fetchone() == (None,)
+
+
 @pytest.mark.parametrize(
     "names", [{"reader": "postgres"}, {"reader": "tickpipe"}, {"database": "postgres"}, {"database": "template1"}]
 )

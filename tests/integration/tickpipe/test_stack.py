@@ -46,9 +46,17 @@ def _config(data_dir: Path, *services: str, **commands: tuple[str, ...]) -> Stac
 
 @pytest.fixture(scope="module")
 def stack_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The data directory of a whole running stack."""
+    """The data directory of a whole running stack, started by a user in Turkey who hides nothing from others."""
     data_dir = tmp_path_factory.mktemp("stack")
-    start_detached(_config(data_dir))
+    umask = os.umask(0)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=tr -Duser.country=TR")
+            patch.setenv("LC_ALL", "tr_TR.UTF-8")
+            patch.setenv("TZ", "Asia/Kathmandu")
+            start_detached(_config(data_dir))
+    finally:
+        os.umask(umask)
     yield data_dir
     stop_stack(data_dir)
 
@@ -132,9 +140,32 @@ def test_state_and_secrets_are_readable_by_their_owner_only(stack_dir: Path) -> 
         assert (stack_dir / name).stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("name", ["stream", "postgres", "kafka"])
+def test_nobody_else_may_write_what_the_servers_store(stack_dir: Path) -> None:
+    files = [path for path in stack_dir.rglob("*") if not path.is_symlink() and path.name != "stack.lock"]
+    assert len(files) > 100
+    assert [path for path in files if path.stat().st_mode & 0o022] == []
+
+
+@pytest.mark.parametrize("name", ["stream", "postgres"])
 def test_killed_service_is_started_again(stack_dir: Path, name: str) -> None:
     assert Stack(stack_dir).kill(name)[name] >= 1
+
+
+def test_a_kafka_that_crashes_reports_beside_its_log_and_is_started_again(stack_dir: Path) -> None:
+    pid = Stack(stack_dir).found().service("kafka").pid
+    assert Stack(stack_dir).kill("kafka", by=signal.SIGSEGV)["kafka"] >= 1
+    assert [path.name for path in (stack_dir / "logs").glob("kafka-crash-*")] == [f"kafka-crash-{pid}.log"]
+    assert list(Path.cwd().glob(f"hs_err_pid{pid}*")) == []
+
+
+def test_too_few_descriptors_are_named_with_the_cure(small_dir: Path) -> None:
+    done = subprocess.run(
+        ["prlimit", "--nofile=64:64", sys.executable, "-m", "tickpipe.embedded.stack",
+         _config(small_dir, "producer").to_json()],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: a process may open no more than 64 files here, and Kafka needs 256;")
 
 
 def test_second_start_on_the_same_directory_is_refused(stack_dir: Path) -> None:

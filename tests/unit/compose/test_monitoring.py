@@ -11,6 +11,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from archive.metrics import Metrics as ArchiveMetrics
 from dashboard.metrics import Metrics as DashboardMetrics
 from producer.metrics import Metrics as ProducerMetrics
 from relay.forwarder import Totals
@@ -59,7 +60,7 @@ _OF_COMPOSE = re.compile(
 def exposed_metrics() -> set[str]:
     """Names as Prometheus sees them, from the registries of the services."""
     registries = [each().registry for each in (ProducerMetrics, StreamMetrics, DashboardMetrics)]
-    registries.append(SinkMetrics(CollectorRegistry()).registry)
+    registries += [each(CollectorRegistry()).registry for each in (SinkMetrics, ArchiveMetrics)]
     with TemporaryDirectory() as folder, Store(Path(folder) / "ea.db") as store:
         registries.append(RelayMetrics(store, Totals(), Backlog(store)).registry)
         return {
@@ -169,7 +170,7 @@ def test_every_setting_exists(text: str) -> None:
 def test_compose_passes_on_or_refuses_every_setting() -> None:
     """The settings' page names them all, by a test of its own."""
     names = {f"TICKPIPE_{name.upper()}" for name in Settings.model_fields}
-    passed_on = set(re.findall(r"^ +(TICKPIPE_\w+):(?: \$\{\1:-[\w:]+\})?$", COMPOSE, re.MULTILINE))
+    passed_on = set(re.findall(r"^ +(TICKPIPE_\w+):(?: \$\{\1:-[\w:/]+\})?$", COMPOSE, re.MULTILINE))
     of_some_services = {"TICKPIPE_API_KEYS", "TICKPIPE_DATABASE_URL", "TICKPIPE_DASHBOARD_DATABASE_URL"}
     published = {"TICKPIPE_DASHBOARD_PORT"}  # outside; inside it is the image's
     refused = {name for name, same in re.findall(r"\$\{(TICKPIPE_\w+):\+(\w+)\}", COMPOSE) if name == same}

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from dashboard import hub as hub_module
 from dashboard.hub import Hub, Key
@@ -87,6 +88,18 @@ async def test_only_the_newest_state_of_a_minute_waits() -> None:
     assert desk.publish(*(candle(volume=n, offsets=((0, 0, n),)) for n in (1, 3, 7))) == [1, 2, 4]
     assert [c.volume for c in await held(subscription)] == [7]
     assert await held(subscription) == []
+
+
+async def test_row_of_the_same_records_neither_takes_the_quote_away_nor_is_news() -> None:
+    desk = Desk()
+    subscription = desk.hub.subscribe()
+    desk.hub.publish(replace(candle(), bid=1.1, ask=1.2))
+    desk.hub.database_is_away(desk.hub.due())
+    assert [(c.bid, c.ask) for c in await held(subscription)] == [(1.1, 1.2)]
+    desk.store(candle())
+    desk.ask(1.0)
+    assert await held(subscription) == []
+    assert [(c.bid, c.ask) for c in await held(desk.hub.subscribe())] == [(1.1, 1.2)]
 
 
 async def test_fold_of_fewer_offsets_is_not_handed_out() -> None:

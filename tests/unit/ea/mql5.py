@@ -115,3 +115,44 @@ NODE_KINDS: Final = _words(
 )
 
 TYPES: Final = frozenset({"bool", "char", "int", "long", "double", "void"})
+
+#: Parameters by reference of the functions above, from 0.
+REFERENCES: Final[dict[str, tuple[int, ...]]] = {
+    "ArrayCopy": (0, 1),
+    "ArrayResize": (0,),
+    "ArraySize": (0,),
+    "CharArrayToString": (0,),
+    "CopyRates": (4,),
+    "CopyTicks": (1,),
+    "CopyTicksRange": (1,),
+    "CryptEncode": (1, 2, 3),
+    "FileFindFirst": (1,),
+    "FileFindNext": (1,),
+    "FileReadArray": (1,),
+    "FileWriteArray": (1,),
+    "StringReplace": (0,),
+    "StringSplit": (2,),
+    "StringToCharArray": (1,),
+    "StringToLower": (0,),
+    "StringTrimLeft": (0,),
+    "StringTrimRight": (0,),
+    "WebRequest": (4, 5, 6),
+}
+
+STRUCTURES: Final = frozenset({"MqlTick", "MqlRates", "MqlDateTime"})
+
+NUMBERS: Final = _words("bool char uchar short ushort int uint long ulong double float datetime color")
+
+#: Words of the language that C++ leaves to programs (MQL5: "Reserved Words").
+RESERVED: Final = _words("color complex delete export group input matrix sinput vector")
+
+#: MQL5: "Identifiers".
+LONGEST_NAME: Final = 63
+
+#: The events that the programs handle, as the terminal calls them.
+HANDLERS: Final = {
+    "OnInit": "int OnInit()",
+    "OnDeinit": "void OnDeinit(const int reason)",
+    "OnTimer": "void OnTimer()",
+    "OnStart": "void OnStart()",
+}

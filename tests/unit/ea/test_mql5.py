@@ -1,79 +1,44 @@
 """The EA's sources keep to MQL5: the C++ compiler of the other tests takes more than MetaEditor does."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-import tree_sitter_cpp
-from tree_sitter import Language, Node, Parser
+from tree_sitter import Node
 
-from tests.integration.ea.translation import translated
-from tests.unit.ea.mql5 import BUILT_INS, CONSTANTS, NODE_KINDS, TYPES
+from tests.unit.ea.guard import (
+    Trees,
+    changed_inputs,
+    defined,
+    idle_functions,
+    missing_includes,
+    nodes,
+    only_cpp,
+    parsed,
+    structures_by_value,
+    temporaries,
+    text_of,
+    texts_with_numbers,
+    unknown_calls,
+    wrong_formats,
+    wrong_handlers,
+)
+from tests.unit.ea.mql5 import CONSTANTS
 
 _FOLDER = Path(__file__).parents[3] / "ea"
 SOURCES = sorted([*_FOLDER.glob("*.mqh"), *_FOLDER.glob("*.mq5")])
 
-_PARSER = Parser(Language(tree_sitter_cpp.language()))
 
-
-def parsed(source: str) -> Node:
-    """The syntax tree of MQL5 as C++ (tests/integration/ea/translation.py)."""
-    return _PARSER.parse(translated(source).encode()).root_node
-
-
-def nodes(node: Node) -> Iterator[Node]:
-    yield node
-    for child in node.children:
-        yield from nodes(child)
-
-
-def text_of(node: Node | None) -> str:
-    return "" if node is None or node.text is None else node.text.decode()
-
-
-def _begins_with_two_texts(node: Node) -> bool:
-    left, right = (node.child_by_field_name(side) for side in ("left", "right"))
-    is_text = right is not None and (right.type == "string_literal" or text_of(right).isupper())
-    return left is not None and left.type == "string_literal" and is_text
-
-
-#: What no list of node kinds tells: which nodes of a kind only C++ has.
-ONLY_CPP: dict[str, Callable[[Node], bool]] = {
-    "a template": lambda node: node.type == "template_type" and text_of(node.child_by_field_name("name")) != "Array",
-    "a type": lambda node: node.type in ("primitive_type", "sized_type_specifier") and text_of(node) not in TYPES,
-    "a reference that is no parameter": lambda node: (
-        node.type == "reference_declarator" and (node.parent is None or node.parent.type != "parameter_declaration")
-    ),
-    "an arrow": lambda node: node.type == "field_expression" and text_of(node.child_by_field_name("operator")) == "->",
-    "a member initialised in place": lambda node: (
-        node.type == "field_declaration" and node.child_by_field_name("default_value") is not None
-    ),
-    "an initialiser without =": lambda node: (
-        node.type == "init_declarator" and "=" not in [child.type for child in node.children]
-    ),
-    "a number": lambda node: (
-        node.type == "number_literal" and not re.fullmatch(r"0x[0-9A-Fa-f]+|-?\d+(\.\d+)?", text_of(node))
-    ),
-    "a sum that begins with two texts": lambda node: (
-        node.type == "binary_expression"
-        and text_of(node.child_by_field_name("operator")) == "+"
-        and _begins_with_two_texts(node)
-    ),
-}
-
-
-def only_cpp(node: Node) -> str:
-    """Why a node is not MQL5; empty when it is."""
-    if node.type == "ERROR" or node.is_missing:
-        return "no program"
-    if node.is_named and node.type not in NODE_KINDS:
-        return node.type
-    return next((why for why, is_found in ONLY_CPP.items() if is_found(node)), "")
+def _sources() -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8-sig") for path in SOURCES}
 
 
 def _trees() -> dict[str, Node]:
-    return {path.name: parsed(path.read_text(encoding="utf-8-sig")) for path in SOURCES}
+    return {name: parsed(source) for name, source in _sources().items()}
+
+
+def _inputs(source: str) -> list[str]:
+    return re.findall(r"^input \w+ (\w+) = ", source, re.M)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
@@ -91,6 +56,7 @@ def test_it_has_nothing_that_only_cpp_has(path: Path) -> None:
         'text = "" "";', 'text = "" + VERSION;', "Header header{};", "unsigned int x = 1;",
         "x = [](int y) { return y; };",
         "try { f(); } catch(int x) {}", "throw 1;", "std::vector<int> x;", "size_t x = 1;", "x = 1'000;", "x = 1UL;",
+        "int vector = 1;", f"int {'x' * 64} = 1;",
         "delete x;", "x = nullptr;", "static_assert(true);", "goto out;", "int x = y", "using A = int;",
     ],
 )  # fmt: skip
@@ -98,47 +64,66 @@ def test_what_only_cpp_has_is_found(line: str) -> None:
     assert [node for node in nodes(parsed(f"void f() {{\n    {line}\n}}\n")) if only_cpp(node)]
 
 
+def test_an_array_by_value_is_found() -> None:
+    assert [node for node in nodes(parsed("void f(const int values[]) {\n}\n")) if only_cpp(node)]
+
+
 def test_a_member_initialised_in_place_is_found() -> None:
     assert [node for node in nodes(parsed("class A {\n    int m_count = 0;\n};\n")) if only_cpp(node)]
 
 
-def defined(trees: Iterable[Node]) -> set[str]:
-    """Functions, methods, types, variables and constants of the program."""
-    names = set()
-    for node in (node for tree in trees for node in nodes(tree)):
-        if node.type in ("function_declarator", "init_declarator", "array_declarator"):
-            names.add(text_of(node.child_by_field_name("declarator")))
-        elif node.type.endswith("_specifier") or node.type in ("preproc_def", "enumerator"):
-            names.add(text_of(node.child_by_field_name("name")))
-    return names
-
-
-def unknown_calls(trees: list[Node]) -> list[str]:
-    """Calls of what neither the program nor MQL5 has, or with too few or too many arguments."""
-    own, found = defined(trees), []
-    for node in (node for tree in trees for node in nodes(tree) if node.type == "call_expression"):
-        function, arguments = node.child_by_field_name("function"), node.child_by_field_name("arguments")
-        if function is None or arguments is None:
-            continue
-        if function.type == "field_expression":
-            name = text_of(function.child_by_field_name("field"))
-        else:
-            name = text_of(function)
-        count = len(arguments.named_children)
-        least, most = BUILT_INS.get(name, (0, -1))
-        # `(datetime)(x)` is a cast, though C++ could call it as well.
-        if function.type != "parenthesized_expression" and name not in own and not least <= count <= most:
-            found.append(f"{name} with {count} arguments")
-    return found
-
-
 def test_every_call_is_of_a_function_that_mql5_has_with_as_many_arguments() -> None:
-    assert unknown_calls(list(_trees().values())) == []
+    assert unknown_calls(_trees()) == []
 
 
 @pytest.mark.parametrize("call", ["StringLength(x)", "SymbolSelect(x)", "TimeGMT(1, 2)", "x.NoSuch()"])
 def test_a_call_that_mql5_does_not_have_is_found(call: str) -> None:
-    assert unknown_calls([parsed(f"void f() {{\n    {call};\n}}\n")])
+    assert unknown_calls({"a.mqh": parsed(f"void f() {{\n    {call};\n}}\n")})
+
+
+#: What MetaEditor refuses or warns of, in files that a C++ compiler takes; each with the rule that finds it.
+RULES = {
+    "a structure by value": (structures_by_value, "struct Tick {\n    int x;\n};\nvoid f(const Tick tick) {\n}\n"),
+    "a structure of MQL5 by value": (structures_by_value, "void f(const MqlTick tick) {\n}\n"),
+    "the answer of a function by reference": (
+        temporaries,
+        "struct S {\n    int x;\n};\nS Found() {\n    S s;\n    return s;\n}\nvoid f(const S &s) {\n}\n"
+        "void g() {\n    f(Found());\n}\n",
+    ),
+    "a sum by reference": (temporaries, 'void f(const string a) {\n    StringToLower(a + "x");\n}\n'),
+    "an event with other parameters": (wrong_handlers, "void OnDeinit() {\n}\n"),
+    "an event with another result": (wrong_handlers, "bool OnInit() {\n    return true;\n}\n"),
+    "a function that nobody calls": (idle_functions, "void Forgotten() {\n}\n"),
+    "a number behind a text": (texts_with_numbers, 'void f(const int count) {\n    string s = "n: " + count;\n}\n'),
+    "the number of a function": (
+        texts_with_numbers, 'int Count() {\n    return 1;\n}\nvoid f() {\n    string s = "n: " + Count();\n}\n',
+    ),
+    "a format without its argument": (wrong_formats, 'void f() {\n    string s = StringFormat("%d of %d", 1);\n}\n'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", sorted({rule.__name__ for rule, _ in RULES.values()}))
+def test_the_sources_keep_the_rule(rule: str) -> None:
+    assert next(found for found, _ in RULES.values() if found.__name__ == rule)(_trees()) == []
+
+
+@pytest.mark.parametrize("planted", RULES)
+def test_a_planted_error_is_found(planted: str) -> None:
+    rule, source = RULES[planted]
+    assert rule({"a.mqh": parsed(source)})
+
+
+def test_no_input_is_changed() -> None:
+    assert changed_inputs(_trees(), _inputs(_sources()["inputs.mqh"])) == []
+    planted: Trees = {"a.mqh": parsed("void f() {\n    TimerMs = 5;\n    MaxTicks++;\n}\n")}
+    assert len(changed_inputs(planted, ["TimerMs", "MaxTicks"])) == 2
+
+
+def test_every_file_includes_what_it_uses() -> None:
+    """MetaEditor compiles an .mqh by itself too; and who moves an include must not break another file."""
+    assert missing_includes(_trees(), _sources()) == []
+    planted = {"a.mqh": "#define LIMIT 5\n", "b.mqh": "int f() {\n    return LIMIT;\n}\n"}
+    assert missing_includes({name: parsed(text) for name, text in planted.items()}, planted) == ["b.mqh: LIMIT"]
 
 
 def test_every_constant_is_one_of_the_program_or_of_mql5() -> None:

@@ -81,6 +81,19 @@ def test_spread_is_the_lowest_in_points() -> None:
     assert fold(frame(tick(1, 1.1, 1.10012), tick(2, 1.2, 1.20003), tick(3, 1.3))).spread == 3
 
 
+def test_candle_quotes_the_newest_tick_whatever_comes_late() -> None:
+    fold_ = fold(frame(tick(5, 1.1, 1.2), tick(9, 1.3, 1.5), tick(9, 1.4, 1.6)), frame(tick(7, 1.0, 9.0)))
+    quoted = fold_.candle(log="l", offsets=((0, 0, 1),), closed=False, emitted=T0)
+    assert quoted is not None
+    assert (quoted.bid, quoted.ask) == (1.4, 1.6)
+
+
+def test_price_that_the_newest_tick_lacks_is_not_quoted() -> None:
+    quoted = fold(frame(tick(5, 1.1, 1.2), tick(9, 1.3))).candle(log="l", offsets=(), closed=False, emitted=T0)
+    assert quoted is not None
+    assert (quoted.bid, quoted.ask) == (1.3, None)
+
+
 def test_spread_is_unknown_without_the_size_of_a_point() -> None:
     assert fold(frame(tick(1, 1.1, 1.2), point=None)).spread is None
 

@@ -15,10 +15,10 @@ from marketdata.offsets import (
     Range,
     Ranges,
     beyond,
-    clip,
     contains,
     from_multirange,
     from_spans,
+    intersection,
     normalized,
     place,
     position,
@@ -98,28 +98,19 @@ def test_a_multirange_of_the_database_is_the_same_ranges(ranges: Ranges) -> None
     assert from_multirange(loaded) == ranges
 
 
-@pytest.mark.parametrize(
-    ("first", "end", "left"),
-    [
-        (0, 100, ((1, 3, 9), (1, 20, 29))),
-        (5, 25, ((1, 5, 9), (1, 20, 24))),
-        (10, 20, ()),
-        (9, 21, ((1, 9, 9), (1, 20, 20))),
-    ],
-)
-def test_clip_keeps_what_the_log_still_holds(first: int, end: int, left: Ranges) -> None:
-    elsewhere = ((0, 4, 5), (2, 0, 9))  # a partition that is whole, and one that is not there
-    assert clip((elsewhere[0], (1, 3, 9), (1, 20, 29), elsewhere[1]), {0: (0, 6), 1: (first, end)}) == (
-        elsewhere[0],
-        *left,
-    )
+@given(RANGES, RANGES)
+def test_an_intersection_is_what_both_sets_have(a: list[Range], b: list[Range]) -> None:
+    both = intersection(normalized(a), normalized(b))
+    assert members(both) == members(normalized(a)) & members(normalized(b))
+    assert both == normalized(both)
 
 
 @given(RANGES, st.dictionaries(st.integers(0, 3), st.integers(0, 20), max_size=4))
-def test_what_lies_beyond_the_log_is_all_that_clip_takes_away(ranges: list[Range], ends: dict[int, int]) -> None:
+def test_what_lies_beyond_the_log_is_all_that_it_does_not_hold(ranges: list[Range], ends: dict[int, int]) -> None:
     whole, bounds = normalized(ranges), {partition: (0, end) for partition, end in ends.items()}
     gaps = [(int(a), int(b or 2**63)) for a, b in (gap.split(",") for gap in beyond(bounds)[2:-2].split("),["))]
-    taken = members(whole) - members(clip(whole, bounds))
+    held = normalized((partition, 0, end - 1) for partition, end in ends.items() if end)
+    taken = members(whole) - members(intersection(whole, held))
 
     inside = {
         (partition, offset)

@@ -3,14 +3,16 @@
 import math
 import random
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.fold import CandleFold
 from marketdata.offsets import normalized, place
-from marketdata.refold import NewFold, Proof, RecordFold, Refold, TickFold, TickRow
+from marketdata.refold import NewFold, Proof, RecordFold, Refold, TickFold, TickRow, TooManyTicks
 from marketdata.tick import Frame, Tick, is_deal
 from tests import oracle
 from tests.unit.marketdata.test_fold_properties import LOGS, T0
@@ -74,6 +76,39 @@ def test_raw_ticks_are_those_of_every_record(frames: list[Frame], partitions: in
     ]
 
     assert Counter(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("new_fold", "times_sent", "is_too_many"),
+    [
+        # A minute is released once the next one has begun, unless its ticks are to be returned.
+        (CandleFold, 1, False),
+        (TickFold, 1, True),
+        (RecordFold, 1, True),
+        # Until it was sent again as well.
+        (CandleFold, 2, True),
+    ],
+)
+def test_ticks_that_folds_hold_are_bounded_whatever_counts(
+    new_fold: NewFold, times_sent: int, is_too_many: bool
+) -> None:
+    """Ten minutes of six quotes of a symbol charted by last: not one of them is a deal, and each is held."""
+    sent = [
+        Frame(
+            v=1, source="s", symbol="A", mode="last", point=None, request=str(n), received=T0,
+            ticks=[Tick(T0 + n * 60_000 + i, 1.1, 1.2, 1.15, 3.0, 6) for i in range(6)],
+        )
+        for n in range(10)
+    ]  # fmt: skip
+    log = list(enumerate(sent * times_sent))
+    proofs = [
+        Proof("s", "A", T0 + n * 60_000, tuple((0, n + 10 * again, n + 10 * again) for again in range(times_sent)))
+        for n in range(10)
+    ]
+    refold = Refold(proofs, new_fold, max_ticks=24)
+    with pytest.raises(TooManyTicks) if is_too_many else nullcontext():
+        for record in log:
+            refold.feed([record])
 
 
 def test_an_honest_repeat_of_a_coarse_tick_stands_beside_the_first() -> None:

@@ -106,12 +106,16 @@ async def test_requests_are_counted_by_what_kafka_took_of_them(bench: Bench) -> 
     tick = {"ts_msc": 1_760_926_800_417, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2, "digits": 5}
     bar = {"ts": 1_760_926_800_000, "symbol": "XAUUSD", "timeframe": "M1", "volume": 1}
     bar |= dict.fromkeys(("open", "high", "low", "close"), 1.5)
-    for n, items in enumerate(([tick, tick], [tick, {"symbol": ""}], [tick, bar], [{"symbol": ""}])):
+    late = tick | {"late": True}
+    for n, items in enumerate(
+        ([tick, late], [tick, {"symbol": ""}], [late | {"late": 1}, late, bar], [{"symbol": ""}])
+    ):
         await bench.post("/ingest/tick", {"ticks": items}, X_API_Key=ANY_KEY, User_Agent=agent % n)
 
     records = bench.reference.changed()
     [count] = [record for record in records if isinstance(record, SenderCount)]
     assert (count.source, count.server, count.account, count.build) == ("Broker-Demo", "Broker-Demo", "12345", "3850")
     assert (count.ea, count.version, count.address) == ("DataCollectorPRO/PDC", "1.65", "127.0.0.1")
-    assert (count.ticks, count.bars) == (4, 1)
+    assert (count.ticks, count.bars, count.late_ticks) == (5, 1, 2)
+    assert bench.metrics.registry.get_sample_value("tickpipe_producer_ticks_late_total", {"source": "Broker-Demo"}) == 2
     assert [(r.symbol, r.point) for r in records if isinstance(r, Instrument)] == [("EURUSD", 1e-5)]

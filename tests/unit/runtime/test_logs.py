@@ -4,8 +4,11 @@ import logging
 from pathlib import Path
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
-from runtime.logs import BURST, MAX_WORDINGS, REPEAT_SECONDS, LogFile, Unrepeated
+from runtime.logs import BURST, MAX_WORDINGS, REPEAT_SECONDS, LogFile, Unrepeated, configure_logs
+from runtime.settings import load_settings
 
 
 def record(name: str, message: str) -> logging.LogRecord:
@@ -126,3 +129,15 @@ def test_a_log_file_that_cannot_be_put_aside_goes_on(
     log_file.emit(line("free again"))
     log_file.close()
     assert written(path) == ["free again"]
+
+
+def test_a_logger_that_was_used_before_follows_the_newest_configuration() -> None:
+    logger = structlog.get_logger("used before")
+    configure_logs(load_settings())
+    logger.info("As it was.")
+
+    configure_logs(load_settings(log_format="json"))
+
+    with capture_logs() as lines:
+        logger.info("As it is.")
+    assert [line["event"] for line in lines] == ["As it is."]

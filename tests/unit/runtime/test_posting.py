@@ -242,14 +242,19 @@ def test_refusals_in_a_row_end_limited_patience_and_one_does_not() -> None:
         if (error := script.pop(0)) is not None:
             raise error
 
+    waited: list[float] = []
     retrying = new_retrying(patience_seconds=60, on_wait=lambda _exc, _seconds: None)
+    retrying.sleep = waited.append
     retrying(ask)
     assert script == []
+    assert len(waited) == 5
     script = [KeyRefused("f"), KeyRefused("g"), KeyRefused("h"), None]
     with pytest.raises(KeyRefused, match="h"):
         retrying(ask)
     script = [KeyRefused("i") for _ in range(4)] + [None]
-    new_retrying(patience_seconds=None, on_wait=lambda _exc, _seconds: None)(ask)
+    patient = new_retrying(patience_seconds=None, on_wait=lambda _exc, _seconds: None)
+    patient.sleep = waited.append
+    patient(ask)
     assert script == []
 
 

@@ -14,7 +14,7 @@ ROW = re.compile(
     r"^\| ([^|]+) \| ((?:topics?|groups?|all six topics)[^|]*) \| ([A-Z_, ]+) \|(?: ([^|]+) \|)?$", re.MULTILINE
 )
 
-SETTINGS = load_settings(sink_group="of the sinks")
+SETTINGS = load_settings(sink_group="of the sinks", ticks_local_retention_days=1)
 
 
 def listed() -> dict[Service, set[Right]]:

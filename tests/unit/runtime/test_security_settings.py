@@ -75,7 +75,7 @@ def test_a_secrets_file_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch
         load_settings()
 
     (tmp_path / "keys").write_text("no JSON")
-    with pytest.raises(SettingsError, match="the file of TICKPIPE_API_KEYS holds no JSON"):
+    with pytest.raises(SettingsError, match=r"TICKPIPE_API_KEYS: it is no JSON \(.*\); docs/settings.md"):
         load_settings()
 
     monkeypatch.setenv("TICKPIPE_API_KEYS", '{"*": "0123456789"}')

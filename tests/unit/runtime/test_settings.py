@@ -46,7 +46,9 @@ def test_what_cannot_be_used_is_named(name: str, value: object) -> None:
 
 
 #: Settings of which every text is a value.
-_FREE = frozenset({"stream_group", "sink_group", "dashboard_password", "data_dir", "keys_file"})
+_FREE = frozenset({
+    "stream_group", "sink_group", "archive_group", "archive", "dashboard_password", "data_dir", "keys_file",
+})  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - _FREE))

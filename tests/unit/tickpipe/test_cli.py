@@ -20,7 +20,8 @@ from tests.scripted import Answer, ScriptedServer
 from tickpipe.cli import app
 from tickpipe.connection import without_password
 from tickpipe.console import explain
-from tickpipe.embedded.command import curl_line, program_name
+from tickpipe.embedded.command import curl_line, program_name, tell_of_moved_page
+from tickpipe.embedded.services import StackConfig
 from tickpipe.sending.dialects import UnknownForm
 from tickpipe.sending.textfile import DataFileError
 
@@ -310,6 +311,22 @@ def test_printed_commands_work_where_the_name_alone_is_not_found(
     assert program_name() == shlex.quote(str(program))
     monkeypatch.setenv("PATH", str(program.parent))
     assert program_name() == "tickpipe"
+
+
+@pytest.mark.parametrize(
+    ("asked", "got", "said"),
+    [
+        (0, 20_001, "Port 18080 is in use, so the chart is on http://127.0.0.1:20001 this time"),
+        (0, 18_080, ""),
+        (20_001, 20_001, ""),
+    ],
+)  # fmt: skip
+def test_a_chart_that_moved_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: int, got: int, said: str
+) -> None:
+    tell_of_moved_page(StackConfig(tmp_path, dashboard_port=asked), f"http://127.0.0.1:{got}")
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith(said) if said else not told
 
 
 def test_secrets_are_not_shown() -> None:

@@ -1,5 +1,6 @@
 """Bars as senders write them: when they opened, and whether they were over."""
 
+import math
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -175,6 +176,7 @@ def test_of_many_symbols_in_one_request_each_has_an_order_of_its_own() -> None:
     [
         ({}, True), ({"closed": True}, True), ({"closed": False}, False), ({"complete": False}, False),
         ({"is_closed": 0}, False), ({"is_closed": "false"}, False), ({"complete": None}, True),
+        ({"closed": "FALSE"}, False), ({"closed": math.nan}, True),
     ],
 )  # fmt: skip
 def test_a_sender_may_say_itself_that_a_bar_is_open(said: dict[str, Any], closed: bool) -> None:
@@ -184,6 +186,7 @@ def test_a_sender_may_say_itself_that_a_bar_is_open(said: dict[str, Any], closed
 @pytest.mark.parametrize(
     ("said", "ticks", "real_volume"),
     [
+        ({"tick_volume": math.nan, "volume": 84}, 84, None),
         ({"volume": 3.5}, 0, 3.5),
         ({"tick_volume": 3, "volume": 3}, 3, None),
         ({"tick_volume": 3, "volume": 120}, 3, 120.0),
@@ -198,7 +201,33 @@ def test_ticks_and_what_was_traded_are_told_apart(said: dict[str, Any], ticks: i
 
 
 @pytest.mark.parametrize(
-    ("number", "name"), [(60, "H1"), ("240", "H4"), (1440, "D1"), (16385, "H1"), (16388, "H4"), (16408, "D1")]
+    ("number", "name"),
+    [(60, "H1"), ("240", "H4"), (1440, "D1"), (16385, "H1"), (16388, "H4"), (16408, "D1"), (5.0, "M5")],
 )
 def test_a_timeframe_may_be_a_number_of_metatrader(number: object, name: str) -> None:
     assert read(bar("M1", "2025-10-20") | {"timeframe": number}).timeframe == name
+
+
+@pytest.mark.parametrize("nothing", [math.nan, 0, "0", "", None])
+def test_a_bar_time_that_says_nothing_leaves_the_bar_its_own_time(nothing: object) -> None:
+    one = read(bar("M1", "2025-10-20T02:21:00Z", meta={"bar_time": nothing, "last_tick": nothing}))
+
+    assert (utc(one.ts), one.closed) == ("2025-10-20T02:21", True)
+
+
+@pytest.mark.parametrize(
+    ("price", "said", "points"),
+    [
+        # Gold: 1.00 is a hundred points. EURUSD: nobody asks 2.00 for it over the bid, so these are points of pandas.
+        (4021.5, {"spread": 1.0, "digits": 2}, 100), (4021.5, {"spread": "1.00", "point": 0.01}, 100),
+        (1.16, {"spread": 2.0, "digits": 5}, 2), (1.16, {"spread": "13.0"}, 13),
+        (1.16, {"spread": 0.00002, "digits": 5}, 2),
+        (1.16, {"spread": 2.5, "digits": 5}, None), (1.16, {"spread": math.nan, "digits": 5}, None),
+    ],
+)  # fmt: skip
+def test_a_fraction_is_a_price_difference_unless_it_is_larger_than_the_price(
+    price: float, said: dict[str, Any], points: int | None
+) -> None:
+    prices = dict.fromkeys(("open", "high", "low", "close"), price)
+
+    assert read(bar("M1", "2025-10-20T02:21:00Z", **prices, **said)).spread == points

@@ -2,7 +2,7 @@
 
 import pytest
 
-from marketdata.contract.fields import is_bar, is_computed, price, symbol_of, timeframe_of, whole
+from marketdata.contract.fields import is_bar, is_said, price, symbol_of, timeframe_of, whole
 from marketdata.contract.http import key_in
 from marketdata.errors import InvalidItem
 
@@ -31,7 +31,7 @@ def test_names_that_brokers_use_are_symbols(name: str) -> None:
 
 def test_what_mql_leaves_around_a_text_is_no_part_of_it() -> None:
     assert (price("1.1\0", "bid"), whole(" 6\0", "flags", 9), timeframe_of(" PERIOD_m1\0")) == (1.1, 6, "M1")
-    assert not is_computed(" nan\0")
+    assert not is_said(" nan\0")
 
 
 @pytest.mark.parametrize("name", ["", " ", "A\u200b", "A\ufffd", "\ud800", "X" * 33, None, 1])

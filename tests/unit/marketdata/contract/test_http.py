@@ -33,6 +33,7 @@ META = '{"ea":"PDC","ver":"1.64","src":"tick","acct":99,"srv":"Other-Real 2","bu
         ("", '{"acct":"5e884898da28"}', Sender(account="5e884898da28")),
         ("python-requests/2.32.3", "", Sender(ea="python-requests", version="2.32.3")),
         ("curl", "", Sender(ea="curl")),
+        ("ea/1 (account:7; server:b; build:9)", "", Sender("b", "7", "9", "ea", "1")),
         ("EA (Server:\x01bad)", "", Sender(ea="EA")),
         (f"EA (Server:{'x' * 65})", "", Sender(ea="EA")),
     ],
@@ -52,6 +53,14 @@ def test_a_sender_is_read_from_its_user_agent_and_from_meta(agent: str, meta: st
         (b'[{"meta":{"acct":7}}]', Sender(account="7")),
         # The field is named before it is said.
         (b'{"srv":1,"acct":null,"meta":{"srv":"Meta","acct":"2"}}', Sender("Meta", "2")),
+        # As json writes it in Python and PHP, and MQL with the end of its text.
+        (
+            b'[{"meta":{"srv":"B\\u00f6rse \\/ 2","ea":"\\u042f","ver":"1\\/2"}}]',
+            Sender("Börse / 2", ea="Я", version="1/2"),
+        ),
+        (b'[{"meta":{"srv":" B\0","acct":"7"}},{"meta":{"srv":"C"}}]', Sender("B", "7")),
+        (b'[{"meta":{"srv":"B\\u0000"}}]', Sender("B")),
+        (b'[{"meta":{"srv":"B\\x"}}]', Sender("B\\x")),
         # Windows-1252, as terminals write it.
         (b'[{"meta":{"srv":"B\xf6rse"}}]', Sender("B\u00f6rse")),
         (b'[{"meta":{"srv":"' + b"x" * 65 + b'","acct":2}}]', Sender("", "2")),

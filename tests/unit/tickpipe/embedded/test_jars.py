@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from jgo.maven import MavenContext, PythonResolver
 
+from marketdata.errors import StackError
 from tickpipe.embedded import jars
-from tickpipe.embedded.jars import Download
+from tickpipe.embedded.jars import Download, resolve_jars
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -51,6 +52,13 @@ def test_a_slow_download_is_told_as_well(monkeypatch: pytest.MonkeyPatch) -> Non
     with Download(told.append).file("a.jar", 9) as received:
         received(9)
     assert told == ["downloaded 0 of about 55 MB (a.jar)"]
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("JGO_CACHE_DIR", str(tmp_path / "home" / "cache"))
+    with pytest.raises(StackError, match=r"cannot be written \(Not a directory\); set JGO_CACHE_DIR and M2_REPO"):
+        resolve_jars()
 
 
 def test_jgo_tells_of_every_piece(repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

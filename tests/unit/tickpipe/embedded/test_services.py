@@ -15,7 +15,7 @@ _DATABASE_URL = "postgresql://postgres:pw@127.0.0.1:2/market"
 
 def _specs(config: StackConfig) -> dict[str, ServiceSpec]:
     stream_ports = tuple(range(40, 40 + config.stream_workers))
-    addresses = Addresses("127.0.0.1:1", _DATABASE_URL, 18001, stream_ports, 6, 7)
+    addresses = Addresses("127.0.0.1:1", _DATABASE_URL, 18001, stream_ports, 6, 7, 8)
     return {spec.name: spec for spec in service_specs(config, addresses, "the stack's key")}
 
 
@@ -26,7 +26,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_workers_have_names_ports_and_instances_of_their_own(tmp_path: Path) -> None:
     specs = _specs(StackConfig(tmp_path, stream_workers=2, demo=True))
-    assert list(specs) == ["producer", "stream", "stream-2", "sink", "dashboard", "demo"]
+    assert list(specs) == ["producer", "stream", "stream-2", "sink", "dashboard", "archive", "demo"]
     workers = [specs["stream"].env, specs["stream-2"].env]
     assert [env["TICKPIPE_STREAM_PORT"] for env in workers] == ["40", "41"]
     assert [env["TICKPIPE_STREAM_INSTANCE"] for env in workers] == ["stream", "stream-2"]

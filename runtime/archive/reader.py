@@ -1,0 +1,247 @@
+"""Reads the records of a partition and a range of offsets from the archive, in order and in bounded memory."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.parquet import ParquetFile, read_table
+
+from marketdata.errors import ArchiveDamaged
+from marketdata.runs import Chunk
+from runtime.archive.columns import SCHEMA, WITH_SERIES, frames_in
+from runtime.archive.files import ArchiveFiles, open_files
+from runtime.archive.manifest import ArchivedFile, Catalogue, Manifest, Progress, Series
+
+#: Rows that are put in order at once, some 100 MB: with ten thousand symbols each window opens as many files.
+_WINDOW_TICKS: Final = 400_000
+
+#: Ticks that are handed out at once, some 30 MB as frames.
+_CHUNK_TICKS: Final = 50_000
+
+#: Ticks of row groups that are held because the next window may need more of them, some 100 MB; and row groups, of
+#: which even a small one takes some 40 KB.
+_HELD_TICKS: Final = 1_000_000
+_HELD_GROUPS: Final = 1_000
+
+#: A file may be merged into another between reading its name and opening it; not over and over.
+_ATTEMPTS: Final = 5
+
+
+class ArchiveReader:
+    """Reads one log's part of an archive. Not to be used by two threads at once.
+
+    Methods raise `ArchiveUnavailable` when the archive does not answer, and `ArchiveDamaged` naming the file when it is
+    not what its manifest says.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._progress: dict[int, Progress] = {}
+        self._manifests: dict[tuple[str, int], Manifest] = {}
+        self._groups = _RowGroups(catalogue)
+
+    def progress(self, partition: int) -> Progress:
+        """How far the partition is archived by now."""
+        found = self._catalogue.progress(partition)
+        if found != self._progress.get(partition):
+            self._forget_manifests()
+            self._progress[partition] = found
+        return found
+
+    def read(
+        self, partition: int, first: int, last: int, *, series: Collection[Series] | None = None
+    ) -> Iterator[Chunk]:
+        """The frames at offsets from `first` to `last`, of these sources and symbols or of all; offsets may be missing.
+
+        What the archive does not have is left out; `progress` tells what it has.
+        """
+        progress, attempts = self._progress.get(partition), 0
+        if progress is None or progress.next <= last:
+            progress = self.progress(partition)
+        while first <= last:
+            files = self._files(progress, partition, first, last, series)
+            try:
+                for chunk_last, chunk in self._chunks(files, first, last):
+                    if chunk:
+                        yield chunk
+                    first, attempts = chunk_last + 1, 0
+                return
+            except FileNotFoundError as exc:
+                attempts += 1
+                if attempts == _ATTEMPTS:
+                    raise ArchiveDamaged(f"a file of the archive is missing: {exc}") from exc
+                self._forget_manifests()
+
+    def files(self, partition: int) -> Iterator[ArchivedFile]:
+        """Every file of the partition, day by day."""
+        progress = self.progress(partition)
+        for date in sorted(progress.days):
+            yield from self._manifest(date, partition).files
+
+    def _forget_manifests(self) -> None:
+        self._manifests.clear()
+        self._groups.clear()
+
+    def _manifest(self, date: str, partition: int) -> Manifest:
+        key = (date, partition)
+        if key not in self._manifests:
+            self._manifests[key] = self._catalogue.manifest(date, partition)
+        return self._manifests[key]
+
+    def _files(
+        self, progress: Progress, partition: int, first: int, last: int, series: Collection[Series] | None
+    ) -> list[ArchivedFile]:
+        found = []
+        for date, day in progress.days.items():
+            if day.first <= last and day.last >= first:
+                found += [
+                    file for file in self._manifest(date, partition).files
+                    if file.first <= last and file.last >= first
+                    and (series is None or (file.source, file.symbol) in series)
+                ]  # fmt: skip
+        return sorted(found, key=lambda file: file.first)
+
+    def _chunks(self, files: list[ArchivedFile], first: int, last: int) -> Iterator[tuple[int, Chunk]]:
+        # Each with the last offset that it covers.
+        names = sorted({(file.source, file.symbol) for file in files})
+        number = {name: index for index, name in enumerate(names)}
+        while first <= last and files:
+            first = max(first, files[0].first)
+            end = _window_end(files, first, last)
+            tables = [
+                self._groups.rows(file, first, end, number[file.source, file.symbol])
+                for file in files
+                if file.first <= end
+            ]
+            for rows in _whole_frames(_in_order(tables)):
+                yield rows["offset"][-1].as_py(), frames_in(rows, names)
+            yield end, []
+            first = end + 1
+            files = [file for file in files if file.last >= first]
+
+
+def open_archive(location: str, log: str) -> ArchiveReader:
+    """A reader of what the archive at this location has of a log.
+
+    Raises:
+        SettingsError: when it is no location.
+    """
+    return ArchiveReader(Catalogue(open_files(location), log))
+
+
+def read_whole(files: ArchiveFiles, file: ArchivedFile) -> pa.Table:
+    """All rows of a file, once its bytes are those that its manifest names.
+
+    Raises:
+        ArchiveDamaged: when they are not, or the file is missing.
+    """
+    content = files.read(file.path)
+    where = files.full(file.path)
+    if content is None:
+        raise ArchiveDamaged(f"{where} is missing")
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise ArchiveDamaged(f"{where} is damaged: its SHA-256 is not that of its manifest")
+    return read_table(pa.BufferReader(content))
+
+
+def _window_end(files: list[ArchivedFile], first: int, last: int) -> int:
+    # Files are taken to have as many ticks at every offset.
+    end = last
+    while end > first:
+        ticks = 0.0
+        for file in files:
+            if file.first > end:
+                break
+            covered = min(file.last, end) - max(file.first, first) + 1
+            ticks += file.ticks * covered / (file.last - file.first + 1)
+        if ticks <= _WINDOW_TICKS:
+            break
+        end = first + max(0, int((end - first) * min(0.9, _WINDOW_TICKS / ticks)))
+    return end
+
+
+def _in_order(tables: list[pa.Table]) -> pa.Table:
+    tables = [table for table in tables if len(table)]
+    if not tables:
+        return WITH_SERIES.empty_table()
+    if len(tables) == 1:
+        return tables[0]
+    whole = pa.concat_tables(tables)
+    return whole.take(pc.sort_indices(whole, sort_keys=[("offset", "ascending"), ("index", "ascending")]))
+
+
+def _whole_frames(rows: pa.Table) -> Iterator[pa.Table]:
+    """Rows in order of their offsets, some at a time, none of them ending within a frame."""
+    offsets, begin = rows["offset"], 0
+    while begin < len(rows):
+        end = min(begin + _CHUNK_TICKS, len(rows))
+        while end < len(rows) and offsets[end] == offsets[end - 1]:
+            end += 1
+        yield rows.slice(begin, end - begin)
+        begin = end
+
+
+class _RowGroups:
+    """Row groups of files, the newest of them held: the next window begins in the middle of the same."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._open: OrderedDict[str, ParquetFile] = OrderedDict()
+        self._held: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
+        self._ticks = 0
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._open.clear()
+        self._held.clear()
+        self._ticks = 0
+
+    def rows(self, file: ArchivedFile, first: int, last: int, number: int) -> pa.Table:
+        """The rows of the file at these offsets, with the column `series`, in which `number` stands."""
+        try:
+            tables = [self._group(file, group) for group in self._overlapping(file, first, last)]
+        except (pa.ArrowException, OSError) as exc:
+            if isinstance(exc, FileNotFoundError):
+                raise
+            raise ArchiveDamaged(f"{self._catalogue.files.full(file.path)} is damaged: {exc}") from exc
+        rows = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+        if file.first < first or file.last > last:
+            rows = rows.filter((pc.field("offset") >= first) & (pc.field("offset") <= last))
+        return rows.append_column(WITH_SERIES.field("series"), pa.repeat(pa.scalar(number, pa.int32()), len(rows)))
+
+    def _overlapping(self, file: ArchivedFile, first: int, last: int) -> list[int]:
+        parquet = self._opened(file)
+        if parquet.schema_arrow != SCHEMA:
+            raise ArchiveDamaged(f"{self._catalogue.files.full(file.path)} has other columns than the archive's")
+        column = SCHEMA.get_field_index("offset")
+        groups = []
+        for group in range(parquet.num_row_groups):
+            about = parquet.metadata.row_group(group).column(column).statistics
+            if about.min <= last and about.max >= first:
+                groups.append(group)
+        return groups
+
+    def _opened(self, file: ArchivedFile) -> ParquetFile:
+        parquet = self._open.get(file.path)
+        if parquet is None:
+            parquet = self._open[file.path] = ParquetFile(self._catalogue.files.open(file.path))
+            while len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)
+        return parquet
+
+    def _group(self, file: ArchivedFile, group: int) -> Any:
+        key = (file.path, group)
+        if (found := self._held.get(key)) is None:
+            found = self._held[key] = self._opened(file).read_row_group(group)
+            self._ticks += len(found)
+            while len(self._held) > 1 and (self._ticks > _HELD_TICKS or len(self._held) > _HELD_GROUPS):
+                _, dropped = self._held.popitem(last=False)
+                self._ticks -= len(dropped)
+        return found
+
+
+#: Files that are held open; below what a process may open by default.
+_OPEN_FILES: Final = 256

@@ -1,0 +1,305 @@
+"""The log of the ticks as one: what Kafka holds, and what the archive holds of the records that Kafka no longer has.
+
+Folds candles again from it, and disturbs no consumer group.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from marketdata.errors import InvalidFrame, LogTruncated, SettingsError, UnknownTopic, missing_extra
+from marketdata.fold import CandleFold
+from marketdata.offsets import Ranges, contains, intersection, position, union
+from marketdata.refold import NewFold, Proof, Refold, TooManyTicks
+from marketdata.runs import Chunk, in_pieces
+from marketdata.tick import Frame
+from marketdata.wire import decode_frame, decode_frames
+from runtime.kafka import Ends
+from runtime.log_identity import own_log
+from runtime.logreader import LogReader
+from runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from runtime.archive.reader import ArchiveReader
+
+#: A frame that begins long before a moment and still reaches it is looked for in so many records before the place that
+#: the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
+SCAN_RECORDS: Final = 2_000
+
+#: Ticks of the archive that are handed out at once, for the same reason as `marketdata.runs.in_pieces`.
+_PIECE_TICKS: Final = 1_000
+
+#: Maximum number of ticks that a pass over the log holds while it folds, some 100 MB.
+HELD_TICKS: Final = 2_000_000
+
+#: Called with the number of records read since the last call.
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Refolded:
+    """The result of a refold: the folds, and the proofs that the log can no longer answer."""
+
+    folds: dict[Proof, CandleFold] = field(default_factory=dict)
+    #: Proofs with offsets that neither Kafka nor the archive holds, or that lie beyond the end of their partition (the
+    #: log was re-created), or of a partition that the topic does not have.
+    unprovable: set[Proof] = field(default_factory=set)
+
+
+class TickLog:
+    """The ticks topic, opened for reading outside of any consumer group.
+
+    Use it as `async with TickLog(settings) as tick_log`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = settings.ticks_topic
+        self._settings = settings
+        self._reader = LogReader(settings)
+        self._archive: ArchiveReader | None = None
+        #: The first offset of each partition in Kafka; it may have moved on since.
+        self._kafka_first: dict[int, int] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._reader.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self._reader.__aexit__(*exc_info)
+
+    async def refold(
+        self, proofs: Iterable[Proof], *, max_ticks: int = HELD_TICKS, on_progress: Progress | None = None
+    ) -> Refolded:
+        """Fold every proof again, as `refold_parts` does; once a part is finished its folds hold no ticks."""
+        outcome = Refolded()
+        async for part in self.refold_parts(proofs, max_ticks=max_ticks, on_progress=on_progress):
+            outcome.folds |= part.folds
+            outcome.unprovable |= part.unprovable
+        return outcome
+
+    async def refold_parts(
+        self,
+        proofs: Iterable[Proof],
+        *,
+        new_fold: NewFold = CandleFold,
+        max_ticks: int = HELD_TICKS,
+        on_progress: Progress | None = None,
+    ) -> AsyncIterator[Refolded]:
+        """Fold every proof again, in as few passes as hold no more than `max_ticks`, in the order of the proofs.
+
+        How many ticks a fold holds, the volume of its candle does not tell: of a symbol charted by last that counts
+        only deals, and nowhere resends. A single candle is folded however many ticks it has.
+
+        Raises: as `_refold`.
+        """
+        waiting = [list(dict.fromkeys(proofs))]
+        while waiting:
+            part = waiting.pop()
+            try:
+                yield await self._refold(part, new_fold, max_ticks if len(part) > 1 else None, on_progress)
+            except TooManyTicks:
+                middle = len(part) // 2
+                waiting += [part[middle:], part[:middle]]
+
+    async def _refold(
+        self, proofs: Iterable[Proof], new_fold: NewFold, max_ticks: int | None, on_progress: Progress | None
+    ) -> Refolded:
+        """Fold every proof again, in one pass over the parts of the log that they name; `new_fold` makes each fold.
+
+        Records that are no frames are skipped, as the stream app does. Of a partition that the topic does not have
+        every proof is unprovable.
+
+        Raises:
+            KafkaUnavailable: when the broker does not answer; the call can be repeated.
+            UnknownTopic: when the topic does not exist at the moment; the call can be repeated.
+            ArchiveUnavailable, ArchiveDamaged: when the archive is needed and cannot be read.
+            TooManyTicks: when the folds would hold more than `max_ticks`.
+        """
+        proofs = set(proofs)
+        available = await self.available({partition for proof in proofs for partition, _, _ in proof.ranges})
+        provable = {proof for proof in proofs if proof.ranges and contains(available, proof.ranges)}
+        outcome = Refolded(unprovable=proofs - provable)
+        refold = Refold(provable, new_fold, max_ticks)
+        series = {(proof.source, proof.symbol) for proof in provable}
+        try:
+            for partition, first, last in refold.to_read():
+                async for chunk in self.read(partition, first, last, series=series, on_progress=on_progress):
+                    refold.feed(chunk)
+                    # A server that reads the log for one request goes on serving the others.
+                    await asyncio.sleep(0)
+        except LogTruncated:
+            # Retention was faster than the reading: what it took is unprovable by now.
+            again = await self._refold(provable, new_fold, max_ticks, on_progress)
+            return Refolded(again.folds, again.unprovable | outcome.unprovable)
+        outcome.folds = refold.results()
+        return outcome
+
+    async def available(self, partitions: Collection[int]) -> Ranges:
+        """The offsets of these partitions that can be read.
+
+        Raises: as `refold`.
+        """
+        available: Ranges = ()
+        for partition in partitions:
+            first, end = await self._bounds(partition)
+            in_kafka: Ranges = ((partition, first, end - 1),) if first < end else ()
+            # Beyond the end the archive can have nothing, unless brokers have lost records since.
+            archived = intersection(await self._archived(partition), ((partition, 0, end - 1),)) if first else ()
+            available = union(available, union(archived, in_kafka))
+        return available
+
+    async def extended(self, ends: Ends) -> Ends:
+        """What Kafka holds of each partition, its beginning put back to that of the archive where this is earlier.
+
+        Raises: as `refold`.
+        """
+        if not self._settings.has_archive:
+            return ends
+        found = {}
+        for partition, (first, end) in ends.items():
+            archived = [begin for _, begin, _ in await self._archived(partition)]
+            found[partition] = (min([first, *archived]), end)
+        return found
+
+    async def holds_records(self, partition: int, first: int, last: int) -> bool:
+        """Whether Kafka has any record from offset `first` to `last`.
+
+        Raises:
+            KafkaUnavailable: when the broker does not answer; the call can be repeated.
+        """
+        return await self._reader.holds_records(self._topic, partition, first, last)
+
+    async def first_reaching(self, partition: int, ends: tuple[int, int], time_ms: int, *, margin_ms: int) -> int:
+        """The offset, within `ends`, from which frames may hold ticks at or after `time_ms` (epoch milliseconds).
+
+        Kafka's time index is asked for the first record of `margin_ms` before, because a record's timestamp is the time
+        of its first tick only, or of its arrival when that was earlier: one frame holds as many hours as its sender put
+        into one request, and the clock of a source may be hours ahead. So frames are read backwards from there as long
+        as `SCAN_RECORDS` in a row have one that reaches the time. The archive knows by days where their ticks begin.
+
+        Raises: as `refold`.
+        """
+        first, end = ends
+        kafka_first = max(first, (await self._bounds(partition))[0])
+        found = await self._reader.offsets_at(self._topic, [partition], max(0, time_ms - margin_ms))
+        offset = max(kafka_first, found.get(partition, end))
+        while offset > kafka_first:
+            touching = None
+            async for chunk in self.read(partition, max(kafka_first, offset - SCAN_RECORDS), offset - 1):
+                for place, frame in chunk:
+                    if touching is None and any(tick.time_msc >= time_ms for tick in frame.ticks):
+                        touching = place - position(partition, 0)
+            if touching is None:
+                break
+            offset = touching
+        if first < kafka_first and (archive := await self._open_archive()) is not None:
+            archived = archive.progress(partition).first_since(time_ms)
+            if archived is not None and archived < kafka_first:
+                return max(first, archived)
+        return offset
+
+    async def _bounds(self, partition: int) -> tuple[int, int]:
+        try:
+            return await self._reader.ends(self._topic, partition)
+        except UnknownTopic as exc:
+            if exc.partition is None:
+                raise
+            # The topic was re-created with fewer partitions, or somebody made the candle up.
+            return 0, 0
+
+    async def _archived(self, partition: int) -> Ranges:
+        archive = await self._open_archive()
+        return () if archive is None else archive.progress(partition).ranges
+
+    async def _open_archive(self) -> "ArchiveReader | None":
+        if self._archive is None and self._settings.has_archive:
+            try:
+                from runtime.archive.reader import open_archive  # noqa: PLC0415  # not everywhere is pyarrow
+            except ImportError as exc:
+                raise SettingsError(f"TICKPIPE_ARCHIVE is set, but {missing_extra('pyarrow', 'archive')}") from exc
+            self._archive = open_archive(self._settings.archive, await own_log(self._settings))
+        return self._archive
+
+    async def read(
+        self,
+        partition: int,
+        first: int,
+        last: int,
+        *,
+        series: Collection[tuple[str, str]] | None = None,
+        on_progress: Progress | None = None,
+    ) -> AsyncIterator[Chunk]:
+        """The frames from offset `first`, which must be held, to `last`, with their positions.
+
+        What is lost between two held parts is left out. Frames of other sources and symbols than those of `series` are
+        left out where that is faster.
+
+        Raises:
+            KafkaUnavailable: when the broker does not answer; the call can be repeated.
+            LogTruncated: when the next offset to read is held no more.
+            ArchiveUnavailable, ArchiveDamaged: when the archive is needed and cannot be read.
+        """
+        while first <= last:
+            in_archive = await self._last_in_archive(partition, first, last)
+            if in_archive is not None:
+                async for chunk in self._read_archive(partition, first, in_archive, series):
+                    yield chunk
+                    if on_progress is not None:
+                        on_progress(len(chunk))
+                first = in_archive + 1
+                continue
+            try:
+                async for records in self._reader.read(self._topic, partition, first, last):
+                    begin = position(partition, 0)
+                    for piece in in_pieces(records):
+                        yield frames_of([(begin + record.offset, record.value) for record in piece])
+                    first = records[-1].offset + 1
+                    if on_progress is not None:
+                        on_progress(len(records))
+            except LogTruncated:
+                # Deleted since, once it was archived.
+                self._kafka_first.pop(partition, None)
+                if await self._last_in_archive(partition, first, last) is None:
+                    raise
+            else:
+                return
+
+    async def _last_in_archive(self, partition: int, first: int, last: int) -> int | None:
+        """Up to where the archive is to be read from `first` on; None where Kafka is to be asked."""
+        if not self._settings.has_archive:
+            return None
+        if partition not in self._kafka_first:
+            self._kafka_first[partition], _ = await self._bounds(partition)
+        kafka_first = self._kafka_first[partition]
+        if first >= kafka_first or not intersection(await self._archived(partition), ((partition, first, first),)):
+            return None
+        return min(last, kafka_first - 1)
+
+    async def _read_archive(
+        self, partition: int, first: int, last: int, series: Collection[tuple[str, str]] | None
+    ) -> AsyncIterator[Chunk]:
+        archive = await self._open_archive()
+        assert archive is not None  # noqa: S101 - `_last_in_archive` has asked it
+        begin = position(partition, 0)
+        chunks = archive.read(partition, first, last, series=series)
+        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            ticks = sum(len(frame.ticks) for _, frame in chunk)
+            step = max(1, _PIECE_TICKS * len(chunk) // ticks)
+            for start in range(0, len(chunk), step):
+                yield [(begin + offset, frame) for offset, frame in chunk[start : start + step]]
+
+
+def frames_of(records: list[tuple[int, bytes | None]]) -> list[tuple[int, Frame]]:
+    """The numbers that records were given, and the frames, of those that are frames."""
+    frames = decode_frames([value for _, value in records])
+    if frames is not None:
+        return [(offset, frame) for (offset, _), frame in zip(records, frames, strict=True)]
+    found = []
+    for offset, value in records:
+        try:
+            found.append((offset, decode_frame(value)))
+        except InvalidFrame:
+            continue
+    return found

@@ -1,0 +1,174 @@
+"""Files as people save them: the same values in the many ways in which dates, numbers and names are written.
+
+What could mean two things is refused, and the message says which option tells.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tickpipe.sending.columnfile import kind_of
+from tickpipe.sending.dialects import Kind, Said, UnknownForm, parse_file_name
+from tickpipe.sending.history import BarFile, TickFile
+
+#: 2024-03-25 13:07:09.250, and the minute and the day that it lies in (epoch milliseconds).
+TIME = 1_711_372_029_250
+MINUTE = 1_711_372_020_000
+DAY = 1_711_324_800_000
+
+#: By what is special in them: the header, and a line in which `{n}` counts from 0. The first has the time above.
+TICKS = {
+    "months in full": ("time,bid,ask\n", "25 March 2024 13:07:09.25{n},1.08412,1.08415\n"),
+    "years of two digits": ("time;bid;ask\n", "25.03.24 13:07:09,25{n};1,08412;1,08415\n"),
+    "American years of two digits": ("Date,Time,Bid,Ask\n", "03/25/24,13:07:09.25{n},1.08412,1.08415\n"),
+    "half days with points": ("time,bid,ask\n", "25/03/2024 01:07:09.25{n} p. m.,1.08412,1.08415\n"),
+    "UTC behind the time": ("time,bid,ask\n", "2024-03-25 13:07:09.25{n} UTC,1.08412,1.08415\n"),
+    "seconds by numpy": ("time,bid,ask\n", "1.71137202925{n}000000e+09,1.08412,1.08415\n"),
+    "milliseconds by numpy": ("time,bid,ask\n", "1.71137202925{n}000000E+12,1.08412,1.08415\n"),
+    "milliseconds in a column": ("Date,Time,Ms,Bid,Ask\n", "2024-03-25,13:07:09,25{n},1.08412,1.08415\n"),
+    "German": ("\ufeffZeit;Geld;Brief\r\n", "25.03.2024 13:07:09,25{n};1,08412;1,08415\r\n"),
+    "Russian": ("Дата;Время;Бид;Аск\n", "25.03.2024;13:07:09.25{n};1,08412;1,08415\n"),
+    "no value by pandas": ("time,bid,ask,last,volume\n", "2024-03-25 13:07:09.25{n},1.08412,1.08415,NaN,nan\n"),
+    "no value by PostgreSQL": ("time,bid,ask,last,volume,flags\n",
+                               "2024-03-25 13:07:09.25{n},1.08412,1.08415,\\N,NULL,\\N\n"),
+    "remarks": ("# by my script\n// in UTC, of EURUSD\ntime,bid,ask\n",
+                "2024-03-25 13:07:09.25{n},1.08412,1.08415\n# a pause\n"),
+    "a remark with the names": ("# by my script\n#time,bid,ask\n", "2024-03-25 13:07:09.25{n},1.08412,1.08415\n"),
+    "GAIN": ("lTid,cDealable,CurrencyPair,RateDateTime,RateBid,RateAsk\n",
+             "81{n},D,S,2024-03-25 13:07:09.25{n}000000,1.08412,1.08415\n"),
+    "nanoseconds by numpy": ("time,bid,ask\n", "1.71137202925{n}000000e+18,1.08412,1.08415\n"),
+}  # fmt: skip
+
+
+#: By the language of the header, or by what parts thousands: the header and a line; open 38712.5, high 38720.
+BARS = {
+    "Portuguese": ("Data;Hora;Abertura;Máxima;Mínima;Fechamento;Volume\n",
+                   "25/03/2024;13:0{n};38712,5;38720,0;38700,5;38715,0;1200\n"),
+    "Russian": ("Дата;Время;Открытие;Максимум;Минимум;Закрытие;Объем\n",
+                "25.03.2024;13:0{n};38712,5;38720,0;38700,5;38715,0;1200\n"),
+    "German": ("Datum;Uhrzeit;Eröffnung;Hoch;Tief;Schluss;Volumen\n",
+               "25.03.2024;13:0{n};38712,5;38720,0;38700,5;38715,0;1200\n"),
+    "French, with accents of their own": ("Date;Heure;Ouverture;Haut;Bas;Clo\u0302ture;Volume\n",
+                                          "25/03/2024;13:0{n};38712,5;38720,0;38700,5;38715,0;1200\n"),
+    "Spanish": ("Fecha;Hora;Apertura;Máximo;Mínimo;Cierre;Volumen\n",
+                "25/03/2024;13:0{n};38712,5;38720,0;38700,5;38715,0;1200\n"),
+    "Italian": ("Data;Ora;Apertura;Massimo;Minimo;Chiusura;Volume\n",
+                "25/03/2024;13:0{n};38712,5;38720,0;38700,5;38715,0;1200\n"),
+    "Chinese": ("日期,时间,开盘,最高,最低,收盘,成交量\n", "2024/03/25,13:0{n},38712.5,38720.0,38700.5,38715.0,1200\n"),
+    "Japanese": ("日付,時刻,始値,高値,安値,終値,出来高\n", "2024/03/25,13:0{n},38712.5,38720.0,38700.5,38715.0,1200\n"),
+    "American thousands": ("Date,Time,Open,High,Low,Close,Volume\n",
+                           '2024-03-25,13:0{n},"38,712.5","38,720.0","38,700.5","38,715.0","1,200"\n'),
+    "American thousands without decimals": ("Date,Time,Open,High,Low,Close,Volume\n",
+                                            '2024-03-25,13:0{n},"38,712.50","38,720","38,700.50","38,715","1,200"\n'),
+    "German thousands": ("Date;Time;Open;High;Low;Close;Volume\n",
+                         "2024-03-25;13:0{n};38.712,5;38.720,0;38.700,5;38.715,0;1.200\n"),
+    "French thousands": ("Date;Time;Open;High;Low;Close;Volume\n",
+                         "2024-03-25;13:0{n};38\u202f712,5;38\u202f720,0;38\u202f700,5;38\u202f715,0;1\u202f200\n"),
+    "Swiss thousands": ("Date;Time;Open;High;Low;Close;Volume\n",
+                        "2024-03-25;13:0{n};38'712.5;38'720.0;38'700.5;38'715.0;1'200\n"),
+}  # fmt: skip
+
+#: Texts that may mean two things, or nothing that is known, and what the message says.
+REFUSED = {
+    "one sign in front of three figures": ("time\tbid\task\n2024-03-25 13:07\t38,712\t38,714\n", "say --decimal"),
+    "day and month of two digits": ("time,bid,ask\n01/02/24 13:07:09,1.1,1.2\n", "--date-format"),
+    "seconds that Excel has rounded": ("time,bid,ask\n1.71137E+12,1.1,1.2\n", "'1.71137E+12' is no time"),
+    "days since 1900": ("time,bid,ask\n45376.546634838,1.1,1.2\n", "--date-format"),
+    "a zone by its name": ("time,bid,ask\n2024-03-25 13:07:09 EST,1.1,1.2\n", "--date-format"),
+    "buying and selling prices": ("Data;Hora;Compra;Venda\n25/03/2024;13:07:09;1,1;1,2\n", "--columns"),
+    "a bid alone": ("time,bid\n2024-03-25 13:07:09,1.1\n", "--columns"),
+    "a middle and a spread": ("time,mid,spread\n2024-03-25 13:07:09,1.1,2\n", "--columns"),
+}
+
+#: Names of files: the symbol and the timeframe that they tell.
+NAMES = {
+    "EURUSD.csv": ("EURUSD", None),
+    "eurusd-ticks.csv": ("EURUSD", None),
+    "eurusd_ticks.csv.gz": ("EURUSD", None),
+    "ticks_EURUSD_2024.csv": ("EURUSD", None),
+    "EURUSD_2024-03-05.csv": ("EURUSD", None),
+    "EURUSD_M1_2020.csv": ("EURUSD", "M1"),
+    "XAUUSD_H1.csv": ("XAUUSD", "H1"),
+    "EURUSD.M1.csv": ("EURUSD", "M1"),
+    "EURUSD,M15.csv": ("EURUSD", "M15"),
+    "EURUSD M1.csv": ("EURUSD", "M1"),
+    "FX_EURUSD, 60.csv": ("EURUSD", "H1"),
+    "OANDA_XAUUSD, 1D.csv": ("XAUUSD", "D1"),
+    # The symbol of a broker may have a suffix, and a name of two pairs is of neither.
+    "EURUSD.m.csv": (None, None),
+    "EURUSD_GBPUSD.csv": (None, None),
+    "history_M1.csv": (None, None),
+    "export.csv": (None, None),
+}
+
+
+def write(folder: Path, text: str, name: str = "file.csv") -> Path:
+    path = folder / name
+    path.write_text(text, newline="", encoding="utf-8")
+    return path
+
+
+def bars_of(path: Path, said: Said) -> tuple[list[Any], list[str]]:
+    with BarFile(path, said) as bars:
+        return list(bars), bars.reasons
+
+
+@pytest.mark.parametrize("habit", TICKS)
+def test_ticks_are_read_as_they_are_meant(tmp_path: Path, habit: str) -> None:
+    header, line = TICKS[habit]
+    path = write(tmp_path, header + "".join(line.format(n=n) for n in range(4)))
+    assert kind_of(path, Said()) is Kind.TICKS
+    with TickFile(path, Said(symbol="S")) as ticks:
+        found = [(tick.time_msc, tick.bid, tick.ask, tick.last, tick.volume) for tick in ticks]
+    assert (ticks.reasons, found) == ([], [(TIME + n, 1.08412, 1.08415, 0.0, 0.0) for n in range(4)])
+
+
+@pytest.mark.parametrize("form", ["%Y.%m.%d", "%Y-%m-%d", "%d.%m.%Y", "%m/%d/%Y"])
+def test_every_day_has_its_own_date(tmp_path: Path, form: str) -> None:
+    # Days that differ in their last figure alone.
+    days = [form.replace("%Y", "2024").replace("%m", "03").replace("%d", f"{day}") for day in range(25, 30)]
+    path = write(tmp_path, "Date,Open,High,Low,Close\n" + "".join(f"{day},1.1,1.2,1.0,1.1\n" for day in days))
+    bars, reasons = bars_of(path, Said(symbol="S"))
+    assert ([bar.time_msc for bar in bars], reasons) == ([DAY + n * 86_400_000 for n in range(5)], [])
+
+
+@pytest.mark.parametrize("habit", BARS)
+def test_bars_are_read_as_they_are_meant(tmp_path: Path, habit: str) -> None:
+    header, line = BARS[habit]
+    bars, reasons = bars_of(write(tmp_path, header + "".join(line.format(n=n) for n in range(4))), Said(symbol="S"))
+    start = MINUTE - 7 * 60_000
+    assert reasons == []
+    assert [bar[:6] for bar in bars] == [
+        (start + n * 60_000, 38712.5, 38720.0, 38700.5, 38715.0, 1200) for n in range(4)
+    ]
+
+
+@pytest.mark.parametrize("habit", REFUSED)
+def test_what_may_mean_two_things_is_refused(tmp_path: Path, habit: str) -> None:
+    text, why = REFUSED[habit]
+    header, line = text.splitlines(keepends=True)
+    path = write(tmp_path, header + line * 3)
+    with pytest.raises(UnknownForm) as refused, TickFile(path, Said(symbol="S")) as ticks:
+        list(ticks)
+    assert why in str(refused.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_name_of_a_file_tells_a_symbol_only_where_it_is_certain(name: str) -> None:
+    found = parse_file_name(Path(name))
+    assert (found.symbol, found.timeframe) == NAMES[name]
+
+
+def test_a_said_decimal_comma_makes_points_part_thousands(tmp_path: Path) -> None:
+    path = write(tmp_path, "time;bid;ask\n2024-03-25 13:07:09;38.712;38.714\n")
+    for said, bid in ((Said(symbol="S"), 38.712), (Said(symbol="S", decimal=","), 38712.0)):
+        with TickFile(path, said) as ticks:
+            assert [tick.bid for tick in ticks] == [bid]
+
+
+def test_milliseconds_in_a_column_that_are_none_make_a_bad_line(tmp_path: Path) -> None:
+    lines = [f"2024-03-25,13:07:09,{ms},1.1,1.2\n" for ms in ("7", "1000", "", "42")]
+    with TickFile(write(tmp_path, "Date,Time,Milliseconds,Bid,Ask\n" + "".join(lines)), Said(symbol="S")) as ticks:
+        assert [tick.time_msc % 1000 for tick in ticks] == [7, 42]
+    assert ticks.skipped == 2
