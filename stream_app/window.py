@@ -214,18 +214,22 @@ class Window:
                     period.closed = True
                     self._dirty.add(period)
 
-    def emissions(self, *, wall_ms: int, now: float) -> list[Emission]:
-        """Candles of the periods that changed or closed since the last call. Settle or return each of them."""
+    def emissions(self, *, wall_ms: int, now: float, closed_only: bool = False) -> list[Emission]:
+        """Candles of the periods that changed or closed since the last call. Settle or return each of them.
+
+        With `closed_only` those of open periods wait for a later call.
+        """
         self._close(wall_ms, now)
         emissions = []
-        for period in self._dirty:
+        due = [period for period in self._dirty if period.closed or not closed_only]
+        for period in due:
             fold = period.fold
             candle = fold.candle(
                 log=self._log, offsets=fold.ranges(self._partition), closed=period.closed, emitted=wall_ms
             )
             period.sending_from, period.dirty_from = period.dirty_from, None
             emissions.append(Emission(period, candle, period.closed))
-        self._dirty.clear()
+        self._dirty.difference_update(due)
         return emissions
 
     def settle(self, emission: Emission) -> None:

@@ -32,6 +32,14 @@ _MAX_WAITING_REJECTS = 500
 _MAX_WAITING_BYTES = 32 * 1024 * 1024
 
 
+#: A worker that is further behind the end of the log catches up (records).
+_BEHIND_RECORDS = 20_000
+
+#: It then publishes open candles this often only (seconds): nobody waits for prices of the past, which the next round
+#: replaces, and with thousands of symbols a round takes longer than folding what came since the one before.
+_OPEN_INTERVAL_SECONDS = 1.0
+
+
 @dataclass
 class _Partition:
     number: int
@@ -100,6 +108,8 @@ class Worker:
         self._log_name = log_name
         self._timeframe = timeframe
         self._unconfirmed_since: float | None = None
+        # When open candles were last published (monotonic, seconds).
+        self._open_published_at = 0.0
 
     @property
     def unconfirmed_seconds(self) -> float:
@@ -212,7 +222,10 @@ class Worker:
         """
         async with self._publishing:
             started = time.monotonic()
-            rounds = [self._take(partition) for partition in self._partitions.values()]
+            closed_only = self._is_behind() and started - self._open_published_at < _OPEN_INTERVAL_SECONDS
+            if not closed_only:
+                self._open_published_at = started
+            rounds = [self._take(partition, closed_only) for partition in self._partitions.values()]
             emissions = [emission for one in rounds for emission in one.emissions]
             made = (outgoing(emission, self._live_since_ms, self._telemetry) for emission in emissions)
             candles = [each for each in made if each is not None]
@@ -257,8 +270,14 @@ class Worker:
             for partition, rejected in waiting:
                 del partition.rejected[: len(rejected)]
 
-    def _take(self, partition: _Partition) -> _Round:
-        emissions = partition.window.emissions(wall_ms=clock.now_ms(), now=time.monotonic())
+    def _is_behind(self) -> bool:
+        behind = (
+            self._offsets.end(number) - partition.window.position for number, partition in self._partitions.items()
+        )
+        return sum(max(0, records) for records in behind) > _BEHIND_RECORDS
+
+    def _take(self, partition: _Partition, closed_only: bool) -> _Round:
+        emissions = partition.window.emissions(wall_ms=clock.now_ms(), now=time.monotonic(), closed_only=closed_only)
         return _Round(partition, emissions)
 
     def _settle(self, one: _Round) -> None:

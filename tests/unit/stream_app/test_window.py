@@ -132,6 +132,19 @@ def test_an_unconfirmed_candle_holds_the_commit_and_is_published_again() -> None
     assert closed_minutes(drive.publish()) == [0]
 
 
+def test_open_candles_may_wait_and_hold_the_commit_meanwhile() -> None:
+    drive = Drive(wall_ms=T0 + MINUTE * 100)
+    drive.feed(frame(1), frame(MINUTE + GRACE_MS))
+
+    (closed,) = drive.window.emissions(wall_ms=drive.wall_ms, now=drive.now, closed_only=True)
+    drive.window.settle(closed)
+
+    assert closed.candle is not None
+    assert closed_minutes([closed.candle]) == [0]
+    assert drive.window.safe_offset == 1
+    assert [candle.ts for candle in drive.publish()] == [T0 + MINUTE]
+
+
 def test_a_quiet_round_publishes_nothing() -> None:
     drive = Drive()
     drive.feed(frame(1))

@@ -1,0 +1,76 @@
+"""How often a worker publishes what it folded."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from aiokafka.structs import ConsumerRecord
+
+from marketdata.candle import Candle
+from marketdata.runs import Record
+from marketdata.tick import Frame, Tick
+from marketdata.wire import encode
+from runtime.settings import load_settings
+from stream_app.emitter import Outgoing
+from stream_app.metrics import Metrics
+from stream_app.worker import Worker
+
+T0 = 1_549_238_400_000
+
+
+class Emitted:
+    """In the place of the emitter: every candle is confirmed at once."""
+
+    def __init__(self) -> None:
+        self.candles: list[Candle] = []
+
+    async def emit(self, candles: Sequence[Outgoing]) -> None:
+        self.candles += [each.candle for each in candles]
+
+    def taken(self) -> list[tuple[int, bool]]:
+        """Minute and whether it is closed of each candle since the last call."""
+        taken, self.candles = self.candles, []
+        return [((candle.ts - T0) // 60_000, candle.closed) for candle in taken]
+
+
+class Offsets:
+    """A partition of which nothing is committed, and that ends at `last`."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def committed(self, _partition: int) -> int | None:
+        return None
+
+    def release(self, _partition: int, _offset: int) -> None:
+        pass
+
+    def end(self, _partition: int) -> int:
+        return self.last
+
+
+def record(offset: int, time_msc: int) -> Record:
+    frame = Frame(
+        v=1, source="s", symbol="EURUSD", mode="bid", point=None, request="r", received=time_msc,
+        ticks=[Tick(time_msc, 1.1, 1.2, 0.0, 0.0, 6)],
+    )  # fmt: skip
+    value = encode(frame)
+    record: Record = ConsumerRecord("ticks", 0, offset, time_msc, 0, None, value, None, -1, len(value), ())
+    return record
+
+
+async def test_a_worker_that_is_far_behind_publishes_open_candles_rarely() -> None:
+    emitted: Any = Emitted()
+    offsets = Offsets()
+    worker = Worker(load_settings(), emitter=emitted, metrics=Metrics(), offsets=offsets, log_name="c/ticks")
+    offsets.last = 1_000_000
+
+    await worker.fold(0, [record(0, T0)])
+    await worker.publish()
+    assert emitted.taken() == [(0, False)], "the first round shows all"
+    await worker.fold(0, [record(1, T0 + 1), record(2, T0 + 120_000)])
+    await worker.publish()
+    assert emitted.taken() == [(0, True)]
+
+    offsets.last = 3
+    await worker.publish()
+    assert emitted.taken() == [(2, False)], "it has caught up"
