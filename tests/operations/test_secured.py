@@ -52,7 +52,7 @@ listener.name.expired.ssl.keystore.location={folder}/expired.store.pem
 listener.name.login.sasl.enabled.mechanisms=PLAIN,OAUTHBEARER,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.login.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\
   user_admin="right" user_nobody="right" user_producer="right" user_stream_app="right" user_sink="right" \\
-  user_dashboard="right";
+  user_dashboard="right" user_archive="right";
 listener.name.login.scram-sha-256.sasl.jaas.config=\\
   org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.login.scram-sha-512.sasl.jaas.config=\\
@@ -179,6 +179,7 @@ MODULES = {
     Service.STREAM: "stream_app",
     Service.SINK: "sink",
     Service.DASHBOARD: "dashboard",
+    Service.ARCHIVE: "archive",
 }
 
 
