@@ -88,7 +88,7 @@ async def _status(settings: "Settings") -> dict[str, Any]:
             row = await (await connection.execute(statement.encode())).fetchone()
             return row[0] if row else None
 
-        applied = await applied_migrations(connection)
+        applied = set(await applied_migrations(connection))
         # A table of that name that no migration of ours has made is somebody else's.
         stored = bool(applied)
         missing = sorted(set(migration_files()) - applied)

@@ -159,7 +159,7 @@ async def _database(settings: "Settings") -> tuple[list[Line], float | None]:
 
 
 async def _schema(connection: "AsyncConnection[Any]") -> AsyncIterator[Line]:
-    from sink.db.schema import applied_migrations, edition, migration_files
+    from sink.db.schema import applied_migrations, edition, migration_files, other_migrations
     from sink.db.session import SQL
 
     name = await edition(connection)
@@ -167,9 +167,14 @@ async def _schema(connection: "AsyncConnection[Any]") -> AsyncIterator[Line]:
         yield Line("database", Level.RED, f"{name} is too old", "move to PostgreSQL 14 or later")
     else:
         yield Line("database", Level.GREEN, f"{connection.info.dbname} on {name}")
-    applied, files = await applied_migrations(connection), set(migration_files())
+    stored = await applied_migrations(connection)
+    applied, files = set(stored), set(migration_files())
     if missing := sorted(files - applied):
         yield Line("schema", Level.RED, f"lacks {', '.join(missing)}", "tickpipe db migrate")
+        return
+    if other := other_migrations(stored):
+        cure = "TICKPIPE_DATABASE_SCHEMA=tickpipe, and fold the log again (docs/deploy/operations.md)"
+        yield Line("schema", Level.RED, f"another version before the first release made {', '.join(other)}", cure)
         return
     if newer := sorted(applied - files):
         yield Line("schema", Level.RED, f"a newer Tickpipe made {', '.join(newer)}", "update this installation")

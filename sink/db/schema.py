@@ -3,7 +3,9 @@
 Migrations are the numbered files of `sink/sql/migrations`, each applied once and in a transaction of its own.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
+from hashlib import sha256
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
@@ -26,12 +28,21 @@ def migration_files() -> dict[str, bytes]:
     return {entry.name: entry.read_bytes() for entry in sorted(found, key=lambda entry: entry.name)}
 
 
-async def applied_migrations(connection: AsyncConnection[Any]) -> set[str]:
-    """The names of the migrations that the database has."""
+async def applied_migrations(connection: AsyncConnection[Any]) -> dict[str, str | None]:
+    """The migrations that the database has, by name, each with the SHA-256 of its file where that is known."""
     row = await (await connection.execute(SQL["has_migrations"])).fetchone()
     if row is None or not row[0]:
-        return set()
-    return {name for (name,) in await (await connection.execute(SQL["applied_migrations"])).fetchall()}
+        return {}
+    return dict(await (await connection.execute(SQL["applied_migrations"])).fetchall())
+
+
+def other_migrations(applied: Mapping[str, str | None]) -> list[str]:
+    """The applied migrations that were others by the same names: they changed until the first release."""
+    return [name for name, sql in migration_files().items() if name in applied and applied[name] != _digest(sql)]
+
+
+def _digest(sql: bytes) -> str:
+    return sha256(sql).hexdigest()
 
 
 async def migrate(conninfo: str) -> list[str]:
@@ -71,26 +82,37 @@ async def _apply(connection: AsyncConnection[Any], name: str, sql: bytes) -> boo
         async with connection.transaction():
             # Behind a pooler no lock outlasts a transaction, so each takes it, and looks again.
             await connection.execute(SQL["lock_migrations"], {"key": _MIGRATIONS_LOCK})
-            if name in await applied_migrations(connection):
+            applied = await applied_migrations(connection)
+            if other := other_migrations(applied):
+                raise SchemaTaken(await _made_by_another_version(connection, other))
+            if name in applied:
                 return False
             # Not before the first, so that one that is refused leaves nothing behind.
             await connection.execute(SQL["create_migrations_table"])
             await connection.execute(sql)
-            await connection.execute(SQL["record_migration"], {"name": name})
+            await connection.execute(SQL["record_migration"], {"name": name, "sha256": _digest(sql)})
     except errors.InsufficientPrivilege as exc:
         raise NotMigrated(
             f"the role {connection.info.user} may not apply the migration {name} ({exc.diag.message_primary}); run "
             "`tickpipe db migrate` as the owner of the tables"
         ) from exc
     except (errors.DuplicateTable, errors.DuplicateFunction, errors.DuplicateObject) as exc:
-        row = await (await connection.execute(SQL["schema_and_database"])).fetchone()
-        schema, database = row or ("", "")
+        schema, database = await _row(connection, "schema_and_database")
         raise SchemaTaken(
             f"the schema {schema} of the database {database} holds something else by a name that Tickpipe needs "
             f"({exc.diag.message_primary}); let Tickpipe have a schema of its own, TICKPIPE_DATABASE_SCHEMA=tickpipe, "
             "or take over a table market_data of candles with `tickpipe db adopt`"
         ) from exc
     return True
+
+
+async def _made_by_another_version(connection: AsyncConnection[Any], other: list[str]) -> str:
+    schema, database = await _row(connection, "schema_and_database")
+    return (
+        f"a version of Tickpipe before the first release made the tables in the schema {schema} of the database "
+        f"{database} ({', '.join(other)}); let this one have a schema of its own, TICKPIPE_DATABASE_SCHEMA=tickpipe, "
+        "and fold the log again (docs/deploy/operations.md)"
+    )
 
 
 #: Advisory lock that lets one of several sinks set policies ("poli").

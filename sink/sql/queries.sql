@@ -462,14 +462,16 @@ SELECT to_regclass(quote_ident(current_schema()) || '.tickpipe_migrations') IS N
 -- name: create_migrations_table
 CREATE TABLE IF NOT EXISTS tickpipe_migrations (
     name text PRIMARY KEY,
+    sha256 text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
 -- name: applied_migrations
-SELECT name FROM tickpipe_migrations;
+-- As JSON, because tables made before the first release have no such column.
+SELECT name, to_jsonb(each) ->> 'sha256' FROM tickpipe_migrations AS each;
 
 -- name: record_migration
-INSERT INTO tickpipe_migrations (name) VALUES (%(name)s);
+INSERT INTO tickpipe_migrations (name, sha256) VALUES (%(name)s, %(sha256)s);
 
 -- name: candles
 SELECT ts, symbol, timeframe, open, high, low, close, volume, source

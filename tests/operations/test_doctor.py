@@ -143,9 +143,13 @@ def test_a_schema_that_was_not_migrated(pipeline: Settings, servers: EmbeddedSer
     assert (found["level"], found["cure"]) == ("red", "tickpipe db migrate")
 
     asyncio.run(migrate(empty.database_url.get_secret_value()))
-    execute(empty, "INSERT INTO tickpipe_migrations (name) VALUES ('9999_later.sql')")
+    execute(empty, "INSERT INTO tickpipe_migrations (name, sha256) VALUES ('9999_later.sql', '')")
     found = line(changed(pipeline, database_url=empty.database_url.get_secret_value()), "schema")
     assert (found["level"], "9999_later.sql" in found["found"]) == ("red", True)
+
+    execute(empty, "UPDATE tickpipe_migrations SET sha256 = 'of before' WHERE name LIKE '0002%'")
+    found = line(changed(pipeline, database_url=empty.database_url.get_secret_value()), "schema")
+    assert (found["level"], "0002_timeframes.sql" in found["found"]) == ("red", True)
 
 
 def test_a_role_that_may_only_read(pipeline: Settings) -> None:

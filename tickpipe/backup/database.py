@@ -76,7 +76,7 @@ async def dump(connection: Connection, archive: ArchiveWriter, on_progress: OnPr
     """Write every table of the snapshot into the archive."""
     applied = await (await connection.execute(SQL["applied_migrations"])).fetchall()
     tables = [await _dump_table(connection, archive, name, on_progress) for name in TABLES]
-    return DatabasePart(await edition(connection), tuple(sorted(name for (name,) in applied)), tuple(tables))
+    return DatabasePart(await edition(connection), tuple(sorted(name for name, _ in applied)), tuple(tables))
 
 
 async def dump_bytes(connection: Connection) -> int:

@@ -3,8 +3,10 @@ import random
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import psycopg
 import pytest
 
+from marketdata.errors import SchemaTaken
 from runtime.settings import load_settings
 from sink.db.connection import connect
 from sink.db.schema import migrate
@@ -69,3 +71,22 @@ async def test_a_schema_of_our_own_though_the_extension_is_in_another(fresh_data
         assert await value(connection, "SELECT 'market_data'::regclass = 'tickpipe.market_data'::regclass")
         assert await value(connection, "SELECT 'public.market_data'::regclass <> 'market_data'::regclass")
         assert await value(connection, "SELECT count(*) FROM market_data") == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE tickpipe_migrations SET sha256 = 'of before' WHERE name LIKE '0001%'",
+        "ALTER TABLE tickpipe_migrations DROP COLUMN sha256",
+    ],
+    ids=["another", "unknown"],
+)
+def test_a_schema_of_another_version_is_refused_with_the_way_on(servers: EmbeddedServers, change: str) -> None:
+    with database_on(servers.database_url) as url:
+        assert asyncio.run(migrate(url))
+        assert asyncio.run(migrate(url)) == []
+        with psycopg.connect(url) as connection:
+            connection.execute(change.encode())
+
+        with pytest.raises(SchemaTaken, match=r"made the tables in the schema public .*0001_market_data.sql.*SCHEMA="):
+            asyncio.run(migrate(url))
