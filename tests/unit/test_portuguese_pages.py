@@ -56,3 +56,13 @@ def test_both_pages_name_the_same_settings_metrics_and_options(name: str) -> Non
         assert code(portuguese) - code(english) == set(), heading
         if _ELSEWHERE not in portuguese:
             assert code(english) - code(portuguese) == set(), heading
+
+
+def test_the_first_page_has_the_same_sections_and_commands() -> None:
+    def commands(page: str) -> list[list[str]]:
+        text = (_DOCS.parent / page).read_text()
+        return [
+            [re.sub(r"\s+# .*", "", block) for block in blocks(part)] for part in re.split(r"^## ", text, flags=re.M)
+        ]
+
+    assert commands("README.md") == commands("README.pt-BR.md")
