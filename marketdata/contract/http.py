@@ -66,13 +66,13 @@ def key_in(headers: Mapping[bytes, bytes]) -> bytes:
 
 
 def source_in(headers: Mapping[bytes, bytes]) -> str | None:
-    """The source that `X-Source` names, in UTF-8 or Windows-1252; None when it is missing or empty.
+    """The source that `X-Source` names, in UTF-8 or Windows-1252; None when it is missing, empty or `*`.
 
     Raises:
         Refusal: 400 when no source can have that name. It is about this request, not about the key.
     """
     given = headers.get(b"x-source", b"").strip()
-    if not given:
+    if given in (b"", b"*"):  # what keys call any source is the name of none
         return None
     source = name_of(given, MAX_SOURCE)
     if source is None:

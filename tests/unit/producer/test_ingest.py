@@ -376,6 +376,7 @@ async def test_a_bar_that_cannot_be_used_names_its_field(bench: Bench, change: d
         ({"X-API-Key": ANY_KEY, "X-Source": "My.Feed_1"}, 200, "My.Feed_1"),
         ({"X-API-Key": ANY_KEY, "X-Source": "XM.COM-Real 2"}, 200, "XM.COM-Real 2"),
         ({"X-API-Key": ANY_KEY, "X-Source": ""}, 200, "Broker-Demo"),
+        ({"X-API-Key": ANY_KEY, "X-Source": "*"}, 200, "Broker-Demo"),
         ({"X-API-Key": ANY_KEY, "X-Source": "a" * 65}, 400, None),
         ({"X-API-Key": "wrong"}, 401, None),
         ({"X-API-Key": ""}, 401, None),
