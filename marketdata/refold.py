@@ -93,15 +93,10 @@ class _Target:
                 return False
         return True
 
-    @property
-    def is_open(self) -> bool:
-        """Whether later positions may belong to the proof."""
-        return self.index < len(self.spans)
-
     def _next_span(self) -> bool:
         self.index += 1
         self.passes.cut()
-        if self.is_open:
+        if self.index < len(self.spans):
             return True
         self.fold.finish()
         return False
@@ -109,6 +104,10 @@ class _Target:
 
 #: Source, symbol and width: frames are split once for all candles of one width.
 _Key = tuple[str, str, int]
+
+
+def _ticks_held(targets: list[_Target]) -> int:
+    return sum(target.fold.ticks_held for target in targets)
 
 
 class TooManyTicks(Exception):
@@ -123,7 +122,7 @@ class Refold:
         self._targets: dict[Proof, _Target] = {}
         self._waiting: dict[_Key, list[_Target]] = {}
         self._active: dict[_Key, list[_Target]] = {}
-        self._holding: list[_Target] = []
+        self._ticks_held = 0
         for proof in proofs:
             target = self._targets[proof] = _Target(proof, new_fold)
             self._waiting.setdefault((proof.source, proof.symbol, target.width_ms), []).append(target)
@@ -144,32 +143,29 @@ class Refold:
         for (source, symbol), (positions, frames) in flows(chunk).items():
             for width_ms in self._widths_ms:
                 self._feed((source, symbol, width_ms), positions, frames)
-        if self._max_ticks is not None and self._ticks_held() > self._max_ticks:
+        if self._max_ticks is not None and self._ticks_held > self._max_ticks:
             raise TooManyTicks
 
     def _feed(self, key: _Key, positions: list[int], frames: list[Frame]) -> None:
         active = self._activated(key, positions[-1])
         if not active:
             return
+        # Only these change now; counting those of all candles costs each chunk the more, the more symbols there are.
+        fed, before = active, _ticks_held(active)
         if (run := Run.of(positions, frames)) is not None:
-            self._active[key] = [target for target in active if target.feed_run(run)]
-            return
-        for position, frame in zip(positions, frames, strict=True):
-            earliest, latest, periods = split_by_period(frame, key[2])
-            active = [target for target in active if target.feed(position, frame, earliest, latest, periods)]
+            active = [target for target in active if target.feed_run(run)]
+        else:
+            for position, frame in zip(positions, frames, strict=True):
+                earliest, latest, periods = split_by_period(frame, key[2])
+                active = [target for target in active if target.feed(position, frame, earliest, latest, periods)]
         self._active[key] = active
+        self._ticks_held += _ticks_held(fed) - before
 
     def _activated(self, key: _Key, position: int) -> list[_Target]:
         waiting, active = self._waiting.get(key), self._active.setdefault(key, [])
         while waiting and waiting[-1].spans[0][0] <= position:
-            active.append(target := waiting.pop())
-            self._holding.append(target)
+            active.append(waiting.pop())
         return active
-
-    def _ticks_held(self) -> int:
-        # Those of candles that may still be added to, and those to be returned.
-        self._holding = [target for target in self._holding if target.is_open or target.fold.ticks_held]
-        return sum(target.fold.ticks_held for target in self._holding)
 
     def results(self) -> dict[Proof, CandleFold]:
         """The fold of every proof, complete once everything was fed."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from marketdata.errors import SettingsError, TickpipeError
-from tickpipe.connection import DataDir, connected_settings, data_directory
+from tickpipe.connection import DataDir, archive_of, connected_settings, data_directory
 from tickpipe.console import DONE, PROBLEM, err, out, print_json, print_table, run
 
 if TYPE_CHECKING:
@@ -25,12 +25,11 @@ _IN_FLIGHT = 1_000
 def _files(data_dir: DataDir) -> "ArchiveFiles":
     """The archive that the settings name, or that of the data directory; no server is asked."""
     from runtime.archive.files import open_files
-    from runtime.settings import load_settings
 
-    settings = load_settings()
-    if settings.archive == "off":
+    archive = archive_of(data_directory(data_dir))
+    if archive == "off":
         raise SettingsError("TICKPIPE_ARCHIVE=off: there is no archive")
-    return open_files(settings.archive or str(data_directory(data_dir) / "archive"))
+    return open_files(archive)
 
 
 @app.command()

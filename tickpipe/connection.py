@@ -136,6 +136,17 @@ def _compose_deployment() -> "tuple[str, SecretStr] | None":
     )
 
 
+def archive_of(data_dir: Path) -> str:
+    """Where the archive of a stack is, or `off`: as the user's settings say, else in the data directory.
+
+    Raises:
+        SettingsError: when a setting cannot be understood.
+    """
+    from runtime.settings import load_settings
+
+    return load_settings().archive or str(data_dir / "archive")
+
+
 def connected_settings(data_dir: Path | None) -> "Settings":
     """Settings that lead to the embedded stack of the directory, or to what the environment or `.env` names.
 
@@ -148,8 +159,6 @@ def connected_settings(data_dir: Path | None) -> "Settings":
     directory = data_directory(data_dir)
     stack = stack_on(directory)
     if stack is not None:
-        from tickpipe.embedded.services import archive_of
-
         return _quiet_logs(
             load_settings(
                 data_dir=directory,

@@ -83,9 +83,9 @@ async def _apply(connection: AsyncConnection[Any], name: str, sql: bytes) -> boo
             # Behind a pooler no lock outlasts a transaction, so each takes it, and looks again.
             await connection.execute(SQL["lock_migrations"], {"key": _MIGRATIONS_LOCK})
             applied = await applied_migrations(connection)
-            if other := other_migrations(applied):
-                raise SchemaTaken(await _made_by_another_version(connection, other))
             if name in applied:
+                if applied[name] != _digest(sql):
+                    raise SchemaTaken(await _made_by_another_version(connection, other_migrations(applied)))
                 return False
             # Not before the first, so that one that is refused leaves nothing behind.
             await connection.execute(SQL["create_migrations_table"])

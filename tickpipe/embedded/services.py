@@ -14,6 +14,7 @@ from runtime.addresses import reachable_host, url_of
 from runtime.api_keys import KEYS_FILE
 from runtime.security_settings import UNSECURED
 from runtime.settings import ANY_SOURCE, load_settings
+from tickpipe.connection import archive_of
 from tickpipe.embedded.process import ServiceSpec
 from tickpipe.embedded.state import HOST, Ports, require_free
 
@@ -212,15 +213,6 @@ def any_source_key(own_key: str) -> str:
     """
     chosen = load_settings().api_keys.get(ANY_SOURCE)
     return own_key if chosen is None else chosen.get_secret_value()
-
-
-def archive_of(data_dir: Path) -> str:
-    """Where the archive of a stack is, or `off`: as the user's settings say, else in the data directory.
-
-    Raises:
-        SettingsError: when a setting cannot be understood.
-    """
-    return load_settings().archive or str(data_dir / "archive")
 
 
 def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from tickpipe.sending.dialects import UnknownForm
-from tickpipe.sending.textfile import DataFileError, arrow, told
+from tickpipe.sending.textfile import DataFileError, arrow, closed_on_failure, told
 
 #: How the files begin: Parquet, IPC with an index (Feather), and IPC as a stream.
 _PARQUET, _INDEXED, _STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
@@ -52,14 +52,8 @@ class ArrowFile:
         """
         lib = arrow()
         self.total_bytes = self.path.stat().st_size
-        try:
+        with closed_on_failure(self._open, self.path, (lib.ArrowException, OSError)):
             self._begin(lib)
-        except (lib.ArrowException, OSError) as exc:
-            self._open.close()
-            raise UnknownForm(f"{self.path}: damaged: {told(exc)}") from exc
-        except BaseException:
-            self._open.close()
-            raise
         return self
 
     def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:

@@ -10,7 +10,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, cast
@@ -77,6 +77,23 @@ class MissingLibrary(TickpipeError):
     is_wrong_use = True
 
 
+@contextmanager
+def closed_on_failure(opened: ExitStack, path: Path, damages: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Close what was opened when the block fails.
+
+    Raises:
+        UnknownForm: in the place of one of `damages`.
+    """
+    try:
+        yield
+    except damages as exc:
+        opened.close()
+        raise UnknownForm(f"{path}: damaged: {told(exc)}") from exc
+    except BaseException:
+        opened.close()
+        raise
+
+
 class TextFile:
     """A file opened for one pass over its lines, `with TextFile(path) as file`; memory does not grow with it.
 
@@ -103,24 +120,15 @@ class TextFile:
             MissingLibrary: when the library that unpacks it is not installed.
             OSError: when it cannot be opened.
         """
-        try:
+        with closed_on_failure(self._open, self.path, ()):
             if str(self.path) == "-":
                 self._raw = self._standard_input()
             else:
                 packed = on_disk(self.path)
                 self._raw = self._open.enter_context(packed.open("rb"))
                 self.total_bytes = packed.stat().st_size
-        except BaseException:
-            self._open.close()
-            raise
-        try:
+        with closed_on_failure(self._open, self.path, (*_DAMAGES, OSError)):
             self._text = self._as_text(self._raw)
-        except (*_DAMAGES, OSError) as exc:
-            self._open.close()
-            raise UnknownForm(f"{self.path}: damaged: {told(exc)}") from exc
-        except BaseException:
-            self._open.close()
-            raise
         return self
 
     def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
