@@ -27,6 +27,10 @@ RUN --mount=type=cache,target=/cache \
 COPY . .
 RUN --mount=type=cache,target=/cache \
     /opt/uv/bin/uv sync --frozen --no-dev --no-editable --extra producer --extra stream --extra sink --extra dashboard --extra archive
+# Of pyarrow a third is for what nothing here does: Flight, its own tests, and building against it.
+RUN cd "$(/opt/tickpipe/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pyarrow" \
+    && rm -rf tests include src ./*flight* libarrow_python.so libarrow_python*.so.*.*.* ./*.pyx ./*.pxi ./*.pxd \
+    && /opt/tickpipe/bin/python -I -c "import pyarrow.compute, pyarrow.fs, pyarrow.ipc, pyarrow.parquet"
 
 FROM base
 ARG VERSION=0.1.0

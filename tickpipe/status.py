@@ -65,6 +65,8 @@ class PipelineStatus:
     lag: dict[str, int | None] = field(default_factory=lambda: {"stream": None, "sink": None})
     newest: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    #: What works and will not for long.
+    warnings: list[str] = field(default_factory=list)
 
 
 def status(
@@ -142,6 +144,8 @@ def _show(stack: "StackState | None", pipeline: PipelineStatus, *, all_rows: boo
         columns = ("symbol", "source", "ts", "last_tick", "closed")
         rows_of_newest = [[row[column] for column in columns] for row in pipeline.newest]
         print_head(columns, rows_of_newest, all_rows=all_rows, title="Newest candles")
+    for warning in pipeline.warnings:
+        err.print(f"[bold yellow]Soon:[/] {escape(warning)}", soft_wrap=True)
     for problem in pipeline.problems:
         err.print(f"[bold red]Down:[/] {escape(problem)}", soft_wrap=True)
 
@@ -202,7 +206,8 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
         status.lag |= await _lags(settings, client, found)
         for volume in await log_volumes(client):
             if volume.is_low:
-                status.problems.append(f"disk of {volume.name}: {volume.room}; {CURE}")
+                said = f"disk of {volume.name}: {volume.room}; {CURE}"
+                (status.problems if volume.is_almost_full else status.warnings).append(said)
 
 
 async def group_lags(settings: "Settings", client: "AIOKafkaAdminClient") -> dict[str, int]:

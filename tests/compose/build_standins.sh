@@ -6,7 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 work=$1
-base=tickpipe-standin/debian:trixie
+base=tickpipe-standin/debian:trixie-slim
 
 if ! docker image inspect "$base" >/dev/null 2>&1; then
     echo "Building $base"
@@ -14,7 +14,10 @@ if ! docker image inspect "$base" >/dev/null 2>&1; then
     mirror=$(apt-get indextargets --format '$(LABEL) $(SITE)' 'Created-By: Packages' | sed -n 's/^Debian //p' | head -1)
     debootstrap --variant=minbase trixie "$work/trixie" "$mirror" >"$work/debootstrap.log" 2>&1 \
         || { tail -20 "$work/debootstrap.log" >&2; exit 1; }
-    tar -C "$work/trixie" --exclude='./var/cache/apt/archives/*.deb' --exclude='./var/lib/apt/lists/*' -c . \
+    # As in the real images that are called slim, neither now nor in what is installed later.
+    printf 'path-exclude /usr/share/%s/*\n' doc info locale man >"$work/trixie/etc/dpkg/dpkg.cfg.d/slim"
+    tar -C "$work/trixie" --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' --exclude='./usr/share/doc/*' \
+        --exclude='./usr/share/info/*' --exclude='./usr/share/locale/*' --exclude='./usr/share/man/*' -c . \
         | docker import --change 'LABEL tickpipe.standin=true' - "$base" >/dev/null
     rm -rf "$work/trixie"
 fi

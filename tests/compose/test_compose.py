@@ -22,7 +22,7 @@ from tests.days import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 from tests.ports import free_port
 from tests.waiting import wait_until
 
-SERVICES = ("producer", "stream", "sink", "dashboard")
+SERVICES = ("producer", "stream", "sink", "dashboard", "archive")
 
 #: Ticks of one request.
 BATCH = 500
@@ -519,9 +519,8 @@ def test_prometheus_sees_every_service(deployment: Deployment) -> None:
         answer = httpx.get(f"{deployment.prometheus_url}/api/v1/query", params={"query": "sum by (job) (up)"}).json()
         found = {r["metric"].get("job"): r["value"][1] for r in answer["data"]["result"]}
         found.pop("kafka", None)
-        return found == dict.fromkeys(("prometheus", "producer", "sink", "dashboard", "postgres", "node"), "1") | {
-            "stream": "3"
-        }
+        single = ("prometheus", "producer", "sink", "dashboard", "archive", "postgres", "node")
+        return found == dict.fromkeys(single, "1") | {"stream": "3"}
 
     wait_until(up, within_seconds=90, what="all targets up, three stream workers among them")
     rules = httpx.get(f"{deployment.prometheus_url}/api/v1/rules").json()["data"]["groups"]
