@@ -28,8 +28,9 @@ COPY . .
 RUN --mount=type=cache,target=/cache \
     /opt/uv/bin/uv sync --frozen --no-dev --no-editable --extra producer --extra stream --extra sink --extra dashboard --extra archive
 # Of pyarrow a third is for what nothing here does: Flight, its own tests, and building against it.
-RUN cd "$(/opt/tickpipe/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pyarrow" \
-    && rm -rf tests include src ./*flight* libarrow_python.so libarrow_python*.so.*.*.* ./*.pyx ./*.pxi ./*.pxd \
+RUN pyarrow="$(/opt/tickpipe/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pyarrow" \
+    && rm -rf "$pyarrow/tests" "$pyarrow/include" "$pyarrow/src" "$pyarrow"/*flight* "$pyarrow/libarrow_python.so" \
+        "$pyarrow"/libarrow_python*.so.*.*.* "$pyarrow"/*.pyx "$pyarrow"/*.pxi "$pyarrow"/*.pxd \
     && /opt/tickpipe/bin/python -I -c "import pyarrow.compute, pyarrow.fs, pyarrow.ipc, pyarrow.parquet"
 
 FROM base
