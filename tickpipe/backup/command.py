@@ -123,7 +123,10 @@ def restore(
         for line in described(archive.manifest):
             out.print(line, markup=False, soft_wrap=True)
         if check:
-            out.print("The backup is complete: every table, topic and count is there, every checksum is right.")
+            out.print(
+                "The backup is complete: every table, topic and count is there, every checksum is right.",
+                soft_wrap=True,
+            )
             return
         settings = connected_settings(data_dir)
         directory = data_directory(data_dir)

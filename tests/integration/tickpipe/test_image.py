@@ -46,6 +46,13 @@ RUNS: dict[str, tuple[str, int]] = {
     "backup": ("{folder}/backup.tpb --topics", 0),
     "restore": ("{folder}/backup.tpb --check", 0),
     "verify": ("", 0),
+    "archive status": ("", 0),
+    "archive check": ("", 0),
+    "archive compact": ("", 0),
+    # No archiver has run.
+    "archive restore": ("--to ticks --partition 0 --first 0", 1),
+    "proof export": ("{folder}/proof -s EURUSD --from 2019-02-04", 0),
+    "proof check": ("{folder}/proof", 0),
     "rejected list": ("", 0),
     "rejected show": ("ticks 0 0", 1),
     "rejected resend": ("--all --yes {producer}", 0),
@@ -114,6 +121,7 @@ def test_every_command_works_in_the_image(settings: Settings, tmp_path: Path) ->
         words = [[*name.split(), *RUNS[name][0].format(**places).split()] for name in names]
         own = environment(settings) | {
             "TICKPIPE_RELAY_FORWARD_KEY": API_KEY, "TICKPIPE_KEYS_FILE": str(tmp_path / "keys.json"),
+            "TICKPIPE_ARCHIVE": str(tmp_path / "archive"),
         }  # fmt: skip
         done = image.run(_RUN_EACH, given=json.dumps(words), **own)
         assert done.returncode == 0, done.stderr
