@@ -270,9 +270,7 @@ def _window_bits(body: bytes, encoding: bytes) -> int:
     return zlib.MAX_WBITS if has_header else _BARE_WINDOW_BITS
 
 
-def _unpacked(
-    body: bytes, window_bits: int, encoding: str, limit_bytes: int, reserve: Callable[[int], None]
-) -> bytes:
+def _unpacked(body: bytes, window_bits: int, encoding: str, limit_bytes: int, reserve: Callable[[int], None]) -> bytes:
     unpacker = zlib.decompressobj(window_bits)
     unpacked = io.BytesIO()
     for at in range(0, len(body), _PACKED_BYTES):
