@@ -63,7 +63,12 @@ def server_config(
         "proxy_headers": False,
         "timeout_graceful_shutdown": graceful_seconds,
     }
-    return uvicorn.Config(reading_to_the_end(app), host=asyncio_host(host), port=port, **chosen | options)
+    return uvicorn.Config(reading_to_the_end(app, _has_arrived), host=asyncio_host(host), port=port, **chosen | options)
+
+
+def _has_arrived(receive: Any) -> bool:
+    """Whether the body is whole: uvicorn's `receive` is a method of the request's cycle, which knows."""
+    return not receive.__self__.more_body
 
 
 def run_server(server: uvicorn.Server, guard: Guard) -> int:
