@@ -12,7 +12,7 @@ body was too large or its key wrong.
 
 import asyncio
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from ipaddress import ip_address
 from socket import gethostname
 from typing import Final
@@ -96,13 +96,13 @@ def reading_to_the_end(app: Application, has_arrived: Callable[[Receive], bool] 
         has_arrived: whether the server holds the whole body of a request already; then nothing has to be read.
     """
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    def answer(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http" and not has_arrived(receive):
             headers = dict(scope["headers"])
             if b"content-length" in headers or b"transfer-encoding" in headers:
                 exchange = _Exchange(headers, receive, send)
                 receive, send = exchange.receive, exchange.send
-        await app(scope, receive, send)
+        return app(scope, receive, send)
 
     return answer
 

@@ -165,8 +165,8 @@ async def read_body(
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes):
         raise _too_large(limit_bytes)
-    # A body that has arrived whole is there at once, and the timer that waiting needs would cost a fifth of all the work
-    # on a request with one tick.
+    # A body that has arrived whole is there at once, and the timer that waiting needs would cost a fifth of all the
+    # work on a request with one tick.
     call = receive().__await__()
     first: Message | _Begun
     try:

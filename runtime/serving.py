@@ -54,6 +54,8 @@ def server_config(
     """
     chosen: dict[str, Any] = {
         "loop": "uvloop" if extensions and sys.platform != "win32" else "asyncio",
+        # Not to be guessed: an ASGI 2 application is a plain function as well.
+        "interface": "asgi3",
         "http": bounded_protocol(Connections(max_connections), extensions=extensions),
         "lifespan": "on",
         "ws": "none",
