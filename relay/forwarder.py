@@ -302,7 +302,7 @@ class Forwarder:
         if time.monotonic() - self._logged_at < _REPEAT_SECONDS:
             return
         self._logged_at = time.monotonic()
-        log.warning(f"{why}; ticks stay stored, next try in {seconds:.1f} s.", action="forward_waits")
+        log.warning(f"{why.rstrip('.')}; ticks stay stored, next try in {seconds:.1f} s.", action="forward_waits")
 
 
 def _rejected(rows: Sequence[Row], result: Result) -> list[tuple[Row, str]]:

@@ -109,6 +109,9 @@ class Store:
         self.commits = self.jobs = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite opens a file that may only be read without a word, and for good.
+            with suppress(FileNotFoundError), path.open("r+b"):
+                pass
             connection = connect_writer(path, busy_seconds)
             prepare(connection)
             self._last_stamp = _newest_stamp(connection)
@@ -116,6 +119,9 @@ class Store:
             #: The writing thread's; None after it could not be rolled back, until the next job opens another.
             self._connection: sqlite3.Connection | None = connection
             self._opened_at = time.monotonic()
+        except OSError as exc:
+            message = f"{path} cannot be written ({exc.strerror}); is the disk write-protected, who owns the file?"
+            raise StoreUnavailable(message, 5) from exc
         except sqlite3.OperationalError as exc:
             message = f"{path} cannot be opened ({exc}); is the disk full, or does another program use it?"
             raise StoreUnavailable(message, 5) from exc
