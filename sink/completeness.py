@@ -17,7 +17,7 @@ from marketdata.refold import Coverage, PeriodKey, Proof, bridged
 from marketdata.rule import Reduced, Verdict
 from marketdata.timeframes import M1, Timeframe
 from runtime.kafka import Ends, group_offsets, log_ends
-from runtime.log_identity import log_name, own_log
+from runtime.logreader import log_name, own_log
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask, sleep_unless, unless_set
 from runtime.ticklog import TickLog

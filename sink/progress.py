@@ -21,8 +21,7 @@ from marketdata.runs import Record
 from runtime.health import Health
 from runtime.kafka import Ends
 from runtime.kafka_errors import is_retriable, kafka_errors
-from runtime.log_identity import log_name
-from runtime.logreader import LogReader
+from runtime.logreader import LogReader, log_name
 from runtime.settings import Settings
 from runtime.tasks import PeriodicTask
 from sink.db.connection import Connection, Database

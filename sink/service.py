@@ -18,7 +18,7 @@ from runtime.aiokafka_internals import rejoin_group
 from runtime.health import Guard, Health, StatusServer
 from runtime.kafka import GroupWatch, new_consumer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from runtime.rejected import Rejected
 from runtime.rights import Service
 from runtime.settings import Settings

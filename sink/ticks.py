@@ -21,7 +21,7 @@ from marketdata.tick import MINUTE_MS, Tick, period_of
 from marketdata.timeframes import M1
 from runtime.kafka import Ends, admin_client, committed_offsets, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors
-from runtime.log_identity import log_name, own_log
+from runtime.logreader import log_name, own_log
 from runtime.settings import Settings
 from runtime.ticklog import Refolded, TickLog
 from sink.db.connection import Connection

@@ -19,8 +19,7 @@ from marketdata.tick import Frame
 from marketdata.wire import encode, reference_key
 from runtime import clock
 from runtime.kafka import admin_client, group_offsets, log_ends, new_producer
-from runtime.log_identity import own_log, wait_for_log
-from runtime.logreader import LogReader
+from runtime.logreader import LogReader, own_log, wait_for_log
 from runtime.settings import Settings
 from runtime.topics import ensure_topics
 from sink.db.connection import connect
