@@ -10,13 +10,13 @@ from psycopg.rows import class_row
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from dashboard.access import Turns
 from dashboard.answers import Refusal, cacheable, encode, json_response, refusals
 from dashboard.candles import Request, check_names, newest_source
 from dashboard.database import SQL, Connection
 from dashboard.formats import MEDIA_TYPES
 from dashboard.routes import STRICT, From, Limit, Source, Symbol, TimeframeName, To, client_of
 from dashboard.tick_routes import Opening, bounds_asked, reading_the_log
-from dashboard.turns import Turns
 from marketdata.offsets import Ranges, from_multirange
 from runtime.settings import Settings
 from sink.db.session import SQL as SINK_SQL

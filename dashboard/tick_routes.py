@@ -12,12 +12,12 @@ from fastapi import FastAPI, Path, Query
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from dashboard.access import Turns
 from dashboard.answers import Refusal, cacheable, refusals
 from dashboard.candles import bar_bounds, epoch_ms, newest_source, parse_time, timeframe_asked
 from dashboard.formats import MEDIA_TYPES, choose_format
 from dashboard.routes import STRICT, Format, From, Source, Symbol, TimeframeName, To, client_of
 from dashboard.ticks import DEFAULT_LIMIT, MAX_LIMIT, Page, TickRequest, read_page, render_page
-from dashboard.turns import Turns
 from marketdata.errors import TickpipeError
 
 if TYPE_CHECKING:

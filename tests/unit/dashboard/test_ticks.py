@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dashboard.tick_routes
+from dashboard.access import Turns
 from dashboard.answers import Refusal
 from dashboard.tick_routes import reading_the_log
 from dashboard.ticks import Cursor, Page, TickRequest, render_page
-from dashboard.turns import Turns
 from marketdata.errors import KafkaUnavailable
 from marketdata.refold import TickRow
 from marketdata.tick import MINUTE_MS, period_of
