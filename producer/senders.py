@@ -20,8 +20,7 @@ from prometheus_client.registry import Collector
 from marketdata.contract.http import NOBODY, Sender
 from marketdata.contract.times import Clock, Instant
 from marketdata.errors import TickpipeError
-from marketdata.reference import Instrument, Reference, SenderCount
-from marketdata.wire import encode, reference_key
+from marketdata.wire import Instrument, Reference, SenderCount, encode, reference_key
 from producer.connection import discard_producer
 from producer.records import Origin
 from runtime import clock as wall

@@ -14,9 +14,8 @@ from aiokafka.admin import RecordsToDelete
 from psycopg import sql
 
 from marketdata.errors import KafkaUnavailable
-from marketdata.reference import Instrument, Reference, SenderCount
 from marketdata.tick import Frame
-from marketdata.wire import encode, reference_key
+from marketdata.wire import Instrument, Reference, SenderCount, encode, reference_key
 from runtime import clock
 from runtime.kafka import admin_client, group_offsets, log_ends, new_producer
 from runtime.logreader import LogReader, own_log, wait_for_log

@@ -3,7 +3,7 @@
 import pytest
 
 from marketdata.contract.http import Sender
-from marketdata.reference import Instrument, Reference, SenderCount
+from marketdata.wire import Instrument, Reference, SenderCount
 from producer import senders
 from producer.records import Origin
 from producer.senders import ReferenceData
