@@ -21,8 +21,8 @@ from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.logreader import wait_for_log
 from runtime.rejected import Rejected
 from runtime.rights import Service
+from runtime.service import PeriodicTask, cancel, unless_set, until_first_ends
 from runtime.settings import Settings
-from runtime.tasks import PeriodicTask, cancel, unless_set, until_first_ends
 from runtime.telemetry import start_telemetry
 from runtime.topics import sink_topics
 from sink.batch import (
