@@ -25,8 +25,7 @@ from runtime.process import EXIT_FAILED
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
 from runtime.topics import restore_topics
-from stream_app.emitter import Emitter
-from stream_app.metrics import Metrics
+from stream_app.emitter import Emitter, Metrics
 from stream_app.transport import BatchConsumer, install
 from stream_app.worker import Worker
 

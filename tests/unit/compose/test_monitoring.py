@@ -20,7 +20,7 @@ from relay.status import Metrics as RelayMetrics
 from relay.store import Store
 from runtime.settings import Settings
 from sink.metrics import Metrics as SinkMetrics
-from stream_app.metrics import Metrics as StreamMetrics
+from stream_app.emitter import Metrics as StreamMetrics
 
 ROOT = Path(__file__).parents[3]
 RULES = (ROOT / "compose" / "prometheus" / "rules.yml").read_text()
