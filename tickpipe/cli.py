@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from runtime.process import collect_rarely
-from tickpipe import archive, candles, database, doctor, gaps, install, keys, relay, status, topics, verify
+from tickpipe import archive, candles, database, doctor, gaps, install, keys, relay, status, topics
 from tickpipe.backup import command as backup
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
@@ -65,7 +65,7 @@ app.command()(status.senders)
 app.command()(export.export)
 app.command()(backup.backup)
 app.command()(backup.restore)
-app.command()(verify.verify)
+app.command()(candles.verify)
 app.command()(install.kit)
 app.command()(replay.replay)
 app.add_typer(rejected.app, name="rejected")
