@@ -19,11 +19,10 @@ from runtime.archive.manifest import DAY_MS, Catalogue, Progress, date_of
 from runtime.clock import now_ms
 from runtime.health import Guard, Health, StatusServer
 from runtime.kafka import commit_offsets
-from runtime.log_identity import own_log, wait_for_log
-from runtime.logreader import LogReader
+from runtime.logreader import LogReader, own_log, wait_for_log
 from runtime.rights import Service
+from runtime.service import sleep_unless, unless_set
 from runtime.settings import Settings
-from runtime.tasks import sleep_unless, unless_set
 from runtime.ticklog import frames_of
 
 log = structlog.get_logger(__name__)

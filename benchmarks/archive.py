@@ -22,7 +22,7 @@ from benchmarks.rounds import Measured, run_rounds
 from runtime.archive.files import LocalFiles
 from runtime.archive.manifest import Catalogue
 from runtime.kafka import admin_client, log_ends
-from runtime.log_identity import own_log
+from runtime.logreader import own_log
 from runtime.process import collect_rarely
 from runtime.settings import Settings, load_settings
 from tests import plainhttp

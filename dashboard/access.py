@@ -1,15 +1,18 @@
-"""Who may read a dashboard that has a password: those who show it, or a key with the right `read`.
+"""Who may read, and when it is their turn.
 
-Wrong ones are counted by address, and an address that has shown too many is refused for a while whatever it shows, for
-otherwise the right one would stand out. A browser that was let in before has a cookie that exempts it from that, so
-that nobody can lock out those who share an address with him, behind a proxy for example. The cookie lets nobody in.
+A dashboard that has a password is read by those who show it, or a key with the right `read`. Wrong ones are counted by
+address, and an address that has shown too many is refused for a while whatever it shows, for otherwise the right one
+would stand out. A browser that was let in before has a cookie that exempts it from that, so that nobody can lock out
+those who share an address with him, behind a proxy for example. The cookie lets nobody in.
 """
 
+import asyncio
 import hmac
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from math import ceil
 from typing import Final
@@ -127,3 +130,69 @@ class Guesses:
         self._until[address] = max(now, self._until.pop(address, now)) + _FORGET_SECONDS
         if len(self._until) > _MAX_ADDRESSES:
             self._until.popitem(last=False)
+
+
+class Turns:
+    """`at_once` requests work; the others wait, each client in a queue of its own, and the queues take turns.
+
+    Args:
+        at_once: requests that work at the same time.
+        what: what they do, for the one that is refused.
+        patience_seconds: how long one may wait.
+    """
+
+    def __init__(self, at_once: int, what: str, *, patience_seconds: float) -> None:
+        self._at_once = at_once
+        self._what = what
+        self._patience_seconds = patience_seconds
+        self._working = 0
+        #: The client whose turn is next comes first.
+        self._waiting: OrderedDict[object, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @asynccontextmanager
+    async def turn(self, client: object) -> AsyncIterator[None]:
+        """Work within, when it is this client's turn.
+
+        Raises:
+            Refusal: 429 when the others do not finish in time.
+        """
+        if self._working < self._at_once:
+            self._working += 1
+        else:
+            await self._wait(client)
+        try:
+            yield
+        finally:
+            self._hand_on()
+
+    async def _wait(self, client: object) -> None:
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(client, deque()).append(mine)
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                await mine
+        except BaseException as exc:
+            if mine.done() and not mine.cancelled():
+                # The turn came at the moment at which this one gave up.
+                self._hand_on()
+            else:
+                mine.cancel()
+            if isinstance(exc, TimeoutError):
+                raise Refusal(
+                    429, "TOO_MANY_READS",
+                    f"{self._at_once} requests {self._what} already; ask again, or for fewer at a time",
+                    Retry_After="5",
+                ) from exc  # fmt: skip
+            raise
+
+    def _hand_on(self) -> None:
+        """Let the next one work: the first of the next client."""
+        while self._waiting:
+            client, queue = self._waiting.popitem(last=False)
+            mine = queue.popleft()
+            if queue:
+                self._waiting[client] = queue
+            if not mine.done():
+                mine.set_result(None)
+                return
+        self._working -= 1

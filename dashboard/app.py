@@ -28,10 +28,9 @@ from dashboard.database import Database
 from dashboard.hub import Hub
 from dashboard.live import LiveReader, Settler
 from dashboard.metrics import CountRequests, Gauges, Metrics
+from dashboard.origins import add_proof_routes, add_tick_routes, reading_turns
 from dashboard.pipeline import Pipeline
-from dashboard.proofs import add_proof_routes
 from dashboard.routes import add_routes
-from dashboard.tick_routes import add_tick_routes, reading_turns
 from marketdata.timeframes import TIMEFRAMES
 from runtime.api_keys import ApiKeys
 from runtime.health import Guard, Health

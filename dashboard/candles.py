@@ -16,8 +16,8 @@ from psycopg.rows import class_row
 from dashboard.answers import Refusal
 from dashboard.database import SQL, Connection, Database
 from marketdata.offsets import Ranges, from_multirange
-from marketdata.reference import decimals_of
 from marketdata.timeframes import M1, TIMEFRAMES
+from marketdata.wire import decimals_of
 
 DEFAULT_LIMIT: Final = 500
 #: Two weeks of M1; more comes page by page.

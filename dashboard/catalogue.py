@@ -11,7 +11,7 @@ from dashboard.answers import Refusal
 from dashboard.database import SQL, Database
 from dashboard.hub import Hub
 from dashboard.stream import Feed
-from marketdata.reference import decimals_of
+from marketdata.wire import decimals_of
 
 #: An answer is cached for this long (seconds) or so many times as long as the query took, whichever is longer.
 _CACHE_SECONDS: Final = 5.0

@@ -23,7 +23,7 @@ from marketdata.wire import decode_candle, decode_candles
 from runtime import clock
 from runtime.kafka import new_consumer
 from runtime.kafka_errors import kafka_errors
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from runtime.rights import Service
 from runtime.settings import Settings
 from runtime.telemetry import arrival_seconds, received_header, seconds_between

@@ -12,6 +12,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from dashboard.access import Turns
 from dashboard.answers import Refusal, cacheable, encode, refusals
 from dashboard.candles import (
     DEFAULT_LIMIT,
@@ -26,7 +27,6 @@ from dashboard.candles import (
 from dashboard.formats import MEDIA_TYPES, choose_format, render
 from dashboard.hub import Hub
 from dashboard.stream import events
-from dashboard.turns import Turns
 from marketdata.timeframes import TIMEFRAMES
 from runtime.serving import owner_of
 from sink.queries import read_senders

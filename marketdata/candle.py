@@ -48,7 +48,7 @@ class Candle(Struct, frozen=True, gc=False, kw_only=True):
     #: Times of the earliest and the latest tick (UTC epoch milliseconds).
     first_tick: TimeMsc
     last_tick: TimeMsc
-    #: The log that the offsets belong to, see `runtime.log_identity.own_log`.
+    #: The log that the offsets belong to, see `runtime.logreader.own_log`.
     log: str
     #: `[[partition, first, last], …]`.
     offsets: Ranges

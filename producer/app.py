@@ -24,11 +24,11 @@ from marketdata.contract.tick import PostedTick
 from producer.ingest import Ingest, json_response
 from producer.metrics import Metrics
 from producer.publisher import Gateway, Publisher
-from producer.reference import ReferenceData, ReferenceWriter
+from producer.senders import ReferenceData, ReferenceWriter
 from producer.windows import add_windows_kit
 from runtime.health import Guard, Health
+from runtime.service import TaskMetrics
 from runtime.settings import Settings
-from runtime.tasks import TaskMetrics
 from runtime.telemetry import start_telemetry
 from runtime.volumes import VolumeWatch
 

@@ -39,7 +39,7 @@ from producer.connection import Record
 from producer.metrics import Metrics
 from producer.publisher import Gateway
 from producer.records import FrameWriter, Origin, RejectWriter, TicksBySymbol, decode_bulk, read_bulk
-from producer.reference import ReferenceData
+from producer.senders import ReferenceData
 from runtime import clock
 from runtime.api_keys import ApiKey, Rates
 from runtime.request_body import Intake

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from producer.source_watch import SourceWatch
+from producer.senders import SourceWatch
 from runtime.rejected import REJECTS_LOST
 from runtime.telemetry import OTHER, STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, Bounded, BoundedCounter
 

@@ -38,9 +38,8 @@ from marketdata.errors import InvalidItem
 from relay.database import StoreUnavailable, explained
 from relay.forwarder import Totals
 from relay.item import NewRow, PackedRows, as_json, read_item
-from relay.metrics import Metrics
 from relay.pending import store_refused
-from relay.status import Status, recent
+from relay.status import Metrics, Status, recent
 from relay.store import Store
 from runtime.health import Health
 from runtime.pages import ASK_FOR_KEY, HEADERS, language_of, password_in

@@ -1,6 +1,7 @@
-"""What the relay says of itself: numbers for programs, and a page for people in English and Portuguese."""
+"""What the relay says of itself: metrics and numbers for programs, and a page for people in English and Portuguese."""
 
 import math
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from html import escape
@@ -8,6 +9,9 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 import msgspec
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from marketdata.contract.http import Refusal
 from relay.forwarder import Totals
@@ -16,6 +20,66 @@ from relay.pending import Backlog
 from relay.store import Store
 from runtime.health import Health
 from runtime.pages import Language, page
+from runtime.posting import CAUSES
+
+#: What names of metrics begin with.
+_PREFIX: Final = "tickpipe_relay"
+
+#: Causes of trouble that are not the server's: the relay's own database, an error in the relay.
+_OWN_CAUSES: Final = ("store", "failed")
+
+
+class Metrics:
+    """All metrics of one relay; those of forwarding only where it forwards (`totals`)."""
+
+    def __init__(self, store: Store, totals: Totals | None, backlog: Backlog) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
+        self.rows_stored = Counter(f"{_PREFIX}_rows_stored", "Ticks and bars on the disk.", registry=registry)
+        self.items_rejected = Counter(f"{_PREFIX}_items_rejected", "Items that could not be used.", registry=registry)
+        registry.register(_Commits(store))
+        if totals is not None:
+            registry.register(_Forwarding(totals, backlog))
+
+
+class _Commits(Collector):
+    """What the store counts itself."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(f"{_PREFIX}_commits", "Transactions of the database.", value=self._store.commits)
+
+
+class _Forwarding(Collector):
+    """What the forwarder counts itself, and what waits."""
+
+    def __init__(self, totals: Totals, backlog: Backlog) -> None:
+        self._totals, self._backlog = totals, backlog
+
+    def collect(self) -> Iterable[Metric]:
+        totals = self._totals
+        for name, text, value in (
+            ("rows_forwarded", "Rows that the server confirmed.", totals.forwarded),
+            ("rows_rejected", "Rows that the server refused for good.", totals.rejected),
+            ("forward_requests", "Requests that the server answered.", totals.requests),
+            ("forward_retries", "Tries that failed and were repeated.", totals.retries),
+            ("rows_deleted", "Old rows that were deleted after confirmation.", totals.deleted),
+        ):
+            yield CounterMetricFamily(f"{_PREFIX}_{name}", text, value=value)
+        gauges: list[tuple[str, str, float]] = [
+            ("server_up", "0 while the server does not take ticks.", not totals.trouble),
+            ("backlog_rows", "Rows that the server has not confirmed.", self._backlog.rows()),
+            ("oldest_unsent_seconds", "Since when the oldest of them waits.", self._backlog.oldest_seconds()),
+        ]
+        for name, text, gauge in gauges:
+            yield GaugeMetricFamily(f"{_PREFIX}_{name}", text, value=gauge)
+        trouble = GaugeMetricFamily(f"{_PREFIX}_trouble", "1 for why nothing is forwarded now.", labels=["cause"])
+        for cause in (*CAUSES, *_OWN_CAUSES):
+            trouble.add_metric([cause], cause == totals.cause)
+        yield trouble
+
 
 #: How many symbols /stats names, and how many the page.
 _TOP_SYMBOLS: Final = 10

@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from runtime.addresses import ThreadedServer, cannot_listen
 from runtime.process import EXIT_FAILED, end_process
-from runtime.tasks import cancel
+from runtime.service import cancel
 
 #: Status code and JSON of an answer.
 Answer = tuple[int, dict[str, object]]

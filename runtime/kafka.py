@@ -21,8 +21,8 @@ from runtime.aiokafka_internals import end_fetches
 from runtime.kafka_access import client_options, why_unavailable
 from runtime.kafka_errors import kafka_errors, mapped
 from runtime.rights import hidden_topics
+from runtime.service import PeriodicTask
 from runtime.settings import Settings
-from runtime.tasks import PeriodicTask
 
 log = structlog.get_logger(__name__)
 

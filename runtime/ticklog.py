@@ -17,8 +17,7 @@ from marketdata.runs import Chunk, in_pieces
 from marketdata.tick import Frame
 from marketdata.wire import decode_frame, decode_frames
 from runtime.kafka import Ends
-from runtime.log_identity import own_log
-from runtime.logreader import LogReader
+from runtime.logreader import LogReader, own_log
 from runtime.settings import Settings
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from runtime.health import Health
 from runtime.kafka import admin_client
 from runtime.kafka_errors import kafka_errors
 from runtime.kafka_protocol import NOT_SUPPORTED, LogDirsRequest
+from runtime.service import PeriodicTask
 from runtime.settings import Settings
-from runtime.tasks import PeriodicTask
 
 log = structlog.get_logger(__name__)
 

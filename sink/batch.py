@@ -17,9 +17,16 @@ from aiokafka import TopicPartition
 
 from marketdata.candle import BrokerBar, Candle, check_bar, check_candle
 from marketdata.errors import InvalidCandle, InvalidReference
-from marketdata.reference import Instrument, Reference, SenderCount
 from marketdata.runs import Record
-from marketdata.wire import decode_bar, decode_candle, decode_candles, decode_reference
+from marketdata.wire import (
+    Instrument,
+    Reference,
+    SenderCount,
+    decode_bar,
+    decode_candle,
+    decode_candles,
+    decode_reference,
+)
 from runtime import clock
 from runtime.rejected import REASON_CHARACTERS, Rejected, RejectedWriter, Which
 from runtime.settings import Settings

@@ -17,9 +17,9 @@ from marketdata.refold import Coverage, PeriodKey, Proof, bridged
 from marketdata.rule import Reduced, Verdict
 from marketdata.timeframes import M1, Timeframe
 from runtime.kafka import Ends, group_offsets, log_ends
-from runtime.log_identity import log_name, own_log
+from runtime.logreader import log_name, own_log
+from runtime.service import PeriodicTask, sleep_unless, unless_set
 from runtime.settings import Settings
-from runtime.tasks import PeriodicTask, sleep_unless, unless_set
 from runtime.ticklog import TickLog
 from sink.db.connection import REFUSALS, Connection, Database, TooSlow
 from sink.db.session import SQL

@@ -18,8 +18,8 @@ from aiokafka import TopicPartition
 from marketdata.timeframes import FOLDABLE
 from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
 from runtime.kafka_errors import kafka_errors
+from runtime.service import PeriodicTask, sleep_unless
 from runtime.settings import Settings
-from runtime.tasks import PeriodicTask, sleep_unless
 from runtime.telemetry import Bounded
 from sink.db.connection import Connection, Database, StepSize
 from sink.db.session import SQL

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from runtime.rejected import REJECTS_LOST
-from runtime.tasks import TaskMetrics
+from runtime.service import TaskMetrics
 from runtime.telemetry import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 

@@ -21,10 +21,9 @@ from marketdata.runs import Record
 from runtime.health import Health
 from runtime.kafka import Ends
 from runtime.kafka_errors import is_retriable, kafka_errors
-from runtime.log_identity import log_name
-from runtime.logreader import LogReader
+from runtime.logreader import LogReader, log_name
+from runtime.service import PeriodicTask
 from runtime.settings import Settings
-from runtime.tasks import PeriodicTask
 from sink.db.connection import Connection, Database
 from sink.db.session import SQL, database_conninfo, open_session
 from sink.metrics import Metrics

@@ -21,8 +21,8 @@ from marketdata.refold import Proof
 from marketdata.rule import Reduced
 from marketdata.timeframes import timeframe_named
 from runtime import clock
+from runtime.service import PeriodicTask
 from runtime.settings import Settings
-from runtime.tasks import PeriodicTask
 from runtime.ticklog import Refolded, TickLog
 from sink.db.connection import REFUSALS, Connection, Database, StepSize
 from sink.db.session import SQL, is_pooled

@@ -18,11 +18,11 @@ from runtime.aiokafka_internals import rejoin_group
 from runtime.health import Guard, Health, StatusServer
 from runtime.kafka import GroupWatch, new_consumer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from runtime.rejected import Rejected
 from runtime.rights import Service
+from runtime.service import PeriodicTask, cancel, unless_set, until_first_ends
 from runtime.settings import Settings
-from runtime.tasks import PeriodicTask, cancel, unless_set, until_first_ends
 from runtime.telemetry import start_telemetry
 from runtime.topics import sink_topics
 from sink.batch import (

@@ -15,13 +15,13 @@ from aiokafka import TopicPartition
 
 from marketdata.errors import UnknownTopic
 from marketdata.offsets import Ranges, from_multirange, size, union
-from marketdata.reference import decimals_of
 from marketdata.refold import Coverage, Proof, RecordFold, TickFold, TickRow, bridged, columns_of
 from marketdata.tick import MINUTE_MS, Tick, period_of
 from marketdata.timeframes import M1
+from marketdata.wire import decimals_of
 from runtime.kafka import Ends, admin_client, committed_offsets, new_consumer, topic_ends
 from runtime.kafka_errors import kafka_errors
-from runtime.log_identity import log_name, own_log
+from runtime.logreader import log_name, own_log
 from runtime.settings import Settings
 from runtime.ticklog import Refolded, TickLog
 from sink.db.connection import Connection

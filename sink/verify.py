@@ -15,7 +15,7 @@ from marketdata.errors import UnknownTimeframe
 from marketdata.offsets import from_multirange
 from marketdata.refold import PeriodKey, Proof
 from marketdata.timeframes import M1, timeframe_named
-from runtime.log_identity import own_log, wait_for_log
+from runtime.logreader import own_log, wait_for_log
 from runtime.settings import Settings
 from runtime.ticklog import TickLog
 from sink.completeness import Completeness, Selection, store_folds

@@ -16,11 +16,10 @@ from msgspec.structs import asdict
 
 from marketdata.candle import BrokerBar, Candle
 from marketdata.offsets import Ranges, beyond
-from marketdata.reference import Reference, SenderCount
 from marketdata.rule import Reduced, Verdict, reduce_batch
-from marketdata.wire import reference_key
+from marketdata.wire import Reference, SenderCount, reference_key
 from runtime.kafka import Ends, log_ends
-from runtime.log_identity import own_log
+from runtime.logreader import own_log
 from runtime.settings import Settings
 from sink.db.connection import REFUSALS, Connection
 from sink.db.session import SQL

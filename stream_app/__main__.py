@@ -8,7 +8,7 @@ import structlog
 
 from marketdata.errors import SettingsError, TickpipeError
 from runtime.addresses import require_listenable
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from runtime.logs import configure_logs
 from runtime.process import collect_rarely, exit_on_stop_signal
 from runtime.rights import Service

@@ -20,13 +20,12 @@ from runtime.addresses import asyncio_host, url_of
 from runtime.health import Guard, Health
 from runtime.kafka import METADATA_MAX_AGE_MS, GroupWatch, admin_client
 from runtime.kafka_access import client_options
-from runtime.log_identity import own_log
+from runtime.logreader import own_log
 from runtime.process import EXIT_FAILED
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
 from runtime.topics import restore_topics
-from stream_app.emitter import Emitter
-from stream_app.metrics import Metrics
+from stream_app.emitter import Emitter, Metrics
 from stream_app.transport import BatchConsumer, install
 from stream_app.worker import Worker
 

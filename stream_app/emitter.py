@@ -1,4 +1,4 @@
-"""Sends what a worker produces, and waits until it is confirmed: candles with their headers, and rejected records."""
+"""Sends what a worker produces, candles with their headers and rejected records, and counts its work."""
 
 import asyncio
 from bisect import bisect_left
@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from marketdata.candle import Candle
 from marketdata.runs import Record
@@ -15,10 +16,70 @@ from marketdata.tick import Frame
 from marketdata.wire import candle_key, encode
 from runtime.kafka import new_producer
 from runtime.kafka_errors import kafka_errors
-from runtime.rejected import Rejected, RejectedWriter, Which
+from runtime.rejected import REJECTS_LOST, Rejected, RejectedWriter, Which
 from runtime.settings import Settings
-from runtime.telemetry import RECEIVED_HEADER, TRACEPARENT, Headers, Span, Telemetry, TraceContext, context_of
+from runtime.telemetry import (
+    RECEIVED_HEADER,
+    STAGE_BUCKETS,
+    STAGE_HELP,
+    STAGE_METRIC,
+    TRACEPARENT,
+    Headers,
+    Span,
+    Telemetry,
+    TraceContext,
+    context_of,
+)
 from stream_app.window import Emission, Origin, Window
+
+
+class Metrics:
+    """Every metric of the stream app, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        # Memory, CPU and start of the process.
+        ProcessCollector(registry=self.registry)
+        self.registry.register(REJECTS_LOST)
+        prefix = "tickpipe_stream"
+        self.records = Counter(
+            f"{prefix}_records", "Records of the ticks topic that were read.", registry=self.registry
+        )
+        self.ticks = Counter(f"{prefix}_ticks", "Ticks that were folded.", registry=self.registry)
+        self.rejected = Counter(f"{prefix}_rejected_records", "Records that are no frames.", registry=self.registry)
+        self.candles = Counter(
+            f"{prefix}_candles", "Candles that the broker confirmed.", ["closed"], registry=self.registry
+        )
+        self.emit_failures = Counter(
+            f"{prefix}_emit_failures", "Rounds of candles that the broker did not confirm.", registry=self.registry
+        )
+        self.forgotten = Counter(f"{prefix}_forgotten_minutes", "Minutes dropped from memory.", registry=self.registry)
+        self.minutes = Gauge(f"{prefix}_minutes", "Minutes in memory.", registry=self.registry)
+        self.ticks_held = Gauge(
+            f"{prefix}_buffered_ticks",
+            "Ticks in the deduplication buffer: held in memory in case they are sent again.",
+            registry=self.registry,
+        )
+        self.partitions = Gauge(f"{prefix}_partitions", "Partitions that this worker owns.", registry=self.registry)
+        self.lag = Gauge(
+            f"{prefix}_lag_records",
+            "Records behind the end that are not committed.",
+            ["partition"],
+            registry=self.registry,
+        )
+        self.emit_seconds = Histogram(
+            f"{prefix}_emit_seconds",
+            "From the choice of the candles to their confirmation.",
+            buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+            registry=self.registry,
+        )
+        #: stage: folded (the oldest frame of each chunk of a poll), published (the candle is confirmed).
+        self.stages = Histogram(STAGE_METRIC, STAGE_HELP, ["stage"], buckets=STAGE_BUCKETS, registry=self.registry)
+
+    def exposition(self) -> bytes:
+        """What `/metrics` answers."""
+        return generate_latest(self.registry)
+
 
 #: A round that takes longer is tried again; a restarted broker needs some seconds (seconds).
 CONFIRM_TIMEOUT_SECONDS = 30.0

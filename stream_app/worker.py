@@ -18,8 +18,7 @@ from runtime.rejected import Rejected
 from runtime.settings import Settings
 from runtime.telemetry import NoTelemetry, Telemetry, seconds_between, trace_id_of
 from runtime.ticklog import TickLog
-from stream_app.emitter import Emitter, Outgoing, note_origins, outgoing
-from stream_app.metrics import Metrics
+from stream_app.emitter import Emitter, Metrics, Outgoing, note_origins, outgoing
 from stream_app.window import Emission, Window
 
 log = structlog.get_logger(__name__)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from runtime.process import collect_rarely
-from tickpipe import archive, candles, database, doctor, gaps, keys, kit, relay, status, systemd, topics, verify
+from tickpipe import archive, candles, database, doctor, gaps, install, keys, relay, status, topics
 from tickpipe.backup import command as backup
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
@@ -51,7 +51,7 @@ def tickpipe(
 
 app.command()(stack.up)
 app.command()(stack.down)
-app.command("install-service")(systemd.install_service)
+app.command("install-service")(install.install_service)
 app.command()(status.status)
 app.command()(doctor.doctor)
 app.command()(sending.send)
@@ -65,8 +65,8 @@ app.command()(status.senders)
 app.command()(export.export)
 app.command()(backup.backup)
 app.command()(backup.restore)
-app.command()(verify.verify)
-app.command()(kit.kit)
+app.command()(candles.verify)
+app.command()(install.kit)
 app.command()(replay.replay)
 app.add_typer(rejected.app, name="rejected")
 app.add_typer(topics.app, name="topics")

@@ -56,7 +56,7 @@ class Manifest(Struct, kw_only=True):
     """The files that hold one partition's ticks of one day (UTC)."""
 
     v: Literal[1] = 1
-    #: The log that the offsets belong to (`runtime.log_identity`).
+    #: The log that the offsets belong to (`runtime.logreader`).
     log: str
     partition: int
     date: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d$")]

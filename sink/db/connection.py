@@ -23,7 +23,7 @@ from psycopg import AsyncConnection
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential, wait_random
 
 from runtime.kafka_errors import is_retriable
-from runtime.tasks import sleep_unless
+from runtime.service import sleep_unless
 from sink.db.session import SERVICE_LIMITS, SQL, is_pooled, open_session
 
 log = structlog.get_logger(__name__)

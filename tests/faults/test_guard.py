@@ -14,8 +14,7 @@ from marketdata.errors import LogShortened, MissedRecords
 from marketdata.wire import encode, frame_key
 from runtime.kafka import log_ends, new_consumer, new_producer
 from runtime.settings import Settings
-from stream_app.emitter import Emitter
-from stream_app.metrics import Metrics
+from stream_app.emitter import Emitter, Metrics
 from stream_app.worker import Worker
 from tests.days import eurusd_ticks
 from tests.faults.stage import Stage

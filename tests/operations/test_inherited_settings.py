@@ -17,7 +17,7 @@ from psycopg import sql
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from runtime.settings import Settings
 from sink.db.schema import migrate
 from tests import plainhttp

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
 from dashboard.database import Database
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from runtime.settings import Settings
 from sink.db.schema import migrate
 from sink.db.session import database_conninfo, open_session

@@ -10,7 +10,7 @@ from msgspec import structs
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from runtime.settings import Settings
 from sink.db.connection import Database, connect
 from sink.db.schema import migrate, migration_files

@@ -16,7 +16,7 @@ from marketdata.errors import ProgressLost
 from marketdata.wire import candle_key, encode
 from runtime.aiokafka_internals import send_request
 from runtime.kafka import admin_client, committed_offsets, log_ends
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from runtime.settings import Settings
 from sink.db.connection import connect
 from sink.db.schema import migrate

@@ -26,7 +26,7 @@ from aiokafka import TopicPartition
 from marketdata.errors import KafkaUnavailable, TickpipeError
 from runtime import clock
 from runtime.kafka import group_offsets, log_ends
-from runtime.log_identity import own_log
+from runtime.logreader import own_log
 from runtime.settings import Settings
 from runtime.topics import ensure_topics
 from sink.db.schema import migrate

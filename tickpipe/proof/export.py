@@ -16,7 +16,7 @@ from marketdata.offsets import Ranges
 from marketdata.refold import Proof, TickFold
 from marketdata.tick import Frame, Tick
 from marketdata.timeframes import M1, Timeframe
-from runtime.log_identity import own_log
+from runtime.logreader import own_log
 from runtime.ticklog import TickLog
 from sink.db.session import SQL
 from sink.verify import stored_candle

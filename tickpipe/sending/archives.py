@@ -1,23 +1,134 @@
 """Reads what EAs and relays have put aside as JSON: whole requests, one in each line or in each file.
 
 `PDC_outbound_YYYYMMDD.jsonl` has lines of `{"ts", "kind", "body"}`, a relay's `queue/*.json` has `{"url", "payload",
-"headers"}`, and the `PDC_fallback_*` and `PDC_batch_fallback_*` files hold bodies. The items are passed on as they are.
+"headers"}`, and the `PDC_fallback_*` and `PDC_batch_fallback_*` files hold bodies. The items are passed on as they are:
+a long document is cut between two of them, so that numbers stay as they were written.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from marketdata.contract.body import Body, decode
+from marketdata.contract.body import WRAPPERS, Body, decode
 from marketdata.contract.fields import is_bar, with_names
 from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, TooLarge, Unusable
 from marketdata.errors import TickpipeError
 from tickpipe.sending.columnfile import BadLine, SkippingFile
 from tickpipe.sending.dialects import UnknownForm, field_of, parse_file_name
-from tickpipe.sending.document import Document
 from tickpipe.sending.textfile import DataFileError, TextFile
+
+#: Items of a piece (characters).
+_PIECE: Final = 1_000_000
+
+#: One item, and what stands before and behind all of them, may be as long as this (characters).
+_LONGEST_ITEM: Final = 1_000_000
+_LONGEST_EDGE: Final = 100_000
+
+#: Objects and arrays in an item that are told apart; deeper ones make the document unreadable.
+_DEPTH: Final = 5
+
+_STRING: Final = r'"(?:[^"\\]++|\\.)*+"'
+_SIGN: Final = re.compile(rf"{_STRING}|[\[\]{{}}]", re.DOTALL)
+
+
+def _value() -> str:
+    """Matches an object, an array, a string, or anything else between two commas; nothing is looked at twice."""
+    nested = "(?!)"
+    for _ in range(_DEPTH):
+        inside = rf'(?:[^\[\]{{}}"]++|{_STRING}|{nested})*+'
+        nested = rf"(?:\{{{inside}\}}|\[{inside}\])"
+    return rf'(?:{nested}|{_STRING}|[^\[\]{{}}",\s]++)'
+
+
+_VALUE: Final = _value()
+
+#: An item up to what shows that it has ended: the comma behind it, or the bracket that closes the list.
+_ITEM: Final = re.compile(rf"\s*+({_VALUE})\s*+(?:,|(?=\]))", re.DOTALL)
+_ITEMS: Final = re.compile(rf"(?:\s*+{_VALUE}\s*+(?:,|(?=\])))++", re.DOTALL)
+_END: Final = re.compile(r"\s*+\]")
+
+
+class Document:
+    """A document that is a list of items, or in which such a list is the field `ticks` or `items` of an object.
+
+    `pieces` is called twice: what stands behind the items is known when it has ended for the first time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        #: The text up to the bracket that opens the list, and from the one that closes it.
+        self._before, self._behind = "", ""
+
+    def around(self, items: str) -> str:
+        """The whole document with these items alone."""
+        return f"{self._before}{items.strip().removesuffix(',')}{self._behind}"
+
+    def items(self, piece: str) -> Iterator[str]:
+        """Each item of a piece."""
+        return (found[1] for found in _ITEM.finditer(f"{piece.strip().removesuffix(',')},"))
+
+    def pieces(self, chunks: Iterator[str]) -> Iterator[tuple[int, str]]:
+        """The items in pieces, each with the number of the line in which it begins.
+
+        Raises:
+            UnknownForm: when the text is no such document, or something in it is longer than any item.
+            DataFileError: as the chunks.
+        """
+        text, end = self._begin(chunks)
+        line = 1 + text.count("\n", 0, end)
+        text = text[end:]
+        is_more = True
+        while _END.match(text) is None:
+            while is_more and len(text) < _PIECE:
+                chunk = next(chunks, "")
+                is_more = bool(chunk)
+                text += chunk
+            found = _ITEMS.match(text)
+            if found is None:
+                if _END.match(text) is not None:
+                    break
+                raise self._unreadable(f"what begins in line {line:,} is no item, or too long a one")
+            yield line, found[0]
+            line += found[0].count("\n")
+            text = text[found.end() :]
+        for chunk in chunks:
+            text += chunk
+            if len(text) > _LONGEST_EDGE + _PIECE:
+                raise self._unreadable("much stands behind its list of items")
+        self._behind = text.strip()
+
+    def _begin(self, chunks: Iterator[str]) -> tuple[str, int]:
+        """The text so far, and where in it the items begin."""
+        text = ""
+        for chunk in chunks:
+            text += chunk
+            if (end := _opening(text)) is not None:
+                self._before = text[:end]
+                return text, end
+            if len(text) > _LONGEST_EDGE:
+                break
+        raise self._unreadable("it has no list of items")
+
+    def _unreadable(self, why: str) -> UnknownForm:
+        return UnknownForm(f"{self._path}: no line is JSON, and as one document it cannot be read: {why}")
+
+
+def _opening(text: str) -> int | None:
+    """Where the list of items begins, behind its bracket; None when it is not in the text."""
+    depth, name = 0, ""
+    for found in _SIGN.finditer(text):
+        sign = found[0]
+        if sign == "[" and (depth == 0 or name in WRAPPERS):
+            return found.end()
+        if sign[0] == '"':
+            name = sign[1:-1]
+        else:
+            depth += 1 if sign in "[{" else -1
+    return None
+
 
 #: Items of short requests that are sent together.
 _TOGETHER: Final = 200

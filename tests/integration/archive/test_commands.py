@@ -11,7 +11,7 @@ from archive.writer import Writer
 from marketdata.wire import decode_frame, frame_key
 from runtime.archive.files import LocalFiles
 from runtime.archive.manifest import Catalogue
-from runtime.log_identity import own_log
+from runtime.logreader import own_log
 from runtime.settings import Settings
 from tests.kafka_log import KafkaLog, read_records
 from tests.services import environment

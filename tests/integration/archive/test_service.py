@@ -15,7 +15,7 @@ from runtime.archive.files import LocalFiles
 from runtime.archive.manifest import Catalogue
 from runtime.archive.reader import ArchiveReader
 from runtime.kafka import group_offsets
-from runtime.log_identity import own_log
+from runtime.logreader import own_log
 from runtime.settings import Settings
 from tests.kafka_log import KafkaLog, send_empty
 from tests.services import Service

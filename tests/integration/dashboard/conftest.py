@@ -10,7 +10,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, ViewportSize, async_playwright
 from playwright.async_api import Error as BrowserError
 
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from tests import tools
 from tests.days import eurusd_bars
 from tests.integration.dashboard.market import Market, day_candles, market_settings

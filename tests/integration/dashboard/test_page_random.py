@@ -10,7 +10,7 @@ from playwright.async_api import Page
 
 from marketdata.tick import Frame, Tick
 from runtime import clock
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from tests import plainhttp
 from tests.conftest import FULL
 from tests.integration.dashboard.market import MINUTE_MS, Market, market_settings

@@ -4,8 +4,7 @@ import pyarrow as pa
 import pytest
 from playwright.async_api import expect
 
-from marketdata.reference import Instrument, Reference, SenderCount
-from marketdata.wire import encode, reference_key
+from marketdata.wire import Instrument, Reference, SenderCount, encode, reference_key
 from runtime import clock
 from tests.integration.dashboard.market import MINUTE_MS, Market
 from tests.integration.dashboard.reader import Reader, rows_of

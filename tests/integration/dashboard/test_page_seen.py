@@ -9,7 +9,7 @@ from playwright.async_api import Browser, Page, expect
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from tests.faults.network import Proxy
 from tests.integration.dashboard.market import Market, market_settings
 from tests.integration.dashboard.test_seen import BUSY_SECONDS, started, ticking

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from marketdata.tick import Frame, Tick
 from runtime import clock
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from tests.faults.network import Proxy
 from tests.integration.dashboard.market import MINUTE_MS, Market, market_settings
 from tests.integration.dashboard.test_stream import events, first

@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from marketdata.tick import Tick
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from runtime.settings import Settings
 from sink.db.connection import connect
 from sink.db.schema import migrate

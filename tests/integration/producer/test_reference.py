@@ -6,8 +6,7 @@ from pathlib import Path
 
 from aiokafka.admin import NewTopic
 
-from marketdata.reference import Instrument, Reference, SenderCount
-from marketdata.wire import decode_reference, reference_key
+from marketdata.wire import Instrument, Reference, SenderCount, decode_reference, reference_key
 from runtime.kafka import admin_client
 from runtime.settings import Settings
 from runtime.topics import ensure_topics

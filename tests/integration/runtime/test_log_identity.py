@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from marketdata.errors import KafkaUnavailable
-from runtime.log_identity import own_log, wait_for_log
+from runtime.logreader import own_log, wait_for_log
 from runtime.settings import Settings
 from runtime.topics import ensure_topics
 from sink.writer import LogEnds

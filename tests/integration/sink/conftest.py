@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from runtime.settings import Settings
 from sink.db.connection import Connection, connect
 from sink.db.schema import migrate

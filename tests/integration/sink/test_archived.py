@@ -26,7 +26,7 @@ from runtime.archive.files import LocalFiles
 from runtime.archive.manifest import Catalogue
 from runtime.archive.reader import ArchiveReader
 from runtime.kafka import admin_client, log_ends
-from runtime.log_identity import own_log
+from runtime.logreader import own_log
 from runtime.settings import Settings
 from runtime.ticklog import TickLog
 from sink.db.connection import Connection

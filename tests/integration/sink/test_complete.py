@@ -10,7 +10,7 @@ from marketdata.offsets import position
 from marketdata.refold import BRIDGE_RECORDS, Coverage
 from marketdata.tick import Frame
 from marketdata.wire import encode, frame_key
-from runtime.log_identity import wait_for_log
+from runtime.logreader import wait_for_log
 from runtime.settings import Settings
 from sink.db.connection import Connection
 from sink.metrics import Metrics

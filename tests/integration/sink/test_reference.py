@@ -7,8 +7,7 @@ import msgspec
 import psycopg
 import pytest
 
-from marketdata.reference import Instrument, Reference, SenderCount
-from marketdata.wire import encode, reference_key
+from marketdata.wire import Instrument, Reference, SenderCount, encode, reference_key
 from runtime import clock
 from runtime.settings import Settings
 from sink.db.connection import Connection

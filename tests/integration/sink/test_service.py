@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from marketdata.candle import BrokerBar
 from marketdata.wire import candle_key, encode
+from runtime.service import PeriodicTask
 from runtime.settings import Settings
-from runtime.tasks import PeriodicTask
 from sink.db.connection import Connection, connect
 from sink.maintenance import Comparer, Materialiser, Retainer
 from sink.progress import LagMeter

@@ -14,13 +14,11 @@ from aiokafka.admin import RecordsToDelete
 from psycopg import sql
 
 from marketdata.errors import KafkaUnavailable
-from marketdata.reference import Instrument, Reference, SenderCount
 from marketdata.tick import Frame
-from marketdata.wire import encode, reference_key
+from marketdata.wire import Instrument, Reference, SenderCount, encode, reference_key
 from runtime import clock
 from runtime.kafka import admin_client, group_offsets, log_ends, new_producer
-from runtime.log_identity import own_log, wait_for_log
-from runtime.logreader import LogReader
+from runtime.logreader import LogReader, own_log, wait_for_log
 from runtime.settings import Settings
 from runtime.topics import ensure_topics
 from sink.db.connection import connect

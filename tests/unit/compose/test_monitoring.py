@@ -15,12 +15,12 @@ from archive.metrics import Metrics as ArchiveMetrics
 from dashboard.metrics import Metrics as DashboardMetrics
 from producer.metrics import Metrics as ProducerMetrics
 from relay.forwarder import Totals
-from relay.metrics import Metrics as RelayMetrics
 from relay.pending import Backlog
+from relay.status import Metrics as RelayMetrics
 from relay.store import Store
 from runtime.settings import Settings
 from sink.metrics import Metrics as SinkMetrics
-from stream_app.metrics import Metrics as StreamMetrics
+from stream_app.emitter import Metrics as StreamMetrics
 
 ROOT = Path(__file__).parents[3]
 RULES = (ROOT / "compose" / "prometheus" / "rules.yml").read_text()

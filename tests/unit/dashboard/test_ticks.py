@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import dashboard.tick_routes
+import dashboard.origins
+from dashboard.access import Turns
 from dashboard.answers import Refusal
-from dashboard.tick_routes import reading_the_log
+from dashboard.origins import reading_the_log
 from dashboard.ticks import Cursor, Page, TickRequest, render_page
-from dashboard.turns import Turns
 from marketdata.errors import KafkaUnavailable
 from marketdata.refold import TickRow
 from marketdata.tick import MINUTE_MS, period_of
@@ -72,7 +72,7 @@ async def test_lost_minutes_are_named_as_spans() -> None:
 
 
 async def test_what_fails_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dashboard.tick_routes, "_READING_SECONDS", 0.05)
+    monkeypatch.setattr(dashboard.origins, "_READING_SECONDS", 0.05)
     turns = Turns(2, "read ticks", patience_seconds=5)
 
     async def slow() -> None:

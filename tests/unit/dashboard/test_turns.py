@@ -6,10 +6,10 @@ from contextlib import nullcontext
 import httpx
 import pytest
 
+from dashboard.access import Turns
 from dashboard.answers import Refusal
 from dashboard.app import Parts, create_app
 from dashboard.candles import Request
-from dashboard.turns import Turns
 from runtime.settings import load_settings
 
 

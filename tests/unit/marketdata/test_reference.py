@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.errors import InvalidReference
-from marketdata.reference import Instrument, SenderCount, decimals_of
-from marketdata.wire import decode_reference, encode, reference_key
+from marketdata.wire import Instrument, SenderCount, decimals_of, decode_reference, encode, reference_key
 
 COUNT = SenderCount(
     source="S", server="Broker-Demo", account="1", build="3850", ea="PDC", version="1.65", address="10.0.0.7",

@@ -10,7 +10,7 @@ from marketdata.tick import Frame
 from marketdata.wire import decode_frame
 from producer.app import create_app
 from producer.metrics import Metrics
-from producer.reference import ReferenceData
+from producer.senders import ReferenceData
 from runtime.settings import Settings, load_settings
 from tests.unit.producer.gateway import InMemoryGateway
 

@@ -3,10 +3,10 @@
 import pytest
 
 from marketdata.contract.http import Sender
-from marketdata.reference import Instrument, Reference, SenderCount
-from producer import reference
+from marketdata.wire import Instrument, Reference, SenderCount
+from producer import senders
 from producer.records import Origin
-from producer.reference import ReferenceData
+from producer.senders import ReferenceData
 from runtime.telemetry import parse_traceparent
 from tests.unit.producer.conftest import ANY_KEY, Bench
 
@@ -65,7 +65,7 @@ def test_senders_that_differ_in_anything_are_counted_apart() -> None:
 
 
 def test_invented_senders_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "_MAX_SENDERS", 2)
+    monkeypatch.setattr(senders, "_MAX_SENDERS", 2)
     data = ReferenceData()
     for n in range(3):
         data.count(origin(n, EA._replace(account=str(n))), ticks=1, bars=0)
@@ -75,7 +75,7 @@ def test_invented_senders_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch
 
 def test_a_sender_that_was_forgotten_begins_another_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the database would take its smaller numbers for old ones."""
-    monkeypatch.setattr(reference, "_MAX_SENDERS", 1)
+    monkeypatch.setattr(senders, "_MAX_SENDERS", 1)
     data = ReferenceData()
     seen = []
     for n, account in enumerate("121"):

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from marketdata.contract.times import Clock, ShiftedZone, offset_zone
-from producer.source_watch import SourceWatch
+from producer.senders import SourceWatch
 from runtime import clock as wall
 from runtime.settings import parse_zone
 from tests.unit.producer.conftest import ANY_KEY, Bench

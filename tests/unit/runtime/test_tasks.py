@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from marketdata.errors import KafkaUnavailable
-from runtime import tasks
-from runtime.tasks import PeriodicTask, TaskMetrics, unless_set, until_first_ends
+from runtime import service
+from runtime.service import PeriodicTask, TaskMetrics, unless_set, until_first_ends
 from tests.waiting import PATIENCE_SECONDS
 
 
@@ -79,7 +79,7 @@ class _Task(PeriodicTask[int]):
 
 
 async def test_failures_are_counted_and_the_task_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(service, "_FIRST_PAUSE_SECONDS", 0.001)
     registry, stopping = CollectorRegistry(), asyncio.Event()
     task = _Task(stopping, fails_before=3, steps=6)
     await asyncio.wait_for(task.run(stopping, TaskMetrics(registry)), PATIENCE_SECONDS)
@@ -98,7 +98,7 @@ async def test_what_is_broken_off_by_the_stop_is_no_failure() -> None:
 async def test_the_stop_is_not_waited_for() -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().call_later(0.05, stopping.set)
-    await asyncio.wait_for(tasks.sleep_unless(stopping, 3600), PATIENCE_SECONDS)
+    await asyncio.wait_for(service.sleep_unless(stopping, 3600), PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize(("error", "is_line"), [(KafkaUnavailable("start it"), True), (ValueError("odd"), False)])

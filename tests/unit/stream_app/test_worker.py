@@ -10,8 +10,7 @@ from marketdata.runs import Record
 from marketdata.tick import Frame, Tick
 from marketdata.wire import encode
 from runtime.settings import load_settings
-from stream_app.emitter import Outgoing
-from stream_app.metrics import Metrics
+from stream_app.emitter import Metrics, Outgoing
 from stream_app.worker import Worker
 
 T0 = 1_549_238_400_000

@@ -14,7 +14,7 @@ from tests import plainhttp
 from tests.ports import free_port
 from tests.waiting import wait_until
 from tickpipe.cli import app
-from tickpipe.systemd import Unit, What
+from tickpipe.install import Unit, What
 
 _AWKWARD = ("--db", 'a "folder" of 100 % $HOME\\ea.db')
 
@@ -50,7 +50,7 @@ def test_a_word_reaches_the_command_as_it_was_given() -> None:
 
 @pytest.mark.usefixtures("_home")
 def test_a_unit_is_written_shown_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tickpipe.systemd._RUNS", tmp_path / "no systemd")
+    monkeypatch.setattr("tickpipe.install._RUNS", tmp_path / "no systemd")
     monkeypatch.setenv("TICKPIPE_GRACE_SECONDS", "9")
     unit = tmp_path / "config" / "systemd" / "user" / "tickpipe.service"
     runner = CliRunner()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tickpipe.sending import archives, document
+from tickpipe.sending import archives
 from tickpipe.sending.archives import ArchiveFile, Origin, Posted, is_archive
 from tickpipe.sending.dialects import UnknownForm
 
@@ -117,7 +117,7 @@ AWKWARD = {"comment": 'an "item", {with [all] of} it: \\ },{', "meta": {"a": [1,
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Documents are long from 100 KB on, in place of 8 MB, and cut into pieces of 50 KB."""
     monkeypatch.setattr(archives, "_LONGEST_TEXT", 100_000)
-    monkeypatch.setattr(document, "_PIECE", 50_000)
+    monkeypatch.setattr(archives, "_PIECE", 50_000)
 
 
 @pytest.mark.usefixtures("small_pieces")
