@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from relay.collector import Collected
 from relay.forwarder import Totals
 from relay.pending import Backlog
 from relay.store import Store
@@ -20,9 +21,11 @@ _OWN_CAUSES: Final = ("store", "failed")
 
 
 class Metrics:
-    """All metrics of one relay; those of forwarding only where it forwards (`totals`)."""
+    """All metrics of one relay; those of forwarding and collecting only where it does so."""
 
-    def __init__(self, store: Store, totals: Totals | None, backlog: Backlog) -> None:
+    def __init__(
+        self, store: Store, totals: Totals | None, backlog: Backlog, collected: Collected | None = None
+    ) -> None:
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
         self.rows_stored = Counter(f"{_PREFIX}_rows_stored", "Ticks and bars on the disk.", registry=registry)
@@ -30,6 +33,8 @@ class Metrics:
         registry.register(_Commits(store))
         if totals is not None:
             registry.register(_Forwarding(totals, backlog))
+        if collected is not None:
+            registry.register(_Collecting(collected))
 
 
 class _Commits(Collector):
@@ -69,3 +74,25 @@ class _Forwarding(Collector):
         for cause in (*CAUSES, *_OWN_CAUSES):
             trouble.add_metric([cause], cause == totals.cause)
         yield trouble
+
+
+class _Collecting(Collector):
+    """What the collector counts itself."""
+
+    def __init__(self, collected: Collected) -> None:
+        self._collected = collected
+
+    def collect(self) -> Iterable[Metric]:
+        collected = self._collected
+        for name, text, value in (
+            ("collected_ticks", "Ticks taken from the terminal.", collected.ticks),
+            ("collected_late_ticks", "Ticks that came late into the terminal's list.", collected.late),
+        ):
+            yield CounterMetricFamily(f"{_PREFIX}_{name}", text, value=value)
+        gauges: list[tuple[str, str, float]] = [
+            ("terminal_up", "0 while the terminal gives no ticks.", not collected.trouble),
+            ("collected_symbols", "Symbols that are collected.", collected.symbols),
+            ("collected_symbols_waiting", "Symbols for which the terminal gives an error.", len(collected.waiting)),
+        ]
+        for name, text, gauge in gauges:
+            yield GaugeMetricFamily(f"{_PREFIX}_{name}", text, value=gauge)
