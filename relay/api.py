@@ -35,6 +35,7 @@ from marketdata.contract.http import (
 from marketdata.contract.large_body import LARGE_BYTES, decode_large
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
+from relay.collector import Collected
 from relay.database import StoreUnavailable, explained
 from relay.forwarder import Totals
 from relay.item import NewRow, PackedRows, as_json, read_item
@@ -83,16 +84,17 @@ class Api:
         totals: Totals | None = None,
         health: Health | None = None,
         server_url: str = "",
+        collected: Collected | None = None,
     ) -> None:
         self._store = store
         self._parts = health or Health()
-        self._status = Status(store, totals, self._parts, server_url)
+        self._status = Status(store, totals, self._parts, server_url, collected)
         self._key = key.encode()
         self._limits = {TICKS_ROUTE: settings.max_tick_body_bytes, BARS_ROUTE: settings.max_bar_body_bytes}
         self._intake = Intake(max(self._limits.values()))
         # Large bodies are decoded one at a time: their objects fill the memory once, not once for each that waits.
         self._large = asyncio.Lock()
-        self.metrics = Metrics(store, totals, self._status.backlog)
+        self.metrics = Metrics(store, totals, self._status.backlog, collected)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""

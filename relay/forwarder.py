@@ -252,7 +252,8 @@ class Forwarder:
             self.totals.requests += 1
             size = sum(map(len, parts))
             if isinstance(exc, BodyTooLarge) and size > 1:
-                self.pending.limit = max(1, min(self.pending.limit, size) // 2)
+                # Its siblings of the same split are too large as well, and say nothing new.
+                self.pending.limit = max(1, min(self.pending.limit, size // 2))
                 self._until_larger = _REQUESTS_BEFORE_LARGER
             raise
         self.totals.requests += 1

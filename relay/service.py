@@ -4,6 +4,7 @@ import os
 import sqlite3
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import uvicorn
 
 from marketdata.errors import SettingsError
 from relay.api import KEY_VARIABLE, Api
+from relay.collector import Collector
 from relay.database import explained, forwarding_alone
 from relay.forwarder import BATCH, Forwarder, Retention
 from relay.pending import Pending
@@ -36,12 +38,22 @@ _SWITCH_SECONDS: Final = 0.001
 
 #: Requests under way get this long to finish (seconds).
 _GRACEFUL_SECONDS: Final = 5
+_COLLECTOR_SECONDS: Final = 2
 
 
 def serve(
-    settings: Settings, db: Path, *, host: str, port: int, server: Server | None, retention_seconds: float | None
+    settings: Settings,
+    db: Path,
+    *,
+    host: str,
+    port: int,
+    server: Server | None,
+    retention_seconds: float | None,
+    collect: Callable[[Store], Collector] | None = None,
 ) -> int:
     """Serve until Ctrl-C or SIGTERM; the exit code. `retention_seconds` is as for `Retention`.
+
+    `collect` makes what takes ticks from this PC's terminal, in a thread of its own.
 
     Raises:
         SettingsError: when the address can be reached by others and there is no key.
@@ -63,12 +75,18 @@ def serve(
             forwarder = Forwarder(store, server, Pending(store, limit=BATCH), stop=stop, retention=retention)
             store.on_insert = forwarder.wake.set
         totals, url = (forwarder.totals, forwarder.server_url) if forwarder else (None, "")
-        api = Api(store, settings, key=key, totals=totals, health=health, server_url=url)
+        collector = collect(store) if collect else None
+        collected = collector.collected if collector else None
+        api = Api(store, settings, key=key, totals=totals, health=health, server_url=url, collected=collected)
         http = http_server(OwnNames(api, settings.allowed_hosts), host, port)
         thread = None
         if forwarder is not None:
             thread = guard.thread("forwarder", partial(_forward, forwarder, store, stop))
             thread.start()
+        collecting = None
+        if collector is not None:
+            collecting = guard.thread("collector", partial(collector.run, stop))
+            collecting.start()
         # Two threads work at each request; with Python's 5 ms they wait for each other longer than for the disk.
         sys.setswitchinterval(_SWITCH_SECONDS)
         log.info(
@@ -80,6 +98,9 @@ def serve(
             return run_server(http, guard)
         finally:
             stop.set()
+            if collecting is not None:
+                # A call of the terminal may wait for its broker; what it would have brought is read at the next start.
+                collecting.join(_COLLECTOR_SECONDS)
             if forwarder is not None and thread is not None:
                 forwarder.wake.set()
                 # Whatever is under way is sent again at the next start.

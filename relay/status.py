@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from marketdata.contract.http import Refusal
+from relay.collector import Collected
 from relay.forwarder import Totals
 from relay.item import Facts
 from relay.pending import Backlog
@@ -30,9 +31,11 @@ _OWN_CAUSES: Final = ("store", "failed")
 
 
 class Metrics:
-    """All metrics of one relay; those of forwarding only where it forwards (`totals`)."""
+    """All metrics of one relay; those of forwarding and collecting only where it does so."""
 
-    def __init__(self, store: Store, totals: Totals | None, backlog: Backlog) -> None:
+    def __init__(
+        self, store: Store, totals: Totals | None, backlog: Backlog, collected: Collected | None = None
+    ) -> None:
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
         self.rows_stored = Counter(f"{_PREFIX}_rows_stored", "Ticks and bars on the disk.", registry=registry)
@@ -40,6 +43,8 @@ class Metrics:
         registry.register(_Commits(store))
         if totals is not None:
             registry.register(_Forwarding(totals, backlog))
+        if collected is not None:
+            registry.register(_Collecting(collected))
 
 
 class _Commits(Collector):
@@ -81,6 +86,28 @@ class _Forwarding(Collector):
         yield trouble
 
 
+class _Collecting(Collector):
+    """What the collector counts itself."""
+
+    def __init__(self, collected: Collected) -> None:
+        self._collected = collected
+
+    def collect(self) -> Iterable[Metric]:
+        collected = self._collected
+        for name, text, value in (
+            ("collected_ticks", "Ticks taken from the terminal.", collected.ticks),
+            ("collected_late_ticks", "Ticks that came late into the terminal's list.", collected.late),
+        ):
+            yield CounterMetricFamily(f"{_PREFIX}_{name}", text, value=value)
+        gauges: list[tuple[str, str, float]] = [
+            ("terminal_up", "0 while the terminal gives no ticks.", not collected.trouble),
+            ("collected_symbols", "Symbols that are collected.", collected.symbols),
+            ("collected_symbols_waiting", "Symbols for which the terminal gives an error.", len(collected.waiting)),
+        ]
+        for name, text, gauge in gauges:
+            yield GaugeMetricFamily(f"{_PREFIX}_{name}", text, value=gauge)
+
+
 #: How many symbols /stats names, and how many the page.
 _TOP_SYMBOLS: Final = 10
 _PAGE_SYMBOLS: Final = 500
@@ -117,6 +144,9 @@ _TEXTS: Final[dict[Language, dict[str, str]]] = {
         "forwarded": "Forwarded since the start",
         "rejected": "Refused by the server since the start",
         "last_error": "Last error since the start",
+        "collecting": "Collecting from the terminal",
+        "collected": "{ticks} ticks of {symbols} symbols, {late} of them late ({server})",
+        "terminal": "Ticks cannot be collected from the terminal now.",
         "file": "File",
         "symbols": "Symbols",
         "symbol": "Symbol",
@@ -150,6 +180,9 @@ _TEXTS: Final[dict[Language, dict[str, str]]] = {
         "forwarded": "Encaminhados desde o início",
         "rejected": "Recusados pelo servidor desde o início",
         "last_error": "Último erro desde o início",
+        "collecting": "Coleta no terminal",
+        "collected": "{ticks} ticks de {symbols} símbolos, {late} deles atrasados ({server})",
+        "terminal": "Os ticks não podem ser coletados no terminal agora.",
         "file": "Arquivo",
         "symbols": "Símbolos",
         "symbol": "Símbolo",
@@ -167,9 +200,13 @@ _decode_facts: Final = msgspec.json.Decoder(Facts).decode
 
 
 class Status:
-    """How a relay stands; `totals` and `server_url` only where it forwards."""
+    """How a relay stands; `totals` and `server_url` only where it forwards, `collected` where it collects."""
 
-    def __init__(self, store: Store, totals: Totals | None, parts: Health, server_url: str = "") -> None:
+    def __init__(
+        self, store: Store, totals: Totals | None, parts: Health, server_url: str = "",
+        collected: Collected | None = None,
+    ) -> None:  # fmt: skip
+        self._collected = collected
         self.backlog = Backlog(store)
         self._store, self._totals, self._parts, self._server_url = store, totals, parts, server_url
 
@@ -180,6 +217,12 @@ class Status:
         if self._totals is not None:
             # The status stays 200: starting the relay again would cure nothing, and it stores what comes.
             health |= {"ok": not self._totals.trouble, **self._trouble(self._totals)}
+        if (collected := self._collected) is not None:
+            health["collecting"] = {
+                "server": collected.server, "symbols": collected.symbols, "ticks": collected.ticks,
+                "late": collected.late, "waiting": dict(collected.waiting), "trouble": collected.trouble or None,
+            }  # fmt: skip
+            health["ok"] = health["ok"] and not collected.trouble
         return health
 
     def _trouble(self, totals: Totals) -> dict[str, Any]:
@@ -225,6 +268,9 @@ class Status:
             sentence, is_good = texts["failed"], False
         elif self._store.is_failing:
             sentence, is_good = texts["not_stored"], False
+        elif self._collected is not None and self._collected.trouble:
+            detail = f"<p>{escape(self._collected.trouble)}</p>"
+            return f'<p class="state bad">{texts["terminal"]}</p>{detail}'
         elif totals is None:
             sentence, is_good = texts["only_stores"], True
         elif totals.trouble:
@@ -243,6 +289,10 @@ class Status:
             rows.append((texts["waiting"], waiting))
             rows.append((texts["forwarded"], _number(totals.forwarded, language)))
             rows.append((texts["rejected"], _number(totals.rejected, language)))
+        if (collected := self._collected) is not None:
+            counts = {name: _number(getattr(collected, name), language) for name in ("ticks", "symbols", "late")}
+            rows.append((texts["collecting"], texts["collected"].format(**counts, server=escape(collected.server))))
+            rows += [(escape(symbol), escape(error)) for symbol, error in [*collected.waiting.items()][:_TOP_SYMBOLS]]
         rows.append((texts["server"], escape(self._server_url) or texts["none"]))
         errors = [error for error in (totals and totals.last_error, self._store.last_error) if error]
         if errors:

@@ -179,7 +179,7 @@ class Store:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting_rows += len(rows)
         try:
-            self._submit(_Job(lambda connection: self._insert(connection, rows), done))
+            self._submit(_Job(lambda connection: self.add(connection, rows), done))
             await done
         finally:
             self._waiting_rows -= len(rows)
@@ -200,7 +200,8 @@ class Store:
         if self._died is not None:
             self._refuse_waiting(self._died)
 
-    def _insert(self, connection: sqlite3.Connection, rows: Sequence[NewRow] | PackedRows) -> None:
+    def add(self, connection: sqlite3.Connection, rows: Sequence[NewRow] | PackedRows) -> None:
+        """Insert the rows of one request, in a job of `run`."""
         now = datetime.now(UTC)
         # Tells the rows of this request from those of the one before (relay/lanes.py). Windows' clock moves in steps
         # of up to 16 ms, so many requests would share a time; one that was put back is followed.

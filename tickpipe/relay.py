@@ -7,8 +7,9 @@ import math
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -51,6 +52,18 @@ def duration(text: str | float) -> float:
 def retention(text: str | float) -> float:
     """Seconds of a duration, infinity for `forever`."""
     return math.inf if str(text).strip().lower() == "forever" else duration(text)
+
+
+_OFFSET = re.compile(r"([+-])(\d{1,2}):(\d\d)")
+
+
+def broker_offset(text: str) -> int | str | None:
+    """Seconds of `+02:00`; None for `quotes`, and `server` as it is."""
+    if (word := text.strip().lower()) in ("quotes", "server"):
+        return None if word == "quotes" else word
+    if (found := _OFFSET.fullmatch(word)) is None:
+        raise typer.BadParameter(f"{text!r} is no clock; use quotes, server, or an offset from UTC such as +02:00")
+    return (int(found[2]) * 3_600 + int(found[3]) * 60) * (-1 if found[1] == "-" else 1)
 
 
 Db = Annotated[Path, typer.Option("--db", metavar="FILE", help="The database of ticks; created when missing.")]
@@ -112,6 +125,60 @@ def serve(
             raise typer.Exit(run(settings, db, host=host, port=port, server=None, retention_seconds=keep))
         with Server(forward_to, _key(key_file)) as server:
             raise typer.Exit(run(settings, db, host=host, port=port, server=server, retention_seconds=keep))
+
+
+@app.command()
+def collect(
+    *,
+    db: Db = Path("ea.db"),
+    symbols: Annotated[
+        str, typer.Option(metavar="NAMES", help="Names or wildcards by comma: EURUSD,XAU*. Default: the Market Watch.")
+    ] = "",
+    since: Annotated[
+        float,
+        typer.Option(
+            parser=duration, metavar="TIME", help="Begin a new symbol so long before its newest tick: 12h, 7d."
+        ),
+    ] = "0s",  # type: ignore[assignment]  # typer hands defaults to the parser
+    clock: Annotated[
+        str, typer.Option(help="The broker's clock: by its quotes, `server` (the server knows the zone), or +02:00.")
+    ] = "quotes",
+    terminal: Annotated[str, typer.Option(metavar="EXE", help="terminal64.exe, where the PC has several.")] = "",
+    host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 need a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the status page, and for EAs.")] = 18_000,
+    forward_to: Annotated[
+        str | None, typer.Option("--forward", metavar="URL", help="Server to forward to. Default: only store.")
+    ] = None,
+    keep: Keep = None,
+    key_file: KeyFile = None,
+    log_file: LogFile = None,
+) -> None:
+    """Collect ticks from this PC's MetaTrader 5 without an EA, store and forward them. Windows only.
+
+    It needs the official package (`pip install MetaTrader5`) and a terminal that is logged in. It does all that
+    `tickpipe relay serve` does as well; run one of the two on a file.
+
+    Examples:
+
+    * `tickpipe relay collect --db C:\\ticks\\ea.db --forward https://ticks.example.com --key-file key.txt`
+    * `tickpipe relay collect --symbols "EURUSD,XAU*" --since 7d`
+    """
+    with _Extra():
+        from relay.collector import Collector
+        from relay.server import Server
+        from relay.service import serve as run
+        from relay.terminal import Terminal, official_package
+
+    offset = broker_offset(clock)
+    wanted = [name.strip() for name in symbols.split(",") if name.strip()]
+    with _settings(log_file) as settings:
+        reads = Terminal(official_package(), terminal)
+        collector = partial(Collector, terminal=reads, wanted=wanted, since_seconds=since, offset=offset)
+        with nullcontext() if forward_to is None else Server(forward_to, _key(key_file)) as server:
+            code = run(
+                settings, db, host=host, port=port, server=server, retention_seconds=keep, collect=collector
+            )  # fmt: skip
+            raise typer.Exit(code)
 
 
 @app.command()

@@ -47,15 +47,15 @@ def _ticks_in(bodies: Iterable[list[dict[str, Any]]], symbol: str) -> list[Tick]
 def held(server: ScriptedServer, symbol: str = "EURUSD") -> Counter[Tick]:
     """The ticks of a symbol that the server counts: the most that any pass holds of each."""
     passes, by_pass = Passes(), dict[int, Counter[Tick]]()
-    for request in server.requests:
+    for number, request in enumerate(server.requests):
         if request.path != "/ingest/tick" or not (request.status < 300 or request.status == TAKEN_UNHEARD):
             continue
         ticks = [posted(item) for item in request.items if item["symbol"] == symbol]
         if ticks:
             times = [tick.time_msc for tick in ticks]
             frame = Frame(
-                v=1, source="source", symbol=symbol, mode="bid", point=1e-5, request=request.headers["X-Trace-Id"],
-                received=0, ticks=ticks,
+                v=1, source="source", symbol=symbol, mode="bid", point=1e-5,
+                request=request.headers.get("X-Trace-Id", str(number)), received=0, ticks=ticks,
             )  # fmt: skip
             passes.enter(frame, min(times), max(times))
             by_pass.setdefault(passes.number, Counter()).update(map(same, ticks))

@@ -11,7 +11,7 @@ from tests.waiting import wait_until
 
 
 class RelayProcess(Process):
-    """`tickpipe relay serve` on a free port."""
+    """`tickpipe relay serve`, or `collect`, on a free port."""
 
     def __init__(
         self,
@@ -21,14 +21,15 @@ class RelayProcess(Process):
         key: str = "integration-tests",
         environment: Mapping[str, str] | None = None,
         log: Path | None = None,
+        command: str = "serve",
     ) -> None:
         self.db = db
         port = free_port()
-        command = ["tickpipe", "relay", "serve", "--db", str(db), "--port", str(port)]
+        words = ["tickpipe", "relay", command, "--db", str(db), "--port", str(port)]
         if forward_to is not None:
-            command += ["--forward", forward_to]
+            words += ["--forward", forward_to]
         variables = {**os.environ, "TICKPIPE_RELAY_FORWARD_KEY": key, **(environment or {})}
-        super().__init__(command, port, variables, log=log)
+        super().__init__(words, port, variables, log=log)
 
     def start(self) -> Self:
         """Start it and wait until it serves."""

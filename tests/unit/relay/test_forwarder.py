@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from relay.forwarder import Forwarder
+from relay.forwarder import BATCH, Forwarder
 from relay.pending import Pending, count_pending
 from relay.server import Server
 from relay.store import Store
@@ -327,3 +327,21 @@ async def test_stop_ends_the_waiting(store: Store, forwarder: NewForwarder) -> N
     stop.set()
     sender.wake.set()
     await asyncio.wait_for(running, PATIENCE_SECONDS)
+
+
+async def test_halves_that_are_too_large_lower_the_size_of_requests_once(store: Store, server: ScriptedServer) -> None:
+    await put(store, *(tick(n // 8) for n in range(800)))
+    server.most_items = 60
+    pending = Pending(store, limit=BATCH)
+    with Server(server.url, "key") as receiver:
+        forwarder = Forwarder(store, receiver, pending)
+        while forwarder.step():
+            pass
+        assert pending.limit >= 30
+        await put(store, *(tick(1_000 + n // 8) for n in range(80)))
+        while forwarder.step():
+            pass
+    taken = [request.items for request in server.requests if request.status == 200]
+    # None of the equal ticks of a millisecond travelled alone, which the server would take for a resend.
+    parted = [ms for items in taken for ms in {item["ts_msc"] for item in items}]
+    assert len(parted) == len(set(parted))
