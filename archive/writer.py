@@ -15,6 +15,7 @@ from runtime.archive.columns import series_and_days, table_of, write_ticks
 from runtime.archive.files import arrow_sink
 from runtime.archive.manifest import ArchivedFile, Catalogue, Day, Manifest, Progress, Series, Span, date_of
 from runtime.archive.reader import read_whole
+from runtime.archive.resends import Flow
 
 log = structlog.get_logger(__name__)
 
@@ -174,18 +175,21 @@ class Writer:
 
     def _write(self, path: str, series: Series, tables: Iterable[pa.Table]) -> ArchivedFile:
         ticks, first, last = 0, -1, -1
+        flow = Flow()
 
         def counted() -> Iterable[pa.Table]:
             nonlocal ticks, first, last
             for table in tables:
                 ticks += len(table)
+                flow.feed(table)
                 begin, last = _span(table)
                 first = begin if first < 0 else first
                 yield table
 
         with self._catalogue.files.create(path) as stream:
             write_ticks(arrow_sink(stream), counted())
-        return ArchivedFile(path, *series, first, last, ticks, stream.size, stream.sha256)
+        size, sha256 = stream.size, stream.sha256
+        return ArchivedFile(path, *series, first, last, ticks, size, sha256, flow.low, flow.high, flow.is_forward)
 
     def _remove_unlisted(self, partition: int, paths: Iterable[str]) -> None:
         by_date: dict[str, list[str]] = {}
