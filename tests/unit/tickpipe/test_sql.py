@@ -190,7 +190,8 @@ def test_what_is_no_query_ends_with_a_sentence(query: str, said: str, tmp_path: 
 def test_a_file_that_was_merged_meanwhile_is_looked_for_again(
     archived: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    show, merged = Ticks.show, []
+    show = Ticks.show
+    merged: list[int] = []
 
     def merging(self: Ticks, connection: duckdb.DuckDBPyConnection) -> None:
         show(self, connection)
