@@ -37,7 +37,7 @@ from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
 from relay.database import StoreUnavailable, explained
 from relay.forwarder import Totals
-from relay.item import NewRow, as_json, read_item
+from relay.item import NewRow, PackedRows, as_json, read_item
 from relay.metrics import Metrics
 from relay.pending import store_refused
 from relay.status import Status, recent
@@ -56,6 +56,9 @@ _GETS: Final = frozenset({"/", "/debug/recent", "/health", "/stats", "/metrics"}
 
 #: These show prices and who sends them.
 _NEED_KEY: Final = frozenset({"/", "/debug/recent"})
+
+#: Refused items of a large body that wait in memory (entries); then they are stored before the rest is read.
+_MAX_REFUSED: Final = 5_000
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -181,46 +184,69 @@ class Api:
     async def _dry_run(self, raw: bytes, source: str | None, sender: Sender) -> Answer:
         if len(raw) >= LARGE_BYTES:
             raise TooLarge(f"a dry run takes bodies of less than {LARGE_BYTES:,} bytes")
-        found = await _read(raw, source, sender)
-        errors = len(found.refused)
-        if errors and not found.rows:
-            raise none_usable(found.details, errors)
-        status, answer = taken(found.received, found.details, errors, dry_run_for=source or sender.server)
+        body = decode(raw)
+        found = _Found(body.utc_offset_seconds, source, sender)
+        found.add(body.items)
+        if found.errors and not found.rows:
+            raise none_usable(found.details, found.errors)
+        status, answer = taken(found.received, found.details, found.errors, dry_run_for=source or sender.server)
         return Answer(status, _encode(answer))
 
     async def _take(self, raw: bytes, source: str | None, sender: Sender) -> Answer:
         try:
-            found = await _read(raw, source, sender)
+            found, rows = await self._read(raw, source, sender)
         except Unusable as exc:
             if raw:
                 await self._store_refused([(text_of(raw), exc.message)])
             raise
-        errors = len(found.refused)
-        self.metrics.items_rejected.inc(errors)
-        if found.rows:
-            await self._store.insert(found.rows)
-        if errors:
+        self.metrics.items_rejected.inc(found.errors)
+        if rows:
+            await self._store.insert(rows)
+        if found.refused:
             await self._store_refused(found.refused)
-        if errors and not found.rows:
-            raise none_usable(found.details, errors)
-        self.metrics.rows_stored.inc(len(found.rows))
-        status, answer = taken(found.received, found.details, errors, queued=True)
+        if found.errors and not rows:
+            raise none_usable(found.details, found.errors)
+        self.metrics.rows_stored.inc(len(rows))
+        status, answer = taken(found.received, found.details, found.errors, queued=True)
         return Answer(status, _encode(answer))
+
+    async def _read(
+        self, raw: bytes, source: str | None, sender: Sender
+    ) -> "tuple[_Found, Sequence[NewRow] | PackedRows]":
+        """The items of a body and their rows; other requests go on between the pieces of a large one."""
+        if (large := decode_large(raw)) is None:
+            body = decode(raw)
+            found = _Found(body.utc_offset_seconds, source, sender)
+            found.add(body.items)
+            return found, found.rows
+        found, rows = _Found(large.utc_offset_seconds, source, sender), PackedRows()
+        for piece in large.pieces():
+            found.add((decode(piece) if isinstance(piece, bytes) else piece).items)
+            rows.extend(found.rows)
+            found.rows = []
+            if len(found.refused) >= _MAX_REFUSED:
+                await self._store_refused(found.refused)
+                found.refused = []
+            await asyncio.sleep(0)
+        return found, rows
 
     async def _store_refused(self, refused_items: Sequence[tuple[str, str]]) -> None:
         await asyncio.to_thread(store_refused, self._store, refused_items)
 
 
 class _Found:
-    """The rows and the refused items of a body."""
+    """The rows and the refused items of a body, or of its pieces so far."""
 
     def __init__(self, utc_offset_seconds: int | None, source: str | None, sender: Sender) -> None:
         self._offset_seconds, self._source, self._sender = utc_offset_seconds, source, sender
         zone = None if utc_offset_seconds is None else offset_zone(utc_offset_seconds)
         self._clock = Clock(zone, now_ms=None, is_known=zone is not None)
         self.received = 0
+        #: Rows that nobody has taken from here yet.
         self.rows: list[NewRow] = []
-        #: Items that cannot be used, as text, each with the reason; and the first of them for the answer.
+        #: How many items cannot be used; those of them that are not stored yet, as text, each with the reason; and the
+        #: first of them for the answer.
+        self.errors = 0
         self.refused: list[tuple[str, str]] = []
         self.details: list[Detail] = []
 
@@ -233,24 +259,11 @@ class _Found:
                 )  # fmt: skip
                 self.rows.append(row)
             except InvalidItem as exc:
+                self.errors += 1
                 self.refused.append((_text_of_item(item), f"{exc.field}: {exc.message}"))
                 if len(self.details) < MAX_DETAILS:
                     self.details.append(Detail(index, exc.field, exc.message))
         self.received += len(items)
-
-
-async def _read(raw: bytes, source: str | None, sender: Sender) -> _Found:
-    """The items of a body; other requests go on between the pieces of a large one."""
-    if (large := decode_large(raw)) is None:
-        body = decode(raw)
-        found = _Found(body.utc_offset_seconds, source, sender)
-        found.add(body.items)
-        return found
-    found = _Found(large.utc_offset_seconds, source, sender)
-    for piece in large.pieces():
-        found.add((decode(piece) if isinstance(piece, bytes) else piece).items)
-        await asyncio.sleep(0)
-    return found
 
 
 def _text_of_item(item: object) -> str:

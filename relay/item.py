@@ -5,6 +5,8 @@ left to the server, because the clock of a trader's PC may be wrong: that no tim
 """
 
 import json
+import zlib
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -62,6 +64,28 @@ class NewRow(NamedTuple):
 
 
 _encode: Final = msgspec.json.Encoder().encode
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder(list[NewRow]).decode
+
+
+class PackedRows:
+    """Rows of a large body while they wait for the disk: packed they take a tenth of its size, as objects thrice."""
+
+    def __init__(self) -> None:
+        self._packs: list[bytes] = []
+        self._count = 0
+
+    def extend(self, rows: Sequence[NewRow]) -> None:
+        """Append rows."""
+        self._packs.append(zlib.compress(_pack(rows), zlib.Z_BEST_SPEED))
+        self._count += len(rows)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[NewRow]:
+        for pack in self._packs:
+            yield from _unpack(zlib.decompress(pack))
 
 
 @lru_cache(1_024)  # the same for nearly all ticks of a sender

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import structlog
 
 from relay.database import StoreUnavailable, StoreUnusable, connect, connect_writer, explained, prepare
-from relay.item import NewRow
+from relay.item import NewRow, PackedRows
 from runtime.health import Guard, Health
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ _BUSY_SECONDS: Final = 2.0
 #: Most jobs of one transaction: bounds how long the first of them waits.
 _MAX_GROUP: Final = 1_000
 
-#: Rows that may wait for the writer: with more the disk is too slow, and memory must not fill up.
+#: Rows of several requests that may wait for the writer: with more the disk is too slow, and memory must not fill up.
 _MAX_WAITING_ROWS: Final = 500_000
 
 #: A clock that went back by less than this has merely not ticked yet.
@@ -161,13 +161,14 @@ class Store:
         """
         return float(self._ran_before) + time.monotonic() - self._opened_at
 
-    async def insert(self, rows: Sequence[NewRow]) -> None:
+    async def insert(self, rows: Sequence[NewRow] | PackedRows) -> None:
         """Store the rows of one request; they are on the disk when this returns.
 
         Raises:
             StoreUnavailable: nothing was stored.
         """
-        if self._waiting_rows + len(rows) > _MAX_WAITING_ROWS:
+        # A body of more rows than that is taken when it is alone: its sender may not be able to cut it.
+        if self._waiting_rows and self._waiting_rows + len(rows) > _MAX_WAITING_ROWS:
             raise StoreUnavailable("the disk does not keep up; send again in a second", 1)
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting_rows += len(rows)
@@ -193,7 +194,7 @@ class Store:
         if self._died is not None:
             self._refuse_waiting(self._died)
 
-    def _insert(self, connection: sqlite3.Connection, rows: Sequence[NewRow]) -> None:
+    def _insert(self, connection: sqlite3.Connection, rows: Sequence[NewRow] | PackedRows) -> None:
         now = datetime.now(UTC)
         # Tells the rows of this request from those of the one before (relay/lanes.py). Windows' clock moves in steps
         # of up to 16 ms, so many requests would share a time; one that was put back is followed.
@@ -201,7 +202,7 @@ class Store:
             now = self._last_stamp + timedelta(microseconds=1)
         self._last_stamp = now
         stamp = now.replace(tzinfo=None).isoformat(" ", "microseconds")
-        connection.executemany(_INSERT, [(*row, stamp) for row in rows])
+        connection.executemany(_INSERT, ((*row, stamp) for row in rows))
 
     def _write(self) -> None:
         ending = False

@@ -1,6 +1,7 @@
 """Reads the body of a request within limits of size and time, unpacked, and bounds what all bodies take together."""
 
 import asyncio
+import io
 import zlib
 from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
 from typing import Any, Final, Self
@@ -30,6 +31,10 @@ _GZIP_WINDOW_BITS: Final = 31
 
 #: zlib: no header at all, the largest window. What HTTP calls deflate has zlib's header, but some send it bare.
 _BARE_WINDOW_BITS: Final = -15
+
+#: How much of a body is unpacked at once, and how much of it may come of that.
+_PACKED_BYTES: Final = 64 * 1024
+_PART_BYTES: Final = 1024 * 1024
 
 #: What every gzip begins with.
 _GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -183,9 +188,7 @@ async def read_body(
         if not body.startswith(_GZIP_MAGIC):
             return body
         encoding = _GZIP[0]  # it is no text in any case
-    unpacked = _unpacked(body, _window_bits(body, encoding), encoding.decode(), limit_bytes)
-    reserve(len(unpacked))
-    return unpacked
+    return _unpacked(body, _window_bits(body, encoding), encoding.decode(), limit_bytes, reserve)
 
 
 class _Begun:
@@ -240,7 +243,8 @@ async def _receive_all(
     deadline: asyncio.Timeout,
 ) -> bytes:
     started = asyncio.get_running_loop().time()
-    parts: list[bytes] = []
+    # It grows in place and hands out what it holds: joined from its parts, a body would take its size twice.
+    body = io.BytesIO()
     size = 0
     while True:
         part: bytes = message.get("body", b"")
@@ -248,11 +252,11 @@ async def _receive_all(
         if size > limit_bytes:
             raise _too_large(limit_bytes)
         reserve(len(part))
-        parts.append(part)
+        body.write(part)
         if message["type"] != "http.request":
             raise Unusable("the connection was closed before the body was complete")
         if _is_last(message):
-            return b"".join(parts)
+            return body.getvalue()
         if not deadline.expired():
             deadline.reschedule(started + patience_seconds(size))
         message = await receive()
@@ -266,17 +270,26 @@ def _window_bits(body: bytes, encoding: bytes) -> int:
     return zlib.MAX_WBITS if has_header else _BARE_WINDOW_BITS
 
 
-def _unpacked(body: bytes, window_bits: int, encoding: str, limit_bytes: int) -> bytes:
+def _unpacked(body: bytes, window_bits: int, encoding: str, limit_bytes: int, reserve: Callable[[int], None]) -> bytes:
     unpacker = zlib.decompressobj(window_bits)
-    try:
-        unpacked = unpacker.decompress(body, limit_bytes + 1)
-    except zlib.error:
-        raise Unusable(f"the body is said to be {encoding}, but is not") from None
-    if len(unpacked) > limit_bytes:
-        raise _too_large(limit_bytes)
+    unpacked = io.BytesIO()
+    for at in range(0, len(body), _PACKED_BYTES):
+        if unpacker.eof:
+            raise Unusable(f"the {encoding} body is incomplete, or something follows it")
+        packed = body[at : at + _PACKED_BYTES]
+        while packed:
+            try:
+                part = unpacker.decompress(packed, _PART_BYTES)
+            except zlib.error:
+                raise Unusable(f"the body is said to be {encoding}, but is not") from None
+            if unpacked.tell() + len(part) > limit_bytes:
+                raise _too_large(limit_bytes)
+            reserve(len(part))
+            unpacked.write(part)
+            packed = unpacker.unconsumed_tail
     if not unpacker.eof or unpacker.unused_data:
         raise Unusable(f"the {encoding} body is incomplete, or something follows it")
-    return unpacked
+    return unpacked.getvalue()
 
 
 def _crowded(message: str) -> Refusal:

@@ -25,6 +25,17 @@ async def test_requests_that_wait_share_a_commit_and_each_has_a_time_of_its_own(
     assert times == 500
 
 
+async def test_a_body_of_more_rows_than_may_wait_is_taken_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.store._MAX_WAITING_ROWS", 10)
+    large = asyncio.create_task(put(store, *(tick(n) for n in range(11))))
+    await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable, match="keep up"):
+        await put(store, tick(0))
+    await large
+    await put(store, tick(0))
+    assert store.counts().by_symbol.total() == 12
+
+
 async def test_a_full_disk_is_told_once_and_survived(store: Store) -> None:
     await put(store, tick(0))
     (pages,) = store.connection.execute("PRAGMA page_count").fetchone()

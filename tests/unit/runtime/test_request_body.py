@@ -56,6 +56,18 @@ async def test_gzip_is_unpacked_within_the_limit() -> None:
         assert caught.value.status == status
 
 
+async def test_a_body_that_hardly_packs_is_unpacked_part_by_part() -> None:
+    headers = {b"content-encoding": b"gzip"}
+    noise = random.Random(1).randbytes(300_000)
+    packed = gzip.compress(noise)
+    reserved: list[int] = []
+    assert await read_body(sends(packed), headers, 400_000, reserved.append) == noise
+    assert sum(reserved) == len(packed) + len(noise)
+    for spoilt in (packed[:200_000], packed + b"more", packed + bytes(100_000)):
+        with pytest.raises(Refusal, match="incomplete, or something follows it"):
+            await read_body(sends(spoilt), headers, 500_000)
+
+
 async def test_other_encodings_and_declared_lengths_are_refused_before_anything_is_read() -> None:
     for headers, status in (({b"content-encoding": b"br"}, 415), ({b"content-length": b"101"}, 413)):
         with pytest.raises(Refusal) as caught:
