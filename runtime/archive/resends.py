@@ -23,17 +23,14 @@ _FED_FRAMES: Final = 1_000
 
 
 class Flow:
-    """Follows rows of one source and symbol in log order, as long as they are plain forward flow."""
+    """Follows rows of one source and symbol in log order: whether they are plain forward flow."""
 
     def __init__(self) -> None:
-        self._passes = Passes()
         #: Times of the earliest and the latest tick (UTC epoch milliseconds).
         self.low, self.high = 1 << 62, -1
-
-    @property
-    def is_forward(self) -> bool:
-        """Whether time never went back from one frame to the next: then every tick counts."""
-        return self._passes.number == 0
+        #: Whether time never went back from one frame to the next: then every tick counts.
+        self.is_forward = True
+        self._before: pa.Table | None = None
 
     def feed(self, rows: pa.Table) -> None:
         """Follow the next rows, which hold whole frames."""
@@ -41,16 +38,19 @@ class Flow:
             return
         times = rows["time"].cast(pa.int64())
         low, high = pc.min_max(times).as_py().values()
+        # Frames are made only of rows in which this is not plain: they cost more than writing a small file.
+        if self.is_forward and not (low > self.high and _is_ascending(times, rows["offset"])):
+            self.is_forward = self._is_one_pass(rows)
         self.low, self.high = min(self.low, low), max(self.high, high)
-        if not self.is_forward:
-            return
-        if _is_ascending(times, rows["offset"]):
-            first, last = (frames_in(_numbered(part), _ONE_SERIES)[0][1] for part in _first_and_last_frame(rows))
-            self._passes.enter_run(first, last, low, high)
-            return
-        for _, frame in frames_in(_numbered(rows), _ONE_SERIES):
+        self._before = rows
+
+    def _is_one_pass(self, rows: pa.Table) -> bool:
+        passes = Passes()
+        before = [] if self._before is None else frames_in(_numbered(_last_frame(self._before)), _ONE_SERIES)
+        for _, frame in (*before, *frames_in(_numbered(rows), _ONE_SERIES)):
             earliest, latest, _ = split_by_period(frame)
-            self._passes.enter(frame, earliest, latest)
+            passes.enter(frame, earliest, latest)
+        return passes.number == 0
 
 
 def _is_ascending(times: pa.ChunkedArray, offsets: pa.ChunkedArray) -> bool:
@@ -62,17 +62,12 @@ def _is_ascending(times: pa.ChunkedArray, offsets: pa.ChunkedArray) -> bool:
     return bool(pc.all(pc.or_(pc.greater(after, before), pc.and_(pc.equal(after, before), one_frame))).as_py())
 
 
-def _first_and_last_frame(rows: pa.Table) -> Iterator[pa.Table]:
+def _last_frame(rows: pa.Table) -> pa.Table:
     offsets = rows["offset"]
-    first, last = offsets[0], offsets[-1]
-    end = begin = 0
-    while end < len(rows) and offsets[end] == first:
-        end += 1
-    yield rows.slice(0, end)
     begin = len(rows) - 1
-    while begin > 0 and offsets[begin - 1] == last:
+    while begin > 0 and offsets[begin - 1] == offsets[begin]:
         begin -= 1
-    yield rows.slice(begin)
+    return rows.slice(begin)
 
 
 def _numbered(rows: pa.Table) -> pa.Table:
