@@ -15,7 +15,7 @@ from archive.retention import LocalRetention
 from archive.writer import Writer
 from marketdata.errors import ArchiveDamaged, ArchiveFenced, LogShortened, LogTruncated, TickpipeError
 from runtime.archive.files import ArchiveFiles, open_files
-from runtime.archive.manifest import DAY_MS, Catalogue, Progress, date_of
+from runtime.archive.manifest import DAY_MS, Catalogue, Day, Progress, date_of
 from runtime.clock import now_ms
 from runtime.health import Guard, Health, StatusServer
 from runtime.kafka import commit_offsets
@@ -144,7 +144,7 @@ class Archiver:
                 if self._stopping.is_set():
                     return
                 if time.monotonic() - self._cared_at >= min(_CARE_SECONDS, self._settings.archive_flush_seconds):
-                    await self._care_or_warn(flow)
+                    await self._care(flow)
                 await sleep_unless(self._stopping, _POLL_SECONDS)
 
     async def _flush(self, flow: "_Flow", *, all_of_it: bool) -> None:
@@ -153,32 +153,36 @@ class Archiver:
                 if day.last >= flow.flushed_from[progress.partition]:
                     self._touched[progress.partition, date] = time.monotonic()
 
-    async def _care_or_warn(self, flow: "_Flow") -> None:
-        """`_care`. Damage there is no reason to archive nothing new: it is shown, and looked at again."""
-        try:
-            await self._care(flow)
-        except ArchiveDamaged as exc:
-            self.metrics.damaged.set(1)
-            log.error("The archive is damaged.", action="archive_damaged", error=str(exc))
-            for partition in flow.partitions:
-                await flow.begin_again(partition)
-        else:
-            self.metrics.damaged.set(0)
+    async def _care(self, flow: "_Flow") -> None:
+        """Merge small files, and delete from Kafka what may go.
+
+        Damage is shown and looked at again, and nothing is deleted from Kafka meanwhile; it is no reason to archive
+        nothing new, or to leave other days unmerged.
+        """
+        damage: list[str] = []
+        for partition in flow.partitions:
+            for date, day in flow.catalogue.progress(partition).days.items():
+                try:
+                    await self._merge(flow, partition, date, day)
+                except ArchiveDamaged as exc:
+                    damage.append(str(exc))
+        if self._settings.ticks_local_retention_days and not damage:
+            try:
+                await LocalRetention(self._settings, flow.catalogue, flow.writer, self.metrics).step(self._stopping)
+            except ArchiveDamaged as exc:
+                damage.append(str(exc))
+        self.metrics.damaged.set(bool(damage))
+        for error in damage:
+            log.error("The archive is damaged.", action="archive_damaged", error=error)
         self._cared_at = time.monotonic()
 
-    async def _care(self, flow: "_Flow") -> None:
-        """Merge small files, and delete from Kafka what may go."""
-        today, now = date_of(now_ms() // DAY_MS), time.monotonic()
-        for partition in flow.partitions:
-            progress = flow.catalogue.progress(partition)
-            for date, day in progress.days.items():
-                quiet = now - self._touched.get((partition, date), -now) > self._settings.archive_flush_seconds
-                at_least = 2 if date < today and quiet else _MERGED_FILES
-                if day.files >= day.series + at_least - 1:
-                    gone = await asyncio.to_thread(flow.writer.merge, partition, date, at_least=at_least)
-                    self.metrics.merged.inc(gone)
-        if self._settings.ticks_local_retention_days:
-            await LocalRetention(self._settings, flow.catalogue, flow.writer, self.metrics).step(self._stopping)
+    async def _merge(self, flow: "_Flow", partition: int, date: str, day: Day) -> None:
+        """Merge the small files of a day, when there are enough of them."""
+        now = time.monotonic()
+        quiet = now - self._touched.get((partition, date), -now) > self._settings.archive_flush_seconds
+        at_least = 2 if date < date_of(now_ms() // DAY_MS) and quiet else _MERGED_FILES
+        if day.files >= day.series + at_least - 1:
+            self.metrics.merged.inc(await asyncio.to_thread(flow.writer.merge, partition, date, at_least=at_least))
 
 
 class _Flow:

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from marketdata.errors import ArchiveFenced
+from marketdata.errors import ArchiveDamaged, ArchiveFenced
 from marketdata.runs import Chunk
 from runtime.archive.columns import series_and_days, table_of, write_ticks
 from runtime.archive.files import arrow_sink
 from runtime.archive.manifest import ArchivedFile, Catalogue, Day, Manifest, Progress, Series, Span, date_of
 from runtime.archive.reader import read_whole
+from runtime.archive.resends import Flow
 
 log = structlog.get_logger(__name__)
 
@@ -117,21 +118,34 @@ class Writer:
     def merge(self, partition: int, date: str, *, at_least: int) -> int:
         """Merge the files of each source and symbol of a day that has `at_least` so many; how many files went.
 
-        Raises: as `flush`.
+        Raises:
+            ArchiveDamaged: when files are not what the manifest says, once those of all other symbols are merged.
+            ArchiveFenced, ArchiveUnavailable: as `flush`.
         """
         gone = 0
+        damaged: dict[Series, str] = {}
         while True:
             progress = self._unfenced(partition)
             manifest = self._catalogue.manifest(date, partition)
-            todo = [files for files in _by_series(manifest).values() if len(files) >= at_least][:_MERGED_AT_ONCE]
+            todo = [
+                files for series, files in _by_series(manifest).items()
+                if len(files) >= at_least and series not in damaged
+            ][:_MERGED_AT_ONCE]  # fmt: skip
             if not todo:
-                return gone
+                break
             merged = {self._path_of(manifest, files): files for files in todo}
-            old = [file.path for files in todo for file in files]
-            self._catalogue.announce(partition, [*merged, *old])
+            self._catalogue.announce(partition, [*merged, *(file.path for files in todo for file in files)])
+            old: list[str] = []
             for path, files in merged.items():
+                series = (files[0].source, files[0].symbol)
                 tables = (read_whole(self._catalogue.files, file) for file in files)
-                manifest.files.append(self._write(path, (files[0].source, files[0].symbol), tables))
+                try:
+                    manifest.files.append(self._write(path, series, tables))
+                except ArchiveDamaged as exc:
+                    damaged[series] = str(exc)
+                else:
+                    old += [file.path for file in files]
+                    gone += len(files) - 1
             manifest.files = [file for file in manifest.files if file.path not in set(old)]
             self._catalogue.save_manifest(manifest)
             progress.days[date] = _summary(manifest)
@@ -139,7 +153,9 @@ class Writer:
             for path in old:
                 self._catalogue.files.delete(path)
             self._catalogue.settle(partition)
-            gone += len(old) - len(merged)
+        if damaged:
+            raise ArchiveDamaged("; ".join(damaged.values()))
+        return gone
 
     def note_compared(self, partition: int, offset: int) -> None:
         """Store that records before this offset were read back and equalled those of Kafka."""
@@ -174,18 +190,21 @@ class Writer:
 
     def _write(self, path: str, series: Series, tables: Iterable[pa.Table]) -> ArchivedFile:
         ticks, first, last = 0, -1, -1
+        flow = Flow()
 
         def counted() -> Iterable[pa.Table]:
             nonlocal ticks, first, last
             for table in tables:
                 ticks += len(table)
+                flow.feed(table)
                 begin, last = _span(table)
                 first = begin if first < 0 else first
                 yield table
 
         with self._catalogue.files.create(path) as stream:
             write_ticks(arrow_sink(stream), counted())
-        return ArchivedFile(path, *series, first, last, ticks, stream.size, stream.sha256)
+        size, sha256 = stream.size, stream.sha256
+        return ArchivedFile(path, *series, first, last, ticks, size, sha256, flow.low, flow.high, flow.is_forward)
 
     def _remove_unlisted(self, partition: int, paths: Iterable[str]) -> None:
         by_date: dict[str, list[str]] = {}

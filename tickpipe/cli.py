@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from runtime.process import collect_rarely
-from tickpipe import archive, candles, database, doctor, gaps, install, keys, relay, status, topics
+from tickpipe import archive, candles, database, doctor, gaps, install, keys, relay, sql, status, topics
 from tickpipe.backup import command as backup
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
@@ -59,6 +59,7 @@ app.command("import")(sending.import_files)
 app.command()(candles.candles)
 app.command()(ticks.ticks)
 app.command()(candles.query)
+app.command()(sql.sql)
 app.command()(candles.fidelity)
 app.command()(gaps.gaps)
 app.command()(status.senders)

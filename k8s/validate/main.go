@@ -46,6 +46,7 @@ var types = map[string]func() any{
 	"postgresql.cnpg.io/v1 Cluster":           func() any { return &cnpg.Cluster{} },
 	"v1 ConfigMap":                            func() any { return &core.ConfigMap{} },
 	"v1 Namespace":                            func() any { return &core.Namespace{} },
+	"v1 PersistentVolumeClaim":                func() any { return &core.PersistentVolumeClaim{} },
 	"v1 Secret":                               func() any { return &core.Secret{} },
 	"v1 Service":                              func() any { return &core.Service{} },
 	"v1 ServiceAccount":                       func() any { return &core.ServiceAccount{} },

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -50,6 +50,11 @@ class ArchivedFile(Struct, frozen=True):
     ticks: int
     bytes: int
     sha256: str
+    #: Times of its earliest and latest tick (UTC epoch milliseconds).
+    low: int
+    high: int
+    #: None of its ticks is a resend of another one of the file (`runtime.archive.resends.Flow`).
+    forward: bool
 
 
 class Manifest(Struct, kw_only=True):
@@ -216,6 +221,11 @@ def folder_name(name: str) -> str:
         return encoded
     cut = encoded.encode()[: _NAME_BYTES // 2].decode(errors="ignore")
     return f"{cut}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def is_cut(name: str) -> bool:
+    """Whether the name is too long for a part of a path to tell it."""
+    return unquote(folder_name(name)) != name
 
 
 def date_of(day: int) -> str:

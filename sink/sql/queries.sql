@@ -380,6 +380,10 @@ WHERE origin = 'ticks'
     AND (%(symbol)s::text IS NULL OR symbol = %(symbol)s) AND (%(source)s::text IS NULL OR source = %(source)s)
     AND (%(from_)s::timestamptz IS NULL OR ts >= %(from_)s) AND (%(to)s::timestamptz IS NULL OR ts < %(to)s);
 
+-- name: copied_candles
+COPY (SELECT source, symbol, ts, open, high, low, close, volume, real_volume, spread, closed FROM market_data)
+TO STDOUT (FORMAT csv, HEADER);
+
 -- name: stored_candles
 SELECT
     m.ts, m.symbol, m.timeframe, m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.source, m.closed,

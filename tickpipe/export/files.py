@@ -153,12 +153,15 @@ def ranges_of(multirange: str | None) -> Ranges | None:
 
 
 def partition_path(root: Path, symbol: str, year: int | None, name: str) -> Path:
-    """`symbol=EURUSD/year=2019/NAME`, with its folders made; the symbol is percent-encoded as readers expect."""
-    folder = root / f"symbol={quote(symbol, safe='')}"
-    if year is not None:
-        folder /= f"year={year}"
+    """`symbol=EURUSD/year=2019/NAME`, with its folders made."""
+    return partition_folder(root, symbol=symbol, **({} if year is None else {"year": str(year)})) / name
+
+
+def partition_folder(root: Path, **keys: str) -> Path:
+    """`symbol=EURUSD/year=2019` and the like, made; values are percent-encoded as readers expect."""
+    folder = root.joinpath(*(f"{key}={quote(value, safe='')}" for key, value in keys.items()))
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / name
+    return folder
 
 
 @contextmanager

@@ -151,7 +151,7 @@ async def _ticks(settings: "Settings", wanted: _Wanted) -> bool:
         output.show_table()
         if not output.ticks and not gone:
             await _say_why_there_is_nothing(connection, range_)
-    _say_gone(gone)
+    say_gone(gone)
     return not gone
 
 
@@ -252,7 +252,8 @@ async def _say_why_there_is_nothing(connection: "AsyncConnection[Any]", range_: 
     err.print(said, markup=False, soft_wrap=True)
 
 
-def _say_gone(gone: list[int]) -> None:
+def say_gone(gone: list[int]) -> None:
+    """Name the minutes whose records the log no longer holds, if there are any."""
     from sink.ticks import missing_spans
 
     if not gone:

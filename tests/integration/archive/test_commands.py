@@ -23,9 +23,9 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
     return settings.model_copy(update={"archive": str(tmp_path / "archive"), "kafka_partitions": 1})
 
 
-def tickpipe(settings: Settings, *arguments: str, expect: int = 0) -> str:
-    command = [sys.executable, "-m", "tickpipe", "archive", *arguments]
-    done = subprocess.run(command, env=environment(settings), capture_output=True, text=True, check=False, timeout=60)
+def tickpipe(settings: Settings, *arguments: str, expect: int = 0, command: str = "archive") -> str:
+    words = [sys.executable, "-m", "tickpipe", command, *arguments]
+    done = subprocess.run(words, env=environment(settings), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -62,3 +62,16 @@ async def test_status_check_compact_and_restore(settings: Settings, kafka: Kafka
     with files.create(file.path) as stream:
         stream.write(b"torn")
     assert "is damaged" in tickpipe(settings, "check", expect=1)
+
+
+async def test_sql_reads_the_archive_and_the_end_of_the_log(settings: Settings, kafka: KafkaLog) -> None:
+    log = frames(9)
+    await kafka.send(*(frame for _, frame in [*log, log[1]]))
+    writer = Writer(Catalogue(LocalFiles(Path(settings.archive)), await own_log(settings)))
+    writer.resume(0)
+    writer.add(0, 0, 5, log[:6])
+    writer.flush(0)
+    query = """select count(*) as n, count(distinct time) as times, max("offset") as last from ticks_raw"""
+    assert tickpipe(settings, query, "--format", "csv", command="sql").endswith("n,times,last\n20,18,9\n")
+    assert tickpipe(settings, "select count(*) as n from ticks", "--format", "csv", command="sql").endswith("n\n18\n")
+    assert tickpipe(settings, "--archived", query, "--format", "csv", command="sql").endswith("n,times,last\n12,12,5\n")

@@ -202,3 +202,16 @@ def test_what_fails_half_way_leaves_the_former_export(tmp_path: Path, monkeypatc
     assert "No space left" in failed.stderr
     assert (tmp_path / "out" / "_export.json").read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_sql_reads_every_candle(database: str) -> None:
+    columns = (
+        "source, symbol, extract(epoch FROM ts)::float8, open, high, low, close, volume, real_volume, spread, closed"
+    )
+    with psycopg.connect(database) as connection:
+        stored = connection.execute(f"SELECT {columns} FROM market_data").fetchall()  # noqa: S608
+    query = f"select {columns.replace('extract(epoch FROM ts)', 'epoch(ts)')} from candles"  # noqa: S608
+    result = CliRunner().invoke(app, ["sql", query, "-f", "json"])
+    assert result.exit_code == 0, result.output
+    read = [tuple(row.values()) for row in json.loads(result.stdout)]
+    assert sorted(read, key=lambda row: row[:3]) == sorted(stored, key=lambda row: row[:3])

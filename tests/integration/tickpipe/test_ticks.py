@@ -138,3 +138,22 @@ async def test_a_table_is_cut_and_unknown_symbols_are_hinted_at(sent: Sent) -> N
     assert "nothing of eurusd is stored; did you mean EURUSD?" in unknown
     nothing = sent.run("ticks", "-s", "EURUSD", "--source", "Other", *RANGE).stderr.decode()
     assert "No tick of EURUSD from Other is in the log for that time. It comes from" in nothing
+
+
+@pytest.mark.parametrize("format_", ["parquet", "csv", "mt5"])
+async def test_an_export_has_every_tick_once(sent: Sent, tmp_path: Path, format_: str) -> None:
+    await sent.settled()
+    said = sent.run("export", "--ticks", "--format", format_, "--symbol", "EURUSD", *RANGE, str(tmp_path / "out"))
+    folder = tmp_path / "out" / "source=Day" / "symbol=EURUSD"
+    expected = [(t.time_msc, t.bid, t.ask) for t in sent.ticks]
+    if format_ == "mt5":
+        alone = sent.run("ticks", "-s", "EURUSD", "--source", "Day", *RANGE, "--format", "mt5").stdout
+        assert (folder / "ticks.csv").read_bytes() == alone
+    elif format_ == "csv":
+        with (folder / "date=2019-02-04" / "ticks.csv").open() as file:
+            assert [(int(r["time_msc"]), float(r["bid"]), float(r["ask"])) for r in csv.DictReader(file)] == expected
+    else:
+        table = parquet.read_table(tmp_path / "out", filters=[("source", "==", "Day")])
+        assert list(zip(*(table[n].to_pylist() for n in ("time_msc", "bid", "ask")), strict=True)) == expected
+    manifest = json.loads((tmp_path / "out" / "_export.json").read_text())
+    assert f"{manifest['ticks']:,} ticks in {manifest['files']} files" in said.stdout.decode()

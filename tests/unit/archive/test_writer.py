@@ -383,3 +383,24 @@ def test_no_name_is_longer_than_a_file_system_takes() -> None:
     long = [folder_name("\U0001f4c8" * 63 + last) for last in "ab"]
     assert long[0] != long[1]
     assert max(len(name.encode()) for name in long) < 220
+
+
+def test_a_damaged_file_stops_the_merging_of_no_other_symbol(archive: Archive) -> None:
+    symbols = ("A", "B", "C")
+    log = [(offset, replace(frame, symbol=symbols[offset % 3])) for offset, frame in frames(12)]
+    archive.write(log, cut=6)
+    damaged = next(file for file in archive.catalogue.manifest("2019-02-05", 0).files if file.symbol == "B")
+    path = Path(archive.files.full(damaged.path))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    writer = Writer(archive.catalogue)
+    writer.resume(0)
+    with pytest.raises(ArchiveDamaged, match="symbol=B"):
+        writer.merge(0, "2019-02-05", at_least=2)
+    files = archive.catalogue.manifest("2019-02-05", 0).files
+    assert sorted(file.symbol for file in files) == ["A", "B", "B", "C"]
+    assert_tidy(archive)
+    path.write_bytes(whole)
+    assert archive.read() == log
+    assert writer.merge(0, "2019-02-05", at_least=2) == 1
+    assert archive.read() == log

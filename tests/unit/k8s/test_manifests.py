@@ -89,7 +89,9 @@ def test_probes_ask_paths_and_ports_that_the_services_serve() -> None:
         "stream": defaults.stream_port,
         "sink": defaults.sink_port,
         "dashboard": defaults.dashboard_port,
+        "archive": defaults.archive_port,
     }
+    assert set(of_kind("Deployment")) == {*ports, "any"}
     for name, deployment in of_kind("Deployment").items():
         if name == "any":
             probes = deployment["spec"]["template"]["spec"]["containers"][0]
@@ -99,6 +101,19 @@ def test_probes_ask_paths_and_ports_that_the_services_serve() -> None:
         assert container["ports"] == [{"name": "http", "containerPort": ports[name]}]
         assert of_kind("Service")[name]["spec"]["ports"][0]["port"] == ports[name]
         assert name in of_kind("PodDisruptionBudget")
+
+
+def test_services_reach_kafka_and_are_watched_and_one_archiver_has_the_volume() -> None:
+    services = set(of_kind("Deployment")) - {"any"}
+    [component, _] = of_kind("NetworkPolicy")["services-to-kafka"]["spec"]["podSelector"]["matchExpressions"]
+    assert set(component["values"]) == services
+    assert set(of_kind("ServiceMonitor")["tickpipe"]["spec"]["selector"]["matchExpressions"][0]["values"]) == services
+    spec = of_kind("Deployment")["archive"]["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    pod = spec["template"]["spec"]
+    [volume], [container] = pod["volumes"], pod["containers"]
+    assert volume["persistentVolumeClaim"]["claimName"] in of_kind("PersistentVolumeClaim")
+    assert container["env"] == [{"name": "TICKPIPE_ARCHIVE", "value": container["volumeMounts"][0]["mountPath"]}]
 
 
 def test_no_file_in_git_holds_a_secret() -> None:

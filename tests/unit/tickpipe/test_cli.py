@@ -26,7 +26,7 @@ from tickpipe.sending.dialects import UnknownForm
 from tickpipe.sending.textfile import DataFileError
 
 COMMANDS = ["up", "down", "status", "send", "candles", "query", "fidelity", "senders", "verify", "topics create",
-            "topics list", "ticks",
+            "topics list", "ticks", "sql",
             "db migrate", "db status", "db day-zone"]  # fmt: skip
 
 

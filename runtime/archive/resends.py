@@ -1,0 +1,123 @@
+"""Which archived ticks are resends, by the fold's own rule: candles count them once, and so do whoever reads ticks."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from msgspec.structs import astuple
+
+from marketdata.fold import split_by_period
+from marketdata.refold import Coverage, Proof, Refold, TickFold, TickRow, bridged
+from marketdata.resends import Passes
+from marketdata.runs import Chunk
+from marketdata.tick import period_of
+from marketdata.timeframes import M1
+from runtime.archive.columns import WITH_SERIES, frames_in
+
+_ONE_SERIES: Final = [("", "")]
+
+#: Frames that are folded at once: forward flow among them goes in runs.
+_FED_FRAMES: Final = 1_000
+
+
+class Flow:
+    """Follows rows of one source and symbol in log order: whether they are plain forward flow."""
+
+    def __init__(self) -> None:
+        #: Times of the earliest and the latest tick (UTC epoch milliseconds).
+        self.low, self.high = 1 << 62, -1
+        #: Whether time never went back from one frame to the next: then every tick counts.
+        self.is_forward = True
+        self._before: pa.Table | None = None
+
+    def feed(self, rows: pa.Table) -> None:
+        """Follow the next rows, which hold whole frames."""
+        if not len(rows):
+            return
+        times = rows["time"].cast(pa.int64())
+        low, high = pc.min_max(times).as_py().values()
+        # Frames are made only of rows in which this is not plain: they cost more than writing a small file.
+        if self.is_forward and not (low > self.high and _is_ascending(times, rows["offset"])):
+            self.is_forward = self._is_one_pass(rows)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self._before = rows
+
+    def _is_one_pass(self, rows: pa.Table) -> bool:
+        passes = Passes()
+        before = [] if self._before is None else frames_in(_numbered(_last_frame(self._before)), _ONE_SERIES)
+        for _, frame in (*before, *frames_in(_numbered(rows), _ONE_SERIES)):
+            earliest, latest, _ = split_by_period(frame)
+            passes.enter(frame, earliest, latest)
+        return passes.number == 0
+
+
+def _is_ascending(times: pa.ChunkedArray, offsets: pa.ChunkedArray) -> bool:
+    """Whether each tick is later than the one before it, or in the same frame and not earlier."""
+    before, after = times.slice(0, len(times) - 1), times.slice(1)
+    if pc.all(pc.greater(after, before)).as_py() is not False:
+        return True
+    one_frame = pc.equal(offsets.slice(1), offsets.slice(0, len(offsets) - 1))
+    return bool(pc.all(pc.or_(pc.greater(after, before), pc.and_(pc.equal(after, before), one_frame))).as_py())
+
+
+def _last_frame(rows: pa.Table) -> pa.Table:
+    offsets = rows["offset"]
+    begin = len(rows) - 1
+    while begin > 0 and offsets[begin - 1] == offsets[begin]:
+        begin -= 1
+    return rows.slice(begin)
+
+
+def _numbered(rows: pa.Table) -> pa.Table:
+    if "series" in rows.column_names:
+        rows = rows.drop_columns(["series"])
+    return rows.append_column(WITH_SERIES.field("series"), pa.repeat(pa.scalar(0, pa.int32()), len(rows)))
+
+
+#: The position of a record in the log, and the place of a tick in it.
+Place = tuple[int, int]
+
+
+def resends_in(log: Chunk, first_ms: int, end_ms: int) -> Iterator[Place]:
+    """The resends among the ticks from `first_ms` to before `end_ms` (UTC epoch milliseconds, whole minutes).
+
+    `log` has the frames of one source and symbol with their positions, in order: all that touch these minutes, and
+    those between them wherever a refold bridges the gap (`marketdata.refold.bridged`).
+    """
+    doubtful = {ts for ts in _doubtful_minutes(log) if first_ms <= ts < end_ms}
+    coverage = Coverage(M1.base_width_ms)
+    coverage.feed(log)
+    proofs = {
+        ts: Proof(source, symbol, ts, bridged(ranges))
+        for (source, symbol, ts), ranges in coverage.rest().items()
+        if ts in doubtful
+    }
+    refold = Refold(proofs.values(), TickFold)
+    for begin in range(0, len(log), _FED_FRAMES):
+        refold.feed(log[begin : begin + _FED_FRAMES])
+    folds = refold.results()
+    counted = {ts: Counter(cast(TickFold, folds[proof]).rows()) for ts, proof in proofs.items()}
+    for position, frame in log:
+        for index, tick in enumerate(frame.ticks):
+            if (left := counted.get(period_of(tick.time_msc))) is None:
+                continue
+            row: TickRow = astuple(tick)
+            if left[row]:
+                # Equal ticks are alike, so the first of them stand for those that count.
+                left[row] -= 1
+            else:
+                yield position, index
+
+
+def _doubtful_minutes(log: Chunk) -> Iterator[int]:
+    """The minutes in which time goes back, or a frame repeats the one before it: in all others every tick counts."""
+    passes, high, before_latest = Passes(), -1, -1
+    for _, frame in log:
+        earliest, latest, periods = split_by_period(frame)
+        number = passes.number
+        passes.enter(frame, earliest, latest)
+        if passes.number > number or earliest < high or (earliest == high != before_latest):
+            yield from (ts for ts, _ in periods)
+        high, before_latest = max(high, latest), latest

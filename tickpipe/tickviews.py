@@ -1,0 +1,244 @@
+"""DuckDB's views `ticks` and `ticks_raw`: the archive's files, read by DuckDB itself, and the records behind them."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from itertools import groupby
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from marketdata.offsets import Range, place, position
+from marketdata.refold import bridged
+from marketdata.runs import Chunk
+from runtime.archive.columns import SCHEMA, series_and_days, table_of
+from runtime.archive.files import ArchiveFiles, LocalFiles
+from runtime.archive.manifest import DAY_MS, Catalogue, Manifest, Series, date_of, is_cut
+from runtime.archive.reader import ArchiveReader
+from runtime.archive.resends import Flow, resends_in
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+#: The columns of `ticks`, and those that `ticks_raw` has besides.
+COLUMNS: Final = ("source", "symbol", "date", "time", "bid", "ask", "last", "volume", "flags")
+RAW_COLUMNS: Final = ("partition", "offset", "index", "received", "request", "mode", "point", "coarse")
+
+_SERIES: Final = [pa.field("source", pa.string()), pa.field("symbol", pa.string()), pa.field("date", pa.date32())]
+_ROWS: Final = pa.schema([*SCHEMA, *_SERIES])
+
+_HIVE_TYPES: Final = "{'source': VARCHAR, 'symbol': VARCHAR, 'date': DATE}"
+
+_EPOCH: Final = date(1970, 1, 1)
+
+_RESENDS: Final = pa.schema([("partition", pa.int32()), ("offset", pa.int64()), ("index", pa.int32())])
+
+
+class Part(NamedTuple):
+    """Ticks of one source, symbol and day: a file of the archive, or what is in the log alone."""
+
+    series: Series
+    date: str
+    #: Its records.
+    span: Range
+    low: int
+    high: int
+    is_forward: bool
+    #: None for ticks that are in the log alone.
+    path: str | None
+
+
+@dataclass
+class Ticks:
+    """What the views show: files, and records that are in no file yet, by partition and in order of their offsets."""
+
+    catalogue: Catalogue | None
+    tail: dict[int, Chunk]
+    _parts: list[Part] = field(default_factory=list)
+    #: By partition and date up to which offset the files have the day's ticks.
+    _archived: dict[tuple[int, str], int] = field(default_factory=dict)
+
+    def show(self, connection: "DuckDBPyConnection") -> None:
+        """Create the views.
+
+        Raises:
+            ArchiveUnavailable, ArchiveDamaged: when the manifests cannot be read.
+        """
+        self._list_files()
+        tail = self._tail_table()
+        mixed, resends = self._resends()
+        connection.register("tail", tail)
+        connection.register("resends", resends)
+        files = [part for part in self._parts if part.path is not None]
+        forward = self._scans(connection, "forward", [one for one in files if (one.series, one.date) not in mixed])
+        rest = self._scans(connection, "mixed", [one for one in files if (one.series, one.date) in mixed])
+        _create(connection, "ticks_raw", (*COLUMNS, *RAW_COLUMNS), [*forward, *rest, "tail"], [])
+        _create(connection, "ticks", COLUMNS, forward, [*rest, "tail"])
+
+    def _list_files(self) -> None:
+        if self.catalogue is None:
+            return
+        for partition in self.catalogue.partitions():
+            for day in self.catalogue.progress(partition).days:
+                self._list_day(self.catalogue.manifest(day, partition))
+
+    def _list_day(self, manifest: Manifest) -> None:
+        self._archived[manifest.partition, manifest.date] = manifest.next
+        self._parts += [
+            Part(
+                (file.source, file.symbol), manifest.date, (manifest.partition, file.first, file.last), file.low,
+                file.high, file.forward, file.path,
+            )
+            for file in manifest.files
+        ]  # fmt: skip
+
+    def _tail_table(self) -> pa.Table:
+        """The ticks that are in no file, which are parts as well."""
+        tables = [_ROWS.empty_table()]
+        for partition, chunk in self.tail.items():
+            if not chunk:
+                continue
+            numbers: dict[Series, int] = {}
+            rows = table_of(partition, chunk, numbers)
+            names = list(numbers)
+            for number, day, of_day in series_and_days(rows):
+                # A manifest is written before the progress, so that a day may be in files beyond it.
+                new = of_day.filter(pc.field("offset") >= self._archived_until(partition, date_of(day)))
+                if len(new):
+                    self._add_tail(partition, names[number], date_of(day), new)
+                    tables.append(_named(new, names[number], day))
+        return pa.concat_tables(tables)
+
+    def _archived_until(self, partition: int, day: str) -> int:
+        if self.catalogue is not None and (partition, day) not in self._archived:
+            self._list_day(self.catalogue.manifest(day, partition))
+        return self._archived.get((partition, day), 0)
+
+    def _add_tail(self, partition: int, series: Series, day: str, rows: pa.Table) -> None:
+        flow = Flow()
+        flow.feed(rows)
+        span = (partition, rows["offset"][0].as_py(), rows["offset"][-1].as_py())
+        self._parts.append(Part(series, day, span, flow.low, flow.high, flow.is_forward, None))
+
+    def _resends(self) -> tuple[set[tuple[Series, str]], pa.Table]:
+        """The days that have resends, or may have, and the places of these: only they are folded."""
+        found: list[tuple[int, int, int]] = []
+        days = _by_day(self._parts)
+        mixed = {day for day, parts in days.items() if not _is_forward(parts)} | _sharing(self._parts)
+        for series, day in mixed:
+            day_ms = (date.fromisoformat(day) - _EPOCH).days * DAY_MS
+            for at, index in resends_in(self._flow(series, days[series, day]), day_ms, day_ms + DAY_MS):
+                found.append((*place(at), index))
+        columns = [list(column) for column in zip(*found, strict=True)] or [[], [], []]
+        return mixed, pa.table(columns, schema=_RESENDS)
+
+    def _flow(self, series: Series, parts: Sequence[Part]) -> Chunk:
+        """All frames of the source and symbol among the records of these parts, with their positions."""
+        flow = []
+        for partition, first, last in bridged(part.span for part in parts):
+            if self.catalogue is not None:
+                for chunk in ArchiveReader(self.catalogue).read(partition, first, last, series={series}):
+                    flow += [(position(partition, offset), frame) for offset, frame in chunk]
+            flow += [
+                (position(partition, offset), frame)
+                for offset, frame in self.tail.get(partition, ())
+                if first <= offset <= last and (frame.source, frame.symbol) == series
+            ]
+        # A file may hold records beyond the progress, which are in the tail as well.
+        flow.sort(key=lambda one: one[0])
+        return [next(same) for _, same in groupby(flow, key=lambda one: one[0])]
+
+    def _scans(self, connection: "DuckDBPyConnection", name: str, parts: Sequence[Part]) -> list[str]:
+        """What these files are called in a FROM."""
+        if self.catalogue is None:
+            return []
+        files = self.catalogue.files
+        by_path: list[Part] = []
+        by_name: list[Part] = []
+        for part in parts:
+            (by_path if _is_in_path(files, part) else by_name).append(part)
+        scans = []
+        if by_path:
+            connection.execute(f"SET VARIABLE {name} = ?", [[files.full(one.path or "") for one in by_path]])
+            scans.append(f"read_parquet(getvariable('{name}'), hive_partitioning = true, hive_types = {_HIVE_TYPES})")
+        if by_name:
+            connection.register(f"{name}_by_name", _dataset(files, by_name))
+            scans.append(f"{name}_by_name")
+        return scans
+
+
+def _is_in_path(files: ArchiveFiles, part: Part) -> bool:
+    """Whether DuckDB can open the file by its path and read source and symbol from there.
+
+    It has no client of object stores, only one to download. A long name is cut, and `[SP500]` would be a pattern.
+    """
+    path = files.full(part.path or "")
+    return isinstance(files, LocalFiles) and not any(map(is_cut, part.series)) and not set("*?[") & set(path)
+
+
+def _dataset(files: ArchiveFiles, parts: Sequence[Part]) -> ds.FileSystemDataset:
+    fragments = [
+        ds.ParquetFileFormat().make_fragment(
+            files.full(one.path or ""), files.filesystem,
+            (ds.field("source") == one.series[0]) & (ds.field("symbol") == one.series[1])
+            & (ds.field("date") == date.fromisoformat(one.date)),
+        )
+        for one in parts
+    ]  # fmt: skip
+    return ds.FileSystemDataset(fragments, _ROWS, ds.ParquetFileFormat(), files.filesystem)
+
+
+def _create(
+    connection: "DuckDBPyConnection", view: str, columns: Sequence[str], plain: Sequence[str], mixed: Sequence[str]
+) -> None:
+    """Create a view of what these are called in a FROM; the resends are taken from what is `mixed`."""
+    selected = ", ".join(f'"{column}"' for column in columns)
+    without = 'ANTI JOIN resends USING ("partition", "offset", "index")'
+    # All of it is this module's own text.
+    parts = [f"SELECT {selected} FROM {source}" for source in plain]  # noqa: S608
+    parts += [f"SELECT {selected} FROM {source} {without}" for source in mixed]  # noqa: S608
+    connection.execute(f"CREATE OR REPLACE VIEW {view} AS {' UNION ALL '.join(parts)}")
+
+
+def _named(rows: pa.Table, series: Series, day: int) -> pa.Table:
+    values = (*series, date.fromisoformat(date_of(day)))
+    for name, value in zip(_SERIES, values, strict=True):
+        rows = rows.append_column(name, pa.repeat(pa.scalar(value, name.type), len(rows)))
+    return rows
+
+
+def _by_day(parts: Sequence[Part]) -> dict[tuple[Series, str], list[Part]]:
+    found: dict[tuple[Series, str], list[Part]] = defaultdict(list)
+    for part in parts:
+        found[part.series, part.date].append(part)
+    return found
+
+
+def _is_forward(parts: Sequence[Part]) -> bool:
+    """Whether no tick of these parts of one day is a resend: time goes on within each and from one to the next."""
+    high = -1
+    for part in sorted(parts, key=lambda part: part.span):
+        if not part.is_forward or part.low <= high:
+            return False
+        high = part.high
+    return True
+
+
+def _sharing(parts: Sequence[Part]) -> set[tuple[Series, str]]:
+    """The days that share records with another day, except the one record that ends the former and begins the latter.
+
+    What such a record holds of one day does not tell whether time goes back.
+    """
+    found = set()
+    before: dict[tuple[Series, int], Part] = {}
+    for part in sorted(parts, key=lambda part: (part.span[:2], part.date)):
+        partition, first, last = part.span
+        other = before.setdefault((part.series, partition), part)
+        if other.date != part.date and (first < other.span[2] or (first == other.span[2] and part.date < other.date)):
+            found |= {(part.series, part.date), (part.series, other.date)}
+        if last >= other.span[2]:
+            before[part.series, partition] = part
+    return found
