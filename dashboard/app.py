@@ -28,6 +28,7 @@ from dashboard.pipeline import Pipeline
 from dashboard.proofs import add_proof_routes
 from dashboard.routes import add_routes
 from dashboard.tick_routes import add_tick_routes, reading_turns
+from dashboard.tick_stream import add_tick_stream
 from runtime.api_keys import ApiKeys
 from runtime.health import Guard, Health
 from runtime.settings import Settings
@@ -91,6 +92,7 @@ def create_app(parts: Parts) -> FastAPI:
     turns = reading_turns()
     add_routes(app, parts)
     add_tick_routes(app, parts, turns)
+    add_tick_stream(app, parts)
     add_proof_routes(app, parts, turns)
     _document(app)
     _add_probes(app, parts)
