@@ -10,9 +10,9 @@ import asyncio
 import hmac
 import secrets
 import time
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
 from math import ceil
 from typing import Final
@@ -196,3 +196,35 @@ class Turns:
                 mine.set_result(None)
                 return
         self._working -= 1
+
+
+class Places:
+    """At most `most` open streams, half of them to one client; `what` they are, for the one that is refused."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self._most = most
+        self._what = what
+        self._taken: Counter[object] = Counter()
+
+    @contextmanager
+    def place(self, client: object) -> Iterator[None]:
+        """Be open within; without a client there is no share to hold to.
+
+        Raises:
+            Refusal: 503 when there are as many as may be, or half of them are this client's.
+        """
+        of_client = client is not None and self._taken[client] >= max(1, self._most // 2)
+        if of_client or self._taken.total() >= self._most:
+            whose = "half of them are this address's" if of_client else "close some or raise it"
+            raise Refusal(
+                503, "TOO_MANY_STREAMS",
+                f"TICKPIPE_DASHBOARD_MAX_STREAMS bounds the {self._what}, here {self._most}; {whose}",
+                Retry_After="10",
+            )  # fmt: skip
+        self._taken[client] += 1
+        try:
+            yield
+        finally:
+            self._taken[client] -= 1
+            if not self._taken[client]:
+                del self._taken[client]

@@ -1,5 +1,7 @@
 """What all answers share: JSON, refusals and security headers."""
 
+import gzip
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -78,6 +80,34 @@ def cacheable(request: Request, content: bytes, media_type: str, *, etag: str | 
 def etag_of(content: bytes) -> str:
     """A weak ETag: the same content is sent compressed or as it is."""
     return f'W/"{blake2b(content, digest_size=12).hexdigest()}"'
+
+
+class Prepared:
+    """Content that is sent often: hashed and compressed once, not for each request."""
+
+    def __init__(self, content: bytes, media_type: str) -> None:
+        self.content = content
+        self._media_type = media_type
+
+    def answer(self, request: Request) -> Response:
+        """The content as the client takes it, or 304 when the client has it."""
+        takes_gzip = "gzip" in request.headers.get("accept-encoding", "")
+        content = self._compressed if takes_gzip else self.content
+        response = cacheable(request, content, self._media_type, etag=self._etag)
+        # The middleware that compresses other answers says so of those that it leaves as they are.
+        if takes_gzip:
+            response.headers["Vary"] = "Accept-Encoding"
+        if takes_gzip and response.status_code == 200:
+            response.headers["Content-Encoding"] = "gzip"
+        return response
+
+    @cached_property
+    def _etag(self) -> str:
+        return etag_of(self.content)
+
+    @cached_property
+    def _compressed(self) -> bytes:
+        return gzip.compress(self.content, mtime=0)
 
 
 def has_current(headers: Headers, etag: str) -> bool:

@@ -1,13 +1,10 @@
-"""The FastAPI application: its parts and their lifespan, probes, the files of the page, and errors as answers."""
+"""The FastAPI application: its parts and their lifespan, probes, and errors as answers."""
 
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -17,11 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
 
 from dashboard.access import Access
-from dashboard.answers import Refusal, SecurityHeaders, cacheable, encode, etag_of, json_response
+from dashboard.answers import Refusal, SecurityHeaders, json_response
 from dashboard.candles import BarStarts
 from dashboard.catalogue import Catalogue
 from dashboard.database import Database
@@ -29,9 +24,10 @@ from dashboard.hub import Hub
 from dashboard.live import LiveReader, Settler
 from dashboard.metrics import CountRequests, Gauges, Metrics
 from dashboard.origins import add_proof_routes, add_tick_routes, reading_turns
+from dashboard.page import add_page
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
-from marketdata.timeframes import TIMEFRAMES
+from dashboard.tick_stream import add_tick_stream
 from runtime.api_keys import ApiKeys
 from runtime.health import Guard, Health
 from runtime.settings import Settings
@@ -40,16 +36,6 @@ log = structlog.get_logger(__name__)
 
 #: Smaller answers fit into one packet anyway (bytes).
 _GZIP_FROM_BYTES = 1_000
-
-#: The files of the page.
-STATIC: Final = Path(__file__).parent / "static"
-
-#: TradingView's lightweight-charts (Apache 2.0), which the package `lwcharts` carries as it is published. The file is
-#: not part of this project, and nothing of that package is ever run here.
-CHART_LIBRARY_VERSION: Final = "5.2.0"
-_CHART_LIBRARY_SHA256: Final = "c0992580867c4912cc9385b3c2728315bcc1a76c7f1087dca908430fccdf31d7"
-
-_DAY_MS: Final = 86_400_000
 
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
@@ -105,11 +91,12 @@ def create_app(parts: Parts) -> FastAPI:
     turns = reading_turns()
     add_routes(app, parts)
     add_tick_routes(app, parts, turns)
+    add_tick_stream(app, parts)
     add_proof_routes(app, parts, turns)
     _document(app)
     _add_probes(app, parts)
     _add_errors(app)
-    _add_page(app)
+    add_page(app)
     app.add_middleware(GZipMiddleware, minimum_size=_GZIP_FROM_BYTES)
     if password := parts.settings.dashboard_password.get_secret_value():
         app.add_middleware(Access, password=password, keys=ApiKeys(parts.settings), metrics=parts.metrics)
@@ -159,63 +146,6 @@ def _add_probes(app: FastAPI, parts: Parts) -> None:
         """Metrics in Prometheus's text format."""
         parts.metrics.streams.set(len(parts.hub))
         return Response(generate_latest(parts.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-class _Page(StaticFiles):
-    """The files of the page, without redirects: Starlette's name the host that the client sent."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        if response.status_code == 307:
-            raise HTTPException(404)
-        return response
-
-
-def _add_page(app: FastAPI) -> None:
-    library = chart_library()
-    if library is None:
-        log.warning(
-            "The chart library is not installed, so the page shows no chart; `make setup` or `pip install lwcharts` "
-            "brings it.", action="no_chart_library",
-        )  # fmt: skip
-    else:
-        etag = etag_of(library)
-
-        @app.head("/vendor/lightweight-charts.js", include_in_schema=False)
-        @app.get("/vendor/lightweight-charts.js", include_in_schema=False)
-        async def chart_library_file(request: Request) -> Response:
-            return cacheable(request, library, "text/javascript", etag=etag)
-
-    widths = timeframe_widths()
-
-    @app.head("/js/timeframe-widths.js", include_in_schema=False)
-    @app.get("/js/timeframe-widths.js", include_in_schema=False)
-    async def timeframe_widths_file(request: Request) -> Response:
-        return cacheable(request, widths, "text/javascript")
-
-    app.mount("/", _Page(directory=STATIC, html=True))
-
-
-def timeframe_widths() -> bytes:
-    """The module of the page that names the timeframes, shortest first, and the milliseconds from a bar to the next.
-
-    Days, weeks and months are not equally far apart, and hold weekends anyway: theirs are null.
-    """
-    widths = {t.name: t.width_ms if t.width_ms and t.width_ms < _DAY_MS else None for t in TIMEFRAMES.values()}
-    return b"export const WIDTHS = " + encode(widths) + b";\n"
-
-
-def chart_library() -> bytes | None:
-    """`lightweight-charts.standalone.production.js`; None when it is not installed or is another than expected."""
-    package = find_spec("lwcharts")
-    if package is None or not package.submodule_search_locations:
-        return None
-    path = Path(package.submodule_search_locations[0], "vendor", "lightweight-charts.standalone.production.js")
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    return content if hashlib.sha256(content).hexdigest() == _CHART_LIBRARY_SHA256 else None
 
 
 def _add_errors(app: FastAPI) -> None:

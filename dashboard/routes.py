@@ -1,7 +1,6 @@
 """The read API: candles, symbols, the live stream and the state of the pipeline."""
 
 import asyncio
-from collections import Counter
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,7 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from dashboard.access import Turns
+from dashboard.access import Places, Turns
 from dashboard.answers import Refusal, cacheable, encode, refusals
 from dashboard.candles import (
     DEFAULT_LIMIT,
@@ -26,7 +25,7 @@ from dashboard.candles import (
 )
 from dashboard.formats import MEDIA_TYPES, choose_format, render
 from dashboard.hub import Hub
-from dashboard.stream import events
+from dashboard.stream import STREAM_HEADERS, events
 from marketdata.timeframes import TIMEFRAMES
 from runtime.serving import owner_of
 from sink.queries import read_senders
@@ -39,6 +38,7 @@ _TIME = "ISO 8601 (no zone means UTC), epoch seconds or milliseconds"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=32)]
 Symbol = Annotated[Name, Query(description="as the sender names it", examples=["EURUSD"])]
 Symbols = Annotated[list[Name] | None, Query(alias="symbol", description="only these; repeat it for several")]
+TickSymbols = Annotated[list[Name], Query(alias="symbol", description="as the sender names it; repeat it for several")]
 TimeframeName = Annotated[str, Query(description=", ".join(TIMEFRAMES))]
 Source = Annotated[str | None, Query(description="the feed; without it the one with the newest candle", max_length=64)]
 StreamSource = Annotated[str | None, Query(alias="source", description="the feed; without it every one", max_length=64)]
@@ -53,8 +53,8 @@ Proof = Annotated[
         "the newest of its ticks was received"
     ),
 ]
-Since = Annotated[str | None, Query(description="the id of the last event that came: go on after it", max_length=64)]
-LastEventId = Annotated[str | None, Header(description="as `since`; browsers send it by themselves", max_length=64)]
+Since = Annotated[str | None, Query(description="the id of the last event that came: go on after it", max_length=2048)]
+LastEventId = Annotated[str | None, Header(description="as `since`; browsers send it by themselves", max_length=2048)]
 SeenSince = Annotated[str | None, Query(description=f"seen since then; without it within seven days: {_TIME}")]
 Format = Annotated[str | None, Query(description="json, csv or arrow; without it the header Accept decides")]
 
@@ -71,6 +71,10 @@ _CANDLE: Final = {
     "ts": "2019-02-04T00:00:00Z", "symbol": "EURUSD", "source": "Dukascopy", "open": 1.14543, "high": 1.14551,
     "low": 1.14538, "close": 1.14549, "volume": 92, "real_volume": 0.0, "spread": 2, "closed": True,
 }  # fmt: skip
+
+
+#: Paths and the parameters that may be given more than once.
+_REPEATED: Final = {("/stream", "symbol"), ("/stream/ticks", "symbol")}
 
 
 def client_of(request: HttpRequest) -> object:
@@ -90,7 +94,7 @@ def refuse_unknown(request: HttpRequest) -> None:
         if name not in known:
             hint = f"use {', '.join(sorted(known))}" if known else "there are none here"
             raise Refusal(400, "INVALID_PARAMETER", f"{name}: no such parameter; {hint}")
-        if names.count(name) > 1 and (request.url.path, name) != ("/stream", "symbol"):
+        if names.count(name) > 1 and (request.url.path, name) not in _REPEATED:
             raise Refusal(400, "INVALID_PARAMETER", f"{name}: given more than once")
 
 
@@ -198,8 +202,7 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
 
 
 def _add_stream(app: FastAPI, parts: "Parts") -> None:
-    #: Open streams of each address: one may have half of them.
-    by_client: Counter[object] = Counter()
+    places = Places(parts.settings.dashboard_max_streams, "live streams")
 
     @app.head("/stream", include_in_schema=False, dependencies=STRICT)
     @app.get(
@@ -227,8 +230,8 @@ def _add_stream(app: FastAPI, parts: "Parts") -> None:
         with what changed after that event, or with `resync` where that is not known any more.
         """
         return EventStream(
-            parts.hub, by_client, parts.bars, timeframe_asked(timeframe), symbols=frozenset(symbol) if symbol else None,
-            source=source or None, since=last_event_id or since, max_streams=parts.settings.dashboard_max_streams,
+            parts.hub, places, parts.bars, timeframe_asked(timeframe), symbols=frozenset(symbol) if symbol else None,
+            source=source or None, since=last_event_id or since,
         )  # fmt: skip
 
 
@@ -238,21 +241,17 @@ class EventStream(StreamingResponse):
     def __init__(
         self,
         hub: Hub,
-        by_client: Counter[object],
+        places: Places,
         bars: BarStarts,
         timeframe: str,
         *,
         symbols: frozenset[str] | None,
         source: str | None,
         since: str | None,
-        max_streams: int,
     ) -> None:
-        # A proxy that buffers answers would hold this one for ever.
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__((), headers=headers, media_type="text/event-stream")
-        self._hub, self._by_client, self._bars, self._timeframe = hub, by_client, bars, timeframe
+        super().__init__((), headers=STREAM_HEADERS, media_type="text/event-stream")
+        self._hub, self._places, self._bars, self._timeframe = hub, places, bars, timeframe
         self._symbols, self._source, self._since = symbols, source, since
-        self._max_streams = max_streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the service stops or the client is gone; of HEAD the headers alone.
@@ -260,25 +259,13 @@ class EventStream(StreamingResponse):
         Raises:
             Refusal: 503 when there are as many streams as may be, or half of them are this client's.
         """
-        client = owner_of((scope.get("client") or ("",))[0])
-        of_client = client is not None and self._by_client[client] >= max(1, self._max_streams // 2)
-        if of_client or len(self._hub) >= self._max_streams:
-            whose = "half of them are this address's" if of_client else "close some or raise it"
-            raise Refusal(
-                503, "TOO_MANY_STREAMS",
-                f"TICKPIPE_DASHBOARD_MAX_STREAMS ({self._max_streams}) bounds the live streams; {whose}",
-                Retry_After="10",
-            )  # fmt: skip
-        if scope["method"] == "HEAD":
-            await Response(headers=dict(self.headers))(scope, receive, send)
-            return
-        subscription = self._hub.subscribe(self._symbols, self._source, self._since)
-        self._by_client[client] += 1
-        try:
-            self.body_iterator = events(subscription, self._bars, self._timeframe)
-            await super().__call__(scope, receive, send)
-        finally:
-            self._hub.unsubscribe(subscription)
-            self._by_client[client] -= 1
-            if not self._by_client[client]:
-                del self._by_client[client]
+        with self._places.place(client_of(HttpRequest(scope))):
+            if scope["method"] == "HEAD":
+                await Response(headers=dict(self.headers))(scope, receive, send)
+                return
+            subscription = self._hub.subscribe(self._symbols, self._source, self._since)
+            try:
+                self.body_iterator = events(subscription, self._bars, self._timeframe)
+                await super().__call__(scope, receive, send)
+            finally:
+                self._hub.unsubscribe(subscription)

@@ -16,6 +16,9 @@ from marketdata.candle import Candle
 #: Source and symbol.
 Feed = tuple[str, str]
 
+#: A proxy that buffers answers would hold these for ever.
+STREAM_HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
 #: Candles that a stream may hold unsent; one that falls further behind is told to read again.
 MAX_PENDING: Final = 1_000
 
@@ -135,25 +138,25 @@ async def events(subscription: Subscription, bars: BarStarts, timeframe: str) ->
     `pipeline`: the state of the pipeline. `ping`: nothing happened. What is sent at once carries the id to resume from.
     """
     # Tells the client at once that the stream is open; without an id, because nothing was sent yet.
-    yield b"retry: 1000\n\n" + _event("ping", {})
+    yield b"retry: 1000\n\n" + event("ping", {})
     while (batch := await subscription.next(_PING_SECONDS)) is not None:
         yield await _text(batch, bars, timeframe)
         await asyncio.sleep(_PACE_SECONDS)
 
 
 async def _text(batch: Batch, bars: BarStarts, timeframe: str) -> bytes:
-    parts = [_event("resync", {})] if batch.resync else []
+    parts = [event("resync", {})] if batch.resync else []
     for (source, symbol), ts in batch.stale.items():
         bar = await bars.of(timeframe, ts)
         opening = None if bar is None else _moment(bar.starts)
         content = {"symbol": symbol, "source": source, "ts": _moment(ts), "bar": opening}
-        parts.append(_event("stale", content))
+        parts.append(event("stale", content))
     for update in batch.updates:
-        parts.append(_event("candle", _content(update, await bars.of(timeframe, update.candle.ts))))
+        parts.append(event("candle", _content(update, await bars.of(timeframe, update.candle.ts))))
     if batch.status is not None:
         parts.append(b"event: pipeline\ndata: " + batch.status + b"\n\n")
     # An id covers everything that was sent before it.
-    last = parts.pop() if parts else _event("ping", {})
+    last = parts.pop() if parts else event("ping", {})
     return b"".join((*parts, f"id: {batch.position}\n".encode(), last))
 
 
@@ -187,5 +190,6 @@ def _moment(time_ms: int) -> datetime:
     return datetime.fromtimestamp(time_ms / 1000, UTC)
 
 
-def _event(name: str, content: object) -> bytes:
+def event(name: str, content: object) -> bytes:
+    """One server-sent event."""
     return f"event: {name}\ndata: ".encode() + encode(content) + b"\n\n"

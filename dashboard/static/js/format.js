@@ -4,12 +4,24 @@ import { wall } from "./zone.js";
 
 let locale = "en-GB";
 
+/** Formatters by their options: to make one takes far longer than to use it, and a chart writes prices in every frame. */
+const formatters = new Map();
+
 export function setLocale(name) {
+  if (name !== locale) formatters.clear();
   locale = name;
 }
 
+function formatter(Kind, options) {
+  const key = Kind.name + JSON.stringify(options);
+  if (!formatters.has(key)) formatters.set(key, new Kind(locale, options));
+  return formatters.get(key);
+}
+
+const number = (value, options) => formatter(Intl.NumberFormat, options).format(value);
+
 export function price(value, digits) {
-  return value.toLocaleString(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  return number(value, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
 /** The number that a reader has typed, with the point or the comma of their language; NaN for what is none. */
@@ -19,16 +31,16 @@ export function typed(text) {
 
 /** A price for a reader to change. */
 export function typable(value, digits) {
-  return value.toLocaleString(locale, { useGrouping: false, minimumFractionDigits: digits, maximumFractionDigits: digits });
+  return number(value, { useGrouping: false, minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
 export function count(value) {
-  return value.toLocaleString(locale, { maximumFractionDigits: value < 10 ? 1 : 0 });
+  return number(value, { maximumFractionDigits: value < 10 ? 1 : 0 });
 }
 
 export function percent(value, most = 3) {
   const sign = value > 0 ? "+" : "";
-  return sign + value.toLocaleString(locale, { style: "percent", minimumFractionDigits: 2, maximumFractionDigits: most });
+  return sign + number(value, { style: "percent", minimumFractionDigits: 2, maximumFractionDigits: most });
 }
 
 /** More decimals than a guess should claim, and fewer than that noise of doubles shows. */
@@ -52,7 +64,7 @@ function ago(milliseconds) {
   const seconds = Math.max(0, Math.round(milliseconds / 1000));
   const units = [["day", 86_400], ["hour", 3_600], ["minute", 60], ["second", 1]];
   const [unit, length] = units.find(([, each]) => seconds >= each) ?? units.at(-1);
-  const words = new Intl.RelativeTimeFormat(locale, { numeric: "always", style: "narrow" });
+  const words = formatter(Intl.RelativeTimeFormat, { numeric: "always", style: "narrow" });
   return words.format(-Math.floor(seconds / length), unit);
 }
 
@@ -83,7 +95,7 @@ export function duration(milliseconds) {
   return `${count(milliseconds / 60_000)} min`;
 }
 
-const parts = (options) => (time) => new Date(wall(time)).toLocaleString(locale, { timeZone: "UTC", hour12: false, ...options });
+const parts = (options) => (time) => formatter(Intl.DateTimeFormat, { timeZone: "UTC", hour12: false, ...options }).format(wall(time));
 
 export const clock = parts({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
 export const dateTime = parts({ weekday: "short", day: "2-digit", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });

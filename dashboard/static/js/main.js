@@ -191,21 +191,29 @@ async function refreshSymbols() {
   return listings;
 }
 
-/** Choose the remembered symbol, or the one with the newest candle; without any wait for the first. */
+/** Choose the feed of a link, else the remembered symbol, or the one with the newest candle. */
 async function begin() {
+  // Without a source the list tells it; with one, nothing has to be waited for: a feed that there is not yet is said
+  // to be missing, or found, but never replaced.
+  const address = addressed();
+  const isLink = Boolean(address.symbol && address.source);
+  if (isLink) choose(chosen);
   let listings;
   try {
     listings = await refreshSymbols();
   } catch (error) {
+    if (isLink) return;
     notice(error);
     setTimeout(begin, RETRY_MS);
     return;
   }
   const wanted = listings.filter(({ symbol }) => symbol === chosen.symbol);
-  // The list may be older than what a link asks for: that is said to be missing, or found, but never replaced.
-  const first = wanted.length || new URLSearchParams(location.search).has("symbol")
-    ? wanted.find(({ source }) => source === chosen.source) ?? (chosen.source ? chosen : wanted[0] ?? chosen)
-    : newestOf(listings);
+  const told = wanted.find(({ source }) => source === chosen.source);
+  if (isLink) {
+    if (told) status.noteTick(Date.parse(told.last_tick));
+    return;
+  }
+  const first = told ?? wanted[0] ?? (address.symbol ? chosen : newestOf(listings));
   if (first) {
     choose(first);
     return;

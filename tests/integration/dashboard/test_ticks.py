@@ -5,11 +5,13 @@ import io
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import msgspec
 import polars
 import pytest
 import pytest_asyncio
@@ -25,6 +27,8 @@ from sink.metrics import Metrics
 from sink.writer import LogEnds, Writer
 from tests import plainhttp
 from tests.integration.dashboard.market import market_settings
+from tests.integration.dashboard.test_stream import events
+from tests.integration.dashboard.test_stream import first as next_event
 from tests.integration.sink.flow import Flow, day_frames
 from tests.servers import EmbeddedServers
 from tests.services import Service, environment, running
@@ -168,3 +172,42 @@ def test_the_command_gives_the_same(ticks: Ticks) -> None:
     table = subprocess.run(command, env=environment(ticks.settings), capture_output=True, check=True, timeout=60)
     assert table.stdout.count(b"2019-02-04T") == 50
     assert f"… and {len(ticks.ticks) - 50:,} more of {len(ticks.ticks):,}" in table.stderr.decode()
+
+
+async def test_live_ticks_come_as_they_are_received_and_go_on_behind_the_last(ticks: Ticks) -> None:
+    url = f"{ticks.dashboard.url}/stream/ticks?symbol=LIVE/1&symbol=LIVE2"
+    log_name = await wait_for_log(ticks.settings)
+    first, second, other = (msgspec.structs.replace(day_frames()[n], symbol=name) for n, name in enumerate(
+        ("LIVE/1", "LIVE2", "OTHER")
+    ))  # fmt: skip
+    async with Flow(ticks.settings, log_name) as flow:
+        async with aclosing(events(url, "ticks")) as stream:
+            assert (await anext(stream))["event"] == "ping"
+            await flow.log_frames([first, other, first])
+            got = [await next_event(stream, "ticks") for _ in range(2)]
+        # While nobody listens.
+        await flow.log_frames([second, other])
+        async with aclosing(events(url, "ticks", "gap", last_event_id=got[0]["id"])) as stream:
+            resumed = [await next_event(stream, "ticks") for _ in range(2)]
+
+    # What was received twice is told twice.
+    assert [one["symbol"] for one in got] == ["LIVE/1", "LIVE/1"]
+    assert rows(got[0]["ticks"]) == rows(got[1]["ticks"]) == list(map(values, first.ticks))
+    assert got[1]["offset"] == got[0]["offset"] + 2
+    assert resumed[0] == got[1]
+    assert (resumed[1]["symbol"], rows(resumed[1]["ticks"])) == ("LIVE2", list(map(values, second.ticks)))
+
+
+@pytest.mark.parametrize(
+    ("path", "cure"),
+    [
+        ("/stream/ticks", "symbol: Field required"),
+        ("/stream/ticks?symbol=EURUSD&since=x", "since: take the id of an event of this stream"),
+        ("/stream/ticks?" + "&".join(f"symbol=S{n}" for n in range(51)), "symbol: 50 at most"),
+        ("/stream/ticks?symbol=EURUSD&timeframe=M1", "timeframe: no such parameter; use since, source, symbol"),
+    ],
+)
+def test_streams_of_ticks_that_cannot_be_are_refused(ticks: Ticks, path: str, cure: str) -> None:
+    answer = ticks.get(path)
+    assert answer.status_code == 400
+    assert cure in answer.json()["error"]

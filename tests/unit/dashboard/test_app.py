@@ -14,7 +14,8 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from dashboard.app import CHART_LIBRARY_VERSION, STATIC, Parts, chart_library, create_app
+from dashboard.app import Parts, create_app
+from dashboard.page import CHART_LIBRARY_VERSION, STATIC, chart_library, joined
 from marketdata.timeframes import TIMEFRAMES
 from runtime.health import Guard, Health
 from runtime.settings import load_settings
@@ -71,6 +72,52 @@ async def test_the_page_has_the_servers_timeframes() -> None:
     assert list(widths) == list(TIMEFRAMES)
     assert (widths["M1"], widths["H4"], widths["D1"], widths["MN1"]) == (60_000, 4 * 3_600_000, None, None)
     assert again.status_code == 304
+
+
+def test_scripts_are_joined_each_once_and_before_whoever_imports_it() -> None:
+    sources = {
+        "main": 'import { A, one } from "./a.js";\nimport { far } from "./far-off.js";\nrun(A, one, far);\n',
+        "a": 'import { far } from "./far-off.js";\nconst own = far;\nexport class A {}\nexport const one = own;\n',
+        "far-off": "const own = 2;\nexport async function far() {}\n",
+        "unused": "export const never = 1;\n",
+    }
+
+    page = joined("main", sources)
+
+    places = [page.index(f"const ${name} = (() => {{") for name in ("far_off", "a", "main")]
+    assert places == sorted(places)
+    assert page.count("async function far") == 1
+    assert "return { A, one };" in page
+    assert "const { A, one } = $a;" in page
+    assert "never" not in page
+    assert "export" not in page
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'export { one } from "./a.js";\n', "export default 1;\n", "export let one = 1;\n", 'import "./a.js";\n',
+        'import * as a from "./a.js";\n', 'const a = await import("./a.js");\n',
+        'import { one } from "./main.js";\nexport const two = 2;\n',
+    ],
+)  # fmt: skip
+def test_scripts_of_another_form_and_circles_are_not_joined(source: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # the cycle's message is the library's
+        joined("main", {"main": source, "a": "export const one = 1;\n"})
+
+
+async def test_scripts_are_compressed_for_who_takes_that() -> None:
+    app = create_app(Parts(load_settings()))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://dashboard") as client:
+        for path in ("/js/page.js", "/vendor/lightweight-charts.js"):
+            packed = await client.get(path, headers={"Accept-Encoding": "gzip"})
+            plain = await client.get(path, headers={"Accept-Encoding": "identity"})
+            assert packed.headers["content-encoding"] == "gzip"
+            assert "content-encoding" not in plain.headers
+            assert packed.text == plain.text
+            assert packed.headers["etag"] == plain.headers["etag"]
+            assert packed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
+            assert int(packed.headers["content-length"]) < len(plain.content) / 2
 
 
 @pytest.mark.parametrize(
