@@ -137,8 +137,8 @@ _MAX_ECHO: Final = 80
 #: Beyond this an integer is shown as what it is; Python refuses to print very long ones (bits).
 _MAX_SHOWN_BITS: Final = 128
 
-#: Longer texts are no numbers (characters).
-_MAX_TEXT: Final = 64
+#: Longer texts are no numbers (characters). EMPTY_VALUE written out has 309 digits before the point.
+_MAX_TEXT: Final = 330
 
 _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 #: How C, Python and MQL write what is no number: nan, -nan(ind), inf, 1.#INF, and in fewer places 1.#J, 1.#R, 1.$.
@@ -174,7 +174,7 @@ def is_said(value: object) -> bool:
     What is missing pandas writes as `nan`, PHP as an empty text; what could not be computed is `inf` in C, and DBL_MAX
     in MQL (EMPTY_VALUE).
     """
-    if isinstance(value, float):
+    if isinstance(value, (int, float)):
         return -NOTHING_FROM < value < NOTHING_FROM
     if isinstance(value, str) and len(value) <= _MAX_TEXT:
         text = value.strip(_AROUND)

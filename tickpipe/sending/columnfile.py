@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
-from marketdata.contract.fields import finite, quoted, symbol_of
+from marketdata.contract.fields import NOTHING_FROM, finite, is_said, quoted, symbol_of
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem
 from tickpipe.sending.arrowfile import ArrowFile, is_arrow
@@ -330,6 +330,23 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
             return number(cell.replace(sign, "") if is_grouped(cell.strip()) else cell, field)
 
         return without_groups
+
+
+def optional_number(number: Callable[[str, str], float], cell: str, field: str) -> float | None:
+    """The number in a cell that may be empty; None where it says nothing, as in a field of a body.
+
+    Raises:
+        InvalidItem: as `number`, which reads it.
+    """
+    if cell in EMPTY:
+        return None
+    try:
+        found = number(cell, field)
+    except InvalidItem:
+        if is_said(cell):
+            raise
+        return None
+    return found if -NOTHING_FROM < found < NOTHING_FROM else None
 
 
 def number_in(cell: str, field: str) -> float:

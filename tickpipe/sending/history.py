@@ -5,11 +5,12 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from marketdata.contract.bar import check_prices, opening_of
-from marketdata.contract.fields import timeframe_of
+from marketdata.contract.fields import is_said, price, timeframe_of, whole
+from marketdata.contract.tick import MAX_FLAGS
 from marketdata.errors import InvalidItem
-from marketdata.tick import Tick
+from marketdata.tick import MAX_PRICE, Tick
 from marketdata.timeframes import TIMEFRAMES
-from tickpipe.sending.columnfile import EMPTY, ColumnFile, number_in
+from tickpipe.sending.columnfile import EMPTY, ColumnFile, optional_number
 from tickpipe.sending.dialects import TIMEFRAME_NAMES, Kind, UnknownForm, parse_file_name
 
 #: MT5: TICK_FLAG_BID, TICK_FLAG_ASK, TICK_FLAG_LAST, TICK_FLAG_VOLUME, by the column whose change they announce.
@@ -95,16 +96,18 @@ class TickFile(ColumnFile[FileTick]):
                 bid = 0.0 if bid_at is None else number(cells[bid_at], "bid")
                 ask = 0.0 if ask_at is None else number(cells[ask_at], "ask")
                 # Where there are bids, a tick need not be a deal.
-                last = (
-                    0.0
-                    if last_at is None or (bid_at is not None and cells[last_at] in EMPTY)
-                    else number(cells[last_at], "last")
-                )
+                if last_at is None:
+                    last = 0.0
+                elif bid_at is None:
+                    last = number(cells[last_at], "last")
+                else:
+                    last = optional_number(number, cells[last_at], "last") or 0.0
                 volume = 0.0
                 for at in volumes_at:
-                    if cells[at] not in EMPTY:
-                        volume = _volume(number(cells[at], "volume"))
+                    if (said := optional_number(number, cells[at], "volume")) is not None:
+                        volume = _volume(said)
                         break
+                _check_prices(bid, ask, last)
                 # Without flags a tick with a last price or a volume is taken for a deal (marketdata/fold.py).
                 flags = 0 if last or volume else _QUOTE_FLAGS
                 if flags_at is not None:
@@ -145,12 +148,16 @@ class TickFile(ColumnFile[FileTick]):
                     time_msc = utc_ms(time_msc, symbol)
                 now, changed = values.get(symbol, [0.0] * 4).copy(), 0
                 for index, place, name, flag in at:
-                    if (cell := cells[place]) not in EMPTY:
-                        now[index] = value = number(cell, name)
+                    if (cell := cells[place]) in EMPTY:
+                        continue
+                    value = number(cell, name) if name in ("bid", "ask") else optional_number(number, cell, name)
+                    if value is not None:
+                        now[index] = value
                         if value:  # a 0 is written where there is no such price
                             changed |= flag
                 if now[3] < 0:
                     _volume(now[3])  # raises
+                _check_prices(now[0], now[1], now[2])
                 flags = changed if flags_at is None else _flags_in(cells[flags_at], changed)
                 tick = FileTick(time_msc, now[0], now[1], now[2], now[3], flags, symbol=symbol)
             except InvalidItem as exc:
@@ -183,18 +190,21 @@ def _volume(volume: float) -> float:
 
 def _optional(number: Callable[[str, str], float], cell: str, field: str) -> float:
     """The volume in a cell, 0 in one without a value."""
-    return 0.0 if cell in EMPTY else _volume(number(cell, field))
+    return _volume(optional_number(number, cell, field) or 0.0)
+
+
+def _check_prices(bid: float, ask: float, last: float) -> None:
+    # Nearly every line passes at once.
+    if max(bid, ask, last) <= MAX_PRICE and min(bid, ask, last) >= -MAX_PRICE:
+        return
+    for name, value in (("bid", bid), ("ask", ask), ("last", last)):
+        price(value, name)
 
 
 def _flags_in(cell: str, missing: int) -> int:
-    if cell.isdecimal():
+    if cell.isdecimal() and len(cell) < len(str(MAX_FLAGS)):
         return int(cell)
-    if cell in EMPTY:
-        return missing
-    number = number_in(cell, "flags")  # pandas writes 6.0
-    if not number.is_integer() or number < 0:
-        raise InvalidItem("flags", f"a whole number is expected, not {cell}")
-    return int(number)
+    return whole(cell, "flags", MAX_FLAGS) if cell not in EMPTY and is_said(cell) else missing
 
 
 class Bar(NamedTuple):
@@ -297,11 +307,9 @@ class BarFile(ColumnFile[Bar]):
                 real = None if real_at is None else _optional(number, cells[real_at], "real_volume") or None
                 if not volume.is_integer():
                     volume, real = 0.0, volume  # no number of ticks has a fraction
-                spread = (
-                    None
-                    if spread_at is None or cells[spread_at] in EMPTY
-                    else _volume(number(cells[spread_at], "spread"))
-                )
+                spread = None if spread_at is None else optional_number(number, cells[spread_at], "spread")
+                if spread is not None:
+                    _volume(spread)
                 check_prices(open_, high, low, close, int(volume))
                 bar = Bar(
                     self._utc_ms(opening, symbol), open_, high, low, close, int(volume), real,

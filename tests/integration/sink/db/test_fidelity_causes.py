@@ -4,7 +4,8 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import groupby, takewhile
+from functools import cache
+from itertools import groupby
 
 import pytest
 from msgspec.structs import replace
@@ -16,16 +17,44 @@ from marketdata.tick import ChartMode, Frame, Tick, period_of
 from sink.db.connection import Connection
 from sink.queries import compared, different_minutes
 from sink.writer import Writer
-from tests.generated_day import START_MS, quotes
+from tests.days import DAYS, Bars
 from tests.integration.sink.db.editions import database_on
 from tests.servers import EmbeddedServers
 from tickpipe.fidelity import Cause, diagnose
 
 #: Of the generated day: a clock that is an hour off needs more than two hours to be seen.
 HOURS = 3
-POINT = 0.00001
-#: A minute in the middle, with many quotes.
-FAULTY = START_MS + 90 * 60_000
+MINUTE_MS = 60_000
+
+
+@dataclass(frozen=True)
+class Quotes:
+    """The quotes that a day is made of."""
+
+    point: float
+    ticks: list[Tick]
+    #: A minute with many quotes.
+    faulty: int
+    #: The provider's own prices of the minutes, where they are known.
+    provider: Bars = field(default_factory=dict)
+    #: Whether a clock that is an hour off can be seen in them.
+    is_long: bool = True
+
+
+@cache
+def quotes(name: str) -> Quotes:
+    """`hours` of the generated day, or a whole real day: EURUSD with the provider's bars, or the sparse USDJPY."""
+    day = DAYS[-1]
+    if name == "real EURUSD":
+        return Quotes(0.00001, day.ticks, period_of(day.ticks[0].time_msc) + 720 * MINUTE_MS, day.bars)
+    if name == "real USDJPY":
+        return Quotes(0.001, day.sparse, max(day.sparse_minutes, key=day.sparse_minutes.__getitem__), is_long=False)
+    start = period_of(DAYS[0].ticks[0].time_msc)
+    return Quotes(
+        0.00001,
+        [tick for tick in DAYS[0].ticks if tick.time_msc < start + HOURS * 60 * MINUTE_MS],
+        start + 90 * MINUTE_MS,
+    )
 
 
 @pytest.fixture
@@ -35,16 +64,15 @@ def database(servers: EmbeddedServers) -> Iterator[str]:
         yield url
 
 
-def true_ticks() -> list[Tick]:
-    """Quotes of which each third is a deal, whose price and volume the next ones repeat, as MetaTrader writes them."""
-    end = START_MS + HOURS * 3_600_000
+def with_deals(found: list[Tick]) -> list[Tick]:
+    """Each third is a deal, whose price and volume the next ones repeat, as MetaTrader writes them."""
     dice = random.Random(1)
     ticks, last, lots = [], 0.0, 0.0
-    for n, (msc, bid, ask) in enumerate(takewhile(lambda quote: quote[0] < end, quotes())):
+    for n, tick in enumerate(found):
         is_deal = n % 3 == 0
         if is_deal:
-            last, lots = ask * POINT, dice.randrange(1, 9) / 4
-        ticks.append(Tick(msc, bid * POINT, ask * POINT, last, lots, 56 if is_deal else 6))
+            last, lots = tick.ask, dice.randrange(1, 9) / 4
+        ticks.append(replace(tick, last=last, volume=lots, flags=56 if is_deal else 6))
     return ticks
 
 
@@ -54,18 +82,35 @@ class Day:
 
     #: How the broker charts the symbol, and how we do.
     charted: ChartMode
+    quotes: Quotes
     mode: ChartMode = "bid"
-    ticks: list[Tick] = field(default_factory=true_ticks)
+    ticks: list[Tick] = field(default_factory=list)
     bars: dict[int, BrokerBar] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.mode = self.charted
+        self.ticks = with_deals(self.quotes.ticks)
         minutes = groupby(self.ticks, lambda t: period_of(t.time_msc))
-        bars = (bar_of(ts, list(ticks), self.charted) for ts, ticks in minutes)
+        bars = (self.bar_of(ts, list(ticks)) for ts, ticks in minutes)
         self.bars = {bar.ts: bar for bar in bars if bar is not None}
+        if self.charted == "bid":
+            for ts, (open_, high, low, close) in self.quotes.provider.items():
+                self.bars[ts] = replace(self.bars[ts], open=open_, high=high, low=low, close=close)
 
     def of_minute(self, ts: int) -> list[int]:
         return [n for n, tick in enumerate(self.ticks) if period_of(tick.time_msc) == ts]
+
+    def bar_of(self, ts: int, ticks: list[Tick]) -> BrokerBar | None:
+        """MetaTrader's bar: by bid of all ticks, by last of the deals alone; none where there is nothing to chart."""
+        deals = [tick for tick in ticks if tick.flags == 56]
+        prices = [tick.bid for tick in ticks] if self.charted == "bid" else [tick.last for tick in deals]
+        if not prices:
+            return None
+        return BrokerBar(
+            source="S", symbol="EURUSD", timeframe="M1", ts=ts, open=prices[0], high=max(prices), low=min(prices),
+            close=prices[-1], volume=len(prices), real_volume=sum(tick.volume for tick in deals),
+            spread=min(round((tick.ask - tick.bid) / self.quotes.point) for tick in ticks), received=ts + 60_000,
+        )  # fmt: skip
 
     def candles(self) -> list[Candle]:
         passes, folds = Passes(), dict[int, CandleFold]()
@@ -73,8 +118,8 @@ class Day:
         cuts = [n for n in range(1, len(self.ticks)) if self.ticks[n].time_msc != self.ticks[n - 1].time_msc][::20]
         for offset, (begin, end) in enumerate(zip([0, *cuts], [*cuts, len(self.ticks)], strict=True)):
             frame = Frame(
-                v=1, source="S", symbol="EURUSD", mode=self.mode, point=POINT,
-                request=str(offset), received=START_MS, ticks=self.ticks[begin:end],
+                v=1, source="S", symbol="EURUSD", mode=self.mode, point=self.quotes.point,
+                request=str(offset), received=self.ticks[0].time_msc, ticks=self.ticks[begin:end],
             )  # fmt: skip
             earliest, latest, minutes = split_by_period(frame)
             passes.enter(frame, earliest, latest)
@@ -88,18 +133,6 @@ class Day:
         return [candle for candle in made if candle is not None]
 
 
-def bar_of(ts: int, ticks: list[Tick], charted: ChartMode) -> BrokerBar | None:
-    """MetaTrader's bar: by bid of all ticks, by last of the deals alone; none where there is nothing to chart."""
-    prices = [tick.bid for tick in ticks] if charted == "bid" else [tick.last for tick in ticks if tick.flags == 56]
-    if not prices:
-        return None
-    return BrokerBar(
-        source="S", symbol="EURUSD", timeframe="M1", ts=ts, open=prices[0], high=max(prices), low=min(prices),
-        close=prices[-1], volume=len(prices), real_volume=sum(tick.volume for tick in ticks if tick.flags == 56),
-        spread=min(round((tick.ask - tick.bid) / POINT) for tick in ticks), received=ts + 60_000,
-    )  # fmt: skip
-
-
 def nothing(day: Day) -> None:
     """Live ticks carry bits that nobody documented."""
     day.ticks = [replace(tick, flags=tick.flags | 1152) for tick in day.ticks]
@@ -110,11 +143,11 @@ def zone_an_hour_off(day: Day) -> None:
 
 
 def open_bar_taken_as_closed(day: Day) -> None:
-    at = day.of_minute(FAULTY)
+    at = day.of_minute(day.quotes.faulty)
     high = max(at, key=lambda n: day.ticks[n].bid)
-    part = bar_of(FAULTY, [day.ticks[n] for n in at[: max(1, high - at[0])]], day.charted)
+    part = day.bar_of(day.quotes.faulty, [day.ticks[n] for n in at[: max(1, high - at[0])]])
     assert part is not None
-    day.bars[FAULTY] = part
+    day.bars[day.quotes.faulty] = part
 
 
 def deals_repeated_in_quotes(day: Day) -> None:
@@ -131,7 +164,7 @@ def spread_as_price_difference(day: Day) -> None:
 
 def a_deal_of(day: Day) -> int:
     """One in the middle of the minute, neither its highest nor its lowest."""
-    deals = [n for n in day.of_minute(FAULTY)[1:-1] if day.ticks[n].flags == 56]
+    deals = [n for n in day.of_minute(day.quotes.faulty)[1:-1] if day.ticks[n].flags == 56]
     return sorted(deals, key=lambda n: day.ticks[n].last)[len(deals) // 2]
 
 
@@ -154,24 +187,30 @@ def charted_by_bid(day: Day) -> None:
 
 
 def a_minute_without_ticks(day: Day) -> None:
-    day.ticks = [tick for tick in day.ticks if period_of(tick.time_msc) != FAULTY]
+    day.ticks = [tick for tick in day.ticks if period_of(tick.time_msc) != day.quotes.faulty]
 
 
 def a_missing_bar(day: Day) -> None:
-    del day.bars[FAULTY]
+    del day.bars[day.quotes.faulty]
 
 
 def bars_of_another_server(day: Day) -> None:
+    point = day.quotes.point
     day.bars = {
-        ts: replace(bar, open=bar.open + POINT, high=bar.high + POINT, low=bar.low + POINT, close=bar.close + POINT)
+        ts: replace(bar, open=bar.open + point, high=bar.high + point, low=bar.low + point, close=bar.close + point)
         for ts, bar in day.bars.items()
     }
 
 
-ALL = None
-ONE = [datetime.fromtimestamp(FAULTY / 1000, UTC)]
+ALL, ONE = "all", "one"
 
 
+REAL = () if len(DAYS) == 1 else ("real EURUSD", "real USDJPY")
+
+
+@pytest.mark.parametrize(
+    "of", ["hours", *(pytest.param(name, marks=[pytest.mark.full, pytest.mark.long(30)]) for name in REAL)]
+)
 @pytest.mark.parametrize(
     ("charted", "fault", "expected"),
     [
@@ -197,12 +236,16 @@ ONE = [datetime.fromtimestamp(FAULTY / 1000, UTC)]
 async def test_exactly_the_fault_is_named(
     connection: Connection,
     writer: Writer,
+    *,
     charted: ChartMode,
     fault: Callable[[Day], None],
-    expected: tuple[Cause, list[datetime] | None] | None,
+    expected: tuple[Cause, str] | None,
+    of: str,
 ) -> None:
     # Arrange
-    day = Day(charted)
+    day = Day(charted, quotes(of))
+    if fault is zone_an_hour_off and not day.quotes.is_long:
+        return
     fault(day)
     await writer.write(connection, day.candles(), list(day.bars.values()))
 
@@ -211,13 +254,14 @@ async def test_exactly_the_fault_is_named(
     days = [row async for row in compared(connection, None, None, None, daily=True)][1:]
 
     # Assert
-    assert sum(day[3] for day in days) > 100  # minutes were compared
-    cause, minutes = expected or (None, [])
+    half = len({period_of(tick.time_msc) for tick in day.ticks}) / 2
+    assert sum(row[3] for row in days) > half  # minutes were compared
+    cause, minutes = expected or (None, ONE)
     assert [each.cause for each in found] == ([] if cause is None else [cause])
-    if minutes is ALL:
-        assert len(found[0].minutes) > 100
+    if found and minutes == ALL:
+        assert len(found[0].minutes) > half
     elif found:
-        assert found[0].minutes == minutes
+        assert found[0].minutes == [datetime.fromtimestamp(day.quotes.faulty / 1000, UTC)]
     if cause is Cause.CLOCK:
         assert found[0].ahead == timedelta(hours=1)
         assert "1:00 h later" in str(found[0])

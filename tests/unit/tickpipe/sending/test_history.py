@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from marketdata.contract.tick import read_tick
+from marketdata.errors import InvalidItem
 from marketdata.tick import Tick, is_deal
 from tickpipe.sending.dialects import Said, UnknownForm, parse_file_name
 from tickpipe.sending.history import Bar, BarFile, FileTick, TickFile, inferred_timeframe
@@ -448,3 +450,69 @@ def test_another_header_is_refused_with_the_form(tmp_path: Path) -> None:
 )
 def test_metatraders_file_names(name: str, symbol: str | None, timeframe: str | None) -> None:
     assert parse_file_name(Path(name))[:2] == (symbol, timeframe)
+
+
+_EMPTY_VALUE = "1.7976931348623157e+308"
+
+
+@pytest.mark.parametrize(
+    ("field", "cell", "said"),
+    [
+        ("last", _EMPTY_VALUE, 0.0),
+        ("last", f"{float(_EMPTY_VALUE):.5f}", 0.0),
+        ("last", f"-{_EMPTY_VALUE}", 0.0),
+        ("last", "1.#INF", 0.0),
+        ("last", "-nan(ind)", 0.0),
+        ("last", "inf", 0.0),
+        ("last", "1e16", "no price is so large"),
+        ("bid", _EMPTY_VALUE, "no price is so large"),
+        ("ask", "1e16", "no price is so large"),
+        ("bid", "-1e16", "no price is so large"),
+        ("volume", _EMPTY_VALUE, 0.0),
+        ("volume", "nan", 0.0),
+        ("volume", "-1", "must not be negative"),
+        ("flags", "-1", "must be from 0"),
+        ("flags", "2147483647", 2147483647),
+        ("flags", "9223372036854775807", 2**63 - 1),
+        ("flags", "9223372036854775808", "must be from 0"),
+        ("flags", "6.0", 6),
+        ("flags", "6.5", "a whole number is expected"),
+        ("flags", _EMPTY_VALUE, None),
+        ("time", "0000.00.00 00:00:00", "time"),
+    ],
+)  # fmt: skip
+def test_what_stands_for_no_value_is_read_in_files_and_bodies_alike(
+    tmp_path: Path, field: str, cell: str, said: float | str | None
+) -> None:
+    values = {
+        "time": "2019.02.04 00:00:02", "bid": "1.5", "ask": "1.6", "last": "0", "volume": "2", "flags": "56",
+    }  # fmt: skip
+    names = [name for name in values if said is not None or name != "volume"]
+    first = values | {"time": "2019.02.04 00:00:01"}
+    odd = values | {field: cell}
+    # Arrange
+    path = tmp_path / "EURUSD.csv"
+    path.write_text("\n".join([",".join(names), *(",".join(row[name] for name in names) for row in (first, odd))]))
+
+    # Act
+    with TickFile(path) as ticks:
+        *_, from_file = list(ticks)
+    item = {"symbol": "EURUSD"} | {name: odd[name] for name in names}
+
+    # Assert
+    if isinstance(said, str):
+        with pytest.raises(InvalidItem) as refused:
+            read_tick(item)
+        assert said in f"{refused.value.field}: {refused.value.message}"
+        assert from_file.time_msc % 60_000 == 1_000
+        assert ticks.skipped == 1
+        assert said in str(ticks.reasons)
+        return
+    from_body = read_tick(item)
+    assert ticks.skipped == 0
+    assert (from_file.last, from_file.volume) == (from_body.last, from_body.volume)
+    if said is None:  # a file tells a quote by its having no deal, a body by the rule for senders without flags
+        assert (from_file.flags, from_body.flags) == (6, 0)
+        return
+    assert from_file.flags == from_body.flags
+    assert getattr(from_file, field) == said
