@@ -82,6 +82,13 @@ class Offsets(Protocol):
         """The end of the partition as of its newest poll."""
 
 
+def _compare(partition: _Partition, records: Sequence[Record]) -> None:
+    # A shortened log may have grown past what was read of it before the first poll tells.
+    last = partition.last
+    if last is not None and any(record.offset == last.offset and record.value != last.value for record in records):
+        raise LogShortened(f"the record at offset {last.offset} of partition {partition.number} is another one now")
+
+
 class Worker:
     """Holds one window per partition. `fold` is called by the agent, `publish` by a timer; both in one event loop."""
 
@@ -138,6 +145,8 @@ class Worker:
             if records[0].offset < position and (end := self._offsets.end(number)) < position:
                 # Not the same records again, as after a seek, but others: they must not be taken for the previous ones.
                 raise LogShortened(f"partition {number} was read up to offset {position} and ends at {end}")
+            if records[0].offset < position:
+                _compare(partition, records)
             await self._check_gap(number, position, records[0].offset)
         if self._partitions.get(number) is not partition:
             return  # revoked during the check
