@@ -44,6 +44,7 @@ from sink.maintenance import Closer, Comparer, Materialiser, Retainer, retention
 from sink.metrics import Metrics
 from sink.progress import LagMeter, Positions, Revocations, Span, with_sink_group
 from sink.refolds import Refolder
+from sink.shortened import LogWatch
 from sink.writer import LogEnds, Writer
 
 log = structlog.get_logger(__name__)
@@ -82,7 +83,7 @@ class Sink:
         self._stopping = asyncio.Event()
         #: Set while no record waits to be stored.
         self._idle = asyncio.Event()
-        self.health = Health("kafka", "database")
+        self.health = Health("kafka", "database", "log")
         self._guard = Guard(self.health)
         self._asked_database_at = time.monotonic()
         self._decode = {
@@ -127,7 +128,8 @@ class Sink:
                 on_state=self._set_database_up if name == "live" else lambda _: None,
             )
             for name in (
-                "live", Refolder.name, Materialiser.name, Comparer.name, Retainer.name, Closer.name, Checker.name
+                "live", Refolder.name, Materialiser.name, Comparer.name, Retainer.name, Closer.name, Checker.name,
+                LogWatch.name,
             )
         ]  # fmt: skip
         try:
@@ -169,13 +171,14 @@ class Sink:
             try:
                 self.health.set("kafka", True)
                 log.info("The sink is running.", action="sink_running", group=self._settings.sink_group)
-                refolding, materialising, comparing, retaining, closing, checking = others
+                refolding, materialising, comparing, retaining, closing, checking, watching = others
                 background: list[PeriodicTask[Any]] = [
                     Refolder(self._settings, log_ends, refolding, writer, self._metrics),
                     Materialiser(materialising, self._metrics),
                     Comparer(comparing, self._metrics),
                     Retainer(retaining, retention_of(self._settings)),
                     Closer(self._settings, closing, self._metrics),
+                    LogWatch(self._settings, watching, self.health, self._positions.forget),
                     LagMeter(self._settings, consumer, self._metrics, self.health),
                     GroupWatch(
                         self._settings,

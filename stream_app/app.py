@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import faust
@@ -15,7 +15,8 @@ from faust.types import TP
 from faust.types.auth import CredentialsT
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from marketdata.errors import KafkaRefused, KafkaUnavailable, UnknownTopic
+from marketdata.errors import KafkaRefused, KafkaUnavailable, LogShortened, UnknownTopic
+from marketdata.runs import Record
 from runtime.addresses import asyncio_host, url_of
 from runtime.health import Guard, Health
 from runtime.kafka import METADATA_MAX_AGE_MS, GroupWatch, admin_client
@@ -173,8 +174,14 @@ class _Offsets:
 def _consume(app: Any, settings: Settings, worker: Worker) -> None:
     async def fold(stream: Any) -> AsyncIterable[None]:
         async for event in stream.noack().events():
-            await _guarded(app.guard, "fold", worker.fold, event.message.partition, event.value)
+            await _guarded(app.guard, "fold", fold_poll, event.message.partition, event.value)
             yield
+
+    async def fold_poll(partition: int, records: Sequence[Record]) -> None:
+        try:
+            await worker.fold(partition, records)
+        except LogShortened as exc:
+            await _read_all_again(app, worker, exc)
 
     async def publish() -> None:
         while not app.should_stop:
@@ -197,6 +204,26 @@ def _consume(app: Any, settings: Settings, worker: Worker) -> None:
     app.task(publish)
     app.task(write_rejected)
     app.on_before_shutdown.connect(drain)
+
+
+async def _check_log(app: StreamApp, worker: Worker) -> None:
+    try:
+        await worker.check_log()
+    except LogShortened as exc:
+        await _read_all_again(app, worker, exc)
+
+
+async def _read_all_again(app: StreamApp, worker: Worker, exc: LogShortened) -> None:
+    log.error(
+        "The log of ticks has lost its end: was an older copy of Kafka's disk put back? It is read from its beginning. "
+        "Ticks that only the lost end had are in no log; send what you have once more (`tickpipe send`).",
+        action="log_shortened", error=str(exc),
+    )  # fmt: skip
+    # It may be another log.
+    if not worker.start_over(await own_log(app.settings)):
+        worker.drop()
+    # What was read of the lost end may have been committed since.
+    await cast(BatchConsumer, app.consumer).start_over()
 
 
 async def _guarded(guard: Guard, part: str, step: Callable[..., Awaitable[None]], *args: Any) -> None:
@@ -267,6 +294,8 @@ def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> No
                         if worker.start_over(log_name):
                             # Kafka forgot the commits with the topic, but what was read since may have been committed.
                             await consumer.start_over()
+                    with contextlib.suppress(KafkaUnavailable, UnknownTopic):
+                        await _check_log(app, worker)
             before, offsets = offsets, {}
             for tp in consumer.assignment():
                 committed, end = consumer.committed_offset(tp), consumer.highwater(tp) or 0

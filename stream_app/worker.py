@@ -44,6 +44,8 @@ class _Partition:
     number: int
     window: Window
     rejected: list[Rejected] = field(default_factory=list)
+    #: The record before the position.
+    last: Record | None = None
 
     @property
     def safe_offset(self) -> int:
@@ -77,6 +79,13 @@ class Offsets(Protocol):
 
     def end(self, partition: int) -> int:
         """The end of the partition as of its newest poll."""
+
+
+def _compare(partition: _Partition, records: Sequence[Record]) -> None:
+    # A shortened log may have grown past what was read of it before the first poll tells.
+    last = partition.last
+    if last is not None and any(record.offset == last.offset and record.value != last.value for record in records):
+        raise LogShortened(f"the record at offset {last.offset} of partition {partition.number} is another one now")
 
 
 class Worker:
@@ -120,7 +129,7 @@ class Worker:
 
         Raises:
             MissedRecords: when the poll does not follow on what was read before; the process must start afresh.
-            LogShortened: when the partition ends before what was read of it; the process must start afresh.
+            LogShortened: when the partition ends before what was read of it; it must be read from its beginning.
         """
         partition = self._partitions.get(number)
         if partition is None:
@@ -135,11 +144,15 @@ class Worker:
             if records[0].offset < position and (end := self._offsets.end(number)) < position:
                 # Not the same records again, as after a seek, but others: they must not be taken for the previous ones.
                 raise LogShortened(f"partition {number} was read up to offset {position} and ends at {end}")
+            if records[0].offset < position:
+                _compare(partition, records)
             await self._check_gap(number, position, records[0].offset)
         if self._partitions.get(number) is not partition:
             return  # revoked during the check
         chunks = self._chunks(records, partition)
         ticks = partition.window.feed(records[0].offset, records[-1].offset, chunks, now=time.monotonic())
+        if partition.window.position == records[-1].offset + 1:
+            partition.last = records[-1]
         self._metrics.records.inc(len(records))
         self._metrics.ticks.inc(ticks)
         if partition.rejected and partition.has_many_rejected:
@@ -154,6 +167,24 @@ class Worker:
             if await tick_log.holds_records(number, expected, first - 1):
                 raise MissedRecords(f"offsets {expected} to {first - 1} of partition {number} were never handed over")
         log.info("The log has a hole.", action="hole", partition=number, first=expected, last=first - 1)
+
+    async def check_log(self) -> None:
+        """Check that the log still holds what was read last of each partition.
+
+        Kafka's disk may have been replaced by an older copy. New records then get the offsets of those that are gone,
+        and once there are as many, neither the ends nor the polls tell.
+
+        Raises:
+            KafkaUnavailable: when the broker does not answer; the call can be repeated.
+            LogShortened: when the log holds another record, or none; it must be read from its beginning.
+        """
+        async with TickLog(self._settings) as tick_log:
+            for number, partition in list(self._partitions.items()):
+                last = partition.last
+                if last is None or await tick_log.still_holds(number, last):
+                    continue
+                if self._partitions.get(number) is partition:
+                    raise LogShortened(f"the record at offset {last.offset} of partition {number} is another one now")
 
     async def pass_hole(self, number: int, end: int) -> None:
         """Release up to `end`, the end of the log, if only a gap lies between it and what was folded.

@@ -55,6 +55,9 @@ SELECT next_offset FROM sink_progress WHERE log = %(log)s AND partition = %(part
 INSERT INTO sink_progress (log, partition, next_offset) VALUES (%(log)s, %(partition)s, %(next)s)
 ON CONFLICT (log, partition) DO UPDATE SET next_offset = excluded.next_offset;
 
+-- name: forget_progress
+DELETE FROM sink_progress WHERE log = %(log)s;
+
 -- name: advance_progress
 -- Returns those that begin after the progress, which did not move.
 WITH span AS (
@@ -201,6 +204,21 @@ FROM incoming_candles AS i
 WHERE m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
     AND m.log = %(log)s AND m.offsets && %(beyond)s::text::int8multirange
     AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s;
+
+-- name: rows_beyond
+-- How many rows name records that the log does not reach, and the first and last time of them, which spare a hypertable
+-- the decompression of all other chunks.
+SELECT count(*), min(ts), max(ts)
+FROM market_data
+WHERE log = %(log)s AND offsets && %(beyond)s::text::int8multirange;
+
+-- name: disown_beyond
+UPDATE market_data
+SET log = log || ' (gone)'
+WHERE log = %(log)s AND offsets && %(beyond)s::text::int8multirange AND ts BETWEEN %(first_ts)s AND %(last_ts)s;
+
+-- name: drop_refolds_beyond
+DELETE FROM pending_refolds WHERE log = %(log)s AND offsets && %(beyond)s::text::int8multirange;
 
 -- name: apply_candles
 -- Both sinks of a rebalance may be at it: the row is locked, then judged again as it is. Sorted, so that two

@@ -256,7 +256,7 @@ CREATE TABLE instruments (
 );
 
 -- How far the sinks have stored what they read, see sink/progress.py: every record of the partition below `next_offset`
--- is in this database, or was rejected.
+-- is in this database, or was rejected. Of the log of ticks it is where the log ended, see sink/shortened.py.
 CREATE TABLE sink_progress (
     log text NOT NULL,
     partition integer NOT NULL,
