@@ -8,7 +8,7 @@ whole, which the server counts once however often it comes (docs/candles.md).
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -86,6 +86,8 @@ class Feed:
     #: Up to where each check has read again.
     checked: list[int]
     minutes: dict[int, Totals] = field(default_factory=dict)
+    #: Offset of the broker's clock from UTC by which ticks were sent (seconds).
+    offset: int | None = None
     facts: SymbolFacts = _UNKNOWN
     #: Why its ticks cannot be read; how often in a row, and when it is tried again.
     error: str = ""
@@ -105,9 +107,20 @@ class Feed:
         """A symbol of which nothing was taken: what comes after a time is."""
         return cls(symbol, msc, [msc + 1] * len(CHECK_AGES_MS))
 
+    def copy(self) -> "Feed":
+        """The same, to see what it is after something that may not be stored."""
+        return replace(self, checked=list(self.checked), minutes=dict(self.minutes))
+
     def hold(self) -> None:
         """Take nothing until two readings agree: after a reconnection the terminal fills its list from both ends."""
         self.is_holding, self._held, self.has_more = True, None, True
+
+    def go_by(self, offset: int | None) -> None:
+        """Go by another offset of the broker's clock: what was sent by the one before cannot be sent again by it."""
+        if offset != self.offset:
+            self.offset = offset
+            self.checked = [max(msc, self.msc + 1) for msc in self.checked]
+            self.minutes = {}
 
     def read(self, terminal: Terminal, now: float) -> list[Tick]:
         """The ticks behind the cursor that can be taken, in whole milliseconds; the cursor stays until `advance`.
