@@ -209,18 +209,19 @@ class Feed:
         """What goes in front of a minute that is sent again; None while there is nothing that could.
 
         The server knows a resend by time that goes back. A minute of one single millisecond may not go back, and needs
-        the millisecond before it.
+        the two milliseconds before it: the request before may have ended with the last of them.
 
         Raises:
             NoTicks: the terminal gives no whole answer.
         """
         if ticks[0].time_msc < ticks[-1].time_msc:
             return []
-        earlier = max((known for known in self.minutes if known < minute), default=None)
-        if earlier is None:
+        earlier = sorted(known for known in self.minutes if known < minute)[-2:]
+        if not earlier:
             return None
-        read = terminal.ticks_between(self.symbol, earlier, earlier + MINUTE_MS)
-        return [tick for tick in read if tick.time_msc == read[-1].time_msc] or None
+        read = terminal.ticks_between(self.symbol, earlier[0], earlier[-1] + MINUTE_MS)
+        times = sorted({tick.time_msc for tick in read})[-2:]
+        return [tick for tick in read if tick.time_msc >= times[0]] or None
 
     def done(self, check: Check, changed: dict[int, list[Tick]]) -> None:
         """What a check has read again is stored."""
@@ -228,6 +229,6 @@ class Feed:
             self.minutes[minute] = Totals().plus(ticks)
         self.checked[check.number] = check.end_msc
         oldest = minute_of(min(self.checked))
-        # The one before them is needed by `before`.
-        oldest = max((minute for minute in self.minutes if minute < oldest), default=oldest)
+        # Two before them are needed by `before`.
+        oldest = [oldest, *sorted((minute for minute in self.minutes if minute < oldest), reverse=True)[:2]][-1]
         self.minutes = {minute: totals for minute, totals in self.minutes.items() if minute >= oldest}
