@@ -72,6 +72,21 @@ def test_the_backlog_of_hours_is_queued_in_one_body(start_relay: StartRelay) -> 
     assert relay.peak_memory_mb() < 200
 
 
+@pytest.mark.full
+async def test_three_bodies_of_64_mb_at_once_stay_within_memory_and_lose_nothing(start_relay: StartRelay) -> None:
+    relay = start_relay(None)
+    ticks = [json.dumps(tick(n // 3, n=n) | {"comment": "x" * 195}) for n in range(200_000)]
+    first = ('{"ticks":[' + ",".join(ticks) + "]}").encode()
+    bodies = [first.replace(b"EURUSD", symbol) for symbol in (b"EURUSD", b"GBPUSD", b"USDJPY")]
+
+    await asyncio.gather(*(asyncio.to_thread(relay.post_until_taken, body) for body in bodies))
+
+    assert relay.stats()["top_symbols"] == [
+        {"symbol": symbol, "ticks": 200_000} for symbol in ("EURUSD", "GBPUSD", "USDJPY")
+    ]
+    assert relay.peak_memory_mb() < 260
+
+
 def test_a_relay_that_others_can_reach_needs_a_key() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "tickpipe", "relay", "serve", "--host", "0.0.0.0"],  # noqa: S104  # must be refused
