@@ -52,7 +52,8 @@ _QUOTES_SECONDS: Final = (2.0, 30.0)
 _TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS collected (
         server TEXT NOT NULL, symbol TEXT NOT NULL, msc INTEGER NOT NULL, checked_1 INTEGER NOT NULL,
-        checked_10 INTEGER NOT NULL, checked_60 INTEGER NOT NULL, PRIMARY KEY (server, symbol)) WITHOUT ROWID""",
+        checked_10 INTEGER NOT NULL, checked_60 INTEGER NOT NULL, utc_offset_s INTEGER,
+        PRIMARY KEY (server, symbol)) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS collected_minutes (
         server TEXT NOT NULL, symbol TEXT NOT NULL, minute INTEGER NOT NULL, ticks INTEGER NOT NULL,
         sum INTEGER NOT NULL, PRIMARY KEY (server, symbol, minute)) WITHOUT ROWID""",
@@ -83,6 +84,11 @@ class BrokerClock:
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
         self.offset_seconds: int | None = None
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the newest quote agrees: else the clock may have been changed just now."""
+        return bool(self._seen) and self._seen[-1][1] == self.offset_seconds
 
     def note(self, quote_msc: int, utc_ms: int, now: float) -> None:
         """A quote has arrived."""
@@ -164,14 +170,21 @@ class Collector:
         if self.collected.trouble:
             log.info("The terminal gives ticks again.", action="collect_recovered")
             self.collected.trouble = ""
-        if self._offset is None and self._clock.offset_seconds is None:
+        if self._offset is None and not self._clock.is_sure:
             if not self._is_waiting_said:
                 self._is_waiting_said = True
                 log.info("Waiting for quotes that move, to learn the broker's clock.", action="collect_waits")
             return
-        ended = stop or threading.Event()
+        ended, offset = stop or threading.Event(), self._offset_seconds()
+        for feed in self._feeds.values():
+            feed.go_by(offset)
         self._read(now, ended)
         self._check(now, ended)
+
+    def _offset_seconds(self) -> int | None:
+        """Of the broker's clock from UTC; None leaves it to the server."""
+        offset = self._clock.offset_seconds if self._offset is None else self._offset
+        return offset if isinstance(offset, int) else None
 
     def _log_in(self) -> None:
         account = self._terminal.account()
@@ -204,11 +217,13 @@ class Collector:
     def _begin(self, symbol: str) -> Feed | None:
         """The feed as it was stored, else from the newest quote on; None before there is one."""
         connection, key = self._store.connection, [self._account.server, symbol]
-        columns = "SELECT msc, checked_1, checked_10, checked_60 FROM collected WHERE server = ? AND symbol = ?"
+        columns = (
+            "SELECT msc, checked_1, checked_10, checked_60, utc_offset_s FROM collected WHERE server = ? AND symbol = ?"
+        )
         if (row := connection.execute(columns, key).fetchone()) is not None:
             minutes = "SELECT minute, ticks, sum FROM collected_minutes WHERE server = ? AND symbol = ?"
             totals = {minute: Totals(ticks, total) for minute, ticks, total in connection.execute(minutes, key)}
-            return Feed(symbol, row[0], list(row[1:]), totals)
+            return Feed(symbol, row[0], list(row[1:4]), totals, row[4])
         try:
             self._terminal.facts(symbol)
             newest = self._terminal.newest_msc(symbol)
@@ -281,7 +296,7 @@ class Collector:
         if not taken:
             return
         rows = [row for feed, ticks in taken for row in self._rows(feed, ticks)]
-        moved = [(feed, Feed(feed.symbol, feed.msc, feed.checked, dict(feed.minutes)), ticks) for feed, ticks in taken]
+        moved = [(feed, feed.copy(), ticks) for feed, ticks in taken]
         changed = [(after, after.advance(ticks)) for _, after, ticks in moved]
 
         def write(connection: sqlite3.Connection) -> None:
@@ -321,7 +336,7 @@ class Collector:
         self, feed: Feed, check: Check, changed: dict[int, list[Tick]], again: Mapping[int, list[Tick]]
     ) -> None:
         late = {minute: len(ticks) - feed.minutes.get(minute, Totals()).ticks for minute, ticks in changed.items()}
-        after = Feed(feed.symbol, feed.msc, list(feed.checked), dict(feed.minutes))
+        after = feed.copy()
         after.done(check, changed)
 
         def write(connection: sqlite3.Connection) -> None:
@@ -338,8 +353,6 @@ class Collector:
 
     def _rows(self, feed: Feed, ticks: Sequence[Tick], late: int = 0) -> list[NewRow]:
         """Ticks as the EA posts them; of the last `late` it says that they came late."""
-        offset = self._clock.offset_seconds if self._offset is None else self._offset
-        offset = offset if isinstance(offset, int) else None
         sender = Sender(server=self._account.server, account=self._account.name)
         clock, (digits, point, mode) = Clock(None, None), feed.facts
         rows = []
@@ -350,13 +363,13 @@ class Collector:
             }  # fmt: skip
             if left <= late:
                 item["late"] = True
-            rows.append(read_item(item, clock, utc_offset_seconds=offset, source=None, sender=sender))
+            rows.append(read_item(item, clock, utc_offset_seconds=feed.offset, source=None, sender=sender))
         return rows
 
     def _save(self, connection: sqlite3.Connection, feed: Feed, minutes: Iterable[int]) -> None:
         server = self._account.server
-        values = [server, feed.symbol, feed.msc, *feed.checked]
-        connection.execute("INSERT OR REPLACE INTO collected VALUES (?, ?, ?, ?, ?, ?)", values)
+        values = [server, feed.symbol, feed.msc, *feed.checked, feed.offset]
+        connection.execute("INSERT OR REPLACE INTO collected VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         connection.executemany(
             "INSERT OR REPLACE INTO collected_minutes VALUES (?, ?, ?, ?, ?)",
             [(server, feed.symbol, minute, *feed.minutes[minute]) for minute in minutes if minute in feed.minutes],

@@ -8,7 +8,7 @@ whole, which the server counts once however often it comes (docs/candles.md).
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -86,6 +86,8 @@ class Feed:
     #: Up to where each check has read again.
     checked: list[int]
     minutes: dict[int, Totals] = field(default_factory=dict)
+    #: Offset of the broker's clock from UTC by which ticks were sent (seconds).
+    offset: int | None = None
     facts: SymbolFacts = _UNKNOWN
     #: Why its ticks cannot be read; how often in a row, and when it is tried again.
     error: str = ""
@@ -105,9 +107,20 @@ class Feed:
         """A symbol of which nothing was taken: what comes after a time is."""
         return cls(symbol, msc, [msc + 1] * len(CHECK_AGES_MS))
 
+    def copy(self) -> "Feed":
+        """The same, to see what it is after something that may not be stored."""
+        return replace(self, checked=list(self.checked), minutes=dict(self.minutes))
+
     def hold(self) -> None:
         """Take nothing until two readings agree: after a reconnection the terminal fills its list from both ends."""
         self.is_holding, self._held, self.has_more = True, None, True
+
+    def go_by(self, offset: int | None) -> None:
+        """Go by another offset of the broker's clock: what was sent by the one before cannot be sent again by it."""
+        if offset != self.offset:
+            self.offset = offset
+            self.checked = [max(msc, self.msc + 1) for msc in self.checked]
+            self.minutes = {}
 
     def read(self, terminal: Terminal, now: float) -> list[Tick]:
         """The ticks behind the cursor that can be taken, in whole milliseconds; the cursor stays until `advance`.
@@ -196,18 +209,19 @@ class Feed:
         """What goes in front of a minute that is sent again; None while there is nothing that could.
 
         The server knows a resend by time that goes back. A minute of one single millisecond may not go back, and needs
-        the millisecond before it.
+        the two milliseconds before it: the request before may have ended with the last of them.
 
         Raises:
             NoTicks: the terminal gives no whole answer.
         """
         if ticks[0].time_msc < ticks[-1].time_msc:
             return []
-        earlier = max((known for known in self.minutes if known < minute), default=None)
-        if earlier is None:
+        earlier = sorted(known for known in self.minutes if known < minute)[-2:]
+        if not earlier:
             return None
-        read = terminal.ticks_between(self.symbol, earlier, earlier + MINUTE_MS)
-        return [tick for tick in read if tick.time_msc == read[-1].time_msc] or None
+        read = terminal.ticks_between(self.symbol, earlier[0], earlier[-1] + MINUTE_MS)
+        times = sorted({tick.time_msc for tick in read})[-2:]
+        return [tick for tick in read if tick.time_msc >= times[0]] or None
 
     def done(self, check: Check, changed: dict[int, list[Tick]]) -> None:
         """What a check has read again is stored."""
@@ -215,6 +229,6 @@ class Feed:
             self.minutes[minute] = Totals().plus(ticks)
         self.checked[check.number] = check.end_msc
         oldest = minute_of(min(self.checked))
-        # The one before them is needed by `before`.
-        oldest = max((minute for minute in self.minutes if minute < oldest), default=oldest)
+        # Two before them are needed by `before`.
+        oldest = [oldest, *sorted((minute for minute in self.minutes if minute < oldest), reverse=True)[:2]][-1]
         self.minutes = {minute: totals for minute, totals in self.minutes.items() if minute >= oldest}

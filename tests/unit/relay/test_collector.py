@@ -10,8 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from marketdata.errors import SettingsError
@@ -214,6 +215,31 @@ def test_without_quotes_that_move_nothing_is_taken_yet(tmp_path: Path, server: S
         assert {request.body["utc_offset_s"] for request in server.requests} == {7_200}
 
 
+@pytest.mark.parametrize("step_ms", [3_600_000, -3_600_000])
+def test_when_the_brokers_clock_changes_each_tick_is_sent_at_its_moment(
+    tmp_path: Path, server: ScriptedServer, step_ms: int
+) -> None:
+    with desk_in(tmp_path, server, offset=None) as desk:
+        before = [quote(n * 500) for n in range(240)]
+        # Clocks change while the market is closed; late ticks of before cannot be told from others then.
+        after = [
+            (replace(tick, time_msc=tick.time_msc + step_ms), known_ms)
+            for tick, known_ms in (quote(n * 500) for n in range(14_400, 14_700))
+        ]
+        desk.package.history["EURUSD"] = [quote(-60_000), *before, *after]
+        desk.run(130, step_ms=500)
+        desk.start()
+        desk.run(7_300 - 130, step_ms=5_000)
+        desk.run(200, step_ms=500)
+        desk.forward()
+    moments = {
+        item["time_msc"] - request.body["utc_offset_s"] * 1_000
+        for request in server.requests for item in request.items
+    }  # fmt: skip
+    assert moments - {NOW_MS - 60_000} >= {NOW_MS + n * 500 for n in (*range(20, 240), *range(14_400, 14_700))}
+    assert all(moment < NOW_MS + 120_000 or moment >= NOW_MS + 7_200_000 for moment in moments)
+
+
 def test_it_ends_within_three_seconds(desk: Desk) -> None:
     stop = threading.Event()
     desk.package.runs = False
@@ -300,8 +326,10 @@ def play(seed: int) -> None:
 
 
 # A smaller seed is no smaller script.
-@settings(max_examples=1_000 if FULL else 8, phases=[Phase.explicit, Phase.reuse, Phase.generate], deadline=None)
+@settings(max_examples=1_000 if FULL else 6, phases=[Phase.explicit, Phase.reuse, Phase.generate], deadline=None)
 @pytest.mark.timeout(3_000 if FULL else 180)
 @given(seed=st.integers(0, 2**32 - 1))
+# A minute of one millisecond, sent again right behind the one before it.
+@example(seed=3063697468)
 def test_the_server_ends_with_what_the_history_holds(seed: int) -> None:
     play(seed)
