@@ -15,10 +15,10 @@ from runtime.archive.files import LocalFiles
 from runtime.settings import Settings
 from tests import tools
 from tests.faults.test_disks import Disk
-from tests.integration.archive.test_service import sent, stored
+from tests.integration.archive.test_service import LOG, sent, stored
 from tests.kafka_log import KafkaLog
 from tests.services import Service
-from tests.unit.archive.test_writer import MIDNIGHT, frames
+from tests.unit.archive.test_writer import MIDNIGHT, candles, frames
 from tests.waiting import eventually, wait_until
 
 pytestmark = [pytest.mark.fault, pytest.mark.full, pytest.mark.timeout(600)]
@@ -59,23 +59,50 @@ async def assert_that_everything_is_archived_once(settings: Settings, kafka: Kaf
     assert list(check(LocalFiles(Path(settings.archive)))) == []
 
 
+@pytest.mark.parametrize("number", range(10))
 async def test_kills_at_random_repeat_and_drop_nothing(
-    settings: Settings, kafka: KafkaLog, seed: int, rounds: int
+    settings: Settings, kafka: KafkaLog, seed: int, rounds: int, number: int
 ) -> None:
-    print(f"archiver killed: seed {seed}")
-    dice = random.Random(seed)
-    archiver = Service("archive", settings)
+    """Two archivers by mistake, killed at random, and what a torn write leaves behind."""
+    print(f"archivers killed: seed {seed}, number {number}")
+    dice = random.Random(seed + number)
+    archivers = [Service("archive", settings), _second(settings)]
     try:
-        for round_ in range(rounds):
-            archiver.start()
+        for round_ in range(min(rounds, 4)):
+            for archiver in archivers:
+                archiver.start()
             await kafka.send(*some_frames(dice, round_))
             await asyncio.sleep(dice.uniform(0.5, 2.5))
-            archiver.send_signal(signal.SIGKILL)
-            archiver.wait()
-        archiver.start().wait_ready()
+            for archiver in dice.sample(archivers, 2):
+                archiver.send_signal(signal.SIGKILL)
+                archiver.wait()
+            tear(Path(settings.archive), dice)
+        archivers[number % 2].start().wait_ready()
         await assert_that_everything_is_archived_once(settings, kafka)
+        assert_folds_are_those_of_the_log(await stored(settings), sent(kafka))
     finally:
-        archiver.close()
+        for archiver in archivers:
+            archiver.close()
+
+
+def _second(settings: Settings) -> Service:
+    """Another archiver of the same archive, by mistake."""
+    other = settings.model_copy(update={"archive_port": settings.sink_port})
+    second = Service("archive", other, log=Path(settings.archive).with_name("second.log"))
+    second.port, second.url = other.archive_port, f"http://127.0.0.1:{other.archive_port}"
+    return second
+
+
+def tear(archive: Path, dice: random.Random) -> None:
+    """Leave behind what a power cut leaves of a file that was being written."""
+    if folders := sorted(archive.glob("*/ticks/*/*/*")):
+        name = f"0-{10**14:015d}-{10**14:015d}.parquet.unfinished"
+        (dice.choice(folders) / name).write_bytes(dice.randbytes(dice.randint(0, 5_000)))
+
+
+def assert_folds_are_those_of_the_log(found: dict[int, LOG], expected: dict[int, LOG]) -> None:
+    for partition, log in expected.items():
+        assert candles(found[partition]) == candles(log)
 
 
 async def test_a_full_disk_delays(settings: Settings, kafka: KafkaLog, disk: Disk, seed: int, rounds: int) -> None:
