@@ -191,7 +191,7 @@ async function refreshSymbols(search = "") {
   return { symbols, isWhole };
 }
 
-/** Choose the feed of a link, else the remembered symbol, or the one with the newest candle. */
+/** Choose the feed of a link, else the remembered symbol, or of those that are listed the one with the newest candle. */
 async function begin() {
   // Without a source the list tells it; with one, nothing has to be waited for: a feed that there is not yet is said
   // to be missing, or found, but never replaced.

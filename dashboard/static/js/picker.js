@@ -46,6 +46,8 @@ export class Picker {
     this.#listings = listings;
     // The end of a search says nothing of the whole list.
     if (!search) this.#isWhole = isWhole;
+    // It was typed while the list was thought to be whole.
+    if (!search && !isWhole && this.isOpen && this.#typed) this.#onSearch(this.#typed);
     // Who goes through the list stays where they are in it.
     if (this.isOpen) this.#render(this.#shown[this.#active]);
   }
