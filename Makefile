@@ -44,8 +44,8 @@ format: setup ## edit what the formatter and the linter can mend, and export wha
 kafka: setup ## download Kafka and prepare it to start fast, if that was never done on this machine
 	@$(BIN)/python -m tickpipe.embedded.kafka
 
-test: setup kafka ## run the tests on real Kafkas and PostgreSQLs, five files at a time
-	$(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder
+test: setup kafka ## run the tests on real Kafkas and PostgreSQLs, six files at a time
+	$(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder
 
 test-rare: setup kafka ## run what `make test` leaves out, but for the fault suite and the migration
 	TICKPIPE_TESTS=full $(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder -m full \

@@ -57,11 +57,11 @@ class ProducerApp(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         take = None
-        if scope["type"] == "http" and (route := route_of(scope["path"])) in self.direct:
-            if route != scope["path"]:
-                scope = {**scope, "path": route}
-            take = self.direct[route] if scope["method"] == "POST" else None
-        if take is None or scope.get("root_path"):
+        if scope["type"] == "http":
+            take = self.direct.get(scope["path"])
+            if take is None and (route := route_of(scope["path"])) in self.direct:
+                scope, take = {**scope, "path": route}, self.direct[route]
+        if take is None or scope["method"] != "POST" or scope.get("root_path"):
             await super().__call__(scope, receive, send)
             return
         request = Request(scope, receive)

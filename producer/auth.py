@@ -72,12 +72,15 @@ class NewSymbols:
             return
         now = self._clock()
         hour = int(now // 3600)
-        before, brought, current, former = self._known.get(holder, (hour, 0, set(), set()))
+        known = self._known.get(holder)
+        if known is None:
+            known = self._known[holder] = (hour, 0, set(), set())
+        before, brought, current, former = known
         if hour != before:
             brought, current, former = 0, set(), current if hour == before + 1 else set()
-        sent = {symbol for symbol in symbols if symbol not in current}
-        if not sent and hour == before:
+        elif current.issuperset(symbols):
             return
+        sent = set(symbols) - current
         new = len(sent - former)
         if new and brought + new > self._per_hour:
             raise Refusal(

@@ -7,7 +7,7 @@ goes on item by item and finds out what is wrong. Measured: 200 ticks in 0.11 ms
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import accumulate
 from typing import Annotated, Final
@@ -164,15 +164,16 @@ class FrameWriter:
         return records
 
 
-def record_parts(ticks: list[Tick], usual: int = RECORD_TICKS, most: int = MAX_RECORD_TICKS) -> Iterator[list[Tick]]:
+def record_parts(ticks: list[Tick], usual: int = RECORD_TICKS, most: int = MAX_RECORD_TICKS) -> Iterable[list[Tick]]:
     """The ticks of one symbol in parts of `usual` ticks or fewer.
 
     A part ends where every later tick has a later time: the fold takes a frame that goes back, or repeats the last
     millisecond, for a resend. Until such a place comes a part may grow to `most` ticks, where it ends in any case.
     """
-    if len(ticks) <= usual:
-        yield ticks
-        return
+    return (ticks,) if len(ticks) <= usual else _parts(ticks, usual, most)
+
+
+def _parts(ticks: list[Tick], usual: int, most: int) -> Iterator[list[Tick]]:
     times = [tick.time_msc for tick in ticks]
     earliest_from = list(accumulate(reversed(times), min))[::-1]
     begin = 0
@@ -294,20 +295,14 @@ def read_bulk(bulk: BulkBody, clock: Clock, by_symbol: TicksBySymbol) -> int:
     """Sort the ticks by symbol, up to the first that needs a closer look; how many they are."""
     before = by_symbol.count() if by_symbol.symbols else 0
     try:
-        _sort(bulk.ticks, clock, by_symbol.symbols)
-        count = len(bulk.ticks)
+        _sort(bulk.ticks, clock, by_symbol)
     except InvalidItem:
-        count = by_symbol.count() - before
-    for tick in bulk.ticks[:count]:
-        if tick.mode or tick.chart_mode:
-            of_symbol = by_symbol.symbols[tick.symbol]
-            of_symbol.mode = of_symbol.mode or tick.mode or tick.chart_mode or None
-        if tick.late:
-            by_symbol.late += 1
-    return count
+        return by_symbol.count() - before
+    return len(bulk.ticks)
 
 
-def _sort(ticks: list[TickFields], clock: Clock, symbols: dict[str, SymbolTicks]) -> None:
+def _sort(ticks: list[TickFields], clock: Clock, by_symbol: TicksBySymbol) -> None:
+    symbols = by_symbol.symbols
     shift_ms, latest_ms = clock.shift_ms, clock.latest_ms
     # A batch has few distinct whole seconds. Where the shift depends on the time, it may on the order as well.
     known: dict[str, tuple[int, bool]] = {}
@@ -336,3 +331,7 @@ def _sort(ticks: list[TickFields], clock: Clock, symbols: dict[str, SymbolTicks]
         of_symbol.ticks.append(Tick(time_msc, bid, ask, last, volume or tick.volume, tick.flags))
         if of_symbol.point is None:
             of_symbol.point = tick.point or (POINTS[tick.digits] if isinstance(tick.digits, int) else None)
+        if of_symbol.mode is None:
+            of_symbol.mode = tick.mode or tick.chart_mode or None
+        if tick.late:
+            by_symbol.late += 1

@@ -7,6 +7,7 @@ Rows that the server confirmed long ago are deleted, but not from an archive tha
 """
 
 import math
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from typing import Final, Protocol
 import structlog
 
 from marketdata.errors import TickpipeError
+from relay.damage import is_damaged
 from relay.database import StoreUnavailable, is_created_here
 from relay.lanes import Part, Row, halves
 from relay.pending import FORWARD
@@ -102,6 +104,12 @@ class Retention:
             deleted = delete_old(self._store, self.seconds)
         except StoreUnavailable:
             return 0  # the store has reported it; the next minute is as good
+        except sqlite3.DatabaseError as exc:
+            if not is_damaged(exc):
+                raise
+            self.seconds = math.inf
+            log.warning("Old rows lie on a damaged page of the file, so none is deleted.", action="store_undeletable")
+            return 0
         if deleted:
             log.info(f"{deleted:,} confirmed rows were old and are deleted.", action="store_deleted", rows=deleted)
         return deleted
@@ -294,7 +302,7 @@ class Forwarder:
         if time.monotonic() - self._logged_at < _REPEAT_SECONDS:
             return
         self._logged_at = time.monotonic()
-        log.warning(f"{why}; ticks stay stored, next try in {seconds:.1f} s.", action="forward_waits")
+        log.warning(f"{why.rstrip('.')}; ticks stay stored, next try in {seconds:.1f} s.", action="forward_waits")
 
 
 def _rejected(rows: Sequence[Row], result: Result) -> list[tuple[Row, str]]:

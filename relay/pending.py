@@ -19,6 +19,7 @@ from marketdata.contract.bar import read_bar
 from marketdata.contract.tick import ReadTick, read_tick
 from marketdata.errors import InvalidItem
 from marketdata.wire import record_key
+from relay.damage import Ids, count_rows, id_bounds, is_damaged, read_around
 from relay.item import BAR, TICK, Facts, has_deals
 from relay.lanes import Lanes, Origin, Part, Row
 from relay.store import Store
@@ -81,7 +82,7 @@ def row_of(raw: RawRow, ticks_path: str, bars_path: str) -> Row:
     ):
         raise InvalidItem("", "a column holds another type than it should")
     is_bar = kind == BAR or (timeframe or TICK).lower() != TICK
-    facts = _decode_facts(known) if known else _facts_of_original(meta, symbol, is_bar=is_bar)
+    facts = _facts_in(known) if known else _facts_of_original(meta, symbol, is_bar=is_bar)
     if facts is not None and meta is not None:
         item = meta.encode()
     else:
@@ -99,6 +100,13 @@ def row_of(raw: RawRow, ticks_path: str, bars_path: str) -> Row:
         id_, lane, origin, symbol, ts_ms, created_at, facts.coarse, item, is_bar, facts.has_deals,
         is_archived=not known,
     )  # fmt: skip
+
+
+def _facts_in(known: str) -> Facts:
+    try:
+        return _decode_facts(known)
+    except (msgspec.MsgspecError, TypeError) as exc:
+        raise InvalidItem("", "the column `facts` holds what the relay never writes") from exc
 
 
 def _facts_of_original(meta: str | None, symbol: str, *, is_bar: bool) -> Facts | None:
@@ -137,6 +145,10 @@ class Pages:
         self._next_id = next_id
         # `where` is this program's own, its values are bound.
         self._query = f"SELECT {COLUMNS} FROM ticks WHERE id >= :next AND ({where}) ORDER BY id LIMIT :page"  # noqa: S608
+        self._around = (
+            f"SELECT {COLUMNS} FROM ticks WHERE id >= :first AND id < :end AND ({where})"  # noqa: S608  # as above
+            " ORDER BY id LIMIT :end - :first"
+        )
         self._values = dict(values or {})
 
     def next_request(self) -> list[Part]:
@@ -153,11 +165,30 @@ class Pages:
     def _read_page(self) -> bool:
         """Whether the database holds nothing behind what was read."""
         values = {**self._values, "next": self._next_id, "page": self._page}
-        page = self._store.connection.execute(self._query, values).fetchall()
+        try:
+            page = self._store.connection.execute(self._query, values).fetchall()
+        except sqlite3.DatabaseError as exc:
+            if not is_damaged(exc):
+                raise
+            return self._read_damaged()
         self._lanes.add(rows_of(self._store, page, *self._paths))
         if page:
             self._next_id = page[-1][0] + 1
         return len(page) < self._page
+
+    def _read_damaged(self) -> bool:
+        """As `_read_page`, where a page of the file is damaged: what can be read of the next ids."""
+        after_last = id_bounds(self._store.connection)[1] + 1
+        end = min(self._next_id + self._page, after_last)
+        self._lanes.add(self._readable((self._next_id, end)))
+        self._next_id = max(self._next_id, end)
+        return end == after_last
+
+    def _readable(self, ids: Ids) -> Iterator[Row]:
+        """The rows of these ids; those that cannot be read are named in the log and in the table `rejected`."""
+        raws, lost = read_around(self._store.connection, self._around, ids, self._values)
+        _report_lost(self._store, lost)
+        return rows_of(self._store, raws, *self._paths)
 
     def confirm(self) -> None:
         """Note that everything handed out so far is confirmed."""
@@ -181,10 +212,7 @@ class Pending(Pages):
 
     def _load(self, cursor: dict[str, tuple[int, int]]) -> None:
         """Read again what had been read and not sent."""
-        first = min(next_id for next_id, _ in cursor.values())
-        query = f"SELECT {COLUMNS} FROM ticks WHERE id >= ? AND id < ? ORDER BY id"  # noqa: S608  # constants
-        raws = self._store.connection.execute(query, [first, self._next_id]).fetchall()
-        rows = rows_of(self._store, raws, *self._paths)
+        rows = self._readable((min(next_id for next_id, _ in cursor.values()), self._next_id))
         self._lanes.add(row for row in rows if row.lane in cursor and row.id >= cursor[row.lane][0])
 
     def confirm(self) -> None:
@@ -217,6 +245,18 @@ def _insert_rejected(store: Store, entries: Sequence[tuple[int, str, int, str, s
     store.run(lambda connection: connection.executemany(statement, [(*entry, now) for entry in entries]))
 
 
+def _report_lost(store: Store, lost: Sequence[Ids]) -> None:
+    for first, end in lost:
+        named = f"{first}" if end - first == 1 else f"{first} to {end - 1}"
+        reason = (
+            f"The rows {named} cannot be read: a page of {store.path} is damaged. `sqlite3 FILE .recover` on a copy may"
+            " get some of them; all others are forwarded."
+        )
+        store.last_error = datetime.now(UTC), reason
+        log.error(reason, action="rows_damaged", id=first, rows=end - first)
+        _insert_rejected(store, [(first, "", 0, reason, None)])
+
+
 def store_refused(store: Store, refused: Sequence[tuple[str, str]]) -> None:
     """Store what was refused on arrival, text and reason, in the table `rejected`; no row has an id below 0.
 
@@ -238,8 +278,8 @@ def count_pending(connection: sqlite3.Connection, name: str = FORWARD) -> int:
     """How many rows wait to be confirmed."""
     cursor = _cursor(connection, name)
     next_id, _ = cursor.pop("", (0, 0))
-    (behind,) = connection.execute("SELECT count(*) FROM ticks WHERE id >= ?", [next_id]).fetchone()
-    return int(behind) + sum(waiting for _, waiting in cursor.values())
+    behind = count_rows(connection, (next_id, id_bounds(connection)[1] + 1))
+    return behind + sum(waiting for _, waiting in cursor.values())
 
 
 class Backlog:
@@ -256,12 +296,11 @@ class Backlog:
         with self._lock:
             cursor = _cursor(connection, self._name)
             next_id, _ = cursor.pop("", (0, 0))
-            (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM ticks").fetchone()
+            _, last_id = id_bounds(connection)
             known = self._behind if (next_id == self._next_id and last_id >= self._last_id) else 0
             after = max(next_id - 1, self._last_id) if known else next_id - 1
-            query = "SELECT count(*) FROM ticks WHERE id > ? AND id <= ?"
-            (new,) = connection.execute(query, [after, last_id]).fetchone()
-            self._next_id, self._last_id, self._behind = next_id, last_id, known + int(new)
+            new = count_rows(connection, (after + 1, last_id + 1))
+            self._next_id, self._last_id, self._behind = next_id, last_id, known + new
             return self._behind + sum(waiting for _, waiting in cursor.values())
 
     def oldest_seconds(self) -> float:
@@ -269,8 +308,9 @@ class Backlog:
         connection = self._store.connection
         first_id = min((next_id for next_id, _ in _cursor(connection, self._name).values()), default=0)
         query = "SELECT created_at FROM ticks WHERE id >= ? ORDER BY id LIMIT 1"
-        row = connection.execute(query, [first_id]).fetchone()
-        with suppress(TypeError, ValueError):  # none, or another program wrote it
+        # None, or another program wrote it, or it lies on a damaged page that the forwarder is about to pass.
+        with suppress(TypeError, ValueError, sqlite3.DatabaseError):
+            row = connection.execute(query, [first_id]).fetchone()
             stored = datetime.fromisoformat(row[0]).replace(tzinfo=UTC)
             return max(0.0, (datetime.now(UTC) - stored).total_seconds())
         return 0.0

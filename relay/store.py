@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import structlog
 
+from relay.damage import Ids, id_bounds, is_damaged, read_around
 from relay.database import StoreUnavailable, StoreUnusable, connect, connect_writer, explained, prepare
 from relay.item import NewRow, PackedRows
 from runtime.health import Guard, Health
@@ -50,12 +51,11 @@ _INSERT: Final = (
 IS_TICK: Final = "ifnull(kind, 'tick') <> 'bar' AND lower(ifnull(timeframe, 'tick')) = 'tick'"
 
 _COUNT: Final = f"""SELECT symbol, count(*), max(CASE WHEN {IS_TICK} THEN id END)
-    FROM ticks WHERE id > ? GROUP BY symbol"""  # noqa: S608  # constants
-
-
-#: One query for both would read every row: SQLite looks up a single minimum or maximum only.
-_FIRST: Final = "SELECT ifnull(min(id), 0) FROM ticks"
-_LAST: Final = "SELECT ifnull(max(id), 0) FROM ticks"
+    FROM {{}} GROUP BY symbol"""  # noqa: S608  # constants
+_COUNT_ALL: Final = _COUNT.format("ticks WHERE id >= :first AND id < :end")
+_COUNT_AROUND: Final = _COUNT.format(
+    "(SELECT id, symbol, kind, timeframe FROM ticks WHERE id >= :first AND id < :end LIMIT :end - :first)"
+)
 
 _OLDEST: Final = "SELECT symbol FROM ticks WHERE id < ? ORDER BY id LIMIT ?"
 _DELETE: Final = "DELETE FROM ticks WHERE id IN (SELECT id FROM ticks WHERE id < ? ORDER BY id LIMIT ?)"
@@ -109,6 +109,9 @@ class Store:
         self.commits = self.jobs = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite opens a file that may only be read without a word, and for good.
+            with suppress(FileNotFoundError), path.open("r+b"):
+                pass
             connection = connect_writer(path, busy_seconds)
             prepare(connection)
             self._last_stamp = _newest_stamp(connection)
@@ -116,6 +119,9 @@ class Store:
             #: The writing thread's; None after it could not be rolled back, until the next job opens another.
             self._connection: sqlite3.Connection | None = connection
             self._opened_at = time.monotonic()
+        except OSError as exc:
+            message = f"{path} cannot be written ({exc.strerror}); is the disk write-protected, who owns the file?"
+            raise StoreUnavailable(message, 5) from exc
         except sqlite3.OperationalError as exc:
             message = f"{path} cannot be opened ({exc}); is the disk full, or does another program use it?"
             raise StoreUnavailable(message, 5) from exc
@@ -286,13 +292,15 @@ class Store:
 
         Raises:
             StoreUnavailable: nothing was deleted.
+            sqlite3.DatabaseError: a page of these rows is damaged; to delete them could damage more.
         """
+        self.connection.execute(_OLDEST, [before_id, limit]).fetchall()
 
         def delete(connection: sqlite3.Connection) -> int:
-            (first,) = connection.execute(_FIRST).fetchone()
+            first, _ = id_bounds(connection)
             symbols = Counter(symbol for (symbol,) in connection.execute(_OLDEST, [before_id, limit]))
             connection.execute(_DELETE, [before_id, limit])
-            (after,) = connection.execute(_FIRST).fetchone()
+            after, _ = id_bounds(connection)
             with self._deleted_lock:
                 # Before the commit: who sees fewer rows finds why. Where it fails, the next try says it again.
                 self._deleted[first] = (after, symbols)
@@ -320,21 +328,32 @@ class Store:
             known, connection = self._counts, self.connection
             connection.execute("BEGIN")
             try:
-                (first,), (last,) = (connection.execute(query).fetchone() for query in (_FIRST, _LAST))
+                first, last = id_bounds(connection)
                 if first != known.first_id:
                     known = self._without_deleted(known, first)
                 by_symbol, newest = known.by_symbol, known.newest
                 if last > known.last_id:
                     by_symbol, newest = Counter(by_symbol), dict(newest)
-                    for symbol, number, newest_id in connection.execute(_COUNT, [known.last_id]):
+                    for symbol, number, newest_id in _counted(connection, (known.last_id + 1, last + 1)):
                         by_symbol[symbol] += number
                         if newest_id is not None:
-                            newest[symbol] = newest_id
+                            newest[symbol] = max(newest_id, newest.get(symbol, 0))
             finally:
                 # It only read, so there is nothing that could be lost by it.
                 connection.rollback()
             self._counts = Counts(first, last, by_symbol, newest)
             return self._counts
+
+
+def _counted(connection: sqlite3.Connection, ids: Ids) -> list[Any]:
+    """Symbols with how many rows they have of these ids, and their newest tick; a damaged page is left out."""
+    try:
+        return connection.execute(_COUNT_ALL, {"first": ids[0], "end": ids[1]}).fetchall()
+    except sqlite3.DatabaseError as exc:
+        if not is_damaged(exc):
+            raise
+    counted, _ = read_around(connection, _COUNT_AROUND, ids)
+    return counted
 
 
 def _newest_stamp(connection: sqlite3.Connection) -> datetime:

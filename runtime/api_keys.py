@@ -200,8 +200,10 @@ class ApiKeys:
         return key
 
     def _look(self) -> None:
+        if self._path is None:
+            return
         now = self._clock()
-        if self._path is None or abs(now - self._looked_at) < _LOOK_EVERY_SECONDS:
+        if abs(now - self._looked_at) < _LOOK_EVERY_SECONDS:
             return
         self._looked_at = now
         signature = self._signature()

@@ -12,7 +12,7 @@ body was too large or its key wrong.
 
 import asyncio
 import re
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from ipaddress import ip_address
 from socket import gethostname
 from typing import Final
@@ -86,19 +86,23 @@ _MAX_BYTES: Final = 256 * 1024 * 1024
 _REQUEST_TIMEOUT: Final = 408
 
 
-def reading_to_the_end(app: Application) -> Application:
+def reading_to_the_end(app: Application, has_arrived: Callable[[Receive], bool] = lambda _: False) -> Application:
     """The application, whose answers wait until the body of the request has been read, within bytes and seconds.
 
     Where the body does not end within them, the answer says `Connection: close`.
+
+    Args:
+        app: an ASGI application.
+        has_arrived: whether the server holds the whole body of a request already; then nothing has to be read.
     """
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"]) if scope["type"] == "http" else {}
-        if b"content-length" in headers or b"transfer-encoding" in headers:
-            exchange = _Exchange(headers, receive, send)
-            await app(scope, exchange.receive, exchange.send)
-        else:
-            await app(scope, receive, send)
+    def answer(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http" and not has_arrived(receive):
+            headers = dict(scope["headers"])
+            if b"content-length" in headers or b"transfer-encoding" in headers:
+                exchange = _Exchange(headers, receive, send)
+                receive, send = exchange.receive, exchange.send
+        return app(scope, receive, send)
 
     return answer
 

@@ -61,12 +61,13 @@ class Intake:
     """
 
     def __init__(self, limit_bytes: int, *, max_bodies: int = _MAX_BODIES) -> None:
-        self._max_bytes = 2 * limit_bytes
-        self._max_bodies = max_bodies
+        self.max_bytes: Final = 2 * limit_bytes
+        self.max_bodies: Final = max_bodies
         #: Of all bodies.
         self.bytes = 0
         self.bodies = 0
-        self._senders: dict[str, _Share] = {}
+        #: What the bodies of each sender take.
+        self.senders: dict[str, Share] = {}
 
     def place(self, sender: str) -> "Place":
         """A place for the body of one request, to be entered.
@@ -76,47 +77,8 @@ class Intake:
         """
         return Place(self, sender)
 
-    def enter(self, sender: str) -> "_Share":
-        """Take a place.
 
-        Raises:
-            Refusal: 503 when there is none.
-        """
-        if self.bodies >= self._max_bodies:
-            raise _crowded("too many bodies are on their way")
-        share = self._senders.get(sender)
-        if share is None:
-            share = self._senders[sender] = _Share()
-        elif share.bodies >= self._max_bodies // 2:
-            raise _crowded("too many bodies of this sender are on their way")
-        share.bodies += 1
-        self.bodies += 1
-        return share
-
-    def add(self, share: "_Share", count: int) -> None:
-        """Reserve room for so many bytes.
-
-        Raises:
-            Refusal: 503 when there is none.
-        """
-        if self.bytes + count > self._max_bytes:
-            raise _crowded("the bodies of other requests fill the memory")
-        if share.bodies > 1 and share.bytes + count > self._max_bytes * 3 // 4:
-            raise _crowded("other bodies of this sender fill its share of the memory")
-        self.bytes += count
-        share.bytes += count
-
-    def leave(self, sender: str, share: "_Share", count: int) -> None:
-        """Release a place and its bytes."""
-        self.bodies -= 1
-        self.bytes -= count
-        share.bodies -= 1
-        share.bytes -= count
-        if not share.bodies:
-            del self._senders[sender]
-
-
-class _Share:
+class Share:
     """What the bodies of one sender take."""
 
     __slots__ = ("bodies", "bytes")
@@ -126,7 +88,7 @@ class _Share:
 
 
 class Place:
-    """The room of one body in an intake."""
+    """The room of one body in an intake; entered, it is taken."""
 
     __slots__ = ("_bytes", "_intake", "_sender", "_share")
 
@@ -136,18 +98,45 @@ class Place:
         self._bytes = 0
 
     def __enter__(self) -> Self:
-        self._share = self._intake.enter(self._sender)
+        """Take the place.
+
+        Raises:
+            Refusal: 503 when there is none.
+        """
+        intake = self._intake
+        if intake.bodies >= intake.max_bodies:
+            raise _crowded("too many bodies are on their way")
+        share = intake.senders.get(self._sender)
+        if share is None:
+            share = intake.senders[self._sender] = Share()
+        elif share.bodies >= intake.max_bodies // 2:
+            raise _crowded("too many bodies of this sender are on their way")
+        share.bodies += 1
+        intake.bodies += 1
+        self._share = share
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._intake.leave(self._sender, self._share, self._bytes)
+        intake, share = self._intake, self._share
+        intake.bodies -= 1
+        intake.bytes -= self._bytes
+        share.bodies -= 1
+        share.bytes -= self._bytes
+        if not share.bodies:
+            del intake.senders[self._sender]
 
     def read(self, receive: Receive, headers: Mapping[bytes, bytes], limit_bytes: int) -> Awaitable[bytes]:
         """See `read_body`; 503 also when other bodies leave no room."""
-        return read_body(receive, headers, limit_bytes, self._add)
+        return read_body(receive, headers, limit_bytes, self._reserve)
 
-    def _add(self, count: int) -> None:
-        self._intake.add(self._share, count)
+    def _reserve(self, count: int) -> None:
+        intake, share = self._intake, self._share
+        if intake.bytes + count > intake.max_bytes:
+            raise _crowded("the bodies of other requests fill the memory")
+        if share.bodies > 1 and share.bytes + count > intake.max_bytes * 3 // 4:
+            raise _crowded("other bodies of this sender fill its share of the memory")
+        intake.bytes += count
+        share.bytes += count
         self._bytes += count
 
 
@@ -176,9 +165,16 @@ async def read_body(
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes):
         raise _too_large(limit_bytes)
-    first = _Begun(receive())
-    if first.result is not None and _is_last(first.result):
-        body: bytes = first.result.get("body", b"")
+    # A body that has arrived whole is there at once, and the timer that waiting needs would cost a fifth of all the
+    # work on a request with one tick.
+    call = receive().__await__()
+    first: Message | _Begun
+    try:
+        first = _Begun(call, next(call))
+    except StopIteration as done:
+        first = done.value
+    if not isinstance(first, _Begun) and _is_last(first):
+        body: bytes = first.get("body", b"")
         if len(body) > limit_bytes:
             raise _too_large(limit_bytes)
         reserve(len(body))
@@ -192,25 +188,16 @@ async def read_body(
 
 
 class _Begun:
-    """A call that has run up to its first wait; await it for the rest.
+    """A call that has run up to its first wait; await it for the rest."""
 
-    A body that has arrived whole is there at once, and the timer that waiting needs would cost a fifth of all the work
-    on a request with one tick.
-    """
+    __slots__ = ("_steps", "_waits_for")
 
-    __slots__ = ("_steps", "_waits_for", "result")
-
-    def __init__(self, call: Awaitable[Message]) -> None:
-        self._steps = call.__await__()
-        #: None until it is known.
-        self.result: Message | None = None
-        try:
-            self._waits_for = next(self._steps)
-        except StopIteration as done:
-            self.result = done.value
+    def __init__(self, steps: Generator[Any, Any, Message], waits_for: Any) -> None:
+        self._steps = steps
+        self._waits_for = waits_for
 
     def __await__(self) -> Generator[Any, Any, Message]:
-        while self.result is None:
+        while True:
             try:
                 try:
                     sent = yield self._waits_for
@@ -219,18 +206,21 @@ class _Begun:
                 else:
                     self._waits_for = self._steps.send(sent)
             except StopIteration as done:
-                self.result = done.value
-        return self.result
+                message: Message = done.value
+                return message
 
 
 def _is_last(message: Message) -> bool:
     return message["type"] == "http.request" and not message.get("more_body")
 
 
-async def _receive_in_time(first: _Begun, receive: Receive, limit_bytes: int, reserve: Callable[[int], None]) -> bytes:
+async def _receive_in_time(
+    first: Message | _Begun, receive: Receive, limit_bytes: int, reserve: Callable[[int], None]
+) -> bytes:
     try:
         async with asyncio.timeout(patience_seconds(0)) as deadline:
-            return await _receive_all(await first, receive, limit_bytes, reserve, deadline)
+            message = await first if isinstance(first, _Begun) else first
+            return await _receive_all(message, receive, limit_bytes, reserve, deadline)
     except TimeoutError:
         raise Refusal(408, "TIMEOUT", "the body did not arrive in time; the connection is too slow, or broke") from None
 

@@ -54,6 +54,8 @@ def server_config(
     """
     chosen: dict[str, Any] = {
         "loop": "uvloop" if extensions and sys.platform != "win32" else "asyncio",
+        # Not to be guessed: an ASGI 2 application is a plain function as well.
+        "interface": "asgi3",
         "http": bounded_protocol(Connections(max_connections), extensions=extensions),
         "lifespan": "on",
         "ws": "none",
@@ -63,7 +65,12 @@ def server_config(
         "proxy_headers": False,
         "timeout_graceful_shutdown": graceful_seconds,
     }
-    return uvicorn.Config(reading_to_the_end(app), host=asyncio_host(host), port=port, **chosen | options)
+    return uvicorn.Config(reading_to_the_end(app, _has_arrived), host=asyncio_host(host), port=port, **chosen | options)
+
+
+def _has_arrived(receive: Any) -> bool:
+    """Whether the body is whole: uvicorn's `receive` is a method of the request's cycle, which knows."""
+    return not receive.__self__.more_body
 
 
 def run_server(server: uvicorn.Server, guard: Guard) -> int:

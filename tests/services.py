@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -88,6 +89,18 @@ class Process:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return plainhttp.post(self.url + path, content=content, headers=named, timeout=timeout)
+
+    def post_until_taken(self, body: bytes, *, timeout: float = 120.0, **headers: str) -> list[int]:
+        """Post as an obedient sender does: after 503 again when Retry-After says so. All statuses; the last is 200."""
+        statuses: list[int] = []
+        while statuses[-1:] != [200]:
+            answer = self.post(body, timeout=timeout, **headers)
+            statuses.append(answer.status_code)
+            assert answer.status_code in (200, 503), answer.text
+            assert len(statuses) < 100, "it is refused for ever"
+            if answer.status_code == 503:
+                time.sleep(int(answer.headers["Retry-After"]))
+        return statuses
 
     def said(self) -> str:
         """What it wrote to its log, when it has one of its own."""

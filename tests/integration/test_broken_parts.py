@@ -19,8 +19,8 @@ from tests.services import environment
         ("dashboard", "dashboard.pipeline:Pipeline.run"),
         ("sink", "runtime.health:ThreadedServer.serve_forever"),
         ("stream_app", "stream_app.app:own_log"),
-        ("stream_app", "stream_app.transport:BatchConsumer.group_error"),
-        ("stream_app", "stream_app.worker:Worker.publish"),
+        pytest.param("stream_app", "stream_app.transport:BatchConsumer.group_error", marks=pytest.mark.full),
+        pytest.param("stream_app", "stream_app.worker:Worker.publish", marks=pytest.mark.full),
     ],
 )
 def test_a_failed_part_ends_the_service(settings: Settings, kafka: KafkaLog, service: str, place: str) -> None:

@@ -92,7 +92,7 @@ def _names(process: psutil.Process, *words: str) -> bool:
 @pytest.mark.parametrize(
     ("number", "options"),
     [
-        (signal.SIGKILL, ("-n", "1")),
+        pytest.param(signal.SIGKILL, ("-n", "1"), marks=pytest.mark.full),
         pytest.param(signal.SIGINT, ("-n", "1"), marks=pytest.mark.full),
         pytest.param(signal.SIGKILL, (), marks=pytest.mark.full),
         pytest.param(signal.SIGINT, (), marks=pytest.mark.full),

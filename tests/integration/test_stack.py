@@ -70,6 +70,7 @@ def test_a_sparse_file_of_another_form_goes_in_and_comes_out(stack: Stack, tmp_p
 
 
 @pytest.mark.fault
+@pytest.mark.full  # stream_app/test_worker.py, sink/test_service.py and tickpipe/test_stack.py kill one service each
 def test_whatever_dies_while_a_day_is_sent_is_started_again_and_the_day_is_whole(stack: Stack, ticks: Path) -> None:
     sending = subprocess.Popen(
         [sys.executable, "-m", "tickpipe", "send", str(ticks), "--symbol", "EURUSD", "--source", "Killed",

@@ -52,7 +52,7 @@ async def forbid(settings: Settings, topic: str, *, visible: bool) -> None:
             assert [code for code, _ in answer.creation_responses] == [0]
 
 
-@pytest.mark.parametrize("visible", [True, False])
+@pytest.mark.parametrize("visible", [True, pytest.param(False, marks=pytest.mark.full)])
 async def test_the_stream_worker_goes_on(
     settings: Settings, kafka: KafkaLog, capfd: pytest.CaptureFixture[str], visible: bool
 ) -> None:

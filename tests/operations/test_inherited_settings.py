@@ -180,7 +180,11 @@ async def all_that_is_said(settings: Settings, candles: int, directory: Path) ->
     return said
 
 
-@pytest.mark.parametrize("hostile", ["database", "role", "pooler"], indirect=True)
+@pytest.mark.parametrize(
+    "hostile",
+    ["database", pytest.param("role", marks=pytest.mark.full), pytest.param("pooler", marks=pytest.mark.full)],
+    indirect=True,
+)
 async def test_what_database_and_role_say_changes_nothing(
     settings: Settings, hostile: Settings, candles: int, tmp_path: Path
 ) -> None:

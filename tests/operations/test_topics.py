@@ -52,7 +52,9 @@ def fix(*options: str) -> Result:
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("retention.ms", "604800000"), ("retention.bytes", "1000000000"), ("cleanup.policy", "compact"),
+        ("retention.ms", "604800000"),
+        pytest.param("retention.bytes", "1000000000", marks=pytest.mark.full),
+        pytest.param("cleanup.policy", "compact", marks=pytest.mark.full),
         ("cleanup.policy", "compact,delete"),
     ],
 )  # fmt: skip

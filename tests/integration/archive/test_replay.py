@@ -12,7 +12,7 @@ from tests.integration.stack import Row, Stack
 from tests.waiting import wait_until
 from tickpipe.proof.check import check
 
-pytestmark = pytest.mark.long(40)
+pytestmark = [pytest.mark.full, pytest.mark.long(40)]
 
 
 @pytest.fixture(scope="module")

@@ -44,9 +44,10 @@ async def test_bid_and_ask_are_those_of_the_newest_tick(reader: Reader, market: 
     await reader.open("?symbol=QUOTED&timeframe=M5")
     quote = reader.page.locator("#legend .quote")
     await expect(quote).to_have_text("Bid1.10005Ask1.10009")
-    # Of an older minute that is told later: late ticks quote nothing.
+    # Of an older minute that is told later: late ticks quote nothing. Its price is near, so that the lines at bid and
+    # ask are not drawn over each other.
     await market.publish(
-        market.candle("QUOTED", ts - MINUTE_MS, (1.2, 1.2, 1.2, 1.2), ticks=1, ask=1.3),
+        market.candle("QUOTED", ts - MINUTE_MS, (1.1002, 1.1002, 1.1002, 1.1002), ticks=1, ask=1.1004),
         market.candle("QUOTED", ts, (1.1, 1.1001, 1.0999, 1.10005), ticks=6, ask=1.10012),
     )
     await expect(quote).to_have_text("Bid1.10005Ask1.10012")

@@ -11,6 +11,7 @@ from tests.faked_clock import FakedClock
 from tests.integration.relay.process import RelayProcess
 from tests.scripted import ScriptedServer
 from tests.unit.relay.rows import BASE, tick
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -45,3 +46,32 @@ def test_confirmed_rows_are_not_old_because_the_clock_jumped(
     # The clock really jumped.
     stamps = [stamp for _, stamp in stored]
     assert stamps != sorted(stamps)
+
+
+def test_a_pc_that_sleeps_loses_nothing(tmp_path: Path, server: ScriptedServer, clock: FakedClock) -> None:
+    # Of a sleep the monotonic clock of Windows shows the time as well.
+    environment = clock.environment | {"FAKETIME_DONT_FAKE_MONOTONIC": "0"}
+    log = tmp_path / "relay.log"
+    relay = RelayProcess(tmp_path / "ea.db", server.url, environment=environment, log=log)
+    relay.start()
+    try:
+        relay.post(tick(0))
+        relay.wait_forwarded()
+        server.held.set()
+        relay.post(tick(1))
+        # It falls asleep in the middle of a request, which ends without an answer.
+        wait_until(lambda: len(server.requests) == 2, what="the request")
+        clock.set("+8h")
+        server.held.clear()
+        server.released.set()
+        for n in range(2, 5):
+            relay.post(tick(n))
+        relay.wait_forwarded()
+        assert relay.stats()["total_ticks"] == 5
+    finally:
+        assert relay.stop() == 0
+        relay.close()
+    assert list(dict.fromkeys(item["ts_msc"] - BASE for item in server.taken)) == list(range(5))
+    said = log.read_text()
+    assert "error" not in said
+    assert said.count("forward_waits") <= 1

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,3 +96,26 @@ def test_a_relay_that_is_killed_on_a_full_disk_starts_again_and_has_every_answer
     relay.wait_forwarded()
 
     assert list(dict.fromkeys(item["ts_msc"] - BASE for item in server.taken)) == accepted
+
+
+def test_a_disk_that_can_only_be_read_is_named_and_loses_nothing(
+    disk: Path, relay: RelayProcess, server: ScriptedServer
+) -> None:
+    server.held.set()  # nothing is confirmed
+    relay.post(tick(0))
+    relay.kill()
+    server.held.clear()
+    server.released.set()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    try:
+        refused = subprocess.run(
+            [sys.executable, "-m", "tickpipe", "relay", "serve", "--db", disk / "ea.db"],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
+    assert "ea.db cannot be written (Read-only file system)" in " ".join(refused.stderr.split())
+    relay.start()
+    relay.wait_forwarded()
+    assert list(dict.fromkeys(item["ts_msc"] - BASE for item in server.taken)) == [0]

@@ -72,6 +72,21 @@ def test_the_backlog_of_hours_is_queued_in_one_body(start_relay: StartRelay) -> 
     assert relay.peak_memory_mb() < 200
 
 
+@pytest.mark.full
+async def test_three_bodies_of_64_mb_at_once_stay_within_memory_and_lose_nothing(start_relay: StartRelay) -> None:
+    relay = start_relay(None)
+    ticks = [json.dumps(tick(n // 3, n=n) | {"comment": "x" * 195}) for n in range(200_000)]
+    first = ('{"ticks":[' + ",".join(ticks) + "]}").encode()
+    bodies = [first.replace(b"EURUSD", symbol) for symbol in (b"EURUSD", b"GBPUSD", b"USDJPY")]
+
+    await asyncio.gather(*(asyncio.to_thread(relay.post_until_taken, body) for body in bodies))
+
+    assert relay.stats()["top_symbols"] == [
+        {"symbol": symbol, "ticks": 200_000} for symbol in ("EURUSD", "GBPUSD", "USDJPY")
+    ]
+    assert relay.peak_memory_mb() < 260
+
+
 def test_a_relay_that_others_can_reach_needs_a_key() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "tickpipe", "relay", "serve", "--host", "0.0.0.0"],  # noqa: S104  # must be refused
@@ -161,17 +176,34 @@ def test_a_refused_key_shows_everywhere_until_the_server_takes_it(
     assert times(server) == [0, 1]
 
 
-def test_a_locked_database_is_answered_503_and_survived(start_relay: StartRelay, server: ScriptedServer) -> None:
-    relay = start_relay(server.url)
-    with closing(sqlite3.connect(relay.db, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        answer = relay.post(tick(0))
-        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-        assert answer.json()["code"] == "STORE_UNAVAILABLE"
-        other.execute("ROLLBACK")
-    assert relay.post(tick(0)).status_code == 200
-    relay.wait_forwarded()
-    assert times(server) == [0]
+def test_a_database_that_a_backup_locks_is_answered_503_said_once_and_survived(
+    tmp_path: Path, server: ScriptedServer
+) -> None:
+    log = tmp_path / "relay.log"
+    relay = RelayProcess(tmp_path / "ea.db", server.url, log=log)
+    relay.start()
+    try:
+        server.held.set()
+        relay.post(tick(0))
+        wait_until(lambda: times(server) == [0], what="a request under way")
+        with closing(sqlite3.connect(relay.db, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            # What the server confirms now cannot be stored before the lock is gone.
+            server.held.clear()
+            server.released.set()
+            for _ in range(2):
+                answer = relay.post(tick(1))
+                assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+                assert answer.json()["code"] == "STORE_UNAVAILABLE"
+            assert "lock" in relay.get("/").text
+            other.execute("ROLLBACK")
+        assert relay.post(tick(1)).status_code == 200
+        relay.wait_forwarded()
+        assert times(server) == [0, 1]
+    finally:
+        relay.close()
+    said = log.read_text()
+    assert (said.count("action=store_failing"), said.count("action=store_recovered")) == (1, 1)
 
 
 def test_the_start_says_that_an_archive_is_not_deleted_from(tmp_path: Path, server: ScriptedServer) -> None:

@@ -68,7 +68,7 @@ async def test_what_is_no_frame_is_stored_apart_and_stops_nothing(settings: Sett
     assert all(one.reason and one.is_whole for one in found)
 
 
-@pytest.mark.parametrize("key", [KEY, None])
+@pytest.mark.parametrize("key", [KEY, pytest.param(None, marks=pytest.mark.full)])
 async def test_a_record_that_outgrows_the_rejected_topic_is_known_by_its_place(
     settings: Settings, kafka: KafkaLog, key: bytes | None
 ) -> None:

@@ -116,7 +116,8 @@ async def test_folding_and_commits_go_on_after_the_broker_was_killed(
     await assert_whole(kafka, symbols, 9)
 
 
-@pytest.mark.parametrize("seconds_after_start", [1.5, pytest.param(1.9, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("seconds_after_start", [1.5, 1.9])
 async def test_a_worker_that_joins_while_the_broker_comes_up_gets_its_partitions(
     settings: Settings, kafka: KafkaLog, servers: EmbeddedServers, seconds_after_start: float
 ) -> None:

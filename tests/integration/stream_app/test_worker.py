@@ -153,6 +153,7 @@ async def test_a_worker_that_its_group_refuses_ends_and_tells_why(
 
 
 @pytest.mark.fault
+@pytest.mark.full  # a poll that a rebalance makes void is tested above
 async def test_workers_come_and_go_under_load(settings: Settings, kafka: KafkaLog) -> None:
     """One worker, a second joins, the first is killed, a third joins: every minute of every symbol is whole."""
     symbols = [f"SYM{i}" for i in range(8)]

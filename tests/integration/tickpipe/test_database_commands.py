@@ -232,6 +232,7 @@ def test_an_unknown_symbol_hints_at_those_that_are_stored(database: str, written
     assert f"nothing of {written} is stored; did you mean EURUSD?" in " ".join(result.stderr.split())
 
 
+@pytest.mark.full
 def test_ten_thousand_symbols_are_cut_and_counted(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with psycopg.connect(database) as connection:
         connection.execute(

@@ -241,6 +241,7 @@ def volume(stack: Pipeline, source: str) -> int | None:
 MINUTE_MS = int(datetime(2020, 1, 1, 12, tzinfo=UTC).timestamp()) * 1000
 
 
+@pytest.mark.full  # test_rejected.py lists and shows every form
 def test_what_is_still_unusable_is_listed_shown_and_not_sent(stack: Pipeline) -> None:
     state = stack.status()
     answer = plainhttp.post(
@@ -278,6 +279,7 @@ def unsuccessful(stack: Pipeline, *arguments: str) -> str:
     return done.stderr
 
 
+@pytest.mark.full  # test_rejected.py resends one of every form
 def test_an_item_that_is_usable_now_becomes_a_candle_and_sent_twice_counts_once(stack: Pipeline) -> None:
     # As an older version may have rejected it.
     item = json.dumps({"ts_msc": MINUTE_MS + 5, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2}).encode()

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import math
 import os
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from relay.api import Api
-from relay.database import StoreUnavailable, explained
-from relay.forwarder import Forwarder
+from relay.database import StoreUnavailable
+from relay.forwarder import Forwarder, Retention
 from relay.pending import Pending
 from relay.server import Server
 from relay.service import _forward
+from relay.status import Status
 from relay.store import Store
 from runtime.health import Guard, Health
 from runtime.process import EXIT_FAILED
 from runtime.settings import load_settings
 from tests.ports import free_port
 from tests.scripted import ScriptedServer
-from tests.unit.relay.rows import put, tick
+from tests.unit.relay.rows import BASE, put, tick
 from tests.unit.relay.test_api import call
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
@@ -144,28 +146,70 @@ def test_a_relay_whose_thread_fails_ends_with_another_code_than_0(tmp_path: Path
     assert b"part_failed" in done.stdout + done.stderr
 
 
-async def test_a_damaged_file_is_named_with_a_cure_and_new_ticks_are_stored(
-    tmp_path: Path, server: ScriptedServer
+#: Of each damaged file's rows, so many are in one request.
+_ROWS = 200
+
+
+def _damage(path: Path, *pages: int, noise: bytes = bytes(range(256)) * 16) -> None:
+    """Overwrite pages of the file, counted from its middle."""
+    middle = path.stat().st_size // 2 // 4_096
+    with path.open("r+b") as file:
+        for page in pages:
+            file.seek((middle + page) * 4_096)
+            file.write(noise)
+
+
+@pytest.mark.parametrize("pages", [(0,), (0, 1, 2), (0, 2, 5, 6), range(-3, 4)], ids=str)
+async def test_all_but_the_rows_of_damaged_pages_are_forwarded_and_those_are_named_once(
+    tmp_path: Path, server: ScriptedServer, pages: Sequence[int]
 ) -> None:
     path = tmp_path / "ea.db"
     with Store(path) as store:
         for n in range(40):
-            await put(store, *(tick(500 * n + k) for k in range(500)))
-    with path.open("r+b") as file:
-        file.seek(path.stat().st_size // 2 // 4_096 * 4_096)
-        file.write(bytes(range(256)) * 48)
+            await put(store, *(tick(_ROWS * n + k) for k in range(_ROWS)))
+    _damage(path, *pages)
     stop = threading.Event()
-    with Store(path) as store, Server(server.url, "key") as receiver:
-        await put(store, tick(0))
-        with pytest.raises(sqlite3.DatabaseError) as found:
-            store.counts()
-        assert "is damaged" in str(explained(found.value))
+    with capture_logs() as logs, Store(path) as store, Server(server.url, "key") as receiver:
         forwarder = Forwarder(store, receiver, Pending(store, limit=1_000), stop=stop)
         thread = threading.Thread(target=_forward, args=(forwarder, store, stop))
         thread.start()
-        wait_until(lambda: forwarder.totals.trouble != "", what="the damage")
-        stop.set()
-        thread.join()
-        assert forwarder.totals.forwarded > 0
-        assert "move the file" in forwarder.totals.trouble
-        assert forwarder.totals.cause == "store"
+        await put(store, tick(_ROWS * 40))
+        try:
+            await asyncio.to_thread(
+                wait_until, lambda: BASE + _ROWS * 40 in {item["ts_msc"] for item in server.taken}, what="the newest"
+            )
+        finally:
+            stop.set()
+            forwarder.wake.set()
+            thread.join()
+        # Ids count from 1; a tick's time is its id less 1.
+        sent = [item["ts_msc"] - BASE + 1 for item in server.taken]
+        named = [(line["id"], line["rows"]) for line in logs if line["action"] == "rows_damaged"]
+        lost = [id_ for first, rows in named for id_ in range(first, first + rows)]
+        api = Api(store, load_settings(), totals=forwarder.totals, server_url=server.url)
+        status, health, _ = await asyncio.to_thread(call, api, path="/health", method="GET")
+        page = (await asyncio.to_thread(Status(store, forwarder.totals, Health()).page, "en")).decode()
+        reasons = store.connection.execute("SELECT id, reason FROM rejected ORDER BY id").fetchall()
+    assert sorted(sent + lost) == list(range(1, _ROWS * 40 + 2))
+    # A page of 4 kB holds some ten to twenty rows.
+    assert 0 < len(lost) <= 40 * len(pages)
+    assert [id_ for id_, _ in reasons] == [first for first, _ in named]
+    assert "is damaged" in reasons[0][1]
+    assert (status, health["ok"], health["total_ticks"], health["queue"]) == (200, True, len(sent), 0)
+    assert f"The rows {named[-1][0]}" in page
+
+
+async def test_nothing_is_deleted_from_a_damaged_page(tmp_path: Path) -> None:
+    path = tmp_path / "ea.db"
+    with Store(path) as store:
+        for n in range(40):
+            await put(store, *(tick(_ROWS * n + k) for k in range(_ROWS)))
+        store.run(lambda connection: connection.execute("INSERT INTO confirmed VALUES ('forward', 8001, 0)"))
+    _damage(path, 0)
+    with capture_logs() as logs, Store(path) as store:
+        retention = Retention(store, 0.0)
+        retention.delete_due()
+        retention._deleted_at = -math.inf
+        retention.delete_due()
+        await put(store, tick(_ROWS * 40))
+    assert [line["action"] for line in logs] == ["store_undeletable"]
