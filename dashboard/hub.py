@@ -14,7 +14,7 @@ While the database is away, the newest minute goes on unconfirmed.
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, KeysView, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -113,6 +113,15 @@ class Hub:
     def newest(self) -> dict[Feed, Candle]:
         """The newest candle of each feed."""
         return {feed: minutes[max(minutes)] for feed, minutes in self._minutes.items()}
+
+    def feeds(self) -> KeysView[Feed]:
+        """The feeds that have a newest candle."""
+        return self._minutes.keys()
+
+    def newest_of(self, feed: Feed) -> Candle | None:
+        """The newest candle of one feed."""
+        minutes = self._minutes.get(feed)
+        return minutes[max(minutes)] if minutes else None
 
     # --- streams ---
 

@@ -18,7 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupAuthorizationFailedError
 
 from dashboard.answers import Refusal, encode
-from dashboard.catalogue import Catalogue
+from dashboard.catalogue import NEWEST, Catalogue
 from dashboard.database import SQL, Database, database_url
 from dashboard.hub import Hub
 from dashboard.metrics import Gauges, Metrics
@@ -44,8 +44,6 @@ _SEND_SECONDS: Final = 2.0
 _STOPPED_SECONDS: Final = 2.0
 #: Rejected records count as recent for this long (milliseconds).
 _RECENT_MS: Final = 600_000
-#: Feeds in the state at most: every stream is sent them every few seconds.
-_FEEDS: Final = 100
 #: The longest wait for Kafka, and for the list of feeds (seconds).
 _PATIENCE_SECONDS: Final = 5.0
 #: The longest wait for the database to tell the name of the sinks' group (seconds).
@@ -133,7 +131,7 @@ class Pipeline:
         """Ask the database when the open minutes that moved last were stored, as far as they were."""
         if not self._database_answers:
             return
-        moving = sorted(self._hub.newest().values(), key=lambda candle: candle.received, reverse=True)[:_FEEDS]
+        moving = sorted(self._hub.newest().values(), key=lambda candle: candle.received, reverse=True)[:NEWEST]
         # Only what moved since the last question, so that each state counts once.
         since_ms = (time.time() - (time.monotonic() - self._asked_at)) * 1000
         keys = [(c.symbol, c.source, c.ts / 1000) for c in moving if c.received >= since_ms and not c.closed]
@@ -154,12 +152,11 @@ class Pipeline:
             if self._database_answers:
                 listings = await self._database.within(_PATIENCE_SECONDS, self._catalogue.listings())
             else:
-                listings = self._catalogue.live()
+                listings = self._catalogue.known
         except Refusal:
             # The database was lost meanwhile.
-            listings = self._catalogue.live()
+            listings = self._catalogue.known
         # Of too many, those that ticked last; in an order that does not jump.
-        newest = sorted(listings, key=lambda feed: feed.last_tick, reverse=True)[:_FEEDS]
         return [
             {
                 "symbol": feed.symbol,
@@ -169,7 +166,7 @@ class Pipeline:
                 "close": feed.close,
                 "digits": feed.digits,
             }
-            for feed in sorted(newest, key=lambda feed: (feed.symbol, feed.source))
+            for feed in listings.newest()
         ]
 
 

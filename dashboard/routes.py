@@ -4,6 +4,7 @@ import asyncio
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import urlencode
 
 from fastapi import Depends, FastAPI, Header, Query
 from pydantic import StringConstraints
@@ -58,6 +59,14 @@ LastEventId = Annotated[str | None, Header(description="as `since`; browsers sen
 SeenSince = Annotated[str | None, Query(description=f"seen since then; without it within seven days: {_TIME}")]
 Format = Annotated[str | None, Query(description="json, csv or arrow; without it the header Accept decides")]
 
+Search = Annotated[
+    str, Query(description="only those whose symbol and source contain this, in any case", max_length=97)
+]
+After = Annotated[str, Query(description="only symbols behind this one, as in `next`", max_length=32)]
+ListingLimit = Annotated[int, Query(description=f"1 to {MAX_LIMIT:,} symbols of a source", ge=1, le=MAX_LIMIT)]
+
+#: Symbols of a page of `/symbols`.
+_LISTINGS: Final = 1_000
 
 #: How far back senders are told unless asked otherwise.
 _SENDERS_SEEN: Final = timedelta(days=7)
@@ -111,11 +120,22 @@ def add_routes(app: FastAPI, parts: "Parts") -> None:
     @app.get(
         "/symbols", tags=["candles"], response_class=Response, responses=refusals(400, 503), dependencies=STRICT
     )  # fmt: skip
-    async def symbols(request: HttpRequest) -> Response:
-        """Every symbol of every source, with its first and newest minute."""
-        listings = await parts.catalogue.listings()
-        content = encode({"symbols": [listing._asdict() for listing in listings]})
-        return cacheable(request, content, MEDIA_TYPES["json"])
+    async def symbols(
+        request: HttpRequest, *, search: Search = "", after: After = "", limit: ListingLimit = _LISTINGS
+    ) -> Response:
+        """Symbols of every source, with their first and newest minute.
+
+        By symbol, the source with the newest candle first. All sources of a symbol are on one page. `next` in the
+        answer is the URL of the page that follows, null at the end.
+        """
+        found, last = (await parts.catalogue.listings()).find(search, after=after, limit=limit)
+        query = {"after": last, "limit": limit} | ({"search": search} if search else {})
+        following = f"symbols?{urlencode(query)}" if last else None
+        content = encode({"symbols": [listing._asdict() for listing in found], "next": following})
+        response = cacheable(request, content, MEDIA_TYPES["json"])
+        if following:
+            response.headers["Link"] = f'<{following}>; rel="next"'
+        return response
 
     @app.head("/senders", include_in_schema=False, dependencies=STRICT)
     @app.get(

@@ -22,9 +22,13 @@ async function getJson(path, signal) {
   return body;
 }
 
-/** Every symbol and source. */
-export async function listSymbols() {
-  return (await getJson("symbols")).symbols;
+/** Symbols and sources of a list to choose from: of more, some are found by typing. */
+const LISTED = 300;
+
+/** The first symbols and sources that contain a text, and whether these are all. */
+export async function listSymbols(search = "") {
+  const { symbols, next } = await getJson(`symbols?${new URLSearchParams({ limit: LISTED, ...(search ? { search } : {}) })}`);
+  return { symbols, isWhole: next === null };
 }
 
 /** Who sends, the latest first. */

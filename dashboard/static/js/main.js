@@ -123,7 +123,7 @@ const going = new GoingDialog({ onGo: goTo });
 const foot = new Foot({ chosen: chosen.zone, onChoose: showTimes });
 const appearance = new Appearance({ ...chosen, onLanguage: showWords, onTheme: () => chart?.recolour() });
 // The list that it opens with may be old; without an answer that stays.
-const picker = new Picker({ onChoose: choose, onOpen: () => refreshSymbols().catch(() => {}) });
+const picker = new Picker({ onChoose: choose, onSearch: (text) => refreshSymbols(text).catch(() => {}) });
 
 // --- what is chosen ---------------------------------------------------------------------------------------------
 
@@ -185,29 +185,33 @@ function walk() {
   } else showMoment();
 }
 
-async function refreshSymbols() {
-  const listings = await listSymbols();
-  picker.list(listings);
-  return listings;
+async function refreshSymbols(search = "") {
+  const { symbols, isWhole } = await listSymbols(search);
+  picker.list(symbols, { search, isWhole });
+  return { symbols, isWhole };
 }
 
-/** Choose the feed of a link, else the remembered symbol, or the one with the newest candle. */
+/** Choose the feed of a link, else the remembered symbol, or of those that are listed the one with the newest candle. */
 async function begin() {
   // Without a source the list tells it; with one, nothing has to be waited for: a feed that there is not yet is said
   // to be missing, or found, but never replaced.
   const address = addressed();
   const isLink = Boolean(address.symbol && address.source);
   if (isLink) choose(chosen);
+  const isChosen = ({ symbol }) => symbol === chosen.symbol;
   let listings;
+  let wanted;
   try {
-    listings = await refreshSymbols();
+    const { symbols, isWhole } = await refreshSymbols();
+    listings = symbols;
+    wanted = listings.filter(isChosen);
+    if (!wanted.length && !isWhole && chosen.symbol) wanted = (await listSymbols(chosen.symbol)).symbols.filter(isChosen);
   } catch (error) {
     if (isLink) return;
     notice(error);
     setTimeout(begin, RETRY_MS);
     return;
   }
-  const wanted = listings.filter(({ symbol }) => symbol === chosen.symbol);
   const told = wanted.find(({ source }) => source === chosen.source);
   if (isLink) {
     if (told) status.noteTick(Date.parse(told.last_tick));

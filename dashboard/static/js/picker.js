@@ -3,19 +3,26 @@
 import { $, element } from "./dom.js";
 import { t } from "./i18n.js";
 
+/** Whoever types faster is answered once. */
+const TYPING_MS = 120;
+
 export class Picker {
   #listings = [];
   #shown = [];
   #active = 0;
   #chosen = null;
+  /** Whether these are all there are; else what is typed is asked for. */
+  #isWhole = true;
+  #timer = 0;
   #onChoose;
-  #onOpen;
+  #onSearch;
 
-  constructor({ onChoose, onOpen }) {
+  /** `onSearch(text)` is called when the list is opened, and when there may be more than it shows of what is typed. */
+  constructor({ onChoose, onSearch }) {
     this.#onChoose = onChoose;
-    this.#onOpen = onOpen;
+    this.#onSearch = onSearch;
     $("symbol").addEventListener("click", () => (this.isOpen ? this.close() : this.open()));
-    $("symbol-search").addEventListener("input", () => this.#render());
+    $("symbol-search").addEventListener("input", () => this.#type());
     $("symbols").addEventListener("keydown", (event) => this.#key(event));
     document.addEventListener("pointerdown", (event) => {
       if (this.isOpen && !event.target.closest(".picker")) this.close();
@@ -33,8 +40,14 @@ export class Picker {
     $("symbol-source").textContent = listing?.source ?? "";
   }
 
-  list(listings) {
+  /** Take the listings that contain `search`; those of a text that was typed over meanwhile are left. */
+  list(listings, { search, isWhole }) {
+    if (search !== (this.isOpen && !this.#isWhole ? this.#typed : "")) return;
     this.#listings = listings;
+    // The end of a search says nothing of the whole list.
+    if (!search) this.#isWhole = isWhole;
+    // It was typed while the list was thought to be whole.
+    if (!search && !isWhole && this.isOpen && this.#typed) this.#onSearch(this.#typed);
     // Who goes through the list stays where they are in it.
     if (this.isOpen) this.#render(this.#shown[this.#active]);
   }
@@ -45,7 +58,7 @@ export class Picker {
     $("symbol-search").value = "";
     this.#render();
     $("symbol-search").focus();
-    this.#onOpen();
+    this.#onSearch("");
   }
 
   close() {
@@ -54,9 +67,19 @@ export class Picker {
     $("symbol").focus();
   }
 
+  get #typed() {
+    return $("symbol-search").value.trim().toLowerCase();
+  }
+
+  #type() {
+    this.#render();
+    clearTimeout(this.#timer);
+    if (!this.#isWhole) this.#timer = setTimeout(() => this.#onSearch(this.#typed), TYPING_MS);
+  }
+
   /** `active`: the listing to begin at, else the chosen one. */
   #render(active = this.#chosen) {
-    const wanted = $("symbol-search").value.trim().toLowerCase();
+    const wanted = this.#typed;
     this.#shown = this.#listings.filter(({ symbol, source }) => `${symbol} ${source}`.toLowerCase().includes(wanted));
     this.#active = Math.max(0, this.#shown.findIndex((listing) => same(listing, active)));
     const rows = this.#shown.map((listing, index) => {

@@ -172,7 +172,7 @@ def test_symbols_are_listed_with_their_stretch_of_time(market: Market) -> None:
         ("/candles?symbol=EURUSD&proof=true&format=csv", 400, "INVALID_PARAMETER", "use format=json"),
         ("/candles?symbol=EURUSD&form=2019-02-04", 400, "INVALID_PARAMETER", "form: no such parameter; use before, "),
         ("/candles?symbol=EURUSD&symbol=GBPUSD", 400, "INVALID_PARAMETER", "symbol: given more than once"),
-        ("/symbols?source=S", 400, "INVALID_PARAMETER", "source: no such parameter; there are none here"),
+        ("/symbols?source=S", 400, "INVALID_PARAMETER", "source: no such parameter; use after, limit, search"),
         ("/stream?symbol=EURUSD&since=1&since=2", 400, "INVALID_PARAMETER", "since: given more than once"),
         ("/stream?symbol=", 400, "INVALID_PARAMETER", "at least 1 character"),
         ("/stream?timeframe=M2", 400, "INVALID_PARAMETER", "use one of M1, M5"),

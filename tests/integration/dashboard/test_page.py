@@ -79,14 +79,19 @@ async def test_scrolling_back_brings_the_past_until_there_is_none(reader: Reader
     await expect(reader.page.locator("#latest")).to_be_hidden()
 
 
-async def test_symbol_is_found_by_typing(reader: Reader, market: Market) -> None:
+@pytest.mark.parametrize("listed", [300, 1], ids=["of_a_whole_list", "of_more_than_are_listed"])
+async def test_symbol_is_found_by_typing(reader: Reader, market: Market, listed: int) -> None:
+    async def list_so_many(route: Route) -> None:
+        await route.continue_(url=route.request.url.replace("limit=300", f"limit={listed}"))
+
+    await reader.page.route("**/symbols?*", list_so_many)
     await market.publish(market.candle("XAUUSD", HISTORY_START, (2650.1, 2651.2, 2649.3, 2650.45), ticks=3))
     await market.stored("XAUUSD", 1)
     await reader.open()
     await reader.until_bars(len(eurusd_bars()))
     await reader.page.keyboard.press("/")
     await reader.page.get_by_role("combobox", name="Search").fill("xau")
-    await expect(reader.page.locator("#symbol-list").get_by_role("option")).to_have_count(1)
+    await expect(reader.page.locator("#symbol-list").get_by_role("option")).to_have_text(["XAUUSDLive"])
     await reader.page.keyboard.press("Enter")
     # Gold has two digits.
     await expect(reader.page.locator("#legend")).to_contain_text("C2,650.45")
