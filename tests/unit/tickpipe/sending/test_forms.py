@@ -5,6 +5,7 @@ So do those that are packed, or encoded in another way than UTF-8.
 
 import gzip
 import random
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from pyarrow import csv, parquet
 from tickpipe.sending.columnfile import kind_of
 from tickpipe.sending.dialects import Kind, Said
 from tickpipe.sending.history import BarFile, TickFile
+from tickpipe.sending.timeforms import TimeForm, reader_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ATHENS = ZoneInfo("Europe/Athens")
@@ -265,3 +267,15 @@ def test_bars_come_back_as_they_were_written(tmp_path: Path, form: Form) -> None
         (milliseconds(at), *(float(row[name]) for name in ("open", "high", "low", "close")), int(row["volume"]))
         for at, row in rows
     ]
+
+
+def test_the_times_of_a_week_are_read_in_constant_memory() -> None:
+    read = reader_of(TimeForm("%Y.%m.%d", "%H:%M:%S"), "time")
+    tracemalloc.start()
+    try:
+        for minute in range(7 * 1_440):
+            day, within = divmod(minute, 1_440)
+            read(f"2024.01.{day + 1:02}", f"{within // 60:02}:{within % 60:02}:00.000")
+        assert tracemalloc.get_traced_memory()[1] < 600_000
+    finally:
+        tracemalloc.stop()
