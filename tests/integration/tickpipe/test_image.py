@@ -43,6 +43,7 @@ RUNS: dict[str, tuple[str, int]] = {
     "gaps": ("", 1),
     "senders": ("", 0),
     "export": ("{folder}/export --format csv", 0),
+    "sql": ("--file {folder}/query.sql", 0),
     "backup": ("{folder}/backup.tpb --topics", 0),
     "restore": ("{folder}/backup.tpb --check", 0),
     "verify": ("", 0),
@@ -60,6 +61,8 @@ RUNS: dict[str, tuple[str, int]] = {
     "relay check": ("--to {url}", 0),
     "relay forward": ("--to {url} --db {folder}/ticks.csv/ea.db", 2),
     "relay export": ("--api {url} --db {folder}/ticks.csv/ea.db", 2),
+    # MetaTrader's package exists for Windows alone.
+    "relay collect": ("--db {folder}/collected.db", 2),
     "relay serve": ("--db {folder}/ticks.csv/ea.db", 1),
     "keys create": ("pc7 --source EA", 0),
     "keys list": ("", 0),
@@ -112,6 +115,7 @@ def test_every_command_works_in_the_image(settings: Settings, tmp_path: Path) ->
     image = Installed(tmp_path / "site", *EXTRAS)
     lines = "".join(f"{1_549_238_400_001 + n * 1_000},1.1,1.2\n" for n in range(200))
     (tmp_path / "ticks.csv").write_text(f"time_msc,bid,ask\n{lines}")
+    (tmp_path / "query.sql").write_text("SELECT count(*) FROM ticks")
     (tmp_path / "EURUSD_M1.csv").write_text(
         "time,open,high,low,close,tick_volume\n2019-02-04 00:00,1.1,1.1,1.1,1.1,1\n"
     )
