@@ -78,6 +78,10 @@ Keep = Annotated[
     ),
 ]
 
+Host = Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 need a key.")]
+ForwardTo = Annotated[
+    str | None, typer.Option("--forward", metavar="URL", help="Server to forward to. Default: only store.")
+]
 KeyFile = Annotated[
     Path | None,
     typer.Option(
@@ -96,11 +100,9 @@ LogFile = Annotated[
 def serve(
     *,
     db: Db = Path("ea.db"),
-    host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 need a key.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port that EAs post to.")] = 18_000,
-    forward_to: Annotated[
-        str | None, typer.Option("--forward", metavar="URL", help="Server to forward to. Default: only store.")
-    ] = None,
+    forward_to: ForwardTo = None,
     keep: Keep = None,
     key_file: KeyFile = None,
     log_file: LogFile = None,
@@ -144,11 +146,9 @@ def collect(
         str, typer.Option(help="The broker's clock: by its quotes, `server` (the server knows the zone), or +02:00.")
     ] = "quotes",
     terminal: Annotated[str, typer.Option(metavar="EXE", help="terminal64.exe, where the PC has several.")] = "",
-    host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 need a key.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the status page, and for EAs.")] = 18_000,
-    forward_to: Annotated[
-        str | None, typer.Option("--forward", metavar="URL", help="Server to forward to. Default: only store.")
-    ] = None,
+    forward_to: ForwardTo = None,
     keep: Keep = None,
     key_file: KeyFile = None,
     log_file: LogFile = None,
