@@ -59,12 +59,7 @@ def serve(
         SettingsError: when the address can be reached by others and there is no key.
         StoreUnusable, StoreUnavailable: when the database cannot be opened, or another relay forwards it.
     """
-    key = os.environ.get(KEY_VARIABLE, "")
-    if not key and not is_loopback(host):
-        raise SettingsError(
-            f"{host} can be reached from other machines, so senders must show a key: set {KEY_VARIABLE},"
-            " or leave out --host to serve this machine only"
-        )
+    key = _key_of_senders(host)
     health = Health()
     guard = Guard(health)
     with Store(db, guard=guard) as store, nullcontext() if server is None else forwarding_alone(db):
@@ -79,14 +74,15 @@ def serve(
         collected = collector.collected if collector else None
         api = Api(store, settings, key=key, totals=totals, health=health, server_url=url, collected=collected)
         http = http_server(OwnNames(api, settings.allowed_hosts), host, port)
-        thread = None
+        threads = []
         if forwarder is not None:
-            thread = guard.thread("forwarder", partial(_forward, forwarder, store, stop))
-            thread.start()
-        collecting = None
+            # Whatever is under way at the end is sent again at the next start.
+            threads.append((guard.thread("forwarder", partial(_forward, forwarder, store, stop)), _GRACEFUL_SECONDS))
         if collector is not None:
-            collecting = guard.thread("collector", partial(collector.run, stop))
-            collecting.start()
+            # A call of the terminal may wait for its broker; what it would have brought is read at the next start.
+            threads.append((guard.thread("collector", partial(collector.run, stop)), _COLLECTOR_SECONDS))
+        for thread, _ in threads:
+            thread.start()
         # Two threads work at each request; with Python's 5 ms they wait for each other longer than for the disk.
         sys.setswitchinterval(_SWITCH_SECONDS)
         log.info(
@@ -98,13 +94,20 @@ def serve(
             return run_server(http, guard)
         finally:
             stop.set()
-            if collecting is not None:
-                # A call of the terminal may wait for its broker; what it would have brought is read at the next start.
-                collecting.join(_COLLECTOR_SECONDS)
-            if forwarder is not None and thread is not None:
+            if forwarder is not None:
                 forwarder.wake.set()
-                # Whatever is under way is sent again at the next start.
-                thread.join(_GRACEFUL_SECONDS)
+            for thread, seconds in reversed(threads):
+                thread.join(seconds)
+
+
+def _key_of_senders(host: str) -> str:
+    key = os.environ.get(KEY_VARIABLE, "")
+    if not key and not is_loopback(host):
+        raise SettingsError(
+            f"{host} can be reached from other machines, so senders must show a key: set {KEY_VARIABLE},"
+            " or leave out --host to serve this machine only"
+        )
+    return key
 
 
 def _forward(forwarder: Forwarder, store: Store, stop: threading.Event) -> None:

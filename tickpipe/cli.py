@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from runtime.process import collect_rarely
-from tickpipe import archive, candles, database, doctor, gaps, install, keys, relay, sql, status, topics
+from tickpipe import archive, candles, database, doctor, gaps, install, keys, sql, status, topics
 from tickpipe.backup import command as backup
 from tickpipe.console import ErrorsAsSentences
 from tickpipe.embedded import command as stack
@@ -13,6 +13,7 @@ from tickpipe.export import command as export
 from tickpipe.export import ticks
 from tickpipe.proof import command as proof
 from tickpipe.rejected import command as rejected
+from tickpipe.relay import command as relay
 from tickpipe.replay import command as replay
 from tickpipe.sending import command as sending
 
