@@ -221,7 +221,7 @@ async def _read_all_again(app: StreamApp, worker: Worker, exc: LogShortened) -> 
     )  # fmt: skip
     # It may be another log.
     if not worker.start_over(await own_log(app.settings)):
-        worker.drop()
+        worker.read_again()
     # What was read of the lost end may have been committed since.
     await cast(BatchConsumer, app.consumer).start_over()
 

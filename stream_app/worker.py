@@ -118,6 +118,8 @@ class Worker:
         self._unconfirmed_since: float | None = None
         # When open candles were last published (monotonic, seconds).
         self._open_published_at = 0.0
+        # Since the log was last read from its beginning nothing was revoked.
+        self._is_reading_again = False
 
     @property
     def unconfirmed_seconds(self) -> float:
@@ -138,7 +140,14 @@ class Worker:
                 timeframe=self._timeframe,
             )  # fmt: skip
             partition = self._partitions[number] = _Partition(number, window)
-            await self._check_gap(number, self._offsets.committed(number) or 0, records[0].offset)
+            try:
+                await self._check_gap(number, self._offsets.committed(number) or 0, records[0].offset)
+            except MissedRecords:
+                if not self._is_reading_again:
+                    raise
+                # It was fetched before the log was to be read from its beginning.
+                self._partitions.pop(number, None)
+                return
         else:
             position = partition.window.position
             if records[0].offset < position and (end := self._offsets.end(number)) < position:
@@ -320,6 +329,7 @@ class Worker:
     def drop(self) -> None:
         """Forget every partition: a rebalance revokes all of them, and the next owner folds again."""
         self._partitions.clear()
+        self._is_reading_again = False
         self._unconfirmed_since = None
         self._live_since_ms = clock.now_ms()
         self._observe()
@@ -333,8 +343,13 @@ class Worker:
             action="log_recreated", log=log_name, before=self._log_name,
         )  # fmt: skip
         self._log_name = log_name
-        self.drop()
+        self.read_again()
         return True
+
+    def read_again(self) -> None:
+        """Forget everything; polls that were fetched before the consumer has sought the beginning are ignored."""
+        self.drop()
+        self._is_reading_again = True
 
     def _count(self, candles: list[Outgoing], seconds: float) -> None:
         metrics = self._metrics

@@ -22,7 +22,7 @@ from tests.conftest import API_KEY
 from tests.integration.test_pipeline import Pipeline
 from tests.services import running
 
-pytestmark = pytest.mark.long(60)
+pytestmark = [pytest.mark.full, pytest.mark.long(60)]
 
 MINUTE = 60
 HOUR = 3_600

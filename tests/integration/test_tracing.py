@@ -129,6 +129,12 @@ async def test_without_a_collector_the_trace_is_carried_and_nothing_is_loaded(
             return sink.metric("tickpipe_sink_rows_total") > 0
 
         await eventually(stored, what="a row")
-    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
-    assert {"candle_published", "record_stored"} <= {line["action"] for line in lines if line.get("trace_id") == TRACE}
+        lines: list[dict[str, str]] = []
+
+        async def is_logged() -> bool:
+            lines.extend(json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{"))
+            actions = {line["action"] for line in lines if line.get("trace_id") == TRACE}
+            return {"candle_published", "record_stored"} <= actions
+
+        await eventually(is_logged, what="the trace in the logs of worker and sink")
     assert not [line for line in lines if "opentelemetry" in str(line.get("logger"))]

@@ -117,6 +117,7 @@ def test_a_reader_stops_and_leaves_no_connection(servers: EmbeddedServers, setti
         servers.start_kafka()
 
 
+@pytest.mark.full
 async def test_every_service_ends_with_0(servers: EmbeddedServers, settings: Settings) -> None:
     with running(settings, "producer", "stream_app", "sink") as services:
         await asyncio.to_thread(servers.kill_kafka)

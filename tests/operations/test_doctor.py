@@ -297,7 +297,7 @@ def test_extras_that_are_not_installed(tmp_path: Path) -> None:
 
     assert done.stdout.startswith("('red', \"in a clone of Tickpipe: pip install '.[otel]'; or unset"), done.stderr
     assert "asks for it, in a clone" in done.stdout
-    assert "pip install '.[arrow,dashboard,embedded,producer,proof,stream]'" in done.stdout
+    assert "pip install '.[arrow,dashboard,embedded,producer,proof,sql,stream]'" in done.stdout
 
 
 def test_keys_that_end(tmp_path: Path) -> None:

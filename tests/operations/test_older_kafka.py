@@ -17,7 +17,7 @@ from tests.servers import TEST_DATABASE, EmbeddedServers
 from tests.services import running
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.long(25)
+pytestmark = [pytest.mark.full, pytest.mark.long(25)]
 
 
 @pytest.fixture

@@ -69,6 +69,7 @@ async def test_frozen_database_is_seen_and_the_newest_minute_goes_on_without_it(
 
 
 @pytest.mark.fault
+@pytest.mark.full
 async def test_killed_worker_and_sink_are_seen(
     servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -189,7 +189,7 @@ async def test_a_request_that_relay_and_server_both_got_counts_once(
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.full)])
 async def test_terminal_and_producer_are_killed_in_requests_and_every_tick_counts_once(
     kafka: KafkaLog, settings: Settings, start_terminal: StartTerminal, seed: int
 ) -> None:

@@ -90,6 +90,7 @@ async def test_a_worker_that_sleeps_through_its_session_spoils_nothing(settings:
     await assert_whole(kafka, symbols, 18)
 
 
+@pytest.mark.full  # producer/test_outage.py and sink/test_service.py lose their broker
 async def test_folding_and_commits_go_on_after_the_broker_was_killed(
     settings: Settings, kafka: KafkaLog, servers: EmbeddedServers
 ) -> None:

@@ -22,6 +22,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.long(75)
 
 
+@pytest.mark.full  # sink/test_service.py and tickpipe/test_stack.py kill one service each
 async def test_a_day_survives_three_kills(settings: Settings, kafka: KafkaLog) -> None:
     await kafka.send(*frames_of(eurusd_ticks(), 5))
 

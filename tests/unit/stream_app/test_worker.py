@@ -1,15 +1,17 @@
-"""How often a worker publishes what it folded."""
+"""How often a worker publishes what it folded, and what it makes of polls that were fetched too early."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
+import pytest
 from aiokafka.structs import ConsumerRecord
 
 from marketdata.candle import Candle
+from marketdata.errors import MissedRecords
 from marketdata.runs import Record
 from marketdata.tick import Frame, Tick
 from marketdata.wire import encode
-from runtime.settings import load_settings
+from runtime.settings import Settings, load_settings
 from stream_app.emitter import Metrics, Outgoing
 from stream_app.worker import Worker
 
@@ -47,6 +49,22 @@ class Offsets:
         return self.last
 
 
+class WholeLog:
+    """In the place of `TickLog`: Kafka holds every record."""
+
+    def __init__(self, _settings: Settings) -> None:
+        pass
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def holds_records(self, _partition: int, _first: int, _last: int) -> bool:
+        return True
+
+
 def record(offset: int, time_msc: int) -> Record:
     frame = Frame(
         v=1, source="s", symbol="EURUSD", mode="bid", point=None, request="r", received=time_msc,
@@ -73,3 +91,22 @@ async def test_a_worker_that_is_far_behind_publishes_open_candles_rarely() -> No
     offsets.last = 3
     await worker.publish()
     assert emitted.taken() == [(2, False)], "it has caught up"
+
+
+async def test_polls_fetched_before_the_log_is_read_again_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_app.worker.TickLog", WholeLog)
+    emitted: Any = Emitted()
+    worker = Worker(load_settings(), emitter=emitted, metrics=Metrics(), offsets=Offsets(), log_name="c/ticks")
+    await worker.fold(0, [record(n, T0 + n) for n in range(3)])
+
+    worker.read_again()
+    await worker.fold(0, [record(3, T0 + 3)])
+    await worker.fold(0, [record(0, T0 + 60_000)])
+    await worker.publish()
+    assert emitted.taken() == [(1, False)]
+    with pytest.raises(MissedRecords):
+        await worker.fold(0, [record(5, T0 + 60_001)])
+
+    worker.drop()
+    with pytest.raises(MissedRecords):
+        await worker.fold(0, [record(3, T0 + 3)])
