@@ -48,7 +48,7 @@ test: setup kafka ## run the tests on real Kafkas and PostgreSQLs, six files at 
 	$(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder
 
 test-rare: setup kafka ## run what `make test` leaves out, but for the fault suite and the migration
-	TICKPIPE_TESTS=full $(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder -m full \
+	TICKPIPE_TESTS=full $(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder -m full \
 	    tests/unit tests/integration tests/operations
 
 test-full: setup kafka ## run every test there is, one file after the other (more than an hour)
