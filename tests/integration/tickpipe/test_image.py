@@ -109,6 +109,7 @@ def folded_rows(settings: Settings) -> int:
 
 
 @pytest.mark.full
+@pytest.mark.long(25)
 def test_every_command_works_in_the_image(settings: Settings, tmp_path: Path) -> None:
     assert set(RUNS) == commands()
     (tmp_path / "site").mkdir()

@@ -23,7 +23,7 @@ from tests.servers import EmbeddedServers
 from tests.services import environment, running
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.long(40)]
 
 RANGE = ("--from", "2019-02-04", "--to", "2019-02-05")
 
