@@ -1,5 +1,6 @@
 """A file of bars through the producer into the database, from the broker's clock to UTC."""
 
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -57,9 +58,14 @@ def rows(settings: Settings, table: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
+def saved_items(place: Path) -> int:
+    """How far an import has come; its first place may be that nothing is confirmed yet."""
+    return int(json.loads(place.read_bytes())["items"])
+
+
 @pytest.mark.full
 def test_a_killed_import_goes_on_and_counts_every_tick_once(settings: Settings, tmp_path: Path) -> None:
-    # Arrange: 20 ticks a second, equal ones in a row among them; so many that a busy machine kills it in time
+    # Arrange: 20 ticks a second, equal ones in a row among them
     file = tmp_path / "EURUSD_201902040000_201902050000.csv"
     count = 480_000
     with file.open("w") as lines:
@@ -73,7 +79,7 @@ def test_a_killed_import_goes_on_and_counts_every_tick_once(settings: Settings, 
         # Act: killed as soon as it has saved how far it came
         command += ["--url", producer.url]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment_) as process:
-            wait_until(lambda: bool([*tmp_path.glob("imports/*.json")]), what="the saved place")
+            wait_until(lambda: any(map(saved_items, tmp_path.glob("imports/*.json"))), what="the saved place")
             process.kill()
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment_)
 
