@@ -15,7 +15,7 @@ import structlog
 from marketdata.errors import KafkaUnavailable, UnknownTopic
 from marketdata.offsets import beyond
 from runtime.health import Health
-from runtime.kafka import Ends, log_ends
+from runtime.kafka import Ends, admin_client, log_ends
 from runtime.logreader import log_name, own_log
 from runtime.service import PeriodicTask
 from runtime.settings import Settings
@@ -54,11 +54,12 @@ class LogWatch(PeriodicTask[bool]):
         """Compare once; returns whether Kafka answered."""
         settings = self._settings
         try:
-            name = await own_log(settings)
+            async with admin_client(settings) as client:
+                name = await own_log(settings, client)
+                candles_log = await log_name(settings, settings.candles_topic, client)
             # Before the ends: another sink may note a later end in between.
             before = await self._database.run(partial(reached_offsets, log_name=name))
             ends = await log_ends(settings, settings.ticks_topic)
-            candles_log = await log_name(settings, settings.candles_topic)
         except (KafkaUnavailable, UnknownTopic):
             return False
         if lost := {partition: end for partition, (_, end) in ends.items() if end < before.get(partition, 0)}:
