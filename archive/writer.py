@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import structlog
 
 from marketdata.errors import ArchiveDamaged, ArchiveFenced
 from marketdata.runs import Chunk
-from runtime.archive.columns import series_and_days, table_of, write_ticks
+from runtime.archive.columns import SeriesDay, rows_of, series_and_days, table_of, write_ticks
 from runtime.archive.files import arrow_sink
 from runtime.archive.manifest import ArchivedFile, Catalogue, Day, Manifest, Progress, Series, Span, date_of
 from runtime.archive.reader import read_whole
@@ -90,18 +89,26 @@ class Writer:
         held = self._held[partition]
         progress = self._unfenced(partition)
         numbered = list(self._series)
-        by_day: dict[int, list[tuple[Series, pa.Table]]] = {}
-        if held.tables:
-            for number, day, rows in series_and_days(pa.concat_tables(held.tables)):
-                by_day.setdefault(day, []).append((numbered[number], rows))
+        rows, parts = series_and_days(pa.concat_tables(held.tables)) if held.tables else (None, [])
+        by_day: dict[int, list[SeriesDay]] = {}
+        for part in parts:
+            by_day.setdefault(part.day, []).append(part)
         manifests = {day: self._catalogue.manifest(date_of(day), partition) for day in by_day}
-        planned: dict[int, list[tuple[str, Series, pa.Table]]] = {
-            day: self._planned(manifests[day], parts) for day, parts in by_day.items()
+        planned = {
+            day: [
+                (self._catalogue.file_path(*numbered[part.series], manifest.date, partition, _span(new)), part)
+                for part in by_day[day]
+                # What a flush had written of this day before it was interrupted is there already.
+                if len(new := rows_of(rows, part, manifest.next))
+            ]
+            for day, manifest in manifests.items()
         }
-        self._catalogue.announce(partition, [path for parts in planned.values() for path, *_ in parts])
-        for day, parts in planned.items():
-            manifest = manifests[day]
-            manifest.files += [self._write(path, series, [rows]) for path, series, rows in parts]
+        self._catalogue.announce(partition, [path for files in planned.values() for path, _ in files])
+        for day, files in planned.items():
+            manifest = manifests.pop(day)
+            manifest.files += [
+                self._write(path, numbered[part.series], [rows_of(rows, part, manifest.next)]) for path, part in files
+            ]
             manifest.next = max(manifest.next, held.last + 1)
             self._catalogue.save_manifest(manifest)
             progress.days[manifest.date] = _summary(manifest)
@@ -171,18 +178,6 @@ class Writer:
                 f"another archiver writes to {self._catalogue.files.full(self._catalogue.folder)}; stop one of them"
             )
         return progress
-
-    def _planned(
-        self, manifest: Manifest, parts: Iterable[tuple[Series, pa.Table]]
-    ) -> list[tuple[str, Series, pa.Table]]:
-        planned = []
-        for series, rows in parts:
-            # What a flush had written of this day before it was interrupted is there already.
-            new = rows.filter(pc.field("offset") >= manifest.next) if manifest.next else rows
-            if len(new):
-                path = self._catalogue.file_path(*series, manifest.date, manifest.partition, _span(new))
-                planned.append((path, series, new))
-        return planned
 
     def _path_of(self, manifest: Manifest, files: list[ArchivedFile]) -> str:
         span = (files[0].first, files[-1].last)

@@ -8,13 +8,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from marketdata.offsets import Range, place, position
 from marketdata.refold import bridged
 from marketdata.runs import Chunk
-from runtime.archive.columns import SCHEMA, series_and_days, table_of
+from runtime.archive.columns import SCHEMA, rows_of, series_and_days, table_of
 from runtime.archive.files import ArchiveFiles, LocalFiles
 from runtime.archive.manifest import DAY_MS, Catalogue, Manifest, Series, date_of, is_cut
 from runtime.archive.reader import ArchiveReader
@@ -102,14 +101,15 @@ class Ticks:
             if not chunk:
                 continue
             numbers: dict[Series, int] = {}
-            rows = table_of(partition, chunk, numbers)
+            rows, parts = series_and_days(table_of(partition, chunk, numbers))
             names = list(numbers)
-            for number, day, of_day in series_and_days(rows):
+            for part in parts:
+                series, date = names[part.series], date_of(part.day)
                 # A manifest is written before the progress, so that a day may be in files beyond it.
-                new = of_day.filter(pc.field("offset") >= self._archived_until(partition, date_of(day)))
+                new = rows_of(rows, part, self._archived_until(partition, date))
                 if len(new):
-                    self._add_tail(partition, names[number], date_of(day), new)
-                    tables.append(_named(new, names[number], day))
+                    self._add_tail(partition, series, date, new)
+                    tables.append(_named(new, series, part.day))
         return pa.concat_tables(tables)
 
     def _archived_until(self, partition: int, day: str) -> int:

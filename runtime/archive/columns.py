@@ -1,9 +1,9 @@
 """Frames as Arrow's columns, one row for each tick, and back: the frames come out equal to those that went in."""
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise, repeat
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -80,19 +80,42 @@ def table_of(partition: int, chunk: Chunk, series: dict[tuple[str, str], int]) -
     return pa.table([columns[name] for name in WITH_SERIES.names], WITH_SERIES)
 
 
-def series_and_days(table: pa.Table) -> Iterator[tuple[int, int, pa.Table]]:
-    """What `table_of` made, by number of the series and day since 1970: the rows of each in their order."""
+class SeriesDay(NamedTuple):
+    """Rows of one source, symbol and day."""
+
+    #: The number of source and symbol.
+    series: int
+    #: Since 1970.
+    day: int
+    #: The first of them, and how many they are.
+    begin: int
+    length: int
+
+
+def series_and_days(table: pa.Table) -> tuple[pa.Table, list[SeriesDay]]:
+    """What `table_of` made, without the number of the series and put in order, and where in it each series and day is.
+
+    Slices of ten thousand series at once would take 150 MB: cut one after the other.
+    """
     day = pc.divide(table["time"].cast(pa.int64()), 86_400_000)
     key = pc.add(pc.multiply(table["series"].cast(pa.int64()), 1 << 32), day)
     rows = table.drop_columns(["series"])
     if pc.min(key) != pc.max(key):
         order = pc.sort_indices(key)  # stable
         rows, key = rows.take(order), key.take(order)
-    ends = pc.run_end_encode(key.combine_chunks() if isinstance(key, pa.ChunkedArray) else key)
-    begin = 0
-    for end, value in zip(ends.run_ends.to_pylist(), ends.values.to_pylist(), strict=True):
-        yield value >> 32, value & 0xFFFF_FFFF, rows.slice(begin, end - begin)
-        begin = end
+    runs = pc.run_end_encode(key.combine_chunks() if isinstance(key, pa.ChunkedArray) else key)
+    ends = runs.run_ends.to_pylist()
+    parts = [
+        SeriesDay(value >> 32, value & 0xFFFF_FFFF, begin, end - begin)
+        for value, begin, end in zip(runs.values.to_pylist(), [0, *ends], ends, strict=False)
+    ]
+    return rows, parts
+
+
+def rows_of(rows: pa.Table, part: SeriesDay, since: int) -> pa.Table:
+    """The rows of a series and day that have offsets from `since` on; both as `series_and_days` gave them."""
+    own = rows.slice(part.begin, part.length)
+    return own if own["offset"][0].as_py() >= since else own.filter(pc.field("offset") >= since)
 
 
 def new_writer(sink: Any) -> ParquetWriter:
