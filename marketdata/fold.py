@@ -33,6 +33,9 @@ _NEVER = MAX_TIME_MSC + 1
 #: No instrument trades more in a tick (lots, contracts or shares); a larger volume that a sender claims is not added.
 _MAX_VOLUME = 1e18
 
+#: So many frames are worked in together. With many more they would fill memory, and have left the processor's cache.
+_MAX_PENDING = 16
+
 _bid, _ask, _last, _volume = map(attrgetter, ("bid", "ask", "last", "volume"))
 
 
@@ -171,6 +174,8 @@ class CandleFold:
             ticks = self._new_in_pass(number, ticks)
         if ticks:
             self._pending.append((frame, ticks))
+            if len(self._pending) >= _MAX_PENDING:
+                self.settle()
         return True
 
     def add_run(

@@ -20,9 +20,13 @@ MIN_TICKS = 8
 #: Frames that are folded together, with their offsets.
 Chunk = Sequence[tuple[int, Frame]]
 
-#: Many more bytes than this, once decoded, do not stay in the processor's cache until they are folded: 1,000 single
-#: ticks at a time take half the time of 5,000.
+#: Many more bytes than this, once decoded, do not stay in the processor's cache until they are folded.
 _PIECE_BYTES = 192 * 1024
+
+#: With many symbols a piece is larger, so that it has a run of most of them: some sixteen single ticks. Beyond the most
+#: it takes longer than other work may wait, and what it decodes to takes tens of megabytes.
+_SYMBOL_BYTES = 3 * 1024
+_MAX_PIECE_BYTES = 4 * 1024 * 1024
 
 _form = attrgetter("mode", "point", "coarse")
 _time = attrgetter("time_msc")
@@ -167,8 +171,12 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
-def in_pieces(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-    """A poll in pieces to decode and fold one after the other."""
+def in_pieces(records: Sequence[Record], symbols: int = 1) -> Iterator[Sequence[Record]]:
+    """A poll in pieces to decode and fold one after the other; `symbols` are those that tick.
+
+    Bytes bound a piece, not records: a record of one tick and one of 200 take as long for each of their bytes.
+    """
     total_bytes = sum(len(record.value) for record in records if record.value is not None)
-    step = max(1, _PIECE_BYTES * len(records) // max(1, total_bytes))
+    piece_bytes = min(max(_PIECE_BYTES, symbols * _SYMBOL_BYTES), _MAX_PIECE_BYTES)
+    step = max(1, piece_bytes * len(records) // max(1, total_bytes))
     return (records[begin : begin + step] for begin in range(0, len(records), step))

@@ -83,8 +83,8 @@ _reference: Final[msgspec.json.Decoder[Reference]] = msgspec.json.Decoder(Refere
 _UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-# The same few names come again with every candle.
-@lru_cache(maxsize=4096)
+# The same names come again with every candle. With fewer places than symbols none would be found again.
+@lru_cache(maxsize=32_768)
 def record_key(*names: str) -> bytes:
     """The names with slashes between them; `%` and `/` in a name are percent-encoded, so no two keys are alike."""
     return "/".join(name.replace("%", "%25").replace("/", "%2F") for name in names).encode()

@@ -39,8 +39,9 @@ HEARTBEAT_SECONDS = 3.0
 #: How often released offsets are committed, and so how much is read again after a crash (seconds).
 COMMIT_INTERVAL_SECONDS = 1.0
 
-#: Records of one poll and partition: folding them takes some 25 ms, in which nothing else runs.
-POLL_RECORDS = 5_000
+#: Records of one poll and partition: folding so many single ticks takes some 50 ms, in which nothing else runs, and
+#: holds a run of each of a thousand symbols. Of larger records a poll has fewer, for a fetch is a megabyte.
+POLL_RECORDS = 20_000
 
 #: Maximum number of polls that wait for the agent; each holds up to a megabyte.
 BUFFERED_POLLS = 4

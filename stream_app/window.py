@@ -43,7 +43,7 @@ class Origin(NamedTuple):
 class Period:
     """One period in memory: its fold, and what of it is not published yet."""
 
-    __slots__ = ("closed", "dirty_from", "final", "fold", "origin", "sending_from", "touched_at", "touched_batch")
+    __slots__ = ("closed", "dirty_from", "final", "fold", "origin", "sending_from", "touched_at", "touched_chunk")
 
     def __init__(self, fold: CandleFold) -> None:
         self.fold = fold
@@ -58,7 +58,7 @@ class Period:
         #: The same for the candle that is on its way to the broker.
         self.sending_from: int | None = None
         self.touched_at = 0.0
-        self.touched_batch = -1
+        self.touched_chunk = -1
 
     @property
     def settled(self) -> bool:
@@ -106,9 +106,10 @@ class Window:
         self._width_ms = timeframe.base_width_ms
         self._symbols: dict[tuple[str, str], _Symbol] = {}
         self._dirty: set[Period] = set()
-        self._batch = 0
-        # Of the newest poll: a search through all that waits for publication would cost each poll the more, the more
-        # symbols tick.
+        # Chunks so far, and when the newest poll began.
+        self._chunk = self._polled_at_chunk = 0
+        # By the newest chunk: a search through all that the poll touched, or that waits for publication, would cost
+        # each chunk the more, the more symbols tick.
         self._touched: list[Period] = []
         # The range that was read without a gap, [run_first, position); `run` changes when there was one.
         self._run = 0
@@ -117,6 +118,11 @@ class Window:
 
     def __len__(self) -> int:
         return sum(len(symbol.periods) for symbol in self._symbols.values())
+
+    @property
+    def symbols(self) -> int:
+        """Symbols in memory, those of each source for themselves."""
+        return len(self._symbols)
 
     @property
     def ticks_held(self) -> int:
@@ -129,13 +135,15 @@ class Window:
         Returns the number of ticks that were folded. Records read before are skipped.
         """
         self._align(first)
-        self._batch += 1
+        self._polled_at_chunk = self._chunk + 1
         self._touched = []
         ticks_folded = sum(self._fold_chunk(chunk, now) for chunk in chunks)
         self.position = max(self.position, last + 1)
         return ticks_folded
 
     def _fold_chunk(self, chunk: Chunk, now: float) -> int:
+        self._chunk += 1
+        self._touched = []
         ticks_folded = 0
         for key, flow in flows(chunk, self.position).items():
             symbol = self._symbols.get(key)
@@ -155,14 +163,14 @@ class Window:
                 symbol.newest_ms = latest
             for ts, ticks in parts:
                 period = symbol.periods.get(ts)
-                if period is None or period.touched_batch != self._batch:
+                if period is None or period.touched_chunk != self._chunk:
                     period = self._touch(key, symbol, ts, offset)
                 period.fold.add(offset, run, passes, frame, ticks)
                 ticks_folded += len(ticks)
         return ticks_folded
 
     def touched(self) -> Iterator[Period]:
-        """The periods that the newest poll touched, in order of first touch."""
+        """The periods that the newest chunk touched, in order of first touch."""
         return iter(self._touched)
 
     def _fold_run(self, key: tuple[str, str], symbol: _Symbol, run: Run) -> int:
@@ -177,8 +185,8 @@ class Window:
         period = symbol.periods.get(ts)
         if period is None:
             period = symbol.periods[ts] = Period(CandleFold(*key, ts, self._timeframe))
-        if period.touched_batch != self._batch:
-            period.touched_at, period.touched_batch = symbol.arrived_at, self._batch
+        if period.touched_chunk != self._chunk:
+            period.touched_at, period.touched_chunk = symbol.arrived_at, self._chunk
             self._touched.append(period)
         if period.dirty_from is None:
             period.dirty_from = offset
@@ -267,7 +275,7 @@ class Window:
         if not period.final:
             return False
         return idle_seconds >= FORGET_IDLE_SECONDS or (
-            period.fold.ts <= behind_ms and period.touched_batch != self._batch
+            period.fold.ts <= behind_ms and period.touched_chunk < self._polled_at_chunk
         )
 
     @property

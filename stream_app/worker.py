@@ -35,8 +35,13 @@ _MAX_WAITING_BYTES = 32 * 1024 * 1024
 _BEHIND_RECORDS = 20_000
 
 #: It then publishes open candles this often only (seconds): nobody waits for prices of the past, which the next round
-#: replaces, and with thousands of symbols a round takes longer than folding what came since the one before.
+#: replaces.
 _OPEN_INTERVAL_SECONDS = 1.0
+
+#: With thousands of symbols such a round would take longer than folding what came since the one before, so there is
+#: this many times as long between two as the last one took, up to the longest interval (seconds).
+_OPEN_INTERVAL_ROUNDS = 10
+_MAX_OPEN_INTERVAL_SECONDS = 10.0
 
 
 @dataclass
@@ -116,8 +121,8 @@ class Worker:
         self._log_name = log_name
         self._timeframe = timeframe
         self._unconfirmed_since: float | None = None
-        # When open candles were last published (monotonic, seconds).
-        self._open_published_at = 0.0
+        # When a worker that catches up publishes open candles next (monotonic, seconds).
+        self._open_due_at = 0.0
         # Since the log was last read from its beginning nothing was revoked.
         self._is_reading_again = False
 
@@ -221,7 +226,7 @@ class Worker:
             partition.window.feed(first, end - 1, [], now=time.monotonic())
 
     def _chunks(self, records: Sequence[Record], partition: _Partition) -> Iterator[Chunk]:
-        for some in in_pieces(records):
+        for some in in_pieces(records, partition.window.symbols):
             frames = self._frames(some, partition)
             yield frames
             # The window asks for the next ones when it has folded these.
@@ -261,9 +266,7 @@ class Worker:
         """
         async with self._publishing:
             started = time.monotonic()
-            closed_only = self._is_behind() and started - self._open_published_at < _OPEN_INTERVAL_SECONDS
-            if not closed_only:
-                self._open_published_at = started
+            closed_only = self._is_behind() and started < self._open_due_at
             rounds = [self._take(partition, closed_only) for partition in self._partitions.values()]
             emissions = [emission for one in rounds for emission in one.emissions]
             made = (outgoing(emission, self._live_since_ms, self._telemetry) for emission in emissions)
@@ -281,6 +284,11 @@ class Worker:
                     return
                 self._unconfirmed_since = None
                 self._count(candles, time.monotonic() - started)
+            if not closed_only:
+                round_seconds = time.monotonic() - started
+                self._open_due_at = started + min(
+                    max(_OPEN_INTERVAL_SECONDS, _OPEN_INTERVAL_ROUNDS * round_seconds), _MAX_OPEN_INTERVAL_SECONDS
+                )
             # A rebalance may have taken partitions away while the broker was confirming.
             owned = {id(partition) for partition in self._partitions.values()}
             for one in rounds:
@@ -356,8 +364,10 @@ class Worker:
         metrics.emit_seconds.observe(seconds)
         published, now_ms = metrics.stages.labels("published"), clock.now_ms()
         debugging = _IS_DEBUGGING(logging.DEBUG)
+        closed = sum(each.candle.closed for each in candles)
+        metrics.candles.labels(closed="true").inc(closed)
+        metrics.candles.labels(closed="false").inc(len(candles) - closed)
         for each in candles:
-            metrics.candles.labels(closed=str(each.candle.closed).lower()).inc()
             if each.received_ms is not None:
                 published.observe(seconds_between(each.received_ms, now_ms))
             if each.span is not None:

@@ -4,10 +4,12 @@ import random
 from collections.abc import Iterator
 from itertools import pairwise
 from math import inf
+from typing import Any
 from unittest.mock import patch
 
 import msgspec
 import pytest
+from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -220,6 +222,26 @@ def test_a_frame_over_the_minute_belongs_to_both_parts() -> None:
 
     assert run is not None
     assert [list(part.offsets) for part in run.parts(60_000)] == [[0, 1], [1]]
+
+
+def pieces(ticks: int, count: int, symbols: int) -> list[int]:
+    """Records in each piece of so many records of so many ticks."""
+    [tick] = forward(1)[0].ticks
+    value = encode(msgspec.structs.replace(forward(1)[0], ticks=[tick] * ticks))
+    records: list[Any] = [ConsumerRecord("t", 0, n, 0, 0, None, value, None, -1, len(value), ()) for n in range(count)]
+    return [len(piece) for piece in runs.in_pieces(records, symbols)]
+
+
+def test_a_piece_has_runs_of_a_thousand_symbols_but_never_minutes_of_work() -> None:
+    """A tick of each in a piece of a few symbols' size would be no run at all."""
+    few, many = pieces(1, 20_000, symbols=8), pieces(1, 20_000, symbols=1_000)
+
+    assert max(few) < 2_000
+    assert many[0] >= 1_000 * runs.MIN_TICKS
+    assert sum(few) == sum(many) == 20_000
+    for symbols in (1, 1_000, 1_000_000):
+        assert max(pieces(200, 5_000, symbols)) * 200 <= 200_000, "ticks of large frames in one piece"
+    assert pieces(1, 3, symbols=1_000) == [3], "what is there, without waiting for more"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import itertools
 import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import given
@@ -323,3 +324,31 @@ def test_a_symbol_costs_a_few_kilobytes_while_it_ticks_and_no_period_later() -> 
     drive.sleep(FORGET_IDLE_SECONDS + FORGET_UNTOUCHED_SECONDS)
     drive.publish()
     assert len(drive.window) == 0
+
+
+def test_a_chunk_touches_only_its_own_periods() -> None:
+    """Those of the chunks before are noted already; to go over them again takes a poll as long as their square."""
+    window = Window(log="l", partition=0, grace_ms=GRACE_MS)
+    touched = []
+
+    def chunks() -> Iterator[Log]:
+        for offset in range(3):
+            yield [(offset, frame(offset, symbol=f"S{offset}"))]
+            touched.append([period.fold.symbol for period in window.touched()])
+
+    window.feed(0, 2, chunks(), now=0.0)
+
+    assert touched == [["S0"], ["S1"], ["S2"]]
+
+
+def test_a_period_of_the_past_is_kept_while_its_poll_is_folded() -> None:
+    drive = Drive(T0 + 3_600_000)
+    drive.feed(frame(0))
+    drive.publish()
+    drive.feed(frame(1), frame(3_000_000))
+
+    drive.publish()
+    assert len(drive.window) == 2, "the newest poll touched it"
+    drive.feed(frame(3_000_001))
+    drive.publish()
+    assert len(drive.window) == 1

@@ -93,6 +93,34 @@ async def test_a_worker_that_is_far_behind_publishes_open_candles_rarely() -> No
     assert emitted.taken() == [(2, False)], "it has caught up"
 
 
+async def test_rounds_of_open_candles_take_a_tenth_of_the_time_of_a_worker_that_is_far_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("stream_app.worker.time.monotonic", lambda: now)
+
+    class Slow(Emitted):
+        async def emit(self, candles: Sequence[Outgoing]) -> None:
+            nonlocal now
+            await super().emit(candles)
+            now += 0.5
+
+    emitted: Any = Slow()
+    offsets = Offsets()
+    worker = Worker(load_settings(), emitter=emitted, metrics=Metrics(), offsets=offsets, log_name="c/ticks")
+    offsets.last = 1_000_000
+    rounds = []
+    for offset in range(16):
+        await worker.fold(0, [record(offset, T0 + offset)])
+        began = now
+        await worker.publish()
+        if emitted.taken():
+            rounds.append(began)
+        now = began + 1.0
+
+    assert rounds == [100.0, 105.0, 110.0, 115.0]
+
+
 async def test_polls_fetched_before_the_log_is_read_again_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stream_app.worker.TickLog", WholeLog)
     emitted: Any = Emitted()
