@@ -47,7 +47,7 @@ def rendered(overlay: str, folder: Path) -> dict[tuple[str, str], dict[str, Any]
     kubectl = tools.find("kubectl")
     shutil.copytree(K8S, folder / "k8s", ignore=shutil.ignore_patterns("validate", "secrets.env", "reader.login"))
     subprocess.run([folder / "k8s" / "secrets.sh", overlay], check=True, capture_output=True)
-    command = [kubectl, "kustomize", folder / "k8s" / "overlays" / overlay]
+    command = [kubectl, "kustomize", str(folder / "k8s" / "overlays" / overlay)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(text)}
 
