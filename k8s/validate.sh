@@ -16,6 +16,7 @@ command -v go > /dev/null || { echo "Go 1.26 or later is needed to check the ope
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r k8s/base k8s/kafka k8s/components k8s/overlays k8s/secrets.sh "$work"
+cp k8s/namespace.yaml "$work/namespace.kubernetes.yaml"
 rm -f "$work"/overlays/*/{secrets.env,reader.login}
 
 for overlay in single production; do

@@ -36,6 +36,10 @@ _BARE_WINDOW_BITS: Final = -15
 _PACKED_BYTES: Final = 64 * 1024
 _PART_BYTES: Final = 1024 * 1024
 
+#: RFC 1952: a gzip is one member or several in a row, as appending writers make it. What is left of a packed part is
+#: copied for each, so their number is bounded.
+_MAX_MEMBERS: Final = 10_000
+
 #: What every gzip begins with.
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
@@ -263,23 +267,33 @@ def _window_bits(body: bytes, encoding: bytes) -> int:
 def _unpacked(body: bytes, window_bits: int, encoding: str, limit_bytes: int, reserve: Callable[[int], None]) -> bytes:
     unpacker = zlib.decompressobj(window_bits)
     unpacked = io.BytesIO()
+    members = 1
     for at in range(0, len(body), _PACKED_BYTES):
-        if unpacker.eof:
-            raise Unusable(f"the {encoding} body is incomplete, or something follows it")
         packed = body[at : at + _PACKED_BYTES]
         while packed:
+            if unpacker.eof:
+                members += 1
+                if window_bits != _GZIP_WINDOW_BITS or members > _MAX_MEMBERS:
+                    raise _not_one(encoding)
+                unpacker = zlib.decompressobj(window_bits)
             try:
                 part = unpacker.decompress(packed, _PART_BYTES)
             except zlib.error:
+                if members > 1:
+                    raise _not_one(encoding) from None
                 raise Unusable(f"the body is said to be {encoding}, but is not") from None
             if unpacked.tell() + len(part) > limit_bytes:
                 raise _too_large(limit_bytes)
             reserve(len(part))
             unpacked.write(part)
-            packed = unpacker.unconsumed_tail
-    if not unpacker.eof or unpacker.unused_data:
-        raise Unusable(f"the {encoding} body is incomplete, or something follows it")
+            packed = unpacker.unconsumed_tail or unpacker.unused_data
+    if not unpacker.eof:
+        raise _not_one(encoding)
     return unpacked.getvalue()
+
+
+def _not_one(encoding: str) -> Unusable:
+    return Unusable(f"the {encoding} body is incomplete, or something follows it")
 
 
 def _crowded(message: str) -> Refusal:

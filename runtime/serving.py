@@ -326,5 +326,10 @@ def bounded_protocol(connections: Connections, *, extensions: bool) -> type[asyn
                 self._spare += 2 * len(body)
                 super().on_body(body)
 
+            def on_headers_complete(self) -> None:
+                """Keep trailers out of the headers: uvicorn adds them to the list that the application has already."""
+                super().on_headers_complete()
+                self.headers = []
+
         base = BoundedHttpTools
     return type(base.__name__, (base,), {"admitted": connections})

@@ -34,6 +34,7 @@ import (
 var types = map[string]func() any{
 	"apps/v1 Deployment":                      func() any { return &apps.Deployment{} },
 	"autoscaling/v2 HorizontalPodAutoscaler":  func() any { return &autoscaling.HorizontalPodAutoscaler{} },
+	"apps/v1 StatefulSet":                     func() any { return &apps.StatefulSet{} },
 	"batch/v1 Job":                            func() any { return &batch.Job{} },
 	"keda.sh/v1alpha1 ScaledObject":           func() any { return &keda.ScaledObject{} },
 	"monitoring.coreos.com/v1 PodMonitor":     func() any { return &monitoring.PodMonitor{} },

@@ -216,7 +216,7 @@ def utc_offset_in(fields: Fields) -> int | None:
     Raises:
         Unusable: when it is no offset, or the body names two.
     """
-    offsets = {_utc_offset_of(value) for name, value in fields if name == OFFSET}
+    offsets = {_utc_offset_of(value) for name, value in fields if name.lower() == OFFSET}
     if len(offsets) > 1:
         raise Unusable(f"`{OFFSET}` is written twice, with different values; write one")
     return offsets.pop() if offsets else None

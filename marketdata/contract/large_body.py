@@ -98,6 +98,12 @@ def _bare(body: bytes) -> memoryview:
     return memoryview(body)[begin : len(body) - len(tail) + len(tail.rstrip(PADDING))]
 
 
+def _offsets_in(body: bytes) -> int:
+    """How often the name of the offset stands there, in any letter case; piece by piece, for lower() copies."""
+    ends = range(_PIECE_BYTES, len(body) + _PIECE_BYTES, _PIECE_BYTES)
+    return sum(body[end - _PIECE_BYTES : end + len(_OFFSET) - 1].lower().count(_OFFSET) for end in ends)
+
+
 class _Json:
     """The usual: items that point into the body's bytes."""
 
@@ -137,7 +143,7 @@ class _NearlyJson:
         if found is None or end < found.end():
             return None
         edges = body[: found.end()] + body[end:]
-        if edges.count(_OFFSET) != body.count(_OFFSET):
+        if _offsets_in(edges) != _offsets_in(body):
             # It may stand between two arrays of items, and holds for all of them.
             return None
         try:

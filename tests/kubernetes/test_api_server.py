@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kubernetes.cluster import Cluster, Overlay
+from tests.kubernetes.cluster import ROOT, Cluster, Overlay
 
 pytestmark = [pytest.mark.full, pytest.mark.long(90)]
 
@@ -15,15 +15,14 @@ OVERLAYS = ("single", "production")
 
 _NAMESPACE = "tickpipe"
 
-#: Of the server itself, in every namespace of a cluster that has its controllers, or none.
-_NOT_OURS = ("Namespace", "CustomResourceDefinition")
+#: The kinds that run our pods, as kubectl names several.
+_SERVICES = "deployments,statefulsets"
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _NAMESPACE}}
-        cluster.apply_text(yaml.safe_dump(namespace))
+        cluster.apply_text((ROOT / "k8s" / "namespace.yaml").read_text())
         yield cluster
 
 
@@ -52,7 +51,7 @@ def versions(cluster: Cluster, overlay: Overlay) -> dict[str, str]:
 
 
 def kinds(overlay: Overlay) -> str:
-    return ",".join(sorted({document["kind"] for document in overlay.documents() if document["kind"] not in _NOT_OURS}))
+    return ",".join(sorted({document["kind"] for document in overlay.documents()}))
 
 
 def test_the_server_would_take_every_document_and_refuses_a_field_that_is_none(
@@ -70,42 +69,37 @@ def test_the_server_would_take_every_document_and_refuses_a_field_that_is_none(
 
 
 def test_applied_again_with_another_image_upgraded_and_deleted(cluster: Cluster, overlay: Overlay) -> None:
-    original = without_namespace(overlay)
+    original = overlay.text()
     try:
-        assert {what for name, what in applied(cluster, overlay).items() if "namespace" not in name} == {"created"}
+        assert set(applied(cluster, overlay).values()) == {"created"}
         assert changed(cluster, overlay) == set()
 
         overlay.change(images=[{"name": "tickpipe", "newName": "registry.example.com/tickpipe", "newTag": "0.2.0"}])
         rolled = changed(cluster, overlay)
-        services = cluster.get("deployments", "-n", _NAMESPACE)["items"]
-        assert rolled == {f"Deployment {each['metadata']['name']}" for each in services}
+        services = cluster.get(_SERVICES, "-n", _NAMESPACE)["items"]
+        assert rolled == {f"{each['kind']} {each['metadata']['name']}" for each in services}
         images = {container["image"] for each in services for container in containers(each)}
         assert images == {"registry.example.com/tickpipe:0.2.0"}
 
         assert_settings_roll_the_pods(cluster, overlay)
     finally:
         # What names with the hash of former settings belong to stays until it is deleted as well.
-        for text in (without_namespace(overlay), original):
+        for text in (overlay.text(), original):
             cluster.run("delete", "-f", "-", "--ignore-not-found", "--wait=false", stdin=text)
-        # The controller that lets go of a volume once no pod has it is no part of the server.
-        for claim in cluster.get("persistentvolumeclaims", "-n", _NAMESPACE)["items"]:
-            name = claim["metadata"]["name"]
-            patch = '{"metadata": {"finalizers": null}}'
-            cluster.run("patch", "persistentvolumeclaim", name, "-n", _NAMESPACE, "--type=merge", "-p", patch)
     ours = ("-n", _NAMESPACE, "-l", "app.kubernetes.io/part-of")
     assert cluster.run("get", kinds(overlay), "-o", "name", *ours).stdout == ""
 
 
 def assert_settings_roll_the_pods(cluster: Cluster, overlay: Overlay) -> None:
     """A setting makes another ConfigMap, whose name every pod template has; numbers of pods that scale stay."""
-    before = {each["metadata"]["name"]: each for each in cluster.get("deployments", "-n", _NAMESPACE)["items"]}
+    before = {each["metadata"]["name"]: each for each in cluster.get(_SERVICES, "-n", _NAMESPACE)["items"]}
     scaled = [name for name, each in before.items() if "replicas" not in desired(overlay, name)["spec"]]
     for name in scaled:
         cluster.run("scale", "deployment", name, "--replicas=3", "-n", _NAMESPACE)
     overlay.set("TICKPIPE_CHECK_DAYS", "7")
     told = applied(cluster, overlay)
     assert [what for name, what in told.items() if name.startswith("configmap/tickpipe-settings")] == ["created"]
-    after = {each["metadata"]["name"]: each for each in cluster.get("deployments", "-n", _NAMESPACE)["items"]}
+    after = {each["metadata"]["name"]: each for each in cluster.get(_SERVICES, "-n", _NAMESPACE)["items"]}
     for name, each in after.items():
         assert each["metadata"]["generation"] > before[name]["metadata"]["generation"]
         assert each["spec"]["replicas"] == (3 if name in scaled else before[name]["spec"]["replicas"])
@@ -114,7 +108,7 @@ def assert_settings_roll_the_pods(cluster: Cluster, overlay: Overlay) -> None:
 def desired(overlay: Overlay, name: str) -> dict[str, Any]:
     (found,) = (
         document for document in overlay.documents()
-        if document["kind"] == "Deployment" and document["metadata"]["name"] == name
+        if document["kind"] in ("Deployment", "StatefulSet") and document["metadata"]["name"] == name
     )  # fmt: skip
     return found
 
@@ -124,24 +118,24 @@ def containers(deployment: dict[str, Any]) -> list[dict[str, Any]]:
     return [*spec.get("initContainers", []), *spec["containers"]]
 
 
-def without_namespace(overlay: Overlay) -> str:
-    # Without its controllers the server never finishes deleting one.
-    return yaml.safe_dump_all(document for document in overlay.documents() if document["kind"] not in _NOT_OURS)
-
-
 def test_our_pods_meet_the_restricted_standard(cluster: Cluster, overlay: Overlay) -> None:
     strict = f"{_NAMESPACE}-restricted"
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "tickpipe", "namespace": strict}}
     label = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": strict, "labels": label}}
     cluster.apply_text(yaml.safe_dump_all([namespace, account]))
-    deployments = [document for document in overlay.documents() if document["kind"] == "Deployment"]
-    assert len(deployments) == 5
-    for deployment in deployments:
-        template = deployment["spec"]["template"]
+    services = [document for document in overlay.documents() if document["kind"] in ("Deployment", "StatefulSet")]
+    assert len(services) == 5
+    for service in services:
+        template = service["spec"]["template"]
+        # As the controller of stateful sets does.
+        template["spec"]["volumes"] += [
+            {"name": claim["metadata"]["name"], "persistentVolumeClaim": {"claimName": "any"}}
+            for claim in service["spec"].get("volumeClaimTemplates", [])
+        ]
         pod = {
             "apiVersion": "v1", "kind": "Pod", "spec": template["spec"],
-            "metadata": {"name": deployment["metadata"]["name"], "namespace": strict},
+            "metadata": {"name": service["metadata"]["name"], "namespace": strict},
         }  # fmt: skip
         cluster.apply_text(yaml.safe_dump(pod), "--dry-run=server")
 

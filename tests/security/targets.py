@@ -3,8 +3,8 @@
 import gzip
 import json
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,20 +48,22 @@ class Targets:
 
     def ask(self, target: str, request: bytes) -> tuple[int, str, bytes]:
         """Status, headers (lower case) and body of the answer; status 0 where the connection ends without one."""
+        head, _, body = self.exchange(target, request, until=_is_whole).partition(b"\r\n\r\n")
+        status = int(head.split(b" ", 2)[1]) if head.startswith(b"HTTP/") else 0
+        return status, head.decode("latin-1").lower(), body
+
+    def exchange(self, target: str, request: bytes, until: Callable[[bytes], bool] = lambda _: False) -> bytes:
+        """What comes back until the server closes, or until that is enough."""
         with socket.create_connection(("127.0.0.1", self.ports[target]), 30) as connection:
             connection.settimeout(30)
             answer = b""
-            try:
+            with suppress(ConnectionError):
                 connection.sendall(request)
                 while piece := connection.recv(65_536):
                     answer += piece
-                    if b"\r\n\r\n" in answer and _is_whole(answer):
+                    if b"\r\n\r\n" in answer and until(answer):
                         break
-            except ConnectionError:
-                pass
-        head, _, body = answer.partition(b"\r\n\r\n")
-        status = int(head.split(b" ", 2)[1]) if head.startswith(b"HTTP/") else 0
-        return status, head.decode("latin-1").lower(), body
+            return answer
 
 
 def _is_whole(answer: bytes) -> bool:

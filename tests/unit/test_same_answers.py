@@ -60,7 +60,10 @@ def forwarded(store: Store) -> Iterator[tuple[str, bytes]]:
     """What the relay would send on: path and body."""
     pending = Pending(store, limit=1000)
     while parts := pending.next_request():
-        yield parts[0][0].origin.path, b"[" + b",".join(row.item for part in parts for row in part) + b"]"
+        origin = parts[0][0].origin
+        items = b"[" + b",".join(row.item for part in parts for row in part) + b"]"
+        offset = origin.utc_offset_seconds
+        yield origin.path, items if offset is None else b'{"utc_offset_s":%d,"ticks":%b}' % (offset, items)
 
 
 async def both(bench: Bench, store: Store, path: str, body: bytes, **headers: str) -> dict[str, Any]:

@@ -36,6 +36,22 @@ def of_kind(kind: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def services() -> dict[str, dict[str, Any]]:
+    """What runs our pods, by name."""
+    found = of_kind("Deployment") | of_kind("StatefulSet")
+    return {name: one for name, one in found.items() if name != "any"}
+
+
+def rendered(overlay: str, folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """What `kubectl apply -k` of the overlay applies, by kind and name."""
+    kubectl = tools.find("kubectl")
+    shutil.copytree(K8S, folder / "k8s", ignore=shutil.ignore_patterns("validate", "secrets.env", "reader.login"))
+    subprocess.run([folder / "k8s" / "secrets.sh", overlay], check=True, capture_output=True)
+    command = [kubectl, "kustomize", str(folder / "k8s" / "overlays" / overlay)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(text)}
+
+
 def env(path: Path) -> dict[str, str]:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     return dict(line.split("=", 1) for line in lines)
@@ -91,29 +107,43 @@ def test_probes_ask_paths_and_ports_that_the_services_serve() -> None:
         "dashboard": defaults.dashboard_port,
         "archive": defaults.archive_port,
     }
-    assert set(of_kind("Deployment")) == {*ports, "any"}
-    for name, deployment in of_kind("Deployment").items():
-        if name == "any":
-            probes = deployment["spec"]["template"]["spec"]["containers"][0]
-            assert probes["readinessProbe"]["httpGet"]["path"] == "/ready"
-            continue
-        container = deployment["spec"]["template"]["spec"]["containers"][0]
+    assert set(services()) == set(ports)
+    probes = of_kind("Deployment")["any"]["spec"]["template"]["spec"]["containers"][0]
+    assert probes["readinessProbe"]["httpGet"]["path"] == "/ready"
+    for name, service in services().items():
+        container = service["spec"]["template"]["spec"]["containers"][0]
         assert container["ports"] == [{"name": "http", "containerPort": ports[name]}]
         assert of_kind("Service")[name]["spec"]["ports"][0]["port"] == ports[name]
         assert name in of_kind("PodDisruptionBudget")
 
 
-def test_services_reach_kafka_and_are_watched_and_one_archiver_has_the_volume() -> None:
-    services = set(of_kind("Deployment")) - {"any"}
+def test_services_reach_kafka_and_are_watched() -> None:
+    names = set(services())
     [component, _] = of_kind("NetworkPolicy")["services-to-kafka"]["spec"]["podSelector"]["matchExpressions"]
-    assert set(component["values"]) == services
-    assert set(of_kind("ServiceMonitor")["tickpipe"]["spec"]["selector"]["matchExpressions"][0]["values"]) == services
-    spec = of_kind("Deployment")["archive"]["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
-    pod = spec["template"]["spec"]
-    [volume], [container] = pod["volumes"], pod["containers"]
-    assert volume["persistentVolumeClaim"]["claimName"] in of_kind("PersistentVolumeClaim")
-    assert container["env"] == [{"name": "TICKPIPE_ARCHIVE", "value": container["volumeMounts"][0]["mountPath"]}]
+    assert set(component["values"]) == names
+    assert set(of_kind("ServiceMonitor")["tickpipe"]["spec"]["selector"]["matchExpressions"][0]["values"]) == names
+
+
+def test_one_archiver_has_the_volume() -> None:
+    spec = of_kind("StatefulSet")["archive"]["spec"]
+    assert spec["replicas"] == 1
+    assert spec["serviceName"] in of_kind("Service")
+    [claim], [container] = spec["volumeClaimTemplates"], spec["template"]["spec"]["containers"]
+    [mount] = container["volumeMounts"]
+    assert mount["name"] == claim["metadata"]["name"]
+    assert container["env"] == [{"name": "TICKPIPE_ARCHIVE", "value": mount["mountPath"]}]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_volume_of_ticks_is_deleted_with_an_overlay(overlay: str, tmp_path: Path) -> None:
+    found = rendered(overlay, tmp_path)
+
+    assert not {kind for kind, _ in found} & {"Namespace", "PersistentVolume", "PersistentVolumeClaim"}
+    policy = found["StatefulSet", "archive"]["spec"]["persistentVolumeClaimRetentionPolicy"]
+    assert policy == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    assert found["Kafka", "tickpipe"]["spec"]["kafka"]["config"]["delete.topic.enable"] is False
+    pools = [one["spec"] for (kind, _), one in found.items() if kind == "KafkaNodePool"]
+    assert {volume["deleteClaim"] for pool in pools for volume in pool["storage"]["volumes"]} == {False}
 
 
 def test_no_file_in_git_holds_a_secret() -> None:
@@ -124,12 +154,7 @@ def test_no_file_in_git_holds_a_secret() -> None:
 
 
 def test_the_dashboard_reads_by_a_role_of_its_own(tmp_path: Path) -> None:
-    kubectl = tools.find("kubectl")
-    shutil.copytree(K8S, tmp_path / "k8s", ignore=shutil.ignore_patterns("validate", "secrets.env", "reader.login"))
-    subprocess.run([tmp_path / "k8s" / "secrets.sh", "single"], check=True, capture_output=True)
-    overlay = tmp_path / "k8s" / "overlays" / "single"
-    rendered = subprocess.run([kubectl, "kustomize", overlay], check=True, capture_output=True, text=True).stdout
-    found = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(rendered)}
+    found = rendered("single", tmp_path)
 
     [container] = found["Deployment", "dashboard"]["spec"]["template"]["spec"]["containers"]
     names = {variable["name"]: variable for variable in container["env"]}

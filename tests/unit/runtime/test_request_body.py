@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import random
+import zlib
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -66,6 +67,23 @@ async def test_a_body_that_hardly_packs_is_unpacked_part_by_part() -> None:
     for spoilt in (packed[:200_000], packed + b"more", packed + bytes(100_000)):
         with pytest.raises(Refusal, match="incomplete, or something follows it"):
             await read_body(sends(spoilt), headers, 500_000)
+
+
+async def test_a_gzip_of_several_members_is_unpacked_as_one() -> None:
+    headers = {b"content-encoding": b"gzip"}
+    noise = random.Random(1).randbytes(200_000)
+    several = gzip.compress(noise[:1]) + gzip.compress(b"") + gzip.compress(noise[1:])
+    assert await read_body(sends(several), headers, 400_000) == noise
+    for spoilt, status in ((several[:-1], 400), (several + gzip.compress(bytes(200_001)), 413)):
+        with pytest.raises(Refusal) as caught:
+            await read_body(sends(spoilt), headers, 400_000)
+        assert caught.value.status == status
+    # Each costs a copy of what is left of its part.
+    with pytest.raises(Refusal, match="something follows"):
+        await read_body(sends(gzip.compress(b"") * 10_001), headers, 400_000)
+    # Of deflate there is one.
+    with pytest.raises(Refusal, match="something follows"):
+        await read_body(sends(zlib.compress(b"[]") * 2), {b"content-encoding": b"deflate"}, 100)
 
 
 async def test_other_encodings_and_declared_lengths_are_refused_before_anything_is_read() -> None:

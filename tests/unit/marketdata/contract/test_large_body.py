@@ -56,7 +56,7 @@ def odd_body(odd: bytes, wrapper: tuple[bytes, bytes]) -> tuple[bytes, list[Any]
 @pytest.mark.parametrize(
     "wrapper",
     [
-        (b"[", b"]"), (b'{"ticks":[', b'],"utc_offset_s":7200}'), (b'{"utc_offset_s":7200,"ea":"x","items" : [', b"]}"),
+        (b"[", b"]"), (b'{"ticks":[', b'],"utc_offset_s":7200}'), (b'{"UTC_Offset_s":7200,"ea":"x","items" : [', b"]}"),
         (b'\xef\xbb\xbf {"ticks":[', b"] }\r\n\0"),
     ],
 )  # fmt: skip
@@ -71,7 +71,7 @@ def test_what_is_nearly_json_comes_in_pieces_as_well(odd: bytes, value: Any, wra
     assert repr(found.pop(7_000)) == repr({"odd": value})
     del items[7_000]
     assert found == items
-    assert large.utc_offset_seconds == (7200 if b"utc" in wrapper[0] + wrapper[1] else None)
+    assert large.utc_offset_seconds == (7200 if b"utc" in (wrapper[0] + wrapper[1]).lower() else None)
     assert max(map(len, pieces)) < 5_000
 
 

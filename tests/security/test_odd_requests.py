@@ -1,0 +1,172 @@
+"""Odd requests, byte by byte, to a producer and a relay that listen: each gets the right answer, and the same of both.
+
+What is right was written down from docs/http.md and RFC 9112 before the servers were asked.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from tests.security.targets import BODY, RELAY, SENDER, TICK, Targets, running_targets
+from tests.waiting import wait_until
+
+KEYS = {"producer": SENDER, "relay": RELAY}
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Targets]:
+    with running_targets(tmp_path_factory.mktemp("targets")) as running:
+        yield running
+
+
+class Odd(NamedTuple):
+    """A request in which KEY stands for the key, which statuses are right, and how many ticks it brings when 200."""
+
+    name: str
+    request: bytes
+    statuses: set[int]
+    ticks: int = 1
+
+
+TAKEN = {200}
+#: What is no HTTP is answered 400, or not at all.
+NO_HTTP = {400, 0}
+
+
+def raw(
+    *lines: str | bytes, body: bytes = BODY, first: str = "POST /ingest/tick HTTP/1.1", key: str = "X-API-Key: KEY"
+) -> bytes:
+    """A request with exactly these header lines behind the first line, `Host` and the key."""
+    head = [first, "Host: 127.0.0.1", key, *lines]
+    return b"\r\n".join(line.encode() if isinstance(line, str) else line for line in head) + b"\r\n\r\n" + body
+
+
+def sized(body: bytes = BODY, *lines: str | bytes, **parts: str) -> bytes:
+    return raw("Connection: close", f"Content-Length: {len(body)}", *lines, body=body, **parts)
+
+
+def chunks(*sizes: bytes, data: bytes = BODY, trailer: bytes = b"") -> bytes:
+    """The body in chunks whose size lines are given; the last takes what is left."""
+    written, at = b"", 0
+    for line in sizes:
+        count = int(line.partition(b";")[0], 16)
+        written += line + b"\r\n" + data[at : at + count] + b"\r\n"
+        at += count
+    return raw("Connection: close", "Transfer-Encoding: chunked", body=written + b"0\r\n" + trailer + b"\r\n")
+
+
+def one_chunk(size: bytes, *lines: str) -> bytes:
+    """The body in one chunk that is said to have this size."""
+    return raw("Connection: close", *lines, body=size + b"\r\n" + BODY + b"\r\n0\r\n\r\n")
+
+
+CHUNKED = "Transfer-Encoding: chunked"
+WHOLE = b"%x" % len(BODY)
+TWO = json.dumps([TICK, TICK | {"symbol": "B"}]).encode()
+SEVERAL = gzip.compress(TWO[:9]) + gzip.compress(TWO[9:])
+STAYING = ("Connection: keep-alive", f"Content-Length: {len(BODY)}")
+
+REQUESTS = [
+    # Chunks and trailers.
+    Odd("one chunk", chunks(WHOLE), TAKEN),
+    Odd("a chunk for each byte", chunks(*[b"1"] * len(BODY)), TAKEN),
+    Odd("sizes in capitals with zeros before", chunks(b"000A", b"%X" % (len(BODY) - 10)), TAKEN),
+    Odd("an extension of a chunk", chunks(WHOLE + b';name="value"'), TAKEN),
+    Odd("trailers", chunks(WHOLE, trailer=b"X-Checksum: 1\r\nX-Source: Another\r\n"), TAKEN),
+    Odd("a key in a trailer", chunks(WHOLE, trailer=b"X-API-Key: KEY\r\n").replace(b"KEY", b"", 1), {401}),
+    Odd("a chunk that is longer than it says", one_chunk(b"4", CHUNKED), NO_HTTP),
+    *(
+        Odd(f"the chunk size {size!r}", one_chunk(size, CHUNKED), NO_HTTP)
+        for size in (b"-1", b"0x50", b"", b"+50", b"5_0")
+    ),
+    # Encodings of the transfer and of the body.
+    Odd("chunks that are packed", one_chunk(WHOLE, "Transfer-Encoding: gzip, chunked"), {200, 400, 501, 0}),
+    Odd("chunked in capitals", one_chunk(WHOLE, "TRANSFER-ENCODING: Chunked"), TAKEN),
+    Odd("two members of gzip", sized(SEVERAL, "Content-Encoding: gzip"), TAKEN, 2),
+    Odd("gzip that nobody announced", sized(gzip.compress(BODY)), TAKEN),
+    Odd("gzip by its older name", sized(gzip.compress(BODY), "Content-Encoding: x-GZIP"), TAKEN),
+    Odd("deflate with zlib's header", sized(zlib.compress(BODY), "Content-Encoding: deflate"), TAKEN),
+    Odd("deflate without", sized(zlib.compress(BODY)[2:-4], "Content-Encoding: Deflate"), TAKEN),
+    Odd("gzip that is said to be deflate", sized(gzip.compress(BODY), "Content-Encoding: deflate"), {400}),
+    Odd("text that is said to be gzip", sized(BODY, "Content-Encoding: gzip"), {400}),
+    Odd("an encoding of none", sized(BODY, "Content-Encoding: identity"), TAKEN),
+    Odd("packed twice", sized(gzip.compress(gzip.compress(BODY)), "Content-Encoding: gzip, gzip"), {415}),
+    Odd("another type and charset", sized(BODY, "Content-Type: text/plain; charset=utf-16"), TAKEN),
+    # Lengths.
+    Odd("a length that is too short", raw("Connection: close", "Content-Length: 10"), {400}),
+    Odd("no length and no chunks", raw("Connection: close", body=b""), {400}),
+    *(
+        Odd(f"the length {length!r}", raw("Connection: close", f"Content-Length: {length}"), NO_HTTP)
+        for length in (f"+{len(BODY)}", f"{len(BODY)}, {len(BODY) + 1}", "1e2", f"{len(BODY)}.0", "９", "")
+    ),
+    Odd("a length of 20 digits", raw("Connection: close", "Content-Length: 99999999999999999999"), {400, 413, 0}),
+    Odd("a length between spaces", raw("Connection: close", f"Content-Length: \t {len(BODY)} "), TAKEN),
+    Odd("two lengths", raw("Content-Length: 4", f"Content-Length: {len(BODY)}"), NO_HTTP),
+    Odd("a length beside chunks", raw("Content-Length: 4", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"), NO_HTTP),
+    # Header lines.
+    Odd("CR in a value", sized(BODY, b"X-Trace-Id: a\rb"), NO_HTTP),
+    Odd("LF in a value", sized(BODY, b"X-Trace-Id: a\nX-Other: b"), NO_HTTP | TAKEN),
+    Odd("NUL in a value", sized(BODY, b"X-Trace-Id: a\0b"), NO_HTTP),
+    Odd("a space before the colon", sized(BODY, key="X-API-Key : KEY"), NO_HTTP),
+    Odd("a line that goes on", sized(BODY, b"X-Trace-Id: a\r\n  b"), NO_HTTP | TAKEN),
+    Odd("no name", sized(BODY, b": a"), NO_HTTP),
+    Odd("no value", sized(BODY, b"X-Trace-Id:"), TAKEN),
+    Odd("spaces around the key", sized(BODY, key="x-api-kEy: \t KEY \t"), TAKEN),
+    Odd("the key twice, alike", sized(BODY, "X-API-Key: KEY"), TAKEN),
+    Odd("the key twice, not alike", sized(BODY, "X-API-Key: other"), {400}),
+    Odd("bytes of Windows-1252 in a value", sized(BODY, b"X-Trace-Id: Soci\xe9t\xe9"), TAKEN),
+    # Versions, expectations, one request behind the other.
+    Odd("HTTP/1.0", sized(first="POST /ingest/tick HTTP/1.0"), TAKEN),
+    Odd("HTTP/1.0 that stays", raw(*STAYING, first="POST /ingest/tick HTTP/1.0"), TAKEN),
+    Odd("HTTP/2.0 in words", sized(first="POST /ingest/tick HTTP/2.0"), {200, 400, 505, 0}),
+    Odd("no version", b"POST /ingest/tick\r\n\r\n", {400, 401, 0}),
+    Odd("Expect", sized(BODY, "Expect: 100-continue"), {100}),
+    Odd("an expectation that nobody knows", sized(BODY, "Expect: the-moon"), {200, 417}),
+    Odd("an offer of another protocol", sized(BODY, "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"), TAKEN),
+    Odd("an empty line before", b"\r\n" + sized(), TAKEN),
+    # Methods and targets.
+    Odd("the address before the path", sized(first="POST http://127.0.0.1/ingest/tick HTTP/1.1"), TAKEN),
+    Odd("a question", sized(first="POST /ingest/tick?x=1&x=%00 HTTP/1.1"), TAKEN),
+    Odd("escapes in the path", sized(first="POST /ingest%2Ftick HTTP/1.1"), TAKEN | {404}),
+    Odd("dots in the path", sized(first="POST /ingest/./tick HTTP/1.1"), {404}),
+    Odd("a path of nothing", sized(first="POST * HTTP/1.1"), {400, 404, 0}),
+    Odd("a space in the path", sized(first="POST /ingest /tick HTTP/1.1"), NO_HTTP),
+    Odd("a method in small letters", sized(first="post /ingest/tick HTTP/1.1"), {400, 405, 0}),
+    Odd("another method", sized(first="PUT /ingest/tick HTTP/1.1"), {405}),
+]  # fmt: skip
+
+
+def taken(targets: Targets, target: str) -> int:
+    """Ticks so far: each record of the producer has one symbol here, each row of the relay is a tick."""
+    if target == "relay":
+        return sum(targets.store.counts().by_symbol.values())
+    return sum(record.topic == "ticks" for record in targets.gateway.records)
+
+
+@pytest.mark.parametrize("target", ["producer", "relay"])
+@pytest.mark.parametrize("odd", REQUESTS, ids=lambda odd: odd.name)
+def test_odd_requests_get_the_right_answer(targets: Targets, odd: Odd, target: str) -> None:
+    before = taken(targets, target)
+
+    status, _, _ = targets.ask(target, odd.request.replace(b"KEY", KEYS[target].encode()))
+
+    assert status in odd.statuses
+    if status in (100, 200):
+        wait_until(lambda: taken(targets, target) == before + odd.ticks, what="what was taken")
+    else:
+        assert taken(targets, target) == before
+
+
+@pytest.mark.parametrize("target", ["producer", "relay"])
+def test_requests_behind_each_other_are_answered_in_order(targets: Targets, target: str) -> None:
+    before = taken(targets, target)
+    piece = sized().replace(b"Connection: close\r\n", b"") * 2 + sized(b"[1]")
+
+    answer = targets.exchange(target, piece.replace(b"KEY", KEYS[target].encode()))
+
+    assert [int(part.split(b" ", 1)[0]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [200, 200, 400]
+    assert taken(targets, target) == before + 2
