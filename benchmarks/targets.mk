@@ -1,5 +1,5 @@
 .PHONY: bench-archive bench-browser bench-flames bench-goals bench-growth bench-imports bench-ingest bench-latency bench-memory bench-page bench-peers \
-	bench-recovery bench-refold bench-replay bench-storage bench-timeframes bench-whole
+	bench-recovery bench-refold bench-replay bench-storage bench-ticks bench-timeframes bench-whole
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
 	$(BIN)/python -m benchmarks.timeframes
@@ -38,6 +38,9 @@ bench-refold: setup ## measure folding again from stored offsets against the fol
 bench-archive: setup ## measure the archiver against reading alone, and folds from the archive against those from Kafka
 	$(BIN)/python -m benchmarks.archive
 	$(BIN)/python -m benchmarks.archive --frame 200
+
+bench-ticks: setup ## measure a day of ticks out again: GET /ticks and `tickpipe ticks`, from Kafka and from the archive
+	$(BIN)/python -m benchmarks.ticks
 
 bench-replay: setup ## measure a replay from the log to the table against the fold alone
 	$(BIN)/python -m benchmarks.replay

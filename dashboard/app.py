@@ -23,10 +23,11 @@ from dashboard.database import Database
 from dashboard.hub import Hub
 from dashboard.live import LiveReader, Settler
 from dashboard.metrics import CountRequests, Gauges, Metrics
-from dashboard.origins import add_proof_routes, add_tick_routes, reading_turns
+from dashboard.origins import add_proof_routes, add_tick_routes
 from dashboard.page import add_page
 from dashboard.pipeline import Pipeline
 from dashboard.routes import add_routes
+from dashboard.tick_answers import reading_turns
 from dashboard.tick_stream import add_tick_stream
 from runtime.api_keys import ApiKeys
 from runtime.health import Guard, Health

@@ -157,11 +157,9 @@ class Request:
 async def read_candles(connection: Connection, request: Request) -> Sequence[AnyRow]:
     """The candles that the request asks for, in order of time; without a source, of the one with the newest candle."""
     about: dict[str, Any] = {
-        "symbol": request.symbol, "timeframe": request.timeframe, "source": request.source, "from_": request.from_,
-        "to": request.to, "limit": request.limit,
+        "symbol": request.symbol, "timeframe": request.timeframe, "from_": request.from_, "to": request.to,
+        "limit": request.limit, "source": await source_asked(connection, request.symbol, request.source),
     }  # fmt: skip
-    if request.source is None:
-        about["source"] = await newest_source(connection, request.symbol)
     if request.proof:
         return await _proven_rows(connection, about)
     if request.from_ is None:
@@ -173,10 +171,9 @@ async def read_candles(connection: Connection, request: Request) -> Sequence[Any
     return await _rows_from(connection, about)
 
 
-async def newest_source(connection: Connection, symbol: str) -> str | None:
-    """The source with the symbol's newest candle; None when nobody sent it."""
-    source: str | None = await _value(connection, "newest_source", {"symbol": symbol})
-    return source
+async def source_asked(connection: Connection, symbol: str, source: str | None) -> str | None:
+    """The source that a request names, or the one with the symbol's newest candle; None when nobody sent it."""
+    return source or await _value(connection, "newest_source", {"symbol": symbol})
 
 
 async def read_digits(connection: Connection, rows: Sequence[AnyRow]) -> int | None:

@@ -1,13 +1,20 @@
-"""Candles as JSON, CSV or Arrow, and the choice between them."""
+"""Candles and ticks as JSON, CSV or Arrow, and the choice between them."""
 
+import asyncio
 import csv
 import io
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol
 
 from dashboard.answers import Refusal, encode, load_pyarrow
 from dashboard.candles import AnyRow, Request, Row
+from dashboard.ticks import Outline, Page, spans_of
+from marketdata.refold import columns_of, iso_milliseconds, shown
 from runtime.foreign import cell
+from sink.ticks import ArrowTicks, TickBatch
+
+#: Ticks that are rendered in one go, some 2 ms.
+_SLICE_ROWS: Final = 500
 
 #: Media types by the name that `format` takes.
 MEDIA_TYPES: Final = {
@@ -109,6 +116,123 @@ _RENDERERS: Final[dict[str, Callable[[Request, Sequence[AnyRow], int | None], by
     "json": _json,
     "csv": _csv,
     "arrow": _arrow,
+}
+
+
+async def render_page(name: str, page: Page, following: str | None) -> bytes:
+    """The page as `json`, `csv` or `arrow`; `following` is the URL of the page that follows.
+
+    Some hundred ticks at a time, and in between the other requests are served. In a thread it would hold them up for
+    longer: they and the thread would hand each other the interpreter lock at every turn.
+
+    Raises:
+        Refusal: 406 for Arrow where pyarrow is not installed.
+    """
+    form = tick_form(name, page, following)
+    parts = [form.begin()]
+    for begin in range(0, len(page.rows), _SLICE_ROWS):
+        parts.append(form.add(TickBatch(0, records=page.rows[begin : begin + _SLICE_ROWS])))
+        await asyncio.sleep(0)
+    return b"".join([*parts, form.end()])
+
+
+class TickForm(Protocol):
+    """Renders a page piece by piece: what `begin`, every `add` and `end` return is the content."""
+
+    def begin(self) -> bytes:
+        """What comes before the first tick."""
+
+    def add(self, batch: TickBatch) -> bytes:
+        """The next ticks."""
+
+    def end(self) -> bytes:
+        """What comes behind the last tick."""
+
+
+def tick_form(name: str, page: Page | Outline, following: str | None) -> TickForm:
+    """The form `json`, `csv` or `arrow` of the page; `following` is the URL of the page that follows.
+
+    Raises:
+        Refusal: 406 for Arrow where pyarrow is not installed.
+    """
+    return _TICK_FORMS[name](page, following)
+
+
+class _JsonTicks:
+    def __init__(self, page: Page | Outline, following: str | None) -> None:
+        request = page.request
+        self._columns = columns_of(raw=request.raw)
+        self._separator = b""
+        self._frame = encode({
+            "symbol": request.symbol,
+            "source": request.source,
+            "from": iso_milliseconds(request.first_ms),
+            "to": iso_milliseconds(request.end_ms),
+            "gone": spans_of(page.gone),
+            "next": following,
+        })  # fmt: skip
+
+    def begin(self) -> bytes:
+        return self._frame[:-1] + b',"ticks":['
+
+    def add(self, batch: TickBatch) -> bytes:
+        columns, separator = self._columns, self._separator
+        self._separator = b","
+        return separator + encode([dict(zip(columns, shown(row), strict=True)) for row in batch.rows])[1:-1]
+
+    def end(self) -> bytes:
+        return b"]}"
+
+
+class _CsvTicks:
+    def __init__(self, page: Page | Outline, _following: str | None) -> None:
+        self._raw = page.request.raw
+
+    def begin(self) -> bytes:
+        return self._lines([columns_of(raw=self._raw)])
+
+    def add(self, batch: TickBatch) -> bytes:
+        # Of a tick itself nothing is text; of a record the request's id is, and its sender chose it.
+        return self._lines([cell(one) for one in shown(row)] if self._raw else shown(row) for row in batch.rows)
+
+    def end(self) -> bytes:
+        return b""
+
+    def _lines(self, rows: Iterable[Sequence[Any]]) -> bytes:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue().encode()
+
+
+class _ArrowTicks:
+    def __init__(self, page: Page | Outline, _following: str | None) -> None:
+        pa = load_pyarrow()
+        self._arrow = ArrowTicks(raw=page.request.raw)
+        self._sink = io.BytesIO()
+        self._writer = pa.ipc.new_stream(self._sink, self._arrow.schema)
+
+    def begin(self) -> bytes:
+        return self._written()
+
+    def add(self, batch: TickBatch) -> bytes:
+        self._writer.write(self._arrow.of(batch))
+        return self._written()
+
+    def end(self) -> bytes:
+        self._writer.close()
+        return self._written()
+
+    def _written(self) -> bytes:
+        content = self._sink.getvalue()
+        self._sink.seek(0)
+        self._sink.truncate()
+        return content
+
+
+_TICK_FORMS: Final[dict[str, type[_JsonTicks | _CsvTicks | _ArrowTicks]]] = {
+    "json": _JsonTicks,
+    "csv": _CsvTicks,
+    "arrow": _ArrowTicks,
 }
 
 

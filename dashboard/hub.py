@@ -30,6 +30,9 @@ Key = tuple[Feed, int]
 
 #: Minutes of each feed that a new stream begins with: the database may be a moment behind.
 _REMEMBERED_MINUTES: Final = 10
+#: Minutes of all feeds together, 1 kB each: with more than 10,000 feeds each has fewer, but never fewer than its moving
+#: ones. A stream that follows so many is told to read the database anyway.
+MAX_REMEMBERED: Final = 100_000
 #: Of these, the newest are sent as they move; clients fold them into the newest two bars of any timeframe.
 _MOVING_MINUTES: Final = 2
 #: Minutes whose last change is remembered for streams that resume.
@@ -304,7 +307,8 @@ class Hub:
         if self._known(key) is not None or self._is_moving(key):
             minutes = self._minutes.setdefault(feed, {})
             minutes[ts] = update.candle
-            while len(minutes) > _REMEMBERED_MINUTES:
+            most = max(_MOVING_MINUTES, min(_REMEMBERED_MINUTES, MAX_REMEMBERED // len(self._minutes)))
+            while len(minutes) > most:
                 del minutes[min(minutes)]
         self._sequence += 1
         self._journal.pop(key, None)

@@ -3,11 +3,8 @@
 Reading the log takes longer than reading a table, so few requests do it at once.
 """
 
-import asyncio
-import gzip
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
@@ -18,12 +15,12 @@ from starlette.responses import Response
 
 from dashboard.access import Turns
 from dashboard.answers import Refusal, cacheable, encode, json_response, refusals
-from dashboard.candles import Request, bar_bounds, check_names, epoch_ms, newest_source, parse_time, timeframe_asked
+from dashboard.candles import Request, bar_bounds, check_names, epoch_ms, parse_time, source_asked, timeframe_asked
 from dashboard.database import SQL, Connection
-from dashboard.formats import MEDIA_TYPES, choose_format
+from dashboard.formats import MEDIA_TYPES
 from dashboard.routes import STRICT, Format, From, Limit, Source, Symbol, TimeframeName, To, client_of
-from dashboard.ticks import DEFAULT_LIMIT, MAX_LIMIT, Page, TickRequest, read_page, render_page
-from marketdata.errors import TickpipeError
+from dashboard.tick_answers import answer_ticks, reading_the_log
+from dashboard.ticks import DEFAULT_LIMIT, MAX_LIMIT, TickRequest
 from marketdata.offsets import Ranges, from_multirange
 from runtime.settings import Settings
 from sink.db.session import SQL as SINK_SQL
@@ -31,19 +28,6 @@ from sink.verify import VerifyReport, compare_with_log
 
 if TYPE_CHECKING:
     from dashboard.app import Parts
-
-#: Requests that read the log at once: each holds up to some 100 MB and the processor of one core.
-_AT_ONCE: Final = 2
-
-#: How long a request waits for its turn, and how long it may read (seconds).
-_PATIENCE_SECONDS: Final = 5.0
-_READING_SECONDS: Final = 60.0
-
-#: The fastest level that still makes a fifth of JSON.
-_GZIP_LEVEL: Final = 3
-
-#: Spans of lost minutes that the header names.
-_SPANS: Final = 20
 
 Raw = Annotated[bool, Query(description="every record's ticks, resends too, with their place in the log")]
 TickLimit = Annotated[int, Query(description=f"1 to {MAX_LIMIT:,} ticks", ge=1, le=MAX_LIMIT)]
@@ -62,27 +46,6 @@ _TICKS_EXAMPLE: Final = {
 _CONTENT: Final[dict[str, Any]] = {
     "application/json": {"example": _TICKS_EXAMPLE}, "text/csv": {}, "application/vnd.apache.arrow.stream": {},
 }  # fmt: skip
-
-
-@asynccontextmanager
-async def reading_the_log() -> AsyncIterator[None]:
-    """Read within.
-
-    Raises:
-        Refusal: 504 when the reading takes too long; 503 when Kafka does not answer.
-    """
-    try:
-        async with asyncio.timeout(_READING_SECONDS):
-            yield
-    except TimeoutError as exc:
-        raise Refusal(504, "TOO_SLOW", "reading the log took too long; ask for less, or use `tickpipe ticks`") from exc
-    except TickpipeError as exc:
-        raise Refusal(503, "KAFKA_UNAVAILABLE", str(exc), Retry_After="5") from exc
-
-
-def reading_turns() -> Turns:
-    """The turns of all requests that read the log."""
-    return Turns(_AT_ONCE, "read ticks", patience_seconds=_PATIENCE_SECONDS)
 
 
 def add_tick_routes(app: FastAPI, parts: "Parts", turns: Turns) -> None:
@@ -114,7 +77,7 @@ def add_tick_routes(app: FastAPI, parts: "Parts", turns: Turns) -> None:
         asked = TickRequest.parse(
             symbol=symbol, source=source or None, from_=from_, to=to, raw=raw, limit=limit, cursor=cursor
         )
-        return await _answer(parts, turns, request, asked, format)
+        return await answer_ticks(parts, turns, request, asked, format)
 
     @app.head("/candles/{ts}/ticks", include_in_schema=False, dependencies=STRICT)
     @app.get("/candles/{ts}/ticks", tags=["ticks"], response_class=Response, responses=responses, dependencies=STRICT)
@@ -132,7 +95,7 @@ def add_tick_routes(app: FastAPI, parts: "Parts", turns: Turns) -> None:
         """The ticks behind one candle: those of `/ticks` from its opening to its end, which the answer names."""
         begins, ends = await bounds_asked(parts, timeframe, ts)
         asked = TickRequest(symbol, source or None, epoch_ms(begins), epoch_ms(ends), limit, raw)
-        return await _answer(parts, turns, request, asked, format)
+        return await answer_ticks(parts, turns, request, asked, format)
 
 
 async def bounds_asked(parts: "Parts", timeframe: str, ts: str) -> tuple[datetime, datetime]:
@@ -146,42 +109,6 @@ async def bounds_asked(parts: "Parts", timeframe: str, ts: str) -> tuple[datetim
     if bounds is None:
         raise Refusal(400, "INVALID_PARAMETER", f"ts: no {name} holds it")
     return bounds
-
-
-async def _answer(
-    parts: "Parts", turns: Turns, request: HttpRequest, asked: TickRequest, wanted_format: str | None
-) -> Response:
-    name = choose_format(wanted_format, request.headers.get("accept"))
-    page = Page(asked)
-    async with turns.turn(client_of(request)), reading_the_log():
-        if asked.source is None:
-            async with parts.database.reading() as connection:
-                asked = replace(asked, source=await newest_source(connection, asked.symbol))
-            page = Page(asked)
-        if asked.source is not None:
-            page = await read_page(parts.settings, parts.database, asked)
-        following = page.following and _root(request) + page.following
-        content = await render_page(name, page, following)
-    response = cacheable(request, content, MEDIA_TYPES[name])
-    response.headers["Vary"] = "Accept, Accept-Encoding"
-    if following:
-        response.headers["Link"] = f'<{following}>; rel="next"'
-    if page.gone:
-        spans = [f"{span['from']}/{span['to']}" for span in page.gone_spans[:_SPANS]]
-        response.headers["Tickpipe-Gone-Minutes"] = str(len(page.gone))
-        response.headers["Tickpipe-Gone"] = ", ".join(spans)
-    if response.status_code == 200 and "gzip" in request.headers.get("accept-encoding", ""):
-        # In a thread, which does it without the interpreter lock.
-        response.body = await asyncio.to_thread(gzip.compress, content, _GZIP_LEVEL, mtime=0)
-        response.headers["Content-Encoding"] = "gzip"
-        response.headers["Content-Length"] = str(len(response.body))
-    return response
-
-
-def _root(request: HttpRequest) -> str:
-    """What leads from the request's path to where the API begins; relative, because a proxy may prefix the paths."""
-    route: str = request.scope["route"].path
-    return "../" * (route.count("/") - 1)
 
 
 #: The longest bar that is folded again for one request: a day, which a change of clocks makes an hour longer.
@@ -278,9 +205,9 @@ def _add_proof(app: FastAPI, parts: "Parts", turns: Turns) -> None:
             raise Refusal(
                 400, "INVALID_PARAMETER", "verify: at most a day at once; verify its days, or use `tickpipe verify`"
             )
-        about: dict[str, Any] = {"symbol": symbol, "source": source or None, "from_": begins, "to": ends}
+        about: dict[str, Any] = {"symbol": symbol, "from_": begins, "to": ends}
         async with parts.database.reading() as connection:
-            about["source"] = about["source"] or await newest_source(connection, symbol)
+            about["source"] = await source_asked(connection, symbol, source)
             summary, logs = await _read_proof(connection, about)
             stored = await (await connection.execute(SINK_SQL["stored_candles"], about)).fetchall() if verify else []
         if not summary.minutes:
@@ -324,11 +251,10 @@ def _add_compared(app: FastAPI, parts: "Parts") -> None:
         if asked.from_ is None:
             raise Refusal(400, "INVALID_PARAMETER", "from: say from when on; a day is from=2019-02-04&to=2019-02-05")
         about = {
-            "symbol": symbol, "source": asked.source, "timeframe": asked.timeframe, "from_": asked.from_,
-            "to": asked.to, "limit": limit,
+            "symbol": symbol, "timeframe": asked.timeframe, "from_": asked.from_, "to": asked.to, "limit": limit,
         }  # fmt: skip
         async with parts.database.reading() as connection:
-            about["source"] = about["source"] or await newest_source(connection, symbol)
+            about["source"] = await source_asked(connection, symbol, asked.source)
             async with connection.cursor(row_factory=class_row(ComparedBar)) as cursor:
                 await cursor.execute(SQL["compared_bars"], about)
                 bars = await cursor.fetchall()

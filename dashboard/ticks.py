@@ -1,23 +1,21 @@
-"""Queries of ticks: the request, the page that answers it, and its forms."""
+"""Queries of ticks: the request, and the page that answers it."""
 
-import asyncio
-import csv
-import io
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from dashboard.answers import Refusal, encode, load_pyarrow
+from dashboard.answers import Refusal, encode, etag_of
 from dashboard.candles import check_names, epoch_ms, parse_time
 from dashboard.database import Database
-from marketdata.refold import TickRow, columns_of, iso_milliseconds, shown
-from marketdata.tick import MAX_TIME_MSC, period_of
+from marketdata.errors import LogTruncated
+from marketdata.refold import TickRow, iso_milliseconds
+from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Tick, period_of
 from runtime import clock
-from runtime.foreign import cell
 from runtime.settings import Settings
-from sink.ticks import ArrowTicks, TickRange, TickReader, missing_spans
+from sink.ticks import Minute, TickBatch, TickRange, TickReader, missing_spans
 
 DEFAULT_LIMIT: Final = 10_000
 #: A day of most symbols; more comes page by page.
@@ -26,8 +24,14 @@ MAX_LIMIT: Final = 200_000
 #: Ticks that are folded in one pass: while it is prepared no other request is served, for some 20 ms.
 _PASS_TICKS: Final = 20_000
 
-#: Ticks that are rendered in one go, some 2 ms.
-_SLICE_ROWS: Final = 500
+#: A page of more ticks than these is sent while it is read: at first so many, then so many at a time.
+_WHOLE_TICKS: Final = 10_000
+_FIRST_TICKS: Final = 500
+_SENT_TICKS: Final = 2_000
+
+#: Minutes of a page that is sent while it is read, and those whose number of ticks has to be read first.
+_MOST_MINUTES: Final = 50_000
+_MOST_UNSURE: Final = 10
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,8 @@ class Page:
             self.has_more = True
 
     @property
-    def following(self) -> str | None:
-        """The URL of the page that follows, relative to where the API begins; None when this is the last."""
+    def end(self) -> Cursor | None:
+        """Where the page that follows begins; None when this is the last."""
         if not self.has_more:
             return None
         request = self.request
@@ -126,114 +130,170 @@ class Page:
         given = sum(1 for row in self.rows if request.place_of(row) == at)
         if request.cursor is not None and request.cursor.time_msc == at:
             given += request.cursor.given
-        query = {
-            "symbol": request.symbol, "source": request.source or "", "from": request.first_ms, "to": request.end_ms,
-            "limit": request.limit, "cursor": Cursor(at, given),
-        }  # fmt: skip
-        return "ticks?" + urlencode(query | ({"raw": "true"} if request.raw else {}))
-
-    @property
-    def gone_spans(self) -> list[dict[str, str]]:
-        """The minutes that the log lost, as spans."""
-        return [{"from": iso_milliseconds(a), "to": iso_milliseconds(b)} for a, b in missing_spans(self.gone)]
+        return Cursor(at, given)
 
 
-async def read_page(settings: Settings, database: Database, request: TickRequest) -> Page:
-    """The ticks that the request asks for, which names its source.
+@dataclass(frozen=True)
+class Outline:
+    """A page that is known before it is read, from what the table says of its minutes."""
+
+    request: TickRequest
+    minutes: Sequence[Minute]
+    #: As of a `Page`.
+    gone: Sequence[int]
+    end: Cursor | None
+
+    def etag(self, form: str) -> str:
+        """A weak ETag: the same records make the same ticks."""
+        request = self.request
+        end_ms = request.end_ms if form == "json" else min(request.end_ms, self.minutes[-1].ts + MINUTE_MS)
+        about = (form, request.symbol, request.source, request.first_ms, end_ms, request.limit)
+        records = [(minute.ts, minute.ranges) for minute in self.minutes]
+        return etag_of(encode([about, str(request.cursor), str(self.end), self.gone, records]))
+
+    def cut(self, batch: TickBatch) -> TickBatch:
+        """What of the batch belongs to the page: from the cursor on, and up to where the next page begins."""
+        begin, end = self.request.cursor, self.end
+        if not ((begin and batch.ts <= begin.time_msc) or (end and batch.rows and batch.rows[-1][0] >= end.time_msc)):
+            return batch
+        times = [row[0] for row in batch.rows]
+        return batch.part(_index(times, begin) if begin else 0, _index(times, end) if end else len(times))
+
+
+def _index(times: Sequence[int], cursor: Cursor) -> int:
+    """How many of these ascending times a cursor leaves behind."""
+    first = bisect_left(times, cursor.time_msc)
+    return first + min(cursor.given, bisect_right(times, cursor.time_msc) - first)
+
+
+def following(request: TickRequest, end: Cursor | None) -> str | None:
+    """The URL of the page that begins there, relative to where the API begins; None when there is none."""
+    if end is None:
+        return None
+    query = {
+        "symbol": request.symbol, "source": request.source or "", "from": request.first_ms, "to": request.end_ms,
+        "limit": request.limit, "cursor": end,
+    }  # fmt: skip
+    return "ticks?" + urlencode(query | ({"raw": "true"} if request.raw else {}))
+
+
+def spans_of(gone: Iterable[int]) -> list[dict[str, str]]:
+    """The minutes that the log lost, as spans."""
+    return [{"from": iso_milliseconds(a), "to": iso_milliseconds(b)} for a, b in missing_spans(gone)]
+
+
+def reader_of(settings: Settings, database: Database, request: TickRequest) -> TickReader:
+    """The reader of what the request asks for, which names its source; from the cursor on, if it has one."""
+    first_ms = request.first_ms if request.cursor is None else max(request.first_ms, request.cursor.time_msc)
+    wanted = TickRange(request.source or "", request.symbol, first_ms, max(first_ms, request.end_ms))
+    return TickReader(
+        settings, database.reading, wanted, raw=request.raw, pass_ticks=min(_PASS_TICKS, request.limit)
+    )  # fmt: skip
+
+
+async def read_page(reader: TickReader, request: TickRequest) -> Page:
+    """The ticks that the request asks for.
 
     Raises:
         KafkaUnavailable: when no broker answers.
         Refusal: when the database does not.
     """
     page = Page(request)
-    first_ms = request.first_ms
-    if request.cursor is not None:
-        first_ms = max(first_ms, request.cursor.time_msc)
-    if first_ms >= request.end_ms:
-        return page
-    wanted = TickRange(request.source or "", request.symbol, first_ms, request.end_ms)
-    reader = TickReader(
-        settings, database.reading, wanted, raw=request.raw, pass_ticks=min(_PASS_TICKS, request.limit)
-    )  # fmt: skip
-    async with aclosing(reader.minutes()) as minutes:
-        async for minute in minutes:
-            if minute.is_gone:
-                page.gone.append(minute.ts)
-            page.take(minute.rows)
+    async with aclosing(reader.batches()) as batches:
+        async for batch in batches:
+            if batch.is_gone:
+                page.gone.append(batch.ts)
+            page.take(batch.rows)
             if page.has_more:
                 break
     return page
 
 
-async def render_page(name: str, page: Page, following: str | None) -> bytes:
-    """The page as `json`, `csv` or `arrow`; `following` is the URL of the page that follows.
+async def outline(reader: TickReader, request: TickRequest) -> Outline | None:
+    """The page before it is read; None where it is small, or only reading tells where it ends.
 
-    Some hundred ticks at a time, and in between the other requests are served. In a thread it would hold them up for
-    longer: they and the thread would hand each other the interpreter lock at every turn.
+    The table has the number of ticks of each minute, except of the first and the newest ones, which are read for it,
+    and of symbols that are charted by last.
+
+    Raises: as `read_page`.
+    """
+    if request.raw or request.limit <= _WHOLE_TICKS:
+        return None
+    minutes: list[Minute] = []
+    ticks = 0
+    async with aclosing(reader.minutes()) as found:
+        async for minute in found:
+            minutes.append(minute)
+            ticks += 0 if minute.is_foreign else minute.ticks
+            if ticks > request.limit or len(minutes) > _MOST_MINUTES:
+                break
+    gone = await reader.gone(minutes)
+    held = [minute for minute in minutes if minute.ts not in gone]
+    counts = {minute.ts: minute.ticks for minute in held}
+    unsure = [minute for minute in held if minute.is_partial or minute is held[0]]
+    if ticks <= _WHOLE_TICKS or len(minutes) > _MOST_MINUTES or not 0 < len(unsure) <= _MOST_UNSURE:
+        return None
+    counts |= dict.fromkeys([minute.ts for minute in unsure], 0)
+    async for batch in reader.read(unsure):
+        if batch.has_deals:
+            return None
+        counts[batch.ts] = len(batch.rows)
+        if request.cursor is not None and batch.ts == held[0].ts:
+            counts[batch.ts] -= _index([row[0] for row in batch.rows], request.cursor)
+    given = 0
+    for number, minute in enumerate(held):
+        if given + counts[minute.ts] > request.limit:
+            end = await _end_in(reader, minute, request.limit - given) if number else None
+            kept = [ts for ts in sorted(gone) if ts < minute.ts]
+            return None if end is None else Outline(request, held[: number + 1], kept, end)
+        given += counts[minute.ts]
+    # The loop ended before the last minute, for minutes that are gone after all.
+    return None if ticks > request.limit else Outline(request, held, sorted(gone), None)
+
+
+async def _end_in(reader: TickReader, minute: Minute, ticks: int) -> Cursor | None:
+    """Where a page ends that has so many ticks of its last minute; None when there are fewer."""
+    rows = [row async for batch in reader.read([minute]) for row in batch.rows][:ticks]
+    if len(rows) < ticks:
+        return None
+    at = rows[-1][0]
+    return Cursor(at, sum(1 for row in rows if row[0] == at))
+
+
+async def read_outlined(reader: TickReader, page: Outline) -> AsyncGenerator[TickBatch, None]:
+    """The ticks of the page, some thousand at a time, the first few at once.
 
     Raises:
-        Refusal: 406 for Arrow where pyarrow is not installed.
+        LogTruncated: when the log lost records of the page meanwhile, and as `read_page`.
     """
-    form = _FORMS[name](page, following)
-    for begin in range(0, len(page.rows), _SLICE_ROWS):
-        form.add(page.rows[begin : begin + _SLICE_ROWS])
-        await asyncio.sleep(0)
-    return form.content()
+    for minutes in _passes(page.minutes):
+        held: list[Tick] = []
+        async for batch in reader.read(minutes):
+            if batch.is_gone:
+                raise LogTruncated(f"the log lost records of {iso_milliseconds(batch.ts)} while they were read")
+            found = page.cut(batch)
+            if found.table is not None:
+                yield found
+                continue
+            held += found.ticks
+            if len(held) >= _SENT_TICKS:
+                yield TickBatch(batch.ts, held)
+                held = []
+        if held:
+            yield TickBatch(minutes[0].ts, held)
 
 
-class _Json:
-    def __init__(self, page: Page, following: str | None) -> None:
-        request = page.request
-        self._columns = columns_of(raw=request.raw)
-        self._parts: list[bytes] = []
-        self._frame = encode({
-            "symbol": request.symbol,
-            "source": request.source,
-            "from": iso_milliseconds(request.first_ms),
-            "to": iso_milliseconds(request.end_ms),
-            "gone": page.gone_spans,
-            "next": following,
-        })  # fmt: skip
-
-    def add(self, rows: list[TickRow]) -> None:
-        columns = self._columns
-        self._parts.append(encode([dict(zip(columns, shown(row), strict=True)) for row in rows])[1:-1])
-
-    def content(self) -> bytes:
-        return self._frame[:-1] + b',"ticks":[' + b",".join(self._parts) + b"]}"
-
-
-class _Csv:
-    def __init__(self, page: Page, _following: str | None) -> None:
-        self._text = io.StringIO()
-        self._raw = page.request.raw
-        self._writer = csv.writer(self._text, lineterminator="\n")
-        self._writer.writerow(columns_of(raw=page.request.raw))
-
-    def add(self, rows: list[TickRow]) -> None:
-        # Of a tick itself nothing is text; of a record the request's id is, and its sender chose it.
-        self._writer.writerows([cell(one) for one in shown(row)] if self._raw else shown(row) for row in rows)
-
-    def content(self) -> bytes:
-        return self._text.getvalue().encode()
-
-
-class _Arrow:
-    def __init__(self, page: Page, _following: str | None) -> None:
-        pa = load_pyarrow()
-        self._arrow = ArrowTicks(raw=page.request.raw)
-        self._sink = io.BytesIO()
-        self._writer = pa.ipc.new_stream(self._sink, self._arrow.schema)
-
-    def add(self, rows: list[TickRow]) -> None:
-        self._writer.write_batch(self._arrow.batch(rows))
-
-    def content(self) -> bytes:
-        self._writer.close()
-        return self._sink.getvalue()
-
-
-_FORMS: Final[dict[str, type[_Json | _Csv | _Arrow]]] = {"json": _Json, "csv": _Csv, "arrow": _Arrow}
+def _passes(minutes: Sequence[Minute]) -> Iterator[list[Minute]]:
+    found: list[Minute] = []
+    ticks, most = 0, _FIRST_TICKS
+    for minute in minutes:
+        found.append(minute)
+        ticks += minute.ticks
+        if ticks >= most:
+            yield found
+            found, ticks, most = [], 0, _PASS_TICKS
+    if found:
+        yield found
 
 
 def _unusable(name: str, message: str) -> Refusal:

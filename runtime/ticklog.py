@@ -6,12 +6,13 @@ Folds candles again from it, and disturbs no consumer group.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from marketdata.errors import InvalidFrame, LogTruncated, SettingsError, UnknownTopic, missing_extra
 from marketdata.fold import CandleFold
-from marketdata.offsets import Ranges, contains, intersection, position, union
+from marketdata.offsets import Ranges, contains, intersection, normalized, position, union
 from marketdata.refold import NewFold, Proof, Refold, TooManyTicks
 from marketdata.runs import Chunk, Record, in_pieces
 from marketdata.tick import Frame
@@ -21,7 +22,7 @@ from runtime.logreader import LogReader, own_log
 from runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from runtime.archive.reader import ArchiveReader
+    from runtime.archive.reader import ArchivedFlow, ArchiveReader
 
 #: A frame that begins long before a moment and still reaches it is looked for in so many records before the place that
 #: the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
@@ -148,6 +149,25 @@ class TickLog:
             archived = intersection(await self._archived(partition), ((partition, 0, end - 1),)) if first else ()
             available = union(available, union(archived, in_kafka))
         return available
+
+    async def archived_flow(self, source: str, symbol: str, ranges: Collection[Ranges]) -> "ArchivedFlow | None":
+        """The archive's columns of the days of these ranges, none of which is empty.
+
+        None unless all of them are in the archive and no longer in Kafka, and the days are plain forward flow.
+
+        Raises: as `refold`.
+        """
+        if (archive := await self._open_archive()) is None or not all(ranges):
+            return None
+        whole = normalized(chain.from_iterable(ranges))
+        archived: Ranges = ()
+        for partition, _, last in whole:
+            if await self._last_in_archive(partition, last, last) is None:
+                return None
+            archived = union(archived, await self._archived(partition))
+        if not contains(archived, whole):
+            return None
+        return await asyncio.to_thread(archive.flow, (source, symbol), whole)
 
     async def extended(self, ends: Ends) -> Ends:
         """What Kafka holds of each partition, its beginning put back to that of the archive where this is earlier.

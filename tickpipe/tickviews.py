@@ -4,20 +4,21 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from marketdata.offsets import Range, place, position
+from marketdata.offsets import place, position
 from marketdata.refold import bridged
 from marketdata.runs import Chunk
 from runtime.archive.columns import SCHEMA, rows_of, series_and_days, table_of
 from runtime.archive.files import ArchiveFiles, LocalFiles
 from runtime.archive.manifest import DAY_MS, Catalogue, Manifest, Series, date_of, is_cut
 from runtime.archive.reader import ArchiveReader
-from runtime.archive.resends import Flow, resends_in
+from runtime.archive.resends import Flow, Part, is_forward, resends_in, sharing
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -34,20 +35,6 @@ _HIVE_TYPES: Final = "{'source': VARCHAR, 'symbol': VARCHAR, 'date': DATE}"
 _EPOCH: Final = date(1970, 1, 1)
 
 _RESENDS: Final = pa.schema([("partition", pa.int32()), ("offset", pa.int64()), ("index", pa.int32())])
-
-
-class Part(NamedTuple):
-    """Ticks of one source, symbol and day: a file of the archive, or what is in the log alone."""
-
-    series: Series
-    date: str
-    #: Its records.
-    span: Range
-    low: int
-    high: int
-    is_forward: bool
-    #: None for ticks that are in the log alone.
-    path: str | None
 
 
 @dataclass
@@ -86,13 +73,7 @@ class Ticks:
 
     def _list_day(self, manifest: Manifest) -> None:
         self._archived[manifest.partition, manifest.date] = manifest.next
-        self._parts += [
-            Part(
-                (file.source, file.symbol), manifest.date, (manifest.partition, file.first, file.last), file.low,
-                file.high, file.forward, file.path,
-            )
-            for file in manifest.files
-        ]  # fmt: skip
+        self._parts += map(partial(Part.of, manifest.partition, manifest.date), manifest.files)
 
     def _tail_table(self) -> pa.Table:
         """The ticks that are in no file, which are parts as well."""
@@ -127,7 +108,7 @@ class Ticks:
         """The days that have resends, or may have, and the places of these: only they are folded."""
         found: list[tuple[int, int, int]] = []
         days = _by_day(self._parts)
-        mixed = {day for day, parts in days.items() if not _is_forward(parts)} | _sharing(self._parts)
+        mixed = {day for day, parts in days.items() if not is_forward(parts)} | sharing(self._parts)
         for series, day in mixed:
             day_ms = (date.fromisoformat(day) - _EPOCH).days * DAY_MS
             for at, index in resends_in(self._flow(series, days[series, day]), day_ms, day_ms + DAY_MS):
@@ -214,31 +195,4 @@ def _by_day(parts: Sequence[Part]) -> dict[tuple[Series, str], list[Part]]:
     found: dict[tuple[Series, str], list[Part]] = defaultdict(list)
     for part in parts:
         found[part.series, part.date].append(part)
-    return found
-
-
-def _is_forward(parts: Sequence[Part]) -> bool:
-    """Whether no tick of these parts of one day is a resend: time goes on within each and from one to the next."""
-    high = -1
-    for part in sorted(parts, key=lambda part: part.span):
-        if not part.is_forward or part.low <= high:
-            return False
-        high = part.high
-    return True
-
-
-def _sharing(parts: Sequence[Part]) -> set[tuple[Series, str]]:
-    """The days that share records with another day, except the one record that ends the former and begins the latter.
-
-    What such a record holds of one day does not tell whether time goes back.
-    """
-    found = set()
-    before: dict[tuple[Series, int], Part] = {}
-    for part in sorted(parts, key=lambda part: (part.span[:2], part.date)):
-        partition, first, last = part.span
-        other = before.setdefault((part.series, partition), part)
-        if other.date != part.date and (first < other.span[2] or (first == other.span[2] and part.date < other.date)):
-            found |= {(part.series, part.date), (part.series, other.date)}
-        if last >= other.span[2]:
-            before[part.series, partition] = part
     return found

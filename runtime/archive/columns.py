@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.parquet import ParquetWriter
 
+from marketdata.refold import TickRow
 from marketdata.runs import Chunk
 from marketdata.tick import Frame, Tick
 
@@ -177,6 +178,14 @@ def frames_in(table: pa.Table, series: Sequence[tuple[str, str]]) -> list[tuple[
 
 #: The fields of a tick in their order, and their types as `array` names them.
 _TICK_COLUMNS: Final = (("time", "q"), ("bid", "d"), ("ask", "d"), ("last", "d"), ("volume", "d"), ("flags", "q"))
+
+#: The columns that are the tick itself.
+TICK_COLUMNS: Final = tuple(name for name, _ in _TICK_COLUMNS)
+
+
+def rows_in(table: pa.Table) -> list[TickRow]:
+    """The ticks of a table as rows."""
+    return list(zip(*(_plain(table[name], code) for name, code in _TICK_COLUMNS), strict=True))
 
 
 def _plain(column: pa.ChunkedArray, code: str) -> Any:

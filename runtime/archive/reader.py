@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import pyarrow as pa
@@ -10,10 +11,12 @@ import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile, read_table
 
 from marketdata.errors import ArchiveDamaged
+from marketdata.offsets import Ranges
 from marketdata.runs import Chunk
-from runtime.archive.columns import SCHEMA, WITH_SERIES, frames_in
+from runtime.archive.columns import SCHEMA, TICK_COLUMNS, WITH_SERIES, frames_in
 from runtime.archive.files import ArchiveFiles, open_files
 from runtime.archive.manifest import ArchivedFile, Catalogue, Manifest, Progress, Series
+from runtime.archive.resends import Part, is_forward, sharing
 
 #: Rows that are put in order at once, some 100 MB: with ten thousand symbols each window opens as many files.
 _WINDOW_TICKS: Final = 400_000
@@ -81,6 +84,21 @@ class ArchiveReader:
         for date in sorted(progress.days):
             yield from self._manifest(date, partition).files
 
+    def flow(self, series: Series, ranges: Ranges) -> "ArchivedFlow | None":
+        """The ticks of one source and symbol on the days that have records in these ranges.
+
+        None where they are not plain forward flow: then only a fold tells which ones count.
+        """
+        parts = []
+        for partition in {partition for partition, _, _ in ranges}:
+            first = min(begin for of, begin, _ in ranges if of == partition)
+            last = max(end for of, _, end in ranges if of == partition)
+            for date, day in self.progress(partition).days.items():
+                if day.first <= last and day.last >= first:
+                    files = self._manifest(date, partition).files
+                    parts += [Part.of(partition, date, file) for file in files if (file.source, file.symbol) == series]
+        return None if sharing(parts) or not is_forward(parts) else ArchivedFlow(self._groups, parts)
+
     def _forget_manifests(self) -> None:
         self._manifests.clear()
         self._groups.clear()
@@ -121,6 +139,28 @@ class ArchiveReader:
             yield end, []
             first = end + 1
             files = [file for file in files if file.last >= first]
+
+
+class ArchivedFlow:
+    """Plain forward flow of one source and symbol: every tick counts, so the columns are what a fold would give."""
+
+    def __init__(self, groups: "_RowGroups", parts: Iterable[Part]) -> None:
+        self._groups = groups
+        self._parts = sorted(parts, key=lambda part: part.low)
+
+    def ticks(self, first_ms: int, end_ms: int) -> pa.Table | None:
+        """Those from `first_ms` to before `end_ms` (UTC epoch milliseconds), in order; None when a file was merged."""
+        tables = [SCHEMA.empty_table().select(TICK_COLUMNS)]
+        try:
+            for part in self._parts:
+                if part.low < end_ms and part.high >= first_ms:
+                    tables += self._groups.between(part.path or "", first_ms, end_ms)
+        except FileNotFoundError:
+            return None
+        found = pa.concat_tables(tables)
+        # Within a frame time may go back.
+        order = pc.greater_equal(found["time"][1:], found["time"][:-1])
+        return found if pc.all(order).as_py() is not False else found.take(pc.sort_indices(found["time"]))
 
 
 def open_archive(location: str, log: str) -> ArchiveReader:
@@ -201,19 +241,30 @@ class _RowGroups:
 
     def rows(self, file: ArchivedFile, first: int, last: int, number: int) -> pa.Table:
         """The rows of the file at these offsets, with the column `series`, in which `number` stands."""
-        try:
-            tables = [self._group(file, group) for group in self._overlapping(file, first, last)]
-        except (pa.ArrowException, OSError) as exc:
-            if isinstance(exc, FileNotFoundError):
-                raise
-            raise ArchiveDamaged(f"{self._catalogue.files.full(file.path)} is damaged: {exc}") from exc
+        with self._damage_named(file.path):
+            tables = [self._group(file.path, group) for group in self._overlapping(file, first, last)]
         rows = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
         if file.first < first or file.last > last:
             rows = rows.filter((pc.field("offset") >= first) & (pc.field("offset") <= last))
         return rows.append_column(WITH_SERIES.field("series"), pa.repeat(pa.scalar(number, pa.int32()), len(rows)))
 
+    def between(self, path: str, first_ms: int, end_ms: int) -> Iterator[pa.Table]:
+        """The ticks of the file from `first_ms` to before `end_ms`."""
+        moment, column = SCHEMA.field("time").type, SCHEMA.get_field_index("time")
+        first, end = pa.scalar(first_ms, moment), pa.scalar(end_ms, moment)
+        with self._damage_named(path):
+            parquet = self._opened(path)
+            for group in range(parquet.num_row_groups):
+                about = parquet.metadata.row_group(group).column(column).statistics
+                low, high = pa.scalar(about.min, moment).value, pa.scalar(about.max, moment).value
+                if low < end_ms and high >= first_ms:
+                    rows = self._group(path, group).select(TICK_COLUMNS)
+                    if low < first_ms or high >= end_ms:
+                        rows = rows.filter((pc.field("time") >= first) & (pc.field("time") < end))
+                    yield rows
+
     def _overlapping(self, file: ArchivedFile, first: int, last: int) -> list[int]:
-        parquet = self._opened(file)
+        parquet = self._opened(file.path)
         if parquet.schema_arrow != SCHEMA:
             raise ArchiveDamaged(f"{self._catalogue.files.full(file.path)} has other columns than the archive's")
         column = SCHEMA.get_field_index("offset")
@@ -224,18 +275,27 @@ class _RowGroups:
                 groups.append(group)
         return groups
 
-    def _opened(self, file: ArchivedFile) -> ParquetFile:
-        parquet = self._open.get(file.path)
+    @contextmanager
+    def _damage_named(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as exc:
+            if isinstance(exc, FileNotFoundError):
+                raise
+            raise ArchiveDamaged(f"{self._catalogue.files.full(path)} is damaged: {exc}") from exc
+
+    def _opened(self, path: str) -> ParquetFile:
+        parquet = self._open.get(path)
         if parquet is None:
-            parquet = self._open[file.path] = ParquetFile(self._catalogue.files.open(file.path))
+            parquet = self._open[path] = ParquetFile(self._catalogue.files.open(path))
             while len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)
         return parquet
 
-    def _group(self, file: ArchivedFile, group: int) -> Any:
-        key = (file.path, group)
+    def _group(self, path: str, group: int) -> Any:
+        key = (path, group)
         if (found := self._held.get(key)) is None:
-            found = self._held[key] = self._opened(file).read_row_group(group)
+            found = self._held[key] = self._opened(path).read_row_group(group)
             self._ticks += len(found)
             while len(self._held) > 1 and (self._ticks > _HELD_TICKS or len(self._held) > _HELD_GROUPS):
                 _, dropped = self._held.popitem(last=False)

@@ -1,25 +1,74 @@
 """Which archived ticks are resends, by the fold's own rule: candles count them once, and so do whoever reads ticks."""
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Final, cast
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple, Self, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec.structs import astuple
 
 from marketdata.fold import split_by_period
-from marketdata.refold import Coverage, Proof, Refold, TickFold, TickRow, bridged
+from marketdata.offsets import Range
+from marketdata.refold import CountedTicks, Coverage, Proof, Refold, TickRow, bridged
 from marketdata.resends import Passes
 from marketdata.runs import Chunk
 from marketdata.tick import period_of
 from marketdata.timeframes import M1
 from runtime.archive.columns import WITH_SERIES, frames_in
+from runtime.archive.manifest import ArchivedFile, Series
 
 _ONE_SERIES: Final = [("", "")]
 
 #: Frames that are folded at once: forward flow among them goes in runs.
 _FED_FRAMES: Final = 1_000
+
+
+class Part(NamedTuple):
+    """Ticks of one source, symbol and day: a file of the archive, or what is in the log alone."""
+
+    series: Series
+    date: str
+    #: Its records.
+    span: Range
+    low: int
+    high: int
+    is_forward: bool
+    #: None for ticks that are in the log alone.
+    path: str | None
+
+    @classmethod
+    def of(cls, partition: int, date: str, file: ArchivedFile) -> Self:
+        """The part that a file is."""
+        span = (partition, file.first, file.last)
+        return cls((file.source, file.symbol), date, span, file.low, file.high, file.forward, file.path)
+
+
+def is_forward(parts: Sequence[Part]) -> bool:
+    """Whether no tick of these parts of one day is a resend: time goes on within each and from one to the next."""
+    high = -1
+    for part in sorted(parts, key=lambda part: part.span):
+        if not part.is_forward or part.low <= high:
+            return False
+        high = part.high
+    return True
+
+
+def sharing(parts: Sequence[Part]) -> set[tuple[Series, str]]:
+    """The days that share records with another day, except the one record that ends the former and begins the latter.
+
+    What such a record holds of one day does not tell whether time goes back.
+    """
+    found = set()
+    before: dict[tuple[Series, int], Part] = {}
+    for part in sorted(parts, key=lambda part: (part.span[:2], part.date)):
+        partition, first, last = part.span
+        other = before.setdefault((part.series, partition), part)
+        if other.date != part.date and (first < other.span[2] or (first == other.span[2] and part.date < other.date)):
+            found |= {(part.series, part.date), (part.series, other.date)}
+        if last >= other.span[2]:
+            before[part.series, partition] = part
+    return found
 
 
 class Flow:
@@ -94,11 +143,11 @@ def resends_in(log: Chunk, first_ms: int, end_ms: int) -> Iterator[Place]:
         for (source, symbol, ts), ranges in coverage.rest().items()
         if ts in doubtful
     }
-    refold = Refold(proofs.values(), TickFold)
+    refold = Refold(proofs.values(), CountedTicks)
     for begin in range(0, len(log), _FED_FRAMES):
         refold.feed(log[begin : begin + _FED_FRAMES])
     folds = refold.results()
-    counted = {ts: Counter(cast(TickFold, folds[proof]).rows()) for ts, proof in proofs.items()}
+    counted = {ts: Counter(cast(CountedTicks, folds[proof]).rows()) for ts, proof in proofs.items()}
     for position, frame in log:
         for index, tick in enumerate(frame.ticks):
             if (left := counted.get(period_of(tick.time_msc))) is None:

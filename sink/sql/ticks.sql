@@ -7,7 +7,7 @@ SELECT
     m.ts,
     coalesce(CASE WHEN m.log = %(log)s THEN m.offsets END, '{}')
         + coalesce(CASE WHEN p.log = %(log)s THEN p.offsets END, '{}'),
-    coalesce(m.log <> %(log)s, false), m.volume
+    coalesce(m.log <> %(log)s, false), m.volume, p.log IS NOT NULL
 FROM market_data AS m
 LEFT JOIN pending_refolds AS p
     ON p.source = m.source AND p.symbol = m.symbol AND p.timeframe = m.timeframe AND p.ts = m.ts

@@ -212,19 +212,19 @@ class _WritingTicks:
         digits = await digits_of(self._connection, series.source, series.symbol)
         day, stack, writer = None, ExitStack(), None
         with stack:
-            async with aclosing(TickReader(self._settings, reading, range_).minutes()) as minutes:
-                async for minute in minutes:
-                    if minute.is_gone:
-                        self.gone.append(minute.ts)
+            async with TickReader(self._settings, reading, range_) as reader, aclosing(reader.batches()) as batches:
+                async for batch in batches:
+                    if batch.is_gone:
+                        self.gone.append(batch.ts)
                         continue
-                    date = moment_of(minute.ts).date()
+                    date = moment_of(batch.ts).date()
                     if writer is None or (day != date and wanted.format is not FileFormat.MT5):
                         stack.close()
                         day = date
-                        writer = stack.enter_context(self._file(series, minute.ts, digits))
-                    writer.write(minute.rows)
-                    self.ticks += len(minute.rows)
-                    seconds = (moment_of(minute.ts) - first).total_seconds()
+                        writer = stack.enter_context(self._file(series, batch.ts, digits))
+                    writer.write(batch)
+                    self.ticks += len(batch)
+                    seconds = (moment_of(batch.ts) - first).total_seconds()
                     self._bar.update(self._done_seconds + seconds, f"{series.symbol}  {self.ticks:,} ticks")
         self._done_seconds += (end - first).total_seconds()
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Protocol, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol, Self
 from urllib.parse import quote
 
 import msgspec
@@ -26,6 +26,10 @@ from marketdata.offsets import Ranges, from_spans
 from marketdata.refold import TickRow, columns_of, shown
 from runtime.foreign import cell
 from tickpipe.console import plain
+
+if TYPE_CHECKING:
+    from marketdata.tick import Tick
+    from sink.ticks import TickBatch
 
 #: Rows of one row group: the unit that readers load, and what is held in memory.
 _GROUP_ROWS: Final = 100_000
@@ -221,8 +225,8 @@ _MT5_HEADER: Final = "<DATE>\t<TIME>\t<BID>\t<ASK>\t<LAST>\t<VOLUME>\t<FLAGS>\r\
 class TickWriter(Protocol):
     """Writes ticks to a stream of bytes."""
 
-    def write(self, rows: Sequence[TickRow]) -> None:
-        """Append rows of `sink.ticks`."""
+    def write(self, batch: "TickBatch") -> None:
+        """Append ticks."""
 
     def finish(self) -> None:
         """Write what belongs behind the last row."""
@@ -236,12 +240,12 @@ class CsvTicks:
         self._raw = raw
         self._stream.write((",".join(columns_of(raw=raw)) + "\n").encode())
 
-    def write(self, rows: Sequence[TickRow]) -> None:
-        """Append rows; a double has every digit (shortest round trip)."""
+    def write(self, batch: "TickBatch") -> None:
+        """Append ticks; a double has every digit (shortest round trip)."""
         text = io.StringIO()
         # Of a tick itself nothing is text; of a record the request's id is, and its sender chose it.
         csv.writer(text, lineterminator="\n").writerows(
-            [cell(one) for one in shown(row)] if self._raw else shown(row) for row in rows
+            [cell(one) for one in shown(row)] if self._raw else shown(row) for row in batch.rows
         )
         self._stream.write(text.getvalue().encode())
 
@@ -257,10 +261,10 @@ class JsonTicks:
         self._columns = columns_of(raw=raw)
         self._separator = b"[\n"
 
-    def write(self, rows: Sequence[TickRow]) -> None:
-        """Append rows."""
+    def write(self, batch: "TickBatch") -> None:
+        """Append ticks."""
         encode = msgspec.json.encode
-        for row in rows:
+        for row in batch.rows:
             self._stream.write(self._separator + encode(dict(zip(self._columns, shown(row), strict=True))))
             self._separator = b",\n"
 
@@ -275,19 +279,30 @@ class ParquetTicks:
     def __init__(self, stream: IO[bytes], *, raw: bool) -> None:
         """Raises ParquetMissing without pyarrow."""
         try:
-            import pyarrow.parquet as pq  # noqa: PLC0415 - an optional extra, and slow to load
+            import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
+            import pyarrow.parquet as pq  # noqa: PLC0415
         except ImportError as exc:
             raise ParquetMissing(f"{missing_extra('pyarrow', 'arrow')}; or use --format csv") from exc
-        from sink.ticks import ArrowTicks  # noqa: PLC0415 - loads the clients of Kafka and PostgreSQL
+        from sink.ticks import ArrowTicks, TickBatch  # noqa: PLC0415 - loads the clients of Kafka and PostgreSQL
 
+        self._pa, self._batch = pa, TickBatch
         self._arrow = ArrowTicks(raw=raw)
         self._writer = pq.ParquetWriter(stream, self._arrow.schema, compression="zstd")
-        self._rows: list[TickRow] = []
+        # Those of many minutes become columns at once; out of the archive they are columns already.
+        self._ticks: list[Tick] = []
+        self._records: list[TickRow] = []
+        self._columns: list[Any] = []
+        self._rows = 0
 
-    def write(self, rows: Sequence[TickRow]) -> None:
-        """Append rows."""
-        self._rows += rows
-        if len(self._rows) >= _GROUP_ROWS:
+    def write(self, batch: "TickBatch") -> None:
+        """Append ticks."""
+        if batch.table is not None:
+            self._convert()
+            self._columns += self._arrow.of(batch).to_batches()
+        self._ticks += batch.ticks
+        self._records += batch.records
+        self._rows += len(batch)
+        if self._rows >= _GROUP_ROWS:
             self._flush()
 
     def finish(self) -> None:
@@ -295,10 +310,17 @@ class ParquetTicks:
         self._flush()
         self._writer.close()
 
+    def _convert(self) -> None:
+        if self._ticks or self._records:
+            self._columns.append(self._arrow.of(self._batch(0, self._ticks, self._records)))
+            self._ticks, self._records = [], []
+
     def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_batch(self._arrow.batch(self._rows))
-            self._rows = []
+        self._convert()
+        if self._columns:
+            table = self._pa.Table.from_batches(self._columns)
+            self._writer.write_table(table, row_group_size=len(table))
+            self._columns, self._rows = [], 0
 
 
 class Mt5Ticks:
@@ -310,10 +332,10 @@ class Mt5Ticks:
         self._before: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
         self._stream.write(_MT5_HEADER.encode())
 
-    def write(self, rows: Sequence[TickRow]) -> None:
-        """Append rows; times are UTC."""
+    def write(self, batch: "TickBatch") -> None:
+        """Append ticks; times are UTC."""
         lines = []
-        for time_msc, *values, flags in rows:
+        for time_msc, *values, flags in batch.rows:
             moment = _EPOCH + timedelta(milliseconds=time_msc)
             cells = [moment.strftime("%Y.%m.%d"), f"{moment:%H:%M:%S}.{time_msc % 1000:03d}"]
             for index, (value, before, flag) in enumerate(zip(values, self._before, _FLAG_OF_VALUE, strict=True)):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from marketdata.refold import TickRow
     from runtime.settings import Settings
-    from sink.ticks import MinuteTicks, TickRange
+    from sink.ticks import TickBatch, TickRange
     from tickpipe.console import Bar
 
 #: Rows of a table.
@@ -146,8 +146,8 @@ async def _ticks(settings: "Settings", wanted: _Wanted) -> bool:
         with nullcontext() if is_quiet else Bar("ticks", await count_minutes(connection, range_)) as bar:
             reader = TickReader(settings, reading, range_, raw=wanted.raw, on_progress=_advance(bar))
             output = _Output(wanted, await digits_of(connection, source, wanted.symbol))
-            async with aclosing(reader.minutes()) as minutes:
-                gone = await output.take(minutes)
+            async with reader, aclosing(reader.batches()) as batches:
+                gone = await output.take(batches)
         output.show_table()
         if not output.ticks and not gone:
             await _say_why_there_is_nothing(connection, range_)
@@ -194,29 +194,29 @@ class _Output:
         self._head: list[TickRow] = []
         self.ticks = 0
 
-    async def take(self, minutes: "AsyncIterator[MinuteTicks]") -> list[int]:
+    async def take(self, batches: "AsyncIterator[TickBatch]") -> list[int]:
         """Write every tick; returns the minutes that the log lost."""
         gone: list[int] = []
         wanted = self._wanted
         if wanted.format is TickFormat.TABLE:
-            async for minute in minutes:
-                self._head += minute.rows[: _TABLE_ROWS - len(self._head)]
-                self._note(minute, gone)
+            async for batch in batches:
+                self._head += batch.rows[: _TABLE_ROWS - len(self._head)]
+                self._note(batch, gone)
             return gone
         from tickpipe.export.files import writer_for
 
         with _stream(wanted.output) as stream:
             writer = writer_for(wanted.format, stream, raw=wanted.raw, digits=self._digits)
-            async for minute in minutes:
-                writer.write(minute.rows)
-                self._note(minute, gone)
+            async for batch in batches:
+                writer.write(batch)
+                self._note(batch, gone)
             writer.finish()
         return gone
 
-    def _note(self, minute: "MinuteTicks", gone: list[int]) -> None:
-        self.ticks += len(minute.rows)
-        if minute.is_gone:
-            gone.append(minute.ts)
+    def _note(self, batch: "TickBatch", gone: list[int]) -> None:
+        self.ticks += len(batch)
+        if batch.is_gone:
+            gone.append(batch.ts)
 
     def show_table(self) -> None:
         """Print the first ticks, where a table is wanted, and how many more there are."""

@@ -35,7 +35,7 @@ from tests.services import Service, environment, running
 from tests.unit.marketdata.test_ticks import naive_candle
 from tickpipe.replay.engine import set_offsets
 
-FRAMES = 60
+FRAMES = 130
 
 QUERY = "symbol=EURUSD&from=2019-02-04&to=2019-02-05"
 
@@ -92,11 +92,13 @@ def rows(found: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 def test_every_form_has_every_tick_once(ticks: Ticks) -> None:
     expected = list(map(values, ticks.ticks))
-    assert rows(ticks.get(f"/ticks?{QUERY}").json()["ticks"]) == expected
-    header, *lines = csv.reader(io.StringIO(ticks.get(f"/ticks?{QUERY}&format=csv").text))
-    assert header == ["time", "time_msc", "bid", "ask", "last", "volume", "flags"]
-    assert [(int(cells[1]), *map(float, cells[2:6]), int(cells[6])) for cells in lines] == expected
-    frame = polars.read_ipc_stream(ticks.get(f"/ticks?{QUERY}", accept="application/vnd.apache.arrow.stream").content)
+    assert rows(ticks.get(f"/ticks?{QUERY}&limit=20000").json()["ticks"]) == expected
+    as_csv = ticks.get(f"/ticks?{QUERY}&limit=20000&format=csv")
+    assert as_csv.text.partition("\n")[0] == "time,time_msc,bid,ask,last,volume,flags"
+    assert parsed("csv", as_csv) == expected
+    frame = polars.read_ipc_stream(
+        ticks.get(f"/ticks?{QUERY}&limit=20000", accept="application/vnd.apache.arrow.stream").content
+    )
     assert frame.drop("time").rows() == expected
     assert frame["time"][0] == datetime.fromtimestamp(expected[0][0] / 1000, UTC)
 
@@ -109,6 +111,38 @@ def test_pages_join_and_raw_ones_hold_every_record(ticks: Ticks) -> None:
     assert len(raw) == ticks.records * 100
     assert len({(one["partition"], one["offset"], one["index"]) for one in raw}) == len(raw)
     assert {one["offset"] for one in raw} == set(range(ticks.records))
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "arrow"])
+def test_large_pages_are_sent_while_they_are_read_and_join_with_others(ticks: Ticks, form: str) -> None:
+    expected = list(map(values, ticks.ticks))
+    path = f"/ticks?{QUERY}&format={form}&limit="
+    whole, large = ticks.get(path + "200000"), ticks.get(path + "11000", accept_encoding="identity")
+    rest = httpx.URL(ticks.dashboard.url + "/ticks").join(large.headers["link"].partition(";")[0].strip("<>"))
+
+    assert "content-length" not in whole.headers
+    assert "content-length" not in large.headers
+    assert "link" not in whole.headers
+    found = [parsed(form, answer) for answer in (whole, large, plainhttp.get(f"{rest}&format={form}"))]
+    assert found[0] == found[1] + found[2] == expected
+    assert len(found[1]) == 11_000
+    # What the minutes were folded from tells whether a client has them, without reading the log.
+    assert ticks.get(path + "200000", if_none_match=whole.headers["etag"]).status_code == 304
+    head = httpx.head(ticks.dashboard.url + path + "11000")
+    assert (head.headers["etag"], head.headers["link"]) == (large.headers["etag"], large.headers["link"])
+    # From within a minute on, and with a cursor: rows of one millisecond are cut between pages.
+    late = [row for row in expected if row[0] >= expected[500][0] + 1]
+    assert parsed(form, ticks.get(path + f"200000&cursor={expected[500][0] + 1}-0")) == late
+    assert parsed(form, ticks.get(path + f"200000&cursor={late[0][0]}-1")) == late[1:]
+
+
+def parsed(form: str, answer: httpx.Response) -> list[tuple[Any, ...]]:
+    if form == "json":
+        return rows(answer.json()["ticks"])
+    if form == "arrow":
+        return polars.read_ipc_stream(answer.content).drop("time").rows()
+    _, *lines = csv.reader(io.StringIO(answer.text))
+    return [(int(cells[1]), *map(float, cells[2:6]), int(cells[6])) for cells in lines]
 
 
 @pytest.mark.parametrize(("timeframe", "at"), [("M1", "2019-02-04T00:07Z"), ("M5", "1549238820000")])
@@ -168,7 +202,7 @@ def test_the_command_gives_the_same(ticks: Ticks) -> None:
     of_command = subprocess.run(
         [*command, "--format", "csv"], env=environment(ticks.settings), capture_output=True, check=True, timeout=60
     )
-    assert of_command.stdout.decode() == ticks.get(f"/ticks?{QUERY}&format=csv").text
+    assert of_command.stdout.decode() == ticks.get(f"/ticks?{QUERY}&limit=20000&format=csv").text
     table = subprocess.run(command, env=environment(ticks.settings), capture_output=True, check=True, timeout=60)
     assert table.stdout.count(b"2019-02-04T") == 50
     assert f"… and {len(ticks.ticks) - 50:,} more of {len(ticks.ticks):,}" in table.stderr.decode()

@@ -20,7 +20,7 @@ from runtime.settings import Settings
 from sink.db.connection import Connection
 from sink.metrics import Metrics
 from sink.refolds import proven_candle
-from sink.ticks import MinuteTicks, TickRange, TickReader, missing_spans
+from sink.ticks import TickBatch, TickRange, TickReader, missing_spans
 from sink.writer import LogEnds, Writer
 from tests import oracle
 from tests.integration.sink.flow import Flow
@@ -68,12 +68,13 @@ async def commit(settings: Settings, *offsets: int) -> None:
 
 async def read(
     settings: Settings, connection: Connection, wanted: TickRange = WANTED, **options: Any
-) -> list[MinuteTicks]:
+) -> list[TickBatch]:
     @asynccontextmanager
     async def reading() -> Any:
         yield connection
 
-    return [minute async for minute in TickReader(settings, reading, wanted, **options).minutes()]
+    async with TickReader(settings, reading, wanted, **options) as reader:
+        return [minute async for minute in reader.batches()]
 
 
 def minutes_of_frames(*numbers: int, count: int = 5) -> list[Frame]:
@@ -87,8 +88,8 @@ def unpriced(time_msc: int) -> Frame:
     )  # fmt: skip
 
 
-def naive(minute: MinuteTicks) -> tuple[Any, ...] | None:
-    return naive_candle(minute.rows, "bid")
+def naive(minute: TickBatch) -> tuple[Any, ...] | None:
+    return naive_candle(list(minute.rows), "bid")
 
 
 def values(candle: Candle) -> tuple[Any, ...]:

@@ -537,3 +537,13 @@ async def test_newest_status_survives_a_resync() -> None:
     desk.publish(*(candle(ts=minute * MINUTE) for minute in range(MAX_PENDING + 1)))
     found = await batch(slow)
     assert (found.resync, found.status) == (True, b"{}")
+
+
+async def test_many_feeds_remember_fewer_minutes_each_but_the_moving_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "MAX_REMEMBERED", 12)
+    for symbols, minutes in ((3, 4), (20, 2)):
+        desk = Desk()
+        for ts in range(0, 10 * MINUTE, MINUTE):
+            desk.publish(*(candle(ts, symbol=f"S{n}") for n in range(symbols)))
+        begins_with = (await batch(desk.hub.subscribe(frozenset({"S0"})))).updates
+        assert [update.candle.ts // MINUTE for update in begins_with] == [*range(10)][-minutes:]

@@ -1,17 +1,19 @@
 """Pages of ticks join without gap or overlap wherever they end, and few requests read the log at once."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from urllib.parse import parse_qs
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import dashboard.origins
+import dashboard.tick_answers
 from dashboard.access import Turns
 from dashboard.answers import Refusal
-from dashboard.origins import reading_the_log
-from dashboard.ticks import Cursor, Page, TickRequest, render_page
+from dashboard.formats import render_page
+from dashboard.tick_answers import Head, read_ahead, reading_the_log
+from dashboard.ticks import Cursor, Page, TickRequest, following
 from marketdata.errors import KafkaUnavailable
 from marketdata.refold import TickRow
 from marketdata.tick import MINUTE_MS, period_of
@@ -45,9 +47,9 @@ def test_pages_join_without_gap_or_overlap(times: list[int], limit: int, raw: bo
     for _ in range(len(rows) + 1):
         page = page_of(rows, request)
         found += page.rows
-        if page.following is None:
+        if (url := following(request, page.end)) is None:
             break
-        query = {name: values[0] for name, values in parse_qs(page.following.partition("?")[2]).items()}
+        query = {name: values[0] for name, values in parse_qs(url.partition("?")[2]).items()}
         assert len(page.rows) == limit
         request = TickRequest(
             "EURUSD", "S", int(query["from"]), int(query["to"]), int(query["limit"]),
@@ -72,7 +74,7 @@ async def test_lost_minutes_are_named_as_spans() -> None:
 
 
 async def test_what_fails_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dashboard.origins, "_READING_SECONDS", 0.05)
+    monkeypatch.setattr(dashboard.tick_answers, "_READING_SECONDS", 0.05)
     turns = Turns(2, "read ticks", patience_seconds=5)
 
     async def slow() -> None:
@@ -88,3 +90,32 @@ async def test_what_fails_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch) -
             await slow()
         with pytest.raises(Refusal, match="no broker answers"):
             await failing()
+
+
+async def test_reading_does_not_wait_for_a_slow_client_and_ends_when_it_is_gone() -> None:
+    turns = Turns(1, "read ticks", patience_seconds=0.05)
+    read: list[bytes] = []
+
+    async def pieces(most: int) -> AsyncGenerator[Head | bytes, None]:
+        async with turns.turn("a"):
+            while len(read) < most:
+                read.append(b"piece")
+                yield b"piece"
+                await asyncio.sleep(0)
+
+    # Nobody takes the second piece, and the turn comes back.
+    slow = read_ahead(pieces(3))
+    assert await anext(slow) == b"piece"
+    await asyncio.sleep(0.02)
+    assert len(read) == 3
+    async with turns.turn("b"):
+        pass
+    # One that would never end does when it is given up.
+    gone = read_ahead(pieces(10**9))
+    await anext(gone)
+    await gone.aclose()
+    count = len(read)
+    async with turns.turn("b"):
+        await asyncio.sleep(0.01)
+    assert len(read) == count
+    assert [piece async for piece in slow] == [b"piece"] * 2

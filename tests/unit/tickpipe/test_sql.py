@@ -15,11 +15,13 @@ from pyarrow.parquet import read_table
 from typer.testing import CliRunner, Result
 
 from archive.writer import Writer
-from marketdata.offsets import position
+from marketdata.offsets import normalized, position
 from marketdata.refold import Coverage, Proof, Refold, TickFold, bridged
 from marketdata.timeframes import M1
+from runtime.archive.columns import rows_in
 from runtime.archive.files import ObjectFiles
 from runtime.archive.manifest import Catalogue
+from runtime.archive.reader import ArchiveReader
 from tests.unit.archive.test_writer import (
     LOG,
     MIDNIGHT,
@@ -81,6 +83,28 @@ def test_ticks_are_those_that_candles_count(
     ticks, raw = shown(archive, log[in_files:])
     assert ticks == counted(log)
     assert raw == recorded(log)
+
+
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
+@given(logs(), st.integers(1, 5), st.integers(-90_000, 90_000))
+def test_the_columns_of_forward_flow_are_the_ticks_that_candles_count(
+    tmp_path_factory: pytest.TempPathFactory, log: Log, cut: int, from_ms: int
+) -> None:
+    archive = Archive(tmp_path_factory.mktemp("archive"))
+    archive.write(log, cut=cut)
+    expected, reader = counted(log), ArchiveReader(archive.catalogue)
+    for series in {(frame.source, frame.symbol) for _, frame in log}:
+        ranges = normalized((0, offset, offset) for offset, frame in log if (frame.source, frame.symbol) == series)
+        flow = reader.flow(series, ranges)
+        of_series = [row for row in expected.elements() if row[:2] == series]
+        if flow is None:
+            continue
+        for first in (0, MIDNIGHT + from_ms):
+            table = flow.ticks(first, 1 << 50)
+            assert table is not None
+            found = rows_in(table)
+            assert Counter((*series, *row) for row in found) == Counter(row for row in of_series if row[2] >= first)
+            assert [row[0] for row in found] == sorted(row[0] for row in found)
 
 
 @pytest.mark.parametrize("symbol", ["[SP500]", "a+b", "100%", "a~b", "x" * 32 + "\U0001f4c8" * 40, "123", "it's"])

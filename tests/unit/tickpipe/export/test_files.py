@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from marketdata.refold import TickRow, columns_of
 from marketdata.tick import Tick
+from sink.ticks import TickBatch
 from tickpipe.export.files import whole_file, writer_for
 from tickpipe.sending.dialects import Said
 from tickpipe.sending.history import TickFile
@@ -33,7 +34,7 @@ def written(name: str, rows: list[TickRow], *, raw: bool = False, digits: int | 
     stream = io.BytesIO()
     writer = writer_for(name, stream, raw=raw, digits=digits)
     for begin in range(0, len(rows), 5):
-        writer.write(rows[begin : begin + 5])
+        writer.write(TickBatch(0, records=rows[begin : begin + 5]))
     writer.finish()
     return stream.getvalue()
 
