@@ -214,7 +214,7 @@ class KafkaCounts:
         }
         rejected = {"ticks": settings.ticks_rejected_topic, "candles": settings.candles_rejected_topic}
         wanted = {*rejected.values(), *(name for _, names in groups.values() for name in names)}
-        ends = await topic_ends(admin, consumer, wanted)
+        ends = await topic_ends(admin, wanted)
         committed = {name: await _committed(admin, group) for name, (group, _) in groups.items()}
         lag = {
             name: None

@@ -2,22 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, ClassVar, Final
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, ClassVar, Final, cast
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocol
-from aiokafka.errors import (
-    GroupCoordinatorNotAvailableError,
-    NotCoordinatorForGroupError,
-    TopicAuthorizationFailedError,
-)
+from aiokafka.errors import TopicAuthorizationFailedError
+from aiokafka.protocol.offset import OffsetRequest, OffsetResetStrategy
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized, UnknownTopic
-from runtime.aiokafka_internals import end_fetches
+from runtime.aiokafka_internals import end_fetches, send_request
 from runtime.kafka_access import client_options, why_unavailable
 from runtime.kafka_errors import kafka_errors, mapped
 from runtime.rights import hidden_topics
@@ -46,19 +43,54 @@ async def admin_client(
     if shared is not None:
         yield shared
         return
-    client = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=_REQUEST_TIMEOUT_MS)
-    try:
-        with kafka_errors(settings):
-            await client.start()
+    async with aclosing(SharedAdmin(settings)) as own, own.client() as client:
         yield client
-    except KafkaUnavailable as exc:
-        # Also of what is done with it: the first request goes to the bootstrap address, the next to the broker's own.
-        reason = await why_unavailable(settings)
-        if reason is None:
-            raise
-        raise reason from exc
-    finally:
-        await client.close()
+
+
+class SharedAdmin:
+    """The administration client of a service's tasks, one after the other: each login costs both sides milliseconds.
+
+    It is connected when it is first used, and again after an error.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: AIOKafkaAdminClient | None = None
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        """The connected client, for this block alone.
+
+        Raises:
+            KafkaUnavailable, KafkaRefused: see `admin_client`.
+        """
+        async with self._turn:
+            try:
+                if self._client is None:
+                    self._client = AIOKafkaAdminClient(
+                        **client_options(self._settings), request_timeout_ms=_REQUEST_TIMEOUT_MS
+                    )
+                    with kafka_errors(self._settings):
+                        await self._client.start()
+                yield self._client
+            except KafkaUnavailable as exc:
+                await self.aclose()
+                # Also of what is done with it: the first request goes to the bootstrap address, the next to the
+                # broker's own.
+                reason = await why_unavailable(self._settings)
+                if reason is None:
+                    raise
+                raise reason from exc
+            except BaseException:
+                await self.aclose()
+                raise
+
+    async def aclose(self) -> None:
+        """Disconnect; the next use connects again."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
 
 #: A member that joins its group while the broker still starts sees no partitions and gets none, until it asks again for
@@ -102,33 +134,28 @@ def new_consumer(settings: Settings, *topic_names: str, **options: Any) -> Consu
 Ends = dict[int, tuple[int, int]]
 
 
-async def log_ends(settings: Settings, topic: str) -> Ends:
-    """First and next offset of each partition of `topic`.
+async def log_ends(settings: Settings, topic: str, shared: AIOKafkaAdminClient | None = None) -> Ends:
+    """First and next offset of each partition of `topic`; asked over `shared`, if it is given.
 
     Raises:
         KafkaUnavailable: when no broker answers.
         UnknownTopic: when there is no such topic at the moment.
     """
-    consumer = new_consumer(settings)
-    try:
-        async with admin_client(settings) as client:
-            with kafka_errors(settings, topic=topic, right="DESCRIBE"):
-                await consumer.start()
-                ends = (await topic_ends(client, consumer, [topic]))[topic]
-    finally:
-        await consumer.stop()
-    if not ends:
-        raise await why_missing(settings, topic)
+    async with admin_client(settings, shared) as client:
+        with kafka_errors(settings, topic=topic, right="DESCRIBE"):
+            ends = (await topic_ends(client, [topic]))[topic]
+        if not ends:
+            raise await why_missing(settings, topic, client)
     return ends
 
 
-async def why_missing(settings: Settings, topic: str) -> KafkaRefused:
+async def why_missing(settings: Settings, topic: str, shared: AIOKafkaAdminClient | None = None) -> KafkaRefused:
     """The error for a topic that Kafka does not list: it does not exist, or this user may not see it.
 
     Raises:
         KafkaUnavailable: when no broker answers.
     """
-    async with admin_client(settings) as client:
+    async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
             hidden = await hidden_topics(client, [topic])
     return not_seen(settings, hidden) if hidden else UnknownTopic(topic)
@@ -141,16 +168,56 @@ def not_seen(settings: Settings, hidden: Collection[str]) -> NotAuthorized:
     return error
 
 
-async def topic_ends(
-    client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, names: Collection[str]
-) -> dict[str, Ends]:
-    """First and next offset of each partition by topic, over the caller's connections."""
-    described = await client.describe_topics(sorted(names))
-    every = [TopicPartition(topic["topic"], p["partition"]) for topic in described for p in topic["partitions"]]
-    first, end = await asyncio.gather(consumer.beginning_offsets(every), consumer.end_offsets(every))
+#: A partition has no leader for a moment after it was created or its broker died; longer, and it is away (seconds).
+_LEADER_SECONDS: Final = 10.0
+
+#: Kafka's protocol: what the time of the wanted offset is for the first and for the next one.
+_FIRST, _NEXT = OffsetResetStrategy.EARLIEST, OffsetResetStrategy.LATEST
+
+
+async def topic_ends(client: AIOKafkaAdminClient, names: Collection[str]) -> dict[str, Ends]:
+    """First and next offset of each partition by topic; of a topic that is not there none.
+
+    Called inside `kafka_errors`.
+    """
+    return cast(
+        dict[str, Ends],
+        await _until_known(
+            (errors.NotLeaderForPartitionError, errors.LeaderNotAvailableError, errors.UnknownTopicOrPartitionError),
+            _LEADER_SECONDS,
+            lambda: _ask_leaders(client, names),
+        ),
+    )
+
+
+async def _ask_leaders(client: AIOKafkaAdminClient, names: Collection[str]) -> dict[str, Ends]:
+    led: dict[int, dict[str, list[int]]] = {}
+    for topic in await client.describe_topics(sorted(names)):
+        for described in topic["partitions"]:
+            if described["leader"] < 0:
+                raise errors.LeaderNotAvailableError
+            led.setdefault(described["leader"], {}).setdefault(topic["topic"], []).append(described["partition"])
+    asked = [(leader, moment) for leader in led for moment in (_FIRST, _NEXT)]
+    # A request may name each partition once.
+    answers = await asyncio.gather(*(
+        send_request(
+            client,
+            OffsetRequest(-1, 0, [(topic, [(n, moment) for n in numbers]) for topic, numbers in led[leader].items()]),
+            leader,
+        )
+        for leader, moment in asked
+    ))  # fmt: skip
+    found: dict[int, dict[TopicPartition, int]] = {_FIRST: {}, _NEXT: {}}
+    for (_, moment), answer in zip(asked, answers, strict=True):
+        for name, partitions in answer.topics:
+            for number, code, _, offset, *_ in partitions:
+                if code:
+                    error = errors.for_code(code)
+                    raise error(name) if error is TopicAuthorizationFailedError else error()
+                found[moment][TopicPartition(name, number)] = offset
     ends: dict[str, Ends] = {name: {} for name in names}
-    for tp in sorted(every):
-        ends[tp.topic][tp.partition] = (first[tp], end[tp])
+    for tp, end in sorted(found[_NEXT].items()):
+        ends[tp.topic][tp.partition] = (found[_FIRST][tp], end)
     return ends
 
 
@@ -172,13 +239,15 @@ async def committed_offsets(client: AIOKafkaAdminClient, group: str) -> dict[Top
     return {tp: meta.offset for tp, meta in offsets.items() if meta.offset >= 0}
 
 
-async def group_offsets(settings: Settings, group: str, topic: str) -> dict[int, int]:
+async def group_offsets(
+    settings: Settings, group: str, topic: str, shared: AIOKafkaAdminClient | None = None
+) -> dict[int, int]:
     """What the group has committed of a topic, by partition; partitions without a commit are missing.
 
     Raises:
         KafkaUnavailable: when no broker answers.
     """
-    async with admin_client(settings) as client:
+    async with admin_client(settings, shared) as client:
         with kafka_errors(settings, group=group, right="DESCRIBE"):
             offsets = await committed_offsets(client, group)
     return {tp.partition: offset for tp, offset in offsets.items() if tp.topic == topic}
@@ -204,9 +273,15 @@ async def commit_offsets(settings: Settings, group: str, offsets: Mapping[TopicP
 
 async def _coordinated(ask: Callable[[], Awaitable[Any]]) -> Any:
     """The answer of a group's coordinator. A new broker creates the topic of offsets only when it is first asked."""
+    new = (errors.GroupCoordinatorNotAvailableError, errors.NotCoordinatorForGroupError)
+    return await _until_known(new, _COORDINATOR_SECONDS, ask)
+
+
+async def _until_known(passing: tuple[type[Exception], ...], seconds: float, ask: Callable[[], Awaitable[Any]]) -> Any:
+    """The answer, asked for again after errors that pass when brokers have agreed on who answers."""
     async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type((GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError)),
-        wait=wait_exponential(0.1, max=1), stop=stop_after_delay(_COORDINATOR_SECONDS), reraise=True,
+        retry=retry_if_exception_type(passing), wait=wait_exponential(0.1, max=1), stop=stop_after_delay(seconds),
+        reraise=True,
     ):  # fmt: skip
         with attempt:
             return await ask()
@@ -234,6 +309,7 @@ class GroupWatch(PeriodicTask[None]):
     joins for the first time while Kafka creates a topic may not know all of its partitions either.
 
     Args:
+        admin: asks Kafka.
         group: the name of the group.
         topics: whose every partition is to be read.
         rejoin: has this member join again; the broker then assigns the partitions again if that member leads.
@@ -244,9 +320,15 @@ class GroupWatch(PeriodicTask[None]):
     interval_seconds: ClassVar[float] = 1.5 * METADATA_MAX_AGE_MS / 1000
 
     def __init__(
-        self, settings: Settings, group: str, topics: Collection[str], rejoin: Callable[[], Awaitable[None]]
+        self,
+        settings: Settings,
+        admin: SharedAdmin,
+        group: str,
+        topics: Collection[str],
+        rejoin: Callable[[], Awaitable[None]],
     ) -> None:
         self._settings = settings
+        self._admin = admin
         self._group = group
         self._topics = topics
         self._rejoin = rejoin
@@ -258,7 +340,7 @@ class GroupWatch(PeriodicTask[None]):
         Raises:
             KafkaUnavailable, KafkaRefused: when Kafka does not tell.
         """
-        async with admin_client(self._settings) as client:
+        async with self._admin.client() as client:
             await self.look(client)
 
     async def look(self, client: AIOKafkaAdminClient) -> None:

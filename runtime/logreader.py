@@ -7,18 +7,21 @@ name of the log, so the offsets of the old one are never taken for offsets of th
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Final, Self
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import OffsetOutOfRangeError, TopicAuthorizationFailedError, for_code
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.record.memory_records import MemoryRecords
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, stop_never, wait_fixed
 from tenacity.stop import stop_base
 
 from marketdata.errors import KafkaUnavailable, LogTruncated, UnknownTopic
 from marketdata.runs import Record
 from runtime.aiokafka_internals import hand_out_bare_records, partitions_of, send_request
-from runtime.kafka import admin_client, new_consumer, why_missing
+from runtime.kafka import admin_client, log_ends, new_consumer, why_missing
 from runtime.kafka_errors import kafka_errors
 from runtime.kafka_protocol import NO_ID, NOT_SUPPORTED, MetadataRequest
 from runtime.rights import Service
@@ -75,6 +78,49 @@ async def log_name(settings: Settings, topic: str, shared: AIOKafkaAdminClient |
     if topic_id == NO_ID:
         return f"{cluster_id}/{topic}"
     return f"{cluster_id}/{topic}/{base64.urlsafe_b64encode(topic_id).decode().rstrip('=')}"
+
+
+async def changed_records(
+    settings: Settings, client: AIOKafkaAdminClient, topic: str, known: Mapping[int, Record]
+) -> list[int]:
+    """The partitions whose log no longer has the known record at its offset; one deleted from the beginning counts not.
+
+    Raises:
+        KafkaUnavailable: when no broker answers.
+        UnknownTopic: when there is no such topic at the moment.
+    """
+    if not known:
+        return []
+    ends = await log_ends(settings, topic, client)
+    changed = []
+    with kafka_errors(settings, topic=topic, right="READ"):
+        (described,) = await client.describe_topics([topic])
+        leaders = {each["partition"]: each["leader"] for each in described["partitions"]}
+        for partition, record in sorted(known.items()):
+            first, end = ends.get(partition, (0, 0))
+            if record.offset >= end or (
+                record.offset >= first
+                and not await _holds(client, leaders[partition], TopicPartition(topic, partition), record)
+            ):
+                changed.append(partition)
+    return changed
+
+
+async def _holds(client: AIOKafkaAdminClient, leader: int, tp: TopicPartition, record: Record) -> bool:
+    # However few bytes are asked for, the broker sends the first batch, and that whole.
+    request = FetchRequest(_FETCH_WAIT_MS, 1, 1, 0, [(tp.topic, [(tp.partition, record.offset, 1)])])
+    ((_, ((_, code, *_, batches),)),) = (await send_request(client, request, leader)).topics
+    error = for_code(code)
+    if error is OffsetOutOfRangeError:
+        return True  # its beginning has moved since; if it is the end, the next look tells
+    if code:
+        raise error(tp.topic) if error is TopicAuthorizationFailedError else error()
+    found = MemoryRecords(batches or b"")
+    while found.has_next():
+        for each in found.next_batch():
+            if each.offset == record.offset:
+                return bool(each.value == record.value)
+    return False
 
 
 #: Records that are in the log arrive in far less; longer means that the broker is gone (seconds).

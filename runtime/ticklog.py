@@ -14,7 +14,7 @@ from marketdata.errors import InvalidFrame, LogTruncated, SettingsError, Unknown
 from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges, contains, intersection, normalized, position, union
 from marketdata.refold import NewFold, Proof, Refold, TooManyTicks
-from marketdata.runs import Chunk, Record, in_pieces
+from marketdata.runs import Chunk, in_pieces
 from marketdata.tick import Frame
 from marketdata.wire import decode_frame, decode_frames
 from runtime.kafka import Ends
@@ -189,21 +189,6 @@ class TickLog:
             KafkaUnavailable: when the broker does not answer; the call can be repeated.
         """
         return await self._reader.holds_records(self._topic, partition, first, last)
-
-    async def still_holds(self, partition: int, record: Record) -> bool:
-        """Whether Kafka still has this record at its offset, or has deleted it from the beginning of the log.
-
-        Raises:
-            KafkaUnavailable: when the broker does not answer; the call can be repeated.
-        """
-        first, end = await self._bounds(partition)
-        if record.offset < first:
-            return True
-        if record.offset >= end:
-            return False
-        async for found in self._reader.read(self._topic, partition, record.offset, record.offset, max_records=1):
-            return found[0].value == record.value
-        return False
 
     async def first_reaching(self, partition: int, ends: tuple[int, int], time_ms: int, *, margin_ms: int) -> int:
         """The offset, within `ends`, from which frames may hold ticks at or after `time_ms` (epoch milliseconds).

@@ -16,7 +16,7 @@ from marketdata.offsets import Ranges, contains, from_multirange, position, unio
 from marketdata.refold import Coverage, PeriodKey, Proof, bridged
 from marketdata.rule import Reduced, Verdict
 from marketdata.timeframes import M1, Timeframe
-from runtime.kafka import Ends, group_offsets, log_ends
+from runtime.kafka import Ends, admin_client, group_offsets, log_ends
 from runtime.logreader import log_name, own_log
 from runtime.service import PeriodicTask, sleep_unless, unless_set
 from runtime.settings import Settings
@@ -152,9 +152,10 @@ class Completeness:
     async def _folded(self) -> Ends | None:
         """The part of each partition that the workers have folded and the sink has stored; None while it has not."""
         settings = self.settings
-        ends = await log_ends(settings, settings.ticks_topic)
-        folded = await group_offsets(settings, settings.stream_group, settings.ticks_topic)
-        candles = await log_ends(settings, settings.candles_topic)
+        async with admin_client(settings) as client:
+            ends = await log_ends(settings, settings.ticks_topic, client)
+            folded = await group_offsets(settings, settings.stream_group, settings.ticks_topic, client)
+            candles = await log_ends(settings, settings.candles_topic, client)
         if not await self._is_stored(candles) and self.only_settled:
             return None
         begins = await self._begins(ends)

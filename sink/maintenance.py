@@ -363,10 +363,10 @@ class Closer(PeriodicTask[int]):
             with kafka_errors(settings, right="DESCRIBE"):
                 folded = await committed_offsets(client, settings.stream_group)
                 stored = await committed_offsets(client, settings.sink_group)
-        over = _passed(self._unstored, stored, settings.candles_topic)
-        if (moment := _passed(self._unfolded, folded, settings.ticks_topic)) is not None:
-            self._unstored.append((moment, await log_ends(settings, settings.candles_topic)))
-        self._unfolded.append((now, await log_ends(settings, settings.ticks_topic)))
+            over = _passed(self._unstored, stored, settings.candles_topic)
+            if (moment := _passed(self._unfolded, folded, settings.ticks_topic)) is not None:
+                self._unstored.append((moment, await log_ends(settings, settings.candles_topic, client)))
+            self._unfolded.append((now, await log_ends(settings, settings.ticks_topic, client)))
         return over
 
 

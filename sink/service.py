@@ -16,7 +16,7 @@ from marketdata.runs import Record
 from runtime import clock
 from runtime.aiokafka_internals import rejoin_group
 from runtime.health import Guard, Health, StatusServer
-from runtime.kafka import GroupWatch, new_consumer
+from runtime.kafka import GroupWatch, SharedAdmin, new_consumer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.logreader import wait_for_log
 from runtime.rejected import Rejected
@@ -164,7 +164,10 @@ class Sink:
         self._positions = Positions(self._settings, self._metrics, self._stopping)
         log_ends = LogEnds(self._settings, log_name)
         writer = Writer(log_ends, self._metrics)
-        async with Rejects(self._settings, self._metrics, self._stopping) as rejects:
+        async with (
+            Rejects(self._settings, self._metrics, self._stopping) as rejects,
+            contextlib.aclosing(SharedAdmin(self._settings)) as admin,
+        ):
             consumer = await unless_set(self._stopping, self._join_group())
             if consumer is None:
                 return
@@ -178,10 +181,11 @@ class Sink:
                     Comparer(comparing, self._metrics),
                     Retainer(retaining, retention_of(self._settings)),
                     Closer(self._settings, closing, self._metrics),
-                    LogWatch(self._settings, watching, self.health, self._positions.forget),
+                    LogWatch(self._settings, admin, watching, self.health, self._positions.forget),
                     LagMeter(self._settings, consumer, self._metrics, self.health),
                     GroupWatch(
                         self._settings,
+                        admin,
                         self._settings.sink_group,
                         sink_topics(self._settings),
                         partial(rejoin_group, consumer),

@@ -15,7 +15,7 @@ import structlog
 from marketdata.errors import KafkaUnavailable, UnknownTopic
 from marketdata.offsets import beyond
 from runtime.health import Health
-from runtime.kafka import Ends, admin_client, log_ends
+from runtime.kafka import Ends, SharedAdmin, log_ends
 from runtime.logreader import log_name, own_log
 from runtime.service import PeriodicTask
 from runtime.settings import Settings
@@ -39,8 +39,11 @@ class LogWatch(PeriodicTask[bool]):
     name = "log"
     interval_seconds = 5.0
 
-    def __init__(self, settings: Settings, database: Database, health: Health, read_again: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, admin: SharedAdmin, database: Database, health: Health, read_again: Callable[[], None]
+    ) -> None:
         self._settings = settings
+        self._admin = admin
         self._database = database
         self._health = health
         self._read_again = read_again
@@ -54,12 +57,13 @@ class LogWatch(PeriodicTask[bool]):
         """Compare once; returns whether Kafka answered."""
         settings = self._settings
         try:
-            async with admin_client(settings) as client:
+            async with self._admin.client() as client:
                 name = await own_log(settings, client)
                 candles_log = await log_name(settings, settings.candles_topic, client)
             # Before the ends: another sink may note a later end in between.
             before = await self._database.run(partial(reached_offsets, log_name=name))
-            ends = await log_ends(settings, settings.ticks_topic)
+            async with self._admin.client() as client:
+                ends = await log_ends(settings, settings.ticks_topic, client)
         except (KafkaUnavailable, UnknownTopic):
             return False
         if lost := {partition: end for partition, (_, end) in ends.items() if end < before.get(partition, 0)}:

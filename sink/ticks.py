@@ -23,7 +23,7 @@ from marketdata.refold import CountedTicks, Coverage, Proof, RecordFold, TickRow
 from marketdata.tick import MINUTE_MS, Tick, period_of
 from marketdata.timeframes import M1
 from marketdata.wire import decimals_of
-from runtime.kafka import Ends, admin_client, committed_offsets, new_consumer, topic_ends
+from runtime.kafka import Ends, admin_client, committed_offsets, topic_ends
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import log_name, own_log
 from runtime.settings import Settings
@@ -299,14 +299,9 @@ class TickReader:
     async def _offsets(self, client: AIOKafkaAdminClient) -> tuple[dict[TopicPartition, int], dict[str, Ends]]:
         """The offsets committed by the workers, and then the ends of ticks and candles."""
         settings = self._settings
-        consumer = new_consumer(settings)
-        try:
-            with kafka_errors(settings, group=settings.stream_group, right="DESCRIBE"):
-                await consumer.start()
-                folded = await committed_offsets(client, settings.stream_group)
-                ends = await topic_ends(client, consumer, [settings.ticks_topic, settings.candles_topic])
-        finally:
-            await consumer.stop()
+        with kafka_errors(settings, group=settings.stream_group, right="DESCRIBE"):
+            folded = await committed_offsets(client, settings.stream_group)
+            ends = await topic_ends(client, [settings.ticks_topic, settings.candles_topic])
         if missing := [topic for topic, of_topic in ends.items() if not of_topic]:
             raise UnknownTopic(missing[0])
         return folded, ends

@@ -7,10 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, cast
 
 import faust
 import structlog
+from aiokafka.admin import AIOKafkaAdminClient
 from faust.types import TP
 from faust.types.auth import CredentialsT
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -19,7 +21,7 @@ from marketdata.errors import KafkaRefused, KafkaUnavailable, LogShortened, Unkn
 from marketdata.runs import Record
 from runtime.addresses import asyncio_host, url_of
 from runtime.health import Guard, Health
-from runtime.kafka import METADATA_MAX_AGE_MS, GroupWatch, admin_client
+from runtime.kafka import METADATA_MAX_AGE_MS, GroupWatch, SharedAdmin
 from runtime.kafka_access import client_options
 from runtime.logreader import own_log
 from runtime.process import EXIT_FAILED
@@ -127,7 +129,8 @@ def create_app(settings: Settings, log_name: str) -> StreamApp:
         telemetry=start_telemetry(settings, "stream"),
     )
     # Faust goes on after a failure of an agent, and hangs in a shutdown from inside one: the process ends on the spot.
-    app.guard = Guard(Health("kafka", "candles"), end=lambda: os._exit(EXIT_FAILED))
+    app.guard = Guard(Health("kafka", "candles", "log"), end=lambda: os._exit(EXIT_FAILED))
+    app.guard.health.set("log", True)  # of what it has read, which is nothing yet, nothing is lost
     _consume(app, settings, worker)
     _follow_rebalances(app, settings, worker, metrics)
     _watch(app, settings, worker, metrics)
@@ -207,14 +210,17 @@ def _consume(app: Any, settings: Settings, worker: Worker) -> None:
     app.on_before_shutdown.connect(drain)
 
 
-async def _check_log(app: StreamApp, worker: Worker) -> None:
+async def _check_log(app: StreamApp, worker: Worker, client: AIOKafkaAdminClient) -> None:
     try:
-        await worker.check_log()
+        await worker.check_log(client)
     except LogShortened as exc:
         await _read_all_again(app, worker, exc)
+    else:
+        app.guard.health.set("log", True)
 
 
 async def _read_all_again(app: StreamApp, worker: Worker, exc: LogShortened) -> None:
+    app.guard.health.set("log", False)
     log.error(
         "The log of ticks has lost its end: was an older copy of Kafka's disk put back? It is read from its beginning. "
         "Ticks that only the lost end had are in no log; send what you have once more (`tickpipe send`).",
@@ -266,37 +272,44 @@ def _ask_for_the_name(settings: Settings) -> None:
         )  # fmt: skip
 
 
+#: Why a look at Kafka comes to nothing for now; the next one may tell.
+_PASSING: Final = (KafkaUnavailable, KafkaRefused)
+
+
 def _watch(app: Any, settings: Settings, worker: Worker, metrics: Metrics) -> None:
     watchdog = Watchdog(settings.watchdog_seconds)
 
     async def watch() -> None:
-        await _guarded(app.guard, "watchdog", look)
+        async with contextlib.aclosing(SharedAdmin(settings)) as admin:
+            await _guarded(app.guard, "watchdog", look, admin)
 
-    async def look() -> None:
+    async def restore(client: AIOKafkaAdminClient) -> None:
+        # Emissions, and with them the commit, wait until the topic exists again.
+        await restore_topics(settings, settings.candles_topic, settings.ticks_rejected_topic, shared=client)
+
+    async def follow_log(client: AIOKafkaAdminClient) -> None:
+        if worker.start_over(await own_log(settings, client)):
+            # Kafka forgot the commits with the topic, but what was read since may have been committed.
+            await app.consumer.start_over()
+
+    async def look(admin: SharedAdmin) -> None:
         offsets: dict[int, tuple[int | None, int]] = {}
-        group_watch = GroupWatch(settings, settings.stream_group, [settings.ticks_topic], app.consumer.rejoin_group)
+        group_watch = GroupWatch(
+            settings, admin, settings.stream_group, [settings.ticks_topic], app.consumer.rejoin_group
+        )
         asked_group_at = time.monotonic()
         while not app.should_stop:
             await asyncio.sleep(WATCHDOG_INTERVAL_SECONDS)
             consumer: BatchConsumer = app.consumer
-            with contextlib.suppress(KafkaUnavailable, KafkaRefused):
-                async with admin_client(settings) as client:
-                    if time.monotonic() - asked_group_at >= group_watch.interval_seconds:
-                        asked_group_at = time.monotonic()
-                        with contextlib.suppress(KafkaUnavailable, KafkaRefused, UnknownTopic):
-                            await group_watch.look(client)
-                    with contextlib.suppress(KafkaUnavailable, KafkaRefused):
-                        # Emissions, and with them the commit, wait until the topic exists again.
-                        await restore_topics(
-                            settings, settings.candles_topic, settings.ticks_rejected_topic, shared=client
-                        )
-                    with contextlib.suppress(KafkaUnavailable, UnknownTopic):
-                        log_name = await own_log(settings, client)
-                        if worker.start_over(log_name):
-                            # Kafka forgot the commits with the topic, but what was read since may have been committed.
-                            await consumer.start_over()
-                    with contextlib.suppress(KafkaUnavailable, UnknownTopic):
-                        await _check_log(app, worker)
+            steps: list[Any] = [restore, follow_log, partial(_check_log, app, worker)]
+            if time.monotonic() - asked_group_at >= group_watch.interval_seconds:
+                asked_group_at = time.monotonic()
+                steps.append(group_watch.look)
+            for step in steps:
+                # Each by itself, or the client would be used on after it has failed.
+                with contextlib.suppress(*_PASSING):
+                    async with admin.client() as client:
+                        await step(client)
             before, offsets = offsets, {}
             for tp in consumer.assignment():
                 committed, end = consumer.committed_offset(tp), consumer.highwater(tp) or 0

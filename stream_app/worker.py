@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
+from aiokafka.admin import AIOKafkaAdminClient
 
 from marketdata.errors import InvalidFrame, KafkaRefused, KafkaUnavailable, LogShortened, MissedRecords, TickpipeError
 from marketdata.runs import Chunk, Record, in_pieces
 from marketdata.timeframes import M1, Timeframe
 from marketdata.wire import decode_frame, decode_frames
 from runtime import clock
+from runtime.logreader import changed_records
 from runtime.rejected import Rejected
 from runtime.settings import Settings
 from runtime.telemetry import NoTelemetry, Telemetry, seconds_between, trace_id_of
@@ -182,8 +184,8 @@ class Worker:
                 raise MissedRecords(f"offsets {expected} to {first - 1} of partition {number} were never handed over")
         log.info("The log has a hole.", action="hole", partition=number, first=expected, last=first - 1)
 
-    async def check_log(self) -> None:
-        """Check that the log still holds what was read last of each partition.
+    async def check_log(self, client: AIOKafkaAdminClient) -> None:
+        """Check over `client` that the log still holds what was read last of each partition.
 
         Kafka's disk may have been replaced by an older copy. New records then get the offsets of those that are gone,
         and once there are as many, neither the ends nor the polls tell.
@@ -192,13 +194,13 @@ class Worker:
             KafkaUnavailable: when the broker does not answer; the call can be repeated.
             LogShortened: when the log holds another record, or none; it must be read from its beginning.
         """
-        async with TickLog(self._settings) as tick_log:
-            for number, partition in list(self._partitions.items()):
-                last = partition.last
-                if last is None or await tick_log.still_holds(number, last):
-                    continue
-                if self._partitions.get(number) is partition:
-                    raise LogShortened(f"the record at offset {last.offset} of partition {number} is another one now")
+        read = {number: partition for number, partition in self._partitions.items() if partition.last is not None}
+        known = {number: partition.last for number, partition in read.items() if partition.last is not None}
+        for number in await changed_records(self._settings, client, self._settings.ticks_topic, known):
+            # Or it was revoked, or read from its beginning, during the check.
+            if self._partitions.get(number) is read[number]:
+                offset = known[number].offset
+                raise LogShortened(f"the record at offset {offset} of partition {number} is another one now")
 
     async def pass_hole(self, number: int, end: int) -> None:
         """Release up to `end`, the end of the log, if only a gap lies between it and what was folded.

@@ -190,19 +190,19 @@ async def _ask_kafka(settings: "Settings", status: PipelineStatus) -> None:
     from sink.progress import with_sink_group
     from tickpipe.topics import present_ends
 
-    found = await present_ends(settings)
-    status.topics = {
-        name: {
-            "partitions": len(ends),
-            "end_offset": sum(end for _, end in ends.values()),
-            "records": sum(end - first for first, end in ends.values()),
-        }
-        for name, ends in found.items()
-    }
-    # While the database, which knows the name of the sinks' group, is away, their lag is unknown.
-    with suppress(psycopg.Error, TimeoutError):
-        settings = await asyncio.wait_for(with_sink_group(settings), _PATIENCE_SECONDS / 2)
     async with admin_client(settings) as client:
+        found = await present_ends(settings, client)
+        status.topics = {
+            name: {
+                "partitions": len(ends),
+                "end_offset": sum(end for _, end in ends.values()),
+                "records": sum(end - first for first, end in ends.values()),
+            }
+            for name, ends in found.items()
+        }
+        # While the database, which knows the name of the sinks' group, is away, their lag is unknown.
+        with suppress(psycopg.Error, TimeoutError):
+            settings = await asyncio.wait_for(with_sink_group(settings), _PATIENCE_SECONDS / 2)
         status.lag |= await _lags(settings, client, found)
         for volume in await log_volumes(client):
             if volume.is_low:

@@ -1,12 +1,10 @@
 """`tickpipe topics`: the topics in Kafka."""
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marketdata.errors import TickpipeError
 from tickpipe.connection import DataDir, connected_settings
 from tickpipe.console import DONE, PROBLEM, Format, FormatOption, err, out, run, write_rows
 
@@ -128,20 +126,14 @@ async def present_ends(settings: "Settings", shared: "AIOKafkaAdminClient | None
     Raises:
         KafkaUnavailable: when no broker answers.
     """
-    from runtime.kafka import admin_client, new_consumer, topic_ends
+    from runtime.kafka import admin_client, topic_ends
     from runtime.kafka_errors import kafka_errors
     from runtime.topics import topics
 
     names = [topic.name for topic in topics(settings)]
-    consumer = new_consumer(settings)
-    try:
-        async with admin_client(settings, shared) as client:
-            with kafka_errors(settings):
-                # Asking about a topic that is missing could create it.
-                present = set(await client.list_topics())
-                await consumer.start()
-                ends = await topic_ends(client, consumer, [name for name in names if name in present])
-    finally:
-        with suppress(TickpipeError), kafka_errors(settings):
-            await consumer.stop()
+    async with admin_client(settings, shared) as client:
+        with kafka_errors(settings):
+            # Asking about a topic that is missing could create it.
+            present = set(await client.list_topics())
+            ends = await topic_ends(client, [name for name in names if name in present])
     return {name: ends.get(name, {}) for name in names}

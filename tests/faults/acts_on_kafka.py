@@ -29,6 +29,15 @@ async def _(op: Operator) -> None:
     await asyncio.to_thread(lambda: op.stack.run("topics", "fix", "--yes"))
 
 
+@act("candles.m1 compacted and deleted within a second for a while, then `topics fix`")
+async def _(op: Operator) -> None:
+    own = "cleanup.policy=[compact,delete],retention.ms=1000,segment.ms=1000,min.cleanable.dirty.ratio=0.01"
+    await op.configure("candles.m1", "--add-config", own)
+    await asyncio.sleep(8)
+    await op.configure("candles.m1", "--delete-config", "segment.ms,min.cleanable.dirty.ratio")
+    await asyncio.to_thread(lambda: op.stack.run("topics", "fix", "--yes"))
+
+
 @act("max.message.bytes of candles.m1 lowered for a while")
 async def _(op: Operator) -> None:
     await op.configure("candles.m1", "--add-config", "max.message.bytes=10")
@@ -131,6 +140,16 @@ async def _(op: Operator) -> None:
 @act("candles.m1 deleted")
 async def _(op: Operator) -> None:
     await delete_topic(op.settings, "candles.m1")
+
+
+@act("candles.m1 deleted and made again with fewer partitions")
+async def _(op: Operator) -> None:
+    names = op.named("stream")
+    # Or a worker is faster, and makes it as it was.
+    await op.stop(*names)
+    await delete_topic(op.settings, "candles.m1")
+    await op.topic("candles.m1", "--create", "--partitions", "1", "--config", "retention.ms=2592000000")
+    await op.start(*names)
 
 
 @act("ticks.rejected and reference deleted")

@@ -108,7 +108,31 @@ def _statements(name: str, *statements: str, repair: bool = False) -> None:
 
 
 _statements("VACUUM FULL", "VACUUM FULL market_data")
-_statements("CLUSTER and REINDEX", "REINDEX TABLE market_data")
+_statements("CLUSTER and REINDEX", "CLUSTER market_data USING market_data_pkey", "REINDEX TABLE market_data",
+            "REINDEX DATABASE CONCURRENTLY market", "VACUUM FULL")  # fmt: skip
+_statements("the candles copied into partitions of the user's own",
+            "CREATE TABLE own_parts (LIKE market_data) PARTITION BY RANGE (ts)",
+            "CREATE TABLE own_part PARTITION OF own_parts DEFAULT", "INSERT INTO own_parts SELECT * FROM market_data",
+            "DROP TABLE own_parts")  # fmt: skip
+_statements("a column's type and a check changed", "ALTER TABLE market_data ADD CONSTRAINT own CHECK (high >= low)",
+            "ALTER TABLE market_data ALTER COLUMN symbol SET STORAGE EXTERNAL, ALTER COLUMN symbol SET STATISTICS 500",
+            "ALTER TABLE market_data SET (fillfactor = 70, autovacuum_enabled = off)",
+            "ALTER TABLE market_data CLUSTER ON market_data_pkey", "ALTER TABLE market_data REPLICA IDENTITY FULL",
+            "ALTER TABLE market_data DROP CONSTRAINT own")  # fmt: skip
+_statements("a column that must not be null added, and dropped",
+            "BEGIN; ALTER TABLE market_data ADD COLUMN own_desk int; UPDATE market_data SET own_desk = 1; "
+            "ALTER TABLE market_data ALTER COLUMN own_desk SET NOT NULL; COMMIT",
+            "SELECT pg_sleep(6)", "ALTER TABLE market_data DROP COLUMN own_desk")  # fmt: skip
+_statements("a check added that nothing new passes, and dropped",
+            "ALTER TABLE market_data ADD CONSTRAINT own CHECK (spread < 0) NOT VALID",
+            "SELECT pg_sleep(6)", "ALTER TABLE market_data DROP CONSTRAINT own")  # fmt: skip
+_statements("a name on top of a function of ours", "CREATE SCHEMA own_first",
+            "CREATE FUNCTION own_first.candle_verdict() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "ALTER ROLE tickpipe SET search_path = own_first, public", "SELECT pg_sleep(3)",
+            "ALTER ROLE tickpipe RESET search_path", "DROP SCHEMA own_first CASCADE")  # fmt: skip
+_statements("row security switched on", "ALTER TABLE market_data ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+            "SELECT pg_sleep(5)", "ALTER TABLE market_data DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
+            )  # fmt: skip
 _statements("the table locked for 12 s", "BEGIN; LOCK TABLE market_data; SELECT pg_sleep(12); COMMIT")
 _statements("the table locked for 90 s", "BEGIN; LOCK TABLE market_data; SELECT pg_sleep(90); COMMIT")
 _statements("a column added and dropped", "ALTER TABLE market_data ADD COLUMN note text",

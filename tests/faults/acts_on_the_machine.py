@@ -27,6 +27,16 @@ async def _(op: Operator) -> None:
     await op.start("kafka")
 
 
+async def _restart_ten_times(op: Operator, name: str) -> None:
+    for _ in range(10):
+        await op.stop(name)
+        await op.start(name)
+
+
+for _server in ("kafka", "postgres"):
+    act(f"{_server} restarted ten times in a row")(partial(_restart_ten_times, name=_server))
+
+
 @act("Kafka away while workers and sink are restarted")
 async def _(op: Operator) -> None:
     await op.stop("kafka", *op.named("sink"), *op.named("stream"))
@@ -98,6 +108,16 @@ async def _freeze(op: Operator, names: Collection[str]) -> None:
 
 for _service in ("kafka", "postgres", "producer"):
     act(f"{_service} stopped with SIGSTOP for two minutes")(partial(_freeze, names=[_service]))
+
+
+@act("the sink stopped with SIGSTOP for two minutes")
+async def _(op: Operator) -> None:
+    await _freeze(op, op.named("sink"))
+
+
+@act("all workers stopped with SIGSTOP for two minutes")
+async def _(op: Operator) -> None:
+    await _freeze(op, op.named("stream"))
 
 
 @act("everything stopped with SIGSTOP for two minutes")

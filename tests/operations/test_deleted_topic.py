@@ -71,7 +71,7 @@ async def test_a_worker_whose_candles_are_not_confirmed_is_not_ready(settings: S
 
     async def candles_are(confirmed: bool) -> bool:
         status, found = await asyncio.to_thread(checks)
-        return (status == 200) is confirmed and found == {"kafka": True, "candles": confirmed}
+        return (status == 200) is confirmed and found == {"kafka": True, "candles": confirmed, "log": True}
 
     worker = Service("stream_app", settings).start()
     try:

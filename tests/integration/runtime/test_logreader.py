@@ -1,6 +1,9 @@
 """Folding again from a real log, and what of it cannot be proven."""
 
 import time
+from contextlib import aclosing
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -10,8 +13,8 @@ from msgspec.structs import replace
 from marketdata.errors import UnknownTopic
 from marketdata.refold import Proof, TickFold
 from marketdata.tick import Tick
-from runtime.kafka import admin_client
-from runtime.logreader import LogReader
+from runtime.kafka import SharedAdmin, admin_client, log_ends
+from runtime.logreader import LogReader, changed_records, own_log
 from runtime.settings import Settings
 from runtime.ticklog import Refolded, TickLog
 from tests.kafka_log import KafkaLog, delete_ticks_topic, frames_of
@@ -50,6 +53,42 @@ async def test_a_partition_that_the_topic_lacks_makes_its_proofs_unprovable(
     assert outcome.unprovable == {nowhere}
     assert volume(outcome, there) == 6
     assert time.monotonic() - began < 10
+
+
+async def test_a_record_that_the_log_lost_or_replaced_is_noticed_and_one_that_retention_took_is_not(
+    settings: Settings, kafka: KafkaLog
+) -> None:
+    partition = await ten_frames(kafka)
+    topic, tp = settings.ticks_topic, TopicPartition(settings.ticks_topic, partition)
+    async with LogReader(settings) as reader, admin_client(settings) as client:
+        records = [record async for polled in reader.read(topic, partition, 0, 9) for record in polled]
+
+        async def changed(**others: Any) -> bool:
+            record: Any = SimpleNamespace(**{"offset": 4, "value": records[4].value} | others)
+            return await changed_records(settings, client, topic, {partition: record}) == [partition]
+
+        assert not await changed()
+        assert not await changed(offset=9, value=records[9].value)
+        assert await changed(value=records[5].value)
+        # The log ends before it.
+        assert await changed(offset=10)
+        await client.delete_records({tp: RecordsToDelete(before_offset=5)})
+        assert not await changed(value=b"other")
+        assert await changed(offset=5, value=b"other")
+
+
+async def test_tasks_share_a_connection_until_one_of_them_fails(settings: Settings, kafka: KafkaLog) -> None:
+    async with aclosing(SharedAdmin(settings)) as admin:
+        async with admin.client() as first:
+            assert set(await log_ends(settings, settings.ticks_topic, first)) == set(range(settings.kafka_partitions))
+        async with admin.client() as second:
+            assert second is first
+        with pytest.raises(UnknownTopic):
+            async with admin.client() as client:
+                await log_ends(settings, "missing", client)
+        async with admin.client() as third:
+            assert third is not first
+            await own_log(settings, third)
 
 
 async def test_a_topic_that_is_gone_is_named(settings: Settings, kafka: KafkaLog) -> None:

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import NewPartitions
 
 from runtime.aiokafka_internals import rejoin_group
-from runtime.kafka import Consumer, GroupWatch, admin_client, unread_partitions
+from runtime.kafka import Consumer, GroupWatch, SharedAdmin, admin_client, unread_partitions
 from runtime.kafka_access import client_options
 from runtime.settings import Settings
 from runtime.topics import ensure_topics
@@ -37,7 +37,9 @@ async def test_partitions_that_nobody_reads_are_found_and_given_out(settings: Se
     await consumer.start()
     try:
         await eventually(partial(assigned, before), what="the partitions")
-        watch = GroupWatch(settings, settings.stream_group, topics, partial(rejoin_group, consumer))
+        watch = GroupWatch(
+            settings, SharedAdmin(settings), settings.stream_group, topics, partial(rejoin_group, consumer)
+        )
         await watch.step()
         await grow(settings, before + 2)
         unread = {TopicPartition(settings.ticks_topic, number) for number in (before, before + 1)}
