@@ -4,7 +4,6 @@ A server that is none of ours, or something between, may send bytes for ever or 
 the sender or fill its memory.
 """
 
-import gc
 import os
 import socket
 import ssl
@@ -41,10 +40,6 @@ def trusted_authorities() -> ssl.SSLContext:
     if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
         context.load_default_certs()
     return context
-
-
-#: Bodies from this size on are freed at once (bytes).
-_LARGE_BODY_BYTES: Final = 100_000
 
 
 class Connection:
@@ -106,10 +101,9 @@ class Connection:
 
     def _ask(self, method: str, url: str, body: bytes, headers: Mapping[str, str] | None) -> Reply:
         seconds = self._answer_seconds + len(body) / _SLOWEST_BYTES_PER_SECOND
-        if len(body) >= _LARGE_BODY_BYTES:
-            # httpx leaves each request in a cycle with its answer, and the body with it. Few objects are made for one,
-            # so that the collector would come after a gigabyte of them (`runtime.process.collect_rarely`).
-            gc.collect(0)
+        # httpx leaves each request in a cycle with its answer. An iterator lets go of the body when it was sent; bytes
+        # would wait for the collector, which comes after a gigabyte of them (`runtime.process.collect_rarely`).
+        length = {"Content-Length": str(len(body))} if body else {}
         # The timeouts of httpx begin again with every byte.
         limit = threading.Timer(seconds, self._line.cut)
         limit.daemon = True
@@ -117,9 +111,12 @@ class Connection:
         limit.start()
         try:
             with self._client.stream(
-                method, url, content=body, headers=httpx.Headers(headers, encoding="utf-8"),
+                method,
+                url,
+                content=iter((body,)) if body else b"",
+                headers=httpx.Headers({**(headers or {}), **length}, encoding="utf-8"),
                 extensions={"trace": self._line.trace},
-            ) as response:  # fmt: skip
+            ) as response:
                 answer = _read(response)
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
             raise _no_address(url) from exc

@@ -264,9 +264,11 @@ def send_split(
     try:
         answer = send(items)
     except (BodyTooLarge, BodyRefused) as exc:
+        # tenacity leaves the error in a cycle with its frames, and those hold the body until the collector comes.
+        refusal = exc.with_traceback(None)
         parts = halves(items)
         if len(parts) < 2:
-            yield items, exc
+            yield items, refusal
             return
         for part in parts:
             yield from send_split(part, send, halves)

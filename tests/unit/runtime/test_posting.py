@@ -1,8 +1,11 @@
 """What a sender makes of each answer, and of none."""
 
+import gc
 import ssl
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from email.utils import formatdate
 from http.server import HTTPServer, SimpleHTTPRequestHandler
@@ -205,6 +208,64 @@ def test_a_split_request_arrives_in_order_but_for_what_nobody_takes(
     assert [item for part, _ in outcome for item in part] == items
     assert arrived == [item for item in items if item not in spoilt]
     assert all(len(part) == 1 for part, answer in outcome if isinstance(answer, BodyRefused))
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_a_body_is_freed_when_it_was_sent_without_the_collector(server: ScriptedServer) -> None:
+    body = b'{"ticks":[{}]}' + b" " * 200_000
+    held = sys.getrefcount(body)
+
+    with Connection(server.url, {}) as connection:
+        for _ in range(3):
+            assert connection.post(f"{server.url}/ingest/tick", body).status == 200
+
+    assert sys.getrefcount(body) == held
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_a_body_that_is_too_large_is_freed_before_its_halves_are_sent() -> None:
+    class Body:
+        pass
+
+    alive: weakref.WeakSet[Body] = weakref.WeakSet()
+    most_alive = 0
+
+    def send(part: Sequence[int]) -> Result:
+        nonlocal most_alive
+        body = Body()
+        alive.add(body)
+        most_alive = max(most_alive, len(alive))
+        if len(part) > 1:
+            raise BodyTooLarge("too many")
+        return Result(1, 0, {})
+
+    retrying = new_retrying(patience_seconds=None, on_wait=lambda exc, _seconds: None)
+    list(send_split(range(8), lambda part: retrying(send, part), lambda part: (part[:1], part[1:])))
+
+    assert most_alive == 1
+
+
+def test_the_collector_comes_while_large_bodies_are_sent(server: ScriptedServer) -> None:
+    """A sender that collected the youngest objects itself kept the older ones from ever being looked at."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(300, 1, 1)
+    retrying = new_retrying(patience_seconds=None, on_wait=lambda exc, _seconds: None)
+    collections = gc.get_stats()[1]["collections"]
+    try:
+        with Connection(server.url, {}) as connection:
+            for _ in range(20):
+                retrying(connection.post, f"{server.url}/ingest/tick", b'{"ticks":[{}]}' + b" " * 200_000)
+    finally:
+        gc.set_threshold(*thresholds)
+
+    assert gc.get_stats()[1]["collections"] > collections
 
 
 def test_what_may_succeed_later_is_tried_again_until_patience_ends() -> None:

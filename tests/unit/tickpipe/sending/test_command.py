@@ -1,6 +1,5 @@
 """`tickpipe import` against a small producer: what is recognised, what is sent, what is said."""
 
-import gc
 import gzip
 import json
 import os
@@ -8,11 +7,9 @@ import threading
 import zipfile
 from pathlib import Path
 
-import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from runtime.exchange import Connection
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.tickpipe.sending.test_history import BAR_HEADER, M1, MT5
 from tests.waiting import wait_until
@@ -368,17 +365,3 @@ def test_every_file_of_a_zip_and_of_a_folder_is_imported(folder: Path, producer:
         "damaged.zip", "nobody", "notes",
     ]  # fmt: skip
     assert "pass --symbol" in not_read[1]
-
-
-def test_bodies_do_not_pile_up_where_garbage_is_collected_rarely(producer: ScriptedServer) -> None:
-    thresholds = gc.get_threshold()
-    gc.set_threshold(1_000_000)
-    connection = Connection(producer.url, {})
-    try:
-        for _ in range(6):
-            connection.post(f"{producer.url}/ingest/tick", b'{"ticks":[]}' + b" " * 200_000)
-        alive = sum(isinstance(each, httpx.Request) for each in gc.get_objects())
-    finally:
-        gc.set_threshold(*thresholds)
-        connection.close()
-    assert alive <= 2
