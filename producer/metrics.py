@@ -62,6 +62,15 @@ class Metrics:
             f"{_PREFIX}_requests_in_flight", "Ingest requests that are not answered yet.", registry=registry
         ).set_function(lambda: self.in_flight)
         self.ticks_accepted = by_source("ticks_accepted", "Ticks that Kafka confirmed.")
+        self.ticks_filled = by_source(
+            "ticks_filled", "Ticks that Kafka confirmed of ranges that were wanted; not among those accepted."
+        )
+        fills = Counter(
+            f"{_PREFIX}_fills", "Ranges that senders reported as done: with ticks, none, or an error.",
+            ["source", "outcome"], registry=registry,
+        )  # fmt: skip
+        #: The counter of a source and an outcome.
+        self.fills: Callable[[str, str], Counter] = lambda source, outcome: fills.labels(source_of(source), outcome)
         self.ticks_late = by_source("ticks_late", "Accepted ticks that came into a terminal's list behind later ones.")
         self.bars_accepted = by_source("bars_accepted", "Broker bars that Kafka confirmed.")
         self.items_rejected = by_source("items_rejected", "Items of bodies that could not be used.")
