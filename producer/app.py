@@ -4,9 +4,10 @@ Its schemas are those of the structs that are read and written.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from itertools import groupby
 from typing import Any, Final
 
 import structlog
@@ -22,14 +23,15 @@ from marketdata.contract.bar import PostedBar
 from marketdata.contract.fills import FillsTaken, PostedFill, PostedSession
 from marketdata.contract.http import BARS_ROUTE, CAN_FILL, FILL, FILLS_ROUTE, TICKS_ROUTE, Refused, Taken, route_of
 from marketdata.contract.tick import PostedTick
-from producer.connection import SideWriter
-from producer.fills import Fills, WantedIndex, WantedReader
+from producer.connection import Record
+from producer.fills import Fills, Publish, WantedIndex, WantedReader
 from producer.ingest import Ingest, json_response
 from producer.metrics import Metrics
 from producer.publisher import Gateway, Publisher
 from producer.senders import ReferenceData, ReferenceWriter
 from producer.windows import add_windows_kit
 from runtime.health import Guard, Health
+from runtime.kafka import SideWriter
 from runtime.service import TaskMetrics
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
@@ -103,7 +105,7 @@ def create_app(
     side = SideWriter(settings)
     # A gateway of a test stands for all of Kafka.
     wanted = wanted or WantedIndex()
-    fills = Fills(settings, side.publish if writer is not None else gateway.publish, metrics, wanted)
+    fills = Fills(settings, _publish_beside(side) if writer is not None else gateway.publish, metrics, wanted)
     ingest = Ingest(settings, gateway, metrics, start_telemetry(settings, "producer"), reference, fills=fills)
 
     @asynccontextmanager
@@ -112,7 +114,7 @@ def create_app(
         work = {"publisher": gateway.run()}
         if writer is not None:
             work["reference"] = writer.run()
-            work["wanted"] = WantedReader(settings, wanted).run()
+            work["wanted"] = WantedReader(settings, wanted, lambda: gateway.is_open).run()
             work["volumes"] = VolumeWatch(settings, guard.health, metrics.registry).run(
                 asyncio.Event(), TaskMetrics(metrics.registry)
             )
@@ -135,6 +137,15 @@ def create_app(
     _add_errors(app, metrics)
     add_windows_kit(app, ingest.keyring)
     return app
+
+
+def _publish_beside(writer: SideWriter) -> Publish:
+    async def publish(records: Sequence[Record]) -> None:
+        for topic, of_topic in groupby(records, lambda record: record.topic):
+            found = list(of_topic)
+            await writer.write(topic, [(one.key, one.value) for one in found], headers=found[0].headers)
+
+    return publish
 
 
 def _add_ingest(app: ProducerApp, ingest: Ingest) -> None:

@@ -83,64 +83,6 @@ async def discard_producer(producer: AIOKafkaProducer) -> None:
         log.debug("A connection to Kafka did not close.", action="kafka_close_failed", error=str(exc))
 
 
-class SideWriter:
-    """Writes what ticks do not depend on, over a connection of its own: whatever fails there does no harm to ticks.
-
-    Args:
-        confirm_seconds: Kafka confirms in milliseconds; later means that it is away.
-    """
-
-    def __init__(self, settings: Settings, *, confirm_seconds: float = 5.0) -> None:
-        self._settings = settings
-        self._confirm_seconds = confirm_seconds
-        self._producer: AIOKafkaProducer | None = None
-        #: One write at a time, for one that fails gives up the connection.
-        self._writing = asyncio.Lock()
-
-    async def publish(self, records: Sequence["Record"], *, timeout_seconds: float | None = None) -> None:
-        """Return when Kafka has confirmed every record, all of one topic.
-
-        Raises:
-            KafkaUnavailable: when it did not within the time, by default `confirm_seconds`; some may be in the log.
-            KafkaRefused: when the broker refuses one of them for good.
-        """
-        if not records:
-            return
-        try:
-            with kafka_errors(self._settings, topic=records[0].topic, right="WRITE"):
-                async with (
-                    asyncio.timeout(self._confirm_seconds if timeout_seconds is None else timeout_seconds),
-                    self._writing,
-                ):
-                    producer = await self._connected()
-                    sending = (
-                        producer.send_and_wait(one.topic, one.value, key=one.key, headers=one.headers)
-                        for one in records
-                    )
-                    # All of them end before the connection is given up: what waits on it then waits for ever.
-                    for outcome in await asyncio.gather(*sending, return_exceptions=True):
-                        if isinstance(outcome, BaseException):
-                            raise outcome
-        except BaseException:
-            await self.stop()
-            raise
-
-    async def _connected(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            # A failed batch of an idempotent producer blocks its partition for good; a record may be written twice.
-            self._producer = new_producer(
-                self._settings, enable_idempotence=False, request_timeout_ms=int(self._confirm_seconds * 1000)
-            )
-            await self._producer.start()
-        return self._producer
-
-    async def stop(self) -> None:
-        """Close the connection; the next write opens another."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await discard_producer(producer)
-
-
 #: Keys whose partition is remembered; more than any broker has symbols.
 _MAX_KEYS: Final = 50_000
 

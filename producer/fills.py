@@ -33,6 +33,9 @@ _MAX_SERIES: Final = 50_000
 _POLL_MS: Final = 1_000
 _POLL_RECORDS: Final = 500
 
+#: How often it is looked whether Kafka is there (seconds).
+_LOOK_SECONDS: Final = 1.0
+
 #: The pause after `wanted` could not be read (seconds).
 _RETRY_SECONDS: Final = 10.0
 
@@ -91,14 +94,18 @@ class WantedIndex:
 class WantedReader:
     """Fills the index from the topic `wanted`, which is compacted, until cancelled."""
 
-    def __init__(self, settings: Settings, index: WantedIndex) -> None:
+    def __init__(self, settings: Settings, index: WantedIndex, is_ready: Callable[[], bool]) -> None:
         self._settings = settings
         self._index = index
+        #: Whether Kafka answers and has its topics.
+        self._is_ready = is_ready
 
     async def run(self) -> None:
         """Read for ever; while it cannot be read nothing is wanted."""
         told = ""
         while True:
+            while not self._is_ready():  # noqa: ASYNC110 - a gateway has no event
+                await asyncio.sleep(_LOOK_SECONDS)
             try:
                 await self._read()
             except Exception as exc:  # whatever it is, ticks are taken without
@@ -165,7 +172,7 @@ class Fills:
             if isinstance(report, Fill):
                 self.wanted.reported(report.source, report.symbol, report.from_ms, report.to_ms)
                 outcome = "error" if report.error else "ticks" if report.ticks else "none"
-                self._metrics.fills(report.source, outcome).inc()
+                self._metrics.fills.reports(report.source, outcome).inc()
 
 
 def answer_to(found: Reports) -> tuple[int, FillsTaken]:

@@ -312,7 +312,7 @@ class Ingest:
         if bars := len(found.bars):
             metrics.bars_accepted.labels(origin.source).inc(bars)
         if accepted > bars:
-            (metrics.ticks_filled if origin.is_fill else metrics.ticks_accepted).labels(origin.source).inc(
+            (metrics.fills.ticks if origin.is_fill else metrics.ticks_accepted).labels(origin.source).inc(
                 accepted - bars
             )
         if late := found.ticks.late:
@@ -325,10 +325,9 @@ class Ingest:
         metrics.source_watch.sender(origin.source, origin.sender, received_ms)
         self._reference.count(origin, accepted - bars, bars, late)
         metrics.logged_seconds.observe(seconds_between(received_ms, clock.now_ms()))
-        if origin.is_fill:
-            return  # history: it tells nothing of lag, of a zone, or of whether the feed lives
         newest_ms = 0
-        for symbol, ticks in found.ticks.symbols.items():
+        # What fills a hole is history: it tells nothing of lag, of a zone, or of whether the feed lives.
+        for symbol, ticks in () if origin.is_fill else found.ticks.symbols.items():
             time_msc = ticks.ticks[-1].time_msc
             newest_ms = max(newest_ms, time_msc)
             # A sender whose clock is ahead would take from the sum.
@@ -346,7 +345,6 @@ class Ingest:
             metrics.source_watch.ticks(origin.source, found.clock, newest_ms, received_ms)
 
 
-#: Stores what a body holds and answers.
 _StoreBody = Callable[[bytes, Origin, ApiKey], Awaitable[Response]]
 
 

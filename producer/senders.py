@@ -20,9 +20,9 @@ from marketdata.contract.http import NOBODY, Sender
 from marketdata.contract.times import Clock, Instant
 from marketdata.errors import TickpipeError
 from marketdata.wire import Instrument, Reference, SenderCount, encode, reference_key
-from producer.connection import Record, SideWriter
 from producer.records import Origin
 from runtime import clock as wall
+from runtime.kafka import SideWriter
 from runtime.settings import Settings
 
 #: A sender, and an instrument, is written at most this often (milliseconds).
@@ -169,9 +169,9 @@ class ReferenceWriter:
         records = self._data.changed(due_ms)
         if not records:
             return
-        topic = self._settings.reference_topic
-        await self._writer.publish(
-            [Record(topic, reference_key(record), encode(record), None, []) for record in records],
+        await self._writer.write(
+            self._settings.reference_topic,
+            [(reference_key(record), encode(record)) for record in records],
             timeout_seconds=timeout_seconds,
         )
         self._data.confirmed(records, wall.now_ms())

@@ -223,7 +223,7 @@ def topics(settings: Settings) -> tuple[Topic, ...]:
 
 def sink_topics(settings: Settings) -> tuple[str, ...]:
     """The topics that the sink reads."""
-    return settings.candles_topic, settings.broker_candles_topic, settings.reference_topic
+    return settings.candles_topic, settings.broker_candles_topic, settings.reference_topic, settings.fills_topic
 
 
 #: Kafka's error code for a topic that is there already.

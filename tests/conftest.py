@@ -190,6 +190,7 @@ def own_settings(servers: EmbeddedServers, unique: str, *, server_url: str = "",
         "kafka_partitions": 2,
         # What the pipeline loses must not be mended before a test looks.
         "check_days": 0,
+        "ledger_days": 0,
         "producer_port": free_port(),
         "stream_port": free_port(),
         "sink_port": free_port(),
