@@ -29,6 +29,7 @@ from dashboard.hub import Hub
 from dashboard.stream import STREAM_HEADERS, events
 from marketdata.timeframes import TIMEFRAMES
 from runtime.serving import owner_of
+from sink.gaps import minute_states, sources_of
 from sink.queries import read_senders
 
 if TYPE_CHECKING:
@@ -70,6 +71,10 @@ _LISTINGS: Final = 1_000
 
 #: How far back senders are told unless asked otherwise.
 _SENDERS_SEEN: Final = timedelta(days=7)
+
+#: How far back `/gaps` tells unless asked otherwise, and the longest time that it tells of.
+_GAPS_SEEN: Final = timedelta(days=7)
+_MOST_GAPS: Final = timedelta(days=31)
 
 #: Pages of more candles than these are heavy; few of them are read at once, and the others wait for so long (seconds).
 _HEAVY_FROM: Final = 2_000
@@ -114,6 +119,7 @@ STRICT: Final = (Depends(refuse_unknown),)
 def add_routes(app: FastAPI, parts: "Parts") -> None:
     """Add the routes of the API to the application."""
     _add_candles(app, parts)
+    _add_gaps(app, parts)
     _add_stream(app, parts)
 
     @app.head("/symbols", include_in_schema=False, dependencies=STRICT)
@@ -159,6 +165,39 @@ def add_routes(app: FastAPI, parts: "Parts") -> None:
     async def pipeline() -> Response:
         """Lag in records, ticks a second, latency (ms), rejected records, the newest tick of each feed."""
         return Response(encode(await parts.pipeline.state()), media_type=MEDIA_TYPES["json"])
+
+
+def _add_gaps(app: FastAPI, parts: "Parts") -> None:
+    @app.head("/gaps", include_in_schema=False, dependencies=STRICT)
+    @app.get(
+        "/gaps", tags=["candles"], response_class=Response, responses=refusals(400, 503, 504), dependencies=STRICT
+    )  # fmt: skip
+    async def gaps(
+        request: HttpRequest, *, symbol: Symbol, source: StreamSource = None, from_: From = None, to: To = None
+    ) -> Response:
+        """Every minute of a symbol by what is known of it, those in a row as one range, by source and in order of time.
+
+        `ticks`: there are some. `closed`: the broker does not quote the symbol then, or the user says so. `none`: the
+        broker had no tick. `wanted`: missing, a sender that can fill is asked for it. `failed`: it could not fill it.
+        `quiet`: no tick, as is usual. Without `from` the last seven days; at most 31 days.
+        """
+        end = min(datetime.now(UTC) if to is None else parse_time("to", to), datetime.now(UTC))
+        begin = end - _GAPS_SEEN if from_ is None else parse_time("from", from_)
+        span = (begin.replace(second=0, microsecond=0), end.replace(second=0, microsecond=0))
+        if not timedelta(0) < span[1] - span[0] <= _MOST_GAPS:
+            raise Refusal(400, "INVALID_PARAMETER", f"from: at most {_MOST_GAPS.days} days before `to`")
+        async with parts.database.reading() as connection:
+            found = {
+                name: await minute_states(connection, (symbol, name), *span, parts.settings.zones)
+                for name in await sources_of(connection, symbol)
+                if source in (None, name)
+            }
+        listed = [
+            {"source": name, "from": first, "to": last, "state": state}
+            for name, states in found.items()
+            for first, last, state in states
+        ]
+        return cacheable(request, encode({"symbol": symbol, "ranges": listed}), MEDIA_TYPES["json"])
 
 
 def _add_candles(app: FastAPI, parts: "Parts") -> None:

@@ -6,6 +6,7 @@
     ├── InvalidFrame        a record of `ticks` that is no frame
     ├── InvalidCandle       a record of `candles.m1` or `candles.broker` that is no candle
     ├── InvalidReference    a record of `reference` that is no reference data
+    ├── InvalidReport       a record of `fills` that is no report, or of `wanted` that holds no ranges
     ├── UnknownTimeframe    a name that is no timeframe, or one that does not fit here
     ├── InvalidItem         one tick or bar of an HTTP body that cannot be used
     ├── SettingsError       a setting is missing or cannot be understood
@@ -56,6 +57,10 @@ class InvalidCandle(TickpipeError):
 
 class InvalidReference(TickpipeError):
     """A record of the reference topic is no reference data; it belongs in `candles.rejected`."""
+
+
+class InvalidReport(TickpipeError):
+    """A record of the fills topic is no report (it belongs in `candles.rejected`), or one of `wanted` has no ranges."""
 
 
 class UnknownTimeframe(TickpipeError):

@@ -1,4 +1,4 @@
-"""Records of Kafka's topics as JSON, and their keys: frames, candles, bars, and reference data, defined here."""
+"""Records of Kafka's topics as JSON, and their keys: frames, candles, bars, and the rest, which is defined here."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -6,10 +6,10 @@ from math import isfinite
 from typing import Annotated, Final, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from marketdata.candle import BrokerBar, Candle
-from marketdata.errors import InvalidCandle, InvalidFrame, InvalidReference, TickpipeError
+from marketdata.errors import InvalidCandle, InvalidFrame, InvalidReference, InvalidReport, TickpipeError
 from marketdata.tick import Frame, TimeMsc
 
 _Name = Annotated[str, Meta(max_length=64)]
@@ -60,6 +60,43 @@ class Instrument(Struct, frozen=True, gc=False, kw_only=True, tag_field="kind", 
 Reference = SenderCount | Instrument
 
 
+class Fill(Struct, frozen=True, gc=False, kw_only=True, tag_field="kind", tag="fill"):
+    """A sender has sent all ticks that its terminal has of a range, or says why it cannot."""
+
+    source: Annotated[str, Meta(min_length=1, max_length=64)]
+    symbol: Annotated[str, Meta(min_length=1, max_length=32)]
+    #: Whole minutes, the end not included (UTC epoch milliseconds).
+    from_ms: TimeMsc = field(name="from")
+    to_ms: TimeMsc = field(name="to")
+    #: How many there are, 0 where the broker has none; None after an error.
+    ticks: _Count | None = None
+    error: Annotated[str, Meta(max_length=200)] = ""
+    #: When the producer received it (UTC epoch milliseconds).
+    received: TimeMsc
+
+
+_Minute = Annotated[int, Meta(ge=0, le=1440)]
+
+
+class QuoteSessions(Struct, frozen=True, kw_only=True, tag_field="kind", tag="sessions"):
+    """When the broker quotes a symbol, by its own clock; a later record replaces an earlier one."""
+
+    source: Annotated[str, Meta(min_length=1, max_length=64)]
+    symbol: Annotated[str, Meta(min_length=1, max_length=32)]
+    #: Offset of the broker's clock from UTC (seconds); None: by the zone of the source.
+    utc_offset_s: Annotated[int, Meta(ge=-64_800, le=64_800)] | None
+    #: Day of the week, 0 is Sunday, and minutes of that day, the end not included.
+    sessions: list[tuple[Annotated[int, Meta(ge=0, le=6)], _Minute, _Minute]]
+    received: TimeMsc
+
+
+#: What senders report, in the topic `fills`; its key is `frame_key`.
+Report = Fill | QuoteSessions
+
+#: Minutes of which ticks are wanted, the newest first: first and end, not included (UTC epoch milliseconds).
+WantedRanges = list[tuple[int, int]]
+
+
 def decimals_of(point: float) -> int:
     """Decimals of a price whose smallest step is `point`: 5 for 0.00001, 0 for 1 and for 10, 2 for 0.25."""
     if not isfinite(point) or point <= 0:
@@ -78,6 +115,8 @@ _candles: Final = msgspec.json.Decoder(list[Candle])
 _candle: Final = msgspec.json.Decoder(Candle)
 _bar: Final = msgspec.json.Decoder(BrokerBar)
 _reference: Final[msgspec.json.Decoder[Reference]] = msgspec.json.Decoder(Reference)
+_report: Final[msgspec.json.Decoder[Report]] = msgspec.json.Decoder(Report)
+_wanted: Final = msgspec.json.Decoder(WantedRanges)
 
 #: What msgspec raises on bytes it cannot use: no JSON, wrong types, no UTF-8, too deep.
 _UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -90,8 +129,13 @@ def record_key(*names: str) -> bytes:
     return "/".join(name.replace("%", "%25").replace("/", "%2F") for name in names).encode()
 
 
+def names_in(key: bytes) -> tuple[str, ...]:
+    """The names that `record_key` joined."""
+    return tuple(name.replace("%2F", "/").replace("%25", "%") for name in key.decode().split("/"))
+
+
 def frame_key(source: str, symbol: str) -> bytes:
-    """Key of a record of `ticks`: one source and symbol always goes to one partition."""
+    """Key of a record of `ticks`, `fills` and `wanted`: one source and symbol always goes to one partition."""
     return record_key(source, symbol)
 
 
@@ -115,7 +159,7 @@ def reference_key(record: Reference) -> bytes:
     return record_key("instrument", record.source, record.symbol)
 
 
-def encode(value: Frame | Candle | BrokerBar | Reference) -> bytes:
+def encode(value: Frame | Candle | BrokerBar | Reference | Report | WantedRanges) -> bytes:
     """One record's value."""
     return _encoder.encode(value)
 
@@ -174,6 +218,24 @@ def decode_reference(value: bytes | None) -> Reference:
         InvalidReference: when it is none.
     """
     return _decode_one(_reference, value, InvalidReference, "reference data")
+
+
+def decode_report(value: bytes | None) -> Report:
+    """The report in one record of `fills`.
+
+    Raises:
+        InvalidReport: when it is none.
+    """
+    return _decode_one(_report, value, InvalidReport, "a report")
+
+
+def decode_wanted(value: bytes) -> WantedRanges:
+    """The ranges in one record of `wanted`.
+
+    Raises:
+        InvalidReport: when it holds none.
+    """
+    return _decode_one(_wanted, value, InvalidReport, "ranges that are wanted")
 
 
 def _decode_one(decoder: msgspec.json.Decoder[T], value: bytes | None, error: type[TickpipeError], what: str) -> T:

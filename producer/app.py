@@ -4,9 +4,10 @@ Its schemas are those of the structs that are read and written.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from itertools import groupby
 from typing import Any, Final
 
 import structlog
@@ -19,14 +20,18 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from marketdata.contract.bar import PostedBar
-from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, Refused, Taken, route_of
+from marketdata.contract.fills import FillsTaken, PostedFill, PostedSession
+from marketdata.contract.http import BARS_ROUTE, CAN_FILL, FILL, FILLS_ROUTE, TICKS_ROUTE, Refused, Taken, route_of
 from marketdata.contract.tick import PostedTick
+from producer.connection import Record
+from producer.fills import Fills, Publish, WantedIndex, WantedReader
 from producer.ingest import Ingest, json_response
 from producer.metrics import Metrics
 from producer.publisher import Gateway, Publisher
 from producer.senders import ReferenceData, ReferenceWriter
 from producer.windows import add_windows_kit
 from runtime.health import Guard, Health
+from runtime.kafka import SideWriter
 from runtime.service import TaskMetrics
 from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
@@ -82,11 +87,12 @@ def create_app(
     metrics: Metrics | None = None,
     guard: Guard | None = None,
     reference: ReferenceData | None = None,
+    wanted: WantedIndex | None = None,
 ) -> ProducerApp:
     """The application; without `gateway` it publishes to the Kafka of the settings, once its lifespan has begun.
 
     `guard` watches over its background tasks; without one, the failure of any ends the process. `reference` is filled
-    from requests, and written to Kafka where ticks are.
+    from requests, and written to Kafka where ticks are; `wanted` is filled from there.
 
     Raises:
         SettingsError: when no API key is configured.
@@ -96,7 +102,11 @@ def create_app(
     reference = reference or ReferenceData()
     writer = ReferenceWriter(settings, reference) if gateway is None else None
     gateway = gateway or Publisher(settings, metrics)
-    ingest = Ingest(settings, gateway, metrics, start_telemetry(settings, "producer"), reference)
+    side = SideWriter(settings)
+    # A gateway of a test stands for all of Kafka.
+    wanted = wanted or WantedIndex()
+    fills = Fills(settings, _publish_beside(side) if writer is not None else gateway.publish, metrics, wanted)
+    ingest = Ingest(settings, gateway, metrics, start_telemetry(settings, "producer"), reference, fills=fills)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -104,11 +114,13 @@ def create_app(
         work = {"publisher": gateway.run()}
         if writer is not None:
             work["reference"] = writer.run()
+            work["wanted"] = WantedReader(settings, wanted, lambda: gateway.is_open).run()
             work["volumes"] = VolumeWatch(settings, guard.health, metrics.registry).run(
                 asyncio.Event(), TaskMetrics(metrics.registry)
             )
         async with guard.running(**work):
             yield
+        await side.stop()
 
     app = ProducerApp(
         guard,
@@ -127,18 +139,28 @@ def create_app(
     return app
 
 
+def _publish_beside(writer: SideWriter) -> Publish:
+    async def publish(records: Sequence[Record]) -> None:
+        for topic, of_topic in groupby(records, lambda record: record.topic):
+            found = list(of_topic)
+            await writer.write(topic, [(one.key, one.value) for one in found], headers=found[0].headers)
+
+    return publish
+
+
 def _add_ingest(app: ProducerApp, ingest: Ingest) -> None:
     # Bodies are read from the raw bytes; models would cost more than all the rest.
-    def route(path: str, take: Take, summary: str, operation: dict[str, Any]) -> None:
+    def route(path: str, take: Take, summary: str, operation: dict[str, Any], answers: _Answers) -> None:
         app.direct[path] = take
         # There to be documented, and for a server that mounts the application under another path.
         app.add_api_route(
-            path, take, methods=["POST"], summary=summary, responses=ANSWERS, openapi_extra=operation,
+            path, take, methods=["POST"], summary=summary, responses=answers, openapi_extra=operation,
             response_class=Response, tags=["ingest"],
         )  # fmt: skip
 
-    route(TICKS_ROUTE, ingest.ticks, "Ticks", TICK_OPERATION)
-    route(BARS_ROUTE, ingest.bars, "Bars, and ticks among them", BAR_OPERATION)
+    route(TICKS_ROUTE, ingest.ticks, "Ticks", TICK_OPERATION, ANSWERS)
+    route(BARS_ROUTE, ingest.bars, "Bars, and ticks among them", BAR_OPERATION, ANSWERS)
+    route(FILLS_ROUTE, ingest.fills, "What became of ranges that were wanted", FILLS_OPERATION, FILLS_ANSWERS)
 
     generate: Callable[[], dict[str, Any]] = app.openapi
 
@@ -223,8 +245,10 @@ def _refusal(description: str, code: str, **more: object) -> dict[str, Any]:
     return {"description": description, "content": _json(_REFUSED, {"error": "…", "code": code} | more)}
 
 
-#: Answers of both routes.
-ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+_Answers = dict[int | str, dict[str, Any]]
+
+#: Answers of both routes of ticks and bars.
+ANSWERS: Final[_Answers] = {
     200: {"description": "Everything is accepted and confirmed by Kafka.", "content": _json(_TAKEN, _TAKEN_EXAMPLE)},
     207: {
         "description": "Some items cannot be used; the others are accepted and confirmed by Kafka.",
@@ -243,6 +267,18 @@ ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
+_FILLED: Final = {"$ref": "#/components/schemas/FillsTaken"}
+
+#: Answers of the route of reports.
+FILLS_ANSWERS: Final[_Answers] = ANSWERS | {
+    200: {"description": "All reports are confirmed by Kafka.", "content": _json(_FILLED, {"ok": True, "received": 1})},
+    207: {
+        "description": "Some items cannot be used; the others are confirmed by Kafka.",
+        "content": _json(_FILLED, {"ok": True, "received": 3, "details": _DETAILS_EXAMPLE}),
+    },
+}
+
+
 def _forms(key: str, item: dict[str, Any]) -> dict[str, Any]:
     items = {"type": "array", "items": item}
     wrapper = {
@@ -256,7 +292,19 @@ def _forms(key: str, item: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [wrapper, items, item]}
 
 
-def _operation(schema: dict[str, Any], examples: dict[str, object]) -> dict[str, Any]:
+_HEADERS: Final = (
+    ("X-Source", "name of the feed; only with a key that may speak for any source"),
+    ("X-Dry-Run", "1: answer as always, with the source that the ticks would get, and store nothing"),
+    ("X-Trace-Id", "taken into logs and record headers"),
+    ("traceparent", "W3C trace context; the record headers carry it on"),
+)
+_HEADERS_OF_TICKS: Final = (
+    (CAN_FILL, "ticks: the answer asks for ranges of which ticks are missing, if there are any"),
+    (FILL, "ticks: these are of such a range"),
+)
+
+
+def _operation(schema: dict[str, Any], examples: dict[str, object], *more_headers: tuple[str, str]) -> dict[str, Any]:
     return {
         "security": [{"ApiKey": []}, {"Bearer": []}],
         "parameters": [
@@ -264,12 +312,7 @@ def _operation(schema: dict[str, Any], examples: dict[str, object]) -> dict[str,
                 "name": name, "in": "header", "required": False, "schema": {"type": "string", "maxLength": 64},
                 "description": description,
             }
-            for name, description in (
-                ("X-Source", "name of the feed; only with a key that may speak for any source"),
-                ("X-Dry-Run", "1: answer as always, with the source that the ticks would get, and store nothing"),
-                ("X-Trace-Id", "taken into logs and record headers"),
-                ("traceparent", "W3C trace context; the record headers carry it on"),
-            )
+            for name, description in (*_HEADERS, *more_headers)
         ],
         "requestBody": {
             "required": True,
@@ -292,6 +335,7 @@ TICK_OPERATION: Final = _operation(
         "exporter": [_EXPORTED_EXAMPLE],
         "one tick": {"time": "2025-10-20T02:20:00.417Z", "symbol": "EURUSD", "bid": 1.16512, "ask": 1.16518},
     },
+    *_HEADERS_OF_TICKS,
 )
 
 #: POST /ingest.
@@ -299,7 +343,28 @@ BAR_OPERATION: Final = _operation(
     _forms("items", {"anyOf": [_BAR, _TICK]}), {"bars": {"items": [_BAR_EXAMPLE]}, "array": [_BAR_EXAMPLE]}
 )
 
-_, _SCHEMAS = schema_components((PostedTick, PostedBar, Taken, Refused), ref_template="#/components/schemas/{name}")
+_RANGE: Final = {"symbol": "EURUSD", "from": 1_760_926_800_000, "to": 1_760_930_400_000}
+
+#: POST /fills.
+FILLS_OPERATION: Final = _operation(
+    {
+        "type": "object",
+        "properties": {
+            "fills": {"type": "array", "items": {"$ref": "#/components/schemas/PostedFill"}},
+            "sessions": {"type": "array", "items": {"$ref": "#/components/schemas/PostedSession"}},
+            "utc_offset_s": {"type": "integer", "description": "seconds that the broker's clock is ahead of UTC"},
+        },
+    },
+    {
+        "all ticks are sent": {"fills": [_RANGE | {"ticks": 1234}]},
+        "the broker has none": {"fills": [_RANGE | {"ticks": 0}]},
+        "it cannot be read": {"fills": [_RANGE | {"error": "CopyTicksRange: 4401"}]},
+        "hours of trading": {"utc_offset_s": 7200, "sessions": [{"symbol": "EURUSD", "day": 1, "from": 5, "to": 1435}]},
+    },
+)
+
+_POSTED: Final = (PostedTick, PostedBar, PostedFill, PostedSession, FillsTaken, Taken, Refused)
+_, _SCHEMAS = schema_components(_POSTED, ref_template="#/components/schemas/{name}")
 
 #: What the routes refer to, and how a request says who it is.
 COMPONENTS: Final[dict[str, dict[str, Any]]] = {

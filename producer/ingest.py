@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import tzinfo
 from functools import lru_cache
 from typing import Any, Final
@@ -12,11 +12,11 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from marketdata.candle import BrokerBar
 from marketdata.contract import http
 from marketdata.contract.bar import read_bar
 from marketdata.contract.body import Body, decode
 from marketdata.contract.fields import is_bar
+from marketdata.contract.fills import MAX_FILLS_BYTES, read_reports
 from marketdata.contract.http import (
     BARS_ROUTE,
     MAX_DETAILS,
@@ -36,9 +36,10 @@ from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
 from producer.auth import Keyring, NewSymbols
 from producer.connection import Record
+from producer.fills import Fills, answer_to
 from producer.metrics import Metrics
 from producer.publisher import Gateway
-from producer.records import FrameWriter, Origin, RejectWriter, TicksBySymbol, decode_bulk, read_bulk
+from producer.records import FrameWriter, Origin, ReadBody, RejectWriter, decode_bulk, read_bulk
 from producer.senders import ReferenceData
 from runtime import clock
 from runtime.api_keys import ApiKey, Rates
@@ -77,26 +78,6 @@ _CACHED_ANSWERS: Final = 256
 _MAX_REJECTS: Final = 5_000
 
 
-class ReadBody:
-    """What a body was found to hold."""
-
-    def __init__(self) -> None:
-        #: The sender's; one for the whole body, for the order of its ticks tells in the hour that comes twice.
-        self.clock: Clock | None = None
-        self.ticks = TicksBySymbol()
-        self.bars: list[BrokerBar] = []
-        self.received = 0
-        self.errors = 0
-        #: The first of the errors, and the records that hold their items.
-        self.details: list[Detail] = []
-        self.rejects: list[Record] = []
-
-    @property
-    def symbols(self) -> Collection[str]:
-        """The names of the symbols of ticks and bars."""
-        return {*self.ticks.symbols, *(bar.symbol for bar in self.bars)} if self.bars else self.ticks.symbols
-
-
 class Ingest:
     """Both ingest routes: authenticates, reads, converts, publishes, answers.
 
@@ -111,12 +92,15 @@ class Ingest:
         metrics: Metrics,
         telemetry: Telemetry,
         reference: ReferenceData,
+        *,
+        fills: Fills,
     ) -> None:
         self._settings = settings
         self._gateway = gateway
         self._metrics = metrics
         self._telemetry = telemetry
         self._reference = reference
+        self._fills = fills
         self.keyring = Keyring(settings)
         metrics.key_ends.of_keys = self.keyring.keys.ends
         self._rates = Rates(settings.rate_limit_per_second)
@@ -136,7 +120,13 @@ class Ingest:
         """POST /ingest."""
         return await self._answer(request, BARS_ROUTE, self._settings.max_bar_body_bytes)
 
-    async def _answer(self, request: Request, route: str, limit_bytes: int) -> Response:
+    async def fills(self, request: Request) -> Response:
+        """POST /fills."""
+        return await self._answer(request, http.FILLS_ROUTE, MAX_FILLS_BYTES, self._take_reports)
+
+    async def _answer(
+        self, request: Request, route: str, limit_bytes: int, store: "_StoreBody | None" = None
+    ) -> Response:
         headers = dict(request.scope["headers"])
         span = self._telemetry.begin("ingest", parse_traceparent(headers.get(b"traceparent")))
         context = span.context
@@ -148,7 +138,7 @@ class Ingest:
             key, source = self.keyring.identify(headers)
             self._rates.request(key)
             response = await self._take(
-                request, headers, key, source, trace=trace, context=context, limit_bytes=limit_bytes
+                request, headers, key, source, trace=trace, context=context, limit_bytes=limit_bytes, store=store
             )
         except Refusal as refusal:
             # While Kafka is away every request is refused; that was logged once, when it went.
@@ -183,6 +173,7 @@ class Ingest:
         trace: str,
         context: TraceContext,
         limit_bytes: int,
+        store: "_StoreBody | None",
     ) -> Response:
         if not self._gateway.is_open:
             raise _kafka_refusal("Kafka cannot be reached")
@@ -193,10 +184,11 @@ class Ingest:
             sender = sender_in(headers, body)
             origin = Origin(
                 source or sender.server or DEFAULT_SOURCE, trace, context, clock.now_ms(),
-                sender=sender, address=address,
+                sender=sender, address=address, can_fill=http.says_ticks(headers.get(b"x-can-fill")),
+                is_fill=http.says_ticks(headers.get(b"x-fill")),
             )  # fmt: skip
             if is_dry_run(headers):
-                return self._dry_run(body, origin)
+                return (self._dry_run if store is None else _dry_reports)(body, origin)
             # Bodies that are still on their way take none of these places.
             if self._pending >= self._settings.max_pending_requests:
                 raise Refusal(
@@ -204,7 +196,8 @@ class Ingest:
                 )
             self._pending += 1
             try:
-                store = self._store if len(body) < LARGE_BYTES else self._take_large
+                if store is None:
+                    store = self._store if len(body) < LARGE_BYTES else self._take_large
                 return await store(body, origin, key)
             except KafkaUnavailable as exc:
                 raise _kafka_refusal(str(exc)) from exc
@@ -220,6 +213,13 @@ class Ingest:
         if found.errors and found.errors == found.received:
             raise http.none_usable(found.details, found.errors)
         return taken(found.received, found.details, found.errors, dry_run_for=origin.source)
+
+    async def _take_reports(self, body: bytes, origin: Origin, key: ApiKey) -> Response:
+        found = read_reports(body, origin.received_ms)
+        status, answer = answer_to(found)
+        self._new_symbols.check(key.name, found.symbols)
+        await self._fills.take(found, origin)
+        return json_response(status, answer)
 
     async def _take_large(self, body: bytes, origin: Origin, key: ApiKey) -> Response:
         async with self._large:
@@ -257,8 +257,9 @@ class Ingest:
             ]
         )
         self._count(found, accepted, origin)
+        wanted = self._fills.wanted.newest(origin.source) if origin.can_fill else ()
         if not found.errors:
-            return taken(found.received, (), 0)
+            return taken(found.received, (), 0, wanted=wanted)
         log.warning(
             "Some items of a body cannot be used.", action="items_rejected", trace=origin.trace,
             trace_id=trace_id_of(origin.headers), source=origin.source, errors=found.errors, accepted=accepted,
@@ -266,7 +267,7 @@ class Ingest:
         )  # fmt: skip
         if not accepted:
             raise http.none_usable(found.details, found.errors)
-        return taken(found.received, found.details, found.errors)
+        return taken(found.received, found.details, found.errors, wanted=wanted)
 
     def _read(self, body: bytes | Body, found: ReadBody, origin: Origin) -> None:
         """Add what the items of a body, or of a piece of one, hold."""
@@ -311,7 +312,9 @@ class Ingest:
         if bars := len(found.bars):
             metrics.bars_accepted.labels(origin.source).inc(bars)
         if accepted > bars:
-            metrics.ticks_accepted.labels(origin.source).inc(accepted - bars)
+            (metrics.fills.ticks if origin.is_fill else metrics.ticks_accepted).labels(origin.source).inc(
+                accepted - bars
+            )
         if late := found.ticks.late:
             metrics.ticks_late.labels(origin.source).inc(late)
         if found.errors:
@@ -323,7 +326,8 @@ class Ingest:
         self._reference.count(origin, accepted - bars, bars, late)
         metrics.logged_seconds.observe(seconds_between(received_ms, clock.now_ms()))
         newest_ms = 0
-        for symbol, ticks in found.ticks.symbols.items():
+        # What fills a hole is history: it tells nothing of lag, of a zone, or of whether the feed lives.
+        for symbol, ticks in () if origin.is_fill else found.ticks.symbols.items():
             time_msc = ticks.ticks[-1].time_msc
             newest_ms = max(newest_ms, time_msc)
             # A sender whose clock is ahead would take from the sum.
@@ -339,6 +343,13 @@ class Ingest:
                 self._reference.quoted(origin.source, symbol, ticks.point, received_ms)
         if newest_ms and found.clock is not None:
             metrics.source_watch.ticks(origin.source, found.clock, newest_ms, received_ms)
+
+
+_StoreBody = Callable[[bytes, Origin, ApiKey], Awaitable[Response]]
+
+
+def _dry_reports(body: bytes, origin: Origin) -> Response:
+    return json_response(*answer_to(read_reports(body, origin.received_ms)))
 
 
 def _trace(given: bytes | None, context: TraceContext) -> str:
@@ -363,11 +374,18 @@ def json_response(status: int, content: object, headers: dict[str, str] | None =
     return _JsonResponse(_encoder.encode(content), status, headers)
 
 
-def taken(received: int, details: Sequence[Detail], errors: int, *, dry_run_for: str | None = None) -> Response:
+def taken(
+    received: int,
+    details: Sequence[Detail],
+    errors: int,
+    *,
+    dry_run_for: str | None = None,
+    wanted: Sequence[http.Wanted] = (),
+) -> Response:
     """200 when `errors` is 0, else 207: every valid item is in Kafka."""
-    if not errors and dry_run_for is None:
+    if not errors and dry_run_for is None and not wanted:
         return _JsonResponse(_all_taken(received))
-    return json_response(*http.taken(received, details, errors, dry_run_for=dry_run_for))
+    return json_response(*http.taken(received, details, errors, dry_run_for=dry_run_for, wanted=wanted))
 
 
 @lru_cache(_CACHED_ANSWERS)

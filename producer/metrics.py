@@ -28,6 +28,27 @@ MAX_KEYS = 100
 _AGE_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86400.0)
 
 
+class FillMetrics:
+    """What came of ranges that were wanted, by source."""
+
+    def __init__(self, registry: CollectorRegistry, source_of: Bounded) -> None:
+        self.ticks = BoundedCounter(
+            Counter(
+                f"{_PREFIX}_ticks_filled",
+                "Ticks that Kafka confirmed of ranges that were wanted; not among those accepted.",
+                ["source"],
+                registry=registry,
+            ),
+            source_of,
+        )
+        reports = Counter(
+            f"{_PREFIX}_fills", "Ranges that senders reported as done: with ticks, none, or an error.",
+            ["source", "outcome"], registry=registry,
+        )  # fmt: skip
+        #: The counter of a source and an outcome.
+        self.reports: Callable[[str, str], Counter] = lambda source, outcome: reports.labels(source_of(source), outcome)
+
+
 class Metrics:
     """All metrics of one producer, in a registry of their own unless one is given.
 
@@ -62,6 +83,7 @@ class Metrics:
             f"{_PREFIX}_requests_in_flight", "Ingest requests that are not answered yet.", registry=registry
         ).set_function(lambda: self.in_flight)
         self.ticks_accepted = by_source("ticks_accepted", "Ticks that Kafka confirmed.")
+        self.fills = FillMetrics(registry, source_of)
         self.ticks_late = by_source("ticks_late", "Accepted ticks that came into a terminal's list behind later ones.")
         self.bars_accepted = by_source("bars_accepted", "Broker bars that Kafka confirmed.")
         self.items_rejected = by_source("items_rejected", "Items of bodies that could not be used.")
@@ -86,12 +108,11 @@ class Metrics:
         #: Until Kafka has confirmed it.
         self.logged_seconds = stages.labels("logged")
         self.source_watch = SourceWatch(_PREFIX)
-        registry.register(self.source_watch)
         #: Receipt of the newest ticks (UTC epoch milliseconds) by source and symbol.
         self._last_received: dict[tuple[str, str], int] = {}
-        registry.register(_LastReceived(self._last_received))
         self.key_ends = KeyEnds()
-        registry.register(self.key_ends)
+        for collector in (self.source_watch, _LastReceived(self._last_received), self.key_ends):
+            registry.register(collector)
         self.kafka_up = Gauge(f"{_PREFIX}_kafka_up", "1 while Kafka confirms what is published.", registry=registry)
         self.kafka_up.set(0)
 

@@ -7,7 +7,7 @@ goes on item by item and finds out what is wrong. Measured: 200 ticks in 0.11 ms
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import accumulate
 from typing import Annotated, Final
@@ -15,6 +15,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Raw
 
+from marketdata.candle import BrokerBar
 from marketdata.contract.body import (
     MAX_ITEMS,
     MAX_OFFSET_SECONDS,
@@ -26,7 +27,7 @@ from marketdata.contract.body import (
     utc_offset_in,
 )
 from marketdata.contract.fields import symbol_of
-from marketdata.contract.http import NOBODY, Sender, Unusable
+from marketdata.contract.http import NOBODY, Detail, Sender, Unusable
 from marketdata.contract.tick import POINTS, ReadTick, TickFields
 from marketdata.contract.times import EARLIEST_MS, Clock, parse_time
 from marketdata.errors import InvalidItem
@@ -69,7 +70,7 @@ MAX_RECORD_TICKS: Final = 50_000
 class Origin:
     """Where and when a request came from."""
 
-    __slots__ = ("address", "headers", "received_ms", "sender", "source", "trace")
+    __slots__ = ("address", "can_fill", "headers", "is_fill", "received_ms", "sender", "source", "trace")
 
     def __init__(
         self,
@@ -80,11 +81,16 @@ class Origin:
         *,
         sender: Sender = NOBODY,
         address: str = "",
+        can_fill: bool = False,
+        is_fill: bool = False,
     ) -> None:
         self.source: Final = source
         self.sender: Final = sender
         #: The address that it came from; empty when the server does not tell.
         self.address: Final = address
+        #: Whether its sender can fill what is wanted, and whether its ticks do.
+        self.can_fill: Final = can_fill
+        self.is_fill: Final = is_fill
         #: X-Trace-Id, or the id of its trace.
         self.trace: Final = trace
         #: UTC epoch milliseconds.
@@ -132,6 +138,26 @@ class TicksBySymbol:
         if ticks.mode is None:
             ticks.mode = read.mode
         self.late += read.is_late
+
+
+class ReadBody:
+    """What a body was found to hold."""
+
+    def __init__(self) -> None:
+        #: The sender's; one for the whole body, for the order of its ticks tells in the hour that comes twice.
+        self.clock: Clock | None = None
+        self.ticks = TicksBySymbol()
+        self.bars: list[BrokerBar] = []
+        self.received = 0
+        self.errors = 0
+        #: The first of the errors, and the records that hold their items.
+        self.details: list[Detail] = []
+        self.rejects: list[Record] = []
+
+    @property
+    def symbols(self) -> Collection[str]:
+        """The names of the symbols of ticks and bars."""
+        return {*self.ticks.symbols, *(bar.symbol for bar in self.bars)} if self.bars else self.ticks.symbols
 
 
 class FrameWriter:

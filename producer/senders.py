@@ -13,7 +13,6 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 import structlog
-from aiokafka import AIOKafkaProducer
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -21,11 +20,9 @@ from marketdata.contract.http import NOBODY, Sender
 from marketdata.contract.times import Clock, Instant
 from marketdata.errors import TickpipeError
 from marketdata.wire import Instrument, Reference, SenderCount, encode, reference_key
-from producer.connection import discard_producer
 from producer.records import Origin
 from runtime import clock as wall
-from runtime.kafka import new_producer
-from runtime.kafka_errors import kafka_errors
+from runtime.kafka import SideWriter
 from runtime.settings import Settings
 
 #: A sender, and an instrument, is written at most this often (milliseconds).
@@ -151,7 +148,7 @@ class ReferenceWriter:
     def __init__(self, settings: Settings, data: ReferenceData) -> None:
         self._settings = settings
         self._data = data
-        self._producer: AIOKafkaProducer | None = None
+        self._writer = SideWriter(settings, confirm_seconds=_CONFIRM_SECONDS)
 
     async def run(self) -> None:
         """Write until cancelled; then write once more, and close the connection."""
@@ -166,42 +163,18 @@ class ReferenceWriter:
         finally:
             with suppress(Exception):
                 await self._write(None, _LAST_WRITE_SECONDS)
-            await self._disconnect()
+            await self._writer.stop()
 
     async def _write(self, due_ms: int | None, timeout_seconds: float) -> None:
         records = self._data.changed(due_ms)
         if not records:
             return
-        topic = self._settings.reference_topic
-        try:
-            with kafka_errors(self._settings, topic=topic, right="WRITE"):
-                async with asyncio.timeout(timeout_seconds):
-                    producer = await self._connected()
-                    sending = (
-                        producer.send_and_wait(topic, encode(record), key=reference_key(record)) for record in records
-                    )
-                    # All of them end before the connection is given up: what waits on it then waits for ever.
-                    for outcome in await asyncio.gather(*sending, return_exceptions=True):
-                        if isinstance(outcome, BaseException):
-                            raise outcome
-        except BaseException:
-            await self._disconnect()
-            raise
+        await self._writer.write(
+            self._settings.reference_topic,
+            [(reference_key(record), encode(record)) for record in records],
+            timeout_seconds=timeout_seconds,
+        )
         self._data.confirmed(records, wall.now_ms())
-
-    async def _connected(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            # A failed batch of an idempotent producer blocks its partition for good; a record may be written twice.
-            self._producer = new_producer(
-                self._settings, enable_idempotence=False, request_timeout_ms=int(_CONFIRM_SECONDS * 1000)
-            )
-            await self._producer.start()
-        return self._producer
-
-    async def _disconnect(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await discard_producer(producer)
 
 
 def _pause_after(exc: Exception) -> float:

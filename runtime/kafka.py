@@ -1,8 +1,8 @@
 """Kafka clients that read, write and administer, and what brokers report: ends, committed offsets and groups."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, ClassVar, Final, cast
 
 import structlog
@@ -14,9 +14,9 @@ from aiokafka.protocol.offset import OffsetRequest, OffsetResetStrategy
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized, UnknownTopic
-from runtime.aiokafka_internals import end_fetches, send_request
+from runtime.aiokafka_internals import discard_producer, end_fetches, send_request
 from runtime.kafka_access import client_options, why_unavailable
-from runtime.kafka_errors import kafka_errors, mapped
+from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors, mapped
 from runtime.rights import hidden_topics
 from runtime.service import PeriodicTask
 from runtime.settings import Settings
@@ -107,6 +107,69 @@ def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
         "metadata_max_age_ms": METADATA_MAX_AGE_MS,
     }
     return AIOKafkaProducer(**{**client_options(settings), **defaults, **options})
+
+
+class SideWriter:
+    """Writes what ticks do not depend on, over a connection of its own: whatever fails there does no harm to ticks.
+
+    Args:
+        confirm_seconds: Kafka confirms in milliseconds; later means that it is away.
+    """
+
+    def __init__(self, settings: Settings, *, confirm_seconds: float = 5.0) -> None:
+        self._settings = settings
+        self._confirm_seconds = confirm_seconds
+        self._producer: AIOKafkaProducer | None = None
+        #: One write at a time, for one that fails gives up the connection.
+        self._writing = asyncio.Lock()
+
+    async def write(
+        self,
+        topic: str,
+        records: Iterable[tuple[bytes, bytes | None]],
+        *,
+        headers: Sequence[tuple[str, bytes]] = (),
+        timeout_seconds: float | None = None,
+    ) -> None:
+        """Return when Kafka has confirmed every record, a key and a value.
+
+        Raises:
+            KafkaUnavailable: when it did not within the time, by default `confirm_seconds`; some may be in the log.
+            KafkaRefused: when the broker refuses one of them for good.
+        """
+        try:
+            with kafka_errors(self._settings, topic=topic, right="WRITE"):
+                async with (
+                    asyncio.timeout(self._confirm_seconds if timeout_seconds is None else timeout_seconds),
+                    self._writing,
+                ):
+                    producer = await self._connected()
+                    sending = (
+                        producer.send_and_wait(topic, value, key=key, headers=list(headers)) for key, value in records
+                    )
+                    # All of them end before the connection is given up: what waits on it then waits for ever.
+                    for outcome in await asyncio.gather(*sending, return_exceptions=True):
+                        if isinstance(outcome, BaseException):
+                            raise outcome
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _connected(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            # A failed batch of an idempotent producer blocks its partition for good; a record may be written twice.
+            self._producer = new_producer(
+                self._settings, enable_idempotence=False, request_timeout_ms=int(self._confirm_seconds * 1000)
+            )
+            await self._producer.start()
+        return self._producer
+
+    async def stop(self) -> None:
+        """Close the connection; the next write opens another."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with suppress(*KAFKA_ERRORS):  # it is thrown away anyhow
+                await discard_producer(producer)
 
 
 class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types

@@ -69,10 +69,7 @@ def rights_of(settings: Settings, service: Service) -> list[Right]:
     READ and WRITE include DESCRIBE. The group of the sinks is missing as long as the database has not told its name.
     """
     own = [right for right in _OWN[service](settings) if right.name]
-    topics = (
-        settings.ticks_topic, settings.candles_topic, settings.broker_candles_topic, settings.reference_topic,
-        settings.ticks_rejected_topic, settings.candles_rejected_topic,
-    )  # fmt: skip
+    topics = settings.topic_names
     used = {right.name for right in own}
     seen = [
         Right(Operation.DESCRIBE, Kind.TOPIC, topic, _LOSS_OF_CONFIGS) for topic in topics if topic not in used
@@ -90,6 +87,7 @@ def vital_topics(settings: Settings, service: Service) -> set[str]:
 _LOSS_OF_CONFIGS: Final = "the configuration of topics is not checked"
 _LOSS_OF_REJECTED: Final = "rejected records are logged and not stored"
 _LOSS_OF_LAG: Final = "lag is not known"
+_LOSS_OF_WANTED: Final = "senders are not asked for missing ticks"
 
 
 def _of_producer(settings: Settings) -> list[Right]:
@@ -97,6 +95,8 @@ def _of_producer(settings: Settings) -> list[Right]:
         Right(Operation.WRITE, Kind.TOPIC, settings.ticks_topic),
         Right(Operation.WRITE, Kind.TOPIC, settings.broker_candles_topic),
         Right(Operation.WRITE, Kind.TOPIC, settings.reference_topic, "senders and points are not stored"),
+        Right(Operation.WRITE, Kind.TOPIC, settings.fills_topic, "senders cannot report what they filled"),
+        Right(Operation.READ, Kind.TOPIC, settings.wanted_topic, _LOSS_OF_WANTED),
         Right(Operation.WRITE, Kind.TOPIC, settings.ticks_rejected_topic, _LOSS_OF_REJECTED),
     ]
 
@@ -115,10 +115,13 @@ def _of_sink(settings: Settings) -> list[Right]:
         Right(Operation.READ, Kind.TOPIC, settings.candles_topic),
         Right(Operation.READ, Kind.TOPIC, settings.broker_candles_topic),
         Right(Operation.READ, Kind.TOPIC, settings.reference_topic),
+        Right(Operation.READ, Kind.TOPIC, settings.fills_topic),
         # For minutes that have to be folded again.
         Right(Operation.READ, Kind.TOPIC, settings.ticks_topic),
         Right(Operation.READ, Kind.GROUP, settings.sink_group),
         Right(Operation.DESCRIBE, Kind.GROUP, settings.stream_group, "the newest days are not checked for gaps"),
+        Right(Operation.READ, Kind.TOPIC, settings.wanted_topic, _LOSS_OF_WANTED),
+        Right(Operation.WRITE, Kind.TOPIC, settings.wanted_topic, _LOSS_OF_WANTED),
         Right(Operation.WRITE, Kind.TOPIC, settings.candles_rejected_topic, _LOSS_OF_REJECTED),
     ]
 

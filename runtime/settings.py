@@ -39,8 +39,8 @@ _BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,
 _AS_JSON: Final = ("api_keys", "source_zones", "last_mode_symbols", "allowed_hosts")
 
 _TOPICS: Final = (
-    "ticks_topic", "candles_topic", "broker_candles_topic", "reference_topic", "ticks_rejected_topic",
-    "candles_rejected_topic",
+    "ticks_topic", "candles_topic", "broker_candles_topic", "reference_topic", "fills_topic", "wanted_topic",
+    "ticks_rejected_topic", "candles_rejected_topic",
 )  # fmt: skip
 
 _OFFSET_AT_END = re.compile(r"([+-])([01]?\d|2[0-3])(?::?([0-5]\d))?$", re.ASCII)
@@ -63,6 +63,8 @@ class Settings(SecuritySettings):
     candles_topic: TopicName = Field("candles.m1", description="topic of the folded candles")
     broker_candles_topic: TopicName = Field("candles.broker", description="topic of the bars that brokers computed")
     reference_topic: TopicName = Field("reference", description="topic of who sends, and how instruments are quoted")
+    fills_topic: TopicName = Field("fills", description="topic of what senders report of ranges that were wanted")
+    wanted_topic: TopicName = Field("wanted", description="topic of the ranges of which ticks are wanted")
     ticks_rejected_topic: TopicName = Field(
         "ticks.rejected", description="topic of items and records that are no ticks"
     )
@@ -102,6 +104,11 @@ class Settings(SecuritySettings):
 
     check_days: Days = Field(
         2, description="newest days that an idle sink checks for minutes missing from the table; 0 checks none (days)"
+    )
+
+    ledger_days: Days = Field(
+        8,
+        description="newest days in which the sink looks for missing ticks and has senders fill them; 0 is off (days)",
     )
 
     compress_after_days: Days = Field(
@@ -262,7 +269,7 @@ class Settings(SecuritySettings):
 
     @model_validator(mode="after")
     def _check_topics(self) -> Self:
-        names = [getattr(self, field) for field in _TOPICS]
+        names = self.topic_names
         if (shared := next((name for name in names if names.count(name) > 1), None)) is not None:
             both = [f"TICKPIPE_{field.upper()}" for field in _TOPICS if getattr(self, field) == shared]
             raise ValueError(f"{' and '.join(both)} name the same topic, {shared}; each needs one of its own")
@@ -278,6 +285,11 @@ class Settings(SecuritySettings):
                     f"{more_days}: a longer timeframe is made of the shorter one and retained at least as long"
                 )
         return self
+
+    @property
+    def topic_names(self) -> tuple[str, ...]:
+        """The names of all topics, in the order of the flow."""
+        return tuple(getattr(self, field) for field in _TOPICS)
 
     @property
     def has_archive(self) -> bool:

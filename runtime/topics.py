@@ -211,6 +211,9 @@ def topics(settings: Settings) -> tuple[Topic, ...]:
         topic(settings.candles_topic, "cleanup.policy", cleanup_policy="delete", retention_ms=30 * DAY_MS),
         topic(settings.broker_candles_topic, cleanup_policy="compact"),
         topic(settings.reference_topic, cleanup_policy="compact"),
+        # What the database lacks of them is asked for again.
+        topic(settings.fills_topic, cleanup_policy="delete", retention_ms=30 * DAY_MS),
+        topic(settings.wanted_topic, cleanup_policy="compact"),
         topic(
             settings.ticks_rejected_topic, cleanup_policy="delete", retention_ms=-1, max_message_bytes=MAX_RECORD_BYTES
         ),
@@ -220,7 +223,7 @@ def topics(settings: Settings) -> tuple[Topic, ...]:
 
 def sink_topics(settings: Settings) -> tuple[str, ...]:
     """The topics that the sink reads."""
-    return settings.candles_topic, settings.broker_candles_topic, settings.reference_topic
+    return settings.candles_topic, settings.broker_candles_topic, settings.reference_topic, settings.fills_topic
 
 
 #: Kafka's error code for a topic that is there already.

@@ -16,16 +16,20 @@ import structlog
 from aiokafka import TopicPartition
 
 from marketdata.candle import BrokerBar, Candle, check_bar, check_candle
-from marketdata.errors import InvalidCandle, InvalidReference
+from marketdata.errors import InvalidCandle, InvalidReference, InvalidReport
 from marketdata.runs import Record
 from marketdata.wire import (
+    Fill,
     Instrument,
+    QuoteSessions,
     Reference,
+    Report,
     SenderCount,
     decode_bar,
     decode_candle,
     decode_candles,
     decode_reference,
+    decode_report,
 )
 from runtime import clock
 from runtime.rejected import REASON_CHARACTERS, Rejected, RejectedWriter, Which
@@ -42,7 +46,7 @@ class Incoming(msgspec.Struct, frozen=True, gc=False):
 
     tp: TopicPartition
     record: Record
-    value: Candle | BrokerBar | Reference
+    value: Candle | BrokerBar | Reference | Report
 
 
 def incoming_candles(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
@@ -81,6 +85,17 @@ def incoming_reference(tp: TopicPartition, records: Sequence[Any]) -> tuple[list
         try:
             good.append(Incoming(tp, record, decode_reference(record.value)))
         except InvalidReference as exc:
+            bad.append(Rejected(tp.topic, tp.partition, record, str(exc)))
+    return good, bad
+
+
+def incoming_reports(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
+    """The reports of senders among records of `fills`."""
+    good, bad = [], []
+    for record in records:
+        try:
+            good.append(Incoming(tp, record, decode_report(record.value)))
+        except InvalidReport as exc:
             bad.append(Rejected(tp.topic, tp.partition, record, str(exc)))
     return good, bad
 
@@ -166,7 +181,8 @@ class Store:
         candles = [incoming.value for incoming in good if isinstance(incoming.value, Candle)]
         bars = [incoming.value for incoming in good if isinstance(incoming.value, BrokerBar)]
         reference = [incoming.value for incoming in good if isinstance(incoming.value, SenderCount | Instrument)]
-        return Batch(good, bad, await self._writer.prepare(candles, bars, reference), spans)
+        reports = [incoming.value for incoming in good if isinstance(incoming.value, Fill | QuoteSessions)]
+        return Batch(good, bad, await self._writer.prepare(candles, bars, reference, reports), spans)
 
     async def _sort_out(self, good: Sequence[Incoming]) -> tuple[Sequence[Incoming], list[Rejected]]:
         """What can be stored, and candles that cannot have been folded from the log: they would outweigh true ones."""

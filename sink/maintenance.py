@@ -5,7 +5,7 @@ Each has a connection of its own and works in small transactions, so that the fl
 """
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,17 +13,15 @@ from typing import Any, Final
 
 import psycopg
 import structlog
-from aiokafka import TopicPartition
 
 from marketdata.timeframes import FOLDABLE
-from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
-from runtime.kafka_errors import kafka_errors
 from runtime.service import PeriodicTask, sleep_unless
 from runtime.settings import Settings
 from runtime.telemetry import Bounded
 from sink.db.connection import Connection, Database, StepSize
 from sink.db.session import SQL
 from sink.metrics import Metrics
+from sink.progress import StoredUntil
 
 log = structlog.get_logger(__name__)
 
@@ -274,9 +272,6 @@ class Retainer(PeriodicTask[Deleted | None]):
 #: A worker closes the minutes it has in memory, and forgets those not touched for two minutes (seconds).
 _UNTOUCHED_SECONDS: Final = 180.0
 
-#: Maximum number of readings waited for; with a backlog of more than a day the oldest are dropped.
-_MAX_READINGS: Final = 1_440
-
 #: Checked again at every step, because a refold was pending or the row had just been stored.
 _AGAIN: Final = timedelta(hours=1)
 
@@ -286,10 +281,6 @@ _PIECE: Final = timedelta(hours=6)
 
 #: Rows that one statement closes, and live candles of the same symbols wait for: some 100 ms.
 _MOST_CLOSED: Final = 2_000
-
-
-#: A moment, and the ends of a topic at that moment.
-_Reading = tuple[datetime, Ends]
 
 
 class Closer(PeriodicTask[int]):
@@ -303,10 +294,7 @@ class Closer(PeriodicTask[int]):
         self._settings = settings
         self._database = database
         self._metrics = metrics
-        # Ends of `ticks` that the workers have not reached yet; then ends of `candles.m1`, as they were when the
-        # workers had, that the sinks have not stored yet.
-        self._unfolded: deque[_Reading] = deque(maxlen=_MAX_READINGS)
-        self._unstored: deque[_Reading] = deque(maxlen=_MAX_READINGS)
+        self._stored_until = StoredUntil(settings)
         # The rows between the two were checked; an index of open rows would slow down every write.
         self._oldest: datetime | None = None
         self._newest: datetime | None = None
@@ -325,7 +313,7 @@ class Closer(PeriodicTask[int]):
             psycopg.Error: when the database does not.
         """
         now = now or datetime.now(UTC)
-        over = await self._stored_until(now)
+        over = await self._stored_until.newest(now)
         if over is None:
             return 0
         over -= timedelta(seconds=self._settings.grace_seconds)
@@ -355,31 +343,3 @@ class Closer(PeriodicTask[int]):
         while (rows := (await connection.execute(SQL["close_overdue"], about)).rowcount) > 0:
             closed += rows
         return closed
-
-    async def _stored_until(self, now: datetime) -> datetime | None:
-        """The newest moment up to which the whole log is known to be folded and stored."""
-        settings = self._settings
-        async with admin_client(settings) as client:
-            with kafka_errors(settings, right="DESCRIBE"):
-                folded = await committed_offsets(client, settings.stream_group)
-                stored = await committed_offsets(client, settings.sink_group)
-            over = _passed(self._unstored, stored, settings.candles_topic)
-            if (moment := _passed(self._unfolded, folded, settings.ticks_topic)) is not None:
-                self._unstored.append((moment, await log_ends(settings, settings.candles_topic, client)))
-            self._unfolded.append((now, await log_ends(settings, settings.ticks_topic, client)))
-        return over
-
-
-def _passed(readings: deque[_Reading], committed: dict[TopicPartition, int], topic: str) -> datetime | None:
-    """The moment of the newest reading that was reached; it and those before it are removed."""
-    moment = None
-    while readings and _is_reached(readings[0][1], committed, topic):
-        moment, _ = readings.popleft()
-    return moment
-
-
-def _is_reached(ends: Ends, committed: dict[TopicPartition, int], topic: str) -> bool:
-    return all(
-        end <= first or committed.get(TopicPartition(topic, partition), -1) >= end
-        for partition, (first, end) in ends.items()
-    )

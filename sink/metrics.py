@@ -8,7 +8,7 @@ from runtime.telemetry import STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC
 
 
 class CheckMetrics:
-    """What the idle-time check has looked at and found."""
+    """What the idle-time check has looked at and found, and which ticks are missing by the ledger."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.minutes = Counter(
@@ -26,6 +26,13 @@ class CheckMetrics:
             "Beginning of the newest check that got done, or of the sink before its first; 0 when it checks none.",
             registry=registry,
         )
+        #: state: wanted, failed.
+        self.gap_minutes = Gauge(
+            "tickpipe_gap_minutes",
+            "Minutes of the newest days that should have ticks and have none; of the sink that keeps the ledger.",
+            ["state"],
+            registry=registry,
+        )
 
 
 class Metrics:
@@ -35,7 +42,7 @@ class Metrics:
         self.registry = registry
         registry.register(REJECTS_LOST)
         #: action: inserted, replaced, ignored, closed, refold (requested), refolded, cross_log, rejected, unprovable,
-        #: bar (stored).
+        #: bar (stored), reference, report.
         self.rows = Counter(
             "tickpipe_sink_rows", "Candles and bars by what became of them.", ["action"], registry=registry
         )

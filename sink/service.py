@@ -35,11 +35,13 @@ from sink.batch import (
     incoming_bars,
     incoming_candles,
     incoming_reference,
+    incoming_reports,
 )
 from sink.completeness import Checker
 from sink.db.connection import Connection, Database, Trouble, trouble_of
 from sink.db.schema import edition, migrate, set_compression
 from sink.db.session import SQL, database_conninfo
+from sink.ledger import LedgerKeeper
 from sink.maintenance import Closer, Comparer, Materialiser, Retainer, retention_of
 from sink.metrics import Metrics
 from sink.progress import LagMeter, Positions, Revocations, Span, with_sink_group
@@ -90,6 +92,7 @@ class Sink:
             settings.candles_topic: incoming_candles,
             settings.broker_candles_topic: incoming_bars,
             settings.reference_topic: incoming_reference,
+            settings.fills_topic: incoming_reports,
         }
         # Offsets that are stored in the database but not yet committed to Kafka.
         self._uncommitted: Offsets = {}
@@ -129,7 +132,7 @@ class Sink:
             )
             for name in (
                 "live", Refolder.name, Materialiser.name, Comparer.name, Retainer.name, Closer.name, Checker.name,
-                LogWatch.name,
+                LogWatch.name, LedgerKeeper.name,
             )
         ]  # fmt: skip
         try:
@@ -174,7 +177,7 @@ class Sink:
             try:
                 self.health.set("kafka", True)
                 log.info("The sink is running.", action="sink_running", group=self._settings.sink_group)
-                refolding, materialising, comparing, retaining, closing, checking, watching = others
+                refolding, materialising, comparing, retaining, closing, checking, watching, keeping = others
                 background: list[PeriodicTask[Any]] = [
                     Refolder(self._settings, log_ends, refolding, writer, self._metrics),
                     Materialiser(materialising, self._metrics),
@@ -195,6 +198,10 @@ class Sink:
                     mine = consumer.assignment
                     background.append(
                         Checker(self._settings, checking, writer, self._metrics, idle=self._idle, assignment=mine)
+                    )
+                if self._settings.ledger_days:
+                    background.append(
+                        LedgerKeeper(self._settings, keeping, self._metrics, assignment=consumer.assignment)
                     )
                 await until_first_ends(
                     self._flow(consumer, live, Store(live, writer, rejects)),

@@ -17,12 +17,13 @@ from msgspec.structs import asdict
 from marketdata.candle import BrokerBar, Candle
 from marketdata.offsets import Ranges, beyond
 from marketdata.rule import Reduced, Verdict, reduce_batch
-from marketdata.wire import Reference, SenderCount, reference_key
+from marketdata.wire import Reference, Report, SenderCount, reference_key
 from runtime.kafka import Ends, log_ends
 from runtime.logreader import own_log
 from runtime.settings import Settings
 from sink.db.connection import REFUSALS, Connection
 from sink.db.session import SQL
+from sink.ledger import apply_reports
 from sink.metrics import Metrics
 from sink.progress import Span, advance
 from sink.staging import Staging, append_history, utc
@@ -55,6 +56,7 @@ class Prepared:
     #: The log that was ours when it was prepared.
     own_log: str
     reference: Sequence[Reference] = ()
+    reports: Sequence[Report] = ()
 
 
 #: Ends are asked for when a candle names records so far beyond those that are known, and none may name any that are so
@@ -133,6 +135,7 @@ class Writer:
         candles: Sequence[Candle] = (),
         bars: Sequence[BrokerBar] = (),
         reference: Sequence[Reference] = (),
+        reports: Sequence[Report] = (),
     ) -> Prepared:
         """Prepare a batch as far as possible while the database is busy with the previous one.
 
@@ -141,7 +144,7 @@ class Writer:
         own = self._log_ends.own_log
         reduced = reduce_batch(candles, own)
         await asyncio.sleep(0)
-        return Prepared(candles, bars, reduced, await self._packed(reduced), own, reference)
+        return Prepared(candles, bars, reduced, await self._packed(reduced), own, reference, reports)
 
     async def _packed(self, reduced: Sequence[Reduced]) -> list[bytes] | None:
         packed: list[bytes] = []
@@ -172,7 +175,7 @@ class Writer:
         for log_name in {candle.log for candle in batch.candles}:
             await self._log_ends.meet(log_name)
         if self._log_ends.own_log != batch.own_log:
-            batch = await self.prepare(batch.candles, batch.bars, batch.reference)
+            batch = await self.prepare(batch.candles, batch.bars, batch.reference, batch.reports)
         try:
             actions = await self._store(connection, batch, spans, append=True)
         except psycopg.errors.UniqueViolation:
@@ -198,6 +201,8 @@ class Writer:
             actions += await self.apply_candles(connection, reduced, packed)
             actions["bar"] += await self._apply_bars(connection, batch.bars)
             actions["reference"] += await apply_reference(connection, batch.reference)
+            if batch.reports:
+                actions["report"] += await apply_reports(connection, batch.reports)
             # Last, so that sinks that briefly share a partition wait for each other as little as possible.
             await advance(connection, spans)
         return actions

@@ -19,10 +19,7 @@ _finished: set[str] = set()
 
 def finish_topics(settings: Settings) -> None:
     """Note that nobody needs the topics of these settings any more, and delete what was noted when it is much."""
-    _finished.update((
-        settings.ticks_topic, settings.candles_topic, settings.broker_candles_topic, settings.reference_topic,
-        settings.ticks_rejected_topic, settings.candles_rejected_topic,
-    ))  # fmt: skip
+    _finished.update(settings.topic_names)
     if len(_finished) >= _MANY:
         asyncio.run(_delete(settings))
 

@@ -28,7 +28,8 @@ DELETE FROM stale_hours;
 -- name: empty_tables
 -- A trigger of market_data empties the tables of hours and days.
 -- What was stored is stored no more, so the sinks begin with the first record that Kafka holds.
-TRUNCATE market_data, broker_bars, pending_refolds, sender_counts, instruments, sink_progress;
+TRUNCATE
+    market_data, broker_bars, pending_refolds, sender_counts, instruments, sink_progress, minute_ledger, quote_sessions;
 
 -- name: empty_settings
 DELETE FROM candle_settings;

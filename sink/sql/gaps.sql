@@ -1,8 +1,9 @@
--- Where ticks are missing; `tickpipe/gaps.py` judges what `silences` finds.
+-- Where ticks are missing; `sink/gaps.py` judges what `silences` finds.
 
 -- name: gaps
 -- From each symbol's first tick on: minutes of which only the broker's bar is stored, those in a row as one, and
--- silences between two minutes, or after the newest. `bars` is 0 for a silence. Where bars are known on both sides of a
+-- silences between two minutes, or after the newest, that end after `from_` and may have begun since `since`. `bars` is 0
+-- for a silence. Where bars are known on both sides of a
 -- silence, the broker had no tick in it either.
 WITH minutes AS (
     SELECT
@@ -42,9 +43,9 @@ FROM minutes
 WHERE NOT is_own AND volume > 0 AND ts >= %(from_)s
 GROUP BY symbol, source, island
 UNION ALL
-SELECT symbol, source, greatest(ts + interval '1 minute', %(from_)s), next_ts, 0, 0
+SELECT symbol, source, greatest(ts + interval '1 minute', %(since)s), next_ts, 0, 0
 FROM minutes
-WHERE next_ts - greatest(ts + interval '1 minute', %(from_)s) >= interval '1 minute' * %(least)s::integer
+WHERE next_ts - greatest(ts + interval '1 minute', %(since)s) >= interval '1 minute' * %(least)s::integer
     AND (is_own OR next_is_own)
 ORDER BY symbol, source, begins;
 

@@ -37,6 +37,8 @@ TABLES: Final = {
     "candle_days": "0003_roll_ups.sql",
     "sender_counts": "0001_market_data.sql",
     "instruments": "0001_market_data.sql",
+    "minute_ledger": "0006_ledger.sql",
+    "quote_sessions": "0006_ledger.sql",
 }
 
 #: Tables whose `log` column names the log that offsets belong to. It is the first of each line, where it is found

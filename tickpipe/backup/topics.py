@@ -102,11 +102,12 @@ def _block_bytes(waiting: bytearray) -> int:
 TICKS: Final = "ticks_topic"
 CANDLES: Final = "candles_topic"
 ROLES: Final = (
-    TICKS, CANDLES, "broker_candles_topic", "reference_topic", "ticks_rejected_topic", "candles_rejected_topic",
+    TICKS, CANDLES, "broker_candles_topic", "reference_topic", "fills_topic", "ticks_rejected_topic",
+    "candles_rejected_topic",
 )  # fmt: skip
 
 #: What the sink reads. Only what it has not stored yet is backed up: the rest is in the database.
-SINK_ROLES: Final = (CANDLES, "broker_candles_topic", "reference_topic")
+SINK_ROLES: Final = (CANDLES, "broker_candles_topic", "reference_topic", "fills_topic")
 
 #: Topics whose records are candles that name their log.
 CANDLE_ROLES: Final = frozenset({CANDLES, "candles_rejected_topic"})

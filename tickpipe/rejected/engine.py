@@ -20,7 +20,7 @@ from runtime.logreader import LogReader
 from runtime.rejected import WHOLE_BODY, Rejected, RejectedRecord, Which
 from runtime.settings import Settings
 from runtime.topics import DAY_MS
-from sink.batch import Incoming, incoming_bars, incoming_candles, incoming_reference
+from sink.batch import Incoming, incoming_bars, incoming_candles, incoming_reference, incoming_reports
 
 
 class NoSuchRecord(TickpipeError):
@@ -181,6 +181,7 @@ def resend_of(record: RejectedRecord, settings: Settings, *, now_ms: int | None 
         settings.candles_topic: (incoming_candles, candle_key),
         settings.broker_candles_topic: (incoming_bars, bar_key),
         settings.reference_topic: (incoming_reference, reference_key),
+        settings.fills_topic: (incoming_reports, lambda report: frame_key(report.source, report.symbol)),
     }
     if topic in readers:
         read, key_of = readers[topic]

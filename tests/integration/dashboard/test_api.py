@@ -40,6 +40,8 @@ READ_TABLES = (
     "pending_refolds",
     "sink_progress",
     "broker_bars",
+    "minute_ledger",
+    "quote_sessions",
 )
 
 DAY = "symbol=EURUSD&source=S"
@@ -200,6 +202,7 @@ def test_nothing_can_be_written(market: Market) -> None:
         f"/candles?{DAY}&limit=5",
         "/symbols",
         "/senders",
+        "/gaps?symbol=EURUSD&from=2019-02-04&to=2019-02-05",
         "/pipeline",
         "/health",
         "/ready",

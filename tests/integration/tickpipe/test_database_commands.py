@@ -296,11 +296,11 @@ def test_gaps_are_told_from_closed_markets(database: str) -> None:
     # Assert: the source T has bars alone, so nothing of it is missing
     assert result.exit_code == 1, result.stderr
     assert [tuple(gap.values())[1:] for gap in json.loads(result.stdout)] == [
-        ("S", "2019-02-04T10:00:00Z", "2019-02-04T10:03:00Z", "missing", 3, 21),
-        ("S", "2019-02-04T10:03:00Z", "2019-02-04T10:10:00Z", "unknown", 7, None),
-        ("S", "2019-02-04T12:00:00Z", "2019-02-04T12:02:00Z", "missing", 2, 20),
+        ("S", "2019-02-04T10:00:00Z", "2019-02-04T10:03:00Z", "missing", 3, 21, None),
+        ("S", "2019-02-04T10:03:00Z", "2019-02-04T10:10:00Z", "unknown", 7, None, None),
+        ("S", "2019-02-04T12:00:00Z", "2019-02-04T12:02:00Z", "missing", 2, 20, None),
         # Two days of history: the hour of the gap is usually half as long.
-        ("S", "2019-02-06T00:00:00Z", "2019-02-07T00:00:00Z", "unknown", 1436, None),
+        ("S", "2019-02-06T00:00:00Z", "2019-02-07T00:00:00Z", "unknown", 1436, None, None),
     ]
     assert result.stderr.count("tickpipe import TICKS.csv --symbol EURUSD --source S") == 4
 

@@ -41,6 +41,8 @@ RUNS: dict[str, tuple[str, int]] = {
     "fidelity": ("", 0),
     # Nothing came in the last seven days.
     "gaps": ("", 1),
+    "gaps close": ("-s EURUSD --from 2019-12-25 --to 2019-12-26", 0),
+    "gaps reopen": ("-s EURUSD --from 2019-12-25 --to 2019-12-26", 0),
     "senders": ("", 0),
     "export": ("{folder}/export --format csv", 0),
     "sql": ("--file {folder}/query.sql", 0),

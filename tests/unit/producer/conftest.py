@@ -9,6 +9,7 @@ import pytest
 from marketdata.tick import Frame
 from marketdata.wire import decode_frame
 from producer.app import create_app
+from producer.fills import WantedIndex
 from producer.metrics import Metrics
 from producer.senders import ReferenceData
 from runtime.settings import Settings, load_settings
@@ -26,6 +27,7 @@ class Bench:
     gateway: InMemoryGateway
     metrics: Metrics
     reference: ReferenceData
+    wanted: WantedIndex
     headers: dict[str, str] = field(default_factory=lambda: {"X-API-Key": KEY})
 
     async def post(self, path: str, body: object, **headers: str) -> httpx.Response:
@@ -48,10 +50,11 @@ def new_settings(**overrides: object) -> Settings:
 
 def new_bench(**overrides: object) -> Bench:
     """An application of its own."""
-    gateway, metrics, reference = InMemoryGateway(), Metrics(), ReferenceData()
-    app = create_app(new_settings(**overrides), gateway=gateway, metrics=metrics, reference=reference)
+    gateway, metrics, reference, wanted = InMemoryGateway(), Metrics(), ReferenceData(), WantedIndex()
+    app = create_app(new_settings(**overrides), gateway=gateway, metrics=metrics, reference=reference, wanted=wanted)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return Bench(httpx.AsyncClient(transport=transport, base_url="http://producer"), gateway, metrics, reference)
+    client = httpx.AsyncClient(transport=transport, base_url="http://producer")
+    return Bench(client, gateway, metrics, reference, wanted)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "deploy" / "kafka.md").read_text()
 
 #: Principal, resource, operations and, of what a service can do without, what it cannot do then.
 ROW = re.compile(
-    r"^\| ([^|]+) \| ((?:topics?|groups?|all six topics)[^|]*) \| ([A-Z_, ]+) \|(?: ([^|]+) \|)?$", re.MULTILINE
+    r"^\| ([^|]+) \| ((?:topics?|groups?|all topics)[^|]*) \| ([A-Z_, ]+) \|(?: ([^|]+) \|)?$", re.MULTILINE
 )
 
 SETTINGS = load_settings(sink_group="of the sinks", ticks_local_retention_days=1)
@@ -22,7 +22,7 @@ def listed() -> dict[Service, set[Right]]:
     for principals, resource, operations, loss in ROW.findall(PAGE):
         kind = Kind.GROUP if resource.startswith("group") else Kind.TOPIC
         names = [name for name in re.findall(r"`([^`]+)`", resource) if not name.startswith("TICKPIPE_")]
-        if resource == "all six topics":
+        if resource == "all topics":
             names = [topic.name for topic in topics(SETTINGS)]
         if "of the sinks" in resource:
             names.append(SETTINGS.sink_group)

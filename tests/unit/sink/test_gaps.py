@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tickpipe.gaps import Habit
+from sink.gaps import Habit
 
 #: A Monday.
 MONDAY = datetime(2024, 3, 4, tzinfo=UTC)
