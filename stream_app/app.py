@@ -45,7 +45,7 @@ COMMIT_INTERVAL_SECONDS = 1.0
 #: holds a run of each of a thousand symbols. Of larger records a poll has fewer, for a fetch is a megabyte.
 POLL_RECORDS = 20_000
 
-#: Maximum number of polls that wait for the agent; each holds up to a megabyte.
+#: Maximum number of polls that wait for the agent; each holds some 4 MB of single ticks.
 BUFFERED_POLLS = 4
 
 WATCHDOG_INTERVAL_SECONDS = 5.0

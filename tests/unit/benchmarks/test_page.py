@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from benchmarks.page import with_figures
+from benchmarks.page import PAGE, with_figures
 
 TEXT = "| contender |\n\n![fold: rate](fold.png)"
 
@@ -18,3 +20,27 @@ def test_text_replaces_the_one_before_and_nothing_else() -> None:
 def test_page_without_a_place_is_an_error() -> None:
     with pytest.raises(ValueError, match="no place for fold"):
         with_figures("a", "fold", TEXT)
+
+
+@pytest.mark.parametrize(
+    ("row", "result", "contender"),
+    [
+        ("fold, one tick a record", "fold-frames-of-1", "fold"),
+        ("fold, frames of 200 ticks", "fold-frames-of-200", "fold"),
+        ("requests of one tick, answered after Kafka confirmed", "ingest-one", "one tick a request"),
+        ("requests of 200 ticks", "ingest-bodies", "bodies of 200 ticks"),
+        ("candles stored, a replay or backlog", "sink", "sink"),
+    ],
+)
+def test_rates_on_the_page_of_sizes_are_those_that_were_measured(row: str, result: str, contender: str) -> None:
+    """To two digits at least: the blocks that `make bench-page` writes are the one place for a rate."""
+    figures = PAGE.read_text().partition(f"<!-- figures {result}: begin -->")[2].partition("end -->")[0]
+    measured = _first_number(figures, contender)
+
+    assert _first_number((PAGE.parent / "scaling.md").read_text(), row) == pytest.approx(measured, rel=0.01)
+
+
+def _first_number(page: str, row: str) -> int:
+    found = re.search(rf"^\| {re.escape(row)} \| ([\d,]+)", page, re.MULTILINE)
+    assert found, f"no row {row!r}"
+    return int(found[1].replace(",", ""))
