@@ -25,6 +25,8 @@
     ├── ArchiveDamaged      a file of the archive is not what its manifest says, or is missing
     ├── ArchiveFenced       another archiver has written to the archive
     ├── SchemaTaken         the database's schema holds something else by a name that is needed
+    ├── DatabaseForbids     the role lacks rights in the database
+    ├── ColumnInTheWay      a column that somebody added to a table refuses every row (retriable)
     ├── NotMigrated         the database lacks migrations that this role may not apply (retriable)
     └── StackError          the embedded stack is not there, is there already, or did not start
 """
@@ -153,6 +155,16 @@ class ArchiveFenced(TickpipeError):
 
 class SchemaTaken(TickpipeError):
     """The schema holds something else by a name that is needed; the message says the two ways on."""
+
+
+class DatabaseForbids(TickpipeError):
+    """The database does not allow this role what the message names; grant it (docs/deploy/database.md)."""
+
+
+class ColumnInTheWay(TickpipeError):
+    """A column that somebody added to a table of ours must not be null; give it a default, or drop it."""
+
+    retriable = True
 
 
 class NotMigrated(TickpipeError):

@@ -255,7 +255,8 @@ async def topic_ends(client: AIOKafkaAdminClient, names: Collection[str]) -> dic
 
 async def _ask_leaders(client: AIOKafkaAdminClient, names: Collection[str]) -> dict[str, Ends]:
     led: dict[int, dict[str, list[int]]] = {}
-    for topic in await client.describe_topics(sorted(names)):
+    # Asked about none, an old broker would tell of all.
+    for topic in await client.describe_topics(sorted(names)) if names else ():
         for described in topic["partitions"]:
             if described["leader"] < 0:
                 raise errors.LeaderNotAvailableError

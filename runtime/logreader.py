@@ -67,17 +67,16 @@ async def log_name(settings: Settings, topic: str, shared: AIOKafkaAdminClient |
     """
     async with admin_client(settings, shared) as client:
         with kafka_errors(settings, topic=topic, right="DESCRIBE"):
-            cluster_id = (await client.describe_cluster())["cluster_id"]
             try:
                 answer = await send_request(client, MetadataRequest([topic]))
             except NOT_SUPPORTED:
-                return f"{cluster_id}/{topic}"
+                return f"{(await client.describe_cluster())['cluster_id']}/{topic}"
     [(error_code, _, topic_id, *_)] = answer.topics
     if error_code:
         raise KafkaUnavailable(f"the topic {topic} is not there (error {error_code}); is it being re-created?")
     if topic_id == NO_ID:
-        return f"{cluster_id}/{topic}"
-    return f"{cluster_id}/{topic}/{base64.urlsafe_b64encode(topic_id).decode().rstrip('=')}"
+        return f"{answer.cluster_id}/{topic}"
+    return f"{answer.cluster_id}/{topic}/{base64.urlsafe_b64encode(topic_id).decode().rstrip('=')}"
 
 
 async def changed_records(

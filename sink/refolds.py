@@ -90,6 +90,8 @@ class Refolder(PeriodicTask[int]):
         self._database = database
         self._writer = writer
         self._metrics = metrics
+        #: Minutes that wait, as of the newest look.
+        self._pending = 0
         self._minutes = StepSize(_PASS_MINUTES, goal_seconds=_PASS_SECONDS)
         self._delays = {"quiet_seconds": quiet_seconds, "patience_seconds": patience_seconds}
 
@@ -101,9 +103,16 @@ class Refolder(PeriodicTask[int]):
             folded += await self._database.run_sized(refold, self._minutes)
         return folded
 
+    def pause_seconds(self, result: int) -> float:
+        """The interval while something waits; else twice as long, which is still what a minute rests before."""
+        return self.interval_seconds if self._pending else 2 * self.interval_seconds
+
     async def _due(self, connection: Connection) -> list[tuple[str, int]]:
         row = await (await connection.execute(SQL["count_refolds"])).fetchone()
-        self._metrics.pending_refolds.set(row[0] if row else 0)
+        self._pending = row[0] if row else 0
+        self._metrics.pending_refolds.set(self._pending)
+        if not self._pending:
+            return []
         return await (await connection.execute(SQL["due_refolds"], self._delays)).fetchall()
 
     async def _refold(self, connection: Connection, minutes: int, *, log_name: str, partition: int) -> int:

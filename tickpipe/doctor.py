@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from marketdata.errors import TickpipeError
+from marketdata.errors import NotAuthorized, TickpipeError
 from tickpipe.connection import DataDir, connected_settings, data_directory, open_database, stack_on
 from tickpipe.console import DONE, PROBLEM, explain, print_json, print_table, run
 from tickpipe.upkeep import Level, Line, ends_of_keys, installed, stored_backups, time_span
@@ -152,14 +152,14 @@ async def _database(settings: "Settings") -> tuple[list[Line], float | None]:
             row = await (await connection.execute(SQL["server_clock"])).fetchone()
             took = datetime.now(UTC) - asked
             skew = (row[0] - (asked + took / 2)).total_seconds() if row else 0.0
-            return [line async for line in _schema(connection)], skew
+            return [line async for line in _schema(connection, settings.database_schema)], skew
     except (psycopg.Error, OSError, TickpipeError) as exc:
         said, _ = explain(exc) or (str(exc), PROBLEM)
         return [Line("database", Level.RED, said, "start it, or mend TICKPIPE_DATABASE_URL")], None
 
 
-async def _schema(connection: "AsyncConnection[Any]") -> AsyncIterator[Line]:
-    from sink.db.schema import applied_migrations, edition, migration_files, other_migrations
+async def _schema(connection: "AsyncConnection[Any]", schema: str) -> AsyncIterator[Line]:
+    from sink.db.schema import applied_migrations, edition, migration_files, missing_rights, other_migrations
     from sink.db.session import SQL
 
     name = await edition(connection)
@@ -167,6 +167,16 @@ async def _schema(connection: "AsyncConnection[Any]") -> AsyncIterator[Line]:
         yield Line("database", Level.RED, f"{name} is too old", "move to PostgreSQL 14 or later")
     else:
         yield Line("database", Level.GREEN, f"{connection.info.dbname} on {name}")
+    if denied := await missing_rights(connection, schema):
+        role = connection.info.user
+        yield Line(
+            "rights in the database", Level.RED, f"the role {role} lacks {', '.join(denied)}, so a sink cannot store",
+            f"grant it to {role} (docs/deploy/database.md); or name the sink's role in TICKPIPE_DATABASE_URL",
+        )  # fmt: skip
+        if any(right.startswith(("USAGE", "SELECT")) for right in denied):
+            return  # what cannot be read cannot be looked at
+    else:
+        yield Line("rights in the database", Level.GREEN, f"the role {connection.info.user} may do what a sink does")
     stored = await applied_migrations(connection)
     applied, files = set(stored), set(migration_files())
     if missing := sorted(files - applied):
@@ -180,15 +190,6 @@ async def _schema(connection: "AsyncConnection[Any]") -> AsyncIterator[Line]:
         yield Line("schema", Level.RED, f"a newer Tickpipe made {', '.join(newer)}", "update this installation")
     else:
         yield Line("schema", Level.GREEN, f"{len(applied)} migrations, none is missing")
-    denied = [what for (what,) in await (await connection.execute(SQL["missing_privileges"])).fetchall()]
-    if denied:
-        role = connection.info.user
-        yield Line(
-            "rights in the database", Level.RED, f"the role {role} lacks {', '.join(denied)}, so a sink cannot store",
-            f"GRANT ALL ON ALL TABLES IN SCHEMA … TO {role}; or name the sink's role in TICKPIPE_DATABASE_URL",
-        )  # fmt: skip
-    else:
-        yield Line("rights in the database", Level.GREEN, f"the role {connection.info.user} may do what a sink does")
     for line in _senders(await _last_heard(connection)):
         yield line
     for source, heard, newest in await (await connection.execute(SQL["sender_clocks"])).fetchall():
@@ -250,8 +251,12 @@ async def _kafka(settings: "Settings") -> list[Line]:
             lines.append(Line("Kafka", Level.GREEN, f"{settings.kafka_bootstrap} answers"))
             # One after the other: what is told before one cannot be asked stays told.
             for check in (_topics, _rights, _volumes, _groups):
-                with kafka_errors(settings):
-                    lines += [line async for line in check(settings, client)]
+                try:
+                    with kafka_errors(settings):
+                        lines += [line async for line in check(settings, client)]
+                except NotAuthorized as exc:
+                    cure = "grant it (docs/deploy/kafka.md)"
+                    lines.append(Line("rights in Kafka", Level.YELLOW, " ".join(str(exc).split()), cure))
     except (TickpipeError, OSError) as exc:
         said = " ".join(str(exc).split()) or f"does not answer within {2 * _PATIENCE_SECONDS:.0f} s"
         cure = "start it, or mend TICKPIPE_KAFKA_BOOTSTRAP and TICKPIPE_KAFKA_SECURITY_PROTOCOL"

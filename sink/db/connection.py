@@ -22,8 +22,10 @@ import structlog
 from psycopg import AsyncConnection
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential, wait_random
 
+from marketdata.errors import ColumnInTheWay
 from runtime.kafka_errors import is_retriable
 from runtime.service import sleep_unless
+from sink.db.schema import forbidden
 from sink.db.session import SERVICE_LIMITS, SQL, is_pooled, open_session
 
 log = structlog.get_logger(__name__)
@@ -139,6 +141,8 @@ class Database:
         Raises:
             TooSlow: when a statement ran into its time limit; the same work would do so again.
             psycopg.OperationalError: when the service is told to stop while the database is away or busy.
+            ColumnInTheWay: when it is told to stop while a column of somebody's own refuses every row.
+            DatabaseForbids: when the role lacks a right.
             psycopg.Error: whatever does not pass by waiting.
         """
         async for attempt in AsyncRetrying(
@@ -204,6 +208,16 @@ class Database:
             connection = await self.connection()
             began = time.monotonic()
             result = await work(connection)
+        except psycopg.errors.InsufficientPrivilege as exc:
+            raise await forbidden(self._conninfo, exc) from exc
+        except psycopg.errors.NotNullViolation as exc:
+            # What we write has no nulls where our columns forbid them, so no row can be stored, and none is to blame.
+            self._on_state(False)
+            self._on_trouble(self._name, Trouble.BUSY)
+            column, table = exc.diag.column_name, exc.diag.table_name
+            raise ColumnInTheWay(
+                f"{table} has a column {column}, not Tickpipe's, that must not be null: give it a default or drop it"
+            ) from exc
         except Exception as exc:
             trouble = trouble_of(exc)
             if trouble is not None:

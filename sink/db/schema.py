@@ -3,17 +3,18 @@
 Migrations are the numbered files of `sink/sql/migrations`, each applied once and in a transaction of its own.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import structlog
 from psycopg import AsyncConnection, errors
 from psycopg import sql as composing
 
-from marketdata.errors import NotMigrated, SchemaTaken
+from marketdata.errors import DatabaseForbids, NotMigrated, SchemaTaken
 from sink.db.session import SQL, open_session, schema_of
 
 log = structlog.get_logger(__name__)
@@ -41,6 +42,37 @@ def other_migrations(applied: Mapping[str, str | None]) -> list[str]:
     return [name for name, sql in migration_files().items() if name in applied and applied[name] != _digest(sql)]
 
 
+def relation_names(kind: Literal["TABLE", "VIEW"]) -> list[str]:
+    """The names of the tables or views that migrations create."""
+    created = re.compile(rb"^CREATE %s (\w+)" % kind.encode(), re.MULTILINE)
+    return [name.decode() for sql in migration_files().values() for name in created.findall(sql)]
+
+
+async def missing_rights(connection: AsyncConnection[Any], schema: str) -> list[str]:
+    """What the role may not do of all that a sink does, as `INSERT on market_data`."""
+    about = {
+        "schema": schema, "tables": relation_names("TABLE"), "read": [*relation_names("VIEW"), "tickpipe_migrations"],
+    }  # fmt: skip
+    return [right for (right,) in await (await connection.execute(SQL["missing_privileges"], about)).fetchall()]
+
+
+async def forbidden(conninfo: str, exc: errors.InsufficientPrivilege) -> DatabaseForbids:
+    """The error that names every right that the role lacks, for one of PostgreSQL's, which names none.
+
+    Raises:
+        psycopg.OperationalError: when the database does not answer any more.
+    """
+    async with await open_session(conninfo, "tickpipe rights") as connection:
+        missing = await missing_rights(connection, schema_of(conninfo))
+        role = connection.info.user
+    # A function, say, or row security: there PostgreSQL names all that there is to know.
+    lacking = ", ".join(missing) or str(exc.diag.message_primary)
+    return DatabaseForbids(
+        f"PostgreSQL does not allow the role {role} what a sink does: {lacking}; grant it as the tables' owner or as "
+        "a superuser (docs/deploy/database.md)"
+    )
+
+
 def _digest(sql: bytes) -> str:
     return sha256(sql).hexdigest()
 
@@ -52,6 +84,7 @@ async def migrate(conninfo: str) -> list[str]:
 
     Raises:
         psycopg.OperationalError: when the database does not answer; the call can be repeated.
+        DatabaseForbids: when the role may not even look which migrations there are.
         SchemaTaken: when something else in the schema has a name that a migration needs.
         NotMigrated: when migrations are missing that this role may not apply; the call can be repeated.
     """
@@ -62,6 +95,7 @@ async def migrate(conninfo: str) -> list[str]:
         async with connection.transaction():
             await connection.execute(SQL["lock_migrations"], {"key": _MIGRATIONS_LOCK})
             await _create_schema(connection, schema_of(conninfo))
+            await _require_sight(connection, conninfo)
         for name, sql in migration_files().items():
             if await _apply(connection, name, sql):
                 log.info("Applied a migration.", action="migration_applied", migration=name)
@@ -74,6 +108,15 @@ async def _create_schema(connection: AsyncConnection[Any], schema: str) -> None:
     row = await (await connection.execute(SQL["has_schema"], {"schema": schema})).fetchone()
     if row is None or not row[0]:
         await connection.execute(composing.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(composing.Identifier(schema)))
+
+
+async def _require_sight(connection: AsyncConnection[Any], conninfo: str) -> None:
+    """Check that the role sees which migrations were applied: what it may not see looks as if it were missing."""
+    try:
+        await connection.execute(SQL["require_usage"], {"schema": schema_of(conninfo)})
+        await applied_migrations(connection)
+    except errors.InsufficientPrivilege as exc:
+        raise await forbidden(conninfo, exc) from exc
 
 
 async def _apply(connection: AsyncConnection[Any], name: str, sql: bytes) -> bool:
@@ -94,7 +137,7 @@ async def _apply(connection: AsyncConnection[Any], name: str, sql: bytes) -> boo
     except errors.InsufficientPrivilege as exc:
         raise NotMigrated(
             f"the role {connection.info.user} may not apply the migration {name} ({exc.diag.message_primary}); run "
-            "`tickpipe db migrate` as the owner of the tables"
+            "`tickpipe db migrate` as the owner of the tables, who needs CREATE on their schema"
         ) from exc
     except (errors.DuplicateTable, errors.DuplicateFunction, errors.DuplicateObject) as exc:
         schema, database = await _row(connection, "schema_and_database")

@@ -453,12 +453,20 @@ SELECT pg_advisory_xact_lock(%(key)s);
 SELECT current_schema()::text, current_database()::text;
 
 -- name: missing_privileges
--- What the role of this session may not do of what the sink does.
-SELECT p.privilege || ' on ' || t.name
-FROM unnest(ARRAY['market_data', 'sink_progress', 'broker_bars', 'sender_counts']) AS t (name)
-CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p (privilege)
-WHERE to_regclass(t.name) IS NOT NULL AND NOT has_table_privilege(t.name, p.privilege)
-ORDER BY 1;
+-- What the role of this session may not do of what the sink does with our tables and views; those that are missing are
+-- left out. Without USAGE nothing in the schema can be found by its name.
+SELECT 'USAGE on the schema ' || %(schema)s
+WHERE NOT has_schema_privilege(to_regnamespace(%(schema)s), 'USAGE')
+UNION ALL
+SELECT 'TEMPORARY on the database ' || current_database()
+WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')
+UNION ALL
+SELECT p.privilege || ' on ' || c.relname
+FROM pg_class AS c
+CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS p (privilege, number)
+WHERE
+    c.relnamespace = to_regnamespace(%(schema)s) AND NOT has_table_privilege(c.oid, p.privilege)
+    AND (c.relname = ANY(%(tables)s) OR (c.relname = ANY(%(read)s) AND p.privilege = 'SELECT'));
 
 -- name: server_clock
 SELECT clock_timestamp();
@@ -476,6 +484,10 @@ GROUP BY s.source;
 -- name: has_schema
 -- Not current_schema(), which is that of TimescaleDB where ours is missing.
 SELECT to_regnamespace(%(schema)s) IS NOT NULL;
+
+-- name: require_usage
+-- Fails without USAGE on the schema, of which PostgreSQL otherwise says that nothing is there.
+SELECT to_regclass(quote_ident(%(schema)s) || '.tickpipe_migrations');
 
 -- name: has_migrations
 -- Only those of our schema: behind it in the search_path may be that of TimescaleDB, with others' migrations in it.

@@ -125,7 +125,7 @@ _statements("a column that must not be null added, and dropped",
             "SELECT pg_sleep(6)", "ALTER TABLE market_data DROP COLUMN own_desk")  # fmt: skip
 _statements("a check added that nothing new passes, and dropped",
             "ALTER TABLE market_data ADD CONSTRAINT own CHECK (spread < 0) NOT VALID",
-            "SELECT pg_sleep(6)", "ALTER TABLE market_data DROP CONSTRAINT own")  # fmt: skip
+            "SELECT pg_sleep(6)", "ALTER TABLE market_data DROP CONSTRAINT own", repair=True)  # fmt: skip
 _statements("a name on top of a function of ours", "CREATE SCHEMA own_first",
             "CREATE FUNCTION own_first.candle_verdict() RETURNS int LANGUAGE sql AS 'SELECT 1'",
             "ALTER ROLE tickpipe SET search_path = own_first, public", "SELECT pg_sleep(3)",

@@ -53,11 +53,17 @@ async def recreate(settings: Settings) -> None:
     await ensure_topics(settings)
 
 
+async def recreate_smaller(settings: Settings) -> None:
+    """Delete the ticks topic and create it again with a single partition."""
+    await delete_ticks_topic(settings)
+    await ensure_topics(settings.model_copy(update={"kafka_partitions": 1}))
+
+
 def impatient(settings: Settings) -> Settings:
     return settings.model_copy(update={"watchdog_seconds": WATCHDOG_SECONDS})
 
 
-@pytest.mark.parametrize("loss", [truncate, recreate])
+@pytest.mark.parametrize("loss", [truncate, recreate, recreate_smaller])
 async def test_the_table_stays_and_the_flow_goes_on(
     settings: Settings, servers: EmbeddedServers, seed: int, loss: Loss
 ) -> None:

@@ -1,6 +1,8 @@
 """The primary is gone and a standby takes its place, at the same address: the sink goes on and no candle is missing."""
 
 import asyncio
+import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,11 +15,13 @@ from runtime.logreader import wait_for_log
 from runtime.settings import Settings
 from sink.service import Sink
 from tests.integration.sink.flow import Flow, RunningSink
+from tests.integration.tickpipe.test_operations import commands
 from tests.network import Cable
 from tests.operations.test_progress import ROUND, rows, send_round
 from tests.pooler import pooler, through
 from tests.standby import Pair, replicated
 from tests.waiting import eventually
+from tickpipe.embedded.postgres import server_binaries
 
 pytestmark = pytest.mark.long(20)
 
@@ -81,7 +85,13 @@ async def test_a_standby_that_lagged_takes_over_and_is_filled_up(settings: Setti
         await asyncio.sleep(_SEVERAL_ATTEMPTS)
         assert sink.health.ready()[0] == 503
         assert pair.standby.value("SELECT count(*) FROM market_data") == 2 * ROUND
-        pair.standby.value("SELECT pg_promote()")
+        (promote,) = commands(of=["Failover of PostgreSQL"])
+        path = f"{server_binaries()}:{os.environ['PATH']}"
+        done = await asyncio.to_thread(
+            subprocess.run, ["bash", "-euc", promote], capture_output=True, text=True, check=False, timeout=60,
+            env=os.environ | {"STANDBY_URL": pair.standby.url, "PATH": path},
+        )  # fmt: skip
+        assert (done.returncode, done.stdout.split()) == (0, ["t", "t"]), done.stderr
 
         # Assert
         await becomes_ready(sink, True)

@@ -1,6 +1,9 @@
 """Through PgBouncer in transaction mode everything works, and no session is left other than it was."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from sink.metrics import Metrics
 from sink.verify import verify
 from sink.writer import LogEnds, Writer
 from tests.integration.sink.flow import Flow, RunningSink, day_frames, value
+from tests.integration.tickpipe.test_operations import commands
 from tests.pooler import SESSIONS, pooler, through
 from tests.servers import EmbeddedServers
 from tests.unit.sink.candles import MINUTE, bar_of_minute, candle
@@ -55,6 +59,18 @@ def url(settings: Settings) -> str:
 async def test_services_that_migrate_at_once_apply_each_migration_once(url: str) -> None:
     applied = await asyncio.gather(*(migrate(url) for _ in range(4)))
     assert sorted(name for names in applied for name in names) == list(migration_files())
+
+
+async def test_the_command_of_the_page_about_operations_works(url: str) -> None:
+    await migrate(url)
+    (block,) = commands(of=["Poolers"])
+    shell = f'tickpipe() {{ "{sys.executable}" -m tickpipe "$@"; }}\n{block}'
+    done = await asyncio.to_thread(
+        subprocess.run, ["bash", "-euc", shell], capture_output=True, text=True, check=False, timeout=60,
+        env=os.environ | {"POOLER_URL": url},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "applied_migrations" in done.stdout
 
 
 async def test_many_clients_share_two_sessions_and_leave_nothing_in_them(settings: Settings, url: str) -> None:

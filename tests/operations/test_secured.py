@@ -390,3 +390,18 @@ async def test_a_command_without_a_right_says_which(
     assert done.returncode != 0
     (line,) = (line for line in (done.stdout + done.stderr).splitlines() if "does not allow the user nobody" in line)
     assert right in line
+
+
+async def test_doctor_says_which_rights_are_missing_and_goes_on(
+    settings: Settings, login: dict[str, Any], tmp_path: Path
+) -> None:
+    nobody = load_settings(**login | {"kafka_sasl_username": "nobody"})
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", "tickpipe", "doctor", "--json"], cwd=tmp_path, env=environment(nobody),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    lines = [line for line in json.loads(done.stdout) if "Kafka" in line["part"]]
+    assert {line["level"] for line in lines if line["part"] == "Kafka"} == {"green"}
+    said = [line["found"] for line in lines if line["part"] == "rights in Kafka"]
+    assert any("nobody lacks WRITE on the topic ticks" in each for each in said), said
+    assert any("does not allow the user nobody DESCRIBE on the group" in each for each in said), said

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -103,6 +104,32 @@ async def grows(registry: CollectorRegistry, task: str, kind: Trouble, least: fl
         return (registry.get_sample_value("tickpipe_sink_database_trouble_total", labels) or 0) >= least
 
     await eventually(has_grown)
+
+
+async def test_a_column_of_somebodys_own_that_must_not_be_null_delays_and_loses_nothing(
+    settings: Settings, connection: Connection, flow: Flow
+) -> None:
+    async def stored(count: int) -> bool:
+        return bool(await value(connection, "SELECT count(*) FROM market_data") == count)
+
+    with capture_logs() as lines:
+        async with RunningSink(settings) as sink:
+            await flow.send_candles([candle(ts=MINUTE, log=flow.own_log)])
+            await eventually(partial(stored, 1))
+            await connection.execute(
+                b"BEGIN; ALTER TABLE market_data ADD COLUMN desk int; UPDATE market_data SET desk = 1;"
+                b"ALTER TABLE market_data ALTER COLUMN desk SET NOT NULL; COMMIT"
+            )
+            await flow.send_candles([candle(ts=MINUTE + 60_000, log=flow.own_log)])
+
+            async def is_told() -> bool:
+                return any("has a column desk, not Tickpipe's" in str(line.get("error")) for line in lines)
+
+            await eventually(is_told)
+            assert sink.health.ready()[0] == 503
+            await connection.execute(b"ALTER TABLE market_data DROP COLUMN desk")
+            await eventually(partial(stored, 2))
+    assert not [line for line in lines if line["action"] == "candle_rejected"]
 
 
 @pytest.mark.usefixtures("impatient")
