@@ -12,12 +12,13 @@ from functools import lru_cache
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from marketdata.contract.fields import MAX_SOURCE, name_of
 
 TICKS_ROUTE: Final = "/ingest/tick"
 BARS_ROUTE: Final = "/ingest"
+FILLS_ROUTE: Final = "/fills"
 
 _SLASHES: Final = re.compile("/{2,}")
 
@@ -95,6 +96,17 @@ def is_dry_run(headers: Mapping[bytes, bytes]) -> bool:
     """Whether `X-Dry-Run` asks for the answer only, without storing anything."""
     asked = headers.get(b"x-dry-run")
     return asked is not None and asked.strip().lower() not in (b"", b"0", b"false")
+
+
+#: A sender that can fill what is wanted says so, and what is sent for that: `X-Can-Fill: ticks`, `X-Fill: ticks`.
+CAN_FILL: Final = "X-Can-Fill"
+FILL: Final = "X-Fill"
+FILLS_TICKS: Final = "ticks"
+
+
+def says_ticks(said: bytes | None) -> bool:
+    """Whether `X-Can-Fill` or `X-Fill` has a value that is known."""
+    return said is not None and said.strip().lower() == FILLS_TICKS.encode()
 
 
 def source_header(source: str | None) -> dict[str, str]:
@@ -258,6 +270,14 @@ _Details = list[Detail] | UnsetType
 _Truncated = Annotated[bool, Meta(description="true when there are more errors than details")] | UnsetType
 
 
+class Wanted(Struct, frozen=True, gc=False):
+    """A range of which ticks are wanted: whole minutes, the end not included (UTC epoch milliseconds)."""
+
+    symbol: str
+    from_ms: int = field(name="from")
+    to_ms: int = field(name="to")
+
+
 class Taken(Struct, gc=False, kw_only=True):
     """Every valid item is stored: in Kafka, or in the relay's database when `queued`."""
 
@@ -273,6 +293,7 @@ class Taken(Struct, gc=False, kw_only=True):
     details_truncated: _Truncated = UNSET
     dry_run: Annotated[bool, Meta(description="true when X-Dry-Run asked, and nothing was stored")] | UnsetType = UNSET
     source: Annotated[str, Meta(description="of a dry run: the source that the ticks would get")] | UnsetType = UNSET
+    wanted: Annotated[list[Wanted], Meta(description="with X-Can-Fill: the newest first")] | UnsetType = UNSET
 
 
 class Refused(Struct, gc=False):
@@ -285,17 +306,25 @@ class Refused(Struct, gc=False):
 
 
 def taken(
-    received: int, details: Sequence[Detail], errors: int, *, queued: bool = False, dry_run_for: str | None = None
+    received: int,
+    details: Sequence[Detail],
+    errors: int,
+    *,
+    queued: bool = False,
+    dry_run_for: str | None = None,
+    wanted: Sequence[Wanted] = (),
 ) -> tuple[int, Taken]:
     """Status and answer: 200 when `errors` is 0, else 207; `details` may be shorter than `errors`.
 
-    `dry_run_for` is the source where the request was a dry run.
+    `dry_run_for` is the source where the request was a dry run, `wanted` what a sender that can fill is asked for.
     """
     answer = Taken(received=received, inserted=received - errors, errors=errors, total=received)
     if dry_run_for is not None:
         answer.dry_run, answer.source = True, dry_run_for
     if queued:
         answer.queued = True
+    if wanted:
+        answer.wanted = list(wanted)
     if not errors:
         return 200, answer
     _add_details(answer, details, errors)

@@ -11,7 +11,9 @@ from marketdata.tick import Tick
 from tests.integration.ea.conftest import StartTerminal
 from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, held, posted, tick
 from tests.integration.ea.terminal import HISTORY_NOT_FOUND, HISTORY_TIMEOUT, Terminal
+from tests.integration.relay.conftest import StartRelay
 from tests.scripted import Answer, Request, ScriptedServer
+from tests.waiting import wait_until
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
@@ -399,3 +401,25 @@ def test_pieces_of_a_range_are_whole_milliseconds(start_terminal: StartTerminal,
     assert all(a[-1].time_msc < b[0].time_msc for a, b in pairwise(pieces))
     assert {count for t, count in held(server).items() if t in set(sevens)} == {1}
     assert Counter(sevens) <= held(server)
+
+
+def test_the_relay_hands_on_what_is_wanted_and_what_became_of_it(
+    terminal: Terminal, server: ScriptedServer, start_relay: StartRelay
+) -> None:
+    relay = start_relay(server.url)
+    asked = wanted(-HOUR_MS)
+    server.wanted = [asked]
+    terminal("allow", relay.url)
+    terminal("session", "EURUSD", 1, 0, 86_400)
+    terminal.inputs(RelayUrl=relay.url, SendBars=False)
+    terminal.start(NOW_MS)
+
+    def is_reported() -> bool:
+        terminal.run(0.25)
+        return bool(reports(server))
+
+    wait_until(is_reported, what="a report of the range")
+    assert reports(server) == [asked | {"ticks": 12}]
+    assert len(sessions(server)) == 1
+    (filled,) = fills(server)
+    assert [posted(item) for item in filled.items] == within(HISTORY, asked)
