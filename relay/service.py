@@ -69,16 +69,17 @@ def serve(
         if server is not None:
             retention = Retention(store, retention_seconds)
             forwarder = _forwarder(store, server, retention, wishes, stop)
-            store.on_insert = forwarder.wake.set
         totals, url = (forwarder.totals, forwarder.server_url) if forwarder else (None, "")
         collector = collect(store) if collect else None
+        if collector is not None:
+            collector.fill(wishes)
         collected = collector.collected if collector else None
         api = Api(
             store, settings, key=key, totals=totals, health=health, server_url=url, collected=collected, wishes=wishes
         )
         http = http_server(OwnNames(api, settings.allowed_hosts), host, port)
         threads = []
-        if forwarder is not None:
+        if forwarder:
             # Whatever is under way at the end is sent again at the next start.
             threads.append((guard.thread("forwarder", partial(_forward, forwarder, store, stop)), _GRACEFUL_SECONDS))
         if collector is not None:
@@ -106,7 +107,9 @@ def serve(
 def _forwarder(store: Store, server: Server, retention: Retention, wishes: Wishes, stop: threading.Event) -> Forwarder:
     server.can_fill, server.on_answer = wishes.has_sender, wishes.take
     pending = Pending(store, limit=BATCH)
-    return Forwarder(store, server, pending, stop=stop, retention=retention, reports=Reports(store))
+    forwarder = Forwarder(store, server, pending, stop=stop, retention=retention, reports=Reports(store))
+    store.on_insert = forwarder.wake.set
+    return forwarder
 
 
 def _key_of_senders(host: str) -> str:
