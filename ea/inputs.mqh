@@ -14,6 +14,7 @@ input string Source = "";                         // Name of the feed; auto: bro
 input group "What / O quê"
 input string Symbols = "";                        // Symbols or @FILE; empty: Market Watch / Símbolos ou @ARQUIVO
 input bool SendBars = true;                       // Send closed M1 bars too / Enviar também barras M1 fechadas
+input bool FillGaps = true;                       // Send what the server lacks / Enviar o que falta no servidor
 input ClockOffset Clock = CLOCK_AUTO;             // Broker's clock / Relógio da corretora
 input int ClockMinutes = 0;                       // Minutes ahead of UTC, if fixed / Minutos do UTC, se fixo
 
@@ -88,6 +89,7 @@ bool ReadInputs(CollectorSettings &settings) {
     settings.server_url = ServerUrl;
     settings.source = Source;
     settings.send_bars = SendBars;
+    settings.fill_gaps = FillGaps;
     settings.timeout_ms = TimeoutMs;
     settings.max_ticks = MaxTicks;
     settings.ring_megabytes = RingMegabytes;

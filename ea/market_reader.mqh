@@ -90,25 +90,16 @@ private:
         return false;
     }
 
-    string TickItems(const MqlTick &ticks[], const int first, const int end, const int i, const bool goes_on) const {
+    // The ticks as JSON. Those that a symbol is read `again` for say which of them came late.
+    string TickItems(const MqlTick &ticks[], const int first, const int end, const int i, const bool goes_on, const bool again) const {
         string text = "";
+        uchar late[];
+        if(again)
+            m_feeds[i].FindLate(ticks, first, end, late);
         for(int k = first; k < end; k++) {
             if(goes_on || k > first)
                 text += ",\n";
-            text += m_feeds[i].ItemOf(ticks[k], false);
-        }
-        return text;
-    }
-
-    // The same of ticks that a symbol is read again for; those that came late say so.
-    string ItemsAgain(const MqlTick &ticks[], const int first, const int end, const int i) const {
-        uchar late[];
-        m_feeds[i].FindLate(ticks, first, end, late);
-        string text = "";
-        for(int k = first; k < end; k++) {
-            if(k > first)
-                text += ",\n";
-            text += m_feeds[i].ItemOf(ticks[k], late[k - first] == 1);
+            text += m_feeds[i].ItemOf(ticks[k], again && late[k - first] == 1);
         }
         return text;
     }
@@ -124,7 +115,7 @@ private:
             m_feeds[i].NotTaken();
             more = true;
         } else if(found) {
-            text += TickItems(ticks, first, end, i, items > 0);
+            text += TickItems(ticks, first, end, i, items > 0, false);
             items += end - first;
             more = more || m_feeds[i].HasMore();
             int count = ArraySize(read);
@@ -181,7 +172,7 @@ private:
             while(end < count && late[end].time_msc == late[end - 1].time_msc)
                 end++;
             m_feeds[i].MarkWithLate(late, first, end, marks[0]);
-            string text = BodyHead("ticks", offset_s) + ItemsAgain(late, first, end, i) + BODY_END;
+            string text = BodyHead("ticks", offset_s) + TickItems(late, first, end, i, false, true) + BODY_END;
             if(ring.IsFull() || !Store(ring, RECORD_TICKS, end - first, text, marks))
                 return false;
             m_feeds[i].TakenLate(late, first, end);
@@ -351,6 +342,35 @@ public:
             ReadBars(ring, began);
         m_looked_at = GetTickCount64();
         return more;
+    }
+
+    string Name(const int i) const { return m_feeds[i].Name(); }
+    bool IsOnline() const { return m_was_connected; }
+
+    // The place of a symbol; -1 when it is not collected.
+    int Find(const string symbol) const {
+        for(int i = 0; i < ArraySize(m_feeds); i++)
+            if(m_feeds[i].Name() == symbol)
+                return i;
+        return -1;
+    }
+
+    // See SymbolFeed: up to where everything of a symbol was taken, and what makes a request a resend.
+    long TakenUpTo(const int i, const long msc) const { return m_feeds[i].TakenUpTo(msc); }
+    bool GoBack(const int i, MqlTick &ticks[]) { return m_feeds[i].GoBack(ticks); }
+
+    // Stores a request of ticks that a server lacks. False when the disk did not take it, or the ring is full.
+    bool StoreFill(TickRing &ring, const int i, const int offset_s, const MqlTick &ticks[]) {
+        int count = ArraySize(ticks);
+        CursorMark marks[];
+        ArrayResize(marks, 1);
+        m_feeds[i].MarkNow(marks[0]);
+        marks[0].sent_msc = ticks[count - 1].time_msc;
+        string text = BodyHead("ticks", offset_s) + TickItems(ticks, 0, count, i, false, false) + BODY_END;
+        if(ring.IsFull() || !Store(ring, RECORD_FILL, count, text, marks))
+            return false;
+        m_feeds[i].Sent(marks[0].sent_msc);
+        return true;
     }
 
     // A record was lost: its ticks are read from the terminal again.

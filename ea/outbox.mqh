@@ -31,7 +31,9 @@ private:
     int m_read_failures;
     long m_sent_ticks;
     long m_sent_bars;
+    long m_filled;
     long m_refused;
+    long m_refused_fills;
     long m_lost;
 
     // Has the oldest request in memory.
@@ -59,11 +61,26 @@ private:
     PostOutcome PostPart(Sender &sender, const int timeout_ms) {
         string path = m_kind == RECORD_BARS ? "/ingest" : "/ingest/tick";
         string trace = m_trace + "-" + IntegerToString(m_number);
+        bool is_fill = m_kind == RECORD_FILL;
         if(m_count == m_items)
-            return sender.Post(path, trace, m_body, m_items, timeout_ms);
+            return sender.Post(path, is_fill, trace, m_body, m_items, timeout_ms);
         char part[];
         PartOf(m_body, m_starts, m_from, m_count, part);
-        return sender.Post(path, trace, part, m_count, timeout_ms);
+        return sender.Post(path, is_fill, trace, part, m_count, timeout_ms);
+    }
+
+    // Counts what became of the items of the newest request, of which the server refused some.
+    void Count(const PostOutcome outcome, const long refused_items) {
+        if(outcome != POST_TAKEN)
+            m_refused += m_count;
+        else if(m_kind == RECORD_BARS)
+            m_sent_bars += m_count;
+        else if(m_kind == RECORD_FILL)
+            m_filled += m_count;
+        else
+            m_sent_ticks += m_count;
+        if(m_kind == RECORD_FILL)
+            m_refused_fills += outcome == POST_TAKEN ? refused_items : m_count;
     }
 
     // How many items from m_from on are sent next.
@@ -116,12 +133,17 @@ public:
         m_read_failures = 0;
         m_sent_ticks = 0;
         m_sent_bars = 0;
+        m_filled = 0;
         m_refused = 0;
+        m_refused_fills = 0;
         m_lost = 0;
     }
 
     long SentTicks() const { return m_sent_ticks; }
     long SentBars() const { return m_sent_bars; }
+    // Ticks that a server lacked and has now, and those of them that it refused.
+    long Filled() const { return m_filled; }
+    long RefusedFills() const { return m_refused_fills; }
     // Items that a server refused for good, and requests that could not be read back.
     long Refused() const { return m_refused; }
     long Lost() const { return m_lost; }
@@ -135,6 +157,7 @@ public:
             int left_ms = budget_ms - (int)(GetTickCount64() - began);
             if(left_ms * 2 < budget_ms || !Load(ring))
                 return;
+            int refused_before = sender.RefusedItems();
             PostOutcome outcome = PostPart(sender, left_ms);
             if(outcome == POST_LATER)
                 return;
@@ -143,12 +166,7 @@ public:
             m_taken_in_row++;
             if(m_limit > 0 && m_taken_in_row % TAKEN_BEFORE_GROWTH == 0)
                 m_limit = m_limit < MOST_LIMIT ? m_limit * 2 : 0;
-            if(outcome == POST_TAKEN && m_kind == RECORD_BARS)
-                m_sent_bars += m_count;
-            else if(outcome == POST_TAKEN)
-                m_sent_ticks += m_count;
-            else
-                m_refused += m_count;
+            Count(outcome, sender.RefusedItems() - refused_before);
             Next(ring);
         }
     }

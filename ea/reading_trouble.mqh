@@ -8,6 +8,9 @@
 #define LONGEST_RETRY_MS 600000
 // How often a symbol is tried that the broker does not know or the Market Watch does not show (ms).
 #define RETIRED_RETRY_MS 60000
+// So many answers in a row with fewer ticks than were there before are not believed: the terminal may still load them. After
+// that the broker has taken ticks back.
+#define SHORT_ANSWERS 10
 // Ours: an answer without an error that has fewer ticks than were there before.
 #define ERROR_FEWER_TICKS (-2)
 
@@ -25,6 +28,14 @@ string ErrorMeaning(const int error) {
         return "the terminal gives fewer ticks than before";
     }
     return "the terminal's answer is not whole";
+}
+
+// How long to wait after so many failures in a row (ms).
+int RetryWait(const int failures) {
+    int wait_ms = FIRST_RETRY_MS;
+    for(int n = 1; n < failures && wait_ms < LONGEST_RETRY_MS; n++)
+        wait_ms *= 2;
+    return MathMin(wait_ms, LONGEST_RETRY_MS);
 }
 
 class ReadingTrouble {
@@ -56,13 +67,8 @@ public:
             Print(m_symbol, ": error ", IntegerToString(error), ", ", ErrorMeaning(error),
                   ". It is tried again now and then; the other symbols go on.");
         m_error = error;
-        int wait_ms = FIRST_RETRY_MS;
-        for(int n = 0; n < m_failures && wait_ms < LONGEST_RETRY_MS; n++)
-            wait_ms *= 2;
-        if(IsRetired())
-            wait_ms = RETIRED_RETRY_MS;
         m_failures++;
-        m_not_before = GetTickCount64() + (ulong)MathMin(wait_ms, LONGEST_RETRY_MS);
+        m_not_before = GetTickCount64() + (ulong)(IsRetired() ? RETIRED_RETRY_MS : RetryWait(m_failures));
     }
 
     void Succeeded() {

@@ -7,6 +7,9 @@
 #ifndef TICKPIPE_RECENT_TICKS_MQH
 #define TICKPIPE_RECENT_TICKS_MQH
 
+// Beyond that nothing is remembered, whether it was read again or not (ms).
+#define MOST_RECENT_MS 10800000
+
 // The bits of a price.
 union NumberBits {
     double number;

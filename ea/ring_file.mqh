@@ -21,7 +21,9 @@ enum RecordKind {
     // The server has everything up to this number.
     RECORD_CONFIRMED = 3,
     // Cursors, and up to which number the server has everything. The first record of a file has all cursors.
-    RECORD_CURSORS = 4
+    RECORD_CURSORS = 4,
+    // Ticks that a server lacked and asked for.
+    RECORD_FILL = 5
 };
 
 // How far a symbol's ticks and bars are in the ring or on the server.

@@ -140,7 +140,12 @@ class Sender {
 private:
     Destination m_destinations[];
     string m_headers;
+    // What requests with ticks say besides.
+    string m_headers_of_ticks;
     int m_refused_items;
+    // The newest answer to ticks, if it names what the server lacks, and whether nobody took it yet.
+    string m_wanted;
+    bool m_has_wanted;
 
     void Add(const string name, const string given) {
         string url = BaseUrl(given);
@@ -245,12 +250,42 @@ private:
         return POST_LATER;
     }
 
+    // The first address that may be tried now; -1 when there is none.
+    int Ready() const {
+        for(int i = 0; i < ArraySize(m_destinations); i++)
+            if(m_destinations[i].not_before <= GetTickCount64())
+                return i;
+        return -1;
+    }
+
+    // Posts a body to an address: the status, and what came back. Without an answer the status is none of HTTP's.
+    int Exchange(const int i, const string path, const string more_headers, const char &body[], const int timeout_ms,
+                 string &answer, string &answer_headers) const {
+        char result[];
+        answer = "";
+        answer_headers = "";
+        ResetLastError();
+        int status = WebRequest("POST", m_destinations[i].url + path, m_headers + more_headers, timeout_ms, body, result,
+                                answer_headers);
+        if(ArraySize(result) > 0 && ArraySize(result) <= MOST_ANSWER_BYTES)
+            answer = CharArrayToString(result, 0, ArraySize(result), CP_UTF8);
+        return status;
+    }
+
+    void NoteWanted(const string answer) {
+        m_has_wanted = true;
+        m_wanted = StringFind(answer, "\"wanted\":") >= 0 ? answer : "";
+    }
+
 public:
-    Sender() : m_headers(""), m_refused_items(0) {}
+    Sender() : m_headers(""), m_headers_of_ticks(""), m_refused_items(0), m_wanted(""), m_has_wanted(false) {}
 
     void Begin(const CollectorSettings &settings, const string source, const string agent) {
         ArrayResize(m_destinations, 0);
         m_refused_items = 0;
+        m_wanted = "";
+        m_has_wanted = false;
+        m_headers_of_ticks = settings.fill_gaps ? "X-Can-Fill: ticks\r\n" : "";
         MathSrand((int)(GetTickCount64() % 32768));
         Add("Relay", settings.relay_url);
         Add("Server", settings.server_url);
@@ -272,26 +307,44 @@ public:
         return all;
     }
 
+    // The newest answer to ticks, once: it may name what the server lacks. False when there is none.
+    bool TakeWanted(string &answer) {
+        bool has_wanted = m_has_wanted;
+        answer = m_wanted;
+        m_has_wanted = false;
+        return has_wanted;
+    }
+
     // Posts a body of `items` items to the first address that may be tried now; POST_LATER when there is none.
-    PostOutcome Post(const string path, const string trace, const char &body[], const int items, const int timeout_ms) {
-        int i = 0;
-        while(i < ArraySize(m_destinations) && m_destinations[i].not_before > GetTickCount64())
-            i++;
-        if(i == ArraySize(m_destinations))
+    PostOutcome Post(const string path, const bool is_fill, const string trace, const char &body[], const int items,
+                     const int timeout_ms) {
+        int i = Ready();
+        if(i < 0)
             return POST_LATER;
-        char result[];
-        string answer_headers = "";
-        ResetLastError();
-        int status = WebRequest("POST", m_destinations[i].url + path, m_headers + "X-Trace-Id: " + trace + "\r\n",
-                                timeout_ms, body, result, answer_headers);
+        bool has_ticks = path == "/ingest/tick";
+        string more = (has_ticks ? m_headers_of_ticks : "") + (is_fill ? "X-Fill: ticks\r\n" : "");
+        string answer, answer_headers;
+        int status = Exchange(i, path, more + "X-Trace-Id: " + trace + "\r\n", body, timeout_ms, answer, answer_headers);
         int error = GetLastError();
         // Some builds answer with numbers that are no HTTP status when nothing was reached.
         if(status < 100 || status > 599)
             return NoAnswer(i, error != 0 ? error : status);
-        string answer = "";
-        if(ArraySize(result) > 0 && ArraySize(result) <= MOST_ANSWER_BYTES)
-            answer = CharArrayToString(result, 0, ArraySize(result), CP_UTF8);
-        return Meaning(i, status, answer, answer_headers, items);
+        PostOutcome outcome = Meaning(i, status, answer, answer_headers, items);
+        if(outcome == POST_TAKEN && has_ticks)
+            NoteWanted(answer);
+        return outcome;
+    }
+
+    // Posts what ticks must not wait for: whatever becomes of it, the addresses stay as good as they are.
+    PostOutcome PostAside(const string path, const char &body[], const int items, const int timeout_ms) const {
+        int i = Ready();
+        if(i < 0)
+            return POST_LATER;
+        string answer, answer_headers;
+        int status = Exchange(i, path, "", body, timeout_ms, answer, answer_headers);
+        if(IsConfirmation(status, answer, items))
+            return POST_TAKEN;
+        return status == 400 && AnswerField(answer, "code") == "VALIDATION_ERROR" ? POST_REFUSED : POST_LATER;
     }
 };
 

@@ -21,6 +21,7 @@ struct CollectorSettings {
     // Comma-separated; empty is every visible symbol of the Market Watch that the broker quotes.
     string symbols;
     bool send_bars;
+    bool fill_gaps;
     int timeout_ms;
     int max_ticks;
     int ring_megabytes;

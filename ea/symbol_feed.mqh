@@ -11,11 +11,6 @@
 
 // Without a new quote the list is read so often all the same (ms).
 #define QUIET_READ_MS 10000
-// So many answers in a row with fewer ticks than were there before are not believed: the terminal may still load them. After
-// that the broker has taken ticks back.
-#define SHORT_ANSWERS 10
-// Beyond that nothing is remembered, whether it was read again or not (ms).
-#define MOST_RECENT_MS 10800000
 
 class SymbolFeed {
 private:
@@ -116,22 +111,6 @@ private:
         return true;
     }
 
-    // A resend is known by its going back. One that begins where the last record ended gets the millisecond before it too;
-    // where there is none, the newest comes first, in a request of its own. The very first waits for another: false.
-    bool GoBack(MqlTick &late[]) {
-        long before_msc = m_recent.Before(late[0].time_msc);
-        long other_msc = before_msc > 0 ? before_msc : m_cursor.Msc();
-        if(late[0].time_msc != m_sent_msc)
-            return true;
-        MqlTick ticks[];
-        int copied = 0;
-        if(other_msc == m_sent_msc || !CopyRange(other_msc, other_msc, 1, ticks, copied))
-            return false;
-        ArrayCopy(ticks, late, copied);
-        ArrayCopy(late, ticks);
-        return true;
-    }
-
 public:
     SymbolFeed() { Begin(""); }
 
@@ -163,6 +142,11 @@ public:
     string ItemOf(const MqlTick &tick, const bool is_late) const { return TickItem(tick, m_facts, is_late); }
     string ItemOfBar(const MqlRates &bar) const { return BarItem(bar, m_facts); }
     string Trouble() const { return m_trouble.Text(); }
+    // Up to where everything was taken; 0 while more than that may be there, and in trouble.
+    long TakenUpTo(const long msc) const {
+        bool is_ready = m_begun && !IsTroubled() && m_recent.IsLoaded() && !IsRepeating();
+        return is_ready && (m_cursor.Msc() >= msc || !HasMore()) ? m_cursor.Msc() : 0;
+    }
 
     // Reads again what a broker may change: digits, point and chart mode.
     void RefreshFacts() {
@@ -342,6 +326,23 @@ public:
         return count == 0 || m_checks.IsTwice(late[0].time_msc) || GoBack(late);
     }
 
+    // A resend is known by its going back. One that begins where the last record ended gets the millisecond before it too;
+    // where there is none, the newest comes first, in a request of its own. The very first waits for another: false.
+    bool GoBack(MqlTick &late[]) {
+        long before_msc = m_recent.Before(late[0].time_msc);
+        long other_msc = before_msc > 0 ? before_msc : m_cursor.Msc();
+        if(late[0].time_msc != m_sent_msc)
+            return true;
+        MqlTick ticks[];
+        int copied = 0;
+        if(other_msc == m_sent_msc || !CopyRange(other_msc, other_msc, 1, ticks, copied))
+            return false;
+        ArrayCopy(ticks, late, copied);
+        return ArrayCopy(late, ticks) > 0;
+    }
+
+    // A record of older ticks is stored, and ends at this time.
+    void Sent(const long msc) { m_sent_msc = msc; }
     // What is true once late ticks are stored.
     void MarkWithLate(const MqlTick &ticks[], const int first, const int end, CursorMark &mark) const {
         MarkNow(mark);

@@ -7,6 +7,7 @@
 #define TICKPIPE_TICK_COLLECTOR_MQH
 
 #include "outbox.mqh"
+#include "filler.mqh"
 #include "market_reader.mqh"
 
 class TickCollector {
@@ -17,6 +18,7 @@ private:
     Outbox m_outbox;
     bool m_started;
     MarketReader m_reader;
+    Filler m_filler;
     // The broker and the account that this run is for.
     string m_server;
     long m_login;
@@ -109,6 +111,12 @@ public:
             more = !m_was_full && m_reader.Read(m_ring, MostTicks(), began, more);
         } while(more && !IsStopped());
         m_outbox.Drain(m_ring, m_sender, began, m_settings.timeout_ms);
+        NoteLost();
+        int left_ms = m_settings.timeout_ms - (int)(GetTickCount64() - began);
+        if(!m_settings.fill_gaps || m_ring.Waiting() > 0 || left_ms * 2 < m_settings.timeout_ms || IsStopped())
+            return;
+        m_filler.Turn(m_reader, m_ring, m_sender, m_outbox, MostTicks(), left_ms);
+        m_outbox.Drain(m_ring, m_sender, began, m_settings.timeout_ms);
     }
 
     // False while the terminal does not know its broker, or the ring cannot be opened.
@@ -123,6 +131,7 @@ public:
         m_sender.Begin(m_settings, m_settings.source == "auto" ? server : m_settings.source, agent);
         m_outbox.Begin("ea-" + account);
         m_reader.Begin(m_settings);
+        m_filler.Begin(m_settings);
         string folder = "DataCollectorPRO\\" + server;
         if(!m_ring.Open(folder, m_settings.ring_megabytes)) {
             if(!m_disk_said)
@@ -156,6 +165,8 @@ public:
             text += ", " + IntegerToString(m_outbox.Lost()) + " requests lost";
         if(m_full_times > 0)
             text += ", ring full " + IntegerToString(m_full_times) + " times";
+        if(m_outbox.Filled() > 0)
+            text += ", " + IntegerToString(m_outbox.Filled()) + " ticks filled";
         if(m_reader.LateTicks() > 0)
             text += ", " + IntegerToString(m_reader.LateTicks()) + " ticks came late";
         if(m_reader.LeftOut() > 0)

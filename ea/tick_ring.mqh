@@ -98,7 +98,7 @@ private:
                 break;
             }
             SetMarks(cursors, header.cursor_bytes);
-            if(header.kind == RECORD_TICKS || header.kind == RECORD_BARS) {
+            if(header.kind == RECORD_TICKS || header.kind == RECORD_BARS || header.kind == RECORD_FILL) {
                 AddEntry(header, file, offset);
                 m_last_number = (long)MathMax(m_last_number, header.number);
             } else {

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -15,6 +15,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from marketdata.contract.body import decode, text_of
 from marketdata.contract.http import (
     BARS_ROUTE,
+    CAN_FILL,
+    FILL,
+    FILLS_ROUTE,
     MAX_DETAILS,
     TICKS_ROUTE,
     Detail,
@@ -22,12 +25,14 @@ from marketdata.contract.http import (
     Sender,
     TooLarge,
     Unusable,
+    Wanted,
     check_said_once,
     is_dry_run,
     key_in,
     none_usable,
     refused,
     route_of,
+    says_ticks,
     sender_in,
     source_in,
     taken,
@@ -35,10 +40,11 @@ from marketdata.contract.http import (
 from marketdata.contract.large_body import LARGE_BYTES, decode_large
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
+from relay.back_channel import Wishes, add_reports, count_reports
 from relay.collector import Collected
 from relay.database import StoreUnavailable, explained
 from relay.forwarder import Totals
-from relay.item import NewRow, PackedRows, as_json, read_item
+from relay.item import Facts, NewRow, PackedRows, as_json, read_item
 from relay.pending import store_refused
 from relay.status import Metrics, Status, recent
 from relay.store import Store
@@ -59,6 +65,9 @@ _NEED_KEY: Final = frozenset({"/", "/debug/recent"})
 
 #: Refused items of a large body that wait in memory (entries); then they are stored before the rest is read.
 _MAX_REFUSED: Final = 5_000
+
+#: Largest body of reports (bytes), as on the server.
+_MAX_REPORT_BYTES: Final = 4 * 1024 * 1024
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -85,12 +94,17 @@ class Api:
         health: Health | None = None,
         server_url: str = "",
         collected: Collected | None = None,
+        wishes: Wishes | None = None,
     ) -> None:
         self._store = store
+        self._wishes = wishes or Wishes()
         self._parts = health or Health()
         self._status = Status(store, totals, self._parts, server_url, collected)
         self._key = key.encode()
-        self._limits = {TICKS_ROUTE: settings.max_tick_body_bytes, BARS_ROUTE: settings.max_bar_body_bytes}
+        self._limits = {
+            TICKS_ROUTE: settings.max_tick_body_bytes, BARS_ROUTE: settings.max_bar_body_bytes,
+            FILLS_ROUTE: _MAX_REPORT_BYTES,
+        }  # fmt: skip
         self._intake = Intake(max(self._limits.values()))
         # Large bodies are decoded one at a time: their objects fill the memory once, not once for each that waits.
         self._large = asyncio.Lock()
@@ -132,7 +146,7 @@ class Api:
         if path not in _GETS:
             raise Refusal(
                 404, "NOT_FOUND",
-                "there is POST /ingest/tick, POST /ingest, GET / (a page), /health, /stats, /debug/recent, /metrics",
+                "there is POST /ingest/tick, /ingest, /fills; GET / (a page), /health, /stats, /debug/recent, /metrics",
             )  # fmt: skip
         if method not in ("GET", "HEAD"):
             raise Refusal(405, "METHOD_NOT_ALLOWED", "GET is expected")
@@ -175,27 +189,43 @@ class Api:
         with self._intake.place(address) as place:
             raw = await place.read(receive, headers, self._limits[path])
             sender = sender_in(headers, raw)
+            if path == FILLS_ROUTE:
+                return await self._report(
+                    raw,
+                    Facts(source, server=sender.server or None, account=sender.account or None),
+                    is_dry=is_dry_run(headers),
+                )
+            said = _Said(source, sender, says_ticks(headers.get(FILL.lower().encode())))
             if is_dry_run(headers):
-                return await self._dry_run(raw, source, sender)
+                return await self._dry_run(raw, said)
+            if path == TICKS_ROUTE and says_ticks(headers.get(CAN_FILL.lower().encode())):
+                said = said._replace(wanted=self._wishes.of(said.name))
+                self._wishes.note_sender(said.name)
             if len(raw) < LARGE_BYTES:
-                return await self._take(raw, source, sender)
+                return await self._take(raw, said)
             async with self._large:
-                return await self._take(raw, source, sender)
+                return await self._take(raw, said)
 
-    async def _dry_run(self, raw: bytes, source: str | None, sender: Sender) -> Answer:
+    async def _report(self, raw: bytes, facts: Facts, *, is_dry: bool) -> Answer:
+        received = count_reports(raw)
+        if not is_dry:
+            await asyncio.to_thread(self._store.run, lambda connection: add_reports(connection, raw, facts))
+        return Answer(200, _encode({"ok": True, "queued": True, "received": received}))
+
+    async def _dry_run(self, raw: bytes, said: "_Said") -> Answer:
         if len(raw) >= LARGE_BYTES:
             raise TooLarge(f"a dry run takes bodies of less than {LARGE_BYTES:,} bytes")
         body = decode(raw)
-        found = _Found(body.utc_offset_seconds, source, sender)
+        found = _Found(body.utc_offset_seconds, said)
         found.add(body.items)
         if found.errors and not found.rows:
             raise none_usable(found.details, found.errors)
-        status, answer = taken(found.received, found.details, found.errors, dry_run_for=source or sender.server)
+        status, answer = taken(found.received, found.details, found.errors, dry_run_for=said.name)
         return Answer(status, _encode(answer))
 
-    async def _take(self, raw: bytes, source: str | None, sender: Sender) -> Answer:
+    async def _take(self, raw: bytes, said: "_Said") -> Answer:
         try:
-            found, rows = await self._read(raw, source, sender)
+            found, rows = await self._read(raw, said)
         except Unusable as exc:
             if raw:
                 await self._store_refused([(text_of(raw), exc.message)])
@@ -208,19 +238,17 @@ class Api:
         if found.errors and not rows:
             raise none_usable(found.details, found.errors)
         self.metrics.rows_stored.inc(len(rows))
-        status, answer = taken(found.received, found.details, found.errors, queued=True)
+        status, answer = taken(found.received, found.details, found.errors, queued=True, wanted=said.wanted)
         return Answer(status, _encode(answer))
 
-    async def _read(
-        self, raw: bytes, source: str | None, sender: Sender
-    ) -> "tuple[_Found, Sequence[NewRow] | PackedRows]":
+    async def _read(self, raw: bytes, said: "_Said") -> "tuple[_Found, Sequence[NewRow] | PackedRows]":
         """The items of a body and their rows; other requests go on between the pieces of a large one."""
         if (large := decode_large(raw)) is None:
             body = decode(raw)
-            found = _Found(body.utc_offset_seconds, source, sender)
+            found = _Found(body.utc_offset_seconds, said)
             found.add(body.items)
             return found, found.rows
-        found, rows = _Found(large.utc_offset_seconds, source, sender), PackedRows()
+        found, rows = _Found(large.utc_offset_seconds, said), PackedRows()
         for piece in large.pieces():
             found.add((decode(piece) if isinstance(piece, bytes) else piece).items)
             rows.extend(found.rows)
@@ -235,11 +263,27 @@ class Api:
         await asyncio.to_thread(store_refused, self._store, refused_items)
 
 
+class _Said(NamedTuple):
+    """What the headers of a request say."""
+
+    source: str | None
+    sender: Sender
+    #: Its ticks were asked for by the server.
+    is_fill: bool
+    #: What the answer asks for.
+    wanted: Sequence[Wanted] = ()
+
+    @property
+    def name(self) -> str:
+        """The source, where it is left to the sender."""
+        return self.source or self.sender.server
+
+
 class _Found:
     """The rows and the refused items of a body, or of its pieces so far."""
 
-    def __init__(self, utc_offset_seconds: int | None, source: str | None, sender: Sender) -> None:
-        self._offset_seconds, self._source, self._sender = utc_offset_seconds, source, sender
+    def __init__(self, utc_offset_seconds: int | None, said: _Said) -> None:
+        self._offset_seconds, self._said = utc_offset_seconds, said
         zone = None if utc_offset_seconds is None else offset_zone(utc_offset_seconds)
         self._clock = Clock(zone, now_ms=None, is_known=zone is not None)
         self.received = 0
@@ -255,8 +299,8 @@ class _Found:
         for index, item in enumerate(items, self.received):
             try:
                 row = read_item(
-                    item, self._clock, utc_offset_seconds=self._offset_seconds, source=self._source,
-                    sender=self._sender,
+                    item, self._clock, utc_offset_seconds=self._offset_seconds, source=self._said.source,
+                    sender=self._said.sender, is_fill=self._said.is_fill,
                 )  # fmt: skip
                 self.rows.append(row)
             except InvalidItem as exc:

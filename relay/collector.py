@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -18,8 +18,10 @@ import structlog
 from marketdata.contract.http import Sender
 from marketdata.contract.times import Clock
 from marketdata.tick import Tick
+from relay.back_channel import Wishes
 from relay.database import StoreUnavailable
 from relay.feed import Check, Feed, Totals, minute_of
+from relay.filling import Filler
 from relay.item import NewRow, read_item
 from relay.store import Store
 from relay.terminal import Account, NoTicks, Terminal, TerminalAway
@@ -132,7 +134,12 @@ class Collector:
         #: Wildcards that match no symbol, each said once.
         self._unknown: set[str] = set()
         self._is_waiting_said = False
+        self._filler: Filler | None = None
         store.run(lambda connection: [connection.execute(table) for table in _TABLES])
+
+    def fill(self, wishes: Wishes) -> None:
+        """Fill what the server wants as well."""
+        self._filler = Filler(self._store, self._terminal, wishes, self._filled_rows, self._monotonic)
 
     def run(self, stop: threading.Event) -> None:
         """Collect."""
@@ -180,6 +187,10 @@ class Collector:
             feed.go_by(offset)
         self._read(now, ended)
         self._check(now, ended)
+        if self._filler is not None:
+            if self._clock.is_sure and self._clock.offset_seconds is not None:
+                self._filler.history.note(self._clock.offset_seconds, self._utc())
+            self._filler.turn(self._account, self._feeds, self._offset)
 
     def _offset_seconds(self) -> int | None:
         """Of the broker's clock from UTC; None leaves it to the server."""
@@ -351,7 +362,10 @@ class Collector:
             self.collected.late += count
             log.info(f"{feed.symbol}: {count} ticks came late.", action="collect_late", ticks=count)
 
-    def _rows(self, feed: Feed, ticks: Sequence[Tick], late: int = 0) -> list[NewRow]:
+    def _filled_rows(self, feed: Feed, ticks: Sequence[Tick], offset: int | None) -> list[NewRow]:
+        return self._rows(replace(feed, offset=offset), ticks, is_fill=True)
+
+    def _rows(self, feed: Feed, ticks: Sequence[Tick], late: int = 0, *, is_fill: bool = False) -> list[NewRow]:
         """Ticks as the EA posts them; of the last `late` it says that they came late."""
         sender = Sender(server=self._account.server, account=self._account.name)
         clock, (digits, point, mode) = Clock(None, None), feed.facts
@@ -363,7 +377,13 @@ class Collector:
             }  # fmt: skip
             if left <= late:
                 item["late"] = True
-            rows.append(read_item(item, clock, utc_offset_seconds=feed.offset, source=None, sender=sender))
+            known: dict[str, Any] = {
+                "utc_offset_seconds": feed.offset,
+                "source": None,
+                "sender": sender,
+                "is_fill": is_fill,
+            }
+            rows.append(read_item(item, clock, **known))
         return rows
 
     def _save(self, connection: sqlite3.Connection, feed: Feed, minutes: Iterable[int]) -> None:

@@ -49,6 +49,9 @@ _OTHERS: Final = (
     """CREATE TABLE IF NOT EXISTS rejected (
         id INTEGER PRIMARY KEY, symbol TEXT NOT NULL, ts_ms INTEGER NOT NULL, reason TEXT NOT NULL,
         meta TEXT, rejected_at TEXT NOT NULL)""",
+    # Bodies of POST /fills: each goes to the server once every row up to `after_id` is confirmed.
+    """CREATE TABLE IF NOT EXISTS reports (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, after_id INTEGER NOT NULL, facts TEXT NOT NULL, body TEXT NOT NULL)""",
 )
 
 _REBUILT: Final = "ticks_rebuilt"

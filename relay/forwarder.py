@@ -18,6 +18,7 @@ from typing import Final, Protocol
 import structlog
 
 from marketdata.errors import TickpipeError
+from relay.back_channel import Reports
 from relay.damage import is_damaged
 from relay.database import StoreUnavailable, is_created_here
 from relay.lanes import Part, Row, halves
@@ -168,6 +169,8 @@ class Waiting(Protocol):
     """Where the rows come from: the database behind a cursor (relay/pending.py), or a selection."""
 
     limit: int
+    #: Every row with an id below this is confirmed.
+    confirmed_before: int
 
     def next_request(self) -> list[Part]:
         """The next request; empty when nothing waits."""
@@ -190,6 +193,7 @@ class Forwarder:
         *,
         stop: threading.Event | None = None,
         retention: Retention | None = None,
+        reports: Reports | None = None,
         patience_seconds: float | None = None,
         on_wait: Callable[[str, float], None] | None = None,
     ) -> None:
@@ -201,6 +205,7 @@ class Forwarder:
         self._largest, self._until_larger = pending.limit, _REQUESTS_BEFORE_LARGER
         self._stop = stop or threading.Event()
         self._retention = retention
+        self._reports = reports
         self._on_wait = on_wait or self._log_wait
         self._logged_at = -_REPEAT_SECONDS
         self._retrying = new_retrying(patience_seconds=patience_seconds, on_wait=self._before_pause, stop=self._stop)
@@ -215,8 +220,8 @@ class Forwarder:
             while not self._stop.is_set():
                 self.wake.clear()
                 while not self._stop.is_set() and self.step():
-                    self._delete_old()
-                self._delete_old()
+                    self._after_step()
+                self._after_step()
                 wait_for(self.wake, every_seconds)
         except (ServerUnavailable, ServerRefused, StoreUnavailable):
             if not self._stop.is_set():
@@ -290,9 +295,11 @@ class Forwarder:
             action="forward_rejected", symbol=row.symbol, ts_ms=row.ts_ms, id=row.id,
         )  # fmt: skip
 
-    def _delete_old(self) -> None:
+    def _after_step(self) -> None:
         if self._retention is not None:
             self.totals.deleted += self._retention.delete_due()
+        if self._reports is not None:
+            self._retrying(self._reports.forward, self._server, self.pending.confirmed_before)
 
     def _before_pause(self, exc: BaseException, seconds: float) -> None:
         self.totals.retries += 1

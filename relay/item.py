@@ -38,6 +38,8 @@ class Facts(msgspec.Struct, gc=False, omit_defaults=True):
     server: str | None = None
     #: The account that the sender named, as it came.
     account: str | None = None
+    #: A tick that the server lacked and asked for.
+    is_fill: bool = False
 
 
 #: Those of NewRow up to `kind`.
@@ -89,15 +91,18 @@ class PackedRows:
 
 
 @lru_cache(1_024)  # the same for nearly all ticks of a sender
-def _facts(source: str | None, utc_offset_seconds: int | None, sender: Sender, *, coarse: bool, has_deals: bool) -> str:
-    facts = Facts(source, utc_offset_seconds, coarse, has_deals, sender.server or None, sender.account or None)
+def _facts(
+    source: str | None, utc_offset_seconds: int | None, sender: Sender, *, coarse: bool, has_deals: bool, is_fill: bool
+) -> str:
+    facts = Facts(source, utc_offset_seconds, coarse, has_deals, sender.server or None, sender.account or None, is_fill)
     return _encode(facts).decode()
 
 
 def read_item(
-    item: Any, clock: Clock, *, utc_offset_seconds: int | None, source: str | None, sender: Sender = NOBODY
-) -> NewRow:
-    """The row of a tick, or of a bar.
+    item: Any, clock: Clock, *, utc_offset_seconds: int | None, source: str | None, sender: Sender = NOBODY,
+    is_fill: bool = False,
+) -> NewRow:  # fmt: skip
+    """The row of a tick, or of a bar; `is_fill` when it was asked for by the server.
 
     Raises:
         InvalidItem: naming the field that cannot be used.
@@ -105,14 +110,16 @@ def read_item(
     if is_bar(item):
         bar = read_bar(item)
         bar.opening(clock)
-        facts = _facts(source, utc_offset_seconds, sender, coarse=False, has_deals=False)
+        facts = _facts(source, utc_offset_seconds, sender, coarse=False, has_deals=False, is_fill=False)
         columns: _Columns = (
             bar.symbol, bar.time.ms, bar.timeframe, bar.open, bar.high, bar.low, bar.close, float(bar.volume), BAR,
         )  # fmt: skip
     else:
         tick = read_tick(item)
         clock.utc_ms(tick.time)
-        facts = _facts(source, utc_offset_seconds, sender, coarse=tick.time.coarse, has_deals=has_deals(tick))
+        facts = _facts(
+            source, utc_offset_seconds, sender, coarse=tick.time.coarse, has_deals=has_deals(tick), is_fill=is_fill
+        )
         columns = (
             tick.symbol, tick.time.ms, TICK, tick.bid, tick.ask, tick.bid, tick.last, tick.volume, TICK,
         )  # fmt: skip

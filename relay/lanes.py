@@ -31,6 +31,13 @@ class Origin(NamedTuple):
     server: str | None = None
     #: The account, when the sender named one.
     account: str | None = None
+    #: Ticks that the server lacked and asked for.
+    is_fill: bool = False
+
+    @property
+    def sender(self) -> str:
+        """The name under which the server knows the source, where the key may speak for any."""
+        return self.source or self.server or ""
 
 
 class Row(NamedTuple):

@@ -92,10 +92,9 @@ def row_of(raw: RawRow, ticks_path: str, bars_path: str) -> Row:
             "close": close, "volume": volume, "kind": kind or TICK,
         }  # fmt: skip
         item = _encode(exported | ({"meta": original} if (original := _object_in(meta)) else {}))
-    sender = facts.source or facts.server or ""
-    lane = record_key(sender, symbol, str(timeframe) if is_bar else "").decode()
     path = bars_path if is_bar else ticks_path
-    origin = Origin(path, facts.source, facts.utc_offset_seconds, facts.server, facts.account)
+    origin = Origin(path, facts.source, facts.utc_offset_seconds, facts.server, facts.account, facts.is_fill)
+    lane = record_key(origin.sender, symbol, str(timeframe) if is_bar else "").decode()
     return Row(
         id_, lane, origin, symbol, ts_ms, created_at, facts.coarse, item, is_bar, facts.has_deals,
         is_archived=not known,
@@ -143,6 +142,8 @@ class Pages:
         self._lanes = Lanes()
         #: Everything before this was sent or waits in the lanes.
         self._next_id = next_id
+        #: Every row below this is confirmed.
+        self.confirmed_before = next_id
         # `where` is this program's own, its values are bound.
         self._query = f"SELECT {COLUMNS} FROM ticks WHERE id >= :next AND ({where}) ORDER BY id LIMIT :page"  # noqa: S608
         self._around = (
@@ -207,6 +208,7 @@ class Pending(Pages):
         self._checkpoint_at = -math.inf
         cursor = _cursor(store.connection, name)
         self._next_id, _ = cursor.pop("", (0, 0))
+        self.confirmed_before = min((next_id for next_id, _ in cursor.values()), default=self._next_id)
         if cursor:
             self._load(cursor)
 
@@ -235,6 +237,7 @@ class Pending(Pages):
                 connection.execute("INSERT OR IGNORE INTO confirmed VALUES (?, ?, ?)", [self._name, low, now])
 
         self._store.run(write)
+        self.confirmed_before = low
         if is_due:
             self._checkpoint_at = now
 

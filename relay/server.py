@@ -5,13 +5,13 @@
 
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from marketdata.contract.http import TICKS_ROUTE, agent_header, source_header
+from marketdata.contract.http import CAN_FILL, FILL, FILLS_TICKS, TICKS_ROUTE, agent_header, source_header
 from marketdata.errors import SettingsError, TickpipeError
 from relay.lanes import Part
 from runtime.exchange import ANSWER_SECONDS, Connection, address_of, is_this_machine
@@ -40,7 +40,11 @@ class Server:
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.url = address_of(url)
-        self._user_agent = user_agent
+        self.user_agent = user_agent
+        #: Asked before ticks are sent whether their sender could fill, and told what the server then wants of it.
+        self.can_fill: Callable[[str], bool] = lambda sender: False
+        self.on_answer: Callable[[str, Mapping[str, Any]], None] = lambda sender, answer: None
+        self._reply: Reply | None = None
         if not key.isascii() or not key.isprintable():
             raise SettingsError("the server's key has characters that no header can carry; is it pasted completely?")
         # The old exporter's servers know the bearer token only.
@@ -63,8 +67,16 @@ class Server:
         offset = origin.utc_offset_seconds
         said = b"" if offset is None else b'"utc_offset_s":%d,' % offset
         body = b'{%b"%b":[%b]}' % (said, wrapper, b",".join([row.item for part in parts for row in part]))
-        headers = source_header(origin.source) | agent_header(self._user_agent, origin.server, origin.account)
-        return self.post(origin.path, body, headers, sum(map(len, parts)))
+        headers = source_header(origin.source) | agent_header(self.user_agent, origin.server, origin.account)
+        if origin.is_fill:
+            headers[FILL] = FILLS_TICKS
+        asks = wrapper == b"ticks" and self.can_fill(origin.sender)
+        if asks:
+            headers[CAN_FILL] = FILLS_TICKS
+        result = self.post(origin.path, body, headers, sum(map(len, parts)))
+        if asks and self._reply is not None:
+            self.on_answer(origin.sender, answer_in(self._reply))
+        return result
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str], sent: int) -> Result:
         """As `send`, for a body of `sent` items that is ready."""
@@ -90,7 +102,8 @@ class Server:
         return result
 
     def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        return self.connection.post(self.url + path, body, headers)
+        self._reply = self.connection.post(self.url + path, body, headers)
+        return self._reply
 
 
 def _gzip(body: bytes) -> bytes:

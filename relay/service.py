@@ -15,6 +15,7 @@ import uvicorn
 
 from marketdata.errors import SettingsError
 from relay.api import KEY_VARIABLE, Api
+from relay.back_channel import Reports, Wishes
 from relay.collector import Collector
 from relay.database import explained, forwarding_alone
 from relay.forwarder import BATCH, Forwarder, Retention
@@ -64,18 +65,21 @@ def serve(
     guard = Guard(health)
     with Store(db, guard=guard) as store, nullcontext() if server is None else forwarding_alone(db):
         stop = threading.Event()
-        forwarder = None
+        forwarder, wishes = None, Wishes()
         if server is not None:
             retention = Retention(store, retention_seconds)
-            forwarder = Forwarder(store, server, Pending(store, limit=BATCH), stop=stop, retention=retention)
-            store.on_insert = forwarder.wake.set
+            forwarder = _forwarder(store, server, retention, wishes, stop)
         totals, url = (forwarder.totals, forwarder.server_url) if forwarder else (None, "")
         collector = collect(store) if collect else None
+        if collector is not None:
+            collector.fill(wishes)
         collected = collector.collected if collector else None
-        api = Api(store, settings, key=key, totals=totals, health=health, server_url=url, collected=collected)
+        api = Api(
+            store, settings, key=key, totals=totals, health=health, server_url=url, collected=collected, wishes=wishes
+        )
         http = http_server(OwnNames(api, settings.allowed_hosts), host, port)
         threads = []
-        if forwarder is not None:
+        if forwarder:
             # Whatever is under way at the end is sent again at the next start.
             threads.append((guard.thread("forwarder", partial(_forward, forwarder, store, stop)), _GRACEFUL_SECONDS))
         if collector is not None:
@@ -98,6 +102,14 @@ def serve(
                 forwarder.wake.set()
             for thread, seconds in reversed(threads):
                 thread.join(seconds)
+
+
+def _forwarder(store: Store, server: Server, retention: Retention, wishes: Wishes, stop: threading.Event) -> Forwarder:
+    server.can_fill, server.on_answer = wishes.has_sender, wishes.take
+    pending = Pending(store, limit=BATCH)
+    forwarder = Forwarder(store, server, pending, stop=stop, retention=retention, reports=Reports(store))
+    store.on_insert = forwarder.wake.set
+    return forwarder
 
 
 def _key_of_senders(host: str) -> str:

@@ -45,6 +45,10 @@ class ScriptedServer:
     held: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
     requests: list[Request] = field(default_factory=list)
+    #: What answers to ticks say is wanted of who can fill; requests of `/fills`, and the answers planned for them.
+    wanted: list[dict[str, Any]] = field(default_factory=list)
+    fills: list[Request] = field(default_factory=list)
+    answers_to_fills: list[Answer] = field(default_factory=list)
 
     @property
     def taken(self) -> list[dict[str, Any]]:
@@ -54,6 +58,8 @@ class ScriptedServer:
     def answer(self, path: str, items: list[Any]) -> Answer:
         if path in self.missing:
             return Answer(404, {"error": "not found"})
+        if path == "/fills":
+            return self.answers_to_fills.pop(0) if self.answers_to_fills else Answer(200, {"ok": True})
         if len(items) > self.most_items:
             return Answer(413, {"error": "too large", "code": "PAYLOAD_TOO_LARGE"})
         if self.answers:
@@ -77,15 +83,17 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = read_body(self)
-            items = body.get("ticks") or body.get("items") or []
+            items = [item for name in ("ticks", "items", "fills", "sessions") for item in body.get(name) or ()]
             answer = server.answer(self.path, items)
-            server.requests.append(
+            (server.fills if self.path == "/fills" else server.requests).append(
                 Request(self.path, dict(self.headers), body, items, answer.status, self.client_address[1])
             )
+            if self.headers.get("X-Can-Fill") == "ticks" and answer.status < 300 and server.wanted:
+                answer.body["wanted"] = server.wanted[:8]
             if server.held.is_set():
                 server.released.wait(20)
             counted = {"received": len(items)} if answer.status < 300 else {}
-            content = json.dumps(counted | answer.body).encode()
+            content = json.dumps(counted | answer.body, ensure_ascii=False).encode()
             try:
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():

@@ -76,12 +76,14 @@ BUILT_INS: Final[dict[str, tuple[int, int]]] = {
     "StringTrimRight": (1, 1),
     "SymbolInfoDouble": (2, 3),
     "SymbolInfoInteger": (2, 3),
+    "SymbolInfoSessionQuote": (5, 5),
     "SymbolName": (2, 2),
     "SymbolSelect": (2, 2),
     "SymbolsTotal": (1, 1),
     "TerminalInfoInteger": (1, 1),
     "TimeGMT": (0, 1),
     "TimeToString": (1, 2),
+    "TimeToStruct": (2, 2),
     "TimeTradeServer": (0, 1),
     "WebRequest": (7, 9),
 }
@@ -136,6 +138,8 @@ REFERENCES: Final[dict[str, tuple[int, ...]]] = {
     "StringToLower": (0,),
     "StringTrimLeft": (0,),
     "StringTrimRight": (0,),
+    "SymbolInfoSessionQuote": (3, 4),
+    "TimeToStruct": (1,),
     "WebRequest": (4, 5, 6),
 }
 

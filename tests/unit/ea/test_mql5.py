@@ -154,7 +154,7 @@ def test_the_documentation_has_every_input_with_its_default(page: str, clock: st
 def test_every_input_is_explained_in_english_and_portuguese() -> None:
     text = (_FOLDER / "inputs.mqh").read_text(encoding="utf-8-sig")
     inputs = re.findall(r"^input \w+ (\w+) = [^;]*;( +//.*)$", text, re.M)
-    assert len(inputs) == 14
+    assert len(inputs) == 15
     for name, comment in inputs:
         assert re.fullmatch(r" +// \S.* / \S.*", comment), name
         # The dialog's column is narrow.

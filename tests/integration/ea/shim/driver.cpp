@@ -8,9 +8,11 @@
 //     input NAME VALUE              an input of the EA, before init
 //     symbol NAME DIGITS POINT bid|last
 //     state NAME exists|selected|visible|custom|bars 0|1      state NAME expires SECONDS
+//     session NAME DAY FROM_S TO_S   quotes of a weekday, in seconds of it
 //     tick NAME TIME_MSC BID ASK LAST VOLUME FLAGS [KNOWN_MS] appends to the list, in whatever order
 //     late NAME TIME_MSC BID ASK LAST VOLUME FLAGS KNOWN_MS   inserts by its time, behind equal ones
 //     fault NAME CALLS ERROR MOST FROM_MSC WAIT_MS            of CopyTicks and CopyTicksRange
+//     history NAME FROM_MSC ERROR [WAIT_MS]   there is none before that time; without an error calls say nothing of it
 //     bar-fault NAME CALLS ERROR MOST                         of CopyRates
 //     now UTC_MS                    moves the clock, never back
 //     clock-shows                   the time (UTC, ms)
@@ -48,6 +50,8 @@ static bool set_input(const std::string &name, const std::string &value) {
         *numbers[name] = std::stoi(value);
     else if(name == "SendBars")
         SendBars = value == "true";
+    else if(name == "FillGaps")
+        FillGaps = value == "true";
     else if(name == "Clock")
         Clock = (ClockOffset)std::stoi(value);
     else
@@ -137,6 +141,14 @@ static std::string run(const std::string &command, std::istream &line) {
         Symbol &symbol = symbols.at(symbol_in(line));
         line >> name >> number;
         return set_state(symbol, name, number) ? "" : "no such state";
+    } else if(command == "session") {
+        Symbol &symbol = symbols.at(symbol_in(line));
+        long day = 0;
+        line >> day >> number >> step;
+        symbol.sessions[(int)day].push_back({number, step});
+    } else if(command == "history") {
+        Symbol &symbol = symbols.at(symbol_in(line));
+        line >> symbol.history_from_msc >> symbol.history_error >> symbol.history_wait_ms;
     } else if(command == "fault") {
         Fault &fault = symbols.at(symbol_in(line)).fault;
         line >> fault.calls >> fault.error >> fault.most >> fault.from_msc >> fault.wait_ms;

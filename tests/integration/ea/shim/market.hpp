@@ -34,6 +34,7 @@ enum {
     SYMBOL_CUSTOM = 7,
     SYMBOL_EXPIRATION_TIME = 8
 };
+enum ENUM_DAY_OF_WEEK { SUNDAY = 0 };
 enum { SYMBOL_POINT = 1 };
 enum { SYMBOL_CHART_MODE_BID = 0, SYMBOL_CHART_MODE_LAST = 1 };
 enum { COPY_TICKS_ALL = -1 };
@@ -80,6 +81,12 @@ struct Symbol {
     // The same for CopyRates.
     Fault bar_fault;
     bool has_bars = true;
+    // There is no history before this time: calls that ask for it fail with this error, or give what there is.
+    long history_from_msc = 0;
+    int history_error = 0;
+    long history_wait_ms = 0;
+    // Quote sessions by day: begin and end (seconds of the day).
+    std::map<int, std::vector<std::pair<long, long>>> sessions;
 };
 
 // By name, in the order of the Market Watch.
@@ -173,6 +180,17 @@ inline long SymbolInfoInteger(const string &name, int what) {
     std::abort();
 }
 
+// The dates of what is answered mean nothing, as the reference says.
+inline bool SymbolInfoSessionQuote(const string &name, ENUM_DAY_OF_WEEK day, uint index, datetime &from, datetime &to) {
+    note_call(PROPERTY_NS, false);
+    auto found = symbols.find(name.text);
+    if(found == symbols.end() || index >= found->second.sessions[day].size())
+        return false;
+    from = found->second.sessions[day][index].first;
+    to = found->second.sessions[day][index].second;
+    return true;
+}
+
 // Known ticks from one time to another, no more than `most`.
 inline int copy_ticks(const string &name, Array<MqlTick> &ticks, long from_msc, long to_msc, size_t most) {
     note_call(COPY_NS, true);
@@ -189,6 +207,13 @@ inline int copy_ticks(const string &name, Array<MqlTick> &ticks, long from_msc, 
             return -1;
         most = std::min(most, (size_t)fault.most);
         from_msc = std::max(from_msc, fault.from_msc);
+    }
+    if(from_msc < symbol->history_from_msc) {
+        terminal.last_error = symbol->history_error;
+        terminal.now_ms += symbol->history_wait_ms;
+        if(symbol->history_error != 0)
+            return -1;
+        from_msc = symbol->history_from_msc;
     }
     for(size_t at = first_from(*symbol, from_msc); at < symbol->ticks.size() && ticks.items.size() < most; at++) {
         const KnownTick &known = symbol->ticks[at];

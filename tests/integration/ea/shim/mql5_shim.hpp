@@ -145,6 +145,15 @@ inline string TimeToString(datetime time) {
     return string(text);
 }
 
+struct MqlDateTime { int year, mon, day, hour, min, sec, day_of_week, day_of_year; };
+
+inline bool TimeToStruct(datetime time, MqlDateTime &parts) {
+    std::time_t seconds = time;
+    const std::tm *utc = std::gmtime(&seconds);
+    parts = {utc->tm_year + 1900, utc->tm_mon + 1, utc->tm_mday, utc->tm_hour, utc->tm_min, utc->tm_sec, utc->tm_wday, utc->tm_yday};
+    return true;
+}
+
 // ---- numbers and strings ----
 
 inline bool MathIsValidNumber(double x) { return std::isfinite(x); }
