@@ -128,10 +128,13 @@ async def _content(
         if asked.source is not None and (asked.cursor is None or asked.cursor.time_msc < asked.end_ms):
             async with reader_of(parts.settings, parts.database, asked) as reader:
                 if (outlined := await outline(reader, asked)) is not None:
+                    is_sent = False
                     async with aclosing(_pieces(request, reader, outlined, name)) as pieces:
                         async for piece in pieces:
+                            is_sent = True
                             yield piece
-                    return
+                    if is_sent:
+                        return
                 page = await read_page(reader, asked)
         leads_to = _leads_to(request, page)
         content = await render_page(name, page, leads_to)
@@ -147,6 +150,9 @@ async def _pieces(
     begin: bytes | None = form.begin()
     async with aclosing(read_outlined(reader, page)) as batches:
         async for batch in batches:
+            if begin is not None and batch.has_deals:
+                # The table told how many deals there are, not how many ticks.
+                return
             piece = form.add(batch)
             if begin is not None:
                 # Until here what cannot be read is said by the status.

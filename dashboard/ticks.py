@@ -1,7 +1,7 @@
 """Queries of ticks: the request, and the page that answers it."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,10 +24,12 @@ MAX_LIMIT: Final = 200_000
 #: Ticks that are folded in one pass: while it is prepared no other request is served, for some 20 ms.
 _PASS_TICKS: Final = 20_000
 
-#: A page of more ticks than these is sent while it is read: at first so many, then so many at a time.
+#: A page of more ticks than these is sent while it is read, so many at a time.
 _WHOLE_TICKS: Final = 10_000
-_FIRST_TICKS: Final = 500
 _SENT_TICKS: Final = 2_000
+
+#: Minutes that are taken out of the archive at once.
+_PASS_MINUTES: Final = 240
 
 #: Minutes of a page that is sent while it is read, and those whose number of ticks has to be read first.
 _MOST_MINUTES: Final = 50_000
@@ -212,7 +214,7 @@ async def read_page(reader: TickReader, request: TickRequest) -> Page:
 async def outline(reader: TickReader, request: TickRequest) -> Outline | None:
     """The page before it is read; None where it is small, or only reading tells where it ends.
 
-    The table has the number of ticks of each minute, except of the first and the newest ones, which are read for it,
+    The table has the number of ticks of each minute, except of a part of one and of the newest, which are read for it,
     and of symbols that are charted by last.
 
     Raises: as `read_page`.
@@ -220,23 +222,23 @@ async def outline(reader: TickReader, request: TickRequest) -> Outline | None:
     if request.raw or request.limit <= _WHOLE_TICKS:
         return None
     minutes: list[Minute] = []
-    ticks = 0
+    sure = 0
     async with aclosing(reader.minutes()) as found:
         async for minute in found:
+            # From a cursor, or within a minute, begins a part of the first.
+            sure += 0 if minute.is_foreign or minute.is_partial or not minutes else minute.ticks
             minutes.append(minute)
-            ticks += 0 if minute.is_foreign else minute.ticks
-            if ticks > request.limit or len(minutes) > _MOST_MINUTES:
+            if sure > request.limit or len(minutes) > _MOST_MINUTES:
                 break
     gone = await reader.gone(minutes)
     held = [minute for minute in minutes if minute.ts not in gone]
     counts = {minute.ts: minute.ticks for minute in held}
-    unsure = [minute for minute in held if minute.is_partial or minute is held[0]]
-    if ticks <= _WHOLE_TICKS or len(minutes) > _MOST_MINUTES or not 0 < len(unsure) <= _MOST_UNSURE:
+    is_cut = request.cursor is not None or request.first_ms % MINUTE_MS != 0
+    unsure = [minute for minute in held if minute.is_partial or (is_cut and minute is held[0])]
+    if sure <= _WHOLE_TICKS or len(minutes) > _MOST_MINUTES or not held or len(unsure) > _MOST_UNSURE:
         return None
     counts |= dict.fromkeys([minute.ts for minute in unsure], 0)
     async for batch in reader.read(unsure):
-        if batch.has_deals:
-            return None
         counts[batch.ts] = len(batch.rows)
         if request.cursor is not None and batch.ts == held[0].ts:
             counts[batch.ts] -= _index([row[0] for row in batch.rows], request.cursor)
@@ -248,7 +250,7 @@ async def outline(reader: TickReader, request: TickRequest) -> Outline | None:
             return None if end is None else Outline(request, held[: number + 1], kept, end)
         given += counts[minute.ts]
     # The loop ended before the last minute, for minutes that are gone after all.
-    return None if ticks > request.limit else Outline(request, held, sorted(gone), None)
+    return None if sure > request.limit else Outline(request, held, sorted(gone), None)
 
 
 async def _end_in(reader: TickReader, minute: Minute, ticks: int) -> Cursor | None:
@@ -261,14 +263,15 @@ async def _end_in(reader: TickReader, minute: Minute, ticks: int) -> Cursor | No
 
 
 async def read_outlined(reader: TickReader, page: Outline) -> AsyncGenerator[TickBatch, None]:
-    """The ticks of the page, some thousand at a time, the first few at once.
+    """The ticks of the page, some thousand at a time, the first minute at once.
 
     Raises:
         LogTruncated: when the log lost records of the page meanwhile, and as `read_page`.
     """
-    for minutes in _passes(page.minutes):
-        held: list[Tick] = []
-        async for batch in reader.read(minutes):
+    held: list[Tick] = []
+    most = 0
+    async with aclosing(_minutes_of(reader, page.minutes)) as batches:
+        async for batch in batches:
             if batch.is_gone:
                 raise LogTruncated(f"the log lost records of {iso_milliseconds(batch.ts)} while they were read")
             found = page.cut(batch)
@@ -276,24 +279,23 @@ async def read_outlined(reader: TickReader, page: Outline) -> AsyncGenerator[Tic
                 yield found
                 continue
             held += found.ticks
-            if len(held) >= _SENT_TICKS:
-                yield TickBatch(batch.ts, held)
-                held = []
-        if held:
-            yield TickBatch(minutes[0].ts, held)
+            if len(held) > most:
+                yield TickBatch(batch.ts, held, has_deals=found.has_deals)
+                held, most = [], _SENT_TICKS
+    if held:
+        yield TickBatch(page.minutes[0].ts, held)
 
 
-def _passes(minutes: Sequence[Minute]) -> Iterator[list[Minute]]:
-    found: list[Minute] = []
-    ticks, most = 0, _FIRST_TICKS
-    for minute in minutes:
-        found.append(minute)
-        ticks += minute.ticks
-        if ticks >= most:
-            yield found
-            found, ticks, most = [], 0, _PASS_TICKS
-    if found:
-        yield found
+async def _minutes_of(reader: TickReader, minutes: Sequence[Minute]) -> AsyncGenerator[TickBatch, None]:
+    # Out of the archive in passes; what is in Kafka is read in one go, because each pass fetches ahead in vain.
+    if await reader.is_archived(minutes):
+        for begin in range(0, len(minutes), _PASS_MINUTES):
+            async for batch in reader.read(minutes[begin : begin + _PASS_MINUTES]):
+                yield batch
+        return
+    async with aclosing(reader.read_in_turn(minutes)) as batches:
+        async for batch in batches:
+            yield batch
 
 
 def _unusable(name: str, message: str) -> Refusal:

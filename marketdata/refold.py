@@ -168,6 +168,16 @@ class Refold:
             active.append(waiting.pop())
         return active
 
+    def complete(self, proof: Proof, position: int) -> CandleFold | None:
+        """The fold of a proof, which is let go, when all up to `position` was fed; None if more may belong to it."""
+        target = self._targets[proof]
+        if target.spans[-1][1] > position:
+            return None
+        del self._targets[proof]
+        self._ticks_held -= target.fold.ticks_held
+        target.fold.finish()
+        return target.fold
+
     def results(self) -> dict[Proof, CandleFold]:
         """The fold of every proof, complete once everything was fed."""
         for target in self._targets.values():

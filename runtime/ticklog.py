@@ -4,7 +4,9 @@ Folds candles again from it, and disturbs no consumer group.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from types import TracebackType
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from marketdata.errors import InvalidFrame, LogTruncated, SettingsError, UnknownTopic, missing_extra
 from marketdata.fold import CandleFold
-from marketdata.offsets import Ranges, contains, intersection, normalized, position, union
+from marketdata.offsets import MAX_PARTITION, Ranges, contains, intersection, normalized, position, union
 from marketdata.refold import NewFold, Proof, Refold, TooManyTicks
 from marketdata.runs import Chunk, in_pieces
 from marketdata.tick import Frame
@@ -33,6 +35,9 @@ _PIECE_TICKS: Final = 1_000
 
 #: Maximum number of ticks that a pass over the log holds while it folds, some 100 MB.
 HELD_TICKS: Final = 2_000_000
+
+#: Behind every position.
+_END: Final = position(MAX_PARTITION + 1, 0)
 
 #: Called with the number of records read since the last call.
 Progress = Callable[[int], None]
@@ -102,6 +107,31 @@ class TickLog:
             except TooManyTicks:
                 middle = len(part) // 2
                 waiting += [part[middle:], part[:middle]]
+
+    async def refold_in_turn(
+        self, proofs: Sequence[Proof], *, new_fold: NewFold
+    ) -> AsyncGenerator[tuple[Proof, CandleFold | None], None]:
+        """Fold every proof again in one pass over the log, and give each out when it is complete, in their order.
+
+        In place of a fold that the log cannot answer comes None. Where nothing comes late each is held for a moment.
+
+        Raises: as `_refold`, except `TooManyTicks`.
+        """
+        left = deque(dict.fromkeys(proofs))
+        while left:
+            available = await self.available({partition for proof in left for partition, _, _ in proof.ranges})
+            provable = {proof for proof in left if proof.ranges and contains(available, proof.ranges)}
+            refold = Refold((proof for proof in left if proof in provable), new_fold)
+            series = {(proof.source, proof.symbol) for proof in left}
+            with suppress(LogTruncated):  # Retention was faster than the reading: what it took is unprovable by now.
+                for partition, first, last in refold.to_read():
+                    async for chunk in self.read(partition, first, last, series=series):
+                        refold.feed(chunk)
+                        for found in _complete(left, provable, refold, chunk[-1][0]) if chunk else ():
+                            yield found
+                        await asyncio.sleep(0)
+                for found in _complete(left, provable, refold, _END):
+                    yield found
 
     async def _refold(
         self, proofs: Iterable[Proof], new_fold: NewFold, max_ticks: int | None, on_progress: Progress | None
@@ -308,6 +338,17 @@ class TickLog:
             step = max(1, _PIECE_TICKS * len(chunk) // ticks)
             for start in range(0, len(chunk), step):
                 yield [(begin + offset, frame) for offset, frame in chunk[start : start + step]]
+
+
+def _complete(
+    left: deque[Proof], provable: Collection[Proof], refold: Refold, position: int
+) -> Iterator[tuple[Proof, CandleFold | None]]:
+    """The next ones of `left`, which are taken from it, up to the first that is not complete."""
+    while left:
+        fold = refold.complete(left[0], position) if left[0] in provable else None
+        if fold is None and left[0] in provable:
+            return
+        yield left.popleft(), fold
 
 
 def frames_of(records: list[tuple[int, bytes | None]]) -> list[tuple[int, Frame]]:

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from psycopg import AsyncConnection, IsolationLevel
 from psycopg.rows import class_row, dict_row
 
+from marketdata.wire import decimals_of
 from sink.db.session import SQL
+
+if TYPE_CHECKING:
+    from sink.ticks import TickRange
 
 #: Rows that a server-side cursor fetches at once, and that of an export: memory grows with them, not with the history.
 _FETCH_ROWS: Final = 5_000
@@ -314,3 +318,20 @@ async def read_senders(connection: AsyncConnection[Any], since: datetime = _BEGI
     async with connection.cursor(row_factory=class_row(SenderRow)) as cursor:
         await cursor.execute(SQL["senders"], {"since": since})
         return await cursor.fetchall()
+
+
+async def sources_of(connection: AsyncConnection[Any], symbol: str) -> list[str]:
+    """The sources of which candles of the symbol are stored."""
+    return [source for (source,) in await (await connection.execute(SQL["sources_of"], {"symbol": symbol})).fetchall()]
+
+
+async def digits_of(connection: AsyncConnection[Any], source: str, symbol: str) -> int | None:
+    """Decimals of the prices; None where their sender does not say."""
+    row = await (await connection.execute(SQL["point_of"], {"source": source, "symbol": symbol})).fetchone()
+    return None if row is None else decimals_of(row[0])
+
+
+async def count_minutes(connection: AsyncConnection[Any], wanted: "TickRange") -> int:
+    """How many minutes of the range are stored."""
+    row = await (await connection.execute(SQL["count_tick_minutes"], wanted.about)).fetchone()
+    return int(row[0]) if row else 0

@@ -6,11 +6,13 @@ ticks instead.
 """
 
 import asyncio
+import csv
+import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final, NamedTuple, Self, cast, get_type_hints
+from typing import Any, Final, NamedTuple, Self, cast
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -19,10 +21,19 @@ from msgspec.structs import astuple
 from marketdata.errors import UnknownTopic
 from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges, contains, from_multirange, size, union
-from marketdata.refold import CountedTicks, Coverage, Proof, RecordFold, TickRow, bridged, columns_of
+from marketdata.refold import (
+    CountedTicks,
+    Coverage,
+    Proof,
+    RecordFold,
+    TickRow,
+    bridged,
+    iso_milliseconds,
+    shown,
+)
 from marketdata.tick import MINUTE_MS, Tick, period_of
 from marketdata.timeframes import M1
-from marketdata.wire import decimals_of
+from runtime.foreign import cell
 from runtime.kafka import Ends, admin_client, committed_offsets, topic_ends
 from runtime.kafka_errors import kafka_errors
 from runtime.logreader import log_name, own_log
@@ -155,12 +166,16 @@ class TickReader:
             KafkaUnavailable: when no broker answers.
             psycopg.Error: when the database does not, or what the caller's `reading` makes of it.
         """
-        await self._tick_log.__aenter__()
+        opening = asyncio.ensure_future(self._tick_log.__aenter__())
         try:
             async with admin_client(self._settings) as client:
                 self._own = await own_log(self._settings, client)
-                self._unstored = await self._find_unstored(client)
+                offsets = await self._offsets(client)
+                await opening
+                self._unstored = await self._find_unstored(client, *offsets)
         except BaseException:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
             await self._tick_log.__aexit__()
             raise
         return self
@@ -193,21 +208,44 @@ class TickReader:
 
     async def read(self, minutes: Sequence[Minute]) -> AsyncIterator[TickBatch]:
         """The ticks of these minutes, which are ascending; all of them are held, and those of `PASS_TICKS` at most."""
-        wanted = self._wanted
-        flow = None
-        if self._kind is CountedTicks and minutes:
-            flow = await self._tick_log.archived_flow(wanted.source, wanted.symbol, [m.ranges for m in minutes])
-        if flow is not None:
-            first_ms, end_ms = minutes[0].ts, minutes[-1].ts + MINUTE_MS
-            table = await asyncio.to_thread(flow.ticks, first_ms, end_ms)
-            # The fold agrees: what it counts is what is there.
-            if table is not None and len(table) == sum(minute.ticks for minute in minutes):
-                if first_ms < wanted.first_ms or end_ms > wanted.end_ms:
-                    table = await asyncio.to_thread(flow.ticks, wanted.first_ms, wanted.end_ms)
-                yield TickBatch(first_ms, table=table)
-                return
+        if (batch := await self._archived(minutes)) is not None:
+            yield batch
+            return
         async for found in self._fold(minutes):
             yield found
+
+    async def read_in_turn(self, minutes: Sequence[Minute]) -> AsyncGenerator[TickBatch, None]:
+        """The ticks of these minutes, which are ascending, in one pass over the log, as early as they are complete.
+
+        Where ticks come late, or most of the minutes come twice, up to all of them are held.
+        """
+        wanted = self._wanted
+        proofs = [Proof(wanted.source, wanted.symbol, m.ts, m.ranges) for m in minutes if not m.is_foreign]
+        async with aclosing(self._tick_log.refold_in_turn(proofs, new_fold=self._kind)) as folds:
+            async for proof, fold in folds:
+                yield TickBatch(proof.ts, is_gone=True) if fold is None else self._batch(proof.ts, fold)
+
+    async def is_archived(self, minutes: Sequence[Minute]) -> bool:
+        """Whether these minutes, or some of the first of them, can be taken out of the archive's columns."""
+        wanted = self._wanted
+        ranges = [minute.ranges for minute in minutes[:1]]
+        return await self._tick_log.archived_flow(wanted.source, wanted.symbol, ranges) is not None
+
+    async def _archived(self, minutes: Sequence[Minute]) -> TickBatch | None:
+        """The archive's columns of these minutes, where they are what a fold would count."""
+        wanted = self._wanted
+        if self._kind is not CountedTicks or not minutes:
+            return None
+        flow = await self._tick_log.archived_flow(wanted.source, wanted.symbol, [m.ranges for m in minutes])
+        if flow is None:
+            return None
+        first_ms, end_ms = minutes[0].ts, minutes[-1].ts + MINUTE_MS
+        table = await asyncio.to_thread(flow.ticks, first_ms, end_ms)
+        if table is None or len(table) != sum(minute.ticks for minute in minutes):
+            return None
+        if first_ms < wanted.first_ms or end_ms > wanted.end_ms:
+            table = await asyncio.to_thread(flow.ticks, max(first_ms, wanted.first_ms), min(end_ms, wanted.end_ms))
+        return TickBatch(first_ms, table=table)
 
     async def _fold(self, minutes: Sequence[Minute]) -> AsyncIterator[TickBatch]:
         wanted = self._wanted
@@ -260,11 +298,13 @@ class TickReader:
                 yield known[ts]
             begin = reached
 
-    async def _find_unstored(self, client: AIOKafkaAdminClient) -> dict[int, Ranges]:
+    async def _find_unstored(
+        self, client: AIOKafkaAdminClient, folded: dict[TopicPartition, int], ends: dict[str, Ends]
+    ) -> dict[int, Ranges]:
         """The minutes touched by records that the table may not know yet, and the offsets of these records."""
         wanted = self._wanted
         touched: dict[int, Ranges] = {}
-        for partition, (first, end) in (await self._unfolded(client)).items():
+        for partition, (first, end) in (await self._unfolded(client, folded, ends)).items():
             coverage = Coverage(M1.base_width_ms)
             async for chunk in self._tick_log.read(partition, first, end - 1):
                 own = [one for one in chunk if (one[1].source, one[1].symbol) == (wanted.source, wanted.symbol)]
@@ -276,14 +316,15 @@ class TickReader:
                     touched[ts] = union(touched.get(ts, ()), bridged(ranges))
         return touched
 
-    async def _unfolded(self, client: AIOKafkaAdminClient) -> Ends:
+    async def _unfolded(
+        self, client: AIOKafkaAdminClient, folded: dict[TopicPartition, int], ends: dict[str, Ends]
+    ) -> Ends:
         """The part of each partition that may hold ticks of which no candle is stored.
 
         What the workers have committed is in published candles, which are stored once the sink has read that far. Where
         that is unknown, the whole part of the log that may hold ticks of the range is read.
         """
         settings = self._settings
-        folded, ends = await self._offsets(client)
         is_known = await self._is_stored(client, ends[settings.candles_topic])
         unfolded: Ends = {}
         for partition, (first, end) in (await self._tick_log.extended(ends[settings.ticks_topic])).items():
@@ -328,23 +369,6 @@ def _with_unstored(ts: int, stored: Minute | None, ranges: Ranges) -> Minute:
     return Minute(ts, union(stored.ranges, ranges), stored.is_foreign, stored.ticks + size(ranges), is_partial=True)
 
 
-async def sources_of(connection: Connection, symbol: str) -> list[str]:
-    """The sources of which candles of the symbol are stored."""
-    return [source for (source,) in await (await connection.execute(SQL["sources_of"], {"symbol": symbol})).fetchall()]
-
-
-async def count_minutes(connection: Connection, wanted: TickRange) -> int:
-    """How many minutes of the range are stored."""
-    row = await (await connection.execute(SQL["count_tick_minutes"], wanted.about)).fetchone()
-    return int(row[0]) if row else 0
-
-
-async def digits_of(connection: Connection, source: str, symbol: str) -> int | None:
-    """Decimals of the prices; None where their sender does not say."""
-    row = await (await connection.execute(SQL["point_of"], {"source": source, "symbol": symbol})).fetchone()
-    return None if row is None else decimals_of(row[0])
-
-
 def missing_spans(minutes: Iterable[int]) -> list[tuple[int, int]]:
     """Group ascending minutes into spans of consecutive ones: start of the first, end of the last."""
     spans: list[tuple[int, int]] = []
@@ -356,37 +380,15 @@ def missing_spans(minutes: Iterable[int]) -> list[tuple[int, int]]:
     return spans
 
 
-class ArrowTicks:
-    """Ticks as Arrow columns, where pyarrow is installed."""
-
-    def __init__(self, *, raw: bool) -> None:
-        """`raw` is for the ticks of every record. Raises ImportError without pyarrow."""
-        import pyarrow as pa  # noqa: PLC0415 - an optional extra, and slow to load
-
-        moment = pa.timestamp("ms", tz="UTC")
-        of_python = {int: pa.int64(), float: pa.float64()}
-        types = {name: of_python[type_] for name, type_ in get_type_hints(Tick).items()} | {
-            "time": moment, "partition": pa.int32(), "offset": pa.int64(), "index": pa.int32(), "received": moment,
-            "request": pa.string(),
-        }  # fmt: skip
-        self._pa = pa
-        self.schema = pa.schema([(name, types[name]) for name in columns_of(raw=raw)])
-
-    def of(self, batch: TickBatch) -> Any:
-        """The batch as a `pyarrow.RecordBatch` or `pyarrow.Table`."""
-        if batch.table is not None:
-            table = batch.table.append_column("time_msc", batch.table["time"].cast("int64"))
-            return table.select(self.schema.names).cast(self.schema)
-        if batch.records:
-            return self._batch(list(zip(*batch.records, strict=True)))
-        ticks = batch.ticks
-        # Half the time of a getter for each column, and a third of that of rows.
-        return self._batch([
-            [tick.time_msc for tick in ticks], [tick.bid for tick in ticks], [tick.ask for tick in ticks],
-            [tick.last for tick in ticks], [tick.volume for tick in ticks], [tick.flags for tick in ticks],
-        ])  # fmt: skip
-
-    def _batch(self, columns: Sequence[Sequence[Any]]) -> Any:
-        # The first column is the time once more, as a timestamp.
-        values = zip((columns[0], *columns), self.schema, strict=True)
-        return self._pa.record_batch([self._pa.array(column, field.type) for column, field in values], self.schema)
+def csv_of_ticks(rows: Iterable[TickRow], *, raw: bool) -> bytes:
+    """Lines of CSV, with the columns of `shown`; a double has every digit (shortest round trip)."""
+    if not raw:
+        # Nothing of a tick itself is text. A third of the time of the csv module.
+        return "".join([
+            f"{iso_milliseconds(ms)},{ms},{bid!r},{ask!r},{last!r},{volume!r},{flags}\n"
+            for ms, bid, ask, last, volume, flags in rows
+        ]).encode()  # fmt: skip
+    text = io.StringIO()
+    # Of a record the request's id is text, and its sender chose it.
+    csv.writer(text, lineterminator="\n").writerows([cell(one) for one in shown(row)] for row in rows)
+    return text.getvalue().encode()

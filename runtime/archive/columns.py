@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.parquet import ParquetWriter
 
-from marketdata.refold import TickRow
+from marketdata.refold import TickRow, columns_of
 from marketdata.runs import Chunk
 from marketdata.tick import Frame, Tick
 
@@ -186,6 +186,36 @@ TICK_COLUMNS: Final = tuple(name for name, _ in _TICK_COLUMNS)
 def rows_in(table: pa.Table) -> list[TickRow]:
     """The ticks of a table as rows."""
     return list(zip(*(_plain(table[name], code) for name, code in _TICK_COLUMNS), strict=True))
+
+
+class ArrowTicks:
+    """Ticks as Arrow columns, named as `columns_of` does."""
+
+    def __init__(self, *, raw: bool) -> None:
+        """`raw` is for the ticks of every record."""
+        types = dict.fromkeys(TICK_COLUMNS, pa.float64()) | {
+            "time": _MOMENT, "time_msc": pa.int64(), "flags": pa.int64(), "partition": pa.int32(),
+            "offset": pa.int64(), "index": pa.int32(), "received": _MOMENT, "request": pa.string(),
+        }  # fmt: skip
+        self.schema = pa.schema([(name, types[name]) for name in columns_of(raw=raw)])
+
+    def of(self, ticks: Sequence[Tick], records: Sequence[TickRow] = (), table: pa.Table | None = None) -> Any:
+        """The ticks, or rows, or what the archive has of ticks, as a `pyarrow.RecordBatch` or `pyarrow.Table`."""
+        if table is not None:
+            table = table.append_column("time_msc", table["time"].cast(pa.int64()))
+            return table.select(self.schema.names).cast(self.schema)
+        if records:
+            return self._batch(list(zip(*records, strict=True)))
+        # Half the time of a getter for each column, and a third of that of rows.
+        return self._batch([
+            [tick.time_msc for tick in ticks], [tick.bid for tick in ticks], [tick.ask for tick in ticks],
+            [tick.last for tick in ticks], [tick.volume for tick in ticks], [tick.flags for tick in ticks],
+        ])  # fmt: skip
+
+    def _batch(self, columns: Sequence[Sequence[Any]]) -> pa.RecordBatch:
+        # The first column is the time once more, as a timestamp.
+        values = zip((columns[0], *columns), self.schema, strict=True)
+        return pa.record_batch([pa.array(column, field.type) for column, field in values], self.schema)
 
 
 def _plain(column: pa.ChunkedArray, code: str) -> Any:

@@ -198,7 +198,8 @@ class _WritingTicks:
 
     async def series(self, series: "Series") -> None:
         """All files of one source and symbol."""
-        from sink.ticks import TickRange, TickReader, digits_of
+        from sink.queries import digits_of
+        from sink.ticks import TickRange, TickReader
 
         wanted = self._wanted
         first = max(series.first, wanted.from_ or series.first)

@@ -5,7 +5,6 @@ Parquet, or the CSV of MetaTrader 5.
 """
 
 import csv
-import io
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol, Self
@@ -236,18 +236,15 @@ class CsvTicks:
     """CSV with a header."""
 
     def __init__(self, stream: IO[bytes], *, raw: bool) -> None:
+        from sink.ticks import csv_of_ticks  # noqa: PLC0415 - loads the clients of Kafka and PostgreSQL
+
         self._stream = stream
-        self._raw = raw
+        self._lines = partial(csv_of_ticks, raw=raw)
         self._stream.write((",".join(columns_of(raw=raw)) + "\n").encode())
 
     def write(self, batch: "TickBatch") -> None:
-        """Append ticks; a double has every digit (shortest round trip)."""
-        text = io.StringIO()
-        # Of a tick itself nothing is text; of a record the request's id is, and its sender chose it.
-        csv.writer(text, lineterminator="\n").writerows(
-            [cell(one) for one in shown(row)] if self._raw else shown(row) for row in batch.rows
-        )
-        self._stream.write(text.getvalue().encode())
+        """Append ticks."""
+        self._stream.write(self._lines(batch.rows))
 
     def finish(self) -> None:
         """Nothing follows."""
@@ -258,14 +255,14 @@ class JsonTicks:
 
     def __init__(self, stream: IO[bytes], *, raw: bool) -> None:
         self._stream = stream
-        self._columns = columns_of(raw=raw)
+        self._tick = msgspec.defstruct("Tick", columns_of(raw=raw))
         self._separator = b"[\n"
 
     def write(self, batch: "TickBatch") -> None:
         """Append ticks."""
         encode = msgspec.json.encode
         for row in batch.rows:
-            self._stream.write(self._separator + encode(dict(zip(self._columns, shown(row), strict=True))))
+            self._stream.write(self._separator + encode(self._tick(*shown(row))))
             self._separator = b",\n"
 
     def finish(self) -> None:
@@ -283,9 +280,9 @@ class ParquetTicks:
             import pyarrow.parquet as pq  # noqa: PLC0415
         except ImportError as exc:
             raise ParquetMissing(f"{missing_extra('pyarrow', 'arrow')}; or use --format csv") from exc
-        from sink.ticks import ArrowTicks, TickBatch  # noqa: PLC0415 - loads the clients of Kafka and PostgreSQL
+        from runtime.archive.columns import ArrowTicks  # noqa: PLC0415
 
-        self._pa, self._batch = pa, TickBatch
+        self._pa = pa
         self._arrow = ArrowTicks(raw=raw)
         self._writer = pq.ParquetWriter(stream, self._arrow.schema, compression="zstd")
         # Those of many minutes become columns at once; out of the archive they are columns already.
@@ -298,7 +295,7 @@ class ParquetTicks:
         """Append ticks."""
         if batch.table is not None:
             self._convert()
-            self._columns += self._arrow.of(batch).to_batches()
+            self._columns += self._arrow.of((), table=batch.table).to_batches()
         self._ticks += batch.ticks
         self._records += batch.records
         self._rows += len(batch)
@@ -312,7 +309,7 @@ class ParquetTicks:
 
     def _convert(self) -> None:
         if self._ticks or self._records:
-            self._columns.append(self._arrow.of(self._batch(0, self._ticks, self._records)))
+            self._columns.append(self._arrow.of(self._ticks, self._records))
             self._ticks, self._records = [], []
 
     def _flush(self) -> None:

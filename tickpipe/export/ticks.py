@@ -130,7 +130,8 @@ def ticks(
 
 async def _ticks(settings: "Settings", wanted: _Wanted) -> bool:
     # Returns whether the log holds every minute.
-    from sink.ticks import TickRange, TickReader, count_minutes, digits_of
+    from sink.queries import count_minutes, digits_of
+    from sink.ticks import TickRange, TickReader
     from tickpipe.console import Bar
 
     async with await open_database(settings) as connection:
@@ -173,7 +174,7 @@ async def only_source(connection: "AsyncConnection[Any]", symbol: str, named: st
     Raises:
         UnknownSymbol, SeveralSources: when there is not exactly one.
     """
-    from sink.ticks import sources_of
+    from sink.queries import sources_of
 
     if named is not None:
         return named
@@ -241,7 +242,7 @@ def _stream(output: Path | None) -> Iterator[IO[bytes]]:
 
 
 async def _say_why_there_is_nothing(connection: "AsyncConnection[Any]", range_: "TickRange") -> None:
-    from sink.ticks import sources_of
+    from sink.queries import sources_of
 
     sources = await sources_of(connection, range_.symbol)
     if not sources:

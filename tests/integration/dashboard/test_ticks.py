@@ -134,6 +134,9 @@ def test_large_pages_are_sent_while_they_are_read_and_join_with_others(ticks: Ti
     late = [row for row in expected if row[0] >= expected[500][0] + 1]
     assert parsed(form, ticks.get(path + f"200000&cursor={expected[500][0] + 1}-0")) == late
     assert parsed(form, ticks.get(path + f"200000&cursor={late[0][0]}-1")) == late[1:]
+    part = ticks.get(path + f"11000&cursor={late[0][0]}-1")
+    assert parsed(form, part) == late[1:11_001]
+    assert "link" in part.headers
 
 
 def parsed(form: str, answer: httpx.Response) -> list[tuple[Any, ...]]:
