@@ -13,7 +13,7 @@ from tests.architecture import IN_FILE, PACKAGES, PAGE, ROOT, names
 from tests.unit.test_imports import MAY_IMPORT
 from tickpipe.cli import app
 
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("README*.md")), ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 FOLDERS = {*PACKAGES, "benchmarks", "compose", "docs", "ea", "k8s", "tests"}
@@ -108,7 +108,9 @@ def test_the_commands_that_a_page_names_exist(page: Path) -> None:
 @each_page
 def test_the_commands_of_a_page_take_the_options_that_it_gives_them(page: Path) -> None:
     refused = {}
-    for line in re.findall(r"^(?:[ >$]*|.*\| )tickpipe ([a-z].+)", page.read_text(), re.MULTILINE):
+    text = page.read_text()
+    lines = re.findall(r"^(?:[ >$]*|.*\| )tickpipe ([a-z].+)", text, re.MULTILINE)
+    for line in [*lines, *re.findall(r"`tickpipe ([a-z][^`\n]+)`", text)]:
         written = re.split(r"\s#|\s[|>]|…|`", line)[0]
         # With --help a command looks at its options and does nothing.
         result = CliRunner().invoke(app, [*shlex.split(written), "--help"])
