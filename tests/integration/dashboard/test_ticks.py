@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import msgspec
-import polars
 import pytest
 import pytest_asyncio
 from aiokafka import TopicPartition
@@ -33,6 +32,7 @@ from tests.integration.sink.flow import Flow, day_frames
 from tests.servers import EmbeddedServers
 from tests.services import Service, environment, running
 from tests.unit.marketdata.test_ticks import naive_candle
+from tests.waiting import PATIENCE_SECONDS
 from tickpipe.replay.engine import set_offsets
 
 FRAMES = 130
@@ -96,6 +96,8 @@ def test_every_form_has_every_tick_once(ticks: Ticks) -> None:
     as_csv = ticks.get(f"/ticks?{QUERY}&limit=20000&format=csv")
     assert as_csv.text.partition("\n")[0] == "time,time_msc,bid,ask,last,volume,flags"
     assert parsed("csv", as_csv) == expected
+    import polars  # noqa: PLC0415  # slow to load
+
     frame = polars.read_ipc_stream(
         ticks.get(f"/ticks?{QUERY}&limit=20000", accept="application/vnd.apache.arrow.stream").content
     )
@@ -203,10 +205,16 @@ def test_it_answers_as_the_other_reads_do(ticks: Ticks) -> None:
 def test_the_command_gives_the_same(ticks: Ticks) -> None:
     command = [sys.executable, "-m", "tickpipe", "ticks", "-s", "EURUSD", "--from", "2019-02-04", "--to", "2019-02-05"]
     of_command = subprocess.run(
-        [*command, "--format", "csv"], env=environment(ticks.settings), capture_output=True, check=True, timeout=60
+        [*command, "--format", "csv"],
+        env=environment(ticks.settings),
+        capture_output=True,
+        check=True,
+        timeout=PATIENCE_SECONDS,
     )
     assert of_command.stdout.decode() == ticks.get(f"/ticks?{QUERY}&limit=20000&format=csv").text
-    table = subprocess.run(command, env=environment(ticks.settings), capture_output=True, check=True, timeout=60)
+    table = subprocess.run(
+        command, env=environment(ticks.settings), capture_output=True, check=True, timeout=PATIENCE_SECONDS
+    )
     assert table.stdout.count(b"2019-02-04T") == 50
     assert f"… and {len(ticks.ticks) - 50:,} more of {len(ticks.ticks):,}" in table.stderr.decode()
 
