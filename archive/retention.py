@@ -15,8 +15,9 @@ from marketdata.tick import Frame
 from runtime.archive.manifest import DAY_MS, Catalogue
 from runtime.archive.reader import ArchiveReader
 from runtime.clock import now_ms
-from runtime.kafka import admin_client, group_offsets
+from runtime.kafka import admin_client
 from runtime.kafka_errors import kafka_errors
+from runtime.kafka_groups import group_offsets
 from runtime.logreader import LogReader
 from runtime.settings import Settings
 from runtime.ticklog import frames_of

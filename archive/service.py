@@ -18,7 +18,7 @@ from runtime.archive.files import ArchiveFiles, open_files
 from runtime.archive.manifest import DAY_MS, Catalogue, Day, Progress, date_of
 from runtime.clock import now_ms
 from runtime.health import Guard, Health, StatusServer
-from runtime.kafka import commit_offsets
+from runtime.kafka_groups import commit_offsets
 from runtime.logreader import LogReader, own_log, wait_for_log
 from runtime.rights import Service
 from runtime.service import sleep_unless, unless_set

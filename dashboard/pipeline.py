@@ -23,9 +23,10 @@ from dashboard.database import SQL, Database, database_url
 from dashboard.hub import Hub
 from dashboard.metrics import Gauges, Metrics
 from marketdata.errors import TickpipeError
-from runtime.kafka import Ends, committed_offsets, lag_of, new_consumer, topic_ends
+from runtime.kafka import Ends, new_consumer, topic_ends
 from runtime.kafka_access import client_options
 from runtime.kafka_errors import kafka_errors
+from runtime.kafka_groups import committed_offsets, lag_of
 from runtime.settings import Settings
 from runtime.topics import sink_topics
 from sink.progress import with_sink_group

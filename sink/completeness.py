@@ -16,7 +16,8 @@ from marketdata.offsets import Ranges, contains, from_multirange, position, unio
 from marketdata.refold import Coverage, PeriodKey, Proof, bridged
 from marketdata.rule import Reduced, Verdict
 from marketdata.timeframes import M1, Timeframe
-from runtime.kafka import Ends, admin_client, group_offsets, log_ends
+from runtime.kafka import Ends, admin_client, log_ends
+from runtime.kafka_groups import group_offsets
 from runtime.logreader import log_name, own_log
 from runtime.service import PeriodicTask, sleep_unless, unless_set
 from runtime.settings import Settings

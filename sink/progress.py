@@ -21,8 +21,9 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 from marketdata.errors import MissedRecords, PartitionsLost, ProgressLost, TickpipeError
 from marketdata.runs import Record
 from runtime.health import Health
-from runtime.kafka import Ends, admin_client, committed_offsets, log_ends
+from runtime.kafka import Ends, admin_client, log_ends
 from runtime.kafka_errors import is_retriable, kafka_errors
+from runtime.kafka_groups import committed_offsets
 from runtime.logreader import LogReader, log_name
 from runtime.service import PeriodicTask
 from runtime.settings import Settings

@@ -16,8 +16,9 @@ from marketdata.runs import Record
 from runtime import clock
 from runtime.aiokafka_internals import rejoin_group
 from runtime.health import Guard, Health, StatusServer
-from runtime.kafka import GroupWatch, SharedAdmin, new_consumer
+from runtime.kafka import SharedAdmin, new_consumer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
+from runtime.kafka_groups import GroupWatch
 from runtime.logreader import wait_for_log
 from runtime.rejected import Rejected
 from runtime.rights import Service

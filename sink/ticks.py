@@ -34,8 +34,9 @@ from marketdata.refold import (
 from marketdata.tick import MINUTE_MS, Tick, period_of
 from marketdata.timeframes import M1
 from runtime.foreign import cell
-from runtime.kafka import Ends, admin_client, committed_offsets, topic_ends
+from runtime.kafka import Ends, admin_client, topic_ends
 from runtime.kafka_errors import kafka_errors
+from runtime.kafka_groups import committed_offsets
 from runtime.logreader import log_name, own_log
 from runtime.settings import Settings
 from runtime.ticklog import Refolded, TickLog

@@ -5,8 +5,7 @@ import contextlib
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
@@ -21,8 +20,9 @@ from marketdata.errors import KafkaRefused, KafkaUnavailable, LogShortened, Unkn
 from marketdata.runs import Record
 from runtime.addresses import asyncio_host, url_of
 from runtime.health import Guard, Health
-from runtime.kafka import METADATA_MAX_AGE_MS, GroupWatch, SharedAdmin
+from runtime.kafka import METADATA_MAX_AGE_MS, SharedAdmin
 from runtime.kafka_access import client_options
+from runtime.kafka_groups import GroupWatch
 from runtime.logreader import own_log
 from runtime.process import EXIT_FAILED
 from runtime.settings import Settings
@@ -30,6 +30,7 @@ from runtime.telemetry import start_telemetry
 from runtime.topics import restore_topics
 from stream_app.emitter import Emitter, Metrics
 from stream_app.transport import BatchConsumer, install
+from stream_app.watchdog import Restlessness, Watchdog
 from stream_app.worker import Worker
 
 log = structlog.get_logger(__name__)
@@ -349,53 +350,3 @@ def _serve(app: Any, worker: Worker, metrics: Metrics) -> None:
     app.page("/health")(healthy)
     app.page("/ready")(ready)
     app.page("/metrics")(exposition)
-
-
-#: So many assignments within so long (seconds) are more than workers that come and go bring about. Two workers of one
-#: name get one every three seconds each, and when one of them loses its membership over it, or ends because it missed a
-#: poll, it stops after seven or eight: ten were too many to be told.
-_RESTLESS_ASSIGNMENTS: Final = 6
-_RESTLESS_SECONDS: Final = 30.0
-
-
-class Watchdog:
-    """Detects a stalled worker by the committed and the end offset of every partition that it owns.
-
-    Two minutes of standstill are ordinary, because an open minute holds the commit; `limit_seconds` must be longer.
-    """
-
-    def __init__(self, limit_seconds: float) -> None:
-        self._limit_seconds = limit_seconds
-        self._seen: dict[int, tuple[int | None, float]] = {}
-
-    def stuck(self, offsets: Mapping[int, tuple[int | None, int]], now: float) -> int | None:
-        """The partition whose committed offset did not move for too long although there is lag, or None.
-
-        `offsets` maps each owned partition to (committed, end); `now` is a monotonic clock (seconds).
-        """
-        self._seen = {partition: seen for partition, seen in self._seen.items() if partition in offsets}
-        for partition, (committed, end) in offsets.items():
-            before = self._seen.get(partition)
-            if before is None or before[0] != committed or (committed or 0) >= end:
-                self._seen[partition] = (committed, now)
-            elif now - before[1] >= self._limit_seconds:
-                return partition
-        return None
-
-
-class Restlessness:
-    """Detects partitions that are assigned over and over: two workers under one name take them from each other.
-
-    Neither gets far enough to commit, and the broker tells neither why.
-    """
-
-    def __init__(self) -> None:
-        self._assigned_at: deque[float] = deque(maxlen=_RESTLESS_ASSIGNMENTS)
-
-    def assigned(self, now: float) -> bool:
-        """Whether this assignment is one too many; then counting starts over. `now` is a monotonic clock (seconds)."""
-        self._assigned_at.append(now)
-        if len(self._assigned_at) < _RESTLESS_ASSIGNMENTS or now - self._assigned_at[0] > _RESTLESS_SECONDS:
-            return False
-        self._assigned_at.clear()
-        return True

@@ -136,7 +136,7 @@ class BatchConsumer(driver.Consumer):
         """Do nothing: there is always a gap between the last records of two polls."""
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Do nothing: `stream_app.app.Watchdog` looks whether commits move.
+        """Do nothing: `stream_app.watchdog.Watchdog` looks whether commits move.
 
         Faust looks at positions that aiokafka does not have between an assignment and the seek: the worker would end.
         """

@@ -11,7 +11,8 @@ from marketdata.refold import Proof, Refold
 from marketdata.tick import Frame, Tick
 from marketdata.wire import decode_candle, encode, frame_key
 from runtime import clock
-from runtime.kafka import admin_client, committed_offsets, lag_of, log_ends, new_consumer
+from runtime.kafka import admin_client, log_ends, new_consumer
+from runtime.kafka_groups import committed_offsets, lag_of
 from runtime.settings import Settings
 from tests import oracle
 

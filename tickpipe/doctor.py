@@ -317,8 +317,8 @@ def _volume(volume: "Volume") -> Line:
 
 
 async def _groups(settings: "Settings", client: "AIOKafkaAdminClient") -> AsyncIterator[Line]:
-    from runtime.kafka import describe_group
     from runtime.kafka_errors import kafka_errors
+    from runtime.kafka_groups import describe_group
     from tickpipe.status import group_lags
 
     lags = await group_lags(settings, client)

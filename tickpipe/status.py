@@ -222,8 +222,8 @@ async def group_lags(settings: "Settings", client: "AIOKafkaAdminClient") -> dic
 
 
 async def _lags(settings: "Settings", client: "AIOKafkaAdminClient", found: "dict[str, Ends]") -> dict[str, int]:
-    from runtime.kafka import committed_offsets, lag_of
     from runtime.kafka_errors import kafka_errors
+    from runtime.kafka_groups import committed_offsets, lag_of
     from runtime.topics import sink_topics
 
     lags = {}

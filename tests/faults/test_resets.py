@@ -7,7 +7,8 @@ import subprocess
 import psycopg
 import pytest
 
-from runtime.kafka import group_offsets, log_ends
+from runtime.kafka import log_ends
+from runtime.kafka_groups import group_offsets
 from runtime.settings import Settings
 from tests.days import eurusd_ticks
 from tests.faults.stage import Stage

@@ -15,7 +15,8 @@ from marketdata.candle import Candle
 from marketdata.errors import ProgressLost
 from marketdata.wire import candle_key, encode
 from runtime.aiokafka_internals import send_request
-from runtime.kafka import admin_client, committed_offsets, log_ends
+from runtime.kafka import admin_client, log_ends
+from runtime.kafka_groups import committed_offsets
 from runtime.logreader import wait_for_log
 from runtime.settings import Settings
 from sink.db.connection import connect

@@ -25,7 +25,8 @@ from aiokafka import TopicPartition
 
 from marketdata.errors import KafkaUnavailable, TickpipeError
 from runtime import clock
-from runtime.kafka import group_offsets, log_ends
+from runtime.kafka import log_ends
+from runtime.kafka_groups import group_offsets
 from runtime.logreader import own_log
 from runtime.settings import Settings
 from runtime.topics import ensure_topics

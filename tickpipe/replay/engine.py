@@ -14,8 +14,9 @@ from typing import Final
 from aiokafka import TopicPartition
 
 from marketdata.errors import KafkaUnavailable, PartitionsLost, TickpipeError
-from runtime.kafka import admin_client, commit_offsets, describe_group, group_offsets, log_ends
+from runtime.kafka import admin_client, log_ends
 from runtime.kafka_errors import kafka_errors
+from runtime.kafka_groups import commit_offsets, describe_group, group_offsets
 from runtime.settings import Settings
 from runtime.ticklog import TickLog
 from sink.progress import with_sink_group

@@ -14,7 +14,7 @@ from marketdata.wire import encode
 from runtime.archive.files import LocalFiles
 from runtime.archive.manifest import Catalogue
 from runtime.archive.reader import ArchiveReader
-from runtime.kafka import group_offsets
+from runtime.kafka_groups import group_offsets
 from runtime.logreader import own_log
 from runtime.settings import Settings
 from tests.kafka_log import KafkaLog, send_empty

@@ -145,6 +145,8 @@ def parsed(form: str, answer: httpx.Response) -> list[tuple[Any, ...]]:
     if form == "json":
         return rows(answer.json()["ticks"])
     if form == "arrow":
+        import polars  # noqa: PLC0415  # slow to load
+
         return polars.read_ipc_stream(answer.content).drop("time").rows()
     _, *lines = csv.reader(io.StringIO(answer.text))
     return [(int(cells[1]), *map(float, cells[2:6]), int(cells[6])) for cells in lines]

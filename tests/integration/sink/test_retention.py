@@ -3,7 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from runtime.kafka import group_offsets
+from runtime.kafka_groups import group_offsets
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database, connect
 from sink.db.session import SQL

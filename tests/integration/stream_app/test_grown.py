@@ -8,8 +8,9 @@ from aiokafka import TopicPartition
 from aiokafka.admin import NewPartitions
 
 from runtime.aiokafka_internals import rejoin_group
-from runtime.kafka import Consumer, GroupWatch, SharedAdmin, admin_client, unread_partitions
+from runtime.kafka import Consumer, SharedAdmin, admin_client
 from runtime.kafka_access import client_options
+from runtime.kafka_groups import GroupWatch, unread_partitions
 from runtime.settings import Settings
 from runtime.topics import ensure_topics
 from tests.services import Service

@@ -17,7 +17,8 @@ from marketdata.errors import KafkaUnavailable
 from marketdata.tick import Frame
 from marketdata.wire import Instrument, Reference, SenderCount, encode, reference_key
 from runtime import clock
-from runtime.kafka import admin_client, group_offsets, log_ends, new_producer
+from runtime.kafka import admin_client, log_ends, new_producer
+from runtime.kafka_groups import group_offsets
 from runtime.logreader import LogReader, own_log, wait_for_log
 from runtime.settings import Settings
 from runtime.topics import ensure_topics

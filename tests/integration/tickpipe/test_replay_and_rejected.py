@@ -18,7 +18,8 @@ import pytest
 
 from marketdata.tick import Frame, Tick
 from marketdata.wire import encode
-from runtime.kafka import group_offsets, new_producer
+from runtime.kafka import new_producer
+from runtime.kafka_groups import group_offsets
 from runtime.settings import Settings
 from tests import plainhttp
 from tests.days import eurusd_bars, eurusd_ticks

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from aiokafka import TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from runtime.kafka import committed_offsets, describe_group
+from runtime.kafka_groups import committed_offsets, describe_group
 
 
 class NewBroker:

@@ -3,7 +3,8 @@
 import pytest
 
 from runtime.settings import load_settings
-from stream_app.app import Restlessness, create_app
+from stream_app.app import create_app
+from stream_app.watchdog import Restlessness
 
 
 def test_six_assignments_within_half_a_minute_are_too_many() -> None:

@@ -5,7 +5,8 @@ import socket
 import pytest
 from aiokafka import TopicPartition
 
-from runtime.kafka import Ends, lag_of
+from runtime.kafka import Ends
+from runtime.kafka_groups import lag_of
 from runtime.settings import load_settings
 from tickpipe.status import pipeline_status
 
