@@ -170,7 +170,7 @@ def whole(terminal: Terminal, symbol: str) -> dict[int, Row]:
 
 
 @pytest.mark.parametrize(
-    ("symbols", "days", "holes"), [(3, 2, 12), pytest.param(20, 5, 200, marks=pytest.mark.full)], ids=["few", "200"]
+    ("symbols", "days", "holes"), [(3, 1, 8), pytest.param(20, 5, 200, marks=pytest.mark.full)], ids=["few", "200"]
 )
 async def test_holes_are_healed_and_every_minute_is_named_rightly(
     settings: Settings, symbols: int, days: int, holes: int
@@ -200,6 +200,11 @@ async def test_holes_are_healed_and_every_minute_is_named_rightly(
             async with await open_session(database_conninfo(settings), "test") as connection:
                 holiday = [datetime.fromtimestamp(ms / 1000, UTC) for ms in terminal.holiday]
                 await close(connection, (names[0], SOURCE), holiday[0], holiday[1])
+
+            async def is_asked() -> bool:
+                return await sender.fill() > 0
+
+            await eventually(is_asked, what="a range that is wanted")
 
             async def is_healed() -> bool:
                 asked = await sender.fill()
