@@ -241,8 +241,9 @@ class LedgerKeeper(PeriodicTask[bool]):
             if gap.is_known:
                 continue
             range_ = (time_msc(gap.begins), time_msc(gap.ends))
-            if gap.state in (State.MISSING, State.UNKNOWN) or range_[1] - range_[0] >= _LONG_MS:
-                series = (gap.symbol, gap.source)
+            series = (gap.symbol, gap.source)
+            is_missing = gap.state in (State.MISSING, State.UNKNOWN)
+            if is_missing or range_[1] - range_[0] >= _LONG_MS or self._habits.is_young(series):
                 await _cut(connection, series, ("wanted",), range_)
                 await _insert(connection, series, range_, "wanted", gap.minutes)
 
