@@ -17,7 +17,7 @@ from marketdata.contract.http import FILLS_ROUTE, TICKS_ROUTE
 from marketdata.minutes import MINUTE_MS, Range, intersect, union
 from runtime import clock
 from runtime.settings import Settings
-from sink import refolds
+from sink.db.schema import migrate
 from sink.db.session import database_conninfo, open_session
 from sink.gaps import minute_states
 from sink.ledger import LedgerKeeper, close
@@ -149,7 +149,6 @@ def quick_sink() -> Iterator[pytest.MonkeyPatch]:
     """The sink's tasks do not wait for what may still come."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LedgerKeeper, "interval_seconds", 0.3)
-        patch.setattr(refolds, "QUIET_SECONDS", 0.5)
         yield patch
 
 
@@ -185,6 +184,7 @@ async def test_holes_are_healed_and_every_minute_is_named_rightly(
     terminal = Terminal(names, begin_ms, end_ms, chance, holiday=(noon, noon + 4 * HOUR_MS))
     terminal.trade()
     terminal.lose(holes)
+    await migrate(database_conninfo(settings))
     with running(settings, "producer", "stream_app") as (producer, _), quick_sink():
         async with RunningSink(settings):
             sender = Sender(terminal, producer.url)
