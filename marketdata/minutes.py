@@ -97,7 +97,7 @@ def asks(ranges: Iterable[Range], most: int) -> list[Range]:
         end = over
         while first < end and len(asked) < most:
             # On whole hours, so that a range that grows leaves the others as they are.
-            begin = max(first, (end - 1) // ASK_MS * ASK_MS)
+            begin = first if end - first <= ASK_MS else (end - 1) // ASK_MS * ASK_MS
             asked.append((begin, end))
             end = begin
     return asked

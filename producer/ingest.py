@@ -77,6 +77,8 @@ _CACHED_ANSWERS: Final = 256
 #: Rejected items of a large body that wait in memory (entries); then they are stored before the rest is read.
 _MAX_REJECTS: Final = 5_000
 
+_StoreBody = Callable[[bytes, Origin, ApiKey], Awaitable[Response]]
+
 
 class Ingest:
     """Both ingest routes: authenticates, reads, converts, publishes, answers.
@@ -125,7 +127,7 @@ class Ingest:
         return await self._answer(request, http.FILLS_ROUTE, MAX_FILLS_BYTES, self._take_reports)
 
     async def _answer(
-        self, request: Request, route: str, limit_bytes: int, store: "_StoreBody | None" = None
+        self, request: Request, route: str, limit_bytes: int, store: _StoreBody | None = None
     ) -> Response:
         headers = dict(request.scope["headers"])
         span = self._telemetry.begin("ingest", parse_traceparent(headers.get(b"traceparent")))
@@ -173,7 +175,7 @@ class Ingest:
         trace: str,
         context: TraceContext,
         limit_bytes: int,
-        store: "_StoreBody | None",
+        store: _StoreBody | None,
     ) -> Response:
         if not self._gateway.is_open:
             raise _kafka_refusal("Kafka cannot be reached")
@@ -184,8 +186,9 @@ class Ingest:
             sender = sender_in(headers, body)
             origin = Origin(
                 source or sender.server or DEFAULT_SOURCE, trace, context, clock.now_ms(),
-                sender=sender, address=address, can_fill=http.says_ticks(headers.get(b"x-can-fill")),
-                is_fill=http.says_ticks(headers.get(b"x-fill")),
+                sender=sender, address=address,
+                can_fill=b"x-can-fill" in headers and http.says_ticks(headers[b"x-can-fill"]),
+                is_fill=b"x-fill" in headers and http.says_ticks(headers[b"x-fill"]),
             )  # fmt: skip
             if is_dry_run(headers):
                 return (self._dry_run if store is None else _dry_reports)(body, origin)
@@ -343,9 +346,6 @@ class Ingest:
                 self._reference.quoted(origin.source, symbol, ticks.point, received_ms)
         if newest_ms and found.clock is not None:
             metrics.source_watch.ticks(origin.source, found.clock, newest_ms, received_ms)
-
-
-_StoreBody = Callable[[bytes, Origin, ApiKey], Awaitable[Response]]
 
 
 def _dry_reports(body: bytes, origin: Origin) -> Response:

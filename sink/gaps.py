@@ -25,6 +25,7 @@ from sink.staging import time_msc, utc
 HABIT: Final = timedelta(weeks=4)
 
 _HOUR: Final = timedelta(hours=1)
+_WEEK: Final = timedelta(weeks=1)
 _SATURDAY: Final = 5
 
 #: An hour of the week that was seen less often is judged by the same hour of all working days.
@@ -83,6 +84,8 @@ class Habit:
         `zone` is the clock by which the market opens and closes.
         """
         self._zone = zone
+        #: Whether the hours of a week were not seen often enough to tell an outage from what is usual.
+        self.is_young = not minutes_by_hour or max(minutes_by_hour) - min(minutes_by_hour) < _ENOUGH_WEEKS * _WEEK
         of_week: dict[tuple[int, int], list[int]] = defaultdict(list)
         of_day: dict[tuple[bool, int], list[int]] = defaultdict(list)
         if minutes_by_hour:
@@ -170,6 +173,10 @@ class Habits:
 
     def __init__(self) -> None:
         self._known: dict[Series, tuple[datetime, Habit]] = {}
+
+    def is_young(self, series: Series) -> bool:
+        """Whether too little is known of the symbol to say what is usual."""
+        return series not in self._known or self._known[series][1].is_young
 
     async def of(
         self, connection: AsyncConnection[Any], series: Collection[Series], to: datetime

@@ -17,6 +17,7 @@ from aiokafka import TopicPartition
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
+from marketdata.candle import Candle
 from marketdata.errors import InvalidReport
 from marketdata.minutes import ASK_MS, Range, asks, intersect, subtract
 from marketdata.wire import Fill, Report, decode_wanted, encode, frame_key
@@ -51,6 +52,12 @@ _MOST_FILLED: Final = 200
 
 #: Ranges of a symbol that are published at once, two days and more.
 _MOST_ASKED: Final = 64
+
+#: Everything is looked at again after this: another sink may have stored minutes of the past.
+_ALL_AGAIN: Final = timedelta(hours=6)
+
+#: Symbols with new minutes of the past that one step looks at, each a week of an index.
+_MOST_TOUCHED: Final = 50
 
 #: Between two pieces of the first pass (seconds).
 _BREATHER_SECONDS: Final = 0.2
@@ -136,6 +143,11 @@ class LedgerKeeper(PeriodicTask[bool]):
         #: Everything was looked at up to here.
         self._looked: datetime | None = None
         self._until: datetime | None = None
+        self._began = datetime.now(UTC)
+        #: Whether everything was stored when Kafka was last asked.
+        self._is_stored = False
+        #: The oldest minute before `_looked` that was stored since, by symbol and source (UTC epoch milliseconds).
+        self._touched: dict[Series, int] = {}
         #: What the topic `wanted` says; None when it has to be read.
         self._published: dict[bytes, list[Range]] | None = None
 
@@ -144,7 +156,21 @@ class LedgerKeeper(PeriodicTask[bool]):
         try:
             await super().run(stopping, metrics)
         finally:
-            await self._writer.stop()
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the connection to Kafka."""
+        await self._writer.stop()
+
+    def stored(self, candles: Iterable[Candle]) -> None:
+        """This sink has stored them; those of the past may have a hole beside them."""
+        if self._looked is None:
+            return
+        looked, touched = time_msc(self._looked), self._touched
+        for candle in candles:
+            if candle.ts < looked:
+                series = (candle.symbol, candle.source)
+                touched[series] = min(candle.ts, touched.get(series, candle.ts))
 
     def pause_seconds(self, result: bool) -> float:
         """The interval, or less when there is more to do."""
@@ -156,10 +182,14 @@ class LedgerKeeper(PeriodicTask[bool]):
             self._looked = self._published = None
             self._metrics.checks.gap_minutes.clear()
             return True
-        now = datetime.now(UTC)
-        stored = await self._stored_until.newest(now)
-        if stored is not None:
-            self._until = min(stored, now - _NEWEST).replace(second=0, microsecond=0)
+        if self._until is None or self._looked == self._until:
+            now = datetime.now(UTC)
+            stored = await self._stored_until.newest(now)
+            if now - self._began > _ALL_AGAIN:
+                self._began, self._looked = now, None
+            self._is_stored = stored is not None
+            if stored is not None:
+                self._until = min(stored, now - _NEWEST).replace(second=0, microsecond=0)
         if self._until is None:
             return True
         window = self._until - timedelta(days=self._settings.ledger_days)
@@ -177,11 +207,20 @@ class LedgerKeeper(PeriodicTask[bool]):
                 series = (symbol, source)
                 await _cut(connection, series, _HOLES, (time_msc(begins), time_msc(ends)))
                 await self._note(connection, await self._gaps(connection, begins, ends, begins, series))
+            # Not while more of it is on its way.
+            touched = list(self._touched.items())[:_MOST_TOUCHED] if self._is_stored else []
+            for series, oldest in touched:
+                await self._note(
+                    connection, await self._gaps(connection, max(window, utc(oldest)), from_, window, series)
+                )
             if from_ < to:
                 found = await self._gaps(connection, from_, to, window)
                 await self._note(connection, [settled for gap in found if (settled := _settled(gap, to))])
+        for series, oldest in touched:
+            if self._touched.get(series) == oldest:
+                del self._touched[series]
         self._looked = to
-        return to == until and len(filled) < _MOST_FILLED
+        return to == until and len(filled) < _MOST_FILLED and len(touched) < _MOST_TOUCHED
 
     async def _gaps(
         self,
@@ -202,8 +241,9 @@ class LedgerKeeper(PeriodicTask[bool]):
             if gap.is_known:
                 continue
             range_ = (time_msc(gap.begins), time_msc(gap.ends))
-            if gap.state in (State.MISSING, State.UNKNOWN) or range_[1] - range_[0] >= _LONG_MS:
-                series = (gap.symbol, gap.source)
+            series = (gap.symbol, gap.source)
+            is_missing = gap.state in (State.MISSING, State.UNKNOWN)
+            if is_missing or range_[1] - range_[0] >= _LONG_MS or self._habits.is_young(series):
                 await _cut(connection, series, ("wanted",), range_)
                 await _insert(connection, series, range_, "wanted", gap.minutes)
 

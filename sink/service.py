@@ -98,6 +98,7 @@ class Sink:
         }
         # Offsets that are stored in the database but not yet committed to Kafka.
         self._uncommitted: Offsets = {}
+        self._keeper: LedgerKeeper | None = None
         #: Set once the name of the group is known, which the database decides.
         self._positions: Positions
 
@@ -202,9 +203,9 @@ class Sink:
                         Checker(self._settings, checking, writer, self._metrics, idle=self._idle, assignment=mine)
                     )
                 if self._settings.ledger_days:
-                    background.append(
-                        LedgerKeeper(self._settings, keeping, self._metrics, assignment=consumer.assignment)
-                    )
+                    mine = consumer.assignment
+                    self._keeper = LedgerKeeper(self._settings, keeping, self._metrics, assignment=mine)
+                    background.append(self._keeper)
                 await until_first_ends(
                     self._flow(consumer, live, Store(live, writer, rejects)),
                     *(task.run(self._stopping, self._metrics.tasks) for task in background),
@@ -327,6 +328,8 @@ class Sink:
             with self._metrics.batch_seconds.time():
                 await store.store(batch)
             self._observer.stored(batch.good, began_ms)
+            if self._keeper is not None:
+                self._keeper.stored(batch.prepared.candles)
             self._uncommitted |= offsets
         if self._uncommitted:
             await self._commit(consumer)

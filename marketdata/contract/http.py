@@ -104,9 +104,9 @@ FILL: Final = "X-Fill"
 FILLS_TICKS: Final = "ticks"
 
 
-def says_ticks(said: bytes | None) -> bool:
+def says_ticks(said: bytes) -> bool:
     """Whether `X-Can-Fill` or `X-Fill` has a value that is known."""
-    return said is not None and said.strip().lower() == FILLS_TICKS.encode()
+    return said.strip().lower() == FILLS_TICKS.encode()
 
 
 def source_header(source: str | None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from marketdata.contract.http import FILLS_ROUTE, TICKS_ROUTE
 from marketdata.minutes import MINUTE_MS, Range, intersect, union
 from runtime import clock
 from runtime.settings import Settings
-from sink import refolds
+from sink.db.schema import migrate
 from sink.db.session import database_conninfo, open_session
 from sink.gaps import minute_states
 from sink.ledger import LedgerKeeper, close
@@ -149,7 +149,6 @@ def quick_sink() -> Iterator[pytest.MonkeyPatch]:
     """The sink's tasks do not wait for what may still come."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LedgerKeeper, "interval_seconds", 0.3)
-        patch.setattr(refolds, "QUIET_SECONDS", 0.5)
         yield patch
 
 
@@ -170,7 +169,7 @@ def whole(terminal: Terminal, symbol: str) -> dict[int, Row]:
 
 
 @pytest.mark.parametrize(
-    ("symbols", "days", "holes"), [(3, 2, 12), pytest.param(20, 5, 200, marks=pytest.mark.full)], ids=["few", "200"]
+    ("symbols", "days", "holes"), [(3, 1, 8), pytest.param(20, 5, 200, marks=pytest.mark.full)], ids=["few", "200"]
 )
 async def test_holes_are_healed_and_every_minute_is_named_rightly(
     settings: Settings, symbols: int, days: int, holes: int
@@ -185,6 +184,7 @@ async def test_holes_are_healed_and_every_minute_is_named_rightly(
     terminal = Terminal(names, begin_ms, end_ms, chance, holiday=(noon, noon + 4 * HOUR_MS))
     terminal.trade()
     terminal.lose(holes)
+    await migrate(database_conninfo(settings))
     with running(settings, "producer", "stream_app") as (producer, _), quick_sink():
         async with RunningSink(settings):
             sender = Sender(terminal, producer.url)
@@ -200,6 +200,11 @@ async def test_holes_are_healed_and_every_minute_is_named_rightly(
             async with await open_session(database_conninfo(settings), "test") as connection:
                 holiday = [datetime.fromtimestamp(ms / 1000, UTC) for ms in terminal.holiday]
                 await close(connection, (names[0], SOURCE), holiday[0], holiday[1])
+
+            async def is_asked() -> bool:
+                return await sender.fill() > 0
+
+            await eventually(is_asked, what="a range that is wanted")
 
             async def is_healed() -> bool:
                 asked = await sender.fill()

@@ -1,14 +1,26 @@
 """The ledger of minutes: what senders report, what the user enters, and what is known of each minute then."""
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from aiokafka import TopicPartition
+from msgspec import convert
+from prometheus_client import CollectorRegistry
 
-from marketdata.wire import Fill, QuoteSessions, Report
-from sink.db.connection import Connection
+from marketdata.wire import Fill, QuoteSessions, Report, decode_wanted, frame_key
+from runtime.settings import Settings
+from runtime.topics import wait_for_kafka
+from sink.db.connection import Connection, Database
+from sink.db.session import database_conninfo
 from sink.gaps import Gap, State, find_gaps, minute_states
-from sink.ledger import apply_reports, close, reopen
+from sink.ledger import LedgerKeeper, apply_reports, close, reopen
+from sink.metrics import Metrics
+from sink.progress import StoredUntil
 from sink.staging import time_msc
+from tests.kafka_log import read_records
 
 #: A Monday.
 T = datetime(2024, 3, 4, 10, 0, tzinfo=UTC)
@@ -16,14 +28,14 @@ MINUTE = timedelta(minutes=1)
 SERIES = ("EURUSD", "S")
 
 
-async def trade(connection: Connection, *minutes: int, volume: int = 3) -> None:
-    """Candles of minutes after 10:00, before and after which there are two hours of trading."""
-    for minute in minutes:
-        await connection.execute(
+async def trade(connection: Connection, *minutes: int, start: datetime = T) -> None:
+    """Candles of minutes after the start."""
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
             b"INSERT INTO market_data (ts, symbol, timeframe, open, high, low, close, volume, source, origin, closed,"
-            b" first_tick, last_tick, log, offsets) VALUES (%s, 'EURUSD', 'M1', 1, 1, 1, 1, %s, 'S', 'ticks', true,"
+            b" first_tick, last_tick, log, offsets) VALUES (%s, 'EURUSD', 'M1', 1, 1, 1, 1, 3, 'S', 'ticks', true,"
             b" %s, %s, 'log', '{[0,1)}')",
-            [T + minute * MINUTE, volume, T + minute * MINUTE, T + minute * MINUTE],
+            [[start + minute * MINUTE] * 3 for minute in minutes],
         )
 
 
@@ -106,3 +118,84 @@ async def test_outside_of_the_sessions_nothing_is_missing(traded: Connection) ->
     ]  # fmt: skip
     found = await gaps(traded, 70, 110)
     assert [(gap.state, gap.minutes > 0) for gap in found] == [(State.CLOSED, False), (State.UNKNOWN, True)]
+
+
+class Always(StoredUntil):
+    """Everything is stored up to now."""
+
+    async def newest(self, now: datetime) -> datetime | None:
+        return now
+
+
+@asynccontextmanager
+async def keeping(settings: Settings, metrics: Metrics) -> AsyncIterator[Callable[[], Awaitable[dict[bytes, object]]]]:
+    """A keeper of the ledger; called, it looks at all that is new and tells what is published."""
+    stopping = asyncio.Event()
+    settings = settings.model_copy(update={"ledger_days": 2})
+    await wait_for_kafka(settings)
+    database = Database(database_conninfo(settings), stopping, name="ledger")
+    mine = {TopicPartition(settings.fills_topic, 0)}
+    keeper = LedgerKeeper(settings, database, metrics, assignment=lambda: mine, stored_until=Always(settings))
+
+    async def look() -> dict[bytes, object]:
+        while not await keeper.step():
+            pass
+        records = await read_records(settings, settings.wanted_topic)
+        published = {record.key: record.value and decode_wanted(record.value) for record in records}
+        return {key: ranges for key, ranges in published.items() if ranges}
+
+    try:
+        yield look
+    finally:
+        await keeper.close()
+        await database.close()
+
+
+async def test_what_is_missing_is_wanted_until_it_is_filled_closed_or_comes_by_itself(
+    settings: Settings, connection: Connection
+) -> None:
+    # Arrange: trading from 30 hours ago until 4 hours ago, but for 20 minutes, and 5 minutes of which bars are known
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=30)
+    lost, barred = range(600, 620), range(1000, 1005)
+    key = frame_key("S", "EURUSD")
+
+    def ms(minute: int) -> int:
+        return time_msc(start) + minute * 60_000
+
+    await trade(connection, *(n for n in range(26 * 60) if n not in lost), start=start)
+    await connection.execute(
+        b"UPDATE market_data SET origin = 'broker', log = NULL, offsets = NULL, first_tick = NULL, last_tick = NULL"
+        b" WHERE ts >= %s AND ts < %s",
+        [start + barred[0] * MINUTE, start + (barred[-1] + 1) * MINUTE],
+    )
+    await close(connection, SERIES, start + 26 * 60 * MINUTE, start + timedelta(days=9))
+    metrics = Metrics(CollectorRegistry())
+    async with keeping(settings, metrics) as look:
+        # Act, assert: each with the minutes beside it, the newest first
+        missing, silent = (ms(999), ms(1006)), (ms(599), ms(621))
+        assert await look() == {key: [missing, silent]}
+        # The lost hour itself is all that tells how many minutes are usual at that time: 40.
+        assert metrics.registry.get_sample_value("tickpipe_gap_minutes", {"state": "wanted"}) == 5 + round(20 * 40 / 60)
+
+        # A sender fills a part, and cannot fill another: neither is asked for again now.
+        def report(first: int, end: int, **outcome: object) -> Report:
+            received = time_msc(datetime.now(UTC))
+            return convert(
+                {"kind": "fill", "source": "S", "symbol": "EURUSD", "from": ms(first), "to": ms(end)}
+                | {"received": received} | outcome,
+                type=Fill,
+            )  # fmt: skip
+
+        await apply_reports(connection, [report(599, 610, ticks=0), report(1002, 1006, error="4401")])
+        assert await look() == {key: [(ms(999), ms(1003)), (ms(609), ms(621))]}
+        # Ticks that come by another way leave what is still missing.
+        await trade(connection, *range(610, 615), start=start)
+        assert await look() == {key: [(ms(999), ms(1003)), (ms(614), ms(621))]}
+        # After six hours what could not be filled is asked for again.
+        await connection.execute(b"UPDATE minute_ledger SET tried_at = tried_at - interval '7 hours'")
+        assert await look() == {key: [missing, (ms(614), ms(621))]}
+        await close(connection, SERIES, start + 990 * MINUTE, start + 1010 * MINUTE)
+        await apply_reports(connection, [report(614, 621, ticks=2)])
+        assert await look() == {}
+    async with keeping(settings, metrics) as look:
+        assert await look() == {}
