@@ -1,7 +1,4 @@
-"""Groups, topics and the schema get other names in the settings, and later their former ones: nothing is lost.
-
-And Kafka's advertised address changes under running services.
-"""
+"""Groups, topics and the schema get other names in the settings, and later their former ones: nothing is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
