@@ -466,7 +466,8 @@ FROM pg_class AS c
 CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS p (privilege, number)
 WHERE
     c.relnamespace = to_regnamespace(%(schema)s) AND NOT has_table_privilege(c.oid, p.privilege)
-    AND (c.relname = ANY(%(tables)s) OR (c.relname = ANY(%(read)s) AND p.privilege = 'SELECT'));
+    AND (c.relname = ANY(%(tables)s) OR (c.relname = ANY(%(read)s) AND p.privilege = 'SELECT'))
+ORDER BY 1;
 
 -- name: server_clock
 SELECT clock_timestamp();
