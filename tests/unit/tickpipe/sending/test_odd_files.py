@@ -3,7 +3,9 @@
 import functools
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import feather, parquet
 
 from tickpipe.sending.columnfile import kind_of
 from tickpipe.sending.dialects import Kind, Said, UnknownForm
@@ -228,3 +230,33 @@ def test_few_lines_of_a_wanted_symbol_are_read(tmp_path: Path) -> None:
         UnknownForm, match="9 of its first 9 lines cannot be used; line 2: it is of GBPUSD, not of USDJPY"
     ):
         TickFile(path, Said(symbol="USDJPY")).__enter__()
+
+
+@pytest.mark.parametrize("form", ["parquet", "feather"])
+def test_a_table_of_very_many_columns_is_refused(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"ticks.{form}"
+    table = pa.table({name: [1.5] for name in ("time", "bid", "ask", *map(str, range(1_500)))})
+    if form == "parquet":
+        parquet.write_table(table, path)
+    else:
+        feather.write_feather(table, path, compression="zstd")
+    with pytest.raises(UnknownForm, match="it has 1,503 columns, which no file of ticks has"):
+        kind_of(path, Said())
+
+
+@pytest.mark.parametrize("form", ["parquet", "feather"])
+def test_a_long_text_in_every_row_is_not_decoded_for_each(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"ticks.{form}"
+    rows = 300
+    remarks = pa.DictionaryArray.from_arrays(pa.array([0] * rows), pa.array(["x" * 3_000_000]))
+    table = pa.table({"time_msc": [TIME] * rows, "bid": [1.1] * rows, "ask": [1.2] * rows, "remark": remarks})
+    if form == "parquet":
+        parquet.write_table(table, path, store_schema=False)
+    else:
+        feather.write_feather(table, path, compression="zstd")
+    pool = pa.default_memory_pool()
+    before = pool.max_memory()
+
+    with TickFile(path, Said(symbol="S")) as ticks:
+        assert len(list(ticks)) == rows
+    assert pool.max_memory() - before < 300_000_000
