@@ -18,6 +18,12 @@ _PARQUET, _INDEXED, _STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 #: Rows that are in memory at once.
 _ROWS: Final = 50_000
 
+#: No file of ticks or bars has more columns; each is decoded for all of these rows at once.
+_MOST_COLUMNS: Final = 1_000
+
+#: Rows in memory at once are fewer where they are long (bytes).
+_MOST_BYTES: Final = 64_000_000
+
 #: Longer cells, which no tick or bar has, are cut off; rows of so many bytes are not decoded at all.
 _LONGEST_CELL: Final = 1_000
 _LONGEST_ROW_BYTES: Final = 100_000
@@ -91,12 +97,19 @@ class ArrowFile:
         with self.path.open("rb") as raw:
             start = raw.read(len(_INDEXED))
         if start.startswith(_PARQUET):
-            file = self._open.enter_context(parquet.ParquetFile(self._open.enter_context(self.path.open("rb"))))
+            raw = self._open.enter_context(self.path.open("rb"))
+            schema = parquet.read_schema(raw)
+            self._check_columns(schema)
+            # Texts are left as numbers into a list of their values: one long value may stand in every row.
+            texts = [field.name for field in schema if _is_plain_text(field.type)]
+            file = self._open.enter_context(parquet.ParquetFile(raw, read_dictionary=texts))
             metadata = file.metadata
-            for group in map(metadata.row_group, range(metadata.num_row_groups)):
-                self._check_length(group.num_rows, group.total_byte_size)
+            rows = [
+                self._checked_rows(group.num_rows, group.total_byte_size)
+                for group in map(metadata.row_group, range(metadata.num_row_groups))
+            ]
             self._schema, self._rows = file.schema_arrow, metadata.num_rows
-            self._batches = file.iter_batches(_ROWS)
+            self._batches = file.iter_batches(min(rows, default=_ROWS))
             return
         # Batches are read where they lie in the file, however long they are.
         self._raw = self._open.enter_context(lib.memory_map(str(self.path)))
@@ -106,21 +119,29 @@ class ArrowFile:
         else:
             batches = file = self._open.enter_context(ipc.open_stream(self._raw))
         self._schema = file.schema
+        self._check_columns(self._schema)
         self._batches = (
-            batch.slice(first, _ROWS)
-            for batch in map(self._checked, batches)
-            for first in range(0, max(1, batch.num_rows), _ROWS)
+            batch.slice(first, rows)
+            for batch in batches
+            for rows in (self._checked_rows(batch.num_rows, batch.nbytes),)
+            for first in range(0, max(1, batch.num_rows), rows)
         )
 
-    def _checked(self, batch: Any) -> Any:
-        self._check_length(batch.num_rows, batch.nbytes)
-        return batch
+    def _check_columns(self, schema: Any) -> None:
+        if len(schema) > _MOST_COLUMNS:
+            raise UnknownForm(f"{self.path}: it has {len(schema):,} columns, which no file of ticks has")
 
-    def _check_length(self, rows: int, size_bytes: int) -> None:
+    def _checked_rows(self, rows: int, size_bytes: int) -> int:
+        """How many rows may be decoded at once, of so many that have this size.
+
+        Raises:
+            UnknownForm: when they are longer than any of ticks.
+        """
         if size_bytes > _LONGEST_ROW_BYTES * max(rows, 1):
             raise UnknownForm(
                 f"{self.path}: its rows have {size_bytes // max(rows, 1):,} bytes, which none of ticks has"
             )
+        return max(1, min(_ROWS, _MOST_BYTES * max(rows, 1) // max(size_bytes, 1)))
 
 
 def is_arrow(path: Path) -> bool:
@@ -129,6 +150,11 @@ def is_arrow(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(len(_INDEXED)).startswith((_PARQUET, _INDEXED, _STREAM))
+
+
+def _is_plain_text(kind: Any) -> bool:
+    types = arrow().types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind))
 
 
 def _is_text(kind: Any) -> bool:
@@ -150,8 +176,8 @@ def _texts(column: Any) -> list[str]:
 
     kind = column.type
     if lib.types.is_dictionary(kind):
-        column = column.dictionary_decode()
-        kind = column.type
+        values = _texts(column.dictionary)  # cut off, before each row has its own
+        return ["" if at is None else values[at] for at in column.indices.to_pylist()]
     if lib.types.is_timestamp(kind):
         # A moment gets its offset. Ticks have milliseconds; what is finer is cut off.
         column = column.cast(lib.timestamp("ms", "UTC" if kind.tz else None), safe=False)

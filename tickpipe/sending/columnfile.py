@@ -5,21 +5,20 @@ A line that cannot be used is skipped: it is counted, and handed out with its nu
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from itertools import chain, islice
-from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
-from marketdata.contract.fields import NOTHING_FROM, finite, is_said, quoted, symbol_of
+from marketdata.contract.fields import quoted, symbol_of
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem
 from tickpipe.sending.arrowfile import ArrowFile, is_arrow
 from tickpipe.sending.dialects import Dialect, Kind, Said, UnknownForm, parse_file_name
-from tickpipe.sending.recognition import FORMS, SAMPLE_LINES, grouped, is_comment, recognise, split_cells
-from tickpipe.sending.textfile import DataFileError, TextFile
+from tickpipe.sending.recognition import FORMS, SAMPLE_LINES, columns_named, is_comment, recognise, split_cells
+from tickpipe.sending.textfile import BYTE_ORDER_MARK, DataFileError, TextFile
 from tickpipe.sending.timeforms import is_time, reader_of
 
 
@@ -47,11 +46,14 @@ _FAR_AHEAD_MS: Final = 7 * 86_400_000
 #: Lines that have to be there before one without its end is compared with them.
 _ENOUGH_LINES: Final = 3
 
+#: What tells how a file is written where its first lines do not.
+_CURE: Final = "say how it is written with --columns, --skip-rows, --date-format, --decimal or --encoding"
+
 #: A second has 999 milliseconds at most.
 _MILLISECONDS_DIGITS: Final = 3
 
-#: What programs write into a cell that has no value.
-EMPTY: Final = frozenset({"", "nan", "NaN", "NAN", "null", "NULL", "None", "N/A", "#N/A", "NA", "\\N", "-"})
+#: Columns that a header within a file may not move.
+_PLACED: Final = frozenset({"date", "time", "time_msc", "bid", "ask", "last", "open", "high", "low", "close"})
 
 #: Some write EUR/USD where MetaTrader writes EURUSD.
 _PAIR: Final = re.compile("([A-Z]{3})/([A-Z]{3})")
@@ -63,6 +65,10 @@ class BadLine(NamedTuple):
     number: int
     text: str
     reason: str
+
+
+class Unwanted(InvalidItem):
+    """A line is of another symbol or timeframe than the wanted one."""
 
 
 class SkippingFile:
@@ -137,7 +143,7 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
         on_bad: Callable[[BadLine], None] = lambda line: None,
         is_strict: bool = False,
     ) -> None:
-        super().__init__(path, ArrowFile(path) if is_arrow(path) else TextFile(path), on_bad, is_strict)
+        super().__init__(path, _opened(path, said or Said()), on_bad, is_strict)
         self.said = said or Said()
         #: Of every item, where no column says it.
         self.symbol = self.said.symbol
@@ -145,6 +151,8 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
         self._symbols: dict[str, str] = {}
         self._shortest = 0
         self._line, self._text = 0, ""
+        #: While the first lines are tried: what is wrong with those that cannot be used, with their numbers.
+        self._tried: list[tuple[int, InvalidItem]] | None = None
         self._damage: DataFileError | None = None
         self._found: Iterator[Item] = iter(())
 
@@ -170,12 +178,16 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
             #: Whether the times are put from the clock of the file to UTC.
             self._is_shifted = dialect.zone is not None and not (dialect.form is not None and dialect.form.has_offset)
             filled = [line for line in sample[dialect.first_row :] if line.strip()]
-            rows = [split_cells(line, dialect.separator) for line in filled]
+            rows = [split_cells(line, dialect.separator, dialect.quote) for line in filled]
             whole = [row for row, line in zip(rows, filled, strict=True) if line[-1] in "\r\n"]
             if len(whole) >= _ENOUGH_LINES:
                 self._shortest = min(len(row[-1]) for row in whole)
             self._milliseconds_at = dialect.column_of.get("milliseconds")
             self._begin(rows)
+            if not self.is_live:
+                self._try(sample)
+                self._begin(rows)
+            self._clock = None if dialect.zone is None else Clock(dialect.zone, None)
             self._found = self._in_order(self._items(self._rows(chain(sample, lines))))
         except BaseException:
             self._open.close()
@@ -231,17 +243,41 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
             self._damage = exc  # for when the lines before it were used
         return sample
 
+    def _try(self, sample: list[str]) -> None:
+        """Read the first lines without reporting any.
+
+        Raises:
+            UnknownForm: when most of them cannot be used: then it is not they that are wrong.
+        """
+        tried = self._tried = []
+        used = 0
+        with suppress(DataFileError):
+            for _ in self._items(self._rows(iter(sample))):
+                used += 1
+        self._tried = None
+        # Who names a symbol may want the few lines of it.
+        wrong = [(line, exc) for line, exc in tried if not (used and isinstance(exc, Unwanted))]
+        if len(wrong) >= _ENOUGH_LINES and len(wrong) > used:
+            line, exc = wrong[0]
+            cure = "" if isinstance(exc, Unwanted) else f"; {_CURE}"
+            raise UnknownForm(
+                f"{self.path}: {len(wrong)} of its first {used + len(tried)} lines cannot be used; line {line}: "
+                f"{_told(exc)}{cure}"
+            )
+
     def _rows(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        separator, width, first = self.dialect.separator, len(self.dialect.columns), self.dialect.first_row
-        for number, line in enumerate(lines, 1):
+        separator, quote = self.dialect.separator, self.dialect.quote
+        width, first = len(self.dialect.columns), self.dialect.first_row
+        for number, read in enumerate(lines, 1):
             if number <= first:
                 continue
+            line = read if read[0] != BYTE_ORDER_MARK else read[1:] or "\n"
             self._line, self._text = number, line
-            cells = line.rstrip("\r\n").split(separator) if '"' not in line else split_cells(line, separator)
+            cells = line.rstrip("\r\n").split(separator) if quote not in line else split_cells(line, separator, quote)
             if len(cells) != width and not self._has_all(cells, width):
                 continue
             if line[-1] not in "\r\n" and len(cells[-1]) < self._shortest:
-                self._skip("the file ends within this line")
+                self._skip(InvalidItem("", "the file ends within this line"))
                 continue
             yield cells
         if self._damage is not None:
@@ -252,7 +288,7 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
         if not any(map(str.strip, cells)) or is_comment(self._text):
             return False
         if len(cells) < width or any(cells[width:]):
-            self._skip(f"it has {len(cells)} cells, the first line names {width} columns")
+            self._skip(InvalidItem("", f"it has {len(cells)} cells, the first line names {width} columns"))
             return False
         return True
 
@@ -269,18 +305,31 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
             after = next(items, None)
             if after is not None and abs(after.time_msc - before) < abs(time_ms - after.time_msc):
                 days = round(abs(time_ms - before) / _FAR_BACK_MS)
-                self._skip(f"its time is {days:,} days from those of the lines before and after it", line, text)
+                why = f"its time is {days:,} days from those of the lines before and after it"
+                self._skip(InvalidItem("", why), line, text)
             else:
                 yield item
             if after is not None:
                 before = after.time_msc
                 yield after
 
-    def _skip(self, why: str | InvalidItem, line: int = 0, text: str | None = None) -> None:
-        """Skip a line, by default the one that was read last."""
+    def _skip(self, exc: InvalidItem, line: int = 0, text: str | None = None) -> None:
+        """Skip a line, by default the one that was read last.
+
+        Raises:
+            DataFileError: when it names other columns, so that what follows would be read wrong.
+        """
         line, text = line or self._line, self._text if text is None else text
-        if isinstance(why, InvalidItem):
-            why = f"{why.field}: {why.message}" if why.field else why.message
+        if self._tried is not None:
+            self._tried.append((line, exc))
+            return
+        why = _told(exc)
+        if named := columns_named(split_cells(text, self.dialect.separator, self.dialect.quote)):
+            why = "it names the columns once more"
+            if self.said.columns is None and _read_from(named) != _read_from(self.dialect.columns):
+                raise DataFileError(
+                    f"{self.path}: line {line:,}: it names other columns; import what follows by itself"
+                )
         self._skip_line(line, text.rstrip("\r\n"), why)
 
     def _symbol_in(self, cell: str) -> str:
@@ -295,7 +344,7 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
         pair = _PAIR.fullmatch(name)
         symbol = symbol_of(name if pair is None or name == self.said.symbol else pair[1] + pair[2])
         if self.said.symbol not in (None, symbol):
-            raise InvalidItem("", f"it is of {name}, not of {self.said.symbol}")
+            raise Unwanted("", f"it is of {name}, not of {self.said.symbol}")
         self._symbols[cell] = symbol
         return symbol
 
@@ -319,56 +368,14 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
             raise InvalidItem("milliseconds", f"a whole number below 1000 is expected, not {quoted(text)}")
         return int(text)
 
-    def _numbers(self) -> Callable[[str, str], float]:
-        """What reads the number in a cell."""
-        number = number_in if self.dialect.decimal == "." else _decimal_comma
-        if not (sign := self.dialect.thousands):
-            return number
-        is_grouped = grouped(sign, self.dialect.decimal).fullmatch
 
-        def without_groups(cell: str, field: str) -> float:
-            return number(cell.replace(sign, "") if is_grouped(cell.strip()) else cell, field)
-
-        return without_groups
+def _told(exc: InvalidItem) -> str:
+    return f"{exc.field}: {exc.message}" if exc.field else exc.message
 
 
-def optional_number(number: Callable[[str, str], float], cell: str, field: str) -> float | None:
-    """The number in a cell that may be empty; None where it says nothing, as in a field of a body.
-
-    Raises:
-        InvalidItem: as `number`, which reads it.
-    """
-    if cell in EMPTY:
-        return None
-    try:
-        found = number(cell, field)
-    except InvalidItem:
-        if is_said(cell):
-            raise
-        return None
-    return found if -NOTHING_FROM < found < NOTHING_FROM else None
-
-
-def number_in(cell: str, field: str) -> float:
-    """The number in a cell.
-
-    Raises:
-        InvalidItem: when there is none, or it is not finite.
-    """
-    try:
-        number = float(cell)
-    except ValueError:
-        return finite(cell, field)  # raises with what is wrong
-    if not isfinite(number):
-        return finite(number, field)
-    # Python's own notation has underscores, nobody else's.
-    return number if "_" not in cell else finite(cell, field)
-
-
-def _decimal_comma(cell: str, field: str) -> float:
-    if "." in cell:
-        raise InvalidItem(field, f"{quoted(cell)} has a point, where the file has decimal commas")
-    return number_in(cell.replace(",", ".", 1), field)
+def _read_from(columns: Sequence[str]) -> dict[str, int]:
+    """Where the time and the prices stand."""
+    return {field: at for at, field in enumerate(columns) if field in _PLACED}
 
 
 def kind_of(path: Path, said: Said) -> Kind:
@@ -377,7 +384,7 @@ def kind_of(path: Path, said: Said) -> Kind:
     Raises:
         UnknownForm, DataFileError, OSError: as opening it.
     """
-    with ArrowFile(path) if is_arrow(path) else TextFile(path) as file:
+    with _opened(path, said) as file:
         sample: list[str] = []
         try:
             sample.extend(islice(file.lines(), SAMPLE_LINES + said.skip_rows))
@@ -385,3 +392,7 @@ def kind_of(path: Path, said: Said) -> Kind:
             if not sample:
                 raise
     return recognise(path, sample, said).kind
+
+
+def _opened(path: Path, said: Said) -> TextFile | ArrowFile:
+    return ArrowFile(path) if is_arrow(path) else TextFile(path, said.encoding)

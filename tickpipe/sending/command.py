@@ -16,6 +16,7 @@ from tickpipe.sending.options import (
     DecimalOption,
     DigitsOption,
     DryRunOption,
+    EncodingOption,
     FilesArgument,
     FilesSymbolOption,
     FromStartOption,
@@ -61,6 +62,7 @@ def send(
     date_format: DateFormatOption = None,
     decimal: DecimalOption = None,
     symbol_column: SymbolColumnOption = None,
+    encoding: EncodingOption = None,
     zone: ZoneOption = None,
     strict: StrictOption = False,
     url: UrlOption = None,
@@ -89,7 +91,7 @@ def send(
         raise typer.BadParameter(f"there is no file {file}", param_hint="FILE")
     said = said_of(
         columns=columns, skip_rows=skip_rows, date_format=date_format, decimal=decimal, zone=zone,
-        symbol_column=symbol_column, digits=digits, symbol=symbol,
+        symbol_column=symbol_column, digits=digits, symbol=symbol, encoding=encoding,
     )  # fmt: skip
     address, api_key = producer_address(data_dir, url, key, source)
     target = Target(address, api_key, source, patience)
@@ -122,6 +124,7 @@ def import_files(
     date_format: DateFormatOption = None,
     decimal: DecimalOption = None,
     symbol_column: SymbolColumnOption = None,
+    encoding: EncodingOption = None,
     digits: DigitsOption = None,
     strict: StrictOption = False,
     from_start: FromStartOption = False,
@@ -149,7 +152,7 @@ def import_files(
     """
     said = said_of(
         columns=columns, skip_rows=skip_rows, date_format=date_format, decimal=decimal, zone=zone,
-        symbol_column=symbol_column, digits=digits, symbol=symbol, timeframe=timeframe,
+        symbol_column=symbol_column, digits=digits, symbol=symbol, timeframe=timeframe, encoding=encoding,
     )  # fmt: skip
     paths, copies = _paths(files, table, data_directory(data_dir), from_start)
     imports, unread = _recognised(paths, said, dry_run)

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from marketdata.errors import TickpipeError
 from marketdata.timeframes import TIMEFRAMES
+from tickpipe.sending.numberforms import NumberForm
 from tickpipe.sending.timeforms import TimeForm
 
 
@@ -30,28 +31,52 @@ _EST: Final = timezone(timedelta(hours=-5), "EST, UTC-05:00")
 NAMES: Final = {
     "symbol": ("symbol", "ticker", "instrument", "pair", "ric", "currencypair"),
     "timeframe": ("timeframe", "per", "period", "tf"),
-    "date": ("date", "day", "dtyyyymmdd", "datum", "data", "fecha", "дата", "日期", "日付"),
+    "date": ("date", "day", "dtyyyymmdd", "日期", "日付", "날짜", "일자"),
     "time": ("time", "timestamp", "datetime", "ts", "localtime", "dateandtime", "opentime", "timeopen",
-             "transacttime", "windowstart", "ratedatetime", "zeit", "uhrzeit", "hora", "heure", "ora", "время", "时间",
-             "時刻", "日時"),
+             "transacttime", "windowstart", "ratedatetime", "participanttimestamp", "siptimestamp", "etcutc", "时间",
+             "時間", "時刻", "日時", "시간"),
     "time_msc": ("timemsc", "tsmsc", "timems", "timestampms"),
     "milliseconds": ("milliseconds", "millisecond", "millis", "msec", "ms"),
-    "bid": ("bid", "bidprice", "ratebid", "geld", "бид"),
-    "ask": ("ask", "askprice", "rateask", "offer", "brief", "аск"),
-    "last": ("last", "lastprice", "price", "tradeprice", "preis", "precio", "preço", "prix", "prezzo", "цена", "价格",
-             "価格"),
-    "open": ("open", "abertura", "apertura", "eröffnung", "ouverture", "открытие", "开盘", "开盘价", "始値"),
-    "high": ("high", "máxima", "máximo", "hoch", "haut", "massimo", "максимум", "最高", "最高价", "高値"),
-    "low": ("low", "mínima", "mínimo", "tief", "bas", "minimo", "минимум", "最低", "最低价", "安値"),
-    "close": ("close", "fechamento", "cierre", "schluss", "clôture", "chiusura", "закрытие", "收盘", "收盘价", "終値"),
-    "tick_volume": ("tickvolume", "tickvol", "ticks", "numberoftrades"),
-    "volume": ("volume", "vol", "size", "quantity", "qty", "totalvolume", "lots", "volumen", "объем", "объём", "成交量",
-               "出来高"),
+    "bid": ("bid", "bidprice", "ratebid"),
+    "ask": ("ask", "askprice", "rateask", "offer"),
+    "last": ("last", "lastprice", "price", "tradeprice", "pxlast", "价格", "価格"),
+    "open": ("open", "pxopen", "mido", "bidopen", "开盘", "开盘价", "開盤", "開盤價", "始値", "시가"),
+    "high": ("high", "pxhigh", "midh", "bidhigh", "最高", "最高价", "最高價", "高値", "고가"),
+    "low": ("low", "pxlow", "midl", "bidlow", "最低", "最低价", "最低價", "安値", "저가"),
+    "close": ("close", "closelast", "midc", "bidclose", "收盘", "收盘价", "收盤", "收盤價", "終値", "종가"),
+    "tick_volume": ("tickvolume", "tickvol", "ticks", "numberoftrades", "totalticks"),
+    "volume": ("volume", "vol", "size", "quantity", "qty", "totalvolume", "lots", "pxvolume", "成交量", "出来高",
+               "거래량"),
     "volume_real": ("volumereal", "realvolume"),
-    "spread": ("spread", "спред", "点差"),
+    "spread": ("spread", "点差"),
     "flags": ("flags", "flag"),
 }  # fmt: skip
-_FIELD_OF: Final = {name: field for field, names in NAMES.items() for name in names}
+
+#: The same in languages whose numbers have decimal commas.
+COMMA_NAMES: Final = {
+    "date": ("datum", "data", "fecha", "дата"),
+    "time": ("zeit", "uhrzeit", "hora", "heure", "ora", "время"),
+    "bid": ("geld", "бид"),
+    "ask": ("brief", "аск"),
+    "last": ("preis", "precio", "preço", "prix", "prezzo", "цена", "zuletzt", "último"),
+    "open": ("abertura", "apertura", "eröffnung", "eröffn", "erster", "ouverture", "открытие", "откр", "otwarcie"),
+    "high": ("máxima", "máximo", "hoch", "höchst", "haut", "massimo", "максимум", "макс", "najwyższy", "najwyzszy"),
+    "low": ("mínima", "mínimo", "tief", "tiefst", "bas", "minimo", "минимум", "мин", "najniższy", "najnizszy"),
+    "close": ("fechamento", "cierre", "schluss", "schlusskurs", "clôture", "chiusura", "закрытие", "закр",
+              "zamknięcie", "zamkniecie"),
+    "tick_volume": ("тики",),
+    "volume": ("volumen", "wolumen", "quantidade", "stück", "stuecke", "объем", "объём"),
+    "spread": ("спред",),
+}  # fmt: skip
+
+#: What one letter means where those of all four prices stand together.
+_LETTERS: Final = {
+    "t": "time", "o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "n": "tick_volume",
+}  # fmt: skip
+_LETTERS_OF_PRICES: Final = frozenset("ohlc")
+
+_FIELD_OF: Final = {name: field for table in (NAMES, COMMA_NAMES) for field, names in table.items() for name in names}
+_WITH_COMMA: Final = frozenset(name for names in COMMA_NAMES.values() for name in names)
 
 #: What a column may be said to be with --columns; `-` is one that is not read.
 FIELDS: Final = (*NAMES, "-")
@@ -82,6 +107,8 @@ class Writer(NamedTuple):
     zone: tzinfo | None = None
     #: Whether the names of `header` have to be the first, in this order.
     is_ordered: bool = False
+    #: Whether there are volumes other than 0, where that tells two writers apart.
+    has_volume: bool | None = None
 
 
 #: Whoever fits first is named; what is read depends on the columns alone, but for the zone.
@@ -106,10 +133,12 @@ WRITERS: Final = (
     Writer("Binance", frozenset({"aggtradeid", "transacttime"}), zone=UTC),
     Writer("Binance", frozenset({"id", "price", "qty", "quoteqty"}), zone=UTC),
     Writer("Polygon", frozenset({"windowstart", "open"}), zone=UTC),
+    Writer("Polygon", frozenset({"siptimestamp"}), zone=UTC),
     Writer("StrategyQuant", frozenset({"time", "ask", "bid", "volume"})),
     Writer("MetaTrader 4 or StrategyQuant", frozenset({"date", "time", "open", "volume"})),
     Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S%f"), zone=_EST),
-    Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S"), zone=_EST),
+    Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S"), zone=_EST, has_volume=False),
+    Writer("NinjaTrader", form=TimeForm("%Y%m%d", "%H%M%S"), has_volume=True),
     Writer("TrueFX", form=TimeForm("%Y%m%d", "%H:%M:%S"), first="symbol", zone=UTC),
     Writer("MetaTrader 4", form=TimeForm("%Y.%m.%d", "%H:%M"), first="date"),
     Writer("MetaTrader 5", form=TimeForm("%Y.%m.%d", "%H:%M:%S"), first="date"),
@@ -189,6 +218,8 @@ class Said:
     timeframe: str | None = None
     #: Decimals of a price.
     digits: int | None = None
+    #: How the text is encoded, as Python calls it.
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +229,7 @@ class Dialect:
     writer: str
     kind: Kind
     separator: str
-    decimal: str
+    numbers: NumberForm
     #: The field of each column, empty for those that are not read.
     columns: tuple[str, ...]
     #: Lines before the first item.
@@ -207,8 +238,8 @@ class Dialect:
     form: TimeForm | None
     #: The clock of the file; None for that of the source, which the server knows.
     zone: tzinfo | None
-    #: What parts the thousands of numbers; empty when nothing does.
-    thousands: str = ""
+    #: What stands around cells that hold separators.
+    quote: str = '"'
 
     @property
     def column_of(self) -> dict[str, int]:
@@ -234,11 +265,25 @@ class Dialect:
             ("separator", signs.get(self.separator, self.separator)),
             (
                 "decimal sign",
-                signs[self.decimal] + (f", {self.thousands!r} between thousands" if self.thousands else ""),
+                signs[self.numbers.decimal]
+                + (f", {self.numbers.thousands!r} between thousands" if self.numbers.thousands else "")
+                + (f", {self.numbers.currency} at prices" if self.numbers.currency else ""),
             ),
             ("times", "in no known form" if self.form is None else str(self.form)),
             ("zone", zone),
         ]
+
+
+def fields_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The field that each column holds, by the names of all; empty for those that are not read."""
+    if {name.strip().lower() for name in names} >= _LETTERS_OF_PRICES:
+        return tuple(_LETTERS.get(name.strip().lower(), "") or field_of(name) for name in names)
+    return tuple(map(field_of, names))
+
+
+def writes_comma(names: Sequence[str]) -> bool:
+    """Whether a header is in a language whose numbers have decimal commas."""
+    return any(normalised(name) in _WITH_COMMA for name in names)
 
 
 def field_of(name: str) -> str:
@@ -257,7 +302,7 @@ def zone_in(name: str) -> tzinfo | None:
     return next((zone for word, zone in ZONE_IN_NAME.items() if word in re.split(r"\W+", name.lower())), None)
 
 
-def writer_of(header: Sequence[str], columns: Sequence[str], form: TimeForm | None) -> Writer:
+def writer_of(header: Sequence[str], columns: Sequence[str], form: TimeForm | None, *, has_volume: bool) -> Writer:
     """Who writes files with this header or, without one, with these columns and times in this form."""
     names = [normalised(name) for name in header]
     for writer in WRITERS:
@@ -266,7 +311,8 @@ def writer_of(header: Sequence[str], columns: Sequence[str], form: TimeForm | No
                 return writer
             continue
         is_first = columns[0] == writer.first and ("date" in columns) is (writer.first == "date")
-        if not header and is_first and writer.form == form is not None:
+        is_volume = writer.has_volume in (None, has_volume)
+        if not header and is_first and is_volume and writer.form == form is not None:
             return writer
     return Writer(UNKNOWN_WRITER)
 

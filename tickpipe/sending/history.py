@@ -1,6 +1,6 @@
 """The ticks and the bars of files of history, whatever dialect they are written in."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -10,8 +10,10 @@ from marketdata.contract.tick import MAX_FLAGS
 from marketdata.errors import InvalidItem
 from marketdata.tick import MAX_PRICE, Tick
 from marketdata.timeframes import TIMEFRAMES
-from tickpipe.sending.columnfile import EMPTY, ColumnFile, optional_number
+from tickpipe.sending.columnfile import ColumnFile, Unwanted
 from tickpipe.sending.dialects import TIMEFRAME_NAMES, Kind, UnknownForm, parse_file_name
+from tickpipe.sending.numberforms import EMPTY, NumberReader, optional_number, without_currency
+from tickpipe.sending.numberforms import reader_of as number_reader_of
 
 #: MT5: TICK_FLAG_BID, TICK_FLAG_ASK, TICK_FLAG_LAST, TICK_FLAG_VOLUME, by the column whose change they announce.
 _FLAG_OF_COLUMN: Final = {"bid": 2, "ask": 4, "last": 8, "volume": 16}
@@ -76,7 +78,12 @@ class TickFile(ColumnFile[FileTick]):
 
     def _complete(self, rows: Iterator[list[str]]) -> Iterator[FileTick]:
         """Rows that are complete: an empty price is an error."""
-        column, number, read_time, utc_ms = self.dialect.column_of, self._numbers(), self._time, self._utc_ms
+        column, number, read_time, utc_ms = (
+            self.dialect.column_of,
+            number_reader_of(self.dialect.numbers),
+            self._time,
+            self._utc_ms,
+        )
         clock_at = column.get("time") if "date" in column else None
         time_at = column["date"] if clock_at is not None else column["time_msc" if "time_msc" in column else "time"]
         bid_at, ask_at, last_at = column.get("bid"), column.get("ask"), column.get("last")
@@ -122,7 +129,12 @@ class TickFile(ColumnFile[FileTick]):
 
     def _carried(self, rows: Iterator[list[str]]) -> Iterator[FileTick]:
         """MetaTrader's rows, in which an empty cell means that the value is the one before (as in MqlTick)."""
-        column, number, read_time, utc_ms = self.dialect.column_of, self._numbers(), self._time, self._utc_ms
+        column, number, read_time, utc_ms = (
+            self.dialect.column_of,
+            number_reader_of(self.dialect.numbers),
+            self._time,
+            self._utc_ms,
+        )
         date_at, time_at, flags_at, symbol_at = (
             column["date"],
             column["time"],
@@ -173,10 +185,11 @@ class TickFile(ColumnFile[FileTick]):
         sampled[1] += 1
         if sampled[1] >= _SAMPLED_LINES:
             self._sampled.add(symbol)
-        for text in (cells[at].strip() for at in prices_at):
+        currency = self.dialect.numbers.currency
+        for text in (without_currency(cells[at], currency) for at in prices_at):
             if text:
                 # The text has the digits: 49500.00 is a price of two. One with an exponent was computed.
-                digits = len(text.partition(self.dialect.decimal)[2])
+                digits = len(text.partition(self.dialect.numbers.decimal)[2])
                 sampled[0] = max(
                     sampled[0], digits if text[-1].isdecimal() and "e" not in text.lower() else _MOST_DIGITS + 1
                 )
@@ -188,7 +201,7 @@ def _volume(volume: float) -> float:
     return volume
 
 
-def _optional(number: Callable[[str, str], float], cell: str, field: str) -> float:
+def _optional(number: NumberReader, cell: str, field: str) -> float:
     """The volume in a cell, 0 in one without a value."""
     return _volume(optional_number(number, cell, field) or 0.0)
 
@@ -288,7 +301,7 @@ class BarFile(ColumnFile[Bar]):
         return wall_ms % (min(width_ms, _OFFSET_STEP_MS) if has_offset else width_ms) == 0
 
     def _items(self, rows: Iterator[list[str]]) -> Iterator[Bar]:
-        column, number = self.dialect.column_of, self._numbers()
+        column, number = self.dialect.column_of, number_reader_of(self.dialect.numbers)
         prices_at = [(column[name], name) for name in _PRICES]
         volume_at, real_at = _volumes_at(column)
         spread_at, symbol_at, timeframe_at = column.get("spread"), column.get("symbol"), column.get("timeframe")
@@ -298,7 +311,7 @@ class BarFile(ColumnFile[Bar]):
                 if symbol_at is not None:
                     symbol = self._symbol_in(cells[symbol_at])
                 if timeframe_at is not None and _timeframe_in(cells[timeframe_at]) != self.timeframe:
-                    raise InvalidItem("timeframe", f"it is of {cells[timeframe_at]}, not of {self.timeframe}")
+                    raise Unwanted("timeframe", f"it is of {cells[timeframe_at]}, not of {self.timeframe}")
                 opening = self._opening(cells)
                 if not self._is_opening(opening):
                     raise InvalidItem("time", f"no bar of {self.timeframe} opens then")

@@ -78,6 +78,14 @@ DigitsOption = Annotated[
     int | None,
     typer.Option(min=0, max=_MOST_DIGITS, help="Decimals of a price. Default: those in the first lines."),
 ]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        help="How the text is encoded, such as cp1251 or cp932. Default: UTF-8 or 16, or as the names of columns tell.",
+        metavar="NAME",
+    ),
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first line that cannot be used.")]
 
 
@@ -102,6 +110,7 @@ def said_of(
     digits: int | None,
     symbol: str | None,
     timeframe: str | None = None,
+    encoding: str | None = None,
 ) -> "Said":
     """What the options say about a file; anything that cannot be understood is wrong use."""
     from tickpipe.sending.dialects import Said
@@ -110,7 +119,7 @@ def said_of(
         raise typer.BadParameter("it is . or ,", param_hint="--decimal")
     return Said(
         _columns(columns), skip_rows, _time_form(date_format), decimal, _zone(zone), symbol_column, symbol, timeframe,
-        digits,
+        digits, _encoding(encoding),
     )  # fmt: skip
 
 
@@ -127,6 +136,17 @@ def _columns(text: str | None) -> tuple[str, ...] | None:
         if field != "-" and fields.count(field) > 1:
             raise typer.BadParameter(f"{field} stands there twice", param_hint="--columns")
     return tuple(fields)
+
+
+def _encoding(name: str | None) -> str | None:
+    try:
+        if name is not None:
+            "".encode(name)  # raises as well for what encodes no text
+        return name
+    except LookupError as exc:
+        raise typer.BadParameter(
+            f"{name!r} is no encoding; cp1251, cp932 and gb18030 are some", param_hint="--encoding"
+        ) from exc
 
 
 def _time_form(text: str | None) -> "TimeForm | None":

@@ -4,7 +4,6 @@ import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -15,12 +14,16 @@ from tickpipe.sending.dialects import (
     Said,
     UnknownForm,
     field_of,
+    fields_of,
     normalised,
     parse_file_name,
     writer_of,
+    writes_comma,
     zone_in,
 )
-from tickpipe.sending.timeforms import TimeForm, forms_of, is_clock, is_time
+from tickpipe.sending.numberforms import Ambiguous, NumberForm
+from tickpipe.sending.numberforms import form_of as number_form_of
+from tickpipe.sending.timeforms import TimeForm, forms_of, is_clock, is_time, why_unread
 
 #: What a file may look like, for who has one that does not.
 FORMS: Final = (
@@ -39,35 +42,47 @@ _COUNTS: Final = frozenset({"volume", "tick_volume"})
 #: Share of the lines in which the bid has to be below the ask, where only the prices tell which is which.
 _SURE: Final = 0.95
 
-#: 49,500 may be one of two numbers.
-_THOUSANDS: Final = re.compile("-?[0-9]{1,3}(?:,[0-9]{3})+")
-
-#: What parts thousands and is never a decimal sign: spaces of three widths, and Swiss apostrophes.
-_PARTING: Final = (" ", "\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}", "'", "\N{RIGHT SINGLE QUOTATION MARK}")
-
 #: What Excel takes as the separator of a file.
 _SEP: Final = re.compile('"?sep=."?', re.IGNORECASE)
 
 #: How comments begin; `#AAPL` may also be a symbol.
 _COMMENT: Final = ("#", "//")
 
+#: What pandas and R write over an index of times.
+_NAMES_OF_INDEX: Final = ("", "index")
+
+#: What a column holds whose rows are bids, asks and deals in turn.
+_SIDES: Final = frozenset({"BID", "ASK", "OFFER", "BEST_BID", "BEST_ASK", "QUOTE"})
+
+#: Columns behind the volume of a bar without names: MetaTrader 5 has three, Binance seven.
+_BEHIND_PRICES: Final = {
+    7: ("tick_volume", "volume", "spread"),
+    11: ("volume", "", "", "tick_volume"),
+}
+
 #: A third price without a name is not further from the first than this share of it; a volume is.
 _NEAR: Final = 0.01
 
+#: A bid and an ask without names are not further apart than this share of them; a price and a volume are.
+_WIDEST: Final = 0.2
+
 #: Times from which on it is the form that is not known, not the lines that are bad.
 _SEVERAL: Final = 3
+
+#: What stands around cells that hold separators; some programs write the other.
+_QUOTE, _OTHER_QUOTE = '"', "'"
 
 #: Longest part of a first line that a message quotes (characters).
 _QUOTED: Final = 80
 
 
-def split_cells(line: str, separator: str) -> list[str]:
+def split_cells(line: str, separator: str, quote: str = _QUOTE) -> list[str]:
     """The cells of one line; a quotation mark that is not closed ends with the line."""
     line = line.rstrip("\r\n")
-    if '"' not in line:
+    if quote not in line:
         return line.split(separator)
     try:
-        return next(csv.reader([line], delimiter=separator), [])
+        return next(csv.reader([line], delimiter=separator, quotechar=quote), [])
     except csv.Error:  # a cell is too long for csv
         return [line]
 
@@ -90,7 +105,13 @@ def is_comment(line: str) -> bool:
 
 
 def _fields_in(line: str) -> list[str]:
-    return [field_of(name) for name in split_cells(line, _separator(line, Said()))]
+    return list(fields_of(split_cells(line, _separator(line, Said()))))
+
+
+def columns_named(cells: Sequence[str]) -> tuple[str, ...]:
+    """The columns that a line names as a header does; none where it is no header."""
+    columns = fields_of(cells)
+    return _named(columns) if sum(map(bool, columns)) > 1 and not any(map(is_time, cells)) else ()
 
 
 @dataclass(frozen=True)
@@ -116,31 +137,49 @@ def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
     if start >= len(lines):
         raise UnknownForm(f"{path}: there is no line to read; {FORMS}")
     separator = _separator(lines[start], said)
-    rows = [split_cells(line, separator) for line in lines[start:] if line.strip()]
+    quote = _quote(lines[start:], separator)
+    rows = [split_cells(line, separator, quote) for line in lines[start:] if line.strip()]
     layout = _with_symbol_column(path, _layout(path, rows, start, said), said)
     fields = {*layout.columns}
     kind = Kind.BARS if fields.issuperset(_PRICES) else Kind.TICKS
     if not (fields & {"time", "time_msc", "date"}) or (kind is Kind.TICKS and not _has_prices(fields)):
         raise unknown(path, rows[0], separator)
-    decimal = said.decimal or _decimal(path, layout, separator)
-    thousands = _thousands(layout, decimal, is_said=said.decimal is not None)
+    if said.columns is None and "last" in fields and not fields & {"bid", "ask"}:
+        _check_sides(path, layout)
+    numbers = _number_form(path, layout, separator, said)
     form = said.time_form or _form(path, layout)
     if kind is Kind.TICKS and form is not None and not (form.unit or form.clock):
         raise UnknownForm(f"{path}: its ticks have a day and no time of day ({form}); all would be of its first minute")
     name_zones = (zone_in(name) for name in layout.names if field_of(name) in ("time", "date"))
-    writer = writer_of(layout.names, layout.columns, form)
+    has_volume = any(cell.strip("0.,") for cell in _cells_of(layout, _COUNTS))
+    writer = writer_of(layout.names, layout.columns, form, has_volume=has_volume)
     named = next((zone for zone in name_zones if zone), None) or parse_file_name(path).zone or writer.zone
     has_offset = form is not None and form.has_offset
     return Dialect(
-        writer.name, kind, separator, decimal, layout.columns, layout.first_row, bool(layout.names), form,
-        said.zone or (None if has_offset else named), thousands,
+        writer.name, kind, separator, numbers, layout.columns, layout.first_row, bool(layout.names), form,
+        said.zone or (None if has_offset else named), quote,
     )  # fmt: skip
+
+
+def _check_sides(path: Path, layout: _Layout) -> None:
+    """Raises UnknownForm where one column of prices holds bids and asks as well."""
+    found = (cell for row in layout.rows for cell in row if cell.strip().upper() in _SIDES)
+    if (side := next(found, None)) is not None:
+        raise UnknownForm(
+            f"{path}: its prices are of several kinds, one of them {side.strip()}; write bid and ask side by side, or, "
+            "where all are deals, say --columns"
+        )
 
 
 def unknown(path: Path, cells: Sequence[str], separator: str = ",") -> UnknownForm:
     """The error that quotes the first line."""
     line = separator.join(cells)
-    return UnknownForm(f"{path}: the first line is {line[:_QUOTED]!r}; {FORMS}")
+    words = line.split()
+    by_spaces = sum(map(bool, fields_of(words))) > 1 or (len(words) > 2 and is_time(words[0], words[1]))
+    why = "its cells are parted by spaces, write tabs, semicolons or commas" if by_spaces else FORMS
+    if not line.isascii():
+        why += "; where its letters are wrong, say --encoding, such as cp1251 or cp932"
+    return UnknownForm(f"{path}: the first line is {line[:_QUOTED]!r}; {why}")
 
 
 def _has_prices(fields: set[str]) -> bool:
@@ -152,7 +191,18 @@ def _separator(line: str, said: Said) -> str:
         fitting = [sign for sign in SEPARATORS if len(split_cells(line, sign)) == len(said.columns)]
         if fitting:
             return fitting[0]
-    return next((sign for sign in SEPARATORS if sign in line), ",")
+    standing = [sign for sign in SEPARATORS if sign in line]
+    # `time,bid,ask;` ends with a sign that parts nothing.
+    naming = (sign for sign in standing if sum(map(bool, fields_of(split_cells(line, sign)))) > 1)
+    return next(naming, standing[0] if standing else ",")
+
+
+def _quote(lines: Sequence[str], separator: str) -> str:
+    """What stands around cells: a single mark where one begins and ends a cell, and no other is there."""
+    if any(_QUOTE in line for line in lines):
+        return _QUOTE
+    cells = (cell for line in lines for cell in line.strip().split(separator))
+    return _OTHER_QUOTE if any(len(cell) > 1 and cell[0] == cell[-1] == _OTHER_QUOTE for cell in cells) else _QUOTE
 
 
 def _layout(path: Path, rows: list[list[str]], start: int, said: Said) -> _Layout:
@@ -166,12 +216,14 @@ def _layout(path: Path, rows: list[list[str]], start: int, said: Said) -> _Layou
         if is_time(first[at], clock) or first[at].strip().isdecimal():
             return _Layout(columns, (), rows, start)
         return _Layout(columns, tuple(first), rows[1:], start + 1)
-    columns = tuple(field_of(name) for name in first)
-    is_nameless = not first[0].strip() and not {"time", "time_msc", "date"} & {*columns}
+    if len(rows) > 1 and not first[-1].strip() and len(rows[1]) == len(first) - 1:
+        first = first[:-1]  # a separator behind the last name
+    columns = fields_of(first)
+    is_nameless = normalised(first[0]) in _NAMES_OF_INDEX and not {"time", "time_msc", "date"} & {*columns}
     if is_nameless and len(rows) > 1 and is_time(rows[1][0]):
-        columns = ("time", *columns[1:])  # pandas writes no name over its index
+        columns = ("time", *columns[1:])
     if sum(map(bool, columns)) > 1 and not any(is_time(cell) for cell in first):
-        return _Layout(_named(columns), tuple(first), rows[1:], start + 1)
+        return _Layout(_as_ticks(_named(columns), rows[1:]), tuple(first), rows[1:], start + 1)
     return _Layout(_without_header(path, rows), (), rows, start)
 
 
@@ -185,6 +237,16 @@ def _named(columns: tuple[str, ...]) -> tuple[str, ...]:
     if "date" in fields and "time" not in fields:
         return tuple("time" if field == "date" else field for field in fields)
     return tuple(fields)
+
+
+def _as_ticks(columns: tuple[str, ...], rows: list[list[str]]) -> tuple[str, ...]:
+    """The columns of bars, or of ticks that Sierra Chart writes as such: no open, and the quote as low and high."""
+    if not {*_PRICES} <= {*columns}:
+        return columns
+    opens = [_numbers(row[at : at + 1]) for at in (columns.index("open"),) for row in rows]
+    if not opens or any(price != [0.0] for price in opens):
+        return columns
+    return tuple({"open": "", "high": "ask", "low": "bid", "close": "last"}.get(field, field) for field in columns)
 
 
 def _with_symbol_column(path: Path, layout: _Layout, said: Said) -> _Layout:
@@ -225,11 +287,10 @@ def _without_header(path: Path, rows: list[list[str]]) -> tuple[str, ...]:
         # MetaTrader 5's ticks have milliseconds, and cells may be empty.
         named = ("bid", "ask", "last", "volume", "flags")
     elif width >= 5 or are_bars:
-        more = ("tick_volume", "volume", "spread") if width >= 7 else ("volume",)
-        named = (*_PRICES, *more)
+        named = (*_PRICES, *_BEHIND_PRICES.get(width, ("volume",)))
     elif 3 <= width <= 4 and all(map(_is_deal, values)):
         named = ("last", "bid", "ask", "volume")
-    elif 2 <= width <= 4:
+    elif 2 <= width <= 4 and not all(map(_are_prices, values)):
         named = _quote_order(path, first, values)
     else:
         raise unknown(path, first)
@@ -255,14 +316,24 @@ def _is_deal(cells: Sequence[str]) -> bool:
     if prices is None or not prices[0]:
         return False
     last, bid, ask = prices
-    return bid <= ask and max(abs(bid - last), abs(ask - last)) <= _NEAR * last
+    volume = _numbers(cells[3:4])
+    # A fourth number that is a price as well belongs to a bar whose prices are in another order.
+    is_volume = not volume or abs(volume[0] - last) > _NEAR * last
+    return is_volume and bid <= ask and max(abs(bid - last), abs(ask - last)) <= _NEAR * last
+
+
+def _are_prices(cells: Sequence[str]) -> bool:
+    """Whether four numbers are prices of one time: of a bar, in an order that nothing tells."""
+    prices = _numbers(cells)
+    return prices is not None and len(prices) == len(_PRICES) and max(prices) - min(prices) <= _NEAR * abs(prices[0])
 
 
 def _quote_order(path: Path, first: list[str], values: list[list[str]]) -> tuple[str, ...]:
     prices = [numbers for cells in values if (numbers := _numbers(cells[:2])) is not None]
     below = sum(one < other for one, other in prices)
     above = sum(one > other for one, other in prices)
-    if not prices or not any(first[-1:]) or min(below, above) > (1 - _SURE) * (below + above):
+    are_near = all(abs(one - other) <= _WIDEST * max(abs(one), abs(other)) for one, other in prices)
+    if not prices or not are_near or not any(first[-1:]) or min(below, above) > (1 - _SURE) * (below + above):
         raise unknown(path, first)
     return ("bid", "ask", "", "") if below >= above else ("ask", "bid", "", "")
 
@@ -274,40 +345,17 @@ def _cells_of(layout: _Layout, fields: frozenset[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def _decimal(path: Path, layout: _Layout, separator: str) -> str:
-    cells = _cells_of(layout, _NUMBERS)
-    # Of two signs in a number, the decimal sign is the last.
-    last = {max(",.", key=cell.rfind) for cell in cells if "," in cell and "." in cell}
-    if len(last) == 1:
-        return last.pop()
-    with_comma = [cell for cell in cells if "," in cell]
-    if len(with_comma) <= sum("." in cell for cell in cells):
-        return "."
-    # Who separates cells by semicolons does so because commas are decimal signs.
-    if separator != ";" and all(_THOUSANDS.fullmatch(cell.strip()) for cell in with_comma):
-        raise UnknownForm(f"{path}: the comma in {with_comma[0]} may part thousands; say --decimal , or --decimal .")
-    return ","
-
-
-def _thousands(layout: _Layout, decimal: str, *, is_said: bool) -> str:
-    """What parts the thousands of the numbers in the first lines; a comma or a point only where it is no decimal sign.
-
-    That is where somebody said so, or a price shows the decimal sign as nothing but that.
-    """
-    prices = _cells_of(layout, _NUMBERS)
-    other = "." if decimal == "," else ","
-    shown = [cell.replace(other, "") for cell in prices if decimal in cell]
-    is_certain = is_said or any(not grouped(decimal, "").fullmatch(cell) for cell in shown)
-    cells = prices + _cells_of(layout, _COUNTS)
-    signs = (*_PARTING, other) if is_certain else _PARTING
-    return next((sign for sign in signs if any(grouped(sign, decimal).fullmatch(cell) for cell in cells)), "")
-
-
-@lru_cache
-def grouped(sign: str, decimal: str) -> re.Pattern[str]:
-    """Matches numbers whose thousands are parted by a sign."""
-    fraction = f"(?:{re.escape(decimal)}[0-9]*)?" if decimal else ""
-    return re.compile(f"[+-]?[1-9][0-9]{{0,2}}(?:{re.escape(sign)}[0-9]{{3}})+{fraction}")
+def _number_form(path: Path, layout: _Layout, separator: str, said: Said) -> NumberForm:
+    try:
+        return number_form_of(
+            _cells_of(layout, _NUMBERS),
+            _cells_of(layout, _COUNTS),
+            separator=separator,
+            writes_comma=writes_comma(layout.names),
+            said=said.decimal,
+        )
+    except Ambiguous as exc:
+        raise UnknownForm(f"{path}: {exc}") from exc
 
 
 def _form(path: Path, layout: _Layout) -> TimeForm | None:
@@ -327,7 +375,5 @@ def _form(path: Path, layout: _Layout) -> TimeForm | None:
         raise UnknownForm(f"{path}: {example} may be {meant}; say which with --date-format")
     if not forms and len(cells) >= _SEVERAL:
         example = f"{cells[0][0]} {cells[0][1]}".strip()
-        raise UnknownForm(
-            f"{path}: {example[:_QUOTED]!r} is no time in a form that is known; say it with --date-format"
-        )
+        raise UnknownForm(f"{path}: {example[:_QUOTED]!r} {why_unread(example)}")
     return forms[0] if forms else None

@@ -4,6 +4,7 @@ import codecs
 import gzip
 import io
 import os
+import re
 import stat
 import struct
 import sys
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO, Final, Self, cast
 
 from marketdata.contract.body import stray_character
 from marketdata.errors import TickpipeError, missing_extra
-from tickpipe.sending.dialects import UnknownForm
+from tickpipe.sending.dialects import UnknownForm, field_of
 
 #: A longer line is not one of ticks or bars; its rest is left out (characters). Two hundred are in memory at once.
 _LONGEST_LINE: Final = 20_000
@@ -58,11 +59,21 @@ _FOREIGN: Final = (
     (0, b"\xd0\xcf\x11\xe0", "it is a workbook of Excel; save it as CSV"),
 )
 
+#: Files that are joined have one within.
+BYTE_ORDER_MARK: Final = "\ufeff"
+
 #: A file is known by so many bytes.
 _START_BYTES: Final = 512
 
 #: What a workbook of today has, which is a zip.
 _WORKBOOK: Final = "xl/workbook.xml"
+
+#: Encodings of Windows, DOS and Unix in which files may name columns, and how many such names make one certain.
+_ENCODINGS: Final = (
+    "cp1252", "cp1251", "cp866", "koi8_r", "cp1250", "cp932", "euc_jp", "gb18030", "big5", "cp949",
+)  # fmt: skip
+_CERTAIN_NAMES: Final = 2
+_CELLS: Final = re.compile("[\t;|,\r\n]")
 
 _GZIP, _ZIP, _ZSTANDARD = b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd"
 
@@ -98,10 +109,14 @@ class TextFile:
     """A file opened for one pass over its lines, `with TextFile(path) as file`; memory does not grow with it.
 
     `-` is the standard input, and `history.zip/EURUSD.csv` the file of that name in the zip.
+
+    Args:
+        encoding: of the text; None where the first bytes are to tell.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, encoding: str | None = None) -> None:
         self.path = path
+        self._encoding = encoding
         #: Size on disk (bytes); None for the standard input.
         self.total_bytes: int | None = None
         #: Whether the lines come through a pipe or a terminal, which may pause and resume.
@@ -198,7 +213,8 @@ class TextFile:
         for at, sign, why in _FOREIGN:
             if start.startswith(sign, at):
                 raise UnknownForm(f"{self.path}: {why}")
-        text = io.TextIOWrapper(stream, encoding=_encoding(stream.peek(4)[:4]), errors=_STRAY_BYTES, newline="")
+        encoding = self._encoding or _encoding(start)
+        text = io.TextIOWrapper(stream, encoding=encoding, errors=_STRAY_BYTES, newline="")
         if not self.is_live:
             # The file is closed by its own context; a wrapper that is collected first would close it with a warning.
             # From a pipe, a thread may be reading: it alone has the wrapper, and the descriptor stays open.
@@ -292,4 +308,23 @@ def _encoding(start: bytes) -> str:
         return "utf-16"
     if start[1:2] == b"\0":
         return "utf-16-le"
-    return "utf-16-be" if start[:1] == b"\0" else "utf-8-sig"
+    if start[:1] == b"\0":
+        return "utf-16-be"
+    return _encoding_by_names(start) or "utf-8-sig"
+
+
+def _encoding_by_names(start: bytes) -> str:
+    """The encoding in which text that is no UTF-8 names columns in letters of its own; empty where none is certain."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        pass
+    else:
+        return ""
+    likeliest = max(_ENCODINGS, key=lambda encoding: _named(start, encoding))
+    return likeliest if _named(start, likeliest) >= _CERTAIN_NAMES else ""
+
+
+def _named(start: bytes, encoding: str) -> int:
+    cells = _CELLS.split(start.decode(encoding, "ignore"))
+    return sum(not cell.isascii() and bool(field_of(cell)) for cell in cells)

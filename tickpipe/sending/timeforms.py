@@ -19,7 +19,7 @@ from marketdata.tick import MAX_TIME_MSC
 DATES: Final = (
     "%Y.%m.%d", "%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y",
     "%d-%b-%Y", "%d %b %Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%y/%m/%d", "%d-%m-%y", "%m-%d-%y", "%y-%m-%d",
-    "%d-%b-%y",
+    "%d-%b-%y", "%b %d, %Y", "%b %d %Y",
 )  # fmt: skip
 
 #: Times of day that are recognised; `%H%M%S%f` is HistData's, whose last three digits are milliseconds, and `%H%M%S %f`
@@ -44,13 +44,33 @@ _MONTHS: Final = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
     "december",
 )  # fmt: skip
-_NUMBER: Final = re.compile(r"([0-9]{9,19})(?:\.([0-9]{1,9}))?")
+_NUMBER: Final = re.compile(r"([0-9]{9,19})(?:[.,]([0-9]{1,9}))?")
+
+#: Times that are not read, and what to do about them.
+_UNREAD: Final = tuple(
+    (re.compile(pattern), why)
+    for pattern, why in (
+        (r"[0-9]{4}-?W[0-9]{2}(?:-?[0-9])?", "is a week of the calendar; write the date of its first day"),
+        (r"[0-9]{4}-[0-9]{3}", "is a day by its number in the year; write its date"),
+        (r"#{3,}", "is what Excel saves where a column is too narrow; widen it and save the file again"),
+        (r"[0-9]{1,2}:[0-9]{2}[.,][0-9]+", "is all that Excel saved of the time; have its column shown as yyyy-mm-dd "
+                                          "hh:mm:ss.000 and save the file again"),
+        (r"[2-6][0-9]{4}(?:[.,][0-9]+)?", "are days as Excel counts them; have its column shown as yyyy-mm-dd "
+                                         "hh:mm:ss.000 and save the file again"),
+        (r"[0-9](?:[.,][0-9]{1,8})?[eE]\+?[0-9]{1,2}", "is no time any more, a program has rounded it; save the file "
+                                                      "again with all digits"),
+        (r".*[0-9] ?[A-Z]{3,4}", "ends with the name of a zone, which may mean several; take it away and say --zone"),
+    )
+)  # fmt: skip
+_UNKNOWN: Final = "is no time in a form that is known; say it with --date-format"
 
 #: A time as numpy writes it; with fewer digits its seconds are lost, as in Excel's 1.70964E+12.
 _SCIENTIFIC: Final = re.compile(r"[0-9]\.[0-9]{9,}[eE]\+?[0-9]{1,2}")
 
 #: Cells of which every form is tried; there are about 170.
 _TRIED: Final = 8
+
+_DAY_MS: Final = 86_400_000
 
 #: Parts of times of one kind that a reader remembers: all minutes of a day, or all thousandths of a second. In a file
 #: that is in order, no older ones come again.
@@ -83,6 +103,11 @@ def forms_of(cells: Sequence[tuple[str, str]]) -> list[TimeForm]:
     fits = {form: sum(_is_read(reader, cell) for cell in cells) for form, reader in readers.items()}
     most = max(fits.values(), default=0)
     return [form for form, number in fits.items() if number == most]
+
+
+def why_unread(text: str) -> str:
+    """Why a text is no time that is read, and what to do about it."""
+    return next((why for pattern, why in _UNREAD if pattern.fullmatch(text)), _UNKNOWN)
 
 
 def said_form(text: str) -> TimeForm:
@@ -163,7 +188,7 @@ def _number_reader(form: TimeForm, field: str) -> TimeReader:
     def read(cell: str, _: str) -> int:
         if cell.isdecimal() and len(cell) <= digits:
             return _checked(int(cell) * times // units, field)
-        whole, _, fraction = _plain(cell.strip()).partition(".")
+        whole, _, fraction = _plain(cell.strip().replace(",", ".", 1)).partition(".")
         if not whole.isdecimal() or len(whole) > digits + 1 or (fraction and not fraction.isdecimal()):
             return _none(cell, "", field, f"the {form.unit} since 1970")
         # Of a second, the milliseconds follow the point.
@@ -235,12 +260,14 @@ def _minute_of(parts: dict[str, str | None]) -> int:
     named = parts.get("b")
     month = _month_named(named) if named else int(parts["m"] or 0)
     hour = int(parts.get("H") or parts.get("I") or 0)
+    # 24:00 is the end of the day (ISO 8601).
+    is_end = hour == 24 and not int(parts.get("M") or 0) + int(parts.get("S") or 0) + int(parts.get("f") or 0)
     if half := parts.get("p"):
         if not 1 <= hour <= 12:
             raise ValueError(hour)
         hour = hour % 12 + (12 if half[0] in "Pp" else 0)
-    moment = datetime(year, month, int(parts["d"] or 0), hour, int(parts.get("M") or 0), tzinfo=UTC)
-    return int(moment.timestamp()) * 1_000
+    moment = datetime(year, month, int(parts["d"] or 0), 0 if is_end else hour, int(parts.get("M") or 0), tzinfo=UTC)
+    return int(moment.timestamp()) * 1_000 + (_DAY_MS if is_end else 0)
 
 
 def _month_named(name: str) -> int:
@@ -262,6 +289,7 @@ def _pattern(form: TimeForm) -> re.Pattern[str]:
     if not form.clock:
         return re.compile(date)
     clock = _expression(form.clock, fixed=":" not in form.clock)
+    clock = clock.replace(r"\ (?P<p>", " ?(?P<p>")
     clock = clock.replace("[0-9]{1,9}", "[0-9]{3}") if form.clock == "%H%M%S%f" else clock
     if "%S" in form.clock and "%f" not in form.clock:
         at = clock.index("(?P<S>") + len(f"(?P<S>{_DIRECTIVES['S']})")

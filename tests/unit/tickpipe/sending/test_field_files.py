@@ -219,7 +219,7 @@ TICKS = [
             ("2026-01-30T23:59:58.100", 1.18501, 1.18503, 0, 0, 6),
             ("2026-02-02T00:05:00.100", 1.18601, 1.18603, 0, 0, 6),
         ],
-        ((3, "'<DATE> <TIME>' is no time"),),
+        ((3, "it names the columns once more"),),
         tells=5,
     ),
     Case(  # the text has the digits: a spread of 2.00 is 200 points

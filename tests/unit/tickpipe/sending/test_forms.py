@@ -233,7 +233,7 @@ def test_ticks_come_back_as_they_were_written(tmp_path: Path, form: Form) -> Non
     assert ticks.digits_of("EURUSD") == 5
     assert ticks.are_instants is (form.zone != "none")
     assert ticks.dialect.separator == SEPARATORS[form.separator]
-    assert ticks.dialect.decimal == form.decimal
+    assert ticks.dialect.numbers.decimal == form.decimal
     assert ticks.dialect.has_header is form.has_header
 
 
@@ -260,7 +260,7 @@ def test_bars_come_back_as_they_were_written(tmp_path: Path, form: Form) -> None
     # Assert
     assert (bars.reasons, bars.timeframe) == ([], "M1")
     assert bars.dialect.separator == SEPARATORS[form.separator]
-    assert bars.dialect.decimal == form.decimal
+    assert bars.dialect.numbers.decimal == form.decimal
     assert bars.dialect.has_header is form.has_header
     assert bars.are_instants is (form.zone != "none")
     assert found == [
