@@ -1,4 +1,4 @@
-.PHONY: bench-archive bench-browser bench-flames bench-goals bench-growth bench-imports bench-ingest bench-latency bench-memory bench-page bench-peers \
+.PHONY: bench-archive bench-browser bench-flames bench-flood bench-goals bench-growth bench-imports bench-ingest bench-latency bench-memory bench-page bench-peers \
 	bench-recovery bench-refold bench-replay bench-storage bench-ticks bench-timeframes bench-whole
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
@@ -24,6 +24,10 @@ bench-browser: setup ## measure the page in a browser: weight, first candle, fra
 
 bench-flames: setup ## draw flame graphs of the services at the work of their benchmarks (needs the right to trace)
 	$(BIN)/python -m benchmarks.flames
+
+bench-flood: setup ## measure what one sender notices while another floods the producer (three minutes)
+	$(BIN)/python -m benchmarks.flood --store
+	$(BIN)/python -m tests.faults.record
 
 bench-page: setup ## put the stored results into docs/performance.md
 	$(BIN)/python -m benchmarks.page

@@ -7,8 +7,9 @@ import socket
 import ssl
 import subprocess
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -600,25 +601,65 @@ def test_servers_elsewhere_serve_a_deployment_that_has_none(deployment: Deployme
         )
     deployment.compose("stop", *SERVICES)
     try:
-        second.compose("create", "--no-build")
-        # The servers of the first deployment, in the networks of the second as a cluster would be reached.
-        for service, network, name in (("kafka", "log", "kafka"), ("timescaledb", "data", "db")):
-            (server,) = deployment.containers(service)
-            docker("network", "connect", "--alias", name, f"{second.project}_{network}", server["Id"])
-        second.up()
+        with reachable_from(second, deployment):
+            second.up()
 
-        running = set(second.compose("ps", "--services", "--status", "running").split())
-        assert running == set(SERVICES)
-        tick: dict[str, object] = {"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}
-        with second.client("elsewhere") as client:
-            wait_until(lambda: _taken(client, {"ticks": [tick]}), within_seconds=60, what="a producer that takes ticks")
-        wait_until(lambda: deployment.ticks("elsewhere") == 1, within_seconds=60, what="the candle of the tick")
+            running = set(second.compose("ps", "--services", "--status", "running").split())
+            assert running == set(SERVICES)
+            tick: dict[str, object] = {"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}
+            with second.client("elsewhere") as client:
+                wait_until(lambda: _taken(client, {"ticks": [tick]}), what="a producer that takes ticks")
+            wait_until(lambda: deployment.ticks("elsewhere") == 1, within_seconds=60, what="the candle of the tick")
     finally:
-        for service, network in (("kafka", "log"), ("timescaledb", "data")):
-            (server,) = deployment.containers(service)
-            docker("network", "disconnect", "--force", f"{second.project}_{network}", server["Id"])
         second.delete()
         deployment.up()
+
+
+def test_a_backup_of_the_volumes_is_restored_into_a_cluster(deployment: Deployment, tmp_path: Path) -> None:
+    cluster = Deployment(new_folder(tmp_path))
+    cluster.make_env()
+    env = deployment.folder / ".env"
+    right = env.read_text()
+    url = f"postgresql://tickpipe:{cluster.setting('TICKPIPE_DB_PASSWORD')}@db/tickpipe"
+    try:
+        cluster.up("kafka", "timescaledb")
+        (deployment.folder / "backup" / "today.zip").unlink(missing_ok=True)
+        deployment.recipe(heading=SEND, block=2)
+        deployment.down()
+        env.write_text(f"{right}TICKPIPE_KAFKA_BOOTSTRAP=kafka:9092\nTICKPIPE_DATABASE_URL={url}\n")
+        with reachable_from(deployment, cluster):
+            deployment.recipe(heading="Grow out of one machine", block=1)
+            deployment.up()
+
+            assert_the_day(cluster, "day")
+            tick: dict[str, object] = {"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}
+            with deployment.client("on-the-cluster") as client:
+                wait_until(lambda: _taken(client, {"ticks": [tick]}), what="a producer that takes ticks")
+            wait_until(lambda: cluster.ticks("on-the-cluster") == 1, within_seconds=60, what="the candle of the tick")
+            deployment.compose("run", "--rm", "-T", "tickpipe", "verify", timeout_seconds=600)
+        deployment.down()
+    finally:
+        cluster.delete()
+        env.write_text(right)
+        deployment.up()
+    assert_the_day(deployment, "day")
+
+
+@contextmanager
+def reachable_from(deployment: Deployment, cluster: Deployment) -> Iterator[None]:
+    """The cluster's servers in the networks of a deployment that has none, as `kafka` and `db`."""
+    deployment.compose("create", "--no-build")
+    servers = [
+        (f"{deployment.project}_{network}", name, cluster.containers(service)[0]["Id"])
+        for service, network, name in (("kafka", "log", "kafka"), ("timescaledb", "data", "db"))
+    ]
+    for network, name, server in servers:
+        docker("network", "connect", "--alias", name, network, server)
+    try:
+        yield
+    finally:
+        for network, _, server in servers:
+            docker("network", "disconnect", "--force", network, server)
 
 
 # The last, for it deletes the volumes.

@@ -19,6 +19,9 @@ NIGHTS = PAGE.parent / "nights.jsonl"
 #: What `make soak` found, beside the page.
 SOAK = PAGE.parent / "soak.json"
 
+#: What `make bench-flood` found, beside the page.
+FLOOD = PAGE.parent / "flood.json"
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -105,16 +108,36 @@ def soak_text(found: dict[str, Any]) -> str:
     return "\n".join([*text, "", "![memory, descriptors and lag over time](soak.png)"])
 
 
+def flood_text(found: dict[str, Any]) -> str:
+    """What one sender noticed of floods, in Markdown."""
+    text = [
+        f"{found['machine']}, at a load of {found['load']}:",
+        "",
+        "| beside | writes of the flood | requests | refused | median | 99 of 100 within | longest | memory |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    text += [
+        f"| {one['flood']} | {one['pieces']:,} | {one['requests']:,} | {one['refused']} | {one['p50_ms']} ms "
+        f"| {one['p99_ms']} ms | {one['longest_ms']} ms | {one['memory_mb']} MB |"
+        for one in found["floods"]
+    ]
+    return "\n".join(text)
+
+
+def with_stored(page: str) -> str:
+    """The page with what is stored beside it."""
+    page = _replaced(page, "nights", night_rows(NIGHTS.read_text().splitlines()))
+    flood = flood_text(json.loads(FLOOD.read_text())) if FLOOD.exists() else "No figures are stored yet."
+    page = _replaced(page, "flood", flood)
+    return _replaced(page, "soak", soak_text(json.loads(SOAK.read_text())))
+
+
 def main() -> None:
     """Put the table of the given file of JSON lines, if one is given, and what is stored into docs/reliability.md."""
     page = PAGE.read_text()
     if len(sys.argv) > 1:
         page = _replaced(page, "figures", rows(Path(sys.argv[1]).read_text().splitlines()))
-    if NIGHTS.exists():
-        page = _replaced(page, "nights", night_rows(NIGHTS.read_text().splitlines()))
-    if SOAK.exists():
-        page = _replaced(page, "soak", soak_text(json.loads(SOAK.read_text())))
-    PAGE.write_text(page)
+    PAGE.write_text(with_stored(page))
 
 
 def _replaced(page: str, part: str, text: str) -> str:

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from runtime.settings import Settings
 from tests.architecture import IN_FILE, PACKAGES, PAGE, ROOT, names
+from tests.faults.record import PAGE as RELIABILITY
+from tests.faults.record import with_stored
 from tests.unit.test_imports import MAY_IMPORT
 from tickpipe.cli import app
 
@@ -152,3 +154,8 @@ def test_the_architecture_tells_who_may_import_whom() -> None:
 
 def test_the_architecture_is_short_enough_to_be_read() -> None:
     assert len(PAGE.read_text().splitlines()) <= 120
+
+
+def test_the_page_of_reliability_shows_what_is_stored() -> None:
+    page = RELIABILITY.read_text()
+    assert with_stored(page) == page
