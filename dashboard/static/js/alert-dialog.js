@@ -12,11 +12,16 @@ export class AlertDialog {
   #feed;
   #onPrices;
 
-  /** `feed()` gives what is shown, its digits and, where it is known, the price `now`; `onPrices(alerts)` is told those of it that wait for a price. */
-  constructor({ feed, onPrices }) {
+  /**
+   * `feed()` gives what is shown, its digits and, where it is known, the price `now`; `onPrices(alerts)` is told those of it
+   * that wait for a price; `isWatching`: whether this page is the one that looks when they are due.
+   */
+  constructor({ feed, onPrices, isWatching }) {
     [this.#feed, this.#onPrices] = [feed, onPrices];
-    this.#alerts = new Alerts({ onFire: (alert) => this.#tell(alert), onChange: () => this.render() });
+    this.#alerts = new Alerts({ isWatching, onFire: (alert) => this.#tell(alert), onChange: () => this.render() });
     $("alert-sound").checked = preferences().sound === true;
+    // The other chart, or another tab, has changed it.
+    addEventListener("storage", () => { $("alert-sound").checked = preferences().sound === true; });
     $("alert-sound").addEventListener("change", () => {
       remember({ sound: $("alert-sound").checked });
       if ($("alert-sound").checked) beep();

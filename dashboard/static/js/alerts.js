@@ -14,12 +14,13 @@ export class Alerts {
   /** Newest tick of each feed, as far as it is not ahead of the clock. */
   #ticks = new Map();
   #clock = { at: 0, heard: 0 };
+  #isWatching;
   #onFire;
   #onChange;
 
-  /** `onFire(alert)` is called when one is due, `onChange()` when the list is another. */
-  constructor({ onFire, onChange }) {
-    [this.#onFire, this.#onChange] = [onFire, onChange];
+  /** `onFire(alert)` is called when one is due, if they are watched here; `onChange()` when the list is another. */
+  constructor({ isWatching, onFire, onChange }) {
+    [this.#isWatching, this.#onFire, this.#onChange] = [isWatching, onFire, onChange];
     this.#take(preferences().alerts);
     // Another tab has changed them.
     addEventListener("storage", () => this.#take(preferences().alerts));
@@ -50,7 +51,7 @@ export class Alerts {
   #take(list = []) {
     this.list = list;
     const symbols = [...new Set(list.map(({ symbol }) => symbol))].sort();
-    if (symbols.join("\t") !== this.#watched) {
+    if (this.#isWatching && symbols.join("\t") !== this.#watched) {
       this.#watched = symbols.join("\t");
       this.#stream?.close();
       this.#stream = symbols.length ? new Stream([["timeframe", "M1"], ...symbols.map((symbol) => ["symbol", symbol])], {

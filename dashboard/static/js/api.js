@@ -86,6 +86,12 @@ export async function comparedBars({ symbol, source, timeframe }, from, to, sign
   return bars;
 }
 
+/** What the ledger knows of the gaps of a feed between two moments; `from` and `to` become epoch milliseconds. */
+export async function gapsOf({ symbol, source }, from, to, signal) {
+  const { gaps } = await getJson(`gaps?${new URLSearchParams({ symbol, source, from: iso(from), to: iso(to) })}`, signal);
+  return gaps.map((gap) => ({ ...gap, from: Date.parse(gap.from), to: Date.parse(gap.to) }));
+}
+
 /** A moment as parameters have it. */
 export const iso = (time) => new Date(time).toISOString();
 

@@ -15,7 +15,7 @@ export class Beside {
   #onCross;
 
   /**
-   * `place`: what the second chart showed before (`symbol`, `source` and `timeframe`), or null when there was none.
+   * `place`: what the second chart showed before (`symbol`, `source`, `timeframe` and `studies`), or null when there was none.
    * `first()` gives what the first shows; `onCross(time)` is called with the moment that is pointed at on the other chart,
    * or null.
    */
@@ -47,9 +47,9 @@ export class Beside {
       this.#remember(null);
       return;
     }
-    const { symbol, source, timeframe } = this.#first();
+    const { symbol, source, timeframe, studies } = this.#first();
     if (!symbol || !matchMedia(WIDE).matches) return;
-    this.#remember({ symbol, source, timeframe: timeframe === "H1" ? "D1" : "H1" });
+    this.#remember({ symbol, source, timeframe: timeframe === "H1" ? "D1" : "H1", studies });
     this.#open();
   }
 
@@ -69,12 +69,16 @@ export class Beside {
 
   #remember(place) {
     this.#place = place;
-    remember({ second: place?.symbol ?? "", "second-source": place?.source ?? "", "second-timeframe": place?.timeframe ?? "" });
+    remember({
+      second: place?.symbol ?? "", "second-source": place?.source ?? "", "second-timeframe": place?.timeframe ?? "",
+      "second-studies": place?.studies ?? "",
+    });
   }
 
   #open() {
     if (this.#frame) return;
-    const wanted = Object.entries(this.#place).filter(([, value]) => value);
+    // Without indicators it begins with none, whatever the first shows.
+    const wanted = Object.entries({ studies: "", ...this.#place }).filter(([name, value]) => value || name === "studies");
     this.#frame = element("iframe", "beside", [], { src: `?${new URLSearchParams([["beside", ""], ...wanted])}` });
     this.label();
     $("stage").after(this.#frame);

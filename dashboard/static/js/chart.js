@@ -1,6 +1,8 @@
 // The drawing: candles and volume with lightweight-charts, in the colours of the page.
 
+import { oncePerFrame } from "./dom.js";
 import { dateTime, price, tickMark } from "./format.js";
+import { GapBand } from "./gap-band.js";
 import { Measure } from "./measure.js";
 import { Overlays } from "./overlays.js";
 import { PriceLines } from "./price-lines.js";
@@ -39,6 +41,9 @@ export class Chart {
   #studies;
   #measure;
   #paint = {};
+  #gaps;
+  /** Bars that changed since the last frame, by time. */
+  #changed = new Map();
 
   /**
    * `onPast` and `onFuture` are called when the reader nears the first or the last bar, `onPoint` with what is under the
@@ -66,6 +71,7 @@ export class Chart {
     this.#lines = new PriceLines(this.#candles);
     this.#studies = new Studies(this.#library, this.#chart, onStudies);
     this.#measure = new Measure(element, this.#chart, this.#candles, { place: (x) => this.#placeAt(x), digits: () => this.#digits });
+    this.#gaps = new GapBand(this.#chart, this.#candles, () => this.#timeline);
     this.recolour();
     this.#chart.subscribeCrosshairMove(({ time }) => {
       if (time === undefined) onPoint(null, null);
@@ -111,6 +117,7 @@ export class Chart {
     this.#lines.recolour(paint);
     this.#studies.recolour(paint);
     this.#measure.recolour(paint);
+    this.#gaps.recolour(paint);
   }
 
   /**
@@ -119,6 +126,7 @@ export class Chart {
    * of them is the oldest there is.
    */
   draw(bars, digits, { widthMs = null, isPresent = true, isWhole = false } = {}) {
+    this.#changed.clear();
     const shown = this.#shown;
     const follows = this.#isPresent && (!shown || shown.to >= this.#timeline.length - 0.5);
     const place = shown && Math.max(0, Math.ceil(shown.from));
@@ -139,8 +147,19 @@ export class Chart {
     }
   }
 
-  /** Draw one bar, the newest or one before it. */
+  /** Draw one bar, the newest or one before it, with the next frame: what changes in between would not be seen. */
   update(bar) {
+    this.#changed.set(bar.time, bar);
+    this.#updateSoon();
+  }
+
+  #updateSoon = oncePerFrame(() => {
+    const changed = [...this.#changed.values()].sort((a, b) => a.time - b.time);
+    this.#changed.clear();
+    for (const bar of changed) this.#update(bar);
+  });
+
+  #update(bar) {
     const before = this.#timeline.points.at(-1);
     const isNew = !this.#timeline.replace(bar);
     const isOld = !isNew && bar.time < before.time;
@@ -195,6 +214,11 @@ export class Chart {
   /** Lay the broker's bars over the candles; see `Overlays.showBroker`. */
   showBroker(compared) {
     this.#overlays.showBroker(compared);
+  }
+
+  /** Mark what is known of gaps; see `GapBand.show`. */
+  showGaps(gaps) {
+    this.#gaps.show(gaps);
   }
 
   /** Prices as they are, by their logarithm, or in percent of the first on the screen: normal, log or percent. */

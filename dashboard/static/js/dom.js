@@ -11,6 +11,19 @@ export function element(tag, className = "", children = [], attributes = {}) {
   return made;
 }
 
+/** A function that has `act` done with the next frame, once however often it is called; a page that is hidden has none. */
+export function oncePerFrame(act) {
+  let isWaiting = false;
+  return () => {
+    if (isWaiting) return;
+    isWaiting = true;
+    requestAnimationFrame(() => {
+      isWaiting = false;
+      act();
+    });
+  };
+}
+
 /**
  * Make the children of `parent` like these, and keep the elements that stay, so that focus, selection and a click that
  * is under way survive. Elements with `data-key` are known by it, others by their place.

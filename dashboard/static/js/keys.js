@@ -23,7 +23,7 @@ export function listen({ alerts, appearance, beside, chart, chooseTimeframe, dia
     v: () => showProof(),
     c: () => dialog.open(),
     q: () => dialog.toggle("quote"),
-    a: () => alerts?.open(),
+    a: () => alerts.open(),
     x: () => beside.toggle(),
     m: () => chart?.measure.arm(),
     s: () => dialog.toggle("spread"),
@@ -43,8 +43,8 @@ export function listen({ alerts, appearance, beside, chart, chooseTimeframe, dia
     "table-toggle": "d", "view-open": "c",
   };
   for (const [id, key] of Object.entries(buttons)) $(id).addEventListener("click", () => actions[key]());
-  // The second chart has no pane and no alerts, and looks as the first does.
-  if (isBeside) for (const key of ["a", "l", "p", "t", "x"]) delete actions[key];
+  // The second chart has no pane, and looks as the first does.
+  if (isBeside) for (const key of ["l", "p", "t", "x"]) delete actions[key];
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     // A dialog that was just closed holds the focus until the next frame.

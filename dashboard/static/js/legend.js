@@ -10,9 +10,9 @@ const PRICES = ["open", "high", "low", "close"];
 /**
  * Show a bar of what is chosen, or where a gap is; without one, nothing. `isOpen`: it still moves; `isLate`: ticks of it
  * came late; `comparison`: the broker's bars, or null; `quote`: bid and ask of now, or null;
- * `studies`: indicators at the bar, as `Studies.at` gives them.
+ * `studies`: indicators at the bar, as `Studies.at` gives them; `known`: what the ledger says of the gap.
  */
-export function drawLegend(chosen, bar, digits, { isOpen = false, isLate = false, comparison = null, quote = null, studies = [] } = {}) {
+export function drawLegend(chosen, bar, digits, { isOpen = false, isLate = false, comparison = null, quote = null, studies = [], known = null } = {}) {
   $("chart").setAttribute("aria-label", chosen.symbol ? `${t("chart")}: ${chosen.symbol} ${chosen.timeframe}` : t("chart"));
   if (bar?.gap) {
     const [from, until] = bar.gap;
@@ -20,6 +20,7 @@ export function drawLegend(chosen, bar, digits, { isOpen = false, isLate = false
       element("strong", "", `${chosen.symbol} · ${chosen.timeframe}`),
       element("span", "when", `${dateTime(from)} ${zoneLabel(from)}`),
       element("span", "", t("gapUntil", { time: dateTime(until), zone: zoneLabel(until) })),
+      ...(known ? [element("span", "tag", t(`gap-${known}`))] : []),
     );
     return;
   }

@@ -6,10 +6,11 @@ import { Appearance } from "./appearance.js";
 import { Beside } from "./beside.js";
 import { Chart } from "./chart.js";
 import { Comparison } from "./comparison.js";
-import { $ } from "./dom.js";
+import { $, oncePerFrame } from "./dom.js";
 import { Following } from "./following.js";
 import { Foot } from "./foot.js";
 import { digitsOf } from "./format.js";
+import { Gaps } from "./gaps.js";
 import { GoingDialog } from "./going.js";
 import { t } from "./i18n.js";
 import { listen } from "./keys.js";
@@ -57,6 +58,7 @@ const chart = globalThis.LightweightCharts
       onView: (isAway) => {
         $("latest").hidden = !isAway && !reading.bars?.hasNewer;
         comparison.look(...chart.span);
+        gaps.look(...chart.span);
       },
     })
   : null;
@@ -65,6 +67,12 @@ const proof = new ProofPane({ onToggle: (isOpen) => { $("pane").hidden = isOpen 
 const comparison = new Comparison({
   onChange: () => {
     chart?.showBroker(comparison.bars);
+    showLegend();
+  },
+});
+const gaps = new Gaps({
+  onChange: (list) => {
+    chart?.showGaps(list);
     showLegend();
   },
 });
@@ -87,8 +95,9 @@ const dialog = new ViewDialog({
   picture: () => chart?.picture(),
   name: () => `${chosen.symbol} ${chosen.timeframe}`,
 });
-// The first of two charts watches for both.
-const alerts = isBeside ? null : new AlertDialog({
+const alerts = new AlertDialog({
+  // The first of two charts watches for both.
+  isWatching: !isBeside,
   feed: () => {
     const { last, hasNewer } = reading.bars ?? {};
     return { ...feed(), digits: view.digits, now: last && !hasNewer ? last.close : view.now };
@@ -96,8 +105,10 @@ const alerts = isBeside ? null : new AlertDialog({
   onPrices: (waiting) => chart?.showAlerts(waiting),
 });
 const beside = new Beside({
-  place: chosen.second ? { symbol: chosen.second, source: chosen["second-source"], timeframe: chosen["second-timeframe"] } : null,
-  first: feed,
+  place: chosen.second
+    ? { symbol: chosen.second, source: chosen["second-source"], timeframe: chosen["second-timeframe"], studies: chosen["second-studies"] }
+    : null,
+  first: () => ({ ...feed(), studies: dialog.studies }),
   onCross: (time) => {
     view.pointed = chart?.cross(time) ?? null;
     showLegend();
@@ -230,7 +241,7 @@ async function begin() {
 // --- the bars ---------------------------------------------------------------------------------------------------
 
 function start() {
-  alerts?.render();
+  alerts.render();
   document.title = `${chosen.symbol} · Tickpipe`;
   following.connect({
     candle: takeMinute,
@@ -252,6 +263,7 @@ function clear() {
   reading.end();
   view.pointed = null;
   proof.close();
+  gaps.begin(null);
   notice();
   Object.assign($("chart").dataset, { bars: 0, first: "" });
   chart?.draw([], view.digits);
@@ -274,6 +286,8 @@ function showRead(isFirst) {
   if (chosen.at === null) chart?.reset();
   else chart?.goTo(chosen.at);
   compare(dialog.isComparing);
+  gaps.begin(feed());
+  if (chart) gaps.look(...chart.span);
 }
 
 function takeMinute(minute) {
@@ -295,7 +309,7 @@ function takeMinute(minute) {
     $("chart").dataset.bars = reading.bars.list.length;
     chart?.update(result);
     if (chart && result === reading.bars.last) comparison.look(...chart.span, { isNew: true });
-    showBars();
+    showBarsSoon();
   } else showLegend();
   status.show();
 }
@@ -335,7 +349,7 @@ function showLegend() {
   const isBar = chart && bar && !bar.gap;
   drawLegend(chosen, bar, view.digits, {
     isOpen: isBar && chart.isOpen(bar), isLate: isBar && chart.isLate(bar), comparison: comparison.bars && comparison,
-    studies: isBar ? chart.studiesAt(bar) : [],
+    studies: isBar ? chart.studiesAt(bar) : [], known: bar?.gap && gaps.at(bar.gap[0])?.state,
     quote: isBar && view.isQuoted && bar === reading.bars.last && !reading.bars.hasNewer ? chart.quote : null,
   });
 }
@@ -363,6 +377,8 @@ function showBars() {
   showLegend();
 }
 
+const showBarsSoon = oncePerFrame(showBars);
+
 /** Show times on another clock. */
 function showTimes() {
   chart?.relabel(t("locale"));
@@ -370,7 +386,7 @@ function showTimes() {
   status.show();
   pane.render();
   proof.render();
-  alerts?.render();
+  alerts.render();
   foot.tick(view.barEnd);
 }
 

@@ -56,7 +56,8 @@ export class Overlays {
 
   /** Take one bar of those that were drawn; `isNew`: it is behind all others. */
   update(bar, { isNew, isOld, widthMs }) {
-    if (isNew) this.#separators.lines.push(...separatorsOf(this.#bars.slice(-2), widthMs));
+    const index = this.#bars.lastIndexOf(bar);
+    if (isNew && index > 0) this.#separators.lines.push(...separatorsOf(this.#bars.slice(index - 1, index + 1), widthMs));
     if (isOld) this.#mark();
     this.#spread?.update(spreadOf(bar), isOld);
   }

@@ -14,10 +14,15 @@ export class Picker {
   /** Whether these are all there are; else what is typed is asked for. */
   #isWhole = true;
   #timer = 0;
+  /** Answers that are awaited: until they come, nothing is said not to be found. */
+  #asked = 0;
   #onChoose;
   #onSearch;
 
-  /** `onSearch(text)` is called when the list is opened, and when there may be more than it shows of what is typed. */
+  /**
+   * `onSearch(text)` is called when the list is opened, and when there may be more than it shows of what is typed; what it
+   * returns is settled when there is an answer, or none.
+   */
   constructor({ onChoose, onSearch }) {
     this.#onChoose = onChoose;
     this.#onSearch = onSearch;
@@ -47,7 +52,7 @@ export class Picker {
     // The end of a search says nothing of the whole list.
     if (!search) this.#isWhole = isWhole;
     // It was typed while the list was thought to be whole.
-    if (!search && !isWhole && this.isOpen && this.#typed) this.#onSearch(this.#typed);
+    if (!search && !isWhole && this.isOpen && this.#typed) this.#search(this.#typed);
     // Who goes through the list stays where they are in it.
     if (this.isOpen) this.#render(this.#shown[this.#active]);
   }
@@ -56,9 +61,9 @@ export class Picker {
     $("symbols").hidden = false;
     $("symbol").setAttribute("aria-expanded", "true");
     $("symbol-search").value = "";
+    this.#search("");
     this.#render();
     $("symbol-search").focus();
-    this.#onSearch("");
   }
 
   close() {
@@ -72,9 +77,22 @@ export class Picker {
   }
 
   #type() {
-    this.#render();
     clearTimeout(this.#timer);
-    if (!this.#isWhole) this.#timer = setTimeout(() => this.#onSearch(this.#typed), TYPING_MS);
+    this.#timer = 0;
+    if (!this.#isWhole) {
+      this.#timer = setTimeout(() => {
+        this.#timer = 0;
+        this.#search(this.#typed);
+      }, TYPING_MS);
+    }
+    this.#render();
+  }
+
+  async #search(text) {
+    this.#asked += 1;
+    await this.#onSearch(text);
+    this.#asked -= 1;
+    if (this.isOpen && !this.#shown.length) this.#render();
   }
 
   /** `active`: the listing to begin at, else the chosen one. */
@@ -89,7 +107,8 @@ export class Picker {
       row.addEventListener("click", () => this.#pick(listing));
       return row;
     });
-    $("symbol-list").replaceChildren(...(rows.length ? rows : [element("li", "empty", t("nothingFound"), { role: "option", "aria-disabled": "true" })]));
+    const words = t(this.#asked || this.#timer ? "searching" : "nothingFound");
+    $("symbol-list").replaceChildren(...(rows.length ? rows : [element("li", "empty", words, { role: "option", "aria-disabled": "true" })]));
     this.#mark();
   }
 

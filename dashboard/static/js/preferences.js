@@ -3,7 +3,9 @@
 const KEY = "tickpipe";
 /** What the chart shows, and what is drawn over it and beside it. */
 const PLACE = ["symbol", "source", "timeframe"];
-const LOOK = ["studies", "second", "second-source", "second-timeframe"];
+const LOOK = ["studies", "second", "second-source", "second-timeframe", "second-studies"];
+/** What belongs to both charts. */
+const SHARED = ["alerts", "sound"];
 
 /** Whether this page is the second chart beside another page's: that one remembers for both. */
 export const isBeside = window !== parent && new URLSearchParams(location.search).has("beside");
@@ -37,9 +39,10 @@ export function addressed() {
 
 /** Remember choices, an empty text for none; `isStep`: the browser's button Back undoes them. */
 export function remember({ at, ...choices }, { isStep = false } = {}) {
-  if (!isBeside) {
+  const kept = isBeside ? Object.fromEntries(Object.entries(choices).filter(([name]) => SHARED.includes(name))) : choices;
+  if (Object.keys(kept).length) {
     try {
-      localStorage.setItem(KEY, JSON.stringify({ ...stored(), ...choices }));
+      localStorage.setItem(KEY, JSON.stringify({ ...stored(), ...kept }));
     } catch {
       // Without storage the choice holds for this visit.
     }
@@ -58,5 +61,5 @@ export function remember({ at, ...choices }, { isStep = false } = {}) {
   const readable = String(address).replaceAll("%3A", ":").replaceAll("%2C", ",");
   if (isStep) history.pushState(null, "", `?${readable}`);
   else history.replaceState(null, "", `?${readable}`);
-  if (isBeside) parent.postMessage({ place: addressed() }, location.origin);
+  if (isBeside) parent.postMessage({ place: { ...addressed(), studies: address.get("studies") ?? "" } }, location.origin);
 }

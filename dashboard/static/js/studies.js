@@ -1,5 +1,6 @@
 // Indicators on the chart: averages over the candles, and RSI in a pane of its own.
 
+import { oncePerFrame } from "./dom.js";
 import { arithmeticOf, indicatorsOf } from "./indicators.js";
 import { price } from "./format.js";
 
@@ -16,7 +17,6 @@ export class Studies {
   #widthMs = null;
   #isWhole = false;
   #isPercent = false;
-  #isWaiting = false;
   #onLate;
 
   /** `onLate()` is called when values were computed again some time after the bars changed. */
@@ -126,13 +126,9 @@ export class Studies {
   }
 
   /** A bar of the past changed, and with it all that follow; such changes come in flocks. */
-  #redrawSoon() {
-    if (this.#isWaiting || !this.#shown.length) return;
-    this.#isWaiting = true;
-    requestAnimationFrame(() => {
-      this.#isWaiting = false;
-      this.redraw(this.#widthMs);
-      this.#onLate();
-    });
-  }
+  #redrawSoon = oncePerFrame(() => {
+    if (!this.#shown.length) return;
+    this.redraw(this.#widthMs);
+    this.#onLate();
+  });
 }

@@ -52,6 +52,11 @@ export class ViewDialog {
     this.#choose({ [name]: !this.#chosen[name] });
   }
 
+  /** The indicators, as `indicatorsOf` reads them. */
+  get studies() {
+    return this.#chosen.studies;
+  }
+
   get isComparing() {
     return this.#chosen.broker;
   }

@@ -4,7 +4,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Frame, Page, expect
 
 from tests.integration.dashboard.market import Market
 from tests.integration.dashboard.reader import Reader
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.long(12)
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
-async def violations(page: Page) -> list[Any]:
+async def violations(page: Page | Frame) -> list[Any]:
     """Rules that are violated, each with the elements."""
     await page.evaluate(AXE)
     found: list[Any] = await page.evaluate(
@@ -51,6 +51,15 @@ async def test_axe_finds_nothing(reader: Reader, market: Market, theme: str) -> 
         await expect(page.locator(selector)).to_be_visible()
         assert await violations(page) == []
         await page.keyboard.press("Escape")
+    await page.keyboard.press("x")
+    second = page.frame_locator("iframe.beside")
+    await expect(second.locator("#legend")).to_contain_text("AXE")
+    assert await violations(page.frames[-1]) == []
+    # On a phone, in Portuguese; there is no second chart.
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await page.keyboard.press("l")
+    await expect(page.locator("html")).to_have_attribute("lang", "pt")
+    assert await violations(page) == []
     await page.goto(f"{reader.market.url}/api.html")
     await expect(page.get_by_role("heading", level=2).first).to_be_visible()
     assert await violations(page) == []

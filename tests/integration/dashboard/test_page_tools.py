@@ -1,15 +1,19 @@
 """What a reader does with the chart: measures between two points, and sets alerts on a price and on silence."""
 
+import asyncio
 import re
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from marketdata.candle import Candle
+from marketdata.refold import iso_milliseconds as iso
 from runtime import clock
 from tests.days import eurusd_bars
 from tests.integration.dashboard.market import MINUTE_MS, Market
-from tests.integration.dashboard.reader import Reader
+from tests.integration.dashboard.reader import DAY, Reader, has_line
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.long(10)
 
@@ -66,6 +70,103 @@ async def test_distance_is_measured_in_price_percent_points_bars_and_time(reader
     await page.mouse.up()
     await expect(shown).to_be_hidden()
     await expect(page.locator("#latest")).to_be_visible()
+
+
+async def test_distance_is_measured_by_touch(reader: Reader) -> None:
+    page = reader.page
+    await reader.open()
+    await reader.until_bars(len(eurusd_bars()))
+    touch = await page.context.new_cdp_session(page)
+    await touch.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+
+    async def drag() -> None:
+        for kind, at in (("touchStart", (400, 300)), ("touchMove", (500, 350)), ("touchMove", (600, 400))):
+            await touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": at[0], "y": at[1]}]})
+        await touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    await page.get_by_title("What the chart shows (C)").click()
+    await page.get_by_role("button", name="Measure").click()
+    await drag()
+    await expect(page.locator("#measured")).to_contain_text(re.compile(r"-\d+ points · \d+ bars"))
+    # It was not scrolled, and the next touch takes it away.
+    await expect(page.locator("#latest")).to_be_hidden()
+    await drag()
+    await expect(page.locator("#measured")).to_be_hidden()
+    await touch.send("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    await touch.detach()
+
+
+async def test_gaps_have_a_band_that_says_what_the_ledger_knows(reader: Reader) -> None:
+    page = reader.page
+    minutes = sorted(eurusd_bars())
+    missing, closed = (minutes[-110], minutes[-1] - 20 * MINUTE_MS), (minutes[-20], minutes[-10])
+    asked: list[str] = []
+
+    async def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        gaps = [
+            {"symbol": "EURUSD", "source": "S", "from": iso(first), "to": iso(end), "state": state, "minutes": 1,
+             "broker_ticks": None}
+            for state, (first, end) in {"missing": missing, "closed": closed}.items()
+        ]  # fmt: skip
+        await route.fulfill(json={"gaps": gaps})
+
+    await page.route("**/gaps?*", answer)
+    await reader.open()
+    await reader.until_bars(len(eurusd_bars()))
+
+    async def is_drawn() -> bool:
+        return await has_line(page, "warn")
+
+    await eventually(is_drawn, what="a band")
+    query = parse_qs(urlsplit(asked[0]).query)
+    assert (query["symbol"], query["source"]) == (["EURUSD"], ["S"])
+    assert query["from"][0] <= iso(missing[0]) < iso(minutes[-1]) <= query["to"][0]
+
+
+async def test_list_of_symbols_says_nothing_is_found_only_when_it_is_known(reader: Reader) -> None:
+    page = reader.page
+    answered = asyncio.Event()
+
+    async def answer(route: Route) -> None:
+        await answered.wait()
+        await route.continue_()
+
+    await page.route("**/symbols?*", answer)
+    await reader.open()
+    await page.keyboard.press("/")
+    listed = page.locator("#symbol-list li")
+    await expect(listed).to_have_text(["Searching…"])
+    answered.set()
+    await expect(page.locator("#symbol-list")).to_contain_text("EURUSD")
+    await page.locator("#symbol-search").fill("no such symbol")
+    await expect(listed).to_have_text(["Nothing found"])
+
+
+async def test_second_chart_has_indicators_and_alerts_of_its_own(reader: Reader) -> None:
+    page = reader.page
+    await reader.open(f"{DAY}&studies=sma20")
+    await reader.until_bars(len(eurusd_bars()))
+    await page.keyboard.press("x")
+    second = page.frame_locator("iframe.beside")
+    await expect(second.locator("#legend")).to_contain_text("SMA 20")
+    await second.get_by_title("What the chart shows (C)").click()
+    await second.get_by_label("SMA").fill("")
+    await second.get_by_label("EMA").fill("5")
+    await second.get_by_role("button", name="Close").click()
+    await expect(second.locator("#legend")).to_contain_text("EMA 5")
+    await expect(page.locator("#legend")).to_contain_text("SMA 20")
+    await expect(page).to_have_url(re.compile("studies=sma20.*second-studies=ema5"))
+
+    # It is set there, and watched by the first, which draws it as well: both show the symbol.
+    await second.get_by_title("Alerts (A)").click()
+    await second.get_by_label("When the price reaches").fill("1.2")
+    await second.get_by_label("When the price reaches").press("Enter")
+    await second.get_by_role("button", name="Close").click()
+    await expect(page.locator("#alerts-open")).to_have_attribute("aria-pressed", "true")
+    await page.locator("#chart").focus()
+    await page.keyboard.press("a")
+    await expect(page.locator("#alert-list li")).to_contain_text(["EURUSD · S: ≥ 1.20000"])
 
 
 async def test_second_chart_shows_what_it_likes_with_the_crosshair_in_step(reader: Reader) -> None:
