@@ -27,7 +27,6 @@ from marketdata.errors import TickpipeError
 from runtime.settings import Settings, load_settings
 from tests.conftest import API_KEY
 from tests.faults import truth
-from tests.faults.plot import plot
 from tests.faults.record import SOAK
 from tests.faults.stage import Stage
 from tests.ports import free_port
@@ -188,6 +187,8 @@ async def soak(minutes: float, seed: int) -> dict[str, object]:
         "most_lag": max(value or 0 for value in samples.lag),
     }
     await asyncio.to_thread(SOAK.write_text, json.dumps(found, indent=1) + "\n")
+    from tests.faults.plot import plot  # noqa: PLC0415  # slow to load, and for a soak alone
+
     await asyncio.to_thread(plot, samples.at, samples.rss_bytes, samples.descriptors, samples.lag, samples.faults)
     return found
 

@@ -7,7 +7,7 @@ import uuid
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from marketdata.tick import Frame
+from marketdata.tick import Frame, Tick
 from marketdata.wire import encode, frame_key
 from runtime.kafka import new_producer
 from runtime.settings import Settings
@@ -22,7 +22,9 @@ CODECS = (None, "gzip", "snappy", "lz4", "zstd")
 
 KEY = frame_key("s", "EURUSD")
 
-GOOD = encode(frames_of(eurusd_ticks()[:2], 2)[0])
+TICK = Tick(1549231200123, 1.14541, 1.14555, 0.0, 0.0, 6)
+
+GOOD = encode(frames_of([TICK, TICK], 2)[0])
 
 #: What is no frame, and why.
 POISON: dict[str, bytes | None] = {

@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from matplotlib import image
-
 from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.dashboard.market import Market
 
@@ -24,6 +22,8 @@ async def test_a_day_is_plotted(market: Market, tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{output}: {len(eurusd_bars())} candles of {EURUSD_COUNT} ticks\n"
+    from matplotlib import image  # noqa: PLC0415  # slow to load
+
     pixels = image.imread(output)
     assert pixels.shape[:2] == (960, 1680)
     # Candles that rise are green, those that fall red: there are a good many of both.

@@ -2,8 +2,8 @@
 
 import random
 import re
+from typing import TYPE_CHECKING
 
-import polars
 import pytest
 from playwright.async_api import Page, expect
 
@@ -12,21 +12,26 @@ from runtime import clock
 from tests.integration.dashboard.market import MINUTE_MS, Market
 from tests.integration.dashboard.reader import Reader
 
+if TYPE_CHECKING:
+    import polars
+
 pytestmark = pytest.mark.long(6)
 
 DAY_MS = 24 * 60 * MINUTE_MS
 
 
-def sma(closes: polars.Series, period: int) -> polars.Series:
+def sma(closes: "polars.Series", period: int) -> "polars.Series":
     return closes.rolling_mean(period)
 
 
-def ema(closes: polars.Series, period: int) -> polars.Series:
+def ema(closes: "polars.Series", period: int) -> "polars.Series":
     return closes.ewm_mean(span=period, adjust=False)
 
 
-def rsi(closes: polars.Series, period: int) -> list[float]:
+def rsi(closes: "polars.Series", period: int) -> list[float]:
     """From the `period`th change on: Wilder's means begin with the plain ones of the first changes."""
+    import polars  # noqa: PLC0415  # slow to load
+
     changes = closes.diff().drop_nulls()
     means = []
     for moved in (changes.clip(lower_bound=0), (-changes).clip(lower_bound=0)):
@@ -49,6 +54,8 @@ async def computed(page: Page, name: str, bars: list[dict[str, float]]) -> list[
 
 
 async def test_indicators_are_what_polars_computes(reader: Reader) -> None:
+    import polars  # noqa: PLC0415  # slow to load
+
     await reader.open()
     rng = random.Random(7)
     closes = [round(1.1 + rng.gauss(0, 0.01), 5) for _ in range(300)]
@@ -82,6 +89,8 @@ async def test_vwap_begins_with_each_day(reader: Reader, weight: str) -> None:
                 "real_volume": rng.random() if weight == "real_volume" else 0.0,
             }
         )  # fmt: skip
+    import polars  # noqa: PLC0415  # slow to load
+
     typical = (polars.col("high") + polars.col("low") + polars.col("close")) / 3
     day = polars.col("time") // DAY_MS
     expected = polars.DataFrame(bars).select(
@@ -91,6 +100,8 @@ async def test_vwap_begins_with_each_day(reader: Reader, weight: str) -> None:
 
 
 async def test_indicators_follow_bars_that_move_begin_and_come_late(reader: Reader, market: Market) -> None:
+    import polars  # noqa: PLC0415  # slow to load
+
     now = clock.now_ms() // MINUTE_MS * MINUTE_MS
 
     def minute(n: int, close: float, ticks: int = 4) -> Candle:

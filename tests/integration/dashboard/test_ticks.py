@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import msgspec
-import polars
 import pytest
 import pytest_asyncio
 from aiokafka import TopicPartition
@@ -96,6 +95,8 @@ def test_every_form_has_every_tick_once(ticks: Ticks) -> None:
     header, *lines = csv.reader(io.StringIO(ticks.get(f"/ticks?{QUERY}&format=csv").text))
     assert header == ["time", "time_msc", "bid", "ask", "last", "volume", "flags"]
     assert [(int(cells[1]), *map(float, cells[2:6]), int(cells[6])) for cells in lines] == expected
+    import polars  # noqa: PLC0415  # slow to load
+
     frame = polars.read_ipc_stream(ticks.get(f"/ticks?{QUERY}", accept="application/vnd.apache.arrow.stream").content)
     assert frame.drop("time").rows() == expected
     assert frame["time"][0] == datetime.fromtimestamp(expected[0][0] / 1000, UTC)

@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import polars as pl
 import psycopg
 import pytest
 from psycopg import sql
@@ -85,6 +83,8 @@ def stored(database: str, table: str = "market_data", columns: str = _COLUMNS) -
 
 def read(directory: Path, columns: str = _READ) -> list[Row]:
     """What DuckDB finds in the files."""
+    import duckdb  # noqa: PLC0415  # slow to load
+
     if list(directory.rglob("*.csv")):
         files = duckdb.read_csv(f"{directory}/**/*.csv", hive_partitioning=True)
     else:
@@ -116,7 +116,9 @@ def test_every_row_of_the_table_comes_back_from_parquet(
 
 def test_polars_reads_the_same(database: str, tmp_path: Path) -> None:
     assert export(tmp_path / "out").exit_code == 0
-    frame = pl.read_parquet(tmp_path / "out" / "**" / "*.parquet", hive_partitioning=True)
+    import polars  # noqa: PLC0415  # slow to load
+
+    frame = polars.read_parquet(tmp_path / "out" / "**" / "*.parquet", hive_partitioning=True)
     found = frame.select("symbol", "source", "ts", "open", "volume", "spread", "offsets").rows()
     expected = stored(
         database,
