@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import psycopg
@@ -21,16 +21,18 @@ from psycopg import sql
 from runtime.kafka import new_producer
 from runtime.settings import Settings, load_settings
 from runtime.topics import wait_for_kafka
-from tests import days, shared_servers, tools
-from tests.containers import ContainerServers
+from tests import accounting, days, shared_servers, tools
 from tests.finished_topics import finish_topics
 from tests.guardian import Guardian
 from tests.kafka_log import KafkaLog
 from tests.ports import free_port
-from tests.scheduling import PgliteTogether
+from tests.scheduling import GroupScheduling, seconds_of_groups
 from tests.scripted import ScriptedServer, scripted_server
 from tests.servers import TEST_DATABASE, EmbeddedServers
 from tests.shared_servers import ServerDesk, SharedServers
+
+if TYPE_CHECKING:
+    from tests.containers import ContainerServers
 
 #: Set by `make faults` and `make test-full`: everything runs, not only what `make test` has the time for.
 FULL = os.environ.get("TICKPIPE_TESTS") == "full"
@@ -53,6 +55,10 @@ _DESK = pytest.StashKey[ServerDesk]()
 API_KEY = "integration-tests"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cpu-report", metavar="FILE", help="write to FILE which test files use how much processor time")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: takes longer than `make test` has the time for; `make test-full` runs it")
     config.addinivalue_line(
@@ -73,6 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
             print(f"ended what the tests had left running: {process}", file=sys.stderr)
 
     config.add_cleanup(clear_up)
+    accounting.start(config, guardian.run)
 
 
 def pytest_collection_finish() -> None:
@@ -93,8 +100,8 @@ def pytest_configure_node(node: Any) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> PgliteTogether | None:
-    return PgliteTogether(config, log) if config.getoption("dist") == "loadfile" else None
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling | None:
+    return GroupScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_report_header() -> str:
@@ -106,12 +113,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    seconds: dict[Path, int] = {}
-    for item in items:
-        if mark := item.get_closest_marker("long"):
-            seconds[item.path] = max(mark.args[0], seconds.get(item.path, 0))
+    marks = {item.nodeid: item.get_closest_marker("long") for item in items}
+    seconds = seconds_of_groups({test: mark.args[0] if mark else 0 for test, mark in marks.items()})
     # In whole files: what shares fixtures stays together.
-    items.sort(key=lambda item: -seconds.get(item.path, 0))
+    items.sort(key=lambda item: -seconds[item.nodeid.partition("::")[0]])
 
 
 @pytest.fixture(scope="session")
@@ -123,13 +128,15 @@ def run_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 @contextmanager
-def started_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers | ContainerServers]:
+def started_servers(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[EmbeddedServers | ContainerServers]":
     """The servers that `TICKPIPE_TEST_STACK` names: `embedded` (the default) or `containers`."""
     match _STACK:
         case "embedded":
             with EmbeddedServers(tmp_path_factory.mktemp("servers"), database_settings=TEST_DATABASE) as embedded:
                 yield embedded
         case "containers":
+            from tests.containers import ContainerServers  # noqa: PLC0415  # slow to load
+
             tools.probe("docker", [tools.find("docker"), "info"])
             with ContainerServers() as containers:
                 yield containers
@@ -140,7 +147,7 @@ def started_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
 @pytest.fixture(scope="session")
 def servers(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, run_folder: Path
-) -> Iterator[SharedServers | EmbeddedServers | ContainerServers]:
+) -> "Iterator[SharedServers | EmbeddedServers | ContainerServers]":
     """The servers of the run, which no test stops."""
     if desk := getattr(request.config, "workerinput", {}).get("server_desk"):
         yield shared_servers.ask(desk, run_folder)
@@ -150,7 +157,7 @@ def servers(
 
 
 @pytest.fixture(scope="module")
-def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers | ContainerServers]:
+def own_servers(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[EmbeddedServers | ContainerServers]":
     """Servers for a file that stops them: it overrides `servers` by these."""
     with started_servers(tmp_path_factory) as started:
         yield started

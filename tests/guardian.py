@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 #: The names of the runs that a process belongs to: a run inside a test belongs to two.
-_VARIABLE = "TICKPIPE_TEST_RUNS"
+RUNS_VARIABLE = "TICKPIPE_TEST_RUNS"
 #: How long processes have to end in an orderly way, and how long the killed ones have to be gone (seconds).
 _TERMINATE_SECONDS, _KILL_SECONDS = 5.0, 15.0
 _PROBE_INTERVAL_SECONDS = 0.1
@@ -25,13 +25,13 @@ class Guardian:
     """The guardian of this process, which marks itself so that whatever it starts from now on is guarded."""
 
     def __init__(self) -> None:
-        run = uuid.uuid4().hex
+        run = self.run = uuid.uuid4().hex
         self._process = subprocess.Popen(
             [sys.executable, "-IS", __file__, run],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             start_new_session=True,  # the terminal's Ctrl-C is for pytest
         )  # fmt: skip
-        os.environ[_VARIABLE] = f"{os.environ.get(_VARIABLE, '')} {run}".lstrip()
+        os.environ[RUNS_VARIABLE] = f"{os.environ.get(RUNS_VARIABLE, '')} {run}".lstrip()
 
     def dismiss(self) -> list[str]:
         """End what is left and say what it was, as `PID COMMAND`."""

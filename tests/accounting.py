@@ -1,0 +1,209 @@
+"""Which test file costs how much processor time, and in which programs: `pytest --cpu-report FILE`.
+
+What pytest itself uses is exact. The processes that tests start are sampled from /proc and are put down to the test in
+their `PYTEST_CURRENT_TEST`, or in that of their parent; what ends between two samples is "brief", the rest of what the
+system says of ended children. The servers of the run serve every file and are named for themselves.
+"""
+
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.guardian import RUNS_VARIABLE
+
+_INTERVAL_SECONDS = 0.25
+_TICKS = os.sysconf("SC_CLK_TCK")
+_NO_FILE = "(the whole run)"
+_TEST = b"PYTEST_CURRENT_TEST="
+#: What xdist has its workers run; each counts for itself.
+_WORKER = "import sys;exec(eval(sys.stdin.readline()))"
+#: Programs by what their command line holds; the first that fits names the process.
+_PROGRAMS = {
+    "java": "java", "postgres": "postgres", "pg_ctl": "postgres", "initdb": "postgres", "chrom": "chromium",
+    "playwright": "playwright", "pglite": "pglite", "cc1plus": "c++", "g++": "c++",
+}  # fmt: skip
+
+#: Seconds by (file, program).
+Costs = defaultdict[tuple[str, str], float]
+
+
+class OwnTime:
+    """What this pytest process and its ended children have used, by the file of the test that ran."""
+
+    def __init__(self) -> None:
+        self.costs: Costs = defaultdict(float)
+        self._file = _NO_FILE
+        self._last = os.times_result((0, 0, 0, 0, 0))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        if (file := nodeid.partition("::")[0]) != self._file:
+            self.note()
+            self._file = file
+
+    def note(self) -> None:
+        """Put what was used since the last time down to the file that ran."""
+        last, self._last = self._last, os.times()
+        self.costs[self._file, "pytest"] += self._last.user + self._last.system - last.user - last.system
+        children = self._last.children_user + self._last.children_system - last.children_user - last.children_system
+        self.costs[self._file, "ended"] += children
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self.note()
+        if (output := getattr(session.config, "workeroutput", None)) is not None:
+            output["cpu"] = [(*key, seconds) for key, seconds in self.costs.items()]
+
+
+@dataclass
+class _Seen:
+    """A process as it was last seen."""
+
+    file: str
+    program: str
+    seconds: float = 0.0
+
+
+@dataclass
+class Sampler:
+    """Watches all processes below this run, as the guardian tells them."""
+
+    run: str
+    _seen: dict[tuple[int, str], _Seen] = field(default_factory=dict)
+    _pids: dict[int, _Seen] = field(default_factory=dict)
+    _foreign: set[int] = field(default_factory=set)
+    _done: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._watch, name="cpu-report", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> Costs:
+        """What was used, without pytest's processes, which count for themselves."""
+        self._done.set()
+        self._thread.join()
+        costs: Costs = defaultdict(float)
+        for one in self._seen.values():
+            costs[one.file, one.program] += one.seconds
+        return costs
+
+    def _watch(self) -> None:
+        while not self._done.wait(_INTERVAL_SECONDS):
+            self.sample()
+
+    def sample(self) -> None:
+        """Look at every process; one that is not ours is looked at once."""
+        alive: dict[int, _Seen] = {}
+        pids = sorted(int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
+        self._foreign.intersection_update(pids)
+        # A parent has a smaller number than its children, but for the rare round of the numbers.
+        for pid in pids:
+            if pid in self._foreign:
+                continue
+            try:
+                words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+                key = (pid, words[19])
+                seen = self._seen.get(key) or self._look(pid, int(words[1]))
+            except (OSError, ValueError):
+                continue  # gone meanwhile, or another user's
+            if seen is None:
+                self._foreign.add(pid)
+                continue
+            self._seen[key] = alive[pid] = seen
+            seen.seconds = (int(words[11]) + int(words[12])) / _TICKS
+        self._pids = alive
+
+    def _look(self, pid: int, parent: int) -> _Seen | None:
+        folder = Path(f"/proc/{pid}")
+        surroundings = (folder / "environ").read_bytes().split(b"\0")
+        above = self._pids.get(parent)
+        ours = any(one.startswith(RUNS_VARIABLE.encode()) and self.run.encode() in one for one in surroundings)
+        if pid == os.getpid() or not (ours or above):
+            return None
+        words = (folder / "cmdline").read_text(errors="replace").split("\0")
+        test = next((one for one in surroundings if one.startswith(_TEST)), b"").decode(errors="replace")
+        file = test.partition("=")[2].partition("::")[0] or (above.file if above else _NO_FILE)
+        return _Seen(file, program(words, above.program if above else ""))
+
+
+def program(words: list[str], parent: str = "") -> str:
+    """What to call the process of a command line; a script's name and a module's tell more than `python`."""
+    command = Path(words[0].partition(" ")[0].rstrip(":")).name
+    if _WORKER in words:
+        return "worker"
+    for part, name in _PROGRAMS.items():
+        if part in command or part in Path(words[1] if len(words) > 1 else "").name:
+            return name
+    if command.startswith("python") and "-m" in words:
+        module, argument, *_ = *words[words.index("-m") + 1 :], "", ""
+        return f"python -m {module} {argument if argument.isalpha() else ''}".rstrip()
+    if command.startswith("python"):
+        return next((f"python {Path(word).name}" for word in words[1:] if word.endswith(".py")), "python -c")
+    return command or parent
+
+
+class Report:
+    """The report of the whole run, written by the process that started it."""
+
+    def __init__(self, path: Path, own: OwnTime, sampler: Sampler) -> None:
+        self._path = path
+        self._own = own
+        self._sampler = sampler
+        self._costs: Costs = defaultdict(float)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        for file, program, seconds in getattr(node, "workeroutput", {}).get("cpu", []):
+            self._costs[file, program] += seconds
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        self._own.note()
+        # The children of one that has workers are the workers.
+        costs = self._costs or self._own.costs
+        for (file, program), seconds in self._sampler.stop().items():
+            if program != "worker":
+                costs[file, program] += seconds
+        self._path.write_text("\n".join(lines(costs)) + "\n")
+
+
+def lines(costs: Costs) -> Iterator[str]:
+    """Both tables: seconds by program, and by file with its programs, the dearest first."""
+    files: dict[str, dict[str, float]] = {}
+    for (file, program), seconds in costs.items():
+        of_file = files.setdefault(file, defaultdict(float))
+        of_file[program] += seconds
+    programs: dict[str, float] = defaultdict(float)
+    for of_file in files.values():
+        ended = of_file.pop("ended", 0.0)
+        of_file["brief"] = max(0.0, ended - sum(of_file.values()) + of_file["pytest"])
+        for program, seconds in of_file.items():
+            programs[program] += seconds
+    yield f"{sum(programs.values()):8.1f} s in all"
+    yield from (f"{seconds:8.1f} s  {program}" for program, seconds in _dearest(programs) if seconds >= 0.05)
+    yield ""
+    for file, of_file in sorted(files.items(), key=lambda item: -sum(item[1].values())):
+        parts = (f"{program} {seconds:.1f}" for program, seconds in _dearest(of_file) if seconds >= 0.05)
+        yield f"{sum(of_file.values()):8.1f} s  {file}: {', '.join(parts)}"
+
+
+def _dearest(seconds: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(seconds.items(), key=lambda item: -item[1])
+
+
+def start(config: pytest.Config, run: str) -> None:
+    """Begin to count, when the run is asked for a report."""
+    if not (path := config.getoption("cpu_report")):
+        return
+    own = OwnTime()
+    config.pluginmanager.register(own)
+    if not hasattr(config, "workerinput"):
+        sampler = Sampler(run)
+        sampler.start()
+        config.pluginmanager.register(Report(Path(path).absolute(), own, sampler))
