@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from tests import tools
+from tests.waiting import PATIENCE_SECONDS
 
 
 class FakedClock:
@@ -25,7 +26,7 @@ class FakedClock:
     def _assert_it_works(self) -> None:
         said = subprocess.run(
             [sys.executable, "-IS", "-c", "import time; print(time.time())"],
-            env=self.environment, capture_output=True, text=True, timeout=60, check=False,
+            env=self.environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
         )  # fmt: skip
         if said.returncode or float(said.stdout) < time.time() + 86_400:
             tools.unavailable("libfaketime", f"moves no clock here: {said.stderr.strip() or said.stdout.strip()}")

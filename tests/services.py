@@ -16,10 +16,7 @@ from pydantic import SecretStr
 
 from runtime.settings import Settings
 from tests import plainhttp
-from tests.waiting import wait_until
-
-#: Time that a process has to end once it was told to (seconds).
-_END_SECONDS = 60.0
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -138,7 +135,7 @@ class Process:
         self.send_signal(signal.SIGTERM)
         return self.wait()
 
-    def wait(self, timeout_seconds: float = _END_SECONDS) -> int:
+    def wait(self, timeout_seconds: float = PATIENCE_SECONDS) -> int:
         assert self._process is not None
         return self._process.wait(timeout_seconds)
 

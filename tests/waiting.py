@@ -13,7 +13,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 #: Shorter than the time that pytest gives a test, so that what was waited for is named (seconds).
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 240.0
 
 #: The first and the longest pause between two looks (seconds).
 _SHORT_SECONDS, _LONG_SECONDS = 0.02, 0.25

@@ -9,6 +9,7 @@ from runtime.process import EXIT_FAILED
 from runtime.settings import Settings
 from tests.kafka_log import KafkaLog
 from tests.services import environment
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,9 @@ from tests.services import environment
 )
 def test_a_failed_part_ends_the_service(settings: Settings, kafka: KafkaLog, service: str, place: str) -> None:
     command = [sys.executable, "-m", "tests.integration.broken", service, place]
-    done = subprocess.run(command, env=environment(settings), capture_output=True, timeout=90, check=False)
+    done = subprocess.run(
+        command, env=environment(settings), capture_output=True, timeout=PATIENCE_SECONDS, check=False
+    )
     said = (done.stdout + done.stderr).decode()
     assert done.returncode == EXIT_FAILED, said
     assert "part_failed" in said

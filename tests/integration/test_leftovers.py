@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.long(35)
 
@@ -117,7 +117,12 @@ def test_no_process_is_left(tmp_path: Path, number: signal.Signals, options: tup
 def test_what_a_test_forgot_is_ended_and_named(tmp_path: Path) -> None:
     (tmp_path / "test_inner.py").write_text(FORGETFUL)
     done = subprocess.run(
-        command_of(tmp_path, "-W", "ignore"), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        command_of(tmp_path, "-W", "ignore"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
     assert "sleep 600.25" in done.stderr

@@ -14,7 +14,7 @@ from runtime import clock
 from tests import plainhttp
 from tests.days import EURUSD_COUNT, GENERATED, eurusd_bars
 from tests.integration.stack import Stack
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.long(95)
 
@@ -111,7 +111,10 @@ def test_the_commands_of_the_first_screen_make_a_candle_and_show_it_within_secon
     ]  # fmt: skip
 
     def shell(command: str) -> str:
-        return subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120, check=True).stdout  # noqa: S602 - as a user pastes it
+        done = subprocess.run(  # noqa: S602 - as a user pastes it
+            command, shell=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True
+        )
+        return done.stdout
 
     assert json.loads(shell(curl))["inserted"] == 1
     wait_until(
@@ -170,7 +173,7 @@ def test_who_sends_is_listed_and_two_servers_under_one_source_are_warned_about(s
     assert (day["ea"], day["ticks"]) == ("tickpipe-send", EURUSD_COUNT)
     shown = subprocess.run(
         [sys.executable, "-m", "tickpipe", "senders", "--data-dir", str(stack.data_dir)],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True,
     )  # fmt: skip
     assert "Several servers send under the source Shared" in shown.stderr
     assert "Broker-Real 2" in shown.stdout
@@ -203,7 +206,7 @@ def test_a_stack_that_is_not_there_is_an_error_with_a_cure(tmp_path: Path) -> No
     for command in (["status"], ["candles", "--symbol", "EURUSD"], ["verify"], ["query", "1"]):
         done = subprocess.run(
             [sys.executable, "-m", "tickpipe", *command, "--data-dir", str(missing.data_dir)],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
         )  # fmt: skip
         assert done.returncode in (1, 2)
         assert "tickpipe up" in done.stderr

@@ -19,6 +19,7 @@ from tests.integration.sink.db.editions import database_on
 from tests.integration.sink.db.history import insert, marks, minute
 from tests.integration.sink.test_retention import MONDAY
 from tests.servers import EmbeddedServers
+from tests.waiting import PATIENCE_SECONDS
 from tickpipe.embedded.postgres import server_binaries
 
 
@@ -59,7 +60,7 @@ async def history(url: str) -> None:
 def program(name: str, *arguments: str | Path) -> None:
     """Run a program of the server's own version: an older pg_dump refuses it."""
     command = [server_binaries() / name, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr
 
 

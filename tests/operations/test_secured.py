@@ -316,7 +316,7 @@ def scram(servers: EmbeddedServers) -> None:
             "kafka.admin.ConfigCommand", "--bootstrap-server", servers.kafka_bootstrap, "--alter",
             "--add-config", f"{kind}=[password=right]", "--entity-type", "users", "--entity-name", user,
         )  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -385,7 +385,7 @@ async def test_a_command_without_a_right_says_which(
     nobody = load_settings(**login | {"kafka_sasl_username": "nobody"})
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-m", "tickpipe", *command], cwd=tmp_path, env=environment(nobody),
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode != 0
     (line,) = (line for line in (done.stdout + done.stderr).splitlines() if "does not allow the user nobody" in line)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parents[2]
 
 #: What a package may import of this project besides itself; `tickpipe`, the command line, may import all.
@@ -112,6 +114,8 @@ def test_every_client_of_kafka_says_who_it_is() -> None:
 
 def test_the_relay_loads_nothing_that_its_extra_does_not_install() -> None:
     code = "import sys, relay.service, relay.exporter; print(*{name.partition('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+    )
     assert "relay" in done.stdout.split()
     assert not set(done.stdout.split()) & set(HEAVY)

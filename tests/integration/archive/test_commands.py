@@ -16,6 +16,7 @@ from runtime.settings import Settings
 from tests.kafka_log import KafkaLog, read_records
 from tests.services import environment
 from tests.unit.archive.test_writer import frames
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -25,7 +26,9 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 def tickpipe(settings: Settings, *arguments: str, expect: int = 0, command: str = "archive") -> str:
     words = [sys.executable, "-m", "tickpipe", command, *arguments]
-    done = subprocess.run(words, env=environment(settings), capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        words, env=environment(settings), capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
 

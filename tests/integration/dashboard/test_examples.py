@@ -6,13 +6,14 @@ from pathlib import Path
 
 from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.dashboard.market import Market
+from tests.waiting import PATIENCE_SECONDS
 
 SCRIPT = Path(__file__).parents[3] / "docs" / "examples" / "plot_day.py"
 
 
 def run(market: Market, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), "--url", market.url, "--symbol", "EURUSD", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
 
 
 async def test_a_day_is_plotted(market: Market, tmp_path: Path) -> None:

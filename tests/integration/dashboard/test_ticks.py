@@ -32,6 +32,7 @@ from tests.integration.sink.flow import Flow, day_frames
 from tests.servers import EmbeddedServers
 from tests.services import Service, environment, running
 from tests.unit.marketdata.test_ticks import naive_candle
+from tests.waiting import PATIENCE_SECONDS
 from tickpipe.replay.engine import set_offsets
 
 FRAMES = 60
@@ -167,10 +168,16 @@ def test_it_answers_as_the_other_reads_do(ticks: Ticks) -> None:
 def test_the_command_gives_the_same(ticks: Ticks) -> None:
     command = [sys.executable, "-m", "tickpipe", "ticks", "-s", "EURUSD", "--from", "2019-02-04", "--to", "2019-02-05"]
     of_command = subprocess.run(
-        [*command, "--format", "csv"], env=environment(ticks.settings), capture_output=True, check=True, timeout=60
+        [*command, "--format", "csv"],
+        env=environment(ticks.settings),
+        capture_output=True,
+        check=True,
+        timeout=PATIENCE_SECONDS,
     )
     assert of_command.stdout.decode() == ticks.get(f"/ticks?{QUERY}&format=csv").text
-    table = subprocess.run(command, env=environment(ticks.settings), capture_output=True, check=True, timeout=60)
+    table = subprocess.run(
+        command, env=environment(ticks.settings), capture_output=True, check=True, timeout=PATIENCE_SECONDS
+    )
     assert table.stdout.count(b"2019-02-04T") == 50
     assert f"… and {len(ticks.ticks) - 50:,} more of {len(ticks.ticks):,}" in table.stderr.decode()
 

@@ -16,7 +16,7 @@ from relay.store import Store
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, put, tick
 from tests.unit.relay.test_database import OLD
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ENVIRONMENT = {**os.environ, "TICKPIPE_RELAY_FORWARD_KEY": "key"}
 
@@ -28,7 +28,7 @@ def command(name: str, *arguments: str) -> list[str]:
 def export(db: Path, server: ScriptedServer, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command("export", "--db", str(db), "--api", server.url, *arguments),
-        capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False, env=ENVIRONMENT,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from tests import tools
 from tests.integration.relay.process import RelayProcess
 from tests.scripted import ScriptedServer
 from tests.unit.relay.rows import BASE, tick
+from tests.waiting import PATIENCE_SECONDS
 
 #: A small disk, and what fills it up but for a little (bytes).
 DISK_BYTES = 2_000_000
@@ -110,7 +111,7 @@ def test_a_disk_that_can_only_be_read_is_named_and_loses_nothing(
     try:
         refused = subprocess.run(
             [sys.executable, "-m", "tickpipe", "relay", "serve", "--db", disk / "ea.db"],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
         )  # fmt: skip
     finally:
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)

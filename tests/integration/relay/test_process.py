@@ -19,7 +19,7 @@ from tests.integration.relay.process import RelayProcess
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, tick
 from tests.unit.relay.test_database import old_file
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
 def times(server: ScriptedServer) -> list[int]:
@@ -65,7 +65,7 @@ def test_the_backlog_of_hours_is_queued_in_one_body(start_relay: StartRelay) -> 
     body = ('{"ticks":[' + ",".join(ticks) + "]}").encode()
     assert 60_000_000 < len(body) <= 64 * 1024 * 1024
 
-    answer = relay.post(body, timeout=60)
+    answer = relay.post(body, timeout=PATIENCE_SECONDS)
 
     assert (answer.status_code, answer.json()["inserted"]) == (200, 200_000)
     assert relay.stats()["pending"] == 200_000
@@ -90,7 +90,7 @@ async def test_three_bodies_of_64_mb_at_once_stay_within_memory_and_lose_nothing
 def test_a_relay_that_others_can_reach_needs_a_key() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "tickpipe", "relay", "serve", "--host", "0.0.0.0"],  # noqa: S104  # must be refused
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert ended.returncode == 2
     assert "TICKPIPE_RELAY_KEY" in ended.stderr
@@ -114,7 +114,9 @@ async def test_concurrent_posts_are_all_stored_and_forwarded_in_order(
         assert [item["n"] for item in server.taken if item["symbol"] == symbol] == list(range(100))
     page = await asyncio.to_thread(relay.get, "/")
     assert all(symbol in page.text for symbol in (*symbols, server.url, ">800<"))
-    rebound = await asyncio.to_thread(plainhttp.get, relay.url, headers={"Host": "rebound.example.com"}, timeout=30)
+    rebound = await asyncio.to_thread(
+        plainhttp.get, relay.url, headers={"Host": "rebound.example.com"}, timeout=PATIENCE_SECONDS
+    )
     assert rebound.status_code == 421
 
 

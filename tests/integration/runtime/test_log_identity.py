@@ -13,6 +13,7 @@ from runtime.topics import ensure_topics
 from sink.writer import LogEnds
 from tests.kafka_log import delete_ticks_topic
 from tests.kafka_tool import tool_command
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.mark.contract
@@ -22,7 +23,9 @@ async def test_the_id_is_the_one_that_kafkas_own_tool_shows(settings: Settings) 
         "org.apache.kafka.tools.TopicCommand",
         "--bootstrap-server", settings.kafka_bootstrap, "--describe", "--topic", settings.ticks_topic,
     )  # fmt: skip
-    shown = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=True)
+    shown = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True
+    )
     found = re.search(r"TopicId: (\S+)", shown.stdout)
     assert found is not None
     assert name.split("/")[1:] == [settings.ticks_topic, found[1]]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.days import EURUSD_COUNT, GENERATED
 from tests.integration.stack import Stack
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 #: Ticks of the day that are sent after the restore.
 LATER = 20_000
@@ -88,7 +88,7 @@ def test_ctrl_c_leaves_no_backup(tmp_path: Path) -> None:
         )  # fmt: skip
         wait_until(lambda: list((tmp_path / "backups").glob(".*.partial")), what="a backup that has begun")
         backing_up.send_signal(signal.SIGINT)
-        _, said = backing_up.communicate(timeout=60)
+        _, said = backing_up.communicate(timeout=PATIENCE_SECONDS)
         assert (backing_up.returncode, list((tmp_path / "backups").iterdir())) == (130, []), said
         assert "no backup was written" in said
     finally:
@@ -98,7 +98,7 @@ def test_ctrl_c_leaves_no_backup(tmp_path: Path) -> None:
 def failed(stack: Stack, *arguments: str, code: int) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "tickpipe", *arguments, "--data-dir", str(stack.data_dir)],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr

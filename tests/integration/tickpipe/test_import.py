@@ -13,7 +13,7 @@ import pytest
 from runtime.settings import Settings
 from tests.conftest import API_KEY
 from tests.services import environment, running
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 BARS = """\
 <DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>
@@ -34,7 +34,7 @@ def test_bars_are_the_brokers_and_fill_what_has_no_ticks(settings: Settings, tmp
         command = [sys.executable, "-m", "tickpipe", "import", str(file), "--source", "Broker", "--url", producer.url]
         for _ in range(2):
             done = subprocess.run(
-                [*command, "--key", API_KEY], capture_output=True, text=True, timeout=60, check=False,
+                [*command, "--key", API_KEY], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
                 env=environment(settings),
             )  # fmt: skip
             assert (done.returncode, "2 bars sent, 2 accepted" in done.stdout) == (0, True), done.stderr
@@ -81,7 +81,9 @@ def test_a_killed_import_goes_on_and_counts_every_tick_once(settings: Settings, 
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment_) as process:
             wait_until(lambda: any(map(saved_items, tmp_path.glob("imports/*.json"))), what="the saved place")
             process.kill()
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment_)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False, env=environment_
+        )
 
         # Assert
         assert done.returncode == 0, done.stderr

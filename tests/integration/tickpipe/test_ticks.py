@@ -21,7 +21,7 @@ from tests.kafka_log import group_lag
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import environment, running
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 pytestmark = [pytest.mark.full, pytest.mark.long(40)]
 
@@ -39,7 +39,7 @@ class Sent:
     def run(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
             [sys.executable, "-m", "tickpipe", *arguments],
-            env=environment(self.settings), capture_output=True, timeout=120, check=False,
+            env=environment(self.settings), capture_output=True, timeout=PATIENCE_SECONDS, check=False,
         )  # fmt: skip
         assert done.returncode == expect, f"{arguments}: {done.stdout[-2000:]!r} {done.stderr.decode()}"
         return done

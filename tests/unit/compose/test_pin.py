@@ -15,6 +15,7 @@ import pytest
 
 from tests import tools
 from tests.architecture import ROOT
+from tests.waiting import PATIENCE_SECONDS
 
 _TYPE = "application/vnd.oci.image.index.v1+json"
 
@@ -76,7 +77,7 @@ def test_every_image_is_pinned_by_tag_and_digest_and_pinned_again(registry: str,
     env.write_text("TICKPIPE_API_KEY=stays\nTICKPIPE_KAFKA_IMAGE=apache/kafka:4.0.0@sha256:00\n")
 
     for _ in range(2):
-        subprocess.run([tmp_path / "compose" / "pin.sh"], check=True, capture_output=True, timeout=60)
+        subprocess.run([tmp_path / "compose" / "pin.sh"], check=True, capture_output=True, timeout=PATIENCE_SECONDS)
 
         first, *pinned = env.read_text().splitlines()
         assert first == "TICKPIPE_API_KEY=stays"

@@ -15,6 +15,7 @@ from runtime.health import Guard, Health
 from runtime.process import EXIT_FAILED
 from tests.unit.producer.conftest import ANY_KEY, KEY, new_settings
 from tests.unit.producer.gateway import InMemoryGateway
+from tests.waiting import PATIENCE_SECONDS
 
 
 def test_without_a_key_the_process_ends_with_2_and_says_what_to_set(tmp_path: Path) -> None:
@@ -23,7 +24,7 @@ def test_without_a_key_the_process_ends_with_2_and_says_what_to_set(tmp_path: Pa
         [sys.executable, "-m", "producer"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
         cwd=tmp_path,
         env=environment,

@@ -24,6 +24,7 @@ from tests.ports import free_port
 from tests.unit.producer.conftest import ANY_KEY, KEY, new_settings
 from tests.unit.producer.gateway import InMemoryGateway
 from tests.unit.serving import served
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -121,7 +122,8 @@ def test_clocks_are_compared(producer: str, ahead: float, *, is_good: bool, monk
 def test_the_command_says_each_finding_and_whether_all_is_well(producer: str, key: str, code: int, line: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "tickpipe", "relay", "check", "--to", producer],
-        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "TICKPIPE_RELAY_FORWARD_KEY": key},
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
+        env={**os.environ, "TICKPIPE_RELAY_FORWARD_KEY": key},
     )  # fmt: skip
     assert ended.returncode == code, ended.stderr
     assert line in ended.stdout

@@ -140,7 +140,11 @@ def test_a_relay_whose_thread_fails_ends_with_another_code_than_0(tmp_path: Path
         raise SystemExit(code)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, timeout=40, check=False, env=os.environ
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+        env=os.environ,
     )
     assert done.returncode == EXIT_FAILED, done.stderr.decode()
     assert b"part_failed" in done.stdout + done.stderr

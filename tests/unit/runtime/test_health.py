@@ -15,6 +15,7 @@ from runtime.addresses import require_listenable
 from runtime.health import Guard, Health, StatusServer
 from runtime.process import EXIT_FAILED
 from tests import plainhttp
+from tests.waiting import PATIENCE_SECONDS
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
@@ -202,6 +203,8 @@ def test_a_failed_thread_ends_a_process_with_another_code_than_0(is_deaf: bool) 
         while True:
             threading.Event().wait(0.1)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, timeout=30, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert done.returncode == EXIT_FAILED
     assert b"RuntimeError: a bug" in done.stdout + done.stderr

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from marketdata.errors import KafkaUnavailable, SettingsError, StackError
 from tests.scripted import Answer, ScriptedServer
+from tests.waiting import PATIENCE_SECONDS
 from tickpipe.cli import app
 from tickpipe.connection import without_password
 from tickpipe.console import explain
@@ -187,7 +188,7 @@ def test_ticks_of_a_pipe_that_stays_open_are_posted_as_they_come(
             sending.stdin.write(f"{header}{1_549_238_400_001 + number},{bid},{ask}\n".encode())
             sending.stdin.flush()
             waited.append(seconds_until_taken(producer, number + 1))
-        output, errors = sending.communicate(timeout=60)
+        output, errors = sending.communicate(timeout=PATIENCE_SECONDS)
 
     assert sending.returncode == 0, errors
     assert b"3 ticks sent, 3 accepted, 0 rejected" in output
@@ -217,7 +218,7 @@ def test_interrupted_pipe_ends_at_once_and_says_where_to_go_on(producer: Scripte
 
 def test_pipe_that_ends_within_a_compressed_file_is_told(tmp_path: Path, producer: ScriptedServer) -> None:
     with piped(producer) as sending:
-        _, errors = sending.communicate(Path(ticks_file(tmp_path)).read_bytes()[:-12], timeout=60)
+        _, errors = sending.communicate(Path(ticks_file(tmp_path)).read_bytes()[:-12], timeout=PATIENCE_SECONDS)
 
     assert sending.returncode == 1
     assert b"damaged or cut off" in errors

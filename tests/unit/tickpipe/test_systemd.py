@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tests import plainhttp
 from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 from tickpipe.cli import app
 from tickpipe.install import Unit, What
 
@@ -37,7 +37,9 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path, what: What, user: str | Non
 
     command = [analyze, "verify", "--man=no", "--recursive-errors=no", "--system" if user else "--user", str(file)]
     environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS, env=environment
+    )
 
     said = [line for line in done.stderr.splitlines() if unit.name in line or str(file) in line]
     assert (done.returncode, said) == (0, []), done.stderr
