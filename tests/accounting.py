@@ -8,7 +8,7 @@ system says of ended children. The servers of the run serve every file and are n
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,8 +151,9 @@ def program(words: list[str], parent: str = "") -> str:
 class Report:
     """The report of the whole run, written by the process that started it."""
 
-    def __init__(self, path: Path, own: OwnTime, sampler: Sampler) -> None:
+    def __init__(self, path: Path, own: OwnTime, sampler: Sampler, *, has_workers: bool) -> None:
         self._path = path
+        self._has_workers = has_workers
         self._own = own
         self._sampler = sampler
         self._costs: Costs = defaultdict(float)
@@ -165,15 +166,19 @@ class Report:
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
         self._own.note()
-        # The children of one that has workers are the workers.
-        costs = self._costs or self._own.costs
+        costs = self._costs
+        for (file, program), seconds in self._own.costs.items():
+            if not self._has_workers:
+                costs[file, program] += seconds
+            elif program == "pytest":  # it runs no test itself, and its children are the workers
+                costs[_NO_FILE, program] += seconds
         for (file, program), seconds in self._sampler.stop().items():
             if program != "worker":
                 costs[file, program] += seconds
         self._path.write_text("\n".join(lines(costs)) + "\n")
 
 
-def lines(costs: Costs) -> Iterator[str]:
+def lines(costs: Mapping[tuple[str, str], float]) -> Iterator[str]:
     """Both tables: seconds by program, and by file with its programs, the dearest first."""
     files: dict[str, dict[str, float]] = {}
     for (file, program), seconds in costs.items():
@@ -206,4 +211,5 @@ def start(config: pytest.Config, run: str) -> None:
     if not hasattr(config, "workerinput"):
         sampler = Sampler(run)
         sampler.start()
-        config.pluginmanager.register(Report(Path(path).absolute(), own, sampler))
+        has_workers = config.getoption("dist", default="no") != "no"
+        config.pluginmanager.register(Report(Path(path).absolute(), own, sampler, has_workers=has_workers))

@@ -16,10 +16,13 @@ import psycopg
 from runtime.settings import Settings, load_settings
 from tests.faults.truth import lag
 from tests.ports import free_port
-from tests.waiting import wait_until
-from tickpipe.embedded.stack import StackState, find_stack
+from tests.waiting import PATIENCE_SECONDS, wait_until
+from tickpipe.embedded.stack import StackConfig, StackState, find_stack, start_detached
 
 Row = tuple[Any, ...]
+
+#: What turns ticks into rows; what looks at the rows takes as much of a processor again.
+_TO_THE_TABLE = ("kafka", "postgres", "producer", "stream", "sink")
 
 
 class Stack:
@@ -31,7 +34,7 @@ class Stack:
         #: Standard error of the last command.
         self.said = ""
 
-    def run(self, *arguments: str, expect: int = 0, timeout_seconds: float = 120) -> str:
+    def run(self, *arguments: str, expect: int = 0, timeout_seconds: float = PATIENCE_SECONDS) -> str:
         """Standard output of `tickpipe ARGUMENTS`, whose exit code must be the expected one."""
         done = subprocess.run(
             [sys.executable, "-m", "tickpipe", *arguments, "--data-dir", str(self.data_dir)],
@@ -43,6 +46,12 @@ class Stack:
 
     def up(self) -> str:
         return self.run("up", "--detach", "--producer-port", str(self.producer_port))
+
+    def start_to_the_table(self) -> None:
+        """Start it without dashboard and archive, and with a Kafka that compiles less; `tickpipe down` stops it."""
+        start_detached(
+            StackConfig(self.data_dir, producer_port=self.producer_port, services=_TO_THE_TABLE, short_lived=True)
+        )
 
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(self.run("status", "--json"))

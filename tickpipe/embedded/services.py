@@ -43,7 +43,8 @@ class StackConfig:
     `producer_port` 0 takes a free one, `dashboard_port` 0 takes 18080 or, when that is in use, a free one.
     `services` chooses from `SERVICES`; `demo` adds the simulated EA. `stream_workers` are named stream, stream-2 and so
     on. `commands` replaces the argv of a service of ours, by name (`producer`, `stream`, `sink`, `dashboard`,
-    `archive`, `demo`); the demo's is followed by `--url URL --history FILE`.
+    `archive`, `demo`); the demo's is followed by `--url URL --history FILE`. With `short_lived` Kafka starts a little
+    faster and runs slower.
     """
 
     data_dir: Path
@@ -59,6 +60,7 @@ class StackConfig:
     stream_workers: int = 1
     services: tuple[str, ...] = SERVICES
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    short_lived: bool = False
 
     def __post_init__(self) -> None:
         if unknown := set(self.services) - set(SERVICES):

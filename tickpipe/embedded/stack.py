@@ -238,7 +238,7 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
     if "kafka" in config.services:
         jars = ready_kafka(lambda message: on_event(StackEvent(message)))
         users = KafkaUsers(credentials.kafka_password)
-        kafka = local_kafka(data_dir, ports, jars, users)
+        kafka = local_kafka(data_dir, ports, jars, users, short_lived=config.short_lived)
         kafka_bootstrap = kafka.bootstrap
         kafka_logins = {name: users.login(name) for name in SERVICE_USERS}
         specs.insert(0, kafka.spec)

@@ -1,8 +1,7 @@
 """Files of several dialects and an archive through a whole pipeline: what is in the table, and what was rejected."""
 
+import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import tuple_row
+from typer.testing import CliRunner
 
 from runtime.rejected import Which
 from runtime.settings import Settings
@@ -18,6 +18,7 @@ from tests.conftest import API_KEY
 from tests.rejected import rejected_records
 from tests.services import environment, running
 from tests.waiting import eventually
+from tickpipe.cli import app
 
 MT5 = "<DATE>\t<TIME>\t<BID>\t<ASK>\t<LAST>\t<VOLUME>\t<FLAGS>\r\n"
 
@@ -28,15 +29,12 @@ class Pipeline:
     def __init__(self, settings: Settings, url: str, folder: Path) -> None:
         self.settings, self.url, self.folder = settings, url, folder
 
-    def imported(self, name: str, content: str, source: str, *options: str, code: int = 0) -> str:
+    async def imported(self, name: str, content: str, source: str, *options: str, code: int = 0) -> str:
         """Import a file with that content; what was said."""
         (self.folder / name).write_text(content, newline="", encoding="utf-8")
-        command = [sys.executable, "-m", "tickpipe", "import", str(self.folder / name), "--source", source, *options]
-        done = subprocess.run(
-            [*command, "--url", self.url, "--key", API_KEY], capture_output=True, text=True, timeout=60, check=False,
-            env=environment(self.settings),
-        )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
+        command = ["import", str(self.folder / name), "--source", source, *options, "--url", self.url, "--key", API_KEY]
+        done = await asyncio.to_thread(CliRunner().invoke, app, command, env=environment(self.settings))
+        assert done.exit_code == code, done.output
         return done.stdout + done.stderr
 
     async def stores(self, table: str, source: str, expected: set[tuple[Any, ...]]) -> None:
@@ -72,21 +70,21 @@ def minute(text: str) -> datetime:
 
 async def test_files_of_every_kind_become_their_candles(pipeline: Pipeline) -> None:
     # Act
-    pipeline.imported(
+    await pipeline.imported(
         "symbols.csv",
         "time_msc,symbol,bid,ask\n1771268400083,EURUSD,1.18501,1.18503\n1771268400088,XAUUSD,5000.10,5000.30\n"
         "1771268400092,EURUSD,1.18502,1.18504\n",
         "Column",
     )
-    pipeline.imported(
+    await pipeline.imported(
         "comma.csv", "\ufefftime_msc;bid;ask\r\n1771268400083;1,18501;1,18503\r\n", "Comma", "-s", "EURUSD"
     )
-    pipeline.imported("histdata.csv", "20120201 000003660,1.306600,1.306770,0\r\n", "HistData", "-s", "EURUSD")
+    await pipeline.imported("histdata.csv", "20120201 000003660,1.306600,1.306770,0\r\n", "HistData", "-s", "EURUSD")
     twice = "".join(f"2025.10.26\t{time}\t{bid}.00\t{bid + 10}.00\t\t\t6\r\n" for time, bid in (
         ("03:10:05.000", 113100), ("03:10:45.000", 113200), ("03:59:59.000", 113300), ("03:10:07.000", 111000),
     ))  # fmt: skip
-    pipeline.imported("athens.csv", MT5 + twice, "Athens", "-s", "BTCUSD")
-    pipeline.imported(
+    await pipeline.imported("athens.csv", MT5 + twice, "Athens", "-s", "BTCUSD")
+    await pipeline.imported(
         "finam.csv",
         "<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>\n"
         "NYMEX.PL,1,20140801,000000,1462.9,1463.4,1462.9,1462.9,16\n",
@@ -115,7 +113,7 @@ async def test_files_of_every_kind_become_their_candles(pipeline: Pipeline) -> N
 
 
 async def test_a_line_that_cannot_be_used_is_stored_with_the_rejected_records(pipeline: Pipeline) -> None:
-    said = pipeline.imported(
+    said = await pipeline.imported(
         "ticks.csv", "time_msc,bid,ask\n1771268400083,1.1,1.2\n1771268403083,,\n1771268404083,1.3,1.4\n", "Broker",
         "-s", "EURUSD", code=1,
     )  # fmt: skip
@@ -149,8 +147,10 @@ async def test_an_archive_and_the_file_of_the_same_ticks_count_once(pipeline: Pi
 
     # Act: what was sent is sent again, in another way, and once more
     for _ in range(2):
-        assert "20 items sent, 20 accepted" in pipeline.imported("PDC_outbound_20251020.jsonl", archive, "EA", code=1)
-    pipeline.imported("EURUSD_202510200000_202510202359.csv", export, "EA")
+        assert "20 items sent, 20 accepted" in await pipeline.imported(
+            "PDC_outbound_20251020.jsonl", archive, "EA", code=1
+        )
+    await pipeline.imported("EURUSD_202510200000_202510202359.csv", export, "EA")
 
     # Assert
     await pipeline.stores("market_data", "EA", {

@@ -2,20 +2,20 @@
 
 import asyncio
 import re
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from typer.testing import CliRunner, Result
 
 from runtime.settings import Settings
 from sink.db.schema import migrate
 from tests.conftest import API_KEY
 from tests.services import environment, running
 from tests.waiting import wait_until
+from tickpipe.cli import app
 
 #: The older stack's table, with a tick row, a row of zeros and a bar that stands twice.
 OLD = """
@@ -47,19 +47,16 @@ def old(settings: Settings) -> str:
     return url
 
 
-def imported(settings: Settings, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "tickpipe", "import", *arguments, "--source", "Broker", "--key", API_KEY]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False,
-        env=environment(settings) | {"TICKPIPE_DATA_DIR": str(settings.data_dir)},
-    )  # fmt: skip
+def imported(settings: Settings, *arguments: str) -> Result:
+    command = ["import", *arguments, "--source", "Broker", "--key", API_KEY]
+    return CliRunner().invoke(app, command, env=environment(settings))
 
 
 def test_a_table_of_an_older_database_is_imported(settings: Settings, old: str) -> None:
     arguments = ["market-data", old, "--table", "older.market_data"]
     shown = imported(settings, *arguments, "--dry-run")
     # The row of zeros is no bar.
-    assert shown.returncode == 1, shown.stderr
+    assert shown.exit_code == 1, shown.stderr
     assert "H1 bars" in shown.stdout
     assert "line 6: open" in " ".join(shown.stderr.split())
     assert copies(settings) == []
@@ -67,7 +64,7 @@ def test_a_table_of_an_older_database_is_imported(settings: Settings, old: str) 
     with running(settings, "producer", "sink") as (producer, _):
         for _ in range(2):
             done = imported(settings, *arguments, "--url", producer.url)
-            assert done.returncode == 1, done.stderr + done.stdout
+            assert done.exit_code == 1, done.stderr + done.stdout
             assert "1 bars sent, 1 accepted" in done.stdout
             assert "5 bars sent, 5 accepted, 0 rejected" in done.stdout
             assert "1 lines could not be used" in done.stdout
@@ -102,7 +99,7 @@ def test_what_cannot_be_read_is_said_in_a_sentence(settings: Settings, old: str)
         (["postgresql://user:hu@sh%@127.0.0.1:9/none"], "%25 for %"),
     ):
         done = imported(settings, *arguments, "--dry-run")
-        assert done.returncode == 2
+        assert done.exit_code == 2
         assert words in " ".join(done.stderr.split())
         assert not re.search("hush|hu@|sh%@", done.stderr)
         assert "Traceback" not in done.stderr

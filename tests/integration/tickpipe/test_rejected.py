@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from typer.testing import CliRunner
 
 from marketdata.wire import encode
 from runtime.kafka import MAX_RECORD_BYTES
@@ -16,6 +14,7 @@ from runtime.settings import Settings
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of
 from tests.services import environment
+from tickpipe.cli import app
 
 
 class Record(NamedTuple):
@@ -45,12 +44,9 @@ async def of_every_form(settings: Settings, kafka: KafkaLog) -> list[Rejected]:
 
 
 async def run(settings: Settings, *arguments: str, expect: int = 0) -> str:
-    command = [sys.executable, "-m", "tickpipe", "rejected", *arguments, "--data-dir", str(Path(settings.data_dir))]
-    done = await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, timeout=60, env=environment(settings), check=False
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    words = ["rejected", *arguments, "--data-dir", str(settings.data_dir)]
+    done = await asyncio.to_thread(CliRunner().invoke, app, words, env=environment(settings))
+    assert done.exit_code == expect, done.output
     return done.stdout + done.stderr
 
 

@@ -26,7 +26,7 @@ from tests.days import eurusd_bars, eurusd_ticks
 from tests.integration.stack import Row, Stack
 from tests.kafka_log import KafkaLog
 from tests.kafka_tool import tool_command
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 from tickpipe.embedded.stack import start_service, stop_service
 from tickpipe.replay.engine import wait_until_empty
 
@@ -65,7 +65,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     file = stack.data_dir.parent / "ticks.csv"
     lines = (f"{tick.time_msc},{tick.bid},{tick.ask}\n" for tick in eurusd_ticks()[:COUNT])
     file.write_text("time_msc,bid,ask\n" + "".join(lines))
-    stack.up()
+    stack.start_to_the_table()
     try:
         stack.send(file, "Once")
         stack.send(file, "Resent")
@@ -155,7 +155,7 @@ def test_kafkas_own_reset_gives_the_same_rows(stack: Pipeline, rows: list[Row]) 
             "--command-config", str(stack.data_dir / "kafka" / "client.properties"), "--group", settings.stream_group,
             "--reset-offsets", "--to-datetime", "2019-02-04T00:14:00.000", "--topic", settings.ticks_topic, "--execute",
         )  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert settings.ticks_topic in done.stdout
     finally:
@@ -177,7 +177,7 @@ def test_ctrl_c_starts_the_workers_again(stack: Pipeline) -> None:
     assert "Stopping stream" in replaying.stderr.readline()
     wait_until(lambda: stack.found().service("stream").state == "stopped", what="a stopped worker")
     replaying.send_signal(signal.SIGINT)
-    _, said = replaying.communicate(timeout=60)
+    _, said = replaying.communicate(timeout=PATIENCE_SECONDS)
 
     assert replaying.returncode == 130, said
     assert "nothing was changed" in said
@@ -194,7 +194,7 @@ def test_workers_that_run_elsewhere_must_be_stopped_first(stack: Pipeline, tmp_p
 
     done = subprocess.run(
         [sys.executable, "-m", "tickpipe", "replay", "--from", "2019-02-04", "--yes", "--data-dir", str(tmp_path)],
-        capture_output=True, text=True, timeout=60, env=elsewhere, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, env=elsewhere, check=False,
     )  # fmt: skip
 
     assert done.returncode == 1
@@ -273,7 +273,7 @@ def test_what_is_still_unusable_is_listed_shown_and_not_sent(stack: Pipeline) ->
 def unsuccessful(stack: Pipeline, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "tickpipe", *arguments, "--data-dir", str(stack.data_dir)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done
     assert "Traceback" not in done.stderr

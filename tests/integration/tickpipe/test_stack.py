@@ -20,7 +20,7 @@ from runtime.kafka import admin_client, new_consumer, new_producer
 from runtime.settings import load_settings
 from tests.integration.stack import Stack
 from tests.kafka_tool import tool_command
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 from tickpipe.embedded.stack import (
     StackConfig,
     StackState,
@@ -42,7 +42,7 @@ _TOPIC = "kept"
 def _config(data_dir: Path, *services: str, **commands: tuple[str, ...]) -> StackConfig:
     stand_ins = {kind: (sys.executable, _STAND_IN, kind) for kind in ("producer", "stream", "sink")}
     chosen = services or ("kafka", "postgres", "producer", "stream", "sink")
-    return StackConfig(data_dir, producer_port=0, services=chosen, commands=stand_ins | commands)
+    return StackConfig(data_dir, producer_port=0, services=chosen, commands=stand_ins | commands, short_lived=True)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_kafkas_own_tools_run_against_it(stack_dir: Path) -> None:
         "--command-config", str(stack_dir / "kafka" / "client.properties"), "--list",
     )  # fmt: skip
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -168,7 +168,7 @@ def test_too_few_descriptors_are_named_with_the_cure(small_dir: Path) -> None:
     done = subprocess.run(
         ["prlimit", "--nofile=64:64", sys.executable, "-m", "tickpipe.embedded.stack",
          _config(small_dir, "producer").to_json()],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.startswith("error: a process may open no more than 64 files here, and Kafka needs 256;")
