@@ -195,10 +195,10 @@ class Api:
                     Facts(source, server=sender.server or None, account=sender.account or None),
                     is_dry=is_dry_run(headers),
                 )
-            said = _Said(source, sender, says_ticks(headers.get(FILL.lower().encode())))
+            said = _Said(source, sender, says_ticks(headers.get(FILL.lower().encode(), b"")))
             if is_dry_run(headers):
                 return await self._dry_run(raw, said)
-            if path == TICKS_ROUTE and says_ticks(headers.get(CAN_FILL.lower().encode())):
+            if path == TICKS_ROUTE and says_ticks(headers.get(CAN_FILL.lower().encode(), b"")):
                 said = said._replace(wanted=self._wishes.of(said.name))
                 self._wishes.note_sender(said.name)
             if len(raw) < LARGE_BYTES:
