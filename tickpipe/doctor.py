@@ -171,7 +171,7 @@ async def _schema(connection: "AsyncConnection[Any]", schema: str) -> AsyncItera
         role = connection.info.user
         yield Line(
             "rights in the database", Level.RED, f"the role {role} lacks {', '.join(denied)}, so a sink cannot store",
-            f"grant it to {role} (docs/deploy/database.md); or name the sink's role in TICKPIPE_DATABASE_URL",
+            f"GRANT … TO {role} (docs/deploy/database.md); or name the sink's role in TICKPIPE_DATABASE_URL",
         )  # fmt: skip
         if any(right.startswith(("USAGE", "SELECT")) for right in denied):
             return  # what cannot be read cannot be looked at
