@@ -174,7 +174,7 @@ class Record(Protocol):
 def in_pieces(records: Sequence[Record], symbols: int = 1) -> Iterator[Sequence[Record]]:
     """A poll in pieces to decode and fold one after the other; `symbols` are those that tick.
 
-    Bytes bound a piece, not records: a record of one tick and one of 200 take as long for each of their bytes.
+    Bytes bound a piece, not records: one of 200 ticks takes up to twice as long for each byte as one of one.
     """
     total_bytes = sum(len(record.value) for record in records if record.value is not None)
     piece_bytes = min(max(_PIECE_BYTES, symbols * _SYMBOL_BYTES), _MAX_PIECE_BYTES)
