@@ -1,9 +1,12 @@
-"""An EA behind a relay that is killed or out of disk: every tick arrives once."""
+"""An EA behind a relay that is killed, locked out of its file or out of disk: every tick arrives once."""
 
 import os
+import sqlite3
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -66,6 +69,21 @@ def test_a_relay_that_is_killed_while_an_ea_sends_again(
         relay.start()
         # The first requests are those that nobody took; the next kill comes in the middle of them.
         terminal.run(8)
+    finish(terminal, relay, server, TICKS)
+
+
+def test_a_file_that_is_locked_for_half_a_minute(
+    terminal: Terminal, relay: RelayProcess, server: ScriptedServer
+) -> None:
+    attach(terminal, relay, TICKS)
+    before = terminal.sent
+    with closing(sqlite3.connect(relay.db, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            terminal.run(10)
+        assert terminal.sent == before
+        other.execute("ROLLBACK")
     finish(terminal, relay, server, TICKS)
 
 
