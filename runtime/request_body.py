@@ -188,7 +188,7 @@ async def read_body(
         if not body.startswith(_GZIP_MAGIC):
             return body
         encoding = _GZIP[0]  # it is no text in any case
-    return _unpacked(body, _window_bits(body, encoding), encoding.decode(), limit_bytes, reserve)
+    return await _unpacked(body, _window_bits(body, encoding), encoding.decode(), limit_bytes, reserve)
 
 
 class _Begun:
@@ -264,11 +264,15 @@ def _window_bits(body: bytes, encoding: bytes) -> int:
     return zlib.MAX_WBITS if has_header else _BARE_WINDOW_BITS
 
 
-def _unpacked(body: bytes, window_bits: int, encoding: str, limit_bytes: int, reserve: Callable[[int], None]) -> bytes:
+async def _unpacked(
+    body: bytes, window_bits: int, encoding: str, limit_bytes: int, reserve: Callable[[int], None]
+) -> bytes:
     unpacker = zlib.decompressobj(window_bits)
     unpacked = io.BytesIO()
     members = 1
     for at in range(0, len(body), _PACKED_BYTES):
+        if at:
+            await asyncio.sleep(0)  # other requests do not wait for all of it
         packed = body[at : at + _PACKED_BYTES]
         while packed:
             if unpacker.eof:
@@ -287,6 +291,8 @@ def _unpacked(body: bytes, window_bits: int, encoding: str, limit_bytes: int, re
             reserve(len(part))
             unpacked.write(part)
             packed = unpacker.unconsumed_tail or unpacker.unused_data
+            if len(part) == _PART_BYTES:
+                await asyncio.sleep(0)
     if not unpacker.eof:
         raise _not_one(encoding)
     return unpacked.getvalue()

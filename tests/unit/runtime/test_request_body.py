@@ -69,6 +69,19 @@ async def test_a_body_that_hardly_packs_is_unpacked_part_by_part() -> None:
             await read_body(sends(spoilt), headers, 500_000)
 
 
+async def test_other_requests_have_their_turn_while_a_body_is_unpacked() -> None:
+    size = 32 * 1024 * 1024
+    reading = asyncio.ensure_future(
+        read_body(sends(gzip.compress(bytes(size), 1)), {b"content-encoding": b"gzip"}, size)
+    )
+    turns = 0
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert len(await reading) == size
+    assert turns > 32
+
+
 async def test_a_gzip_of_several_members_is_unpacked_as_one() -> None:
     headers = {b"content-encoding": b"gzip"}
     noise = random.Random(1).randbytes(200_000)
