@@ -175,8 +175,10 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no typ
 
     async def stop(self) -> None:
         """Leave the group, if there is one, and close every connection."""
-        await end_fetches(self)
-        await super().stop()
+        try:
+            await end_fetches(self)
+        finally:
+            await super().stop()
 
 
 def new_consumer(settings: Settings, *topic_names: str, **options: Any) -> Consumer:

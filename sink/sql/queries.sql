@@ -492,7 +492,11 @@ SELECT to_regclass(quote_ident(%(schema)s) || '.tickpipe_migrations');
 
 -- name: has_migrations
 -- Only those of our schema: behind it in the search_path may be that of TimescaleDB, with others' migrations in it.
-SELECT to_regclass(quote_ident(current_schema()) || '.tickpipe_migrations') IS NOT NULL;
+-- to_regclass() would go on saying no to a session that has asked before, and waited for the lock since.
+SELECT EXISTS (
+    SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relname = 'tickpipe_migrations' AND nspname = current_schema()
+);
 
 -- name: create_migrations_table
 CREATE TABLE IF NOT EXISTS tickpipe_migrations (

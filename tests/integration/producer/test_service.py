@@ -148,7 +148,8 @@ async def test_a_body_of_64_mb_is_stored_within_300_mb_of_memory(
     assert [len(frame.ticks) for frame in frames] == [*[19_998] * 10, 20]
     assert {frame.request for frame in frames} == {answer.headers["X-Trace-Id"]}
     assert service.peak_memory_mb() < 300
-    assert slowest < 2.0
+    # In one go the body takes several times as long, on any machine.
+    assert slowest < 5.0
 
 
 @pytest.mark.full
