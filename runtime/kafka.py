@@ -170,8 +170,23 @@ class SideWriter:
                 await discard_producer(producer)
 
 
+#: A broker that answers has done so by then (seconds).
+_CONNECT_SECONDS: Final = 2.0
+
+
 class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
     """An `AIOKafkaConsumer` that can be stopped while the broker is away."""
+
+    async def start(self) -> None:
+        """Connect. aiokafka leaves a connection open that it is making when it is cancelled: that is made first."""
+        starting = asyncio.ensure_future(super().start())
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait([starting], timeout=_CONNECT_SECONDS)
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            raise
 
     async def stop(self) -> None:
         """Leave the group, if there is one, and close every connection."""
