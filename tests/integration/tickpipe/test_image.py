@@ -99,7 +99,8 @@ def commands() -> set[str]:
         children: dict[str, object] = getattr(command, "commands", {})
         if not children:
             return {" ".join(words)}
-        return {name for word, child in children.items() for name in walk(child, [*words, word])}
+        own = {" ".join(words)} if words and getattr(command, "invoke_without_command", False) else set()
+        return own | {name for word, child in children.items() for name in walk(child, [*words, word])}
 
     return walk(get_command(app), [])
 

@@ -145,7 +145,7 @@ TICK = b'{"symbol":"EURUSD","bid":1.16512,"ask":1.16518,"last":0.0,"volume":0,"f
         ),
         pytest.param(b'{"ticks":[\n', b"9" * 10**6, 1_000, 120 * 10**6, id="JSON", marks=pytest.mark.full),
         pytest.param(
-            b'{"ticks":[', b",".join([TICK] * 10_000) + b",", 1_000, 120 * 10**6, id="items", marks=pytest.mark.full
+            b'{"ticks":[', b",".join([TICK] * 10_000) + b",", 200, 120 * 10**6, id="items", marks=pytest.mark.full
         ),
     ],
 )
