@@ -33,7 +33,7 @@ _CONNECT_SECONDS: Final = 2.0
 
 
 async def connected(start: Coroutine[Any, Any, None]) -> None:
-    """Run the `start()` of a client, and to its end: cancelled, aiokafka leaves open the connection that it is making."""
+    """Run the `start()` of a client to its end: aiokafka leaves open the connection that a cancelled one is making."""
     starting = asyncio.ensure_future(start)
     try:
         await asyncio.shield(starting)
