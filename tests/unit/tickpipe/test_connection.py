@@ -1,11 +1,13 @@
 """Which producer and which servers a command finds."""
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from marketdata.errors import StackError
-from tickpipe.connection import connected_settings, producer_address
+from tickpipe.connection import StackServices, connected_settings, producer_address
 
 _ENV = "COMPOSE_PROJECT_NAME=tickpipe-1\nTICKPIPE_API_KEY=key-of-compose\nTICKPIPE_PORT=28001\nTICKPIPE_DB_PASSWORD=x\n"
 
@@ -46,3 +48,11 @@ def test_another_env_is_no_deployment(folder: Path) -> None:
     (folder / ".env").write_text("TICKPIPE_PORT=28001\n")
     with pytest.raises(StackError, match="no stack runs"):
         producer_address(folder, None, None, None)
+
+
+def test_without_a_stack_its_extra_is_not_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore into servers elsewhere works in the image, which does not have it."""
+    monkeypatch.setitem(sys.modules, "tickpipe.embedded.stack", None)
+    services = StackServices(folder / "data", re.compile(".*"))
+    services.stop()
+    services.start()
