@@ -184,7 +184,8 @@ def read_whole(files: ArchiveFiles, file: ArchivedFile) -> pa.Table:
         raise ArchiveDamaged(f"{where} is missing")
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise ArchiveDamaged(f"{where} is damaged: its SHA-256 is not that of its manifest")
-    return read_table(pa.BufferReader(content))
+    # In this thread alone: one of Arrow's that lets go of the bytes while the interpreter ends aborts the process.
+    return read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
 
 
 def _window_end(files: list[ArchivedFile], first: int, last: int) -> int:

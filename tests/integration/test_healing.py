@@ -169,7 +169,7 @@ def whole(terminal: Terminal, symbol: str) -> dict[int, Row]:
 
 
 @pytest.mark.parametrize(
-    ("symbols", "days", "holes"), [(3, 1, 8), pytest.param(20, 5, 200, marks=pytest.mark.full)], ids=["few", "200"]
+    ("symbols", "days", "holes"), [(3, 1, 8), pytest.param(10, 3, 100, marks=pytest.mark.full)], ids=["few", "100"]
 )
 async def test_holes_are_healed_and_every_minute_is_named_rightly(
     settings: Settings, symbols: int, days: int, holes: int
@@ -195,7 +195,7 @@ async def test_holes_are_healed_and_every_minute_is_named_rightly(
             async def are_there() -> bool:
                 return all(stored(settings, name).items() >= whole(terminal, name).items() for name in names)
 
-            await eventually(are_there, what="the minutes that were not lost")
+            await eventually(are_there, what="the minutes that were not lost", within_seconds=400)
             before = {name: stored(settings, name) for name in names}
             async with await open_session(database_conninfo(settings), "test") as connection:
                 holiday = [datetime.fromtimestamp(ms / 1000, UTC) for ms in terminal.holiday]
@@ -210,7 +210,7 @@ async def test_holes_are_healed_and_every_minute_is_named_rightly(
                 asked = await sender.fill()
                 return not asked and all(stored(settings, name) == terminal.rows(name) for name in names)
 
-            await eventually(is_healed, what="the fold of the whole history")
+            await eventually(is_healed, what="the fold of the whole history", within_seconds=400)
             # Nothing is asked for a second time.
             for _ in range(5):
                 await asyncio.sleep(0.4)
