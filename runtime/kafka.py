@@ -1,7 +1,7 @@
 """Kafka clients that read, write and administer, and where logs end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final, cast
 
@@ -26,22 +26,6 @@ MAX_RECORD_BYTES = 8 * 1024 * 1024
 
 #: Answer to one request of an administration or metadata call (milliseconds); smaller fails on a broker that starts.
 _REQUEST_TIMEOUT_MS = 10_000
-
-
-#: A broker that answers has done so by then (seconds).
-_CONNECT_SECONDS: Final = 2.0
-
-
-async def connected(start: Coroutine[Any, Any, None]) -> None:
-    """Run the `start()` of a client to its end: aiokafka leaves open the connection that a cancelled one is making."""
-    starting = asyncio.ensure_future(start)
-    try:
-        await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        await asyncio.wait([starting], timeout=_CONNECT_SECONDS)
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
-        raise
 
 
 @asynccontextmanager
@@ -86,7 +70,7 @@ class SharedAdmin:
                         **client_options(self._settings), request_timeout_ms=_REQUEST_TIMEOUT_MS
                     )
                     with kafka_errors(self._settings):
-                        await connected(self._client.start())
+                        await self._client.start()
                 yield self._client
             except KafkaUnavailable as exc:
                 await self.aclose()
@@ -175,7 +159,7 @@ class SideWriter:
             self._producer = new_producer(
                 self._settings, enable_idempotence=False, request_timeout_ms=int(self._confirm_seconds * 1000)
             )
-            await connected(self._producer.start())
+            await self._producer.start()
         return self._producer
 
     async def stop(self) -> None:
@@ -188,10 +172,6 @@ class SideWriter:
 
 class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
     """An `AIOKafkaConsumer` that can be stopped while the broker is away."""
-
-    async def start(self) -> None:
-        """Connect; see `connected`."""
-        await connected(super().start())
 
     async def stop(self) -> None:
         """Leave the group, if there is one, and close every connection."""

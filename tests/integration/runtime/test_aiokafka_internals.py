@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import random
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -149,22 +148,3 @@ async def test_a_member_of_a_group_has_no_error(settings: Settings, kafka: Kafka
         assert group_error(member) is None
     finally:
         await member.stop()
-
-
-async def test_a_consumer_that_is_cancelled_while_it_connects_leaves_no_connection(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left: list[str] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: left.append(str(unraisable.exc_value)))
-    for steps in range(5, 60, 5):
-        consumer = new_consumer(settings, settings.ticks_topic)
-        starting = asyncio.ensure_future(consumer.start())
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        starting.cancel()
-        await asyncio.wait([starting])
-        await consumer.stop()
-        del starting, consumer
-    await asyncio.sleep(0.1)
-    gc.collect()
-    assert left == []
