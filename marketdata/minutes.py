@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
+from marketdata.tick import MINUTE_MS
+
 Range = tuple[int, int]
 
-MINUTE_MS: Final = 60_000
 _DAY: Final = timedelta(days=1)
 
 #: A sender is asked for ranges of at most an hour: a busy symbol has tens of thousands of ticks in it (milliseconds).

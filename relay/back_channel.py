@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from marketdata.contract.fills import MAX_WANTED
 from marketdata.contract.http import FILLS_ROUTE, MAX_DETAILS, Unusable, Wanted, agent_header, source_header
 from marketdata.errors import TickpipeError
 from relay.damage import id_bounds
@@ -26,9 +27,6 @@ log = structlog.get_logger(__name__)
 
 #: A sender that can fill has posted within that time, and ranges are as old as that at most (seconds).
 _FRESH_SECONDS: Final = 600.0
-
-#: Most ranges that are handed on, as the contract has it; more in an answer are left out.
-_MOST_WANTED: Final = 8
 
 #: A report that the server did not take is tried again after 1, 2, 4 … seconds, at most the last; one whose route the
 #: server does not have, at once only after the last.
@@ -62,7 +60,7 @@ class Wishes:
     def take(self, name: str, answer: Mapping[str, Any]) -> None:
         """The newest answer of the server to ticks of a sender: without the field nothing is wanted."""
         try:
-            wanted = msgspec.convert(answer.get("wanted", []), list[Wanted])[:_MOST_WANTED]
+            wanted = msgspec.convert(answer.get("wanted", []), list[Wanted])[:MAX_WANTED]
         except msgspec.ValidationError:
             wanted = []
         self._wanted[name] = (self._monotonic(), wanted)

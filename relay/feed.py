@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from marketdata.tick import Tick
+from marketdata.tick import MINUTE_MS, Tick
 from relay.terminal import SymbolFacts, Terminal
-
-MINUTE_MS: Final = 60_000
 
 #: Every minute is read again when it is so old, and so much at a time, up to the last (ms).
 CHECK_AGES_MS: Final = (60_000, 600_000, 3_600_000)

@@ -5,7 +5,7 @@ Rejected records go to `candles.rejected`.
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -16,7 +16,7 @@ import structlog
 from aiokafka import TopicPartition
 
 from marketdata.candle import BrokerBar, Candle, check_bar, check_candle
-from marketdata.errors import InvalidCandle, InvalidReference, InvalidReport
+from marketdata.errors import InvalidCandle, InvalidReference, InvalidReport, TickpipeError
 from marketdata.runs import Record
 from marketdata.wire import (
     Fill,
@@ -66,38 +66,38 @@ def incoming_candles(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[I
 
 def incoming_bars(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
     """The broker's bars among records of `candles.broker`."""
-    good, bad = [], []
-    for record in records:
-        try:
-            bar = decode_bar(record.value)
-            check_bar(bar)
-        except InvalidCandle as exc:
-            bad.append(Rejected(tp.topic, tp.partition, record, str(exc)))
-        else:
-            good.append(Incoming(tp, record, bar))
-    return good, bad
+    return _incoming(tp, records, _valid_bar, InvalidCandle)
 
 
 def incoming_reference(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
     """The reference data among records of `reference`."""
-    good, bad = [], []
-    for record in records:
-        try:
-            good.append(Incoming(tp, record, decode_reference(record.value)))
-        except InvalidReference as exc:
-            bad.append(Rejected(tp.topic, tp.partition, record, str(exc)))
-    return good, bad
+    return _incoming(tp, records, decode_reference, InvalidReference)
 
 
 def incoming_reports(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
     """The reports of senders among records of `fills`."""
+    return _incoming(tp, records, decode_report, InvalidReport)
+
+
+def _incoming(
+    tp: TopicPartition,
+    records: Sequence[Any],
+    decode: Callable[[bytes | None], BrokerBar | Reference | Report],
+    invalid: type[TickpipeError],
+) -> tuple[list[Incoming], list[Rejected]]:
     good, bad = [], []
     for record in records:
         try:
-            good.append(Incoming(tp, record, decode_report(record.value)))
-        except InvalidReport as exc:
+            good.append(Incoming(tp, record, decode(record.value)))
+        except invalid as exc:
             bad.append(Rejected(tp.topic, tp.partition, record, str(exc)))
     return good, bad
+
+
+def _valid_bar(value: bytes | None) -> BrokerBar:
+    bar = decode_bar(value)
+    check_bar(bar)
+    return bar
 
 
 log = structlog.get_logger(__name__)

@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 from psycopg import AsyncConnection
 
 from marketdata.contract.times import offset_zone
-from marketdata.minutes import MINUTE_MS, Range, Session, closed_by_sessions, intersect, length, subtract, union
+from marketdata.minutes import Range, Session, closed_by_sessions, intersect, length, subtract, union
+from marketdata.tick import MINUTE_MS
 from sink.db.session import SQL
 from sink.queries import candle_day
 from sink.staging import time_msc, utc
@@ -155,13 +156,13 @@ async def read_known(
     """
     about = {"from_": span[0], "to": span[1], "symbol": symbol, "source": source, "states": list(states)}
     ranges: dict[Series, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
-    for of_source, of_symbol, state, begins, ends, _, _, error in await _all(connection, "ledger_ranges", about):
+    for of_source, of_symbol, state, begins, ends, _, _, error in await fetch_all(connection, "ledger_ranges", about):
         range_ = (time_msc(begins), time_msc(ends))
         ranges[of_symbol, of_source][state].append((range_, error) if state == "failed" else range_)
     known = {
         series: Known(union(found["closed"]), union(found["none"]), found["failed"]) for series, found in ranges.items()
     }
-    for of_source, of_symbol, offset_s, sessions in await _all(connection, "quote_sessions", about):
+    for of_source, of_symbol, offset_s, sessions in await fetch_all(connection, "quote_sessions", about):
         zone = zones.get(of_source, UTC) if offset_s is None else offset_zone(offset_s)
         before = known.get((of_symbol, of_source), Known())
         known[of_symbol, of_source] = before._replace(sessions=[tuple(one) for one in sessions], zone=zone)
@@ -193,7 +194,7 @@ class Habits:
             asked = lacking if len(lacking) <= _FEW else [(None, None)]
             for symbol, source in asked:
                 about = {"to": to, "symbol": symbol, "source": source, "habit": HABIT}
-                rows = await _all(connection, "minutes_by_hour", about)
+                rows = await fetch_all(connection, "minutes_by_hour", about)
                 for of, hours in groupby(rows, lambda row: (row[0], row[1])):
                     minutes = {hour.astimezone(UTC): count for _, _, hour, count in hours}
                     self._known[of] = now, Habit(minutes, zone)
@@ -220,7 +221,7 @@ async def find_gaps(
     """
     since = since or from_
     about = {"from_": from_, "to": to, "since": since, "symbol": symbol, "source": source, "least": least}
-    found = await _all(connection, "gaps", about)
+    found = await fetch_all(connection, "gaps", about)
     if not found:
         return []
     known = await read_known(connection, (since, to), zones or {}, symbol=symbol, source=source)
@@ -278,9 +279,9 @@ async def minute_states(
     symbol, source = series
     span = (from_, to)
     about = {"from_": from_, "to": to, "symbol": symbol, "source": source, "states": ["wanted"]}
-    ticks = [(time_msc(begins), time_msc(ends)) for begins, ends in await _all(connection, "candle_runs", about)]
+    ticks = [(time_msc(begins), time_msc(ends)) for begins, ends in await fetch_all(connection, "candle_runs", about)]
     known = (await read_known(connection, span, zones, symbol=symbol, source=source)).get(series, Known())
-    wanted = [(time_msc(row[3]), time_msc(row[4])) for row in await _all(connection, "ledger_ranges", about)]
+    wanted = [(time_msc(row[3]), time_msc(row[4])) for row in await fetch_all(connection, "ledger_ranges", about)]
     rest = [(time_msc(from_), time_msc(to))]
     states: list[tuple[Range, str]] = []
     failed = union(range_ for range_, _ in known.failed)
@@ -296,8 +297,9 @@ async def minute_states(
 
 async def sources_of(connection: AsyncConnection[Any], symbol: str) -> list[str]:
     """The sources that send the symbol, or say when it is quoted."""
-    return [name for (name,) in await _all(connection, "sources_of_symbol", {"symbol": symbol})]
+    return [name for (name,) in await fetch_all(connection, "sources_of_symbol", {"symbol": symbol})]
 
 
-async def _all(connection: AsyncConnection[Any], name: str, about: Mapping[str, Any]) -> list[Any]:
+async def fetch_all(connection: AsyncConnection[Any], name: str, about: Mapping[str, Any]) -> list[Any]:
+    """All rows of a statement of ours."""
     return await (await connection.execute(SQL[name], about)).fetchall()

@@ -6,7 +6,7 @@ that are wanted are published to the compacted topic `wanted`, which producers r
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -27,7 +27,7 @@ from runtime.service import PeriodicTask, TaskMetrics
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database
 from sink.db.session import SQL
-from sink.gaps import Gap, Habits, Known, Series, State, find_gaps, read_known
+from sink.gaps import Gap, Habits, Known, Series, State, fetch_all, find_gaps, read_known
 from sink.metrics import Metrics
 from sink.progress import StoredUntil
 from sink.staging import time_msc, utc
@@ -93,7 +93,7 @@ async def _apply_fill(connection: AsyncConnection[Any], fill: Fill) -> None:
         await connection.execute(SQL["mark_ledger"], _about(series, range_) | {"state": "none"})
         return
     about = {"from_": utc(fill.from_ms), "to": utc(fill.to_ms), "symbol": fill.symbol, "source": fill.source}
-    rows = await _all(connection, "ledger_ranges", about | {"states": list(_HOLES)})
+    rows = await fetch_all(connection, "ledger_ranges", about | {"states": list(_HOLES)})
     await _cut(connection, series, _HOLES, range_)
     for _, _, _, begins, ends, expected, _, _ in rows:
         [failed] = intersect([(time_msc(begins), time_msc(ends))], [range_])
@@ -202,7 +202,7 @@ class LedgerKeeper(PeriodicTask[bool]):
         to = min(until, from_ + _PIECE)
         async with connection.transaction():
             await connection.execute(SQL["forget_wanted"], {"before": window})
-            filled = await _all(connection, "filled_ranges", {"most": _MOST_FILLED})
+            filled = await fetch_all(connection, "filled_ranges", {"most": _MOST_FILLED})
             for source, symbol, begins, ends in filled:
                 series = (symbol, source)
                 await _cut(connection, series, _HOLES, (time_msc(begins), time_msc(ends)))
@@ -267,7 +267,7 @@ class LedgerKeeper(PeriodicTask[bool]):
         self, connection: Connection, *, window: datetime, until: datetime
     ) -> tuple[dict[str, int], dict[bytes, list[Range]]]:
         about = {"from_": window, "to": until, "symbol": None, "source": None, "states": list(_HOLES)}
-        rows = await _all(connection, "ledger_ranges", about)
+        rows = await fetch_all(connection, "ledger_ranges", about)
         minutes = dict.fromkeys(_HOLES, 0)
         holes: dict[Series, list[Range]] = defaultdict(list)
         if rows:
@@ -329,7 +329,3 @@ async def _insert(
 ) -> None:
     about = {"state": state, "expected": expected, "tried_at": tried_at, "error": error}
     await connection.execute(SQL["insert_holes"], _about(series, range_) | about)
-
-
-async def _all(connection: AsyncConnection[Any], name: str, about: Mapping[str, Any]) -> list[Any]:
-    return await (await connection.execute(SQL[name], about)).fetchall()

@@ -14,12 +14,10 @@ from marketdata.contract.body import OFFSET, utc_offset_in
 from marketdata.contract.fields import MAX_SYMBOL, symbol_of
 from marketdata.contract.http import Detail, Unusable
 from marketdata.errors import InvalidItem
+from marketdata.tick import MINUTE_MS
 
-#: What one answer asks for: so many ranges, none longer (milliseconds).
+#: What one answer asks for (ranges).
 MAX_WANTED: Final = 8
-MAX_WANTED_MS: Final = 3_600_000
-
-MINUTE_MS: Final = 60_000
 
 #: A report is of at most a day (milliseconds): a sender may read more at once than it was asked for.
 _MAX_RANGE_MS: Final = 86_400_000

@@ -14,7 +14,8 @@ import psycopg
 import pytest
 
 from marketdata.contract.http import FILLS_ROUTE, TICKS_ROUTE
-from marketdata.minutes import MINUTE_MS, Range, intersect, union
+from marketdata.minutes import Range, intersect, union
+from marketdata.tick import MINUTE_MS
 from runtime import clock
 from runtime.settings import Settings
 from sink.db.schema import migrate

@@ -3,8 +3,6 @@
 What is right was written down from docs/http.md before the code was asked.
 """
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -169,19 +167,6 @@ BODIES = [
     ),
     Odd("two offsets", f'{{"Utc_offset_s":0,"ticks":[{item()}],"utc_offset_s":7200}}'.encode(), [], None),
 ]  # fmt: skip
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    made = new_bench()
-    async with made.client:
-        yield made
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "ea.db") as opened:
-        yield opened
 
 
 def quotes(bench: Bench) -> list[Quote]:

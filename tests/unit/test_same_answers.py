@@ -5,8 +5,7 @@ The inputs are of the kinds that EAs, data sites and scripts really send; what i
 
 import json
 import zlib
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -29,19 +28,6 @@ MSC = SECOND + 417
 
 #: symbol, time, bid, ask, coarse.
 Seen = tuple[str, int, float, float, bool]
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    made = new_bench()
-    async with made.client:
-        yield made
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "ea.db") as opened:
-        yield opened
 
 
 def ticks_in(bench: Bench) -> list[Seen]:

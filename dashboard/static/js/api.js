@@ -86,10 +86,10 @@ export async function comparedBars({ symbol, source, timeframe }, from, to, sign
   return bars;
 }
 
-/** What the ledger knows of the gaps of a feed between two moments; `from` and `to` become epoch milliseconds. */
+/** What is known of every minute of a feed between two moments, at most 31 days; times become epoch milliseconds. */
 export async function gapsOf({ symbol, source }, from, to, signal) {
-  const { gaps } = await getJson(`gaps?${new URLSearchParams({ symbol, source, from: iso(from), to: iso(to) })}`, signal);
-  return gaps.map((gap) => ({ ...gap, from: Date.parse(gap.from), to: Date.parse(gap.to) }));
+  const { ranges } = await getJson(`gaps?${new URLSearchParams({ symbol, source, from: iso(from), to: iso(to) })}`, signal);
+  return ranges.map((range) => ({ ...range, from: Date.parse(range.from), to: Date.parse(range.to) }));
 }
 
 /** A moment as parameters have it. */

@@ -1,7 +1,7 @@
-// The band under the candles that tells of gaps what is known: not filled, asked for, or that the broker had none.
+// The band under the candles that tells of gaps what is known: asked for, not to be had, or that the broker had none.
 
-/** Colours of the theme by state; what is not here, as a closed market, is no gap. */
-const COLOURS = { missing: "warn", unknown: "muted", wanted: "accent", failed: "down", none: "separator" };
+/** Colours of the theme by state; what is not here, as a closed market or an ordinary silence, is no gap. */
+const COLOURS = { wanted: "warn", failed: "down", none: "separator" };
 const HEIGHT = 4;
 /** A gap within a bar is seen as well (pixels). */
 const NARROWEST = 3;

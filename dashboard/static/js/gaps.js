@@ -6,6 +6,9 @@ import { isMarked } from "./gap-band.js";
 /** The reader scrolls on for so long, and what is known of a gap changes as it is filled. */
 const PAUSE_MS = 250;
 const NEWS_MS = 30_000;
+const MINUTE_MS = 60_000;
+/** The server tells of no longer time at once; when more is on the screen, a gap is too narrow to be seen. */
+const MOST_MS = 31 * 86_400_000;
 
 export class Gaps {
   #feed = null;
@@ -32,11 +35,13 @@ export class Gaps {
   /** The reader looks at what is between these moments. */
   look(from, to) {
     if (!this.#isThere || !this.#feed?.source || this.#timer || from === null || to === null) return;
+    if (to - from > MOST_MS - 3 * MINUTE_MS) return;
     const isKnown = this.#span && this.#span.from <= from && to <= this.#span.to;
     if (isKnown && Date.now() - this.#span.at < NEWS_MS) return;
     this.#timer = setTimeout(() => {
       this.#timer = 0;
-      this.#read(Math.max(0, from - (to - from)), to + (to - from) + 1);
+      const aside = Math.max(MINUTE_MS, Math.min(to - from, (MOST_MS - MINUTE_MS - (to - from)) / 2));
+      this.#read(Math.max(0, from - aside), to + aside + 1);
     }, PAUSE_MS);
   }
 

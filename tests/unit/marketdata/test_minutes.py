@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata.minutes import ASK_MS, MINUTE_MS, Range, asks, closed_by_sessions, intersect, length, subtract, union
+from marketdata.minutes import ASK_MS, Range, asks, closed_by_sessions, intersect, length, subtract, union
+from marketdata.tick import MINUTE_MS
 
 one_range = st.tuples(st.integers(0, 60), st.integers(0, 12)).map(lambda one: (one[0], one[0] + one[1]))
 ranges = st.lists(one_range, max_size=8)
