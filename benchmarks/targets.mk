@@ -1,4 +1,4 @@
-.PHONY: bench-archive bench-browser bench-flames bench-flood bench-goals bench-growth bench-imports bench-ingest bench-latency bench-memory bench-page bench-peers \
+.PHONY: bench-adoption bench-archive bench-browser bench-flames bench-flood bench-goals bench-growth bench-imports bench-ingest bench-latency bench-memory bench-page bench-peers \
 	bench-recovery bench-refold bench-replay bench-storage bench-ticks bench-timeframes bench-whole
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
@@ -6,6 +6,9 @@ bench-timeframes: setup ## measure pages of candles from ten years of M1 (some m
 
 bench-ingest: setup ## measure the producer against a route that does nothing and against unparsed bodies
 	$(BIN)/python -m benchmarks.ingest
+
+bench-adoption: setup ## measure `tickpipe db adopt` of a million rows against a bare COPY of them
+	$(BIN)/python -m benchmarks.adoption
 
 bench-imports: setup ## measure `tickpipe import` against what the producer accepts in bodies of 200 ticks
 	$(BIN)/python -m benchmarks.imports
