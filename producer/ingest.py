@@ -43,6 +43,7 @@ from producer.records import FrameWriter, Origin, ReadBody, RejectWriter, decode
 from producer.senders import ReferenceData
 from runtime import clock
 from runtime.api_keys import ApiKey, Rates
+from runtime.clock import Pauses
 from runtime.request_body import Intake
 from runtime.settings import Settings
 from runtime.telemetry import (
@@ -235,12 +236,13 @@ class Ingest:
                 self._read(body, found, origin)
             else:
                 found.clock = self._clock(large.utc_offset_seconds, origin)
+                pauses = Pauses()
                 for piece in large.pieces():
                     self._read(piece, found, origin)
                     if len(found.rejects) >= _MAX_REJECTS:
                         await self._gateway.publish(found.rejects)
                         found.rejects = []
-                    await asyncio.sleep(0)
+                    await pauses.rest()
         except Unusable as unusable:
             if body:
                 await self._gateway.publish([self._rejects.body(body, unusable.message, origin)])

@@ -48,6 +48,7 @@ from relay.item import Facts, NewRow, PackedRows, as_json, read_item
 from relay.pending import store_refused
 from relay.status import Metrics, Status, recent
 from relay.store import Store
+from runtime.clock import Pauses
 from runtime.health import Health
 from runtime.pages import ASK_FOR_KEY, HEADERS, language_of, password_in
 from runtime.request_body import Intake, Receive, Scope, Send
@@ -249,6 +250,7 @@ class Api:
             found.add(body.items)
             return found, found.rows
         found, rows = _Found(large.utc_offset_seconds, said), PackedRows()
+        pauses = Pauses()
         for piece in large.pieces():
             found.add((decode(piece) if isinstance(piece, bytes) else piece).items)
             rows.extend(found.rows)
@@ -256,7 +258,7 @@ class Api:
             if len(found.refused) >= _MAX_REFUSED:
                 await self._store_refused(found.refused)
                 found.refused = []
-            await asyncio.sleep(0)
+            await pauses.rest()
         return found, rows
 
     async def _store_refused(self, refused_items: Sequence[tuple[str, str]]) -> None:

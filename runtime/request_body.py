@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapp
 from typing import Any, Final, Self
 
 from marketdata.contract.http import Refusal, TooLarge, Unusable
+from runtime.clock import Pauses
 
 #: ASGI: a message, a connection, the next message of a request, the way of an answer, an application.
 Message = MutableMapping[str, Any]
@@ -270,9 +271,10 @@ async def _unpacked(
     unpacker = zlib.decompressobj(window_bits)
     unpacked = io.BytesIO()
     members = 1
+    pauses = Pauses()
     for at in range(0, len(body), _PACKED_BYTES):
         if at:
-            await asyncio.sleep(0)  # other requests do not wait for all of it
+            await pauses.rest()
         packed = body[at : at + _PACKED_BYTES]
         while packed:
             if unpacker.eof:
@@ -292,7 +294,7 @@ async def _unpacked(
             unpacked.write(part)
             packed = unpacker.unconsumed_tail or unpacker.unused_data
             if len(part) == _PART_BYTES:
-                await asyncio.sleep(0)
+                await pauses.rest()
     if not unpacker.eof:
         raise _not_one(encoding)
     return unpacked.getvalue()

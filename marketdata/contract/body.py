@@ -41,10 +41,16 @@ _STRAY: Final = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for by
 
 #: What JSON writes otherwise, or not at all: nan and 1.#INF, `None`, `True`, `+1.1`, `.5`, `5.`, `01.5`, a missing
 #: value, a comma behind the last element. A string is matched first, as a whole and even when it does not end: nothing
-#: is looked at twice.
+#: is looked at more than a few times. Ordinary fields are matched at one go, as many as follow one another: each match
+#: is a call of a function.
 _MENDED: Final = re.compile(
     rf"""
-    "(?:[^"\\]|\\.?)*+"?
+    (?:
+        "[^"\\]*+" \s*+:\s*+
+        (?: "[^"\\]*+" | -?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?=\s*+[,}}]) )
+        (?:\s*+,\s*+(?="))?+
+    )++
+    | "(?:[^"\\]|\\.?)*+"?
     | ,(?=\s*+[\]}}])
     | :(?=\s*+[,}}])
     | (?<![\w.])(?:

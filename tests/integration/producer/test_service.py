@@ -142,7 +142,8 @@ async def test_a_body_of_64_mb_is_stored_within_300_mb_of_memory(
         slowest = max(slowest, time.monotonic() - started)
     answer = await posting
 
-    assert (answer.status_code, answer.json()["total"]) == (200, 200_000)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["total"] == 200_000
     frames = await read_frames(settings)
     # Cut between two milliseconds, so 19,998 ticks and not 20,000.
     assert [len(frame.ticks) for frame in frames] == [*[19_998] * 10, 20]
