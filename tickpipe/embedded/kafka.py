@@ -25,7 +25,7 @@ from tickpipe.embedded.state import HOST, Ports
 _FORMAT_TIMEOUT_SECONDS = 120
 _CONNECT_SECONDS = 2.0
 
-#: With less Kafka is not started. After a crash a start rewrites the indexes, also that of the metadata log. When the
+#: With less Kafka is not started: after a crash a start rewrites the indexes, also that of the metadata log. When the
 #: disk has no room for it, Kafka takes that log for damaged and empties it, and every topic is gone
 #: (docs/decisions/0019). A start with 4 MB left went well; the indexes of a large log take more.
 LEAST_START_BYTES = 64 * 2**20
@@ -230,8 +230,8 @@ def broker_answers(port: int, cluster_id: str | None = None, timeout_seconds: fl
 def _require_room(directory: Path) -> None:
     if (free := shutil.disk_usage(directory).free) < LEAST_START_BYTES:
         raise StackError(
-            f"{directory} has {free // 2**20} MB free, and without {LEAST_START_BYTES // 2**20} MB a start of Kafka can "
-            "lose every topic. Make room; it is tried again"
+            f"{directory} has {free // 2**20} MB free, and without {LEAST_START_BYTES // 2**20} MB a start of Kafka "
+            "can lose every topic. Make room; it is tried again"
         )
 
 

@@ -1,12 +1,12 @@
 """What is written for Kafka, and whether it answers."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from marketdata.errors import StackError
-from tickpipe.embedded import kafka as module
 from tickpipe.embedded.jars import Jars
 from tickpipe.embedded.kafka import LEAST_START_BYTES, Kafka, _escaped, _new_cluster_id, broker_answers
 
@@ -43,7 +43,7 @@ def test_kafka_is_not_started_on_a_disk_without_room(tmp_path: Path, monkeypatch
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "meta.properties").touch()
     left: list[int] = [LEAST_START_BYTES - 1]
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=left[0], asked=path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=left[0], asked=path))
     kafka = Kafka(
         directory=tmp_path, port=20001, controller_port=20002, jars=Jars(Path("none")), log=tmp_path / "x.log"
     )
