@@ -15,6 +15,7 @@
     │   ├── RecordTooLarge  a record is larger than its topic takes
     │   ├── NotAuthorized   the user may not use the topic or group
     │   ├── TopicUnsafe     an existing topic would delete what was acknowledged
+    │   ├── LogLost         the topic of the ticks was there and is gone
     │   ├── UnknownTopic    the topic, or this partition of it, does not exist (retriable)
     │   └── PartitionsLost  the group assigned the partitions to another member
     ├── LogTruncated        offsets that a candle was folded from are no longer in the log
@@ -104,10 +105,14 @@ class TopicUnsafe(KafkaRefused):
     """An existing topic would delete what was acknowledged; `tickpipe topics fix --yes` changes its configuration."""
 
 
+class LogLost(KafkaRefused):
+    """The topic of the ticks was there and is gone; restore it, or begin anew: `tickpipe topics create --anew`."""
+
+
 class UnknownTopic(KafkaRefused):
     """A topic, or one partition of it, does not exist; create it with `tickpipe topics create`."""
 
-    #: Every service creates the topics when it starts.
+    #: The producer and `tickpipe topics create` create topics.
     retriable = True
 
     def __init__(self, topic: str, partition: int | None = None) -> None:

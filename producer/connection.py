@@ -19,6 +19,8 @@ from aiokafka.partitioner import murmur2
 from runtime import aiokafka_internals
 from runtime.kafka import new_producer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
+from runtime.known_log import KnownLog
+from runtime.logreader import own_log
 from runtime.rights import Service
 from runtime.settings import Settings
 from runtime.topics import prepare_topics
@@ -36,19 +38,20 @@ _OPEN_TIMEOUT_SECONDS = 15.0
 _FLUSH_TIMEOUT_SECONDS = 5.0
 
 
-async def open_producer(settings: Settings) -> AIOKafkaProducer:
+async def open_producer(settings: Settings, known: KnownLog) -> AIOKafkaProducer:
     """A producer that knows the partitions of every topic it writes to; topics that are missing are created.
 
     Raises:
+        LogLost: when the log that is `known` is gone.
         KafkaUnavailable, KafkaRefused: when the broker does not answer or refuses.
     """
     with kafka_errors(settings):
         async with asyncio.timeout(_OPEN_TIMEOUT_SECONDS):
-            return await _open(settings)
+            return await _open(settings, known)
 
 
-async def _open(settings: Settings) -> AIOKafkaProducer:
-    await prepare_topics(settings, Service.PRODUCER)
+async def _open(settings: Settings, known: KnownLog) -> AIOKafkaProducer:
+    await prepare_topics(settings, Service.PRODUCER, known=known)
     producer = new_producer(
         settings,
         max_batch_size=_BATCH_BYTES,
@@ -60,6 +63,7 @@ async def _open(settings: Settings) -> AIOKafkaProducer:
         await producer.start()
         for topic in (settings.ticks_topic, settings.broker_candles_topic):
             await producer.partitions_for(topic)
+        known.remember(await own_log(settings))
     except BaseException:
         await discard_producer(producer)
         raise

@@ -13,11 +13,12 @@ import structlog
 from aiokafka import AIOKafkaProducer
 
 from marketdata.contract.http import Refusal, TooLarge
-from marketdata.errors import KafkaUnavailable, RecordTooLarge, TickpipeError
+from marketdata.errors import KafkaUnavailable, LogLost, RecordTooLarge, TickpipeError, UnknownTopic
 from producer.connection import GroupCommit, Record, close_producer, discard_producer, open_producer
 from producer.metrics import Metrics
 from runtime.kafka import MAX_RECORD_BYTES
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors, mapped, unavailable
+from runtime.known_log import KnownLog
 from runtime.rejected import RejectedWriter, Stored, Which
 from runtime.settings import Settings
 
@@ -75,6 +76,7 @@ class Publisher:
         self._pending_bytes = 0
         self._rejected_topic = settings.ticks_rejected_topic
         self._rejected = RejectedWriter(settings, Which.TICKS)
+        self._known_log = KnownLog(settings.known_log_file)
 
     @property
     def is_open(self) -> bool:
@@ -167,15 +169,18 @@ class Publisher:
         reminded = -_REMIND_SECONDS
         while True:
             try:
-                return await open_producer(self._settings)
+                return await open_producer(self._settings, self._known_log)
             except Exception as exc:  # whatever it is, the process answers 503 and tries again
                 if time.monotonic() - reminded >= _REMIND_SECONDS:
                     reminded = time.monotonic()
                     expected = isinstance(exc, TickpipeError)
-                    log.warning(
-                        "Kafka cannot be reached; requests are answered 503 meanwhile.",
-                        action="kafka_down", error=str(exc) or type(exc).__name__, exc_info=not expected,
-                    )  # fmt: skip
+                    if isinstance(exc, LogLost):
+                        log.error("The log is lost; requests are answered 503.", action="log_lost", error=str(exc))
+                    else:
+                        log.warning(
+                            "Kafka cannot be reached; requests are answered 503 meanwhile.",
+                            action="kafka_down", error=str(exc) or type(exc).__name__, exc_info=not expected,
+                        )  # fmt: skip
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _watch(self, producer: AIOKafkaProducer, commit: GroupCommit) -> None:
@@ -190,7 +195,7 @@ class Publisher:
                 pass
             try:
                 async with asyncio.timeout(_PROBE_SECONDS):
-                    await producer.client.fetch_all_metadata()
+                    present = (await producer.client.fetch_all_metadata()).topics()
             except Exception as exc:  # this task must outlive whatever a broken connection makes aiokafka raise
                 self._probe_ok = False
                 self._metrics.kafka_up.set(0)
@@ -199,8 +204,11 @@ class Publisher:
             else:
                 answered = time.monotonic()
                 self._probe_ok = True
-                if self._commit is commit:
-                    self._metrics.kafka_up.set(1)
+                if self._commit is not commit:
+                    continue
+                self._metrics.kafka_up.set(1)
+                if self._settings.ticks_topic not in present:
+                    self._give_up(commit, UnknownTopic(self._settings.ticks_topic))
 
     def _give_up(self, commit: GroupCommit, exc: BaseException) -> None:
         if self._commit is not commit:

@@ -24,7 +24,14 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import BrokerResponseError
 from prometheus_client import Counter
 
-from marketdata.errors import KafkaRefused, KafkaUnavailable, NotAuthorized, RecordTooLarge, TickpipeError
+from marketdata.errors import (
+    KafkaRefused,
+    KafkaUnavailable,
+    NotAuthorized,
+    RecordTooLarge,
+    TickpipeError,
+    UnknownTopic,
+)
 from marketdata.runs import Record
 from runtime.aiokafka_internals import discard_producer
 from runtime.kafka import new_producer
@@ -254,7 +261,9 @@ class RejectedWriter:
             return exc
         except TimeoutError:
             try:
-                await ensure_topics(self._settings)
+                await ensure_topics(self._settings, begins_log=False)
+            except UnknownTopic:
+                raise
             except KafkaRefused as exc:
                 return exc
         return None

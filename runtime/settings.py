@@ -132,6 +132,10 @@ class Settings(SecuritySettings):
     keys_file: Path | None = Field(
         None, description="file of the keys that `tickpipe keys` makes; producer and dashboard read it when it changes"
     )
+    known_log_file: Path | None = Field(
+        None,
+        description="file in which the producer writes down its log, so that a lost one is not replaced in silence",
+    )
     source_zones: dict[str, str] = Field(
         default_factory=dict,
         description='JSON, source to the zone of its clock: `{"ICMarkets-Demo": "America/New_York+07:00"}`',
@@ -232,7 +236,7 @@ class Settings(SecuritySettings):
         files = SecretFiles(settings_cls, env_settings, dotenv_settings)
         return init_settings, files, env_settings, dotenv_settings
 
-    @field_validator("data_dir", "keys_file", mode="before")
+    @field_validator("data_dir", "keys_file", "known_log_file", mode="before")
     @classmethod
     def _expand(cls, value: Path | str | None) -> Path | None:
         return Path(value).expanduser().absolute() if value else None

@@ -19,9 +19,10 @@ from tenacity import (
 )
 from tenacity.stop import stop_base
 
-from marketdata.errors import TopicUnsafe
+from marketdata.errors import TopicUnsafe, UnknownTopic
 from runtime.kafka import MAX_RECORD_BYTES, admin_client, not_seen
 from runtime.kafka_errors import is_retriable, kafka_errors, mapped
+from runtime.known_log import KnownLog
 from runtime.rights import Service, check_rights, hidden_topics, vital_topics
 from runtime.settings import Settings
 
@@ -177,7 +178,6 @@ DAY_MS = 86_400_000
 #: Replicas make it needless; flushing every record would cost a disk's write per request (docs/decisions/0003).
 LONE_BROKER_FLUSH_MS = 1_000
 
-
 #: Said for each topic, whatever the broker's own defaults are.
 _OF_EVERY_TOPIC: dict[str, str | int] = {
     "retention_bytes": -1,
@@ -226,22 +226,25 @@ def sink_topics(settings: Settings) -> tuple[str, ...]:
     return settings.candles_topic, settings.broker_candles_topic, settings.reference_topic, settings.fills_topic
 
 
-#: Kafka's error code for a topic that is there already.
-_TOPIC_ALREADY_EXISTS = TopicAlreadyExistsError.errno
-
 #: Within milliseconds as a rule; whoever needs such a topic waits for it by itself after that.
 _TOLD_WITHIN_SECONDS = 5.0
 
 
 async def wait_for_kafka(
-    settings: Settings, *, service: Service | None = None, timeout_seconds: float | None = None
+    settings: Settings,
+    *,
+    service: Service | None = None,
+    begins_log: bool = True,
+    known: KnownLog | None = None,
+    timeout_seconds: float | None = None,
 ) -> str:
-    """Wait until a broker answers and every topic exists; return the cluster's id.
+    """Wait until a broker answers and every topic exists, see `ensure_topics`; return the cluster's id.
 
     Raises:
         NotAuthorized: when the user lacks a right that `service` cannot work without.
         TopicUnsafe: when a topic that exists would delete what was acknowledged.
-        KafkaUnavailable: after `timeout_seconds`; without it the wait has no end.
+        LogLost: when Kafka had the topic of the ticks and lost it.
+        KafkaUnavailable, UnknownTopic: after `timeout_seconds`; without it the wait has no end.
     """
     stop: stop_base = stop_never if timeout_seconds is None else stop_after_delay(timeout_seconds)
     async for attempt in AsyncRetrying(
@@ -249,7 +252,7 @@ async def wait_for_kafka(
         before_sleep=_say_that_we_wait,
     ):  # fmt: skip
         with attempt:
-            return await prepare_topics(settings, service)
+            return await prepare_topics(settings, service, begins_log=begins_log, known=known)
     raise AssertionError("unreachable: tenacity returns or raises")
 
 
@@ -259,17 +262,18 @@ def _say_that_we_wait(state: RetryCallState) -> None:
         log.warning("Waiting for Kafka.", action="wait_for_kafka", error=str(state.outcome.exception()))
 
 
-async def prepare_topics(settings: Settings, service: Service | None) -> str:
+async def prepare_topics(
+    settings: Settings, service: Service | None, *, begins_log: bool = True, known: KnownLog | None = None
+) -> str:
     """Check the rights of the service, create the topics that are missing, check the others; the cluster's id.
 
-    Raises:
-        KafkaUnavailable, KafkaRefused: see `wait_for_kafka`.
+    It raises what `wait_for_kafka` and `ensure_topics` raise.
     """
     async with admin_client(settings) as client:
         # First, or a topic that may not be seen would be taken for one that is missing.
         is_known = service is None or await _check_rights(settings, client, service)
         needed = None if service is None else vital_topics(settings, service)
-        cluster_id = await ensure_topics(settings, client, needed=needed)
+        cluster_id = await ensure_topics(settings, client, needed=needed, begins_log=begins_log, known=known)
         if service is not None and not is_known:
             await _check_rights(settings, client, service)
         await check_topics(settings, client)
@@ -282,15 +286,23 @@ async def _check_rights(settings: Settings, client: AIOKafkaAdminClient, service
 
 
 async def ensure_topics(
-    settings: Settings, shared: AIOKafkaAdminClient | None = None, *, needed: Collection[str] | None = None
+    settings: Settings,
+    shared: AIOKafkaAdminClient | None = None,
+    *,
+    needed: Collection[str] | None = None,
+    begins_log: bool = True,
+    known: KnownLog | None = None,
 ) -> str:
     """Create the topics that are missing; those that exist are left as they are. Returns the cluster's id.
+
+    Without `begins_log`, or when it is `known` that there was one, a missing log of ticks leaves all as it is.
 
     A topic that this user may not see may be there, so it is not created; `needed` are those that must be seen, by
     default all.
 
     Raises:
         KafkaUnavailable: when no broker answers.
+        LogLost, UnknownTopic: when the topic of the ticks is missing and may not begin.
         KafkaRefused: when the broker refuses a topic, for example for want of replicas.
         NotAuthorized: when this user may not see a topic that is needed.
     """
@@ -300,9 +312,15 @@ async def ensure_topics(
             missing, hidden = await absent(client, topics(settings))
             if vital := [name for name in hidden if needed is None or name in needed]:
                 raise not_seen(settings, vital)
+            cluster_id = str(cluster["cluster_id"])
+            if any(topic.name == settings.ticks_topic for topic in missing):
+                if known is not None:
+                    known.require_new(cluster_id, settings.ticks_topic)
+                if not begins_log:
+                    raise UnknownTopic(settings.ticks_topic)
             if missing:
                 await _create(settings, client, missing)
-        return str(cluster["cluster_id"])
+        return cluster_id
 
 
 async def absent(client: AIOKafkaAdminClient, wanted: Iterable[Topic]) -> tuple[list[Topic], list[str]]:
@@ -319,7 +337,7 @@ async def absent(client: AIOKafkaAdminClient, wanted: Iterable[Topic]) -> tuple[
 async def restore_topics(settings: Settings, *names: str, shared: AIOKafkaAdminClient | None = None) -> None:
     """Create those of these topics that somebody deleted while their writer runs, and say so.
 
-    One that this user may not see is no sign of that.
+    While the log of the ticks is gone as well, nothing is created. One that this user may not see is no sign of that.
 
     Raises:
         KafkaUnavailable: when no broker answers.
@@ -327,7 +345,10 @@ async def restore_topics(settings: Settings, *names: str, shared: AIOKafkaAdminC
     """
     async with admin_client(settings, shared) as client:
         with kafka_errors(settings):
-            missing, _ = await absent(client, [topic for topic in topics(settings) if topic.name in names])
+            missing, _ = await absent(client, topics(settings))
+            if any(topic.name == settings.ticks_topic for topic in missing):
+                return
+            missing = [topic for topic in missing if topic.name in names]
             for topic in missing:
                 log.error(
                     "A topic is gone: somebody deleted it. It is created again.",
@@ -366,7 +387,7 @@ async def _create(settings: Settings, client: AIOKafkaAdminClient, missing: list
     for name, code, *rest in response.topic_errors:
         if code == 0:
             log.info("Created a topic.", action="topic_created", topic=name)
-        elif code != _TOPIC_ALREADY_EXISTS:  # another service was faster
+        elif code != TopicAlreadyExistsError.errno:  # another service was faster
             raise mapped(for_code(code)(f"it was to be created: {rest}"), settings, topic=name, right="CREATE")
     names = {topic.name for topic in missing}
     told = AsyncRetrying(

@@ -158,6 +158,7 @@ def connected_settings(data_dir: Path | None) -> "Settings":
         StackError: when no stack runs and the environment names neither Kafka nor a database, or Docker Compose's.
         SettingsError: when a setting cannot be understood.
     """
+    from runtime.known_log import KNOWN_LOG_FILE
     from runtime.settings import ANY_SOURCE, load_settings
 
     directory = data_directory(data_dir)
@@ -167,6 +168,7 @@ def connected_settings(data_dir: Path | None) -> "Settings":
             load_settings(
                 data_dir=directory,
                 archive=archive_of(directory),
+                known_log_file=directory / KNOWN_LOG_FILE,
                 **stack.kafka_settings,
                 database_url=stack.database_url,
                 api_keys={ANY_SOURCE: stack.api_key},

@@ -17,24 +17,31 @@ if TYPE_CHECKING:
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Change what is shown.")]
 
+Anew = Annotated[bool, typer.Option("--anew", help="Begin an empty log in the place of one that Kafka lost.")]
+
 app = typer.Typer(no_args_is_help=True, help="The topics in Kafka.")
 
 
 @app.command()
-def create(*, data_dir: DataDir = None) -> None:
+def create(*, anew: Anew = False, data_dir: DataDir = None) -> None:
     """Create the topics that are missing; those that exist are left as they are.
 
-    Every service does the same when it starts. Partitions and replicas of new topics: TICKPIPE_KAFKA_PARTITIONS,
-    TICKPIPE_KAFKA_REPLICATION.
+    The producer does the same when it starts; other services wait for the topic of the ticks. When Kafka had that topic
+    (TICKPIPE_KNOWN_LOG_FILE) and lost it, neither creates anything and ticks stay with their senders, until it is there
+    again or `--anew` begins an empty one. Rows in the database stay. Partitions and replicas of new topics:
+    TICKPIPE_KAFKA_PARTITIONS, TICKPIPE_KAFKA_REPLICATION.
 
     Examples:
 
     * `tickpipe topics create`
+    * `tickpipe topics create --anew`
     """
+    from runtime.known_log import KnownLog
     from runtime.topics import topics, wait_for_kafka
 
     settings = connected_settings(data_dir)
-    cluster_id = run(wait_for_kafka(settings, timeout_seconds=15.0))
+    known = None if anew else KnownLog(settings.known_log_file)
+    cluster_id = run(wait_for_kafka(settings, known=known, timeout_seconds=15.0))
     names = ", ".join(topic.name for topic in topics(settings))
     out.print(f"Cluster {cluster_id} has {names}", markup=False, soft_wrap=True)
 

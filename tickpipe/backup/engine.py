@@ -117,7 +117,7 @@ async def take_backup(settings: Settings, path: Path, progress: Progress, *, wit
 
 
 async def _kafka_part(settings: Settings) -> KafkaPart:
-    cluster_id = await ensure_topics(settings)
+    cluster_id = await ensure_topics(settings, begins_log=False)
     stream = await group_offsets(settings, settings.stream_group, settings.ticks_topic)
     sink = {
         role: await group_offsets(settings, settings.sink_group, topics.topic_name(settings, role))

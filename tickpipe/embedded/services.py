@@ -12,6 +12,7 @@ from typing import Any
 from marketdata.errors import StackError
 from runtime.addresses import reachable_host, url_of
 from runtime.api_keys import KEYS_FILE
+from runtime.known_log import KNOWN_LOG_FILE
 from runtime.security_settings import UNSECURED
 from runtime.settings import ANY_SOURCE, load_settings
 from tickpipe.connection import archive_of
@@ -228,6 +229,7 @@ def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dic
         # Keys that the user set are never replaced.
         "API_KEYS": json.dumps({ANY_SOURCE: api_key} | user_keys),
         "KEYS_FILE": str(settings.keys_file or config.data_dir / KEYS_FILE),
+        "KNOWN_LOG_FILE": str(config.data_dir / KNOWN_LOG_FILE),
         "PRODUCER_HOST": config.producer_host,
         "PRODUCER_PORT": str(addresses.producer_port),
         "STREAM_HOST": HOST,

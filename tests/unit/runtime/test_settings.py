@@ -48,6 +48,7 @@ def test_what_cannot_be_used_is_named(name: str, value: object) -> None:
 #: Settings of which every text is a value.
 _FREE = frozenset({
     "stream_group", "sink_group", "archive_group", "archive", "dashboard_password", "data_dir", "keys_file",
+    "known_log_file",
 })  # fmt: skip
 
 
