@@ -3,6 +3,7 @@
 A file that stops a server starts two of its own.
 """
 
+import functools
 import gc
 import os
 import signal
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import psycopg
 import pytest
+import typer.main
+import typer.testing
 from psycopg import sql
 
 from runtime.kafka import new_producer
@@ -47,6 +50,9 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("tests")
+
+# Each call of a CliRunner would build all commands of its app again, which takes longer than most of what they do here.
+typer.testing._get_command = functools.cache(typer.main.get_command)  # type: ignore[attr-defined]
 
 _STACK = os.environ.get("TICKPIPE_TEST_STACK", "embedded")
 _DESK = pytest.StashKey[ServerDesk]()

@@ -6,6 +6,8 @@ An environment for each would take minutes; what is not linked cannot be importe
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Set
+from functools import cache
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 
 
-def packages(*extras: str) -> dict[str, Distribution]:
+@cache
+def packages(*extras: str) -> Mapping[str, Distribution]:
     """The distributions that `pip install tickpipe[EXTRAS]` installs, by name, without ours."""
     found: dict[tuple[str, str], Distribution] = {}
     to_do = [("tickpipe", extra) for extra in ("", *extras)]
@@ -30,6 +33,12 @@ def packages(*extras: str) -> dict[str, Distribution]:
     return {name: one for (name, _), one in found.items() if name != "tickpipe"}
 
 
+@cache
+def tops(name: str) -> Set[str]:
+    """The first part of the path of every file of a distribution: its packages, modules and what belongs to it."""
+    return {file.parts[0] for file in distribution(name).files or []}
+
+
 def _requires(found: Distribution) -> list[str]:
     # pyproject.toml leaves lwcharts' requirements out.
     return [] if found.metadata["Name"] == "lwcharts" else found.requires or []
@@ -40,11 +49,10 @@ class Installed:
 
     def __init__(self, folder: Path, *extras: str) -> None:
         self._folder = folder
-        for one in packages(*extras).values():
-            for file in one.files or []:
-                top = file.parts[0]
+        for name, one in packages(*extras).items():
+            for top in tops(name) - {"..", "__pycache__"}:
                 link = folder / top
-                if top not in ("..", "__pycache__") and not link.is_symlink():
+                if not link.is_symlink():
                     link.symlink_to(Path(str(one.locate_file(top))))
         # Commands ask for our version.
         ours = distribution("tickpipe")

@@ -3,9 +3,11 @@
 import pkgutil
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
+from typer.core import TyperCommand, TyperGroup
 from typer.testing import CliRunner
 
 from runtime.settings import Settings
@@ -107,6 +109,22 @@ def test_the_commands_that_a_page_names_exist(page: Path) -> None:
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
+@cache
+def refusal(written: str) -> str:
+    """What a command says to options that it does not take; many stand on several pages."""
+    # With --help a command looks at its options and does nothing; the text of its help is asked for elsewhere.
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (TyperCommand, TyperGroup):
+            patch.setattr(kind, "format_help", lambda *_: None)
+        result = CliRunner().invoke(app, [*shlex.split(written), "--help"])
+    return result.stderr or f"ends with {result.exit_code}" if result.exit_code else ""
+
+
+def test_an_option_is_refused() -> None:
+    assert refusal("send --speed max ticks.csv") == ""
+    assert "No such option: --sped" in refusal("send --sped max ticks.csv")
+
+
 @each_page
 def test_the_commands_of_a_page_take_the_options_that_it_gives_them(page: Path) -> None:
     refused = {}
@@ -114,10 +132,8 @@ def test_the_commands_of_a_page_take_the_options_that_it_gives_them(page: Path) 
     lines = re.findall(r"^(?:[ >$]*|.*\| )tickpipe ([a-z].+)", text, re.MULTILINE)
     for line in [*lines, *re.findall(r"`tickpipe ([a-z][^`\n]+)`", text)]:
         written = re.split(r"\s#|\s[|>]|…|`", re.sub("(--[a-z-]+) …", r"\1 1", line))[0]
-        # With --help a command looks at its options and does nothing.
-        result = CliRunner().invoke(app, [*shlex.split(written), "--help"])
-        if result.exit_code:
-            refused[written] = result.stderr
+        if why := refusal(written):
+            refused[written] = why
     assert refused == {}
 
 

@@ -14,7 +14,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from marketdata.candle import BrokerBar
-from marketdata.contract.large_body import LARGE_BYTES
 from marketdata.wire import decode_bar
 from relay.api import Api
 from relay.pending import Pending
@@ -293,7 +292,7 @@ A, B = (b'{"symbol":"%c","bid":1,"ask":2,"ts_msc":1760926800417}' % name for nam
 BARE = b'{"symbol":"C","bid":1.#QNAN,"ask":2,"ts_msc":1760926800417}'
 
 
-@pytest.mark.parametrize("padding", [0, LARGE_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("is_large", [False, True], ids=["small", "large"])
 @pytest.mark.parametrize(
     ("body", "symbols", "refused"),
     [
@@ -311,9 +310,11 @@ BARE = b'{"symbol":"C","bid":1.#QNAN,"ask":2,"ts_msc":1760926800417}'
     ],
 )  # fmt: skip
 async def test_every_array_of_a_body_is_taken_or_the_body_refused(
-    bench: Bench, store: Store, *, body: bytes, symbols: str, refused: list[int] | None, padding: int
-) -> None:
-    answer = await both(bench, store, "/ingest/tick", body.replace(b":[", b":[" + b" " * padding, 1))
+    bench: Bench, store: Store, small_large_bodies: int, *, body: bytes, symbols: str, refused: list[int] | None,
+    is_large: bool,
+) -> None:  # fmt: skip
+    padding = b" " * (small_large_bodies if is_large else 0)
+    answer = await both(bench, store, "/ingest/tick", body.replace(b":[", b":[" + padding, 1))
 
     assert sorted(frame.symbol for frame in bench.frames) == list(symbols)
     assert (answer["status"] == 400) == (refused is None)

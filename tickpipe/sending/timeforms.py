@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from marketdata.contract.fields import quoted
@@ -153,14 +153,30 @@ def _fitting(cell: str, clock: str) -> list[TimeForm]:
         units = [unit for unit, digits in EPOCHS.items() if digits == len(number[1])]
         if units:
             return [TimeForm(unit=units[0])]
-    candidates = (
-        TimeForm(date, form, has_offset)
+    text = _bare(cell, clock)
+    return [
+        form
+        for form, pattern in _text_forms()
+        if (form.clock or not clock) and pattern.fullmatch(text) and _is_read(reader_of(form, ""), (cell, clock))
+    ]
+
+
+@cache
+def _text_forms() -> tuple[tuple[TimeForm, re.Pattern[str]], ...]:
+    """Every form of a text; without a time of day none has an offset."""
+    forms = (
+        TimeForm(date, clock, has_offset)
         for date in DATES
-        for form in ("", *CLOCKS)
+        for clock in ("", *CLOCKS)
         for has_offset in (False, True)
-        if form or not (clock or has_offset)
+        if clock or not has_offset
     )
-    return [form for form in candidates if _is_read(reader_of(form, ""), (cell, clock))]
+    return tuple((form, _pattern(form)) for form in forms)
+
+
+def _bare(cell: str, clock: str) -> str:
+    """What the pattern of a form has to match."""
+    return f"{cell.strip()} {clock.strip()}".strip()
 
 
 def _plain(number: str) -> str:
@@ -212,7 +228,7 @@ def _text_reader(form: TimeForm, field: str) -> TimeReader:
             return minutes[text[:at]] + seconds[text[at:end]] + fractions[text[end:]]
         except KeyError:
             pass
-        bare = f"{cell.strip()} {clock.strip()}".strip()
+        bare = _bare(cell, clock)
         found = pattern.fullmatch(bare)
         if found is None:
             return _none(cell, clock, field, expected)

@@ -6,6 +6,7 @@ import random
 import signal
 import sqlite3
 from contextlib import closing
+from functools import cache
 
 import msgspec
 import psycopg
@@ -32,11 +33,16 @@ pytestmark = pytest.mark.long(50)
 #: Broker's clock ahead of UTC, as in Athens.
 OFFSET_S = 7_200
 
-TICKS = [t for t in eurusd_ticks() if FIRST_MSC <= t.time_msc < FIRST_MSC + 600_000]
 #: A share: deals by threes in a millisecond, charted by last.
 DEALS = [
     Tick(FIRST_MSC + ms, 27.5, 27.52, 27.51, 100.0 * (1 + k % 2), 56) for ms in range(0, 300_000, 700) for k in range(3)
 ]
+
+
+@cache
+def ticks_of_the_day() -> list[Tick]:
+    """Ten minutes of it."""
+    return [t for t in eurusd_ticks() if FIRST_MSC <= t.time_msc < FIRST_MSC + 600_000]
 
 
 def on_broker_clock(ticks: list[Tick]) -> list[Tick]:
@@ -48,7 +54,7 @@ def at_desk(terminal: Terminal, url: str, **inputs: object) -> Terminal:
     terminal("offset", OFFSET_S)
     terminal("allow", "http://127.0.0.1")
     terminal.symbol("EURUSD")
-    terminal.ticks("EURUSD", on_broker_clock(TICKS))
+    terminal.ticks("EURUSD", on_broker_clock(ticks_of_the_day()))
     terminal.symbol("PETR4", digits=2, point=0.01, mode="last")
     terminal.ticks("PETR4", on_broker_clock(DEALS))
     terminal.inputs(**{"RelayUrl": url, "ApiKey": API_KEY, "SendBars": False} | inputs)
@@ -81,7 +87,7 @@ def of_one_frame(template: Frame, ticks: list[Tick]) -> list[tuple[int, Frame]]:
 
 async def assert_counts_once(kafka: KafkaLog) -> None:
     """Whatever is in the log twice, the fold makes of it the candles of the broker's ticks."""
-    for symbol, ticks in (("EURUSD", TICKS), ("PETR4", DEALS)):
+    for symbol, ticks in (("EURUSD", ticks_of_the_day()), ("PETR4", DEALS)):
         log = list(enumerate(await frames(kafka, symbol)))
         assert {t for _, f in log for t in f.ticks} == set(ticks)
         assert candles(log, symbol) == candles(of_one_frame(log[0][1], ticks), symbol)
@@ -92,7 +98,7 @@ async def test_the_log_equals_the_brokers_ticks(kafka: KafkaLog, settings: Setti
         at_desk(terminal, producer.url, Source="auto")
         terminal.start(NOW_MS)
         terminal.run(640, step_ms=1_000)
-        assert await logged(kafka, "EURUSD") == TICKS
+        assert await logged(kafka, "EURUSD") == ticks_of_the_day()
         assert await logged(kafka, "PETR4") == DEALS
         assert {(f.source, f.mode, f.point) for f in await frames(kafka, "EURUSD")} == {("Broker-Demo", "bid", 1e-5)}
         assert {(f.source, f.mode, f.point) for f in await frames(kafka, "PETR4")} == {("Broker-Demo", "last", 0.01)}
@@ -126,7 +132,7 @@ async def test_through_the_relay_its_file_and_the_log_equal_the_brokers_ticks(
         relay.kill()
         terminal.run(100, step_ms=1_000)
         relay.start()
-        terminal.run_until_sent(len(TICKS) + len(DEALS), most_seconds=900)
+        terminal.run_until_sent(len(ticks_of_the_day()) + len(DEALS), most_seconds=900)
         await asyncio.to_thread(relay.wait_forwarded)
         # The relay may have died between sending and noting that; the fold counts what it sent again once.
         await assert_counts_once(kafka)
@@ -140,7 +146,7 @@ async def test_through_the_relay_its_file_and_the_log_equal_the_brokers_ticks(
 async def test_how_many_ticks_came_late_is_told_to_the_server_through_the_relay(
     settings: Settings, terminal: Terminal, start_relay: StartRelay
 ) -> None:
-    late, live = TICKS[:200:10], [tick for k, tick in enumerate(TICKS[:200]) if k % 10]
+    late, live = ticks_of_the_day()[:200:10], [tick for k, tick in enumerate(ticks_of_the_day()[:200]) if k % 10]
     with running(settings, "producer") as (producer,):
         relay = start_relay(producer.url)
         at_desk(terminal, relay.url, ApiKey="")
@@ -164,8 +170,8 @@ async def test_the_relay_dies_for_good_and_the_server_is_used(
         terminal.run(200, step_ms=1_000)
         await asyncio.to_thread(relay.wait_forwarded)
         relay.kill()
-        terminal.run_until_sent(len(TICKS) + len(DEALS), most_seconds=900)
-        assert await logged(kafka, "EURUSD") == TICKS
+        terminal.run_until_sent(len(ticks_of_the_day()) + len(DEALS), most_seconds=900)
+        assert await logged(kafka, "EURUSD") == ticks_of_the_day()
         assert await logged(kafka, "PETR4") == DEALS
 
 
@@ -182,10 +188,10 @@ async def test_a_request_that_relay_and_server_both_got_counts_once(
         relay.send_signal(signal.SIGSTOP)
         terminal.run(100, step_ms=1_000)
         relay.send_signal(signal.SIGCONT)
-        terminal.run_until_sent(len(TICKS) + len(DEALS), most_seconds=900)
+        terminal.run_until_sent(len(ticks_of_the_day()) + len(DEALS), most_seconds=900)
         await asyncio.to_thread(relay.wait_forwarded)
         await assert_counts_once(kafka)
-        assert len(await logged(kafka, "EURUSD")) > len(TICKS)
+        assert len(await logged(kafka, "EURUSD")) > len(ticks_of_the_day())
 
 
 @pytest.mark.fault
@@ -209,7 +215,7 @@ async def test_terminal_and_producer_are_killed_in_requests_and_every_tick_count
         terminal.run(700, step_ms=1_000)
     await assert_counts_once(kafka)
     # Some requests are in the log twice.
-    assert sum(len(f.ticks) for f in await frames(kafka, "EURUSD")) > len(TICKS)
+    assert sum(len(f.ticks) for f in await frames(kafka, "EURUSD")) > len(ticks_of_the_day())
 
 
 async def test_a_small_body_limit_splits_requests(kafka: KafkaLog, settings: Settings, terminal: Terminal) -> None:
@@ -217,8 +223,8 @@ async def test_a_small_body_limit_splits_requests(kafka: KafkaLog, settings: Set
     with running(small, "producer") as (producer,):
         at_desk(terminal, producer.url, FirstHours=1)
         terminal.start(NOW_MS + 700_000)
-        terminal.run_until_sent(len(TICKS) + len(DEALS))
-        assert await logged(kafka, "EURUSD") == TICKS
+        terminal.run_until_sent(len(ticks_of_the_day()) + len(DEALS))
+        assert await logged(kafka, "EURUSD") == ticks_of_the_day()
         assert await logged(kafka, "PETR4") == DEALS
         for frame in await frames(kafka, "PETR4"):
             assert all(len(list(same)) == 3 for _, same in itertools.groupby(t.time_msc for t in frame.ticks))
@@ -231,11 +237,11 @@ async def test_the_rate_limit_of_a_key(kafka: KafkaLog, settings: Settings, term
         at_desk(terminal, producer.url, FirstHours=1, MaxTicks=300)
         terminal.start(NOW_MS + 700_000)
         terminal.run(0.25)
-        while terminal.sent < len(TICKS) + len(DEALS):
+        while terminal.sent < len(ticks_of_the_day()) + len(DEALS):
             # The producer's clock is the real one.
             terminal.run(0.25)
             await asyncio.sleep(0.05)
-        assert await logged(kafka, "EURUSD") == TICKS
+        assert await logged(kafka, "EURUSD") == ticks_of_the_day()
         assert await logged(kafka, "PETR4") == DEALS
         assert any("answers 429 too many requests" in line for line in terminal.log)
 
@@ -254,8 +260,8 @@ async def test_kafka_is_away_and_comes_back(kafka: KafkaLog, settings: Settings,
     finally:
         producer.kill()
     with running(settings, "producer"):
-        terminal.run_until_sent(len(TICKS) + len(DEALS), most_seconds=900)
-        assert await logged(kafka, "EURUSD") == TICKS
+        terminal.run_until_sent(len(ticks_of_the_day()) + len(DEALS), most_seconds=900)
+        assert await logged(kafka, "EURUSD") == ticks_of_the_day()
         assert await logged(kafka, "PETR4") == DEALS
 
 
@@ -271,8 +277,8 @@ async def test_a_wrong_key_is_said_and_the_right_one_loses_nothing(
         terminal("deinit")
         terminal.inputs(ApiKey=API_KEY)
         assert terminal("init") == "0"
-        terminal.run_until_sent(len(TICKS) + len(DEALS), most_seconds=900)
-        assert await logged(kafka, "EURUSD") == TICKS
+        terminal.run_until_sent(len(ticks_of_the_day()) + len(DEALS), most_seconds=900)
+        assert await logged(kafka, "EURUSD") == ticks_of_the_day()
         assert await logged(kafka, "PETR4") == DEALS
 
 

@@ -228,7 +228,7 @@ TICKS = st.builds(
     ask=PRICES,
     last=PRICES,
     volume=PRICES,
-    flags=st.one_of(st.just(6), st.integers()),  # JSON sets no limit to a whole number
+    flags=st.one_of(st.just(6), st.integers(-(2**63), 2**63 - 1)),
 )
 
 
