@@ -5,6 +5,8 @@ that are wanted are published to the compacted topic `wanted`, which producers r
 """
 
 import asyncio
+import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
@@ -19,11 +21,11 @@ from psycopg.types.json import Jsonb
 
 from marketdata.candle import Candle
 from marketdata.errors import InvalidReport
-from marketdata.minutes import ASK_MS, Range, asks, intersect, subtract
+from marketdata.minutes import ASK_MS, Range, asks, intersect, subtract, union
 from marketdata.wire import Fill, Report, decode_wanted, encode, frame_key
 from runtime.kafka import SideWriter
 from runtime.logreader import LogReader
-from runtime.service import PeriodicTask, TaskMetrics
+from runtime.service import PeriodicTask, TaskMetrics, sleep_unless
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database
 from sink.db.session import SQL
@@ -58,6 +60,9 @@ _ALL_AGAIN: Final = timedelta(hours=6)
 
 #: Symbols with new minutes of the past that one step looks at, each a week of an index.
 _MOST_TOUCHED: Final = 50
+
+#: So soon after a report the next ranges are published, together with what was reported meanwhile (seconds).
+_NEWS_SECONDS: Final = 2.0
 
 #: Between two pieces of the first pass (seconds).
 _BREATHER_SECONDS: Final = 0.2
@@ -119,7 +124,7 @@ class LedgerKeeper(PeriodicTask[bool]):
     """
 
     name = "ledger"
-    #: Longer fills later; shorter asks Kafka how far everybody is more often.
+    #: Longer finds later; shorter asks Kafka how far everybody is more often.
     interval_seconds = 30.0
 
     def __init__(
@@ -144,6 +149,9 @@ class LedgerKeeper(PeriodicTask[bool]):
         self._looked: datetime | None = None
         self._until: datetime | None = None
         self._began = datetime.now(UTC)
+        #: When Kafka was last asked (of the monotonic clock), and whether reports were stored since the last step.
+        self._asked_at = -math.inf
+        self._has_news = False
         #: Whether everything was stored when Kafka was last asked.
         self._is_stored = False
         #: The oldest minute before `_looked` that was stored since, by symbol and source (UTC epoch milliseconds).
@@ -172,6 +180,18 @@ class LedgerKeeper(PeriodicTask[bool]):
                 series = (candle.symbol, candle.source)
                 touched[series] = min(candle.ts, touched.get(series, candle.ts))
 
+    def reported(self) -> None:
+        """This sink has stored reports: ranges that wait behind those can be asked for."""
+        self._has_news = True
+
+    async def rest(self, stopping: asyncio.Event, seconds: float) -> None:
+        """See `PeriodicTask`; reports end it."""
+        over = time.monotonic() + seconds
+        while (left := over - time.monotonic()) > 0 and not stopping.is_set():
+            await sleep_unless(stopping, min(left, _NEWS_SECONDS))
+            if self._has_news:
+                return
+
     def pause_seconds(self, result: bool) -> float:
         """The interval, or less when there is more to do."""
         return self._interval_seconds if result else _BREATHER_SECONDS
@@ -182,8 +202,12 @@ class LedgerKeeper(PeriodicTask[bool]):
             self._looked = self._published = None
             self._metrics.checks.gap_minutes.clear()
             return True
-        if self._until is None or self._looked == self._until:
+        has_news, self._has_news = self._has_news, False
+        # Between two looks at what is new, reports need none: that asks Kafka how far everybody is.
+        is_due = not has_news or time.monotonic() - self._asked_at >= self._interval_seconds
+        if is_due and (self._until is None or self._looked == self._until):
             now = datetime.now(UTC)
+            self._asked_at = time.monotonic()
             stored = await self._stored_until.newest(now)
             if now - self._began > _ALL_AGAIN:
                 self._began, self._looked = now, None
@@ -270,7 +294,10 @@ class LedgerKeeper(PeriodicTask[bool]):
         rows = await fetch_all(connection, "ledger_ranges", about)
         minutes = dict.fromkeys(_HOLES, 0)
         holes: dict[Series, list[Range]] = defaultdict(list)
+        done: dict[Series, list[Range]] = defaultdict(list)
         if rows:
+            for source, symbol, begins, ends in await fetch_all(connection, "done_beside_holes", about):
+                done[symbol, source].append((time_msc(begins), time_msc(ends)))
             known = await read_known(connection, (window, until), self._settings.zones, states=("closed",))
         for source, symbol, state, begins, ends, expected, tried_at, _ in rows:
             range_ = (time_msc(begins), time_msc(ends))
@@ -281,7 +308,8 @@ class LedgerKeeper(PeriodicTask[bool]):
             if state == "wanted" or tried_at < datetime.now(UTC) - _AGAIN:
                 holes[symbol, source] += left
         return minutes, {
-            frame_key(source, symbol): asks(ranges, _MOST_ASKED) for (symbol, source), ranges in holes.items()
+            frame_key(source, symbol): asks(ranges, _MOST_ASKED, union(done[symbol, source]))
+            for (symbol, source), ranges in holes.items()
         }
 
 

@@ -54,6 +54,15 @@ WHERE
     AND (%(symbol)s::text IS NULL OR symbol = %(symbol)s) AND (%(source)s::text IS NULL OR source = %(source)s)
 ORDER BY source, symbol, begins;
 
+-- name: done_beside_holes
+-- What a sender has sent whole, beside what is asked for with a minute before and after it.
+SELECT n.source, n.symbol, n.begins, n.ends
+FROM minute_ledger AS l
+JOIN minute_ledger AS n
+    ON n.source = l.source AND n.symbol = l.symbol AND n.state = 'none'
+    AND n.begins <= l.ends + interval '1 minute' AND n.ends >= l.begins - interval '1 minute'
+WHERE l.state = ANY(%(states)s::text[]) AND l.begins < %(to)s AND l.ends > %(from_)s;
+
 -- name: quote_sessions
 SELECT source, symbol, utc_offset_s, sessions
 FROM quote_sessions

@@ -187,7 +187,7 @@ async def test_what_is_missing_is_wanted_until_it_is_filled_closed_or_comes_by_i
             )  # fmt: skip
 
         await apply_reports(connection, [report(599, 610, ticks=0), report(1002, 1006, error="4401")])
-        assert await look() == {key: [(ms(999), ms(1003)), (ms(609), ms(621))]}
+        assert await look() == {key: [(ms(999), ms(1003)), (ms(610), ms(621))]}
         # Ticks that come by another way leave what is still missing.
         await trade(connection, *range(610, 615), start=start)
         assert await look() == {key: [(ms(999), ms(1003)), (ms(614), ms(621))]}
