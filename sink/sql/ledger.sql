@@ -1,5 +1,8 @@
 -- The ledger of minutes: `sink/ledger.py`.
 
+-- name: lock_ledger
+SELECT pg_advisory_xact_lock(%(key)s);
+
 -- name: cut_ledger
 -- Take the range out of ranges of these states; what is left of them beside it stays.
 WITH cut AS (

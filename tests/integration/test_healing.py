@@ -166,6 +166,14 @@ def stored(settings: Settings, symbol: str) -> dict[int, Row]:
     return {ts: (open_, high, low, close_, volume) for ts, open_, high, low, close_, volume in found}
 
 
+def deadlocks(settings: Settings) -> int:
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        [(count,)] = connection.execute(
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        ).fetchall()
+    return int(count)
+
+
 def whole(terminal: Terminal, symbol: str) -> dict[int, Row]:
     """The minutes of which no tick was lost, by the fold of the whole history."""
     lost = union(terminal.holes[symbol])
@@ -227,6 +235,7 @@ async def test_holes_are_healed_and_every_minute_is_named_rightly(
                     last - first for first, last in union(ranges)
                 ), "asked for twice"
 
+    assert deadlocks(settings) == 0
     for name in names:
         assert {ts: before[name][ts] for ts in whole(terminal, name)} == whole(terminal, name)
         await check_ledger(settings, terminal, name, is_holiday_known=name == names[0])

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from marketdata.wire import Fill, QuoteSessions, Report, decode_wanted, frame_key
 from runtime.settings import Settings
 from runtime.topics import wait_for_kafka
-from sink.db.connection import Connection, Database
+from sink.db.connection import Connection, Database, connect
 from sink.db.session import database_conninfo
 from sink.gaps import Gap, State, find_gaps, minute_states
 from sink.ledger import LedgerKeeper, apply_reports, close, reopen
@@ -118,6 +118,26 @@ async def test_outside_of_the_sessions_nothing_is_missing(traded: Connection) ->
     ]  # fmt: skip
     found = await gaps(traded, 70, 110)
     assert [(gap.state, gap.minutes > 0) for gap in found] == [(State.CLOSED, False), (State.UNKNOWN, True)]
+
+
+async def test_reports_and_the_user_wait_for_each_other_in_turn(traded: Connection, url: str) -> None:
+    """Both enter the same rows in other orders: by rows one of them would be broken off, with its batch of candles."""
+    others = [fill(first, first + 2, ticks=0, after=120 - first) for first in range(80, 100, 2)]
+
+    async def enter(connection: Connection) -> int:
+        async with connection.transaction():
+            return await apply_reports(connection, others)
+
+    async with await connect(url) as second:
+        async with traded.transaction():
+            await apply_reports(traded, [fill(80, 82, ticks=0)])
+            entering = asyncio.create_task(enter(second))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(entering), 0.3)
+            await apply_reports(traded, [fill(82, 100, ticks=0)])
+        assert await entering == len(others)
+
+    assert await states(traded, 79, 101) == [(79, 80, "ticks"), (80, 100, "none"), (100, 101, "ticks")]
 
 
 class Always(StoredUntil):
