@@ -87,12 +87,13 @@ def closed_by_sessions(sessions: Sequence[Session], zone: tzinfo, first: int, en
     return subtract([(first, end)], union(open_))
 
 
-def asks(ranges: Iterable[Range], most: int) -> list[Range]:
+def asks(ranges: Iterable[Range], most: int, done: Sequence[Range] = ()) -> list[Range]:
     """What is asked for so that the ranges are filled: `most` ranges, none longer than an hour, the newest first.
 
-    The minute before and the one after are asked for as well: a sender that was away saw only a part of them.
+    The minute before and the one after are asked for as well, for a sender that was away saw only a part of them; but
+    not those that are `done`, of which a sender has sent all that it has.
     """
-    wider = union((first - MINUTE_MS, end + MINUTE_MS) for first, end in ranges)
+    wider = subtract(union((first - MINUTE_MS, end + MINUTE_MS) for first, end in ranges), done)
     asked: list[Range] = []
     for first, over in reversed(wider):
         end = over

@@ -5,6 +5,7 @@ reports are answered 503.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
@@ -16,7 +17,7 @@ from marketdata.contract import http
 from marketdata.contract.fills import MAX_WANTED, FillsTaken, Reports
 from marketdata.contract.http import Wanted
 from marketdata.errors import InvalidReport, KafkaRefused, KafkaUnavailable, TickpipeError
-from marketdata.minutes import subtract
+from marketdata.minutes import Range, intersect, subtract, union
 from marketdata.wire import Fill, QuoteSessions, Report, WantedRanges, decode_wanted, encode, frame_key, names_in
 from producer.connection import Record
 from producer.metrics import Metrics
@@ -36,6 +37,10 @@ _POLL_RECORDS: Final = 500
 #: How often it is looked whether Kafka is there (seconds).
 _LOOK_SECONDS: Final = 1.0
 
+#: What was reported is not asked for again for so long, whatever the sink says: that may be older than the report
+#: (seconds).
+_REPORTED_SECONDS: Final = 120.0
+
 #: The pause after `wanted` could not be read (seconds).
 _RETRY_SECONDS: Final = 10.0
 
@@ -46,20 +51,25 @@ Publish = Callable[[Sequence[Record]], Awaitable[None]]
 class WantedIndex:
     """What is wanted of each source, as `wanted` says and without what was reported since."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         #: By source and symbol, the newest first.
         self._ranges: dict[str, dict[str, WantedRanges]] = {}
+        #: Of what was asked for what was reported, and when, by source and symbol.
+        self._reported: dict[tuple[str, str], list[tuple[float, Range]]] = {}
         #: What was last answered to a source, until something changes.
         self._answers: dict[str, list[Wanted]] = {}
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget what is wanted."""
         self._ranges.clear()
         self._answers.clear()
 
     def set(self, source: str, symbol: str, ranges: WantedRanges) -> None:
-        """Replace what is wanted of a symbol, the newest first."""
+        """Replace what is wanted of a symbol, the newest first, but for what was just reported."""
         self._answers.pop(source, None)
+        if reported := self._lately(source, symbol):
+            ranges = subtract(sorted(ranges), union(range_ for _, range_ in reported))[::-1]
         symbols = self._ranges.setdefault(source, {})
         if not ranges:
             symbols.pop(symbol, None)
@@ -69,10 +79,18 @@ class WantedIndex:
             symbols[symbol] = ranges
 
     def reported(self, source: str, symbol: str, from_ms: int, to_ms: int) -> None:
-        """A sender has reported the range: it is not asked again before the sink says so."""
-        if known := self._ranges.get(source, {}).get(symbol):
-            left = subtract(sorted(known), [(from_ms, to_ms)])
-            self.set(source, symbol, left[::-1])
+        """A sender has reported the range: it is not asked again before the sink, knowing the report, says so."""
+        if (known := self._ranges.get(source, {}).get(symbol)) and intersect(sorted(known), [(from_ms, to_ms)]):
+            lately = self._lately(source, symbol)
+            self._reported[source, symbol] = [*lately, (self._monotonic(), (from_ms, to_ms))]
+            self.set(source, symbol, known)
+
+    def _lately(self, source: str, symbol: str) -> list[tuple[float, Range]]:
+        oldest = self._monotonic() - _REPORTED_SECONDS
+        reported = [one for one in self._reported.pop((source, symbol), ()) if one[0] >= oldest]
+        if reported:
+            self._reported[source, symbol] = reported
+        return reported
 
     def newest(self, source: str) -> list[Wanted]:
         """What an answer to the source asks for."""

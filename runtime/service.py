@@ -84,6 +84,10 @@ class PeriodicTask(ABC, Generic[Result]):
         """How long to wait after a step with this result."""
         return self.interval_seconds
 
+    async def rest(self, stopping: asyncio.Event, seconds: float) -> None:
+        """Wait so long, at most until told to stop; a task that hears of news ends it earlier."""
+        await sleep_unless(stopping, seconds)
+
     async def run(self, stopping: asyncio.Event, metrics: TaskMetrics) -> None:
         """Run step after step until told to stop."""
         failures = 0
@@ -106,7 +110,7 @@ class PeriodicTask(ABC, Generic[Result]):
                 failures = 0
                 metrics.succeeded.labels(self.name).set_to_current_time()
                 pause_seconds = self.pause_seconds(result)
-            await sleep_unless(stopping, pause_seconds)
+            await self.rest(stopping, pause_seconds)
 
 
 async def sleep_unless(stopping: asyncio.Event, seconds: float) -> None:

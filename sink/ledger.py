@@ -5,12 +5,14 @@ that are wanted are published to the compacted topic `wanted`, which producers r
 """
 
 import asyncio
+import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from aiokafka import TopicPartition
@@ -19,11 +21,11 @@ from psycopg.types.json import Jsonb
 
 from marketdata.candle import Candle
 from marketdata.errors import InvalidReport
-from marketdata.minutes import ASK_MS, Range, asks, intersect, subtract
+from marketdata.minutes import ASK_MS, Range, asks, intersect, subtract, union
 from marketdata.wire import Fill, Report, decode_wanted, encode, frame_key
 from runtime.kafka import SideWriter
 from runtime.logreader import LogReader
-from runtime.service import PeriodicTask, TaskMetrics
+from runtime.service import PeriodicTask, TaskMetrics, sleep_unless
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database
 from sink.db.session import SQL
@@ -59,10 +61,28 @@ _ALL_AGAIN: Final = timedelta(hours=6)
 #: Symbols with new minutes of the past that one step looks at, each a week of an index.
 _MOST_TOUCHED: Final = 50
 
+#: So soon after a report the next ranges are published, together with what was reported meanwhile (seconds).
+_NEWS_SECONDS: Final = 2.0
+
 #: Between two pieces of the first pass (seconds).
 _BREATHER_SECONDS: Final = 0.2
 
 _HOLES: Final = ("wanted", "failed")
+
+#: The sink's batches, its keeper and the user write the ledger in turn, each in a short transaction: by rows they would
+#: lock each other out, and live candles would wait with the reports of their batch.
+_LEDGER_LOCK: Final = 0x6C656467
+
+#: Findings that one transaction enters.
+_MOST_ENTERED: Final = 50
+
+
+class _Finding(NamedTuple):
+    """New gaps of one symbol and source, or those that are left of a range that has candles by now."""
+
+    series: Series
+    gaps: Sequence[Gap]
+    filled: Range | None = None
 
 
 async def apply_reports(connection: AsyncConnection[Any], reports: Iterable[Report]) -> int:
@@ -71,7 +91,7 @@ async def apply_reports(connection: AsyncConnection[Any], reports: Iterable[Repo
     Reports may be repeated.
     """
     count = 0
-    # Sorted, or two sinks would deadlock on each other's rows.
+    await _lock(connection)
     for report in sorted(reports, key=lambda one: (one.source, one.symbol, one.received)):
         count += 1
         if isinstance(report, Fill):
@@ -103,12 +123,16 @@ async def _apply_fill(connection: AsyncConnection[Any], fill: Fill) -> None:
 async def close(connection: AsyncConnection[Any], series: Series, from_: datetime, to: datetime) -> None:
     """Enter that the market is closed from `from_` to `to`, whole minutes."""
     range_ = (time_msc(from_), time_msc(to))
-    await connection.execute(SQL["mark_ledger"], _about(series, range_) | {"state": "closed"})
+    async with connection.transaction():
+        await _lock(connection)
+        await connection.execute(SQL["mark_ledger"], _about(series, range_) | {"state": "closed"})
 
 
 async def reopen(connection: AsyncConnection[Any], series: Series, from_: datetime, to: datetime) -> None:
     """Take back what was entered: closed by the user, and that the broker has none."""
-    await _cut(connection, series, ("closed", "none"), (time_msc(from_), time_msc(to)))
+    async with connection.transaction():
+        await _lock(connection)
+        await _cut(connection, series, ("closed", "none"), (time_msc(from_), time_msc(to)))
 
 
 class LedgerKeeper(PeriodicTask[bool]):
@@ -119,7 +143,7 @@ class LedgerKeeper(PeriodicTask[bool]):
     """
 
     name = "ledger"
-    #: Longer fills later; shorter asks Kafka how far everybody is more often.
+    #: Longer finds later; shorter asks Kafka how far everybody is more often.
     interval_seconds = 30.0
 
     def __init__(
@@ -144,6 +168,9 @@ class LedgerKeeper(PeriodicTask[bool]):
         self._looked: datetime | None = None
         self._until: datetime | None = None
         self._began = datetime.now(UTC)
+        #: When Kafka was last asked (of the monotonic clock), and whether reports were stored since the last step.
+        self._asked_at = -math.inf
+        self._has_news = False
         #: Whether everything was stored when Kafka was last asked.
         self._is_stored = False
         #: The oldest minute before `_looked` that was stored since, by symbol and source (UTC epoch milliseconds).
@@ -172,6 +199,18 @@ class LedgerKeeper(PeriodicTask[bool]):
                 series = (candle.symbol, candle.source)
                 touched[series] = min(candle.ts, touched.get(series, candle.ts))
 
+    def reported(self) -> None:
+        """This sink has stored reports: ranges that wait behind those can be asked for."""
+        self._has_news = True
+
+    async def rest(self, stopping: asyncio.Event, seconds: float) -> None:
+        """See `PeriodicTask`; reports end it."""
+        over = time.monotonic() + seconds
+        while (left := over - time.monotonic()) > 0 and not stopping.is_set():
+            await sleep_unless(stopping, min(left, _NEWS_SECONDS))
+            if self._has_news:
+                return
+
     def pause_seconds(self, result: bool) -> float:
         """The interval, or less when there is more to do."""
         return self._interval_seconds if result else _BREATHER_SECONDS
@@ -182,8 +221,12 @@ class LedgerKeeper(PeriodicTask[bool]):
             self._looked = self._published = None
             self._metrics.checks.gap_minutes.clear()
             return True
-        if self._until is None or self._looked == self._until:
+        has_news, self._has_news = self._has_news, False
+        # Between two looks at what is new, reports need none: that asks Kafka how far everybody is.
+        is_due = not has_news or time.monotonic() - self._asked_at >= self._interval_seconds
+        if is_due and (self._until is None or self._looked == self._until):
             now = datetime.now(UTC)
+            self._asked_at = time.monotonic()
             stored = await self._stored_until.newest(now)
             if now - self._began > _ALL_AGAIN:
                 self._began, self._looked = now, None
@@ -200,22 +243,22 @@ class LedgerKeeper(PeriodicTask[bool]):
     async def _look(self, connection: Connection, *, window: datetime, until: datetime) -> bool:
         from_ = window if self._looked is None else max(window, self._looked)
         to = min(until, from_ + _PIECE)
-        async with connection.transaction():
-            await connection.execute(SQL["forget_wanted"], {"before": window})
-            filled = await fetch_all(connection, "filled_ranges", {"most": _MOST_FILLED})
-            for source, symbol, begins, ends in filled:
-                series = (symbol, source)
-                await _cut(connection, series, _HOLES, (time_msc(begins), time_msc(ends)))
-                await self._note(connection, await self._gaps(connection, begins, ends, begins, series))
-            # Not while more of it is on its way.
-            touched = list(self._touched.items())[:_MOST_TOUCHED] if self._is_stored else []
-            for series, oldest in touched:
-                await self._note(
-                    connection, await self._gaps(connection, max(window, utc(oldest)), from_, window, series)
-                )
-            if from_ < to:
-                found = await self._gaps(connection, from_, to, window)
-                await self._note(connection, [settled for gap in found if (settled := _settled(gap, to))])
+        filled = await fetch_all(connection, "filled_ranges", {"most": _MOST_FILLED})
+        findings = [
+            _Finding((symbol, source), gaps, (time_msc(begins), time_msc(ends)))
+            for source, symbol, begins, ends in filled
+            for gaps in [await self._gaps(connection, begins, ends, begins, (symbol, source))]
+        ]
+        # Not while more of it is on its way.
+        touched = list(self._touched.items())[:_MOST_TOUCHED] if self._is_stored else []
+        for series, oldest in touched:
+            gaps = await self._gaps(connection, max(window, utc(oldest)), from_, window, series)
+            findings.append(_Finding(series, gaps))
+        if from_ < to:
+            found = await self._gaps(connection, from_, to, window)
+            settled = [gap for one in found if (gap := _settled(one, to)) is not None]
+            findings += [_Finding((gap.symbol, gap.source), [gap]) for gap in settled]
+        await self._enter(connection, findings, window)
         for series, oldest in touched:
             if self._touched.get(series) == oldest:
                 del self._touched[series]
@@ -236,16 +279,34 @@ class LedgerKeeper(PeriodicTask[bool]):
             since=since, habits=self._habits,
         )  # fmt: skip
 
-    async def _note(self, connection: Connection, found: Sequence[Gap]) -> None:
-        for gap in found:
-            if gap.is_known:
-                continue
-            range_ = (time_msc(gap.begins), time_msc(gap.ends))
-            series = (gap.symbol, gap.source)
-            is_missing = gap.state in (State.MISSING, State.UNKNOWN)
-            if is_missing or range_[1] - range_[0] >= _LONG_MS or self._habits.is_young(series):
-                await _cut(connection, series, ("wanted",), range_)
-                await _insert(connection, series, range_, "wanted", gap.minutes)
+    async def _enter(self, connection: Connection, findings: Sequence[_Finding], window: datetime) -> None:
+        for start in range(0, max(1, len(findings)), _MOST_ENTERED):
+            async with connection.transaction():
+                await _lock(connection)
+                if not start:
+                    await connection.execute(SQL["forget_wanted"], {"before": window})
+                for finding in findings[start : start + _MOST_ENTERED]:
+                    if finding.filled is not None:
+                        await _cut(connection, finding.series, _HOLES, finding.filled)
+                    for gap in finding.gaps:
+                        await self._note(connection, gap, is_rest=finding.filled is not None)
+
+    async def _note(self, connection: Connection, gap: Gap, *, is_rest: bool) -> None:
+        """Enter that a gap is wanted; `is_rest` when it is what is left of one that was wanted, or failed."""
+        if gap.is_known and not (is_rest and gap.state is State.FAILED):
+            return
+        range_ = (time_msc(gap.begins), time_msc(gap.ends))
+        series = (gap.symbol, gap.source)
+        is_missing = gap.state in (State.MISSING, State.UNKNOWN, State.FAILED)
+        if not (is_missing or range_[1] - range_[0] >= _LONG_MS or self._habits.is_young(series)):
+            return
+        # A report may have come since it was found.
+        about = {"from_": gap.begins, "to": gap.ends, "symbol": gap.symbol, "source": gap.source, "states": ["none"]}
+        reported = [(time_msc(row[3]), time_msc(row[4])) for row in await fetch_all(connection, "ledger_ranges", about)]
+        await _cut(connection, series, ("wanted",), range_)
+        for left in subtract([range_], union(reported)):
+            share = (left[1] - left[0]) / (range_[1] - range_[0])
+            await _insert(connection, series, left, "wanted", math.ceil(gap.minutes * share))
 
     async def _publish(self, window: datetime, until: datetime) -> None:
         if self._published is None:
@@ -270,7 +331,10 @@ class LedgerKeeper(PeriodicTask[bool]):
         rows = await fetch_all(connection, "ledger_ranges", about)
         minutes = dict.fromkeys(_HOLES, 0)
         holes: dict[Series, list[Range]] = defaultdict(list)
+        done: dict[Series, list[Range]] = defaultdict(list)
         if rows:
+            for source, symbol, begins, ends in await fetch_all(connection, "done_beside_holes", about):
+                done[symbol, source].append((time_msc(begins), time_msc(ends)))
             known = await read_known(connection, (window, until), self._settings.zones, states=("closed",))
         for source, symbol, state, begins, ends, expected, tried_at, _ in rows:
             range_ = (time_msc(begins), time_msc(ends))
@@ -281,7 +345,8 @@ class LedgerKeeper(PeriodicTask[bool]):
             if state == "wanted" or tried_at < datetime.now(UTC) - _AGAIN:
                 holes[symbol, source] += left
         return minutes, {
-            frame_key(source, symbol): asks(ranges, _MOST_ASKED) for (symbol, source), ranges in holes.items()
+            frame_key(source, symbol): asks(ranges, _MOST_ASKED, union(done[symbol, source]))
+            for (symbol, source), ranges in holes.items()
         }
 
 
@@ -311,6 +376,10 @@ async def _read_published(settings: Settings) -> dict[bytes, list[Range]]:
 def _about(series: Series, range_: Range) -> dict[str, Any]:
     symbol, source = series
     return {"source": source, "symbol": symbol, "begins": utc(range_[0]), "ends": utc(range_[1])}
+
+
+async def _lock(connection: AsyncConnection[Any]) -> None:
+    await connection.execute(SQL["lock_ledger"], {"key": _LEDGER_LOCK})
 
 
 async def _cut(connection: AsyncConnection[Any], series: Series, states: Collection[str], range_: Range) -> None:

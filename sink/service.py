@@ -330,6 +330,8 @@ class Sink:
             self._observer.stored(batch.good, began_ms)
             if self._keeper is not None:
                 self._keeper.stored(batch.prepared.candles)
+                if batch.prepared.reports:
+                    self._keeper.reported()
             self._uncommitted |= offsets
         if self._uncommitted:
             await self._commit(consumer)

@@ -12,23 +12,29 @@ WITH minutes AS (
         lead(m.origin = 'ticks', 1, true) OVER series AS next_is_own,
         count(*) FILTER (WHERE m.origin = 'ticks') OVER series AS island
     FROM candle_series AS s
-    CROSS JOIN LATERAL (
-        SELECT t.ts FROM market_data AS t
-        WHERE t.symbol = s.symbol AND t.source = s.source AND t.timeframe = 'M1' AND t.origin = 'ticks'
-            AND t.ts < %(to)s
-        ORDER BY t.ts LIMIT 1
-    ) AS first_tick
     LEFT JOIN LATERAL (
         -- A silence may have begun before.
-        SELECT b.ts FROM market_data AS b
+        SELECT b.ts, b.origin = 'ticks' AS is_own FROM market_data AS b
         WHERE b.symbol = s.symbol AND b.source = s.source AND b.timeframe = 'M1' AND b.ts < %(from_)s::timestamptz
         ORDER BY b.ts DESC LIMIT 1
     ) AS before ON true
+    CROSS JOIN LATERAL (
+        -- The oldest minute may be in a compressed chunk; a minute with ticks before `from_` tells as much.
+        SELECT
+            CASE WHEN before.is_own THEN before.ts ELSE (
+                SELECT t.ts FROM market_data AS t
+                WHERE t.symbol = s.symbol AND t.source = s.source AND t.timeframe = 'M1' AND t.origin = 'ticks'
+                    AND t.ts < %(to)s
+                ORDER BY t.ts LIMIT 1
+            ) END AS ts
+        OFFSET 0
+    ) AS first_tick
     CROSS JOIN LATERAL (
         -- OFFSET 0: along the index, one symbol after the other, however long the table is.
         SELECT * FROM market_data AS m
         WHERE m.symbol = s.symbol AND m.source = s.source AND m.timeframe = 'M1'
             AND m.ts >= greatest(coalesce(before.ts, %(from_)s), first_tick.ts) AND m.ts < %(to)s
+            AND first_tick.ts IS NOT NULL
         OFFSET 0
     ) AS m
     WHERE (%(symbol)s::text IS NULL OR s.symbol = %(symbol)s)

@@ -1,5 +1,8 @@
 -- The ledger of minutes: `sink/ledger.py`.
 
+-- name: lock_ledger
+SELECT pg_advisory_xact_lock(%(key)s);
+
 -- name: cut_ledger
 -- Take the range out of ranges of these states; what is left of them beside it stays.
 WITH cut AS (
@@ -53,6 +56,15 @@ WHERE
     begins < %(to)s AND ends > %(from_)s AND state = ANY(%(states)s::text[])
     AND (%(symbol)s::text IS NULL OR symbol = %(symbol)s) AND (%(source)s::text IS NULL OR source = %(source)s)
 ORDER BY source, symbol, begins;
+
+-- name: done_beside_holes
+-- What a sender has sent whole, beside what is asked for with a minute before and after it.
+SELECT n.source, n.symbol, n.begins, n.ends
+FROM minute_ledger AS l
+JOIN minute_ledger AS n
+    ON n.source = l.source AND n.symbol = l.symbol AND n.state = 'none'
+    AND n.begins <= l.ends + interval '1 minute' AND n.ends >= l.begins - interval '1 minute'
+WHERE l.state = ANY(%(states)s::text[]) AND l.begins < %(to)s AND l.ends > %(from_)s;
 
 -- name: quote_sessions
 SELECT source, symbol, utc_offset_s, sessions

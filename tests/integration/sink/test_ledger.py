@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from marketdata.wire import Fill, QuoteSessions, Report, decode_wanted, frame_key
 from runtime.settings import Settings
 from runtime.topics import wait_for_kafka
-from sink.db.connection import Connection, Database
+from sink.db.connection import Connection, Database, connect
 from sink.db.session import database_conninfo
 from sink.gaps import Gap, State, find_gaps, minute_states
 from sink.ledger import LedgerKeeper, apply_reports, close, reopen
@@ -120,6 +120,26 @@ async def test_outside_of_the_sessions_nothing_is_missing(traded: Connection) ->
     assert [(gap.state, gap.minutes > 0) for gap in found] == [(State.CLOSED, False), (State.UNKNOWN, True)]
 
 
+async def test_reports_and_the_user_wait_for_each_other_in_turn(traded: Connection, url: str) -> None:
+    """Both enter the same rows in other orders: by rows one of them would be broken off, with its batch of candles."""
+    others = [fill(first, first + 2, ticks=0, after=120 - first) for first in range(80, 100, 2)]
+
+    async def enter(connection: Connection) -> int:
+        async with connection.transaction():
+            return await apply_reports(connection, others)
+
+    async with await connect(url) as second:
+        async with traded.transaction():
+            await apply_reports(traded, [fill(80, 82, ticks=0)])
+            entering = asyncio.create_task(enter(second))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(entering), 0.3)
+            await apply_reports(traded, [fill(82, 100, ticks=0)])
+        assert await entering == len(others)
+
+    assert await states(traded, 79, 101) == [(79, 80, "ticks"), (80, 100, "none"), (100, 101, "ticks")]
+
+
 class Always(StoredUntil):
     """Everything is stored up to now."""
 
@@ -187,7 +207,7 @@ async def test_what_is_missing_is_wanted_until_it_is_filled_closed_or_comes_by_i
             )  # fmt: skip
 
         await apply_reports(connection, [report(599, 610, ticks=0), report(1002, 1006, error="4401")])
-        assert await look() == {key: [(ms(999), ms(1003)), (ms(609), ms(621))]}
+        assert await look() == {key: [(ms(999), ms(1003)), (ms(610), ms(621))]}
         # Ticks that come by another way leave what is still missing.
         await trade(connection, *range(610, 615), start=start)
         assert await look() == {key: [(ms(999), ms(1003)), (ms(614), ms(621))]}

@@ -38,6 +38,13 @@ def test_a_difference_of_ranges_that_touch_leaves_them_apart() -> None:
     assert subtract([(0, 5), (5, 9), (9, 12)], [(6, 10)]) == [(0, 5), (5, 6), (10, 12)]
 
 
+@given(ranges, ranges)
+def test_what_was_sent_whole_is_not_asked_for_again(a: list[Range], b: list[Range]) -> None:
+    holes, done = (union([(first * MINUTE_MS, end * MINUTE_MS) for first, end in one]) for one in (a, b))
+
+    assert union(asks(holes, 10_000, done)) == union(subtract(union(asks(holes, 10_000)), done))
+
+
 @given(ranges, st.integers(0, 40))
 def test_what_is_asked_for_covers_the_ranges_and_a_minute_beside_them(a: list[Range], most: int) -> None:
     holes = union([(first * 7 * MINUTE_MS, end * 7 * MINUTE_MS) for first, end in a])

@@ -67,6 +67,25 @@ def test_the_newest_eight_ranges_of_all_symbols_are_asked_for() -> None:
     assert index.newest("B") == []
 
 
+def test_what_the_sink_says_without_knowing_a_report_asks_for_nothing_twice() -> None:
+    now = [1_000.0]
+    index = WantedIndex(lambda: now[0])
+    index.set("A", "one", [(T + HOUR, T + 2 * HOUR), (T, T + HOUR)])
+
+    index.reported("A", "one", T + HOUR, T + 2 * HOUR)
+    # Older than the report; then after candles of a part of it, and a hole that was found meanwhile.
+    index.clear()
+    index.set("A", "one", [(T + HOUR, T + 2 * HOUR), (T, T + HOUR)])
+    assert [one.from_ms - T for one in index.newest("A")] == [0]
+    index.set("A", "one", [(T + 4 * HOUR, T + 5 * HOUR), (T + HOUR + MINUTE, T + HOUR + 3 * MINUTE), (T, T + HOUR)])
+    assert [one.from_ms - T for one in index.newest("A")] == [4 * HOUR, 0]
+
+    # By now it does know.
+    now[0] += 121
+    index.set("A", "one", [(T + HOUR, T + 2 * HOUR)])
+    assert [one.from_ms - T for one in index.newest("A")] == [HOUR]
+
+
 @pytest.mark.parametrize("outcome", [{"ticks": 12}, {"ticks": 0}, {"error": "no answer"}])
 async def test_what_was_reported_is_not_asked_again_until_the_sink_says_so(
     bench: Bench, outcome: dict[str, object]
