@@ -1,4 +1,4 @@
-// How far the closed M1 bars of one symbol were taken.
+// M1 bars of one symbol: how far the closed ones were taken, and whether ticks are whole by them.
 
 #ifndef TICKPIPE_BAR_CURSOR_MQH
 #define TICKPIPE_BAR_CURSOR_MQH
@@ -6,6 +6,45 @@
 #define MINUTE_S 60
 // Most bars of one reading.
 #define MOST_BARS 1500
+
+// What the terminal's bars say of ticks that were read.
+enum BarsSay {
+    BARS_UNKNOWN,
+    BARS_AGREE,
+    // A minute has fewer ticks than its bar counts, or a bar and no tick.
+    BARS_COUNT_MORE,
+    BARS_WITHOUT_TICKS
+};
+
+// Whether ticks are all of a time, whole minutes of the broker's clock. A terminal that is loading its history may answer with
+// fewer, or none, and no error; its bars come another way.
+BarsSay WhatBarsSay(const string symbol, const long from_msc, const long to_msc, const MqlTick &ticks[], const int copied) {
+    int minutes = (int)((to_msc - from_msc) / (MINUTE_S * 1000));
+    MqlRates bars[];
+    ResetLastError();
+    // So many back from the end: the answer has bars also where the time itself has none, but for before the first of all.
+    int found = CopyRates(symbol, PERIOD_M1, (datetime)(to_msc / 1000 - MINUTE_S), minutes, bars);
+    if(found < 0 || GetLastError() != 0 || SeriesInfoInteger(symbol, PERIOD_M1, SERIES_SYNCHRONIZED) == 0)
+        return BARS_UNKNOWN;
+    long counts[];
+    ArrayResize(counts, minutes);
+    for(int i = 0; i < minutes; i++)
+        counts[i] = 0;
+    for(int i = 0; i < copied; i++)
+        counts[(int)((ticks[i].time_msc - from_msc) / (MINUTE_S * 1000))]++;
+    BarsSay say = BARS_AGREE;
+    for(int i = 0; i < found; i++) {
+        long after_s = (long)bars[i].time - from_msc / 1000;
+        if(after_s < 0 || after_s >= (long)minutes * MINUTE_S)
+            continue;
+        long count = counts[(int)(after_s / MINUTE_S)];
+        if(count == 0)
+            return BARS_WITHOUT_TICKS;
+        if(count < bars[i].tick_volume)
+            say = BARS_COUNT_MORE;
+    }
+    return say;
+}
 
 class BarCursor {
 private:
@@ -31,12 +70,11 @@ public:
         next = m_time;
         if(quoted == m_asked || quoted < m_time + 2 * MINUTE_S)
             return 0;
-        if(SeriesInfoInteger(symbol, PERIOD_M1, SERIES_SYNCHRONIZED) == 0)
-            return 0;
         long to = MathMin(quoted, m_time + (long)MOST_BARS * MINUTE_S);
         ResetLastError();
+        // Asking for bars is what makes the terminal fetch them.
         int copied = CopyRates(symbol, PERIOD_M1, (datetime)(m_time + MINUTE_S), (datetime)to, bars);
-        if(copied < 0 || GetLastError() != 0)
+        if(copied < 0 || GetLastError() != 0 || SeriesInfoInteger(symbol, PERIOD_M1, SERIES_SYNCHRONIZED) == 0)
             return 0;
         if(to < quoted) {
             next = to;

@@ -10,7 +10,7 @@
 
 // A reading counts when another one, so much later, gave the same: the terminal may still load its history (ms).
 #define FILL_AGREE_MS 2000
-// So many readings in a row that are not whole, and the server is told; it asks again after some hours.
+// So many readings that are not whole, and the server is told; it asks again after some hours.
 #define FILL_TRIES 5
 // After a call that waited for the broker, so many times as long goes to what is new.
 #define FILL_PAUSES 10
@@ -30,6 +30,8 @@ private:
     MqlTick m_ticks[];
     int m_next;
     int m_found;
+    // Why they may not be all; empty when they are.
+    string m_doubt;
     int m_said_s;
     // What the outbox said when it began.
     long m_lost;
@@ -54,51 +56,75 @@ private:
                   " (UTC), which cannot be sent: ", error, ".");
     }
 
-    // A range could not be read.
-    void Failed(const int at, WantedRange &range, const int error) {
+    // A reading is not whole; whether there are tries left, `most` in all.
+    bool MayTryAgain(const int at, WantedRange &range, const int most) {
         range.failures++;
-        range.count = -1;
         range.not_before = GetTickCount64() + (ulong)RetryWait(range.failures);
-        if(range.failures < FILL_TRIES)
-            m_wanted.Note(at, range);
-        else
-            Report(range, 0, ErrorMeaning(error) + " (" + IntegerToString(error) + ")");
+        m_wanted.Note(at, range);
+        return range.failures < most;
+    }
+
+    // Whether what two readings gave is sent, by the terminal's bars of that time.
+    bool IsSent(const int at, WantedRange &range, const BarsSay say, const int copied) {
+        m_doubt = "";
+        if(say == BARS_AGREE)
+            return true;
+        // The broker may count its ticks otherwise.
+        if(say == BARS_COUNT_MORE)
+            return !MayTryAgain(at, range, SHORT_ANSWERS);
+        if(MayTryAgain(at, range, FILL_TRIES))
+            return false;
+        if(say == BARS_WITHOUT_TICKS)
+            m_doubt = "the terminal has bars of it, but not all the ticks";
+        if(copied > 0)
+            return true;
+        Report(range, 0, m_doubt != "" ? m_doubt : "the terminal has no ticks of it, and its bars cannot be read");
+        return false;
     }
 
     // Reads one range; whether its ticks are ready to be sent.
     bool Read(const int at, WantedRange &range, const long taken_msc, const int offset_s) {
         long from_msc = range.from_msc + (long)offset_s * 1000;
+        long to_msc = range.to_msc + (long)offset_s * 1000;
         ulong called = GetTickCount64();
         ResetLastError();
-        int copied = CopyTicksRange(range.symbol, m_ticks, COPY_TICKS_ALL, (ulong)from_msc,
-                                    (ulong)(from_msc + range.to_msc - range.from_msc - 1));
+        int copied = CopyTicksRange(range.symbol, m_ticks, COPY_TICKS_ALL, (ulong)from_msc, (ulong)(to_msc - 1));
         int error = GetLastError();
+        bool is_whole = copied >= 0 && error == 0;
+        ulong sum = 0;
+        for(int i = 0; i < copied && is_whole; i++)
+            sum += TickHash(m_ticks[i]);
+        bool agrees = is_whole && range.count == copied && range.sum == sum;
+        BarsSay say = agrees ? WhatBarsSay(range.symbol, from_msc, to_msc, m_ticks, copied) : BARS_UNKNOWN;
         ulong took = GetTickCount64() - called;
         if(took >= SLOW_CALL_MS)
             m_not_before = GetTickCount64() + took * FILL_PAUSES;
-        if(copied < 0 || error != 0) {
-            Failed(at, range, error != 0 ? error : ERR_HISTORY_NOT_FOUND);
+        range.count = is_whole ? copied : -1;
+        range.sum = sum;
+        if(!is_whole) {
+            error = error != 0 ? error : ERR_HISTORY_NOT_FOUND;
+            if(!MayTryAgain(at, range, FILL_TRIES))
+                Report(range, 0, ErrorMeaning(error) + " (" + IntegerToString(error) + ")");
             return false;
         }
-        ulong sum = 0;
-        // What is behind the cursor comes by itself.
-        m_found = copied;
-        int count = 0;
-        for(int i = 0; i < copied; i++) {
-            sum += TickHash(m_ticks[i]);
-            if(m_ticks[i].time_msc > taken_msc)
-                continue;
-            m_ticks[count] = m_ticks[i];
-            count++;
-        }
-        ArrayResize(m_ticks, count);
-        if(range.count == copied && range.sum == sum)
-            return true;
-        range.count = copied;
-        range.sum = sum;
+        if(agrees)
+            return IsSent(at, range, say, copied) && Hold(taken_msc, copied);
         range.not_before = GetTickCount64() + FILL_AGREE_MS;
         m_wanted.Note(at, range);
         return false;
+    }
+
+    // Holds the ticks that were read ready to be sent; what is behind the cursor comes by itself.
+    bool Hold(const long taken_msc, const int copied) {
+        m_found = copied;
+        int count = 0;
+        for(int i = 0; i < copied; i++)
+            if(m_ticks[i].time_msc <= taken_msc) {
+                m_ticks[count] = m_ticks[i];
+                count++;
+            }
+        ArrayResize(m_ticks, count);
+        return true;
     }
 
     // Looks at one range; whether that was all for this turn.
@@ -144,7 +170,15 @@ private:
         if(!reader.GoBack(i, piece)) {
             m_sending = false;
             Report(m_range, 0, "its first millisecond is the newest that was sent");
-        } else if(reader.StoreFill(ring, i, m_said_s, piece))
+            return;
+        }
+        // What makes it go back may be the newest: that is a request of its own, and the piece follows in the next turn.
+        int first = 1;
+        while(first < ArraySize(piece) && piece[first].time_msc >= piece[first - 1].time_msc)
+            first++;
+        bool is_all = first == ArraySize(piece);
+        ArrayResize(piece, first);
+        if(reader.StoreFill(ring, i, m_said_s, piece) && is_all)
             m_next = end;
     }
 
@@ -154,7 +188,7 @@ private:
         if(outbox.Lost() != m_lost)
             return; // it is read again
         long refused = outbox.RefusedFills() - m_refused;
-        Report(m_range, m_found, refused > 0 ? "the server refused " + IntegerToString(refused) + " of the ticks" : "");
+        Report(m_range, m_found, refused > 0 ? "the server refused " + IntegerToString(refused) + " of the ticks" : m_doubt);
     }
 
 public:
@@ -174,6 +208,7 @@ public:
         ClearRange(m_range);
         m_next = 0;
         m_found = 0;
+        m_doubt = "";
         m_said_s = NO_OFFSET;
         m_lost = 0;
         m_refused = 0;

@@ -21,7 +21,7 @@ struct WantedRange {
     // What the first reading gave: the number of ticks, -1 before it, and the sum of their hashes.
     int count;
     ulong sum;
-    // Readings in a row that gave nothing whole, and when the next may be tried (GetTickCount64).
+    // Readings that gave nothing whole, and when the next may be tried (GetTickCount64).
     int failures;
     ulong not_before;
     // When the range was wanted first (GetTickCount64).

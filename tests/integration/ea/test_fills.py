@@ -148,6 +148,60 @@ def test_a_time_without_ticks_is_said_to_have_none(terminal: Terminal, server: S
     assert (reports(server), fills(server)) == ([asked | {"ticks": 0}], [])
 
 
+def test_no_ticks_and_no_error_are_not_believed_while_the_terminal_has_bars_of_that_time(
+    terminal: Terminal, server: ScriptedServer
+) -> None:
+    terminal("history", "EURUSD", FIRST_MSC - 30 * MINUTE_MS, 0)
+    asked = wanted(-HOUR_MS)
+    begin(terminal, server)
+    server.wanted = [asked]
+    terminal.run(8)
+    assert (reports(server), fills(server)) == ([], [])
+    # Now it has loaded them.
+    terminal("history", "EURUSD", 0, 0)
+    ask(terminal, server, [asked])
+    assert reports(server) == [asked | {"ticks": 12}]
+
+
+def test_a_minute_with_a_bar_and_without_ticks_is_reported_and_the_others_are_sent(
+    terminal: Terminal, server: ScriptedServer
+) -> None:
+    terminal("history", "EURUSD", NOW_MS - HOUR_MS + MINUTE_MS, 0)
+    asked, none = wanted(-HOUR_MS, 2), wanted(-90 * MINUTE_MS)
+    begin(terminal, server)
+    ask(terminal, server, [asked, none])
+    error = {"error": "the terminal has bars of it, but not all the ticks"}
+    assert sorted(reports(server), key=lambda item: -item["from"]) == [asked | error, none | error]
+    (filled,) = fills(server)
+    assert [posted(item) for item in filled.items] == within(HISTORY, wanted(-59 * MINUTE_MS))
+
+
+def test_a_bar_that_counts_more_ticks_than_the_history_ever_has_is_given_in_to(
+    terminal: Terminal, server: ScriptedServer
+) -> None:
+    # Ten seconds of the minute are gone.
+    terminal("history", "EURUSD", NOW_MS - HOUR_MS + 10_000, 0)
+    asked = wanted(-HOUR_MS)
+    begin(terminal, server)
+    server.wanted = [asked]
+    terminal.run(400, step_ms=1_000)
+    assert reports(server) == []
+    terminal.run(200, step_ms=1_000)
+    assert reports(server) == [asked | {"ticks": 10}]
+
+
+@pytest.mark.parametrize("from_ms", [-4 * HOUR_MS, -HOUR_MS])
+def test_without_bars_only_ticks_are_believed(terminal: Terminal, server: ScriptedServer, from_ms: int) -> None:
+    terminal.state("EURUSD", bars=0)
+    asked = wanted(from_ms)
+    begin(terminal, server)
+    ask(terminal, server, [asked])
+    (report,) = reports(server)
+    assert report.get("ticks", report.get("error")) == (
+        12 if from_ms == -HOUR_MS else "the terminal has no ticks of it, and its bars cannot be read"
+    )
+
+
 def test_a_terminal_without_history_says_why_and_reads_on(terminal: Terminal, server: ScriptedServer) -> None:
     terminal("history", "EURUSD", FIRST_MSC - 90 * MINUTE_MS, HISTORY_NOT_FOUND)
     old, new = wanted(-2 * HOUR_MS), wanted(-HOUR_MS)
@@ -385,6 +439,18 @@ def test_a_terminal_that_is_killed_fills_what_it_had_begun(
     counted = held(server)
     assert all(counted[t] == 1 for t in within(HISTORY, asked))
     assert set(counted.values()) == {1}
+
+
+def test_a_range_that_begins_where_the_last_one_ended_counts_once(terminal: Terminal, server: ScriptedServer) -> None:
+    # Nothing of the symbol is sent between the two.
+    quotes = [tick(-HOUR_MS + 20_000), tick(-HOUR_MS + 80_000), tick(-12_000)]
+    terminal.symbol("GBPUSD")
+    terminal.ticks("GBPUSD", quotes)
+    begin(terminal, server)
+    ask(terminal, server, [wanted(-HOUR_MS, symbol="GBPUSD")])
+    ask(terminal, server, [wanted(-HOUR_MS - MINUTE_MS, 3, symbol="GBPUSD")])
+    assert [report["ticks"] for report in reports(server)] == [1, 2]
+    assert held(server, "GBPUSD") == Counter(quotes)
 
 
 def test_pieces_of_a_range_are_whole_milliseconds(start_terminal: StartTerminal, server: ScriptedServer) -> None:

@@ -243,8 +243,8 @@ inline long SeriesInfoInteger(const string &name, int, int) {
     return symbol && symbol->has_bars;
 }
 
-// Bars of the prices that are known: of the bids, or of a chart by last of the deals.
-inline int CopyRates(const string &name, int, datetime from, datetime to, Array<MqlRates> &rates) {
+// Bars of the prices that are known: of the bids, or of a chart by last of the deals. The newest of them, at most `most`.
+inline int copy_rates(const string &name, datetime from, datetime to, size_t most, Array<MqlRates> &rates) {
     note_call(COPY_NS, true);
     rates.items.clear();
     Symbol *symbol = usable(name);
@@ -272,6 +272,8 @@ inline int CopyRates(const string &name, int, datetime from, datetime to, Array<
         if((tick.flags & DEAL_FLAGS) != 0)
             bar.real_volume += (long)tick.volume_real;
     }
+    if(rates.items.size() > most)
+        rates.items.erase(rates.items.begin(), rates.items.end() - (long)most);
     Fault &fault = symbol->bar_fault;
     if(fault.calls > 0) {
         fault.calls--;
@@ -284,4 +286,13 @@ inline int CopyRates(const string &name, int, datetime from, datetime to, Array<
     }
     terminal.cost_ns += ITEM_NS * ArraySize(rates);
     return ArraySize(rates);
+}
+
+inline int CopyRates(const string &name, int, datetime from, datetime to, Array<MqlRates> &rates) {
+    return copy_rates(name, from, to, SIZE_MAX, rates);
+}
+
+// So many bars up to a time.
+inline int CopyRates(const string &name, int, datetime to, int count, Array<MqlRates> &rates) {
+    return copy_rates(name, 0, to, (size_t)count, rates);
 }
