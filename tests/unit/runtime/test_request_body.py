@@ -253,3 +253,42 @@ async def test_a_request_that_is_cancelled_cancels_its_receiver() -> None:
     with pytest.raises(asyncio.CancelledError):
         await reading
     assert len(reached) == 1
+
+
+async def test_a_sender_with_many_long_bodies_waits_for_itself() -> None:
+    intake, done = Intake(1_000_000), []
+
+    async def work(sender: str, turns: int) -> None:
+        with intake.place(sender) as place:
+            for _ in range(turns):
+                async with place.turn():
+                    done.append(sender)
+
+    flood = [asyncio.ensure_future(work("flood", 20)) for _ in range(20)]
+    for _ in range(200):
+        await asyncio.sleep(0)
+    before = len(done)
+    await work("other", 10)
+    between = done[before:].count("flood")
+    await asyncio.gather(*flood)
+    assert 0 < before < 390
+    assert between <= 12
+    assert done.count("flood") == 400
+
+
+async def test_a_pass_of_the_loop_unpacks_one_part_however_many_bodies_are_packed() -> None:
+    intake, parts = Intake(64_000_000), []
+    packed = gzip.compress(bytes(4_000_000))
+
+    async def unpack() -> None:
+        with intake.place("flood") as place:
+            body = await place.read(sends(packed), {b"content-encoding": b"gzip"}, 64_000_000)
+            assert len(body) == 4_000_000
+
+    reading = [asyncio.ensure_future(unpack()) for _ in range(10)]
+    await asyncio.sleep(0)
+    while not all(task.done() for task in reading):
+        before = intake.bytes
+        await asyncio.sleep(0)
+        parts.append(intake.bytes - before)
+    assert max(parts) <= 256 * 1024

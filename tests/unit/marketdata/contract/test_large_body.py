@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from marketdata.contract.body import decode
+from marketdata.contract.body import readable as mend
 from marketdata.contract.http import Refusal
-from marketdata.contract.large_body import LARGE_BYTES, LargeBody, decode_large
+from marketdata.contract.large_body import LargeBody, decode_large
 
 
 def pieces_of(large: LargeBody) -> list[list[Any]]:
@@ -84,16 +85,23 @@ def test_what_is_no_json_is_refused_as_a_small_body_is() -> None:
         pieces_of(large)
 
 
-def test_one_item_that_is_larger_than_any_piece_is_read() -> None:
-    items = [{"a": [{}] * 1_300_000}, {"b": 2}]
-    body = json.dumps(items).replace("2}", "nan}").encode()
-    assert len(body) > LARGE_BYTES
-    large = decode_large(body)
+@pytest.mark.parametrize("unit", [b'"', b'"",', b".1 ", b"nan ", b'"\\q" '])
+@pytest.mark.parametrize("wrapper", [(b"[", b"]"), (b'[{"a":1},{"a":[', b']},{"b":nan}]')])
+def test_what_is_nearly_json_and_cannot_be_cut_is_refused_before_it_is_mended(
+    unit: bytes, wrapper: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = wrapper[0] + unit * (10_000_000 // len(unit)) + b"nan" + wrapper[1]
+    mended: list[int] = []
 
-    assert large is not None
-    ((first, second),) = pieces_of(large)
-    assert first == items[0]
-    assert math.isnan(second["b"])
+    def readable(text: str) -> str:
+        mended.append(len(text))
+        return mend(text)
+
+    monkeypatch.setattr("marketdata.contract.body.readable", readable)
+    with pytest.raises(Refusal, match="is not JSON"):
+        assert pieces_of(large) if (large := decode_large(body)) else decode(body)
+    # Half a microsecond a byte and more, in one go: all of it would be 10 s.
+    assert sum(mended) < 1_500_000
 
 
 def test_a_body_with_a_nan_takes_little_more_memory_than_its_bytes() -> None:
