@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import tzinfo
 from functools import lru_cache
 from typing import Any, Final
@@ -43,14 +43,11 @@ from producer.records import FrameWriter, Origin, ReadBody, RejectWriter, decode
 from producer.senders import ReferenceData
 from runtime import clock
 from runtime.api_keys import ApiKey, Rates
-from runtime.clock import Pauses
-from runtime.request_body import Intake
+from runtime.request_body import TURN_BYTES, Intake, Place
 from runtime.settings import Settings
 from runtime.telemetry import (
-    AHEAD_MS,
     Telemetry,
     TraceContext,
-    arrival_seconds,
     parse_traceparent,
     seconds_between,
     trace_id_of,
@@ -70,15 +67,13 @@ _TRACE: Final = re.compile(rb"[!-~](?:[ -~]{0,62}[!-~])?")
 _RETRY_KAFKA_SECONDS: Final = 2
 _RETRY_CROWDED_SECONDS: Final = 1
 
-_DAY_MS: Final = 86_400_000
-
 #: Answers to bodies that are accepted whole, which differ in the number of ticks alone (entries).
 _CACHED_ANSWERS: Final = 256
 
 #: Rejected items of a large body that wait in memory (entries); then they are stored before the rest is read.
 _MAX_REJECTS: Final = 5_000
 
-_StoreBody = Callable[[bytes, Origin, ApiKey], Awaitable[Response]]
+_StoreBody = Callable[[bytes, Origin, ApiKey, Place], Awaitable[Response]]
 
 
 class Ingest:
@@ -146,15 +141,9 @@ class Ingest:
         except Refusal as refusal:
             # While Kafka is away every request is refused; that was logged once, when it went.
             (log.debug if refusal.status == 503 else log.warning)(
-                "Refused a request.",
-                action="refused",
-                trace=trace,
-                trace_id=context.trace_id,
-                route=route,
-                status=refusal.status,
-                code=refusal.code,
-                reason=refusal.message,
-            )
+                "Refused a request.", action="refused", trace=trace, trace_id=context.trace_id, route=route,
+                status=refusal.status, code=refusal.code, reason=refusal.message,
+            )  # fmt: skip
             response = refused(refusal)
         finally:
             self._metrics.in_flight -= 1
@@ -192,7 +181,7 @@ class Ingest:
                 is_fill=b"x-fill" in headers and http.says_ticks(headers[b"x-fill"]),
             )  # fmt: skip
             if is_dry_run(headers):
-                return (self._dry_run if store is None else _dry_reports)(body, origin)
+                return await self._dry_run(body, origin, place) if store is None else _dry_reports(body, origin)
             # Bodies that are still on their way take none of these places.
             if self._pending >= self._settings.max_pending_requests:
                 raise Refusal(
@@ -202,47 +191,44 @@ class Ingest:
             try:
                 if store is None:
                     store = self._store if len(body) < LARGE_BYTES else self._take_large
-                return await store(body, origin, key)
+                return await store(body, origin, key, place)
             except KafkaUnavailable as exc:
                 raise _kafka_refusal(str(exc)) from exc
             finally:
                 self._pending -= 1
 
-    def _dry_run(self, body: bytes, origin: Origin) -> Response:
+    async def _dry_run(self, body: bytes, origin: Origin, place: Place) -> Response:
         """The answer that the body would get; nothing of it is stored or counted."""
         if len(body) >= LARGE_BYTES:
             raise TooLarge(f"a dry run takes bodies of less than {LARGE_BYTES:,} bytes")
         found = ReadBody()
-        self._read(body, found, origin)
+        async for _ in self._pieces(body, found, origin, place):
+            found.rejects = []
         if found.errors and found.errors == found.received:
             raise http.none_usable(found.details, found.errors)
         return taken(found.received, found.details, found.errors, dry_run_for=origin.source)
 
-    async def _take_reports(self, body: bytes, origin: Origin, key: ApiKey) -> Response:
+    async def _take_reports(self, body: bytes, origin: Origin, key: ApiKey, _: Place) -> Response:
         found = read_reports(body, origin.received_ms)
         status, answer = answer_to(found)
         self._new_symbols.check(key.name, found.symbols)
         await self._fills.take(found, origin)
         return json_response(status, answer)
 
-    async def _take_large(self, body: bytes, origin: Origin, key: ApiKey) -> Response:
+    async def _take_large(self, body: bytes, origin: Origin, key: ApiKey, place: Place) -> Response:
         async with self._large:
-            return await self._store(body, origin, key)
+            return await self._store(body, origin, key, place)
 
-    async def _store(self, body: bytes, origin: Origin, key: ApiKey) -> Response:
+    async def _store(self, body: bytes, origin: Origin, key: ApiKey, place: Place) -> Response:
         found = ReadBody()
         try:
-            if (large := decode_large(body)) is None:
+            if len(body) < TURN_BYTES:
                 self._read(body, found, origin)
             else:
-                found.clock = self._clock(large.utc_offset_seconds, origin)
-                pauses = Pauses()
-                for piece in large.pieces():
-                    self._read(piece, found, origin)
+                async for _ in self._pieces(body, found, origin, place):
                     if len(found.rejects) >= _MAX_REJECTS:
                         await self._gateway.publish(found.rejects)
                         found.rejects = []
-                    await pauses.rest()
         except Unusable as unusable:
             if body:
                 await self._gateway.publish([self._rejects.body(body, unusable.message, origin)])
@@ -273,6 +259,23 @@ class Ingest:
         if not accepted:
             raise http.none_usable(found.details, found.errors)
         return taken(found.received, found.details, found.errors, wanted=wanted)
+
+    async def _pieces(self, body: bytes, found: ReadBody, origin: Origin, place: Place) -> AsyncIterator[None]:
+        """Add what the items of a body hold, each piece in a turn of its own."""
+        async with place.turn():
+            if (large := decode_large(body)) is None:
+                self._read(body, found, origin)
+        yield
+        if large is None:
+            return
+        found.clock = self._clock(large.utc_offset_seconds, origin)
+        pieces = large.pieces()
+        while True:
+            async with place.turn():
+                if (piece := next(pieces, None)) is None:
+                    return
+                self._read(piece, found, origin)
+            yield
 
     def _read(self, body: bytes | Body, found: ReadBody, origin: Origin) -> None:
         """Add what the items of a body, or of a piece of one, hold."""
@@ -335,15 +338,7 @@ class Ingest:
         for symbol, ticks in () if origin.is_fill else found.ticks.symbols.items():
             time_msc = ticks.ticks[-1].time_msc
             newest_ms = max(newest_ms, time_msc)
-            # A sender whose clock is ahead would take from the sum.
-            metrics.tick_age_seconds.observe(seconds_between(time_msc, received_ms))
-            if time_msc > received_ms + AHEAD_MS:
-                metrics.frames_ahead.labels(origin.source).inc()
-            elif (seconds := arrival_seconds(time_msc, received_ms)) is not None:
-                metrics.received_seconds.observe(seconds)
-            # By receipt, for a zone may be wrong by hours; what is older than a day is history that somebody sends.
-            if time_msc > received_ms - _DAY_MS:
-                metrics.heard(origin.source, symbol, received_ms)
+            metrics.ticks_of_symbol(origin.source, symbol, time_msc, received_ms)
             if ticks.point is not None:
                 self._reference.quoted(origin.source, symbol, ticks.point, received_ms)
         if newest_ms and found.clock is not None:

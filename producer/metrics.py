@@ -10,7 +10,17 @@ from prometheus_client.registry import Collector
 
 from producer.senders import SourceWatch
 from runtime.rejected import REJECTS_LOST
-from runtime.telemetry import OTHER, STAGE_BUCKETS, STAGE_HELP, STAGE_METRIC, Bounded, BoundedCounter
+from runtime.telemetry import (
+    AHEAD_MS,
+    OTHER,
+    STAGE_BUCKETS,
+    STAGE_HELP,
+    STAGE_METRIC,
+    Bounded,
+    BoundedCounter,
+    arrival_seconds,
+    seconds_between,
+)
 
 _PREFIX = "tickpipe_producer"
 
@@ -26,6 +36,9 @@ MAX_KEYS = 100
 
 #: A live tick, a batch of a minute, a resend after an outage, a replay (seconds).
 _AGE_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86400.0)
+
+
+_DAY_MS = 86_400_000
 
 
 class FillMetrics:
@@ -115,6 +128,18 @@ class Metrics:
             registry.register(collector)
         self.kafka_up = Gauge(f"{_PREFIX}_kafka_up", "1 while Kafka confirms what is published.", registry=registry)
         self.kafka_up.set(0)
+
+    def ticks_of_symbol(self, source: str, symbol: str, time_msc: int, received_ms: int) -> None:
+        """Observe a frame by the time of its last tick and by its receipt (UTC epoch milliseconds)."""
+        self.tick_age_seconds.observe(seconds_between(time_msc, received_ms))
+        # A sender whose clock is ahead would take from the sum.
+        if time_msc > received_ms + AHEAD_MS:
+            self.frames_ahead.labels(source).inc()
+        elif (seconds := arrival_seconds(time_msc, received_ms)) is not None:
+            self.received_seconds.observe(seconds)
+        # By receipt, for a zone may be wrong by hours; what is older than a day is history that somebody sends.
+        if time_msc > received_ms - _DAY_MS:
+            self.heard(source, symbol, received_ms)
 
     def heard(self, source: str, symbol: str, received_ms: int) -> None:
         """Note when ticks of a symbol were received (UTC epoch milliseconds), whatever their own time."""

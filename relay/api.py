@@ -5,7 +5,7 @@ more than the work itself.
 import asyncio
 import hmac
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -48,10 +48,9 @@ from relay.item import Facts, NewRow, PackedRows, as_json, read_item
 from relay.pending import store_refused
 from relay.status import Metrics, Status, recent
 from relay.store import Store
-from runtime.clock import Pauses
 from runtime.health import Health
 from runtime.pages import ASK_FOR_KEY, HEADERS, language_of, password_in
-from runtime.request_body import Intake, Receive, Scope, Send
+from runtime.request_body import TURN_BYTES, Intake, Place, Receive, Scope, Send
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -198,14 +197,14 @@ class Api:
                 )
             said = _Said(source, sender, says_ticks(headers.get(FILL.lower().encode(), b"")))
             if is_dry_run(headers):
-                return await self._dry_run(raw, said)
+                return await self._dry_run(raw, said, place)
             if path == TICKS_ROUTE and says_ticks(headers.get(CAN_FILL.lower().encode(), b"")):
                 said = said._replace(wanted=self._wishes.of(said.name))
                 self._wishes.note_sender(said.name)
             if len(raw) < LARGE_BYTES:
-                return await self._take(raw, said)
+                return await self._take(raw, said, place)
             async with self._large:
-                return await self._take(raw, said)
+                return await self._take(raw, said, place)
 
     async def _report(self, raw: bytes, facts: Facts, *, is_dry: bool) -> Answer:
         received = count_reports(raw)
@@ -213,20 +212,19 @@ class Api:
             await asyncio.to_thread(self._store.run, lambda connection: add_reports(connection, raw, facts))
         return Answer(200, _encode({"ok": True, "queued": True, "received": received}))
 
-    async def _dry_run(self, raw: bytes, said: "_Said") -> Answer:
+    async def _dry_run(self, raw: bytes, said: "_Said", place: Place) -> Answer:
         if len(raw) >= LARGE_BYTES:
             raise TooLarge(f"a dry run takes bodies of less than {LARGE_BYTES:,} bytes")
-        body = decode(raw)
-        found = _Found(body.utc_offset_seconds, said)
-        found.add(body.items)
-        if found.errors and not found.rows:
+        async for found in self._pieces(raw, said, place):
+            found.rows, found.refused = [], []
+        if found.errors and found.errors == found.received:
             raise none_usable(found.details, found.errors)
         status, answer = taken(found.received, found.details, found.errors, dry_run_for=said.name)
         return Answer(status, _encode(answer))
 
-    async def _take(self, raw: bytes, said: "_Said") -> Answer:
+    async def _take(self, raw: bytes, said: "_Said", place: Place) -> Answer:
         try:
-            found, rows = await self._read(raw, said)
+            found, rows = await self._read(raw, said, place)
         except Unusable as exc:
             if raw:
                 await self._store_refused([(text_of(raw), exc.message)])
@@ -242,24 +240,33 @@ class Api:
         status, answer = taken(found.received, found.details, found.errors, queued=True, wanted=said.wanted)
         return Answer(status, _encode(answer))
 
-    async def _read(self, raw: bytes, said: "_Said") -> "tuple[_Found, Sequence[NewRow] | PackedRows]":
-        """The items of a body and their rows; other requests go on between the pieces of a large one."""
-        if (large := decode_large(raw)) is None:
-            body = decode(raw)
-            found = _Found(body.utc_offset_seconds, said)
-            found.add(body.items)
+    async def _read(self, raw: bytes, said: "_Said", place: Place) -> "tuple[_Found, Sequence[NewRow] | PackedRows]":
+        """The items of a body and their rows; other requests go on between the pieces of a long one."""
+        if len(raw) < TURN_BYTES:
+            found = _read_whole(raw, said)
             return found, found.rows
-        found, rows = _Found(large.utc_offset_seconds, said), PackedRows()
-        pauses = Pauses()
-        for piece in large.pieces():
-            found.add((decode(piece) if isinstance(piece, bytes) else piece).items)
+        rows = PackedRows()
+        async for found in self._pieces(raw, said, place):
             rows.extend(found.rows)
             found.rows = []
             if len(found.refused) >= _MAX_REFUSED:
                 await self._store_refused(found.refused)
                 found.refused = []
-            await pauses.rest()
         return found, rows
+
+    async def _pieces(self, raw: bytes, said: "_Said", place: Place) -> "AsyncIterator[_Found]":
+        """What is found in a body, after each of its pieces, which have a turn each."""
+        async with place.turn():
+            large = decode_large(raw)
+            found = _read_whole(raw, said) if large is None else _Found(large.utc_offset_seconds, said)
+        yield found
+        pieces = iter(()) if large is None else large.pieces()
+        while True:
+            async with place.turn():
+                if (piece := next(pieces, None)) is None:
+                    return
+                found.add((decode(piece) if isinstance(piece, bytes) else piece).items)
+            yield found
 
     async def _store_refused(self, refused_items: Sequence[tuple[str, str]]) -> None:
         await asyncio.to_thread(store_refused, self._store, refused_items)
@@ -311,6 +318,13 @@ class _Found:
                 if len(self.details) < MAX_DETAILS:
                     self.details.append(Detail(index, exc.field, exc.message))
         self.received += len(items)
+
+
+def _read_whole(raw: bytes, said: _Said) -> _Found:
+    body = decode(raw)
+    found = _Found(body.utc_offset_seconds, said)
+    found.add(body.items)
+    return found
 
 
 def _text_of_item(item: object) -> str:

@@ -2,12 +2,13 @@
 
 import asyncio
 import io
+import time
 import zlib
-from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final, Self
 
 from marketdata.contract.http import Refusal, TooLarge, Unusable
-from runtime.clock import Pauses
 
 #: ASGI: a message, a connection, the next message of a request, the way of an answer, an application.
 Message = MutableMapping[str, Any]
@@ -33,9 +34,16 @@ _GZIP_WINDOW_BITS: Final = 31
 #: zlib: no header at all, the largest window. What HTTP calls deflate has zlib's header, but some send it bare.
 _BARE_WINDOW_BITS: Final = -15
 
-#: How much of a body is unpacked at once, and how much of it may come of that.
+#: How much of a body is unpacked at once, and how much of it may come of that: 0.7 ms.
 _PACKED_BYTES: Final = 64 * 1024
-_PART_BYTES: Final = 1024 * 1024
+_PART_BYTES: Final = 256 * 1024
+
+#: Work on so many bytes waits for a turn, which costs a pass or two of the event loop.
+TURN_BYTES: Final = 16 * 1024
+
+#: After a turn that was not short, others have so much of its time (seconds).
+_SHORT_SECONDS: Final = 0.005
+_OTHERS_SHARE: Final = 0.1
 
 #: RFC 1952: a gzip is one member or several in a row, as appending writers make it. What is left of a packed part is
 #: copied for each, so their number is bounded.
@@ -55,11 +63,18 @@ def patience_seconds(size_bytes: int) -> float:
     return _READ_TIMEOUT_SECONDS + size_bytes / _LEAST_BYTES_PER_SECOND
 
 
+@asynccontextmanager
+async def _one_pass() -> AsyncIterator[None]:
+    """The turn of a body that shares nothing with others."""
+    yield
+    await asyncio.sleep(0)
+
+
 class Intake:
     """Bounds the bodies of all requests in progress: their number and their bytes.
 
     One sender may have half of the places, and with more than one body three quarters of the memory: bodies that never
-    come, or come slowly, leave room for the others.
+    come, or come slowly, leave room for the others. Work on long bodies is done in turn.
 
     Args:
         limit_bytes: the largest body; two of them have room.
@@ -73,6 +88,7 @@ class Intake:
         self.bodies = 0
         #: What the bodies of each sender take.
         self.senders: dict[str, Share] = {}
+        self.turn = asyncio.Lock()
 
     def place(self, sender: str) -> "Place":
         """A place for the body of one request, to be entered.
@@ -86,10 +102,11 @@ class Intake:
 class Share:
     """What the bodies of one sender take."""
 
-    __slots__ = ("bodies", "bytes")
+    __slots__ = ("bodies", "bytes", "turn")
 
     def __init__(self) -> None:
         self.bodies = self.bytes = 0
+        self.turn = asyncio.Lock()
 
 
 class Place:
@@ -132,7 +149,22 @@ class Place:
 
     def read(self, receive: Receive, headers: Mapping[bytes, bytes], limit_bytes: int) -> Awaitable[bytes]:
         """See `read_body`; 503 also when other bodies leave no room."""
-        return read_body(receive, headers, limit_bytes, self._reserve)
+        return read_body(receive, headers, limit_bytes, self._reserve, self.turn)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn of this body's sender, for some milliseconds of work without `await`.
+
+        A pass of the event loop has one turn, so that a request with one tick waits for no more than that. Senders take
+        turns, however many bodies each has.
+        """
+        async with self._share.turn, self._intake.turn:
+            began = time.perf_counter()
+            yield
+            worked = time.perf_counter() - began
+            # `sleep(0)` lets each task do one step. What takes several, such as the question whether Kafka is there,
+            # would wait for as many turns, and a server whose answer lies unread for so long is taken for dead.
+            await asyncio.sleep(worked * _OTHERS_SHARE if worked >= _SHORT_SECONDS else 0)
 
     def _reserve(self, count: int) -> None:
         intake, share = self._intake, self._share
@@ -150,6 +182,7 @@ async def read_body(
     headers: Mapping[bytes, bytes],
     limit_bytes: int,
     reserve: Callable[[int], None] = lambda _: None,
+    turn: Callable[[], AbstractAsyncContextManager[None]] = _one_pass,
 ) -> bytes:
     """The body, unpacked when it came with `Content-Encoding: gzip` or `deflate`.
 
@@ -159,6 +192,7 @@ async def read_body(
         headers: with lower-case names, as in ASGI.
         limit_bytes: for the body as it came and unpacked.
         reserve: called with the number of bytes before they are held; may refuse them.
+        turn: entered for each part that is unpacked.
 
     Raises:
         Refusal: 400 when it is cut off or not packed as it says, 408 when it takes too long, 413 when it is longer
@@ -189,7 +223,7 @@ async def read_body(
         if not body.startswith(_GZIP_MAGIC):
             return body
         encoding = _GZIP[0]  # it is no text in any case
-    return await _unpacked(body, _window_bits(body, encoding), encoding.decode(), limit_bytes, reserve)
+    return await _unpacked(body, _window_bits(body, encoding), encoding.decode(), limit_bytes, reserve, turn=turn)
 
 
 class _Begun:
@@ -266,15 +300,20 @@ def _window_bits(body: bytes, encoding: bytes) -> int:
 
 
 async def _unpacked(
-    body: bytes, window_bits: int, encoding: str, limit_bytes: int, reserve: Callable[[int], None]
+    body: bytes,
+    window_bits: int,
+    encoding: str,
+    limit_bytes: int,
+    reserve: Callable[[int], None],
+    *,
+    turn: Callable[[], AbstractAsyncContextManager[None]],
 ) -> bytes:
     unpacker = zlib.decompressobj(window_bits)
     unpacked = io.BytesIO()
     members = 1
-    pauses = Pauses()
+    # As much as an EA's batch becomes waits for no turn.
+    part_bytes = TURN_BYTES
     for at in range(0, len(body), _PACKED_BYTES):
-        if at:
-            await pauses.rest()
         packed = body[at : at + _PACKED_BYTES]
         while packed:
             if unpacker.eof:
@@ -282,19 +321,19 @@ async def _unpacked(
                 if window_bits != _GZIP_WINDOW_BITS or members > _MAX_MEMBERS:
                     raise _not_one(encoding)
                 unpacker = zlib.decompressobj(window_bits)
-            try:
-                part = unpacker.decompress(packed, _PART_BYTES)
-            except zlib.error:
-                if members > 1:
-                    raise _not_one(encoding) from None
-                raise Unusable(f"the body is said to be {encoding}, but is not") from None
+            async with nullcontext() if part_bytes == TURN_BYTES else turn():
+                try:
+                    part = unpacker.decompress(packed, part_bytes)
+                except zlib.error:
+                    if members > 1:
+                        raise _not_one(encoding) from None
+                    raise Unusable(f"the body is said to be {encoding}, but is not") from None
             if unpacked.tell() + len(part) > limit_bytes:
                 raise _too_large(limit_bytes)
             reserve(len(part))
             unpacked.write(part)
             packed = unpacker.unconsumed_tail or unpacker.unused_data
-            if len(part) == _PART_BYTES:
-                await pauses.rest()
+            part_bytes = _PART_BYTES
     if not unpacker.eof:
         raise _not_one(encoding)
     return unpacked.getvalue()

@@ -15,6 +15,10 @@ MAX_ITEMS: Final = 1_000_000
 #: Commas and opening brackets: each makes one more value. 64 MB of DataCollectorPRO's ticks have 4 million.
 _MAX_VALUES: Final = 6_000_000
 
+#: What is only nearly JSON costs 20 to 50 times as much as JSON, in one go; a longer body is read in pieces (bytes
+#: without spaces).
+_MAX_MENDED_BYTES: Final = 640 * 1024
+
 #: No zone is further from UTC (seconds).
 MAX_OFFSET_SECONDS: Final = 18 * 3600
 
@@ -152,6 +156,8 @@ def _decode_tolerantly(body: bytes, strict: Exception) -> Body:
         raise Unusable(f"the body is empty; {_HOW_TO_POST}")
     if is_form_data(trimmed):
         raise Unusable(f"the body is form data; {_HOW_TO_POST}")
+    if len(trimmed) - sum(map(trimmed.count, PADDING)) > _MAX_MENDED_BYTES:
+        raise Unusable(f"the body is not JSON: {strict}; so long a body must be JSON, or one array of small items")
     text = text_of(trimmed)
     outermost: Fields = []
 

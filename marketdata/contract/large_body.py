@@ -24,12 +24,14 @@ from marketdata.contract.body import (
 )
 from marketdata.contract.http import Unusable
 
-#: A body of so many bytes is large: 5 MB take 50 ms.
+#: What a body of so many bytes becomes fills the memory; such bodies are stored one at a time.
 LARGE_BYTES: Final = 5_000_000
 
-#: How much is decoded at once: 1 MB, or so many items.
-_PIECE_BYTES: Final = 1024 * 1024
-_PIECE_ITEMS: Final = 5_000
+#: A longer body is decoded piece by piece: whole it would hold up everybody else.
+_WHOLE_BYTES: Final = 256 * 1024
+
+#: How much is decoded at once: 2 ms of JSON. What is only nearly JSON may take ten times as long.
+_PIECE_BYTES: Final = 128 * 1024
 
 #: How far into a body its first bracket, and from its end the last, is looked for.
 _EDGE_BYTES: Final = 64
@@ -53,7 +55,7 @@ class LargeBody(Protocol):
     utc_offset_seconds: int | None
 
     def pieces(self) -> Iterator[bytes | Body]:
-        """The items in pieces of about a megabyte: arrays that `decode` takes, or what they were found to hold.
+        """The items in pieces: arrays that `decode` takes, or what they were found to hold.
 
         Raises:
             Unusable, TooLarge: as `decode`.
@@ -61,12 +63,12 @@ class LargeBody(Protocol):
 
 
 def decode_large(body: bytes) -> LargeBody | None:
-    """The items of a body of LARGE_BYTES or more, to be decoded piece by piece; None for `decode` to take it whole.
+    """The items of a long body, to be decoded piece by piece; None for `decode` to take it whole.
 
     Raises:
         Unusable, TooLarge: as `decode`.
     """
-    if len(body) < LARGE_BYTES:
+    if len(body) <= _WHOLE_BYTES:
         return None
     check_values(body)
     try:
@@ -117,7 +119,7 @@ class _Json:
         for item in chain.from_iterable(self._arrays):
             piece.append(item)
             size_bytes += len(memoryview(item))
-            if size_bytes >= _PIECE_BYTES or len(piece) >= _PIECE_ITEMS:
+            if size_bytes >= _PIECE_BYTES:
                 yield b"[" + b",".join(piece) + b"]"
                 piece, size_bytes = [], 0
         if piece:

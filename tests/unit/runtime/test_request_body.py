@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import random
+import time
 import zlib
 from collections.abc import MutableMapping
 from typing import Any
@@ -253,3 +254,73 @@ async def test_a_request_that_is_cancelled_cancels_its_receiver() -> None:
     with pytest.raises(asyncio.CancelledError):
         await reading
     assert len(reached) == 1
+
+
+async def test_a_sender_with_many_long_bodies_waits_for_itself() -> None:
+    intake, done = Intake(1_000_000), []
+
+    async def work(sender: str, turns: int) -> None:
+        with intake.place(sender) as place:
+            for _ in range(turns):
+                async with place.turn():
+                    done.append(sender)
+
+    flood = [asyncio.ensure_future(work("flood", 20)) for _ in range(20)]
+    for _ in range(200):
+        await asyncio.sleep(0)
+    before = len(done)
+    await work("other", 10)
+    between = done[before:].count("flood")
+    await asyncio.gather(*flood)
+    assert 0 < before < 390
+    assert between <= 12
+    assert done.count("flood") == 400
+
+
+async def test_a_pass_of_the_loop_unpacks_one_part_however_many_bodies_are_packed() -> None:
+    intake, parts = Intake(64_000_000), []
+    packed = gzip.compress(bytes(4_000_000))
+
+    async def unpack() -> None:
+        with intake.place("flood") as place:
+            body = await place.read(sends(packed), {b"content-encoding": b"gzip"}, 64_000_000)
+            assert len(body) == 4_000_000
+
+    reading = [asyncio.ensure_future(unpack()) for _ in range(10)]
+    await asyncio.sleep(0)
+    while not all(task.done() for task in reading):
+        before = intake.bytes
+        await asyncio.sleep(0)
+        parts.append(intake.bytes - before)
+    assert max(parts) <= 256 * 1024
+
+
+async def test_a_server_that_needs_several_steps_is_answered_within_some_turns_of_a_body() -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1")
+    pieces = 0
+
+    async def ask() -> int:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        for _ in range(5):
+            writer.write(b"and?\n")
+            await reader.readline()
+        writer.close()
+        return pieces
+
+    asking = asyncio.create_task(ask())
+    with Intake(1_000).place("me") as place:
+        while not asking.done():
+            async with place.turn():
+                end = time.perf_counter() + 0.1
+                while time.perf_counter() < end:
+                    pass
+                pieces += 1
+
+    # With sleep(0) about twenty.
+    assert asking.result() <= 5
+    server.close()

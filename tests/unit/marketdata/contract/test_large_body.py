@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 
 from marketdata.contract.body import decode
+from marketdata.contract.body import readable as mend
 from marketdata.contract.http import Refusal
 from marketdata.contract.large_body import LargeBody, decode_large
-
-#: Of 500 bytes and more, in a body of 6.8 MB, or in one that is large with `small_large_bodies`.
-ITEMS, FEW_ITEMS = 12_000, 1_200
 
 
 def pieces_of(large: LargeBody) -> list[list[Any]]:
@@ -30,7 +28,7 @@ def test_a_body_that_would_fill_the_memory_is_refused_before_it_is_decoded(unit:
 
 @pytest.mark.parametrize("around", [(b"", b""), (b"", b"\0"), (b"\xef\xbb\xbf", b"\r\n\0"), (b" \n", b" ")])
 def test_the_pieces_of_a_large_body_hold_every_item_in_order(around: tuple[bytes, bytes]) -> None:
-    items = [{"n": n, "text": "x" * 500} for n in range(ITEMS)]
+    items = [{"n": n, "text": "x" * 500} for n in range(12_000)]
     body = around[0] + json.dumps({"utc_offset_s": 7200, "ticks": items}).encode() + around[1]
     large = decode_large(body)
 
@@ -45,11 +43,10 @@ def test_the_pieces_of_a_large_body_hold_every_item_in_order(around: tuple[bytes
 TRAPS: list[Any] = ["}, {", '"},{"', "[{", {"in": [{"a": 1}, {"b": {}}, {}]}, "\\"]
 
 
-def odd_body(odd: bytes, wrapper: tuple[bytes, bytes], count: int) -> tuple[bytes, list[Any]]:
-    """A body of so many items, and what they are, but for an odd one behind the middle."""
-    items = [{"n": n, "trap": TRAPS[n % len(TRAPS)], "text": "x" * 500} for n in range(count)]
+def odd_body(odd: bytes, wrapper: tuple[bytes, bytes]) -> tuple[bytes, list[Any]]:
+    items = [{"n": n, "trap": TRAPS[n % len(TRAPS)], "text": "x" * 500} for n in range(12_000)]
     written = [json.dumps(item).encode() for item in items]
-    written[count * 7 // 12] = b'{"odd":' + odd + b"}"
+    written[7_000] = b'{"odd":' + odd + b"}"
     return wrapper[0] + b" , ".join(written) + wrapper[1], items
 
 
@@ -64,26 +61,23 @@ def odd_body(odd: bytes, wrapper: tuple[bytes, bytes], count: int) -> tuple[byte
         (b'\xef\xbb\xbf {"ticks":[', b"] }\r\n\0"),
     ],
 )  # fmt: skip
-def test_what_is_nearly_json_comes_in_pieces_as_well(
-    small_large_bodies: int, odd: bytes, value: Any, wrapper: tuple[bytes, bytes]
-) -> None:
-    body, items = odd_body(odd, wrapper, FEW_ITEMS)
-    assert len(body) > small_large_bodies
+def test_what_is_nearly_json_comes_in_pieces_as_well(odd: bytes, value: Any, wrapper: tuple[bytes, bytes]) -> None:
+    body, items = odd_body(odd, wrapper)
 
     large = decode_large(body)
 
     assert large is not None
     pieces = pieces_of(large)
     found = [item for piece in pieces for item in piece]
-    assert repr(found.pop(700)) == repr({"odd": value})
-    del items[700]
+    assert repr(found.pop(7_000)) == repr({"odd": value})
+    del items[7_000]
     assert found == items
     assert large.utc_offset_seconds == (7200 if b"utc" in (wrapper[0] + wrapper[1]).lower() else None)
-    assert max(map(len, pieces)) < 500
+    assert max(map(len, pieces)) < 5_000
 
 
 def test_what_is_no_json_is_refused_as_a_small_body_is() -> None:
-    body, _ = odd_body(b'"', (b"[", b"]"), ITEMS)
+    body, _ = odd_body(b'"', (b"[", b"]"))
     large = decode_large(body)
 
     assert large is not None
@@ -91,20 +85,27 @@ def test_what_is_no_json_is_refused_as_a_small_body_is() -> None:
         pieces_of(large)
 
 
-def test_one_item_that_is_larger_than_any_piece_is_read(small_large_bodies: int) -> None:
-    items = [{"a": [{}] * 130_000}, {"b": 2}]
-    body = json.dumps(items).replace("2}", "nan}").encode()
-    assert len(body) > small_large_bodies
-    large = decode_large(body)
+@pytest.mark.parametrize("unit", [b'"', b'"",', b".1 ", b"nan ", b'"\\q" '])
+@pytest.mark.parametrize("wrapper", [(b"[", b"]"), (b'[{"a":1},{"a":[', b']},{"b":nan}]')])
+def test_what_is_nearly_json_and_cannot_be_cut_is_refused_before_it_is_mended(
+    unit: bytes, wrapper: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = wrapper[0] + unit * (10_000_000 // len(unit)) + b"nan" + wrapper[1]
+    mended: list[int] = []
 
-    assert large is not None
-    ((first, second),) = pieces_of(large)
-    assert first == items[0]
-    assert math.isnan(second["b"])
+    def readable(text: str) -> str:
+        mended.append(len(text))
+        return mend(text)
+
+    monkeypatch.setattr("marketdata.contract.body.readable", readable)
+    with pytest.raises(Refusal, match="is not JSON"):
+        assert pieces_of(large) if (large := decode_large(body)) else decode(body)
+    # Half a microsecond a byte and more, in one go: all of it would be 10 s.
+    assert sum(mended) < 1_500_000
 
 
 def test_a_body_with_a_nan_takes_little_more_memory_than_its_bytes() -> None:
-    body, _ = odd_body(b"nan", (b'{"ticks":[', b"]}"), ITEMS)
+    body, _ = odd_body(b"nan", (b'{"ticks":[', b"]}"))
     tracemalloc.start()
     try:
         large = decode_large(body)
