@@ -54,7 +54,7 @@ ENV PATH=/opt/tickpipe/bin:$PATH \
     TICKPIPE_ARCHIVE_HOST=0.0.0.0
 RUN groupadd --gid 10001 tickpipe \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin tickpipe \
-    && install -d -o tickpipe -g tickpipe -m 700 /keys /demo /archive
+    && install -d -o tickpipe -g tickpipe -m 700 /keys /known /demo /archive
 COPY --from=builder /opt/tickpipe /opt/tickpipe
 COPY compose/healthcheck.py /usr/local/lib/tickpipe/healthcheck.py
 WORKDIR /

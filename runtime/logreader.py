@@ -30,11 +30,15 @@ from runtime.topics import wait_for_kafka
 
 
 async def wait_for_log(
-    settings: Settings, *, service: Service | None = None, timeout_seconds: float | None = None
+    settings: Settings,
+    *,
+    service: Service | None = None,
+    begins_log: bool = True,
+    timeout_seconds: float | None = None,
 ) -> str:
     """Wait until a broker answers and every topic exists; the name of the log, see `own_log`.
 
-    The topic of the ticks is not created, the others are.
+    For a service, and without `begins_log`, no topic is created while that of the ticks is missing.
 
     Raises:
         NotAuthorized: when the user lacks a right that `service` cannot work without.
@@ -45,8 +49,8 @@ async def wait_for_log(
         retry=retry_if_exception_type(KafkaUnavailable), wait=wait_fixed(1), stop=stop, reraise=True
     ):
         with attempt:
-            # Whoever reads the log cannot know whether there was one, so it waits for it.
-            await wait_for_kafka(settings, service=service, begins_log=False, timeout_seconds=timeout_seconds)
+            begins_log = begins_log and service is None
+            await wait_for_kafka(settings, service=service, begins_log=begins_log, timeout_seconds=timeout_seconds)
             return await own_log(settings)
     raise AssertionError("unreachable: tenacity returns or raises")
 

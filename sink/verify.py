@@ -106,7 +106,7 @@ async def verify(
         KafkaUnavailable: when no broker answers.
     """
     settings = await with_sink_group(settings)
-    log_ends = LogEnds(settings, await wait_for_log(settings, timeout_seconds=_KAFKA_TIMEOUT_SECONDS))
+    log_ends = LogEnds(settings, await wait_for_log(settings, begins_log=False, timeout_seconds=_KAFKA_TIMEOUT_SECONDS))
     selection = Selection(symbol, source, from_, to)
     about = asdict(selection)
     url = database_conninfo(settings)

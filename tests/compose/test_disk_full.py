@@ -125,7 +125,7 @@ def test_a_full_disk_refuses_or_keeps_ticks_and_room_heals_it(small: tuple[Deplo
         within_seconds=60, what="Kafka that waits for room",
     )  # fmt: skip
     disks.free("kafka", "reserve")
-    wait_until(sent.tick, within_seconds=90, what="ticks that are taken again")
+    wait_until(sent.tick, within_seconds=180, what="ticks that are taken again")
     assert httpx.get(deployment.url + "/ready").status_code == 200
     disks.free("kafka", "ballast")
 

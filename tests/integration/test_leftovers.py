@@ -29,7 +29,7 @@ DETACH = '''
 import sys
 from pathlib import Path
 from tickpipe.embedded.stack import StackConfig, start_detached
-start_detached(StackConfig(Path(sys.argv[1]), producer_port=0, services=("kafka", "postgres", "sink")))
+start_detached(StackConfig(Path(sys.argv[1]), producer_port=0, services=("kafka", "postgres", "producer")))
 '''
 
 def test_that_is_in_the_middle(settings, tmp_path):

@@ -9,6 +9,7 @@ from marketdata.tick import Frame, Tick
 from marketdata.wire import encode, frame_key
 from runtime.kafka import admin_client, new_producer
 from runtime.settings import Settings
+from runtime.topics import ensure_topics
 from sink.verify import verify
 from tests.kafka_log import group_lag
 from tests.services import running
@@ -60,6 +61,7 @@ async def send(settings: Settings, partitions: int, records: list[tuple[Frame, i
 
 async def test_every_record_counts_once_wherever_it_lies(settings: Settings) -> None:
     settings = settings.model_copy(update={"kafka_partitions": 1})
+    await ensure_topics(settings)
     with running(settings, "stream_app", "sink"):
         # Arrange: half of each symbol's ticks while there is one partition
         halves = {(s, m): (frames(s, m)[::2], frames(s, m)[1::2]) for s in SYMBOLS for m in range(MINUTES)}
