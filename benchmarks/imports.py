@@ -7,8 +7,8 @@ where the bodies are sent to it. An import reads some batches ahead of the reque
 when the last was answered.
 
 With `--gigabytes 10` one file of that size is imported instead, into the producer, and every ten seconds what both
-hold is looked at. Kafka's records are deleted meanwhile, so that only the file takes space. Ctrl-C, or `--minutes`,
-ends the run and keeps what it has seen.
+hold is looked at. Kafka's records are deleted meanwhile, so that only the file takes space. After `--minutes` the
+import is interrupted, and what was seen until then is stored.
 """
 
 import argparse
