@@ -8,14 +8,13 @@ when the last was answered.
 
 With `--gigabytes 10` one file of that size is imported instead, into the producer, and every ten seconds what both
 hold is looked at. Kafka's records are deleted meanwhile, so that only the file takes space. After `--minutes` the
-import is interrupted, and what was seen until then is stored.
+import is ended, and what was seen until then is stored.
 """
 
 import argparse
 import asyncio
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -187,7 +186,7 @@ async def watch_import(path: Path, port: int, bootstrap: str, producer: psutil.P
                 ))  # fmt: skip
                 print(looks[-1], flush=True)
             if time.monotonic() - began > minutes * 60:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
             with suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), LOOK_SECONDS)
     finally:
