@@ -17,7 +17,8 @@ from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem
 from tickpipe.sending.arrowfile import ArrowFile, is_arrow
 from tickpipe.sending.dialects import Dialect, Kind, Said, UnknownForm, parse_file_name
-from tickpipe.sending.recognition import FORMS, SAMPLE_LINES, columns_named, is_comment, recognise, split_cells
+from tickpipe.sending.headers import columns_named, is_comment, split_cells
+from tickpipe.sending.recognition import FORMS, SAMPLE_LINES, recognise
 from tickpipe.sending.textfile import BYTE_ORDER_MARK, DataFileError, TextFile
 from tickpipe.sending.timeforms import is_time, reader_of
 

@@ -11,6 +11,7 @@ from tickpipe.connection import DataDir, data_directory, producer_address
 from tickpipe.console import DONE, PROBLEM, TIME_HELP, err, out, print_table, time_option
 from tickpipe.sending.options import (
     BarsTimeframeOption,
+    BarTimesOption,
     ColumnsOption,
     DateFormatOption,
     DecimalOption,
@@ -126,6 +127,7 @@ def import_files(
     symbol_column: SymbolColumnOption = None,
     encoding: EncodingOption = None,
     digits: DigitsOption = None,
+    bar_times: BarTimesOption = None,
     strict: StrictOption = False,
     from_start: FromStartOption = False,
     dry_run: DryRunOption = False,
@@ -153,6 +155,7 @@ def import_files(
     said = said_of(
         columns=columns, skip_rows=skip_rows, date_format=date_format, decimal=decimal, zone=zone,
         symbol_column=symbol_column, digits=digits, symbol=symbol, timeframe=timeframe, encoding=encoding,
+        bar_times=bar_times,
     )  # fmt: skip
     paths, copies = _paths(files, table, data_directory(data_dir), from_start)
     imports, unread = _recognised(paths, said, dry_run)

@@ -33,12 +33,12 @@ NAMES: Final = {
     "timeframe": ("timeframe", "per", "period", "tf"),
     "date": ("date", "day", "dtyyyymmdd", "日期", "日付", "날짜", "일자"),
     "time": ("time", "timestamp", "datetime", "ts", "localtime", "dateandtime", "opentime", "timeopen",
-             "transacttime", "windowstart", "ratedatetime", "participanttimestamp", "siptimestamp", "etcutc", "时间",
-             "時間", "時刻", "日時", "시간"),
+             "transacttime", "transactiontime", "startat", "windowstart", "ratedatetime", "participanttimestamp",
+             "siptimestamp", "etcutc", "时间", "時間", "時刻", "日時", "시간"),
     "time_msc": ("timemsc", "tsmsc", "timems", "timestampms"),
     "milliseconds": ("milliseconds", "millisecond", "millis", "msec", "ms"),
-    "bid": ("bid", "bidprice", "ratebid"),
-    "ask": ("ask", "askprice", "rateask", "offer"),
+    "bid": ("bid", "bidprice", "ratebid", "bestbidprice", "pricebid"),
+    "ask": ("ask", "askprice", "rateask", "bestaskprice", "priceask", "offer"),
     "last": ("last", "lastprice", "price", "tradeprice", "pxlast", "价格", "価格"),
     "open": ("open", "pxopen", "mido", "bidopen", "开盘", "开盘价", "開盤", "開盤價", "始値", "시가"),
     "high": ("high", "pxhigh", "midh", "bidhigh", "最高", "最高价", "最高價", "高値", "고가"),
@@ -69,6 +69,9 @@ COMMA_NAMES: Final = {
     "spread": ("спред",),
 }  # fmt: skip
 
+#: The prices of a bar.
+PRICES: Final = ("open", "high", "low", "close")
+
 #: What one letter means where those of all four prices stand together.
 _LETTERS: Final = {
     "t": "time", "o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "n": "tick_volume",
@@ -94,6 +97,10 @@ TIMEFRAME_NAMES: Final = {str(t.width_ms // 60_000): t.name for t in TIMEFRAMES.
 }  # fmt: skip
 
 
+#: How a line of Binance's deals begins: number, price, quantity.
+_ID_PRICE: Final = r"\d+,[\d.]+,[\d.]+,"
+
+
 class Writer(NamedTuple):
     """A program or a site that writes such files."""
 
@@ -109,6 +116,11 @@ class Writer(NamedTuple):
     is_ordered: bool = False
     #: Whether there are volumes other than 0, where that tells two writers apart.
     has_volume: bool | None = None
+    #: What the lines of a file without a header match, and its columns, where no rule for such files finds them.
+    line: str = ""
+    columns: tuple[str, ...] = ()
+    #: Whether a bar has the time of its close; None where such files have either.
+    closes: bool | None = False
 
 
 #: Whoever fits first is named; what is read depends on the columns alone, but for the zone.
@@ -117,6 +129,7 @@ WRITERS: Final = (
     Writer("Tickpipe", ("source", "timeframe", "ts", "open"), zone=UTC, is_ordered=True),
     Writer("MetaTrader5 package for Python", frozenset({"time", "timemsc", "volumereal"})),
     Writer("MetaTrader5 package for Python", frozenset({"time", "tickvolume", "realvolume"})),
+    Writer("Stooq", frozenset({"ticker", "per", "openint"})),
     Writer("FINAM", frozenset({"ticker", "per"})),
     Writer("MetaStock", frozenset({"ticker", "dtyyyymmdd"})),
     Writer("MetaTrader 5", frozenset({"date", "time", "bid", "ask", "last", "flags"})),
@@ -124,6 +137,7 @@ WRITERS: Final = (
     Writer("MetaTrader5 package for Python", frozenset({"time", "bid", "ask", "last", "volume", "flags"})),
     Writer("MetaTrader5 package for Python", frozenset({"timemsc", "bid", "ask", "last", "volume", "flags"})),
     Writer("Tickstory", frozenset({"date", "timestamp", "bidprice", "askprice"})),
+    Writer("Tardis", frozenset({"exchange", "localtimestamp"}), zone=UTC),
     Writer("dukascopy-node", frozenset({"timestamp", "askprice", "bidprice"}), zone=UTC),
     Writer("Dukascopy", frozenset({"gmttime"})),
     Writer("Dukascopy", frozenset({"localtime"})),
@@ -132,18 +146,32 @@ WRITERS: Final = (
     Writer("Binance", frozenset({"opentime", "closetime", "quotevolume"}), zone=UTC),
     Writer("Binance", frozenset({"aggtradeid", "transacttime"}), zone=UTC),
     Writer("Binance", frozenset({"id", "price", "qty", "quoteqty"}), zone=UTC),
+    Writer("Binance", frozenset({"updateid", "bestbidprice"}), zone=UTC),
+    Writer("Binance", line=_ID_PRICE + r"[\d.]+,\d{13,16}(?i:,true|,false){2}", zone=UTC,
+           columns=("", "last", "volume", "", "time", "", "")),
+    Writer("Binance", line=_ID_PRICE + r"\d+,\d+,\d{13,16}(?i:,true|,false){2}", zone=UTC,
+           columns=("", "last", "volume", "", "", "time", "", "")),
+    Writer("Binance", line=r"\d{13,16}(?:,[\d.]+){5},\d{13,16},[\d.]+,\d+(?:,[\d.]+){3}", zone=UTC,
+           columns=("time", "open", "high", "low", "close", "volume", "", "", "tick_volume", "", "", "")),
+    Writer("Bybit", frozenset({"timestamp", "symbol", "trdmatchid"}), zone=UTC),
+    Writer("Bybit", frozenset({"startat", "open", "turnover"}), zone=UTC),
+    Writer("Coinbase", frozenset({"time", "tradeid", "price", "size"}), zone=UTC),
+    Writer("CryptoDataDownload", frozenset({"unix", "date", "symbol", "open"}), zone=UTC),
     Writer("Polygon", frozenset({"windowstart", "open"}), zone=UTC),
     Writer("Polygon", frozenset({"siptimestamp"}), zone=UTC),
+    Writer("TradeStation or MultiCharts", frozenset({"date", "time", "open", "up", "down"}), closes=True),
+    Writer("TradeStation or MultiCharts", frozenset({"date", "time", "open", "vol", "oi"}), closes=True),
     Writer("StrategyQuant", frozenset({"time", "ask", "bid", "volume"})),
     Writer("MetaTrader 4 or StrategyQuant", frozenset({"date", "time", "open", "volume"})),
     Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S%f"), zone=_EST),
     Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S"), zone=_EST, has_volume=False),
-    Writer("NinjaTrader", form=TimeForm("%Y%m%d", "%H%M%S"), has_volume=True),
+    Writer("NinjaTrader", form=TimeForm("%Y%m%d", "%H%M%S"), has_volume=True, closes=None),
+    Writer("NinjaTrader", form=TimeForm("%Y%m%d", "%H%M%S %f"), zone=UTC),
     Writer("TrueFX", form=TimeForm("%Y%m%d", "%H:%M:%S"), first="symbol", zone=UTC),
     Writer("MetaTrader 4", form=TimeForm("%Y.%m.%d", "%H:%M"), first="date"),
     Writer("MetaTrader 5", form=TimeForm("%Y.%m.%d", "%H:%M:%S"), first="date"),
     Writer("FXData", form=TimeForm("%Y.%m.%d", "%H:%M:%S")),
-)
+)  # fmt: skip
 
 UNKNOWN_WRITER: Final = "an unknown program"
 
@@ -175,7 +203,7 @@ _FILE_NAMES: Final = tuple(
         (r"(?P<symbol>[A-Z]{6})-\d{4}-\d\d", None),
         (r"(?P<symbol>[A-Z0-9]{5,20})-(?P<timeframe>\d+(?:mo|[mhdw]))-\d{4}-\d\d(?:-\d\d)?", UTC),
         (r"(?P<symbol>[A-Z0-9]{5,20})-(?:aggTrades|trades)-\d{4}-\d\d(?:-\d\d)?", UTC),
-        (r"(?P<symbol>[^.]+)\.(?:Last|Bid|Ask)", UTC),
+        (r"(?P<symbol>[^.]+)\.(?P<closes>Last|Bid|Ask)", UTC),
         (r"[A-Z_]+_(?P<symbol>[A-Z0-9.!]+), (?P<timeframe>\d+|1[DW])(?:_[0-9a-f]+)?", UTC),
         (_PAIR_NAME, None),
         (r"(?P<symbol>[A-Z]{6}[A-Za-z.]{0,6})(?P<timeframe>1|5|15|30|60|240|1440|10080|43200)", None),
@@ -199,6 +227,8 @@ class FileName(NamedTuple):
     symbol: str | None = None
     timeframe: str | None = None
     zone: tzinfo | None = None
+    #: Whether its bars have the times of their closes.
+    closes: bool = False
 
 
 @dataclass(frozen=True)
@@ -220,6 +250,8 @@ class Said:
     digits: int | None = None
     #: How the text is encoded, as Python calls it.
     encoding: str | None = None
+    #: Whether bars have the times of their closes.
+    closes: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -240,6 +272,8 @@ class Dialect:
     zone: tzinfo | None
     #: What stands around cells that hold separators.
     quote: str = '"'
+    #: Whether bars have the times of their closes.
+    closes: bool = False
 
     @property
     def column_of(self) -> dict[str, int]:
@@ -269,13 +303,17 @@ class Dialect:
                 + (f", {self.numbers.thousands!r} between thousands" if self.numbers.thousands else "")
                 + (f", {self.numbers.currency} at prices" if self.numbers.currency else ""),
             ),
-            ("times", "in no known form" if self.form is None else str(self.form)),
+            ("times", f"{self.form or 'in no known form'}{', at which bars close' if self.closes else ''}"),
             ("zone", zone),
         ]
 
 
 def fields_of(names: Sequence[str]) -> tuple[str, ...]:
     """The field that each column holds, by the names of all; empty for those that are not read."""
+    # R's xts writes `EURUSD.Open`.
+    ends = [name.rpartition(".")[2] for name in names]
+    if {"Open", "High", "Low", "Close"} <= {*ends} and not {"Open", "High", "Low", "Close"} & {*names}:
+        return tuple(map(field_of, ends))
     if {name.strip().lower() for name in names} >= _LETTERS_OF_PRICES:
         return tuple(_LETTERS.get(name.strip().lower(), "") or field_of(name) for name in names)
     return tuple(map(field_of, names))
@@ -310,6 +348,10 @@ def writer_of(header: Sequence[str], columns: Sequence[str], form: TimeForm | No
             if not writer.is_ordered or (*names[: len(writer.header)],) == writer.header:
                 return writer
             continue
+        if writer.columns:
+            if not header and writer.columns == (*columns,):
+                return writer
+            continue
         is_first = columns[0] == writer.first and ("date" in columns) is (writer.first == "date")
         is_volume = writer.has_volume in (None, has_volume)
         if not header and is_first and is_volume and writer.form == form is not None:
@@ -330,14 +372,15 @@ def _parse(name: str) -> FileName:
     for pattern, zone in _FILE_NAMES:
         if (found := pattern.fullmatch(name)) is None:
             continue
-        symbol, named = found["symbol"], found.groupdict().get("timeframe")
+        groups = found.groupdict()
+        symbol, named, closes = groups["symbol"], groups.get("timeframe"), bool(groups.get("closes"))
         if named and (turned := re.fullmatch(r"(\d+)(mo|[mhdw])", named)):
             named = f"{'MN' if turned[2] == 'mo' else turned[2].upper()}{turned[1]}"
         timeframe = TIMEFRAME_NAMES.get(named.upper(), named.upper()) if named else None
         if timeframe is not None and not re.fullmatch(r"M\d+|H\d+|D1|W1|MN1", timeframe):
             # The part behind the underscore belongs to the symbol, as in `US_TECH`.
             return FileName(f"{symbol}_{named}", None, zone)
-        return FileName(symbol.upper() if symbol.islower() else symbol, timeframe, zone)
+        return FileName(symbol.upper() if symbol.islower() else symbol, timeframe, zone, closes)
     return FileName()
 
 

@@ -243,9 +243,12 @@ class BarFile(ColumnFile[Bar]):
     #: Of all bars, and what it is known from; None when nothing tells.
     timeframe: str | None = None
     timeframe_from = ""
+    #: How long before the times in the file its bars open.
+    _closing_ms = 0
 
     def _begin(self, rows: list[list[str]]) -> None:
         column = self.dialect.column_of
+        self._closing_ms = 0
         inferred = inferred_timeframe(self._sampled_openings(rows))
         whole = next((row for row in rows if len(row) >= len(self.dialect.columns)), None)
         in_column = _timeframe_in(whole[column["timeframe"]]) if "timeframe" in column and whole else None
@@ -262,6 +265,9 @@ class BarFile(ColumnFile[Bar]):
             self.timeframe = timeframe_of(self.timeframe)
         except InvalidItem as exc:
             raise UnknownForm(f"{self.path}: {exc.message}") from exc
+        width_ms = TIMEFRAMES[self.timeframe].width_ms
+        if self.dialect.closes and width_ms is not None and width_ms < _DAY_MS:
+            self._closing_ms = width_ms  # longer bars have the date of their day
         self._check_openings(rows, self.timeframe, inferred)
 
     def _check_openings(self, rows: list[list[str]], timeframe: str, inferred: str | None) -> None:
@@ -288,8 +294,8 @@ class BarFile(ColumnFile[Bar]):
     def _opening(self, cells: list[str]) -> int:
         column = self.dialect.column_of
         if "date" in column:
-            return self._time(cells[column["date"]], cells[column["time"]])
-        return self._time(cells[column["time_msc" if "time_msc" in column else "time"]], "")
+            return self._time(cells[column["date"]], cells[column["time"]]) - self._closing_ms
+        return self._time(cells[column["time_msc" if "time_msc" in column else "time"]], "") - self._closing_ms
 
     def _is_opening(self, wall_ms: int) -> bool:
         """Whether bars of the timeframe can open then; those longer than a day are left to the server."""

@@ -86,6 +86,13 @@ EncodingOption = Annotated[
         metavar="NAME",
     ),
 ]
+BarTimesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--bar-times", help="What the times of bars are: open or close. Default: open, or as the program writes them.",
+        metavar="WHICH",
+    ),
+]  # fmt: skip
 StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first line that cannot be used.")]
 
 
@@ -111,15 +118,18 @@ def said_of(
     symbol: str | None,
     timeframe: str | None = None,
     encoding: str | None = None,
+    bar_times: str | None = None,
 ) -> "Said":
     """What the options say about a file; anything that cannot be understood is wrong use."""
     from tickpipe.sending.dialects import Said
 
     if decimal not in (None, ".", ","):
         raise typer.BadParameter("it is . or ,", param_hint="--decimal")
+    if bar_times not in (None, "open", "close"):
+        raise typer.BadParameter("it is open or close", param_hint="--bar-times")
     return Said(
         _columns(columns), skip_rows, _time_form(date_format), decimal, _zone(zone), symbol_column, symbol, timeframe,
-        digits, _encoding(encoding),
+        digits, _encoding(encoding), None if bar_times is None else bar_times == "close",
     )  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """Recognises the dialect of a file by its first lines, as far as the user does not say it."""
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from tickpipe.sending.dialects import (
-    SEPARATORS,
+    PRICES,
+    WRITERS,
     Dialect,
     Kind,
     Said,
@@ -20,6 +20,16 @@ from tickpipe.sending.dialects import (
     writer_of,
     writes_comma,
     zone_in,
+)
+from tickpipe.sending.headers import (
+    OTHER_QUOTE,
+    QUOTE,
+    check_header,
+    has_prices,
+    is_before_header,
+    named_once,
+    separator_of,
+    split_cells,
 )
 from tickpipe.sending.numberforms import Ambiguous, NumberForm
 from tickpipe.sending.numberforms import form_of as number_form_of
@@ -35,18 +45,11 @@ FORMS: Final = (
 #: Lines whose times and signs are looked at.
 SAMPLE_LINES: Final = 200
 
-_PRICES: Final = ("open", "high", "low", "close")
-_NUMBERS: Final = frozenset({"bid", "ask", "last", *_PRICES, "volume_real"})
+_NUMBERS: Final = frozenset({"bid", "ask", "last", *PRICES, "volume_real"})
 _COUNTS: Final = frozenset({"volume", "tick_volume"})
 
 #: Share of the lines in which the bid has to be below the ask, where only the prices tell which is which.
 _SURE: Final = 0.95
-
-#: What Excel takes as the separator of a file.
-_SEP: Final = re.compile('"?sep=."?', re.IGNORECASE)
-
-#: How comments begin; `#AAPL` may also be a symbol.
-_COMMENT: Final = ("#", "//")
 
 #: What pandas and R write over an index of times.
 _NAMES_OF_INDEX: Final = ("", "index")
@@ -69,49 +72,8 @@ _WIDEST: Final = 0.2
 #: Times from which on it is the form that is not known, not the lines that are bad.
 _SEVERAL: Final = 3
 
-#: What stands around cells that hold separators; some programs write the other.
-_QUOTE, _OTHER_QUOTE = '"', "'"
-
 #: Longest part of a first line that a message quotes (characters).
-_QUOTED: Final = 80
-
-
-def split_cells(line: str, separator: str, quote: str = _QUOTE) -> list[str]:
-    """The cells of one line; a quotation mark that is not closed ends with the line."""
-    line = line.rstrip("\r\n")
-    if quote not in line:
-        return line.split(separator)
-    try:
-        return next(csv.reader([line], delimiter=separator, quotechar=quote), [])
-    except csv.Error:  # a cell is too long for csv
-        return [line]
-
-
-def _is_before_header(line: str, following: Sequence[str]) -> bool:
-    """Whether a line is empty, Excel's `sep=;`, a comment, or a title: one cell over the names of columns."""
-    if not line.strip() or _SEP.fullmatch(line.strip()):
-        return True
-    if is_comment(line):
-        return sum(map(bool, _fields_in(line))) < 2
-    if any(sign in line for sign in SEPARATORS):
-        return False
-    return sum(bool(field) for text in following for field in _fields_in(text)) > 2
-
-
-def is_comment(line: str) -> bool:
-    """Whether a line is a remark: it begins like one, and has no time, as an item has."""
-    line = line.strip()
-    return line.startswith(_COMMENT) and not any(map(is_time, split_cells(line, _separator(line, Said()))[:3]))
-
-
-def _fields_in(line: str) -> list[str]:
-    return list(fields_of(split_cells(line, _separator(line, Said()))))
-
-
-def columns_named(cells: Sequence[str]) -> tuple[str, ...]:
-    """The columns that a line names as a header does; none where it is no header."""
-    columns = fields_of(cells)
-    return _named(columns) if sum(map(bool, columns)) > 1 and not any(map(is_time, cells)) else ()
+QUOTED: Final = 80
 
 
 @dataclass(frozen=True)
@@ -132,17 +94,19 @@ def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
         UnknownForm: when they are in no form that is read, or in several.
     """
     start = said.skip_rows
-    while start < len(lines) and _is_before_header(lines[start], lines[start + 1 : start + 2]):
+    while start < len(lines) and is_before_header(lines[start], lines[start + 1 : start + 2]):
         start += 1
     if start >= len(lines):
         raise UnknownForm(f"{path}: there is no line to read; {FORMS}")
-    separator = _separator(lines[start], said)
+    separator = separator_of(lines[start], said)
     quote = _quote(lines[start:], separator)
     rows = [split_cells(line, separator, quote) for line in lines[start:] if line.strip()]
+    if said.columns is None:
+        check_header(path, rows, lines[start + 1 :], start + 2)
     layout = _with_symbol_column(path, _layout(path, rows, start, said), said)
     fields = {*layout.columns}
-    kind = Kind.BARS if fields.issuperset(_PRICES) else Kind.TICKS
-    if not (fields & {"time", "time_msc", "date"}) or (kind is Kind.TICKS and not _has_prices(fields)):
+    kind = Kind.BARS if fields.issuperset(PRICES) else Kind.TICKS
+    if not (fields & {"time", "time_msc", "date"}) or (kind is Kind.TICKS and not has_prices(fields)):
         raise unknown(path, rows[0], separator)
     if said.columns is None and "last" in fields and not fields & {"bid", "ask"}:
         _check_sides(path, layout)
@@ -153,11 +117,15 @@ def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
     name_zones = (zone_in(name) for name in layout.names if field_of(name) in ("time", "date"))
     has_volume = any(cell.strip("0.,") for cell in _cells_of(layout, _COUNTS))
     writer = writer_of(layout.names, layout.columns, form, has_volume=has_volume)
-    named = next((zone for zone in name_zones if zone), None) or parse_file_name(path).zone or writer.zone
+    file_name = parse_file_name(path)
+    named = next((zone for zone in name_zones if zone), None) or file_name.zone or writer.zone
+    closes = said.closes if said.closes is not None else file_name.closes or writer.closes
+    if kind is Kind.BARS and closes is None:
+        raise UnknownForm(f"{path}: its times may be those at which its bars open or close; say which with --bar-times")
     has_offset = form is not None and form.has_offset
     return Dialect(
         writer.name, kind, separator, numbers, layout.columns, layout.first_row, bool(layout.names), form,
-        said.zone or (None if has_offset else named), quote,
+        said.zone or (None if has_offset else named), quote, bool(closes) and kind is Kind.BARS,
     )  # fmt: skip
 
 
@@ -179,30 +147,15 @@ def unknown(path: Path, cells: Sequence[str], separator: str = ",") -> UnknownFo
     why = "its cells are parted by spaces, write tabs, semicolons or commas" if by_spaces else FORMS
     if not line.isascii():
         why += "; where its letters are wrong, say --encoding, such as cp1251 or cp932"
-    return UnknownForm(f"{path}: the first line is {line[:_QUOTED]!r}; {why}")
-
-
-def _has_prices(fields: set[str]) -> bool:
-    return fields.issuperset({"bid", "ask"}) or ("last" in fields and not fields & {"bid", "ask"})
-
-
-def _separator(line: str, said: Said) -> str:
-    if said.columns is not None:
-        fitting = [sign for sign in SEPARATORS if len(split_cells(line, sign)) == len(said.columns)]
-        if fitting:
-            return fitting[0]
-    standing = [sign for sign in SEPARATORS if sign in line]
-    # `time,bid,ask;` ends with a sign that parts nothing.
-    naming = (sign for sign in standing if sum(map(bool, fields_of(split_cells(line, sign)))) > 1)
-    return next(naming, standing[0] if standing else ",")
+    return UnknownForm(f"{path}: the first line is {line[:QUOTED]!r}; {why}")
 
 
 def _quote(lines: Sequence[str], separator: str) -> str:
     """What stands around cells: a single mark where one begins and ends a cell, and no other is there."""
-    if any(_QUOTE in line for line in lines):
-        return _QUOTE
+    if any(QUOTE in line for line in lines):
+        return QUOTE
     cells = (cell for line in lines for cell in line.strip().split(separator))
-    return _OTHER_QUOTE if any(len(cell) > 1 and cell[0] == cell[-1] == _OTHER_QUOTE for cell in cells) else _QUOTE
+    return OTHER_QUOTE if any(len(cell) > 1 and cell[0] == cell[-1] == OTHER_QUOTE for cell in cells) else QUOTE
 
 
 def _layout(path: Path, rows: list[list[str]], start: int, said: Said) -> _Layout:
@@ -223,25 +176,13 @@ def _layout(path: Path, rows: list[list[str]], start: int, said: Said) -> _Layou
     if is_nameless and len(rows) > 1 and is_time(rows[1][0]):
         columns = ("time", *columns[1:])
     if sum(map(bool, columns)) > 1 and not any(is_time(cell) for cell in first):
-        return _Layout(_as_ticks(_named(columns), rows[1:]), tuple(first), rows[1:], start + 1)
+        return _Layout(_as_ticks(named_once(columns), rows[1:]), tuple(first), rows[1:], start + 1)
     return _Layout(_without_header(path, rows), (), rows, start)
-
-
-def _named(columns: tuple[str, ...]) -> tuple[str, ...]:
-    """The columns of a header; of those with one name, and of times, the one that says the most is read."""
-    fields = [field if field not in columns[:index] else "" for index, field in enumerate(columns)]
-    if {"open", "high", "low", "last"} <= {*fields} and "close" not in fields:
-        fields[fields.index("last")] = "close"
-    if "time_msc" in fields:
-        return tuple("" if field in ("time", "date") else field for field in fields)
-    if "date" in fields and "time" not in fields:
-        return tuple("time" if field == "date" else field for field in fields)
-    return tuple(fields)
 
 
 def _as_ticks(columns: tuple[str, ...], rows: list[list[str]]) -> tuple[str, ...]:
     """The columns of bars, or of ticks that Sierra Chart writes as such: no open, and the quote as low and high."""
-    if not {*_PRICES} <= {*columns}:
+    if not {*PRICES} <= {*columns}:
         return columns
     opens = [_numbers(row[at : at + 1]) for at in (columns.index("open"),) for row in rows]
     if not opens or any(price != [0.0] for price in opens):
@@ -274,6 +215,9 @@ def _without_header(path: Path, rows: list[list[str]]) -> tuple[str, ...]:
         UnknownForm: when they do not tell.
     """
     first = rows[0]
+    known = (writer.columns for writer in WRITERS if writer.line and re.fullmatch(writer.line, ",".join(first)))
+    if (columns := next(known, None)) is not None:
+        return columns
     at = next((index for index, cell in enumerate(first[:2]) if is_time(cell)), None)
     if at is None:
         raise unknown(path, first)
@@ -287,7 +231,7 @@ def _without_header(path: Path, rows: list[list[str]]) -> tuple[str, ...]:
         # MetaTrader 5's ticks have milliseconds, and cells may be empty.
         named = ("bid", "ask", "last", "volume", "flags")
     elif width >= 5 or are_bars:
-        named = (*_PRICES, *_BEHIND_PRICES.get(width, ("volume",)))
+        named = (*PRICES, *_BEHIND_PRICES.get(width, ("volume",)))
     elif 3 <= width <= 4 and all(map(_is_deal, values)):
         named = ("last", "bid", "ask", "volume")
     elif 2 <= width <= 4 and not all(map(_are_prices, values)):
@@ -325,16 +269,24 @@ def _is_deal(cells: Sequence[str]) -> bool:
 def _are_prices(cells: Sequence[str]) -> bool:
     """Whether four numbers are prices of one time: of a bar, in an order that nothing tells."""
     prices = _numbers(cells)
-    return prices is not None and len(prices) == len(_PRICES) and max(prices) - min(prices) <= _NEAR * abs(prices[0])
+    return prices is not None and len(prices) == len(PRICES) and max(prices) - min(prices) <= _NEAR * abs(prices[0])
 
 
 def _quote_order(path: Path, first: list[str], values: list[list[str]]) -> tuple[str, ...]:
     prices = [numbers for cells in values if (numbers := _numbers(cells[:2])) is not None]
     below = sum(one < other for one, other in prices)
     above = sum(one > other for one, other in prices)
-    are_near = all(abs(one - other) <= _WIDEST * max(abs(one), abs(other)) for one, other in prices)
+    # A volume is written with other decimals than a price.
+    decimals = [max(len(re.split("[.,]", cell)[-1]) if re.search("[.,]", cell) else 0 for cell in column)
+                for column in zip(*(cells[:2] for cells in values), strict=True)]  # fmt: skip
+    are_near = abs(decimals[0] - decimals[1]) <= 1 and all(
+        abs(one - other) <= _WIDEST * max(abs(one), abs(other)) for one, other in prices
+    )
     if not prices or not are_near or not any(first[-1:]) or min(below, above) > (1 - _SURE) * (below + above):
-        raise unknown(path, first)
+        raise UnknownForm(
+            f"{path}: nothing names the numbers in {','.join(first)[:QUOTED]!r}: they may be a bid and an ask or a "
+            "price and a volume; say which with --columns, such as time,bid,ask or time,last,volume"
+        )
     return ("bid", "ask", "", "") if below >= above else ("ask", "bid", "", "")
 
 
@@ -375,5 +327,5 @@ def _form(path: Path, layout: _Layout) -> TimeForm | None:
         raise UnknownForm(f"{path}: {example} may be {meant}; say which with --date-format")
     if not forms and len(cells) >= _SEVERAL:
         example = f"{cells[0][0]} {cells[0][1]}".strip()
-        raise UnknownForm(f"{path}: {example[:_QUOTED]!r} {why_unread(example)}")
+        raise UnknownForm(f"{path}: {example[:QUOTED]!r} {why_unread(example)}")
     return forms[0] if forms else None

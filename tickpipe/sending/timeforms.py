@@ -59,7 +59,8 @@ _UNREAD: Final = tuple(
                                          "hh:mm:ss.000 and save the file again"),
         (r"[0-9](?:[.,][0-9]{1,8})?[eE]\+?[0-9]{1,2}", "is no time any more, a program has rounded it; save the file "
                                                       "again with all digits"),
-        (r".*[0-9] ?[A-Z]{3,4}", "ends with the name of a zone, which may mean several; take it away and say --zone"),
+        (r".*[0-9] ?(?:[A-Z]{3,4}|[A-Z][A-Za-z]+/[A-Za-z_]+)", "ends with the name of a zone, which may "
+         "mean several; take it away and say --zone"),
     )
 )  # fmt: skip
 _UNKNOWN: Final = "is no time in a form that is known; say it with --date-format"
@@ -310,7 +311,7 @@ def _pattern(form: TimeForm) -> re.Pattern[str]:
     if "%S" in form.clock and "%f" not in form.clock:
         at = clock.index("(?P<S>") + len(f"(?P<S>{_DIRECTIVES['S']})")
         clock = clock[:at] + _FRACTION + clock[at:]
-    joint = "" if not date else "[ T]?" if form.date == "%Y%m%d" and ":" not in form.clock else "[ T]"
+    joint = "" if not date else "[ T]?" if form.date == "%Y%m%d" and ":" not in form.clock else "(?: {1,2}|T)"
     return re.compile(date + joint + clock + (_OFFSET if form.has_offset else _NO_OFFSET))
 
 

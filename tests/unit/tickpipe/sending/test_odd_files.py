@@ -67,7 +67,6 @@ BARS = {
                                  "cp1252", (TIME, 127690.0, 127700.0, 127650.0, 127695.0, 0, 123456789.5)),
     "Binance without names": ("", "171137{k},68000.1,68100.0,67900.0,68050.5,12,1711372079999,839000.1,321,6,4100,0\n",
                               "utf-8", (TIME, 68000.1, 68100.0, 67900.0, 68050.5, 321, 12.0)),
-    "NinjaTrader": ("", "20240325 130{m}00;1.5;1.7;1.4;1.6;12\n", "utf-8", (TIME, 1.5, 1.7, 1.4, 1.6, 12, None)),
     "HistData": ("", "20240325 080{m}00;1.5;1.7;1.4;1.6;0\n", "utf-8", (TIME, 1.5, 1.7, 1.4, 1.6, 0, None)),
     "Bloomberg": ("Date,PX_LAST,PX_OPEN,PX_HIGH,PX_LOW,PX_VOLUME\n", "3/2{d}/2024,1.6,1.5,1.7,1.4,12\n", "utf-8",
                   (DAY, 1.5, 1.7, 1.4, 1.6, 12, None)),
@@ -115,6 +114,21 @@ REFUSED = {
     "bids, asks and deals in turn": ("Time,Type,Price,Size\n", "2024-03-25 13:07:0{n},BID,1.5,12\n",
                                      "of several kinds"),
     "price and volume without names": ("", "171137202{n},68000.1,0.00123\n", "--columns"),
+    "price and volume, near one another": ("", "20240325 13070{n};1.08413;1\n", "a price and a volume"),
+    "bars that open or close then": ("", "20240325 130{m}00;1.5;1.7;1.4;1.6;12\n", "say which with --bar-times"),
+    "yfinance": ("Price,Close,High,Low,Open,Volume\nTicker,AAPL,AAPL,AAPL,AAPL,AAPL\nDate,,,,,\n",
+                 "2024-03-2{n},1.6,1.7,1.4,1.5,12\n",
+                 "--skip-rows 3 --columns time,close,high,low,open,volume --symbol AAPL"),
+    "several symbols of yfinance": ("Price,Close,Close,High,High\nTicker,AAPL,MSFT,AAPL,MSFT\nDate,,,,\n",
+                                    "2024-03-2{n},1.6,1.7,1.4,1.5\n", "by itself: AAPL, MSFT"),
+    "Databento": ("ts_event,rtype,publisher_id,instrument_id,open,high,low,close,volume,symbol\n",
+                  "17113720{k}000000,33,1,5482,5411500000000,5412000000000,5411000000000,5411750000000,120,ESM4\n",
+                  "pretty_px"),
+    "deals of an account": ("Time,Deal,Symbol,Type,Volume,Price,Order\n",
+                            "2024.03.25 13:07:0{n},7,EURUSD,buy,0.1,1.08412,1\n", "the deals of an account"),
+    "names below a title": ("Security,EURUSD\nFrom,3/20/2024\n\nDate,Open,High,Low,Close\n",
+                            "3/2{d}/2024,1.5,1.7,1.4,1.6\n", "named in line 4; say --skip-rows 3"),
+    "the name of a zone": ("Date,Open,High,Low,Close\n", "20240325 13:0{n}:00 US/Eastern,1.5,1.7,1.4,1.6\n", "--zone"),
     "bars in an order of their own": ("", "2024-03-25 13:0{n},1.08412,1.084,1.0845,1.0843\n", "--columns"),
     "points that may part thousands": ("Data;Hora;Preço;Quantidade\n", "25/03/2024;13:07:0{n};127.690;5\n",
                                        "say --decimal"),
@@ -168,6 +182,22 @@ def test_a_file_that_would_lose_its_lines_is_refused_at_the_start(tmp_path: Path
     with pytest.raises(UnknownForm) as caught:
         (TickFile if kind_of(path, Said()) is Kind.TICKS else BarFile)(path, Said(symbol="S")).__enter__()
     assert why in str(caught.value)
+
+
+def test_whether_times_are_of_openings_or_closes_may_be_said(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "", "20240325 130{m}00;1.5;1.7;1.4;1.6;12\n")
+
+    for closes, first in ((False, TIME), (True, TIME - 60_000)):
+        with BarFile(path, Said(symbol="S", closes=closes)) as bars:
+            assert next(bars).time_msc == first
+            assert (", at which bars close" in dict(bars.dialect.described())["times"]) is closes
+
+
+def test_days_have_their_own_dates_where_times_are_of_closes(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "Date,Open,High,Low,Close\n", "2024-03-2{d},1.5,1.7,1.4,1.6\n")
+
+    with BarFile(path, Said(symbol="S", closes=True)) as bars:
+        assert (next(bars).time_msc, bars.timeframe) == (DAY, "D1")
 
 
 def test_the_encoding_may_be_said(tmp_path: Path) -> None:

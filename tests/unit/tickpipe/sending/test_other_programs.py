@@ -20,6 +20,7 @@ EVENING = 1_549_317_600_000
 #: 2019-02-24 22:00:00, a day that no month has the number of.
 LATE = 1_551_045_600_000
 
+MINUTE = 60_000
 QUOTE = (1.14543, 1.14545, 0.0, 0.0, 6)
 BAR = (1.14543, 1.1455, 1.1454, 1.14546)
 
@@ -37,6 +38,18 @@ TICKS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "binance-trades.csv": ("id,price,qty,quote_qty,time,is_buyer_maker\n",
                            "{n},3405.50,0.125,425.6,154931760{n}123,true\n",
                            (EVENING + 123, 0.0, 0.0, 3405.5, 0.125, 0)),
+    "binance-book.csv": ("update_id,best_bid_price,best_bid_qty,best_ask_price,best_ask_qty,transaction_time,"
+                         "event_time\n", "9182{n},1.14543,2,1.14545,3,154931760{n}123,154931760{n}125\n",
+                         (EVENING + 123, *QUOTE)),
+    "binance-spot-agg.csv": ("", "9182{n},3405.50,0.125,100,102,154931760{n}123,True,True\n",
+                             (EVENING + 123, 0.0, 0.0, 3405.5, 0.125, 0)),
+    "binance-spot-trades.csv": ("", "9182{n},3405.50,0.125,425.68,154931760{n}123456,True,True\n",
+                                (EVENING + 123, 0.0, 0.0, 3405.5, 0.125, 0)),
+    "tardis.csv": ("exchange,symbol,timestamp,local_timestamp,ask_amount,ask_price,bid_price,bid_amount\n",
+                   "deribit,S,154931760{n}234567,154931760{n}334567,3,1.14545,1.14543,2\n", (EVENING + 234, *QUOTE)),
+    "bybit.csv": ("timestamp,symbol,side,size,price,tickDirection,trdMatchID\n",
+                  "154931760{n}.1234,S,Sell,0.125,3405.50,PlusTick,ab-cd\n",
+                  (EVENING + 123, 0.0, 0.0, 3405.5, 0.125, 0)),
     "refinitiv.csv": ("#RIC,Domain,Date-Time,GMT Offset,Type,Bid Price,Bid Size,Ask Price,Ask Size\n",
                       "S,Market Price,2019-02-04T22:00:0{n}.234000000Z,+0,Quote,1.14543,,1.14545,\n",
                       (EVENING + 234, *QUOTE)),
@@ -59,7 +72,8 @@ TICKS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
 BARS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "ctrader.csv": ("Time,Open,High,Low,Close,Volume\n",
                     "2019-02-04T22:0{n}:00.000Z,1.14543,1.1455,1.1454,1.14546,45\n", (EVENING, *BAR, 45, None)),
-    "EURUSD.Last.txt": ("", "20190204 220{n}00;1.14543;1.1455;1.1454;1.14546;45\n", (EVENING, *BAR, 45, None)),
+    # NinjaTrader, TradeStation and MultiCharts write the time at which a bar closes.
+    "EURUSD.Last.txt": ("", "20190204 220{n}00;1.14543;1.1455;1.1454;1.14546;45\n", (EVENING - MINUTE, *BAR, 45, None)),
     "tradingview.csv": ("time,open,high,low,close,Volume,Volume MA\n",
                         "2019-02-04T23:0{n}:00+01:00,1.14543,1.1455,1.1454,1.14546,45,3\n", (EVENING, *BAR, 45, None)),
     "kibot.txt": ("", "02/24/2019,22:0{n},1.14543,1.1455,1.1454,1.14546,45\n", (LATE, *BAR, 45, None)),
@@ -78,7 +92,13 @@ BARS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "multicharts.txt": ('"Date","Time","Open","High","Low","Close","TotalVolume"\n',
                         "02/24/2019,22:0{n}:00,1.14543,1.1455,1.1454,1.14546,45\n", (LATE, *BAR, 45, None)),
     "tradestation.txt": ('"Date","Time","Open","High","Low","Close","Up","Down"\n',
-                         "02/24/2019,22:0{n},1.14543,1.1455,1.1454,1.14546,45,3\n", (LATE, *BAR, 0, None)),
+                         "02/24/2019,22:0{n},1.14543,1.1455,1.1454,1.14546,45,3\n", (LATE - MINUTE, *BAR, 0, None)),
+    "stooq.txt": ("<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>,<OPENINT>\n",
+                  "S,1,20190204,220{n}00,1.14543,1.1455,1.1454,1.14546,45,0\n", (EVENING, *BAR, 45, None)),
+    "xts.csv": ('"Index","S.Open","S.High","S.Low","S.Close","S.Volume","S.Adjusted"\n',
+                "2019-02-04 22:0{n}:00,1.14543,1.1455,1.1454,1.14546,45,0.9\n", (EVENING, *BAR, 45, None)),
+    "tws.csv": ("Date,Open,High,Low,Close,Volume\n",
+                "20190204  22:0{n}:00,1.14543,1.1455,1.1454,1.14546,45\n", (EVENING, *BAR, 45, None)),
 }  # fmt: skip
 
 
