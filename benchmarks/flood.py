@@ -115,6 +115,9 @@ FLOODS: dict[str, Callable[[int, Counter], Coroutine[Any, Any, None]]] = {
     "gzip of 70 MB of spaces": lambda port, written: again_and_again(
         port, written, 4, request(gzip.compress(b" " * 70_000_000, 9), FLOOD_KEY)
     ),
+    "gzip of 16 MB of quotation marks": lambda port, written: again_and_again(
+        port, written, 4, request(gzip.compress(b"[" + b'"' * 16_000_000 + b"]", 9), FLOOD_KEY)
+    ),
     "bodies of 2,000 ticks": lambda port, written: again_and_again(
         port, written, 8, request(b"[" + b",".join([_TICK] * 2_000) + b"]", FLOOD_KEY)
     ),
@@ -173,6 +176,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=15, help="of each flood (default: 15)")
+    parser.add_argument("--only", choices=tuple(FLOODS), nargs="+", help="these floods; all, unless given")
     parser.add_argument("--store", action="store_true", help="write docs/flood.json")
     options = parser.parse_args()
     console, port = Console(), free_port()
@@ -186,11 +190,11 @@ def main() -> None:
         }
         with serving({"producer": port}, variables) as processes:
             found = []
-            for name in ("nobody else", *FLOODS):
+            for name in ("nobody else", *(options.only or FLOODS)):
                 found.append(measured(name, port, options.seconds, processes["producer"]))
                 console.print(found[-1])
     stored = {"machine": str(this_machine()), "load": round(load_average(), 1), "floods": list(map(asdict, found))}
-    if options.store:
+    if options.store and not options.only:
         FLOOD.write_text(json.dumps(stored, indent=1) + "\n")
 
 

@@ -23,6 +23,7 @@ from runtime.addresses import asyncio_host
 from runtime.asgi import reading_to_the_end
 from runtime.health import Guard
 from runtime.process import exit_on_stop_signal
+from runtime.request_body import Application, Receive, Scope, Send
 
 #: EAs send every second or so and reuse the connection (seconds).
 KEEP_ALIVE_SECONDS = 75
@@ -65,12 +66,32 @@ def server_config(
         "proxy_headers": False,
         "timeout_graceful_shutdown": graceful_seconds,
     }
-    return uvicorn.Config(reading_to_the_end(app, _has_arrived), host=asyncio_host(host), port=port, **chosen | options)
+    app = _until_gone(reading_to_the_end(app, _has_arrived))
+    return uvicorn.Config(app, host=asyncio_host(host), port=port, **chosen | options)
 
 
 def _has_arrived(receive: Any) -> bool:
     """Whether the body is whole: uvicorn's `receive` is a method of the request's cycle, which knows."""
     return not receive.__self__.more_body
+
+
+def _until_gone(app: Application) -> Application:
+    """The application, ended silently when the connection breaks while it answers.
+
+    uvicorn tells only the last request of a connection that it is lost. One that others wait behind writes all the
+    same, which uvloop refuses; uvicorn would log that as the application's fault, with a traceback each time.
+    """
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except RuntimeError:
+            cycle: Any = getattr(receive, "__self__", None)
+            if scope["type"] != "http" or not cycle.transport.is_closing():
+                raise
+            cycle.disconnected = True
+
+    return serve
 
 
 def run_server(server: uvicorn.Server, guard: Guard) -> int:

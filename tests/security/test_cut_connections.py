@@ -1,15 +1,22 @@
 """Connections that are cut at each stage of a request leave no traceback, no place taken and no open descriptor."""
 
+import asyncio
 import os
 import socket
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
+import uvicorn
 
+from runtime.request_body import Scope, Send
+from runtime.serving import server_config
+from tests.ports import free_port
 from tests.security.targets import BODY, RELAY, SENDER, TICK, Targets, http, running_targets
+from tests.unit.serving import served
 from tests.waiting import wait_until
 
 KEYS = {"producer": SENDER, "relay": RELAY}
@@ -77,3 +84,26 @@ def test_a_cut_leaves_nothing_behind(
     assert "Traceback" not in text
     assert not [record for record in caplog.records if record.name.startswith("uvicorn") and record.levelno > 30]
     assert len([line for line in said.out.splitlines() if line.strip()]) <= 2
+
+
+@pytest.mark.parametrize("extensions", [True, False])
+def test_a_connection_that_breaks_while_requests_wait_behind_each_other_is_no_error(
+    *, extensions: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    answered: list[bool] = []
+
+    async def app(_: Scope, receive: Any, send: Send) -> None:
+        receive.__self__.transport.abort()
+        await asyncio.sleep(0.05)
+        answered.append(True)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    port = free_port()
+    config = server_config(app, "127.0.0.1", port, graceful_seconds=1, extensions=extensions, lifespan="off")
+    with served(uvicorn.Server(config)), socket.create_connection(("127.0.0.1", port), 30) as connection:
+        connection.sendall(http("GET", "/", Connection="keep-alive") * 2)
+        with suppress(ConnectionError):
+            assert connection.recv(100) == b""
+        wait_until(lambda: bool(answered), what="an answer that was tried")
+    assert not [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]

@@ -5,6 +5,7 @@ What is right was written down from docs/http.md and RFC 9112 before the servers
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -64,6 +65,7 @@ def one_chunk(size: bytes, *lines: str) -> bytes:
     return raw("Connection: close", *lines, body=size + b"\r\n" + BODY + b"\r\n0\r\n\r\n")
 
 
+HOST = b"Host: 127.0.0.1\r\n"
 CHUNKED = "Transfer-Encoding: chunked"
 WHOLE = b"%x" % len(BODY)
 TWO = json.dumps([TICK, TICK | {"symbol": "B"}]).encode()
@@ -137,7 +139,30 @@ REQUESTS = [
     Odd("a space in the path", sized(first="POST /ingest /tick HTTP/1.1"), NO_HTTP),
     Odd("a method in small letters", sized(first="post /ingest/tick HTTP/1.1"), {400, 405, 0}),
     Odd("another method", sized(first="PUT /ingest/tick HTTP/1.1"), {405}),
+    # What a proxy and a server may read in two ways (RFC 9112, 6.1 and 6.3), and names of the host.
+    Odd("a chunk of nothing before the others", chunks(b"0", WHOLE), NO_HTTP),
+    Odd("a length behind chunks", raw(CHUNKED, f"Content-Length: {len(BODY)}", body=b"0\r\n\r\n"), NO_HTTP),
+    Odd("chunked twice", one_chunk(WHOLE, "Transfer-Encoding: chunked, chunked"), NO_HTTP | {501}),
+    Odd("chunked and then another", one_chunk(WHOLE, "Transfer-Encoding: chunked, identity"), NO_HTTP | {501}),
+    Odd("nearly chunked", one_chunk(WHOLE, "Transfer-Encoding: xchunked"), NO_HTTP | {501}),
+    Odd("the encoding on a line that goes on", one_chunk(WHOLE, "Transfer-Encoding:\r\n chunked"), NO_HTTP | TAKEN),
+    Odd("chunks in HTTP/1.0", chunks(WHOLE).replace(b"HTTP/1.1", b"HTTP/1.0"), NO_HTTP | TAKEN),
+    Odd("the same length twice in a line", raw("Connection: close", f"Content-Length: {len(BODY)}, {len(BODY)}"),
+        NO_HTTP | TAKEN),
+    Odd("HTTP/1.0 without a host", sized(first="POST /ingest/tick HTTP/1.0").replace(HOST, b""), TAKEN),
+    Odd("HTTP/1.1 without a host", sized().replace(HOST, b""), NO_HTTP | TAKEN),
+    Odd("two hosts", sized(BODY, "Host: evil.example"), NO_HTTP | TAKEN),
+    Odd("another host before the path", sized(first="POST http://evil.example/ingest/tick HTTP/1.1"), TAKEN | {421}),
+    # Bodies as other programs write them.
+    Odd("UTF-16 with its mark", sized(BODY.decode().encode("utf-16")), TAKEN),
+    Odd("UTF-16 the other way round", sized(b"\xfe\xff" + BODY.decode().encode("utf-16-be")), TAKEN),
+    Odd("JSON that WebRequest calls a form", sized(BODY, "Content-Type: application/x-www-form-urlencoded"), TAKEN),
+    Odd("a NUL behind it, which is counted", sized(BODY + b"\0"), TAKEN),
 ]  # fmt: skip
+
+
+#: Where an answer begins; the words of one name HTTP as well.
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
 def taken(targets: Targets, target: str) -> int:
@@ -170,3 +195,21 @@ def test_requests_behind_each_other_are_answered_in_order(targets: Targets, targ
 
     assert [int(part.split(b" ", 1)[0]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [200, 200, 400]
     assert taken(targets, target) == before + 2
+
+
+@pytest.mark.parametrize("target", ["producer", "relay"])
+@pytest.mark.parametrize("odd", REQUESTS, ids=lambda odd: odd.name)
+def test_what_follows_an_odd_request_is_a_request_of_its_own(targets: Targets, odd: Odd, target: str) -> None:
+    """Or it is not read at all: what one server takes for the body is never the next request of another."""
+    staying = odd.request.replace(b"Connection: close\r\n", b"Connection: keep-alive\r\n")
+    next_one = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+
+    answer = targets.exchange(target, staying.replace(b"KEY", KEYS[target].encode()) + next_one)
+
+    statuses = [status for found in _STATUS.findall(answer) if (status := int(found)) != 100]
+    assert 500 not in statuses
+    assert len(statuses) <= 2
+    if statuses[:1] == [200] and not answer.lower().count(b"connection: close"):
+        assert statuses == [200, 200]
+    elif len(statuses) == 2:
+        assert statuses[1] in (200, 400)
