@@ -12,12 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 from rich.table import Table
-
-mpl.use("Agg")
-
-from matplotlib import pyplot as plt
 
 from benchmarks.machine import Machine
 
@@ -234,6 +229,12 @@ def _medians_of(rounds: int) -> str:
 
 def plot(report: Report, path: Path) -> None:
     """Rate, processor time and memory of each contender; a dot is a round."""
+    # Slow to load, for whoever wants the figures alone.
+    import matplotlib as mpl  # noqa: PLC0415
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
     figures = report.figures
     names = list(figures)
     height = 1.2 + 0.45 * len(names)

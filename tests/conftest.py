@@ -180,24 +180,27 @@ def settings(servers: EmbeddedServers, tmp_path: Path) -> Iterator[Settings]:
 
 @contextmanager
 def passing_settings(
-    servers: EmbeddedServers, unique: str, *, server_url: str = "", **others: object
+    servers: EmbeddedServers, unique: str, *, server_url: str = "", template: str = "template1", **others: object
 ) -> Iterator[Settings]:
     """`own_settings`, whose database and topics go after the block."""
-    made = own_settings(servers, unique, server_url=server_url, **others)
+    made = own_settings(servers, unique, server_url=server_url, template=template, **others)
     yield made
     with psycopg.connect(server_url or servers.database_url, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(f"test_{unique}")))
     finish_topics(made)
 
 
-def own_settings(servers: EmbeddedServers, unique: str, *, server_url: str = "", **others: object) -> Settings:
-    """Settings with topics, groups and ports of their own, and with an empty database, `test_…`, which is created.
+def own_settings(
+    servers: EmbeddedServers, unique: str, *, server_url: str = "", template: str = "template1", **others: object
+) -> Settings:
+    """Settings with topics, groups and ports of their own, and with a database, `test_…`, which is created.
 
-    `server_url` names another database server than that of `servers`.
+    `server_url` names another database server than that of `servers`. The database is empty, or a copy of `template`.
     """
     server_url = server_url or servers.database_url
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(f"test_{unique}")))
+        names = map(sql.Identifier, (f"test_{unique}", template))
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
     usual: dict[str, object] = {
         # Two workers can share them, and the broker works for each.
         "kafka_partitions": 2,

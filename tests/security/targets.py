@@ -35,7 +35,7 @@ SECRETS = (SENDER, ANY_SENDER, READER, ENDED, REVOKED, SLOW, DASHBOARD, RELAY)
 
 TICK = {"time_msc": 1760926800417, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2}
 BODY = json.dumps({"ticks": [TICK]}).encode()
-BOMB = gzip.compress(b" " * 70_000_000, 9)
+BOMB = gzip.compress(b" " * 70_000_000, 1)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from sink.db.connection import Connection, connect
 from sink.db.schema import migrate
 from tests.conftest import passing_settings
 from tests.integration.sink.flow import Flow
-from tests.servers import EmbeddedServers
+from tests.servers import EmbeddedServers, schema_template
 
 
 @pytest.fixture
@@ -22,11 +22,16 @@ def server_url(servers: EmbeddedServers) -> str:
 
 
 @pytest.fixture
-def settings(servers: EmbeddedServers, server_url: str) -> Iterator[Settings]:
-    """Settings with an empty database and topics that nobody used before; the topics are not created yet."""
+def settings(request: pytest.FixtureRequest, servers: EmbeddedServers, server_url: str) -> Iterator[Settings]:
+    """Settings with a database and topics that nobody used before; the topics are not created yet.
+
+    The database is empty, unless the test asks for one with the schema by `url`.
+    """
+    has_copy = "url" in request.fixturenames and server_url == servers.database_url
     with passing_settings(
-        servers, uuid.uuid4().hex[:12], server_url=server_url, kafka_partitions=1, sink_port=0, check_days=2
-    ) as made:
+        servers, uuid.uuid4().hex[:12], server_url=server_url, kafka_partitions=1, sink_port=0, check_days=2,
+        template=schema_template(server_url) if has_copy else "template1",
+    ) as made:  # fmt: skip
         yield made
 
 
@@ -34,7 +39,7 @@ def settings(servers: EmbeddedServers, server_url: str) -> Iterator[Settings]:
 async def url(settings: Settings) -> str:
     """A database with the schema."""
     conninfo = settings.database_url.get_secret_value()
-    await migrate(conninfo)
+    await migrate(conninfo)  # what a given server needs, and a copy has
     return conninfo
 
 

@@ -11,12 +11,10 @@ import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
-from sink.db.schema import migrate
 from sink.queries import analyses, purpose
 from tests.integration.sink.db.editions import database_on
-from tests.servers import EmbeddedServers
+from tests.servers import EmbeddedServers, schema_template
 from tickpipe.cli import app
-from tickpipe.console import run as run_coroutine
 
 MONDAY = datetime(2019, 2, 4, tzinfo=UTC)
 
@@ -37,8 +35,7 @@ WHERE n NOT BETWEEN 600 AND 609 AND (source = 'S' OR n < 60)
 @pytest.fixture
 def database(servers: EmbeddedServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Two days of minutes, and the environment that leads the commands to them."""
-    with database_on(servers.database_url) as url:
-        run_coroutine(migrate(url))
+    with database_on(servers.database_url, schema_template(servers.database_url)) as url:
         with psycopg.connect(url) as connection:
             connection.execute(_INSERT.encode())
         monkeypatch.setenv("TICKPIPE_DATABASE_URL", url)

@@ -13,11 +13,9 @@ from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
 import sink.queries
-from sink.db.schema import migrate
 from tests.integration.sink.db.editions import database_on
-from tests.servers import EmbeddedServers
+from tests.servers import EmbeddedServers, schema_template
 from tickpipe.cli import app
-from tickpipe.console import run as run_coroutine
 
 #: Minutes around New Year of two sources and of a symbol that no file name can hold; one is the broker's bar.
 _INSERT = """
@@ -58,8 +56,7 @@ Row = tuple[Any, ...]
 
 @pytest.fixture(scope="module")
 def database(servers: EmbeddedServers) -> Iterator[str]:
-    with database_on(servers.database_url) as url:
-        run_coroutine(migrate(url))
+    with database_on(servers.database_url, schema_template(servers.database_url)) as url:
         with psycopg.connect(url) as connection:
             connection.execute(_INSERT.encode())
         yield url

@@ -1,6 +1,5 @@
 """A database of each edition, with the schema and empty; see editions.py."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -10,7 +9,7 @@ from sink.db.schema import migrate, set_compression
 from sink.writer import Writer
 from tests.integration.sink.db.editions import EDITIONS, GIVEN_SERVER, database_on, install_pglite, pglite_database
 from tests.integration.sink.fixed import new_writer
-from tests.servers import EmbeddedServers
+from tests.servers import EmbeddedServers, schema_template
 
 
 @pytest.fixture(scope="session")
@@ -18,14 +17,6 @@ def pglite() -> Iterator[str]:
     """TimescaleDB's community edition, started once: it has one database."""
     install_pglite()
     with pglite_database() as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def migrated(servers: EmbeddedServers) -> Iterator[str]:
-    """A database of plain PostgreSQL with the schema, of which every test gets a copy of its own."""
-    with database_on(servers.database_url) as url:
-        asyncio.run(migrate(url))
         yield url
 
 
@@ -41,7 +32,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
         server, template = GIVEN_SERVER, None
     else:
         servers: EmbeddedServers = request.getfixturevalue("servers")
-        server, template = servers.database_url, request.getfixturevalue("migrated")
+        server, template = servers.database_url, schema_template(servers.database_url)
     with database_on(server, template) as url:
         yield url
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
 from tests import tools
 from tests.ports import free_port
@@ -26,13 +26,12 @@ _INSTALL_TIMEOUT_SECONDS = 120
 
 
 @contextmanager
-def database_on(server_url: str, template_url: str | None = None) -> Iterator[str]:
+def database_on(server_url: str, template: str | None = None) -> Iterator[str]:
     """A database of a server that is there: a copy of another one, or empty."""
     name = f"timeframes_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as connection:
-        template = conninfo_to_dict(template_url)["dbname"] if template_url else "template1"
         copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-        connection.execute(copy.format(sql.Identifier(name), sql.Identifier(str(template))))
+        connection.execute(copy.format(sql.Identifier(name), sql.Identifier(template or "template1")))
     yield make_conninfo(server_url, dbname=name)
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -8,19 +8,17 @@ import psycopg
 import pytest
 
 from sink.db.connection import Connection, connect
-from sink.db.schema import migrate
 from tests.integration.sink.db.editions import database_on
 from tests.integration.sink.db.history import set_day
 from tests.integration.sink.db.oracle import Day
-from tests.servers import EmbeddedServers
+from tests.servers import EmbeddedServers, schema_template
 
 FIRST, LAST = date(2018, 1, 1), date(2019, 3, 31)
 
 
 @pytest.fixture
 async def connection(servers: EmbeddedServers) -> AsyncIterator[Connection]:
-    with database_on(servers.database_url) as url:
-        await migrate(url)
+    with database_on(servers.database_url, schema_template(servers.database_url)) as url:
         async with await connect(url) as opened:
             yield opened
 
