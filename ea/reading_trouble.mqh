@@ -1,4 +1,4 @@
-// What is wrong with the reading of one symbol, and when it is tried again.
+// Reads times of one symbol whole; what is wrong with its reading, and when it is tried again.
 
 #ifndef TICKPIPE_READING_TROUBLE_MQH
 #define TICKPIPE_READING_TROUBLE_MQH
@@ -44,6 +44,7 @@ private:
     int m_error;
     int m_failures;
     ulong m_not_before;
+    int m_short_answers;
 
     bool IsRetired() const { return m_error == ERR_MARKET_UNKNOWN_SYMBOL || m_error == ERR_MARKET_NOT_SELECTED; }
 
@@ -55,6 +56,7 @@ public:
         m_error = 0;
         m_failures = 0;
         m_not_before = 0;
+        m_short_answers = 0;
     }
 
     bool Is() const { return m_failures > 0; }
@@ -77,6 +79,24 @@ public:
         m_error = 0;
         m_failures = 0;
         m_not_before = 0;
+    }
+
+    // All ticks from one time to another; false when the answer is not whole, or has fewer than were there before.
+    bool CopyRange(const long from_msc, const long to_msc, const long before, MqlTick &ticks[], int &copied) {
+        ResetLastError();
+        copied = CopyTicksRange(m_symbol, ticks, COPY_TICKS_ALL, (ulong)from_msc, (ulong)to_msc);
+        int error = GetLastError();
+        if(copied >= 0 && error == 0) {
+            if(copied >= before || m_short_answers >= SHORT_ANSWERS) {
+                m_short_answers = 0;
+                Succeeded();
+                return true;
+            }
+            m_short_answers++;
+            error = ERROR_FEWER_TICKS;
+        }
+        Failed(error != 0 ? error : ERR_HISTORY_NOT_FOUND);
+        return false;
     }
 };
 

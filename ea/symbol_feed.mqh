@@ -27,7 +27,6 @@ private:
     bool m_has_new_quote;
     ulong m_read_at;
     ReadingTrouble m_trouble;
-    int m_short_answers;
     bool m_has_expired;
     // The latest tick of the newest record of this symbol. A record that begins before it is a resend to the server.
     long m_sent_msc;
@@ -39,24 +38,6 @@ private:
     long m_resend_msc;
     long m_late_of_resend;
     long m_late;
-
-    // All ticks from one time to another; false when the answer is not whole, or has fewer than were there before.
-    bool CopyRange(const long from_msc, const long to_msc, const long before, MqlTick &ticks[], int &copied) {
-        ResetLastError();
-        copied = CopyTicksRange(m_symbol, ticks, COPY_TICKS_ALL, (ulong)from_msc, (ulong)to_msc);
-        int error = GetLastError();
-        if(copied >= 0 && error == 0) {
-            if(copied >= before || m_short_answers >= SHORT_ANSWERS) {
-                m_short_answers = 0;
-                m_trouble.Succeeded();
-                return true;
-            }
-            m_short_answers++;
-            error = ERROR_FEWER_TICKS;
-        }
-        m_trouble.Failed(error != 0 ? error : ERR_HISTORY_NOT_FOUND);
-        return false;
-    }
 
     // The time at the broker by this symbol's newest quote: the PC's clock may be wrong.
     long NowMsc() const { return m_quote_msc + (long)(GetTickCount64() - m_quote_at); }
@@ -71,14 +52,14 @@ private:
         long since_msc = m_recent.Totals().since_msc;
         MqlTick ticks[];
         int copied = 0;
-        if(m_recent.IsLoaded() && since_msc > m_quote_msc && CopyRange(m_quote_msc + 1, since_msc - 1, 0, ticks, copied))
+        if(m_recent.IsLoaded() && since_msc > m_quote_msc && m_trouble.CopyRange(m_quote_msc + 1, since_msc - 1, 0, ticks, copied))
             m_recent.ReachBack(m_checks.RepeatFrom(), ticks, copied);
     }
 
     // What came before the clock went back and was not taken yet.
     bool ReadRest(MqlTick &ticks[], int &first, int &end) {
         first = 0;
-        if(!CopyRange(m_cursor.Msc() + 1, m_rest_msc, 0, ticks, end))
+        if(!m_trouble.CopyRange(m_cursor.Msc() + 1, m_rest_msc, 0, ticks, end))
             return false;
         if(end == 0) {
             m_rest_msc = 0;
@@ -95,7 +76,7 @@ private:
         MqlTick ticks[];
         int copied = 0;
         TickTotals before = m_recent.Totals();
-        if(!CopyRange(before.since_msc, m_cursor.Msc(), before.count, ticks, copied))
+        if(!m_trouble.CopyRange(before.since_msc, m_cursor.Msc(), before.count, ticks, copied))
             return false;
         if(m_recent.Load(ticks, copied))
             return true;
@@ -123,7 +104,6 @@ public:
         m_has_new_quote = false;
         m_read_at = 0;
         m_trouble.Begin(symbol);
-        m_short_answers = 0;
         m_has_expired = false;
         m_sent_msc = 0;
         m_checks.Begin(0);
@@ -306,7 +286,7 @@ public:
         long to_msc = MathMin(end_msc - 1, m_cursor.Msc());
         if(!m_recent.IsLoaded() && !LoadRecent())
             return false;
-        if(!CopyRange(from_msc, to_msc, m_recent.Count(from_msc, to_msc), ticks, copied))
+        if(!m_trouble.CopyRange(from_msc, to_msc, m_recent.Count(from_msc, to_msc), ticks, copied))
             return false;
         for(int i = 0; i < copied;) {
             int end = i + 1;
@@ -335,7 +315,7 @@ public:
             return true;
         MqlTick ticks[];
         int copied = 0;
-        if(other_msc == m_sent_msc || !CopyRange(other_msc, other_msc, 1, ticks, copied))
+        if(other_msc == m_sent_msc || !m_trouble.CopyRange(other_msc, other_msc, 1, ticks, copied))
             return false;
         ArrayCopy(ticks, late, copied);
         return ArrayCopy(late, ticks) > 0;

@@ -115,23 +115,38 @@ def connect_writer(path: Path, busy_seconds: float) -> sqlite3.Connection:
 
 
 @contextmanager
+def storing_alone(path: Path) -> Iterator[None]:
+    """Keeps a second `serve` or `collect` from the same file: two collectors would each store every tick.
+
+    Raises:
+        StoreUnavailable: another one stores in it.
+    """
+    with _alone(path, "storing", f"Another relay stores ticks in {path} already"):
+        yield
+
+
+@contextmanager
 def forwarding_alone(path: Path) -> Iterator[None]:
     """Keeps other processes from forwarding the same file: they would share one cursor, and each send all rows.
-
-    The lock is SQLite's own on an empty file beside it, which the system gives up when a process dies.
 
     Raises:
         StoreUnavailable: another one forwards it.
     """
-    lock = sqlite3.connect(f"{path}-forwarding", timeout=_TAKEOVER_SECONDS, isolation_level=None)
+    with _alone(path, "forwarding", f"Another relay forwards {path} already"):
+        yield
+
+
+@contextmanager
+def _alone(path: Path, use: str, message: str) -> Iterator[None]:
+    """The lock is SQLite's own on an empty file beside it, which the system gives up when a process dies."""
+    lock = sqlite3.connect(f"{path}-{use}", timeout=_TAKEOVER_SECONDS, isolation_level=None)
     try:
         try:
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as exc:
             if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                 raise explained(exc) from exc
-            message = f"Another relay forwards {path} already; end that one, or name another file with --db."
-            raise StoreUnavailable(message, 5) from exc
+            raise StoreUnavailable(f"{message}; end that one, or name another file with --db.", 5) from exc
         yield
     finally:
         lock.close()

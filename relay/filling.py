@@ -5,6 +5,7 @@ it was seen, and before that back to the last day on which clocks are usually ch
 """
 
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ import structlog
 from marketdata.contract.http import Wanted
 from marketdata.tick import Tick
 from relay.back_channel import Wishes, add_reports
-from relay.feed import Feed, Totals
+from relay.feed import Feed, Totals, minute_of
 from relay.item import Facts, NewRow
 from relay.store import Store
 from relay.terminal import Account, NoTicks, Terminal
@@ -29,12 +30,15 @@ _AGREE_SECONDS: Final = 2.0
 #: After so many readings without a whole answer, 1, 2, 4 … seconds apart, the server is told.
 _TRIES: Final = 5
 
+#: A bar that counts more ticks than its minute has is given in to after so many: the broker may count otherwise.
+_SHORT_TRIES: Final = 10
+
 #: A range that was reported is not read again for so long; one of a symbol that is not collected is left to others
 #: (seconds).
 _REPORTED_SECONDS: Final = 3_600.0
 _OTHERS_SECONDS: Final = 600.0
 
-#: Ticks of one request.
+#: Ticks of one request, and of one turn: live ticks go between.
 _PIECE: Final = 5_000
 
 #: The hour that a clock shows twice is no further from the change.
@@ -120,8 +124,20 @@ class _Progress:
 
 
 @dataclass
+class _Sending:
+    """A range that was read whole, of which a piece a turn is stored."""
+
+    wanted: Wanted
+    account: Account
+    pieces: deque[Sequence[Tick]]
+    offset: int | None
+    #: What is reported in the end.
+    outcome: Mapping[str, int | str]
+
+
+@dataclass
 class Filler:
-    """Fills what `wishes` has for the account's source, one reading a turn."""
+    """Fills what `wishes` has for the account's source, one reading or one request of ticks a turn."""
 
     store: Store
     terminal: Terminal
@@ -131,14 +147,20 @@ class Filler:
     history: ClockHistory = field(default_factory=ClockHistory)
     filled: int = 0
     _known: dict[Wanted, _Progress] = field(default_factory=dict)
+    _sending: _Sending | None = None
 
     def turn(self, account: Account, feeds: Mapping[str, Feed], fixed: int | str | None) -> None:
-        """Read one range, or send it; `fixed` is the offset that the user set, `server`, or None (see Collector).
+        """Read one range, or send a piece of it.
+
+        `fixed` is the offset that the user set, `server`, or None (see Collector).
 
         Raises:
             StoreUnavailable: the range is read again.
         """
         self.wishes.note_sender(account.server)
+        if self._sending is not None:
+            self._send_piece(self._sending, account, feeds)
+            return
         now = self.monotonic()
         ranges = self.wishes.of(account.server)
         self._known = {
@@ -166,15 +188,19 @@ class Filler:
         if offset is None:
             self._fail(wanted, account, "the broker's clock may have been another one then, or showed that time twice")
             return True
-        from_msc, end_msc = wanted.from_ms + offset * 1000, wanted.to_ms + offset * 1000
+        end_msc = wanted.to_ms + offset * 1000
         if feed.failures or feed.is_holding or not feed.facts.mode or (feed.has_more and feed.msc < end_msc - 1):
             return False
+        return self._read(wanted, account, feed, offset, None if fixed == "server" else offset)
+
+    def _read(self, wanted: Wanted, account: Account, feed: Feed, offset: int, said: int | None) -> bool:
+        progress, now = self._known[wanted], self.monotonic()
+        from_msc, end_msc = wanted.from_ms + offset * 1000, wanted.to_ms + offset * 1000
         try:
             ticks = self.terminal.ticks_between(wanted.symbol, from_msc, end_msc)
         except NoTicks as exc:
-            progress.failures, progress.totals = progress.failures + 1, None
-            progress.not_before = now + 2.0 ** (progress.failures - 1)
-            if progress.failures >= _TRIES:
+            progress.totals = None
+            if self._is_last_try(progress, _TRIES):
                 self._fail(wanted, account, str(exc))
             return True
         # What is behind the cursor comes by itself.
@@ -184,13 +210,49 @@ class Filler:
             # The newest millisecond alone would not go back, by which the server knows what it has.
             progress.totals, progress.not_before = totals, now + _AGREE_SECONDS
             return True
-        said = None if fixed == "server" else offset
-        for piece in _pieces(fresh):
-            rows = self.rows_of(feed, piece, said)
-            self.store.run(lambda connection, rows=rows: self.store.add(connection, rows))  # type: ignore[misc]
-        self._report(wanted, account, {"ticks": len(ticks)})
-        self.filled += len(fresh)
+        why, tries = self._doubt(wanted.symbol, ticks, from_msc, end_msc)
+        if tries and not self._is_last_try(progress, tries):
+            return True
+        if why and not ticks:
+            self._fail(wanted, account, why)
+            return True
+        outcome: dict[str, int | str] = {"error": why} if why else {"ticks": len(ticks)}
+        self._sending = _Sending(wanted, account, deque(_pieces(fresh)), said, outcome)
+        self._send_piece(self._sending, account, {feed.symbol: feed})
         return True
+
+    def _is_last_try(self, progress: _Progress, tries: int) -> bool:
+        progress.failures += 1
+        progress.not_before = self.monotonic() + 2.0 ** (progress.failures - 1)
+        return progress.failures >= tries
+
+    def _doubt(self, symbol: str, ticks: Sequence[Tick], from_msc: int, end_msc: int) -> tuple[str, int]:
+        """Why ticks may not be all, by the terminal's bars, and how many readings that is worth; 0 when they are.
+
+        A terminal that is loading its history may give fewer ticks, or none, and no error. Without a reason the broker
+        may count its ticks otherwise.
+        """
+        try:
+            bars = self.terminal.bars_between(symbol, from_msc, end_msc)
+        except NoTicks:
+            return ("", 0) if ticks else ("the terminal has no ticks of it, and its bars cannot be read", _TRIES)
+        counts = Counter(minute_of(tick.time_msc) for tick in ticks)
+        if any(not counts[minute] for minute in bars):
+            return "the terminal has bars of it, but not all the ticks", _TRIES
+        return "", _SHORT_TRIES if any(counts[minute] < volume for minute, volume in bars.items()) else 0
+
+    def _send_piece(self, sending: _Sending, account: Account, feeds: Mapping[str, Feed]) -> None:
+        feed = feeds.get(sending.wanted.symbol)
+        if account != sending.account or feed is None or sending.wanted not in self._known:
+            self._sending = None  # it is read again where it is still wanted
+            return
+        if sending.pieces:
+            rows = self.rows_of(feed, sending.pieces[0], sending.offset)
+            self.store.run(lambda connection: self.store.add(connection, rows))
+            self.filled += len(sending.pieces.popleft())
+        if not sending.pieces:
+            self._report(sending.wanted, account, sending.outcome)
+            self._sending = None
 
     def _fail(self, wanted: Wanted, account: Account, error: str) -> None:
         begin = datetime.fromtimestamp(wanted.from_ms / 1000, UTC)

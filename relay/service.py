@@ -17,7 +17,7 @@ from marketdata.errors import SettingsError
 from relay.api import KEY_VARIABLE, Api
 from relay.back_channel import Reports, Wishes
 from relay.collector import Collector
-from relay.database import explained, forwarding_alone
+from relay.database import explained, forwarding_alone, storing_alone
 from relay.forwarder import BATCH, Forwarder, Retention
 from relay.pending import Pending
 from relay.server import Server
@@ -58,14 +58,14 @@ def serve(
 
     Raises:
         SettingsError: when the address can be reached by others and there is no key.
-        StoreUnusable, StoreUnavailable: when the database cannot be opened, or another relay forwards it.
+        StoreUnusable, StoreUnavailable: when the database cannot be opened, or another relay has it.
     """
     key = _key_of_senders(host)
     health = Health()
     guard = Guard(health)
-    with Store(db, guard=guard) as store, nullcontext() if server is None else forwarding_alone(db):
-        stop = threading.Event()
-        forwarder, wishes = None, Wishes()
+    alone = nullcontext() if server is None else forwarding_alone(db)
+    with storing_alone(db), alone, Store(db, guard=guard) as store:
+        stop, forwarder, wishes = threading.Event(), None, Wishes()
         if server is not None:
             retention = Retention(store, retention_seconds)
             forwarder = _forwarder(store, server, retention, wishes, stop)

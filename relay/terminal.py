@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 from marketdata.errors import SettingsError, TickpipeError
-from marketdata.tick import Tick
+from marketdata.tick import MINUTE_MS, Tick
 
 #: MT5: `last_error()` after a call that succeeded, RES_S_OK.
 _OK: Final = 1
@@ -159,6 +159,22 @@ class Terminal:
             symbol, from_msc // 1000, -(-end_msc // 1000), self._package.COPY_TICKS_ALL
         )
         return [tick for tick in self._ticks(answer) if from_msc <= tick.time_msc < end_msc]
+
+    def bars_between(self, symbol: str, from_msc: int, end_msc: int) -> dict[int, int]:
+        """How many ticks the M1 bars of these whole minutes count, by the minute's begin (the broker's clock, ms).
+
+        Raises:
+            NoTicks: the terminal does not say.
+        """
+        minutes = (end_msc - from_msc) // MINUTE_MS
+        # So many back from the end: a time without any bar is no error then.
+        answer = self._package.copy_rates_from(
+            symbol, self._package.TIMEFRAME_M1, (end_msc - MINUTE_MS) // 1000, minutes
+        )
+        if answer is None or self._package.last_error()[0] != _OK:
+            raise NoTicks(self._error())
+        bars = zip(answer["time"].tolist(), answer["tick_volume"].tolist(), strict=True)
+        return {time * 1000: volume for time, volume in bars if from_msc <= time * 1000 < end_msc}
 
     def _ticks(self, answer: Any) -> list[Tick]:
         # While the terminal fetches history it may give what it has with an error; that may have a hole.

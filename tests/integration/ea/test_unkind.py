@@ -35,8 +35,8 @@ OPEN_MS = 600_000
 LATEST_MS = 1_200_000
 
 
-#: Afterwards symbols are quoted once a minute, until all was read again and asked again (ms).
-QUIET_MS = 6_000_000
+#: Afterwards symbols are quoted every three minutes, until all was read again and asked again (ms).
+QUIET_MS, QUIET_STEP_MS = 6_000_000, 180_000
 
 #: The history from before the first quote that the EA sees begins and ends so long before the start; a fill sends it.
 OLD_MS = 10_800_000
@@ -79,7 +79,7 @@ def market(chance: random.Random, offline: list[tuple[int, int]]) -> list[Quoted
                 if begin <= ms < end:
                     known_ms = max(known_ms, end + chance.choice([0, 0, 700, 5_000, 60_000]))
             quoted.append((quote(ms, chance.choice([1.1, 1.2])), known_ms))
-    quiet = range(NOW_MS + OPEN_MS + LATEST_MS, NOW_MS + OPEN_MS + LATEST_MS + QUIET_MS, MINUTE_MS)
+    quiet = range(NOW_MS + OPEN_MS + LATEST_MS, NOW_MS + OPEN_MS + LATEST_MS + QUIET_MS, QUIET_STEP_MS)
     return quoted + [(quote(ms), ms) for ms in quiet]
 
 

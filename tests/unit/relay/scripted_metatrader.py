@@ -1,6 +1,6 @@
 """The functions of the official `MetaTrader5` package as documented, of a terminal that a test scripts, unkindly."""
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +34,7 @@ class ScriptedPackage:
     """The module, with one terminal behind it."""
 
     COPY_TICKS_ALL = -1
+    TIMEFRAME_M1 = 1
 
     now_ms: int
     server: str = "Broker-Demo"
@@ -44,6 +45,9 @@ class ScriptedPackage:
     hidden: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
     faults: deque[Fault] = field(default_factory=deque)
+    #: Ticks of before are not in its history, of which there are bars (the broker's clock, ms); whether it has those.
+    history_from_msc: int = 0
+    has_bars: bool = True
     calls: int = 0
     _error: int = OK
 
@@ -85,8 +89,16 @@ class ScriptedPackage:
 
     def copy_ticks_range(self, symbol: str, date_from: int, date_to: int, flags: int) -> Any:
         assert flags == self.COPY_TICKS_ALL
+        date_from = max(date_from, -(-self.history_from_msc // 1000))
         between = [t for t in self._known(symbol) if date_from * 1000 <= t.time_msc <= date_to * 1000]
         return self._copied(symbol, between)
+
+    def copy_rates_from(self, symbol: str, timeframe: int, date_from: int, count: int) -> Any:
+        assert timeframe == self.TIMEFRAME_M1
+        minutes = Counter(t.time_msc // 60_000 * 60 for t in self._known(symbol))
+        rows = [(time, ticks) for time, ticks in sorted(minutes.items()) if time <= date_from][-count:]
+        bars = np.array(rows, dtype=[("time", "<i8"), ("tick_volume", "<u8")])
+        return self._answer(bars if self.has_bars else None)
 
     def _answer(self, value: Any) -> Any:
         self._error = OK if self.runs and value is not None else NO_IPC if not self.runs else FAIL

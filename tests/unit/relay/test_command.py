@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from relay import database
-from relay.database import forwarding_alone
+from relay.database import forwarding_alone, storing_alone
 from relay.store import Store
 from runtime.logs import configure_logs
 from runtime.settings import load_settings
@@ -91,3 +91,11 @@ def test_a_second_relay_does_not_forward_the_same_file(
     # The one that held it is gone.
     with forwarding_alone(db):
         pass
+
+
+def test_a_second_relay_does_not_store_in_the_same_file(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_TAKEOVER_SECONDS", 0.1)
+    with storing_alone(db):
+        result = CliRunner().invoke(app, ["relay", "serve", "--port", "1", "--db", str(db)])
+    assert result.exit_code != 0
+    assert "Another relay stores ticks" in result.output

@@ -2,18 +2,21 @@
 
 import json
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from relay import filling
 from relay.back_channel import Wishes
 from relay.filling import ClockHistory
 from tests.scripted import ScriptedServer
 from tests.unit.relay.scripted_metatrader import FAIL, Fault
-from tests.unit.relay.test_collector import NOW_MS, Desk, quote
+from tests.unit.relay.test_collector import AHEAD_MS, NOW_MS, Desk, quote
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+BROKER_NOW_MSC = NOW_MS + AHEAD_MS
 
 
 class FillingDesk(Desk):
@@ -115,3 +118,44 @@ def test_the_clock_is_known_where_it_was_seen_and_back_to_the_last_change() -> N
     # The day of the change is today, and the change before it was in spring.
     assert offset(-18 * 86_400) == 10_800
     assert offset(-220 * 86_400) is None
+
+
+def test_no_ticks_and_no_error_are_not_believed_while_the_terminal_has_bars_of_that_time(desk: FillingDesk) -> None:
+    asked = wanted(-HOUR_MS)
+    desk.package.history_from_msc = BROKER_NOW_MSC - 30 * MINUTE_MS
+    assert desk.ask(asked, seconds=10) == []
+    desk.package.history_from_msc = 0
+    assert desk.ask(asked) == [asked | {"ticks": 12}]
+
+
+@pytest.mark.parametrize("has_bars", [True, False])
+def test_a_time_is_said_to_have_no_ticks_only_by_its_bars(desk: FillingDesk, has_bars: bool) -> None:
+    old, none = wanted(-HOUR_MS), wanted(-3 * HOUR_MS)
+    desk.package.has_bars = has_bars
+    desk.package.history_from_msc = BROKER_NOW_MSC - 30 * MINUTE_MS
+    errors = {
+        True: "the terminal has bars of it, but not all the ticks",
+        False: "the terminal has no ticks of it, and its bars cannot be read",
+    }
+    said = {report["from"]: report for report in desk.ask(old, none)}
+    assert said[old["from"]] == old | {"error": errors[has_bars]}
+    assert said[none["from"]] == none | ({"ticks": 0} if has_bars else {"error": errors[False]})
+
+
+def test_a_bar_that_counts_more_ticks_than_the_history_ever_has_is_given_in_to(desk: FillingDesk) -> None:
+    asked = wanted(-HOUR_MS)
+    desk.package.history_from_msc = BROKER_NOW_MSC - HOUR_MS + 10_000
+    assert desk.ask(asked, seconds=300) == []
+    assert desk.ask(asked, seconds=300) == [asked | {"ticks": 10}]
+
+
+def test_live_ticks_go_between_the_pieces_of_a_range(desk: FillingDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filling, "_PIECE", 30)
+    asked = wanted(-70 * MINUTE_MS, minutes=60)
+    assert desk.ask(asked) == [asked | {"ticks": 720}]
+    rows = desk.store.connection.execute("SELECT ts_ms < ? FROM ticks ORDER BY id", [BROKER_NOW_MSC]).fetchall()
+    runs = [(is_old, sum(1 for _ in group)) for (is_old,), group in groupby(rows)]
+    # A live tick comes every five seconds, with some four turns in each.
+    assert sum(1 for is_old, _ in runs if is_old) >= 3
+    assert max(count for is_old, count in runs if is_old) < 720
+    assert set(desk.held().values()) == {1}

@@ -27,6 +27,22 @@ inline std::array<uint32_t, 64> primes() {
     return found;
 }
 
+// Of square roots the first eight begin, of cube roots all are used in turn; computed once, for a waiting EA asks every turn.
+struct Constants {
+    std::array<uint32_t, 8> begin{};
+    std::array<uint32_t, 64> turns{};
+
+    Constants() {
+        std::array<uint32_t, 64> numbers = primes();
+        for(size_t i = 0; i < begin.size(); i++)
+            begin[i] = root_bits(std::sqrt((long double)numbers[i]));
+        for(size_t i = 0; i < turns.size(); i++)
+            turns[i] = root_bits(std::cbrt((long double)numbers[i]));
+    }
+};
+
+inline const Constants constants;
+
 inline uint32_t rotated(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
 inline void compress(std::array<uint32_t, 8> &state, const uchar *block) {
@@ -39,7 +55,7 @@ inline void compress(std::array<uint32_t, 8> &state, const uchar *block) {
     std::array<uint32_t, 8> v = state;
     for(size_t t = 0; t < 64; t++) {
         uint32_t one = v[7] + (rotated(v[4], 6) ^ rotated(v[4], 11) ^ rotated(v[4], 25)) +
-                       ((v[4] & v[5]) ^ (~v[4] & v[6])) + root_bits(std::cbrt((long double)primes()[t])) + w[t];
+                       ((v[4] & v[5]) ^ (~v[4] & v[6])) + constants.turns[t] + w[t];
         uint32_t two = (rotated(v[0], 2) ^ rotated(v[0], 13) ^ rotated(v[0], 22)) +
                        ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
         v = {one + two, v[0], v[1], v[2], v[3] + one, v[4], v[5], v[6]};
@@ -49,9 +65,7 @@ inline void compress(std::array<uint32_t, 8> &state, const uchar *block) {
 }
 
 inline int CryptEncode(int, const Array<uchar> &data, const Array<uchar> &, Array<uchar> &result) {
-    std::array<uint32_t, 8> state{};
-    for(size_t i = 0; i < 8; i++)
-        state[i] = root_bits(std::sqrt((long double)primes()[i]));
+    std::array<uint32_t, 8> state = constants.begin;
     std::vector<uchar> padded(data.items.begin(), data.items.end());
     padded.push_back(0x80);
     while(padded.size() % 64 != 56)
