@@ -1,4 +1,4 @@
-.PHONY: bench-adoption bench-archive bench-browser bench-flames bench-flood bench-goals bench-growth bench-imports bench-ingest bench-latency bench-memory bench-page bench-peers \
+.PHONY: bench-adoption bench-archive bench-browser bench-flames bench-flood bench-goals bench-growth bench-imports bench-ingest bench-latency bench-ledger bench-memory bench-page bench-peers \
 	bench-recovery bench-refold bench-replay bench-storage bench-ticks bench-timeframes bench-whole
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
@@ -37,6 +37,9 @@ bench-page: setup ## put the stored results into docs/performance.md
 
 bench-memory: setup ## measure what each service holds while a thousand symbols tick (eleven minutes)
 	$(BIN)/python -m benchmarks.memory
+
+bench-ledger: setup ## measure what the ledger of minutes costs at 1,000 and 10,000 symbols (some minutes)
+	$(BIN)/python -m benchmarks.ledger
 
 bench-refold: setup ## measure folding again from stored offsets against the fold stage
 	$(BIN)/python -m benchmarks.refold

@@ -84,16 +84,22 @@ def _files(directory: Path, about: Document) -> Iterator[str]:
     listed = {file.path: file for file in about.files}
     if len(listed) != len(about.files):
         yield f"{DOCUMENT} lists a file twice"
-    there = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir()}
+    found = list(directory.rglob("*"))
+    links = {one.relative_to(directory).as_posix() for one in found if one.is_symlink()}
+    there = {one.relative_to(directory).as_posix() for one in found if not one.is_dir()} - links
+    for path in sorted(links):
+        # What it leads to does not leave the house with the proof.
+        yield f"{path} is a link, not a file"
     for path in sorted(there - set(listed) - {DOCUMENT, SIGNATURE, PUBLIC_KEY}):
         yield f"{path} does not belong to the proof"
     for path, file in listed.items():
         if path not in there:
-            yield f"{path} is missing"
+            if path not in links:
+                yield f"{path} is missing"
             continue
         content = (directory / path).read_bytes()
-        if (found := sha256(content).hexdigest()) != file.sha256:
-            yield f"{path} is not the file of the proof: its SHA-256 is {found}"
+        if (digest := sha256(content).hexdigest()) != file.sha256:
+            yield f"{path} is not the file of the proof: its SHA-256 is {digest}"
         if len(content) != file.bytes:
             yield f"{path} has {len(content):,} bytes instead of {file.bytes:,}"
 

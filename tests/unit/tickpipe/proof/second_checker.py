@@ -98,6 +98,7 @@ def check_files(folder: Path, about: dict[str, object]) -> list[str]:
         must(hashlib.sha256(content).hexdigest() == file["sha256"], f"{path} has another SHA-256")
         must(len(content) == file["bytes"], f"{path} has another size")
         paths.append(path)
+    must(not any(path.is_symlink() for path in folder.rglob("*")), "a link instead of a file")
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     must(there - {"proof.sig", "proof.pub"} == {"proof.json", *paths}, "files that do not belong here")
     must(len(paths) == len(set(paths)), "a file twice")

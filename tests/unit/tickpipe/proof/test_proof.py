@@ -1,6 +1,7 @@
 """A proof holds for two checkers that share no code, and whatever is changed in it is named."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -228,6 +229,60 @@ def added(path: str, text: str = "x") -> Change:
     return change
 
 
+def folder_instead(proof: Path) -> None:
+    (proof / CANDLES).unlink()
+    (proof / CANDLES).mkdir()
+
+
+def moved(path: str, to: str) -> Change:
+    return lambda proof: (proof / path).rename(proof / to)
+
+
+def copied(path: str, to: str) -> Change:
+    return lambda proof: (proof / to).write_bytes((proof / path).read_bytes())
+
+
+def linked(path: str, to: str = "") -> Change:
+    """A link to the same content, or to nothing."""
+
+    def change(proof: Path) -> None:
+        elsewhere = proof.with_name(f"{proof.name} {Path(path).name}")
+        (proof / path).rename(elsewhere)
+        (proof / path).symlink_to(to or elsewhere)
+
+    return change
+
+
+def content(path: str, edit: Callable[[bytes], bytes]) -> Change:
+    def change(proof: Path) -> None:
+        before = (proof / path).read_bytes()
+        after = edit(before)
+        assert after != before
+        (proof / path).write_bytes(after)
+
+    return change
+
+
+def other_digit(before: bytes) -> bytes:
+    """Another digit in the hash of the first file."""
+    place = before.index(b'"sha256": "') + len(b'"sha256": "')
+    return before[:place] + (b"1" if before[place : place + 1] != b"1" else b"2") + before[place + 1 :]
+
+
+def shift_offsets(path: Path) -> None:
+    content = path.read_text().splitlines(keepends=True)
+    cells = content[1].split(",")
+    cells[12] = re.sub(r"\d+$", lambda found: str(int(found[0]) + 1), cells[12])
+    assert ",".join(cells) != content[1]
+    path.write_text("".join([content[0], ",".join(cells), *content[2:]]))
+
+
+def swapped_hashes(content: list[str]) -> None:
+    rows = [line.rstrip("\n").split(",") for line in content]
+    rows[1][13], rows[2][13] = rows[2][13], rows[1][13]
+    content[1:3] = [",".join(row) + "\n" for row in rows[1:3]]
+
+
 #: What is changed, and what the check says of it.
 TAMPERINGS: dict[str, tuple[Change, str]] = {
     **{
@@ -302,6 +357,30 @@ TAMPERINGS: dict[str, tuple[Change, str]] = {
     "another timeframe": (said("timeframe", "M5"), "cannot be used"),
     "something more in proof.json": (said("note", "trust me"), "cannot be used"),
     "a minute that is said to be left out": (said("left_out", [{"ts": BEGIN, "why": "?"}]), "said to be left out"),
+    "a file of another name": (moved(NEXT_DAY, "ticks/2019-02-06.csv"), f"{NEXT_DAY} is missing"),
+    "a file of two names": (copied(DAY, "ticks/2019-02-03.csv"), "does not belong"),
+    "two files of each other's names": (
+        lambda proof: [moved(DAY, "one")(proof), moved(NEXT_DAY, DAY)(proof), moved("one", NEXT_DAY)(proof)],
+        f"{DAY} is not the file of the proof",
+    ),
+    "a folder instead of a file": (folder_instead, f"{CANDLES} is missing"),
+    "a link to the same ticks": (linked(DAY), f"{DAY} is a link"),
+    "a link to nothing": (linked(CANDLES, "nowhere"), f"{CANDLES} is a link"),
+    "a folder that is a link": (linked("ticks"), "ticks is a link"),
+    "bytes after the last candle": (made_consistent(content(CANDLES, lambda text: text + b"\0")), "line 6"),
+    "an empty line after the last tick": (made_consistent(content(NEXT_DAY, lambda text: text + b"\n")), "line"),
+    "other ends of lines": (
+        made_consistent(content(CANDLES, lambda text: text.replace(b"\n", b"\r\n"))), "another first line"
+    ),
+    "a mark of the byte order": (
+        made_consistent(content(DAY, lambda text: b"\xef\xbb\xbf" + text)), "another first line"
+    ),
+    "a digit of a file's hash": (content(ABOUT, other_digit), "is not the file of the proof"),
+    "a space in proof.json": (content(ABOUT, lambda text: text + b" "), "not the one of this fingerprint"),
+    "the hashes of two candles' ticks swapped": (
+        made_consistent(lines(CANDLES, swapped_hashes)), "the ticks of 2019-02-04 23:58 are not those"
+    ),
+    "offsets that are one higher": (made_consistent(lambda proof: shift_offsets(proof / CANDLES)), "the root"),
     "no files": (said("files", []), "does not belong"),
     "a file of another folder": (said("files", [{"path": "../key", "sha256": "", "bytes": 0}]), "cannot be used"),
 }  # fmt: skip
