@@ -2,7 +2,8 @@
 
 Every process below a run carries the run's name in its environment, whatever session, parent or user it has since. The
 guardian, a process beside pytest, waits until pytest's end of a pipe closes, which it does when pytest ends in any way,
-and ends whoever carries the name. Under xdist the controller and each worker have one of their own.
+ends whoever carries the name, and takes away the disks that carry it, whose folders no later run could delete. Under
+xdist the controller and each worker have one of their own.
 """
 
 import os
@@ -53,6 +54,7 @@ def main() -> None:
                 _send(pid, number)
             told |= members
             time.sleep(_PROBE_INTERVAL_SECONDS)
+    _unmount(run)
     try:
         print(*(f"{pid} {command}" for pid, command in found.items()), sep="\n", end="", flush=True)
     except BrokenPipeError:
@@ -82,6 +84,16 @@ def _members(run: str) -> set[int]:
     while more := {pid for pid, parent in parents.items() if parent in members} - members:
         members |= more
     return members
+
+
+def _unmount(run: str) -> None:
+    try:
+        mounts = Path("/proc/self/mounts").read_text(errors="replace").splitlines()
+    except OSError:
+        return  # not Linux
+    for source, folder, *_ in map(str.split, mounts):
+        if source == run:
+            subprocess.run(["umount", "--lazy", folder], check=False)
 
 
 def _command(pid: int) -> str:

@@ -6,11 +6,14 @@ Where `CI=true` nothing is skipped for a tool that `.ci/run` installs: there it 
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+from tests.guardian import RUNS_VARIABLE
 
 #: What `.ci/run` installs, or has installed by what it calls.
 PROMISED = frozenset(("chromium", "docker", "g++", "node", "npm", "pgbouncer"))
@@ -36,6 +39,18 @@ def probe(tool: str, command: Sequence[str | Path], *, cwd: Path | None = None, 
         words = (done.stderr or done.stdout).strip() or f"it ends with {done.returncode}"
         unavailable(tool, f"does not work: {words[-300:]}")
     return done.stdout
+
+
+@contextmanager
+def small_disk(folder: Path, size: int | str) -> Iterator[Path]:
+    """A file system of its own in a new folder, of so many bytes; the run's guardian takes it away at the latest."""
+    folder.mkdir()
+    source = os.environ[RUNS_VARIABLE].split()[-1]
+    probe("mount", [find("mount"), "-t", "tmpfs", "-o", f"size={size}", source, folder])
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def unavailable(tool: str, reason: str) -> NoReturn:

@@ -41,12 +41,19 @@ def test_that_is_in_the_middle(settings, tmp_path):
 """
 
 
-#: A test that forgets a process, which has a session of its own.
+#: A test that forgets a process, which has a session of its own, and a disk.
 FORGETFUL = """
+import os
 import subprocess
+from tests import tools
+
+FORGOTTEN = []
 
 def test_that_forgets(tmp_path):
     subprocess.Popen(["sleep", "600.25"], start_new_session=True, stdout=subprocess.DEVNULL)
+    if os.geteuid() == 0:
+        FORGOTTEN.append(tools.small_disk(tmp_path / "forgotten", "1m"))
+        FORGOTTEN[0].__enter__()
 """
 
 
@@ -127,3 +134,4 @@ def test_what_a_test_forgot_is_ended_and_named(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert "sleep 600.25" in done.stderr
     assert [p for p in psutil.process_iter(["cmdline"]) if _names(p, "sleep", "600.25")] == []
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()

@@ -22,11 +22,8 @@ BALLAST_BYTES = 1_300_000
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own."""
-    directory = tmp_path / "disk"
-    directory.mkdir()
-    tools.probe("mount", [tools.find("mount"), "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", directory])
-    yield directory
-    subprocess.run(["umount", directory], check=True)
+    with tools.small_disk(tmp_path / "disk", DISK_BYTES) as directory:
+        yield directory
 
 
 @pytest.fixture

@@ -220,22 +220,11 @@ def test_the_start_says_that_an_archive_is_not_deleted_from(tmp_path: Path, serv
     assert len(server.taken) == 10
 
 
-def mount(folder: Path, options: str) -> None:
-    """Mount a small disk there, or change its size."""
-    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        tools.unavailable("mount", f"cannot mount a small disk here, which takes root: {mounted.stderr.strip()}")
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount(folder, "size=1m")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with tools.small_disk(tmp_path / "disk", "1m") as folder:
+        yield folder
 
 
 @pytest.mark.full
@@ -250,7 +239,7 @@ def test_a_full_disk_refuses_and_loses_nothing_that_was_taken(small_disk: Path, 
         assert all(answer.headers["Retry-After"] for answer in answers if answer.status_code == 503)
         assert 5 < len(refused) < 195
 
-        mount(small_disk, "remount,size=64m")
+        subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
         assert [queueing.post(request).status_code for request in refused] == [200] * len(refused)
         queueing.close()
         forwarding.start().wait_forwarded()
