@@ -181,16 +181,18 @@ def _add_gaps(app: FastAPI, parts: "Parts") -> None:
         broker had no tick. `wanted`: missing, a sender that can fill is asked for it. `failed`: it could not fill it.
         `quiet`: no tick, as is usual. Without `from` the last seven days; at most 31 days.
         """
-        end = min(datetime.now(UTC) if to is None else parse_time("to", to), datetime.now(UTC))
+        now = datetime.now(UTC)
+        end = now if to is None else parse_time("to", to)
         begin = end - _GAPS_SEEN if from_ is None else parse_time("from", from_)
-        span = (begin.replace(second=0, microsecond=0), end.replace(second=0, microsecond=0))
-        if not timedelta(0) < span[1] - span[0] <= _MOST_GAPS:
+        if not timedelta(0) < end - begin <= _MOST_GAPS:
             raise Refusal(400, "INVALID_PARAMETER", f"from: at most {_MOST_GAPS.days} days before `to`")
+        # Nothing is known of minutes that are not over.
+        span = (begin.replace(second=0, microsecond=0), min(end, now).replace(second=0, microsecond=0))
         async with parts.database.reading() as connection:
             found = {
                 name: await minute_states(connection, (symbol, name), *span, parts.settings.zones)
                 for name in await sources_of(connection, symbol)
-                if source in (None, name)
+                if source in (None, name) and span[0] < span[1]
             }
         listed = [
             {"source": name, "from": first, "to": last, "state": state}

@@ -5,6 +5,7 @@ reports are answered 503.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from heapq import merge
@@ -55,10 +56,10 @@ class WantedIndex:
         self._monotonic = monotonic
         #: By source and symbol, the newest first.
         self._ranges: dict[str, dict[str, WantedRanges]] = {}
-        #: Of what was asked for what was reported, and when, by source and symbol.
-        self._reported: dict[tuple[str, str], list[tuple[float, Range]]] = {}
-        #: What was last answered to a source, until something changes.
-        self._answers: dict[str, list[Wanted]] = {}
+        #: Of what was asked for what was reported, by source: the symbol, the range, and until when it is held back.
+        self._reported: dict[str, list[tuple[str, Range, float]]] = {}
+        #: What was last answered to a source, until something changes, and until when it holds.
+        self._answers: dict[str, tuple[list[Wanted], float]] = {}
 
     def clear(self) -> None:
         """Forget what is wanted."""
@@ -66,10 +67,8 @@ class WantedIndex:
         self._answers.clear()
 
     def set(self, source: str, symbol: str, ranges: WantedRanges) -> None:
-        """Replace what is wanted of a symbol, the newest first, but for what was just reported."""
+        """Replace what is wanted of a symbol, the newest first; what was just reported of it is asked for later."""
         self._answers.pop(source, None)
-        if reported := self._lately(source, symbol):
-            ranges = subtract(sorted(ranges), union(range_ for _, range_ in reported))[::-1]
         symbols = self._ranges.setdefault(source, {})
         if not ranges:
             symbols.pop(symbol, None)
@@ -80,29 +79,39 @@ class WantedIndex:
 
     def reported(self, source: str, symbol: str, from_ms: int, to_ms: int) -> None:
         """A sender has reported the range: it is not asked again before the sink, knowing the report, says so."""
-        if (known := self._ranges.get(source, {}).get(symbol)) and intersect(sorted(known), [(from_ms, to_ms)]):
-            lately = self._lately(source, symbol)
-            self._reported[source, symbol] = [*lately, (self._monotonic(), (from_ms, to_ms))]
-            self.set(source, symbol, known)
-
-    def _lately(self, source: str, symbol: str) -> list[tuple[float, Range]]:
-        oldest = self._monotonic() - _REPORTED_SECONDS
-        reported = [one for one in self._reported.pop((source, symbol), ()) if one[0] >= oldest]
-        if reported:
-            self._reported[source, symbol] = reported
-        return reported
+        range_ = (from_ms, to_ms)
+        if (known := self._ranges.get(source, {}).get(symbol)) and intersect(sorted(known), [range_]):
+            held = self._held_back(source)
+            self._reported[source] = [*held, (symbol, range_, self._monotonic() + _REPORTED_SECONDS)]
+            self.set(source, symbol, subtract(sorted(known), [range_])[::-1])
 
     def newest(self, source: str) -> list[Wanted]:
         """What an answer to the source asks for."""
         if source not in self._ranges:
             return []
-        answer = self._answers.get(source)
-        if answer is None:
-            answer = self._answers[source] = list(islice(self._in_order(source), MAX_WANTED))
+        answer, until = self._answers.get(source, ([], -math.inf))
+        if until < self._monotonic():
+            held = self._held_back(source)
+            answer = list(islice(self._in_order(source, held), MAX_WANTED))
+            self._answers[source] = answer, min((until for _, _, until in held), default=math.inf)
         return answer
 
-    def _in_order(self, source: str) -> Iterator[Wanted]:
+    def _held_back(self, source: str) -> list[tuple[str, Range, float]]:
+        """What was reported lately."""
+        now = self._monotonic()
+        held = [one for one in self._reported.pop(source, ()) if one[2] >= now]
+        if held:
+            self._reported[source] = held
+        return held
+
+    def _in_order(self, source: str, held: Sequence[tuple[str, Range, float]]) -> Iterator[Wanted]:
+        hidden: dict[str, list[Range]] = {}
+        for symbol, range_, _ in held:
+            hidden.setdefault(symbol, []).append(range_)
+
         def of(symbol: str, ranges: WantedRanges) -> Iterator[Wanted]:
+            if symbol in hidden:
+                ranges = subtract(sorted(ranges), union(hidden[symbol]))[::-1]
             return (Wanted(symbol, first, end) for first, end in ranges)
 
         of_symbols = (of(symbol, ranges) for symbol, ranges in self._ranges[source].items())

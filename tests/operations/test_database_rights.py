@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from marketdata.errors import DatabaseForbids
 from runtime.settings import Settings, load_settings
+from runtime.topics import ensure_topics
 from sink.db.connection import Connection, Database
 from sink.db.schema import migrate, missing_rights, relation_names
 from sink.db.session import SQL, database_conninfo, open_session
@@ -131,6 +132,7 @@ async def test_a_sink_that_may_not_begin_says_why_in_one_line(
     for right in (usage, "SELECT on tickpipe_migrations"):
         with owner.without(right), pytest.raises(DatabaseForbids, match=right):
             await migrate(url)
+    await ensure_topics(own)
     with owner.without(temporary):
         sink = Service("sink", own, log=tmp_path / "log").start()
         try:

@@ -11,6 +11,7 @@ import pytest
 from marketdata.tick import Frame, Tick
 from runtime.kafka import new_producer
 from runtime.settings import Settings
+from runtime.topics import ensure_topics
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of
 from tests.servers import TEST_DATABASE, EmbeddedServers
@@ -82,6 +83,7 @@ async def test_minutes_after_the_copy_and_before_it_are_all_stored(
     async def says_log_shortened() -> bool:
         return "action=log_shortened" in sink.said()
 
+    await ensure_topics(settings)
     with running(settings, "stream_app", "sink", logs=tmp_path) as (worker, sink):
         kafka = await _log(settings)
         await kafka.send(*before)

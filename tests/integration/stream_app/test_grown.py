@@ -65,6 +65,7 @@ async def test_partitions_that_nobody_reads_are_found_and_given_out(settings: Se
 async def test_a_killed_worker_reads_partitions_that_were_added_after_it_came_back(
     settings: Settings, tmp_path: Path
 ) -> None:
+    await ensure_topics(settings)
     worker = Service("stream_app", settings, log=tmp_path / "log")
     try:
         worker.start().wait_ready()

@@ -286,6 +286,7 @@ async def test_the_database_alone_comes_back_to_the_log_that_is_here(
     outcome = await restored(elsewhere, path)
     assert outcome.log is LogState.MISSING
     assert rows(elsewhere, "market_data") == before["market_data"]
+    await ensure_topics(elsewhere)
     assert len((await verify(elsewhere)).unprovable) == outcome.candles
 
 

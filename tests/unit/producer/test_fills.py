@@ -80,10 +80,22 @@ def test_what_the_sink_says_without_knowing_a_report_asks_for_nothing_twice() ->
     index.set("A", "one", [(T + 4 * HOUR, T + 5 * HOUR), (T + HOUR + MINUTE, T + HOUR + 3 * MINUTE), (T, T + HOUR)])
     assert [one.from_ms - T for one in index.newest("A")] == [4 * HOUR, 0]
 
-    # By now it does know.
-    now[0] += 121
+    # By now it does know, and it has not said anything else.
     index.set("A", "one", [(T + HOUR, T + 2 * HOUR)])
+    assert index.newest("A") == []
+    now[0] += 121
     assert [one.from_ms - T for one in index.newest("A")] == [HOUR]
+
+
+def test_what_the_sink_says_nothing_of_after_a_report_is_asked_for_no_more() -> None:
+    now = [1_000.0]
+    index = WantedIndex(lambda: now[0])
+    index.set("A", "one", [(T, T + HOUR)])
+
+    index.reported("A", "one", T, T + HOUR)
+    now[0] += 1_000
+
+    assert index.newest("A") == []
 
 
 @pytest.mark.parametrize("outcome", [{"ticks": 12}, {"ticks": 0}, {"error": "no answer"}])
