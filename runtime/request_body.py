@@ -38,8 +38,9 @@ _BARE_WINDOW_BITS: Final = -15
 _PACKED_BYTES: Final = 64 * 1024
 _PART_BYTES: Final = 256 * 1024
 
-#: Work on so many bytes waits for a turn, which costs a pass or two of the event loop.
-TURN_BYTES: Final = 16 * 1024
+#: Work on so many bytes waits for a turn. That costs a pass or two of the event loop: a sixth of all the work on a body
+#: of 200 ticks, which has 43 kB.
+TURN_BYTES: Final = 64 * 1024
 
 #: After a turn that was not short, others have so much of its time (seconds).
 _SHORT_SECONDS: Final = 0.005
