@@ -64,7 +64,7 @@ def serve(
     health = Health()
     guard = Guard(health)
     alone = nullcontext() if server is None else forwarding_alone(db)
-    with storing_alone(db), alone, Store(db, guard=guard) as store:
+    with Store(db, guard=guard) as store, storing_alone(db), alone:
         stop, forwarder, wishes = threading.Event(), None, Wishes()
         if server is not None:
             retention = Retention(store, retention_seconds)

@@ -1,5 +1,6 @@
 """`tickpipe relay`, as a task runs it: its key is in a file, and whatever it has to say is in another."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,3 +100,11 @@ def test_a_second_relay_does_not_store_in_the_same_file(db: Path, monkeypatch: p
         result = CliRunner().invoke(app, ["relay", "serve", "--port", "1", "--db", str(db)])
     assert result.exit_code != 0
     assert "Another relay stores ticks" in result.output
+
+
+def test_the_folder_of_the_file_is_made(tmp_path: Path) -> None:
+    db = tmp_path / "new" / "folder" / "ea.db"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = CliRunner().invoke(app, ["relay", "serve", "--port", port, "--db", str(db)])
+    assert (result.exit_code != 0, db.exists()) == (True, True)
