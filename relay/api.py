@@ -260,7 +260,9 @@ class Api:
             large = decode_large(raw)
             found = _read_whole(raw, said) if large is None else _Found(large.utc_offset_seconds, said)
         yield found
-        pieces = iter(()) if large is None else large.pieces()
+        if large is None:
+            return
+        pieces = large.pieces()
         while True:
             async with place.turn():
                 if (piece := next(pieces, None)) is None:

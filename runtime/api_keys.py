@@ -5,8 +5,6 @@ rights, rates and an end; the file is read again when it changed, so a key begin
 digests alone. A key is 256 random bits, which nobody finds by trying, so a plain SHA-256 is as good as a slow one.
 """
 
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -22,6 +20,7 @@ import structlog
 from marketdata.contract.fields import MAX_SOURCE, is_name
 from marketdata.contract.http import Refusal, Right
 from marketdata.errors import SettingsError
+from runtime.files import replace_file
 from runtime.settings import ANY_SOURCE, Settings
 
 log = structlog.get_logger(__name__)
@@ -112,17 +111,7 @@ def read_keys(path: Path) -> list[ApiKey]:
 
 def write_keys(path: Path, keys: list[ApiKey]) -> None:
     """Replace the file: a reader sees the old keys or the new ones, and its owner alone sees any."""
-    content = msgspec.json.format(msgspec.json.encode(KeyFile(keys)), indent=2) + b"\n"
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    replace_file(path, msgspec.json.format(msgspec.json.encode(KeyFile(keys)), indent=2) + b"\n")
 
 
 def digest_of(secret: bytes) -> str:

@@ -5,15 +5,13 @@ by itself: a process while it runs, and the file `TICKPIPE_KNOWN_LOG_FILE` from 
 knows, but ticks are taken without it (docs/decisions/0019).
 """
 
-import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from marketdata.errors import LogLost
+from runtime.files import replace_file
 
 log = structlog.get_logger(__name__)
 
@@ -77,16 +75,7 @@ class KnownLog:
         if self._path is None or self._read() == name:
             return
         try:
-            descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-            try:
-                with os.fdopen(descriptor, "w") as file:
-                    file.write(f"{name}\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, self._path)
-            finally:
-                with suppress(OSError):
-                    os.unlink(temporary)
+            replace_file(self._path, f"{name}\n".encode())
         except OSError as exc:
             log.warning(
                 "The known log cannot be written down; it is known until this process ends.",

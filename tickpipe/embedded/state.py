@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from marketdata.errors import StackError
+from runtime.files import replace_file
 from runtime.security_settings import scram_login
 from tickpipe.embedded.supervisor import State
 
@@ -359,12 +360,4 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: object) -> None:
     """Replace the file atomically, mode 0600: a reader sees the old content or the new."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    replace_file(path, f"{json.dumps(content, indent=2)}\n".encode())
