@@ -159,6 +159,13 @@ class Privileges:
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
+    def own_cluster(self, folder: Path) -> None:
+        """Give a cluster to the server's user, who alone may enter it: a copy may belong to whoever made it."""
+        folder.chmod(0o700)
+        if self.uid is not None and folder.stat().st_uid != self.uid:
+            for path in (folder, *folder.rglob("*")):
+                self.own(path)
+
 
 def unprivileged(must_reach: Iterable[Path]) -> Privileges:
     """The current user, or `nobody` when that is root.
@@ -274,6 +281,7 @@ class Postgres:
         self._rules.write_text(self.access.host_based_authentication)
         privileges.own(self._rules)
         if self._cluster.exists():
+            privileges.own_cluster(self._cluster)
             self._drop_stale_pid()
             return
         # Made under another name and renamed, so that an interruption leaves nothing that looks complete.

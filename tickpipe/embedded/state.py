@@ -7,8 +7,10 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 import random
 import secrets
+import shlex
 import socket
 import tempfile
 import time
@@ -128,8 +130,9 @@ def make_data_directory(data_dir: Path) -> None:
     """Make the directory, if it is not there yet, and see whether something can be written to it.
 
     Raises:
-        StackError: when not, because the disk is full, say, or what is there is no directory.
+        StackError: when not, because the disk is full, say, what is there is no directory, or it is another user's.
     """
+    _require_own(data_dir)
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=data_dir) as probe:
@@ -139,6 +142,28 @@ def make_data_directory(data_dir: Path) -> None:
             f"{data_dir} cannot hold the data of a stack ({exc.strerror}); choose another directory with --data-dir, "
             "or correct that"
         ) from exc
+
+
+def _require_own(data_dir: Path) -> None:
+    """Check that no other user has run a stack here: each would make files that the other one cannot read."""
+    try:
+        owner = (data_dir / _LOCK_FILE).stat().st_uid
+    except PermissionError:
+        owner = data_dir.stat().st_uid
+    except OSError:
+        return  # there is no stack yet
+    if owner != os.geteuid():
+        raise StackError(
+            f"the stack of {data_dir} belongs to {_user(owner)}, and you are {_user(os.geteuid())}; start it as that "
+            f"user, or make it your own with `sudo chown -R {_user(os.geteuid())} {shlex.quote(str(data_dir))}`"
+        )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # only known by its number here, as in a container
+        return str(uid)
 
 
 @contextlib.contextmanager

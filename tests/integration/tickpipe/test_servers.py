@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,12 @@ def test_servers_come_back_where_they_were_after_a_kill_and_a_stop(
     wait_until(lambda: not _processes_in(pid_file.parent), what="the end of the killed server's children")
     _, _, rest = pid_file.read_text().partition("\n")
     pid_file.write_text(f"{another_clusters_pid}\n{rest}")
+    both.start_postgres()
+    both.stop_postgres()
+    # As `cp -r` and `chown -R` leave it behind.
+    for path in (pid_file.parent, *pid_file.parent.rglob("*")):
+        os.chown(path, os.geteuid(), -1)
+    pid_file.parent.chmod(0o755)
     both.start_postgres()
     both.stop_kafka()
     assert not broker_answers(port)

@@ -1,6 +1,7 @@
 """Who may believe `stack.json`, credentials, and ports that stay the same as long as they can."""
 
 import os
+import pwd
 import resource
 import shutil
 import socket
@@ -96,6 +97,17 @@ def test_what_cannot_hold_data_is_named_with_the_reason(tmp_path: Path) -> None:
             make_data_directory(unusable)
     make_data_directory(tmp_path / "new" / "data")
     assert list((tmp_path / "new" / "data").iterdir()) == []
+
+
+def test_the_stack_of_another_user_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 65_534)
+    make_data_directory(tmp_path)
+    (tmp_path / "stack.lock").touch()
+    owner, user = pwd.getpwuid(tmp_path.stat().st_uid).pw_name, pwd.getpwuid(65_534).pw_name
+    with pytest.raises(
+        StackError, match=f"belongs to {owner}, and you are {user}; .*`sudo chown -R {user} {tmp_path}`"
+    ):
+        make_data_directory(tmp_path)
 
 
 def test_a_disk_that_takes_no_more_is_named(tmp_path: Path) -> None:
