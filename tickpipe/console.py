@@ -199,19 +199,21 @@ def iso_utc(moment: datetime) -> str:
 
 
 class NeedsConsent(TickpipeError):
-    """Nobody can be asked for consent: standard input is not a terminal; pass --yes, or look first with --dry-run."""
+    """Nobody can be asked for consent, and it was not given beforehand."""
 
     is_wrong_use = True
 
 
-def require_consent(yes: bool) -> None:
-    """Fail early where `ask` would find nobody to ask.
+def require_consent(yes: bool, *, look: str) -> None:
+    """Fail early where `ask` would find nobody to ask; `look` is what shows beforehand what would happen.
 
     Raises:
         NeedsConsent: without `--yes` and without a terminal.
     """
     if not yes and not sys.stdin.isatty():
-        raise NeedsConsent
+        raise NeedsConsent(
+            f"nobody can be asked for consent: standard input is not a terminal; pass --yes, or look first with {look}"
+        )
 
 
 def ask(question: str, yes: bool) -> None:

@@ -117,7 +117,7 @@ def restore(
     from tickpipe.backup.archive import ArchiveReader
 
     if not check:
-        require_consent(yes)
+        require_consent(yes, look="--check")
     with ArchiveReader(file) as archive:
         _check(archive)
         for line in described(archive.manifest):

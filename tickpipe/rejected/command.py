@@ -165,7 +165,7 @@ def resend(
     """
     name = _one_of(topic, partition, offset, all_=all_)
     if not dry_run:
-        require_consent(yes)
+        require_consent(yes, look="--dry-run")
     settings = connected_settings(data_dir)
     job = _Resend(settings, _which(topic), name, _Producer(data_dir, url, key))
     job.show()
@@ -198,7 +198,7 @@ def delete(
     * `tickpipe rejected delete --all --yes`
     """
     name = _one_of(topic, partition, offset, all_=all_)
-    require_consent(yes)
+    require_consent(yes, look="`tickpipe rejected list`")
     settings = connected_settings(data_dir)
     until = run(_deletable(settings, topic, name))
     deleted = "every rejected record" if name is None else f"the records of partition {name[0]} up to offset {name[1]}"

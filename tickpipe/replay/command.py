@@ -113,7 +113,7 @@ def replay(
     if to is not None and to <= from_:
         raise typer.BadParameter("it is not after --from", param_hint="--to")
     if not dry_run:
-        require_consent(yes)
+        require_consent(yes, look="--dry-run")
     settings = connected_settings(data_dir)
     wanted = _Range(from_.replace(second=0, microsecond=0), to, symbol, source)
     _fold_again(settings, data_directory(data_dir), wanted, margin, patience, dry_run=dry_run, yes=yes)

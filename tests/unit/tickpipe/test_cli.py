@@ -126,6 +126,19 @@ def test_wrong_use_is_2(command: str) -> None:
     assert run(*command.split()).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "command", ["restore x.zip", "replay --from -2h", "rejected resend --all", "rejected delete --all"]
+)
+def test_a_command_that_nobody_can_agree_to_names_what_shows_its_plan(command: str) -> None:
+    refused = run(*command.split())
+
+    assert refused.exit_code == 2
+    look = re.sub(r"\s+", " ", refused.output).partition("look first with ")[2].strip()
+    shown = run(*command.split(), look) if look.startswith("--") else run(*look.strip("`").split()[1:])
+    assert "Usage:" not in shown.output
+    assert re.search("no stack runs|x.zip", shown.output)
+
+
 def test_file_goes_through_in_batches(tmp_path: Path, producer: ScriptedServer) -> None:
     result = run("send", ticks_file(tmp_path), "-s", "EURUSD", "--batch", "2", "--url", producer.url, "--key", "secret")
 
