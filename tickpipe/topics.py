@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tickpipe.connection import DataDir, connected_settings
+from marketdata.errors import StackError
+from tickpipe.connection import DataDir, connected_settings, data_directory
 from tickpipe.console import DONE, PROBLEM, Format, FormatOption, err, out, run, write_rows
 
 if TYPE_CHECKING:
@@ -28,18 +29,32 @@ def create(*, anew: Anew = False, data_dir: DataDir = None) -> None:
 
     The producer does the same when it starts; other services wait for the topic of the ticks. When Kafka had that topic
     (TICKPIPE_KNOWN_LOG_FILE) and lost it, neither creates anything and ticks stay with their senders, until it is there
-    again or `--anew` begins an empty one. Rows in the database stay. Partitions and replicas of new topics:
-    TICKPIPE_KAFKA_PARTITIONS, TICKPIPE_KAFKA_REPLICATION.
+    again or `--anew` begins an empty one: now, or with the next `tickpipe up` where the data directory's stack does not
+    run. Rows in the database stay. Partitions and replicas of new topics: TICKPIPE_KAFKA_PARTITIONS,
+    TICKPIPE_KAFKA_REPLICATION.
 
     Examples:
 
     * `tickpipe topics create`
     * `tickpipe topics create --anew`
     """
-    from runtime.known_log import KnownLog
+    from runtime.known_log import KNOWN_LOG_FILE, KnownLog
     from runtime.topics import topics, wait_for_kafka
 
-    settings = connected_settings(data_dir)
+    try:
+        settings = connected_settings(data_dir)
+    except StackError:
+        # A stack that does not come up for want of its log cannot be told while it runs.
+        remembered = data_directory(data_dir) / KNOWN_LOG_FILE
+        if not (anew and remembered.exists()):
+            raise
+        remembered.unlink()
+        out.print(
+            f"No stack runs on {remembered.parent}; the next `tickpipe up` there begins an empty log "
+            "if Kafka has none.",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+        return
     known = None if anew else KnownLog(settings.known_log_file)
     cluster_id = run(wait_for_kafka(settings, known=known, timeout_seconds=15.0))
     names = ", ".join(topic.name for topic in topics(settings))
