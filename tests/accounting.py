@@ -2,11 +2,14 @@
 
 What pytest itself uses is exact. The processes that tests start are sampled from /proc and are put down to the test in
 their `PYTEST_CURRENT_TEST`, or in that of their parent; what ends between two samples is "brief", the rest of what the
-system says of ended children. The servers of the run serve every file and are named for themselves.
+system says of the children that ended while the file ran, whichever file had started them. The servers of the run serve
+every file and are named for themselves.
 """
 
 import os
 import threading
+import time
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,8 +32,12 @@ _PROGRAMS = {
     "playwright": "playwright", "pglite": "pglite", "cc1plus": "c++", "g++": "c++",
 }  # fmt: skip
 
-#: Seconds by (file, program).
+#: Seconds by (file, program). `ENDED` is what the system says of the children that ended while the file ran, `SAMPLED`
+#: what of it other entries hold already.
 Costs = defaultdict[tuple[str, str], float]
+ENDED, SAMPLED = "ended", "sampled"
+#: Since when (of the monotonic clock) which file ran, in order of time.
+Began = list[tuple[float, str]]
 
 
 class OwnTime:
@@ -38,6 +45,7 @@ class OwnTime:
 
     def __init__(self) -> None:
         self.costs: Costs = defaultdict(float)
+        self.began: Began = []
         self._file = _NO_FILE
         self._last = os.times_result((0, 0, 0, 0, 0))
 
@@ -46,19 +54,21 @@ class OwnTime:
         if (file := nodeid.partition("::")[0]) != self._file:
             self.note()
             self._file = file
+            self.began.append((time.monotonic(), file))
 
     def note(self) -> None:
         """Put what was used since the last time down to the file that ran."""
         last, self._last = self._last, os.times()
         self.costs[self._file, "pytest"] += self._last.user + self._last.system - last.user - last.system
         children = self._last.children_user + self._last.children_system - last.children_user - last.children_system
-        self.costs[self._file, "ended"] += children
+        self.costs[self._file, ENDED] += children
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self.note()
         if (output := getattr(session.config, "workeroutput", None)) is not None:
             output["cpu"] = [(*key, seconds) for key, seconds in self.costs.items()]
+            output["cpu_began"] = (os.getpid(), self.began)
 
 
 @dataclass
@@ -68,6 +78,11 @@ class _Seen:
     file: str
     program: str
     seconds: float = 0.0
+    at: float = 0.0
+    #: The child of a pytest process that it is or that it is below of, and that process. Whoever left that family, as
+    #: daemons do, has neither: nothing that ends adds its time to the children of pytest.
+    child: "_Seen | None" = None
+    tester: int = 0
 
 
 @dataclass
@@ -84,13 +99,22 @@ class Sampler:
         self._thread = threading.Thread(target=self._watch, name="cpu-report", daemon=True)
         self._thread.start()
 
-    def stop(self) -> Costs:
-        """What was used, without pytest's processes, which count for themselves."""
+    def stop(self) -> None:
         self._done.set()
         self._thread.join()
+        self.sample()
+
+    def costs(self, began: Mapping[int, Began]) -> Costs:
+        """What was used, without pytest's processes, which count for themselves; `began` is by their number."""
         costs: Costs = defaultdict(float)
+        alive = {id(one) for one in self._pids.values()}
         for one in self._seen.values():
+            if one.program == "worker":
+                continue
             costs[one.file, one.program] += one.seconds
+            if one.child and id(one.child) not in alive and (files := began.get(one.tester)):
+                last = bisect(files, one.child.at, key=lambda entry: entry[0]) - 1
+                costs[files[last][1] if last >= 0 else _NO_FILE, SAMPLED] += one.seconds
         return costs
 
     def _watch(self) -> None:
@@ -116,8 +140,18 @@ class Sampler:
                 self._foreign.add(pid)
                 continue
             self._seen[key] = alive[pid] = seen
+            seen.at = time.monotonic()
+            self._place(seen, int(words[1]), alive)
             seen.seconds = (int(words[11]) + int(words[12])) / _TICKS
         self._pids = alive
+
+    def _place(self, seen: _Seen, parent: int, alive: Mapping[int, _Seen]) -> None:
+        """Note whose child it is now."""
+        above = alive.get(parent)
+        if parent == os.getpid() or (above and above.program == "worker"):
+            seen.child, seen.tester = seen, parent
+        else:
+            seen.child, seen.tester = (above.child, above.tester) if above else (None, 0)
 
     def _look(self, pid: int, parent: int) -> _Seen | None:
         folder = Path(f"/proc/{pid}")
@@ -157,11 +191,15 @@ class Report:
         self._own = own
         self._sampler = sampler
         self._costs: Costs = defaultdict(float)
+        self._began: dict[int, Began] = {}
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        for file, program, seconds in getattr(node, "workeroutput", {}).get("cpu", []):
+        output = getattr(node, "workeroutput", {})
+        for file, program, seconds in output.get("cpu", []):
             self._costs[file, program] += seconds
+        if began := output.get("cpu_began"):
+            self._began[began[0]] = began[1]
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
@@ -172,9 +210,11 @@ class Report:
                 costs[file, program] += seconds
             elif program == "pytest":  # it runs no test itself, and its children are the workers
                 costs[_NO_FILE, program] += seconds
-        for (file, program), seconds in self._sampler.stop().items():
-            if program != "worker":
-                costs[file, program] += seconds
+        if not self._has_workers:
+            self._began[os.getpid()] = self._own.began
+        self._sampler.stop()
+        for key, seconds in self._sampler.costs(self._began).items():
+            costs[key] += seconds
         self._path.write_text("\n".join(lines(costs)) + "\n")
 
 
@@ -186,8 +226,7 @@ def lines(costs: Mapping[tuple[str, str], float]) -> Iterator[str]:
         of_file[program] += seconds
     programs: dict[str, float] = defaultdict(float)
     for of_file in files.values():
-        ended = of_file.pop("ended", 0.0)
-        of_file["brief"] = max(0.0, ended - sum(of_file.values()) + of_file["pytest"])
+        of_file["brief"] = max(0.0, of_file.pop(ENDED, 0.0) - of_file.pop(SAMPLED, 0.0))
         for program, seconds in of_file.items():
             programs[program] += seconds
     yield f"{sum(programs.values()):8.1f} s in all"

@@ -6,12 +6,15 @@
 import os
 import random
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import FULL, started_servers
-from tests.containers import ContainerServers
 from tests.servers import EmbeddedServers
+
+if TYPE_CHECKING:
+    from tests.containers import ContainerServers
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def rounds() -> int:
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers | ContainerServers]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[EmbeddedServers | ContainerServers]":
     """Servers of this process alone, whose tests do them harm."""
     with started_servers(tmp_path_factory) as started:
         yield started

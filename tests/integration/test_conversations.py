@@ -8,7 +8,7 @@ import httpx
 import psycopg
 import pytest
 
-from marketdata.tick import Frame, period_of
+from marketdata.tick import Frame, Tick, period_of
 from runtime.settings import Settings
 from tests import oracle
 from tests.conftest import API_KEY
@@ -21,9 +21,12 @@ from tests.waiting import eventually
 
 ROUTES = ("straight", "relayed")
 
-#: The first ticks of a day, of a source of their own.
-MORNING = eurusd_ticks()[:5_000]
+#: The source of the first ticks of a day.
 MORNING_SOURCE = "Morning"
+
+
+def morning() -> list[Tick]:
+    return eurusd_ticks()[:5_000]
 
 
 @pytest.fixture
@@ -73,7 +76,7 @@ async def send_a_morning_through(relay: RelayProcess) -> None:
     """An EA's ticks; in the middle the relay is killed with what it has not forwarded yet."""
     items = [
         {"ts_msc": t.time_msc, "symbol": "EURUSD", "bid": t.bid, "ask": t.ask, "last": 0.0, "flags": 6, "point": 1e-5}
-        for t in MORNING
+        for t in morning()
     ]
     for start in range(0, len(items), 50):
         body = {"ticks": items[start : start + 50]}
@@ -87,10 +90,10 @@ async def send_a_morning_through(relay: RelayProcess) -> None:
 def candles_of_the_morning() -> dict[tuple[str, str, int], tuple[float, float, float, float, int]]:
     """The fold of its ticks, by the oracle."""
     frame = Frame(
-        v=1, source=MORNING_SOURCE, symbol="EURUSD", mode="bid", point=1e-5, request="r", received=0, ticks=MORNING
+        v=1, source=MORNING_SOURCE, symbol="EURUSD", mode="bid", point=1e-5, request="r", received=0, ticks=morning()
     )  # fmt: skip
     found = {}
-    for minute in {period_of(tick.time_msc) for tick in MORNING}:
+    for minute in {period_of(tick.time_msc) for tick in frame.ticks}:
         candle = oracle.fold([(0, frame)], MORNING_SOURCE, "EURUSD", minute, ((0, 0, 0),))
         assert candle is not None
         prices = (candle.open, candle.high, candle.low, candle.close)

@@ -1,8 +1,16 @@
 """The report of processor time puts each second down once, to the file and the program that used it."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from tests.accounting import lines, program
+from tests.accounting import OwnTime, Report, Sampler, lines, program
+from tests.guardian import RUNS_VARIABLE
+
+#: Works a fifth of a second, says so, and waits for the end of its input.
+WORK = "import sys, time\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\nsys.stdin.read()"
 
 
 @pytest.mark.parametrize(
@@ -22,9 +30,38 @@ def test_a_program_is_named_by_what_it_runs(command: str, name: str) -> None:
 
 
 def test_what_ended_between_two_samples_is_the_rest_and_files_come_with_the_dearest_first() -> None:
-    costs = {("a.py", "pytest"): 1.0, ("a.py", "ended"): 5.0, ("a.py", "java"): 3.0, ("b.py", "pytest"): 9.0}
+    costs = {
+        ("a.py", "pytest"): 1.0, ("a.py", "ended"): 5.0, ("a.py", "sampled"): 3.0, ("a.py", "java"): 3.0,
+        ("b.py", "pytest"): 9.0,
+    }  # fmt: skip
     report = [" ".join(line.split()) for line in lines(costs)]
     assert report == [
         "15.0 s in all", "10.0 s pytest", "3.0 s java", "2.0 s brief", "",
         "9.0 s b.py: pytest 9.0", "6.0 s a.py: java 3.0, brief 2.0, pytest 1.0",
     ]  # fmt: skip
+
+
+def test_a_server_that_ends_in_another_file_than_it_began_in_is_counted_once(tmp_path: Path) -> None:
+    own, sampler = OwnTime(), Sampler("a-run-of-its-own")
+    own.note()
+    own.costs.clear()
+    own.pytest_runtest_logstart("a.py::test_one")
+    environment = {RUNS_VARIABLE: sampler.run, "PYTEST_CURRENT_TEST": "a.py::test_one (call)"}
+    with subprocess.Popen(
+        [sys.executable, "-c", WORK], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as server:
+        assert server.stdout
+        server.stdout.readline()
+        sampler.sample()
+        own.pytest_runtest_logstart("b.py::test_two")
+        sampler.sample()
+    sampler.start()
+    report = Report(tmp_path / "report", own, sampler, has_workers=False)
+
+    report.pytest_unconfigure()
+
+    [server_line] = [
+        line for line in (tmp_path / "report").read_text().splitlines() if "python -c" in line and ":" in line
+    ]
+    assert " a.py: python -c 0.2" in server_line
+    assert [line for line in (tmp_path / "report").read_text().splitlines() if "brief" in line] == []

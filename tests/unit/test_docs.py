@@ -3,6 +3,7 @@
 import pkgutil
 import re
 import shlex
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.unit.test_imports import MAY_IMPORT
 from tickpipe.cli import app
 
 PAGES = [*sorted(ROOT.glob("README*.md")), ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+TEXTS = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
 
 FOLDERS = {*PACKAGES, "benchmarks", "compose", "docs", "ea", "k8s", "tests"}
 
@@ -53,6 +54,7 @@ VARIABLES = {f"TICKPIPE_{name.upper()}{of}" for name in Settings.model_fields fo
 }
 
 
+@cache
 def is_there(path: str) -> bool:
     """Whether a path from the root, or a bare file name, leads to something."""
     if "/" in path:
@@ -76,37 +78,54 @@ def test_a_path_is_recognised() -> None:
     assert not is_there("no_such_module.py")
 
 
-@each_page
-def test_the_files_that_a_page_names_exist(page: Path) -> None:
-    assert {path for path in paths_in(page.read_text()) - MADE if not is_there(path)} == set()
+def failures(fault: Callable[[str], object]) -> dict[str, object]:
+    """By page what `fault` finds in its text, of the pages where it finds something."""
+    return {page: found for page, text in TEXTS.items() if (found := fault(text))}
 
 
-@each_page
-def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text())
-    assert {target for target in targets if "://" not in target and not (page.parent / target).exists()} == set()
+def test_the_files_that_pages_name_exist() -> None:
+    assert failures(lambda text: [path for path in paths_in(text) - MADE if not is_there(path)]) == {}
 
 
-@each_page
-def test_the_functions_that_a_page_names_exist(page: Path) -> None:
-    missing = []
-    for name in set(names(page.read_text())) - MADE:
-        try:
-            pkgutil.resolve_name(name)
-        except (AttributeError, ImportError):
-            missing.append(name)
-    assert missing == []
+def test_the_links_of_pages_lead_somewhere() -> None:
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#\s]+)", page.read_text())]
+    assert len(links) > 100
+    assert [(page, link) for page, link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
-@each_page
-def test_the_commands_that_a_page_names_exist(page: Path) -> None:
-    code = "\n".join(a or b for a, b in re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", page.read_text(), re.DOTALL))
-    assert set(re.findall(r"\bmake ([a-z][\w-]*)", code)) - TARGETS == set()
+@cache
+def is_a_name(name: str) -> bool:
+    """Whether the dotted name leads to a module or to something in one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (AttributeError, ImportError):
+        return False
+    return True
+
+
+def test_the_functions_that_pages_name_exist() -> None:
+    assert not is_a_name("runtime.settings.no_such_name")
+    assert failures(lambda text: [name for name in set(names(text)) - MADE if not is_a_name(name)]) == {}
+
+
+def unknown_commands(text: str) -> set[str]:
+    """Commands in the code of a page that are not ours."""
+    code = "\n".join(a or b for a, b in re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", text, re.DOTALL))
+    targets = set(re.findall(r"\bmake ([a-z][\w-]*)", code)) - TARGETS
     # Not `kubectl -n tickpipe get`.
-    assert set(re.findall(r"(?<![\w/.:-])(?<!-n )tickpipe ([a-z][a-z-]*)", code)) - COMMANDS == set()
-    for module in re.findall(r"python -m ([\w.]+)", code):
-        path = ROOT.joinpath(*module.split("."))
-        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+    commands = set(re.findall(r"(?<![\w/.:-])(?<!-n )tickpipe ([a-z][a-z-]*)", code)) - COMMANDS
+    paths = {module: ROOT.joinpath(*module.split(".")) for module in re.findall(r"python -m ([\w.]+)", code)}
+    modules = {
+        module
+        for module, path in paths.items()
+        if not path.with_suffix(".py").exists() and not (path / "__main__.py").exists()
+    }
+    return targets | commands | modules
+
+
+def test_the_commands_that_pages_name_exist() -> None:
+    assert unknown_commands("`make tset`, `tickpipe sned` and `python -m snik`") == {"tset", "sned", "snik"}
+    assert failures(unknown_commands) == {}
 
 
 @cache
@@ -125,21 +144,24 @@ def test_an_option_is_refused() -> None:
     assert "No such option: --sped" in refusal("send --sped max ticks.csv")
 
 
-@each_page
-def test_the_commands_of_a_page_take_the_options_that_it_gives_them(page: Path) -> None:
+def refused_commands(text: str) -> dict[str, str]:
+    """By command of a page what is said to options that it does not take."""
     refused = {}
-    text = page.read_text()
     lines = re.findall(r"^(?:[ >$]*|.*\| )tickpipe ([a-z].+)", text, re.MULTILINE)
     for line in [*lines, *re.findall(r"`tickpipe ([a-z][^`\n]+)`", text)]:
         written = re.split(r"\s#|\s[|>]|…|`", re.sub("(--[a-z-]+) …", r"\1 1", line))[0]
         if why := refusal(written):
             refused[written] = why
-    assert refused == {}
+    return refused
 
 
-@each_page
-def test_the_settings_that_a_page_names_exist(page: Path) -> None:
-    assert set(_VARIABLE.findall(page.read_text())) - VARIABLES == set()
+def test_the_commands_of_pages_take_the_options_that_the_pages_give_them() -> None:
+    assert refused_commands("`tickpipe send --sped max`").keys() == {"send --sped max"}
+    assert failures(refused_commands) == {}
+
+
+def test_the_settings_that_pages_name_exist() -> None:
+    assert failures(lambda text: set(_VARIABLE.findall(text)) - VARIABLES) == {}
 
 
 def test_the_files_that_comments_name_exist() -> None:

@@ -48,9 +48,10 @@ def test_page_carries_the_attribution_and_no_inline_code() -> None:
     assert "<script>" not in page
 
 
-@pytest.mark.parametrize("path", sorted(STATIC.rglob("*.js")), ids=lambda path: path.name)
-def test_scripts_put_text_never_markup(path: Path) -> None:
-    assert "innerHTML" not in path.read_text()
+def test_scripts_put_text_never_markup() -> None:
+    scripts = list(STATIC.rglob("*.js"))
+    assert len(scripts) > 20
+    assert [path for path in scripts if "innerHTML" in path.read_text()] == []
 
 
 def test_languages_have_the_same_texts() -> None:

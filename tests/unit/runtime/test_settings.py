@@ -1,6 +1,7 @@
 """Settings are read from the environment, refused with the name of the variable, and all of them are documented."""
 
 import importlib
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -52,27 +53,31 @@ _FREE = frozenset({
 })  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - _FREE))
-def test_nonsense_in_a_variable_is_one_sentence_that_names_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    variable = f"TICKPIPE_{name.upper()}"
-    monkeypatch.setenv(variable, "? nonsense [")
+def refusal(name: str, value: str) -> str:
+    """What is said to the value of a setting in the environment; empty, when it is taken."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(f"TICKPIPE_{name.upper()}", value)
+        try:
+            load_settings()
+        except SettingsError as exc:
+            return str(exc)
+    return ""
 
-    with pytest.raises(SettingsError, match=rf"\A{variable}\b.*\Z") as caught:
-        load_settings()
 
-    if isinstance(Settings.model_fields[name].default, SecretStr):
-        assert "nonsense" not in str(caught.value)
+def test_nonsense_in_a_variable_is_one_sentence_that_names_it() -> None:
+    said = {name: refusal(name, "? nonsense [") for name in Settings.model_fields.keys() - _FREE}
+    assert {name: text for name, text in said.items() if not re.match(rf"TICKPIPE_{name.upper()}\b.*\Z", text)} == {}
+
+    secrets = {name for name in said if isinstance(Settings.model_fields[name].default, SecretStr)}
+    assert secrets
+    assert {name for name in secrets if "nonsense" in said[name]} == set()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, field in Settings.model_fields.items() if type(field.default) in (int, float)]
-)
 @pytest.mark.parametrize("value", ["-1", "99999999999999999999", "inf", "nan", "1e400"])
-def test_no_number_is_without_bounds(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(f"TICKPIPE_{name.upper()}", value)
-
-    with pytest.raises(SettingsError, match=f"TICKPIPE_{name.upper()}"):
-        load_settings()
+def test_no_number_is_without_bounds(value: str) -> None:
+    numbers = [name for name, field in Settings.model_fields.items() if type(field.default) in (int, float)]
+    assert len(numbers) > 20
+    assert [name for name in numbers if f"TICKPIPE_{name.upper()}" not in refusal(name, value)] == []
 
 
 @pytest.mark.parametrize("value", ["", "b:0", "b:65536", "b:x", "kafka://b:9092", "b:9092,", "::1:9092", "b 9092"])
