@@ -161,6 +161,8 @@ class LogReader:
             settings, max_poll_records=_POLL_RECORDS, auto_offset_reset="none", fetch_max_wait_ms=_FETCH_WAIT_MS
         )
         self._known: set[TopicPartition] = set()
+        #: How many ranges were begun; the number of a range tells whether it is still the newest.
+        self._ranges = 0
 
     async def __aenter__(self) -> Self:
         try:
@@ -212,17 +214,31 @@ class LogReader:
         if consumer.assignment() != {tp}:
             consumer.assign([tp])
         consumer.seek(tp, first)
-        position, moved_at = first, time.monotonic()
+        consumer.resume(tp)
+        self._ranges = number = self._ranges + 1
+        try:
+            async for records in self._poll_to(tp, first, last, max_records):
+                yield records
+        finally:
+            # Or the consumer goes on asking for what comes behind, a hundred times a second. A range that was given up
+            # may be closed only when the next one is being read.
+            if number == self._ranges and tp in consumer.assignment():
+                consumer.pause(tp)
+
+    async def _poll_to(
+        self, tp: TopicPartition, position: int, last: int, max_records: int | None
+    ) -> AsyncIterator[Sequence[Record]]:
+        consumer, moved_at = self._consumer, time.monotonic()
         while position <= last:
-            with kafka_errors(self._settings, topic=topic, right="READ"):
+            with kafka_errors(self._settings, topic=tp.topic, right="READ"):
                 polled = await consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=max_records)
                 reached = await consumer.position(tp)
             if reached > position:
                 position, moved_at = reached, time.monotonic()
             elif time.monotonic() - moved_at > self._stall_seconds:
                 raise KafkaUnavailable(
-                    f"offset {position} of {topic}-{partition} did not arrive in {self._stall_seconds:g} s; is Kafka "
-                    f"on {self._settings.kafka_bootstrap} well?"
+                    f"offset {position} of {tp.topic}-{tp.partition} did not arrive in {self._stall_seconds:g} s; is "
+                    f"Kafka on {self._settings.kafka_bootstrap} well?"
                 )
             records: Sequence[Record] = polled.get(tp, ())
             if records and records[-1].offset > last:

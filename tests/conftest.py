@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from tests.kafka_log import KafkaLog
 from tests.ports import free_port
 from tests.scheduling import GroupScheduling, seconds_of_groups
 from tests.scripted import ScriptedServer, scripted_server
-from tests.servers import TEST_DATABASE, EmbeddedServers
+from tests.servers import TEST_DATABASE, EmbeddedServers, formatted
 from tests.shared_servers import ServerDesk, SharedServers
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ hypothesis.settings.load_profile("tests")
 
 # Each call of a CliRunner would build all commands of its app again, which takes longer than most of what they do here.
 typer.testing._get_command = functools.cache(typer.main.get_command)  # type: ignore[attr-defined]
+
+NewDataDir = Callable[[str], Path]
 
 _STACK = os.environ.get("TICKPIPE_TEST_STACK", "embedded")
 _DESK = pytest.StashKey[ServerDesk]()
@@ -133,12 +135,18 @@ def run_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return own.parent if hasattr(request.config, "workerinput") else own
 
 
+@pytest.fixture(scope="session")
+def new_data_dir(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> NewDataDir:
+    """Makes data directories for `EmbeddedServers`, by a part of their name; they are formatted, see `formatted`."""
+    return lambda name: formatted(tmp_path_factory.mktemp(name), run_folder / "blank")
+
+
 @contextmanager
-def started_servers(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[EmbeddedServers | ContainerServers]":
+def started_servers(new_data_dir: NewDataDir) -> "Iterator[EmbeddedServers | ContainerServers]":
     """The servers that `TICKPIPE_TEST_STACK` names: `embedded` (the default) or `containers`."""
     match _STACK:
         case "embedded":
-            with EmbeddedServers(tmp_path_factory.mktemp("servers"), database_settings=TEST_DATABASE) as embedded:
+            with EmbeddedServers(new_data_dir("servers"), database_settings=TEST_DATABASE) as embedded:
                 yield embedded
         case "containers":
             from tests.containers import ContainerServers  # noqa: PLC0415  # slow to load
@@ -152,20 +160,20 @@ def started_servers(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Embed
 
 @pytest.fixture(scope="session")
 def servers(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, run_folder: Path
+    request: pytest.FixtureRequest, new_data_dir: NewDataDir, run_folder: Path
 ) -> "Iterator[SharedServers | EmbeddedServers | ContainerServers]":
     """The servers of the run, which no test stops."""
     if desk := getattr(request.config, "workerinput", {}).get("server_desk"):
         yield shared_servers.ask(desk, run_folder)
         return
-    with started_servers(tmp_path_factory) as started:
+    with started_servers(new_data_dir) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def own_servers(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[EmbeddedServers | ContainerServers]":
+def own_servers(new_data_dir: NewDataDir) -> "Iterator[EmbeddedServers | ContainerServers]":
     """Servers for a file that stops them: it overrides `servers` by these."""
-    with started_servers(tmp_path_factory) as started:
+    with started_servers(new_data_dir) as started:
         yield started
 
 

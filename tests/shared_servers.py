@@ -10,7 +10,7 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.servers import TEST_DATABASE, EmbeddedServers
+from tests.servers import TEST_DATABASE, EmbeddedServers, formatted
 
 
 class SharedServers(NamedTuple):
@@ -58,7 +58,8 @@ class ServerDesk:
 
     def _start(self, folder: Path) -> SharedServers | str:
         try:
-            self._servers = EmbeddedServers(folder / "servers", database_settings=TEST_DATABASE)
+            data_dir = formatted(folder / "servers", folder / "blank")
+            self._servers = EmbeddedServers(data_dir, database_settings=TEST_DATABASE)
             self._servers.start()
         except Exception as exc:
             return f"{type(exc).__name__}: {exc}"

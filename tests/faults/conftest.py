@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import FULL, started_servers
+from tests.conftest import FULL, NewDataDir, started_servers
 from tests.servers import EmbeddedServers
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def rounds() -> int:
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[EmbeddedServers | ContainerServers]":
+def servers(new_data_dir: NewDataDir) -> "Iterator[EmbeddedServers | ContainerServers]":
     """Servers of this process alone, whose tests do them harm."""
-    with started_servers(tmp_path_factory) as started:
+    with started_servers(new_data_dir) as started:
         yield started

@@ -14,7 +14,7 @@ from runtime.kafka import admin_client
 from runtime.logreader import LogReader
 from runtime.settings import Settings
 from tests import plainhttp
-from tests.conftest import API_KEY
+from tests.conftest import API_KEY, NewDataDir
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, delete_topic, frames_of, group_lag, send_empty
 from tests.servers import EmbeddedServers
@@ -31,7 +31,7 @@ TOPIC, LITERAL, DESCRIBE, WRITE, DENY, ALLOW = 2, 3, 8, 4, 2, 3
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+def servers(new_data_dir: NewDataDir) -> Iterator[EmbeddedServers]:
     """Servers of their own, whose Kafka asks who may do what."""
     authorizer = (
         "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n"
@@ -39,7 +39,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded_kafka, "_SERVER_PROPERTIES", embedded_kafka._SERVER_PROPERTIES + authorizer)
-        with EmbeddedServers(tmp_path_factory.mktemp("authorizing")) as servers:
+        with EmbeddedServers(new_data_dir("authorizing")) as servers:
             yield servers
 
 

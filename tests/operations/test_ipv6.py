@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from runtime.settings import load_settings
+from tests.conftest import NewDataDir
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import Service
@@ -20,7 +21,7 @@ MINUTE = 1_709_510_400_000
 
 
 @pytest.fixture
-def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def addresses(new_data_dir: NewDataDir) -> Iterator[dict[str, str]]:
     """Settings with the addresses of servers that listen on ::1 alone."""
     properties = embedded_kafka._SERVER_PROPERTIES.replace("{host}", "[::1]")
     with pytest.MonkeyPatch.context() as patch:
@@ -28,7 +29,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         patch.setattr(embedded_kafka, "HOST", "::1")
         patch.setattr(embedded_postgres, "HOST", "[::1]")
         with EmbeddedServers(
-            tmp_path_factory.mktemp("ipv6"), database_settings={"listen_addresses": "::1", "fsync": "off"}
+            new_data_dir("ipv6"), database_settings={"listen_addresses": "::1", "fsync": "off"}
         ) as servers:
             port = servers.kafka_bootstrap.rpartition(":")[2]
             yield {"kafka_bootstrap": f"[::1]:{port}", "database_url": servers.database_url}

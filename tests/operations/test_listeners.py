@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from marketdata.errors import KafkaUnavailable
 from runtime.settings import Settings
 from runtime.topics import ensure_topics
+from tests.conftest import NewDataDir
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import environment
@@ -19,14 +20,14 @@ NOWHERE = "127.0.0.1:1"
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+def servers(new_data_dir: NewDataDir) -> Iterator[EmbeddedServers]:
     """Servers of their own, whose Kafka names a wrong address."""
     ours = "advertised.listeners=BROKER://{host}:{port}"
     assert embedded_kafka._SERVER_PROPERTIES.count(ours) == 1
     wrong = embedded_kafka._SERVER_PROPERTIES.replace(ours, f"advertised.listeners=BROKER://{NOWHERE}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded_kafka, "_SERVER_PROPERTIES", wrong)
-        with EmbeddedServers(tmp_path_factory.mktemp("listeners")) as servers:
+        with EmbeddedServers(new_data_dir("listeners")) as servers:
             yield servers
 
 

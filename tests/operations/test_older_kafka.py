@@ -12,6 +12,7 @@ from marketdata.tick import Frame, Tick
 from runtime.kafka import new_producer
 from runtime.settings import Settings
 from runtime.topics import ensure_topics
+from tests.conftest import NewDataDir
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of
 from tests.servers import TEST_DATABASE, EmbeddedServers
@@ -22,8 +23,8 @@ pytestmark = [pytest.mark.full, pytest.mark.long(25)]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "servers"
+def folder(new_data_dir: NewDataDir) -> Path:
+    return new_data_dir("servers")
 
 
 @pytest.fixture

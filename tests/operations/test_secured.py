@@ -25,6 +25,7 @@ from runtime.rights import Kind, Right, Service, check_rights, rights_of
 from runtime.settings import Settings, load_settings
 from runtime.topics import ensure_topics
 from tests.certificates import Authority
+from tests.conftest import NewDataDir
 from tests.kafka_tool import tool_command
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
@@ -76,9 +77,7 @@ def ports() -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def servers(
-    tmp_path_factory: pytest.TempPathFactory, authority: Authority, ports: dict[str, int]
-) -> Iterator[EmbeddedServers]:
+def servers(new_data_dir: NewDataDir, authority: Authority, ports: dict[str, int]) -> Iterator[EmbeddedServers]:
     """Servers of their own, whose Kafka listens in four more ways."""
     authority.keystore("kafka")
     authority.keystore("expired", ended=True)
@@ -93,7 +92,7 @@ def servers(
     with pytest.MonkeyPatch.context() as patch:
         properties = "\n".join(lines) + _LISTENERS.format(folder=authority.certificate.parent)
         patch.setattr(embedded_kafka, "_SERVER_PROPERTIES", properties)
-        with EmbeddedServers(tmp_path_factory.mktemp("secured")) as servers:
+        with EmbeddedServers(new_data_dir("secured")) as servers:
             yield servers
 
 

@@ -1,5 +1,6 @@
 """The EA compiled for this machine, and terminals to run it in."""
 
+import hashlib
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests import tools
+from tests.integration.ea import translation
 from tests.integration.ea.terminal import Terminal
-from tests.integration.ea.translation import translate
 from tests.integration.relay.conftest import start_relay
 from tickpipe.embedded.jars import one_at_a_time
 
@@ -20,6 +21,9 @@ _SHIM = Path(__file__).parent / "shim"
 
 #: MetaTrader ends a program that divides by zero or reaches outside an array; so does this.
 _UNDEFINED = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
+
+# Compiled in two thirds of the time of -O1, and warns of as much.
+_FLAGS = ["-std=c++17", "-Og", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", *_UNDEFINED]
 
 StartTerminal = Callable[[], Terminal]
 
@@ -35,25 +39,38 @@ def working_compiler(folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def ea_binary(run_folder: Path) -> Path:
-    """Compiled by the first process of the run that needs it."""
-    folder = run_folder / "ea"
+def ea_binary(request: pytest.FixtureRequest, run_folder: Path) -> Path:
+    """Compiled by the first process that needs it; later runs use it until anything that it is made of changes."""
+    cache: pytest.Cache | None = getattr(request.config, "cache", None)
+    folder = Path(cache.mkdir("ea")) if cache else run_folder / "ea"
     folder.mkdir(exist_ok=True)
-    binary = folder / "ea"
+    binary, made_of = folder / "ea", folder / "made-of"
     with one_at_a_time(folder):
-        if not binary.exists():
+        wanted = _fingerprint()
+        if not (binary.exists() and made_of.exists() and made_of.read_text() == wanted):
+            made_of.unlink(missing_ok=True)
             _compile(folder, binary)
+            made_of.write_text(wanted)
     return binary
+
+
+def _fingerprint() -> str:
+    """Tells apart what a binary is made of: the sources, the flags, the translation and the compiler."""
+    version = subprocess.run([tools.find("g++"), "--version"], capture_output=True, check=True).stdout
+    sources = sorted(path for folder in (_EA, _SHIM) for path in folder.iterdir() if path.is_file())
+    parts = [version, repr(_FLAGS).encode(), Path(translation.__file__).read_bytes()]
+    digest = hashlib.sha256()
+    for part in (*parts, *(part for path in sources for part in (path.name.encode(), path.read_bytes()))):
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
 
 
 def _compile(folder: Path, binary: Path) -> None:
     compiler = working_compiler(folder)
-    translate(_EA, folder)
-    # Compiled in two thirds of the time of -O1, and warns of as much.
-    flags = ["-std=c++17", "-Og", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", *_UNDEFINED]
+    translation.translate(_EA, folder)
     includes = [f"-I{_SHIM}", f"-I{folder}"]
     made = binary.with_suffix(".new")
-    command = [compiler, *flags, *includes, str(_SHIM / "driver.cpp"), "-o", str(made)]
+    command = [compiler, *_FLAGS, *includes, str(_SHIM / "driver.cpp"), "-o", str(made)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     made.rename(binary)

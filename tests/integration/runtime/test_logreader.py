@@ -1,5 +1,6 @@
 """Folding again from a real log, and what of it cannot be proven."""
 
+import asyncio
 import time
 from contextlib import aclosing
 from types import SimpleNamespace
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.fetch import FetchRequest
 from msgspec.structs import replace
 
 from marketdata.errors import UnknownTopic
@@ -40,6 +43,38 @@ def volume(outcome: Refolded, one: Proof) -> int:
 
 def proof(partition: int, first: int, last: int) -> Proof:
     return Proof("s", "EURUSD", MINUTE_MS, ((partition, first, last),))
+
+
+async def test_between_two_ranges_nothing_is_fetched(
+    settings: Settings, kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that stays open, as the archiver's does, once asked the broker a hundred times a second."""
+    partition, topic = await ten_frames(kafka), settings.ticks_topic
+    fetches: list[object] = []
+    send = AIOKafkaClient.send
+
+    async def count_and_send(client: AIOKafkaClient, node: int, request: Any, **others: Any) -> Any:
+        if isinstance(request, FetchRequest):
+            fetches.append(request)
+        return await send(client, node, request, **others)
+
+    monkeypatch.setattr(AIOKafkaClient, "send", count_and_send)
+    async with LogReader(settings) as reader:
+
+        async def offsets(first: int, last: int) -> list[int]:
+            return [each.offset async for polled in reader.read(topic, partition, first, last) for each in polled]
+
+        assert await offsets(0, 9) == list(range(10))
+        await asyncio.sleep(0.1)  # for the one that was under way
+        before = len(fetches)
+        await asyncio.sleep(0.5)
+        assert len(fetches) == before > 0
+        # What follows is read all the same, and so is what was given up in the middle.
+        await ten_frames(kafka)
+        assert await offsets(10, 19) == list(range(10, 20))
+        async for _ in reader.read(topic, partition, 0, 19, max_records=1):
+            break
+        assert await offsets(3, 12) == list(range(3, 13))
 
 
 async def test_a_partition_that_the_topic_lacks_makes_its_proofs_unprovable(

@@ -20,6 +20,7 @@ from runtime.kafka import admin_client, new_consumer, new_producer
 from runtime.settings import load_settings
 from tests.integration.stack import Stack
 from tests.kafka_tool import tool_command
+from tests.servers import formatted
 from tests.waiting import PATIENCE_SECONDS, wait_until
 from tickpipe.embedded.stack import (
     StackConfig,
@@ -210,9 +211,10 @@ def test_unknown_service_is_named_in_the_error(stack_dir: Path) -> None:
 
 @pytest.mark.fault
 async def test_stack_beside_another_outlives_the_kill_of_its_supervisor_with_its_data(
-    stack_dir: Path, small_dir: Path
+    stack_dir: Path, small_dir: Path, run_folder: Path
 ) -> None:
     # Arrange: a second stack beside the first, with a record and a row in it.
+    formatted(small_dir, run_folder / "blank")
     state = start_detached(_config(small_dir, "kafka", "postgres"))
     neighbour = find_stack(stack_dir)
     assert neighbour is not None
