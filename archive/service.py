@@ -40,6 +40,15 @@ _CARE_SECONDS: Final = 60.0
 #: no tick of it came for as long as flushes are apart.
 _MERGED_FILES: Final = 16
 
+#: Files of a day that its manifest lists before they are merged earlier: every flush has the whole manifest in memory
+#: (1.4 KB a file while it is read or written).
+_LISTED_FILES: Final = 40_000
+
+
+def merged_files(series: int) -> int:
+    """How many files of one of so many sources and symbols are merged while the day lasts."""
+    return max(2, min(_MERGED_FILES, _LISTED_FILES // max(1, series)))
+
 
 class Archiver:
     """The service. `await Archiver(settings).run()` returns after `stop()`, and raises what it cannot recover from."""
@@ -180,7 +189,7 @@ class Archiver:
         """Merge the small files of a day, when there are enough of them."""
         now = time.monotonic()
         quiet = now - self._touched.get((partition, date), -now) > self._settings.archive_flush_seconds
-        at_least = 2 if date < date_of(now_ms() // DAY_MS) and quiet else _MERGED_FILES
+        at_least = 2 if date < date_of(now_ms() // DAY_MS) and quiet else merged_files(day.series)
         if day.files >= day.series + at_least - 1:
             self.metrics.merged.inc(await asyncio.to_thread(flow.writer.merge, partition, date, at_least=at_least))
 

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.outcome import Beginning
 from benchmarks.report import table_of
+from runtime.kafka import SharedAdmin
 from runtime.settings import Settings
 from runtime.topics import wait_for_kafka
 from sink.db.connection import Connection, Database, connect
@@ -65,7 +66,7 @@ class Stored(StoredUntil):
     """Everything is stored up to the minute that the benchmark has written."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+        super().__init__(settings, SharedAdmin(settings))
         self.until = datetime.now(UTC)
 
     async def newest(self, now: datetime) -> datetime | None:
@@ -93,9 +94,7 @@ class Bench:
         self._database = Database(database_conninfo(settings), asyncio.Event(), name="ledger")
         self.metrics = Metrics(CollectorRegistry())
         mine = {TopicPartition(settings.fills_topic, 0)}
-        self._keeper = LedgerKeeper(
-            settings, self._database, self.metrics, assignment=lambda: mine, stored_until=self._stored
-        )
+        self._keeper = LedgerKeeper(settings, self._database, self.metrics, self._stored, assignment=lambda: mine)
 
     async def close(self) -> None:
         """Close its connections."""

@@ -1,5 +1,5 @@
 .PHONY: bench-adoption bench-archive bench-browser bench-flames bench-flood bench-goals bench-growth bench-imports bench-ingest bench-latency bench-ledger bench-memory bench-page bench-peers \
-	bench-recovery bench-refold bench-replay bench-storage bench-ticks bench-timeframes bench-whole
+	bench-recovery bench-refold bench-replay bench-sql bench-storage bench-ticks bench-timeframes bench-whole
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
 	$(BIN)/python -m benchmarks.timeframes
@@ -51,6 +51,9 @@ bench-archive: setup ## measure the archiver against reading alone, and folds fr
 
 bench-ticks: setup ## measure a day of ticks out again: GET /ticks and `tickpipe ticks`, from Kafka and from the archive
 	$(BIN)/python -m benchmarks.ticks
+
+bench-sql: setup ## measure `tickpipe sql` over 20 million archived ticks against DuckDB on plain Parquet (three minutes)
+	$(BIN)/python -m benchmarks.sql
 
 bench-replay: setup ## measure a replay from the log to the table against the fold alone
 	$(BIN)/python -m benchmarks.replay

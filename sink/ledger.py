@@ -19,7 +19,6 @@ from aiokafka import TopicPartition
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from marketdata.candle import Candle
 from marketdata.errors import InvalidReport
 from marketdata.minutes import ASK_MS, Range, asks, intersect, subtract, union
 from marketdata.wire import Fill, Report, decode_wanted, encode, frame_key
@@ -55,11 +54,11 @@ _MOST_FILLED: Final = 200
 #: Ranges of a symbol that are published at once, two days and more.
 _MOST_ASKED: Final = 64
 
-#: Everything is looked at again after this: another sink may have stored minutes of the past.
+#: Everything is looked at again after this: a person may have deleted minutes.
 _ALL_AGAIN: Final = timedelta(hours=6)
 
-#: Symbols with new minutes of the past that one step looks at, each a week of an index.
-_MOST_TOUCHED: Final = 50
+#: Symbols with minutes that were stored late that one step looks at, each a week of an index.
+_MOST_LATE: Final = 50
 
 #: So soon after a report the next ranges are published, together with what was reported meanwhile (seconds).
 _NEWS_SECONDS: Final = 2.0
@@ -129,17 +128,20 @@ async def close(connection: AsyncConnection[Any], series: Series, from_: datetim
 
 
 async def reopen(connection: AsyncConnection[Any], series: Series, from_: datetime, to: datetime) -> None:
-    """Take back what was entered: closed by the user, and that the broker has none."""
+    """Take back what was entered, closed by the user or that the broker has none, and have it looked at again."""
     async with connection.transaction():
         await _lock(connection)
-        await _cut(connection, series, ("closed", "none"), (time_msc(from_), time_msc(to)))
+        range_ = (time_msc(from_), time_msc(to))
+        await _cut(connection, series, ("closed", "none"), range_)
+        await connection.execute(SQL["note_late"], _about(series, range_))
 
 
 class LedgerKeeper(PeriodicTask[bool]):
     """The task that finds what is wanted, publishes it and crosses off what has come; one of the sinks does it.
 
     After its first pass over the newest days it looks only at what is new in the table, at ranges that are wanted and
-    have candles by now, and never at times up to which the log is not yet folded and stored.
+    have candles by now, and at what lies beside minutes that any sink has stored late (the table `late_minutes`); never
+    at times up to which the log is not yet folded and stored.
     """
 
     name = "ledger"
@@ -151,16 +153,16 @@ class LedgerKeeper(PeriodicTask[bool]):
         settings: Settings,
         database: Database,
         metrics: Metrics,
+        stored_until: StoredUntil,
         *,
         assignment: Callable[[], Collection[TopicPartition]],
-        stored_until: StoredUntil | None = None,
         interval_seconds: float | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
         self._metrics = metrics
         self._assignment = assignment
-        self._stored_until = stored_until or StoredUntil(settings)
+        self._stored_until = stored_until
         self._interval_seconds = self.interval_seconds if interval_seconds is None else interval_seconds
         self._writer = SideWriter(settings)
         self._habits = Habits()
@@ -173,8 +175,8 @@ class LedgerKeeper(PeriodicTask[bool]):
         self._has_news = False
         #: Whether everything was stored when Kafka was last asked.
         self._is_stored = False
-        #: The oldest minute before `_looked` that was stored since, by symbol and source (UTC epoch milliseconds).
-        self._touched: dict[Series, int] = {}
+        #: What was taken out of `late_minutes` and is not looked at yet.
+        self._late: dict[Series, datetime] = {}
         #: What the topic `wanted` says; None when it has to be read.
         self._published: dict[bytes, list[Range]] | None = None
 
@@ -188,16 +190,6 @@ class LedgerKeeper(PeriodicTask[bool]):
     async def close(self) -> None:
         """Close the connection to Kafka."""
         await self._writer.stop()
-
-    def stored(self, candles: Iterable[Candle]) -> None:
-        """This sink has stored them; those of the past may have a hole beside them."""
-        if self._looked is None:
-            return
-        looked, touched = time_msc(self._looked), self._touched
-        for candle in candles:
-            if candle.ts < looked:
-                series = (candle.symbol, candle.source)
-                touched[series] = min(candle.ts, touched.get(series, candle.ts))
 
     def reported(self) -> None:
         """This sink has stored reports: ranges that wait behind those can be asked for."""
@@ -219,6 +211,7 @@ class LedgerKeeper(PeriodicTask[bool]):
         """Look at what is new, and publish what changed; returns whether nothing is left to do."""
         if TopicPartition(self._settings.fills_topic, 0) not in self._assignment():
             self._looked = self._published = None
+            self._late.clear()
             self._metrics.checks.gap_minutes.clear()
             return True
         has_news, self._has_news = self._has_news, False
@@ -250,20 +243,22 @@ class LedgerKeeper(PeriodicTask[bool]):
             for gaps in [await self._gaps(connection, begins, ends, begins, (symbol, source))]
         ]
         # Not while more of it is on its way.
-        touched = list(self._touched.items())[:_MOST_TOUCHED] if self._is_stored else []
-        for series, oldest in touched:
-            gaps = await self._gaps(connection, max(window, utc(oldest)), from_, window, series)
-            findings.append(_Finding(series, gaps))
+        if self._is_stored and not self._late:
+            # Committed before it is looked at: what is stored from here on makes another row.
+            taken = await fetch_all(connection, "take_late", {"most": _MOST_LATE})
+            self._late = {(symbol, source): oldest for symbol, source, oldest in taken}
+        late = self._late
+        for series, oldest in late.items():
+            if oldest < from_:
+                gaps = await self._gaps(connection, max(window, oldest), from_, window, series)
+                findings.append(_Finding(series, gaps))
         if from_ < to:
             found = await self._gaps(connection, from_, to, window)
             settled = [gap for one in found if (gap := _settled(one, to)) is not None]
             findings += [_Finding((gap.symbol, gap.source), [gap]) for gap in settled]
         await self._enter(connection, findings, window)
-        for series, oldest in touched:
-            if self._touched.get(series) == oldest:
-                del self._touched[series]
-        self._looked = to
-        return to == until and len(filled) < _MOST_FILLED and len(touched) < _MOST_TOUCHED
+        self._late, self._looked = {}, to
+        return to == until and len(filled) < _MOST_FILLED and len(late) < _MOST_LATE
 
     async def _gaps(
         self,

@@ -15,6 +15,7 @@ import psycopg
 import structlog
 
 from marketdata.timeframes import FOLDABLE
+from runtime.kafka import SharedAdmin
 from runtime.service import PeriodicTask, sleep_unless
 from runtime.settings import Settings
 from runtime.telemetry import Bounded
@@ -290,11 +291,11 @@ class Closer(PeriodicTask[int]):
     #: Shorter asks Kafka more often, longer closes candles later.
     interval_seconds = 60.0
 
-    def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, admin: SharedAdmin, database: Database, metrics: Metrics) -> None:
         self._settings = settings
         self._database = database
         self._metrics = metrics
-        self._stored_until = StoredUntil(settings)
+        self._stored_until = StoredUntil(settings, admin)
         # The rows between the two were checked; an index of open rows would slow down every write.
         self._oldest: datetime | None = None
         self._newest: datetime | None = None

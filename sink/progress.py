@@ -21,7 +21,7 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 from marketdata.errors import MissedRecords, PartitionsLost, ProgressLost, TickpipeError
 from marketdata.runs import Record
 from runtime.health import Health
-from runtime.kafka import Ends, admin_client, log_ends
+from runtime.kafka import Ends, SharedAdmin, log_ends
 from runtime.kafka_errors import is_retriable, kafka_errors
 from runtime.kafka_groups import committed_offsets
 from runtime.logreader import LogReader, log_name
@@ -357,8 +357,9 @@ _Reading = tuple[datetime, Ends]
 class StoredUntil:
     """Tells up to which moment the whole log is known to be folded and stored."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, admin: SharedAdmin) -> None:
         self._settings = settings
+        self._admin = admin
         # Ends of `ticks` that the workers have not reached yet; then ends of `candles.m1`, as they were when the
         # workers had, that the sinks have not stored yet.
         self._unfolded: deque[_Reading] = deque(maxlen=_MAX_READINGS)
@@ -371,7 +372,7 @@ class StoredUntil:
             KafkaUnavailable: when Kafka does not answer; the call can be repeated.
         """
         settings = self._settings
-        async with admin_client(settings) as client:
+        async with self._admin.client() as client:
             with kafka_errors(settings, right="DESCRIBE"):
                 folded = await committed_offsets(client, settings.stream_group)
                 stored = await committed_offsets(client, settings.sink_group)

@@ -45,7 +45,7 @@ from sink.db.session import SQL, database_conninfo
 from sink.ledger import LedgerKeeper
 from sink.maintenance import Closer, Comparer, Materialiser, Retainer, retention_of
 from sink.metrics import Metrics
-from sink.progress import LagMeter, Positions, Revocations, Span, with_sink_group
+from sink.progress import LagMeter, Positions, Revocations, Span, StoredUntil, with_sink_group
 from sink.refolds import Refolder
 from sink.shortened import LogWatch
 from sink.writer import LogEnds, Writer
@@ -186,7 +186,7 @@ class Sink:
                     Materialiser(materialising, self._metrics),
                     Comparer(comparing, self._metrics),
                     Retainer(retaining, retention_of(self._settings)),
-                    Closer(self._settings, closing, self._metrics),
+                    Closer(self._settings, admin, closing, self._metrics),
                     LogWatch(self._settings, admin, watching, self.health, self._positions.forget),
                     LagMeter(self._settings, consumer, self._metrics, self.health),
                     GroupWatch(
@@ -204,7 +204,9 @@ class Sink:
                     )
                 if self._settings.ledger_days:
                     mine = consumer.assignment
-                    self._keeper = LedgerKeeper(self._settings, keeping, self._metrics, assignment=mine)
+                    self._keeper = LedgerKeeper(
+                        self._settings, keeping, self._metrics, StoredUntil(self._settings, admin), assignment=mine
+                    )
                     background.append(self._keeper)
                 await until_first_ends(
                     self._flow(consumer, live, Store(live, writer, rejects)),
@@ -328,10 +330,8 @@ class Sink:
             with self._metrics.batch_seconds.time():
                 await store.store(batch)
             self._observer.stored(batch.good, began_ms)
-            if self._keeper is not None:
-                self._keeper.stored(batch.prepared.candles)
-                if batch.prepared.reports:
-                    self._keeper.reported()
+            if self._keeper is not None and batch.prepared.reports:
+                self._keeper.reported()
             self._uncommitted |= offsets
         if self._uncommitted:
             await self._commit(consumer)

@@ -61,8 +61,10 @@ class Ticks:
         files = [part for part in self._parts if part.path is not None]
         forward = self._scans(connection, "forward", [one for one in files if (one.series, one.date) not in mixed])
         rest = self._scans(connection, "mixed", [one for one in files if (one.series, one.date) in mixed])
-        _create(connection, "ticks_raw", (*COLUMNS, *RAW_COLUMNS), [*forward, *rest, "tail"], [])
-        _create(connection, "ticks", COLUMNS, forward, [*rest, "tail"])
+        # Without records that are in no file, the view is as fast as its files.
+        unfiled = ["tail"] if len(tail) or not files else []
+        _create(connection, "ticks_raw", (*COLUMNS, *RAW_COLUMNS), [*forward, *rest, *unfiled], [])
+        _create(connection, "ticks", COLUMNS, forward, [*rest, *unfiled])
 
     def _list_files(self) -> None:
         if self.catalogue is None:
@@ -143,7 +145,10 @@ class Ticks:
             (by_path if _is_in_path(files, part) else by_name).append(part)
         scans = []
         if by_path:
-            connection.execute(f"SET VARIABLE {name} = ?", [[files.full(one.path or "") for one in by_path]])
+            # As a table: of a list DuckDB looks at each text for what it might be in pandas.
+            connection.register("paths", pa.table({"path": [files.full(one.path or "") for one in by_path]}))
+            connection.execute(f"SET VARIABLE {name} = (SELECT list(path) FROM paths)")  # noqa: S608
+            connection.unregister("paths")
             scans.append(f"read_parquet(getvariable('{name}'), hive_partitioning = true, hive_types = {_HIVE_TYPES})")
         if by_name:
             connection.register(f"{name}_by_name", _dataset(files, by_name))

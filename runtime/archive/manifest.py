@@ -12,6 +12,7 @@ repeating what it had done.
 import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Final, Literal, TypeVar
 from urllib.parse import quote, unquote
 
@@ -223,6 +224,7 @@ def folder_name(name: str) -> str:
     return f"{cut}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
+@lru_cache(maxsize=20_000)
 def is_cut(name: str) -> bool:
     """Whether the name is too long for a part of a path to tell it."""
     return unquote(folder_name(name)) != name

@@ -29,7 +29,8 @@ DELETE FROM stale_hours;
 -- A trigger of market_data empties the tables of hours and days.
 -- What was stored is stored no more, so the sinks begin with the first record that Kafka holds.
 TRUNCATE
-    market_data, broker_bars, pending_refolds, sender_counts, instruments, sink_progress, minute_ledger, quote_sessions;
+    market_data, broker_bars, pending_refolds, sender_counts, instruments, sink_progress, minute_ledger, quote_sessions,
+    late_minutes;
 
 -- name: empty_settings
 DELETE FROM candle_settings;

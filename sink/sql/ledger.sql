@@ -85,6 +85,18 @@ WHERE
 ORDER BY l.source, l.symbol, l.begins
 LIMIT %(most)s;
 
+-- name: take_late
+-- Those of transactions that are not over stay for the next time.
+DELETE FROM late_minutes AS l
+USING (SELECT symbol, source FROM late_minutes ORDER BY symbol, source LIMIT %(most)s FOR UPDATE SKIP LOCKED) AS taken
+WHERE l.symbol = taken.symbol AND l.source = taken.source
+RETURNING l.symbol, l.source, l.oldest;
+
+-- name: note_late
+-- Have the time looked at again.
+INSERT INTO late_minutes AS l (symbol, source, oldest) VALUES (%(symbol)s, %(source)s, %(begins)s)
+ON CONFLICT (symbol, source) DO UPDATE SET oldest = EXCLUDED.oldest WHERE EXCLUDED.oldest < l.oldest;
+
 -- name: forget_wanted
 DELETE FROM minute_ledger WHERE state IN ('wanted', 'failed') AND ends <= %(before)s;
 

@@ -1,12 +1,15 @@
 """A minute that was stamped ahead is closed when its time has come, and not before all of the log is stored."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
+from runtime.kafka import SharedAdmin
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database
 from sink.maintenance import Closer
@@ -34,13 +37,19 @@ async def stored(settings: Settings, offset: int) -> None:
     await set_offsets(settings, settings.sink_group, {TopicPartition(settings.candles_topic, 0): offset})
 
 
-def new_closer(settings: Settings) -> Closer:
+def new_closer(settings: Settings, admin: SharedAdmin) -> Closer:
     database = Database(settings.database_url.get_secret_value(), asyncio.Event())
-    return Closer(settings.model_copy(update={"grace_seconds": 5.0}), database, Metrics(CollectorRegistry()))
+    return Closer(settings.model_copy(update={"grace_seconds": 5.0}), admin, database, Metrics(CollectorRegistry()))
 
 
 @pytest.fixture
-async def closer(settings: Settings, connection: Connection, flow: Flow) -> Closer:
+async def admin(settings: Settings) -> AsyncIterator[SharedAdmin]:
+    async with aclosing(SharedAdmin(settings)) as shared:
+        yield shared
+
+
+@pytest.fixture
+async def closer(settings: Settings, admin: SharedAdmin, connection: Connection, flow: Flow) -> Closer:
     """Of a table with one open minute, of a log whose one record was folded and stored."""
     (logged,) = await flow.log_frames([frame(AHEAD_MS, 1.2)])
     (made,) = flow.candles([logged])
@@ -48,17 +57,17 @@ async def closer(settings: Settings, connection: Connection, flow: Flow) -> Clos
     await new_writer().write(connection, [candle(made.offsets, ts=AHEAD_MS)])
     await folded(settings, 1)
     await stored(settings, 1)
-    return new_closer(settings)
+    return new_closer(settings, admin)
 
 
 async def test_a_minute_stamped_ahead_is_closed_when_its_time_has_come(
-    settings: Settings, connection: Connection, closer: Closer
+    settings: Settings, admin: SharedAdmin, connection: Connection, closer: Closer
 ) -> None:
     assert [await closer.close(connection, now=AHEAD + timedelta(seconds=s)) for s in (-300, -240, -180, -120)] == [
         0
     ] * 4
     # Read at 10:01:04 the minute of 10:00 is over for a second less than the grace; read at 10:01:05 it is over.
-    early = new_closer(settings)
+    early = new_closer(settings, admin)
     assert [await early.close(connection, now=AHEAD + timedelta(seconds=64 + n / 10)) for n in range(3)] == [0] * 3
     assert await value(connection, OPEN) == 1
 

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from aiokafka import TopicPartition
 from msgspec import convert
 from prometheus_client import CollectorRegistry
 
-from marketdata.wire import Fill, QuoteSessions, Report, decode_wanted, frame_key
+from marketdata.wire import Fill, QuoteSessions, Report, candle_key, decode_wanted, encode, frame_key
+from runtime.kafka import SharedAdmin, new_producer
 from runtime.settings import Settings
 from runtime.topics import wait_for_kafka
 from sink.db.connection import Connection, Database, connect
@@ -20,7 +22,10 @@ from sink.ledger import LedgerKeeper, apply_reports, close, reopen
 from sink.metrics import Metrics
 from sink.progress import StoredUntil
 from sink.staging import time_msc
+from tests.integration.sink.flow import RunningSink, value
 from tests.kafka_log import read_records
+from tests.unit.sink.candles import candle
+from tests.waiting import eventually
 
 #: A Monday.
 T = datetime(2024, 3, 4, 10, 0, tzinfo=UTC)
@@ -28,14 +33,14 @@ MINUTE = timedelta(minutes=1)
 SERIES = ("EURUSD", "S")
 
 
-async def trade(connection: Connection, *minutes: int, start: datetime = T) -> None:
+async def trade(connection: Connection, *minutes: int, start: datetime = T, symbol: str = "EURUSD") -> None:
     """Candles of minutes after the start."""
     async with connection.cursor() as cursor:
         await cursor.executemany(
             b"INSERT INTO market_data (ts, symbol, timeframe, open, high, low, close, volume, source, origin, closed,"
-            b" first_tick, last_tick, log, offsets) VALUES (%s, 'EURUSD', 'M1', 1, 1, 1, 1, 3, 'S', 'ticks', true,"
+            b" first_tick, last_tick, log, offsets) VALUES (%s, %s, 'M1', 1, 1, 1, 1, 3, 'S', 'ticks', true,"
             b" %s, %s, 'log', '{[0,1)}')",
-            [[start + minute * MINUTE] * 3 for minute in minutes],
+            [[at, symbol, at, at] for at in (start + minute * MINUTE for minute in minutes)],
         )
 
 
@@ -155,7 +160,7 @@ async def keeping(settings: Settings, metrics: Metrics) -> AsyncIterator[Callabl
     await wait_for_kafka(settings)
     database = Database(database_conninfo(settings), stopping, name="ledger")
     mine = {TopicPartition(settings.fills_topic, 0)}
-    keeper = LedgerKeeper(settings, database, metrics, assignment=lambda: mine, stored_until=Always(settings))
+    keeper = LedgerKeeper(settings, database, metrics, Always(settings, SharedAdmin(settings)), assignment=lambda: mine)
 
     async def look() -> dict[bytes, object]:
         while not await keeper.step():
@@ -219,3 +224,56 @@ async def test_what_is_missing_is_wanted_until_it_is_filled_closed_or_comes_by_i
         assert await look() == {}
     async with keeping(settings, metrics) as look:
         assert await look() == {}
+
+
+async def test_what_any_sink_stores_late_is_looked_at_once(
+    settings: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two sinks one has the ledger; the other stores minutes of the past, with a hole among them."""
+    # Arrange: the ledger knows the past, in which KNOWN lost minutes
+    monkeypatch.setattr(LedgerKeeper, "interval_seconds", 0.5)
+    settings = settings.model_copy(update={"ledger_days": 2, "kafka_partitions": 2})
+    await wait_for_kafka(settings)
+    start = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=20)
+    await trade(connection, *range(60), *range(80, 120), start=start, symbol="KNOWN")
+    for symbol in ("KNOWN", "PART0", "PART1", "PART2"):
+        await close(connection, (symbol, "S"), start + 120 * MINUTE, start + timedelta(days=9))
+
+    async def published() -> dict[str, list[object]]:
+        """By symbol what was published, one after the other."""
+        records = await read_records(settings, settings.wanted_topic)
+        found: dict[str, list[object]] = {}
+        for record in records:
+            found.setdefault((record.key or b"").decode().rpartition("/")[2], []).append(
+                record.value and decode_wanted(record.value)
+            )
+        return found
+
+    async def are_wanted(*symbols: str) -> bool:
+        return {symbol: of_symbol[-1] for symbol, of_symbol in (await published()).items()} == dict.fromkeys(
+            symbols, asked
+        )
+
+    asked = [(time_msc(start + 59 * MINUTE), time_msc(start + 81 * MINUTE))]
+    async with RunningSink(settings, registry=CollectorRegistry()):
+        async with RunningSink(settings, registry=CollectorRegistry()):
+            await eventually(lambda: are_wanted("KNOWN"), what="the hole of the first pass")
+
+            # Act: each sink stores late minutes
+            async with new_producer(settings) as producer:
+                for partition in range(2):
+                    for minute in (*range(60), *range(80, 120)):
+                        ts = time_msc(start + minute * MINUTE)
+                        late = candle(ts=ts, symbol=f"PART{partition}", closed=True, received=ts, emitted=ts)
+                        await producer.send(
+                            settings.candles_topic, encode(late), key=candle_key(late), partition=partition
+                        )
+
+            # Assert
+            await eventually(lambda: are_wanted("KNOWN", "PART0", "PART1"), what="the holes of both sinks")
+        # The one that is left keeps the ledger, or goes on keeping it.
+        await trade(connection, *range(60), *range(80, 120), start=start, symbol="PART2")
+        await eventually(lambda: are_wanted("KNOWN", "PART0", "PART1", "PART2"), what="a later hole")
+    for of_symbol in (await published()).values():
+        assert all(one != other for one, other in pairwise(of_symbol)), "published twice"
+    assert await value(connection, "SELECT count(*) FROM late_minutes") == 0

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from archive.service import merged_files
 from archive.writer import Writer
 from marketdata.candle import Candle
 from marketdata.errors import ArchiveDamaged, ArchiveFenced, ArchiveUnavailable
@@ -404,3 +405,9 @@ def test_a_damaged_file_stops_the_merging_of_no_other_symbol(archive: Archive) -
     assert archive.read() == log
     assert writer.merge(0, "2019-02-05", at_least=2) == 1
     assert archive.read() == log
+
+
+@pytest.mark.parametrize(("series", "files"), [(1, 16), (1_000, 16), (5_000, 8), (10_000, 4), (30_000, 2)])
+def test_of_many_symbols_fewer_files_wait_to_be_merged(series: int, files: int) -> None:
+    # Each flush has the day's whole manifest in memory: 40,000 files, or two of each symbol.
+    assert merged_files(series) == files

@@ -283,6 +283,41 @@ def swapped_hashes(content: list[str]) -> None:
     content[1:3] = [",".join(row) + "\n" for row in rows[1:3]]
 
 
+def of_each_line(path: str, edit: Callable[[int, list[str]], list[str]]) -> Change:
+    """The same change in the header, line 0, and in every line, with the hashes corrected."""
+
+    def change(content: list[str]) -> None:
+        for number, line in enumerate(content):
+            content[number] = ",".join(edit(number, line.rstrip("\n").split(","))) + "\n"
+
+    return made_consistent(lines(path, change))
+
+
+def swapped_times(content: list[str]) -> None:
+    """Each of two candles stands at the minute of the other."""
+    rows = [line.split(",") for line in content]
+    rows[1][0], rows[2][0] = rows[2][0], rows[1][0]
+    content[1:3] = [",".join(rows[2]), ",".join(rows[1])]
+
+
+def moved_leaf(proof: Path) -> None:
+    """The root is that of the same candles in another order."""
+    leaves = (proof / CANDLES).read_bytes().splitlines(keepends=True)[1:]
+    tree = MerkleTree()
+    for leaf in (leaves[1], leaves[0], *leaves[2:]):
+        tree.add(leaf)
+    said("root", tree.root())(proof)
+
+
+def about_a_file(name: str, value: object) -> Change:
+    def change(proof: Path) -> None:
+        files = json.loads((proof / ABOUT).read_text())["files"]
+        files[0][name] = value
+        said("files", files)(proof)
+
+    return change
+
+
 #: What is changed, and what the check says of it.
 TAMPERINGS: dict[str, tuple[Change, str]] = {
     **{
@@ -381,6 +416,32 @@ TAMPERINGS: dict[str, tuple[Change, str]] = {
         made_consistent(lines(CANDLES, swapped_hashes)), "the ticks of 2019-02-04 23:58 are not those"
     ),
     "offsets that are one higher": (made_consistent(lambda proof: shift_offsets(proof / CANDLES)), "the root"),
+    "a leaf of the tree moved": (moved_leaf, "the root"),
+    "two candles at each other's minute": (
+        made_consistent(lines(CANDLES, swapped_times)), "the ticks of 2019-02-04 23:57 are not those"
+    ),
+    "one more column of candles": (
+        of_each_line(CANDLES, lambda number, cells: [*cells, "0" if number else "note"]), "another first line"
+    ),
+    "one more column without a name": (
+        of_each_line(CANDLES, lambda number, cells: [*cells, *["0"] * bool(number)]), "15 cells instead of 14"
+    ),
+    "one column of ticks less": (of_each_line(DAY, lambda _, cells: cells[:-1]), "another first line"),
+    "two columns of ticks swapped, names and all": (
+        of_each_line(DAY, lambda _, cells: [cells[0], cells[2], cells[1], *cells[3:]]), "another first line"
+    ),
+    "whole numbers as doubles": (
+        of_each_line(CANDLES, lambda number, cells: [*cells[:5], cells[5] + ".0" * bool(number), *cells[6:]]), "line 2"
+    ),
+    "doubles with an exponent": (
+        of_each_line(DAY, lambda number, cells: [cells[0], cells[1] + "e0" * bool(number), *cells[2:]]), "line 2"
+    ),
+    "something more about a file": (about_a_file("type", "csv"), "cannot be used"),
+    "a size as text": (about_a_file("bytes", "12"), "cannot be used"),
+    "a key twice": (
+        content(ABOUT, lambda text: text.replace(b'"root":', b'"root": "0",\n "root":')),
+        "not the one of this fingerprint",
+    ),
     "no files": (said("files", []), "does not belong"),
     "a file of another folder": (said("files", [{"path": "../key", "sha256": "", "bytes": 0}]), "cannot be used"),
 }  # fmt: skip
