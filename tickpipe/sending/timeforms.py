@@ -197,10 +197,24 @@ def _none(cell: str, clock: str, field: str, expected: str) -> int:
     raise InvalidItem(field, f"{quoted(f'{cell} {clock}'.strip())} is no time such as {expected}")
 
 
+def read_numbers(cells: Sequence[str], unit: str) -> list[int] | None:
+    """Milliseconds since 1970 of cells with nothing but digits; None where one has to be read by itself."""
+    digits, times, units = _scale_of(unit)
+    if not "".join(cells).isdecimal() or not all(cells) or max(map(len, cells)) > digits:
+        return None
+    numbers = map(int, cells)
+    return list(numbers) if times == units else [number * times // units for number in numbers]
+
+
+def _scale_of(unit: str) -> tuple[int, int, int]:
+    """How many digits the numbers of a unit have, and how many milliseconds so many units are."""
+    digits = EPOCHS[unit]
+    times, units = (1_000, 1) if digits == EPOCHS["seconds"] else (1, 10 ** (digits - EPOCHS["milliseconds"]))
+    return digits, times, units
+
+
 def _number_reader(form: TimeForm, field: str) -> TimeReader:
-    digits = EPOCHS[form.unit]
-    # A number of so many units is that many milliseconds.
-    times, units = (1_000, 1) if digits == 10 else (1, 10 ** (digits - 13))
+    digits, times, units = _scale_of(form.unit)
 
     def read(cell: str, _: str) -> int:
         if cell.isdecimal() and len(cell) <= digits:
