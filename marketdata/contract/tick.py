@@ -1,6 +1,6 @@
 """A tick as senders write it: the one reader, and the one writer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -161,15 +161,40 @@ def posted_tick(
     `coarse` is for times that are known to the second only: no milliseconds are claimed, so that the fold takes equal
     ticks in a row for what they are. `is_instant` says that its time is UTC, whatever the sender's clock shows.
     """
-    is_second = coarse and tick.time_msc % 1000 == 0
-    ts = iso_instant(tick.time_msc, coarse=is_second) if is_instant else iso_second(tick.time_msc)
-    return PostedTick(
-        symbol, tick.bid, tick.ask, tick.last, tick.volume, tick.flags,
-        ts=ts,
-        ts_msc=UNSET if is_second or is_instant else tick.time_msc,
-        digits=UNSET if digits is None else digits,
-        point=UNSET if point is None else point,
-    )  # fmt: skip
+    return posted_ticks((tick,), symbol, digits=digits, point=point, coarse=coarse, is_instant=is_instant)[0]
+
+
+def posted_ticks(
+    ticks: Iterable[Tick],
+    symbol: str,
+    *,
+    digits: int | None = None,
+    point: float | None = None,
+    coarse: bool = False,
+    is_instant: bool = False,
+) -> list[PostedTick]:
+    """Like `posted_tick`, for ticks of one symbol."""
+    said_digits, said_point = UNSET if digits is None else digits, UNSET if point is None else point
+    known: dict[int, str] = {}
+    posted = []
+    for tick in ticks:
+        time_msc = tick.time_msc
+        second, ms = divmod(time_msc, 1000)
+        is_second = coarse and not ms
+        if (ts := known.get(second)) is None:
+            ts = known[second] = _iso_second(second).removesuffix("Z") if is_instant else _iso_second(second)
+        if is_instant:
+            ts = f"{ts}+00:00" if is_second else f"{ts}.{ms:03d}+00:00"
+        posted.append(
+            PostedTick(
+                symbol, tick.bid, tick.ask, tick.last, tick.volume, tick.flags,
+                ts=ts,
+                ts_msc=UNSET if is_second or is_instant else time_msc,
+                digits=said_digits,
+                point=said_point,
+            )
+        )  # fmt: skip
+    return posted
 
 
 def middle_change(times: Sequence[int]) -> int:

@@ -5,7 +5,7 @@ A line that cannot be used is skipped: it is counted, and handed out with its nu
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -189,21 +189,18 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
                 self._try(sample)
                 self._begin(rows)
             self._clock = None if dialect.zone is None else Clock(dialect.zone, None)
-            self._found = self._in_order(self._items(self._rows(chain(sample, lines))))
+            rest = lines if self._damage is None else _raising(self._damage)
+            self._found = self._in_order(self._all_items(chain(sample, rest)))
         except BaseException:
             self._open.close()
             raise
         return self
 
     def __iter__(self) -> Iterator[Item]:
-        return self._found  # quicker than asking this object for each
+        return self._found
 
     def __next__(self) -> Item:
-        """The next item.
-
-        Raises:
-            DataFileError: when the file cannot be read beyond some line, or a line is bad and none may be.
-        """
+        """The next item; DataFileError where none can be read beyond some line, or a line is bad and none may be."""
         return next(self._found)
 
     @property
@@ -222,6 +219,10 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
         Raises:
             UnknownForm: when they contradict what the user or the name of the file says.
         """
+
+    def _all_items(self, lines: Iterator[str]) -> Iterator[Item]:
+        """The items of all lines of the file."""
+        return self._items(self._rows(lines))
 
     @abstractmethod
     def _items(self, rows: Iterator[list[str]]) -> Iterator[Item]:
@@ -266,14 +267,15 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
                 f"{_told(exc)}{cure}"
             )
 
-    def _rows(self, lines: Iterator[str]) -> Iterator[list[str]]:
+    def _rows(self, lines: Iterable[str], number: int = 1) -> Iterator[list[str]]:
+        """The cells of the lines, of which the first has this number."""
         separator, quote = self.dialect.separator, self.dialect.quote
         width, first = len(self.dialect.columns), self.dialect.first_row
-        for number, read in enumerate(lines, 1):
-            if number <= first:
+        for at, read in enumerate(lines, number):
+            if at <= first:
                 continue
             line = read if read[0] != BYTE_ORDER_MARK else read[1:] or "\n"
-            self._line, self._text = number, line
+            self._line, self._text = at, line
             cells = line.rstrip("\r\n").split(separator) if quote not in line else split_cells(line, separator, quote)
             if len(cells) != width and not self._has_all(cells, width):
                 continue
@@ -281,8 +283,6 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
                 self._skip(InvalidItem("", "the file ends within this line"))
                 continue
             yield cells
-        if self._damage is not None:
-            raise self._damage
 
     def _has_all(self, cells: list[str], width: int) -> bool:
         """Whether a row of another number of cells has all that are named, and none besides."""
@@ -351,8 +351,7 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
 
     def _utc_ms(self, wall_ms: int, symbol: str) -> int:
         """What is sent as the time: UTC where `are_instants`, else that of the clock of the file."""
-        clock = self._clock
-        if clock is None or not self._is_shifted:
+        if (clock := self._clock) is None or not self._is_shifted:
             return wall_ms
         return clock.checked(wall_ms - clock.shift_at(wall_ms, symbol), "time")
 
@@ -362,12 +361,15 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
         Raises:
             InvalidItem: when there are none in it.
         """
-        if self._milliseconds_at is None:
-            return 0
-        text = cells[self._milliseconds_at].strip()
+        text = "0" if self._milliseconds_at is None else cells[self._milliseconds_at].strip()
         if not text.isdecimal() or len(text) > _MILLISECONDS_DIGITS:
             raise InvalidItem("milliseconds", f"a whole number below 1000 is expected, not {quoted(text)}")
         return int(text)
+
+
+def _raising(error: DataFileError) -> Iterator[str]:
+    yield from ()
+    raise error
 
 
 def _told(exc: InvalidItem) -> str:
@@ -375,7 +377,6 @@ def _told(exc: InvalidItem) -> str:
 
 
 def _read_from(columns: Sequence[str]) -> dict[str, int]:
-    """Where the time and the prices stand."""
     return {field: at for at, field in enumerate(columns) if field in _PLACED}
 
 

@@ -15,6 +15,8 @@ UNREAD: Final = (
      "it is Databento's, whose flags are not MetaTrader's, and whose prices may be billionths and of orders; save it "
      "with pretty_px and pretty_ts, and say --zone UTC and --columns: ts_event as time, bid_px_00 and ask_px_00 as bid "
      "and ask, or the price and size of trades as last and volume, and - for what is not to be read"),
+    (frozenset({"year", "month", "day"}),
+     "the parts of its dates have a column each; write them into one column, such as 2024-10-25 13:07:09"),
     (frozenset({"deal", "order", "price"}), "it lists the deals of an account, not the ticks of a market"),
 )  # fmt: skip
 

@@ -1,15 +1,16 @@
 """The ticks and the bars of files of history, whatever dialect they are written in."""
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 from typing import Final, NamedTuple
 
 from marketdata.contract.bar import check_prices, opening_of
 from marketdata.contract.fields import is_said, price, timeframe_of, whole
 from marketdata.contract.tick import MAX_FLAGS
 from marketdata.errors import InvalidItem
-from marketdata.tick import MAX_PRICE, Tick
+from marketdata.tick import MAX_PRICE
 from marketdata.timeframes import TIMEFRAMES
+from tickpipe.sending.blocks import QUOTE_FLAGS, BlockReader, FileTick, in_blocks
 from tickpipe.sending.columnfile import ColumnFile, Unwanted
 from tickpipe.sending.dialects import TIMEFRAME_NAMES, Kind, UnknownForm, parse_file_name
 from tickpipe.sending.numberforms import EMPTY, NumberReader, optional_number, without_currency
@@ -17,9 +18,6 @@ from tickpipe.sending.numberforms import reader_of as number_reader_of
 
 #: MT5: TICK_FLAG_BID, TICK_FLAG_ASK, TICK_FLAG_LAST, TICK_FLAG_VOLUME, by the column whose change they announce.
 _FLAG_OF_COLUMN: Final = {"bid": 2, "ask": 4, "last": 8, "volume": 16}
-
-#: Flags of a quote in a file that has no flags: bid and ask, as an EA sends them for forex.
-_QUOTE_FLAGS: Final = 2 | 4
 
 #: More decimals than any instrument has: the file holds computed prices, and the size of a point is unknown.
 _MOST_DIGITS: Final = 8
@@ -40,12 +38,6 @@ _OFFSET_STEP_MS: Final = 15 * 60_000
 #: Bars from which the distance of their openings tells the timeframe: three of M1 lie on whole hours by chance once in
 #: 200,000 times.
 _ENOUGH_BARS: Final = 3
-
-
-class FileTick(Tick, frozen=True, array_like=True, gc=False, kw_only=True):
-    """A tick of a file."""
-
-    symbol: str = ""
 
 
 class TickFile(ColumnFile[FileTick]):
@@ -70,11 +62,34 @@ class TickFile(ColumnFile[FileTick]):
         self._digits: dict[str, list[int]] = {}
         #: Symbols of which enough lines were inspected.
         self._sampled: set[str] = set()
+        #: By symbol: bid, ask, last and volume so far, where an empty cell means that they did not change.
+        self._values: dict[str, list[float]] = {}
+        self._is_carried = {"date", "time", "bid"} <= self.dialect.column_of.keys()
+
+    def _all_items(self, lines: Iterator[str]) -> Iterator[FileTick]:
+        if self.is_live:
+            return super()._all_items(lines)
+        return chain.from_iterable(self._by_blocks(lines))
+
+    def _by_blocks(self, lines: Iterator[str]) -> Iterator[Iterable[FileTick]]:
+        """The ticks of one block of lines after the other; lines with anything unusual are read one by one."""
+        reader = BlockReader(
+            self.dialect, self._time, self._utc_ms if self._is_shifted else None,
+            symbol=self.symbol or "", symbols=self._symbols, sampled=self._sampled,
+            carried=self._values if self._is_carried else None,
+        )  # fmt: skip
+        first = 1
+        for block in in_blocks(lines):
+            ticks = reader.ticks(block) if first > self.dialect.first_row else None
+            if ticks is None:
+                yield self._items(self._rows(block, first))
+            else:
+                self._line, self._text = first, block[0]
+                yield ticks
+            first += len(block)
 
     def _items(self, rows: Iterator[list[str]]) -> Iterator[FileTick]:
-        if {"date", "time", "bid"} <= self.dialect.column_of.keys():
-            return self._carried(rows)
-        return self._complete(rows)
+        return self._carried(rows) if self._is_carried else self._complete(rows)
 
     def _complete(self, rows: Iterator[list[str]]) -> Iterator[FileTick]:
         """Rows that are complete: an empty price is an error."""
@@ -116,10 +131,10 @@ class TickFile(ColumnFile[FileTick]):
                         break
                 _check_prices(bid, ask, last)
                 # Without flags a tick with a last price or a volume is taken for a deal (marketdata/fold.py).
-                flags = 0 if last or volume else _QUOTE_FLAGS
+                flags = 0 if last or volume else QUOTE_FLAGS
                 if flags_at is not None:
                     flags = _flags_in(cells[flags_at], flags)
-                tick = FileTick(time_msc, bid, ask, last, volume, flags, symbol=symbol)
+                tick = FileTick(time_msc, bid, ask, last, volume, flags, symbol)
             except InvalidItem as exc:
                 self._skip(exc)
                 continue
@@ -146,8 +161,7 @@ class TickFile(ColumnFile[FileTick]):
             if name in column
         ]  # fmt: skip
         prices_at = [place for _, place, name, _ in at if name != "volume"]
-        values: dict[str, list[float]] = {}
-        symbol = self.symbol or ""
+        values, symbol = self._values, self.symbol or ""
         has_milliseconds, is_shifted, sampled = "milliseconds" in column, self._is_shifted, self._sampled
         for cells in rows:
             try:
@@ -171,7 +185,7 @@ class TickFile(ColumnFile[FileTick]):
                     _volume(now[3])  # raises
                 _check_prices(now[0], now[1], now[2])
                 flags = changed if flags_at is None else _flags_in(cells[flags_at], changed)
-                tick = FileTick(time_msc, now[0], now[1], now[2], now[3], flags, symbol=symbol)
+                tick = FileTick(time_msc, now[0], now[1], now[2], now[3], flags, symbol)
             except InvalidItem as exc:
                 self._skip(exc)
                 continue

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby, islice
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar
 
@@ -16,7 +18,7 @@ from msgspec import UNSET
 
 from marketdata.contract.bar import PostedBar
 from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, source_header
-from marketdata.contract.tick import iso_instant, iso_second, middle_change, posted_tick, skipped_line
+from marketdata.contract.tick import PostedTick, iso_instant, iso_second, middle_change, posted_ticks, skipped_line
 from marketdata.errors import SettingsError, TickpipeError
 from marketdata.tick import ChartMode
 from runtime.exchange import Connection, address_of
@@ -31,8 +33,9 @@ from runtime.posting import (
     result_of,
     send_split,
 )
+from tickpipe.sending.blocks import FileTick
 from tickpipe.sending.columnfile import BadLine, Timed
-from tickpipe.sending.history import Bar, FileTick
+from tickpipe.sending.history import Bar
 
 Item = TypeVar("Item")
 TimedItem = TypeVar("TimedItem", bound=Timed)
@@ -188,13 +191,12 @@ class TickSender(Sender[FileTick]):
 
     def _body(self, items: Sequence[FileTick]) -> bytes:
         forms = {symbol: self._form_of(symbol) for symbol in {tick.symbol for tick in items}}
-        ticks = []
-        for tick in items:
-            digits, point = forms[tick.symbol]
-            ticks.append(
-                posted_tick(
-                    tick, tick.symbol, digits=digits, point=point, coarse=self._coarse, is_instant=self._are_instants
-                )
+        ticks: list[PostedTick] = []
+        # Ticks in a row are of one symbol, and of one second or the next.
+        for symbol, of_one in groupby(items, attrgetter("symbol")):
+            digits, point = forms[symbol]
+            ticks += posted_ticks(
+                of_one, symbol, digits=digits, point=point, coarse=self._coarse, is_instant=self._are_instants
             )
         if self._mode is not None:
             for posted in ticks:
@@ -317,6 +319,36 @@ def batches(
             yield batch
             batch = []
         batch.append(tick)
+    if batch:
+        yield batch
+
+
+def batches_at_once(ticks: Iterator[FileTick], size: int) -> Iterator[list[FileTick]]:
+    """Like `batches` at speed 0, for ticks that never pause, in a fraction of the time.
+
+    Raises:
+        TickpipeError: as the ticks, after the batch of those before it.
+    """
+    # A tick that is taken from the iterator to see its time begins the next batch.
+    batch: list[FileTick] = []
+    while True:
+        begun = len(batch)
+        try:
+            batch.extend(islice(ticks, size - begun))
+            if len(batch) < size:
+                break
+            for tick in ticks:
+                if tick.time_msc != batch[-1].time_msc or len(batch) >= _MOST_EQUAL:
+                    break
+                batch.append(tick)
+            else:
+                break
+        except TickpipeError:
+            if batch:
+                yield batch
+            raise
+        yield batch
+        batch = [tick]
     if batch:
         yield batch
 

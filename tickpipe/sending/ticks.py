@@ -16,12 +16,13 @@ import typer
 from marketdata.errors import TickpipeError
 from marketdata.tick import ChartMode
 from tickpipe.console import INTERRUPTED, epoch_ms, err, iso_utc, moment_of
+from tickpipe.sending.blocks import FileTick
 from tickpipe.sending.columnfile import ColumnFile
 from tickpipe.sending.dialects import Said
-from tickpipe.sending.history import FileTick, TickFile
+from tickpipe.sending.history import TickFile
 from tickpipe.sending.options import Target
 from tickpipe.sending.progress import BadLines, FileBar, SavedPlace, report, wait
-from tickpipe.sending.sender import Outcome, PriceForm, TickSender, batches, live
+from tickpipe.sending.sender import Outcome, PriceForm, TickSender, batches, batches_at_once, live
 from tickpipe.sending.textfile import DataFileError
 
 #: Ticks whose times are inspected before any is sent.
@@ -78,7 +79,11 @@ def send_ticks(file: Path, target: Target, how: SendOptions, place: SavedPlace |
 
         try:
             with bar, sender, _Posting(post, is_ahead=place is not None) as posting:
-                for group in batches(_selected(form.ticks(), skip, how.from_), how.batch, how.speed):
+                if how.speed or ticks.is_live:
+                    groups = batches(_selected(form.ticks(), skip, how.from_), how.batch, how.speed)
+                else:
+                    groups = batches_at_once(_selected_at_once(form.all(), skip, how.from_), how.batch)
+                for group in groups:
                     form.learn(group)
                     posting.add(group, coarse=form.coarse)
                     if place is not None:
@@ -197,6 +202,15 @@ def _selected(ticks: Iterator[FileTick | None], skip: int, from_: datetime | Non
         raise
 
 
+def _selected_at_once(ticks: Iterator[FileTick], skip: int, from_: datetime | None) -> Iterator[FileTick]:
+    """Like `_selected`, of a file that does not pause."""
+    ticks = islice(ticks, skip, None) if skip else ticks
+    if from_ is None:
+        return ticks
+    first_ms = epoch_ms(from_)
+    return (tick for tick in ticks if tick.time_msc >= first_ms)
+
+
 class _Form:
     """What the ticks so far say about all of them: decimals, size of a point, resolution of the times.
 
@@ -210,8 +224,10 @@ class _Form:
 
     def ticks(self) -> Iterator[FileTick | None]:
         """All ticks; None where a live feed pauses."""
-        if self._file.is_live:
-            return live(self._file)
+        return live(self._file) if self._file.is_live else self.all()
+
+    def all(self) -> Iterator[FileTick]:
+        """All ticks of a file that does not pause."""
         sample: list[FileTick] = []
         damage: DataFileError | None = None
         try:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache, lru_cache
 from typing import Final, NamedTuple
+from unicodedata import normalize
 
 from marketdata.contract.fields import quoted
 from marketdata.errors import InvalidItem
@@ -19,19 +20,21 @@ from marketdata.tick import MAX_TIME_MSC
 DATES: Final = (
     "%Y.%m.%d", "%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y",
     "%d-%b-%Y", "%d %b %Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%y/%m/%d", "%d-%m-%y", "%m-%d-%y", "%y-%m-%d",
-    "%d-%b-%y", "%b %d, %Y", "%b %d %Y",
+    "%d-%b-%y", "%b %d, %Y", "%b %d %Y", "%d. %b %Y", "%d de %b de %Y",
 )  # fmt: skip
 
 #: Times of day that are recognised; `%H%M%S%f` is HistData's, whose last three digits are milliseconds, and `%H%M%S %f`
 #: NinjaTrader's, with seven.
-CLOCKS: Final = ("%H:%M:%S", "%H:%M", "%H%M%S", "%H%M%S%f", "%H%M%S %f", "%H%M", "%I:%M:%S %p", "%I:%M %p")
+CLOCKS: Final = (
+    "%H:%M:%S", "%H:%M", "%H.%M.%S", "%H%M%S", "%H%M%S%f", "%H%M%S %f", "%H%M", "%I:%M:%S %p", "%I:%M %p",
+)  # fmt: skip
 
 #: Numbers since 1970: how many digits they have in our time, and how many make a millisecond (a second has 0.001).
 EPOCHS: Final = {"seconds": 10, "milliseconds": 13, "microseconds": 16, "nanoseconds": 19}
 
 #: What each directive matches; it is the group of that letter.
 _DIRECTIVES: Final = {
-    "Y": "[0-9]{4}", "y": "[0-9]{2}", "m": "[0-9]{1,2}", "d": "[0-9]{1,2}", "b": "[A-Za-z]{3,9}", "H": "[0-9]{1,2}",
+    "Y": "[0-9]{4}", "y": "[0-9]{2}", "m": "[0-9]{1,2}", "d": "[0-9]{1,2}", "b": r"[^\W\d_]{3,12}", "H": "[0-9]{1,2}",
     "I": "[0-9]{1,2}", "M": "[0-9]{2}", "S": "[0-9]{2}", "f": "[0-9]{1,9}", "p": r"[AaPp]\.?\s?[Mm]\.?",
 }  # fmt: skip
 _DIRECTIVE: Final = re.compile("%(.)")
@@ -40,10 +43,25 @@ _OFFSET: Final = r" ?(?:(?:GMT|UTC)?(?P<z>[+-][0-9]{2})(?::?(?P<zz>[0-9]{2}))?|G
 #: Z claims nothing: MetaTrader's scripts write it behind the broker's time.
 _NO_OFFSET: Final = "Z?"
 
+#: The names of the months, each in English, German, French, Italian, Portuguese, Spanish, Polish and Russian, and
+#: abbreviations that are not how a name begins.
 _MONTHS: Final = (
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
-    "december",
-)  # fmt: skip
+    "january januar jänner janvier gennaio janeiro enero styczeń stycznia январь января",
+    "february februar février fevrier febbraio fevereiro febrero luty lutego февраль февраля",
+    "march märz maerz mrz mars marzo março marco marzec marca март марта",
+    "april avril aprile abril kwiecień kwietnia апрель апреля",
+    "may mai maggio maio mayo maj maja май мая",
+    "june juni juin giugno junho junio czerwiec czerwca июнь июня",
+    "july juli juillet luglio julho julio lipiec lipca июль июля",
+    "august août aout agosto sierpień sierpnia август августа",
+    "september septembre settembre setembro septiembre wrzesień września сентябрь сентября",
+    "october oktober octobre ottobre outubro octubre październik października октябрь октября",
+    "november novembre novembro noviembre listopad listopada ноябрь ноября",
+    "december dezember décembre decembre dicembre dezembro diciembre grudzień grudnia декабрь декабря",
+)
+
+#: A day of the week may stand before a date with the name of a month.
+_WEEKDAY: Final = r"(?:[^\W\d_]{2,12}\.?,? )?"
 _NUMBER: Final = re.compile(r"([0-9]{9,19})(?:[.,]([0-9]{1,9}))?")
 
 #: Times that are not read, and what to do about them.
@@ -52,6 +70,8 @@ _UNREAD: Final = tuple(
     for pattern, why in (
         (r"[0-9]{4}-?W[0-9]{2}(?:-?[0-9])?", "is a week of the calendar; write the date of its first day"),
         (r"[0-9]{4}-[0-9]{3}", "is a day by its number in the year; write its date"),
+        (r"[0-9]{1,2}:[0-9]{2}\S*(?: ?[AaPp]\.?[Mm]\.?)? .*[0-9].*", "has the time of day "
+         "before the date; write the date before it, or each into a column of its own"),
         (r"#{3,}", "is what Excel saves where a column is too narrow; widen it and save the file again"),
         (r"[0-9]{1,2}:[0-9]{2}[.,][0-9]+", "is all that Excel saved of the time; have its column shown as yyyy-mm-dd "
                                           "hh:mm:ss.000 and save the file again"),
@@ -197,10 +217,24 @@ def _none(cell: str, clock: str, field: str, expected: str) -> int:
     raise InvalidItem(field, f"{quoted(f'{cell} {clock}'.strip())} is no time such as {expected}")
 
 
+def read_numbers(cells: Sequence[str], unit: str) -> list[int] | None:
+    """Milliseconds since 1970 of cells with nothing but digits; None where one has to be read by itself."""
+    digits, times, units = _scale_of(unit)
+    if not "".join(cells).isdecimal() or not all(cells) or max(map(len, cells)) > digits:
+        return None
+    numbers = map(int, cells)
+    return list(numbers) if times == units else [number * times // units for number in numbers]
+
+
+def _scale_of(unit: str) -> tuple[int, int, int]:
+    """How many digits the numbers of a unit have, and how many milliseconds so many units are."""
+    digits = EPOCHS[unit]
+    times, units = (1_000, 1) if digits == EPOCHS["seconds"] else (1, 10 ** (digits - EPOCHS["milliseconds"]))
+    return digits, times, units
+
+
 def _number_reader(form: TimeForm, field: str) -> TimeReader:
-    digits = EPOCHS[form.unit]
-    # A number of so many units is that many milliseconds.
-    times, units = (1_000, 1) if digits == 10 else (1, 10 ** (digits - 13))
+    digits, times, units = _scale_of(form.unit)
 
     def read(cell: str, _: str) -> int:
         if cell.isdecimal() and len(cell) <= digits:
@@ -288,8 +322,10 @@ def _minute_of(parts: dict[str, str | None]) -> int:
 
 
 def _month_named(name: str) -> int:
-    """The number of a month by its English name or the beginning of it; 0, which no calendar has, for another word."""
-    return next((number for number, month in enumerate(_MONTHS, 1) if month.startswith(name.lower())), 0)
+    """The number of the month that a name or its beginning says; 0, which no calendar has, where none or several do."""
+    beginning = normalize("NFC", name).lower()
+    found = [number for number, names in enumerate(_MONTHS, 1) if f" {beginning}" in f" {names}"]
+    return found[0] if len(found) == 1 else 0
 
 
 def _checked(ms: int, field: str) -> int:
@@ -303,9 +339,11 @@ def _pattern(form: TimeForm) -> re.Pattern[str]:
     """Of the text of a time; groups are named after the directives, `z` and `zz` are the offset."""
     # Without separators every part has all its digits.
     date = _expression(form.date, fixed=form.date == "%Y%m%d")
+    if "%b" in form.date:
+        date = _WEEKDAY + date.replace(rf"{_DIRECTIVES['b']})", rf"{_DIRECTIVES['b']})\.?")
     if not form.clock:
         return re.compile(date)
-    clock = _expression(form.clock, fixed=":" not in form.clock)
+    clock = _expression(form.clock, fixed=not re.search("[:.]", form.clock))
     clock = clock.replace(r"\ (?P<p>", " ?(?P<p>")
     clock = clock.replace("[0-9]{1,9}", "[0-9]{3}") if form.clock == "%H%M%S%f" else clock
     if "%S" in form.clock and "%f" not in form.clock:

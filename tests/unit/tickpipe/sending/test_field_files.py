@@ -15,9 +15,10 @@ from marketdata.resends import Passes
 from marketdata.tick import ChartMode, Frame, Tick, is_deal
 from runtime.settings import parse_zone
 from tests.unit.tickpipe.sending.test_history import as_tick
+from tickpipe.sending.blocks import FileTick
 from tickpipe.sending.columnfile import kind_of
 from tickpipe.sending.dialects import Kind, Said, UnknownForm
-from tickpipe.sending.history import BarFile, FileTick, TickFile
+from tickpipe.sending.history import BarFile, TickFile
 
 MT5_TICKS = "<DATE>\t<TIME>\t<BID>\t<ASK>\t<LAST>\t<VOLUME>\t<FLAGS>\r\n"
 MT5_BARS = "<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>\r\n"

@@ -11,8 +11,9 @@ import pytest
 from marketdata.contract.tick import read_tick
 from marketdata.errors import InvalidItem
 from marketdata.tick import Tick, is_deal
+from tickpipe.sending.blocks import FileTick
 from tickpipe.sending.dialects import Said, UnknownForm, parse_file_name
-from tickpipe.sending.history import Bar, BarFile, FileTick, TickFile, inferred_timeframe
+from tickpipe.sending.history import Bar, BarFile, TickFile, inferred_timeframe
 from tickpipe.sending.textfile import DataFileError
 
 #: 2019-02-04T00:00:00Z

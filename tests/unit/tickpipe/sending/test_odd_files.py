@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather, parquet
 
+from tickpipe.sending.blocks import FileTick
 from tickpipe.sending.columnfile import kind_of
 from tickpipe.sending.dialects import Kind, Said, UnknownForm
 from tickpipe.sending.history import Bar as FileBar
-from tickpipe.sending.history import BarFile, FileTick, TickFile
+from tickpipe.sending.history import BarFile, TickFile
 from tickpipe.sending.textfile import DataFileError
 
 #: 2024-03-25 13:07:00 and 00:00 (epoch milliseconds).

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tickpipe.sending.blocks import FileTick
 from tickpipe.sending.columnfile import kind_of
 from tickpipe.sending.dialects import Kind, Said, UnknownForm
-from tickpipe.sending.history import BarFile, FileTick, TickFile
+from tickpipe.sending.history import BarFile, TickFile
 from tickpipe.sending.recognition import recognise
 from tickpipe.sending.textfile import DataFileError, MissingLibrary
 from tickpipe.sending.timeforms import TimeForm, said_form

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from marketdata.errors import SettingsError
 from runtime.posting import ServerRefused, ServerUnavailable
 from tests.scripted import Answer, ScriptedServer
-from tickpipe.sending.history import FileTick
+from tickpipe.sending.blocks import FileTick
 from tickpipe.sending.sender import PriceForm, TickSender, batches, live
 from tickpipe.sending.textfile import DataFileError
 
