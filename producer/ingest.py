@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from marketdata.contract import http
 from marketdata.contract.bar import read_bar
-from marketdata.contract.body import Body, decode
+from marketdata.contract.body import decode
 from marketdata.contract.fields import is_bar
 from marketdata.contract.fills import MAX_FILLS_BYTES, read_reports
 from marketdata.contract.http import (
@@ -29,7 +29,7 @@ from marketdata.contract.http import (
     is_dry_run,
     sender_in,
 )
-from marketdata.contract.large_body import LARGE_BYTES, decode_large
+from marketdata.contract.large_body import LARGE_BYTES, Piece, large_pieces
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem, KafkaUnavailable
@@ -39,7 +39,7 @@ from producer.connection import Record
 from producer.fills import Fills, answer_to
 from producer.metrics import Metrics
 from producer.publisher import Gateway
-from producer.records import FrameWriter, Origin, ReadBody, RejectWriter, decode_bulk, read_bulk
+from producer.records import BulkBody, FrameWriter, Origin, ReadBody, RejectWriter, decode_bulk, read_bulk
 from producer.senders import ReferenceData
 from runtime import clock
 from runtime.api_keys import ApiKey, Rates
@@ -72,6 +72,9 @@ _CACHED_ANSWERS: Final = 256
 
 #: Rejected items of a large body that wait in memory (entries); then they are stored before the rest is read.
 _MAX_REJECTS: Final = 5_000
+
+#: Behind the last piece of a body.
+_NO_MORE: Final = Piece(b"", None)
 
 _StoreBody = Callable[[bytes, Origin, ApiKey, Place], Awaitable[Response]]
 
@@ -223,7 +226,7 @@ class Ingest:
         found = ReadBody()
         try:
             if len(body) < TURN_BYTES:
-                self._read(body, found, origin)
+                self._read(next(large_pieces(body, decode_bulk)), found, origin)
             else:
                 async for _ in self._pieces(body, found, origin, place):
                     if len(found.rejects) >= _MAX_REJECTS:
@@ -262,35 +265,30 @@ class Ingest:
 
     async def _pieces(self, body: bytes, found: ReadBody, origin: Origin, place: Place) -> AsyncIterator[None]:
         """Add what the items of a body hold, each piece in a turn of its own."""
-        async with place.turn():
-            if (large := decode_large(body)) is None:
-                self._read(body, found, origin)
-        yield
-        if large is None:
-            return
-        found.clock = self._clock(large.utc_offset_seconds, origin)
-        pieces = large.pieces()
+        pieces = large_pieces(body, decode_bulk)
         while True:
             async with place.turn():
-                if (piece := next(pieces, None)) is None:
+                if (piece := next(pieces, _NO_MORE)) is _NO_MORE:
                     return
                 self._read(piece, found, origin)
             yield
 
-    def _read(self, body: bytes | Body, found: ReadBody, origin: Origin) -> None:
+    def _read(self, piece: Piece | None, found: ReadBody, origin: Origin) -> None:
         """Add what the items of a body, or of a piece of one, hold."""
+        if piece is None:
+            return
+        items = piece.items
+        clock = found.clock = found.clock or self._clock(piece.utc_offset_seconds, origin)
         done = 0
-        if isinstance(body, bytes) and (bulk := decode_bulk(body)) is not None:
-            clock = found.clock = found.clock or self._clock(bulk.utc_offset_seconds, origin)
-            done = read_bulk(bulk, clock, found.ticks)
-            if done == len(bulk.ticks):
+        if isinstance(items, BulkBody):
+            done = read_bulk(items, clock, found.ticks)
+            if done == len(items.ticks):
                 found.received += done
                 return
-        decoded = decode(body) if isinstance(body, bytes) else body
-        clock = found.clock = found.clock or self._clock(decoded.utc_offset_seconds, origin)
+            items = decode(piece.raw)
         first = found.received
-        found.received += len(decoded.items)
-        for index, item in enumerate(decoded.items[done:], first + done):
+        found.received += len(items.items)
+        for index, item in enumerate(items.items[done:], first + done):
             try:
                 if is_bar(item):
                     found.bars.append(read_bar(item).of(origin.source, clock, origin.received_ms))

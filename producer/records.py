@@ -283,6 +283,11 @@ class BulkBody(msgspec.Struct, gc=False):
     ticks: list[TickFields]
     utc_offset_seconds: _Offset | None = msgspec.field(default=None, name=OFFSET)
 
+    @property
+    def items(self) -> list[TickFields]:
+        """The ticks, under the name that all bodies have for what they hold."""
+        return self.ticks
+
 
 _Field = list[TickFields] | dict[str, Raw] | str | float | int | bool | None
 _decoder: Final = msgspec.json.Decoder(dict[FieldName, _Field] | list[TickFields], dec_hook=field_name)

@@ -37,7 +37,7 @@ from marketdata.contract.http import (
     source_in,
     taken,
 )
-from marketdata.contract.large_body import LARGE_BYTES, decode_large
+from marketdata.contract.large_body import LARGE_BYTES, Piece, large_pieces
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
 from relay.back_channel import Wishes, add_reports, count_reports
@@ -45,7 +45,7 @@ from relay.collector import Collected
 from relay.database import StoreUnavailable, explained
 from relay.forwarder import Totals
 from relay.item import Facts, NewRow, PackedRows, as_json, read_item
-from relay.pending import store_refused
+from relay.pending import STORED_CHARACTERS, store_refused
 from relay.status import Metrics, Status, recent
 from relay.store import Store
 from runtime.health import Health
@@ -68,6 +68,9 @@ _MAX_REFUSED: Final = 5_000
 
 #: Largest body of reports (bytes), as on the server.
 _MAX_REPORT_BYTES: Final = 4 * 1024 * 1024
+
+#: Behind the last piece of a body.
+_NO_MORE: Final = Piece(b"", None)
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -227,7 +230,7 @@ class Api:
             found, rows = await self._read(raw, said, place)
         except Unusable as exc:
             if raw:
-                await self._store_refused([(text_of(raw), exc.message)])
+                await self._store_refused([(text_of(raw[: 4 * STORED_CHARACTERS]), exc.message)])
             raise
         self.metrics.items_rejected.inc(found.errors)
         if rows:
@@ -256,19 +259,17 @@ class Api:
 
     async def _pieces(self, raw: bytes, said: "_Said", place: Place) -> "AsyncIterator[_Found]":
         """What is found in a body, after each of its pieces, which have a turn each."""
-        async with place.turn():
-            large = decode_large(raw)
-            found = _read_whole(raw, said) if large is None else _Found(large.utc_offset_seconds, said)
-        yield found
-        if large is None:
-            return
-        pieces = large.pieces()
+        pieces = large_pieces(raw)
+        found: _Found | None = None
         while True:
             async with place.turn():
-                if (piece := next(pieces, None)) is None:
+                if (piece := next(pieces, _NO_MORE)) is _NO_MORE:
                     return
-                found.add((decode(piece) if isinstance(piece, bytes) else piece).items)
-            yield found
+                if piece is not None:
+                    found = found or _Found(piece.utc_offset_seconds, said)
+                    found.add(piece.items.items)
+            if found is not None:
+                yield found
 
     async def _store_refused(self, refused_items: Sequence[tuple[str, str]]) -> None:
         await asyncio.to_thread(store_refused, self._store, refused_items)

@@ -33,7 +33,7 @@ FORWARD: Final = "forward"
 _CHECKPOINT_SECONDS: Final = 60.0
 
 #: Stored of one item that was refused, at most (characters), as on the server.
-_STORED_CHARACTERS: Final = 64 * 1024
+STORED_CHARACTERS: Final = 64 * 1024
 
 #: Columns of a RawRow.
 COLUMNS: Final = "id, symbol, ts_ms, timeframe, open, high, low, close, volume, kind, meta, created_at, facts"
@@ -268,7 +268,7 @@ def store_refused(store: Store, refused: Sequence[tuple[str, str]]) -> None:
     """
     statement = "INSERT INTO rejected SELECT min(0, ifnull((SELECT min(id) FROM rejected), 0)) - 1, '', 0, ?, ?, ?"
     now = datetime.now(UTC).isoformat(" ", "seconds")
-    entries = [(reason, text[:_STORED_CHARACTERS], now) for text, reason in refused]
+    entries = [(reason, text[:STORED_CHARACTERS], now) for text, reason in refused]
     store.run(lambda connection: connection.executemany(statement, entries))
 
 

@@ -13,11 +13,11 @@ from marketdata.contract.http import TooLarge, Unusable
 MAX_ITEMS: Final = 1_000_000
 
 #: Commas and opening brackets: each makes one more value. 64 MB of DataCollectorPRO's ticks have 4 million.
-_MAX_VALUES: Final = 6_000_000
+MAX_VALUES: Final = 6_000_000
 
 #: What is only nearly JSON costs 20 to 50 times as much as JSON, in one go; a longer body is read in pieces (bytes
 #: without spaces).
-_MAX_MENDED_BYTES: Final = 640 * 1024
+_MAX_MENDED_BYTES: Final = 512 * 1024
 
 #: No zone is further from UTC (seconds).
 MAX_OFFSET_SECONDS: Final = 18 * 3600
@@ -50,8 +50,8 @@ _STRAY: Final = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for by
 _MENDED: Final = re.compile(
     rf"""
     (?:
-        "[^"\\]*+" \s*+:\s*+
-        (?: "[^"\\]*+" | -?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?=\s*+[,}}]) )
+        "[^"\\]*+"
+        (?: \s*+:\s*+ (?: "[^"\\]*+" | -?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?=\s*+[,}}]) ) )?+
         (?:\s*+,\s*+(?="))?+
     )++
     | "(?:[^"\\]|\\.?)*+"?
@@ -73,6 +73,9 @@ _WRITTEN: Final = {
 #: A backslash in a string and what it escapes: a path of Windows has others than JSON knows.
 _ESCAPE: Final = re.compile(r"\\(u[0-9a-fA-F]{4}|[^u])?", re.DOTALL)
 _ESCAPED: Final = frozenset('"\\/bfnrt')
+
+#: What is said of the body of an HTML form.
+FORM_DATA: Final = f"the body is form data; {_HOW_TO_POST}"
 
 _FORM_DATA: Final = re.compile(rb"[A-Za-z_][\w.-]{0,63}=")
 
@@ -110,20 +113,23 @@ class Body(msgspec.Struct, gc=False):
     utc_offset_seconds: int | None
 
 
-def decode(body: bytes) -> Body:
+def decode(body: bytes, *, mends: bool = True) -> Body:
     """The items of a body.
 
     NaN and Infinity, which JSON lacks, bytes of Windows-1252, and the NUL that MQL5 appends to a string are accepted
-    here: they spoil one item, not the body.
+    here, where it `mends`: they spoil one item, not the body.
 
     Raises:
         Unusable: when it is no JSON, or JSON that can hold no items.
         TooLarge: when it holds more than MAX_ITEMS, or more values than so many ticks have.
     """
-    check_values(body)
+    if len(body) > MAX_VALUES:
+        check_values(body)
     try:
         decoded = _decoder.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        if not mends:
+            raise Unusable("the body is not JSON") from None
         found = _decode_tolerantly(body, exc)
     else:
         found = Body(decoded, None) if isinstance(decoded, list) else _unwrapped(fields_of(decoded))
@@ -136,14 +142,21 @@ def fields_of(decoded: dict[FieldName, Any]) -> Fields:
     return [(field.name, value) for field, value in decoded.items()]
 
 
-def check_values(body: bytes) -> None:
-    """Refuse a body that would take far more memory decoded than its bytes do, such as `[[],[],…]`.
+def check_values(body: bytes, begin: int = 0, end: int | None = None, before: int = 0) -> int:
+    """How many values a body may hold; refuse one that would take far more memory decoded, such as `[[],[],…]`.
+
+    Args:
+        begin, end: where to count, for a long body is counted in parts.
+        before: values of the parts before.
 
     Raises:
-        TooLarge: when it may hold more than _MAX_VALUES.
+        TooLarge: when it may hold more than MAX_VALUES.
     """
-    if len(body) > _MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+    end = len(body) if end is None else end
+    values = before + sum(body.count(byte, begin, end) for byte in (b",", b"[", b"{"))
+    if values > MAX_VALUES:
         raise TooLarge("the body holds more values than ticks have; split it and send the parts")
+    return values
 
 
 def _decode_tolerantly(body: bytes, strict: Exception) -> Body:
@@ -155,7 +168,7 @@ def _decode_tolerantly(body: bytes, strict: Exception) -> Body:
     if not trimmed:
         raise Unusable(f"the body is empty; {_HOW_TO_POST}")
     if is_form_data(trimmed):
-        raise Unusable(f"the body is form data; {_HOW_TO_POST}")
+        raise Unusable(FORM_DATA)
     if len(trimmed) - sum(map(trimmed.count, PADDING)) > _MAX_MENDED_BYTES:
         raise Unusable(f"the body is not JSON: {strict}; so long a body must be JSON, or one array of small items")
     text = text_of(trimmed)

@@ -2,7 +2,9 @@
 
 import json
 import math
+import time
 import tracemalloc
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,17 +12,21 @@ import pytest
 from marketdata.contract.body import decode
 from marketdata.contract.body import readable as mend
 from marketdata.contract.http import Refusal
-from marketdata.contract.large_body import LargeBody, decode_large
+from marketdata.contract.large_body import Piece, large_pieces
 
 
-def pieces_of(large: LargeBody) -> list[list[Any]]:
-    return [(decode(piece) if isinstance(piece, bytes) else piece).items for piece in large.pieces()]
+def pieces_of(body: bytes) -> list[Piece]:
+    return [piece for piece in large_pieces(body) if piece is not None]
+
+
+def items_in(body: bytes) -> list[Any]:
+    return [item for piece in pieces_of(body) for item in piece.items.items]
 
 
 @pytest.mark.parametrize("unit", [b"[],", b"0,", b'{"a":[]},', b"[" * 100 + b"]" * 100 + b","])
 def test_a_body_that_would_fill_the_memory_is_refused_before_it_is_decoded(unit: bytes) -> None:
     body = b"[" + unit * (64_000_000 // len(unit)) + b"0]"
-    for read in (decode, decode_large):
+    for read in (decode, pieces_of):
         with pytest.raises(Refusal) as caught:
             read(body)
         assert caught.value.status == 413
@@ -30,12 +36,11 @@ def test_a_body_that_would_fill_the_memory_is_refused_before_it_is_decoded(unit:
 def test_the_pieces_of_a_large_body_hold_every_item_in_order(around: tuple[bytes, bytes]) -> None:
     items = [{"n": n, "text": "x" * 500} for n in range(12_000)]
     body = around[0] + json.dumps({"utc_offset_s": 7200, "ticks": items}).encode() + around[1]
-    large = decode_large(body)
 
-    assert large is not None
-    pieces = pieces_of(large)
-    assert [item for piece in pieces for item in piece] == items
-    assert large.utc_offset_seconds == 7200
+    pieces = pieces_of(body)
+
+    assert [item for piece in pieces for item in piece.items.items] == items
+    assert {piece.utc_offset_seconds for piece in pieces} == {7200}
     assert len(pieces) > 5
 
 
@@ -64,25 +69,81 @@ def odd_body(odd: bytes, wrapper: tuple[bytes, bytes]) -> tuple[bytes, list[Any]
 def test_what_is_nearly_json_comes_in_pieces_as_well(odd: bytes, value: Any, wrapper: tuple[bytes, bytes]) -> None:
     body, items = odd_body(odd, wrapper)
 
-    large = decode_large(body)
+    pieces = pieces_of(body)
 
-    assert large is not None
-    pieces = pieces_of(large)
-    found = [item for piece in pieces for item in piece]
+    found = [item for piece in pieces for item in piece.items.items]
     assert repr(found.pop(7_000)) == repr({"odd": value})
     del items[7_000]
     assert found == items
-    assert large.utc_offset_seconds == (7200 if b"utc" in (wrapper[0] + wrapper[1]).lower() else None)
-    assert max(map(len, pieces)) < 5_000
+    offset = 7200 if b"utc" in (wrapper[0] + wrapper[1]).lower() else None
+    assert {piece.utc_offset_seconds for piece in pieces} == {offset}
+    assert max(len(piece.items.items) for piece in pieces) < 5_000
 
 
 def test_what_is_no_json_is_refused_as_a_small_body_is() -> None:
     body, _ = odd_body(b'"', (b"[", b"]"))
-    large = decode_large(body)
 
-    assert large is not None
-    with pytest.raises(Refusal, match="not JSON"):
-        pieces_of(large)
+    with pytest.raises(Refusal, match="must be one array of items"):
+        pieces_of(body)
+
+
+@pytest.mark.parametrize("around", [(b'{"ticks":[', b'],"items":[]}'), (b'{"items":[ ],"ticks":[', b"]}")])
+def test_an_empty_array_beside_the_items_does_not_matter(around: tuple[bytes, bytes]) -> None:
+    items = [{"n": n, "text": "x" * 500} for n in range(12_000)]
+    assert items_in(around[0] + json.dumps(items).encode()[1:-1] + around[1]) == items
+
+
+def two_arrays(count: int, between: bytes = b"") -> bytes:
+    items = b",".join([b'{"text":"%b"}' % (b"x" * 500)] * count)
+    return b'{"ticks":[' + items + b"]," + between + b'"items":[' + items + b"]}"
+
+
+def test_two_arrays_are_read_as_far_as_one_step_may_go() -> None:
+    assert len(items_in(two_arrays(1_000))) == 2_000
+    with pytest.raises(Refusal, match="must be one array of items"):
+        items_in(two_arrays(10_000))
+
+
+def test_an_offset_that_comes_after_items_were_read_is_refused() -> None:
+    with pytest.raises(Refusal, match="must stand before the items"):
+        items_in(two_arrays(1_000, b'"utc_offset_s":7200,'))
+
+
+#: Anything but ticks, of up to 64 MB.
+ODD: dict[str, bytes] = {
+    "short texts": b"[" + b'"",' * 5_300_000 + b'""]',
+    "quotation marks": b"[" + b'"' * 16_000_000 + b"]",
+    "a long text": b'["' + b"a" * 60_000_000 + b'"]',
+    "escapes": b'["' + b"\\u00e9" * 10_000_000 + b'"]',
+    "digits": b"[" + b"1" * 60_000_000 + b"]",
+    "spaces": b" " * 64_000_000,
+    "brackets": b"[" * 5_000_000,
+    "arrays": b"[" + b"[]," * 2_000_000 + b"[]]",
+    "objects": b"[" + b"{}," * 2_000_000 + b"{}]",
+    "fields": b"{" + b'"k":1,' * 5_000_000 + b'"k":1}',
+    "a million NaN": b"[" + b"nan," * 5_000_000 + b"nan]",
+    "objects with NaN": b"[" + b'{"a":nan},' * 900_000 + b"{}]",
+    "colons": b"[{" + b":," * 5_000_000 + b"}]",
+    "places to cut in a text": b'[{"a":"' + b"},{" * 5_000_000 + b'"}]',
+    "UTF-16": b"\xff\xfe" + b" \0" * 30_000_000,
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ODD)
+def test_no_step_takes_long_whatever_a_body_holds(name: str) -> None:
+    """Steps may take 50 ms; the processor time of one is far from exact on a busy machine, so the median is held."""
+    longest = []
+    for _ in range(3):
+        steps, worst = large_pieces(ODD[name]), 0.0
+        with suppress(Refusal):
+            while True:
+                began = time.thread_time()
+                if next(steps, ODD) is ODD:
+                    break
+                worst = max(worst, time.thread_time() - began)
+        longest.append(worst)
+    assert sorted(longest)[1] < 0.1
 
 
 @pytest.mark.parametrize("unit", [b'"', b'"",', b".1 ", b"nan ", b'"\\q" '])
@@ -98,8 +159,8 @@ def test_what_is_nearly_json_and_cannot_be_cut_is_refused_before_it_is_mended(
         return mend(text)
 
     monkeypatch.setattr("marketdata.contract.body.readable", readable)
-    with pytest.raises(Refusal, match="is not JSON"):
-        assert pieces_of(large) if (large := decode_large(body)) else decode(body)
+    with pytest.raises(Refusal, match="must be one array of items"):
+        pieces_of(body)
     # Half a microsecond a byte and more, in one go: all of it would be 10 s.
     assert sum(mended) < 1_500_000
 
@@ -108,10 +169,8 @@ def test_a_body_with_a_nan_takes_little_more_memory_than_its_bytes() -> None:
     body, _ = odd_body(b"nan", (b'{"ticks":[', b"]}"))
     tracemalloc.start()
     try:
-        large = decode_large(body)
-        assert large is not None
-        for piece in large.pieces():
-            assert len((decode(piece) if isinstance(piece, bytes) else piece).items) > 0
+        for piece in large_pieces(body):
+            assert piece is None or len(piece.items.items) > 0
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
