@@ -9,9 +9,10 @@ from typing import Final
 import pyarrow.compute as pc
 
 from marketdata.errors import ArchiveDamaged
+from marketdata.tick import DAY_MS
 from runtime.archive.columns import SCHEMA
 from runtime.archive.files import ArchiveFiles
-from runtime.archive.manifest import DAY_MS, ArchivedFile, Catalogue, Manifest, date_of, logs_in
+from runtime.archive.manifest import ArchivedFile, Catalogue, Manifest, date_of, logs_in
 from runtime.archive.reader import read_whole
 
 #: The archiver replaces a manifest and then the progress: between the two they differ for a moment (seconds).

@@ -11,8 +11,8 @@ from aiokafka.admin import RecordsToDelete
 from archive.metrics import Metrics
 from archive.writer import Writer
 from marketdata.errors import ArchiveDamaged, LogTruncated
-from marketdata.tick import Frame
-from runtime.archive.manifest import DAY_MS, Catalogue
+from marketdata.tick import DAY_MS, Frame
+from runtime.archive.manifest import Catalogue
 from runtime.archive.reader import ArchiveReader
 from runtime.clock import now_ms
 from runtime.kafka import admin_client

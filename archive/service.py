@@ -14,8 +14,9 @@ from archive.metrics import Metrics
 from archive.retention import LocalRetention
 from archive.writer import Writer
 from marketdata.errors import ArchiveDamaged, ArchiveFenced, LogShortened, LogTruncated, TickpipeError
+from marketdata.tick import DAY_MS
 from runtime.archive.files import ArchiveFiles, open_files
-from runtime.archive.manifest import DAY_MS, Catalogue, Day, Progress, date_of
+from runtime.archive.manifest import Catalogue, Day, Progress, date_of
 from runtime.clock import now_ms
 from runtime.health import Guard, Health, StatusServer
 from runtime.kafka_groups import commit_offsets

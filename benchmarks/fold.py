@@ -19,7 +19,7 @@ import psutil
 from aiokafka import TopicPartition
 
 from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
-from marketdata.tick import Frame
+from marketdata.tick import DAY_MS, Frame
 from marketdata.wire import encode, frame_key
 from runtime.kafka import log_ends, new_consumer, new_producer
 from runtime.settings import Settings, load_settings
@@ -48,7 +48,7 @@ def records_of(ticks_per_symbol: int, frame_size: int, symbols: Sequence[str]) -
     """Frames of the generated day's ticks for each symbol; every lap of the day is a day later."""
     ticks, day = eurusd_ticks() * 2, len(eurusd_ticks())
     for start in range(0, ticks_per_symbol, frame_size):
-        shift_ms = start // day * 86_400_000
+        shift_ms = start // day * DAY_MS
         part = [
             type(tick)(tick.time_msc + shift_ms, tick.bid, tick.ask, 0.0, 0.0, 6)
             for tick in ticks[start % day : start % day + min(frame_size, ticks_per_symbol - start)]

@@ -15,13 +15,11 @@ import psutil
 from benchmarks.fold import SYMBOLS, arguments, filled, folding
 from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
 from marketdata.refold import Proof
-from marketdata.tick import period_of
+from marketdata.tick import DAY_MS, period_of
 from runtime.process import collect_rarely
 from runtime.settings import Settings, load_settings
 from runtime.ticklog import TickLog
 from tests.days import eurusd_ticks
-
-DAY_MS = 86_400_000
 
 
 def proofs_of(ticks_per_symbol: int, frame_size: int) -> list[Proof]:

@@ -21,9 +21,9 @@ import psutil
 
 from archive.writer import Writer
 from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
-from marketdata.tick import Frame, Tick
+from marketdata.tick import DAY_MS, Frame, Tick
 from runtime.archive.files import LocalFiles
-from runtime.archive.manifest import DAY_MS, Catalogue
+from runtime.archive.manifest import Catalogue
 from tickpipe.tickviews import Ticks
 
 SYMBOLS: Final = tuple(f"SYM{number}" for number in range(8))

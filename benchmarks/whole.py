@@ -25,10 +25,10 @@ import psycopg
 from benchmarks.fold import until_counted
 from benchmarks.ingest import post_all
 from benchmarks.memory import variables
-from benchmarks.peers.ticks import DAY_MS, SYMBOLS, Bars, closing_tick, expected_bars, ticks_of_a_symbol
+from benchmarks.peers.ticks import SYMBOLS, Bars, closing_tick, expected_bars, ticks_of_a_symbol
 from benchmarks.rounds import Contender, Measured, NotMeasured, cpu_seconds, peak_bytes, run_rounds
 from benchmarks.services import serving
-from marketdata.tick import Tick
+from marketdata.tick import DAY_MS, Tick
 from tests.days import EURUSD_COUNT
 from tests.servers import EmbeddedServers
 

@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from dashboard.answers import Prepared, encode
+from marketdata.tick import DAY_MS
 from marketdata.timeframes import TIMEFRAMES
 
 log = structlog.get_logger(__name__)
@@ -31,7 +32,6 @@ _CHART_LIBRARY_SHA256: Final = "c0992580867c4912cc9385b3c2728315bcc1a76c7f1087dc
 
 _SCRIPT: Final = "text/javascript"
 
-_DAY_MS: Final = 86_400_000
 
 #: The only forms of import and export that the scripts have.
 _IMPORT: Final = re.compile(r'^import \{([^}]*)\} from "\./([\w-]+)\.js";\n', re.MULTILINE)
@@ -112,7 +112,7 @@ def timeframe_widths() -> bytes:
 
     Days, weeks and months are not equally far apart, and hold weekends anyway: theirs are null.
     """
-    widths = {t.name: t.width_ms if t.width_ms and t.width_ms < _DAY_MS else None for t in TIMEFRAMES.values()}
+    widths = {t.name: t.width_ms if t.width_ms and t.width_ms < DAY_MS else None for t in TIMEFRAMES.values()}
     return b"export const WIDTHS = " + encode(widths) + b";\n"
 
 

@@ -8,6 +8,9 @@ from msgspec.structs import replace
 #: A minute (milliseconds).
 MINUTE_MS = 60_000
 
+#: A day of 24 hours (milliseconds).
+DAY_MS = 1_440 * MINUTE_MS
+
 #: Last millisecond of the year 9999: what every datetime type on the way can hold.
 MAX_TIME_MSC = 253_402_300_799_999
 

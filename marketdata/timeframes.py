@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from marketdata.errors import UnknownTimeframe
-from marketdata.tick import MINUTE_MS
+from marketdata.tick import DAY_MS, MINUTE_MS
 
 _HOUR_MS: Final = 60 * MINUTE_MS
-_DAY_MS: Final = 24 * _HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,8 @@ TIMEFRAMES: Final = _by_name(
         Timeframe("M30", 30 * MINUTE_MS, "M1"),
         Timeframe("H1", _HOUR_MS, "M1"),
         Timeframe("H4", 4 * _HOUR_MS, "H1", calendar=True),
-        Timeframe("D1", _DAY_MS, "H1", calendar=True),
-        Timeframe("W1", 7 * _DAY_MS, "D1", calendar=True),
+        Timeframe("D1", DAY_MS, "H1", calendar=True),
+        Timeframe("W1", 7 * DAY_MS, "D1", calendar=True),
         Timeframe("MN1", None, "D1", calendar=True),
     )
 )

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from marketdata.tick import DAY_MS
 from producer.senders import SourceWatch
 from runtime.rejected import REJECTS_LOST
 from runtime.telemetry import (
@@ -36,9 +37,6 @@ MAX_KEYS = 100
 
 #: A live tick, a batch of a minute, a resend after an outage, a replay (seconds).
 _AGE_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86400.0)
-
-
-_DAY_MS = 86_400_000
 
 
 class FillMetrics:
@@ -138,7 +136,7 @@ class Metrics:
         elif (seconds := arrival_seconds(time_msc, received_ms)) is not None:
             self.received_seconds.observe(seconds)
         # By receipt, for a zone may be wrong by hours; what is older than a day is history that somebody sends.
-        if time_msc > received_ms - _DAY_MS:
+        if time_msc > received_ms - DAY_MS:
             self.heard(source, symbol, received_ms)
 
     def heard(self, source: str, symbol: str, received_ms: int) -> None:

@@ -20,6 +20,7 @@ from tenacity import (
 from tenacity.stop import stop_base
 
 from marketdata.errors import TopicUnsafe, UnknownTopic
+from marketdata.tick import DAY_MS
 from runtime.kafka import MAX_RECORD_BYTES, admin_client, not_seen
 from runtime.kafka_errors import is_retriable, kafka_errors, mapped
 from runtime.known_log import KnownLog
@@ -171,8 +172,6 @@ def _suffices(setting: str, found: str, wanted: str) -> bool:
         return found in (wanted, "-1") or (wanted != "-1" and int(found) >= int(wanted))
     return found == wanted
 
-
-DAY_MS = 86_400_000
 
 #: A lone broker confirms what the kernel has, not yet the disk: a power cut takes at most this much (milliseconds).
 #: Replicas make it needless; flushing every record would cost a disk's write per request (docs/decisions/0003).

@@ -31,7 +31,7 @@ from marketdata.refold import (
     iso_milliseconds,
     shown,
 )
-from marketdata.tick import MINUTE_MS, Tick, period_of
+from marketdata.tick import DAY_MS, MINUTE_MS, Tick, period_of
 from marketdata.timeframes import M1
 from runtime.foreign import cell
 from runtime.kafka import Ends, admin_client, topic_ends
@@ -49,7 +49,6 @@ from sink.staging import time_msc, utc
 PASS_TICKS: Final = 100_000
 _PASS_MINUTES: Final = 1_500
 
-_DAY_MS: Final = 86_400_000
 
 #: Published candles reach the table within this time, or the sink is not running (seconds).
 _STORE_SECONDS: Final = 2.0
@@ -196,7 +195,7 @@ class TickReader:
         async with aclosing(self.minutes()) as minutes:
             async for minute in minutes:
                 is_full = ticks + minute.ticks > self._pass_ticks or len(group) == _PASS_MINUTES
-                if group and (is_full or minute.ts // _DAY_MS != group[0].ts // _DAY_MS):
+                if group and (is_full or minute.ts // DAY_MS != group[0].ts // DAY_MS):
                     async for found in self.read(group):
                         yield found
                     self._on_progress(len(group))

@@ -14,9 +14,10 @@ import pyarrow.dataset as ds
 from marketdata.offsets import place, position
 from marketdata.refold import bridged
 from marketdata.runs import Chunk
+from marketdata.tick import DAY_MS
 from runtime.archive.columns import SCHEMA, rows_of, series_and_days, table_of
 from runtime.archive.files import ArchiveFiles, LocalFiles
-from runtime.archive.manifest import DAY_MS, Catalogue, Manifest, Series, date_of, is_cut
+from runtime.archive.manifest import Catalogue, Manifest, Series, date_of, is_cut
 from runtime.archive.reader import ArchiveReader
 from runtime.archive.resends import Flow, Part, is_forward, resends_in, sharing
 

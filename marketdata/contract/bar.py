@@ -23,6 +23,7 @@ from marketdata.contract.fields import (
 from marketdata.contract.tick import point_of
 from marketdata.contract.times import Clock, Instant, Time, says_time, time_in, time_of
 from marketdata.errors import InvalidItem
+from marketdata.tick import DAY_MS
 from marketdata.timeframes import TIMEFRAMES
 
 #: The field of `meta` in which a collector states when the bar opened.
@@ -34,7 +35,6 @@ _NO: Final = (False, 0, "0", "false")
 
 _MAX_COUNT: Final = 2**63 - 1
 _MAX_SPREAD: Final = 2**31 - 1
-_DAY_MS: Final = 86_400_000
 
 _Count = Annotated[int, Meta(ge=0)]
 _TimeframeName = Annotated[str, Meta(extra_json_schema={"enum": list(TIMEFRAMES)})]
@@ -191,22 +191,22 @@ def _said_time(meta: Mapping[str, Any], field: str) -> Time | None:
 def opening_of(wall_ms: int, name: str) -> int:
     """When the bar of that timeframe opened in which the clock showed `wall_ms` (milliseconds, as of a WallTime)."""
     width_ms = TIMEFRAMES[name].width_ms
-    if width_ms is not None and width_ms <= _DAY_MS:
+    if width_ms is not None and width_ms <= DAY_MS:
         return wall_ms - wall_ms % width_ms
-    midnight_ms = wall_ms - wall_ms % _DAY_MS
+    midnight_ms = wall_ms - wall_ms % DAY_MS
     day = datetime.fromtimestamp(midnight_ms // 1000, UTC)
     if width_ms is None:
-        return midnight_ms - (day.day - 1) * _DAY_MS
+        return midnight_ms - (day.day - 1) * DAY_MS
     if day.weekday() == 0 and midnight_ms == wall_ms:
         return wall_ms  # MetaTrader's weeks begin on Sunday, those of other terminals on Monday
-    return midnight_ms - day.isoweekday() % 7 * _DAY_MS
+    return midnight_ms - day.isoweekday() % 7 * DAY_MS
 
 
 def _end(opened_ms: int, name: str) -> int:
     if (width_ms := TIMEFRAMES[name].width_ms) is not None:
         return opened_ms + width_ms
     opened = datetime.fromtimestamp(opened_ms // 1000, UTC)
-    return opened_ms + monthrange(opened.year, opened.month)[1] * _DAY_MS
+    return opened_ms + monthrange(opened.year, opened.month)[1] * DAY_MS
 
 
 def _price(item: dict[str, Any], field: str) -> float:

@@ -14,13 +14,13 @@ from marketdata.contract.body import OFFSET, utc_offset_in
 from marketdata.contract.fields import MAX_SYMBOL, symbol_of
 from marketdata.contract.http import Detail, Unusable
 from marketdata.errors import InvalidItem
-from marketdata.tick import MINUTE_MS
+from marketdata.tick import DAY_MS, MINUTE_MS
 
 #: What one answer asks for (ranges).
 MAX_WANTED: Final = 8
 
 #: A report is of at most a day (milliseconds): a sender may read more at once than it was asked for.
-_MAX_RANGE_MS: Final = 86_400_000
+_MAX_RANGE_MS: Final = DAY_MS
 
 #: The clock of a sender may be so far ahead of ours (milliseconds).
 _MAX_AHEAD_MS: Final = 60_000

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from marketdata.contract.fields import finite, is_said, quoted, whole
 from marketdata.errors import InvalidItem
-from marketdata.tick import MAX_TIME_MSC, MINUTE_MS
+from marketdata.tick import DAY_MS, MAX_TIME_MSC, MINUTE_MS
 
 #: 1971-01-01T00:00:00Z: earlier means that seconds were sent as milliseconds (epoch milliseconds).
 EARLIEST_MS: Final = 31_536_000_000
@@ -47,7 +47,6 @@ _AROUND: Final = " \t\r\n\0"
 #: No text of a time is longer (characters).
 _MAX_TEXT: Final = 64
 
-_DAY_MS: Final = 86_400_000
 
 _QUARTER_SECONDS: Final = 900
 
@@ -198,7 +197,7 @@ class Clock:
 
     def __init__(self, zone: tzinfo | None, now_ms: int | None, *, is_known: bool = True) -> None:
         self.is_known = is_known
-        self.latest_ms = MAX_TIME_MSC if now_ms is None else now_ms + _DAY_MS
+        self.latest_ms = MAX_TIME_MSC if now_ms is None else now_ms + DAY_MS
         #: Milliseconds to subtract from wall times, or None when that depends on the time.
         self.shift_ms = _fixed_shift_ms(zone)
         self._zone = zone
@@ -280,7 +279,7 @@ class Clock:
 
         In the hour that it skips in spring both are what they are around it; beyond the limits of times, 0.
         """
-        if not 0 <= wall_ms <= min(self.latest_ms + _DAY_MS, MAX_TIME_MSC):
+        if not 0 <= wall_ms <= min(self.latest_ms + DAY_MS, MAX_TIME_MSC):
             return 0, 0
         wall = datetime.fromtimestamp(wall_ms // MINUTE_MS * 60, UTC).replace(tzinfo=self._zone)
         return _offset_ms(wall.replace(fold=0)), _offset_ms(wall.replace(fold=1))

@@ -11,7 +11,7 @@ from pyarrow.parquet import ParquetWriter
 
 from marketdata.refold import TickRow, columns_of
 from marketdata.runs import Chunk
-from marketdata.tick import Frame, Tick
+from marketdata.tick import DAY_MS, Frame, Tick
 
 _MOMENT: Final = pa.timestamp("ms", tz="UTC")
 
@@ -98,7 +98,7 @@ def series_and_days(table: pa.Table) -> tuple[pa.Table, list[SeriesDay]]:
 
     Slices of ten thousand series at once would take 150 MB: cut one after the other.
     """
-    day = pc.divide(table["time"].cast(pa.int64()), 86_400_000)
+    day = pc.divide(table["time"].cast(pa.int64()), DAY_MS)
     key = pc.add(pc.multiply(table["series"].cast(pa.int64()), 1 << 32), day)
     rows = table.drop_columns(["series"])
     if pc.min(key) != pc.max(key):

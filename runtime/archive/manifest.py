@@ -21,10 +21,8 @@ from msgspec import Meta, Struct, field
 
 from marketdata.errors import ArchiveDamaged
 from marketdata.offsets import Range, normalized
+from marketdata.tick import DAY_MS
 from runtime.archive.files import ArchiveFiles
-
-#: A day (milliseconds).
-DAY_MS: Final = 86_400_000
 
 #: File systems allow 255 bytes in a name; `symbol=` and the like come before it.
 _NAME_BYTES: Final = 200

@@ -8,9 +8,10 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from typer.testing import CliRunner, Result
 
 from marketdata.errors import TopicUnsafe
+from marketdata.tick import DAY_MS
 from runtime.kafka import admin_client
 from runtime.settings import Settings
-from runtime.topics import DAY_MS, check_topics, ensure_topics, topics
+from runtime.topics import check_topics, ensure_topics, topics
 from tests.services import Service, environment, running
 from tests.waiting import eventually, wait_until
 from tickpipe.cli import app

@@ -12,6 +12,7 @@ from marketdata.contract.fields import is_bar
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidFrame, InvalidItem, TickpipeError
+from marketdata.tick import DAY_MS
 from marketdata.wire import bar_key, candle_key, decode_frame, frame_key, reference_key
 from runtime import clock
 from runtime.kafka import admin_client, new_producer
@@ -19,7 +20,6 @@ from runtime.kafka_errors import kafka_errors
 from runtime.logreader import LogReader
 from runtime.rejected import WHOLE_BODY, Rejected, RejectedRecord, Which
 from runtime.settings import Settings
-from runtime.topics import DAY_MS
 from sink.batch import Incoming, incoming_bars, incoming_candles, incoming_reference, incoming_reports
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from marketdata.contract.tick import MAX_FLAGS
 from marketdata.errors import InvalidItem
-from marketdata.tick import MAX_PRICE, MAX_TIME_MSC, Tick
+from marketdata.tick import DAY_MS, MAX_PRICE, MAX_TIME_MSC, Tick
 from tickpipe.sending.dialects import Dialect
 from tickpipe.sending.numberforms import NumberForm
 from tickpipe.sending.textfile import BYTE_ORDER_MARK, DataFileError
@@ -25,8 +25,8 @@ BLOCK_LINES: Final = 500
 _WIDEST_MS: Final = 43_200_000
 
 #: What may be lost or gained where a clock is put to UTC (milliseconds).
-_DAYS_OF_ZONES_MS: Final = 2 * 86_400_000
-_EARLIEST_MS: Final = 366 * 86_400_000
+_DAYS_OF_ZONES_MS: Final = 2 * DAY_MS
+_EARLIEST_MS: Final = 366 * DAY_MS
 
 #: MT5: TICK_FLAG_BID and TICK_FLAG_ASK, of a quote in a file that has no flags.
 QUOTE_FLAGS: Final = 2 | 4

@@ -15,6 +15,7 @@ from typing import ClassVar, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 from marketdata.contract.fields import quoted, symbol_of
 from marketdata.contract.times import Clock
 from marketdata.errors import InvalidItem
+from marketdata.tick import DAY_MS
 from tickpipe.sending.arrowfile import ArrowFile, is_arrow
 from tickpipe.sending.dialects import Dialect, Kind, Said, UnknownForm, parse_file_name
 from tickpipe.sending.headers import columns_named, is_comment, split_cells
@@ -41,8 +42,8 @@ _MOST_TEXT: Final = 1_000
 
 #: A time that goes back further than the first, or ahead further than the second, is wrong when the line after it is
 #: where the line before it was. Weekends and holidays lie between (milliseconds).
-_FAR_BACK_MS: Final = 86_400_000
-_FAR_AHEAD_MS: Final = 7 * 86_400_000
+_FAR_BACK_MS: Final = DAY_MS
+_FAR_AHEAD_MS: Final = 7 * DAY_MS
 
 #: Lines that have to be there before one without its end is compared with them.
 _ENOUGH_LINES: Final = 3

@@ -8,7 +8,7 @@ from marketdata.contract.bar import check_prices, opening_of
 from marketdata.contract.fields import is_said, price, timeframe_of, whole
 from marketdata.contract.tick import MAX_FLAGS
 from marketdata.errors import InvalidItem
-from marketdata.tick import MAX_PRICE
+from marketdata.tick import DAY_MS, MAX_PRICE
 from marketdata.timeframes import TIMEFRAMES
 from tickpipe.sending.blocks import QUOTE_FLAGS, BlockReader, FileTick, in_blocks
 from tickpipe.sending.columnfile import ColumnFile, Unwanted
@@ -27,10 +27,8 @@ _SAMPLED_LINES: Final = 1_000
 
 _PRICES: Final = ("open", "high", "low", "close")
 
-#: Longer bars open by the calendar (milliseconds).
-_DAY_MS: Final = 86_400_000
 
-_SHORTEST_MONTH_MS: Final = 28 * _DAY_MS
+_SHORTEST_MONTH_MS: Final = 28 * DAY_MS
 
 #: Offsets of zones from UTC are whole multiples of this (milliseconds).
 _OFFSET_STEP_MS: Final = 15 * 60_000
@@ -280,7 +278,7 @@ class BarFile(ColumnFile[Bar]):
         except InvalidItem as exc:
             raise UnknownForm(f"{self.path}: {exc.message}") from exc
         width_ms = TIMEFRAMES[self.timeframe].width_ms
-        if self.dialect.closes and width_ms is not None and width_ms < _DAY_MS:
+        if self.dialect.closes and width_ms is not None and width_ms < DAY_MS:
             self._closing_ms = width_ms  # longer bars have the date of their day
         self._check_openings(rows, self.timeframe, inferred)
 
@@ -314,7 +312,7 @@ class BarFile(ColumnFile[Bar]):
     def _is_opening(self, wall_ms: int) -> bool:
         """Whether bars of the timeframe can open then; those longer than a day are left to the server."""
         width_ms = TIMEFRAMES[self.timeframe].width_ms if self.timeframe is not None else None
-        if width_ms is None or width_ms > _DAY_MS:
+        if width_ms is None or width_ms > DAY_MS:
             return True
         has_offset = self.dialect.form is not None and self.dialect.form.has_offset
         # The clock that bars open by is unknown where times are moments.

@@ -14,7 +14,7 @@ from unicodedata import normalize
 
 from marketdata.contract.fields import quoted
 from marketdata.errors import InvalidItem
-from marketdata.tick import MAX_TIME_MSC
+from marketdata.tick import DAY_MS, MAX_TIME_MSC
 
 #: Dates that are recognised. Where two fit all of the first lines, as with 03/04/2019, the user has to say which.
 DATES: Final = (
@@ -91,7 +91,6 @@ _SCIENTIFIC: Final = re.compile(r"[0-9]\.[0-9]{9,}[eE]\+?[0-9]{1,2}")
 #: Cells of which every form is tried; there are about 170.
 _TRIED: Final = 8
 
-_DAY_MS: Final = 86_400_000
 
 #: Parts of times of one kind that a reader remembers: all minutes of a day, or all thousandths of a second. In a file
 #: that is in order, no older ones come again.
@@ -318,7 +317,7 @@ def _minute_of(parts: dict[str, str | None]) -> int:
             raise ValueError(hour)
         hour = hour % 12 + (12 if half[0] in "Pp" else 0)
     moment = datetime(year, month, int(parts["d"] or 0), 0 if is_end else hour, int(parts.get("M") or 0), tzinfo=UTC)
-    return int(moment.timestamp()) * 1_000 + (_DAY_MS if is_end else 0)
+    return int(moment.timestamp()) * 1_000 + (DAY_MS if is_end else 0)
 
 
 def _month_named(name: str) -> int:

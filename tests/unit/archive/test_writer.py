@@ -19,10 +19,10 @@ from marketdata.candle import Candle
 from marketdata.errors import ArchiveDamaged, ArchiveFenced, ArchiveUnavailable
 from marketdata.offsets import normalized, position
 from marketdata.refold import Proof, Refold
-from marketdata.tick import Frame, Tick
+from marketdata.tick import DAY_MS, Frame, Tick
 from marketdata.wire import encode
 from runtime.archive.files import Digest, LocalFiles
-from runtime.archive.manifest import DAY_MS, Catalogue, folder_name
+from runtime.archive.manifest import Catalogue, folder_name
 from runtime.archive.reader import ArchiveReader, read_whole
 from tests import oracle
 

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from benchmarks.peers.running import Compared
-from benchmarks.peers.ticks import DAY_MS, SYMBOLS, Bars, closing_tick, expected_bars, ticks_of_a_symbol
+from benchmarks.peers.ticks import SYMBOLS, Bars, closing_tick, expected_bars, ticks_of_a_symbol
+from marketdata.tick import DAY_MS
 from tests.days import EURUSD_COUNT, eurusd_bars
 
 MINUTE = 1_549_238_400_000
