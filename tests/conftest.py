@@ -42,14 +42,19 @@ FULL = os.environ.get("TICKPIPE_TESTS") == "full"
 
 # Every run draws new examples, also where CI=true, so a few in each run find in time what many at once would. A slow
 # example is the fault of a busy machine. Fixtures are shared by the examples of one test, which none of ours minds.
+_ASKED = os.environ.get("TICKPIPE_TEST_EXAMPLES")
+_EXAMPLES = int(_ASKED or (500 if FULL else 50))
 hypothesis.settings.register_profile(
     "tests",
     hypothesis.settings.get_profile("default"),
-    max_examples=int(os.environ.get("TICKPIPE_TEST_EXAMPLES") or (500 if FULL else 50)),
+    max_examples=_EXAMPLES,
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("tests")
+
+#: For a property whose examples take more than 20 ms: a fifth in `make test`, elsewhere as many as of others.
+fewer_examples = hypothesis.settings(max_examples=_EXAMPLES if FULL or _ASKED else _EXAMPLES // 5)
 
 # Each call of a CliRunner would build all commands of its app again, which takes longer than most of what they do here.
 typer.testing._get_command = functools.cache(typer.main.get_command)  # type: ignore[attr-defined]

@@ -24,6 +24,7 @@ from marketdata.wire import decode_candle, decode_frame, encode
 from relay.api import Api
 from relay.store import Store
 from runtime.settings import load_settings
+from tests.conftest import fewer_examples
 from tests.ports import free_port
 from tests.security.targets import BODY
 from tests.unit.producer.conftest import ANY_KEY, new_bench
@@ -214,7 +215,7 @@ def test_routes_answer_as_their_document_says(made: Callable[[], Any]) -> None:
         if operation.path == "/stream":  # it does not end
             continue
 
-        @settings(phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+        @settings(fewer_examples, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy())
         def answers(case: Any) -> None:
             response = case.call(headers={"X-API-Key": ANY_KEY})

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,15 @@ PURE = {"msgspec"}
 IMPURE = {"asyncio", "socket", "ssl", "http", "urllib", "subprocess", "threading", "logging", "sqlite3", "selectors"}
 
 
+@cache
+def nodes_of(module: Path) -> list[ast.AST]:
+    """All nodes of a module, which several tests look through."""
+    return list(ast.walk(ast.parse(module.read_text())))
+
+
 def imported_packages(module: Path) -> set[str]:
-    tree = ast.parse(module.read_text())
-    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = [alias.name for node in nodes_of(module) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes_of(module) if isinstance(node, ast.ImportFrom)]
     return {name.partition(".")[0] for name in names}
 
 
@@ -81,7 +87,7 @@ def test_private_names_of_a_library_stand_in_one_module_each() -> None:
         for module in (ROOT / package).rglob("*.py"):
             used = {
                 node.attr
-                for node in ast.walk(ast.parse(module.read_text()))
+                for node in nodes_of(module)
                 if isinstance(node, ast.Attribute)
                 and re.match(r"_[^_]", node.attr)
                 and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
@@ -101,9 +107,11 @@ def test_every_client_of_kafka_says_who_it_is() -> None:
     made = []
     for package in (*MAY_IMPORT, "tickpipe"):
         for module in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(module.read_text())):
-                if isinstance(node, ast.Call) and re.fullmatch(
-                    r"AIOKafka(Consumer|Producer|AdminClient|Client)|Consumer", ast.unparse(node.func)
+            for node in nodes_of(module):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Name)
+                    and re.fullmatch(r"AIOKafka(Consumer|Producer|AdminClient|Client)|Consumer", node.func.id)
                 ):
                     made.append(module.name)
                     assert "**client_options(" in ast.unparse(node) or "**{**client_options(" in ast.unparse(node), (

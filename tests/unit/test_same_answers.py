@@ -6,6 +6,7 @@ The inputs are of the kinds that EAs, data sites and scripts really send; what i
 import json
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -51,11 +52,14 @@ def forwarded(store: Store) -> Iterator[tuple[str, bytes]]:
         yield origin.path, items if offset is None else b'{"utc_offset_s":%d,"ticks":%b}' % (offset, items)
 
 
+_settings = cache(load_settings)
+
+
 async def both(bench: Bench, store: Store, path: str, body: bytes, **headers: str) -> dict[str, Any]:
     """The answer of both, which is one."""
     response = await bench.post(f"http://producer{path}", body, **headers)
     relay_headers = {name.lower(): value for name, value in headers.items()}
-    status, answer, _ = await call_api(Api(store, load_settings()), body, path, **relay_headers)
+    status, answer, _ = await call_api(Api(store, _settings()), body, path, **relay_headers)
     answer.pop("queued", None)
     assert (status, answer) == (response.status_code, response.json())
     return {"status": status, **answer}

@@ -25,6 +25,7 @@ from runtime.archive.files import Digest, LocalFiles
 from runtime.archive.manifest import Catalogue, folder_name
 from runtime.archive.reader import ArchiveReader, read_whole
 from tests import oracle
+from tests.conftest import fewer_examples
 
 LOG = "cluster/ticks/id"
 MIDNIGHT = 1_549_238_400_000 + DAY_MS
@@ -152,6 +153,7 @@ def candles(log: Log) -> list[bytes]:
     return [encode(candle) for candle in made if candle is not None]
 
 
+@fewer_examples
 @given(logs(), st.integers(1, 5), st.integers(0, 3))
 def test_a_fold_from_the_archive_is_byte_equal_to_one_from_the_log(
     tmp_path_factory: pytest.TempPathFactory, log: Log, cut: int, merged: int
@@ -286,6 +288,7 @@ def write_by_twos(writer: Writer, log: Log) -> None:
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), Crash()], ids=["full", "killed"])
+@fewer_examples
 @given(st.data())
 def test_a_write_torn_at_any_byte_repeats_and_drops_nothing(
     tmp_path_factory: pytest.TempPathFactory, failure: BaseException, data: st.DataObject

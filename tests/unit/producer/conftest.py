@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import cache
 
 import httpx
 import pytest
@@ -48,10 +49,14 @@ def new_settings(**overrides: object) -> Settings:
     return load_settings(**{"_env_file": None, "api_keys": {"Broker-Demo": KEY, "*": ANY_KEY}, **overrides})
 
 
+_usual_settings = cache(new_settings)
+
+
 def new_bench(**overrides: object) -> Bench:
     """An application of its own."""
     gateway, metrics, reference, wanted = InMemoryGateway(), Metrics(), ReferenceData(), WantedIndex()
-    app = create_app(new_settings(**overrides), gateway=gateway, metrics=metrics, reference=reference, wanted=wanted)
+    settings = new_settings(**overrides) if overrides else _usual_settings()
+    app = create_app(settings, gateway=gateway, metrics=metrics, reference=reference, wanted=wanted)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="http://producer")
     return Bench(client, gateway, metrics, reference, wanted)

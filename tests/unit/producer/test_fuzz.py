@@ -16,6 +16,7 @@ from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
 from producer.records import TicksBySymbol, decode_bulk, read_bulk
+from tests.conftest import fewer_examples
 from tests.unit.producer.conftest import Bench, new_bench
 
 NOW_MS = 1760926800417
@@ -141,6 +142,7 @@ def test_a_tick_that_is_read_obeys_the_limits(tick: Any) -> None:
     assert read.flags >= 0
 
 
+@fewer_examples
 @given(
     items=st.lists(USUAL_ITEMS | ITEMS, min_size=1, max_size=8),
     offset_s=st.sampled_from([None, 7_200, 1e9]),

@@ -22,6 +22,7 @@ from runtime.archive.columns import rows_in
 from runtime.archive.files import ObjectFiles
 from runtime.archive.manifest import Catalogue
 from runtime.archive.reader import ArchiveReader
+from tests.conftest import fewer_examples
 from tests.unit.archive.test_writer import (
     LOG,
     MIDNIGHT,
@@ -70,6 +71,7 @@ def recorded(log: Log) -> Counter[Any]:
 
 # A failure is told by its shrunken example, which may be long.
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
+@fewer_examples
 @given(logs(), st.integers(1, 5), st.integers(0, 3), st.integers(0, 20))
 def test_ticks_are_those_that_candles_count(
     tmp_path_factory: pytest.TempPathFactory, log: Log, cut: int, merged: int, in_files: int
@@ -86,6 +88,7 @@ def test_ticks_are_those_that_candles_count(
 
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
+@fewer_examples
 @given(logs(), st.integers(1, 5), st.integers(-90_000, 90_000))
 def test_the_columns_of_forward_flow_are_the_ticks_that_candles_count(
     tmp_path_factory: pytest.TempPathFactory, log: Log, cut: int, from_ms: int

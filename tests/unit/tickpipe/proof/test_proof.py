@@ -20,6 +20,7 @@ from marketdata.offsets import normalized, position
 from marketdata.refold import Proof, Refold
 from marketdata.tick import Frame, Tick
 from tests import oracle
+from tests.conftest import fewer_examples
 from tests.extras import Installed
 from tests.unit.archive.test_writer import Log, logs
 from tests.unit.tickpipe.proof import second_checker
@@ -121,6 +122,7 @@ def test_the_second_checker_is_short_and_shares_no_code() -> None:
     assert "tickpipe" not in source.replace("Tickpipe", "")
 
 
+@fewer_examples
 @given(logs())
 def test_every_candle_of_any_log_is_the_naive_fold_of_its_ticks(
     tmp_path_factory: pytest.TempPathFactory, log: Log
