@@ -26,41 +26,39 @@ from runtime.logreader import own_log
 from runtime.process import collect_rarely
 from runtime.settings import Settings, load_settings
 from tests import plainhttp
+from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import Service, environment
-
-ARCHIVE_PORT = 18_993
 
 
 def archiving(settings: Settings, folder: Path, ticks: int) -> Callable[[], Measured]:
     """An archiver process with an empty folder, from the first tick that it wrote to the last."""
 
+    port = free_port()
+
+    def counted(metric: str) -> float:
+        try:
+            text = plainhttp.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+        except httpx.HTTPError:
+            return 0.0
+        return next((float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{metric} ")), 0.0)
+
+    def read() -> float:
+        return counted("tickpipe_archive_ticks_total")
+
+    def written() -> float:
+        return read() - counted("tickpipe_archive_held_ticks")
+
     def run() -> Measured:
         with tempfile.TemporaryDirectory(dir=folder) as empty:
-            changed = {"archive": empty, "archive_port": ARCHIVE_PORT, "archive_flush_seconds": 1, "log_level": "ERROR"}
+            changed = {"archive": empty, "archive_port": port, "archive_flush_seconds": 1, "log_level": "ERROR"}
             service = Service("archive", settings.model_copy(update=changed)).start()
             try:
-                return measured(ticks, [psutil.Process(service.pid)], done=_written, begun=_read)
+                return measured(ticks, [psutil.Process(service.pid)], done=written, begun=read)
             finally:
                 service.close()
 
     return run
-
-
-def _read() -> float:
-    return _counted("tickpipe_archive_ticks_total")
-
-
-def _written() -> float:
-    return _read() - _counted("tickpipe_archive_held_ticks")
-
-
-def _counted(metric: str) -> float:
-    try:
-        text = plainhttp.get(f"http://127.0.0.1:{ARCHIVE_PORT}/metrics", timeout=5).text
-    except httpx.HTTPError:
-        return 0.0
-    return next((float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{metric} ")), 0.0)
 
 
 def refolding(settings: Settings, ticks_per_symbol: int, frame_size: int) -> Callable[[], Measured]:
@@ -112,7 +110,7 @@ def main() -> None:
         asyncio.run(write(settings, records_of(options.ticks, options.frame, SYMBOLS)))
         cold = settings.model_copy(
             update={
-                "ticks_topic": "ticks.archived", "archive": str(folder / "cold"), "archive_port": ARCHIVE_PORT,
+                "ticks_topic": "ticks.archived", "archive": str(folder / "cold"), "archive_port": free_port(),
                 "archive_flush_seconds": 1,
             }
         )  # fmt: skip

@@ -20,7 +20,7 @@ import psutil
 from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
-from benchmarks.archive import ARCHIVE_PORT, emptied
+from benchmarks.archive import emptied
 from benchmarks.outcome import Beginning
 from benchmarks.report import table_of
 from runtime.logreader import wait_for_log
@@ -136,9 +136,7 @@ def main() -> None:
         warm = own_settings(servers, "bench_ticks", data_dir=Path(directory) / "data", kafka_partitions=1)
         asyncio.run(fill(warm))
         cold = warm.model_copy(
-            update={
-                "archive": str(Path(directory) / "cold"), "archive_port": ARCHIVE_PORT, "archive_flush_seconds": 1,
-            }
+            update={"archive": str(Path(directory) / "cold"), "archive_flush_seconds": 1}
         )  # fmt: skip
         for place, settings in {"Kafka": warm, "the archive": cold}.items():
             if settings is cold:

@@ -2,11 +2,13 @@
 
 -- name: tick_proofs
 -- The minutes of a feed that were folded from ticks: the records that they hold of a log, or are going to hold, whether
--- they are of another log, and how many ticks they have.
+-- they are of another log, and how many ticks they have. As text: a day has 1,440.
 SELECT
     m.ts,
-    coalesce(CASE WHEN m.log = %(log)s THEN m.offsets END, '{}')
-        + coalesce(CASE WHEN p.log = %(log)s THEN p.offsets END, '{}'),
+    (
+        coalesce(CASE WHEN m.log = %(log)s THEN m.offsets END, '{}')
+        + coalesce(CASE WHEN p.log = %(log)s THEN p.offsets END, '{}')
+    )::text,
     coalesce(m.log <> %(log)s, false), m.volume, p.log IS NOT NULL
 FROM market_data AS m
 LEFT JOIN pending_refolds AS p

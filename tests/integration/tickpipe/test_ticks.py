@@ -11,17 +11,25 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from pyarrow import parquet
+from aiokafka.admin import NewTopic
+from pyarrow import ipc, parquet
 
 from marketdata.tick import Tick
+from marketdata.wire import decode_frame
+from runtime.archive.files import LocalFiles
+from runtime.archive.manifest import Catalogue
+from runtime.kafka import admin_client, log_ends
+from runtime.logreader import own_log
 from runtime.settings import Settings
+from tests import plainhttp
 from tests.conftest import own_settings
 from tests.days import DAYS, Day
-from tests.kafka_log import group_lag
+from tests.kafka_log import group_lag, read_records
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import environment, running
 from tests.waiting import PATIENCE_SECONDS, eventually
+from tickpipe.proof.check import check, fingerprint_of
 
 pytestmark = [pytest.mark.full, pytest.mark.long(40)]
 
@@ -73,7 +81,9 @@ def day(request: pytest.FixtureRequest) -> Day:
 @pytest.fixture(scope="module")
 def sent(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory, day: Day) -> Iterator[Sent]:
     folder = tmp_path_factory.mktemp("ticks")
-    settings = own_settings(servers, f"ticks_{free_port()}", data_dir=folder, kafka_partitions=2)
+    settings = own_settings(servers, f"ticks_{free_port()}", data_dir=folder, kafka_partitions=2).model_copy(
+        update={"archive": str(folder / "archive"), "archive_flush_seconds": 1}
+    )
     ticks = day.ticks
     path = folder / "day.csv"
     path.write_text("time_msc,bid,ask\n" + "".join(f"{t.time_msc},{t.bid:.5f},{t.ask:.5f}\n" for t in ticks))
@@ -157,3 +167,54 @@ async def test_an_export_has_every_tick_once(sent: Sent, tmp_path: Path, format_
         assert list(zip(*(table[n].to_pylist() for n in ("time_msc", "bid", "ask")), strict=True)) == expected
     manifest = json.loads((tmp_path / "out" / "_export.json").read_text())
     assert f"{manifest['ticks']:,} ticks in {manifest['files']} files" in said.stdout.decode()
+
+
+async def test_every_other_way_out_has_every_tick_once(sent: Sent, tmp_path: Path) -> None:
+    """The dashboard's forms, SQL over the archive, a proof, and the log restored from the archive."""
+    expected = [(t.time_msc, t.bid, t.ask, t.last, t.volume, t.flags) for t in sent.ticks]
+    names = ["time_msc", "bid", "ask", "last", "volume", "flags"]
+    await sent.settled()
+    with running(sent.settings, "archive", "dashboard") as (_, dashboard):
+        catalogue = Catalogue(LocalFiles(Path(sent.settings.archive)), await own_log(sent.settings))
+
+        async def is_archived() -> bool:
+            ends = await log_ends(sent.settings, sent.settings.ticks_topic)
+            return all(catalogue.progress(partition).next == end for partition, (_, end) in ends.items())
+
+        await eventually(is_archived, what="the day in the archive")
+        url = f"{dashboard.url}/ticks?symbol=EURUSD&source=Day&from=2019-02-04&to=2019-02-05&limit=200000&format="
+        as_json = plainhttp.get(url + "json", timeout=PATIENCE_SECONDS).json()
+        as_csv = list(csv.DictReader(io.StringIO(plainhttp.get(url + "csv", timeout=PATIENCE_SECONDS).text)))
+        as_arrow = ipc.open_stream(plainhttp.get(url + "arrow", timeout=PATIENCE_SECONDS).content).read_all()
+    assert as_json["next"] is None
+    assert [tuple(one[name] for name in names) for one in as_json["ticks"]] == expected
+    assert [(int(r["time_msc"]), *(float(r[n]) for n in names[1:5]), int(r["flags"])) for r in as_csv] == expected
+    assert list(zip(*(as_arrow[name].to_pylist() for name in names), strict=True)) == expected
+
+    query = (
+        "select epoch_ms(time) as time_msc, bid, ask, last, volume, flags from ticks where source = 'Day' order by all"
+    )
+    sent.run("sql", query, "--format", "parquet", "--output", str(tmp_path / "sql.parquet"))
+    table = parquet.read_table(tmp_path / "sql.parquet")
+    assert list(zip(*(table[name].to_pylist() for name in names), strict=True)) == sorted(expected)
+
+    proof = tmp_path / "proof"
+    sent.run("proof", "export", str(proof), "-s", "EURUSD", "--source", "Day", *RANGE)
+    assert list(check(proof, fingerprint=fingerprint_of(proof))) == []
+    with (proof / "ticks" / "2019-02-04.csv").open() as file:
+        proven = [
+            (int(r["time_msc"]), *(float(r[n]) for n in names[1:5]), int(r["flags"])) for r in csv.DictReader(file)
+        ]
+    assert proven == expected
+
+    again = f"{sent.settings.ticks_topic}.again"
+    async with admin_client(sent.settings) as client:
+        await client.create_topics([NewTopic(again, 2, 1)])
+    restored = 0
+    for partition in catalogue.partitions():
+        said = sent.run("archive", "restore", "--to", again, "--partition", str(partition)).stdout.decode()
+        restored += int(said.split()[0].replace(",", ""))
+    of_topics = [await read_records(sent.settings, topic) for topic in (sent.settings.ticks_topic, again)]
+    before, after = ([(r.partition, r.key, decode_frame(r.value)) for r in records] for records in of_topics)
+    assert after == before
+    assert restored == len(before)

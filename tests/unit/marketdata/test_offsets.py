@@ -96,6 +96,7 @@ def test_multirange_text_excludes_the_upper_bound() -> None:
 def test_a_multirange_of_the_database_is_the_same_ranges(ranges: Ranges) -> None:
     loaded = Multirange([StoredRange(first, last + 1) for first, last in spans(ranges)])
     assert from_multirange(loaded) == ranges
+    assert from_multirange(to_multirange(ranges)) == ranges
 
 
 @given(RANGES, RANGES)
