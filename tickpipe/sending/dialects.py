@@ -44,7 +44,7 @@ NAMES: Final = {
     "high": ("high", "pxhigh", "midh", "bidhigh", "最高", "最高价", "最高價", "高値", "고가"),
     "low": ("low", "pxlow", "midl", "bidlow", "最低", "最低价", "最低價", "安値", "저가"),
     "close": ("close", "closelast", "midc", "bidclose", "收盘", "收盘价", "收盤", "收盤價", "終値", "종가"),
-    "tick_volume": ("tickvolume", "tickvol", "ticks", "numberoftrades", "totalticks"),
+    "tick_volume": ("tickvolume", "tickvol", "ticks", "numberoftrades", "totalticks", "tradecount"),
     "volume": ("volume", "vol", "size", "quantity", "qty", "totalvolume", "lots", "pxvolume", "成交量", "出来高",
                "거래량"),
     "volume_real": ("volumereal", "realvolume"),
