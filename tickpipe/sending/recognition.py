@@ -327,7 +327,7 @@ def _form(path: Path, layout: _Layout) -> TimeForm | None:
     forms = forms_of(cells)
     if len({form.date for form in forms}) > 1:
         example = f"{cells[0][0]} {cells[0][1]}".strip()
-        meant = " or ".join(f"'{form}'" for form in forms)
+        meant = " or ".join(f'"{form}"' for form in forms)
         raise UnknownForm(f"{path}: {example} may be {meant}; say which with --date-format")
     if not forms and len(cells) >= _SEVERAL:
         example = f"{cells[0][0]} {cells[0][1]}".strip()
