@@ -34,7 +34,7 @@ NAMES: Final = {
     "date": ("date", "day", "dtyyyymmdd", "日期", "日付", "날짜", "일자"),
     "time": ("time", "timestamp", "datetime", "ts", "localtime", "dateandtime", "opentime", "timeopen",
              "transacttime", "transactiontime", "startat", "windowstart", "ratedatetime", "participanttimestamp",
-             "siptimestamp", "etcutc", "时间", "時間", "時刻", "日時", "시간"),
+             "siptimestamp", "etcutc", "timestampus", "timestampns", "epochms", "时间", "時間", "時刻", "日時", "시간"),
     "time_msc": ("timemsc", "tsmsc", "timems", "timestampms"),
     "milliseconds": ("milliseconds", "millisecond", "millis", "msec", "ms"),
     "bid": ("bid", "bidprice", "ratebid", "bestbidprice", "pricebid"),
@@ -54,18 +54,21 @@ NAMES: Final = {
 
 #: The same in languages whose numbers have decimal commas.
 COMMA_NAMES: Final = {
+    "symbol": ("ativo",),
     "date": ("datum", "data", "fecha", "дата"),
     "time": ("zeit", "uhrzeit", "hora", "heure", "ora", "время"),
     "bid": ("geld", "бид"),
     "ask": ("brief", "аск"),
-    "last": ("preis", "precio", "preço", "prix", "prezzo", "цена", "zuletzt", "último"),
-    "open": ("abertura", "apertura", "eröffnung", "eröffn", "erster", "ouverture", "открытие", "откр", "otwarcie"),
-    "high": ("máxima", "máximo", "hoch", "höchst", "haut", "massimo", "максимум", "макс", "najwyższy", "najwyzszy"),
-    "low": ("mínima", "mínimo", "tief", "tiefst", "bas", "minimo", "минимум", "мин", "najniższy", "najnizszy"),
-    "close": ("fechamento", "cierre", "schluss", "schlusskurs", "clôture", "chiusura", "закрытие", "закр",
+    "last": ("preis", "precio", "preço", "prix", "prezzo", "цена", "zuletzt", "último", "últ"),
+    "open": ("abertura", "abert", "apertura", "eröffnung", "eröffn", "erster", "ouverture", "открытие", "откр",
+             "otwarcie"),
+    "high": ("máxima", "máximo", "máx", "hoch", "höchst", "haut", "massimo", "максимум", "макс", "najwyższy",
+             "najwyzszy"),
+    "low": ("mínima", "mínimo", "mín", "tief", "tiefst", "bas", "minimo", "минимум", "мин", "najniższy", "najnizszy"),
+    "close": ("fechamento", "fech", "cierre", "schluss", "schlusskurs", "clôture", "chiusura", "закрытие", "закр",
               "zamknięcie", "zamkniecie"),
     "tick_volume": ("тики",),
-    "volume": ("volumen", "wolumen", "quantidade", "stück", "stuecke", "объем", "объём"),
+    "volume": ("volumen", "wolumen", "quantidade", "stück", "stücke", "stuecke", "объем", "объём"),
     "spread": ("спред",),
 }  # fmt: skip
 

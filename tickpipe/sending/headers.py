@@ -28,6 +28,8 @@ _PRICED_IN: Final = ("USD", "USDT", "USDC", "BUSD", "EUR", "GBP", "JPY", "Curren
 #: Volumes by names that mean something else to others, and the names that stand beside them: Tardis' trades.
 _VOLUME_BESIDE: Final = {"amount": frozenset({"exchange", "localtimestamp", "price"})}
 
+_QUANTITY: Final = "quantidade"
+
 #: What Excel takes as the separator of a file.
 _SEP: Final = re.compile('"?sep=."?', re.IGNORECASE)
 
@@ -127,9 +129,12 @@ def separator_of(line: str, said: Said) -> str:
 
 def with_volume(names: Sequence[str], columns: tuple[str, ...]) -> tuple[str, ...]:
     """The columns of a header, with the volume where that goes by a name of its own."""
+    known = [normalised(name) for name in names]
+    if "volume" in columns and (beside := [at for at, name in enumerate(known) if name == _QUANTITY]):
+        # Brazilian platforms write the money that was traded as `Volume`, and what was traded beside it.
+        return tuple("" if field == "volume" and at not in beside else field for at, field in enumerate(columns))
     if {"volume", "volume_real"} & {*columns}:
         return columns
-    known = [normalised(name) for name in names]
     places = [known.index(name) for name, others in _VOLUME_BESIDE.items() if {name, *others} <= {*known}]
     if {*PRICES} <= {*columns}:
         found = {at: counted[1] for at, name in enumerate(names) if (counted := _VOLUME_OF.fullmatch(name.strip()))}

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -302,10 +302,13 @@ def _cells_of(layout: _Layout, fields: frozenset[str]) -> list[str]:
 
 
 def _number_form(path: Path, layout: _Layout, separator: str, said: Said) -> NumberForm:
+    # The money that was traded is not read, but shows how numbers are written.
+    names = zip(layout.columns, layout.names, strict=False)
+    unread = replace(layout, columns=tuple("" if field else field_of(name) for field, name in names))
     try:
         return number_form_of(
             _cells_of(layout, _NUMBERS),
-            _cells_of(layout, _COUNTS),
+            _cells_of(layout, _COUNTS) + _cells_of(unread, _COUNTS),
             separator=separator,
             writes_comma=writes_comma(layout.names),
             said=said.decimal,
