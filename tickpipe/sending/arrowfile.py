@@ -3,6 +3,7 @@
 That way their columns are read by the same rules as those of CSV.
 """
 
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,13 @@ _MOST_COLUMNS: Final = 1_000
 
 #: Rows in memory at once are fewer where they are long (bytes).
 _MOST_BYTES: Final = 64_000_000
+
+#: A batch that is packed is unpacked as a whole; with its texts it then takes several times as much (bytes).
+_MOST_UNPACKED_BYTES: Final = 128_000_000
+
+#: Messages of IPC by `header_type`, and where in Arrow's tables (format/Message.fbs) stands what is looked for.
+_DICTIONARY, _RECORDS = 2, 3
+_HEADER_TYPE, _HEADER, _OF_DICTIONARY, _BUFFERS, _COMPRESSION = 1, 2, 1, 2, 3
 
 #: Longer cells, which no tick or bar has, are cut off; rows of so many bytes are not decoded at all.
 _LONGEST_CELL: Final = 1_000
@@ -111,8 +119,9 @@ class ArrowFile:
             self._schema, self._rows = file.schema_arrow, metadata.num_rows
             self._batches = file.iter_batches(min(rows, default=_ROWS))
             return
-        # Batches are read where they lie in the file, however long they are.
+        # Batches are read where they lie in the file, however long they are, unless they are packed.
         self._raw = self._open.enter_context(lib.memory_map(str(self.path)))
+        self._check_packed(ipc, start)
         if start == _INDEXED:
             file = self._open.enter_context(ipc.open_file(self._raw))
             batches: Iterator[Any] = map(file.get_batch, range(file.num_record_batches))
@@ -126,6 +135,21 @@ class ArrowFile:
             for rows in (self._checked_rows(batch.num_rows, batch.nbytes),)
             for first in range(0, max(1, batch.num_rows), rows)
         )
+
+    def _check_packed(self, ipc: Any, start: bytes) -> None:
+        """Raises UnknownForm where a packed batch would fill the memory."""
+        # With an index, the messages of a stream stand behind the first eight bytes.
+        self._raw.seek(8 if start == _INDEXED else 0)
+        try:
+            for message in ipc.MessageReader.open_stream(self._raw):
+                if (size := _unpacked_bytes(memoryview(message.metadata), message.body)) > _MOST_UNPACKED_BYTES:
+                    raise UnknownForm(
+                        f"{self.path}: unpacked, one of its batches takes {size / 1e6:,.0f} MB; write shorter ones, "
+                        "such as feather.write_feather(…, chunksize=50_000), or write Parquet"
+                    )
+        except struct.error as exc:
+            raise UnknownForm(f"{self.path}: damaged: {told(exc)}") from exc
+        self._raw.seek(0)
 
     def _check_columns(self, schema: Any) -> None:
         if len(schema) > _MOST_COLUMNS:
@@ -142,6 +166,39 @@ class ArrowFile:
                 f"{self.path}: its rows have {size_bytes // max(rows, 1):,} bytes, which none of ticks has"
             )
         return max(1, min(_ROWS, _MOST_BYTES * max(rows, 1) // max(size_bytes, 1)))
+
+
+def _unpacked_bytes(metadata: memoryview, body: Any) -> int:
+    """What the buffers of a packed batch say to take unpacked; pyarrow tells only when it has unpacked them.
+
+    Raises:
+        struct.error: when they lie outside the message.
+    """
+
+    def number(form: str, at: int) -> int:
+        return int(struct.unpack_from(f"<{form}", metadata, at)[0])
+
+    def field(table: int, index: int) -> int:
+        """Where a field of a table stands; 0 where it has none."""
+        fields = table - number("i", table)
+        at = 4 + 2 * index
+        offset = number("H", fields + at) if at < number("H", fields) else 0
+        return table + offset if offset else 0
+
+    message = number("I", 0)
+    kind = number("B", at) if (at := field(message, _HEADER_TYPE)) else 0
+    if kind not in (_DICTIONARY, _RECORDS):
+        return 0
+    records = (at := field(message, _HEADER)) + number("I", at)
+    if kind == _DICTIONARY:
+        records = (at := field(records, _OF_DICTIONARY)) + number("I", at)
+    if not field(records, _COMPRESSION):
+        return 0
+    buffers = (at := field(records, _BUFFERS)) + number("I", at)
+    places = (buffers + 4 + 16 * each for each in range(number("I", buffers)))
+    # Each begins with its size before it was packed, or -1 where it was not.
+    starts = (number("q", place) for place in places if number("q", place + 8) >= 8)
+    return sum(max(0, int(struct.unpack_from("<q", body, start)[0])) for start in starts)
 
 
 def is_arrow(path: Path) -> bool:

@@ -148,7 +148,7 @@ def import_files(
     Examples:
 
     * `tickpipe import --dry-run EURUSD_*.csv`
-    * `tickpipe import ticks.txt --symbol EURUSD --columns time,ask,bid --date-format '%d/%m/%Y %H:%M:%S'`
+    * `tickpipe import ticks.txt --symbol EURUSD --columns time,ask,bid --date-format "%d/%m/%Y %H:%M:%S"`
     * `tickpipe import PDC_outbound_20251020.jsonl`
     * `tickpipe import market-data postgresql://trader@127.0.0.1/mt5_trading --source Broker`
     """

@@ -20,6 +20,16 @@ UNREAD: Final = (
     (frozenset({"deal", "order", "price"}), "it lists the deals of an account, not the ticks of a market"),
 )  # fmt: skip
 
+#: Volumes of bars by what they count, as in `Volume BTC` and `Volume_(BTC)`: the traded thing stands first, or alone
+#: where it is none of the currencies in which others have their price.
+_VOLUME_OF: Final = re.compile(r"Volume[ _]\(?([A-Z0-9]{3,8}|Currency)\)?")
+_PRICED_IN: Final = ("USD", "USDT", "USDC", "BUSD", "EUR", "GBP", "JPY", "Currency")
+
+#: Volumes by names that mean something else to others, and the names that stand beside them: Tardis' trades.
+_VOLUME_BESIDE: Final = {"amount": frozenset({"exchange", "localtimestamp", "price"})}
+
+_QUANTITY: Final = "quantidade"
+
 #: What Excel takes as the separator of a file.
 _SEP: Final = re.compile('"?sep=."?', re.IGNORECASE)
 
@@ -89,6 +99,14 @@ def check_header(path: Path, rows: list[list[str]], following: Sequence[str], nu
         raise UnknownForm(f"{path}: its columns are named in line {at}; say --skip-rows {at - 1}")
 
 
+def check_fixed_point(path: Path, rows: list[list[str]]) -> None:
+    """Raises UnknownForm where the columns are said and Databento's prices among them are still billionths."""
+    named = [*map(normalised, rows[0])]
+    prices = [at for at, name in enumerate(named) if name in ("price", *PRICES) or re.fullmatch("(bid|ask)px00", name)]
+    if UNREAD[0][0] <= {*named} and any(row[at].isdecimal() for row in rows[1:] for at in prices if at < len(row)):
+        raise UnknownForm(f"{path}: its prices are billionths; save it with pretty_px, as `dbn --csv --pretty` does")
+
+
 def _names_prices(line: str) -> bool:
     fields = {*columns_named(split_cells(line, separator_of(line, Said())))}
     return fields.issuperset(PRICES) or has_prices(fields)
@@ -107,6 +125,21 @@ def separator_of(line: str, said: Said) -> str:
     # `time,bid,ask;` ends with a sign that parts nothing.
     naming = (sign for sign in standing if sum(map(bool, fields_of(split_cells(line, sign)))) > 1)
     return next(naming, standing[0] if standing else ",")
+
+
+def with_volume(names: Sequence[str], columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns of a header, with the volume where that goes by a name of its own."""
+    known = [normalised(name) for name in names]
+    if "volume" in columns and (beside := [at for at, name in enumerate(known) if name == _QUANTITY]):
+        # Brazilian platforms write the money that was traded as `Volume`, and what was traded beside it.
+        return tuple("" if field == "volume" and at not in beside else field for at, field in enumerate(columns))
+    if {"volume", "volume_real"} & {*columns}:
+        return columns
+    places = [known.index(name) for name, others in _VOLUME_BESIDE.items() if {name, *others} <= {*known}]
+    if {*PRICES} <= {*columns}:
+        found = {at: counted[1] for at, name in enumerate(names) if (counted := _VOLUME_OF.fullmatch(name.strip()))}
+        places += [at for at, thing in found.items() if len(found) > 1 or thing not in _PRICED_IN]
+    return tuple("volume" if at in places[:1] else field for at, field in enumerate(columns))
 
 
 def named_once(columns: tuple[str, ...]) -> tuple[str, ...]:

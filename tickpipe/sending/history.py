@@ -66,7 +66,7 @@ class TickFile(ColumnFile[FileTick]):
 
     def _all_items(self, lines: Iterator[str]) -> Iterator[FileTick]:
         if self.is_live:
-            return super()._all_items(lines)
+            return self._items(self._rows(lines))
         return chain.from_iterable(self._by_blocks(lines))
 
     def _by_blocks(self, lines: Iterator[str]) -> Iterator[Iterable[FileTick]]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,12 +24,14 @@ from tickpipe.sending.dialects import (
 from tickpipe.sending.headers import (
     OTHER_QUOTE,
     QUOTE,
+    check_fixed_point,
     check_header,
     has_prices,
     is_before_header,
     named_once,
     separator_of,
     split_cells,
+    with_volume,
 )
 from tickpipe.sending.numberforms import Ambiguous, NumberForm
 from tickpipe.sending.numberforms import form_of as number_form_of
@@ -103,6 +105,8 @@ def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
     rows = [split_cells(line, separator, quote) for line in lines[start:] if line.strip()]
     if said.columns is None:
         check_header(path, rows, lines[start + 1 :], start + 2)
+    else:
+        check_fixed_point(path, rows)
     layout = _with_symbol_column(path, _layout(path, rows, start, said), said)
     fields = {*layout.columns}
     kind = Kind.BARS if fields.issuperset(PRICES) else Kind.TICKS
@@ -171,7 +175,7 @@ def _layout(path: Path, rows: list[list[str]], start: int, said: Said) -> _Layou
         return _Layout(columns, tuple(first), rows[1:], start + 1)
     if len(rows) > 1 and not first[-1].strip() and len(rows[1]) == len(first) - 1:
         first = first[:-1]  # a separator behind the last name
-    columns = fields_of(first)
+    columns = with_volume(first, fields_of(first))
     is_nameless = normalised(first[0]) in _NAMES_OF_INDEX and not {"time", "time_msc", "date"} & {*columns}
     if is_nameless and len(rows) > 1 and is_time(rows[1][0]):
         columns = ("time", *columns[1:])
@@ -298,10 +302,13 @@ def _cells_of(layout: _Layout, fields: frozenset[str]) -> list[str]:
 
 
 def _number_form(path: Path, layout: _Layout, separator: str, said: Said) -> NumberForm:
+    # The money that was traded is not read, but shows how numbers are written.
+    names = zip(layout.columns, layout.names, strict=False)
+    unread = replace(layout, columns=tuple("" if field else field_of(name) for field, name in names))
     try:
         return number_form_of(
             _cells_of(layout, _NUMBERS),
-            _cells_of(layout, _COUNTS),
+            _cells_of(layout, _COUNTS) + _cells_of(unread, _COUNTS),
             separator=separator,
             writes_comma=writes_comma(layout.names),
             said=said.decimal,
@@ -323,7 +330,7 @@ def _form(path: Path, layout: _Layout) -> TimeForm | None:
     forms = forms_of(cells)
     if len({form.date for form in forms}) > 1:
         example = f"{cells[0][0]} {cells[0][1]}".strip()
-        meant = " or ".join(f"'{form}'" for form in forms)
+        meant = " or ".join(f'"{form}"' for form in forms)
         raise UnknownForm(f"{path}: {example} may be {meant}; say which with --date-format")
     if not forms and len(cells) >= _SEVERAL:
         example = f"{cells[0][0]} {cells[0][1]}".strip()

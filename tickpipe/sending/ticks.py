@@ -16,13 +16,14 @@ import typer
 from marketdata.errors import TickpipeError
 from marketdata.tick import ChartMode
 from tickpipe.console import INTERRUPTED, epoch_ms, err, iso_utc, moment_of
+from tickpipe.sending.batches import batches, batches_at_once, live
 from tickpipe.sending.blocks import FileTick
 from tickpipe.sending.columnfile import ColumnFile
 from tickpipe.sending.dialects import Said
 from tickpipe.sending.history import TickFile
 from tickpipe.sending.options import Target
 from tickpipe.sending.progress import BadLines, FileBar, SavedPlace, report, wait
-from tickpipe.sending.sender import Outcome, PriceForm, TickSender, batches, batches_at_once, live
+from tickpipe.sending.sender import Outcome, PriceForm, TickSender
 from tickpipe.sending.textfile import DataFileError
 
 #: Ticks whose times are inspected before any is sent.

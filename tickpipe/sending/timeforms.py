@@ -20,7 +20,7 @@ from marketdata.tick import DAY_MS, MAX_TIME_MSC
 DATES: Final = (
     "%Y.%m.%d", "%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y",
     "%d-%b-%Y", "%d %b %Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%y/%m/%d", "%d-%m-%y", "%m-%d-%y", "%y-%m-%d",
-    "%d-%b-%y", "%b %d, %Y", "%b %d %Y", "%d. %b %Y", "%d de %b de %Y",
+    "%d-%b-%y", "%b %d, %Y", "%b %d %Y", "%d. %b %Y", "%d de %b de %Y", "%d %b %Y г.",
 )  # fmt: skip
 
 #: Times of day that are recognised; `%H%M%S%f` is HistData's, whose last three digits are milliseconds, and `%H%M%S %f`
@@ -73,8 +73,9 @@ _UNREAD: Final = tuple(
         (r"[0-9]{1,2}:[0-9]{2}\S*(?: ?[AaPp]\.?[Mm]\.?)? .*[0-9].*", "has the time of day "
          "before the date; write the date before it, or each into a column of its own"),
         (r"#{3,}", "is what Excel saves where a column is too narrow; widen it and save the file again"),
-        (r"[0-9]{1,2}:[0-9]{2}[.,][0-9]+", "is all that Excel saved of the time; have its column shown as yyyy-mm-dd "
-                                          "hh:mm:ss.000 and save the file again"),
+        (r"[0-9]{8} [0-9]{1,5}", "has a time of day that has lost its first zeros; write all digits, as in 090709"),
+        (r"(?:.* )?[0-9]{1,2}:[0-9]{2}[.,][0-9]+", "is all that Excel saved of the time; have its column shown "
+         "as yyyy-mm-dd hh:mm:ss.000 and save the file again"),
         (r"[2-6][0-9]{4}(?:[.,][0-9]+)?", "are days as Excel counts them; have its column shown as yyyy-mm-dd "
                                          "hh:mm:ss.000 and save the file again"),
         (r"[0-9](?:[.,][0-9]{1,8})?[eE]\+?[0-9]{1,2}", "is no time any more, a program has rounded it; save the file "
@@ -169,7 +170,7 @@ def reader_of(form: TimeForm | None, field: str) -> TimeReader:
 
 
 def _fitting(cell: str, clock: str) -> list[TimeForm]:
-    if not clock and (number := _NUMBER.fullmatch(_plain(cell.strip()))):
+    if not clock and (number := _NUMBER.fullmatch(_plain(cell.strip().replace(",", ".", 1)))):
         units = [unit for unit, digits in EPOCHS.items() if digits == len(number[1])]
         if units:
             return [TimeForm(unit=units[0])]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from pyarrow import feather, parquet
+from pyarrow import feather, ipc, parquet
 
+from tickpipe.sending import arrowfile
 from tickpipe.sending.blocks import FileTick
 from tickpipe.sending.columnfile import kind_of
 from tickpipe.sending.dialects import Kind, Said, UnknownForm
@@ -65,7 +66,7 @@ BARS = {
                                  (DAY, 1170.8, 1171.8, 1170.0, 1170.1, 0, None)),
     "points shown by a volume": ("Ativo;Data;Hora;Abertura;Máximo;Mínimo;Fechamento;Volume;Quantidade\n",
                                  "S;25/03/2024;13:0{m}:00;127.690;127.700;127.650;127.695;123.456.789,50;1.234\n",
-                                 "cp1252", (TIME, 127690.0, 127700.0, 127650.0, 127695.0, 0, 123456789.5)),
+                                 "cp1252", (TIME, 127690.0, 127700.0, 127650.0, 127695.0, 1234, None)),
     "Binance without names": ("", "171137{k},68000.1,68100.0,67900.0,68050.5,12,1711372079999,839000.1,321,6,4100,0\n",
                               "utf-8", (TIME, 68000.1, 68100.0, 67900.0, 68050.5, 321, 12.0)),
     "HistData": ("", "20240325 080{m}00;1.5;1.7;1.4;1.6;0\n", "utf-8", (TIME, 1.5, 1.7, 1.4, 1.6, 0, None)),
@@ -125,6 +126,8 @@ REFUSED = {
     "Databento": ("ts_event,rtype,publisher_id,instrument_id,open,high,low,close,volume,symbol\n",
                   "17113720{k}000000,33,1,5482,5411500000000,5412000000000,5411000000000,5411750000000,120,ESM4\n",
                   "pretty_px"),
+    "Databento, its prices as one file has them": ("ts_event,rtype,publisher_id,price,size,symbol\n",
+                                                   "2024-03-25T13:07:0{n}Z,0,1,5411500000000,3,ESM4\n", "pretty_px"),
     "deals of an account": ("Time,Deal,Symbol,Type,Volume,Price,Order\n",
                             "2024.03.25 13:07:0{n},7,EURUSD,buy,0.1,1.08412,1\n", "the deals of an account"),
     "names below a title": ("Security,EURUSD\nFrom,3/20/2024\n\nDate,Open,High,Low,Close\n",
@@ -291,3 +294,47 @@ def test_a_long_text_in_every_row_is_not_decoded_for_each(tmp_path: Path, form: 
     with TickFile(path, Said(symbol="S")) as ticks:
         assert len(list(ticks)) == rows
     assert pool.max_memory() - before < 300_000_000
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+@pytest.mark.parametrize("packed", ["zstd", "lz4", None])
+def test_a_packed_batch_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, packed: str | None
+) -> None:
+    monkeypatch.setattr(arrowfile, "_MOST_UNPACKED_BYTES", 2_000_000)
+    path = tmp_path / "ticks.arrow"
+    rows = 20_000
+    table = pa.table({name: [TIME] * rows for name in ("time_msc", "bid", "ask")} | {"symbol": ["S" * 100] * rows})
+    new = ipc.new_file if form == "file" else ipc.new_stream
+    with new(path, table.schema, options=ipc.IpcWriteOptions(compression=packed)) as writer:
+        writer.write_table(table)
+
+    if packed is None:
+        # What is not packed is read where it lies, a part at a time.
+        assert kind_of(path, Said()) is Kind.TICKS
+        return
+    # Three columns of 8 bytes, one of 100 and of 4 for where each ends; a bitmap of what is there is left out.
+    with pytest.raises(UnknownForm, match=r"unpacked, one of its batches takes 3 MB; write shorter ones"):
+        kind_of(path, Said())
+
+
+def test_packed_batches_of_a_usual_length_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "ticks.feather"
+    sides = pa.array(["a", "b"] * 10_000).dictionary_encode()
+    table = pa.table({"time_msc": range(TIME, TIME + 20_000), "bid": [1.1] * 20_000, "ask": [1.2] * 20_000, "x": sides})
+    feather.write_feather(table, path, compression="zstd")
+
+    with TickFile(path, Said(symbol="S")) as ticks:
+        assert sum(1 for _ in ticks) == 20_000
+
+
+def test_prices_in_billionths_are_refused_when_their_columns_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "mbp-1.csv"
+    said = Said(symbol="S", columns=("time", "-", "-", "bid", "ask"))
+    header, line = "ts_event,rtype,publisher_id,bid_px_00,ask_px_00\n", "2024-03-25T13:07:0{n}Z,1,1,{bid},{ask}\n"
+    path.write_text(header + "".join(line.format(n=n, bid="5411.5", ask="5411.75") for n in range(4)))
+    with TickFile(path, said) as ticks:
+        assert [(tick.bid, tick.ask) for tick in ticks] == [(5411.5, 5411.75)] * 4
+    path.write_text(header + "".join(line.format(n=n, bid=5411 * 10**9, ask=5412 * 10**9) for n in range(4)))
+    with pytest.raises(UnknownForm, match="its prices are billionths; save it with pretty_px"):
+        kind_of(path, said)

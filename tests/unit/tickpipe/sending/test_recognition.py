@@ -69,7 +69,7 @@ def test_digits_are_said_or_those_of_the_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said", "why"),
     [
-        ("time,bid,ask\n03/04/2019 00:00,1.1,1.2\n", Said(), "may be '%d/%m/%Y %H:%M' or '%m/%d/%Y %H:%M'; say which"),
+        ("time,bid,ask\n03/04/2019 00:00,1.1,1.2\n", Said(), 'may be "%d/%m/%Y %H:%M" or "%m/%d/%Y %H:%M"; say which'),
         ("time,bid,ask\n1549238400994,1.1,1.2\n", Said(columns=("time", "bid")), "--columns names 2 columns"),
         ("time,bid,ask\n1549238400994,1.1,1.2\n", Said(symbol_column="pair"), "there is no column pair"),
         ("time,bid,ask\n", Said(skip_rows=9), "there is no line to read"),

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from marketdata.errors import SettingsError
 from runtime.posting import ServerRefused, ServerUnavailable
 from tests.scripted import Answer, ScriptedServer
+from tickpipe.sending.batches import batches, batches_at_once, live
 from tickpipe.sending.blocks import FileTick
-from tickpipe.sending.sender import PriceForm, TickSender, batches, live
+from tickpipe.sending.sender import PriceForm, TickSender
 from tickpipe.sending.textfile import DataFileError
 
 #: 2019-02-04T00:00:00Z
@@ -235,6 +236,21 @@ def test_pauses_cut_batches_and_lose_no_tick(fed: list[int | None], size: int) -
     ends = {sum(len(batch) for batch in cut[: index + 1]) for index in range(len(cut))}
     sent_before = [sum(t is not None for t in ticks[:index]) for index, each in enumerate(ticks) if each is None]
     assert set(sent_before) - {0} <= ends
+
+
+@given(st.lists(st.integers(0, 5), max_size=40), st.integers(1, 4), st.booleans())
+def test_batches_of_a_file_are_those_of_a_feed(fed: list[int], size: int, is_damaged: bool) -> None:
+    def ticks() -> Iterator[FileTick]:
+        yield from map(tick, fed)
+        if is_damaged:
+            raise DataFileError("cut off")
+
+    cut, expected = [], list(batches(map(tick, fed), size, 0))
+    with suppress(DataFileError):
+        for batch in batches_at_once(ticks(), size):
+            cut.append(batch)
+
+    assert cut == expected
 
 
 def test_feed_that_pauses_lets_the_batch_leave() -> None:

@@ -148,6 +148,27 @@ READ: dict[str, tuple[str, tuple[tuple[str | float, ...], ...]]] = {
         "time,bid,ask\n2024-10-25T15:07:09.250000000+0200,1.08412,1.08415\n",
         (("2024-10-25T13:07:09.250", *EURO),),
     ),
+    "milliseconds with an exponent and a decimal comma": (
+        "time;bid;ask\n1,729861629250E+12;1,08412;1,08415\n",
+        (("2024-10-25T13:07:09.250", *EURO),),
+    ),
+    "a Russian year": (
+        "Дата;Бид;Аск\n25 октября 2024 г. 13:07:09;1,08412;1,08415\n",
+        (("2024-10-25T13:07:09", *EURO),),
+    ),
+    "Brazilian bars with the money that was traded": (
+        "Ativo;Data;Hora;Abertura;Máximo;Mínimo;Fechamento;Volume;Quantidade\n"
+        "EURUSD;25/10/2024;13:05:00;128.410;128.415;128.400;128.405;1.234.567,00;12\n",
+        (("2024-10-25T13:05", 128_410, 128_415, 128_400, 128_405, 12),),
+    ),
+    "Portuguese abbreviations": (
+        "Data;Hora;Abert.;Máx.;Mín.;Fech.;Vol.\n25/10/2024;13:05;1,10;1,12;1,09;1,11;5\n",
+        (("2024-10-25T13:05", 1.1, 1.12, 1.09, 1.11, 5),),
+    ),
+    "German pieces with thousands": (
+        "Datum;Erster;Hoch;Tief;Schlusskurs;Stücke\n25.10.2024;1,5;1,7;1,4;1,6;12.900\n",
+        (("2024-10-25", 1.5, 1.7, 1.4, 1.6, 12_900),),
+    ),
     "points within the time of day": (
         "time;bid;ask\n25.10.2024 13.07.09;1,08412;1,08415\n",
         (("2024-10-25T13:07:09", *EURO),),
@@ -176,6 +197,8 @@ REFUSED = {
     "parts of a date in columns": (
         "Year,Month,Day,Hour,Minute,Second,Bid,Ask\n2024,10,25,13,7,9,1.08412,1.08415\n", "one column"
     ),
+    "a time of day without its zeros": ("Date,Time,Bid,Ask\n20241025,90709,1.08412,1.08415\n", "all digits"),
+    "what Excel saves of a time of day": ("Date;Time;Bid;Ask\n25.10.2024;07:09,2;1,08412;1,08415\n", "all that Excel"),
     "no year": ("time,bid,ask\n25/10 13:07:09,1.08412,1.08415\n", "--date-format"),
     "a day or a month first": ("time,bid,ask\n05/10/2024 13:07:09,1.08412,1.08415\n", "--date-format"),
     "buying and selling in Portuguese": ("Data;Hora;Compra;Venda\n25/10/2024;13:07:09;1,1;1,2\n", "--columns"),
