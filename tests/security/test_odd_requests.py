@@ -34,8 +34,8 @@ class Odd(NamedTuple):
 
 
 TAKEN = {200}
-#: What is no HTTP is answered 400, or not at all.
-NO_HTTP = {400, 0}
+#: What is no HTTP, or can be read in two ways.
+NO_HTTP = {400}
 
 
 def raw(
@@ -86,7 +86,7 @@ REQUESTS = [
         for size in (b"-1", b"0x50", b"", b"+50", b"5_0")
     ),
     # Encodings of the transfer and of the body.
-    Odd("chunks that are packed", one_chunk(WHOLE, "Transfer-Encoding: gzip, chunked"), {200, 400, 501, 0}),
+    Odd("chunks that are packed", one_chunk(WHOLE, "Transfer-Encoding: gzip, chunked"), NO_HTTP),
     Odd("chunked in capitals", one_chunk(WHOLE, "TRANSFER-ENCODING: Chunked"), TAKEN),
     Odd("two members of gzip", sized(SEVERAL, "Content-Encoding: gzip"), TAKEN, 2),
     Odd("gzip that nobody announced", sized(gzip.compress(BODY)), TAKEN),
@@ -105,16 +105,16 @@ REQUESTS = [
         Odd(f"the length {length!r}", raw("Connection: close", f"Content-Length: {length}"), NO_HTTP)
         for length in (f"+{len(BODY)}", f"{len(BODY)}, {len(BODY) + 1}", "1e2", f"{len(BODY)}.0", "９", "")
     ),
-    Odd("a length of 20 digits", raw("Connection: close", "Content-Length: 99999999999999999999"), {400, 413, 0}),
+    Odd("a length of 20 digits", raw("Connection: close", "Content-Length: 99999999999999999999"), NO_HTTP),
     Odd("a length between spaces", raw("Connection: close", f"Content-Length: \t {len(BODY)} "), TAKEN),
     Odd("two lengths", raw("Content-Length: 4", f"Content-Length: {len(BODY)}"), NO_HTTP),
     Odd("a length beside chunks", raw("Content-Length: 4", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"), NO_HTTP),
     # Header lines.
     Odd("CR in a value", sized(BODY, b"X-Trace-Id: a\rb"), NO_HTTP),
-    Odd("LF in a value", sized(BODY, b"X-Trace-Id: a\nX-Other: b"), NO_HTTP | TAKEN),
+    Odd("LF in a value", sized(BODY, b"X-Trace-Id: a\nX-Other: b"), NO_HTTP),
     Odd("NUL in a value", sized(BODY, b"X-Trace-Id: a\0b"), NO_HTTP),
     Odd("a space before the colon", sized(BODY, key="X-API-Key : KEY"), NO_HTTP),
-    Odd("a line that goes on", sized(BODY, b"X-Trace-Id: a\r\n  b"), NO_HTTP | TAKEN),
+    Odd("a line that goes on", sized(BODY, b"X-Trace-Id: a\r\n  b"), NO_HTTP),
     Odd("no name", sized(BODY, b": a"), NO_HTTP),
     Odd("no value", sized(BODY, b"X-Trace-Id:"), TAKEN),
     Odd("spaces around the key", sized(BODY, key="x-api-kEy: \t KEY \t"), TAKEN),
@@ -124,35 +124,53 @@ REQUESTS = [
     # Versions, expectations, one request behind the other.
     Odd("HTTP/1.0", sized(first="POST /ingest/tick HTTP/1.0"), TAKEN),
     Odd("HTTP/1.0 that stays", raw(*STAYING, first="POST /ingest/tick HTTP/1.0"), TAKEN),
-    Odd("HTTP/2.0 in words", sized(first="POST /ingest/tick HTTP/2.0"), {200, 400, 505, 0}),
-    Odd("no version", b"POST /ingest/tick\r\n\r\n", {400, 401, 0}),
+    Odd("HTTP/2.0 in words", sized(first="POST /ingest/tick HTTP/2.0"), NO_HTTP),
+    Odd("no version", b"POST /ingest/tick\r\n\r\n", NO_HTTP),
     Odd("Expect", sized(BODY, "Expect: 100-continue"), {100}),
-    Odd("an expectation that nobody knows", sized(BODY, "Expect: the-moon"), {200, 417}),
+    Odd("an expectation that nobody knows", sized(BODY, "Expect: the-moon"), TAKEN),
     Odd("an offer of another protocol", sized(BODY, "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"), TAKEN),
     Odd("an empty line before", b"\r\n" + sized(), TAKEN),
     # Methods and targets.
     Odd("the address before the path", sized(first="POST http://127.0.0.1/ingest/tick HTTP/1.1"), TAKEN),
     Odd("a question", sized(first="POST /ingest/tick?x=1&x=%00 HTTP/1.1"), TAKEN),
-    Odd("escapes in the path", sized(first="POST /ingest%2Ftick HTTP/1.1"), TAKEN | {404}),
+    Odd("escapes in the path", sized(first="POST /ingest%2Ftick HTTP/1.1"), TAKEN),
     Odd("dots in the path", sized(first="POST /ingest/./tick HTTP/1.1"), {404}),
-    Odd("a path of nothing", sized(first="POST * HTTP/1.1"), {400, 404, 0}),
+    Odd("a path of nothing", sized(first="POST * HTTP/1.1"), {404}),
     Odd("a space in the path", sized(first="POST /ingest /tick HTTP/1.1"), NO_HTTP),
-    Odd("a method in small letters", sized(first="post /ingest/tick HTTP/1.1"), {400, 405, 0}),
+    Odd("a method in small letters", sized(first="post /ingest/tick HTTP/1.1"), {400, 405}),
     Odd("another method", sized(first="PUT /ingest/tick HTTP/1.1"), {405}),
     # What a proxy and a server may read in two ways (RFC 9112, 6.1 and 6.3), and names of the host.
     Odd("a chunk of nothing before the others", chunks(b"0", WHOLE), NO_HTTP),
     Odd("a length behind chunks", raw(CHUNKED, f"Content-Length: {len(BODY)}", body=b"0\r\n\r\n"), NO_HTTP),
-    Odd("chunked twice", one_chunk(WHOLE, "Transfer-Encoding: chunked, chunked"), NO_HTTP | {501}),
-    Odd("chunked and then another", one_chunk(WHOLE, "Transfer-Encoding: chunked, identity"), NO_HTTP | {501}),
-    Odd("nearly chunked", one_chunk(WHOLE, "Transfer-Encoding: xchunked"), NO_HTTP | {501}),
-    Odd("the encoding on a line that goes on", one_chunk(WHOLE, "Transfer-Encoding:\r\n chunked"), NO_HTTP | TAKEN),
-    Odd("chunks in HTTP/1.0", chunks(WHOLE).replace(b"HTTP/1.1", b"HTTP/1.0"), NO_HTTP | TAKEN),
+    Odd("chunked twice", one_chunk(WHOLE, "Transfer-Encoding: chunked, chunked"), NO_HTTP),
+    Odd("chunked and then another", one_chunk(WHOLE, "Transfer-Encoding: chunked, identity"), NO_HTTP),
+    Odd("nearly chunked", one_chunk(WHOLE, "Transfer-Encoding: xchunked"), NO_HTTP),
+    Odd("the encoding on a line that goes on", one_chunk(WHOLE, "Transfer-Encoding:\r\n chunked"), NO_HTTP),
+    Odd("chunks in HTTP/1.0", chunks(WHOLE).replace(b"HTTP/1.1", b"HTTP/1.0"), TAKEN),
     Odd("the same length twice in a line", raw("Connection: close", f"Content-Length: {len(BODY)}, {len(BODY)}"),
-        NO_HTTP | TAKEN),
+        NO_HTTP),
     Odd("HTTP/1.0 without a host", sized(first="POST /ingest/tick HTTP/1.0").replace(HOST, b""), TAKEN),
-    Odd("HTTP/1.1 without a host", sized().replace(HOST, b""), NO_HTTP | TAKEN),
-    Odd("two hosts", sized(BODY, "Host: evil.example"), NO_HTTP | TAKEN),
-    Odd("another host before the path", sized(first="POST http://evil.example/ingest/tick HTTP/1.1"), TAKEN | {421}),
+    Odd("HTTP/1.1 without a host", sized().replace(HOST, b""), NO_HTTP),
+    Odd("two hosts", sized(BODY, "Host: evil.example"), NO_HTTP),
+    Odd("another host before the path", sized(first="POST http://evil.example/ingest/tick HTTP/1.1"), TAKEN),
+    Odd("lines that end with LF", sized().replace(b"\r\n", b"\n"), NO_HTTP),
+    Odd("one line that ends with LF", sized(BODY, b"X-A: b\nX-C: d"), NO_HTTP),
+    Odd("the same length twice", raw("Connection: close", *[f"Content-Length: {len(BODY)}"] * 2), NO_HTTP),
+    Odd("a length with zeros before", raw("Connection: close", f"Content-Length: 00{len(BODY)}"), TAKEN),
+    Odd("the same host twice", sized(BODY, "Host: 127.0.0.1"), NO_HTTP),
+    Odd("a first line that goes on", sized().replace(HOST, b" Host: 127.0.0.1\r\n"), NO_HTTP),
+    Odd("a line without a colon", sized(BODY, "Nonsense"), NO_HTTP),
+    Odd("NUL in a name", sized(BODY, b"X\0A: b"), NO_HTTP),
+    *(Odd(f"the character {code} in a value", sized(BODY, b"X-A: a%cb" % code), NO_HTTP) for code in (1, 27, 127)),
+    Odd("a tab in a value", sized(BODY, b"X-A: a\tb"), TAKEN),
+    Odd("chunks and their length", raw(f"Content-Length: {len(BODY)}", CHUNKED,
+        body=WHOLE + b"\r\n" + BODY + b"\r\n0\r\n\r\n"), NO_HTTP),
+    Odd("chunked on two lines", one_chunk(WHOLE, CHUNKED, CHUNKED), NO_HTTP),
+    Odd("an encoding of nothing", sized(BODY, "Transfer-Encoding:"), NO_HTTP),
+    *(Odd(version, sized(first=f"POST /ingest/tick {version}"), NO_HTTP)
+      for version in ("HTTP/1.2", "HTTP/0.9", "http/1.1", "HTTP/1.10", "HTTP/01.1")),
+    *(Odd(f"the target {target}", sized(first=f"POST {target} HTTP/1.1"), NO_HTTP)
+      for target in ("ingest/tick", "\\ingest\\tick", "ftp://127.0.0.1/ingest/tick", "/ingest/tick#a")),
     # Bodies as other programs write them.
     Odd("UTF-16 with its mark", sized(BODY.decode().encode("utf-16")), TAKEN),
     Odd("UTF-16 the other way round", sized(b"\xfe\xff" + BODY.decode().encode("utf-16-be")), TAKEN),
