@@ -41,7 +41,7 @@ _bid, _ask, _last, _volume, _flags = map(attrgetter, ("bid", "ask", "last", "vol
 
 def split_by_period(frame: Frame, width_ms: int = MINUTE_MS) -> tuple[int, int, list[tuple[int, list[Tick]]]]:
     """The times of the earliest and the latest tick, and the frame's ticks grouped by period."""
-    ticks = list(frame.ticks) if isinstance(frame.ticks, Columns) else frame.ticks
+    ticks = frame.ticks if type(frame.ticks) is list else list(frame.ticks)
     if len(ticks) == 1:
         time_msc = ticks[0].time_msc
         return time_msc, time_msc, [(time_msc - time_msc % width_ms, ticks)]
