@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -11,7 +12,7 @@ from aiokafka.admin import RecordsToDelete
 from archive.metrics import Metrics
 from archive.writer import Writer
 from marketdata.errors import ArchiveDamaged, LogTruncated
-from marketdata.tick import DAY_MS, Frame
+from marketdata.tick import DAY_MS, Frame, content
 from runtime.archive.manifest import Catalogue
 from runtime.archive.reader import ArchiveReader
 from runtime.clock import now_ms
@@ -74,18 +75,15 @@ class LocalRetention:
         return goals
 
     async def _compare(self, reader: LogReader, partition: int, first: int, last: int) -> None:
-        ours: list[tuple[int, Frame]] = []
+        ours: dict[int, Frame] = {}
         try:
             async for records in reader.read(self._topic, partition, first, last):
-                ours += frames_of([(record.offset, record.value) for record in records])
+                ours |= frames_of([(record.offset, record.value) for record in records])
         except LogTruncated:
             return  # somebody else deleted them
         archived = ArchiveReader(self._catalogue).read(partition, first, last)
-        theirs = await asyncio.to_thread(lambda: [one for chunk in archived for one in chunk])
-        if ours != theirs:
-            differing = {offset for offset, _ in ours} ^ {offset for offset, _ in theirs} or {
-                one[0] for one, other in zip(ours, theirs, strict=True) if one != other
-            }
+        theirs = await asyncio.to_thread(lambda: dict(one for chunk in archived for one in chunk))
+        if differing := ours.keys() ^ theirs.keys() or _differing(ours, theirs):
             raise ArchiveDamaged(
                 f"the archive does not hold offset {min(differing)} of partition {partition} as Kafka does; nothing is "
                 "deleted from Kafka. `tickpipe archive check` names damaged files"
@@ -101,3 +99,8 @@ class LocalRetention:
             "Deleted archived ticks from Kafka.",
             action="local_retention", partition=partition, first=first, last=until - 1,
         )  # fmt: skip
+
+
+def _differing(ours: Mapping[int, Frame], theirs: Mapping[int, Frame]) -> set[int]:
+    # The archive does not keep the version of a record.
+    return {offset for offset, frame in ours.items() if content(frame) != content(theirs[offset])}

@@ -51,7 +51,7 @@ class TickpipeError(Exception):
 
 
 class InvalidFrame(TickpipeError):
-    """A record of the ticks topic is not a frame of version 1; it belongs in `ticks.rejected`."""
+    """A record of the ticks topic is not a frame of version 1 or 2; it belongs in `ticks.rejected`."""
 
 
 class InvalidCandle(TickpipeError):

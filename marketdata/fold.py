@@ -21,7 +21,7 @@ from operator import attrgetter, sub
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges, Span
 from marketdata.resends import CoarseFrames, PackedTicks, Passes, Piece
-from marketdata.tick import MAX_PRICE, MAX_TIME_MSC, MINUTE_MS, Frame, Tick, is_deal, period_of, same
+from marketdata.tick import MAX_PRICE, MAX_TIME_MSC, MINUTE_MS, Columns, Frame, Tick, Ticks, is_deal, period_of, same
 from marketdata.timeframes import M1, Timeframe
 
 #: Doubles are whole numbers of 2**-1074: counted in these units volumes add up exactly, in whatever order they come.
@@ -36,12 +36,12 @@ _MAX_VOLUME = 1e18
 #: So many frames are worked in together. With many more they would fill memory, and have left the processor's cache.
 _MAX_PENDING = 16
 
-_bid, _ask, _last, _volume = map(attrgetter, ("bid", "ask", "last", "volume"))
+_bid, _ask, _last, _volume, _flags = map(attrgetter, ("bid", "ask", "last", "volume", "flags"))
 
 
 def split_by_period(frame: Frame, width_ms: int = MINUTE_MS) -> tuple[int, int, list[tuple[int, list[Tick]]]]:
     """The times of the earliest and the latest tick, and the frame's ticks grouped by period."""
-    ticks = frame.ticks
+    ticks = frame.ticks if type(frame.ticks) is list else list(frame.ticks)
     if len(ticks) == 1:
         time_msc = ticks[0].time_msc
         return time_msc, time_msc, [(time_msc - time_msc % width_ms, ticks)]
@@ -63,7 +63,7 @@ def _bounds(frame: Frame) -> tuple[int, int]:
 def _units(ticks: Iterable[Tick]) -> int:
     """Sum of the deals' volumes in units of 2**-1074."""
     total = 0
-    for volume in map(_volume, filter(is_deal, ticks)):
+    for volume in (tick.volume for tick in ticks if is_deal(tick.flags)):
         if 0.0 < volume < _MAX_VOLUME:
             units, parts = volume.as_integer_ratio()
             total += units << (_VOLUME_SCALE + 1 - parts.bit_length())
@@ -178,9 +178,7 @@ class CandleFold:
                 self.settle()
         return True
 
-    def add_run(
-        self, offsets: Sequence[int], run: int, passes: Passes, frames: Sequence[Frame], ticks: list[Tick]
-    ) -> None:
+    def add_run(self, offsets: Sequence[int], run: int, passes: Passes, frames: Sequence[Frame], ticks: Ticks) -> None:
         """Fold frames that follow each other in one pass and whose times do not go back, as `add` would one by one.
 
         `ticks` are those of this period in all of `frames`, which agree in mode, point and coarseness; none was
@@ -250,7 +248,7 @@ class CandleFold:
             pending, self._pending = self._pending, []
             self._settle_frames(pending)
 
-    def _settle_frames(self, pending: Iterable[tuple[Frame, list[Tick]]]) -> None:
+    def _settle_frames(self, pending: Iterable[tuple[Frame, Ticks]]) -> None:
         # One loop, because function calls would cost more than the work.
         high, low, spread = self.high, self.low, self._spread
         open_at, close_at, earliest, latest = self._open_at, self._close_at, self.earliest, self.latest
@@ -259,7 +257,7 @@ class CandleFold:
             by_bid = frame.mode == "bid"
             for tick in ticks:
                 time_msc, bid, ask = tick.time_msc, tick.bid, tick.ask
-                price = bid if by_bid else tick.last if is_deal(tick) else 0.0
+                price = bid if by_bid else tick.last if is_deal(tick.flags) else 0.0
                 if price and -inf < price < inf:
                     if price > high:
                         high = price
@@ -283,21 +281,30 @@ class CandleFold:
         self.high, self.low, self._spread, self._newest = high, low, spread, newest
         self._open_at, self._close_at, self.earliest, self.latest = open_at, close_at, earliest, latest
 
-    def _settle_run(self, frame: Frame, ticks: list[Tick]) -> bool:
+    def _settle_run(self, frame: Frame, ticks: Ticks) -> bool:
         """Update them with a run, column by column; False when not every price is positive and finite."""
-        bids, asks = list(map(_bid, ticks)), list(map(_ask, ticks))
-        if frame.mode == "last" and not all(map(is_deal, ticks)):
+        if frame.mode == "last" and not _are_deals(ticks):
             return False
-        prices = bids if frame.mode == "bid" else list(map(_last, ticks))
-        lowest = min(prices)
-        # A sum of prices is finite only when every one of them is.
-        if not (lowest > 0.0 and min(asks) > 0.0 and sum(prices) + sum(asks) < inf):
+        prices: list[float]
+        if isinstance(ticks, Columns):
+            bids, asks = ticks.bid, ticks.ask
+            first, last = ticks.time_msc + ticks.after_ms[0], ticks.time_msc + ticks.after_ms[-1]
+            prices = bids if frame.mode == "bid" else ticks.column("last")
+        else:
+            first, last = ticks[0].time_msc, ticks[-1].time_msc
+            bids, asks = list(map(_bid, ticks)), list(map(_ask, ticks))
+            prices = bids if frame.mode == "bid" else list(map(_last, ticks))
+        lowest, spread = min(prices), min(map(sub, asks, bids))
+        # A sum of prices is finite only when every one of them is. Where bids are prices and no ask is below its bid,
+        # asks are prices too.
+        if not (
+            lowest > 0.0 and sum(prices) + sum(asks) < inf and ((prices is bids and spread >= 0.0) or min(asks) > 0.0)
+        ):
             return False
         if prices is not bids and not (min(bids) > 0.0 and sum(bids) < inf):
             return False
-        self.high, self.low = max(self.high, *prices), min(self.low, lowest)
-        self._spread = min(self._spread, *map(sub, asks, bids))
-        first, last = ticks[0].time_msc, ticks[-1].time_msc
+        highest = max(prices)
+        self.high, self.low, self._spread = max(self.high, highest), min(self.low, lowest), min(self._spread, spread)
         if last >= self._close_at:
             self._close_at, self.close = last, prices[-1]
         if first < self._open_at:
@@ -308,14 +315,14 @@ class CandleFold:
         self.count(frame, ticks)
         return True
 
-    def count(self, frame: Frame, ticks: list[Tick]) -> None:
+    def count(self, frame: Frame, ticks: Ticks) -> None:
         """Add the ticks to the sums; each tick that counts comes here once, in order of arrival, except `copies`."""
         if frame.mode == "bid":
             self._volume += len(ticks)
         else:
             self._counts_deals = True
-            self._volume += sum(map(is_deal, ticks))
-        if any(map(_volume, ticks)):
+            self._volume += sum(map(is_deal, map(_flags, ticks)))
+        if ticks.volume if isinstance(ticks, Columns) else any(map(_volume, ticks)):
             self._volume_units += _units(ticks)
         if frame.point is not None and (self._point is None or frame.point < self._point):
             self._point = frame.point
@@ -332,7 +339,7 @@ class CandleFold:
     def volume(self) -> int:
         """Number of ticks, with and without a price; of a symbol charted by last, of deals."""
         copies = self.copies
-        return self._volume + (sum(map(is_deal, copies)) if self._counts_deals else len(copies))
+        return self._volume + (sum(map(is_deal, map(_flags, copies))) if self._counts_deals else len(copies))
 
     @property
     def real_volume(self) -> float:
@@ -378,6 +385,10 @@ class CandleFold:
             bid=None if newest is None else _quoted(newest.bid),
             ask=None if newest is None else _quoted(newest.ask),
         )
+
+
+def _are_deals(ticks: Ticks) -> bool:
+    return ticks.are_deals if isinstance(ticks, Columns) else all(map(is_deal, map(_flags, ticks)))
 
 
 def _quoted(price: float) -> float | None:

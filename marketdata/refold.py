@@ -22,7 +22,7 @@ from marketdata.fold import CandleFold, split_by_period
 from marketdata.offsets import Range, Ranges, from_spans, normalized, place, spans
 from marketdata.resends import Passes
 from marketdata.runs import Chunk, Run, flows
-from marketdata.tick import Frame, Tick, period_of, same
+from marketdata.tick import Frame, Tick, Ticks, period_of, same
 from marketdata.timeframes import M1, Timeframe
 
 #: Ranges closer than this are read in one go: skipping fewer records costs more than reading them.
@@ -289,7 +289,7 @@ class TickFold(CandleFold):
         self._ticks: list[Tick] = []
         self._held_copies: list[Tick] = []
 
-    def count(self, frame: Frame, ticks: list[Tick]) -> None:
+    def count(self, frame: Frame, ticks: Ticks) -> None:
         """Hold the ticks."""
         super().count(frame, ticks)
         self._ticks += ticks
@@ -335,17 +335,17 @@ class CountedTicks(TickFold):
         #: Whether a frame of a symbol charted by last has counted: then the volume of the candle is not `len(ticks)`.
         self.has_deals = False
 
-    def _settle_frames(self, pending: Iterable[tuple[Frame, list[Tick]]]) -> None:
+    def _settle_frames(self, pending: Iterable[tuple[Frame, Ticks]]) -> None:
         for frame, ticks in pending:
             self.latest = max(self.latest, *map(_time, ticks))
             self.count(frame, ticks)
 
-    def _settle_run(self, frame: Frame, ticks: list[Tick]) -> bool:
+    def _settle_run(self, frame: Frame, ticks: Ticks) -> bool:
         self.latest = max(self.latest, ticks[-1].time_msc)
         self.count(frame, ticks)
         return True
 
-    def count(self, frame: Frame, ticks: list[Tick]) -> None:
+    def count(self, frame: Frame, ticks: Ticks) -> None:
         """Hold the ticks, and nothing else."""
         self._ticks += ticks
         self.has_deals |= frame.mode != "bid"
@@ -372,9 +372,7 @@ class RecordFold(CandleFold):
         self._ticks_held += len(frame.ticks)
         return True
 
-    def add_run(
-        self, offsets: Sequence[int], run: int, passes: Passes, frames: Sequence[Frame], ticks: list[Tick]
-    ) -> None:
+    def add_run(self, offsets: Sequence[int], run: int, passes: Passes, frames: Sequence[Frame], ticks: Ticks) -> None:
         """Hold the frames."""
         self._records += zip(offsets, frames, strict=True)
         self._ticks_held += sum(len(frame.ticks) for frame in frames)

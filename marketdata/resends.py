@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from marketdata.tick import Frame, Tick, same
+from marketdata.tick import Columns, Frame, Tick, Ticks, same
 
 
 class Passes:
@@ -81,7 +81,7 @@ def repeats(before: Frame, frame: Frame, boundary: int) -> bool:
         return True  # one record, written twice
     if frame.coarse or before.coarse:
         return False  # equal ticks in one second are honest
-    sent, again = before.ticks, frame.ticks
+    sent, again = list(before.ticks), list(frame.ticks)
     if frame.mode == "last" and sent[0].time_msc != boundary:
         return False  # equal deals in one millisecond are honest, cut anywhere; only a whole frame tells a resend
     tail = list(takewhile(lambda tick: tick.time_msc == boundary, reversed(sent)))[::-1]
@@ -267,16 +267,16 @@ def _holds_nothing_new(piece: Piece, repeat: _Repeat, best: Counter[Tick]) -> bo
 PACK_TICKS = 16
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_ticks: Final = msgspec.msgpack.Decoder(list[Tick])
+_ticks: Final[msgspec.msgpack.Decoder[Ticks]] = msgspec.msgpack.Decoder(list[Tick] | Columns)
 
 
 class PackedTicks:
-    """Ticks in the order in which they came."""
+    """Ticks, in no order."""
 
     __slots__ = ("_length", "_loose", "_packed")
 
     def __init__(self) -> None:
-        self._packed: list[bytes | list[Tick]] = []
+        self._packed: list[bytes | Ticks] = []
         self._loose: list[Tick] = []
         self._length = 0
 
@@ -288,16 +288,19 @@ class PackedTicks:
             yield from _ticks.decode(block) if isinstance(block, bytes) else block
         yield from self._loose
 
-    def add(self, ticks: list[Tick]) -> None:
+    def add(self, ticks: Ticks) -> None:
         """Add these."""
         self._length += len(ticks)
+        if isinstance(ticks, Columns) and len(ticks) >= PACK_TICKS:
+            self._packed.append(_pack(ticks))
+            return
         self._loose += ticks
         if len(self._loose) >= PACK_TICKS:
             self._packed.append(_pack(self._loose))
             self._loose = []
 
 
-def _pack(ticks: list[Tick]) -> bytes | list[Tick]:
+def _pack(ticks: Ticks) -> bytes | Ticks:
     try:
         return _encoder.encode(ticks)
     except OverflowError:

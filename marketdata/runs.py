@@ -7,12 +7,12 @@ not a run, such as a resend or late ticks, is folded frame by frame.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise
 from operator import attrgetter
 from typing import NamedTuple, Protocol, Self
 
 from marketdata.resends import repeats
-from marketdata.tick import Frame, Tick, period_of
+from marketdata.tick import Columns, Frame, Ticks, period_of
 
 #: Fewer ticks than this fold as fast frame by frame.
 MIN_TICKS = 8
@@ -53,7 +53,7 @@ class Part(NamedTuple):
     ts: int
     offsets: Sequence[int]
     frames: Sequence[Frame]
-    ticks: list[Tick]
+    ticks: Ticks
 
 
 class Run:
@@ -62,47 +62,44 @@ class Run:
     Times never go back, neither within a frame nor from one to the next, so all frames belong to one pass.
     """
 
-    __slots__ = ("_starts", "_ticks", "_times", "frames", "offsets")
+    __slots__ = ("_since_ms", "_starts", "_ticks", "_times", "frames", "offsets")
 
     def __init__(
         self,
         offsets: Sequence[int],
         frames: Sequence[Frame],
-        ticks: list[Tick],
+        ticks: Ticks,
         times: list[int],
         starts: Sequence[int],
     ) -> None:
         self.offsets = offsets
         self.frames = frames
         self._ticks = ticks
+        # Of columns as they are there, which count from a time of their own.
         self._times = times
+        self._since_ms = ticks.time_msc if isinstance(ticks, Columns) else 0
         # Index of the first tick of each frame.
         self._starts = starts
 
     @classmethod
     def of(cls, offsets: Sequence[int], frames: Sequence[Frame]) -> Self | None:
         """The run of these frames, or None when they are none or too few to gain by it."""
-        starts: Sequence[int]
-        ticks: list[Tick] = []
-        for frame in frames:
-            ticks += frame.ticks
-        if len(ticks) < MIN_TICKS or len(set(map(_form, frames))) > 1:
+        parts = [frame.ticks for frame in frames]
+        lengths = list(map(len, parts))
+        if sum(lengths) < MIN_TICKS or len(set(map(_form, frames))) > 1:
             return None
-        times = list(map(_time, ticks))
+        ticks: Ticks
+        if set(map(type, parts)) == {list}:
+            ticks = list(chain.from_iterable(parts))
+            times = list(map(_time, ticks))
+        else:
+            ticks = Columns.joined(parts)
+            times = ticks.after_ms
         if times != sorted(times):
             return None
-        if len(ticks) == len(frames):
-            starts = range(len(ticks))
-        else:
-            starts, start = [], 0
-            for frame in frames:
-                starts.append(start)
-                start += len(frame.ticks)
-        if len(set(times)) < len(times):
-            for index, (before, frame) in enumerate(pairwise(frames), start=1):
-                boundary = times[starts[index]]
-                if times[starts[index] - 1] == boundary and repeats(before, frame, boundary):
-                    return None
+        starts = range(len(ticks)) if len(ticks) == len(frames) else [0, *accumulate(lengths[:-1])]
+        if _repeats_within(frames, times, starts):
+            return None
         return cls(offsets, frames, ticks, times, starts)
 
     def __len__(self) -> int:
@@ -112,19 +109,19 @@ class Run:
     @property
     def earliest(self) -> int:
         """Time of the first tick (UTC epoch milliseconds)."""
-        return self._times[0]
+        return self._since_ms + self._times[0]
 
     @property
     def latest(self) -> int:
         """Time of the last tick (UTC epoch milliseconds)."""
-        return self._times[-1]
+        return self._since_ms + self._times[-1]
 
     def parts(self, width_ms: int) -> Iterator[Part]:
         """The run by periods of `width_ms`, in order."""
         begin = 0
         while begin < len(self._times):
-            ts = period_of(self._times[begin], width_ms)
-            end = bisect_left(self._times, ts + width_ms, begin)
+            ts = period_of(self._since_ms + self._times[begin], width_ms)
+            end = bisect_left(self._times, ts + width_ms - self._since_ms, begin)
             yield self._part(ts, begin, end)
             begin = end
 
@@ -145,13 +142,23 @@ class Run:
 
     def part(self, ts: int, width_ms: int) -> Part | None:
         """The ticks of the period of `width_ms` that begins at `ts`; None when the run has none of it."""
-        begin = bisect_left(self._times, ts)
-        end = bisect_left(self._times, ts + width_ms, begin)
+        begin = bisect_left(self._times, ts - self._since_ms)
+        end = bisect_left(self._times, ts + width_ms - self._since_ms, begin)
         return self._part(ts, begin, end) if begin < end else None
 
     def _part(self, ts: int, begin: int, end: int) -> Part:
         first, last = bisect_right(self._starts, begin) - 1, bisect_right(self._starts, end - 1)
         return Part(ts, self.offsets[first:last], self.frames[first:last], self._ticks[begin:end])
+
+
+def _repeats_within(frames: Sequence[Frame], times: Sequence[int], starts: Sequence[int]) -> bool:
+    """Whether a frame begins in the millisecond in which the one before it ended, and repeats it."""
+    if len(frames) == len(times) == len(set(times)):
+        return False
+    return any(
+        times[start - 1] == times[start] and repeats(before, frame, frame.ticks[0].time_msc)
+        for (before, frame), start in zip(pairwise(frames), starts[1:], strict=True)
+    )
 
 
 class Record(Protocol):

@@ -33,7 +33,7 @@ POISON: dict[str, bytes | None] = {
     "no UTF-8": b"\xff\xfe",
     "half a frame": GOOD[:40],
     "two frames": GOOD + b"," + GOOD,
-    "another version": GOOD.replace(b'"v":1', b'"v":2'),
+    "another version": GOOD.replace(b'"v":1', b'"v":3'),
     "no version": GOOD.replace(b'"v":1,', b""),
     "no ticks": GOOD[: GOOD.index(b'"ticks"')] + b'"ticks":[]}',
     "a tick of five fields": GOOD[: GOOD.index(b'"ticks"')] + b'"ticks":[[1,1.0,1.0,1.0,1.0]]}',

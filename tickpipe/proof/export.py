@@ -14,7 +14,7 @@ from marketdata.errors import TickpipeError
 from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges
 from marketdata.refold import Proof, TickFold
-from marketdata.tick import Frame, Tick
+from marketdata.tick import Frame, Ticks
 from marketdata.timeframes import M1, Timeframe
 from runtime.logreader import own_log
 from runtime.ticklog import TickLog
@@ -84,7 +84,7 @@ class ProvenFold(TickFold):
         super().__init__(source, symbol, ts, timeframe)
         self.modes: set[str] = set()
 
-    def count(self, frame: Frame, ticks: list[Tick]) -> None:
+    def count(self, frame: Frame, ticks: Ticks) -> None:
         """Hold them."""
         super().count(frame, ticks)
         self.modes.add(frame.mode)

@@ -75,7 +75,7 @@ async def test_a_frame_that_began_hours_before_what_is_asked_for_is_found(
     """The time index names a frame's first tick, or its arrival when its source's clock is ahead."""
     # Arrange: two frames whose times in the index are long before minute 300, behind one that is over by then
     hours_long, from_ahead = frame(MINUTE, 1.1), frame(MINUTE + 300 * 60_000, 1.3)
-    hours_long.ticks.extend(from_ahead.ticks)
+    hours_long.ticks = [*hours_long.ticks, *from_ahead.ticks]
     for one, time_ms in ((frame(MINUTE, 1.2), MINUTE), (hours_long, MINUTE), (from_ahead, MINUTE + 60_000)):
         await flow.producer.send_and_wait(
             settings.ticks_topic, encode(one), key=frame_key(one.source, one.symbol), partition=0, timestamp_ms=time_ms

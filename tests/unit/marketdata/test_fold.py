@@ -227,7 +227,7 @@ def test_a_record_that_was_folded_is_skipped() -> None:
 
     for is_new in (True, False):
         passes.enter(one, T0 + 1, T0 + 2)
-        assert candle.add(5, 0, passes, one, one.ticks) is is_new
+        assert candle.add(5, 0, passes, one, list(one.ticks)) is is_new
     candle.settle()
     assert (candle.volume, candle.spans) == (2, ((5, 5),))
 
@@ -238,7 +238,7 @@ def test_spans_are_what_was_read_and_a_gap_splits_them() -> None:
     for offset, run in ((3, 0), (9, 0), (12, 1), (13, 1)):
         one = frame(tick(offset))
         passes.enter(one, T0 + offset, T0 + offset)
-        candle.add(offset, run, passes, one, one.ticks)
+        candle.add(offset, run, passes, one, list(one.ticks))
 
     assert candle.spans == ((3, 9), (12, 13))
 
@@ -252,7 +252,7 @@ def test_spans_are_what_was_read_and_a_gap_splits_them() -> None:
     ],
 )  # fmt: skip
 def test_a_deal_is_told_by_the_flags(flags: int, expected: bool) -> None:
-    assert is_deal(Tick(T0, 1.0, 2.0, 1.5, 3.0, flags)) is expected
+    assert is_deal(flags) is expected
 
 
 def test_quotes_repeat_the_last_deal_and_neither_draw_nor_add() -> None:

@@ -24,11 +24,11 @@ MODES = st.sampled_from(["bid", "last"])
 def naive_candle(rows: list[TickRow], mode: str) -> tuple[Any, ...] | None:
     """Open, high, low, close, ticks and real volume, as somebody computes them who knows nothing of resends."""
     ticks = [Tick(*row) for row in rows]
-    prices = [tick.bid if mode == "bid" else tick.last for tick in ticks if mode == "bid" or is_deal(tick)]
+    prices = [tick.bid if mode == "bid" else tick.last for tick in ticks if mode == "bid" or is_deal(tick.flags)]
     prices = [price for price in prices if price]
     if not prices:
         return None
-    deals = list(filter(is_deal, ticks))
+    deals = [tick for tick in ticks if is_deal(tick.flags)]
     real_volume = math.fsum(tick.volume for tick in deals)
     return prices[0], max(prices), min(prices), prices[-1], len(ticks if mode == "bid" else deals), real_volume
 

@@ -3,14 +3,16 @@
 import json
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.candle import BrokerBar
 from marketdata.errors import InvalidCandle, InvalidFrame
-from marketdata.tick import Frame, Tick
+from marketdata.tick import MAX_TIME_MSC, Columns, Frame, Tick, content
 from marketdata.wire import (
+    MIN_COLUMN_TICKS,
     bar_key,
     candle_key,
     decode_candle,
@@ -52,7 +54,7 @@ def test_prices_survive_to_the_last_bit(price: float) -> None:
         b"null",
         b"[]",
         b"[" * 100_000,
-        EXAMPLE.replace(b'"v":1', b'"v":2'),
+        EXAMPLE.replace(b'"v":1', b'"v":3'),
         EXAMPLE.replace(b'"bid"', b'"ask"'),
         EXAMPLE.replace(b"[[1549238401003", b"[[-1"),
         EXAMPLE.replace(b"[[1549238401003", b"[[9999999999999999"),
@@ -66,6 +68,74 @@ def test_what_is_no_frame_is_refused(value: bytes | None) -> None:
     with pytest.raises(InvalidFrame):
         decode_frame(value)
     assert decode_frames([EXAMPLE, value]) is None
+
+
+COLUMNS = (
+    b'{"v":2,"source":"ICMarkets-Demo","symbol":"EURUSD","mode":"bid","point":0.00001,"request":"r",'
+    b'"received":1549238401003,"ticks":{"time_msc":1549238401003,"after_ms":[0,417,417],"bid":[1.1,1.2,1.3],'
+    b'"ask":[1.4,1.5,1.6],"flags":6}}'
+)
+
+
+def test_the_documented_columns_are_read() -> None:
+    assert list(decode_frame(COLUMNS).ticks) == [
+        Tick(1_549_238_401_003, 1.1, 1.4, 0.0, 0.0, 6),
+        Tick(1_549_238_401_420, 1.2, 1.5, 0.0, 0.0, 6),
+        Tick(1_549_238_401_420, 1.3, 1.6, 0.0, 0.0, 6),
+    ]
+    listed = COLUMNS.replace(b'"flags":6', b'"flags":[2,4,6],"last":[1.0,2.0,3.0],"volume":5.0')
+    assert [(tick.last, tick.volume, tick.flags) for tick in decode_frame(listed).ticks] == [
+        (1.0, 5.0, 2), (2.0, 5.0, 4), (3.0, 5.0, 6),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [
+        (b"[0,417,417]", b"[]"),
+        (b"[0,417,417]", b"[0,417]"),
+        (b"[0,417,417]", b"[0,417,-1549238401004]"),
+        (b"[0,417,417]", b"[0,417,253402300799999]"),
+        (b"[0,417,417]", b"[0,417,1e3]"),
+        (b"[1.1,1.2,1.3]", b"1.1"),
+        (b"[1.1,1.2,1.3]", b'["1.1",1.2,1.3]'),
+        (b'"flags":6', b'"flags":[6,6]'),
+        (b'"flags":6', b'"flags":[6,6,9223372036854775808]'),
+        (b'"flags":6', b'"flags":6,"last":[1.0]'),
+        (b',"flags":6', b""),
+    ],
+)
+def test_columns_that_make_no_ticks_are_refused(part: bytes, other: bytes) -> None:
+    value = COLUMNS.replace(part, other)
+
+    with pytest.raises(InvalidFrame):
+        decode_frame(value)
+    assert decode_frames([EXAMPLE, value]) is None
+
+
+PRICES = st.one_of(st.just(0.0), st.just(-0.0), st.floats(allow_nan=False, allow_infinity=False))
+TICKS = st.builds(
+    Tick, st.integers(0, MAX_TIME_MSC), PRICES, PRICES, PRICES, PRICES,
+    st.one_of(st.just(6), st.integers(-(2**63), 2**63 - 1)),
+)  # fmt: skip
+
+
+@given(st.lists(TICKS, min_size=1, max_size=20))
+def test_a_frame_of_some_ticks_is_written_as_columns(ticks: list[Tick]) -> None:
+    frame = decode_frame(EXAMPLE)
+    frame.ticks = ticks
+
+    read = decode_frame(encode(frame))
+
+    assert read.v == (2 if len(ticks) >= MIN_COLUMN_TICKS else 1)
+    assert list(read.ticks) == ticks
+    assert content(read) == content(frame) != content(msgspec.structs.replace(read, received=1))
+    assert [read.ticks[index] for index in range(-len(ticks), len(ticks))] == ticks * 2
+    assert encode(read) == encode(frame)
+    assert list(Columns.of(ticks)[1:3]) == ticks[1:3]
+    assert list(Columns.joined([ticks, Columns.of(ticks), ticks[:1], Columns.of(ticks[-1:])])) == [
+        *ticks, *ticks, ticks[0], ticks[-1],
+    ]  # fmt: skip
 
 
 def test_two_frames_in_one_value_do_not_shift_the_poll() -> None:

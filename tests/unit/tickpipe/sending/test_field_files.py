@@ -623,5 +623,11 @@ def test_deals_without_quotes_are_deals(tmp_path: Path) -> None:
 
     with TickFile(path) as ticks:
         (tick,) = ticks
-        assert (tick.symbol, tick.bid, tick.last, tick.volume, is_deal(as_tick(tick))) == ("SBER", 0, 205.5, 10, True)
+        assert (tick.symbol, tick.bid, tick.last, tick.volume, is_deal(as_tick(tick).flags)) == (
+            "SBER",
+            0,
+            205.5,
+            10,
+            True,
+        )
         assert not ticks.has_quotes

@@ -255,7 +255,7 @@ def test_deals_of_a_file_without_flags_are_deals(tmp_path: Path) -> None:
 
     ticks = read_ticks(tmp_path, content)
 
-    assert [(tick.flags, is_deal(tick)) for tick in ticks] == [(0, True), (6, False)]
+    assert [(tick.flags, is_deal(tick.flags)) for tick in ticks] == [(0, True), (6, False)]
 
 
 def test_a_file_of_many_symbols_gives_out_the_one_that_is_wanted(tmp_path: Path) -> None:
