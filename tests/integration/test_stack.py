@@ -9,14 +9,12 @@ from typing import Any
 
 import psutil
 import pytest
-from typer.testing import CliRunner
 
 from runtime import clock
 from tests import plainhttp
 from tests.days import EURUSD_COUNT, GENERATED, eurusd_bars
 from tests.integration.stack import Stack
 from tests.waiting import PATIENCE_SECONDS, wait_until
-from tickpipe.cli import app
 
 pytestmark = pytest.mark.long(95)
 
@@ -94,7 +92,7 @@ def test_whatever_dies_while_a_day_is_sent_is_started_again_and_the_day_is_whole
 def test_a_tampered_row_is_found_and_mended(stack: Stack) -> None:
     import psycopg  # noqa: PLC0415 - only here
 
-    with psycopg.connect(stack.found().database_url) as connection:
+    with psycopg.connect(stack.status()["database_url"]) as connection:
         connection.execute(
             "UPDATE market_data SET high = high + 1 WHERE ts = '2019-02-04 12:00Z' AND source = 'Dukascopy'"
         )
@@ -134,7 +132,7 @@ def test_each_service_has_one_line_with_its_time_when_it_is_ready(stack: Stack) 
 
 
 def test_a_key_begins_and_ends_while_the_stack_runs(stack: Stack) -> None:
-    url = stack.found().producer_url
+    url = stack.status()["producer_url"]
     key = stack.run("keys", "create", "pc7", "--source", "Keyed").strip()
 
     def answer() -> tuple[int, str]:
@@ -149,12 +147,12 @@ def test_a_key_begins_and_ends_while_the_stack_runs(stack: Stack) -> None:
 
 
 def test_who_sends_is_listed_and_two_servers_under_one_source_are_warned_about(stack: Stack) -> None:
-    state = stack.found()
+    state = stack.status()
     for server in ("Broker-Demo", "Broker-Real 2"):
         plainhttp.post(
-            f"{state.producer_url}/ingest/tick",
+            f"{state['producer_url']}/ingest/tick",
             headers={
-                "X-API-Key": state.api_key, "X-Source": "Shared",
+                "X-API-Key": state["api_key"], "X-Source": "Shared",
                 "User-Agent": f"DataCollectorPRO/PDC/1.65 (Account:12345; Server:{server}; Build:3850; trace_id:0f)",
             },
             json={"ts_msc": clock.now_ms(), "symbol": "XAUUSD", "bid": 2650.25, "ask": 2650.51},
@@ -188,7 +186,7 @@ def senders(stack: Stack, *arguments: str) -> list[dict[str, Any]]:
 
 
 def test_the_chart_and_its_candles_are_served(stack: Stack) -> None:
-    url = stack.found().dashboard_url
+    url = stack.status()["dashboard_url"]
     page = plainhttp.get(url)
     answer = plainhttp.get(f"{url}/candles?symbol=EURUSD&source=Dukascopy&timeframe=D1").json()
 
@@ -198,12 +196,9 @@ def test_the_chart_and_its_candles_are_served(stack: Stack) -> None:
 
 @pytest.mark.parametrize("number", range(1, 6))
 def test_the_stock_questions_are_answered(stack: Stack, number: int) -> None:
-    command = ["query", str(number), "--format", "csv", "--data-dir", str(stack.data_dir)]
-    # A process of its own, of which the other commands have enough, takes a second of a processor.
-    answer = CliRunner().invoke(app, command)
+    answer = stack.run("query", str(number), "--format", "csv")
 
-    assert answer.exit_code == 0, answer.output
-    assert len(answer.stdout.splitlines()) > 1
+    assert len(answer.splitlines()) > 1
 
 
 def test_a_stack_that_is_not_there_is_an_error_with_a_cure(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from tests.days import eurusd_bars, eurusd_ticks
 from tests.integration.stack import Row, Stack
 from tests.kafka_log import KafkaLog
 from tests.kafka_tool import tool_command
-from tests.servers import formatted
 from tests.waiting import PATIENCE_SECONDS, wait_until
 from tickpipe.embedded.stack import start_service, stop_service
 from tickpipe.replay.engine import wait_until_empty
@@ -56,11 +55,14 @@ class Pipeline(Stack):
         self.run("send", str(file), "-s", "EURUSD", "--source", source, "--batch", str(BATCH), *options)
 
 
+def pipeline_of(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return Pipeline(tmp_path_factory.mktemp("replay") / "data")
+
+
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, run_folder: Path) -> Iterator[Pipeline]:
-    folder = tmp_path_factory.mktemp("replay")
-    stack = Pipeline(formatted(folder / "data", run_folder / "blank"))
-    file = folder / "ticks.csv"
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    stack = pipeline_of(tmp_path_factory)
+    file = stack.data_dir.parent / "ticks.csv"
     lines = (f"{tick.time_msc},{tick.bid},{tick.ask}\n" for tick in eurusd_ticks()[:COUNT])
     file.write_text("time_msc,bid,ask\n" + "".join(lines))
     stack.start_to_the_table()
