@@ -65,8 +65,7 @@ def posted_by_the_ea(start_terminal: StartTerminal, day: Day) -> Posted:
             terminal.ticks(symbol, ticks)
         terminal.inputs(RelayUrl=server.url, SendBars=True)
         terminal.start(NOW_MS - 10_000)
-        # In large bodies: each is posted once for every fault.
-        terminal.run(MINUTES * 60 + 120, step_ms=30_000)
+        terminal.run(MINUTES * 60 + 120, step_ms=5_000)
         return list(server.requests)
 
 

@@ -3,8 +3,6 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-
 from marketdata.candle import BrokerBar, Candle
 from sink.db.connection import Connection
 from sink.writer import Writer
@@ -101,10 +99,7 @@ async def test_nothing_is_compared_while_one_side_is_unknown(connection: Connect
     assert await rows(connection, "SELECT * FROM bar_fidelity_daily") == []
 
 
-@pytest.mark.parametrize(("first", "end"), [(0, 400), (100, 300), (17, 18), (350, 2_000), (-50, 5), (390, 391)])
-async def test_a_part_has_the_same_rows_as_the_whole(
-    connection: Connection, writer: Writer, first: int, end: int
-) -> None:
+async def test_a_part_has_the_same_rows_as_the_whole(connection: Connection, writer: Writer) -> None:
     # Arrange
     dice = random.Random(4)
     for symbol in ("EURUSD", "USDJPY"):
@@ -114,28 +109,31 @@ async def test_a_part_has_the_same_rows_as_the_whole(
         ]
         for start in range(0, 400, 100):
             await writer.write(connection, known[start : start + 100], bars[start : start + 100])
-    low, high = (MONDAY + timedelta(minutes=n) for n in (first, end))
 
-    # Act
-    whole = await rows(
-        connection, "SELECT * FROM bar_fidelity WHERE symbol = 'EURUSD' AND ts >= %s AND ts < %s ORDER BY ts", low, high
-    )
-    part = await rows(
-        connection, "SELECT * FROM compared_minutes(%s, %s) WHERE symbol = 'EURUSD' ORDER BY ts", low, high
-    )
-    days = await rows(connection, "SELECT * FROM compared_days(%s, %s) WHERE symbol = 'EURUSD'", low, high)
+    for first, end in [(0, 400), (100, 300), (17, 18), (350, 2_000), (-50, 5), (390, 391)]:
+        low, high = (MONDAY + timedelta(minutes=n) for n in (first, end))
 
-    # Assert
-    assert part == whole
-    if whole:
-        verdicts = Counter(row[-3] for row in whole)
-        ((day, _, _, minutes, *counts),) = days
-        assert (day, minutes) == (MONDAY, len(whole))
-        assert counts[:4] == [verdicts[name] for name in ("equal", "differs", "no_bar", "no_candle")]
-        assert counts[4:11] == [0, 0, verdicts["differs"], 0, 0, 0, 0]
-        assert counts[11] == max((abs(row[11]) for row in whole if row[11] is not None), default=None)
-    else:
-        assert days == []
+        # Act
+        whole = await rows(
+            connection,
+            "SELECT * FROM bar_fidelity WHERE symbol = 'EURUSD' AND ts >= %s AND ts < %s ORDER BY ts", low, high,
+        )  # fmt: skip
+        part = await rows(
+            connection, "SELECT * FROM compared_minutes(%s, %s) WHERE symbol = 'EURUSD' ORDER BY ts", low, high
+        )
+        days = await rows(connection, "SELECT * FROM compared_days(%s, %s) WHERE symbol = 'EURUSD'", low, high)
+
+        # Assert
+        assert part == whole
+        if whole:
+            verdicts = Counter(row[-3] for row in whole)
+            ((day, _, _, minutes, *counts),) = days
+            assert (day, minutes) == (MONDAY, len(whole))
+            assert counts[:4] == [verdicts[name] for name in ("equal", "differs", "no_bar", "no_candle")]
+            assert counts[4:11] == [0, 0, verdicts["differs"], 0, 0, 0, 0]
+            assert counts[11] == max((abs(row[11]) for row in whole if row[11] is not None), default=None)
+        else:
+            assert days == []
 
 
 async def test_days_are_those_of_the_settings(connection: Connection, writer: Writer) -> None:

@@ -11,7 +11,9 @@ import pytest
 from marketdata.tick import Tick
 from runtime.settings import load_settings
 from sink.db.connection import Connection
+from sink.db.schema import edition
 from sink.writer import Writer
+from tests.conftest import FULL
 from tests.days import eurusd_ticks
 from tests.integration.sink.db.history import (
     SERIES,
@@ -49,13 +51,15 @@ MONDAY = datetime(2019, 2, 4, tzinfo=UTC)
 )
 async def test_every_timeframe_equals_the_fold_of_its_minutes(connection: Connection, day: Day) -> None:
     dice = random.Random(20190204)
-    stored = {bar[:3]: bar for symbol, source in SERIES for bar in some_minutes(dice, symbol, source)}
+    # The statements are the same on each edition; PGlite takes five times as long for them.
+    series = SERIES if FULL or not (await edition(connection)).startswith("timescaledb") else SERIES[1:2]
+    stored = {bar[:3]: bar for symbol, source in series for bar in some_minutes(dice, symbol, source)}
     await set_day(connection, day)
     await insert(connection, list(stored.values()))
 
     # Everything is marked, and folded from M1 when it is read.
     await assert_exact(connection, stored.values(), day, ("H4", "MN1"), dice)
-    assert await refresh(connection) > 1_000
+    assert await refresh(connection) > 350 * len(series)
     assert await marks(connection) == 0
     await assert_exact(connection, stored.values(), day, TIMEFRAMES, dice)
 
