@@ -28,6 +28,9 @@ _PASS_TICKS: Final = 20_000
 _WHOLE_TICKS: Final = 10_000
 _SENT_TICKS: Final = 2_000
 
+#: So many of those that are columns of the archive already: as text they take 30 ms.
+_TABLE_TICKS: Final = 5_000
+
 #: Minutes that are taken out of the archive at once.
 _PASS_MINUTES: Final = 240
 
@@ -276,7 +279,8 @@ async def read_outlined(reader: TickReader, page: Outline) -> AsyncGenerator[Tic
                 raise LogTruncated(f"the log lost records of {iso_milliseconds(batch.ts)} while they were read")
             found = page.cut(batch)
             if found.table is not None:
-                yield found
+                for begin in range(0, len(found), _TABLE_TICKS):
+                    yield found.part(begin, begin + _TABLE_TICKS)
                 continue
             held += found.ticks
             if len(held) > most:

@@ -8,7 +8,7 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow.parquet import ParquetFile, read_table
+from pyarrow.parquet import ParquetFile
 
 from marketdata.errors import ArchiveDamaged
 from marketdata.offsets import Ranges
@@ -184,8 +184,9 @@ def read_whole(files: ArchiveFiles, file: ArchivedFile) -> pa.Table:
         raise ArchiveDamaged(f"{where} is missing")
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise ArchiveDamaged(f"{where} is damaged: its SHA-256 is not that of its manifest")
-    # In this thread alone: one of Arrow's that lets go of the bytes while the interpreter ends aborts the process.
-    return read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
+    # In this thread alone: one of Arrow's that lets go of the bytes while the interpreter ends aborts the process. Not
+    # by `read_table`, whose datasets use such threads whatever they are told.
+    return ParquetFile(pa.BufferReader(content)).read(use_threads=False)
 
 
 def _window_end(files: list[ArchivedFile], first: int, last: int) -> int:
