@@ -217,7 +217,9 @@ def hold(gigabytes: float, minutes: float, port: int) -> None:
     peak = max(look.importer_bytes for look in held.looks)
     lines = [
         *table_of(["after s", "read GB", "import MB", "producer MB", "import CPU s", "producer CPU s"], rows), "",
-        f"{quotes:,} quotes in {gigabytes:g} GB; {confirmed:,} confirmed; the import ended with code {held.code}; "
+        f"{quotes:,} quotes in {gigabytes:g} GB; "
+        # An import that was ended after --minutes does not tell.
+        f"{f'{confirmed:,} confirmed; ' if confirmed else ''}the import ended with code {held.code}; "
         f"its largest resident set was {peak / 1e6:.0f} MB, the goal is {HELD_GOAL_BYTES / 1e6:.0f}.",
     ]  # fmt: skip
     figures = {"quotes": quotes, "gigabytes": gigabytes, "confirmed": confirmed, "code": held.code}
