@@ -6,10 +6,8 @@ left. All three are open to whoever reaches the port, before any key is looked a
 """
 
 import asyncio
-import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 from typing import Any, ClassVar, Final
 
@@ -22,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from marketdata.contract.http import Refused
 from runtime.addresses import asyncio_host
 from runtime.asgi import reading_to_the_end
+from runtime.heads import is_ambiguous, is_unreadable, without_offer
 from runtime.health import Guard
 from runtime.process import exit_on_stop_signal
 from runtime.request_body import Application, Receive, Scope, Send
@@ -145,68 +144,6 @@ _NO_HTTP: Final = _answer(
     ),
 )
 
-#: A header in which a client offers another protocol, as Java's does HTTP/2 with each request.
-_UPGRADE: Final = re.compile(rb"\r\nUpgrade(?=[ \t]*:)", re.IGNORECASE)
-
-
-def _without_offer(data: bytes) -> bytes:
-    """A head whose client offers another protocol, without that; llhttp would take the body for the other protocol."""
-    end = data.find(b"\r\n\r\n")
-    return data if data.find(b"pgrade", 0, end) < 0 else _UPGRADE.sub(b"\r\nX-Offered", data[:end]) + data[end:]
-
-
-#: What a target begins with: a path, `*`, or a server's name for a client that speaks through a proxy.
-_TARGET: Final = re.compile(rb"(?:/|\*$|https?://)[^#]*$", re.IGNORECASE)
-_VERSIONS: Final = ("1.0", "1.1")
-
-#: What may stand around a value.
-_AROUND: Final = b" \t"
-
-#: What no line of a head holds, and what none begins with.
-_NO_LINE: Final = re.compile(rb"[ \t]|.*[\x00-\x08\n-\x1f\x7f]", re.DOTALL)
-
-#: llhttp counts no further.
-_LENGTH_DIGITS: Final = 19
-
-
-def _is_ambiguous(version: str, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether two servers may read a head in two ways (RFC 9112, 3.2, 6.1 and 6.3); h11 and llhttp take some of them.
-
-    Args:
-        headers: with lower-case names, also those that are written twice.
-    """
-    hosts = lengths = encodings = 0
-    for name, value in headers:
-        if name == b"host":
-            hosts += 1
-        elif name == b"content-length":
-            lengths += 1
-            length = value.strip(_AROUND)
-            if len(length) > _LENGTH_DIGITS or not length.isdigit():
-                return True
-        elif name == b"transfer-encoding":
-            encodings += 1
-            if value.strip(_AROUND).lower() != b"chunked":
-                return True
-    return (
-        version not in _VERSIONS
-        or hosts > 1
-        or (not hosts and version != "1.0")
-        or lengths + encodings > 1
-        or _TARGET.match(target) is None
-    )
-
-
-def _is_ambiguous_head(head: bytes) -> bool:
-    """The same of a head as it came; lines may end with CR LF alone, and none goes on in the next."""
-    first, *lines = head.split(b"\r\n")
-    if any(map(_NO_LINE.match, (first, *lines))):
-        return True
-    _, _, target = first.partition(b" ")
-    target, _, version = target.rpartition(b" HTTP/")
-    headers = ((name.lower(), value) for name, _, value in (line.partition(b":") for line in lines))
-    return _is_ambiguous(version.decode("latin-1"), target, headers)
-
 
 def raise_descriptor_limit(wanted: int) -> int:
     """Raise the process's own limit of descriptors as far as it may, up to `wanted`; the limit that holds now."""
@@ -324,7 +261,7 @@ class _Bounded:
             return
         before = self.cycle
         if before is None or not before.more_body:
-            data = _without_offer(data)
+            data = without_offer(data)
         self._spare -= len(data)
         super().data_received(data)  # type: ignore[misc]
         cycle = self.cycle
@@ -373,17 +310,6 @@ class _Bounded:
         self.transport.close()
 
 
-#: Where a head ends for h11, which also takes lines that end with LF.
-_HEAD_END: Final = re.compile(rb"\n\r?\n")
-
-
-def _is_unreadable(waiting: bytes) -> bool:
-    """Whether a head is complete, and ambiguous."""
-    waiting = waiting.lstrip(b"\r\n")
-    end = _HEAD_END.search(waiting)
-    return end is not None and _is_ambiguous_head(waiting[: end.start()].removesuffix(b"\r"))
-
-
 class _BoundedH11(_Bounded, H11Protocol):  # type: ignore[misc]
     def handle_events(self) -> None:
         """Bytes that h11 took for a request or its body are not the head's; h11 bounds heads and trailers itself.
@@ -392,7 +318,7 @@ class _BoundedH11(_Bounded, H11Protocol):  # type: ignore[misc]
         """
         if self.conn.their_state is h11.IDLE:
             waiting, _ = self.conn.trailing_data
-            if _is_unreadable(waiting):
+            if is_unreadable(waiting):
                 self.send_400_response("")
                 return
             if waiting.startswith((b"\r", b"\n")):
@@ -421,7 +347,7 @@ def bounded_protocol(connections: Connections, *, extensions: bool) -> type[asyn
                 Raises:
                     ValueError: to be answered 400.
                 """
-                if _is_ambiguous(self.parser.get_http_version(), self.url, self.headers):
+                if is_ambiguous(self.parser.get_http_version(), self.url, self.headers):
                     raise ValueError("a head that can be read in two ways")
                 super().on_headers_complete()
                 self.headers = []
