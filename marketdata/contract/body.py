@@ -36,7 +36,7 @@ OFFSET: Final = "utc_offset_s"
 UTF8_MARK: Final = b"\xef\xbb\xbf"
 PADDING: Final = b"\x00 \t\r\n"
 
-_UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
+UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 _HOW_TO_POST: Final = 'post the JSON itself as the body: {"ticks":[{"symbol":"EURUSD","time_msc":…,"bid":…,"ask":…}]}'
 
@@ -163,7 +163,7 @@ def _decode_tolerantly(body: bytes, strict: Exception) -> Body:
     if isinstance(strict, RecursionError):
         raise Unusable("the JSON is nested too deeply") from None
     trimmed = body.removeprefix(UTF8_MARK).strip(PADDING)
-    if body.startswith(_UTF16_MARKS):
+    if body.startswith(UTF16_MARKS):
         trimmed = body.decode("utf-16", "replace").strip("\0 \t\r\n").encode()
     if not trimmed:
         raise Unusable(f"the body is empty; {_HOW_TO_POST}")

@@ -14,6 +14,7 @@ from marketdata.contract.body import (
     OFFSET,
     PADDING,
     UTF8_MARK,
+    UTF16_MARKS,
     Body,
     FieldName,
     arrays_in,
@@ -47,10 +48,8 @@ _UNCUT_VALUES: Final = 500_000
 #: Values are counted in steps of so many bytes.
 _COUNTED_BYTES: Final = 4 * 1024 * 1024
 
-#: How far into a body its first bracket, and from its end the last, is looked for.
-_EDGE_BYTES: Final = 64
-
-#: The same where other fields stand around the items; none holds a bracket of its own, but for an empty array.
+#: How far into a body the first bracket of its items, and from its end the last, is looked for. No other field holds a
+#: bracket of its own, but for an empty array.
 _WRAPPER_BYTES: Final = 4_096
 _BEGIN: Final = re.compile(
     rb"(?:\xef\xbb\xbf)?[\s\0]*"
@@ -93,6 +92,8 @@ def large_pieces(body: bytes, read: Read = _leaves_it_to_decode) -> Iterator[Pie
     Raises:
         Unusable, TooLarge: as `decode`, from any step.
     """
+    if len(body) >= _WHOLE_BYTES and body[-1:] in PADDING and not body.startswith(UTF16_MARKS):
+        body = body.rstrip(PADDING)
     if len(body) < _WHOLE_BYTES:
         items = read(body)
         if items is None:
@@ -157,10 +158,8 @@ _decoder: Final = msgspec.json.Decoder(dict[FieldName, _Field] | list[Raw], dec_
 
 
 def _bare(body: bytes) -> memoryview:
-    """The body without the byte order mark and the NUL that some senders put around it; no copy of it is made."""
-    head, tail = body[:_EDGE_BYTES], body[-_EDGE_BYTES:]
-    begin = len(UTF8_MARK) if head.startswith(UTF8_MARK) else 0
-    return memoryview(body)[begin : len(body) - len(tail) + len(tail.rstrip(PADDING))]
+    """The body without the byte order mark that some senders put before it; no copy of it is made."""
+    return memoryview(body)[len(UTF8_MARK) if body.startswith(UTF8_MARK) else 0 :]
 
 
 def _joined(items: Iterable[Raw]) -> Iterator[bytes]:

@@ -40,9 +40,8 @@ _REPORTED_LINES: Final = 20
 #: How much of a skipped line is handed out (characters).
 _MOST_TEXT: Final = 1_000
 
-#: A time that goes back further than the first, or ahead further than the second, is wrong when the line after it is
-#: where the line before it was. Weekends and holidays lie between (milliseconds).
-_FAR_BACK_MS: Final = DAY_MS
+#: A time that goes back further than a day, or ahead further than this, is wrong when the line after it is where the
+#: line before it was. Weekends and holidays lie between (milliseconds).
 _FAR_AHEAD_MS: Final = 7 * DAY_MS
 
 #: Lines that have to be there before one without its end is compared with them.
@@ -299,14 +298,14 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
         before: int | None = None
         for item in items:
             time_ms = item.time_msc
-            if before is None or before - _FAR_BACK_MS <= time_ms <= before + _FAR_AHEAD_MS:
+            if before is None or before - DAY_MS <= time_ms <= before + _FAR_AHEAD_MS:
                 before = time_ms
                 yield item
                 continue
             line, text = self._line, self._text
             after = next(items, None)
             if after is not None and abs(after.time_msc - before) < abs(time_ms - after.time_msc):
-                days = round(abs(time_ms - before) / _FAR_BACK_MS)
+                days = round(abs(time_ms - before) / DAY_MS)
                 why = f"its time is {days:,} days from those of the lines before and after it"
                 self._skip(InvalidItem("", why), line, text)
             else:
