@@ -5,6 +5,7 @@ A file that stops a server starts two of its own.
 
 import functools
 import gc
+import logging
 import os
 import signal
 import sys
@@ -130,6 +131,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     seconds = seconds_of_groups({test: mark.args[0] if mark else 0 for test, mark in marks.items()})
     # In whole files: what shares fixtures stays together.
     items.sort(key=lambda item: -seconds[item.nodeid.partition("::")[0]])
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> None:
+    """Take away the handlers that earlier commands left behind: their standard error, a CliRunner's, is closed."""
+    handlers = logging.root.handlers
+    handlers[:] = [one for one in handlers if not getattr(getattr(one, "stream", None), "closed", False)]
 
 
 @pytest.fixture(scope="session")

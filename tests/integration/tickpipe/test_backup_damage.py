@@ -277,8 +277,9 @@ async def test_an_interrupted_backup_leaves_nothing(settings: Settings, small: P
 async def test_every_table_of_the_schema_is_backed_up(settings: Settings, small: Path) -> None:
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         tables = {name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
-    # The rows of two come with the migrations; the progress is empty after a restore, so that all is read again.
-    assert tables == {*TABLES, "tickpipe_migrations", "timeframes", "sink_progress"}
+    # The rows of two come with the migrations, and late minutes with those that are restored; the progress is empty
+    # after a restore, so that all is read again.
+    assert tables == {*TABLES, "tickpipe_migrations", "timeframes", "late_minutes", "sink_progress"}
     with ArchiveReader(small) as archive:
         assert isinstance(archive.manifest, Manifest)
         assert {table.name for table in archive.manifest.database.tables} == set(TABLES)
