@@ -430,7 +430,8 @@ def test_the_image_of_a_revision_stays_when_another_is_built(deployment: Deploym
         assert all(revision.startswith(tag.partition(":")[2]) for revision, tag in zip(revisions, tags, strict=True))
         assert len(set(revisions)) == 2
     finally:
-        docker("image", "rm", *tags)
+        if tags:
+            docker("image", "rm", *tags)
 
 
 def test_the_simulated_ea_begins_with_a_day_of_history(deployment: Deployment) -> None:
