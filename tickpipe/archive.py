@@ -124,7 +124,8 @@ def restore(
     """Write a range of archived records to a topic of Kafka, in their order, with their keys and times.
 
     Offsets are those that Kafka gives them; headers are not archived. Into the topic that they came from they would be
-    resends, which the candles count once.
+    resends, which the candles count once. The topic must keep what is old: one with Kafka's default of seven days
+    (`retention.ms`) would delete it, and is refused.
 
     Examples:
 
@@ -154,6 +155,7 @@ async def _restore(settings: "Settings", reader: "ArchiveReader", topic: str, ra
 
     Raises:
         UnknownTopic: when the topic does not have this partition.
+        TopicUnsafe: when it would delete what it is given.
     """
     import asyncio
 
@@ -165,6 +167,7 @@ async def _restore(settings: "Settings", reader: "ArchiveReader", topic: str, ra
     partition, first, last = range_
     if partition not in await log_ends(settings, topic):
         raise UnknownTopic(topic, partition)
+    await _require_safe(settings, topic)
     producer = new_producer(settings)
     written = 0
     try:
@@ -184,6 +187,26 @@ async def _restore(settings: "Settings", reader: "ArchiveReader", topic: str, ra
     finally:
         await producer.stop()
     return written
+
+
+async def _require_safe(settings: "Settings", topic: str) -> None:
+    """Check that a topic which somebody made deletes no ticks.
+
+    Raises:
+        TopicUnsafe: when it would.
+    """
+    from dataclasses import replace
+
+    from marketdata.errors import TopicUnsafe
+    from runtime.kafka import admin_client
+    from runtime.kafka_errors import kafka_errors
+    from runtime.topics import differences, topics
+
+    async with admin_client(settings) as client:
+        with kafka_errors(settings):
+            found, _ = await differences(settings, client, [replace(topics(settings)[0], name=topic)])
+    if vital := [difference for difference in found if difference.is_vital]:
+        raise TopicUnsafe(f"{'; '.join(map(str, vital))}. Change it with Kafka's kafka-configs, then try again")
 
 
 def _gaps(spans: list[tuple[int, int]], first: int, last: int) -> list[str]:

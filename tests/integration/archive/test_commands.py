@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import NewTopic
 
 from archive.writer import Writer
 from marketdata.wire import decode_frame, frame_key
 from runtime.archive.files import LocalFiles
 from runtime.archive.manifest import Catalogue
+from runtime.kafka import admin_client
 from runtime.logreader import own_log
 from runtime.settings import Settings
 from tests.kafka_log import KafkaLog, read_records
@@ -54,6 +56,11 @@ async def test_status_check_compact_and_restore(settings: Settings, kafka: Kafka
         assert "archiver runs" in tickpipe(settings, "compact", expect=1)
     assert "2 files fewer" in tickpipe(settings, "compact")
     assert "1 files read, 0 faults" in tickpipe(settings, "check")
+    deleting = f"{settings.ticks_topic}.deleting"
+    async with admin_client(settings) as client:
+        await client.create_topics([NewTopic(deleting, 1, 1)])
+    refused = tickpipe(settings, "restore", "--to", deleting, "--partition", "0", expect=1)
+    assert "retention.ms=604800000 and needs -1" in refused
     restore = ("restore", "--to", settings.ticks_topic, "--partition", "0")
     assert "7 records" in tickpipe(settings, *restore, "--first", "2")
     assert "does not hold offsets 9 to 11" in tickpipe(settings, *restore, "--first", "8", "--last", "11", expect=1)
