@@ -6,7 +6,6 @@ as well.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -82,9 +81,8 @@ def write_plain(archive: Path, folder: Path) -> None:
     """The same ticks as DuckDB writes them, by source, symbol and date as well."""
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
-    # Paths of our own.
     connection.execute(
-        "COPY (SELECT source, symbol, date, time, bid, ask, last, volume, flags"  # noqa: S608
+        "COPY (SELECT source, symbol, date, time, bid, ask, last, volume, flags"  # noqa: S608 - paths of our own
         f" FROM read_parquet('{archive}/*/ticks/*/*/*/*.parquet', hive_partitioning = true) ORDER BY symbol, time)"
         f" TO '{folder}' (FORMAT parquet, COMPRESSION zstd, PARTITION_BY (source, symbol, date))"
     )
@@ -109,7 +107,7 @@ def asking(query: str, folder: Path, ticks: int, *, is_ours: bool) -> Callable[[
 
     def run() -> Measured:
         command = [sys.executable, "-m", "benchmarks.sql", "--ask", query, str(folder), "ours" if is_ours else "plain"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ))  # noqa: S603
+        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - our own command
         wall, cpu, peak, counted = map(float, done.stdout.split())
         if counted != ticks:
             raise SystemExit(f"{counted:,.0f} ticks were counted instead of {ticks:,}")

@@ -32,7 +32,6 @@ _CHART_LIBRARY_SHA256: Final = "c0992580867c4912cc9385b3c2728315bcc1a76c7f1087dc
 
 _SCRIPT: Final = "text/javascript"
 
-
 #: The only forms of import and export that the scripts have.
 _IMPORT: Final = re.compile(r'^import \{([^}]*)\} from "\./([\w-]+)\.js";\n', re.MULTILINE)
 _EXPORT: Final = re.compile(r"^export ((?:async )?(?:class|function|const) ([\w$]+))", re.MULTILINE)

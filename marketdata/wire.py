@@ -10,6 +10,7 @@ from msgspec import Meta, Struct, field
 
 from marketdata.candle import BrokerBar, Candle
 from marketdata.errors import InvalidCandle, InvalidFrame, InvalidReference, InvalidReport, TickpipeError
+from marketdata.runs import MIN_TICKS
 from marketdata.tick import Columns, Frame, TimeMsc
 
 _Name = Annotated[str, Meta(max_length=64)]
@@ -20,9 +21,6 @@ _POINT_DIGITS: Final = 9
 
 #: More decimals than any price has.
 MAX_DECIMALS: Final = 18
-
-#: Fewer ticks than this are folded tick by tick, and are written one by one.
-MIN_COLUMN_TICKS: Final = 8
 
 
 class SenderCount(Struct, frozen=True, gc=False, kw_only=True, tag_field="kind", tag="sender"):
@@ -163,8 +161,8 @@ def reference_key(record: Reference) -> bytes:
 
 
 def encode(value: Frame | Candle | BrokerBar | Reference | Report | WantedRanges) -> bytes:
-    """One record's value; a frame of some ticks has them as columns, which is version 2."""
-    if isinstance(value, Frame) and len(value.ticks) >= MIN_COLUMN_TICKS and isinstance(value.ticks, list):
+    """One record's value; a frame of so many ticks as make a run has them as columns, which is version 2."""
+    if isinstance(value, Frame) and len(value.ticks) >= MIN_TICKS and isinstance(value.ticks, list):
         value = msgspec.structs.replace(value, v=2, ticks=Columns.of(value.ticks))
     return _encoder.encode(value)
 

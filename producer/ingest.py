@@ -29,7 +29,7 @@ from marketdata.contract.http import (
     is_dry_run,
     sender_in,
 )
-from marketdata.contract.large_body import LARGE_BYTES, Piece, large_pieces
+from marketdata.contract.large_body import LARGE_BYTES, NO_MORE, Piece, large_pieces
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem, KafkaUnavailable
@@ -72,9 +72,6 @@ _CACHED_ANSWERS: Final = 256
 
 #: Rejected items of a large body that wait in memory (entries); then they are stored before the rest is read.
 _MAX_REJECTS: Final = 5_000
-
-#: Behind the last piece of a body.
-_NO_MORE: Final = Piece(b"", None)
 
 _StoreBody = Callable[[bytes, Origin, ApiKey, Place], Awaitable[Response]]
 
@@ -268,7 +265,7 @@ class Ingest:
         pieces = large_pieces(body, decode_bulk)
         while True:
             async with place.turn():
-                if (piece := next(pieces, _NO_MORE)) is _NO_MORE:
+                if (piece := next(pieces, NO_MORE)) is NO_MORE:
                     return
                 self._read(piece, found, origin)
             yield

@@ -37,7 +37,7 @@ from marketdata.contract.http import (
     source_in,
     taken,
 )
-from marketdata.contract.large_body import LARGE_BYTES, Piece, large_pieces
+from marketdata.contract.large_body import LARGE_BYTES, NO_MORE, large_pieces
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
 from relay.back_channel import Wishes, add_reports, count_reports
@@ -68,9 +68,6 @@ _MAX_REFUSED: Final = 5_000
 
 #: Largest body of reports (bytes), as on the server.
 _MAX_REPORT_BYTES: Final = 4 * 1024 * 1024
-
-#: Behind the last piece of a body.
-_NO_MORE: Final = Piece(b"", None)
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -263,7 +260,7 @@ class Api:
         found: _Found | None = None
         while True:
             async with place.turn():
-                if (piece := next(pieces, _NO_MORE)) is _NO_MORE:
+                if (piece := next(pieces, NO_MORE)) is NO_MORE:
                     return
                 if piece is not None:
                     found = found or _Found(piece.utc_offset_seconds, said)

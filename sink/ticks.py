@@ -49,7 +49,6 @@ from sink.staging import time_msc, utc
 PASS_TICKS: Final = 100_000
 _PASS_MINUTES: Final = 1_500
 
-
 #: Published candles reach the table within this time, or the sink is not running (seconds).
 _STORE_SECONDS: Final = 2.0
 

@@ -148,7 +148,7 @@ class Ticks:
         if by_path:
             # As a table: of a list DuckDB looks at each text for what it might be in pandas.
             connection.register("paths", pa.table({"path": [files.full(one.path or "") for one in by_path]}))
-            connection.execute(f"SET VARIABLE {name} = (SELECT list(path) FROM paths)")  # noqa: S608
+            connection.execute(f"SET VARIABLE {name} = (SELECT list(path) FROM paths)")  # noqa: S608 - ours
             connection.unregister("paths")
             scans.append(f"read_parquet(getvariable('{name}'), hive_partitioning = true, hive_types = {_HIVE_TYPES})")
         if by_name:

@@ -5,14 +5,13 @@ import itertools
 from rich.progress import track
 
 from benchmarks.peers.topics import create_topic
-from marketdata.tick import DAY_MS, Frame, Tick
+from marketdata.tick import DAY_MS, MINUTE_MS, Frame, Tick
 from marketdata.wire import encode, frame_key
 from runtime.kafka import new_producer
 from runtime.settings import Settings
 from tests.days import eurusd_ticks
 
 SYMBOLS = [f"SYM{i}" for i in range(8)]
-MINUTE_MS = 60_000
 
 #: Open, high, low, close, tick volume.
 Bar = tuple[float, float, float, float, int]

@@ -72,6 +72,9 @@ class Piece(NamedTuple):
     utc_offset_seconds: int | None = None
 
 
+#: What stands behind the last piece of a body, for those who take one piece at a time.
+NO_MORE: Final = Piece(b"", None)
+
 #: Decodes an array of items, or says by None that it cannot.
 Read = Callable[[bytes], Any | None]
 
@@ -126,29 +129,29 @@ def _uncut(body: bytes, known: int) -> Iterator[Piece]:
             f'so long a body must be one array of items, such as {{"ticks":[…]}}; one of them is cut off, or longer '
             f"than {_ITEM_BYTES // 1024} kB"
         )
-    try:
-        decoded = _decoder.decode(_bare(body))
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        found = decode(body)
-        yield _whole(found, known)
+    found = _arrays_of(body)
+    if found is None:
+        whole = decode(body)
+        yield Piece(b"", Body(whole.items[known:], None), whole.utc_offset_seconds)
         return
-    if isinstance(decoded, list):
-        arrays, utc_offset_seconds = [decoded], None
-    else:
-        fields = fields_of(decoded)
-        wrapped = arrays_in(fields)
-        if wrapped is None:
-            yield _whole(decode(body), known)
-            return
-        arrays, utc_offset_seconds = wrapped, utc_offset_in(fields)
+    arrays, utc_offset_seconds = found
     check_count(sum(map(len, arrays)))
     yield Piece(b"", Body([], None), utc_offset_seconds)
     for raw in _joined(islice(chain.from_iterable(arrays), known, None)):
         yield Piece(raw, decode(raw), utc_offset_seconds)
 
 
-def _whole(found: Body, known: int) -> Piece:
-    return Piece(b"", Body(found.items[known:], None), found.utc_offset_seconds)
+def _arrays_of(body: bytes) -> tuple[list[list[Raw]], int | None] | None:
+    """The arrays of items in a body, and what it says of the clock; None where that takes `decode`."""
+    try:
+        decoded = _decoder.decode(_bare(body))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    if isinstance(decoded, list):
+        return [decoded], None
+    fields = fields_of(decoded)
+    arrays = arrays_in(fields)
+    return None if arrays is None else (arrays, utc_offset_in(fields))
 
 
 #: What may stand in a field beside the items; its own arrays stay undecoded as well.

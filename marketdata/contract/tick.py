@@ -175,20 +175,14 @@ def posted_ticks(
 ) -> list[PostedTick]:
     """Like `posted_tick`, for ticks of one symbol."""
     said_digits, said_point = UNSET if digits is None else digits, UNSET if point is None else point
-    known: dict[int, str] = {}
     posted = []
     for tick in ticks:
         time_msc = tick.time_msc
-        second, ms = divmod(time_msc, 1000)
-        is_second = coarse and not ms
-        if (ts := known.get(second)) is None:
-            ts = known[second] = _iso_second(second).removesuffix("Z") if is_instant else _iso_second(second)
-        if is_instant:
-            ts = f"{ts}+00:00" if is_second else f"{ts}.{ms:03d}+00:00"
+        is_second = coarse and time_msc % 1000 == 0
         posted.append(
             PostedTick(
                 symbol, tick.bid, tick.ask, tick.last, tick.volume, tick.flags,
-                ts=ts,
+                ts=iso_instant(time_msc, coarse=is_second) if is_instant else iso_second(time_msc),
                 ts_msc=UNSET if is_second or is_instant else time_msc,
                 digits=said_digits,
                 point=said_point,

@@ -47,7 +47,6 @@ _AROUND: Final = " \t\r\n\0"
 #: No text of a time is longer (characters).
 _MAX_TEXT: Final = 64
 
-
 _QUARTER_SECONDS: Final = 900
 
 #: How far a sender's clock may be ahead of ours (milliseconds).

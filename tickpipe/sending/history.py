@@ -27,7 +27,6 @@ _SAMPLED_LINES: Final = 1_000
 
 _PRICES: Final = ("open", "high", "low", "close")
 
-
 _SHORTEST_MONTH_MS: Final = 28 * DAY_MS
 
 #: Offsets of zones from UTC are whole multiples of this (milliseconds).

@@ -92,7 +92,6 @@ _SCIENTIFIC: Final = re.compile(r"[0-9]\.[0-9]{9,}[eE]\+?[0-9]{1,2}")
 #: Cells of which every form is tried; there are about 170.
 _TRIED: Final = 8
 
-
 #: Parts of times of one kind that a reader remembers: all minutes of a day, or all thousandths of a second. In a file
 #: that is in order, no older ones come again.
 _REMEMBERED: Final = 1_500

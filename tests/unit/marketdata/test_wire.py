@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from marketdata.candle import BrokerBar
 from marketdata.errors import InvalidCandle, InvalidFrame
+from marketdata.runs import MIN_TICKS
 from marketdata.tick import MAX_TIME_MSC, Columns, Frame, Tick, content
 from marketdata.wire import (
-    MIN_COLUMN_TICKS,
     bar_key,
     candle_key,
     decode_candle,
@@ -127,7 +127,7 @@ def test_a_frame_of_some_ticks_is_written_as_columns(ticks: list[Tick]) -> None:
 
     read = decode_frame(encode(frame))
 
-    assert read.v == (2 if len(ticks) >= MIN_COLUMN_TICKS else 1)
+    assert read.v == (2 if len(ticks) >= MIN_TICKS else 1)
     assert list(read.ticks) == ticks
     assert content(read) == content(frame) != content(msgspec.structs.replace(read, received=1))
     assert [read.ticks[index] for index in range(-len(ticks), len(ticks))] == ticks * 2
