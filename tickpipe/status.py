@@ -52,8 +52,11 @@ _ADDRESSES = (
     "reader_url",
 )
 
-#: How long Kafka and PostgreSQL may take to answer (seconds).
+#: How long Kafka may take to tell, and PostgreSQL to let us in (seconds).
 _PATIENCE_SECONDS: Final = 5
+
+#: How long a PostgreSQL that let us in may take to list ten thousand symbols while it is busy (seconds).
+_READING_SECONDS: Final = 30
 
 
 @dataclass
@@ -158,21 +161,23 @@ async def pipeline_status(settings: "Settings") -> PipelineStatus:
     """Ask Kafka and PostgreSQL."""
     import asyncio
 
+    # What this loads takes seconds on a busy machine, and no server may be blamed for them.
+    import sink.queries  # noqa: F401
+    import tickpipe.topics  # noqa: F401
+
     status = PipelineStatus()
     await asyncio.gather(
-        _or_problem(status, "Kafka", _ask_kafka(settings, status)),
+        _or_problem(status, "Kafka", asyncio.wait_for(_ask_kafka(settings, status), _PATIENCE_SECONDS)),
         _or_problem(status, "PostgreSQL", _ask_database(settings, status)),
     )
     return status
 
 
 async def _or_problem(status: PipelineStatus, who: str, asking: Awaitable[None]) -> None:
-    import asyncio
-
     import psycopg
 
     try:
-        await asyncio.wait_for(asking, _PATIENCE_SECONDS)
+        await asking
     except TimeoutError:
         status.problems.append(f"{who} does not answer within {_PATIENCE_SECONDS} s")
     except (TickpipeError, psycopg.Error, OSError) as exc:
@@ -240,19 +245,29 @@ async def _lags(settings: "Settings", client: "AIOKafkaAdminClient", found: "dic
 
 
 async def _ask_database(settings: "Settings", status: PipelineStatus) -> None:
+    import asyncio
+
     from sink.queries import newest_candles
 
-    async with await open_database(settings, timeout_seconds=_PATIENCE_SECONDS) as connection:
-        status.newest = [
-            {
-                "source": candle.source,
-                "symbol": candle.symbol,
-                "ts": iso_utc(candle.ts),
-                "last_tick": iso_utc(candle.last_tick) if candle.last_tick is not None else None,
-                "closed": candle.closed,
-            }
-            for candle in await newest_candles(connection)
-        ]
+    opening = open_database(settings, timeout_seconds=_PATIENCE_SECONDS)
+    async with await asyncio.wait_for(opening, _PATIENCE_SECONDS) as connection:
+        try:
+            newest = await asyncio.wait_for(newest_candles(connection), _READING_SECONDS)
+        except TimeoutError:
+            status.problems.append(
+                f"PostgreSQL answers, but it did not tell the newest candles within {_READING_SECONDS} s: is it busy?"
+            )
+            return
+    status.newest = [
+        {
+            "source": candle.source,
+            "symbol": candle.symbol,
+            "ts": iso_utc(candle.ts),
+            "last_tick": iso_utc(candle.last_tick) if candle.last_tick is not None else None,
+            "closed": candle.closed,
+        }
+        for candle in newest
+    ]
 
 
 #: How far back senders are shown unless told.

@@ -248,6 +248,15 @@ def test_ten_thousand_symbols_are_cut_and_counted(database: str, monkeypatch: py
     assert "more of" not in whole.stderr
 
 
+def test_a_busy_database_is_not_called_away(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tickpipe.status._READING_SECONDS", 0.2)
+    with psycopg.connect(database) as connection:
+        connection.execute("LOCK market_data")
+        shown = run("status")
+    assert "PostgreSQL answers, but it did not tell the newest candles" in shown.stderr
+    assert "PostgreSQL does not answer" not in shown.stderr
+
+
 def test_a_password_is_changed_in_the_database_and_a_wrong_one_says_so(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
