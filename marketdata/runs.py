@@ -6,9 +6,9 @@ not a run, such as a resend or late ticks, is folded frame by frame.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, chain, pairwise
-from operator import attrgetter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain, compress, islice
+from operator import attrgetter, eq
 from typing import NamedTuple, Protocol, Self
 
 from marketdata.resends import repeats
@@ -153,12 +153,14 @@ class Run:
 
 def _repeats_within(frames: Sequence[Frame], times: Sequence[int], starts: Sequence[int]) -> bool:
     """Whether a frame begins in the millisecond in which the one before it ended, and repeats it."""
-    if len(frames) == len(times) == len(set(times)):
-        return False
-    return any(
-        times[start - 1] == times[start] and repeats(before, frame, frame.ticks[0].time_msc)
-        for (before, frame), start in zip(pairwise(frames), starts[1:], strict=True)
-    )
+    begins: Iterable[int]
+    if len(frames) == len(times):
+        ends, begins = times, islice(times, 1, None)
+    else:
+        ends, begins = [times[start - 1] for start in starts[1:]], [times[start] for start in starts[1:]]
+    # Found without a call of Python's for each frame: nearly every run of single ticks has some in one millisecond.
+    touching = compress(range(1, len(frames)), map(eq, ends, begins))
+    return any(repeats(frames[at - 1], frames[at], frames[at].ticks[0].time_msc) for at in touching)
 
 
 class Record(Protocol):
