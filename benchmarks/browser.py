@@ -8,6 +8,8 @@ and opens the page in the Chromium that TEST_BROWSER names or that is on the PAT
 - frames: a chart of 1,500 bars with four indicators gets a new state of its newest bar sixty times a second. A frame
   is dropped where two or more refreshes of the browser pass between one and the next.
 - growth: the page is open while the demo trades. Each minute the heap after a collection, DOM nodes and listeners.
+
+Speed wants the machine alone, growth does not: `--minutes 0` measures speed, `--seconds 0` growth.
 """
 
 import argparse
@@ -164,50 +166,62 @@ async def measure(url: str, *, seconds: float, minutes: int) -> dict[str, Any]:
     path = os.environ.get("TEST_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        openings = [await first_candle(browser, url) for _ in range(OPENINGS)]
-        drawn = await drawing(browser, url, seconds)
-        rows = await growth(browser, url, minutes) if minutes else []
-        figures = {
-            "chromium": browser.version, "first_candle_seconds": [seconds for seconds, _, _ in openings],
-            "first_candle_cpu": [cpu for _, cpu, _ in openings], "bytes": openings[0][2], "drawing_cpu": drawn["cpu"],
-            "updates": drawn["updates"], "frame_gaps_ms": drawn["gaps"],
-            "growth": [asdict(row) for row in rows],
-        }  # fmt: skip
+        figures: dict[str, Any] = {"chromium": browser.version}
+        if seconds:
+            openings = [await first_candle(browser, url) for _ in range(OPENINGS)]
+            drawn = await drawing(browser, url, seconds)
+            figures |= {
+                "first_candle_seconds": [seconds for seconds, _, _ in openings],
+                "first_candle_cpu": [cpu for _, cpu, _ in openings], "bytes": openings[0][2],
+                "drawing_cpu": drawn["cpu"], "updates": drawn["updates"], "frame_gaps_ms": drawn["gaps"],
+            }  # fmt: skip
+        if minutes:
+            figures["growth"] = [asdict(row) for row in await growth(browser, url, minutes)]
         await browser.close()
     return figures
 
 
 def lines_of(figures: dict[str, Any], seconds: float) -> Sequence[str]:
     """The figures as Markdown."""
+    rows = speed_rows(figures, seconds) if seconds else []
+    if growth := figures.get("growth"):
+        minutes = f"after {growth[0]['minutes']} and {growth[-1]['minutes']} minutes; most"
+        for what, name in {"heap, MB": "heap_mb", "DOM nodes": "nodes", "listeners": "listeners"}.items():
+            most = max(row[name] for row in growth)
+            rows.append([f"{what}, {minutes}", f"{growth[0][name]:,} and {growth[-1][name]:,}; {most:,}"])
+    return [*table_of(["of the page", f"Chromium {figures['chromium']}"], rows), ""]
+
+
+def speed_rows(figures: dict[str, Any], seconds: float) -> list[list[str]]:
+    """Weight, first candle and frames."""
     gaps, opened = figures["frame_gaps_ms"], figures["first_candle_seconds"]
     usual = median(gaps)
     dropped = sum(max(0, round(gap / usual) - 1) for gap in gaps)
     between = " / ".join(f"{gap:.1f}" for gap in (usual, quantiles(gaps, n=100)[98], max(gaps)))
-    rows = [
+    return [
         ["weight, as sent", f"{figures['bytes'] / 1000:.0f} kB"],
-        ["first candle, median (most) of 10", f"{median(opened):.2f} s ({max(opened):.2f} s)"],
+        [f"first candle, median (most) of {len(opened)}", f"{median(opened):.2f} s ({max(opened):.2f} s)"],
         ["of them the browser on a processor", f"{median(figures['first_candle_cpu']):.2f} s"],
         [f"updates a second, for {seconds:.0f} s", f"{figures['updates'] / seconds:.0f}"],
         ["frames a second; dropped", f"{len(gaps) / seconds:.0f}; {dropped} of {len(gaps) + dropped:,}"],
         ["the browser on a processor, a frame", f"{figures['drawing_cpu'] / len(gaps) * 1000:.1f} ms"],
         ["between frames, p50 / p99 / most", f"{between} ms"],
     ]
-    if growth := figures["growth"]:
-        minutes = f"after {growth[0]['minutes']} and {growth[-1]['minutes']} minutes"
-        for what, name in {"heap, MB": "heap_mb", "DOM nodes": "nodes", "listeners": "listeners"}.items():
-            rows.append([f"{what}, {minutes}", f"{growth[0][name]:,} and {growth[-1][name]:,}"])
-    return [*table_of(["of the page", f"Chromium {figures['chromium']}"], rows), ""]
 
 
 def main() -> None:
     """Measure, print, store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of drawing (default: 20)")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="of drawing; 0 leaves all of speed out (default: 20)"
+    )
     parser.add_argument(
         "--minutes", type=int, default=10, help="that the page is left open; 0 leaves that out (default: 10)"
     )
     parser.add_argument("--url", help="of a dashboard that runs already, instead of a stack of its own")
     options = parser.parse_args()
+    if not options.seconds and not options.minutes:
+        parser.error("with --seconds 0 and --minutes 0 nothing is measured")
     beginning, tickpipe = Beginning.now(), Path(sys.executable).with_name("tickpipe")
     if options.url:
         figures = asyncio.run(measure(options.url, seconds=options.seconds, minutes=options.minutes))
@@ -225,7 +239,8 @@ def main() -> None:
                 )
             finally:
                 subprocess.run([str(tickpipe), "down", "--data-dir", directory], check=True)  # noqa: S603  # our own
-    beginning.store("browser" if options.minutes else "browser-frames", lines_of(figures, options.seconds), figures)
+    name = "browser" if options.seconds and options.minutes else f"browser-{'speed' if options.seconds else 'growth'}"
+    beginning.store(name, lines_of(figures, options.seconds), figures)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Put stored results into docs/performance.md, with their plots: `python -m benchmarks.page [NAME …]`.
+"""Put stored results and their plots into the pages that have a place for them: `python -m benchmarks.page [NAME …]`.
 
 A result NAME goes between the comments `figures NAME: begin` and `figures NAME: end`; without names every stored result
 goes in that has its place there.
@@ -11,7 +11,10 @@ from pathlib import Path
 
 from benchmarks.report import RESULTS, text_of
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "performance.md"
+#: Where results have places.
+PAGES = (PAGE, DOCS / "dashboard.md")
 
 
 def with_figures(page: str, name: str, text: str) -> str:
@@ -23,7 +26,7 @@ def with_figures(page: str, name: str, text: str) -> str:
     begin, end = (f"<!-- figures {name}: {edge} -->" for edge in ("begin", "end"))
     place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if not place.search(page):
-        raise ValueError(f"{PAGE.name} has no place for {name}: write {begin} and {end} where it belongs")
+        raise ValueError(f"the page has no place for {name}: write {begin} and {end} where it belongs")
     shown = text.replace(f"]({name}.png)", f"](images/{_picture(name)})")
     return place.sub(lambda _: f"{begin}\n{shown}\n{end}", page)
 
@@ -34,15 +37,22 @@ def _picture(name: str) -> str:
 
 def main() -> None:
     """Of the named results, or of all that have their place."""
-    page = PAGE.read_text()
-    placed = re.findall(r"<!-- figures (\S+): begin -->", page)
-    names = sys.argv[1:] or [name for name in placed if (RESULTS / f"{name}.md").exists()]
-    for name in names:
-        page = with_figures(page, name, text_of(name))
-        if (plot := RESULTS / f"{name}.png").exists():
-            shutil.copyfile(plot, PAGE.parent / "images" / _picture(name))
-        print(f"{PAGE.name}: {name}")
-    PAGE.write_text(page)
+    wanted = set(sys.argv[1:]) or {path.stem for path in RESULTS.glob("*.md")}
+    unplaced = set(sys.argv[1:])
+    for path in PAGES:
+        page = path.read_text()
+        placed = re.findall(r"<!-- figures (\S+): begin -->", page)
+        for name in placed:
+            if name not in wanted:
+                continue
+            page = with_figures(page, name, text_of(name))
+            if (plot := RESULTS / f"{name}.png").exists():
+                shutil.copyfile(plot, DOCS / "images" / _picture(name))
+            print(f"{path.name}: {name}")
+            unplaced.discard(name)
+        path.write_text(page)
+    if unplaced:
+        sys.exit(f"no page has a place for {', '.join(sorted(unplaced))}")
 
 
 if __name__ == "__main__":

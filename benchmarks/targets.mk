@@ -32,7 +32,7 @@ bench-flood: setup ## measure what one sender notices while another floods the p
 	$(BIN)/python -m benchmarks.flood --store
 	$(BIN)/python -m tests.faults.record
 
-bench-page: setup ## put the stored results into docs/performance.md
+bench-page: setup ## put the stored results into docs/performance.md and docs/dashboard.md
 	$(BIN)/python -m benchmarks.page
 
 bench-memory: setup ## measure what each service holds while a thousand symbols tick (eleven minutes)
