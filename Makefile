@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 # What a trading PC needs of uv.lock; it travels in the wheel, to the kit that the server hands out.
 KIT_LOCK := relay/windows/requirements.txt
-EXPORT_KIT_LOCK = $(BIN)/uv export --quiet --frozen --no-dev --extra relay --no-emit-project --no-header --no-annotate
+EXPORT_KIT_LOCK = $(BIN)/uv export --quiet --frozen --no-dev --extra collect --no-emit-project --no-header --no-annotate
 
 # Container images forbid Python to save what it compiled; every process that the tests start would compile us again.
 unexport PYTHONDONTWRITEBYTECODE

@@ -52,6 +52,16 @@ private:
     long m_time;
     long m_asked;
 
+    // Leaves out the bars that were taken, which are the first; how many are left.
+    int WithoutTaken(MqlRates &bars[], const int copied) const {
+        int taken = 0;
+        while(taken < copied && (long)bars[taken].time <= m_time)
+            taken++;
+        for(int i = taken; i < copied && taken > 0; i++)
+            bars[i - taken] = bars[i];
+        return copied - taken;
+    }
+
 public:
     BarCursor() { Begin(0); }
 
@@ -72,10 +82,12 @@ public:
             return 0;
         long to = MathMin(quoted, m_time + (long)MOST_BARS * MINUTE_S);
         ResetLastError();
-        // Asking for bars is what makes the terminal fetch them.
-        int copied = CopyRates(symbol, PERIOD_M1, (datetime)(m_time + MINUTE_S), (datetime)to, bars);
+        // Asking for bars is what makes the terminal fetch them. So many up to a time: where a whole range has none, as over a
+        // weekend, asking for the range may be answered by an error.
+        int copied = CopyRates(symbol, PERIOD_M1, (datetime)to, (int)((to - m_time) / MINUTE_S), bars);
         if(copied < 0 || GetLastError() != 0 || SeriesInfoInteger(symbol, PERIOD_M1, SERIES_SYNCHRONIZED) == 0)
             return 0;
+        copied = WithoutTaken(bars, copied);
         if(to < quoted) {
             next = to;
             return copied;

@@ -44,8 +44,8 @@ private:
     // The sessions of one symbol, by the broker's clock; how many.
     int SessionsOf(const string symbol, string &text) const {
         int found = 0;
-        for(int day = 0; day < 7; day++)
-            for(int n = 0; n < MOST_SESSIONS_OF_DAY; n++) {
+        for(int day = 0; day < 7 && !IsStopped(); day++)
+            for(int n = 0; n < MOST_SESSIONS_OF_DAY && !IsStopped(); n++) {
                 datetime from = 0;
                 datetime to = 0;
                 if(!SymbolInfoSessionQuote(symbol, (ENUM_DAY_OF_WEEK)day, (uint)n, from, to))
@@ -74,8 +74,10 @@ private:
         string text = "";
         int items = 0;
         int end = m_told;
-        for(; end < reader.Symbols() && items < SESSIONS_OF_REQUEST && !IsStopped(); end++)
+        for(; end < reader.Count() && items < SESSIONS_OF_REQUEST && !IsStopped(); end++)
             items += SessionsOf(reader.Name(end), text);
+        if(IsStopped())
+            return; // not all of the last one's
         if(items > 0 && !Send(sender, BodyHead("sessions", offset_s) + text + BODY_END, items, left_ms))
             return;
         if(end > m_told && m_told_at == 0)

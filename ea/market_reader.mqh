@@ -173,7 +173,7 @@ private:
                 end++;
             m_feeds[i].MarkWithLate(late, first, end, marks[0]);
             string text = BodyHead("ticks", offset_s) + TickItems(late, first, end, i, false, true) + BODY_END;
-            if(ring.IsFull() || !Store(ring, RECORD_TICKS, end - first, text, marks))
+            if(IsStopped() || ring.IsFull() || !Store(ring, RECORD_TICKS, end - first, text, marks))
                 return false;
             m_feeds[i].TakenLate(late, first, end);
             first = end;
@@ -301,7 +301,7 @@ public:
         m_disk_said = false;
     }
 
-    int Symbols() const { return ArraySize(m_feeds); }
+    int Count() const { return ArraySize(m_feeds); }
     // What was left out at the start (ms).
     long LeftOut() const { return m_left_out_ms; }
 
@@ -329,9 +329,9 @@ public:
         if(Due(m_symbols_at, SYMBOLS_EVERY_MS)) {
             string names[];
             m_choice.Find(names);
-            for(int i = 0; i < ArraySize(names); i++)
+            for(int i = 0; i < ArraySize(names) && !IsStopped(); i++)
                 AddSymbol(names[i]);
-            for(int i = 0; i < ArraySize(m_feeds); i++)
+            for(int i = 0; i < ArraySize(m_feeds) && !IsStopped(); i++)
                 m_feeds[i].RefreshFacts();
         }
         LookAtQuotes(ring);

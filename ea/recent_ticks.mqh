@@ -134,6 +134,8 @@ public:
     long Count(const long from_msc, const long to_msc) const { return Find(to_msc + 1) - Find(from_msc); }
     int Size() const { return ArraySize(m_times) - m_first; }
     TickTotals Totals() const { return m_totals; }
+    // The first millisecond that they cover.
+    long SinceMsc() const { return m_totals.since_msc; }
 
     // Takes over what a reading of the time that the totals cover begins with, if it adds up to them. More ticks than that
     // are new. Else the answer is false, nothing is known, and every tick of that time is new.

@@ -12,7 +12,7 @@ private:
 
     void Watched(string &names[]) const {
         int count = 0;
-        for(int i = 0; i < SymbolsTotal(true); i++) {
+        for(int i = 0; i < SymbolsTotal(true) && !IsStopped(); i++) {
             string name = SymbolName(i, true);
             // The terminal also selects what it needs to compute margins, and shows it nowhere. A custom symbol is made on
             // this PC.
@@ -42,7 +42,7 @@ public:
         string wanted[];
         int given = StringSplit(m_named, ',', wanted);
         int count = 0;
-        for(int i = 0; i < given; i++) {
+        for(int i = 0; i < given && !IsStopped(); i++) {
             StringTrimLeft(wanted[i]);
             StringTrimRight(wanted[i]);
             if(wanted[i] == "")

@@ -49,7 +49,7 @@ private:
         m_checks.BeginRepeat(m_quote_msc, before_msc);
         m_rest_msc = m_checks.RepeatTo();
         // Of the time before this program's own begin, what is behind the newest quote was there when it was shown first.
-        long since_msc = m_recent.Totals().since_msc;
+        long since_msc = m_recent.SinceMsc();
         MqlTick ticks[];
         int copied = 0;
         if(m_recent.IsLoaded() && since_msc > m_quote_msc && m_trouble.CopyRange(m_quote_msc + 1, since_msc - 1, 0, ticks, copied))
@@ -97,6 +97,7 @@ public:
 
     void Begin(const string symbol) {
         m_symbol = symbol;
+        ReadFacts(symbol, m_facts);
         m_begun = false;
         m_seen_at = GetTickCount64();
         m_quote_msc = 0;
@@ -251,7 +252,7 @@ public:
     // After a reconnection or a long pause the list may still change behind the cursor.
     void Doubt() {
         m_cursor.Hold();
-        m_checks.Doubt(m_recent.Totals().since_msc);
+        m_checks.Doubt(m_recent.SinceMsc());
     }
 
     // A record was lost: the last hours are sent again.
@@ -259,7 +260,7 @@ public:
         if(!m_recent.IsLoaded())
             return;
         m_recent.Forget();
-        m_checks.Begin(m_recent.Totals().since_msc);
+        m_checks.Begin(m_recent.SinceMsc());
         m_resend_msc = m_cursor.Msc();
     }
 
@@ -338,7 +339,7 @@ public:
             if(ticks[i].time_msc != ticks[begin].time_msc)
                 begin = i;
             bool may_be = !m_checks.IsTwice(ticks[i].time_msc) && (ticks[i].time_msc > m_resend_msc || found < m_late_of_resend);
-            late[i - first] = may_be && m_recent.IsMissing(ticks, begin, i) ? 1 : 0;
+            late[i - first] = (uchar)(may_be && m_recent.IsMissing(ticks, begin, i) ? 1 : 0);
             found += late[i - first];
         }
         return found;
@@ -362,7 +363,7 @@ public:
         if(check == CHECKS && !IsRepeating())
             m_cursor.Begin(m_symbol, MathMax(m_checks.RepeatTo(), m_cursor.Msc()), 0);
         m_recent.Drop(MathMin(MathMax(m_checks.DoneMsc(), m_cursor.Msc() - MOST_RECENT_MS), m_cursor.Msc()));
-        m_checks.NotBefore(m_recent.Totals().since_msc);
+        m_checks.NotBefore(m_recent.SinceMsc());
         if(check == 0 && end_msc > m_resend_msc)
             m_resend_msc = 0;
     }

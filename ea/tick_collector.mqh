@@ -136,7 +136,7 @@ public:
         if(!m_ring.Open(folder, m_settings.ring_megabytes)) {
             if(!m_disk_said)
                 Print("The ring in Common\\Files\\", folder, " cannot be opened. Does another chart or terminal run ",
-                      "DataCollectorPRO? One is enough for all symbols. Else: is the disk full?");
+                      "DataCollectorPRO? One is enough for all symbols. Else: is the disk full, or has another program its files?");
             m_disk_said = true;
             m_ring.Close();
             return false;
@@ -154,7 +154,7 @@ public:
 
     // How it stands, for the chart.
     string Status() const {
-        string text = IntegerToString(m_reader.Symbols()) + " symbols, " + IntegerToString(m_outbox.SentTicks()) +
+        string text = IntegerToString(m_reader.Count()) + " symbols, " + IntegerToString(m_outbox.SentTicks()) +
                       " ticks and " + IntegerToString(m_outbox.SentBars()) + " bars sent, " +
                       IntegerToString(m_ring.Waiting()) + " requests wait (" +
                       IntegerToString((long)(m_ring.Bytes() / 1024)) + " KB)";

@@ -83,10 +83,11 @@ private:
         m_entries[count].offset = offset;
     }
 
-    void Scan(const int file) {
+    // Reads what a file holds; false when it is there and cannot be read: a backup or a scanner may have it for a moment.
+    bool Scan(const int file) {
         int handle = FileOpen(FileName(file), FILE_READ | FILE_BIN | FILE_SHARE_READ | FILE_COMMON);
         if(handle == INVALID_HANDLE)
-            return;
+            return !FileIsExist(FileName(file), FILE_COMMON);
         RecordHeader header = {};
         char cursors[];
         char body[];
@@ -109,6 +110,7 @@ private:
         m_file_bytes[file - m_oldest] = FileSize(handle);
         m_bytes += FileSize(handle);
         FileClose(handle);
+        return true;
     }
 
     bool FindFiles() {
@@ -124,7 +126,7 @@ private:
                 m_oldest = number;
             if(number > m_newest)
                 m_newest = number;
-        } while(FileFindNext(search, name));
+        } while(!IsStopped() && FileFindNext(search, name));
         FileFindClose(search);
         return m_oldest > 0;
     }
@@ -168,6 +170,9 @@ private:
     bool BeginFile() {
         StopWriting();
         m_newest++;
+        // Files that were not found are not written over.
+        while(m_oldest == 0 && FileIsExist(FileName(m_newest), FILE_COMMON) && !IsStopped())
+            m_newest++;
         if(m_oldest == 0)
             m_oldest = m_newest;
         ArrayResize(m_file_bytes, m_newest - m_oldest + 1, 64);
@@ -205,7 +210,7 @@ private:
         if(needed <= m_oldest)
             return;
         int gone = needed - m_oldest;
-        for(int i = 0; i < gone; i++) {
+        for(int i = 0; i < gone && !IsStopped(); i++) {
             FileDelete(FileName(m_oldest + i), FILE_COMMON);
             m_bytes -= m_file_bytes[i];
         }
@@ -255,9 +260,10 @@ public:
             return false;
         if(FindFiles()) {
             ArrayResize(m_file_bytes, m_newest - m_oldest + 1, 64);
-            for(int file = m_oldest; file <= m_newest; file++) {
+            for(int file = m_oldest; file <= m_newest && !IsStopped(); file++) {
                 m_file_bytes[file - m_oldest] = 0;
-                Scan(file);
+                if(!Scan(file))
+                    return false;
             }
         }
         if(IsStopped())

@@ -45,8 +45,9 @@ from relay.collector import Collected
 from relay.database import StoreUnavailable, explained
 from relay.forwarder import Totals
 from relay.item import Facts, NewRow, PackedRows, as_json, read_item
+from relay.metrics import Metrics
 from relay.pending import STORED_CHARACTERS, store_refused
-from relay.status import Metrics, Status, recent
+from relay.status import Status, recent
 from relay.store import Store
 from runtime.health import Health
 from runtime.pages import ASK_FOR_KEY, HEADERS, language_of, password_in
@@ -99,7 +100,8 @@ class Api:
         self._store = store
         self._wishes = wishes or Wishes()
         self._parts = health or Health()
-        self._status = Status(store, totals, self._parts, server_url, collected)
+        counts = self._wishes.counts
+        self._status = Status(store, totals, self._parts, counts, server_url=server_url, collected=collected)
         self._key = key.encode()
         self._limits = {
             TICKS_ROUTE: settings.max_tick_body_bytes, BARS_ROUTE: settings.max_bar_body_bytes,
@@ -108,7 +110,7 @@ class Api:
         self._intake = Intake(max(self._limits.values()))
         # Large bodies are decoded one at a time: their objects fill the memory once, not once for each that waits.
         self._large = asyncio.Lock()
-        self.metrics = Metrics(store, totals, self._status.backlog, collected)
+        self.metrics = Metrics(store, totals, self._status.backlog, counts, collected)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""

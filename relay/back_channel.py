@@ -7,7 +7,8 @@ and goes to the server behind the rows that were stored before it; rows never wa
 
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -38,6 +39,28 @@ _MOST_REPORTS: Final = 10_000
 _encode: Final = msgspec.json.Encoder().encode
 
 
+@dataclass
+class FillCounts:
+    """What became of ranges since the start; the forwarder's thread alone writes it."""
+
+    #: Ranges that the server named; one that it names again later counts again.
+    asked: int = 0
+    #: Ranges that it was told to be filled, those that it was told cannot be, and the ticks of the former.
+    done: int = 0
+    failed: int = 0
+    ticks: int = 0
+
+    def note(self, reports: Sequence[Mapping[str, Any]], refused: Container[int]) -> None:
+        """Count reports that the server has; `refused` are the indices of those that it does not believe."""
+        for index, report in enumerate(reports):
+            ticks = report.get("ticks")
+            if index in refused or not isinstance(ticks, int):
+                self.failed += 1
+            else:
+                self.done += 1
+                self.ticks += ticks
+
+
 class Wishes:
     """What the server wants of each sender's source, by the name under which the server knows it.
 
@@ -46,6 +69,7 @@ class Wishes:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
+        self.counts = FillCounts()
         self._can_fill_at: dict[str, float] = {}
         self._wanted: dict[str, tuple[float, list[Wanted]]] = {}
 
@@ -63,6 +87,8 @@ class Wishes:
             wanted = msgspec.convert(answer.get("wanted", []), list[Wanted])[:MAX_WANTED]
         except msgspec.ValidationError:
             wanted = []
+        before = self.of(name)
+        self.counts.asked += sum(each not in before for each in wanted)
         self._wanted[name] = (self._monotonic(), wanted)
 
     def of(self, name: str) -> list[Wanted]:
@@ -85,13 +111,18 @@ def count_reports(raw: bytes) -> int:
     Raises:
         Unusable: it holds none.
     """
+    body = _read(raw)
+    return len(body.fills) + len(body.sessions)
+
+
+def _read(raw: bytes) -> _Body:
     try:
         body = _decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise Unusable(f"the body is no object with `fills` or `sessions`: {exc}") from None
-    if not (count := len(body.fills) + len(body.sessions)):
+    if not body.fills and not body.sessions:
         raise Unusable("the body holds neither `fills` nor `sessions`")
-    return count
+    return body
 
 
 def add_reports(connection: sqlite3.Connection, raw: bytes, facts: Facts) -> None:
@@ -102,10 +133,10 @@ def add_reports(connection: sqlite3.Connection, raw: bytes, facts: Facts) -> Non
 
 
 class Reports:
-    """The reports that wait in a store, for its forwarder."""
+    """The reports that wait in a store, for its forwarder; `counts` says what became of them."""
 
-    def __init__(self, store: Store, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._store, self._monotonic = store, monotonic
+    def __init__(self, store: Store, counts: FillCounts, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._counts, self._monotonic = store, counts, monotonic
         self._failures = 0
         self._not_before = -1.0
 
@@ -135,10 +166,13 @@ class Reports:
     def _send(self, server: Server, facts: Facts, body: str) -> bool:
         """Whether a body need not be sent again."""
         headers = source_header(facts.source) | agent_header(server.user_agent, facts.server, facts.account)
+        reports = _Body()
         try:
-            result = server.post(FILLS_ROUTE, body.encode(), headers, count_reports(body.encode()))
+            reports = _read(body.encode())
+            result = server.post(FILLS_ROUTE, body.encode(), headers, len(reports.fills) + len(reports.sessions))
         except (BodyRefused, BodyTooLarge, SourceRefused, Unusable) as exc:
             log.warning(f"The server refuses a report of filled ranges: {exc}", action="report_refused")
+            self._counts.failed += len(reports.fills)
         except TickpipeError as exc:
             self._failures += 1
             pause = _RETRY_SECONDS if isinstance(exc, NoSuchEndpoint) else min(_RETRY_SECONDS, 2.0**self._failures / 2)
@@ -150,5 +184,6 @@ class Reports:
             if result.errors:
                 reasons = "; ".join(list(result.reasons.values())[:MAX_DETAILS])
                 log.warning(f"The server refuses {result.errors} reports: {reasons}", action="report_refused")
+            self._counts.note(reports.fills, result.reasons)
         self._failures = 0
         return True

@@ -107,7 +107,7 @@ def serve(
 def _forwarder(store: Store, server: Server, retention: Retention, wishes: Wishes, stop: threading.Event) -> Forwarder:
     server.can_fill, server.on_answer = wishes.has_sender, wishes.take
     pending = Pending(store, limit=BATCH)
-    forwarder = Forwarder(store, server, pending, stop=stop, retention=retention, reports=Reports(store))
+    forwarder = Forwarder(store, server, pending, stop=stop, retention=retention, reports=Reports(store, wishes.counts))
     store.on_insert = forwarder.wake.set
     return forwarder
 

@@ -1,19 +1,17 @@
-"""What the relay says of itself: metrics and numbers for programs, and a page for people in English and Portuguese."""
+"""What the relay says of itself: numbers for programs, and a page for people in English and Portuguese."""
 
 import math
-from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from html import escape
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from marketdata.contract.http import Refusal
+from relay.back_channel import FillCounts
 from relay.collector import Collected
 from relay.forwarder import Totals
 from relay.item import Facts
@@ -21,92 +19,6 @@ from relay.pending import Backlog
 from relay.store import Store
 from runtime.health import Health
 from runtime.pages import Language, page
-from runtime.posting import CAUSES
-
-#: What names of metrics begin with.
-_PREFIX: Final = "tickpipe_relay"
-
-#: Causes of trouble that are not the server's: the relay's own database, an error in the relay.
-_OWN_CAUSES: Final = ("store", "failed")
-
-
-class Metrics:
-    """All metrics of one relay; those of forwarding and collecting only where it does so."""
-
-    def __init__(
-        self, store: Store, totals: Totals | None, backlog: Backlog, collected: Collected | None = None
-    ) -> None:
-        self.registry = registry = CollectorRegistry()
-        self.requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
-        self.rows_stored = Counter(f"{_PREFIX}_rows_stored", "Ticks and bars on the disk.", registry=registry)
-        self.items_rejected = Counter(f"{_PREFIX}_items_rejected", "Items that could not be used.", registry=registry)
-        registry.register(_Commits(store))
-        if totals is not None:
-            registry.register(_Forwarding(totals, backlog))
-        if collected is not None:
-            registry.register(_Collecting(collected))
-
-
-class _Commits(Collector):
-    """What the store counts itself."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def collect(self) -> Iterable[Metric]:
-        yield CounterMetricFamily(f"{_PREFIX}_commits", "Transactions of the database.", value=self._store.commits)
-
-
-class _Forwarding(Collector):
-    """What the forwarder counts itself, and what waits."""
-
-    def __init__(self, totals: Totals, backlog: Backlog) -> None:
-        self._totals, self._backlog = totals, backlog
-
-    def collect(self) -> Iterable[Metric]:
-        totals = self._totals
-        for name, text, value in (
-            ("rows_forwarded", "Rows that the server confirmed.", totals.forwarded),
-            ("rows_rejected", "Rows that the server refused for good.", totals.rejected),
-            ("forward_requests", "Requests that the server answered.", totals.requests),
-            ("forward_retries", "Tries that failed and were repeated.", totals.retries),
-            ("rows_deleted", "Old rows that were deleted after confirmation.", totals.deleted),
-        ):
-            yield CounterMetricFamily(f"{_PREFIX}_{name}", text, value=value)
-        gauges: list[tuple[str, str, float]] = [
-            ("server_up", "0 while the server does not take ticks.", not totals.trouble),
-            ("backlog_rows", "Rows that the server has not confirmed.", self._backlog.rows()),
-            ("oldest_unsent_seconds", "Since when the oldest of them waits.", self._backlog.oldest_seconds()),
-        ]
-        for name, text, gauge in gauges:
-            yield GaugeMetricFamily(f"{_PREFIX}_{name}", text, value=gauge)
-        trouble = GaugeMetricFamily(f"{_PREFIX}_trouble", "1 for why nothing is forwarded now.", labels=["cause"])
-        for cause in (*CAUSES, *_OWN_CAUSES):
-            trouble.add_metric([cause], cause == totals.cause)
-        yield trouble
-
-
-class _Collecting(Collector):
-    """What the collector counts itself."""
-
-    def __init__(self, collected: Collected) -> None:
-        self._collected = collected
-
-    def collect(self) -> Iterable[Metric]:
-        collected = self._collected
-        for name, text, value in (
-            ("collected_ticks", "Ticks taken from the terminal.", collected.ticks),
-            ("collected_late_ticks", "Ticks that came late into the terminal's list.", collected.late),
-        ):
-            yield CounterMetricFamily(f"{_PREFIX}_{name}", text, value=value)
-        gauges: list[tuple[str, str, float]] = [
-            ("terminal_up", "0 while the terminal gives no ticks.", not collected.trouble),
-            ("collected_symbols", "Symbols that are collected.", collected.symbols),
-            ("collected_symbols_waiting", "Symbols for which the terminal gives an error.", len(collected.waiting)),
-        ]
-        for name, text, gauge in gauges:
-            yield GaugeMetricFamily(f"{_PREFIX}_{name}", text, value=gauge)
-
 
 #: How many symbols /stats names, and how many the page.
 _TOP_SYMBOLS: Final = 10
@@ -144,6 +56,8 @@ _TEXTS: Final[dict[Language, dict[str, str]]] = {
         "forwarded": "Forwarded since the start",
         "rejected": "Refused by the server since the start",
         "last_error": "Last error since the start",
+        "fills": "What the server lacked, since the start",
+        "filled": "{asked} ranges asked for, {done} filled, {failed} not; {ticks} ticks",
         "collecting": "Collecting from the terminal",
         "collected": "{ticks} ticks of {symbols} symbols, {late} of them late ({server})",
         "terminal": "Ticks cannot be collected from the terminal now.",
@@ -180,6 +94,8 @@ _TEXTS: Final[dict[Language, dict[str, str]]] = {
         "forwarded": "Encaminhados desde o início",
         "rejected": "Recusados pelo servidor desde o início",
         "last_error": "Último erro desde o início",
+        "fills": "O que faltava no servidor, desde o início",
+        "filled": "{asked} intervalos pedidos, {done} preenchidos, {failed} não; {ticks} ticks",
         "collecting": "Coleta no terminal",
         "collected": "{ticks} ticks de {symbols} símbolos, {late} deles atrasados ({server})",
         "terminal": "Os ticks não podem ser coletados no terminal agora.",
@@ -200,13 +116,13 @@ _decode_facts: Final = msgspec.json.Decoder(Facts).decode
 
 
 class Status:
-    """How a relay stands; `totals` and `server_url` only where it forwards, `collected` where it collects."""
+    """How a relay stands; `totals`, `fills` and `server_url` only where it forwards, `collected` where it collects."""
 
     def __init__(
-        self, store: Store, totals: Totals | None, parts: Health, server_url: str = "",
+        self, store: Store, totals: Totals | None, parts: Health, fills: FillCounts, *, server_url: str = "",
         collected: Collected | None = None,
     ) -> None:  # fmt: skip
-        self._collected = collected
+        self._collected, self._fills = collected, fills
         self.backlog = Backlog(store)
         self._store, self._totals, self._parts, self._server_url = store, totals, parts, server_url
 
@@ -289,6 +205,8 @@ class Status:
             rows.append((texts["waiting"], waiting))
             rows.append((texts["forwarded"], _number(totals.forwarded, language)))
             rows.append((texts["rejected"], _number(totals.rejected, language)))
+            counted = {name: _number(value, language) for name, value in asdict(self._fills).items()}
+            rows.append((texts["fills"], texts["filled"].format(**counted)))
         if (collected := self._collected) is not None:
             counts = {name: _number(getattr(collected, name), language) for name in ("ticks", "symbols", "late")}
             rows.append((texts["collecting"], texts["collected"].format(**counts, server=escape(collected.server))))

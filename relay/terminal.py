@@ -65,8 +65,8 @@ def official_package() -> Any:
         return import_module("MetaTrader5")
     except ImportError as exc:
         raise SettingsError(
-            "the package MetaTrader5 is not installed; it exists for Windows alone: pip install MetaTrader5 into the"
-            " relay's environment. Elsewhere let the EA collect (docs/ea.md)"
+            "the package MetaTrader5 is not installed; it exists for 64-bit Windows alone, where the kit for the"
+            " trading PC installs it (docs/windows.md). Elsewhere let the EA collect (docs/ea.md)"
         ) from exc
 
 

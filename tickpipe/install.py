@@ -66,13 +66,11 @@ def _download(requirements: str, folder: Path, platform: str) -> None:
     """The locked wheels for a platform, for each Python; their hashes are checked."""
     import tempfile
 
-    # pip judges `; sys_platform == 'win32'` by the machine that it runs on.
-    needed = re.sub(r" ; [^\\\n]+", " ", requirements)
     pip = _pip()
     with tempfile.TemporaryDirectory() as scratch:
         listed = Path(scratch, "requirements.txt")
-        listed.write_text(needed)
         for version in (None,) if platform == _HERE else _PYTHONS:
+            listed.write_text(requirements if version is None else needed_on(requirements, platform, version))
             chosen = [] if version is None else ["--platform", platform, "--python-version", version]
             err.print(f"wheels for {platform}{f', Python {version}' if version else ''}", markup=False)
             done = subprocess.run(  # noqa: S603  # this machine's pip, no shell
@@ -85,6 +83,38 @@ def _download(requirements: str, folder: Path, platform: str) -> None:
             )  # fmt: skip
             if done.returncode:
                 raise SettingsError("not every wheel could be downloaded; pip says why above")
+
+
+#: Begins of platform tags, and what Python calls the system there.
+_SYSTEMS: Final = {"win": "win32", "macosx": "darwin", "manylinux": "linux", "musllinux": "linux", "linux": "linux"}
+
+#: What Windows calls processors that tags name otherwise.
+_WINDOWS_MACHINES: Final = {"win_amd64": "AMD64", "win_arm64": "ARM64", "win32": "x86"}
+
+
+def needed_on(requirements: str, platform: str, python: str) -> str:
+    """Those of locked requirements that a platform (`win_amd64`) and a Python (`3.13`) need, without conditions.
+
+    pip would judge the conditions by the machine that it runs on, whatever `--platform` says.
+    """
+    from packaging.markers import Marker
+
+    system = next((name for begin, name in _SYSTEMS.items() if platform.startswith(begin)), sys.platform)
+    machine = re.search(r"(x86_64|aarch64|arm64|i686|armv7l|ppc64le|s390x|riscv64)$", platform)
+    there = {
+        "sys_platform": system,
+        "platform_machine": _WINDOWS_MACHINES.get(platform) or (machine[0] if machine else ""),
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+    }
+
+    def kept(found: re.Match[str]) -> str:
+        name, condition, rest = found.groups()
+        return f"{name} {rest}" if condition is None or Marker(condition.strip()).evaluate(there) else ""
+
+    return re.sub(
+        r"^([^\s#-]\S*)(?: ; ([^\\\n]+))? *(\\\n(?:\s+--hash=.*\n?)+)", kept, requirements, flags=re.MULTILINE
+    )
 
 
 def _pip() -> list[str]:

@@ -90,8 +90,8 @@ def collect(
 ) -> None:
     """Collect ticks from this PC's MetaTrader 5 without an EA, store and forward them. Windows only.
 
-    It needs the official package (`pip install MetaTrader5`) and a terminal that is logged in. It does all that
-    `tickpipe relay serve` does as well; run one of the two on a file.
+    It needs the official package, which the kit for the trading PC installs, and a terminal that is logged in. It does
+    all that `tickpipe relay serve` does as well; run one of the two on a file.
 
     Examples:
 
@@ -135,7 +135,7 @@ def forward(
     * `tickpipe relay forward --every 5m --db C:\\ticks\\ea.db --to https://ticks.example.com`
     """
     with Extra():
-        from relay.back_channel import Reports
+        from relay.back_channel import FillCounts, Reports
         from relay.database import forwarding_alone
         from relay.forwarder import BATCH, Forwarder, Retention
         from relay.pending import Pending
@@ -151,7 +151,7 @@ def forward(
         rows = Retention(store, keep)
         say(f"{db} goes to {server.url}. {rows.plan()}", log_file)
         forwarder = Forwarder(
-            store, server, Pending(store, limit=BATCH), retention=rows, reports=Reports(store)
+            store, server, Pending(store, limit=BATCH), retention=rows, reports=Reports(store, FillCounts())
         )  # fmt: skip
         try:
             forwarder.run(every)

@@ -22,8 +22,11 @@ _SHIM = Path(__file__).parent / "shim"
 #: MetaTrader ends a program that divides by zero or reaches outside an array; so does this.
 _UNDEFINED = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
 
+# MetaEditor warns as -Wshadow and -Wconversion do.
+_WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror", "-Wno-unused-parameter"]
+
 # Compiled in two thirds of the time of -O1, and warns of as much.
-_FLAGS = ["-std=c++17", "-Og", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", *_UNDEFINED]
+_FLAGS = ["-std=c++17", "-Og", *_WARNINGS, *_UNDEFINED]
 
 StartTerminal = Callable[[], Terminal]
 

@@ -231,6 +231,19 @@ def test_closed_bars_are_sent_once(terminal: Terminal, server: ScriptedServer) -
         assert bar["timeframe"] == "M1"
 
 
+def test_bars_go_on_after_a_weekend(terminal: Terminal, server: ScriptedServer) -> None:
+    monday_ms = 49 * 3_600_000
+    ticks = [tick(begin_ms + minute * 60_000) for begin_ms in (0, monday_ms) for minute in range(4)]
+    terminal.symbol("EURUSD")
+    terminal.ticks("EURUSD", ticks)
+    begin(terminal, server, SendBars=True)
+    terminal.run(240, step_ms=1_000)
+    terminal("now", NOW_MS + monday_ms)
+    terminal.run(300, step_ms=1_000)
+    bars = [item["time_msc"] for request in server.requests if request.path == "/ingest" for item in request.items]
+    assert bars == [t.time_msc // 60_000 * 60_000 for t in ticks][:-1]
+
+
 #: When a broker's clock is put back from 04:00 to 03:00, or on from 03:00 to 04:00 (UTC epoch milliseconds).
 CHANGE_MS = 1_761_440_400_000
 SUMMER_S, WINTER_S = 10_800, 7_200

@@ -1,5 +1,6 @@
 """The ring on the disk: what is in it is sent once and in order, whatever ends in between."""
 
+import fcntl
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,6 +202,27 @@ def test_a_request_that_cannot_be_read_back_is_counted_and_its_ticks_are_sent_al
     assert waited > 10
     assert terminal.waiting == 0
     assert held(away) == Counter(TICKS)
+
+
+def test_a_file_that_another_program_has_for_a_moment_is_waited_for(
+    start_terminal: StartTerminal, away: ScriptedServer
+) -> None:
+    first = at_desk(start_terminal(), TICKS)
+    begin(first, away, MaxTicks=100)
+    first.run(100)
+    first.kill()
+    away.answers.clear()
+
+    second = at_desk(start_terminal(), TICKS)
+    second("now", NOW_MS + 700_000)
+    with ring_files(first)[0].open("rb") as held_by_another:
+        fcntl.flock(held_by_another, fcntl.LOCK_EX)
+        begin(second, away)
+        second.run(30)
+    assert any("has another program its files" in line for line in second.log)
+    assert sent(away) == []
+    second.run(30)
+    assert sent(away) == TICKS
 
 
 def test_a_full_disk_is_said_and_costs_no_tick(terminal: Terminal, server: ScriptedServer) -> None:

@@ -16,6 +16,7 @@ from tests.ports import free_port
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, tick
 from tests.waiting import wait_until
+from tickpipe.install import needed_on
 
 pytestmark = [pytest.mark.full, pytest.mark.long(60), pytest.mark.timeout(900)]
 
@@ -123,3 +124,19 @@ def test_it_runs_without_an_index_and_replaces_an_older_relay_without_losing_a_r
     # Assert
     assert list(dict.fromkeys(item["ts_msc"] - BASE for item in server.taken)) == list(range(51))
     assert "51" in page
+
+
+def test_a_kit_for_windows_collects_without_an_index(tmp_path: Path) -> None:
+    """pip resolves what `tickpipe relay collect` imports from the kit's wheels alone; nothing runs it."""
+    command = ["tickpipe", "kit", str(tmp_path), "--wheels"]
+    subprocess.run([sys.executable, "-m", *command], check=True)
+    for version in ("3.11", "3.12", "3.13"):
+        chosen = ["--only-binary=:all:", "--platform", "win_amd64", "--python-version", version]
+        found = tmp_path / version
+        pip_download = [sys.executable, "-m", "pip", "download", "--quiet", *chosen, "--dest", str(found)]
+        listed = tmp_path / f"{version}.txt"
+        listed.write_text(needed_on((tmp_path / "requirements.txt").read_text(), "win_amd64", version))
+        wheels = ["--find-links", str(tmp_path / "wheels")]
+        subprocess.run([*pip_download, *wheels, "--require-hashes", "-r", str(listed)], check=True, env=OFFLINE)
+        names = {wheel.name.partition("-")[0].lower() for wheel in found.iterdir()}
+        assert {"metatrader5", "numpy", "httpx", "uvicorn", "tzdata"} <= names

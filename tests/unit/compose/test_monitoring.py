@@ -14,9 +14,10 @@ from prometheus_client import CollectorRegistry
 from archive.metrics import Metrics as ArchiveMetrics
 from dashboard.metrics import Metrics as DashboardMetrics
 from producer.metrics import Metrics as ProducerMetrics
+from relay.back_channel import FillCounts
 from relay.forwarder import Totals
+from relay.metrics import Metrics as RelayMetrics
 from relay.pending import Backlog
-from relay.status import Metrics as RelayMetrics
 from relay.store import Store
 from runtime.settings import Settings
 from sink.metrics import Metrics as SinkMetrics
@@ -62,7 +63,7 @@ def exposed_metrics() -> set[str]:
     registries = [each().registry for each in (ProducerMetrics, StreamMetrics, DashboardMetrics)]
     registries += [each(CollectorRegistry()).registry for each in (SinkMetrics, ArchiveMetrics)]
     with TemporaryDirectory() as folder, Store(Path(folder) / "ea.db") as store:
-        registries.append(RelayMetrics(store, Totals(), Backlog(store)).registry)
+        registries.append(RelayMetrics(store, Totals(), Backlog(store), FillCounts()).registry)
         return {
             family.name + suffix
             for registry in registries

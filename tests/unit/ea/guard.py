@@ -16,6 +16,7 @@ from tests.unit.ea.mql5 import (
     NUMBERS,
     REFERENCES,
     RESERVED,
+    SLOW,
     STRUCTURES,
     TYPES,
 )
@@ -204,6 +205,38 @@ def idle_functions(trees: Trees) -> list[str]:
     names = {field(node, "declarator") for node in of_kind(trees.values(), "function_declarator")}
     types = {field(node, "name") for node in of_kind(trees.values(), "struct_specifier", "class_specifier")}
     return sorted(names - used - types - set(HANDLERS))
+
+
+def fields_of_answers(trees: Trees) -> list[str]:
+    """Members of what a function answers: MetaEditor may want a variable before the point."""
+    return [
+        text_of(node)
+        for node in of_kind(trees.values(), "field_expression")
+        if (argument := node.child_by_field_name("argument")) is not None and argument.type == "call_expression"
+    ]
+
+
+def endless_loops(trees: Trees) -> list[str]:
+    """Loops that ask the terminal or the disk for something each time, and do not look whether the user stops them."""
+    return [
+        text_of(node).partition("{")[0].strip()
+        for node in of_kind(trees.values(), "for_statement", "while_statement", "do_statement")
+        if (called := {name for name, _ in calls([node])}) & SLOW and "IsStopped" not in called
+    ]
+
+
+def reused_inputs(trees: Trees, inputs: Iterable[str]) -> list[str]:
+    """Functions, parameters and variables with the name of an input, which they hide."""
+    names = set(inputs)
+    found = [
+        text_of(node.child_by_field_name("declarator"))
+        for node in of_kind(
+            trees.values(), "function_declarator", "parameter_declaration", "field_declaration", "init_declarator"
+        )
+    ]
+    # Where the inputs themselves are among the files, each is found once.
+    themselves = 1 if names <= set(found) else 0
+    return sorted(name for name in names if found.count(name) > themselves)
 
 
 def _is_number(node: Node, types: Mapping[str, set[str]]) -> bool:

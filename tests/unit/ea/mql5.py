@@ -35,6 +35,7 @@ BUILT_INS: Final[dict[str, tuple[int, int]]] = {
     "FileFindFirst": (2, 3),
     "FileFindNext": (2, 2),
     "FileFlush": (1, 1),
+    "FileIsExist": (1, 2),
     "FileOpen": (2, 4),
     "FileReadArray": (2, 4),
     "FileReadInteger": (1, 2),
@@ -142,6 +143,14 @@ REFERENCES: Final[dict[str, tuple[int, ...]]] = {
     "TimeToStruct": (1,),
     "WebRequest": (4, 5, 6),
 }
+
+#: What waits for the terminal, the broker, a server or the disk.
+SLOW: Final = _words(
+    """
+    CopyRates CopyTicks CopyTicksRange FileDelete FileFindNext FileOpen FileReadArray FileWriteArray SymbolInfoDouble
+    SymbolInfoInteger SymbolInfoSessionQuote SymbolName SymbolSelect WebRequest
+    """
+)
 
 STRUCTURES: Final = frozenset({"MqlTick", "MqlRates", "MqlDateTime"})
 

@@ -10,11 +10,14 @@ from tests.unit.ea.guard import (
     Trees,
     changed_inputs,
     defined,
+    endless_loops,
+    fields_of_answers,
     idle_functions,
     missing_includes,
     nodes,
     only_cpp,
     parsed,
+    reused_inputs,
     structures_by_value,
     temporaries,
     text_of,
@@ -98,6 +101,12 @@ RULES = {
     "the number of a function": (
         texts_with_numbers, 'int Count() {\n    return 1;\n}\nvoid f() {\n    string s = "n: " + Count();\n}\n',
     ),
+    "a member of an answer": (
+        fields_of_answers, "void f() {\n    int x = Found().x;\n}\n",
+    ),
+    "a loop that cannot be stopped": (
+        endless_loops, "void f() {\n    for(int i = 0; i < 9; i++)\n        string s = SymbolName(i, true);\n}\n",
+    ),
     "a format without its argument": (wrong_formats, 'void f() {\n    string s = StringFormat("%d of %d", 1);\n}\n'),
 }  # fmt: skip
 
@@ -117,6 +126,22 @@ def test_no_input_is_changed() -> None:
     assert changed_inputs(_trees(), _inputs(_sources()["inputs.mqh"])) == []
     planted: Trees = {"a.mqh": parsed("void f() {\n    TimerMs = 5;\n    MaxTicks++;\n}\n")}
     assert len(changed_inputs(planted, ["TimerMs", "MaxTicks"])) == 2
+
+
+def test_no_name_of_an_input_is_used_again() -> None:
+    inputs = _inputs(_sources()["inputs.mqh"])
+    assert reused_inputs(_trees(), inputs) == []
+    planted = {
+        "a.mqh": parsed("void f(const int TimerMs) {\n    int MaxTicks = 1;\n}\nint Symbols() {\n    return 1;\n}\n")
+    }
+    assert reused_inputs(planted, inputs) == ["MaxTicks", "Symbols", "TimerMs"]
+
+
+def test_the_descriptions_are_short_enough_for_the_dialog() -> None:
+    for path in _FOLDER.glob("*.mq5"):
+        lines = re.findall(r'^#property description "(.*)"', path.read_text(encoding="utf-8-sig"), re.M)
+        # MQL5: "Program Properties (#property)".
+        assert len("\n".join(lines)) <= 511
 
 
 def test_every_file_includes_what_it_uses() -> None:

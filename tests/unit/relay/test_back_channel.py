@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
 from relay.api import Api
 from relay.back_channel import Reports, Wishes
@@ -17,9 +19,11 @@ from runtime.settings import load_settings
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, tick
 from tests.unit.relay.test_api import call
+from tests.unit.relay.test_status import get, words
 
 HOUR_MS = 3_600_000
-RANGE = {"symbol": "EURUSD", "from": BASE // HOUR_MS * HOUR_MS, "to": BASE // HOUR_MS * HOUR_MS + HOUR_MS}
+FIRST_MS = BASE // HOUR_MS * HOUR_MS
+RANGE = {"symbol": "EURUSD", "from": FIRST_MS, "to": FIRST_MS + HOUR_MS}
 AGENT = "DataCollectorPRO/2.00 (Server:Broker-Demo; Account:0f; Build:5000)"
 
 
@@ -33,7 +37,7 @@ class Desk:
         self.api = Api(self.store, load_settings(), wishes=self.wishes)
         self.server = Server(server.url, "key")
         self.server.can_fill, self.server.on_answer = self.wishes.has_sender, self.wishes.take
-        self.reports = Reports(self.store, lambda: self.now)
+        self.reports = Reports(self.store, self.wishes.counts, lambda: self.now)
         self.forwarder = Forwarder(self.store, self.server, Pending(self.store, limit=BATCH), reports=self.reports)
 
     def forward(self) -> None:
@@ -179,3 +183,39 @@ def test_a_dry_run_stores_no_report(desk: Desk) -> None:
     body = json.dumps({"fills": [RANGE | {"ticks": 1}]}).encode()
     assert call(desk.api, body, "/fills", x_dry_run="1")[0] == 200
     assert desk.store.connection.execute("SELECT count(*) FROM reports").fetchone() == (0,)
+
+
+def test_metrics_and_the_page_say_what_became_of_what_was_asked_for(desk: Desk, server: ScriptedServer) -> None:
+    api = Api(desk.store, load_settings(), wishes=desk.wishes, totals=desk.forwarder.totals)
+    later = RANGE | {"from": FIRST_MS + HOUR_MS, "to": FIRST_MS + 2 * HOUR_MS}
+    desk.post(0, x_can_fill="ticks")
+    for wanted in ([RANGE], [RANGE, later], [later]):
+        server.wanted = wanted
+        desk.post(1, x_can_fill="ticks")
+        desk.forward()
+
+    server.answers_to_fills = [
+        Answer(200),
+        Answer(503),
+        Answer(200),
+        Answer(207, {"received": 1, "errors": 1, "details": [{"index": 0, "message": "no"}]}),
+        Answer(400, {"error": "no", "code": "VALIDATION_ERROR"}),
+    ]
+    for report in ({"ticks": 1_200}, {"error": "4401"}, {"ticks": 7}, {"ticks": -1}):
+        desk.report(**report)
+    desk.forward()
+    desk.now += 600
+    desk.forward()
+
+    assert asdict(desk.wishes.counts) == {"asked": 2, "done": 1, "failed": 3, "ticks": 1_200}
+    text = generate_latest(api.metrics.registry).decode()
+    for line in ("fills_asked_total 2.0", "fills_done_total 1.0", "fills_failed_total 3.0", "fills_ticks_total 1200.0"):
+        assert f"\ntickpipe_relay_{line}\n" in text
+    for query, row in (
+        ("lang=en", "What the server lacked, since the start 2 ranges asked for, 1 filled, 3 not; 1,200 ticks"),
+        (
+            "lang=pt",
+            "O que faltava no servidor, desde o início 2 intervalos pedidos, 1 preenchidos, 3 não; 1.200 ticks",
+        ),
+    ):
+        assert row in words(get(api, "/", query)[1])

@@ -254,7 +254,7 @@ def test_it_ends_within_three_seconds(desk: Desk) -> None:
 
 
 def test_a_missing_package_is_said_with_a_cure() -> None:
-    with pytest.raises(SettingsError, match="for Windows alone"):
+    with pytest.raises(SettingsError, match="for 64-bit Windows alone, where the kit"):
         official_package()
 
 

@@ -17,6 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from relay.api import Api
+from relay.back_channel import FillCounts
 from relay.database import StoreUnavailable
 from relay.forwarder import Forwarder, Retention
 from relay.pending import Pending
@@ -192,7 +193,7 @@ async def test_all_but_the_rows_of_damaged_pages_are_forwarded_and_those_are_nam
         lost = [id_ for first, rows in named for id_ in range(first, first + rows)]
         api = Api(store, load_settings(), totals=forwarder.totals, server_url=server.url)
         status, health, _ = await asyncio.to_thread(call, api, path="/health", method="GET")
-        page = (await asyncio.to_thread(Status(store, forwarder.totals, Health()).page, "en")).decode()
+        page = (await asyncio.to_thread(Status(store, forwarder.totals, Health(), FillCounts()).page, "en")).decode()
         reasons = store.connection.execute("SELECT id, reason FROM rejected ORDER BY id").fetchall()
     assert sorted(sent + lost) == list(range(1, _ROWS * 40 + 2))
     # A page of 4 kB holds some ten to twenty rows.

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from runtime.kit import kit_files, packed
 from tickpipe.cli import app
+from tickpipe.install import needed_on
 
 ROOT = Path(__file__).parents[3]
 WHEEL = f"wheels/tickpipe-{version('tickpipe')}-py3-none-any.whl"
@@ -55,7 +56,7 @@ def test_the_requirements_are_those_of_the_lock_with_hashes(kit: dict[str, bytes
         r"^([\w-]+)==(\S+).*?\\\n((?: +--hash=sha256:[0-9a-f]{64}.*\n)+)", kit["requirements.txt"].decode(), re.M
     )
     lock = (ROOT / "uv.lock").read_text()
-    assert {"httpx", "uvicorn", "msgspec", "tzdata"} <= {name for name, _, _ in pinned}
+    assert {"httpx", "uvicorn", "msgspec", "tzdata", "metatrader5", "numpy"} <= {name for name, _, _ in pinned}
     for name, pinned_version, hashes in pinned:
         assert f'name = "{name}"\nversion = "{pinned_version}"\n' in lock
         for digest in re.findall("sha256:[0-9a-f]+", hashes):
@@ -77,3 +78,25 @@ def test_the_command_writes_it_and_replaces_the_wheel_of_another_version(kit: di
     }
     assert written.pop("note.txt") == b"mine"
     assert written == kit
+
+
+@pytest.mark.parametrize(
+    ("platform", "python", "windows_alone"),
+    [
+        ("win_amd64", "3.11", {"colorama", "tzdata", "metatrader5", "numpy"}),
+        ("win_amd64", "3.13", {"colorama", "tzdata", "metatrader5", "numpy"}),
+        ("win_arm64", "3.13", {"colorama", "tzdata"}),
+        ("manylinux2014_x86_64", "3.12", set()),
+        ("macosx_11_0_arm64", "3.12", set()),
+    ],
+)
+def test_wheels_are_those_of_the_pc_they_are_for(
+    kit: dict[str, bytes], platform: str, python: str, windows_alone: set[str]
+) -> None:
+    requirements = kit["requirements.txt"].decode()
+    conditional = set(re.findall(r"^(\S+)==.* ; ", requirements, re.M))
+    listed = needed_on(requirements, platform, python)
+    named = re.findall(r"^([\w-]+)==\S+ \\\n +--hash=", listed, re.M)
+    assert ";" not in listed
+    assert len(named) == len(set(named)) == len(re.findall(r"^\S", listed, re.M))
+    assert set(named) & conditional == windows_alone

@@ -68,7 +68,7 @@ static std::string symbol_in(std::istream &line) {
 }
 
 static void add_tick(std::istream &line, bool by_time) {
-    Symbol &symbol = symbols.at(symbol_in(line));
+    Symbol &symbol = broker_symbols.at(symbol_in(line));
     MqlTick tick{};
     line >> tick.time_msc >> tick.bid >> tick.ask >> tick.last >> tick.volume_real >> tick.flags;
     tick.time = tick.time_msc / 1000;
@@ -134,26 +134,26 @@ static std::string run(const std::string &command, std::istream &line) {
         std::getline(line >> std::ws, value);
         return set_input(name, value) ? "" : "no such input";
     } else if(command == "symbol") {
-        Symbol &symbol = symbols[symbol_in(line)];
+        Symbol &symbol = broker_symbols[symbol_in(line)];
         line >> symbol.digits >> symbol.point >> value;
         symbol.by_last = value == "last";
     } else if(command == "state") {
-        Symbol &symbol = symbols.at(symbol_in(line));
+        Symbol &symbol = broker_symbols.at(symbol_in(line));
         line >> name >> number;
         return set_state(symbol, name, number) ? "" : "no such state";
     } else if(command == "session") {
-        Symbol &symbol = symbols.at(symbol_in(line));
+        Symbol &symbol = broker_symbols.at(symbol_in(line));
         long day = 0;
         line >> day >> number >> step;
         symbol.sessions[(int)day].push_back({number, step});
     } else if(command == "history") {
-        Symbol &symbol = symbols.at(symbol_in(line));
+        Symbol &symbol = broker_symbols.at(symbol_in(line));
         line >> symbol.history_from_msc >> symbol.history_error >> symbol.history_wait_ms;
     } else if(command == "fault") {
-        Fault &fault = symbols.at(symbol_in(line)).fault;
+        Fault &fault = broker_symbols.at(symbol_in(line)).fault;
         line >> fault.calls >> fault.error >> fault.most >> fault.from_msc >> fault.wait_ms;
     } else if(command == "bar-fault") {
-        Fault &fault = symbols.at(symbol_in(line)).bar_fault;
+        Fault &fault = broker_symbols.at(symbol_in(line)).bar_fault;
         line >> fault.calls >> fault.error >> fault.most;
     } else if(command == "now" && line >> number)
         terminal.now_ms = std::max(terminal.now_ms, number);

@@ -90,7 +90,7 @@ struct Symbol {
 };
 
 // By name, in the order of the Market Watch.
-inline std::map<std::string, Symbol> symbols;
+inline std::map<std::string, Symbol> broker_symbols;
 
 inline long broker_msc() { return terminal.now_ms + terminal.broker_offset_s * 1000L; }
 
@@ -100,8 +100,8 @@ inline bool is_known(const KnownTick &known) {
 
 // The symbol, or the reason why the terminal has nothing of it.
 inline Symbol *usable(const string &name) {
-    auto found = symbols.find(name.text);
-    if(found == symbols.end() || !found->second.exists) {
+    auto found = broker_symbols.find(name.text);
+    if(found == broker_symbols.end() || !found->second.exists) {
         terminal.last_error = ERR_MARKET_UNKNOWN_SYMBOL;
         return nullptr;
     }
@@ -114,7 +114,7 @@ inline Symbol *usable(const string &name) {
 
 inline std::vector<std::string> market_watch(bool only_selected) {
     std::vector<std::string> names;
-    for(const auto &[name, symbol] : symbols)
+    for(const auto &[name, symbol] : broker_symbols)
         if(symbol.exists && (symbol.is_selected || !only_selected))
             names.push_back(name);
     return names;
@@ -124,8 +124,8 @@ inline int SymbolsTotal(bool selected) { return (int)market_watch(selected).size
 inline string SymbolName(int at, bool selected) { return string(market_watch(selected).at((size_t)at)); }
 
 inline bool SymbolSelect(const string &name, bool is_selected) {
-    auto found = symbols.find(name.text);
-    if(found == symbols.end() || !found->second.exists) {
+    auto found = broker_symbols.find(name.text);
+    if(found == broker_symbols.end() || !found->second.exists) {
         terminal.last_error = ERR_MARKET_UNKNOWN_SYMBOL;
         return false;
     }
@@ -135,8 +135,8 @@ inline bool SymbolSelect(const string &name, bool is_selected) {
 
 inline double SymbolInfoDouble(const string &name, int) {
     note_call(PROPERTY_NS, false);
-    auto found = symbols.find(name.text);
-    return found == symbols.end() ? 0.0 : found->second.point;
+    auto found = broker_symbols.find(name.text);
+    return found == broker_symbols.end() ? 0.0 : found->second.point;
 }
 
 // The first tick of a symbol that the terminal may have at or behind a time.
@@ -159,8 +159,8 @@ inline long quote_msc(const Symbol &symbol) {
 
 inline long SymbolInfoInteger(const string &name, int what) {
     note_call(PROPERTY_NS, false);
-    auto found = symbols.find(name.text);
-    bool exists = found != symbols.end() && found->second.exists;
+    auto found = broker_symbols.find(name.text);
+    bool exists = found != broker_symbols.end() && found->second.exists;
     if(what == SYMBOL_EXIST)
         return exists;
     if(!exists) {
@@ -183,8 +183,8 @@ inline long SymbolInfoInteger(const string &name, int what) {
 // The dates of what is answered mean nothing, as the reference says.
 inline bool SymbolInfoSessionQuote(const string &name, ENUM_DAY_OF_WEEK day, uint index, datetime &from, datetime &to) {
     note_call(PROPERTY_NS, false);
-    auto found = symbols.find(name.text);
-    if(found == symbols.end() || index >= found->second.sessions[day].size())
+    auto found = broker_symbols.find(name.text);
+    if(found == broker_symbols.end() || index >= found->second.sessions[day].size())
         return false;
     from = found->second.sessions[day][index].first;
     to = found->second.sessions[day][index].second;
@@ -288,9 +288,6 @@ inline int copy_rates(const string &name, datetime from, datetime to, size_t mos
     return ArraySize(rates);
 }
 
-inline int CopyRates(const string &name, int, datetime from, datetime to, Array<MqlRates> &rates) {
-    return copy_rates(name, from, to, SIZE_MAX, rates);
-}
 
 // So many bars up to a time.
 inline int CopyRates(const string &name, int, datetime to, int count, Array<MqlRates> &rates) {

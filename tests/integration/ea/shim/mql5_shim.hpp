@@ -305,7 +305,8 @@ inline int FileOpen(const string &name, int flags) {
     std::FILE *file = std::fopen(path.c_str(), (flags & FILE_WRITE) ? (exclusive ? "ab+" : "wb+") : "rb");
     if(!file)
         return INVALID_HANDLE;
-    if(exclusive && flock(fileno(file), LOCK_EX | LOCK_NB) != 0) {
+    int wanted = exclusive ? LOCK_EX : LOCK_SH;
+    if(flock(fileno(file), wanted | LOCK_NB) != 0) {
         std::fclose(file);
         return INVALID_HANDLE;
     }
@@ -322,6 +323,7 @@ inline void FileClose(int handle) {
 inline void FileFlush(int handle) { std::fflush(open_files.at(handle).file); }
 inline ulong FileTell(int handle) { return (ulong)std::ftell(open_files.at(handle).file); }
 inline bool FileSeek(int handle, long offset, int) { return std::fseek(open_files.at(handle).file, offset, SEEK_SET) == 0; }
+inline bool FileIsExist(const string &name, int flags = 0) { return std::filesystem::exists(path_of(name, flags)); }
 inline bool FileDelete(const string &name, int flags = 0) { return std::filesystem::remove(path_of(name, flags)); }
 
 inline ulong FileSize(int handle) {
