@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests import preloaded
 from tests.guardian import RUNS_VARIABLE
 
 _INTERVAL_SECONDS = 0.25
@@ -26,6 +27,8 @@ _NO_FILE = "(the whole run)"
 _TEST = b"PYTEST_CURRENT_TEST="
 #: What xdist has its workers run; each counts for itself.
 _WORKER = "import sys;exec(eval(sys.stdin.readline()))"
+#: The process that forks others for a pytest process, which counts what those have used.
+_FORKER = f"python -m {preloaded.__name__}"
 #: Programs by what their command line holds; the first that fits names the process.
 _PROGRAMS = {
     "java": "java", "postgres": "postgres", "pg_ctl": "postgres", "initdb": "postgres", "chrom": "chromium",
@@ -47,7 +50,7 @@ class OwnTime:
         self.costs: Costs = defaultdict(float)
         self.began: Began = []
         self._file = _NO_FILE
-        self._last = os.times_result((0, 0, 0, 0, 0))
+        self._last_own = self._last_ended = 0.0
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -58,10 +61,12 @@ class OwnTime:
 
     def note(self) -> None:
         """Put what was used since the last time down to the file that ran."""
-        last, self._last = self._last, os.times()
-        self.costs[self._file, "pytest"] += self._last.user + self._last.system - last.user - last.system
-        children = self._last.children_user + self._last.children_system - last.children_user - last.children_system
-        self.costs[self._file, ENDED] += children
+        now = os.times()
+        own = now.user + now.system
+        ended = now.children_user + now.children_system + preloaded.Forked.used_seconds
+        self.costs[self._file, "pytest"] += own - self._last_own
+        self.costs[self._file, ENDED] += ended - self._last_ended
+        self._last_own, self._last_ended = own, ended
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -148,7 +153,11 @@ class Sampler:
     def _place(self, seen: _Seen, parent: int, alive: Mapping[int, _Seen]) -> None:
         """Note whose child it is now."""
         above = alive.get(parent)
-        if parent == os.getpid() or (above and above.program == "worker"):
+        if seen.program == _FORKER:
+            seen.child, seen.tester = None, parent
+        elif above and above.program == _FORKER:
+            seen.child, seen.tester = seen, above.tester
+        elif parent == os.getpid() or (above and above.program == "worker"):
             seen.child, seen.tester = seen, parent
         else:
             seen.child, seen.tester = (above.child, above.tester) if above else (None, 0)

@@ -25,7 +25,7 @@ from psycopg import sql
 from runtime.kafka import new_producer
 from runtime.settings import Settings, load_settings
 from runtime.topics import wait_for_kafka
-from tests import accounting, days, shared_servers, tools
+from tests import accounting, days, preloaded, shared_servers, tools
 from tests.finished_topics import finish_topics
 from tests.guardian import Guardian
 from tests.kafka_log import KafkaLog
@@ -93,6 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
             print(f"ended what the tests had left running: {process}", file=sys.stderr)
 
     config.add_cleanup(clear_up)
+    config.add_cleanup(preloaded.close)
     accounting.start(config, guardian.run)
 
 

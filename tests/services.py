@@ -15,7 +15,7 @@ import httpx
 from pydantic import SecretStr
 
 from runtime.settings import Settings
-from tests import plainhttp
+from tests import plainhttp, preloaded
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
@@ -36,24 +36,36 @@ def _as_text(value: object) -> str:
 
 
 class Process:
-    """A command of ours that serves HTTP on a port of this machine."""
+    """A command of ours that serves HTTP on a port of this machine.
+
+    It is forked from a process that has its imports done, unless it is to be `fresh`: an interpreter of its own.
+    """
 
     def __init__(
-        self, command: list[str], port: int, environment: Mapping[str, str], *, log: Path | None = None
+        self,
+        command: list[str],
+        port: int,
+        environment: Mapping[str, str],
+        *,
+        log: Path | None = None,
+        fresh: bool = False,
     ) -> None:
         self.command = command
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self._environment = environment
         self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._fresh = fresh
+        self._process: subprocess.Popen[bytes] | preloaded.Forked | None = None
 
     def start(self) -> Self:
         """Start it; it may not serve yet."""
-        with self._log.open("ab") if self._log else nullcontext() as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *self.command], env=dict(self._environment), stderr=output
-            )
+        with self._log.open("ab") if self._log else nullcontext(2) as output:
+            if self._fresh or not preloaded.suits(self._environment):
+                command = [sys.executable, "-m", *self.command]
+                self._process = subprocess.Popen(command, env=dict(self._environment), stderr=output)
+            else:
+                self._process = preloaded.start(self.command, self._environment, stderr=output)
         return self
 
     def wait_for(self, path: str) -> Self:
@@ -158,7 +170,13 @@ class Service(Process):
     """One of `producer`, `stream_app`, `sink`, `dashboard` and `archive` as a process."""
 
     def __init__(
-        self, module: str, settings: Settings, *, command: list[str] | None = None, log: Path | None = None
+        self,
+        module: str,
+        settings: Settings,
+        *,
+        command: list[str] | None = None,
+        log: Path | None = None,
+        fresh: bool = False,
     ) -> None:
         self.module = module
         self.settings = settings
@@ -166,7 +184,7 @@ class Service(Process):
             "producer": settings.producer_port, "stream_app": settings.stream_port, "sink": settings.sink_port,
             "dashboard": settings.dashboard_port, "archive": settings.archive_port,
         }  # fmt: skip
-        super().__init__(command or [module], port[module], environment(settings), log=log)
+        super().__init__(command or [module], port[module], environment(settings), log=log, fresh=fresh)
 
     def post(
         self, body: object, path: str = "/ingest/tick", *, timeout: float = 30.0, **headers: str
