@@ -150,6 +150,32 @@ async def told(route: Route, state: dict[str, Any]) -> None:
     await route.fulfill(status=200, content_type="text/event-stream", body=body)
 
 
+async def test_span_up_to_now_is_shown_by_bars_that_fit_it(reader: Reader, history: Market) -> None:
+    page = reader.page
+    await reader.open("?symbol=PAST")
+    await reader.until_bars(1500)
+    await page.keyboard.press("Home")
+    await page.keyboard.press("g")
+    await page.get_by_role("button", name="1 day").click()
+    # The pointer would point at a bar.
+    await page.mouse.move(0, 0)
+    await expect(page.locator("#legend")).to_contain_text("PAST · M5")
+    assert "timeframe=M5" in page.url
+    assert "at=" not in page.url
+    newest = datetime.fromtimestamp(minute_ms(MINUTES - 1) // (5 * MINUTE_MS) * 300, UTC)
+    await expect(page.locator("#legend")).to_contain_text(f"{newest:%H:%M} UTC")
+    # The first bar on the screen.
+    box = await page.locator("#chart").bounding_box()
+    assert box is not None
+    await page.mouse.move(box["x"] + 3, box["y"] + 300)
+    await expect(page.locator("#legend")).to_contain_text(f"{newest - timedelta(days=1):%d %b %Y, %H:%M} UTC")
+
+    # It begins three years ago.
+    await page.keyboard.press("g")
+    await page.get_by_role("button", name="All").click()
+    await expect(page.locator("#legend")).to_contain_text("PAST · W1")
+
+
 async def test_clock_of_the_candles_days_is_offered_where_it_is_another(reader: Reader, history: Market) -> None:
     page = reader.page
     state = history.get("/pipeline").json()
