@@ -307,11 +307,10 @@ export class Chart {
   relabel(locale) {
     this.#chart.applyOptions({ localization: { locale } });
     this.#formatPrices();
-    // Which bars begin a day is found out when they are set.
-    const [shown, timeline] = [this.#shown, this.#timeline];
-    this.#timeline = new Timeline();
-    this.#setData();
-    this.#timeline = timeline;
+    // Which bars begin a day is found out when they are set, in the first of all series.
+    const shown = this.#shown;
+    this.#isDrawing = true;
+    for (const series of this.#chart.panes().flatMap((pane) => pane.getSeries())) series.setData([]);
     this.#setData();
     this.#overlays.redraw(this.#widthMs);
     this.#lines.recolour(this.#paint);
