@@ -20,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -95,6 +95,30 @@ class Minute:
     listeners: int
 
 
+@contextmanager
+def dashboard(url: str | None) -> Iterator[str]:
+    """The address of a dashboard: the one that is given, or that of a stack of its own with its demo."""
+    if url:
+        yield url
+        return
+    tickpipe, port = str(Path(sys.executable).with_name("tickpipe")), free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        ports = ["--producer-port", "0", "--dashboard-port", str(port)]
+        run = [tickpipe, "up", "--detach", "--demo", "--data-dir", directory, *ports]
+        subprocess.run(run, check=True)  # noqa: S603  # our own
+        try:
+            # The day of history is folded and stored.
+            time.sleep(30)
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            subprocess.run([tickpipe, "down", "--data-dir", directory], check=True)  # noqa: S603  # our own
+
+
+def chromium() -> str | None:
+    """The Chromium that TEST_BROWSER names or that is on the PATH."""
+    return os.environ.get("TEST_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
 def browser_cpu() -> float:
     """Processor seconds of the browser's processes so far: a busy machine makes them hardly more."""
     seconds = 0.0
@@ -163,9 +187,8 @@ async def growth(browser: Browser, url: str, minutes: int) -> list[Minute]:
 
 async def measure(url: str, *, seconds: float, minutes: int) -> dict[str, Any]:
     """All figures of the page at the address."""
-    path = os.environ.get("TEST_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = await playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         figures: dict[str, Any] = {"chromium": browser.version}
         if seconds:
             openings = [await first_candle(browser, url) for _ in range(OPENINGS)]
@@ -222,23 +245,9 @@ def main() -> None:
     options = parser.parse_args()
     if not options.seconds and not options.minutes:
         parser.error("with --seconds 0 and --minutes 0 nothing is measured")
-    beginning, tickpipe = Beginning.now(), Path(sys.executable).with_name("tickpipe")
-    if options.url:
-        figures = asyncio.run(measure(options.url, seconds=options.seconds, minutes=options.minutes))
-    else:
-        with tempfile.TemporaryDirectory() as directory:
-            port = free_port()
-            ports = ["--producer-port", "0", "--dashboard-port", str(port)]
-            run = [str(tickpipe), "up", "--detach", "--demo", "--data-dir", directory, *ports]
-            subprocess.run(run, check=True)  # noqa: S603  # our own
-            try:
-                # The day of history is folded and stored.
-                time.sleep(30)
-                figures = asyncio.run(
-                    measure(f"http://127.0.0.1:{port}/", seconds=options.seconds, minutes=options.minutes)
-                )
-            finally:
-                subprocess.run([str(tickpipe), "down", "--data-dir", directory], check=True)  # noqa: S603  # our own
+    beginning = Beginning.now()
+    with dashboard(options.url) as url:
+        figures = asyncio.run(measure(url, seconds=options.seconds, minutes=options.minutes))
     name = "browser" if options.seconds and options.minutes else f"browser-{'speed' if options.seconds else 'growth'}"
     beginning.store(name, lines_of(figures, options.seconds), figures)
 

@@ -1,4 +1,4 @@
-.PHONY: bench-adoption bench-archive bench-browser bench-flames bench-flood bench-goals bench-growth bench-imports bench-ingest bench-latency bench-ledger bench-memory bench-page bench-peers \
+.PHONY: bench-adoption bench-archive bench-browser bench-flames bench-flood bench-goals bench-growth bench-imports bench-ingest bench-latency bench-ledger bench-memory bench-page bench-pictures bench-peers \
 	bench-recovery bench-refold bench-replay bench-sql bench-storage bench-ticks bench-timeframes bench-whole
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
@@ -24,6 +24,9 @@ bench-whole: setup ## the whole way, HTTP to rows, against PostgreSQL doing it a
 
 bench-browser: setup ## measure the page in a browser: weight, first candle, frames, growth (twelve minutes)
 	$(BIN)/python -m benchmarks.browser
+
+bench-pictures: setup ## take the pictures of docs/dashboard.md anew, of the demo (four minutes)
+	$(BIN)/python -m benchmarks.pictures
 
 bench-flames: setup ## draw flame graphs of the services at the work of their benchmarks (needs the right to trace)
 	$(BIN)/python -m benchmarks.flames

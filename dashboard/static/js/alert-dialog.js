@@ -30,8 +30,10 @@ export class AlertDialog {
       await Notification.requestPermission();
       this.render();
     });
-    $("alert-price-form").addEventListener("submit", (event) => this.#add(event, "price"));
-    $("alert-silence-form").addEventListener("submit", (event) => this.#add(event, "silence"));
+    for (const kind of ["price", "silence"]) {
+      $(`alert-${kind}-form`).addEventListener("submit", (event) => this.#add(event, kind));
+      $(`alert-${kind}`).addEventListener("input", ({ target }) => target.setCustomValidity(""));
+    }
   }
 
   open() {
@@ -65,10 +67,16 @@ export class AlertDialog {
 
   #add(event, kind) {
     event.preventDefault();
-    const value = typed($(`alert-${kind}`).value);
+    const input = $(`alert-${kind}`);
+    const value = typed(input.value);
     const feed = this.#feed();
+    let wrong = "";
+    if (!Number.isFinite(value) || (kind === "silence" && value < 1)) wrong = t(kind === "price" ? "alertNoNumber" : "alertNoSeconds");
     // Whether a price is reached from below or from above is not known without that of now.
-    if (Number.isFinite(value) && (kind === "price" ? feed.now !== undefined : value >= 1)) this.#alerts.add({ ...feed, [kind]: value });
+    else if (kind === "price" && feed.now === undefined) wrong = t("alertNoPrice");
+    input.setCustomValidity(wrong);
+    if (wrong) input.reportValidity();
+    else this.#alerts.add({ ...feed, [kind]: value });
   }
 
   #tell(alert) {

@@ -42,6 +42,12 @@ export async function candlePage(query, signal) {
   return withTimes(await getJson(`candles?${new URLSearchParams(wanted)}`, signal));
 }
 
+/** When the first bar of a feed opens (epoch milliseconds), or null where it has none. */
+export async function firstOf({ symbol, source }) {
+  const { candles } = await candlePage({ symbol, source, timeframe: "D1", from: iso(0), limit: 1 });
+  return candles[0]?.time ?? null;
+}
+
 /** Candles of a page that `candlesFrom` reads. */
 export const FROM_PAGE = 5000;
 
@@ -57,9 +63,14 @@ export async function candlesFrom(query, from, pages, signal) {
   return candles;
 }
 
-/** Where the bars are that open from one moment up to another, both included. */
-export function candlesUrl(query, first, last) {
-  return `candles?${new URLSearchParams({ ...query, limit: 20_000, from: iso(first), to: iso(last + 1) })}`;
+/** Candles of one page at most. */
+const MOST_CANDLES = 20_000;
+
+/** Where the newest of these bars are, as many as one page holds; null where there is none. */
+export function candlesUrl(query, bars) {
+  const told = bars.slice(-MOST_CANDLES);
+  if (!told.length) return null;
+  return `candles?${new URLSearchParams({ ...query, limit: MOST_CANDLES, from: iso(told[0].time), to: iso(told.at(-1).time + 1) })}`;
 }
 
 /** What the bar of `feed` (symbol, source and timeframe) that opens at `time` is the fold of; `verify`: and whether it is. */
@@ -125,6 +136,7 @@ export class Stream {
   #retryMs = FIRST_RETRY_MS;
   #retryTimer = 0;
   #watchdog = 0;
+  #heardAt = 0;
   #begin;
   #asking = null;
 
@@ -145,9 +157,9 @@ export class Stream {
     this.#source = null;
   }
 
-  /** Try at once, because the machine woke up or found its network. */
+  /** Try at once, because the machine woke up or found its network; timers have slept as it did. */
   hurry() {
-    if (this.#source?.readyState === EventSource.OPEN) return;
+    if (this.#source?.readyState === EventSource.OPEN && Date.now() - this.#heardAt < SILENCE_MS) return;
     this.#retryMs = FIRST_RETRY_MS;
     this.#connect();
   }
@@ -184,6 +196,7 @@ export class Stream {
   }
 
   #alive() {
+    this.#heardAt = Date.now();
     clearTimeout(this.#watchdog);
     this.#watchdog = setTimeout(() => this.#lost(true), SILENCE_MS);
   }

@@ -7,13 +7,16 @@ import { Measure } from "./measure.js";
 import { Overlays } from "./overlays.js";
 import { PriceLines } from "./price-lines.js";
 import { Studies } from "./studies.js";
-import { Timeline } from "./timeline.js";
-import { wall } from "./zone.js";
+import { Timeline, wallClock } from "./timeline.js";
 
 /** Bars on the screen at first; the library's default is as many as fit at 6 pixels. */
 const FIRST_BARS = 140;
 /** Bars beside the screen at which more is fetched. */
 const NEAR_THE_END = 80;
+
+/** Shares of the height above and below the candles, and the most that the legend may have of it. */
+const MARGINS = { top: 0.1, bottom: 0.22 };
+const MOST_CLEAR = 0.4;
 
 const MINUTE_MS = 60_000;
 
@@ -42,6 +45,8 @@ export class Chart {
   #measure;
   #paint = {};
   #gaps;
+  /** What the legend has covered at this width (pixels). */
+  #clear = { height: 0, width: 0 };
   /** Bars that changed since the last frame, by time. */
   #changed = new Map();
 
@@ -58,7 +63,7 @@ export class Chart {
       // Its logo would bring a style element, which the CSP forbids; the link stands in the footer.
       layout: { attributionLogo: false, background: { color: "transparent" }, fontSize: 12 },
       crosshair: { mode: CrosshairMode.Normal },
-      rightPriceScale: { borderVisible: false, scaleMargins: { top: 0.1, bottom: 0.22 } },
+      rightPriceScale: { borderVisible: false, scaleMargins: MARGINS },
       timeScale: { borderVisible: false, timeVisible: true, rightOffset: 6, minBarSpacing: 0.6, tickMarkFormatter: tickMark },
       localization: { timeFormatter: (time) => dateTime(time * 1000) },
     });
@@ -177,28 +182,14 @@ export class Chart {
     if (point.open !== undefined) this.#volume.update(this.#volumeOf(point), isOld);
   }
 
-  /** Show the spread in a pane of its own, or not. */
-  showSpread(isShown) {
-    this.#overlays.showSpread(isShown);
+  /** Lines at bid and ask of the newest tick, and at prices of alerts. */
+  get lines() {
+    return this.#lines;
   }
 
-  /** Lines at bid and ask of the newest tick, or not. */
-  showQuote(isShown) {
-    this.#lines.show(isShown);
-  }
-
-  /** Take bid and ask of a live minute; see `PriceLines.take`. */
-  takeQuote(minute) {
-    this.#lines.take(minute);
-  }
-
-  /** Draw lines at the prices of alerts. */
-  showAlerts(alerts) {
-    this.#lines.setAlerts(alerts);
-  }
-
-  get quote() {
-    return this.#lines.quote;
+  /** The spread, the broker's bars, and which bars are late. */
+  get overlays() {
+    return this.#overlays;
   }
 
   /** Show indicators; see `Studies.choose`. */
@@ -209,11 +200,6 @@ export class Chart {
   /** The indicators at a bar; see `Studies.at`. */
   studiesAt(bar) {
     return this.#studies.at(bar.time, this.#digits);
-  }
-
-  /** Lay the broker's bars over the candles; see `Overlays.showBroker`. */
-  showBroker(compared) {
-    this.#overlays.showBroker(compared);
   }
 
   /** Mark what is known of gaps; see `GapBand.show`. */
@@ -246,14 +232,21 @@ export class Chart {
     return this.#measure;
   }
 
-  /** What is on the screen, as a canvas. */
-  picture() {
-    return this.#chart.takeScreenshot();
-  }
-
-  /** Whether ticks of a bar came late. */
-  isLate(bar) {
-    return this.#overlays.isLate(bar.time);
+  /** What is on the screen, as a canvas, with a line of text where the page has its legend. */
+  picture(title) {
+    const drawn = this.#chart.takeScreenshot();
+    const picture = document.createElement("canvas");
+    [picture.width, picture.height] = [drawn.width, drawn.height];
+    const style = getComputedStyle(document.documentElement);
+    const ratio = drawn.width / this.#element.clientWidth;
+    const pen = picture.getContext("2d");
+    pen.fillStyle = style.getPropertyValue("--surface");
+    pen.fillRect(0, 0, drawn.width, drawn.height);
+    pen.drawImage(drawn, 0, 0);
+    pen.fillStyle = style.getPropertyValue("--text");
+    pen.font = `600 ${Math.round(14 * ratio)}px ${getComputedStyle(document.body).fontFamily}`;
+    pen.fillText(title, 14 * ratio, 26 * ratio);
+    return picture;
   }
 
   /** Whether a bar still moves: one longer than a minute is told to be over only when it is read again. */
@@ -270,10 +263,25 @@ export class Chart {
     return [at(shown.from), at(shown.to)];
   }
 
-  /** The newest bars, at the first zoom. */
-  reset() {
+  /** The newest bars: those of so many milliseconds, or as many as at the first zoom. */
+  reset(spanMs = null) {
     const bars = this.#firstZoom();
-    this.#show(this.#timeline.length - bars, this.#timeline.length + 5);
+    const newest = this.#timeline.timeAt(this.#timeline.length - 1);
+    const from = spanMs === null || newest === null ? this.#timeline.length - bars : this.#timeline.indexOf(newest - spanMs);
+    this.#show(from, this.#timeline.length + 5);
+  }
+
+  /**
+   * Keep candles below the legend, which covers so many pixels. It says more of some bars than of others: prices move
+   * down for the longest, and not up and down again with each.
+   */
+  keepClear(height) {
+    const width = this.#element.clientWidth;
+    if (width === this.#clear.width && height <= this.#clear.height) return;
+    this.#clear = { height, width };
+    const share = (height + 6) / (this.#chart.panes()[0].getHeight() || this.#element.clientHeight);
+    const top = Math.max(MARGINS.top, Math.min(MOST_CLEAR, share));
+    this.#chart.priceScale("right").applyOptions({ scaleMargins: { ...MARGINS, top } });
   }
 
   /** The bars around a moment, with that in the middle; at the first zoom where nothing was shown yet. */
@@ -290,9 +298,7 @@ export class Chart {
   /** The first zoom, with prices to fit; returns its number of bars. */
   #firstZoom() {
     this.#isZoomed = true;
-    // A narrow screen has the legend over more of the chart.
-    const top = this.#element.clientWidth < 620 ? 0.16 : 0.1;
-    this.#chart.priceScale("right").applyOptions({ scaleMargins: { top, bottom: 0.22 }, autoScale: true });
+    this.#chart.priceScale("right").applyOptions({ autoScale: true });
     const fitting = Math.min(FIRST_BARS, Math.round(this.#element.clientWidth / 8));
     return Math.min(fitting, Math.max(60, this.#timeline.length + 2)) + 5;
   }
@@ -301,11 +307,10 @@ export class Chart {
   relabel(locale) {
     this.#chart.applyOptions({ localization: { locale } });
     this.#formatPrices();
-    // Which bars begin a day is found out when they are set.
-    const [shown, timeline] = [this.#shown, this.#timeline];
-    this.#timeline = new Timeline();
-    this.#setData();
-    this.#timeline = timeline;
+    // Which bars begin a day is found out when they are set, in the first of all series.
+    const shown = this.#shown;
+    this.#isDrawing = true;
+    for (const series of this.#chart.panes().flatMap((pane) => pane.getSeries())) series.setData([]);
     this.#setData();
     this.#overlays.redraw(this.#widthMs);
     this.#lines.recolour(this.#paint);
@@ -388,16 +393,4 @@ export class Chart {
     const drawn = { time: time / 1000, open, high, low, close };
     return this.isOpen(point) ? { ...drawn, color: this.#paint[close < open ? "down-soft" : "up-soft"] } : drawn;
   }
-}
-
-/** The library's time axis, on which days and hours begin by the clock that the reader has chosen. */
-function wallClock({ defaultHorzScaleBehavior }) {
-  class WallClock extends defaultHorzScaleBehavior() {
-    fillWeightsForPoints(points, start) {
-      const shown = points.map((point) => ({ ...point, time: this.convertHorzItemToInternal(wall(this.key(point.time) * 1000) / 1000) }));
-      super.fillWeightsForPoints(shown, start);
-      for (let index = start; index < points.length; index += 1) points[index].timeWeight = shown[index].timeWeight;
-    }
-  }
-  return new WallClock();
 }

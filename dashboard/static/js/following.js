@@ -14,7 +14,9 @@ export class Following {
    */
   constructor(chosen, handlers) {
     [this.#chosen, this.#handlers] = [chosen, handlers];
-    for (const event of ["online", "focus"]) addEventListener(event, () => this.#stream?.hurry());
+    const hurry = () => this.#stream?.hurry();
+    for (const event of ["online", "focus", "pageshow"]) addEventListener(event, hurry);
+    for (const event of ["visibilitychange", "resume"]) document.addEventListener(event, hurry);
   }
 
   /** Settled when the stream has begun, or was waited for long enough. */

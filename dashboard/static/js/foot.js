@@ -65,7 +65,8 @@ export class Foot {
   /** `barEnd`: when the bar that moves closes, or 0. */
   tick(barEnd) {
     const now = Date.now();
-    $("clock").textContent = `${clock(now)} ${zoneLabel(now)}`;
+    // Its zone stands beside it.
+    $("clock").textContent = this.#chosen === "UTC" ? clock(now) : `${clock(now)} ${zoneLabel(now)}`;
     $("countdown").textContent = barEnd > now ? t("closesIn", { time: remaining(barEnd - now) }) : "";
   }
 

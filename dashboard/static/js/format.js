@@ -38,9 +38,9 @@ export function count(value) {
   return number(value, { maximumFractionDigits: value < 10 ? 1 : 0 });
 }
 
-export function percent(value, most = 3) {
-  const sign = value > 0 ? "+" : "";
-  return sign + number(value, { style: "percent", minimumFractionDigits: 2, maximumFractionDigits: most });
+/** A change with its sign; always as many decimals, for what stands behind it not to move with each tick. */
+export function percent(value, digits = 3) {
+  return number(value, { style: "percent", signDisplay: "exceptZero", minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
 /** More decimals than a guess should claim, and fewer than that noise of doubles shows. */

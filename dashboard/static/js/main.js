@@ -1,6 +1,6 @@
 // The page: what is chosen, what is shown, and what happens when.
 
-import { candlesUrl, listSymbols } from "./api.js";
+import { candlesUrl, firstOf, listSymbols } from "./api.js";
 import { AlertDialog } from "./alert-dialog.js";
 import { Appearance } from "./appearance.js";
 import { Beside } from "./beside.js";
@@ -9,14 +9,14 @@ import { Comparison } from "./comparison.js";
 import { $, oncePerFrame } from "./dom.js";
 import { Following } from "./following.js";
 import { Foot } from "./foot.js";
-import { digitsOf } from "./format.js";
+import { dateTime, digitsOf } from "./format.js";
 import { Gaps } from "./gaps.js";
 import { GoingDialog } from "./going.js";
 import { t } from "./i18n.js";
 import { listen } from "./keys.js";
 import { drawLegend } from "./legend.js";
 import { notice } from "./notice.js";
-import { Picker, newestOf } from "./picker.js";
+import { Picker, feedOf } from "./picker.js";
 import { PipelinePane } from "./pipeline.js";
 import { addressed, isBeside, preferences, remember } from "./preferences.js";
 import { ProofPane } from "./proof.js";
@@ -25,13 +25,14 @@ import { StatusLine } from "./status.js";
 import { BarTable, ROWS } from "./table.js";
 import { TIMEFRAMES, TimeframeButtons, widthOf } from "./timeframes.js";
 import { ViewDialog } from "./view.js";
+import { zoneLabel } from "./zone.js";
 
 const RETRY_MS = 3_000;
 
 const chosen = { timeframe: "M1", zone: "UTC", ...preferences() };
 if (!TIMEFRAMES.includes(chosen.timeframe)) chosen.timeframe = "M1";
 
-const view = { barEnd: 0, pointed: null, digits: 5, isQuoted: true, now: undefined };
+const view = { barEnd: 0, pointed: null, digits: 5, isQuoted: true, now: undefined, span: null };
 const reading = new Reading({
   begun: () => following.begun,
   onBusy: (isBusy) => { $("loading").hidden = !isBusy; },
@@ -66,7 +67,7 @@ const pane = new PipelinePane({ onChoose: choose, onClose: () => showPane(false)
 const proof = new ProofPane({ onToggle: (isOpen) => { $("pane").hidden = isOpen || !chosen.pane; } });
 const comparison = new Comparison({
   onChange: () => {
-    chart?.showBroker(comparison.bars);
+    chart?.overlays.showBroker(comparison.bars);
     showLegend();
   },
 });
@@ -79,11 +80,11 @@ const gaps = new Gaps({
 const dialog = new ViewDialog({
   ...chosen,
   onQuote: (isShown) => {
-    chart?.showQuote(isShown);
+    chart?.lines.show(isShown);
     view.isQuoted = isShown;
     showLegend();
   },
-  onSpread: (isShown) => chart?.showSpread(isShown),
+  onSpread: (isShown) => chart?.overlays.showSpread(isShown),
   onBroker: compare,
   onScale: (name) => chart?.setScale(name),
   onStudies: (studies) => {
@@ -91,8 +92,8 @@ const dialog = new ViewDialog({
     showLegend();
   },
   onMeasure: () => chart?.measure.arm(),
-  csvUrl: () => candlesUrl({ ...feed(), format: "csv" }, reading.bars.list[0].time, reading.bars.last.time),
-  picture: () => chart?.picture(),
+  csvUrl: () => candlesUrl({ ...feed(), format: "csv" }, reading.bars?.list ?? []),
+  picture: () => chart?.picture(titleOf(shownBar())),
   name: () => `${chosen.symbol} ${chosen.timeframe}`,
 });
 const alerts = new AlertDialog({
@@ -102,7 +103,7 @@ const alerts = new AlertDialog({
     const { last, hasNewer } = reading.bars ?? {};
     return { ...feed(), digits: view.digits, now: last && !hasNewer ? last.close : view.now };
   },
-  onPrices: (waiting) => chart?.showAlerts(waiting),
+  onPrices: (waiting) => chart?.lines.setAlerts(waiting),
 });
 const beside = new Beside({
   place: chosen.second
@@ -130,7 +131,8 @@ const following = new Following(chosen, {
     status.notePipeline(state);
   },
 });
-const going = new GoingDialog({ onGo: goTo });
+const going = new GoingDialog({ onGo: goTo, onSpan: showSpan, first: () => firstOf(feed()).catch(() => null) });
+new ResizeObserver(() => chart?.keepClear($("legend").offsetTop + $("legend").offsetHeight)).observe($("legend"));
 const foot = new Foot({ chosen: chosen.zone, onChoose: showTimes });
 const appearance = new Appearance({ ...chosen, onLanguage: showWords, onTheme: () => chart?.recolour() });
 // The list that it opens with may be old; without an answer that stays.
@@ -174,6 +176,20 @@ function goTo(at) {
   showMoment();
 }
 
+/** Show so many milliseconds of the newest bars of a timeframe. */
+function showSpan(timeframe, spanMs) {
+  goTo(null);
+  view.span = spanMs;
+  if (timeframe !== chosen.timeframe) chooseTimeframe(timeframe);
+  else if (reading.bars?.holds(null)) takeSpan();
+}
+
+/** The newest bars, those of the span that was asked for or as many as at the first zoom. */
+function takeSpan() {
+  chart?.reset(view.span);
+  view.span = null;
+}
+
 /** Show the chosen moment, and read what is there if that is not loaded. */
 function showMoment() {
   const { at } = chosen;
@@ -209,26 +225,20 @@ async function begin() {
   const address = addressed();
   const isLink = Boolean(address.symbol && address.source);
   if (isLink) choose(chosen);
-  const isChosen = ({ symbol }) => symbol === chosen.symbol;
-  let listings;
-  let wanted;
+  let told;
+  let first;
   try {
-    const { symbols, isWhole } = await refreshSymbols();
-    listings = symbols;
-    wanted = listings.filter(isChosen);
-    if (!wanted.length && !isWhole && chosen.symbol) wanted = (await listSymbols(chosen.symbol)).symbols.filter(isChosen);
+    ({ told, first } = await feedOf(chosen, await refreshSymbols(), Boolean(address.symbol)));
   } catch (error) {
     if (isLink) return;
     notice(error);
     setTimeout(begin, RETRY_MS);
     return;
   }
-  const told = wanted.find(({ source }) => source === chosen.source);
   if (isLink) {
     if (told) status.noteTick(Date.parse(told.last_tick));
     return;
   }
-  const first = told ?? wanted[0] ?? (address.symbol ? chosen : newestOf(listings));
   if (first) {
     choose(first);
     return;
@@ -267,7 +277,8 @@ function clear() {
   notice();
   Object.assign($("chart").dataset, { bars: 0, first: "" });
   chart?.draw([], view.digits);
-  chart?.takeQuote(null);
+  dialog.offer(false);
+  chart?.lines.take(null);
   showBars();
 }
 
@@ -283,7 +294,7 @@ function showRead(isFirst) {
   else notice(null, t(chosen.source ? "noSuchFeed" : "noSuchSymbol", chosen), t("noSuchSymbolHint"));
   redraw();
   if (!isFirst) return;
-  if (chosen.at === null) chart?.reset();
+  if (chosen.at === null) takeSpan();
   else chart?.goTo(chosen.at);
   compare(dialog.isComparing);
   gaps.begin(feed());
@@ -299,7 +310,7 @@ function takeMinute(minute) {
   }
   if (minute.source !== chosen.source) return;
   status.noteTick(Date.parse(minute.last_tick));
-  chart?.takeQuote(minute);
+  chart?.lines.take(minute);
   if (minute.bar_end && Date.parse(minute.bar) <= Date.now()) view.barEnd = Math.max(view.barEnd, Date.parse(minute.bar_end));
   const wasEmpty = !reading.bars.list.length;
   const result = reading.bars.take(minute);
@@ -332,6 +343,7 @@ function redraw() {
   const { list, hasNewer, hasOlder } = reading.bars;
   Object.assign($("chart").dataset, { bars: list.length, first: list.length ? new Date(list[0].time).toISOString() : "" });
   if (list.length) notice();
+  dialog.offer(list.length > 0);
   view.digits = reading.bars.digits ?? digitsOf(list);
   chart?.draw(list, view.digits, { widthMs: widthOf(chosen.timeframe), isPresent: !hasNewer, isWhole: !hasOlder });
   showBars();
@@ -348,10 +360,15 @@ function showLegend() {
   const bar = view.pointed ?? shownBar();
   const isBar = chart && bar && !bar.gap;
   drawLegend(chosen, bar, view.digits, {
-    isOpen: isBar && chart.isOpen(bar), isLate: isBar && chart.isLate(bar), comparison: comparison.bars && comparison,
+    isOpen: isBar && chart.isOpen(bar), isLate: isBar && chart.overlays.isLate(bar.time), comparison: comparison.bars && comparison,
     studies: isBar ? chart.studiesAt(bar) : [], known: bar?.gap && gaps.at(bar.gap[0])?.state,
-    quote: isBar && view.isQuoted && bar === reading.bars.last && !reading.bars.hasNewer ? chart.quote : null,
+    quote: isBar && view.isQuoted && bar === reading.bars.last && !reading.bars.hasNewer ? chart.lines.quote : null,
   });
+}
+
+/** What a picture of the chart says of it. */
+function titleOf({ time }) {
+  return `${chosen.symbol} · ${chosen.timeframe} · ${chosen.source} · ${dateTime(time)} ${zoneLabel(time)}`;
 }
 
 /** Show the proof of a bar: of the one that is pointed at, else of the one that the legend tells of. */

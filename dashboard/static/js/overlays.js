@@ -2,6 +2,8 @@
 // the spread in a pane of its own.
 
 import { count } from "./format.js";
+import { t } from "./i18n.js";
+import { inOwnPane } from "./studies.js";
 import { wall } from "./zone.js";
 
 const DAY_MS = 86_400_000;
@@ -9,6 +11,8 @@ const DAY_MS = 86_400_000;
 const SESSION_GAP_MS = 3_600_000;
 /** Lines that are closer than this say nothing (pixels). */
 const CLOSEST_LINES = 24;
+/** Of bars that are less wide, lines stand at the middle and not at the edge (pixels). */
+const NARROW_BAR = 16;
 /** A tick that was received so much after those of a later bar came late: requests may overtake each other. */
 const LATE_MS = 1_000;
 
@@ -49,6 +53,7 @@ export class Overlays {
   /** Draw what was taken once more: days begin on another clock. */
   redraw(widthMs) {
     this.#separators.lines = separatorsOf(this.#bars, widthMs);
+    this.#spread?.applyOptions({ title: t("spread_") });
     this.#drawSpread();
     this.#drawBroker();
     this.#mark();
@@ -68,10 +73,10 @@ export class Overlays {
     if (isShown) {
       const { LineSeries, LineType } = this.#library;
       this.#spread = this.#chart.addSeries(LineSeries, {
-        color: this.#paint.accent, lineWidth: 1, lineType: LineType.WithSteps, priceLineVisible: false,
+        color: this.#paint.accent, lineWidth: 1, lineType: LineType.WithSteps, priceLineVisible: false, title: t("spread_"),
         priceFormat: { type: "custom", formatter: count, minMove: 1 },
       }, this.#chart.panes().length);
-      this.#spread.getPane().setStretchFactor(0.22);
+      inOwnPane(this.#library, this.#spread);
       this.#drawSpread();
     } else {
       this.#chart.removeSeries(this.#spread);
@@ -169,7 +174,9 @@ class Separators {
 
   #draw(target) {
     const scale = this.#chart.timeScale();
-    const half = scale.options().barSpacing / 2;
+    // A line close beside that of the grid would look like a mistake.
+    const spacing = scale.options().barSpacing;
+    const half = spacing < NARROW_BAR ? 0 : spacing / 2;
     target.useBitmapCoordinateSpace(({ context, bitmapSize, horizontalPixelRatio: ratio }) => {
       const shown = this.lines
         .map(({ time, isDay }) => ({ x: (scale.timeToCoordinate(time / 1000) - half) * ratio, isDay }))

@@ -1,5 +1,6 @@
 // The list of symbols: opened by its button or the key /, searched by typing, chosen by pointer or Enter.
 
+import { listSymbols } from "./api.js";
 import { $, element } from "./dom.js";
 import { t } from "./i18n.js";
 
@@ -29,9 +30,11 @@ export class Picker {
     $("symbol").addEventListener("click", () => (this.isOpen ? this.close() : this.open()));
     $("symbol-search").addEventListener("input", () => this.#type());
     $("symbols").addEventListener("keydown", (event) => this.#key(event));
-    document.addEventListener("pointerdown", (event) => {
-      if (this.isOpen && !event.target.closest(".picker")) this.close();
-    });
+    const leave = (target) => {
+      if (this.isOpen && target && !target.closest(".picker")) this.#hide();
+    };
+    document.addEventListener("pointerdown", ({ target }) => leave(target));
+    document.addEventListener("focusin", ({ target }) => leave(target));
   }
 
   get isOpen() {
@@ -67,9 +70,13 @@ export class Picker {
   }
 
   close() {
+    this.#hide();
+    $("symbol").focus();
+  }
+
+  #hide() {
     $("symbols").hidden = true;
     $("symbol").setAttribute("aria-expanded", "false");
-    $("symbol").focus();
   }
 
   get #typed() {
@@ -138,9 +145,17 @@ export class Picker {
   }
 }
 
-/** The listing with the newest candle, or undefined. */
-export function newestOf(listings) {
-  return [...listings].sort((a, b) => Date.parse(b.last) - Date.parse(a.last))[0];
+/**
+ * Of what is listed, `told`: what is chosen, or undefined, and `first`: what to begin with: that, else its symbol from another
+ * source, else what is chosen where it is asked for, or the listing with the newest candle.
+ */
+export async function feedOf(chosen, { symbols, isWhole }, isAsked) {
+  const isChosen = ({ symbol }) => symbol === chosen.symbol;
+  let wanted = symbols.filter(isChosen);
+  if (!wanted.length && !isWhole && chosen.symbol) wanted = (await listSymbols(chosen.symbol)).symbols.filter(isChosen);
+  const told = wanted.find(({ source }) => source === chosen.source);
+  const newest = [...symbols].sort((a, b) => Date.parse(b.last) - Date.parse(a.last))[0];
+  return { told, first: told ?? wanted[0] ?? (isAsked ? chosen : newest) };
 }
 
 const same = (a, b) => a?.symbol === b?.symbol && a?.source === b?.source;

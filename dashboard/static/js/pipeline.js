@@ -148,8 +148,8 @@ const keyOf = ({ symbol, source }) => `${symbol}\t${source}`;
 /** The cell with the change since the close of the day before. */
 function dayChange({ close, previous_close: before }) {
   if (!before) return element("td", "number", "–");
-  const change = (close - before) / Math.abs(before);
-  return element("td", `number ${change < 0 ? "down" : "up"}`, percent(change, 2));
+  const change = percent((close - before) / Math.abs(before), 2);
+  return element("td", `number ${{ "+": "up", "-": "down" }[change[0]] ?? ""}`.trim(), change);
 }
 
 function sparkline(values) {

@@ -42,7 +42,11 @@ export class StatusLine {
 
   show() {
     const [kind, text] = this.#status();
-    if ($("status").dataset.kind !== kind) $("status").dataset.kind = kind;
+    if ($("status").dataset.kind !== kind) {
+      $("status").dataset.kind = kind;
+      // How long ago a tick was is another text each second: nobody wants to hear them all.
+      $("status").setAttribute("aria-live", kind === "quiet" ? "off" : "polite");
+    }
     if ($("status-text").textContent !== text) $("status-text").textContent = text;
     if ($("status").title !== text) $("status").title = text;
   }

@@ -8,6 +8,12 @@ import { price } from "./format.js";
 const COLOURS = 6;
 const RSI_LINES = [30, 70];
 
+/** Give the pane that a series has for itself its height, and a scale of its own: the library begins with that of prices. */
+export function inOwnPane({ PriceScaleMode }, series) {
+  series.getPane().setStretchFactor(0.22);
+  series.priceScale().applyOptions({ mode: PriceScaleMode.Normal, autoScale: true, scaleMargins: { top: 0.12, bottom: 0.12 } });
+}
+
 export class Studies {
   #library;
   #chart;
@@ -86,16 +92,16 @@ export class Studies {
     });
   }
 
-  #series({ kind }) {
+  #series({ kind, period }) {
     const { LineSeries } = this.#library;
     const look = { lineWidth: 1, priceLineVisible: false, lastValueVisible: kind === "rsi", crosshairMarkerVisible: false };
     if (kind !== "rsi") return { series: this.#chart.addSeries(LineSeries, { ...look, visible: !this.#isPercent }), lines: [] };
     const known = this.#shown.find((shown) => shown.kind === "rsi")?.series.getPane().paneIndex();
     const series = this.#chart.addSeries(LineSeries, {
-      ...look, priceFormat: { type: "custom", formatter: (value) => price(value, 0), minMove: 0.1 },
+      ...look, title: `RSI ${period}`, priceFormat: { type: "custom", formatter: (value) => price(value, 0), minMove: 0.1 },
       autoscaleInfoProvider: () => ({ priceRange: { minValue: 0, maxValue: 100 } }),
     }, known ?? this.#chart.panes().length);
-    series.getPane().setStretchFactor(0.22);
+    if (known === undefined) inOwnPane(this.#library, series);
     const lines = known === undefined ? RSI_LINES : [];
     return { series, lines: lines.map((at) => series.createPriceLine({ price: at, lineWidth: 1, lineStyle: 2, axisLabelVisible: false })) };
   }

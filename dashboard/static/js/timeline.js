@@ -1,4 +1,6 @@
-// The places on the time axis: a bar each, and empty ones where bars are missing.
+// The places on the time axis: a bar each, and empty ones where bars are missing; and the axis by the chosen clock.
+
+import { wall } from "./zone.js";
 
 /** A gap is as wide as the bars that are missing, up to so many: a weekend of minutes would fill ten screens. */
 const WIDEST_GAP = 12;
@@ -79,4 +81,16 @@ export class Timeline {
     while (this.points[index].open === undefined) index += 1;
     return { gap: [this.points[before].time + this.#widthMs, this.points[index].time] };
   }
+}
+
+/** The library's time axis, on which days and hours begin by the clock that the reader has chosen. */
+export function wallClock({ defaultHorzScaleBehavior }) {
+  class WallClock extends defaultHorzScaleBehavior() {
+    fillWeightsForPoints(points, start) {
+      const shown = points.map((point) => ({ ...point, time: this.convertHorzItemToInternal(wall(this.key(point.time) * 1000) / 1000) }));
+      super.fillWeightsForPoints(shown, start);
+      for (let index = start; index < points.length; index += 1) points[index].timeWeight = shown[index].timeWeight;
+    }
+  }
+  return new WallClock();
 }

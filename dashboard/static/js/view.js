@@ -13,7 +13,7 @@ export class ViewDialog {
   /**
    * What was chosen before may have `quote`, `spread`, `broker`, `scale` and `studies`. `onQuote(isShown)`, `onSpread(isShown)`,
    * `onBroker(isShown)`, `onScale(name)` and `onStudies(text)` are called with what is chosen, at first by `show`; `onMeasure()` asks to measure; `csvUrl()` says where the
-   * loaded bars are, `picture()` gives the chart as a canvas, and `name()` what both are called.
+   * loaded bars are, or null, `picture()` gives the chart as a canvas, and `name()` what both are called.
    */
   constructor({ quote = true, spread, broker, scale, studies, ...handlers }) {
     this.#chosen = { quote: Boolean(quote), spread: Boolean(spread), broker: Boolean(broker), scale: SCALES.includes(scale) ? scale : "normal", studies: cleaned(studies) };
@@ -33,6 +33,11 @@ export class ViewDialog {
 
   open() {
     $("view").showModal();
+  }
+
+  /** Whether there are bars to save. */
+  offer(hasBars) {
+    $("view-csv").disabled = $("view-picture").disabled = !hasBars;
   }
 
   /** Show what is chosen: all of it, or what is another than before. */

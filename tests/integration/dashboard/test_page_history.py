@@ -150,6 +150,69 @@ async def told(route: Route, state: dict[str, Any]) -> None:
     await route.fulfill(status=200, content_type="text/event-stream", body=body)
 
 
+async def test_span_up_to_now_is_shown_by_bars_that_fit_it(reader: Reader, history: Market) -> None:
+    page = reader.page
+    await reader.open("?symbol=PAST")
+    await reader.until_bars(1500)
+    await page.keyboard.press("Home")
+    await page.keyboard.press("g")
+    await page.get_by_role("button", name="1 day").click()
+    # The pointer would point at a bar.
+    await page.mouse.move(0, 0)
+    await expect(page.locator("#legend")).to_contain_text("PAST · M5")
+    assert "timeframe=M5" in page.url
+    assert "at=" not in page.url
+    newest = datetime.fromtimestamp(minute_ms(MINUTES - 1) // (5 * MINUTE_MS) * 300, UTC)
+    await expect(page.locator("#legend")).to_contain_text(f"{newest:%H:%M} UTC")
+    # The first bar on the screen.
+    box = await page.locator("#chart").bounding_box()
+    assert box is not None
+    await page.mouse.move(box["x"] + 3, box["y"] + 300)
+    await expect(page.locator("#legend")).to_contain_text(f"{newest - timedelta(days=1):%d %b %Y, %H:%M} UTC")
+
+    # It begins three years ago.
+    await page.keyboard.press("g")
+    await page.get_by_role("button", name="All").click()
+    await expect(page.locator("#legend")).to_contain_text("PAST · W1")
+
+
+async def test_days_begin_on_the_axis_by_the_clock_that_is_chosen_later(reader: Reader) -> None:
+    """Whatever is drawn beside the candles: the spread, here."""
+    await reader.open()
+    days = await reader.page.evaluate(
+        """async () => {
+            const { createChartEx } = LightweightCharts;
+            let made;
+            const noted = (...all) => (made = createChartEx(...all));
+            globalThis.LightweightCharts = { ...LightweightCharts, createChartEx: noted };
+            const [{ Chart }, { setZone }] = [await import("./js/chart.js"), await import("./js/zone.js")];
+            const element = document.createElement("div");
+            element.className = "chart";
+            document.querySelector("#chart").replaceWith(element);
+            const ignore = () => {};
+            const chart = new Chart(element, {
+                onPast: ignore, onFuture: ignore, onPoint: ignore, onPick: ignore, onView: ignore, onStudies: ignore,
+            });
+            const begins = Date.UTC(2023, 10, 16);
+            const bars = Array.from({ length: 400 }, (_, n) =>
+                ({ time: begins + n * 300_000, open: 1, high: 1.1, low: 0.9, close: 1, volume: 1, spread: 2 }));
+            chart.overlays.showSpread(true);
+            chart.draw(bars, 5, { widthMs: 300_000 });
+            chart.reset();
+            setZone("America/Sao_Paulo");
+            chart.relabel("en-GB");
+            const days = new Set();
+            made.applyOptions({ timeScale: { tickMarkFormatter: (time, kind) => {
+                if (kind === 2) days.add(new Date(time * 1000).toISOString());
+                return "a label";
+            } } });
+            for (let frame = 0; frame < 4; frame += 1) await new Promise(requestAnimationFrame);
+            return [...days];
+        }"""
+    )
+    assert days == ["2023-11-17T03:00:00.000Z"]
+
+
 async def test_clock_of_the_candles_days_is_offered_where_it_is_another(reader: Reader, history: Market) -> None:
     page = reader.page
     state = history.get("/pipeline").json()

@@ -167,6 +167,22 @@ async def test_lost_connection_is_told_and_its_gap_is_filled(reader: Reader, mar
     reader.complaints = [text for text in reader.complaints if text not in refused]
 
 
+async def test_stream_is_opened_anew_when_the_machine_wakes_up(reader: Reader) -> None:
+    """A socket that died meanwhile looks open, and the timer that would tell was asleep as well."""
+    await reader.open()
+    await reader.until_bars(len(eurusd_bars()))
+    await expect(reader.page.locator("#status")).to_contain_text("Last tick")
+    async with reader.page.expect_request("**/stream?*since=*"):
+        await reader.page.evaluate(
+            """() => {
+                const now = Date.now();
+                Date.now = () => now + 60_000;
+                document.dispatchEvent(new Event("visibilitychange"));
+            }"""
+        )
+    await expect(reader.page.locator("#status")).to_contain_text("Last tick")
+
+
 async def test_pane_shows_the_state_of_the_pipeline(reader: Reader) -> None:
     await reader.open()
     await reader.page.keyboard.press("p")

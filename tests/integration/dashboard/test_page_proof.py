@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +223,22 @@ async def test_bars_and_picture_are_saved(reader: Reader, proven: list[Candle]) 
         assert download.suggested_filename == f"PROVEN M5.{name}"
         content = await asyncio.to_thread(Path(await download.path()).read_bytes)
         assert content.startswith(begins)
-        assert name == "png" or content.count(b"\n") == MINUTES // 5 + 1
+        if name == "csv":
+            assert content.count(b"\n") == MINUTES // 5 + 1
+        else:
+            assert is_opaque(content)
+
+
+def is_opaque(png: bytes) -> bool:
+    """Whether the first pixel is: whatever the viewer has behind it would be seen."""
+    colour_type, pixels, at = png[25], b"", 8
+    while at < len(png):
+        size = int.from_bytes(png[at : at + 4])
+        if png[at + 4 : at + 8] == b"IDAT":
+            pixels += png[at + 8 : at + 8 + size]
+        at += size + 12
+    # One byte for the filter of the row, then red, green, blue, alpha.
+    return colour_type == 2 or zlib.decompress(pixels)[4] == 255
 
 
 async def test_days_and_sessions_are_separated_by_the_chosen_clock(reader: Reader) -> None:

@@ -142,3 +142,30 @@ async def test_indicators_follow_bars_that_move_begin_and_come_late(reader: Read
     await reader.open("?symbol=STUDIED&timeframe=M5")
     for name in ("SMA 7", "SMA 3", "EMA 10", "RSI 14", "VWAP"):
         await expect(reader.page.locator("#legend")).to_contain_text(name)
+
+
+async def test_panes_below_have_their_own_scale_whatever_that_of_prices_is(reader: Reader) -> None:
+    await reader.open()
+    scales = await reader.page.evaluate(
+        """async () => {
+            const { createChartEx } = LightweightCharts;
+            let made;
+            const noted = (...all) => (made = createChartEx(...all));
+            globalThis.LightweightCharts = { ...LightweightCharts, createChartEx: noted };
+            const { Chart } = await import("./js/chart.js");
+            const ignore = () => {};
+            const chart = new Chart(document.createElement("div"), {
+                onPast: ignore, onFuture: ignore, onPoint: ignore, onPick: ignore, onView: ignore, onStudies: ignore,
+            });
+            chart.setScale("percent");
+            chart.keepClear(200);
+            chart.overlays.showSpread(true);
+            chart.chooseStudies("rsi14");
+            chart.setScale("log");
+            return made.panes().map((pane) => {
+                const { mode, scaleMargins } = pane.priceScale("right").options();
+                return [mode, scaleMargins.top < 0.2];
+            });
+        }"""
+    )
+    assert scales == [[1, False], [0, True], [0, True]]

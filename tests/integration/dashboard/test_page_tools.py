@@ -243,6 +243,7 @@ async def test_alerts_tell_a_price_once_and_silence_each_time(reader: Reader, ma
     for wanted in ("1.2", "1,05", "", "soon"):
         await price.fill(wanted)
         await page.keyboard.press("Enter")
+    await expect(price).to_have_js_property("validationMessage", "Type a price, such as 1.1035")
     await silence.fill("600")
     await page.keyboard.press("Enter")
     rows = page.locator("#alert-list li")
