@@ -13,6 +13,7 @@ from archive.metrics import Metrics
 from archive.writer import Writer
 from marketdata.errors import ArchiveDamaged, LogTruncated
 from marketdata.tick import DAY_MS, Frame, content
+from marketdata.wire import numbered_frames
 from runtime.archive.manifest import Catalogue
 from runtime.archive.reader import ArchiveReader
 from runtime.clock import now_ms
@@ -21,7 +22,6 @@ from runtime.kafka_errors import kafka_errors
 from runtime.kafka_groups import group_offsets
 from runtime.logreader import LogReader
 from runtime.settings import Settings
-from runtime.ticklog import frames_of
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +78,7 @@ class LocalRetention:
         ours: dict[int, Frame] = {}
         try:
             async for records in reader.read(self._topic, partition, first, last):
-                ours |= frames_of([(record.offset, record.value) for record in records])
+                ours |= numbered_frames([(record.offset, record.value) for record in records])
         except LogTruncated:
             return  # somebody else deleted them
         archived = ArchiveReader(self._catalogue).read(partition, first, last)

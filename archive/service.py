@@ -15,6 +15,7 @@ from archive.retention import LocalRetention
 from archive.writer import Writer
 from marketdata.errors import ArchiveDamaged, ArchiveFenced, LogShortened, LogTruncated, TickpipeError
 from marketdata.tick import DAY_MS
+from marketdata.wire import numbered_frames
 from runtime.archive.files import ArchiveFiles, open_files
 from runtime.archive.manifest import Catalogue, Day, Progress, date_of
 from runtime.clock import now_ms
@@ -24,7 +25,6 @@ from runtime.logreader import LogReader, own_log, wait_for_log
 from runtime.rights import Service
 from runtime.service import sleep_unless, unless_set
 from runtime.settings import Settings
-from runtime.ticklog import frames_of
 
 log = structlog.get_logger(__name__)
 
@@ -241,7 +241,7 @@ class _Flow:
 
     async def _read_to(self, reader: LogReader, partition: int, end: int, stopping: asyncio.Event) -> None:
         async for records in reader.read(self._settings.ticks_topic, partition, self._next[partition], end - 1):
-            chunk = frames_of([(record.offset, record.value) for record in records])
+            chunk = numbered_frames([(record.offset, record.value) for record in records])
             last = records[-1].offset
             self.writer.add(partition, self._next[partition], last, chunk)
             self._next[partition] = last + 1

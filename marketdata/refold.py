@@ -21,7 +21,7 @@ from msgspec.structs import astuple
 from marketdata.fold import CandleFold, split_by_period
 from marketdata.offsets import Range, Ranges, from_spans, normalized, place, spans
 from marketdata.resends import Passes
-from marketdata.runs import Chunk, Run, flows
+from marketdata.runs import Chunk, Flows, Run, flows
 from marketdata.tick import Frame, Tick, Ticks, period_of, same
 from marketdata.timeframes import M1, Timeframe
 
@@ -141,13 +141,20 @@ class Refold:
         Raises:
             TooManyTicks: when the folds then hold more than `max_ticks`.
         """
-        for (source, symbol), (positions, frames) in flows(chunk).items():
+        self.feed_flows(flows(chunk))
+
+    def feed_flows(self, fed: Flows) -> None:
+        """As `feed`, with the frames of each source and symbol by themselves, and with their positions.
+
+        Raises: as `feed`.
+        """
+        for (source, symbol), (positions, frames) in fed.items():
             for width_ms in self._widths_ms:
                 self._feed((source, symbol, width_ms), positions, frames)
         if self._max_ticks is not None and self._ticks_held > self._max_ticks:
             raise TooManyTicks
 
-    def _feed(self, key: _Key, positions: list[int], frames: list[Frame]) -> None:
+    def _feed(self, key: _Key, positions: Sequence[int], frames: Sequence[Frame]) -> None:
         active = self._activated(key, positions[-1])
         if not active:
             return

@@ -6,10 +6,10 @@ not a run, such as a resend or late ticks, is folded frame by frame.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, compress, islice
 from operator import attrgetter, eq
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, overload
 
 from marketdata.resends import repeats
 from marketdata.tick import Columns, Frame, Ticks, period_of
@@ -32,6 +32,10 @@ _form = attrgetter("mode", "point", "coarse")
 _time = attrgetter("time_msc")
 
 
+#: By source and symbol the frames of a chunk in order, their offsets first.
+Flows = Mapping[tuple[str, str], tuple[Sequence[int], Sequence[Frame]]]
+
+
 def flows(chunk: Chunk, first: int = 0) -> dict[tuple[str, str], tuple[list[int], list[Frame]]]:
     """The chunk from offset `first` on by source and symbol: offsets and frames, in their order."""
     by_key: dict[tuple[str, str], tuple[list[int], list[Frame]]] = {}
@@ -44,6 +48,44 @@ def flows(chunk: Chunk, first: int = 0) -> dict[tuple[str, str], tuple[list[int]
             flow[0].append(offset)
             flow[1].append(frame)
     return by_key
+
+
+class ColumnFrames(Sequence[Frame]):
+    """Frames of one source, symbol and form whose ticks are columns; a frame is made when it is asked for."""
+
+    __slots__ = ("_made", "_make", "_numbers", "starts", "ticks")
+
+    def __init__(
+        self, ticks: Columns, starts: Sequence[int], make: Callable[[int, Ticks], Frame], numbers: range | None = None
+    ) -> None:
+        """`starts` are the indices of each frame's first tick, `make` makes the frame of a number from its ticks.
+
+        `numbers` are those of the frames in this part of them.
+        """
+        #: Of all frames, also where this is a part of them.
+        self.ticks = ticks
+        self.starts = starts
+        self._make = make
+        self._numbers = range(len(starts)) if numbers is None else numbers
+        self._made: dict[int, Frame] = {}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Frame: ...
+    @overload
+    def __getitem__(self, index: slice) -> "ColumnFrames": ...
+    def __getitem__(self, index: int | slice) -> "Frame | ColumnFrames":
+        if isinstance(index, slice):
+            part = ColumnFrames(self.ticks, self.starts, self._make, self._numbers[index])
+            part._made = self._made
+            return part
+        number = self._numbers[index]
+        if (frame := self._made.get(number)) is None:
+            end = self.starts[number + 1] if number + 1 < len(self.starts) else len(self.ticks)
+            frame = self._made[number] = self._make(number, self.ticks[self.starts[number] : end])
+        return frame
 
 
 class Part(NamedTuple):
@@ -84,20 +126,26 @@ class Run:
     @classmethod
     def of(cls, offsets: Sequence[int], frames: Sequence[Frame]) -> Self | None:
         """The run of these frames, or None when they are none or too few to gain by it."""
-        parts = [frame.ticks for frame in frames]
-        lengths = list(map(len, parts))
-        if sum(lengths) < MIN_TICKS or len(set(map(_form, frames))) > 1:
-            return None
         ticks: Ticks
-        if set(map(type, parts)) == {list}:
-            ticks = list(chain.from_iterable(parts))
-            times = list(map(_time, ticks))
+        starts: Sequence[int]
+        if isinstance(frames, ColumnFrames):
+            if len(frames.ticks) < MIN_TICKS:
+                return None
+            ticks, times, starts = frames.ticks, frames.ticks.after_ms, frames.starts
         else:
-            ticks = Columns.joined(parts)
-            times = ticks.after_ms
+            parts = [frame.ticks for frame in frames]
+            lengths = list(map(len, parts))
+            if sum(lengths) < MIN_TICKS or len(set(map(_form, frames))) > 1:
+                return None
+            if set(map(type, parts)) == {list}:
+                ticks = list(chain.from_iterable(parts))
+                times = list(map(_time, ticks))
+            else:
+                ticks = Columns.joined(parts)
+                times = ticks.after_ms
+            starts = range(len(ticks)) if len(ticks) == len(frames) else [0, *accumulate(lengths[:-1])]
         if times != sorted(times):
             return None
-        starts = range(len(ticks)) if len(ticks) == len(frames) else [0, *accumulate(lengths[:-1])]
         if _repeats_within(frames, times, starts):
             return None
         return cls(offsets, frames, ticks, times, starts)
@@ -137,7 +185,7 @@ class Run:
         return type(self)(
             self.offsets[begin:end], self.frames[begin:end],
             self._ticks[ticks_begin:ticks_end], self._times[ticks_begin:ticks_end],
-            [start - ticks_begin for start in self._starts[begin:end]],
+            _shifted(self._starts[begin:end], ticks_begin),
         )  # fmt: skip
 
     def part(self, ts: int, width_ms: int) -> Part | None:
@@ -158,9 +206,13 @@ def _repeats_within(frames: Sequence[Frame], times: Sequence[int], starts: Seque
         ends, begins = times, islice(times, 1, None)
     else:
         ends, begins = [times[start - 1] for start in starts[1:]], [times[start] for start in starts[1:]]
-    # Found without a call of Python's for each frame: nearly every run of single ticks has some in one millisecond.
+    # Found without a call of Python's for each frame, and those alone are looked at: frames of columns have to be made.
     touching = compress(range(1, len(frames)), map(eq, ends, begins))
     return any(repeats(frames[at - 1], frames[at], frames[at].ticks[0].time_msc) for at in touching)
+
+
+def _shifted(starts: Sequence[int], by: int) -> Sequence[int]:
+    return range(len(starts)) if isinstance(starts, range) else [start - by for start in starts]
 
 
 class Record(Protocol):

@@ -181,6 +181,20 @@ def decode_frames(values: Sequence[bytes | None]) -> list[Frame] | None:
     return _decode_all(_frames, values)
 
 
+def numbered_frames(records: Sequence[tuple[int, bytes | None]]) -> list[tuple[int, Frame]]:
+    """The numbers that records were given, and the frames, of those that are frames."""
+    frames = decode_frames([value for _, value in records])
+    if frames is not None:
+        return [(offset, frame) for (offset, _), frame in zip(records, frames, strict=True)]
+    found = []
+    for offset, value in records:
+        try:
+            found.append((offset, decode_frame(value)))
+        except InvalidFrame:
+            continue
+    return found
+
+
 def decode_candles(values: Sequence[bytes | None]) -> list[Candle] | None:
     """The candles of a whole poll; None when at least one value is no candle, `decode_candle` then tells which."""
     return _decode_all(_candles, values)

@@ -8,17 +8,17 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from marketdata.errors import InvalidFrame, LogTruncated, SettingsError, UnknownTopic, missing_extra
+from marketdata.errors import LogTruncated, SettingsError, UnknownTopic, missing_extra
 from marketdata.fold import CandleFold
 from marketdata.offsets import MAX_PARTITION, Ranges, contains, intersection, normalized, position, union
 from marketdata.refold import NewFold, Proof, Refold, TooManyTicks
-from marketdata.runs import Chunk, in_pieces
-from marketdata.tick import Frame
-from marketdata.wire import decode_frame, decode_frames
+from marketdata.runs import Chunk, Flows, flows, in_pieces
+from marketdata.wire import numbered_frames
 from runtime.kafka import Ends
 from runtime.logreader import LogReader, own_log
 from runtime.settings import Settings
@@ -38,6 +38,8 @@ HELD_TICKS: Final = 2_000_000
 
 #: Behind every position.
 _END: Final = position(MAX_PARTITION + 1, 0)
+
+T = TypeVar("T")
 
 #: Called with the number of records read since the last call.
 Progress = Callable[[int], None]
@@ -125,9 +127,9 @@ class TickLog:
             series = {(proof.source, proof.symbol) for proof in left}
             with suppress(LogTruncated):  # Retention was faster than the reading: what it took is unprovable by now.
                 for partition, first, last in refold.to_read():
-                    async for chunk in self.read(partition, first, last, series=series):
-                        refold.feed(chunk)
-                        for found in _complete(left, provable, refold, chunk[-1][0]) if chunk else ():
+                    async for reached, fed in self._read_flows(partition, first, last, series):
+                        refold.feed_flows(fed)
+                        for found in _complete(left, provable, refold, reached):
                             yield found
                         await asyncio.sleep(0)
                 for found in _complete(left, provable, refold, _END):
@@ -155,8 +157,8 @@ class TickLog:
         series = {(proof.source, proof.symbol) for proof in provable}
         try:
             for partition, first, last in refold.to_read():
-                async for chunk in self.read(partition, first, last, series=series, on_progress=on_progress):
-                    refold.feed(chunk)
+                async for _, fed in self._read_flows(partition, first, last, series, on_progress):
+                    refold.feed_flows(fed)
                     # A server that reads the log for one request goes on serving the others.
                     await asyncio.sleep(0)
         except LogTruncated:
@@ -290,20 +292,54 @@ class TickLog:
             LogTruncated: when the next offset to read is held no more.
             ArchiveUnavailable, ArchiveDamaged: when the archive is needed and cannot be read.
         """
+        found = self._read(partition, first, last, partial(self._archived_chunks, series=series), on_progress)
+        async for chunk in found:
+            yield chunk
+
+    async def _read_flows(
+        self,
+        partition: int,
+        first: int,
+        last: int,
+        series: Collection[tuple[str, str]],
+        on_progress: Progress | None = None,
+    ) -> AsyncIterator[tuple[int, Flows]]:
+        """The same by source and symbol, each part with the position up to which all are in it and those before it.
+
+        Raises: as `read`.
+        """
+        reached = position(partition, first) - 1
+        found = self._read(partition, first, last, partial(self._archived_flows, series=series), on_progress)
+        async for part in found:
+            if isinstance(part, tuple):
+                reached, fed = part
+            else:
+                reached, fed = part[-1][0] if part else reached, flows(part)
+            yield reached, fed
+
+    async def _read(
+        self,
+        partition: int,
+        first: int,
+        last: int,
+        archived: Callable[[int, int, int], AsyncIterator[tuple[int, T]]],
+        on_progress: Progress | None,
+    ) -> AsyncIterator[T | Chunk]:
+        """What `archived` gives of the archive, with the number of records in each, and of Kafka chunks."""
         while first <= last:
             in_archive = await self._last_in_archive(partition, first, last)
             if in_archive is not None:
-                async for chunk in self._read_archive(partition, first, in_archive, series):
-                    yield chunk
+                async for count, part in archived(partition, first, in_archive):
+                    yield part
                     if on_progress is not None:
-                        on_progress(len(chunk))
+                        on_progress(count)
                 first = in_archive + 1
                 continue
             try:
                 async for records in self._reader.read(self._topic, partition, first, last):
                     begin = position(partition, 0)
                     for piece in in_pieces(records):
-                        yield frames_of([(begin + record.offset, record.value) for record in piece])
+                        yield numbered_frames([(begin + record.offset, record.value) for record in piece])
                     first = records[-1].offset + 1
                     if on_progress is not None:
                         on_progress(len(records))
@@ -326,9 +362,21 @@ class TickLog:
             return None
         return min(last, kafka_first - 1)
 
-    async def _read_archive(
+    async def _archived_flows(
+        self, partition: int, first: int, last: int, series: Collection[tuple[str, str]]
+    ) -> AsyncIterator[tuple[int, tuple[int, Flows]]]:
+        archive = await self._open_archive()
+        assert archive is not None  # noqa: S101 - `_last_in_archive` has asked it
+        begin = position(partition, 0)
+        parts = archive.flows(partition, first, last, series=series)
+        while (some := await asyncio.to_thread(next, parts, None)) is not None:
+            for part in some:
+                positions = [begin + offset for offset in part.offsets]
+                yield len(positions), (begin + part.reached, {part.series: (positions, part.frames)})
+
+    async def _archived_chunks(
         self, partition: int, first: int, last: int, series: Collection[tuple[str, str]] | None
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncIterator[tuple[int, Chunk]]:
         archive = await self._open_archive()
         assert archive is not None  # noqa: S101 - `_last_in_archive` has asked it
         begin = position(partition, 0)
@@ -337,7 +385,8 @@ class TickLog:
             ticks = sum(len(frame.ticks) for _, frame in chunk)
             step = max(1, _PIECE_TICKS * len(chunk) // ticks)
             for start in range(0, len(chunk), step):
-                yield [(begin + offset, frame) for offset, frame in chunk[start : start + step]]
+                part = chunk[start : start + step]
+                yield len(part), [(begin + offset, frame) for offset, frame in part]
 
 
 def _complete(
@@ -349,17 +398,3 @@ def _complete(
         if fold is None and left[0] in provable:
             return
         yield left.popleft(), fold
-
-
-def frames_of(records: list[tuple[int, bytes | None]]) -> list[tuple[int, Frame]]:
-    """The numbers that records were given, and the frames, of those that are frames."""
-    frames = decode_frames([value for _, value in records])
-    if frames is not None:
-        return [(offset, frame) for (offset, _), frame in zip(records, frames, strict=True)]
-    found = []
-    for offset, value in records:
-        try:
-            found.append((offset, decode_frame(value)))
-        except InvalidFrame:
-            continue
-    return found

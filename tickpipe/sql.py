@@ -164,9 +164,9 @@ def _load_ticks(connection: "DuckDBPyConnection", data_dir: Path | None, *, arch
 
 async def _unarchived(settings: "Settings", files: Any) -> "tuple[Catalogue | None, dict[int, Chunk]]":
     """The archive's part of the log that Kafka has, and the records that it does not hold yet."""
+    from marketdata.wire import numbered_frames
     from runtime.archive.manifest import Catalogue
     from runtime.logreader import LogReader, own_log
-    from runtime.ticklog import frames_of
 
     catalogue = None if files is None else Catalogue(files, await own_log(settings))
     tail: dict[int, Chunk] = {}
@@ -179,7 +179,7 @@ async def _unarchived(settings: "Settings", files: Any) -> "tuple[Catalogue | No
                     first = max(first, catalogue.progress(partition).next)
                 found = []
                 async for records in reader.read(settings.ticks_topic, partition, first, end - 1):
-                    found += frames_of([(record.offset, record.value) for record in records])
+                    found += numbered_frames([(record.offset, record.value) for record in records])
                     ticks += sum(len(frame.ticks) for _, frame in found[-len(records) :])
                     if ticks > _MAX_TAIL_TICKS:
                         raise ArchiveBehind

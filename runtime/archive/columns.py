@@ -2,16 +2,17 @@
 
 from array import array
 from collections.abc import Iterable, Sequence
-from itertools import chain, pairwise, repeat
-from typing import Any, Final, NamedTuple
+from itertools import accumulate, chain, groupby, pairwise
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.parquet import ParquetWriter
 
 from marketdata.refold import TickRow, columns_of
-from marketdata.runs import Chunk
-from marketdata.tick import DAY_MS, Frame, Tick
+from marketdata.runs import Chunk, ColumnFrames
+from marketdata.tick import DAY_MS, Columns, Frame, RecordColumns, Tick, Ticks
 
 _MOMENT: Final = pa.timestamp("ms", tz="UTC")
 
@@ -51,9 +52,8 @@ def table_of(partition: int, chunk: Chunk, series: dict[tuple[str, str], int]) -
     `series` numbers them; those that are new are added.
     """
     frames = [frame for _, frame in chunk]
-    counts = [len(frame.ticks) for frame in frames]
-    ticks = list(chain.from_iterable(frame.ticks for frame in frames))
-    owner = list(chain.from_iterable(repeat(number, count) for number, count in enumerate(counts)))
+    ticks = _joined([frame.ticks for frame in frames])
+    index = pa.repeat(pa.scalar(0, pa.int32()), len(ticks))
     of_frames = pa.record_batch(
         [
             pa.array([offset for offset, _ in chunk], pa.int64()),
@@ -67,18 +67,43 @@ def table_of(partition: int, chunk: Chunk, series: dict[tuple[str, str], int]) -
         ["offset", "received", "request", "mode", "point", "coarse", "series"],
     )
     if len(ticks) > len(frames):
-        of_frames = of_frames.take(pa.array(owner, pa.int32()))
+        ends = list(accumulate(len(frame.ticks) for frame in frames))
+        numbers = pa.array(range(len(frames)), pa.int32())
+        owner = pc.run_end_decode(pa.RunEndEncodedArray.from_arrays(pa.array(ends, pa.int32()), numbers))
+        of_frames = of_frames.take(owner)
+        index = pc.subtract(pa.array(range(len(ticks)), pa.int32()), pa.array([0, *ends[:-1]], pa.int32()).take(owner))
     columns = {
-        "time": pa.array([tick.time_msc for tick in ticks], _MOMENT),
-        "bid": pa.array([tick.bid for tick in ticks], pa.float64()),
-        "ask": pa.array([tick.ask for tick in ticks], pa.float64()),
-        "last": pa.array([tick.last for tick in ticks], pa.float64()),
-        "volume": pa.array([tick.volume for tick in ticks], pa.float64()),
-        "flags": pa.array([tick.flags for tick in ticks], pa.int64()),
+        "time": pc.add(pa.array(ticks.after_ms, pa.int64()), ticks.time_msc).cast(_MOMENT),
         "partition": pa.repeat(pa.scalar(partition, pa.int32()), len(ticks)),
-        "index": pa.array(chain.from_iterable(map(range, counts)), pa.int32()),
-    } | {name: of_frames.column(name) for name in of_frames.schema.names}
+        "index": index,
+    }
+    columns |= {name: _array(getattr(ticks, name), len(ticks), SCHEMA.field(name).type) for name in TICK_COLUMNS[1:]}
+    columns |= {name: of_frames.column(name) for name in of_frames.schema.names}
     return pa.table([columns[name] for name in WITH_SERIES.names], WITH_SERIES)
+
+
+def _joined(parts: Sequence[Ticks]) -> Columns:
+    """The ticks of all parts as columns, to the bit: `Columns.of` takes -0.0 for 0.0, as version 2 of a frame does."""
+    if list not in set(map(type, parts)):
+        return Columns.joined(parts)
+    found: dict[str, list[Any]] = {name: [] for name in Tick.__struct_fields__}
+    for kind, group in groupby(parts, type):
+        some = list(group)
+        if kind is list:
+            ticks = list(chain.from_iterable(some))
+            for name, values in found.items():
+                values.extend(map(attrgetter(name), ticks))
+        else:
+            columns = Columns.joined(some)
+            found["time_msc"] += map(columns.time_msc.__add__, columns.after_ms)
+            for name in TICK_COLUMNS[1:]:
+                found[name] += columns.column(name)
+    return Columns(0, found.pop("time_msc"), **found)
+
+
+def _array(values: Any, length: int, type_: pa.DataType) -> pa.Array:
+    """A column of `Columns`, which is one value where all ticks have the same."""
+    return pa.array(values, type_) if isinstance(values, list) else pa.repeat(pa.scalar(values, type_), length)
 
 
 class SeriesDay(NamedTuple):
@@ -176,6 +201,36 @@ def frames_in(table: pa.Table, series: Sequence[tuple[str, str]]) -> list[tuple[
     return frames
 
 
+def flow_in(rows: pa.RecordBatch, series: tuple[str, str]) -> tuple[list[int], Sequence[Frame]]:
+    """The offsets and frames of rows of one source and symbol in order of offset and index, of which there is one.
+
+    The frames are columns, unless they differ in form.
+    """
+    runs = pc.run_end_encode(rows["offset"])
+    offsets, ends = _plain(runs.values, "q"), _plain(runs.run_ends, "i")
+    starts: Sequence[int] = range(len(rows)) if len(offsets) == len(rows) else [0, *ends[:-1]]
+    firsts = rows if len(offsets) == len(rows) else rows.take(pa.array(starts, pa.int64()))
+    if any(len(firsts[name].unique()) > 1 for name in ("mode", "point", "coarse")):
+        numbers = pa.repeat(pa.scalar(0, pa.int32()), len(rows))
+        found = frames_in(pa.table([*rows.columns, numbers], WITH_SERIES), [series])
+        return offsets, [frame for _, frame in found]
+    mode, point, coarse = (firsts[name][0].as_py() for name in ("mode", "point", "coarse"))
+    received, request = _plain(firsts["received"], "q"), firsts["request"]
+
+    def made(number: int, ticks: Ticks) -> Frame:
+        return Frame(
+            v=2, source=series[0], symbol=series[1], mode=mode, point=point, request=request[number].as_py(),
+            received=received[number], ticks=cast(RecordColumns, ticks), coarse=coarse,
+        )  # fmt: skip
+
+    times = rows["time"].cast(pa.int64())
+    since_ms = times[0].as_py()
+    bid, ask = _plain(rows["bid"], "d"), _plain(rows["ask"], "d")
+    last, volume, flags = (_one_or_all(rows[name], code) for name, code in _TICK_COLUMNS[3:])
+    ticks = Columns(since_ms, _plain(pc.subtract(times, since_ms), "q"), bid, ask, flags, last, volume)
+    return offsets, ColumnFrames(ticks, starts, made)
+
+
 #: The fields of a tick in their order, and their types as `array` names them.
 _TICK_COLUMNS: Final = (("time", "q"), ("bid", "d"), ("ask", "d"), ("last", "d"), ("volume", "d"), ("flags", "q"))
 
@@ -218,14 +273,20 @@ class ArrowTicks:
         return pa.record_batch([pa.array(column, field.type) for column, field in values], self.schema)
 
 
-def _plain(column: pa.ChunkedArray, code: str) -> Any:
+def _plain(column: pa.ChunkedArray | pa.Array, code: str) -> Any:
     # Ten times as fast as `to_pylist`, which makes an object of Arrow's for each value.
     found = array(code)
-    for chunk in column.chunks:
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
         width = found.itemsize
         data = memoryview(chunk.buffers()[1])
         found.frombytes(data[chunk.offset * width : (chunk.offset + len(chunk)) * width])
     return found.tolist()
+
+
+def _one_or_all(column: pa.Array, code: str) -> Any:
+    """The value that all have, to the bit: 0.0 is not -0.0; or the list of them."""
+    bits = column.view(pa.int64())
+    return column[0].as_py() if pc.all(pc.equal(bits, bits[0])).as_py() else _plain(column, code)
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from itertools import pairwise
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +14,8 @@ from pyarrow.parquet import ParquetFile
 from marketdata.errors import ArchiveDamaged
 from marketdata.offsets import Ranges
 from marketdata.runs import Chunk
-from runtime.archive.columns import SCHEMA, TICK_COLUMNS, WITH_SERIES, frames_in
+from marketdata.tick import Frame
+from runtime.archive.columns import SCHEMA, TICK_COLUMNS, WITH_SERIES, flow_in, frames_in
 from runtime.archive.files import ArchiveFiles, open_files
 from runtime.archive.manifest import ArchivedFile, Catalogue, Manifest, Progress, Series
 from runtime.archive.resends import Part, is_forward, sharing
@@ -23,6 +25,9 @@ _WINDOW_TICKS: Final = 400_000
 
 #: Ticks that are handed out at once, some 30 MB as frames.
 _CHUNK_TICKS: Final = 50_000
+
+#: Ticks of one source and symbol that are folded at once, some milliseconds.
+_FLOW_TICKS: Final = 10_000
 
 #: Ticks of row groups that are held because the next window may need more of them, some 100 MB; and row groups, of
 #: which even a small one takes some 40 KB.
@@ -61,16 +66,56 @@ class ArchiveReader:
 
         What the archive does not have is left out; `progress` tells what it has.
         """
+        for _, parts in self._windows(partition, first, last, series):
+            names = sorted(parts)
+            tables = [
+                rows.append_column(WITH_SERIES.field("series"), pa.repeat(pa.scalar(number, pa.int32()), len(rows)))
+                for number, name in enumerate(names)
+                for rows in parts[name]
+            ]
+            for rows in _whole_frames(_in_order(tables), _CHUNK_TICKS):
+                yield frames_in(rows, names)
+
+    def flows(
+        self, partition: int, first: int, last: int, *, series: Collection[Series] | None = None
+    ) -> Iterator[list["FlowPart"]]:
+        """As `read`, each source and symbol by itself, which takes less than half of the time to fold."""
+        for end, parts in self._windows(partition, first, last, series):
+            reached = end if len(parts) == 1 else first - 1
+            found: list[FlowPart] = []
+            for number, (name, tables) in enumerate(parts.items(), start=1):
+                for rows in _whole_frames(_in_order(tables), _FLOW_TICKS):
+                    offsets, frames = flow_in(rows.combine_chunks().to_batches()[0], name)
+                    found.append(FlowPart(name, offsets, frames, offsets[-1] if len(parts) == 1 else reached))
+                    if len(found) * _FLOW_TICKS >= _CHUNK_TICKS:
+                        yield found
+                        found = []
+                if number == len(parts) and found:
+                    found[-1] = found[-1]._replace(reached=end)
+            if found:
+                yield found
+            first = end + 1
+
+    def _windows(
+        self, partition: int, first: int, last: int, series: Collection[Series] | None
+    ) -> Iterator[tuple[int, dict[Series, list[pa.Table]]]]:
+        """The rows of some offsets after the other, by source and symbol, each with the last of these offsets."""
         progress, attempts = self._progress.get(partition), 0
         if progress is None or progress.next <= last:
             progress = self.progress(partition)
         while first <= last:
             files = self._files(progress, partition, first, last, series)
             try:
-                for chunk_last, chunk in self._chunks(files, first, last):
-                    if chunk:
-                        yield chunk
-                    first, attempts = chunk_last + 1, 0
+                while first <= last and files:
+                    first = max(first, files[0].first)
+                    end = _window_end(files, first, last)
+                    parts: dict[Series, list[pa.Table]] = {}
+                    for file in files:
+                        if file.first <= end and len(rows := self._groups.rows(file, first, end)):
+                            parts.setdefault((file.source, file.symbol), []).append(rows)
+                    yield end, parts
+                    first, attempts = end + 1, 0
+                    files = [file for file in files if file.last >= first]
                 return
             except FileNotFoundError as exc:
                 attempts += 1
@@ -122,23 +167,15 @@ class ArchiveReader:
                 ]  # fmt: skip
         return sorted(found, key=lambda file: file.first)
 
-    def _chunks(self, files: list[ArchivedFile], first: int, last: int) -> Iterator[tuple[int, Chunk]]:
-        # Each with the last offset that it covers.
-        names = sorted({(file.source, file.symbol) for file in files})
-        number = {name: index for index, name in enumerate(names)}
-        while first <= last and files:
-            first = max(first, files[0].first)
-            end = _window_end(files, first, last)
-            tables = [
-                self._groups.rows(file, first, end, number[file.source, file.symbol])
-                for file in files
-                if file.first <= end
-            ]
-            for rows in _whole_frames(_in_order(tables)):
-                yield rows["offset"][-1].as_py(), frames_in(rows, names)
-            yield end, []
-            first = end + 1
-            files = [file for file in files if file.last >= first]
+
+class FlowPart(NamedTuple):
+    """Frames of one source and symbol in order of their offsets."""
+
+    series: Series
+    offsets: Sequence[int]
+    frames: Sequence[Frame]
+    #: Everything up to this offset is in this part and those before it.
+    reached: int
 
 
 class ArchivedFlow:
@@ -206,20 +243,19 @@ def _window_end(files: list[ArchivedFile], first: int, last: int) -> int:
 
 
 def _in_order(tables: list[pa.Table]) -> pa.Table:
-    tables = [table for table in tables if len(table)]
     if not tables:
         return WITH_SERIES.empty_table()
-    if len(tables) == 1:
-        return tables[0]
     whole = pa.concat_tables(tables)
+    if all(one["offset"][-1].as_py() < next_["offset"][0].as_py() for one, next_ in pairwise(tables)):
+        return whole
     return whole.take(pc.sort_indices(whole, sort_keys=[("offset", "ascending"), ("index", "ascending")]))
 
 
-def _whole_frames(rows: pa.Table) -> Iterator[pa.Table]:
-    """Rows in order of their offsets, some at a time, none of them ending within a frame."""
+def _whole_frames(rows: pa.Table, ticks: int) -> Iterator[pa.Table]:
+    """Rows in order of their offsets, so many at a time or some more: none of them ends within a frame."""
     offsets, begin = rows["offset"], 0
     while begin < len(rows):
-        end = min(begin + _CHUNK_TICKS, len(rows))
+        end = min(begin + ticks, len(rows))
         while end < len(rows) and offsets[end] == offsets[end - 1]:
             end += 1
         yield rows.slice(begin, end - begin)
@@ -241,14 +277,14 @@ class _RowGroups:
         self._held.clear()
         self._ticks = 0
 
-    def rows(self, file: ArchivedFile, first: int, last: int, number: int) -> pa.Table:
-        """The rows of the file at these offsets, with the column `series`, in which `number` stands."""
+    def rows(self, file: ArchivedFile, first: int, last: int) -> pa.Table:
+        """The rows of the file at these offsets."""
         with self._damage_named(file.path):
             tables = [self._group(file.path, group) for group in self._overlapping(file, first, last)]
         rows = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
         if file.first < first or file.last > last:
             rows = rows.filter((pc.field("offset") >= first) & (pc.field("offset") <= last))
-        return rows.append_column(WITH_SERIES.field("series"), pa.repeat(pa.scalar(number, pa.int32()), len(rows)))
+        return rows
 
     def between(self, path: str, first_ms: int, end_ms: int) -> Iterator[pa.Table]:
         """The ticks of the file from `first_ms` to before `end_ms`."""

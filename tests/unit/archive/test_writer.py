@@ -3,7 +3,7 @@
 import errno
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from marketdata.candle import Candle
 from marketdata.errors import ArchiveDamaged, ArchiveFenced, ArchiveUnavailable
 from marketdata.offsets import normalized, position
 from marketdata.refold import Proof, Refold
-from marketdata.tick import DAY_MS, Frame, Tick
+from marketdata.tick import DAY_MS, Frame, Tick, content
 from marketdata.wire import encode
 from runtime.archive.files import Digest, LocalFiles
 from runtime.archive.manifest import Catalogue, folder_name
-from runtime.archive.reader import ArchiveReader, read_whole
+from runtime.archive.reader import ArchiveReader, FlowPart, read_whole
 from tests import oracle
 from tests.conftest import fewer_examples
+from tests.unit.marketdata.test_runs import flows as forward_flows
 
 LOG = "cluster/ticks/id"
 MIDNIGHT = 1_549_238_400_000 + DAY_MS
@@ -106,6 +107,9 @@ class Archive:
         reader = ArchiveReader(self.catalogue)
         return [one for chunk in reader.read(0, first, last, **options) for one in chunk]
 
+    def flows(self) -> Iterator[FlowPart]:
+        return itertools.chain.from_iterable(ArchiveReader(self.catalogue).flows(0, 0, 1 << 40))
+
     def stored_files(self) -> set[str]:
         root = Path(self.files.full(""))
         return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
@@ -142,11 +146,14 @@ def as_bytes(log: Log) -> list[tuple[int, bytes]]:
     return [(offset, encode(frame)) for offset, frame in log]
 
 
-def candles(log: Log) -> list[bytes]:
-    """Every minute of the log, folded and encoded as it goes to Kafka."""
+def candles(log: Log, flows: Iterable[FlowPart] | None = None) -> list[bytes]:
+    """Every minute of the log, folded and encoded as it goes to Kafka; out of `flows` where they are given."""
     placed = [(position(0, offset), frame) for offset, frame in log]
     refold = Refold([Proof(*key, normalized(ranges)) for key, ranges in oracle.minutes_in(placed).items()])
-    refold.feed(placed)
+    if flows is None:
+        refold.feed(placed)
+    for part in flows or ():
+        refold.feed_flows({part.series: ([position(0, offset) for offset in part.offsets], part.frames)})
     made: list[Candle | None] = [
         fold.candle(log=LOG, offsets=proof.ranges, closed=True, emitted=0) for proof, fold in refold.results().items()
     ]
@@ -172,6 +179,26 @@ def test_a_fold_from_the_archive_is_byte_equal_to_one_from_the_log(
     series = {(log[0][1].source, log[0][1].symbol)}
     of_one = [(offset, frame) for offset, frame in log if (frame.source, frame.symbol) in series]
     assert as_bytes(archive.read(series=series)) == as_bytes(of_one)
+
+
+@fewer_examples
+@given(forward_flows() | logs().map(lambda log: [frame for _, frame in log]), st.integers(1, 30), st.integers(1, 20))
+def test_flows_of_the_archive_fold_as_the_log(
+    tmp_path_factory: pytest.TempPathFactory, sent: list[Frame], cut: int, ticks: int
+) -> None:
+    log = list(enumerate(sent))
+    archive = Archive(tmp_path_factory.mktemp("archive"))
+    archive.write(log, cut=cut)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("marketdata.runs.MIN_TICKS", 1)
+        patch.setattr("runtime.archive.reader._FLOW_TICKS", ticks)
+        patch.setattr("runtime.archive.reader._WINDOW_TICKS", 5 * ticks)
+        assert candles(log, archive.flows()) == candles(log)
+        given: dict[int, Frame] = {}
+        for part in archive.flows():
+            given |= zip(part.offsets, part.frames, strict=True)
+            assert all(offset in given for offset in range(min(part.reached + 1, len(log))))
+    assert [content(given[offset]) for offset, _ in log] == [content(frame) for frame in sent]
 
 
 def test_days_are_read_in_windows_as_one(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
