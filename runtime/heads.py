@@ -3,6 +3,10 @@
 Producer and relay have different parsers, llhttp and h11, and each takes some of what the other refuses. A proxy before
 them may be of a third kind, and where two servers see different ends of a request, one is handed what another sender
 wrote (request smuggling).
+
+What frames chunks never comes here. There h11 takes what llhttp refuses (blanks behind a size, `;` without a name,
+lines that end with LF, trailers that go on or say a length); llhttp takes sizes of more than 20 digits, and two spaces
+in the first line. Each finds the end of such a request where the other would, or refuses it.
 """
 
 import re
@@ -19,8 +23,14 @@ def without_offer(data: bytes) -> bytes:
     return data if data.find(b"pgrade", 0, end) < 0 else _UPGRADE.sub(b"\r\nX-Offered", data[:end]) + data[end:]
 
 
-#: What a target begins with: a path, `*`, or a server's name for a client that speaks through a proxy.
-_TARGET: Final = re.compile(rb"(?:/|\*$|https?://)[^#]*$", re.IGNORECASE)
+#: A target: a path, `*`, or a server's name and port before a path, for a client that speaks through a proxy.
+_TARGET: Final = re.compile(
+    rb"(?:\*|(?:https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?)?/[^#]*)$", re.IGNORECASE
+)
+_MOST_PORT: Final = 65_535
+
+#: RFC 9110, 9.3, and RFC 5789; llhttp knows some more, h11 takes any word.
+_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"})
 _VERSIONS: Final = ("1.0", "1.1")
 
 #: What may stand around a value.
@@ -33,8 +43,8 @@ _NO_LINE: Final = re.compile(rb"[ \t]|.*[\x00-\x08\n-\x1f\x7f]", re.DOTALL)
 _LENGTH_DIGITS: Final = 19
 
 
-def is_ambiguous(version: str, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether two servers may read a head in two ways (RFC 9112, 3.2, 6.1 and 6.3); h11 and llhttp take some of them.
+def is_ambiguous(method: bytes, target: bytes, version: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether two servers may read a head in two ways (RFC 9112, 3, 6.1 and 6.3); h11 and llhttp take some.
 
     Args:
         headers: with lower-case names, also those that are written twice.
@@ -57,7 +67,9 @@ def is_ambiguous(version: str, target: bytes, headers: Iterable[tuple[bytes, byt
         or hosts > 1
         or (not hosts and version != "1.0")
         or lengths + encodings > 1
-        or _TARGET.match(target) is None
+        or method not in _METHODS
+        or (found := _TARGET.match(target)) is None
+        or int(found[1] or 0) > _MOST_PORT
     )
 
 
@@ -66,10 +78,10 @@ def _is_ambiguous_head(head: bytes) -> bool:
     first, *lines = head.split(b"\r\n")
     if any(map(_NO_LINE.match, (first, *lines))):
         return True
-    _, _, target = first.partition(b" ")
+    method, _, target = first.partition(b" ")
     target, _, version = target.rpartition(b" HTTP/")
     headers = ((name.lower(), value) for name, _, value in (line.partition(b":") for line in lines))
-    return is_ambiguous(version.decode("latin-1"), target, headers)
+    return is_ambiguous(method, target, version.decode("latin-1"), headers)
 
 
 #: Where a head ends for h11, which also takes lines that end with LF.

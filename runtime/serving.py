@@ -347,8 +347,11 @@ def bounded_protocol(connections: Connections, *, extensions: bool) -> type[asyn
                 Raises:
                     ValueError: to be answered 400.
                 """
-                if is_ambiguous(self.parser.get_http_version(), self.url, self.headers):
+                parser = self.parser
+                if is_ambiguous(parser.get_method(), self.url, parser.get_http_version(), self.headers):
                     raise ValueError("a head that can be read in two ways")
+                # A client of HTTP/1.0 does not know that another answer follows (RFC 9110, 10.1.1).
+                self.expect_100_continue &= parser.get_http_version() != "1.0"
                 super().on_headers_complete()
                 self.headers = []
 

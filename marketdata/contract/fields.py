@@ -28,8 +28,8 @@ _NUMBERED: Final = {
     "43200": "MN1", "16385": "H1", "16388": "H4", "16408": "D1", "32769": "W1", "49153": "MN1",
 }  # fmt: skip
 
-#: What MQL leaves around a text.
-_AROUND: Final = " \t\r\n\0"
+#: What senders leave around a text: MQL a NUL, files the end of the line, spreadsheets and web pages other blanks.
+AROUND: Final = " \t\r\n\0\u00a0\u202f\ufeff"
 
 
 def is_bar(item: object) -> bool:
@@ -94,7 +94,7 @@ def symbol_of(value: object) -> str:
     """
     if value is None:
         raise InvalidItem("symbol", "missing")
-    name = value[: 2 * MAX_SYMBOL].strip(_AROUND) if isinstance(value, str) else ""
+    name = value[: 2 * MAX_SYMBOL].strip(AROUND) if isinstance(value, str) else ""
     if len(name) > MAX_SYMBOL or not is_name(name, MAX_SYMBOL):
         raise InvalidItem("symbol", f"1 to {MAX_SYMBOL} printable characters are expected, not {quoted(value)}")
     return name
@@ -119,7 +119,7 @@ def timeframe_of(value: object) -> str:
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 2**16
     said = f"{value:g}" if is_number else value
-    said = said[:_MAX_TEXT].strip(_AROUND) if isinstance(said, str) else said
+    said = said[:_MAX_TEXT].strip(AROUND) if isinstance(said, str) else said
     if isinstance(said, str) and len(said) <= len(_MQL_PREFIX) + 3:
         name = said.upper().removeprefix(_MQL_PREFIX)
         name = _NUMBERED.get(name, name)
@@ -177,7 +177,7 @@ def is_said(value: object) -> bool:
     if isinstance(value, (int, float)):
         return -NOTHING_FROM < value < NOTHING_FROM
     if isinstance(value, str) and len(value) <= _MAX_TEXT:
-        text = value.strip(_AROUND)
+        text = value.strip(AROUND)
         if _DECIMAL.fullmatch(text):
             return is_said(float(text))
         return text != "" and _NO_NUMBER.fullmatch(text) is None
@@ -227,7 +227,7 @@ def whole(value: object, field: str, most: int) -> int:
 
 
 def _from_text(text: str, field: str) -> int | float:
-    stripped = text[: _MAX_TEXT + 1].strip(_AROUND)
+    stripped = text[: _MAX_TEXT + 1].strip(AROUND)
     if len(text) <= _MAX_TEXT and _DECIMAL.fullmatch(stripped):
         try:
             return int(stripped)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
-from marketdata.contract.fields import finite, is_said, quoted, whole
+from marketdata.contract.fields import AROUND, finite, is_said, quoted, whole
 from marketdata.errors import InvalidItem
 from marketdata.tick import DAY_MS, MAX_TIME_MSC, MINUTE_MS
 
@@ -40,9 +40,6 @@ _MQL_TIME: Final = re.compile(
 
 #: Behind the seconds, a fraction of them.
 _FRACTION: Final = re.compile(r"[0-9]{2}(?::?[0-9]{2}){2}[.,:][0-9]")
-
-#: What senders leave around a text: MQL a NUL, files the end of the line.
-_AROUND: Final = " \t\r\n\0"
 
 #: No text of a time is longer (characters).
 _MAX_TEXT: Final = 64
@@ -107,7 +104,7 @@ def time_in(value: object, field: str, *, is_opening: bool = True) -> Time:
     Raises:
         InvalidItem: naming `field` when it is neither.
     """
-    if not isinstance(value, str) or _EPOCH_TEXT.fullmatch(value.strip(_AROUND)):
+    if not isinstance(value, str) or _EPOCH_TEXT.fullmatch(value.strip(AROUND)):
         return _epoch_time(value, field)
     parsed = parse_time(value, field, is_opening=is_opening)
     return type(parsed)(parsed.ms, parsed.coarse, field)
@@ -136,7 +133,7 @@ def parse_time(text: str, field: str, *, is_opening: bool = False) -> Time:
 
 @lru_cache(_CACHED_TEXTS)
 def _parsed(text: str) -> Time:
-    text = text.strip(_AROUND)
+    text = text.strip(AROUND)
     is_wall = text[-1:] in ("Z", "z")
     iso = text[:-1] if is_wall else text
     if mql := _MQL_TIME.fullmatch(iso):

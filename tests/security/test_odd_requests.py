@@ -137,8 +137,15 @@ REQUESTS = [
     Odd("dots in the path", sized(first="POST /ingest/./tick HTTP/1.1"), {404}),
     Odd("a path of nothing", sized(first="POST * HTTP/1.1"), {404}),
     Odd("a space in the path", sized(first="POST /ingest /tick HTTP/1.1"), NO_HTTP),
-    Odd("a method in small letters", sized(first="post /ingest/tick HTTP/1.1"), {400, 405}),
     Odd("another method", sized(first="PUT /ingest/tick HTTP/1.1"), {405}),
+    *(Odd(f"the method {method}", sized(first=f"{method} /ingest/tick HTTP/1.1"), NO_HTTP)
+      for method in ("post", "BREW", "P0ST", "PO$T", "PROPFIND", "M-SEARCH", "PRI", "A" * 30)),
+    *(Odd(f"the target {target}", sized(first=f"POST {target} HTTP/1.1"), NO_HTTP)
+      for target in ("http://", "http://127.0.0.1", "http://127.0.0.1?/ingest/tick", "http:///ingest/tick",
+                     "http://[::1/ingest/tick", "http://127.0.0.1:99999/ingest/tick", "http://a@b/ingest/tick", "http://a_b/ingest/tick")),
+    *(Odd(f"the target {target}", sized(first=f"POST {target} HTTP/1.1"), TAKEN)
+      for target in ("http://[::1]:18001/ingest/tick", "HTTPS://EA-1.example:1/ingest/tick?a=b@c")),
+    Odd("Expect in HTTP/1.0", sized(BODY, "Expect: 100-continue", first="POST /ingest/tick HTTP/1.0"), TAKEN),
     # What a proxy and a server may read in two ways (RFC 9112, 6.1 and 6.3), and names of the host.
     Odd("a chunk of nothing before the others", chunks(b"0", WHOLE), NO_HTTP),
     Odd("a length behind chunks", raw(CHUNKED, f"Content-Length: {len(BODY)}", body=b"0\r\n\r\n"), NO_HTTP),
@@ -171,6 +178,12 @@ REQUESTS = [
       for version in ("HTTP/1.2", "HTTP/0.9", "http/1.1", "HTTP/1.10", "HTTP/01.1")),
     *(Odd(f"the target {target}", sized(first=f"POST {target} HTTP/1.1"), NO_HTTP)
       for target in ("ingest/tick", "\\ingest\\tick", "ftp://127.0.0.1/ingest/tick", "/ingest/tick#a")),
+    # What one of the parsers takes and the other does not; the end is the same for both.
+    *(Odd(f"the chunk size {size!r}", one_chunk(size, CHUNKED), TAKEN | NO_HTTP)
+      for size in (WHOLE + b" ", WHOLE + b"\t", WHOLE + b";", WHOLE + b";a\x01", WHOLE.rjust(22, b"0"))),
+    *(Odd(f"the trailer {trailer!r}", chunks(WHOLE, trailer=trailer), TAKEN | NO_HTTP)
+      for trailer in (b"A: b\r\n c\r\n", b"A: b\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n")),
+    Odd("two spaces in the first line", sized(first="POST  /ingest/tick HTTP/1.1"), TAKEN | NO_HTTP),
     # Bodies as other programs write them.
     Odd("UTF-16 with its mark", sized(BODY.decode().encode("utf-16")), TAKEN),
     Odd("UTF-16 the other way round", sized(b"\xfe\xff" + BODY.decode().encode("utf-16-be")), TAKEN),

@@ -127,7 +127,9 @@ static std::string run(const std::string &command, std::istream &line) {
     else if(command == "disk") {
         line >> terminal.disk_bytes >> name;
         terminal.disk_shows_late = name == "late";
-    } else if(command == "no-timer")
+    } else if(command == "answer-takes")
+        line >> terminal.answer_ms;
+    else if(command == "no-timer")
         terminal.has_timers = false;
     else if(command == "input") {
         line >> name;

@@ -97,6 +97,8 @@ struct Terminal {
     bool disk_shows_late = false;
     // Whether the terminal gives the program a timer.
     bool has_timers = true;
+    // How long an answer takes by the terminal's clock; -1: as long as it really does.
+    long answer_ms = -1;
     std::string comment;
     int last_error = 0;
     // Calls into the terminal until the user stops the program; negative is never.

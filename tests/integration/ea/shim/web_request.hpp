@@ -83,7 +83,7 @@ inline int WebRequest(const string &method, const string &url, const string &hea
     long began = steady_ms();
     std::string answer;
     int error = exchange(host, port, request, began + timeout, answer);
-    terminal.now_ms += steady_ms() - began;
+    terminal.now_ms += terminal.answer_ms < 0 ? steady_ms() - began : terminal.answer_ms;
     if(error) {
         terminal.last_error = error;
         return -1;
