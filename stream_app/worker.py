@@ -127,6 +127,12 @@ class Worker:
         self._open_due_at = 0.0
         # Since the log was last read from its beginning nothing was revoked.
         self._is_reading_again = False
+        # Counted when they are asked for, because that is a walk through all of them.
+        metrics.minutes.set_function(lambda: sum(len(window) for window in self._windows()))
+        metrics.ticks_held.set_function(lambda: sum(window.ticks_held for window in self._windows()))
+
+    def _windows(self) -> Iterator[Window]:
+        return (partition.window for partition in self._partitions.values())
 
     @property
     def unconfirmed_seconds(self) -> float:
@@ -296,7 +302,6 @@ class Worker:
             for one in rounds:
                 if id(one.partition) in owned:
                     self._settle(one)
-            self._observe()
 
     async def write_rejected(self) -> None:
         """Write the rejected records that wait; until then nothing after the first of them is committed.
@@ -342,7 +347,6 @@ class Worker:
         self._is_reading_again = False
         self._unconfirmed_since = None
         self._live_since_ms = clock.now_ms()
-        self._observe()
 
     def start_over(self, log_name: str) -> bool:
         """Forget everything if the log was re-created; returns whether it was."""
@@ -379,8 +383,3 @@ class Worker:
                     "Published a candle.", action="candle_published", trace_id=trace_id_of(each.headers),
                     source=each.candle.source, symbol=each.candle.symbol, minute=each.candle.ts,
                 )  # fmt: skip
-
-    def _observe(self) -> None:
-        partitions = self._partitions.values()
-        self._metrics.minutes.set(sum(len(partition.window) for partition in partitions))
-        self._metrics.ticks_held.set(sum(partition.window.ticks_held for partition in partitions))
