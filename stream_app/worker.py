@@ -127,12 +127,6 @@ class Worker:
         self._open_due_at = 0.0
         # Since the log was last read from its beginning nothing was revoked.
         self._is_reading_again = False
-        # Counted when they are asked for, because that is a walk through all of them.
-        metrics.minutes.set_function(lambda: sum(len(window) for window in self._windows()))
-        metrics.ticks_held.set_function(lambda: sum(window.ticks_held for window in self._windows()))
-
-    def _windows(self) -> Iterator[Window]:
-        return (partition.window for partition in self._partitions.values())
 
     @property
     def unconfirmed_seconds(self) -> float:
@@ -383,3 +377,9 @@ class Worker:
                     "Published a candle.", action="candle_published", trace_id=trace_id_of(each.headers),
                     source=each.candle.source, symbol=each.candle.symbol, minute=each.candle.ts,
                 )  # fmt: skip
+
+    def observe(self) -> None:
+        """Set the gauges of what is in memory: a walk through all of it, so only before they are read."""
+        windows = [partition.window for partition in self._partitions.values()]
+        self._metrics.minutes.set(sum(map(len, windows)))
+        self._metrics.ticks_held.set(sum(window.ticks_held for window in windows))
