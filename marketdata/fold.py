@@ -110,13 +110,8 @@ class CandleFold:
         self._current: Counter[Tick] = Counter()
         # From the first frame of whole-second times on.
         self._coarse: CoarseFrames | None = None
-        # Added and counted, not yet in the prices and sums.
+        # Added and counted, not yet in the prices and sums; nor held, as long as ticks are held.
         self._pending: list[tuple[Frame, list[Tick]]] = []
-
-    @property
-    def first_offset(self) -> int:
-        """Where the period began in the log."""
-        return self._offsets[0][0]
 
     @property
     def last_offset(self) -> int:
@@ -135,7 +130,9 @@ class CandleFold:
     @property
     def ticks_held(self) -> int:
         """Number of ticks held in memory in case the period is resent."""
-        return len(self._held) if self._best is None else len(self._best)
+        if self._best is not None:
+            return len(self._best)
+        return len(self._held) + sum([len(ticks) for _, ticks in self._pending])
 
     def finish(self) -> None:
         """Release the ticks held in case of a resend: nothing more will be added."""
@@ -165,7 +162,6 @@ class CandleFold:
         number = passes.number
         if self._best is None and self._pass in (number, -1):
             self._pass = number
-            self._held.add(ticks)
             if frame.coarse:
                 self._coarse_frames().forward(number, [_bounds(frame)], frame)
         elif frame.coarse:
@@ -209,6 +205,7 @@ class CandleFold:
     def _counted(self) -> Counter[Tick]:
         """How often each tick counts, including those held so far."""
         if self._best is None:
+            self.settle()
             self._best = Counter(map(same, self._held))
             self._held = PackedTicks()
         return self._best
@@ -246,6 +243,8 @@ class CandleFold:
         """
         if self._pending:
             pending, self._pending = self._pending, []
+            if self._best is None:
+                self._held.add([tick for _, ticks in pending for tick in ticks])
             self._settle_frames(pending)
 
     def _settle_frames(self, pending: Iterable[tuple[Frame, Ticks]]) -> None:

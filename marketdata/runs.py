@@ -88,6 +88,11 @@ class ColumnFrames(Sequence[Frame]):
         return frame
 
 
+def too_few(chunk: Chunk, symbols: int) -> bool:
+    """Whether the chunk has too few frames of each of so many symbols for runs of several, so that it is not sorted."""
+    return len(chunk) < MIN_TICKS * symbols
+
+
 class Part(NamedTuple):
     """The ticks of one period in a run, and the frames that hold them."""
 

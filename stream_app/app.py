@@ -345,6 +345,7 @@ def _serve(app: Any, worker: Worker, metrics: Metrics) -> None:
         return web.json(body, status=status)
 
     async def exposition(web: Any, request: Any) -> Any:
+        worker.observe()
         return web.bytes(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app.page("/health")(healthy)

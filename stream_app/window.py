@@ -3,14 +3,14 @@
 Time enters as arguments only: `wall_ms` is the clock (UTC epoch milliseconds), `now` a monotonic one (seconds).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from marketdata.candle import Candle
 from marketdata.fold import CandleFold, split_by_period
 from marketdata.resends import Passes
-from marketdata.runs import Chunk, Run, flows
+from marketdata.runs import Chunk, Run, flows, too_few
 from marketdata.tick import MINUTE_MS, Frame
 from marketdata.timeframes import M1, Timeframe
 from runtime.telemetry import Headers, TraceContext
@@ -43,10 +43,15 @@ class Origin(NamedTuple):
 class Period:
     """One period in memory: its fold, and what of it is not published yet."""
 
-    __slots__ = ("closed", "dirty_from", "final", "fold", "origin", "sending_from", "touched_at", "touched_chunk")
+    __slots__ = (
+        "closed", "dirty_from", "final", "first_offset", "fold", "origin", "sending_from", "touched_at",
+        "touched_chunk",
+    )  # fmt: skip
 
-    def __init__(self, fold: CandleFold) -> None:
+    def __init__(self, fold: CandleFold, first_offset: int) -> None:
         self.fold = fold
+        #: Where the period began in the log.
+        self.first_offset = first_offset
         #: Of the newest chunk of a poll that touched it; the worker notes it.
         self.origin: Origin | None = None
         #: Over, by the watermark of its symbol.
@@ -64,15 +69,6 @@ class Period:
     def settled(self) -> bool:
         """Whether the broker has confirmed everything held of the period."""
         return self.dirty_from is None and self.sending_from is None
-
-    @property
-    def holds(self) -> int | None:
-        """The offset that must not be committed: an open period is folded again from its beginning after a crash."""
-        if not self.final:
-            return self.fold.first_offset
-        if self.sending_from is not None:
-            return self.sending_from
-        return self.dirty_from
 
 
 class _Symbol:
@@ -111,6 +107,8 @@ class Window:
         # By the newest chunk: a search through all that the poll touched, or that waits for publication, would cost
         # each chunk the more, the more symbols tick.
         self._touched: list[Period] = []
+        # Symbols, or periods of them, that the newest chunk touched.
+        self._ticking = 0
         # The range that was read without a gap, [run_first, position); `run` changes when there was one.
         self._run = 0
         self._run_first = -1
@@ -144,26 +142,40 @@ class Window:
     def _fold_chunk(self, chunk: Chunk, now: float) -> int:
         self._chunk += 1
         self._touched = []
-        ticks_folded = 0
-        for key, flow in flows(chunk, self.position).items():
-            symbol = self._symbols.get(key)
-            if symbol is None:
-                symbol = self._symbols[key] = _Symbol()
-            symbol.arrived_at = now
+        if too_few(chunk, self._ticking):
+            ticks_folded = self._fold_each(chunk, now)
+            self._ticking = len(self._touched)
+            return ticks_folded
+        ticks_folded, by_key = 0, flows(chunk, self.position)
+        self._ticking = len(by_key)
+        for key, flow in by_key.items():
             whole = Run.of(*flow)
-            ticks_folded += self._fold_each(key, symbol, *flow) if whole is None else self._fold_run(key, symbol, whole)
+            if whole is None:
+                ticks_folded += self._fold_each(zip(*flow, strict=True), now)
+            else:
+                ticks_folded += self._fold_run(key, whole, now)
         return ticks_folded
 
-    def _fold_each(self, key: tuple[str, str], symbol: _Symbol, offsets: Sequence[int], frames: Sequence[Frame]) -> int:
-        run, width_ms, passes, ticks_folded = self._run, self._width_ms, symbol.passes, 0
-        for offset, frame in zip(offsets, frames, strict=True):
+    def _fold_each(self, frames: Iterable[tuple[int, Frame]], now: float) -> int:
+        run, width_ms, number, position, ticks_folded = self._run, self._width_ms, self._chunk, self.position, 0
+        symbols = self._symbols
+        for offset, frame in frames:
+            if offset < position:
+                continue
+            key = (frame.source, frame.symbol)
+            if len(frame.ticks) > 1 and (whole := Run.of((offset,), (frame,))) is not None:
+                ticks_folded += self._fold_run(key, whole, now)
+                continue
+            symbol = symbols.get(key) or self._begin(key)
+            symbol.arrived_at = now
+            passes = symbol.passes
             earliest, latest, parts = split_by_period(frame, width_ms)
             passes.enter(frame, earliest, latest)
             if latest > symbol.newest_ms:
                 symbol.newest_ms = latest
             for ts, ticks in parts:
                 period = symbol.periods.get(ts)
-                if period is None or period.touched_chunk != self._chunk:
+                if period is None or period.touched_chunk != number:
                     period = self._touch(key, symbol, ts, offset)
                 period.fold.add(offset, run, passes, frame, ticks)
                 ticks_folded += len(ticks)
@@ -173,7 +185,9 @@ class Window:
         """The periods that the newest chunk touched, in order of first touch."""
         return iter(self._touched)
 
-    def _fold_run(self, key: tuple[str, str], symbol: _Symbol, run: Run) -> int:
+    def _fold_run(self, key: tuple[str, str], run: Run, now: float) -> int:
+        symbol = self._symbols.get(key) or self._begin(key)
+        symbol.arrived_at = now
         symbol.passes.enter_run(run.frames[0], run.frames[-1], run.earliest, run.latest)
         symbol.newest_ms = max(symbol.newest_ms, run.latest)
         for part in run.parts(self._width_ms):
@@ -181,10 +195,14 @@ class Window:
             period.fold.add_run(part.offsets, self._run, symbol.passes, part.frames, part.ticks)
         return len(run)
 
+    def _begin(self, key: tuple[str, str]) -> _Symbol:
+        symbol = self._symbols[key] = _Symbol()
+        return symbol
+
     def _touch(self, key: tuple[str, str], symbol: _Symbol, ts: int, offset: int) -> Period:
         period = symbol.periods.get(ts)
         if period is None:
-            period = symbol.periods[ts] = Period(CandleFold(*key, ts, self._timeframe))
+            period = symbol.periods[ts] = Period(CandleFold(*key, ts, self._timeframe), offset)
         if period.touched_chunk != self._chunk:
             period.touched_at, period.touched_chunk = symbol.arrived_at, self._chunk
             self._touched.append(period)
@@ -214,11 +232,11 @@ class Window:
         idle_since = now - grace_ms / 1000
         for symbol in self._symbols.values():
             # A tick stamped tomorrow must not close today's periods: the watermark is never ahead of the clock.
-            watermark_ms = min(symbol.newest_ms, wall_ms)
-            if symbol.arrived_at <= idle_since:
-                watermark_ms = wall_ms
+            newest_ms = symbol.newest_ms
+            watermark_ms = newest_ms if newest_ms < wall_ms and symbol.arrived_at > idle_since else wall_ms
+            closes_ms = watermark_ms - self._width_ms - grace_ms
             for ts, period in symbol.periods.items():
-                if not period.closed and watermark_ms >= ts + self._width_ms + grace_ms:
+                if ts <= closes_ms and not period.closed:
                     period.closed = True
                     self._dirty.add(period)
 
@@ -255,34 +273,54 @@ class Window:
     def forget(self, *, wall_ms: int, now: float) -> int:
         """Drop periods that expect no more ticks; returns how many."""
         forgotten = 0
-        for key, symbol in list(self._symbols.items()):
-            behind_ms = min(symbol.newest_ms, wall_ms) - self._width_ms - FORGET_BEHIND_MS
-            over = [ts for ts, period in symbol.periods.items() if self._is_over(period, behind_ms, now)]
-            for ts in over:
-                del symbol.periods[ts]
-            forgotten += len(over)
+        empty = []
+        polled_at_chunk, idle_since, untouched_since = (
+            self._polled_at_chunk, now - FORGET_IDLE_SECONDS, now - FORGET_UNTOUCHED_SECONDS
+        )  # fmt: skip
+        # One loop, because it looks at every period each time candles were published.
+        for key, symbol in self._symbols.items():
+            newest_ms = symbol.newest_ms
+            behind_ms = (newest_ms if newest_ms < wall_ms else wall_ms) - self._width_ms - FORGET_BEHIND_MS
+            over = None
+            for ts, period in symbol.periods.items():
+                touched_at = period.touched_at
+                if period.final:
+                    is_over = touched_at <= idle_since or (ts <= behind_ms and period.touched_chunk < polled_at_chunk)
+                else:
+                    is_over = touched_at <= untouched_since
+                if is_over and period.settled and period not in self._dirty:
+                    over = over or []
+                    over.append(ts)
+            if over is not None:
+                forgotten += len(over)
+                for ts in over:
+                    del symbol.periods[ts]
             # Passes matter within a stored range only, so a symbol without periods needs no memory.
             if not symbol.periods:
-                del self._symbols[key]
+                empty.append(key)
+        for key in empty:
+            del self._symbols[key]
         return forgotten
-
-    def _is_over(self, period: Period, behind_ms: int, now: float) -> bool:
-        if not period.settled or period in self._dirty:
-            return False
-        idle_seconds = now - period.touched_at
-        if idle_seconds >= FORGET_UNTOUCHED_SECONDS:
-            return True
-        if not period.final:
-            return False
-        return idle_seconds >= FORGET_IDLE_SECONDS or (
-            period.fold.ts <= behind_ms and period.touched_chunk < self._polled_at_chunk
-        )
 
     @property
     def safe_offset(self) -> int:
         """Everything below may be committed: no open period began there and no candle of it is unpublished."""
-        held = [hold for period in self._periods() if (hold := period.holds) is not None]
-        return min(held, default=self.position)
+        # One loop, because it looks at every period each time candles were published.
+        safe = self.position
+        for symbol in self._symbols.values():
+            for period in symbol.periods.values():
+                if not period.final:
+                    # Folded again from its beginning after a crash.
+                    held = period.first_offset
+                elif period.sending_from is not None:
+                    held = period.sending_from
+                elif period.dirty_from is not None:
+                    held = period.dirty_from
+                else:
+                    continue
+                if held < safe:
+                    safe = held
+        return safe
 
     def _periods(self) -> Iterator[Period]:
         return (period for symbol in self._symbols.values() for period in symbol.periods.values())

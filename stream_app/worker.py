@@ -296,7 +296,6 @@ class Worker:
             for one in rounds:
                 if id(one.partition) in owned:
                     self._settle(one)
-            self._observe()
 
     async def write_rejected(self) -> None:
         """Write the rejected records that wait; until then nothing after the first of them is committed.
@@ -342,7 +341,6 @@ class Worker:
         self._is_reading_again = False
         self._unconfirmed_since = None
         self._live_since_ms = clock.now_ms()
-        self._observe()
 
     def start_over(self, log_name: str) -> bool:
         """Forget everything if the log was re-created; returns whether it was."""
@@ -380,7 +378,8 @@ class Worker:
                     source=each.candle.source, symbol=each.candle.symbol, minute=each.candle.ts,
                 )  # fmt: skip
 
-    def _observe(self) -> None:
-        partitions = self._partitions.values()
-        self._metrics.minutes.set(sum(len(partition.window) for partition in partitions))
-        self._metrics.ticks_held.set(sum(partition.window.ticks_held for partition in partitions))
+    def observe(self) -> None:
+        """Set the gauges of what is in memory: a walk through all of it, so only before they are read."""
+        windows = [partition.window for partition in self._partitions.values()]
+        self._metrics.minutes.set(sum(map(len, windows)))
+        self._metrics.ticks_held.set(sum(window.ticks_held for window in windows))

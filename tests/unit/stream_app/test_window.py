@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from marketdata.candle import Candle
 from marketdata.offsets import Range, Ranges, contains, union
@@ -352,3 +353,29 @@ def test_a_period_of_the_past_is_kept_while_its_poll_is_folded() -> None:
     drive.feed(frame(3_000_001))
     drive.publish()
     assert len(drive.window) == 1
+
+
+def test_many_symbols_fold_as_each_does_alone() -> None:
+    """A chunk with few frames of each is not sorted by symbol; frames of some ticks and of one take turns."""
+    names = [f"S{number}" for number in range(20)]
+    polls = [
+        [
+            frame(*range(step * 9_000, step * 9_000 + size), symbol=name, bid=1.1 + step / 100)
+            for size in (1, 12)
+            for name in names
+        ]
+        for step in range(12)
+    ]
+
+    together = Drive()
+    for poll in polls:
+        together.feed(*poll)
+    found = {(candle.symbol, candle.ts): candle for candle in together.publish()}
+
+    for name in names:
+        alone = Drive()
+        alone.feed(*(each for poll in polls for each in poll if each.symbol == name))
+        wanted = {(candle.symbol, candle.ts): candle for candle in alone.publish()}
+        assert len(wanted) == 2
+        for key, candle in wanted.items():
+            assert replace(found[key], offsets=()) == replace(candle, offsets=())

@@ -138,3 +138,19 @@ async def test_polls_fetched_before_the_log_is_read_again_are_ignored(monkeypatc
     worker.drop()
     with pytest.raises(MissedRecords):
         await worker.fold(0, [record(3, T0 + 3)])
+
+
+async def test_what_is_in_memory_is_counted_when_the_metrics_are_read() -> None:
+    emitted: Any = Emitted()
+    metrics = Metrics()
+    worker = Worker(load_settings(), emitter=emitted, metrics=metrics, offsets=Offsets(), log_name="c/ticks")
+    await worker.fold(0, [record(0, T0), record(1, T0 + 1), record(2, T0 + 60_000)])
+
+    worker.observe()
+    found = metrics.exposition()
+    assert b"tickpipe_stream_minutes 2.0" in found
+    assert b"tickpipe_stream_buffered_ticks 3.0" in found
+
+    worker.drop()
+    worker.observe()
+    assert b"tickpipe_stream_minutes 0.0" in metrics.exposition()
