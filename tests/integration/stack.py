@@ -6,14 +6,13 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from runtime.settings import Settings, load_settings
+from tests import preloaded
 from tests.faults.truth import lag
 from tests.ports import free_port
 from tests.waiting import PATIENCE_SECONDS, wait_until
@@ -36,10 +35,7 @@ class Stack:
 
     def run(self, *arguments: str, expect: int = 0, timeout_seconds: float = PATIENCE_SECONDS) -> str:
         """Standard output of `tickpipe ARGUMENTS`, whose exit code must be the expected one."""
-        done = subprocess.run(
-            [sys.executable, "-m", "tickpipe", *arguments, "--data-dir", str(self.data_dir)],
-            capture_output=True, text=True, timeout=timeout_seconds, check=False,
-        )  # fmt: skip
+        done = preloaded.run(["tickpipe", *arguments, "--data-dir", str(self.data_dir)], timeout=timeout_seconds)
         self.said = done.stderr
         assert done.returncode == expect, f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout

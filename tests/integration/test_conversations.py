@@ -17,7 +17,7 @@ from tests.days import eurusd_ticks
 from tests.faults.truth import read_log
 from tests.integration.relay.process import RelayProcess
 from tests.services import running
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 ROUTES = ("straight", "relayed")
 
@@ -103,7 +103,7 @@ def candles_of_the_morning() -> dict[tuple[str, str, int], tuple[float, float, f
 
 async def speak(conversation: Conversation, url: str, source: str) -> None:
     """Post the conversation for a source of its own; the first answer of a resend is as good as lost."""
-    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
         for exchange in conversation.exchanges:
             headers = {**exchange.headers, "X-API-Key": API_KEY, "X-Source": source}
             answer = await client.post(exchange.path, content=exchange.body, headers=headers)

@@ -160,7 +160,7 @@ async def test_live_candles_are_stored_within_seconds(pipeline: Pipeline) -> Non
     async def stored() -> bool:
         return bool(pipeline.rows("EURUSD"))
 
-    await eventually(stored, within_seconds=5, what="the open candle")
+    await eventually(stored, what="the open candle")
     assert pipeline.sql("SELECT open, close, volume, closed, origin, source FROM market_data") == [
         (1.1, 1.1, 1, False, "ticks", "default")
     ]

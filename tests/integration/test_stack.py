@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from runtime import clock
-from tests import plainhttp
+from tests import plainhttp, preloaded
 from tests.days import EURUSD_COUNT, GENERATED, eurusd_bars
 from tests.integration.stack import Stack
 from tests.waiting import PATIENCE_SECONDS, wait_until
@@ -110,6 +110,12 @@ def test_the_commands_of_the_first_screen_make_a_candle_and_show_it_within_secon
         "candles --symbol EURUSD", "status", "verify",
     ]  # fmt: skip
 
+    def works(command: str) -> bool:
+        done = subprocess.run(  # noqa: S602 - as a user pastes it
+            command, shell=True, capture_output=True, timeout=PATIENCE_SECONDS, check=False
+        )
+        return done.returncode == 0 and bool(done.stdout)
+
     def shell(command: str) -> str:
         done = subprocess.run(  # noqa: S602 - as a user pastes it
             command, shell=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True
@@ -117,10 +123,10 @@ def test_the_commands_of_the_first_screen_make_a_candle_and_show_it_within_secon
         return done.stdout
 
     assert json.loads(shell(curl))["inserted"] == 1
-    wait_until(
-        lambda: stack.candles("--symbol", "EURUSD", "--from", "-1h"), what="the candle of a tick", within_seconds=20
-    )
-    assert all(shell(command) for command in others)
+    wait_until(lambda: stack.candles("--symbol", "EURUSD", "--from", "-1h"), what="the candle of a tick")
+    for command in others:
+        # A busy machine may miss a check once.
+        wait_until(lambda command=command: works(command), what=command)  # type: ignore[misc]
     assert stack.found().api_key not in printed
 
 
@@ -140,10 +146,10 @@ def test_a_key_begins_and_ends_while_the_stack_runs(stack: Stack) -> None:
         found = plainhttp.post(f"{url}/ingest/tick", headers={"X-API-Key": key}, json=tick)
         return found.status_code, found.json().get("code", "")
 
-    wait_until(lambda: answer() == (200, ""), what="a key that was made", within_seconds=20)
+    wait_until(lambda: answer() == (200, ""), what="a key that was made")
     assert "valid" in stack.run("keys", "list")
     stack.run("keys", "revoke", "pc7")
-    wait_until(lambda: answer() == (401, "KEY_REVOKED"), what="a key that was revoked", within_seconds=20)
+    wait_until(lambda: answer() == (401, "KEY_REVOKED"), what="a key that was revoked")
 
 
 def test_who_sends_is_listed_and_two_servers_under_one_source_are_warned_about(stack: Stack) -> None:
@@ -171,12 +177,9 @@ def test_who_sends_is_listed_and_two_servers_under_one_source_are_warned_about(s
     # By receipt: the day that was sent is one of 2019.
     [day] = [row for row in senders(stack) if row["source"] == "Dukascopy"]
     assert (day["ea"], day["ticks"]) == ("tickpipe-send", EURUSD_COUNT)
-    shown = subprocess.run(
-        [sys.executable, "-m", "tickpipe", "senders", "--data-dir", str(stack.data_dir)],
-        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True,
-    )  # fmt: skip
-    assert "Several servers send under the source Shared" in shown.stderr
-    assert "Broker-Real 2" in shown.stdout
+    shown = stack.run("senders")
+    assert "Several servers send under the source Shared" in stack.said
+    assert "Broker-Real 2" in shown
     assert senders(stack, "--since", "2099-01-01") == []
 
 
@@ -204,10 +207,7 @@ def test_the_stock_questions_are_answered(stack: Stack, number: int) -> None:
 def test_a_stack_that_is_not_there_is_an_error_with_a_cure(tmp_path: Path) -> None:
     missing = Stack(tmp_path)
     for command in (["status"], ["candles", "--symbol", "EURUSD"], ["verify"], ["query", "1"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "tickpipe", *command, "--data-dir", str(missing.data_dir)],
-            capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
-        )  # fmt: skip
+        done = preloaded.run(["tickpipe", *command, "--data-dir", str(missing.data_dir)])
         assert done.returncode in (1, 2)
         assert "tickpipe up" in done.stderr
         assert "Traceback" not in done.stderr

@@ -52,7 +52,7 @@ async def test_a_broker_that_falls_silent_ends_every_read(
                 [batch async for batch in reader.read(settings.ticks_topic, 0, 0, 9)]
             with pytest.raises(KafkaUnavailable):
                 await reader.ends(settings.ticks_topic, 0)
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 30
         read = [record.offset async for batch in reader.read(settings.ticks_topic, 0, 3, 6) for record in batch]
     assert read == [3, 4, 5, 6]
 
@@ -72,7 +72,7 @@ async def test_a_reader_stops_at_once_while_the_broker_is_silent(
         async with silent_broker(servers):
             # A fetch rests after its failure when it is told to end.
             await consumer.getmany(timeout_ms=500)
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(30):
                 await consumer.stop()
     finally:
         await consumer.stop()
@@ -87,7 +87,7 @@ async def test_a_discarded_producer_ends_at_once_while_the_broker_is_silent(
     await producer.send_and_wait(settings.ticks_topic, b"x", partition=0)
     async with silent_broker(servers):
         unconfirmed = await producer.send(settings.ticks_topic, b"y", partition=0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await discard_producer(producer)
         assert not unconfirmed.done() or unconfirmed.cancelled() or unconfirmed.exception()
 

@@ -1,8 +1,6 @@
 """`tickpipe archive` as a user runs it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,10 +13,10 @@ from runtime.archive.manifest import Catalogue
 from runtime.kafka import admin_client
 from runtime.logreader import own_log
 from runtime.settings import Settings
+from tests import preloaded
 from tests.kafka_log import KafkaLog, read_records
 from tests.services import environment
 from tests.unit.archive.test_writer import frames
-from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -27,10 +25,7 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 
 def tickpipe(settings: Settings, *arguments: str, expect: int = 0, command: str = "archive") -> str:
-    words = [sys.executable, "-m", "tickpipe", command, *arguments]
-    done = subprocess.run(
-        words, env=environment(settings), capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
-    )
+    done = preloaded.run(["tickpipe", command, *arguments], environment=environment(settings))
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
 

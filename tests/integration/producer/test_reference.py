@@ -34,7 +34,7 @@ async def test_a_sender_is_written_within_seconds_and_once_more_at_the_end(
     async def is_written() -> bool:
         return len(await written(settings)) == 2
 
-    await eventually(is_written, within_seconds=8, what="the sender and its instrument")
+    await eventually(is_written, what="the sender and its instrument")
     for _ in range(3):
         assert service.post({"ticks": [TICK]}, User_Agent=AGENT).status_code == 200
     service.stop()

@@ -134,6 +134,7 @@ async def test_a_body_of_64_mb_is_stored_within_300_mb_of_memory(
     body = ('{"ticks":[' + ",".join(map(json.dumps, ticks)) + "]}").encode().replace(b'"odd"', token or b'"odd"')
     assert 60_000_000 < len(body) <= 64 * 1024 * 1024
 
+    began = time.monotonic()
     posting = asyncio.create_task(asyncio.to_thread(service.post, body, timeout=240))
     slowest = 0.0
     while not posting.done():
@@ -141,6 +142,7 @@ async def test_a_body_of_64_mb_is_stored_within_300_mb_of_memory(
         assert (await asyncio.to_thread(service.get, "/health")).status_code == 200
         slowest = max(slowest, time.monotonic() - started)
     answer = await posting
+    took = time.monotonic() - began
 
     assert answer.status_code == 200, answer.text
     assert answer.json()["total"] == 200_000
@@ -149,8 +151,8 @@ async def test_a_body_of_64_mb_is_stored_within_300_mb_of_memory(
     assert [len(frame.ticks) for frame in frames] == [*[19_998] * 10, 20]
     assert {frame.request for frame in frames} == {answer.headers["X-Trace-Id"]}
     assert service.peak_memory_mb() < 300
-    # In one go the body takes several times as long, on any machine.
-    assert slowest < 5.0
+    # In one go the body would hold it nearly all the time, on any machine.
+    assert slowest < took / 2
 
 
 @pytest.mark.full

@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from relay.store import Store
+from tests import preloaded
 from tests.scripted import Answer, ScriptedServer
 from tests.unit.relay.rows import BASE, put, tick
 from tests.unit.relay.test_database import OLD
-from tests.waiting import PATIENCE_SECONDS, wait_until
+from tests.waiting import wait_until
 
-ENVIRONMENT = {**os.environ, "TICKPIPE_RELAY_FORWARD_KEY": "key"}
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "TICKPIPE_RELAY_FORWARD_KEY": "key"}
 
 
 def command(name: str, *arguments: str) -> list[str]:
@@ -26,10 +29,8 @@ def command(name: str, *arguments: str) -> list[str]:
 
 
 def export(db: Path, server: ScriptedServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command("export", "--db", str(db), "--api", server.url, *arguments),
-        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False, env=ENVIRONMENT,
-    )  # fmt: skip
+    words = ["tickpipe", "relay", "export", "--db", str(db), "--api", server.url, *arguments]
+    return preloaded.run(words, environment=environment())
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def exported(row: OldRow) -> dict[str, object]:
 def test_forward_looks_again_and_again(db: Path, server: ScriptedServer) -> None:
     with subprocess.Popen(
         command("forward", "--db", str(db), "--to", server.url, "--every", "0.2s"),
-        env=ENVIRONMENT,
+        env=environment(),
     ) as process:
         try:
             wait_until(lambda: len(server.taken) >= 500, what="500 rows")

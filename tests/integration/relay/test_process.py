@@ -107,7 +107,7 @@ async def test_concurrent_posts_are_all_stored_and_forwarded_in_order(
             answer = await client.post("/ingest/tick", json={"ticks": [tick(n // 3, symbol, n=n)]})
             assert answer.json()["inserted"] == 1
 
-    async with httpx.AsyncClient(base_url=relay.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=relay.url, timeout=PATIENCE_SECONDS) as client:
         await asyncio.gather(*(ea(client, symbol) for symbol in symbols))
     await asyncio.to_thread(relay.wait_forwarded)
     for symbol in symbols:

@@ -87,7 +87,7 @@ async def test_a_partition_that_the_topic_lacks_makes_its_proofs_unprovable(
 
     assert outcome.unprovable == {nowhere}
     assert volume(outcome, there) == 6
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 async def test_a_record_that_the_log_lost_or_replaced_is_noticed_and_one_that_retention_took_is_not(

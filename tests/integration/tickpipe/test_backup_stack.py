@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded
 from tests.days import EURUSD_COUNT, GENERATED
 from tests.integration.stack import Stack
 from tests.waiting import PATIENCE_SECONDS, wait_until
@@ -96,10 +97,7 @@ def test_ctrl_c_leaves_no_backup(tmp_path: Path) -> None:
 
 
 def failed(stack: Stack, *arguments: str, code: int) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "tickpipe", *arguments, "--data-dir", str(stack.data_dir)],
-        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
-    )  # fmt: skip
+    done = preloaded.run(["tickpipe", *arguments, "--data-dir", str(stack.data_dir)])
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr

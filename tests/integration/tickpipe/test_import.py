@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from runtime.settings import Settings
+from tests import preloaded
 from tests.conftest import API_KEY
 from tests.services import environment, running
 from tests.waiting import PATIENCE_SECONDS, wait_until
@@ -31,12 +32,9 @@ def test_bars_are_the_brokers_and_fill_what_has_no_ticks(settings: Settings, tmp
 
     with running(settings, "producer", "sink") as (producer, _):
         # Act
-        command = [sys.executable, "-m", "tickpipe", "import", str(file), "--source", "Broker", "--url", producer.url]
+        command = ["tickpipe", "import", str(file), "--source", "Broker", "--url", producer.url, "--key", API_KEY]
         for _ in range(2):
-            done = subprocess.run(
-                [*command, "--key", API_KEY], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
-                env=environment(settings),
-            )  # fmt: skip
+            done = preloaded.run(command, environment=environment(settings))
             assert (done.returncode, "2 bars sent, 2 accepted" in done.stdout) == (0, True), done.stderr
 
         # Assert

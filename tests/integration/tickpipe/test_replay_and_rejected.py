@@ -21,7 +21,7 @@ from marketdata.wire import encode
 from runtime.kafka import new_producer
 from runtime.kafka_groups import group_offsets
 from runtime.settings import Settings
-from tests import plainhttp
+from tests import plainhttp, preloaded
 from tests.days import eurusd_bars, eurusd_ticks
 from tests.integration.stack import Row, Stack
 from tests.kafka_log import KafkaLog
@@ -192,10 +192,9 @@ def test_workers_that_run_elsewhere_must_be_stopped_first(stack: Pipeline, tmp_p
     elsewhere = os.environ | {"TICKPIPE_DATABASE_URL": status["database_url"]}
     elsewhere |= {f"TICKPIPE_{name.upper()}": value for name, value in status["kafka_settings"].items()}
 
-    done = subprocess.run(
-        [sys.executable, "-m", "tickpipe", "replay", "--from", "2019-02-04", "--yes", "--data-dir", str(tmp_path)],
-        capture_output=True, text=True, timeout=PATIENCE_SECONDS, env=elsewhere, check=False,
-    )  # fmt: skip
+    done = preloaded.run(
+        ["tickpipe", "replay", "--from", "2019-02-04", "--yes", "--data-dir", str(tmp_path)], environment=elsewhere
+    )
 
     assert done.returncode == 1
     assert "docker compose stop stream" in done.stderr
@@ -271,10 +270,7 @@ def test_what_is_still_unusable_is_listed_shown_and_not_sent(stack: Pipeline) ->
 
 
 def unsuccessful(stack: Pipeline, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "tickpipe", *arguments, "--data-dir", str(stack.data_dir)],
-        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
-    )  # fmt: skip
+    done = preloaded.run(["tickpipe", *arguments, "--data-dir", str(stack.data_dir)])
     assert done.returncode == 1, done
     assert "Traceback" not in done.stderr
     return done.stderr

@@ -11,6 +11,7 @@ from dashboard.answers import Refusal
 from dashboard.app import Parts, create_app
 from dashboard.candles import Request
 from runtime.settings import load_settings
+from tests.waiting import PATIENCE_SECONDS
 
 
 async def test_clients_take_turns_and_few_work_at_once() -> None:
@@ -45,7 +46,7 @@ async def test_who_waits_too_long_is_refused_and_leaves_no_place_taken() -> None
             async with turns.turn("b"):
                 pass
         assert refused.value.status == 429
-    async with asyncio.timeout(5), turns.turn("b"):
+    async with asyncio.timeout(PATIENCE_SECONDS), turns.turn("b"):
         pass
 
 
@@ -60,14 +61,14 @@ async def test_a_request_that_goes_away_while_it_waits_takes_no_turn() -> None:
         gone, stays = asyncio.ensure_future(wait("b")), asyncio.ensure_future(wait("c"))
         await asyncio.sleep(0)
         gone.cancel()
-    await asyncio.wait_for(stays, 5)
+    await asyncio.wait_for(stays, PATIENCE_SECONDS)
     # The one that is cancelled when its turn has just come hands it on.
     async with turns.turn("a"):
         gone, stays = asyncio.ensure_future(wait("b")), asyncio.ensure_future(wait("c"))
         await asyncio.sleep(0)
     gone.cancel()
-    await asyncio.wait_for(stays, 5)
-    await asyncio.wait_for(wait("d"), 5)
+    await asyncio.wait_for(stays, PATIENCE_SECONDS)
+    await asyncio.wait_for(wait("d"), PATIENCE_SECONDS)
 
 
 async def test_small_pages_go_past_heavy_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +91,7 @@ async def test_small_pages_go_past_heavy_ones(monkeypatch: pytest.MonkeyPatch) -
     transport = httpx.ASGITransport(create_app(parts))
     async with httpx.AsyncClient(transport=transport, base_url="http://dashboard") as client:
         heavy = [asyncio.ensure_future(client.get("/candles?symbol=A&limit=20000&format=csv")) for _ in range(4)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await two_read.wait()
             for _ in range(20):
                 assert (await client.get("/candles?symbol=A&limit=10")).status_code == 200

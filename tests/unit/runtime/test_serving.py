@@ -13,6 +13,7 @@ import uvicorn
 
 from runtime import serving
 from runtime.serving import HEAD_BYTES, Connections, owner_of, server_config
+from tests.waiting import PATIENCE_SECONDS
 
 Dial = Callable[..., Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
@@ -73,7 +74,7 @@ async def told(reader: asyncio.StreamReader) -> bytes:
     """Everything up to the end of the connection."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
-        while part := await asyncio.wait_for(reader.read(4096), 10):
+        while part := await asyncio.wait_for(reader.read(4096), PATIENCE_SECONDS):
             received += part
     return received
 
@@ -132,7 +133,7 @@ async def test_usual_bodies_are_taken_whatever_their_size_and_pieces(dial: Dial,
         one = b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n"
         writer.write(one * 2_500)
         for _ in range(2_500):
-            await asyncio.wait_for(reader.readuntil(b"ok"), 10)
+            await asyncio.wait_for(reader.readuntil(b"ok"), PATIENCE_SECONDS)
 
 
 @BOTH
@@ -192,7 +193,7 @@ async def test_the_offer_of_another_protocol_costs_no_body(dial: Dial, extension
             writer.write(request[:pause_at])
             await asyncio.sleep(0.05 * bool(pause_at))
             writer.write(request[pause_at:])
-            assert b"size: 4\r\n" in await asyncio.wait_for(reader.readuntil(b"ok"), 10)
+            assert b"size: 4\r\n" in await asyncio.wait_for(reader.readuntil(b"ok"), PATIENCE_SECONDS)
 
 
 @BOTH
@@ -203,9 +204,9 @@ async def test_a_line_end_around_a_request_is_not_part_of_it(dial: Dial, extensi
         one = POST + b"\r\nbody"
         writer.write(between + one + between + one + between)
         for _ in range(2):
-            assert b"size: 4\r\n" in await asyncio.wait_for(reader.readuntil(b"ok"), 10)
+            assert b"size: 4\r\n" in await asyncio.wait_for(reader.readuntil(b"ok"), PATIENCE_SECONDS)
         writer.write(between + one)
-        assert b"size: 4\r\n" in await asyncio.wait_for(reader.readuntil(b"ok"), 10)
+        assert b"size: 4\r\n" in await asyncio.wait_for(reader.readuntil(b"ok"), PATIENCE_SECONDS)
 
 
 @BOTH

@@ -114,6 +114,6 @@ async def test_only_an_error_that_was_not_foreseen_is_logged_with_its_place(erro
             raise error
 
     with capture_logs() as lines:
-        await asyncio.wait_for(Failing().run(stopping, TaskMetrics(CollectorRegistry())), 5)
+        await asyncio.wait_for(Failing().run(stopping, TaskMetrics(CollectorRegistry())), PATIENCE_SECONDS)
     [line] = lines
     assert (line.get("error") == str(error), line.get("exc_info") is error) == (is_line, not is_line)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from email.utils import formatdate
-from itertools import count
 
 import pytest
 from hypothesis import given
@@ -272,18 +271,16 @@ def test_feed_that_never_pauses_is_posted_all_the_same() -> None:
     over = threading.Event()
 
     def feed() -> Iterator[FileTick]:
-        for time_msc in count(1):
+        for time_msc in range(1, 2_000):
             if over.wait(0.01):  # a pause is five times as long
                 return
             yield tick(time_msc)
 
-    started = time.monotonic()
     first = next(batches(live(feed()), 1_000_000, 0))
-    waited = time.monotonic() - started
     over.set()
 
     assert first[0] == tick(1)
-    assert waited < 1.0
+    assert len(first) < 1_999, "it waited for the end"
 
 
 def test_what_stops_the_reading_comes_behind_the_ticks_before_it() -> None:
