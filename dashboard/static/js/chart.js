@@ -78,13 +78,17 @@ export class Chart {
     this.#measure = new Measure(element, this.#chart, this.#candles, { place: (x) => this.#placeAt(x), digits: () => this.#digits });
     this.#gaps = new GapBand(this.#chart, this.#candles, () => this.#timeline);
     this.recolour();
+    let [isCrossed, isLeaving] = [false, false];
+    // A touch that takes the crosshair away does nothing else.
+    element.addEventListener("pointerdown", ({ pointerType }) => { isLeaving = pointerType === "touch" && isCrossed; }, true);
     this.#chart.subscribeCrosshairMove(({ time }) => {
+      isCrossed = time !== undefined;
       if (time === undefined) onPoint(null, null);
       else onPoint(this.#timeline.at(time * 1000), time * 1000);
     });
     this.#chart.subscribeClick((point) => {
       const bar = point.time === undefined ? null : this.#timeline.at(point.time * 1000);
-      if (bar && !bar.gap) onPick(bar);
+      if (bar && !bar.gap && !isLeaving) onPick(bar);
     });
     this.#onRange = ({ from, to }) => {
       onView(to < this.#timeline.length - 0.5);

@@ -11,8 +11,6 @@ const DAY_MS = 86_400_000;
 const SESSION_GAP_MS = 3_600_000;
 /** Lines that are closer than this say nothing (pixels). */
 const CLOSEST_LINES = 24;
-/** Of bars that are less wide, lines stand at the middle and not at the edge (pixels). */
-const NARROW_BAR = 16;
 /** A tick that was received so much after those of a later bar came late: requests may overtake each other. */
 const LATE_MS = 1_000;
 
@@ -174,9 +172,7 @@ class Separators {
 
   #draw(target) {
     const scale = this.#chart.timeScale();
-    // A line close beside that of the grid would look like a mistake.
-    const spacing = scale.options().barSpacing;
-    const half = spacing < NARROW_BAR ? 0 : spacing / 2;
+    const half = scale.options().barSpacing / 2;
     target.useBitmapCoordinateSpace(({ context, bitmapSize, horizontalPixelRatio: ratio }) => {
       const shown = this.lines
         .map(({ time, isDay }) => ({ x: (scale.timeToCoordinate(time / 1000) - half) * ratio, isDay }))

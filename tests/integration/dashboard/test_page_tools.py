@@ -96,6 +96,31 @@ async def test_distance_is_measured_by_touch(reader: Reader) -> None:
     await touch.detach()
 
 
+async def test_touch_that_takes_the_crosshair_away_opens_nothing(reader: Reader) -> None:
+    page = reader.page
+    await reader.open()
+    await reader.until_bars(len(eurusd_bars()))
+    touch = await page.context.new_cdp_session(page)
+    await touch.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+
+    async def press(seconds: float = 0) -> None:
+        await touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": 500, "y": 300}]})
+        await asyncio.sleep(seconds)
+        await touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    await press(0.6)
+    await expect(page.locator("#legend")).not_to_contain_text("23:59 UTC")
+    await press()
+    await expect(page.locator("#legend")).to_contain_text("23:59 UTC")
+    await expect(page.locator("#proof")).to_be_hidden()
+    # Two at once are another gesture.
+    await asyncio.sleep(0.6)
+    await press()
+    await expect(page.locator("#proof")).to_be_visible()
+    await touch.send("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    await touch.detach()
+
+
 async def test_gaps_have_a_band_that_says_what_the_ledger_knows(reader: Reader) -> None:
     page = reader.page
     minutes = sorted(eurusd_bars())
