@@ -12,7 +12,7 @@ from dashboard.candles import check_names, epoch_ms, parse_time
 from dashboard.database import Database
 from marketdata.errors import LogTruncated
 from marketdata.refold import TickRow, iso_milliseconds
-from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Tick, period_of
+from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Columns, Ticks, joined, period_of
 from runtime import clock
 from runtime.settings import Settings
 from sink.ticks import Minute, TickBatch, TickRange, TickReader, missing_spans
@@ -271,8 +271,8 @@ async def read_outlined(reader: TickReader, page: Outline) -> AsyncGenerator[Tic
     Raises:
         LogTruncated: when the log lost records of the page meanwhile, and as `read_page`.
     """
-    held: list[Tick] = []
-    most = 0
+    held: list[Ticks] = []
+    count = most = 0
     async with aclosing(_minutes_of(reader, page.minutes)) as batches:
         async for batch in batches:
             if batch.is_gone:
@@ -282,12 +282,13 @@ async def read_outlined(reader: TickReader, page: Outline) -> AsyncGenerator[Tic
                 for begin in range(0, len(found), _TABLE_TICKS):
                     yield found.part(begin, begin + _TABLE_TICKS)
                 continue
-            held += found.ticks
-            if len(held) > most:
-                yield TickBatch(batch.ts, held, has_deals=found.has_deals)
-                held, most = [], _SENT_TICKS
-    if held:
-        yield TickBatch(page.minutes[0].ts, held)
+            held.append(found.ticks if isinstance(found.ticks, Columns) else list(found.ticks))
+            count += len(found)
+            if count > most:
+                yield TickBatch(batch.ts, joined(held), has_deals=found.has_deals)
+                held, count, most = [], 0, _SENT_TICKS
+    if count:
+        yield TickBatch(page.minutes[0].ts, joined(held))
 
 
 async def _minutes_of(reader: TickReader, minutes: Sequence[Minute]) -> AsyncGenerator[TickBatch, None]:

@@ -48,6 +48,17 @@ def from_spans(of: Iterable[Span]) -> Ranges:
     return tuple(found)
 
 
+def of_positions(positions: Iterable[int]) -> Ranges:
+    """The ranges of ascending positions in the whole log."""
+    spans: list[Span] = []
+    for position in positions:
+        if spans and spans[-1][1] == position - 1:
+            spans[-1] = (spans[-1][0], position)
+        else:
+            spans.append((position, position))
+    return from_spans(spans)
+
+
 def normalized(ranges: Iterable[Range]) -> Ranges:
     """The same offsets as ascending ranges that neither overlap nor touch (as PostgreSQL's int8multirange does)."""
     merged: list[Range] = []

@@ -19,10 +19,10 @@ from typing import Any, Final
 from msgspec.structs import astuple
 
 from marketdata.fold import CandleFold, split_by_period
-from marketdata.offsets import Range, Ranges, from_spans, normalized, place, spans
+from marketdata.offsets import Range, Ranges, normalized, of_positions, place, spans
 from marketdata.resends import Passes
 from marketdata.runs import Chunk, Flows, Run, flows
-from marketdata.tick import Frame, Tick, Ticks, period_of, same
+from marketdata.tick import Columns, Frame, Tick, Ticks, joined, period_of, rows_of, same
 from marketdata.timeframes import M1, Timeframe
 
 #: Ranges closer than this are read in one go: skipping fewer records costs more than reading them.
@@ -236,17 +236,7 @@ class Coverage:
         return self._taken(list(self._touched))
 
     def _taken(self, keys: list[PeriodKey]) -> dict[PeriodKey, Ranges]:
-        return {key: _ranges(self._touched.pop(key)) for key in keys}
-
-
-def _ranges(positions: "array[int]") -> Ranges:
-    spans: list[tuple[int, int]] = []
-    for position in positions:
-        if spans and spans[-1][1] == position - 1:
-            spans[-1] = (spans[-1][0], position)
-        else:
-            spans.append((position, position))
-    return from_spans(spans)
+        return {key: of_positions(self._touched.pop(key)) for key in keys}
 
 
 #: The columns of a tick that counts, and the additional ones of a tick in a record.
@@ -289,36 +279,50 @@ def _iso_second(second: int) -> str:
 class TickFold(CandleFold):
     """A fold that holds every tick it counts: each once, however often it was sent."""
 
-    __slots__ = ("_held_copies", "_ticks")
+    __slots__ = ("_held_copies", "_length", "_parts")
 
     def __init__(self, source: str, symbol: str, ts: int, timeframe: Timeframe = M1) -> None:
         super().__init__(source, symbol, ts, timeframe)
-        self._ticks: list[Tick] = []
+        # Columns as they came, and lists of single ticks between them.
+        self._parts: list[Ticks] = []
+        self._length = 0
         self._held_copies: list[Tick] = []
 
     def count(self, frame: Frame, ticks: Ticks) -> None:
         """Hold the ticks."""
         super().count(frame, ticks)
-        self._ticks += ticks
+        self._hold(ticks)
+
+    def _hold(self, ticks: Ticks) -> None:
+        self._length += len(ticks)
+        if isinstance(ticks, Columns):
+            self._parts.append(ticks)
+        elif self._parts and isinstance(before := self._parts[-1], list):
+            before += ticks
+        else:
+            self._parts.append(list(ticks))
 
     @property
     def ticks_held(self) -> int:
         """Number of ticks held in memory, to be returned or in case the period is resent."""
-        return len(self._ticks) + super().ticks_held
+        return self._length + super().ticks_held
 
     def finish(self) -> None:
         """Add the copies that are now known to count, as no more frames will follow."""
         self._held_copies += self.copies
         super().finish()
 
-    def ticks(self) -> list[Tick]:
+    def ticks(self) -> Ticks:
         """The ticks in order of time, those of one millisecond in order of arrival; call `finish` first."""
         # Sorting is stable: what comes in one millisecond stays in order of arrival.
-        return sorted(self._with_copies() if self._held_copies else self._ticks, key=_time)
+        ticks = self._with_copies() if self._held_copies else joined(self._parts)
+        if isinstance(ticks, Columns) and ticks.after_ms == sorted(ticks.after_ms):
+            return ticks
+        return sorted(ticks, key=_time)
 
     def rows(self) -> Iterator[TickRow]:
         """`ticks` as rows."""
-        return map(astuple, self.ticks())
+        return rows_of(self.ticks())
 
     def _with_copies(self) -> list[Tick]:
         # A copy draws nothing, so it stands beside the tick that it repeats: at the end of its second it would close
@@ -327,7 +331,7 @@ class TickFold(CandleFold):
         for copy in self._held_copies:
             copies.setdefault(same(copy), []).append(copy)
         ticks = []
-        for tick in self._ticks:
+        for tick in joined(self._parts):
             ticks += [tick, *copies.pop(same(tick), ())]
         return ticks
 
@@ -354,7 +358,7 @@ class CountedTicks(TickFold):
 
     def count(self, frame: Frame, ticks: Ticks) -> None:
         """Hold the ticks, and nothing else."""
-        self._ticks += ticks
+        self._hold(ticks)
         self.has_deals |= frame.mode != "bid"
 
 

@@ -184,6 +184,21 @@ class Frame(Struct, gc=False, omit_defaults=True, kw_only=True):
     coarse: bool = False
 
 
+def joined(parts: Sequence[Ticks]) -> Ticks:
+    """The ticks of all parts, one after the other: columns where all parts are, of which there must be one."""
+    if parts and list not in set(map(type, parts)):
+        return Columns.joined(parts)
+    return list(chain.from_iterable(parts))
+
+
+def rows_of(ticks: Iterable[Tick] | Columns) -> Iterator[tuple[Any, ...]]:
+    """The six fields of each tick."""
+    if isinstance(ticks, Columns):
+        others = [ticks.column(name) for name in ("last", "volume", "flags")]
+        return zip(map(ticks.time_msc.__add__, ticks.after_ms), ticks.bid, ticks.ask, *others, strict=True)
+    return map(astuple, ticks)
+
+
 def content(frame: Frame) -> tuple[Any, ...]:
     """What a frame says, which is equal for both versions of its record."""
     return astuple(frame)[1:]

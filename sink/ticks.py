@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple, Self, cast
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from msgspec.structs import astuple
 
 from marketdata.errors import UnknownTopic
 from marketdata.fold import CandleFold
@@ -31,7 +30,7 @@ from marketdata.refold import (
     iso_milliseconds,
     shown,
 )
-from marketdata.tick import DAY_MS, MINUTE_MS, Tick, period_of
+from marketdata.tick import DAY_MS, MINUTE_MS, Columns, Tick, period_of, rows_of
 from marketdata.timeframes import M1
 from runtime.foreign import cell
 from runtime.kafka import Ends, admin_client, topic_ends
@@ -91,7 +90,7 @@ class TickBatch:
     #: Start of the minute, or of the first (UTC epoch milliseconds).
     ts: int
     #: Those that count, in order of time.
-    ticks: Sequence[Tick] = ()
+    ticks: Sequence[Tick] | Columns = ()
     #: Raw ones, as `RecordFold.rows` gives them.
     records: Sequence[TickRow] = ()
     #: A `pyarrow.Table` with the columns of `runtime.archive.columns.TICK_COLUMNS`, in order of time.
@@ -112,7 +111,7 @@ class TickBatch:
             from runtime.archive.columns import rows_in  # noqa: PLC0415  # not everywhere is pyarrow
 
             return rows_in(self.table)
-        return self.records or list(map(astuple, self.ticks))
+        return self.records or list(rows_of(self.ticks))
 
     def part(self, begin: int, end: int) -> "TickBatch":
         """The ticks from index `begin` to before `end`."""
