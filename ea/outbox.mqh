@@ -48,6 +48,8 @@ private:
             return true;
         }
         m_number = -1;
+        if(ring.IsHeadHeld())
+            return false; // by a backup or a scanner, and read when that has ended
         m_read_failures++;
         if(m_read_failures >= MOST_READ_FAILURES) {
             Print("A request could not be read back from the disk and is lost. Was a file in MQL5\\Files deleted?");

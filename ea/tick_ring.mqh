@@ -359,6 +359,15 @@ public:
         return ReadAt(m_entries[m_first].file, m_entries[m_first].offset, header, body) && header.number == number;
     }
 
+    // Whether the file of the oldest request is there and cannot be opened now.
+    bool IsHeadHeld() const {
+        string name = FileName(m_entries[m_first].file);
+        int handle = FileOpen(name, FILE_READ | FILE_BIN | FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_COMMON);
+        if(handle != INVALID_HANDLE)
+            FileClose(handle);
+        return handle == INVALID_HANDLE && FileIsExist(name, FILE_COMMON);
+    }
+
     // A server has the oldest request.
     void Confirm() {
         if(Waiting() == 0)

@@ -225,6 +225,20 @@ def test_a_file_that_another_program_has_for_a_moment_is_waited_for(
     assert sent(away) == TICKS
 
 
+def test_a_file_that_another_program_has_for_minutes_is_not_given_up(terminal: Terminal, away: ScriptedServer) -> None:
+    at_desk(terminal, TICKS)
+    begin(terminal, away, RingMegabytes=1, MaxTicks=100)
+    terminal.run(400)
+    with ring_files(terminal)[0].open("rb") as held_by_another:
+        fcntl.flock(held_by_another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        away.answers.clear()
+        terminal.run(180)
+        assert terminal.waiting > 0
+    terminal.run(400)
+    assert "lost" not in terminal.status()
+    assert sent(away) == TICKS
+
+
 def test_a_full_disk_is_said_and_costs_no_tick(terminal: Terminal, server: ScriptedServer) -> None:
     at_desk(terminal, TICKS)
     begin(terminal, server)
