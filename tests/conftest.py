@@ -119,6 +119,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
     return GroupScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """For `-m full` alone, import no file that has no such test: every process of the run would import them all."""
+    if config.option.markexpr != "full" or not collection_path.name.startswith("test_") or collection_path.is_dir():
+        return None
+    return None if "pytest.mark.full" in collection_path.read_text(encoding="utf-8") else True
+
+
 def pytest_report_header() -> str:
     return days.report()
 
