@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from marketdata.fold import CandleFold
 from marketdata.offsets import normalized, place
-from marketdata.refold import NewFold, Proof, RecordFold, Refold, TickFold, TickRow, TooManyTicks
-from marketdata.tick import Frame, Tick, is_deal
+from marketdata.refold import CountedTicks, NewFold, Proof, RecordFold, Refold, TickFold, TickRow, TooManyTicks
+from marketdata.tick import Columns, Frame, Tick, is_deal
+from marketdata.wire import decode_frame, encode
+from runtime.archive.columns import ArrowTicks
 from tests import oracle
 from tests.unit.marketdata.test_fold_properties import LOGS, T0
 from tests.unit.marketdata.test_refold_partitions import Log, spread
@@ -126,3 +129,26 @@ def test_an_honest_repeat_of_a_coarse_tick_stands_beside_the_first() -> None:
     (fold,) = folds_of(list(enumerate(frames)), TickFold).values()
 
     assert [row[1] for row in fold.rows()] == [1.1, 1.1, 1.2, 1.3]
+
+
+def test_ticks_of_columns_stay_columns() -> None:
+    # Arrange
+    parts = [[Tick(T0 + 100 * n + i, 1.1 + i / 1e5, 1.2, 0.0, 0.0, 6) for i in range(10)] for n in range(3)]
+    frames = [
+        decode_frame(encode(Frame(
+            v=1, source="s", symbol="A", mode="bid", point=0.01, request=str(n), received=T0, ticks=part
+        )))
+        for n, part in enumerate(parts)
+    ]  # fmt: skip
+    wanted = [tick for part in parts for tick in part]
+
+    # Act
+    [fold] = folds_of(list(enumerate(frames)), CountedTicks).values()
+    ticks = fold.ticks()
+
+    # Assert
+    assert isinstance(ticks, Columns)
+    assert ticks == wanted
+    assert list(fold.rows()) == list(map(astuple, wanted))
+    arrow = ArrowTicks(raw=False)
+    assert arrow.of(ticks) == arrow.of(wanted)
