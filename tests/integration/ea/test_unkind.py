@@ -1,14 +1,16 @@
 """Random scripts of an unkind terminal: whatever happens, the server ends with what the terminal's history holds.
 
 Ticks come late anywhere in the terminal's list, calls fail with every documented error or give too little, symbols are
-hidden or vanish, the PC's clock is wrong, the disk is full and says so or not, answers are lost, terminals are killed,
-stopped and started beside each other. Meanwhile the server asks for minutes of before and of just now.
+hidden or vanish, the PC's clock is wrong, the disk is full and says so or not, other programs have its files, answers
+are lost, terminals are killed, stopped and started beside each other. Meanwhile the server asks for minutes of before
+and of just now.
 """
 
+import fcntl
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -156,6 +158,7 @@ class Script:
     history: dict[str, list[Quoted]] = field(default_factory=dict)
     terminals: list[Terminal] = field(default_factory=list)
     started: int = 0
+    held: ExitStack = field(default_factory=ExitStack)
 
     def prepare(self) -> None:
         if self.chance.random() < 0.5:
@@ -234,12 +237,21 @@ class Script:
             lambda: terminal("clock", chance.choice([0, -400_000, 3_600_000])),
             lambda: terminal("disk", chance.choice([0, 900, 20_000]), chance.choice(["", "late"])),
             lambda: terminal("disk", -1),
+            self.hold_file,
             self.lose_answers,
             self.kill,
             self.start if len(self.terminals) < 2 else self.kill,
             lambda: self.stop(terminal),
         ]
         chance.choice(happens)()
+
+    def hold_file(self) -> None:
+        """A backup or a scanner opens a file of the ring, and lets go of the one before."""
+        self.held.close()
+        if files := sorted((self.folder / "Common").rglob("*.ring")):
+            held = self.held.enter_context(self.chance.choice(files).open("rb"))
+            with suppress(BlockingIOError):  # the terminal writes it
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def lose_answers(self) -> None:
         bad = [Answer(503), Answer(500), Answer(429, {}, {"Retry-After": "3"}), Answer(408), Answer(TAKEN_UNHEARD)]
@@ -266,6 +278,7 @@ class Script:
 
     def recover(self) -> None:
         """All is well again, and stays so until every minute was read again for the last time."""
+        self.held.close()
         self.server.answers.clear()
         self.server.answers_to_fills.clear()
         self.server.most_items = 1_000_000
