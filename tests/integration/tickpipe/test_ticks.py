@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,10 +45,10 @@ class Sent:
         self.url = url
         self.ticks = ticks
 
-    def run(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[bytes]:
+    def run(self, *arguments: str, expect: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
             [sys.executable, "-m", "tickpipe", *arguments],
-            env=environment(self.settings), capture_output=True, timeout=PATIENCE_SECONDS, check=False,
+            env=environment(self.settings), capture_output=True, timeout=PATIENCE_SECONDS, check=False, cwd=cwd,
         )  # fmt: skip
         assert done.returncode == expect, f"{arguments}: {done.stdout[-2000:]!r} {done.stderr.decode()}"
         return done
@@ -96,6 +97,25 @@ def sent(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory, day
         again.write_text(lines[0] + "".join(lines[1 + len(ticks) * 2 // 3 :]))
         sent.send(again, "Day")
         yield sent
+
+
+async def test_the_lines_of_the_readme_do_what_they_say(sent: Sent, tmp_path: Path) -> None:
+    """Ticks as a DataFrame, SQL over ticks, a proof, gaps: the first page has a line for each."""
+    await sent.settled()
+    lines = (Path(__file__).parents[3] / "README.md").read_text().splitlines()
+    printed = {}
+    for name in ("ticks ", "sql ", "proof export ", "gaps "):
+        [line] = [line for line in lines if line.startswith(f"tickpipe {name}")]
+        # The day that was sent, instead of the last one.
+        arguments = shlex.split(line.replace("--from -1d", " ".join(RANGE)), comments=True)[1:]
+        # There are gaps: of the night, which the exit code says as well.
+        printed[name] = sent.run(*arguments, cwd=tmp_path, expect=name == "gaps ").stdout.decode()
+
+    assert parquet.read_table(tmp_path / "day.parquet")["time_msc"].to_pylist() == [t.time_msc for t in sent.ticks]
+    assert str(len(sent.ticks)) in printed["sql "]
+    assert next((tmp_path / "proof").iterdir(), None) is not None
+    assert sent.run("proof", "check", str(tmp_path / "proof"))
+    assert "EURUSD" in printed["gaps "]
 
 
 async def test_every_form_has_every_tick_once(sent: Sent, tmp_path: Path) -> None:
