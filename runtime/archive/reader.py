@@ -26,7 +26,7 @@ _WINDOW_TICKS: Final = 400_000
 #: Ticks that are handed out at once, some 30 MB as frames.
 _CHUNK_TICKS: Final = 50_000
 
-#: Ticks of one source and symbol that are folded at once, some milliseconds.
+#: Ticks of one source and symbol that are folded at once, some ten milliseconds.
 _FLOW_TICKS: Final = 10_000
 
 #: Ticks of row groups that are held because the next window may need more of them, some 100 MB; and row groups, of
