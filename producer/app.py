@@ -198,7 +198,7 @@ def _add_probes(app: FastAPI, gateway: Gateway, metrics: Metrics, health: Health
 def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(HTTPException)
     async def not_taken(_request: Request, exc: HTTPException) -> Response:
-        metrics.answered("other", exc.status_code).inc()
+        metrics.answered("other", exc.status_code)
         code = _CODES.get(exc.status_code, "HTTP_ERROR")
         return json_response(
             exc.status_code, {"error": str(exc.detail), "code": code}, dict(exc.headers) if exc.headers else None
@@ -206,7 +206,7 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, exc: Exception) -> Response:
-        metrics.answered("other", 500).inc()
+        metrics.answered("other", 500)
         log.error("A request failed; this is a bug.", action="internal_error", path=request.url.path, exc_info=exc)
         return json_response(500, {"error": "an internal error; it is in the log", "code": "INTERNAL"})
 

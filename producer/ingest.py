@@ -147,9 +147,7 @@ class Ingest:
             response = refused(refusal)
         finally:
             self._metrics.in_flight -= 1
-        self._metrics.answered(route, response.status_code).inc()
-        if key is not None:
-            self._metrics.answered_key(key.name, response.status_code).inc()
+        self._metrics.answered(route, response.status_code, None if key is None else key.name)
         # By `headers` it would take five times as long.
         response.raw_headers.append((b"x-trace-id", trace.encode()))
         span.end(route=route, status=response.status_code, trace=trace)

@@ -1,11 +1,11 @@
 """What the producer counts; names begin with `tickpipe_producer_`, but for the stages that all services share."""
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
-from functools import cache, lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from marketdata.tick import DAY_MS
@@ -76,18 +76,7 @@ class Metrics:
         # Memory, CPU and start of the process.
         ProcessCollector(registry=registry)
         registry.register(REJECTS_LOST)
-        requests = Counter(f"{_PREFIX}_requests", "Requests answered.", ["route", "status"], registry=registry)
-        #: The counter of a route and a status, of which there are few.
-        self.answered: Callable[[str, int], Counter] = cache(requests.labels)
-        key_requests = Counter(
-            f"{_PREFIX}_key_requests", "Requests of known keys answered, by the key's name.", ["key", "status"],
-            registry=registry,
-        )  # fmt: skip
-        key_of = Bounded(MAX_KEYS)
-        #: The same of a key by its name, and a status.
-        self.answered_key: Callable[[str, int], Counter] = lru_cache(4 * MAX_KEYS)(
-            lambda name, status: key_requests.labels(key_of(name), status)
-        )
+        self._answers = _Answers()
         #: Ingest requests that are not answered yet; a number until somebody asks.
         self.in_flight = 0
         Gauge(
@@ -122,10 +111,14 @@ class Metrics:
         #: Receipt of the newest ticks (UTC epoch milliseconds) by source and symbol.
         self._last_received: dict[tuple[str, str], int] = {}
         self.key_ends = KeyEnds()
-        for collector in (self.source_watch, _LastReceived(self._last_received), self.key_ends):
+        for collector in (self._answers, self.source_watch, _LastReceived(self._last_received), self.key_ends):
             registry.register(collector)
         self.kafka_up = Gauge(f"{_PREFIX}_kafka_up", "1 while Kafka confirms what is published.", registry=registry)
         self.kafka_up.set(0)
+
+    def answered(self, route: str, status: int, key: str | None = None) -> None:
+        """Count an answer, of which there are few kinds; `key` is the name of a known one."""
+        self._answers.counts[route, status, key] += 1
 
     def ticks_of_symbol(self, source: str, symbol: str, time_msc: int, received_ms: int) -> None:
         """Observe a frame by the time of its last tick and by its receipt (UTC epoch milliseconds)."""
@@ -145,6 +138,36 @@ class Metrics:
         if key not in self._last_received and len(self._last_received) >= MAX_SYMBOLS:
             key = (OTHER, OTHER)
         self._last_received[key] = received_ms
+
+
+class _Answers(Collector):
+    """Answers by route, status and key; a dictionary until somebody asks: counters cost a fiftieth of a request."""
+
+    def __init__(self) -> None:
+        self.counts: defaultdict[tuple[str, int, str | None], int] = defaultdict(int)
+        self._key_of = Bounded(MAX_KEYS)
+
+    def collect(self) -> Iterable[Metric]:
+        of_routes: defaultdict[tuple[str, str], int] = defaultdict(int)
+        of_keys: defaultdict[tuple[str, str], int] = defaultdict(int)
+        for (route, status, key), count in list(self.counts.items()):
+            of_routes[route, str(status)] += count
+            if key is not None:
+                of_keys[self._key_of(key), str(status)] += count
+        for family, counts in (
+            (CounterMetricFamily(f"{_PREFIX}_requests", "Requests answered.", labels=["route", "status"]), of_routes),
+            (
+                CounterMetricFamily(
+                    f"{_PREFIX}_key_requests",
+                    "Requests of known keys answered, by the key's name.",
+                    labels=["key", "status"],
+                ),
+                of_keys,
+            ),
+        ):
+            for labels, count in counts.items():
+                family.add_metric(labels, count)
+            yield family
 
 
 class KeyEnds(Collector):

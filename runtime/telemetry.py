@@ -9,9 +9,9 @@ own time to the producer's receipt of it; all others run from that receipt. docs
 """
 # ruff: noqa: PLC0415  # imported only when it is wanted
 
-import os
 import re
 from collections.abc import Collection, Sequence
+from random import getrandbits
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from prometheus_client import Counter
@@ -47,12 +47,13 @@ class TraceContext(NamedTuple):
     @classmethod
     def new(cls) -> Self:
         """The first step of a new trace."""
-        digits = os.urandom(24).hex()
+        # Ids are no secrets, and the system's random numbers would take twice as long.
+        digits = f"{getrandbits(192):048x}"
         return cls(digits[:32], digits[32:])
 
     def child(self) -> Self:
         """The next step of the same trace."""
-        return self._replace(span_id=os.urandom(8).hex())
+        return self._replace(span_id=f"{getrandbits(64):016x}")
 
     @property
     def header(self) -> tuple[str, bytes]:

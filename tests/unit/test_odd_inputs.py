@@ -90,7 +90,7 @@ BODIES = [
     spoiled("null for both prices", "bid", prices='"bid":null,"ask":null,'),
     *(
         spoiled(f"the text {text} for a price", "bid", prices=f'"bid":"{text}","ask":1.6,')
-        for text in ("1_5", "0x1p0", "1 500.5", "1,500.5", "1'500", "$1.5", "1.5\u00a0", "１.５", "١.٥", "½", "--1")
+        for text in ("1_5", "0x1p0", "1 500.5", "1,500.5", "1'500", "$1.5", "１.５", "١.٥", "½", "--1")
     ),
     *(
         Odd(f"{text} is no item", f"[{text},{item()}]".encode(), [GOOD], [(0, "")])
