@@ -176,6 +176,12 @@ def post(producer: Service, source: str, posted: Posted) -> None:
                 assert client.post(request.path, json=request.body).status_code == 200
 
 
+def post_with(fault: Callable[[Posted], None], producer: Service, posted: Posted) -> None:
+    faulty = deepcopy(posted)
+    fault(faulty)
+    post(producer, fault.__name__, faulty)
+
+
 async def named(settings: Settings) -> dict[str, dict[tuple[str, Cause], int]]:
     """What is named in each source, and in how many minutes."""
     async with await open_database(settings) as connection:
@@ -196,10 +202,8 @@ async def test_exactly_the_fault_is_named(settings: Settings, start_terminal: St
 
     # Act
     with running(settings, "producer", "stream_app", "sink") as (producer, _, _):
-        for fault in FAULTS:
-            faulty = deepcopy(posted)
-            fault(faulty)
-            await asyncio.to_thread(post, producer, fault.__name__, faulty)
+        # Side by side: each source waits for its own answers alone.
+        await asyncio.gather(*(asyncio.to_thread(post_with, fault, producer, posted) for fault in FAULTS))
 
         async def is_complete() -> bool:
             return await named(settings) == expected
