@@ -25,7 +25,7 @@ from tests.waiting import eventually
 from tickpipe.connection import open_database
 from tickpipe.fidelity import Cause, diagnose
 
-pytestmark = [pytest.mark.long(60), pytest.mark.full]
+pytestmark = [pytest.mark.long(240), pytest.mark.full, pytest.mark.timeout(1800)]
 
 #: Of the day: a clock that is an hour off needs more than two hours to be seen.
 MINUTES: Final = 150
