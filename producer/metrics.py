@@ -1,7 +1,7 @@
 """What the producer counts; names begin with `tickpipe_producer_`, but for the stages that all services share."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -154,20 +154,17 @@ class _Answers(Collector):
             of_routes[route, str(status)] += count
             if key is not None:
                 of_keys[self._key_of(key), str(status)] += count
-        for family, counts in (
-            (CounterMetricFamily(f"{_PREFIX}_requests", "Requests answered.", labels=["route", "status"]), of_routes),
-            (
-                CounterMetricFamily(
-                    f"{_PREFIX}_key_requests",
-                    "Requests of known keys answered, by the key's name.",
-                    labels=["key", "status"],
-                ),
-                of_keys,
-            ),
-        ):
-            for labels, count in counts.items():
-                family.add_metric(labels, count)
-            yield family
+        yield _counter("requests", "Requests answered.", ("route", "status"), of_routes)
+        yield _counter(
+            "key_requests", "Requests of known keys answered, by the key's name.", ("key", "status"), of_keys
+        )
+
+
+def _counter(name: str, text: str, labels: Sequence[str], counts: Mapping[tuple[str, str], int]) -> Metric:
+    family = CounterMetricFamily(f"{_PREFIX}_{name}", text, labels=labels)
+    for values, count in counts.items():
+        family.add_metric(values, count)
+    return family
 
 
 class KeyEnds(Collector):
