@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, IsolationLevel
 from psycopg.rows import class_row, dict_row
 
 from marketdata.wire import decimals_of
-from sink.db.session import SQL
+from sink.db.session import SQL, repeated_after_deadlock
 
 if TYPE_CHECKING:
     from sink.ticks import TickRange
@@ -168,6 +168,7 @@ async def candle_day(connection: AsyncConnection[Any]) -> CandleDay:
     return row
 
 
+@repeated_after_deadlock
 async def set_candle_day(
     connection: AsyncConnection[Any], zone: str, start: time, week_start: str | None = None
 ) -> None:
@@ -179,6 +180,7 @@ async def set_candle_day(
     await connection.execute(SQL["set_candle_day"], {"zone": zone, "start": start, "week_start": week_start})
 
 
+@repeated_after_deadlock
 async def materialise_candles(connection: AsyncConnection[Any], days: int) -> str | None:
     """Materialise hours and days, one step of so many days back through history.
 

@@ -14,7 +14,7 @@ from psycopg.rows import class_row, namedtuple_row
 
 from marketdata.errors import TickpipeError
 from sink.db.schema import migrate
-from sink.db.session import SQL, open_session
+from sink.db.session import SQL, open_session, repeated_after_deadlock
 
 Connection = AsyncConnection[Any]
 
@@ -102,8 +102,7 @@ async def adopt(
         parts = await _parts(connection)
         while (done := await _step(connection, parts)) < 1:
             on_progress(done)
-        async with connection.transaction():
-            await connection.execute(SQL["finish_adoption"])
+        await _finish(connection)
         return await _adopted(connection)
 
 
@@ -144,6 +143,7 @@ async def _require_older(connection: Connection) -> None:
         )
 
 
+@repeated_after_deadlock
 async def _begin(connection: Connection, source: str, timeframes: Sequence[str]) -> None:
     await _require_older(connection)
     async with connection.transaction():
@@ -164,6 +164,7 @@ async def _rename(connection: Connection, name: str, to: str) -> None:
     await connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(sql.Identifier(name), sql.Identifier(to)))
 
 
+@repeated_after_deadlock
 async def _undo(connection: Connection) -> None:
     async with connection.transaction():
         # Unless that was noted, an adoption broke off among the migrations.
@@ -181,6 +182,7 @@ async def _parts(connection: Connection) -> list[_Part]:
     return [_Part(*row) for row in rows]
 
 
+@repeated_after_deadlock
 async def _step(connection: Connection, parts: Sequence[_Part]) -> float:
     """Copy the next rows; returns the share that is done by now (0 to 1)."""
     async with connection.transaction():
@@ -204,6 +206,12 @@ async def _step(connection: Connection, parts: Sequence[_Part]) -> float:
         await connection.execute(SQL["note_adopted"], about)
     done = following[0] + (following[1] / part.blocks if part.blocks else 0)
     return done / len(parts)
+
+
+@repeated_after_deadlock
+async def _finish(connection: Connection) -> None:
+    async with connection.transaction():
+        await connection.execute(SQL["finish_adoption"])
 
 
 async def _rows_of(connection: Connection, table: str, relation: sql.Composable, span: sql.Composable) -> sql.Composed:

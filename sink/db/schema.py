@@ -15,7 +15,7 @@ from psycopg import AsyncConnection, errors
 from psycopg import sql as composing
 
 from marketdata.errors import DatabaseForbids, NotMigrated, SchemaTaken
-from sink.db.session import SQL, open_session, schema_of
+from sink.db.session import SQL, open_session, repeated_after_deadlock, schema_of
 
 log = structlog.get_logger(__name__)
 
@@ -119,6 +119,7 @@ async def _require_sight(connection: AsyncConnection[Any], conninfo: str) -> Non
         raise await forbidden(conninfo, exc) from exc
 
 
+@repeated_after_deadlock
 async def _apply(connection: AsyncConnection[Any], name: str, sql: bytes) -> bool:
     """Apply a migration unless the database has it; returns whether it was applied."""
     try:
@@ -217,8 +218,7 @@ async def set_compression(connection: AsyncConnection[Any], after_days: int) -> 
             )
         return
     try:
-        async with connection.transaction():
-            changed = await _change_compression(connection, after_days)
+        changed = await _change_compression(connection, after_days)
     except errors.InsufficientPrivilege as exc:
         log.warning(
             "Only the owner of the tables may set their compression: run `tickpipe db migrate` as that role.",
@@ -229,18 +229,20 @@ async def set_compression(connection: AsyncConnection[Any], after_days: int) -> 
         log.info("The compression of old chunks was set.", action="compression_set", after_days=after_days)
 
 
+@repeated_after_deadlock
 async def _change_compression(connection: AsyncConnection[Any], after_days: int) -> bool:
     """Set the policy unless it is set like this already; returns whether it was not."""
-    await connection.execute(SQL["lock_policies"], {"key": _POLICIES_LOCK})
-    row = await (await connection.execute(SQL["compression_policy"])).fetchone()
-    if (row[0] if row else 0) == after_days:
-        return False
-    await connection.execute(SQL["remove_compression_policy"])
-    if after_days:
-        (compressible,) = await _row(connection, "is_compressible")
-        if not compressible:
-            await connection.execute(SQL["make_compressible"])
-        await connection.execute(SQL["add_compression_policy"], {"days": after_days})
+    async with connection.transaction():
+        await connection.execute(SQL["lock_policies"], {"key": _POLICIES_LOCK})
+        row = await (await connection.execute(SQL["compression_policy"])).fetchone()
+        if (row[0] if row else 0) == after_days:
+            return False
+        await connection.execute(SQL["remove_compression_policy"])
+        if after_days:
+            (compressible,) = await _row(connection, "is_compressible")
+            if not compressible:
+                await connection.execute(SQL["make_compressible"])
+            await connection.execute(SQL["add_compression_policy"], {"days": after_days})
     return True
 
 

@@ -32,6 +32,7 @@ from psycopg import AsyncConnection, AsyncCursor, AsyncTransaction, IsolationLev
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from marketdata.errors import SettingsError
 from runtime.settings import Settings
@@ -249,6 +250,17 @@ async def open_session(conninfo: str, name: str, limits: Limits = NO_LIMITS, **d
         await connection.close()
         raise
     return connection
+
+
+#: Decorates a function that is one transaction of a command, and safe to repeat: PostgreSQL may end it for the sake of
+#: another one, such as an ANALYZE of its own, and then asks for the same again. Services have `Database.run`.
+repeated_after_deadlock: Final = retry(
+    retry=retry_if_exception_type(psycopg.errors.DeadlockDetected),
+    # Each attempt has waited for `deadlock_timeout` already, a second by default.
+    wait=wait_random(0, 0.5),
+    stop=stop_after_attempt(10),
+    reraise=True,
+)
 
 
 def _milliseconds(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sink.db.schema import migrate
 from tests.integration.sink.db.editions import database_on
 from tests.operations.older_table import make_older_table
 from tests.servers import EmbeddedServers
+from tests.waiting import wait_until
 from tickpipe.cli import app
 from tickpipe.console import run as run_coroutine
 
@@ -100,6 +102,33 @@ def test_a_table_of_candles_is_taken_over_and_given_back(url: str) -> None:
     assert (hour, hours) == ([(90, 900)], [(2_500 * 7,)])
     assert undone.exit_code == 0, undone.stderr
     assert (rows(url, _SHAPE), rows(url, _OBJECTS), rows(url, "SELECT * FROM market_data ORDER BY id")) == before
+
+
+def test_an_adoption_is_undone_though_another_session_deadlocks_with_it(url: str) -> None:
+    # Arrange
+    make_older_table(url, 8)
+    adopted()
+    waiting = "SELECT true FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    deadlocks = "SELECT true FROM pg_stat_database WHERE datname = current_database() AND deadlocks = 1"
+
+    def deadlock(other: psycopg.Connection[Any]) -> None:
+        wait_until(lambda: rows(url, waiting))
+        other.execute(b"LOCK TABLE market_data IN ACCESS SHARE MODE")
+        other.rollback()
+
+    # Act
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(url) as other:
+        # PostgreSQL ends the transaction that has waited for its own deadlock_timeout, by default a second.
+        other.execute("SET deadlock_timeout = '1min'")
+        other.execute(b"LOCK TABLE timeframes IN SHARE UPDATE EXCLUSIVE MODE")
+        deadlocking = pool.submit(deadlock, other)
+        undone = run("db", "adopt", "--undo")
+        deadlocking.result()
+
+    # Assert
+    assert undone.exit_code == 0, undone.stderr
+    assert rows(url, "SELECT count(*) FROM market_data") == [(8,)]
+    wait_until(lambda: rows(url, deadlocks))
 
 
 def test_an_adoption_that_was_interrupted_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, IsolationLevel, sql
 
 from marketdata.errors import TickpipeError
 from sink.db.schema import edition, migration_files
-from sink.db.session import SQL
+from sink.db.session import SQL, repeated_after_deadlock
 from tickpipe.backup.archive import (
     ArchiveDamaged,
     ArchiveTooNew,
@@ -151,6 +151,7 @@ async def _add_columns(connection: Connection, table: Table) -> None:
         await connection.execute(statement)
 
 
+@repeated_after_deadlock
 async def load(
     connection: Connection,
     part: DatabasePart,
