@@ -14,6 +14,7 @@ from archive.metrics import Metrics
 from archive.retention import LocalRetention
 from archive.writer import Writer
 from marketdata.errors import ArchiveDamaged, ArchiveFenced, LogShortened, LogTruncated, TickpipeError
+from marketdata.runs import in_pieces
 from marketdata.tick import DAY_MS
 from marketdata.wire import numbered_frames
 from runtime.archive.files import ArchiveFiles, open_files
@@ -241,11 +242,13 @@ class _Flow:
 
     async def _read_to(self, reader: LogReader, partition: int, end: int, stopping: asyncio.Event) -> None:
         async for records in reader.read(self._settings.ticks_topic, partition, self._next[partition], end - 1):
-            chunk = numbered_frames([(record.offset, record.value) for record in records])
-            last = records[-1].offset
-            self.writer.add(partition, self._next[partition], last, chunk)
-            self._next[partition] = last + 1
-            self._metrics.ticks.inc(sum(len(frame.ticks) for _, frame in chunk))
+            before = self.writer.ticks
+            for piece in in_pieces(records):
+                last = piece[-1].offset
+                chunk = numbered_frames([(record.offset, record.value) for record in piece])
+                self.writer.add(partition, self._next[partition], last, chunk)
+                self._next[partition] = last + 1
+            self._metrics.ticks.inc(self.writer.ticks - before)
             await self.flush(float("inf"))
             if stopping.is_set():
                 return

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
@@ -10,11 +10,12 @@ import structlog
 
 from marketdata.errors import ArchiveDamaged, ArchiveFenced
 from marketdata.runs import Chunk
-from runtime.archive.columns import SeriesDay, rows_of, series_and_days, table_of, write_ticks
+from runtime.archive.columns import write_ticks
 from runtime.archive.files import arrow_sink
 from runtime.archive.manifest import ArchivedFile, Catalogue, Day, Manifest, Progress, Series, Span, date_of
 from runtime.archive.reader import read_whole
 from runtime.archive.resends import Flow
+from runtime.archive.rows import SeriesDay, TickRows, rows_since
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +34,7 @@ class _Held:
     first: int
     last: int
     since: float
-    tables: list[pa.Table] = field(default_factory=list)
+    rows: TickRows
 
 
 class Writer:
@@ -44,7 +45,6 @@ class Writer:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._series: dict[Series, int] = {}
         self._held: dict[int, _Held] = {}
         self._next: dict[int, int] = {}
         #: Ticks that are held.
@@ -53,7 +53,7 @@ class Writer:
     def resume(self, partition: int) -> int:
         """Forget what is held, remove what a crash left half done; the next offset to read."""
         if (held := self._held.pop(partition, None)) is not None:
-            self.ticks -= sum(map(len, held.tables))
+            self.ticks -= len(held.rows)
         self._remove_unlisted(partition, self._catalogue.announced(partition))
         self._catalogue.settle(partition)
         self._next[partition] = self._catalogue.progress(partition).next
@@ -63,11 +63,11 @@ class Writer:
         """Hold the frames of the offsets from `first` to `last`, which follow those of the call before."""
         held = self._held.get(partition)
         if held is None:
-            held = self._held[partition] = _Held(first, last, time.monotonic())
+            held = self._held[partition] = _Held(first, last, time.monotonic(), TickRows(partition))
         held.last = last
-        if chunk:
-            held.tables.append(table_of(partition, chunk, self._series))
-            self.ticks += len(held.tables[-1])
+        before = len(held.rows)
+        held.rows.add(chunk)
+        self.ticks += len(held.rows) - before
 
     def archived(self, partition: int) -> int:
         """The offset after the last one that is archived."""
@@ -88,18 +88,17 @@ class Writer:
         """
         held = self._held[partition]
         progress = self._unfenced(partition)
-        numbered = list(self._series)
-        rows, parts = series_and_days(pa.concat_tables(held.tables)) if held.tables else (None, [])
+        rows, parts = held.rows.in_order()
         by_day: dict[int, list[SeriesDay]] = {}
         for part in parts:
             by_day.setdefault(part.day, []).append(part)
         manifests = {day: self._catalogue.manifest(date_of(day), partition) for day in by_day}
         planned = {
             day: [
-                (self._catalogue.file_path(*numbered[part.series], manifest.date, partition, _span(new)), part)
+                (self._catalogue.file_path(*part.series, manifest.date, partition, _span(new)), part)
                 for part in by_day[day]
                 # What a flush had written of this day before it was interrupted is there already.
-                if len(new := rows_of(rows, part, manifest.next))
+                if len(new := rows_since(rows, part, manifest.next))
             ]
             for day, manifest in manifests.items()
         }
@@ -107,7 +106,7 @@ class Writer:
         for day, files in planned.items():
             manifest = manifests.pop(day)
             manifest.files += [
-                self._write(path, numbered[part.series], [rows_of(rows, part, manifest.next)]) for path, part in files
+                self._write(path, part.series, [rows_since(rows, part, manifest.next)]) for path, part in files
             ]
             manifest.next = max(manifest.next, held.last + 1)
             self._catalogue.save_manifest(manifest)
@@ -117,9 +116,7 @@ class Writer:
         self._catalogue.settle(partition)
         self._next[partition] = progress.next
         del self._held[partition]
-        self.ticks -= sum(map(len, held.tables))
-        if not self._held:
-            self._series.clear()
+        self.ticks -= len(held.rows)
         return progress
 
     def merge(self, partition: int, date: str, *, at_least: int) -> int:

@@ -15,11 +15,12 @@ from marketdata.offsets import place, position
 from marketdata.refold import bridged
 from marketdata.runs import Chunk
 from marketdata.tick import DAY_MS
-from runtime.archive.columns import SCHEMA, rows_of, series_and_days, table_of
+from runtime.archive.columns import SCHEMA
 from runtime.archive.files import ArchiveFiles, LocalFiles
 from runtime.archive.manifest import Catalogue, Manifest, Series, date_of, is_cut
 from runtime.archive.reader import ArchiveReader
 from runtime.archive.resends import Flow, Part, is_forward, resends_in, sharing
+from runtime.archive.rows import TickRows, rows_since
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -82,15 +83,13 @@ class Ticks:
         """The ticks that are in no file, which are parts as well."""
         tables = [_ROWS.empty_table()]
         for partition, chunk in self.tail.items():
-            if not chunk:
-                continue
-            numbers: dict[Series, int] = {}
-            rows, parts = series_and_days(table_of(partition, chunk, numbers))
-            names = list(numbers)
+            held = TickRows(partition)
+            held.add(chunk)
+            rows, parts = held.in_order()
             for part in parts:
-                series, date = names[part.series], date_of(part.day)
+                series, date = part.series, date_of(part.day)
                 # A manifest is written before the progress, so that a day may be in files beyond it.
-                new = rows_of(rows, part, self._archived_until(partition, date))
+                new = rows_since(rows, part, self._archived_until(partition, date))
                 if len(new):
                     self._add_tail(partition, series, date, new)
                     tables.append(_named(new, series, part.day))

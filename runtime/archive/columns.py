@@ -2,17 +2,16 @@
 
 from array import array
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, chain, groupby, pairwise
-from operator import attrgetter
-from typing import Any, Final, NamedTuple, cast
+from itertools import pairwise
+from typing import Any, Final, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.parquet import ParquetWriter
 
 from marketdata.refold import TickRow, columns_of
-from marketdata.runs import Chunk, ColumnFrames
-from marketdata.tick import DAY_MS, Columns, Frame, RecordColumns, Tick, Ticks
+from marketdata.runs import ColumnFrames
+from marketdata.tick import Columns, Frame, RecordColumns, Tick, Ticks
 
 _MOMENT: Final = pa.timestamp("ms", tz="UTC")
 
@@ -36,6 +35,12 @@ SCHEMA: Final = pa.schema(
     ]
 )
 
+#: The fields of a tick in their order, and their types as `array` and `struct` name them.
+TICK_CODES: Final = {"time": "q", "bid": "d", "ask": "d", "last": "d", "volume": "d", "flags": "q"}
+
+#: The columns that are the tick itself.
+TICK_COLUMNS: Final = tuple(TICK_CODES)
+
 #: The same of several sources and symbols, which a number tells apart.
 WITH_SERIES: Final = SCHEMA.append(pa.field("series", pa.int32(), nullable=False))
 
@@ -46,102 +51,9 @@ _DELTA: Final = ("time", "offset", "index", "received")
 ROW_GROUP_TICKS: Final = 65_536
 
 
-def table_of(partition: int, chunk: Chunk, series: dict[tuple[str, str], int]) -> pa.Table:
-    """The ticks of frames at offsets of a partition, with the column `series`: the number of source and symbol.
-
-    `series` numbers them; those that are new are added.
-    """
-    frames = [frame for _, frame in chunk]
-    ticks = _joined([frame.ticks for frame in frames])
-    index = pa.repeat(pa.scalar(0, pa.int32()), len(ticks))
-    of_frames = pa.record_batch(
-        [
-            pa.array([offset for offset, _ in chunk], pa.int64()),
-            pa.array([frame.received for frame in frames], _MOMENT),
-            pa.array([frame.request for frame in frames], pa.string()),
-            pa.array([frame.mode for frame in frames], pa.string()),
-            pa.array([frame.point for frame in frames], pa.float64()),
-            pa.array([frame.coarse for frame in frames], pa.bool_()),
-            pa.array([series.setdefault((f.source, f.symbol), len(series)) for f in frames], pa.int32()),
-        ],
-        ["offset", "received", "request", "mode", "point", "coarse", "series"],
-    )
-    if len(ticks) > len(frames):
-        ends = list(accumulate(len(frame.ticks) for frame in frames))
-        numbers = pa.array(range(len(frames)), pa.int32())
-        owner = pc.run_end_decode(pa.RunEndEncodedArray.from_arrays(pa.array(ends, pa.int32()), numbers))
-        of_frames = of_frames.take(owner)
-        index = pc.subtract(pa.array(range(len(ticks)), pa.int32()), pa.array([0, *ends[:-1]], pa.int32()).take(owner))
-    columns = {
-        "time": pc.add(pa.array(ticks.after_ms, pa.int64()), ticks.time_msc).cast(_MOMENT),
-        "partition": pa.repeat(pa.scalar(partition, pa.int32()), len(ticks)),
-        "index": index,
-    }
-    columns |= {name: _array(getattr(ticks, name), len(ticks), SCHEMA.field(name).type) for name in TICK_COLUMNS[1:]}
-    columns |= {name: of_frames.column(name) for name in of_frames.schema.names}
-    return pa.table([columns[name] for name in WITH_SERIES.names], WITH_SERIES)
-
-
-def _joined(parts: Sequence[Ticks]) -> Columns:
-    """The ticks of all parts as columns, to the bit: `Columns.of` takes -0.0 for 0.0, as version 2 of a frame does."""
-    if list not in set(map(type, parts)):
-        return Columns.joined(parts)
-    found: dict[str, list[Any]] = {name: [] for name in Tick.__struct_fields__}
-    for kind, group in groupby(parts, type):
-        some = list(group)
-        if kind is list:
-            ticks = list(chain.from_iterable(some))
-            for name, values in found.items():
-                values.extend(map(attrgetter(name), ticks))
-        else:
-            columns = Columns.joined(some)
-            found["time_msc"] += map(columns.time_msc.__add__, columns.after_ms)
-            for name in TICK_COLUMNS[1:]:
-                found[name] += columns.column(name)
-    return Columns(0, found.pop("time_msc"), **found)
-
-
 def _array(values: Any, length: int, type_: pa.DataType) -> pa.Array:
     """A column of `Columns`, which is one value where all ticks have the same."""
     return pa.array(values, type_) if isinstance(values, list) else pa.repeat(pa.scalar(values, type_), length)
-
-
-class SeriesDay(NamedTuple):
-    """Rows of one source, symbol and day."""
-
-    #: The number of source and symbol.
-    series: int
-    #: Since 1970.
-    day: int
-    #: The first of them, and how many they are.
-    begin: int
-    length: int
-
-
-def series_and_days(table: pa.Table) -> tuple[pa.Table, list[SeriesDay]]:
-    """What `table_of` made, without the number of the series and put in order, and where in it each series and day is.
-
-    Slices of ten thousand series at once would take 150 MB: cut one after the other.
-    """
-    day = pc.divide(table["time"].cast(pa.int64()), DAY_MS)
-    key = pc.add(pc.multiply(table["series"].cast(pa.int64()), 1 << 32), day)
-    rows = table.drop_columns(["series"])
-    if pc.min(key) != pc.max(key):
-        order = pc.sort_indices(key)  # stable
-        rows, key = rows.take(order), key.take(order)
-    runs = pc.run_end_encode(key.combine_chunks() if isinstance(key, pa.ChunkedArray) else key)
-    ends = runs.run_ends.to_pylist()
-    parts = [
-        SeriesDay(value >> 32, value & 0xFFFF_FFFF, begin, end - begin)
-        for value, begin, end in zip(runs.values.to_pylist(), [0, *ends], ends, strict=False)
-    ]
-    return rows, parts
-
-
-def rows_of(rows: pa.Table, part: SeriesDay, since: int) -> pa.Table:
-    """The rows of a series and day that have offsets from `since` on; both as `series_and_days` gave them."""
-    own = rows.slice(part.begin, part.length)
-    return own if own["offset"][0].as_py() >= since else own.filter(pc.field("offset") >= since)
 
 
 def new_writer(sink: Any) -> ParquetWriter:
@@ -181,7 +93,7 @@ def frames_in(table: pa.Table, series: Sequence[tuple[str, str]]) -> list[tuple[
     if not len(table):
         return []
     offsets = _plain(table["offset"], "q")
-    ticks = list(map(Tick, *(_plain(table[name], code) for name, code in _TICK_COLUMNS)))
+    ticks = list(map(Tick, *(_plain(table[name], code) for name, code in TICK_CODES.items())))
     begins = [0, *(row for row, (one, next_) in enumerate(pairwise(offsets), start=1) if one != next_)]
     first_rows = table if len(begins) == len(table) else table.take(pa.array(begins, pa.int64()))
     facts = zip(
@@ -226,21 +138,14 @@ def flow_in(rows: pa.RecordBatch, series: tuple[str, str]) -> tuple[list[int], S
     times = rows["time"].cast(pa.int64())
     since_ms = times[0].as_py()
     bid, ask = _plain(rows["bid"], "d"), _plain(rows["ask"], "d")
-    last, volume, flags = (_one_or_all(rows[name], code) for name, code in _TICK_COLUMNS[3:])
+    last, volume, flags = (_one_or_all(rows[name], TICK_CODES[name]) for name in ("last", "volume", "flags"))
     ticks = Columns(since_ms, _plain(pc.subtract(times, since_ms), "q"), bid, ask, flags, last, volume)
     return offsets, ColumnFrames(ticks, starts, made)
 
 
-#: The fields of a tick in their order, and their types as `array` names them.
-_TICK_COLUMNS: Final = (("time", "q"), ("bid", "d"), ("ask", "d"), ("last", "d"), ("volume", "d"), ("flags", "q"))
-
-#: The columns that are the tick itself.
-TICK_COLUMNS: Final = tuple(name for name, _ in _TICK_COLUMNS)
-
-
 def rows_in(table: pa.Table) -> list[TickRow]:
     """The ticks of a table as rows."""
-    return list(zip(*(_plain(table[name], code) for name, code in _TICK_COLUMNS), strict=True))
+    return list(zip(*(_plain(table[name], code) for name, code in TICK_CODES.items()), strict=True))
 
 
 class ArrowTicks:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from marketdata.fold import split_by_period
 from marketdata.resends import Passes
 from marketdata.tick import Frame, Tick
-from runtime.archive.columns import table_of
 from runtime.archive.resends import Flow
+from runtime.archive.rows import TickRows
 from tests.unit.marketdata.test_runs import flows
 
 T0 = 1_549_238_400_000
@@ -20,7 +20,9 @@ def is_forward(frames: list[Frame], cut: int) -> bool:
     """By the rows of so many frames at a time."""
     flow, rest = Flow(), enumerate(frames)
     while part := list(islice(rest, cut)):
-        flow.feed(table_of(0, part, {}))
+        rows = TickRows(0)
+        rows.add(part)
+        flow.feed(rows.in_order()[0])
     return flow.is_forward
 
 
