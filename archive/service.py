@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from operator import attrgetter
 from typing import Final
 
 import structlog
@@ -45,6 +46,8 @@ _MERGED_FILES: Final = 16
 #: Files of a day that its manifest lists before they are merged earlier: every flush has the whole manifest in memory
 #: (1.4 KB a file while it is read or written).
 _LISTED_FILES: Final = 40_000
+
+_offset_and_value: Final = attrgetter("offset", "value")
 
 
 def merged_files(series: int) -> int:
@@ -245,7 +248,7 @@ class _Flow:
             before = self.writer.ticks
             for piece in in_pieces(records):
                 last = piece[-1].offset
-                chunk = numbered_frames([(record.offset, record.value) for record in piece])
+                chunk = numbered_frames(list(map(_offset_and_value, piece)))
                 self.writer.add(partition, self._next[partition], last, chunk)
                 self._next[partition] = last + 1
             self._metrics.ticks.inc(self.writer.ticks - before)

@@ -183,9 +183,10 @@ def decode_frames(values: Sequence[bytes | None]) -> list[Frame] | None:
 
 def numbered_frames(records: Sequence[tuple[int, bytes | None]]) -> list[tuple[int, Frame]]:
     """The numbers that records were given, and the frames, of those that are frames."""
-    frames = decode_frames([value for _, value in records])
+    offsets, values = zip(*records, strict=True) if records else ((), ())
+    frames = decode_frames(values)
     if frames is not None:
-        return [(offset, frame) for (offset, _), frame in zip(records, frames, strict=True)]
+        return list(zip(offsets, frames, strict=True))
     found = []
     for offset, value in records:
         try:

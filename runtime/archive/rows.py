@@ -35,6 +35,13 @@ class SeriesDay(NamedTuple):
     length: int
 
 
+class _Numbers(dict[tuple[Any, ...], int]):
+    """Numbers what it is asked for, from 0."""
+
+    def __missing__(self, key: tuple[Any, ...]) -> int:
+        return self.setdefault(key, len(self))
+
+
 class TickRows:
     """The ticks of frames of one partition: 48 bytes each, and some 60 for each frame, until they are put in order.
 
@@ -50,7 +57,7 @@ class TickRows:
         self._frames = {name: bytearray() for name in _FRAME_CODES}
         self._requests: list[pa.Array] = []
         #: Numbers of source, symbol, mode, point and coarse: what nearly all frames of a symbol have in common.
-        self._forms: dict[tuple[Any, ...], int] = {}
+        self._forms = _Numbers()
 
     def __len__(self) -> int:
         return self._length
@@ -63,14 +70,13 @@ class TickRows:
         facts = dict(zip(Frame.__struct_fields__, zip(*map(astuple, frames), strict=True), strict=True))
         ticks: Sequence[Ticks] = facts["ticks"]
         lengths = list(map(len, ticks))
-        forms = self._forms
-        keys = zip(*(facts[name] for name in ("source", "symbol", "mode", "point", "coarse")), strict=True)
+        forms = zip(*(facts[name] for name in ("source", "symbol", "mode", "point", "coarse")), strict=True)
         columns = {
             "offset": offsets,
             "received": facts["received"],
             "since_ms": [0 if type(part) is list else cast(Columns, part).time_msc for part in ticks],
             "length": lengths,
-            "form": [forms.setdefault(key, len(forms)) for key in keys],
+            "form": list(map(self._forms.__getitem__, forms)),
         }
         for name, values in columns.items():
             self._frames[name] += _packed(_FRAME_CODES[name], values)
