@@ -248,8 +248,10 @@ class _Flow:
             before = self.writer.ticks
             for piece in in_pieces(records):
                 last = piece[-1].offset
-                chunk = numbered_frames(list(map(_offset_and_value, piece)))
-                self.writer.add(partition, self._next[partition], last, chunk)
+                # Not held by a name: the memory of its frames is used for the next one's, still in the cache.
+                self.writer.add(
+                    partition, self._next[partition], last, numbered_frames(list(map(_offset_and_value, piece)))
+                )
                 self._next[partition] = last + 1
             self._metrics.ticks.inc(self.writer.ticks - before)
             await self.flush(float("inf"))
