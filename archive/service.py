@@ -205,6 +205,7 @@ class _Flow:
     def __init__(self, settings: Settings, catalogue: Catalogue, metrics: Metrics) -> None:
         self.catalogue = catalogue
         self.writer = Writer(catalogue)
+        metrics.held.set_function(lambda: self.writer.ticks)
         self._settings = settings
         self._metrics = metrics
         self._next: dict[int, int] = {}
@@ -241,7 +242,6 @@ class _Flow:
                 continue  # the next round knows where the log begins
             lag += end - self.writer.archived(partition)
         self._metrics.lag.set(max(0, lag))
-        self._metrics.held.set(self.writer.ticks)
 
     async def _read_to(self, reader: LogReader, partition: int, end: int, stopping: asyncio.Event) -> None:
         async for records in reader.read(self._settings.ticks_topic, partition, self._next[partition], end - 1):

@@ -32,7 +32,10 @@ from tests.services import Service, environment
 
 
 def archiving(settings: Settings, folder: Path, ticks: int) -> Callable[[], Measured]:
-    """An archiver process with an empty folder, from the first tick that it wrote to the last."""
+    """An archiver process with an empty folder, from the first tick that it read until all are in files.
+
+    What is left at the end of the log is written at once, as the rest was when enough was held; nothing is merged yet.
+    """
 
     port = free_port()
 
@@ -51,7 +54,7 @@ def archiving(settings: Settings, folder: Path, ticks: int) -> Callable[[], Meas
 
     def run() -> Measured:
         with tempfile.TemporaryDirectory(dir=folder) as empty:
-            changed = {"archive": empty, "archive_port": port, "archive_flush_seconds": 1, "log_level": "ERROR"}
+            changed = {"archive": empty, "archive_port": port, "archive_flush_seconds": 0.1, "log_level": "ERROR"}
             service = Service("archive", settings.model_copy(update=changed)).start()
             try:
                 return measured(ticks, [psutil.Process(service.pid)], done=written, begun=read)

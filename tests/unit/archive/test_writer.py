@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from prometheus_client import CollectorRegistry
 
-from archive.service import merged_files
+from archive.metrics import Metrics
+from archive.service import _Flow, merged_files
 from archive.writer import Writer
 from marketdata.candle import Candle
 from marketdata.errors import ArchiveDamaged, ArchiveFenced, ArchiveUnavailable
@@ -24,6 +26,7 @@ from marketdata.wire import encode
 from runtime.archive.files import Digest, LocalFiles
 from runtime.archive.manifest import Catalogue, folder_name
 from runtime.archive.reader import ArchiveReader, FlowPart, read_whole
+from runtime.settings import load_settings
 from tests import oracle
 from tests.conftest import fewer_examples
 from tests.unit.marketdata.test_runs import flows as forward_flows
@@ -441,3 +444,17 @@ def test_a_damaged_file_stops_the_merging_of_no_other_symbol(archive: Archive) -
 def test_of_many_symbols_fewer_files_wait_to_be_merged(series: int, files: int) -> None:
     # Each flush has the day's whole manifest in memory: 40,000 files, or two of each symbol.
     assert merged_files(series) == files
+
+
+def test_the_metric_of_held_ticks_is_that_of_the_moment(archive: Archive) -> None:
+    metrics = Metrics(CollectorRegistry())
+    writer = _Flow(load_settings(), archive.catalogue, metrics).writer
+    writer.resume(0)
+
+    def held() -> float | None:
+        return metrics.registry.get_sample_value("tickpipe_archive_held_ticks")
+
+    writer.add(0, 0, 3, frames(4))
+    assert held() == 8
+    writer.flush(0)
+    assert held() == 0
