@@ -14,6 +14,7 @@ from marketdata.errors import LogTruncated
 from marketdata.refold import TickRow, iso_milliseconds
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Columns, Ticks, joined, period_of
 from runtime import clock
+from runtime.logreader import LogClients
 from runtime.settings import Settings
 from sink.ticks import Minute, TickBatch, TickRange, TickReader, missing_spans
 
@@ -187,13 +188,13 @@ def spans_of(gone: Iterable[int]) -> list[dict[str, str]]:
     return [{"from": iso_milliseconds(a), "to": iso_milliseconds(b)} for a, b in missing_spans(gone)]
 
 
-def reader_of(settings: Settings, database: Database, request: TickRequest) -> TickReader:
+def reader_of(settings: Settings, database: Database, clients: LogClients, request: TickRequest) -> TickReader:
     """The reader of what the request asks for, which names its source; from the cursor on, if it has one."""
     first_ms = request.first_ms if request.cursor is None else max(request.first_ms, request.cursor.time_msc)
     wanted = TickRange(request.source or "", request.symbol, first_ms, max(first_ms, request.end_ms))
     return TickReader(
-        settings, database.reading, wanted, raw=request.raw, pass_ticks=min(_PASS_TICKS, request.limit)
-    )  # fmt: skip
+        settings, database.reading, wanted, raw=request.raw, pass_ticks=min(_PASS_TICKS, request.limit), clients=clients
+    )
 
 
 async def read_page(reader: TickReader, request: TickRequest) -> Page:

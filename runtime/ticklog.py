@@ -56,15 +56,16 @@ class Refolded:
 
 
 class TickLog:
-    """The ticks topic, opened for reading outside of any consumer group.
+    """The ticks topic, opened for reading outside of any consumer group; use it as `async with TickLog(settings)`.
 
-    Use it as `async with TickLog(settings) as tick_log`.
+    With a `reader` that is open already it need not be opened. `own` is the log's name, for who has asked for it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, reader: LogReader | None = None, own: str = "") -> None:
         self._topic = settings.ticks_topic
         self._settings = settings
-        self._reader = LogReader(settings)
+        self._reader = reader or LogReader(settings)
+        self._own = own
         self._archive: ArchiveReader | None = None
         #: The first offset of each partition in Kafka; it may have moved on since.
         self._kafka_first: dict[int, int] = {}
@@ -206,8 +207,6 @@ class TickLog:
 
         Raises: as `refold`.
         """
-        if not self._settings.has_archive:
-            return ends
         found = {}
         for partition, (first, end) in ends.items():
             archived = [begin for _, begin, _ in await self._archived(partition)]
@@ -253,12 +252,14 @@ class TickLog:
 
     async def _bounds(self, partition: int) -> tuple[int, int]:
         try:
-            return await self._reader.ends(self._topic, partition)
+            ends = await self._reader.ends(self._topic, partition)
         except UnknownTopic as exc:
             if exc.partition is None:
                 raise
             # The topic was re-created with fewer partitions, or somebody made the candle up.
             return 0, 0
+        self._kafka_first[partition] = ends[0]
+        return ends
 
     async def _archived(self, partition: int) -> Ranges:
         archive = await self._open_archive()
@@ -270,7 +271,7 @@ class TickLog:
                 from runtime.archive.reader import open_archive  # noqa: PLC0415  # not everywhere is pyarrow
             except ImportError as exc:
                 raise SettingsError(f"TICKPIPE_ARCHIVE is set, but {missing_extra('pyarrow', 'archive')}") from exc
-            self._archive = open_archive(self._settings.archive, await own_log(self._settings))
+            self._archive = open_archive(self._settings.archive, self._own or await own_log(self._settings))
         return self._archive
 
     async def read(
@@ -355,9 +356,8 @@ class TickLog:
         """Up to where the archive is to be read from `first` on; None where Kafka is to be asked."""
         if not self._settings.has_archive:
             return None
-        if partition not in self._kafka_first:
-            self._kafka_first[partition], _ = await self._bounds(partition)
-        kafka_first = self._kafka_first[partition]
+        if (kafka_first := self._kafka_first.get(partition)) is None:
+            kafka_first, _ = await self._bounds(partition)
         if first >= kafka_first or not intersection(await self._archived(partition), ((partition, first, first),)):
             return None
         return min(last, kafka_first - 1)
