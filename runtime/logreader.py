@@ -136,6 +136,9 @@ STALL_SECONDS: Final = 30.0
 #: Records of one poll: more does not read faster, and this many frames of 200 ticks take some 100 MB.
 _POLL_RECORDS: Final = 2_000
 
+#: Records of the first poll of a range: somebody may wait for the first of them, and these are 5,000 ticks already.
+_FIRST_RECORDS: Final = 50
+
 #: A broker hears of a new topic or partition a moment after it was created (seconds).
 _NEWS_SECONDS: Final = 1.0
 
@@ -234,11 +237,15 @@ class LogReader:
     async def _poll_to(
         self, tp: TopicPartition, position: int, last: int, max_records: int | None
     ) -> AsyncIterator[Sequence[Record]]:
-        consumer, moved_at = self._consumer, time.monotonic()
+        consumer, moved_at, most = self._consumer, time.monotonic(), _FIRST_RECORDS
         while position <= last:
             with kafka_errors(self._settings, topic=tp.topic, right="READ"):
-                polled = await consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=max_records)
+                polled = await consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=max_records or most)
+                most = _POLL_RECORDS
                 reached = await consumer.position(tp)
+            if reached > last:
+                # At once: while the last records are dealt with, those behind them would be fetched in vain.
+                consumer.pause(tp)
             if reached > position:
                 position, moved_at = reached, time.monotonic()
             elif time.monotonic() - moved_at > self._stall_seconds:

@@ -31,7 +31,7 @@ from runtime.settings import Settings
 from runtime.ticklog import Refolded, TickLog
 from sink.db.connection import Connection
 from sink.db.session import SQL
-from sink.staging import time_msc, utc
+from sink.staging import utc
 from sink.unstored import find_unstored, log_state
 
 #: Maximum number of ticks and of minutes folded in one pass over the log: they are held in memory, some 50 MB.
@@ -162,7 +162,7 @@ class TickReader:
             try:
                 async with clients.admin.client() as client:
                     state = await log_state(settings, client)
-                self._tick_log = TickLog(settings, await opening, state.ticks_log)
+                self._tick_log = TickLog(settings, await opening, own=state.ticks_log, ends=state.ticks)
             except BaseException:
                 opening.cancel()
                 await asyncio.gather(opening, return_exceptions=True)
@@ -211,9 +211,8 @@ class TickReader:
 
         Where ticks come late, or most of the minutes come twice, up to all of them are held.
         """
-        wanted = self._wanted
-        proofs = [Proof(wanted.source, wanted.symbol, m.ts, m.ranges) for m in minutes if not m.is_foreign]
-        async with aclosing(self._tick_log.refold_in_turn(proofs, new_fold=self._kind)) as folds:
+        proofs = self._proofs(minutes).values()
+        async with aclosing(self._tick_log.refold_in_turn(list(proofs), new_fold=self._kind)) as folds:
             async for proof, fold in folds:
                 yield TickBatch(proof.ts, is_gone=True) if fold is None else self._batch(proof.ts, fold)
 
@@ -240,8 +239,7 @@ class TickReader:
         return TickBatch(first_ms, table=table)
 
     async def _fold(self, minutes: Sequence[Minute]) -> AsyncIterator[TickBatch]:
-        wanted = self._wanted
-        proofs = {m.ts: Proof(wanted.source, wanted.symbol, m.ts, m.ranges) for m in minutes if not m.is_foreign}
+        proofs = self._proofs(minutes)
         parts = self._tick_log.refold_parts(proofs.values(), new_fold=self._kind, max_ticks=self._pass_ticks)
         part = Refolded()
         for minute in minutes:
@@ -269,9 +267,13 @@ class TickReader:
 
     async def gone(self, minutes: Sequence[Minute]) -> set[int]:
         """The starts of those minutes whose records the log no longer holds all."""
-        proofs = {m.ts: m.ranges for m in minutes if not m.is_foreign}
-        held = await self._tick_log.available({partition for ranges in proofs.values() for partition, _, _ in ranges})
+        held = await self._tick_log.available(m.ranges for m in minutes if not m.is_foreign)
         return {m.ts for m in minutes if m.is_foreign or not m.ranges or not contains(held, m.ranges)}
+
+    def _proofs(self, minutes: Sequence[Minute]) -> dict[int, Proof]:
+        """The proofs of those minutes that were folded from this log."""
+        source, symbol = self._wanted.source, self._wanted.symbol
+        return {m.ts: Proof(source, symbol, m.ts, m.ranges) for m in minutes if not m.is_foreign}
 
     async def minutes(self) -> AsyncGenerator[Minute, None]:
         """What the table and the end of the log know of each minute, in order of time."""
@@ -281,8 +283,8 @@ class TickReader:
         while begin < end:
             async with self._reading() as connection:
                 rows = await (await connection.execute(SQL["tick_proofs"], about | {"from_": utc(begin)})).fetchall()
-            reached = time_msc(rows[-1][0]) + MINUTE_MS if len(rows) == _PASS_MINUTES else end
-            known = {time_msc(ts): Minute(time_msc(ts), from_multirange(r), *rest) for ts, r, *rest in rows}
+            reached = rows[-1][0] + MINUTE_MS if len(rows) == _PASS_MINUTES else end
+            known = {ts: Minute(ts, from_multirange(ranges), *rest) for ts, ranges, *rest in rows}
             while left and left[-1] < reached:
                 ts = left.pop()
                 known[ts] = _with_unstored(ts, known.get(ts), self._unstored[ts])

@@ -1,7 +1,7 @@
 """Finds the records at the end of the log that may hold ticks which no row of the table names yet (decision 14)."""
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -105,13 +105,16 @@ async def _unfolded(
 async def _is_stored(reading: "Reading", wanted: "TickRange", state: LogState) -> bool:
     """Whether the table has every minute that was published so far and is asked for."""
 
+    row: Any = None
+
     async def ask() -> dict[int, int]:
+        nonlocal row
         async with reading() as connection:
-            return await reached_offsets(connection, state.candles_log)
+            reached = await reached_offsets(connection, state.candles_log)
+            row = await (await connection.execute(SQL["minutes_from"])).fetchone()
+        return reached
 
     if not await wait_until_stored(ask, state.candles, timeout_seconds=_STORE_SECONDS):
         return False
-    async with reading() as connection:
-        row = await (await connection.execute(SQL["minutes_from"])).fetchone()
     # Minutes before it were deleted from the table, not from the log.
-    return row is None or row[0] is None or row[0] <= utc(wanted.first_ms)
+    return row is None or row[0] is None or bool(row[0] <= utc(wanted.first_ms))
