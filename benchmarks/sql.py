@@ -95,7 +95,7 @@ def answer(query: str, archive: Path | None, plain: Path) -> tuple[float, float,
     connection.execute("SET TimeZone = 'UTC'")
     began, cpu_before = time.monotonic(), cpu_seconds(process)
     if archive is not None:
-        Ticks(Catalogue(LocalFiles(archive), LOG), {}).show(connection)
+        Ticks(Catalogue(LocalFiles(archive), LOG), {}).show(connection, ["ticks"])
     source = "ticks" if archive is not None else f"read_parquet('{plain}/*/*/*/*.parquet', hive_partitioning = true)"
     rows = connection.execute(QUERIES[query].format(source)).to_arrow_table()
     wall, cpu = time.monotonic() - began, cpu_seconds(process) - cpu_before
