@@ -17,10 +17,11 @@ from typing import Final
 
 import duckdb
 import psutil
+from msgspec.structs import replace
 
 from archive.writer import Writer
 from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
-from marketdata.tick import DAY_MS, Frame, Tick
+from marketdata.tick import DAY_MS, Frame, RecordColumns, Tick
 from runtime.archive.files import LocalFiles
 from runtime.archive.manifest import Catalogue
 from tickpipe.tickviews import Ticks
@@ -43,15 +44,15 @@ QUERIES: Final = {
 }
 
 
-def a_day(symbol: int) -> list[Tick]:
-    """A walk of 2019-01-01."""
+def a_day(symbol: int) -> list[RecordColumns]:
+    """A walk of 2019-01-01, in frames."""
     dice, price, ticks = Random(symbol), 1.1 + symbol, []  # noqa: S311 - prices, no secrets
     step_ms = DAY_MS // TICKS_A_DAY
     for number in range(TICKS_A_DAY):
         price = round(price + dice.choice((-0.00001, 0.0, 0.00001)), 5)
         at = BEGIN_MS + number * step_ms + dice.randrange(step_ms)
         ticks.append(Tick(at, price, round(price + dice.choice((0.00006, 0.00008)), 5), 0.0, 0.0, 6))
-    return ticks
+    return [RecordColumns.of(ticks[begin : begin + FRAME_TICKS]) for begin in range(0, TICKS_A_DAY, FRAME_TICKS)]
 
 
 def fill(folder: Path, days: int) -> None:
@@ -62,13 +63,10 @@ def fill(folder: Path, days: int) -> None:
     for day in range(days):
         for symbol, walk in zip(SYMBOLS, walks, strict=True):
             chunk: list[tuple[int, Frame]] = []
-            for begin in range(0, TICKS_A_DAY, FRAME_TICKS):
-                ticks = [
-                    Tick(t.time_msc + day * DAY_MS, t.bid, t.ask, t.last, t.volume, t.flags)
-                    for t in walk[begin : begin + FRAME_TICKS]
-                ]
+            for frame_ticks in walk:
+                ticks = replace(frame_ticks, time_msc=frame_ticks.time_msc + day * DAY_MS)
                 frame = Frame(
-                    v=1, source="bench", symbol=symbol, mode="bid", point=0.00001, request="", ticks=ticks,
+                    v=2, source="bench", symbol=symbol, mode="bid", point=0.00001, request="", ticks=ticks,
                     received=ticks[-1].time_msc + 50,
                 )  # fmt: skip
                 chunk.append((offset + len(chunk), frame))
@@ -81,11 +79,13 @@ def write_plain(archive: Path, folder: Path) -> None:
     """The same ticks as DuckDB writes them, by source, symbol and date as well."""
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
-    connection.execute(
-        "COPY (SELECT source, symbol, date, time, bid, ask, last, volume, flags"  # noqa: S608 - paths of our own
-        f" FROM read_parquet('{archive}/*/ticks/*/*/*/*.parquet', hive_partitioning = true) ORDER BY symbol, time)"
-        f" TO '{folder}' (FORMAT parquet, COMPRESSION zstd, PARTITION_BY (source, symbol, date))"
-    )
+    for symbol in SYMBOLS:  # sorted one by one, a hundred million ticks fit into memory
+        connection.execute(
+            "COPY (SELECT source, symbol, date, time, bid, ask, last, volume, flags"  # noqa: S608 - paths of our own
+            f" FROM read_parquet('{archive}/*/ticks/*/symbol={symbol}/*/*.parquet', hive_partitioning = true)"
+            f" ORDER BY time) TO '{folder}' (FORMAT parquet, COMPRESSION zstd, PARTITION_BY (source, symbol, date),"
+            " APPEND)"
+        )
 
 
 def answer(query: str, archive: Path | None, plain: Path) -> tuple[float, float, int, int]:
@@ -95,7 +95,7 @@ def answer(query: str, archive: Path | None, plain: Path) -> tuple[float, float,
     connection.execute("SET TimeZone = 'UTC'")
     began, cpu_before = time.monotonic(), cpu_seconds(process)
     if archive is not None:
-        Ticks(Catalogue(LocalFiles(archive), LOG), {}).show(connection)
+        Ticks(Catalogue(LocalFiles(archive), LOG), {}).show(connection, ["ticks"])
     source = "ticks" if archive is not None else f"read_parquet('{plain}/*/*/*/*.parquet', hive_partitioning = true)"
     rows = connection.execute(QUERIES[query].format(source)).to_arrow_table()
     wall, cpu = time.monotonic() - began, cpu_seconds(process) - cpu_before

@@ -31,6 +31,7 @@ from dashboard.tick_answers import reading_turns
 from dashboard.tick_stream import add_tick_stream
 from runtime.api_keys import ApiKeys
 from runtime.health import Guard, Health
+from runtime.logreader import LogClients
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,7 @@ class Parts:
     def __post_init__(self) -> None:
         self.hub = Hub(self.metrics.resyncs.inc)
         self.database = Database(self.settings)
+        self.log_clients = LogClients(self.settings)
         self.live = LiveReader(self.settings, self.hub, self.gauges, self.metrics)
         self.catalogue = Catalogue(self.database, self.hub)
         self.bars = BarStarts(self.database)
@@ -76,6 +78,7 @@ def create_app(parts: Parts) -> FastAPI:
             ):
                 yield
         finally:
+            await parts.log_clients.aclose()
             await parts.database.close()
 
     app = FastAPI(

@@ -126,7 +126,7 @@ async def _content(
             asked = replace(asked, source=await source_asked(connection, asked.symbol, asked.source))
         page = Page(asked)
         if asked.source is not None and (asked.cursor is None or asked.cursor.time_msc < asked.end_ms):
-            async with reader_of(parts.settings, parts.database, asked) as reader:
+            async with reader_of(parts.settings, parts.database, parts.log_clients, asked) as reader:
                 if (outlined := await outline(reader, asked)) is not None:
                     is_sent = False
                     async with aclosing(_pieces(request, reader, outlined, name)) as pieces:

@@ -14,6 +14,7 @@ from marketdata.errors import LogTruncated
 from marketdata.refold import TickRow, iso_milliseconds
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Columns, Ticks, joined, period_of
 from runtime import clock
+from runtime.logreader import LogClients
 from runtime.settings import Settings
 from sink.ticks import Minute, TickBatch, TickRange, TickReader, missing_spans
 
@@ -28,8 +29,10 @@ _PASS_TICKS: Final = 20_000
 _WHOLE_TICKS: Final = 10_000
 _SENT_TICKS: Final = 2_000
 
-#: So many of those that are columns of the archive already, which take a fraction of the time of the others.
+#: So many of those that are columns of the archive already, which take a fraction of the time of the others; as text
+#: they take as long, so that the first of them are few.
 _TABLE_TICKS: Final = 5_000
+_FIRST_TABLE_TICKS: Final = 500
 
 #: Minutes that are taken out of the archive at once.
 _PASS_MINUTES: Final = 240
@@ -187,13 +190,13 @@ def spans_of(gone: Iterable[int]) -> list[dict[str, str]]:
     return [{"from": iso_milliseconds(a), "to": iso_milliseconds(b)} for a, b in missing_spans(gone)]
 
 
-def reader_of(settings: Settings, database: Database, request: TickRequest) -> TickReader:
+def reader_of(settings: Settings, database: Database, clients: LogClients, request: TickRequest) -> TickReader:
     """The reader of what the request asks for, which names its source; from the cursor on, if it has one."""
     first_ms = request.first_ms if request.cursor is None else max(request.first_ms, request.cursor.time_msc)
     wanted = TickRange(request.source or "", request.symbol, first_ms, max(first_ms, request.end_ms))
     return TickReader(
-        settings, database.reading, wanted, raw=request.raw, pass_ticks=min(_PASS_TICKS, request.limit)
-    )  # fmt: skip
+        settings, database.reading, wanted, raw=request.raw, pass_ticks=min(_PASS_TICKS, request.limit), clients=clients
+    )
 
 
 async def read_page(reader: TickReader, request: TickRequest) -> Page:
@@ -273,14 +276,17 @@ async def read_outlined(reader: TickReader, page: Outline) -> AsyncGenerator[Tic
     """
     held: list[Ticks] = []
     count = most = 0
+    step = _FIRST_TABLE_TICKS
     async with aclosing(_minutes_of(reader, page.minutes)) as batches:
         async for batch in batches:
             if batch.is_gone:
                 raise LogTruncated(f"the log lost records of {iso_milliseconds(batch.ts)} while they were read")
             found = page.cut(batch)
             if found.table is not None:
-                for begin in range(0, len(found), _TABLE_TICKS):
-                    yield found.part(begin, begin + _TABLE_TICKS)
+                begin = 0
+                while begin < len(found):
+                    yield found.part(begin, begin + step)
+                    begin, step = begin + step, _TABLE_TICKS
                 continue
             held.append(found.ticks if isinstance(found.ticks, Columns) else list(found.ticks))
             count += len(found)

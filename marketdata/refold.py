@@ -10,7 +10,7 @@ record. Both are fed by `Refold`, so what counts is decided by the fold itself a
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from operator import attrgetter
@@ -31,14 +31,14 @@ BRIDGE_RECORDS = 5_000
 
 @dataclass(frozen=True)
 class Proof:
-    """What a candle claims: this period is the fold of these offsets."""
+    """What a candle claims: this period is the fold of these offsets. Only what nearly always differs is hashed."""
 
-    source: str
+    source: str = field(hash=False)
     symbol: str
     #: Start of the period (UTC epoch milliseconds).
     ts: int
     ranges: Ranges
-    timeframe: Timeframe = M1
+    timeframe: Timeframe = field(default=M1, hash=False)
 
 
 def bridged(ranges: Iterable[Range]) -> Ranges:
@@ -107,10 +107,6 @@ class _Target:
 _Key = tuple[str, str, int]
 
 
-def _ticks_held(targets: list[_Target]) -> int:
-    return sum(target.fold.ticks_held for target in targets)
-
-
 class TooManyTicks(Exception):
     """The folds would hold more ticks than they may; fold fewer candles at a time."""
 
@@ -120,16 +116,17 @@ class Refold:
 
     def __init__(self, proofs: Iterable[Proof], new_fold: NewFold = CandleFold, max_ticks: int | None = None) -> None:
         self._max_ticks = max_ticks
-        self._targets: dict[Proof, _Target] = {}
-        self._waiting: dict[_Key, list[_Target]] = {}
+        self._new_fold = new_fold
+        # Each is made when its first record is reached: who waits for the first fold does not wait for all of them.
+        self._targets: dict[Proof, _Target | None] = dict.fromkeys(proofs)
+        self._waiting: dict[_Key, list[Proof]] = {}
         self._active: dict[_Key, list[_Target]] = {}
         self._ticks_held = 0
-        for proof in proofs:
-            target = self._targets[proof] = _Target(proof, new_fold)
-            self._waiting.setdefault((proof.source, proof.symbol, target.width_ms), []).append(target)
+        for proof in self._targets:
+            self._waiting.setdefault((proof.source, proof.symbol, proof.timeframe.base_width_ms), []).append(proof)
         self._widths_ms = {width_ms for _, _, width_ms in self._waiting}
-        for targets in self._waiting.values():
-            targets.sort(key=lambda target: target.spans[0][0], reverse=True)
+        for waiting in self._waiting.values():
+            waiting.sort(key=lambda proof: proof.ranges[0], reverse=True)
 
     def to_read(self) -> Ranges:
         """What to read, in order: the ranges of all proofs, with small gaps bridged."""
@@ -159,7 +156,7 @@ class Refold:
         if not active:
             return
         # Only these change now; counting those of all candles costs each chunk the more, the more symbols there are.
-        fed, before = active, _ticks_held(active)
+        fed, before = active, sum(target.fold.ticks_held for target in active)
         if (run := Run.of(positions, frames)) is not None:
             active = [target for target in active if target.feed_run(run)]
         else:
@@ -167,29 +164,31 @@ class Refold:
                 earliest, latest, periods = split_by_period(frame, key[2])
                 active = [target for target in active if target.feed(position, frame, earliest, latest, periods)]
         self._active[key] = active
-        self._ticks_held += _ticks_held(fed) - before
+        self._ticks_held += sum(target.fold.ticks_held for target in fed) - before
 
     def _activated(self, key: _Key, position: int) -> list[_Target]:
         waiting, active = self._waiting.get(key), self._active.setdefault(key, [])
-        while waiting and waiting[-1].spans[0][0] <= position:
-            active.append(waiting.pop())
+        while waiting and spans(waiting[-1].ranges[:1])[0][0] <= position:
+            if (proof := waiting.pop()) in self._targets:
+                self._targets[proof] = target = _Target(proof, self._new_fold)
+                active.append(target)
         return active
 
     def complete(self, proof: Proof, position: int) -> CandleFold | None:
         """The fold of a proof, which is let go, when all up to `position` was fed; None if more may belong to it."""
-        target = self._targets[proof]
-        if target.spans[-1][1] > position:
+        if spans(proof.ranges[-1:])[0][1] > position:
             return None
-        del self._targets[proof]
-        self._ticks_held -= target.fold.ticks_held
-        target.fold.finish()
-        return target.fold
+        fold = (self._targets.pop(proof) or _Target(proof, self._new_fold)).fold
+        self._ticks_held -= fold.ticks_held
+        fold.finish()
+        return fold
 
     def results(self) -> dict[Proof, CandleFold]:
         """The fold of every proof, complete once everything was fed."""
-        for target in self._targets.values():
+        targets = {proof: target or _Target(proof, self._new_fold) for proof, target in self._targets.items()}
+        for target in targets.values():
             target.fold.finish()
-        return {proof: target.fold for proof, target in self._targets.items()}
+        return {proof: target.fold for proof, target in targets.items()}
 
 
 #: Source, symbol and start of the period (UTC epoch milliseconds).

@@ -47,6 +47,8 @@ async def end_fetches(consumer: AIOKafkaConsumer) -> None:
 async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
     """The partitions of a topic as the broker tells them now; empty when there is no such topic.
 
+    From then on the consumer knows who leads them, so that questions about their offsets are sent at once.
+
     Raises:
         KafkaError: when no broker answers, or the topic may not be seen.
     """
@@ -57,7 +59,12 @@ async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
         raise KafkaConnectionError(str(exc)) from exc
     if topic in cluster.unauthorized_topics:
         raise TopicAuthorizationFailedError(topic)
-    return set(cluster.partitions_for_topic(topic) or ())
+    found = set(cluster.partitions_for_topic(topic) or ())
+    # Only of a topic that exists: a broker may create what is asked for by name. Without it the first question about an
+    # offset fails for want of a leader, and is repeated after a tenth of a second.
+    if found and consumer._client.cluster.partitions_for_topic(topic) is None:
+        await consumer._client.add_topic(topic)
+    return found
 
 
 async def send_request(client: AIOKafkaAdminClient, request: Any, node: int | None = None) -> Any:

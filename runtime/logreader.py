@@ -8,6 +8,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, Self
 
 from aiokafka import TopicPartition
@@ -21,7 +22,7 @@ from tenacity.stop import stop_base
 from marketdata.errors import KafkaUnavailable, LogTruncated, UnknownTopic
 from marketdata.runs import Record
 from runtime.aiokafka_internals import hand_out_bare_records, partitions_of, send_request
-from runtime.kafka import admin_client, log_ends, new_consumer, why_missing
+from runtime.kafka import SharedAdmin, admin_client, log_ends, new_consumer, why_missing
 from runtime.kafka_errors import kafka_errors
 from runtime.kafka_protocol import NO_ID, NOT_SUPPORTED, MetadataRequest
 from runtime.rights import Service
@@ -135,6 +136,9 @@ STALL_SECONDS: Final = 30.0
 #: Records of one poll: more does not read faster, and this many frames of 200 ticks take some 100 MB.
 _POLL_RECORDS: Final = 2_000
 
+#: Records of the first poll of a range: somebody may wait for the first of them, and these are 5,000 ticks already.
+_FIRST_RECORDS: Final = 50
+
 #: A broker hears of a new topic or partition a moment after it was created (seconds).
 _NEWS_SECONDS: Final = 1.0
 
@@ -177,6 +181,10 @@ class LogReader:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._consumer.stop()
 
+    def forget_partitions(self) -> None:
+        """Ask the broker again which partitions there are: since the last use a topic may have been created again."""
+        self._known.clear()
+
     async def partitions(self, topic: str) -> Sequence[int]:
         """The partitions of the topic as the broker tells them now, in order."""
         return sorted(await self._learn_partitions(topic))
@@ -186,8 +194,9 @@ class LogReader:
         tp = await self._existing(topic, partition)
         with kafka_errors(self._settings, topic=topic, right="READ"):
             async with asyncio.timeout(self._stall_seconds):
-                first = await self._consumer.beginning_offsets([tp])
-                end = await self._consumer.end_offsets([tp])
+                first, end = await asyncio.gather(
+                    self._consumer.beginning_offsets([tp]), self._consumer.end_offsets([tp])
+                )
         return first[tp], end[tp]
 
     async def offsets_at(self, topic: str, partitions: Collection[int], time_ms: int) -> dict[int, int]:
@@ -228,11 +237,15 @@ class LogReader:
     async def _poll_to(
         self, tp: TopicPartition, position: int, last: int, max_records: int | None
     ) -> AsyncIterator[Sequence[Record]]:
-        consumer, moved_at = self._consumer, time.monotonic()
+        consumer, moved_at, most = self._consumer, time.monotonic(), _FIRST_RECORDS
         while position <= last:
             with kafka_errors(self._settings, topic=tp.topic, right="READ"):
-                polled = await consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=max_records)
+                polled = await consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=max_records or most)
+                most = _POLL_RECORDS
                 reached = await consumer.position(tp)
+            if reached > last:
+                # At once: while the last records are dealt with, those behind them would be fetched in vain.
+                consumer.pause(tp)
             if reached > position:
                 position, moved_at = reached, time.monotonic()
             elif time.monotonic() - moved_at > self._stall_seconds:
@@ -279,3 +292,45 @@ class LogReader:
                     raise UnknownTopic(topic, until.partition)
                 raise await why_missing(self._settings, topic)
             await asyncio.sleep(_NEWS_SECONDS / 10)
+
+
+class LogClients:
+    """The Kafka clients of whoever reads the log for one question after another: they stay connected in between.
+
+    To connect, and to ask who leads what, takes longer than to read a page.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.admin = SharedAdmin(settings)
+        self._settings = settings
+        self._idle: list[LogReader] = []
+
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[LogReader]:
+        """A reader for this block alone; after an error it is closed. One that is cancelled is sound.
+
+        Raises:
+            KafkaUnavailable: when no broker answers.
+        """
+        if self._idle:
+            reader = self._idle.pop()
+            reader.forget_partitions()
+        else:
+            reader = await LogReader(self._settings).__aenter__()
+        has_failed = False
+        try:
+            yield reader
+        except Exception:
+            has_failed = True
+            raise
+        finally:
+            if has_failed:
+                await reader.__aexit__()
+            else:
+                self._idle.append(reader)
+
+    async def aclose(self) -> None:
+        """Disconnect those that are not in use; the next use connects again."""
+        while self._idle:
+            await self._idle.pop().__aexit__()
+        await self.admin.aclose()

@@ -56,18 +56,19 @@ class Refolded:
 
 
 class TickLog:
-    """The ticks topic, opened for reading outside of any consumer group.
+    """The ticks topic, opened for reading outside of any consumer group; use it as `async with TickLog(settings)`.
 
-    Use it as `async with TickLog(settings) as tick_log`.
+    With a `reader` that is open already it need not be opened. `own` and `ends` are what its owner knows of the log.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, reader: LogReader | None = None, own: str = "", ends: Ends | None = None):
         self._topic = settings.ticks_topic
         self._settings = settings
-        self._reader = LogReader(settings)
+        self._reader = reader or LogReader(settings)
+        self._own = own
         self._archive: ArchiveReader | None = None
-        #: The first offset of each partition in Kafka; it may have moved on since.
-        self._kafka_first: dict[int, int] = {}
+        #: What Kafka has of each partition, as it said last; both ends may have moved on since.
+        self._ends = dict(ends or {})
 
     async def __aenter__(self) -> Self:
         await self._reader.__aenter__()
@@ -121,7 +122,7 @@ class TickLog:
         """
         left = deque(dict.fromkeys(proofs))
         while left:
-            available = await self.available({partition for proof in left for partition, _, _ in proof.ranges})
+            available = await self.available(proof.ranges for proof in left)
             provable = {proof for proof in left if proof.ranges and contains(available, proof.ranges)}
             refold = Refold((proof for proof in left if proof in provable), new_fold)
             series = {(proof.source, proof.symbol) for proof in left}
@@ -150,7 +151,7 @@ class TickLog:
             TooManyTicks: when the folds would hold more than `max_ticks`.
         """
         proofs = set(proofs)
-        available = await self.available({partition for proof in proofs for partition, _, _ in proof.ranges})
+        available = await self.available(proof.ranges for proof in proofs)
         provable = {proof for proof in proofs if proof.ranges and contains(available, proof.ranges)}
         outcome = Refolded(unprovable=proofs - provable)
         refold = Refold(provable, new_fold, max_ticks)
@@ -168,14 +169,16 @@ class TickLog:
         outcome.folds = refold.results()
         return outcome
 
-    async def available(self, partitions: Collection[int]) -> Ranges:
-        """The offsets of these partitions that can be read.
+    async def available(self, wanted: Iterable[Ranges]) -> Ranges:
+        """The offsets that can be read of the partitions that these ranges are in.
 
         Raises: as `refold`.
         """
         available: Ranges = ()
-        for partition in partitions:
-            first, end = await self._bounds(partition)
+        lasts = {partition: last for partition, _, last in normalized(chain.from_iterable(wanted))}
+        for partition, last in lasts.items():
+            known = self._ends.get(partition)
+            first, end = known if known is not None and last < known[1] else await self._bounds(partition)
             in_kafka: Ranges = ((partition, first, end - 1),) if first < end else ()
             # Beyond the end the archive can have nothing, unless brokers have lost records since.
             archived = intersection(await self._archived(partition), ((partition, 0, end - 1),)) if first else ()
@@ -206,8 +209,6 @@ class TickLog:
 
         Raises: as `refold`.
         """
-        if not self._settings.has_archive:
-            return ends
         found = {}
         for partition, (first, end) in ends.items():
             archived = [begin for _, begin, _ in await self._archived(partition)]
@@ -253,12 +254,13 @@ class TickLog:
 
     async def _bounds(self, partition: int) -> tuple[int, int]:
         try:
-            return await self._reader.ends(self._topic, partition)
+            self._ends[partition] = ends = await self._reader.ends(self._topic, partition)
         except UnknownTopic as exc:
             if exc.partition is None:
                 raise
             # The topic was re-created with fewer partitions, or somebody made the candle up.
             return 0, 0
+        return ends
 
     async def _archived(self, partition: int) -> Ranges:
         archive = await self._open_archive()
@@ -270,7 +272,7 @@ class TickLog:
                 from runtime.archive.reader import open_archive  # noqa: PLC0415  # not everywhere is pyarrow
             except ImportError as exc:
                 raise SettingsError(f"TICKPIPE_ARCHIVE is set, but {missing_extra('pyarrow', 'archive')}") from exc
-            self._archive = open_archive(self._settings.archive, await own_log(self._settings))
+            self._archive = open_archive(self._settings.archive, self._own or await own_log(self._settings))
         return self._archive
 
     async def read(
@@ -345,7 +347,7 @@ class TickLog:
                         on_progress(len(records))
             except LogTruncated:
                 # Deleted since, once it was archived.
-                self._kafka_first.pop(partition, None)
+                self._ends.pop(partition, None)
                 if await self._last_in_archive(partition, first, last) is None:
                     raise
             else:
@@ -355,9 +357,7 @@ class TickLog:
         """Up to where the archive is to be read from `first` on; None where Kafka is to be asked."""
         if not self._settings.has_archive:
             return None
-        if partition not in self._kafka_first:
-            self._kafka_first[partition], _ = await self._bounds(partition)
-        kafka_first = self._kafka_first[partition]
+        kafka_first, _ = self._ends.get(partition) or await self._bounds(partition)
         if first >= kafka_first or not intersection(await self._archived(partition), ((partition, first, first),)):
             return None
         return min(last, kafka_first - 1)

@@ -149,7 +149,7 @@ class Refolder(PeriodicTask[int]):
             if unproven := len(taken) - len(proofs) + len(rest):
                 self._give_up(log_name, unproven)
             if rest:
-                held = await tick_log.available({partition for p in rest for partition, _, _ in p.ranges})
+                held = await tick_log.available(p.ranges for p in rest)
                 clipped = {p.proof(ranges): p for p in rest if (ranges := intersection(p.ranges, held))}
                 remains = await tick_log.refold(clipped, on_progress=self._metrics.refold_records.inc)
         return list(self._candles(log_name, outcome, proofs)), list(self._candles(log_name, remains, clipped))

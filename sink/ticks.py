@@ -9,50 +9,34 @@ import asyncio
 import csv
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, NamedTuple, Self, cast
 
-from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-
-from marketdata.errors import UnknownTopic
 from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges, contains, from_multirange, size, union
 from marketdata.refold import (
     CountedTicks,
-    Coverage,
     Proof,
     RecordFold,
     TickRow,
-    bridged,
     iso_milliseconds,
     shown,
 )
 from marketdata.tick import DAY_MS, MINUTE_MS, Columns, Tick, period_of, rows_of
-from marketdata.timeframes import M1
 from runtime.foreign import cell
-from runtime.kafka import Ends, admin_client, topic_ends
-from runtime.kafka_errors import kafka_errors
-from runtime.kafka_groups import committed_offsets
-from runtime.logreader import log_name, own_log
+from runtime.logreader import LogClients
 from runtime.settings import Settings
 from runtime.ticklog import Refolded, TickLog
 from sink.db.connection import Connection
 from sink.db.session import SQL
-from sink.progress import reached_offsets, wait_until_stored
-from sink.staging import time_msc, utc
+from sink.staging import utc
+from sink.unstored import find_unstored, log_state
 
 #: Maximum number of ticks and of minutes folded in one pass over the log: they are held in memory, some 50 MB.
 PASS_TICKS: Final = 100_000
 _PASS_MINUTES: Final = 1_500
-
-#: Published candles reach the table within this time, or the sink is not running (seconds).
-_STORE_SECONDS: Final = 2.0
-
-#: Without candles, reading begins at least this long before the range asked for (milliseconds: an hour).
-_MARGIN_MS: Final = 3_600_000
 
 #: Opens a connection, or takes one from a pool, for a moment.
 Reading = Callable[[], AbstractAsyncContextManager[Connection]]
@@ -145,15 +129,21 @@ class TickReader:
         raw: bool = False,
         pass_ticks: int = PASS_TICKS,
         on_progress: Callable[[int], None] = lambda _: None,
+        clients: LogClients | None = None,
     ) -> None:
-        """`raw` asks for the ticks of every record; `on_progress` is told how many minutes were dealt with."""
+        """`raw` asks for the ticks of every record; `on_progress` is told how many minutes were dealt with.
+
+        `clients` stay connected, and serve the next reader; without them it connects for itself.
+        """
         self._settings = settings
         self._reading = reading
         self._wanted = wanted
         self._kind = RecordFold if raw else CountedTicks
         self._pass_ticks = pass_ticks
         self._on_progress = on_progress
-        self._tick_log = TickLog(settings)
+        self._clients = clients
+        self._clients_held = AsyncExitStack()
+        self._tick_log: TickLog
         self._own = ""
         self._unstored: dict[int, Ranges] = {}
 
@@ -164,22 +154,26 @@ class TickReader:
             KafkaUnavailable: when no broker answers.
             psycopg.Error: when the database does not, or what the caller's `reading` makes of it.
         """
-        opening = asyncio.ensure_future(self._tick_log.__aenter__())
-        try:
-            async with admin_client(self._settings) as client:
-                self._own = await own_log(self._settings, client)
-                offsets = await self._offsets(client)
-                await opening
-                self._unstored = await self._find_unstored(client, *offsets)
-        except BaseException:
-            opening.cancel()
-            await asyncio.gather(opening, return_exceptions=True)
-            await self._tick_log.__aexit__()
-            raise
+        settings, clients = self._settings, self._clients
+        async with AsyncExitStack() as stack:
+            if clients is None:
+                clients = await stack.enter_async_context(aclosing(LogClients(settings)))
+            opening = asyncio.ensure_future(stack.enter_async_context(clients.reader()))
+            try:
+                async with clients.admin.client() as client:
+                    state = await log_state(settings, client)
+                self._tick_log = TickLog(settings, await opening, own=state.ticks_log, ends=state.ticks)
+            except BaseException:
+                opening.cancel()
+                await asyncio.gather(opening, return_exceptions=True)
+                raise
+            self._own = state.ticks_log
+            self._unstored = await find_unstored(settings, self._reading, self._tick_log, self._wanted, state)
+            self._clients_held = stack.pop_all()
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._tick_log.__aexit__()
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._clients_held.__aexit__(*exc_info)
 
     async def batches(self) -> AsyncGenerator[TickBatch, None]:
         """The minutes that have ticks, or had some that are gone, in order of time.
@@ -217,9 +211,8 @@ class TickReader:
 
         Where ticks come late, or most of the minutes come twice, up to all of them are held.
         """
-        wanted = self._wanted
-        proofs = [Proof(wanted.source, wanted.symbol, m.ts, m.ranges) for m in minutes if not m.is_foreign]
-        async with aclosing(self._tick_log.refold_in_turn(proofs, new_fold=self._kind)) as folds:
+        proofs = self._proofs(minutes).values()
+        async with aclosing(self._tick_log.refold_in_turn(list(proofs), new_fold=self._kind)) as folds:
             async for proof, fold in folds:
                 yield TickBatch(proof.ts, is_gone=True) if fold is None else self._batch(proof.ts, fold)
 
@@ -246,8 +239,7 @@ class TickReader:
         return TickBatch(first_ms, table=table)
 
     async def _fold(self, minutes: Sequence[Minute]) -> AsyncIterator[TickBatch]:
-        wanted = self._wanted
-        proofs = {m.ts: Proof(wanted.source, wanted.symbol, m.ts, m.ranges) for m in minutes if not m.is_foreign}
+        proofs = self._proofs(minutes)
         parts = self._tick_log.refold_parts(proofs.values(), new_fold=self._kind, max_ticks=self._pass_ticks)
         part = Refolded()
         for minute in minutes:
@@ -275,9 +267,13 @@ class TickReader:
 
     async def gone(self, minutes: Sequence[Minute]) -> set[int]:
         """The starts of those minutes whose records the log no longer holds all."""
-        proofs = {m.ts: m.ranges for m in minutes if not m.is_foreign}
-        held = await self._tick_log.available({partition for ranges in proofs.values() for partition, _, _ in ranges})
+        held = await self._tick_log.available(m.ranges for m in minutes if not m.is_foreign)
         return {m.ts for m in minutes if m.is_foreign or not m.ranges or not contains(held, m.ranges)}
+
+    def _proofs(self, minutes: Sequence[Minute]) -> dict[int, Proof]:
+        """The proofs of those minutes that were folded from this log."""
+        source, symbol = self._wanted.source, self._wanted.symbol
+        return {m.ts: Proof(source, symbol, m.ts, m.ranges) for m in minutes if not m.is_foreign}
 
     async def minutes(self) -> AsyncGenerator[Minute, None]:
         """What the table and the end of the log know of each minute, in order of time."""
@@ -287,78 +283,14 @@ class TickReader:
         while begin < end:
             async with self._reading() as connection:
                 rows = await (await connection.execute(SQL["tick_proofs"], about | {"from_": utc(begin)})).fetchall()
-            reached = time_msc(rows[-1][0]) + MINUTE_MS if len(rows) == _PASS_MINUTES else end
-            known = {time_msc(ts): Minute(time_msc(ts), from_multirange(r), *rest) for ts, r, *rest in rows}
+            reached = rows[-1][0] + MINUTE_MS if len(rows) == _PASS_MINUTES else end
+            known = {ts: Minute(ts, from_multirange(ranges), *rest) for ts, ranges, *rest in rows}
             while left and left[-1] < reached:
                 ts = left.pop()
                 known[ts] = _with_unstored(ts, known.get(ts), self._unstored[ts])
             for ts in sorted(known):
                 yield known[ts]
             begin = reached
-
-    async def _find_unstored(
-        self, client: AIOKafkaAdminClient, folded: dict[TopicPartition, int], ends: dict[str, Ends]
-    ) -> dict[int, Ranges]:
-        """The minutes touched by records that the table may not know yet, and the offsets of these records."""
-        wanted = self._wanted
-        touched: dict[int, Ranges] = {}
-        for partition, (first, end) in (await self._unfolded(client, folded, ends)).items():
-            coverage = Coverage(M1.base_width_ms)
-            async for chunk in self._tick_log.read(partition, first, end - 1):
-                own = [one for one in chunk if (one[1].source, one[1].symbol) == (wanted.source, wanted.symbol)]
-                if own:
-                    coverage.feed(own)
-                await asyncio.sleep(0)
-            for (_, _, ts), ranges in coverage.rest().items():
-                if wanted.holds(ts):
-                    touched[ts] = union(touched.get(ts, ()), bridged(ranges))
-        return touched
-
-    async def _unfolded(
-        self, client: AIOKafkaAdminClient, folded: dict[TopicPartition, int], ends: dict[str, Ends]
-    ) -> Ends:
-        """The part of each partition that may hold ticks of which no candle is stored.
-
-        What the workers have committed is in published candles, which are stored once the sink has read that far. Where
-        that is unknown, the whole part of the log that may hold ticks of the range is read.
-        """
-        settings = self._settings
-        is_known = await self._is_stored(client, ends[settings.candles_topic])
-        unfolded: Ends = {}
-        for partition, (first, end) in (await self._tick_log.extended(ends[settings.ticks_topic])).items():
-            begin = folded.get(TopicPartition(settings.ticks_topic, partition))
-            if begin is None or not is_known:
-                from_ms = self._wanted.first_ms
-                reaching = await self._tick_log.first_reaching(partition, (first, end), from_ms, margin_ms=_MARGIN_MS)
-                begin = reaching if begin is None else min(begin, reaching)
-            if (begin := max(begin, first)) < end:
-                unfolded[partition] = (begin, end)
-        return unfolded
-
-    async def _offsets(self, client: AIOKafkaAdminClient) -> tuple[dict[TopicPartition, int], dict[str, Ends]]:
-        """The offsets committed by the workers, and then the ends of ticks and candles."""
-        settings = self._settings
-        with kafka_errors(settings, group=settings.stream_group, right="DESCRIBE"):
-            folded = await committed_offsets(client, settings.stream_group)
-            ends = await topic_ends(client, [settings.ticks_topic, settings.candles_topic])
-        if missing := [topic for topic, of_topic in ends.items() if not of_topic]:
-            raise UnknownTopic(missing[0])
-        return folded, ends
-
-    async def _is_stored(self, client: AIOKafkaAdminClient, published: Ends) -> bool:
-        """Whether the table has every minute that was published so far and is asked for."""
-        log = await log_name(self._settings, self._settings.candles_topic, client)
-
-        async def ask() -> dict[int, int]:
-            async with self._reading() as connection:
-                return await reached_offsets(connection, log)
-
-        if not await wait_until_stored(ask, published, timeout_seconds=_STORE_SECONDS):
-            return False
-        async with self._reading() as connection:
-            row = await (await connection.execute(SQL["minutes_from"])).fetchone()
-        # Minutes before it were deleted from the table, not from the log.
-        return row is None or row[0] is None or row[0] <= utc(self._wanted.first_ms)
 
 
 def _with_unstored(ts: int, stored: Minute | None, ranges: Ranges) -> Minute:

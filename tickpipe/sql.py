@@ -4,7 +4,7 @@
 import io
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import redirect_stdout
 from datetime import datetime
 from decimal import Decimal
@@ -103,8 +103,8 @@ def sql(
     if re.search(r"\bcandles\b", text, re.IGNORECASE):
         run(_load_candles(connected_settings(data_dir), connection))
     for attempt in range(_ATTEMPTS):
-        if re.search(r"\bticks(_raw)?\b", text, re.IGNORECASE):
-            _load_ticks(connection, data_dir, archived=archived)
+        if views := {name.lower() for name in re.findall(r"\bticks(?:_raw)?\b", text, re.IGNORECASE)}:
+            _load_ticks(connection, data_dir, views, archived=archived)
         try:
             _write(_answer(connection, text), format_, output, all_rows=all_rows)
         except FileNotFoundError as exc:
@@ -140,7 +140,9 @@ def _connect(text: str) -> "DuckDBPyConnection":
     return connection
 
 
-def _load_ticks(connection: "DuckDBPyConnection", data_dir: Path | None, *, archived: bool) -> None:
+def _load_ticks(
+    connection: "DuckDBPyConnection", data_dir: Path | None, views: Collection[str], *, archived: bool
+) -> None:
     from runtime.archive.files import open_files
     from runtime.archive.manifest import Catalogue, logs_in
     from tickpipe.tickviews import Ticks
@@ -148,7 +150,7 @@ def _load_ticks(connection: "DuckDBPyConnection", data_dir: Path | None, *, arch
     if not archived:
         settings = connected_settings(data_dir)
         files = open_files(settings.archive) if settings.has_archive else None
-        Ticks(*run(_unarchived(settings, files))).show(connection)
+        Ticks(*run(_unarchived(settings, files))).show(connection, views)
         return
     location = archive_of(data_directory(data_dir))
     if location == "off":
@@ -159,7 +161,7 @@ def _load_ticks(connection: "DuckDBPyConnection", data_dir: Path | None, *, arch
         raise TickpipeError(
             f"the archive has {len(logs)} logs, {' and '.join(logs)}; without --archived Kafka names one"
         )
-    Ticks(Catalogue(files, logs[0]) if logs else None, {}).show(connection)
+    Ticks(Catalogue(files, logs[0]) if logs else None, {}).show(connection, views)
 
 
 async def _unarchived(settings: "Settings", files: Any) -> "tuple[Catalogue | None, dict[int, Chunk]]":

@@ -2,9 +2,9 @@
 
 -- name: tick_proofs
 -- The minutes of a feed that were folded from ticks: the records that they hold of a log, or are going to hold, whether
--- they are of another log, and how many ticks they have. As text: a day has 1,440.
+-- they are of another log, and how many ticks they have. As epoch milliseconds and as text: a day has 1,440.
 SELECT
-    m.ts,
+    (date_part('epoch', m.ts) * 1000)::bigint,
     (
         coalesce(CASE WHEN m.log = %(log)s THEN m.offsets END, '{}')
         + coalesce(CASE WHEN p.log = %(log)s THEN p.offsets END, '{}')

@@ -134,6 +134,9 @@ async def test_partitions_are_told_without_a_subscription(settings: Settings, ka
             return await partitions_of(consumer, settings.ticks_topic) == set(range(settings.kafka_partitions))
 
         await eventually(told, what="the partitions")
+        # Or the first question about an offset waits for a tenth of a second.
+        leader = consumer._client.cluster.leader_for_partition(TopicPartition(settings.ticks_topic, 0))
+        assert leader not in (None, -1)
         assert await partitions_of(consumer, f"{settings.ticks_topic}.missing") == set()
     finally:
         await consumer.stop()

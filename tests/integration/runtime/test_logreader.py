@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.protocol.fetch import FetchRequest
 from msgspec.structs import replace
 
@@ -17,7 +18,7 @@ from marketdata.errors import UnknownTopic
 from marketdata.refold import Proof, TickFold
 from marketdata.tick import Tick
 from runtime.kafka import SharedAdmin, admin_client, log_ends
-from runtime.logreader import LogReader, changed_records, own_log
+from runtime.logreader import LogClients, LogReader, changed_records, own_log
 from runtime.settings import Settings
 from runtime.ticklog import Refolded, TickLog
 from tests.kafka_log import KafkaLog, delete_ticks_topic, frames_of
@@ -75,6 +76,62 @@ async def test_between_two_ranges_nothing_is_fetched(
         async for _ in reader.read(topic, partition, 0, 19, max_records=1):
             break
         assert await offsets(3, 12) == list(range(3, 13))
+
+
+async def test_kept_clients_serve_the_next_question_without_connecting_until_one_fails(
+    settings: Settings, kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Arrange
+    partition, topic = await ten_frames(kafka), settings.ticks_topic
+    connected: list[object] = []
+    connect = AIOKafkaConnection.connect
+
+    async def count_and_connect(connection: AIOKafkaConnection) -> Any:
+        connected.append(connection)
+        return await connect(connection)
+
+    monkeypatch.setattr(AIOKafkaConnection, "connect", count_and_connect)
+    async with aclosing(LogClients(settings)) as clients:
+
+        async def ask() -> LogReader:
+            async with clients.reader() as reader, clients.admin.client() as client:
+                assert await reader.ends(topic, partition) == (await log_ends(settings, topic, client))[partition]
+                assert [len(polled) async for polled in reader.read(topic, partition, 0, 9)]
+                return reader
+
+        # Act
+        first = await ask()
+        before = len(connected)
+        again = await ask()
+
+        # Assert
+        assert again is first
+        assert len(connected) == before > 0
+        # Each of two at once has its own.
+        async with clients.reader() as one, clients.reader() as two:
+            assert one is not two
+        # One that is given up in the middle of a range serves the next.
+        with suppress(asyncio.CancelledError):
+            async with clients.reader() as reader:
+                async for _ in reader.read(topic, partition, 0, 9, max_records=1):
+                    raise asyncio.CancelledError
+        assert await ask() is reader
+        # What failed does not.
+        with pytest.raises(UnknownTopic):
+            async with clients.reader() as reader:
+                await reader.ends("missing", 0)
+        assert await ask() is not reader
+
+
+async def test_a_kept_reader_sees_that_the_topic_was_deleted(settings: Settings, kafka: KafkaLog) -> None:
+    partition, topic = await ten_frames(kafka), settings.ticks_topic
+    async with aclosing(LogClients(settings)) as clients:
+        async with clients.reader() as reader:
+            assert await reader.ends(topic, partition) == (0, 10)
+        await delete_ticks_topic(settings)
+        with pytest.raises(UnknownTopic):
+            async with asyncio.timeout(10), clients.reader() as reader:
+                await reader.ends(topic, partition)
 
 
 async def test_a_partition_that_the_topic_lacks_makes_its_proofs_unprovable(

@@ -160,7 +160,7 @@ async def test_records_that_kafka_loses_while_they_are_read_come_from_the_archiv
             return found
 
         monkeypatch.setattr(tick_log, "_bounds", then_deleted)
-        tick_log._kafka_first.clear()
+        tick_log._ends.clear()
         found = await tick_log.refold(proofs)
     assert found.unprovable == set()
     assert {proof: _candle(fold) for proof, fold in found.folds.items()} == {

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -220,8 +221,8 @@ def test_a_file_that_was_merged_meanwhile_is_looked_for_again(
     show = Ticks.show
     merged: list[int] = []
 
-    def merging(self: Ticks, connection: duckdb.DuckDBPyConnection) -> None:
-        show(self, connection)
+    def merging(self: Ticks, connection: duckdb.DuckDBPyConnection, views: Collection[str]) -> None:
+        show(self, connection, views)
         if not merged:
             writer = Writer(archived.catalogue)
             writer.resume(0)
