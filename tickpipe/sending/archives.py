@@ -15,7 +15,7 @@ from marketdata.contract.body import decode
 from marketdata.contract.fields import is_bar, with_names
 from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, TooLarge, Unusable
 from marketdata.errors import TickpipeError
-from tickpipe.sending.bodies import bodies_in
+from tickpipe.sending.bodies import bodies_in, usual_in
 from tickpipe.sending.columnfile import BadLine, SkippingFile
 from tickpipe.sending.dialects import UnknownForm, field_of, parse_file_name
 from tickpipe.sending.document import Document, Written
@@ -24,6 +24,9 @@ from tickpipe.sending.textfile import DataFileError, TextFile
 #: Short requests are sent together until they have so much, about as a request of other files: what a request costs
 #: besides hardly counts then (bytes).
 _TOGETHER_BYTES: Final = 800_000
+
+#: Short lines are decoded together until they have so much (bytes).
+_BLOCK_BYTES: Final = 64 * 1024
 
 #: Lines in which the first JSON is looked for; where none is whole, a long file is one document.
 _LOOKED_AT: Final = 50
@@ -104,19 +107,29 @@ class ArchiveFile(SkippingFile):
             yield waiting
 
     def _requests(self) -> Iterator[Posted]:
-        for line, text in self._texts():
-            try:
-                yield from self._posted(line, text)
-            except (Unusable, TooLarge) as exc:
-                self._skip_line(line, text.strip(), exc.message)
+        for block in _blocks(self._texts()):
+            usual = None
+            if len(block) > 1:
+                with suppress(TooLarge):
+                    usual = usual_in([text for _, text in block], self._symbol)
+            if usual is not None:
+                written, offset = usual
+                if written:
+                    yield Posted(Origin(TICKS_ROUTE, None, None, offset), written)
+                continue
+            for line, text in block:
+                try:
+                    yield from self._posted(line, text)
+                except (Unusable, TooLarge) as exc:
+                    self._skip_line(line, text.decode().strip(), exc.message)
 
-    def _posted(self, line: int, text: str) -> Iterator[Posted]:
+    def _posted(self, line: int, text: bytes) -> Iterator[Posted]:
         """The requests in one text.
 
         Raises:
             Unusable, TooLarge: before the first, when it is no body.
         """
-        for written, items, source, agent, offset in list(bodies_in(text.encode(), self._symbol)):
+        for written, items, source, agent, offset in list(bodies_in(text, self._symbol)):
             if items is None:
                 yield Posted(Origin(TICKS_ROUTE, source, agent, offset), written)
                 continue
@@ -181,6 +194,29 @@ class ArchiveFile(SkippingFile):
         return False
 
 
+def _blocks(texts: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, bytes]]]:
+    """The texts with their numbers, short ones together; those before an error are given out first.
+
+    Raises:
+        TickpipeError: as the texts.
+    """
+    block: list[tuple[int, bytes]] = []
+    size_bytes = 0
+    try:
+        for line, text in texts:
+            block.append((line, text.encode()))
+            size_bytes += len(text)
+            if size_bytes >= _BLOCK_BYTES:
+                yield block
+                block, size_bytes = [], 0
+    except TickpipeError:
+        if block:
+            yield block
+        raise
+    if block:
+        yield block
+
+
 def is_archive(path: Path) -> bool:
     """Whether a file holds JSON, by its first characters; `[SP500]` is the beginning of a symbol."""
     try:
@@ -224,9 +260,9 @@ def _is_table(item: Any) -> bool:
     """Whether what stands for an item has the values of many, under the names of columns or none."""
     if not isinstance(item, dict):
         return isinstance(item, list)
-    nested = [name for name, value in item.items() if isinstance(value, (list, dict))]
-    # What has the prices of a tick is judged by the server, as it comes.
-    if not nested or any(name in item and name not in nested for name in ("bid", "ask")):
+    # What has a price of a tick or of a bar is judged by the server, as it comes.
+    if any(name in item and not isinstance(item[name], (list, dict)) for name in ("bid", "open", "ask")):
         return False
+    nested = [name for name, value in item.items() if isinstance(value, (list, dict))]
     is_item = any(field_of(name) for name in item.keys() - {*nested})
-    return not is_item or any(name in _TABLE or field_of(name) for name in nested)
+    return bool(nested) and (not is_item or any(name in _TABLE or field_of(name) for name in nested))

@@ -5,7 +5,7 @@ items of others are decoded one by one.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -60,15 +60,62 @@ class _UsualLine(Struct, gc=False):
     """Such a body as an EA archives it."""
 
     body: _UsualBody
+    headers: None = None
     payload: None = None
     ticks: None = None
     items: None = None
 
 
-_decode_item: Final = msgspec.json.Decoder(_Usual).decode
-_decode_list: Final = msgspec.json.Decoder(list[_Usual]).decode
-_decode_body: Final = msgspec.json.Decoder(_UsualBody).decode
-_decode_line: Final = msgspec.json.Decoder(_UsualLine).decode
+class _Array(Struct, gc=False):
+    """The array of a body as it is written."""
+
+    ticks: Raw
+
+
+class _ArrayOfLine(Struct, gc=False):
+    """The same in a line of an archive."""
+
+    body: _Array
+
+
+class _Form(NamedTuple):
+    """A text that may hold nothing but usual ticks: how it, and many of it, are decoded, and where its ticks are."""
+
+    decode: Callable[[bytes], Any]
+    decode_many: Callable[[bytes], list[Any]]
+    read: Callable[[Any], tuple[list[_Usual], int | None]]
+    array: Callable[[bytes], Raw]
+
+
+_decode_array: Final = msgspec.json.Decoder(_Array).decode
+_decode_array_of_line: Final = msgspec.json.Decoder(_ArrayOfLine).decode
+
+_ITEM: Final = _Form(
+    msgspec.json.Decoder(_Usual).decode,
+    msgspec.json.Decoder(list[_Usual]).decode,
+    lambda tick: ([tick], None),
+    lambda text: Raw(b"[%b]" % text.strip()),
+)
+_LIST: Final = _Form(
+    msgspec.json.Decoder(list[_Usual]).decode,
+    msgspec.json.Decoder(list[list[_Usual]]).decode,
+    lambda ticks: (ticks, None),
+    lambda text: Raw(text.strip()),
+)
+_BODY: Final = _Form(
+    msgspec.json.Decoder(_UsualBody).decode,
+    msgspec.json.Decoder(list[_UsualBody]).decode,
+    lambda body: (body.ticks, body.utc_offset_seconds),
+    lambda text: _decode_array(text).ticks,
+)
+_LINE: Final = _Form(
+    msgspec.json.Decoder(_UsualLine).decode,
+    msgspec.json.Decoder(list[_UsualLine]).decode,
+    lambda line: (line.body.ticks, line.body.utc_offset_seconds),
+    lambda text: _decode_array_of_line(text).body.ticks,
+)
+
+_OFFSET: Final = OFFSET.encode()
 
 _fields_decoder: Final = msgspec.json.Decoder(dict[FieldName, Raw] | list[Raw], dec_hook=field_name)
 _field_decoder: Final = msgspec.json.Decoder(list[Raw] | dict[str, Raw] | str | float | int | bool | None)
@@ -99,7 +146,7 @@ def bodies_in(
     Raises:
         Unusable, TooLarge: when the text, or what is archived in it, is no body.
     """
-    if (usual := _usual(text, symbol)) is not None:
+    if (usual := usual_in((text,), symbol)) is not None:
         written, offset = usual
         if written:
             yield Body(written, None, source, agent, offset)
@@ -127,40 +174,63 @@ def bodies_in(
         yield Body(plain, plain_items, source, agent, offset)
 
 
-def _usual(text: bytes, symbol: str | None) -> tuple[Written, int | None] | None:
-    """The ticks of a text that holds nothing else, and the offset of the clock; None for any other.
+def usual_in(texts: Sequence[bytes], symbol: str | None) -> tuple[Written, int | None] | None:
+    """The ticks of texts that hold nothing else, and the one offset of the clock; None for any others.
 
-    Its only array is that of the ticks, so the brackets tell where they begin and end.
+    Args:
+        texts: one body each.
+        symbol: the only one that is wanted; None for all.
+
+    Raises:
+        TooLarge: when they are too many for a body.
     """
-    begin, end = text.find(b"["), text.rfind(b"]")
-    offset = None
+    text = texts[0] if len(texts) == 1 else b"[%b]" % b",".join(texts)
+    form = _form_of(texts[0])
     try:
-        if begin < 0:
-            ticks = [_decode_item(text)]
-            items = text
-        elif text.find(b"[", begin + 1) >= 0 or text.find(b"]", begin) != end:
-            return None
-        else:
-            before, items = text[:begin], text[begin + 1 : end]
-            if not before.strip():
-                ticks = _decode_list(text)
-            else:
-                body = _decode_line(text).body if b'"body"' in before else _decode_body(text)
-                ticks, offset = body.ticks, body.utc_offset_seconds
-                if before.count(OFFSET.encode()) + text.count(OFFSET.encode(), end) > 1:
-                    return None
+        decoded = [form.decode(text)] if len(texts) == 1 else form.decode_many(text)
     except _OTHERWISE:
         return None
+    found = list(map(form.read, decoded))
+    offset = found[0][1]
+    if len(found) != len(texts) or any(other != offset for _, other in found):
+        return None
+    ticks = [tick for of_one, _ in found for tick in of_one]
     # Where no time is said, another spelling of the names is looked for.
     if not all(tick.time_msc or tick.ts_msc or tick.time or tick.ts for tick in ticks):
         return None
     if symbol is not None and any(tick.symbol != symbol for tick in ticks):
         return None
     check_count(len(ticks))
+    items = _arrays_of(texts, text, form)
+    if items is None or text.count(_OFFSET) > (0 if offset is None else len(texts)):
+        return None
     written = Written()
     if ticks:
         written.add(items, len(ticks))
     return written, offset
+
+
+def _form_of(text: bytes) -> _Form:
+    begin = text.find(b"[")
+    if begin < 0:
+        return _ITEM
+    before = text[:begin]
+    return _LIST if not before.strip() else _LINE if b'"body"' in before else _BODY
+
+
+def _arrays_of(texts: Sequence[bytes], text: bytes, form: _Form) -> bytes | None:
+    """What stands between the brackets of each array of ticks; None where one may have several."""
+    if form is _ITEM:
+        return text[1:-1] if len(texts) > 1 else text.strip()
+    # Where there are no more arrays than texts, the brackets tell.
+    brackets = len(texts) + (len(texts) > 1)
+    if text.count(b"[") == text.count(b"]") == brackets:
+        arrays = [one[one.index(b"[") + 1 : one.rindex(b"]")] for one in texts]
+    elif form is _LIST or text.count(b'"ticks"') == len(texts):
+        arrays = [bytes(form.array(one))[1:-1] for one in texts]
+    else:
+        return None
+    return b",".join([array for array in arrays if array.strip()])
 
 
 def _strictly(text: bytes) -> tuple[list[bytes | Raw], list[Any], int | None]:

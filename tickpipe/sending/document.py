@@ -144,8 +144,9 @@ class Written(Sequence[bytes]):
 
     def extend(self, other: "Written") -> None:
         """Add the items of another."""
-        for items, count in other.lists:
-            self.add(items, count)
+        self.lists += other.lists
+        self.size_bytes += other.size_bytes
+        self._count += len(other)
 
     @property
     def text(self) -> bytes:

@@ -348,3 +348,43 @@ def test_half_a_character_in_what_is_only_nearly_json_ends_nothing(tmp_path: Pat
     path.write_text(broken + json.dumps({"ticks": [tick(0)]}) + "\n")
     found, _ = requests(path)
     assert found[-1].items[-1] == tick(0)
+
+
+#: With TICK and BAR in the place of such items.
+ODD_LINES = (
+    '{"ts":"x","kind":"tick","body":{"ticks":[{"symbol" "EURUSD"}]}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[TICK],"utc_offset_s":3600}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[TICK],"utc_offset_s":3600,"utc_offset_s":3600}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[TICK]},"headers":{"X-Source":"Other"}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[TICK]}},{"ts":"x"}',
+    '{"ts":"x","kind":"ohlcv","body":{"items":[BAR]}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[]}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[TICK],"ticks":[TICK]}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[TICK],"Ticks":[TICK]}}',
+    '{"ts":"x","kind":"tick","body":"[TICK"}',
+    '{"ts":"x","kind":"tick","body":"{}"}',
+    "TICK",
+    "[TICK]",
+    '{"ticks":[TICK,{"symbol":"X","bid":1,"ask":1,"ts":"2025","list":["]"]}]}',
+    '{"ticks":[TICK',
+    "TICK]}",
+)
+ONE_TICK = '{"ticks":[TICK]}'
+
+
+def with_items(line: str) -> str:
+    return line.replace("TICK", WRITTEN % "").replace("BAR", json.dumps(bar(20)))
+
+
+@fewer_examples
+@given(lines=st.lists(st.one_of(st.just(ONE_TICK), st.sampled_from(ODD_LINES)), max_size=6))
+def test_lines_that_are_read_together_say_what_each_says(lines: list[str], tmp_path_factory: Any) -> None:
+    path = tmp_path_factory.mktemp("lines") / "PDC_outbound_20251020.jsonl"
+    path.write_text("".join(f"{with_items(line)}\n" for line in lines))
+    found = []
+    for block_bytes in (1, 64 * 1024):
+        with ArchiveFile(path) as archive, pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(archives, "_BLOCK_BYTES", block_bytes)
+            requests_found = [(origin, [*map(bytes.strip, items)]) for origin, items in archive]
+            found.append((requests_found, archive.reasons, archive.skipped))
+    assert found[0] == found[1]
