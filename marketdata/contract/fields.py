@@ -57,7 +57,7 @@ def with_names(item: dict[str, Any]) -> dict[str, Any]:
     A field in lower case goes before the same in another. An item that has symbol, bid, ask and a time in lower case is
     a tick as it is: to look at the names of all fields would cost every tick more than it costs to read it.
     """
-    if item.keys() >= _TICK_NAMES and any(map(item.get, _TIME_NAMES)):
+    if (item.keys() >= _TICK_NAMES and any(map(item.get, _TIME_NAMES))) or all(map(str.islower, item)):
         return item
     return {name.lower(): value for name, value in item.items()} | {
         name: value for name, value in item.items() if name.islower()

@@ -1,10 +1,12 @@
-"""Cuts the ticks of a file or of a live feed into the batches that are posted."""
+"""Cuts the ticks of a file or of a live feed into the batches that are posted, and posts while more are read."""
 
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
+from typing import Final, Generic, Self, TypeVar
 
 from marketdata.errors import TickpipeError
 from tickpipe.sending.blocks import FileTick
@@ -18,6 +20,14 @@ _PAUSE_SECONDS, _LONGEST_WAIT_SECONDS = 0.05, 0.5
 
 #: Ticks that are read ahead of a slow producer.
 _READ_AHEAD_TICKS = 10_000
+
+#: Batches that are read ahead of the one that is on its way: enough that neither the reading nor the server waits.
+_READ_AHEAD: Final = 2
+
+#: How long one wait for an answer takes at most (seconds).
+_POLL_SECONDS: Final = 0.5
+
+Batch = TypeVar("Batch")
 
 
 def batches(
@@ -131,3 +141,75 @@ def live(ticks: Iterable[FileTick]) -> Iterator[FileTick | None]:
         if cut_at is None:
             cut_at = time.monotonic() + _LONGEST_WAIT_SECONDS
         yield arrival
+
+
+class Posting(Generic[Batch]):
+    """Posts one batch after the other; ahead of time, more are read while one is on its way.
+
+    Args:
+        post: posts one batch.
+        is_ahead: whether to return before the answer is there.
+    """
+
+    def __init__(self, post: Callable[[Batch], None], *, is_ahead: bool = True) -> None:
+        self._post, self._is_ahead = post, is_ahead
+        self._waiting: queue.Queue[Batch | None] = queue.Queue(_READ_AHEAD)
+        self._thread = threading.Thread(target=self._post_waiting, name="posting", daemon=True)
+        self._error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        if self._is_ahead:
+            self._thread.start()
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        # What was read before a damaged line is still posted; whoever presses Ctrl-C does not wait for it.
+        if exc_type is not None and issubclass(exc_type, Exception):
+            with suppress(TickpipeError):
+                self.finish()
+
+    def add(self, batch: Batch) -> None:
+        """Post the batch, after those before it.
+
+        Raises:
+            As `Sender.send`, for this batch or an earlier one.
+        """
+        if self._is_ahead:
+            self._put(batch)
+        else:
+            self._post(batch)
+
+    def finish(self) -> None:
+        """Wait until everything was answered.
+
+        Raises:
+            As `Sender.send`.
+        """
+        if not self._is_ahead:
+            return
+        self._put(None)
+        # Never without a limit: on Windows, Ctrl-C does not wake a thread that waits for ever.
+        while self._thread.is_alive():
+            self._thread.join(_POLL_SECONDS)
+        self._check()
+
+    def _put(self, batch: Batch | None) -> None:
+        while True:
+            self._check()
+            try:
+                self._waiting.put(batch, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _post_waiting(self) -> None:
+        while (batch := self._waiting.get()) is not None:
+            try:
+                self._post(batch)
+            except Exception as exc:
+                self._error = exc
+                return

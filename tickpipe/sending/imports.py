@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -16,9 +16,11 @@ from marketdata.contract.http import BARS_ROUTE
 from marketdata.contract.times import time_of
 from marketdata.errors import InvalidItem, TickpipeError
 from tickpipe.console import INTERRUPTED, err, iso_utc, moment_of, out, print_table
-from tickpipe.sending.archives import ArchiveFile, Origin, is_archive
+from tickpipe.sending.archives import ArchiveFile, Origin, Posted, is_archive
+from tickpipe.sending.batches import Posting
 from tickpipe.sending.columnfile import ColumnFile, kind_of
 from tickpipe.sending.dialects import Kind, Said
+from tickpipe.sending.document import Written
 from tickpipe.sending.history import Bar, BarFile, TickFile
 from tickpipe.sending.options import Target
 from tickpipe.sending.progress import BadLines, FileBar, SavedPlace, report, wait
@@ -112,10 +114,12 @@ def send_bars(each: Import, target: Target, place: SavedPlace, is_strict: bool) 
         )  # fmt: skip
         bar = FileBar(each.symbol, bars, started, "bars")
         with _resumable(place, sender.outcome, bad), bar, sender:
-            for group in _groups(islice(bars, place.items, None)):
-                sender.send(group)
-                bar.update(sender.outcome, group[-1].time_msc)
-                place.reached(place.items + sender.outcome.sent, bad.posted)
+            with Posting(sender.send) as posting:
+                for group in _groups(islice(bars, place.items, None)):
+                    posting.add(group)
+                    bar.update(sender.outcome, group[-1].time_msc)
+                    place.reached(place.items + sender.outcome.sent, bad.posted)
+                posting.finish()
             bad.flush()
         sender.outcome.add_skipped(bars.skipped, bars.reasons)
     report(sender.outcome, "bars", time.monotonic() - started)
@@ -135,17 +139,18 @@ def send_archive(each: Import, target: Target, place: SavedPlace, is_strict: boo
         bar = FileBar(each.path.name, archive, started, "items")
         with _resumable(place, outcome, bad), ExitStack() as senders, bar:
             opened: dict[Origin, ItemSender] = {}
-            skip = place.items
-            for origin, items in archive:
-                if skip >= len(items):
-                    skip -= len(items)
-                    continue
-                if origin not in opened:
-                    opened[origin] = senders.enter_context(_item_sender(target, origin, outcome))
-                opened[origin].send(items[skip:])
-                skip = 0
-                bar.update(outcome)
-                place.reached(place.items + outcome.sent, bad.posted)
+
+            def post(request: Posted) -> None:
+                if request.origin not in opened:
+                    opened[request.origin] = senders.enter_context(_item_sender(target, request.origin, outcome))
+                opened[request.origin].send(request.items)
+
+            with Posting(post) as posting:
+                for request in _rest(archive, place.items):
+                    posting.add(request)
+                    bar.update(outcome)
+                    place.reached(place.items + outcome.sent, bad.posted)
+                posting.finish()
             bad.flush()
         outcome.add_skipped(archive.skipped, archive.reasons)
     report(outcome, "items", time.monotonic() - started)
@@ -175,6 +180,15 @@ def _groups(bars: Iterator[Bar]) -> Iterator[list[Bar]]:
         yield group
 
 
+def _rest(requests: Iterable[Posted], skip: int) -> Iterator[Posted]:
+    """The requests without the first items, which an earlier run has posted."""
+    for request in requests:
+        count = len(request.items)
+        if skip < count:
+            yield request if not skip else Posted(request.origin, request.items[skip:])
+        skip = max(0, skip - count)
+
+
 def _item_sender(target: Target, origin: Origin, outcome: Outcome) -> ItemSender:
     sender = ItemSender(
         target.address, target.api_key, origin.route, utc_offset_seconds=origin.utc_offset_seconds,
@@ -202,18 +216,19 @@ def _preview_archive(each: Import) -> tuple[object, ...]:
     symbols: set[str] = set()
     first = last = None
     with ArchiveFile(each.path, symbol=each.said.symbol) as archive:
-        for origin, items in archive:
+        for origin, written in archive:
+            items = _decoded(written)
             if not ticks + bars:
                 for item in items[:_SHOWN_ROWS]:
                     out.print(f"  {json.dumps(item)}", markup=False, soft_wrap=True)
             if origin.route == BARS_ROUTE:
-                bars += len(items)
+                bars += len(written)
             else:
-                ticks += len(items)
+                ticks += len(written)
             symbols |= {str(item.get("symbol")) for item in items if isinstance(item, dict)}
-            found = [time_ms for time_ms in map(_time_msc, items) if time_ms is not None]
-            if found:
-                first, last = found[0] if first is None else first, found[-1]
+            times = (time_ms for time_ms in map(_time_msc, items) if time_ms is not None)
+            first = next(times, None) if first is None else first
+            last = next((time_ms for time_ms in map(_time_msc, reversed(items)) if time_ms is not None), last)
         for reason in archive.reasons:
             err.print(f"  {reason}", markup=False, soft_wrap=True)
         holds = " and ".join(f"{count:,} {noun}" for count, noun in ((ticks, "ticks"), (bars, "bars")) if count)
@@ -226,6 +241,15 @@ def _preview_archive(each: Import) -> tuple[object, ...]:
             _time(last),
             archive.skipped,
         )
+
+
+def _decoded(written: Written) -> list[Any]:
+    """The items; one that the server will have to mend is left out."""
+    items = []
+    for item in written:
+        with suppress(ValueError, RecursionError):
+            items.append(json.loads(item))
+    return items
 
 
 def _time_msc(item: Any) -> int | None:

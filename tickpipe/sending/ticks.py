@@ -1,22 +1,19 @@
 """A tick file on its way to the producer: which of its ticks are sent, and how."""
 
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import typer
 
 from marketdata.errors import TickpipeError
 from marketdata.tick import ChartMode
 from tickpipe.console import INTERRUPTED, epoch_ms, err, iso_utc, moment_of
-from tickpipe.sending.batches import batches, batches_at_once, live
+from tickpipe.sending.batches import Posting, batches, batches_at_once, live
 from tickpipe.sending.blocks import FileTick
 from tickpipe.sending.columnfile import ColumnFile
 from tickpipe.sending.dialects import Said
@@ -28,12 +25,6 @@ from tickpipe.sending.textfile import DataFileError
 
 #: Ticks whose times are inspected before any is sent.
 _SAMPLE_TICKS: Final = 1_000
-
-#: Batches that are read ahead of the one that is on its way: enough that neither the reading nor the server waits.
-_READ_AHEAD: Final = 2
-
-#: How long one wait for an answer takes at most (seconds).
-_LONGEST_WAIT_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,20 +64,21 @@ def send_ticks(file: Path, target: Target, how: SendOptions, place: SavedPlace |
         bar = FileBar(ticks.symbol or file.name, ticks, started)
         last_msc: int | None = None
 
-        def post(group: list[FileTick], coarse: bool) -> None:
+        def post(batch: tuple[list[FileTick], bool]) -> None:
+            group, coarse = batch
             mode: ChartMode | None = None if ticks.has_quotes else "last"
             sender.set_form(coarse=coarse, are_instants=ticks.are_instants, mode=mode)
             sender.send(group)
 
         try:
-            with bar, sender, _Posting(post, is_ahead=place is not None) as posting:
+            with bar, sender, Posting(post, is_ahead=place is not None) as posting:
                 if how.speed or ticks.is_live:
                     groups = batches(_selected(form.ticks(), skip, how.from_), how.batch, how.speed)
                 else:
                     groups = batches_at_once(_selected_at_once(form.all(), skip, how.from_), how.batch)
                 for group in groups:
                     form.learn(group)
-                    posting.add(group, coarse=form.coarse)
+                    posting.add((group, form.coarse))
                     if place is not None:
                         place.reached(skip + sender.outcome.sent, bad.posted)
                     last_msc = group[-1].time_msc
@@ -107,78 +99,6 @@ def send_ticks(file: Path, target: Target, how: SendOptions, place: SavedPlace |
         sender.outcome.add_skipped(ticks.skipped, ticks.reasons)
     report(sender.outcome, "ticks", time.monotonic() - started)
     return sender.outcome
-
-
-class _Posting:
-    """Posts one batch after the other; ahead of time, more are read while one is on its way.
-
-    Args:
-        post: posts one batch; the flag says whether the times so far are whole seconds.
-        is_ahead: whether to return before the answer is there.
-    """
-
-    def __init__(self, post: Callable[[list[FileTick], bool], None], *, is_ahead: bool) -> None:
-        self._post, self._is_ahead = post, is_ahead
-        self._waiting: queue.Queue[tuple[list[FileTick], bool] | None] = queue.Queue(_READ_AHEAD)
-        self._thread = threading.Thread(target=self._post_waiting, name="posting", daemon=True)
-        self._error: Exception | None = None
-
-    def __enter__(self) -> Self:
-        if self._is_ahead:
-            self._thread.start()
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
-        # What was read before a damaged line is still posted; whoever presses Ctrl-C does not wait for it.
-        if exc_type is not None and issubclass(exc_type, Exception):
-            with suppress(TickpipeError):
-                self.finish()
-
-    def add(self, group: list[FileTick], *, coarse: bool) -> None:
-        """Post the batch, after those before it.
-
-        Raises:
-            As `Sender.send`, for this batch or an earlier one.
-        """
-        if self._is_ahead:
-            self._put((group, coarse))
-        else:
-            self._post(group, coarse)
-
-    def finish(self) -> None:
-        """Wait until everything was answered.
-
-        Raises:
-            As `Sender.send`.
-        """
-        if not self._is_ahead:
-            return
-        self._put(None)
-        # Never without a limit: on Windows, Ctrl-C does not wake a thread that waits for ever.
-        while self._thread.is_alive():
-            self._thread.join(_LONGEST_WAIT_SECONDS)
-        self._check()
-
-    def _put(self, batch: tuple[list[FileTick], bool] | None) -> None:
-        while True:
-            self._check()
-            try:
-                self._waiting.put(batch, timeout=_LONGEST_WAIT_SECONDS)
-            except queue.Full:
-                continue
-            return
-
-    def _check(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _post_waiting(self) -> None:
-        while (batch := self._waiting.get()) is not None:
-            try:
-                self._post(*batch)
-            except Exception as exc:
-                self._error = exc
-                return
 
 
 def missing_symbol(file: ColumnFile[Any]) -> str:

@@ -2,12 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tickpipe.sending import archives
-from tickpipe.sending.archives import ArchiveFile, Origin, Posted, is_archive
+from marketdata.contract.fields import is_bar
+from tests.conftest import fewer_examples
+from tickpipe.sending import archives, document
+from tickpipe.sending.archives import ArchiveFile, Origin, is_archive
+from tickpipe.sending.bodies import bodies_in
 from tickpipe.sending.dialects import UnknownForm
 
 AGENT = "DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; Build:3850)"
@@ -27,10 +32,17 @@ def bar(minute: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def requests(path: Path, symbol: str | None = None) -> tuple[list[Posted], list[str]]:
+class Request(NamedTuple):
+    """A request with its items decoded."""
+
+    origin: Origin
+    items: list[Any]
+
+
+def requests(path: Path, symbol: str | None = None) -> tuple[list[Request], list[str]]:
     assert is_archive(path)
     with ArchiveFile(path, symbol=symbol) as archive:
-        return list(archive), archive.reasons
+        return [Request(origin, [json.loads(item) for item in items]) for origin, items in archive], archive.reasons
 
 
 def test_the_outbound_archive_has_a_request_in_each_line(tmp_path: Path) -> None:
@@ -117,7 +129,8 @@ AWKWARD = {"comment": 'an "item", {with [all] of} it: \\ },{', "meta": {"a": [1,
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Documents are long from 100 KB on, in place of 8 MB, and cut into pieces of 50 KB."""
     monkeypatch.setattr(archives, "_LONGEST_TEXT", 100_000)
-    monkeypatch.setattr(archives, "_PIECE", 50_000)
+    monkeypatch.setattr(document, "_PIECE", 50_000)
+    monkeypatch.setattr(archives, "_TOGETHER_BYTES", 50_000)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -221,3 +234,157 @@ def test_a_table_by_its_columns_is_told_and_takes_no_request_with_it(tmp_path: P
     assert [posted.items for posted in found] == [[tick(0)]]
     assert "line 1" in reason
     assert "orient='records', lines=True" in reason
+
+
+#: Ticks as an EA writes them, and whether each is one that needs no closer look.
+WRITTEN = '{"ts":"2025-10-20T02:20:00Z","symbol":"EURUSD","bid":1.165120,"ask":1.165180,"ts_msc":1760926800417%s}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        WRITTEN % "",
+        f"[{WRITTEN % ''}, {WRITTEN % ''}]",
+        '{"ticks":[%s]}' % (WRITTEN % ',"meta":{"ea":"PDC"}'),
+        '{"ts":"x","kind":"tick","body":{"utc_offset_s":7200,"ticks":[%s]}}' % (WRITTEN % ""),
+        '{"ts":"x","kind":"tick","body":{"ticks":[%s,{"Symbol":"GBPUSD"}]}}' % (WRITTEN % ',"comment":"a[1]"'),
+        '{"url":"u","payload":{"ticks":[%s]},"headers":{"X-Source":"Demo"}}' % (WRITTEN % ',"comment":"a[1]"'),
+    ],
+)
+def test_items_are_passed_on_as_they_were_written(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "ticks.jsonl"
+    path.write_text(f"{line}\n")
+    with ArchiveFile(path) as archive:
+        ((_, items),) = archive
+    assert all(item in line.encode() for item in map(bytes.strip, items))
+    assert line.count("symbol") + line.count("Symbol") == len(items)
+    assert items.text.count(b"1.165120") == line.count("1.165120")
+
+
+items_in_archives = st.fixed_dictionaries(
+    {},
+    optional={
+        "symbol": st.sampled_from(["EURUSD", "GBPUSD", "[SP500]", None, 5]),
+        "Symbol": st.just("GBPUSD"),
+        "bid": st.sampled_from([1.1, 0, "1.1", 1e308, float("nan"), [1.1]]),
+        "ask": st.sampled_from([1.2, 0, None]),
+        "ts_msc": st.sampled_from([1_760_926_800_417, 0, "1760926800417"]),
+        "Ts_Msc": st.just(1_760_926_800_417),
+        "open": st.sampled_from([1.1, None]),
+        "Open": st.just(1.1),
+        "timeframe": st.sampled_from(["M1", "tick", None]),
+        "Timeframe": st.just("M1"),
+        "meta": st.sampled_from([{"ea": "PDC"}, {"a": [1]}]),
+        "data": st.just([1]),
+        "payload": st.sampled_from([None, 5, {"ticks": [tick(7)]}]),
+    },
+)
+
+
+@fewer_examples
+@given(
+    items=st.lists(st.one_of(items_in_archives, st.just(tick(0)), st.just(bar(20))), max_size=4),
+    form=st.sampled_from(["%s", '{"ticks":%s}', '{"ticks":%s,"utc_offset_s":3600}', '{"ts":"x","body":{"ticks":%s}}']),
+    symbol=st.sampled_from([None, "EURUSD"]),
+)
+def test_what_needs_no_closer_look_is_read_as_if_it_had_one(items: list[Any], form: str, symbol: str | None) -> None:
+    # The second form of the same text has one more array in it, so that its items are decoded one by one.
+    text = form % json.dumps(items)
+    bodies = [
+        [
+            (each.source, each.utc_offset_seconds, [json.loads(item) for item in each.written])
+            for each in bodies_in(given_text.encode(), symbol)
+        ]
+        for given_text in (text, f'{text[:-1]},"note":[]}}' if text[0] == "{" else f'{{"ticks":{text},"note":[]}}')
+    ]
+    assert repr(bodies[0]) == repr(bodies[1])
+
+
+@fewer_examples
+@given(item=items_in_archives)
+def test_a_usual_tick_is_no_bar_no_table_and_no_envelope(item: dict[str, Any]) -> None:
+    text = json.dumps(item).encode()
+    for body in bodies_in(b"[%b]" % text, None):
+        if body.items is None and body.written.text == text:
+            assert not is_bar(item)
+            assert not archives._is_table(item)
+            assert item.get("payload") is None
+            assert "symbol" in item
+
+
+def test_lines_of_one_tick_are_joined_into_requests_of_a_megabyte(tmp_path: Path) -> None:
+    path = tmp_path / "PDC_outbound_20251020.jsonl"
+    line = '{"ts":"x","kind":"tick","body":{"ticks":[%s]}}\n' % (WRITTEN % "")
+    path.write_text(line * 20_000)
+    with ArchiveFile(path) as archive:
+        sizes = [(len(items), items.size_bytes) for _, items in archive]
+    assert sum(count for count, _ in sizes) == 20_000
+    assert [size // 100_000 for _, size in sizes[:-1]] == [8] * (len(sizes) - 1)
+
+
+def test_a_part_of_joined_requests_has_the_items_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "PDC_fallback_1.json"
+    lines = [[tick(0), tick(1)], [tick(2, Comment=float("nan"))], [tick(3), tick(4), tick(5)]]
+    path.write_text("".join(json.dumps({"ticks": line}) + "\n" for line in lines))
+    with ArchiveFile(path) as archive:
+        ((_, items),) = archive
+    part = items[1:5]
+    assert [json.loads(item)["ts_msc"] - tick(0)["ts_msc"] for item in part] == [1, 2, 3, 4]
+    assert json.loads(items[3]) == tick(3)
+    assert len(json.loads(b"[%b]" % part.text)) == len(part) == 4
+
+
+def test_a_symbol_is_known_by_its_name_in_any_spelling(tmp_path: Path) -> None:
+    path = tmp_path / "PDC_fallback_1.json"
+    path.write_text(json.dumps([{"Symbol": "GBPUSD", "Bid": 1.1, "Ask": 1.2, "ts_msc": 1}]))
+    found, reasons = requests(path, "EURUSD")
+    assert found == []
+    assert "it is of GBPUSD, not of EURUSD" in reasons[0]
+
+
+def test_half_a_character_in_what_is_only_nearly_json_ends_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "PDC_outbound_20251020.jsonl"
+    broken = '{"ts":nan,"kind":"tick","body":"{\\"ticks\\":[{\\"symbol\\":\\"\\ud800\\"}]}"}\n'
+    path.write_text(broken + json.dumps({"ticks": [tick(0)]}) + "\n")
+    found, _ = requests(path)
+    assert found[-1].items[-1] == tick(0)
+
+
+#: With TICK and BAR in the place of such items.
+ODD_LINES = (
+    '{"ts":"x","kind":"tick","body":{"ticks":[{"symbol" "EURUSD"}]}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[TICK],"utc_offset_s":3600}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[TICK],"utc_offset_s":3600,"utc_offset_s":3600}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[TICK]},"headers":{"X-Source":"Other"}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[TICK]}},{"ts":"x"}',
+    '{"ts":"x","kind":"ohlcv","body":{"items":[BAR]}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[]}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[TICK],"ticks":[TICK]}}',
+    '{"ts":"x","kind":"tick","body":{"ticks":[TICK],"Ticks":[TICK]}}',
+    '{"ts":"x","kind":"tick","body":"[TICK"}',
+    '{"ts":"x","kind":"tick","body":"{}"}',
+    "TICK",
+    "[TICK]",
+    '{"ticks":[TICK,{"symbol":"X","bid":1,"ask":1,"ts":"2025","list":["]"]}]}',
+    '{"ticks":[TICK',
+    "TICK]}",
+)
+ONE_TICK = '{"ticks":[TICK]}'
+
+
+def with_items(line: str) -> str:
+    return line.replace("TICK", WRITTEN % "").replace("BAR", json.dumps(bar(20)))
+
+
+@fewer_examples
+@given(lines=st.lists(st.one_of(st.just(ONE_TICK), st.sampled_from(ODD_LINES)), max_size=6))
+def test_lines_that_are_read_together_say_what_each_says(lines: list[str], tmp_path_factory: Any) -> None:
+    path = tmp_path_factory.mktemp("lines") / "PDC_outbound_20251020.jsonl"
+    path.write_text("".join(f"{with_items(line)}\n" for line in lines))
+    found = []
+    for block_bytes in (1, 64 * 1024):
+        with ArchiveFile(path) as archive, pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(archives, "_BLOCK_BYTES", block_bytes)
+            requests_found = [(origin, [*map(bytes.strip, items)]) for origin, items in archive]
+            found.append((requests_found, archive.reasons, archive.skipped))
+    assert found[0] == found[1]
